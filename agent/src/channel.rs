@@ -1,0 +1,221 @@
+//! The one byte stream to the host: a virtio-serial port named `agent` (QEMU) or a vsock listener (Firecracker).
+
+use crate::protocol::{put_frame, PORT};
+use crate::sys::{self, check, Fail, Fd, Result};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// DATA is only added while less than this waits in the queue, so that an answer never queues behind much more than it.
+const OUT_HIGH: usize = 96 * 1024;
+/// Above this nothing is read either: a host that asks without reading is held back.
+const OUT_STOP: usize = 512 * 1024;
+
+enum Kind {
+    Serial,
+    Vsock { listener: Fd },
+}
+
+pub struct Channel {
+    kind: Kind,
+    fd: Option<Fd>,
+    out: Vec<u8>,
+    /// Bytes of `out` that are written already.
+    sent: usize,
+    sequence: u32,
+    /// The last write found the channel full: the next EPOLLOUT continues it.
+    blocked: bool,
+    /// Something was written since the output was last discarded: the host was there.
+    heard: bool,
+}
+
+pub enum Received {
+    Bytes(usize),
+    /// Nothing more for now.
+    Empty,
+    /// The connection is gone (vsock), or nobody is there (serial).
+    Gone,
+}
+
+impl Channel {
+    /// Waits up to 10 s for the device.
+    pub fn open() -> Result<Channel> {
+        let begin = Instant::now();
+        loop {
+            if let Some(port) = serial_port() {
+                let fd = sys::open(format!("/dev/{}", port).as_bytes(), libc::O_RDWR | libc::O_NONBLOCK, 0)?;
+                return Ok(Channel::new(Kind::Serial, Some(fd)));
+            }
+            if has_vsock_device() {
+                if let Ok(listener) = listen() {
+                    return Ok(Channel::new(Kind::Vsock { listener }, None));
+                }
+            }
+            if begin.elapsed() > Duration::from_secs(10) {
+                return Err(Fail::new(crate::protocol::status::NOT_FOUND, "no virtio-serial port `agent` and no vsock"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn new(kind: Kind, fd: Option<Fd>) -> Channel {
+        Channel { kind, fd, out: Vec::with_capacity(4096), sent: 0, sequence: 0, blocked: false, heard: false }
+    }
+
+    pub fn fd(&self) -> Option<i32> {
+        self.fd.as_ref().map(|f| f.raw())
+    }
+
+    pub fn listener(&self) -> Option<i32> {
+        match &self.kind {
+            Kind::Vsock { listener } => Some(listener.raw()),
+            Kind::Serial => None,
+        }
+    }
+
+    /// Takes the newest waiting connection; an older one is closed.
+    pub fn accept(&mut self) -> bool {
+        let listener = match self.listener() {
+            Some(l) => l,
+            None => return false,
+        };
+        let mut taken = false;
+        loop {
+            // SAFETY: no address is asked for.
+            let fd = unsafe {
+                libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+            };
+            if fd < 0 {
+                return taken;
+            }
+            self.fd = Some(Fd::own(fd));
+            taken = true;
+        }
+    }
+
+    pub fn close_connection(&mut self) {
+        if let Kind::Vsock { .. } = self.kind {
+            self.fd = None;
+        }
+        self.discard();
+    }
+
+    /// Drops what was not sent yet. A frame that is half sent stays half: the host hunts over it.
+    pub fn discard(&mut self) {
+        self.out.clear();
+        self.sent = 0;
+        self.sequence = 0;
+        self.heard = false;
+    }
+
+    /// The host has taken nothing of this session yet. On a virtio-serial port a new host's bytes may come before the kernel's
+    /// worker has noted that the host is there; until then reads say 0 ("nobody there") and writes EAGAIN. Such a 0 is not
+    /// the end of the session that has just begun: taking it for one would throw half a HELLO or the HELLO_ACK away.
+    pub fn unannounced(&self) -> bool {
+        matches!(self.kind, Kind::Serial) && !self.heard
+    }
+
+    pub fn read(&mut self, space: &mut [u8]) -> Received {
+        let fd = match self.fd() {
+            Some(fd) => fd,
+            None => return Received::Empty,
+        };
+        match sys::read(fd, space) {
+            Ok(0) => Received::Gone,
+            Ok(n) => Received::Bytes(n),
+            Err(libc::EAGAIN) => Received::Empty,
+            Err(_) => Received::Gone,
+        }
+    }
+
+    pub fn queued(&self) -> usize {
+        self.out.len() - self.sent
+    }
+    pub fn room(&self) -> bool {
+        self.queued() < OUT_HIGH
+    }
+    pub fn may_read(&self) -> bool {
+        self.queued() < OUT_STOP
+    }
+    pub fn blocked(&self) -> bool {
+        self.blocked
+    }
+    pub fn unblock(&mut self) {
+        self.blocked = false;
+    }
+
+    pub fn frame(&mut self, kind: u8, channel: u8, flags: u8, stream: u32, payload: &[u8]) {
+        put_frame(&mut self.out, kind, channel, flags, stream, self.sequence, payload);
+        self.sequence = self.sequence.wrapping_add(1);
+    }
+
+    /// Writes what the channel takes now.
+    pub fn flush(&mut self) {
+        let fd = match self.fd() {
+            Some(fd) => fd,
+            None => {
+                self.discard();
+                return;
+            }
+        };
+        while !self.blocked && self.sent < self.out.len() {
+            match sys::write(fd, &self.out[self.sent..]) {
+                Ok(n) => {
+                    self.sent += n;
+                    self.heard = true;
+                }
+                Err(libc::EAGAIN) => self.blocked = true,
+                // The reading side will meet the same end and clean up.
+                Err(_) => self.discard(),
+            }
+        }
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.sent = 0;
+        } else if self.sent > OUT_HIGH {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+fn serial_port() -> Option<String> {
+    let entries = fs::read_dir("/sys/class/virtio-ports").ok()?;
+    for entry in entries.flatten() {
+        if let Ok(name) = fs::read_to_string(entry.path().join("name")) {
+            if name.trim() == "agent" {
+                return Some(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+    }
+    None
+}
+
+/// The module alone, without a device, also makes /dev/vsock; and a serial port's name comes some time after its device.
+fn has_vsock_device() -> bool {
+    let entries = match fs::read_dir("/sys/bus/virtio/devices") {
+        Ok(entries) => entries,
+        Err(_) => return false,
+    };
+    entries.flatten().any(|e| {
+        let read = |file: &str| fs::read_to_string(e.path().join(file)).unwrap_or_default();
+        read("device").trim() == "0x0013" && e.path().join("driver").exists()
+    })
+}
+
+fn listen() -> Result<Fd> {
+    // SAFETY: a zeroed sockaddr_vm is valid and outlives the call.
+    unsafe {
+        let fd = Fd::own(check(
+            libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0),
+            "vsock",
+        )?);
+        let mut address: libc::sockaddr_vm = std::mem::zeroed();
+        address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+        address.svm_port = PORT;
+        address.svm_cid = libc::VMADDR_CID_ANY;
+        let size = std::mem::size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+        check(libc::bind(fd.raw(), &address as *const _ as *const libc::sockaddr, size), "bind vsock")?;
+        check(libc::listen(fd.raw(), 16), "listen vsock")?;
+        Ok(fd)
+    }
+}

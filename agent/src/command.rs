@@ -1,0 +1,222 @@
+//! A command: its process group, its pipes or terminal, its ring, and the rules about when it has ended.
+
+use crate::protocol::channel;
+use crate::ring::Ring;
+use crate::sys::{self, Fd, Poll};
+use std::collections::VecDeque;
+
+/// Output that a follower has not taken yet, at most; beyond it the process waits in `write`.
+pub const WINDOW: u64 = 262_144;
+const READ: usize = 65_536;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Reason {
+    Exited = 0,
+    Timeout = 1,
+    Cancelled = 2,
+}
+
+#[derive(Clone, Copy)]
+pub struct Exit {
+    pub code: u8,
+    /// 0: none
+    pub signal: u8,
+    pub reason: Reason,
+}
+
+/// One output of the process.
+pub struct Source {
+    pub fd: Fd,
+    pub channel: u8,
+    pub readable: bool,
+    /// Bytes that were in it when the process ended: those still belong to the result.
+    left: Option<usize>,
+}
+
+pub struct Stdin {
+    pub fd: Fd,
+    /// Bytes and the stream that they came on.
+    queue: VecDeque<(u32, Vec<u8>)>,
+    offset: usize,
+    fin: bool,
+    /// The descriptor is also an output (a terminal): do not close it, send end-of-file instead.
+    tty: bool,
+}
+
+pub struct Command {
+    pub id: u64,
+    pub pid: i32,
+    pub text: Vec<u8>,
+    pub start_time: u64,
+    pub sources: Vec<Source>,
+    pub stdin: Option<Stdin>,
+    pub ring: Ring,
+    /// Streams that follow it, with their positions in the ring.
+    pub followers: Vec<(u32, u64)>,
+    pub exit: Option<Exit>,
+    /// Why it is being ended, once a timeout or a cancellation has asked for it.
+    pub ending: Option<Reason>,
+    pub grace_ms: u32,
+    pub keep: bool,
+    pub tty: bool,
+    /// The ring's end when the last byte of the result was in it.
+    pub final_end: Option<u64>,
+}
+
+pub const EOT: &[u8] = &[4];
+
+impl Stdin {
+    pub fn new(fd: Fd, tty: bool) -> Stdin {
+        Stdin { fd, queue: VecDeque::new(), offset: 0, fin: false, tty }
+    }
+
+    pub fn push(&mut self, stream: u32, bytes: &[u8], fin: bool) {
+        if !bytes.is_empty() {
+            self.queue.push_back((stream, bytes.to_vec()));
+        }
+        if fin && !self.fin {
+            self.fin = true;
+            if self.tty {
+                self.queue.push_back((0, EOT.to_vec()));
+            }
+        }
+    }
+
+    /// Writes what the process takes. @returns streams and the bytes that they are rid of, and whether it is finished
+    /// with for good
+    pub fn flush(&mut self) -> (Vec<(u32, usize)>, bool) {
+        let mut done: Vec<(u32, usize)> = Vec::new();
+        let mut credit = |stream: u32, n: usize| match done.last_mut() {
+            Some(last) if last.0 == stream => last.1 += n,
+            _ => done.push((stream, n)),
+        };
+        while let Some((stream, front)) = self.queue.front() {
+            match sys::write(self.fd.raw(), front.get(self.offset..).unwrap_or(&[])) {
+                Ok(n) => {
+                    credit(*stream, n);
+                    self.offset += n;
+                    if self.offset >= front.len() {
+                        self.queue.pop_front();
+                        self.offset = 0;
+                    }
+                }
+                Err(libc::EAGAIN) => return (done, false),
+                Err(_) => {
+                    // Nobody reads any more: what comes is dropped, and the host gets its credit back.
+                    for (stream, bytes) in self.queue.drain(..) {
+                        credit(stream, bytes.len() - self.offset);
+                        self.offset = 0;
+                    }
+                    return (done, true);
+                }
+            }
+        }
+        (done, self.fin && !self.tty)
+    }
+}
+
+impl Source {
+    pub fn new(fd: Fd, channel: u8) -> Source {
+        Source { fd, channel, readable: false, left: None }
+    }
+}
+
+impl Command {
+    /// Moves output into the ring while the followers keep up. @returns true if there may be more at once
+    pub fn read_output(&mut self, poll: &Poll, scratch: &mut [u8]) -> bool {
+        let slowest = self.followers.iter().map(|f| f.1).min();
+        let mut more = false;
+        let mut i = 0;
+        while i < self.sources.len() {
+            let mut gone = false;
+            let source = &mut self.sources[i];
+            while source.readable {
+                let behind = slowest.map_or(0, |s| self.ring.end().saturating_sub(s));
+                if behind >= WINDOW {
+                    break;
+                }
+                let want = scratch.len().min(READ);
+                match sys::read(source.fd.raw(), &mut scratch[..want]) {
+                    Ok(0) => gone = true,
+                    Ok(n) => {
+                        self.ring.push(source.channel, &scratch[..n]);
+                        if let Some(left) = &mut source.left {
+                            *left = left.saturating_sub(n);
+                        }
+                        // A pipe that gave less than asked is empty, and its next write is a new edge.
+                        source.readable = n == want || self.tty;
+                        if source.readable && !self.tty {
+                            more = true;
+                            break;
+                        }
+                    }
+                    Err(libc::EAGAIN) => {
+                        source.readable = false;
+                        source.left = source.left.map(|_| 0);
+                    }
+                    Err(_) => gone = true,
+                }
+                if gone {
+                    break;
+                }
+            }
+            if gone {
+                poll.remove(source.fd.raw());
+                self.sources.remove(i);
+            } else {
+                i += 1;
+            }
+        }
+        self.settle();
+        more
+    }
+
+    /// Called once the process is reaped.
+    pub fn ended(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        for source in &mut self.sources {
+            let left = sys::readable_bytes(source.fd.raw());
+            source.left = Some(left);
+            source.readable |= left > 0;
+        }
+        self.stdin = None;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.exit.is_some() && self.final_end.is_none() {
+            // A terminal's last bytes may still be on their way: its end is when the other side is gone.
+            let drained = self.sources.iter().all(|s| s.left == Some(0) && !self.tty);
+            if drained {
+                self.final_end = Some(self.ring.end());
+            }
+        }
+    }
+
+    /// The terminal stays open in some background process: what is there now is all that counts.
+    pub fn give_up_draining(&mut self) {
+        if self.exit.is_some() && self.final_end.is_none() {
+            self.final_end = Some(self.ring.end());
+        }
+    }
+
+    pub fn signal_group(&self, signal: i32) -> Result<(), i32> {
+        if self.exit.is_some() {
+            return Err(libc::ESRCH);
+        }
+        // SAFETY: the leader is not reaped yet, so the group is the one that we made.
+        if unsafe { libc::kill(-self.pid, signal) } < 0 {
+            return Err(sys::last_errno());
+        }
+        Ok(())
+    }
+}
+
+/// The channel of an output by its place.
+pub fn channel_of(index: usize) -> u8 {
+    if index == 0 {
+        channel::STDOUT
+    } else {
+        channel::STDERR
+    }
+}

@@ -1,0 +1,426 @@
+//! Commands as the loop sees them: start, input, signals, timeouts, reaping, results.
+
+use crate::command::{channel_of, Command, Exit, Reason, Source, Stdin};
+use crate::protocol::{channel, kind, status, tag, Fields, Reader};
+use crate::ring::Ring;
+use crate::session::{token, Agent, Call, Timer};
+use crate::spawn::{self, Program};
+use crate::sys::{self, Fail, Fd, Result, EDGE_BOTH, EDGE_IN, EDGE_OUT};
+
+const MAX_COMMANDS: usize = 512;
+/// Ended commands that can still be attached to.
+const MAX_ENDED: usize = 64;
+/// Memory of all rings together.
+const MAX_RINGS: usize = 48 << 20;
+const DEFAULT_RING: u64 = 1 << 20;
+const DEFAULT_GRACE_MS: u64 = 2_000;
+const DRAIN_NS: u64 = 30_000_000;
+
+impl Agent {
+    pub fn exec(&mut self, id: u32, fields: &Reader) -> Result<()> {
+        if self.commands.values().filter(|c| c.exit.is_none()).count() >= MAX_COMMANDS {
+            return Err(Fail::new(status::LIMIT, "too many commands at once"));
+        }
+        let argv: Vec<&[u8]> = fields.all(tag::ARGV).collect();
+        let env: Vec<&[u8]> = fields.all(tag::ENV).collect();
+        let pty = match fields.bytes(tag::PTY) {
+            Some(inner) => Some(Reader::new(inner).map_err(|_| Fail::invalid("bad fields in PTY"))?),
+            None => None,
+        };
+        let wants_stdin = fields.flag(tag::STDIN);
+        // A process that is born into a frozen group would hold us until it is thawed.
+        if self.group.as_ref().map_or(false, |g| g.is_frozen()) {
+            return Err(Fail::new(status::BUSY, "the guest's commands are frozen"));
+        }
+        let (program_stdio, sources, stdin, child_ends) = match &pty {
+            Some(p) => self.terminal(p)?,
+            None => self.pipes(wants_stdin)?,
+        };
+        let program = Program {
+            argv: &argv,
+            env: &env,
+            cwd: fields.bytes(tag::CWD),
+            user: fields.bytes(tag::USER),
+            term: pty.as_ref().map(|p| p.bytes(tag::TERM).unwrap_or(b"xterm-256color")),
+            stdio: program_stdio,
+            tty: pty.is_some(),
+            cgroup: self.group.as_ref().map(|g| g.dir.raw()),
+        };
+        let pid = spawn::spawn(&program, &self.identity.defaults, &mut self.stack)?;
+        drop(child_ends);
+        let number = self.next_command;
+        self.next_command += 1;
+        let command = Command {
+            id: number,
+            pid,
+            text: argv.join(&b' ').into_iter().take(4096).collect(),
+            start_time: sys::wall(),
+            sources,
+            stdin,
+            ring: Ring::new(fields.number(tag::RING_BYTES).unwrap_or(DEFAULT_RING).clamp(1 << 19, 16 << 20) as usize),
+            followers: vec![(id, 0)],
+            exit: None,
+            ending: None,
+            grace_ms: fields.number(tag::GRACE_MS).unwrap_or(DEFAULT_GRACE_MS).min(3_600_000) as u32,
+            keep: fields.number(tag::KEEP).unwrap_or(1) != 0,
+            tty: pty.is_some(),
+            final_end: None,
+        };
+        for (place, source) in command.sources.iter().enumerate() {
+            let events = if command.tty { EDGE_BOTH } else { EDGE_IN };
+            self.poll.add(source.fd.raw(), events, token::OUTPUT | number << 1 | place as u64)?;
+        }
+        if let (false, Some(stdin)) = (command.tty, &command.stdin) {
+            self.poll.add(stdin.fd.raw(), EDGE_OUT, token::STDIN | number)?;
+        }
+        if let Some(ms) = fields.number(tag::TIMEOUT_MS).filter(|ms| *ms > 0) {
+            self.timers.insert((sys::monotonic() + ms * 1_000_000, number, Timer::Timeout), ());
+        }
+        self.started(id, number, pid);
+        self.commands.insert(number, command);
+        self.add(id, Call::Follow { command: number, owner: true });
+        self.forget_old_commands();
+        Ok(())
+    }
+
+    fn started(&mut self, id: u32, number: u64, pid: i32) {
+        let mut started = Fields::new();
+        started.u64(tag::PROCESS_ID, number).u32(tag::PID, pid as u32);
+        self.channel.frame(kind::EVENT, 0, 0, id, &started.0);
+    }
+
+    /// Follows a command again: first what its ring still has (a LOST event says how much it has not), then live.
+    pub fn attach(&mut self, id: u32, fields: &Reader) -> Result<()> {
+        let number = fields.number(tag::PROCESS_ID).unwrap_or(0);
+        let command = self.commands.get_mut(&number).ok_or_else(|| Fail::new(status::NO_PROCESS, "no such command"))?;
+        command.followers.push((id, 0));
+        let pid = command.pid;
+        self.started(id, number, pid);
+        self.add(id, Call::Follow { command: number, owner: false });
+        self.wake(id);
+        Ok(())
+    }
+
+    pub fn processes(&mut self, id: u32) -> Result<()> {
+        for command in self.commands.values() {
+            let mut p = Fields::new();
+            p.u64(tag::PROCESS_ID, command.id).u32(tag::PID, command.pid as u32).bytes(tag::COMMAND, &command.text);
+            p.u64(tag::START_TIME, command.start_time).u8(tag::RUNNING, command.exit.is_none() as u8);
+            if let Some(exit) = &command.exit {
+                p.0.extend_from_slice(&exit_fields(exit).0);
+            }
+            let mut event = Fields::new();
+            event.bytes(tag::PROCESS, &p.0);
+            self.channel.frame(kind::EVENT, 0, 0, id, &event.0);
+        }
+        self.end(id, Ok(Fields::new()));
+        Ok(())
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn pipes(&self, wants_stdin: bool) -> Result<([i32; 3], Vec<Source>, Option<Stdin>, Vec<Fd>)> {
+        let (out, out_child) = sys::pipe()?;
+        let (err, err_child) = sys::pipe()?;
+        sys::set_nonblocking(out.raw())?;
+        sys::set_nonblocking(err.raw())?;
+        let mut stdio = [self.null.raw(), out_child.raw(), err_child.raw()];
+        let mut child_ends = vec![out_child, err_child];
+        let mut stdin = None;
+        if wants_stdin {
+            let (in_child, input) = sys::pipe()?;
+            sys::set_nonblocking(input.raw())?;
+            stdio[0] = in_child.raw();
+            child_ends.push(in_child);
+            stdin = Some(Stdin::new(input, false));
+        }
+        Ok((stdio, vec![Source::new(out, channel_of(0)), Source::new(err, channel_of(1))], stdin, child_ends))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn terminal(&self, fields: &Reader) -> Result<([i32; 3], Vec<Source>, Option<Stdin>, Vec<Fd>)> {
+        let master = sys::open(b"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK, 0)?;
+        let unlock: libc::c_int = 0;
+        // SAFETY: TIOCSPTLCK reads one int; TIOCGPTPEER gives a new descriptor.
+        let slave = unsafe {
+            sys::check(libc::ioctl(master.raw(), libc::TIOCSPTLCK as _, &unlock), "unlocking the terminal")?;
+            let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+            Fd::own(sys::check(libc::ioctl(master.raw(), libc::TIOCGPTPEER as _, flags), "opening the terminal")?)
+        };
+        resize(master.raw(), fields.number(tag::ROWS).unwrap_or(24), fields.number(tag::COLS).unwrap_or(80));
+        // SAFETY: plain integers.
+        let input = Fd::own(sys::check(unsafe { libc::fcntl(master.raw(), libc::F_DUPFD_CLOEXEC, 3) }, "dup")?);
+        let stdio = [slave.raw(); 3];
+        Ok((stdio, vec![Source::new(master, channel::STDOUT)], Some(Stdin::new(input, true)), vec![slave]))
+    }
+
+    pub fn output_ready(&mut self, number: u64, place: usize, flags: u32) {
+        let command = match self.commands.get_mut(&number) {
+            Some(c) => c,
+            None => return,
+        };
+        let wanted = channel_of(place);
+        if flags & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLRDHUP | libc::EPOLLERR) as u32 != 0 {
+            for source in command.sources.iter_mut().filter(|s| s.channel == wanted) {
+                source.readable = true;
+            }
+        }
+        if command.tty && flags & libc::EPOLLOUT as u32 != 0 {
+            self.flush_stdin(number);
+        }
+        self.output_turn(number);
+    }
+
+    /// Reads what the rules allow and wakes the followers; a command without any goes on reading in later turns.
+    fn output_turn(&mut self, number: u64) {
+        let (followers, more) = match self.commands.get_mut(&number) {
+            Some(command) => {
+                let more = command.read_output(&self.poll, &mut self.scratch);
+                (command.followers.iter().map(|f| f.0).collect::<Vec<_>>(), more)
+            }
+            None => return,
+        };
+        if followers.is_empty() && more && !self.unfollowed.contains(&number) {
+            self.unfollowed.push_back(number);
+        }
+        for id in followers {
+            self.wake(id);
+        }
+    }
+
+    pub fn turn_unfollowed(&mut self) {
+        for _ in 0..self.unfollowed.len() {
+            if let Some(number) = self.unfollowed.pop_front() {
+                self.output_turn(number);
+            }
+        }
+    }
+
+    pub fn input(&mut self, stream: u32, number: u64, bytes: &[u8], fin: bool) {
+        match self.commands.get_mut(&number).and_then(|c| c.stdin.as_mut()) {
+            Some(stdin) => {
+                stdin.push(stream, bytes, fin);
+                self.flush_stdin(number);
+            }
+            None => self.grant(stream, bytes.len()),
+        }
+    }
+
+    pub fn flush_stdin(&mut self, number: u64) {
+        let command = match self.commands.get_mut(&number) {
+            Some(c) => c,
+            None => return,
+        };
+        let stdin = match command.stdin.as_mut() {
+            Some(s) => s,
+            None => return,
+        };
+        let (done, finished) = stdin.flush();
+        if finished {
+            command.stdin = None;
+        }
+        for (stream, bytes) in done {
+            self.grant(stream, bytes);
+        }
+    }
+
+    /// CTRL on a call that follows a command: SIGNAL (with GROUP), ROWS and COLS, or KEEP to detach from it.
+    pub fn control(&mut self, id: u32, number: u64, fields: &Reader) {
+        let command = match self.commands.get(&number) {
+            Some(c) => c,
+            None => return,
+        };
+        if let Some(signal) = fields.number(tag::SIGNAL) {
+            let _ = self.signal_command(number, signal, fields.number(tag::GROUP).unwrap_or(1) != 0);
+        } else if let (Some(rows), Some(cols), true) = (fields.number(tag::ROWS), fields.number(tag::COLS), command.tty) {
+            if let Some(source) = command.sources.first() {
+                resize(source.fd.raw(), rows, cols);
+            }
+        } else if fields.flag(tag::KEEP) {
+            self.unfollow(number, id, false);
+            self.end(id, Err(Fail::new(status::CANCELLED, "detached")));
+        }
+    }
+
+    pub fn signal_command(&mut self, number: u64, signal: u64, group: bool) -> Result<()> {
+        if signal > 64 {
+            return Err(Fail::invalid("there is no such signal"));
+        }
+        let command = match self.commands.get(&number) {
+            Some(c) => c,
+            None => return Err(Fail::new(status::NO_PROCESS, "no such command")),
+        };
+        let result = if group {
+            command.signal_group(signal as i32)
+        } else if command.exit.is_some() {
+            Err(libc::ESRCH)
+        } else {
+            // SAFETY: not reaped yet, so the pid is still ours.
+            if unsafe { libc::kill(command.pid, signal as i32) } < 0 { Err(sys::last_errno()) } else { Ok(()) }
+        };
+        result.map_err(|e| Fail::errno(e, "signal"))
+    }
+
+    pub fn cancel_command(&mut self, number: u64) {
+        self.terminate(number, Reason::Cancelled);
+    }
+
+    /// TERM to the group, KILL after the grace.
+    fn terminate(&mut self, number: u64, reason: Reason) {
+        if let Some(command) = self.commands.get_mut(&number) {
+            if command.exit.is_some() || command.ending.is_some() {
+                return;
+            }
+            command.ending = Some(reason);
+            let _ = command.signal_group(libc::SIGTERM);
+            // A stopped group would not see it.
+            let _ = command.signal_group(libc::SIGCONT);
+            let at = sys::monotonic() + u64::from(command.grace_ms) * 1_000_000;
+            self.timers.insert((at, number, Timer::Kill), ());
+        }
+    }
+
+    pub fn run_timers(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let now = sys::monotonic();
+        while let Some(&(at, number, timer)) = self.timers.keys().next() {
+            if at > now {
+                return;
+            }
+            self.timers.remove(&(at, number, timer));
+            match timer {
+                Timer::Timeout => self.terminate(number, Reason::Timeout),
+                Timer::Kill => {
+                    if let Some(command) = self.commands.get(&number) {
+                        let _ = command.signal_group(libc::SIGKILL);
+                    }
+                }
+                Timer::Drain => {
+                    if let Some(command) = self.commands.get_mut(&number) {
+                        command.read_output(&self.poll, &mut self.scratch);
+                        if command.sources.iter().any(|s| s.readable) {
+                            // A follower that is slow: its bytes are still in the terminal.
+                            self.timers.insert((now + DRAIN_NS, number, Timer::Drain), ());
+                        } else {
+                            command.give_up_draining();
+                        }
+                    }
+                    self.output_turn(number);
+                }
+            }
+        }
+    }
+
+    /// Takes every ended child: commands, and orphans that we have inherited as PID 1.
+    pub fn reap(&mut self) {
+        let mut info = [0u8; 128];
+        let _ = sys::read(self.children_fd(), &mut info);
+        loop {
+            // SAFETY: a zeroed siginfo is valid. WNOWAIT leaves the child a zombie, so its pid cannot be taken yet.
+            let pid = unsafe {
+                let mut si: libc::siginfo_t = std::mem::zeroed();
+                if libc::waitid(libc::P_ALL, 0, &mut si, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) < 0 {
+                    return;
+                }
+                si.si_pid()
+            };
+            if pid == 0 {
+                return;
+            }
+            let number = self.commands.values().find(|c| c.pid == pid && c.exit.is_none()).map(|c| c.id);
+            let ending = number.and_then(|n| self.commands.get(&n)).and_then(|c| c.ending);
+            if ending.is_some() {
+                // What is left of its group had its notice too.
+                // SAFETY: the zombie still holds the group's number.
+                unsafe { libc::kill(-pid, libc::SIGKILL) };
+            }
+            let mut wait_status = 0;
+            // SAFETY: reaps exactly this child.
+            unsafe { libc::waitpid(pid, &mut wait_status, 0) };
+            if let Some(number) = number {
+                self.command_ended(number, wait_status, ending.unwrap_or(Reason::Exited));
+            }
+        }
+    }
+
+    fn command_ended(&mut self, number: u64, wait_status: i32, reason: Reason) {
+        let exit = if libc::WIFSIGNALED(wait_status) {
+            let signal = libc::WTERMSIG(wait_status) as u8;
+            Exit { code: signal.wrapping_add(128), signal, reason }
+        } else {
+            Exit { code: libc::WEXITSTATUS(wait_status) as u8, signal: 0, reason }
+        };
+        if let Some(command) = self.commands.get_mut(&number) {
+            command.ended(exit);
+            if command.tty && command.final_end.is_none() {
+                self.timers.insert((sys::monotonic() + DRAIN_NS, number, Timer::Drain), ());
+            }
+        }
+        self.timers.retain(|(_, n, t), _| *n != number || *t == Timer::Drain);
+        self.output_turn(number);
+    }
+
+    /// The follower has all output of an ended command: END.
+    pub fn finish_follower(&mut self, stream: u32, number: u64) {
+        let exit = self.commands.get_mut(&number).and_then(|c| {
+            c.followers.retain(|f| f.0 != stream);
+            c.exit
+        });
+        if let Some(exit) = exit {
+            self.end(stream, Ok(exit_fields(&exit)));
+        }
+        self.forget_old_commands();
+    }
+
+    /// A stream no longer follows. `lost`: because its session ended.
+    pub fn unfollow(&mut self, number: u64, stream: u32, lost: bool) {
+        let mut end = false;
+        if let Some(command) = self.commands.get_mut(&number) {
+            command.followers.retain(|f| f.0 != stream);
+            end = lost && !command.keep && command.followers.is_empty();
+        }
+        if end {
+            self.terminate(number, Reason::Cancelled);
+        }
+        // It may have been held back by this follower.
+        self.output_turn(number);
+    }
+
+    /// Ended commands stay for ATTACH while there is room.
+    fn forget_old_commands(&mut self) {
+        let ended = |c: &&Command| c.exit.is_some() && c.followers.is_empty();
+        let mut count = self.commands.values().filter(ended).count();
+        let mut memory: usize = self.commands.values().map(|c| c.ring.used()).sum();
+        while count > MAX_ENDED || (count > 0 && memory > MAX_RINGS) {
+            let oldest = match self.commands.values().find(ended) {
+                Some(c) => c.id,
+                None => return,
+            };
+            if let Some(c) = self.commands.remove(&oldest) {
+                memory = memory.saturating_sub(c.ring.used());
+                count -= 1;
+            }
+        }
+    }
+}
+
+pub fn exit_fields(exit: &Exit) -> Fields {
+    let mut f = Fields::new();
+    f.u8(tag::EXIT_CODE, exit.code).u8(tag::REASON, exit.reason as u8);
+    if exit.signal != 0 {
+        f.u8(tag::SIGNAL, exit.signal);
+    }
+    f
+}
+
+fn resize(fd: i32, rows: u64, cols: u64) {
+    let size = libc::winsize {
+        ws_row: rows.clamp(1, 65_535) as u16,
+        ws_col: cols.clamp(1, 65_535) as u16,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    unsafe { libc::ioctl(fd, libc::TIOCSWINSZ as _, &size) };
+}

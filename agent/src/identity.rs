@@ -1,0 +1,192 @@
+//! What makes a clone an individual. Restored twins share every byte of memory until this ran, so it is short: clock,
+//! generator, host name, and four small files on tmpfs that were bound over their places at boot and stay open.
+
+use crate::boot;
+use crate::protocol::{number, tag, Reader};
+use crate::sys::{self, check, Fail, Fd, Result};
+use std::fs;
+
+const DIR: &str = "/run/stacyvm";
+/// linux/random.h
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
+/// Defaults of commands, from the last identity.
+#[derive(Default)]
+pub struct Defaults {
+    /// `K=V`
+    pub env: Vec<Vec<u8>>,
+    pub cwd: Option<Vec<u8>>,
+    pub user: Option<Vec<u8>>,
+}
+
+/// A small file of ours that is bound over one of the image's or the kernel's.
+struct Bound {
+    file: Option<Fd>,
+    length: usize,
+}
+
+impl Bound {
+    fn place(name: &str, over: &str, initial: &[u8]) -> Bound {
+        let mine = format!("{}/{}", DIR, name);
+        let made = (|| {
+            if fs::symlink_metadata(over).map(|m| m.file_type().is_symlink()).unwrap_or(false) {
+                // A link (resolv.conf of systemd images) would be followed to a place that does not exist.
+                let _ = fs::remove_file(over);
+            }
+            if !over.starts_with("/proc") && fs::metadata(over).is_err() {
+                let _ = fs::write(over, b"");
+            }
+            let file = sys::open(mine.as_bytes(), libc::O_RDWR | libc::O_CREAT, 0o644)?;
+            sys::write_all(file.raw(), initial).map_err(|e| Fail::errno(e, &mine))?;
+            boot::mount(&mine, over, "", libc::MS_BIND, "")?;
+            Ok(file)
+        })();
+        match made {
+            Ok(file) => Bound { file: Some(file), length: initial.len() },
+            Err(Fail { message, .. }) => {
+                sys::say(&message);
+                Bound { file: None, length: 0 }
+            }
+        }
+    }
+
+    fn set(&mut self, what: &str, text: &[u8]) -> Result<()> {
+        let fd = match &self.file {
+            Some(file) => file.raw(),
+            None => return Err(Fail::new(crate::protocol::status::IO, format!("{} could not be prepared at boot", what))),
+        };
+        // SAFETY: the buffer is valid for its length; `fd` is ours.
+        let n = unsafe { libc::pwrite(fd, text.as_ptr() as *const libc::c_void, text.len(), 0) };
+        if n != text.len() as isize {
+            return Err(Fail::last(what));
+        }
+        if self.length != text.len() {
+            // SAFETY: plain integers.
+            check(unsafe { libc::ftruncate(fd, text.len() as libc::off_t) }, what)?;
+            self.length = text.len();
+        }
+        Ok(())
+    }
+}
+
+pub struct Identity {
+    /// How many identities were applied since boot.
+    pub generation: u64,
+    pub defaults: Defaults,
+    random: Fd,
+    hostname: Bound,
+    machine_id: Bound,
+    boot_id: Bound,
+    resolv: Bound,
+}
+
+impl Identity {
+    /// Prepares the files. Runs once, at boot.
+    pub fn prepare() -> Result<Identity> {
+        let random = sys::open(b"/dev/urandom", libc::O_RDWR, 0)?;
+        let _ = fs::create_dir_all(DIR);
+        let kept = |path: &str| fs::read(path).unwrap_or_default();
+        let boot_id = kept("/proc/sys/kernel/random/boot_id");
+        if fs::metadata("/etc/hosts").map(|m| m.len() == 0).unwrap_or(true) {
+            let _ = fs::write("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        }
+        Ok(Identity {
+            generation: 0,
+            defaults: Defaults::default(),
+            random,
+            hostname: Bound::place("hostname", "/etc/hostname", b"stacyvm\n"),
+            machine_id: Bound::place("machine-id", "/etc/machine-id", &kept("/etc/machine-id")),
+            boot_id: Bound::place("boot-id", "/proc/sys/kernel/random/boot_id", &boot_id),
+            resolv: Bound::place("resolv.conf", "/etc/resolv.conf", &kept("/etc/resolv.conf")),
+        })
+    }
+
+    /// Applies what is present, all of it even if one part fails; the first failure is reported.
+    /// `Ok(true)`: frozen commands are to be thawed.
+    pub fn apply(&mut self, fields: &Reader) -> Result<bool> {
+        let mut failure: Option<Fail> = None;
+        let mut note = |result: Result<()>| {
+            if let Err(fail) = result {
+                failure.get_or_insert(fail);
+            }
+        };
+        let mut env: Vec<Vec<u8>> = Vec::new();
+        let mut dns: Vec<u8> = Vec::new();
+        let (mut cwd, mut user, mut thaw, mut has_dns) = (None, None, false, false);
+        for (t, value) in fields.walk() {
+            match t {
+                tag::CLOCK => note(set_clock(value)),
+                tag::ENTROPY => note(self.add_entropy(value)),
+                tag::HOSTNAME => {
+                    note(set_hostname(value));
+                    note(self.hostname.set("/etc/hostname", &with_newline(value)));
+                }
+                tag::MACHINE_ID => note(self.machine_id.set("/etc/machine-id", &with_newline(value))),
+                tag::BOOT_ID => note(self.boot_id.set("boot_id", &with_newline(value))),
+                tag::SANDBOX_ID => env.insert(0, [b"STACYVM_SANDBOX_ID=", value].concat()),
+                tag::TIMEZONE => env.insert(0, [b"TZ=", value].concat()),
+                tag::ENV => env.push(value.to_vec()),
+                tag::CWD => cwd = Some(value.to_vec()),
+                tag::USER => user = Some(value.to_vec()),
+                tag::DNS => {
+                    has_dns = true;
+                    dns.extend_from_slice(value);
+                    dns.push(b'\n');
+                }
+                tag::THAW_AFTER => thaw = number(value).unwrap_or(0) != 0,
+                _ => {}
+            }
+        }
+        if has_dns {
+            note(self.resolv.set("/etc/resolv.conf", &dns));
+        }
+        self.defaults = Defaults { env, cwd, user };
+        match failure {
+            Some(fail) => Err(fail),
+            None => {
+                self.generation += 1;
+                Ok(thaw)
+            }
+        }
+    }
+
+    fn add_entropy(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() < 32 || bytes.len() > 256 {
+            return Err(Fail::invalid("ENTROPY must have 32 to 256 bytes"));
+        }
+        #[repr(C)]
+        struct Pool {
+            bits: libc::c_int,
+            size: libc::c_int,
+            buf: [u8; 256],
+        }
+        let mut pool = Pool { bits: bytes.len() as libc::c_int * 8, size: bytes.len() as libc::c_int, buf: [0; 256] };
+        pool.buf[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: the kernel reads `size` bytes of `buf`, which has room for 256.
+        unsafe {
+            check(libc::ioctl(self.random.raw(), RNDADDENTROPY as _, &pool), "RNDADDENTROPY")?;
+            check(libc::ioctl(self.random.raw(), RNDRESEEDCRNG as _), "RNDRESEEDCRNG")?;
+        }
+        Ok(())
+    }
+}
+
+fn with_newline(value: &[u8]) -> Vec<u8> {
+    [value, b"\n"].concat()
+}
+
+fn set_clock(value: &[u8]) -> Result<()> {
+    let ns = number(value).ok_or_else(|| Fail::invalid("CLOCK is not a number"))?;
+    let t = libc::timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long };
+    // SAFETY: `t` is valid.
+    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &t) }, "clock_settime").map(|_| ())
+}
+
+fn set_hostname(value: &[u8]) -> Result<()> {
+    if value.is_empty() || value.len() > 64 || value.contains(&0) || value.contains(&b'\n') {
+        return Err(Fail::invalid("HOSTNAME must have 1 to 64 bytes"));
+    }
+    // SAFETY: the buffer is valid for its length.
+    check(unsafe { libc::sethostname(value.as_ptr() as *const libc::c_char, value.len()) }, "sethostname").map(|_| ())
+}

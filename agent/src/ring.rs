@@ -1,0 +1,134 @@
+//! The recent output of a command: what followers read from, and what an ATTACH gets first.
+
+use std::collections::VecDeque;
+
+/// Bookkeeping per chunk counts too, so that a million one-byte writes cannot outgrow the limit.
+const CHUNK_OVERHEAD: usize = 64;
+const CHUNK: usize = 65_536;
+
+struct Chunk {
+    channel: u8,
+    bytes: Vec<u8>,
+}
+
+/// Positions count output bytes from the command's start.
+pub struct Ring {
+    chunks: VecDeque<Chunk>,
+    limit: usize,
+    used: usize,
+    start: u64,
+    end: u64,
+}
+
+impl Ring {
+    pub fn new(limit: usize) -> Ring {
+        Ring { chunks: VecDeque::new(), limit, used: 0, start: 0, end: 0 }
+    }
+
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    pub fn push(&mut self, channel: u8, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.end += bytes.len() as u64;
+        match self.chunks.back_mut() {
+            Some(last) if last.channel == channel && last.bytes.len() + bytes.len() <= CHUNK => {
+                last.bytes.extend_from_slice(bytes);
+                self.used += bytes.len();
+            }
+            _ => {
+                self.used += bytes.len() + CHUNK_OVERHEAD;
+                self.chunks.push_back(Chunk { channel, bytes: bytes.to_vec() });
+            }
+        }
+        while self.used > self.limit && self.chunks.len() > 1 {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(chunk) = self.chunks.pop_front() {
+            self.start += chunk.bytes.len() as u64;
+            self.used -= chunk.bytes.len() + CHUNK_OVERHEAD;
+        }
+    }
+
+    /// Gives all memory back; positions stay.
+    pub fn clear(&mut self) {
+        while !self.chunks.is_empty() {
+            self.drop_first();
+        }
+        self.chunks = VecDeque::new();
+    }
+
+    /// Up to `max` bytes of one channel from `position` on.
+    pub fn at(&self, position: u64, max: usize) -> Option<(u8, &[u8])> {
+        if position >= self.end || position < self.start {
+            return None;
+        }
+        // Followers are near the end: look from there.
+        let mut chunk_start = self.end;
+        for chunk in self.chunks.iter().rev() {
+            chunk_start -= chunk.bytes.len() as u64;
+            if position >= chunk_start {
+                let from = (position - chunk_start) as usize;
+                let to = chunk.bytes.len().min(from + max);
+                return chunk.bytes.get(from..to).map(|b| (chunk.channel, b));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collect(ring: &Ring, mut position: u64) -> Vec<(u8, Vec<u8>)> {
+        let mut all = Vec::new();
+        while let Some((channel, bytes)) = ring.at(position, 7) {
+            position += bytes.len() as u64;
+            all.push((channel, bytes.to_vec()));
+        }
+        all
+    }
+
+    #[test]
+    fn keeps_order_and_channels() {
+        let mut ring = Ring::new(1 << 20);
+        ring.push(1, b"out");
+        ring.push(2, b"err");
+        ring.push(1, b"0123456789");
+        assert_eq!(collect(&ring, 1), vec![(1, b"ut".to_vec()), (2, b"err".to_vec()), (1, b"0123456".to_vec()), (1, b"789".to_vec())]);
+    }
+
+    #[test]
+    fn drops_the_oldest_and_says_where_it_starts() {
+        let mut ring = Ring::new(100_000);
+        for i in 0..10u8 {
+            ring.push(1, &[i; 30_000]);
+        }
+        assert_eq!(ring.end(), 300_000);
+        assert!(ring.start() >= 200_000 && ring.used() <= 100_000);
+        assert_eq!(ring.at(ring.start() - 1, 10), None);
+        assert_eq!(ring.at(299_999, 10), Some((1, &[9u8][..])));
+    }
+
+    #[test]
+    fn tiny_writes_are_bounded_too() {
+        let mut ring = Ring::new(10_000);
+        for i in 0..100_000u32 {
+            ring.push((i % 2) as u8 + 1, b"x");
+        }
+        assert!(ring.used() <= 10_000 && ring.chunks.len() <= 200);
+    }
+}

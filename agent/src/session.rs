@@ -1,0 +1,797 @@
+//! The loop: one epoll wait, frames in, calls, frames out. Everything that can block is elsewhere (jobs.rs).
+
+use crate::channel::{Channel, Received};
+use crate::command::Command;
+use crate::decoder::Decoder;
+use crate::files::{self, ReadJob, WriteJob, SMALL};
+use crate::identity::Identity;
+use crate::jobs::{self, Handle, Mailbox, Message};
+use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, FLAG_FIN, INITIAL_CREDIT};
+use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION};
+use crate::system::{self, Group};
+use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
+use crate::tunnel::Tunnel;
+use crate::{glob, tar, tree, watch};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+const MAX_STREAMS: usize = 1024;
+pub const AGENT: &str = concat!("stacyvm-agent/", env!("CARGO_PKG_VERSION"));
+
+/// What epoll tells: the kind in the upper byte, the rest names the object.
+pub mod token {
+    pub const CHANNEL: u64 = 1 << 56;
+    pub const LISTENER: u64 = 2 << 56;
+    pub const CHILDREN: u64 = 3 << 56;
+    pub const MAILBOX: u64 = 4 << 56;
+    pub const OUTPUT: u64 = 5 << 56;
+    pub const STDIN: u64 = 6 << 56;
+    pub const STREAM: u64 = 7 << 56;
+    pub const KIND: u64 = 0xff << 56;
+}
+
+pub enum Call {
+    /// Follows a command. `owner`: this call started it, so its CANCEL ends the command.
+    Follow { command: u64, owner: bool },
+    /// A small body is collected before anything is touched.
+    Write { job: Option<WriteJob>, body: Vec<u8> },
+    /// Blocking work; `frames` (kind, payload) wait to be sent.
+    Job { handle: Handle, frames: VecDeque<(u8, Vec<u8>)>, end: Option<Result<Fields>> },
+    Tunnel(Tunnel),
+}
+
+pub struct Stream {
+    pub call: Call,
+    /// DATA bytes that we may still send.
+    pub credit: u64,
+    /// DATA bytes that the host may still send.
+    pub window: u64,
+    /// The host sent FIN.
+    pub fin: bool,
+    /// It waits in `ready`.
+    queued: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The command's time is up.
+    Timeout,
+    /// It had its grace.
+    Kill,
+    /// The terminal of an ended command had time to give its last bytes.
+    Drain,
+}
+
+pub struct Agent {
+    pub poll: Poll,
+    pub channel: Channel,
+    decoder: Decoder,
+    /// A session is open: HELLO was answered.
+    open: bool,
+    /// Reading stopped because the host does not take what was asked for.
+    held_back: bool,
+    pub identity: Identity,
+    pub streams: BTreeMap<u32, Stream>,
+    ready: VecDeque<u32>,
+    pub commands: BTreeMap<u64, Command>,
+    pub next_command: u64,
+    /// Commands whose output nobody follows and that had more than one turn's worth.
+    pub unfollowed: VecDeque<u64>,
+    pub timers: BTreeMap<(u64, u64, Timer), ()>,
+    pub mailbox: Arc<Mailbox>,
+    next_serial: u64,
+    /// Which stream a job belongs to.
+    jobs: BTreeMap<u64, u32>,
+    /// Jobs that still run, also those of former sessions.
+    running_jobs: usize,
+    children: Fd,
+    pub null: Fd,
+    pub scratch: Vec<u8>,
+    pub stack: Vec<u8>,
+    pub group: Option<Group>,
+}
+
+impl Agent {
+    pub fn new(channel: Channel, identity: Identity, children: Fd, group: Option<Group>) -> Result<Agent> {
+        let poll = Poll::new()?;
+        let mailbox = Mailbox::new()?;
+        if let Some(fd) = channel.fd() {
+            poll.add(fd, EDGE_BOTH, token::CHANNEL)?;
+        }
+        if let Some(fd) = channel.listener() {
+            poll.add(fd, LEVEL_IN, token::LISTENER)?;
+        }
+        poll.add(children.raw(), LEVEL_IN, token::CHILDREN)?;
+        poll.add(mailbox.bell(), LEVEL_IN, token::MAILBOX)?;
+        Ok(Agent {
+            poll,
+            channel,
+            decoder: Decoder::for_agent(),
+            open: false,
+            held_back: false,
+            identity,
+            streams: BTreeMap::new(),
+            ready: VecDeque::new(),
+            commands: BTreeMap::new(),
+            next_command: 1,
+            unfollowed: VecDeque::new(),
+            timers: BTreeMap::new(),
+            mailbox,
+            next_serial: 1,
+            jobs: BTreeMap::new(),
+            running_jobs: 0,
+            children,
+            null: sys::open(b"/dev/null", libc::O_RDWR, 0)?,
+            scratch: vec![0; 65_536],
+            stack: vec![0; 65_536],
+            group,
+        })
+    }
+
+    pub fn run(&mut self) -> ! {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+        loop {
+            let timeout = self.timeout();
+            let list = self.poll.wait(&mut events, timeout);
+            let mut read_channel = false;
+            for event in list {
+                let (flags, tok) = (event.events, event.u64);
+                let id = tok & !token::KIND;
+                match tok & token::KIND {
+                    token::CHANNEL => {
+                        if flags & libc::EPOLLOUT as u32 != 0 {
+                            self.channel.unblock();
+                        }
+                        read_channel = true;
+                    }
+                    token::LISTENER => self.accept(),
+                    token::CHILDREN => self.reap(),
+                    token::MAILBOX => self.letters(),
+                    token::OUTPUT => self.output_ready(id >> 1, (id & 1) as usize, flags),
+                    token::STDIN => self.flush_stdin(id),
+                    token::STREAM => self.tunnel_ready(id as u32, flags),
+                    _ => {}
+                }
+            }
+            // Also when the last turn stopped reading because too much waited to be sent.
+            if read_channel || self.held_back {
+                self.receive();
+            }
+            self.turn_unfollowed();
+            self.run_timers();
+            self.pump();
+        }
+    }
+
+    fn timeout(&self) -> i32 {
+        if !self.unfollowed.is_empty() || (!self.ready.is_empty() && self.channel.room() && !self.channel.blocked()) {
+            return 0;
+        }
+        match self.timers.keys().next() {
+            None => -1,
+            Some((at, _, _)) => {
+                // Rounded up, so that it never wakes just before; at most an hour, so that it fits.
+                let ms = at.saturating_sub(sys::monotonic()).saturating_add(999_999) / 1_000_000;
+                ms.min(3_600_000) as i32
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        if self.channel.accept() {
+            self.end_session();
+            self.channel.discard();
+            self.channel.unblock();
+            self.decoder.reset();
+            if let Some(fd) = self.channel.fd() {
+                if let Err(fail) = self.poll.add(fd, EDGE_BOTH, token::CHANNEL) {
+                    sys::say(&fail.message);
+                }
+            }
+        }
+    }
+
+    /// Reads until the channel is empty, answering as it goes.
+    fn receive(&mut self) {
+        loop {
+            self.held_back = !self.channel.may_read();
+            if self.held_back {
+                return;
+            }
+            match self.channel.read(self.decoder.space()) {
+                Received::Empty => return,
+                Received::Gone if self.channel.unannounced() => return,
+                Received::Gone => {
+                    self.end_session();
+                    self.decoder.reset();
+                    self.channel.close_connection();
+                    return;
+                }
+                Received::Bytes(n) => {
+                    self.decoder.filled(n);
+                    self.frames();
+                    self.channel.flush();
+                }
+            }
+        }
+    }
+
+    fn frames(&mut self) {
+        loop {
+            match self.decoder.next() {
+                Ok(None) => return,
+                Ok(Some((header, range))) => {
+                    // The payload is in the decoder's buffer; take the buffer's place for the call.
+                    let buffer = self.decoder.lend();
+                    let result = self.frame(&header, buffer.get(range).unwrap_or(&[]));
+                    self.decoder.give_back(buffer);
+                    if let Err(why) = result {
+                        self.fault(why);
+                    }
+                }
+                Err(violation) => self.fault(violation.text()),
+            }
+        }
+    }
+
+    /// The host broke the rules: say so, forget the session, wait for the next HELLO.
+    fn fault(&mut self, why: &str) {
+        if self.open {
+            let fields = Fail::new(status::PROTOCOL, why).fields();
+            self.channel.frame(kind::FAULT, 0, 0, 0, &fields.0);
+        }
+        self.decoder.hunt();
+        self.end_session();
+    }
+
+    /// Forgets every stream. Commands go on, jobs are cancelled.
+    fn end_session(&mut self) {
+        self.open = false;
+        self.ready.clear();
+        for (id, stream) in std::mem::take(&mut self.streams) {
+            match stream.call {
+                Call::Follow { command, .. } => self.unfollow(command, id, true),
+                Call::Job { handle, .. } => handle.cancel(),
+                Call::Write { .. } | Call::Tunnel(_) => {}
+            }
+        }
+        self.jobs.clear();
+    }
+
+    fn frame(&mut self, header: &Header, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        if header.kind == kind::HELLO {
+            return self.hello(payload);
+        }
+        let id = header.stream;
+        match header.kind {
+            kind::OPEN => self.open_call(id, payload),
+            kind::DATA => self.data(id, header.flags & FLAG_FIN != 0, payload),
+            kind::CREDIT => {
+                let more = number(payload).filter(|_| payload.len() == 4).ok_or("CREDIT is not a u32")?;
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    match &stream.call {
+                        Call::Job { handle, .. } => handle.credit(more),
+                        _ => stream.credit = stream.credit.saturating_add(more),
+                    }
+                    self.wake(id);
+                }
+                Ok(())
+            }
+            kind::CTRL => {
+                let fields = Reader::new(payload).map_err(|_| "bad fields in CTRL")?;
+                if let Some(Stream { call: Call::Follow { command, .. }, .. }) = self.streams.get(&id) {
+                    let command = *command;
+                    self.control(id, command, &fields);
+                }
+                Ok(())
+            }
+            kind::CANCEL => {
+                self.cancel(id);
+                Ok(())
+            }
+            kind::PING if payload.len() <= MAX_PING => {
+                self.channel.frame(kind::PONG, 0, 0, 0, payload);
+                Ok(())
+            }
+            kind::PONG if payload.len() <= MAX_PING => Ok(()),
+            kind::FAULT => {
+                self.decoder.hunt();
+                self.end_session();
+                Ok(())
+            }
+            _ => Err("a frame type that the host may not send"),
+        }
+    }
+
+    /// The hot path after a restore.
+    fn hello(&mut self, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        self.end_session();
+        self.channel.discard();
+        let fields = match Reader::new(payload) {
+            Ok(f) => f,
+            Err(_) => return Err("bad fields in HELLO"),
+        };
+        let result = match (fields.number(tag::VERSION_MIN), fields.number(tag::VERSION_MAX)) {
+            (Some(min), Some(max)) if min <= u64::from(VERSION) && max >= u64::from(VERSION) => Ok(()),
+            _ => Err(Fail::new(status::NOT_SUPPORTED, "this agent speaks protocol version 1 only")),
+        };
+        let result = result.and_then(|()| match fields.bytes(tag::IDENTITY) {
+            Some(inner) => self.identify(inner),
+            None => Ok(()),
+        });
+        let mut ack = Fields::new();
+        if let Some(nonce) = fields.bytes(tag::NONCE) {
+            ack.bytes(tag::NONCE, nonce.get(..16).unwrap_or(nonce));
+        }
+        match &result {
+            Ok(()) => ack.u8(tag::STATUS, status::OK),
+            Err(fail) => {
+                ack.0.extend_from_slice(&fail.fields().0);
+                &mut ack
+            }
+        };
+        self.describe(&mut ack);
+        self.channel.frame(kind::HELLO_ACK, 0, 0, 0, &ack.0);
+        self.open = !matches!(&result, Err(f) if f.status == status::NOT_SUPPORTED);
+        if !self.open {
+            self.decoder.hunt();
+        }
+        Ok(())
+    }
+
+    fn describe(&self, ack: &mut Fields) {
+        ack.u16(tag::VERSION, VERSION);
+        ack.bytes(tag::AGENT, AGENT.as_bytes());
+        ack.bytes(tag::GUEST, b"linux");
+        ack.u64(tag::GENERATION, self.identity.generation);
+        ack.u64(tag::UPTIME, sys::monotonic());
+    }
+
+    fn identify(&mut self, payload: &[u8]) -> Result<()> {
+        let fields = Reader::new(payload).map_err(|_| Fail::invalid("bad fields in IDENTITY"))?;
+        let thaw = self.identity.apply(&fields)?;
+        match (&self.group, thaw) {
+            (Some(group), true) => group.set(false),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_call(&mut self, id: u32, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        if id == 0 || self.streams.contains_key(&id) {
+            return Err("OPEN of a stream that is open");
+        }
+        let (name, rest) = match payload {
+            [a, b, rest @ ..] => (u16::from_le_bytes([*a, *b]), rest),
+            _ => return Err("OPEN without a method"),
+        };
+        let fields = Reader::new(rest).map_err(|_| "bad fields in OPEN")?;
+        if self.streams.len() >= MAX_STREAMS {
+            self.end(id, Err(Fail::new(status::LIMIT, "too many calls at once")));
+            return Ok(());
+        }
+        if let Err(fail) = self.call(id, name, &fields) {
+            self.end(id, Err(fail));
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, id: u32, name: u16, fields: &Reader) -> Result<()> {
+        match name {
+            method::EXEC => self.exec(id, fields),
+            method::ATTACH => self.attach(id, fields),
+            method::PROCESSES => self.processes(id),
+            method::SIGNAL => {
+                let number = fields.number(tag::PROCESS_ID).unwrap_or(0);
+                let signal = fields.number(tag::SIGNAL).ok_or_else(|| Fail::invalid("no SIGNAL given"))?;
+                self.signal_command(number, signal, fields.number(tag::GROUP).unwrap_or(1) != 0)?;
+                self.done(id)
+            }
+            method::TUNNEL => self.tunnel(id, fields),
+            method::IDENTITY => {
+                let inner = fields.bytes(tag::IDENTITY).ok_or_else(|| Fail::invalid("no IDENTITY given"))?;
+                self.identify(inner)?;
+                let mut f = Fields::new();
+                self.describe(&mut f);
+                self.end(id, Ok(f));
+                Ok(())
+            }
+            method::INFO => {
+                let figures = system::info()?;
+                self.end(id, Ok(figures));
+                Ok(())
+            }
+            method::FREEZE => {
+                self.group()?.set(true)?;
+                self.job(id, INITIAL_CREDIT, system::wait_frozen)
+            }
+            method::THAW => {
+                self.group()?.set(false)?;
+                self.done(id)
+            }
+            method::EXERCISE => {
+                system::exercise()?;
+                self.done(id)
+            }
+            method::CONSOLE => self.job(id, INITIAL_CREDIT, system::kernel_log),
+            method::SYNC => self.job(id, INITIAL_CREDIT, |_| {
+                // SAFETY: plain call.
+                unsafe { libc::sync() };
+                Ok(Fields::new())
+            }),
+            method::SHUTDOWN => {
+                self.done(id)?;
+                self.channel.flush();
+                std::thread::Builder::new().spawn(|| system::power_off()).map_err(|e| Fail::io(&e, "shutdown")).map(|_| ())
+            }
+            _ => self.file_call(id, name, fields),
+        }
+    }
+
+    /// Calls about paths: one or two quick system calls are done at once, everything else is a job.
+    fn file_call(&mut self, id: u32, name: u16, fields: &Reader) -> Result<()> {
+        let cwd = self.identity.defaults.cwd.clone();
+        let path = |which| files::path_of(fields, which, cwd.as_deref());
+        let recursive = fields.flag(tag::RECURSIVE);
+        match name {
+            method::READ => {
+                let mut read = ReadJob::open(fields, cwd.as_deref())?;
+                self.channel.frame(kind::EVENT, 0, 0, id, &read.stat.0);
+                if !read.is_small() {
+                    return self.job(id, INITIAL_CREDIT, move |io| read.run(io));
+                }
+                let all = read.all()?;
+                self.channel.frame(kind::DATA, channel::BODY, FLAG_FIN, id, &all);
+            }
+            method::WRITE => {
+                let job = WriteJob::new(fields, cwd.as_deref(), self.identity.defaults.user.as_deref())?;
+                self.add(id, Call::Write { job: Some(job), body: Vec::new() });
+                return Ok(());
+            }
+            method::STAT => {
+                let path = path(tag::PATH)?;
+                let st = files::stat(&path, fields.number(tag::FOLLOW).unwrap_or(1) != 0)?;
+                self.end(id, Ok(files::describe(&path, &st)));
+                return Ok(());
+            }
+            method::LIST => {
+                let path = path(tag::PATH)?;
+                let depth = match (recursive, fields.number(tag::DEPTH)) {
+                    (_, Some(depth)) if depth > 0 => depth as usize,
+                    (true, _) => usize::MAX,
+                    _ => 1,
+                };
+                return self.job(id, INITIAL_CREDIT, move |io| tree::list(io, &path, depth));
+            }
+            method::GLOB => {
+                let pattern = fields.bytes(tag::PATTERN).ok_or_else(|| Fail::invalid("no PATTERN given"))?;
+                let patterns = glob::alternatives(pattern)?;
+                let cwd = files::resolve(fields.bytes(tag::CWD).unwrap_or(b"."), cwd.as_deref())?;
+                let cwd = cwd.strip_suffix(b"/.").map_or(cwd.clone(), |c| if c.is_empty() { b"/".to_vec() } else { c.to_vec() });
+                return self.job(id, INITIAL_CREDIT, move |io| {
+                    let mut body = tree::Body::new(io);
+                    for pattern in &patterns {
+                        glob::glob(pattern, &cwd, |path| {
+                            body.check()?;
+                            body.add(tag::PATH, path)
+                        })?;
+                    }
+                    body.flush()?;
+                    Ok(Fields::new())
+                });
+            }
+            method::MOVE => {
+                let (from, to) = (path(tag::PATH)?, path(tag::TO)?);
+                match tree::rename(&from, &to) {
+                    Err(f) if f.errno == libc::EXDEV => {
+                        return self.job(id, INITIAL_CREDIT, move |io| tree::move_by_copy(io, &from, &to));
+                    }
+                    result => result?,
+                }
+            }
+            method::COPY => {
+                let (from, to) = (path(tag::PATH)?, path(tag::TO)?);
+                return self.job(id, INITIAL_CREDIT, move |io| tree::copy(io, &from, &to, recursive));
+            }
+            method::CHMOD => {
+                let path = path(tag::PATH)?;
+                let mode = fields.number(tag::MODE).ok_or_else(|| Fail::invalid("no MODE given"))? as u32;
+                if recursive && files::is(&files::stat(&path, true)?, libc::S_IFDIR) {
+                    return self.job(id, INITIAL_CREDIT, move |io| tree::chmod_tree(io, &path, mode));
+                }
+                tree::chmod(&path, mode)?;
+            }
+            method::DELETE => {
+                let path = path(tag::PATH)?;
+                let st = files::stat(&path, false)?;
+                if files::is(&st, libc::S_IFDIR) || st.st_size > SMALL as i64 {
+                    return self.job(id, INITIAL_CREDIT, move |io| tree::delete(io, &path, recursive));
+                }
+                tree::remove_file(&path)?;
+            }
+            method::MKDIR => {
+                let mode = fields.number(tag::MODE).unwrap_or(0o755) as u32 & 0o7777;
+                let owner = files::owner(fields, self.identity.defaults.user.as_deref())?;
+                tree::mkdir(&path(tag::PATH)?, mode, fields.flag(tag::PARENTS), owner)?;
+            }
+            method::TAR_OUT => {
+                let path = path(tag::PATH)?;
+                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_out(io, &path));
+            }
+            method::TAR_IN => {
+                let path = path(tag::PATH)?;
+                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_in(io, &path));
+            }
+            method::WATCH => {
+                let path = path(tag::PATH)?;
+                return self.job(id, INITIAL_CREDIT, move |io| watch::watch(io, &path, recursive));
+            }
+            _ => return Err(Fail::new(status::NOT_SUPPORTED, format!("method {} is unknown to this agent", name))),
+        }
+        self.done(id)
+    }
+
+    fn done(&mut self, id: u32) -> Result<()> {
+        self.end(id, Ok(Fields::new()));
+        Ok(())
+    }
+
+    pub fn group(&self) -> Result<&Group> {
+        self.group.as_ref().ok_or_else(|| Fail::new(status::NOT_SUPPORTED, "this guest has no cgroup v2"))
+    }
+
+    pub fn add(&mut self, id: u32, call: Call) {
+        self.streams.insert(id, Stream { call, credit: INITIAL_CREDIT, window: INITIAL_CREDIT, fin: false, queued: false });
+    }
+
+    /// Starts a job for a new call.
+    pub fn job(
+        &mut self,
+        id: u32,
+        credit: u64,
+        work: impl FnOnce(&mut jobs::Io) -> Result<Fields> + Send + 'static,
+    ) -> Result<()> {
+        let handle = self.start_job(id, credit, work)?;
+        self.add(id, Call::Job { handle, frames: VecDeque::new(), end: None });
+        Ok(())
+    }
+
+    fn start_job(
+        &mut self,
+        id: u32,
+        credit: u64,
+        work: impl FnOnce(&mut jobs::Io) -> Result<Fields> + Send + 'static,
+    ) -> Result<Handle> {
+        if self.running_jobs >= jobs::MAX_JOBS {
+            return Err(Fail::new(status::LIMIT, "too many file operations at once"));
+        }
+        let serial = self.next_serial;
+        let handle = jobs::start(&self.mailbox, serial, credit, work)?;
+        self.next_serial += 1;
+        self.running_jobs += 1;
+        self.jobs.insert(serial, id);
+        Ok(handle)
+    }
+
+    fn data(&mut self, id: u32, fin: bool, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        let stream = match self.streams.get_mut(&id) {
+            Some(s) => s,
+            None => return Ok(()),
+        };
+        if payload.len() as u64 > stream.window {
+            return Err("more DATA than the credit allows");
+        }
+        if stream.fin {
+            return Err("DATA after FIN");
+        }
+        stream.window -= payload.len() as u64;
+        stream.fin = fin;
+        match &mut stream.call {
+            Call::Follow { command, .. } => {
+                let command = *command;
+                self.input(id, command, payload, fin);
+            }
+            Call::Job { handle, .. } => handle.body(payload, fin),
+            Call::Tunnel(_) => self.tunnel_input(id, payload),
+            Call::Write { job, body } => {
+                body.extend_from_slice(payload);
+                if fin {
+                    let (job, body) = (job.take(), std::mem::take(body));
+                    if let Some(job) = job {
+                        let result = job.run_small(body);
+                        self.end(id, result);
+                    }
+                } else if body.len() > SMALL {
+                    let (job, body) = (job.take(), std::mem::take(body));
+                    if let Some(job) = job {
+                        match self.start_job(id, 0, move |io| job.run(io)) {
+                            Ok(handle) => {
+                                handle.body(&body, false);
+                                if let Some(stream) = self.streams.get_mut(&id) {
+                                    stream.call = Call::Job { handle, frames: VecDeque::new(), end: None };
+                                }
+                            }
+                            Err(fail) => self.end(id, Err(fail)),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: u32) {
+        let command = match self.streams.get(&id).map(|s| &s.call) {
+            None => return,
+            Some(Call::Follow { command, owner: true }) => *command,
+            Some(Call::Follow { command, owner: false }) => {
+                let command = *command;
+                self.unfollow(command, id, false);
+                self.end(id, Err(Fail::cancelled()));
+                return;
+            }
+            Some(Call::Write { .. }) | Some(Call::Tunnel(_)) => {
+                self.end(id, Err(Fail::cancelled()));
+                return;
+            }
+            Some(Call::Job { handle, .. }) => {
+                handle.cancel();
+                return;
+            }
+        };
+        self.cancel_command(command);
+    }
+
+    /// Grants the host more DATA on a stream.
+    pub fn grant(&mut self, id: u32, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.window += bytes as u64;
+            if !stream.fin {
+                self.channel.frame(kind::CREDIT, 0, 0, id, &(bytes as u32).to_le_bytes());
+            }
+        }
+    }
+
+    /// The last frame of a call.
+    pub fn end(&mut self, id: u32, result: Result<Fields>) {
+        let payload = match result {
+            Ok(fields) => {
+                let mut f = Fields::new();
+                f.u8(tag::STATUS, status::OK);
+                f.0.extend_from_slice(&fields.0);
+                f
+            }
+            Err(fail) => fail.fields(),
+        };
+        self.channel.frame(kind::END, 0, 0, id, &payload.0);
+        self.streams.remove(&id);
+    }
+
+    /// The stream may have something to send.
+    pub fn wake(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if !stream.queued {
+                stream.queued = true;
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    fn letters(&mut self) {
+        for (serial, message) in self.mailbox.take() {
+            if let Message::End(_) = &message {
+                self.running_jobs = self.running_jobs.saturating_sub(1);
+            }
+            let id = match self.jobs.get(&serial) {
+                Some(id) => *id,
+                None => continue,
+            };
+            match message {
+                Message::Taken(n) => self.grant(id, n),
+                Message::Frame(kind, bytes) => {
+                    if let Some(Stream { call: Call::Job { frames, .. }, .. }) = self.streams.get_mut(&id) {
+                        frames.push_back((kind, bytes));
+                    }
+                    self.wake(id);
+                }
+                Message::End(result) => {
+                    self.jobs.remove(&serial);
+                    if let Some(Stream { call: Call::Job { end, .. }, .. }) = self.streams.get_mut(&id) {
+                        *end = Some(result);
+                    }
+                    self.wake(id);
+                }
+            }
+        }
+    }
+
+    /// Sends what the streams have, one frame each in turn, while the channel has room.
+    fn pump(&mut self) {
+        loop {
+            while self.channel.room() {
+                let id = match self.ready.pop_front() {
+                    Some(id) => id,
+                    None => break,
+                };
+                match self.streams.get_mut(&id) {
+                    Some(stream) => stream.queued = false,
+                    None => continue,
+                }
+                if self.send_one(id) {
+                    self.wake(id);
+                }
+            }
+            self.channel.flush();
+            if self.ready.is_empty() || self.channel.blocked() || !self.channel.room() {
+                return;
+            }
+        }
+    }
+
+    /// @returns whether it may have more
+    fn send_one(&mut self, id: u32) -> bool {
+        let stream = match self.streams.get_mut(&id) {
+            Some(s) => s,
+            None => return false,
+        };
+        match &mut stream.call {
+            Call::Follow { command, .. } => {
+                let command = *command;
+                self.send_output(id, command)
+            }
+            Call::Write { .. } => false,
+            Call::Tunnel(_) => self.tunnel_send(id),
+            Call::Job { handle, frames, end } => {
+                if let Some((kind, bytes)) = frames.pop_front() {
+                    handle.sent(bytes.len());
+                    self.channel.frame(kind, 0, 0, id, &bytes);
+                    return true;
+                }
+                if let Some(result) = end.take() {
+                    self.end(id, result);
+                }
+                false
+            }
+        }
+    }
+
+    /// One frame of a command's output to one follower.
+    fn send_output(&mut self, id: u32, command_id: u64) -> bool {
+        let (command, stream) = match (self.commands.get_mut(&command_id), self.streams.get_mut(&id)) {
+            (Some(c), Some(s)) => (c, s),
+            _ => return false,
+        };
+        command.read_output(&self.poll, &mut self.scratch);
+        let position = match command.followers.iter_mut().find(|f| f.0 == id) {
+            Some(f) => &mut f.1,
+            None => return false,
+        };
+        if *position < command.ring.start() {
+            let lost = command.ring.start() - *position;
+            *position = command.ring.start();
+            let mut f = Fields::new();
+            f.u64(tag::LOST, lost);
+            self.channel.frame(kind::EVENT, 0, 0, id, &f.0);
+        }
+        let limit = command.final_end.unwrap_or(u64::MAX);
+        let max = stream.credit.min(MAX_PAYLOAD as u64).min(limit.saturating_sub(*position)) as usize;
+        if max > 0 {
+            if let Some((channel, bytes)) = command.ring.at(*position, max) {
+                self.channel.frame(kind::DATA, channel, 0, id, bytes);
+                stream.credit -= bytes.len() as u64;
+                *position += bytes.len() as u64;
+                return true;
+            }
+        }
+        if command.final_end.map_or(false, |end| *position >= end) {
+            self.finish_follower(id, command_id);
+        }
+        false
+    }
+
+    pub fn children_fd(&self) -> i32 {
+        self.children.raw()
+    }
+}

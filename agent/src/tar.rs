@@ -1,0 +1,573 @@
+//! A directory as a tar stream (POSIX.1-2001 pax), out and in.
+
+use crate::files::{is, name, os, stat};
+use crate::jobs::Io;
+use crate::protocol::{status, Fields};
+use crate::sys::{self, check, cstring, Fail, Fd, Result};
+use crate::walk::{walk, Visit};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+const BLOCK: usize = 512;
+const PIECE: usize = 64 * 1024;
+/// An extended header or a long name is never this large.
+const MAX_EXTENDED: u64 = 1 << 20;
+/// Above this many files with several names, further ones are written in full.
+const MAX_LINKS: usize = 65_536;
+
+// ---- out
+
+struct Writer<'a> {
+    io: &'a mut Io,
+    buf: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buf.extend_from_slice(bytes);
+        if self.buf.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let buf = std::mem::take(&mut self.buf);
+        self.io.send(&buf)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<()> {
+        let rest = (size % BLOCK as u64) as usize;
+        if rest > 0 {
+            self.put(&[0; BLOCK][rest..])?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, kind: u8, path: &[u8], link: &[u8], st: &libc::stat, size: u64) -> Result<()> {
+        let mut pax = Vec::new();
+        if path.len() > 100 {
+            record(&mut pax, "path", path);
+        }
+        if link.len() > 100 {
+            record(&mut pax, "linkpath", link);
+        }
+        if size >= 1 << 33 {
+            record(&mut pax, "size", size.to_string().as_bytes());
+        }
+        if st.st_uid >= 1 << 21 {
+            record(&mut pax, "uid", st.st_uid.to_string().as_bytes());
+        }
+        if st.st_gid >= 1 << 21 {
+            record(&mut pax, "gid", st.st_gid.to_string().as_bytes());
+        }
+        if !pax.is_empty() {
+            self.put(&header(b'x', b"PaxHeader", b"", st, pax.len() as u64))?;
+            self.put(&pax)?;
+            self.pad(pax.len() as u64)?;
+        }
+        self.put(&header(kind, path, link, st, size))
+    }
+}
+
+/// One pax record, `LENGTH KEY=VALUE\n`, where the length counts itself.
+fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    out.extend_from_slice(format!("{} {}=", length, key).as_bytes());
+    out.extend_from_slice(value);
+    out.push(b'\n');
+}
+
+fn octal(field: &mut [u8], value: u64) {
+    let digits = field.len() - 1;
+    let most = 1u64.checked_shl(3 * digits as u32).map_or(u64::MAX, |v| v - 1);
+    let text = format!("{:0width$o}", value.min(most), width = digits);
+    field[..digits].copy_from_slice(text.as_bytes());
+}
+
+fn header(kind: u8, path: &[u8], link: &[u8], st: &libc::stat, size: u64) -> [u8; BLOCK] {
+    let mut h = [0u8; BLOCK];
+    let cut = |b: &[u8]| b.len().min(100);
+    h[..cut(path)].copy_from_slice(&path[..cut(path)]);
+    octal(&mut h[100..108], u64::from(st.st_mode & 0o7777));
+    octal(&mut h[108..116], u64::from(st.st_uid));
+    octal(&mut h[116..124], u64::from(st.st_gid));
+    octal(&mut h[124..136], if kind == b'0' || kind == b'x' { size } else { 0 });
+    octal(&mut h[136..148], st.st_mtime.max(0) as u64);
+    h[148..156].fill(b' ');
+    h[156] = kind;
+    h[157..157 + cut(link)].copy_from_slice(&link[..cut(link)]);
+    h[257..265].copy_from_slice(b"ustar\x0000");
+    if kind == b'3' || kind == b'4' {
+        // SAFETY: pure arithmetic.
+        let (major, minor) = unsafe { (libc::major(st.st_rdev), libc::minor(st.st_rdev)) };
+        octal(&mut h[329..337], u64::from(major));
+        octal(&mut h[337..345], u64::from(minor));
+    }
+    let sum: u64 = h.iter().map(|&b| u64::from(b)).sum();
+    octal(&mut h[148..155], sum);
+    h[155] = b' ';
+    h
+}
+
+pub fn tar_out(io: &mut Io, path: &[u8]) -> Result<Fields> {
+    let st = stat(path, true)?;
+    io.event(Fields::new())?;
+    let mut out = Writer { io, buf: Vec::with_capacity(PIECE + BLOCK) };
+    let mut links = HashMap::new();
+    if is(&st, libc::S_IFDIR) {
+        let cut = if path.ends_with(b"/") { path.len() } else { path.len() + 1 };
+        walk(path, |visit, path, st, _| {
+            if visit != Visit::Leave {
+                add(&mut out, &mut links, path, &path[cut..], st)?;
+            }
+            Ok(true)
+        })?;
+    } else {
+        let base = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+        add(&mut out, &mut links, path, base, &st)?;
+    }
+    out.put(&[0; 2 * BLOCK])?;
+    out.flush()?;
+    Ok(Fields::new())
+}
+
+fn add(out: &mut Writer, links: &mut HashMap<(u64, u64), Vec<u8>>, path: &[u8], as_name: &[u8], st: &libc::stat) -> Result<()> {
+    out.io.check()?;
+    match st.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => out.entry(b'5', &[as_name, b"/"].concat(), b"", st, 0),
+        libc::S_IFLNK => match std::fs::read_link(os(path)) {
+            Ok(target) => out.entry(b'2', as_name, target.as_os_str().as_bytes(), st, 0),
+            Err(_) => Ok(()),
+        },
+        libc::S_IFCHR => out.entry(b'3', as_name, b"", st, 0),
+        libc::S_IFBLK => out.entry(b'4', as_name, b"", st, 0),
+        libc::S_IFIFO => out.entry(b'6', as_name, b"", st, 0),
+        libc::S_IFREG => {
+            if st.st_nlink > 1 {
+                if let Some(first) = links.get(&(st.st_dev, st.st_ino)) {
+                    return out.entry(b'1', as_name, first, st, 0);
+                }
+                if links.len() < MAX_LINKS {
+                    links.insert((st.st_dev, st.st_ino), as_name.to_vec());
+                }
+            }
+            let file = match sys::open(path, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0) {
+                Ok(f) => f,
+                Err(f) if f.errno == libc::ENOENT => return Ok(()),
+                Err(f) => return Err(f),
+            };
+            let size = st.st_size as u64;
+            out.entry(b'0', as_name, b"", st, size)?;
+            let mut left = size;
+            let mut buf = vec![0; PIECE];
+            while left > 0 {
+                let want = left.min(PIECE as u64) as usize;
+                let n = sys::read(file.raw(), &mut buf[..want]).map_err(|e| Fail::errno(e, &name(path)))?;
+                if n == 0 {
+                    // It shrank while it was read. The header is out already: zeros fill the promise.
+                    buf[..want].fill(0);
+                    out.put(&buf[..want])?;
+                    left -= want as u64;
+                    continue;
+                }
+                out.put(&buf[..n])?;
+                left -= n as u64;
+            }
+            out.pad(size)
+        }
+        _ => Ok(()),
+    }
+}
+
+// ---- in
+
+struct Source<'a> {
+    io: &'a mut Io,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> Source<'a> {
+    /// Up to `max` bytes; empty at the end.
+    fn some(&mut self, max: usize) -> Result<&[u8]> {
+        while self.at == self.piece.len() {
+            match self.io.read()? {
+                Some(piece) => {
+                    self.piece = piece;
+                    self.at = 0;
+                }
+                None => return Ok(&[]),
+            }
+        }
+        let end = self.piece.len().min(self.at + max);
+        let bytes = &self.piece[self.at..end];
+        self.at = end;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, out: &mut Vec<u8>, mut size: usize) -> Result<()> {
+        while size > 0 {
+            let got = self.some(size)?;
+            if got.is_empty() {
+                return Err(Fail::invalid("the tar stream is cut off"));
+            }
+            size -= got.len();
+            out.extend_from_slice(got);
+        }
+        Ok(())
+    }
+
+    fn each(&mut self, mut size: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let pad = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+        while size > 0 {
+            let got = self.some(size.min(PIECE as u64) as usize)?;
+            if got.is_empty() {
+                return Err(Fail::invalid("the tar stream is cut off"));
+            }
+            size -= got.len() as u64;
+            take(got)?;
+        }
+        let mut rest = Vec::new();
+        self.fill(&mut rest, pad as usize)
+    }
+
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = Vec::with_capacity(BLOCK);
+        let first = self.some(BLOCK)?.to_vec();
+        if first.is_empty() {
+            return Ok(None);
+        }
+        block.extend_from_slice(&first);
+        let missing = BLOCK - block.len();
+        self.fill(&mut block, missing)?;
+        let mut fixed = [0; BLOCK];
+        fixed.copy_from_slice(&block);
+        Ok(Some(fixed))
+    }
+
+    fn text(&mut self, size: u64) -> Result<Vec<u8>> {
+        if size > MAX_EXTENDED {
+            return Err(Fail::invalid("an extended tar header is too large"));
+        }
+        let mut all = Vec::new();
+        self.each(size, |b| {
+            all.extend_from_slice(b);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+}
+
+fn text(field: &[u8]) -> &[u8] {
+    field.split(|&b| b == 0).next().unwrap_or(field)
+}
+
+/// Octal text, or GNU's binary form for large numbers.
+pub fn parse_number(field: &[u8]) -> Result<u64> {
+    let bad = || Fail::invalid("a bad number in a tar header");
+    if field.first().map_or(false, |b| b & 0x80 != 0) {
+        if field[0] != 0x80 {
+            return Err(bad());
+        }
+        return field[1..].iter().try_fold(0u64, |v, &b| v.checked_mul(256)?.checked_add(u64::from(b))).ok_or_else(bad);
+    }
+    let digits: Vec<u8> = field.iter().copied().filter(|b| *b != b' ' && *b != 0).collect();
+    digits
+        .iter()
+        .try_fold(0u64, |v, &b| if (b'0'..=b'7').contains(&b) { v.checked_mul(8)?.checked_add(u64::from(b - b'0')) } else { None })
+        .ok_or_else(bad)
+}
+
+#[derive(Default)]
+struct Extra {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+fn read_pax(bytes: &[u8], extra: &mut Extra) -> Result<()> {
+    let bad = || Fail::invalid("a bad pax header");
+    let number = |v: &[u8]| std::str::from_utf8(v).ok().and_then(|s| s.parse::<u64>().ok());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let space = rest.iter().position(|&b| b == b' ').ok_or_else(bad)?;
+        let length = number(&rest[..space]).ok_or_else(bad)? as usize;
+        if length <= space + 1 || length > rest.len() {
+            return Err(bad());
+        }
+        let record = &rest[space + 1..length];
+        let record = record.strip_suffix(b"\n").ok_or_else(bad)?;
+        let equals = record.iter().position(|&b| b == b'=').ok_or_else(bad)?;
+        let value = &record[equals + 1..];
+        match &record[..equals] {
+            b"path" => extra.path = Some(value.to_vec()),
+            b"linkpath" => extra.link = Some(value.to_vec()),
+            b"size" => extra.size = Some(number(value).ok_or_else(bad)?),
+            b"uid" => extra.uid = number(value).map(|v| v as u32),
+            b"gid" => extra.gid = number(value).map(|v| v as u32),
+            _ => {}
+        }
+        rest = &rest[length..];
+    }
+    Ok(())
+}
+
+/// The components of an entry's name. A leading `/` is dropped, as tar does; `..` is refused.
+fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
+    let parts: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+    if parts.iter().any(|p| *p == b"..") || path.contains(&0) {
+        return Err(Fail::invalid(format!("the tar entry {} leaves its directory", name(path))));
+    }
+    Ok(parts)
+}
+
+/// The directory that everything goes into. Symlinks are followed only as long as they stay below it.
+struct Target {
+    root: Fd,
+    /// The parent directory that was used last.
+    last: Option<(Vec<u8>, Fd)>,
+}
+
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+const RESOLVE_BENEATH: u64 = 8;
+
+fn open_beneath(root: &Fd, path: &[u8]) -> Result<Fd> {
+    let c = cstring(path)?;
+    let how = OpenHow { flags: (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64, mode: 0, resolve: RESOLVE_BENEATH };
+    // SAFETY: a NUL-terminated path and a structure of the given size.
+    let fd = unsafe { libc::syscall(libc::SYS_openat2, root.raw(), c.as_ptr(), &how, std::mem::size_of::<OpenHow>()) };
+    if fd < 0 {
+        return Err(Fail::last(&name(path)));
+    }
+    Ok(Fd::own(fd as i32))
+}
+
+impl Target {
+    fn parent(&mut self, parts: &[&[u8]]) -> Result<&Fd> {
+        if parts.is_empty() {
+            return Ok(&self.root);
+        }
+        let path = parts.join(&b'/');
+        if self.last.as_ref().map_or(true, |(p, _)| *p != path) {
+            let dir = match open_beneath(&self.root, &path) {
+                Err(f) if f.errno == libc::ENOENT => self.make(parts)?,
+                Err(f) if f.errno == libc::EXDEV => {
+                    return Err(Fail::invalid(format!("the tar entry below {} leaves its directory", name(&path))));
+                }
+                other => other?,
+            };
+            self.last = Some((path, dir));
+        }
+        match &self.last {
+            Some((_, dir)) => Ok(dir),
+            None => Ok(&self.root),
+        }
+    }
+
+    fn make(&self, parts: &[&[u8]]) -> Result<Fd> {
+        for end in 1..=parts.len() {
+            let path = parts[..end].join(&b'/');
+            match open_beneath(&self.root, &path) {
+                Err(f) if f.errno == libc::ENOENT => {
+                    let inside = if end == 1 { None } else { Some(open_beneath(&self.root, &parts[..end - 1].join(&b'/'))?) };
+                    let c = cstring(parts[end - 1])?;
+                    let dir = inside.as_ref().unwrap_or(&self.root).raw();
+                    // SAFETY: NUL-terminated.
+                    check(unsafe { libc::mkdirat(dir, c.as_ptr(), 0o755) }, &name(&path))?;
+                }
+                other => {
+                    other?;
+                }
+            }
+        }
+        open_beneath(&self.root, &parts.join(&b'/'))
+    }
+}
+
+pub fn tar_in(io: &mut Io, path: &[u8]) -> Result<Fields> {
+    crate::files::make_parents(path, 0o755, None)?;
+    let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None };
+    let mut source = Source { io, piece: Vec::new(), at: 0 };
+    let mut extra = Extra::default();
+    // Modes of directories that would forbid writing into them, set at the end.
+    let mut modes: Vec<(Vec<u8>, u32)> = Vec::new();
+    while let Some(h) = source.block()? {
+        if h.iter().all(|&b| b == 0) {
+            break;
+        }
+        let sum: u64 = h.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { u64::from(b) }).sum();
+        if parse_number(&h[148..156])? != sum {
+            return Err(Fail::invalid("this is not a tar stream: a header's checksum does not hold"));
+        }
+        let size = parse_number(&h[124..136])?;
+        match h[156] {
+            b'x' => {
+                read_pax(&source.text(size)?, &mut extra)?;
+                continue;
+            }
+            b'g' => {
+                source.text(size)?;
+                continue;
+            }
+            b'L' => {
+                extra.path = Some(text(&source.text(size)?).to_vec());
+                continue;
+            }
+            b'K' => {
+                extra.link = Some(text(&source.text(size)?).to_vec());
+                continue;
+            }
+            _ => {}
+        }
+        let extra = std::mem::take(&mut extra);
+        let short = text(&h[..100]).to_vec();
+        let prefix = if &h[257..262] == b"ustar" && h[262] == 0 { text(&h[345..500]) } else { b"" };
+        let full = extra.path.unwrap_or(if prefix.is_empty() { short } else { [prefix, b"/", &short].concat() });
+        let link = extra.link.unwrap_or_else(|| text(&h[157..257]).to_vec());
+        let entry = Entry {
+            kind: h[156],
+            mode: parse_number(&h[100..108])? as u32 & 0o7777,
+            uid: extra.uid.unwrap_or(parse_number(&h[108..116])? as u32),
+            gid: extra.gid.unwrap_or(parse_number(&h[116..124])? as u32),
+            mtime: parse_number(&h[136..148])?,
+            size: extra.size.unwrap_or(size),
+            device: (parse_number(&h[329..337]).unwrap_or(0) as u32, parse_number(&h[337..345]).unwrap_or(0) as u32),
+        };
+        place(&mut source, &mut target, &full, &link, &entry, &mut modes)?;
+    }
+    // What follows the end marker is padding.
+    while !source.some(PIECE)?.is_empty() {}
+    for (path, mode) in modes.into_iter().rev() {
+        let dir = open_beneath(&target.root, &path)?;
+        let via = cstring(format!("/proc/self/fd/{}", dir.raw()).as_bytes())?;
+        // SAFETY: NUL-terminated.
+        unsafe { libc::chmod(via.as_ptr(), mode) };
+    }
+    Ok(Fields::new())
+}
+
+struct Entry {
+    kind: u8,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: u64,
+    size: u64,
+    device: (u32, u32),
+}
+
+fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], entry: &Entry, modes: &mut Vec<(Vec<u8>, u32)>) -> Result<()> {
+    let parts = components(full)?;
+    let (last, above) = match parts.split_last() {
+        Some(x) => x,
+        // The directory itself.
+        None => return source.each(if entry.kind == b'5' { 0 } else { entry.size }, |_| Ok(())),
+    };
+    let what = name(full);
+    let leaf: CString = cstring(last)?;
+    let linked = if entry.kind == b'1' { Some(components(link)?.join(&b'/')) } else { None };
+    let root = target.root.raw();
+    let dir = target.parent(above)?.raw();
+    // SAFETY of all calls here: NUL-terminated names below descriptors that `target` keeps open.
+    match entry.kind {
+        b'5' => {
+            let rc = unsafe { libc::mkdirat(dir, leaf.as_ptr(), 0o755) };
+            if rc < 0 && sys::last_errno() != libc::EEXIST {
+                return Err(Fail::last(&what));
+            }
+            open_beneath(&target.root, &parts.join(&b'/'))?;
+            unsafe { libc::fchownat(dir, leaf.as_ptr(), entry.uid, entry.gid, libc::AT_SYMLINK_NOFOLLOW) };
+            modes.push((parts.join(&b'/'), entry.mode));
+            return source.each(entry.size, |_| Ok(()));
+        }
+        b'0' | 0 | b'7' => {
+            unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) };
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+            let file = Fd::own(check(unsafe { libc::openat(dir, leaf.as_ptr(), flags, 0o600 as libc::c_uint) }, &what)?);
+            source.each(entry.size, |b| sys::write_all(file.raw(), b).map_err(|e| Fail::errno(e, &what)))?;
+            let times = [timespec(entry.mtime), timespec(entry.mtime)];
+            unsafe {
+                libc::fchown(file.raw(), entry.uid, entry.gid);
+                libc::fchmod(file.raw(), entry.mode);
+                libc::futimens(file.raw(), times.as_ptr());
+            }
+            return Ok(());
+        }
+        _ => source.each(entry.size, |_| Ok(()))?,
+    }
+    unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) };
+    // SAFETY: pure arithmetic.
+    let device = libc::makedev(entry.device.0, entry.device.1);
+    let rc = match (entry.kind, linked) {
+        (b'1', Some(to)) => {
+            let to = cstring(&to)?;
+            // The name of the link's target was checked for `..`; symlinks in it are not followed at its end.
+            unsafe { libc::linkat(root, to.as_ptr(), dir, leaf.as_ptr(), 0) }
+        }
+        (b'2', _) => {
+            let to = cstring(link)?;
+            unsafe { libc::symlinkat(to.as_ptr(), dir, leaf.as_ptr()) }
+        }
+        (b'3', _) => unsafe { libc::mknodat(dir, leaf.as_ptr(), libc::S_IFCHR | entry.mode, device) },
+        (b'4', _) => unsafe { libc::mknodat(dir, leaf.as_ptr(), libc::S_IFBLK | entry.mode, device) },
+        (b'6', _) => unsafe { libc::mkfifoat(dir, leaf.as_ptr(), entry.mode) },
+        (other, _) => return Err(Fail::new(status::NOT_SUPPORTED, format!("{}: a tar entry of type {:?}", what, other as char))),
+    };
+    check(rc, &what)?;
+    if entry.kind != b'1' {
+        unsafe { libc::fchownat(dir, leaf.as_ptr(), entry.uid, entry.gid, libc::AT_SYMLINK_NOFOLLOW) };
+    }
+    Ok(())
+}
+
+fn timespec(seconds: u64) -> libc::timespec {
+    libc::timespec { tv_sec: seconds.min(i64::MAX as u64) as libc::time_t, tv_nsec: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pax_records_count_themselves() {
+        for length in [1usize, 90, 91, 92, 93, 94, 980, 990, 9_980, 9_990] {
+            let mut out = Vec::new();
+            record(&mut out, "path", &vec![b'a'; length]);
+            let mut extra = Extra::default();
+            read_pax(&out, &mut extra).unwrap();
+            assert_eq!(extra.path.unwrap().len(), length);
+        }
+        assert!(read_pax(b"99 path=x\n", &mut Extra::default()).is_err());
+        assert!(read_pax(b"0 path=x\n", &mut Extra::default()).is_err());
+        assert!(read_pax(b"path", &mut Extra::default()).is_err());
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(parse_number(b"0000644\0").unwrap(), 0o644);
+        assert_eq!(parse_number(b"   17 \0").unwrap(), 0o17);
+        assert_eq!(parse_number(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]).unwrap(), 2 << 32);
+        assert!(parse_number(b"9").is_err());
+        assert!(parse_number(&[0xff; 12]).is_err());
+    }
+
+    #[test]
+    fn names_cannot_leave() {
+        assert_eq!(components(b"/a//b/./c").unwrap(), vec![b"a", b"b", b"c"]);
+        assert!(components(b"a/../b").is_err());
+        assert!(components(b"..").is_err());
+    }
+}

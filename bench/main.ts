@@ -1,0 +1,23 @@
+/** `npm run -s bench -- SUITE [--json] [...]`: runs one suite; with `--json` standard output is one JSON document. */
+import { renderTable, runSuite, type Suite } from "./harness.ts";
+
+const SUITES = ["spawn", "firecracker", "agent", "server", "images", "ready"];
+
+const [name, ...rest] = process.argv.slice(2);
+if (name === undefined || !SUITES.includes(name)) {
+  process.stderr.write(`usage: npm run -s bench -- SUITE [--json]\nsuites: ${SUITES.join(", ")}\n`);
+  process.exit(2);
+}
+const json = rest.includes("--json");
+const abort = new AbortController();
+process.once("SIGINT", () => abort.abort(new Error("interrupted")));
+process.once("SIGTERM", () => abort.abort(new Error("terminated")));
+const { suite } = (await import(`./${name}.ts`)) as { suite: Suite };
+const report = await runSuite(
+  suite,
+  rest.filter((arg) => arg !== "--json"),
+  abort.signal,
+);
+if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+else process.stdout.write(`${[renderTable(report), "", ...(suite.render?.(report) ?? [])].join("\n")}\n`);
+process.exitCode = report.failures === 0 ? 0 : 1;

@@ -1,0 +1,84 @@
+/**
+ * `make test`: lint, types and layers, then the Rust tests, then the TypeScript tests: units side by side, files with real
+ * machines one after another, since they share two cores. Afterwards nothing of ours may be left running.
+ */
+import { spawn } from "node:child_process";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { packageRoot } from "../src/host/paths.ts";
+import { processesIn } from "../src/host/process.ts";
+
+process.chdir(packageRoot);
+const bin = join(packageRoot, "node_modules", ".bin");
+// Names of test files pick them; without names, everything runs.
+const only = process.argv.slice(2);
+
+/** Tests work here: images and kernel are shared with `make run`, machines and snapshots are the tests' own. */
+const scratch = await mkdtemp(join(tmpdir(), "stacyvm-test-"));
+const env = { ...process.env, PATH: `${bin}:${process.env.PATH}`, STACYVM_TEST_DIR: scratch };
+
+let failed = false;
+
+async function step(title: string, command: string, args: string[], cwd = packageRoot): Promise<void> {
+  const start = performance.now();
+  process.stdout.write(`\n==> ${title}\n`);
+  const child = spawn(command, args, { stdio: ["ignore", "inherit", "inherit"], env, cwd });
+  const code = await new Promise<number>((resolve) => {
+    child.once("error", (error) => {
+      process.stdout.write(`${error.message}\n`);
+      resolve(127);
+    });
+    child.once("exit", (status) => resolve(status ?? 1));
+  });
+  process.stdout.write(
+    `<== ${title}: ${code === 0 ? "passed" : `FAILED (exit ${code})`} in ${((performance.now() - start) / 1000).toFixed(1)} s\n`,
+  );
+  if (code !== 0) failed = true;
+}
+
+async function testFiles(dir: string): Promise<string[]> {
+  const names = await readdir(dir, { recursive: true }).catch(() => []);
+  return names
+    .filter((name) => name.endsWith(".test.ts"))
+    .map((name) => join(dir, name))
+    .sort();
+}
+
+const units = [
+  ...(await testFiles("src")),
+  ...(await testFiles("bench")),
+  ...(await testFiles("scripts")),
+  ...(await testFiles("sdk")),
+];
+const machines = await testFiles("test");
+const chosen = (files: string[]): string[] =>
+  only.length === 0 ? files : files.filter((file) => only.some((name) => file.includes(name)));
+
+try {
+  if (only.length === 0) {
+    await step("lint, format and layers", join(bin, "biome"), ["check", "."]);
+    await step("types", join(bin, "tsc"), ["--noEmit"]);
+    const target = join(packageRoot, ".build", "agent-test");
+    await step(
+      "agent (Rust)",
+      "cargo",
+      ["test", "--locked", "--quiet", "--target-dir", target],
+      join(packageRoot, "agent"),
+    );
+  }
+  const node = ["--test", "--test-reporter=spec", "--test-timeout=900000"];
+  if (chosen(units).length > 0) await step("units", "node", [...node, "--test-concurrency=2", ...chosen(units)]);
+  if (chosen(machines).length > 0)
+    await step("real machines", "node", [...node, "--test-concurrency=1", ...chosen(machines)]);
+  const left = await processesIn(scratch);
+  if (left.length > 0) {
+    process.stdout.write(`\nFAILED: processes left behind in ${scratch}: ${left.join(", ")}\n`);
+    for (const pid of left) process.kill(pid, "SIGKILL");
+    failed = true;
+  }
+} finally {
+  await rm(scratch, { recursive: true, force: true });
+}
+process.stdout.write(failed ? "\nSome tests FAILED.\n" : "\nAll tests passed; nothing is left running.\n");
+process.exitCode = failed ? 1 : 0;

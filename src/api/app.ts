@@ -1,0 +1,187 @@
+/** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
+import { randomUUID } from "node:crypto";
+import { assertLocalRequest, originAllowed } from "./auth.ts";
+import type { ServerParts } from "./context.ts";
+import { DOCS_CSP, docsPage } from "./docs-page.ts";
+import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi } from "./endpoint.ts";
+import { previewTarget, proxyPreview } from "./preview.ts";
+import { httpError, problemOf } from "./problem.ts";
+import { execRoutes } from "./routes/exec.ts";
+import { fileRoutes } from "./routes/files.ts";
+import { providerRoutes } from "./routes/providers.ts";
+import { sandboxRoutes } from "./routes/sandboxes.ts";
+import { imageRoutes, snapshotRoutes } from "./routes/snapshots.ts";
+import { socketRoutes } from "./routes/sockets.ts";
+import { systemRoutes } from "./routes/system.ts";
+import { quotaRoutes, templateRoutes } from "./routes/templates.ts";
+
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
+const CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD";
+const CORS_HEADERS = "Content-Type,X-API-Key,X-Admin-API-Key,X-User-ID,X-Request-ID,Authorization,Last-Event-ID,Range";
+const CORS_EXPOSED =
+  "X-Request-ID,Server-Timing,Retry-After,X-RateLimit-Limit,X-RateLimit-Remaining,Content-Range,Accept-Ranges";
+
+export function createApp(parts: ServerParts): Api {
+  const app = newApi();
+  const { config, auth, log, metrics, rateLimiter } = parts;
+
+  app.onError((error, c) => fail(c, error));
+  app.notFound((c) => fail(c, httpError(404, `there is no route ${c.req.method} ${c.req.path}`)));
+
+  function fail(c: ApiContext, error: unknown): Response {
+    const problem = problemOf(error, c.get("requestId"));
+    const level = problem.status >= 500 ? "error" : "debug";
+    log[level]({ err: error, request: c.get("requestId"), route: c.get("route") }, problem.body.message);
+    const headers: Record<string, string> = {};
+    if (problem.status === 429 && c.res.headers.get("retry-after") === null) headers["retry-after"] = "1";
+    return json(problem.body, problem.status, headers);
+  }
+
+  app.use(async (c, next) => {
+    const begun = performance.now();
+    const given = c.req.header("x-request-id");
+    c.set("requestId", given !== undefined && REQUEST_ID.test(given) ? given : randomUUID());
+    c.set("timing", {});
+    await next();
+    const ms = performance.now() - begun;
+    c.res.headers.set("x-request-id", c.get("requestId"));
+    const timing = Object.entries({ ...c.get("timing"), total: ms });
+    c.res.headers.set("server-timing", timing.map(([name, value]) => `${name};dur=${value.toFixed(2)}`).join(", "));
+    metrics.request(c.req.method, c.get("route") ?? "none", c.res.status, ms);
+    log.debug(
+      { request: c.get("requestId"), method: c.req.method, path: c.req.path, status: c.res.status, ms },
+      "request",
+    );
+  });
+
+  app.use(async (c, next) => {
+    const origin = c.req.header("origin");
+    const host = c.req.header("host");
+    const allowed = origin !== undefined && originAllowed(origin, host, config);
+    // A preflight carries no key by design; it is answered before anyone asks for one.
+    if (c.req.method === "OPTIONS" && origin !== undefined && c.req.header("access-control-request-method")) {
+      if (!allowed) throw httpError(403, "this origin is not allowed; see server.cors_allowed_origins");
+      return new Response(null, {
+        status: 204,
+        headers: {
+          "access-control-allow-origin": origin,
+          "access-control-allow-methods": CORS_METHODS,
+          "access-control-allow-headers": CORS_HEADERS,
+          "access-control-max-age": "600",
+          vary: "Origin",
+        },
+      });
+    }
+    if (auth.open) assertLocalRequest({ origin, host }, config);
+    await next();
+    if (allowed) {
+      c.res.headers.set("access-control-allow-origin", origin);
+      c.res.headers.set("access-control-expose-headers", CORS_EXPOSED);
+      c.res.headers.append("vary", "Origin");
+    }
+    return undefined;
+  });
+
+  // Previews by host name: everything under such a name is the guest's.
+  app.use(async (c, next) => {
+    const target = previewTarget(c.req.header("host"), config.server.preview_domain);
+    if (target === undefined) return next();
+    c.set("route", "preview");
+    if (!config.server.preview_public) auth.identify(c.req.raw.headers);
+    const { pathname, search } = new URL(c.req.url);
+    return proxyPreview(c, parts, { ...target, path: `${pathname}${search}`, sameOrigin: false });
+  });
+
+  app.use(`${API_BASE}/*`, async (c, next) => {
+    const identity = auth.identify(c.req.raw.headers);
+    c.set("identity", identity);
+    if (rateLimiter === undefined) return next();
+    const by = config.rate_limit.key_by;
+    const address = c.env.incoming?.socket?.remoteAddress ?? "local";
+    const owner = c.req.header("x-user-id");
+    const client =
+      by === "owner" && owner ? `owner:${owner}` : by !== "ip" && !auth.open ? `key:${identity.name}` : address;
+    const decision = rateLimiter.take(client);
+    const headers = {
+      "x-ratelimit-limit": String(decision.limit),
+      "x-ratelimit-remaining": String(decision.remaining),
+    };
+    if (!decision.allowed) {
+      const { body } = problemOf(httpError(429, "too many requests"), c.get("requestId"));
+      return json(body, 429, { ...headers, "retry-after": String(decision.retryAfter) });
+    }
+    await next();
+    for (const [name, value] of Object.entries(headers)) c.res.headers.set(name, value);
+    return undefined;
+  });
+
+  const endpoints = new Endpoints(app, {
+    maxBytes: config.server.max_json_bytes,
+    timeoutMs: config.server.body_timeout,
+  });
+  sandboxRoutes(endpoints, parts);
+  execRoutes(endpoints, parts);
+  socketRoutes(endpoints, parts);
+  fileRoutes(endpoints, parts);
+  templateRoutes(endpoints, parts);
+  quotaRoutes(endpoints, parts);
+  providerRoutes(endpoints, parts);
+  snapshotRoutes(endpoints, parts);
+  imageRoutes(endpoints, parts);
+  systemRoutes(endpoints, parts);
+
+  // Any method and any path below: not an endpoint with a schema of its own, but documented as one.
+  const preview = `${API_BASE}/sandboxes/:id/ports/:port`;
+  app.openAPIRegistry.registerPath({
+    method: "get",
+    path: `${API_BASE}/sandboxes/{id}/ports/{port}/{path}`,
+    tags: ["streams"],
+    summary: "HTTP to a port in the guest: any method, any path below, WebSockets too",
+    description: `Also as http://{port}-{id}.${config.server.preview_domain}/. Scope: use.`,
+    responses: { 200: { description: "What the program in the guest answers" } },
+  });
+  app.all(`${preview}/*`, (c) => {
+    c.set("route", `${preview}/*`);
+    if (!c.get("identity").scopes.has("use")) throw httpError(403, "this key does not have the scope use");
+    const port = Number(c.req.param("port"));
+    if (!Number.isInteger(port) || port < 1 || port > 65_535) throw httpError(400, "port: is not a port");
+    const { pathname, search } = new URL(c.req.url);
+    const rest = pathname.slice(pathname.indexOf("/ports/") + 7).replace(/^\d+/, "");
+    return proxyPreview(c, parts, { id: c.req.param("id"), port, path: `${rest || "/"}${search}`, sameOrigin: true });
+  });
+
+  const document = (): object =>
+    app.getOpenAPI31Document({
+      openapi: "3.1.0",
+      info: { title: "StacyVM", version: parts.version, description: "microVM sandboxes over HTTP." },
+      servers: [{ url: "/" }],
+      security: [{ apiKey: [] }, { adminKey: [] }, { bearer: [] }],
+    });
+  app.openAPIRegistry.registerComponent("securitySchemes", "apiKey", {
+    type: "apiKey",
+    in: "header",
+    name: "X-API-Key",
+  });
+  app.openAPIRegistry.registerComponent("securitySchemes", "adminKey", {
+    type: "apiKey",
+    in: "header",
+    name: "X-Admin-API-Key",
+  });
+  app.openAPIRegistry.registerComponent("securitySchemes", "bearer", { type: "http", scheme: "bearer" });
+  let text: string | undefined;
+  const documentText = (): string => (text ??= JSON.stringify(document()));
+  const asJson = (): Response => new Response(documentText(), { headers: { "content-type": "application/json" } });
+  app.get(`${API_BASE}/openapi.json`, asJson);
+  app.get("/swagger/doc.json", asJson);
+  for (const path of ["/swagger", "/swagger/", "/swagger/index.html", "/docs"]) {
+    app.get(path, () => new Response(docsPage(documentText()), { headers: DOCS_HEADERS }));
+  }
+  return app;
+}
+
+const DOCS_HEADERS = {
+  "content-type": "text/html; charset=utf-8",
+  "content-security-policy": DOCS_CSP,
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+};

@@ -1,0 +1,85 @@
+/** Reading request bodies within limits of size and of silence. */
+import { StacyError } from "../host/error.ts";
+import { httpError } from "./problem.ts";
+
+export interface BodyLimits {
+  /** 0: no limit. */
+  maxBytes: number;
+  /** The longest wait for the next piece, ms. */
+  timeoutMs: number;
+}
+
+/**
+ * The body piece by piece; the reader sets the pace. @throws HTTPException 413, 408 when the client is silent for too long
+ */
+export async function* bodyStream(request: Request, limits: BodyLimits): AsyncGenerator<Uint8Array> {
+  if (limits.maxBytes > 0 && Number(request.headers.get("content-length") ?? "0") > limits.maxBytes) {
+    throw tooLarge(limits.maxBytes);
+  }
+  if (request.body === null) return;
+  const reader = request.body.getReader();
+  let total = 0;
+  try {
+    for (;;) {
+      const { done, value } = await withTimeout(reader.read(), limits.timeoutMs);
+      if (done) return;
+      total += value.byteLength;
+      if (limits.maxBytes > 0 && total > limits.maxBytes) throw tooLarge(limits.maxBytes);
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // it ended, or nobody wants the rest
+  }
+}
+
+export async function readBody(request: Request, limits: BodyLimits): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  // The whole body has a limit too: one byte every few seconds would keep it open for ever.
+  const deadline = performance.now() + limits.timeoutMs;
+  for await (const part of bodyStream(request, limits)) {
+    parts.push(part);
+    if (performance.now() > deadline) throw tooSlow();
+  }
+  return Buffer.concat(parts);
+}
+
+/**
+ * The body as JSON, whatever its Content-Type says (curl's default is a form). `undefined` when it is empty.
+ * @throws StacyError `invalid`; HTTPException 413, 408
+ */
+export async function readJson(request: Request, limits: BodyLimits): Promise<unknown> {
+  const bytes = await readBody(request, limits);
+  if (bytes.length === 0) return undefined;
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new StacyError("invalid", "the body is not valid UTF-8");
+  }
+  if (text.trim() === "") return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new StacyError("invalid", "the body is not valid JSON");
+  }
+}
+
+function tooLarge(limit: number): Error {
+  return httpError(413, `the body is over the limit of ${limit} bytes`);
+}
+
+function tooSlow(): Error {
+  return httpError(408, "the request's body came too slowly");
+}
+
+async function withTimeout<T>(work: Promise<T>, ms: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const silence = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(tooSlow()), ms).unref();
+  });
+  try {
+    return await Promise.race([work, silence]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,39 @@
+/** Output of a command as text chunks: UTF-8 that is cut between two chunks stays whole. */
+import { StringDecoder } from "node:string_decoder";
+import type { Command, ExitStatus } from "../guest/agent.ts";
+
+export type Chunk =
+  | { stream: "stdout" | "stderr"; data: string }
+  | { type: "lost"; stream: "stdout"; bytes: number; data: "" }
+  | { type: "exit"; exit_code: number; signal?: number; reason: ExitStatus["reason"]; data: "" };
+
+export type Encoding = "utf8" | "base64";
+
+/** All chunks, then the exit. Ending the generator early cancels nothing by itself. */
+export async function* chunks(
+  command: Command,
+  exited: Promise<ExitStatus>,
+  encoding: Encoding,
+): AsyncGenerator<Chunk> {
+  const decoders = { stdout: new StringDecoder("utf8"), stderr: new StringDecoder("utf8") };
+  for await (const event of command.output()) {
+    if (event.type === "lost") yield { type: "lost", stream: "stdout", bytes: event.bytes, data: "" };
+    else {
+      const data = encoding === "base64" ? event.data.toString("base64") : decoders[event.type].write(event.data);
+      if (data !== "") yield { stream: event.type, data };
+    }
+  }
+  for (const stream of ["stdout", "stderr"] as const) {
+    const rest = decoders[stream].end();
+    if (rest !== "") yield { stream, data: rest };
+  }
+  const status = await exited;
+  yield {
+    type: "exit",
+    exit_code: status.exitCode,
+    ...(status.signal === undefined ? {} : { signal: status.signal }),
+    reason: status.reason,
+    // Clients of the published server take this line for an empty piece of output (rest-api.md, trap 6).
+    data: "",
+  };
+}

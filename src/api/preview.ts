@@ -1,0 +1,139 @@
+/**
+ * HTTP into a sandbox: a request for `/sandboxes/{id}/ports/{port}/...`, or for the host `{port}-{id}.{preview_domain}`, goes to
+ * that port of the guest, WebSockets included. Each request has its own connection through the agent's channel.
+ */
+import { type IncomingHttpHeaders, type IncomingMessage, request } from "node:http";
+import { type Duplex, Readable } from "node:stream";
+import { asStacyError, StacyError } from "../host/error.ts";
+import type { ServerParts } from "./context.ts";
+import type { ApiContext } from "./endpoint.ts";
+import { taken } from "./socket.ts";
+
+/** Of one connection, and what names who asks us rather than the guest. */
+const DROPPED = new Set(
+  "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host expect x-api-key x-admin-api-key".split(
+    " ",
+  ),
+);
+
+/** `{port}-{id}.{domain}` */
+export function previewTarget(host: string | undefined, domain: string): { id: string; port: number } | undefined {
+  const match = /^(\d{1,5})-(sb-[0-9a-f]{8})\.(.+?)(?::\d+)?$/i.exec(host ?? "");
+  const port = Number(match?.[1]);
+  if (match?.[2] === undefined || match[3]?.toLowerCase() !== domain.toLowerCase() || port < 1 || port > 65_535) {
+    return undefined;
+  }
+  return { id: match[2].toLowerCase(), port };
+}
+
+export interface PreviewRequest {
+  id: string;
+  port: number;
+  /** With the query. */
+  path: string;
+  /** Under our own host name: the guest's page must not act as ours in a browser. */
+  sameOrigin: boolean;
+}
+
+export async function proxyPreview(c: ApiContext, parts: ServerParts, target: PreviewRequest): Promise<Response> {
+  const lease = await parts.sandboxes.lease(target.id);
+  const abort = new AbortController();
+  const free = (): void => {
+    abort.abort();
+    lease[Symbol.dispose]();
+  };
+  try {
+    const signal = AbortSignal.any([c.req.raw.signal, abort.signal]);
+    const tunnel = await lease.agent.tunnel(target.port, { signal }).catch((error: unknown) => {
+      const cause = asStacyError(error);
+      if (cause.code === "disconnected" || cause.code === "machine-exited") throw cause;
+      throw new StacyError("unavailable", `nothing listens on port ${target.port} of ${target.id}`, {
+        phase: "tunnel",
+        cause,
+        remedy: "start the program in the sandbox first, on 127.0.0.1 or on all addresses",
+      });
+    });
+    tunnel.on("error", () => {});
+    const { upgrade } = c.env;
+    if (upgrade !== undefined) {
+      upgrade.taken = true;
+      passThrough(upgrade.incoming, upgrade.socket, upgrade.head, tunnel, target.path, free);
+      return taken();
+    }
+    const answer = await forward(c, tunnel, target.path, signal);
+    const headers = new Headers();
+    for (const [name, value] of Object.entries(answer.headers)) {
+      if (DROPPED.has(name) || value === undefined) continue;
+      for (const each of Array.isArray(value) ? value : [value]) headers.append(name, each);
+    }
+    if (target.sameOrigin) headers.set("content-security-policy", "sandbox allow-scripts allow-forms allow-popups");
+    answer.once("close", () => {
+      tunnel.destroy();
+      free();
+    });
+    const status = answer.statusCode ?? 502;
+    const empty = status === 204 || status === 304 || c.req.method === "HEAD";
+    if (empty) answer.resume();
+    return new Response(empty ? null : (Readable.toWeb(answer) as ReadableStream), { status, headers });
+  } catch (error) {
+    free();
+    throw error;
+  }
+}
+
+function forward(c: ApiContext, tunnel: Duplex, path: string, signal: AbortSignal): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const headers: IncomingHttpHeaders = {};
+    for (const [name, value] of c.req.raw.headers) if (!DROPPED.has(name)) headers[name] = value;
+    const outgoing = request(
+      {
+        method: c.req.method,
+        path,
+        headers: {
+          ...headers,
+          host: c.req.header("host") ?? "localhost",
+          connection: "close",
+          "x-forwarded-host": c.req.header("host") ?? "",
+          "x-forwarded-proto": "http",
+        },
+        createConnection: () => tunnel,
+        signal,
+      },
+      resolve,
+    );
+    outgoing.once("error", (cause) =>
+      reject(new StacyError("unavailable", "the program in the sandbox broke off", { phase: "preview", cause })),
+    );
+    if (c.req.raw.body === null) outgoing.end();
+    else
+      Readable.fromWeb(c.req.raw.body as never)
+        .on("error", (error) => outgoing.destroy(error))
+        .pipe(outgoing);
+  });
+}
+
+/** After the request line and headers, both sides speak for themselves. */
+function passThrough(
+  incoming: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  tunnel: Duplex,
+  path: string,
+  free: () => void,
+): void {
+  const lines = [`${incoming.method} ${path} HTTP/1.1`];
+  for (let i = 0; i + 1 < incoming.rawHeaders.length; i += 2) {
+    const name = incoming.rawHeaders[i] ?? "";
+    if (!/^x-(admin-)?api-key$/i.test(name)) lines.push(`${name}: ${incoming.rawHeaders[i + 1]}`);
+  }
+  tunnel.write(`${lines.join("\r\n")}\r\n\r\n`);
+  if (head.length > 0) tunnel.write(head);
+  socket.on("error", () => {});
+  socket.pipe(tunnel);
+  tunnel.pipe(socket);
+  socket.once("close", () => tunnel.destroy());
+  tunnel.once("close", () => {
+    socket.destroy();
+    free();
+  });
+}

@@ -1,0 +1,74 @@
+/** From an error to the answer that clients know: `{code, message}`, with what else is known beside it. */
+import { HTTPException } from "hono/http-exception";
+import { asStacyError, type ErrorCode, StacyError } from "../host/error.ts";
+
+export type Status = 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 416 | 429 | 500 | 501 | 503 | 507;
+
+const STATUS: Record<ErrorCode, Status> = {
+  invalid: 400,
+  "not-found": 404,
+  conflict: 409,
+  limit: 429,
+  timeout: 408,
+  cancelled: 408,
+  permission: 403,
+  unavailable: 503,
+  "no-space": 507,
+  "not-supported": 501,
+  "is-directory": 400,
+  "not-directory": 400,
+  "not-empty": 409,
+  corrupt: 500,
+  "machine-exited": 503,
+  disconnected: 503,
+  protocol: 500,
+  internal: 500,
+};
+
+const NAME: Record<Status, string> = {
+  400: "BAD_REQUEST",
+  401: "UNAUTHORIZED",
+  403: "FORBIDDEN",
+  404: "NOT_FOUND",
+  405: "METHOD_NOT_ALLOWED",
+  408: "TIMEOUT",
+  409: "CONFLICT",
+  413: "TOO_LARGE",
+  416: "RANGE_NOT_SATISFIABLE",
+  429: "RESOURCE_LIMIT",
+  500: "INTERNAL_ERROR",
+  501: "NOT_SUPPORTED",
+  503: "UNAVAILABLE",
+  507: "NO_SPACE",
+};
+
+export interface Problem {
+  status: Status;
+  body: { code: string; message: string; phase?: string; remedy?: string; request_id?: string };
+}
+
+export function problemOf(thrown: unknown, requestId?: string): Problem {
+  const id = requestId === undefined ? {} : { request_id: requestId };
+  if (thrown instanceof HTTPException) {
+    const status = thrown.status in NAME ? (thrown.status as Status) : 500;
+    return { status, body: { code: NAME[status], message: thrown.message, ...id } };
+  }
+  const error = asStacyError(thrown);
+  const status = STATUS[error.code];
+  // What we did not foresee may say more about the host than a client should know; the log has it.
+  const message = thrown instanceof StacyError ? error.message : "the server met an error; see its log";
+  return {
+    status,
+    body: {
+      code: NAME[status],
+      message,
+      ...(error.phase === undefined ? {} : { phase: error.phase }),
+      ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
+      ...id,
+    },
+  };
+}
+
+export function httpError(status: Status, message: string): HTTPException {
+  return new HTTPException(status, { message });
+}

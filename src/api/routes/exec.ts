@@ -1,0 +1,267 @@
+import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
+import { formatDuration } from "../../sandboxes/duration.ts";
+import type { Lease } from "../../sandboxes/sandbox.ts";
+import { readBody } from "../body.ts";
+import type { ServerParts } from "../context.ts";
+import { type Call, type Endpoints, json } from "../endpoint.ts";
+import { chunks, type Encoding } from "../output.ts";
+import { Flag, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
+import {
+  ExecBody,
+  ExecRequest,
+  execInput,
+  HistoryBody,
+  ProcessBody,
+  ProcessRequest,
+  processBody,
+  Signal,
+} from "../schemas/exec.ts";
+import { defined, iso } from "../schemas/sandbox.ts";
+import { begun, NDJSON_HEADERS, streamed } from "../streams.ts";
+
+const tag = "exec";
+const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
+
+export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { sandboxes } = parts;
+  const { executions } = sandboxes;
+
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/exec",
+      scope: "use",
+      tag,
+      summary: "Run a command",
+      description:
+        "A non-zero exit is no error. With `stream: true` the answer is NDJSON: `{stream, data}` per piece and at last `{type: exit, exit_code}`.",
+      params: SandboxId,
+      body: ExecRequest,
+      responses: { 200: { description: "The result, or the stream", schema: ExecBody, type: "application/x-ndjson" } },
+      errors: [404, 408, 409],
+    },
+    async (call) => {
+      const lease = await sandboxes.lease(call.params.id);
+      if (call.body.stream === true) return streamExec(call, lease);
+      using _ = lease;
+      const encoding: Encoding = call.body.encoding ?? "utf8";
+      const result = await executions.run(lease, execInput(call.body), call.signal);
+      return json({
+        exit_code: result.exitCode,
+        stdout: result.stdout.toString(encoding),
+        stderr: result.stderr.toString(encoding),
+        duration: formatDuration(result.durationMs),
+        ...defined({
+          signal: result.signal,
+          truncated: result.truncated || undefined,
+          encoding: encoding === "utf8" ? undefined : encoding,
+        }),
+      });
+    },
+  );
+
+  async function streamExec(
+    { body, signal }: Call<unknown, unknown, z.output<typeof ExecRequest>>,
+    lease: Lease,
+  ): Promise<Response> {
+    const abort = new AbortController();
+    const stop = AbortSignal.any([signal, abort.signal]);
+    let started: Awaited<ReturnType<typeof executions.start>>;
+    try {
+      started = await executions.start(lease, execInput(body), stop);
+    } catch (error) {
+      lease[Symbol.dispose]();
+      throw error;
+    }
+    async function* lines(): AsyncGenerator<string> {
+      try {
+        for await (const chunk of chunks(started.command, started.exited, body.encoding ?? "utf8")) {
+          if ("type" in chunk && chunk.type === "exit" && chunk.reason === "timeout") {
+            const notice = { stream: "stderr", data: `exec timeout: ${lease.sandbox.id}\n` };
+            yield `${JSON.stringify(notice)}\n`;
+          }
+          yield `${JSON.stringify(chunk)}\n`;
+        }
+      } finally {
+        // Ended: nothing to abort. Given up by the reader: the command goes with it.
+        abort.abort();
+        lease[Symbol.dispose]();
+      }
+    }
+    return streamed(begun(lines()), NDJSON_HEADERS);
+  }
+
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/history",
+      scope: "read",
+      tag,
+      summary: "Commands that ran, newest first",
+      params: SandboxId,
+      query: z.object({ limit: whole(1, 1_000).default(100) }),
+      responses: { 200: { description: "Also of a sandbox that is gone", schema: z.array(HistoryBody) } },
+    },
+    ({ params, query }) =>
+      json(
+        executions.history(params.id, query.limit).map((record) => ({
+          command: record.command,
+          started_at: iso(record.startedAt),
+          duration: formatDuration(record.durationMs),
+          outcome: record.outcome,
+          ...defined({ exit_code: record.exitCode }),
+        })),
+      ),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/processes",
+      scope: "use",
+      tag: "processes",
+      summary: "Start a command and leave it running",
+      params: SandboxId,
+      body: ProcessRequest,
+      responses: {
+        201: { description: "It runs", schema: z.object({ id: z.string(), pid: z.int() }).openapi("ProcessStarted") },
+      },
+      errors: [404, 409],
+    },
+    async ({ params, body }) => {
+      using lease = await sandboxes.lease(params.id);
+      const request = {
+        command: body.command ?? "",
+        args: body.args ?? [],
+        mode: body.mode ?? "",
+        env: body.env ?? {},
+        ...defined({
+          workdir: body.workdir,
+          user: body.user,
+          timeoutMs: body.timeout,
+          stdin: body.stdin === true ? true : undefined,
+          pty: body.pty,
+        }),
+      };
+      const { command } = await executions.start(lease, request);
+      await command.detach();
+      return json({ id: command.id, pid: command.pid }, 201);
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/processes",
+      scope: "read",
+      tag: "processes",
+      summary: "Commands that the agent knows",
+      params: SandboxId,
+      responses: {
+        200: { description: "Running ones, and ended ones it still remembers", schema: z.array(ProcessBody) },
+      },
+      errors: [404, 409],
+    },
+    async ({ params }) => {
+      using lease = await sandboxes.lease(params.id);
+      return json((await lease.agent.processes()).map(processBody));
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/processes/{process}",
+      scope: "read",
+      tag: "processes",
+      summary: "One command",
+      params: ProcessId,
+      responses: { 200: { description: "The command", schema: ProcessBody } },
+      errors: [404, 409],
+    },
+    async ({ params }) => {
+      using lease = await sandboxes.lease(params.id);
+      const found = (await lease.agent.processes()).find(({ id }) => id === params.process);
+      if (found === undefined) throw new StacyError("not-found", `there is no process ${params.process}`);
+      return json(processBody(found));
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/processes/{process}/output",
+      scope: "use",
+      tag: "processes",
+      summary: "Attach: its recent output, then what comes, as NDJSON",
+      description: "Going away detaches; the command goes on.",
+      params: ProcessId,
+      query: z.object({ encoding: maybe(z.enum(["utf8", "base64"])) }),
+      responses: { 200: { description: "Lines as in a streamed exec", type: "application/x-ndjson" } },
+      errors: [404, 409],
+    },
+    async ({ params, query, signal }) => {
+      const lease = await sandboxes.lease(params.id);
+      const command = await lease.agent.attach(params.process, { signal }).catch((error: unknown) => {
+        lease[Symbol.dispose]();
+        throw error;
+      });
+      async function* lines(): AsyncGenerator<string> {
+        try {
+          for await (const chunk of chunks(command, command.exited, query.encoding ?? "utf8")) {
+            yield `${JSON.stringify(chunk)}\n`;
+          }
+        } finally {
+          lease[Symbol.dispose]();
+          await command.detach().catch(() => {}); // it has ended
+        }
+      }
+      return streamed(begun(lines()), NDJSON_HEADERS);
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/processes/{process}/signal",
+      scope: "use",
+      tag: "processes",
+      summary: "Send a signal to its process group",
+      params: ProcessId,
+      body: z.object({ signal: Signal }).openapi("SignalRequest"),
+      responses: { 200: { description: "Sent", schema: StatusBody } },
+      errors: [404, 409],
+    },
+    async ({ params, body }) => {
+      using lease = await sandboxes.lease(params.id);
+      await lease.agent.signal(params.process, body.signal);
+      return json({ status: "signalled" });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/processes/{process}/stdin",
+      scope: "use",
+      tag: "processes",
+      summary: "Write to its standard input",
+      params: ProcessId,
+      query: z.object({ eof: Flag }),
+      rawBody: "application/octet-stream",
+      responses: { 200: { description: "Written", schema: StatusBody } },
+      errors: [404, 409],
+    },
+    async ({ c, params, query, signal }) => {
+      using lease = await sandboxes.lease(params.id);
+      const data = await readBody(c.req.raw, {
+        maxBytes: parts.config.server.max_json_bytes,
+        timeoutMs: parts.config.server.body_timeout,
+      });
+      const command = await lease.agent.attach(params.process, { signal });
+      command.exited.catch(() => {});
+      try {
+        if (data.length > 0) await command.write(data);
+        if (query.eof) await command.closeStdin();
+      } finally {
+        await command.detach().catch(() => {});
+      }
+      return json({ status: "written" });
+    },
+  );
+}

@@ -1,0 +1,407 @@
+import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
+import type { Lease } from "../../sandboxes/sandbox.ts";
+import { bodyStream } from "../body.ts";
+import type { ServerParts } from "../context.ts";
+import { type Call, type Endpoints, json } from "../endpoint.ts";
+import { httpError } from "../problem.ts";
+import { parseRange } from "../range.ts";
+import { Flag, GuestPath, GuestText, SandboxId, StatusBody, whole } from "../schemas/common.ts";
+import {
+  ChmodRequest,
+  CopyRequest,
+  FileBody,
+  fileBody,
+  MkdirRequest,
+  Mode,
+  MoveRequest,
+  WriteFileRequest,
+} from "../schemas/file.ts";
+import { begun, SSE_HEADERS, streamed, within } from "../streams.ts";
+
+const tag = "files";
+const PathQuery = z.object({ path: GuestPath });
+const UploadQuery = PathQuery.extend({
+  mode: Mode.optional(),
+  append: Flag,
+  exclusive: Flag,
+  offset: whole(0, Number.MAX_SAFE_INTEGER).optional(),
+});
+const HEARTBEAT_MS = 15_000;
+
+export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { sandboxes, config } = parts;
+  const upload = { maxBytes: config.server.max_upload_bytes, timeoutMs: config.server.body_timeout };
+  const errors = [404, 409, 507];
+  const done = (description: string) => ({ 200: { description, schema: StatusBody } });
+
+  /** One file operation: a lease, the time it took, an event. */
+  async function operation(
+    id: string,
+    event: "file.written" | "file.read" | undefined,
+    data: Record<string, unknown>,
+    work: (lease: Lease) => Promise<Response>,
+  ): Promise<Response> {
+    using lease = await sandboxes.lease(id);
+    const begunAt = performance.now();
+    const response = await work(lease);
+    parts.metrics.observer.agentRoundTrip(performance.now() - begunAt);
+    if (event !== undefined) sandboxes.events.emit(event, id, data);
+    return response;
+  }
+
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/files",
+      scope: "use",
+      tag,
+      summary: "Write a file",
+      description: "Parent directories are made. Any bytes with `encoding: base64`.",
+      params: SandboxId,
+      body: WriteFileRequest,
+      maxBytes: config.server.max_file_json_bytes,
+      responses: done("Written"),
+      errors,
+    },
+    ({ params, body, signal }) =>
+      operation(params.id, "file.written", { path: body.path }, async ({ agent }) => {
+        const data = Buffer.from(body.content ?? "", body.encoding ?? "utf8");
+        const append = body.append === true ? { append: true } : {};
+        await agent.writeFile(body.path, data, { mode: body.mode ?? 0o644, ...append, signal });
+        return json({ status: "written" });
+      }),
+  );
+
+  for (const path of ["/sandboxes/{id}/files", "/sandboxes/{id}/files/raw"]) {
+    endpoints.add(
+      {
+        method: "put",
+        path,
+        scope: "use",
+        tag,
+        summary: "Upload a file: the body is its content",
+        description: "A reader sees the old file or the whole new one. `offset` writes into an existing file.",
+        params: SandboxId,
+        query: UploadQuery,
+        rawBody: "application/octet-stream",
+        responses: done("Written"),
+        errors,
+      },
+      ({ c, params, query, signal }) =>
+        operation(params.id, "file.written", { path: query.path }, async ({ agent }) => {
+          await agent.writeFile(query.path, bodyStream(c.req.raw, upload), {
+            ...(query.offset === undefined ? { mode: query.mode ?? 0o644 } : { offset: query.offset }),
+            ...(query.append ? { append: true } : {}),
+            ...(query.exclusive ? { exclusive: true } : {}),
+            signal,
+          });
+          return json({ status: "written" });
+        }),
+    );
+    endpoints.add(
+      {
+        method: "get",
+        path,
+        scope: "read",
+        tag,
+        summary: "Download a file, or a range of it",
+        params: SandboxId,
+        query: PathQuery,
+        responses: {
+          200: { description: "The bytes", type: "application/octet-stream" },
+          206: { description: "The range that was asked for", type: "application/octet-stream" },
+        },
+        errors: [...errors, 416],
+      },
+      (call) => download(call, call.query.path),
+    );
+  }
+
+  async function download(
+    { c, params, signal }: Call<z.output<typeof SandboxId>, unknown, unknown>,
+    path: string,
+  ): Promise<Response> {
+    const lease = await sandboxes.lease(params.id);
+    const abort = new AbortController();
+    try {
+      const stat = await lease.agent.stat(path, { follow: true });
+      if (stat.kind === "directory") throw new StacyError("is-directory", `${path} is a directory`);
+      const range = parseRange(c.req.header("range"), stat.size);
+      const headers: Record<string, string> = {
+        "content-type": "application/octet-stream",
+        "accept-ranges": "bytes",
+        "last-modified": new Date(stat.mtimeMs).toUTCString(),
+        "x-content-type-options": "nosniff",
+      };
+      if (range === "unsatisfiable") {
+        throw httpError(416, `the range is outside of the file, which has ${stat.size} bytes`);
+      }
+      if (range !== undefined) headers["content-range"] = `bytes ${range.start}-${range.end}/${stat.size}`;
+      // /proc and the like have size 0 and content all the same: their length is not announced.
+      if (stat.size > 0)
+        headers["content-length"] = String(range === undefined ? stat.size : range.end - range.start + 1);
+      if (c.req.method === "HEAD") {
+        lease[Symbol.dispose]();
+        return new Response(null, { headers });
+      }
+      const { stream } = await lease.agent.readStream(path, {
+        ...(range === undefined ? {} : { offset: range.start, length: range.end - range.start + 1 }),
+        signal: AbortSignal.any([signal, abort.signal]),
+      });
+      sandboxes.events.emit("file.read", params.id, { path });
+      async function* bytes(): AsyncGenerator<Uint8Array> {
+        try {
+          for await (const part of stream) yield part as Uint8Array;
+        } finally {
+          abort.abort();
+          lease[Symbol.dispose]();
+        }
+      }
+      return streamed(begun(bytes()), headers, range === undefined ? 200 : 206);
+    } catch (error) {
+      lease[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/sandboxes/{id}/files",
+      scope: "use",
+      tag,
+      summary: "Delete a file or directory",
+      params: SandboxId,
+      query: PathQuery.extend({ recursive: Flag }),
+      responses: done("Deleted"),
+      errors,
+    },
+    ({ params, query }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => {
+        await agent.remove(query.path, { recursive: query.recursive });
+        return json({ status: "deleted" });
+      }),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/files/list",
+      scope: "read",
+      tag,
+      summary: "Entries of a directory",
+      params: SandboxId,
+      query: z.object({ path: GuestText.max(4096).default("/"), recursive: Flag, depth: whole(1, 64).optional() }),
+      responses: { 200: { description: "Entries", schema: z.array(FileBody) } },
+      errors,
+    },
+    ({ params, query }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => {
+        const depth = query.depth === undefined ? {} : { depth: query.depth };
+        const entries = await agent.list(query.path || "/", { recursive: query.recursive, ...depth });
+        return json(entries.map(fileBody));
+      }),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/files/stat",
+      scope: "read",
+      tag,
+      summary: "Facts about one file",
+      params: SandboxId,
+      query: PathQuery,
+      responses: { 200: { description: "The facts", schema: FileBody } },
+      errors,
+    },
+    ({ params, query }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => json(fileBody(await agent.stat(query.path)))),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/files/glob",
+      scope: "read",
+      tag,
+      summary: "Paths that match a pattern",
+      params: SandboxId,
+      query: z.object({ pattern: GuestPath }),
+      responses: { 200: { description: "Paths", schema: z.array(z.string()) } },
+      errors,
+    },
+    ({ params, query }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => json(await agent.glob(query.pattern))),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/files/move",
+      scope: "use",
+      tag,
+      summary: "Move or rename",
+      params: SandboxId,
+      body: MoveRequest,
+      responses: done("Moved"),
+      errors,
+    },
+    ({ params, body }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => {
+        await agent.move(body.old_path, body.new_path);
+        return json({ status: "moved" });
+      }),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/files/copy",
+      scope: "use",
+      tag,
+      summary: "Copy",
+      params: SandboxId,
+      body: CopyRequest,
+      responses: done("Copied"),
+      errors,
+    },
+    ({ params, body }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => {
+        await agent.copy(body.old_path, body.new_path, { recursive: body.recursive === true });
+        return json({ status: "copied" });
+      }),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/files/chmod",
+      scope: "use",
+      tag,
+      summary: "Change permission bits",
+      params: SandboxId,
+      body: ChmodRequest,
+      responses: done("Changed"),
+      errors,
+    },
+    ({ params, body }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => {
+        await agent.chmod(body.path, body.mode, { recursive: body.recursive === true });
+        return json({ status: "chmod applied" });
+      }),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/files/mkdir",
+      scope: "use",
+      tag,
+      summary: "Make a directory, with its parents",
+      params: SandboxId,
+      body: MkdirRequest,
+      responses: done("Made"),
+      errors,
+    },
+    ({ params, body }) =>
+      operation(params.id, undefined, {}, async ({ agent }) => {
+        await agent.mkdir(body.path, { parents: true, ...(body.mode === undefined ? {} : { mode: body.mode }) });
+        return json({ status: "created" });
+      }),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/files/archive",
+      scope: "read",
+      tag,
+      summary: "A directory as a tar stream",
+      params: SandboxId,
+      query: PathQuery,
+      responses: { 200: { description: "PAX tar", type: "application/x-tar" } },
+      errors,
+    },
+    async ({ params, query, signal }) => {
+      const lease = await sandboxes.lease(params.id);
+      const abort = new AbortController();
+      try {
+        const tar = await lease.agent.tarOut(query.path, { signal: AbortSignal.any([signal, abort.signal]) });
+        async function* bytes(): AsyncGenerator<Uint8Array> {
+          try {
+            for await (const part of tar) yield part as Uint8Array;
+          } finally {
+            abort.abort();
+            lease[Symbol.dispose]();
+          }
+        }
+        return streamed(begun(bytes()), { "content-type": "application/x-tar" });
+      } catch (error) {
+        lease[Symbol.dispose]();
+        throw error;
+      }
+    },
+  );
+  endpoints.add(
+    {
+      method: "put",
+      path: "/sandboxes/{id}/files/archive",
+      scope: "use",
+      tag,
+      summary: "Unpack a tar stream below a directory",
+      params: SandboxId,
+      query: PathQuery,
+      rawBody: "application/x-tar",
+      responses: done("Unpacked"),
+      errors,
+    },
+    ({ c, params, query, signal }) =>
+      operation(params.id, "file.written", { path: query.path, archive: true }, async ({ agent }) => {
+        await agent.tarIn(query.path, bodyStream(c.req.raw, upload), { signal });
+        return json({ status: "unpacked" });
+      }),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/files/watch",
+      scope: "read",
+      tag,
+      summary: "Changes below a path, as server-sent events",
+      params: SandboxId,
+      query: PathQuery.extend({ recursive: Flag }),
+      responses: { 200: { description: "`data: {change, path, to?}`", type: "text/event-stream" } },
+      errors,
+    },
+    async ({ params, query, signal }) => {
+      const lease = await sandboxes.lease(params.id);
+      const abort = new AbortController();
+      try {
+        await lease.agent.stat(query.path); // so that a missing path is a 404 and not an empty stream
+      } catch (error) {
+        lease[Symbol.dispose]();
+        throw error;
+      }
+      async function* events(): AsyncGenerator<string> {
+        const changes = lease.agent
+          .watch(query.path, {
+            recursive: query.recursive,
+            signal: AbortSignal.any([signal, abort.signal, parts.stopping]),
+          })
+          [Symbol.asyncIterator]();
+        try {
+          let next = changes.next();
+          yield ": watching\n\n";
+          for (;;) {
+            const result = await within(next, HEARTBEAT_MS);
+            if (result === undefined) yield ": heartbeat\n\n";
+            else if (result.done === true) return;
+            else {
+              next = changes.next();
+              next.catch(() => {}); // met in the next round
+              yield `data: ${JSON.stringify(result.value)}\n\n`;
+            }
+          }
+        } finally {
+          abort.abort();
+          lease[Symbol.dispose]();
+        }
+      }
+      return streamed(begun(events()), SSE_HEADERS);
+    },
+  );
+}

@@ -1,0 +1,289 @@
+import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
+import type { ServerParts } from "../context.ts";
+import { type Endpoints, json } from "../endpoint.ts";
+import { Duration, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
+import {
+  AdmissionBody,
+  admissionBody,
+  CheckpointBody,
+  checkpointBody,
+  defined,
+  ForkBody,
+  ForkRequest,
+  SandboxBody,
+  SpawnRequest,
+  sandboxBody,
+  spawnInput,
+} from "../schemas/sandbox.ts";
+
+const tag = "sandboxes";
+
+export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { sandboxes, config } = parts;
+  const body = (record: Parameters<typeof sandboxBody>[0]) => sandboxBody(record, config.server.preview_domain);
+  const one = { 200: { description: "The sandbox", schema: SandboxBody } };
+
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes",
+      scope: "use",
+      tag,
+      summary: "Spawn a sandbox",
+      body: SpawnRequest,
+      responses: { 201: { description: "It runs", schema: SandboxBody } },
+      errors: [404, 409, 501, 507],
+    },
+    async ({ c, body: request, owner, signal }) => {
+      const sandbox = await sandboxes.spawn(spawnInput(request, owner), signal);
+      c.set("timing", sandbox.record.boot?.phases ?? {});
+      return json(body(sandbox.record), 201);
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes",
+      scope: "read",
+      tag,
+      summary: "List sandboxes, newest first",
+      responses: { 200: { description: "All that were not destroyed", schema: z.array(SandboxBody) } },
+    },
+    () => json(sandboxes.list().map(body)),
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/sandboxes",
+      scope: "use",
+      tag,
+      summary: "Destroy what has expired",
+      responses: { 200: { description: "How many", schema: z.object({ pruned: z.int() }) } },
+    },
+    async () => json({ pruned: await sandboxes.prune() }),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/admission",
+      scope: "read",
+      tag,
+      summary: "What a spawn would meet now",
+      body: SpawnRequest,
+      bodyOptional: true,
+      responses: { 200: { description: "The decision", schema: AdmissionBody } },
+      errors: [404],
+    },
+    ({ body: request, owner }) => json(admissionBody(sandboxes.admission(spawnInput(request, owner)))),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}",
+      scope: "read",
+      tag,
+      summary: "One sandbox",
+      params: SandboxId,
+      responses: one,
+      errors: [404],
+    },
+    ({ params }) => json(body(sandboxes.get(params.id).record)),
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/sandboxes/{id}",
+      scope: "use",
+      tag,
+      summary: "Destroy a sandbox",
+      description: "Idempotent, also for an unknown id.",
+      params: SandboxId,
+      responses: { 200: { description: "It is gone", schema: StatusBody } },
+    },
+    async ({ params }) => {
+      await sandboxes.destroy(params.id);
+      return json({ status: "destroyed" });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/extend",
+      scope: "use",
+      tag,
+      summary: "New expiry: now and the given ttl",
+      params: SandboxId,
+      body: z.object({ ttl: Duration }).openapi("ExtendRequest"),
+      responses: one,
+      errors: [404],
+    },
+    async ({ params, body: { ttl } }) => {
+      if (ttl === undefined) throw new StacyError("invalid", "ttl is required");
+      return json(body(await sandboxes.extend(params.id, ttl)));
+    },
+  );
+  for (const action of ["pause", "resume", "suspend"] as const) {
+    endpoints.add(
+      {
+        method: "post",
+        path: `/sandboxes/{id}/${action}`,
+        scope: "use",
+        tag,
+        summary: {
+          pause: "Stop its processors; memory stays",
+          resume: "Let it run again, from a pause or from disk",
+          suspend: "Save it to disk and free its memory",
+        }[action],
+        params: SandboxId,
+        responses: one,
+        errors: [404, 409, 501, 507],
+      },
+      async ({ params }) => json(body(await sandboxes[action](params.id))),
+    );
+  }
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/fork",
+      scope: "use",
+      tag,
+      summary: "Copies of the running sandbox",
+      params: SandboxId,
+      body: ForkRequest,
+      bodyOptional: true,
+      responses: { 201: { description: "They run", schema: ForkBody } },
+      errors: [404, 409, 501, 507],
+    },
+    async ({ params, body: request, signal }) => {
+      const { count = 1, ttl, metadata, env } = request;
+      const options = { count, ...defined({ ttlMs: ttl, metadata, env }) };
+      const { sandboxes: children, stoppedMs } = await sandboxes.fork(params.id, options, signal);
+      return json({ sandboxes: children.map(body), stopped_ms: stoppedMs }, 201);
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/checkpoints",
+      scope: "use",
+      tag: "checkpoints",
+      summary: "Save the sandbox as it is; it goes on",
+      params: SandboxId,
+      body: z.object({ name: maybe(z.string().max(128)) }).openapi("CheckpointRequest"),
+      bodyOptional: true,
+      responses: { 201: { description: "The checkpoint", schema: CheckpointBody } },
+      errors: [404, 409, 501, 507],
+    },
+    async ({ params, body: { name } }) => json(checkpointBody(await sandboxes.checkpoint(params.id, name)), 201),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/checkpoints",
+      scope: "read",
+      tag: "checkpoints",
+      summary: "Checkpoints of a sandbox, also of one that is gone",
+      params: SandboxId,
+      responses: { 200: { description: "Newest first", schema: z.array(CheckpointBody) } },
+    },
+    ({ params }) => json(sandboxes.checkpoints.list(params.id).map(checkpointBody)),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/checkpoints",
+      scope: "read",
+      tag: "checkpoints",
+      summary: "All checkpoints",
+      responses: { 200: { description: "Newest first", schema: z.array(CheckpointBody) } },
+    },
+    () => json(sandboxes.checkpoints.list().map(checkpointBody)),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/checkpoints/{id}",
+      scope: "read",
+      tag: "checkpoints",
+      summary: "One checkpoint",
+      params: SandboxId,
+      responses: { 200: { description: "The checkpoint", schema: CheckpointBody } },
+      errors: [404],
+    },
+    ({ params }) => json(checkpointBody(sandboxes.checkpoints.get(params.id))),
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/checkpoints/{id}",
+      scope: "use",
+      tag: "checkpoints",
+      summary: "Delete a checkpoint",
+      params: SandboxId,
+      responses: { 200: { description: "It is gone", schema: StatusBody } },
+      errors: [404, 409],
+    },
+    async ({ params }) => {
+      await sandboxes.checkpoints.remove(params.id);
+      return json({ status: "deleted" });
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/logs",
+      scope: "read",
+      tag,
+      summary: "The last lines of its console",
+      params: SandboxId,
+      query: z.object({ lines: whole(1, 10_000).default(100) }),
+      responses: { 200: { description: "Lines, oldest first", schema: z.array(z.string()) } },
+      errors: [404],
+    },
+    async ({ params, query }) => {
+      const sandbox = sandboxes.get(params.id);
+      const kept = sandbox.record.failure?.console;
+      return json(kept?.slice(-query.lines) ?? (await sandbox.machine?.console(query.lines)) ?? []);
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/stats",
+      scope: "read",
+      tag,
+      summary: "What it uses",
+      params: SandboxId,
+      responses: {
+        200: {
+          description: "Processor in percent of one core, memory and disk in bytes",
+          schema: z
+            .object({
+              supported: z.boolean(),
+              cpu_pct: z.number().optional(),
+              mem_bytes: z.int().optional(),
+              mem_pss_bytes: z.int().optional(),
+              mem_limit_bytes: z.int().optional(),
+              disk_bytes: z.int().optional(),
+            })
+            .openapi("SandboxStats"),
+        },
+      },
+      errors: [404, 409],
+    },
+    async ({ params }) => {
+      const sandbox = sandboxes.get(params.id);
+      if (sandbox.machine === undefined || sandbox.state === "error") return json({ supported: false });
+      const stats = await sandbox.machine.stats();
+      return json({
+        supported: true,
+        cpu_pct: stats.cpuPercent,
+        mem_bytes: stats.privateBytes,
+        mem_pss_bytes: stats.pssBytes,
+        mem_limit_bytes: stats.memoryLimitBytes,
+        disk_bytes: stats.diskBytes,
+      });
+    },
+  );
+}

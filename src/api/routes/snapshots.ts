@@ -1,0 +1,258 @@
+import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
+import type { Image, Progress } from "../../images/image.ts";
+import type { Provider, SnapshotInfo } from "../../providers/provider.ts";
+import { resolveSpawn } from "../../sandboxes/resolve.ts";
+import type { ServerParts } from "../context.ts";
+import { type Endpoints, json } from "../endpoint.ts";
+import { problemOf } from "../problem.ts";
+import { GuestText, maybe, StatusBody } from "../schemas/common.ts";
+import { iso, SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
+import { begun, NDJSON_HEADERS, streamed } from "../streams.ts";
+
+const SnapshotBody = z
+  .object({
+    key: z.string(),
+    kind: z.enum(["golden", "checkpoint"]),
+    image: z.string(),
+    image_digest: z.string(),
+    provider: z.string(),
+    vcpus: z.int(),
+    memory_mb: z.int(),
+    disk_mb: z.int(),
+    created_at: z.string(),
+    last_used_at: z.string(),
+    bytes: z.int(),
+    in_use: z.int(),
+  })
+  .openapi("Snapshot");
+
+function snapshotBody(info: SnapshotInfo): z.output<typeof SnapshotBody> {
+  return {
+    key: info.key,
+    kind: info.kind,
+    image: info.image,
+    image_digest: info.imageDigest,
+    provider: info.vmm,
+    vcpus: info.vcpus,
+    memory_mb: info.memoryMiB,
+    disk_mb: info.diskMiB,
+    created_at: iso(info.createdAt),
+    last_used_at: iso(info.lastUsedAt),
+    bytes: info.bytes,
+    in_use: info.inUse,
+  };
+}
+
+const KeyParam = z.object({ key: z.string().regex(/^[0-9a-f]{64}$/, "is not a snapshot key") });
+
+export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { sandboxes } = parts;
+  const { providers } = sandboxes;
+  const tag = "snapshots";
+
+  async function find(key: string): Promise<{ provider: Provider; info: SnapshotInfo }> {
+    for (const provider of providers.all()) {
+      const info = (await provider.snapshots()).find((each) => each.key === key);
+      if (info !== undefined) return { provider, info };
+    }
+    throw new StacyError("not-found", `there is no snapshot ${key}`);
+  }
+
+  endpoints.add(
+    {
+      method: "get",
+      path: "/snapshots",
+      scope: "read",
+      tag,
+      summary: "Saved machines",
+      responses: { 200: { description: "Newest first", schema: z.array(SnapshotBody) } },
+    },
+    async () => {
+      const all = (await Promise.all(providers.all().map((provider) => provider.snapshots()))).flat();
+      return json(all.sort((a, b) => b.createdAt - a.createdAt).map(snapshotBody));
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/snapshots",
+      scope: "use",
+      tag,
+      summary: "Build the golden snapshot of a shape now",
+      description: "Takes the shape from a spawn request: image or template, size, setup.",
+      body: SpawnRequest,
+      responses: { 201: { description: "It is there", schema: SnapshotBody } },
+      errors: [404, 507],
+    },
+    async ({ body, owner, signal }) => {
+      const input = spawnInput(body, owner);
+      const template = input.template ? sandboxes.templates.get(input.template) : undefined;
+      const { spec, provider } = resolveSpawn(input, sandboxes.limits, template, undefined);
+      return json(snapshotBody(await providers.pick(provider).buildSnapshot({ ...spec, signal })), 201);
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/snapshots/{key}",
+      scope: "read",
+      tag,
+      summary: "One snapshot",
+      params: KeyParam,
+      responses: { 200: { description: "The snapshot", schema: SnapshotBody } },
+      errors: [404],
+    },
+    async ({ params }) => json(snapshotBody((await find(params.key)).info)),
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/snapshots/{key}",
+      scope: "admin",
+      tag,
+      summary: "Delete a snapshot that no machine uses",
+      params: KeyParam,
+      responses: { 200: { description: "It is gone", schema: StatusBody } },
+      errors: [404, 409],
+    },
+    async ({ params }) => {
+      const { provider } = await find(params.key);
+      await provider.removeSnapshot(params.key);
+      return json({ status: "deleted" });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/snapshots/gc",
+      scope: "admin",
+      tag,
+      summary: "Delete what was used longest ago, until the rest fits",
+      body: z.object({ dry_run: maybe(z.boolean()), max_bytes: maybe(z.int().min(0)) }).openapi("SnapshotGcRequest"),
+      bodyOptional: true,
+      responses: {
+        200: {
+          description: "What was (or would be) deleted",
+          schema: z
+            .object({
+              removed: z.array(z.object({ key: z.string(), bytes: z.int(), reason: z.string() })),
+              bytes: z.int(),
+              dry_run: z.boolean(),
+            })
+            .openapi("SnapshotGc"),
+        },
+      },
+    },
+    async ({ body, signal }) => {
+      const dryRun = body.dry_run === true;
+      const options = { dryRun, signal, ...(body.max_bytes === undefined ? {} : { maxBytes: body.max_bytes }) };
+      const removed = (await Promise.all(providers.all().map((provider) => provider.collectGarbage(options)))).flat();
+      return json({ removed, bytes: removed.reduce((sum, { bytes }) => sum + bytes, 0), dry_run: dryRun });
+    },
+  );
+}
+
+const ImageBody = z
+  .object({
+    reference: z.string(),
+    digest: z.string(),
+    filesystem: z.string(),
+    bytes: z.int(),
+    created_at: z.string(),
+  })
+  .openapi("Image");
+
+function imageBody(image: Image): z.output<typeof ImageBody> {
+  return {
+    reference: image.reference,
+    digest: image.digest,
+    filesystem: image.filesystem,
+    bytes: image.sizeBytes,
+    created_at: iso(image.createdAt),
+  };
+}
+
+export function imageRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { images, sandboxes } = parts;
+  const tag = "images";
+  endpoints.add(
+    {
+      method: "get",
+      path: "/images",
+      scope: "read",
+      tag,
+      summary: "Images on this host",
+      responses: { 200: { description: "Images", schema: z.array(ImageBody) } },
+    },
+    async () => json((await images.list()).map(imageBody)),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/images/pull",
+      scope: "use",
+      tag,
+      summary: "Pull or build an image",
+      description: "With `stream: true`: NDJSON, progress per line, at last `{image}` or `{error}`.",
+      body: z
+        .object({
+          reference: GuestText.min(1).max(512),
+          pull: maybe(z.enum(["missing", "always", "never"])),
+          stream: maybe(z.boolean()),
+        })
+        .openapi("PullRequest"),
+      responses: { 200: { description: "The image", schema: ImageBody, type: "application/x-ndjson" } },
+      errors: [404, 507],
+    },
+    async ({ c, body, signal }) => {
+      const pull = body.pull ?? "missing";
+      if (body.stream !== true) return json(imageBody(await images.resolve(body.reference, { pull, signal })));
+      async function* lines(): AsyncGenerator<string> {
+        // Only the newest state of each step is of interest: a slow reader skips the others.
+        const latest = new Map<string, Progress>();
+        let wake = (): void => {};
+        const progress = (step: Progress): void => {
+          latest.set(step.step, step);
+          wake();
+        };
+        let settled = false;
+        const work = images.resolve(body.reference, { pull, signal, progress }).finally(() => {
+          settled = true;
+          wake();
+        });
+        work.catch(() => {}); // awaited below
+        while (!settled || latest.size > 0) {
+          if (latest.size === 0) await new Promise<void>((resolve) => (wake = resolve));
+          const now = [...latest.values()];
+          latest.clear();
+          for (const step of now) yield `${JSON.stringify(step)}\n`;
+        }
+        try {
+          yield `${JSON.stringify({ image: imageBody(await work) })}\n`;
+        } catch (error) {
+          yield `${JSON.stringify({ error: problemOf(error, c.get("requestId")).body })}\n`;
+        }
+      }
+      return streamed(begun(lines()), NDJSON_HEADERS);
+    },
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/images",
+      scope: "admin",
+      tag,
+      summary: "Remove an image that no sandbox uses",
+      query: z.object({ reference: GuestText.min(1).max(512) }),
+      responses: { 200: { description: "It is gone", schema: StatusBody } },
+      errors: [404, 409],
+    },
+    async ({ query }) => {
+      const snapshots = (await Promise.all(sandboxes.providers.all().map((each) => each.snapshots()))).flat();
+      const used = new Set(snapshots.map(({ imageDigest }) => imageDigest));
+      await images.remove(query.reference, { inUse: (digest) => used.has(digest) });
+      return json({ status: "deleted" });
+    },
+  );
+}

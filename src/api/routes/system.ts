@@ -1,0 +1,319 @@
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { z } from "@hono/zod-openapi";
+import { parseDocument } from "yaml";
+import { errno, StacyError } from "../../host/error.ts";
+import { formatDuration } from "../../sandboxes/duration.ts";
+import type { SandboxEvent } from "../../sandboxes/events.ts";
+import { configKeys, redact, validateConfig } from "../config.ts";
+import type { ServerParts } from "../context.ts";
+import { type Endpoints, json } from "../endpoint.ts";
+import { maybe } from "../schemas/common.ts";
+import { iso } from "../schemas/sandbox.ts";
+import { begun, SSE_HEADERS, streamed } from "../streams.ts";
+import { SystemSampler } from "../system-stats.ts";
+
+const HEARTBEAT_MS = 15_000;
+const Anything = z.record(z.string(), z.unknown());
+
+export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { sandboxes, config, metrics, version } = parts;
+  const tag = "system";
+  const uptime = (): string => formatDuration(Date.now() - parts.startedAt);
+  const sampler = new SystemSampler(dirname(process.execPath));
+
+  const Alive = z.object({ status: z.string(), version: z.string(), uptime: z.string() }).openapi("Health");
+  for (const [path, status] of [
+    ["/health", "ok"],
+    ["/live", "alive"],
+  ] as const) {
+    endpoints.add(
+      {
+        method: "get",
+        path,
+        scope: "read",
+        tag,
+        summary: "The server answers",
+        responses: { 200: { description: "It does", schema: Alive } },
+      },
+      () => json({ status, version, uptime: uptime() }),
+    );
+  }
+  const Ready = Alive.extend({
+    providers: z.array(z.object({ name: z.string(), healthy: z.boolean(), error: z.string().optional() })),
+    ready_providers: z.int(),
+    total_providers: z.int(),
+  }).openapi("Ready");
+  endpoints.add(
+    {
+      method: "get",
+      path: "/ready",
+      scope: "read",
+      tag,
+      summary: "It can spawn",
+      responses: {
+        200: { description: "At least one provider is healthy", schema: Ready },
+        503: { description: "None is", schema: Ready },
+      },
+    },
+    async () => {
+      const reports = await sandboxes.providers.reports();
+      const ready = reports.filter(({ healthy }) => healthy).length;
+      const body = {
+        status: ready > 0 ? "ready" : "not_ready",
+        version,
+        uptime: uptime(),
+        providers: reports.map(({ name, healthy, detail }) => ({
+          name,
+          healthy,
+          ...(healthy ? {} : { error: detail }),
+        })),
+        ready_providers: ready,
+        total_providers: reports.length,
+      };
+      return json(body, ready > 0 ? 200 : 503);
+    },
+  );
+
+  const metricsBody = async (): Promise<Record<string, unknown>> => {
+    const list = sandboxes.list();
+    const by = (key: "state" | "provider"): Record<string, number> => {
+      const counts: Record<string, number> = {};
+      for (const record of list) counts[record[key]] = (counts[record[key]] ?? 0) + 1;
+      return counts;
+    };
+    const memory = process.memoryUsage();
+    const { active } = sandboxes.activeOf(undefined);
+    return {
+      uptime: uptime(),
+      uptime_seconds: Math.round((Date.now() - parts.startedAt) / 1000),
+      goroutines: 0,
+      memory_rss: memory.rss,
+      memory_alloc: memory.heapUsed,
+      memory_total_alloc: memory.heapTotal,
+      sandboxes: { total: list.length, active, by_state: by("state"), by_provider: by("provider"), by_worker: {} },
+      providers: (await sandboxes.providers.reports()).map(({ name, healthy, latencyMs }) => ({
+        name,
+        healthy,
+        latency_ms: latencyMs,
+      })),
+      workers: { total: 0 },
+      leases: { total: 0 },
+      events: { last_id: `evt-${sandboxes.events.last}`, subscribers: sandboxes.events.followers },
+      operations: metrics.operations(),
+      scheduler: { queue_length: sandboxes.queueLength, overflow: sandboxes.limits.overflow },
+      quotas: { total: sandboxes.quotas.summary().total },
+      rate_limit: {
+        enabled: parts.rateLimiter !== undefined,
+        clients: parts.rateLimiter?.clients ?? 0,
+        rejected: parts.rateLimiter?.rejected ?? 0,
+      },
+    };
+  };
+
+  for (const [prefix, scope] of [
+    ["", "read"],
+    ["/admin", "admin"],
+  ] as const) {
+    endpoints.add(
+      {
+        method: "get",
+        path: `${prefix}/metrics`,
+        scope,
+        tag,
+        summary: "Numbers as JSON",
+        responses: { 200: { description: "Numbers", schema: Anything } },
+      },
+      async () => json(await metricsBody()),
+    );
+    endpoints.add(
+      {
+        method: "get",
+        path: `${prefix}/metrics/prometheus`,
+        scope,
+        tag,
+        summary: "Numbers for Prometheus",
+        responses: { 200: { description: "Text format 0.0.4", type: "text/plain" } },
+      },
+      async () =>
+        new Response(await metrics.registry.metrics(), {
+          headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+        }),
+    );
+    endpoints.add(
+      {
+        method: "get",
+        path: `${prefix}/diagnostics`,
+        scope,
+        tag,
+        summary: "What helps to find a fault, without secrets",
+        responses: { 200: { description: "Facts", schema: Anything } },
+      },
+      async () =>
+        json({
+          version,
+          node: process.version,
+          started_at: iso(parts.startedAt),
+          config: redact(config),
+          providers: await sandboxes.providers.reports(),
+          pools: sandboxes.providers.pools(),
+          database: { rows: sandboxes.store.counts(), check: sandboxes.store.check() },
+          resources: countResources(),
+          metrics: await metricsBody(),
+          recent_events: sandboxes.events.after(Math.max(0, sandboxes.events.last - 50)).map(eventBody),
+        }),
+    );
+  }
+  endpoints.add(
+    {
+      method: "get",
+      path: "/system/stats",
+      scope: "read",
+      tag,
+      summary: "Load of the host",
+      responses: {
+        200: {
+          description: "Percentages, bytes per second, load",
+          schema: z
+            .object({
+              cpu_pct: z.number(),
+              mem_pct: z.number(),
+              disk_pct: z.number(),
+              net_rx_bps: z.number(),
+              net_tx_bps: z.number(),
+              load1: z.number(),
+            })
+            .openapi("SystemStats"),
+        },
+      },
+    },
+    async () => json(await sampler.read()),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/events",
+      scope: "read",
+      tag,
+      summary: "What happens, as server-sent events",
+      description:
+        "`id:` and `data: {id, type, sandbox_id?, timestamp, data?}`. After a break, `Last-Event-ID` (or `last_event_id`) replays what was missed.",
+      query: z.object({
+        last_event_id: maybe(z.string().max(32)),
+        type: maybe(z.string().max(256)).openapi({
+          type: "string",
+          description: "Only these, comma-separated; `sandbox.*` works",
+        }),
+        sandbox_id: maybe(z.string().max(64)),
+      }),
+      responses: { 200: { description: "The stream", type: "text/event-stream" } },
+    },
+    ({ c, query, signal }) => {
+      const asked = c.req.header("last-event-id") ?? query.last_event_id;
+      const number = asked === undefined || asked === "" ? sandboxes.events.last : Number(asked.replace(/^evt-/, ""));
+      if (!Number.isSafeInteger(number) || number < 0)
+        throw new StacyError("invalid", "Last-Event-ID is not an event's id");
+      const wanted = filterOf(query.type, query.sandbox_id);
+      const stop = AbortSignal.any([signal, parts.stopping]);
+      async function* lines(): AsyncGenerator<string> {
+        let at = number;
+        yield ": connected\nretry: 2000\n\n";
+        while (!stop.aborted) {
+          const batch = sandboxes.events.after(at);
+          let text = "";
+          for (const event of batch) {
+            at = event.number;
+            if (wanted(event)) text += `id: evt-${event.number}\ndata: ${JSON.stringify(eventBody(event))}\n\n`;
+          }
+          if (text !== "") yield text;
+          if (batch.length > 0) continue;
+          const happened = await sandboxes.events.wait(HEARTBEAT_MS, stop);
+          if (!happened && !stop.aborted) yield ": heartbeat\n\n";
+        }
+      }
+      return streamed(begun(lines()), SSE_HEADERS);
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/config",
+      scope: "admin",
+      tag,
+      summary: "The configuration, without keys",
+      responses: { 200: { description: "Sections", schema: Anything } },
+    },
+    () => json(redact(config)),
+  );
+  endpoints.add(
+    {
+      method: "patch",
+      path: "/config",
+      scope: "admin",
+      tag,
+      summary: "Change the configuration file; needs a restart",
+      body: z.record(z.string(), z.unknown()).openapi("ConfigPatch", { example: { "defaults.ttl": "1h" } }),
+      responses: {
+        200: {
+          description: "Written",
+          schema: z.object({ status: z.string(), message: z.string() }).openapi("ConfigUpdated"),
+        },
+      },
+    },
+    async ({ body }) => {
+      const keys = await patchConfig(parts.configPath, body);
+      return json({
+        status: "updated",
+        message: `${keys.join(", ")} written to ${parts.configPath}; restart to apply`,
+      });
+    },
+  );
+}
+
+/** Writes keys into the YAML file, whole or not at all; comments in it stay. */
+async function patchConfig(path: string, patch: Record<string, unknown>): Promise<string[]> {
+  const known = new Set(configKeys());
+  const keys = Object.keys(patch);
+  if (keys.length === 0) throw new StacyError("invalid", "there is nothing to change");
+  for (const key of keys) {
+    if (!known.has(key)) throw new StacyError("invalid", `${key}: there is no such key`);
+    // Whoever may change settings must not be able to hand itself (or the world) the keys.
+    if (key.startsWith("auth.")) throw new StacyError("invalid", `${key} can only be changed in the file itself`);
+  }
+  const text = await readFile(path, "utf8").catch((error: unknown) => {
+    if (errno(error) === "ENOENT") return "";
+    throw error;
+  });
+  const document = parseDocument(text);
+  for (const key of keys) document.setIn(key.split("."), patch[key]);
+  validateConfig((document.toJS() ?? {}) as Record<string, unknown>, path);
+  const temporary = `${path}.new`;
+  await writeFile(temporary, document.toString(), { mode: 0o600 });
+  await rename(temporary, path);
+  return keys;
+}
+
+function eventBody(event: SandboxEvent): Record<string, unknown> {
+  return {
+    id: `evt-${event.number}`,
+    type: event.type,
+    ...(event.sandboxId === undefined ? {} : { sandbox_id: event.sandboxId }),
+    timestamp: iso(event.at),
+    ...(event.data === undefined ? {} : { data: event.data }),
+  };
+}
+
+function filterOf(types: string | undefined, sandboxId: string | undefined): (event: SandboxEvent) => boolean {
+  const patterns = (types ?? "").split(",").filter((type) => type !== "");
+  const matches = (type: string): boolean =>
+    patterns.length === 0 ||
+    patterns.some((pattern) => (pattern.endsWith("*") ? type.startsWith(pattern.slice(0, -1)) : type === pattern));
+  return (event) => matches(event.type) && (sandboxId === undefined || event.sandboxId === sandboxId);
+}
+
+/** Handles that keep a Node process busy, by kind: a leak shows here first. */
+function countResources(): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const kind of process.getActiveResourcesInfo()) counts[kind] = (counts[kind] ?? 0) + 1;
+  return counts;
+}

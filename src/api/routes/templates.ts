@@ -1,0 +1,231 @@
+import { z } from "@hono/zod-openapi";
+import { formatDuration } from "../../sandboxes/duration.ts";
+import { effectiveMax } from "../../sandboxes/limits.ts";
+import { checkOwner } from "../../sandboxes/owner.ts";
+import type { ServerParts } from "../context.ts";
+import { type Endpoints, json } from "../endpoint.ts";
+import { NameParam, StatusBody } from "../schemas/common.ts";
+import { defined, SandboxBody, sandboxBody } from "../schemas/sandbox.ts";
+import {
+  QuotaBody,
+  QuotaRequest,
+  QuotaSummaryBody,
+  QuotaUsageBody,
+  quotaBody,
+  TemplateBody,
+  TemplateName,
+  TemplateRequest,
+  TemplateSpawnRequest,
+  templateBody,
+  templateInput,
+} from "../schemas/template.ts";
+
+export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { templates } = parts.sandboxes;
+  const tag = "templates";
+  const one = { 200: { description: "The template", schema: TemplateBody } };
+
+  endpoints.add(
+    {
+      method: "post",
+      path: "/templates",
+      scope: "use",
+      tag,
+      summary: "Create a template",
+      body: TemplateRequest.extend({ name: TemplateName }).openapi("TemplateCreateRequest"),
+      responses: { 201: { description: "The template", schema: TemplateBody } },
+      errors: [409],
+    },
+    async ({ body }) => json(templateBody(await templates.create(templateInput(body, body.name))), 201),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/templates",
+      scope: "read",
+      tag,
+      summary: "All templates",
+      responses: { 200: { description: "By name", schema: z.array(TemplateBody) } },
+    },
+    () => json(templates.list().map(templateBody)),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/templates/{name}",
+      scope: "read",
+      tag,
+      summary: "One template",
+      params: NameParam,
+      responses: one,
+      errors: [404],
+    },
+    ({ params }) => json(templateBody(templates.get(params.name))),
+  );
+  endpoints.add(
+    {
+      method: "put",
+      path: "/templates/{name}",
+      scope: "use",
+      tag,
+      summary: "Replace a template",
+      params: NameParam,
+      body: TemplateRequest,
+      responses: one,
+      errors: [404],
+    },
+    async ({ params, body }) =>
+      json(templateBody(await templates.replace(params.name, templateInput(body, params.name)))),
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/templates/{name}",
+      scope: "use",
+      tag,
+      summary: "Delete a template",
+      params: NameParam,
+      responses: { 200: { description: "It is gone", schema: StatusBody } },
+      errors: [404],
+    },
+    async ({ params }) => {
+      await templates.remove(params.name);
+      return json({ status: "deleted" });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/templates/{name}/spawn",
+      scope: "use",
+      tag,
+      summary: "Spawn from a template",
+      params: NameParam,
+      body: TemplateSpawnRequest,
+      bodyOptional: true,
+      responses: { 201: { description: "It runs", schema: SandboxBody } },
+      errors: [404, 409, 501, 507],
+    },
+    async ({ c, params, body, owner, signal }) => {
+      const input = { template: params.name, ...defined({ provider: body.provider, ttlMs: body.ttl, ownerId: owner }) };
+      const sandbox = await parts.sandboxes.spawn(input, signal);
+      c.set("timing", sandbox.record.boot?.phases ?? {});
+      return json(sandboxBody(sandbox.record, parts.config.server.preview_domain), 201);
+    },
+  );
+}
+
+export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { quotas, limits } = parts.sandboxes;
+  const tag = "quotas";
+  const OwnerParam = z.object({ owner: z.string() });
+  const one = { 200: { description: "The quota", schema: QuotaBody } };
+  for (const [prefix, scope] of [
+    ["", "read"],
+    ["/admin", "admin"],
+  ] as const) {
+    endpoints.add(
+      {
+        method: "get",
+        path: `${prefix}/quotas`,
+        scope,
+        tag,
+        summary: "All quotas",
+        responses: { 200: { description: "By owner", schema: z.array(QuotaBody) } },
+      },
+      () => json(quotas.list().map(quotaBody)),
+    );
+  }
+  endpoints.add(
+    {
+      method: "get",
+      path: "/quotas/summary",
+      scope: "read",
+      tag,
+      summary: "How many quotas set which limit",
+      responses: { 200: { description: "Counts", schema: QuotaSummaryBody } },
+    },
+    () => {
+      const summary = quotas.summary();
+      return json({
+        total: summary.total,
+        with_max_sandboxes: summary.withMaxSandboxes,
+        with_max_ttl: summary.withMaxTtl,
+        with_max_exec_timeout: summary.withMaxExecTimeout,
+      });
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/quotas/{owner}",
+      scope: "read",
+      tag,
+      summary: "An owner's quota",
+      params: OwnerParam,
+      responses: one,
+      errors: [404],
+    },
+    ({ params }) => json(quotaBody(quotas.get(params.owner))),
+  );
+  endpoints.add(
+    {
+      method: "put",
+      path: "/quotas/{owner}",
+      scope: "admin",
+      tag,
+      summary: "Set an owner's quota",
+      description: "0 means no limit of its own.",
+      params: OwnerParam,
+      body: QuotaRequest,
+      responses: one,
+    },
+    async ({ params, body }) => {
+      const limitsOf = {
+        maxSandboxes: body.max_sandboxes ?? 0,
+        maxTtlMs: body.max_ttl ?? 0,
+        maxExecTimeoutMs: body.max_exec_timeout ?? 0,
+      };
+      return json(quotaBody(await quotas.put(params.owner, limitsOf)));
+    },
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/quotas/{owner}",
+      scope: "admin",
+      tag,
+      summary: "Delete an owner's quota",
+      params: OwnerParam,
+      responses: { 200: { description: "It is gone", schema: StatusBody } },
+      errors: [404],
+    },
+    async ({ params }) => {
+      await quotas.remove(params.owner);
+      return json({ status: "deleted" });
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/quotas/{owner}/usage",
+      scope: "read",
+      tag,
+      summary: "What an owner uses and may use",
+      params: OwnerParam,
+      responses: { 200: { description: "Usage", schema: QuotaUsageBody } },
+    },
+    ({ params }) => {
+      const owner = checkOwner(params.owner);
+      const quota = quotas.find(owner);
+      return json({
+        owner_id: params.owner,
+        active_sandboxes: parts.sandboxes.activeOf(owner).activeOwner ?? 0,
+        max_sandboxes: quota?.maxSandboxes || limits.maxSandboxesPerOwner,
+        max_ttl: formatDuration(effectiveMax(limits.maxTtlMs, quota?.maxTtlMs)),
+        max_exec_timeout: formatDuration(effectiveMax(limits.maxExecTimeoutMs, quota?.maxExecTimeoutMs)),
+        quota_configured: quota !== undefined,
+      });
+    },
+  );
+}

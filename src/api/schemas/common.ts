@@ -1,0 +1,73 @@
+import { z } from "@hono/zod-openapi";
+import { parseDuration } from "../../sandboxes/duration.ts";
+
+export const ErrorBody = z
+  .object({
+    code: z.string().openapi({ example: "NOT_FOUND" }),
+    message: z.string(),
+    phase: z.string().optional(),
+    remedy: z.string().optional(),
+    request_id: z.string().optional(),
+  })
+  .openapi("Error");
+
+/** A Go duration; ms inside. Empty is absent. */
+export const Duration = z
+  .string()
+  .max(128)
+  .transform((text, context): number | undefined => {
+    if (text === "") return undefined;
+    try {
+      return parseDuration(text);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: (error as Error).message });
+      return z.NEVER;
+    }
+  })
+  .openapi({ type: "string", example: "30m", description: "A Go duration: 300ms, 90s, 1h30m" });
+
+/** A duration in a quota: Go's form, or a number of seconds; whole seconds. ms inside. */
+export const QuotaDuration = z
+  .union([z.string(), z.number()])
+  .transform((value, context): number => {
+    try {
+      const ms = typeof value === "number" ? value * 1000 : value === "" ? 0 : parseDuration(value);
+      if (ms >= 0 && Number.isInteger(ms / 1000)) return ms;
+    } catch {}
+    context.addIssue({ code: "custom", message: 'must be a duration in whole seconds, such as "1h30m"' });
+    return z.NEVER;
+  })
+  .openapi({ type: "string", example: "1h0m0s" });
+
+export const SandboxId = z.object({ id: z.string().openapi({ example: "sb-0a1b2c3d" }) });
+export const NameParam = z.object({ name: z.string().max(128) });
+
+const noNul = (value: string): boolean => !value.includes("\0");
+
+/** Text for the guest's kernel, which ends strings at NUL. */
+export const GuestText = z.string().refine(noNul, "must not contain NUL");
+export const GuestPath = GuestText.min(1, "is required").max(4096).openapi({ example: "/workspace/main.py" });
+
+export const StringMap = z.record(z.string().max(256), z.string().max(65_536));
+export const EnvMap = StringMap.refine(
+  (env) => Object.entries(env).every(([key, value]) => key !== "" && !key.includes("=") && noNul(key) && noNul(value)),
+  "names must not be empty or contain =, and nothing may contain NUL",
+).openapi({ type: "object", additionalProperties: { type: "string" } });
+
+/** A query flag: `?recursive=true`. */
+export const Flag = z
+  .enum(["true", "false", "1", "0", ""])
+  .optional()
+  .transform((value) => value === "true" || value === "1")
+  .openapi({ type: "string", enum: ["true", "false"] });
+
+export function whole(min: number, max: number) {
+  return z.coerce.number().int().min(min).max(max).openapi({ type: "integer", minimum: min, maximum: max });
+}
+
+/** null counts as absent: clients in other languages send it for what they do not set. */
+export function maybe<S extends z.ZodType>(schema: S) {
+  return schema.nullish().transform((value): z.output<S> | undefined => value ?? undefined);
+}
+
+export const StatusBody = z.object({ status: z.string() }).openapi("Status");

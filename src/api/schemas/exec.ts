@@ -1,0 +1,126 @@
+import { z } from "@hono/zod-openapi";
+import type { ProcessInfo } from "../../guest/agent.ts";
+import type { ExecRequest as ExecInput } from "../../sandboxes/executions.ts";
+import { Duration, EnvMap, GuestText, maybe } from "./common.ts";
+import { defined, iso } from "./sandbox.ts";
+
+export const ExecRequest = z
+  .object({
+    command: maybe(GuestText),
+    args: maybe(z.array(GuestText).max(4_096)),
+    mode: maybe(z.string()),
+    env: maybe(EnvMap),
+    workdir: maybe(GuestText.max(4_096)),
+    work_dir: maybe(GuestText.max(4_096)),
+    user: maybe(GuestText.max(256)),
+    timeout: maybe(Duration),
+    stream: maybe(z.boolean()),
+    stdin: maybe(z.string()),
+    encoding: maybe(z.enum(["utf8", "base64"])).openapi({
+      type: "string",
+      enum: ["utf8", "base64"],
+      description: "Of stdin and of the output. base64 carries any bytes.",
+    }),
+  })
+  .openapi("ExecRequest");
+
+export function execInput(body: z.output<typeof ExecRequest>): ExecInput {
+  return {
+    command: body.command ?? "",
+    args: body.args ?? [],
+    mode: body.mode ?? "",
+    env: body.env ?? {},
+    ...defined({
+      workdir: body.workdir || body.work_dir,
+      user: body.user,
+      timeoutMs: body.timeout,
+      stdin: body.stdin === undefined ? undefined : Buffer.from(body.stdin, body.encoding ?? "utf8"),
+    }),
+  };
+}
+
+export const ExecBody = z
+  .object({
+    exit_code: z.int(),
+    stdout: z.string(),
+    stderr: z.string(),
+    duration: z.string(),
+    signal: z.int().optional(),
+    truncated: z.boolean().optional(),
+    encoding: z.string().optional(),
+  })
+  .openapi("ExecResult");
+
+export const ProcessRequest = z
+  .object({
+    command: maybe(GuestText),
+    args: maybe(z.array(GuestText).max(4_096)),
+    mode: maybe(z.string()),
+    env: maybe(EnvMap),
+    workdir: maybe(GuestText.max(4_096)),
+    user: maybe(GuestText.max(256)),
+    timeout: maybe(Duration),
+    stdin: maybe(z.boolean()),
+    pty: maybe(z.object({ rows: z.int().min(1).max(65_535), cols: z.int().min(1).max(65_535) })),
+  })
+  .openapi("ProcessRequest");
+
+export const ProcessBody = z
+  .object({
+    id: z.string(),
+    pid: z.int(),
+    command: z.string(),
+    started_at: z.string(),
+    running: z.boolean(),
+    exit_code: z.int().optional(),
+    signal: z.int().optional(),
+    reason: z.string().optional(),
+  })
+  .openapi("Process");
+
+export function processBody(info: ProcessInfo): z.output<typeof ProcessBody> {
+  return {
+    id: info.id,
+    pid: info.pid,
+    command: info.command,
+    started_at: iso(info.startedAt),
+    running: info.running,
+    ...defined({ exit_code: info.exit?.exitCode, signal: info.exit?.signal, reason: info.exit?.reason }),
+  };
+}
+
+const SIGNALS = {
+  HUP: 1,
+  INT: 2,
+  QUIT: 3,
+  KILL: 9,
+  USR1: 10,
+  USR2: 12,
+  TERM: 15,
+  CONT: 18,
+  STOP: 19,
+  TSTP: 20,
+  WINCH: 28,
+} as const;
+
+/** A number, `TERM` or `SIGTERM`. The guest is Linux on x86-64, whatever the client is. */
+export const Signal = z
+  .union([z.int().min(1).max(64), z.string().max(16)])
+  .transform((value, context): number => {
+    if (typeof value === "number") return value;
+    const number = SIGNALS[value.toUpperCase().replace(/^SIG/, "") as keyof typeof SIGNALS] ?? Number(value);
+    if (Number.isInteger(number) && number >= 1 && number <= 64) return number;
+    context.addIssue({ code: "custom", message: "is not a signal; use a number or a name such as SIGTERM" });
+    return z.NEVER;
+  })
+  .openapi({ type: "string", example: "SIGTERM" });
+
+export const HistoryBody = z
+  .object({
+    command: z.string(),
+    started_at: z.string(),
+    duration: z.string(),
+    exit_code: z.int().optional(),
+    outcome: z.string(),
+  })
+  .openapi("ExecRecord");

@@ -1,0 +1,222 @@
+import { z } from "@hono/zod-openapi";
+import { formatDuration } from "../../sandboxes/duration.ts";
+import type { Admission } from "../../sandboxes/limits.ts";
+import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
+import type { SpawnInput } from "../../sandboxes/resolve.ts";
+import { Duration, EnvMap, GuestText, maybe, StringMap } from "./common.ts";
+
+const size = z.int().min(0).max(1_048_576);
+
+export const SpawnRequest = z
+  .object({
+    image: maybe(GuestText.max(512)),
+    provider: maybe(z.string().max(64)),
+    memory_mb: maybe(size).openapi({ type: "integer", description: "MiB" }),
+    vcpus: maybe(z.int().min(0).max(32)),
+    disk_mb: maybe(size).openapi({ type: "integer", description: "Size of the writable layer, MiB" }),
+    ttl: maybe(Duration),
+    template: maybe(z.string().max(128)),
+    checkpoint: maybe(z.string().max(64)),
+    owner_id: maybe(z.string().max(256)),
+    metadata: maybe(StringMap),
+    env: maybe(EnvMap),
+    setup: maybe(z.array(GuestText.max(65_536)).max(64)),
+    idle_timeout: maybe(Duration),
+    idle_action: maybe(z.enum(["destroy", "suspend"])),
+    forkable: maybe(z.boolean()),
+  })
+  .openapi("SpawnRequest");
+
+export function spawnInput(body: z.output<typeof SpawnRequest>, owner: string | undefined): SpawnInput {
+  return defined({
+    image: body.image,
+    provider: body.provider,
+    memoryMiB: body.memory_mb,
+    vcpus: body.vcpus,
+    diskMiB: body.disk_mb,
+    ttlMs: body.ttl,
+    template: body.template,
+    checkpoint: body.checkpoint,
+    ownerId: owner ?? body.owner_id,
+    metadata: body.metadata,
+    env: body.env,
+    setup: body.setup,
+    idleTimeoutMs: body.idle_timeout,
+    idleAction: body.idle_action,
+    forkable: body.forkable,
+  });
+}
+
+type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
+
+/** The same without the keys that are undefined. */
+export function defined<T extends object>(value: T): Defined<T> {
+  return Object.fromEntries(Object.entries(value).filter(([, each]) => each !== undefined)) as Defined<T>;
+}
+
+export const BootBody = z
+  .object({
+    path: z.enum(["warm", "restored", "cold"]),
+    idle: z.boolean().optional(),
+    vmm: z.string(),
+    guest: z.string(),
+    key: z.string().optional(),
+    fallback: z.string().optional(),
+    phases: z.record(z.string(), z.number()),
+    total_ms: z.number(),
+  })
+  .openapi("Boot");
+
+export const SandboxBody = z
+  .object({
+    id: z.string(),
+    state: z.enum(["creating", "running", "paused", "suspended", "error", "expired", "destroyed"]),
+    provider: z.string(),
+    image: z.string(),
+    memory_mb: z.int(),
+    vcpus: z.int(),
+    disk_mb: z.int(),
+    owner_id: z.string().optional(),
+    created_at: z.string(),
+    expires_at: z.string(),
+    metadata: z.record(z.string(), z.string()),
+    preview_domain: z.string(),
+    template: z.string().optional(),
+    checkpoint: z.string().optional(),
+    forked_from: z.string().optional(),
+    idle_timeout: z.string().optional(),
+    boot: BootBody.optional(),
+    error: z
+      .object({
+        code: z.string(),
+        message: z.string(),
+        phase: z.string().optional(),
+        at: z.string(),
+        console: z.array(z.string()),
+      })
+      .optional(),
+  })
+  .openapi("Sandbox");
+
+export function sandboxBody(record: SandboxRecord, previewDomain: string): z.output<typeof SandboxBody> {
+  const { boot, failure } = record;
+  return {
+    id: record.id,
+    state: record.state,
+    provider: record.provider,
+    image: record.image,
+    memory_mb: record.memoryMiB,
+    vcpus: record.vcpus,
+    disk_mb: record.diskMiB,
+    created_at: iso(record.createdAt),
+    expires_at: iso(record.expiresAt),
+    metadata: record.metadata,
+    preview_domain: previewDomain,
+    ...defined({
+      owner_id: record.ownerId,
+      template: record.template,
+      checkpoint: record.checkpoint,
+      forked_from: record.forkedFrom,
+      idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
+    }),
+    ...(boot === undefined
+      ? {}
+      : {
+          boot: {
+            path: boot.path,
+            vmm: boot.vmm,
+            guest: boot.guest,
+            phases: boot.phases,
+            total_ms: boot.totalMs,
+            ...defined({ idle: boot.idle, key: boot.key, fallback: boot.fallback }),
+          },
+        }),
+    ...(failure === undefined
+      ? {}
+      : {
+          error: {
+            code: failure.code,
+            message: failure.message,
+            at: iso(failure.at),
+            console: failure.console,
+            ...defined({ phase: failure.phase }),
+          },
+        }),
+  };
+}
+
+export function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+/** Exactly these keys: the published Python SDK refuses any other (rest-api.md, trap 1). */
+export const AdmissionBody = z
+  .strictObject({
+    allowed: z.boolean(),
+    queueable: z.boolean(),
+    reason: z.enum(["max_ttl", "max_sandboxes", "max_sandboxes_per_owner"]).optional(),
+    active_sandboxes: z.int(),
+    max_sandboxes: z.int(),
+    active_owner_sandboxes: z.int().optional(),
+    max_owner_sandboxes: z.int().optional(),
+    max_ttl: z.string().optional(),
+  })
+  .openapi("Admission");
+
+export function admissionBody(admission: Admission): z.output<typeof AdmissionBody> {
+  return {
+    allowed: admission.allowed,
+    queueable: admission.queueable,
+    active_sandboxes: admission.activeSandboxes,
+    max_sandboxes: admission.maxSandboxes,
+    ...defined({
+      reason: admission.reason,
+      active_owner_sandboxes: admission.activeOwnerSandboxes,
+      max_owner_sandboxes: admission.maxOwnerSandboxes,
+      max_ttl: admission.maxTtlMs === undefined ? undefined : formatDuration(admission.maxTtlMs),
+    }),
+  };
+}
+
+export const ForkRequest = z
+  .object({
+    count: maybe(z.int().min(1).max(64)),
+    ttl: maybe(Duration),
+    metadata: maybe(StringMap),
+    env: maybe(EnvMap),
+  })
+  .openapi("ForkRequest");
+
+export const ForkBody = z.object({ sandboxes: z.array(SandboxBody), stopped_ms: z.number() }).openapi("Fork");
+
+export const CheckpointBody = z
+  .object({
+    id: z.string(),
+    sandbox_id: z.string(),
+    provider: z.string(),
+    image: z.string(),
+    memory_mb: z.int(),
+    vcpus: z.int(),
+    disk_mb: z.int(),
+    owner_id: z.string().optional(),
+    name: z.string().optional(),
+    bytes: z.int(),
+    created_at: z.string(),
+    stopped_ms: z.number().optional(),
+  })
+  .openapi("Checkpoint");
+
+export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }): z.output<typeof CheckpointBody> {
+  return {
+    id: record.id,
+    sandbox_id: record.sandboxId,
+    provider: record.provider,
+    image: record.image,
+    memory_mb: record.memoryMiB,
+    vcpus: record.vcpus,
+    disk_mb: record.diskMiB,
+    bytes: record.bytes,
+    created_at: iso(record.createdAt),
+    ...defined({ owner_id: record.ownerId, name: record.name, stopped_ms: record.stoppedMs }),
+  };
+}

@@ -1,0 +1,154 @@
+import { z } from "@hono/zod-openapi";
+import { formatDuration } from "../../sandboxes/duration.ts";
+import type { OwnerQuota, Template } from "../../sandboxes/record.ts";
+import { TEMPLATE_NAME, type TemplateInput } from "../../sandboxes/templates.ts";
+import { Duration, EnvMap, GuestText, maybe, QuotaDuration, StringMap } from "./common.ts";
+import { defined, iso } from "./sandbox.ts";
+
+const whole = z.int().min(0).max(1_048_576);
+
+/** Both spellings: `cpu_cores` and `ttl_seconds` are the server's old ones, `vcpus` and `ttl` the SDKs' (rest-api.md, trap 2). */
+export const TemplateRequest = z
+  .object({
+    name: maybe(z.string()),
+    version: maybe(whole),
+    image: z.string().min(1, "is required").max(512),
+    description: maybe(z.string().max(4_096)),
+    setup: maybe(z.array(GuestText.max(65_536)).max(64)),
+    allowed_hosts: maybe(z.array(z.string()).max(256)),
+    memory_mb: maybe(whole),
+    cpu_cores: maybe(z.int().min(0).max(32)),
+    vcpus: maybe(z.int().min(0).max(32)),
+    ttl_seconds: maybe(z.number().min(0)),
+    ttl: maybe(Duration),
+    env: maybe(EnvMap),
+    secrets: maybe(z.array(z.object({ name: z.string(), inject_at: z.string().default("") })).max(64)),
+    pool_size: maybe(z.int().min(0).max(256)),
+    provider: maybe(z.string().max(64)),
+    metadata: maybe(StringMap),
+  })
+  .openapi("TemplateRequest");
+
+export function templateInput(body: z.output<typeof TemplateRequest>, name: string): TemplateInput {
+  return {
+    name,
+    image: body.image,
+    description: body.description ?? "",
+    setup: body.setup ?? [],
+    allowedHosts: body.allowed_hosts ?? [],
+    memoryMiB: body.memory_mb || 512,
+    vcpus: body.vcpus || body.cpu_cores || 1,
+    ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || 300_000,
+    env: body.env ?? {},
+    secrets: (body.secrets ?? []).map((secret) => ({ name: secret.name, injectAt: secret.inject_at })),
+    poolSize: body.pool_size ?? 0,
+    metadata: body.metadata ?? {},
+    ...(body.provider ? { provider: body.provider } : {}),
+    ...(body.version ? { version: body.version } : {}),
+  };
+}
+
+export const TemplateName = z.string().regex(TEMPLATE_NAME, "is not a template's name: letters, digits, dot, dash");
+
+export const TemplateBody = z
+  .object({
+    name: z.string(),
+    version: z.int(),
+    image: z.string(),
+    description: z.string(),
+    setup: z.array(z.string()),
+    allowed_hosts: z.array(z.string()),
+    memory_mb: z.int(),
+    cpu_cores: z.int(),
+    vcpus: z.int(),
+    ttl_seconds: z.number(),
+    ttl: z.string(),
+    env: z.record(z.string(), z.string()),
+    secrets: z.array(z.object({ name: z.string(), inject_at: z.string() })),
+    pool_size: z.int(),
+    provider: z.string(),
+    metadata: z.record(z.string(), z.string()),
+    created_at: z.string(),
+    updated_at: z.string(),
+  })
+  .openapi("Template");
+
+export function templateBody(template: Template): z.output<typeof TemplateBody> {
+  return {
+    name: template.name,
+    version: template.version,
+    image: template.image,
+    description: template.description,
+    setup: template.setup,
+    allowed_hosts: template.allowedHosts,
+    memory_mb: template.memoryMiB,
+    cpu_cores: template.vcpus,
+    vcpus: template.vcpus,
+    ttl_seconds: template.ttlMs / 1000,
+    ttl: formatDuration(template.ttlMs),
+    env: template.env,
+    secrets: template.secrets.map((secret) => ({ name: secret.name, inject_at: secret.injectAt })),
+    pool_size: template.poolSize,
+    provider: template.provider ?? "",
+    metadata: template.metadata,
+    created_at: iso(template.createdAt),
+    updated_at: iso(template.updatedAt),
+  };
+}
+
+export const TemplateSpawnRequest = z
+  .object({ provider: maybe(z.string().max(64)), ttl: maybe(Duration) })
+  .openapi("TemplateSpawnRequest");
+
+export const QuotaRequest = z
+  .object({
+    max_sandboxes: maybe(z.int().min(0)),
+    max_ttl: maybe(QuotaDuration),
+    max_exec_timeout: maybe(QuotaDuration),
+  })
+  .openapi("QuotaRequest");
+
+export const QuotaBody = z
+  .object({
+    owner_id: z.string(),
+    max_sandboxes: z.int(),
+    max_ttl: z.string(),
+    max_exec_timeout: z.string(),
+    created_at: z.string(),
+    updated_at: z.string(),
+  })
+  .openapi("OwnerQuota");
+
+export function quotaBody(quota: OwnerQuota): z.output<typeof QuotaBody> {
+  return {
+    owner_id: quota.ownerId,
+    max_sandboxes: quota.maxSandboxes,
+    max_ttl: formatDuration(quota.maxTtlMs),
+    max_exec_timeout: formatDuration(quota.maxExecTimeoutMs),
+    created_at: iso(quota.createdAt),
+    updated_at: iso(quota.updatedAt),
+  };
+}
+
+export const QuotaUsageBody = z
+  .object({
+    owner_id: z.string(),
+    active_sandboxes: z.int(),
+    max_sandboxes: z.int(),
+    max_ttl: z.string(),
+    max_exec_timeout: z.string(),
+    quota_configured: z.boolean(),
+  })
+  .openapi("QuotaUsage");
+
+/** Exactly these keys (rest-api.md, trap 8). */
+export const QuotaSummaryBody = z
+  .strictObject({
+    total: z.int(),
+    with_max_sandboxes: z.int(),
+    with_max_ttl: z.int(),
+    with_max_exec_timeout: z.int(),
+  })
+  .openapi("QuotaSummary");
+
+export { defined };

@@ -1,0 +1,113 @@
+/** The application on a socket: limits of headers and time, upgrades, and a stop that lets requests finish. */
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { getRequestListener } from "@hono/node-server";
+import { errno, StacyError } from "../host/error.ts";
+import type { Config } from "./config.ts";
+import type { Api, Upgrade } from "./endpoint.ts";
+
+const MAX_HEADER_BYTES = 16_384;
+const KEEP_ALIVE_MS = 75_000;
+
+export interface RunningServer {
+  readonly host: string;
+  readonly port: number;
+  readonly url: string;
+  /** Takes no new requests, waits for those under way at most `graceMs`, then breaks off. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** @throws StacyError `unavailable` when the address is taken or not ours */
+export async function listen(app: Api, config: Config["server"]): Promise<RunningServer> {
+  const listener = getRequestListener((request, env) => app.fetch(request, env as never), {
+    overrideGlobalObjects: false,
+  });
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: config.header_timeout,
+      // The whole request may take as long as an upload takes; silence in its middle is limited where it is read (body.ts).
+      requestTimeout: 0,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connectionsCheckingInterval: 1_000,
+    },
+    (incoming, outgoing) => void listener(incoming, outgoing),
+  );
+  server.maxConnections = config.max_connections;
+  server.timeout = 0; // streams are never cut
+  server.on("upgrade", (incoming, socket, head) => void upgrade(app, incoming, socket, head));
+  const sockets = trackUpgraded(server);
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error) => {
+      const taken = errno(error) === "EADDRINUSE";
+      reject(
+        new StacyError("unavailable", `cannot listen on ${config.host}:${config.port}: ${error.message}`, {
+          phase: "listen",
+          cause: error,
+          remedy: taken ? "stop what uses the port, or choose another with --port" : "choose another --host",
+        }),
+      );
+    });
+    server.listen(config.port, config.host, resolve);
+  });
+  const { port, address, family } = server.address() as AddressInfo;
+  const host = family === "IPv6" ? `[${address}]` : address;
+  return {
+    host: address,
+    port,
+    url: `http://${host}:${port}`,
+    async close(graceMs) {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeIdleConnections();
+      const idle = setInterval(() => server.closeIdleConnections(), 50);
+      const limit = setTimeout(() => {
+        server.closeAllConnections();
+        for (const socket of sockets) socket.destroy();
+      }, graceMs);
+      await closed;
+      clearInterval(idle);
+      clearTimeout(limit);
+    },
+  };
+}
+
+/** Sockets that were handed over by an upgrade: the HTTP server no longer knows them. */
+function trackUpgraded(server: Server): Set<Duplex> {
+  const sockets = new Set<Duplex>();
+  server.on("upgrade", (_incoming, socket: Duplex) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  return sockets;
+}
+
+/** An upgrade goes through the same application as any request: same keys, limits and errors. */
+async function upgrade(app: Api, incoming: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  socket.on("error", () => socket.destroy());
+  const state: Upgrade = { incoming, socket, head, taken: false };
+  let response: Response;
+  try {
+    const headers = new Headers();
+    for (const [name, value] of Object.entries(incoming.headers)) {
+      for (const each of Array.isArray(value) ? value : [value]) if (each !== undefined) headers.append(name, each);
+    }
+    const gone = new AbortController();
+    socket.once("close", () => gone.abort());
+    const url = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);
+    const request = new Request(url, { method: incoming.method ?? "GET", headers, signal: gone.signal });
+    response = await app.fetch(request, { incoming, upgrade: state });
+  } catch {
+    response = new Response("bad request\n", { status: 400 });
+  }
+  if (state.taken) return;
+  const body = Buffer.from(await response.arrayBuffer().catch(() => new ArrayBuffer(0)));
+  const lines = [`HTTP/1.1 ${response.status} ${response.statusText || "Error"}`];
+  for (const [name, value] of response.headers) lines.push(`${name}: ${value}`);
+  socket.end(
+    Buffer.concat([
+      Buffer.from(`${lines.join("\r\n")}\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n`),
+      body,
+    ]),
+  );
+}

@@ -1,0 +1,48 @@
+/** The parts that a command needs when there is no server: images, VMMs, launcher, all in this process. */
+import { mkdir } from "node:fs/promises";
+import { StacyError } from "../host/error.ts";
+import { type DataPaths, dataPaths } from "../host/paths.ts";
+import type { Images } from "../images/image.ts";
+import { createImages } from "../images/store.ts";
+import { Launcher } from "../launcher/launcher.ts";
+import { createFirecracker } from "../vmm/firecracker/firecracker.ts";
+import { createQemu } from "../vmm/qemu/qemu.ts";
+import type { Vmm, VmmName } from "../vmm/vmm.ts";
+
+export interface Engine {
+  paths: DataPaths;
+  images: Images;
+  launcher: Launcher;
+}
+
+export function vmms(paths: DataPaths): Record<VmmName, Vmm> {
+  return { firecracker: createFirecracker({ assets: paths.assets }), qemu: createQemu() };
+}
+
+/**
+ * The VMM for Linux guests on this host: Firecracker where its KVM can run them, else QEMU. A name picks one.
+ * @throws StacyError `unavailable`
+ */
+export async function chooseVmm(
+  paths: DataPaths,
+  name: string | undefined = process.env.STACYVM_PROVIDER,
+): Promise<Vmm> {
+  const all = vmms(paths);
+  if (name !== undefined && name !== "" && name !== "auto") {
+    if (name !== "firecracker" && name !== "qemu") {
+      throw new StacyError("invalid", `there is no provider ${name}`, { remedy: "use firecracker, qemu or auto" });
+    }
+    return all[name];
+  }
+  const probe = await all.firecracker.probe();
+  if (probe.usable && probe.guests.includes("linux")) return all.firecracker;
+  return all.qemu;
+}
+
+export async function createEngine(options: { provider?: string; dataDir?: string } = {}): Promise<Engine> {
+  const paths = options.dataDir === undefined ? dataPaths() : dataPaths(options.dataDir);
+  await mkdir(paths.root, { recursive: true });
+  const images = createImages(paths);
+  const vmm = await chooseVmm(paths, options.provider);
+  return { paths, images, launcher: new Launcher({ vmm, images, paths }) };
+}

@@ -1,0 +1,208 @@
+/**
+ * The contract of the guest's agent as the host sees it. `connectAgent` (guest/client.ts) makes one from a VMM's byte
+ * stream. Any number of calls may be under way at once; none waits for another.
+ *
+ * Every method rejects with a `StacyError`: `disconnected` at once when the channel breaks (commands go on in the guest and
+ * can be attached to again), `not-found`, `permission`, `no-space`, `is-directory`, ... from the guest, `protocol` when the
+ * guest sends nonsense. All paths are the guest's, absolute, or relative to the default working directory.
+ */
+import type { Readable } from "node:stream";
+
+/** What makes a clone an individual; applied by the agent before any user code runs. */
+export interface Identity {
+  sandboxId: string;
+  hostname: string;
+  /** 32 lower-case hex digits. */
+  machineId: string;
+  /** A UUID. */
+  bootId: string;
+  /** At least 32 fresh random bytes. */
+  entropy: Uint8Array;
+  /** Default environment, working directory and user of commands: the image's, with the caller's on top. */
+  env: Record<string, string>;
+  cwd?: string;
+  user?: string;
+  dns?: string[];
+  /** Thaw the processes that `freeze` stopped, once the identity is applied. */
+  thaw?: boolean;
+}
+
+export interface HelloInfo {
+  protocol: number;
+  /** Agent name and version. */
+  agent: string;
+  guest: "linux" | "bare";
+  /** How many identities were applied since the guest booted: 1 for a fresh clone after its handshake. */
+  generation: number;
+  /** The guest's monotonic clock, ns. */
+  uptimeNs: bigint;
+}
+
+export interface ExecOptions {
+  argv: string[];
+  /** Added to the default environment. */
+  env?: Record<string, string>;
+  cwd?: string;
+  user?: string;
+  /** Enforced in the guest on the whole process group: TERM, then KILL after `graceMs`. */
+  timeoutMs?: number;
+  graceMs?: number;
+  /** `true`: `stdin` is a writable stream; bytes: sent and closed; absent: /dev/null. */
+  stdin?: boolean | Uint8Array;
+  pty?: { rows: number; cols: number; term?: string };
+  /** Recent output kept for `attach`, bytes. Default 1 MiB. */
+  ringBytes?: number;
+  /** Aborting cancels the command: TERM, then KILL after `graceMs`. */
+  signal?: AbortSignal;
+}
+
+export interface ExitStatus {
+  /** The command's own code, or 128 + n when signal n ended it. Always present. */
+  exitCode: number;
+  /** The number of the signal that ended it. */
+  signal?: number;
+  reason: "exited" | "timeout" | "cancelled";
+}
+
+export type OutputEvent =
+  | { type: "stdout" | "stderr"; data: Buffer }
+  /** The ring had dropped this many bytes before an attach. */
+  | { type: "lost"; bytes: number };
+
+/** A command, running or ended. Reading `output` grants credit: a reader that stops holds the writing process back. */
+export interface Command {
+  /** The agent's own number of the command, for `attach` and `signal`; a decimal string. */
+  readonly id: string;
+  readonly pid: number;
+  /** Chunks in the order they were written, as they come. Ends when the result is known. Consume it once. */
+  output(): AsyncGenerator<OutputEvent, void, void>;
+  /** Settles when the command has ended, even if children of it still hold the output open. */
+  readonly exited: Promise<ExitStatus>;
+  write(data: Uint8Array): Promise<void>;
+  /** Half-closes stdin. */
+  closeStdin(): Promise<void>;
+  /** Sends a signal by number to the process group. */
+  kill(signal: number): Promise<void>;
+  resize(rows: number, cols: number): Promise<void>;
+  /** Stops following it; it goes on. */
+  detach(): Promise<void>;
+}
+
+export interface ExecResult extends ExitStatus {
+  stdout: Buffer;
+  stderr: Buffer;
+  /** True when output was dropped beyond the limit for collected output. */
+  truncated: boolean;
+}
+
+export interface ProcessInfo {
+  id: string;
+  pid: number;
+  command: string;
+  /** ms since 1970 */
+  startedAt: number;
+  running: boolean;
+  exit?: ExitStatus;
+}
+
+export interface FileStat {
+  path: string;
+  kind: "file" | "directory" | "symlink" | "other";
+  size: number;
+  /** Permission bits, for example 0o644. */
+  mode: number;
+  uid: number;
+  gid: number;
+  /** ms since 1970 */
+  mtimeMs: number;
+  /** Of a symlink. */
+  target?: string;
+}
+
+export interface WriteOptions {
+  mode?: number;
+  append?: boolean;
+  /** Write beside and rename, so that a reader sees the old file or the whole new one. Default true (not for append). */
+  atomic?: boolean;
+  /** Byte position to write at in an existing file; implies not atomic. */
+  offset?: number;
+  exclusive?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface ReadOptions {
+  offset?: number;
+  length?: number;
+  signal?: AbortSignal;
+}
+
+export type FileChange = "create" | "modify" | "delete" | "rename" | "overflow";
+
+export interface GuestInfo {
+  kernel: string;
+  cpus: number;
+  /** load average over 1 minute */
+  load: number;
+  memoryTotalBytes: number;
+  memoryAvailableBytes: number;
+  diskTotalBytes: number;
+  diskFreeBytes: number;
+  /** Busy time of all CPUs since boot, ns. */
+  cpuNs: bigint;
+  /** The guest's wall clock, ms since 1970. */
+  nowMs: number;
+  /** Minor faults of the agent itself so far. */
+  minorFaults: number;
+}
+
+export interface Agent {
+  readonly hello: HelloInfo;
+  /** Settles with the reason when the channel is gone. Never rejects. */
+  readonly closed: Promise<Error>;
+  ping(): Promise<void>;
+  /** The handshake again, on an open connection (a warm machine at its claim). The clock is filled in at the last moment. */
+  identify(identity: Identity): Promise<HelloInfo>;
+
+  start(options: ExecOptions): Promise<Command>;
+  /** Runs to the end and collects. @param limitBytes for stdout and stderr together, default 64 MiB */
+  exec(options: ExecOptions & { limitBytes?: number }): Promise<ExecResult>;
+  attach(id: string, options?: { signal?: AbortSignal }): Promise<Command>;
+  processes(): Promise<ProcessInfo[]>;
+  signal(id: string, signal: number): Promise<void>;
+
+  readFile(path: string, options?: ReadOptions): Promise<Buffer>;
+  readStream(path: string, options?: ReadOptions): Promise<{ stat: FileStat; stream: Readable }>;
+  writeFile(path: string, data: Uint8Array | AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<void>;
+  stat(path: string, options?: { follow?: boolean }): Promise<FileStat>;
+  list(path: string, options?: { recursive?: boolean; depth?: number }): Promise<FileStat[]>;
+  glob(pattern: string, cwd?: string): Promise<string[]>;
+  move(from: string, to: string): Promise<void>;
+  copy(from: string, to: string, options?: { recursive?: boolean }): Promise<void>;
+  chmod(path: string, mode: number, options?: { recursive?: boolean }): Promise<void>;
+  remove(path: string, options?: { recursive?: boolean }): Promise<void>;
+  mkdir(path: string, options?: { parents?: boolean; mode?: number }): Promise<void>;
+  /** The tree below `path` as a tar stream (PAX). */
+  tarOut(path: string, options?: { signal?: AbortSignal }): Promise<Readable>;
+  /** Unpacks a tar stream below `path`. Entries cannot leave it. */
+  tarIn(path: string, tar: AsyncIterable<Uint8Array>, options?: { signal?: AbortSignal }): Promise<void>;
+  watch(
+    path: string,
+    options?: { recursive?: boolean; signal?: AbortSignal },
+  ): AsyncIterable<{ change: FileChange; path: string; to?: string }>;
+
+  /** A TCP connection to a port inside the guest. */
+  tunnel(port: number, options?: { host?: string; signal?: AbortSignal }): Promise<import("node:stream").Duplex>;
+
+  info(): Promise<GuestInfo>;
+  /** Flushes the guest's filesystems. */
+  sync(): Promise<void>;
+  /** Stops every command (not the agent) until `thaw` or an identity with `thaw`. */
+  freeze(): Promise<void>;
+  thaw(): Promise<void>;
+  /** Runs the code paths of a first command once, so that a warm machine has them ready. */
+  exercise(): Promise<void>;
+  /** Orderly: TERM to all, sync, power off. The channel closes. */
+  shutdown(): Promise<void>;
+  /** Closes the channel; the guest goes on. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,212 @@
+/**
+ * What each method takes and answers, in tags of protocol.ts (`?` optional, `*` repeated), and the functions that
+ * build and read those fields. END of every method begins with STATUS; a failure adds MESSAGE and ERRNO.
+ *
+ *     method     OPEN                                              host then sends   agent answers
+ *     EXEC       ARGV* ENV* CWD? USER? TIMEOUT_MS? GRACE_MS?       DATA = stdin,     EVENT PROCESS_ID PID; DATA stdout and
+ *                STDIN? PTY{ROWS COLS TERM?}? RING_BYTES? KEEP?    FIN; CTRL SIGNAL  stderr; END EXIT_CODE REASON SIGNAL?
+ *                                                                  GROUP? or ROWS
+ *                                                                  COLS
+ *     ATTACH     PROCESS_ID                                        as EXEC           EVENT PROCESS_ID PID; EVENT LOST?; then as EXEC
+ *     PROCESSES                                                                      EVENT* PROCESS{PROCESS_ID PID COMMAND
+ *                                                                                    START_TIME RUNNING EXIT_CODE? REASON? SIGNAL?}
+ *     SIGNAL     PROCESS_ID SIGNAL GROUP?
+ *     READ       PATH OFFSET? LENGTH?                                                EVENT <stat>; DATA
+ *     WRITE      PATH MODE? OFFSET? APPEND? ATOMIC? EXCLUSIVE?     DATA, FIN         END SIZE
+ *                PARENTS? USER?
+ *     STAT       PATH FOLLOW?                                                        END <stat>
+ *     LIST       PATH RECURSIVE? DEPTH?                                              DATA = ENTRY{<stat>}*
+ *     GLOB       PATTERN CWD?                                                        DATA = PATH*
+ *     MOVE       PATH TO
+ *     COPY       PATH TO RECURSIVE?
+ *     CHMOD      PATH MODE RECURSIVE?
+ *     DELETE     PATH RECURSIVE?
+ *     MKDIR      PATH PARENTS? MODE?
+ *     TAR_OUT    PATH                                                                DATA = the archive
+ *     TAR_IN     PATH                                              DATA, FIN         END
+ *     WATCH      PATH RECURSIVE?                                                     EVENT (empty: it watches), then
+ *                                                                                    EVENT* CHANGE PATH TO?; ends by CANCEL
+ *     TUNNEL     PORT HOST?                                        DATA, FIN         EVENT (empty: connected); DATA, FIN; END
+ *     INFO                                                                           END KERNEL CPUS LOAD MEMORY_* DISK_*
+ *                                                                                    CPU_NS NOW MINOR_FAULTS UPTIME
+ *     SYNC, SHUTDOWN, FREEZE, THAW, EXERCISE                                         END
+ *     IDENTITY   IDENTITY{...}                                                       END as HELLO_ACK
+ *     CONSOLE                                                                        DATA = the kernel's log
+ *
+ *     <stat> = PATH KIND SIZE MODE UID GID MTIME NLINK INODE TARGET?
+ */
+import { StacyError } from "../host/error.ts";
+import type {
+  ExecOptions,
+  ExitStatus,
+  FileChange,
+  FileStat,
+  GuestInfo,
+  HelloInfo,
+  Identity,
+  ProcessInfo,
+  ReadOptions,
+  WriteOptions,
+} from "./agent.ts";
+import { type FieldReader, FieldWriter, Tag } from "./protocol.ts";
+
+const NS_PER_MS = 1_000_000n;
+
+/** The host's wall clock is read here, at the last moment. */
+export function identityFields(identity: Identity): FieldWriter {
+  if (identity.entropy.length < 32) throw new StacyError("invalid", "an identity needs at least 32 bytes of entropy");
+  const fields = new FieldWriter()
+    .bytes(Tag.ENTROPY, identity.entropy.subarray(0, 256))
+    .text(Tag.HOSTNAME, identity.hostname)
+    .text(Tag.SANDBOX_ID, identity.sandboxId)
+    .text(Tag.MACHINE_ID, identity.machineId)
+    .text(Tag.BOOT_ID, identity.bootId);
+  environment(fields, identity.env);
+  fields.text(Tag.CWD, identity.cwd).text(Tag.USER, identity.user);
+  for (const server of identity.dns ?? [])
+    fields.text(Tag.DNS, /^[0-9a-f.:]+$/i.test(server) ? `nameserver ${server}` : server);
+  return fields.flag(Tag.THAW_AFTER, identity.thaw).u64(Tag.CLOCK, BigInt(Date.now()) * NS_PER_MS);
+}
+
+function environment(fields: FieldWriter, env: Record<string, string> | undefined): void {
+  for (const [name, value] of Object.entries(env ?? {})) {
+    if (name === "" || name.includes("=") || name.includes("\0") || value.includes("\0"))
+      throw new StacyError("invalid", `not a valid environment variable: ${JSON.stringify(name)}`);
+    fields.text(Tag.ENV, `${name}=${value}`);
+  }
+}
+
+export function helloInfo(fields: FieldReader): HelloInfo {
+  return {
+    protocol: need(fields, Tag.VERSION),
+    agent: fields.text(Tag.AGENT) ?? "",
+    guest: fields.text(Tag.GUEST) === "bare" ? "bare" : "linux",
+    generation: fields.number(Tag.GENERATION) ?? 0,
+    uptimeNs: fields.bigint(Tag.UPTIME) ?? 0n,
+  };
+}
+
+export function execFields(options: ExecOptions): FieldWriter {
+  const fields = new FieldWriter();
+  for (const argument of options.argv) fields.text(Tag.ARGV, argument);
+  environment(fields, options.env);
+  fields
+    .text(Tag.CWD, options.cwd)
+    .text(Tag.USER, options.user)
+    .u32(Tag.TIMEOUT_MS, limited(options.timeoutMs))
+    .u32(Tag.GRACE_MS, limited(options.graceMs))
+    .flag(Tag.STDIN, options.stdin !== undefined && options.stdin !== false)
+    .u32(Tag.RING_BYTES, limited(options.ringBytes));
+  if (options.pty !== undefined) fields.fields(Tag.PTY, sizeFields(options.pty).text(Tag.TERM, options.pty.term));
+  return fields;
+}
+
+/** A duration or a size as a u32: too much is the most. */
+function limited(value: number | undefined): number | undefined {
+  return value === undefined ? undefined : Math.min(Math.max(0, Math.ceil(value)), 0xffff_ffff);
+}
+
+export function sizeFields(size: { rows: number; cols: number }): FieldWriter {
+  return new FieldWriter().u16(Tag.ROWS, clampSize(size.rows)).u16(Tag.COLS, clampSize(size.cols));
+}
+
+function clampSize(value: number): number {
+  return Math.min(Math.max(1, Math.trunc(value)), 0xffff);
+}
+
+export function exitStatus(fields: FieldReader): ExitStatus {
+  const signal = fields.number(Tag.SIGNAL);
+  const reason = fields.number(Tag.REASON) ?? 0;
+  return {
+    exitCode: need(fields, Tag.EXIT_CODE),
+    ...(signal === undefined ? {} : { signal }),
+    reason: reason === 1 ? "timeout" : reason === 2 ? "cancelled" : "exited",
+  };
+}
+
+export function processInfo(fields: FieldReader): ProcessInfo {
+  const running = fields.flag(Tag.RUNNING);
+  return {
+    id: (fields.bigint(Tag.PROCESS_ID) ?? 0n).toString(),
+    pid: need(fields, Tag.PID),
+    command: fields.text(Tag.COMMAND) ?? "",
+    startedAt: Number((fields.bigint(Tag.START_TIME) ?? 0n) / NS_PER_MS),
+    running,
+    ...(running ? {} : { exit: exitStatus(fields) }),
+  };
+}
+
+export function processId(id: string): bigint {
+  if (!/^\d{1,19}$/.test(id)) throw new StacyError("invalid", `not the id of a command: ${JSON.stringify(id)}`);
+  return BigInt(id);
+}
+
+export function pathFields(path: string, to?: string): FieldWriter {
+  for (const p of [path, to]) {
+    if (p === "" || p?.includes("\0")) throw new StacyError("invalid", `not a valid path: ${JSON.stringify(p)}`);
+  }
+  return new FieldWriter().text(Tag.PATH, path).text(Tag.TO, to);
+}
+
+export function readFields(path: string, options: ReadOptions): FieldWriter {
+  return pathFields(path).u64(Tag.OFFSET, options.offset).u64(Tag.LENGTH, options.length);
+}
+
+export function writeFields(path: string, options: WriteOptions): FieldWriter {
+  const atomic = options.atomic ?? (options.append !== true && options.offset === undefined);
+  return pathFields(path)
+    .u32(Tag.MODE, options.mode)
+    .u64(Tag.OFFSET, options.offset)
+    .flag(Tag.APPEND, options.append)
+    .flag(Tag.ATOMIC, atomic)
+    .flag(Tag.EXCLUSIVE, options.exclusive)
+    .flag(Tag.PARENTS, true);
+}
+
+const KINDS = { 1: "file", 2: "directory", 3: "symlink", 4: "other" } as const;
+
+export function fileStat(fields: FieldReader): FileStat {
+  const target = fields.text(Tag.TARGET);
+  return {
+    path: fields.text(Tag.PATH) ?? "",
+    kind: KINDS[need(fields, Tag.KIND) as keyof typeof KINDS] ?? "other",
+    size: need(fields, Tag.SIZE),
+    mode: fields.number(Tag.MODE) ?? 0,
+    uid: fields.number(Tag.UID) ?? 0,
+    gid: fields.number(Tag.GID) ?? 0,
+    mtimeMs: Number((fields.bigint(Tag.MTIME) ?? 0n) / 1000n) / 1000,
+    ...(target === undefined ? {} : { target }),
+  };
+}
+
+const CHANGES: Record<number, FileChange> = { 1: "create", 2: "modify", 3: "delete", 4: "rename", 5: "overflow" };
+
+export function fileChange(fields: FieldReader): { change: FileChange; path: string; to?: string } {
+  const to = fields.text(Tag.TO);
+  return {
+    change: CHANGES[need(fields, Tag.CHANGE)] ?? "overflow",
+    path: fields.text(Tag.PATH) ?? "",
+    ...(to === undefined ? {} : { to }),
+  };
+}
+
+export function guestInfo(fields: FieldReader): GuestInfo {
+  return {
+    kernel: fields.text(Tag.KERNEL) ?? "",
+    cpus: fields.number(Tag.CPUS) ?? 0,
+    load: (fields.number(Tag.LOAD) ?? 0) / 1000,
+    memoryTotalBytes: fields.number(Tag.MEMORY_TOTAL) ?? 0,
+    memoryAvailableBytes: fields.number(Tag.MEMORY_FREE) ?? 0,
+    diskTotalBytes: fields.number(Tag.DISK_TOTAL) ?? 0,
+    diskFreeBytes: fields.number(Tag.DISK_FREE) ?? 0,
+    cpuNs: fields.bigint(Tag.CPU_NS) ?? 0n,
+    nowMs: Number((fields.bigint(Tag.NOW) ?? 0n) / NS_PER_MS),
+    minorFaults: fields.number(Tag.MINOR_FAULTS) ?? 0,
+  };
+}
+
+function need(fields: FieldReader, tag: number): number {
+  const value = fields.number(tag);
+  if (value === undefined) throw new StacyError("protocol", `the guest's answer lacks field ${tag}`);
+  return value;
+}

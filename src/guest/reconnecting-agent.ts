@@ -1,0 +1,77 @@
+/**
+ * An agent whose channel may break and come back: calls in flight fail at once with `disconnected`, and the next call
+ * connects again. Commands go on in the guest meanwhile and can be attached to.
+ */
+import { StacyError } from "../host/error.ts";
+import type { Agent } from "./agent.ts";
+
+/** The whole time that a call may spend on connecting again, ms. */
+const RECONNECT_LIMIT_MS = 10_000;
+/** Methods that give an iterator and not a promise, so they need a connection that is there. */
+const DIRECT = new Set(["watch"]);
+
+export interface ReconnectingAgent extends Agent {
+  /** Drops the channel; the next call opens it again. */
+  disconnect(): Promise<void>;
+}
+
+/** @param open makes a new session; @param first one that is open already */
+export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>, first?: Agent): ReconnectingAgent {
+  let current: Agent | undefined;
+  let opening: Promise<Agent> | undefined;
+  let last: Agent["hello"] | undefined;
+  let ended = false;
+  const closed = Promise.withResolvers<Error>();
+
+  const hold = (agent: Agent): Agent => {
+    current = agent;
+    last = agent.hello;
+    void agent.closed.then(() => {
+      if (current === agent) current = undefined;
+    });
+    return agent;
+  };
+  const connected = (): Promise<Agent> => {
+    if (ended) return Promise.reject(new StacyError("disconnected", "the sandbox's channel was closed for good"));
+    if (current !== undefined) return Promise.resolve(current);
+    opening ??= open(AbortSignal.timeout(RECONNECT_LIMIT_MS))
+      .then(hold)
+      .finally(() => {
+        opening = undefined;
+      });
+    return opening;
+  };
+  const disconnect = async (): Promise<void> => {
+    const agent = current;
+    current = undefined;
+    await agent?.close();
+  };
+  const close = async (): Promise<void> => {
+    if (ended) return;
+    ended = true;
+    await disconnect();
+    closed.resolve(new StacyError("disconnected", "the sandbox's channel was closed"));
+  };
+  if (first !== undefined) hold(first);
+
+  return new Proxy({} as ReconnectingAgent, {
+    get(_target, name) {
+      if (name === "disconnect") return disconnect;
+      if (name === "close") return close;
+      if (name === "closed") return closed.promise;
+      if (name === "hello") return current?.hello ?? last;
+      // A promise looks for this on whatever it resolves with.
+      if (name === "then" || typeof name !== "string") return undefined;
+      if (DIRECT.has(name)) {
+        return (...args: unknown[]) => {
+          if (current === undefined) throw new StacyError("disconnected", "the sandbox's channel is not open");
+          return (current as unknown as Record<string, (...args: unknown[]) => unknown>)[name]?.(...args);
+        };
+      }
+      return async (...args: unknown[]) => {
+        const agent = (await connected()) as unknown as Record<string, (...args: unknown[]) => unknown>;
+        return agent[name]?.(...args);
+      };
+    },
+  });
+}

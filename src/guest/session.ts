@@ -1,0 +1,416 @@
+/**
+ * One session on one byte stream: numbered calls, their credit, keep-alive, and the end of everything when the stream
+ * breaks or the guest breaks the rules. What the calls mean is in client.ts.
+ */
+import { randomBytes } from "node:crypto";
+import type { Duplex } from "node:stream";
+import type { AgentStream } from "../host/agent-stream.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import type { HelloInfo, Identity } from "./agent.ts";
+import { FrameDecoder } from "./frame-decoder.ts";
+import { helloInfo, identityFields } from "./methods.ts";
+import {
+  Channel,
+  encodeFrame,
+  FILLER_BYTES,
+  FieldReader,
+  FieldWriter,
+  FLAG_FIN,
+  type Frame,
+  FrameType,
+  INITIAL_CREDIT,
+  MAX_PAYLOAD,
+  PROTOCOL_VERSION,
+  Tag,
+} from "./protocol.ts";
+import { failureOf } from "./status.ts";
+
+/** Credit is given back in pieces of at least this many bytes. */
+const GRANT_STEP = INITIAL_CREDIT / 4;
+const PING_BYTES = 8;
+
+export interface Chunk {
+  channel: number;
+  data: Buffer;
+}
+
+export interface CallOptions {
+  /** Fields after the method. */
+  fields?: FieldWriter;
+  /** Body that fits into the OPEN's own write; closes the body. */
+  body?: Uint8Array;
+  onEvent?: (fields: FieldReader) => void;
+  signal?: AbortSignal | undefined;
+}
+
+/** One call under way. */
+export class Call {
+  readonly id: number;
+  /** The fields of END. Rejects with the guest's failure, or `disconnected`. Handled: nobody has to wait for it. */
+  readonly ended: Promise<FieldReader>;
+  readonly #session: Session;
+  readonly #onEvent: ((fields: FieldReader) => void) | undefined;
+  readonly #settle: { resolve: (fields: FieldReader) => void; reject: (error: Error) => void };
+  readonly #signal: AbortSignal | undefined;
+  readonly #onAbort = () => this.cancel();
+  #done = false;
+  #failure: Error | undefined;
+  #chunks: Chunk[] = [];
+  #wake: (() => void) | undefined;
+  /** Bytes that the guest may still send. */
+  #window = INITIAL_CREDIT;
+  /** Bytes taken by the consumer and not granted again yet. */
+  #taken = 0;
+  /** Bytes that we may still send. */
+  #credit = INITIAL_CREDIT;
+  #creditWaiters: (() => void)[] = [];
+  #sending: Promise<void> = Promise.resolve();
+  #finSent = false;
+
+  constructor(session: Session, id: number, options: CallOptions) {
+    this.#session = session;
+    this.id = id;
+    this.#onEvent = options.onEvent;
+    this.#signal = options.signal;
+    const { promise, resolve, reject } = Promise.withResolvers<FieldReader>();
+    this.ended = promise;
+    this.#settle = { resolve, reject };
+    promise.catch(() => {});
+    this.#signal?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  get done(): boolean {
+    return this.#done;
+  }
+
+  /** What comes, in order, until END. The failure of the call is thrown at the end. Granting follows the consumer. */
+  async *chunks(): AsyncGenerator<Chunk> {
+    let given = false;
+    try {
+      for (;;) {
+        const chunk = this.#chunks.shift();
+        if (chunk !== undefined) {
+          yield chunk;
+          this.#consumed(chunk.data.length);
+        } else if (this.#done) {
+          given = true;
+          if (this.#failure !== undefined) throw this.#failure;
+          return;
+        } else {
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+        }
+      }
+    } finally {
+      // The consumer left early: what still comes is dropped, so that the guest does not wait for it.
+      if (!given) this.discard();
+    }
+  }
+
+  /** Drops output from now on and goes on granting. */
+  discard(): void {
+    for (const chunk of this.#chunks.splice(0)) this.#consumed(chunk.data.length);
+    this.#discarding = true;
+  }
+  #discarding = false;
+
+  /** Lets the guest send `bytes` more than the usual window. */
+  widen(bytes: number): void {
+    if (this.#done) return;
+    this.#window += bytes;
+    this.#session.send({ type: FrameType.CREDIT, stream: this.id, payload: u32(bytes) });
+  }
+
+  #consumed(bytes: number): void {
+    this.#taken += bytes;
+    if (this.#done || this.#taken < GRANT_STEP) return;
+    const grant = this.#taken;
+    this.#taken = 0;
+    this.widen(grant);
+  }
+
+  /** Sends body bytes as the guest takes them, in the order of the calls. Rejects when the call has ended. */
+  send(data: Uint8Array, fin = false): Promise<void> {
+    const sent = this.#sending.then(() => this.#sendNow(data, fin));
+    this.#sending = sent.catch(() => {});
+    return sent;
+  }
+
+  async #sendNow(data: Uint8Array, fin: boolean): Promise<void> {
+    let at = 0;
+    while (at < data.length || (fin && !this.#finSent)) {
+      if (this.#done) throw this.#failure ?? new StacyError("conflict", "the call has ended");
+      if (this.#finSent) throw new StacyError("conflict", "the input is closed already");
+      const size = Math.min(data.length - at, MAX_PAYLOAD, this.#credit);
+      if (size === 0 && at < data.length) {
+        await new Promise<void>((resolve) => this.#creditWaiters.push(resolve));
+        continue;
+      }
+      const last = at + size === data.length;
+      this.#data(data.subarray(at, at + size), fin && last);
+      at += size;
+    }
+  }
+
+  #data(payload: Uint8Array, fin: boolean): void {
+    this.#credit -= payload.length;
+    if (fin) this.#finSent = true;
+    this.#session.send({ type: FrameType.DATA, flags: fin ? FLAG_FIN : 0, stream: this.id, payload });
+  }
+
+  control(fields: FieldWriter): void {
+    if (!this.#done) this.#session.send({ type: FrameType.CTRL, stream: this.id, payload: fields.finish() });
+  }
+
+  cancel(): void {
+    if (!this.#done) this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
+  }
+
+  /** @internal A frame of this call. @throws StacyError `protocol` */
+  receive(frame: Frame): void {
+    switch (frame.type) {
+      case FrameType.DATA: {
+        const data = Buffer.from(frame.payload.buffer, frame.payload.byteOffset, frame.payload.length);
+        this.#window -= data.length;
+        if (this.#window < 0) throw new StacyError("protocol", "the guest sent more than it was allowed to");
+        if (data.length === 0) return;
+        if (this.#discarding) {
+          this.#consumed(data.length);
+          return;
+        }
+        this.#chunks.push({ channel: frame.channel, data });
+        this.#ring();
+        return;
+      }
+      case FrameType.EVENT:
+        this.#onEvent?.(new FieldReader(frame.payload));
+        return;
+      case FrameType.CREDIT:
+        if (frame.payload.length !== 4) throw new StacyError("protocol", "the guest sent a bad credit");
+        this.#credit += Buffer.from(frame.payload).readUInt32LE();
+        for (const wake of this.#creditWaiters.splice(0)) wake();
+        return;
+      case FrameType.END: {
+        const fields = new FieldReader(frame.payload);
+        const failure = failureOf(fields);
+        this.finish(failure);
+        if (failure === undefined) this.#settle.resolve(fields);
+        return;
+      }
+      default:
+        throw new StacyError("protocol", `the guest sent a frame of type ${frame.type} in a call`);
+    }
+  }
+
+  /** @internal Nothing more comes. */
+  finish(failure: Error | undefined): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#failure = failure;
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    if (failure !== undefined) this.#settle.reject(failure);
+    this.#ring();
+    for (const wake of this.#creditWaiters.splice(0)) wake();
+  }
+
+  #ring(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+}
+
+export interface SessionOptions {
+  identity?: Identity | undefined;
+  /** For the whole handshake, ms. */
+  timeoutMs?: number;
+  signal?: AbortSignal | undefined;
+}
+
+export class Session {
+  /** Settles with the reason when the session is over. Never rejects. */
+  readonly closed: Promise<Error>;
+  readonly #stream: Duplex;
+  readonly #decoder = new FrameDecoder();
+  readonly #calls = new Map<number, Call>();
+  readonly #close: (reason: Error) => void;
+  #sequence = 0;
+  #nextCall = 1;
+  #over: Error | undefined;
+  #nonce: Buffer = randomBytes(16);
+  #onHello: ((fields: FieldReader) => void) | undefined;
+  #pings: { id: string; resolve: () => void; reject: (error: Error) => void }[] = [];
+  #pingCount = 0n;
+
+  private constructor(stream: Duplex) {
+    this.#stream = stream;
+    const { promise, resolve } = Promise.withResolvers<Error>();
+    this.closed = promise;
+    this.#close = resolve;
+    stream.on("data", (chunk: Buffer) => this.#received(chunk));
+    stream.on("error", (error) =>
+      this.end(new StacyError("disconnected", "the agent's channel broke", { cause: error })),
+    );
+    stream.on("end", () => this.end(new StacyError("disconnected", "the agent's channel was closed")));
+    stream.on("close", () => this.end(new StacyError("disconnected", "the agent's channel was closed")));
+  }
+
+  /** The handshake: one round trip. The stream belongs to the session, also when it fails. */
+  static async open(open: AgentStream, options: SessionOptions = {}): Promise<{ session: Session; hello: HelloInfo }> {
+    const session = new Session(open.stream);
+    const { promise, resolve, reject } = Promise.withResolvers<FieldReader>();
+    const timeoutMs = options.timeoutMs ?? 10_000;
+    const timer = setTimeout(
+      () => reject(new StacyError("timeout", `the agent did not answer within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    const onAbort = () => reject(new StacyError("cancelled", "connecting to the agent was cancelled"));
+    options.signal?.addEventListener("abort", onAbort, { once: true });
+    if (options.signal?.aborted) onAbort();
+    session.closed.then(reject);
+    session.#onHello = resolve;
+    try {
+      session.#hello(open.clean, options.identity);
+      const fields = await promise;
+      const failure = failureOf(fields);
+      if (failure !== undefined) throw failure;
+      return { session, hello: helloInfo(fields) };
+    } catch (thrown) {
+      const error = asStacyError(thrown, "disconnected").inPhase("agent");
+      session.end(error);
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      options.signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  #hello(clean: boolean, identity: Identity | undefined): void {
+    const fields = new FieldWriter()
+      .u16(Tag.VERSION_MIN, PROTOCOL_VERSION)
+      .u16(Tag.VERSION_MAX, PROTOCOL_VERSION)
+      .bytes(Tag.NONCE, this.#nonce);
+    if (identity !== undefined) fields.fields(Tag.IDENTITY, identityFields(identity));
+    const hello = encodeFrame(
+      { type: FrameType.HELLO, channel: 0, flags: 0, stream: 0, payload: fields.finish() },
+      this.#sequence++,
+    );
+    if (!clean) this.#stream.write(Buffer.alloc(FILLER_BYTES));
+    this.#stream.write(hello);
+  }
+
+  #received(chunk: Buffer): void {
+    if (this.#over !== undefined) return;
+    try {
+      this.#decoder.push(chunk, (frame) => this.#frame(frame));
+    } catch (thrown) {
+      this.end(asStacyError(thrown, "protocol"));
+    }
+  }
+
+  #frame(frame: Frame): void {
+    if (this.#over !== undefined) return;
+    if (this.#onHello !== undefined) {
+      if (frame.type !== FrameType.HELLO_ACK) return;
+      let fields: FieldReader;
+      try {
+        fields = new FieldReader(frame.payload);
+      } catch {
+        this.#decoder.hunt();
+        return;
+      }
+      if (!fields.bytes(Tag.NONCE)?.equals(this.#nonce)) {
+        this.#decoder.hunt();
+        return;
+      }
+      this.#decoder.strict();
+      this.#onHello(fields);
+      this.#onHello = undefined;
+      return;
+    }
+    switch (frame.type) {
+      case FrameType.PING:
+        if (frame.payload.length > 64) throw new StacyError("protocol", "the guest sent a ping that is too long");
+        this.send({ type: FrameType.PONG, stream: 0, payload: frame.payload });
+        return;
+      case FrameType.PONG: {
+        const id = Buffer.from(frame.payload).toString("hex");
+        const at = this.#pings.findIndex((ping) => ping.id === id);
+        if (at >= 0) for (const ping of this.#pings.splice(at, 1)) ping.resolve();
+        return;
+      }
+      case FrameType.FAULT: {
+        const failure = failureOf(new FieldReader(frame.payload));
+        throw new StacyError("protocol", `the guest gave up the session: ${failure?.message ?? "no reason given"}`);
+      }
+      default: {
+        const call = this.#calls.get(frame.stream);
+        if (call === undefined)
+          throw new StacyError("protocol", `the guest sent a frame for call ${frame.stream}, which is not open`);
+        call.receive(frame);
+        if (call.done) this.#calls.delete(frame.stream);
+      }
+    }
+  }
+
+  /** Starts a call. @throws StacyError when the session is over or the signal is aborted */
+  call(method: number, options: CallOptions = {}): Call {
+    if (this.#over !== undefined) throw this.#over;
+    if (options.signal?.aborted) throw new StacyError("cancelled", "the call was cancelled before it began");
+    const call = new Call(this, this.#nextCall++, options);
+    this.#calls.set(call.id, call);
+    const head = Buffer.alloc(2);
+    head.writeUInt16LE(method);
+    const payload = options.fields === undefined ? head : Buffer.concat([head, options.fields.finish()]);
+    if (payload.length > MAX_PAYLOAD) {
+      this.#calls.delete(call.id);
+      const error = new StacyError("limit", `a request of ${payload.length} bytes, the limit is ${MAX_PAYLOAD}`);
+      call.finish(error);
+      throw error;
+    }
+    this.#stream.cork();
+    this.send({ type: FrameType.OPEN, stream: call.id, payload });
+    if (options.body !== undefined) call.send(options.body, true).catch(() => {});
+    // The body's first frames are sent in microtasks, and shall go out in the same write.
+    process.nextTick(() => this.#stream.uncork());
+    return call;
+  }
+
+  /** @internal */
+  send(frame: { type: number; flags?: number; stream: number; payload: Uint8Array }): void {
+    if (this.#over !== undefined) return;
+    const { type, flags = 0, stream, payload } = frame;
+    this.#stream.write(encodeFrame({ type, channel: Channel.BODY, flags, stream, payload }, this.#sequence));
+    this.#sequence = (this.#sequence + 1) >>> 0;
+  }
+
+  async ping(): Promise<void> {
+    if (this.#over !== undefined) throw this.#over;
+    const payload = Buffer.alloc(PING_BYTES);
+    payload.writeBigUInt64LE(this.#pingCount++);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#pings.push({ id: payload.toString("hex"), resolve, reject });
+    this.send({ type: FrameType.PING, stream: 0, payload });
+    return promise;
+  }
+
+  /** Ends the session: everything under way fails with `reason` at once. Idempotent. */
+  end(reason: Error): void {
+    if (this.#over !== undefined) return;
+    this.#over = reason;
+    this.#stream.destroy();
+    // Late errors of a stream that is given up mean nothing.
+    this.#stream.on("error", () => {});
+    for (const call of this.#calls.values()) call.finish(reason);
+    this.#calls.clear();
+    for (const ping of this.#pings.splice(0)) ping.reject(reason);
+    this.#close(reason);
+  }
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}

@@ -1,0 +1,193 @@
+/**
+ * Processes that outlive us: each runs in its own session, writes to a file and is named by pid *and* start time, so that a
+ * recycled pid is never taken for ours. Started ones report their exit through Node; adopted ones are watched in /proc.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { glob, open, readdir, readFile, readlink, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { StacyError } from "./error.ts";
+
+/** Names one process for sure. Stored on disk. */
+export interface ProcessRecord {
+  pid: number;
+  /** Field 22 of `/proc/<pid>/stat`, in clock ticks since boot. */
+  startTime: string;
+  /** `/proc/sys/kernel/random/boot_id` of the host; a record of another boot is void. */
+  hostBootId: string;
+}
+
+export interface ProcessExit {
+  exitCode?: number;
+  signal?: NodeJS.Signals;
+}
+
+export interface HostProcess {
+  readonly record: ProcessRecord;
+  /** Settles once, never rejects. Both fields are absent for an adopted process: only its parent learns them. */
+  readonly exited: Promise<ProcessExit>;
+  /** Looks at once whether it is gone, for example after its socket closed. A no-op for processes that we started. */
+  check(): void;
+  /** SIGKILL, then waits until it is gone. Idempotent; safe against recycled pids. */
+  kill(): Promise<ProcessExit>;
+}
+
+export interface SpawnOptions {
+  command: string;
+  args: string[];
+  cwd: string;
+  /** File that stdout and stderr are appended to. */
+  log: string;
+  /** Descriptors that the child gets as 3, 4, ... */
+  fds?: number[];
+  env?: Record<string, string>;
+}
+
+let bootId: Promise<string> | undefined;
+export function hostBootId(): Promise<string> {
+  bootId ??= readFile("/proc/sys/kernel/random/boot_id", "utf8").then((text) => text.trim());
+  return bootId;
+}
+
+/** Start time of a live process, or `undefined` when there is none (a zombie counts as gone). */
+export async function processStartTime(pid: number): Promise<string | undefined> {
+  let stat: string;
+  try {
+    stat = await readFile(`/proc/${pid}/stat`, "latin1");
+  } catch {
+    return undefined;
+  }
+  // The name in parentheses may hold anything, also spaces and parentheses.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
+}
+
+/** Our own record, for lock files and half-made directories. */
+export async function ownRecord(): Promise<ProcessRecord> {
+  return processRecord(process.pid);
+}
+
+async function processRecord(pid: number): Promise<ProcessRecord> {
+  return { pid, startTime: (await processStartTime(pid)) ?? "0", hostBootId: await hostBootId() };
+}
+
+export async function isAlive(record: ProcessRecord): Promise<boolean> {
+  return record.hostBootId === (await hostBootId()) && record.startTime === (await processStartTime(record.pid));
+}
+
+/** @throws StacyError `unavailable` when the program cannot be started */
+export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> {
+  const log = await open(options.log, "a");
+  let child: ChildProcess;
+  try {
+    child = spawn(options.command, options.args, {
+      cwd: options.cwd,
+      detached: true,
+      // A guest's monitor needs nothing of our environment, which may hold keys.
+      env: options.env ?? { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin" },
+      stdio: ["ignore", log.fd, log.fd, ...(options.fds ?? [])],
+    });
+  } finally {
+    void log.close();
+  }
+  const exited = new Promise<ProcessExit>((settle) => {
+    child.once("exit", (code, signal) => settle(code === null ? { signal: signal ?? "SIGKILL" } : { exitCode: code }));
+  });
+  if (child.pid === undefined) {
+    const cause = await new Promise<Error>((settle) => child.once("error", settle));
+    throw new StacyError("unavailable", `cannot start ${options.command}: ${cause.message}`, {
+      cause,
+      remedy: "run `stacyvm doctor`",
+    });
+  }
+  child.on("error", () => {}); // a failed kill; the exit tells the truth
+  child.unref();
+  const record = await processRecord(child.pid);
+  return {
+    record,
+    exited,
+    check() {},
+    async kill() {
+      child.kill("SIGKILL");
+      // The wait must keep our process alive: whoever kills wants to know.
+      child.ref();
+      return exited;
+    },
+  };
+}
+
+/** `undefined` when the recorded process is gone. */
+export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise<HostProcess | undefined> {
+  if (!(await isAlive(record))) return undefined;
+  let settle: (exit: ProcessExit) => void = () => {};
+  const exited = new Promise<ProcessExit>((resolve) => {
+    settle = resolve;
+  });
+  let gone = false;
+  const look = async (): Promise<void> => {
+    if (gone || (await isAlive(record))) return;
+    gone = true;
+    clearInterval(timer);
+    settle({});
+  };
+  const timer = setInterval(look, pollMs);
+  timer.unref();
+  return {
+    record,
+    exited,
+    check() {
+      // A process whose socket has just closed may need a moment to become a zombie or to vanish.
+      let tries = 0;
+      const again = async (): Promise<void> => {
+        await look();
+        if (!gone && ++tries < 50) setTimeout(again, 2 * tries);
+      };
+      void again();
+    },
+    async kill() {
+      while (await isAlive(record)) {
+        try {
+          process.kill(record.pid, "SIGKILL");
+        } catch {
+          break;
+        }
+        await new Promise((wake) => setTimeout(wake, 2));
+      }
+      await look();
+      return exited;
+    },
+  };
+}
+
+/**
+ * Pids of live processes whose working directory is `dir` or below it: our leftovers, whoever started them. A chrooted
+ * process shows `/`, so those are told by the inode of their root, which a jailer puts at `jail/<program>/<id>/root`.
+ */
+export async function processesIn(dir: string): Promise<number[]> {
+  const found: number[] = [];
+  const roots = await jailRoots(dir);
+  await Promise.all(
+    (await readdir("/proc")).map(async (name) => {
+      if (!/^\d+$/.test(name)) return;
+      const cwd = await readlink(`/proc/${name}/cwd`).catch(() => "");
+      if (cwd === dir || cwd.startsWith(`${dir}/`)) found.push(Number(name));
+      else if (roots.size > 0 && roots.has(await inode(`/proc/${name}/cwd`))) found.push(Number(name));
+    }),
+  );
+  return found.sort((a, b) => a - b);
+}
+
+async function jailRoots(dir: string): Promise<Set<string>> {
+  const roots = new Set<string>();
+  for (const pattern of ["jail/*/*/root", "*/jail/*/*/root"]) {
+    for await (const path of glob(pattern, { cwd: dir })) roots.add(await inode(join(dir, path)));
+  }
+  return roots;
+}
+
+/** Device and inode, or a name that no file has. */
+function inode(path: string): Promise<string> {
+  return stat(path).then(
+    ({ dev, ino }) => `${dev}:${ino}`,
+    () => "gone",
+  );
+}

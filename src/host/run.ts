@@ -1,0 +1,60 @@
+/** Runs a short-lived host tool to its end. Not for VMMs: those outlive us (process.ts). */
+import { execFile } from "node:child_process";
+import { errno, StacyError } from "./error.ts";
+
+export interface RunOptions {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+  signal?: AbortSignal;
+  /** ms; default 10 minutes */
+  timeoutMs?: number;
+  /** Debian package that has the tool, for the remedy. */
+  package?: string;
+  /** Fed to the tool's standard input. */
+  input?: Uint8Array;
+}
+
+/** Its standard output as bytes. @throws StacyError `unavailable` when missing or failing, with its last words */
+export function runTool(command: string, args: string[], options: RunOptions = {}): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      command,
+      args,
+      {
+        encoding: "buffer",
+        maxBuffer: 1 << 30,
+        timeout: options.timeoutMs ?? 600_000,
+        ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+        ...(options.env === undefined ? {} : { env: options.env }),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      },
+      (error, stdout, stderr) => {
+        if (error === null) return resolve(stdout);
+        if (options.signal?.aborted) return reject(options.signal.reason);
+        if (errno(error) === "ENOENT") {
+          const where = options.package === undefined ? "" : ` (package ${options.package})`;
+          return reject(
+            new StacyError("unavailable", `${command} is not installed${where}`, {
+              cause: error,
+              remedy: "run `make setup`",
+            }),
+          );
+        }
+        const words = stderr.toString("utf8").trim().split("\n").slice(-5).join("\n");
+        const full = /No space left on device/.test(words);
+        reject(
+          new StacyError(
+            full ? "no-space" : "unavailable",
+            `${command} failed: ${words === "" ? error.message : words}`,
+            {
+              cause: error,
+              ...(full ? { remedy: "free disk space" } : {}),
+            },
+          ),
+        );
+      },
+    );
+    child.stdin?.on("error", () => {});
+    child.stdin?.end(options.input);
+  });
+}

@@ -1,0 +1,63 @@
+/** Connecting to UNIX sockets that another process makes, in directories of any length. */
+import { constants, open } from "node:fs/promises";
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import { StacyError } from "./error.ts";
+
+/** `sun_path` holds 108 bytes with its final zero. */
+const MAX_PATH = 107;
+
+export interface ConnectUnixOptions {
+  /** The whole budget in ms. */
+  timeoutMs: number;
+  signal?: AbortSignal;
+  /** Settles when the peer is gone for good, which ends the waiting with the error that this gives. */
+  gone?: Promise<StacyError>;
+}
+
+/**
+ * Connects to `dir/name`, trying again each ms until somebody listens: bind comes before listen, so the file's existence
+ * proves nothing (firecracker.md 13.9). A path that is too long for the kernel goes through an open directory.
+ * @throws StacyError `timeout`, or what `gone` gives
+ */
+export async function connectUnix(dir: string, name: string, options: ConnectUnixOptions): Promise<Socket> {
+  const path = join(dir, name);
+  if (Buffer.byteLength(path) <= MAX_PATH) return retry(path, path, options);
+  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return await retry(`/proc/self/fd/${handle.fd}/${name}`, path, options);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function retry(address: string, shown: string, options: ConnectUnixOptions): Promise<Socket> {
+  const deadline = performance.now() + options.timeoutMs;
+  let gone: StacyError | undefined;
+  void options.gone?.then((error) => {
+    gone = error;
+  });
+  for (;;) {
+    options.signal?.throwIfAborted();
+    const result = await attempt(address);
+    if (!(result instanceof Error)) return result;
+    if (gone !== undefined) throw gone;
+    if (performance.now() > deadline) {
+      throw new StacyError("timeout", `nobody listens on ${shown} after ${options.timeoutMs} ms`, { cause: result });
+    }
+    await new Promise((wake) => setTimeout(wake, 1));
+  }
+}
+
+function attempt(address: string): Promise<Socket | Error> {
+  return new Promise((resolve) => {
+    const socket = connect(address);
+    socket.once("error", resolve);
+    socket.once("connect", () => {
+      socket.removeListener("error", resolve);
+      // Whoever takes the socket adds the real handler; without one an error in between would end the process.
+      socket.on("error", () => {});
+      resolve(socket);
+    });
+  });
+}

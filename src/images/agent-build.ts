@@ -1,0 +1,72 @@
+/** Compiles the guest's agent with whatever cargo is there, and puts it where the launcher looks for it. */
+import { createHash } from "node:crypto";
+import { copyFile, mkdir, readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { StacyError } from "../host/error.ts";
+import { packageRoot } from "../host/paths.ts";
+import { runTool } from "../host/run.ts";
+import type { SetupOptions } from "./kernel.ts";
+
+const TARGET = "x86_64-unknown-linux-gnu";
+
+/**
+ * @returns `built`, or `present` when the sources have not changed since
+ * @throws StacyError `unavailable` with the compiler's last words
+ */
+export async function buildAgent(
+  assets: string,
+  options: SetupOptions = {},
+): Promise<"built" | "present" | "prebuilt"> {
+  const dir = join(assets, "agent");
+  const binary = join(dir, "stacyvm-agent");
+  const prebuilt = join(packageRoot, "prebuilt", "stacyvm-agent");
+  if (await exists(prebuilt)) {
+    await mkdir(dir, { recursive: true });
+    await install(prebuilt, binary);
+    return "prebuilt";
+  }
+  const source = join(packageRoot, "agent");
+  const digest = await sourceDigest(source);
+  const stamp = join(dir, "source.sha256");
+  if ((await exists(binary)) && (await readFile(stamp, "utf8").catch(() => "")) === digest) return "present";
+  options.progress?.({ step: "compiling the guest agent" });
+  const target = join(packageRoot, ".build", "agent");
+  await mkdir(dir, { recursive: true });
+  await runTool("cargo", ["build", "--release", "--locked", "--target", TARGET, "--target-dir", target], {
+    cwd: source,
+    package: "cargo",
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  await install(join(target, TARGET, "release", "stacyvm-agent"), binary);
+  await writeFile(stamp, digest);
+  return "built";
+}
+
+async function install(from: string, to: string): Promise<void> {
+  await copyFile(from, `${to}.new`);
+  await rename(`${to}.new`, to);
+}
+
+async function sourceDigest(source: string): Promise<string> {
+  const names = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"];
+  for (const entry of await readdir(join(source, "src"), { recursive: true }))
+    if (entry.endsWith(".rs")) names.push(join("src", entry));
+  const hash = createHash("sha256");
+  for (const name of names.sort()) {
+    const text = await readFile(join(source, name)).catch((cause) => {
+      throw new StacyError("unavailable", `the agent's source is incomplete: ${name}`, {
+        cause,
+        remedy: "clone the repository again",
+      });
+    });
+    hash.update(`${name}\0${text.length}\0`).update(text);
+  }
+  return hash.digest("hex");
+}
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

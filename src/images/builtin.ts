@@ -1,0 +1,222 @@
+/**
+ * The images that need no registry: `stacyvm/busybox`, small, and `stacyvm/python`, a minimal system with Python. Made from
+ * the distribution's packages; the same packages and recipe give the same bytes, whoever builds and when.
+ */
+import { chmod, open } from "node:fs/promises";
+import { join } from "node:path";
+import { runTool } from "../host/run.ts";
+import { type BaseOptions, buildBase, type Layer } from "./base.ts";
+import type { ImageConfig } from "./image.ts";
+import { type PackageSet, packageTree } from "./packages.ts";
+import { type DirectoryNode, directory, type FileData, type FileTree, symlink } from "./tree.ts";
+
+/** Raised when a recipe changes what it makes: an older result is then built again. */
+export const RECIPE_VERSION = 1;
+
+interface Recipe {
+  set: PackageSet;
+  config: ImageConfig;
+  build(layer: Layer, path: string, workDir: string, options: BaseOptions, from: number): Promise<void>;
+}
+
+const PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const RECIPES: Record<string, Recipe> = {
+  "stacyvm/busybox": {
+    set: { variant: "extract", packages: ["busybox-static"] },
+    config: config(["sh"]),
+    build: buildBusybox,
+  },
+  "stacyvm/python": {
+    // Certificates, since what Python programs do first is an https request.
+    set: { variant: "minbase", packages: ["python3", "ca-certificates"] },
+    config: config(["python3"]),
+    build: buildSystem,
+  },
+};
+
+function config(cmd: string[]): ImageConfig {
+  return { env: [PATH, "LANG=C.UTF-8"], cwd: "/root", entrypoint: [], cmd, labels: {}, exposedPorts: [] };
+}
+
+export const builtinNames = Object.keys(RECIPES);
+
+export interface BuiltinOptions extends BaseOptions {
+  workDir: string;
+}
+
+/** Builds the base of a built-in image at `path`. @returns its configuration */
+export async function buildBuiltin(name: string, path: string, options: BuiltinOptions): Promise<ImageConfig> {
+  const recipe = RECIPES[name];
+  if (recipe === undefined) throw new TypeError(`${name} is no built-in image`);
+  const from = Math.floor(Date.now() / 1000);
+  const layer: Layer = { open: (signal) => packageTree(recipe.set, options.progress, signal), whiteouts: false };
+  await recipe.build(layer, path, options.workDir, options, from);
+  return recipe.config;
+}
+
+/** Never part of an image: caches, logs, and what only tells about the building host. */
+const DROPPED = [
+  /^(dev|proc|sys|run|tmp)\/./,
+  /^var\/(cache|log|tmp)\/./,
+  /^var\/lib\/apt\/lists\/./,
+  /^var\/lib\/dpkg\/.*-old$/,
+  /^etc\/(resolv\.conf|hostname|machine-id|\.pwd\.lock)$/,
+  /^etc\/(passwd|group|shadow|gshadow)-$/,
+];
+/** Nothing that a program reads. Copyright files stay: they are the terms of what is in the image. */
+const DOCUMENTATION =
+  /^usr\/share\/(doc\/.*\/(?!copyright$)[^/]+$|man\/.|info\/.|lintian\/.|locale\/.|bug\/.|doc-base\/.|linda\/.)/;
+
+async function buildSystem(
+  layer: Layer,
+  path: string,
+  _workDir: string,
+  options: BaseOptions,
+  from: number,
+): Promise<void> {
+  await buildBase(
+    path,
+    [
+      {
+        ...layer,
+        keep: (entry) => !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry),
+        rewrite: (entry) => REWRITES[entry],
+      },
+    ],
+    { ...options, edit: (tree) => finishSystem(tree, from) },
+  );
+}
+
+/** Content that would differ from build to build, or tell a secret. */
+const REWRITES: Record<string, (content: Buffer) => Buffer> = {
+  // The day of the last password change is the day of the build.
+  "etc/shadow": (content) =>
+    Buffer.from(content.toString("latin1").replace(/^([^:]*:[^:]*:)\d+:/gm, "$119000:"), "latin1"),
+  // The host's archive may be reached with a password.
+  "etc/apt/sources.list": (content) =>
+    Buffer.from(
+      content
+        .toString("utf8")
+        .replace(/(\/\/)[^/@\s]+@/g, "$1")
+        .replace(/\[[^\]]*\] /g, ""),
+    ),
+};
+
+function finishSystem(tree: FileTree, from: number): void {
+  for (const name of ["dev", "proc", "sys", "run", "root", "var/cache", "var/log"]) ensureDirectory(tree, name);
+  for (const name of ["tmp", "var/tmp"]) ensureDirectory(tree, name, 0o1777);
+  addTexts(tree);
+  settleTimes(tree, from);
+}
+
+/** Small files of every built-in image. Clones get their own host name and machine id from the handshake. */
+function addTexts(tree: FileTree): void {
+  const add = (path: string, content: string): void => {
+    const data: FileData = { size: content.length, block: 0, tail: content === "" ? undefined : Buffer.from(content) };
+    tree.put(path, { type: "file", data, mode: 0o644, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: new Map() });
+  };
+  add("etc/hostname", "sandbox\n");
+  add("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+  add("etc/machine-id", "");
+  add("etc/resolv.conf", "");
+  if (tree.find("etc/passwd") === undefined) {
+    add("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n");
+    add("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n");
+    add("etc/shadow", "root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n");
+    const shadow = tree.find("etc/shadow");
+    if (shadow !== undefined) shadow.mode = 0o600;
+  }
+}
+
+function ensureDirectory(tree: FileTree, path: string, mode = 0o755): DirectoryNode {
+  const present = tree.find(path);
+  if (present?.type === "directory") return present;
+  const made = directory(mode);
+  tree.put(path, made);
+  return made;
+}
+
+/**
+ * What the build itself wrote gets the time of the newest file that came in a package, so the same packages give the same
+ * bytes. Files out of packages keep theirs: Python compares the times of sources with those in its compiled files.
+ */
+function settleTimes(tree: FileTree, from: number): void {
+  let newest = 0;
+  for (const [, node] of tree.nodes()) if (node.mtime < from && node.mtime > newest) newest = node.mtime;
+  for (const [, node] of tree.nodes()) {
+    if (node.mtime < from && node.mtime !== 0) continue;
+    node.mtime = newest;
+    node.mtimeNs = 0;
+  }
+}
+
+async function buildBusybox(
+  layer: Layer,
+  path: string,
+  workDir: string,
+  options: BaseOptions,
+  from: number,
+): Promise<void> {
+  let applets: string[] = [];
+  const busybox = join(workDir, "busybox");
+  await buildBase(
+    path,
+    [
+      {
+        ...layer,
+        keep: (entry) =>
+          ["", "bin", "etc", "usr", "usr/bin", "usr/share", "usr/share/doc", "usr/share/doc/busybox-static"].includes(
+            entry,
+          ) || /^(usr\/)?bin\/busybox$|^usr\/share\/doc\/busybox-static\/copyright$/.test(entry),
+        // The program itself knows the names that it answers to.
+        rewrite: (entry) =>
+          entry.endsWith("bin/busybox")
+            ? async (content) => {
+                applets = await appletsOf(busybox, content, options.signal);
+                return content;
+              }
+            : undefined,
+      },
+    ],
+    { ...options, edit: (tree) => finishBusybox(tree, applets, from) },
+  );
+}
+
+async function appletsOf(path: string, program: Buffer, signal?: AbortSignal): Promise<string[]> {
+  await using file = await open(path, "wx");
+  await file.write(program);
+  await file.close();
+  await chmod(path, 0o700);
+  const list = await runTool(path, ["--list-full"], { timeoutMs: 30_000, ...(signal === undefined ? {} : { signal }) });
+  return list
+    .toString("utf8")
+    .split("\n")
+    .filter((name) => /^[\w./[-]+$/.test(name));
+}
+
+function finishBusybox(tree: FileTree, applets: string[], from: number): void {
+  const program = tree.find("bin/busybox") === undefined ? "/usr/bin/busybox" : "/bin/busybox";
+  const names = [
+    "bin",
+    "sbin",
+    "usr/bin",
+    "usr/sbin",
+    "etc",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "root",
+    "home",
+    "mnt",
+    "var",
+  ];
+  for (const name of names) ensureDirectory(tree, name);
+  for (const name of ["tmp", "var/tmp"]) ensureDirectory(tree, name, 0o1777);
+  for (const applet of ["bin/busybox", ...applets]) {
+    if (tree.find(applet) === undefined) tree.put(applet, symlink(program));
+  }
+  addTexts(tree);
+  settleTimes(tree, from);
+}

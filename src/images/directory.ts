@@ -1,0 +1,56 @@
+/** A directory of the host as a layer, by way of the host's tar: Node cannot read extended attributes. */
+import { spawn } from "node:child_process";
+import { errno, StacyError } from "../host/error.ts";
+import type { Layer } from "./base.ts";
+
+/**
+ * Everything below `dir`. For root with its owners; for another user everything belongs to root in the image, since the
+ * user's own number means nothing there.
+ */
+export function directoryLayer(dir: string, isRoot = process.getuid?.() === 0): Layer {
+  return { whiteouts: false, open: (signal) => archive(dir, isRoot, signal) };
+}
+
+async function* archive(dir: string, isRoot: boolean, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  const owner = isRoot ? [] : ["--owner=root:0", "--group=root:0"];
+  const child = spawn(
+    "tar",
+    [
+      ...["--create", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*"],
+      ...["--warning=no-file-ignored", ...owner, `--directory=${dir}`, "--file=-", "."],
+    ],
+    { stdio: ["ignore", "pipe", "pipe"], ...(signal === undefined ? {} : { signal }), killSignal: "SIGKILL" },
+  );
+  let words = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    words = (words + text).slice(-2000);
+  });
+  let failed: Error | undefined;
+  child.once("error", (error) => {
+    failed = error;
+  });
+  const closed = new Promise<number | null>((resolve) => child.once("close", (code) => resolve(code)));
+  let complete = false;
+  try {
+    for await (const chunk of child.stdout) yield chunk as Buffer;
+    const code = await closed;
+    signal?.throwIfAborted();
+    if (failed !== undefined) {
+      throw new StacyError("unavailable", errno(failed) === "ENOENT" ? "tar is not installed" : failed.message, {
+        cause: failed,
+      });
+    }
+    if (code !== 0) {
+      const denied = /Permission denied/.test(words);
+      throw new StacyError(denied ? "permission" : "invalid", `cannot read all of ${dir}: ${words.trim()}`, {
+        ...(denied ? { remedy: "import it as root, or as the owner of all its files" } : {}),
+      });
+    }
+    complete = true;
+  } finally {
+    if (!complete) {
+      child.kill("SIGKILL");
+      await closed;
+    }
+  }
+}

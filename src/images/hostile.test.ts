@@ -1,0 +1,284 @@
+/** Archives made to do harm: each is refused or made harmless, and nothing appears outside the one file that is written. */
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { type Member, tar } from "../../test/images-support.ts";
+import { StacyError } from "../host/error.ts";
+import { buildBase, type Layer } from "./base.ts";
+import { layerFile } from "./layer.ts";
+import type { FileTree } from "./tree.ts";
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "hostile-"));
+  await mkdir(join(dir, "out"));
+  await writeFile(join(dir, "victim"), "untouched");
+});
+afterEach(() => rm(dir, { recursive: true, force: true }));
+
+/** Builds the layers in a directory of their own. @returns the tree, after checking what is on disk */
+async function build(archives: Buffer[], limits = {}): Promise<FileTree> {
+  const layers: Layer[] = archives.map((archive) => ({
+    whiteouts: true,
+    async *open() {
+      yield archive;
+    },
+  }));
+  let tree: FileTree | undefined;
+  const path = join(dir, "out", "base.img");
+  const before = await snapshot();
+  let failure: unknown;
+  await buildBase(path, layers, {
+    limits,
+    edit: (built) => {
+      tree = built;
+    },
+  }).catch((error) => {
+    failure = error;
+  });
+  assert.deepEqual(await snapshot(), before, "something was written outside");
+  assert.deepEqual(await readdir(join(dir, "out")), failure === undefined ? ["base.img"] : []);
+  if (failure !== undefined) throw failure;
+  assert.ok(tree);
+  return tree;
+}
+
+async function snapshot(): Promise<string[]> {
+  return [...(await readdir(dir)), await readFile(join(dir, "victim"), "utf8")];
+}
+
+async function refused(code: string, words: RegExp, archives: Buffer[], limits = {}): Promise<void> {
+  await assert.rejects(build(archives, limits), (error) => {
+    assert.ok(error instanceof StacyError, String(error));
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, words);
+    return true;
+  });
+}
+
+const dirEntry = (path: string): Member => ({ path, type: "5", mode: 0o755 });
+
+describe("hostile archives are refused:", () => {
+  const cases: Record<string, [code: string, words: RegExp, archives: Buffer[], limits?: object]> = {
+    "a path that climbs out": ["corrupt", /leaves the image/, [tar([{ path: "../victim", content: "x" }])]],
+    "a path that climbs out further in": ["corrupt", /leaves/, [tar([{ path: "a/../../victim", content: "x" }])]],
+    "a climbing path in an extended header": [
+      "corrupt",
+      /leaves/,
+      [tar([{ path: "harmless", content: "x", pax: { path: "../../victim" } }])],
+    ],
+    "a hard link to a path outside": ["corrupt", /leaves/, [tar([{ path: "l", type: "1", link: "../victim" }])]],
+    "a hard link to an absolute path that the image lacks": [
+      "corrupt",
+      /no file of the image/,
+      [tar([{ path: "l", type: "1", link: "/etc/shadow" }])],
+    ],
+    "a hard link to a directory": ["corrupt", /no file/, [tar([dirEntry("d/"), { path: "l", type: "1", link: "d" }])]],
+    "a hard link to itself": ["corrupt", /no file/, [tar([{ path: "l", type: "1", link: "l" }])]],
+    "a whiteout of `..`": ["corrupt", /no name/, [tar([{ path: "a/.wh..." }])]],
+    "a whiteout of `.`": ["corrupt", /no name/, [tar([{ path: "a/.wh.." }])]],
+    "a whiteout of nothing": ["corrupt", /no name/, [tar([{ path: "a/.wh." }])]],
+    "a whiteout outside": ["corrupt", /leaves/, [tar([{ path: "../.wh.victim" }])]],
+    "symbolic links in a circle as a parent": [
+      "corrupt",
+      /too many symbolic links/,
+      [
+        tar([
+          { path: "a", type: "2", link: "b" },
+          { path: "b", type: "2", link: "a" },
+          { path: "a/x", content: "x" },
+        ]),
+      ],
+    ],
+    "symbolic links that double at each step": [
+      "corrupt",
+      /too many symbolic links|too deep/,
+      [
+        tar([
+          dirEntry("d/"),
+          ...Array.from({ length: 60 }, (_, i) => ({
+            path: `l${i}`,
+            type: "2",
+            link: i === 0 ? "d" : `l${i - 1}/../l${i - 1}`,
+          })),
+          { path: "l59/x", content: "x" },
+        ]),
+      ],
+    ],
+    "a file as a directory": [
+      "corrupt",
+      /no directory/,
+      [
+        tar([
+          { path: "f", content: "x" },
+          { path: "f/x", content: "x" },
+        ]),
+      ],
+    ],
+    "the root as a symbolic link": ["corrupt", /the root is/, [tar([{ path: "./", type: "2", link: "/" }])]],
+    "a symbolic link to nothing": ["corrupt", /without a target/, [tar([{ path: "l", type: "2" }])]],
+    "a NUL in a path": ["corrupt", /NUL/, [tar([{ path: "x", pax: { path: "a\0b" } }])]],
+    "a name of 256 bytes": ["corrupt", /255/, [tar([{ path: "n".repeat(256), content: "x" }])]],
+    "a path of 5,000 bytes": ["corrupt", /4096/, [tar([{ path: "p/".repeat(2500), type: "5" }])]],
+    "a wrong checksum": ["corrupt", /checksum/, [tar([{ path: "x", badChecksum: true }])]],
+    "a size that is no number": ["corrupt", /octal/, [tar([{ path: "x", size: "99999999999" }])]],
+    "a size beyond the archive": ["corrupt", /ends in the middle/, [tar([{ path: "x", content: "x", size: 1 << 20 }])]],
+    "a size of 8 EiB": [
+      "limit",
+      /more than is allowed/,
+      [tar([{ path: "x", content: "x", pax: { size: "9007199254740991" } }])],
+    ],
+    "a negative size": ["corrupt", /size/, [tar([{ path: "x", content: "x", pax: { size: "-1" } }])]],
+    "an owner out of range": ["corrupt", /owner/, [tar([{ path: "x", pax: { uid: "4294967296" } }])]],
+    "an extended header of 2 MiB": [
+      "corrupt",
+      /extended header/,
+      [tar([{ path: "x", pax: { comment: "c".repeat(2 << 20) } }])],
+    ],
+    "an extended header whose record lies about its length": [
+      "corrupt",
+      /malformed/,
+      [tar([{ path: "h", type: "x", content: "99 path=x\n" }, { path: "x" }])],
+    ],
+    "an extended header whose record has length 0": [
+      "corrupt",
+      /malformed/,
+      [tar([{ path: "h", type: "x", content: "0 path=x\n" }, { path: "x" }])],
+    ],
+    "300 extended attributes": [
+      "corrupt",
+      /attributes/,
+      [
+        tar([
+          {
+            path: "x",
+            pax: Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`SCHILY.xattr.user.a${i}`, "v"])),
+          },
+        ]),
+      ],
+    ],
+    "an extended attribute with an endless name": [
+      "corrupt",
+      /longer than Linux allows/,
+      [tar([{ path: "x", pax: { [`SCHILY.xattr.user.${"n".repeat(300)}`]: "v" } }])],
+    ],
+    "a device number out of range": ["corrupt", /device/, [tar([{ path: "d", type: "3", major: 0xffff, minor: 1 }])]],
+    "a sparse file": ["not-supported", /sparse/, [tar([{ path: "s", type: "S" }])]],
+    "more entries than allowed": [
+      "limit",
+      /more than is allowed/,
+      [tar(Array.from({ length: 50 }, (_, i) => ({ path: `f${i}` })))],
+      { entries: 49 },
+    ],
+    "more bytes than allowed, in the same file again and again": [
+      "limit",
+      /more than is allowed/,
+      [tar(Array.from({ length: 50 }, () => ({ path: "f", content: "c".repeat(100) })))],
+      { bytes: 4999 },
+    ],
+    "no archive at all": ["corrupt", /checksum|octal/, [Buffer.alloc(5000, "nonsense")]],
+    "an empty file": ["corrupt", /empty/, [Buffer.alloc(0)]],
+    "an archive cut inside a header": ["corrupt", /middle/, [tar([{ path: "x" }]).subarray(0, 700)]],
+  };
+  for (const [title, [code, words, archives, limits]] of Object.entries(cases)) {
+    test(title, () => refused(code, words, archives, limits));
+  }
+
+  test("a gzip bomb: 2 GiB of zeros in 2 MB stop at the limit", async () => {
+    const zeros = Buffer.alloc(64 << 20);
+    const size = 2 * 2 ** 30;
+    const head = tar([{ path: "bomb", size }], false);
+    const path = join(dir, "bomb.tar.gz");
+    await writeFile(
+      path,
+      Buffer.concat([gzipSync(head), ...Array.from({ length: 32 }, () => gzipSync(zeros, { level: 1 }))]),
+    );
+    const before = performance.now();
+    await assert.rejects(
+      buildBase(join(dir, "out", "base.img"), [layerFile(path, { whiteouts: true })], { limits: { bytes: 1 << 30 } }),
+      { code: "limit" },
+    );
+    assert.ok(performance.now() - before < 5000);
+    assert.deepEqual(await readdir(join(dir, "out")), []);
+  });
+
+  test("damaged gzip data", async () => {
+    const path = join(dir, "bad.tar.gz");
+    const good = gzipSync(tar([{ path: "x", content: "c".repeat(100_000) }]), { level: 0 });
+    good[50_000] = (good[50_000] ?? 0) ^ 1;
+    await writeFile(path, good);
+    await assert.rejects(buildBase(join(dir, "out", "base.img"), [layerFile(path, { whiteouts: true })]), {
+      code: "corrupt",
+      message: /gzip data is damaged/,
+    });
+  });
+});
+
+describe("what looks hostile but has a harmless meaning stays inside:", () => {
+  const content = (tree: FileTree, path: string): string | undefined => {
+    const node = tree.find(path);
+    return node?.type === "file" ? node.data.tail?.toString() : node?.type;
+  };
+
+  test("absolute paths are relative to the image", async () => {
+    const tree = await build([tar([{ path: "/etc/passwd", content: "x" }])]);
+    assert.equal(content(tree, "etc/passwd"), "x");
+  });
+
+  test("a file behind a symbolic link to `/` or `..` lands in the image", async () => {
+    const tree = await build([
+      tar([
+        { path: "abs", type: "2", link: "/" },
+        { path: "abs/in-root", content: "1" },
+        { path: "up", type: "2", link: "../../../.." },
+        { path: "up/also-in-root", content: "2" },
+      ]),
+    ]);
+    assert.equal(content(tree, "in-root"), "1");
+    assert.equal(content(tree, "also-in-root"), "2");
+  });
+
+  test("a symbolic link to a place outside is only a link", async () => {
+    const tree = await build([tar([{ path: "l", type: "2", link: "/etc/../../victim" }])]);
+    const node = tree.find("l");
+    assert.ok(node?.type === "symlink" && node.target === "/etc/../../victim");
+  });
+
+  test("a file over a symbolic link replaces the link, not its target", async () => {
+    const tree = await build([
+      tar([
+        { path: "target", content: "safe" },
+        { path: "l", type: "2", link: "target" },
+      ]),
+      tar([{ path: "l", content: "new" }]),
+    ]);
+    assert.equal(content(tree, "target"), "safe");
+    assert.equal(content(tree, "l"), "new");
+  });
+
+  test("a whiteout hides lower layers only, whatever the order in its own layer", async () => {
+    const tree = await build([
+      tar([dirEntry("d/"), { path: "d/old", content: "old" }, dirEntry("d/s/"), { path: "d/s/old", content: "old" }]),
+      tar([
+        dirEntry("d/"),
+        { path: "d/new", content: "new" },
+        { path: "d/s/new", content: "new" },
+        { path: "d/.wh..wh..opq" },
+      ]),
+    ]);
+    assert.deepEqual([...tree.nodes()].map(([path]) => path).sort(), ["/", "/d", "/d/new", "/d/s", "/d/s/new"].sort());
+  });
+
+  test("overlay's own attributes are left out: they would hide or redirect files in the guest", async () => {
+    const pax = {
+      "SCHILY.xattr.trusted.overlay.opaque": "y",
+      "SCHILY.xattr.user.overlay.redirect": "/x",
+      "SCHILY.xattr.user.k": "v",
+    };
+    const tree = await build([tar([{ ...dirEntry("d/"), pax }])]);
+    assert.deepEqual([...(tree.find("d")?.xattrs.keys() ?? [])], ["user.k"]);
+  });
+});

@@ -1,0 +1,119 @@
+/**
+ * The contract of the images layer: from a reference as a user writes it to a read-only base disk on this host, built
+ * once per content digest and never changed afterwards.
+ *
+ *     <data>/images/<digest>/   base.img   the read-only filesystem (all machines of the image open this one file)
+ *                               image.json what `Image` says, written last: a directory without it is not an image
+ *     <data>/images/refs.json   which reference points at which digest
+ */
+
+/** What the image says about its processes (OCI image configuration). */
+export interface ImageConfig {
+  /** `K=V` */
+  env: string[];
+  cwd?: string;
+  /** name, uid, name:group or uid:gid */
+  user?: string;
+  entrypoint: string[];
+  cmd: string[];
+  labels: Record<string, string>;
+  stopSignal?: string;
+  exposedPorts: string[];
+}
+
+export interface Image {
+  /** As resolved, for example `docker.io/library/python:3.12` or `stacyvm/python`. */
+  reference: string;
+  /** `sha256:<hex>` of the image's content; names its directory (without the prefix) and is part of every snapshot key. */
+  digest: string;
+  /** Absolute path of `base.img`. */
+  base: string;
+  /** Its filesystem, which the guest mounts read-only. */
+  filesystem: "ext4" | "erofs";
+  /** Bytes that `base.img` occupies. */
+  sizeBytes: number;
+  config: ImageConfig;
+  /** ms since 1970 */
+  createdAt: number;
+}
+
+/** Progress of long work, for a bar or an event. `done` and `total` are in `unit`; `total` may be unknown. */
+export interface Progress {
+  /** One line, for example `pulling 3 layers` or `building the filesystem`. */
+  step: string;
+  done?: number;
+  total?: number;
+  unit?: "bytes" | "files" | "packages";
+}
+
+export interface ResolveOptions {
+  /** `missing` (default): pull or build only what is not here. `always`: ask the registry again. `never`: offline. */
+  pull?: "missing" | "always" | "never";
+  progress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
+export interface Images {
+  /**
+   * The image that a reference names, pulled or built when needed; single-flight per digest, across processes too.
+   * @throws StacyError `invalid` (bad reference), `not-found`, `unavailable` (registry, tools), `no-space`, `corrupt`
+   */
+  resolve(reference: string, options?: ResolveOptions): Promise<Image>;
+  list(): Promise<Image[]>;
+  /** Removes a reference, and its base when no other reference points at it. @throws StacyError `conflict` when in use */
+  remove(reference: string, options?: { inUse?: (digest: string) => boolean }): Promise<void>;
+}
+
+export interface ImportOptions {
+  /** Which image of an archive that has several. */
+  tag?: string;
+  /** Default: recognised by its content. `rootfs`: take the archive or directory as the file tree itself. */
+  as?: "rootfs";
+  /** Replaces fields of what the source says. */
+  config?: Partial<ImageConfig>;
+  progress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
+export interface ImageDetails extends Image {
+  /** Every reference that points at it. */
+  references: string[];
+  /** ms since 1970 */
+  usedAt: number;
+  /** Blobs of the registry that it was built from. */
+  blobs: string[];
+}
+
+export interface CollectOptions {
+  /** Bytes that bases and blobs may occupy together; default: only what no reference needs goes. */
+  maxBytes?: number;
+  /** Digests that a machine or a snapshot needs. */
+  inUse?: (digest: string) => boolean;
+  /** Only says what would go. */
+  dryRun?: boolean;
+}
+
+export interface Collected {
+  /** Digests of images, in the order in which they went. */
+  images: string[];
+  blobs: string[];
+  /** Bytes. */
+  freed: number;
+  /** Bytes that are left. */
+  kept: number;
+}
+
+/** What the operator can do with the images of a host, beside using them. */
+export interface ImageLibrary extends Images {
+  /**
+   * Takes an image from a file or directory of this host under a name: an OCI layout (directory or archive), an archive of
+   * `docker save`, a tar archive of a file tree (gzip, zstd or plain), or a directory.
+   */
+  import(source: string, reference: string, options?: ImportOptions): Promise<Image>;
+  /** @throws StacyError `not-found` */
+  inspect(reference: string): Promise<ImageDetails>;
+  /** Another name for an image that is here. */
+  tag(reference: string, name: string): Promise<Image>;
+  /** Removes what nothing refers to, then the least recently used down to the limit; never what is in use. */
+  collect(options?: CollectOptions): Promise<Collected>;
+}

@@ -1,0 +1,366 @@
+/** The images of this host: resolves references, pulls or builds what is missing once, imports, lists, removes. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, stat } from "node:fs/promises";
+import { join, resolve as resolvePath } from "node:path";
+import { asStacyError, errno, StacyError } from "../host/error.ts";
+import { type Lock, lock, tryLock } from "../host/lock.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { buildBase } from "./base.ts";
+import { type Base, Bases } from "./bases.ts";
+import { buildBuiltin, builtinNames, RECIPE_VERSION } from "./builtin.ts";
+import { planCollection } from "./collect.ts";
+import { type ImageContent, plainConfig } from "./content.ts";
+import { directoryLayer } from "./directory.ts";
+import type {
+  Collected,
+  CollectOptions,
+  Image,
+  ImageConfig,
+  ImageDetails,
+  ImageLibrary,
+  ImportOptions,
+  Progress,
+  ResolveOptions,
+} from "./image.ts";
+import { layerFile } from "./layer.ts";
+import { archiveKind, layoutDirectory, readDockerSave, readLayout, unpackMembers } from "./oci/archive.ts";
+import { Blobs } from "./oci/blobs.ts";
+import { imageConfig } from "./oci/documents.ts";
+import { fetchImage, lookUp, type PullOptions, type RegistryConfig, type RemoteImage } from "./oci/pull.ts";
+import { checkPolicy, followAliases, type ImagePolicy } from "./policy.ts";
+import { isDigest, OWN_PREFIX, parseReference } from "./reference.ts";
+import type { TreeLimits } from "./tree.ts";
+import { WorkDir } from "./work-dir.ts";
+
+export interface ImagesOptions {
+  /** Ask nobody: what is not here is not found. */
+  offline?: boolean;
+  /** A name and the reference that it stands for, for example `alpine:latest` for a local import. */
+  aliases?: Record<string, string>;
+  policy?: ImagePolicy;
+  /** By host, with port. */
+  registries?: Record<string, RegistryConfig>;
+  /** Docker configuration files with credentials; default: where Docker and Podman keep theirs. */
+  credentialFiles?: string[];
+  /** What one image may hold. */
+  limits?: Partial<TreeLimits>;
+  /** For tests and slow networks. */
+  network?: Pick<PullOptions, "retry" | "idleMs" | "parallel">;
+}
+
+/** The library over one data directory. Several processes may use one at the same time. */
+export function createImages(paths: DataPaths, options: ImagesOptions = {}): ImageLibrary {
+  return new ImageStore(paths, options);
+}
+
+interface Work {
+  progress?: ((progress: Progress) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** What a builder leaves at the path that it was given, and what belongs to it. */
+interface Built {
+  /** `undefined`: from the content. */
+  digest: string | undefined;
+  config: ImageConfig;
+  blobs: string[];
+}
+
+class ImageStore implements ImageLibrary {
+  readonly #paths: DataPaths;
+  readonly #options: ImagesOptions;
+  readonly #bases: Bases;
+  readonly #blobs: Blobs;
+
+  constructor(paths: DataPaths, options: ImagesOptions) {
+    this.#paths = paths;
+    this.#options = options;
+    this.#bases = new Bases(paths);
+    this.#blobs = new Blobs(join(paths.images, "blobs"));
+  }
+
+  async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
+    return inImagePhase(options.signal, async () => {
+      const name = this.#name(reference);
+      checkPolicy(this.#options.policy, name);
+      const pull = this.#options.offline === true ? "never" : (options.pull ?? "missing");
+      if (pull !== "always" || isDigest(name)) {
+        const present = await this.#present(name);
+        if (present !== undefined) return present;
+      }
+      if (pull === "never" || isDigest(name)) {
+        throw new StacyError("not-found", `the image ${name} is not on this host`, {
+          remedy: pull === "never" ? "import it with `stacyvm image import`, or go online" : "name it by its reference",
+        });
+      }
+      return this.#once(name, options, pull === "missing", () => this.#obtain(name, options));
+    });
+  }
+
+  async import(source: string, reference: string, options: ImportOptions = {}): Promise<Image> {
+    return inImagePhase(options.signal, async () => {
+      const name = this.#name(reference);
+      checkPolicy(this.#options.policy, name);
+      if (isDigest(name) || builtinNames.includes(name)) {
+        throw new StacyError("invalid", `${name} cannot be given to an import`, { remedy: "choose another name" });
+      }
+      await using work = await WorkDir.create(this.#paths);
+      options.progress?.({ step: `reading ${source}` });
+      const content = await this.#read(resolvePath(source), work.path, options);
+      const config = { ...content.config, ...options.config };
+      // Another configuration is another image, although its files are the same.
+      const digest = options.config === undefined ? content.digest : undefined;
+      const base = await this.#publish(name, options, (path) =>
+        this.#build(path, { ...content, config, digest }, options),
+      );
+      return image(name, base);
+    });
+  }
+
+  async list(): Promise<Image[]> {
+    const refs = await this.#bases.refs();
+    const found = await Promise.all(
+      Object.entries(refs).map(async ([key, { digest }]) => {
+        const base = await this.#bases.get(digest);
+        const name = nameOfKey(key);
+        return base === undefined || name === undefined ? [] : [image(name, base)];
+      }),
+    );
+    return found.flat().sort((a, b) => (a.reference < b.reference ? -1 : 1));
+  }
+
+  async inspect(reference: string): Promise<ImageDetails> {
+    const name = this.#name(reference);
+    const present = await this.#present(name, false);
+    const base = present === undefined ? undefined : await this.#bases.get(present.digest);
+    if (present === undefined || base === undefined) throw missing(name);
+    const refs = Object.entries(await this.#bases.refs()).filter(([, { digest }]) => digest === base.digest);
+    const references = refs.map(([key]) => nameOfKey(key)).filter((key) => key !== undefined);
+    return { ...present, references, usedAt: base.usedAt, blobs: base.blobs };
+  }
+
+  async tag(reference: string, name: string): Promise<Image> {
+    const from = this.#name(reference);
+    const to = parseReference(name);
+    if (to.digest !== undefined || name.startsWith(OWN_PREFIX)) {
+      throw new StacyError("invalid", `${name} cannot be given`, { remedy: "choose a name with a tag" });
+    }
+    const present = await this.#present(from);
+    if (present === undefined) throw missing(from);
+    await this.#bases.changeRefs((refs) => {
+      refs[keyOf(to.full)] = { digest: present.digest, at: Date.now() };
+    });
+    return { ...present, reference: to.full };
+  }
+
+  async remove(reference: string, options: { inUse?: (digest: string) => boolean } = {}): Promise<void> {
+    const name = this.#name(reference);
+    await this.#bases.changeRefs(async (refs) => {
+      const digest = isDigest(name) ? name : refs[keyOf(name)]?.digest;
+      if (digest === undefined || (isDigest(name) && (await this.#bases.get(name)) === undefined)) throw missing(name);
+      const pointing = Object.entries(refs).filter(([, ref]) => ref.digest === digest);
+      const last = isDigest(name) || pointing.length === 1;
+      if (last && options.inUse?.(digest)) {
+        throw new StacyError("conflict", `the image ${name} is in use`, { remedy: "destroy its sandboxes first" });
+      }
+      if (isDigest(name)) for (const [key] of pointing) delete refs[key];
+      else delete refs[keyOf(name)];
+      if (last) await this.#bases.delete(digest);
+    });
+  }
+
+  async collect(options: CollectOptions = {}): Promise<Collected> {
+    return this.#bases.changeRefs(async (refs) => {
+      const [bases, blobs] = await Promise.all([this.#bases.all(), this.#blobs.all()]);
+      const plan = planCollection({ bases, refs, blobs, now: Date.now() }, options);
+      if (options.dryRun === true) return plan;
+      const gone = new Set(plan.images);
+      for (const [key, { digest }] of Object.entries(refs)) {
+        if (gone.has(digest) || (await this.#bases.get(digest)) === undefined) delete refs[key];
+      }
+      for (const digest of plan.images) await this.#bases.delete(digest);
+      for (const digest of plan.blobs) await this.#blobs.delete(digest);
+      return plan;
+    });
+  }
+
+  /** The full form of what the name stands for in the end. */
+  #name(reference: string): string {
+    return followAliases(this.#options.aliases, reference, fullName);
+  }
+
+  async #present(name: string, touch = true): Promise<Image | undefined> {
+    const digest = isDigest(name) ? name : (await this.#bases.refs())[keyOf(name)]?.digest;
+    const base = digest === undefined ? undefined : await this.#bases.get(digest);
+    if (base === undefined) return undefined;
+    if (touch) await this.#bases.touch(base.digest);
+    return image(name, base);
+  }
+
+  /** Does the work once, however many callers and processes ask for it. */
+  async #once(name: string, work: Work, missingOnly: boolean, obtain: () => Promise<Base>): Promise<Image> {
+    await mkdir(this.#paths.images, { recursive: true });
+    const guarded = `image ${this.#paths.images} ${keyOf(name)}`;
+    let held: Lock | undefined = await tryLock(guarded);
+    const waited = held === undefined;
+    if (waited) work.progress?.({ step: `waiting for another pull or build of ${name}` });
+    held ??= await lock(guarded, work.signal);
+    await using _held = held;
+    // Whoever held the lock has just looked at the source, so that result is as fresh as ours would be.
+    const present = missingOnly || waited ? await this.#present(name) : undefined;
+    return present ?? image(name, await obtain());
+  }
+
+  async #obtain(name: string, work: Work): Promise<Base> {
+    if (builtinNames.includes(name)) {
+      await using scratch = await WorkDir.create(this.#paths);
+      return await this.#publish(name, work, async (path) => {
+        const config = await buildBuiltin(name, path, { workDir: scratch.path, ...optional(work) });
+        return { digest: undefined, config, blobs: [] };
+      });
+    }
+    if (name.startsWith(OWN_PREFIX)) {
+      throw new StacyError("not-found", `there is no built-in image ${name}`, {
+        remedy: `built-in are ${builtinNames.join(" and ")}`,
+      });
+    }
+    const options: PullOptions = {
+      registries: this.#options.registries,
+      credentialFiles: this.#options.credentialFiles,
+      ...this.#options.network,
+      ...optional(work),
+    };
+    const remote = await lookUp(parseReference(name), options);
+    const present = await this.#bases.get(remote.digest);
+    if (present !== undefined) {
+      await this.#point(name, present);
+      return present;
+    }
+    // Two references may point at one image.
+    await using _held = await lock(`image ${this.#paths.images} ${remote.digest}`, work.signal);
+    const other = await this.#bases.get(remote.digest);
+    if (other === undefined) return await this.#pull(name, remote, options);
+    await this.#point(name, other);
+    return other;
+  }
+
+  async #pull(name: string, remote: RemoteImage, options: PullOptions): Promise<Base> {
+    await using work = await WorkDir.create(this.#paths);
+    const fetched = await fetchImage(remote, this.#blobs, work.path, options);
+    const diffIds = fetched.config.rootfs?.diff_ids ?? [];
+    const content: ImageContent = {
+      digest: remote.digest,
+      config: imageConfig(fetched.config),
+      layers: fetched.layers.map((path, i) => layerFile(path, { whiteouts: true, diffId: diffIds[i] })),
+      blobs: fetched.blobs,
+    };
+    return await this.#publish(name, options, (path) => this.#build(path, content, options));
+  }
+
+  /** What a path on the host is, and how to read it. */
+  async #read(source: string, workDir: string, options: ImportOptions): Promise<ImageContent> {
+    const { signal, tag } = options;
+    const rootfs = (layer: ImageContent["layers"][number]): ImageContent => ({
+      digest: undefined,
+      config: plainConfig(),
+      layers: [layer],
+      blobs: [],
+    });
+    const found = await stat(source).catch((cause) => {
+      if (errno(cause) !== "ENOENT" && errno(cause) !== "ENOTDIR") throw cause;
+      throw new StacyError("not-found", `there is no ${source}`, { cause });
+    });
+    if (found.isDirectory()) {
+      const isLayout = options.as !== "rootfs" && (await isFile(join(source, "oci-layout")));
+      return isLayout ? readLayout(layoutDirectory(source), { tag, signal }) : rootfs(directoryLayer(source));
+    }
+    if (!found.isFile()) throw new StacyError("invalid", `${source} is neither a file nor a directory`);
+    const kind = options.as ?? (await archiveKind(source, signal));
+    if (kind === "rootfs") return rootfs(layerFile(source, { whiteouts: false }));
+    const files = await unpackMembers(source, workDir, signal);
+    return kind === "oci" ? readLayout(files, { tag, signal }) : readDockerSave(files, { tag, signal });
+  }
+
+  async #build(path: string, content: ImageContent, work: Work): Promise<Built> {
+    await buildBase(path, content.layers, {
+      ...(this.#options.limits === undefined ? {} : { limits: this.#options.limits }),
+      ...optional(work),
+    });
+    return content;
+  }
+
+  /** Builds in a private directory, publishes the result and points the name at it. */
+  async #publish(name: string, work: Work, build: (path: string) => Promise<Built>): Promise<Base> {
+    await using scratch = await WorkDir.create(this.#paths);
+    const dir = join(scratch.path, "out");
+    await mkdir(dir);
+    const path = join(dir, "base.img");
+    const built = await build(path);
+    work.signal?.throwIfAborted();
+    const digest = built.digest ?? (await contentDigest(path, built.config));
+    const base = await this.#bases.publish(dir, digest, built.config, built.blobs);
+    await this.#point(name, base);
+    return base;
+  }
+
+  async #point(name: string, base: Base): Promise<void> {
+    await this.#bases.touch(base.digest);
+    await this.#bases.changeRefs((refs) => {
+      refs[keyOf(name)] = { digest: base.digest, at: Date.now() };
+    });
+  }
+}
+
+async function inImagePhase<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (signal?.aborted) {
+      throw new StacyError("cancelled", "the work on the image was cancelled", { phase: "image", cause: error });
+    }
+    throw asStacyError(error).inPhase("image");
+  }
+}
+
+/** Two builds with the same files and configuration are one image, whoever made them. */
+async function contentDigest(path: string, config: ImageConfig): Promise<string> {
+  const hash = createHash("sha256").update(`${JSON.stringify(config)}\n`);
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  return `sha256:${hash.digest("hex")}`;
+}
+
+function fullName(reference: string): string {
+  return isDigest(reference) || reference.startsWith(OWN_PREFIX) ? reference : parseReference(reference).full;
+}
+
+/** A changed recipe makes another image of the same name. */
+function keyOf(name: string): string {
+  return builtinNames.includes(name) ? `${name}@recipe${RECIPE_VERSION}` : name;
+}
+
+/** `undefined` for what an older recipe made. */
+function nameOfKey(key: string): string | undefined {
+  const name = key.replace(/@recipe\d+$/, "");
+  return keyOf(name) === key ? name : undefined;
+}
+
+function missing(name: string): StacyError {
+  return new StacyError("not-found", `the image ${name} is not on this host`);
+}
+
+function image(reference: string, base: Base): Image {
+  const { blobs: _blobs, usedAt: _usedAt, ...rest } = base;
+  return { reference, ...rest };
+}
+
+function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+}
+
+function optional({ progress, signal }: Work): { progress?: (progress: Progress) => void; signal?: AbortSignal } {
+  return { ...(progress === undefined ? {} : { progress }), ...(signal === undefined ? {} : { signal }) };
+}

@@ -1,0 +1,334 @@
+/**
+ * Reads tar archives as image layers have them: ustar, pax and GNU. Names and attribute values stay bytes (a `latin1`
+ * string has one character per byte), because image layers hold names that are no UTF-8 and capabilities that are no
+ * text: a reader that decodes them, as the usual packages do, changes them. The archive is hostile: every number and
+ * length is bounded before it is used.
+ */
+import { StacyError } from "../host/error.ts";
+
+export type TarType = "file" | "directory" | "symlink" | "hardlink" | "character" | "block" | "fifo";
+
+export interface TarEntry {
+  /** As stored, bytes as `latin1`. */
+  path: string;
+  type: TarType;
+  /** Permission bits with setuid, setgid and sticky: `0` to `0o7777`. */
+  mode: number;
+  uid: number;
+  gid: number;
+  /** Bytes of content; 0 for all but files. */
+  size: number;
+  /** Seconds since 1970, and the nanoseconds below. */
+  mtime: number;
+  mtimeNs: number;
+  /** Target of a symbolic or hard link, bytes as `latin1`; else empty. */
+  link: string;
+  major: number;
+  minor: number;
+  /** Full name (`security.capability`) to value. */
+  xattrs: Map<string, Buffer>;
+}
+
+const BLOCK = 512;
+const MAX_PATH = 4096;
+/** One extended header: long paths and extended attributes (Linux allows 64 KiB per value). */
+const MAX_EXTENDED = 1 << 20;
+const MAX_XATTRS = 256;
+const MAX_ID = 0xfffffffe;
+
+/** @throws StacyError `corrupt` for what is no tar or breaks a bound; `not-supported` for sparse members */
+export async function readTar(
+  source: AsyncIterable<Uint8Array>,
+  onEntry: (entry: TarEntry, body: AsyncIterable<Buffer>) => Promise<void>,
+): Promise<void> {
+  const reader = new ByteReader(source);
+  try {
+    await readEntries(reader, onEntry);
+    // What follows the end marker is padding; it is read so that a checksum over the source covers all of it.
+    await reader.drain();
+  } finally {
+    await reader.close();
+  }
+}
+
+async function readEntries(
+  reader: ByteReader,
+  onEntry: (entry: TarEntry, body: AsyncIterable<Buffer>) => Promise<void>,
+): Promise<void> {
+  let global = new Map<string, Buffer>();
+  let local = new Map<string, Buffer>();
+  let longPath: string | undefined;
+  let longLink: string | undefined;
+  for (;;) {
+    const header = await reader.read(BLOCK);
+    if (header === undefined) {
+      if (reader.position === 0) throw corrupt("the archive is empty");
+      return; // some writers leave the end marker out
+    }
+    if (header.every((byte) => byte === 0)) return;
+    const flag = checked(header);
+    const storedSize = number(header, 124, 12, "size");
+    if (flag === "x" || flag === "g" || flag === "L" || flag === "K") {
+      if (storedSize > MAX_EXTENDED) throw corrupt(`an extended header of ${storedSize} bytes`);
+      const data = await reader.readPadded(storedSize);
+      if (flag === "x") local = pax(data, local);
+      else if (flag === "g") global = pax(data, global);
+      else if (flag === "L") longPath = cString(data, 0, data.length);
+      else longLink = cString(data, 0, data.length);
+      continue;
+    }
+    const attributes = new Map([...global, ...local]);
+    const entry = decode(header, flag, attributes, longPath, longLink);
+    local = new Map();
+    longPath = undefined;
+    longLink = undefined;
+    const size = attributes.has("size") ? decimal(attributes, "size") : storedSize;
+    // Only files have content, but POSIX lets unknown types have it too, and old writers give hard links a size.
+    const hasBody = entry?.type === "file" || entry === undefined;
+    if (!hasBody) {
+      await onEntry(entry, empty());
+      continue;
+    }
+    const end = reader.position + size;
+    if (entry !== undefined) {
+      entry.size = size;
+      await onEntry(entry, reader.body(end));
+    }
+    for await (const _ of reader.body(end)); // what the receiver left
+    await reader.readPadding(size);
+  }
+}
+
+/** The type flag of a header whose checksum holds. */
+function checked(header: Buffer): string {
+  const stored = number(header, 148, 8, "checksum");
+  let unsigned = 8 * 32;
+  let signed = 8 * 32;
+  for (let i = 0; i < BLOCK; i++) {
+    if (i >= 148 && i < 156) continue;
+    const byte = header[i] ?? 0;
+    unsigned += byte;
+    signed += byte > 127 ? byte - 256 : byte; // historic writers summed signed bytes
+  }
+  if (stored !== unsigned && stored !== signed) throw corrupt("a header's checksum does not hold");
+  return String.fromCharCode(header[156] ?? 0);
+}
+
+function decode(
+  header: Buffer,
+  flag: string,
+  attributes: Map<string, Buffer>,
+  longPath: string | undefined,
+  longLink: string | undefined,
+): TarEntry | undefined {
+  if (flag === "S" || [...attributes.keys()].some((key) => key.startsWith("GNU.sparse."))) {
+    throw new StacyError("not-supported", "the archive has sparse members", {
+      remedy: "make the archive again without `--sparse`",
+    });
+  }
+  const ustar = header.toString("latin1", 257, 262) === "ustar";
+  // In GNU's format the prefix field holds other things.
+  const prefix = ustar && header[262] === 0 ? cString(header, 345, 155) : "";
+  const name = cString(header, 0, 100);
+  const path = text(attributes, "path") ?? longPath ?? (prefix === "" ? name : `${prefix}/${name}`);
+  const link = text(attributes, "linkpath") ?? longLink ?? cString(header, 157, 100);
+  if (path.length > MAX_PATH || link.length > MAX_PATH) throw corrupt("a path longer than 4096 bytes");
+  if (path === "") throw corrupt("an entry without a name");
+  if (path.includes("\0") || link.includes("\0")) throw corrupt("a path with a NUL byte");
+  const type = typeOf(flag, path);
+  if (type === undefined) return undefined;
+  const [mtime, mtimeNs] = time(attributes) ?? [number(header, 136, 12, "time", true), 0];
+  return {
+    path,
+    type,
+    mode: number(header, 100, 8, "mode") & 0o7777,
+    uid: id(attributes.has("uid") ? decimal(attributes, "uid") : number(header, 108, 8, "uid")),
+    gid: id(attributes.has("gid") ? decimal(attributes, "gid") : number(header, 116, 8, "gid")),
+    size: 0,
+    mtime,
+    mtimeNs,
+    link: type === "symlink" || type === "hardlink" ? link : "",
+    major: type === "character" || type === "block" ? number(header, 329, 8, "major") : 0,
+    minor: type === "character" || type === "block" ? number(header, 337, 8, "minor") : 0,
+    xattrs: xattrsOf(attributes),
+  };
+}
+
+function typeOf(flag: string, path: string): TarType | undefined {
+  switch (flag) {
+    case "\0":
+    case "0":
+    case "7":
+      return path.endsWith("/") ? "directory" : "file"; // before ustar, directories were files with a slash
+    case "1":
+      return "hardlink";
+    case "2":
+      return "symlink";
+    case "3":
+      return "character";
+    case "4":
+      return "block";
+    case "5":
+      return "directory";
+    case "6":
+      return "fifo";
+    default:
+      return undefined; // volume labels, multi-volume parts: nothing that an image can hold
+  }
+}
+
+/** Octal text, or GNU's big-endian binary when the first byte's top bit is set. */
+function number(header: Buffer, offset: number, length: number, what: string, negative = false): number {
+  const first = header[offset] ?? 0;
+  if (first & 0x80) {
+    let value = BigInt(first === 0xff ? -1 : first & 0x7f);
+    for (let i = offset + 1; i < offset + length; i++) value = (value << 8n) | BigInt(header[i] ?? 0);
+    if ((value < 0n && !negative) || value > BigInt(Number.MAX_SAFE_INTEGER) || value < -(1n << 40n)) {
+      throw corrupt(`${what} out of range`);
+    }
+    return Number(value);
+  }
+  const digits = cString(header, offset, length).trim();
+  if (digits === "") return 0;
+  if (!/^[0-7]+$/.test(digits)) throw corrupt(`${what} is no octal number`);
+  return Number.parseInt(digits, 8);
+}
+
+function cString(data: Buffer, offset: number, length: number): string {
+  const end = data.indexOf(0, offset);
+  return data.toString("latin1", offset, end === -1 || end > offset + length ? offset + length : end);
+}
+
+/** Records `LENGTH KEY=VALUE\n`; a later one replaces an earlier one, an empty value removes it. */
+function pax(data: Buffer, before: Map<string, Buffer>): Map<string, Buffer> {
+  const records = new Map(before);
+  for (let at = 0; at < data.length; ) {
+    const space = data.indexOf(32, at);
+    const digits = space === -1 ? "" : data.toString("latin1", at, space);
+    const length = /^[0-9]{1,7}$/.test(digits) ? Number(digits) : 0;
+    const end = at + length;
+    const equals = data.indexOf(61, space);
+    if (length === 0 || end > data.length || equals === -1 || equals >= end || data[end - 1] !== 10) {
+      throw corrupt("a malformed extended header");
+    }
+    const key = data.toString("latin1", space + 1, equals);
+    const value = data.subarray(equals + 1, end - 1);
+    if (value.length === 0 && !key.startsWith("SCHILY.xattr.")) records.delete(key);
+    else records.set(key, value);
+    at = end;
+  }
+  return records;
+}
+
+function text(attributes: Map<string, Buffer>, key: string): string | undefined {
+  return attributes.get(key)?.toString("latin1");
+}
+
+function decimal(attributes: Map<string, Buffer>, key: string): number {
+  const value = text(attributes, key) ?? "";
+  const parsed = /^[0-9]{1,16}$/.test(value) ? Number(value) : Number.NaN;
+  if (!Number.isSafeInteger(parsed)) throw corrupt(`${key} is no number`);
+  return parsed;
+}
+
+function time(attributes: Map<string, Buffer>): [number, number] | undefined {
+  const value = text(attributes, "mtime");
+  if (value === undefined) return undefined;
+  const match = /^(-?[0-9]{1,12})(?:\.([0-9]{1,20}))?$/.exec(value);
+  if (match === null) throw corrupt("mtime is no number");
+  const seconds = Number(match[1]);
+  const ns = Number((match[2] ?? "").slice(0, 9).padEnd(9, "0"));
+  return value.startsWith("-") && ns > 0 ? [seconds - 1, 1e9 - ns] : [seconds, ns];
+}
+
+function id(value: number): number {
+  if (value > MAX_ID) throw corrupt("an owner out of range");
+  return value;
+}
+
+function xattrsOf(attributes: Map<string, Buffer>): Map<string, Buffer> {
+  const xattrs = new Map<string, Buffer>();
+  for (const [key, value] of attributes) {
+    if (key.startsWith("SCHILY.xattr.")) xattrs.set(key.slice("SCHILY.xattr.".length), value);
+  }
+  if (xattrs.size > MAX_XATTRS) throw corrupt("too many extended attributes on one entry");
+  return xattrs;
+}
+
+function corrupt(why: string): StacyError {
+  return new StacyError("corrupt", `not a sound tar archive: ${why}`);
+}
+
+async function* empty(): AsyncGenerator<Buffer> {}
+
+/** Exact reads over a stream of chunks, without copying the chunks that pass through. */
+class ByteReader {
+  readonly #source: AsyncIterator<Uint8Array>;
+  #chunk: Buffer = Buffer.alloc(0);
+  #ended = false;
+  position = 0;
+
+  constructor(source: AsyncIterable<Uint8Array>) {
+    this.#source = source[Symbol.asyncIterator]();
+  }
+
+  async close(): Promise<void> {
+    if (!this.#ended) await this.#source.return?.();
+  }
+
+  /** Up to `limit` bytes of what is at hand; `undefined` at the end. */
+  async #some(limit: number): Promise<Buffer | undefined> {
+    while (this.#chunk.length === 0) {
+      const next = await this.#source.next();
+      if (next.done) {
+        this.#ended = true;
+        return undefined;
+      }
+      this.#chunk = Buffer.from(next.value.buffer, next.value.byteOffset, next.value.byteLength);
+    }
+    const part = this.#chunk.subarray(0, limit);
+    this.#chunk = this.#chunk.subarray(part.length);
+    this.position += part.length;
+    return part;
+  }
+
+  /** Exactly `length` bytes; `undefined` when the source ends before the first. @throws StacyError `corrupt` within */
+  async read(length: number): Promise<Buffer | undefined> {
+    if (length === 0) return Buffer.alloc(0);
+    const first = await this.#some(length);
+    if (first === undefined || first.length === length) return first;
+    const parts = [first];
+    for (let have = first.length; have < length; ) {
+      const part = await this.#some(length - have);
+      if (part === undefined) throw corrupt("it ends in the middle of an entry");
+      parts.push(part);
+      have += part.length;
+    }
+    return Buffer.concat(parts, length);
+  }
+
+  async readPadded(size: number): Promise<Buffer> {
+    const data = await this.read(size);
+    if (data === undefined) throw corrupt("it ends in the middle of an entry");
+    await this.readPadding(size);
+    return data;
+  }
+
+  async readPadding(size: number): Promise<void> {
+    const rest = (BLOCK - (size % BLOCK)) % BLOCK;
+    if ((await this.read(rest)) === undefined) throw corrupt("it ends in the middle of an entry");
+  }
+
+  /** What lies before the position `end`. */
+  async *body(end: number): AsyncGenerator<Buffer> {
+    while (this.position < end) {
+      const part = await this.#some(end - this.position);
+      if (part === undefined) throw corrupt("it ends in the middle of a file");
+      yield part;
+    }
+  }
+
+  async drain(): Promise<void> {
+    while ((await this.#some(1 << 20)) !== undefined);
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * The golden snapshot of a target: boot once, warm the agent's paths, run the set-up commands, pause, save, publish. It is
+ * built beside the callers, once per key, however many ask, in this process or in others.
+ */
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Agent } from "../guest/agent.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { type Lock, lock } from "../host/lock.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { Phases } from "../host/phases.ts";
+import { isAlive, ownRecord, type ProcessRecord, processesIn } from "../host/process.ts";
+import { copySparse } from "../host/sparse.ts";
+import { FILES, type Vmm } from "../vmm/vmm.ts";
+import { makeIdentity } from "./identity.ts";
+import { bootCold } from "./launch.ts";
+import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import type { SnapshotStore } from "./snapshot-store.ts";
+import type { Target } from "./target.ts";
+import { exercise } from "./warm.ts";
+import type { WritableTemplates } from "./writable-templates.ts";
+
+/** One set-up command's limit. */
+const SETUP_LIMIT_MS = 30 * 60_000;
+
+export interface GoldenReport {
+  key: string;
+  /** ms by phase: disk, vmm, start, agent, setup, save, publish */
+  phases: Record<string, number>;
+  totalMs: number;
+}
+
+export class GoldenBuilder {
+  readonly #vmm: Vmm;
+  readonly #paths: DataPaths;
+  readonly #store: SnapshotStore;
+  readonly #disks: WritableTemplates;
+  readonly #building = new Map<string, Promise<GoldenReport | undefined>>();
+
+  constructor(vmm: Vmm, paths: DataPaths, store: SnapshotStore, disks: WritableTemplates) {
+    this.#vmm = vmm;
+    this.#paths = paths;
+    this.#store = store;
+    this.#disks = disks;
+  }
+
+  get building(): ReadonlyMap<string, Promise<GoldenReport | undefined>> {
+    return this.#building;
+  }
+
+  /** Builds unless it is there or under way. @returns `undefined` when another process had built it */
+  ensure(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
+    let build = this.#building.get(target.key);
+    if (build === undefined) {
+      build = this.#locked(target, signal).finally(() => this.#building.delete(target.key));
+      this.#building.set(target.key, build);
+    }
+    return build;
+  }
+
+  async #locked(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
+    await using _held: Lock = await lock(`golden ${this.#store.path(target.key)}`, signal);
+    const present = await this.#store.get(target.key).catch(() => undefined);
+    if (present !== undefined) return undefined;
+    return this.#build(target, signal);
+  }
+
+  async #build(target: Target, signal?: AbortSignal): Promise<GoldenReport> {
+    const phases = new Phases();
+    const owner = await ownRecord();
+    const name = `golden-${target.key.slice(0, 12)}-${owner.pid}-${owner.startTime}`;
+    const dir = join(this.#paths.tmp, name);
+    const out = join(this.#paths.tmp, `${name}.out`);
+    await mkdir(this.#paths.tmp, { recursive: true });
+    await Promise.all([rm(dir, { recursive: true, force: true }), rm(out, { recursive: true, force: true })]);
+    const disk = await this.#disks.get(target.spec.diskMiB);
+    const place = { dir, ...(signal === undefined ? {} : { signal }) };
+    try {
+      const identity =
+        target.spec.setup.length === 0 ? undefined : makeIdentity("golden", target.image, target.spec.setupEnv);
+      const { machine, agent } = await bootCold(this.#vmm, target, disk, place, identity, phases, true);
+      try {
+        await phases.phase("setup", async () => {
+          await runSetup(agent, target.spec.setup, signal);
+          await exercise(agent);
+          await agent.sync();
+          // The saved machine must have no connection and nothing half-sent in its channel.
+          await agent.close();
+        });
+        await makeMachineDir(out, target.image.base);
+        await phases.phase("save", async () => {
+          const paused = await machine.pause();
+          const saved = await paused.save(out);
+          // The disk as it is at the pause belongs to this memory (firecracker.md 2.2).
+          await copySparse(join(dir, FILES.rootfs), join(out, FILES.rootfs));
+          await saved.finish();
+        });
+      } finally {
+        await machine.kill();
+      }
+      await phases.phase("publish", () =>
+        this.#store.publish(out, {
+          key: target.key,
+          kind: "golden",
+          image: target.image.reference,
+          shape: target.shape,
+        }),
+      );
+      return { key: target.key, phases: phases.ms, totalMs: phases.total };
+    } catch (error) {
+      throw asStacyError(error).inPhase("golden");
+    } finally {
+      await removeMachineDir(dir);
+      await removeMachineDir(out);
+    }
+  }
+}
+
+async function runSetup(agent: Agent, commands: string[], signal?: AbortSignal): Promise<void> {
+  for (const command of commands) {
+    const result = await agent.exec({
+      argv: ["sh", "-c", command],
+      timeoutMs: SETUP_LIMIT_MS,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (result.exitCode === 0) continue;
+    const words = `${result.stdout.toString("utf8")}${result.stderr.toString("utf8")}`
+      .trim()
+      .split("\n")
+      .slice(-5)
+      .join("\n");
+    throw new StacyError("invalid", `the set-up command "${command}" ended with ${result.exitCode}: ${words}`, {
+      phase: "setup",
+      remedy: "correct the template's setup commands",
+    });
+  }
+}
+
+/** Removes what dead processes left half-made: their machines first, then the directories. @returns names removed */
+export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
+  const removed: string[] = [];
+  const names = await readdir(paths.tmp).catch(() => []);
+  for (const name of names) {
+    const match = /-(\d+)-(\d+)(\.out)?$/.exec(name);
+    if (match?.[1] === undefined || match[2] === undefined) continue;
+    const { hostBootId } = await ownRecord();
+    const owner: ProcessRecord = { pid: Number(match[1]), startTime: match[2], hostBootId };
+    if (await isAlive(owner)) continue;
+    const dir = join(paths.tmp, name);
+    for (const pid of await processesIn(dir)) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {} // it ended by itself
+    }
+    await removeMachineDir(dir);
+    removed.push(name);
+  }
+  return removed;
+}

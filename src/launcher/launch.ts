@@ -1,0 +1,214 @@
+/**
+ * The two ways to start a machine in a directory: restore it from a snapshot, or boot it cold. Each measures its phases and
+ * leaves nothing behind when it fails. Which way is taken is the launcher's decision (launcher.ts).
+ */
+import { join } from "node:path";
+import type { Agent, Identity } from "../guest/agent.ts";
+import { connectAgent } from "../guest/client.ts";
+import { StacyError } from "../host/error.ts";
+import type { Phases } from "../host/phases.ts";
+import type { ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
+import { copyDisk, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
+import type { Target } from "./target.ts";
+
+/** A restored machine answers in milliseconds; this is for a host that is very busy. */
+const RESTORE_AGENT_LIMIT_MS = 15_000;
+/**
+ * A Linux boot under emulation takes seconds; on a busy host, many. But QEMU 7.2's emulation loses the very first timer tick in about
+ * one boot of twenty: the guest then waits for it in `calibrate_delay` for ever. So the first attempt is short, and a machine
+ * that is silent until then is booted anew.
+ */
+const BOOT_AGENT_LIMITS_MS = [20_000, 90_000] as const;
+
+/** How long the report of a machine's end may take to follow the break of its channel. */
+const REPORT_WAIT_MS = 1_000;
+
+export interface Place {
+  /** Absolute; must not exist. */
+  dir: string;
+  jail?: JailConfig;
+  signal?: AbortSignal;
+}
+
+/** A machine that answered its handshake. */
+export interface Started {
+  machine: RunningMachine;
+  agent: Agent;
+}
+
+/** An idle VMM with its directory and disk prepared: what is left is load and handshake. */
+export async function prepareIdle(
+  vmm: Vmm,
+  target: Target,
+  snapshot: Snapshot,
+  place: Place,
+  phases: Phases,
+): Promise<LoadableVmm> {
+  const { dir } = place;
+  const disk = async (): Promise<void> => {
+    await phases.phase("disk", () => copyDisk(dir, snapshot.disk));
+  };
+  const start = (): Promise<LoadableVmm> =>
+    phases.phase("vmm", () =>
+      vmm.prepareLoad({
+        dir,
+        config: target.config,
+        memory: "private",
+        snapshot: { dir: snapshot.dir },
+        ...optional(place),
+      }),
+    );
+  let started: LoadableVmm | undefined;
+  try {
+    await makeMachineDir(dir, target.image.base);
+    if (vmm.abilities.diskBeforeStart) {
+      await disk();
+      started = await start();
+      return started;
+    }
+    const starting = start().then((process) => {
+      started = process;
+    });
+    const results = await Promise.allSettled([starting, disk()]);
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+    return started as unknown as LoadableVmm;
+  } catch (error) {
+    await discard(dir, started);
+    throw error;
+  }
+}
+
+/** Loads the snapshot into an idle VMM and shakes hands. */
+export async function loadInto(
+  idle: LoadableVmm,
+  snapshot: Snapshot,
+  identity: Identity | undefined,
+  phases: Phases,
+  options: { trackDirty?: boolean; signal?: AbortSignal } = {},
+): Promise<Started> {
+  try {
+    const source = { dir: snapshot.dir, ...(options.trackDirty === true ? { trackDirty: true } : {}) };
+    const machine = await phases.phase("load", () => idle.load(source));
+    const agent = await phases.phase("agent", () => greet(machine, identity, RESTORE_AGENT_LIMIT_MS, options.signal));
+    return { machine, agent };
+  } catch (error) {
+    await discard(idle.dir, idle);
+    throw error;
+  }
+}
+
+/** Boots in `place`, on an empty disk. @param shared the RAM becomes the snapshot: a golden boot */
+export async function bootCold(
+  vmm: Vmm,
+  target: Target,
+  disk: DiskTemplate,
+  place: Place,
+  identity: Identity | undefined,
+  phases: Phases,
+  shared = false,
+): Promise<Started> {
+  const [first, second] = BOOT_AGENT_LIMITS_MS;
+  try {
+    return await bootOnce(vmm, target, disk, place, identity, phases, shared, first);
+  } catch (error) {
+    if (!(error instanceof StacyError && error.code === "timeout") || place.signal?.aborted === true) throw error;
+    return bootOnce(vmm, target, disk, place, identity, phases, shared, second);
+  }
+}
+
+async function bootOnce(
+  vmm: Vmm,
+  target: Target,
+  disk: DiskTemplate,
+  place: Place,
+  identity: Identity | undefined,
+  phases: Phases,
+  shared: boolean,
+  limitMs: number,
+): Promise<Started> {
+  const { dir } = place;
+  let started: VmmProcess | undefined;
+  try {
+    await makeMachineDir(dir, target.image.base);
+    await phases.phase("disk", () => copyDisk(dir, disk));
+    const bootable = await phases.phase("vmm", () =>
+      vmm.prepareBoot({ dir, config: target.config, memory: shared ? "shared" : "private", ...optional(place) }),
+    );
+    started = bootable;
+    const machine = await bootable.boot(phases);
+    const agent = await phases.phase("agent", () => greet(machine, identity, limitMs, place.signal));
+    return { machine, agent };
+  } catch (error) {
+    await discard(dir, started);
+    throw error;
+  }
+}
+
+/** Connects to the agent and gives it its identity in one round trip. A guest that dies meanwhile is the answer. */
+async function greet(
+  machine: RunningMachine,
+  identity: Identity | undefined,
+  limitMs: number,
+  signal?: AbortSignal,
+): Promise<Agent> {
+  const abort = new AbortController();
+  const gone = machine.exited.then((report) => {
+    const words = lastWords(report);
+    throw new StacyError(
+      "machine-exited",
+      `the machine ended before its agent answered${words === "" ? "" : `:\n${words}`}`,
+      {
+        data: { report },
+        remedy: "see the console's last lines",
+      },
+    );
+  });
+  gone.catch(() => {});
+  const both = signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]);
+  const greeting = (async () => {
+    const stream = await machine.connectAgent({ timeoutMs: limitMs, signal: both });
+    return connectAgent(stream, { timeoutMs: limitMs, signal: both, ...(identity === undefined ? {} : { identity }) });
+  })();
+  try {
+    return await Promise.race([greeting, gone]);
+  } catch (error) {
+    abort.abort(error);
+    // A greeting that succeeds after all must not leave its connection open.
+    void greeting.then(
+      (agent) => agent.close(),
+      () => {},
+    );
+    // A broken channel is often the first sign of a machine's end, and its report says more.
+    if (error instanceof StacyError && error.code === "disconnected") {
+      await Promise.race([gone, new Promise((wake) => setTimeout(wake, REPORT_WAIT_MS).unref())]);
+    }
+    throw error;
+  }
+}
+
+/** What the guest or the VMM said last; a panic's own line first, since a long trace follows it. */
+function lastWords({ console, vmmLog }: ExitReport): string {
+  const cause = console.find((line) => /Kernel panic|Out of memory/.test(line));
+  const last = (console.length > 0 ? console : vmmLog).slice(-5);
+  return (cause === undefined || last.includes(cause) ? last : [cause, ...last]).join("\n");
+}
+
+/** Nothing of a failed start stays: process first, then its directory. */
+async function discard(dir: string, process: VmmProcess | undefined): Promise<void> {
+  if (process !== undefined) await process.kill();
+  await removeMachineDir(dir);
+}
+
+function optional(place: Place): { jail?: JailConfig; signal?: AbortSignal } {
+  return {
+    ...(place.jail === undefined ? {} : { jail: place.jail }),
+    ...(place.signal === undefined ? {} : { signal: place.signal }),
+  };
+}
+
+/** `<dir>/<id>`, after checking that the id cannot leave `dir`. @throws StacyError `invalid` */
+export function machineDir(dir: string, id: string): string {
+  if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(id)) throw new StacyError("invalid", `"${id}" is not a machine's id`);
+  return join(dir, id);
+}

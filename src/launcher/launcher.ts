@@ -1,0 +1,355 @@
+/**
+ * Which way a sandbox's machine is started: a warm one > an idle VMM > a restore > a cold boot. Nothing above can tell them
+ * apart, except that its report says which it was. No lock is held over a start; any number run at once.
+ */
+import { EventEmitter } from "node:events";
+import { mkdir, rename } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { Agent, Identity } from "../guest/agent.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { Phases } from "../host/phases.ts";
+import { processMemory } from "../host/process-memory.ts";
+import type { Images, ResolveOptions } from "../images/image.ts";
+import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
+import { GoldenBuilder, type GoldenReport } from "./golden.ts";
+import { makeIdentity } from "./identity.ts";
+import { bootCold, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
+import { removeMachineDir } from "./machine-dir.ts";
+import { DEFAULT_POOL, Pool, type PoolEventData, type PoolLimits } from "./pool.ts";
+import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
+import { type LaunchSpec, type Target, Targets, targetOf } from "./target.ts";
+import { WritableTemplates } from "./writable-templates.ts";
+
+export interface BootReport {
+  path: "warm" | "restored" | "cold";
+  /** The VMM process was there already. */
+  idle?: boolean;
+  vmm: VmmName;
+  guest: GuestKind;
+  key: string;
+  /** Why a better way was tried and failed. */
+  fallback?: string;
+  /** ms by name */
+  phases: Record<string, number>;
+  totalMs: number;
+}
+
+export interface Launched {
+  dir: string;
+  target: Target;
+  identity: Identity;
+  machine: RunningMachine;
+  agent: Agent;
+  boot: BootReport;
+  /** Gives back the snapshot that it runs from. Call it when the machine is gone. */
+  releaseSnapshot(): void;
+}
+
+export interface LaunchOptions {
+  /** The sandbox's id and its directory's name. */
+  id: string;
+  env?: Record<string, string>;
+  jail?: JailConfig;
+  trackDirty?: boolean;
+  signal?: AbortSignal;
+  resolve?: ResolveOptions;
+  /** `cold`: do not use snapshots. `restore`: build the snapshot first if needed. Default: restore, else cold and build beside. */
+  mode?: "auto" | "cold" | "restore";
+}
+
+export interface LauncherEvents {
+  "snapshot.built": [GoldenReport & { image: string }];
+  "snapshot.rejected": [{ key: string; reason: string }];
+  "restore.failed": [{ id: string; key: string; phase: string | undefined; reason: string }];
+  "pool.filled": [PoolEventData];
+  "pool.replaced": [PoolEventData];
+  "pool.failed": [PoolEventData];
+  "golden.failed": [{ key: string; image: string; error: StacyError }];
+}
+
+export interface LauncherOptions {
+  vmm: Vmm;
+  images: Images;
+  paths: DataPaths;
+  /** Keep machines ready. Absent: none, as for a one-shot command. */
+  pool?: Partial<PoolLimits>;
+}
+
+/** Failures of a restore that say nothing against the snapshot or that a cold boot would meet as well. */
+const NO_FALLBACK = new Set(["invalid", "no-space", "cancelled", "limit", "permission", "not-supported"]);
+
+export class Launcher {
+  readonly vmm: Vmm;
+  readonly paths: DataPaths;
+  readonly store: SnapshotStore;
+  readonly targets: Targets;
+  readonly golden: GoldenBuilder;
+  readonly events = new EventEmitter<LauncherEvents>();
+  readonly pool: Pool | undefined;
+  readonly #disks: WritableTemplates;
+  readonly #background = new Set<Promise<unknown>>();
+  readonly #closing = new AbortController();
+  /** Restores of a key whose agent did not answer, in a row. One can be the host's fault; two speak against the snapshot. */
+  readonly #silent = new Map<string, number>();
+
+  constructor(options: LauncherOptions) {
+    this.vmm = options.vmm;
+    this.paths = options.paths;
+    this.store = new SnapshotStore(options.paths.snapshots);
+    this.targets = new Targets(options.vmm, options.images, options.paths);
+    this.#disks = new WritableTemplates(options.paths.assets);
+    this.golden = new GoldenBuilder(options.vmm, options.paths, this.store, this.#disks);
+    this.pool = options.pool === undefined ? undefined : this.#makePool(options.pool);
+  }
+
+  /** Starts a machine for `spec` in `<data>/sandboxes/<id>`. @throws StacyError with the phase */
+  async launch(spec: LaunchSpec, options: LaunchOptions): Promise<Launched> {
+    const phases = new Phases();
+    const target = await phases.phase("resolve", () => this.targets.resolve(spec, options.resolve));
+    const spawned = options.mode === "cold" || options.jail !== undefined ? undefined : this.pool?.arrive(target);
+    try {
+      return await this.#launch(target, options, phases);
+    } finally {
+      spawned?.();
+    }
+  }
+
+  async #launch(target: Target, options: LaunchOptions, phases: Phases): Promise<Launched> {
+    const dir = machineDir(this.paths.sandboxes, options.id);
+    const place = this.#place(dir, options);
+    const identity = makeIdentity(options.id, target.image, options.env ?? {});
+    await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
+    let fallback: string | undefined;
+    if (options.mode !== "cold") {
+      const ready =
+        options.jail === undefined ? await this.#tryReady(target, dir, identity, phases, options) : undefined;
+      if (ready !== undefined) return ready;
+      if (options.mode === "restore") await this.golden.ensure(target, options.signal);
+      const restored = await this.#tryRestore(target, place, identity, phases, options);
+      if (restored !== undefined && "started" in restored) {
+        return this.#launched(target, dir, identity, phases, "restored", restored.started, restored.release);
+      }
+      fallback = restored?.failed;
+    }
+    // Made once per size, so it is no part of copying.
+    const disk = await phases.phase("resolve", () => this.#disks.get(target.spec.diskMiB));
+    const started = await bootCold(this.vmm, target, disk, place, identity, phases);
+    if (options.mode !== "cold") this.#buildBeside(target);
+    const launched = this.#launched(target, dir, identity, phases, "cold", started, () => {});
+    if (fallback !== undefined) launched.boot.fallback = fallback;
+    return launched;
+  }
+
+  /**
+   * Starts a machine from a saved one, a checkpoint or a fork. There is no cold boot to fall back to.
+   * @throws StacyError `not-found`, `corrupt`
+   */
+  async launchSaved(key: string, options: LaunchOptions): Promise<Launched> {
+    const phases = new Phases();
+    const snapshot = await phases.phase("resolve", () => this.store.get(key));
+    if (snapshot === undefined) throw new StacyError("not-found", `there is no snapshot ${key.slice(0, 12)}`);
+    const target = targetOf(snapshot.manifest, this.paths);
+    const identity = makeIdentity(options.id, target.image, options.env ?? {}, snapshot.manifest.frozen === true);
+    const dir = machineDir(this.paths.sandboxes, options.id);
+    const release = this.store.use(key);
+    try {
+      const started = await this.#restore(target, snapshot, this.#place(dir, options), identity, phases, options);
+      void this.store.touch(key);
+      return this.#launched(target, dir, identity, phases, "restored", started, release);
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  /** The golden snapshot, built now if needed. */
+  async ensureGolden(target: Target, signal?: AbortSignal): Promise<Snapshot> {
+    const report = await this.golden.ensure(target, signal);
+    if (report !== undefined) this.events.emit("snapshot.built", { ...report, image: target.image.reference });
+    const snapshot = await this.store.get(target.key);
+    if (snapshot === undefined) throw new StacyError("internal", "the golden snapshot vanished after its build");
+    return snapshot;
+  }
+
+  /** Waits for the builds in the background. */
+  async settle(): Promise<void> {
+    await Promise.allSettled([...this.#background]);
+  }
+
+  /** Cancels the builds in the background and waits until nothing of them is left. */
+  async close(): Promise<void> {
+    await this.pool?.close();
+    this.#closing.abort(new StacyError("cancelled", "the launcher is closing"));
+    await this.settle();
+  }
+
+  /** A machine from the pool: warm, or an idle VMM. One that fails is thrown away, and the next one is tried. */
+  async #tryReady(
+    target: Target,
+    dir: string,
+    identity: Identity,
+    phases: Phases,
+    options: LaunchOptions,
+  ): Promise<Launched | undefined> {
+    const { pool } = this;
+    if (pool === undefined) return undefined;
+    for (let warm = pool.takeWarm(target.key); warm !== undefined; warm = pool.takeWarm(target.key)) {
+      try {
+        const started = await warm.item.claim(dir, identity, phases);
+        return this.#launched(target, dir, identity, phases, "warm", started, warm.release);
+      } catch (thrown) {
+        await warm.item.discard();
+        warm.release();
+        await removeMachineDir(warm.item.dir);
+        this.events.emit("restore.failed", {
+          id: options.id,
+          key: target.key,
+          phase: "claim",
+          reason: asStacyError(thrown).message,
+        });
+      }
+    }
+    const idle = pool.takeIdle(target.key);
+    if (idle === undefined) return undefined;
+    try {
+      const snapshot = await this.store.get(target.key);
+      if (snapshot === undefined) throw new StacyError("not-found", "its snapshot is gone");
+      await rename(idle.item.dir, dir);
+      idle.item.relocate(dir);
+      const started = await loadInto(idle.item, snapshot, identity, phases, {
+        ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+      const launched = this.#launched(target, dir, identity, phases, "restored", started, idle.release);
+      launched.boot.idle = true;
+      return launched;
+    } catch (thrown) {
+      await idle.item.kill();
+      idle.release();
+      await removeMachineDir(idle.item.dir);
+      this.events.emit("restore.failed", {
+        id: options.id,
+        key: target.key,
+        phase: "idle",
+        reason: asStacyError(thrown).message,
+      });
+      if (options.signal?.aborted) throw thrown;
+      return undefined;
+    }
+  }
+
+  #makePool(limits: Partial<PoolLimits>): Pool {
+    return new Pool(
+      {
+        vmm: this.vmm,
+        sandboxes: this.paths.sandboxes,
+        snapshot: (target) => this.store.get(target.key).catch(() => undefined),
+        use: (key) => this.store.use(key),
+        privateBytes: async (pid) => (await processMemory(pid)).privateBytes,
+        now: () => performance.now(),
+        emit: (event, data) => this.events.emit(`pool.${event}`, data),
+      },
+      { ...DEFAULT_POOL, ...limits },
+    );
+  }
+
+  async #tryRestore(
+    target: Target,
+    place: Place,
+    identity: Identity,
+    phases: Phases,
+    options: LaunchOptions,
+  ): Promise<{ started: Started; release: () => void } | { failed: string } | undefined> {
+    let release = (): void => {};
+    try {
+      const snapshot = await phases.phase("resolve", () => this.store.get(target.key));
+      if (snapshot === undefined) return undefined;
+      release = this.store.use(target.key);
+      const started = await this.#restore(target, snapshot, place, identity, phases, options);
+      this.#silent.delete(target.key);
+      void this.store.touch(target.key);
+      return { started, release };
+    } catch (thrown) {
+      release();
+      const error = asStacyError(thrown);
+      if (options.signal?.aborted || NO_FALLBACK.has(error.code)) throw error;
+      this.events.emit("restore.failed", {
+        id: options.id,
+        key: target.key,
+        phase: error.phase,
+        reason: error.message,
+      });
+      await this.#judge(target.key, error);
+      return { failed: `${error.phase ?? "restore"}: ${error.message}` };
+    }
+  }
+
+  async #restore(
+    target: Target,
+    snapshot: Snapshot,
+    place: Place,
+    identity: Identity,
+    phases: Phases,
+    options: LaunchOptions,
+  ): Promise<Started> {
+    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases);
+    return loadInto(idle, snapshot, identity, phases, {
+      ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+  }
+
+  #place(dir: string, options: LaunchOptions): Place {
+    return {
+      dir,
+      ...(options.jail === undefined ? {} : { jail: options.jail }),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    };
+  }
+
+  /** Sets a snapshot aside that does not load, or from which two machines in a row did not answer. */
+  async #judge(key: string, error: StacyError): Promise<void> {
+    const silent = (this.#silent.get(key) ?? 0) + 1;
+    if (error.phase === "agent") this.#silent.set(key, silent);
+    if (error.code !== "corrupt" && error.phase !== "load" && !(error.phase === "agent" && silent >= 2)) return;
+    this.#silent.delete(key);
+    await this.store.setAside(key);
+    this.events.emit("snapshot.rejected", { key, reason: error.message });
+  }
+
+  #buildBeside(target: Target): void {
+    if (this.#closing.signal.aborted || this.golden.building.has(target.key)) return;
+    const work = this.ensureGolden(target, this.#closing.signal)
+      .catch((thrown) => {
+        if (this.#closing.signal.aborted) return;
+        this.events.emit("golden.failed", {
+          key: target.key,
+          image: target.image.reference,
+          error: asStacyError(thrown),
+        });
+      })
+      .finally(() => this.#background.delete(work));
+    this.#background.add(work);
+  }
+
+  #launched(
+    target: Target,
+    dir: string,
+    identity: Identity,
+    phases: Phases,
+    path: BootReport["path"],
+    started: Started,
+    releaseSnapshot: () => void,
+  ): Launched {
+    const boot: BootReport = {
+      path,
+      vmm: this.vmm.name,
+      guest: target.guest,
+      key: target.key,
+      phases: phases.ms,
+      totalMs: phases.total,
+    };
+    return { dir, target, identity, ...started, boot, releaseSnapshot };
+  }
+}

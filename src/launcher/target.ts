@@ -1,0 +1,177 @@
+/** From what is wanted to what is started: image, machine configuration, shape and key. */
+import { totalmem } from "node:os";
+import { join } from "node:path";
+import { StacyError } from "../host/error.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { bareImage, isBareReference } from "../images/bare-image.ts";
+import { type GuestFiles, loadGuestFiles } from "../images/guest-files.ts";
+import type { Image, Images, ResolveOptions } from "../images/image.ts";
+import type { GuestKind, MachineConfig, Vmm } from "../vmm/vmm.ts";
+import type { Manifest } from "./manifest.ts";
+import { type Shape, snapshotKey } from "./shape.ts";
+
+export interface LaunchSpec {
+  image: string;
+  vcpus: number;
+  memoryMiB: number;
+  diskMiB: number;
+  /** Shell commands run once in the golden machine. */
+  setup: string[];
+  setupEnv: Record<string, string>;
+}
+
+export interface Target {
+  spec: LaunchSpec;
+  image: Image;
+  guest: GuestKind;
+  config: MachineConfig;
+  shape: Shape;
+  key: string;
+}
+
+export const LIMITS = { minMemoryMiB: 64, maxVcpus: 32, minDiskMiB: 16 } as const;
+
+/** Resolves specs; remembers the guest's files, which do not change while we run. */
+export class Targets {
+  readonly #vmm: Vmm;
+  readonly #images: Images;
+  readonly #paths: DataPaths;
+  #files: Promise<GuestFiles> | undefined;
+
+  constructor(vmm: Vmm, images: Images, paths: DataPaths) {
+    this.#vmm = vmm;
+    this.#images = images;
+    this.#paths = paths;
+  }
+
+  /** @throws StacyError `invalid` (sizes), `not-found` (image), `unavailable` (VMM, kernel, agent) */
+  async resolve(spec: LaunchSpec, options?: ResolveOptions): Promise<Target> {
+    checkSizes(spec);
+    const probe = await this.#vmm.probe();
+    if (!probe.usable) {
+      throw new StacyError("unavailable", `${this.#vmm.name} cannot be used: ${probe.reason}`, {
+        phase: "resolve",
+        remedy: probe.remedy,
+      });
+    }
+    const bare = isBareReference(spec.image);
+    if (!bare && !probe.guests.includes("linux")) {
+      throw new StacyError(
+        "unavailable",
+        `${this.#vmm.name} cannot run Linux guests on this host: ${probe.notes.join("; ")}`,
+        {
+          phase: "resolve",
+          remedy: "use the provider qemu, which has software emulation",
+        },
+      );
+    }
+    if (bare && !probe.guests.includes("bare")) {
+      throw new StacyError("not-supported", `${this.#vmm.name} does not run the bare guest`, { phase: "resolve" });
+    }
+    return bare ? this.#bare(spec) : this.#linux(spec, options);
+  }
+
+  async #linux(spec: LaunchSpec, options?: ResolveOptions): Promise<Target> {
+    this.#files ??= loadGuestFiles(this.#paths.assets);
+    this.#files.catch(() => {
+      this.#files = undefined;
+    });
+    const [image, files] = await Promise.all([this.#images.resolve(spec.image, options), this.#files]);
+    const config: MachineConfig = {
+      vcpus: spec.vcpus,
+      memoryMiB: spec.memoryMiB,
+      kernel: this.#vmm.name === "firecracker" ? files.vmlinux : files.vmlinuz,
+      initramfs: files.initramfs,
+      cmdline: `stacyvm.base=${image.filesystem}`,
+    };
+    return this.#target(spec, image, "linux", config, files.kernelDigest, files.initramfsDigest);
+  }
+
+  async #bare(spec: LaunchSpec): Promise<Target> {
+    const { image, kernel, kernelDigest } = await bareImage(this.#paths, spec.image);
+    return this.#target(
+      spec,
+      image,
+      "bare",
+      { vcpus: spec.vcpus, memoryMiB: spec.memoryMiB, kernel },
+      kernelDigest,
+      "",
+    );
+  }
+
+  async #target(
+    spec: LaunchSpec,
+    image: Image,
+    guest: GuestKind,
+    config: MachineConfig,
+    kernel: string,
+    initramfs: string,
+  ): Promise<Target> {
+    const shape: Shape = {
+      format: 1,
+      vmm: this.#vmm.name,
+      vmmIdentity: await this.#vmm.identity(config),
+      guest,
+      vcpus: spec.vcpus,
+      memoryMiB: spec.memoryMiB,
+      diskMiB: spec.diskMiB,
+      imageDigest: image.digest,
+      kernel,
+      initramfs,
+      cmdline: config.cmdline ?? "",
+      setup: spec.setup,
+      // Without setup commands nothing has seen the environment, and it must not split the key.
+      setupEnv: spec.setup.length === 0 ? {} : spec.setupEnv,
+    };
+    return { spec, image, guest, config, shape, key: snapshotKey(shape) };
+  }
+}
+
+/** The target that a saved machine belongs to, without asking for its image's reference again. */
+export function targetOf(manifest: Manifest, paths: DataPaths): Target {
+  const { shape, config, imageConfig } = manifest;
+  if (config === undefined || imageConfig === undefined) {
+    throw new StacyError("corrupt", `the manifest of ${manifest.key.slice(0, 12)} does not say what its machine is`);
+  }
+  return {
+    key: manifest.key,
+    guest: shape.guest,
+    config,
+    shape,
+    spec: {
+      image: manifest.image,
+      vcpus: shape.vcpus,
+      memoryMiB: shape.memoryMiB,
+      diskMiB: shape.diskMiB,
+      setup: shape.setup,
+      setupEnv: shape.setupEnv,
+    },
+    image: {
+      reference: manifest.image,
+      digest: shape.imageDigest,
+      base: join(paths.images, shape.imageDigest.replace(/^sha256:/, ""), "base.img"),
+      filesystem: shape.cmdline.includes("erofs") ? "erofs" : "ext4",
+      sizeBytes: 0,
+      config: imageConfig,
+      createdAt: manifest.createdAt,
+    },
+  };
+}
+
+function checkSizes(spec: LaunchSpec): void {
+  const hostMiB = Math.floor(totalmem() / 2 ** 20);
+  const wrong = (message: string, remedy: string): StacyError =>
+    new StacyError("invalid", message, { phase: "resolve", remedy });
+  if (!Number.isInteger(spec.memoryMiB) || spec.memoryMiB < LIMITS.minMemoryMiB || spec.memoryMiB > hostMiB) {
+    throw wrong(
+      `${spec.memoryMiB} MiB of memory is not possible here`,
+      `choose ${LIMITS.minMemoryMiB} to ${hostMiB} MiB`,
+    );
+  }
+  if (!Number.isInteger(spec.vcpus) || spec.vcpus < 1 || spec.vcpus > LIMITS.maxVcpus) {
+    throw wrong(`${spec.vcpus} vCPUs are not possible`, `choose 1 to ${LIMITS.maxVcpus}`);
+  }
+  if (!Number.isInteger(spec.diskMiB) || spec.diskMiB < LIMITS.minDiskMiB) {
+    throw wrong(`a disk of ${spec.diskMiB} MiB is not possible`, `choose at least ${LIMITS.minDiskMiB} MiB`);
+  }
+}

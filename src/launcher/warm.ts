@@ -1,0 +1,78 @@
+/** One machine that waits for a caller: restored, exercised, and stopped where the VMM can stop it safely. */
+import { rename } from "node:fs/promises";
+import type { Agent, Identity } from "../guest/agent.ts";
+import { StacyError } from "../host/error.ts";
+import type { Phases } from "../host/phases.ts";
+import type { PausedMachine, RunningMachine, Vmm } from "../vmm/vmm.ts";
+import type { Started } from "./launch.ts";
+
+/** Runs of a first command's code paths before the stop: under emulation each is translated on its first use. */
+const EXERCISES = 3;
+const CLAIM_LIMIT_MS = 5_000;
+
+export class WarmMachine {
+  readonly bornAt: number;
+  readonly machine: RunningMachine | PausedMachine;
+  readonly agent: Agent;
+
+  private constructor(machine: RunningMachine | PausedMachine, agent: Agent, bornAt: number) {
+    this.machine = machine;
+    this.agent = agent;
+    this.bornAt = bornAt;
+  }
+
+  /** Takes a machine without an identity and makes it ready. @param now ms, for its age */
+  static async ready(vmm: Vmm, started: Started, now: number): Promise<WarmMachine> {
+    const { machine, agent } = started;
+    for (let i = 0; i < EXERCISES; i++) {
+      await exercise(agent);
+    }
+    const waiting = vmm.abilities.pauseResume ? await machine.pause() : machine;
+    return new WarmMachine(waiting, agent, now);
+  }
+
+  get dir(): string {
+    return this.machine.dir;
+  }
+
+  /** Gives it to a caller: its directory gets the sandbox's name, and only now it becomes an individual. */
+  async claim(dir: string, identity: Identity, phases: Phases): Promise<Started> {
+    return phases.phase("claim", async () => {
+      await rename(this.machine.dir, dir);
+      this.machine.relocate(dir);
+      const machine = this.machine.state === "paused" ? await this.machine.resume() : this.machine;
+      await withLimit(this.agent.identify(identity));
+      return { machine, agent: this.agent };
+    });
+  }
+
+  async discard(): Promise<void> {
+    await this.agent.close();
+    await this.machine.kill();
+  }
+}
+
+/** Runs what a first command costs, the way that it goes: through the channel, and inside the guest. */
+export async function exercise(agent: Agent): Promise<void> {
+  await agent.ping();
+  if (agent.hello.guest !== "linux") return;
+  await agent.exercise();
+  await agent.exec({ argv: ["sh", "-c", "echo ready"] });
+}
+
+async function withLimit(work: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    await Promise.race([
+      work,
+      new Promise((_, reject) => {
+        timer = setTimeout(
+          () => reject(new StacyError("timeout", `a warm machine did not answer within ${CLAIM_LIMIT_MS} ms`)),
+          CLAIM_LIMIT_MS,
+        );
+      }),
+    ]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

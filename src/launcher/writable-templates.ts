@@ -1,0 +1,40 @@
+/** Empty writable layers, one per size, made once and then copied: the disk of a cold boot. */
+import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { mapSparse, SparseTemplate } from "../host/sparse.ts";
+import { createWritableLayer } from "../images/writable.ts";
+
+export class WritableTemplates {
+  readonly #dir: string;
+  readonly #open = new Map<number, Promise<SparseTemplate>>();
+
+  constructor(assets: string) {
+    this.#dir = join(assets, "writable");
+  }
+
+  get(sizeMiB: number): Promise<SparseTemplate> {
+    let template = this.#open.get(sizeMiB);
+    if (template === undefined) {
+      template = this.#make(sizeMiB);
+      this.#open.set(sizeMiB, template);
+      template.catch(() => this.#open.delete(sizeMiB));
+    }
+    return template;
+  }
+
+  async #make(sizeMiB: number): Promise<SparseTemplate> {
+    const path = join(this.#dir, `${sizeMiB}.ext4`);
+    const present = await stat(path).then(
+      () => true,
+      () => false,
+    );
+    if (!present) {
+      await mkdir(this.#dir, { recursive: true });
+      const temporary = `${path}.${process.pid}`;
+      await rm(temporary, { force: true });
+      await createWritableLayer(temporary, sizeMiB);
+      await rename(temporary, path);
+    }
+    return SparseTemplate.open(path, await mapSparse(path));
+  }
+}

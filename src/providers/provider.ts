@@ -1,0 +1,171 @@
+/**
+ * The contract between a sandbox's life (sandboxes/) and what runs it. The microVM provider is ours; another implementation
+ * (a remote one, say) would stand behind the same lines. Semantics follow the published StacyVM interface: a spawn resolves
+ * with a sandbox that *runs*, a non-zero exit is no error, writing a file creates its parents, and an operation on a sandbox
+ * that is gone rejects with `not-found`.
+ */
+import type { Agent } from "../guest/agent.ts";
+import type { ProcessRecord } from "../host/process.ts";
+import type { ExitReport } from "../vmm/vmm.ts";
+
+/** One spawn as the provider needs it; everything is resolved and validated above. */
+export interface SandboxSpec {
+  /** `sb-` and 8 hex digits; the directory's name. */
+  id: string;
+  image: string;
+  /** MiB */
+  memoryMiB: number;
+  vcpus: number;
+  /** Size of the writable layer in MiB. */
+  diskMiB: number;
+  /** Added to the image's environment. */
+  env: Record<string, string>;
+  /** Shell commands that are run once in the golden machine before it is saved (templates' `setup`). Part of the key. */
+  setup: string[];
+  /** Start from this checkpoint instead of the image's golden snapshot. */
+  checkpoint?: string;
+  /** Keep track of dirty pages: a fork or checkpoint of it is then fast. */
+  forkable?: boolean;
+  signal?: AbortSignal;
+}
+
+/** Which way a machine was started, and what each phase took. It is in the record, the log, the metrics and `Server-Timing`. */
+export interface BootReport {
+  path: "warm" | "restored" | "cold";
+  /** `idle`: the VMM process was there already. Only with `restored`. */
+  idle?: boolean;
+  vmm: "firecracker" | "qemu";
+  guest: "linux" | "bare";
+  /** Snapshot key; absent for a cold boot without one. */
+  key?: string;
+  /** Why a better path was not taken, when it was tried and failed. */
+  fallback?: string;
+  /** ms by phase name: resolve, disk, vmm, load, configure, start, agent, claim, ... */
+  phases: Record<string, number>;
+  totalMs: number;
+}
+
+export type MachineState = "running" | "paused" | "suspended" | "exited";
+
+/** A sandbox's machine, for as long as this daemon holds it. */
+export interface SandboxMachine {
+  readonly id: string;
+  readonly boot: BootReport;
+  readonly state: MachineState;
+  /** The agent; reconnects by itself. Rejects `conflict` when paused, `not-found` when gone. */
+  readonly agent: Agent;
+  /** Absent while suspended to disk. */
+  readonly process: ProcessRecord | undefined;
+  /** Settles once when the VMM is gone without `destroy`, `suspend` or `release`. Never rejects. */
+  readonly exited: Promise<ExitReport>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** To disk: frees memory and process, keeps everything else. `resume` brings it back. */
+  suspend(): Promise<void>;
+  /** Copies of this running machine, each with its own identity. */
+  fork(
+    ids: string[],
+    options?: { env?: Record<string, string>; signal?: AbortSignal },
+  ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }>;
+  /** Saves it under a new checkpoint id; it goes on. */
+  checkpoint(checkpointId: string): Promise<{ bytes: number; stoppedMs: number }>;
+  /** The last lines of the guest's console. */
+  console(lines: number): Promise<string[]>;
+  stats(): Promise<MachineStats>;
+  /** Ends it and removes everything of it. Idempotent. */
+  destroy(): Promise<void>;
+  /** Lets go of it without ending it: the daemon stops, the sandbox goes on. */
+  release(): Promise<void>;
+}
+
+export interface MachineStats {
+  /** Of one core = 100; since the last call, or since start. */
+  cpuPercent: number;
+  /** Memory of the VMM process that nobody else shares, bytes. */
+  privateBytes: number;
+  /** Proportional share including what clones have in common, bytes. */
+  pssBytes: number;
+  memoryLimitBytes: number;
+  /** What the writable layer occupies, bytes. */
+  diskBytes: number;
+}
+
+export interface SnapshotInfo {
+  key: string;
+  kind: "golden" | "checkpoint";
+  image: string;
+  imageDigest: string;
+  vmm: "firecracker" | "qemu";
+  vcpus: number;
+  memoryMiB: number;
+  diskMiB: number;
+  /** ms since 1970 */
+  createdAt: number;
+  lastUsedAt: number;
+  /** On disk, all files. */
+  bytes: number;
+  /** Live machines that map it, or warm ones. */
+  inUse: number;
+}
+
+export interface ProviderHealth {
+  healthy: boolean;
+  /** Why not, or what is worth knowing. */
+  detail: string;
+  remedy?: string;
+  version?: string;
+  accelerator?: "kvm" | "tcg";
+}
+
+export interface PoolStatus {
+  key: string;
+  image: string;
+  vcpus: number;
+  memoryMiB: number;
+  warm: number;
+  idle: number;
+  target: number;
+  filling: number;
+}
+
+export interface Provider {
+  readonly name: "firecracker" | "qemu";
+  health(): Promise<ProviderHealth>;
+  spawn(spec: SandboxSpec): Promise<SandboxMachine>;
+  /**
+   * Takes over every sandbox of an earlier daemon that can be proved to be ours (pid plus start time) and that answers,
+   * suspended ones included, and removes everything else that is ours: processes, directories, sockets.
+   * @param wanted ids that the database knows as alive; others are removed
+   */
+  adopt(wanted: ReadonlySet<string>): Promise<{ adopted: SandboxMachine[]; removed: string[] }>;
+  snapshots(): Promise<SnapshotInfo[]>;
+  /** Builds the golden snapshot of a shape now, unless it is there. */
+  buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo>;
+  /** @throws StacyError `conflict` when in use, `not-found` */
+  removeSnapshot(key: string): Promise<void>;
+  collectGarbage(options: {
+    dryRun: boolean;
+    maxBytes?: number;
+    signal?: AbortSignal;
+  }): Promise<{ key: string; bytes: number; reason: string }[]>;
+  pool(): PoolStatus[];
+  /** Keeps this many warm machines of a shape ready from now on (templates' `pool_size`). */
+  pin(spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void>;
+  /** Stops background work and lets go of every machine. Warm and idle ones are ended. */
+  close(): Promise<void>;
+  /** What happened beside the calls: fall-backs, snapshot built, warm machine replaced, ... */
+  onEvent(listener: (event: ProviderEvent) => void): () => void;
+}
+
+export interface ProviderEvent {
+  type:
+    | "snapshot.built"
+    | "snapshot.rejected"
+    | "snapshot.removed"
+    | "restore.failed"
+    | "pool.filled"
+    | "pool.replaced"
+    | "reconcile.action";
+  sandboxId?: string;
+  data: Record<string, unknown>;
+}

@@ -1,0 +1,132 @@
+/**
+ * Events: numbered for good, kept in the database, replayable. A reader follows by number (`next`), so a slow one holds no
+ * memory: what it has not read yet is in the ring, or in the database.
+ */
+import type { Store } from "./store.ts";
+
+export type EventType =
+  | "sandbox.created"
+  | "sandbox.running"
+  | "sandbox.paused"
+  | "sandbox.suspended"
+  | "sandbox.resumed"
+  | "sandbox.extended"
+  | "sandbox.forked"
+  | "sandbox.expired"
+  | "sandbox.destroyed"
+  | "sandbox.error"
+  | "exec.started"
+  | "exec.completed"
+  | "exec.failed"
+  | "exec.timeout"
+  | "file.written"
+  | "file.read"
+  | "operation.failed"
+  | "resource.limit"
+  | "provider.failed"
+  | "reconcile.action"
+  | "spawn.queued"
+  | "spawn.dequeued"
+  | "spawn.queue_timeout"
+  | "quota.saved"
+  | "quota.deleted"
+  | "template.saved"
+  | "template.deleted"
+  | "checkpoint.created"
+  | "checkpoint.deleted"
+  | "snapshot.built"
+  | "snapshot.rejected"
+  | "snapshot.removed"
+  | "restore.failed"
+  | "pool.filled"
+  | "pool.replaced";
+
+export interface SandboxEvent {
+  number: number;
+  type: EventType;
+  sandboxId?: string;
+  /** ms since 1970 */
+  at: number;
+  data?: Record<string, unknown>;
+}
+
+const RING = 4_096;
+/** Numbers are reserved in blocks, so that events lost with a killed daemon never give theirs to others. */
+const BLOCK = 1_000;
+const BATCH = 256;
+
+export class Events {
+  readonly #store: Store;
+  readonly #now: () => number;
+  readonly #ring: SandboxEvent[] = [];
+  #last: number;
+  #reserved: number;
+  #waiters = new Set<() => void>();
+
+  constructor(store: Store, now: () => number) {
+    this.#store = store;
+    this.#now = now;
+    this.#last = Number(store.meta("events.reserved") ?? "0");
+    this.#reserved = this.#last;
+  }
+
+  /** The number of the newest event. */
+  get last(): number {
+    return this.#last;
+  }
+
+  get followers(): number {
+    return this.#waiters.size;
+  }
+
+  emit(type: EventType, sandboxId?: string, data?: Record<string, unknown>): void {
+    const event: SandboxEvent = {
+      number: ++this.#last,
+      type,
+      at: this.#now(),
+      ...(sandboxId === undefined ? {} : { sandboxId }),
+      ...(data === undefined ? {} : { data }),
+    };
+    if (this.#last > this.#reserved) {
+      this.#reserved = this.#last + BLOCK;
+      this.#store.putMeta("events.reserved", String(this.#reserved)).catch(() => {});
+    }
+    this.#ring.push(event);
+    if (this.#ring.length > RING) this.#ring.splice(0, RING / 4);
+    this.#store.addEvent({ id: event.number, data: JSON.stringify(event) });
+    const waiters = this.#waiters;
+    this.#waiters = new Set();
+    for (const wake of waiters) wake();
+  }
+
+  /** Events after `number`, at most 256, oldest first; empty when there is none yet. */
+  after(number: number): SandboxEvent[] {
+    const first = this.#ring[0];
+    if (number >= this.#last) return [];
+    if (first === undefined || number < first.number - 1) {
+      const stored = this.#store.eventsAfter(number, BATCH).map((row) => JSON.parse(row.data) as SandboxEvent);
+      if (stored.length > 0) return stored;
+    }
+    const from = this.#ring.findIndex((event) => event.number > number);
+    return from < 0 ? [] : this.#ring.slice(from, from + BATCH);
+  }
+
+  /** Waits for an event after now, at most `ms`. Resolves `true` when there is one; at once `false` when aborted. */
+  wait(ms: number, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const finish = (happened: boolean): void => {
+        clearTimeout(timer);
+        this.#waiters.delete(wake);
+        signal.removeEventListener("abort", abort);
+        resolve(happened);
+      };
+      const wake = (): void => finish(true);
+      const abort = (): void => finish(false);
+      const timer = setTimeout(() => finish(false), ms);
+      timer.unref();
+      this.#waiters.add(wake);
+      signal.addEventListener("abort", abort, { once: true });
+    });
+  }
+}

@@ -1,0 +1,155 @@
+/** Running commands in a sandbox: timeouts by quota, history, events, measures. */
+import type { Command, ExecOptions, ExecResult, ExitStatus } from "../guest/agent.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { type CommandRequest, commandArgv } from "./command.ts";
+import { formatDuration } from "./duration.ts";
+import type { Events } from "./events.ts";
+import { effectiveMax, type Limits } from "./limits.ts";
+import type { Observer } from "./observer.ts";
+import type { Quotas } from "./quotas.ts";
+import type { ExecRecord } from "./record.ts";
+import type { Lease } from "./sandbox.ts";
+import type { Store } from "./store.ts";
+
+export interface ExecRequest extends CommandRequest {
+  env: Record<string, string>;
+  workdir?: string;
+  user?: string;
+  /** ms; absent: the default. */
+  timeoutMs?: number;
+  stdin?: boolean | Uint8Array;
+  pty?: { rows: number; cols: number; term?: string };
+}
+
+/** A command that goes on in the guest; the lease is given back when it has ended or when nobody follows it any longer. */
+export interface RunningCommand {
+  command: Command;
+  exited: Promise<ExitStatus>;
+}
+
+/** The history shows what ran, not what was piped through it. */
+const SHOWN = 1_024;
+
+export class Executions {
+  readonly #parts: { store: Store; events: Events; observer: Observer; quotas: Quotas; limits: Limits };
+
+  constructor(parts: { store: Store; events: Events; observer: Observer; quotas: Quotas; limits: Limits }) {
+    this.#parts = parts;
+  }
+
+  /** Newest first. */
+  history(sandboxId: string, limit: number): ExecRecord[] {
+    return this.#parts.store.execs(sandboxId, limit);
+  }
+
+  /**
+   * Runs to the end. @throws StacyError `timeout` when its time is over (its output is lost), `limit` when more time is asked for
+   * than allowed, `invalid`
+   */
+  async run(lease: Lease, request: ExecRequest, signal: AbortSignal): Promise<ExecResult & { durationMs: number }> {
+    const options = this.#options(lease, request, true);
+    const note = this.#note(lease, options);
+    try {
+      const result = await lease.agent.exec({ ...options, signal });
+      const durationMs = note(result);
+      if (result.reason === "timeout") throw timeoutError(options.timeoutMs);
+      if (result.reason === "cancelled") throw new StacyError("cancelled", "the command was cancelled");
+      return { ...result, durationMs };
+    } catch (error) {
+      note(error);
+      throw error;
+    }
+  }
+
+  /** Starts and follows: aborting `signal` cancels the command. The caller owns the lease and reads the output. */
+  async start(lease: Lease, request: ExecRequest, signal?: AbortSignal): Promise<RunningCommand> {
+    const options = this.#options(lease, request, false);
+    const note = this.#note(lease, options);
+    const begun = performance.now();
+    try {
+      const command = await lease.agent.start(signal === undefined ? options : { ...options, signal });
+      this.#parts.observer.agentRoundTrip(performance.now() - begun);
+      const exited = command.exited.then(
+        (status) => {
+          note(status);
+          return status;
+        },
+        (error: unknown) => {
+          note(error);
+          throw error;
+        },
+      );
+      exited.catch(() => {}); // whoever reads the output meets the same error
+      return { command, exited };
+    } catch (error) {
+      note(error);
+      throw error;
+    }
+  }
+
+  /** @param collected the caller waits for the result; a stream may last as long as it likes unless it asks otherwise */
+  #options(lease: Lease, request: ExecRequest, collected: boolean): ExecOptions {
+    const { limits, quotas } = this.#parts;
+    const { ownerId } = lease.sandbox.record;
+    const max = effectiveMax(limits.maxExecTimeoutMs, quotas.find(ownerId)?.maxExecTimeoutMs);
+    if (request.timeoutMs !== undefined && request.timeoutMs <= 0) {
+      throw new StacyError("invalid", "timeout must be positive");
+    }
+    if (request.timeoutMs !== undefined && max > 0 && request.timeoutMs > max) {
+      throw new StacyError("limit", `the timeout is over the limit of ${formatDuration(max)}`, {
+        remedy: "ask for less time, or raise defaults.max_exec_timeout or the owner's quota",
+      });
+    }
+    const timeout = request.timeoutMs ?? (limits.defaultExecTimeoutMs || (collected ? max : 0));
+    return {
+      argv: commandArgv(request),
+      env: request.env,
+      ...(request.workdir ? { cwd: request.workdir } : {}),
+      ...(request.user ? { user: request.user } : {}),
+      ...(timeout > 0 ? { timeoutMs: Math.max(1, Math.round(timeout)) } : {}),
+      ...(request.stdin === undefined ? {} : { stdin: request.stdin }),
+      ...(request.pty === undefined ? {} : { pty: request.pty }),
+    };
+  }
+
+  /** Writes the beginning, and gives what writes the end (once). */
+  #note(lease: Lease, options: ExecOptions): (end: unknown) => number {
+    const { events, store, observer } = this.#parts;
+    const sandboxId = lease.sandbox.id;
+    const shell = options.argv[0] === "sh" && options.argv[1] === "-c" && options.argv.length === 3;
+    const command = (shell ? (options.argv[2] ?? "") : options.argv.join(" ")).slice(0, SHOWN);
+    const startedAt = Date.now();
+    const begun = performance.now();
+    let noted = false;
+    events.emit("exec.started", sandboxId, { command });
+    return (end) => {
+      const durationMs = performance.now() - begun;
+      if (noted) return durationMs;
+      noted = true;
+      const status = end instanceof Error ? undefined : (end as ExitStatus);
+      const outcome = outcomeOf(end, status);
+      const exit = status === undefined ? {} : { exitCode: status.exitCode };
+      store.addExec({ sandboxId, command, startedAt, durationMs, outcome, ...exit });
+      observer.executed(outcome, durationMs);
+      const type = outcome === "timeout" ? "exec.timeout" : outcome === "failed" ? "exec.failed" : "exec.completed";
+      events.emit(type, sandboxId, {
+        command,
+        duration: formatDuration(durationMs),
+        ...(status === undefined ? { error: asStacyError(end).message } : { exit_code: status.exitCode }),
+      });
+      return durationMs;
+    };
+  }
+}
+
+function outcomeOf(end: unknown, status: ExitStatus | undefined): ExecRecord["outcome"] {
+  if (status !== undefined) return status.reason === "exited" ? "completed" : status.reason;
+  const { code } = asStacyError(end);
+  return code === "timeout" ? "timeout" : code === "cancelled" ? "cancelled" : "failed";
+}
+
+export function timeoutError(timeoutMs: number | undefined): StacyError {
+  return new StacyError("timeout", `the command ran longer than ${formatDuration(timeoutMs ?? 0)} and was ended`, {
+    phase: "exec",
+  });
+}

@@ -1,0 +1,104 @@
+/** What is decided before a spawn: limits, quotas and the answer of `admission`. Pure. */
+import { formatDuration } from "./duration.ts";
+import type { IdleAction, OwnerQuota } from "./record.ts";
+
+/** The server's defaults and limits. Durations in ms, sizes in MiB; 0 means none. */
+export interface Limits {
+  defaultImage: string;
+  defaultMemoryMiB: number;
+  defaultVcpus: number;
+  defaultDiskMiB: number;
+  defaultTtlMs: number;
+  defaultIdleTimeoutMs: number;
+  idleAction: IdleAction;
+  maxTtlMs: number;
+  defaultExecTimeoutMs: number;
+  maxExecTimeoutMs: number;
+  maxSandboxes: number;
+  maxSandboxesPerOwner: number;
+  maxMemoryMiB: number;
+  maxVcpus: number;
+  maxDiskMiB: number;
+  overflow: "reject" | "queue";
+  queueTimeoutMs: number;
+  maxQueue: number;
+}
+
+export type AdmissionReason = "max_ttl" | "max_sandboxes" | "max_sandboxes_per_owner";
+
+export interface Admission {
+  allowed: boolean;
+  /** Refused now, but a spawn would wait for its turn. */
+  queueable: boolean;
+  reason?: AdmissionReason;
+  activeSandboxes: number;
+  maxSandboxes: number;
+  activeOwnerSandboxes?: number;
+  maxOwnerSandboxes?: number;
+  maxTtlMs?: number;
+}
+
+export interface AdmissionInput {
+  limits: Limits;
+  quota: OwnerQuota | undefined;
+  ttlMs: number;
+  /** Sandboxes that hold or are getting a machine, of all owners. */
+  active: number;
+  /** The same of this owner; `undefined` when there is no owner. */
+  activeOwner: number | undefined;
+  /** How many are asked for at once (fork). */
+  count: number;
+}
+
+export function decideAdmission(input: AdmissionInput): Admission {
+  const { limits, quota, active, activeOwner, count } = input;
+  const maxOwner = quota?.maxSandboxes || limits.maxSandboxesPerOwner;
+  const maxTtlMs = effectiveMax(limits.maxTtlMs, quota?.maxTtlMs);
+  const facts = {
+    activeSandboxes: active,
+    maxSandboxes: limits.maxSandboxes,
+    ...(activeOwner === undefined ? {} : { activeOwnerSandboxes: activeOwner, maxOwnerSandboxes: maxOwner }),
+    ...(maxTtlMs === 0 ? {} : { maxTtlMs }),
+  };
+  const refuse = (reason: AdmissionReason, queueable: boolean): Admission => ({
+    allowed: false,
+    queueable: queueable && limits.overflow === "queue",
+    reason,
+    ...facts,
+  });
+  if (maxTtlMs > 0 && input.ttlMs > maxTtlMs) return refuse("max_ttl", false);
+  // An owner at its limit does not wait in the common queue: it would hold up those who are within theirs.
+  if (activeOwner !== undefined && maxOwner > 0 && activeOwner + count > maxOwner) {
+    return refuse("max_sandboxes_per_owner", false);
+  }
+  if (limits.maxSandboxes > 0 && active + count > limits.maxSandboxes) {
+    return refuse("max_sandboxes", count <= limits.maxSandboxes);
+  }
+  return { allowed: true, queueable: false, ...facts };
+}
+
+/** The stricter of a server's and an owner's limit; 0 is none. */
+export function effectiveMax(server: number, owner: number | undefined): number {
+  if (owner === undefined || owner === 0) return server;
+  return server === 0 ? owner : Math.min(server, owner);
+}
+
+export function explain(admission: Admission): { message: string; remedy: string } {
+  switch (admission.reason) {
+    case "max_ttl":
+      return {
+        message: `the ttl is over the limit of ${formatDuration(admission.maxTtlMs ?? 0)}`,
+        remedy: "ask for a shorter ttl, or raise defaults.max_ttl",
+      };
+    case "max_sandboxes_per_owner":
+      return {
+        message: `the owner has ${admission.activeOwnerSandboxes} of at most ${admission.maxOwnerSandboxes} sandboxes`,
+        remedy: "destroy one of them, or raise the owner's quota",
+      };
+    default:
+      return {
+        message: `there are ${admission.activeSandboxes} of at most ${admission.maxSandboxes} sandboxes`,
+        remedy: "destroy a sandbox, or raise defaults.max_sandboxes",
+      };
+  }
+}

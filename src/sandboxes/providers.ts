@@ -1,0 +1,123 @@
+/** The providers of this server by name: picking, health, adoption, events. */
+import { asStacyError, StacyError } from "../host/error.ts";
+import type { PoolStatus, Provider, ProviderHealth, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
+import type { Clock } from "./clock.ts";
+import type { Events } from "./events.ts";
+import type { Log } from "./observer.ts";
+
+export interface ProviderReport extends ProviderHealth {
+  name: string;
+  default: boolean;
+  latencyMs: number;
+  checkedAt: number;
+}
+
+export class Providers {
+  readonly #all: readonly Provider[];
+  readonly #events: Events;
+  readonly #log: Log;
+  readonly #clock: Clock;
+  readonly #stops: (() => void)[];
+
+  constructor(all: readonly Provider[], parts: { events: Events; log: Log; clock: Clock }) {
+    if (all.length === 0) throw new StacyError("invalid", "there is no provider");
+    this.#all = all;
+    this.#events = parts.events;
+    this.#log = parts.log;
+    this.#clock = parts.clock;
+    this.#stops = all.map((provider) =>
+      provider.onEvent((event) => {
+        const level = event.type === "restore.failed" || event.type === "snapshot.rejected" ? "warn" : "info";
+        this.#log[level]({ provider: provider.name, sandbox: event.sandboxId, ...event.data }, event.type);
+        this.#events.emit(event.type, event.sandboxId, { provider: provider.name, ...event.data });
+      }),
+    );
+  }
+
+  get default(): Provider {
+    const [first] = this.#all;
+    if (first === undefined) throw new StacyError("internal", "there is no provider");
+    return first;
+  }
+
+  get names(): string[] {
+    return this.#all.map(({ name }) => name);
+  }
+
+  /** @throws StacyError `not-found` */
+  pick(name: string | undefined): Provider {
+    if (name === undefined || name === "" || name === "auto") return this.default;
+    const found = this.#all.find((provider) => provider.name === name);
+    if (found === undefined) {
+      throw new StacyError("not-found", `there is no provider ${JSON.stringify(name)}`, {
+        remedy: `use ${this.names.join(" or ")}`,
+      });
+    }
+    return found;
+  }
+
+  async report(provider: Provider): Promise<ProviderReport> {
+    const begun = performance.now();
+    const health = await provider.health();
+    return {
+      ...health,
+      name: provider.name,
+      default: provider === this.default,
+      latencyMs: performance.now() - begun,
+      checkedAt: this.#clock.now(),
+    };
+  }
+
+  reports(): Promise<ProviderReport[]> {
+    return Promise.all(this.#all.map((provider) => this.report(provider)));
+  }
+
+  async adopt(
+    wanted: readonly { id: string; provider: string }[],
+  ): Promise<{ adopted: SandboxMachine[]; removed: string[] }> {
+    const adopted: SandboxMachine[] = [];
+    const removed: string[] = [];
+    for (const provider of this.#all) {
+      const ids = wanted.filter((each) => each.provider === provider.name).map(({ id }) => id);
+      const result = await provider.adopt(new Set(ids));
+      adopted.push(...result.adopted);
+      removed.push(...result.removed);
+    }
+    return { adopted, removed };
+  }
+
+  pools(): PoolStatus[] {
+    return this.#all.flatMap((provider) => provider.pool());
+  }
+
+  /** In the background: a pool that cannot be filled must not stop whoever saved the template. */
+  pin(name: string | undefined, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): void {
+    let provider: Provider;
+    try {
+      provider = this.pick(name);
+    } catch {
+      return; // a template for a provider that this host does not have; its spawn says so
+    }
+    provider.pin(spec, count).catch((error: unknown) => {
+      const failure = asStacyError(error);
+      this.#log.warn({ provider: provider.name, image: spec.image, err: failure }, "the pool could not be filled");
+      this.#events.emit("provider.failed", undefined, {
+        provider: provider.name,
+        operation: "pin",
+        message: failure.message,
+      });
+    });
+  }
+
+  all(): readonly Provider[] {
+    return this.#all;
+  }
+
+  async close(): Promise<void> {
+    for (const stop of this.#stops) stop();
+    const results = await Promise.allSettled(this.#all.map((provider) => provider.close()));
+    for (const result of results) {
+      if (result.status === "rejected") this.#log.error({ err: result.reason }, "a provider did not close cleanly");
+    }
+  }
+}

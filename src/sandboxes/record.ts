@@ -1,0 +1,109 @@
+/** What is stored: the data types of this layer. Times are ms since 1970, durations ms, sizes MiB. */
+import { randomBytes } from "node:crypto";
+import type { BootReport } from "../providers/provider.ts";
+import type { SandboxState } from "./state.ts";
+
+export type IdleAction = "destroy" | "suspend";
+
+export interface SandboxRecord {
+  id: string;
+  state: SandboxState;
+  provider: string;
+  image: string;
+  memoryMiB: number;
+  vcpus: number;
+  diskMiB: number;
+  ownerId?: string;
+  template?: string;
+  checkpoint?: string;
+  forkedFrom?: string;
+  createdAt: number;
+  expiresAt: number;
+  /** 0: never idle. */
+  idleTimeoutMs: number;
+  idleAction: IdleAction;
+  /** Suspended because nobody used it: the next use brings it back. */
+  resumeOnUse?: boolean;
+  metadata: Record<string, string>;
+  boot?: BootReport;
+  failure?: SandboxFailure;
+}
+
+/** Why a sandbox is in state `error`. */
+export interface SandboxFailure {
+  code: string;
+  message: string;
+  phase?: string;
+  remedy?: string;
+  at: number;
+  /** The last lines of the guest's console. */
+  console: string[];
+}
+
+export interface TemplateSecret {
+  name: string;
+  injectAt: string;
+}
+
+export interface Template {
+  name: string;
+  version: number;
+  image: string;
+  description: string;
+  /** Shell commands run once in the golden machine before it is saved. */
+  setup: string[];
+  allowedHosts: string[];
+  memoryMiB: number;
+  vcpus: number;
+  ttlMs: number;
+  env: Record<string, string>;
+  secrets: TemplateSecret[];
+  /** Warm machines kept ready. */
+  poolSize: number;
+  provider?: string;
+  metadata: Record<string, string>;
+  createdAt: number;
+  updatedAt: number;
+}
+
+/** 0 in a limit: none of its own. */
+export interface OwnerQuota {
+  ownerId: string;
+  maxSandboxes: number;
+  maxTtlMs: number;
+  maxExecTimeoutMs: number;
+  createdAt: number;
+  updatedAt: number;
+}
+
+export interface CheckpointRecord {
+  id: string;
+  sandboxId: string;
+  provider: string;
+  image: string;
+  memoryMiB: number;
+  vcpus: number;
+  diskMiB: number;
+  ownerId?: string;
+  name?: string;
+  bytes: number;
+  createdAt: number;
+}
+
+export interface ExecRecord {
+  sandboxId: string;
+  command: string;
+  startedAt: number;
+  durationMs: number;
+  /** Absent when it could not be started. */
+  exitCode?: number;
+  outcome: "completed" | "timeout" | "cancelled" | "failed";
+}
+
+export function newSandboxId(): string {
+  return `sb-${randomBytes(4).toString("hex")}`;
+}
+
+export function newCheckpointId(): string {
+  return `cp-${randomBytes(4).toString("hex")}`;
+}

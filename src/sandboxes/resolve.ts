@@ -1,0 +1,99 @@
+/** From what a client asks for to what a provider gets: template, checkpoint, defaults and limits, in one place. */
+import { StacyError } from "../host/error.ts";
+import type { SandboxSpec } from "../providers/provider.ts";
+import type { Limits } from "./limits.ts";
+import type { CheckpointRecord, IdleAction, Template } from "./record.ts";
+
+/** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
+export interface SpawnInput {
+  image?: string;
+  provider?: string;
+  memoryMiB?: number;
+  vcpus?: number;
+  diskMiB?: number;
+  ttlMs?: number;
+  template?: string;
+  checkpoint?: string;
+  ownerId?: string;
+  metadata?: Record<string, string>;
+  env?: Record<string, string>;
+  setup?: string[];
+  idleTimeoutMs?: number;
+  idleAction?: IdleAction;
+  forkable?: boolean;
+}
+
+export interface ResolvedSpawn {
+  spec: Omit<SandboxSpec, "id" | "signal">;
+  provider: string | undefined;
+  ttlMs: number;
+  idleTimeoutMs: number;
+  idleAction: IdleAction;
+  metadata: Record<string, string>;
+}
+
+/** What the published SDKs send as `image` in every spawn, also in one from a template. */
+const SDK_DEFAULT_IMAGE = "alpine:latest";
+
+/** @throws StacyError `invalid`, `limit` */
+export function resolveSpawn(
+  input: SpawnInput,
+  limits: Limits,
+  template: Template | undefined,
+  checkpoint: CheckpointRecord | undefined,
+): ResolvedSpawn {
+  const ttlMs = input.ttlMs ?? template?.ttlMs ?? limits.defaultTtlMs;
+  if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive", { remedy: 'ask for a ttl such as "30m"' });
+  // A checkpoint is a saved machine: its size and image are what they were.
+  const size = checkpoint ?? {
+    image: imageOf(input, template, limits),
+    memoryMiB: within(
+      "memory_mb",
+      input.memoryMiB ?? template?.memoryMiB,
+      limits.defaultMemoryMiB,
+      limits.maxMemoryMiB,
+    ),
+    vcpus: within("vcpus", input.vcpus ?? template?.vcpus, limits.defaultVcpus, limits.maxVcpus),
+    diskMiB: within("disk_mb", input.diskMiB, limits.defaultDiskMiB, limits.maxDiskMiB),
+  };
+  return {
+    spec: {
+      image: size.image,
+      memoryMiB: size.memoryMiB,
+      vcpus: size.vcpus,
+      diskMiB: size.diskMiB,
+      env: { ...template?.env, ...input.env },
+      setup: [...(template?.setup ?? []), ...(input.setup ?? [])],
+      ...(checkpoint === undefined ? {} : { checkpoint: checkpoint.id }),
+      ...(input.forkable === undefined ? {} : { forkable: input.forkable }),
+    },
+    provider: input.provider ?? (template?.provider || undefined) ?? checkpoint?.provider,
+    ttlMs,
+    idleTimeoutMs: input.idleTimeoutMs ?? limits.defaultIdleTimeoutMs,
+    idleAction: input.idleAction ?? limits.idleAction,
+    metadata: {
+      ...template?.metadata,
+      ...input.metadata,
+      ...(template === undefined ? {} : { template: template.name }),
+    },
+  };
+}
+
+/** The golden machine of a template's shape, for its pool. */
+export function templateSpec(template: Template, limits: Limits): Omit<SandboxSpec, "id" | "checkpoint"> {
+  const { spec } = resolveSpawn({}, limits, template, undefined);
+  return spec;
+}
+
+function imageOf(input: SpawnInput, template: Template | undefined, limits: Limits): string {
+  const asked = input.image === "" ? undefined : input.image;
+  // An image that the SDK filled in by itself must not override what the template is about.
+  if (template !== undefined && (asked === undefined || asked === SDK_DEFAULT_IMAGE)) return template.image;
+  return asked ?? limits.defaultImage;
+}
+
+function within(name: string, asked: number | undefined, fallback: number, max: number): number {
+  const value = asked === undefined || asked === 0 ? fallback : asked;
+  if (max > 0 && value > max) throw new StacyError("limit", `${name} is over the limit of ${max}`);
+  return value;
+}

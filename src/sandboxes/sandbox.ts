@@ -1,0 +1,92 @@
+/** One sandbox: its record, its machine, and who is using it right now. State changes go through `Sandboxes`. */
+import type { Agent } from "../guest/agent.ts";
+import { StacyError } from "../host/error.ts";
+import type { SandboxMachine } from "../providers/provider.ts";
+import type { SandboxRecord } from "./record.ts";
+import { isVisible, type SandboxState } from "./state.ts";
+
+/** A use of a sandbox: it is not idle as long as one is open. */
+export interface Lease extends Disposable {
+  readonly agent: Agent;
+  readonly machine: SandboxMachine;
+  readonly sandbox: Sandbox;
+}
+
+export class Sandbox {
+  record: SandboxRecord;
+  machine: SandboxMachine | undefined;
+  /** ms since 1970 of the last use. */
+  lastUsedAt: number;
+  /** Settles when everything of it is gone; set by the first destroy. */
+  gone: Promise<void> | undefined;
+  #uses = 0;
+  #tail: Promise<unknown> = Promise.resolve();
+  readonly #now: () => number;
+
+  constructor(record: SandboxRecord, now: () => number) {
+    this.record = record;
+    this.#now = now;
+    this.lastUsedAt = now();
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+
+  get state(): SandboxState {
+    return this.record.state;
+  }
+
+  get visible(): boolean {
+    return isVisible(this.state);
+  }
+
+  get inUse(): boolean {
+    return this.#uses > 0;
+  }
+
+  /** @throws StacyError `conflict` (not running), `machine-exited` (with the reason), `not-found` */
+  lease(): Lease {
+    const machine = this.machineIn(["running"]);
+    this.#uses += 1;
+    this.lastUsedAt = this.#now();
+    let open = true;
+    return {
+      agent: machine.agent,
+      machine,
+      sandbox: this,
+      [Symbol.dispose]: () => {
+        if (!open) return;
+        open = false;
+        this.#uses -= 1;
+        this.lastUsedAt = this.#now();
+      },
+    };
+  }
+
+  /** The machine, if the sandbox is in one of these states. */
+  machineIn(states: readonly SandboxState[]): SandboxMachine {
+    if (!this.visible) throw new StacyError("not-found", `sandbox ${this.id} is gone`);
+    if (this.state === "error") {
+      throw new StacyError(
+        "machine-exited",
+        `sandbox ${this.id} has failed: ${this.record.failure?.message ?? "unknown"}`,
+        {
+          remedy: "destroy it; its console is kept under /logs",
+        },
+      );
+    }
+    if (this.machine === undefined || !states.includes(this.state)) {
+      const remedy = this.state === "paused" || this.state === "suspended" ? "resume it first" : "wait until it runs";
+      throw new StacyError("conflict", `sandbox ${this.id} is ${this.state}`, { remedy });
+    }
+    return this.machine;
+  }
+
+  /** Changes of state run one after another; commands and files do not wait for them. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.#tail.then(work, work);
+    this.#tail = next.catch(() => {});
+    return next;
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * Firecracker's API over one kept connection. Its server (micro_http) is small, and so is this client: requests one after
+ * the other, always with Content-Length (it reads no chunked bodies), answers of a few bytes.
+ *
+ * The connection stays open for the life of the machine: its hang-up is the first sign of the process's end.
+ */
+import type { Socket } from "node:net";
+import { StacyError } from "../../host/error.ts";
+import { faultError } from "./faults.ts";
+
+/** Also bounds what a broken server can make us keep. */
+const MAX_ANSWER_BYTES = 1 << 20;
+const HEAD_END = "\r\n\r\n";
+
+export interface RequestOptions {
+  /** Names the phase in errors. */
+  phase: string;
+  timeoutMs: number;
+}
+
+interface Answer {
+  status: number;
+  body: string;
+}
+
+export class FirecrackerApi {
+  readonly #socket: Socket;
+  /** Settles when the connection is gone. */
+  readonly closed: Promise<void>;
+  #buffer = "";
+  #waiting: { settle(answer: Answer): void; fail(error: StacyError): void } | undefined;
+  #queue: Promise<unknown> = Promise.resolve();
+  #broken = false;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding("latin1");
+    socket.on("data", (text: string) => this.#data(text));
+    socket.on("error", () => {});
+    // An idle machine must not keep the daemon alive; a request under way has its timer.
+    socket.unref();
+    this.closed = new Promise((settle) => {
+      socket.once("close", () => {
+        this.#broken = true;
+        this.#waiting?.fail(new StacyError("machine-exited", "Firecracker closed its API connection"));
+        this.#waiting = undefined;
+        settle();
+      });
+    });
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  put(path: string, body: object, options: RequestOptions): Promise<void> {
+    return this.request("PUT", path, body, options).then(() => {});
+  }
+
+  patch(path: string, body: object, options: RequestOptions): Promise<void> {
+    return this.request("PATCH", path, body, options).then(() => {});
+  }
+
+  async get<T>(path: string, options: RequestOptions): Promise<T> {
+    return JSON.parse(await this.request("GET", path, undefined, options)) as T;
+  }
+
+  /**
+   * The body of the answer.
+   * @throws StacyError by `faultError`; `timeout`; `machine-exited` when the process ended without an answer
+   */
+  request(method: string, path: string, body: object | undefined, options: RequestOptions): Promise<string> {
+    const result = this.#queue.then(() => this.#exchange(method, path, body, options));
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  async #exchange(
+    method: string,
+    path: string,
+    body: object | undefined,
+    { phase, timeoutMs }: RequestOptions,
+  ): Promise<string> {
+    if (this.#broken) throw new StacyError("machine-exited", "Firecracker's API connection is gone", { phase });
+    const answer = await new Promise<Answer>((settle, fail) => {
+      const timer = setTimeout(() => {
+        this.#waiting = undefined;
+        // The answer may still come and would be taken for the next request's.
+        this.#socket.destroy();
+        fail(new StacyError("timeout", `Firecracker did not answer ${method} ${path} in ${timeoutMs} ms`, { phase }));
+      }, timeoutMs);
+      this.#waiting = {
+        settle: (value) => {
+          clearTimeout(timer);
+          settle(value);
+        },
+        fail: (error) => {
+          clearTimeout(timer);
+          fail(error.inPhase(phase));
+        },
+      };
+      const text = body === undefined ? "" : JSON.stringify(body);
+      const length = body === undefined ? "" : `Content-Length: ${Buffer.byteLength(text)}\r\n`;
+      this.#socket.write(
+        `${method} ${path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n${length}\r\n${text}`,
+      );
+    });
+    if (answer.status >= 200 && answer.status < 300) return answer.body;
+    throw faultError(faultMessage(answer), phase);
+  }
+
+  #data(text: string): void {
+    this.#buffer += text;
+    if (this.#buffer.length > MAX_ANSWER_BYTES) this.#socket.destroy();
+    const headEnd = this.#buffer.indexOf(HEAD_END);
+    if (headEnd < 0) return;
+    const head = this.#buffer.slice(0, headEnd);
+    const length = Number(/^content-length:\s*(\d+)/im.exec(head)?.[1] ?? 0);
+    const bodyStart = headEnd + HEAD_END.length;
+    if (this.#buffer.length < bodyStart + length) return;
+    const body = Buffer.from(this.#buffer.slice(bodyStart, bodyStart + length), "latin1").toString("utf8");
+    this.#buffer = this.#buffer.slice(bodyStart + length);
+    const status = Number(/^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? 0);
+    if (status === 100) return this.#data("");
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.settle({ status, body });
+  }
+}
+
+/** `fault_message`, or `error` (what the connection limit answers with), or the bare text. */
+function faultMessage({ status, body }: Answer): string {
+  try {
+    const parsed = JSON.parse(body) as { fault_message?: string; error?: string };
+    return parsed.fault_message ?? parsed.error ?? body;
+  } catch {
+    return body === "" ? `status ${status}` : body;
+  }
+}

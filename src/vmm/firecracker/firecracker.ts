@@ -1,0 +1,128 @@
+/** Firecracker behind the `Vmm` contract. */
+import { StacyError } from "../../host/error.ts";
+import { hostIdentity } from "../../host/host-identity.ts";
+import { dataPaths } from "../../host/paths.ts";
+import type { ProcessRecord } from "../../host/process.ts";
+import type {
+  BootableVmm,
+  LoadableVmm,
+  MachineConfig,
+  PausedMachine,
+  RunningMachine,
+  SnapshotSource,
+  StartOptions,
+  Vmm,
+  VmmAbilities,
+  VmmProbe,
+} from "../vmm.ts";
+import type { LocateOptions } from "./install.ts";
+import {
+  BootableFirecracker,
+  type Life,
+  LoadableFirecracker,
+  PausedFirecracker,
+  RunningFirecracker,
+} from "./machine.ts";
+import { findGround } from "./memory-file.ts";
+import { type Probed, probeFirecracker } from "./probe.ts";
+import { FirecrackerProcess } from "./process.ts";
+
+export interface FirecrackerOptions extends LocateOptions {
+  /** Where set-up puts the binaries. Default: the data directory's. */
+  assets?: string;
+}
+
+export function createFirecracker(options: FirecrackerOptions = {}): Vmm {
+  return new Firecracker(options);
+}
+
+class Firecracker implements Vmm {
+  readonly name = "firecracker" as const;
+  readonly #options: FirecrackerOptions;
+  #probed: Promise<Probed> | undefined;
+  #abilities: VmmAbilities = { diskBeforeStart: false, pauseResume: true, saveClone: true, jail: true };
+
+  constructor(options: FirecrackerOptions) {
+    this.#options = options;
+  }
+
+  /** Exact once `probe` has answered. */
+  get abilities(): VmmAbilities {
+    return this.#abilities;
+  }
+
+  async probe(): Promise<VmmProbe> {
+    return (await this.#look()).probe;
+  }
+
+  #look(): Promise<Probed> {
+    this.#probed ??= probeFirecracker(this.#options.assets ?? dataPaths().assets, this.#options).then((probed) => {
+      if (probed.found !== undefined) {
+        const { traits, paths } = probed.found;
+        const jail = paths.jailer !== undefined && process.getuid?.() === 0;
+        this.#abilities = { ...this.#abilities, pauseResume: traits.pauseResume, jail };
+      }
+      return probed;
+    });
+    return this.#probed;
+  }
+
+  async #usable(): Promise<Required<Probed>["found"]> {
+    const { probe, found } = await this.#look();
+    if (found !== undefined) return found;
+    const { reason, remedy } = probe as Extract<VmmProbe, { usable: false }>;
+    throw new StacyError("unavailable", `Firecracker cannot be used: ${reason}`, { remedy });
+  }
+
+  async identity(config: MachineConfig): Promise<Record<string, string>> {
+    const [{ probe, found }, host] = await Promise.all([this.#look(), hostIdentity()]);
+    return {
+      version: probe.version ?? "none",
+      snapshotFormat: found?.snapshotFormat ?? "none",
+      accelerator: "kvm",
+      devices: config.initramfs === undefined ? "rootfs,base,vsock" : "rootfs,base,vsock,entropy",
+      hostCpu: host.cpu,
+      hostKernel: host.kernel,
+    };
+  }
+
+  async prepareBoot(options: StartOptions): Promise<BootableVmm> {
+    // Tracking makes the golden snapshot a matter of ms and KiB; a private machine that is never saved does without.
+    const life = await this.#life(options.config, options.memory === "shared", "nothing");
+    return new BootableFirecracker(await this.#start(options), life);
+  }
+
+  async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
+    const life = await this.#life(options.config, false, "unknown");
+    return new LoadableFirecracker(await this.#start(options), life);
+  }
+
+  async adopt(
+    dir: string,
+    record: ProcessRecord,
+    config: MachineConfig,
+  ): Promise<RunningMachine | PausedMachine | undefined> {
+    // Before anything else: a process that is gone needs no Firecracker to be installed.
+    const process = await FirecrackerProcess.adopt(dir, record);
+    if (process === undefined) return undefined;
+    const quick = { phase: "adopt", timeoutMs: 2_000 };
+    const { state } = await process.api.get<{ state: string }>("/", quick);
+    const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
+    const left = await findGround(dir);
+    const ground = left === "own" ? "own" : left === "lost" ? "unknown" : { snapshot: undefined };
+    const life = await this.#life(config, track_dirty_pages === true, ground);
+    if (state === "Running") return new RunningFirecracker(process, life);
+    if (state === "Paused") return new PausedFirecracker(process, life);
+    await process.release();
+    return undefined;
+  }
+
+  async #life(config: MachineConfig, tracking: boolean, ground: Life["ground"]): Promise<Life> {
+    return { traits: (await this.#usable()).traits, config, tracking, ground };
+  }
+
+  async #start({ dir, jail, signal }: StartOptions): Promise<FirecrackerProcess> {
+    const { paths } = await this.#usable();
+    return FirecrackerProcess.start({ firecracker: paths.firecracker, jailer: paths.jailer, dir, jail, signal });
+  }
+}

@@ -1,0 +1,292 @@
+/** A Firecracker machine's states, as types: each transition hands over the next one. */
+import { chmod, chown, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { asStacyError, StacyError } from "../../host/error.ts";
+import type { Phases } from "../../host/phases.ts";
+import type { ProcessRecord } from "../../host/process.ts";
+import { allocatedBytes } from "../../host/sparse.ts";
+import {
+  type AgentStream,
+  type BootableVmm,
+  type ConnectOptions,
+  type ExitReport,
+  FILES,
+  type LoadableVmm,
+  type MachineConfig,
+  type PausedMachine,
+  type RunningMachine,
+  type SavedState,
+  SNAPSHOT_FILES,
+  type SnapshotSource,
+  type VmmProcess,
+} from "../vmm.ts";
+import { bring } from "./jail.ts";
+import { copyGround, digHoles, GROUND, keepGround, loseGround } from "./memory-file.ts";
+import { type FirecrackerProcess, VSOCK_SOCKET } from "./process.ts";
+import type { VersionTraits } from "./versions.ts";
+
+const QUICK_MS = 5_000;
+const LOAD_LIMIT_MS = 30_000;
+const SAVE_LIMIT_MS = 300_000;
+/** Host-wide vsock addresses are not involved, so all machines share one guest CID. */
+const GUEST_CID = 3;
+const DIFF_SOUND_BELOW_MIB = 3 * 1024;
+const SAVING = { state: "saving-vmstate.bin", memory: "saving-memory.bin" } as const;
+
+/** What the states share besides the process; follows the machine through its states. */
+export interface Life {
+  traits: VersionTraits;
+  config: MachineConfig;
+  /** Firecracker notes which pages are written. */
+  tracking: boolean;
+  /**
+   * What a difference written now would have to be laid over: `nothing` for a machine that booted, the memory file that it
+   * was loaded from, the machine's own ground after a save, or `unknown`.
+   */
+  ground: "nothing" | "own" | "unknown" | { snapshot: string | undefined };
+}
+
+abstract class State implements VmmProcess {
+  protected readonly process: FirecrackerProcess;
+  protected readonly life: Life;
+
+  constructor(process: FirecrackerProcess, life: Life) {
+    this.process = process;
+    this.life = life;
+  }
+
+  get record(): ProcessRecord {
+    return this.process.record;
+  }
+  get dir(): string {
+    return this.process.dir;
+  }
+  get exited(): Promise<ExitReport> {
+    return this.process.exited;
+  }
+  relocate(dir: string): void {
+    this.process.relocate(dir);
+  }
+  kill(): Promise<ExitReport> {
+    return this.process.kill();
+  }
+  release(): Promise<void> {
+    return this.process.release();
+  }
+}
+
+export class BootableFirecracker extends State implements BootableVmm {
+  async boot(phases?: Phases): Promise<RunningMachine> {
+    const inPhase = <T>(name: string, work: () => Promise<T>): Promise<T> =>
+      phases === undefined ? work() : phases.phase(name, work);
+    await inPhase("configure", () => this.#configure());
+    await inPhase("start", () =>
+      this.process.api.put("/actions", { action_type: "InstanceStart" }, { phase: "start", timeoutMs: LOAD_LIMIT_MS }),
+    );
+    return new RunningFirecracker(this.process, this.life);
+  }
+
+  async #configure(): Promise<void> {
+    const { process, life } = this;
+    const { config, traits } = life;
+    const put = (path: string, body: object): Promise<void> =>
+      process.api.put(path, body, { phase: "configure", timeoutMs: QUICK_MS });
+    const linux = config.initramfs !== undefined;
+    let kernel = config.kernel;
+    let initramfs = config.initramfs;
+    if (process.jail !== undefined) {
+      await bringDisks(process);
+      await bring(process.jail, this.dir, kernel, "kernel", false);
+      kernel = "kernel";
+      if (initramfs !== undefined) {
+        await bring(process.jail, this.dir, initramfs, "initramfs", false);
+        initramfs = "initramfs";
+      }
+    }
+    await put("/machine-config", {
+      vcpu_count: config.vcpus,
+      mem_size_mib: config.memoryMiB,
+      track_dirty_pages: life.tracking,
+    });
+    await put("/boot-source", {
+      kernel_image_path: kernel,
+      boot_args: kernelCommandLine(config),
+      ...(initramfs === undefined ? {} : { initrd_path: initramfs }),
+    });
+    await put("/drives/rootfs", drive("rootfs", FILES.rootfs, false));
+    await put("/drives/base", drive("base", FILES.base, true));
+    await put("/vsock", { guest_cid: GUEST_CID, uds_path: VSOCK_SOCKET });
+    // The bare guest has no use for random numbers, and a device less to restore.
+    if (linux && traits.entropy) await put("/entropy", {});
+  }
+}
+
+function drive(id: string, path: string, readOnly: boolean): object {
+  // The initramfs mounts the root itself, so neither is the kernel's root device. `Sync`: the other engine slows restores.
+  return { drive_id: id, path_on_host: path, is_root_device: false, is_read_only: readOnly };
+}
+
+/** The bare guest reads only the devices that Firecracker appends. */
+function kernelCommandLine(config: MachineConfig): string {
+  const linux =
+    "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
+  return [config.initramfs === undefined ? "bare" : linux, config.cmdline ?? ""].join(" ").trim();
+}
+
+/** Hard-links the machine's disks into its jail; the writable one becomes the machine's. */
+async function bringDisks(process: FirecrackerProcess): Promise<void> {
+  if (process.jail === undefined) return;
+  await Promise.all([
+    bring(process.jail, process.dir, join(process.dir, FILES.rootfs), FILES.rootfs, true),
+    bring(process.jail, process.dir, join(process.dir, FILES.base), FILES.base, false),
+  ]).catch((cause) => {
+    throw asStacyError(cause, "not-found", {
+      remedy: "put rootfs.ext4 and base.img into the machine's directory first",
+    });
+  });
+}
+
+export class LoadableFirecracker extends State implements LoadableVmm {
+  async load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine> {
+    await (phases === undefined ? this.#load(snapshot) : phases.phase("load", () => this.#load(snapshot)));
+    const life: Life = {
+      ...this.life,
+      tracking: snapshot.trackDirty === true,
+      ground: { snapshot: snapshot.dir },
+    };
+    return new RunningFirecracker(this.process, life);
+  }
+
+  async #load(snapshot: SnapshotSource): Promise<void> {
+    const { process, life } = this;
+    let state = join(snapshot.dir, SNAPSHOT_FILES.state);
+    let memory = join(snapshot.dir, SNAPSHOT_FILES.memory);
+    if (process.jail !== undefined) {
+      const { jail, dir } = process;
+      await Promise.all([
+        bringDisks(process),
+        bring(jail, dir, state, SNAPSHOT_FILES.state, false),
+        bring(jail, dir, memory, SNAPSHOT_FILES.memory, false),
+      ]).catch((cause) => {
+        throw asStacyError(cause, "corrupt", { phase: "load" });
+      });
+      state = SNAPSHOT_FILES.state;
+      memory = SNAPSHOT_FILES.memory;
+    }
+    const body = {
+      snapshot_path: state,
+      mem_backend: { backend_type: "File", backend_path: memory },
+      resume_vm: snapshot.paused !== true,
+      ...(snapshot.trackDirty === true ? { [life.traits.trackField]: true } : {}),
+    };
+    try {
+      await process.api.put("/snapshot/load", body, { phase: "load", timeoutMs: LOAD_LIMIT_MS });
+    } catch (error) {
+      // A failed load ends the process by itself; the answer came first. The kill only makes sure and waits.
+      await process.kill();
+      throw error;
+    }
+  }
+}
+
+export class RunningFirecracker extends State implements RunningMachine {
+  readonly state = "running" as const;
+
+  connectAgent(options?: ConnectOptions): Promise<AgentStream> {
+    return this.process.connectAgent(options);
+  }
+
+  async pause(): Promise<PausedMachine> {
+    await this.process.api.patch("/vm", { state: "Paused" }, { phase: "pause", timeoutMs: QUICK_MS });
+    return new PausedFirecracker(this.process, this.life);
+  }
+}
+
+export class PausedFirecracker extends State implements PausedMachine {
+  readonly state = "paused" as const;
+  #saved = false;
+
+  async resume(): Promise<RunningMachine> {
+    // A snapshot sends the reset that the guest's driver must acknowledge; 1.16.x waits for it after every resume.
+    if (!this.life.traits.pauseResume && !this.#saved) await this.#throwAwaySave();
+    await this.process.api.patch("/vm", { state: "Resumed" }, { phase: "resume", timeoutMs: QUICK_MS });
+    return new RunningFirecracker(this.process, this.life);
+  }
+
+  /**
+   * With `parent` the caller says which snapshot the machine came from; we know it, and after a first save better than the
+   * caller: the difference then stands on that save.
+   */
+  async save(dir: string, options: { parent?: string } = {}): Promise<SavedState> {
+    const { process, life } = this;
+    const inside = join(process.workDir, SAVING.memory);
+    await rm(inside, { force: true });
+    const ground = this.#ground(options.parent);
+    const kind = this.#canDiff(ground) ? "Diff" : "Full";
+    try {
+      if (kind === "Diff" && ground !== "nothing" && ground !== "unknown") {
+        await copyGround(ground.path, inside);
+        // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
+        await chmod(inside, 0o600);
+        if (process.jail !== undefined) await chown(inside, process.jail.uid, process.jail.gid);
+      }
+      await this.#create(kind);
+      if (kind === "Full") await digHoles(inside);
+      const state = join(dir, SNAPSHOT_FILES.state);
+      const memory = join(dir, SNAPSHOT_FILES.memory);
+      await rename(join(process.workDir, SAVING.state), state);
+      await rename(inside, memory);
+      if (process.jail !== undefined) await Promise.all([chown(state, 0, 0), chown(memory, 0, 0)]);
+      if (life.tracking) {
+        // Tracking starts anew with each save, so the next difference stands on this file.
+        await keepGround(memory, join(process.dir, GROUND));
+        life.ground = "own";
+      }
+      const stateBytes = (await stat(state)).size;
+      return { stateBytes, memoryBytes: await allocatedBytes(memory), resumable: true, finish: async () => {} };
+    } catch (error) {
+      // What Firecracker wrote, and what it believes to have saved, is unknown now.
+      life.ground = "unknown";
+      await loseGround(join(process.dir, GROUND)).catch(() => {});
+      throw asStacyError(error).inPhase("save");
+    } finally {
+      await Promise.all(Object.values(SAVING).map((name) => rm(join(process.workDir, name), { force: true })));
+    }
+  }
+
+  #ground(parent: string | undefined): "nothing" | "unknown" | { path: string } {
+    const { ground } = this.life;
+    if (ground === "nothing" || ground === "unknown") return ground;
+    if (ground === "own") return { path: join(this.process.dir, GROUND) };
+    // The caller knows better where it is: it may have been renamed since the load, or loaded by an earlier daemon.
+    const snapshot = parent ?? ground.snapshot;
+    return snapshot === undefined ? "unknown" : { path: join(snapshot, SNAPSHOT_FILES.memory) };
+  }
+
+  #canDiff(ground: "nothing" | "unknown" | { path: string }): boolean {
+    const { traits, tracking, config } = this.life;
+    if (ground === "unknown") return false;
+    if (!traits.diffAbove3GiB && config.memoryMiB > DIFF_SOUND_BELOW_MIB) return false;
+    return tracking || (traits.diffWithoutTracking && ground === "nothing");
+  }
+
+  async #create(kind: "Full" | "Diff"): Promise<void> {
+    const body = { snapshot_type: kind, snapshot_path: SAVING.state, mem_file_path: SAVING.memory };
+    await this.process.api.put("/snapshot/create", body, { phase: "save", timeoutMs: SAVE_LIMIT_MS });
+    this.#saved = true;
+  }
+
+  async #throwAwaySave(): Promise<void> {
+    try {
+      await this.#create(this.#canDiff(this.#ground(undefined)) ? "Diff" : "Full");
+      if (this.life.tracking) {
+        this.life.ground = "unknown";
+        await loseGround(join(this.dir, GROUND));
+      }
+    } catch (cause) {
+      throw new StacyError("not-supported", "this Firecracker cannot resume a machine that was not saved", { cause });
+    } finally {
+      await Promise.all(Object.values(SAVING).map((name) => rm(join(this.process.workDir, name), { force: true })));
+    }
+  }
+}

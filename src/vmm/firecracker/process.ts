@@ -1,0 +1,204 @@
+/** The Firecracker process behind every state of a machine: its API, its sockets, its end and why it ended. */
+import { constants, open, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { StacyError } from "../../host/error.ts";
+import { adoptProcess, type HostProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
+import { tailLines } from "../../host/tail.ts";
+import { connectUnix } from "../../host/unix-socket.ts";
+import {
+  type AgentStream,
+  type ConnectOptions,
+  type ExitReport,
+  FILES,
+  type JailConfig,
+  type VmmProcess,
+} from "../vmm.ts";
+import { FirecrackerApi } from "./api.ts";
+import { bring, findJail, type Jail, jailerArguments, makeJail, removeCgroups } from "./jail.ts";
+import { dialGuest } from "./vsock.ts";
+
+export const API_SOCKET = "api.sock";
+/** Stored in snapshots, as `rootfs.ext4` and `base.img` are. */
+export const VSOCK_SOCKET = "v.sock";
+
+/** Where the agent listens (guest/protocol.ts). */
+const AGENT_PORT = 1024;
+const START_LIMIT_MS = 10_000;
+const LOG_LINES = 20;
+/**
+ * Firecracker grows its descriptor table to the limit at start, and children of Node inherit the hard limit: a million
+ * descriptors are 8 MiB and some ms for each machine. Below this it is not worth the extra program in between.
+ */
+const DESCRIPTORS_WORTH_LIMITING = 32_768;
+const DESCRIPTORS = 2_048;
+
+export interface StartFirecracker {
+  firecracker: string;
+  jailer: string | undefined;
+  dir: string;
+  jail: JailConfig | undefined;
+  signal: AbortSignal | undefined;
+}
+
+export class FirecrackerProcess implements VmmProcess {
+  readonly exited: Promise<ExitReport>;
+  readonly jail: Jail | undefined;
+  readonly #process: HostProcess;
+  #dir: string;
+  #api: FirecrackerApi | undefined;
+  #killed = false;
+  #released = false;
+
+  private constructor(process: HostProcess, dir: string, jail: Jail | undefined) {
+    this.#process = process;
+    this.#dir = dir;
+    this.jail = jail;
+    this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
+      this.#api?.close();
+      await this.#removeLeftovers();
+      const [vmmLog, console] = await Promise.all([
+        tailLines(join(this.dir, FILES.log), LOG_LINES),
+        tailLines(join(this.dir, FILES.console), LOG_LINES),
+      ]);
+      // Firecracker ends with 0 when the guest reboots and also when it crashes by a triple fault.
+      const guestEnded = exit.exitCode === 0 || vmmLog.some((line) => line.includes("exit_code=0"));
+      const unknown = exit.exitCode === undefined && exit.signal === undefined && !guestEnded;
+      const reason = this.#killed ? "requested" : guestEnded ? "guest" : unknown ? "unknown" : "crash";
+      return { ...exit, reason, vmmLog, console };
+    });
+  }
+
+  /** Starts it and connects to its API. Nothing is left when that fails. */
+  static async start(options: StartFirecracker): Promise<FirecrackerProcess> {
+    const { dir, firecracker } = options;
+    let jail: Jail | undefined;
+    if (options.jail !== undefined) {
+      if (options.jailer === undefined) {
+        throw new StacyError("unavailable", "there is no jailer beside this Firecracker", {
+          remedy: "set STACYVM_JAILER to its path, or set `jail: false`",
+        });
+      }
+      jail = await makeJail(dir, firecracker, options.jail);
+    }
+    const inside = ["--api-sock", API_SOCKET, "--log-path", FILES.log, "--level", "Info"];
+    // Firecracker removes no socket that an earlier process left, and refuses to start over it.
+    await Promise.all([
+      rm(join(dir, API_SOCKET), { force: true }),
+      rm(join(dir, VSOCK_SOCKET), { force: true }),
+      touch(join(dir, FILES.log)),
+    ]);
+    let command = firecracker;
+    let args = inside;
+    if (jail !== undefined && options.jail !== undefined) {
+      await bring(jail, dir, join(dir, FILES.log), FILES.log, true);
+      command = options.jailer as string;
+      args = [...(await jailerArguments(jail, dir, firecracker, options.jail)), ...inside];
+    } else if (await descriptorsNeedLimit()) {
+      command = "prlimit";
+      args = [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, firecracker, ...inside];
+    }
+    const host = await spawnProcess({ command, args, cwd: dir, log: join(dir, FILES.console) });
+    const process = new FirecrackerProcess(host, dir, jail);
+    try {
+      await process.#connect(START_LIMIT_MS, options.signal);
+      return process;
+    } catch (error) {
+      await process.kill();
+      throw error;
+    }
+  }
+
+  /** `undefined` when the recorded process is gone. */
+  static async adopt(dir: string, record: ProcessRecord): Promise<FirecrackerProcess | undefined> {
+    const found = await adoptProcess(record);
+    if (found === undefined) return undefined;
+    const process = new FirecrackerProcess(found, dir, await findJail(dir));
+    await process.#connect(2_000);
+    return process;
+  }
+
+  async #connect(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const socket = await connectUnix(this.workDir, API_SOCKET, {
+      timeoutMs,
+      gone: this.ended("starting"),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    this.#api = new FirecrackerApi(socket);
+    void this.#api.closed.then(() => this.#process.check());
+  }
+
+  get record(): ProcessRecord {
+    return this.#process.record;
+  }
+
+  get dir(): string {
+    return this.#dir;
+  }
+
+  /** Firecracker's working directory as the host sees it. */
+  get workDir(): string {
+    return this.jail === undefined ? this.#dir : join(this.#dir, this.jail.root);
+  }
+
+  relocate(dir: string): void {
+    this.#dir = dir;
+  }
+
+  get api(): FirecrackerApi {
+    if (this.#api === undefined) throw new StacyError("internal", "the API is not connected");
+    return this.#api;
+  }
+
+  /** An error that says how the process ended, once it has. */
+  ended(doing: string): Promise<StacyError> {
+    return this.exited.then((report) => exitError(report, doing));
+  }
+
+  async connectAgent(options: ConnectOptions = {}): Promise<AgentStream> {
+    const gone = this.ended("connecting to the agent");
+    const stream = await dialGuest(this.workDir, VSOCK_SOCKET, { ...options, port: AGENT_PORT, gone });
+    return { stream, clean: true };
+  }
+
+  async kill(): Promise<ExitReport> {
+    // A released machine belongs to the next daemon.
+    if (!this.#released) this.#killed = true;
+    await this.#process.kill();
+    return this.exited;
+  }
+
+  async release(): Promise<void> {
+    this.#released = true;
+    this.#api?.close();
+  }
+
+  async #removeLeftovers(): Promise<void> {
+    const removals = [API_SOCKET, VSOCK_SOCKET].map((name) => rm(join(this.workDir, name), { force: true }));
+    if (this.jail !== undefined) removals.push(removeCgroups(this.jail));
+    // The directory may be gone already: whoever removed it knew that the machine was dead.
+    await Promise.allSettled(removals);
+  }
+}
+
+function touch(path: string): Promise<void> {
+  return open(path, constants.O_CREAT | constants.O_WRONLY, 0o600).then((file) => file.close());
+}
+
+let limitNeeded: Promise<boolean> | undefined;
+function descriptorsNeedLimit(): Promise<boolean> {
+  limitNeeded ??= readFile("/proc/self/limits", "latin1").then((limits) => {
+    const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1];
+    return !(Number(hard) <= DESCRIPTORS_WORTH_LIMITING);
+  });
+  return limitNeeded;
+}
+
+function exitError(report: ExitReport, doing: string): StacyError {
+  const how = report.signal ?? (report.exitCode === undefined ? "" : `exit code ${report.exitCode}`);
+  const words = [...report.vmmLog, ...report.console].filter((line) => /error|panic|fail/i.test(line)).at(-1);
+  return new StacyError(
+    "machine-exited",
+    `Firecracker ended while ${doing}${how === "" ? "" : ` (${how})`}${words === undefined ? "" : `: ${words}`}`,
+    { data: { report } },
+  );
+}

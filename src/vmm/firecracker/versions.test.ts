@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { StacyError } from "../../host/error.ts";
+import { versionTraits } from "./versions.ts";
+
+function refusal(version: string): StacyError {
+  try {
+    versionTraits(version);
+  } catch (error) {
+    assert.ok(error instanceof StacyError);
+    return error;
+  }
+  assert.fail(`${version} was accepted`);
+}
+
+test("1.12.1 calls tracking by its old name and refuses Diff without it", () => {
+  const traits = versionTraits("1.12.1");
+  assert.equal(traits.trackField, "enable_diff_snapshots");
+  assert.equal(traits.diffWithoutTracking, false);
+  assert.equal(traits.pauseResume, true);
+});
+
+test("1.15.1 inherits what 1.13 changed and has sound diffs of large guests", () => {
+  const traits = versionTraits("1.15.1");
+  assert.equal(traits.trackField, "track_dirty_pages");
+  assert.equal(traits.diffWithoutTracking, true);
+  assert.equal(traits.diffAbove3GiB, true);
+  assert.equal(traits.pauseResume, true);
+});
+
+test("1.16.0 is refused with the reason and what to install instead", () => {
+  const error = refusal("1.16.0");
+  assert.equal(error.code, "not-supported");
+  assert.match(error.message, /vsock/);
+  assert.match(error.remedy ?? "", /1\.16\.1/);
+});
+
+test("1.16.1 works, without bare pause and resume, and says so", () => {
+  const traits = versionTraits("1.16.1");
+  assert.equal(traits.pauseResume, false);
+  assert.match(traits.notes.join(), /vsock/);
+});
+
+test("releases before 1.12 and nonsense are refused", () => {
+  assert.equal(refusal("1.9.0").code, "not-supported");
+  assert.equal(refusal("banana").code, "not-supported");
+});
+
+test("a later release than the table knows is used, with a word of warning", () => {
+  assert.match(versionTraits("1.18.3").notes.join(), /not been tested/);
+});

@@ -1,0 +1,80 @@
+/**
+ * QEMU's command line. A golden machine and its clones get the same devices in the same order: a saved state fits nothing
+ * else. All paths are relative to the machine's directory, except the snapshot's memory, which all clones map.
+ */
+import { FILES, type MachineConfig } from "../vmm.ts";
+
+export const QMP_SOCKET = "qmp.sock";
+export const AGENT_SOCKET = "agent.sock";
+/** The port's name inside the guest: /sys/class/virtio-ports/NAME/name. */
+const AGENT_PORT_NAME = "agent";
+
+export type Accelerator = "kvm" | "tcg";
+
+/** `-cpu max` hangs under emulation here, and a guest without cx16 avoids a slow helper (qemu.md). */
+export function cpuModel(accelerator: Accelerator): string {
+  return accelerator === "kvm" ? "host" : "qemu64,-cx16";
+}
+
+export const MACHINE_TYPE =
+  "microvm,x-option-roms=off,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=on,memory-backend=ram";
+
+const CMDLINE = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=off tsc=reliable";
+
+export interface MemorySource {
+  /** Relative or absolute path of the file that is the guest's RAM, or none for anonymous memory. */
+  path: string | undefined;
+  shared: boolean;
+}
+
+/** `load` waits for `migrate-incoming`: the capability that it needs exists on the monitor only. */
+export type Start = "boot" | "load";
+
+/** @param tsc the host's TSC frequency in kHz, where a guest should be told it */
+export function qemuArguments(
+  config: MachineConfig,
+  accelerator: Accelerator,
+  memory: MemorySource,
+  start: Start,
+  tsc: number | undefined,
+): string[] {
+  const size = `${config.memoryMiB}M`;
+  const backend =
+    memory.path === undefined
+      ? `memory-backend-ram,id=ram,size=${size}`
+      : `memory-backend-file,id=ram,size=${size},mem-path=${escapeComma(memory.path)},share=${memory.shared ? "on" : "off"},prealloc=off`;
+  return [
+    ...["-accel", accelerator, "-cpu", cpuModel(accelerator), "-M", MACHINE_TYPE, "-m", String(config.memoryMiB)],
+    ...["-smp", String(config.vcpus), "-object", backend],
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-bios", "qboot.rom"],
+    ...["-serial", `file:${FILES.console}`],
+    ...["-chardev", `socket,id=qmp,path=${QMP_SOCKET},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
+    ...["-device", "virtio-serial-device,max_ports=8"],
+    ...["-chardev", `socket,id=ag,path=${AGENT_SOCKET},server=on,wait=off`],
+    ...["-device", `virtserialport,chardev=ag,name=${AGENT_PORT_NAME}`],
+    ...disk("base", FILES.base, true),
+    ...disk("rw", FILES.rootfs, false),
+    ...startArguments(config, start, tsc),
+  ];
+}
+
+function disk(name: string, file: string, readOnly: boolean): string[] {
+  const node = readOnly
+    ? `driver=raw,node-name=${name},read-only=on,file.driver=file,file.filename=${file},file.read-only=on`
+    : `driver=raw,node-name=${name},discard=unmap,file.driver=file,file.filename=${file}`;
+  return ["-blockdev", node, "-device", `virtio-blk-device,drive=${name},serial=${name}`];
+}
+
+function startArguments(config: MachineConfig, start: Start, tsc: number | undefined): string[] {
+  if (start === "load") return ["-incoming", "defer"];
+  const append = [CMDLINE, ...(tsc === undefined ? [] : [`tsc_early_khz=${tsc}`]), config.cmdline ?? ""]
+    .join(" ")
+    .trim();
+  const initrd = config.initramfs === undefined ? [] : ["-initrd", config.initramfs];
+  return ["-S", "-kernel", config.kernel, ...initrd, "-append", append];
+}
+
+/** A comma in an option's value is written twice. */
+function escapeComma(value: string): string {
+  return value.replaceAll(",", ",,");
+}

@@ -1,0 +1,143 @@
+/** A QEMU machine's states, as types: each transition hands over the next one. */
+import { rename, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { StacyError } from "../../host/error.ts";
+import type { Phases } from "../../host/phases.ts";
+import type { ProcessRecord } from "../../host/process.ts";
+import { allocatedBytes } from "../../host/sparse.ts";
+import {
+  type AgentStream,
+  type BootableVmm,
+  type ConnectOptions,
+  type ExitReport,
+  type LoadableVmm,
+  type PausedMachine,
+  type RunningMachine,
+  type SavedState,
+  SNAPSHOT_FILES,
+  type SnapshotSource,
+  type VmmProcess,
+} from "../vmm.ts";
+import { loadState, migrateOut, STREAM_FILE } from "./migration.ts";
+import type { QemuProcess } from "./process.ts";
+
+/** What the states need besides the process. */
+export interface QemuContext {
+  version: string;
+  /** RAM is the file `memory.bin` in the machine's directory. */
+  sharedMemory: boolean;
+  /** Turns the full stream in `dir` into `vmstate.bin` and `memory.bin`. */
+  normalise(dir: string): Promise<void>;
+}
+
+abstract class State implements VmmProcess {
+  protected readonly process: QemuProcess;
+  protected readonly context: QemuContext;
+
+  constructor(process: QemuProcess, context: QemuContext) {
+    this.process = process;
+    this.context = context;
+  }
+
+  get record(): ProcessRecord {
+    return this.process.record;
+  }
+  get dir(): string {
+    return this.process.dir;
+  }
+  get exited(): Promise<ExitReport> {
+    return this.process.exited;
+  }
+  relocate(dir: string): void {
+    this.process.relocate(dir);
+  }
+  kill(): Promise<ExitReport> {
+    return this.process.kill();
+  }
+  release(): Promise<void> {
+    return this.process.release();
+  }
+}
+
+/** QEMU boots from its command line, so a bootable one was started stopped. */
+export class BootableQemu extends State implements BootableVmm {
+  async boot(phases?: Phases): Promise<RunningMachine> {
+    const start = (): Promise<unknown> => this.process.qmp.execute("cont");
+    await (phases === undefined ? start() : phases.phase("start", start));
+    return new RunningQemu(this.process, this.context);
+  }
+}
+
+export class LoadableQemu extends State implements LoadableVmm {
+  readonly #uri: string;
+
+  /** @param uri where the saved state is read from */
+  constructor(process: QemuProcess, context: QemuContext, uri: string) {
+    super(process, context);
+    this.#uri = uri;
+  }
+
+  async load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine> {
+    const load = async (): Promise<void> => {
+      try {
+        await loadState(this.process, this.#uri, snapshot.paused !== true, true);
+      } catch (cause) {
+        await this.process.kill();
+        const words = await this.process.exited.then((report) => report.vmmLog.slice(-3).join("; "));
+        throw new StacyError("corrupt", `QEMU could not load the snapshot${words === "" ? "" : `: ${words}`}`, {
+          cause,
+          phase: "load",
+        });
+      }
+    };
+    await (phases === undefined ? load() : phases.phase("load", load));
+    return new RunningQemu(this.process, this.context);
+  }
+}
+
+export class RunningQemu extends State implements RunningMachine {
+  readonly state = "running" as const;
+
+  connectAgent(options?: ConnectOptions): Promise<AgentStream> {
+    return this.process.connectAgent(options);
+  }
+
+  async pause(): Promise<PausedMachine> {
+    if (this.context.sharedMemory) {
+      // Saved by the very stop: the stream then says "running", and clones start without a further command.
+      await migrateOut(this.process.qmp, this.context.version, SNAPSHOT_FILES.state, true);
+    } else {
+      await this.process.qmp.execute("stop");
+    }
+    return new PausedQemu(this.process, this.context);
+  }
+}
+
+export class PausedQemu extends State implements PausedMachine {
+  readonly state = "paused" as const;
+
+  async resume(): Promise<RunningMachine> {
+    await this.process.qmp.execute("cont");
+    return new RunningQemu(this.process, this.context);
+  }
+
+  async save(dir: string): Promise<SavedState> {
+    if (this.context.sharedMemory) {
+      // Its memory file *is* the snapshot's: it moves there, and nothing is copied.
+      await rename(join(this.dir, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
+      await rename(join(this.dir, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
+      const stateBytes = (await stat(join(dir, SNAPSHOT_FILES.state))).size;
+      const memoryBytes = await allocatedBytes(join(dir, SNAPSHOT_FILES.memory));
+      return { stateBytes, memoryBytes, resumable: false, finish: async () => {} };
+    }
+    // A clone's RAM is private, so the stream carries it; QEMU goes on from here with `cont`.
+    const stream = join(dir, STREAM_FILE);
+    await migrateOut(this.process.qmp, this.context.version, stream, false);
+    return {
+      stateBytes: (await stat(stream)).size,
+      memoryBytes: await allocatedBytes(stream),
+      resumable: true,
+      finish: () => this.context.normalise(dir),
+    };
+  }
+}

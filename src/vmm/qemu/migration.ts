@@ -1,0 +1,88 @@
+/**
+ * Saving and loading a machine's state by QEMU's migration. RAM that is a shared file stays out of the stream
+ * (`x-ignore-shared`), which is then some 60 KB; a clone's private RAM is in it.
+ */
+import { StacyError } from "../../host/error.ts";
+import type { QemuProcess } from "./process.ts";
+import type { Qmp, QmpEvent } from "./qmp.ts";
+
+/** A full stream, with RAM; inside a snapshot that is being made. */
+export const STREAM_FILE = "stream.bin";
+
+/** `file:` came with QEMU 8.2; before it a shell's `cat` moves the bytes out. */
+export function hasFileUri(version: string): boolean {
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  return major > 8 || (major === 8 && minor >= 2);
+}
+
+/**
+ * Where a clone reads its state from. `fd`: the number that the process inherited the open file as: it saves the
+ * shell and `cat` of `exec:` on the hot path.
+ */
+export function incomingUri(version: string, path: string, fd: number): string {
+  return hasFileUri(version) ? `file:${path}` : `fd:${fd}`;
+}
+
+const IGNORE_SHARED = { capability: "x-ignore-shared", state: true };
+const EVENTS = { capability: "events", state: true };
+
+/** Writes the state to `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
+export async function migrateOut(qmp: Qmp, version: string, path: string, shared: boolean): Promise<void> {
+  const done = Promise.withResolvers<void>();
+  done.promise.catch(() => {});
+  const follow = ({ event, data }: QmpEvent): void => {
+    if (event !== "MIGRATION") return;
+    if (data.status === "completed") done.resolve();
+    if (data.status === "failed" || data.status === "cancelled") {
+      void migrationError(qmp).then((why) =>
+        done.reject(new StacyError("internal", `QEMU could not save the machine: ${why}`)),
+      );
+    }
+  };
+  void qmp.closed.then(() => done.reject(new StacyError("machine-exited", "QEMU ended while saving")));
+  const uri = hasFileUri(version) ? `file:${path}` : `exec:cat > ${shellQuote(path)}`;
+  await qmp.following(follow, () =>
+    Promise.all([
+      qmp.execute("migrate-set-capabilities", { capabilities: [EVENTS, { ...IGNORE_SHARED, state: shared }] }),
+      // The default of 128 MiB/s would make the machine stand still for longer than it needs.
+      qmp.execute("migrate-set-parameters", { "max-bandwidth": 1_099_511_627_776 }),
+      qmp.execute("migrate", { uri }),
+      done.promise,
+    ]),
+  );
+}
+
+async function migrationError(qmp: Qmp): Promise<string> {
+  const info = await qmp.execute<{ "error-desc"?: string; status?: string }>("query-migrate").catch(() => undefined);
+  return info?.["error-desc"] ?? info?.status ?? "no reason given";
+}
+
+/** Loads a state; settles when the machine runs or, with `resume` false, stands loaded. @param shared as it was saved */
+export async function loadState(process: QemuProcess, uri: string, resume: boolean, shared: boolean): Promise<void> {
+  const { qmp } = process;
+  let resumed = false;
+  const done = Promise.withResolvers<void>();
+  done.promise.catch(() => {});
+  const follow = ({ event, data }: QmpEvent): void => {
+    if (event === "RESUME") resumed = true;
+    if (event !== "MIGRATION") return;
+    if (data.status === "completed") done.resolve();
+    if (data.status === "failed") done.reject(new StacyError("corrupt", "the saved state does not load"));
+  };
+  void process.ended("loading").then(done.reject);
+  await qmp.following(follow, async () => {
+    // Answered in order, so they need not wait for one another.
+    await Promise.all([
+      qmp.execute("migrate-set-capabilities", { capabilities: [EVENTS, { ...IGNORE_SHARED, state: shared }] }),
+      qmp.execute("migrate-incoming", { uri }),
+      done.promise,
+    ]);
+    // A state that was saved while running starts by itself (RunningQemu.pause).
+    if (resume && !resumed) await qmp.execute("cont");
+    if (!resume && resumed) await qmp.execute("stop");
+  });
+}
+
+function shellQuote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,48 @@
+/** What of QEMU is on this host. `STACYVM_QEMU` names another binary. */
+import { access } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { asStacyError } from "../../host/error.ts";
+import { kvmState } from "../../host/kvm.ts";
+import { runTool } from "../../host/run.ts";
+import type { VmmProbe } from "../vmm.ts";
+
+const REMEDY = "run `make setup`, or install qemu-system-x86 with your distribution's package manager";
+const OLDEST = 6;
+
+export async function probeQemu(configured = process.env.STACYVM_QEMU): Promise<VmmProbe> {
+  const path = configured ?? (await findOnPath("qemu-system-x86_64"));
+  if (path === undefined) return { usable: false, reason: "qemu-system-x86_64 is not on PATH", remedy: REMEDY };
+  try {
+    const text = (await runTool(path, ["--version"], { timeoutMs: 10_000 })).toString("utf8");
+    const version = /version (\d+\.\d+\.\d+)/.exec(text)?.[1];
+    if (version === undefined)
+      return { usable: false, path, reason: `${path} --version says: ${text.trim()}`, remedy: REMEDY };
+    if (Number(version.split(".")[0]) < OLDEST) {
+      return {
+        usable: false,
+        path,
+        version,
+        reason: `QEMU ${version} is older than ${OLDEST}.0`,
+        remedy: "install a newer QEMU",
+      };
+    }
+    const kvm = await kvmState();
+    const notes = kvm.linux ? [] : [`software emulation: ${kvm.reason}`];
+    return { usable: true, version, path, accelerator: kvm.linux ? "kvm" : "tcg", guests: ["linux"], notes };
+  } catch (thrown) {
+    const error = asStacyError(thrown);
+    return { usable: false, path, reason: error.message, remedy: error.remedy ?? REMEDY };
+  }
+}
+
+async function findOnPath(name: string): Promise<string | undefined> {
+  for (const dir of (process.env.PATH ?? "").split(delimiter)) {
+    const path = join(dir, name);
+    const found = await access(path).then(
+      () => true,
+      () => false,
+    );
+    if (found) return path;
+  }
+  return undefined;
+}

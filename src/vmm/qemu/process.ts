@@ -1,0 +1,129 @@
+/** The QEMU process behind every state of a machine: its monitor, its end, and why it ended. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { StacyError } from "../../host/error.ts";
+import type { HostProcess, ProcessRecord } from "../../host/process.ts";
+import { tailLines } from "../../host/tail.ts";
+import { connectUnix } from "../../host/unix-socket.ts";
+import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
+import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
+import { Qmp } from "./qmp.ts";
+
+const LOG_LINES = 20;
+
+export class QemuProcess implements VmmProcess {
+  readonly exited: Promise<ExitReport>;
+  readonly #process: HostProcess;
+  #dir: string;
+  #qmp: Qmp | undefined;
+  #killed = false;
+  #released = false;
+  /** The agent's port has had no connection yet in this machine's life. */
+  #clean: boolean;
+  #guestEnded = false;
+  #stream: { destroy(): void } | undefined;
+
+  /** @param clean no host process can have used the agent's port before */
+  constructor(process: HostProcess, dir: string, clean: boolean) {
+    this.#process = process;
+    this.#dir = dir;
+    this.#clean = clean;
+    this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
+      this.#qmp?.close();
+      await Promise.all([
+        rm(join(dir, QMP_SOCKET), { force: true }),
+        rm(join(dir, AGENT_SOCKET), { force: true }),
+      ]).catch(() => {});
+      const [vmmLog, console] = await Promise.all([
+        tailLines(join(this.dir, FILES.log), LOG_LINES),
+        tailLines(join(this.dir, FILES.console), LOG_LINES),
+      ]);
+      const reason = this.#killed
+        ? "requested"
+        : this.#guestEnded || exit.exitCode === 0
+          ? "guest"
+          : exit.exitCode === undefined && exit.signal === undefined
+            ? "unknown"
+            : "crash";
+      return { ...exit, reason, vmmLog, console };
+    });
+  }
+
+  get dir(): string {
+    return this.#dir;
+  }
+
+  relocate(dir: string): void {
+    this.#dir = dir;
+  }
+
+  get record(): ProcessRecord {
+    return this.#process.record;
+  }
+
+  /** An error that says how the process ended, once it has. */
+  ended(doing: string): Promise<StacyError> {
+    return this.exited.then((report) => exitError(report, doing));
+  }
+
+  /** Connects the monitor; commands may be written at once, also before QEMU reads them. */
+  async connectMonitor(timeoutMs: number, signal?: AbortSignal): Promise<Qmp> {
+    const socket = await connectUnix(this.dir, QMP_SOCKET, {
+      timeoutMs,
+      gone: this.ended("starting"),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const qmp = new Qmp(socket);
+    qmp.onEvent(({ event, data }) => {
+      if (event === "SHUTDOWN" && data.guest === true) this.#guestEnded = true;
+    });
+    // For an adopted process the hang-up is the first sign of its end.
+    void qmp.closed.then(() => this.#process.check());
+    this.#qmp = qmp;
+    return qmp;
+  }
+
+  get qmp(): Qmp {
+    if (this.#qmp === undefined) throw new StacyError("internal", "the monitor is not connected");
+    return this.#qmp;
+  }
+
+  async connectAgent(options: ConnectOptions = {}): Promise<AgentStream> {
+    // The port takes one connection at a time: a newer stream wins.
+    this.#stream?.destroy();
+    const stream = await connectUnix(this.dir, AGENT_SOCKET, {
+      timeoutMs: options.timeoutMs ?? 10_000,
+      gone: this.ended("running"),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+    this.#stream = stream;
+    const clean = this.#clean;
+    this.#clean = false;
+    return { stream, clean };
+  }
+
+  async kill(): Promise<ExitReport> {
+    // A released machine belongs to the next daemon.
+    if (!this.#released) this.#killed = true;
+    await this.#process.kill();
+    return this.exited;
+  }
+
+  async release(): Promise<void> {
+    this.#released = true;
+    this.#stream?.destroy();
+    this.#qmp?.close();
+  }
+}
+
+function exitError(report: ExitReport, doing: string): StacyError {
+  const how = report.signal ?? (report.exitCode === undefined ? "" : `exit code ${report.exitCode}`);
+  const words = report.vmmLog.slice(-3).join("; ") || report.console.slice(-3).join("; ");
+  return new StacyError(
+    "machine-exited",
+    `QEMU ended while ${doing}${how === "" ? "" : ` (${how})`}${words === "" ? "" : `: ${words}`}`,
+    {
+      data: { report },
+    },
+  );
+}

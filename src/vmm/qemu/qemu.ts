@@ -1,0 +1,215 @@
+/** QEMU's `microvm` behind the `Vmm` contract, by the recipe of qemu.md. */
+import { mkdir, open, rename, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { StacyError } from "../../host/error.ts";
+import { hostIdentity } from "../../host/host-identity.ts";
+import { adoptProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
+import { tscKhz } from "../../host/tsc.ts";
+import {
+  FILES,
+  type LoadableVmm,
+  type MachineConfig,
+  type PausedMachine,
+  type RunningMachine,
+  SNAPSHOT_FILES,
+  type SnapshotSource,
+  type StartOptions,
+  type Vmm,
+  type VmmAbilities,
+  type VmmProbe,
+} from "../vmm.ts";
+import {
+  AGENT_SOCKET,
+  cpuModel,
+  MACHINE_TYPE,
+  type MemorySource,
+  QMP_SOCKET,
+  qemuArguments,
+  type Start,
+} from "./arguments.ts";
+import { BootableQemu, LoadableQemu, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
+import { incomingUri, loadState, migrateOut, STREAM_FILE } from "./migration.ts";
+import { probeQemu } from "./probe.ts";
+import { QemuProcess } from "./process.ts";
+
+/** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
+const START_LIMIT_MS = 20_000;
+/** The descriptor that a process inherits the open state file as. */
+const STATE_FD = 3;
+
+type Usable = Extract<VmmProbe, { usable: true }>;
+
+export function createQemu(options: { path?: string } = {}): Vmm {
+  return new Qemu(options.path);
+}
+
+class Qemu implements Vmm {
+  readonly name = "qemu" as const;
+  readonly abilities: VmmAbilities = { diskBeforeStart: true, pauseResume: true, saveClone: true, jail: false };
+  readonly #path: string | undefined;
+  #probed: Promise<VmmProbe> | undefined;
+
+  constructor(path: string | undefined) {
+    this.#path = path;
+  }
+
+  probe(): Promise<VmmProbe> {
+    this.#probed ??= probeQemu(this.#path);
+    return this.#probed;
+  }
+
+  async identity(): Promise<Record<string, string>> {
+    const { version, accelerator } = await this.#usable();
+    const emulated = {
+      version,
+      accelerator,
+      machine: MACHINE_TYPE,
+      cpu: cpuModel(accelerator),
+      devices: "serial,agent,base,rw",
+    };
+    // An emulated guest counts with the host's TSC, at the frequency that it was told at its boot.
+    if (accelerator === "tcg") return { ...emulated, tscKhz: String((await tscKhz()) ?? "measured") };
+    const host = await hostIdentity();
+    return { ...emulated, hostCpu: host.cpu, hostKernel: host.kernel };
+  }
+
+  async prepareBoot(options: StartOptions): Promise<BootableQemu> {
+    const shared = options.memory === "shared";
+    if (shared) await makeMemoryFile(options.dir, options.config);
+    const memory: MemorySource = { path: shared ? SNAPSHOT_FILES.memory : undefined, shared };
+    const process = await this.#start(options, memory, "boot");
+    return new BootableQemu(process, await this.#context(options.config, shared));
+  }
+
+  async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
+    const { version } = await this.#usable();
+    const statePath = join(options.snapshot.dir, SNAPSHOT_FILES.state);
+    const state = await open(statePath, "r").catch((cause) => {
+      throw new StacyError("corrupt", `the snapshot's ${SNAPSHOT_FILES.state} cannot be opened`, {
+        cause,
+        phase: "vmm",
+      });
+    });
+    try {
+      const memory = { path: join(options.snapshot.dir, SNAPSHOT_FILES.memory), shared: false };
+      const process = await this.#start(options, memory, "load", state.fd);
+      return new LoadableQemu(
+        process,
+        await this.#context(options.config, false),
+        incomingUri(version, statePath, STATE_FD),
+      );
+    } finally {
+      await state.close();
+    }
+  }
+
+  async adopt(
+    dir: string,
+    record: ProcessRecord,
+    config: MachineConfig,
+  ): Promise<RunningMachine | PausedMachine | undefined> {
+    const found = await adoptProcess(record);
+    if (found === undefined) return undefined;
+    const process = new QemuProcess(found, dir, false);
+    const qmp = await process.connectMonitor(2_000);
+    await qmp.execute("qmp_capabilities");
+    const { status } = await qmp.execute<{ status: string }>("query-status");
+    const context = await this.#context(config, false);
+    return status === "running" ? new RunningQemu(process, context) : new PausedQemu(process, context);
+  }
+
+  async #usable(): Promise<Usable> {
+    const probe = await this.probe();
+    if (!probe.usable)
+      throw new StacyError("unavailable", `QEMU cannot be used: ${probe.reason}`, { remedy: probe.remedy });
+    return probe;
+  }
+
+  async #context(config: MachineConfig, sharedMemory: boolean): Promise<QemuContext> {
+    const { version } = await this.#usable();
+    return { version, sharedMemory, normalise: (dir) => this.#normalise(dir, config) };
+  }
+
+  async #start(
+    options: Pick<StartOptions, "dir" | "config" | "signal">,
+    memory: MemorySource,
+    start: Start,
+    stateFd?: number,
+  ): Promise<QemuProcess> {
+    const { path, accelerator } = await this.#usable();
+    const { dir, config, signal } = options;
+    // A socket that a killed QEMU left is in the way of the next one's bind.
+    await Promise.all([rm(join(dir, QMP_SOCKET), { force: true }), rm(join(dir, AGENT_SOCKET), { force: true })]);
+    const host = await spawnProcess({
+      command: path,
+      args: qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined),
+      cwd: dir,
+      log: join(dir, FILES.log),
+      ...(stateFd === undefined ? {} : { fds: [stateFd] }),
+    });
+    const process = new QemuProcess(host, dir, true);
+    try {
+      const qmp = await process.connectMonitor(START_LIMIT_MS, signal);
+      const ready = qmp.execute("qmp_capabilities");
+      await Promise.race([ready, process.ended("starting").then((error) => Promise.reject(error))]);
+      return process;
+    } catch (error) {
+      await process.kill();
+      // One that was killed says nothing about the host; one that gave up does.
+      const killed = (error as { data?: { report?: { signal?: string } } }).data?.report?.signal !== undefined;
+      if (error instanceof StacyError && error.code === "machine-exited" && !killed) throw startError(error);
+      throw error;
+    }
+  }
+
+  /**
+   * A clone's stream carries its RAM. A QEMU that never runs the guest takes it in with the RAM as a shared file, and
+   * saves again: then every snapshot has the same form and loads equally fast.
+   */
+  async #normalise(dir: string, config: MachineConfig): Promise<void> {
+    const { version } = await this.#usable();
+    const work = join(dir, "normalise");
+    await mkdir(work);
+    await makeMemoryFile(work, config);
+    // The guest does not run, so its disk only has to have the size.
+    await writeFile(join(work, FILES.rootfs), "");
+    await truncate(join(work, FILES.rootfs), (await stat(join(dir, FILES.rootfs))).size);
+    await symlink(join("..", FILES.base), join(work, FILES.base));
+    const stream = await open(join(dir, STREAM_FILE), "r");
+    try {
+      const memory = { path: SNAPSHOT_FILES.memory, shared: true };
+      const process = await this.#start({ dir: work, config }, memory, "load", stream.fd);
+      try {
+        await loadState(process, incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
+        await migrateOut(process.qmp, version, SNAPSHOT_FILES.state, true);
+      } finally {
+        await process.kill();
+      }
+    } finally {
+      await stream.close();
+    }
+    await rename(join(work, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
+    await rename(join(work, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
+    await rm(work, { recursive: true });
+    await rm(join(dir, STREAM_FILE));
+  }
+}
+
+async function makeMemoryFile(dir: string, config: MachineConfig): Promise<void> {
+  const file = await open(join(dir, SNAPSHOT_FILES.memory), "wx", 0o600);
+  await file.truncate(config.memoryMiB * 1024 * 1024);
+  await file.close();
+}
+
+/** QEMU says why it does not start in its log; the common reasons get a remedy. */
+function startError(error: StacyError): StacyError {
+  const { message } = error;
+  const remedy = /Could not access KVM|failed to initialize kvm/i.test(message)
+    ? "KVM cannot be used: set STACYVM_ACCEL=tcg, or see `stacyvm doctor`"
+    : /Cannot allocate memory|cannot set up guest memory/i.test(message)
+      ? "ask for less memory, or free some on the host"
+      : /qboot.rom/.test(message)
+        ? "install qemu-system-data, which has qboot.rom"
+        : "see `stacyvm doctor`";
+  return new StacyError("unavailable", message, { cause: error, phase: "vmm", remedy });
+}

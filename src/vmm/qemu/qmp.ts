@@ -1,0 +1,140 @@
+/**
+ * QEMU's monitor protocol: one JSON object per line. The server greets, and takes commands after `qmp_capabilities`.
+ * Commands are answered in order; events come in between. (QEMU, docs/interop/qmp-spec.rst)
+ */
+import type { Socket } from "node:net";
+import { StacyError } from "../../host/error.ts";
+
+interface Waiting {
+  command: string;
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+export interface QmpEvent {
+  event: string;
+  data: Record<string, unknown>;
+}
+
+/** QEMU's lines are small; more than this without a line end is not QEMU. */
+const MAX_LINE = 4 << 20;
+
+export class Qmp {
+  readonly #socket: Socket;
+  readonly #waiting: Waiting[] = [];
+  readonly #listeners = new Set<(event: QmpEvent) => void>();
+  /** Settles when the connection is gone. Never rejects. */
+  readonly closed: Promise<void>;
+  #buffer = "";
+  #open = true;
+  /** Commands and waits under way: while there is one, the connection keeps our process alive. */
+  #pending = 0;
+
+  /** @param socket connected; the greeting is still to come */
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding("utf8");
+    socket.on("data", (text: string) => this.#receive(text));
+    this.closed = new Promise((resolve) => {
+      socket.once("close", () => {
+        this.#open = false;
+        const error = new StacyError("machine-exited", "QEMU closed its monitor");
+        for (const waiting of this.#waiting.splice(0)) {
+          waiting.reject(error);
+          this.#letGo();
+        }
+        resolve();
+      });
+    });
+    // An idle monitor must not keep our process alive.
+    socket.unref();
+  }
+
+  /** @throws StacyError `internal` with QEMU's words, or `machine-exited` */
+  execute<T = unknown>(command: string, args?: Record<string, unknown>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (!this.#open) {
+        reject(new StacyError("machine-exited", `QEMU is gone, so ${command} was not sent`));
+        return;
+      }
+      this.#hold();
+      this.#waiting.push({ command, resolve: resolve as (value: unknown) => void, reject });
+      this.#socket.write(
+        `${JSON.stringify(args === undefined ? { execute: command } : { execute: command, arguments: args })}\n`,
+      );
+    });
+  }
+
+  /** Follows events until `work` settles; the connection keeps our process alive meanwhile. */
+  async following<T>(listener: (event: QmpEvent) => void, work: () => Promise<T>): Promise<T> {
+    this.#hold();
+    const off = this.onEvent(listener);
+    try {
+      return await work();
+    } finally {
+      off();
+      this.#letGo();
+    }
+  }
+
+  #hold(): void {
+    this.#pending += 1;
+    this.#socket.ref();
+  }
+
+  #letGo(): void {
+    this.#pending -= 1;
+    if (this.#pending === 0) this.#socket.unref();
+  }
+
+  onEvent(listener: (event: QmpEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #receive(text: string): void {
+    this.#buffer += text;
+    for (;;) {
+      const end = this.#buffer.indexOf("\n");
+      if (end < 0) break;
+      const line = this.#buffer.slice(0, end);
+      this.#buffer = this.#buffer.slice(end + 1);
+      if (line.trim() !== "") this.#line(line);
+    }
+    if (this.#buffer.length > MAX_LINE) this.#socket.destroy();
+  }
+
+  #line(line: string): void {
+    let message: Record<string, unknown>;
+    try {
+      message = JSON.parse(line) as Record<string, unknown>;
+    } catch {
+      this.#socket.destroy();
+      return;
+    }
+    if (typeof message.event === "string") {
+      const event = { event: message.event, data: (message.data ?? {}) as Record<string, unknown> };
+      for (const listener of [...this.#listeners]) listener(event);
+      return;
+    }
+    if ("return" in message || "error" in message) {
+      const waiting = this.#waiting.shift();
+      if (waiting === undefined) return;
+      this.#letGo();
+      if ("return" in message) waiting.resolve(message.return);
+      else {
+        const error = message.error as { class?: string; desc?: string };
+        waiting.reject(
+          new StacyError("internal", `QEMU refused ${waiting.command}: ${error.desc ?? "no reason given"}`, {
+            data: { class: error.class },
+          }),
+        );
+      }
+    }
+    // Anything else is the greeting.
+  }
+}

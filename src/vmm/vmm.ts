@@ -1,0 +1,202 @@
+/**
+ * The contract between the launcher and a virtual machine monitor (VMM): Firecracker or QEMU.
+ *
+ * A machine's state is in its type, so an illegal call does not compile: only a `BootableVmm` boots, only a
+ * `LoadableVmm` loads, only a `PausedMachine` can be saved. Each transition hands over a new object and the old one must
+ * no longer be used. Everything that is special to one VMM stays in its folder; what differs in what it *can do* is
+ * said by `abilities`.
+ *
+ * One directory per machine is the VMM's working directory, and all paths inside are relative, because a snapshot stores
+ * them (the relative path trick, design.md "On disk"):
+ *
+ *     rootfs.ext4   the machine's private writable layer; present before boot or load
+ *     base.img      link to the shared read-only base; present before boot or load
+ *     agent socket  made by the VMM (`agent.sock` or `v.sock`)
+ *     console.log   the guest's serial console
+ *     vmm.log       the VMM's own output
+ */
+import type { AgentStream } from "../host/agent-stream.ts";
+
+export type { AgentStream };
+
+import type { Phases } from "../host/phases.ts";
+import type { ProcessRecord } from "../host/process.ts";
+
+export type VmmName = "firecracker" | "qemu";
+
+/** Names inside a machine's directory. */
+export const FILES = {
+  rootfs: "rootfs.ext4",
+  base: "base.img",
+  console: "console.log",
+  log: "vmm.log",
+} as const;
+
+/** Names inside a snapshot's directory that the VMM writes and reads. */
+export const SNAPSHOT_FILES = { state: "vmstate.bin", memory: "memory.bin" } as const;
+
+/** What the VMM could tell about this host. `usable: false` always says why and what to do. */
+export type VmmProbe =
+  | { usable: true; version: string; path: string; accelerator: "kvm" | "tcg"; guests: GuestKind[]; notes: string[] }
+  | { usable: false; version?: string; path?: string; reason: string; remedy: string };
+
+/** `bare`: the freestanding test guest, for hosts whose KVM cannot run Linux (see guests/bare). */
+export type GuestKind = "linux" | "bare";
+
+/** What this VMM, in this version, does safely. A method that is not able throws `not-supported` naming what is. */
+export interface VmmAbilities {
+  /** The disks must be in place before `prepareLoad`; otherwise only before `load`, so that copying runs beside the start. */
+  diskBeforeStart: boolean;
+  /** Pause and resume without a snapshot in between. */
+  pauseResume: boolean;
+  /** Save the state of a machine that was itself loaded from a snapshot (fork, suspend, checkpoint). */
+  saveClone: boolean;
+  /** Run under the jailer. */
+  jail: boolean;
+}
+
+/**
+ * What a machine is made of. It is the VMM's part of the shape: two machines with equal configurations (and VMM version)
+ * can be restored from the same snapshot.
+ */
+export interface MachineConfig {
+  /** 1..32 */
+  vcpus: number;
+  /** Guest RAM in MiB. */
+  memoryMiB: number;
+  /** Absolute path of the kernel image (`vmlinuz` for QEMU, ELF `vmlinux` for Firecracker). Used by a boot only. */
+  kernel: string;
+  /** Absolute path of the initramfs; absent for the bare guest. Used by a boot only. */
+  initramfs?: string;
+  /** Extra kernel command line; the VMM adds what it needs itself. */
+  cmdline?: string;
+}
+
+/** Jail settings; only with `abilities.jail`. */
+export interface JailConfig {
+  uid: number;
+  gid: number;
+  /** Network namespace path, or none. */
+  netns?: string;
+  /** Limits for the machine's cgroup. */
+  memoryMaxBytes?: number;
+  cpuMaxPercent?: number;
+  pidsMax?: number;
+}
+
+export interface StartOptions {
+  /** Absolute path of the machine's own directory. It exists; `rootfs.ext4` and `base.img` may still be on their way. */
+  dir: string;
+  config: MachineConfig;
+  /**
+   * `private`: RAM changes stay in the process. `shared`: RAM is a file `memory.bin` in `dir` (where the VMM works that
+   * way), so that saving it costs nothing. A golden boot asks for `shared`, and so does a machine meant to be forked.
+   */
+  memory: "private" | "shared";
+  jail?: JailConfig;
+  signal?: AbortSignal;
+}
+
+/** Why a VMM process ended. Exactly one of `exitCode` and `signal` is set when it is known. */
+export interface ExitReport {
+  exitCode?: number;
+  signal?: NodeJS.Signals;
+  /** `requested`: we killed it. `guest`: the guest powered off, rebooted or panicked. `crash`: anything else. */
+  reason: "requested" | "guest" | "crash" | "unknown";
+  /** The last lines of `vmm.log` and of `console.log`, at most 20 each. */
+  vmmLog: string[];
+  console: string[];
+}
+
+/** The VMM process behind every state. */
+export interface VmmProcess {
+  readonly record: ProcessRecord;
+  readonly dir: string;
+  /** Says that the directory was renamed: a claim gives a machine that waited its sandbox's name. */
+  relocate(dir: string): void;
+  /** Settles once, when the process is gone, however that happened, also for adopted processes. Never rejects. */
+  readonly exited: Promise<ExitReport>;
+  /** SIGKILL, wait until it is gone, release sockets and cgroups (not the directory). Idempotent. */
+  kill(): Promise<ExitReport>;
+  /** Drops our connections to it without ending it: the daemon stops, the machine goes on. */
+  release(): Promise<void>;
+}
+
+/** Started for a boot: nothing runs in it yet. */
+export interface BootableVmm extends VmmProcess {
+  /** Configures and starts the machine. Phases: `configure`, `start`. */
+  boot(phases?: Phases): Promise<RunningMachine>;
+}
+
+/** Started for a restore and waiting: an idle VMM. It can wait for hours at no CPU cost. */
+export interface LoadableVmm extends VmmProcess {
+  /**
+   * Loads the snapshot and resumes the machine. The writable layer must be in place. Phase: `load`.
+   * @throws StacyError `corrupt` when the files do not fit or are damaged; the process is gone then.
+   */
+  load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine>;
+}
+
+export interface SnapshotSource {
+  /** Absolute directory with `vmstate.bin` and `memory.bin`. */
+  dir: string;
+  /**
+   * Keep track of the pages written from now on, so that `save` writes the difference only. Costs a little; ask
+   * for it where a fork or a checkpoint is likely.
+   */
+  trackDirty?: boolean;
+  /** Leave the machine paused after the load (a resumed `suspend` that must wait for its handshake). Default: resume. */
+  paused?: boolean;
+}
+
+export interface RunningMachine extends VmmProcess {
+  readonly state: "running";
+  /** A new byte stream to the agent (guest port 1024). It may be called again at any time; a newer stream wins. */
+  connectAgent(options?: ConnectOptions): Promise<AgentStream>;
+  pause(): Promise<PausedMachine>;
+}
+
+export interface PausedMachine extends VmmProcess {
+  readonly state: "paused";
+  resume(): Promise<RunningMachine>;
+  /**
+   * Writes `vmstate.bin` and `memory.bin` (sparse: it occupies what the guest touched) into `dir`, which is on the same
+   * filesystem as the machine. The caller copies the disk, which belongs to this state, before the machine goes on.
+   * With `parent` (a snapshot this machine was loaded from, with `trackDirty`), writes the difference over a copy of it.
+   */
+  save(dir: string, options?: { parent?: string }): Promise<SavedState>;
+}
+
+export interface SavedState {
+  stateBytes: number;
+  /** Bytes that `memory.bin` occupies on disk. */
+  memoryBytes: number;
+  /** False where saving used the memory up (QEMU's golden: its file *is* the snapshot), so the machine must be killed. */
+  resumable: boolean;
+  /** Work that the machine need not wait for. The snapshot may be used, and `dir` renamed, only after it. */
+  finish(): Promise<void>;
+}
+
+export interface ConnectOptions {
+  /** The whole budget, in ms. Default 10,000. */
+  timeoutMs?: number;
+  signal?: AbortSignal;
+}
+
+export interface Vmm {
+  readonly name: VmmName;
+  readonly abilities: VmmAbilities;
+  /** Looks at the host; cached after the first call. Never throws. */
+  probe(): Promise<VmmProbe>;
+  /** What belongs to the shape besides `MachineConfig`: version, accelerator, machine type, CPU model, device list. */
+  identity(config: MachineConfig): Promise<Record<string, string>>;
+  /** Starts a process that will boot. Phase: `vmm`. */
+  prepareBoot(options: StartOptions): Promise<BootableVmm>;
+  /** Starts a process that will load a snapshot made with an equal `config`. Phase: `vmm`. */
+  prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm>;
+  /**
+   * Finds a machine of an earlier daemon again. `undefined` when the process is gone or is not the recorded one; nothing
+   * is killed in that case.
+   */
+  adopt(dir: string, record: ProcessRecord, config: MachineConfig): Promise<RunningMachine | PausedMachine | undefined>;
+}

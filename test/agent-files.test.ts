@@ -1,0 +1,295 @@
+/** Files, trees, tunnels and the guest as a whole, in a real Linux guest. */
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { after, before, test } from "node:test";
+import { extract, pack } from "tar-stream";
+import type { Agent, FileChange } from "../src/guest/agent.ts";
+import { StacyError } from "../src/host/error.ts";
+import { type Guest, shell, startGuest } from "./agent-support.ts";
+
+let guest: Guest;
+let agent: Agent;
+
+before(async () => {
+  guest = await startGuest({ diskMiB: 256 });
+  agent = guest.agent;
+});
+
+after(async () => {
+  await guest?.[Symbol.asyncDispose]();
+});
+
+async function fails(work: Promise<unknown>, code: string): Promise<void> {
+  await assert.rejects(work, (error: unknown) => {
+    assert.ok(error instanceof StacyError, String(error));
+    assert.equal(error.code, code, error.message);
+    return true;
+  });
+}
+
+test("write and read, small and large, with parents", async () => {
+  for (const size of [0, 1, 65_535, 65_536, 65_537, 262_144, 3_000_001]) {
+    const data = randomBytes(size);
+    await agent.writeFile(`/workspace/new/dir/${size}`, data);
+    assert.ok((await agent.readFile(`/workspace/new/dir/${size}`)).equals(data), `${size} bytes`);
+  }
+  assert.equal((await agent.readFile("/workspace/new/dir/3000001", { offset: 2_999_990, length: 100 })).length, 11);
+  assert.equal((await agent.readFile("/workspace/new/dir/3000001", { offset: 5, length: 70_000 })).length, 70_000);
+  assert.equal((await agent.readFile("/workspace/new/dir/1", { offset: 50 })).length, 0);
+});
+
+test("files that have no size of their own are read to the end", async () => {
+  assert.match((await agent.readFile("/proc/version")).toString(), /^Linux version/);
+  assert.ok((await agent.readFile("/proc/kallsyms")).length > 65_536);
+});
+
+test("streams in both directions", async () => {
+  const data = randomBytes(5_000_000);
+  async function* pieces() {
+    for (let at = 0; at < data.length; at += 77_777) yield data.subarray(at, at + 77_777);
+  }
+  await agent.writeFile("/workspace/stream", pieces());
+  const { stat, stream } = await agent.readStream("/workspace/stream");
+  assert.equal(stat.size, data.length);
+  const hash = createHash("sha256");
+  for await (const chunk of stream) hash.update(chunk as Buffer);
+  assert.equal(hash.digest("hex"), createHash("sha256").update(data).digest("hex"));
+});
+
+test("a source that fails leaves the old file and nothing beside it", async () => {
+  await agent.writeFile("/workspace/atomic/file", Buffer.from("old"));
+  async function* broken() {
+    yield randomBytes(200_000);
+    throw new Error("the source failed");
+  }
+  await assert.rejects(agent.writeFile("/workspace/atomic/file", broken()), /the source failed/);
+  assert.equal((await agent.readFile("/workspace/atomic/file")).toString(), "old");
+  assert.equal((await agent.list("/workspace/atomic")).length, 1);
+});
+
+test("modes, append, exclusive, offset and the mode that a replaced file keeps", async () => {
+  const path = "/workspace/modes";
+  await agent.writeFile(path, Buffer.from("a"), { mode: 0o750 });
+  assert.equal((await agent.stat(path)).mode, 0o750);
+  await agent.writeFile(path, Buffer.from("0123456789"));
+  assert.equal((await agent.stat(path)).mode, 0o750);
+  await agent.writeFile(path, Buffer.from("abc"), { append: true });
+  await agent.writeFile(path, Buffer.from("XY"), { offset: 4 });
+  assert.equal((await agent.readFile(path)).toString(), "0123XY6789abc");
+  await fails(agent.writeFile(path, Buffer.from("no"), { exclusive: true }), "conflict");
+});
+
+test("a symlink is written through and described as asked", async () => {
+  await shell(agent, "cd /workspace && echo x > target && ln -sf target link");
+  await agent.writeFile("/workspace/link", Buffer.from("through"));
+  assert.equal((await agent.readFile("/workspace/target")).toString(), "through");
+  assert.deepEqual(
+    [(await agent.stat("/workspace/link", { follow: false })).kind, (await agent.stat("/workspace/link")).kind],
+    ["symlink", "file"],
+  );
+  assert.equal((await agent.stat("/workspace/link", { follow: false })).target, "target");
+});
+
+test("each kind of failure is its own error", async () => {
+  await shell(agent, "mkdir -p /workspace/full/of && touch /workspace/full/of/things");
+  await fails(agent.readFile("/workspace/nothing"), "not-found");
+  await fails(agent.readFile("/workspace"), "is-directory");
+  await fails(agent.writeFile("/workspace", Buffer.from("")), "is-directory");
+  await fails(agent.list("/etc/passwd"), "not-directory");
+  await fails(agent.readFile("/etc/passwd/x"), "not-directory");
+  await fails(agent.remove("/workspace/full"), "not-empty");
+  await fails(agent.writeFile("/sys/kernel/notes", Buffer.from("x")), "permission");
+  await fails(agent.mkdir("/workspace/full"), "conflict");
+  await fails(agent.copy("/workspace/full", "/workspace/full/of/itself", { recursive: true }), "invalid");
+  await fails(agent.readFile("\0"), "invalid");
+});
+
+test("list, glob, move, copy, chmod, mkdir and remove", async () => {
+  await shell(
+    agent,
+    "mkdir -p /workspace/t/a/b && cd /workspace/t && echo 1 >x.ts && echo 2 >a/y.ts && echo 3 >a/b/z.js && ln -s x.ts l",
+  );
+  const names = (list: { path: string }[]) => list.map((f) => f.path.replace("/workspace/t/", "")).sort();
+  assert.deepEqual(names(await agent.list("/workspace/t")), ["a", "l", "x.ts"]);
+  assert.deepEqual(names(await agent.list("/workspace/t", { depth: 2 })), ["a", "a/b", "a/y.ts", "l", "x.ts"]);
+  assert.equal((await agent.list("/workspace/t", { recursive: true })).length, 6);
+  assert.deepEqual(await agent.glob("**/*.{ts,js}", "/workspace/t"), [
+    "/workspace/t/a/b/z.js",
+    "/workspace/t/a/y.ts",
+    "/workspace/t/x.ts",
+  ]);
+  await agent.copy("/workspace/t", "/workspace/u", { recursive: true });
+  assert.equal((await agent.readFile("/workspace/u/a/b/z.js")).toString(), "3\n");
+  assert.equal((await agent.stat("/workspace/u/l", { follow: false })).target, "x.ts");
+  await agent.move("/workspace/u/a", "/workspace/v");
+  assert.equal((await agent.readFile("/workspace/v/y.ts")).toString(), "2\n");
+  await agent.chmod("/workspace/v", 0o711, { recursive: true });
+  assert.equal((await agent.stat("/workspace/v/b/z.js")).mode, 0o711);
+  await agent.mkdir("/workspace/p/q/r", { parents: true, mode: 0o700 });
+  assert.equal((await agent.stat("/workspace/p/q/r")).mode, 0o700);
+  await agent.remove("/workspace/v", { recursive: true });
+  await fails(agent.stat("/workspace/v"), "not-found");
+});
+
+test("a directory of the read-only base can be moved", async () => {
+  const name = (await agent.list("/usr")).find((f) => f.kind === "directory")?.path;
+  assert.ok(name);
+  const before = (await agent.list(name, { recursive: true })).length;
+  await agent.move(name, "/workspace/moved");
+  assert.equal((await agent.list("/workspace/moved", { recursive: true })).length, before);
+  await fails(agent.stat(name), "not-found");
+  await agent.move("/workspace/moved", name);
+});
+
+test("a tree deeper than a path may be is an error, not the end of the agent", async () => {
+  await shell(
+    agent,
+    "mkdir /workspace/deep && cd /workspace/deep && for i in $(seq 1500); do mkdir d && cd d || exit 0; done",
+  );
+  await assert.rejects(agent.list("/workspace/deep", { recursive: true }), StacyError);
+  await agent.ping();
+  await shell(agent, "rm -rf /workspace/deep");
+});
+
+test("a directory goes out and in as a tar stream", async () => {
+  const long = "n".repeat(180);
+  await shell(
+    agent,
+    `mkdir -p /workspace/tar/sub && cd /workspace/tar && echo one >one && ln -s one link && ln one hard && chmod 640 one && head -c 100000 /dev/zero >sub/zeros && echo long >${long} && chmod 555 sub`,
+  );
+  const out = await agent.tarOut("/workspace/tar");
+  const parts: Buffer[] = [];
+  for await (const chunk of out) parts.push(chunk as Buffer);
+  const archive = Buffer.concat(parts);
+  const seen = new Map<string, { type: string; size: number; link: string | undefined }>();
+  const reader = extract();
+  reader.end(archive);
+  for await (const entry of reader) {
+    let size = 0;
+    for await (const chunk of entry) size += (chunk as Buffer).length;
+    seen.set(entry.header.name.replace(/\/$/, ""), {
+      type: entry.header.type ?? "",
+      size,
+      link: entry.header.linkname ?? undefined,
+    });
+  }
+  assert.deepEqual([...seen.keys()].sort(), ["hard", "link", long, "one", "sub", "sub/zeros"].sort());
+  assert.equal(seen.get("sub/zeros")?.size, 100_000);
+  assert.equal(seen.get("link")?.link, "one");
+  assert.deepEqual(["one", "hard"].map((n) => seen.get(n)?.type).sort(), ["file", "link"]);
+  async function* source() {
+    for (let at = 0; at < archive.length; at += 1000) yield archive.subarray(at, at + 1000);
+  }
+  await agent.tarIn("/workspace/untar", source());
+  const result = await shell(
+    agent,
+    `cd /workspace/untar && cat one link hard ${long} && wc -c <sub/zeros && stat -c %a one sub && stat -c %h one`,
+  );
+  assert.equal(result, "one\none\none\nlong\n100000\n640\n555\n2\n");
+});
+
+test("a tar stream cannot leave its directory", async () => {
+  const archive = async (entries: { name: string; type?: "symlink" | "file"; linkname?: string }[]) => {
+    const tar = pack();
+    for (const entry of entries) {
+      if (entry.type === "symlink") tar.entry(entry);
+      else tar.entry(entry, "evil");
+    }
+    tar.finalize();
+    return tar as AsyncIterable<Buffer>;
+  };
+  await fails(agent.tarIn("/workspace/jail", await archive([{ name: "../evil" }])), "invalid");
+  const through = [{ name: "out", type: "symlink" as const, linkname: "/tmp" }, { name: "out/evil" }];
+  await fails(agent.tarIn("/workspace/jail", await archive(through)), "invalid");
+  await fails(agent.stat("/tmp/evil"), "not-found");
+  async function* garbage() {
+    yield randomBytes(5000);
+  }
+  await fails(agent.tarIn("/workspace/jail", garbage()), "invalid");
+});
+
+test("changes are watched, recursively and through renames", async () => {
+  await shell(agent, "mkdir -p /workspace/w/sub");
+  const abort = new AbortController();
+  const seen: string[] = [];
+  const started = Promise.withResolvers<void>();
+  const done = (async () => {
+    const events = agent.watch("/workspace/w", { recursive: true, signal: abort.signal });
+    const first = events[Symbol.asyncIterator]();
+    // The first wait sends the call; a file made after it is seen.
+    const next = first.next();
+    await agent.ping();
+    started.resolve();
+    let item = await next;
+    while (!item.done) {
+      const { change, path, to } = item.value as { change: FileChange; path: string; to?: string };
+      seen.push(`${change} ${path.slice(11)}${to === undefined ? "" : ` ${to.slice(11)}`}`);
+      if (path.endsWith("/last")) return;
+      item = await first.next();
+    }
+  })();
+  await started.promise;
+  await shell(
+    agent,
+    "sleep 0.2; cd /workspace/w && echo 1 >sub/a && mv sub/a sub/b && mkdir new && sleep 0.2 && echo 2 >new/c && rm new/c && touch last",
+  );
+  await done;
+  abort.abort();
+  for (const expected of [
+    "create w/sub/a",
+    "modify w/sub/a",
+    "rename w/sub/a w/sub/b",
+    "create w/new",
+    "create w/new/c",
+    "delete w/new/c",
+  ])
+    assert.ok(seen.includes(expected), `${expected} in ${JSON.stringify(seen)}`);
+});
+
+test("a tunnel carries bytes both ways and half-closes", async () => {
+  const server = await agent.start({ argv: ["/bin/sh", "-c", "nc -l -p 8080 -e /bin/cat"] });
+  await shell(
+    agent,
+    "for i in $(seq 100); do grep -q ':1F90' /proc/net/tcp /proc/net/tcp6 && exit 0; sleep 0.02; done; exit 1",
+  );
+  const socket = await agent.tunnel(8080);
+  const data = randomBytes(1_000_000);
+  const received: Buffer[] = [];
+  const reading = (async () => {
+    for await (const chunk of socket) received.push(chunk as Buffer);
+  })();
+  socket.end(data);
+  await reading;
+  assert.ok(Buffer.concat(received).equals(data));
+  await server.exited;
+  await fails(agent.tunnel(8081), "unavailable");
+});
+
+test("a full disk is an error to the caller, and the agent goes on", async () => {
+  const block = randomBytes(1 << 20);
+  async function* endless() {
+    for (let i = 0; i < 2000; i++) yield block;
+  }
+  await fails(agent.writeFile("/workspace/huge", endless()), "no-space");
+  await fails(agent.stat("/workspace/huge"), "not-found");
+  await shell(agent, "cat /dev/zero >/workspace/fill; true").catch(() => {});
+  assert.equal((await agent.exec({ argv: ["true"] })).exitCode, 0);
+  await fails(agent.writeFile("/workspace/more", block), "no-space");
+  await agent.remove("/workspace/fill");
+  await agent.writeFile("/workspace/more", block);
+});
+
+test("figures of the guest", async () => {
+  const info = await agent.info();
+  assert.match(info.kernel, /^\d+\.\d+/);
+  assert.equal(info.cpus, 1);
+  assert.ok(info.memoryTotalBytes > 150e6 && info.memoryTotalBytes < 256 * 2 ** 20);
+  assert.ok(info.diskTotalBytes > 200e6 && info.diskFreeBytes < info.diskTotalBytes);
+  assert.ok(info.cpuNs > 0n && info.minorFaults > 0);
+});
+
+test("shutdown ends the machine in order", async () => {
+  await agent.writeFile("/workspace/last", Buffer.from("words"));
+  await agent.shutdown();
+  await guest.exited;
+});

@@ -1,0 +1,99 @@
+/** Firecracker under its jailer. Needs root, and says so otherwise. */
+import assert from "node:assert/strict";
+import { access, readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { processesIn } from "../src/host/process.ts";
+import { allocatedBytes } from "../src/host/sparse.ts";
+import { cgroupVersion } from "../src/vmm/firecracker/jail.ts";
+import { FILES, type JailConfig } from "../src/vmm/vmm.ts";
+import { run, World, whyNot } from "./firecracker-support.ts";
+
+const skip =
+  (await whyNot()) ?? (process.getuid?.() === 0 ? false : "the jailer needs root: run the tests as root to include it");
+const jail: JailConfig = { uid: 20_001, gid: 20_001 };
+
+describe("jailed Firecracker", { skip, timeout: 120_000 }, () => {
+  test("each machine runs as its own user, in its own root, without capabilities", async () => {
+    await using world = await World.create();
+    const snapshot = await world.golden((agent) => run(agent, "block", "write", "0", "golden").then(() => {}));
+    const clones = await Promise.all(
+      [0, 1, 2].map((i) => world.restore(snapshot, { jail: { uid: 20_001 + i, gid: 20_001 + i } })),
+    );
+    for (const [i, { machine, agent }] of clones.entries()) {
+      const status = await readFile(`/proc/${machine.record.pid}/status`, "utf8");
+      assert.match(status, new RegExp(`^Uid:\\t${20_001 + i}\\t`, "m"));
+      assert.match(status, /^CapEff:\t0+$/m);
+      assert.match(status, /^Seccomp:\t2$/m);
+      const [id] = await readdir(join(machine.dir, "jail/firecracker"));
+      const root = await stat(join(machine.dir, "jail/firecracker", id ?? "", "root"));
+      assert.equal((await stat(`/proc/${machine.record.pid}/root/`)).ino, root.ino);
+      assert.deepEqual(await processesIn(machine.dir), [machine.record.pid], "it is found by its directory");
+      assert.equal(await run(agent, "block", "read", "0"), "golden\n");
+      await run(agent, "block", "write", "0", `clone ${i}`);
+      const disk = await readFile(join(machine.dir, FILES.rootfs));
+      assert.equal(disk.toString("utf8", 0, 7), `clone ${i}`, "the jail's disk is the machine's disk");
+      assert.equal(await run(agent, "block", "read", "1"), "the shared base\n");
+    }
+    for (const { machine, agent } of clones) {
+      await agent.close();
+      const report = await machine.kill();
+      assert.match(report.vmmLog.join("\n"), /Firecracker/, "its log is where every machine's is");
+    }
+    assert.equal((await stat(join(snapshot, "memory.bin"))).uid, 0, "the shared files change no owner");
+  });
+
+  test("limits are set in the cgroup version of this host, and its groups are removed with the machine", async () => {
+    await using world = await World.create();
+    const limits = { ...jail, memoryMaxBytes: 256 << 20, cpuMaxPercent: 50, pidsMax: 64 };
+    const { machine, agent } = await world.boot({ jail: limits });
+    const [id] = await readdir(join(machine.dir, "jail/firecracker"));
+    const version = await cgroupVersion();
+    const memory =
+      version === 2
+        ? `/sys/fs/cgroup/firecracker/${id}/memory.max`
+        : `/sys/fs/cgroup/memory/firecracker/${id}/memory.limit_in_bytes`;
+    assert.equal((await readFile(memory, "utf8")).trim(), String(256 << 20));
+    const pids =
+      version === 2 ? `/sys/fs/cgroup/firecracker/${id}/pids.max` : `/sys/fs/cgroup/pids/firecracker/${id}/pids.max`;
+    assert.equal((await readFile(pids, "utf8")).trim(), "64");
+    await agent.close();
+    await machine.kill();
+    await assert.rejects(access(memory), "the cgroup is left");
+    await assert.rejects(access(pids), "the cgroup is left");
+  });
+
+  test("a jailed machine is saved, and its snapshot serves jailed and unjailed machines", async () => {
+    await using world = await World.create();
+    const golden = await world.golden((agent) => run(agent, "counter").then(() => {}));
+    const source = await world.restore(golden, { jail, trackDirty: true });
+    await run(source.agent, "counter");
+    await run(source.agent, "dirty", "2");
+    await source.agent.close();
+    const saved = await world.save(source.machine, golden);
+    const memory = await stat(join(saved, "memory.bin"));
+    assert.equal(memory.uid, 0);
+    assert.ok((await allocatedBytes(join(saved, "memory.bin"))) < 8 << 20);
+    for (const options of [{}, { jail: { uid: 20_002, gid: 20_002 } }]) {
+      const { machine, agent } = await world.restore(saved, options);
+      assert.equal(await run(agent, "counter"), "4\n", "counter, dirty and counter ran before");
+      await agent.close();
+      await machine.kill();
+    }
+    await source.machine.kill();
+  });
+
+  test("a jailed machine is adopted again", async () => {
+    await using world = await World.create();
+    const { machine, agent } = await world.boot({ jail: { ...jail, memoryMaxBytes: 256 << 20 } });
+    await run(agent, "counter");
+    await agent.close();
+    await machine.release();
+    const found = await world.vmm.adopt(machine.dir, machine.record, world.config);
+    assert.ok(found !== undefined && found.state === "running");
+    const again = await world.greet(found);
+    assert.equal(await run(again.agent, "counter"), "2\n");
+    await again.agent.close();
+    await found.kill();
+  });
+});

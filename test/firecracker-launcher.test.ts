@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { chmod, open, truncate } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { dataPaths } from "../src/host/paths.ts";
+import type { Launched } from "../src/launcher/launcher.ts";
+import type { LaunchSpec } from "../src/launcher/target.ts";
+import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { Bench } from "./launcher-support.ts";
+
+const SPEC: Partial<LaunchSpec> = { image: "stacyvm/bare", memoryMiB: 128, diskMiB: 64 };
+
+/** One of the bare guest's commands. */
+async function run(launched: Launched, ...argv: string[]): Promise<string> {
+  const { exitCode, stdout } = await launched.agent.exec({ argv });
+  assert.equal(exitCode, 0, argv.join(" "));
+  return stdout.toString("utf8");
+}
+
+describe("the launcher over the real Firecracker, with the bare guest", () => {
+  let bench: Bench;
+  before(async () => {
+    bench = await Bench.create(createFirecracker({ assets: dataPaths().assets }), { adaptive: false, maxIdle: 2 });
+    await bench.remove(await bench.launch(SPEC, { mode: "restore" }));
+  });
+  after(() => bench[Symbol.asyncDispose]());
+
+  test("32 clones at once are individuals", async () => {
+    const clones = await Promise.all(Array.from({ length: 32 }, () => bench.launch(SPEC)));
+    assert.ok(clones.every(({ boot }) => boot.path === "restored"));
+    const identities = await Promise.all(clones.map((clone) => run(clone, "cat", "identity")));
+    assert.equal(new Set(identities).size, 32);
+    for (const [i, clone] of clones.entries()) assert.ok(identities[i]?.includes(clone.identity.hostname));
+    await Promise.all(clones.map((clone) => bench.remove(clone)));
+  });
+
+  for (const name of ["vmstate.bin", "memory.bin", "rootfs.ext4"]) {
+    for (const [what, damage] of [
+      ["flipped", flip],
+      ["short", (path: string) => truncate(path, 100)],
+    ] as const) {
+      test(`a ${what} ${name} is found before a user sees it, and ends in a working sandbox`, async () => {
+        const good = await bench.launch(SPEC, { mode: "restore" });
+        const path = join(bench.launcher.store.path(good.boot.key), name);
+        await bench.remove(good);
+        await chmod(path, 0o644);
+        await damage(path);
+        const clone = await bench.launch(SPEC);
+        assert.equal(clone.boot.path, "cold");
+        assert.match(clone.boot.fallback ?? "", /damaged/);
+        assert.equal(await run(clone, "echo", "fine"), "fine\n");
+        await bench.remove(clone);
+        await bench.launcher.settle();
+      });
+    }
+  }
+
+  test("warm and idle Firecrackers serve before a restore", async () => {
+    const target = await bench.launcher.targets.resolve({
+      vcpus: 1,
+      setup: [],
+      setupEnv: {},
+      image: "stacyvm/bare",
+      memoryMiB: 128,
+      diskMiB: 64,
+    });
+    await bench.launcher.ensureGolden(target);
+    bench.launcher.pool?.pin(target, 1);
+    await bench.launcher.pool?.settled();
+    const clones = [await bench.launch(SPEC), await bench.launch(SPEC), await bench.launch(SPEC)];
+    assert.deepEqual(
+      clones.map(({ boot }) => (boot.idle ? "idle" : boot.path)),
+      ["warm", "idle", "restored"],
+    );
+    const identities = await Promise.all(clones.map((clone) => run(clone, "cat", "identity")));
+    assert.equal(new Set(identities).size, 3);
+    await Promise.all(clones.map((clone) => bench.remove(clone)));
+  });
+
+  test("kill -9 of a Firecracker is noticed at once", async () => {
+    const clone = await bench.launch(SPEC);
+    process.kill(clone.machine.record.pid, "SIGKILL");
+    assert.equal((await clone.machine.exited).signal, "SIGKILL");
+    await bench.remove(clone);
+  });
+});
+
+async function flip(path: string): Promise<void> {
+  const file = await open(path, "r+");
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 1200);
+  buffer[0] = (buffer[0] ?? 0) ^ 0xff;
+  await file.write(buffer, 0, 1, 1200);
+  await file.close();
+}

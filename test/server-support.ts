@@ -1,0 +1,91 @@
+/** A real server process on a data directory of its own; kernel, agent and images are the checkout's. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdir, mkdtemp, readdir, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { processesIn } from "../src/host/process.ts";
+
+export class Server implements AsyncDisposable {
+  readonly root: string;
+  url = "";
+  #child: ChildProcess | undefined;
+  #log = "";
+
+  private constructor(root: string) {
+    this.root = root;
+  }
+
+  static async create(): Promise<Server> {
+    const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
+    const shared = dataPaths();
+    await mkdir(shared.images, { recursive: true });
+    await symlink(shared.images, join(root, "images"));
+    await symlink(shared.assets, join(root, "assets"));
+    const server = new Server(root);
+    await server.start();
+    return server;
+  }
+
+  async start(env: Record<string, string> = {}): Promise<void> {
+    const main = join(packageRoot, "src/cli/main.ts");
+    const child = spawn(process.execPath, [main, "serve", "--data-dir", this.root, "--port", "0"], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...env },
+      cwd: this.root,
+    });
+    this.#child = child;
+    child.stderr.on("data", (text) => {
+      this.#log = (this.#log + text).slice(-20_000);
+    });
+    this.url = await new Promise((resolve, reject) => {
+      child.once("exit", (code) => reject(new Error(`the server ended with ${code}:\n${this.#log}`)));
+      let out = "";
+      child.stdout.on("data", (text) => {
+        out += text;
+        const url = /listening on (\S+)/.exec(out)?.[1];
+        if (url !== undefined) resolve(url);
+      });
+    });
+  }
+
+  get log(): string {
+    return this.#log;
+  }
+
+  async stop(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) return;
+    this.#child = undefined;
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.kill(signal);
+    await ended;
+  }
+
+  async call(method: string, path: string, body?: unknown): Promise<{ status: number; body: any; headers: Headers }> {
+    const response = await fetch(`${this.url}/api/v1${path}`, {
+      method,
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+    });
+    const text = await response.text();
+    let parsed: unknown = text;
+    try {
+      parsed = JSON.parse(text);
+    } catch {}
+    return { status: response.status, body: parsed, headers: response.headers };
+  }
+
+  machines(): Promise<string[]> {
+    return readdir(join(this.root, "sandboxes")).then(
+      (names) => names.filter((name) => name.startsWith("sb-")),
+      () => [],
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Orderly, so that no refill is half-way; the sandboxes that it leaves running on purpose are ended here.
+    await this.stop("SIGTERM");
+    for (const pid of await processesIn(this.root)) process.kill(pid, "SIGKILL");
+    await rm(this.root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  }
+}

@@ -1,0 +1,156 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { processesIn } from "../src/host/process.ts";
+import { Server } from "./server-support.ts";
+
+const SPAWN = { image: "stacyvm/busybox", memory_mb: 256 };
+
+describe("the server with real QEMU sandboxes", () => {
+  let server: Server;
+  before(async () => {
+    server = await Server.create();
+  });
+  after(() => server[Symbol.asyncDispose]());
+
+  test("health, readiness and the document of the interface", async () => {
+    assert.equal((await server.call("GET", "/health")).body.status, "ok");
+    assert.equal((await server.call("GET", "/ready")).status, 200);
+    const document = (await server.call("GET", "/openapi.json")).body;
+    assert.match(document.openapi, /^3\.1/);
+    assert.ok(document.paths["/api/v1/sandboxes"] ?? document.paths["/sandboxes"]);
+  });
+
+  test("spawn, exec, files, destroy", async () => {
+    const spawned = await server.call("POST", "/sandboxes", SPAWN);
+    assert.equal(spawned.status, 201, JSON.stringify(spawned.body));
+    const { id } = spawned.body;
+    assert.match(id, /^sb-[0-9a-f]{8}$/);
+    assert.equal(spawned.body.state, "running");
+    const result = await server.call("POST", `/sandboxes/${id}/exec`, { command: "echo", args: ["it's", "me"] });
+    assert.equal(result.body.stdout, "it's me\n");
+    assert.equal(result.body.exit_code, 0);
+    assert.equal((await server.call("POST", `/sandboxes/${id}/exec`, { command: "exit 7" })).body.exit_code, 7);
+    const late = await server.call("POST", `/sandboxes/${id}/exec`, { command: "sleep 30", timeout: "300ms" });
+    assert.equal(late.status, 408);
+    assert.equal(
+      (await server.call("POST", `/sandboxes/${id}/files`, { path: "/tmp/a/b", content: "text" })).status,
+      200,
+    );
+    assert.equal((await server.call("GET", `/sandboxes/${id}/files?path=/tmp/a/b`)).body, "text");
+    assert.equal((await server.call("GET", `/sandboxes/${id}/files?path=/tmp/none`)).status, 404);
+    const stream = await fetch(`${server.url}/api/v1/sandboxes/${id}/exec`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ command: "echo one; echo two >&2; exit 3", stream: true }),
+    });
+    const lines = (await stream.text())
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    assert.deepEqual(lines.at(-1), { type: "exit", exit_code: 3, data: "", ...lines.at(-1) });
+    assert.ok(lines.some((line) => line.stream === "stdout" && line.data.includes("one")));
+    assert.deepEqual((await server.call("DELETE", `/sandboxes/${id}`)).body, { status: "destroyed" });
+    assert.equal((await server.call("GET", `/sandboxes/${id}`)).status, 404);
+    assert.ok(!(await server.machines()).includes(id));
+  });
+
+  test("bad requests are 400 with a message, unknown things 404", async () => {
+    for (const [body, status] of [
+      [{ ...SPAWN, ttl: "soon" }, 400],
+      [{ ...SPAWN, provider: "nothing" }, 404],
+      [{ ...SPAWN, memory_mb: 1 }, 400],
+    ] as const) {
+      const answer = await server.call("POST", "/sandboxes", body);
+      assert.equal(answer.status, status, JSON.stringify(answer.body));
+      assert.ok(answer.body.code && answer.body.message);
+    }
+    assert.equal((await server.call("GET", "/sandboxes/sb-00000000")).status, 404);
+    assert.equal((await server.call("GET", "/sandboxes/..%2f..%2fetc")).status, 404);
+    assert.equal((await server.call("DELETE", "/sandboxes/sb-00000000")).status, 200);
+    assert.equal((await server.call("GET", "/nothing")).body.code, "NOT_FOUND");
+  });
+
+  test("kill -9 of the daemon loses no sandbox and leaves no orphan", async () => {
+    const kept = (await server.call("POST", "/sandboxes", SPAWN)).body.id;
+    await server.call("POST", `/sandboxes/${kept}/files`, { path: "/workspace/kept", content: "still here" });
+    const dead = (await server.call("POST", "/sandboxes", SPAWN)).body.id;
+    await server.call("DELETE", `/sandboxes/${dead}`);
+    // In the middle of a spawn.
+    const cut = server.call("POST", "/sandboxes", SPAWN).catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 40));
+    await server.stop("SIGKILL");
+    await cut;
+    await server.start();
+    const list = (await server.call("GET", "/sandboxes")).body as { id: string; state: string }[];
+    assert.ok(
+      list.some(({ id, state }) => id === kept && state === "running"),
+      JSON.stringify(list),
+    );
+    assert.equal((await server.call("GET", `/sandboxes/${kept}/files?path=/workspace/kept`)).body, "still here");
+    const running = list.filter(({ state }) => state === "running").map(({ id }) => id);
+    assert.deepEqual((await server.machines()).sort(), running.sort());
+    for (const id of running) await server.call("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("SIGTERM leaves sandboxes running for the next daemon", async () => {
+    const { id } = (await server.call("POST", "/sandboxes", SPAWN)).body;
+    await server.stop("SIGTERM");
+    assert.ok((await processesIn(`${server.root}/sandboxes/${id}`)).length > 0);
+    await server.start();
+    const result = await server.call("POST", `/sandboxes/${id}/exec`, { command: "echo again" });
+    assert.equal(result.body.stdout, "again\n");
+    await server.call("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("a machine that is killed is noticed", async () => {
+    const { id } = (await server.call("POST", "/sandboxes", SPAWN)).body;
+    const [pid] = await processesIn(`${server.root}/sandboxes/${id}`);
+    process.kill(pid as number, "SIGKILL");
+    let state = "running";
+    for (let i = 0; i < 100 && state === "running"; i++) {
+      state = (await server.call("GET", `/sandboxes/${id}`)).body.state;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    assert.equal(state, "error");
+    await server.call("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("pause, resume, fork and checkpoint keep a running process's memory", async () => {
+    const { id } = (await server.call("POST", "/sandboxes", SPAWN)).body;
+    await server.call("POST", `/sandboxes/${id}/exec`, {
+      command: "(i=0; while true; do i=$((i+1)); echo $i >/workspace/count; sleep 0.05; done) >/dev/null 2>&1 &",
+    });
+    const count = async (of: string): Promise<number> =>
+      Number((await server.call("POST", `/sandboxes/${of}/exec`, { command: "cat /workspace/count" })).body.stdout);
+    assert.equal((await server.call("POST", `/sandboxes/${id}/pause`)).status, 200);
+    assert.equal((await server.call("POST", `/sandboxes/${id}/resume`)).status, 200);
+    const at = await count(id);
+    const forked = await server.call("POST", `/sandboxes/${id}/fork`, { count: 2 });
+    assert.ok(forked.status < 300, JSON.stringify(forked.body));
+    const copies = (forked.body.sandboxes ?? forked.body) as { id: string }[];
+    assert.equal(copies.length, 2);
+    const names = await Promise.all(
+      [id, ...copies.map((copy) => copy.id)].map(
+        async (of) => (await server.call("POST", `/sandboxes/${of}/exec`, { command: "hostname" })).body.stdout,
+      ),
+    );
+    assert.equal(new Set(names).size, 3, names.join());
+    for (const of of [id, ...copies.map((copy) => copy.id)]) assert.ok((await count(of)) >= at);
+    for (const of of [id, ...copies.map((copy) => copy.id)]) await server.call("DELETE", `/sandboxes/${of}`);
+  });
+});
+
+test("a second daemon on one data directory is refused", async () => {
+  await using server = await Server.create();
+  const { runTool } = await import("../src/host/run.ts");
+  const { join } = await import("node:path");
+  const { packageRoot } = await import("../src/host/paths.ts");
+  await assert.rejects(
+    runTool(
+      process.execPath,
+      [join(packageRoot, "src/cli/main.ts"), "serve", "--data-dir", server.root, "--port", "0"],
+      { timeoutMs: 20_000 },
+    ),
+    /another daemon/,
+  );
+});
