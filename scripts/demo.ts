@@ -103,9 +103,9 @@ async function main(): Promise<void> {
     say(`restoring is ${(cold.total / totals.p50).toFixed(0)} times faster than booting here.`);
   } finally {
     await launcher.close();
-    const left = await processesIn(paths.sandboxes);
-    if (left.length > 0) throw new Error(`processes were left behind: ${left.join(", ")}`);
   }
+  const left = await processesIn(paths.sandboxes);
+  if (left.length > 0) throw new Error(`processes were left behind: ${left.join(", ")}`);
   say("nothing is left running.");
 }
 

@@ -265,15 +265,18 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
     });
   }
 
-  test("memory.bin that shrinks under a live clone ends that clone and is reported as a crash", async () => {
+  test("memory.bin that shrinks under a live clone ends that clone, and only that one", async () => {
     await using world = await World.create();
     const snapshot = await world.golden();
     const { machine, agent } = await world.restore(snapshot);
+    const other = await world.boot();
     await truncate(join(snapshot, "memory.bin"), 0);
     agent.exec({ argv: ["dirty", "8"] }).catch(() => {});
     const report = await machine.exited;
-    assert.equal(report.exitCode, 149);
-    assert.equal(report.reason, "crash");
+    // Whoever touches the lost pages first decides: the monitor meets SIGBUS (149), the guest's own code a triple fault (0).
+    assert.deepEqual([report.exitCode, report.reason], report.exitCode === 149 ? [149, "crash"] : [0, "guest"]);
+    assert.equal(await run(other.agent, "echo", "unharmed"), "unharmed\n");
+    await end([other]);
   });
 
   test("pause and resume: an open connection survives, a new one works", async () => {

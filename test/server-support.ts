@@ -62,6 +62,7 @@ export class Server implements AsyncDisposable {
     await ended;
   }
 
+  // biome-ignore lint/suspicious/noExplicitAny: the tests look into every kind of answer
   async call(method: string, path: string, body?: unknown): Promise<{ status: number; body: any; headers: Headers }> {
     const response = await fetch(`${this.url}/api/v1${path}`, {
       method,

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type DataPaths } from "../host/paths.ts";
+import type { DataPaths } from "../host/paths.ts";
 import { hostBootId, isAlive, ownRecord } from "../host/process.ts";
 
 const NAME = /^image-[0-9a-f]{8}-(\d+)-(\d+)$/;

@@ -56,7 +56,7 @@ export class SpawnQueue {
 
   /** Room may have come: lets in as many as fit, in order. */
   advance(): void {
-    for (let first = this.#waiting[0]; first !== undefined && first.attempt(); first = this.#waiting[0]) first.settle();
+    for (let first = this.#waiting[0]; first?.attempt(); first = this.#waiting[0]) first.settle();
   }
 
   /** The daemon stops: nobody waits any longer. */

@@ -19,7 +19,7 @@ import type { Command, ExitStatus } from "../../guest/agent.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import type { ServerParts } from "../context.ts";
-import { type Endpoints } from "../endpoint.ts";
+import type { Endpoints } from "../endpoint.ts";
 import { chunks } from "../output.ts";
 import { problemOf } from "../problem.ts";
 import { Duration, EnvMap, GuestText, maybe, SandboxId, whole } from "../schemas/common.ts";
@@ -259,6 +259,7 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
 function startInput(begin: z.output<typeof Start>, terminal: boolean) {
   const pty = (begin.pty ?? terminal) || begin.rows !== undefined;
   return {
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the guest's shell expands it
     command: begin.command ?? (begin.mode === "argv" ? "" : "exec ${SHELL:-sh}"),
     args: begin.args ?? [],
     mode: begin.mode ?? "",

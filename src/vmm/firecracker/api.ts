@@ -121,7 +121,10 @@ export class FirecrackerApi {
     const body = Buffer.from(this.#buffer.slice(bodyStart, bodyStart + length), "latin1").toString("utf8");
     this.#buffer = this.#buffer.slice(bodyStart + length);
     const status = Number(/^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? 0);
-    if (status === 100) return this.#data("");
+    if (status === 100) {
+      this.#data("");
+      return;
+    }
     const waiting = this.#waiting;
     this.#waiting = undefined;
     waiting?.settle({ status, body });
