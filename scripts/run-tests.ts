@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
+import { crateSource } from "../src/images/agent-build.ts";
 
 process.chdir(packageRoot);
 const bin = join(packageRoot, "node_modules", ".bin");
@@ -63,7 +64,7 @@ try {
     await step(
       "agent (Rust)",
       "cargo",
-      ["test", "--locked", "--quiet", "--target-dir", target],
+      ["test", "--locked", "--quiet", "--target-dir", target, ...(await crateSource(join(packageRoot, "agent")))],
       join(packageRoot, "agent"),
     );
   }

@@ -18,7 +18,7 @@ mkdir -p .build
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
   elif command -v sudo >/dev/null; then sudo "$@"
-  else fail "packages are missing and you are neither root nor have sudo" "as root: apt-get install $missing"; fi
+  else fail "packages are missing and you are neither root nor have sudo" "as root: apt-get install$missing"; fi
 }
 
 missing=""
@@ -29,7 +29,10 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
   # shellcheck disable=SC2086
   want=$(sed -e 's/#.*//' $lists | awk 'NF { print $1 }')
   # A compiler for the agent and a Node to begin with: any that is there will do.
-  command -v cargo >/dev/null || want="$want cargo"
+  # cargo before 1.70 reads the registry as one huge git repository, so the agent's only dependency comes as a package then.
+  case "$(cargo --version 2>/dev/null || echo 'cargo 1.6')" in
+    "cargo 1."[0-6][0-9].* | "cargo 1.6") want="$want cargo librust-libc-dev" ;;
+  esac
   command -v npm >/dev/null || want="$want npm"
   for package in $want; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"

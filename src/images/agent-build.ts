@@ -8,6 +8,8 @@ import { runTool } from "../host/run.ts";
 import type { SetupOptions } from "./kernel.ts";
 
 const TARGET = "x86_64-unknown-linux-gnu";
+/** Where Debian's package of the agent's only dependency puts it. */
+const PACKAGED_CRATES = "/usr/share/cargo/registry";
 
 /**
  * @returns `built`, or `present` when the sources have not changed since
@@ -32,7 +34,8 @@ export async function buildAgent(
   options.progress?.({ step: "compiling the guest agent" });
   const target = join(packageRoot, ".build", "agent");
   await mkdir(dir, { recursive: true });
-  await runTool("cargo", ["build", "--release", "--locked", "--target", TARGET, "--target-dir", target], {
+  const build = ["build", "--release", "--locked", "--target", TARGET, "--target-dir", target];
+  await runTool("cargo", [...build, ...(await crateSource(source))], {
     cwd: source,
     package: "cargo",
     ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -40,6 +43,14 @@ export async function buildAgent(
   await install(join(target, TARGET, "release", "stacyvm-agent"), binary);
   await writeFile(stamp, digest);
   return "built";
+}
+
+/** cargo's arguments that take packaged crates where those are the locked ones: an old cargo would clone a whole index. */
+export async function crateSource(source: string): Promise<string[]> {
+  const version = /name = "libc"\nversion = "([^"]+)"/.exec(await readFile(join(source, "Cargo.lock"), "utf8"))?.[1];
+  if (!(await exists(join(PACKAGED_CRATES, `libc-${version}`)))) return [];
+  const settings = [`source.crates-io.replace-with="system"`, `source.system.directory="${PACKAGED_CRATES}"`];
+  return ["--offline", ...settings.flatMap((setting) => ["--config", setting])];
 }
 
 async function install(from: string, to: string): Promise<void> {
