@@ -9,6 +9,7 @@ import { exitCodeOf, printError } from "../src/cli/error-output.ts";
 import { ProgressLine } from "../src/cli/progress-line.ts";
 import { processesIn } from "../src/host/process.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
+import type { Launched } from "../src/launcher/launcher.ts";
 
 const IMAGE = "stacyvm/python";
 const PROGRAM = `
@@ -25,6 +26,11 @@ const ms = (value: number): string => `${value.toFixed(1)} ms`;
 async function main(): Promise<void> {
   const engine = await createEngine();
   const { launcher, images, paths } = engine;
+  const running = new Set<Launched>();
+  const end = async (launched: Launched): Promise<void> => {
+    await remove(launched);
+    running.delete(launched);
+  };
   try {
     const probe = await launcher.vmm.probe();
     if (probe.usable) {
@@ -42,8 +48,9 @@ async function main(): Promise<void> {
     }
 
     const cold = await spawnTimed(launcher, benchSpec(IMAGE), "cold", ["echo", "hello"]);
+    running.add(cold.launched);
     say(`cold:     ${ms(cold.total)} until the agent answered`);
-    await remove(cold.launched);
+    await end(cold.launched);
 
     const target = await launcher.targets.resolve(benchSpec(IMAGE));
     const present = await launcher.store.get(target.key);
@@ -58,10 +65,11 @@ async function main(): Promise<void> {
     const restores: Timed[] = [];
     for (let i = 0; i < RESTORES; i++) {
       const timed = await spawnTimed(launcher, benchSpec(IMAGE), undefined, ["echo", "hello"]);
+      running.add(timed.launched);
       if (timed.launched.boot.path !== "restored")
         throw new Error(`restore ${i + 1} came ${timed.launched.boot.path}: ${timed.launched.boot.fallback}`);
       restores.push(timed);
-      await remove(timed.launched);
+      await end(timed.launched);
     }
     const totals = summarize(
       restores.map(({ total }) => total),
@@ -78,6 +86,7 @@ async function main(): Promise<void> {
     const together = performance.now();
     const three = await Promise.all([1, 2, 3].map(() => launcher.launch(benchSpec(IMAGE), { id: sandboxId() })));
     const wall = performance.now() - together;
+    for (const launched of three) running.add(launched);
     say(`restore:  3 at once: ${ms(wall)} wall clock (${three.map(({ boot }) => ms(boot.totalMs)).join(", ")})`);
 
     say("\na Python program in one of them:");
@@ -86,7 +95,7 @@ async function main(): Promise<void> {
     for (const line of (result?.stdout.toString("utf8") ?? "").trimEnd().split("\n")) say(`  | ${line}`);
     if (result?.exitCode !== 0)
       throw new Error(`the program ended with ${result?.exitCode}: ${result?.stderr.toString("utf8")}`);
-    await Promise.all(three.map(remove));
+    await Promise.all(three.map(end));
 
     say("");
     for (const line of phaseChart(
@@ -102,6 +111,7 @@ async function main(): Promise<void> {
     }
     say(`restoring is ${(cold.total / totals.p50).toFixed(0)} times faster than booting here.`);
   } finally {
+    await Promise.all([...running].map(remove));
     await launcher.close();
   }
   const left = await processesIn(paths.sandboxes);

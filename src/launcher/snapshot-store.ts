@@ -129,7 +129,8 @@ export class SnapshotStore {
         files[name] = await mapSparse(join(work, name));
         await sync(join(work, name));
       }
-      await chmod(join(work, name), 0o444);
+      // The memory file's mode is the driver's: not every VMM can map a file that it may not write.
+      if (name !== SNAPSHOT_FILES.memory) await chmod(join(work, name), 0o444);
     }
     const manifest: Manifest = { version: 1, ...about, createdAt: Date.now(), files };
     await writeFile(join(work, "manifest.json"), JSON.stringify(manifest), { mode: 0o444 });

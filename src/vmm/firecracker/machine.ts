@@ -236,6 +236,7 @@ export class PausedFirecracker extends State implements PausedMachine {
       const memory = join(dir, SNAPSHOT_FILES.memory);
       await rename(join(process.workDir, SAVING.state), state);
       await rename(inside, memory);
+      await chmod(memory, 0o444);
       if (process.jail !== undefined) await Promise.all([chown(state, 0, 0), chown(memory, 0, 0)]);
       if (life.tracking) {
         // Tracking starts anew with each save, so the next difference stands on this file.

@@ -1,5 +1,5 @@
 /** A QEMU machine's states, as types: each transition hands over the next one. */
-import { rename, stat } from "node:fs/promises";
+import { chmod, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import type { Phases } from "../../host/phases.ts";
@@ -28,6 +28,14 @@ export interface QemuContext {
   sharedMemory: boolean;
   /** Turns the full stream in `dir` into `vmstate.bin` and `memory.bin`. */
   normalise(dir: string): Promise<void>;
+}
+
+/**
+ * QEMU before 8.2 opens the file behind a private mapping for writing, though it never writes; only root may open a
+ * read-only file that way.
+ */
+export function memoryMode(): number {
+  return process.getuid?.() === 0 ? 0o444 : 0o600;
 }
 
 abstract class State implements VmmProcess {
@@ -126,6 +134,7 @@ export class PausedQemu extends State implements PausedMachine {
       // Its memory file *is* the snapshot's: it moves there, and nothing is copied.
       await rename(join(this.dir, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
       await rename(join(this.dir, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
+      await chmod(join(dir, SNAPSHOT_FILES.memory), memoryMode());
       const stateBytes = (await stat(join(dir, SNAPSHOT_FILES.state))).size;
       const memoryBytes = await allocatedBytes(join(dir, SNAPSHOT_FILES.memory));
       return { stateBytes, memoryBytes, resumable: false, finish: async () => {} };

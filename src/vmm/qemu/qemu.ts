@@ -1,5 +1,5 @@
 /** QEMU's `microvm` behind the `Vmm` contract, by the recipe of qemu.md. */
-import { mkdir, open, rename, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
+import { chmod, mkdir, open, rename, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
@@ -27,7 +27,7 @@ import {
   qemuArguments,
   type Start,
 } from "./arguments.ts";
-import { BootableQemu, LoadableQemu, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
+import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
 import { incomingUri, loadState, migrateOut, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
 import { QemuProcess } from "./process.ts";
@@ -190,6 +190,7 @@ class Qemu implements Vmm {
     }
     await rename(join(work, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
     await rename(join(work, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
+    await chmod(join(dir, SNAPSHOT_FILES.memory), memoryMode());
     await rm(work, { recursive: true });
     await rm(join(dir, STREAM_FILE));
   }
