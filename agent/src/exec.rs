@@ -10,15 +10,15 @@ use crate::sys::{self, Fail, Fd, Result, EDGE_BOTH, EDGE_IN, EDGE_OUT};
 const MAX_COMMANDS: usize = 512;
 /// Ended commands that can still be attached to.
 const MAX_ENDED: usize = 64;
-/// Memory of all rings together.
-const MAX_RINGS: usize = 48 << 20;
+/// A command's ring when memory is short: what a slow follower may be behind, and room for one more read.
+const LEAST_RING: usize = 1 << 19;
 const DEFAULT_RING: u64 = 1 << 20;
 const DEFAULT_GRACE_MS: u64 = 2_000;
 const DRAIN_NS: u64 = 30_000_000;
 
 impl Agent {
     pub fn exec(&mut self, id: u32, fields: &Reader) -> Result<()> {
-        if self.commands.values().filter(|c| c.exit.is_none()).count() >= MAX_COMMANDS {
+        if self.commands.values().filter(|c| c.exit.is_none()).count() >= self.max_commands() {
             return Err(Fail::new(status::LIMIT, "too many commands at once"));
         }
         let argv: Vec<&[u8]> = fields.all(tag::ARGV).collect();
@@ -57,7 +57,7 @@ impl Agent {
             start_time: sys::wall(),
             sources,
             stdin,
-            ring: Ring::new(fields.number(tag::RING_BYTES).unwrap_or(DEFAULT_RING).clamp(1 << 19, 16 << 20) as usize),
+            ring: Ring::new(fields.number(tag::RING_BYTES).unwrap_or(DEFAULT_RING).clamp(LEAST_RING as u64, 16 << 20) as usize),
             followers: vec![(id, 0)],
             exit: None,
             ending: None,
@@ -74,7 +74,7 @@ impl Agent {
             self.poll.add(stdin.fd.raw(), EDGE_OUT, token::STDIN | number)?;
         }
         if let Some(ms) = fields.number(tag::TIMEOUT_MS).filter(|ms| *ms > 0) {
-            self.timers.insert((sys::monotonic() + ms * 1_000_000, number, Timer::Timeout), ());
+            self.timers.insert((sys::monotonic() + ms.min(u64::from(u32::MAX)) * 1_000_000, number, Timer::Timeout), ());
         }
         self.started(id, number, pid);
         self.commands.insert(number, command);
@@ -172,13 +172,16 @@ impl Agent {
 
     /// Reads what the rules allow and wakes the followers; a command without any goes on reading in later turns.
     fn output_turn(&mut self, number: u64) {
-        let (followers, more) = match self.commands.get_mut(&number) {
+        let (followers, more, large) = match self.commands.get_mut(&number) {
             Some(command) => {
                 let more = command.read_output(&self.poll, &mut self.scratch);
-                (command.followers.iter().map(|f| f.0).collect::<Vec<_>>(), more)
+                (command.followers.iter().map(|f| f.0).collect::<Vec<_>>(), more, command.ring.used() > LEAST_RING)
             }
             None => return,
         };
+        if large {
+            self.bound_rings(number);
+        }
         if followers.is_empty() && more && !self.unfollowed.contains(&number) {
             self.unfollowed.push_back(number);
         }
@@ -387,12 +390,36 @@ impl Agent {
         self.output_turn(number);
     }
 
+    /// All rings together: an eighth of the guest's memory, at least 16 MiB.
+    fn ring_budget(&self) -> usize {
+        (self.memory / 8).max(16 << 20)
+    }
+
+    /// Commands at once, so that their rings at the least cannot pass half of the memory.
+    fn max_commands(&self) -> usize {
+        (self.memory / (2 * LEAST_RING)).clamp(64, MAX_COMMANDS)
+    }
+
+    /// Recent output is a convenience, memory is not: first ended commands go, then what this ring has too much.
+    fn bound_rings(&mut self, number: u64) {
+        let total = |agent: &Agent| agent.commands.values().map(|c| c.ring.used()).sum::<usize>();
+        if total(self) <= self.ring_budget() {
+            return;
+        }
+        self.forget_old_commands();
+        if total(self) > self.ring_budget() {
+            if let Some(command) = self.commands.get_mut(&number) {
+                command.ring.shrink(LEAST_RING);
+            }
+        }
+    }
+
     /// Ended commands stay for ATTACH while there is room.
     fn forget_old_commands(&mut self) {
         let ended = |c: &&Command| c.exit.is_some() && c.followers.is_empty();
         let mut count = self.commands.values().filter(ended).count();
         let mut memory: usize = self.commands.values().map(|c| c.ring.used()).sum();
-        while count > MAX_ENDED || (count > 0 && memory > MAX_RINGS) {
+        while count > MAX_ENDED || (count > 0 && memory > self.ring_budget()) {
             let oldest = match self.commands.values().find(ended) {
                 Some(c) => c.id,
                 None => return,

@@ -172,8 +172,9 @@ fn advance(parts: &[&[u8]], at: &[usize], name: &[u8]) -> Vec<usize> {
     close(parts, next)
 }
 
-/// Calls `found` for each path that matches one pattern. `cwd` is absolute.
-pub fn glob(pattern: &[u8], cwd: &[u8], mut found: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+/// Calls `found` for each path that matches one pattern, and with `None` for each that does not, so that a search without
+/// results can be cancelled too. `cwd` is absolute.
+pub fn glob(pattern: &[u8], cwd: &[u8], mut found: impl FnMut(Option<&[u8]>) -> Result<()>) -> Result<()> {
     let mut parts: Vec<&[u8]> = pattern.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
     // The literal beginning is a place, not a search.
     let mut root: Vec<u8> = if pattern.first() == Some(&b'/') { b"/".to_vec() } else { cwd.to_vec() };
@@ -184,7 +185,7 @@ pub fn glob(pattern: &[u8], cwd: &[u8], mut found: impl FnMut(&[u8]) -> Result<(
         None => return Ok(()),
         Some(part) if parts.len() == 1 && is_literal(part) => {
             let path = join(&root, part);
-            return if std::fs::symlink_metadata(os(&path)).is_ok() { found(&path) } else { Ok(()) };
+            return if std::fs::symlink_metadata(os(&path)).is_ok() { found(Some(&path)) } else { Ok(()) };
         }
         Some(_) => {}
     }
@@ -203,9 +204,7 @@ pub fn glob(pattern: &[u8], cwd: &[u8], mut found: impl FnMut(&[u8]) -> Result<(
             Some(at) => advance(&parts, at, name),
             None => return Ok(false),
         };
-        if next.contains(&parts.len()) {
-            found(path)?;
-        }
+        found(Some(path).filter(|_| next.contains(&parts.len())))?;
         let deeper = visit == Visit::Enter && next.iter().any(|&i| i < parts.len());
         if deeper {
             states.push(next);
@@ -262,7 +261,7 @@ mod tests {
         let find = |pattern: &str| {
             let mut all = Vec::new();
             glob(pattern.as_bytes(), base.as_bytes(), |p| {
-                all.push(String::from_utf8_lossy(&p[base.len() + 1..]).into_owned());
+                all.extend(p.map(|p| String::from_utf8_lossy(&p[base.len() + 1..]).into_owned()));
                 Ok(())
             })
             .unwrap();

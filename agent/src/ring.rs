@@ -7,6 +7,8 @@ const CHUNK_OVERHEAD: usize = 64;
 const CHUNK: usize = 65_536;
 
 struct Chunk {
+    /// The position of its first byte.
+    start: u64,
     channel: u8,
     bytes: Vec<u8>,
 }
@@ -39,6 +41,7 @@ impl Ring {
         if bytes.is_empty() {
             return;
         }
+        let start = self.end;
         self.end += bytes.len() as u64;
         match self.chunks.back_mut() {
             Some(last) if last.channel == channel && last.bytes.len() + bytes.len() <= CHUNK => {
@@ -47,12 +50,22 @@ impl Ring {
             }
             _ => {
                 self.used += bytes.len() + CHUNK_OVERHEAD;
-                self.chunks.push_back(Chunk { channel, bytes: bytes.to_vec() });
+                self.chunks.push_back(Chunk { start, channel, bytes: bytes.to_vec() });
             }
         }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         while self.used > self.limit && self.chunks.len() > 1 {
             self.drop_first();
         }
+    }
+
+    /// A smaller limit from now on, where memory is short.
+    pub fn shrink(&mut self, limit: usize) {
+        self.limit = self.limit.min(limit);
+        self.trim();
     }
 
     fn drop_first(&mut self) {
@@ -75,17 +88,14 @@ impl Ring {
         if position >= self.end || position < self.start {
             return None;
         }
-        // Followers are near the end: look from there.
-        let mut chunk_start = self.end;
-        for chunk in self.chunks.iter().rev() {
-            chunk_start -= chunk.bytes.len() as u64;
-            if position >= chunk_start {
-                let from = (position - chunk_start) as usize;
-                let to = chunk.bytes.len().min(from + max);
-                return chunk.bytes.get(from..to).map(|b| (chunk.channel, b));
-            }
-        }
-        None
+        // Followers are usually in the last one; one that attaches to a ring of tiny chunks must not walk over all of them.
+        let chunk = match self.chunks.back() {
+            Some(last) if last.start <= position => last,
+            _ => self.chunks.get(self.chunks.partition_point(|c| c.start <= position).checked_sub(1)?)?,
+        };
+        let from = (position - chunk.start) as usize;
+        let to = chunk.bytes.len().min(from.saturating_add(max));
+        chunk.bytes.get(from..to).map(|b| (chunk.channel, b))
     }
 }
 

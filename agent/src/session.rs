@@ -89,6 +89,8 @@ pub struct Agent {
     pub scratch: Vec<u8>,
     pub stack: Vec<u8>,
     pub group: Option<Group>,
+    /// The guest's, bytes.
+    pub memory: usize,
 }
 
 impl Agent {
@@ -125,6 +127,7 @@ impl Agent {
             scratch: vec![0; 65_536],
             stack: vec![0; 65_536],
             group,
+            memory: system::memory(),
         })
     }
 
@@ -164,7 +167,9 @@ impl Agent {
     }
 
     fn timeout(&self) -> i32 {
-        if !self.unfollowed.is_empty() || (!self.ready.is_empty() && self.channel.room() && !self.channel.blocked()) {
+        // Held back, and then everything was sent at once: no event will say so.
+        let resume = self.held_back && !self.channel.blocked();
+        if resume || !self.unfollowed.is_empty() || (!self.ready.is_empty() && self.channel.room() && !self.channel.blocked()) {
             return 0;
         }
         match self.timers.keys().next() {
@@ -194,6 +199,8 @@ impl Agent {
     /// Reads until the channel is empty, answering as it goes.
     fn receive(&mut self) {
         loop {
+            // Those that an answer without room has left, before anything is read behind them.
+            self.frames();
             self.held_back = !self.channel.may_read();
             if self.held_back {
                 return;
@@ -216,8 +223,9 @@ impl Agent {
         }
     }
 
+    /// The frames that are there, as long as their answers have room: the rest waits in the decoder.
     fn frames(&mut self) {
-        loop {
+        while self.channel.may_read() {
             match self.decoder.next() {
                 Ok(None) => return,
                 Ok(Some((header, range))) => {
@@ -421,7 +429,11 @@ impl Agent {
             method::SHUTDOWN => {
                 self.done(id)?;
                 self.channel.flush();
-                std::thread::Builder::new().spawn(|| system::power_off()).map_err(|e| Fail::io(&e, "shutdown")).map(|_| ())
+                // With no room for another thread the end is as orderly, only the loop does not see it through.
+                if std::thread::Builder::new().spawn(|| system::power_off()).is_err() {
+                    system::power_off()
+                }
+                Ok(())
             }
             _ => self.file_call(id, name, fields),
         }
@@ -472,7 +484,7 @@ impl Agent {
                     for pattern in &patterns {
                         glob::glob(pattern, &cwd, |path| {
                             body.check()?;
-                            body.add(tag::PATH, path)
+                            path.map_or(Ok(()), |path| body.add(tag::PATH, path))
                         })?;
                     }
                     body.flush()?;

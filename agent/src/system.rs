@@ -59,6 +59,13 @@ pub fn wait_frozen(io: &mut Io) -> Result<Fields> {
     }
 }
 
+/// All of the guest's, bytes.
+pub fn memory() -> usize {
+    // SAFETY: plain calls.
+    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    (pages.max(0) as usize).saturating_mul(size.max(0) as usize)
+}
+
 fn meminfo(text: &str, key: &str) -> u64 {
     text.lines()
         .find_map(|l| l.strip_prefix(key))

@@ -402,8 +402,6 @@ pub fn tar_in(io: &mut Io, path: &[u8]) -> Result<Fields> {
     let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None };
     let mut source = Source { io, piece: Vec::new(), at: 0 };
     let mut extra = Extra::default();
-    // Modes of directories that would forbid writing into them, set at the end.
-    let mut modes: Vec<(Vec<u8>, u32)> = Vec::new();
     while let Some(h) = source.block()? {
         if h.iter().all(|&b| b == 0) {
             break;
@@ -446,16 +444,10 @@ pub fn tar_in(io: &mut Io, path: &[u8]) -> Result<Fields> {
             size: extra.size.unwrap_or(size),
             device: (parse_number(&h[329..337]).unwrap_or(0) as u32, parse_number(&h[337..345]).unwrap_or(0) as u32),
         };
-        place(&mut source, &mut target, &full, &link, &entry, &mut modes)?;
+        place(&mut source, &mut target, &full, &link, &entry)?;
     }
     // What follows the end marker is padding.
     while !source.some(PIECE)?.is_empty() {}
-    for (path, mode) in modes.into_iter().rev() {
-        let dir = open_beneath(&target.root, &path)?;
-        let via = cstring(format!("/proc/self/fd/{}", dir.raw()).as_bytes())?;
-        // SAFETY: NUL-terminated.
-        unsafe { libc::chmod(via.as_ptr(), mode) };
-    }
     Ok(Fields::new())
 }
 
@@ -469,7 +461,7 @@ struct Entry {
     device: (u32, u32),
 }
 
-fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], entry: &Entry, modes: &mut Vec<(Vec<u8>, u32)>) -> Result<()> {
+fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], entry: &Entry) -> Result<()> {
     let parts = components(full)?;
     let (last, above) = match parts.split_last() {
         Some(x) => x,
@@ -488,9 +480,13 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
             if rc < 0 && sys::last_errno() != libc::EEXIST {
                 return Err(Fail::last(&what));
             }
-            open_beneath(&target.root, &parts.join(&b'/'))?;
-            unsafe { libc::fchownat(dir, leaf.as_ptr(), entry.uid, entry.gid, libc::AT_SYMLINK_NOFOLLOW) };
-            modes.push((parts.join(&b'/'), entry.mode));
+            let made = open_beneath(&target.root, &parts.join(&b'/'))?;
+            let via = cstring(format!("/proc/self/fd/{}", made.raw()).as_bytes())?;
+            unsafe {
+                libc::fchownat(dir, leaf.as_ptr(), entry.uid, entry.gid, libc::AT_SYMLINK_NOFOLLOW);
+                // At once: root may write below it whatever the mode says.
+                libc::chmod(via.as_ptr(), entry.mode);
+            }
             return source.each(entry.size, |_| Ok(()));
         }
         b'0' | 0 | b'7' => {

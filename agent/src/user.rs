@@ -2,6 +2,11 @@
 
 use crate::sys::{Fail, Result};
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Bytes of /etc/passwd and /etc/group that are looked at.
+const MAX_DATABASE: u64 = 4 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -22,10 +27,18 @@ impl User {
         if matches!(spec, b"" | b"root" | b"0" | b"0:0" | b"root:root") {
             return Ok(User::root());
         }
-        let passwd = fs::read("/etc/passwd").unwrap_or_default();
-        let group = fs::read("/etc/group").unwrap_or_default();
+        let (passwd, group) = (database("/etc/passwd"), database("/etc/group"));
         resolve_in(spec, &passwd, &group)
     }
+}
+
+/// The image's own file, whatever it is: a pipe must not hold the agent, a huge one not fill its memory.
+fn database(path: &str) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
+        let _ = file.take(MAX_DATABASE).read_to_end(&mut text);
+    }
+    text
 }
 
 fn digits(b: &[u8]) -> Option<u32> {

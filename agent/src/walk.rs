@@ -5,8 +5,8 @@ use crate::sys::{Fail, Result};
 use std::fs::ReadDir;
 use std::os::unix::ffi::OsStrExt;
 
-/// Deeper than this is an error, not an open file too many.
-const MAX_DEPTH: usize = 1024;
+/// Deeper than this is an error, not an open file too many: all jobs at this depth stay below the limit of open files.
+const MAX_DEPTH: usize = 400;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Visit {

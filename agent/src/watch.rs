@@ -78,7 +78,13 @@ impl Watcher {
         }
         let c = cstring(path)?;
         // SAFETY: NUL-terminated.
-        let wd = check(unsafe { libc::inotify_add_watch(self.inotify.raw(), c.as_ptr(), MASK) }, &name(path))?;
+        let wd = check(unsafe { libc::inotify_add_watch(self.inotify.raw(), c.as_ptr(), MASK) }, &name(path)).map_err(|fail| {
+            // The kernel says "no space" for "no watches left".
+            match fail.errno {
+                libc::ENOSPC => Fail { status: status::LIMIT, ..fail },
+                _ => fail,
+            }
+        })?;
         self.paths.insert(wd, path.to_vec());
         Ok(())
     }
@@ -182,9 +188,14 @@ impl Watcher {
         }
     }
 
+    fn below(&self, dir: &[u8]) -> Vec<i32> {
+        let inside = |p: &[u8]| p.starts_with(dir) && matches!(p.get(dir.len()), None | Some(b'/'));
+        self.paths.iter().filter(|(_, p)| inside(p)).map(|(wd, _)| *wd).collect()
+    }
+
     fn renamed(&mut self, from: &[u8], to: &[u8]) {
-        for path in self.paths.values_mut() {
-            if path.starts_with(from) && matches!(path.get(from.len()), None | Some(b'/')) {
+        for wd in self.below(from) {
+            if let Some(path) = self.paths.get_mut(&wd) {
                 *path = [to, &path[from.len()..]].concat();
             }
         }
@@ -193,7 +204,13 @@ impl Watcher {
     /// The second half of a rename did not come: it went out of what is watched.
     fn moved_away(&mut self, io: &mut Io) -> Result<()> {
         match self.moving.take() {
-            Some((_, path)) => send(io, DELETE, &path, None),
+            Some((_, path)) => {
+                for wd in self.below(&path) {
+                    // SAFETY: plain integers. The kernel confirms with IN_IGNORED, which forgets the path.
+                    unsafe { libc::inotify_rm_watch(self.inotify.raw(), wd) };
+                }
+                send(io, DELETE, &path, None)
+            }
             None => Ok(()),
         }
     }

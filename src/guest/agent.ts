@@ -133,6 +133,8 @@ export interface WriteOptions {
 export interface ReadOptions {
   offset?: number;
   length?: number;
+  /** For `readFile`: a larger answer is the error `limit`. Default 256 MiB; `readStream` has no limit. */
+  limitBytes?: number;
   signal?: AbortSignal;
 }
 
@@ -194,6 +196,8 @@ export interface Agent {
   tunnel(port: number, options?: { host?: string; signal?: AbortSignal }): Promise<import("node:stream").Duplex>;
 
   info(): Promise<GuestInfo>;
+  /** The kernel's log, as the guest keeps it. */
+  console(): Promise<Buffer>;
   /** Flushes the guest's filesystems. */
   sync(): Promise<void>;
   /** Stops every command (not the agent) until `thaw` or an identity with `thaw`. */

@@ -34,8 +34,12 @@ import { FieldReader, FieldWriter, MAX_PAYLOAD, Method, Tag } from "./protocol.t
 import { type Call, type CallOptions, Session, type SessionOptions } from "./session.ts";
 
 const DEFAULT_LIMIT_BYTES = 64 * 1024 * 1024;
+/** A larger file is read as a stream. */
+const FILE_LIMIT_BYTES = 256 * 1024 * 1024;
 /** A listing or a search that is larger than this is an error, not a memory problem of the host. */
 const LIST_LIMIT_BYTES = 64 * 1024 * 1024;
+/** The agent keeps far fewer commands. */
+const MAX_PROCESSES = 4096;
 /** What file streams may have under way beyond the usual window: keeps the channel full. */
 const FILE_WINDOW = 768 * 1024;
 /** How long calls that do no work in the guest may take. */
@@ -149,6 +153,7 @@ class AgentClient implements Agent {
     const list: ProcessInfo[] = [];
     const onEvent = (event: FieldReader) => {
       for (const process of event.fields(Tag.PROCESS)) list.push(processInfo(process));
+      if (list.length > MAX_PROCESSES) throw new StacyError("protocol", "the guest lists too many commands");
     };
     await within(this.#simple(Method.PROCESSES, undefined, { onEvent }), "processes", QUICK_MS);
     return list;
@@ -161,7 +166,7 @@ class AgentClient implements Agent {
 
   async readFile(path: string, options: ReadOptions = {}): Promise<Buffer> {
     const call = this.#session.call(Method.READ, { fields: readFields(path, options), signal: options.signal });
-    return collect(call, Number.MAX_SAFE_INTEGER);
+    return collect(call, options.limitBytes ?? FILE_LIMIT_BYTES);
   }
 
   async readStream(path: string, options: ReadOptions = {}): Promise<{ stat: FileStat; stream: Readable }> {
@@ -352,6 +357,10 @@ class AgentClient implements Agent {
       await this.remove("/run/stacyvm/exercised");
     }
     await within(this.#simple(Method.EXERCISE), "exercise", QUICK_MS);
+  }
+
+  async console(): Promise<Buffer> {
+    return collect(this.#session.call(Method.CONSOLE), LIST_LIMIT_BYTES);
   }
 
   async shutdown(): Promise<void> {

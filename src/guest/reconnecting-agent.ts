@@ -7,8 +7,6 @@ import type { Agent } from "./agent.ts";
 
 /** The whole time that a call may spend on connecting again, ms. */
 const RECONNECT_LIMIT_MS = 10_000;
-/** Methods that give an iterator and not a promise, so they need a connection that is there. */
-const DIRECT = new Set(["watch"]);
 
 export interface ReconnectingAgent extends Agent {
   /** Drops the channel; the next call opens it again. */
@@ -52,6 +50,9 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
     await disconnect();
     closed.resolve(new StacyError("disconnected", "the sandbox's channel was closed"));
   };
+  const watch: Agent["watch"] = async function* (...args) {
+    yield* (await connected()).watch(...args);
+  };
   if (first !== undefined) hold(first);
 
   return new Proxy({} as ReconnectingAgent, {
@@ -62,12 +63,8 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
       if (name === "hello") return current?.hello ?? last;
       // A promise looks for this on whatever it resolves with.
       if (name === "then" || typeof name !== "string") return undefined;
-      if (DIRECT.has(name)) {
-        return (...args: unknown[]) => {
-          if (current === undefined) throw new StacyError("disconnected", "the sandbox's channel is not open");
-          return (current as unknown as Record<string, (...args: unknown[]) => unknown>)[name]?.(...args);
-        };
-      }
+      // The one method that gives an iterator and not a promise.
+      if (name === "watch") return watch;
       return async (...args: unknown[]) => {
         const agent = (await connected()) as unknown as Record<string, (...args: unknown[]) => unknown>;
         return agent[name]?.(...args);

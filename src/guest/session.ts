@@ -28,6 +28,12 @@ import { failureOf } from "./status.ts";
 /** Credit is given back in pieces of at least this many bytes. */
 const GRANT_STEP = INITIAL_CREDIT / 4;
 const PING_BYTES = 8;
+/** Bodies wait while this many bytes are on their way to a guest that does not take them, whatever credit it gave. */
+const OUT_HIGH_BYTES = 1024 * 1024;
+/** What a guest that does not read may make us keep; beyond it the session is over. */
+const OUT_LIMIT_BYTES = 64 * 1024 * 1024;
+/** With calls under way and nothing heard for so long, the guest is asked; as long again without an answer is the end. */
+const SILENCE_MS = 30_000;
 
 export interface Chunk {
   channel: number;
@@ -147,6 +153,10 @@ export class Call {
         await new Promise<void>((resolve) => this.#creditWaiters.push(resolve));
         continue;
       }
+      if (this.#session.crowded) {
+        await this.#session.drained();
+        continue;
+      }
       const last = at + size === data.length;
       this.#data(data.subarray(at, at + size), fin && last);
       at += size;
@@ -242,6 +252,11 @@ export class Session {
   #onHello: ((fields: FieldReader) => void) | undefined;
   #pings: { id: string; resolve: () => void; reject: (error: Error) => void }[] = [];
   #pingCount = 0n;
+  #drain: PromiseWithResolvers<void> | undefined;
+  #silence: NodeJS.Timeout | undefined;
+  /** Bytes or frames came since the last look. */
+  #heard = false;
+  #asked = false;
 
   private constructor(stream: Duplex) {
     this.#stream = stream;
@@ -249,6 +264,7 @@ export class Session {
     this.closed = promise;
     this.#close = resolve;
     stream.on("data", (chunk: Buffer) => this.#received(chunk));
+    stream.on("drain", () => this.#drained());
     stream.on("error", (error) =>
       this.end(new StacyError("disconnected", "the agent's channel broke", { cause: error })),
     );
@@ -302,6 +318,7 @@ export class Session {
 
   #received(chunk: Buffer): void {
     if (this.#over !== undefined) return;
+    this.#heard = true;
     try {
       this.#decoder.push(chunk, (frame) => this.#frame(frame));
     } catch (thrown) {
@@ -349,9 +366,32 @@ export class Session {
         if (call === undefined)
           throw new StacyError("protocol", `the guest sent a frame for call ${frame.stream}, which is not open`);
         call.receive(frame);
-        if (call.done) this.#calls.delete(frame.stream);
+        if (call.done) this.#forget(call);
       }
     }
+  }
+
+  #forget(call: Call): void {
+    this.#calls.delete(call.id);
+    if (this.#calls.size > 0) return;
+    clearInterval(this.#silence);
+    this.#silence = undefined;
+  }
+
+  /** A guest that hangs must not hold its callers for ever. Without calls there is no timer, and the guest is left alone. */
+  #watchSilence(): void {
+    if (this.#silence !== undefined) return;
+    this.#heard = true;
+    this.#asked = false;
+    this.#silence = setInterval(() => {
+      const { heard, asked } = { heard: this.#heard, asked: this.#asked };
+      this.#heard = false;
+      this.#asked = !heard;
+      if (heard) return;
+      if (asked) this.end(new StacyError("disconnected", `the guest did not answer for ${(2 * SILENCE_MS) / 1000} s`));
+      else this.ping().catch(() => {});
+    }, SILENCE_MS);
+    this.#silence.unref();
   }
 
   /** Starts a call. @throws StacyError when the session is over or the signal is aborted */
@@ -360,11 +400,12 @@ export class Session {
     if (options.signal?.aborted) throw new StacyError("cancelled", "the call was cancelled before it began");
     const call = new Call(this, this.#nextCall++, options);
     this.#calls.set(call.id, call);
+    this.#watchSilence();
     const head = Buffer.alloc(2);
     head.writeUInt16LE(method);
     const payload = options.fields === undefined ? head : Buffer.concat([head, options.fields.finish()]);
     if (payload.length > MAX_PAYLOAD) {
-      this.#calls.delete(call.id);
+      this.#forget(call);
       const error = new StacyError("limit", `a request of ${payload.length} bytes, the limit is ${MAX_PAYLOAD}`);
       call.finish(error);
       throw error;
@@ -383,6 +424,24 @@ export class Session {
     const { type, flags = 0, stream, payload } = frame;
     this.#stream.write(encodeFrame({ type, channel: Channel.BODY, flags, stream, payload }, this.#sequence));
     this.#sequence = (this.#sequence + 1) >>> 0;
+    if (this.#stream.writableLength > OUT_LIMIT_BYTES)
+      this.end(new StacyError("protocol", "the guest does not read what it is sent"));
+  }
+
+  /** @internal More waits to be written than bodies may add to. */
+  get crowded(): boolean {
+    return this.#over === undefined && this.#stream.writableLength > OUT_HIGH_BYTES;
+  }
+
+  /** @internal Resolves when what waited is written, or the session is over. */
+  drained(): Promise<void> {
+    this.#drain ??= Promise.withResolvers<void>();
+    return this.#drain.promise;
+  }
+
+  #drained(): void {
+    this.#drain?.resolve();
+    this.#drain = undefined;
   }
 
   async ping(): Promise<void> {
@@ -405,6 +464,8 @@ export class Session {
     for (const call of this.#calls.values()) call.finish(reason);
     this.#calls.clear();
     for (const ping of this.#pings.splice(0)) ping.reject(reason);
+    clearInterval(this.#silence);
+    this.#drained();
     this.#close(reason);
   }
 }
