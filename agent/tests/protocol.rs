@@ -10,7 +10,7 @@ fn unhex(text: &str) -> Vec<u8> {
 #[test]
 fn vectors_are_encoded_and_decoded_alike() {
     let file = include_str!("../../test/vectors/frames.tsv");
-    let mut count = 0;
+    let mut kinds = [false; 256];
     for line in file.lines() {
         let c: Vec<&str> = line.split('\t').collect();
         let (kind, channel, flags) = (c[1].parse().unwrap(), c[2].parse().unwrap(), c[3].parse().unwrap());
@@ -21,9 +21,48 @@ fn vectors_are_encoded_and_decoded_alike() {
         assert_eq!(out, frame, "{}", c[0]);
         let h = Header::parse(&frame).expect(c[0]);
         assert_eq!((h.kind, h.channel, h.flags, h.stream, h.sequence, h.length), (kind, channel, flags, stream, sequence, payload.len()));
-        count += 1;
+        // Alone or cut, the whole frame passes the decoder when its type begins a session and it is the first one.
+        if sequence == 0 && flags == 0 && channel == 0 {
+            let mut seen = Vec::new();
+            drain(&mut Decoder::new(kind), &frame, |_, p| seen = p.to_vec());
+            assert_eq!(seen, payload, "{}", c[0]);
+        }
+        kinds[kind as usize] = true;
     }
-    assert!(count >= 6);
+    assert!((kind::HELLO..=kind::FAULT).all(|k| kinds[k as usize]));
+}
+
+#[test]
+fn what_no_decoder_may_take_is_refused() {
+    for line in include_str!("../../test/vectors/rejected.tsv").lines() {
+        let (name, bytes) = line.split_once('\t').unwrap();
+        let bytes = [unhex(bytes), vec![0; MAX_FRAME]].concat();
+        for kind in [kind::HELLO, kind::HELLO_ACK, kind::OPEN, kind::DATA] {
+            drain(&mut Decoder::new(kind), &bytes, |_, _| panic!("{}", name));
+        }
+    }
+    for line in include_str!("../../test/vectors/bad-fields.tsv").lines() {
+        let (name, bytes) = line.split_once('\t').unwrap();
+        assert!(Reader::new(&unhex(bytes)).is_err(), "{}", name);
+    }
+}
+
+#[test]
+fn a_reordered_cut_or_repeated_stream_is_noticed() {
+    let frames: Vec<Vec<u8>> = (0..4u32)
+        .map(|i| {
+            let mut out = Vec::new();
+            put_frame(&mut out, if i == 0 { kind::HELLO } else { kind::OPEN }, 0, 0, i, i, &[i as u8; 9]);
+            out
+        })
+        .collect();
+    let cut = frames[1][..21].to_vec();
+    for order in [vec![&frames[2]], vec![&frames[1], &frames[3]], vec![&frames[1], &frames[1]], vec![&cut, &frames[2], &frames[3]]] {
+        let mut decoder = Decoder::for_agent();
+        assert_eq!(drain(&mut decoder, &frames[0], |_, _| {}), 0);
+        let rest: Vec<u8> = order.into_iter().flatten().copied().collect();
+        assert!(drain(&mut decoder, &rest, |_, _| {}) > 0);
+    }
 }
 
 struct Random(u64);

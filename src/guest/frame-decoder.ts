@@ -45,6 +45,11 @@ export class FrameDecoder {
     this.#strict = false;
   }
 
+  /** @internal As if the frames before this one had come. */
+  expectForTests(sequence: number): void {
+    this.#expect = sequence;
+  }
+
   /** Bytes that wait for the rest of their frame; bounded by one frame and one chunk. */
   get buffered(): number {
     return this.#have;

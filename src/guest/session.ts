@@ -203,6 +203,8 @@ export class Call {
         return;
       case FrameType.END: {
         const fields = new FieldReader(frame.payload);
+        if (fields.number(Tag.STATUS) === undefined)
+          throw new StacyError("protocol", "the guest sent a result without a status");
         const failure = failureOf(fields);
         this.finish(failure);
         if (failure === undefined) this.#settle.resolve(fields);

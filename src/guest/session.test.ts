@@ -1,0 +1,210 @@
+/** The host's side against guests that misbehave: each loses its own connection, at bounded memory, with a typed error. */
+import assert from "node:assert/strict";
+import { Duplex } from "node:stream";
+import { test } from "node:test";
+import { StacyError } from "../host/error.ts";
+import type { Agent } from "./agent.ts";
+import { connectAgent } from "./client.ts";
+import { FrameDecoder } from "./frame-decoder.ts";
+import { encodeFrame, FieldReader, FieldWriter, type Frame, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
+import { reconnectingAgent } from "./reconnecting-agent.ts";
+
+/** What the guest of a test does with each frame after the handshake. */
+type Script = (frame: Frame, guest: FakeGuest) => void;
+
+/** The guest's end of a channel, without a guest behind it. `reads` false: it takes nothing after the handshake. */
+class FakeGuest {
+  readonly host: Duplex;
+  readonly #script: Script;
+  readonly #decoder = new FrameDecoder(FrameType.HELLO);
+  #sequence = 0;
+  reads = true;
+
+  constructor(script: Script, answer: (guest: FakeGuest, nonce: Buffer) => void = (guest, nonce) => guest.ack(nonce)) {
+    this.#script = script;
+    this.host = new Duplex({
+      read() {},
+      write: (chunk: Buffer, _encoding, done) => {
+        this.#decoder.push(chunk, (frame) => {
+          if (frame.type === FrameType.HELLO) answer(this, new FieldReader(frame.payload).bytes(Tag.NONCE) as Buffer);
+          else this.#script(frame, this);
+        });
+        if (this.reads) done();
+      },
+    });
+  }
+
+  ack(nonce: Buffer): void {
+    const fields = new FieldWriter().bytes(Tag.NONCE, nonce).u8(Tag.STATUS, 0).u16(Tag.VERSION, 1);
+    this.#sequence = 0;
+    this.send(FrameType.HELLO_ACK, 0, fields.finish());
+  }
+
+  send(type: number, stream: number, payload: Uint8Array = new Uint8Array(0)): void {
+    this.raw(encodeFrame({ type, channel: 0, flags: 0, stream, payload }, this.#sequence++));
+  }
+
+  raw(bytes: Buffer): void {
+    this.host.push(bytes);
+  }
+
+  connect(timeoutMs = 5000): Promise<Agent> {
+    return connectAgent({ stream: this.host, clean: true }, { timeoutMs });
+  }
+}
+
+function code(expected: string) {
+  return (error: unknown) => {
+    assert.ok(error instanceof StacyError, String(error));
+    assert.equal(error.code, expected, error.message);
+    return true;
+  };
+}
+
+const ok = new FieldWriter().u8(Tag.STATUS, 0).finish();
+
+test("noise, stale frames and a foreign hello before the answer are passed by", async () => {
+  const guest = new FakeGuest(
+    () => {},
+    (self, nonce) => {
+      self.raw(Buffer.from([0xa7, 2, 0, 0, 9, 9]));
+      self.ack(Buffer.alloc(16, 1));
+      self.send(FrameType.END, 3, ok);
+      self.ack(nonce);
+    },
+  );
+  const agent = await guest.connect();
+  assert.equal(agent.hello.protocol, 1);
+  await agent.close();
+});
+
+test("a guest that never answers is a timeout in the phase `agent`", async () => {
+  const guest = new FakeGuest(
+    () => {},
+    () => {},
+  );
+  await assert.rejects(guest.connect(20), (error) => code("timeout")(error) && (error as StacyError).phase === "agent");
+  assert.ok(guest.host.destroyed);
+});
+
+const NONSENSE: Record<string, (guest: FakeGuest, call: number) => void> = {
+  "garbage bytes": (guest) => guest.raw(Buffer.alloc(64, 0x55)),
+  "a second hello": (guest) => guest.ack(Buffer.alloc(16)),
+  "a frame for a call that was never opened": (guest) => guest.send(FrameType.EVENT, 77),
+  "a frame type that only the host sends": (guest, call) => guest.send(FrameType.OPEN, call),
+  "more data than the credit": (guest, call) => {
+    for (let sent = 0; sent <= INITIAL_CREDIT; sent += 65_536) guest.send(FrameType.DATA, call, Buffer.alloc(65_536));
+  },
+  "fields that pass their frame": (guest, call) => guest.send(FrameType.EVENT, call, Buffer.from([1, 255, 0, 0, 0])),
+  "a result without a status": (guest, call) => guest.send(FrameType.END, call),
+  "a credit that is no number": (guest, call) => guest.send(FrameType.CREDIT, call, Buffer.alloc(3)),
+  "a ping that is too long": (guest) => guest.send(FrameType.PING, 0, Buffer.alloc(65)),
+  "a frame after the end of its call": (guest, call) => {
+    guest.send(FrameType.END, call, ok);
+    guest.send(FrameType.EVENT, call);
+  },
+  "a fault": (guest) => guest.send(FrameType.FAULT, 0, new FieldWriter().u8(Tag.STATUS, 17).finish()),
+  "an endless list of commands": (guest, call) => {
+    const one = new FieldWriter().fields(Tag.PROCESS, new FieldWriter().u32(Tag.PID, 1).u8(Tag.RUNNING, 1)).finish();
+    for (let i = 0; i < 5000; i++) guest.send(FrameType.EVENT, call, one);
+  },
+};
+
+for (const [what, act] of Object.entries(NONSENSE)) {
+  test(`the connection ends with \`protocol\`: ${what}`, async () => {
+    const guest = new FakeGuest((frame, self) => {
+      if (frame.type === FrameType.OPEN) act(self, frame.stream);
+    });
+    const agent = await guest.connect();
+    const call = agent.processes();
+    call.catch(() => {});
+    assert.equal(code("protocol")(await agent.closed), true);
+    await assert.rejects(agent.ping(), code("protocol"));
+    assert.ok(guest.host.destroyed);
+  });
+}
+
+test("calls in flight fail at once when the channel breaks", async () => {
+  const guest = new FakeGuest(() => {});
+  const agent = await guest.connect();
+  const calls = [agent.info(), agent.exec({ argv: ["x"] }), agent.readFile("/x"), agent.ping()];
+  guest.host.destroy(new Error("gone"));
+  for (const call of calls) await assert.rejects(call, code("disconnected"));
+});
+
+test("an upload waits for a guest that gives endless credit and reads nothing", async () => {
+  const guest = new FakeGuest((frame, self) => {
+    if (frame.type !== FrameType.OPEN) return;
+    self.reads = false;
+    self.send(FrameType.CREDIT, frame.stream, Buffer.alloc(4, 0xff));
+  });
+  const agent = await guest.connect();
+  let taken = 0;
+  const credited = Promise.withResolvers<void>();
+  async function* source() {
+    for (let i = 0; i < 10_000; i++) {
+      taken += 65_536;
+      if (taken > 8 * 65_536) credited.resolve();
+      yield Buffer.alloc(65_536);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  const upload = agent.writeFile("/x", source());
+  upload.catch(() => {});
+  await credited.promise;
+  for (let i = 0; i < 200; i++) await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(taken < 4 * 1024 * 1024, `${taken} bytes were taken from the source`);
+  guest.host.destroy();
+  await assert.rejects(upload, code("disconnected"));
+});
+
+test("a flood of pings from a guest that reads no answers ends its connection", async () => {
+  const guest = new FakeGuest((frame, self) => {
+    if (frame.type === FrameType.OPEN) self.reads = false;
+  });
+  const agent = await guest.connect();
+  agent.info().catch(() => {});
+  await new Promise((resolve) => setImmediate(resolve));
+  let over = false;
+  void agent.closed.then(() => {
+    over = true;
+  });
+  for (let i = 0; i < 1_500_000 && !over; i++) {
+    guest.send(FrameType.PING, 0, Buffer.alloc(64));
+    if (i % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(code("protocol")(await agent.closed), true);
+});
+
+test("a hung guest loses its calls after a silence, and an idle one is left alone", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const guest = new FakeGuest(() => {});
+  const agent = await guest.connect();
+  t.mock.timers.tick(300_000);
+  const call = agent.exec({ argv: ["x"] });
+  call.catch(() => {});
+  await new Promise((resolve) => setImmediate(resolve));
+  for (let i = 0; i < 3; i++) t.mock.timers.tick(30_000);
+  await assert.rejects(call, code("disconnected"));
+});
+
+test("a call after a break connects again, once for all of them, and a watch does too", async () => {
+  let opened = 0;
+  let guest: FakeGuest | undefined;
+  const agent = reconnectingAgent(() => {
+    opened += 1;
+    guest = new FakeGuest((frame, self) => {
+      if (frame.type === FrameType.OPEN) self.send(FrameType.END, frame.stream, ok);
+      if (frame.type === FrameType.PING) self.send(FrameType.PONG, 0, frame.payload);
+    });
+    return guest.connect();
+  });
+  await Promise.all([agent.ping(), agent.sync(), agent.thaw()]);
+  assert.equal(opened, 1);
+  guest?.host.destroy();
+  await new Promise((resolve) => setImmediate(resolve));
+  for await (const change of agent.watch("/x")) assert.fail(String(change));
+  assert.equal(opened, 2);
+  await agent.close();
+  await assert.rejects(agent.ping(), code("disconnected"));
+});
