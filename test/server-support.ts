@@ -49,6 +49,11 @@ export class Server implements AsyncDisposable {
     });
   }
 
+  /** Of the daemon. */
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
   get log(): string {
     return this.#log;
   }

@@ -43,6 +43,8 @@ export function createApp(parts: ServerParts): Api {
     c.set("requestId", given !== undefined && REQUEST_ID.test(given) ? given : randomUUID());
     c.set("timing", {});
     await next();
+    // Hono answers HEAD by GET and drops the body unread: a stream behind it would keep its lease for ever.
+    if (c.req.method === "HEAD" && c.res.body !== null) await c.res.body.cancel();
     const ms = performance.now() - begun;
     c.res.headers.set("x-request-id", c.get("requestId"));
     const timing = Object.entries({ ...c.get("timing"), total: ms });

@@ -58,6 +58,12 @@ export const configSchema = z.strictObject({
   providers: section({
     default: z.enum(["auto", "firecracker", "qemu"]).default("auto"),
   }),
+  warm: section({
+    /** Keep machines ready for what is asked for often. Templates' `pool_size` counts either way. */
+    adaptive: z.boolean().default(true),
+    /** Machines kept ready per shape, at most. */
+    max_machines: z.int().min(0).max(256).default(8),
+  }),
   images: section({
     /** A reference as clients send it, and what it stands for here. */
     aliases: z.record(text, text).default({}),

@@ -266,7 +266,11 @@ export class MicrovmMachine implements SandboxMachine {
       this.#releaseSnapshot();
       this.#host.forget(this);
       await removeMachineDir(this.#dir);
-    })();
+    })().catch((error: unknown) => {
+      // Whoever asks again must get another attempt, not this one's failure.
+      this.#ending = undefined;
+      throw error;
+    });
     return this.#ending;
   }
 

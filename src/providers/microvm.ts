@@ -257,11 +257,17 @@ export class MicrovmProvider implements Provider, MachineHost {
       },
     };
     if (record.state === "suspended") return this.#keep(new MicrovmMachine(this, parts));
-    if (record.process === null) return undefined;
+    if (record.process === null) {
+      release();
+      return undefined;
+    }
     let found: Awaited<ReturnType<Vmm["adopt"]>>;
     try {
       found = await this.vmm.adopt(dir, record.process, record.config);
-      if (found === undefined) return undefined;
+      if (found === undefined) {
+        release();
+        return undefined;
+      }
       if (found.state === "paused") return this.#keep(new MicrovmMachine(this, { ...parts, machine: found }));
       const agent = await connectAgent(await found.connectAgent({ timeoutMs: 10_000 }), { timeoutMs: 10_000 });
       return this.#keep(new MicrovmMachine(this, { ...parts, machine: found, agent }));

@@ -297,6 +297,8 @@ export class Sandboxes {
       this.events.emit("sandbox.created", id, { image: spec.image, provider: provider.name });
       if (signal?.aborted === true) abandon();
       signal?.addEventListener("abort", abandon, { once: true });
+      // Ended while its row was written (a shutdown, a DELETE of what the list shows): that end saw no machine to wait for.
+      if (sandbox.state !== "creating") throw new StacyError("cancelled", `sandbox ${id} was ended before it was made`);
       const spawning = provider.spawn({ ...spec, id });
       // An end that comes while the machine is being made waits here for it.
       sandbox.machine = undefined;
@@ -317,6 +319,8 @@ export class Sandboxes {
     sandbox.machine = machine;
     this.#making.delete(id);
     if (sandbox.state !== "creating") {
+      // Idempotent: whoever ended it may have come before there was a machine.
+      await machine.destroy();
       await sandbox.gone;
       throw new StacyError("cancelled", `sandbox ${id} was ended while it was being made`);
     }

@@ -17,7 +17,7 @@ import { createMicrovmProvider } from "../../providers/microvm.ts";
 import { systemClock } from "../../sandboxes/clock.ts";
 import { Sandboxes } from "../../sandboxes/sandboxes.ts";
 import { Store } from "../../sandboxes/store.ts";
-import { chooseVmm } from "../engine.ts";
+import { chooseVmm, vmms } from "../engine.ts";
 
 interface ServeOptions {
   config?: string;
@@ -77,11 +77,14 @@ async function serve(options: ServeOptions): Promise<void> {
   const { version } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8")) as { version: string };
   const images = createImages(paths, { aliases: config.images.aliases });
   const vmm = await chooseVmm(paths, config.providers.default);
+  const pool = { adaptive: config.warm.adaptive, maxWarm: config.warm.max_machines };
+  // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
+  const others = Object.values(vmms(paths)).filter(({ name }) => name !== vmm.name);
   const metrics = new Metrics();
   using store = new Store(config.database.path || paths.database);
   const sandboxes = new Sandboxes({
     store,
-    providers: [createMicrovmProvider({ vmm, images, paths, pool: {} })],
+    providers: [vmm, ...others].map((each) => createMicrovmProvider({ vmm: each, images, paths, pool })),
     limits: limitsOf(config),
     clock: systemClock,
     observer: metrics.observer,

@@ -1,0 +1,67 @@
+/**
+ * Spawn, exec and destroy over and over, ten at a time: what the server holds afterwards is what it held before.
+ * `STACYVM_CHURN=500` for the long form.
+ */
+import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { processesIn } from "../src/host/process.ts";
+import { Server } from "./server-support.ts";
+
+const ROUNDS = Number(process.env.STACYVM_CHURN ?? 30);
+const PARALLEL = 10;
+const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
+
+interface Holdings {
+  files: number;
+  rssMiB: number;
+  directories: number;
+  processes: number;
+}
+
+test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
+  // Without a pool that follows demand, since its machines would be counted too.
+  await using server = await Server.create();
+  await server.stop("SIGTERM");
+  await server.start({ STACYVM_WARM_ADAPTIVE: "false", STACYVM_LOGGING_LEVEL: "warn" });
+  assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
+
+  const one = async (i: number): Promise<void> => {
+    const spawned = await server.call("POST", "/sandboxes", SPAWN);
+    assert.equal(spawned.status, 201, JSON.stringify(spawned.body));
+    const { id } = spawned.body;
+    const result = await server.call("POST", `/sandboxes/${id}/exec`, { command: `echo ${i}` });
+    assert.equal(result.body.stdout, `${i}\n`, JSON.stringify(result.body));
+    assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
+  };
+  const churn = async (count: number): Promise<void> => {
+    let next = 0;
+    await Promise.all(
+      Array.from({ length: PARALLEL }, async () => {
+        while (next < count) await one(next++);
+      }),
+    );
+  };
+  const holdings = async (): Promise<Holdings> => {
+    const status = await readFile(`/proc/${server.pid}/status`, "utf8");
+    return {
+      files: (await readdir(`/proc/${server.pid}/fd`)).length,
+      rssMiB: Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024),
+      directories: (await readdir(join(server.root, "sandboxes"))).length,
+      processes: (await processesIn(join(server.root, "sandboxes"))).length,
+    };
+  };
+
+  await churn(PARALLEL); // caches, compiled code and connections are there from now on
+  const before = await holdings();
+  await churn(ROUNDS);
+  const after = await holdings();
+  t.diagnostic(`${ROUNDS}: before ${JSON.stringify(before)}, after ${JSON.stringify(after)}`);
+  assert.equal(after.directories, before.directories, "directories of machines");
+  assert.equal(after.processes, before.processes, "processes");
+  // The HTTP client's own connections come and go.
+  assert.ok(after.files <= before.files + PARALLEL, `open files: ${before.files} before, ${after.files} after`);
+  assert.ok(after.rssMiB <= before.rssMiB + 64, `memory: ${before.rssMiB} MiB before, ${after.rssMiB} MiB after`);
+  assert.deepEqual((await server.call("GET", "/sandboxes")).body, []);
+});
