@@ -14,6 +14,7 @@ import { imageRoutes, snapshotRoutes } from "./routes/snapshots.ts";
 import { socketRoutes } from "./routes/sockets.ts";
 import { systemRoutes } from "./routes/system.ts";
 import { quotaRoutes, templateRoutes } from "./routes/templates.ts";
+import { ErrorBody } from "./schemas/common.ts";
 
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD";
@@ -140,7 +141,10 @@ export function createApp(parts: ServerParts): Api {
     tags: ["streams"],
     summary: "HTTP to a port in the guest: any method, any path below, WebSockets too",
     description: `Also as http://{port}-{id}.${config.server.preview_domain}/. Scope: use.`,
-    responses: { 200: { description: "What the program in the guest answers" } },
+    responses: {
+      200: { description: "What the program in the guest answers; any other status of its own as well" },
+      ...Object.fromEntries([400, 401, 403, 404, 409, 429, 503].map((status) => [status, PROBLEM])),
+    },
   });
   app.all(`${preview}/*`, (c) => {
     c.set("route", `${preview}/*`);
@@ -180,6 +184,8 @@ export function createApp(parts: ServerParts): Api {
   }
   return app;
 }
+
+const PROBLEM = { description: "Error", content: { "application/json": { schema: ErrorBody } } };
 
 const DOCS_HEADERS = {
   "content-type": "text/html; charset=utf-8",

@@ -413,7 +413,7 @@ function readable(call: Call): Readable {
 }
 
 function tunnelStream(call: Call): Duplex {
-  const chunks = call.chunks();
+  const chunks = call.chunks({ untilFin: true });
   const duplex = new Duplex({
     highWaterMark: MAX_PAYLOAD,
     read() {

@@ -72,6 +72,7 @@ export class Call {
   #creditWaiters: (() => void)[] = [];
   #sending: Promise<void> = Promise.resolve();
   #finSent = false;
+  #finReceived = false;
 
   constructor(session: Session, id: number, options: CallOptions) {
     this.#session = session;
@@ -89,8 +90,11 @@ export class Call {
     return this.#done;
   }
 
-  /** What comes, in order, until END. The failure of the call is thrown at the end. Granting follows the consumer. */
-  async *chunks(): AsyncGenerator<Chunk> {
+  /**
+   * What comes, in order, until END. The failure of the call is thrown at the end. Granting follows the consumer.
+   * @param options.untilFin ends at the guest's half-close already (a tunnel, whose END waits for ours too)
+   */
+  async *chunks(options: { untilFin?: boolean } = {}): AsyncGenerator<Chunk> {
     let given = false;
     try {
       for (;;) {
@@ -98,6 +102,9 @@ export class Call {
         if (chunk !== undefined) {
           yield chunk;
           this.#consumed(chunk.data.length);
+        } else if (options.untilFin === true && this.#finReceived && !this.#done) {
+          given = true;
+          return;
         } else if (this.#done) {
           given = true;
           if (this.#failure !== undefined) throw this.#failure;
@@ -184,6 +191,10 @@ export class Call {
         const data = Buffer.from(frame.payload.buffer, frame.payload.byteOffset, frame.payload.length);
         this.#window -= data.length;
         if (this.#window < 0) throw new StacyError("protocol", "the guest sent more than it was allowed to");
+        if ((frame.flags & FLAG_FIN) !== 0) {
+          this.#finReceived = true;
+          this.#ring();
+        }
         if (data.length === 0) return;
         if (this.#discarding) {
           this.#consumed(data.length);

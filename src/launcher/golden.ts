@@ -116,7 +116,8 @@ export class GoldenBuilder {
   }
 }
 
-async function runSetup(agent: Agent, commands: string[], signal?: AbortSignal): Promise<void> {
+/** Templates' setup commands, in order. @throws StacyError `invalid` with the last lines of the one that failed */
+export async function runSetup(agent: Agent, commands: string[], signal?: AbortSignal): Promise<void> {
   for (const command of commands) {
     const result = await agent.exec({
       argv: ["sh", "-c", command],

@@ -12,7 +12,7 @@ import { Phases } from "../host/phases.ts";
 import { processMemory } from "../host/process-memory.ts";
 import type { Images, ResolveOptions } from "../images/image.ts";
 import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
-import { GoldenBuilder, type GoldenReport } from "./golden.ts";
+import { GoldenBuilder, type GoldenReport, runSetup } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
@@ -135,10 +135,31 @@ export class Launcher {
     // Made once per size, so it is no part of copying.
     const disk = await phases.phase("resolve", () => this.#disks.get(target.spec.diskMiB));
     const started = await bootCold(this.vmm, target, disk, place, identity, phases);
+    await this.#setUp(target, started, dir, phases, options.signal);
     if (options.mode !== "cold") this.#buildBeside(target);
     const launched = this.#launched(target, dir, identity, phases, "cold", started, () => {});
     if (fallback !== undefined) launched.boot.fallback = fallback;
     return launched;
+  }
+
+  /** A machine that did not come from the golden one has not seen the setup commands: nobody above may notice a difference. */
+  async #setUp(
+    target: Target,
+    started: Started,
+    dir: string,
+    phases: Phases,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { setup } = target.spec;
+    if (setup.length === 0) return;
+    try {
+      await phases.phase("setup", () => runSetup(started.agent, setup, signal));
+    } catch (error) {
+      await started.agent.close();
+      await started.machine.kill();
+      await removeMachineDir(dir);
+      throw error;
+    }
   }
 
   /**

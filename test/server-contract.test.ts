@@ -1,0 +1,394 @@
+/** Every documented route against a real server and real sandboxes; who may call what; and input that means harm. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { after, before, describe, test } from "node:test";
+import { WebSocket } from "ws";
+import { type Answer, Contract } from "./server-contract-support.ts";
+import { Server } from "./server-support.ts";
+
+const KEYS = { read: "key-that-reads", use: "key-that-uses", admin: "key-that-rules" } as const;
+const CONFIG = `
+auth:
+  admin_api_key: ${KEYS.admin}
+  api_key: ${KEYS.use}
+  keys: [{ name: reader, key: ${KEYS.read}, scopes: [read] }]
+server: { body_timeout: 1s, header_timeout: 2s, max_json_bytes: 20000, cors_allowed_origins: ["https://allowed.example"] }
+defaults: { max_ttl: 3h, max_exec_timeout: 1m }
+`;
+const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
+const NOBODY = {
+  id: "sb-00000000",
+  name: "none",
+  key: "0".repeat(64),
+  process: "1",
+  port: "8080",
+  owner: "nobody",
+  path: "x",
+};
+
+describe("the contract", () => {
+  let server: Server;
+  let contract: Contract;
+  let id: string;
+  const headers = { "x-api-key": KEYS.admin };
+
+  before(async () => {
+    server = await Server.create(CONFIG);
+    contract = await Contract.of(server.url, KEYS.admin);
+  });
+  after(() => server[Symbol.asyncDispose]());
+
+  type Options = NonNullable<Parameters<Contract["call"]>[2]>;
+  const ask = async (method: string, path: string, options: Options = {}): Promise<Answer> =>
+    contract.call(method, path, { ...options, at: { id, ...options.at }, headers: { ...headers, ...options.headers } });
+  const good = async (method: string, path: string, options: Options = {}): Promise<Answer> => {
+    const answer = await ask(method, path, options);
+    assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${answer.text}`);
+    return answer;
+  };
+  const socket = (path: string): WebSocket =>
+    new WebSocket(`${server.url.replace("http", "ws")}/api/v1/sandboxes/${id}/${path}`, { headers });
+
+  test("who may call what: every route with no key, a wrong one, and one of each scope", async () => {
+    const rank = { read: 0, use: 1, admin: 2 };
+    let checked = 0;
+    for (const { method, path, scope } of contract.operations) {
+      const short = path.slice("/api/v1".length);
+      const at = NOBODY;
+      // An empty query and body: what is allowed meets a 400, a 404 or something harmless.
+      for (const given of [{}, { "x-api-key": "wrong" }, { authorization: "Bearer wrong" }] as Record<
+        string,
+        string
+      >[]) {
+        assert.equal((await contract.call(method, short, { at, headers: given, firstOnly: true })).status, 401, path);
+      }
+      for (const holder of ["read", "use", "admin"] as const) {
+        for (const name of ["x-api-key", "x-admin-api-key"]) {
+          const given = { [name]: KEYS[holder] };
+          const { status } = await contract.call(method, short, { at, headers: given, firstOnly: true });
+          const refused = status === 401 || status === 403;
+          assert.equal(refused, rank[holder] < rank[scope], `${method} ${path} (${scope}) with ${holder}: ${status}`);
+          checked += 1;
+        }
+      }
+    }
+    assert.ok(checked >= 400, `${checked} combinations`);
+    contract.succeeded.clear();
+  });
+
+  test("a preflight needs no key, and only configured origins are let in", async () => {
+    const preflight = (origin: string) =>
+      fetch(`${server.url}/api/v1/sandboxes`, {
+        method: "OPTIONS",
+        headers: { origin, "access-control-request-method": "POST" },
+      });
+    const allowed = await preflight("https://allowed.example");
+    assert.equal(allowed.status, 204);
+    assert.equal(allowed.headers.get("access-control-allow-origin"), "https://allowed.example");
+    assert.equal((await preflight("https://other.example")).status, 403);
+  });
+
+  test("unknown things are 404 and wrong bodies 400, on every route", async () => {
+    for (const operation of contract.operations) {
+      const path = operation.path.slice("/api/v1".length);
+      if (operation.hasJsonBody) {
+        const { status, body } = await contract.call(operation.method, path, { at: NOBODY, headers, raw: "{not json" });
+        assert.equal(status, 400, path);
+        assert.equal(body.code, "BAD_REQUEST");
+        for (const raw of ["[]", "7", '"text"']) {
+          const answer = await contract.call(operation.method, path, { at: NOBODY, headers, raw });
+          assert.ok([400, 404].includes(answer.status), `${operation.method} ${path} ${raw}: ${answer.status}`);
+        }
+      }
+    }
+    for (const path of ["", "/logs", "/stats", "/files/list"]) {
+      assert.equal((await ask("GET", `/sandboxes/{id}${path}`, { at: { id: "sb-00000000" } })).body.code, "NOT_FOUND");
+    }
+    assert.equal((await ask("DELETE", "/sandboxes/{id}", { at: { id: "sb-00000000" } })).body.status, "destroyed");
+  });
+
+  test("every route does what it says", async () => {
+    for (const path of [
+      "/health",
+      "/live",
+      "/ready",
+      "/metrics",
+      "/metrics/prometheus",
+      "/diagnostics",
+      "/system/stats",
+      "/admin/metrics",
+      "/admin/metrics/prometheus",
+      "/admin/diagnostics",
+      "/providers",
+      "/admin/providers",
+      "/pool/status",
+      "/quotas",
+      "/admin/quotas",
+      "/quotas/summary",
+      "/config",
+      "/images",
+      "/snapshots",
+      "/checkpoints",
+      "/templates",
+      "/sandboxes",
+    ])
+      await good("GET", path);
+    assert.ok(!(await good("GET", "/diagnostics")).text.includes(KEYS.use), "a key is shown");
+    await good("PATCH", "/config", { json: { "defaults.ttl": "45m" } });
+    assert.equal((await ask("PATCH", "/config", { json: { "auth.api_key": "mine" } })).status, 400);
+    const names = (await good("GET", "/providers")).body.map(({ name }: { name: string }) => name).sort();
+    assert.deepEqual(names, ["firecracker", "qemu"]);
+    await good("GET", "/providers/{name}", { at: { name: "qemu" } });
+    await good("POST", "/providers/test");
+    await good("POST", "/images/pull", { json: { reference: SPAWN.image } });
+    await good("POST", "/sandboxes/admission", { json: SPAWN });
+    assert.deepEqual(Object.keys((await good("POST", "/sandboxes/admission", { json: SPAWN })).body).sort(), [
+      "active_sandboxes",
+      "allowed",
+      "max_sandboxes",
+      "max_ttl",
+      "queueable",
+    ]);
+
+    const built = (await good("POST", "/snapshots", { json: SPAWN })).body;
+    await good("GET", "/snapshots/{key}", { at: { key: built.key } });
+    const spawned = await good("POST", "/sandboxes", {
+      json: { ...SPAWN, env: { GIVEN: "value" } },
+      headers: { "x-user-id": "alice" },
+    });
+    assert.equal(spawned.status, 201);
+    assert.equal(spawned.body.owner_id, "alice");
+    assert.match(spawned.headers.get("server-timing") ?? "", /total;dur=/);
+    ({ id } = spawned.body);
+    await good("GET", "/sandboxes/{id}");
+    assert.equal((await good("GET", "/sandboxes/{id}/stats")).body.supported, true);
+    await good("GET", "/sandboxes/{id}/logs", { query: "lines=5" });
+    const until = Date.parse(
+      (await good("POST", "/sandboxes/{id}/extend", { json: { ttl: "1h30m" } })).body.expires_at,
+    );
+    assert.ok(Math.abs(until - Date.now() - 5_400_000) < 60_000);
+    for (const ttl of ["5h", "soon", "-1s", "30"])
+      assert.ok([400, 429].includes((await ask("POST", "/sandboxes/{id}/extend", { json: { ttl } })).status), ttl);
+
+    assert.equal(
+      (await good("POST", "/sandboxes/{id}/exec", { json: { command: "echo $GIVEN" } })).body.stdout,
+      "value\n",
+    );
+    assert.equal((await ask("POST", "/sandboxes/{id}/exec", { json: { command: "x", mode: "other" } })).status, 400);
+    assert.equal((await ask("POST", "/sandboxes/{id}/exec", { json: { command: "", mode: "argv" } })).status, 400);
+    assert.equal((await ask("POST", "/sandboxes/{id}/exec", { json: { command: "true", timeout: "1h" } })).status, 429);
+    assert.equal((await ask("POST", "/sandboxes/{id}/exec", { json: { command: "true", timeout: "1x" } })).status, 400);
+    assert.ok((await good("GET", "/sandboxes/{id}/history")).body.length > 0);
+
+    const files = "/sandboxes/{id}/files";
+    const bytes = Uint8Array.from({ length: 1000 }, (_, i) => i % 256);
+    for (const path of [files, `${files}/raw`]) {
+      await good("PUT", path, { query: "path=/workspace/raw", raw: bytes });
+      const part = await good("GET", path, { query: "path=/workspace/raw", headers: { range: "bytes=65-67" } });
+      assert.deepEqual([part.status, part.text, part.headers.get("content-range")], [206, "ABC", "bytes 65-67/1000"]);
+      assert.equal(
+        (await ask("GET", path, { query: "path=/workspace/raw", headers: { range: "bytes=5000-" } })).status,
+        416,
+      );
+    }
+    await good("POST", files, { json: { path: "/workspace/a", content: "YQ==", encoding: "base64" } });
+    assert.equal((await good("GET", files, { query: "path=/workspace/a" })).text, "a");
+    await good("POST", `${files}/copy`, { json: { old_path: "/workspace/a", new_path: "/workspace/b" } });
+    await good("POST", `${files}/move`, { json: { old_path: "/workspace/b", new_path: "/workspace/c" } });
+    await good("POST", `${files}/chmod`, { json: { path: "/workspace/c", mode: "0600" } });
+    await good("POST", `${files}/mkdir`, { json: { path: "/workspace/d/e" } });
+    assert.equal((await good("GET", `${files}/stat`, { query: "path=/workspace/c" })).body.mode, "600");
+    assert.ok((await good("GET", `${files}/list`, { query: "path=/workspace" })).body.length >= 4);
+    assert.deepEqual((await good("GET", `${files}/glob`, { query: "pattern=/workspace/c*" })).body, ["/workspace/c"]);
+    const tar = await fetch(`${server.url}/api/v1/sandboxes/${id}/files/archive?path=/workspace`, { headers });
+    const archive = new Uint8Array(await tar.arrayBuffer());
+    await good("GET", `${files}/archive`, { query: "path=/workspace/d" });
+    await good("PUT", `${files}/archive`, { query: "path=/workspace/copy", raw: archive });
+    assert.ok((await good("GET", `${files}/list`, { query: "path=/workspace/copy" })).body.length > 0);
+    await good("GET", `${files}/watch`, { query: "path=/workspace", firstOnly: true });
+    await good("DELETE", files, { query: "path=/workspace/copy&recursive=true" });
+    for (const query of ["", "path=", "path=/a%00b"])
+      assert.equal((await ask("GET", files, { query })).status, 400, query);
+    assert.equal((await ask("GET", files, { query: "path=/none" })).status, 404);
+
+    const { id: process } = (
+      await good("POST", "/sandboxes/{id}/processes", { json: { command: "cat; sleep 1000", stdin: true } })
+    ).body;
+    await good("GET", "/sandboxes/{id}/processes");
+    await good("POST", "/sandboxes/{id}/processes/{process}/stdin", {
+      at: { process },
+      query: "eof=true",
+      raw: "typed\n",
+    });
+    assert.match(
+      (await good("GET", "/sandboxes/{id}/processes/{process}/output", { at: { process }, firstOnly: true })).text,
+      /typed/,
+    );
+    await good("POST", "/sandboxes/{id}/processes/{process}/signal", { at: { process }, json: { signal: "KILL" } });
+    await good("GET", "/sandboxes/{id}/processes/{process}", { at: { process } });
+
+    const say = async (ws: WebSocket, first: unknown): Promise<string> => {
+      let out = "";
+      ws.on("message", (data) => (out += data));
+      await once(ws, "open");
+      ws.send(JSON.stringify(first));
+      await once(ws, "close");
+      return out;
+    };
+    assert.match(await say(socket("exec/ws"), { command: "echo over the socket" }), /over the socket.*"type":"done"/s);
+    assert.match(
+      await say(socket("terminal"), { type: "start", command: "tty; exit 3", rows: 30, cols: 90 }),
+      /\/dev\/pts.*"exit_code":3/s,
+    );
+    await good("POST", "/sandboxes/{id}/exec", {
+      json: { command: "mkdir -p /www; echo page >/www/index.html; httpd -p 8080 -h /www" },
+    });
+    await good("GET", "/sandboxes/{id}/ports/{port}/{path}", { at: { port: "8080", path: "index.html" } });
+    const tunnel = socket("tunnel/8080");
+    await once(tunnel, "open");
+    tunnel.send(Buffer.from("GET /index.html HTTP/1.0\r\n\r\n"));
+    let page = "";
+    tunnel.on("message", (data) => (page += data));
+    await once(tunnel, "close");
+    assert.match(page, /page/);
+    for (const path of ["exec/ws", "terminal", "tunnel/{port}"])
+      contract.succeeded.add(`GET /api/v1/sandboxes/{id}/${path}`);
+
+    assert.equal((await good("POST", "/sandboxes/{id}/pause")).body.state, "paused");
+    assert.equal((await ask("POST", "/sandboxes/{id}/exec", { json: { command: "true" } })).body.code, "CONFLICT");
+    assert.equal((await good("POST", "/sandboxes/{id}/resume")).body.state, "running");
+    assert.equal((await good("POST", "/sandboxes/{id}/suspend")).body.state, "suspended");
+    await good("POST", "/sandboxes/{id}/resume");
+    const children = (await good("POST", "/sandboxes/{id}/fork", { json: { count: 1 } })).body.sandboxes;
+    await good("DELETE", "/sandboxes/{id}", { at: { id: children[0].id } });
+    const checkpoint = (await good("POST", "/sandboxes/{id}/checkpoints", { json: { name: "one" } })).body.id;
+    await good("GET", "/sandboxes/{id}/checkpoints");
+    await good("GET", "/checkpoints/{id}", { at: { id: checkpoint } });
+    const back = (await good("POST", "/sandboxes", { json: { checkpoint } })).body.id;
+    assert.equal((await good("GET", files, { at: { id: back }, query: "path=/workspace/a" })).text, "a");
+    await good("DELETE", "/sandboxes/{id}", { at: { id: back } });
+    await good("DELETE", "/checkpoints/{id}", { at: { id: checkpoint } });
+
+    const template = {
+      name: "built",
+      ...SPAWN,
+      setup: ["echo prepared >/prepared"],
+      env: { FROM: "template" },
+      vcpus: 1,
+      ttl: "20m",
+    };
+    assert.equal((await good("POST", "/templates", { json: template })).body.ttl_seconds, 1200);
+    assert.equal((await ask("POST", "/templates", { json: template })).status, 409);
+    assert.equal((await ask("POST", "/templates", { json: { name: "x" } })).status, 400);
+    await good("GET", "/templates/{name}", { at: { name: "built" } });
+    await good("PUT", "/templates/{name}", { at: { name: "built" }, json: template });
+    const fromTemplate = (await good("POST", "/templates/{name}/spawn", { at: { name: "built" } })).body;
+    assert.deepEqual(fromTemplate.metadata, { template: "built" });
+    const seen = await good("POST", "/sandboxes/{id}/exec", {
+      at: { id: fromTemplate.id },
+      json: { command: "cat /prepared; echo $FROM" },
+    });
+    assert.equal(seen.body.stdout, "prepared\ntemplate\n");
+    await good("DELETE", "/sandboxes/{id}", { at: { id: fromTemplate.id } });
+    await good("DELETE", "/templates/{name}", { at: { name: "built" } });
+
+    const owner = { owner: "alice" };
+    await good("PUT", "/quotas/{owner}", { at: owner, json: { max_sandboxes: 1, max_ttl: "1h" } });
+    assert.deepEqual((await good("GET", "/quotas/{owner}/usage", { at: owner })).body, {
+      owner_id: "alice",
+      active_sandboxes: 1,
+      max_sandboxes: 1,
+      max_ttl: "1h0m0s",
+      max_exec_timeout: "1m0s",
+      quota_configured: true,
+    });
+    const refused = await ask("POST", "/sandboxes", { json: SPAWN, headers: { "x-user-id": "alice" } });
+    assert.deepEqual([refused.status, refused.body.code], [429, "RESOURCE_LIMIT"]);
+    await good("GET", "/quotas/{owner}", { at: owner });
+    await good("DELETE", "/quotas/{owner}", { at: owner });
+    for (const bad of ["a b", "a/b", "x".repeat(129)])
+      assert.equal((await ask("POST", "/sandboxes", { json: SPAWN, headers: { "x-user-id": bad } })).status, 400, bad);
+
+    const replay = await good("GET", "/events", { firstOnly: true, headers: { "last-event-id": "evt-0" } });
+    assert.ok(replay.text.includes("connected"));
+    const events = await fetch(`${server.url}/api/v1/events?sandbox_id=${id}&last_event_id=evt-0`, { headers });
+    let history = "";
+    for await (const part of events.body ?? []) {
+      history += new TextDecoder().decode(part);
+      if (history.includes("sandbox.created") && history.includes("file.written")) break;
+    }
+    assert.match(history, /^id: evt-\d+$/m);
+
+    const text = (await good("GET", "/metrics/prometheus")).text;
+    for (const name of [
+      "stacyvm_spawn_seconds",
+      "stacyvm_spawn_phase_seconds",
+      "stacyvm_exec_seconds",
+      "stacyvm_agent_round_trip_seconds",
+    ])
+      assert.match(text, new RegExp(`^${name}_bucket\\{.*\\} [1-9]`, "m"));
+    await good("DELETE", "/sandboxes/{id}");
+    await good("DELETE", "/sandboxes");
+    assert.equal((await ask("GET", "/sandboxes/{id}")).status, 404);
+    await good("POST", "/snapshots/gc", { json: { dry_run: true } });
+    await good("DELETE", "/snapshots/{key}", { at: { key: built.key } });
+    assert.equal((await ask("DELETE", "/images", { query: "reference=none/such" })).status, 404);
+
+    // Removing an image would take it from the tests after this one: they share it.
+    const open = contract.operations
+      .map(({ method, path }) => `${method} ${path}`)
+      .filter((each) => !contract.succeeded.has(each) && each !== "DELETE /api/v1/images");
+    assert.deepEqual(open, [], "routes that nothing here has seen succeed");
+  });
+
+  test("input that means harm gets the right status and hurts nobody", async () => {
+    const post = (body: string | Uint8Array<ArrayBuffer>) =>
+      fetch(`${server.url}/api/v1/sandboxes/admission`, { method: "POST", headers, body });
+    assert.equal((await post("x".repeat(30_000))).status, 413);
+    assert.equal((await post(Uint8Array.of(0x7b, 0xff, 0xfe, 0x7d))).status, 400);
+    assert.ok([400, 500].includes((await post("[".repeat(15_000))).status));
+    assert.equal((await post('{"__proto__":{"image":"x"},"constructor":1}')).status, 200);
+    for (const bad of [
+      "..%2f..%2fetc",
+      "sb-0000000",
+      "%2e%2e",
+      "sb-00000000%00",
+      "sb-00000000%0d%0aX: y",
+      "a".repeat(5_000),
+    ]) {
+      for (const rest of ["", "/exec", "/files/list?path=/"]) {
+        const response = await fetch(`${server.url}/api/v1/sandboxes/${bad}${rest}`, { headers });
+        assert.ok([400, 404].includes(response.status), `${bad}${rest}: ${response.status}`);
+      }
+    }
+    // Byte by byte, as no client library would send it.
+    const raw = (text: string, end = true): Promise<string> =>
+      new Promise((resolve, reject) => {
+        const { hostname, port } = new URL(server.url);
+        let out = "";
+        const client = connect(Number(port), hostname, () => (end ? client.end(text) : client.write(text)));
+        client
+          .on("data", (data) => (out += data))
+          .on("close", () => resolve(out))
+          .on("error", reject);
+      });
+    const request = (line: string, more = "") =>
+      `${line} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: ${KEYS.admin}\r\nConnection: close\r\n${more}\r\n`;
+    assert.match(await raw(request("GET /api/v1/health", "X-Request-ID: a\x01b\r\n")), /^HTTP\/1.1 (200|400)/);
+    const injected = await raw(request("GET /api/v1/health", "X-Request-ID: bad id\r\n"));
+    assert.ok(injected.startsWith("HTTP/1.1 200") && !injected.includes("bad id"), injected);
+    assert.match(await raw(request("GET /api/v1/health", `X-Big: ${"x".repeat(20_000)}\r\n`)), /^HTTP\/1.1 431/);
+    assert.match(await raw(request("GET /api/v1/../../../../etc/passwd")), /^HTTP\/1.1 (400|404)/);
+    assert.match(
+      await raw(request("POST /api/v1/sandboxes", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n")),
+      /^HTTP\/1.1 400/,
+    );
+    assert.match(
+      await raw(request("POST /api/v1/sandboxes/admission", "Content-Length: 100\r\n\r\n{"), false),
+      /^HTTP\/1.1 408/,
+    );
+    assert.match(await raw("GET /api/v1/health HTTP/1.1\r\nHost: loc", false), /^HTTP\/1.1 408/);
+    assert.equal((await fetch(`${server.url}/api/v1/health`, { headers })).status, 200);
+  });
+});
