@@ -42,7 +42,8 @@ export class Reaper {
     const now = this.#clock.now();
     const expired: Sandbox[] = [];
     for (const sandbox of this.#actions.all()) {
-      if (!sandbox.visible) continue;
+      // The time of one that is still being made has not begun.
+      if (!sandbox.visible || sandbox.state === "creating") continue;
       const { expiresAt, idleTimeoutMs, state } = sandbox.record;
       if (expiresAt <= now) {
         expired.push(sandbox);

@@ -324,9 +324,7 @@ export class Sandboxes {
       await sandbox.gone;
       throw new StacyError("cancelled", `sandbox ${id} was ended while it was being made`);
     }
-    sandbox.record.boot = machine.boot;
-    sandbox.record.state = "running";
-    sandbox.lastUsedAt = this.#clock.now();
+    this.#begin(sandbox, machine);
     this.#watch(sandbox, machine);
     await phases.phase("commit", () => this.#save(sandbox));
     this.#observer.spawned(machine.boot, phases.total);
@@ -336,6 +334,16 @@ export class Sandboxes {
     );
     this.events.emit("sandbox.running", id, { path: machine.boot.path, total_ms: machine.boot.totalMs });
     return sandbox;
+  }
+
+  /** Its time runs from now on: what an image's download took must not be taken from it. */
+  #begin(sandbox: Sandbox, machine: SandboxMachine): void {
+    const now = this.#clock.now();
+    const { record } = sandbox;
+    record.expiresAt += now - record.createdAt;
+    record.boot = machine.boot;
+    record.state = "running";
+    sandbox.lastUsedAt = now;
   }
 
   /** Machines on their way, by sandbox. */
@@ -458,8 +466,7 @@ export class Sandboxes {
   async #bringUp(child: Sandbox): Promise<void> {
     const { machine } = child;
     if (machine === undefined || child.state !== "creating") return;
-    child.record.boot = machine.boot;
-    child.record.state = "running";
+    this.#begin(child, machine);
     this.#watch(child, machine);
     await this.#save(child);
     this.events.emit("sandbox.running", child.id, { path: machine.boot.path, total_ms: machine.boot.totalMs });

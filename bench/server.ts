@@ -1,0 +1,194 @@
+/**
+ * The server over HTTP: a real daemon in its own process, one client here. `exec.http` and `exec.direct` are the same command in
+ * the same kind of machine, taken in turns in one run: what lies between them is the cost of HTTP, validation, history and events.
+ * `npm run -s bench -- server [--json] [ROUNDS]`
+ */
+import { spawn } from "node:child_process";
+import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { Agent as HttpAgent, request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { createImages } from "../src/images/store.ts";
+import { createMicrovmProvider } from "../src/providers/microvm.ts";
+import type { SandboxMachine } from "../src/providers/provider.ts";
+import { newSandboxId, type SandboxRecord } from "../src/sandboxes/record.ts";
+import { Store } from "../src/sandboxes/store.ts";
+import { createQemu } from "../src/vmm/qemu/qemu.ts";
+import type { BenchContext, Suite } from "./harness.ts";
+
+const SPAWN = { image: "stacyvm/busybox", memory_mb: 256, vcpus: 1 };
+const LISTED = 1_000;
+const PARALLEL = 16;
+
+export const suite: Suite = {
+  name: "server",
+  about: "requests per second and latency over HTTP, and what HTTP costs over a direct call",
+  async run(context) {
+    const rounds = Number(context.args[0] ?? 100);
+    context.guest = "linux";
+    const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "bench-server-"));
+    const shared = dataPaths();
+    await mkdir(shared.images, { recursive: true });
+    for (const name of ["server", "direct"]) {
+      await mkdir(join(root, name));
+      await symlink(shared.images, join(root, name, "images"));
+      await symlink(shared.assets, join(root, name, "assets"));
+    }
+    fill(join(root, "server", "stacyvm.db"));
+    const daemon = await start(join(root, "server"));
+    const paths = dataPaths(join(root, "direct"));
+    // As `serve` makes it, only without HTTP in front.
+    const provider = createMicrovmProvider({ vmm: createQemu(), images: createImages(paths), paths, pool: {} });
+    try {
+      await measure(context, daemon.call, provider, rounds);
+    } finally {
+      await provider.close();
+      await daemon.stop();
+      await rm(root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+    }
+  },
+};
+
+type CallHttp = (method: string, path: string, body?: unknown) => Promise<{ status: number; text: string }>;
+
+async function measure(
+  context: BenchContext,
+  call: CallHttp,
+  provider: ReturnType<typeof createMicrovmProvider>,
+  rounds: number,
+): Promise<void> {
+  const timed = async (name: string, work: () => Promise<unknown>): Promise<void> => {
+    if (context.signal.aborted) return;
+    const begun = performance.now();
+    try {
+      await work();
+      context.sample(name, performance.now() - begun);
+    } catch (error) {
+      context.failure(name, error);
+    }
+  };
+  const ok = async (method: string, path: string, body?: unknown): Promise<string> => {
+    const { status, text } = await call(method, path, body);
+    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text.slice(0, 200)}`);
+    return text;
+  };
+  /** Requests per second with several under way. */
+  const rate = async (name: string, count: number, work: () => Promise<unknown>): Promise<void> => {
+    let left = count;
+    const begun = performance.now();
+    await Promise.all(
+      Array.from({ length: PARALLEL }, async () => {
+        while (left-- > 0) await timed(`${name}.x${PARALLEL}`, work);
+      }),
+    );
+    context.sample(`${name}.rate`, (count / (performance.now() - begun)) * 1000, "1/s");
+  };
+
+  context.progress("health and list");
+  const health = () => ok("GET", "/health");
+  const list = async (): Promise<void> => {
+    const listed = (JSON.parse(await ok("GET", "/sandboxes")) as unknown[]).length;
+    if (listed < LISTED) throw new Error(`${listed} sandboxes are listed`);
+  };
+  for (let i = 0; i < rounds * 5; i++) await timed("health", health);
+  await rate("health", rounds * 20, health);
+  for (let i = 0; i < rounds; i++) await timed("list-1000", list);
+  await rate("list-1000", rounds * 2, list);
+
+  context.progress("exec, over HTTP and direct in turns");
+  const spec = { image: SPAWN.image, memoryMiB: SPAWN.memory_mb, vcpus: 1, diskMiB: 1_024, env: {}, setup: [] };
+  await ok("POST", "/snapshots", SPAWN);
+  await provider.buildSnapshot(spec);
+  const { id } = JSON.parse(await ok("POST", "/sandboxes", SPAWN)) as { id: string };
+  const machine = await provider.spawn({ ...spec, id: newSandboxId() });
+  const overHttp = () => ok("POST", `/sandboxes/${id}/exec`, { command: "true", mode: "argv" });
+  for (let i = 0; i < rounds; i++) {
+    await timed("exec.direct", () => machine.agent.exec({ argv: ["true"], env: {} }));
+    await timed("exec.http", overHttp);
+  }
+  await rate("exec.http", rounds * 2, overHttp);
+  await machine.destroy();
+  await ok("DELETE", `/sandboxes/${id}`);
+
+  context.progress("spawn to the first command's output, over HTTP and direct in turns");
+  for (let i = 0; i < Math.ceil(rounds / 4); i++) {
+    let direct: SandboxMachine | undefined;
+    await timed("spawn.first-exec.direct", async () => {
+      direct = await provider.spawn({ ...spec, id: newSandboxId() });
+      await direct.agent.exec({ argv: ["true"], env: {} });
+    });
+    await timed("destroy.direct", async () => direct?.destroy());
+    let spawned = "";
+    await timed("spawn.first-exec.http", async () => {
+      spawned = (JSON.parse(await ok("POST", "/sandboxes", SPAWN)) as { id: string }).id;
+      await ok("POST", `/sandboxes/${spawned}/exec`, { command: "true", mode: "argv" });
+    });
+    if (spawned !== "") await timed("destroy.http", () => ok("DELETE", `/sandboxes/${spawned}`));
+  }
+}
+
+/** Records for the list: failed sandboxes, which stay listed until they are destroyed and hold no machine. */
+function fill(path: string): void {
+  using store = new Store(path);
+  const now = Date.now();
+  for (let i = 0; i < LISTED; i++) {
+    const record: SandboxRecord = {
+      id: `sb-${i.toString(16).padStart(8, "0")}`,
+      state: "error",
+      provider: "qemu",
+      image: SPAWN.image,
+      memoryMiB: SPAWN.memory_mb,
+      vcpus: 1,
+      diskMiB: 1_024,
+      createdAt: now - i,
+      expiresAt: now + 86_400_000,
+      idleTimeoutMs: 0,
+      idleAction: "destroy",
+      metadata: { purpose: "bench", number: String(i) },
+      failure: { code: "machine-exited", message: "made for the benchmark", at: now, console: [] },
+    };
+    void store.putSandbox(record, now);
+  }
+}
+
+async function start(dir: string): Promise<{ call: CallHttp; stop(): Promise<void> }> {
+  const args = [join(packageRoot, "src/cli/main.ts"), "serve", "--data-dir", dir, "--port", "0"];
+  const env = { ...process.env, STACYVM_LOGGING_LEVEL: "warn", STACYVM_PROVIDER: "qemu" };
+  const child = spawn(process.execPath, [...args, "--destroy-on-exit"], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env,
+    cwd: dir,
+  });
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const url = await new Promise<string>((resolve, reject) => {
+    let out = "";
+    child.stdout.on("data", (text) => {
+      out += text;
+      const found = /listening on (\S+)/.exec(out)?.[1];
+      if (found !== undefined) resolve(found);
+    });
+    void exited.then(() => reject(new Error("the server did not start")));
+  });
+  const agent = new HttpAgent({ keepAlive: true, maxSockets: PARALLEL });
+  // node:http rather than fetch: a client that costs little beside what is measured.
+  const call: CallHttp = (method, path, body) =>
+    new Promise((resolve, reject) => {
+      const outgoing = request(`${url}/api/v1${path}`, { method, agent }, (response) => {
+        const parts: Buffer[] = [];
+        response.on("data", (part: Buffer) => parts.push(part));
+        response.on("end", () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(parts).toString() }));
+        response.on("error", reject);
+      });
+      outgoing.on("error", reject);
+      outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  return {
+    call,
+    async stop() {
+      agent.destroy();
+      child.kill("SIGTERM");
+      await exited;
+    },
+  };
+}

@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parse } from "yaml";
+import { packageRoot } from "../host/paths.ts";
+import { Authenticator, assertSafeToListen } from "./auth.ts";
+import { configKeys, loadConfig, redact, validateConfig } from "./config.ts";
+
+const example = join(packageRoot, "packaging/stacyvm.yaml");
+
+test("the documented configuration names every key, at its default", async () => {
+  const raw = parse(await readFile(example, "utf8")) as Record<string, unknown>;
+  const named = Object.entries(raw).flatMap(([section, value]) =>
+    typeof value === "object" && value !== null ? Object.keys(value).map((key) => `${section}.${key}`) : [section],
+  );
+  assert.deepEqual(named.sort(), configKeys().sort());
+  assert.deepEqual(validateConfig(raw, example), validateConfig({}, "defaults"));
+});
+
+test("environment over file, flags over both; a wrong key is named with its remedy", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "stacyvm-config-"));
+  try {
+    const file = join(dir, "c.yaml");
+    await writeFile(file, "server: { port: 1000, host: 127.0.0.2 }\ndefaults: { ttl: 1h }\nworker: { x: 1 }\n");
+    const env = { STACYVM_SERVER_PORT: "2000", STACYVM_DEFAULTS_TTL: "90s" };
+    const { config, notes } = await loadConfig({ file, env, flags: { "server.host": "127.0.0.3" } });
+    assert.deepEqual([config.server.port, config.server.host, config.defaults.ttl], [2000, "127.0.0.3", 90_000]);
+    assert.ok(notes.some((note) => note.startsWith("worker")));
+    await writeFile(file, "server: { prot: 1 }\ndefaults: { ttl: soon }\n");
+    await assert.rejects(loadConfig({ file, env: {} }), /server\.prot: there is no such key.*defaults\.ttl: must be/s);
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+});
+
+test("an address beyond this host needs a key, and no key is shown", () => {
+  const open = validateConfig({ server: { host: "0.0.0.0" } }, "");
+  assert.throws(() => assertSafeToListen(open, new Authenticator(open.auth)), /without an API key/);
+  const closed = validateConfig({ server: { host: "0.0.0.0" }, auth: { api_key: "secret-value" } }, "");
+  assertSafeToListen(closed, new Authenticator(closed.auth));
+  assert.ok(!JSON.stringify(redact(closed)).includes("secret-value"));
+});
+
+test("the unit leaves sandboxes running when the daemon stops", async () => {
+  assert.match(await readFile(join(packageRoot, "packaging/stacyvm.service"), "utf8"), /^KillMode=process$/m);
+});
