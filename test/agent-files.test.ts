@@ -144,7 +144,7 @@ test("a directory of the read-only base can be moved", async () => {
 test("a tree deeper than a path may be is an error, not the end of the agent", async () => {
   await shell(
     agent,
-    "mkdir /workspace/deep && cd /workspace/deep && for i in $(seq 1500); do mkdir d && cd d || exit 0; done",
+    "mkdir /workspace/deep && cd /workspace/deep && for i in $(seq 450); do mkdir d && cd d || exit 0; done",
   );
   await assert.rejects(agent.list("/workspace/deep", { recursive: true }), StacyError);
   await agent.ping();
