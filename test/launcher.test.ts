@@ -48,7 +48,9 @@ describe("Linux sandboxes under the real QEMU", () => {
     const sent = Date.now();
     const { nowMs } = await clone.agent.info();
     const received = Date.now();
-    assert.ok(nowMs >= sent - 50 && nowMs <= received + 50, `guest ${nowMs}, host ${sent}..${received}`);
+    // What the host's time took to reach the guest is behind it for good, and on a busy host that is more than 50 ms.
+    const underway = clone.boot.phases.agent ?? 0;
+    assert.ok(nowMs >= sent - 50 - underway && nowMs <= received + 50, `guest ${nowMs}, host ${sent}..${received}`);
     await bench.remove(clone);
   });
 
