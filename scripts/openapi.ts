@@ -1,0 +1,74 @@
+/** The OpenAPI document of the server, made in this process: no socket, no machine, no file. */
+import pino from "pino";
+import { createApp } from "../src/api/app.ts";
+import { Authenticator } from "../src/api/auth.ts";
+import { limitsOf, validateConfig } from "../src/api/config.ts";
+import { Metrics } from "../src/api/metrics.ts";
+import type { ImageLibrary } from "../src/images/image.ts";
+import type { Provider } from "../src/providers/provider.ts";
+import { systemClock } from "../src/sandboxes/clock.ts";
+import { Sandboxes } from "../src/sandboxes/sandboxes.ts";
+import { Store } from "../src/sandboxes/store.ts";
+
+export interface JsonSchema {
+  $ref?: string;
+  type?: string | string[];
+  description?: string;
+  format?: string;
+  example?: unknown;
+  enum?: unknown[];
+  const?: unknown;
+  properties?: Record<string, JsonSchema>;
+  required?: string[];
+  items?: JsonSchema;
+  additionalProperties?: boolean | JsonSchema;
+  anyOf?: JsonSchema[];
+  oneOf?: JsonSchema[];
+  allOf?: JsonSchema[];
+}
+
+export interface Operation {
+  tags?: string[];
+  summary?: string;
+  description?: string;
+  parameters?: { name: string; in: string; required?: boolean; description?: string; schema: JsonSchema }[];
+  requestBody?: { required?: boolean; content: Record<string, { schema: JsonSchema }> };
+  responses: Record<string, { description: string; content?: Record<string, { schema: JsonSchema }> }>;
+}
+
+export interface OpenApi {
+  info: { title: string; version: string };
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, JsonSchema> };
+}
+
+export async function openApiDocument(): Promise<OpenApi> {
+  const config = validateConfig({}, "");
+  const log = pino({ level: "silent" });
+  using store = new Store(":memory:");
+  const sandboxes = new Sandboxes({
+    store,
+    // As with the images: routes only keep it.
+    providers: [{ name: "qemu", onEvent: () => () => {} } as unknown as Provider],
+    limits: limitsOf(config),
+    clock: systemClock,
+    observer: new Metrics().observer,
+    log,
+  });
+  const app = createApp({
+    sandboxes,
+    // Routes only keep it; nothing is called while the document is made.
+    images: {} as ImageLibrary,
+    config,
+    configPath: "",
+    auth: new Authenticator(config.auth),
+    rateLimiter: undefined,
+    metrics: new Metrics(),
+    log,
+    version: "0",
+    startedAt: 0,
+    stopping: new AbortController().signal,
+  });
+  const response = await app.request("/api/v1/openapi.json", { headers: { host: "localhost" } });
+  return (await response.json()) as OpenApi;
+}

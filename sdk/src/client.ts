@@ -1,0 +1,226 @@
+/** A server: its sandboxes, templates, images, snapshots, checkpoints, events and numbers. */
+import { errorOf } from "./errors.ts";
+import type * as wire from "./generated.ts";
+import { type CreateOptions, Sandbox } from "./sandbox.ts";
+import { decode } from "./schema.ts";
+import { ndjson, serverSent } from "./streams.ts";
+import { type CallOptions, type ClientOptions, LONG, Transport } from "./transport.ts";
+
+export interface StacyEvent {
+  /** `evt-` and a number; `after` continues from here. */
+  id: string;
+  /** For example `sandbox.running`. */
+  type: string;
+  sandboxId?: string | undefined;
+  timestamp: string;
+  data?: Record<string, unknown> | undefined;
+}
+
+export interface EventOptions {
+  /** Only these; `sandbox.*` works. */
+  types?: string[] | undefined;
+  sandboxId?: string | undefined;
+  /** Replay what came after this event. */
+  after?: string | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface PullProgress {
+  step: string;
+  done?: number | undefined;
+  total?: number | undefined;
+  unit?: string | undefined;
+}
+
+export class Client {
+  readonly transport: Transport;
+
+  constructor(options: ClientOptions = {}) {
+    this.transport = new Transport(options);
+  }
+
+  get url(): string {
+    return this.transport.url;
+  }
+
+  // Sandboxes
+
+  async create(options: CreateOptions = {}): Promise<Sandbox> {
+    const { signal, timeoutMs, ...body } = options;
+    const info = await this.transport.call("POST /sandboxes", { body, signal, timeoutMs: timeoutMs ?? 0 });
+    return new Sandbox(this, info);
+  }
+
+  async get(id: string, options: CallOptions = {}): Promise<Sandbox> {
+    return new Sandbox(this, await this.transport.call("GET /sandboxes/{id}", { params: { id }, ...options }));
+  }
+
+  /** Newest first. */
+  async list(options: CallOptions = {}): Promise<Sandbox[]> {
+    return (await this.transport.call("GET /sandboxes", options)).map((info) => new Sandbox(this, info));
+  }
+
+  /** What a spawn would meet now. */
+  admission(request: wire.SpawnRequest, options: CallOptions = {}): Promise<wire.Admission> {
+    return this.transport.call("POST /sandboxes/admission", { body: request, ...options });
+  }
+
+  /** Destroys what has expired. @returns how many */
+  async prune(options: CallOptions = {}): Promise<number> {
+    return (await this.transport.call("DELETE /sandboxes", options)).pruned;
+  }
+
+  // What sandboxes are made of
+
+  readonly templates = {
+    list: (options: CallOptions = {}): Promise<wire.Template[]> => this.transport.call("GET /templates", options),
+    get: (name: string, options: CallOptions = {}): Promise<wire.Template> =>
+      this.transport.call("GET /templates/{name}", { params: { name }, ...options }),
+    create: (template: wire.TemplateCreateRequest, options: CallOptions = {}): Promise<wire.Template> =>
+      this.transport.call("POST /templates", { body: template, ...options }),
+    replace: (name: string, template: wire.TemplateRequest, options: CallOptions = {}): Promise<wire.Template> =>
+      this.transport.call("PUT /templates/{name}", { params: { name }, body: template, ...options }),
+    remove: async (name: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /templates/{name}", { params: { name }, ...options });
+    },
+    spawn: async (name: string, request: wire.TemplateSpawnRequest = {}, options: CallOptions = {}): Promise<Sandbox> =>
+      new Sandbox(
+        this,
+        await this.transport.call("POST /templates/{name}/spawn", {
+          params: { name },
+          body: request,
+          ...LONG,
+          ...options,
+        }),
+      ),
+  };
+
+  readonly images = {
+    list: (options: CallOptions = {}): Promise<wire.Image[]> => this.transport.call("GET /images", options),
+    /** Pulls or builds it, unless it is there. */
+    pull: (reference: string, options: PullOptions = {}): Promise<wire.Image> => this.#pull(reference, options),
+    remove: async (reference: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /images", { query: { reference }, ...options });
+    },
+  };
+
+  readonly snapshots = {
+    /** Newest first. */
+    list: (options: CallOptions = {}): Promise<wire.Snapshot[]> => this.transport.call("GET /snapshots", options),
+    get: (key: string, options: CallOptions = {}): Promise<wire.Snapshot> =>
+      this.transport.call("GET /snapshots/{key}", { params: { key }, ...options }),
+    /** Builds the golden snapshot of a shape now. */
+    build: (request: wire.SpawnRequest, options: CallOptions = {}): Promise<wire.Snapshot> =>
+      this.transport.call("POST /snapshots", { body: request, ...LONG, ...options }),
+    remove: async (key: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /snapshots/{key}", { params: { key }, ...options });
+    },
+    /** Removes what was used longest ago, until the rest fits. */
+    gc: (request: wire.SnapshotGcRequest = {}, options: CallOptions = {}): Promise<wire.SnapshotGc> =>
+      this.transport.call("POST /snapshots/gc", { body: request, ...LONG, ...options }),
+  };
+
+  readonly checkpoints = {
+    list: (options: CallOptions = {}): Promise<wire.Checkpoint[]> => this.transport.call("GET /checkpoints", options),
+    get: (id: string, options: CallOptions = {}): Promise<wire.Checkpoint> =>
+      this.transport.call("GET /checkpoints/{id}", { params: { id }, ...options }),
+    remove: async (id: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /checkpoints/{id}", { params: { id }, ...options });
+    },
+  };
+
+  async #pull(reference: string, options: PullOptions): Promise<wire.Image> {
+    const { pull, signal, onProgress } = options;
+    const response = await this.transport.open("POST /images/pull", {
+      body: { reference, pull, stream: true },
+      ...LONG,
+      signal,
+    });
+    for await (const line of ndjson(response.body)) {
+      if ("image" in line) return decode({ ref: "Image" }, line.image) as wire.Image;
+      if ("error" in line) throw errorOf(pullStatus(line.error), line.error);
+      onProgress?.(line as unknown as PullProgress);
+    }
+    throw errorOf(500, { code: "CONNECTION", message: "the answer ended before the image was there" });
+  }
+
+  // What happens
+
+  /** Events as they happen, until the loop is left or the signal is aborted. A broken connection is taken up again. */
+  async *events(options: EventOptions = {}): AsyncGenerator<StacyEvent> {
+    let after = options.after;
+    for (let failures = 0; !options.signal?.aborted; ) {
+      try {
+        const response = await this.transport.open("GET /events", {
+          query: { last_event_id: after, type: options.types?.join(","), sandbox_id: options.sandboxId },
+          ...LONG,
+          signal: options.signal,
+        });
+        failures = 0;
+        for await (const event of serverSent(response.body)) {
+          after = String(event.id);
+          yield {
+            id: after,
+            type: String(event.type),
+            timestamp: String(event.timestamp),
+            ...(typeof event.sandbox_id === "string" ? { sandboxId: event.sandbox_id } : {}),
+            ...(typeof event.data === "object" && event.data !== null
+              ? { data: event.data as Record<string, unknown> }
+              : {}),
+          };
+        }
+      } catch (error) {
+        if (options.signal?.aborted) return;
+        if ((error as { code?: string }).code !== "CONNECTION" || ++failures > 5) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** failures));
+    }
+  }
+
+  // The server itself
+
+  health(options: CallOptions = {}): Promise<wire.Health> {
+    return this.transport.call("GET /health", options);
+  }
+
+  providers(options: CallOptions = {}): Promise<wire.Provider[]> {
+    return this.transport.call("GET /providers", options);
+  }
+
+  pool(options: CallOptions = {}): Promise<wire.PoolStatus> {
+    return this.transport.call("GET /pool/status", options);
+  }
+
+  systemStats(options: CallOptions = {}): Promise<wire.SystemStats> {
+    return this.transport.call("GET /system/stats", options);
+  }
+
+  metrics(options: CallOptions = {}): Promise<Record<string, unknown>> {
+    return this.transport.call("GET /metrics", options);
+  }
+
+  readonly quotas = {
+    list: (options: CallOptions = {}): Promise<wire.OwnerQuota[]> => this.transport.call("GET /quotas", options),
+    get: (owner: string, options: CallOptions = {}): Promise<wire.OwnerQuota> =>
+      this.transport.call("GET /quotas/{owner}", { params: { owner }, ...options }),
+    put: (owner: string, quota: wire.QuotaRequest, options: CallOptions = {}): Promise<wire.OwnerQuota> =>
+      this.transport.call("PUT /quotas/{owner}", { params: { owner }, body: quota, ...options }),
+    remove: async (owner: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /quotas/{owner}", { params: { owner }, ...options });
+    },
+    usage: (owner: string, options: CallOptions = {}): Promise<wire.QuotaUsage> =>
+      this.transport.call("GET /quotas/{owner}/usage", { params: { owner }, ...options }),
+  };
+}
+
+export interface PullOptions {
+  /** `missing` (default), `always`, `never` */
+  pull?: wire.PullRequest["pull"];
+  onProgress?: ((progress: PullProgress) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+function pullStatus(problem: unknown): number {
+  const code = (problem as { code?: string } | null)?.code;
+  return code === "NOT_FOUND" ? 404 : code === "BAD_REQUEST" ? 400 : code === "NO_SPACE" ? 507 : 500;
+}

@@ -1,0 +1,1149 @@
+// Made by scripts/generate-sdk.ts from the server's schemas; not edited by hand.
+import type { Shape } from "./schema.ts";
+
+/** Milliseconds, or text such as `90s` or `1h30m`. The server always answers with text. */
+export type Duration = string | number;
+
+export interface Sandbox {
+  id: string;
+  state: "creating" | "running" | "paused" | "suspended" | "error" | "expired" | "destroyed";
+  provider: string;
+  image: string;
+  memoryMb: number;
+  vcpus: number;
+  diskMb: number;
+  ownerId?: string | undefined;
+  createdAt: string;
+  expiresAt: string;
+  metadata: Record<string, string>;
+  previewDomain: string;
+  template?: string | undefined;
+  checkpoint?: string | undefined;
+  forkedFrom?: string | undefined;
+  idleTimeout?: string | undefined;
+  boot?: Boot | undefined;
+  error?:
+    | {
+        code: string;
+        message: string;
+        phase?: string | undefined;
+        at: string;
+        console: string[];
+      }
+    | undefined;
+}
+
+export interface Boot {
+  path: "warm" | "restored" | "cold";
+  idle?: boolean | undefined;
+  vmm: string;
+  guest: string;
+  key?: string | undefined;
+  fallback?: string | undefined;
+  phases: Record<string, number>;
+  totalMs: number;
+}
+
+export interface Problem {
+  code: string;
+  message: string;
+  phase?: string | undefined;
+  remedy?: string | undefined;
+  requestId?: string | undefined;
+}
+
+export interface SpawnRequest {
+  image?: string | undefined;
+  provider?: string | undefined;
+  /** MiB */
+  memoryMb?: number | undefined;
+  vcpus?: number | undefined;
+  /** Size of the writable layer, MiB */
+  diskMb?: number | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl?: Duration | undefined;
+  template?: string | undefined;
+  checkpoint?: string | undefined;
+  ownerId?: string | undefined;
+  metadata?: Record<string, string> | undefined;
+  env?: Record<string, string> | undefined;
+  setup?: string[] | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  idleTimeout?: Duration | undefined;
+  idleAction?: "destroy" | "suspend" | undefined;
+  forkable?: boolean | undefined;
+}
+
+export interface Admission {
+  allowed: boolean;
+  queueable: boolean;
+  reason?: "max_ttl" | "max_sandboxes" | "max_sandboxes_per_owner" | undefined;
+  activeSandboxes: number;
+  maxSandboxes: number;
+  activeOwnerSandboxes?: number | undefined;
+  maxOwnerSandboxes?: number | undefined;
+  maxTtl?: string | undefined;
+}
+
+export interface Status {
+  status: string;
+}
+
+export interface ExtendRequest {
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl: Duration;
+}
+
+export interface Fork {
+  sandboxes: Sandbox[];
+  stoppedMs: number;
+}
+
+export interface ForkRequest {
+  count?: number | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl?: Duration | undefined;
+  metadata?: Record<string, string> | undefined;
+  env?: Record<string, string> | undefined;
+}
+
+export interface Checkpoint {
+  id: string;
+  sandboxId: string;
+  provider: string;
+  image: string;
+  memoryMb: number;
+  vcpus: number;
+  diskMb: number;
+  ownerId?: string | undefined;
+  name?: string | undefined;
+  bytes: number;
+  createdAt: string;
+  stoppedMs?: number | undefined;
+}
+
+export interface CheckpointRequest {
+  name?: string | undefined;
+}
+
+export interface SandboxStats {
+  supported: boolean;
+  cpuPct?: number | undefined;
+  memBytes?: number | undefined;
+  memPssBytes?: number | undefined;
+  memLimitBytes?: number | undefined;
+  diskBytes?: number | undefined;
+}
+
+export interface ExecResult {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+  duration: string;
+  signal?: number | undefined;
+  truncated?: boolean | undefined;
+  encoding?: string | undefined;
+}
+
+export interface ExecRequest {
+  command?: string | undefined;
+  args?: string[] | undefined;
+  mode?: string | undefined;
+  env?: Record<string, string> | undefined;
+  workdir?: string | undefined;
+  workDir?: string | undefined;
+  user?: string | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  timeout?: Duration | undefined;
+  stream?: boolean | undefined;
+  stdin?: string | undefined;
+  /** Of stdin and of the output. base64 carries any bytes. */
+  encoding?: "utf8" | "base64" | undefined;
+}
+
+export interface ExecRecord {
+  command: string;
+  startedAt: string;
+  duration: string;
+  exitCode?: number | undefined;
+  outcome: string;
+}
+
+export interface ProcessStarted {
+  id: string;
+  pid: number;
+}
+
+export interface ProcessRequest {
+  command?: string | undefined;
+  args?: string[] | undefined;
+  mode?: string | undefined;
+  env?: Record<string, string> | undefined;
+  workdir?: string | undefined;
+  user?: string | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  timeout?: Duration | undefined;
+  stdin?: boolean | undefined;
+  pty?:
+    | {
+        rows: number;
+        cols: number;
+      }
+    | undefined;
+}
+
+export interface Process {
+  id: string;
+  pid: number;
+  command: string;
+  startedAt: string;
+  running: boolean;
+  exitCode?: number | undefined;
+  signal?: number | undefined;
+  reason?: string | undefined;
+}
+
+export interface SignalRequest {
+  signal: string;
+}
+
+export interface WriteFileRequest {
+  path: string;
+  content?: string | undefined;
+  mode?: string | undefined;
+  encoding?: "utf8" | "base64" | undefined;
+  append?: boolean | undefined;
+}
+
+export interface FileInfo {
+  path: string;
+  name: string;
+  size: number;
+  /** Permission bits in octal */
+  mode: string;
+  isDir: boolean;
+  modTime: string;
+  kind: "file" | "directory" | "symlink" | "other";
+  uid: number;
+  gid: number;
+  target?: string | undefined;
+}
+
+export interface MoveRequest {
+  oldPath: string;
+  newPath: string;
+}
+
+export interface CopyRequest {
+  oldPath: string;
+  newPath: string;
+  recursive?: boolean | undefined;
+}
+
+export interface ChmodRequest {
+  path: string;
+  mode: string;
+  recursive?: boolean | undefined;
+}
+
+export interface MkdirRequest {
+  path: string;
+  mode?: string | undefined;
+}
+
+export interface Template {
+  name: string;
+  version: number;
+  image: string;
+  description: string;
+  setup: string[];
+  allowedHosts: string[];
+  memoryMb: number;
+  cpuCores: number;
+  vcpus: number;
+  ttlSeconds: number;
+  ttl: string;
+  env: Record<string, string>;
+  secrets: {
+    name: string;
+    injectAt: string;
+  }[];
+  poolSize: number;
+  provider: string;
+  metadata: Record<string, string>;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export type TemplateCreateRequest = unknown;
+
+export interface TemplateRequest {
+  name?: string | undefined;
+  version?: number | undefined;
+  image: string;
+  description?: string | undefined;
+  setup?: string[] | undefined;
+  allowedHosts?: string[] | undefined;
+  memoryMb?: number | undefined;
+  cpuCores?: number | undefined;
+  vcpus?: number | undefined;
+  ttlSeconds?: number | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl?: Duration | undefined;
+  env?: Record<string, string> | undefined;
+  secrets?:
+    | {
+        name: string;
+        injectAt?: string | undefined;
+      }[]
+    | undefined;
+  poolSize?: number | undefined;
+  provider?: string | undefined;
+  metadata?: Record<string, string> | undefined;
+}
+
+export interface TemplateSpawnRequest {
+  provider?: string | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl?: Duration | undefined;
+}
+
+export interface OwnerQuota {
+  ownerId: string;
+  maxSandboxes: number;
+  maxTtl: string;
+  maxExecTimeout: string;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface QuotaSummary {
+  total: number;
+  withMaxSandboxes: number;
+  withMaxTtl: number;
+  withMaxExecTimeout: number;
+}
+
+export interface QuotaRequest {
+  maxSandboxes?: number | undefined;
+  maxTtl?: string | undefined;
+  maxExecTimeout?: string | undefined;
+}
+
+export interface QuotaUsage {
+  ownerId: string;
+  activeSandboxes: number;
+  maxSandboxes: number;
+  maxTtl: string;
+  maxExecTimeout: string;
+  quotaConfigured: boolean;
+}
+
+export interface Provider {
+  name: string;
+  healthy: boolean;
+  default: boolean;
+  latencyMs: number;
+  lastChecked: string;
+  error?: string | undefined;
+  detail?: string | undefined;
+  remedy?: string | undefined;
+  version?: string | undefined;
+  accelerator?: string | undefined;
+  capabilities: string[];
+  runtimeCount?: number | undefined;
+}
+
+export interface ProviderDetail {
+  name: string;
+  healthy: boolean;
+  default: boolean;
+  sandboxCount: number;
+  health: Provider;
+  config: Record<string, string>;
+}
+
+export interface PoolStatus {
+  enabled: boolean;
+  vms?: number | undefined;
+  maxVms?: number | undefined;
+  totalUsers?: number | undefined;
+  maxUsersPerVm?: number | undefined;
+  pools?: Record<string, unknown>[] | undefined;
+}
+
+export interface Snapshot {
+  key: string;
+  kind: "golden" | "checkpoint";
+  image: string;
+  imageDigest: string;
+  provider: string;
+  vcpus: number;
+  memoryMb: number;
+  diskMb: number;
+  createdAt: string;
+  lastUsedAt: string;
+  bytes: number;
+  inUse: number;
+}
+
+export interface SnapshotGc {
+  removed: {
+    key: string;
+    bytes: number;
+    reason: string;
+  }[];
+  bytes: number;
+  dryRun: boolean;
+}
+
+export interface SnapshotGcRequest {
+  dryRun?: boolean | undefined;
+  maxBytes?: number | undefined;
+}
+
+export interface Image {
+  reference: string;
+  digest: string;
+  filesystem: string;
+  bytes: number;
+  createdAt: string;
+  config: ImageConfig;
+}
+
+export interface ImageConfig {
+  env: string[];
+  workdir?: string | undefined;
+  user?: string | undefined;
+  entrypoint: string[];
+  cmd: string[];
+  labels: Record<string, string>;
+  stopSignal?: string | undefined;
+  exposedPorts: string[];
+}
+
+export type ImageDetails = unknown;
+
+export interface PullRequest {
+  reference: string;
+  pull?: "missing" | "always" | "never" | undefined;
+  stream?: boolean | undefined;
+}
+
+export interface ImportRequest {
+  source: string;
+  reference: string;
+  tag?: string | undefined;
+  as?: "rootfs" | undefined;
+  stream?: boolean | undefined;
+}
+
+export interface TagRequest {
+  reference: string;
+  name: string;
+}
+
+export interface ImageGc {
+  images: string[];
+  blobs: string[];
+  snapshots: string[];
+  freedBytes: number;
+  keptBytes: number;
+  dryRun: boolean;
+}
+
+export interface ImageGcRequest {
+  dryRun?: boolean | undefined;
+  maxBytes?: number | undefined;
+}
+
+export interface Health {
+  status: string;
+  version: string;
+  uptime: string;
+}
+
+export type Ready = unknown;
+
+export interface SystemStats {
+  cpuPct: number;
+  memPct: number;
+  diskPct: number;
+  netRxBps: number;
+  netTxBps: number;
+  load1: number;
+}
+
+export interface ConfigUpdated {
+  status: string;
+  message: string;
+}
+
+export type ConfigPatch = Record<string, unknown>;
+
+/** Every operation of the server: the body it takes and the reply it gives. */
+export interface Operations {
+  /** Spawn a sandbox */
+  "POST /sandboxes": { body: SpawnRequest; reply: Sandbox };
+  /** List sandboxes, newest first */
+  "GET /sandboxes": { body: undefined; reply: Sandbox[] };
+  /** Destroy what has expired */
+  "DELETE /sandboxes": {
+    body: undefined;
+    reply: {
+      pruned: number;
+    };
+  };
+  /** What a spawn would meet now */
+  "POST /sandboxes/admission": { body: SpawnRequest; reply: Admission };
+  /** One sandbox */
+  "GET /sandboxes/{id}": { body: undefined; reply: Sandbox };
+  /** Destroy a sandbox */
+  "DELETE /sandboxes/{id}": { body: undefined; reply: Status };
+  /** New expiry: now and the given ttl */
+  "POST /sandboxes/{id}/extend": { body: ExtendRequest; reply: Sandbox };
+  /** Stop its processors; memory stays */
+  "POST /sandboxes/{id}/pause": { body: undefined; reply: Sandbox };
+  /** Let it run again, from a pause or from disk */
+  "POST /sandboxes/{id}/resume": { body: undefined; reply: Sandbox };
+  /** Save it to disk and free its memory */
+  "POST /sandboxes/{id}/suspend": { body: undefined; reply: Sandbox };
+  /** Copies of the running sandbox */
+  "POST /sandboxes/{id}/fork": { body: ForkRequest; reply: Fork };
+  /** Save the sandbox as it is; it goes on */
+  "POST /sandboxes/{id}/checkpoints": { body: CheckpointRequest; reply: Checkpoint };
+  /** Checkpoints of a sandbox, also of one that is gone */
+  "GET /sandboxes/{id}/checkpoints": { body: undefined; reply: Checkpoint[] };
+  /** All checkpoints */
+  "GET /checkpoints": { body: undefined; reply: Checkpoint[] };
+  /** One checkpoint */
+  "GET /checkpoints/{id}": { body: undefined; reply: Checkpoint };
+  /** Delete a checkpoint */
+  "DELETE /checkpoints/{id}": { body: undefined; reply: Status };
+  /** The last lines of its console */
+  "GET /sandboxes/{id}/logs": { body: undefined; reply: string[] };
+  /** What it uses */
+  "GET /sandboxes/{id}/stats": { body: undefined; reply: SandboxStats };
+  /** Run a command */
+  "POST /sandboxes/{id}/exec": { body: ExecRequest; reply: ExecResult };
+  /** Commands that ran, newest first */
+  "GET /sandboxes/{id}/history": { body: undefined; reply: ExecRecord[] };
+  /** Start a command and leave it running */
+  "POST /sandboxes/{id}/processes": { body: ProcessRequest; reply: ProcessStarted };
+  /** Commands that the agent knows */
+  "GET /sandboxes/{id}/processes": { body: undefined; reply: Process[] };
+  /** One command */
+  "GET /sandboxes/{id}/processes/{process}": { body: undefined; reply: Process };
+  /** Attach: its recent output, then what comes, as NDJSON */
+  "GET /sandboxes/{id}/processes/{process}/output": { body: undefined; reply: undefined };
+  /** Send a signal to its process group */
+  "POST /sandboxes/{id}/processes/{process}/signal": { body: SignalRequest; reply: Status };
+  /** Write to its standard input */
+  "POST /sandboxes/{id}/processes/{process}/stdin": { body: undefined; reply: Status };
+  /** Run a command over a WebSocket */
+  "GET /sandboxes/{id}/exec/ws": { body: undefined; reply: undefined };
+  /** A terminal, or any command with stdin, signals and size, over a WebSocket */
+  "GET /sandboxes/{id}/terminal": { body: undefined; reply: undefined };
+  /** A TCP connection to a port in the guest, as binary WebSocket frames */
+  "GET /sandboxes/{id}/tunnel/{port}": { body: undefined; reply: undefined };
+  /** Write a file */
+  "POST /sandboxes/{id}/files": { body: WriteFileRequest; reply: Status };
+  /** Upload a file: the body is its content */
+  "PUT /sandboxes/{id}/files": { body: undefined; reply: Status };
+  /** Download a file, or a range of it */
+  "GET /sandboxes/{id}/files": { body: undefined; reply: undefined };
+  /** Delete a file or directory */
+  "DELETE /sandboxes/{id}/files": { body: undefined; reply: Status };
+  /** Upload a file: the body is its content */
+  "PUT /sandboxes/{id}/files/raw": { body: undefined; reply: Status };
+  /** Download a file, or a range of it */
+  "GET /sandboxes/{id}/files/raw": { body: undefined; reply: undefined };
+  /** Entries of a directory */
+  "GET /sandboxes/{id}/files/list": { body: undefined; reply: FileInfo[] };
+  /** Facts about one file */
+  "GET /sandboxes/{id}/files/stat": { body: undefined; reply: FileInfo };
+  /** Paths that match a pattern */
+  "GET /sandboxes/{id}/files/glob": { body: undefined; reply: string[] };
+  /** Move or rename */
+  "POST /sandboxes/{id}/files/move": { body: MoveRequest; reply: Status };
+  /** Copy */
+  "POST /sandboxes/{id}/files/copy": { body: CopyRequest; reply: Status };
+  /** Change permission bits */
+  "POST /sandboxes/{id}/files/chmod": { body: ChmodRequest; reply: Status };
+  /** Make a directory, with its parents */
+  "POST /sandboxes/{id}/files/mkdir": { body: MkdirRequest; reply: Status };
+  /** A directory as a tar stream */
+  "GET /sandboxes/{id}/files/archive": { body: undefined; reply: undefined };
+  /** Unpack a tar stream below a directory */
+  "PUT /sandboxes/{id}/files/archive": { body: undefined; reply: Status };
+  /** Changes below a path, as server-sent events */
+  "GET /sandboxes/{id}/files/watch": { body: undefined; reply: undefined };
+  /** Create a template */
+  "POST /templates": { body: TemplateCreateRequest; reply: Template };
+  /** All templates */
+  "GET /templates": { body: undefined; reply: Template[] };
+  /** One template */
+  "GET /templates/{name}": { body: undefined; reply: Template };
+  /** Replace a template */
+  "PUT /templates/{name}": { body: TemplateRequest; reply: Template };
+  /** Delete a template */
+  "DELETE /templates/{name}": { body: undefined; reply: Status };
+  /** Spawn from a template */
+  "POST /templates/{name}/spawn": { body: TemplateSpawnRequest; reply: Sandbox };
+  /** All quotas */
+  "GET /quotas": { body: undefined; reply: OwnerQuota[] };
+  /** All quotas */
+  "GET /admin/quotas": { body: undefined; reply: OwnerQuota[] };
+  /** How many quotas set which limit */
+  "GET /quotas/summary": { body: undefined; reply: QuotaSummary };
+  /** An owner's quota */
+  "GET /quotas/{owner}": { body: undefined; reply: OwnerQuota };
+  /** Set an owner's quota */
+  "PUT /quotas/{owner}": { body: QuotaRequest; reply: OwnerQuota };
+  /** Delete an owner's quota */
+  "DELETE /quotas/{owner}": { body: undefined; reply: Status };
+  /** What an owner uses and may use */
+  "GET /quotas/{owner}/usage": { body: undefined; reply: QuotaUsage };
+  /** Providers and their health */
+  "GET /providers": { body: undefined; reply: Provider[] };
+  /** Providers and their health */
+  "GET /admin/providers": { body: undefined; reply: Provider[] };
+  /** One provider */
+  "GET /providers/{name}": { body: undefined; reply: ProviderDetail };
+  /** Check every provider now */
+  "POST /providers/test": { body: undefined; reply: Record<string, boolean> };
+  /** Machines kept ready */
+  "GET /pool/status": { body: undefined; reply: PoolStatus };
+  /** Saved machines */
+  "GET /snapshots": { body: undefined; reply: Snapshot[] };
+  /** Build the golden snapshot of a shape now */
+  "POST /snapshots": { body: SpawnRequest; reply: Snapshot };
+  /** One snapshot */
+  "GET /snapshots/{key}": { body: undefined; reply: Snapshot };
+  /** Delete a snapshot that no machine uses */
+  "DELETE /snapshots/{key}": { body: undefined; reply: Status };
+  /** Delete what was used longest ago, until the rest fits */
+  "POST /snapshots/gc": { body: SnapshotGcRequest; reply: SnapshotGc };
+  /** Images on this host */
+  "GET /images": { body: undefined; reply: Image[] };
+  /** Remove an image that no sandbox uses, with its golden snapshots */
+  "DELETE /images": { body: undefined; reply: Status };
+  /** One image with its configuration, its other names and its layers */
+  "GET /images/inspect": { body: undefined; reply: ImageDetails };
+  /** Pull or build an image */
+  "POST /images/pull": { body: PullRequest; reply: Image };
+  /** Take an image from a file or directory of the server's host */
+  "POST /images/import": { body: ImportRequest; reply: Image };
+  /** Another name for an image that is here */
+  "POST /images/tag": { body: TagRequest; reply: Image };
+  /** Remove what nobody needs, then what was used longest ago, until the rest fits */
+  "POST /images/gc": { body: ImageGcRequest; reply: ImageGc };
+  /** The server answers */
+  "GET /health": { body: undefined; reply: Health };
+  /** The server answers */
+  "GET /live": { body: undefined; reply: Health };
+  /** It can spawn */
+  "GET /ready": { body: undefined; reply: Ready };
+  /** Numbers as JSON */
+  "GET /metrics": { body: undefined; reply: Record<string, unknown> };
+  /** Numbers for Prometheus */
+  "GET /metrics/prometheus": { body: undefined; reply: undefined };
+  /** What helps to find a fault, without secrets */
+  "GET /diagnostics": { body: undefined; reply: Record<string, unknown> };
+  /** Numbers as JSON */
+  "GET /admin/metrics": { body: undefined; reply: Record<string, unknown> };
+  /** Numbers for Prometheus */
+  "GET /admin/metrics/prometheus": { body: undefined; reply: undefined };
+  /** What helps to find a fault, without secrets */
+  "GET /admin/diagnostics": { body: undefined; reply: Record<string, unknown> };
+  /** Load of the host */
+  "GET /system/stats": { body: undefined; reply: SystemStats };
+  /** What happens, as server-sent events */
+  "GET /events": { body: undefined; reply: undefined };
+  /** The configuration, without keys */
+  "GET /config": { body: undefined; reply: Record<string, unknown> };
+  /** Change the configuration file; needs a restart */
+  "PATCH /config": { body: ConfigPatch; reply: ConfigUpdated };
+  /** HTTP to a port in the guest: any method, any path below, WebSockets too */
+  "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
+}
+
+export const shapes: Record<string, Shape> = {
+  Sandbox: {
+    object: {
+      id: "string",
+      state: { enum: ["creating", "running", "paused", "suspended", "error", "expired", "destroyed"] },
+      provider: "string",
+      image: "string",
+      memory_mb: "integer",
+      vcpus: "integer",
+      disk_mb: "integer",
+      "owner_id?": "string",
+      created_at: "string",
+      expires_at: "string",
+      metadata: { record: "string" },
+      preview_domain: "string",
+      "template?": "string",
+      "checkpoint?": "string",
+      "forked_from?": "string",
+      "idle_timeout?": "string",
+      "boot?": { ref: "Boot" },
+      "error?": {
+        object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
+      },
+    },
+  },
+  Boot: {
+    object: {
+      path: { enum: ["warm", "restored", "cold"] },
+      "idle?": "boolean",
+      vmm: "string",
+      guest: "string",
+      "key?": "string",
+      "fallback?": "string",
+      phases: { record: "number" },
+      total_ms: "number",
+    },
+  },
+  Problem: {
+    object: { code: "string", message: "string", "phase?": "string", "remedy?": "string", "request_id?": "string" },
+  },
+  SpawnRequest: {
+    object: {
+      "image?": "string",
+      "provider?": "string",
+      "memory_mb?": "integer",
+      "vcpus?": "integer",
+      "disk_mb?": "integer",
+      "ttl?": "duration",
+      "template?": "string",
+      "checkpoint?": "string",
+      "owner_id?": "string",
+      "metadata?": { record: "string" },
+      "env?": { record: "string" },
+      "setup?": { array: "string" },
+      "idle_timeout?": "duration",
+      "idle_action?": { enum: ["destroy", "suspend"] },
+      "forkable?": "boolean",
+    },
+  },
+  Admission: {
+    object: {
+      allowed: "boolean",
+      queueable: "boolean",
+      "reason?": { enum: ["max_ttl", "max_sandboxes", "max_sandboxes_per_owner"] },
+      active_sandboxes: "integer",
+      max_sandboxes: "integer",
+      "active_owner_sandboxes?": "integer",
+      "max_owner_sandboxes?": "integer",
+      "max_ttl?": "string",
+    },
+  },
+  Status: { object: { status: "string" } },
+  ExtendRequest: { object: { ttl: "duration" } },
+  Fork: { object: { sandboxes: { array: { ref: "Sandbox" } }, stopped_ms: "number" } },
+  ForkRequest: {
+    object: {
+      "count?": "integer",
+      "ttl?": "duration",
+      "metadata?": { record: "string" },
+      "env?": { record: "string" },
+    },
+  },
+  Checkpoint: {
+    object: {
+      id: "string",
+      sandbox_id: "string",
+      provider: "string",
+      image: "string",
+      memory_mb: "integer",
+      vcpus: "integer",
+      disk_mb: "integer",
+      "owner_id?": "string",
+      "name?": "string",
+      bytes: "integer",
+      created_at: "string",
+      "stopped_ms?": "number",
+    },
+  },
+  CheckpointRequest: { object: { "name?": "string" } },
+  SandboxStats: {
+    object: {
+      supported: "boolean",
+      "cpu_pct?": "number",
+      "mem_bytes?": "integer",
+      "mem_pss_bytes?": "integer",
+      "mem_limit_bytes?": "integer",
+      "disk_bytes?": "integer",
+    },
+  },
+  ExecResult: {
+    object: {
+      exit_code: "integer",
+      stdout: "string",
+      stderr: "string",
+      duration: "string",
+      "signal?": "integer",
+      "truncated?": "boolean",
+      "encoding?": "string",
+    },
+  },
+  ExecRequest: {
+    object: {
+      "command?": "string",
+      "args?": { array: "string" },
+      "mode?": "string",
+      "env?": { record: "string" },
+      "workdir?": "string",
+      "work_dir?": "string",
+      "user?": "string",
+      "timeout?": "duration",
+      "stream?": "boolean",
+      "stdin?": "string",
+      "encoding?": { enum: ["utf8", "base64"] },
+    },
+  },
+  ExecRecord: {
+    object: { command: "string", started_at: "string", duration: "string", "exit_code?": "integer", outcome: "string" },
+  },
+  ProcessStarted: { object: { id: "string", pid: "integer" } },
+  ProcessRequest: {
+    object: {
+      "command?": "string",
+      "args?": { array: "string" },
+      "mode?": "string",
+      "env?": { record: "string" },
+      "workdir?": "string",
+      "user?": "string",
+      "timeout?": "duration",
+      "stdin?": "boolean",
+      "pty?": { object: { rows: "integer", cols: "integer" } },
+    },
+  },
+  Process: {
+    object: {
+      id: "string",
+      pid: "integer",
+      command: "string",
+      started_at: "string",
+      running: "boolean",
+      "exit_code?": "integer",
+      "signal?": "integer",
+      "reason?": "string",
+    },
+  },
+  SignalRequest: { object: { signal: "string" } },
+  WriteFileRequest: {
+    object: {
+      path: "string",
+      "content?": "string",
+      "mode?": "string",
+      "encoding?": { enum: ["utf8", "base64"] },
+      "append?": "boolean",
+    },
+  },
+  FileInfo: {
+    object: {
+      path: "string",
+      name: "string",
+      size: "integer",
+      mode: "string",
+      is_dir: "boolean",
+      mod_time: "string",
+      kind: { enum: ["file", "directory", "symlink", "other"] },
+      uid: "integer",
+      gid: "integer",
+      "target?": "string",
+    },
+  },
+  MoveRequest: { object: { old_path: "string", new_path: "string" } },
+  CopyRequest: { object: { old_path: "string", new_path: "string", "recursive?": "boolean" } },
+  ChmodRequest: { object: { path: "string", mode: "string", "recursive?": "boolean" } },
+  MkdirRequest: { object: { path: "string", "mode?": "string" } },
+  Template: {
+    object: {
+      name: "string",
+      version: "integer",
+      image: "string",
+      description: "string",
+      setup: { array: "string" },
+      allowed_hosts: { array: "string" },
+      memory_mb: "integer",
+      cpu_cores: "integer",
+      vcpus: "integer",
+      ttl_seconds: "number",
+      ttl: "string",
+      env: { record: "string" },
+      secrets: { array: { object: { name: "string", inject_at: "string" } } },
+      pool_size: "integer",
+      provider: "string",
+      metadata: { record: "string" },
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  TemplateCreateRequest: "any",
+  TemplateRequest: {
+    object: {
+      "name?": "string",
+      "version?": "integer",
+      image: "string",
+      "description?": "string",
+      "setup?": { array: "string" },
+      "allowed_hosts?": { array: "string" },
+      "memory_mb?": "integer",
+      "cpu_cores?": "integer",
+      "vcpus?": "integer",
+      "ttl_seconds?": "number",
+      "ttl?": "duration",
+      "env?": { record: "string" },
+      "secrets?": { array: { object: { name: "string", "inject_at?": "string" } } },
+      "pool_size?": "integer",
+      "provider?": "string",
+      "metadata?": { record: "string" },
+    },
+  },
+  TemplateSpawnRequest: { object: { "provider?": "string", "ttl?": "duration" } },
+  OwnerQuota: {
+    object: {
+      owner_id: "string",
+      max_sandboxes: "integer",
+      max_ttl: "string",
+      max_exec_timeout: "string",
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  QuotaSummary: {
+    object: {
+      total: "integer",
+      with_max_sandboxes: "integer",
+      with_max_ttl: "integer",
+      with_max_exec_timeout: "integer",
+    },
+  },
+  QuotaRequest: { object: { "max_sandboxes?": "integer", "max_ttl?": "string", "max_exec_timeout?": "string" } },
+  QuotaUsage: {
+    object: {
+      owner_id: "string",
+      active_sandboxes: "integer",
+      max_sandboxes: "integer",
+      max_ttl: "string",
+      max_exec_timeout: "string",
+      quota_configured: "boolean",
+    },
+  },
+  Provider: {
+    object: {
+      name: "string",
+      healthy: "boolean",
+      default: "boolean",
+      latency_ms: "number",
+      last_checked: "string",
+      "error?": "string",
+      "detail?": "string",
+      "remedy?": "string",
+      "version?": "string",
+      "accelerator?": "string",
+      capabilities: { array: "string" },
+      "runtime_count?": "integer",
+    },
+  },
+  ProviderDetail: {
+    object: {
+      name: "string",
+      healthy: "boolean",
+      default: "boolean",
+      sandbox_count: "integer",
+      health: { ref: "Provider" },
+      config: { record: "string" },
+    },
+  },
+  PoolStatus: {
+    object: {
+      enabled: "boolean",
+      "vms?": "integer",
+      "max_vms?": "integer",
+      "total_users?": "integer",
+      "max_users_per_vm?": "integer",
+      "pools?": { array: { record: "any" } },
+    },
+  },
+  Snapshot: {
+    object: {
+      key: "string",
+      kind: { enum: ["golden", "checkpoint"] },
+      image: "string",
+      image_digest: "string",
+      provider: "string",
+      vcpus: "integer",
+      memory_mb: "integer",
+      disk_mb: "integer",
+      created_at: "string",
+      last_used_at: "string",
+      bytes: "integer",
+      in_use: "integer",
+    },
+  },
+  SnapshotGc: {
+    object: {
+      removed: { array: { object: { key: "string", bytes: "integer", reason: "string" } } },
+      bytes: "integer",
+      dry_run: "boolean",
+    },
+  },
+  SnapshotGcRequest: { object: { "dry_run?": "boolean", "max_bytes?": "integer" } },
+  Image: {
+    object: {
+      reference: "string",
+      digest: "string",
+      filesystem: "string",
+      bytes: "integer",
+      created_at: "string",
+      config: { ref: "ImageConfig" },
+    },
+  },
+  ImageConfig: {
+    object: {
+      env: { array: "string" },
+      "workdir?": "string",
+      "user?": "string",
+      entrypoint: { array: "string" },
+      cmd: { array: "string" },
+      labels: { record: "string" },
+      "stop_signal?": "string",
+      exposed_ports: { array: "string" },
+    },
+  },
+  ImageDetails: "any",
+  PullRequest: {
+    object: { reference: "string", "pull?": { enum: ["missing", "always", "never"] }, "stream?": "boolean" },
+  },
+  ImportRequest: {
+    object: {
+      source: "string",
+      reference: "string",
+      "tag?": "string",
+      "as?": { enum: ["rootfs"] },
+      "stream?": "boolean",
+    },
+  },
+  TagRequest: { object: { reference: "string", name: "string" } },
+  ImageGc: {
+    object: {
+      images: { array: "string" },
+      blobs: { array: "string" },
+      snapshots: { array: "string" },
+      freed_bytes: "integer",
+      kept_bytes: "integer",
+      dry_run: "boolean",
+    },
+  },
+  ImageGcRequest: { object: { "dry_run?": "boolean", "max_bytes?": "integer" } },
+  Health: { object: { status: "string", version: "string", uptime: "string" } },
+  Ready: "any",
+  SystemStats: {
+    object: {
+      cpu_pct: "number",
+      mem_pct: "number",
+      disk_pct: "number",
+      net_rx_bps: "number",
+      net_tx_bps: "number",
+      load1: "number",
+    },
+  },
+  ConfigUpdated: { object: { status: "string", message: "string" } },
+  ConfigPatch: { record: "any" },
+};
+
+export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape }> = {
+  "POST /sandboxes": { body: { ref: "SpawnRequest" }, reply: { ref: "Sandbox" } },
+  "GET /sandboxes": { reply: { array: { ref: "Sandbox" } } },
+  "DELETE /sandboxes": { reply: { object: { pruned: "integer" } } },
+  "POST /sandboxes/admission": { body: { ref: "SpawnRequest" }, reply: { ref: "Admission" } },
+  "GET /sandboxes/{id}": { reply: { ref: "Sandbox" } },
+  "DELETE /sandboxes/{id}": { reply: { ref: "Status" } },
+  "POST /sandboxes/{id}/extend": { body: { ref: "ExtendRequest" }, reply: { ref: "Sandbox" } },
+  "POST /sandboxes/{id}/pause": { reply: { ref: "Sandbox" } },
+  "POST /sandboxes/{id}/resume": { reply: { ref: "Sandbox" } },
+  "POST /sandboxes/{id}/suspend": { reply: { ref: "Sandbox" } },
+  "POST /sandboxes/{id}/fork": { body: { ref: "ForkRequest" }, reply: { ref: "Fork" } },
+  "POST /sandboxes/{id}/checkpoints": { body: { ref: "CheckpointRequest" }, reply: { ref: "Checkpoint" } },
+  "GET /sandboxes/{id}/checkpoints": { reply: { array: { ref: "Checkpoint" } } },
+  "GET /checkpoints": { reply: { array: { ref: "Checkpoint" } } },
+  "GET /checkpoints/{id}": { reply: { ref: "Checkpoint" } },
+  "DELETE /checkpoints/{id}": { reply: { ref: "Status" } },
+  "GET /sandboxes/{id}/logs": { reply: { array: "string" } },
+  "GET /sandboxes/{id}/stats": { reply: { ref: "SandboxStats" } },
+  "POST /sandboxes/{id}/exec": { body: { ref: "ExecRequest" }, reply: { ref: "ExecResult" } },
+  "GET /sandboxes/{id}/history": { reply: { array: { ref: "ExecRecord" } } },
+  "POST /sandboxes/{id}/processes": { body: { ref: "ProcessRequest" }, reply: { ref: "ProcessStarted" } },
+  "GET /sandboxes/{id}/processes": { reply: { array: { ref: "Process" } } },
+  "GET /sandboxes/{id}/processes/{process}": { reply: { ref: "Process" } },
+  "GET /sandboxes/{id}/processes/{process}/output": {},
+  "POST /sandboxes/{id}/processes/{process}/signal": { body: { ref: "SignalRequest" }, reply: { ref: "Status" } },
+  "POST /sandboxes/{id}/processes/{process}/stdin": { reply: { ref: "Status" } },
+  "GET /sandboxes/{id}/exec/ws": {},
+  "GET /sandboxes/{id}/terminal": {},
+  "GET /sandboxes/{id}/tunnel/{port}": {},
+  "POST /sandboxes/{id}/files": { body: { ref: "WriteFileRequest" }, reply: { ref: "Status" } },
+  "PUT /sandboxes/{id}/files": { reply: { ref: "Status" } },
+  "GET /sandboxes/{id}/files": {},
+  "DELETE /sandboxes/{id}/files": { reply: { ref: "Status" } },
+  "PUT /sandboxes/{id}/files/raw": { reply: { ref: "Status" } },
+  "GET /sandboxes/{id}/files/raw": {},
+  "GET /sandboxes/{id}/files/list": { reply: { array: { ref: "FileInfo" } } },
+  "GET /sandboxes/{id}/files/stat": { reply: { ref: "FileInfo" } },
+  "GET /sandboxes/{id}/files/glob": { reply: { array: "string" } },
+  "POST /sandboxes/{id}/files/move": { body: { ref: "MoveRequest" }, reply: { ref: "Status" } },
+  "POST /sandboxes/{id}/files/copy": { body: { ref: "CopyRequest" }, reply: { ref: "Status" } },
+  "POST /sandboxes/{id}/files/chmod": { body: { ref: "ChmodRequest" }, reply: { ref: "Status" } },
+  "POST /sandboxes/{id}/files/mkdir": { body: { ref: "MkdirRequest" }, reply: { ref: "Status" } },
+  "GET /sandboxes/{id}/files/archive": {},
+  "PUT /sandboxes/{id}/files/archive": { reply: { ref: "Status" } },
+  "GET /sandboxes/{id}/files/watch": {},
+  "POST /templates": { body: { ref: "TemplateCreateRequest" }, reply: { ref: "Template" } },
+  "GET /templates": { reply: { array: { ref: "Template" } } },
+  "GET /templates/{name}": { reply: { ref: "Template" } },
+  "PUT /templates/{name}": { body: { ref: "TemplateRequest" }, reply: { ref: "Template" } },
+  "DELETE /templates/{name}": { reply: { ref: "Status" } },
+  "POST /templates/{name}/spawn": { body: { ref: "TemplateSpawnRequest" }, reply: { ref: "Sandbox" } },
+  "GET /quotas": { reply: { array: { ref: "OwnerQuota" } } },
+  "GET /admin/quotas": { reply: { array: { ref: "OwnerQuota" } } },
+  "GET /quotas/summary": { reply: { ref: "QuotaSummary" } },
+  "GET /quotas/{owner}": { reply: { ref: "OwnerQuota" } },
+  "PUT /quotas/{owner}": { body: { ref: "QuotaRequest" }, reply: { ref: "OwnerQuota" } },
+  "DELETE /quotas/{owner}": { reply: { ref: "Status" } },
+  "GET /quotas/{owner}/usage": { reply: { ref: "QuotaUsage" } },
+  "GET /providers": { reply: { array: { ref: "Provider" } } },
+  "GET /admin/providers": { reply: { array: { ref: "Provider" } } },
+  "GET /providers/{name}": { reply: { ref: "ProviderDetail" } },
+  "POST /providers/test": { reply: { record: "boolean" } },
+  "GET /pool/status": { reply: { ref: "PoolStatus" } },
+  "GET /snapshots": { reply: { array: { ref: "Snapshot" } } },
+  "POST /snapshots": { body: { ref: "SpawnRequest" }, reply: { ref: "Snapshot" } },
+  "GET /snapshots/{key}": { reply: { ref: "Snapshot" } },
+  "DELETE /snapshots/{key}": { reply: { ref: "Status" } },
+  "POST /snapshots/gc": { body: { ref: "SnapshotGcRequest" }, reply: { ref: "SnapshotGc" } },
+  "GET /images": { reply: { array: { ref: "Image" } } },
+  "DELETE /images": { reply: { ref: "Status" } },
+  "GET /images/inspect": { reply: { ref: "ImageDetails" } },
+  "POST /images/pull": { body: { ref: "PullRequest" }, reply: { ref: "Image" } },
+  "POST /images/import": { body: { ref: "ImportRequest" }, reply: { ref: "Image" } },
+  "POST /images/tag": { body: { ref: "TagRequest" }, reply: { ref: "Image" } },
+  "POST /images/gc": { body: { ref: "ImageGcRequest" }, reply: { ref: "ImageGc" } },
+  "GET /health": { reply: { ref: "Health" } },
+  "GET /live": { reply: { ref: "Health" } },
+  "GET /ready": { reply: { ref: "Ready" } },
+  "GET /metrics": { reply: { record: "any" } },
+  "GET /metrics/prometheus": {},
+  "GET /diagnostics": { reply: { record: "any" } },
+  "GET /admin/metrics": { reply: { record: "any" } },
+  "GET /admin/metrics/prometheus": {},
+  "GET /admin/diagnostics": { reply: { record: "any" } },
+  "GET /system/stats": { reply: { ref: "SystemStats" } },
+  "GET /events": {},
+  "GET /config": { reply: { record: "any" } },
+  "PATCH /config": { body: { ref: "ConfigPatch" }, reply: { ref: "ConfigUpdated" } },
+  "GET /sandboxes/{id}/ports/{port}/{path}": {},
+};

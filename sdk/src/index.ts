@@ -1,0 +1,40 @@
+/** `@stacyvm/sdk`: sandboxes from TypeScript and JavaScript. No dependencies; Node, Bun, Deno and browsers. */
+export { Client, type EventOptions, type PullOptions, type PullProgress, type StacyEvent } from "./client.ts";
+export * from "./errors.ts";
+export type { FileChange, Files, WriteOptions } from "./files.ts";
+export type {
+  Admission,
+  Boot,
+  Checkpoint,
+  Duration,
+  ExecRecord,
+  FileInfo,
+  Image,
+  OwnerQuota,
+  PoolStatus,
+  Process,
+  Provider,
+  QuotaUsage,
+  Sandbox as SandboxInfo,
+  SandboxStats,
+  Snapshot,
+  SnapshotGc,
+  SpawnRequest,
+  SystemStats,
+  Template,
+  TemplateCreateRequest,
+  TemplateRequest,
+} from "./generated.ts";
+export type { Port, Tunnel } from "./ports.ts";
+export type { Command, CommandOptions, ExitStatus, OutputChunk, SignalName, SpawnOptions } from "./process.ts";
+export { SandboxProcess } from "./process.ts";
+export {
+  type CreateOptions,
+  type ExecOptions,
+  type ExecResult,
+  type ForkOptions,
+  Sandbox,
+  type StreamEvent,
+} from "./sandbox.ts";
+export { wireOf } from "./schema.ts";
+export type { CallOptions, ClientOptions, WebSocketConstructor, WebSocketLike } from "./transport.ts";

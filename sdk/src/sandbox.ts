@@ -1,0 +1,317 @@
+/** One sandbox. `await using sandbox = await Sandbox.create({ image: "stacyvm/python" })` destroys it at the end of the block. */
+import { Client } from "./client.ts";
+import { ExecError, StacyError } from "./errors.ts";
+import { Files } from "./files.ts";
+import type * as wire from "./generated.ts";
+import { Port } from "./ports.ts";
+import {
+  type Command,
+  type CommandOptions,
+  commandFields,
+  durationText,
+  SandboxProcess,
+  type SignalName,
+  type SpawnOptions,
+} from "./process.ts";
+import { ndjson } from "./streams.ts";
+import { type CallOptions, type ClientOptions, LONG, type Transport } from "./transport.ts";
+
+export type CreateOptions = wire.SpawnRequest & CallOptions;
+
+export interface ExecOptions extends CommandOptions {
+  stdin?: string | Uint8Array | undefined;
+  /** Reject with `ExecError` when the exit code is not 0. */
+  check?: boolean | undefined;
+}
+
+export interface ExecResult {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+  /** Number of the signal that ended it. */
+  signal?: number | undefined;
+  /** The server keeps a limited amount of output; `stream` and `spawn` have no such limit. */
+  truncated: boolean;
+  /** For example `12.3ms`. */
+  duration: string;
+}
+
+/** A piece of output, and at last how the command ended. */
+export type StreamEvent =
+  | { type: "stdout" | "stderr"; text: string }
+  | { type: "exit"; exitCode: number; signal?: number | undefined; reason: string };
+
+export interface ForkOptions extends CallOptions {
+  count?: number | undefined;
+  ttl?: wire.Duration | undefined;
+  metadata?: Record<string, string> | undefined;
+  env?: Record<string, string> | undefined;
+}
+
+export class Sandbox implements AsyncDisposable {
+  readonly id: string;
+  readonly files: Files;
+  readonly client: Client;
+  readonly #transport: Transport;
+  #info: wire.Sandbox;
+
+  /** Use `create`, `connect`, `list` or a `Client`. */
+  constructor(client: Client, info: wire.Sandbox) {
+    this.client = client;
+    this.#transport = client.transport;
+    this.#info = info;
+    this.id = info.id;
+    this.files = new Files(client.transport, info.id);
+  }
+
+  /** A new sandbox that runs. */
+  static create(options: CreateOptions = {}, client: Client | ClientOptions = {}): Promise<Sandbox> {
+    return clientOf(client).create(options);
+  }
+
+  /** A sandbox that is there. */
+  static connect(id: string, client: Client | ClientOptions = {}): Promise<Sandbox> {
+    return clientOf(client).get(id);
+  }
+
+  static list(client: Client | ClientOptions = {}): Promise<Sandbox[]> {
+    return clientOf(client).list();
+  }
+
+  /** As it was at the last answer; `refresh` asks again. */
+  get info(): wire.Sandbox {
+    return this.#info;
+  }
+
+  get state(): wire.Sandbox["state"] {
+    return this.#info.state;
+  }
+
+  async refresh(options: CallOptions = {}): Promise<wire.Sandbox> {
+    this.#info = await this.#transport.call("GET /sandboxes/{id}", { params: { id: this.id }, ...options });
+    return this.#info;
+  }
+
+  /** Runs a command to its end. A non-zero exit code is no error, unless `check`. */
+  async exec(command: Command, options: ExecOptions = {}): Promise<ExecResult> {
+    const { stdin } = options;
+    const base64 = stdin !== undefined && typeof stdin !== "string";
+    const result = await this.#transport.call("POST /sandboxes/{id}/exec", {
+      params: { id: this.id },
+      body: {
+        ...commandFields(command),
+        env: options.env,
+        workdir: options.workdir,
+        user: options.user,
+        timeout: options.timeout,
+        stdin: base64 ? toBase64(stdin) : stdin,
+        encoding: base64 ? "base64" : undefined,
+      },
+      ...LONG,
+      signal: options.signal,
+    });
+    const text = (value: string): string => (base64 ? fromBase64(value) : value);
+    const done: ExecResult = {
+      exitCode: result.exitCode,
+      stdout: text(result.stdout),
+      stderr: text(result.stderr),
+      truncated: result.truncated === true,
+      duration: result.duration,
+      ...(result.signal === undefined ? {} : { signal: result.signal }),
+    };
+    if (options.check === true && done.exitCode !== 0) throw new ExecError(nameOf(command), done);
+    return done;
+  }
+
+  /** Output as it comes, then the exit. Leaving the loop ends the command. */
+  async *stream(command: Command, options: ExecOptions = {}): AsyncGenerator<StreamEvent> {
+    const response = await this.#transport.open("POST /sandboxes/{id}/exec", {
+      params: { id: this.id },
+      body: {
+        ...commandFields(command),
+        env: options.env,
+        workdir: options.workdir,
+        user: options.user,
+        timeout: options.timeout,
+        stdin: typeof options.stdin === "string" ? options.stdin : undefined,
+        stream: true,
+      },
+      ...LONG,
+      signal: options.signal,
+    });
+    let exit: StreamEvent | undefined;
+    for await (const line of ndjson(response.body)) {
+      if (line.type === "exit") {
+        exit = {
+          type: "exit",
+          exitCode: Number(line.exit_code),
+          reason: String(line.reason),
+          ...(typeof line.signal === "number" ? { signal: line.signal } : {}),
+        };
+      } else if (line.stream === "stdout" || line.stream === "stderr") {
+        if (line.data !== "" && line.type !== "lost") yield { type: line.stream, text: String(line.data) };
+      }
+    }
+    if (exit === undefined) throw new StacyError("CONNECTION", "the stream ended before the command did");
+    yield exit;
+  }
+
+  /** Starts a command with stdin, signals and, if asked for, a terminal. */
+  spawn(command: Command, options: SpawnOptions = {}): Promise<SandboxProcess> {
+    return SandboxProcess.open(this.#transport, this.id, { command, options }, options.signal);
+  }
+
+  /** The user's shell in a terminal. */
+  shell(options: SpawnOptions = {}): Promise<SandboxProcess> {
+    const pty = options.pty || { rows: 24, cols: 80 };
+    return SandboxProcess.open(
+      this.#transport,
+      this.id,
+      { command: undefined, options: { ...options, pty } },
+      options.signal,
+    );
+  }
+
+  /** Starts a command that goes on without a connection. @returns its id, for `attach` */
+  async start(
+    command: Command,
+    options: CommandOptions & { pty?: { rows: number; cols: number } } = {},
+  ): Promise<string> {
+    const { signal, ...rest } = options;
+    const started = await this.#transport.call("POST /sandboxes/{id}/processes", {
+      params: { id: this.id },
+      body: { ...commandFields(command), ...rest },
+      signal,
+    });
+    return started.id;
+  }
+
+  /** Connects to a command that runs: recent output first. */
+  attach(process: string, signal?: AbortSignal): Promise<SandboxProcess> {
+    return SandboxProcess.open(this.#transport, this.id, { attach: process }, signal);
+  }
+
+  processes(options: CallOptions = {}): Promise<wire.Process[]> {
+    return this.#transport.call("GET /sandboxes/{id}/processes", { params: { id: this.id }, ...options });
+  }
+
+  async kill(process: string, signal: SignalName = "SIGTERM", options: CallOptions = {}): Promise<void> {
+    await this.#transport.call("POST /sandboxes/{id}/processes/{process}/signal", {
+      params: { id: this.id, process },
+      body: { signal: String(signal) },
+      ...options,
+    });
+  }
+
+  /** A port of the guest. */
+  port(port: number): Port {
+    return new Port(this.#transport, this.id, port, this.#info.previewDomain);
+  }
+
+  /** Stops its processors; memory stays. */
+  pause(options: CallOptions = {}): Promise<wire.Sandbox> {
+    return this.#change("POST /sandboxes/{id}/pause", options);
+  }
+
+  /** Saves it to disk and frees its memory. */
+  suspend(options: CallOptions = {}): Promise<wire.Sandbox> {
+    return this.#change("POST /sandboxes/{id}/suspend", options);
+  }
+
+  /** From a pause or from disk. */
+  resume(options: CallOptions = {}): Promise<wire.Sandbox> {
+    return this.#change("POST /sandboxes/{id}/resume", options);
+  }
+
+  async #change(
+    key: "POST /sandboxes/{id}/pause" | "POST /sandboxes/{id}/suspend" | "POST /sandboxes/{id}/resume",
+    options: CallOptions,
+  ): Promise<wire.Sandbox> {
+    this.#info = await this.#transport.call(key, { params: { id: this.id }, ...LONG, ...options });
+    return this.#info;
+  }
+
+  /** New expiry: now and this time. */
+  async extend(ttl: wire.Duration, options: CallOptions = {}): Promise<wire.Sandbox> {
+    const body = { ttl: durationText(ttl) ?? "" };
+    this.#info = await this.#transport.call("POST /sandboxes/{id}/extend", {
+      params: { id: this.id },
+      body,
+      ...options,
+    });
+    return this.#info;
+  }
+
+  /** Copies of it, memory and running programs included; each is its own from then on. */
+  async fork(options: ForkOptions = {}): Promise<Sandbox[]> {
+    const { signal, timeoutMs, ...body } = options;
+    const result = await this.#transport.call("POST /sandboxes/{id}/fork", {
+      params: { id: this.id },
+      body,
+      ...LONG,
+      signal,
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    });
+    return result.sandboxes.map((info) => new Sandbox(this.client, info));
+  }
+
+  /** Saves it as it is; it goes on. `Sandbox.create({ checkpoint: id })` starts from there. */
+  checkpoint(name?: string, options: CallOptions = {}): Promise<wire.Checkpoint> {
+    return this.#transport.call("POST /sandboxes/{id}/checkpoints", {
+      params: { id: this.id },
+      body: { name },
+      ...LONG,
+      ...options,
+    });
+  }
+
+  checkpoints(options: CallOptions = {}): Promise<wire.Checkpoint[]> {
+    return this.#transport.call("GET /sandboxes/{id}/checkpoints", { params: { id: this.id }, ...options });
+  }
+
+  /** The last lines of its console. */
+  logs(lines = 100, options: CallOptions = {}): Promise<string[]> {
+    return this.#transport.call("GET /sandboxes/{id}/logs", { params: { id: this.id }, query: { lines }, ...options });
+  }
+
+  stats(options: CallOptions = {}): Promise<wire.SandboxStats> {
+    return this.#transport.call("GET /sandboxes/{id}/stats", { params: { id: this.id }, ...options });
+  }
+
+  /** Commands that ran, newest first. */
+  history(limit = 100, options: CallOptions = {}): Promise<wire.ExecRecord[]> {
+    return this.#transport.call("GET /sandboxes/{id}/history", {
+      params: { id: this.id },
+      query: { limit },
+      ...options,
+    });
+  }
+
+  /** Ends it and removes everything of it. Again is no error. */
+  async destroy(options: CallOptions = {}): Promise<void> {
+    await this.#transport.call("DELETE /sandboxes/{id}", { params: { id: this.id }, ...options });
+    this.#info = { ...this.#info, state: "destroyed" };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.destroy();
+  }
+}
+
+function clientOf(client: Client | ClientOptions): Client {
+  return client instanceof Client ? client : new Client(client);
+}
+
+function nameOf(command: Command): string {
+  return typeof command === "string" ? command : command.join(" ");
+}
+
+function toBase64(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return btoa(text);
+}
+
+function fromBase64(text: string): string {
+  return new TextDecoder().decode(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)));
+}

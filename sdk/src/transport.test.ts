@@ -1,0 +1,92 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Client } from "./client.ts";
+import { AuthError, CancelledError, ConnectionError, ReplyError, TimeoutError } from "./errors.ts";
+
+/** A client whose server gives these answers in turn; a function may look at the request. */
+function scripted(answers: (Response | Error | ((url: string, init: RequestInit) => Response))[]) {
+  const seen: string[] = [];
+  const fake = (async (url: string, init: RequestInit = {}) => {
+    seen.push(`${init.method} ${new URL(url).pathname}`);
+    const answer = answers.shift();
+    if (answer === undefined) throw new Error("no answer is left");
+    if (answer instanceof Error) throw answer;
+    return typeof answer === "function" ? answer(url, init) : answer;
+  }) as typeof fetch;
+  return { client: new Client({ url: "http://host:1", apiKey: "secret", userId: "me", fetch: fake }), seen };
+}
+
+const health = (): Response => Response.json({ status: "ok", version: "1", uptime: "1s" });
+
+test("an idempotent call is repeated after a break and after 503; its key is sent", async () => {
+  const { client, seen } = scripted([
+    new TypeError("fetch failed"),
+    Response.json({ code: "UNAVAILABLE", message: "starting" }, { status: 503 }),
+    (_, init) => {
+      assert.equal((init.headers as Record<string, string>)["x-api-key"], "secret");
+      assert.equal((init.headers as Record<string, string>)["x-user-id"], "me");
+      return health();
+    },
+  ]);
+  assert.equal((await client.health()).status, "ok");
+  assert.equal(seen.length, 3);
+});
+
+test("a spawn is never repeated, as it may have happened", async () => {
+  const { client, seen } = scripted([new TypeError("socket hang up"), health()]);
+  await assert.rejects(client.create(), ConnectionError);
+  assert.equal(seen.length, 1);
+});
+
+test("what a rate limit turned away is repeated", async () => {
+  const limited = Response.json(
+    { code: "RESOURCE_LIMIT", message: "slow down" },
+    { status: 429, headers: { "x-ratelimit-remaining": "0" } },
+  );
+  const { client, seen } = scripted([limited, Response.json([], { status: 201 })]);
+  await assert.rejects(client.create(), ReplyError);
+  assert.equal(seen.length, 2);
+});
+
+test("a reply that is not as agreed is refused, with the field's name", async () => {
+  const { client } = scripted([Response.json({ status: "ok", version: 7, uptime: "1s" }), new Response("<html>")]);
+  await assert.rejects(client.health(), /the reply\.version should be of type string and is number/);
+  await assert.rejects(client.health(), /did not answer with JSON/);
+});
+
+test("errors have the server's code, hint and request id", async () => {
+  const { client } = scripted([
+    Response.json({ code: "UNAUTHORIZED", message: "no" }, { status: 401, headers: { "x-request-id": "r1" } }),
+  ]);
+  await assert.rejects(client.list(), (error) => {
+    assert.ok(error instanceof AuthError);
+    assert.deepEqual([error.code, error.status, error.requestId], ["UNAUTHORIZED", 401, "r1"]);
+    assert.match(error.hint ?? "", /STACYVM_API_KEY/);
+    return true;
+  });
+});
+
+test("a call ends by its signal and by its time limit", async () => {
+  const hanging = ((_url: string, { signal }: RequestInit) =>
+    new Promise((_, reject) => {
+      signal?.addEventListener("abort", () => reject(signal.reason));
+    })) as typeof fetch;
+  const client = new Client({ url: "http://host:1", fetch: hanging, retries: 0 });
+  const abort = new AbortController();
+  const call = client.list({ signal: abort.signal });
+  abort.abort();
+  await assert.rejects(call, CancelledError);
+  await assert.rejects(client.list({ timeoutMs: 1 }), TimeoutError);
+});
+
+test("names are translated, keys of maps are not, durations may be numbers", async () => {
+  let sent: unknown;
+  const { client } = scripted([
+    (_, init) => {
+      sent = JSON.parse(String(init.body));
+      return Response.json({ code: "BAD_REQUEST", message: "enough" }, { status: 400 });
+    },
+  ]);
+  await assert.rejects(client.create({ memoryMb: 64, ttl: 90_000, env: { my_key: "v" }, idleTimeout: "5m" }));
+  assert.deepEqual(sent, { memory_mb: 64, ttl: "90000ms", env: { my_key: "v" }, idle_timeout: "5m" });
+});
