@@ -1,7 +1,10 @@
 /** Every documented route against a real server and real sandboxes; who may call what; and input that means harm. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { WebSocket } from "ws";
 import { type Answer, Contract } from "./server-contract-support.ts";
@@ -334,11 +337,18 @@ describe("the contract", () => {
     await good("POST", "/snapshots/gc", { json: { dry_run: true } });
     await good("DELETE", "/snapshots/{key}", { at: { key: built.key } });
     assert.equal((await ask("DELETE", "/images", { query: "reference=none/such" })).status, 404);
+    const tree = await mkdtemp(join(tmpdir(), "contract-tree-"));
+    await writeFile(join(tree, "hello"), "from a directory");
+    await good("POST", "/images/import", { json: { source: tree, reference: "contract/tree:1" } });
+    await rm(tree, { recursive: true });
+    await good("POST", "/images/tag", { json: { reference: "contract/tree:1", name: "contract/tree:2" } });
+    assert.match((await good("GET", "/images/inspect", { query: "reference=contract/tree:2" })).text, /contract\/tree/);
+    await good("POST", "/images/gc", { json: { dry_run: true } });
+    for (const tag of ["1", "2"]) await good("DELETE", "/images", { query: `reference=contract/tree:${tag}` });
 
-    // Removing an image would take it from the tests after this one: they share it.
     const open = contract.operations
       .map(({ method, path }) => `${method} ${path}`)
-      .filter((each) => !contract.succeeded.has(each) && each !== "DELETE /api/v1/images");
+      .filter((each) => !contract.succeeded.has(each));
     assert.deepEqual(open, [], "routes that nothing here has seen succeed");
   });
 

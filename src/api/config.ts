@@ -67,6 +67,36 @@ export const configSchema = z.strictObject({
   images: section({
     /** A reference as clients send it, and what it stands for here. */
     aliases: z.record(text, text).default({}),
+    /** Patterns of full references (`docker.io/library/*`); `*` stops at `/`, `**` does not. Empty: all are allowed. */
+    allow: list.default([]),
+    /** Decides over `allow`. */
+    deny: list.default([]),
+    /** Ask no registry: what is not on this host is not found. */
+    offline: z.boolean().default(false),
+    /** By host and port, for example `registry.lan:5000`. */
+    registries: z
+      .record(
+        text,
+        z.strictObject({
+          /** Plain http although it is not on loopback. */
+          insecure: z.boolean().optional(),
+          /** Ask there instead: a mirror's URL. */
+          endpoint: z.url({ protocol: /^https?$/ }).optional(),
+          username: text.optional(),
+          password: text.optional(),
+        }),
+      )
+      .default({}),
+    /** What images and layers may occupy; the least recently used go first, never one in use. 0: no limit. */
+    max_bytes: count.default(0),
+    /** Limits of one image: bytes of its files, and names. */
+    max_image_bytes: z
+      .int()
+      .min(1)
+      .default(64 * 2 ** 30),
+    max_image_entries: z.int().min(1).default(4_000_000),
+    /** How often images that nobody needs are removed. 0: never by itself. */
+    gc_interval: duration.default(600_000),
   }),
   defaults: section({
     ttl: duration.default(1_800_000),
@@ -244,7 +274,7 @@ function applyEnv(raw: Record<string, unknown>, env: NodeJS.ProcessEnv, notes: s
 
 /** Durations, names and keys stay text, whatever they look like. */
 function scalar(key: string, value: string): unknown {
-  if (key === "auth.keys" || key === "images.aliases") {
+  if (key === "auth.keys" || key === "images.aliases" || key === "images.registries") {
     try {
       return JSON.parse(value);
     } catch {
@@ -257,7 +287,7 @@ function scalar(key: string, value: string): unknown {
 }
 
 function isDuration(key: string): boolean {
-  return /(ttl|timeout|grace)$/.test(key);
+  return /(ttl|timeout|grace|interval)$/.test(key);
 }
 
 export function setKey(raw: Record<string, unknown>, key: string, value: unknown): void {
@@ -301,6 +331,15 @@ export function redact(config: Config): Record<string, unknown> {
   const hide = (value: string): string => (value === "" ? "" : "***");
   return {
     ...config,
+    images: {
+      ...config.images,
+      registries: Object.fromEntries(
+        Object.entries(config.images.registries).map(([host, registry]) => [
+          host,
+          { ...registry, ...(registry.password === undefined ? {} : { password: "***" }) },
+        ]),
+      ),
+    },
     auth: {
       ...config.auth,
       api_key: hide(config.auth.api_key),

@@ -1,6 +1,6 @@
 /** What every group of routes gets. */
 import type { Logger } from "pino";
-import type { Images } from "../images/image.ts";
+import type { ImageLibrary } from "../images/image.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import type { Authenticator } from "./auth.ts";
 import type { Config } from "./config.ts";
@@ -9,7 +9,7 @@ import type { RateLimiter } from "./rate-limit.ts";
 
 export interface ServerParts {
   sandboxes: Sandboxes;
-  images: Images;
+  images: ImageLibrary;
   config: Config;
   /** Where `PATCH /config` writes. */
   configPath: string;

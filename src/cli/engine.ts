@@ -1,8 +1,10 @@
 /** The parts that a command needs when there is no server: images, VMMs, launcher, all in this process. */
 import { mkdir } from "node:fs/promises";
+import { loadConfig } from "../api/config.ts";
+import { imagesOptions } from "../api/images-options.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
-import type { Images } from "../images/image.ts";
+import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { Launcher } from "../launcher/launcher.ts";
 import { createFirecracker } from "../vmm/firecracker/firecracker.ts";
@@ -11,7 +13,7 @@ import type { Vmm, VmmName } from "../vmm/vmm.ts";
 
 export interface Engine {
   paths: DataPaths;
-  images: Images;
+  images: ImageLibrary;
   launcher: Launcher;
 }
 
@@ -42,7 +44,8 @@ export async function chooseVmm(
 export async function createEngine(options: { provider?: string; dataDir?: string } = {}): Promise<Engine> {
   const paths = options.dataDir === undefined ? dataPaths() : dataPaths(options.dataDir);
   await mkdir(paths.root, { recursive: true });
-  const images = createImages(paths);
+  const { config } = await loadConfig();
+  const images = createImages(paths, imagesOptions(config.images));
   const vmm = await chooseVmm(paths, options.provider);
   return { paths, images, launcher: new Launcher({ vmm, images, paths }) };
 }

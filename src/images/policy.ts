@@ -15,7 +15,7 @@ export function checkPolicy(policy: ImagePolicy | undefined, reference: string):
   const listed = policy?.allow !== undefined && policy.allow.length > 0;
   if (!matches(policy?.deny) && (!listed || matches(policy?.allow))) return;
   throw new StacyError("permission", `the image ${reference} is not allowed on this host`, {
-    remedy: "ask the operator to add it to `images.policy.allow`",
+    remedy: "ask the operator to add it to `images.allow`",
   });
 }
 

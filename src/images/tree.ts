@@ -94,7 +94,7 @@ export class FileTree {
     if (this.#entries > this.#limits.entries || this.#bytes > this.#limits.bytes) {
       throw new StacyError("limit", "the image holds more than is allowed", {
         data: { entries: this.#entries, bytes: this.#bytes, limits: this.#limits },
-        remedy: "raise the limits `images.maxBytes` and `images.maxEntries` if you trust this image",
+        remedy: "raise `images.max_image_bytes` and `images.max_image_entries` if you trust this image",
       });
     }
   }

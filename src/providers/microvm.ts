@@ -6,8 +6,10 @@ import { connectAgent } from "../guest/client.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { processesIn } from "../host/process.ts";
+import type { ImageUse } from "../images/care.ts";
 import type { Images } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
+import { imageUse } from "../launcher/image-use.ts";
 import { machineDir } from "../launcher/launch.ts";
 import { type BootReport, type Launched, Launcher } from "../launcher/launcher.ts";
 import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/machine-dir.ts";
@@ -352,6 +354,10 @@ export class MicrovmProvider implements Provider, MachineHost {
       total -= bytes;
     }
     return removed;
+  }
+
+  imageUse(): Promise<ImageUse> {
+    return imageUse(this.#paths, this.launcher.store);
   }
 
   pool(): PoolStatus[] {

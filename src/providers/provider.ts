@@ -6,6 +6,7 @@
  */
 import type { Agent } from "../guest/agent.ts";
 import type { ProcessRecord } from "../host/process.ts";
+import type { ImageUse } from "../images/care.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
 
 /** One spawn as the provider needs it; everything is resolved and validated above. */
@@ -148,6 +149,8 @@ export interface Provider {
     maxBytes?: number;
     signal?: AbortSignal;
   }): Promise<{ key: string; bytes: number; reason: string }[]>;
+  /** What images the machines and snapshots of this provider's data directory need. */
+  imageUse(): Promise<ImageUse>;
   pool(): PoolStatus[];
   /** Keeps this many warm machines of a shape ready from now on (templates' `pool_size`). */
   pin(spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void>;

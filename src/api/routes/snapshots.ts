@@ -1,14 +1,11 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
-import type { Image, Progress } from "../../images/image.ts";
 import type { Provider, SnapshotInfo } from "../../providers/provider.ts";
 import { resolveSpawn } from "../../sandboxes/resolve.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { problemOf } from "../problem.ts";
-import { GuestText, maybe, StatusBody } from "../schemas/common.ts";
+import { maybe, StatusBody } from "../schemas/common.ts";
 import { iso, SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
-import { begun, NDJSON_HEADERS, streamed } from "../streams.ts";
 
 const SnapshotBody = z
   .object({
@@ -149,110 +146,6 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       const options = { dryRun, signal, ...(body.max_bytes === undefined ? {} : { maxBytes: body.max_bytes }) };
       const removed = (await Promise.all(providers.all().map((provider) => provider.collectGarbage(options)))).flat();
       return json({ removed, bytes: removed.reduce((sum, { bytes }) => sum + bytes, 0), dry_run: dryRun });
-    },
-  );
-}
-
-const ImageBody = z
-  .object({
-    reference: z.string(),
-    digest: z.string(),
-    filesystem: z.string(),
-    bytes: z.int(),
-    created_at: z.string(),
-  })
-  .openapi("Image");
-
-function imageBody(image: Image): z.output<typeof ImageBody> {
-  return {
-    reference: image.reference,
-    digest: image.digest,
-    filesystem: image.filesystem,
-    bytes: image.sizeBytes,
-    created_at: iso(image.createdAt),
-  };
-}
-
-export function imageRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { images, sandboxes } = parts;
-  const tag = "images";
-  endpoints.add(
-    {
-      method: "get",
-      path: "/images",
-      scope: "read",
-      tag,
-      summary: "Images on this host",
-      responses: { 200: { description: "Images", schema: z.array(ImageBody) } },
-    },
-    async () => json((await images.list()).map(imageBody)),
-  );
-  endpoints.add(
-    {
-      method: "post",
-      path: "/images/pull",
-      scope: "use",
-      tag,
-      summary: "Pull or build an image",
-      description: "With `stream: true`: NDJSON, progress per line, at last `{image}` or `{error}`.",
-      body: z
-        .object({
-          reference: GuestText.min(1).max(512),
-          pull: maybe(z.enum(["missing", "always", "never"])),
-          stream: maybe(z.boolean()),
-        })
-        .openapi("PullRequest"),
-      responses: { 200: { description: "The image", schema: ImageBody, type: "application/x-ndjson" } },
-      errors: [404, 507],
-    },
-    async ({ c, body, signal }) => {
-      const pull = body.pull ?? "missing";
-      if (body.stream !== true) return json(imageBody(await images.resolve(body.reference, { pull, signal })));
-      async function* lines(): AsyncGenerator<string> {
-        // Only the newest state of each step is of interest: a slow reader skips the others.
-        const latest = new Map<string, Progress>();
-        let wake = (): void => {};
-        const progress = (step: Progress): void => {
-          latest.set(step.step, step);
-          wake();
-        };
-        let settled = false;
-        const work = images.resolve(body.reference, { pull, signal, progress }).finally(() => {
-          settled = true;
-          wake();
-        });
-        work.catch(() => {}); // awaited below
-        while (!settled || latest.size > 0) {
-          if (latest.size === 0) await new Promise<void>((resolve) => (wake = resolve));
-          const now = [...latest.values()];
-          latest.clear();
-          for (const step of now) yield `${JSON.stringify(step)}\n`;
-        }
-        try {
-          yield `${JSON.stringify({ image: imageBody(await work) })}\n`;
-        } catch (error) {
-          yield `${JSON.stringify({ error: problemOf(error, c.get("requestId")).body })}\n`;
-        }
-      }
-      return streamed(begun(lines()), NDJSON_HEADERS);
-    },
-  );
-  endpoints.add(
-    {
-      method: "delete",
-      path: "/images",
-      scope: "admin",
-      tag,
-      summary: "Remove an image that no sandbox uses",
-      query: z.object({ reference: GuestText.min(1).max(512) }),
-      responses: { 200: { description: "It is gone", schema: StatusBody } },
-      errors: [404, 409],
-    },
-    async ({ query }) => {
-      const snapshots = (await Promise.all(sandboxes.providers.all().map((each) => each.snapshots()))).flat();
-      const used = new Set(snapshots.map(({ imageDigest }) => imageDigest));
-      await images.remove(query.reference, { inUse: (digest) => used.has(digest) });
-      return json({ status: "deleted" });
     },
   );
 }

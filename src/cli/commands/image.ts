@@ -1,31 +1,211 @@
-import { Command } from "commander";
+/** `stacyvm image ...`: the base images of this host. Works beside a running server: the store is made for several processes. */
+import { Command, Option } from "commander";
+import { loadConfig } from "../../api/config.ts";
+import { imagesOptions } from "../../api/images-options.ts";
 import { dataPaths } from "../../host/paths.ts";
+import { collectImages, type ImageUsers, removeImage } from "../../images/care.ts";
+import type { Image, ImageConfig, ImageLibrary, ImportOptions } from "../../images/image.ts";
 import { createImages } from "../../images/store.ts";
+import { imageUse } from "../../launcher/image-use.ts";
+import { SnapshotStore } from "../../launcher/snapshot-store.ts";
+import { parseSizeMiB } from "../arguments.ts";
+import { interruptible } from "../interrupt.ts";
+import { ProgressLine } from "../progress-line.ts";
 import { printTable } from "../table.ts";
 
-/** `stacyvm image ls`: base disks on this host. */
+interface Json {
+  json?: boolean;
+}
+
 export function imageCommand(): Command {
-  const command = new Command("image").description("list base images");
-  command
-    .command("ls")
+  const command = new Command("image").description("pull, import, list and remove images");
+  for (const part of [list(), pull(), importCommand(), inspect(), tag(), remove(), gc()]) {
+    command.addCommand(part.exitOverride());
+  }
+  return command;
+}
+
+interface Store {
+  library: ImageLibrary;
+  users: ImageUsers;
+  /** Bytes; 0: none */
+  limit: number;
+}
+
+async function openStore(): Promise<Store> {
+  const paths = dataPaths();
+  const { config } = await loadConfig();
+  const snapshots = new SnapshotStore(paths.snapshots);
+  return {
+    library: createImages(paths, imagesOptions(config.images)),
+    users: { imageUse: () => imageUse(paths, snapshots), removeSnapshot: (key) => snapshots.remove(key) },
+    limit: config.images.max_bytes,
+  };
+}
+
+function list(): Command {
+  return new Command("ls")
     .description("images on this host")
     .option("--json", "for programs")
-    .action(async (options: { json?: boolean }) => {
-      const list = await createImages(dataPaths()).list();
-      if (options.json === true) {
-        process.stdout.write(`${JSON.stringify(list, null, 2)}\n`);
-        return;
-      }
+    .action(async (options: Json) => {
+      const images = await (await openStore()).library.list();
+      if (options.json === true) return printJson(images);
       printTable(
         ["IMAGE", "DIGEST", "FILESYSTEM", "SIZE", "CREATED"],
-        list.map((image) => [
+        images.map((image) => [
           image.reference,
           image.digest.slice(0, 19),
           image.filesystem,
-          `${(image.sizeBytes / 2 ** 20).toFixed(1)} MiB`,
+          size(image.sizeBytes),
           new Date(image.createdAt).toISOString(),
         ]),
       );
     });
-  return command;
+}
+
+function pull(): Command {
+  return new Command("pull")
+    .description("pull images, or ask again whether their tags have moved")
+    .argument("<reference...>", "for example python:3.12, ghcr.io/team/tool@sha256:..., stacyvm/python")
+    .option("--json", "for programs")
+    .addOption(
+      new Option("--policy <when>", "when to ask the registry").choices(["always", "missing"]).default("always"),
+    )
+    .action(async (references: string[], options: Json & { policy: "always" | "missing" }) => {
+      const { library, users, limit } = await openStore();
+      const pulled: Image[] = [];
+      for (const reference of references) {
+        using line = new ProgressLine(references.length > 1 ? `${reference}: ` : "");
+        pulled.push(
+          await interruptible((signal) =>
+            library.resolve(reference, { pull: options.policy, progress: line.show, signal }),
+          ),
+        );
+      }
+      // What a moved tag left behind goes now, unless something still uses it.
+      await collectImages(library, [users], limit > 0 ? { maxBytes: limit } : {});
+      say(pulled, options);
+    });
+}
+
+function importCommand(): Command {
+  return new Command("import")
+    .description("take an image from a file or directory of this host")
+    .argument("<source>", "OCI layout (directory or archive), `docker save` archive, tar of a file tree, or directory")
+    .argument("<reference>", "the name it gets")
+    .option("--tag <tag>", "which image, where the source has several")
+    .option("--rootfs", "take the source as the file tree itself, whatever it looks like")
+    .option("-e, --env <K=V...>", "environment instead of the source's")
+    .option("-w, --workdir <path>", "working directory")
+    .option("-u, --user <user>", "user")
+    .option("--cmd <word...>", "command")
+    .option("--json", "for programs")
+    .action(
+      async (
+        source: string,
+        reference: string,
+        options: Json & {
+          tag?: string;
+          rootfs?: boolean;
+          env?: string[];
+          workdir?: string;
+          user?: string;
+          cmd?: string[];
+        },
+      ) => {
+        const config: Partial<ImageConfig> = {
+          ...(options.env === undefined ? {} : { env: options.env }),
+          ...(options.workdir === undefined ? {} : { cwd: options.workdir }),
+          ...(options.user === undefined ? {} : { user: options.user }),
+          ...(options.cmd === undefined ? {} : { cmd: options.cmd }),
+        };
+        const { library } = await openStore();
+        const common: ImportOptions = {
+          ...(options.tag === undefined ? {} : { tag: options.tag }),
+          ...(options.rootfs === true ? { as: "rootfs" as const } : {}),
+          ...(Object.keys(config).length === 0 ? {} : { config }),
+        };
+        let image: Image;
+        {
+          using line = new ProgressLine();
+          image = await interruptible((signal) =>
+            library.import(source, reference, { ...common, progress: line.show, signal }),
+          );
+        }
+        say([image], options);
+      },
+    );
+}
+
+function inspect(): Command {
+  return new Command("inspect")
+    .description("everything that is known about images, as JSON")
+    .argument("<reference...>")
+    .action(async (references: string[]) => {
+      const { library } = await openStore();
+      printJson(await Promise.all(references.map((reference) => library.inspect(reference))));
+    });
+}
+
+function tag(): Command {
+  return new Command("tag")
+    .description("give an image another name")
+    .argument("<reference>")
+    .argument("<name>")
+    .option("--json", "for programs")
+    .action(async (reference: string, name: string, options: Json) => {
+      say([await (await openStore()).library.tag(reference, name)], options);
+    });
+}
+
+function remove(): Command {
+  return new Command("rm")
+    .description("remove images; with the last name of one its base disk and its golden snapshots go")
+    .argument("<reference...>", "a name, or sha256:... for all names of an image")
+    .action(async (references: string[]) => {
+      const { library, users } = await openStore();
+      for (const reference of references) {
+        await removeImage(library, [users], reference);
+        process.stderr.write(`removed ${reference}\n`);
+      }
+    });
+}
+
+function gc(): Command {
+  return new Command("gc")
+    .description("remove what nobody needs, then what was used longest ago, never what is in use")
+    .option(
+      "--max <size>",
+      "what may stay, for example 20g (default: images.max_bytes of the configuration)",
+      parseSizeMiB,
+    )
+    .option("-n, --dry-run", "only say what would go")
+    .option("--json", "for programs")
+    .action(async (options: Json & { max?: number; dryRun?: boolean }) => {
+      const { library, users, limit } = await openStore();
+      const maxBytes = options.max === undefined ? limit : options.max * 2 ** 20;
+      const done = await collectImages(library, [users], {
+        ...(maxBytes > 0 || options.max !== undefined ? { maxBytes } : {}),
+        dryRun: options.dryRun === true,
+      });
+      if (options.json === true) return printJson({ ...done, dryRun: options.dryRun === true });
+      for (const digest of done.images) process.stdout.write(`image ${digest}\n`);
+      for (const digest of done.blobs) process.stdout.write(`layer ${digest}\n`);
+      for (const key of done.snapshots) process.stdout.write(`snapshot ${key}\n`);
+      const would = options.dryRun === true ? "would free" : "freed";
+      process.stderr.write(`${would} ${size(done.freed)}, ${size(done.kept)} stay\n`);
+    });
+}
+
+function say(images: Image[], options: Json): void {
+  if (options.json === true) printJson(images.length === 1 ? images[0] : images);
+  else for (const { reference, digest } of images) process.stdout.write(`${reference} ${digest}\n`);
+}
+
+function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+function size(bytes: number): string {
+  return bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

@@ -6,12 +6,14 @@ import pino from "pino";
 import { createApp } from "../../api/app.ts";
 import { Authenticator, assertSafeToListen } from "../../api/auth.ts";
 import { limitsOf, loadConfig } from "../../api/config.ts";
+import { imagesOptions } from "../../api/images-options.ts";
 import { Metrics } from "../../api/metrics.ts";
 import { RateLimiter } from "../../api/rate-limit.ts";
 import { listen } from "../../api/server.ts";
 import { StacyError } from "../../host/error.ts";
 import { tryLock } from "../../host/lock.ts";
 import { dataPaths, defaultDataDir, packageRoot } from "../../host/paths.ts";
+import { ImageKeeper } from "../../images/keeper.ts";
 import { createImages } from "../../images/store.ts";
 import { createMicrovmProvider } from "../../providers/microvm.ts";
 import { systemClock } from "../../sandboxes/clock.ts";
@@ -75,7 +77,7 @@ async function serve(options: ServeOptions): Promise<void> {
   }
 
   const { version } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8")) as { version: string };
-  const images = createImages(paths, { aliases: config.images.aliases });
+  const images = createImages(paths, imagesOptions(config.images));
   const vmm = await chooseVmm(paths, config.providers.default);
   const pool = { adaptive: config.warm.adaptive, maxWarm: config.warm.max_machines };
   // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
@@ -96,6 +98,17 @@ async function serve(options: ServeOptions): Promise<void> {
     { phase: "adopt", adopted: found.adopted, removed: found.removed, lost: found.lost },
     "looked after the last run",
   );
+
+  await using _keeper = new ImageKeeper({
+    library: images,
+    users: () => sandboxes.providers.all(),
+    everyMs: config.images.gc_interval,
+    maxBytes: config.images.max_bytes,
+    report: (done) => {
+      if ("error" in done) log.warn({ phase: "image-gc", err: done.error }, "could not collect images");
+      else if (done.images.length + done.blobs.length > 0) log.info({ phase: "image-gc", ...done }, "collected images");
+    },
+  });
 
   const stopping = new AbortController();
   const parts = {

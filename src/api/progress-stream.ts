@@ -1,0 +1,40 @@
+/** Long work as NDJSON: a line per progress, at last the result or the error. */
+import type { Progress } from "../images/image.ts";
+import { problemOf } from "./problem.ts";
+import { begun, NDJSON_HEADERS, streamed } from "./streams.ts";
+
+/**
+ * @param work begins at once; what it resolves with becomes the last line
+ * @param requestId for the error's line
+ */
+export function progressStream(
+  work: (progress: (progress: Progress) => void) => Promise<Record<string, unknown>>,
+  requestId: string,
+): Response {
+  async function* lines(): AsyncGenerator<string> {
+    // Only the newest state of each step is of interest: a slow reader skips the others.
+    const latest = new Map<string, Progress>();
+    let wake = (): void => {};
+    let settled = false;
+    const working = work((step) => {
+      latest.set(step.step, step);
+      wake();
+    }).finally(() => {
+      settled = true;
+      wake();
+    });
+    working.catch(() => {}); // awaited below
+    while (!settled || latest.size > 0) {
+      if (latest.size === 0) await new Promise<void>((resolve) => (wake = resolve));
+      const now = [...latest.values()];
+      latest.clear();
+      for (const step of now) yield `${JSON.stringify(step)}\n`;
+    }
+    try {
+      yield `${JSON.stringify(await working)}\n`;
+    } catch (error) {
+      yield `${JSON.stringify({ error: problemOf(error, requestId).body })}\n`;
+    }
+  }
+  return streamed(begun(lines()), NDJSON_HEADERS);
+}

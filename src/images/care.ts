@@ -1,0 +1,86 @@
+/**
+ * Looks after the images of a host together with what was made from them: an image that a machine or a checkpoint needs
+ * stays, and a golden snapshot goes with its image. Whoever knows the machines says who needs what (`ImageUsers`).
+ */
+import { StacyError } from "../host/error.ts";
+import type { Collected, CollectOptions, ImageLibrary } from "./image.ts";
+
+export interface ImageUse {
+  /** Digests that machines (running, suspended, warm), checkpoints and forks need. */
+  needed: Set<string>;
+  /** Golden snapshots of Linux images: they can be built again, so they need nothing. */
+  golden: { key: string; digest: string }[];
+}
+
+export interface ImageUsers {
+  imageUse(): Promise<ImageUse>;
+  /** @throws StacyError `conflict` when a machine was just started from it */
+  removeSnapshot(key: string): Promise<void>;
+}
+
+export interface CaredFor extends Collected {
+  /** Keys of golden snapshots that went with their images. */
+  snapshots: string[];
+}
+
+/** Removes what nobody needs, then the least recently used down to `maxBytes`; never what is in use. */
+export async function collectImages(
+  library: ImageLibrary,
+  users: readonly ImageUsers[],
+  options: Pick<CollectOptions, "maxBytes" | "dryRun"> = {},
+): Promise<CaredFor> {
+  const use = await useOf(users);
+  const collected = await library.collect({ ...options, inUse: (digest) => use.needed.has(digest) });
+  const gone = new Set(collected.images);
+  const present = (digest: string): Promise<boolean> =>
+    library.inspect(digest).then(
+      () => !gone.has(digest),
+      (error) => !(error instanceof StacyError && error.code === "not-found"),
+    );
+  const snapshots: string[] = [];
+  for (const { key, digest, owner } of use.golden) {
+    if (await present(digest)) continue;
+    if (options.dryRun !== true && !(await dropped(owner, key))) continue;
+    snapshots.push(key);
+  }
+  return { ...collected, snapshots };
+}
+
+/**
+ * Removes a reference, and with the last one the image and its golden snapshots.
+ * @throws StacyError `not-found`, `conflict` when a machine or checkpoint needs it
+ */
+export async function removeImage(library: ImageLibrary, users: readonly ImageUsers[], name: string): Promise<void> {
+  const use = await useOf(users);
+  const { digest } = await library.inspect(name);
+  await library.remove(name, { inUse: (candidate) => use.needed.has(candidate) });
+  const stays = await library.inspect(digest).then(
+    () => true,
+    () => false,
+  );
+  if (stays) return;
+  for (const { key, owner } of use.golden.filter((one) => one.digest === digest)) await dropped(owner, key);
+}
+
+interface TotalUse {
+  needed: Set<string>;
+  golden: { key: string; digest: string; owner: ImageUsers }[];
+}
+
+async function useOf(users: readonly ImageUsers[]): Promise<TotalUse> {
+  const total: TotalUse = { needed: new Set(), golden: [] };
+  for (const owner of users) {
+    const { needed, golden } = await owner.imageUse();
+    for (const digest of needed) total.needed.add(digest);
+    total.golden.push(...golden.map((one) => ({ ...one, owner })));
+  }
+  return total;
+}
+
+/** A snapshot that somebody started from in between stays; the next collection looks again. */
+function dropped(owner: ImageUsers, key: string): Promise<boolean> {
+  return owner.removeSnapshot(key).then(
+    () => true,
+    () => false,
+  );
+}

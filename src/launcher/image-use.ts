@@ -1,0 +1,36 @@
+/** Which base images the machines and snapshots of a data directory need, whichever process started them: from the disk. */
+import { readdir, readlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { DataPaths } from "../host/paths.ts";
+import type { ImageUse } from "../images/care.ts";
+import { FILES } from "../vmm/vmm.ts";
+import { readRecord } from "./machine-dir.ts";
+import type { SnapshotStore } from "./snapshot-store.ts";
+
+export async function imageUse(paths: DataPaths, snapshots: SnapshotStore): Promise<ImageUse> {
+  const needed = new Set<string>();
+  // Half-made machines (golden boots, saves) are in the temporary directory.
+  for (const root of [paths.sandboxes, paths.tmp]) {
+    for (const name of await readdir(root).catch(() => [])) {
+      for (const digest of await digestsOf(join(root, name))) needed.add(digest);
+    }
+  }
+  const golden: ImageUse["golden"] = [];
+  for (const { manifest } of await snapshots.list()) {
+    const { imageDigest: digest, guest } = manifest.shape;
+    if (manifest.kind !== "golden") needed.add(digest);
+    else if (guest === "linux") golden.push({ key: manifest.key, digest });
+  }
+  return { needed, golden };
+}
+
+/** By the record, and by the link that every machine's directory has from its first moment. */
+async function digestsOf(dir: string): Promise<string[]> {
+  const link = await readlink(join(dir, FILES.base)).catch(() => undefined);
+  const linked = link === undefined ? "" : basename(dirname(link));
+  const record = await readRecord(dir);
+  return [
+    ...(record === undefined ? [] : [record.imageDigest]),
+    ...(/^[0-9a-f]{64}$/.test(linked) ? [`sha256:${linked}`] : []),
+  ];
+}
