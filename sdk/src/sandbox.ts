@@ -99,11 +99,7 @@ export class Sandbox implements AsyncDisposable {
     const result = await this.#transport.call("POST /sandboxes/{id}/exec", {
       params: { id: this.id },
       body: {
-        ...commandFields(command),
-        env: options.env,
-        workdir: options.workdir,
-        user: options.user,
-        timeout: options.timeout,
+        ...runFields(command, options),
         stdin: base64 ? toBase64(stdin) : stdin,
         encoding: base64 ? "base64" : undefined,
       },
@@ -128,11 +124,7 @@ export class Sandbox implements AsyncDisposable {
     const response = await this.#transport.open("POST /sandboxes/{id}/exec", {
       params: { id: this.id },
       body: {
-        ...commandFields(command),
-        env: options.env,
-        workdir: options.workdir,
-        user: options.user,
-        timeout: options.timeout,
+        ...runFields(command, options),
         stdin: typeof options.stdin === "string" ? options.stdin : undefined,
         stream: true,
       },
@@ -300,6 +292,11 @@ export class Sandbox implements AsyncDisposable {
 
 function clientOf(client: Client | ClientOptions): Client {
   return client instanceof Client ? client : new Client(client);
+}
+
+/** What a request says of a command, whether its output is collected or streamed. */
+function runFields(command: Command, { env, workdir, user, timeout }: CommandOptions) {
+  return { ...commandFields(command), env, workdir, user, timeout };
 }
 
 function nameOf(command: Command): string {

@@ -1,4 +1,4 @@
-/** Ctrl-C as cancellation: the work cleans up behind itself; a second one leaves at once. */
+/** Ctrl-C as cancellation: the work cleans up behind itself; a second one leaves at once, and the next start sweeps up. */
 import { StacyError } from "../host/error.ts";
 
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {

@@ -3,11 +3,12 @@ import { readdir, readlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { DataPaths } from "../host/paths.ts";
 import type { ImageUse } from "../images/care.ts";
-import { FILES } from "../vmm/vmm.ts";
+import { FILES, type VmmName } from "../vmm/vmm.ts";
 import { readRecord } from "./machine-dir.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
 
-export async function imageUse(paths: DataPaths, snapshots: SnapshotStore): Promise<ImageUse> {
+/** @param vmm list only its golden snapshots: whoever runs machines from one must be the one that removes it. Absent: all */
+export async function imageUse(paths: DataPaths, snapshots: SnapshotStore, vmm?: VmmName): Promise<ImageUse> {
   const needed = new Set<string>();
   // Half-made machines (golden boots, saves) are in the temporary directory.
   for (const root of [paths.sandboxes, paths.tmp]) {
@@ -17,9 +18,9 @@ export async function imageUse(paths: DataPaths, snapshots: SnapshotStore): Prom
   }
   const golden: ImageUse["golden"] = [];
   for (const { manifest } of await snapshots.list()) {
-    const { imageDigest: digest, guest } = manifest.shape;
+    const { imageDigest: digest, guest, vmm: owner } = manifest.shape;
     if (manifest.kind !== "golden") needed.add(digest);
-    else if (guest === "linux") golden.push({ key: manifest.key, digest });
+    else if (guest === "linux" && (vmm === undefined || vmm === owner)) golden.push({ key: manifest.key, digest });
   }
   return { needed, golden };
 }

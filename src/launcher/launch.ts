@@ -195,7 +195,7 @@ function lastWords({ console, vmmLog }: ExitReport): string {
 }
 
 /** Nothing of a failed start stays: process first, then its directory. */
-async function discard(dir: string, process: VmmProcess | undefined): Promise<void> {
+export async function discard(dir: string, process: VmmProcess | undefined): Promise<void> {
   if (process !== undefined) await process.kill();
   await removeMachineDir(dir);
 }

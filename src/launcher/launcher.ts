@@ -14,7 +14,7 @@ import type { Images, ResolveOptions } from "../images/image.ts";
 import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
 import { GoldenBuilder, type GoldenReport, runSetup } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
-import { bootCold, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
+import { bootCold, discard, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
 import { DEFAULT_POOL, Pool, type PoolEventData, type PoolLimits } from "./pool.ts";
 import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
@@ -156,8 +156,7 @@ export class Launcher {
       await phases.phase("setup", () => runSetup(started.agent, setup, signal));
     } catch (error) {
       await started.agent.close();
-      await started.machine.kill();
-      await removeMachineDir(dir);
+      await discard(dir, started.machine);
       throw error;
     }
   }

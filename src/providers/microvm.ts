@@ -357,7 +357,7 @@ export class MicrovmProvider implements Provider, MachineHost {
   }
 
   imageUse(): Promise<ImageUse> {
-    return imageUse(this.#paths, this.launcher.store);
+    return imageUse(this.#paths, this.launcher.store, this.vmm.name);
   }
 
   pool(): PoolStatus[] {

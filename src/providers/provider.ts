@@ -149,7 +149,7 @@ export interface Provider {
     maxBytes?: number;
     signal?: AbortSignal;
   }): Promise<{ key: string; bytes: number; reason: string }[]>;
-  /** What images the machines and snapshots of this provider's data directory need. */
+  /** What images the machines and snapshots of this provider's data directory need; golden snapshots: this provider's own. */
   imageUse(): Promise<ImageUse>;
   pool(): PoolStatus[];
   /** Keeps this many warm machines of a shape ready from now on (templates' `pool_size`). */

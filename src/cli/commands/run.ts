@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { Command } from "commander";
 import { StacyError } from "../../host/error.ts";
-import type { Launched } from "../../launcher/launcher.ts";
+import type { Launched, Launcher } from "../../launcher/launcher.ts";
 import { removeMachineDir } from "../../launcher/machine-dir.ts";
 import { parseSizeMiB } from "../arguments.ts";
 import { createEngine } from "../engine.ts";
+import { interruptible } from "../interrupt.ts";
 import { ProgressLine } from "../progress-line.ts";
 
 interface RunOptions {
@@ -41,15 +42,16 @@ export function runCommand(): Command {
 
 async function runOnce(image: string, command: string[], options: RunOptions): Promise<number> {
   const engine = await createEngine(options.provider === undefined ? {} : { provider: options.provider });
-  const { launcher } = engine;
-  const interrupt = new AbortController();
-  const onSignal = (signal: NodeJS.Signals): void => {
-    // The second one leaves at once; the machine's directory is swept by the next start.
-    if (interrupt.signal.aborted) process.exit(130);
-    interrupt.abort(new StacyError("cancelled", `interrupted by ${signal}`));
-  };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  return interruptible((signal) => runIn(engine.launcher, image, command, options, signal));
+}
+
+async function runIn(
+  launcher: Launcher,
+  image: string,
+  command: string[],
+  options: RunOptions,
+  signal: AbortSignal,
+): Promise<number> {
   let launched: Launched | undefined;
   try {
     {
@@ -59,8 +61,8 @@ async function runOnce(image: string, command: string[], options: RunOptions): P
         {
           id: `sb-${randomBytes(4).toString("hex")}`,
           env: parseEnv(options.env),
-          signal: interrupt.signal,
-          resolve: { progress: line.show, signal: interrupt.signal },
+          signal,
+          resolve: { progress: line.show, signal },
           ...(options.cold === true ? { mode: "cold" as const } : {}),
         },
       );
@@ -73,7 +75,7 @@ async function runOnce(image: string, command: string[], options: RunOptions): P
     const running = await launched.agent.start({
       argv,
       ...(options.workdir === undefined ? {} : { cwd: options.workdir }),
-      signal: interrupt.signal,
+      signal,
     });
     for await (const event of running.output()) {
       if (event.type === "lost") continue;
@@ -88,15 +90,13 @@ async function runOnce(image: string, command: string[], options: RunOptions): P
       launched.releaseSnapshot();
       await removeMachineDir(launched.dir);
     }
-    if (interrupt.signal.aborted) await launcher.close();
+    if (signal.aborted) await launcher.close();
     else if (launcher.golden.building.size > 0) {
       using line = new ProgressLine();
       line.show({ step: "saving the golden snapshot, so that the next run starts from it (Ctrl-C skips)" });
-      interrupt.signal.addEventListener("abort", () => void launcher.close());
+      signal.addEventListener("abort", () => void launcher.close());
       await launcher.settle();
     }
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
   }
 }
 
