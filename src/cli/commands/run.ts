@@ -36,7 +36,8 @@ export function runCommand(): Command {
     .option("--report", "say on stderr which way it started and how long each phase took")
     .passThroughOptions()
     .action(async (image: string, command: string[], options: RunOptions) => {
-      process.exitCode = await runOnce(image, command, options);
+      // The parser hands the separator on with what follows it, since it passes options through.
+      process.exitCode = await runOnce(image, command[0] === "--" ? command.slice(1) : command, options);
     });
 }
 

@@ -1,0 +1,36 @@
+/** `stacyvm run` as a user types it: the first run boots cold and saves the golden snapshot, the next one restores. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
+
+test("run passes on output and exit code, with and without --, and leaves no machine", async () => {
+  const data = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "run-"));
+  const shared = dataPaths();
+  await mkdir(shared.images, { recursive: true });
+  await symlink(shared.images, join(data, "images"));
+  await symlink(shared.assets, join(data, "assets"));
+  const run = (...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> =>
+    new Promise((resolve) => {
+      execFile(
+        process.execPath,
+        [join(packageRoot, "src/cli/main.ts"), "run", "--provider", "qemu", "--report", "stacyvm/busybox", ...args],
+        { env: { ...process.env, STACYVM_DATA_DIR: data } },
+        (error, stdout, stderr) => resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
+      );
+    });
+  try {
+    const first = await run("--", "sh", "-c", "echo out; echo err >&2; exit 7");
+    assert.deepEqual([first.code, first.stdout], [7, "out\n"], first.stderr);
+    assert.match(first.stderr, /"path":"cold"[\s\S]*^err$/m);
+    const second = await run("echo", "--", "-n");
+    assert.deepEqual([second.code, second.stdout], [0, "-- -n\n"], second.stderr);
+    assert.match(second.stderr, /"path":"restored"/);
+    assert.deepEqual(await readdir(join(data, "sandboxes")), []);
+  } finally {
+    await rm(data, { recursive: true, force: true });
+  }
+});
