@@ -19,7 +19,12 @@ export function cpuModel(accelerator: Accelerator): string {
 export const MACHINE_TYPE =
   "microvm,x-option-roms=off,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=on,memory-backend=ram";
 
-const CMDLINE = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=off tsc=reliable";
+/**
+ * `psi` and the security modules that need a policy are off: nothing in a guest loads one, and under emulation each of their
+ * functions is translated anew after a restore. Landlock and Yama work without one.
+ */
+export const CMDLINE =
+  "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=off tsc=reliable psi=0 lsm=landlock,yama";
 
 export interface MemorySource {
   /** Relative or absolute path of the file that is the guest's RAM, or none for anonymous memory. */

@@ -88,6 +88,8 @@ export class LoadableQemu extends State implements LoadableVmm {
   async load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine> {
     const load = async (): Promise<void> => {
       try {
+        // Connected before the guest runs, the first bytes wait in its port when it does.
+        await this.process.connectEarly();
         await loadState(this.process, this.#uri, snapshot.paused !== true, true);
       } catch (cause) {
         await this.process.kill();

@@ -22,6 +22,7 @@ export class QemuProcess implements VmmProcess {
   #clean: boolean;
   #guestEnded = false;
   #stream: { destroy(): void } | undefined;
+  #early: AgentStream | undefined;
 
   /** @param clean no host process can have used the agent's port before */
   constructor(process: HostProcess, dir: string, clean: boolean) {
@@ -88,7 +89,15 @@ export class QemuProcess implements VmmProcess {
     return this.#qmp;
   }
 
+  /** Opens the agent's connection for the first `connectAgent`. */
+  async connectEarly(): Promise<void> {
+    this.#early = await this.connectAgent();
+  }
+
   async connectAgent(options: ConnectOptions = {}): Promise<AgentStream> {
+    const early = this.#early;
+    this.#early = undefined;
+    if (early !== undefined && !early.stream.destroyed) return early;
     // The port takes one connection at a time: a newer stream wins.
     this.#stream?.destroy();
     const stream = await connectUnix(this.dir, AGENT_SOCKET, {

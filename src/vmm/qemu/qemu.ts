@@ -20,6 +20,7 @@ import {
 } from "../vmm.ts";
 import {
   AGENT_SOCKET,
+  CMDLINE,
   cpuModel,
   MACHINE_TYPE,
   type MemorySource,
@@ -34,6 +35,8 @@ import { QemuProcess } from "./process.ts";
 
 /** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
 const START_LIMIT_MS = 20_000;
+/** Huge pages for its heap where the host grants them: a start then meets 2,500 page faults instead of 4,500. */
+const ENVIRONMENT = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" };
 /** The descriptor that a process inherits the open state file as. */
 const STATE_FD = 3;
 
@@ -66,6 +69,7 @@ class Qemu implements Vmm {
       machine: MACHINE_TYPE,
       cpu: cpuModel(accelerator),
       devices: "serial,agent,base,rw",
+      cmdline: CMDLINE,
     };
     // An emulated guest counts with the host's TSC, at the frequency that it was told at its boot.
     if (accelerator === "tcg") return { ...emulated, tscKhz: String((await tscKhz()) ?? "measured") };
@@ -145,6 +149,7 @@ class Qemu implements Vmm {
       args: qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined),
       cwd: dir,
       log: join(dir, FILES.log),
+      env: ENVIRONMENT,
       ...(stateFd === undefined ? {} : { fds: [stateFd] }),
     });
     const process = new QemuProcess(host, dir, true);
