@@ -268,6 +268,8 @@ describe("the contract", () => {
     const checkpoint = (await good("POST", "/sandboxes/{id}/checkpoints", { json: { name: "one" } })).body.id;
     await good("GET", "/sandboxes/{id}/checkpoints");
     await good("GET", "/checkpoints/{id}", { at: { id: checkpoint } });
+    const restored = await good("POST", "/sandboxes/{id}/restore", { json: { checkpoint } });
+    assert.equal(restored.body.state, "running");
     const back = (await good("POST", "/sandboxes", { json: { checkpoint } })).body.id;
     assert.equal((await good("GET", files, { at: { id: back }, query: "path=/workspace/a" })).text, "a");
     await good("DELETE", "/sandboxes/{id}", { at: { id: back } });

@@ -70,7 +70,7 @@ export interface SpawnRequest {
   setup?: string[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   idleTimeout?: Duration | undefined;
-  idleAction?: "destroy" | "suspend" | undefined;
+  idleAction?: "destroy" | "pause" | "suspend" | undefined;
   forkable?: boolean | undefined;
 }
 
@@ -124,6 +124,10 @@ export interface Checkpoint {
 
 export interface CheckpointRequest {
   name?: string | undefined;
+}
+
+export interface RestoreRequest {
+  checkpoint: string;
 }
 
 export interface SandboxStats {
@@ -514,6 +518,8 @@ export interface Operations {
   "POST /sandboxes/{id}/checkpoints": { body: CheckpointRequest; reply: Checkpoint };
   /** Checkpoints of a sandbox, also of one that is gone */
   "GET /sandboxes/{id}/checkpoints": { body: undefined; reply: Checkpoint[] };
+  /** Go back to a checkpoint of this sandbox, in place */
+  "POST /sandboxes/{id}/restore": { body: RestoreRequest; reply: Sandbox };
   /** All checkpoints */
   "GET /checkpoints": { body: undefined; reply: Checkpoint[] };
   /** One checkpoint */
@@ -723,7 +729,7 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "setup?": { array: "string" },
       "idle_timeout?": "duration",
-      "idle_action?": { enum: ["destroy", "suspend"] },
+      "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "forkable?": "boolean",
     },
   },
@@ -767,6 +773,7 @@ export const shapes: Record<string, Shape> = {
     },
   },
   CheckpointRequest: { object: { "name?": "string" } },
+  RestoreRequest: { object: { checkpoint: "string" } },
   SandboxStats: {
     object: {
       supported: "boolean",
@@ -1070,6 +1077,7 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "POST /sandboxes/{id}/fork": { body: { ref: "ForkRequest" }, reply: { ref: "Fork" } },
   "POST /sandboxes/{id}/checkpoints": { body: { ref: "CheckpointRequest" }, reply: { ref: "Checkpoint" } },
   "GET /sandboxes/{id}/checkpoints": { reply: { array: { ref: "Checkpoint" } } },
+  "POST /sandboxes/{id}/restore": { body: { ref: "RestoreRequest" }, reply: { ref: "Sandbox" } },
   "GET /checkpoints": { reply: { array: { ref: "Checkpoint" } } },
   "GET /checkpoints/{id}": { reply: { ref: "Checkpoint" } },
   "DELETE /checkpoints/{id}": { reply: { ref: "Status" } },

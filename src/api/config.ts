@@ -105,7 +105,7 @@ export const configSchema = z.strictObject({
     vcpus: z.int().min(1).max(32).default(1),
     disk_size_mb: z.int().min(16).default(1_024),
     idle_timeout: duration.default(0),
-    idle_action: z.enum(["destroy", "suspend"]).default("destroy"),
+    idle_action: z.enum(["destroy", "pause", "suspend"]).default("destroy"),
     max_ttl: duration.default(86_400_000),
     default_exec_timeout: duration.default(0),
     max_exec_timeout: duration.default(600_000),

@@ -32,7 +32,7 @@ export interface HelloInfo {
   /** Agent name and version. */
   agent: string;
   guest: "linux" | "bare";
-  /** How many identities were applied since the guest booted: 1 for a fresh clone after its handshake. */
+  /** How many identities were applied since the guest booted: the golden machine's, and each handshake's since. */
   generation: number;
   /** The guest's monotonic clock, ns. */
   uptimeNs: bigint;

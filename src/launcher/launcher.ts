@@ -52,6 +52,8 @@ export interface LaunchOptions {
   env?: Record<string, string>;
   jail?: JailConfig;
   trackDirty?: boolean;
+  /** Names that it keeps, where it takes the place of another machine of the same sandbox. */
+  names?: Omit<Identity, "entropy">;
   signal?: AbortSignal;
   resolve?: ResolveOptions;
   /** `cold`: do not use snapshots. `restore`: build the snapshot first if needed. Default: restore, else cold and build beside. */
@@ -165,12 +167,14 @@ export class Launcher {
    * Starts a machine from a saved one, a checkpoint or a fork. There is no cold boot to fall back to.
    * @throws StacyError `not-found`, `corrupt`
    */
-  async launchSaved(key: string, options: LaunchOptions): Promise<Launched> {
+  async launchSaved(key: string, kind: "checkpoint" | "fork", options: LaunchOptions): Promise<Launched> {
     const phases = new Phases();
     const snapshot = await phases.phase("resolve", () => this.store.get(key));
-    if (snapshot === undefined) throw new StacyError("not-found", `there is no snapshot ${key.slice(0, 12)}`);
+    // A checkpoint that was deleted while machines use it is kept as a fork, for them alone.
+    if (snapshot?.manifest.kind !== kind) throw new StacyError("not-found", `there is no ${kind} ${key.slice(0, 12)}`);
     const target = targetOf(snapshot.manifest, this.paths);
-    const identity = makeIdentity(options.id, target.image, options.env ?? {}, snapshot.manifest.frozen === true);
+    const fresh = makeIdentity(options.id, target.image, options.env ?? {}, snapshot.manifest.frozen === true);
+    const identity = { ...fresh, ...options.names };
     const dir = machineDir(this.paths.sandboxes, options.id);
     const release = this.store.use(key);
     try {

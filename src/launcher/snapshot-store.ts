@@ -215,6 +215,14 @@ export class SnapshotStore {
     await rm(doomed, { recursive: true, force: true });
   }
 
+  /** Takes one that is in use off the list: it goes with the last machine that came from it, as a fork's does. */
+  async retire(key: string): Promise<void> {
+    const path = join(this.path(key), "manifest.json");
+    const manifest: Manifest = { ...parseManifest(await readFile(path, "utf8")), kind: "fork", files: {} };
+    await writeFile(`${path}.new`, JSON.stringify(manifest), { mode: 0o444 });
+    await rename(`${path}.new`, path);
+  }
+
   /** Removes what was set aside more than a day ago. */
   async sweep(now = Date.now()): Promise<string[]> {
     const removed: string[] = [];

@@ -1,24 +1,31 @@
 /** One sandbox's machine as the layers above hold it: its states, and what can be done in each. */
 import { randomBytes } from "node:crypto";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { Agent } from "../guest/agent.ts";
+import type { Agent, Identity } from "../guest/agent.ts";
 import { connectAgent } from "../guest/client.ts";
 import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { ownRecord, type ProcessRecord } from "../host/process.ts";
 import { copySparse } from "../host/sparse.ts";
 import { tailLines } from "../host/tail.ts";
-import type { BootReport } from "../launcher/launcher.ts";
+import { discard } from "../launcher/launch.ts";
+import type { BootReport, Launched } from "../launcher/launcher.ts";
 import { type MachineRecord, makeMachineDir, removeMachineDir, writeRecord } from "../launcher/machine-dir.ts";
 import type { Target } from "../launcher/target.ts";
 import { type ExitReport, FILES, type PausedMachine, type RunningMachine, type Vmm } from "../vmm/vmm.ts";
 import { machineStats, type StatsBaseline } from "./machine-stats.ts";
-import type { MachineState, MachineStats, SandboxMachine } from "./provider.ts";
+import { checkpointKey, type MachineState, type MachineStats, type SandboxMachine } from "./provider.ts";
 
 /** Freezing and thawing are short; an agent that does not answer in this time has other troubles. */
 const AGENT_STEP_LIMIT_MS = 10_000;
+/** The saved state of a suspended machine, or of one that came back from it: its next difference stands on that. */
 const SUSPEND_DIR = "suspended";
+
+/** Directory of a machine that is about to take the place of sandbox `id`'s. */
+export function besideId(id: string): string {
+  return `${id}-next`;
+}
 
 /** What the machine needs from the provider that made it. */
 export interface MachineHost {
@@ -31,8 +38,11 @@ export interface MachineHost {
     id: string,
     options: { env?: Record<string, string>; signal?: AbortSignal },
   ): Promise<SandboxMachine>;
+  startBeside(key: string, id: string, names: Omit<Identity, "entropy">): Promise<Launched>;
+  /** Where a published snapshot lies. */
+  snapshotDir(key: string): string;
+  collectFork(key: string): Promise<void>;
   forget(machine: MicrovmMachine): void;
-  dropFork(key: string): Promise<void>;
 }
 
 export interface MachineParts {
@@ -58,7 +68,7 @@ export class MicrovmMachine implements SandboxMachine {
   readonly #record: MachineRecord;
   readonly #exited = Promise.withResolvers<ExitReport>();
   readonly #agent: ReconnectingAgent;
-  readonly #releaseSnapshot: () => void;
+  #releaseSnapshot: () => void;
   readonly #baseline: StatsBaseline = {};
   #machine: RunningMachine | PausedMachine | undefined;
   #state: MachineState;
@@ -130,17 +140,21 @@ export class MicrovmMachine implements SandboxMachine {
       await this.#agent.disconnect();
       const paused = machine.state === "paused" ? machine : await machine.pause();
       const out = join(this.#dir, SUSPEND_DIR);
+      const work = `${out}.new`;
       try {
-        await rm(out, { recursive: true, force: true });
-        await makeMachineDir(out, this.target.image.base);
-        const saved = await paused.save(out);
-        await copySparse(join(this.#dir, FILES.rootfs), join(out, FILES.rootfs));
+        await rm(work, { recursive: true, force: true });
+        await makeMachineDir(work, this.target.image.base);
+        const saved = await paused.save(work, parentOf(this.#record));
+        await copySparse(join(this.#dir, FILES.rootfs), join(work, FILES.rootfs));
         await saved.finish();
+        // Only now: an earlier state is what this one's difference was laid over.
+        await rm(out, { recursive: true, force: true });
+        await rename(work, out);
       } catch (error) {
         // Nothing is lost: it goes on where it stood.
         this.#machine = await paused.resume();
         this.#state = "running";
-        await rm(out, { recursive: true, force: true });
+        await rm(work, { recursive: true, force: true });
         throw error;
       }
       this.#state = "suspended";
@@ -164,6 +178,7 @@ export class MicrovmMachine implements SandboxMachine {
       snapshot: { dir: from },
     });
     const machine = await loadable.load({ dir: from, trackDirty: true });
+    this.#record.parent = from;
     this.#machine = machine;
     this.#state = "running";
     this.#watch(machine);
@@ -183,7 +198,7 @@ export class MicrovmMachine implements SandboxMachine {
       if (failed !== undefined) {
         // All or none: a caller that asked for three must not have to find out which one is missing.
         await Promise.all(machines.map((machine) => machine.destroy()));
-        await this.#host.dropFork(key);
+        await this.#host.collectFork(key);
         throw failed.reason;
       }
       return { machines, stoppedMs };
@@ -194,6 +209,41 @@ export class MicrovmMachine implements SandboxMachine {
     return this.#exclusively(async () => {
       const { stoppedMs, bytes } = await this.#saveRunning("checkpoint", checkpointId);
       return { bytes, stoppedMs };
+    });
+  }
+
+  restore(checkpointId: string): Promise<void> {
+    return this.#exclusively(async () => {
+      const key = checkpointKey(checkpointId);
+      const next = await this.#host.startBeside(key, this.id, this.#names());
+      try {
+        // The next daemon finds it by this, should we die between here and the last rename.
+        const record: MachineRecord = { ...this.#record, key, process: next.machine.record, state: "running" };
+        await writeRecord(next.dir, { ...record, parent: this.#host.snapshotDir(key) });
+        // The new machine's next caller opens the channel anew.
+        await next.agent.close();
+      } catch (error) {
+        await discard(next.dir, next.machine);
+        next.releaseSnapshot();
+        throw error;
+      }
+      const old = this.#machine;
+      const releaseOld = this.#releaseSnapshot;
+      this.#machine = next.machine;
+      this.#state = "running";
+      this.#releaseSnapshot = () => {
+        next.releaseSnapshot();
+        void this.#host.collectFork(key);
+      };
+      await this.#agent.disconnect();
+      await old?.kill();
+      await removeMachineDir(this.#dir);
+      await rename(next.dir, this.#dir);
+      next.machine.relocate(this.#dir);
+      releaseOld();
+      Object.assign(this.#record, { key, parent: this.#host.snapshotDir(key) });
+      this.#watch(next.machine);
+      await this.#save();
     });
   }
 
@@ -214,18 +264,21 @@ export class MicrovmMachine implements SandboxMachine {
     const work = join(this.#host.tmp, `${kind}-${randomBytes(4).toString("hex")}-${owner.pid}-${owner.startTime}`);
     try {
       await makeMachineDir(work, this.target.image.base);
-      await limited(this.#agent.freeze(), "freezing the guest's processes");
+      await machine.prepareSave(parentOf(this.#record));
+      // From here on the user's processes stand still: in the guest first, then with it.
       const stopped = performance.now();
+      await limited(this.#agent.freeze(), "freezing the guest's processes");
+      if (!this.#host.vmm.abilities.saveKeepsChannel) await this.#agent.disconnect();
       const paused = await machine.pause();
       let saved: Awaited<ReturnType<PausedMachine["save"]>>;
       try {
-        saved = await paused.save(work, parentOf(this.boot, this.#record));
+        saved = await paused.save(work, parentOf(this.#record));
         await copySparse(join(this.#dir, FILES.rootfs), join(work, FILES.rootfs));
       } finally {
         this.#machine = await paused.resume();
       }
-      const stoppedMs = performance.now() - stopped;
       await limited(this.#agent.thaw(), "thawing the guest's processes");
+      const stoppedMs = performance.now() - stopped;
       await saved.finish();
       const key = await this.#host.publish(work, this, kind, name);
       if (wasPaused) {
@@ -342,8 +395,8 @@ function freshEntropy(): Uint8Array {
   return crypto.getRandomValues(new Uint8Array(64));
 }
 
-function parentOf(boot: BootReport, record: MachineRecord): { parent?: string } {
-  return boot.path === "cold" || record.parent === undefined ? {} : { parent: record.parent };
+function parentOf(record: MachineRecord): { parent?: string } {
+  return record.parent === undefined ? {} : { parent: record.parent };
 }
 
 async function limited<T>(work: Promise<T>, doing: string): Promise<T> {

@@ -1,11 +1,12 @@
 /** The provider behind which the microVMs stand: spawns through the launcher, finds machines again, saves and forks them. */
-import { createHash, randomBytes } from "node:crypto";
-import { mkdir, readdir } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { mkdir, readdir, rename } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { Identity } from "../guest/agent.ts";
 import { connectAgent } from "../guest/client.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { processesIn } from "../host/process.ts";
+import { isAlive, processesIn } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { Images } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
@@ -16,15 +17,16 @@ import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/ma
 import type { PoolLimits } from "../launcher/pool.ts";
 import { type LaunchSpec, targetOf } from "../launcher/target.ts";
 import type { Vmm } from "../vmm/vmm.ts";
-import { type MachineHost, MicrovmMachine } from "./microvm-machine.ts";
-import type {
-  PoolStatus,
-  Provider,
-  ProviderEvent,
-  ProviderHealth,
-  SandboxMachine,
-  SandboxSpec,
-  SnapshotInfo,
+import { besideId, type MachineHost, MicrovmMachine } from "./microvm-machine.ts";
+import {
+  checkpointKey,
+  type PoolStatus,
+  type Provider,
+  type ProviderEvent,
+  type ProviderHealth,
+  type SandboxMachine,
+  type SandboxSpec,
+  type SnapshotInfo,
 } from "./provider.ts";
 
 export interface MicrovmOptions {
@@ -37,11 +39,6 @@ export interface MicrovmOptions {
 
 export function createMicrovmProvider(options: MicrovmOptions): MicrovmProvider {
   return new MicrovmProvider(options);
-}
-
-/** The key under which a checkpoint's id is saved. */
-export function checkpointKey(id: string): string {
-  return createHash("sha256").update(`checkpoint:${id}`).digest("hex");
 }
 
 export class MicrovmProvider implements Provider, MachineHost {
@@ -103,7 +100,7 @@ export class MicrovmProvider implements Provider, MachineHost {
     const launched =
       spec.checkpoint === undefined
         ? await this.launcher.launch(launchSpec(spec), options)
-        : await this.launcher.launchSaved(checkpointKey(spec.checkpoint), options);
+        : await this.launcher.launchSaved(checkpointKey(spec.checkpoint), "checkpoint", options);
     return this.#own(launched, spec.id, options.trackDirty);
   }
 
@@ -112,7 +109,7 @@ export class MicrovmProvider implements Provider, MachineHost {
     id: string,
     options: { env?: Record<string, string>; signal?: AbortSignal },
   ): Promise<SandboxMachine> {
-    const launched = await this.launcher.launchSaved(key, { id, trackDirty: true, ...options });
+    const launched = await this.launcher.launchSaved(key, "fork", { id, trackDirty: true, ...options });
     return this.#own(launched, id, true);
   }
 
@@ -156,7 +153,7 @@ export class MicrovmProvider implements Provider, MachineHost {
       agent: launched.agent,
       releaseSnapshot: () => {
         launched.releaseSnapshot();
-        void this.#collectFork(target.key);
+        void this.collectFork(target.key);
       },
     });
     this.#machines.set(id, machine);
@@ -185,12 +182,17 @@ export class MicrovmProvider implements Provider, MachineHost {
     return key;
   }
 
-  async dropFork(key: string): Promise<void> {
-    await this.#collectFork(key);
+  snapshotDir(key: string): string {
+    return this.launcher.store.path(key);
+  }
+
+  /** Starts the checkpoint beside the machine that it will replace; a failure leaves that one as it is. */
+  startBeside(key: string, id: string, names: Omit<Identity, "entropy">): Promise<Launched> {
+    return this.launcher.launchSaved(key, "checkpoint", { id: besideId(id), names, trackDirty: true });
   }
 
   /** A fork's snapshot goes with the last machine that came from it. */
-  async #collectFork(key: string): Promise<void> {
+  async collectFork(key: string): Promise<void> {
     if (this.launcher.store.users(key) > 0) return;
     const found = (await this.launcher.store.list()).find(({ manifest }) => manifest.key === key);
     if (found?.manifest.kind !== "fork") return;
@@ -205,6 +207,7 @@ export class MicrovmProvider implements Provider, MachineHost {
     const root = this.#paths.sandboxes;
     await mkdir(root, { recursive: true, mode: 0o700 });
     const removed = await sweepTemporary(this.#paths);
+    await this.#finishReplacements(root);
     const names = (await readdir(root)).filter((name) => !this.#machines.has(name));
     const adopted: SandboxMachine[] = [];
     await Promise.all(
@@ -226,6 +229,10 @@ export class MicrovmProvider implements Provider, MachineHost {
       }),
     );
     removed.push(...(await this.launcher.store.sweep()));
+    for (const { manifest } of await this.launcher.store.list()) {
+      // Of machines that were lost while nobody looked.
+      if (manifest.kind === "fork" && manifest.shape.vmm === this.vmm.name) await this.collectFork(manifest.key);
+    }
     for (const name of removed) this.#emit({ type: "reconcile.action", data: { action: "removed", name } });
     return { adopted, removed };
   }
@@ -255,10 +262,14 @@ export class MicrovmProvider implements Provider, MachineHost {
       boot: record.boot as BootReport,
       releaseSnapshot: () => {
         release();
-        void this.#collectFork(record.key);
+        void this.collectFork(record.key);
       },
     };
-    if (record.state === "suspended") return this.#keep(new MicrovmMachine(this, parts));
+    if (record.state === "suspended") {
+      // A daemon that died while it woke the machine left a process that nobody was told of: what is saved is what counts.
+      await endProcesses(dir);
+      return this.#keep(new MicrovmMachine(this, parts));
+    }
     if (record.process === null) {
       release();
       return undefined;
@@ -286,17 +297,27 @@ export class MicrovmProvider implements Provider, MachineHost {
     return machine;
   }
 
+  /** A daemon that died while a checkpoint took a machine's place: once the old one is dead, the new one is the sandbox's. */
+  async #finishReplacements(root: string): Promise<void> {
+    for (const name of await readdir(root)) {
+      const record = await readRecord(join(root, name));
+      if (record === undefined || name !== besideId(record.id) || record.vmm !== this.vmm.name) continue;
+      const place = join(root, record.id);
+      const old = await readRecord(place);
+      if (old?.process && (await isAlive(old.process))) continue;
+      await endProcesses(place);
+      await removeMachineDir(place);
+      await rename(join(root, name), place);
+    }
+  }
+
   /** Ends whatever still runs in a directory, and removes it. */
   async #removeLeftover(dir: string, record: MachineRecord | undefined): Promise<void> {
     if (record?.process) {
       const found = await this.vmm.adopt(dir, record.process, record.config).catch(() => undefined);
       await found?.kill();
     }
-    for (const pid of await processesIn(dir)) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {} // it ended by itself
-    }
+    await endProcesses(dir);
     await removeMachineDir(dir);
   }
 
@@ -330,7 +351,9 @@ export class MicrovmProvider implements Provider, MachineHost {
   async removeSnapshot(key: string): Promise<void> {
     // Machines that only wait are no reason to keep it.
     await this.launcher.pool?.empty(key);
-    await this.launcher.store.remove(key);
+    const { store } = this.launcher;
+    const kind = store.users(key) === 0 ? undefined : (await store.get(key))?.manifest.kind;
+    await (kind === "checkpoint" ? store.retire(key) : store.remove(key));
     this.#emit({ type: "snapshot.removed", data: { key } });
   }
 
@@ -397,6 +420,20 @@ export class MicrovmProvider implements Provider, MachineHost {
   /** Where a sandbox's machine lives. */
   dir(id: string): string {
     return machineDir(this.#paths.sandboxes, id);
+  }
+}
+
+/** Ends what runs in a machine's directory, and waits until it is gone. */
+async function endProcesses(dir: string): Promise<void> {
+  for (;;) {
+    const pids = await processesIn(dir);
+    if (pids.length === 0) return;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {} // it ended by itself
+    }
+    await new Promise((wake) => setTimeout(wake, 2));
   }
 }
 

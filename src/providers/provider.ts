@@ -4,10 +4,16 @@
  * with a sandbox that *runs*, a non-zero exit is no error, writing a file creates its parents, and an operation on a sandbox
  * that is gone rejects with `not-found`.
  */
+import { createHash } from "node:crypto";
 import type { Agent } from "../guest/agent.ts";
 import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
+
+/** The snapshot key under which a checkpoint's id is saved. */
+export function checkpointKey(id: string): string {
+  return createHash("sha256").update(`checkpoint:${id}`).digest("hex");
+}
 
 /** One spawn as the provider needs it; everything is resolved and validated above. */
 export interface SandboxSpec {
@@ -70,6 +76,8 @@ export interface SandboxMachine {
   ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }>;
   /** Saves it under a new checkpoint id; it goes on. */
   checkpoint(checkpointId: string): Promise<{ bytes: number; stoppedMs: number }>;
+  /** Goes back to a checkpoint in place: same sandbox, same names, running; what came after the checkpoint is gone. */
+  restore(checkpointId: string): Promise<void>;
   /** The last lines of the guest's console. */
   console(lines: number): Promise<string[]>;
   stats(): Promise<MachineStats>;
@@ -142,7 +150,10 @@ export interface Provider {
   snapshots(): Promise<SnapshotInfo[]>;
   /** Builds the golden snapshot of a shape now, unless it is there. */
   buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo>;
-  /** @throws StacyError `conflict` when in use, `not-found` */
+  /**
+   * A checkpoint that machines came from is off the list at once, and its files go with the last of them.
+   * @throws StacyError `conflict` for a golden one in use, `not-found`
+   */
   removeSnapshot(key: string): Promise<void>;
   collectGarbage(options: {
     dryRun: boolean;

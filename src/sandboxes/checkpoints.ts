@@ -1,7 +1,6 @@
 /** Checkpoints: running sandboxes that a user saved, to spawn from later. */
 import { StacyError } from "../host/error.ts";
-import { checkpointKey } from "../providers/microvm.ts";
-import type { SandboxMachine } from "../providers/provider.ts";
+import { checkpointKey, type SandboxMachine } from "../providers/provider.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Providers } from "./providers.ts";
@@ -64,7 +63,7 @@ export class Checkpoints {
     return { ...record, stoppedMs };
   }
 
-  /** @throws StacyError `conflict` when a machine uses it, `not-found` */
+  /** Machines that came from it go on. @throws StacyError `not-found` */
   async remove(id: string): Promise<void> {
     const record = this.get(id);
     try {

@@ -10,6 +10,7 @@ export type EventType =
   | "sandbox.paused"
   | "sandbox.suspended"
   | "sandbox.resumed"
+  | "sandbox.restored"
   | "sandbox.extended"
   | "sandbox.forked"
   | "sandbox.expired"

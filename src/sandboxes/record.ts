@@ -3,7 +3,8 @@ import { randomBytes } from "node:crypto";
 import type { BootReport } from "../providers/provider.ts";
 import type { SandboxState } from "./state.ts";
 
-export type IdleAction = "destroy" | "suspend";
+/** `pause` keeps the memory, `suspend` frees it; either comes back with the next use. */
+export type IdleAction = "destroy" | "pause" | "suspend";
 
 export interface SandboxRecord {
   id: string;

@@ -366,10 +366,10 @@ export class Sandboxes {
     return sandbox.record;
   }
 
-  /** A use of the running machine; one that idleness suspended comes back first. */
+  /** A use of the running machine; one that idleness paused or suspended comes back first. */
   async lease(id: string): Promise<Lease> {
     const sandbox = this.get(id);
-    if (sandbox.state === "suspended" && sandbox.record.resumeOnUse === true) await this.resume(id);
+    if (sandbox.record.resumeOnUse === true && sandbox.state !== "running") await this.resume(id);
     return sandbox.lease();
   }
 
@@ -479,6 +479,28 @@ export class Sandboxes {
     );
   }
 
+  /** Goes back to one of its own checkpoints in place; it runs afterwards, whatever it did before. */
+  async restore(id: string, checkpointId: string): Promise<SandboxRecord> {
+    const sandbox = this.get(id);
+    const checkpoint = this.checkpoints.get(checkpointId);
+    if (checkpoint.sandboxId !== id) {
+      throw new StacyError("invalid", `checkpoint ${checkpointId} is not one of sandbox ${id}`, {
+        remedy: "spawn a new sandbox from it",
+      });
+    }
+    return sandbox.exclusive(async () => {
+      const machine = sandbox.machineIn(["running", "paused", "suspended"]);
+      await machine.restore(checkpointId);
+      if (!holdsMachine(sandbox.state)) throw new StacyError("not-found", `sandbox ${id} is gone`);
+      sandbox.record.state = "running";
+      delete sandbox.record.resumeOnUse;
+      sandbox.lastUsedAt = this.#clock.now();
+      await this.#save(sandbox);
+      this.events.emit("sandbox.restored", id, { checkpoint: checkpointId });
+      return sandbox.record;
+    });
+  }
+
   /** Idempotent, also for an id that was never known. */
   async destroy(id: string): Promise<void> {
     const sandbox = this.#all.get(id);
@@ -543,12 +565,13 @@ export class Sandboxes {
     }
     // Counts as a use, so that a failing suspend is tried again after the same time and not every second.
     sandbox.lastUsedAt = this.#clock.now();
-    this.suspend(id).then(
+    const rest = record.idleAction === "pause" ? this.pause(id) : this.suspend(id);
+    rest.then(
       () => {
         record.resumeOnUse = true;
         return this.#save(sandbox);
       },
-      (error: unknown) => this.#log.warn({ sandbox: id, err: error }, "an idle sandbox could not be suspended"),
+      (error: unknown) => this.#log.warn({ sandbox: id, err: error }, `an idle sandbox: ${record.idleAction} failed`),
     );
   }
 

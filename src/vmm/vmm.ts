@@ -51,6 +51,8 @@ export interface VmmAbilities {
   pauseResume: boolean;
   /** Save the state of a machine that was itself loaded from a snapshot (fork, suspend, checkpoint). */
   saveClone: boolean;
+  /** A connection to the agent that is open while the machine is saved goes on afterwards. */
+  saveKeepsChannel: boolean;
   /** Run under the jailer. */
   jail: boolean;
 }
@@ -153,6 +155,8 @@ export interface RunningMachine extends VmmProcess {
   readonly state: "running";
   /** A new byte stream to the agent (guest port 1024). It may be called again at any time; a newer stream wins. */
   connectAgent(options?: ConnectOptions): Promise<AgentStream>;
+  /** Does what the coming `save` does not need the guest to stand still for. `parent` as there. */
+  prepareSave(options?: { parent?: string }): Promise<void>;
   pause(): Promise<PausedMachine>;
 }
 

@@ -191,6 +191,21 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
   );
   endpoints.add(
     {
+      method: "post",
+      path: "/sandboxes/{id}/restore",
+      scope: "use",
+      tag: "checkpoints",
+      summary: "Go back to a checkpoint of this sandbox, in place",
+      description: "Same sandbox, same names; it runs afterwards. What came after the checkpoint is gone.",
+      params: SandboxId,
+      body: z.object({ checkpoint: z.string().min(1).max(64) }).openapi("RestoreRequest"),
+      responses: { 200: { description: "The sandbox", schema: SandboxBody } },
+      errors: [404, 409, 507],
+    },
+    async ({ params, body: request }) => json(body(await sandboxes.restore(params.id, request.checkpoint))),
+  );
+  endpoints.add(
+    {
       method: "get",
       path: "/checkpoints",
       scope: "read",

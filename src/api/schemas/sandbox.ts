@@ -22,7 +22,7 @@ export const SpawnRequest = z
     env: maybe(EnvMap),
     setup: maybe(z.array(GuestText.max(65_536)).max(64)),
     idle_timeout: maybe(Duration),
-    idle_action: maybe(z.enum(["destroy", "suspend"])),
+    idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
     forkable: maybe(z.boolean()),
   })
   .openapi("SpawnRequest");

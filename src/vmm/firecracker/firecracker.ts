@@ -40,7 +40,14 @@ class Firecracker implements Vmm {
   readonly name = "firecracker" as const;
   readonly #options: FirecrackerOptions;
   #probed: Promise<Probed> | undefined;
-  #abilities: VmmAbilities = { diskBeforeStart: false, pauseResume: true, saveClone: true, jail: true };
+  #abilities: VmmAbilities = {
+    diskBeforeStart: false,
+    pauseResume: true,
+    saveClone: true,
+    // The snapshot resets the guest's end of every vsock connection (firecracker.md 13.7).
+    saveKeepsChannel: false,
+    jail: true,
+  };
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;

@@ -44,6 +44,8 @@ export interface Life {
    * was loaded from, the machine's own ground after a save, or `unknown`.
    */
   ground: "nothing" | "own" | "unknown" | { snapshot: string | undefined };
+  /** What `prepareSave` made ready for the next save. */
+  prepared?: "Diff" | "Full" | undefined;
 }
 
 abstract class State implements VmmProcess {
@@ -196,10 +198,46 @@ export class RunningFirecracker extends State implements RunningMachine {
     return this.process.connectAgent(options);
   }
 
+  async prepareSave(options: { parent?: string } = {}): Promise<void> {
+    this.life.prepared = await prepareGround(this.process, this.life, options.parent);
+  }
+
   async pause(): Promise<PausedMachine> {
     await this.process.api.patch("/vm", { state: "Paused" }, { phase: "pause", timeoutMs: QUICK_MS });
     return new PausedFirecracker(this.process, this.life);
   }
+}
+
+/** The kind of save that is possible now, with the copy that a difference is written over in place. */
+async function prepareGround(process: FirecrackerProcess, life: Life, parent?: string): Promise<"Diff" | "Full"> {
+  const inside = join(process.workDir, SAVING.memory);
+  await rm(inside, { force: true });
+  const ground = groundOf(process, life, parent);
+  if (!canDiff(life, ground)) return "Full";
+  if (ground !== "nothing" && ground !== "unknown") {
+    await copyGround(ground.path, inside);
+    // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
+    await chmod(inside, 0o600);
+    if (process.jail !== undefined) await chown(inside, process.jail.uid, process.jail.gid);
+  }
+  return "Diff";
+}
+
+type Ground = "nothing" | "unknown" | { path: string };
+
+function groundOf(process: FirecrackerProcess, life: Life, parent: string | undefined): Ground {
+  const { ground } = life;
+  if (ground === "nothing" || ground === "unknown") return ground;
+  if (ground === "own") return { path: join(process.dir, GROUND) };
+  // The caller knows better where it is: it may have been renamed since the load, or loaded by an earlier daemon.
+  const snapshot = parent ?? ground.snapshot;
+  return snapshot === undefined ? "unknown" : { path: join(snapshot, SNAPSHOT_FILES.memory) };
+}
+
+function canDiff({ traits, tracking, config }: Life, ground: Ground): boolean {
+  if (ground === "unknown") return false;
+  if (!traits.diffAbove3GiB && config.memoryMiB > DIFF_SOUND_BELOW_MIB) return false;
+  return tracking || (traits.diffWithoutTracking && ground === "nothing");
 }
 
 export class PausedFirecracker extends State implements PausedMachine {
@@ -220,16 +258,9 @@ export class PausedFirecracker extends State implements PausedMachine {
   async save(dir: string, options: { parent?: string } = {}): Promise<SavedState> {
     const { process, life } = this;
     const inside = join(process.workDir, SAVING.memory);
-    await rm(inside, { force: true });
-    const ground = this.#ground(options.parent);
-    const kind = this.#canDiff(ground) ? "Diff" : "Full";
     try {
-      if (kind === "Diff" && ground !== "nothing" && ground !== "unknown") {
-        await copyGround(ground.path, inside);
-        // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
-        await chmod(inside, 0o600);
-        if (process.jail !== undefined) await chown(inside, process.jail.uid, process.jail.gid);
-      }
+      const kind = life.prepared ?? (await prepareGround(process, life, options.parent));
+      life.prepared = undefined;
       await this.#create(kind);
       if (kind === "Full") await digHoles(inside);
       const state = join(dir, SNAPSHOT_FILES.state);
@@ -255,22 +286,6 @@ export class PausedFirecracker extends State implements PausedMachine {
     }
   }
 
-  #ground(parent: string | undefined): "nothing" | "unknown" | { path: string } {
-    const { ground } = this.life;
-    if (ground === "nothing" || ground === "unknown") return ground;
-    if (ground === "own") return { path: join(this.process.dir, GROUND) };
-    // The caller knows better where it is: it may have been renamed since the load, or loaded by an earlier daemon.
-    const snapshot = parent ?? ground.snapshot;
-    return snapshot === undefined ? "unknown" : { path: join(snapshot, SNAPSHOT_FILES.memory) };
-  }
-
-  #canDiff(ground: "nothing" | "unknown" | { path: string }): boolean {
-    const { traits, tracking, config } = this.life;
-    if (ground === "unknown") return false;
-    if (!traits.diffAbove3GiB && config.memoryMiB > DIFF_SOUND_BELOW_MIB) return false;
-    return tracking || (traits.diffWithoutTracking && ground === "nothing");
-  }
-
   async #create(kind: "Full" | "Diff"): Promise<void> {
     const body = { snapshot_type: kind, snapshot_path: SAVING.state, mem_file_path: SAVING.memory };
     await this.process.api.put("/snapshot/create", body, { phase: "save", timeoutMs: SAVE_LIMIT_MS });
@@ -278,8 +293,9 @@ export class PausedFirecracker extends State implements PausedMachine {
   }
 
   async #throwAwaySave(): Promise<void> {
+    this.life.prepared = undefined;
     try {
-      await this.#create(this.#canDiff(this.#ground(undefined)) ? "Diff" : "Full");
+      await this.#create(canDiff(this.life, groundOf(this.process, this.life, undefined)) ? "Diff" : "Full");
       if (this.life.tracking) {
         this.life.ground = "unknown";
         await loseGround(join(this.dir, GROUND));

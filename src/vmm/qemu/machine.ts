@@ -112,6 +112,9 @@ export class RunningQemu extends State implements RunningMachine {
     return this.process.connectAgent(options);
   }
 
+  /** The whole RAM goes through the stream, which is written while the guest stands still. */
+  async prepareSave(): Promise<void> {}
+
   async pause(): Promise<PausedMachine> {
     if (this.context.sharedMemory) {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.

@@ -50,6 +50,16 @@ export async function migrateOut(qmp: Qmp, version: string, path: string, shared
       done.promise,
     ]),
   );
+  await finalized(qmp);
+}
+
+/** The event comes before QEMU leaves `finish-migrate`, and until it does it refuses `cont`. */
+async function finalized(qmp: Qmp): Promise<void> {
+  for (;;) {
+    const { status } = await qmp.execute<{ status: string }>("query-status");
+    if (status !== "finish-migrate") return;
+    await new Promise((wake) => setTimeout(wake, 1));
+  }
 }
 
 async function migrationError(qmp: Qmp): Promise<string> {

@@ -32,8 +32,9 @@ export class QemuProcess implements VmmProcess {
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
       await Promise.all([
-        rm(join(dir, QMP_SOCKET), { force: true }),
-        rm(join(dir, AGENT_SOCKET), { force: true }),
+        // Where the directory is now: a claim renamed it.
+        rm(join(this.dir, QMP_SOCKET), { force: true }),
+        rm(join(this.dir, AGENT_SOCKET), { force: true }),
       ]).catch(() => {});
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),

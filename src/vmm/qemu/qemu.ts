@@ -48,7 +48,13 @@ export function createQemu(options: { path?: string } = {}): Vmm {
 
 class Qemu implements Vmm {
   readonly name = "qemu" as const;
-  readonly abilities: VmmAbilities = { diskBeforeStart: true, pauseResume: true, saveClone: true, jail: false };
+  readonly abilities: VmmAbilities = {
+    diskBeforeStart: true,
+    pauseResume: true,
+    saveClone: true,
+    saveKeepsChannel: true,
+    jail: false,
+  };
   readonly #path: string | undefined;
   #probed: Promise<VmmProbe> | undefined;
 
