@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { WebSocket } from "ws";
+import { tar as tarOf } from "./images-support.ts";
 import { type Answer, Contract } from "./server-contract-support.ts";
 import { Server } from "./server-support.ts";
 
@@ -343,6 +344,13 @@ describe("the contract", () => {
     await writeFile(join(tree, "hello"), "from a directory");
     await good("POST", "/images/import", { json: { source: tree, reference: "contract/tree:1" } });
     await rm(tree, { recursive: true });
+    const steps = tarOf([{ path: "stacyvm-image.yaml", content: `from: ${SPAWN.image}\nenv: {A: b}\n` }]);
+    const derived = await good("POST", "/images/build", {
+      query: "reference=contract/built:1&no_cache=true",
+      raw: new Uint8Array(steps),
+    });
+    assert.ok(derived.body.config.env.includes("A=b"));
+    await good("DELETE", "/images", { query: "reference=contract/built:1" });
     await good("POST", "/images/tag", { json: { reference: "contract/tree:1", name: "contract/tree:2" } });
     assert.match((await good("GET", "/images/inspect", { query: "reference=contract/tree:2" })).text, /contract\/tree/);
     await good("POST", "/images/gc", { json: { dry_run: true } });

@@ -3,7 +3,7 @@
 //! Kernel command line: `stacyvm.base=ext4|erofs` names the base's filesystem (default: both are tried).
 //! Disks: virtio serials `base` and `rw` (QEMU), else the first read-only and the first writable disk (Firecracker).
 
-use crate::sys::{self, check, cstring, Fail, Result};
+use crate::sys::{self, check, cstring, Fail, Fd, Result};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ fn mkdir(path: &str) {
 }
 
 /// Everything up to a usable root. An error here is the end of the guest.
-pub fn boot() -> Result<()> {
+/// @returns the overlay's upper directory, which no path leads to afterwards
+pub fn boot() -> Result<Fd> {
     for (source, target) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
         mkdir(target);
         mount(source, target, source, libc::MS_NOSUID, "")?;
@@ -42,10 +43,11 @@ pub fn boot() -> Result<()> {
     mkdir("/rw/upper");
     mkdir("/rw/work");
     mount("overlay", NEW_ROOT, "overlay", libc::MS_NOATIME, "lowerdir=/base,upperdir=/rw/upper,workdir=/rw/work")?;
+    let upper = sys::open(b"/rw/upper", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     populate()?;
     free_initramfs();
     switch_root()?;
-    Ok(())
+    Ok(upper)
 }
 
 fn open_console() {
@@ -193,7 +195,7 @@ fn switch_root() -> Result<()> {
 pub fn loopback_up() -> Result<()> {
     // SAFETY: a zeroed ifreq is valid; the ioctls read and write it only.
     unsafe {
-        let socket = sys::Fd::own(check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0), "socket")?);
+        let socket = Fd::own(check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0), "socket")?);
         let mut request: libc::ifreq = std::mem::zeroed();
         request.ifr_name[0] = b'l' as libc::c_char;
         request.ifr_name[1] = b'o' as libc::c_char;

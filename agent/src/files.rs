@@ -48,6 +48,14 @@ pub fn stat(path: &[u8], follow: bool) -> Result<libc::stat> {
     }
 }
 
+/// For calls that shall not follow: a symlink is the error that `open` with O_NOFOLLOW gives.
+pub fn no_link(path: &[u8]) -> Result<()> {
+    if is(&stat(path, false)?, libc::S_IFLNK) {
+        return Err(Fail::errno(libc::ELOOP, &name(path)));
+    }
+    Ok(())
+}
+
 pub fn fstat(fd: &Fd) -> Result<libc::stat> {
     // SAFETY: a zeroed stat is valid.
     unsafe {
@@ -95,6 +103,9 @@ pub struct ReadJob {
 impl ReadJob {
     pub fn open(fields: &Reader, cwd: Option<&[u8]>) -> Result<ReadJob> {
         let path = path_of(fields, tag::PATH, cwd)?;
+        if !fields.number(tag::FOLLOW).map_or(true, |f| f != 0) {
+            no_link(&path)?;
+        }
         // Not blocking: a FIFO without a writer must not hold us.
         let file = sys::open(&path, libc::O_RDONLY | libc::O_NOCTTY | libc::O_NONBLOCK, 0)?;
         let st = fstat(&file)?;
@@ -178,6 +189,8 @@ pub struct WriteJob {
     atomic: bool,
     exclusive: bool,
     parents: bool,
+    /// A symlink at the path is written through; else it is replaced.
+    follow: bool,
     owner: Option<(u32, u32)>,
 }
 
@@ -192,6 +205,7 @@ impl WriteJob {
             atomic: fields.flag(tag::ATOMIC),
             exclusive: fields.flag(tag::EXCLUSIVE),
             parents: fields.flag(tag::PARENTS),
+            follow: fields.number(tag::FOLLOW).map_or(true, |f| f != 0),
             owner,
         })
     }
@@ -211,7 +225,10 @@ impl WriteJob {
 
     fn try_open(&mut self) -> Result<(Fd, Option<Vec<u8>>)> {
         let mode = self.mode.unwrap_or(0o644);
-        let existing = match stat(&self.path, true) {
+        let existing = match stat(&self.path, self.follow) {
+            // The link goes, what it means stays.
+            Ok(st) if is(&st, libc::S_IFLNK) && self.atomic && !self.exclusive => None,
+            Ok(st) if is(&st, libc::S_IFLNK) => return Err(Fail::errno(if self.exclusive { libc::EEXIST } else { libc::ELOOP }, &name(&self.path))),
             Ok(st) => Some(st),
             Err(f) if f.errno == libc::ENOENT => None,
             Err(f) => return Err(f),
@@ -252,7 +269,7 @@ impl WriteJob {
             return Ok((file, None));
         }
         // Through a symlink: the file that it means is replaced, not the link.
-        if let Ok(true) = stat(&self.path, false).map(|st| is(&st, libc::S_IFLNK)) {
+        if let (true, Ok(true)) = (self.follow, stat(&self.path, false).map(|st| is(&st, libc::S_IFLNK))) {
             if let Ok(real) = std::fs::canonicalize(os(&self.path)) {
                 self.path = real.as_os_str().as_bytes().to_vec();
             }

@@ -9,6 +9,7 @@ pub mod files;
 pub mod glob;
 pub mod identity;
 pub mod jobs;
+pub mod layer;
 pub mod protocol;
 pub mod ring;
 pub mod session;

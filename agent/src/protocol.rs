@@ -178,6 +178,7 @@ pub mod tag {
     pub const CHANGE: u8 = 100;
     pub const NLINK: u8 = 101;
     pub const INODE: u8 = 102;
+    pub const LAYER: u8 = 103;
     pub const PORT: u8 = 112;
     pub const HOST: u8 = 113;
     pub const MEMORY_TOTAL: u8 = 114;

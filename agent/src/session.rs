@@ -11,7 +11,7 @@ use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION};
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
-use crate::{glob, tar, tree, watch};
+use crate::{glob, layer, tar, tree, watch};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -85,6 +85,8 @@ pub struct Agent {
     /// Jobs that still run, also those of former sessions.
     running_jobs: usize,
     children: Fd,
+    /// The overlay's upper directory: all that was changed since the boot.
+    upper: Fd,
     pub null: Fd,
     pub scratch: Vec<u8>,
     pub stack: Vec<u8>,
@@ -94,7 +96,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(channel: Channel, identity: Identity, children: Fd, group: Option<Group>) -> Result<Agent> {
+    pub fn new(channel: Channel, identity: Identity, children: Fd, group: Option<Group>, upper: Fd) -> Result<Agent> {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new()?;
         if let Some(fd) = channel.fd() {
@@ -123,6 +125,7 @@ impl Agent {
             jobs: BTreeMap::new(),
             running_jobs: 0,
             children,
+            upper,
             null: sys::open(b"/dev/null", libc::O_RDWR, 0)?,
             scratch: vec![0; 65_536],
             stack: vec![0; 65_536],
@@ -444,6 +447,7 @@ impl Agent {
         let cwd = self.identity.defaults.cwd.clone();
         let path = |which| files::path_of(fields, which, cwd.as_deref());
         let recursive = fields.flag(tag::RECURSIVE);
+        let follow = |default: bool| fields.number(tag::FOLLOW).map_or(default, |f| f != 0);
         match name {
             method::READ => {
                 let mut read = ReadJob::open(fields, cwd.as_deref())?;
@@ -461,18 +465,18 @@ impl Agent {
             }
             method::STAT => {
                 let path = path(tag::PATH)?;
-                let st = files::stat(&path, fields.number(tag::FOLLOW).unwrap_or(1) != 0)?;
+                let st = files::stat(&path, follow(true))?;
                 self.end(id, Ok(files::describe(&path, &st)));
                 return Ok(());
             }
             method::LIST => {
-                let path = path(tag::PATH)?;
+                let (path, follow) = (path(tag::PATH)?, follow(false));
                 let depth = match (recursive, fields.number(tag::DEPTH)) {
                     (_, Some(depth)) if depth > 0 => depth as usize,
                     (true, _) => usize::MAX,
                     _ => 1,
                 };
-                return self.job(id, INITIAL_CREDIT, move |io| tree::list(io, &path, depth));
+                return self.job(id, INITIAL_CREDIT, move |io| tree::list(io, &path, depth, follow));
             }
             method::GLOB => {
                 let pattern = fields.bytes(tag::PATTERN).ok_or_else(|| Fail::invalid("no PATTERN given"))?;
@@ -501,12 +505,15 @@ impl Agent {
                 }
             }
             method::COPY => {
-                let (from, to) = (path(tag::PATH)?, path(tag::TO)?);
-                return self.job(id, INITIAL_CREDIT, move |io| tree::copy(io, &from, &to, recursive));
+                let (from, to, follow) = (path(tag::PATH)?, path(tag::TO)?, follow(false));
+                return self.job(id, INITIAL_CREDIT, move |io| tree::copy(io, &from, &to, recursive, follow));
             }
             method::CHMOD => {
                 let path = path(tag::PATH)?;
                 let mode = fields.number(tag::MODE).ok_or_else(|| Fail::invalid("no MODE given"))? as u32;
+                if !follow(true) {
+                    files::no_link(&path)?;
+                }
                 if recursive && files::is(&files::stat(&path, true)?, libc::S_IFDIR) {
                     return self.job(id, INITIAL_CREDIT, move |io| tree::chmod_tree(io, &path, mode));
                 }
@@ -526,12 +533,16 @@ impl Agent {
                 tree::mkdir(&path(tag::PATH)?, mode, fields.flag(tag::PARENTS), owner)?;
             }
             method::TAR_OUT => {
-                let path = path(tag::PATH)?;
-                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_out(io, &path));
+                let (path, form) = match (fields.flag(tag::LAYER), follow(false)) {
+                    (true, _) => (layer::path_of(&self.upper), tar::Form::Layer),
+                    (false, true) => (path(tag::PATH)?, tar::Form::Follow),
+                    (false, false) => (path(tag::PATH)?, tar::Form::Plain),
+                };
+                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_out(io, &path, form));
             }
             method::TAR_IN => {
-                let path = path(tag::PATH)?;
-                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_in(io, &path));
+                let (path, layer) = (path(tag::PATH)?, fields.flag(tag::LAYER));
+                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_in(io, &path, layer));
             }
             method::WATCH => {
                 let path = path(tag::PATH)?;

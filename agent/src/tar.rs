@@ -2,9 +2,10 @@
 
 use crate::files::{is, name, os, stat};
 use crate::jobs::Io;
+use crate::layer::{self, Deletes, Xattrs};
 use crate::protocol::{status, Fields};
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
-use crate::walk::{walk, Visit};
+use crate::walk::{walk_as, Visit};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +16,8 @@ const PIECE: usize = 64 * 1024;
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Above this many files with several names, further ones are written in full.
 const MAX_LINKS: usize = 65_536;
+/// How pax archives name extended attributes.
+const XATTR: &[u8] = b"SCHILY.xattr.";
 
 // ---- out
 
@@ -45,22 +48,25 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn entry(&mut self, kind: u8, path: &[u8], link: &[u8], st: &libc::stat, size: u64) -> Result<()> {
+    fn entry(&mut self, kind: u8, path: &[u8], link: &[u8], st: &libc::stat, size: u64, xattrs: &Xattrs) -> Result<()> {
         let mut pax = Vec::new();
+        for (key, value) in xattrs {
+            record(&mut pax, &[XATTR, key].concat(), value);
+        }
         if path.len() > 100 {
-            record(&mut pax, "path", path);
+            record(&mut pax, b"path", path);
         }
         if link.len() > 100 {
-            record(&mut pax, "linkpath", link);
+            record(&mut pax, b"linkpath", link);
         }
         if size >= 1 << 33 {
-            record(&mut pax, "size", size.to_string().as_bytes());
+            record(&mut pax, b"size", size.to_string().as_bytes());
         }
         if st.st_uid >= 1 << 21 {
-            record(&mut pax, "uid", st.st_uid.to_string().as_bytes());
+            record(&mut pax, b"uid", st.st_uid.to_string().as_bytes());
         }
         if st.st_gid >= 1 << 21 {
-            record(&mut pax, "gid", st.st_gid.to_string().as_bytes());
+            record(&mut pax, b"gid", st.st_gid.to_string().as_bytes());
         }
         if !pax.is_empty() {
             self.put(&header(b'x', b"PaxHeader", b"", st, pax.len() as u64))?;
@@ -72,13 +78,15 @@ impl<'a> Writer<'a> {
 }
 
 /// One pax record, `LENGTH KEY=VALUE\n`, where the length counts itself.
-fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
         length = rest + length.to_string().len();
     }
-    out.extend_from_slice(format!("{} {}=", length, key).as_bytes());
+    out.extend_from_slice(format!("{} ", length).as_bytes());
+    out.extend_from_slice(key);
+    out.push(b'=');
     out.extend_from_slice(value);
     out.push(b'\n');
 }
@@ -115,73 +123,113 @@ fn header(kind: u8, path: &[u8], link: &[u8], st: &libc::stat, size: u64) -> [u8
     h
 }
 
-pub fn tar_out(io: &mut Io, path: &[u8]) -> Result<Fields> {
+/// How an archive is made of a tree.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Form {
+    Plain,
+    /// What symlinks mean, in their place.
+    Follow,
+    /// An overlay's upper directory as an image's layer (layer.rs).
+    Layer,
+}
+
+pub fn tar_out(io: &mut Io, path: &[u8], form: Form) -> Result<Fields> {
     let st = stat(path, true)?;
     io.event(Fields::new())?;
-    let mut out = Writer { io, buf: Vec::with_capacity(PIECE + BLOCK) };
-    let mut links = HashMap::new();
+    let mut tree = Tree { out: Writer { io, buf: Vec::with_capacity(PIECE + BLOCK) }, links: HashMap::new(), form };
     if is(&st, libc::S_IFDIR) {
         let cut = if path.ends_with(b"/") { path.len() } else { path.len() + 1 };
-        walk(path, |visit, path, st, _| {
+        walk_as(path, form == Form::Follow, |visit, path, st, _| {
             if visit != Visit::Leave {
-                add(&mut out, &mut links, path, &path[cut..], st)?;
+                tree.add(path, &path[cut..], st)?;
             }
             Ok(true)
         })?;
     } else {
         let base = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
-        add(&mut out, &mut links, path, base, &st)?;
+        tree.add(path, base, &st)?;
     }
-    out.put(&[0; 2 * BLOCK])?;
-    out.flush()?;
+    tree.out.put(&[0; 2 * BLOCK])?;
+    tree.out.flush()?;
     Ok(Fields::new())
 }
 
-fn add(out: &mut Writer, links: &mut HashMap<(u64, u64), Vec<u8>>, path: &[u8], as_name: &[u8], st: &libc::stat) -> Result<()> {
-    out.io.check()?;
-    match st.st_mode & libc::S_IFMT {
-        libc::S_IFDIR => out.entry(b'5', &[as_name, b"/"].concat(), b"", st, 0),
-        libc::S_IFLNK => match std::fs::read_link(os(path)) {
-            Ok(target) => out.entry(b'2', as_name, target.as_os_str().as_bytes(), st, 0),
-            Err(_) => Ok(()),
-        },
-        libc::S_IFCHR => out.entry(b'3', as_name, b"", st, 0),
-        libc::S_IFBLK => out.entry(b'4', as_name, b"", st, 0),
-        libc::S_IFIFO => out.entry(b'6', as_name, b"", st, 0),
-        libc::S_IFREG => {
-            if st.st_nlink > 1 {
-                if let Some(first) = links.get(&(st.st_dev, st.st_ino)) {
-                    return out.entry(b'1', as_name, first, st, 0);
-                }
-                if links.len() < MAX_LINKS {
-                    links.insert((st.st_dev, st.st_ino), as_name.to_vec());
-                }
-            }
-            let file = match sys::open(path, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0) {
-                Ok(f) => f,
-                Err(f) if f.errno == libc::ENOENT => return Ok(()),
-                Err(f) => return Err(f),
-            };
-            let size = st.st_size as u64;
-            out.entry(b'0', as_name, b"", st, size)?;
-            let mut left = size;
-            let mut buf = vec![0; PIECE];
-            while left > 0 {
-                let want = left.min(PIECE as u64) as usize;
-                let n = sys::read(file.raw(), &mut buf[..want]).map_err(|e| Fail::errno(e, &name(path)))?;
-                if n == 0 {
-                    // It shrank while it was read. The header is out already: zeros fill the promise.
-                    buf[..want].fill(0);
-                    out.put(&buf[..want])?;
-                    left -= want as u64;
-                    continue;
-                }
-                out.put(&buf[..n])?;
-                left -= n as u64;
-            }
-            out.pad(size)
+struct Tree<'a> {
+    out: Writer<'a>,
+    links: HashMap<(u64, u64), Vec<u8>>,
+    form: Form,
+}
+
+impl<'a> Tree<'a> {
+    fn add(&mut self, path: &[u8], as_name: &[u8], st: &libc::stat) -> Result<()> {
+        self.out.io.check()?;
+        let layer = self.form == Form::Layer;
+        if layer && layer::is_whiteout(st) {
+            let cut = as_name.iter().rposition(|&b| b == b'/').map_or(0, |p| p + 1);
+            let deleted = [&as_name[..cut], &layer::whiteout_of(&as_name[cut..])].concat();
+            return self.empty_file(&deleted, st);
         }
-        _ => Ok(()),
+        let xattrs = if layer { layer::xattrs(path)? } else { Xattrs::new() };
+        match st.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => {
+                let inside = [as_name, b"/"].concat();
+                self.out.entry(b'5', &inside, b"", st, 0, &xattrs)?;
+                if layer && layer::is_opaque(path)? {
+                    self.empty_file(&[&inside, layer::OPAQUE].concat(), st)?;
+                }
+                Ok(())
+            }
+            libc::S_IFLNK => match std::fs::read_link(os(path)) {
+                Ok(target) => self.out.entry(b'2', as_name, target.as_os_str().as_bytes(), st, 0, &xattrs),
+                Err(_) => Ok(()),
+            },
+            libc::S_IFCHR => self.out.entry(b'3', as_name, b"", st, 0, &xattrs),
+            libc::S_IFBLK => self.out.entry(b'4', as_name, b"", st, 0, &xattrs),
+            libc::S_IFIFO => self.out.entry(b'6', as_name, b"", st, 0, &xattrs),
+            libc::S_IFREG => self.file(path, as_name, st, &xattrs),
+            _ => Ok(()),
+        }
+    }
+
+    fn empty_file(&mut self, as_name: &[u8], st: &libc::stat) -> Result<()> {
+        let mut plain = *st;
+        plain.st_mode = libc::S_IFREG | 0o644;
+        self.out.entry(b'0', as_name, b"", &plain, 0, &Xattrs::new())
+    }
+
+    fn file(&mut self, path: &[u8], as_name: &[u8], st: &libc::stat, xattrs: &Xattrs) -> Result<()> {
+        if st.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(st.st_dev, st.st_ino)) {
+                return self.out.entry(b'1', as_name, first, st, 0, &Xattrs::new());
+            }
+            if self.links.len() < MAX_LINKS {
+                self.links.insert((st.st_dev, st.st_ino), as_name.to_vec());
+            }
+        }
+        let follow = if self.form == Form::Follow { 0 } else { libc::O_NOFOLLOW };
+        let file = match sys::open(path, libc::O_RDONLY | libc::O_NONBLOCK | follow, 0) {
+            Ok(f) => f,
+            Err(f) if f.errno == libc::ENOENT => return Ok(()),
+            Err(f) => return Err(f),
+        };
+        let size = st.st_size as u64;
+        self.out.entry(b'0', as_name, b"", st, size, xattrs)?;
+        let mut left = size;
+        let mut buf = vec![0; PIECE];
+        while left > 0 {
+            let want = left.min(PIECE as u64) as usize;
+            let n = sys::read(file.raw(), &mut buf[..want]).map_err(|e| Fail::errno(e, &name(path)))?;
+            if n == 0 {
+                // It shrank while it was read. The header is out already: zeros fill the promise.
+                buf[..want].fill(0);
+                self.out.put(&buf[..want])?;
+                left -= want as u64;
+                continue;
+            }
+            self.out.put(&buf[..n])?;
+            left -= n as u64;
+        }
+        self.out.pad(size)
     }
 }
 
@@ -291,6 +339,7 @@ struct Extra {
     size: Option<u64>,
     uid: Option<u32>,
     gid: Option<u32>,
+    xattrs: Xattrs,
 }
 
 fn read_pax(bytes: &[u8], extra: &mut Extra) -> Result<()> {
@@ -313,7 +362,11 @@ fn read_pax(bytes: &[u8], extra: &mut Extra) -> Result<()> {
             b"size" => extra.size = Some(number(value).ok_or_else(bad)?),
             b"uid" => extra.uid = number(value).map(|v| v as u32),
             b"gid" => extra.gid = number(value).map(|v| v as u32),
-            _ => {}
+            key => {
+                if let Some(key) = key.strip_prefix(XATTR) {
+                    extra.xattrs.push((key.to_vec(), value.to_vec()));
+                }
+            }
         }
         rest = &rest[length..];
     }
@@ -397,7 +450,8 @@ impl Target {
     }
 }
 
-pub fn tar_in(io: &mut Io, path: &[u8]) -> Result<Fields> {
+/// @param layer names that delete do so, and extended attributes are set
+pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
     crate::files::make_parents(path, 0o755, None)?;
     let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None };
     let mut source = Source { io, piece: Vec::new(), at: 0 };
@@ -443,6 +497,8 @@ pub fn tar_in(io: &mut Io, path: &[u8]) -> Result<Fields> {
             mtime: parse_number(&h[136..148])?,
             size: extra.size.unwrap_or(size),
             device: (parse_number(&h[329..337]).unwrap_or(0) as u32, parse_number(&h[337..345]).unwrap_or(0) as u32),
+            xattrs: extra.xattrs,
+            layer,
         };
         place(&mut source, &mut target, &full, &link, &entry)?;
     }
@@ -459,6 +515,8 @@ struct Entry {
     mtime: u64,
     size: u64,
     device: (u32, u32),
+    xattrs: Xattrs,
+    layer: bool,
 }
 
 fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], entry: &Entry) -> Result<()> {
@@ -473,6 +531,26 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
     let linked = if entry.kind == b'1' { Some(components(link)?.join(&b'/')) } else { None };
     let root = target.root.raw();
     let dir = target.parent(above)?.raw();
+    let at = |leaf: &[u8]| [format!("/proc/self/fd/{}/", dir).as_bytes(), leaf].concat();
+    if entry.layer {
+        match layer::deletes(last) {
+            Some(Deletes::Name(hidden)) => {
+                layer::remove(&at(hidden))?;
+                return source.each(entry.size, |_| Ok(()));
+            }
+            Some(Deletes::Contents) => {
+                layer::remove_contents(&at(b""))?;
+                return source.each(entry.size, |_| Ok(()));
+            }
+            // A name may change from file to directory and back.
+            None => {
+                let st = stat(&at(last), false);
+                if st.map_or(false, |st| is(&st, libc::S_IFDIR) != (entry.kind == b'5')) {
+                    layer::remove(&at(last))?;
+                }
+            }
+        }
+    }
     // SAFETY of all calls here: NUL-terminated names below descriptors that `target` keeps open.
     match entry.kind {
         b'5' => {
@@ -487,6 +565,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
                 // At once: root may write below it whatever the mode says.
                 libc::chmod(via.as_ptr(), entry.mode);
             }
+            entry.attributes(&at(last))?;
             return source.each(entry.size, |_| Ok(()));
         }
         b'0' | 0 | b'7' => {
@@ -500,7 +579,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
                 libc::fchmod(file.raw(), entry.mode);
                 libc::futimens(file.raw(), times.as_ptr());
             }
-            return Ok(());
+            return entry.attributes(&at(last));
         }
         _ => source.each(entry.size, |_| Ok(()))?,
     }
@@ -525,8 +604,18 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
     check(rc, &what)?;
     if entry.kind != b'1' {
         unsafe { libc::fchownat(dir, leaf.as_ptr(), entry.uid, entry.gid, libc::AT_SYMLINK_NOFOLLOW) };
+        entry.attributes(&at(last))?;
     }
     Ok(())
+}
+
+impl Entry {
+    fn attributes(&self, path: &[u8]) -> Result<()> {
+        if self.layer {
+            layer::set_xattrs(path, &self.xattrs)?;
+        }
+        Ok(())
+    }
 }
 
 fn timespec(seconds: u64) -> libc::timespec {
@@ -541,7 +630,7 @@ mod tests {
     fn pax_records_count_themselves() {
         for length in [1usize, 90, 91, 92, 93, 94, 980, 990, 9_980, 9_990] {
             let mut out = Vec::new();
-            record(&mut out, "path", &vec![b'a'; length]);
+            record(&mut out, b"path", &vec![b'a'; length]);
             let mut extra = Extra::default();
             read_pax(&out, &mut extra).unwrap();
             assert_eq!(extra.path.unwrap().len(), length);

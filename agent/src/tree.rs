@@ -4,7 +4,7 @@ use crate::files::{describe, is, make_parents, name, os, stat};
 use crate::jobs::Io;
 use crate::protocol::{tag, Fields};
 use crate::sys::{self, check, cstring, Fail, Result};
-use crate::walk::{walk, Visit};
+use crate::walk::{walk, walk_as, Visit};
 use std::os::unix::ffi::OsStrExt;
 
 const PIECE: usize = 32 * 1024;
@@ -35,9 +35,10 @@ impl<'a> Body<'a> {
     }
 }
 
-pub fn list(io: &mut Io, path: &[u8], depth: usize) -> Result<Fields> {
+/// @param follow symlinks are listed as what they mean, and those to directories are entered
+pub fn list(io: &mut Io, path: &[u8], depth: usize, follow: bool) -> Result<Fields> {
     let mut body = Body::new(io);
-    walk(path, |visit, path, st, at| {
+    walk_as(path, follow, |visit, path, st, at| {
         if visit != Visit::Leave {
             body.check()?;
             body.add(tag::ENTRY, &describe(path, st).0)?;
@@ -56,17 +57,18 @@ pub fn rename(from: &[u8], to: &[u8]) -> Result<()> {
 
 /// When a rename cannot do it: another filesystem, or a directory of the read-only base.
 pub fn move_by_copy(io: &mut Io, from: &[u8], to: &[u8]) -> Result<Fields> {
-    copy(io, from, to, true)?;
+    copy(io, from, to, true, false)?;
     delete(io, from, true)
 }
 
-pub fn copy(io: &mut Io, from: &[u8], to: &[u8], recursive: bool) -> Result<Fields> {
-    let st = stat(from, false)?;
+/// @param follow what symlinks mean is copied, in their place
+pub fn copy(io: &mut Io, from: &[u8], to: &[u8], recursive: bool, follow: bool) -> Result<Fields> {
+    let st = stat(from, follow)?;
     if !is(&st, libc::S_IFDIR) {
         if stat(to, true).map(|t| is(&t, libc::S_IFDIR)).unwrap_or(false) {
             return Err(Fail::errno(libc::EISDIR, &name(to)));
         }
-        copy_one(io, from, to, &st)?;
+        copy_one(io, from, to, &st, follow)?;
         return Ok(Fields::new());
     }
     if !recursive {
@@ -78,14 +80,14 @@ pub fn copy(io: &mut Io, from: &[u8], to: &[u8], recursive: bool) -> Result<Fiel
     if target.starts_with(&real) {
         return Err(Fail::invalid("a directory cannot be copied into itself"));
     }
-    walk(from, |visit, path, st, _| {
+    walk_as(from, follow, |visit, path, st, _| {
         io.check()?;
         let there = [to, &path[from.len()..]].concat();
         match visit {
             Visit::Enter => make_parents(&there, 0o700, None)?,
             // The mode comes last: it may forbid what had to be written.
             Visit::Leave => attributes(&there, st)?,
-            Visit::Leaf => copy_one(io, path, &there, st)?,
+            Visit::Leaf => copy_one(io, path, &there, st, follow)?,
         }
         Ok(true)
     })?;
@@ -105,7 +107,7 @@ fn attributes(path: &[u8], st: &libc::stat) -> Result<()> {
     Ok(())
 }
 
-fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat) -> Result<()> {
+fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) -> Result<()> {
     match st.st_mode & libc::S_IFMT {
         libc::S_IFLNK => {
             let target = std::fs::read_link(os(from)).map_err(|e| Fail::io(&e, &name(from)))?;
@@ -113,7 +115,7 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat) -> Result<()> 
             std::os::unix::fs::symlink(target, os(to)).map_err(|e| Fail::io(&e, &name(to)))?;
         }
         libc::S_IFREG => {
-            let source = sys::open(from, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+            let source = sys::open(from, libc::O_RDONLY | if follow { 0 } else { libc::O_NOFOLLOW }, 0)?;
             let target = sys::open(to, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOCTTY, 0o600)?;
             let mut buf = vec![0; 65_536];
             loop {

@@ -1,4 +1,5 @@
-//! A walk over a tree without recursion: a deep tree costs descriptors, not stack, and never follows a symlink.
+//! A walk over a tree without recursion: a deep tree costs descriptors, not stack. Symlinks are followed when asked only, and
+//! then a circle of them ends at the depth limit.
 
 use crate::files::{is, name, os, stat};
 use crate::sys::{Fail, Result};
@@ -19,7 +20,16 @@ pub enum Visit {
 }
 
 /// Visits everything below `root`, not `root` itself. Depth 1: directly in it. Entries that vanish meanwhile are passed by.
-pub fn walk(root: &[u8], mut visit: impl FnMut(Visit, &[u8], &libc::stat, usize) -> Result<bool>) -> Result<()> {
+pub fn walk(root: &[u8], visit: impl FnMut(Visit, &[u8], &libc::stat, usize) -> Result<bool>) -> Result<()> {
+    walk_as(root, false, visit)
+}
+
+/// @param follow a symlink counts as what it means; one that means nothing, as itself
+pub fn walk_as(
+    root: &[u8],
+    follow: bool,
+    mut visit: impl FnMut(Visit, &[u8], &libc::stat, usize) -> Result<bool>,
+) -> Result<()> {
     let mut open: Vec<(Vec<u8>, ReadDir, Option<libc::stat>)> = vec![(root.to_vec(), read_dir(root)?, None)];
     while let Some((dir, entries, _)) = open.last_mut() {
         let entry = match entries.next() {
@@ -33,7 +43,11 @@ pub fn walk(root: &[u8], mut visit: impl FnMut(Visit, &[u8], &libc::stat, usize)
             }
         };
         let path = join(dir, entry.file_name().as_bytes());
-        let st = match stat(&path, false) {
+        let found = match stat(&path, follow) {
+            Err(f) if follow && matches!(f.errno, libc::ENOENT | libc::ELOOP) => stat(&path, false),
+            found => found,
+        };
+        let st = match found {
             Ok(st) => st,
             Err(f) if f.errno == libc::ENOENT => continue,
             Err(f) => return Err(f),

@@ -450,6 +450,7 @@ export interface TagRequest {
 export interface ImageGc {
   images: string[];
   blobs: string[];
+  builds: string[];
   snapshots: string[];
   freedBytes: number;
   keptBytes: number;
@@ -460,6 +461,8 @@ export interface ImageGcRequest {
   dryRun?: boolean | undefined;
   maxBytes?: number | undefined;
 }
+
+export type ImageBuild = unknown;
 
 export interface Health {
   status: string;
@@ -644,6 +647,8 @@ export interface Operations {
   "POST /images/tag": { body: TagRequest; reply: Image };
   /** Remove what nobody needs, then what was used longest ago, until the rest fits */
   "POST /images/gc": { body: ImageGcRequest; reply: ImageGc };
+  /** Build an image in a sandbox from a file of steps */
+  "POST /images/build": { body: undefined; reply: ImageBuild };
   /** The server answers */
   "GET /health": { body: undefined; reply: Health };
   /** The server answers */
@@ -1040,6 +1045,7 @@ export const shapes: Record<string, Shape> = {
     object: {
       images: { array: "string" },
       blobs: { array: "string" },
+      builds: { array: "string" },
       snapshots: { array: "string" },
       freed_bytes: "integer",
       kept_bytes: "integer",
@@ -1047,6 +1053,7 @@ export const shapes: Record<string, Shape> = {
     },
   },
   ImageGcRequest: { object: { "dry_run?": "boolean", "max_bytes?": "integer" } },
+  ImageBuild: "any",
   Health: { object: { status: "string", version: "string", uptime: "string" } },
   Ready: "any",
   SystemStats: {
@@ -1140,6 +1147,7 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "POST /images/import": { body: { ref: "ImportRequest" }, reply: { ref: "Image" } },
   "POST /images/tag": { body: { ref: "TagRequest" }, reply: { ref: "Image" } },
   "POST /images/gc": { body: { ref: "ImageGcRequest" }, reply: { ref: "ImageGc" } },
+  "POST /images/build": { reply: { ref: "ImageBuild" } },
   "GET /health": { reply: { ref: "Health" } },
   "GET /live": { reply: { ref: "Health" } },
   "GET /ready": { reply: { ref: "Ready" } },

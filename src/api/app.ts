@@ -8,6 +8,7 @@ import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { execRoutes } from "./routes/exec.ts";
 import { fileRoutes } from "./routes/files.ts";
+import { imageBuildRoutes } from "./routes/image-build.ts";
 import { imageRoutes } from "./routes/images.ts";
 import { providerRoutes } from "./routes/providers.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
@@ -132,6 +133,7 @@ export function createApp(parts: ServerParts): Api {
   providerRoutes(endpoints, parts);
   snapshotRoutes(endpoints, parts);
   imageRoutes(endpoints, parts);
+  imageBuildRoutes(endpoints, parts);
   systemRoutes(endpoints, parts);
 
   // Any method and any path below: not an endpoint with a schema of its own, but documented as one.

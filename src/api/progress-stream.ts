@@ -3,32 +3,50 @@ import type { Progress } from "../images/image.ts";
 import { problemOf } from "./problem.ts";
 import { begun, NDJSON_HEADERS, streamed } from "./streams.ts";
 
+const MAX_PRINTED = 1 << 20;
+
 /**
  * @param work begins at once; what it resolves with becomes the last line
+ *   `output`: what a program printed, each piece a line of its own as `{output}`
  * @param requestId for the error's line
  */
 export function progressStream(
-  work: (progress: (progress: Progress) => void) => Promise<Record<string, unknown>>,
+  work: (
+    progress: (progress: Progress) => void,
+    output: (text: Uint8Array) => void,
+  ) => Promise<Record<string, unknown>>,
   requestId: string,
 ): Response {
   async function* lines(): AsyncGenerator<string> {
     // Only the newest state of each step is of interest: a slow reader skips the others.
     const latest = new Map<string, Progress>();
+    const decoder = new TextDecoder();
+    let printed = "";
     let wake = (): void => {};
     let settled = false;
-    const working = work((step) => {
-      latest.set(step.step, step);
-      wake();
-    }).finally(() => {
+    const working = work(
+      (step) => {
+        latest.set(step.step, step);
+        wake();
+      },
+      (text) => {
+        // Of what a slow reader has not taken, the end is kept.
+        printed = (printed + decoder.decode(text, { stream: true })).slice(-MAX_PRINTED);
+        wake();
+      },
+    ).finally(() => {
       settled = true;
       wake();
     });
     working.catch(() => {}); // awaited below
-    while (!settled || latest.size > 0) {
-      if (latest.size === 0) await new Promise<void>((resolve) => (wake = resolve));
+    while (!settled || latest.size > 0 || printed !== "") {
+      if (latest.size === 0 && printed === "") await new Promise<void>((resolve) => (wake = resolve));
       const now = [...latest.values()];
       latest.clear();
+      const output = printed;
+      printed = "";
       for (const step of now) yield `${JSON.stringify(step)}\n`;
+      if (output !== "") yield `${JSON.stringify({ output })}\n`;
     }
     try {
       yield `${JSON.stringify(await working)}\n`;

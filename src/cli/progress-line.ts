@@ -25,6 +25,12 @@ export class ProgressLine implements Disposable {
     process.stderr.write(`\r\x1b[2K${this.#prefix}${progress.step}${amount(progress)}`);
   };
 
+  /** Other output on stderr, above the line. */
+  print(text: Uint8Array): void {
+    this[Symbol.dispose]();
+    process.stderr.write(text);
+  }
+
   /** Removes the line. */
   [Symbol.dispose](): void {
     if (this.#tty && this.#last !== "") process.stderr.write("\r\x1b[2K");

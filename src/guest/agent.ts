@@ -127,12 +127,16 @@ export interface WriteOptions {
   /** Byte position to write at in an existing file; implies not atomic. */
   offset?: number;
   exclusive?: boolean;
+  /** A symlink at the path is written through (default); else it is replaced. */
+  follow?: boolean;
   signal?: AbortSignal;
 }
 
 export interface ReadOptions {
   offset?: number;
   length?: number;
+  /** Default true; else a symlink at the path is the error `invalid`. */
+  follow?: boolean;
   /** For `readFile`: a larger answer is the error `limit`. Default 256 MiB; `readStream` has no limit. */
   limitBytes?: number;
   signal?: AbortSignal;
@@ -175,18 +179,32 @@ export interface Agent {
   readFile(path: string, options?: ReadOptions): Promise<Buffer>;
   readStream(path: string, options?: ReadOptions): Promise<{ stat: FileStat; stream: Readable }>;
   writeFile(path: string, data: Uint8Array | AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<void>;
+  /** Of what a symlink means, unless `follow` is false. */
   stat(path: string, options?: { follow?: boolean }): Promise<FileStat>;
-  list(path: string, options?: { recursive?: boolean; depth?: number }): Promise<FileStat[]>;
+  /** @param options.follow symlinks are listed as what they mean, and entered; default false */
+  list(path: string, options?: { recursive?: boolean; depth?: number; follow?: boolean }): Promise<FileStat[]>;
   glob(pattern: string, cwd?: string): Promise<string[]>;
   move(from: string, to: string): Promise<void>;
-  copy(from: string, to: string, options?: { recursive?: boolean }): Promise<void>;
-  chmod(path: string, mode: number, options?: { recursive?: boolean }): Promise<void>;
+  /** @param options.follow what symlinks mean is copied in their place; default false */
+  copy(from: string, to: string, options?: { recursive?: boolean; follow?: boolean }): Promise<void>;
+  /** @param options.follow default true; else a symlink at the path is the error `invalid` (links have no mode) */
+  chmod(path: string, mode: number, options?: { recursive?: boolean; follow?: boolean }): Promise<void>;
+  /** Moves and removals are about names: they never follow a symlink at the path. */
   remove(path: string, options?: { recursive?: boolean }): Promise<void>;
   mkdir(path: string, options?: { parents?: boolean; mode?: number }): Promise<void>;
-  /** The tree below `path` as a tar stream (PAX). */
-  tarOut(path: string, options?: { signal?: AbortSignal }): Promise<Readable>;
-  /** Unpacks a tar stream below `path`. Entries cannot leave it. */
-  tarIn(path: string, tar: AsyncIterable<Uint8Array>, options?: { signal?: AbortSignal }): Promise<void>;
+  /** The tree below `path` as a tar stream (PAX). @param options.follow as for `copy` */
+  tarOut(path: string, options?: { follow?: boolean; signal?: AbortSignal }): Promise<Readable>;
+  /**
+   * Unpacks a tar stream below `path`. Entries cannot leave it.
+   * @param options.layer it is a layer of an image: `.wh.` names delete, extended attributes are set
+   */
+  tarIn(
+    path: string,
+    tar: AsyncIterable<Uint8Array>,
+    options?: { layer?: boolean; signal?: AbortSignal },
+  ): Promise<void>;
+  /** What the guest's root differs from its base image in, as a layer of an image (tar with `.wh.` names). */
+  changes(options?: { signal?: AbortSignal }): Promise<Readable>;
   watch(
     path: string,
     options?: { recursive?: boolean; signal?: AbortSignal },

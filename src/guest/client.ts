@@ -21,6 +21,7 @@ import {
   execFields,
   fileChange,
   fileStat,
+  followFields,
   guestInfo,
   helloInfo,
   identityFields,
@@ -220,12 +221,14 @@ class AgentClient implements Agent {
   }
 
   async stat(path: string, options: { follow?: boolean } = {}): Promise<FileStat> {
-    const fields = pathFields(path).u8(Tag.FOLLOW, options.follow === false ? 0 : 1);
-    return fileStat(await this.#simple(Method.STAT, fields));
+    return fileStat(await this.#simple(Method.STAT, followFields(path, options)));
   }
 
-  async list(path: string, options: { recursive?: boolean; depth?: number } = {}): Promise<FileStat[]> {
-    const fields = pathFields(path).flag(Tag.RECURSIVE, options.recursive).u16(Tag.DEPTH, options.depth);
+  async list(
+    path: string,
+    options: { recursive?: boolean; depth?: number; follow?: boolean } = {},
+  ): Promise<FileStat[]> {
+    const fields = followFields(path, options).flag(Tag.RECURSIVE, options.recursive).u16(Tag.DEPTH, options.depth);
     const body = await collect(this.#session.call(Method.LIST, { fields }), LIST_LIMIT_BYTES);
     return new FieldReader(body).fields(Tag.ENTRY).map(fileStat);
   }
@@ -241,12 +244,13 @@ class AgentClient implements Agent {
     await this.#simple(Method.MOVE, pathFields(from, to));
   }
 
-  async copy(from: string, to: string, options: { recursive?: boolean } = {}): Promise<void> {
-    await this.#simple(Method.COPY, pathFields(from, to).flag(Tag.RECURSIVE, options.recursive));
+  async copy(from: string, to: string, options: { recursive?: boolean; follow?: boolean } = {}): Promise<void> {
+    await this.#simple(Method.COPY, followFields(from, options, to).flag(Tag.RECURSIVE, options.recursive));
   }
 
-  async chmod(path: string, mode: number, options: { recursive?: boolean } = {}): Promise<void> {
-    await this.#simple(Method.CHMOD, pathFields(path).u32(Tag.MODE, mode).flag(Tag.RECURSIVE, options.recursive));
+  async chmod(path: string, mode: number, options: { recursive?: boolean; follow?: boolean } = {}): Promise<void> {
+    const fields = followFields(path, options).u32(Tag.MODE, mode).flag(Tag.RECURSIVE, options.recursive);
+    await this.#simple(Method.CHMOD, fields);
   }
 
   async remove(path: string, options: { recursive?: boolean } = {}): Promise<void> {
@@ -257,11 +261,19 @@ class AgentClient implements Agent {
     await this.#simple(Method.MKDIR, pathFields(path).flag(Tag.PARENTS, options.parents).u32(Tag.MODE, options.mode));
   }
 
-  async tarOut(path: string, options: { signal?: AbortSignal } = {}): Promise<Readable> {
+  tarOut(path: string, options: { follow?: boolean; signal?: AbortSignal } = {}): Promise<Readable> {
+    return this.#archive(followFields(path, options), options.signal);
+  }
+
+  changes(options: { signal?: AbortSignal } = {}): Promise<Readable> {
+    return this.#archive(pathFields("/").flag(Tag.LAYER, true), options.signal);
+  }
+
+  async #archive(fields: FieldWriter, signal: AbortSignal | undefined): Promise<Readable> {
     const first = Promise.withResolvers<FieldReader>();
     const call = this.#session.call(Method.TAR_OUT, {
-      fields: pathFields(path),
-      signal: options.signal,
+      fields,
+      signal,
       onEvent: first.resolve,
     });
     call.widen(FILE_WINDOW);
@@ -270,8 +282,12 @@ class AgentClient implements Agent {
     return readable(call);
   }
 
-  async tarIn(path: string, tar: AsyncIterable<Uint8Array>, options: { signal?: AbortSignal } = {}): Promise<void> {
-    await this.#upload(Method.TAR_IN, pathFields(path), tar, options.signal);
+  async tarIn(
+    path: string,
+    tar: AsyncIterable<Uint8Array>,
+    options: { layer?: boolean; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    await this.#upload(Method.TAR_IN, pathFields(path).flag(Tag.LAYER, options.layer), tar, options.signal);
   }
 
   async *watch(

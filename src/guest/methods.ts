@@ -11,19 +11,20 @@
  *     PROCESSES                                                                      EVENT* PROCESS{PROCESS_ID PID COMMAND
  *                                                                                    START_TIME RUNNING EXIT_CODE? REASON? SIGNAL?}
  *     SIGNAL     PROCESS_ID SIGNAL GROUP?
- *     READ       PATH OFFSET? LENGTH?                                                EVENT <stat>; DATA
+ *     READ       PATH OFFSET? LENGTH? FOLLOW=1                                          EVENT <stat>; DATA
  *     WRITE      PATH MODE? OFFSET? APPEND? ATOMIC? EXCLUSIVE?     DATA, FIN         END SIZE
- *                PARENTS? USER?
- *     STAT       PATH FOLLOW?                                                        END <stat>
- *     LIST       PATH RECURSIVE? DEPTH?                                              DATA = ENTRY{<stat>}*
+ *                PARENTS? USER? FOLLOW=1
+ *     STAT       PATH FOLLOW=1                                                       END <stat>
+ *     LIST       PATH RECURSIVE? DEPTH? FOLLOW=0                                     DATA = ENTRY{<stat>}*
  *     GLOB       PATTERN CWD?                                                        DATA = PATH*
  *     MOVE       PATH TO
- *     COPY       PATH TO RECURSIVE?
- *     CHMOD      PATH MODE RECURSIVE?
+ *     COPY       PATH TO RECURSIVE? FOLLOW=0
+ *     CHMOD      PATH MODE RECURSIVE? FOLLOW=1
  *     DELETE     PATH RECURSIVE?
  *     MKDIR      PATH PARENTS? MODE?
- *     TAR_OUT    PATH                                                                DATA = the archive
- *     TAR_IN     PATH                                              DATA, FIN         END
+ *     TAR_OUT    PATH FOLLOW=0, or LAYER: what the root differs                      DATA = the archive
+ *                from the base in, as an image's layer
+ *     TAR_IN     PATH LAYER?                                       DATA, FIN         END
  *     WATCH      PATH RECURSIVE?                                                     EVENT (empty: it watches), then
  *                                                                                    EVENT* CHANGE PATH TO?; ends by CANCEL
  *     TUNNEL     PORT HOST?                                        DATA, FIN         EVENT (empty: connected); DATA, FIN; END
@@ -148,13 +149,19 @@ export function pathFields(path: string, to?: string): FieldWriter {
   return new FieldWriter().text(Tag.PATH, path).text(Tag.TO, to);
 }
 
+/** FOLLOW is only said where the caller decided: each method has its own default. */
+export function followFields(path: string, options: { follow?: boolean }, to?: string): FieldWriter {
+  const { follow } = options;
+  return pathFields(path, to).u8(Tag.FOLLOW, follow === undefined ? undefined : Number(follow));
+}
+
 export function readFields(path: string, options: ReadOptions): FieldWriter {
-  return pathFields(path).u64(Tag.OFFSET, options.offset).u64(Tag.LENGTH, options.length);
+  return followFields(path, options).u64(Tag.OFFSET, options.offset).u64(Tag.LENGTH, options.length);
 }
 
 export function writeFields(path: string, options: WriteOptions): FieldWriter {
   const atomic = options.atomic ?? (options.append !== true && options.offset === undefined);
-  return pathFields(path)
+  return followFields(path, options)
     .u32(Tag.MODE, options.mode)
     .u64(Tag.OFFSET, options.offset)
     .flag(Tag.APPEND, options.append)

@@ -204,7 +204,7 @@ export const Tag = {
   ENTRY: 91, // fields, repeated
   RECURSIVE: 92, // u8
   DEPTH: 93, // u16
-  FOLLOW: 94, // u8 1: follow a final symlink
+  FOLLOW: 94, // u8: follow symlinks (1) or not (0); the default is in the method's table
   PARENTS: 95, // u8 1: create parent directories
   APPEND: 96, // u8
   ATOMIC: 97, // u8 1: write beside and rename
@@ -213,6 +213,7 @@ export const Tag = {
   CHANGE: 100, // u8: 1 create, 2 modify, 3 delete, 4 rename, 5 overflow
   NLINK: 101, // u32
   INODE: 102, // u64
+  LAYER: 103, // u8 1: a layer of a container image; `.wh.` names delete
   // tunnel and system
   PORT: 112, // u16
   HOST: 113, // text, default 127.0.0.1

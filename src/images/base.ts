@@ -2,6 +2,7 @@
 import { rename, rm } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
 import { ErofsImage, type ErofsStats } from "./erofs.ts";
+import { ErofsBase } from "./erofs-reader.ts";
 import type { Progress } from "./image.ts";
 import { readTar, type TarEntry } from "./tar.ts";
 import { type FileData, FileTree, type TreeLimits, type TreeNode } from "./tree.ts";
@@ -18,6 +19,8 @@ export interface Layer {
 }
 
 export interface BaseOptions {
+  /** Path of a finished base that lies below the layers. */
+  below?: string;
   limits?: Partial<TreeLimits>;
   /** Last changes to the tree before it is written. */
   edit?(tree: FileTree): void;
@@ -43,7 +46,10 @@ export async function buildBase(
   layers: readonly Layer[],
   options: BaseOptions = {},
 ): Promise<ErofsStats> {
-  const tree = new FileTree({ ...DEFAULT_LIMITS, ...options.limits });
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  await using below = options.below === undefined ? undefined : await ErofsBase.open(options.below);
+  const tree = below === undefined ? new FileTree(limits) : await below.tree(limits);
+  const inherited = new Set([...tree.nodes()].map(([, node]) => node));
   await using image = await ErofsImage.create(path);
   const report = reporter(options);
   for (const layer of layers) {
@@ -59,6 +65,14 @@ export async function buildBase(
     });
   }
   options.edit?.(tree);
+  if (below !== undefined) {
+    for (const [, node] of tree.nodes()) {
+      if (node.type !== "file" || !inherited.has(node)) continue;
+      options.signal?.throwIfAborted();
+      node.data = await image.copyFile(below, node.data);
+      report(node.data.size);
+    }
+  }
   const live = liveBlocks(tree);
   const waste = image.dataBlocks - live;
   if (waste <= WASTE_BLOCKS || waste <= live * WASTE_SHARE) return await image.finish(tree);

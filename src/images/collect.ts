@@ -1,11 +1,13 @@
 /** Which images and blobs go when disk space is short. The decision only; the store carries it out. */
 import type { Base, Refs } from "./bases.ts";
+import type { StoredBuild } from "./builds.ts";
 import type { CollectOptions } from "./image.ts";
 import type { StoredBlob } from "./oci/blobs.ts";
 
 export interface CollectPlan {
   images: string[];
   blobs: string[];
+  builds: string[];
   freed: number;
   kept: number;
 }
@@ -14,6 +16,7 @@ export interface CollectState {
   bases: Base[];
   refs: Refs;
   blobs: StoredBlob[];
+  builds: StoredBuild[];
   /** ms since 1970 */
   now: number;
 }
@@ -21,11 +24,17 @@ export interface CollectState {
 /** What was used this recently is about to be used: a machine that starts has its image, but is not listed yet. */
 const GRACE_MS = 60_000;
 
-/** Unreferenced bases and blobs first, then blobs (they can be fetched again), then bases, each the oldest first. */
-export function planCollection({ bases, refs, blobs, now }: CollectState, options: CollectOptions): CollectPlan {
-  const plan: CollectPlan = { images: [], blobs: [], freed: 0, kept: 0 };
+/**
+ * Unreferenced bases and blobs first, with what builds remember of images that are gone; then blobs (they can be fetched again),
+ * builds (they can be made again), bases, each the oldest first.
+ */
+export function planCollection(
+  { bases, refs, blobs, builds, now }: CollectState,
+  options: CollectOptions,
+): CollectPlan {
+  const plan: CollectPlan = { images: [], blobs: [], builds: [], freed: 0, kept: 0 };
   const limit = options.maxBytes ?? Number.POSITIVE_INFINITY;
-  let total = [...bases, ...blobs].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  let total = [...bases, ...blobs, ...builds].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   const free = (sizeBytes: number): void => {
     plan.freed += sizeBytes;
     total -= sizeBytes;
@@ -47,10 +56,23 @@ export function planCollection({ bases, refs, blobs, now }: CollectState, option
     free(blob.sizeBytes);
     return false;
   });
+  const present = new Set(keptBases.map(({ digest }) => digest));
+  const keptBuilds = builds.filter((build) => {
+    const whole = present.has(build.base) && (build.image === undefined || present.has(build.image));
+    if (whole || now - build.usedAt <= GRACE_MS) return true;
+    plan.builds.push(build.key);
+    free(build.sizeBytes);
+    return false;
+  });
   for (const blob of byAge(keptBlobs)) {
     if (total <= limit) break;
     plan.blobs.push(blob.digest);
     free(blob.sizeBytes);
+  }
+  for (const build of byAge(keptBuilds)) {
+    if (total <= limit) break;
+    plan.builds.push(build.key);
+    free(build.sizeBytes);
   }
   for (const base of byAge(keptBases)) {
     if (total <= limit) break;

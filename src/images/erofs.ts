@@ -30,7 +30,8 @@ const MAX_TAIL = 2048;
 const MAX_TAILS = 256 << 20;
 const WRITE_CHUNK = 1 << 20;
 
-const S_IF = {
+/** `st_mode`'s type of each kind of node. */
+export const S_IF = {
   file: 0o100000,
   directory: 0o040000,
   symlink: 0o120000,
@@ -52,6 +53,11 @@ interface Placed {
   inline: number;
   /** First block of the rest, or 0. */
   block: number;
+}
+
+/** Where a file's blocks can be read: an image under construction, or a finished one (erofs-reader.ts). */
+export interface BlockSource {
+  read(at: number, length: number): AsyncIterable<Uint8Array>;
 }
 
 export interface ErofsStats {
@@ -117,18 +123,19 @@ export class ErofsImage implements AsyncDisposable {
   }
 
   /** Copies a file's content from another image: leaves behind what was overwritten or deleted by later layers. */
-  async copyFile(from: ErofsImage, data: FileData): Promise<FileData> {
+  async copyFile(from: BlockSource, data: FileData): Promise<FileData> {
     const length = data.size - (data.tail?.length ?? 0);
     if (length === 0) return data;
     const first = this.#nextBlock;
     const writer = new BlockWriter(this.#file, first * BLOCK, this.#buffer);
-    for await (const chunk of from.#read(data.block * BLOCK, length)) await writer.write(chunk);
+    for await (const chunk of from.read(data.block * BLOCK, length)) await writer.write(chunk);
     await writer.flush();
     this.#nextBlock += Math.ceil(length / BLOCK);
     return { ...data, block: first };
   }
 
-  async *#read(at: number, length: number): AsyncGenerator<Buffer> {
+  /** Bytes that were written so far. A chunk is valid until the next one is asked for. */
+  async *read(at: number, length: number): AsyncGenerator<Buffer> {
     const buffer = Buffer.allocUnsafe(Math.min(length, WRITE_CHUNK));
     for (let done = 0; done < length; ) {
       const { bytesRead } = await this.#file.read(buffer, 0, Math.min(buffer.length, length - done), at + done);

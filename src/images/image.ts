@@ -7,6 +7,9 @@
  *     <data>/images/refs.json   which reference points at which digest
  */
 
+import type { Builds } from "./builds.ts";
+import type { WorkDir } from "./work-dir.ts";
+
 /** What the image says about its processes (OCI image configuration). */
 export interface ImageConfig {
   /** `K=V` */
@@ -75,6 +78,16 @@ export interface ImportOptions {
   signal?: AbortSignal;
 }
 
+export interface DeriveOptions {
+  /** A file with what lies above: a layer of an image (tar, gzip or zstd or plain). */
+  layer?: string;
+  /** Paths in the layer that are left out; without a leading slash. */
+  leaveOut?: (path: string) => boolean;
+  config: ImageConfig;
+  progress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
 export interface ImageDetails extends Image {
   /** Every reference that points at it. */
   references: string[];
@@ -97,6 +110,8 @@ export interface Collected {
   /** Digests of images, in the order in which they went. */
   images: string[];
   blobs: string[];
+  /** Keys of what builds remembered. */
+  builds: string[];
   /** Bytes. */
   freed: number;
   /** Bytes that are left. */
@@ -110,6 +125,12 @@ export interface ImageLibrary extends Images {
    * `docker save`, a tar archive of a file tree (gzip, zstd or plain), or a directory.
    */
   import(source: string, reference: string, options?: ImportOptions): Promise<Image>;
+  /** An image made of one that is here and a layer above it, under a name. @throws StacyError `not-found`, `corrupt` */
+  derive(digest: string, reference: string, options: DeriveOptions): Promise<Image>;
+  /** What builds have made before. */
+  readonly builds: Builds;
+  /** A private directory beside the images, for files that `derive` and `builds` take. */
+  scratch(): Promise<WorkDir>;
   /** @throws StacyError `not-found` */
   inspect(reference: string): Promise<ImageDetails>;
   /** Another name for an image that is here. */

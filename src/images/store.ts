@@ -8,6 +8,7 @@ import { type Lock, lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { buildBase } from "./base.ts";
 import { type Base, Bases } from "./bases.ts";
+import { Builds } from "./builds.ts";
 import { buildBuiltin, builtinNames, RECIPE_VERSION } from "./builtin.ts";
 import { planCollection } from "./collect.ts";
 import { type ImageContent, plainConfig } from "./content.ts";
@@ -15,6 +16,7 @@ import { directoryLayer } from "./directory.ts";
 import type {
   Collected,
   CollectOptions,
+  DeriveOptions,
   Image,
   ImageConfig,
   ImageDetails,
@@ -72,12 +74,14 @@ class ImageStore implements ImageLibrary {
   readonly #options: ImagesOptions;
   readonly #bases: Bases;
   readonly #blobs: Blobs;
+  readonly builds: Builds;
 
   constructor(paths: DataPaths, options: ImagesOptions) {
     this.#paths = paths;
     this.#options = options;
     this.#bases = new Bases(paths);
     this.#blobs = new Blobs(join(paths.images, "blobs"));
+    this.builds = new Builds(join(paths.images, "builds"));
   }
 
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
@@ -100,11 +104,7 @@ class ImageStore implements ImageLibrary {
 
   async import(source: string, reference: string, options: ImportOptions = {}): Promise<Image> {
     return inImagePhase(options.signal, async () => {
-      const name = this.#name(reference);
-      checkPolicy(this.#options.policy, name);
-      if (isDigest(name) || builtinNames.includes(name)) {
-        throw new StacyError("invalid", `${name} cannot be given to an import`, { remedy: "choose another name" });
-      }
+      const name = this.#newName(reference);
       await using work = await WorkDir.create(this.#paths);
       options.progress?.({ step: `reading ${source}` });
       const content = await this.#read(resolvePath(source), work.path, options);
@@ -116,6 +116,27 @@ class ImageStore implements ImageLibrary {
       );
       return image(name, base);
     });
+  }
+
+  async derive(digest: string, reference: string, options: DeriveOptions): Promise<Image> {
+    return inImagePhase(options.signal, async () => {
+      const name = this.#newName(reference);
+      const below = await this.#bases.get(digest);
+      if (below === undefined) throw missing(digest);
+      await this.#bases.touch(digest);
+      const { layer, leaveOut, config } = options;
+      const layers =
+        layer === undefined
+          ? []
+          : [{ ...layerFile(layer, { whiteouts: true }), keep: (path: string) => leaveOut?.(path) !== true }];
+      const content: ImageContent = { digest: undefined, config, layers, blobs: [] };
+      const base = await this.#publish(name, options, (path) => this.#build(path, content, options, below.base));
+      return image(name, base);
+    });
+  }
+
+  scratch(): Promise<WorkDir> {
+    return WorkDir.create(this.#paths);
   }
 
   async list(): Promise<Image[]> {
@@ -172,8 +193,8 @@ class ImageStore implements ImageLibrary {
 
   async collect(options: CollectOptions = {}): Promise<Collected> {
     return this.#bases.changeRefs(async (refs) => {
-      const [bases, blobs] = await Promise.all([this.#bases.all(), this.#blobs.all()]);
-      const plan = planCollection({ bases, refs, blobs, now: Date.now() }, options);
+      const [bases, blobs, builds] = await Promise.all([this.#bases.all(), this.#blobs.all(), this.builds.all()]);
+      const plan = planCollection({ bases, refs, blobs, builds, now: Date.now() }, options);
       if (options.dryRun === true) return plan;
       const gone = new Set(plan.images);
       for (const [key, { digest }] of Object.entries(refs)) {
@@ -181,6 +202,7 @@ class ImageStore implements ImageLibrary {
       }
       for (const digest of plan.images) await this.#bases.delete(digest);
       for (const digest of plan.blobs) await this.#blobs.delete(digest);
+      for (const key of plan.builds) await this.builds.delete(key);
       return plan;
     });
   }
@@ -188,6 +210,16 @@ class ImageStore implements ImageLibrary {
   /** The full form of what the name stands for in the end. */
   #name(reference: string): string {
     return followAliases(this.#options.aliases, reference, fullName);
+  }
+
+  /** The name of an image that is made here. @throws StacyError `invalid`, `permission` */
+  #newName(reference: string): string {
+    const name = this.#name(reference);
+    checkPolicy(this.#options.policy, name);
+    if (isDigest(name) || name.startsWith(OWN_PREFIX) || parseReference(name).digest !== undefined) {
+      throw new StacyError("invalid", `${name} cannot be given to an image`, { remedy: "choose a name with a tag" });
+    }
+    return name;
   }
 
   async #present(name: string, touch = true): Promise<Image | undefined> {
@@ -282,8 +314,9 @@ class ImageStore implements ImageLibrary {
     return kind === "oci" ? readLayout(files, { tag, signal }) : readDockerSave(files, { tag, signal });
   }
 
-  async #build(path: string, content: ImageContent, work: Work): Promise<Built> {
+  async #build(path: string, content: ImageContent, work: Work, below?: string): Promise<Built> {
     await buildBase(path, content.layers, {
+      ...(below === undefined ? {} : { below }),
       ...(this.#options.limits === undefined ? {} : { limits: this.#options.limits }),
       ...optional(work),
     });

@@ -41,6 +41,7 @@ export const ImageGcBody = z
   .object({
     images: z.array(z.string()),
     blobs: z.array(z.string()),
+    builds: z.array(z.string()),
     snapshots: z.array(z.string()),
     freed_bytes: z.int(),
     kept_bytes: z.int(),
@@ -99,6 +100,7 @@ export function imageGcBody(done: CaredFor, dryRun: boolean): z.output<typeof Im
   return {
     images: done.images,
     blobs: done.blobs,
+    builds: done.builds,
     snapshots: done.snapshots,
     freed_bytes: done.freed,
     kept_bytes: done.kept,

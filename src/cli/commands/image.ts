@@ -12,14 +12,15 @@ import { parseSizeMiB } from "../arguments.ts";
 import { interruptible } from "../interrupt.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { printTable } from "../table.ts";
+import { imageBuildCommand } from "./image-build.ts";
 
 interface Json {
   json?: boolean;
 }
 
 export function imageCommand(): Command {
-  const command = new Command("image").description("pull, import, list and remove images");
-  for (const part of [list(), pull(), importCommand(), inspect(), tag(), remove(), gc()]) {
+  const command = new Command("image").description("pull, build, import, list and remove images");
+  for (const part of [list(), pull(), imageBuildCommand(), importCommand(), inspect(), tag(), remove(), gc()]) {
     command.addCommand(part.exitOverride());
   }
   return command;
@@ -191,6 +192,7 @@ function gc(): Command {
       if (options.json === true) return printJson({ ...done, dryRun: options.dryRun === true });
       for (const digest of done.images) process.stdout.write(`image ${digest}\n`);
       for (const digest of done.blobs) process.stdout.write(`layer ${digest}\n`);
+      for (const key of done.builds) process.stdout.write(`build ${key}\n`);
       for (const key of done.snapshots) process.stdout.write(`snapshot ${key}\n`);
       const would = options.dryRun === true ? "would free" : "freed";
       process.stderr.write(`${would} ${size(done.freed)}, ${size(done.kept)} stay\n`);

@@ -1,0 +1,117 @@
+/** Building an image over HTTP: the body is a tar of the build's files, the steps are one of them. */
+import { join } from "node:path";
+import { z } from "@hono/zod-openapi";
+import { type BuildOptions, buildImage } from "../../builder/build.ts";
+import { BuildContext } from "../../builder/context.ts";
+import { BUILD_FILES, readPlan } from "../../builder/read-plan.ts";
+import { StacyError } from "../../host/error.ts";
+import { bodyStream } from "../body.ts";
+import type { ServerParts } from "../context.ts";
+import { type Endpoints, json } from "../endpoint.ts";
+import { progressStream } from "../progress-stream.ts";
+import { Flag, whole } from "../schemas/common.ts";
+import { ImageBody, imageBody, Name } from "../schemas/image.ts";
+
+const Query = z.object({
+  reference: Name,
+  file: z
+    .string()
+    .min(1)
+    .max(4096)
+    .optional()
+    .openapi({ description: `Default: ${BUILD_FILES.join(" or ")}.` }),
+  arg: z.string().optional().openapi({ description: "`K=V` for a Dockerfile's ARG; may repeat." }),
+  pull: Flag,
+  no_cache: Flag,
+  memory_mb: whole(64, 1 << 20).default(1024),
+  vcpus: whole(1, 32).default(1),
+  disk_mb: whole(16, 1 << 24).default(8192),
+  stream: Flag,
+});
+const BuildBody = ImageBody.extend({
+  steps: z.int(),
+  /** Steps that were not done again. */
+  cached_steps: z.int(),
+}).openapi("ImageBuild");
+
+export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void {
+  const { images, sandboxes, config } = parts;
+  const upload = { maxBytes: config.server.max_upload_bytes, timeoutMs: config.server.body_timeout };
+  endpoints.add(
+    {
+      method: "post",
+      path: "/images/build",
+      scope: "admin",
+      tag: "images",
+      summary: "Build an image in a sandbox from a file of steps",
+      description:
+        "With `stream=true`: NDJSON, progress and `{output}` of the commands per line, at last `{image}` or `{error}`.",
+      query: Query,
+      rawBody: "application/x-tar",
+      responses: { 200: { description: "The image", schema: BuildBody, type: "application/x-ndjson" } },
+      errors: [404, 408, 409, 413, 501, 503, 507],
+    },
+    async ({ c, query, owner, signal }) => {
+      await using open = new AsyncDisposableStack();
+      const work = open.use(await images.scratch());
+      const context = open.use(
+        await BuildContext.ofTar(bodyStream(c.req.raw, upload), join(work.path, "context"), signal),
+      );
+      const plan = readPlan(await planText(context, query.file), assignments(c.req.queries("arg") ?? []));
+      const options: BuildOptions = {
+        images,
+        context,
+        signal,
+        pull: query.pull,
+        noCache: query.no_cache,
+        start: async (image, abort) => {
+          const spec = { image, memoryMiB: query.memory_mb, vcpus: query.vcpus, diskMiB: query.disk_mb };
+          const metadata = { purpose: "image-build", builds: query.reference };
+          const sandbox = await sandboxes.spawn(
+            { ...spec, metadata, forkable: false, ...(owner === undefined ? {} : { ownerId: owner }) },
+            abort,
+          );
+          const lease = sandbox.lease();
+          return {
+            agent: lease.agent,
+            async [Symbol.asyncDispose]() {
+              lease[Symbol.dispose]();
+              await sandboxes.destroy(sandbox.id);
+            },
+          };
+        },
+      };
+      const held = open.move();
+      const build = async (report: Pick<BuildOptions, "progress" | "output">): Promise<z.output<typeof BuildBody>> => {
+        await using _held = held;
+        const { image, steps, cached } = await buildImage(plan, query.reference, { ...options, ...report });
+        return { ...imageBody(image), steps, cached_steps: cached };
+      };
+      if (!query.stream) return json(await build({}));
+      return progressStream(
+        async (progress, output) => ({ image: await build({ progress, output }) }),
+        c.get("requestId"),
+      );
+    },
+  );
+}
+
+async function planText(context: BuildContext, wanted: string | undefined): Promise<string> {
+  for (const name of wanted === undefined ? BUILD_FILES : [wanted]) {
+    const entry = context.entry(name.replace(/^(\.?\/)+/, ""));
+    if (entry?.type === "file") return (await context.content(entry)).toString("utf8");
+  }
+  throw new StacyError("not-found", `the archive has no ${wanted ?? BUILD_FILES.join(" and no ")}`, {
+    remedy: "name the file of steps with `file`",
+  });
+}
+
+function assignments(entries: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    entries.map((entry) => {
+      const at = entry.indexOf("=");
+      if (at <= 0) throw new StacyError("invalid", "arg: must be K=V");
+      return [entry.slice(0, at), entry.slice(at + 1)];
+    }),
+  );
+}

@@ -1,0 +1,87 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { tar } from "../../test/images-support.ts";
+import { StacyError } from "../host/error.ts";
+import { BuildContext } from "./context.ts";
+import { type CopyStep, copyDigest } from "./copy.ts";
+
+let dir: string;
+before(async () => {
+  dir = await mkdtemp(join(tmpdir(), "build-context-"));
+});
+after(() => rm(dir, { recursive: true, force: true }));
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes;
+}
+
+let stores = 0;
+const ofTar = (bytes: Buffer): Promise<BuildContext> => BuildContext.ofTar(once(bytes), join(dir, `store-${stores++}`));
+const copy = (...sources: string[]): CopyStep => ({ kind: "copy", sources, to: "/x/", text: "", line: 1 });
+
+test("a directory without what .dockerignore names; patterns; contents", async () => {
+  const tree = join(dir, "tree");
+  await mkdir(join(tree, "src/deep"), { recursive: true });
+  await mkdir(join(tree, "node_modules/a"), { recursive: true });
+  await writeFile(join(tree, "src/ä.txt"), "umlaut");
+  await writeFile(join(tree, "src/deep/b.txt"), "b");
+  await writeFile(join(tree, "src/deep/keep.log"), "kept");
+  await writeFile(join(tree, "src/x.log"), "log");
+  await writeFile(join(tree, "node_modules/a/index.js"), "js");
+  await symlink("deep/b.txt", join(tree, "src/link"));
+  await writeFile(join(tree, ".dockerignore"), "# comment\nnode_modules\n**/*.log\n!src/deep/keep.log\n");
+  await using context = await BuildContext.ofDirectory(tree, join(dir, "store-tree"));
+  assert.deepEqual(
+    context.below("").map(({ path }) => path),
+    [".dockerignore", "src", "src/deep", "src/deep/b.txt", "src/deep/keep.log", "src/link", "src/ä.txt"],
+  );
+  assert.deepEqual(context.matching("src/*.txt"), ["src/ä.txt"]);
+  assert.deepEqual(context.matching("./src/deep/"), ["src/deep"]);
+  assert.deepEqual(context.matching("nothing"), []);
+  const entry = context.entry("src/ä.txt");
+  assert.ok(entry);
+  assert.equal((await context.content(entry)).toString(), "umlaut");
+  assert.equal(context.entry("src/link")?.target, "deep/b.txt");
+});
+
+test("an archive's own .dockerignore holds wherever in it it lies, hard links are files, names cannot leave", async () => {
+  await using context = await ofTar(
+    tar([
+      { path: "./secret", content: "s" },
+      { path: "./a", content: "same" },
+      { path: "b", type: "1", link: "./a" },
+      { path: "pipe", type: "6" },
+      { path: ".dockerignore", content: "secret\n" },
+    ]),
+  );
+  assert.deepEqual(
+    context.below("").map(({ path }) => path),
+    [".dockerignore", "a", "b"],
+  );
+  const b = context.entry("b");
+  assert.ok(b);
+  assert.equal((await context.content(b)).toString(), "same");
+  await assert.rejects(ofTar(tar([{ path: "../out", content: "x" }])), /outside/);
+  assert.throws(() => context.matching("../a"), /outside/);
+});
+
+test("a copy's digest is of names, modes and contents, not of times", async () => {
+  const digest = async (...members: Parameters<typeof tar>[0]): Promise<string> => {
+    await using context = await ofTar(tar(members));
+    return copyDigest(copy("d"), context);
+  };
+  const file = { path: "d/f", content: "x", mode: 0o644, mtime: 1 };
+  const one = await digest(file);
+  assert.equal(await digest({ ...file, mtime: 2 }, { path: "other", content: "y" }), one);
+  for (const changed of [{ content: "y" }, { mode: 0o600 }, { path: "d/g" }, { type: "2", link: "x", content: "" }]) {
+    assert.notEqual(await digest({ ...file, ...changed }), one, JSON.stringify(changed));
+  }
+  await using context = await ofTar(tar([file]));
+  assert.throws(
+    () => copyDigest(copy("d", "missing"), context),
+    (error: unknown) => error instanceof StacyError && error.code === "not-found",
+  );
+});

@@ -1,0 +1,94 @@
+/** What a build does, whichever way it was written down: an image to begin with and steps in order. */
+import type { ImageConfig } from "../images/image.ts";
+
+export type Step = {
+  /** As the file says it, for progress and errors. */
+  text: string;
+  /** Line in the file, from 1. */
+  line: number;
+} & (
+  | {
+      kind: "run";
+      argv: string[];
+      /** Set for this command, but not in the image (a Dockerfile's `ARG`). */
+      env: Record<string, string>;
+    }
+  | {
+      kind: "copy";
+      /** Paths or patterns in the context. */
+      sources: string[];
+      to: string;
+      /** `user`, `user:group`, names or numbers of the image; default root. */
+      owner?: string;
+      mode?: number;
+    }
+  | { kind: "env"; env: Record<string, string> }
+  | { kind: "workdir"; path: string }
+  | { kind: "user"; user: string }
+  | { kind: "cmd"; argv: string[] }
+  | { kind: "entrypoint"; argv: string[] }
+  | { kind: "label"; labels: Record<string, string> }
+  | { kind: "expose"; ports: string[] }
+  | { kind: "stop-signal"; signal: string }
+);
+
+export interface Plan {
+  from: string;
+  /** @param base the image's configuration, whose environment steps may refer to */
+  steps(base: ImageConfig): Step[];
+}
+
+/** The configuration after some steps. A pure function: what a step says about processes needs no machine. */
+export function configAfter(base: ImageConfig, steps: readonly Step[]): ImageConfig {
+  const config: ImageConfig = { ...base, env: [...base.env], labels: { ...base.labels } };
+  let ownCmd = false;
+  for (const step of steps) {
+    switch (step.kind) {
+      case "env":
+        for (const [name, value] of Object.entries(step.env)) setEnv(config.env, name, value);
+        break;
+      case "workdir":
+        config.cwd = absolute(config.cwd, step.path);
+        break;
+      case "user":
+        config.user = step.user;
+        break;
+      case "cmd":
+        config.cmd = step.argv;
+        ownCmd = true;
+        break;
+      case "entrypoint":
+        config.entrypoint = step.argv;
+        // The base's command was meant for the base's entry point (Dockerfile reference, "ENTRYPOINT").
+        if (!ownCmd) config.cmd = [];
+        break;
+      case "label":
+        Object.assign(config.labels, step.labels);
+        break;
+      case "expose":
+        config.exposedPorts = [...new Set([...config.exposedPorts, ...step.ports])];
+        break;
+      case "stop-signal":
+        config.stopSignal = step.signal;
+        break;
+    }
+  }
+  return config;
+}
+
+function setEnv(env: string[], name: string, value: string): void {
+  const at = env.findIndex((entry) => entry.startsWith(`${name}=`));
+  if (at === -1) env.push(`${name}=${value}`);
+  else env[at] = `${name}=${value}`;
+}
+
+/** A path of the image, relative to its working directory; keeps a slash at the end. */
+export function absolute(cwd: string | undefined, path: string): string {
+  const joined = path.startsWith("/") ? path : `${cwd ?? ""}/${path}`;
+  const parts: string[] = [];
+  for (const part of joined.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}${/(^|\/)\.?$/.test(path) && parts.length > 0 ? "/" : ""}`;
+}

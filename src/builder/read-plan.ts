@@ -1,0 +1,133 @@
+/** A build file: our own declarative form (YAML), or a Dockerfile, told apart by what is in it. */
+import { LineCounter, parseDocument } from "yaml";
+import { z } from "zod";
+import { StacyError } from "../host/error.ts";
+import { readDockerfile } from "./dockerfile.ts";
+import type { Plan, Step } from "./plan.ts";
+
+/** Where a build file is looked for. */
+export const BUILD_FILES = ["stacyvm-image.yaml", "Dockerfile"] as const;
+
+const Text = z.string().min(1).max(65_536);
+const Scalar = z.union([z.string(), z.number(), z.boolean()]).transform(String);
+const Words = z.array(Scalar).min(1);
+const Names = z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is no name of a variable"), Scalar);
+
+const STEP = z.union([
+  z.strictObject({ run: z.union([Text, Words]) }),
+  z.strictObject({
+    copy: z.union([
+      z.array(Text).min(2),
+      z.strictObject({
+        from: z.union([Text, z.array(Text).min(1)]),
+        to: Text,
+        owner: Text.optional(),
+        mode: z.union([z.string().regex(/^0?[0-7]{3,4}$/), z.int().min(0).max(0o7777)]).optional(),
+      }),
+    ]),
+  }),
+  z.strictObject({ env: Names }),
+  z.strictObject({ workdir: Text }),
+  z.strictObject({ user: z.union([Text, z.number()]).transform(String) }),
+]);
+
+/**
+ * `steps` are done in order. `env`, `workdir` and `user` beside them hold from the first step on, `entrypoint`, `cmd` and
+ * `labels` are only written into the image.
+ */
+const FILE = z.strictObject({
+  from: Text,
+  env: Names.optional(),
+  workdir: Text.optional(),
+  user: z.union([Text, z.number()]).transform(String).optional(),
+  steps: z.array(STEP).max(1000).default([]),
+  entrypoint: Words.optional(),
+  cmd: Words.optional(),
+  labels: z.record(z.string(), Scalar).optional(),
+});
+
+/**
+ * @param args values for a Dockerfile's `ARG`
+ * @throws StacyError `invalid`, `not-supported`, with the line
+ */
+export function readPlan(text: string, args: Record<string, string> = {}): Plan {
+  if (isDockerfile(text)) return readDockerfile(text, args);
+  if (Object.keys(args).length > 0) throw new StacyError("invalid", "build arguments are for Dockerfiles only");
+  return readDeclarative(text);
+}
+
+/** A Dockerfile's first instruction is `FROM` or `ARG`; in ours a colon follows. */
+function isDockerfile(text: string): boolean {
+  const first = text.split("\n").find((line) => line.trim() !== "" && !line.trim().startsWith("#"));
+  return first !== undefined && /^\s*(FROM|ARG)\s+[^:\s]/i.test(first) && !/^\s*from\s*:/.test(first);
+}
+
+function readDeclarative(text: string): Plan {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const [problem] = document.errors;
+  if (problem !== undefined) throw new StacyError("invalid", `the build file is no YAML: ${problem.message}`);
+  const parsed = FILE.safeParse(document.toJS());
+  const lineOf = (path: readonly PropertyKey[]): number => {
+    for (let n = path.length; n > 0; n--) {
+      const node = document.getIn(path.slice(0, n), true) as { range?: [number, number, number] } | undefined;
+      if (node?.range !== undefined) return lines.linePos(node.range[0]).line;
+    }
+    return 1;
+  };
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const path = issue?.path ?? [];
+    throw new StacyError(
+      "invalid",
+      `line ${lineOf(path)}: ${path.join(".") || "the build file"}: ${issue?.message ?? "is not valid"}`,
+      { remedy: "write `from: IMAGE` and `steps:` with `run`, `copy`, `env`, `workdir` or `user`" },
+    );
+  }
+  const { from, env, workdir, user, steps, entrypoint, cmd, labels } = parsed.data;
+  const place = (...path: PropertyKey[]) => ({ line: lineOf(path) });
+  const list: Step[] = [
+    ...(env === undefined ? [] : [{ kind: "env" as const, env, text: "env", ...place("env") }]),
+    ...(workdir === undefined ? [] : [workdirStep(workdir, place("workdir").line)]),
+    ...(user === undefined ? [] : [{ kind: "user" as const, user, text: `user ${user}`, ...place("user") }]),
+    ...steps.map((step, i) => stepOf(step, place("steps", i).line)),
+    ...(entrypoint === undefined
+      ? []
+      : [{ kind: "entrypoint" as const, argv: entrypoint, text: "entrypoint", ...place("entrypoint") }]),
+    ...(cmd === undefined ? [] : [{ kind: "cmd" as const, argv: cmd, text: "cmd", ...place("cmd") }]),
+    ...(labels === undefined ? [] : [{ kind: "label" as const, labels, text: "labels", ...place("labels") }]),
+  ];
+  return { from, steps: () => list };
+}
+
+function workdirStep(path: string, line: number): Step {
+  return { kind: "workdir", path, text: `workdir ${path}`, line };
+}
+
+function stepOf(step: z.output<typeof STEP>, line: number): Step {
+  if ("run" in step) {
+    const argv = typeof step.run === "string" ? ["/bin/sh", "-e", "-c", step.run] : step.run;
+    const text = typeof step.run === "string" ? step.run : step.run.join(" ");
+    return { kind: "run", argv, env: {}, text: `run ${text.trim()}`, line };
+  }
+  if ("env" in step) return { kind: "env", env: step.env, text: `env ${Object.keys(step.env).join(" ")}`, line };
+  if ("workdir" in step) return workdirStep(step.workdir, line);
+  if ("user" in step) return { kind: "user", user: step.user, text: `user ${step.user}`, line };
+  const { copy } = step;
+  if (Array.isArray(copy)) {
+    const to = copy.at(-1) ?? "";
+    return { kind: "copy", sources: copy.slice(0, -1), to, text: `copy ${copy.join(" ")}`, line };
+  }
+  const sources = typeof copy.from === "string" ? [copy.from] : copy.from;
+  // In YAML `mode: 0644` is a decimal number to some and an octal one to others: the digits are what is meant.
+  const mode = copy.mode === undefined ? undefined : Number.parseInt(String(copy.mode), 8);
+  return {
+    kind: "copy",
+    sources,
+    to: copy.to,
+    ...(copy.owner === undefined ? {} : { owner: copy.owner }),
+    ...(mode === undefined ? {} : { mode }),
+    text: `copy ${[...sources, copy.to].join(" ")}`,
+    line,
+  };
+}

@@ -1,0 +1,117 @@
+/** `stacyvm image build`: an image from a file of steps, made in a sandbox of this process. */
+import { readFile, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { Command } from "commander";
+import { buildImage } from "../../builder/build.ts";
+import { BuildContext } from "../../builder/context.ts";
+import { BUILD_FILES, readPlan } from "../../builder/read-plan.ts";
+import { errno, StacyError } from "../../host/error.ts";
+import { createMicrovmProvider } from "../../providers/microvm.ts";
+import { newSandboxId } from "../../sandboxes/record.ts";
+import { parseSizeMiB } from "../arguments.ts";
+import { chooseVmm, createEngine } from "../engine.ts";
+import { interruptible } from "../interrupt.ts";
+import { ProgressLine } from "../progress-line.ts";
+
+interface BuildCommandOptions {
+  tag: string;
+  file?: string;
+  arg: string[];
+  memory: number;
+  vcpus: number;
+  disk: number;
+  provider?: string;
+  pull?: boolean;
+  cache: boolean;
+  quiet?: boolean;
+  json?: boolean;
+}
+
+export function imageBuildCommand(): Command {
+  return new Command("build")
+    .description("build an image from a file of steps (YAML or a Dockerfile's common part), in a sandbox")
+    .argument("[directory]", "the files that steps may copy", ".")
+    .requiredOption("-t, --tag <name>", "the name of the image")
+    .option("-f, --file <path>", `the file of steps (default: ${BUILD_FILES.join(" or ")} in the directory)`)
+    .option("--arg <K=V...>", "values for a Dockerfile's ARG", [])
+    .option("-m, --memory <size>", "memory of the sandbox", parseSizeMiB, 1024)
+    .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", Number, 1)
+    .option("--disk <size>", "writable space of the sandbox", parseSizeMiB, 8192)
+    .option("--provider <name>", "firecracker, qemu or auto")
+    .option("--pull", "ask the registry again what the base's name means")
+    .option("--no-cache", "do every step again")
+    .option("-q, --quiet", "do not show what the commands print")
+    .option("--json", "for programs")
+    .action(async (directory: string, options: BuildCommandOptions) => {
+      await interruptible((signal) => build(resolve(directory), options, signal));
+    });
+}
+
+async function build(directory: string, options: BuildCommandOptions, signal: AbortSignal): Promise<void> {
+  const file = options.file ?? (await findFile(directory));
+  const plan = readPlan(await readText(file), assignments(options.arg));
+  const { images, paths } = await createEngine(options.provider === undefined ? {} : { provider: options.provider });
+  await using work = await images.scratch();
+  using line = new ProgressLine();
+  line.show({ step: `reading ${directory}` });
+  await using context = await BuildContext.ofDirectory(directory, join(work.path, "context"), signal);
+  const provider = createMicrovmProvider({ vmm: await chooseVmm(paths, options.provider), images, paths });
+  try {
+    const { image, cached, steps } = await buildImage(plan, options.tag, {
+      images,
+      context,
+      start: async (image, abort) => {
+        const machine = await provider.spawn({
+          id: newSandboxId(),
+          image,
+          memoryMiB: options.memory,
+          vcpus: options.vcpus,
+          diskMiB: options.disk,
+          env: {},
+          setup: [],
+          forkable: false,
+          ...(abort === undefined ? {} : { signal: abort }),
+        });
+        return { agent: machine.agent, [Symbol.asyncDispose]: () => machine.destroy() };
+      },
+      ...(options.pull === true ? { pull: true } : {}),
+      ...(options.cache ? {} : { noCache: true }),
+      progress: line.show,
+      ...(options.quiet === true ? {} : { output: (text) => line.print(text) }),
+      signal,
+    });
+    line[Symbol.dispose]();
+    if (options.json === true) process.stdout.write(`${JSON.stringify({ ...image, cached, steps }, null, 2)}\n`);
+    else process.stdout.write(`${image.reference} ${image.digest}\n`);
+  } finally {
+    await provider.close();
+  }
+}
+
+async function findFile(directory: string): Promise<string> {
+  for (const name of BUILD_FILES) {
+    const path = join(directory, name);
+    const found = await stat(path).catch(() => undefined);
+    if (found?.isFile()) return path;
+  }
+  throw new StacyError("not-found", `${directory} has no ${BUILD_FILES.join(" and no ")}`, {
+    remedy: "name the file with --file",
+  });
+}
+
+async function readText(path: string): Promise<string> {
+  return readFile(path, "utf8").catch((cause) => {
+    if (errno(cause) !== "ENOENT" && errno(cause) !== "EISDIR") throw cause;
+    throw new StacyError("not-found", `there is no file ${path}`, { cause });
+  });
+}
+
+function assignments(entries: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    entries.map((entry) => {
+      const at = entry.indexOf("=");
+      if (at <= 0) throw new StacyError("invalid", `"${entry}" is not K=V`, { remedy: "write --arg NAME=value" });
+      return [entry.slice(0, at), entry.slice(at + 1)];
+    }),
+  );
+}

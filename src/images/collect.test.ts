@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Base } from "./bases.ts";
+import type { StoredBuild } from "./builds.ts";
+import { planCollection } from "./collect.ts";
+import { plainConfig } from "./content.ts";
+
+const NOW = 10_000_000;
+const digest = (letter: string): string => `sha256:${letter.repeat(64)}`;
+const base = (letter: string, usedAt: number): Base => ({
+  digest: digest(letter),
+  base: "",
+  filesystem: "erofs",
+  sizeBytes: 100,
+  config: plainConfig(),
+  createdAt: 0,
+  blobs: [],
+  usedAt,
+});
+const build = (key: string, from: string, usedAt: number, image?: string): StoredBuild => ({
+  key,
+  base: digest(from),
+  sizeBytes: 10,
+  usedAt,
+  ...(image === undefined ? {} : { image: digest(image) }),
+});
+const state = {
+  bases: [base("a", 1), base("b", 2), base("c", 3)],
+  refs: { one: { digest: digest("a"), at: 0 }, two: { digest: digest("b"), at: 0 } },
+  blobs: [{ digest: digest("f"), sizeBytes: 50, usedAt: 5 }],
+  builds: [
+    build("step", "a", 9),
+    build("whole", "a", 4, "b"),
+    build("result-gone", "a", 4, "c"),
+    build("base-gone", "c", 4),
+    build("recent", "c", NOW),
+  ],
+  now: NOW,
+};
+
+test("what builds remember goes with the images that it needs, and not before", () => {
+  const plan = planCollection(state, {});
+  assert.deepEqual(plan.images, [digest("c")]);
+  assert.deepEqual(plan.blobs, [digest("f")]);
+  assert.deepEqual(plan.builds, ["result-gone", "base-gone"]);
+  assert.deepEqual([plan.freed, plan.kept], [170, 230]);
+});
+
+test("under a limit builds go before images that have a name, the oldest first, and nothing in use", () => {
+  const some = planCollection(state, { maxBytes: 225 });
+  assert.deepEqual(some.builds, ["result-gone", "base-gone", "whole"]);
+  assert.deepEqual(some.images, [digest("c")]);
+  const all = planCollection(state, { maxBytes: 0, inUse: (one) => one === digest("a") });
+  assert.deepEqual(all.images, [digest("c"), digest("b")]);
+  assert.equal(all.kept, 100);
+});

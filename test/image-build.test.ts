@@ -1,0 +1,170 @@
+/** Images built in a real sandbox: by command line and over HTTP, with their cache. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { createImages } from "../src/images/store.ts";
+import { listTree, mountBase, mountProblem, tar } from "./images-support.ts";
+import { Server } from "./server-support.ts";
+
+let root: string;
+let data: string;
+let context: string;
+
+before(async () => {
+  root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "build-"));
+  data = join(root, "data");
+  context = join(root, "context");
+  // The base is imported into images of the test's own: what it builds must not stay in the checkout's.
+  const shared = dataPaths();
+  const busybox = await createImages(shared).resolve("stacyvm/busybox");
+  await mkdir(join(data, "images"), { recursive: true });
+  await symlink(shared.assets, join(data, "assets"));
+  await symlink(join(shared.images, busybox.digest.slice(7)), join(data, "images", busybox.digest.slice(7)));
+  const refs = JSON.parse(await readFile(join(shared.images, "refs.json"), "utf8"));
+  const key = Object.keys(refs).find((name) => refs[name].digest === busybox.digest) ?? "";
+  await writeFile(join(data, "images", "refs.json"), JSON.stringify({ [key]: refs[key] }));
+  await mkdir(join(context, "src/sub"), { recursive: true });
+  await writeFile(join(context, "src/a.txt"), "first");
+  await writeFile(join(context, "src/sub/b.sh"), "#!/bin/sh\necho b\n", { mode: 0o755 });
+  await symlink("a.txt", join(context, "src/link"));
+});
+after(() => rm(root, { recursive: true, force: true }));
+
+function stacyvm(...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> {
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [join(packageRoot, "src/cli/main.ts"), ...args],
+      { env: { ...process.env, STACYVM_DATA_DIR: data, STACYVM_PROVIDER: "qemu" }, cwd: root },
+      (error, stdout, stderr) => resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
+    );
+  });
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: the tests look into every kind of answer
+async function build(...args: string[]): Promise<any> {
+  const { code, stdout, stderr } = await stacyvm("image", "build", context, "--json", ...args);
+  assert.equal(code, 0, stderr);
+  return { ...JSON.parse(stdout), stderr };
+}
+
+const DOCKERFILE = `FROM stacyvm/busybox
+ARG WHO
+ENV NAME="of the image" PATH=/opt/bin:$PATH
+WORKDIR /app/made
+RUN set -e; echo $WHO >who; mkdir -m 0711 /secret; chown 12:34 /secret; ln -s who alias; ln who second; \\
+    rm /bin/vi; rm -r /mnt; rm -r /home; mkdir /home; touch /home/new; rm /etc/hosts; mkdir /etc/hosts; \\
+    mknod /opt-pipe p; chmod 4755 who; sleep 1000 & echo "said by a step"
+COPY --chown=12:nogroup --chmod=0640 src/a.txt /opt/renamed
+COPY src ./
+RUN cat a.txt sub/b.sh
+USER nobody
+CMD ["sh", "-c", "echo $NAME; cat who; id -u; pwd; sub/b.sh"]
+`;
+
+test("a Dockerfile's steps, what they changed, and the image's configuration", async (t) => {
+  await writeFile(join(context, "Dockerfile"), DOCKERFILE);
+  const image = await build("-t", "built/one:1", "--arg", "WHO=world");
+  assert.match(image.stderr, /^said by a step$/m);
+  assert.match(image.stderr, /^first#!\/bin\/sh$/m);
+  assert.deepEqual([image.cached, image.steps], [0, 8]);
+  assert.equal(image.config.cwd, "/app/made");
+  assert.ok(image.config.env.includes("NAME=of the image"));
+  const ran = await stacyvm("run", "--cold", "built/one:1");
+  assert.equal(ran.stdout, "of the image\nworld\n65534\n/app/made\nb\n", ran.stderr);
+  assert.deepEqual(await readdir(join(data, "sandboxes")), []);
+  assert.deepEqual(await readdir(join(data, "tmp")), []);
+  const problem = await mountProblem();
+  if (problem !== undefined) return t.skip(problem);
+  const base = await createImages(dataPaths()).resolve("stacyvm/busybox");
+  await using _built = await mountBase(image.base, join(root, "built"));
+  await using _base = await mountBase(base.base, join(root, "base"));
+  const [built, before] = await Promise.all([listTree(join(root, "built")), listTree(join(root, "base"))]);
+  const short = (path: string) => {
+    const { mode, uid, gid, target, size, same } = built.get(path) ?? {};
+    return [mode, uid, gid, target ?? size, ...(same == null ? [] : [same])];
+  };
+  assert.deepEqual(short("secret"), ["0o40711", 12, 34, undefined]);
+  assert.deepEqual(short("app/made/who"), ["0o104755", 0, 0, 6, "app/made/second"]);
+  assert.deepEqual(short("app/made/second"), ["0o104755", 0, 0, 6, "app/made/second"]);
+  assert.deepEqual(short("app/made/alias"), ["0o120777", 0, 0, "who"]);
+  assert.deepEqual(short("opt/renamed"), ["0o100640", 12, 65534, 5]);
+  assert.deepEqual(short("app/made/link"), ["0o120777", 0, 0, "a.txt"]);
+  assert.deepEqual(short("app/made/sub/b.sh"), ["0o100755", 0, 0, 17]);
+  assert.deepEqual(short("opt-pipe"), ["0o10644", 0, 0, undefined]);
+  assert.equal(short("etc/hosts")[0], "0o40755");
+  assert.ok(built.has("home/new") && !built.has("bin/vi") && !built.has("mnt"));
+  // Nothing else of the base has changed: no identity of the building sandbox, no mark of its overlay.
+  const changed = /^(bin\/vi$|mnt$|home|secret$|app|opt|etc\/hosts$|workspace$)/;
+  for (const [path, { mtime: _time, links: _links, ...entry }] of before) {
+    if (changed.test(path)) continue;
+    const { mtime: _later, links: _more, ...now } = built.get(path) ?? {};
+    assert.deepEqual(now, entry, path);
+  }
+  const added = [...built.keys()].filter((path) => !before.has(path) && !changed.test(path));
+  assert.deepEqual(added, []);
+});
+
+test("the same again takes nothing; a changed file repeats what follows its copy; a failed step shows its words", async () => {
+  const again = await build("-t", "built/one:2", "--arg", "WHO=world");
+  assert.deepEqual([again.cached, again.steps], [8, 8]);
+  assert.doesNotMatch(again.stderr, /said by a step/);
+  await writeFile(join(context, "src/a.txt"), "second");
+  const changed = await build("-t", "built/one:1", "--arg", "WHO=world");
+  assert.equal(changed.cached, 3);
+  assert.doesNotMatch(changed.stderr, /said by a step/);
+  assert.match(changed.stderr, /^second#!\/bin\/sh$/m);
+  const ran = await stacyvm(
+    "run",
+    "--cold",
+    "built/one:1",
+    "sh",
+    "-c",
+    "cat a.txt; ls -ld /bin/vi /home/*; ls -A /home",
+  );
+  assert.match(ran.stdout, /^second.*\/home\/new\nnew\n$/s, ran.stderr);
+  await writeFile(join(context, "broken.yaml"), "from: stacyvm/busybox\nsteps:\n  - run: echo the reason; false\n");
+  const failed = await stacyvm("image", "build", context, "-t", "built/bad", "-f", join(context, "broken.yaml"));
+  assert.equal(failed.code, 2);
+  assert.match(failed.stderr, /line 3: `run echo the reason; false` ended with 1\nthe reason/);
+  assert.deepEqual(await readdir(join(data, "tmp")), []);
+  assert.deepEqual(await readdir(join(data, "sandboxes")), []);
+});
+
+test("over HTTP: a tar with the steps in it, progress and output line by line", async () => {
+  await using server = await Server.create();
+  await rm(join(server.root, "images"));
+  await symlink(join(data, "images"), join(server.root, "images"));
+  const body = tar([
+    {
+      path: "./stacyvm-image.yaml",
+      content: "from: stacyvm/busybox\nsteps:\n  - copy: [in/*.txt, /data/]\n  - run: cat /data/x.txt\nuser: 7\n",
+    },
+    { path: "in/x.txt", content: "over HTTP\n" },
+  ]);
+  const response = await fetch(`${server.url}/api/v1/images/build?reference=built/http:1&stream=true&memory_mb=256`, {
+    method: "POST",
+    headers: { "content-type": "application/x-tar" },
+    body: new Uint8Array(body),
+  });
+  const lines = (await response.text())
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const last = lines.at(-1);
+  assert.equal(last.image?.reference, "docker.io/built/http:1", JSON.stringify(last));
+  assert.equal(last.image.config.user, "7");
+  assert.ok(lines.some(({ step }) => step === "3/3 run cat /data/x.txt"));
+  assert.ok(lines.some(({ output }) => output === "over HTTP\n"));
+  const list = await (await fetch(`${server.url}/api/v1/sandboxes`)).json();
+  assert.deepEqual(list, []);
+  const missing = await fetch(`${server.url}/api/v1/images/build?reference=built/none:1`, {
+    method: "POST",
+    body: new Uint8Array(tar([{ path: "other", content: "x" }])),
+  });
+  assert.equal(missing.status, 404);
+});
