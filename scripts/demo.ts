@@ -145,6 +145,6 @@ function medians(list: Timed[], names: string[]): [string, number][] {
 try {
   await main();
 } catch (error) {
-  printError(error, true);
+  printError(error, { verbose: true, json: false });
   process.exitCode = exitCodeOf(error);
 }

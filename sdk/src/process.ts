@@ -137,6 +137,11 @@ export class SandboxProcess implements AsyncIterable<OutputChunk>, AsyncDisposab
     return result;
   }
 
+  /** How it ends; rejects when the connection breaks. It settles only while somebody reads the output, or after `wait`. */
+  get exited(): Promise<ExitStatus> {
+    return this.#exit.promise;
+  }
+
   /** Output of both streams in the order in which it came. Read it by one loop only. */
   [Symbol.asyncIterator](): AsyncGenerator<OutputChunk> {
     this.#reading = true;

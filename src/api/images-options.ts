@@ -7,6 +7,7 @@ export function imagesOptions(images: Config["images"]): ImagesOptions {
     aliases: images.aliases,
     policy: { allow: images.allow, deny: images.deny },
     offline: images.offline,
+    standIns: { python: "stacyvm/python", busybox: "stacyvm/busybox" },
     registries: Object.fromEntries(
       Object.entries(images.registries).map(([host, { insecure, endpoint, username, password }]) => [
         host,

@@ -1,5 +1,5 @@
 /** Argument types that commands share: each parses, validates and says what is right. */
-import { InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 
 /** `512`, `512m`, `1g`, `1.5GiB` to MiB. */
 export function parseSizeMiB(text: string): number {
@@ -8,4 +8,56 @@ export function parseSizeMiB(text: string): number {
   const mib = Number(match[1]) * (/^g/i.test(match[2] ?? "m") ? 1024 : 1);
   if (!Number.isInteger(mib)) throw new InvalidArgumentError("sizes are whole MiB.");
   return mib;
+}
+
+/** A whole number above 0. */
+export function parseCount(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1) throw new InvalidArgumentError("write a whole number above 0.");
+  return value;
+}
+
+/** 0 to 65535. */
+export function parsePort(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value > 65_535) throw new InvalidArgumentError("write a port, 0 to 65535.");
+  return value;
+}
+
+/** Go's form: `90s`, `1h30m`; `0` for none. */
+export function parseDuration(text: string): string {
+  if (!/^(0|(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+)$/.test(text)) {
+    throw new InvalidArgumentError("write a time as 90s, 30m or 1h30m.");
+  }
+  return text;
+}
+
+/** Permission bits in octal: `644`, `0755`. */
+export function parseMode(text: string): number {
+  if (!/^[0-7]{1,5}$/.test(text)) throw new InvalidArgumentError("write permission bits in octal, for example 644.");
+  return Number.parseInt(text, 8);
+}
+
+/** Collects `-e A=1 -e B=2`. */
+export function parsePair(text: string, earlier: Record<string, string> = {}): Record<string, string> {
+  const at = text.indexOf("=");
+  if (at <= 0) throw new InvalidArgumentError("write it as NAME=value.");
+  return { ...earlier, [text.slice(0, at)]: text.slice(at + 1) };
+}
+
+/** Collects an option that may be given several times. */
+export function collect(text: string, earlier: string[] = []): string[] {
+  return [...earlier, text];
+}
+
+/**
+ * The words of a command that is run in a sandbox. Ours end at its first word or at `--`; what stands before that, also behind the
+ * sandbox's name, are our options, which `command.opts()` then has. @throws CommanderError for an unknown one
+ */
+export function commandWords(words: string[], command: Command): string[] {
+  if (words[0]?.startsWith("-") !== true) return words;
+  const { operands, unknown } = command.parseOptions(words);
+  if (unknown[0] !== undefined)
+    command.error(`error: unknown option '${unknown[0]}'`, { code: "commander.unknownOption" });
+  return operands;
 }

@@ -1,32 +1,110 @@
 /** The one way out for errors: what failed, in which phase, why, and what to do next. stdout stays untouched. */
+import { StacyError as ClientError } from "../../sdk/src/errors.ts";
 import { StacyError } from "../host/error.ts";
+import { OutputClosed } from "./interrupt.ts";
 
 /** Exit codes besides a command's own: documented in `stacyvm --help`. */
-export const EXIT = { failed: 1, usage: 2, unavailable: 69, interrupted: 130 } as const;
+export const EXIT = {
+  failed: 1,
+  usage: 2,
+  unavailable: 69,
+  timeout: 124,
+  /** `run` and `exec`: the command has not run, for StacyVM's own reasons. */
+  own: 125,
+  notExecutable: 126,
+  notFound: 127,
+  interrupted: 130,
+} as const;
 
-export function printError(error: unknown, verbose: boolean): void {
-  const out = process.stderr;
-  const red =
-    out.isTTY && !process.env.NO_COLOR
-      ? (text: string): string => `\x1b[31m${text}\x1b[0m`
-      : (text: string): string => text;
-  if (!(error instanceof StacyError)) {
-    out.write(`${red("error:")} ${error instanceof Error ? (verbose ? error.stack : error.message) : String(error)}\n`);
+interface Report {
+  code: string;
+  message: string;
+  phase?: string;
+  hint?: string;
+  causes: string[];
+}
+
+/** @param json one line of JSON on stderr instead of words */
+export function printError(error: unknown, options: { verbose: boolean; json: boolean }): void {
+  if (error instanceof OutputClosed) return;
+  const report = reportOf(error);
+  if (options.json) {
+    const { causes, ...rest } = report;
+    process.stderr.write(`${JSON.stringify({ error: options.verbose ? report : rest })}\n`);
     return;
   }
-  out.write(`${red("error:")} ${error.message}${error.phase === undefined ? "" : ` (phase: ${error.phase})`}\n`);
-  if (verbose) {
-    for (let cause = error.cause; cause !== undefined; cause = cause instanceof Error ? cause.cause : undefined) {
-      out.write(`  caused by: ${cause instanceof Error ? cause.message : String(cause)}\n`);
-    }
+  const colour = process.stderr.isTTY && !process.env.NO_COLOR;
+  const label = colour ? "\x1b[31merror:\x1b[0m" : "error:";
+  process.stderr.write(`${label} ${report.message}${report.phase === undefined ? "" : ` (phase: ${report.phase})`}\n`);
+  if (options.verbose) for (const cause of report.causes) process.stderr.write(`  caused by: ${cause}\n`);
+  if (report.hint !== undefined) process.stderr.write(`hint: ${report.hint}\n`);
+}
+
+function reportOf(error: unknown): Report {
+  const causes: string[] = [];
+  for (let cause = (error as Error | undefined)?.cause; cause !== undefined && causes.length < 10; ) {
+    causes.push(cause instanceof Error ? cause.message : String(cause));
+    cause = cause instanceof Error ? cause.cause : undefined;
   }
-  if (error.remedy !== undefined) out.write(`hint: ${error.remedy}\n`);
+  if (error instanceof StacyError || error instanceof ClientError) {
+    const hint = error instanceof StacyError ? error.remedy : error.hint;
+    return {
+      code: error.code,
+      message: error.message,
+      ...(error.phase === undefined ? {} : { phase: error.phase }),
+      ...(hint === undefined ? {} : { hint }),
+      causes,
+    };
+  }
+  // Not one of ours: whoever reports it needs the place.
+  const place = error instanceof Error ? (error.stack ?? "").split("\n").slice(1, 6).join("\n") : "";
+  return {
+    code: "internal",
+    message: error instanceof Error ? error.message : String(error),
+    causes: [...causes, ...(place === "" ? [] : [`\n${place}`])],
+  };
+}
+
+const chosen = new WeakMap<object, number>();
+
+/** The same error, for which the program ends with this code. */
+export function withExitCode<T>(error: T, code: number): T {
+  if (typeof error === "object" && error !== null && !(error instanceof OutputClosed)) chosen.set(error, code);
+  return error;
 }
 
 export function exitCodeOf(error: unknown): number {
-  if (!(error instanceof StacyError)) return EXIT.failed;
-  if (error.code === "invalid") return EXIT.usage;
-  if (error.code === "unavailable") return EXIT.unavailable;
-  if (error.code === "cancelled") return EXIT.interrupted;
+  if (error instanceof OutputClosed) return 0;
+  const code = typeof error === "object" && error !== null ? chosen.get(error) : undefined;
+  if (code !== undefined) return code;
+  if (error instanceof StacyError) return BY_CODE[error.code] ?? EXIT.failed;
+  if (error instanceof ClientError) return BY_CODE[error.code] ?? EXIT.failed;
   return EXIT.failed;
+}
+
+/** Of this process's own errors, and of the server's. */
+const BY_CODE: Record<string, number> = {
+  invalid: EXIT.usage,
+  unavailable: EXIT.unavailable,
+  timeout: EXIT.timeout,
+  cancelled: EXIT.interrupted,
+  BAD_REQUEST: EXIT.usage,
+  UNAVAILABLE: EXIT.unavailable,
+  CONNECTION: EXIT.unavailable,
+  TIMEOUT: EXIT.timeout,
+  CANCELLED: EXIT.interrupted,
+};
+
+/** For `run`, `exec` and `shell`, whose other codes are the command's: StacyVM's own failures get one that says so. */
+export function asOwnFailure<T>(error: T): T {
+  const code = exitCodeOf(error);
+  return code === EXIT.failed || code === EXIT.unavailable ? withExitCode(error, EXIT.own) : error;
+}
+
+/** The same for the start of a command in a sandbox that is there: the shells' codes for what cannot be found or executed. */
+export function asStartFailure<T>(error: T): T {
+  const code = (error as { code?: string } | undefined)?.code;
+  if (code === "NOT_FOUND" || code === "not-found") return withExitCode(error, EXIT.notFound);
+  if (code === "FORBIDDEN" || code === "permission") return withExitCode(error, EXIT.notExecutable);
+  return asOwnFailure(error);
 }

@@ -1,16 +1,48 @@
 /** Ctrl-C as cancellation: the work cleans up behind itself; a second one leaves at once, and the next start sweeps up. */
 import { StacyError } from "../host/error.ts";
 
-export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export interface Interrupts {
+  readonly signal: AbortSignal;
+  /** Hands the first interrupt to this until disposed, for example to pass it on to a command; the second one cancels. */
+  divert(handler: (signal: NodeJS.Signals) => void): Disposable;
+}
+
+/** The reader of our output has gone (`| head`): no error, but a reason to stop. */
+export class OutputClosed extends Error {}
+
+export async function interruptible<T>(work: (signal: AbortSignal, interrupts: Interrupts) => Promise<T>): Promise<T> {
   const abort = new AbortController();
+  let diverted: ((signal: NodeJS.Signals) => void) | undefined;
   const stop = (signal: NodeJS.Signals): void => {
     if (abort.signal.aborted) process.exit(130);
-    abort.abort(new StacyError("cancelled", `interrupted by ${signal}`));
+    const handler = diverted;
+    diverted = undefined;
+    if (handler !== undefined) handler(signal);
+    else abort.abort(new StacyError("cancelled", `interrupted by ${signal}`));
   };
-  process.on("SIGINT", stop).on("SIGTERM", stop);
+  const closed = (error: NodeJS.ErrnoException): void => {
+    if (error.code === "EPIPE") abort.abort(new OutputClosed());
+  };
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const signal of signals) process.on(signal, stop);
+  process.stdout.on("error", closed);
   try {
-    return await work(abort.signal);
+    return await work(abort.signal, {
+      signal: abort.signal,
+      divert(handler) {
+        diverted = handler;
+        return {
+          [Symbol.dispose]() {
+            if (diverted === handler) diverted = undefined;
+          },
+        };
+      },
+    });
+  } catch (error) {
+    // Whatever an aborted call says: this is why.
+    throw abort.signal.aborted ? abort.signal.reason : error;
   } finally {
-    process.off("SIGINT", stop).off("SIGTERM", stop);
+    for (const signal of signals) process.off(signal, stop);
+    process.stdout.off("error", closed);
   }
 }

@@ -1,5 +1,10 @@
 /** Progress on stderr: one line that is rewritten on a terminal, one line per step elsewhere. */
-import type { Progress } from "../images/image.ts";
+interface Progress {
+  step: string;
+  done?: number | undefined;
+  total?: number | undefined;
+  unit?: string | undefined;
+}
 
 export class ProgressLine implements Disposable {
   readonly #prefix: string;

@@ -139,7 +139,8 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
       let tries = 0;
       const again = async (): Promise<void> => {
         await look();
-        if (!gone && ++tries < 50) setTimeout(again, 2 * tries);
+        // A socket that we closed ourselves leads here too: nobody waits for that then.
+        if (!gone && ++tries < 50) setTimeout(again, 2 * tries).unref();
       };
       void again();
     },

@@ -41,6 +41,8 @@ export interface ImagesOptions {
   /** A name and the reference that it stands for, for example `alpine:latest` for a local import. */
   aliases?: Record<string, string>;
   policy?: ImagePolicy;
+  /** What takes the place of an image whose registry cannot be reached: a built-in one. */
+  standIns?: Record<string, string>;
   /** By host, with port. */
   registries?: Record<string, RegistryConfig>;
   /** Docker configuration files with credentials; default: where Docker and Podman keep theirs. */
@@ -263,7 +265,12 @@ class ImageStore implements ImageLibrary {
       ...this.#options.network,
       ...optional(work),
     };
-    const remote = await lookUp(parseReference(name), options);
+    const remote = await lookUp(parseReference(name), options).catch(async (error: unknown) => {
+      const standIn = await this.#standIn(name, error, work);
+      if (standIn === undefined) throw error;
+      return standIn;
+    });
+    if (!("manifest" in remote)) return remote;
     const present = await this.#bases.get(remote.digest);
     if (present !== undefined) {
       await this.#point(name, present);
@@ -275,6 +282,16 @@ class ImageStore implements ImageLibrary {
     if (other === undefined) return await this.#pull(name, remote, options);
     await this.#point(name, other);
     return other;
+  }
+
+  /** Under the name that was asked for, until that is pulled again. */
+  async #standIn(name: string, error: unknown, work: Work): Promise<Base | undefined> {
+    const found = Object.entries(this.#options.standIns ?? {}).find(([from]) => fullName(from) === name)?.[1];
+    if (found === undefined || asStacyError(error).code !== "unavailable" || work.signal?.aborted) return undefined;
+    work.progress?.({ step: `${found} stands in for ${name}: ${asStacyError(error).message}` });
+    const base = await this.#bases.get((await this.resolve(found, optional(work))).digest);
+    if (base !== undefined) await this.#point(name, base);
+    return base;
   }
 
   async #pull(name: string, remote: RemoteImage, options: PullOptions): Promise<Base> {

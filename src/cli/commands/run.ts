@@ -1,112 +1,136 @@
-import { randomBytes } from "node:crypto";
-import { Command } from "commander";
-import { StacyError } from "../../host/error.ts";
-import type { Launched, Launcher } from "../../launcher/launcher.ts";
-import { removeMachineDir } from "../../launcher/machine-dir.ts";
-import { parseSizeMiB } from "../arguments.ts";
-import { createEngine } from "../engine.ts";
-import { interruptible } from "../interrupt.ts";
+/** `stacyvm run IMAGE -- COMMAND`: spawn, run, remove. */
+import type { Command } from "commander";
+import type { Client, Sandbox } from "../../../sdk/src/index.ts";
+import { dataPaths } from "../../host/paths.ts";
+import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
+import { commandWords, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import { type ClientOptions, clientCommand } from "../client-command.ts";
+import { localClient, namedServer } from "../connection.ts";
+import { asOwnFailure, asStartFailure } from "../error-output.ts";
+import { type Interrupts, interruptible } from "../interrupt.ts";
+import { findLocal } from "../local-socket.ts";
+import { note } from "../output.ts";
+import { conversationOf } from "../process-conversation.ts";
 import { ProgressLine } from "../progress-line.ts";
+import { pullFirst } from "../pull-first.ts";
+import { type Conversation, collectJson, converse, terminalSize } from "../terminal.ts";
 
-interface RunOptions {
+interface RunOptions extends ClientOptions {
   memory: number;
   vcpus: number;
   disk: number;
-  env: string[];
+  env?: Record<string, string>;
   workdir?: string;
+  user?: string;
   timeout?: string;
+  interactive?: boolean;
+  tty?: boolean;
   provider?: string;
   cold?: boolean;
   report?: boolean;
 }
 
-/** `stacyvm run IMAGE -- CMD`: a fresh machine, one command with live output, its exit code, and nothing left. */
 export function runCommand(): Command {
-  return new Command("run")
-    .description("run one command in a fresh sandbox and remove it")
+  return clientCommand("run", "run one command in a fresh sandbox and remove it")
     .argument("<image>", "for example stacyvm/python")
     .argument("[command...]", "the command; default: what the image says")
+    .option("-i, --interactive", "pass standard input on")
+    .option("-t, --tty", "give the command a terminal")
     .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB, 256)
-    .option("-c, --vcpus <n>", "virtual CPUs", Number, 1)
+    .option("-c, --vcpus <n>", "virtual CPUs", parseCount, 1)
     .option("--disk <size>", "writable space", parseSizeMiB, 1024)
-    .option("-e, --env <K=V...>", "environment", [])
+    .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
     .option("-w, --workdir <path>", "working directory")
+    .option("-u, --user <user>", "name, uid or uid:gid")
+    .option("--timeout <time>", "end the command after this time, for example 30s (exit code 124)", parseDuration)
     .option("--provider <name>", "firecracker, qemu or auto")
-    .option("--cold", "boot without snapshots")
+    .option("--cold", "boot without snapshots (only without a server)")
     .option("--report", "say on stderr which way it started and how long each phase took")
     .passThroughOptions()
-    .action(async (image: string, command: string[], options: RunOptions) => {
-      // The parser hands the separator on with what follows it, since it passes options through.
-      process.exitCode = await runOnce(image, command[0] === "--" ? command.slice(1) : command, options);
+    .action((image: string, words: string[], _options: RunOptions, command: Command) => {
+      const argv = commandWords(words, command);
+      const options = command.opts<RunOptions>();
+      return interruptible(async (signal, interrupts) => {
+        try {
+          process.exitCode = await run(image, argv, options, interrupts);
+        } catch (error) {
+          throw signal.aborted ? error : asOwnFailure(error);
+        }
+      });
     });
 }
 
-async function runOnce(image: string, command: string[], options: RunOptions): Promise<number> {
-  const engine = await createEngine(options.provider === undefined ? {} : { provider: options.provider });
-  return interruptible((signal) => runIn(engine.launcher, image, command, options, signal));
+async function run(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
+  const client = options.cold === true ? undefined : await namedServer(options);
+  if (client !== undefined) return runOn(client, image, argv, options, interrupts);
+  using local = options.cold === true ? undefined : await findLocal(dataPaths().root);
+  if (local !== undefined) {
+    return runOn(localClient(local), image, argv, options, interrupts);
+  }
+  return runHere(image, argv, options, interrupts);
 }
 
-async function runIn(
-  launcher: Launcher,
+async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
+  const { runOneShot } = await import("../one-shot.ts");
+  const { tty = false, interactive = false, env = {}, workdir, user, timeout, provider } = options;
+  const shot = {
+    ...{ image, argv, env, workdir, user, provider, vcpus: options.vcpus },
+    memoryMiB: options.memory,
+    diskMiB: options.disk,
+    stdin: interactive,
+    cold: options.cold === true,
+    timeoutMs: timeout === undefined ? undefined : durationMs(timeout),
+    pty: tty ? terminalSize() : undefined,
+  };
+  using line = new ProgressLine();
+  const observer = {
+    signal: interrupts.signal,
+    progress: line.show,
+    started(boot: unknown) {
+      line[Symbol.dispose]();
+      report(boot, options);
+    },
+    saving: () => line.show({ step: "saving the golden snapshot, so that the next run starts from it (Ctrl-C skips)" }),
+  };
+  return runOneShot(shot, observer, (command) => finish(command, options, interrupts));
+}
+
+/** On a server the sandbox is one of many; it goes when the command has ended, whatever became of that. */
+async function runOn(
+  client: Client,
   image: string,
-  command: string[],
+  argv: string[],
   options: RunOptions,
-  signal: AbortSignal,
+  interrupts: Interrupts,
 ): Promise<number> {
-  let launched: Launched | undefined;
+  const { signal } = interrupts;
+  const { tty = false, interactive = false, env, workdir, user, timeout, provider } = options;
+  const pty = tty ? terminalSize() : false;
+  const known = await pullFirst(client, image, signal);
+  const sandbox: Sandbox = await client.create({
+    ...{ image, provider, env, vcpus: options.vcpus, memoryMb: options.memory, diskMb: options.disk, signal },
+    forkable: false,
+  });
   try {
-    {
-      using line = new ProgressLine();
-      launched = await launcher.launch(
-        { image, vcpus: options.vcpus, memoryMiB: options.memory, diskMiB: options.disk, setup: [], setupEnv: {} },
-        {
-          id: `sb-${randomBytes(4).toString("hex")}`,
-          env: parseEnv(options.env),
-          signal,
-          resolve: { progress: line.show, signal },
-          ...(options.cold === true ? { mode: "cold" as const } : {}),
-        },
-      );
-    }
-    if (options.report === true) process.stderr.write(`${JSON.stringify(launched.boot)}\n`);
-    const { config } = launched.target.image;
-    const argv = command.length > 0 ? command : [...config.entrypoint, ...config.cmd];
-    if (argv.length === 0)
-      throw new StacyError("invalid", `${image} names no command`, { remedy: "give one after --" });
-    const running = await launched.agent.start({
-      argv,
-      ...(options.workdir === undefined ? {} : { cwd: options.workdir }),
-      signal,
-    });
-    for await (const event of running.output()) {
-      if (event.type === "lost") continue;
-      const out = event.type === "stdout" ? process.stdout : process.stderr;
-      if (!out.write(event.data)) await new Promise((drained) => out.once("drain", drained));
-    }
-    return (await running.exited).exitCode;
+    report(sandbox.info.boot, options);
+    const command = argv.length > 0 ? argv : [...(known?.config.entrypoint ?? []), ...(known?.config.cmd ?? [])];
+    const running = await sandbox
+      .spawn(command, { workdir, user, timeout, pty, stdin: interactive || tty, signal })
+      .catch((error: unknown) => {
+        throw asStartFailure(error);
+      });
+    return await finish(conversationOf(running), options, interrupts);
   } finally {
-    if (launched !== undefined) {
-      await launched.agent.close();
-      await launched.machine.kill();
-      launched.releaseSnapshot();
-      await removeMachineDir(launched.dir);
-    }
-    if (signal.aborted) await launcher.close();
-    else if (launcher.golden.building.size > 0) {
-      using line = new ProgressLine();
-      line.show({ step: "saving the golden snapshot, so that the next run starts from it (Ctrl-C skips)" });
-      signal.addEventListener("abort", () => void launcher.close());
-      await launcher.settle();
-    }
+    await sandbox.destroy();
   }
 }
 
-function parseEnv(entries: string[]): Record<string, string> {
-  const env: Record<string, string> = {};
-  for (const entry of entries) {
-    const at = entry.indexOf("=");
-    if (at <= 0) throw new StacyError("invalid", `"${entry}" is not K=V`, { remedy: "write -e NAME=value" });
-    env[entry.slice(0, at)] = entry.slice(at + 1);
-  }
-  return env;
+function finish(command: Conversation, options: RunOptions, interrupts: Interrupts): Promise<number> {
+  const { tty = false, interactive = false } = options;
+  const how = { tty, stdin: interactive || tty, interrupts };
+  return options.json === true ? collectJson(command, how) : converse(command, how);
+}
+
+function report(boot: unknown, options: RunOptions): void {
+  if (options.report === true) note(JSON.stringify(boot));
 }

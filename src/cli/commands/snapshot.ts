@@ -1,63 +1,131 @@
+/** `stacyvm snapshot ...`: the saved machines that sandboxes start from. */
 import { Command } from "commander";
+import type { Client, Snapshot } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
-import { dataPaths } from "../../host/paths.ts";
-import { SnapshotStore } from "../../launcher/snapshot-store.ts";
+import { collect, parseCount, parseSizeMiB } from "../arguments.ts";
+import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { bytes, note, printJson, printLine, sinceNow } from "../output.ts";
+import { ProgressLine } from "../progress-line.ts";
+import { pullFirst } from "../pull-first.ts";
 import { printTable } from "../table.ts";
 
-/** `stacyvm snapshot ls|rm`: saved machines on this host. */
 export function snapshotCommand(): Command {
-  const command = new Command("snapshot").description("list and remove saved machines");
-  command
-    .command("ls")
-    .description("golden snapshots and checkpoints")
-    .option("--json", "for programs")
-    .action(async (options: { json?: boolean }) => {
-      const list = await new SnapshotStore(dataPaths().snapshots).list();
-      if (options.json === true) {
-        process.stdout.write(
-          `${JSON.stringify(
-            list.map(({ manifest, ...rest }) => ({ ...manifest, ...rest })),
-            null,
-            2,
-          )}\n`,
-        );
-        return;
-      }
+  const command = new Command("snapshot").description("saved machines: list, build, remove");
+  for (const part of [list(), inspect(), build(), remove(), gc()]) command.addCommand(part);
+  return command;
+}
+
+function list(): Command {
+  return clientCommand("ls", "golden snapshots and checkpoints, newest first").action((options: ClientOptions) =>
+    withServer(options, async ({ client, signal }) => {
+      const all = await client.snapshots.list({ signal });
+      if (options.json === true) return printJson(all);
       printTable(
-        ["KEY", "IMAGE", "KIND", "VMM", "VCPUS", "MEMORY", "ON DISK", "CREATED"],
-        list.map(({ manifest: m, bytes }) => [
-          m.key.slice(0, 12),
-          m.image,
-          m.kind,
-          `${m.shape.vmm} ${m.shape.vmmIdentity.version ?? ""} ${m.shape.vmmIdentity.accelerator ?? ""}`.trim(),
-          String(m.shape.vcpus),
-          `${m.shape.memoryMiB} MiB`,
-          `${(bytes / 2 ** 20).toFixed(1)} MiB`,
-          new Date(m.createdAt).toISOString(),
+        ["KEY", "IMAGE", "KIND", "PROVIDER", "VCPUS", "MEMORY", "ON DISK", "IN USE", "LAST USED"],
+        all.map((snapshot) => [
+          snapshot.key.slice(0, 12),
+          snapshot.image,
+          snapshot.kind,
+          snapshot.provider,
+          String(snapshot.vcpus),
+          `${snapshot.memoryMb} MiB`,
+          bytes(snapshot.bytes),
+          String(snapshot.inUse),
+          `${sinceNow(snapshot.lastUsedAt)} ago`,
         ]),
       );
-    });
-  command
-    .command("rm")
-    .description("remove snapshots by key, or by the beginning of one")
-    .argument("<key...>")
-    .action(async (keys: string[]) => {
-      const store = new SnapshotStore(dataPaths().snapshots);
-      const all = (await store.list()).map(({ manifest }) => manifest.key);
-      for (const key of keys) {
-        const found = all.filter((candidate) => candidate.startsWith(key));
-        if (found.length !== 1 || found[0] === undefined) {
-          throw new StacyError(
-            found.length === 0 ? "not-found" : "invalid",
-            `${found.length} snapshots begin with ${key}`,
-            {
-              remedy: "see `stacyvm snapshot ls`",
-            },
-          );
+    }),
+  );
+}
+
+function inspect(): Command {
+  return clientCommand("inspect", "everything about snapshots, as a JSON array")
+    .argument("<key...>", "keys, or the beginning of one")
+    .action((keys: string[], options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const all = await client.snapshots.list({ signal });
+        printJson(keys.map((key) => pick(all, key)));
+      }),
+    );
+}
+
+interface BuildOptions extends ClientOptions {
+  memory?: number;
+  vcpus?: number;
+  disk?: number;
+  setup?: string[];
+  provider?: string;
+}
+
+function build(): Command {
+  return clientCommand("build", "build the golden snapshot of an image now, so that the first spawn restores")
+    .argument("<image>")
+    .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
+    .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
+    .option("--disk <size>", "writable space", parseSizeMiB)
+    .option("--setup <command>", "run before it is saved; may be repeated", collect)
+    .option("--provider <name>", "firecracker, qemu or auto")
+    .action((image: string, options: BuildOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        await pullFirst(client, image, signal);
+        const { vcpus, setup, provider, memory, disk } = options;
+        const request = { image, vcpus, setup, provider, memoryMb: memory, diskMb: disk };
+        const snapshot = await building(client, request, signal);
+        if (options.json === true) printJson(snapshot);
+        else printLine(snapshot.key);
+      }),
+    );
+}
+
+async function building(
+  client: Client,
+  request: Parameters<Client["snapshots"]["build"]>[0],
+  signal: AbortSignal,
+): Promise<Snapshot> {
+  using line = new ProgressLine();
+  line.show({ step: "booting once and saving the machine" });
+  return await client.snapshots.build(request, { signal });
+}
+
+function remove(): Command {
+  return clientCommand("rm", "remove snapshots that no machine uses")
+    .argument("<key...>", "keys, or the beginning of one")
+    .action((keys: string[], options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const all = await client.snapshots.list({ signal });
+        const found = keys.map((key) => pick(all, key).key);
+        for (const key of found) {
+          await client.snapshots.remove(key, { signal });
+          if (options.json !== true) printLine(key);
         }
-        await store.remove(found[0]);
-        process.stderr.write(`removed ${found[0].slice(0, 12)}\n`);
-      }
-    });
-  return command;
+        if (options.json === true) printJson(found.map((key) => ({ key, status: "deleted" })));
+      }),
+    );
+}
+
+function gc(): Command {
+  return clientCommand("gc", "remove golden snapshots that were used longest ago, until the rest fits")
+    .option("--max <size>", "what may stay, for example 20g (default: nothing that is unused)", parseSizeMiB)
+    .option("-n, --dry-run", "only say what would go")
+    .action((options: ClientOptions & { max?: number; dryRun?: boolean }) =>
+      withServer(options, async ({ client, signal }) => {
+        const dryRun = options.dryRun === true;
+        const maxBytes = options.max === undefined ? undefined : options.max * 2 ** 20;
+        const done = await client.snapshots.gc({ dryRun, maxBytes }, { signal });
+        if (options.json === true) return printJson(done);
+        for (const { key } of done.removed) printLine(key);
+        note(`${dryRun ? "would free" : "freed"} ${bytes(done.bytes)}`);
+      }),
+    );
+}
+
+function pick(all: Snapshot[], key: string): Snapshot {
+  const found = all.filter((snapshot) => snapshot.key.startsWith(key));
+  const [snapshot] = found;
+  if (snapshot !== undefined && found.length === 1) return snapshot;
+  throw new StacyError(
+    snapshot === undefined ? "not-found" : "invalid",
+    `${found.length} snapshots begin with ${JSON.stringify(key)}`,
+    { remedy: "see `stacyvm snapshot ls`" },
+  );
 }

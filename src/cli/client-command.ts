@@ -1,0 +1,81 @@
+/** What all commands that talk to a server share: their options, and the connection's life around their work. */
+import { Command } from "commander";
+import type { Client, Sandbox } from "../../sdk/src/index.ts";
+import { StacyError } from "../host/error.ts";
+import { connectServer, type ServerOptions } from "./connection.ts";
+import { type Interrupts, interruptible } from "./interrupt.ts";
+
+export interface ClientOptions extends ServerOptions {
+  json?: boolean;
+}
+
+export interface Session {
+  client: Client;
+  /** Aborted by Ctrl-C. */
+  signal: AbortSignal;
+  interrupts: Interrupts;
+}
+
+export function clientCommand(name: string, description: string): Command {
+  return new Command(name)
+    .description(description)
+    .option("--json", "for programs")
+    .option(
+      "--server <url>",
+      "which server (default: STACYVM_URL, else the one on this data directory, else one in here)",
+    )
+    .option("--api-key-file <file>", "file with the server's key (default: STACYVM_API_KEY_FILE; or STACYVM_API_KEY)")
+    .option("--verbose", "show the causes of errors");
+}
+
+/** Does `work` with a server, and lets go of it afterwards. */
+export function withServer<T>(options: ServerOptions, work: (session: Session) => Promise<T>): Promise<T> {
+  return interruptible(async (signal, interrupts) => {
+    const connection = await connectServer(options, signal);
+    try {
+      return await work({ client: connection.client, signal, interrupts });
+    } finally {
+      await connection.close(signal);
+    }
+  });
+}
+
+const FULL_ID = /^sb-[0-9a-f]{8}$/;
+
+/** By id, or by an unambiguous beginning of one. @throws StacyError `not-found`, `invalid` */
+export async function findSandbox(client: Client, id: string, signal?: AbortSignal): Promise<Sandbox> {
+  if (FULL_ID.test(id)) return client.get(id, { signal });
+  const all = await client.list({ signal });
+  const wanted = id.startsWith("sb-") ? id : `sb-${id}`;
+  const found = all.filter((sandbox) => sandbox.id.startsWith(wanted));
+  const [sandbox] = found;
+  if (sandbox === undefined) {
+    throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(id)}`, { remedy: "see `stacyvm ls`" });
+  }
+  if (found.length > 1) {
+    throw new StacyError("invalid", `${found.length} sandboxes begin with ${id}`, { remedy: "write more of the id" });
+  }
+  return sandbox;
+}
+
+/** The same work for each of several ids; all are tried, and the first failure is thrown. */
+export async function forEachSandbox(
+  { client, signal }: Session,
+  ids: string[],
+  work: (sandbox: Sandbox) => Promise<void>,
+): Promise<void> {
+  const failures: unknown[] = [];
+  for (const id of ids) {
+    signal.throwIfAborted();
+    try {
+      await work(await findSandbox(client, id, signal));
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1) {
+    const words = failures.map((failure) => (failure instanceof Error ? failure.message : String(failure)));
+    throw new StacyError("invalid", words.join("; "), { cause: failures[0] });
+  }
+}

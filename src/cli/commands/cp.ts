@@ -1,0 +1,124 @@
+import { chmod, open, rename, rm, stat } from "node:fs/promises";
+import { basename, join, posix } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { Command } from "commander";
+import { type Files, NotFoundError } from "../../../sdk/src/index.ts";
+import { StacyError } from "../../host/error.ts";
+import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
+import { packTree, unpackTree } from "../host-tree.ts";
+import { bytes, note, printJson } from "../output.ts";
+
+interface Place {
+  sandbox: string;
+  path: string;
+}
+
+interface Copied {
+  from: string;
+  to: string;
+}
+
+/** `stacyvm cp`: files and directories, in and out; `-` is standard input or output. */
+export function cpCommand(): Command {
+  return clientCommand("cp", "copy files and directories into or out of a sandbox")
+    .argument("<from>", "PATH here, ID:PATH in a sandbox, or - for standard input")
+    .argument("<to>", "the same; - for standard output; into a directory if it is one or ends with /")
+    .addHelpText("after", "\nFor example: stacyvm cp data.csv sb-1a2b3c4d:/workspace/\n")
+    .action((from: string, to: string, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const source = placeOf(from);
+        const target = placeOf(to);
+        if ((source === undefined) === (target === undefined)) {
+          throw new StacyError("invalid", "exactly one of the two must be in a sandbox", {
+            remedy: "write it as ID:PATH",
+          });
+        }
+        let copied: Copied;
+        if (source !== undefined) {
+          const { files, id } = await findSandbox(client, source.sandbox, signal);
+          copied = await copyOut(files, source.path, to, signal);
+          copied.from = `${id}:${copied.from}`;
+        } else {
+          const place = target as Place;
+          const { files, id } = await findSandbox(client, place.sandbox, signal);
+          copied = await copyIn(files, from, place.path, signal);
+          copied.to = `${id}:${copied.to}`;
+        }
+        if (options.json === true && to !== "-") printJson(copied);
+      }),
+    );
+}
+
+/** `ID:PATH`; a path here may have a colon after a slash or a dot. */
+function placeOf(text: string): Place | undefined {
+  const match = /^([\w-]+):(.*)$/s.exec(text);
+  if (match?.[1] === undefined || match[2] === undefined) return undefined;
+  return { sandbox: match[1], path: match[2] === "" ? "." : match[2] };
+}
+
+async function copyIn(files: Files, from: string, to: string, signal: AbortSignal): Promise<Copied> {
+  if (from === "-") {
+    await files.write(to, web(process.stdin), { signal });
+    return { from, to };
+  }
+  const here = await stat(from).catch((cause: Error) => {
+    throw new StacyError("not-found", cause.message, { cause });
+  });
+  const target = (await isDirectory(files, to, signal)) || to.endsWith("/") ? posix.join(to, basename(from)) : to;
+  if (here.isDirectory()) {
+    await files.mkdir(target, { signal });
+    await files.writeArchive(target, packTree(from), { signal });
+  } else {
+    await using file = await open(from);
+    await files.write(target, web(file.createReadStream()), { mode: here.mode & 0o777, signal });
+  }
+  return { from, to: target };
+}
+
+async function copyOut(files: Files, from: string, to: string, signal: AbortSignal): Promise<Copied> {
+  const there = await files.stat(from, { signal });
+  if (to === "-") {
+    if (there.isDir) throw new StacyError("invalid", `${from} is a directory`, { remedy: "name where to put it" });
+    await pipeline(Readable.fromWeb((await files.readStream(from, { signal })) as never), process.stdout, {
+      end: false,
+    });
+    return { from, to };
+  }
+  const into = await stat(to).then(
+    (found) => found.isDirectory(),
+    () => to.endsWith("/"),
+  );
+  const target = into ? join(to, posix.basename(posix.resolve("/", from))) : to;
+  if (there.isDir) await unpackTree(target, await files.readArchive(from, { signal }));
+  else await saveFile(files, from, target, Number.parseInt(there.mode, 8), signal);
+  if (process.stderr.isTTY && !there.isDir) note(`${target}: ${bytes(there.size)}`);
+  return { from, to: target };
+}
+
+/** Under its name only when it is whole. */
+async function saveFile(files: Files, from: string, target: string, mode: number, signal: AbortSignal): Promise<void> {
+  const partial = `${target}.${process.pid}.part`;
+  try {
+    await using file = await open(partial, "wx");
+    await pipeline(Readable.fromWeb((await files.readStream(from, { signal })) as never), file.createWriteStream());
+    await chmod(partial, mode & 0o777);
+    await rename(partial, target);
+  } catch (error) {
+    await rm(partial, { force: true });
+    throw error;
+  }
+}
+
+async function isDirectory(files: Files, path: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    return (await files.stat(path, { signal })).isDir;
+  } catch (error) {
+    if (error instanceof NotFoundError) return false;
+    throw error;
+  }
+}
+
+function web(stream: Readable): ReadableStream<Uint8Array> {
+  return Readable.toWeb(stream) as unknown as ReadableStream<Uint8Array>;
+}

@@ -1,0 +1,30 @@
+import type { Command } from "commander";
+import { parseCount, parseDuration, parsePair } from "../arguments.ts";
+import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
+import { printJson, printLine } from "../output.ts";
+
+interface ForkOptions extends ClientOptions {
+  count: number;
+  ttl?: string;
+  env?: Record<string, string>;
+  label?: Record<string, string>;
+}
+
+/** `stacyvm fork ID`: copies with memory and running programs. */
+export function forkCommand(): Command {
+  return clientCommand("fork", "copy a sandbox with its memory and running programs, and print the ids")
+    .argument("<id>", "the sandbox")
+    .option("-n, --count <n>", "how many", parseCount, 1)
+    .option("--ttl <time>", "how long they live", parseDuration)
+    .option("-e, --env <K=V>", "environment of their commands; may be repeated", parsePair)
+    .option("-l, --label <K=V>", "metadata; may be repeated", parsePair)
+    .action((id: string, options: ForkOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const sandbox = await findSandbox(client, id, signal);
+        const { count, ttl, env, label } = options;
+        const copies = await sandbox.fork({ count, ttl, env, metadata: label, signal });
+        if (options.json === true) return printJson(copies.map(({ info }) => info));
+        for (const copy of copies) printLine(copy.id);
+      }),
+    );
+}

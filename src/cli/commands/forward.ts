@@ -1,0 +1,89 @@
+import { createServer, type Socket } from "node:net";
+import { type Command, InvalidArgumentError } from "commander";
+import type { Sandbox } from "../../../sdk/src/index.ts";
+import { StacyError } from "../../host/error.ts";
+import { parsePort } from "../arguments.ts";
+import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
+import { note, printJsonLine, printLine, writeTo } from "../output.ts";
+
+interface Mapping {
+  local: number;
+  guest: number;
+}
+
+/** `8080` or `8080:80`, the local one first; 0 picks a free one. */
+function parseMapping(text: string, earlier: Mapping[] = []): Mapping[] {
+  const [local = "", guest = local, ...rest] = text.split(":");
+  const mapping = { local: parsePort(local), guest: parsePort(guest) };
+  if (rest.length > 0 || mapping.guest === 0) throw new InvalidArgumentError("write it as 8080 or 8080:80.");
+  return [...earlier, mapping];
+}
+
+/** `stacyvm forward ID 8080:80`: connections to a local port go to a port in the sandbox, until Ctrl-C. */
+export function forwardCommand(): Command {
+  return clientCommand("forward", "connect local ports to ports in a sandbox, until Ctrl-C")
+    .argument("<id>", "the sandbox")
+    .argument("<port...>", "LOCAL:GUEST, or one number for both; local 0 picks a free one", parseMapping)
+    .option("--address <address>", "where to listen", "127.0.0.1")
+    .action((id: string, mappings: Mapping[], options: ClientOptions & { address: string }) =>
+      withServer(options, async ({ client, signal }) => {
+        const sandbox = await findSandbox(client, id, signal);
+        await using listeners = new AsyncDisposableStack();
+        for (const { local, guest } of mappings) {
+          const { port, close } = await listen(sandbox, options.address, local, guest, signal);
+          listeners.defer(close);
+          if (options.json === true) printJsonLine({ address: options.address, port, guest_port: guest });
+          else printLine(`${options.address}:${port} -> ${sandbox.id}:${guest}`);
+        }
+        await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+      }),
+    );
+}
+
+async function listen(
+  sandbox: Sandbox,
+  address: string,
+  local: number,
+  guest: number,
+  signal: AbortSignal,
+): Promise<{ port: number; close: () => Promise<void> }> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket)).on("error", () => {});
+    join(sandbox, socket, guest, signal).catch((error: Error) => {
+      if (!signal.aborted) note(`port ${guest}: ${error.message}`);
+      socket.destroy();
+    });
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause) => {
+      reject(
+        new StacyError("unavailable", `cannot listen on ${address}:${local}: ${cause.message}`, {
+          cause,
+          remedy: "choose another local port, or 0 for any",
+        }),
+      );
+    });
+    server.listen(local, address, resolve);
+  });
+  const bound = server.address();
+  return {
+    port: typeof bound === "object" && bound !== null ? bound.port : local,
+    close: () =>
+      new Promise((done) => {
+        server.close(() => done());
+        for (const socket of sockets) socket.destroy();
+      }),
+  };
+}
+
+async function join(sandbox: Sandbox, socket: Socket, guest: number, signal: AbortSignal): Promise<void> {
+  using tunnel = await sandbox.port(guest).connect(signal);
+  const inward = (async () => {
+    for await (const part of socket) await tunnel.write(part as Uint8Array);
+  })();
+  inward.catch(() => tunnel.close());
+  for await (const part of tunnel) await writeTo(socket as never, part);
+  socket.end();
+}

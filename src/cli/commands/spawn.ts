@@ -1,0 +1,57 @@
+import type { Command } from "commander";
+import { collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { note, printJson, printLine } from "../output.ts";
+import { pullFirst } from "../pull-first.ts";
+
+interface SpawnOptions extends ClientOptions {
+  memory?: number;
+  vcpus?: number;
+  disk?: number;
+  env?: Record<string, string>;
+  label?: Record<string, string>;
+  ttl?: string;
+  idleTimeout?: string;
+  idleAction?: "destroy" | "suspend";
+  template?: string;
+  checkpoint?: string;
+  setup?: string[];
+  provider?: string;
+  owner?: string;
+}
+
+/** `stacyvm spawn`: a sandbox that stays until its time is over or it is removed. */
+export function spawnCommand(): Command {
+  return clientCommand("spawn", "start a sandbox and print its id")
+    .argument("[image]", "for example stacyvm/python (default: the server's)")
+    .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
+    .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
+    .option("--disk <size>", "writable space", parseSizeMiB)
+    .option("-e, --env <K=V>", "environment of its commands; may be repeated", parsePair)
+    .option("-l, --label <K=V>", "metadata; may be repeated", parsePair)
+    .option("--ttl <time>", "how long it lives, for example 30m", parseDuration)
+    .option("--idle-timeout <time>", "how long it may stand idle", parseDuration)
+    .option("--idle-action <what>", "then: destroy or suspend")
+    .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
+    .option("--template <name>", "start from a template")
+    .option("--checkpoint <id>", "start from a checkpoint")
+    .option("--owner <id>", "whose it is, for quotas")
+    .option("--provider <name>", "firecracker, qemu or auto")
+    .action((image: string | undefined, options: SpawnOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
+        const { template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus } = options;
+        const sandbox = await client.create({
+          ...{ image, template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus, signal },
+          memoryMb: options.memory,
+          diskMb: options.disk,
+          metadata: options.label,
+          ownerId: options.owner,
+        });
+        if (options.json === true) return printJson(sandbox.info);
+        printLine(sandbox.id);
+        const { boot } = sandbox.info;
+        if (boot !== undefined && process.stderr.isTTY) note(`${boot.path} in ${Math.round(boot.totalMs)} ms`);
+      }),
+    );
+}

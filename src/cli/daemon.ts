@@ -1,0 +1,124 @@
+/** The server's layers, put together and taken apart in the right order: for `serve`, and inside a command that finds no server. */
+import { mkdir, realpath } from "node:fs/promises";
+import type { Logger } from "pino";
+import { createApp } from "../api/app.ts";
+import type { Authenticator } from "../api/auth.ts";
+import { type Config, limitsOf } from "../api/config.ts";
+import { imagesOptions } from "../api/images-options.ts";
+import { Metrics } from "../api/metrics.ts";
+import { RateLimiter } from "../api/rate-limit.ts";
+import { listen } from "../api/server.ts";
+import { type Lock, tryLock } from "../host/lock.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { ImageKeeper } from "../images/keeper.ts";
+import { createImages } from "../images/store.ts";
+import { createMicrovmProvider } from "../providers/microvm.ts";
+import { systemClock } from "../sandboxes/clock.ts";
+import { Sandboxes } from "../sandboxes/sandboxes.ts";
+import { Store } from "../sandboxes/store.ts";
+import { chooseVmm, vmms } from "./engine.ts";
+import { version } from "./version.ts";
+
+export interface DaemonOptions {
+  config: Config;
+  /** Where `PATCH /config` writes. */
+  configPath: string;
+  paths: DataPaths;
+  auth: Authenticator;
+  log: Logger;
+  /** Keep machines ready: for a server that stays. */
+  pool: boolean;
+}
+
+export interface Daemon {
+  readonly url: string;
+  /** Name of the default provider. */
+  readonly provider: string;
+  readonly found: { adopted: string[]; removed: string[]; lost: string[] };
+  /** Golden snapshots are being built beside what was asked for. */
+  readonly building: boolean;
+  /** Waits for them. */
+  settle(): Promise<void>;
+  /** Lets requests under way finish for `graceMs`. Sandboxes go on, unless `destroy`. */
+  close(options: { graceMs: number; destroy: boolean }): Promise<void>;
+}
+
+/** Ownership of a data directory, or `undefined` when another process has it. By real path: two names of one directory are one. */
+export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
+  await mkdir(paths.root, { recursive: true, mode: 0o700 });
+  return tryLock(`daemon:${await realpath(paths.root)}`);
+}
+
+/** The caller holds the lock. @throws StacyError when the address is taken, or the database cannot be opened */
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { config, paths, log } = options;
+  await using parts = new AsyncDisposableStack();
+  const images = createImages(paths, imagesOptions(config.images));
+  const vmm = await chooseVmm(paths, config.providers.default);
+  // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
+  const others = Object.values(vmms(paths)).filter(({ name }) => name !== vmm.name);
+  const pool = options.pool ? { adaptive: config.warm.adaptive, maxWarm: config.warm.max_machines } : undefined;
+  const providers = [vmm, ...others].map((each) =>
+    createMicrovmProvider({ vmm: each, images, paths, ...(pool === undefined ? {} : { pool }) }),
+  );
+  const metrics = new Metrics();
+  const store = parts.use(new Store(config.database.path || paths.database));
+  const sandboxes = new Sandboxes({
+    store,
+    providers,
+    limits: limitsOf(config),
+    clock: systemClock,
+    observer: metrics.observer,
+    log: log.child({ part: "sandboxes" }),
+  });
+  metrics.watch(sandboxes);
+  let destroy = false;
+  parts.defer(() => sandboxes.close({ destroy }));
+  const found = await sandboxes.open();
+  parts.use(
+    new ImageKeeper({
+      library: images,
+      users: () => sandboxes.providers.all(),
+      everyMs: config.images.gc_interval,
+      maxBytes: config.images.max_bytes,
+      report: (done) => {
+        if ("error" in done) log.warn({ phase: "image-gc", err: done.error }, "could not collect images");
+        else if (done.images.length + done.blobs.length > 0)
+          log.info({ phase: "image-gc", ...done }, "collected images");
+      },
+    }),
+  );
+  const stopping = new AbortController();
+  const app = createApp({
+    sandboxes,
+    images,
+    config,
+    configPath: options.configPath,
+    auth: options.auth,
+    rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
+    metrics,
+    log: log.child({ part: "api" }),
+    version,
+    startedAt: Date.now(),
+    stopping: stopping.signal,
+  });
+  const server = await listen(app, config.server);
+  const owned = parts.move();
+  return {
+    url: server.url,
+    provider: vmm.name,
+    found,
+    get building() {
+      return providers.some(({ launcher }) => launcher.golden.building.size > 0);
+    },
+    settle: async () => {
+      await Promise.all(providers.map(({ launcher }) => launcher.settle()));
+    },
+    async close(end) {
+      destroy = end.destroy;
+      stopping.abort(new Error("the server is stopping"));
+      await server.close(end.graceMs);
+      await owned.disposeAsync();
+    },
+  };
+}

@@ -1,0 +1,56 @@
+/** A server inside this command, when there is none: the same application, on loopback, with a key that is made for it. */
+import { randomBytes } from "node:crypto";
+import pino from "pino";
+import { Authenticator } from "../api/auth.ts";
+import { loadConfig } from "../api/config.ts";
+import type { Lock } from "../host/lock.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { startDaemon } from "./daemon.ts";
+import { announce, type LocalServer } from "./local-socket.ts";
+
+export interface Embedded extends LocalServer {
+  readonly key: string;
+  /** Waits until no other command uses it and its golden snapshots are saved; aborting leaves those unfinished. */
+  close(options: { signal: AbortSignal; waiting: (why: "commands" | "snapshot") => void }): Promise<void>;
+}
+
+const GRACE_MS = 10_000;
+
+/** Takes over `lock`, the ownership of the data directory. */
+export async function startEmbedded(paths: DataPaths, lock: Lock, verbose: boolean): Promise<Embedded> {
+  const key = randomBytes(32).toString("base64url");
+  try {
+    const { config, path } = await loadConfig({ flags: { "server.host": "127.0.0.1", "server.port": 0 } });
+    config.rate_limit.enabled = false;
+    config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [{ name: "local", key, scopes: ["admin"] }] };
+    const log = pino({ level: verbose ? "info" : "silent" }, pino.destination({ dest: 2, sync: true }));
+    const auth = new Authenticator(config.auth);
+    const daemon = await startDaemon({ config, configPath: path, paths, auth, log, pool: false });
+    const local = { url: daemon.url, key, pid: process.pid };
+    const announced = await announce(paths.root, local).catch(async (error: unknown) => {
+      await daemon.close({ graceMs: 0, destroy: false });
+      throw error;
+    });
+    return {
+      ...local,
+      async close({ signal, waiting }) {
+        try {
+          if (announced.users > 0) waiting("commands");
+          await announced.retire(signal);
+          if (daemon.building && !signal.aborted) {
+            waiting("snapshot");
+            const skip = Promise.withResolvers<void>();
+            signal.addEventListener("abort", () => skip.resolve(), { once: true });
+            await Promise.race([daemon.settle(), skip.promise]);
+          }
+          await daemon.close({ graceMs: signal.aborted ? 0 : GRACE_MS, destroy: false });
+        } finally {
+          await lock.release();
+        }
+      },
+    };
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * How commands of one user find the server of a data directory: a UNIX socket in it, which only its owner may open. Whoever
+ * connects is told the address and a key, and is counted as long as the connection lives, so that a server which runs inside a
+ * command knows when nobody needs it any more. A dead server leaves a socket that refuses, never a stale promise, and no key
+ * is ever on the disk.
+ */
+import { constants, open, rm } from "node:fs/promises";
+import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import { connectUnix } from "../host/unix-socket.ts";
+
+const NAME = "server.sock";
+const GREETING_MS = 5_000;
+const MAX_GREETING = 4_096;
+
+export interface LocalServer {
+  url: string;
+  /** Absent: the server asks for none. */
+  key?: string;
+  pid: number;
+}
+
+export interface Announcement {
+  /** Resolves at a moment when nobody is connected; from then on nobody is let in. */
+  retire(signal?: AbortSignal): Promise<void>;
+  /** Commands that use the server now. */
+  readonly users: number;
+  close(): Promise<void>;
+}
+
+/** The caller holds the lock of the data directory, so what lies there is a dead server's. */
+export async function announce(root: string, server: LocalServer): Promise<Announcement> {
+  await rm(join(root, NAME), { force: true });
+  const users = new Set<Socket>();
+  let changed = (): void => {};
+  const listener = createServer((socket) => {
+    users.add(socket);
+    socket.on("error", () => {});
+    socket.resume();
+    socket.once("close", () => {
+      users.delete(socket);
+      changed();
+    });
+    socket.write(`${JSON.stringify(server)}\n`);
+  });
+  // Through the open directory: a path may be longer than an address can be.
+  const directory = await open(root, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      listener.once("error", reject);
+      // The bind is part of this call, so no other code sees the mask.
+      const mask = process.umask(0o177);
+      listener.listen(`/proc/self/fd/${directory.fd}/${NAME}`, resolve);
+      process.umask(mask);
+    });
+  } finally {
+    await directory.close();
+  }
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closed ??= new Promise<void>((done) => {
+      listener.close(() => done());
+      for (const socket of users) socket.destroy();
+    }).then(() => rm(join(root, NAME), { force: true }));
+    return closed;
+  };
+  return {
+    get users() {
+      return users.size;
+    },
+    async retire(signal) {
+      while (users.size > 0 && signal?.aborted !== true) {
+        await new Promise<void>((resolve) => {
+          changed = resolve;
+          signal?.addEventListener("abort", () => resolve(), { once: true });
+        });
+      }
+      await close(); // in the same turn: whoever has not been greeted finds a closed socket and asks again
+    },
+    close,
+  };
+}
+
+export interface LocalConnection extends LocalServer, Disposable {}
+
+/** `undefined` when no server has announced itself. Disposing tells it that it is no longer needed. */
+export async function findLocal(root: string): Promise<LocalConnection | undefined> {
+  let socket: Socket;
+  try {
+    socket = await connectUnix(root, NAME, { timeoutMs: 0 });
+  } catch {
+    return undefined;
+  }
+  const text = await new Promise<string>((resolve) => {
+    let said = "";
+    const timer = setTimeout(() => socket.destroy(), GREETING_MS);
+    const end = (): void => {
+      clearTimeout(timer);
+      resolve(said);
+    };
+    socket.once("close", end);
+    socket.setEncoding("utf8").on("data", (part) => {
+      said += part;
+      if (said.includes("\n") || said.length > MAX_GREETING) end();
+    });
+  });
+  const server = parse(text);
+  if (server === undefined) {
+    socket.destroy();
+    return undefined;
+  }
+  socket.unref();
+  return { ...server, [Symbol.dispose]: () => socket.destroy() };
+}
+
+function parse(text: string): LocalServer | undefined {
+  if (!text.endsWith("\n")) return undefined;
+  try {
+    const { url, key, pid } = JSON.parse(text) as Partial<LocalServer>;
+    if (typeof url !== "string" || typeof pid !== "number") return undefined;
+    return { url, pid, ...(typeof key === "string" ? { key } : {}) };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * One machine for one command, without a server: the launcher in this process. Unlike a sandbox it does not outlive us; should
+ * we die, whoever starts next on the data directory removes it by its owner's name.
+ */
+import { randomBytes } from "node:crypto";
+import { constants } from "node:os";
+import { join } from "node:path";
+import type { Command } from "../guest/agent.ts";
+import { StacyError } from "../host/error.ts";
+import { ownRecord } from "../host/process.ts";
+import type { Progress } from "../images/image.ts";
+import { sweepTemporary } from "../launcher/golden.ts";
+import { Launcher } from "../launcher/launcher.ts";
+import { removeMachineDir } from "../launcher/machine-dir.ts";
+import { createEngine } from "./engine.ts";
+import type { Conversation, TerminalSize } from "./terminal.ts";
+
+export interface OneShot {
+  image: string;
+  /** Empty: what the image says. */
+  argv: string[];
+  vcpus: number;
+  memoryMiB: number;
+  diskMiB: number;
+  env: Record<string, string>;
+  workdir?: string | undefined;
+  user?: string | undefined;
+  /** ms */
+  timeoutMs?: number | undefined;
+  stdin: boolean;
+  pty?: TerminalSize | undefined;
+  provider?: string | undefined;
+  cold: boolean;
+}
+
+export interface Observer {
+  signal: AbortSignal;
+  progress(progress: Progress): void;
+  /** The machine runs: which way it started, and how long each phase took. */
+  started(boot: unknown): void;
+  /** The command has ended, and the golden snapshot is still being saved. */
+  saving(): void;
+}
+
+/** @param work gets the running command; its result is what this returns once nothing of the machine is left */
+export async function runOneShot<T>(
+  shot: OneShot,
+  observer: Observer,
+  work: (command: Conversation) => Promise<T>,
+): Promise<T> {
+  const { signal } = observer;
+  const engine = await createEngine(shot.provider === undefined ? {} : { provider: shot.provider });
+  await sweepTemporary(engine.paths);
+  const owner = await ownRecord();
+  const scratch = join(engine.paths.tmp, `run-${randomBytes(4).toString("hex")}-${owner.pid}-${owner.startTime}`);
+  const launcher = new Launcher({
+    vmm: engine.launcher.vmm,
+    images: engine.images,
+    paths: { ...engine.paths, sandboxes: scratch },
+  });
+  try {
+    await using machine = new AsyncDisposableStack();
+    machine.defer(() => removeMachineDir(scratch));
+    const launched = await launcher.launch(
+      {
+        image: shot.image,
+        vcpus: shot.vcpus,
+        memoryMiB: shot.memoryMiB,
+        diskMiB: shot.diskMiB,
+        setup: [],
+        setupEnv: {},
+      },
+      {
+        id: `sb-${randomBytes(4).toString("hex")}`,
+        env: shot.env,
+        signal,
+        resolve: { progress: observer.progress, signal },
+        ...(shot.cold ? { mode: "cold" as const } : {}),
+      },
+    );
+    machine.defer(async () => {
+      await launched.agent.close();
+      await launched.machine.kill();
+      launched.releaseSnapshot();
+    });
+    observer.started(launched.boot);
+    const { config } = launched.target.image;
+    const argv = shot.argv.length > 0 ? shot.argv : [...config.entrypoint, ...config.cmd];
+    if (argv.length === 0) {
+      throw new StacyError("invalid", `${shot.image} names no command`, { remedy: "give one after --" });
+    }
+    const command = await launched.agent.start({
+      argv,
+      signal,
+      ...(shot.stdin || shot.pty !== undefined ? { stdin: true } : {}),
+      ...(shot.workdir === undefined ? {} : { cwd: shot.workdir }),
+      ...(shot.user === undefined ? {} : { user: shot.user }),
+      ...(shot.timeoutMs === undefined ? {} : { timeoutMs: shot.timeoutMs }),
+      ...(shot.pty === undefined ? {} : { pty: shot.pty }),
+    });
+    return await work(conversationOf(command));
+  } finally {
+    if (signal.aborted) await launcher.close();
+    else if (launcher.golden.building.size > 0) {
+      observer.saving();
+      const skip = (): void => void launcher.close();
+      signal.addEventListener("abort", skip, { once: true });
+      await launcher.settle();
+      signal.removeEventListener("abort", skip);
+    }
+  }
+}
+
+function conversationOf(command: Command): Conversation {
+  async function* output(): AsyncGenerator<{ stream: "stdout" | "stderr"; data: Uint8Array }> {
+    for await (const event of command.output()) {
+      if (event.type !== "lost") yield { stream: event.type, data: event.data };
+    }
+  }
+  return {
+    output: output(),
+    exited: command.exited,
+    write: (data) => command.write(data),
+    closeStdin: () => command.closeStdin(),
+    kill: (name) => command.kill(constants.signals[name]),
+    resize: (rows, cols) => command.resize(rows, cols),
+  };
+}

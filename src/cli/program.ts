@@ -1,0 +1,64 @@
+/** All commands as one program. One file per command; this one only puts them together. */
+import { Command } from "commander";
+import { benchCommand } from "./commands/bench.ts";
+import { checkpointCommand } from "./commands/checkpoint.ts";
+import { completionCommand } from "./commands/completion.ts";
+import { cpCommand } from "./commands/cp.ts";
+import { doctorCommand } from "./commands/doctor.ts";
+import { eventsCommand } from "./commands/events.ts";
+import { execCommand } from "./commands/exec.ts";
+import { filesCommand } from "./commands/files.ts";
+import { forkCommand } from "./commands/fork.ts";
+import { forwardCommand } from "./commands/forward.ts";
+import { imageCommand } from "./commands/image.ts";
+import { inspectCommand } from "./commands/inspect.ts";
+import { killCommand } from "./commands/kill.ts";
+import { logsCommand } from "./commands/logs.ts";
+import { lsCommand } from "./commands/ls.ts";
+import { poolCommand } from "./commands/pool.ts";
+import { psCommand } from "./commands/ps.ts";
+import { rmCommand } from "./commands/rm.ts";
+import { runCommand } from "./commands/run.ts";
+import { serveCommand } from "./commands/serve.ts";
+import { setupCommand } from "./commands/setup.ts";
+import { shellCommand } from "./commands/shell.ts";
+import { snapshotCommand } from "./commands/snapshot.ts";
+import { spawnCommand } from "./commands/spawn.ts";
+import { extendCommand, pauseCommand, resumeCommand, suspendCommand } from "./commands/state-changes.ts";
+import { templateCommand } from "./commands/template.ts";
+import { topCommand } from "./commands/top.ts";
+import { versionCommand } from "./commands/version.ts";
+import { version } from "./version.ts";
+
+const EXIT_CODES = `
+Exit codes: run, exec and shell end with the command's own (128 + n when signal n ended it), 126 and 127 when it cannot be
+executed or found, 124 when its time was over, 125 when StacyVM itself failed. All others: 0 done, 1 failed, 2 wrong usage,
+69 no server or no machine monitor, 124 time is over, 130 interrupted.
+
+Standard output has results only; progress, hints and errors are on standard error.
+`;
+
+export function createProgram(): Command {
+  const program = new Command("stacyvm")
+    .description("microVM sandboxes that restore from a snapshot in milliseconds")
+    .version(version, "-V, --version", "print the version")
+    .option("--verbose", "show the causes of errors")
+    .enablePositionalOptions()
+    .showSuggestionAfterError()
+    .addHelpText("after", EXIT_CODES);
+  const groups: [string, Command[]][] = [
+    ["Sandboxes:", [runCommand(), spawnCommand(), lsCommand(), inspectCommand(), rmCommand(), extendCommand()]],
+    ["Inside one:", [execCommand(), shellCommand(), cpCommand(), filesCommand(), psCommand(), killCommand()]],
+    ["", [logsCommand(), forwardCommand()]],
+    ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
+    ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
+    ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],
+    ["", [benchCommand(), completionCommand(), versionCommand()]],
+  ];
+  let heading = "";
+  for (const [name, commands] of groups) {
+    heading = name === "" ? heading : name;
+    for (const command of commands) program.addCommand(command.helpGroup(heading));
+  }
+  return program;
+}
