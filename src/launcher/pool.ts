@@ -41,6 +41,10 @@ export const DEFAULT_POOL: PoolLimits = {
 
 /** Below this share of the host's memory, warm machines are given back. */
 const PRESSURE_SHARE = 0.08;
+/** Above this share they are made again: the gap keeps one from being given back and made in turns. */
+const RELAXED_SHARE = 0.15;
+/** A shape that nobody asked for in this time, and that keeps nothing ready, is forgotten. */
+const FORGET_MS = 60 * 60_000;
 const TICK_MS = 2_000;
 /** After a failed refill, wait this long: a broken snapshot must not be tried in a loop. */
 const RETRY_MS = 30_000;
@@ -103,6 +107,8 @@ export class Pool {
   readonly #work = new Set<Promise<void>>();
   readonly #timer: NodeJS.Timeout;
   #spawning = 0;
+  /** The host is short of memory: nothing is made until it has relaxed. */
+  #pressed = false;
   #closed = false;
 
   constructor(env: PoolEnvironment, limits: PoolLimits = DEFAULT_POOL) {
@@ -203,6 +209,10 @@ export class Pool {
       const aged = old[0];
       if (aged !== undefined && (shelf.warm.length > 1 || this.#spawning === 0)) this.#retire(shelf, aged, "age");
       this.#trim(shelf);
+      const empty = shelf.warm.length + shelf.idle.length + shelf.filling === 0;
+      if (empty && this.#wanted(shelf) === 0 && now - shelf.lastArrival > FORGET_MS) {
+        this.#shelves.delete(shelf.target.key);
+      }
     }
     await this.#relieve();
     this.#refill();
@@ -224,7 +234,8 @@ export class Pool {
   /** Gives memory back when the host runs short: the shelf that was asked for longest ago first. */
   async #relieve(): Promise<void> {
     const share = await (this.#env.freeShare ?? freeShare)();
-    if (share >= PRESSURE_SHARE && this.#warmBytes() <= this.#limits.memoryBudget) return;
+    this.#pressed = share < (this.#pressed ? RELAXED_SHARE : PRESSURE_SHARE);
+    if (!this.#pressed && this.#warmBytes() <= this.#limits.memoryBudget) return;
     const shelves = [...this.#shelves.values()]
       .filter(({ warm }) => warm.length > 0)
       .sort((a, b) => a.lastArrival - b.lastArrival);
@@ -239,7 +250,7 @@ export class Pool {
   }
 
   #refill(): void {
-    if (this.#closed || this.#spawning > 0) return;
+    if (this.#closed || this.#spawning > 0 || this.#pressed) return;
     const now = this.#env.now();
     for (const shelf of this.#shelves.values()) {
       if (now < shelf.retryAt) continue;
