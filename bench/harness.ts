@@ -38,6 +38,8 @@ export interface Suite {
   run(context: BenchContext): Promise<void>;
   /** Lines printed below the table, for example phase charts. */
   render?(report: Report): string[];
+  /** Writes what else was asked for, after the run. */
+  finish?(report: Report, args: string[]): Promise<void>;
 }
 
 export interface Report {
@@ -151,4 +153,15 @@ export function phaseChart(title: string, rows: readonly (readonly [string, numb
     `${"total".padEnd(width)}  ${total.toFixed(1).padStart(8)} ms`,
     "",
   ];
+}
+
+/** Bars of values that do not add up: name, ms, bar. */
+export function barChart(title: string, rows: readonly (readonly [string, number])[]): string[] {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const longest = Math.max(...rows.map(([, ms]) => ms), 0.001);
+  const lines = rows.map(
+    ([name, ms]) =>
+      `${name.padEnd(width)}  ${ms.toFixed(1).padStart(8)} ms  ${"█".repeat(Math.ceil((ms / longest) * 48))}`,
+  );
+  return [title, "=".repeat(title.length), ...lines, ""];
 }

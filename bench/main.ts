@@ -1,10 +1,12 @@
-/** `npm run -s bench -- SUITE [--json] [...]`: runs one suite; with `--json` standard output is one JSON document. */
+/** `npm run -s bench -- [SUITE] [--json] [...]`: runs one suite, `ready` unless named; with `--json` standard output is one JSON document. */
 import { renderTable, runSuite, type Suite } from "./harness.ts";
 
 const SUITES = ["spawn", "firecracker", "agent", "server", "images", "ready"];
 
-const [name, ...rest] = process.argv.slice(2);
-if (name === undefined || !SUITES.includes(name)) {
+const named = process.argv[2]?.startsWith("-") === false;
+const name = named ? (process.argv[2] as string) : "ready";
+const rest = process.argv.slice(named ? 3 : 2);
+if (!SUITES.includes(name)) {
   process.stderr.write(`usage: npm run -s bench -- SUITE [--json]\nsuites: ${SUITES.join(", ")}\n`);
   process.exit(2);
 }
@@ -20,4 +22,5 @@ const report = await runSuite(
 );
 if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
 else process.stdout.write(`${[renderTable(report), "", ...(suite.render?.(report) ?? [])].join("\n")}\n`);
+await suite.finish?.(report, rest);
 process.exitCode = report.failures === 0 ? 0 : 1;

@@ -6,11 +6,11 @@ import { access, appendFile, copyFile, mkdir, rm, stat, truncate } from "node:fs
 import { join } from "node:path";
 import { createEngine, type Engine } from "../src/cli/engine.ts";
 import { processMemory } from "../src/host/process-memory.ts";
-import { runTool } from "../src/host/run.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
 import { type BenchContext, phaseChart, type Report, type Suite } from "./harness.ts";
+import { peers } from "./peers.ts";
 import { benchSpec, record, remove, spawnTimed, storm } from "./spawning.ts";
 
 const IMAGE = "stacyvm/python";
@@ -33,7 +33,7 @@ export const suite: Suite = {
       await coldBoots(context, engine);
       await goldenBuild(context, engine);
       await restores(context, engine, runs);
-      await peers(context, engine);
+      await peers(context, engine.paths);
       await variants(context, engine, Math.min(runs, 20));
     } finally {
       await launcher.close();
@@ -169,56 +169,3 @@ function registerPadded(
 }
 
 /** What a user would pick instead on this machine, where it is installed: a container of the same program. */
-async function peers(context: BenchContext, { paths }: Engine): Promise<void> {
-  for (const runtime of ["crun", "runc"]) {
-    const version = await runTool(runtime, ["--version"]).then(
-      (out) => out.toString("utf8").split("\n")[0] ?? "",
-      () => undefined,
-    );
-    if (version === undefined) {
-      context.note(`${runtime} is not installed, so it was not measured`);
-      continue;
-    }
-    context.versions[runtime] = version;
-    const bundle = join(paths.tmp, `peer-${runtime}-${process.pid}`);
-    try {
-      await mkdir(join(bundle, "rootfs", "bin"), { recursive: true });
-      const busybox = await findBusybox();
-      if (busybox === undefined) {
-        context.note(`no static busybox on this host, so ${runtime} was not measured`);
-        continue;
-      }
-      await copyFile(busybox, join(bundle, "rootfs", "bin", "echo"));
-      await runTool(runtime, ["spec"], { cwd: bundle });
-      await runTool(
-        "sed",
-        ["-i", 's/"terminal": true/"terminal": false/; s/"sh"/"\\/bin\\/echo", "hello"/', "config.json"],
-        { cwd: bundle },
-      );
-      for (let i = 0; i < 20; i++) {
-        const start = performance.now();
-        await runTool(runtime, ["run", `stacyvm-bench-${process.pid}-${i}`], { cwd: bundle, timeoutMs: 20_000 });
-        context.sample(`peer.${runtime}.first-exec`, performance.now() - start);
-      }
-    } catch (error) {
-      context.note(
-        `${runtime} cannot run containers here: ${error instanceof Error ? error.message.split("\n")[0] : error}`,
-      );
-    } finally {
-      await rm(bundle, { recursive: true, force: true });
-    }
-  }
-}
-
-async function findBusybox(): Promise<string | undefined> {
-  for (const path of ["/bin/busybox", "/usr/bin/busybox"]) {
-    if (
-      await access(path).then(
-        () => true,
-        () => false,
-      )
-    )
-      return path;
-  }
-  return undefined;
-}

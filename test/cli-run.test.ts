@@ -29,7 +29,11 @@ test("run passes on output and exit code, with and without --, and leaves no mac
     const second = await run("echo", "--", "-n");
     assert.deepEqual([second.code, second.stdout], [0, "-- -n\n"], second.stderr);
     assert.match(second.stderr, /"path":"restored"/);
-    assert.deepEqual(await readdir(join(data, "sandboxes")), []);
+    assert.deepEqual(
+      await readdir(join(data, "tmp")),
+      [],
+      "a one-shot machine lives in a directory of its own process",
+    );
   } finally {
     await rm(data, { recursive: true, force: true });
   }

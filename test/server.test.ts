@@ -118,7 +118,8 @@ describe("the server with real QEMU sandboxes", () => {
   test("pause, resume, fork and checkpoint keep a running process's memory", async () => {
     const { id } = (await server.call("POST", "/sandboxes", SPAWN)).body;
     await server.call("POST", `/sandboxes/${id}/exec`, {
-      command: "(i=0; while true; do i=$((i+1)); echo $i >/workspace/count; sleep 0.05; done) >/dev/null 2>&1 &",
+      command:
+        "(i=0; while true; do i=$((i+1)); echo $i >/workspace/new; mv /workspace/new /workspace/count; sleep 0.05; done) >/dev/null 2>&1 &",
     });
     const count = async (of: string): Promise<number> =>
       Number((await server.call("POST", `/sandboxes/${of}/exec`, { command: "cat /workspace/count" })).body.stdout);

@@ -162,6 +162,11 @@ export class Pool {
     }));
   }
 
+  /** Processes of the warm machines of a shape, for measuring what they cost. */
+  waitingPids(key: string): number[] {
+    return (this.#shelves.get(key)?.warm ?? []).map(({ item }) => item.machine.record.pid);
+  }
+
   /** Settles when every shelf has what it should have, or cannot get it. For tests and benchmarks. */
   async settled(): Promise<void> {
     this.#refill();
