@@ -5,13 +5,12 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
-import { connectAgent } from "../src/guest/client.ts";
 import { Phases } from "../src/host/phases.ts";
 import { processMemory } from "../src/host/process-memory.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
 import { makeIdentity } from "../src/launcher/identity.ts";
-import { prepareIdle } from "../src/launcher/launch.ts";
+import { loadInto, prepareIdle } from "../src/launcher/launch.ts";
 import { type Launched, Launcher } from "../src/launcher/launcher.ts";
 import { removeMachineDir } from "../src/launcher/machine-dir.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
@@ -52,7 +51,14 @@ export const suite: Suite = {
       await launcher.close();
     }
   },
-  render: (report) => [
+  render: (report) => {
+    if (report.results["cold.total"] === undefined) return [];
+    return charts(report);
+  },
+};
+
+function charts(report: Report): string[] {
+  return [
     ...phaseChart(
       `BEFORE (cold boot; the seed: ${SEED.cold} ms)`,
       rows(report, "cold", ["resolve", "disk", "vmm", "configure", "start", "agent"]),
@@ -62,8 +68,8 @@ export const suite: Suite = {
       rows(report, "restore", ["disk", "vmm", "load", "agent"]),
     ),
     "disk and vmm of a restore run at the same time, so the phases add up to more than the total",
-  ],
-};
+  ];
+}
 
 function rows(report: Report, prefix: string, names: string[]): [string, number][] {
   return names.map((name) => [name, report.results[`${prefix}.${name}`]?.p50 ?? 0]);
@@ -124,32 +130,60 @@ async function everyWay(context: BenchContext, launcher: Launcher, runs: number)
   }
   for (const count of [3, 10, 32]) {
     context.progress(`${count} at once`);
-    for (let i = 0; i < Math.ceil(runs / count) + 4; i++) await storm(context, launcher, spec, "restore", count);
+    for (let i = 0; i < Math.ceil(runs / count) + 4; i++) {
+      await storm(context, launcher, spec, "restore", count);
+      await attempt(`idle.x${count}`, () => idleStorm(context, launcher, spec, count));
+    }
   }
   await hold(context, launcher, 32, "held");
 }
 
 /** A Firecracker that waits with its disk in place: the claim is load and handshake. */
 async function idle(context: BenchContext, launcher: Launcher, spec: LaunchSpec): Promise<void> {
+  const { claim, remove: removeIdle } = await waiting(launcher, spec);
+  try {
+    const { total, phases } = await claim();
+    context.sample("idle.total", total);
+    context.sample("idle.load", phases.ms.load ?? 0);
+    context.sample("idle.agent", phases.ms.agent ?? 0);
+  } finally {
+    await removeIdle();
+  }
+}
+
+/** So many of them claimed at once: the wall clock of all. */
+async function idleStorm(context: BenchContext, launcher: Launcher, spec: LaunchSpec, count: number): Promise<void> {
+  const all = await Promise.all(Array.from({ length: count }, () => waiting(launcher, spec)));
+  try {
+    const start = performance.now();
+    await Promise.all(all.map(({ claim }) => claim()));
+    context.sample(`idle.x${count}`, performance.now() - start);
+  } finally {
+    await Promise.all(all.map(({ remove: removeIdle }) => removeIdle()));
+  }
+}
+
+async function waiting(launcher: Launcher, spec: LaunchSpec) {
   const target = await launcher.targets.resolve(spec);
   const snapshot = await launcher.store.get(target.key);
   if (snapshot === undefined) throw new Error("there is no golden snapshot");
-  const dir = join(launcher.paths.sandboxes, sandboxId());
+  const id = sandboxId();
+  const dir = join(launcher.paths.sandboxes, id);
   const vmm = await prepareIdle(launcher.vmm, target, snapshot, { dir }, new Phases());
-  try {
-    const start = performance.now();
-    const machine = await vmm.load({ dir: snapshot.dir });
-    const loaded = performance.now();
-    const identity = makeIdentity("idle", target.image, {});
-    const agent = await connectAgent(await machine.connectAgent(), { identity });
-    context.sample("idle.total", performance.now() - start);
-    context.sample("idle.load", loaded - start);
-    context.sample("idle.agent", performance.now() - loaded);
-    await agent.close();
-  } finally {
-    await vmm.kill();
-    await removeMachineDir(dir);
-  }
+  return {
+    async claim(): Promise<{ total: number; phases: Phases }> {
+      const phases = new Phases();
+      const start = performance.now();
+      const { agent } = await loadInto(vmm, snapshot, makeIdentity(id, target.image, {}), phases);
+      const total = performance.now() - start;
+      await agent.close();
+      return { total, phases };
+    },
+    async remove(): Promise<void> {
+      await vmm.kill();
+      await removeMachineDir(dir);
+    },
+  };
 }
 
 /** Keeps `count` machines alive, asks each one, measures their memory, and removes them. */

@@ -1,0 +1,65 @@
+/** A daemon that is killed at any moment of starting Firecrackers loses none that it had told of, and leaves nothing else. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdir, rm } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { processesIn } from "../src/host/process.ts";
+import { buildBareGuest } from "../src/images/bare-guest.ts";
+import { createImages } from "../src/images/store.ts";
+import { createMicrovmProvider } from "../src/providers/microvm.ts";
+import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { installFirecracker } from "../src/vmm/firecracker/install.ts";
+import { whyNot } from "./firecracker-support.ts";
+import { scratchPaths } from "./launcher-support.ts";
+
+const KILLS = Number(process.env.STACYVM_KILLS ?? 16);
+
+test(`${KILLS} kills between and inside the phases of a start`, { skip: (await whyNot()) ?? false }, async () => {
+  const paths = await scratchPaths();
+  await installFirecracker(paths.assets);
+  await buildBareGuest(paths.assets);
+  let adoptions = 0;
+  try {
+    for (let i = 0; i < KILLS; i++) {
+      const mode = i % 2 === 0 ? "plain" : "pool";
+      const child = spawn(
+        process.execPath,
+        [new URL("spawn-until-killed.ts", import.meta.url).pathname, paths.root, mode],
+        {
+          stdio: ["ignore", "pipe", "inherit"],
+        },
+      );
+      const told: string[] = [];
+      const lines = createInterface({ input: child.stdout });
+      // From the second sandbox on starts are restores; the delay then falls into another part of one each time.
+      await new Promise<void>((resolve) => {
+        lines.on("line", (line) => {
+          told.push(line.split(" ")[1] as string);
+          if (told.length === 3) setTimeout(resolve, (i * 40) / KILLS);
+        });
+      });
+      const exited = once(child, "exit");
+      child.kill("SIGKILL");
+      await Promise.all([exited, once(lines, "close")]);
+      const provider = createMicrovmProvider({
+        vmm: createFirecracker({ assets: paths.assets }),
+        images: createImages(paths),
+        paths,
+      });
+      const { adopted } = await provider.adopt(new Set(told));
+      assert.deepEqual(adopted.map(({ id }) => id).sort(), told.sort());
+      adoptions += adopted.length;
+      await Promise.all(adopted.map((machine) => machine.agent.ping()));
+      await Promise.all(adopted.map((machine) => machine.destroy()));
+      await provider.close();
+      assert.deepEqual(await readdir(paths.sandboxes), []);
+      assert.deepEqual(await readdir(paths.tmp).catch(() => []), []);
+      assert.deepEqual(await processesIn(paths.root), []);
+    }
+    console.log(`# ${KILLS} kills, ${adoptions} adoptions, nothing left`);
+  } finally {
+    await rm(paths.root, { recursive: true, force: true });
+  }
+});
