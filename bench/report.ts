@@ -72,6 +72,7 @@ function chart(report: Report, side: string, tiers: readonly string[]): string {
   const height = 60 + rows.length * ROW;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" font-family="sans-serif" font-size="13">`,
+    `<title>${side}: time to the handshake and to the first output, by tier</title>`,
     `<rect width="100%" height="100%" fill="white"/>`,
     `<text x="8" y="20">${side}: p50 (bar) to p95 (line), logarithmic</text>`,
     ...bars,
