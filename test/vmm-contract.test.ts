@@ -6,6 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { sandboxId } from "../bench/spawning.ts";
 import type { Agent } from "../src/guest/agent.ts";
 import { connectAgent } from "../src/guest/client.ts";
+import { kvmState } from "../src/host/kvm.ts";
 import { dataPaths } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
@@ -21,26 +22,35 @@ import { whyNot } from "./firecracker-support.ts";
 import { Bench } from "./launcher-support.ts";
 
 const { assets } = dataPaths();
+const noFirecracker = await whyNot();
+const kvm = await kvmState();
 const drivers = [
-  { name: "qemu", vmm: () => createQemu(), image: "stacyvm/busybox", memoryMiB: 256, skip: false as string | false },
+  { name: "qemu", vmm: () => createQemu(), image: "stacyvm/busybox", memoryMiB: 256, skip: undefined },
   {
-    name: "firecracker",
+    name: "firecracker, the bare guest",
     vmm: () => createFirecracker({ assets }),
     image: "stacyvm/bare",
     memoryMiB: 128,
-    skip: (await whyNot()) ?? (false as string | false),
+    skip: noFirecracker,
+  },
+  {
+    name: "firecracker, a Linux guest",
+    vmm: () => createFirecracker({ assets }),
+    image: "stacyvm/busybox",
+    memoryMiB: 256,
+    skip: noFirecracker ?? (kvm.linux ? undefined : `needs a KVM that runs Linux guests: ${kvm.reason}`),
   },
 ];
 
 for (const driver of drivers) {
-  describe(`the Vmm contract: ${driver.name}`, { skip: driver.skip }, () => {
+  describe(`the Vmm contract: ${driver.name}`, { skip: driver.skip ?? false }, () => {
     let vmm: Vmm;
     let bench: Bench;
     let target: Target;
     let snapshot: Snapshot;
 
     before(async () => {
-      if (driver.name === "firecracker") {
+      if (driver.name.startsWith("firecracker")) {
         await installFirecracker(assets);
         await buildBareGuest(assets);
       }
