@@ -100,11 +100,26 @@ function replyOf(operation: Operation): JsonSchema | undefined {
   return undefined;
 }
 
+/** `allOf`, by which the document says that a schema extends another, as one object. */
+function merged(schema: JsonSchema, schemas: Record<string, JsonSchema>): JsonSchema {
+  if (schema.allOf === undefined) return schema;
+  const parts = schema.allOf.map((part) =>
+    merged(part.$ref === undefined ? part : (schemas[refName(part.$ref)] ?? {}), schemas),
+  );
+  return {
+    type: "object",
+    properties: Object.assign({}, ...parts.map((part) => part.properties)),
+    required: [...new Set(parts.flatMap((part) => part.required ?? []))],
+  };
+}
+
 export async function generate(document: OpenApi): Promise<string> {
   const types: string[] = [];
   const operations: string[] = [];
   const shapes: Record<string, unknown> = {};
-  for (const [name, schema] of Object.entries(document.components.schemas)) {
+  const { schemas } = document.components;
+  for (const [name, written] of Object.entries(schemas)) {
+    const schema = merged(written, schemas);
     // The server's name for it would hide the language's.
     const own = name === "Error" ? "Problem" : name;
     shapes[own] = shapeOf(schema);

@@ -279,7 +279,30 @@ export interface Template {
   updatedAt: string;
 }
 
-export type TemplateCreateRequest = unknown;
+export interface TemplateCreateRequest {
+  name: string;
+  version?: number | undefined;
+  image: string;
+  description?: string | undefined;
+  setup?: string[] | undefined;
+  allowedHosts?: string[] | undefined;
+  memoryMb?: number | undefined;
+  cpuCores?: number | undefined;
+  vcpus?: number | undefined;
+  ttlSeconds?: number | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl?: Duration | undefined;
+  env?: Record<string, string> | undefined;
+  secrets?:
+    | {
+        name: string;
+        injectAt?: string | undefined;
+      }[]
+    | undefined;
+  poolSize?: number | undefined;
+  provider?: string | undefined;
+  metadata?: Record<string, string> | undefined;
+}
 
 export interface TemplateRequest {
   name?: string | undefined;
@@ -426,7 +449,17 @@ export interface ImageConfig {
   exposedPorts: string[];
 }
 
-export type ImageDetails = unknown;
+export interface ImageDetails {
+  reference: string;
+  digest: string;
+  filesystem: string;
+  bytes: number;
+  createdAt: string;
+  config: ImageConfig;
+  references: string[];
+  lastUsedAt: string;
+  blobs: string[];
+}
 
 export interface PullRequest {
   reference: string;
@@ -462,7 +495,16 @@ export interface ImageGcRequest {
   maxBytes?: number | undefined;
 }
 
-export type ImageBuild = unknown;
+export interface ImageBuild {
+  reference: string;
+  digest: string;
+  filesystem: string;
+  bytes: number;
+  createdAt: string;
+  config: ImageConfig;
+  steps: number;
+  cachedSteps: number;
+}
 
 export interface Health {
   status: string;
@@ -470,7 +512,18 @@ export interface Health {
   uptime: string;
 }
 
-export type Ready = unknown;
+export interface Ready {
+  status: string;
+  version: string;
+  uptime: string;
+  providers: {
+    name: string;
+    healthy: boolean;
+    error?: string | undefined;
+  }[];
+  readyProviders: number;
+  totalProviders: number;
+}
 
 export interface SystemStats {
   cpuPct: number;
@@ -894,7 +947,26 @@ export const shapes: Record<string, Shape> = {
       updated_at: "string",
     },
   },
-  TemplateCreateRequest: "any",
+  TemplateCreateRequest: {
+    object: {
+      name: "string",
+      "version?": "integer",
+      image: "string",
+      "description?": "string",
+      "setup?": { array: "string" },
+      "allowed_hosts?": { array: "string" },
+      "memory_mb?": "integer",
+      "cpu_cores?": "integer",
+      "vcpus?": "integer",
+      "ttl_seconds?": "number",
+      "ttl?": "duration",
+      "env?": { record: "string" },
+      "secrets?": { array: { object: { name: "string", "inject_at?": "string" } } },
+      "pool_size?": "integer",
+      "provider?": "string",
+      "metadata?": { record: "string" },
+    },
+  },
   TemplateRequest: {
     object: {
       "name?": "string",
@@ -1027,7 +1099,19 @@ export const shapes: Record<string, Shape> = {
       exposed_ports: { array: "string" },
     },
   },
-  ImageDetails: "any",
+  ImageDetails: {
+    object: {
+      reference: "string",
+      digest: "string",
+      filesystem: "string",
+      bytes: "integer",
+      created_at: "string",
+      config: { ref: "ImageConfig" },
+      references: { array: "string" },
+      last_used_at: "string",
+      blobs: { array: "string" },
+    },
+  },
   PullRequest: {
     object: { reference: "string", "pull?": { enum: ["missing", "always", "never"] }, "stream?": "boolean" },
   },
@@ -1053,9 +1137,29 @@ export const shapes: Record<string, Shape> = {
     },
   },
   ImageGcRequest: { object: { "dry_run?": "boolean", "max_bytes?": "integer" } },
-  ImageBuild: "any",
+  ImageBuild: {
+    object: {
+      reference: "string",
+      digest: "string",
+      filesystem: "string",
+      bytes: "integer",
+      created_at: "string",
+      config: { ref: "ImageConfig" },
+      steps: "integer",
+      cached_steps: "integer",
+    },
+  },
   Health: { object: { status: "string", version: "string", uptime: "string" } },
-  Ready: "any",
+  Ready: {
+    object: {
+      status: "string",
+      version: "string",
+      uptime: "string",
+      providers: { array: { object: { name: "string", healthy: "boolean", "error?": "string" } } },
+      ready_providers: "integer",
+      total_providers: "integer",
+    },
+  },
   SystemStats: {
     object: {
       cpu_pct: "number",

@@ -35,7 +35,7 @@ export function withServer<T>(options: ServerOptions, work: (session: Session) =
     try {
       return await work({ client: connection.client, signal, interrupts });
     } finally {
-      await connection.close(signal);
+      await connection.close(interrupts);
     }
   });
 }

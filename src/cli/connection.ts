@@ -8,6 +8,7 @@ import WebSocket from "ws";
 import { Client, type WebSocketConstructor } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
 import { dataPaths } from "../host/paths.ts";
+import type { Interrupts } from "./interrupt.ts";
 import { findLocal, type LocalServer } from "./local-socket.ts";
 import { ProgressLine } from "./progress-line.ts";
 
@@ -21,8 +22,7 @@ export interface Connection {
   client: Client;
   /** `here`: inside this command. */
   kind: "named" | "found" | "here";
-  /** Aborting skips what can be skipped. */
-  close(signal: AbortSignal): Promise<void>;
+  close(interrupts: Interrupts): Promise<void>;
 }
 
 /** A server that starts or stops on the data directory gets this long. */
@@ -46,7 +46,7 @@ export async function connectServer(options: ServerOptions, signal: AbortSignal)
     const lock = await lockDataDir(paths);
     if (lock !== undefined) {
       const server = await startEmbedded(paths, lock, options.verbose === true);
-      return { client: localClient(server), kind: "here", close: (skip) => closeEmbedded(server, skip) };
+      return { client: localClient(server), kind: "here", close: (interrupts) => closeEmbedded(server, interrupts) };
     }
     if (performance.now() > deadline) {
       throw new StacyError("conflict", `another process holds the data directory ${paths.root} and does not answer`, {
@@ -74,10 +74,12 @@ export async function namedServer(options: ServerOptions): Promise<Client | unde
   return new Client({ url, apiKey: key.trim(), webSocket });
 }
 
-async function closeEmbedded(server: import("./embedded.ts").Embedded, signal: AbortSignal): Promise<void> {
+async function closeEmbedded(server: import("./embedded.ts").Embedded, { signal, hurry }: Interrupts): Promise<void> {
   using line = new ProgressLine();
   await server.close({
-    signal,
+    signal: hurry,
+    // Whoever has interrupted the command does not wait for what only the next one would gain from.
+    snapshots: !signal.aborted,
     waiting: (why) =>
       line.show({
         step:

@@ -71,18 +71,19 @@ async function join(
   } else {
     parts.use(options.interrupts.divert((name) => void command.kill(name as "SIGINT")));
   }
-  const left = Promise.withResolvers<never>();
+  const left = Promise.withResolvers<{ exitCode: number; reason: string }>();
   left.promise.catch(() => {});
   const leave = (): void => left.reject(signal.reason);
   signal.addEventListener("abort", leave, { once: true });
   parts.defer(() => signal.removeEventListener("abort", leave));
   if (signal.aborted) leave();
   if (options.stdin) {
-    const keys = options.tty ? new Escape() : undefined;
+    const keys = options.tty ? new EscapeKeys() : undefined;
     const pump = (data: Buffer): void => {
       const typed = keys === undefined ? data : keys.filter(data);
       if (typed === undefined) {
-        left.reject(new StacyError("cancelled", "left by ~."));
+        note("\r\nleft");
+        left.resolve({ exitCode: EXIT.interrupted, reason: "left" });
         return;
       }
       process.stdin.pause();
@@ -112,13 +113,16 @@ async function join(
 }
 
 const ENTER = new Set([10, 13]);
+const ESC = 27;
 const TILDE = 126;
 const DOT = 46;
 
 /** `~.` at the beginning of a line leaves, as with ssh; `~~` is one `~`. */
-class Escape {
+export class EscapeKeys {
   #lineStart = true;
   #tilde = false;
+  /** Inside an escape sequence: a key without a character, or the terminal's answer to a question. Neither begins a line. */
+  #sequence: "none" | "begun" | "inside" = "none";
 
   /** What to pass on, or `undefined` to leave. */
   filter(data: Buffer): Buffer | undefined {
@@ -129,14 +133,23 @@ class Escape {
         if (byte === DOT) return undefined;
         out.push(TILDE);
         if (byte === TILDE) continue;
-      } else if (byte === TILDE && this.#lineStart) {
+      } else if (byte === TILDE && this.#lineStart && this.#sequence === "none") {
         this.#tilde = true;
         this.#lineStart = false;
         continue;
       }
-      this.#lineStart = ENTER.has(byte);
       out.push(byte);
+      this.#follow(byte);
     }
     return Buffer.from(out);
+  }
+
+  #follow(byte: number): void {
+    if (byte === ESC) this.#sequence = "begun";
+    else if (this.#sequence === "begun")
+      this.#sequence = byte === 0x5b || byte === 0x4f ? "inside" : "none"; // [ or O
+    else if (this.#sequence === "inside") {
+      if (byte >= 0x40) this.#sequence = "none";
+    } else this.#lineStart = ENTER.has(byte);
   }
 }

@@ -1,131 +1,74 @@
-import { access, constants, mkdir, stat, statfs } from "node:fs/promises";
 import { Command } from "commander";
 import { asStacyError } from "../../host/error.ts";
-import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
-import { canReflink } from "../../host/sparse.ts";
-import { agentPath } from "../../images/guest-files.ts";
-import { findKernel } from "../../images/kernel.ts";
-import { vmms } from "../engine.ts";
-
-interface Finding {
-  name: string;
-  state: "ok" | "note" | "missing";
-  detail: string;
-  remedy?: string;
-}
-
-const LOW_SPACE_BYTES = 2 * 2 ** 30;
+import type { Finding } from "../doctor/finding.ts";
+import { note, printLine } from "../output.ts";
+import { version } from "../version.ts";
 
 /** `stacyvm doctor`: every prerequisite with its state, its meaning and its remedy. Exit 0 when a sandbox can start. */
 export function doctorCommand(): Command {
   return new Command("doctor")
-    .description("check what this host has and say what is missing")
+    .description("check what this host has and say what is missing; exit code 0 when a sandbox can start")
+    .option("--fix", "do what is safe: install what is missing, remove leftovers, close the data directory to others")
+    .option("--meaning", "say what each is needed for")
     .option("--json", "for programs")
-    .action(async (options: { json?: boolean }) => {
-      const findings = await examine();
-      const ready = findings.every((finding) => finding.state !== "missing");
-      if (options.json === true) process.stdout.write(`${JSON.stringify({ ready, findings }, null, 2)}\n`);
-      else {
-        const marks = { ok: "✓", note: "•", missing: "✗" };
-        for (const { name, state, detail, remedy } of findings) {
-          process.stdout.write(`${marks[state]} ${name.padEnd(14)} ${detail}\n`);
-          if (remedy !== undefined) process.stdout.write(`  ${"".padEnd(14)} remedy: ${remedy}\n`);
-        }
-        process.stdout.write(ready ? "\nA sandbox can start.\n" : "\nA sandbox cannot start yet.\n");
-      }
+    .action(async (options: { fix?: boolean; meaning?: boolean; json?: boolean }) => {
+      let findings = await examine();
+      if (options.fix === true && (await fix(findings))) findings = await examine();
+      const ready = findings.every(({ state }) => state !== "missing");
       process.exitCode = ready ? 0 : 1;
+      if (options.json === true) {
+        const fixable = findings.map(({ fix, ...rest }) => ({ ...rest, fixable: fix !== undefined }));
+        printLine(JSON.stringify({ ready, findings: fixable }, null, 2));
+        return;
+      }
+      const marks = { ok: "✓", note: "•", missing: "✗" };
+      for (const { name, state, detail, meaning, remedy } of findings) {
+        printLine(`${marks[state]} ${name.padEnd(15)} ${detail}`);
+        if (options.meaning === true || state === "missing") printLine(`  ${"".padEnd(15)} ${meaning}`);
+        if (remedy !== undefined) printLine(`  ${"".padEnd(15)} remedy: ${remedy}`);
+      }
+      printLine(ready ? "\nA sandbox can start." : "\nA sandbox cannot start yet.");
+      const fixable = findings.filter((finding) => finding.fix !== undefined).length;
+      if (fixable > 0 && options.fix !== true)
+        note(`\`stacyvm doctor --fix\` can do something about ${fixable} of these`);
     });
+}
+
+/** @returns whether anything was done */
+async function fix(findings: Finding[]): Promise<boolean> {
+  let done = false;
+  for (const { name, fix } of findings) {
+    if (fix === undefined) continue;
+    done = true;
+    try {
+      note(`${name}: ${await fix()}`);
+    } catch (error) {
+      note(`${name}: ${asStacyError(error).message}`);
+    }
+  }
+  return done;
 }
 
 async function examine(): Promise<Finding[]> {
+  const [{ checkMonitors }, { checkGuest }, { checkHost }, { checkData }] = await Promise.all([
+    import("../doctor/monitors.ts"),
+    import("../doctor/guest.ts"),
+    import("../doctor/host.ts"),
+    import("../doctor/data.ts"),
+  ]);
   const paths = dataPaths();
-  const findings: Finding[] = [];
-  try {
-    const kvm = await kvmState();
-    findings.push({
-      name: "KVM",
-      state: kvm.linux ? "ok" : "note",
-      detail: kvm.linux ? `runs Linux guests: ${kvm.reason}` : kvm.reason,
-      ...(kvm.remedy === undefined ? {} : { remedy: kvm.remedy }),
-    });
-  } catch (thrown) {
-    const error = asStacyError(thrown);
-    findings.push({
-      name: "KVM",
-      state: "missing",
-      detail: error.message,
-      ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
-    });
-  }
-  let linux = false;
-  for (const vmm of Object.values(vmms(paths))) {
-    const probe = await vmm.probe();
-    if (probe.usable) {
-      if (probe.guests.includes("linux")) linux = true;
-      findings.push({
-        name: vmm.name === "qemu" ? "QEMU" : "Firecracker",
-        state: "ok",
-        detail: [
-          `${probe.version} (${probe.path}), ${probe.accelerator}, guests: ${probe.guests.join(", ") || "none"}`,
-          ...probe.notes,
-        ].join("; "),
-      });
-    } else {
-      findings.push({
-        name: vmm.name === "qemu" ? "QEMU" : "Firecracker",
-        state: "note",
-        detail: probe.reason,
-        remedy: probe.remedy,
-      });
-    }
-  }
-  if (!linux) {
-    findings.push({
-      name: "machine monitor",
-      state: "missing",
-      detail: "none can run Linux guests",
-      remedy: "run `make setup`, which installs QEMU",
-    });
-  }
-  const kernel = await findKernel(paths.assets);
-  findings.push(
-    kernel === undefined
-      ? { name: "guest kernel", state: "missing", detail: "not there", remedy: "run `stacyvm setup kernel`" }
-      : { name: "guest kernel", state: "ok", detail: kernel.release },
-  );
-  const agent = agentPath(paths.assets);
-  const size = await stat(agent).then(
-    ({ size }) => size,
-    () => undefined,
-  );
-  findings.push(
-    size === undefined
-      ? { name: "guest agent", state: "missing", detail: "not there", remedy: "run `stacyvm setup agent`" }
-      : { name: "guest agent", state: "ok", detail: `${agent}, ${(size / 2 ** 20).toFixed(2)} MiB` },
-  );
-  findings.push(await dataDirectory(paths.root));
-  return findings;
-}
-
-async function dataDirectory(root: string): Promise<Finding> {
-  const name = "data directory";
-  try {
-    await mkdir(root, { recursive: true });
-    await access(root, constants.W_OK);
-    const { bavail, bsize } = await statfs(root);
-    const free = bavail * bsize;
-    const reflink = (await canReflink(root)) ? "reflinks" : "no reflinks: disks are copied by extents";
-    const detail = `${root}, ${(free / 2 ** 30).toFixed(1)} GiB free, ${reflink}`;
-    if (free < LOW_SPACE_BYTES)
-      return { name, state: "note", detail, remedy: "free some space: a snapshot takes what its guest touched" };
-    return { name, state: "ok", detail };
-  } catch (thrown) {
-    return {
-      name,
-      state: "missing",
-      detail: `${root}: ${asStacyError(thrown).message}`,
-      remedy: "set STACYVM_DATA_DIR to a directory you may write to",
-    };
-  }
+  const program: Finding = {
+    name: "StacyVM",
+    state: "ok",
+    detail: `${version}, Node ${process.versions.node}`,
+    meaning: "this program",
+  };
+  return [
+    program,
+    ...(await checkMonitors(paths)),
+    ...(await checkGuest(paths)),
+    ...(await checkData(paths)),
+    ...(await checkHost()),
+  ];
 }

@@ -81,7 +81,8 @@ async function listen(
 async function join(sandbox: Sandbox, socket: Socket, guest: number, signal: AbortSignal): Promise<void> {
   using tunnel = await sandbox.port(guest).connect(signal);
   const inward = (async () => {
-    for await (const part of socket) await tunnel.write(part as Uint8Array);
+    // Its end is not its close: the answer is still to come.
+    for await (const part of socket.iterator({ destroyOnReturn: false })) await tunnel.write(part as Uint8Array);
   })();
   inward.catch(() => tunnel.close());
   for await (const part of tunnel) await writeTo(socket as never, part);

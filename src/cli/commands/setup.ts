@@ -1,49 +1,74 @@
 import { mkdir } from "node:fs/promises";
-import { Command } from "commander";
+import { Argument, Command } from "commander";
 import { dataPaths } from "../../host/paths.ts";
-import { buildAgent } from "../../images/agent-build.ts";
-import { buildBareGuest } from "../../images/bare-guest.ts";
-import { findKernel, installKernel } from "../../images/kernel.ts";
-import { installFirecracker } from "../../vmm/firecracker/install.ts";
+import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
 const PARTS = ["kernel", "agent", "firecracker", "bare"] as const;
+type Part = (typeof PARTS)[number];
+
+interface Done {
+  part: Part;
+  result: string;
+  seconds: number;
+}
 
 /** `stacyvm setup`: everything besides system packages. Each part is left alone when it is there. */
 export function setupCommand(): Command {
   return new Command("setup")
     .description("fetch the guest kernel, compile the agent, install Firecracker; safe to repeat")
-    .argument("[parts...]", `only these: ${PARTS.join(", ")}`)
-    .action(async (only: string[]) => {
+    .addArgument(new Argument("[parts...]", "only these").choices(PARTS))
+    .option("--json", "what was done, for programs")
+    .action(async (only: Part[], options: { json?: boolean }) => {
       const { assets } = dataPaths();
       await mkdir(assets, { recursive: true });
-      const wanted = (part: (typeof PARTS)[number]): boolean => only.length === 0 || only.includes(part);
-      if (wanted("kernel")) {
-        await step("guest kernel", async (progress) => {
-          const present = await findKernel(assets);
-          const kernel = present ?? (await installKernel(assets, { progress }));
-          return `${kernel.release}${present === undefined ? "" : " (present)"}`;
-        });
+      const done: Done[] = [];
+      for (const part of PARTS) {
+        if (only.length === 0 || only.includes(part)) done.push(await step(part, assets));
       }
-      if (wanted("agent")) await step("guest agent", (progress) => buildAgent(assets, { progress }));
-      if (wanted("firecracker")) {
-        await step("Firecracker", async (progress) => {
-          const found = await installFirecracker(assets, { progress });
-          return `${found.version}${found.notes.length === 0 ? "" : `; ${found.notes.join("; ")}`}`;
-        });
-      }
-      if (wanted("bare"))
-        await step("bare guest", async () => ((await buildBareGuest(assets)).built ? "built" : "present"));
+      if (options.json === true) printJson(done);
     });
 }
 
-async function step(name: string, work: (progress: ProgressLine["show"]) => Promise<string>): Promise<void> {
+const TITLES: Record<Part, string> = {
+  kernel: "guest kernel",
+  agent: "guest agent",
+  firecracker: "Firecracker",
+  bare: "bare guest",
+};
+
+type Work = (assets: string, progress: ProgressLine["show"]) => Promise<string>;
+
+const WORK: Record<Part, Work> = {
+  async kernel(assets, progress) {
+    const { findKernel, installKernel } = await import("../../images/kernel.ts");
+    const present = await findKernel(assets);
+    const kernel = present ?? (await installKernel(assets, { progress }));
+    return `${kernel.release}${present === undefined ? "" : " (present)"}`;
+  },
+  async agent(assets, progress) {
+    const { buildAgent } = await import("../../images/agent-build.ts");
+    return buildAgent(assets, { progress });
+  },
+  async firecracker(assets, progress) {
+    const { installFirecracker } = await import("../../vmm/firecracker/install.ts");
+    const found = await installFirecracker(assets, { progress });
+    return `${found.version}${found.notes.length === 0 ? "" : `; ${found.notes.join("; ")}`}`;
+  },
+  async bare(assets) {
+    const { buildBareGuest } = await import("../../images/bare-guest.ts");
+    return (await buildBareGuest(assets)).built ? "built" : "present";
+  },
+};
+
+async function step(part: Part, assets: string): Promise<Done> {
   const start = performance.now();
   let result: string;
   {
-    using line = new ProgressLine(`  ${name}: `);
-    result = await work(line.show);
+    using line = new ProgressLine(`  ${TITLES[part]}: `);
+    result = await WORK[part](assets, line.show);
   }
-  const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  process.stderr.write(`  ${name.padEnd(14)} ${result} (${seconds} s)\n`);
+  const seconds = Math.round((performance.now() - start) / 100) / 10;
+  note(`  ${TITLES[part].padEnd(14)} ${result} (${seconds.toFixed(1)} s)`);
+  return { part, result, seconds };
 }

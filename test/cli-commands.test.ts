@@ -1,0 +1,221 @@
+/** Each command with a real sandbox; none has a server, so every one of them starts its own and finds the sandbox again. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { Cli, ended, said } from "./cli-support.ts";
+
+describe("the command line without a server", { timeout: 600_000 }, () => {
+  let cli: Cli;
+  let id: string;
+  before(async () => {
+    cli = await Cli.create();
+    id = await cli.out("spawn", "stacyvm/busybox", "-m", "256", "-e", "FROM=spawn", "-l", "for=test");
+  });
+  after(() => cli[Symbol.asyncDispose]());
+
+  test("spawn prints the id and saves the golden snapshot; ls, inspect and json say the same", async () => {
+    assert.match(id, /^sb-[0-9a-f]{8}$/);
+    assert.equal(await cli.out("ls", "-q"), id);
+    assert.match(await cli.out("ls"), new RegExp(`^ID .*\n${id} +stacyvm/busybox +running +1 +256 MiB +cold`));
+    const [found] = await cli.json("ls");
+    assert.deepEqual([found.id, found.memory_mb, found.metadata], [id, 256, { for: "test" }]);
+    const [detail] = JSON.parse(await cli.out("inspect", id.slice(3, 8)));
+    assert.equal(detail.id, id);
+    assert.ok(detail.stats.mem_bytes > 0);
+    const second = await cli.json("spawn", "stacyvm/busybox", "-m", "256");
+    assert.equal(second.boot.path, "restored");
+    assert.equal(await cli.out("rm", second.id), second.id);
+    assert.deepEqual(await readdir(join(cli.data, "sandboxes")), [id]);
+  });
+
+  test("exec: output, exit codes, signals, standard input, environment, time limit, json", async () => {
+    const run = (...args: string[]) => cli.run(["exec", id, ...args]);
+    const both = await run("--", "sh", "-c", "echo out; echo err >&2; exit 7");
+    assert.deepEqual(both, { code: 7, stdout: "out\n", stderr: "err\n" });
+    assert.equal((await run("sh", "-c", "kill -9 $$")).code, 137);
+    assert.equal((await run("/no/such")).code, 127);
+    assert.equal((await run("/etc/passwd")).code, 126);
+    assert.equal((await run("--timeout", "300ms", "--", "sleep", "60")).code, 124);
+    assert.equal(
+      (await run("-e", "A=b c", "-w", "/tmp", "--", "sh", "-c", "echo $A $FROM; pwd")).stdout,
+      "b c spawn\n/tmp\n",
+    );
+    const bytes = randomBytes(300_000).toString("base64");
+    assert.equal((await cli.run(["exec", "-i", id, "cat"], { input: bytes })).stdout, bytes);
+    assert.equal((await cli.run(["exec", id, "cat"], { input: "not passed on" })).stdout, "");
+    const json = await run("--json", "--", "sh", "-c", "echo o; exit 3");
+    assert.deepEqual([json.code, JSON.parse(json.stdout)], [3, { exit_code: 3, stdout: "o\n", stderr: "" }]);
+    assert.equal((await cli.run(["exec", "sb-00000000", "true"])).code, 125);
+  });
+
+  test("a reader that has had enough is no error, and what it read from is ended", async () => {
+    const child = cli.start(["exec", id, "yes"]);
+    child.stdout?.once("data", () => child.stdout?.destroy());
+    const { code, stderr } = await ended(child);
+    assert.deepEqual([code, stderr], [0, ""]);
+    assert.doesNotMatch(await cli.out("ps", id), /yes/);
+  });
+
+  test("Ctrl-C is passed on; a second one leaves", async () => {
+    const trap = "trap 'echo caught' INT; echo ready; while :; do sleep 0.2; done";
+    const child = cli.start(["exec", id, "--", "sh", "-c", trap]);
+    let seen = "";
+    child.stdout?.on("data", (data) => {
+      seen += data;
+      if (data.includes("ready") || data.includes("caught")) child.kill("SIGINT");
+    });
+    assert.equal((await ended(child)).code, 130);
+    assert.equal(seen, "ready\ncaught\n");
+  });
+
+  test("exec -d, ps, kill, logs of a command and of the sandbox", async () => {
+    const process = await cli.out("exec", "-d", id, "--", "sh", "-c", "echo begun; sleep 600");
+    assert.match(await cli.out("ps", id), new RegExp(`\n${process} +\\d+ +running .* sh -c echo begun`));
+    const logs = cli.start(["logs", id, "--process", process]);
+    const output = ended(logs);
+    await said(logs);
+    assert.equal(await cli.out("kill", "-s", "KILL", id, process), process);
+    assert.equal((await output).stdout, "begun\n");
+    assert.ok((await cli.json("ps", "-a", id)).some((each: { exit_code?: number }) => each.exit_code === 137));
+    assert.match(await cli.out("logs", "-n", "5", id), /\S/);
+    const following = cli.start(["logs", "-f", id]);
+    following.stdout?.once("data", () => following.kill("SIGINT"));
+    assert.equal((await ended(following)).code, 130);
+  });
+
+  test("cp: files and directories, both ways, links and modes, streams", async () => {
+    const here = join(cli.data, "copy");
+    await mkdir(join(here, "deep/empty"), { recursive: true });
+    await writeFile(join(here, "a.bin"), randomBytes(70_000), { mode: 0o640 });
+    await writeFile(join(here, "deep/b"), "");
+    await symlink("../a.bin", join(here, "deep/link"));
+    await cli.out("cp", here, `${id}:/tmp/in`);
+    await cli.out("cp", `${id}:/tmp/in`, `${here}.back`);
+    assert.deepEqual(await readFile(join(`${here}.back`, "a.bin")), await readFile(join(here, "a.bin")));
+    assert.equal((await stat(join(`${here}.back`, "a.bin"))).mode & 0o777, 0o640);
+    assert.equal(await readlink(join(`${here}.back`, "deep/link")), "../a.bin");
+    assert.deepEqual((await readdir(join(`${here}.back`, "deep"))).sort(), ["b", "empty", "link"]);
+    await cli.out("cp", join(here, "a.bin"), `${id}:/tmp/in/deep/`);
+    await cli.out("cp", `${id}:/tmp/in/deep/a.bin`, join(cli.data, "one"));
+    assert.deepEqual(await readFile(join(cli.data, "one")), await readFile(join(here, "a.bin")));
+    assert.equal((await cli.run(["cp", "-", `${id}:/tmp/said`], { input: "streamed" })).code, 0);
+    assert.equal(await cli.out("cp", `${id}:/tmp/said`, "-"), "streamed");
+    const wrong = await cli.run(["cp", "a", "b"]);
+    assert.deepEqual([wrong.code, wrong.stdout], [2, ""]);
+    assert.match(wrong.stderr, /hint: write it as ID:PATH/);
+  });
+
+  test("files: every verb", async () => {
+    const files = (...args: string[]) => cli.out("files", ...args);
+    await files("mkdir", id, "/tmp/f/g");
+    await cli.run(["files", "write", id, "/tmp/f/x", "--mode", "600"], { input: "one\n" });
+    await cli.run(["files", "write", id, "/tmp/f/x", "--append"], { input: "two\n" });
+    assert.equal(await files("cat", id, "/tmp/f/x"), "one\ntwo");
+    await files("cp", id, "/tmp/f/x", "/tmp/f/y");
+    await files("mv", id, "/tmp/f/y", "/tmp/f/g/z");
+    await files("chmod", id, "755", "/tmp/f/g/z");
+    assert.equal(JSON.parse(await files("stat", id, "/tmp/f/g/z"))[0].mode, "755");
+    assert.equal(await files("glob", id, "/tmp/f/*"), "/tmp/f/g\n/tmp/f/x");
+    assert.match(await files("ls", "-r", id, "/tmp/f"), /0755 +0:0 +8 B .*\/tmp\/f\/g\/z/);
+    const watching = cli.start(["files", "watch", id, "/tmp/f", "--json"]);
+    const changed = ended(watching);
+    watching.stdout?.once("data", () => watching.kill("SIGINT"));
+    for (let more = true; more; ) {
+      await cli.out("exec", id, "--", "sh", "-c", "echo x > /tmp/f/new");
+      more = watching.exitCode === null && watching.signalCode === null;
+    }
+    assert.match(JSON.parse((await changed).stdout.split("\n")[0] ?? "").path, /new/);
+    await files("rm", "-r", id, "/tmp/f");
+    assert.equal((await cli.run(["files", "ls", id, "/tmp/f"])).code, 1);
+  });
+
+  test("forward: a local port leads into the sandbox; the command beside it uses the same server", async () => {
+    await cli.out(
+      "exec",
+      id,
+      "--",
+      "sh",
+      "-c",
+      "mkdir -p /tmp/www; echo inside > /tmp/www/f; httpd -p 8080 -h /tmp/www",
+    );
+    const forward = cli.start(["forward", id, "0:8080", "--json"]);
+    const done = ended(forward);
+    const { port } = JSON.parse(await said(forward));
+    assert.equal(await (await fetch(`http://127.0.0.1:${port}/f`)).text(), "inside\n");
+    const raw = connect(port, "127.0.0.1").end("GET /f HTTP/1.0\r\n\r\n").setEncoding("utf8");
+    assert.match((await Array.fromAsync(raw)).join(""), /inside\n$/);
+    const { server } = await cli.json("version");
+    assert.match(server.url, /^http:\/\/127\.0\.0\.1:/);
+    assert.equal(await cli.out("ls", "-q"), id);
+    forward.kill("SIGINT");
+    assert.equal((await done).code, 130);
+    assert.equal((await cli.json("version")).server, undefined);
+  });
+
+  test("pause, resume, suspend, extend, fork, checkpoint", async () => {
+    assert.equal(await cli.out("pause", id), `${id} paused`);
+    assert.equal(await cli.out("resume", id), `${id} running`);
+    assert.equal(await cli.out("suspend", id), `${id} suspended`);
+    assert.equal(await cli.out("resume", id), `${id} running`);
+    const [extended] = await cli.json("extend", id, "2h");
+    assert.ok(Date.parse(extended.expires_at) > Date.now() + 7_000_000);
+    await cli.run(["files", "write", id, "/tmp/kept"], { input: "kept" });
+    const [copy = ""] = (await cli.out("fork", id, "-e", "COPY=yes")).split("\n");
+    assert.equal(await cli.out("exec", copy, "--", "sh", "-c", "echo $(cat /tmp/kept) $COPY"), "kept yes");
+    await cli.out("rm", copy);
+    const checkpoint = await cli.out("checkpoint", id, "mark");
+    assert.match(await cli.out("checkpoint", "ls"), new RegExp(`${checkpoint} +mark +${id}`));
+    const later = await cli.out("spawn", "--checkpoint", checkpoint);
+    assert.equal(await cli.out("exec", later, "cat", "/tmp/kept"), "kept");
+    await cli.out("destroy", later);
+    await cli.out("checkpoint", "rm", checkpoint);
+  });
+
+  test("template, snapshot, image, pool, events, top", async () => {
+    await cli.out("template", "create", "small", "stacyvm/busybox", "-m", "256", "--description", "for tests");
+    assert.match(await cli.out("template", "ls"), /small +1 +stacyvm\/busybox +1 +256 MiB/);
+    assert.equal(JSON.parse(await cli.out("template", "inspect", "small"))[0].description, "for tests");
+    const made = await cli.out("template", "spawn", "small");
+    await cli.out("rm", made);
+    await cli.out("template", "rm", "small");
+    const key = await cli.out("snapshot", "build", "stacyvm/busybox", "-m", "256");
+    assert.match(await cli.out("snapshot", "ls"), new RegExp(`${key.slice(0, 12)} +stacyvm/busybox +golden +qemu`));
+    assert.equal(JSON.parse(await cli.out("snapshot", "inspect", key.slice(0, 8)))[0].key, key);
+    assert.equal((await cli.json("snapshot", "gc", "--dry-run")).dry_run, true);
+    assert.equal((await cli.run(["snapshot", "rm", "zz"])).code, 1);
+    assert.match(await cli.out("image", "ls"), /stacyvm\/busybox/);
+    assert.deepEqual(await cli.json("pool"), { enabled: false });
+    const events = cli.start(["events", "--after", "evt-0", "--type", "sandbox.*", "--json"]);
+    events.stdout?.once("data", () => events.kill("SIGINT"));
+    assert.match((await ended(events)).stdout, /"type":"sandbox.created".*"sandbox_id":"sb-/);
+    assert.match(
+      await cli.out("top", "--once"),
+      new RegExp(`spawns +last \\d+ ms[sS]*${id} +stacyvm/busybox +running`),
+    );
+    assert.equal((await cli.json("top")).sandboxes[0].id, id);
+  });
+
+  test("two at once: the second uses the first one's server, which waits for it", async () => {
+    const first = cli.start(["exec", id, "--", "sh", "-c", "echo up; sleep 600"]);
+    const firstEnded = ended(first);
+    await said(first);
+    const second = cli.start(["exec", id, "-i", "--", "sh", "-c", "echo up; cat"]);
+    const secondEnded = ended(second);
+    await said(second);
+    first.kill("SIGINT");
+    await said(first, "stderr"); // it says what it waits for
+    assert.equal(first.exitCode, null);
+    second.stdin?.end("still served");
+    assert.deepEqual(await secondEnded, { code: 0, stdout: "up\nstill served", stderr: "" });
+    assert.match((await firstEnded).stderr, /waiting for them/);
+  });
+
+  test("rm --all leaves nothing", async () => {
+    assert.equal(await cli.out("rm", "--all"), id);
+    assert.deepEqual(await readdir(join(cli.data, "sandboxes")), []);
+    assert.equal(await cli.out("ls", "-q"), "");
+  });
+});
