@@ -193,7 +193,7 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.match((await ended(events)).stdout, /"type":"sandbox.created".*"sandbox_id":"sb-/);
     assert.match(
       await cli.out("top", "--once"),
-      new RegExp(`spawns +last \\d+ ms[sS]*${id} +stacyvm/busybox +running`),
+      new RegExp(`spawns +last \\d+ ms[\\s\\S]*${id} +stacyvm/busybox +running`),
     );
     assert.equal((await cli.json("top")).sandboxes[0].id, id);
   });

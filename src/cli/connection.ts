@@ -30,8 +30,14 @@ const OWNER_WAIT_MS = 60_000;
 // Unlike the standard's, it can be paused, so that a slow terminal or disk holds the sender back.
 const webSocket = WebSocket as unknown as WebSocketConstructor;
 
-/** @throws StacyError `conflict` when somebody else holds the data directory and does not answer */
-export async function connectServer(options: ServerOptions, signal: AbortSignal): Promise<Connection> {
+/**
+ * @param options.boots machines may be started: on a fresh host, their kernel and agent are made ready first
+ * @throws StacyError `conflict` when somebody else holds the data directory and does not answer
+ */
+export async function connectServer(
+  options: ServerOptions & { boots?: boolean },
+  signal: AbortSignal,
+): Promise<Connection> {
   const named = await namedServer(options);
   if (named !== undefined) return { client: named, kind: "named", async close() {} };
   const paths = dataPaths();
@@ -42,9 +48,19 @@ export async function connectServer(options: ServerOptions, signal: AbortSignal)
       return { client: localClient(local), kind: "found", close: async () => local[Symbol.dispose]() };
     }
     // Only now, since it is most of the program.
-    const [{ lockDataDir }, { startEmbedded }] = await Promise.all([import("./daemon.ts"), import("./embedded.ts")]);
+    const [{ lockDataDir }, { startEmbedded }, { ensureGuest }] = await Promise.all([
+      import("./daemon.ts"),
+      import("./embedded.ts"),
+      import("./first-run.ts"),
+    ]);
     const lock = await lockDataDir(paths);
     if (lock !== undefined) {
+      if (options.boots === true) {
+        await ensureGuest(paths, signal).catch(async (error: unknown) => {
+          await lock.release();
+          throw error;
+        });
+      }
       const server = await startEmbedded(paths, lock, options.verbose === true);
       return { client: localClient(server), kind: "here", close: (interrupts) => closeEmbedded(server, interrupts) };
     }
