@@ -5,7 +5,7 @@ import { mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from "no
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { Cli, ended } from "./cli-support.ts";
+import { Cli, ended, said } from "./cli-support.ts";
 
 describe("the command line without a server", { timeout: 600_000 }, () => {
   let cli: Cli;
@@ -76,7 +76,7 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.match(await cli.out("ps", id), new RegExp(`\n${process} +\\d+ +running .* sh -c echo begun`));
     const logs = cli.start(["logs", id, "--process", process]);
     const output = ended(logs);
-    await new Promise((resolve) => logs.stdout?.once("data", resolve));
+    await said(logs);
     assert.equal(await cli.out("kill", "-s", "KILL", id, process), process);
     assert.equal((await output).stdout, "begun\n");
     assert.ok((await cli.json("ps", "-a", id)).some((each: { exit_code?: number }) => each.exit_code === 137));
@@ -143,9 +143,7 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     );
     const forward = cli.start(["forward", id, "0:8080", "--json"]);
     const done = ended(forward);
-    const port: number = await new Promise((resolve) => {
-      forward.stdout?.once("data", (text) => resolve(JSON.parse(String(text)).port));
-    });
+    const { port } = JSON.parse(await said(forward));
     assert.equal(await (await fetch(`http://127.0.0.1:${port}/f`)).text(), "inside\n");
     const raw = connect(port, "127.0.0.1").end("GET /f HTTP/1.0\r\n\r\n").setEncoding("utf8");
     assert.match((await Array.fromAsync(raw)).join(""), /inside\n$/);
@@ -203,12 +201,12 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
   test("two at once: the second uses the first one's server, which waits for it", async () => {
     const first = cli.start(["exec", id, "--", "sh", "-c", "echo up; sleep 600"]);
     const firstEnded = ended(first);
-    await new Promise((resolve) => first.stdout?.once("data", resolve));
+    await said(first);
     const second = cli.start(["exec", id, "-i", "--", "sh", "-c", "echo up; cat"]);
     const secondEnded = ended(second);
-    await new Promise((resolve) => second.stdout?.once("data", resolve));
+    await said(second);
     first.kill("SIGINT");
-    await new Promise((resolve) => first.stderr?.once("data", resolve)); // it says what it waits for
+    await said(first, "stderr"); // it says what it waits for
     assert.equal(first.exitCode, null);
     second.stdin?.end("still served");
     assert.deepEqual(await secondEnded, { code: 0, stdout: "up\nstill served", stderr: "" });

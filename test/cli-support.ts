@@ -12,6 +12,8 @@ export interface Ran {
   stderr: string;
 }
 
+/** Longer than anything here is silent on a slow machine. */
+const SILENCE_MS = 60_000;
 const MAIN = join(packageRoot, "src/cli/main.ts");
 
 export class Cli implements AsyncDisposable {
@@ -68,6 +70,14 @@ export class Cli implements AsyncDisposable {
   }
 }
 
+/** Its next words there. @throws when it ends without any */
+export function said(child: ChildProcess, stream: "stdout" | "stderr" = "stdout"): Promise<string> {
+  return new Promise((resolve, reject) => {
+    child[stream]?.once("data", (data) => resolve(String(data)));
+    child.once("close", (code) => reject(new Error(`ended with ${code} and said nothing on ${stream}`)));
+  });
+}
+
 export async function ended(child: ChildProcess): Promise<Ran> {
   let stdout = "";
   let stderr = "";
@@ -115,16 +125,21 @@ export class Terminal {
     this.#child.stdin?.write(`${JSON.stringify([rows, cols])}\n`);
   }
 
-  /** Waits until this has been written since the last call. */
+  /** Waits until this has been written. */
   async until(pattern: RegExp): Promise<RegExpExecArray> {
     for (;;) {
       const match = pattern.exec(this.text);
       if (match !== null) return match;
       const { exitCode } = this.#child;
       if (exitCode !== null) throw new Error(`ended with ${exitCode} before ${pattern}:\n${this.text}`);
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
+      const silent = await new Promise<boolean>((resolve) => {
+        const timer = setTimeout(() => resolve(true), SILENCE_MS);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve(false);
+        };
       });
+      if (silent) throw new Error(`nothing more, and no ${pattern}:\n${this.text}`);
     }
   }
 }

@@ -29,13 +29,16 @@ export function clientCommand(name: string, description: string): Command {
 }
 
 /** Does `work` with a server, and lets go of it afterwards. */
-export function withServer<T>(options: ServerOptions, work: (session: Session) => Promise<T>): Promise<T> {
+export function withServer<T>(
+  options: ServerOptions & { boots?: boolean },
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
   return interruptible(async (signal, interrupts) => {
     const connection = await connectServer(options, signal);
     try {
       return await work({ client: connection.client, signal, interrupts });
     } finally {
-      await connection.close(signal);
+      await connection.close(interrupts);
     }
   });
 }

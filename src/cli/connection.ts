@@ -8,6 +8,7 @@ import WebSocket from "ws";
 import { Client, type WebSocketConstructor } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
 import { dataPaths } from "../host/paths.ts";
+import type { Interrupts } from "./interrupt.ts";
 import { findLocal, type LocalServer } from "./local-socket.ts";
 import { ProgressLine } from "./progress-line.ts";
 
@@ -21,8 +22,7 @@ export interface Connection {
   client: Client;
   /** `here`: inside this command. */
   kind: "named" | "found" | "here";
-  /** Aborting skips what can be skipped. */
-  close(signal: AbortSignal): Promise<void>;
+  close(interrupts: Interrupts): Promise<void>;
 }
 
 /** A server that starts or stops on the data directory gets this long. */
@@ -30,8 +30,14 @@ const OWNER_WAIT_MS = 60_000;
 // Unlike the standard's, it can be paused, so that a slow terminal or disk holds the sender back.
 const webSocket = WebSocket as unknown as WebSocketConstructor;
 
-/** @throws StacyError `conflict` when somebody else holds the data directory and does not answer */
-export async function connectServer(options: ServerOptions, signal: AbortSignal): Promise<Connection> {
+/**
+ * @param options.boots machines may be started: on a fresh host, their kernel and agent are made ready first
+ * @throws StacyError `conflict` when somebody else holds the data directory and does not answer
+ */
+export async function connectServer(
+  options: ServerOptions & { boots?: boolean },
+  signal: AbortSignal,
+): Promise<Connection> {
   const named = await namedServer(options);
   if (named !== undefined) return { client: named, kind: "named", async close() {} };
   const paths = dataPaths();
@@ -42,11 +48,21 @@ export async function connectServer(options: ServerOptions, signal: AbortSignal)
       return { client: localClient(local), kind: "found", close: async () => local[Symbol.dispose]() };
     }
     // Only now, since it is most of the program.
-    const [{ lockDataDir }, { startEmbedded }] = await Promise.all([import("./daemon.ts"), import("./embedded.ts")]);
+    const [{ lockDataDir }, { startEmbedded }, { ensureGuest }] = await Promise.all([
+      import("./daemon.ts"),
+      import("./embedded.ts"),
+      import("./first-run.ts"),
+    ]);
     const lock = await lockDataDir(paths);
     if (lock !== undefined) {
+      if (options.boots === true) {
+        await ensureGuest(paths, signal).catch(async (error: unknown) => {
+          await lock.release();
+          throw error;
+        });
+      }
       const server = await startEmbedded(paths, lock, options.verbose === true);
-      return { client: localClient(server), kind: "here", close: (skip) => closeEmbedded(server, skip) };
+      return { client: localClient(server), kind: "here", close: (interrupts) => closeEmbedded(server, interrupts) };
     }
     if (performance.now() > deadline) {
       throw new StacyError("conflict", `another process holds the data directory ${paths.root} and does not answer`, {
@@ -74,10 +90,12 @@ export async function namedServer(options: ServerOptions): Promise<Client | unde
   return new Client({ url, apiKey: key.trim(), webSocket });
 }
 
-async function closeEmbedded(server: import("./embedded.ts").Embedded, signal: AbortSignal): Promise<void> {
+async function closeEmbedded(server: import("./embedded.ts").Embedded, { signal, hurry }: Interrupts): Promise<void> {
   using line = new ProgressLine();
   await server.close({
-    signal,
+    signal: hurry,
+    // Whoever has interrupted the command does not wait for what only the next one would gain from.
+    snapshots: !signal.aborted,
     waiting: (why) =>
       line.show({
         step:

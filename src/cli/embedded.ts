@@ -10,8 +10,12 @@ import { announce, type LocalServer } from "./local-socket.ts";
 
 export interface Embedded extends LocalServer {
   readonly key: string;
-  /** Waits until no other command uses it and its golden snapshots are saved; aborting leaves those unfinished. */
-  close(options: { signal: AbortSignal; waiting: (why: "commands" | "snapshot") => void }): Promise<void>;
+  /** Waits until no other command uses it and, if asked, its golden snapshots are saved; aborting ends the waiting. */
+  close(options: {
+    signal: AbortSignal;
+    snapshots: boolean;
+    waiting: (why: "commands" | "snapshot") => void;
+  }): Promise<void>;
 }
 
 const GRACE_MS = 10_000;
@@ -33,11 +37,11 @@ export async function startEmbedded(paths: DataPaths, lock: Lock, verbose: boole
     });
     return {
       ...local,
-      async close({ signal, waiting }) {
+      async close({ signal, snapshots, waiting }) {
         try {
           if (announced.users > 0) waiting("commands");
           await announced.retire(signal);
-          if (daemon.building && !signal.aborted) {
+          if (snapshots && daemon.building && !signal.aborted) {
             waiting("snapshot");
             const skip = Promise.withResolvers<void>();
             signal.addEventListener("abort", () => skip.resolve(), { once: true });

@@ -1,8 +1,13 @@
-/** Ctrl-C as cancellation: the work cleans up behind itself; a second one leaves at once, and the next start sweeps up. */
+/**
+ * Ctrl-C as cancellation. The first one cancels the work, which cleans up behind itself; the second one tells the cleaning to
+ * skip what can wait; a third one leaves at once, and the next start sweeps up.
+ */
 import { StacyError } from "../host/error.ts";
 
 export interface Interrupts {
   readonly signal: AbortSignal;
+  /** Aborted by a second interrupt. */
+  readonly hurry: AbortSignal;
   /** Hands the first interrupt to this until disposed, for example to pass it on to a command; the second one cancels. */
   divert(handler: (signal: NodeJS.Signals) => void): Disposable;
 }
@@ -12,12 +17,14 @@ export class OutputClosed extends Error {}
 
 export async function interruptible<T>(work: (signal: AbortSignal, interrupts: Interrupts) => Promise<T>): Promise<T> {
   const abort = new AbortController();
+  const hurry = new AbortController();
   let diverted: ((signal: NodeJS.Signals) => void) | undefined;
   const stop = (signal: NodeJS.Signals): void => {
-    if (abort.signal.aborted) process.exit(130);
+    if (hurry.signal.aborted) process.exit(130);
     const handler = diverted;
     diverted = undefined;
     if (handler !== undefined) handler(signal);
+    else if (abort.signal.aborted) hurry.abort();
     else abort.abort(new StacyError("cancelled", `interrupted by ${signal}`));
   };
   const closed = (error: NodeJS.ErrnoException): void => {
@@ -29,6 +36,7 @@ export async function interruptible<T>(work: (signal: AbortSignal, interrupts: I
   try {
     return await work(abort.signal, {
       signal: abort.signal,
+      hurry: hurry.signal,
       divert(handler) {
         diverted = handler;
         return {

@@ -13,6 +13,7 @@ import { sweepTemporary } from "../launcher/golden.ts";
 import { Launcher } from "../launcher/launcher.ts";
 import { removeMachineDir } from "../launcher/machine-dir.ts";
 import { createEngine } from "./engine.ts";
+import { ensureGuest } from "./first-run.ts";
 import type { Conversation, TerminalSize } from "./terminal.ts";
 
 export interface OneShot {
@@ -51,6 +52,7 @@ export async function runOneShot<T>(
   const { signal } = observer;
   const engine = await createEngine(shot.provider === undefined ? {} : { provider: shot.provider });
   await sweepTemporary(engine.paths);
+  await ensureGuest(engine.paths, signal);
   const owner = await ownRecord();
   const scratch = join(engine.paths.tmp, `run-${randomBytes(4).toString("hex")}-${owner.pid}-${owner.startTime}`);
   const launcher = new Launcher({

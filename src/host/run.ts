@@ -36,7 +36,7 @@ export function runTool(command: string, args: string[], options: RunOptions = {
           return reject(
             new StacyError("unavailable", `${command} is not installed${where}`, {
               cause: error,
-              remedy: "run `make setup`",
+              remedy: `install the package ${options.package ?? command}`,
             }),
           );
         }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
 import { packageRoot } from "../host/paths.ts";
 import { runTool } from "../host/run.ts";
+import { agentPath } from "./guest-files.ts";
 import type { SetupOptions } from "./kernel.ts";
 
 const TARGET = "x86_64-unknown-linux-gnu";
@@ -12,7 +13,7 @@ const TARGET = "x86_64-unknown-linux-gnu";
 const PACKAGED_CRATES = "/usr/share/cargo/registry";
 
 /**
- * @returns `built`, or `present` when the sources have not changed since
+ * @returns `built`, `present` when the sources have not changed since, or `prebuilt` when another one is used
  * @throws StacyError `unavailable` with the compiler's last words
  */
 export async function buildAgent(
@@ -21,12 +22,7 @@ export async function buildAgent(
 ): Promise<"built" | "present" | "prebuilt"> {
   const dir = join(assets, "agent");
   const binary = join(dir, "stacyvm-agent");
-  const prebuilt = join(packageRoot, "prebuilt", "stacyvm-agent");
-  if (await exists(prebuilt)) {
-    await mkdir(dir, { recursive: true });
-    await install(prebuilt, binary);
-    return "prebuilt";
-  }
+  if (agentPath(assets) !== binary) return "prebuilt";
   const source = join(packageRoot, "agent");
   const digest = await sourceDigest(source);
   const stamp = join(dir, "source.sha256");

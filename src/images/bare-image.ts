@@ -36,7 +36,10 @@ export async function bareImage(paths: DataPaths, reference: string): Promise<Ba
   const size = match[1] === undefined ? 1 << 20 : Number(match[1]) * (match[2] === "g" ? 2 ** 30 : 2 ** 20);
   const kernel = join(paths.assets, "bare", "guest.elf");
   const elf = await readFile(kernel).catch((cause) => {
-    throw new StacyError("unavailable", `the bare guest is missing: ${kernel}`, { cause, remedy: "run `make setup`" });
+    throw new StacyError("unavailable", `the bare guest is missing: ${kernel}`, {
+      cause,
+      remedy: "run `stacyvm setup bare`",
+    });
   });
   const kernelDigest = createHash("sha256").update(elf).digest("hex");
   const digest = createHash("sha256").update(`bare base ${size}`).digest("hex");

@@ -1,8 +1,10 @@
 /** What a Linux guest boots from: kernel and initramfs, as set-up left them, with their digests. */
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
+import { packageRoot } from "../host/paths.ts";
 import { buildInitramfs } from "./initramfs.ts";
 import { findKernel } from "./kernel.ts";
 
@@ -17,9 +19,13 @@ export interface GuestFiles {
   initramfsDigest: string;
 }
 
-/** Where set-up puts the compiled agent. */
+/** What the published package brings along. */
+const PREBUILT = join(packageRoot, "prebuilt", "stacyvm-agent");
+const hasPrebuilt = existsSync(PREBUILT);
+
+/** The compiled agent: the package's own, which is never older than the rest of it, else where set-up puts it. */
 export function agentPath(assets: string): string {
-  return process.env.STACYVM_AGENT ?? join(assets, "agent", "stacyvm-agent");
+  return process.env.STACYVM_AGENT ?? (hasPrebuilt ? PREBUILT : join(assets, "agent", "stacyvm-agent"));
 }
 
 /** @throws StacyError `unavailable` naming what is missing */
@@ -47,6 +53,6 @@ export async function loadGuestFiles(assets: string): Promise<GuestFiles> {
 function missing(what: string, where: string): StacyError {
   return new StacyError("unavailable", `${what} is missing: ${where}`, {
     phase: "resolve",
-    remedy: "run `make setup`",
+    remedy: "run `stacyvm setup`",
   });
 }

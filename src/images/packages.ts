@@ -163,7 +163,10 @@ function lastWords(child: ChildProcess, progress?: (progress: Progress) => void)
 
 function startError(cause: Error): StacyError {
   if (errno(cause) !== "ENOENT") return new StacyError("unavailable", "cannot start mmdebstrap", { cause });
-  return new StacyError("unavailable", "mmdebstrap is not installed", { cause, remedy: "run `make setup`" });
+  return new StacyError("unavailable", "mmdebstrap is not installed", {
+    cause,
+    remedy: "install the package mmdebstrap, or use an image of a registry",
+  });
 }
 
 function failure(words: string[], code: number | null): StacyError {

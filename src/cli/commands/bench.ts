@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { Command } from "commander";
 import { packageRoot } from "../../host/paths.ts";
 
@@ -12,9 +12,13 @@ export function benchCommand(): Command {
     .passThroughOptions()
     .allowUnknownOption()
     .action(async (suite: string, args: string[]) => {
-      const child = spawn(process.execPath, [join(packageRoot, "bench", "main.ts"), suite, ...args], {
-        stdio: "inherit",
-      });
+      const child = spawn(
+        process.execPath,
+        [join(packageRoot, "bench", `main${extname(import.meta.filename)}`), suite, ...args],
+        {
+          stdio: "inherit",
+        },
+      );
       process.exitCode = await new Promise<number>((resolve) => child.once("exit", (code) => resolve(code ?? 1)));
     });
 }

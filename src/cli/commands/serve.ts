@@ -37,14 +37,21 @@ async function serve(options: ServeOptions): Promise<void> {
       stop.resolve(signal);
     });
   }
-  const [{ pino }, { Authenticator, assertSafeToListen }, { loadConfig }, { lockDataDir, startDaemon }, { announce }] =
-    await Promise.all([
-      import("pino"),
-      import("../../api/auth.ts"),
-      import("../../api/config.ts"),
-      import("../daemon.ts"),
-      import("../local-socket.ts"),
-    ]);
+  const [
+    { pino },
+    { Authenticator, assertSafeToListen },
+    { loadConfig },
+    { lockDataDir, startDaemon },
+    { announce },
+    { ensureGuest },
+  ] = await Promise.all([
+    import("pino"),
+    import("../../api/auth.ts"),
+    import("../../api/config.ts"),
+    import("../daemon.ts"),
+    import("../local-socket.ts"),
+    import("../first-run.ts"),
+  ]);
   const { config, path, notes } = await loadConfig({
     ...(options.config === undefined ? {} : { file: options.config }),
     flags: {
@@ -74,6 +81,7 @@ async function serve(options: ServeOptions): Promise<void> {
       remedy: "stop it, or choose another directory with --data-dir",
     });
   }
+  await ensureGuest(paths);
   const daemon = await startDaemon({ config, configPath: path, paths, auth, log, pool: true });
   log.info({ phase: "adopt", ...daemon.found }, "looked after the last run");
   let destroy = false;

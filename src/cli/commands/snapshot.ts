@@ -66,7 +66,7 @@ function build(): Command {
     .option("--setup <command>", "run before it is saved; may be repeated", collect)
     .option("--provider <name>", "firecracker, qemu or auto")
     .action((image: string, options: BuildOptions) =>
-      withServer(options, async ({ client, signal }) => {
+      withServer({ ...options, boots: true }, async ({ client, signal }) => {
         await pullFirst(client, image, signal);
         const { vcpus, setup, provider, memory, disk } = options;
         const request = { image, vcpus, setup, provider, memoryMb: memory, diskMb: disk };

@@ -38,7 +38,7 @@ export function spawnCommand(): Command {
     .option("--owner <id>", "whose it is, for quotas")
     .option("--provider <name>", "firecracker, qemu or auto")
     .action((image: string | undefined, options: SpawnOptions) =>
-      withServer(options, async ({ client, signal }) => {
+      withServer({ ...options, boots: true }, async ({ client, signal }) => {
         if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
         const { template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus } = options;
         const sandbox = await client.create({

@@ -92,7 +92,7 @@ function spawn(): Command {
     .option("--ttl <time>", "how long it lives", parseDuration)
     .option("--provider <name>", "firecracker, qemu or auto")
     .action((name: string, options: ClientOptions & { ttl?: string; provider?: string }) =>
-      withServer(options, async ({ client, signal }) => {
+      withServer({ ...options, boots: true }, async ({ client, signal }) => {
         const { ttl, provider } = options;
         const sandbox = await client.templates.spawn(name, { ttl, provider }, { signal });
         if (options.json === true) printJson(sandbox.info);

@@ -103,7 +103,7 @@ async function checkLeftovers(paths: DataPaths): Promise<Finding> {
       const lock = await lockDataDir(paths);
       if (lock === undefined) return "another process has just taken the data directory, and looks after them";
       const server = await startEmbedded(paths, lock, false);
-      await server.close({ signal: AbortSignal.abort(), waiting() {} });
+      await server.close({ signal: AbortSignal.abort(), snapshots: false, waiting() {} });
       return `removed ${names.join(", ")}`;
     },
   };

@@ -6,7 +6,7 @@ import { kvmState } from "../../host/kvm.ts";
 import { runTool } from "../../host/run.ts";
 import type { VmmProbe } from "../vmm.ts";
 
-const REMEDY = "run `make setup`, or install qemu-system-x86 with your distribution's package manager";
+const REMEDY = "install qemu-system-x86 with your distribution's package manager";
 const OLDEST = 6;
 
 export async function probeQemu(configured = process.env.STACYVM_QEMU): Promise<VmmProbe> {

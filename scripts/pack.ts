@@ -1,0 +1,25 @@
+/**
+ * Before `npm pack`: `dist/`, a tree like this one but in JavaScript, since Node strips no types below `node_modules`, and with
+ * the agent compiled. After it (`--clean`): gone again.
+ */
+import { chmod, copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { runTool } from "../src/host/run.ts";
+import { buildAgent } from "../src/images/agent-build.ts";
+
+const dist = join(packageRoot, "dist");
+await rm(dist, { recursive: true, force: true });
+if (!process.argv.includes("--clean")) {
+  await runTool(join(packageRoot, "node_modules/.bin/tsc"), ["--project", join(packageRoot, "tsconfig.pack.json")]);
+  const { assets } = dataPaths();
+  await mkdir(assets, { recursive: true });
+  await buildAgent(assets);
+  await mkdir(join(dist, "prebuilt"));
+  await copyFile(join(assets, "agent/stacyvm-agent"), join(dist, "prebuilt/stacyvm-agent"));
+  await chmod(join(dist, "prebuilt/stacyvm-agent"), 0o755);
+  await chmod(join(dist, "src/cli/main.js"), 0o755);
+  // The root of the tree, as host/paths.ts finds it.
+  const { name, version, type } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8"));
+  await writeFile(join(dist, "package.json"), `${JSON.stringify({ name, version, type })}\n`);
+}

@@ -1,0 +1,31 @@
+/** What a machine needs before its first sandbox, beside the distribution's packages: fetched or compiled once, when it is missing. */
+import { access, mkdir } from "node:fs/promises";
+import { lock } from "../host/lock.ts";
+import type { DataPaths } from "../host/paths.ts";
+import { agentPath } from "../images/guest-files.ts";
+import { findKernel } from "../images/kernel.ts";
+import { ProgressLine } from "./progress-line.ts";
+
+/** @throws StacyError `unavailable` with the remedy */
+export async function ensureGuest({ assets }: DataPaths, signal?: AbortSignal): Promise<void> {
+  const complete = async (): Promise<boolean> => (await findKernel(assets)) !== undefined && (await hasAgent(assets));
+  if (await complete()) return;
+  await mkdir(assets, { recursive: true, mode: 0o700 });
+  await using _held = await lock(`setup ${assets}`, signal);
+  if (await complete()) return;
+  using line = new ProgressLine("first run: ");
+  const options = { progress: line.show, ...(signal === undefined ? {} : { signal }) };
+  const [{ installKernel }, { buildAgent }] = await Promise.all([
+    import("../images/kernel.ts"),
+    import("../images/agent-build.ts"),
+  ]);
+  await installKernel(assets, options);
+  await buildAgent(assets, options);
+}
+
+function hasAgent(assets: string): Promise<boolean> {
+  return access(agentPath(assets)).then(
+    () => true,
+    () => false,
+  );
+}
