@@ -8,6 +8,8 @@ import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 
+/** For npm, which may have to fetch a dozen small packages. */
+const LIMIT_MS = 240_000;
 const exec = promisify(execFile);
 
 describe("the packed packages", { timeout: 600_000 }, () => {
@@ -27,9 +29,10 @@ describe("the packed packages", { timeout: 600_000 }, () => {
       HOME: dir,
       STACYVM_DATA_DIR: data,
       STACYVM_PROVIDER: "qemu",
-      npm_config_cache: join(packageRoot, ".build", "npm"),
       npm_config_update_notifier: "false",
     };
+    // npm's settings are the developer's: a registry may be named in them.
+    const own = { ...process.env, PATH: env.PATH, npm_config_cache: join(packageRoot, ".build", "npm") };
     for (const source of [packageRoot, join(packageRoot, "sdk")]) {
       await exec("npm", ["pack", "--silent", "--pack-destination", dir], {
         cwd: source,
@@ -40,7 +43,7 @@ describe("the packed packages", { timeout: 600_000 }, () => {
     assert.equal(packed.length, 2);
     for (const path of packed) assert.ok((await stat(path)).size < 3 * 2 ** 20, path);
     const flags = ["--no-audit", "--no-fund", "--prefer-offline", "--no-progress"];
-    await exec("npm", ["install", ...flags, ...packed], { cwd: dir, env });
+    await exec("npm", ["install", ...flags, ...packed], { cwd: dir, env: own, timeout: LIMIT_MS });
   });
   after(() => rm(dir, { recursive: true, force: true }));
 
