@@ -30,7 +30,7 @@ import { topCommand } from "./commands/top.ts";
 import { versionCommand } from "./commands/version.ts";
 import { version } from "./version.ts";
 
-const EXIT_CODES = `
+export const EXIT_CODES = `
 Exit codes: run, exec and shell end with the command's own (128 + n when signal n ended it), 126 and 127 when it cannot be
 executed or found, 124 when its time was over, 125 when StacyVM itself failed. All others: 0 done, 1 failed, 2 wrong usage,
 69 no server or no machine monitor, 124 time is over, 130 interrupted.
