@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { chmod, open, truncate } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { dataPaths } from "../src/host/paths.ts";
+import { mapSparse } from "../src/host/sparse.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
@@ -38,6 +39,7 @@ describe("the launcher over the real Firecracker, with the bare guest", () => {
     for (const [what, damage] of [
       ["flipped", flip],
       ["short", (path: string) => truncate(path, 100)],
+      ["missing", (path: string) => rm(path)],
     ] as const) {
       test(`a ${what} ${name} is found before a user sees it, and ends in a working sandbox`, async () => {
         const good = await bench.launch(SPEC, { mode: "restore" });
@@ -54,6 +56,31 @@ describe("the launcher over the real Firecracker, with the bare guest", () => {
       });
     }
   }
+
+  test("a state of another version, checksum and all, fails in the load: set aside, told, and a working sandbox", async () => {
+    const good = await bench.launch(SPEC, { mode: "restore" });
+    const { key } = good.boot;
+    await bench.remove(good);
+    const dir = bench.launcher.store.path(key);
+    for (const name of ["vmstate.bin", "manifest.json"]) await chmod(join(dir, name), 0o644);
+    await flip(join(dir, "vmstate.bin"), 8);
+    const manifest = JSON.parse(await readFile(join(dir, "manifest.json"), "utf8"));
+    manifest.files["vmstate.bin"] = await mapSparse(join(dir, "vmstate.bin"));
+    await writeFile(join(dir, "manifest.json"), JSON.stringify(manifest));
+    const told: string[] = [];
+    bench.launcher.events.once("restore.failed", ({ id, phase }) => told.push(`${id} failed in ${phase}`));
+    bench.launcher.events.once("snapshot.rejected", ({ key: which }) => told.push(`${which} rejected`));
+    const clone = await bench.launch(SPEC);
+    assert.equal(clone.boot.path, "cold");
+    assert.match(clone.boot.fallback ?? "", /vmstate\.bin/);
+    assert.deepEqual(told.sort(), [`${key} rejected`, `${basename(clone.dir)} failed in load`].sort());
+    assert.equal(await run(clone, "echo", "fine"), "fine\n");
+    await bench.remove(clone);
+    await bench.launcher.settle();
+    const next = await bench.launch(SPEC);
+    assert.equal(next.boot.path, "restored");
+    await bench.remove(next);
+  });
 
   test("warm and idle Firecrackers serve before a restore", async () => {
     const target = await bench.launcher.targets.resolve({
@@ -83,10 +110,10 @@ describe("the launcher over the real Firecracker, with the bare guest", () => {
   });
 });
 
-async function flip(path: string): Promise<void> {
+async function flip(path: string, at = 1200): Promise<void> {
   const file = await open(path, "r+");
-  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 1200);
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, at);
   buffer[0] = (buffer[0] ?? 0) ^ 0xff;
-  await file.write(buffer, 0, 1, 1200);
+  await file.write(buffer, 0, 1, at);
   await file.close();
 }
