@@ -135,22 +135,31 @@ export function renderTable(report: Report): string {
   ].join("\n");
 }
 
-/** A bar chart as the seed draws it: name, ms, bar. @param rows name and value in ms, in order */
-export function phaseChart(title: string, rows: readonly (readonly [string, number])[]): string[] {
+/**
+ * A bar chart as the seed draws it: name, ms, bar.
+ * @param rows name and value in ms, in order; where a third value is given, the seed's own figure is put beside
+ */
+export function phaseChart(
+  title: string,
+  rows: readonly (readonly [string, number, (number | undefined)?])[],
+): string[] {
+  const seeds = rows.some(([, , seed]) => seed !== undefined);
+  const beside = (text: string): string => (seeds ? `  ${text.padStart(8)}` : "");
   const total = rows.reduce((sum, [, ms]) => sum + ms, 0);
   const width = Math.max(...rows.map(([name]) => name.length), 5);
   const longest = Math.max(...rows.map(([, ms]) => ms), 0.001);
-  const lines = rows.map(([name, ms]) => {
+  const lines = rows.map(([name, ms, seed]) => {
     const share = total > 0 ? (ms / total) * 100 : 0;
     const bar = ms / longest < 1 / 96 ? "░" : "█".repeat(Math.max(1, Math.round((ms / longest) * 48)));
-    return `${name.padEnd(width)}  ${ms.toFixed(1).padStart(8)} ms  ${bar}${share >= 50 ? `  ${share.toFixed(1)} %` : ""}`;
+    return `${name.padEnd(width)}  ${ms.toFixed(1).padStart(8)} ms${beside(seed?.toFixed(1) ?? "-")}  ${bar}${share >= 50 ? `  ${share.toFixed(1)} %` : ""}`;
   });
   return [
     title,
     "=".repeat(title.length),
+    ...(seeds ? [`${"".padEnd(width)}  ${"here".padStart(8)}   ${beside("the seed")}`] : []),
     ...lines,
     `${"".padEnd(width)}  ${"-".repeat(8)}`,
-    `${"total".padEnd(width)}  ${total.toFixed(1).padStart(8)} ms`,
+    `${"total".padEnd(width)}  ${total.toFixed(1).padStart(8)} ms${beside(rows.reduce((sum, [, , seed]) => sum + (seed ?? 0), 0).toFixed(1))}`,
     "",
   ];
 }
