@@ -93,7 +93,7 @@ async function everyWay(context: BenchContext, launcher: Launcher, runs: number)
   const target = await launcher.targets.resolve(spec);
   const dir = launcher.store.path(target.key);
   context.sample("snapshot.bytes", (await stat(join(dir, SNAPSHOT_FILES.memory))).size, "bytes");
-  context.sample("snapshot.touched-bytes", await allocatedBytes(join(dir, SNAPSHOT_FILES.memory)), "bytes");
+  context.sample("snapshot.disk-bytes", await allocatedBytes(join(dir, SNAPSHOT_FILES.memory)), "bytes");
   const jailed = process.getuid?.() === 0 && launcher.vmm.abilities.jail;
   if (!jailed) context.note("jailed restores are left out: the jailer needs root");
   context.progress(`${runs} rounds of every way, interleaved`);

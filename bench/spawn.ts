@@ -67,14 +67,17 @@ async function goldenBuild(context: BenchContext, { launcher }: Engine): Promise
   if ((await launcher.store.get(target.key)) !== undefined) await launcher.store.remove(target.key);
   context.progress("golden snapshot");
   const start = performance.now();
+  launcher.events.once("snapshot.built", ({ touchedBytes }) => {
+    if (touchedBytes !== undefined) context.sample("golden.touched-bytes", touchedBytes, "bytes");
+  });
   await launcher.ensureGolden(target);
   context.sample("golden.total", performance.now() - start);
   const dir = launcher.store.path(target.key);
-  context.sample("snapshot.bytes", (await stat(join(dir, SNAPSHOT_FILES.memory))).size, "bytes");
-  let touched = 0;
+  context.sample("snapshot.ram-bytes", (await stat(join(dir, SNAPSHOT_FILES.memory))).size, "bytes");
+  let onDisk = 0;
   for (const name of ["vmstate.bin", "memory.bin", "rootfs.ext4", "manifest.json"])
-    touched += await allocatedBytes(join(dir, name));
-  context.sample("snapshot.touched-bytes", touched, "bytes");
+    onDisk += await allocatedBytes(join(dir, name));
+  context.sample("snapshot.disk-bytes", onDisk, "bytes");
 }
 
 async function restores(context: BenchContext, { launcher }: Engine, runs: number): Promise<void> {

@@ -417,6 +417,13 @@ export interface Snapshot {
 export interface SnapshotGc {
   removed: {
     key: string;
+    image: string;
+    bytes: number;
+    reason: string;
+  }[];
+  kept: {
+    key: string;
+    image: string;
     bytes: number;
     reason: string;
   }[];
@@ -427,6 +434,9 @@ export interface SnapshotGc {
 export interface SnapshotGcRequest {
   dryRun?: boolean | undefined;
   maxBytes?: number | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  maxUnused?: Duration | undefined;
+  checkpoints?: boolean | undefined;
 }
 
 export interface Image {
@@ -1071,12 +1081,15 @@ export const shapes: Record<string, Shape> = {
   },
   SnapshotGc: {
     object: {
-      removed: { array: { object: { key: "string", bytes: "integer", reason: "string" } } },
+      removed: { array: { object: { key: "string", image: "string", bytes: "integer", reason: "string" } } },
+      kept: { array: { object: { key: "string", image: "string", bytes: "integer", reason: "string" } } },
       bytes: "integer",
       dry_run: "boolean",
     },
   },
-  SnapshotGcRequest: { object: { "dry_run?": "boolean", "max_bytes?": "integer" } },
+  SnapshotGcRequest: {
+    object: { "dry_run?": "boolean", "max_bytes?": "integer", "max_unused?": "duration", "checkpoints?": "boolean" },
+  },
   Image: {
     object: {
       reference: "string",

@@ -52,6 +52,8 @@ export const configSchema = z.strictObject({
     header_timeout: duration.default(10_000),
     /** The longest silence in the middle of a request's body. */
     body_timeout: duration.default(30_000),
+    /** An event stream with nothing to tell says so this often, which keeps proxies from closing it. */
+    event_heartbeat: duration.refine((ms) => ms >= 100, "must be at least 100ms").default(15_000),
     max_connections: z.int().min(1).default(4_096),
   }),
   data_dir: text.default(""),
@@ -63,6 +65,18 @@ export const configSchema = z.strictObject({
     adaptive: z.boolean().default(true),
     /** Machines kept ready per shape, at most. */
     max_machines: z.int().min(0).max(256).default(8),
+    /** Memory that all of them may take together. 0: a quarter of the host's. */
+    max_memory_mb: count.default(0),
+  }),
+  snapshots: section({
+    /** What golden snapshots and checkpoints may occupy; the least recently used go first, never one in use. 0: no limit. */
+    max_bytes: count.default(0),
+    /** One that nothing was started from for this long goes. 0: none for that reason. */
+    max_unused: duration.default(30 * 86_400_000),
+    /** Checkpoints may go too, not only what can be built again. */
+    checkpoints: z.boolean().default(false),
+    /** How often this is looked after. 0: never by itself. */
+    gc_interval: duration.default(600_000),
   }),
   images: section({
     /** A reference as clients send it, and what it stands for here. */
@@ -287,7 +301,7 @@ function scalar(key: string, value: string): unknown {
 }
 
 function isDuration(key: string): boolean {
-  return /(ttl|timeout|grace|interval)$/.test(key);
+  return /(ttl|timeout|grace|interval|unused|heartbeat)$/.test(key);
 }
 
 export function setKey(raw: Record<string, unknown>, key: string, value: unknown): void {

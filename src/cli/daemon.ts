@@ -10,11 +10,14 @@ import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { ImageKeeper } from "../images/keeper.ts";
+import { Periodic } from "../host/periodic.ts";
+import { collectImages } from "../images/care.ts";
+import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { systemClock } from "../sandboxes/clock.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
+import { collectSnapshots } from "../sandboxes/snapshot-collection.ts";
 import { Store } from "../sandboxes/store.ts";
 import { chooseVmm, vmms } from "./engine.ts";
 import { version } from "./version.ts";
@@ -57,7 +60,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const vmm = await chooseVmm(paths, config.providers.default);
   // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
   const others = Object.values(vmms(paths)).filter(({ name }) => name !== vmm.name);
-  const pool = options.pool ? { adaptive: config.warm.adaptive, maxWarm: config.warm.max_machines } : undefined;
+  const { adaptive, max_machines, max_memory_mb } = config.warm;
+  const budget = max_memory_mb === 0 ? {} : { memoryBudget: max_memory_mb * 2 ** 20 };
+  const pool = options.pool ? { adaptive, maxWarm: max_machines, ...budget } : undefined;
   const providers = [vmm, ...others].map((each) =>
     createMicrovmProvider({ vmm: each, images, paths, ...(pool === undefined ? {} : { pool }) }),
   );
@@ -75,19 +80,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   let destroy = false;
   parts.defer(() => sandboxes.close({ destroy }));
   const found = await sandboxes.open();
-  parts.use(
-    new ImageKeeper({
-      library: images,
-      users: () => sandboxes.providers.all(),
-      everyMs: config.images.gc_interval,
-      maxBytes: config.images.max_bytes,
-      report: (done) => {
-        if ("error" in done) log.warn({ phase: "image-gc", err: done.error }, "could not collect images");
-        else if (done.images.length + done.blobs.length > 0)
-          log.info({ phase: "image-gc", ...done }, "collected images");
-      },
-    }),
-  );
+  for (const keeper of keepers(sandboxes, images, config, log)) parts.use(keeper);
   const stopping = new AbortController();
   const app = createApp({
     sandboxes,
@@ -121,4 +114,40 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
+}
+
+/** What goes by itself: images that nobody needs, snapshots over their limits. */
+function keepers(sandboxes: Sandboxes, images: ImageLibrary, config: Config, log: Logger): AsyncDisposable[] {
+  const providers = sandboxes.providers.all();
+  const imageKeeper = new Periodic({
+    everyMs: config.images.gc_interval,
+    work: () =>
+      collectImages(images, providers, config.images.max_bytes > 0 ? { maxBytes: config.images.max_bytes } : {}),
+    report: (done) => {
+      if ("error" in done) log.warn({ phase: "image-gc", err: done.error }, "could not collect images");
+      else if (done.images.length + done.blobs.length > 0) log.info({ phase: "image-gc", ...done }, "collected images");
+    },
+  });
+  const { max_bytes, max_unused, checkpoints, gc_interval } = config.snapshots;
+  const limits = {
+    checkpoints,
+    ...(max_bytes > 0 ? { maxBytes: max_bytes } : {}),
+    ...(max_unused > 0 ? { maxUnusedMs: max_unused } : {}),
+  };
+  const snapshotKeeper = new Periodic({
+    everyMs: gc_interval,
+    work: (signal) => collectSnapshots(providers, Date.now(), { ...limits, signal }),
+    report: (done) => {
+      if ("error" in done) log.warn({ phase: "snapshot-gc", err: done.error }, "could not collect snapshots");
+      else if (done.removed.length > 0)
+        log.info({ phase: "snapshot-gc", removed: done.removed }, "collected snapshots");
+    },
+  });
+  // A new one may be what is too much.
+  for (const provider of gc_interval === 0 ? [] : providers) {
+    provider.onEvent(({ type }) => {
+      if (type === "snapshot.built") void snapshotKeeper.now();
+    });
+  }
+  return [imageKeeper, snapshotKeeper];
 }

@@ -10,8 +10,9 @@ import { type Lock, lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
 import { isAlive, ownRecord, type ProcessRecord, processesIn } from "../host/process.ts";
+import { mappedBytes } from "../host/process-memory.ts";
 import { copySparse } from "../host/sparse.ts";
-import { FILES, type Vmm } from "../vmm/vmm.ts";
+import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold } from "./launch.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
@@ -28,6 +29,8 @@ export interface GoldenReport {
   /** ms by phase: disk, vmm, start, agent, setup, save, publish */
   phases: Record<string, number>;
   totalMs: number;
+  /** Memory that the guest had touched when it was paused, as the host's kernel counts it; absent where it cannot be told. */
+  touchedBytes?: number;
 }
 
 export class GoldenBuilder {
@@ -79,6 +82,7 @@ export class GoldenBuilder {
       // Also without setup commands: a seeded generator and files that exist make each clone's own handshake shorter.
       const identity = makeIdentity("golden", target.image, target.spec.setupEnv);
       const { machine, agent } = await bootCold(this.#vmm, target, disk, place, identity, phases, true);
+      let touchedBytes = 0;
       try {
         await phases.phase("setup", async () => {
           await runSetup(agent, target.spec.setup, signal);
@@ -90,6 +94,7 @@ export class GoldenBuilder {
         await makeMachineDir(out, target.image.base);
         await phases.phase("save", async () => {
           const paused = await machine.pause();
+          touchedBytes = await mappedBytes(machine.record.pid, SNAPSHOT_FILES.memory);
           const saved = await paused.save(out);
           // The disk as it is at the pause belongs to this memory (firecracker.md 2.2).
           await copySparse(join(dir, FILES.rootfs), join(out, FILES.rootfs));
@@ -106,7 +111,8 @@ export class GoldenBuilder {
           shape: target.shape,
         }),
       );
-      return { key: target.key, phases: phases.ms, totalMs: phases.total };
+      const touched = touchedBytes > 0 ? { touchedBytes } : {};
+      return { key: target.key, phases: phases.ms, totalMs: phases.total, ...touched };
     } catch (error) {
       throw asStacyError(error).inPhase("golden");
     } finally {

@@ -16,9 +16,11 @@ import { GoldenBuilder, type GoldenReport, runSetup } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold, discard, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
+import type { Manifest } from "./manifest.ts";
 import { DEFAULT_POOL, Pool, type PoolEventData, type PoolLimits } from "./pool.ts";
+import { readAhead } from "./read-ahead.ts";
 import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
-import { type LaunchSpec, type Target, Targets, targetOf } from "./target.ts";
+import { type LaunchSpec, specOf, type Target, Targets, targetOf } from "./target.ts";
 import { WritableTemplates } from "./writable-templates.ts";
 
 export interface BootReport {
@@ -196,6 +198,14 @@ export class Launcher {
     return snapshot;
   }
 
+  /** Brings the snapshots that were used last into the host's memory, beside everything else. */
+  readAhead(): void {
+    const wanted = ({ kind, shape }: Manifest): boolean => kind !== "fork" && shape.vmm === this.vmm.name;
+    const resolve = (manifest: Manifest): Promise<Target> =>
+      this.targets.resolve(specOf(manifest), { pull: "never", signal: this.#closing.signal });
+    this.#beside(readAhead(this.store, wanted, resolve, this.#closing.signal));
+  }
+
   /** Waits for the builds in the background. */
   async settle(): Promise<void> {
     await Promise.allSettled([...this.#background]);
@@ -273,6 +283,7 @@ export class Launcher {
         privateBytes: async (pid) => (await processMemory(pid)).privateBytes,
         now: () => performance.now(),
         emit: (event, data) => this.events.emit(`pool.${event}`, data),
+        relaxed: () => this.readAhead(),
       },
       { ...DEFAULT_POOL, ...limits },
     );
@@ -344,17 +355,23 @@ export class Launcher {
 
   #buildBeside(target: Target): void {
     if (this.#closing.signal.aborted || this.golden.building.has(target.key)) return;
-    const work = this.ensureGolden(target, this.#closing.signal)
-      .catch((thrown) => {
+    this.#beside(
+      this.ensureGolden(target, this.#closing.signal).catch((thrown) => {
         if (this.#closing.signal.aborted) return;
         this.events.emit("golden.failed", {
           key: target.key,
           image: target.image.reference,
           error: asStacyError(thrown),
         });
-      })
-      .finally(() => this.#background.delete(work));
-    this.#background.add(work);
+      }),
+    );
+  }
+
+  #beside(work: Promise<unknown>): void {
+    const kept = work
+      .catch(() => {}) // it reports its own failures
+      .finally(() => this.#background.delete(kept));
+    this.#background.add(kept);
   }
 
   #launched(

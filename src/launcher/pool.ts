@@ -69,6 +69,8 @@ export interface PoolEnvironment {
   now(): number;
   /** Free memory of the host as a share of all, 0..1. */
   freeShare?(): Promise<number>;
+  /** The host has memory again: what was pushed out of it may come back. */
+  relaxed?(): void;
   emit(
     event: "filled" | "replaced" | "failed",
     data: { key: string; image: string; warm: number; reason?: string; error?: StacyError },
@@ -239,7 +241,9 @@ export class Pool {
   /** Gives memory back when the host runs short: the shelf that was asked for longest ago first. */
   async #relieve(): Promise<void> {
     const share = await (this.#env.freeShare ?? freeShare)();
-    this.#pressed = share < (this.#pressed ? RELAXED_SHARE : PRESSURE_SHARE);
+    const before = this.#pressed;
+    this.#pressed = share < (before ? RELAXED_SHARE : PRESSURE_SHARE);
+    if (before && !this.#pressed) this.#env.relaxed?.();
     if (!this.#pressed && this.#warmBytes() <= this.#limits.memoryBudget) return;
     const shelves = [...this.#shelves.values()]
       .filter(({ warm }) => warm.length > 0)

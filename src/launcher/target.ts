@@ -127,6 +127,12 @@ export class Targets {
   }
 }
 
+/** What was asked for when this was saved. */
+export function specOf({ image, shape }: Manifest): LaunchSpec {
+  const { vcpus, memoryMiB, diskMiB, setup, setupEnv } = shape;
+  return { image, vcpus, memoryMiB, diskMiB, setup, setupEnv };
+}
+
 /** The target that a saved machine belongs to, without asking for its image's reference again. */
 export function targetOf(manifest: Manifest, paths: DataPaths): Target {
   const { shape, config, imageConfig } = manifest;
@@ -138,14 +144,7 @@ export function targetOf(manifest: Manifest, paths: DataPaths): Target {
     guest: shape.guest,
     config,
     shape,
-    spec: {
-      image: manifest.image,
-      vcpus: shape.vcpus,
-      memoryMiB: shape.memoryMiB,
-      diskMiB: shape.diskMiB,
-      setup: shape.setup,
-      setupEnv: shape.setupEnv,
-    },
+    spec: specOf(manifest),
     image: {
       reference: manifest.image,
       digest: shape.imageDigest,

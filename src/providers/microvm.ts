@@ -234,6 +234,8 @@ export class MicrovmProvider implements Provider, MachineHost {
       if (manifest.kind === "fork" && manifest.shape.vmm === this.vmm.name) await this.collectFork(manifest.key);
     }
     for (const name of removed) this.#emit({ type: "reconcile.action", data: { action: "removed", name } });
+    // A server that stays starts the next sandboxes of this host: what a start of the host has made slow is put right beside.
+    if (this.launcher.pool !== undefined) this.launcher.readAhead();
     return { adopted, removed };
   }
 
@@ -355,28 +357,6 @@ export class MicrovmProvider implements Provider, MachineHost {
     const kind = store.users(key) === 0 ? undefined : (await store.get(key))?.manifest.kind;
     await (kind === "checkpoint" ? store.retire(key) : store.remove(key));
     this.#emit({ type: "snapshot.removed", data: { key } });
-  }
-
-  /** Least recently used first, until what is left fits; never one in use, never a checkpoint (those are the user's). */
-  async collectGarbage(options: {
-    dryRun: boolean;
-    maxBytes?: number;
-    signal?: AbortSignal;
-  }): Promise<{ key: string; bytes: number; reason: string }[]> {
-    const all = (await this.snapshots()).sort((a, b) => a.lastUsedAt - b.lastUsedAt);
-    let total = all.reduce((sum, { bytes }) => sum + bytes, 0);
-    const limit = options.maxBytes ?? 0;
-    const removed: { key: string; bytes: number; reason: string }[] = [];
-    for (const { key, bytes, inUse, kind, lastUsedAt } of all) {
-      options.signal?.throwIfAborted();
-      if (total <= limit) break;
-      if (inUse > 0 || kind === "checkpoint") continue;
-      const reason = `last used ${new Date(lastUsedAt).toISOString()}; ${total} bytes in all, the limit is ${limit}`;
-      if (!options.dryRun) await this.removeSnapshot(key);
-      removed.push({ key, bytes, reason });
-      total -= bytes;
-    }
-    return removed;
   }
 
   imageUse(): Promise<ImageUse> {

@@ -155,11 +155,6 @@ export interface Provider {
    * @throws StacyError `conflict` for a golden one in use, `not-found`
    */
   removeSnapshot(key: string): Promise<void>;
-  collectGarbage(options: {
-    dryRun: boolean;
-    maxBytes?: number;
-    signal?: AbortSignal;
-  }): Promise<{ key: string; bytes: number; reason: string }[]>;
   /** What images the machines and snapshots of this provider's data directory need; golden snapshots: this provider's own. */
   imageUse(): Promise<ImageUse>;
   pool(): PoolStatus[];

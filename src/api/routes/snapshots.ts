@@ -2,9 +2,10 @@ import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { Provider, SnapshotInfo } from "../../providers/provider.ts";
 import { resolveSpawn } from "../../sandboxes/resolve.ts";
+import { collectSnapshots } from "../../sandboxes/snapshot-collection.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { maybe, StatusBody } from "../schemas/common.ts";
+import { Duration, maybe, StatusBody } from "../schemas/common.ts";
 import { iso, SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
 
 const SnapshotBody = z
@@ -40,6 +41,8 @@ function snapshotBody(info: SnapshotInfo): z.output<typeof SnapshotBody> {
     in_use: info.inUse,
   };
 }
+
+const JudgedBody = z.object({ key: z.string(), image: z.string(), bytes: z.int(), reason: z.string() });
 
 const KeyParam = z.object({ key: z.string().regex(/^[0-9a-f]{64}$/, "is not a snapshot key") });
 
@@ -126,14 +129,24 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       scope: "admin",
       tag,
       summary: "Delete what was used longest ago, until the rest fits",
-      body: z.object({ dry_run: maybe(z.boolean()), max_bytes: maybe(z.int().min(0)) }).openapi("SnapshotGcRequest"),
+      description:
+        "Without `max_bytes` and `max_unused`, everything that no machine runs from. Checkpoints stay unless `checkpoints` is set.",
+      body: z
+        .object({
+          dry_run: maybe(z.boolean()),
+          max_bytes: maybe(z.int().min(0)),
+          max_unused: maybe(Duration),
+          checkpoints: maybe(z.boolean()),
+        })
+        .openapi("SnapshotGcRequest"),
       bodyOptional: true,
       responses: {
         200: {
           description: "What was (or would be) deleted",
           schema: z
             .object({
-              removed: z.array(z.object({ key: z.string(), bytes: z.int(), reason: z.string() })),
+              removed: z.array(JudgedBody),
+              kept: z.array(JudgedBody),
               bytes: z.int(),
               dry_run: z.boolean(),
             })
@@ -143,9 +156,16 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
     },
     async ({ body, signal }) => {
       const dryRun = body.dry_run === true;
-      const options = { dryRun, signal, ...(body.max_bytes === undefined ? {} : { maxBytes: body.max_bytes }) };
-      const removed = (await Promise.all(providers.all().map((provider) => provider.collectGarbage(options)))).flat();
-      return json({ removed, bytes: removed.reduce((sum, { bytes }) => sum + bytes, 0), dry_run: dryRun });
+      const maxUnusedMs = body.max_unused;
+      const maxBytes = body.max_bytes ?? (maxUnusedMs === undefined ? 0 : undefined);
+      const { removed, kept } = await collectSnapshots(providers.all(), Date.now(), {
+        dryRun,
+        signal,
+        checkpoints: body.checkpoints === true,
+        ...(maxBytes === undefined ? {} : { maxBytes }),
+        ...(maxUnusedMs === undefined ? {} : { maxUnusedMs }),
+      });
+      return json({ removed, kept, bytes: removed.reduce((sum, { bytes }) => sum + bytes, 0), dry_run: dryRun });
     },
   );
 }

@@ -13,7 +13,6 @@ import { iso } from "../schemas/sandbox.ts";
 import { begun, SSE_HEADERS, streamed } from "../streams.ts";
 import { SystemSampler } from "../system-stats.ts";
 
-const HEARTBEAT_MS = 15_000;
 const Anything = z.record(z.string(), z.unknown());
 
 export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
@@ -217,6 +216,8 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
       const stop = AbortSignal.any([signal, parts.stopping]);
       async function* lines(): AsyncGenerator<string> {
         let at = number;
+        // Counted from the last line, not from the last event: others' events are no sign of life to this reader.
+        let said = performance.now();
         yield ": connected\nretry: 2000\n\n";
         while (!stop.aborted) {
           const batch = sandboxes.events.after(at);
@@ -225,10 +226,12 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
             at = event.number;
             if (wanted(event)) text += `id: evt-${event.number}\ndata: ${JSON.stringify(eventBody(event))}\n\n`;
           }
-          if (text !== "") yield text;
-          if (batch.length > 0) continue;
-          const happened = await sandboxes.events.wait(HEARTBEAT_MS, stop);
-          if (!happened && !stop.aborted) yield ": heartbeat\n\n";
+          const silent = performance.now() - said;
+          if (text === "" && silent >= config.server.event_heartbeat) text = ": heartbeat\n\n";
+          if (text !== "") {
+            yield text;
+            said = performance.now();
+          } else if (batch.length === 0) await sandboxes.events.wait(config.server.event_heartbeat - silent, stop);
         }
       }
       return streamed(begun(lines()), SSE_HEADERS);

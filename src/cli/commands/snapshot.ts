@@ -103,17 +103,39 @@ function remove(): Command {
     );
 }
 
+interface GcOptions extends ClientOptions {
+  max?: number;
+  unused?: string;
+  checkpoints?: boolean;
+  dryRun?: boolean;
+}
+
 function gc(): Command {
-  return clientCommand("gc", "remove golden snapshots that were used longest ago, until the rest fits")
+  return clientCommand("gc", "remove snapshots that were used longest ago, until the rest fits")
     .option("--max <size>", "what may stay, for example 20g (default: nothing that is unused)", parseSizeMiB)
-    .option("-n, --dry-run", "only say what would go")
-    .action((options: ClientOptions & { max?: number; dryRun?: boolean }) =>
+    .option("--unused <duration>", "only what was not used for so long, for example 168h")
+    .option("--checkpoints", "checkpoints may go too")
+    .option("-n, --dry-run", "only say what would go, what would stay, and why")
+    .action((options: GcOptions) =>
       withServer(options, async ({ client, signal }) => {
         const dryRun = options.dryRun === true;
         const maxBytes = options.max === undefined ? undefined : options.max * 2 ** 20;
-        const done = await client.snapshots.gc({ dryRun, maxBytes }, { signal });
+        const { unused: maxUnused, checkpoints } = options;
+        const done = await client.snapshots.gc({ dryRun, maxBytes, maxUnused, checkpoints }, { signal });
         if (options.json === true) return printJson(done);
-        for (const { key } of done.removed) printLine(key);
+        if (dryRun) {
+          const row = (verdict: string, one: (typeof done.removed)[number]): string[] => [
+            one.key.slice(0, 12),
+            one.image,
+            bytes(one.bytes),
+            verdict,
+            one.reason,
+          ];
+          printTable(
+            ["KEY", "IMAGE", "ON DISK", "WOULD", "WHY"],
+            [...done.removed.map((one) => row("go", one)), ...done.kept.map((one) => row("stay", one))],
+          );
+        } else for (const { key } of done.removed) printLine(key);
         note(`${dryRun ? "would free" : "freed"} ${bytes(done.bytes)}`);
       }),
     );

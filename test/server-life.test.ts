@@ -1,0 +1,214 @@
+/** What the server does by itself over a sandbox's life, and what it tells: with real machines, waiting for events only. */
+import assert from "node:assert/strict";
+import { chmod, open } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { processesIn } from "../src/host/process.ts";
+import { EventStream } from "./event-stream.ts";
+import { Server } from "./server-support.ts";
+
+const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
+/** Counts on a line of its own until it is ended. */
+const COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done";
+
+describe("a server over its sandboxes' lives", () => {
+  let server: Server;
+  /** Settings of one test: the daemon is started anew with them, on the same data. */
+  const restart = async (settings: Record<string, string> = {}): Promise<void> => {
+    await server.stop("SIGTERM");
+    await server.start({ STACYVM_WARM_ADAPTIVE: "false", STACYVM_SERVER_EVENT_HEARTBEAT: "300ms", ...settings });
+  };
+  // biome-ignore lint/suspicious/noExplicitAny: any answer's body
+  const spawn = async (more: object = {}): Promise<any> => {
+    const { status, body } = await server.call("POST", "/sandboxes", { ...SPAWN, ...more });
+    assert.equal(status, 201, JSON.stringify(body));
+    return body;
+  };
+  const sh = async (id: string, command: string): Promise<string> => {
+    const { status, body } = await server.call("POST", `/sandboxes/${id}/exec`, { command });
+    assert.equal(status, 200, JSON.stringify(body));
+    return body.stdout.trim();
+  };
+  const destroy = async (id: string): Promise<void> => {
+    assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
+  };
+
+  before(async () => {
+    server = await Server.create();
+    await restart();
+    assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
+  });
+  after(() => server[Symbol.asyncDispose]());
+
+  for (const [action, state] of [
+    ["pause", "paused"],
+    ["suspend", "suspended"],
+  ] as const) {
+    test(`an idle sandbox is ${state}, and the next call finds its processes where they were`, async () => {
+      await using events = await EventStream.open(server.url, { type: `sandbox.${state}` });
+      const { id } = await spawn({ idle_timeout: "1s", idle_action: action });
+      await server.call("POST", `/sandboxes/${id}/processes`, { command: COUNTER });
+      await events.next((event) => event.sandbox_id === id);
+      assert.equal((await server.call("GET", `/sandboxes/${id}`)).body.state, state);
+      const running = await processesIn(join(server.root, "sandboxes", id));
+      assert.equal(running.length, action === "pause" ? 1 : 0);
+      const first = Number(await sh(id, "cat /tmp/count"));
+      assert.ok(first > 0);
+      assert.equal((await server.call("GET", `/sandboxes/${id}`)).body.state, "running");
+      assert.ok(
+        Number(await sh(id, "until [ $(cat /tmp/count) -gt 3 ]; do sleep 0.05; done; cat /tmp/count")) >= first,
+      );
+      await destroy(id);
+    });
+  }
+
+  test("events: a sign of life in silence, also where others are busy; what was missed comes again, over a restart too", async () => {
+    await using silent = await EventStream.open(server.url, { sandbox_id: "sb-00000000" });
+    await using all = await EventStream.open(server.url);
+    const { id } = await spawn();
+    await Promise.all([silent.heartbeat(), sh(id, "for i in 1 2 3; do sleep 0.2; done")]);
+    const created = await all.next((event) => event.type === "sandbox.created" && event.sandbox_id === id);
+    await destroy(id);
+    const ended = await all.next((event) => event.type === "sandbox.destroyed" && event.sandbox_id === id);
+    for (const fresh of [false, true]) {
+      if (fresh) await restart();
+      await using again = await EventStream.open(server.url, { sandbox_id: id }, created.id);
+      const seen = [await again.next(() => true)];
+      while (seen.at(-1)?.id !== ended.id) seen.push(await again.next(() => true));
+      assert.equal(seen[0]?.type, "sandbox.running", "it begins after the one that was named");
+      const numbers = seen.map((event) => Number(event.id.slice(4)));
+      assert.deepEqual(
+        numbers,
+        [...new Set(numbers)].sort((a, b) => a - b),
+      );
+    }
+  });
+
+  test("a spawn waits in the queue until there is room, or its time is up; a full queue refuses at once", async () => {
+    await restart({
+      STACYVM_DEFAULTS_MAX_SANDBOXES: "1",
+      STACYVM_DEFAULTS_SPAWN_OVERFLOW: "queue",
+      STACYVM_DEFAULTS_SPAWN_QUEUE_TIMEOUT: "2s",
+      STACYVM_DEFAULTS_MAX_SPAWN_QUEUE: "1",
+    });
+    await using events = await EventStream.open(server.url, { type: "spawn.*" });
+    const { id } = await spawn();
+    const waiting = server.call("POST", "/sandboxes", SPAWN);
+    await events.next((event) => event.type === "spawn.queued");
+    const refused = await server.call("POST", "/sandboxes", SPAWN);
+    assert.deepEqual([refused.status, refused.body.code], [429, "RESOURCE_LIMIT"]);
+    assert.ok(Number(refused.headers.get("retry-after")) > 0);
+    await destroy(id);
+    const served = await waiting;
+    assert.equal(served.status, 201, JSON.stringify(served.body));
+    const late = await server.call("POST", "/sandboxes", SPAWN);
+    assert.equal(late.status, 408, JSON.stringify(late.body));
+    await events.next((event) => event.type === "spawn.queue_timeout");
+    await destroy(served.body.id);
+    await restart();
+  });
+
+  test("a rate limit holds one client back, says until when, and leaves others alone", async () => {
+    await restart({
+      STACYVM_RATE_LIMIT_ENABLED: "true",
+      STACYVM_RATE_LIMIT_BURST: "3",
+      STACYVM_RATE_LIMIT_REQUESTS_PER_MINUTE: "6",
+    });
+    const ask = (owner: string): Promise<Response> =>
+      fetch(`${server.url}/api/v1/sandboxes`, { headers: { "x-user-id": owner } });
+    const answers = [];
+    for (let i = 0; i < 4; i++) answers.push(await ask("greedy"));
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 200, 429],
+    );
+    const wait = Number(answers[3]?.headers.get("retry-after"));
+    assert.ok(wait >= 1 && wait <= 10, `retry after ${wait} s`);
+    assert.equal((await ask("modest")).status, 200);
+    await restart();
+  });
+
+  test("a template's pool is kept filled: a spawn from it is warm, and its place is taken", async () => {
+    await using events = await EventStream.open(server.url, { type: "pool.filled" });
+    const template = { name: "ready", image: SPAWN.image, memory_mb: SPAWN.memory_mb, pool_size: 2, env: { A: "1" } };
+    assert.ok((await server.call("POST", "/templates", template)).status < 300);
+    await events.next((event) => event.data?.warm === 2);
+    const [one, two] = await Promise.all([1, 2].map(() => spawn({ template: "ready", image: "" })));
+    assert.deepEqual([one.boot.path, two.boot.path], ["warm", "warm"]);
+    assert.equal(await sh(one.id, "echo $A"), "1");
+    await events.next((event) => event.data?.warm === 2);
+    const { body } = await server.call("GET", "/pool/status");
+    assert.equal(body.vms, 2);
+    // The next daemon keeps the promise as well.
+    await restart();
+    await using later = await EventStream.open(server.url, { type: "pool.filled" }, "evt-0");
+    while ((await server.call("GET", "/pool/status")).body.vms !== 2) await later.next(() => true);
+    assert.equal((await server.call("DELETE", "/templates/ready")).status, 200);
+    await Promise.all([destroy(one.id), destroy(two.id)]);
+  });
+
+  test("a client that does not read holds back the command, not the server; when it goes, so does the command", async () => {
+    const { id } = await spawn();
+    const abort = new AbortController();
+    const response = await fetch(`${server.url}/api/v1/sandboxes/${id}/exec`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ command: "yes 0123456789012345678901234567890123456789", stream: true }),
+      signal: abort.signal,
+    });
+    const reader = response.body?.getReader();
+    await reader?.read();
+    // All buffers between them are full when it writes no more.
+    const written = (): Promise<string> => sh(id, "sed -n 's/^wchar: //p' /proc/$(pidof yes)/io");
+    let before = await written();
+    for (let now = await written(); now !== before; now = await written()) before = now;
+    assert.ok(Number(before) < 64 << 20, `it wrote ${before} bytes that nobody read`);
+    abort.abort();
+    await sh(id, "while pidof yes; do sleep 0.05; done");
+    await destroy(id);
+  });
+
+  test("a snapshot that was damaged under the daemon: the sandbox works, and event, log and number say what happened", async () => {
+    await using events = await EventStream.open(server.url, { type: "snapshot.rejected,restore.failed" });
+    const { boot, id } = await spawn();
+    await destroy(id);
+    const path = join(server.root, "snapshots", boot.key, "memory.bin");
+    await chmod(path, 0o644);
+    const file = await open(path, "r+");
+    const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 5_000_000);
+    buffer[0] = (buffer[0] ?? 0) ^ 0xff;
+    await file.write(buffer, 0, 1, 5_000_000);
+    await file.close();
+    const saved = await spawn();
+    assert.equal(saved.boot.path, "cold");
+    assert.match(saved.boot.fallback, /damaged/);
+    assert.equal(await sh(saved.id, "echo fine"), "fine");
+    assert.match(JSON.stringify((await events.next(() => true)).data), /damaged/);
+    assert.match(server.log, /is damaged/);
+    const numbers = await (await fetch(`${server.url}/api/v1/metrics/prometheus`)).text();
+    assert.match(numbers, /^stacyvm_spawn_fallbacks_total\S* 1$/m);
+    await destroy(saved.id);
+  });
+
+  test("snapshots over the limit go by themselves, the one used longest ago first, but none in use", async () => {
+    // The test before has damaged it, and it is built anew.
+    assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
+    const held = await spawn();
+    assert.equal(held.boot.path, "restored");
+    await restart({ STACYVM_SNAPSHOTS_MAX_BYTES: "1" });
+    const build = (memory_mb: number) => server.call("POST", "/snapshots", { ...SPAWN, memory_mb });
+    const [first, second] = [await build(160), await build(192)];
+    assert.deepEqual([first.status, second.status], [201, 201]);
+    await using events = await EventStream.open(server.url, { type: "snapshot.removed" }, "evt-0");
+    await events.next((event) => event.data?.key === first.body.key);
+    const left = (await server.call("GET", "/snapshots")).body.map(({ key }: { key: string }) => key);
+    assert.deepEqual(left.sort(), [held.boot.key, second.body.key].sort());
+    const { body } = await server.call("POST", "/snapshots/gc", { dry_run: true });
+    assert.match(JSON.stringify(body.kept), /1 machine runs from it/);
+    assert.deepEqual(
+      body.removed.map(({ key }: { key: string }) => key),
+      [second.body.key],
+    );
+    await destroy(held.id);
+  });
+});
