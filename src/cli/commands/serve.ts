@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { resolve } from "node:path";
 import { Command } from "commander";
+import type { DestinationStream } from "pino";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths, defaultDataDir } from "../../host/paths.ts";
 import { parsePort } from "../arguments.ts";
@@ -25,6 +26,19 @@ export function serveCommand(): Command {
     .option("--destroy-on-exit", "end all sandboxes when the server stops, instead of leaving them running")
     .option("--json", "say where it listens as JSON")
     .action(serve);
+}
+
+/** One line per entry for people, coloured on a terminal. */
+async function readable(): Promise<DestinationStream> {
+  const { default: pretty, isColorSupported } = await import("pino-pretty");
+  return pretty({
+    destination: 2,
+    sync: true,
+    colorize: isColorSupported && process.stderr.isTTY,
+    ignore: "pid,hostname",
+    translateTime: "SYS:HH:MM:ss.l",
+    singleLine: true,
+  });
 }
 
 async function serve(options: ServeOptions): Promise<void> {
@@ -70,7 +84,8 @@ async function serve(options: ServeOptions): Promise<void> {
       keys: [...config.auth.keys, { name: "local", key, scopes: ["admin"] }],
     });
   }
-  const log = pino({ level: config.logging.level }, pino.destination({ dest: 2, sync: true }));
+  const { level, format } = config.logging;
+  const log = pino({ level }, format === "pretty" ? await readable() : pino.destination({ dest: 2, sync: true }));
   for (const note of notes) log.warn({ phase: "config" }, note);
 
   const paths = dataPaths(resolve(options.dataDir || config.data_dir || defaultDataDir()));
