@@ -36,6 +36,7 @@ export const suite: Suite = {
       await symlink(shared.assets, join(root, name, "assets"));
     }
     fill(join(root, "server", "stacyvm.db"));
+    await writes(context, join(root, "direct", "stacyvm.db"), rounds * 10);
     const daemon = await start(join(root, "server"));
     const paths = dataPaths(join(root, "direct"));
     // As `serve` makes it, only without HTTP in front.
@@ -132,24 +133,35 @@ async function measure(
 function fill(path: string): void {
   using store = new Store(path);
   const now = Date.now();
-  for (let i = 0; i < LISTED; i++) {
-    const record: SandboxRecord = {
-      id: `sb-${i.toString(16).padStart(8, "0")}`,
-      state: "error",
-      provider: "qemu",
-      image: SPAWN.image,
-      memoryMiB: SPAWN.memory_mb,
-      vcpus: 1,
-      diskMiB: 1_024,
-      createdAt: now - i,
-      expiresAt: now + 86_400_000,
-      idleTimeoutMs: 0,
-      idleAction: "destroy",
-      metadata: { purpose: "bench", number: String(i) },
-      failure: { code: "machine-exited", message: "made for the benchmark", at: now, console: [] },
-    };
-    void store.putSandbox(record, now);
+  for (let i = 0; i < LISTED; i++) void store.putSandbox(failedSandbox(i, now), now);
+}
+
+/** What a spawn waits for before it answers: its record, committed. */
+async function writes(context: BenchContext, path: string, count: number): Promise<void> {
+  using store = new Store(path);
+  for (let i = 0; i < count; i++) {
+    const begun = performance.now();
+    await store.putSandbox(failedSandbox(i, begun), begun);
+    context.sample("record.write", performance.now() - begun);
   }
+}
+
+function failedSandbox(i: number, now: number): SandboxRecord {
+  return {
+    id: `sb-${i.toString(16).padStart(8, "0")}`,
+    state: "error",
+    provider: "qemu",
+    image: SPAWN.image,
+    memoryMiB: SPAWN.memory_mb,
+    vcpus: 1,
+    diskMiB: 1_024,
+    createdAt: now - i,
+    expiresAt: now + 86_400_000,
+    idleTimeoutMs: 0,
+    idleAction: "destroy",
+    metadata: { purpose: "bench", number: String(i) },
+    failure: { code: "machine-exited", message: "made for the benchmark", at: now, console: [] },
+  };
 }
 
 async function start(dir: string): Promise<{ call: CallHttp; stop(): Promise<void> }> {

@@ -60,6 +60,7 @@ export async function openApiDocument(): Promise<OpenApi> {
     // Routes only keep it; nothing is called while the document is made.
     images: {} as ImageLibrary,
     config,
+    dataDir: "",
     configPath: "",
     auth: new Authenticator(config.auth),
     rateLimiter: undefined,

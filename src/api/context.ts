@@ -11,6 +11,8 @@ export interface ServerParts {
   sandboxes: Sandboxes;
   images: ImageLibrary;
   config: Config;
+  /** What free disk is about. */
+  dataDir: string;
   /** Where `PATCH /config` writes. */
   configPath: string;
   auth: Authenticator;

@@ -1,4 +1,5 @@
 /** Prometheus metrics: histograms where time is spent, gauges that are read when they are asked for. */
+import { statfs } from "node:fs/promises";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Observer } from "../sandboxes/observer.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
@@ -91,7 +92,7 @@ export class Metrics {
   }
 
   /** Gauges of what there is right now. */
-  watch(sandboxes: Sandboxes): void {
+  watch(sandboxes: Sandboxes, dataDir: string): void {
     const registers = [this.registry];
     new Gauge({
       name: "stacyvm_sandboxes",
@@ -145,6 +146,17 @@ export class Metrics {
       async collect() {
         const all = (await Promise.all(sandboxes.providers.all().map((each) => each.snapshots()))).flat();
         this.set(all.reduce((sum, { bytes }) => sum + bytes, 0));
+      },
+    });
+    new Gauge({
+      name: "stacyvm_disk_bytes",
+      help: "The data directory's filesystem: its size, and what is free for the daemon's user",
+      labelNames: ["what"],
+      registers,
+      async collect() {
+        const { blocks, bavail, bsize } = await statfs(dataDir);
+        this.set({ what: "size" }, blocks * bsize);
+        this.set({ what: "free" }, bavail * bsize);
       },
     });
     new Gauge({

@@ -76,7 +76,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     observer: metrics.observer,
     log: log.child({ part: "sandboxes" }),
   });
-  metrics.watch(sandboxes);
+  metrics.watch(sandboxes, paths.root);
   let destroy = false;
   parts.defer(() => sandboxes.close({ destroy }));
   const found = await sandboxes.open();
@@ -86,6 +86,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     sandboxes,
     images,
     config,
+    dataDir: paths.root,
     configPath: options.configPath,
     auth: options.auth,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,

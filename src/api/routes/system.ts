@@ -1,5 +1,4 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { parseDocument } from "yaml";
 import { errno, StacyError } from "../../host/error.ts";
@@ -19,7 +18,7 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
   const { sandboxes, config, metrics, version } = parts;
   const tag = "system";
   const uptime = (): string => formatDuration(Date.now() - parts.startedAt);
-  const sampler = new SystemSampler(dirname(process.execPath));
+  const sampler = new SystemSampler(parts.dataDir);
 
   const Alive = z.object({ status: z.string(), version: z.string(), uptime: z.string() }).openapi("Health");
   for (const [path, status] of [
