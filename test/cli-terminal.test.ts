@@ -29,6 +29,10 @@ describe("the command line in a terminal", { timeout: 600_000 }, () => {
     await shell.until(/\/etc\/passwd \d+\/\d+/);
     shell.type(":q!\r");
     await shell.until(/vi said 0\n[\s\S]*# $/);
+    shell.type("top; echo top said $?\r");
+    await shell.until(/Mem: \d+K used[\s\S]*COMMAND[\s\S]*\/init/);
+    shell.type("q");
+    await shell.until(/top said 0\n[\s\S]*# $/);
     shell.type("exit 9\r");
     assert.equal(await shell.exited, 9);
   });
@@ -42,12 +46,25 @@ describe("the command line in a terminal", { timeout: 600_000 }, () => {
     assert.equal(await cli.out("exec", id, "echo", "here"), "here");
   });
 
-  test("run -it: progress while it boots, a terminal, the command's exit code", async () => {
-    const run = cli.terminal(24, 80, ["run", "-it", "-m", "256", "stacyvm/busybox", "--", "sh"]);
-    await run.until(/# $/);
-    run.type("tty; stty size; exit 5\r");
-    await run.until(/\/dev\/pts\/0\n24 80\n/);
-    assert.equal(await run.exited, 5);
+  test("run -it: progress while it boots, then a Python prompt; the command's exit code", async () => {
+    const args = ["run", "-it", "-m", "256", "stacyvm/python", "--", "python3"];
+    const python = cli.terminal(24, 80, args);
+    await python.until(/booting stacyvm\/python[\s\S]*>>> $/);
+    python.type("import os, sys; os.isatty(0), tuple(os.get_terminal_size())\r");
+    await python.until(/\n\(True, \(80, 24\)\)\n>>> $/);
+    python.type("while True: pass\r\r");
+    await python.until(/\n\.\.\. \n$/);
+    python.type("\x03");
+    await python.until(/KeyboardInterrupt\n>>> $/);
+    python.type("1+1\r");
+    await python.until(/\n2\n>>> $/);
+    python.type("\x04");
+    assert.equal(await python.exited, 0);
+    const again = cli.terminal(24, 80, [...args, "-c", "input('name? '); exit(5)"]);
+    await again.until(/name\? $/);
+    again.type("me\r");
+    assert.equal(await again.exited, 5);
+    assert.doesNotMatch(again.text, /booting/);
   });
 
   test("progress is one line that is drawn anew and then removed", async () => {
@@ -69,9 +86,28 @@ describe("the command line in a terminal", { timeout: 600_000 }, () => {
     assert.ok(top.raw.startsWith("\x1b[?1049h") && top.raw.endsWith("\x1b[?25h\x1b[?1049l"));
   });
 
-  test("errors are red on a terminal, and NO_COLOR is kept", async () => {
-    const red = cli.terminal(24, 80, ["inspect", "sb-00000000"]);
-    assert.equal(await red.exited, 1);
-    assert.match(red.raw, /\x1b\[31merror:\x1b\[0m there is no sandbox/);
+  test("errors are red on a terminal, wrong usage too; NO_COLOR is kept", async () => {
+    for (const [args, words] of [
+      [["inspect", "sb-00000000"], /there is no sandbox/],
+      [["inspct"], /unknown command 'inspct'\n\(Did you mean inspect\?\)/],
+    ] as const) {
+      const red = cli.terminal(24, 80, [...args]);
+      assert.ok((await red.exited) !== 0);
+      assert.match(red.raw, /^\x1b\[31merror:\x1b\[0m /);
+      assert.match(red.text, words);
+    }
+    const plain = cli.terminal(24, 80, ["inspct"], { NO_COLOR: "1" });
+    assert.equal(await plain.exited, 2);
+    assert.match(plain.raw, /^error: unknown/);
+  });
+
+  test("a progress line is no wider than the terminal", async () => {
+    const build = cli.terminal(24, 30, ["snapshot", "build", "stacyvm/busybox", "-m", "288"]);
+    await build.until(/booting once/);
+    assert.equal(await build.exited, 0);
+    const [, ...drawn] = build.raw.split("\r\x1b[2K");
+    const key = drawn.pop();
+    assert.match(key ?? "", /^[0-9a-f]{64}\r\n$/);
+    for (const line of drawn) assert.ok(line.length < 30, line);
   });
 });
