@@ -1,5 +1,5 @@
 /** The command line as a user types it, on a data directory of its own; kernel, agent and images are the checkout's. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -59,9 +59,10 @@ export class Cli implements AsyncDisposable {
     return JSON.parse(await this.out(...args, "--json"));
   }
 
-  terminal(rows: number, cols: number, args: string[]): Terminal {
+  terminal(rows: number, cols: number, args: string[], env: Record<string, string> = {}): Terminal {
     const pty = [join(packageRoot, "test/terminal.py"), String(rows), String(cols), process.execPath, MAIN, ...args];
-    return new Terminal(spawn("python3", pty, { env: this.env, cwd: this.data, stdio: ["pipe", "pipe", "inherit"] }));
+    const stdio: StdioOptions = ["pipe", "pipe", "inherit"];
+    return new Terminal(spawn("python3", pty, { env: { ...this.env, ...env }, cwd: this.data, stdio }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

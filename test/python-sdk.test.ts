@@ -1,28 +1,10 @@
 import assert from "node:assert/strict";
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { sdkPython } from "./python-support.ts";
 import { Server } from "./server-support.ts";
-
-/** Installed once per checkout, from the package index by name and version. */
-async function sdkPython(): Promise<string> {
-  const venv = join(packageRoot, ".build", "python-sdk");
-  const python = join(venv, "bin", "python");
-  const done = join(venv, "lib", "installed");
-  if (
-    !(await stat(done).then(
-      () => true,
-      () => false,
-    ))
-  ) {
-    await runTool("python3", ["-m", "venv", venv], { package: "python3-venv" });
-    await runTool(python, ["-m", "pip", "install", "--quiet", "stacyvm==0.1.1"]);
-    await runTool("touch", [done]);
-  }
-  return python;
-}
 
 test("the published Python SDK, sync and async, works unchanged", async () => {
   const python = await sdkPython();

@@ -33,11 +33,16 @@ export function printError(error: unknown, options: { verbose: boolean; json: bo
     process.stderr.write(`${JSON.stringify({ error: options.verbose ? report : rest })}\n`);
     return;
   }
-  const colour = process.stderr.isTTY && !process.env.NO_COLOR;
-  const label = colour ? "\x1b[31merror:\x1b[0m" : "error:";
-  process.stderr.write(`${label} ${report.message}${report.phase === undefined ? "" : ` (phase: ${report.phase})`}\n`);
+  process.stderr.write(
+    `${errorLabel()} ${report.message}${report.phase === undefined ? "" : ` (phase: ${report.phase})`}\n`,
+  );
   if (options.verbose) for (const cause of report.causes) process.stderr.write(`  caused by: ${cause}\n`);
   if (report.hint !== undefined) process.stderr.write(`hint: ${report.hint}\n`);
+}
+
+/** Red where somebody sees it. */
+export function errorLabel(): string {
+  return process.stderr.isTTY && !process.env.NO_COLOR ? "\x1b[31merror:\x1b[0m" : "error:";
 }
 
 function reportOf(error: unknown): Report {

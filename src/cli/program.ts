@@ -30,12 +30,16 @@ import { topCommand } from "./commands/top.ts";
 import { versionCommand } from "./commands/version.ts";
 import { version } from "./version.ts";
 
+/** Lines of 78 characters at most: they are printed as they are. */
 export const EXIT_CODES = `
-Exit codes: run, exec and shell end with the command's own (128 + n when signal n ended it), 126 and 127 when it cannot be
-executed or found, 124 when its time was over, 125 when StacyVM itself failed. All others: 0 done, 1 failed, 2 wrong usage,
-69 no server or no machine monitor, 124 time is over, 130 interrupted.
+Exit codes: run, exec and shell end with the command's own (128 + n when
+signal n ended it), 126 and 127 when it cannot be executed or found, 124 when
+its time was over, 125 when StacyVM itself failed. All others: 0 done,
+1 failed, 2 wrong usage, 69 no server or no machine monitor, 124 time is over,
+130 interrupted.
 
-Standard output has results only; progress, hints and errors are on standard error.
+Standard output has results only; progress, hints and errors are on standard
+error.
 `;
 
 export function createProgram(): Command {
@@ -60,5 +64,5 @@ export function createProgram(): Command {
     heading = name === "" ? heading : name;
     for (const command of commands) program.addCommand(command.helpGroup(heading));
   }
-  return program;
+  return program.commandsGroup(heading).helpCommand(true);
 }

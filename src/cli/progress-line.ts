@@ -11,12 +11,14 @@ export class ProgressLine implements Disposable {
   readonly #tty = process.stderr.isTTY === true;
   #last = "";
   #drawn = 0;
+  #later: NodeJS.Timeout | undefined;
 
   constructor(prefix = "") {
     this.#prefix = prefix;
   }
 
   readonly show = (progress: Progress): void => {
+    clearTimeout(this.#later);
     if (!this.#tty) {
       if (progress.step !== this.#last) process.stderr.write(`${this.#prefix}${progress.step}\n`);
       this.#last = progress.step;
@@ -27,8 +29,17 @@ export class ProgressLine implements Disposable {
     if (progress.step === this.#last && now - this.#drawn < 50 && !finished) return;
     this.#last = progress.step;
     this.#drawn = now;
-    process.stderr.write(`\r\x1b[2K${this.#prefix}${progress.step}${amount(progress)}`);
+    // What is longer than the terminal's line would go on in the next one, and only that one would be cleared.
+    const columns = (process.stderr.columns || 80) - 1;
+    const line = [...`${this.#prefix}${progress.step}${amount(progress)}`].slice(0, columns).join("");
+    process.stderr.write(`\r\x1b[2K${line}`);
   };
+
+  /** On a terminal, should it take this long (ms) until there is something else to say. */
+  showAfter(wait: number, progress: Progress): void {
+    clearTimeout(this.#later);
+    if (this.#tty) this.#later = setTimeout(() => this.show(progress), wait).unref();
+  }
 
   /** Other output on stderr, above the line. */
   print(text: Uint8Array): void {
@@ -38,6 +49,7 @@ export class ProgressLine implements Disposable {
 
   /** Removes the line. */
   [Symbol.dispose](): void {
+    clearTimeout(this.#later);
     if (this.#tty && this.#last !== "") process.stderr.write("\r\x1b[2K");
     this.#last = "";
   }

@@ -1,5 +1,5 @@
 import { type Command, CommanderError } from "commander";
-import { EXIT, exitCodeOf, printError } from "./error-output.ts";
+import { EXIT, errorLabel, exitCodeOf, printError } from "./error-output.ts";
 import { createProgram } from "./program.ts";
 
 /** Parses, runs, and sets the exit code. */
@@ -9,7 +9,7 @@ export async function main(): Promise<void> {
   program.hook("preAction", (_, command) => {
     chosen = command;
   });
-  overrideExit(program);
+  reportUsage(program, program.name());
   // Outside of a command's work (help, a list) there is nothing to stop: a reader that has had enough is no error.
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE" && process.stdout.listenerCount("error") === 1) process.exit(process.exitCode ?? 0);
@@ -27,7 +27,11 @@ export async function main(): Promise<void> {
   }
 }
 
-function overrideExit(command: Command): void {
-  command.exitOverride();
-  for (const each of command.commands) overrideExit(each);
+/** Wrong usage looks like every other error, names the help to read, and is thrown instead of ending the process here. */
+function reportUsage(command: Command, path: string): void {
+  command
+    .exitOverride()
+    .showHelpAfterError(`hint: see \`${path} --help\``)
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, errorLabel())) });
+  for (const each of command.commands) reportUsage(each, `${path} ${each.name()}`);
 }

@@ -138,6 +138,7 @@ export class Launcher {
     }
     // Made once per size, so it is no part of copying.
     const disk = await phases.phase("resolve", () => this.#disks.get(target.spec.diskMiB));
+    options.resolve?.progress?.({ step: `booting ${target.spec.image}` });
     const started = await bootCold(this.vmm, target, disk, place, identity, phases);
     await this.#setUp(target, started, dir, phases, options.signal);
     if (options.mode !== "cold") this.#buildBeside(target);

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
+import { ProgressLine } from "../progress-line.ts";
 import { pullFirst } from "../pull-first.ts";
 
 interface SpawnOptions extends ClientOptions {
@@ -41,6 +42,8 @@ export function spawnCommand(): Command {
       withServer({ ...options, boots: true }, async ({ client, signal }) => {
         if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
         const { template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus } = options;
+        using line = new ProgressLine();
+        line.showAfter(500, { step: "starting; the first of a kind boots, which takes some seconds" });
         const sandbox = await client.create({
           ...{ image, template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus, signal },
           memoryMb: options.memory,
@@ -48,6 +51,7 @@ export function spawnCommand(): Command {
           metadata: options.label,
           ownerId: options.owner,
         });
+        line[Symbol.dispose]();
         if (options.json === true) return printJson(sandbox.info);
         printLine(sandbox.id);
         const { boot } = sandbox.info;

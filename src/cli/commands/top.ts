@@ -124,7 +124,7 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
       ? "none yet"
       : `last ${Math.round(last)} ms, slowest ${Math.round(Math.max(...spawns))} ms  ${sparkline(spawns, Math.max(10, width - 50))}`;
   return [
-    `stacyvm ${server.version}  ${server.url}  up ${server.uptime}`,
+    `stacyvm ${server.version}  ${server.url}  up ${server.uptime.replace(/\.\d+s$/, "s")}`,
     `host    CPU ${percent(host.cpuPct)}  memory ${percent(host.memPct)}  disk ${percent(host.diskPct)}  load ${host.load1.toFixed(2)}`,
     `boxes   ${running} running of ${sandboxes.length}  memory ${bytes(total)}`,
     `pool    ${pool.enabled ? `${pool.vms ?? 0} warm, target ${pool.maxVms ?? 0}` : "off"}`,

@@ -47,7 +47,7 @@ async function checkLimits(): Promise<Finding> {
 
 async function checkCgroups(): Promise<Finding> {
   const name = "cgroups";
-  const meaning = "limits that Firecracker's jailer sets; QEMU needs none";
+  const meaning = "limits that Firecracker's jailer sets; a plain start needs none";
   const controllers = await readFile("/sys/fs/cgroup/cgroup.controllers", "utf8").catch(() => undefined);
   if (controllers !== undefined) {
     return { name, state: "ok", detail: `version 2: ${controllers.trim().replaceAll(" ", ", ") || "none"}`, meaning };

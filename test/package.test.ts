@@ -1,0 +1,76 @@
+/** What is published, used as others use it: packed, installed into an empty directory, without the repository. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
+
+/** For npm, which may have to fetch a dozen small packages, and for the compiler of the agent, which may be the first to be asked. */
+const LIMIT_MS = 240_000;
+const exec = promisify(execFile);
+
+describe("the packed packages", { timeout: 600_000 }, () => {
+  let dir: string;
+  let env: Record<string, string>;
+  before(async () => {
+    dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "package-"));
+    const data = join(dir, "data");
+    const shared = dataPaths();
+    await mkdir(join(data, "assets"), { recursive: true });
+    // Kernel and images take their time from the network; everything else is the package's own.
+    await symlink(join(shared.assets, "kernel"), join(data, "assets", "kernel"));
+    await mkdir(shared.images, { recursive: true });
+    await symlink(shared.images, join(data, "images"));
+    env = {
+      PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`,
+      HOME: dir,
+      STACYVM_DATA_DIR: data,
+      STACYVM_PROVIDER: "qemu",
+      npm_config_update_notifier: "false",
+    };
+    // npm's settings are the developer's: a registry may be named in them.
+    const own = { ...process.env, PATH: env.PATH, npm_config_cache: join(packageRoot, ".build", "npm") };
+    for (const source of [packageRoot, join(packageRoot, "sdk")]) {
+      await exec("npm", ["pack", "--silent", "--pack-destination", dir], {
+        cwd: source,
+        env: own,
+        timeout: LIMIT_MS,
+      });
+    }
+    const packed = (await readdir(dir)).filter((name) => name.endsWith(".tgz")).map((name) => join(dir, name));
+    assert.equal(packed.length, 2);
+    for (const path of packed) assert.ok((await stat(path)).size < 3 * 2 ** 20, path);
+    const flags = ["--no-audit", "--no-fund", "--prefer-offline", "--no-progress"];
+    await exec("npm", ["install", ...flags, ...packed], { cwd: dir, env: own, timeout: LIMIT_MS });
+  });
+  after(() => rm(dir, { recursive: true, force: true }));
+
+  test("npx stacyvm: run, spawn, exec, rm; no compiler, no repository", async () => {
+    const stacyvm = async (...args: string[]) => (await exec("npx", ["stacyvm", ...args], { cwd: dir, env })).stdout;
+    const root = join(dir, "node_modules", "stacyvm");
+    assert.deepEqual((await readdir(root)).sort(), ["README.md", "dist", "package.json"]);
+    assert.equal(await stacyvm("run", "stacyvm/busybox", "--", "echo", "from the package"), "from the package\n");
+    const id = (await stacyvm("spawn", "stacyvm/busybox", "-m", "256")).trim();
+    assert.equal(await stacyvm("exec", id, "uname"), "Linux\n");
+    const doctor = JSON.parse(await stacyvm("doctor", "--json"));
+    assert.equal(doctor.ready, true);
+    assert.match(JSON.stringify(doctor), /node_modules\/stacyvm\/dist\/prebuilt\/stacyvm-agent/);
+    assert.equal((await stacyvm("rm", id)).trim(), id);
+  });
+
+  test("@stacyvm/sdk can be imported, and its types are there", async () => {
+    const program = `
+      import { Client, StacyError } from "@stacyvm/sdk";
+      import { MockServer } from "@stacyvm/sdk/mock";
+      const client = new Client({ url: "http://127.0.0.1:1", retries: 0 });
+      const error = await client.list().catch((error) => error);
+      console.log(error instanceof StacyError, error.code, typeof MockServer);`;
+    await writeFile(join(dir, "use.mjs"), program);
+    const { stdout } = await exec(process.execPath, ["use.mjs"], { cwd: dir, env });
+    assert.equal(stdout, "true CONNECTION function\n");
+    await stat(join(dir, "node_modules/@stacyvm/sdk/dist/index.d.ts"));
+  });
+});
