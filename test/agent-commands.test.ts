@@ -304,6 +304,55 @@ test("a terminal: size, resize, job control and interactive programs", { timeout
   assert.equal((await command.exited).exitCode, 9);
 });
 
+test("an interactive Python prompt: results, blocks, the line before, Ctrl-C, resize, Ctrl-D", {
+  timeout: 120_000,
+}, async () => {
+  await using python = await startGuest({ image: "stacyvm/python" });
+  // A prompt that never comes ends the program, and with it the reading.
+  const signal = AbortSignal.timeout(90_000);
+  const pty = { rows: 24, cols: 80, term: "xterm" };
+  const command = await python.agent.start({ argv: ["python3", "-q"], pty, signal });
+  const output = command.output()[Symbol.asyncIterator]();
+  let all = "";
+  const until = async (expected: RegExp) => {
+    while (!expected.test(all)) {
+      const next = await output.next();
+      if (next.done) throw new Error(`the terminal ended before ${expected}: ${all}`);
+      if (next.value.type !== "lost") all += next.value.data.toString("utf8");
+    }
+    all = "";
+  };
+  const type = (text: string) => command.write(Buffer.from(text));
+  await until(/>>> $/);
+  await type("6 * 7\n");
+  await until(/\r\n42\r\n.*>>> $/s);
+  await type("for i in range(2):\n");
+  await until(/\.\.\. $/);
+  await type("    print('turn', i)\n");
+  await until(/\.\.\. $/);
+  await type("\n");
+  await until(/turn 0\r\nturn 1\r\n.*>>> $/s);
+  // Escape, bracket, A: the key that brings the line before back, which readline knows only of a terminal.
+  await type("n = 40 + 2\n");
+  await until(/>>> $/);
+  await type("print('value', n)\n");
+  await until(/value 42\r\n.*>>> $/s);
+  await type("\x1b[A\n");
+  await until(/value 42\r\n.*>>> $/s);
+  // Many short sleeps: a signal just before one long sleep would wait for its end.
+  await type("print('sleeps'); exec('while True: __import__(\"time\").sleep(0.01)')\n");
+  await until(/\r\nsleeps\r\n/);
+  await type("\x03");
+  await until(/KeyboardInterrupt\r\n.*>>> $/s);
+  await command.resize(40, 132);
+  await type("tuple(__import__('os').get_terminal_size())\n");
+  await until(/\(132, 40\)\r\n.*>>> $/s);
+  await type("\x04");
+  for (;;) if ((await output.next()).done) break;
+  const { exitCode, signal: killedBy } = await command.exited;
+  assert.deepEqual([exitCode, killedBy], [0, undefined]);
+});
+
 test("end of input reaches a program in a terminal", async () => {
   const command = await agent.start({ argv: ["cat"], pty: { rows: 24, cols: 80 } });
   await command.write(Buffer.from("line\n"));

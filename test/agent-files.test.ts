@@ -90,6 +90,57 @@ test("a symlink is written through and described as asked", async () => {
   assert.equal((await agent.stat("/workspace/link", { follow: false })).target, "target");
 });
 
+test("every call follows symlinks, or does not, as asked", async () => {
+  await shell(
+    agent,
+    "mkdir -p /workspace/f/d/in && cd /workspace/f && echo one >file && echo two >d/in/deep && ln -s file l && ln -s d ld && ln -s gone dangling && chmod 644 file",
+  );
+  const at = (path: string) => `/workspace/f/${path}`;
+  const kinds = async (path: string, options: { recursive?: boolean; follow?: boolean }) =>
+    (await agent.list(at(path), options)).map((one) => `${one.path.slice("/workspace/f/".length)} ${one.kind}`).sort();
+  assert.equal((await agent.readFile(at("l"))).toString(), "one\n");
+  await fails(agent.readFile(at("l"), { follow: false }), "invalid");
+  assert.equal((await agent.readFile(at("file"), { follow: false })).toString(), "one\n");
+  assert.deepEqual(await kinds("", { recursive: false }), [
+    ...["d directory", "dangling symlink", "file file", "l symlink", "ld symlink"],
+  ]);
+  assert.deepEqual(await kinds("", { recursive: true, follow: true }), [
+    ...["d directory", "d/in directory", "d/in/deep file", "dangling symlink", "file file", "l file", "ld directory"],
+    ...["ld/in directory", "ld/in/deep file"],
+  ]);
+  await agent.copy(at("ld"), at("links"), { recursive: true });
+  assert.equal((await agent.stat(at("links"), { follow: false })).kind, "symlink");
+  await agent.copy(at("ld"), at("copied"), { recursive: true, follow: true });
+  assert.equal((await agent.readFile(at("copied/in/deep"))).toString(), "two\n");
+  await agent.copy(at("l"), at("l-copied"), { follow: true });
+  assert.equal((await agent.stat(at("l-copied"), { follow: false })).kind, "file");
+  await agent.chmod(at("l"), 0o600);
+  assert.equal((await agent.stat(at("file"))).mode, 0o600);
+  await fails(agent.chmod(at("l"), 0o644, { follow: false }), "invalid");
+  const names = async (follow: boolean) => {
+    const found: string[] = [];
+    const parts = extract();
+    parts.on("entry", ({ name, type }, body, next) => {
+      found.push(`${name} ${type}`);
+      body.on("end", next).resume();
+    });
+    for await (const chunk of await agent.tarOut(at(""), { follow })) parts.write(chunk);
+    return found.sort();
+  };
+  assert.ok((await names(false)).includes("ld symlink"));
+  const followed = await names(true);
+  assert.ok(
+    followed.includes("ld/in/deep file") && followed.includes("l file") && followed.includes("dangling symlink"),
+  );
+  await agent.writeFile(at("l"), Buffer.from("replaced"), { follow: false });
+  assert.equal((await agent.stat(at("l"), { follow: false })).kind, "file");
+  assert.equal((await agent.readFile(at("file"))).toString(), "one\n");
+  await fails(agent.writeFile(at("ld"), Buffer.from("x"), { follow: false, atomic: false }), "invalid");
+  // A circle of directories ends with an error and not with the guest.
+  await shell(agent, "ln -s .. /workspace/f/d/up");
+  await fails(agent.list(at(""), { recursive: true, follow: true }), "limit");
+});
+
 test("each kind of failure is its own error", async () => {
   await shell(agent, "mkdir -p /workspace/full/of && touch /workspace/full/of/things");
   await fails(agent.readFile("/workspace/nothing"), "not-found");

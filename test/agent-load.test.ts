@@ -203,18 +203,18 @@ test("an idle agent makes no wake-ups, and its binary is small", async () => {
   assert.ok(size <= 1_500_000, `${size} bytes`);
 });
 
-test("top draws its screen and leaves; the kernel's log can be read", async () => {
+test("top draws its screen again and again and leaves; the kernel's log can be read", async () => {
   const command = await agent.start({ argv: ["top", "-d", "1"], pty: { rows: 30, cols: 100 } });
   let all = "";
   let asked = false;
   for await (const event of command.output()) {
     if (event.type !== "lost") all += event.data.toString("latin1");
-    if (!asked && /Load average[\s\S]*PID/.test(all)) {
+    if (!asked && /Load average[\s\S]*PID[\s\S]*Load average[\s\S]*PID/.test(all)) {
       asked = true;
       await command.write(Buffer.from("q"));
     }
   }
-  assert.match(all, /Load average[\s\S]*PID/);
+  assert.ok(asked, all);
   assert.equal((await command.exited).exitCode, 0);
   assert.match((await agent.console()).toString("latin1"), /Linux version/);
 });
