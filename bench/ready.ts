@@ -3,7 +3,7 @@
  * process; many at once, a storm, arrivals that the adaptive pool follows, fork, pause and suspend, what waiting costs.
  *
  *     --n=N            samples of each tier (default 100; a tenth of it for cold boots)
- *     --idle=1,10,30   also claim after so many idle minutes
+ *     --idle=1,10,30   also claim after so many idle minutes (for as long as the longest)
  *     --out=DIR        write the report there as Markdown, JSON and SVG
  */
 import { readFile, rm } from "node:fs/promises";
@@ -24,12 +24,16 @@ import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import type { Vmm } from "../src/vmm/vmm.ts";
 import { type BenchContext, barChart, type Report, type Suite } from "./harness.ts";
+import { idling } from "./idling.ts";
+import { overHttp } from "./over-http.ts";
 import { peers } from "./peers.ts";
 import { writeReport } from "./report.ts";
 import { benchSpec, record, remove, sandboxId, spawnTimed, storm, type Timed } from "./spawning.ts";
 
 const ECHO = ["echo", "hello"];
 const POOL = 10;
+/** Warm machines whose CPU and memory is measured. */
+const WAITING = 50;
 const TIERS = ["warm", "idle", "restore", "cold"] as const;
 
 interface Side {
@@ -46,23 +50,30 @@ export const suite: Suite = {
     const option = (name: string): string | undefined =>
       new RegExp(`--${name}=(\\S+)`).exec(context.args.join(" "))?.[1];
     const n = Number(option("n") ?? 100);
-    const minutes = (option("idle") ?? "").split(",").filter(Boolean).map(Number);
+    const minutes = (option("idle") ?? "")
+      .split(",")
+      .filter(Boolean)
+      .map(Number)
+      .sort((a, b) => a - b);
     context.guest = "linux";
-    for (const side of await sides(context)) {
+    const found = await sides(context);
+    for (const side of found) {
       context.signal.throwIfAborted();
       context.progress(`${side.prefix.slice(0, -1)}: tiers, n = ${n}`);
       await withLauncher(side, { adaptive: false }, async (launcher, target, pool) => {
         await tiers(context, side, launcher, target, pool, n);
         await crowds(context, side, launcher, target, pool);
         await waiting(context, side, pool, target);
-        for (const minute of minutes) await afterIdling(context, side, launcher, target, pool, minute);
       });
       await withLauncher(side, { adaptive: true }, (launcher, _target, pool) =>
         arrivals(context, side, launcher, pool),
       );
       await lives(context, side);
+      const { prefix, vmm, spec } = side;
+      await overHttp(context, { prefix, provider: vmm.name, image: spec.image, memoryMiB: spec.memoryMiB }, n);
     }
     await peers(context, dataPaths());
+    if (minutes.length > 0) await Promise.all(found.map((side) => afterIdling(context, side, minutes)));
   },
   render: (report) => ["qemu", "firecracker"].flatMap((side) => tierChart(report, side)),
   async finish(report, args) {
@@ -111,7 +122,7 @@ async function withLauncher(
   const engine = await createEngine();
   const { images, paths } = engine;
   await engine.launcher.close();
-  const limits = { ...pool, maxWarm: POOL, maxIdle: 0, parallel: 2, memoryBudget: 4 * 2 ** 30 };
+  const limits = { ...pool, maxWarm: POOL, maxIdle: 0, parallel: 2, memoryBudget: 8 * 2 ** 30, maxAgeMs: 7_200_000 };
   const launcher = new Launcher({ vmm: side.vmm, images, paths, pool: limits });
   try {
     const target = await launcher.targets.resolve(side.spec);
@@ -196,7 +207,7 @@ async function crowds(
 
 /** Memory and CPU of machines that wait. */
 async function waiting(context: BenchContext, { prefix }: Side, pool: Pool, target: Target): Promise<void> {
-  pool.pin(target, POOL);
+  pool.pin(target, WAITING);
   await pool.settled();
   const pids = pool.waitingPids(target.key);
   const before = await cpuTicks(pids);
@@ -221,35 +232,21 @@ async function cpuTicks(pids: number[]): Promise<number> {
   return sum;
 }
 
-/** Claims of machines that waited for some minutes, after claims of machines that waited for a second. */
-async function afterIdling(
-  context: BenchContext,
-  { prefix, spec }: Side,
-  launcher: Launcher,
-  target: Target,
-  pool: Pool,
-  minutes: number,
-): Promise<void> {
-  for (const [name, ms] of [
-    [`${minutes}m-control`, 1_000],
-    [`${minutes}m`, minutes * 60_000],
-  ] as const) {
-    pool.pin(target, POOL);
-    await pool.settled();
-    context.progress(`${prefix.slice(0, -1)}: ${POOL} machines wait ${ms / 1000} s`);
-    await new Promise((wake) => setTimeout(wake, ms));
-    const measured = pool.arrive(target);
-    for (let i = 0; i < POOL; i++) {
-      const timed = await spawnTimed(launcher, spec, undefined, ECHO);
-      if (timed.launched.boot.path !== "warm")
-        context.failure("idling", new Error(`it came ${timed.launched.boot.path}`));
-      context.sample(`${prefix}warm.after-${name}`, timed.total);
-      context.sample(`${prefix}warm.after-${name}.first-exec`, timed.firstExec ?? 0);
-      await remove(timed.launched);
-    }
-    measured();
-  }
-  pool.pin(target, 0);
+/** Both monitors wait at the same time. */
+function afterIdling(context: BenchContext, { prefix, vmm, spec }: Side, minutes: number[]): Promise<void> {
+  const side = { prefix, vmm, spec };
+  return withLauncher(side, { adaptive: false }, (launcher, target, pool) =>
+    withLauncher(side, { adaptive: false }, (other, sameTarget, otherPool) =>
+      idling(
+        context,
+        prefix,
+        spec,
+        { launcher, target, pool },
+        { launcher: other, target: sameTarget, pool: otherPool },
+        minutes,
+      ),
+    ),
+  );
 }
 
 /** Poisson arrivals, one a second on average; the pool starts empty and follows. */

@@ -3,8 +3,9 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Report } from "./harness.ts";
 
-const METHOD = `Each tier is measured from the request to the answered handshake, and on to the first command's output (\`echo\`), in process:
-HTTP is not included (\`bench -- server\` measures it), nor is building images and golden snapshots. All tiers are interleaved in one run. A
+const METHOD = `Each tier is measured from the request to the answered handshake, and on to the first command's output (\`echo\`), in process; the rows
+with \`http\` are the same over HTTP, from a client in another process to a real daemon. Building images and golden snapshots is not
+included. All tiers are interleaved in one run. Machines that waited for minutes are claimed in turns with such that waited for a second. A
 warm machine's refill waits until both figures of a sample are taken; in \`pool.xN\` and \`poisson\` it runs beside, as it does for users.
 Failures are counted, and nothing is dropped. Repeat it with \`npm run -s bench -- ready --out=DIR\`.`;
 

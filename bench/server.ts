@@ -3,18 +3,17 @@
  * the same kind of machine, taken in turns in one run: what lies between them is the cost of HTTP, validation, history and events.
  * `npm run -s bench -- server [--json] [ROUNDS]`
  */
-import { spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
-import { Agent as HttpAgent, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { dataPaths } from "../src/host/paths.ts";
 import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
 import type { SandboxMachine } from "../src/providers/provider.ts";
 import { newSandboxId, type SandboxRecord } from "../src/sandboxes/record.ts";
 import { Store } from "../src/sandboxes/store.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
+import { type BenchDaemon, startDaemon } from "./daemon.ts";
 import type { BenchContext, Suite } from "./harness.ts";
 
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 256, vcpus: 1 };
@@ -37,25 +36,23 @@ export const suite: Suite = {
     }
     fill(join(root, "server", "stacyvm.db"));
     await writes(context, join(root, "direct", "stacyvm.db"), rounds * 10);
-    const daemon = await start(join(root, "server"));
+    const daemon = await startDaemon(join(root, "server"), PARALLEL, { STACYVM_PROVIDER: "qemu" });
     const paths = dataPaths(join(root, "direct"));
     // As `serve` makes it, only without HTTP in front.
     const provider = createMicrovmProvider({ vmm: createQemu(), images: createImages(paths), paths, pool: {} });
     try {
-      await measure(context, daemon.call, provider, rounds);
+      await measure(context, daemon, provider, rounds);
     } finally {
       await provider.close();
-      await daemon.stop();
+      await daemon[Symbol.asyncDispose]();
       await rm(root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     }
   },
 };
 
-type CallHttp = (method: string, path: string, body?: unknown) => Promise<{ status: number; text: string }>;
-
 async function measure(
   context: BenchContext,
-  call: CallHttp,
+  { ok }: BenchDaemon,
   provider: ReturnType<typeof createMicrovmProvider>,
   rounds: number,
 ): Promise<void> {
@@ -68,11 +65,6 @@ async function measure(
     } catch (error) {
       context.failure(name, error);
     }
-  };
-  const ok = async (method: string, path: string, body?: unknown): Promise<string> => {
-    const { status, text } = await call(method, path, body);
-    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text.slice(0, 200)}`);
-    return text;
   };
   /** Requests per second with several under way. */
   const rate = async (name: string, count: number, work: () => Promise<unknown>): Promise<void> => {
@@ -161,46 +153,5 @@ function failedSandbox(i: number, now: number): SandboxRecord {
     idleAction: "destroy",
     metadata: { purpose: "bench", number: String(i) },
     failure: { code: "machine-exited", message: "made for the benchmark", at: now, console: [] },
-  };
-}
-
-async function start(dir: string): Promise<{ call: CallHttp; stop(): Promise<void> }> {
-  const args = [join(packageRoot, "src/cli/main.ts"), "serve", "--data-dir", dir, "--port", "0"];
-  const env = { ...process.env, STACYVM_LOGGING_LEVEL: "warn", STACYVM_PROVIDER: "qemu" };
-  const child = spawn(process.execPath, [...args, "--destroy-on-exit"], {
-    stdio: ["ignore", "pipe", "inherit"],
-    env,
-    cwd: dir,
-  });
-  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  const url = await new Promise<string>((resolve, reject) => {
-    let out = "";
-    child.stdout.on("data", (text) => {
-      out += text;
-      const found = /listening on (\S+)/.exec(out)?.[1];
-      if (found !== undefined) resolve(found);
-    });
-    void exited.then(() => reject(new Error("the server did not start")));
-  });
-  const agent = new HttpAgent({ keepAlive: true, maxSockets: PARALLEL });
-  // node:http rather than fetch: a client that costs little beside what is measured.
-  const call: CallHttp = (method, path, body) =>
-    new Promise((resolve, reject) => {
-      const outgoing = request(`${url}/api/v1${path}`, { method, agent }, (response) => {
-        const parts: Buffer[] = [];
-        response.on("data", (part: Buffer) => parts.push(part));
-        response.on("end", () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(parts).toString() }));
-        response.on("error", reject);
-      });
-      outgoing.on("error", reject);
-      outgoing.end(body === undefined ? undefined : JSON.stringify(body));
-    });
-  return {
-    call,
-    async stop() {
-      agent.destroy();
-      child.kill("SIGTERM");
-      await exited;
-    },
   };
 }
