@@ -15,11 +15,12 @@ const abort = new AbortController();
 process.once("SIGINT", () => abort.abort(new Error("interrupted")));
 process.once("SIGTERM", () => abort.abort(new Error("terminated")));
 const { suite } = (await import(`./${name}.ts`)) as { suite: Suite };
-const report = await runSuite(
-  suite,
-  rest.filter((arg) => arg !== "--json"),
-  abort.signal,
-);
+const args = rest.filter((arg) => arg !== "--json");
+const report = await runSuite(suite, args, abort.signal).catch((error: unknown) => {
+  if (!abort.signal.aborted) throw error;
+  process.stderr.write(`${abort.signal.reason.message}; what was started is gone\n`);
+  process.exit(130);
+});
 if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
 else process.stdout.write(`${[renderTable(report), "", ...(suite.render?.(report) ?? [])].join("\n")}\n`);
 await suite.finish?.(report, rest);

@@ -2,7 +2,7 @@
  * Ready before you ask: what a caller waits for at each tier (warm, idle VMM, restore on demand, cold boot), on both monitors, in
  * process; many at once, a storm, arrivals that the adaptive pool follows, fork, pause and suspend, what waiting costs.
  *
- *     --n=N            samples of each tier (default 100; a tenth of it for cold boots)
+ *     --n=N            samples of each tier (default 100; a tenth of it for cold boots); 0: only the idle minutes
  *     --idle=1,10,30   also claim after so many idle minutes (for as long as the longest)
  *     --out=DIR        write the report there as Markdown, JSON and SVG
  */
@@ -57,7 +57,7 @@ export const suite: Suite = {
       .sort((a, b) => a - b);
     context.guest = "linux";
     const found = await sides(context);
-    for (const side of found) {
+    for (const side of n === 0 ? [] : found) {
       context.signal.throwIfAborted();
       context.progress(`${side.prefix.slice(0, -1)}: tiers, n = ${n}`);
       await withLauncher(side, { adaptive: false }, async (launcher, target, pool) => {
@@ -72,7 +72,7 @@ export const suite: Suite = {
       const { prefix, vmm, spec } = side;
       await overHttp(context, { prefix, provider: vmm.name, image: spec.image, memoryMiB: spec.memoryMiB }, n);
     }
-    await peers(context, dataPaths());
+    if (n > 0) await peers(context, dataPaths());
     if (minutes.length > 0) await Promise.all(found.map((side) => afterIdling(context, side, minutes)));
   },
   render: (report) => ["qemu", "firecracker"].flatMap((side) => tierChart(report, side)),
