@@ -5,11 +5,13 @@ import { after, before, describe, test } from "node:test";
 import { dataPaths } from "../src/host/paths.ts";
 import { mapSparse } from "../src/host/sparse.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
+import type { Pool } from "../src/launcher/pool.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { Bench } from "./launcher-support.ts";
 
-const SPEC: Partial<LaunchSpec> = { image: "stacyvm/bare", memoryMiB: 128, diskMiB: 64 };
+const SPEC = { image: "stacyvm/bare", memoryMiB: 128, diskMiB: 64 };
+const WHOLE: LaunchSpec = { ...SPEC, vcpus: 1, setup: [], setupEnv: {} };
 
 /** One of the bare guest's commands. */
 async function run(launched: Launched, ...argv: string[]): Promise<string> {
@@ -83,14 +85,7 @@ describe("the launcher over the real Firecracker, with the bare guest", () => {
   });
 
   test("warm and idle Firecrackers serve before a restore", async () => {
-    const target = await bench.launcher.targets.resolve({
-      vcpus: 1,
-      setup: [],
-      setupEnv: {},
-      image: "stacyvm/bare",
-      memoryMiB: 128,
-      diskMiB: 64,
-    });
+    const target = await bench.launcher.targets.resolve(WHOLE);
     await bench.launcher.ensureGolden(target);
     bench.launcher.pool?.pin(target, 1);
     await bench.launcher.pool?.settled();
@@ -100,6 +95,33 @@ describe("the launcher over the real Firecracker, with the bare guest", () => {
     const identities = await Promise.all(clones.map((clone) => run(clone, "cat", "identity")));
     assert.equal(new Set(identities).size, 3);
     await Promise.all(clones.map((clone) => bench.remove(clone)));
+  });
+
+  test("no two of 200 warm claims share anything of an identity", async () => {
+    const pool = bench.launcher.pool as Pool;
+    const target = await bench.launcher.targets.resolve(WHOLE);
+    /** Values by field, as the guests themselves tell what they were given. */
+    const seen = new Map<string, Set<string>>();
+    const processes = new Set<number>();
+    for (let round = 0; round < 20; round++) {
+      pool.pin(target, 10);
+      await pool.settled();
+      const clones = await Promise.all(Array.from({ length: 10 }, () => bench.launch(SPEC)));
+      assert.ok(clones.every(({ boot }) => boot.path === "warm"));
+      for (const clone of clones) {
+        processes.add(clone.machine.record.pid);
+        for (const line of (await run(clone, "cat", "identity")).trim().split("\n")) {
+          const [field = "", value = ""] = line.split("=");
+          seen.set(field, (seen.get(field) ?? new Set()).add(value));
+        }
+      }
+      await Promise.all(clones.map((clone) => bench.remove(clone)));
+    }
+    pool.pin(target, 0);
+    assert.equal(processes.size, 200);
+    for (const field of ["sandbox_id", "hostname", "machine_id", "boot_id", "entropy"]) {
+      assert.equal(seen.get(field)?.size, 200, field);
+    }
   });
 
   test("kill -9 of a Firecracker is noticed at once", async () => {

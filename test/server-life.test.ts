@@ -1,6 +1,6 @@
 /** What the server does by itself over a sandbox's life, and what it tells: with real machines, waiting for events only. */
 import assert from "node:assert/strict";
-import { chmod, open } from "node:fs/promises";
+import { chmod, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
@@ -8,6 +8,8 @@ import { EventStream } from "./event-stream.ts";
 import { Server } from "./server-support.ts";
 
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
+/** Nothing is kept ready but what a template asks for. */
+const QUIET = { STACYVM_WARM_ADAPTIVE: "false", STACYVM_SERVER_EVENT_HEARTBEAT: "300ms" };
 /** Counts on a line of its own until it is ended. */
 const COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done";
 
@@ -16,7 +18,7 @@ describe("a server over its sandboxes' lives", () => {
   /** Settings of one test: the daemon is started anew with them, on the same data. */
   const restart = async (settings: Record<string, string> = {}): Promise<void> => {
     await server.stop("SIGTERM");
-    await server.start({ STACYVM_WARM_ADAPTIVE: "false", STACYVM_SERVER_EVENT_HEARTBEAT: "300ms", ...settings });
+    await server.start({ ...QUIET, ...settings });
   };
   // biome-ignore lint/suspicious/noExplicitAny: any answer's body
   const spawn = async (more: object = {}): Promise<any> => {
@@ -139,10 +141,17 @@ describe("a server over its sandboxes' lives", () => {
     await events.next((event) => event.data?.warm === 2);
     const { body } = await server.call("GET", "/pool/status");
     assert.equal(body.vms, 2);
-    // The next daemon keeps the promise as well.
-    await restart();
+    // Killed with a full pool: nothing that waited is left over, and the next daemon keeps the promise as well.
+    const waited = (await processesIn(join(server.root, "sandboxes"))).length;
+    await server.stop("SIGKILL");
+    await server.start(QUIET);
     await using later = await EventStream.open(server.url, { type: "pool.filled" }, "evt-0");
     while ((await server.call("GET", "/pool/status")).body.vms !== 2) await later.next(() => true);
+    const names = await readdir(join(server.root, "sandboxes"));
+    assert.deepEqual(names.filter((name) => name.startsWith("sb-")).sort(), [one.id, two.id].sort());
+    assert.equal(await sh(one.id, "echo $A"), "1");
+    // The idle monitors that stand behind the warm ones may still be on their way.
+    assert.ok((await processesIn(join(server.root, "sandboxes"))).length <= waited);
     assert.equal((await server.call("DELETE", "/templates/ready")).status, 200);
     await Promise.all([destroy(one.id), destroy(two.id)]);
   });

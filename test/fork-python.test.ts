@@ -1,0 +1,56 @@
+/** Ten copies of a sandbox in whose memory a Python program is at work: each goes on with what it held, in its own way. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { Server } from "./server-support.ts";
+
+const COPIES = 10;
+/** Holds a secret of its own and a list that grows with what it is told; says both, and what it draws at random. */
+const PROGRAM = `
+import os, secrets
+own = secrets.token_hex(8)
+told = []
+os.mkfifo("/tmp/ask"); os.mkfifo("/tmp/say")
+while True:
+    told.append(open("/tmp/ask").read().strip())
+    open("/tmp/say", "w").write(f"{own} {','.join(told)} {secrets.token_hex(8)}\\n")
+`;
+
+describe("forks of a running Python program", () => {
+  let server: Server;
+  before(async () => {
+    server = await Server.create("warm: { adaptive: false }\n");
+  });
+  after(() => server[Symbol.asyncDispose]());
+
+  test(`${COPIES} copies and their source remember the same, and go on differently`, async () => {
+    const spawned = await server.call("POST", "/sandboxes", { image: "stacyvm/python", memory_mb: 256 });
+    assert.equal(spawned.status, 201, JSON.stringify(spawned.body));
+    const { id } = spawned.body;
+    const sh = async (of: string, command: string): Promise<string> => {
+      const { body } = await server.call("POST", `/sandboxes/${of}/exec`, { command });
+      assert.equal(body.exit_code, 0, JSON.stringify(body));
+      return body.stdout.trim();
+    };
+    /** @returns what it made itself, what it was told, what it drew */
+    const tell = async (of: string, word: string): Promise<string[]> =>
+      (await sh(of, `echo ${word} > /tmp/ask; cat /tmp/say`)).split(" ");
+
+    await server.call("POST", `/sandboxes/${id}/files`, { path: "/tmp/program.py", content: PROGRAM });
+    await server.call("POST", `/sandboxes/${id}/processes`, { command: "python3 /tmp/program.py" });
+    await sh(id, "until [ -p /tmp/say ]; do sleep 0.05; done");
+    const [own] = await tell(id, "first");
+    const forked = await server.call("POST", `/sandboxes/${id}/fork`, { count: COPIES });
+    assert.ok(forked.status < 300, JSON.stringify(forked.body));
+    const ids = [id, ...forked.body.sandboxes.map((copy: { id: string }) => copy.id)];
+    assert.equal(new Set(ids).size, COPIES + 1);
+    const answers = await Promise.all(ids.map((of, i) => tell(of, `word${i}`)));
+    assert.deepEqual(
+      answers.map(([made, told]) => [made, told]),
+      ids.map((_, i) => [own, `first,word${i}`]),
+    );
+    // The kernel's generator is fed anew in each: nothing that is drawn after the fork is drawn twice.
+    assert.equal(new Set(answers.map(([, , drawn]) => drawn)).size, COPIES + 1);
+    assert.equal(new Set(await Promise.all(ids.map((of) => sh(of, "hostname")))).size, COPIES + 1);
+    for (const of of ids) assert.equal((await server.call("DELETE", `/sandboxes/${of}`)).status, 200);
+  });
+});
