@@ -60,6 +60,20 @@ export const configSchema = z.strictObject({
   providers: section({
     default: z.enum(["auto", "firecracker", "qemu"]).default("auto"),
   }),
+  firecracker: section({
+    /** The binary. Empty: `STACYVM_FIRECRACKER`, the one on the PATH, or the one that set-up installs. */
+    path: text.default(""),
+    /** Empty: `STACYVM_JAILER`, or the one beside the binary. */
+    jailer: text.default(""),
+    /** Every machine runs under the jailer: own user, own root, no capabilities. Needs root. */
+    jail: z.boolean().default(false),
+    /** Machines run as this uid and the 9,999 after it. */
+    jail_uid_base: z.int().min(1_000).max(2_000_000_000).default(200_000),
+    /** Limits of memory, CPU and processes by cgroup. */
+    jail_limits: z.boolean().default(true),
+    /** Path of a network namespace for them. Empty: the host's. */
+    jail_netns: text.default(""),
+  }),
   warm: section({
     /** Keep machines ready for what is asked for often. Templates' `pool_size` counts either way. */
     adaptive: z.boolean().default(true),

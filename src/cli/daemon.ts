@@ -8,6 +8,7 @@ import { imagesOptions } from "../api/images-options.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
+import { StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Periodic } from "../host/periodic.ts";
@@ -19,6 +20,7 @@ import { systemClock } from "../sandboxes/clock.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { collectSnapshots } from "../sandboxes/snapshot-collection.ts";
 import { Store } from "../sandboxes/store.ts";
+import type { Vmm } from "../vmm/vmm.ts";
 import { chooseVmm, vmms } from "./engine.ts";
 import { version } from "./version.ts";
 
@@ -57,9 +59,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { config, paths, log } = options;
   await using parts = new AsyncDisposableStack();
   const images = createImages(paths, imagesOptions(config.images));
-  const vmm = await chooseVmm(paths, config.providers.default);
+  const all = vmms(paths, config);
+  if (config.firecracker.jail) await assertUsable(all.firecracker);
+  const vmm = await chooseVmm(all, config.providers.default);
   // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
-  const others = Object.values(vmms(paths)).filter(({ name }) => name !== vmm.name);
+  const others = Object.values(all).filter(({ name }) => name !== vmm.name);
   const { adaptive, max_machines, max_memory_mb } = config.warm;
   const budget = max_memory_mb === 0 ? {} : { memoryBudget: max_memory_mb * 2 ** 20 };
   const pool = options.pool ? { adaptive, maxWarm: max_machines, ...budget } : undefined;
@@ -115,6 +119,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
+}
+
+/** Before anything is adopted: a daemon that cannot do what it is told to must not judge the machines of one that could. */
+async function assertUsable(vmm: Vmm): Promise<void> {
+  const probe = await vmm.probe();
+  if (!probe.usable) {
+    throw new StacyError("unavailable", `${vmm.name} cannot be used: ${probe.reason}`, { remedy: probe.remedy });
+  }
 }
 
 /** What goes by itself: images that nobody needs, snapshots over their limits. */

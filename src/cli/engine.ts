@@ -1,6 +1,6 @@
 /** The parts that a command needs when there is no server: images, VMMs, launcher, all in this process. */
 import { mkdir } from "node:fs/promises";
-import { loadConfig } from "../api/config.ts";
+import { type Config, loadConfig } from "../api/config.ts";
 import { imagesOptions } from "../api/images-options.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
@@ -17,19 +17,30 @@ export interface Engine {
   launcher: Launcher;
 }
 
-export function vmms(paths: DataPaths): Record<VmmName, Vmm> {
-  return { firecracker: createFirecracker({ assets: paths.assets }), qemu: createQemu() };
+export function vmms(paths: DataPaths, config?: Pick<Config, "firecracker">): Record<VmmName, Vmm> {
+  const { path, jailer, jail, jail_uid_base, jail_limits, jail_netns } = config?.firecracker ?? {};
+  const policy = {
+    uidBase: jail_uid_base ?? 0,
+    limits: jail_limits === true,
+    ...(jail_netns ? { netns: jail_netns } : {}),
+  };
+  const firecracker = createFirecracker({
+    assets: paths.assets,
+    ...(path ? { firecracker: path } : {}),
+    ...(jailer ? { jailer } : {}),
+    ...(jail === true ? { jail: policy } : {}),
+  });
+  return { firecracker, qemu: createQemu() };
 }
 
 /**
- * The VMM for Linux guests on this host: Firecracker where its KVM can run them, else QEMU. A name picks one.
+ * The VMM for Linux guests on this host, of `all`: Firecracker where its KVM can run them, else QEMU. A name picks one.
  * @throws StacyError `unavailable`
  */
 export async function chooseVmm(
-  paths: DataPaths,
+  all: Record<VmmName, Vmm>,
   name: string | undefined = process.env.STACYVM_PROVIDER,
 ): Promise<Vmm> {
-  const all = vmms(paths);
   if (name !== undefined && name !== "" && name !== "auto") {
     if (name !== "firecracker" && name !== "qemu") {
       throw new StacyError("invalid", `there is no provider ${name}`, { remedy: "use firecracker, qemu or auto" });
@@ -46,6 +57,6 @@ export async function createEngine(options: { provider?: string; dataDir?: strin
   await mkdir(paths.root, { recursive: true });
   const { config } = await loadConfig();
   const images = createImages(paths, imagesOptions(config.images));
-  const vmm = await chooseVmm(paths, options.provider);
+  const vmm = await chooseVmm(vmms(paths, config), options.provider);
   return { paths, images, launcher: new Launcher({ vmm, images, paths }) };
 }

@@ -9,7 +9,7 @@ import { errno, StacyError } from "../../host/error.ts";
 import { createMicrovmProvider } from "../../providers/microvm.ts";
 import { newSandboxId } from "../../sandboxes/record.ts";
 import { parseSizeMiB } from "../arguments.ts";
-import { chooseVmm, createEngine } from "../engine.ts";
+import { createEngine } from "../engine.ts";
 import { interruptible } from "../interrupt.ts";
 import { ProgressLine } from "../progress-line.ts";
 
@@ -50,12 +50,14 @@ export function imageBuildCommand(): Command {
 async function build(directory: string, options: BuildCommandOptions, signal: AbortSignal): Promise<void> {
   const file = options.file ?? (await findFile(directory));
   const plan = readPlan(await readText(file), assignments(options.arg));
-  const { images, paths } = await createEngine(options.provider === undefined ? {} : { provider: options.provider });
+  const { images, paths, launcher } = await createEngine(
+    options.provider === undefined ? {} : { provider: options.provider },
+  );
   await using work = await images.scratch();
   using line = new ProgressLine();
   line.show({ step: `reading ${directory}` });
   await using context = await BuildContext.ofDirectory(directory, join(work.path, "context"), signal);
-  const provider = createMicrovmProvider({ vmm: await chooseVmm(paths, options.provider), images, paths });
+  const provider = createMicrovmProvider({ vmm: launcher.vmm, images, paths });
   try {
     const { image, cached, steps } = await buildImage(plan, options.tag, {
       images,

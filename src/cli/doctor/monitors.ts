@@ -1,4 +1,5 @@
 /** What runs machines: KVM, QEMU, Firecracker. */
+import { loadConfig } from "../../api/config.ts";
 import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
 import type { DataPaths } from "../../host/paths.ts";
@@ -10,7 +11,12 @@ const TITLES = { qemu: "QEMU", firecracker: "Firecracker" } as const;
 export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
   const findings = [await checkKvm()];
   let linux = false;
-  for (const vmm of Object.values(vmms(paths))) {
+  // A configuration that is wrong has a finding of its own.
+  const config = await loadConfig().then(
+    (loaded) => loaded.config,
+    () => undefined,
+  );
+  for (const vmm of Object.values(vmms(paths, config))) {
     const meaning = vmm.name === "qemu" ? "runs Linux guests on every host" : "runs guests where KVM is usable";
     const probe = await vmm.probe();
     if (!probe.usable) {

@@ -5,6 +5,7 @@ import { dataPaths } from "../../host/paths.ts";
 import type { ProcessRecord } from "../../host/process.ts";
 import type {
   BootableVmm,
+  JailConfig,
   LoadableVmm,
   MachineConfig,
   PausedMachine,
@@ -16,6 +17,7 @@ import type {
   VmmProbe,
 } from "../vmm.ts";
 import type { LocateOptions } from "./install.ts";
+import { JailUsers } from "./jail-users.ts";
 import {
   BootableFirecracker,
   type Life,
@@ -30,7 +32,24 @@ import { FirecrackerProcess } from "./process.ts";
 export interface FirecrackerOptions extends LocateOptions {
   /** Where set-up puts the binaries. Default: the data directory's. */
   assets?: string;
+  /** Every machine runs under the jailer, unless its start says how itself. */
+  jail?: JailPolicy;
 }
+
+export interface JailPolicy {
+  /** Machines run as this uid and the ones after it. */
+  uidBase: number;
+  /** Limits in the cgroup version of this host: memory and CPU of the machine's size, and a number of processes. */
+  limits: boolean;
+  /** Path of a network namespace. */
+  netns?: string;
+}
+
+/** So many machines at once; the uids above belong to others. */
+const JAIL_UIDS = 10_000;
+/** What Firecracker itself may take besides the guest's RAM. */
+const JAIL_OVERHEAD_MIB = 64;
+const JAIL_PIDS = 64;
 
 export function createFirecracker(options: FirecrackerOptions = {}): Vmm {
   return new Firecracker(options);
@@ -39,6 +58,7 @@ export function createFirecracker(options: FirecrackerOptions = {}): Vmm {
 class Firecracker implements Vmm {
   readonly name = "firecracker" as const;
   readonly #options: FirecrackerOptions;
+  readonly #users: JailUsers | undefined;
   #probed: Promise<Probed> | undefined;
   #abilities: VmmAbilities = {
     diskBeforeStart: false,
@@ -51,6 +71,7 @@ class Firecracker implements Vmm {
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;
+    if (options.jail !== undefined) this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
   }
 
   /** Exact once `probe` has answered. */
@@ -68,6 +89,7 @@ class Firecracker implements Vmm {
         const { traits, paths } = probed.found;
         const jail = paths.jailer !== undefined && process.getuid?.() === 0;
         this.#abilities = { ...this.#abilities, pauseResume: traits.pauseResume, jail };
+        if (this.#users !== undefined && !jail) return { probe: unjailed(probed.probe, paths.jailer) };
       }
       return probed;
     });
@@ -128,8 +150,43 @@ class Firecracker implements Vmm {
     return { traits: (await this.#usable()).traits, config, tracking, ground };
   }
 
-  async #start({ dir, jail, signal }: StartOptions): Promise<FirecrackerProcess> {
+  async #start({ dir, config, jail, signal }: StartOptions): Promise<FirecrackerProcess> {
     const { paths } = await this.#usable();
-    return FirecrackerProcess.start({ firecracker: paths.firecracker, jailer: paths.jailer, dir, jail, signal });
+    const start = (as: JailConfig | undefined): Promise<FirecrackerProcess> =>
+      FirecrackerProcess.start({ firecracker: paths.firecracker, jailer: paths.jailer, dir, jail: as, signal });
+    const users = this.#users;
+    if (jail !== undefined || users === undefined) return start(jail);
+    const uid = await users.take();
+    try {
+      const process = await start(this.#jail(uid, config));
+      void process.exited.then(() => users.give(uid));
+      return process;
+    } catch (error) {
+      users.give(uid);
+      throw error;
+    }
   }
+
+  #jail(uid: number, { memoryMiB, vcpus }: MachineConfig): JailConfig {
+    const { limits, netns } = this.#options.jail ?? {};
+    const most = {
+      memoryMaxBytes: (memoryMiB + JAIL_OVERHEAD_MIB) * 2 ** 20,
+      // One more than the guest has: Firecracker's own threads.
+      cpuMaxPercent: (vcpus + 1) * 100,
+      pidsMax: JAIL_PIDS,
+    };
+    return { uid, gid: uid, ...(limits === true ? most : {}), ...(netns === undefined ? {} : { netns }) };
+  }
+}
+
+/** The jail is on, and it cannot be had: nothing is started without it. */
+function unjailed(probe: VmmProbe, jailer: string | undefined): VmmProbe {
+  const missing = jailer === undefined ? "there is no jailer beside this Firecracker" : "the jailer needs root";
+  const remedy = jailer === undefined ? "set `firecracker.jailer` to its path" : "run the daemon as root";
+  return {
+    usable: false,
+    ...(probe.version === undefined ? {} : { version: probe.version }),
+    reason: `\`firecracker.jail\` is on, but ${missing}`,
+    remedy: `${remedy}, or set \`firecracker.jail: false\``,
+  };
 }

@@ -12,7 +12,7 @@
  *         api.sock  v.sock  firecracker  dev/ run/   made by the jailer and by Firecracker
  */
 import { randomBytes } from "node:crypto";
-import { access, chown, constants, link, mkdir, readdir, readFile, realpath, rmdir } from "node:fs/promises";
+import { access, chown, constants, link, mkdir, readdir, readFile, realpath, rm, rmdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
 import type { JailConfig } from "../vmm.ts";
@@ -35,9 +35,11 @@ export interface Jail {
 export async function makeJail(dir: string, firecracker: string, config: JailConfig): Promise<Jail> {
   if (process.getuid?.() !== 0) {
     throw new StacyError("permission", "the jailer needs root", {
-      remedy: "run the daemon as root, or set `jail: false`",
+      remedy: "run the daemon as root, or set `firecracker.jail: false`",
     });
   }
+  // Of the same machine before it was suspended: the jailer refuses a root that was used.
+  await rm(join(dir, JAIL), { recursive: true, force: true });
   const program = basename(firecracker);
   const id = randomBytes(8).toString("hex");
   const jail: Jail = { id, program, root: join(JAIL, program, id, "root"), uid: config.uid, gid: config.gid };

@@ -75,7 +75,7 @@ export class FirecrackerProcess implements VmmProcess {
     if (options.jail !== undefined) {
       if (options.jailer === undefined) {
         throw new StacyError("unavailable", "there is no jailer beside this Firecracker", {
-          remedy: "set STACYVM_JAILER to its path, or set `jail: false`",
+          remedy: "set STACYVM_JAILER to its path, or set `firecracker.jail: false`",
         });
       }
       jail = await makeJail(dir, firecracker, options.jail);
