@@ -69,6 +69,13 @@ describe("the command line about this host", { timeout: 300_000 }, () => {
     assert.deepEqual(await complete("stacyvm", "exec", "sb"), ["sb-1234abcd"]);
   });
 
+  test("a data directory that cannot be is named with the remedy", async () => {
+    const env = { STACYVM_DATA_DIR: join(packageRoot, "package.json", "below") };
+    const { code, stderr } = await cli.run(["ls"], { env });
+    assert.equal(code, 69);
+    assert.match(stderr, /^error: there is no data directory: ENOTDIR.*\nhint: set STACYVM_DATA_DIR/);
+  });
+
   test("wrong commands and options are named, the right one is suggested, and the help to read", async () => {
     for (const [args, words] of [
       [["spwan"], /^error: unknown command 'spwan'\n\(Did you mean spawn\?\)\nhint: see `stacyvm --help`\n$/],
