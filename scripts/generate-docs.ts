@@ -57,7 +57,7 @@ function describe(command: Command, full: string): string {
     ]),
     ...command.options.map((option) => [
       `\`${option.flags}\``,
-      withDefault(option.description, option.defaultValue, option.argChoices),
+      withDefault(option.description, option.defaultValueDescription ?? option.defaultValue, option.argChoices),
     ]),
   ];
   parts.push(table(["", ""], rows));

@@ -29,6 +29,9 @@ test("run passes on output and exit code, with and without --, and leaves no mac
     const second = await run("echo", "--", "-n");
     assert.deepEqual([second.code, second.stdout], [0, "-- -n\n"], second.stderr);
     assert.match(second.stderr, /"path":"restored"/);
+    // As shells have it, without a server too.
+    assert.equal((await run("--", "nothing-of-this-name")).code, 127);
+    assert.equal((await run("--", "/etc/passwd")).code, 126);
     assert.deepEqual(
       await readdir(join(data, "tmp")),
       [],

@@ -29,10 +29,15 @@ describe("the packed packages", { timeout: 600_000 }, () => {
       HOME: dir,
       STACYVM_DATA_DIR: data,
       STACYVM_PROVIDER: "qemu",
+    };
+    // npm's settings are the developer's: a registry may be named in them. So is its Node: Debian's npm runs with Debian's only.
+    const foreign = (process.env.PATH ?? "").split(delimiter).filter((entry) => !entry.startsWith(packageRoot));
+    const own = {
+      ...process.env,
+      PATH: foreign.join(delimiter),
+      npm_config_cache: join(packageRoot, ".build", "npm"),
       npm_config_update_notifier: "false",
     };
-    // npm's settings are the developer's: a registry may be named in them.
-    const own = { ...process.env, PATH: env.PATH, npm_config_cache: join(packageRoot, ".build", "npm") };
     for (const source of [packageRoot, join(packageRoot, "sdk")]) {
       await exec("npm", ["pack", "--silent", "--pack-destination", dir], {
         cwd: source,
@@ -48,8 +53,9 @@ describe("the packed packages", { timeout: 600_000 }, () => {
   });
   after(() => rm(dir, { recursive: true, force: true }));
 
-  test("npx stacyvm: run, spawn, exec, rm; no compiler, no repository", async () => {
-    const stacyvm = async (...args: string[]) => (await exec("npx", ["stacyvm", ...args], { cwd: dir, env })).stdout;
+  test("stacyvm: run, spawn, exec, rm; no compiler, no repository", async () => {
+    const bin = join(dir, "node_modules", ".bin", "stacyvm");
+    const stacyvm = async (...args: string[]) => (await exec(bin, args, { cwd: dir, env, timeout: LIMIT_MS })).stdout;
     const root = join(dir, "node_modules", "stacyvm");
     assert.deepEqual((await readdir(root)).sort(), ["README.md", "dist", "package.json"]);
     assert.equal(await stacyvm("run", "stacyvm/busybox", "--", "echo", "from the package"), "from the package\n");

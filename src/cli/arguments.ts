@@ -1,5 +1,5 @@
 /** Argument types that commands share: each parses, validates and says what is right. */
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 
 /** `512`, `512m`, `1g`, `1.5GiB` to MiB. */
 export function parseSizeMiB(text: string): number {
@@ -8,6 +8,12 @@ export function parseSizeMiB(text: string): number {
   const mib = Number(match[1]) * (/^g/i.test(match[2] ?? "m") ? 1024 : 1);
   if (!Number.isInteger(mib)) throw new InvalidArgumentError("sizes are whole MiB.");
   return mib;
+}
+
+/** An option for a size with a default, which help shows as people would type it. */
+export function sizeOption(flags: string, description: string, mib: number): Option {
+  const shown = mib % 1024 === 0 ? `${mib / 1024}g` : `${mib}m`;
+  return new Option(flags, description).argParser(parseSizeMiB).default(mib, shown);
 }
 
 /** A whole number above 0. */

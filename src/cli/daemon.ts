@@ -8,7 +8,7 @@ import { imagesOptions } from "../api/images-options.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
-import { StacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Periodic } from "../host/periodic.ts";
@@ -48,9 +48,17 @@ export interface Daemon {
   close(options: { graceMs: number; destroy: boolean }): Promise<void>;
 }
 
-/** Ownership of a data directory, or `undefined` when another process has it. By real path: two names of one directory are one. */
+/**
+ * Ownership of a data directory, or `undefined` when another process has it. By real path: two names of one directory are one.
+ * @throws StacyError `unavailable` when there cannot be such a directory
+ */
 export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
-  await mkdir(paths.root, { recursive: true, mode: 0o700 });
+  await mkdir(paths.root, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+    throw new StacyError("unavailable", `there is no data directory: ${asStacyError(cause).message}`, {
+      cause,
+      remedy: "set STACYVM_DATA_DIR to a directory you may write to",
+    });
+  });
   return tryLock(`daemon:${await realpath(paths.root)}`);
 }
 

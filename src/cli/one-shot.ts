@@ -13,6 +13,7 @@ import { sweepTemporary } from "../launcher/golden.ts";
 import { Launcher } from "../launcher/launcher.ts";
 import { removeMachineDir } from "../launcher/machine-dir.ts";
 import { createEngine } from "./engine.ts";
+import { asStartFailure } from "./error-output.ts";
 import { ensureGuest } from "./first-run.ts";
 import type { Conversation, TerminalSize } from "./terminal.ts";
 
@@ -91,15 +92,19 @@ export async function runOneShot<T>(
     if (argv.length === 0) {
       throw new StacyError("invalid", `${shot.image} names no command`, { remedy: "give one after --" });
     }
-    const command = await launched.agent.start({
-      argv,
-      signal,
-      ...(shot.stdin || shot.pty !== undefined ? { stdin: true } : {}),
-      ...(shot.workdir === undefined ? {} : { cwd: shot.workdir }),
-      ...(shot.user === undefined ? {} : { user: shot.user }),
-      ...(shot.timeoutMs === undefined ? {} : { timeoutMs: shot.timeoutMs }),
-      ...(shot.pty === undefined ? {} : { pty: shot.pty }),
-    });
+    const command = await launched.agent
+      .start({
+        argv,
+        signal,
+        ...(shot.stdin || shot.pty !== undefined ? { stdin: true } : {}),
+        ...(shot.workdir === undefined ? {} : { cwd: shot.workdir }),
+        ...(shot.user === undefined ? {} : { user: shot.user }),
+        ...(shot.timeoutMs === undefined ? {} : { timeoutMs: shot.timeoutMs }),
+        ...(shot.pty === undefined ? {} : { pty: shot.pty }),
+      })
+      .catch((error: unknown) => {
+        throw asStartFailure(error);
+      });
     return await work(conversationOf(command));
   } finally {
     if (signal.aborted) await launcher.close();

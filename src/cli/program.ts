@@ -64,5 +64,13 @@ export function createProgram(): Command {
     heading = name === "" ? heading : name;
     for (const command of commands) program.addCommand(command.helpGroup(heading));
   }
-  return program.commandsGroup(heading).helpCommand(true);
+  program.commandsGroup(heading).helpCommand(true);
+  wrapHelp(program);
+  return program;
+}
+
+/** Descriptions are wrapped even where long names leave them little width. */
+function wrapHelp(command: Command): void {
+  command.configureHelp({ minWidthToWrap: 24 });
+  for (const each of command.commands) wrapHelp(each);
 }

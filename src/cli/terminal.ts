@@ -25,7 +25,7 @@ export interface TerminalSize {
 export function terminalSize(): TerminalSize {
   if (!process.stdin.isTTY || !process.stdout.isTTY) {
     throw new StacyError("invalid", "standard input and output are not a terminal", {
-      remedy: "leave out -t; `stacyvm exec -i` passes standard input on",
+      remedy: "without a terminal use `stacyvm exec -i`, which passes standard input on, or leave out -t",
     });
   }
   const { rows, columns } = process.stdout;

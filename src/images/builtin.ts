@@ -6,7 +6,7 @@ import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
 import { runTool } from "../host/run.ts";
 import { type BaseOptions, buildBase, type Layer } from "./base.ts";
-import type { ImageConfig } from "./image.ts";
+import type { ImageConfig, Progress } from "./image.ts";
 import { type PackageSet, packageTree } from "./packages.ts";
 import { type DirectoryNode, directory, type FileData, type FileTree, symlink } from "./tree.ts";
 
@@ -50,7 +50,9 @@ export async function buildBuiltin(name: string, path: string, options: BuiltinO
   const recipe = RECIPES[name];
   if (recipe === undefined) throw new TypeError(`${name} is no built-in image`);
   const from = Math.floor(Date.now() / 1000);
-  const layer: Layer = { open: (signal) => packageTree(recipe.set, options.progress, signal), whiteouts: false };
+  // The tool's own words; whose they are says the name.
+  const progress = ({ step, ...amount }: Progress): void => options.progress?.({ step: `${name}: ${step}`, ...amount });
+  const layer: Layer = { open: (signal) => packageTree(recipe.set, progress, signal), whiteouts: false };
   await recipe.build(layer, path, options.workDir, options, from);
   return recipe.config;
 }

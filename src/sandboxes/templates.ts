@@ -43,7 +43,7 @@ export class Templates {
   async create(input: TemplateInput): Promise<Template> {
     if (this.#byName.has(input.name)) {
       throw new StacyError("conflict", `the template ${input.name} exists already`, {
-        remedy: `replace it with PUT /api/v1/templates/${input.name}`,
+        remedy: `choose another name, or replace it: PUT /api/v1/templates/${input.name}, \`template create --replace\``,
       });
     }
     const now = this.#clock.now();

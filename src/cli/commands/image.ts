@@ -10,6 +10,7 @@ import { imageUse } from "../../launcher/image-use.ts";
 import { SnapshotStore } from "../../launcher/snapshot-store.ts";
 import { parseSizeMiB } from "../arguments.ts";
 import { interruptible } from "../interrupt.ts";
+import { bytes, printJson, sinceNow } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { printTable } from "../table.ts";
 import { imageBuildCommand } from "./image-build.ts";
@@ -52,13 +53,13 @@ function list(): Command {
       const images = await (await openStore()).library.list();
       if (options.json === true) return printJson(images);
       printTable(
-        ["IMAGE", "DIGEST", "FILESYSTEM", "SIZE", "CREATED"],
+        ["IMAGE", "DIGEST", "FILESYSTEM", "SIZE", "AGE"],
         images.map((image) => [
           image.reference,
           image.digest.slice(0, 19),
           image.filesystem,
-          size(image.sizeBytes),
-          new Date(image.createdAt).toISOString(),
+          bytes(image.sizeBytes),
+          sinceNow(new Date(image.createdAt).toISOString()),
         ]),
       );
     });
@@ -195,19 +196,11 @@ function gc(): Command {
       for (const key of done.builds) process.stdout.write(`build ${key}\n`);
       for (const key of done.snapshots) process.stdout.write(`snapshot ${key}\n`);
       const would = options.dryRun === true ? "would free" : "freed";
-      process.stderr.write(`${would} ${size(done.freed)}, ${size(done.kept)} stay\n`);
+      process.stderr.write(`${would} ${bytes(done.freed)}, ${bytes(done.kept)} stay\n`);
     });
 }
 
 function say(images: Image[], options: Json): void {
   if (options.json === true) printJson(images.length === 1 ? images[0] : images);
   else for (const { reference, digest } of images) process.stdout.write(`${reference} ${digest}\n`);
-}
-
-function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
-}
-
-function size(bytes: number): string {
-  return bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

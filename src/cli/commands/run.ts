@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { Client, Sandbox } from "../../../sdk/src/index.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
-import { commandWords, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import { commandWords, parseCount, parseDuration, parsePair, sizeOption } from "../arguments.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
@@ -36,9 +36,9 @@ export function runCommand(): Command {
     .argument("[command...]", "the command; default: what the image says")
     .option("-i, --interactive", "pass standard input on")
     .option("-t, --tty", "give the command a terminal")
-    .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB, 256)
+    .addOption(sizeOption("-m, --memory <size>", "memory, for example 512m or 1g", 256))
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount, 1)
-    .option("--disk <size>", "writable space", parseSizeMiB, 1024)
+    .addOption(sizeOption("--disk <size>", "writable space", 1024))
     .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
