@@ -1,7 +1,9 @@
 //! The one byte stream to the host: a virtio-serial port named `agent` (QEMU) or a vsock listener (Firecracker).
 
-use crate::protocol::{put_frame, PORT};
+use crate::buffers::Buffer;
+use crate::protocol::{ends, put_frame, HEADER, PORT, TRAILER};
 use crate::sys::{self, check, Fail, Fd, Result};
+use std::collections::VecDeque;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -15,12 +17,30 @@ enum Kind {
     Vsock { listener: Fd },
 }
 
+enum Out {
+    /// Small frames, one after the other.
+    Frames(Vec<u8>),
+    /// One frame in a buffer, from its start to here.
+    Frame(Buffer, usize),
+}
+
+impl Out {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Out::Frames(bytes) => bytes,
+            Out::Frame(buffer, end) => buffer.get(..*end).unwrap_or(&[]),
+        }
+    }
+}
+
 pub struct Channel {
     kind: Kind,
     fd: Option<Fd>,
-    out: Vec<u8>,
-    /// Bytes of `out` that are written already.
+    out: VecDeque<Out>,
+    /// Bytes of the first of `out` that are written already.
     sent: usize,
+    /// Bytes of `out` that are not.
+    queued: usize,
     sequence: u32,
     /// The last write found the channel full: the next EPOLLOUT continues it.
     blocked: bool,
@@ -58,7 +78,7 @@ impl Channel {
     }
 
     fn new(kind: Kind, fd: Option<Fd>) -> Channel {
-        Channel { kind, fd, out: Vec::with_capacity(4096), sent: 0, sequence: 0, blocked: false, heard: false }
+        Channel { kind, fd, out: VecDeque::new(), sent: 0, queued: 0, sequence: 0, blocked: false, heard: false }
     }
 
     pub fn fd(&self) -> Option<i32> {
@@ -103,6 +123,7 @@ impl Channel {
     pub fn discard(&mut self) {
         self.out.clear();
         self.sent = 0;
+        self.queued = 0;
         self.sequence = 0;
         self.heard = false;
     }
@@ -128,7 +149,7 @@ impl Channel {
     }
 
     pub fn queued(&self) -> usize {
-        self.out.len() - self.sent
+        self.queued
     }
     pub fn room(&self) -> bool {
         self.queued() < OUT_HIGH
@@ -144,8 +165,66 @@ impl Channel {
     }
 
     pub fn frame(&mut self, kind: u8, channel: u8, flags: u8, stream: u32, payload: &[u8]) {
-        put_frame(&mut self.out, kind, channel, flags, stream, self.sequence, payload);
-        self.sequence = self.sequence.wrapping_add(1);
+        self.queued += HEADER + payload.len() + TRAILER;
+        let sequence = self.next_sequence();
+        put_frame(self.frames(), kind, channel, flags, stream, sequence, payload);
+    }
+
+    /// Where small frames are put together. Each is bounded: what is sent of one is given back with it.
+    fn frames(&mut self) -> &mut Vec<u8> {
+        if !matches!(self.out.back(), Some(Out::Frames(bytes)) if bytes.len() < OUT_HIGH) {
+            self.out.push_back(Out::Frames(Vec::with_capacity(4096)));
+        }
+        match self.out.back_mut() {
+            Some(Out::Frames(bytes)) => bytes,
+            _ => unreachable!("small frames were put last just now"),
+        }
+    }
+
+    /// A frame whose payload lies in its place in the buffer already.
+    pub fn frame_in(&mut self, kind: u8, channel: u8, stream: u32, mut buffer: Buffer, length: usize) {
+        let end = self.seal(kind, channel, stream, &mut buffer, length);
+        self.queued += end;
+        self.out.push_back(Out::Frame(buffer, end));
+    }
+
+    /// The same for a buffer that its owner keeps: what the channel does not take at once is copied.
+    pub fn frame_from(&mut self, kind: u8, channel: u8, stream: u32, buffer: &mut Buffer, length: usize) {
+        self.flush();
+        let end = self.seal(kind, channel, stream, buffer, length);
+        let mut done = 0;
+        while let (false, 0, Some(fd)) = (self.blocked, self.queued, self.fd()) {
+            match sys::write(fd, &buffer[done..end]) {
+                Ok(n) => {
+                    done += n;
+                    self.heard = true;
+                }
+                Err(libc::EAGAIN) => self.blocked = true,
+                // The reading side will meet the same end and clean up.
+                Err(_) => return,
+            }
+            if done == end {
+                return;
+            }
+        }
+        let rest = &buffer[done..end];
+        self.queued += rest.len();
+        self.frames().extend_from_slice(rest);
+    }
+
+    /// Puts header and trailer around a payload. @returns where the frame ends
+    fn seal(&mut self, kind: u8, channel: u8, stream: u32, buffer: &mut Buffer, length: usize) -> usize {
+        let (head, trailer) = ends(kind, channel, 0, stream, self.next_sequence(), length);
+        let end = HEADER + length + TRAILER;
+        buffer[..HEADER].copy_from_slice(&head);
+        buffer[end - TRAILER..end].copy_from_slice(&trailer);
+        end
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        sequence
     }
 
     /// Writes what the channel takes now.
@@ -157,22 +236,30 @@ impl Channel {
                 return;
             }
         };
-        while !self.blocked && self.sent < self.out.len() {
-            match sys::write(fd, &self.out[self.sent..]) {
-                Ok(n) => {
-                    self.sent += n;
-                    self.heard = true;
+        while !self.blocked && self.queued > 0 {
+            let first = match self.out.front() {
+                Some(first) => first.bytes(),
+                None => return,
+            };
+            if self.sent < first.len() {
+                match sys::write(fd, &first[self.sent..]) {
+                    Ok(n) => {
+                        self.sent += n;
+                        self.queued -= n;
+                        self.heard = true;
+                    }
+                    Err(libc::EAGAIN) => self.blocked = true,
+                    // The reading side will meet the same end and clean up.
+                    Err(_) => self.discard(),
                 }
-                Err(libc::EAGAIN) => self.blocked = true,
-                // The reading side will meet the same end and clean up.
-                Err(_) => self.discard(),
+            } else {
+                self.out.pop_front();
+                self.sent = 0;
             }
         }
-        if self.sent == self.out.len() {
-            self.out.clear();
-            self.sent = 0;
-        } else if self.sent > OUT_HIGH {
-            self.out.drain(..self.sent);
+        if let (0, 1, Some(Out::Frames(bytes))) = (self.queued, self.out.len(), self.out.front_mut()) {
+            bytes.clear();
+            bytes.shrink_to(OUT_HIGH);
             self.sent = 0;
         }
     }

@@ -1,5 +1,6 @@
 //! A command: its process group, its pipes or terminal, its ring, and the rules about when it has ended.
 
+use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::protocol::channel;
 use crate::ring::Ring;
 use crate::sys::{self, Fd, Poll};
@@ -7,7 +8,8 @@ use std::collections::VecDeque;
 
 /// Output that a follower has not taken yet, at most; beyond it the process waits in `write`.
 pub const WINDOW: u64 = 262_144;
-const READ: usize = 65_536;
+/// What the pipe of a command with much input or output holds: fewer turns between its process and us.
+const WIDE_PIPE: libc::c_int = 262_144;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Reason {
@@ -29,6 +31,8 @@ pub struct Source {
     pub fd: Fd,
     pub channel: u8,
     pub readable: bool,
+    /// Its pipe was widened.
+    wide: bool,
     /// Bytes that were in it when the process ended: those still belong to the result.
     left: Option<usize>,
 }
@@ -36,9 +40,10 @@ pub struct Source {
 pub struct Stdin {
     pub fd: Fd,
     /// Bytes and the stream that they came on.
-    queue: VecDeque<(u32, Vec<u8>)>,
+    queue: VecDeque<(u32, Bytes)>,
     offset: usize,
     fin: bool,
+    wide: bool,
     /// The descriptor is also an output (a terminal): do not close it, send end-of-file instead.
     tty: bool,
 }
@@ -67,17 +72,17 @@ pub const EOT: &[u8] = &[4];
 
 impl Stdin {
     pub fn new(fd: Fd, tty: bool) -> Stdin {
-        Stdin { fd, queue: VecDeque::new(), offset: 0, fin: false, tty }
+        Stdin { fd, queue: VecDeque::new(), offset: 0, fin: false, wide: tty, tty }
     }
 
-    pub fn push(&mut self, stream: u32, bytes: &[u8], fin: bool) {
+    pub fn push(&mut self, stream: u32, bytes: Bytes, fin: bool) {
         if !bytes.is_empty() {
-            self.queue.push_back((stream, bytes.to_vec()));
+            self.queue.push_back((stream, bytes));
         }
         if fin && !self.fin {
             self.fin = true;
             if self.tty {
-                self.queue.push_back((0, EOT.to_vec()));
+                self.queue.push_back((0, Bytes::from(EOT)));
             }
         }
     }
@@ -100,7 +105,10 @@ impl Stdin {
                         self.offset = 0;
                     }
                 }
-                Err(libc::EAGAIN) => return (done, false),
+                Err(libc::EAGAIN) => {
+                    widen(&self.fd, &mut self.wide);
+                    return (done, false);
+                }
                 Err(_) => {
                     // Nobody reads any more: what comes is dropped, and the host gets its credit back.
                     for (stream, bytes) in self.queue.drain(..) {
@@ -117,13 +125,13 @@ impl Stdin {
 
 impl Source {
     pub fn new(fd: Fd, channel: u8) -> Source {
-        Source { fd, channel, readable: false, left: None }
+        Source { fd, channel, readable: false, wide: false, left: None }
     }
 }
 
 impl Command {
     /// Moves output into the ring while the followers keep up. @returns true if there may be more at once
-    pub fn read_output(&mut self, poll: &Poll, scratch: &mut [u8]) -> bool {
+    pub fn read_output(&mut self, poll: &Poll, scratch: &mut Buffer) -> bool {
         let slowest = self.followers.iter().map(|f| f.1).min();
         let mut more = false;
         let mut i = 0;
@@ -135,17 +143,18 @@ impl Command {
                 if behind >= WINDOW {
                     break;
                 }
-                let want = scratch.len().min(READ);
-                match sys::read(source.fd.raw(), &mut scratch[..want]) {
+                let into = &mut scratch.payload()[..PIECE];
+                match sys::read(source.fd.raw(), into) {
                     Ok(0) => gone = true,
                     Ok(n) => {
-                        self.ring.push(source.channel, &scratch[..n]);
+                        self.ring.push_from(source.channel, scratch, n);
                         if let Some(left) = &mut source.left {
                             *left = left.saturating_sub(n);
                         }
                         // A pipe that gave less than asked is empty, and its next write is a new edge.
-                        source.readable = n == want || self.tty;
+                        source.readable = n == PIECE || self.tty;
                         if source.readable && !self.tty {
+                            widen(&source.fd, &mut source.wide);
                             more = true;
                             break;
                         }
@@ -209,6 +218,14 @@ impl Command {
             return Err(sys::last_errno());
         }
         Ok(())
+    }
+}
+
+/// Once, and where the kernel refuses it the pipe stays as it is.
+fn widen(pipe: &Fd, wide: &mut bool) {
+    if !std::mem::replace(wide, true) {
+        // SAFETY: plain integers.
+        unsafe { libc::fcntl(pipe.raw(), libc::F_SETPIPE_SZ, WIDE_PIPE) };
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames out of a byte stream, whatever it carries: in step it checks every frame, out of step it hunts for a hello.
 
+use crate::buffers::{Buffer, Bytes};
 use crate::protocol::{kind, Header, HEADER, MAX_FRAME, TRAILER};
 
 /// Why the stream lost step. The decoder hunts from here on.
@@ -20,11 +21,11 @@ impl Violation {
     }
 }
 
-/// Room for one whole frame and what one read may bring after it.
-const CAPACITY: usize = 2 * MAX_FRAME;
+/// A payload that is at least this long is passed on with the buffer that it lies in.
+const LARGE: usize = 32 * 1024;
 
 pub struct Decoder {
-    buf: Vec<u8>,
+    buf: Buffer,
     start: usize,
     end: usize,
     /// The sequence that the next frame must have; `None`: hunting.
@@ -35,7 +36,7 @@ pub struct Decoder {
 impl Decoder {
     /// `hello`: the frame type that begins a session in this direction.
     pub fn new(hello: u8) -> Decoder {
-        Decoder { buf: vec![0; CAPACITY], start: 0, end: 0, expect: None, hello }
+        Decoder { buf: Buffer::new(), start: 0, end: 0, expect: None, hello }
     }
 
     pub fn for_agent() -> Decoder {
@@ -122,13 +123,17 @@ impl Decoder {
         self.buf.get(range).unwrap_or(&[])
     }
 
-    /// Takes the buffer out while a frame in it is worked on, so that the work may use the decoder's owner.
-    pub fn lend(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.buf)
-    }
-
-    pub fn give_back(&mut self, buffer: Vec<u8>) {
-        self.buf = buffer;
+    /// The payload that `next` has just told of, as a thing of its own.
+    pub fn take(&mut self, payload: core::ops::Range<usize>) -> Bytes {
+        if payload.len() < LARGE {
+            return Bytes::from(self.payload(payload));
+        }
+        let mut fresh = Buffer::new();
+        let rest = self.end - self.start;
+        fresh[..rest].copy_from_slice(&self.buf[self.start..self.end]);
+        self.start = 0;
+        self.end = rest;
+        Bytes::Part(std::mem::replace(&mut self.buf, fresh), payload)
     }
 
     fn lost(&mut self, skip: usize, why: Violation) -> Violation {

@@ -1,5 +1,6 @@
 //! Commands as the loop sees them: start, input, signals, timeouts, reaping, results.
 
+use crate::buffers::Bytes;
 use crate::command::{channel_of, Command, Exit, Reason, Source, Stdin};
 use crate::protocol::{channel, kind, status, tag, Fields, Reader};
 use crate::ring::Ring;
@@ -12,7 +13,8 @@ const MAX_COMMANDS: usize = 512;
 const MAX_ENDED: usize = 64;
 /// A command's ring when memory is short: what a slow follower may be behind, and room for one more read.
 const LEAST_RING: usize = 1 << 19;
-const DEFAULT_RING: u64 = 1 << 20;
+/// A MiB is still there when the oldest piece has gone.
+const DEFAULT_RING: u64 = (1 << 20) + (1 << 17);
 const DEFAULT_GRACE_MS: u64 = 2_000;
 const DRAIN_NS: u64 = 30_000_000;
 
@@ -198,7 +200,7 @@ impl Agent {
         }
     }
 
-    pub fn input(&mut self, stream: u32, number: u64, bytes: &[u8], fin: bool) {
+    pub fn input(&mut self, stream: u32, number: u64, bytes: Bytes, fin: bool) {
         match self.commands.get_mut(&number).and_then(|c| c.stdin.as_mut()) {
             Some(stdin) => {
                 stdin.push(stream, bytes, fin);

@@ -1,5 +1,6 @@
 //! Reading and writing files. Small ones are done at once in the loop; larger ones are jobs.
 
+use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::jobs::Io;
 use crate::protocol::{tag, Fields, Reader, MAX_PAYLOAD};
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
@@ -132,41 +133,40 @@ impl ReadJob {
         self.length <= SMALL as u64
     }
 
-    fn piece(&mut self, max: usize) -> Result<Vec<u8>> {
-        let want = (max as u64).min(self.length) as usize;
-        let mut buf = vec![0; want];
-        let n = match sys::read(self.file.raw(), &mut buf) {
+    /// Reads on. @returns 0 at the end
+    fn piece(&mut self, into: &mut [u8]) -> Result<usize> {
+        let want = (into.len() as u64).min(self.length) as usize;
+        let n = match sys::read(self.file.raw(), &mut into[..want]) {
             Ok(n) => n,
             Err(libc::EAGAIN) => 0,
             Err(e) => return Err(Fail::errno(e, &name(&self.path))),
         };
-        buf.truncate(n);
         self.offset += n as u64;
         self.length -= n as u64;
-        Ok(buf)
+        Ok(n)
     }
 
     /// All of a small one.
     pub fn all(&mut self) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        while self.length > 0 {
-            let piece = self.piece(SMALL)?;
-            if piece.is_empty() {
-                break;
+        let mut all = vec![0; self.length.min(SMALL as u64) as usize];
+        let mut size = 0;
+        while size < all.len() {
+            match self.piece(&mut all[size..])? {
+                0 => break,
+                n => size += n,
             }
-            all.extend_from_slice(&piece);
         }
+        all.truncate(size);
         Ok(all)
     }
 
     pub fn run(mut self, io: &mut Io) -> Result<Fields> {
         while self.length > 0 {
-            let room = io.may_send(MAX_PAYLOAD)?;
-            let piece = self.piece(room)?;
-            if piece.is_empty() {
-                break;
+            let mut buffer = Buffer::new();
+            match self.piece(&mut buffer.payload()[..PIECE])? {
+                0 => break,
+                n => io.send_buffer(buffer, n)?,
             }
-            io.send_allowed(piece);
         }
         Ok(Fields::new())
     }
@@ -309,7 +309,7 @@ impl WriteJob {
     }
 
     /// Writes the pieces that `next` gives until it gives `None`.
-    fn write(mut self, mut next: impl FnMut() -> Result<Option<Vec<u8>>>) -> Result<Fields> {
+    fn write(mut self, mut next: impl FnMut() -> Result<Option<Bytes>>) -> Result<Fields> {
         let (file, beside) = self.open()?;
         let mut size = 0u64;
         let result = (|| {
@@ -334,7 +334,7 @@ impl WriteJob {
     }
 
     pub fn run_small(self, body: Vec<u8>) -> Result<Fields> {
-        let mut body = Some(body);
+        let mut body = Some(Bytes::Own(body));
         self.write(|| Ok(body.take()))
     }
 

@@ -1,7 +1,8 @@
 //! Blocking work on threads of its own, so that no disk holds another call back. A job reads the call's body, sends
 //! data within its credit, and ends with fields or a failure; the loop is told through a mailbox.
 
-use crate::protocol::{kind, Fields, MAX_PAYLOAD};
+use crate::buffers::{Buffer, Bytes, PIECE};
+use crate::protocol::{Fields, GRANT_STEP, MAX_PAYLOAD};
 use crate::sys::{self, Fail, Fd, Result};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -12,8 +13,9 @@ const STACK: usize = 256 * 1024;
 pub const MAX_JOBS: usize = 128;
 
 pub enum Message {
-    /// A frame to send: its kind and payload.
-    Frame(u8, Vec<u8>),
+    /// DATA to send: a payload in its place, and its length.
+    Data(Buffer, usize),
+    Event(Fields),
     /// The job took this many bytes of the body.
     Taken(usize),
     End(Result<Fields>),
@@ -21,7 +23,7 @@ pub enum Message {
 
 #[derive(Default)]
 struct State {
-    body: VecDeque<Vec<u8>>,
+    body: VecDeque<Bytes>,
     fin: bool,
     cancelled: bool,
     credit: u64,
@@ -53,6 +55,8 @@ impl Mailbox {
     }
     fn post(&self, serial: u64, message: Message) {
         lock(&self.letters).push_back((serial, message));
+    }
+    fn ring(&self) {
         let _ = sys::write(self.bell.raw(), &1u64.to_ne_bytes());
     }
     pub fn take(&self) -> VecDeque<(u64, Message)> {
@@ -77,6 +81,10 @@ pub struct Io {
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
     serial: u64,
+    /// Data was posted that the loop has not been told of.
+    silent: bool,
+    /// Bytes of the body that were taken and not told of.
+    taken: usize,
 }
 
 pub fn start(
@@ -86,22 +94,22 @@ pub fn start(
     work: impl FnOnce(&mut Io) -> Result<Fields> + Send + 'static,
 ) -> Result<Handle> {
     let shared = Arc::new(Shared { state: Mutex::new(State { credit, ..State::default() }), changed: Condvar::new() });
-    let mut io = Io { shared: shared.clone(), mailbox: mailbox.clone(), serial };
+    let mut io = Io { shared: shared.clone(), mailbox: mailbox.clone(), serial, silent: false, taken: 0 };
     std::thread::Builder::new()
         .stack_size(STACK)
         .spawn(move || {
             let result = work(&mut io);
-            io.mailbox.post(io.serial, Message::End(result));
+            io.tell(Message::End(result));
         })
         .map_err(|e| Fail::io(&e, "starting a thread"))?;
     Ok(Handle { shared, serial })
 }
 
 impl Handle {
-    pub fn body(&self, bytes: &[u8], fin: bool) {
+    pub fn body(&self, bytes: Bytes, fin: bool) {
         let mut state = lock(&self.shared.state);
         if !bytes.is_empty() {
-            state.body.push_back(bytes.to_vec());
+            state.body.push_back(bytes);
         }
         state.fin |= fin;
         self.shared.changed.notify_one();
@@ -127,8 +135,18 @@ impl Handle {
 }
 
 impl Io {
+    fn tell(&mut self, message: Message) {
+        self.mailbox.post(self.serial, message);
+        self.ring();
+    }
+
+    fn ring(&mut self) {
+        self.silent = false;
+        self.mailbox.ring();
+    }
+
     /// The next piece of the body, `None` at its end.
-    pub fn read(&mut self) -> Result<Option<Vec<u8>>> {
+    pub fn read(&mut self) -> Result<Option<Bytes>> {
         let mut state = lock(&self.shared.state);
         loop {
             if state.cancelled {
@@ -136,7 +154,11 @@ impl Io {
             }
             if let Some(piece) = state.body.pop_front() {
                 drop(state);
-                self.mailbox.post(self.serial, Message::Taken(piece.len()));
+                self.taken += piece.len();
+                if self.taken >= GRANT_STEP {
+                    let taken = std::mem::take(&mut self.taken);
+                    self.tell(Message::Taken(taken));
+                }
                 return Ok(Some(piece));
             }
             if state.fin {
@@ -146,37 +168,40 @@ impl Io {
         }
     }
 
-    /// How much may be sent now, at most `want`; waits until it is something.
-    pub fn may_send(&mut self, want: usize) -> Result<usize> {
-        let mut state = lock(&self.shared.state);
+    /// Sends a payload that lies in its place in the buffer, once the host's credit has room for it.
+    pub fn send_buffer(&mut self, buffer: Buffer, length: usize) -> Result<()> {
+        let shared = self.shared.clone();
+        let mut state = lock(&shared.state);
         loop {
             if state.cancelled {
                 return Err(Fail::cancelled());
             }
-            let room = AHEAD.saturating_sub(state.ahead).min(MAX_PAYLOAD).min(want);
-            let n = (state.credit.min(room as u64)) as usize;
-            if n > 0 {
-                return Ok(n);
+            // The host grants long before its window is used up, so waiting for all of it cannot last for ever.
+            if state.credit >= length as u64 && state.ahead + length <= AHEAD {
+                break;
             }
-            state = self.shared.changed.wait(state).unwrap_or_else(|p| p.into_inner());
+            if self.silent {
+                self.ring();
+            }
+            state = shared.changed.wait(state).unwrap_or_else(|p| p.into_inner());
         }
+        state.credit -= length as u64;
+        state.ahead += length;
+        // More follows a full one at once: the loop is told of several together.
+        self.silent = length >= PIECE && state.ahead < AHEAD / 2;
+        drop(state);
+        self.mailbox.post(self.serial, Message::Data(buffer, length));
+        if !self.silent {
+            self.ring();
+        }
+        Ok(())
     }
 
-    /// Sends bytes that `may_send` has allowed.
-    pub fn send_allowed(&mut self, bytes: Vec<u8>) {
-        {
-            let mut state = lock(&self.shared.state);
-            state.credit = state.credit.saturating_sub(bytes.len() as u64);
-            state.ahead += bytes.len();
-        }
-        self.mailbox.post(self.serial, Message::Frame(kind::DATA, bytes));
-    }
-
-    pub fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            let n = self.may_send(bytes.len())?;
-            self.send_allowed(bytes[..n].to_vec());
-            bytes = &bytes[n..];
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        for piece in bytes.chunks(MAX_PAYLOAD) {
+            let mut buffer = Buffer::new();
+            buffer.payload()[..piece.len()].copy_from_slice(piece);
+            self.send_buffer(buffer, piece.len())?;
         }
         Ok(())
     }
@@ -192,12 +217,15 @@ impl Io {
         }
         state.ahead += fields.0.len();
         drop(state);
-        self.mailbox.post(self.serial, Message::Frame(kind::EVENT, fields.0));
+        self.tell(Message::Event(fields));
         Ok(())
     }
 
     /// Sleeps until the descriptor can be read, or fails when the call is cancelled.
     pub fn wait_readable(&mut self, fd: i32) -> Result<()> {
+        if self.silent {
+            self.ring();
+        }
         let wake = {
             let mut state = lock(&self.shared.state);
             if state.cancelled {

@@ -1,6 +1,7 @@
 //! The guest's agent: PID 1 of the microVM.
 
 pub mod boot;
+pub mod buffers;
 pub mod channel;
 pub mod command;
 pub mod decoder;

@@ -33,6 +33,8 @@ pub const TRAILER: usize = 4;
 pub const MAX_PAYLOAD: usize = 65_536;
 pub const MAX_FRAME: usize = HEADER + MAX_PAYLOAD + TRAILER;
 pub const INITIAL_CREDIT: u64 = 262_144;
+/// Credit is given back in pieces of at least this many bytes: each costs a frame, and the host has enough left meanwhile.
+pub const GRANT_STEP: usize = 98_304;
 pub const MAX_PING: usize = 64;
 
 pub const FLAG_FIN: u8 = 1;
@@ -263,23 +265,29 @@ impl Header {
     }
 }
 
-/// Appends one frame. `payload` must not pass `MAX_PAYLOAD`.
-pub fn put_frame(out: &mut Vec<u8>, kind: u8, channel: u8, flags: u8, stream: u32, sequence: u32, payload: &[u8]) {
-    debug_assert!(payload.len() <= MAX_PAYLOAD);
+/// A header, and the trailer that goes with it.
+pub fn ends(kind: u8, channel: u8, flags: u8, stream: u32, sequence: u32, length: usize) -> ([u8; HEADER], [u8; TRAILER]) {
+    debug_assert!(length <= MAX_PAYLOAD);
     let mut head = [0u8; HEADER];
     head[0] = MAGIC;
     head[1] = kind;
     head[2] = channel;
     head[3] = flags;
     head[4..8].copy_from_slice(&stream.to_le_bytes());
-    head[8..12].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    head[8..12].copy_from_slice(&(length as u32).to_le_bytes());
     head[12..16].copy_from_slice(&sequence.to_le_bytes());
     let check = crc32(&head[..16]);
     head[16..].copy_from_slice(&check.to_le_bytes());
+    (head, (!check).to_le_bytes())
+}
+
+/// Appends one frame. `payload` must not pass `MAX_PAYLOAD`.
+pub fn put_frame(out: &mut Vec<u8>, kind: u8, channel: u8, flags: u8, stream: u32, sequence: u32, payload: &[u8]) {
+    let (head, trailer) = ends(kind, channel, flags, stream, sequence, payload.len());
     out.reserve(HEADER + payload.len() + TRAILER);
     out.extend_from_slice(&head);
     out.extend_from_slice(payload);
-    out.extend_from_slice(&(!check).to_le_bytes());
+    out.extend_from_slice(&trailer);
 }
 
 /// Builds a payload of fields.

@@ -1,5 +1,7 @@
 //! The recent output of a command: what followers read from, and what an ATTACH gets first.
 
+use crate::buffers::{Buffer, Bytes, PIECE};
+use crate::protocol::HEADER;
 use std::collections::VecDeque;
 
 /// Bookkeeping per chunk counts too, so that a million one-byte writes cannot outgrow the limit.
@@ -10,7 +12,7 @@ struct Chunk {
     /// The position of its first byte.
     start: u64,
     channel: u8,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
 
 /// Positions count output bytes from the command's start.
@@ -44,16 +46,40 @@ impl Ring {
         let start = self.end;
         self.end += bytes.len() as u64;
         match self.chunks.back_mut() {
-            Some(last) if last.channel == channel && last.bytes.len() + bytes.len() <= CHUNK => {
-                last.bytes.extend_from_slice(bytes);
+            Some(Chunk { channel: same, bytes: Bytes::Own(last), .. }) if *same == channel && last.len() + bytes.len() <= CHUNK => {
+                last.extend_from_slice(bytes);
                 self.used += bytes.len();
             }
             _ => {
                 self.used += bytes.len() + CHUNK_OVERHEAD;
-                self.chunks.push_back(Chunk { start, channel, bytes: bytes.to_vec() });
+                self.chunks.push_back(Chunk { start, channel, bytes: Bytes::from(bytes) });
             }
         }
         self.trim();
+    }
+
+    /// The first bytes of the buffer's payload. A whole piece is kept where it is, and the buffer becomes another one.
+    pub fn push_from(&mut self, channel: u8, buffer: &mut Buffer, length: usize) {
+        if length < PIECE {
+            return self.push(channel, &buffer.payload()[..length]);
+        }
+        let kept = std::mem::replace(buffer, Buffer::new());
+        let start = self.end;
+        self.end += length as u64;
+        self.used += length + CHUNK_OVERHEAD;
+        self.chunks.push_back(Chunk { start, channel, bytes: Bytes::Part(kept, HEADER..HEADER + length) });
+        self.trim();
+    }
+
+    /// The chunk that begins at `position`, if it is in a buffer of its own and has at most `max` bytes.
+    pub fn whole_at(&mut self, position: u64, max: usize) -> Option<(u8, &mut Buffer, usize)> {
+        let at = self.chunks.partition_point(|c| c.start <= position).checked_sub(1)?;
+        match self.chunks.get_mut(at)? {
+            Chunk { start, channel, bytes: Bytes::Part(buffer, range) } if *start == position && range.len() <= max => {
+                Some((*channel, buffer, range.len()))
+            }
+            _ => None,
+        }
     }
 
     fn trim(&mut self) {
@@ -119,6 +145,21 @@ mod tests {
         ring.push(2, b"err");
         ring.push(1, b"0123456789");
         assert_eq!(collect(&ring, 1), vec![(1, b"ut".to_vec()), (2, b"err".to_vec()), (1, b"0123456".to_vec()), (1, b"789".to_vec())]);
+    }
+
+    #[test]
+    fn whole_pieces_stay_in_their_buffer_among_small_ones() {
+        let mut ring = Ring::new(1 << 20);
+        let mut buffer = Buffer::new();
+        ring.push(1, b"ab");
+        buffer.payload()[..PIECE].fill(b'x');
+        ring.push_from(1, &mut buffer, PIECE);
+        buffer.payload()[..3].copy_from_slice(b"cde");
+        ring.push_from(1, &mut buffer, 3);
+        assert!(ring.whole_at(0, 100_000).is_none() && ring.whole_at(2, PIECE - 1).is_none() && ring.whole_at(3, 100_000).is_none());
+        assert_eq!(ring.whole_at(2, PIECE).map(|(c, b, n)| (c, b.payload()[n - 1], n)), Some((1, b'x', PIECE)));
+        let all: Vec<u8> = collect(&ring, 0).into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(all, [&b"ab"[..], &[b'x'; PIECE], b"cde"].concat());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The loop: one epoll wait, frames in, calls, frames out. Everything that can block is elsewhere (jobs.rs).
 
+use crate::buffers::{Buffer, Bytes};
 use crate::channel::{Channel, Received};
 use crate::command::Command;
 use crate::decoder::Decoder;
 use crate::files::{self, ReadJob, WriteJob, SMALL};
 use crate::identity::Identity;
 use crate::jobs::{self, Handle, Mailbox, Message};
-use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, FLAG_FIN, INITIAL_CREDIT};
+use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
 use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION};
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
@@ -35,8 +36,8 @@ pub enum Call {
     Follow { command: u64, owner: bool },
     /// A small body is collected before anything is touched.
     Write { job: Option<WriteJob>, body: Vec<u8> },
-    /// Blocking work; `frames` (kind, payload) wait to be sent.
-    Job { handle: Handle, frames: VecDeque<(u8, Vec<u8>)>, end: Option<Result<Fields>> },
+    /// Blocking work; `frames` (DATA and EVENT) wait to be sent.
+    Job { handle: Handle, frames: VecDeque<Message>, end: Option<Result<Fields>> },
     Tunnel(Tunnel),
 }
 
@@ -46,6 +47,8 @@ pub struct Stream {
     pub credit: u64,
     /// DATA bytes that the host may still send.
     pub window: u64,
+    /// DATA bytes that were taken and that the host was not told of.
+    taken: usize,
     /// The host sent FIN.
     pub fin: bool,
     /// It waits in `ready`.
@@ -88,7 +91,7 @@ pub struct Agent {
     /// The overlay's upper directory: all that was changed since the boot.
     upper: Fd,
     pub null: Fd,
-    pub scratch: Vec<u8>,
+    pub scratch: Buffer,
     pub stack: Vec<u8>,
     pub group: Option<Group>,
     /// The guest's, bytes.
@@ -127,7 +130,7 @@ impl Agent {
             children,
             upper,
             null: sys::open(b"/dev/null", libc::O_RDWR, 0)?,
-            scratch: vec![0; 65_536],
+            scratch: Buffer::new(),
             stack: vec![0; 65_536],
             group,
             memory: system::memory(),
@@ -148,7 +151,8 @@ impl Agent {
                         if flags & libc::EPOLLOUT as u32 != 0 {
                             self.channel.unblock();
                         }
-                        read_channel = true;
+                        // While much is sent, most events only say that there is room again.
+                        read_channel |= flags & !(libc::EPOLLOUT as u32) != 0;
                     }
                     token::LISTENER => self.accept(),
                     token::CHILDREN => self.reap(),
@@ -232,11 +236,8 @@ impl Agent {
             match self.decoder.next() {
                 Ok(None) => return,
                 Ok(Some((header, range))) => {
-                    // The payload is in the decoder's buffer; take the buffer's place for the call.
-                    let buffer = self.decoder.lend();
-                    let result = self.frame(&header, buffer.get(range).unwrap_or(&[]));
-                    self.decoder.give_back(buffer);
-                    if let Err(why) = result {
+                    let payload = self.decoder.take(range);
+                    if let Err(why) = self.frame(&header, payload) {
                         self.fault(why);
                     }
                 }
@@ -269,14 +270,15 @@ impl Agent {
         self.jobs.clear();
     }
 
-    fn frame(&mut self, header: &Header, payload: &[u8]) -> std::result::Result<(), &'static str> {
-        if header.kind == kind::HELLO {
-            return self.hello(payload);
-        }
+    fn frame(&mut self, header: &Header, payload: Bytes) -> std::result::Result<(), &'static str> {
         let id = header.stream;
+        if header.kind == kind::DATA {
+            return self.data(id, header.flags & FLAG_FIN != 0, payload);
+        }
+        let payload: &[u8] = &payload;
         match header.kind {
+            kind::HELLO => self.hello(payload),
             kind::OPEN => self.open_call(id, payload),
-            kind::DATA => self.data(id, header.flags & FLAG_FIN != 0, payload),
             kind::CREDIT => {
                 let more = number(payload).filter(|_| payload.len() == 4).ok_or("CREDIT is not a u32")?;
                 if let Some(stream) = self.streams.get_mut(&id) {
@@ -563,7 +565,7 @@ impl Agent {
     }
 
     pub fn add(&mut self, id: u32, call: Call) {
-        self.streams.insert(id, Stream { call, credit: INITIAL_CREDIT, window: INITIAL_CREDIT, fin: false, queued: false });
+        self.streams.insert(id, Stream { call, credit: INITIAL_CREDIT, window: INITIAL_CREDIT, taken: 0, fin: false, queued: false });
     }
 
     /// Starts a job for a new call.
@@ -595,7 +597,7 @@ impl Agent {
         Ok(handle)
     }
 
-    fn data(&mut self, id: u32, fin: bool, payload: &[u8]) -> std::result::Result<(), &'static str> {
+    fn data(&mut self, id: u32, fin: bool, payload: Bytes) -> std::result::Result<(), &'static str> {
         let stream = match self.streams.get_mut(&id) {
             Some(s) => s,
             None => return Ok(()),
@@ -616,7 +618,7 @@ impl Agent {
             Call::Job { handle, .. } => handle.body(payload, fin),
             Call::Tunnel(_) => self.tunnel_input(id, payload),
             Call::Write { job, body } => {
-                body.extend_from_slice(payload);
+                body.extend_from_slice(&payload);
                 if fin {
                     let (job, body) = (job.take(), std::mem::take(body));
                     if let Some(job) = job {
@@ -628,7 +630,7 @@ impl Agent {
                     if let Some(job) = job {
                         match self.start_job(id, 0, move |io| job.run(io)) {
                             Ok(handle) => {
-                                handle.body(&body, false);
+                                handle.body(Bytes::Own(body), false);
                                 if let Some(stream) = self.streams.get_mut(&id) {
                                     stream.call = Call::Job { handle, frames: VecDeque::new(), end: None };
                                 }
@@ -664,15 +666,14 @@ impl Agent {
         self.cancel_command(command);
     }
 
-    /// Grants the host more DATA on a stream.
+    /// Grants the host more DATA on a stream, many bytes at a time.
     pub fn grant(&mut self, id: u32, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.window += bytes as u64;
-            if !stream.fin {
-                self.channel.frame(kind::CREDIT, 0, 0, id, &(bytes as u32).to_le_bytes());
+            stream.taken += bytes;
+            if stream.taken >= GRANT_STEP && !stream.fin {
+                let grant = std::mem::take(&mut stream.taken);
+                stream.window += grant as u64;
+                self.channel.frame(kind::CREDIT, 0, 0, id, &(grant as u32).to_le_bytes());
             }
         }
     }
@@ -713,9 +714,9 @@ impl Agent {
             };
             match message {
                 Message::Taken(n) => self.grant(id, n),
-                Message::Frame(kind, bytes) => {
+                frame @ (Message::Data(..) | Message::Event(_)) => {
                     if let Some(Stream { call: Call::Job { frames, .. }, .. }) = self.streams.get_mut(&id) {
-                        frames.push_back((kind, bytes));
+                        frames.push_back(frame);
                     }
                     self.wake(id);
                 }
@@ -767,10 +768,18 @@ impl Agent {
             Call::Write { .. } => false,
             Call::Tunnel(_) => self.tunnel_send(id),
             Call::Job { handle, frames, end } => {
-                if let Some((kind, bytes)) = frames.pop_front() {
-                    handle.sent(bytes.len());
-                    self.channel.frame(kind, 0, 0, id, &bytes);
-                    return true;
+                match frames.pop_front() {
+                    Some(Message::Data(buffer, length)) => {
+                        handle.sent(length);
+                        self.channel.frame_in(kind::DATA, channel::BODY, id, buffer, length);
+                        return true;
+                    }
+                    Some(Message::Event(fields)) => {
+                        handle.sent(fields.0.len());
+                        self.channel.frame(kind::EVENT, 0, 0, id, &fields.0);
+                        return true;
+                    }
+                    _ => {}
                 }
                 if let Some(result) = end.take() {
                     self.end(id, result);
@@ -801,10 +810,22 @@ impl Agent {
         let limit = command.final_end.unwrap_or(u64::MAX);
         let max = stream.credit.min(MAX_PAYLOAD as u64).min(limit.saturating_sub(*position)) as usize;
         if max > 0 {
-            if let Some((channel, bytes)) = command.ring.at(*position, max) {
-                self.channel.frame(kind::DATA, channel, 0, id, bytes);
-                stream.credit -= bytes.len() as u64;
-                *position += bytes.len() as u64;
+            let sent = match command.ring.whole_at(*position, max) {
+                Some((channel, buffer, length)) => {
+                    self.channel.frame_from(kind::DATA, channel, id, buffer, length);
+                    length as u64
+                }
+                None => match command.ring.at(*position, max) {
+                    Some((channel, bytes)) => {
+                        self.channel.frame(kind::DATA, channel, 0, id, bytes);
+                        bytes.len() as u64
+                    }
+                    None => 0,
+                },
+            };
+            if sent > 0 {
+                stream.credit -= sent;
+                *position += sent;
                 return true;
             }
         }

@@ -1,5 +1,6 @@
 //! A directory as a tar stream (POSIX.1-2001 pax), out and in.
 
+use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::files::{is, name, os, stat};
 use crate::jobs::Io;
 use crate::layer::{self, Deletes, Xattrs};
@@ -11,7 +12,6 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 const BLOCK: usize = 512;
-const PIECE: usize = 64 * 1024;
 /// An extended header or a long name is never this large.
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Above this many files with several names, further ones are written in full.
@@ -23,21 +23,45 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 
 struct Writer<'a> {
     io: &'a mut Io,
-    buf: Vec<u8>,
+    buffer: Buffer,
+    used: usize,
 }
 
 impl<'a> Writer<'a> {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.buf.extend_from_slice(bytes);
-        if self.buf.len() >= PIECE {
+    fn new(io: &'a mut Io) -> Writer<'a> {
+        Writer { io, buffer: Buffer::new(), used: 0 }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let n = bytes.len().min(PIECE - self.used);
+            self.buffer.payload()[self.used..self.used + n].copy_from_slice(&bytes[..n]);
+            self.advance(n)?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
+    /// Up to `max` bytes of a file. @returns 0 at its end
+    fn read(&mut self, file: &Fd, max: u64) -> std::result::Result<usize, i32> {
+        let room = max.min((PIECE - self.used) as u64) as usize;
+        sys::read(file.raw(), &mut self.buffer.payload()[self.used..self.used + room])
+    }
+
+    fn advance(&mut self, n: usize) -> Result<()> {
+        self.used += n;
+        if self.used == PIECE {
             self.flush()?;
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        let buf = std::mem::take(&mut self.buf);
-        self.io.send(&buf)
+        if self.used == 0 {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.buffer, Buffer::new());
+        self.io.send_buffer(full, std::mem::take(&mut self.used))
     }
 
     fn pad(&mut self, size: u64) -> Result<()> {
@@ -136,7 +160,7 @@ pub enum Form {
 pub fn tar_out(io: &mut Io, path: &[u8], form: Form) -> Result<Fields> {
     let st = stat(path, true)?;
     io.event(Fields::new())?;
-    let mut tree = Tree { out: Writer { io, buf: Vec::with_capacity(PIECE + BLOCK) }, links: HashMap::new(), form };
+    let mut tree = Tree { out: Writer::new(io), links: HashMap::new(), form };
     if is(&st, libc::S_IFDIR) {
         let cut = if path.ends_with(b"/") { path.len() } else { path.len() + 1 };
         walk_as(path, form == Form::Follow, |visit, path, st, _| {
@@ -215,19 +239,19 @@ impl<'a> Tree<'a> {
         let size = st.st_size as u64;
         self.out.entry(b'0', as_name, b"", st, size, xattrs)?;
         let mut left = size;
-        let mut buf = vec![0; PIECE];
         while left > 0 {
-            let want = left.min(PIECE as u64) as usize;
-            let n = sys::read(file.raw(), &mut buf[..want]).map_err(|e| Fail::errno(e, &name(path)))?;
-            if n == 0 {
-                // It shrank while it was read. The header is out already: zeros fill the promise.
-                buf[..want].fill(0);
-                self.out.put(&buf[..want])?;
-                left -= want as u64;
-                continue;
+            match self.out.read(&file, left).map_err(|e| Fail::errno(e, &name(path)))? {
+                0 => {
+                    // It shrank while it was read. The header is out already: zeros fill the promise.
+                    let zeros = left.min(BLOCK as u64) as usize;
+                    self.out.put(&[0; BLOCK][..zeros])?;
+                    left -= zeros as u64;
+                }
+                n => {
+                    self.out.advance(n)?;
+                    left -= n as u64;
+                }
             }
-            self.out.put(&buf[..n])?;
-            left -= n as u64;
         }
         self.out.pad(size)
     }
@@ -237,7 +261,7 @@ impl<'a> Tree<'a> {
 
 struct Source<'a> {
     io: &'a mut Io,
-    piece: Vec<u8>,
+    piece: Bytes,
     at: usize,
 }
 
@@ -454,7 +478,7 @@ impl Target {
 pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
     crate::files::make_parents(path, 0o755, None)?;
     let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None };
-    let mut source = Source { io, piece: Vec::new(), at: 0 };
+    let mut source = Source { io, piece: Bytes::Own(Vec::new()), at: 0 };
     let mut extra = Extra::default();
     while let Some(h) = source.block()? {
         if h.iter().all(|&b| b == 0) {

@@ -1,5 +1,6 @@
 //! TCP connections from the host to a port inside the guest, as streams. They live in the loop.
 
+use crate::buffers::Bytes;
 use crate::protocol::{channel, kind, status, tag, Fields, Reader, FLAG_FIN, MAX_PAYLOAD};
 use crate::session::{token, Agent, Call};
 use crate::sys::{self, check, Fail, Fd, Result, EDGE_BOTH};
@@ -14,7 +15,7 @@ pub struct Tunnel {
     port: u16,
     readable: bool,
     read_closed: bool,
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Bytes>,
     offset: usize,
     write_closed: bool,
 }
@@ -88,10 +89,10 @@ impl Agent {
         self.wake(id);
     }
 
-    pub fn tunnel_input(&mut self, id: u32, bytes: &[u8]) {
+    pub fn tunnel_input(&mut self, id: u32, bytes: Bytes) {
         if let Some(Call::Tunnel(tunnel)) = self.streams.get_mut(&id).map(|s| &mut s.call) {
             if !bytes.is_empty() {
-                tunnel.queue.push_back(bytes.to_vec());
+                tunnel.queue.push_back(bytes);
             }
             if tunnel.connected {
                 self.tunnel_write(id);
@@ -147,15 +148,15 @@ impl Agent {
             _ => return false,
         };
         if tunnel.connected && tunnel.readable && !tunnel.read_closed && stream.credit > 0 {
-            let want = (stream.credit as usize).min(MAX_PAYLOAD).min(self.scratch.len());
-            match sys::read(tunnel.socket.raw(), &mut self.scratch[..want]) {
+            let want = stream.credit.min(MAX_PAYLOAD as u64) as usize;
+            match sys::read(tunnel.socket.raw(), &mut self.scratch.payload()[..want]) {
                 Ok(0) => {
                     tunnel.read_closed = true;
                     self.channel.frame(kind::DATA, channel::BODY, FLAG_FIN, id, &[]);
                 }
                 Ok(n) => {
                     stream.credit -= n as u64;
-                    self.channel.frame(kind::DATA, channel::BODY, 0, id, &self.scratch[..n]);
+                    self.channel.frame_from(kind::DATA, channel::BODY, id, &mut self.scratch, n);
                     return true;
                 }
                 Err(libc::EAGAIN) => tunnel.readable = false,

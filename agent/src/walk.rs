@@ -1,5 +1,5 @@
 //! A walk over a tree without recursion: a deep tree costs descriptors, not stack. Symlinks are followed when asked only, and
-//! then a circle of them ends at the depth limit.
+//! then one that leads back to a directory above it is an error: a walk of all ways round would not end.
 
 use crate::files::{is, name, os, stat};
 use crate::sys::{Fail, Result};
@@ -30,13 +30,14 @@ pub fn walk_as(
     follow: bool,
     mut visit: impl FnMut(Visit, &[u8], &libc::stat, usize) -> Result<bool>,
 ) -> Result<()> {
-    let mut open: Vec<(Vec<u8>, ReadDir, Option<libc::stat>)> = vec![(root.to_vec(), read_dir(root)?, None)];
+    let top = stat(root, true)?;
+    let mut open: Vec<(Vec<u8>, ReadDir, libc::stat)> = vec![(root.to_vec(), read_dir(root)?, top)];
     while let Some((dir, entries, _)) = open.last_mut() {
         let entry = match entries.next() {
             Some(Ok(entry)) => entry,
             Some(Err(e)) => return Err(Fail::io(&e, &name(dir))),
             None => {
-                if let Some((dir, _, Some(st))) = open.pop() {
+                if let (Some((dir, _, st)), false) = (open.pop(), open.is_empty()) {
                     visit(Visit::Leave, &dir, &st, open.len())?;
                 }
                 continue;
@@ -56,11 +57,15 @@ pub fn walk_as(
         if !is(&st, libc::S_IFDIR) {
             visit(Visit::Leaf, &path, &st, depth)?;
         } else if visit(Visit::Enter, &path, &st, depth)? {
+            if follow && open.iter().any(|(_, _, above)| (above.st_dev, above.st_ino) == (st.st_dev, st.st_ino)) {
+                let message = format!("{} leads back to a directory above it", name(&path));
+                return Err(Fail::new(crate::protocol::status::LIMIT, message));
+            }
             if depth >= MAX_DEPTH {
                 return Err(Fail::new(crate::protocol::status::LIMIT, format!("more than {} directories deep", MAX_DEPTH)));
             }
             match read_dir(&path) {
-                Ok(list) => open.push((path, list, Some(st))),
+                Ok(list) => open.push((path, list, st)),
                 Err(f) if f.errno == libc::ENOENT => {}
                 Err(f) => return Err(f),
             }
@@ -99,6 +104,13 @@ mod tests {
         assert_eq!(seen.len(), 6);
         assert!(at(Visit::Enter, "/a") < at(Visit::Leaf, "/a/b/f") && at(Visit::Leaf, "/a/b/f") < at(Visit::Leave, "/a/b"));
         assert_eq!(seen[at(Visit::Leaf, "/a/loop")].2, 2);
+        let mut followed = Vec::new();
+        let end = walk_as(&base, true, |_, p, _, _| {
+            followed.push(p.to_vec());
+            Ok(true)
+        });
+        assert_eq!(end.unwrap_err().status, crate::protocol::status::LIMIT);
+        assert!(followed.contains(&join(&base, b"a/loop")) && followed.len() <= 5);
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -25,8 +25,8 @@ import {
 } from "./protocol.ts";
 import { failureOf } from "./status.ts";
 
-/** Credit is given back in pieces of at least this many bytes. */
-const GRANT_STEP = INITIAL_CREDIT / 4;
+/** Credit is given back in pieces of at least this many bytes: each costs the guest an interrupt. */
+const GRANT_STEP = INITIAL_CREDIT / 2;
 const PING_BYTES = 8;
 /** Bodies wait while this many bytes are on their way to a guest that does not take them, whatever credit it gave. */
 const OUT_HIGH_BYTES = 1024 * 1024;
