@@ -8,6 +8,7 @@ import type { Launched } from "../src/launcher/launcher.ts";
 import type { Pool } from "../src/launcher/pool.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { whyNot } from "./firecracker-support.ts";
 import { Bench } from "./launcher-support.ts";
 
 const SPEC = { image: "stacyvm/bare", memoryMiB: 128, diskMiB: 64 };
@@ -20,7 +21,7 @@ async function run(launched: Launched, ...argv: string[]): Promise<string> {
   return stdout.toString("utf8");
 }
 
-describe("the launcher over the real Firecracker, with the bare guest", () => {
+describe("the launcher over the real Firecracker, with the bare guest", { skip: (await whyNot()) ?? false }, () => {
   let bench: Bench;
   before(async () => {
     bench = await Bench.create(createFirecracker({ assets: dataPaths().assets }), { adaptive: false, maxIdle: 2 });

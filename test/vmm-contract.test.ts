@@ -1,6 +1,6 @@
 /** What vmm.ts promises, held against both drivers with real machines: Linux under QEMU, the bare guest under Firecracker. */
 import assert from "node:assert/strict";
-import { copyFile, mkdir, open, readdir, rename } from "node:fs/promises";
+import { chmod, copyFile, mkdir, open, readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { sandboxId } from "../bench/spawning.ts";
@@ -181,6 +181,7 @@ for (const driver of drivers) {
     test("a state that was cut is `corrupt`, and the process is gone", async () => {
       const bad = await place();
       for (const name of ["vmstate.bin", "memory.bin"]) await copyFile(join(snapshot.dir, name), join(bad, name));
+      await chmod(join(bad, "vmstate.bin"), 0o600); // a copy of a file that only root may write
       const state = await open(join(bad, "vmstate.bin"), "r+");
       await state.truncate(2_000);
       await state.close();
