@@ -81,7 +81,7 @@ function apiReference(document: OpenApi): string {
     MADE,
     "# HTTP interface",
     `Everything is below \`${BASE}\`; the same as a document for programs is at \`${BASE}/openapi.json\`, for people with a form to try it at \`/docs\`.`,
-    "Errors are JSON: `{code, message, phase?, remedy?, request_id?}`. Durations are Go's: `300ms`, `90s`, `1h30m`; sizes are MiB. With keys configured, `X-API-Key` (or `Authorization: Bearer`) goes with every request.",
+    "Errors are JSON: `{code, message, phase?, remedy?, request_id?}`. Durations are Go's: `300ms`, `90s`, `1h30m`; sizes are MiB. With keys configured, `X-API-Key` (or `Authorization: Bearer`) goes with every request; a browser's WebSocket, which takes no headers, names the protocols `stacyvm` and `stacyvm.key.` with the key in base64url.",
   ];
   const byTag = new Map<string, string[]>();
   for (const [path, methods] of Object.entries(document.paths)) {

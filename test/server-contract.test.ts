@@ -256,6 +256,33 @@ describe("the contract", () => {
     tunnel.on("message", (data) => (page += data));
     await once(tunnel, "close");
     assert.match(page, /page/);
+    // A browser can name protocols only.
+    const named = Buffer.from(KEYS.admin).toString("base64url");
+    const fromBrowser = (key: string): WebSocket =>
+      new WebSocket(`${server.url.replace("http", "ws")}/api/v1/sandboxes/${id}/exec/ws`, [
+        "stacyvm",
+        `stacyvm.key.${key}`,
+      ]);
+    const spoken = fromBrowser(named);
+    assert.match(await say(spoken, { command: "echo from a browser" }), /from a browser/);
+    assert.equal(spoken.protocol, "stacyvm");
+    assert.match(String((await once(fromBrowser("d3Jvbmc"), "error"))[0]), /401/);
+
+    // What the guest sees of a request: everything but the key, wherever that was.
+    const script = `#!/bin/sh\nprintf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; while read -r l && [ \${#l} -gt 1 ]; do echo "$l"; done\n`;
+    await good("PUT", files, { query: "path=/answer&mode=0755", raw: script });
+    await good("POST", "/sandboxes/{id}/exec", { json: { command: "nc -ll -p 8081 -e /answer >/dev/null 2>&1 &" } });
+    const asked = async (given: Record<string, string>): Promise<string> => {
+      for (;;) {
+        const answer = await fetch(`${server.url}/api/v1/sandboxes/${id}/ports/8081/`, { headers: given });
+        if (answer.status !== 503) return answer.text();
+      }
+    };
+    const shown = await asked({ ...headers, authorization: "Bearer the guest's", "x-other": "kept" });
+    assert.match(shown, /authorization: Bearer the guest's/i);
+    assert.match(shown, /x-other: kept/i);
+    for (const text of [shown, await asked({ authorization: `Bearer ${KEYS.admin}` })])
+      assert.ok(text.startsWith("GET / ") && !text.includes(KEYS.admin), text);
     for (const path of ["exec/ws", "terminal", "tunnel/{port}"])
       contract.succeeded.add(`GET /api/v1/sandboxes/{id}/${path}`);
 

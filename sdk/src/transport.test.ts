@@ -90,3 +90,32 @@ test("names are translated, keys of maps are not, durations may be numbers", asy
   await assert.rejects(client.create({ memoryMb: 64, ttl: 90_000, env: { my_key: "v" }, idleTimeout: "5m" }));
   assert.deepEqual(sent, { memory_mb: 64, ttl: "90000ms", env: { my_key: "v" }, idle_timeout: "5m" });
 });
+
+test("in a browser the key of a socket is the name of a protocol, and streams are sent whole", async () => {
+  const { process } = globalThis;
+  const made: unknown[][] = [];
+  class Refused {
+    constructor(...args: unknown[]) {
+      made.push(args);
+      throw new Error("enough was seen");
+    }
+  }
+  const bodies: unknown[] = [];
+  const fake = (async (_: string, init: RequestInit) => {
+    bodies.push(init.body);
+    return Response.json({ status: "written" });
+  }) as typeof fetch;
+  let client: Client;
+  Reflect.deleteProperty(globalThis, "process");
+  try {
+    client = new Client({ url: "http://host:1", apiKey: "schlüssel", fetch: fake, webSocket: Refused as never });
+  } finally {
+    globalThis.process = process;
+  }
+  assert.throws(() => client.transport.socket("/sandboxes/{id}/terminal", { id: "sb-1" }), /enough/);
+  const name = `stacyvm.key.${Buffer.from("schlüssel").toString("base64url")}`;
+  assert.deepEqual(made, [["ws://host:1/api/v1/sandboxes/sb-1/terminal", ["stacyvm", name]]]);
+  const raw = new Blob(["content"]).stream();
+  await client.transport.open("PUT /sandboxes/{id}/files", { params: { id: "sb-1" }, raw });
+  assert.equal(await (bodies[0] as Blob).text(), "content");
+});

@@ -67,12 +67,15 @@ export class Transport {
   readonly #headers: Record<string, string> = {};
   readonly #fetch: typeof fetch;
   readonly #webSocket: WebSocketConstructor | undefined;
+  /** A browser's `fetch` sends no streams, and its WebSocket no headers. Node, Bun, Deno and the package `ws` do. */
+  readonly #browser: boolean;
   readonly #timeoutMs: number;
   readonly #retries: number;
 
   constructor(options: ClientOptions = {}) {
-    const env: Record<string, string | undefined> =
-      (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env ?? {};
+    const { process } = globalThis as { process?: { env?: Record<string, string>; versions?: { node?: string } } };
+    const env: Record<string, string | undefined> = process?.env ?? {};
+    this.#browser = process?.versions?.node === undefined;
     this.url = (options.url ?? (env.STACYVM_URL || DEFAULT_URL)).replace(/\/+$/, "");
     if (!/^https?:\/\//.test(this.url)) {
       throw new StacyError("BAD_REQUEST", `"${this.url}" is not the address of a server`, {
@@ -121,8 +124,9 @@ export class Transport {
     } else if (body !== undefined) headers["content-type"] ??= "application/octet-stream";
     const init: RequestInit & { duplex?: "half" } = { method, headers };
     if (body !== undefined) init.body = body;
-    const streaming = typeof ReadableStream !== "undefined" && body instanceof ReadableStream;
+    const streaming = body instanceof ReadableStream && !this.#browser;
     if (streaming) init.duplex = "half";
+    else if (body instanceof ReadableStream) init.body = await new Response(body).blob();
     return this.#attempts(url, init, input, !streaming && IDEMPOTENT.has(method));
   }
 
@@ -195,10 +199,7 @@ export class Transport {
       throw new StacyError("NOT_SUPPORTED", "this runtime has no WebSocket", { hint: "pass one as `webSocket`" });
     }
     const url = this.#address(path, { params }).replace(/^http/, "ws");
-    // Node, Deno, Bun and `ws` take headers here. A browser does not, and needs a server that it reaches without a key.
-    const browser = typeof (globalThis as { document?: unknown }).document !== "undefined";
-    const keyed = !browser && Object.keys(this.#headers).length > 0;
-    const socket = keyed ? new Constructor(url, { headers: this.#headers } as never) : new Constructor(url);
+    const socket = new Constructor(url, this.#socketOptions() as never);
     socket.binaryType = "arraybuffer";
     return new Promise((resolve, reject) => {
       const abort = (): void => {
@@ -220,6 +221,13 @@ export class Transport {
         resolve(socket);
       }) as never;
     });
+  }
+
+  /** The key as a header, or in a browser as the name of a protocol, since that is all that it lets us say. */
+  #socketOptions(): unknown {
+    const key = this.#headers["x-api-key"];
+    if (!this.#browser) return { headers: this.#headers };
+    return key === undefined ? [] : ["stacyvm", `stacyvm.key.${base64url(key)}`];
   }
 
   /** A refused upgrade shows no status in the standard's WebSocket: an ordinary request to the same address does. */
@@ -282,4 +290,9 @@ function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
     const timer = setTimeout(finish, ms);
     signal?.addEventListener("abort", finish, { once: true });
   });
+}
+
+function base64url(text: string): string {
+  const bytes = String.fromCharCode(...new TextEncoder().encode(text));
+  return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

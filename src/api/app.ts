@@ -92,7 +92,7 @@ export function createApp(parts: ServerParts): Api {
     const target = previewTarget(c.req.header("host"), config.server.preview_domain);
     if (target === undefined) return next();
     c.set("route", "preview");
-    if (!config.server.preview_public) auth.identify(c.req.raw.headers);
+    if (!config.server.preview_public) c.set("identity", auth.identify(c.req.raw.headers));
     const { pathname, search } = new URL(c.req.url);
     return proxyPreview(c, parts, { ...target, path: `${pathname}${search}`, sameOrigin: false });
   });

@@ -11,6 +11,8 @@ export interface Identity {
   /** The key's name in the configuration; `anonymous` when no key is configured. Safe to log. */
   name: string;
   scopes: ReadonlySet<Scope>;
+  /** The request's header that had the key. It is between the client and us: nothing hands it on. */
+  header?: string;
 }
 
 const ALL: ReadonlySet<Scope> = new Set(["read", "use", "admin"]);
@@ -18,6 +20,18 @@ const ALL: ReadonlySet<Scope> = new Set(["read", "use", "admin"]);
 interface KnownKey extends Identity {
   hash: Buffer;
 }
+
+/** Where a key may be, the strongest first, and how it is written there. */
+const KEY_HEADERS: Record<string, (value: string) => string | undefined> = {
+  "x-admin-api-key": (value) => value,
+  "x-api-key": (value) => value,
+  authorization: (value) => /^Bearer (.+)$/i.exec(value)?.[1],
+  // A browser's WebSocket takes no headers, but names of protocols: `stacyvm, stacyvm.key.<the key in base64url>`.
+  "sec-websocket-protocol": (value) => {
+    const encoded = /(?:^|,\s*)stacyvm\.key\.([\w-]+)/.exec(value)?.[1];
+    return encoded === undefined ? undefined : Buffer.from(encoded, "base64url").toString("utf8");
+  },
+};
 
 export class Authenticator {
   readonly #keys: KnownKey[] = [];
@@ -43,14 +57,14 @@ export class Authenticator {
   /** @throws HTTPException 401 */
   identify(headers: Headers): Identity {
     if (this.open) return { name: "anonymous", scopes: ALL };
-    const bearer = /^Bearer (.+)$/i.exec(headers.get("authorization") ?? "")?.[1];
-    for (const presented of [headers.get("x-admin-api-key"), headers.get("x-api-key"), bearer]) {
+    for (const [header, read] of Object.entries(KEY_HEADERS)) {
+      const presented = read(headers.get(header) ?? "");
       if (!presented) continue;
       const hash = sha256(presented);
       // No early end: the time says nothing about which key is close.
       let found: KnownKey | undefined;
       for (const key of this.#keys) if (timingSafeEqual(key.hash, hash)) found = key;
-      if (found !== undefined) return found;
+      if (found !== undefined) return { name: found.name, scopes: found.scopes, header };
     }
     throw httpError(401, "invalid or missing API key");
   }

@@ -5,11 +5,12 @@
 import { type IncomingHttpHeaders, type IncomingMessage, request } from "node:http";
 import { type Duplex, Readable } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
+import type { Identity } from "./auth.ts";
 import type { ServerParts } from "./context.ts";
 import type { ApiContext } from "./endpoint.ts";
 import { taken } from "./socket.ts";
 
-/** Of one connection, and what names who asks us rather than the guest. */
+/** Of one connection, and what names who asks us rather than the guest; the header that had the key goes the same way. */
 const DROPPED = new Set(
   "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host expect x-api-key x-admin-api-key".split(
     " ",
@@ -57,7 +58,7 @@ export async function proxyPreview(c: ApiContext, parts: ServerParts, target: Pr
     const { upgrade } = c.env;
     if (upgrade !== undefined) {
       upgrade.taken = true;
-      passThrough(upgrade.incoming, upgrade.socket, upgrade.head, tunnel, target.path, free);
+      passThrough(upgrade.incoming, upgrade.socket, upgrade.head, tunnel, target.path, keyHeader(c), free);
       return taken();
     }
     const answer = await forward(c, tunnel, target.path, signal);
@@ -81,10 +82,16 @@ export async function proxyPreview(c: ApiContext, parts: ServerParts, target: Pr
   }
 }
 
+/** @returns `undefined` where nobody had to say who asks: a public preview, or a server without keys */
+function keyHeader(c: ApiContext): string | undefined {
+  return (c.get("identity") as Identity | undefined)?.header;
+}
+
 function forward(c: ApiContext, tunnel: Duplex, path: string, signal: AbortSignal): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const headers: IncomingHttpHeaders = {};
-    for (const [name, value] of c.req.raw.headers) if (!DROPPED.has(name)) headers[name] = value;
+    const key = keyHeader(c);
+    for (const [name, value] of c.req.raw.headers) if (!DROPPED.has(name) && name !== key) headers[name] = value;
     const outgoing = request(
       {
         method: c.req.method,
@@ -119,12 +126,15 @@ function passThrough(
   head: Buffer,
   tunnel: Duplex,
   path: string,
+  key: string | undefined,
   free: () => void,
 ): void {
   const lines = [`${incoming.method} ${path} HTTP/1.1`];
   for (let i = 0; i + 1 < incoming.rawHeaders.length; i += 2) {
     const name = incoming.rawHeaders[i] ?? "";
-    if (!/^x-(admin-)?api-key$/i.test(name)) lines.push(`${name}: ${incoming.rawHeaders[i + 1]}`);
+    const lower = name.toLowerCase();
+    if (lower === key || lower === "x-api-key" || lower === "x-admin-api-key") continue;
+    lines.push(`${name}: ${incoming.rawHeaders[i + 1]}`);
   }
   tunnel.write(`${lines.join("\r\n")}\r\n\r\n`);
   if (head.length > 0) tunnel.write(head);
