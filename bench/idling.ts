@@ -34,6 +34,7 @@ export async function idling(
   for (const [at, minute] of minutes.entries()) {
     context.progress(`${prefix.slice(0, -1)}: machines wait ${minute} minutes`);
     await pause(begun + minute * 60_000 - performance.now());
+    using _turn = await turn();
     // What is claimed now is not made again: nothing runs beside the claims.
     const held = old.pool.arrive(old.target);
     for (let i = 0; i < CLAIMS; i++) {
@@ -66,6 +67,16 @@ async function claim(context: BenchContext, name: string, launcher: Launcher, sp
   } catch (error) {
     context.failure(name, error);
   }
+}
+
+let last: Promise<void> = Promise.resolve();
+/** Several sides wait at the same time, and claim one after another. */
+async function turn(): Promise<Disposable> {
+  const before = last;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  last = promise;
+  await before;
+  return { [Symbol.dispose]: resolve };
 }
 
 function pause(ms: number): Promise<void> {
