@@ -62,6 +62,7 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   assert.equal(after.processes, before.processes, "processes");
   // The HTTP client's own connections come and go.
   assert.ok(after.files <= before.files + PARALLEL, `open files: ${before.files} before, ${after.files} after`);
-  assert.ok(after.rssMiB <= before.rssMiB + 64, `memory: ${before.rssMiB} MiB before, ${after.rssMiB} MiB after`);
+  // V8 gives memory back late (500 sandboxes ended at 224 MiB, 1,500 at 206): a leak is what goes on beyond that.
+  assert.ok(after.rssMiB <= before.rssMiB + 128, `memory: ${before.rssMiB} MiB before, ${after.rssMiB} MiB after`);
   assert.deepEqual((await server.call("GET", "/sandboxes")).body, []);
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { chmod, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { EventStream } from "./event-stream.ts";
 import { Server } from "./server-support.ts";
@@ -41,6 +41,10 @@ describe("a server over its sandboxes' lives", () => {
     assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
   });
   after(() => server[Symbol.asyncDispose]());
+  // What a failed test leaves must not fail the next.
+  afterEach(async () => {
+    for (const { id } of (await server.call("GET", "/sandboxes")).body) await server.call("DELETE", `/sandboxes/${id}`);
+  });
 
   for (const [action, state] of [
     ["pause", "paused"],
@@ -63,6 +67,39 @@ describe("a server over its sandboxes' lives", () => {
       await destroy(id);
     });
   }
+
+  test("a sandbox ends when its time is up, also a stuck one; one that was extended stays", async () => {
+    await using events = await EventStream.open(server.url, { type: "sandbox.expired,sandbox.destroyed" });
+    const [stuck, other, kept] = await Promise.all([1, 2, 3].map(() => spawn({ ttl: "3s" })));
+    const [pid] = await processesIn(join(server.root, "sandboxes", stuck.id));
+    process.kill(pid as number, "SIGSTOP");
+    const extended = await server.call("POST", `/sandboxes/${kept.id}/extend`, { ttl: "1h" });
+    assert.ok(Date.parse(extended.body.expires_at) > Date.now() + 3_000_000);
+    const ended = new Set<string>();
+    while (ended.size < 2) ended.add((await events.next((event) => event.type === "sandbox.expired")).sandbox_id ?? "");
+    assert.deepEqual([...ended].sort(), [stuck.id, other.id].sort());
+    for (const { id } of [stuck, other]) {
+      while ((await processesIn(join(server.root, "sandboxes", id))).length > 0) await events.next(() => true);
+      const { status, body } = await server.call("GET", `/sandboxes/${id}`);
+      assert.ok(status === 404 || body.state === "expired", JSON.stringify(body));
+    }
+    assert.equal(await sh(kept.id, "echo here"), "here");
+    await destroy(kept.id);
+  });
+
+  test("an owner's quota refuses what is beyond it, and only to that owner", async () => {
+    assert.equal((await server.call("PUT", "/quotas/modest", { max_sandboxes: 1, max_ttl: "1h" })).status, 200);
+    const first = await spawn({ owner_id: "modest" });
+    const second = await server.call("POST", "/sandboxes", { ...SPAWN, owner_id: "modest" });
+    assert.deepEqual([second.status, second.body.code], [429, "RESOURCE_LIMIT"]);
+    const other = await spawn({ owner_id: "other" });
+    await destroy(first.id);
+    const long = await server.call("POST", "/sandboxes", { ...SPAWN, owner_id: "modest", ttl: "2h" });
+    assert.equal(long.status, 429, JSON.stringify(long.body));
+    const again = await spawn({ owner_id: "modest" });
+    assert.equal((await server.call("DELETE", "/quotas/modest")).status, 200);
+    await Promise.all([destroy(other.id), destroy(again.id)]);
+  });
 
   test("events: a sign of life in silence, also where others are busy; what was missed comes again, over a restart too", async () => {
     await using silent = await EventStream.open(server.url, { sandbox_id: "sb-00000000" });
