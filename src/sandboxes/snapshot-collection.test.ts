@@ -78,7 +78,7 @@ test("a dry run removes nothing and says the same; one that was taken in between
   const dry = owner(list);
   const said = await collectSnapshots([dry], NOW, { maxBytes: 200, dryRun: true });
   assert.deepEqual([dry.gone, said.removed.map(({ key }) => key)], [[], ["a"]]);
-  assert.match(said.removed[0]?.reason ?? "", /300 bytes in all, the limit is 200/);
+  assert.match(said.removed[0]?.reason ?? "", /300 B in all, the limit is 200 B/);
   const real = owner(list, "a");
   const done = await collectSnapshots([real], NOW, { maxBytes: 200 });
   assert.deepEqual(

@@ -75,8 +75,13 @@ function whyGo(info: SnapshotInfo, total: number, now: number, options: CollectS
   if (maxUnusedMs !== undefined && now - info.lastUsedAt > maxUnusedMs) {
     return `${since}, longer ago than ${Math.round(maxUnusedMs / 3_600_000)} h`;
   }
-  if (maxBytes !== undefined && total > maxBytes) return `${since}; ${total} bytes in all, the limit is ${maxBytes}`;
+  if (maxBytes !== undefined && total > maxBytes)
+    return `${since}; ${size(total)} in all, the limit is ${size(maxBytes)}`;
   return undefined;
+}
+
+function size(bytes: number): string {
+  return bytes < 2 ** 20 ? `${bytes} B` : `${Math.round(bytes / 2 ** 20)} MiB`;
 }
 
 function whyStay({ inUse, kind }: SnapshotInfo, last: boolean, options: CollectSnapshotsOptions): string | undefined {
