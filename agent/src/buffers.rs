@@ -24,6 +24,11 @@ impl Buffer {
         Buffer(spare.unwrap_or_else(|| vec![0; SIZE]))
     }
 
+    /// Holds the place of one that is lent.
+    pub const fn none() -> Buffer {
+        Buffer(Vec::new())
+    }
+
     /// Where the payload of a frame is put, so that its header and trailer have their places around it.
     pub fn payload(&mut self) -> &mut [u8] {
         self.0.get_mut(HEADER..HEADER + MAX_PAYLOAD).unwrap_or(&mut [])
@@ -32,6 +37,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
         let mut spare = SPARE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if spare.len() < KEPT {
             spare.push(std::mem::take(&mut self.0));

@@ -121,7 +121,12 @@ impl Channel {
 
     /// Drops what was not sent yet. A frame that is half sent stays half: the host hunts over it.
     pub fn discard(&mut self) {
-        self.out.clear();
+        // The first one stays where it is of use: a short answer finds memory that is there.
+        self.out.truncate(1);
+        match self.out.front_mut() {
+            Some(Out::Frames(bytes)) => bytes.clear(),
+            _ => self.out.clear(),
+        }
         self.sent = 0;
         self.queued = 0;
         self.sequence = 0;

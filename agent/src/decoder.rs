@@ -123,6 +123,15 @@ impl Decoder {
         self.buf.get(range).unwrap_or(&[])
     }
 
+    /// Takes the buffer out while a frame in it is worked on, so that the work may use the decoder's owner.
+    pub fn lend(&mut self) -> Buffer {
+        std::mem::replace(&mut self.buf, Buffer::none())
+    }
+
+    pub fn give_back(&mut self, buffer: Buffer) {
+        self.buf = buffer;
+    }
+
     /// The payload that `next` has just told of, as a thing of its own.
     pub fn take(&mut self, payload: core::ops::Range<usize>) -> Bytes {
         if payload.len() < LARGE {

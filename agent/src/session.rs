@@ -236,8 +236,16 @@ impl Agent {
             match self.decoder.next() {
                 Ok(None) => return,
                 Ok(Some((header, range))) => {
-                    let payload = self.decoder.take(range);
-                    if let Err(why) = self.frame(&header, payload) {
+                    let result = if header.kind == kind::DATA {
+                        let payload = self.decoder.take(range);
+                        self.data(header.stream, header.flags & FLAG_FIN != 0, payload)
+                    } else {
+                        let buffer = self.decoder.lend();
+                        let result = self.frame(&header, buffer.get(range).unwrap_or(&[]));
+                        self.decoder.give_back(buffer);
+                        result
+                    };
+                    if let Err(why) = result {
                         self.fault(why);
                     }
                 }
@@ -270,12 +278,9 @@ impl Agent {
         self.jobs.clear();
     }
 
-    fn frame(&mut self, header: &Header, payload: Bytes) -> std::result::Result<(), &'static str> {
+    /// Any frame but DATA.
+    fn frame(&mut self, header: &Header, payload: &[u8]) -> std::result::Result<(), &'static str> {
         let id = header.stream;
-        if header.kind == kind::DATA {
-            return self.data(id, header.flags & FLAG_FIN != 0, payload);
-        }
-        let payload: &[u8] = &payload;
         match header.kind {
             kind::HELLO => self.hello(payload),
             kind::OPEN => self.open_call(id, payload),
