@@ -20,6 +20,8 @@ const FULL = process.env.AGENT_LOAD === "full";
 const FILE_BYTES = (FULL ? 1024 : 8) * 2 ** 20;
 const YES_BYTES = (FULL ? 1024 : 24) * 2 ** 20;
 const COMMANDS = 64;
+/** How long each of them runs, s: starting them all the time would be what is measured. */
+const SLEEP = FULL ? 10 : 0.5;
 
 let guest: Guest;
 let agent: Agent;
@@ -88,7 +90,7 @@ test(`${COMMANDS} commands at once while a file goes in and out and a terminal a
   const commands = Array.from({ length: COMMANDS }, async (_, i) => {
     for (let round = 0; round < (FULL ? Number.POSITIVE_INFINITY : 2) && (round === 0 || moving); round++) {
       const result = await agent.exec({
-        argv: ["/bin/sh", "-c", `echo out ${i}; echo err ${i} >&2; sleep 0.5; exit ${i}`],
+        argv: ["/bin/sh", "-c", `echo out ${i}; echo err ${i} >&2; sleep ${SLEEP}; exit ${i}`],
       });
       assert.deepEqual(
         [result.exitCode, result.stdout.toString(), result.stderr.toString()],
