@@ -168,6 +168,12 @@ test("a timeout ends the whole process group, with TERM and then with KILL", asy
   assert.equal((await shell(agent, "pgrep -f 'sleep 61.5' | grep -v $$ | wc -l")).trim(), "0");
 });
 
+test("a command that is to end is asked by the signal that it was started with", async () => {
+  const argv = sh("trap 'echo quit; exit 5' QUIT; trap 'echo term; exit 6' TERM; sleep 60 & wait");
+  const ended = await agent.exec({ argv, timeoutMs: 200, stopSignal: 3 });
+  assert.deepEqual([ended.reason, ended.exitCode, ended.stdout.toString()], ["timeout", 5, "quit\n"]);
+});
+
 test("cancelling by the caller ends the command", async () => {
   const abort = new AbortController();
   const command = await agent.start({ argv: ["sleep", "100"], signal: abort.signal });

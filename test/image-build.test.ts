@@ -72,7 +72,7 @@ test("a Dockerfile's steps, what they changed, and the image's configuration", a
   assert.match(image.stderr, /^said by a step$/m);
   assert.match(image.stderr, /^first#!\/bin\/sh$/m);
   assert.deepEqual([image.cached, image.steps], [0, 8]);
-  assert.equal(image.config.cwd, "/app/made");
+  assert.equal(image.config.workdir, "/app/made");
   assert.ok(image.config.env.includes("NAME=of the image"));
   const ran = await stacyvm("run", "--cold", "built/one:1");
   assert.equal(ran.stdout, "of the image\nworld\n65534\n/app/made\nb\n", ran.stderr);
@@ -81,7 +81,7 @@ test("a Dockerfile's steps, what they changed, and the image's configuration", a
   const problem = await mountProblem();
   if (problem !== undefined) return t.skip(problem);
   const base = await createImages(dataPaths()).resolve("stacyvm/busybox");
-  await using _built = await mountBase(image.base, join(root, "built"));
+  await using _built = await mountBase(image.path, join(root, "built"));
   await using _base = await mountBase(base.base, join(root, "base"));
   const [built, before] = await Promise.all([listTree(join(root, "built")), listTree(join(root, "base"))]);
   const short = (path: string) => {
@@ -107,6 +107,22 @@ test("a Dockerfile's steps, what they changed, and the image's configuration", a
   }
   const added = [...built.keys()].filter((path) => !before.has(path) && !changed.test(path));
   assert.deepEqual(added, []);
+});
+
+test("the image's own command is asked to end by the image's signal, another one by TERM", async () => {
+  await writeFile(
+    join(context, "Stop"),
+    `FROM stacyvm/busybox
+ENTRYPOINT ["sh", "-c"]
+CMD ["trap 'echo quit; exit' QUIT; trap 'echo term; exit' TERM; sleep 60 & wait"]
+STOPSIGNAL SIGQUIT
+`,
+  );
+  const image = await build("-t", "built/stop:1", "-f", join(context, "Stop"));
+  const own = await stacyvm("run", "--cold", "--timeout", "2s", "built/stop:1");
+  assert.deepEqual([own.code, own.stdout], [124, "quit\n"], own.stderr);
+  const other = await stacyvm("run", "--timeout", "2s", "built/stop:1", "--", "sh", "-c", image.config.cmd[0]);
+  assert.deepEqual([other.code, other.stdout], [124, "term\n"], other.stderr);
 });
 
 test("the same again takes nothing; a changed file repeats what follows its copy; a failed step shows its words", async () => {

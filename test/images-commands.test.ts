@@ -1,11 +1,14 @@
 /** `stacyvm image ...` as a user runs it: pull with moving tags, import from everything, remove and collect. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { mkdir, readdir, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
-import { push, type Registry, run, scratch, startRegistry, tar, umociImage } from "./images-support.ts";
+import { faultProxy, push, type Registry, run, scratch, startRegistry, tar, umociImage } from "./images-support.ts";
+import { Server } from "./server-support.ts";
+
+const MAIN = join(packageRoot, "src/cli/main.ts");
 
 interface Result {
   code: number;
@@ -36,7 +39,7 @@ function stacyvm(args: string[], env: Record<string, string> = {}): Promise<Resu
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      [join(packageRoot, "src/cli/main.ts"), "image", ...args],
+      [MAIN, "image", ...args],
       { env: { ...process.env, STACYVM_DATA_DIR: data, HOME: work.path, ...env }, cwd: work.path },
       (error, stdout, stderr) => resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
     );
@@ -132,6 +135,53 @@ describe("stacyvm image", () => {
     await rm(machine, { recursive: true });
     const left = new Set((await json(["ls", "--json"])).map((image: { digest: string }) => image.digest));
     assert.deepEqual(left, new Set([kept.digest]));
+  });
+
+  test("what a killed pull leaves behind goes with the next one", async () => {
+    const own = join(work.path, "killed");
+    const begun = Promise.withResolvers<void>();
+    let stall = true;
+    await using proxy = await faultProxy(registry.port, (incoming, response) => {
+      if (!stall || !incoming.url?.includes("/blobs/")) return false;
+      response.writeHead(200, { "content-length": "1000000" });
+      response.write("x");
+      begun.resolve();
+      return true;
+    });
+    const name = `${proxy.host}/team/tool:latest`;
+    const env = { ...process.env, STACYVM_DATA_DIR: own, HOME: work.path };
+    const child = spawn(process.execPath, [MAIN, "image", "pull", name], { env, cwd: work.path, stdio: "ignore" });
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    await Promise.race([begun.promise, gone]);
+    assert.equal((await readdir(join(own, "tmp"))).length, 1);
+    child.kill("SIGKILL");
+    await gone;
+    stall = false;
+    await json(["pull", name, "--json"], { STACYVM_DATA_DIR: own });
+    assert.deepEqual(await readdir(join(own, "tmp")), []);
+    assert.equal((await readdir(join(own, "images", "blobs"))).length, 2);
+  });
+
+  test("over HTTP: how far a pull is, line by line; at last the image, or the error", async () => {
+    await using server = await Server.create();
+    await rm(join(server.root, "images"));
+    const pull = async (reference: string) => {
+      const response = await fetch(`${server.url}/api/v1/images/pull`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ reference, stream: true }),
+      });
+      const lines = (await response.text()).trim().split("\n");
+      return lines.map((line) => JSON.parse(line));
+    };
+    await push(layout, "one", `${registry.host}/team/tool:http`);
+    const lines = await pull(`${registry.host}/team/tool:http`);
+    const end = lines.findLast(({ step }) => step === "pulling 1 layer");
+    assert.ok(end?.total > 0 && end.done === end.total && end.unit === "bytes", JSON.stringify(lines));
+    assert.deepEqual(lines.at(-1).image.config.cmd, ["/bin/one"]);
+    const [failed] = (await pull(`${registry.host}/team/none:1`)).slice(-1);
+    assert.equal(failed.error.code, "NOT_FOUND");
+    assert.match(failed.error.message, /there is no image .*team\/none:1/);
   });
 
   test("policy, aliases and offline mode come from the configuration", async () => {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createPrivateKey, createSign, randomBytes } from "node:crypto";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -312,15 +313,28 @@ describe("credentials", () => {
     await store({ registries: { [guarded.host]: { username: "user", password: "sesame" } } }).images.resolve(name);
   });
 
+  test("a mirror: its path before the image's name, its own credentials, and the image under the name that was asked for", async () => {
+    await push(layout, "one", `${registry.host}/cache/library/mirrored:1`);
+    const seen = new Set<string | undefined>();
+    await using mirror = await faultProxy(registry.port, (incoming, response) => {
+      seen.add(incoming.headers.authorization);
+      if (incoming.headers.authorization !== undefined) return false;
+      response.writeHead(401, { "www-authenticate": 'Basic realm="mirror"' }).end();
+      return true;
+    });
+    const file = join(work.path, "mirror.json");
+    const auth = (text: string) => ({ auth: Buffer.from(text).toString("base64") });
+    const auths = { "https://index.docker.io/v1/": auth("hub:secret"), [mirror.host]: auth("mirror:sesame") };
+    await writeFile(file, JSON.stringify({ auths }));
+    const registries = { "docker.io": { endpoint: `http://${mirror.host}/cache/` } };
+    const image = await store({ registries, credentialFiles: [file] }).images.resolve("mirrored:1");
+    assert.equal(image.reference, "docker.io/library/mirrored:1");
+    assert.deepEqual([...seen], [undefined, `Basic ${auth("mirror:sesame").auth}`]);
+  });
+
   test("401, then a token from the realm that the registry names, asked for once for all layers", async () => {
     const dir = join(work.path, "token");
-    await mkdir(dir, { recursive: true });
-    const key = join(dir, "key.pem");
-    const certificate = join(dir, "cert.pem");
-    await run("openssl", [
-      ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests"],
-      ...["-keyout", key, "-out", certificate],
-    ]);
+    const { key, certificate } = await selfSigned(dir);
     const asked: string[] = [];
     const realm = createServer(async (incoming, response) => {
       const query = new URL(incoming.url ?? "", "http://realm").searchParams;
@@ -355,6 +369,16 @@ describe("credentials", () => {
     }
   });
 });
+
+async function selfSigned(dir: string): Promise<{ key: string; certificate: string }> {
+  await mkdir(dir, { recursive: true });
+  const files = { key: join(dir, "key.pem"), certificate: join(dir, "cert.pem") };
+  await run("openssl", [
+    ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests"],
+    ...["-keyout", files.key, "-out", files.certificate],
+  ]);
+  return files;
+}
 
 async function sign(keyFile: string, certificateFile: string, claims: unknown): Promise<string> {
   const certificate = (await readFile(certificateFile, "utf8")).replace(/-----[^-]+-----|\s/g, "");
@@ -533,6 +557,24 @@ describe("faults on the way", () => {
     assert.match(refused.remedy ?? "", /network/);
     await failsWith("not-found", /built-in/, images.resolve("stacyvm/nothing"));
     await failsWith("invalid", /no image reference/, images.resolve("UPPER case"));
+  });
+
+  test("plain http where TLS is expected, and a certificate that nobody vouches for, say what would help", async () => {
+    const once = { retry: { tries: 1, firstDelayMs: 1 } };
+    const plain = store({ registries: { [registry.host]: { insecure: false } }, network: once });
+    const http = await failsWith("unavailable", /cannot reach/, plain.images.resolve(`${registry.host}/team/one:1`));
+    assert.match(http.remedy ?? "", new RegExp(`insecure: true.*${registry.host}`));
+    const { key, certificate } = await selfSigned(join(work.path, "tls"));
+    const server = createTlsServer({ key: await readFile(key), cert: await readFile(certificate) });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    try {
+      const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+      const own = store({ registries: { [host]: { insecure: false } }, network: once });
+      const tls = await failsWith("unavailable", /certificate/, own.images.resolve(`${host}/team/one:1`));
+      assert.match(tls.remedy ?? "", /NODE_EXTRA_CA_CERTS/);
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+    }
   });
 
   test("a registry that stops sending is given up after the idle limit", async () => {

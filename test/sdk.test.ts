@@ -57,6 +57,11 @@ describe("the SDK with a real server and real sandboxes", { timeout: 120_000 }, 
     assert.match(said, /caught/);
     assert.equal((await sleeping.wait()).exitCode, 9);
 
+    const trap = "trap 'echo asked; exit 8' QUIT; sleep 60 & wait";
+    const late = await sandbox.spawn(trap, { timeout: 500, stopSignal: "SIGQUIT" });
+    assert.equal((await Array.fromAsync(late.text())).join(""), "asked\n");
+    assert.deepEqual(await late.wait(), { exitCode: 8, reason: "timeout" });
+
     const shell = await sandbox.shell({ pty: { rows: 33, cols: 99 } });
     await shell.write("stty size; exit 5\n");
     assert.match((await Array.fromAsync(shell.text())).join(""), /33 99/);

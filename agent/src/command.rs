@@ -61,6 +61,8 @@ pub struct Command {
     pub exit: Option<Exit>,
     /// Why it is being ended, once a timeout or a cancellation has asked for it.
     pub ending: Option<Reason>,
+    /// What asks it to end.
+    pub stop_signal: i32,
     pub grace_ms: u32,
     pub keep: bool,
     pub tty: bool,

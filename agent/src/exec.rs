@@ -63,6 +63,7 @@ impl Agent {
             followers: vec![(id, 0)],
             exit: None,
             ending: None,
+            stop_signal: fields.number(tag::SIGNAL).filter(|s| (1..=64).contains(s)).map_or(libc::SIGTERM, |s| s as i32),
             grace_ms: fields.number(tag::GRACE_MS).unwrap_or(DEFAULT_GRACE_MS).min(3_600_000) as u32,
             keep: fields.number(tag::KEEP).unwrap_or(1) != 0,
             tty: pty.is_some(),
@@ -269,14 +270,14 @@ impl Agent {
         self.terminate(number, Reason::Cancelled);
     }
 
-    /// TERM to the group, KILL after the grace.
+    /// Its stop signal to the group, KILL after the grace.
     fn terminate(&mut self, number: u64, reason: Reason) {
         if let Some(command) = self.commands.get_mut(&number) {
             if command.exit.is_some() || command.ending.is_some() {
                 return;
             }
             command.ending = Some(reason);
-            let _ = command.signal_group(libc::SIGTERM);
+            let _ = command.signal_group(command.stop_signal);
             // A stopped group would not see it.
             let _ = command.signal_group(libc::SIGCONT);
             let at = sys::monotonic() + u64::from(command.grace_ms) * 1_000_000;

@@ -159,6 +159,8 @@ export interface ExecRequest {
   user?: string | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   timeout?: Duration | undefined;
+  /** Default: TERM. */
+  stopSignal?: string | undefined;
   stream?: boolean | undefined;
   stdin?: string | undefined;
   /** Of stdin and of the output. base64 carries any bytes. */
@@ -187,6 +189,8 @@ export interface ProcessRequest {
   user?: string | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   timeout?: Duration | undefined;
+  /** Default: TERM. */
+  stopSignal?: string | undefined;
   stdin?: boolean | undefined;
   pty?:
     | {
@@ -873,6 +877,7 @@ export const shapes: Record<string, Shape> = {
       "work_dir?": "string",
       "user?": "string",
       "timeout?": "duration",
+      "stop_signal?": "string",
       "stream?": "boolean",
       "stdin?": "string",
       "encoding?": { enum: ["utf8", "base64"] },
@@ -891,6 +896,7 @@ export const shapes: Record<string, Shape> = {
       "workdir?": "string",
       "user?": "string",
       "timeout?": "duration",
+      "stop_signal?": "string",
       "stdin?": "boolean",
       "pty?": { object: { rows: "integer", cols: "integer" } },
     },

@@ -14,6 +14,8 @@ export interface CommandOptions {
   user?: string | undefined;
   /** Ends the command after this time. */
   timeout?: Duration | undefined;
+  /** What asks it to end then, before it is killed two seconds later. Default: `SIGTERM`. */
+  stopSignal?: SignalName | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -218,6 +220,7 @@ function firstFrame(start: ProcessStart): object {
     workdir: options.workdir,
     user: options.user,
     timeout: durationText(options.timeout),
+    stop_signal: options.stopSignal,
     binary: true,
     pty: pty !== undefined && pty !== false,
     ...(typeof pty === "object" ? pty : {}),

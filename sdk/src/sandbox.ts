@@ -169,10 +169,10 @@ export class Sandbox implements AsyncDisposable {
     command: Command,
     options: CommandOptions & { pty?: { rows: number; cols: number } } = {},
   ): Promise<string> {
-    const { signal, ...rest } = options;
+    const { signal, pty } = options;
     const started = await this.#transport.call("POST /sandboxes/{id}/processes", {
       params: { id: this.id },
-      body: { ...commandFields(command), ...rest },
+      body: { ...runFields(command, options), pty },
       signal,
     });
     return started.id;
@@ -295,8 +295,8 @@ function clientOf(client: Client | ClientOptions): Client {
 }
 
 /** What a request says of a command, whether its output is collected or streamed. */
-function runFields(command: Command, { env, workdir, user, timeout }: CommandOptions) {
-  return { ...commandFields(command), env, workdir, user, timeout };
+function runFields(command: Command, { env, workdir, user, timeout, stopSignal }: CommandOptions) {
+  return { ...commandFields(command), env, workdir, user, timeout, stopSignal: stopSignal?.toString() };
 }
 
 function nameOf(command: Command): string {

@@ -108,7 +108,7 @@ export const configSchema = z.strictObject({
         z.strictObject({
           /** Plain http although it is not on loopback. */
           insecure: z.boolean().optional(),
-          /** Ask there instead: a mirror's URL. */
+          /** Ask there instead: a mirror's URL; its path goes before the image's name. */
           endpoint: z.url({ protocol: /^https?$/ }).optional(),
           username: text.optional(),
           password: text.optional(),

@@ -6,7 +6,6 @@ import { randomBytes } from "node:crypto";
 import { constants } from "node:os";
 import { join } from "node:path";
 import type { Command } from "../guest/agent.ts";
-import { StacyError } from "../host/error.ts";
 import { ownRecord } from "../host/process.ts";
 import type { Progress } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
@@ -15,6 +14,7 @@ import { removeMachineDir } from "../launcher/machine-dir.ts";
 import { createEngine } from "./engine.ts";
 import { asStartFailure } from "./error-output.ts";
 import { ensureGuest } from "./first-run.ts";
+import { imageCommand } from "./image-command.ts";
 import type { Conversation, TerminalSize } from "./terminal.ts";
 
 export interface OneShot {
@@ -88,13 +88,9 @@ export async function runOneShot<T>(
     });
     observer.started(launched.boot);
     const { config } = launched.target.image;
-    const argv = shot.argv.length > 0 ? shot.argv : [...config.entrypoint, ...config.cmd];
-    if (argv.length === 0) {
-      throw new StacyError("invalid", `${shot.image} names no command`, { remedy: "give one after --" });
-    }
     const command = await launched.agent
       .start({
-        argv,
+        ...imageCommand(shot.image, shot.argv, config),
         signal,
         ...(shot.stdin || shot.pty !== undefined ? { stdin: true } : {}),
         ...(shot.workdir === undefined ? {} : { cwd: shot.workdir }),

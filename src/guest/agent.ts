@@ -44,15 +44,17 @@ export interface ExecOptions {
   env?: Record<string, string>;
   cwd?: string;
   user?: string;
-  /** Enforced in the guest on the whole process group: TERM, then KILL after `graceMs`. */
+  /** Enforced in the guest on the whole process group: `stopSignal`, then KILL after `graceMs`. */
   timeoutMs?: number;
+  /** Number of the signal that asks it to end; default 15, TERM. */
+  stopSignal?: number;
   graceMs?: number;
   /** `true`: `stdin` is a writable stream; bytes: sent and closed; absent: /dev/null. */
   stdin?: boolean | Uint8Array;
   pty?: { rows: number; cols: number; term?: string };
   /** Recent output kept for `attach`, bytes. Default 1 MiB. */
   ringBytes?: number;
-  /** Aborting cancels the command: TERM, then KILL after `graceMs`. */
+  /** Aborting cancels the command: `stopSignal`, then KILL after `graceMs`. */
   signal?: AbortSignal;
 }
 

@@ -3,9 +3,9 @@
  * build and read those fields. END of every method begins with STATUS; a failure adds MESSAGE and ERRNO.
  *
  *     method     OPEN                                              host then sends   agent answers
- *     EXEC       ARGV* ENV* CWD? USER? TIMEOUT_MS? GRACE_MS?       DATA = stdin,     EVENT PROCESS_ID PID; DATA stdout and
- *                STDIN? PTY{ROWS COLS TERM?}? RING_BYTES? KEEP?    FIN; CTRL SIGNAL  stderr; END EXIT_CODE REASON SIGNAL?
- *                                                                  GROUP? or ROWS
+ *     EXEC       ARGV* ENV* CWD? USER? TIMEOUT_MS? SIGNAL?         DATA = stdin,     EVENT PROCESS_ID PID; DATA stdout and
+ *                GRACE_MS? STDIN? PTY{ROWS COLS TERM?}?            FIN; CTRL SIGNAL  stderr; END EXIT_CODE REASON SIGNAL?
+ *                RING_BYTES? KEEP?                                 GROUP? or ROWS
  *                                                                  COLS
  *     ATTACH     PROCESS_ID                                        as EXEC           EVENT PROCESS_ID PID; EVENT LOST?; then as EXEC
  *     PROCESSES                                                                      EVENT* PROCESS{PROCESS_ID PID COMMAND
@@ -95,6 +95,7 @@ export function execFields(options: ExecOptions): FieldWriter {
     .text(Tag.CWD, options.cwd)
     .text(Tag.USER, options.user)
     .u32(Tag.TIMEOUT_MS, limited(options.timeoutMs))
+    .u8(Tag.SIGNAL, options.stopSignal)
     .u32(Tag.GRACE_MS, limited(options.graceMs))
     .flag(Tag.STDIN, options.stdin !== undefined && options.stdin !== false)
     .u32(Tag.RING_BYTES, limited(options.ringBytes));

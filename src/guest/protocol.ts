@@ -170,7 +170,7 @@ export const Tag = {
   // processes
   ARGV: 48, // bytes, repeated
   TIMEOUT_MS: 49, // u32; 0 or absent: none
-  GRACE_MS: 50, // u32 between TERM and KILL; default 2,000
+  GRACE_MS: 50, // u32 between the stop signal and KILL; default 2,000
   STDIN: 51, // u8 1: a stream follows; absent: /dev/null
   PTY: 52, // fields ROWS, COLS, TERM: a terminal; output is one stream, STDOUT
   ROWS: 53, // u16
@@ -179,7 +179,7 @@ export const Tag = {
   PID: 56, // u32
   PROCESS_ID: 57, // u64, the agent's own number of a command, never reused
   EXIT_CODE: 58, // u8
-  SIGNAL: 59, // u8: sent (SIGNAL, CTRL) or received (END)
+  SIGNAL: 59, // u8: sent (SIGNAL, CTRL), to send when it must end (EXEC; default TERM) or received (END)
   REASON: 60, // u8: 0 exited by itself, 1 timeout, 2 cancelled
   COMMAND: 61, // text
   START_TIME: 62, // u64 ns since 1970

@@ -325,7 +325,7 @@ class ImageStore implements ImageLibrary {
       return isLayout ? readLayout(layoutDirectory(source), { tag, signal }) : rootfs(directoryLayer(source));
     }
     if (!found.isFile()) throw new StacyError("invalid", `${source} is neither a file nor a directory`);
-    const kind = options.as ?? (await archiveKind(source, signal));
+    const kind = options.as ?? (await archiveKind(source, signal).catch((cause) => noArchive(source, cause)));
     if (kind === "rootfs") return rootfs(layerFile(source, { whiteouts: false }));
     const files = await unpackMembers(source, workDir, signal);
     return kind === "oci" ? readLayout(files, { tag, signal }) : readDockerSave(files, { tag, signal });
@@ -396,12 +396,22 @@ function nameOfKey(key: string): string | undefined {
 }
 
 function missing(name: string): StacyError {
-  return new StacyError("not-found", `the image ${name} is not on this host`);
+  return new StacyError("not-found", `the image ${name} is not on this host`, { remedy: "see `stacyvm image ls`" });
 }
 
 function image(reference: string, base: Base): Image {
   const { blobs: _blobs, usedAt: _usedAt, ...rest } = base;
   return { reference, ...rest };
+}
+
+/** What cannot even be looked through is most likely another kind of file. */
+function noArchive(source: string, cause: unknown): never {
+  if (!(cause instanceof StacyError) || cause.code !== "corrupt") throw cause;
+  throw new StacyError("corrupt", `${source}: ${cause.message}`, {
+    cause,
+    remedy:
+      "import takes OCI layouts, archives of `docker save`, tars of a file tree (gzip, zstd, plain) and directories",
+  });
 }
 
 function isFile(path: string): Promise<boolean> {

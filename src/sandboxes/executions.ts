@@ -17,6 +17,8 @@ export interface ExecRequest extends CommandRequest {
   user?: string;
   /** ms; absent: the default. */
   timeoutMs?: number;
+  /** Number of the signal that asks it to end when its time is over; default 15, TERM. */
+  stopSignal?: number;
   stdin?: boolean | Uint8Array;
   pty?: { rows: number; cols: number; term?: string };
 }
@@ -107,6 +109,7 @@ export class Executions {
       ...(request.workdir ? { cwd: request.workdir } : {}),
       ...(request.user ? { user: request.user } : {}),
       ...(timeout > 0 ? { timeoutMs: Math.max(1, Math.round(timeout)) } : {}),
+      ...(request.stopSignal === undefined ? {} : { stopSignal: request.stopSignal }),
       ...(request.stdin === undefined ? {} : { stdin: request.stdin }),
       ...(request.pty === undefined ? {} : { pty: request.pty }),
     };

@@ -139,6 +139,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
           workdir: body.workdir,
           user: body.user,
           timeoutMs: body.timeout,
+          stopSignal: body.stop_signal,
           stdin: body.stdin === true ? true : undefined,
           pty: body.pty,
         }),

@@ -4,7 +4,8 @@
  * `exec/ws` knows two protocols. The published one: the first frame is an ExecRequest; the server sends `{stream, data}` frames,
  * `{type: exit, exit_code}`, `{type: done}`, and closes. The richer one begins with a `type` and is that of `terminal`:
  *
- *     client: {type: start, command?, args?, mode?, env?, workdir?, user?, timeout?, pty?: bool, rows?, cols?, term?, binary?}
+ *     client: {type: start, command?, args?, mode?, env?, workdir?, user?, timeout?, stop_signal?,
+ *              pty?: bool, rows?, cols?, term?, binary?}
  *             {type: attach, process_id, binary?}
  *             {type: stdin, data, encoding?} | a binary frame    {type: stdin_close}
  *             {type: resize, rows, cols}    {type: signal, signal}    {type: detach}
@@ -39,6 +40,7 @@ const Start = z.object({
   workdir: maybe(GuestText),
   user: maybe(GuestText),
   timeout: maybe(Duration),
+  stop_signal: maybe(Signal),
   pty: maybe(z.boolean()),
   rows: maybe(dimension),
   cols: maybe(dimension),
@@ -265,7 +267,7 @@ function startInput(begin: z.output<typeof Start>, terminal: boolean) {
     mode: begin.mode ?? "",
     env: begin.env ?? {},
     stdin: true,
-    ...defined({ workdir: begin.workdir, user: begin.user, timeoutMs: begin.timeout }),
+    ...defined({ workdir: begin.workdir, user: begin.user, timeoutMs: begin.timeout, stopSignal: begin.stop_signal }),
     ...(pty ? { pty: { rows: begin.rows ?? 24, cols: begin.cols ?? 80, term: begin.term ?? "xterm-256color" } } : {}),
   };
 }

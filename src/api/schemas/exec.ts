@@ -1,8 +1,24 @@
 import { z } from "@hono/zod-openapi";
 import type { ProcessInfo } from "../../guest/agent.ts";
+import { signalNumber } from "../../guest/signal-number.ts";
 import type { ExecRequest as ExecInput } from "../../sandboxes/executions.ts";
 import { Duration, EnvMap, GuestText, maybe } from "./common.ts";
 import { defined, iso } from "./sandbox.ts";
+
+/** A number, `TERM` or `SIGTERM`. The guest is Linux on x86-64, whatever the client is. */
+export const Signal = z
+  .union([z.int().min(1).max(64), z.string().max(16)])
+  .transform((value, context): number => {
+    if (typeof value === "number") return value;
+    const number = signalNumber(value);
+    if (number !== undefined) return number;
+    context.addIssue({ code: "custom", message: "is not a signal; use a number or a name such as SIGTERM" });
+    return z.NEVER;
+  })
+  .openapi({ type: "string", example: "SIGTERM" });
+
+/** What a command is asked to end with when its time is over or its caller goes away, before it is killed. */
+const StopSignal = maybe(Signal).openapi({ type: "string", description: "Default: TERM.", example: "SIGQUIT" });
 
 export const ExecRequest = z
   .object({
@@ -14,6 +30,7 @@ export const ExecRequest = z
     work_dir: maybe(GuestText.max(4_096)),
     user: maybe(GuestText.max(256)),
     timeout: maybe(Duration),
+    stop_signal: StopSignal,
     stream: maybe(z.boolean()),
     stdin: maybe(z.string()),
     encoding: maybe(z.enum(["utf8", "base64"])).openapi({
@@ -34,6 +51,7 @@ export function execInput(body: z.output<typeof ExecRequest>): ExecInput {
       workdir: body.workdir || body.work_dir,
       user: body.user,
       timeoutMs: body.timeout,
+      stopSignal: body.stop_signal,
       stdin: body.stdin === undefined ? undefined : Buffer.from(body.stdin, body.encoding ?? "utf8"),
     }),
   };
@@ -60,6 +78,7 @@ export const ProcessRequest = z
     workdir: maybe(GuestText.max(4_096)),
     user: maybe(GuestText.max(256)),
     timeout: maybe(Duration),
+    stop_signal: StopSignal,
     stdin: maybe(z.boolean()),
     pty: maybe(z.object({ rows: z.int().min(1).max(65_535), cols: z.int().min(1).max(65_535) })),
   })
@@ -88,32 +107,6 @@ export function processBody(info: ProcessInfo): z.output<typeof ProcessBody> {
     ...defined({ exit_code: info.exit?.exitCode, signal: info.exit?.signal, reason: info.exit?.reason }),
   };
 }
-
-const SIGNALS = {
-  HUP: 1,
-  INT: 2,
-  QUIT: 3,
-  KILL: 9,
-  USR1: 10,
-  USR2: 12,
-  TERM: 15,
-  CONT: 18,
-  STOP: 19,
-  TSTP: 20,
-  WINCH: 28,
-} as const;
-
-/** A number, `TERM` or `SIGTERM`. The guest is Linux on x86-64, whatever the client is. */
-export const Signal = z
-  .union([z.int().min(1).max(64), z.string().max(16)])
-  .transform((value, context): number => {
-    if (typeof value === "number") return value;
-    const number = SIGNALS[value.toUpperCase().replace(/^SIG/, "") as keyof typeof SIGNALS] ?? Number(value);
-    if (Number.isInteger(number) && number >= 1 && number <= 64) return number;
-    context.addIssue({ code: "custom", message: "is not a signal; use a number or a name such as SIGTERM" });
-    return z.NEVER;
-  })
-  .openapi({ type: "string", example: "SIGTERM" });
 
 export const HistoryBody = z
   .object({

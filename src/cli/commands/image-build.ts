@@ -2,6 +2,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Command } from "commander";
+import { imageBody } from "../../api/schemas/image.ts";
 import { buildImage } from "../../builder/build.ts";
 import { BuildContext } from "../../builder/context.ts";
 import { BUILD_FILES, readPlan } from "../../builder/read-plan.ts";
@@ -11,6 +12,7 @@ import { newSandboxId } from "../../sandboxes/record.ts";
 import { sizeOption } from "../arguments.ts";
 import { createEngine } from "../engine.ts";
 import { interruptible } from "../interrupt.ts";
+import { printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
 interface BuildCommandOptions {
@@ -83,7 +85,7 @@ async function build(directory: string, options: BuildCommandOptions, signal: Ab
       signal,
     });
     line[Symbol.dispose]();
-    if (options.json === true) process.stdout.write(`${JSON.stringify({ ...image, cached, steps }, null, 2)}\n`);
+    if (options.json === true) printJson({ ...imageBody(image), path: image.base, cached, steps });
     else process.stdout.write(`${image.reference} ${image.digest}\n`);
   } finally {
     await provider.close();

@@ -2,6 +2,7 @@
 import { Command, Option } from "commander";
 import { loadConfig } from "../../api/config.ts";
 import { imagesOptions } from "../../api/images-options.ts";
+import { imageBody, imageDetailsBody } from "../../api/schemas/image.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { collectImages, type ImageUsers, removeImage } from "../../images/care.ts";
 import type { Image, ImageConfig, ImageLibrary, ImportOptions } from "../../images/image.ts";
@@ -51,7 +52,7 @@ function list(): Command {
     .option("--json", "for programs")
     .action(async (options: Json) => {
       const images = await (await openStore()).library.list();
-      if (options.json === true) return printJson(images);
+      if (options.json === true) return printJson(images.map(imageBody));
       printTable(
         ["IMAGE", "DIGEST", "FILESYSTEM", "SIZE", "AGE"],
         images.map((image) => [
@@ -145,7 +146,8 @@ function inspect(): Command {
     .argument("<reference...>")
     .action(async (references: string[]) => {
       const { library } = await openStore();
-      printJson(await Promise.all(references.map((reference) => library.inspect(reference))));
+      const found = await Promise.all(references.map((reference) => library.inspect(reference)));
+      printJson(found.map((image) => ({ ...imageDetailsBody(image), path: image.base })));
     });
 }
 
@@ -201,6 +203,7 @@ function gc(): Command {
 }
 
 function say(images: Image[], options: Json): void {
-  if (options.json === true) printJson(images.length === 1 ? images[0] : images);
+  const shown = images.map(imageBody);
+  if (options.json === true) printJson(shown.length === 1 ? shown[0] : shown);
   else for (const { reference, digest } of images) process.stdout.write(`${reference} ${digest}\n`);
 }

@@ -7,6 +7,7 @@ import { commandWords, parseCount, parseDuration, parsePair, sizeOption } from "
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
+import { imageCommand } from "../image-command.ts";
 import { type Interrupts, interruptible } from "../interrupt.ts";
 import { findLocal } from "../local-socket.ts";
 import { note } from "../output.ts";
@@ -107,15 +108,23 @@ async function runOn(
   const { tty = false, interactive = false, env, workdir, user, timeout, provider } = options;
   const pty = tty ? terminalSize() : false;
   const known = await pullFirst(client, image, signal);
+  const command = imageCommand(image, argv, known?.config);
   const sandbox: Sandbox = await client.create({
     ...{ image, provider, env, vcpus: options.vcpus, memoryMb: options.memory, diskMb: options.disk, signal },
     forkable: false,
   });
   try {
     report(sandbox.info.boot, options);
-    const command = argv.length > 0 ? argv : [...(known?.config.entrypoint ?? []), ...(known?.config.cmd ?? [])];
     const running = await sandbox
-      .spawn(command, { workdir, user, timeout, pty, stdin: interactive || tty, signal })
+      .spawn(command.argv, {
+        stopSignal: command.stopSignal,
+        workdir,
+        user,
+        timeout,
+        pty,
+        stdin: interactive || tty,
+        signal,
+      })
       .catch((error: unknown) => {
         throw asStartFailure(error);
       });

@@ -335,8 +335,18 @@ function unreachable(url: URL, error: unknown): StacyError {
     cause instanceof Error && cause.message !== "" ? cause.message : String((cause as { code?: string }).code ?? cause);
   return new StacyError("unavailable", `cannot reach ${url.host}: ${words}`, {
     cause: error,
-    remedy: "check the network, or import the image with `stacyvm image import`",
+    remedy: remedyFor(url, String((cause as { code?: string }).code ?? "")),
   });
+}
+
+function remedyFor({ host }: URL, code: string): string {
+  if (/CERT|SIGNATURE/.test(code)) {
+    return "if its certificate is right, name its authority in NODE_EXTRA_CA_CERTS=FILE, or set NODE_USE_SYSTEM_CA=1";
+  }
+  if (/WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|EPROTO/.test(code)) {
+    return `if it speaks plain http, set \`insecure: true\` for ${host} in \`images.registries\``;
+  }
+  return "check the network, or import the image with `stacyvm image import`";
 }
 
 function unavailable(message: string): StacyError {

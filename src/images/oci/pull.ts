@@ -23,7 +23,7 @@ import { isLoopback, RegistryHttp, type RetryPolicy } from "./http.ts";
 export interface RegistryConfig {
   /** Plain http although it is not on loopback. */
   insecure?: boolean;
-  /** Ask there instead, for example `https://mirror.example:5000`. */
+  /** Ask there instead, for example `https://mirror.example:5000`; a path goes before the image's name. */
   endpoint?: string;
   username?: string;
   password?: string;
@@ -65,7 +65,13 @@ const PARALLEL = 4;
 export async function lookUp(reference: Reference, options: PullOptions): Promise<RemoteImage> {
   const http = await connect(reference, options);
   options.progress?.({ step: `looking up ${reference.full}` });
-  let bytes = await manifest(http, reference.digest ?? reference.tag ?? "latest", reference.digest);
+  let bytes = await manifest(http, reference.digest ?? reference.tag ?? "latest", reference.digest).catch((cause) => {
+    if (!(cause instanceof StacyError) || cause.code !== "not-found") throw cause;
+    throw new StacyError("not-found", `there is no image ${reference.full}: ${cause.message}`, {
+      cause,
+      remedy: "check its name and tag",
+    });
+  });
   if (isIndex(bytes)) {
     const chosen = choosePlatform(parseIndex(bytes).manifests);
     bytes = await manifest(http, chosen.digest, chosen.digest);
@@ -78,18 +84,22 @@ async function connect(reference: Reference, options: PullOptions): Promise<Regi
   const settings = options.registries?.[reference.registry];
   const host = reference.registry.replace(/:\d+$/, "");
   const plain = settings?.insecure ?? isLoopback(host);
-  const origin =
+  const origin = new URL(
     settings?.endpoint ??
-    (reference.registry === DEFAULT_REGISTRY ? HUB_ENDPOINT : `${plain ? "http" : "https"}://${reference.registry}`);
+      (reference.registry === DEFAULT_REGISTRY ? HUB_ENDPOINT : `${plain ? "http" : "https"}://${reference.registry}`),
+  );
+  const repository = `${origin.pathname}/${reference.repository}`.replace(/\/+/g, "/").slice(1);
+  // A mirror must not be sent what was meant for the registry that it stands for.
+  const asked = settings?.endpoint === undefined ? reference.registry : origin.host;
   const credentials =
     settings?.username === undefined
-      ? await findCredentials(reference.registry, reference.repository, options.credentialFiles)
+      ? await findCredentials(asked, repository, options.credentialFiles)
       : { username: settings.username, password: settings.password ?? "" };
   return new RegistryHttp({
-    origin,
-    repository: reference.repository,
+    origin: origin.origin,
+    repository,
     credentials,
-    plain: plain || origin.startsWith("http:"),
+    plain: plain || origin.protocol === "http:",
     retry: options.retry ?? RETRY,
     idleMs: options.idleMs,
     signal: options.signal,
