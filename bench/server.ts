@@ -132,8 +132,9 @@ function fill(path: string): void {
 async function writes(context: BenchContext, path: string, count: number): Promise<void> {
   using store = new Store(path);
   for (let i = 0; i < count; i++) {
+    const record = failedSandbox(i, Date.now());
     const begun = performance.now();
-    await store.putSandbox(failedSandbox(i, begun), begun);
+    await store.putSandbox(record, record.createdAt);
     context.sample("record.write", performance.now() - begun);
   }
 }

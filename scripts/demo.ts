@@ -7,7 +7,7 @@ import { benchSpec, remove, sandboxId, spawnTimed, type Timed } from "../bench/s
 import { createEngine } from "../src/cli/engine.ts";
 import { exitCodeOf, printError } from "../src/cli/error-output.ts";
 import { ProgressLine } from "../src/cli/progress-line.ts";
-import { processesIn } from "../src/host/process.ts";
+import { isAlive, type ProcessRecord } from "../src/host/process.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 
@@ -25,8 +25,13 @@ const ms = (value: number): string => `${value.toFixed(1)} ms`;
 
 async function main(): Promise<void> {
   const engine = await createEngine();
-  const { launcher, images, paths } = engine;
+  const { launcher, images } = engine;
   const running = new Set<Launched>();
+  const started: ProcessRecord[] = [];
+  const note = (launched: Launched): void => {
+    running.add(launched);
+    started.push(launched.machine.record);
+  };
   const end = async (launched: Launched): Promise<void> => {
     await remove(launched);
     running.delete(launched);
@@ -35,7 +40,7 @@ async function main(): Promise<void> {
     const probe = await launcher.vmm.probe();
     if (probe.usable) {
       say(`machine monitor: ${launcher.vmm.name} ${probe.version}, ${probe.accelerator}`);
-      for (const note of probe.notes) say(`  ${note}`);
+      for (const each of probe.notes) say(`  ${each}`);
     }
 
     {
@@ -48,7 +53,7 @@ async function main(): Promise<void> {
     }
 
     const cold = await spawnTimed(launcher, benchSpec(IMAGE), "cold", ["echo", "hello"]);
-    running.add(cold.launched);
+    note(cold.launched);
     say(`cold:     ${ms(cold.total)} until the agent answered`);
     await end(cold.launched);
 
@@ -65,7 +70,7 @@ async function main(): Promise<void> {
     const restores: Timed[] = [];
     for (let i = 0; i < RESTORES; i++) {
       const timed = await spawnTimed(launcher, benchSpec(IMAGE), undefined, ["echo", "hello"]);
-      running.add(timed.launched);
+      note(timed.launched);
       if (timed.launched.boot.path !== "restored")
         throw new Error(`restore ${i + 1} came ${timed.launched.boot.path}: ${timed.launched.boot.fallback}`);
       restores.push(timed);
@@ -86,7 +91,7 @@ async function main(): Promise<void> {
     const together = performance.now();
     const three = await Promise.all([1, 2, 3].map(() => launcher.launch(benchSpec(IMAGE), { id: sandboxId() })));
     const wall = performance.now() - together;
-    for (const launched of three) running.add(launched);
+    for (const launched of three) note(launched);
     say(`restore:  3 at once: ${ms(wall)} wall clock (${three.map(({ boot }) => ms(boot.totalMs)).join(", ")})`);
 
     say("\na Python program in one of them:");
@@ -114,8 +119,9 @@ async function main(): Promise<void> {
     await Promise.all([...running].map(remove));
     await launcher.close();
   }
-  const left = await processesIn(paths.sandboxes);
-  if (left.length > 0) throw new Error(`processes were left behind: ${left.join(", ")}`);
+  for (const record of started) {
+    if (await isAlive(record)) throw new Error(`the process ${record.pid} was left behind`);
+  }
   say("nothing is left running.");
 }
 
