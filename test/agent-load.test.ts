@@ -182,6 +182,18 @@ test("a fork bomb leaves the agent answering", async () => {
   assert.equal((await agent.exec({ argv: ["true"] })).exitCode, 0);
 });
 
+test("too many commands and too large a request are errors to their callers alone", async () => {
+  const started = await Promise.allSettled(Array.from({ length: 450 }, () => agent.start({ argv: ["sleep", "1000"] })));
+  const refused = started.flatMap((one) => (one.status === "rejected" ? [(one.reason as { code?: string }).code] : []));
+  assert.ok(refused.length > 0 && refused.length < 400, `${refused.length} were refused`);
+  assert.deepEqual([...new Set(refused)], ["limit"]);
+  await assert.rejects(agent.exec({ argv: ["true"], env: { LARGE: "x".repeat(70_000) } }), { code: "limit" });
+  await agent.ping();
+  for (const one of started) if (one.status === "fulfilled") await one.value.kill(9);
+  for (const one of started) if (one.status === "fulfilled") assert.equal((await one.value.exited).signal, 9);
+  assert.equal((await agent.exec({ argv: ["true"] })).exitCode, 0);
+});
+
 test("an idle agent makes no wake-ups, and its binary is small", async () => {
   const switches = async () => {
     const status = (await agent.readFile("/proc/1/status")).toString();
