@@ -11,6 +11,7 @@ import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
+import { loadConfig } from "../src/api/config.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { sdkPython } from "./python-support.ts";
 import { Server } from "./server-support.ts";
@@ -79,6 +80,12 @@ describe("code in the documents", { timeout: 300_000 }, () => {
       return run(process.execPath, [path]);
     },
     python: async (code) => run(await sdkPython(), ["-c", code]),
+    async yaml(code, name) {
+      // Configuration: the server must know every key and take every value.
+      const file = join(server.root, `${name}.yaml`);
+      await writeFile(file, code);
+      await loadConfig({ file, env: {} });
+    },
   };
 
   for (const document of documents) {
