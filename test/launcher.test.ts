@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
-import { chmod, open, readdir, stat, truncate } from "node:fs/promises";
+import { chmod, open, readdir, rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import type { Launched } from "../src/launcher/launcher.ts";
+import { processesIn } from "../src/host/process.ts";
+import { runTool } from "../src/host/run.ts";
+import { createImages } from "../src/images/store.ts";
+import { type Launched, Launcher } from "../src/launcher/launcher.ts";
+import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import { Bench, scratchPaths, sh } from "./launcher-support.ts";
 
 describe("Linux sandboxes under the real QEMU", () => {
@@ -135,6 +139,48 @@ describe("Linux sandboxes under the real QEMU", () => {
     assert.deepEqual(await readdir(bench.paths.sandboxes), before);
   });
 
+  test("QEMU killed while the golden snapshot is built is a typed error, nothing stays, and the next build works", async () => {
+    const spec = { memoryMiB: 192 };
+    const launching = bench.launch(spec, { mode: "restore" });
+    launching.catch(() => {});
+    let dir: string | undefined;
+    while (dir === undefined) dir = (await names(bench.paths.tmp)).find((name) => name.startsWith("golden-"));
+    process.kill(await pidIn(join(bench.paths.tmp, dir)), "SIGKILL");
+    // The one before its monitor answers, the other afterwards.
+    await assert.rejects(launching, ({ code }) => code === "unavailable" || code === "machine-exited");
+    assert.deepEqual(await names(bench.paths.tmp), []);
+    const clone = await bench.launch(spec, { mode: "restore" });
+    assert.equal(clone.boot.path, "restored");
+    await bench.remove(clone);
+  });
+
+  test("QEMU killed while it restores: the sandbox boots cold, and says why", async () => {
+    await bench.remove(await bench.launch({}, { mode: "restore" }));
+    for (;;) {
+      const before = await names(bench.paths.sandboxes);
+      let over = false;
+      const launching = bench.launch().finally(() => {
+        over = true;
+      });
+      let dir: string | undefined;
+      while (dir === undefined && !over) {
+        dir = (await names(bench.paths.sandboxes)).find((name) => !before.includes(name));
+      }
+      const [pid] = dir === undefined || over ? [] : await processesIn(join(bench.paths.sandboxes, dir));
+      // Its end may have come too late for this one to be half-way.
+      const killed = pid !== undefined && !over && process.kill(pid, "SIGKILL");
+      const clone = await launching;
+      if (killed && clone.boot.path === "restored") await clone.machine.exited;
+      else assert.equal(await sh(clone, "echo fine"), "fine");
+      await bench.remove(clone);
+      if (clone.boot.path === "restored") continue;
+      assert.equal(clone.boot.path, "cold");
+      assert.ok((clone.boot.fallback ?? "").length > 0);
+      break;
+    }
+    await bench.launcher.settle();
+  });
+
   test("impossible sizes and unknown images are refused with a remedy", async () => {
     await assert.rejects(bench.launch({ memoryMiB: 1 }), { code: "invalid" });
     await assert.rejects(bench.launch({ vcpus: 99 }), { code: "invalid" });
@@ -169,6 +215,34 @@ describe("Linux sandboxes under the real QEMU", () => {
   });
 });
 
+test("a disk without room for a golden snapshot is `no-space`; a sandbox boots cold on it all the same", async (t) => {
+  if (process.getuid?.() !== 0) return t.skip("mounting a small filesystem needs root");
+  const paths = await scratchPaths();
+  await runTool("mount", ["-t", "tmpfs", "-o", "size=80m", "tmpfs", paths.root]);
+  const launcher = new Launcher({ vmm: createQemu(), images: createImages(paths), paths });
+  try {
+    const spec = { image: "stacyvm/busybox", vcpus: 1, memoryMiB: 256, diskMiB: 256, setup: [], setupEnv: {} };
+    await assert.rejects(launcher.launch(spec, { id: "sb-full", mode: "restore" }), {
+      code: "no-space",
+      phase: "golden",
+    });
+    assert.deepEqual([await names(paths.tmp), await names(paths.snapshots)], [[], []]);
+    const failed = new Promise<string>((resolve) => {
+      launcher.events.once("golden.failed", ({ error }) => resolve(error.code));
+    });
+    const cold = await launcher.launch(spec, { id: "sb-cold" });
+    assert.equal(await sh(cold, "echo fine"), "fine");
+    assert.equal(await failed, "no-space");
+    await cold.agent.close();
+    await cold.machine.kill();
+  } finally {
+    await launcher.close();
+    await runTool("umount", [paths.root]);
+    await rm(paths.root, { recursive: true, force: true });
+  }
+  return undefined;
+});
+
 test("a directory deeper than a socket's path may be long works", async () => {
   const paths = await scratchPaths();
   assert.ok(Buffer.byteLength(paths.sandboxes) < 108);
@@ -192,8 +266,11 @@ async function cut(path: string): Promise<void> {
   await truncate(path, Math.floor((await stat(path)).size / 2));
 }
 
+function names(dir: string): Promise<string[]> {
+  return readdir(dir).catch(() => []);
+}
+
 async function pidIn(dir: string): Promise<number> {
-  const { processesIn } = await import("../src/host/process.ts");
   for (;;) {
     const [pid] = await processesIn(dir);
     if (pid !== undefined) return pid;

@@ -12,7 +12,7 @@ import { Phases } from "../host/phases.ts";
 import { isAlive, ownRecord, type ProcessRecord, processesIn } from "../host/process.ts";
 import { mappedBytes } from "../host/process-memory.ts";
 import { copySparse } from "../host/sparse.ts";
-import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
+import { type ExitReport, FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold } from "./launch.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
@@ -114,12 +114,22 @@ export class GoldenBuilder {
       const touched = touchedBytes > 0 ? { touchedBytes } : {};
       return { key: target.key, phases: phases.ms, totalMs: phases.total, ...touched };
     } catch (error) {
-      throw asStacyError(error).inPhase("golden");
+      throw spaceOrOther(asStacyError(error), this.#paths.root).inPhase("golden");
     } finally {
       await removeMachineDir(dir);
       await removeMachineDir(out);
     }
   }
+}
+
+/** A machine whose memory is a file is ended by SIGBUS when the disk has no room for a page of it. */
+function spaceOrOther(error: StacyError, dataDir: string): StacyError {
+  const report = error.data?.report as ExitReport | undefined;
+  if (report?.signal !== "SIGBUS") return error;
+  return new StacyError("no-space", `the disk of ${dataDir} is full: the machine's memory could not be written to it`, {
+    cause: error,
+    remedy: "free some space: `stacyvm snapshot gc`, `stacyvm image gc`; a snapshot takes what its guest touched",
+  });
 }
 
 /** Templates' setup commands, in order. @throws StacyError `invalid` with the last lines of the one that failed */
