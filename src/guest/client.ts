@@ -55,6 +55,26 @@ export async function connectAgent(open: AgentStream, options: SessionOptions = 
   return new AgentClient(session, hello);
 }
 
+/** A channel is opened so often until its greeting is answered. */
+const OPENINGS = 3;
+
+/**
+ * Connects and opens a session; where the channel breaks before the greeting is answered, once more. What an earlier connection has
+ * left in a saved machine's queues is answered with a reset, and under a new monitor, which numbers its connections from the
+ * start, that can hit the first new one.
+ * @throws StacyError as `connectAgent` and `connect`
+ */
+export async function openAgent(connect: () => Promise<AgentStream>, options: SessionOptions = {}): Promise<Agent> {
+  for (let opening = 1; ; opening++) {
+    try {
+      return await connectAgent(await connect(), options);
+    } catch (thrown) {
+      const broken = thrown instanceof StacyError && thrown.code === "disconnected";
+      if (!broken || opening === OPENINGS || options.signal?.aborted === true) throw thrown;
+    }
+  }
+}
+
 class AgentClient implements Agent {
   readonly closed: Promise<Error>;
   readonly #session: Session;

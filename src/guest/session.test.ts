@@ -4,7 +4,7 @@ import { Duplex } from "node:stream";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import type { Agent } from "./agent.ts";
-import { connectAgent } from "./client.ts";
+import { connectAgent, openAgent } from "./client.ts";
 import { FrameDecoder } from "./frame-decoder.ts";
 import { encodeFrame, FieldReader, FieldWriter, type Frame, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
 import { reconnectingAgent } from "./reconnecting-agent.ts";
@@ -76,6 +76,25 @@ test("noise, stale frames and a foreign hello before the answer are passed by", 
   const agent = await guest.connect();
   assert.equal(agent.hello.protocol, 1);
   await agent.close();
+});
+
+test("a channel that breaks before the greeting is answered is opened once more, and again, but not for ever", async () => {
+  const broken = () =>
+    new FakeGuest(
+      () => {},
+      (self) => self.host.push(null),
+    );
+  let opened = 0;
+  const opening = (breaks: number) => async () => {
+    const guest = opened++ < breaks ? broken() : new FakeGuest(() => {});
+    return { stream: guest.host, clean: true };
+  };
+  const agent = await openAgent(opening(2));
+  assert.equal(opened, 3);
+  await agent.close();
+  opened = 0;
+  await assert.rejects(openAgent(opening(9)), code("disconnected"));
+  assert.equal(opened, 3);
 });
 
 test("a guest that never answers is a timeout in the phase `agent`", async () => {

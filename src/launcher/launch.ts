@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import type { Agent, Identity } from "../guest/agent.ts";
-import { connectAgent } from "../guest/client.ts";
+import { openAgent } from "../guest/client.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import type { ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
@@ -166,10 +166,11 @@ async function greet(
   });
   gone.catch(() => {});
   const both = signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]);
-  const greeting = (async () => {
-    const stream = await machine.connectAgent({ timeoutMs: limitMs, signal: both });
-    return connectAgent(stream, { timeoutMs: limitMs, signal: both, ...(identity === undefined ? {} : { identity }) });
-  })();
+  const limits = { timeoutMs: limitMs, signal: both };
+  const greeting = openAgent(() => machine.connectAgent(limits), {
+    ...limits,
+    ...(identity === undefined ? {} : { identity }),
+  });
   try {
     return await Promise.race([greeting, gone]);
   } catch (error) {

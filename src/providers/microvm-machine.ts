@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Agent, Identity } from "../guest/agent.ts";
-import { connectAgent } from "../guest/client.ts";
+import { openAgent } from "../guest/client.ts";
 import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { ownRecord, type ProcessRecord } from "../host/process.ts";
@@ -365,8 +365,7 @@ export class MicrovmMachine implements SandboxMachine {
   async #connect(signal: AbortSignal): Promise<Agent> {
     if (this.#state === "suspended")
       throw new StacyError("conflict", `sandbox ${this.id} is suspended`, { remedy: "resume it first" });
-    const stream = await this.#running().connectAgent({ signal });
-    return connectAgent(stream, { signal });
+    return openAgent(() => this.#running().connectAgent({ signal }), { signal });
   }
 
   #watch(machine: RunningMachine | PausedMachine): void {

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readdir, rename } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Identity } from "../guest/agent.ts";
-import { connectAgent } from "../guest/client.ts";
+import { openAgent } from "../guest/client.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { isAlive, processesIn } from "../host/process.ts";
@@ -284,7 +284,9 @@ export class MicrovmProvider implements Provider, MachineHost {
         return undefined;
       }
       if (found.state === "paused") return this.#keep(new MicrovmMachine(this, { ...parts, machine: found }));
-      const agent = await connectAgent(await found.connectAgent({ timeoutMs: 10_000 }), { timeoutMs: 10_000 });
+      const machine = found;
+      const limit = { timeoutMs: 10_000 };
+      const agent = await openAgent(() => machine.connectAgent(limit), limit);
       return this.#keep(new MicrovmMachine(this, { ...parts, machine: found, agent }));
     } catch {
       // Ended here, over the connection that there is: its monitor serves one client at a time, a second would wait for ever.
