@@ -48,6 +48,15 @@ describe("the command line about this host", { timeout: 300_000 }, () => {
     assert.match(stdout + stderr, /guest kernel .*present[\s\S]*guest agent .*present/);
   });
 
+  test("bench measures this machine, and its answer is one JSON document", async () => {
+    const { code, stdout, stderr } = await cli.run(["bench", "server", "1", "--json"]);
+    assert.equal(code, 0, stderr);
+    const { failures, results } = JSON.parse(stdout);
+    assert.equal(failures, 0);
+    assert.equal(results["record.write"].n, 10);
+    assert.ok(results["spawn.first-exec.http"].p50 > 0);
+  });
+
   test("version says which program this is", async () => {
     assert.match(await cli.out("version"), /^stacyvm \d+\.\d+\.\d+, Node \d+.*\nno server runs$/);
     assert.equal((await cli.json("version")).version, await cli.out("--version"));
