@@ -8,7 +8,7 @@ export class JailUsers {
   readonly #count: number;
   readonly #taken = new Set<number>();
   /** Of processes that were there before: adopted machines, and those of other daemons on the same range. */
-  #found = new Set<number>();
+  #found: Promise<Set<number>> = Promise.resolve(new Set());
   #next: number;
   #untilScan = 0;
 
@@ -26,10 +26,12 @@ export class JailUsers {
       if (this.#untilScan-- <= 0) {
         // Once per round, which also forgets machines that have ended since.
         this.#untilScan = this.#count;
-        this.#found = await living(this.#base, this.#count);
+        this.#found = living(this.#base, this.#count);
       }
+      // All who begin at once wait for the same look, also those that came after the one who began it.
+      const found = await this.#found;
       const uid = this.#base + (this.#next++ % this.#count);
-      if (this.#taken.has(uid) || this.#found.has(uid)) continue;
+      if (this.#taken.has(uid) || found.has(uid)) continue;
       this.#taken.add(uid);
       return uid;
     }
