@@ -43,14 +43,13 @@ function bash(nodes: Node[]): string {
     const ids = sandbox ? ' ids="$(stacyvm ls -q 2>/dev/null)"' : "";
     return `    ${quote(path.join(" "))}) words=${quote(words.join(" "))}${ids} ;;`;
   });
-  const names = nodes.filter(({ path }) => path.length > 0).map(({ path }) => quote(path.join(" ")));
   return `# bash completion for stacyvm: source <(stacyvm completion bash)
 _stacyvm() {
   local word="\${COMP_WORDS[COMP_CWORD]}" path="" next words="" ids="" i
   for ((i = 1; i < COMP_CWORD; i++)); do
     next="\${path:+$path }\${COMP_WORDS[i]}"
     case "$next" in
-      ${names.join(" | ")}) path="$next" ;;
+      ${pattern(nodes)}) path="$next" ;;
     esac
   done
   case "$path" in
@@ -75,7 +74,6 @@ function zsh(nodes: Node[]): string {
     const ids = sandbox ? ` ids=(\${(f)"$(stacyvm ls -q 2>/dev/null)"})` : "";
     return `    ${quote(path.join(" "))}) choices=(${words.join(" ")})${ids} ;;`;
   });
-  const names = nodes.filter(({ path }) => path.length > 0).map(({ path }) => quote(path.join(" ")));
   return `#compdef stacyvm
 # zsh completion for stacyvm: source <(stacyvm completion zsh)
 _stacyvm() {
@@ -84,7 +82,7 @@ _stacyvm() {
   for ((i = 2; i < CURRENT; i++)); do
     next="\${path_so_far:+$path_so_far }\${words[i]}"
     case "$next" in
-      ${names.join(" | ")}) path_so_far="$next" ;;
+      ${pattern(nodes)}) path_so_far="$next" ;;
     esac
   done
   case "$path_so_far" in
@@ -116,6 +114,14 @@ function fish(nodes: Node[]): string {
     ];
   });
   return `# fish completion for stacyvm: stacyvm completion fish | source\n${lines.join("\n")}\n`;
+}
+
+/** Of a shell's `case`: all commands that can be gone into. */
+function pattern(nodes: Node[]): string {
+  return nodes
+    .filter(({ path }) => path.length > 0)
+    .map(({ path }) => quote(path.join(" ")))
+    .join(" | ");
 }
 
 function quote(text: string): string {

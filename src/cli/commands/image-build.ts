@@ -9,7 +9,7 @@ import { BUILD_FILES, readPlan } from "../../builder/read-plan.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { createMicrovmProvider } from "../../providers/microvm.ts";
 import { newSandboxId } from "../../sandboxes/record.ts";
-import { sizeOption } from "../arguments.ts";
+import { parseCount, sizeOption } from "../arguments.ts";
 import { createEngine } from "../engine.ts";
 import { interruptible } from "../interrupt.ts";
 import { printJson } from "../output.ts";
@@ -37,7 +37,7 @@ export function imageBuildCommand(): Command {
     .option("-f, --file <path>", `the file of steps (default: ${BUILD_FILES.join(" or ")} in the directory)`)
     .option("--arg <K=V...>", "values for a Dockerfile's ARG", [])
     .addOption(sizeOption("-m, --memory <size>", "memory of the sandbox", 1024))
-    .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", Number, 1)
+    .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", parseCount, 1)
     .addOption(sizeOption("--disk <size>", "writable space of the sandbox", 8192))
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--pull", "ask the registry again what the base's name means")

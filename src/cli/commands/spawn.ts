@@ -13,7 +13,7 @@ interface SpawnOptions extends ClientOptions {
   label?: Record<string, string>;
   ttl?: string;
   idleTimeout?: string;
-  idleAction?: "destroy" | "suspend";
+  idleAction?: "destroy" | "pause" | "suspend";
   template?: string;
   checkpoint?: string;
   setup?: string[];
@@ -32,7 +32,7 @@ export function spawnCommand(): Command {
     .option("-l, --label <K=V>", "metadata; may be repeated", parsePair)
     .option("--ttl <time>", "how long it lives, for example 30m", parseDuration)
     .option("--idle-timeout <time>", "how long it may stand idle", parseDuration)
-    .option("--idle-action <what>", "then: destroy or suspend")
+    .option("--idle-action <what>", "then: destroy, pause or suspend")
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
     .option("--checkpoint <id>", "start from a checkpoint")
