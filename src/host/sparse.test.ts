@@ -57,4 +57,6 @@ test("a template that was cut is refused", async () => {
   const map = await mapSparse(path);
   await truncate(path, 4096);
   await assert.rejects(SparseTemplate.open(path, map), { code: "corrupt" });
+  const large = await SparseTemplate.open(path, map, 0);
+  await assert.rejects(large.copyTo(`${path}.copy`), { code: "corrupt" });
 });

@@ -2,7 +2,7 @@
  * Copies of sparse files that stay sparse. `fs.copyFile` fills holes (1 GiB sparse: seconds, and 1 GiB on disk), so data is
  * copied by its extents, or shared by reflink where the filesystem can.
  */
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { constants, copyFile, type FileHandle, open, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { StacyError } from "./error.ts";
@@ -89,35 +89,33 @@ function isZero(buffer: Buffer, offset: number, length: number): boolean {
   return buffer.compare(zeros, 0, length, offset, offset + length) === 0;
 }
 
-async function hashExtents(file: FileHandle, extents: readonly Extent[]): Promise<string> {
-  const hash = createHash("sha256");
+/**
+ * What the file holds there, in pieces of at most 1 MiB; a piece is good until the next one is asked for. Of a file that has become
+ * shorter, an extent ends early.
+ */
+export async function* readExtents(
+  file: FileHandle,
+  extents: readonly Extent[],
+): AsyncGenerator<{ extent: Extent; at: number; data: Buffer }> {
   const buffer = Buffer.allocUnsafe(WINDOW);
   for (const extent of extents) {
-    hash.update(`${extent.start}:${extent.length}\n`);
-    await hashRange(file, extent, buffer, hash);
+    for (let done = 0; done < extent.length; ) {
+      const at = extent.start + done;
+      const { bytesRead } = await file.read(buffer, 0, Math.min(WINDOW, extent.length - done), at);
+      if (bytesRead === 0) break;
+      yield { extent, at, data: buffer.subarray(0, bytesRead) };
+      done += bytesRead;
+    }
+  }
+}
+
+async function hashExtents(file: FileHandle, extents: readonly Extent[]): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const { extent, at, data } of readExtents(file, extents)) {
+    if (at === extent.start) hash.update(`${extent.start}:${extent.length}\n`);
+    hash.update(data);
   }
   return hash.digest("hex");
-}
-
-async function hashRange(file: FileHandle, extent: Extent, buffer: Buffer, hash: Hash): Promise<void> {
-  for (let done = 0; done < extent.length; ) {
-    const want = Math.min(WINDOW, extent.length - done);
-    const { bytesRead } = await file.read(buffer, 0, want, extent.start + done);
-    if (bytesRead === 0) return; // the file has become shorter; the digest will not match
-    hash.update(buffer.subarray(0, bytesRead));
-    done += bytesRead;
-  }
-}
-
-/** True when the file still has the size and the data that `map` says. Data that appeared in a hole is not looked for. */
-export async function matchesMap(path: string, map: SparseMap): Promise<boolean> {
-  const file = await open(path, "r");
-  try {
-    if ((await file.stat()).size !== map.size) return false;
-    return (await hashExtents(file, map.extents)) === map.sha256;
-  } finally {
-    await file.close();
-  }
 }
 
 /** A file held ready for being copied many times: its data in memory when small, else read from the open file. */
@@ -197,17 +195,13 @@ async function writeAll(file: FileHandle, data: Buffer, position: number): Promi
 
 async function copyExtents(from: string, target: FileHandle, extents: readonly Extent[]): Promise<void> {
   const source = await open(from, "r");
-  const buffer = Buffer.allocUnsafe(WINDOW);
+  let missing = extents.reduce((sum, { length }) => sum + length, 0);
   try {
-    for (const extent of extents) {
-      for (let done = 0; done < extent.length; ) {
-        const want = Math.min(WINDOW, extent.length - done);
-        const { bytesRead } = await source.read(buffer, 0, want, extent.start + done);
-        if (bytesRead === 0) throw new StacyError("corrupt", `${from} is shorter than its manifest says`);
-        await writeAll(target, buffer.subarray(0, bytesRead), extent.start + done);
-        done += bytesRead;
-      }
+    for await (const { at, data } of readExtents(source, extents)) {
+      await writeAll(target, data, at);
+      missing -= data.length;
     }
+    if (missing > 0) throw new StacyError("corrupt", `${from} is shorter than its manifest says`);
   } finally {
     await source.close();
   }
