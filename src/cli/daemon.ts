@@ -20,7 +20,7 @@ import { systemClock } from "../sandboxes/clock.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { collectSnapshots } from "../sandboxes/snapshot-collection.ts";
 import { Store } from "../sandboxes/store.ts";
-import type { Vmm } from "../vmm/vmm.ts";
+import { assertUsable } from "../vmm/usable.ts";
 import { chooseVmm, vmms } from "./engine.ts";
 import { version } from "./version.ts";
 
@@ -68,6 +68,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   await using parts = new AsyncDisposableStack();
   const images = createImages(paths, imagesOptions(config.images));
   const all = vmms(paths, config);
+  // Before anything is adopted: a daemon that cannot do what it is told to must not judge the machines of one that could.
   if (config.firecracker.jail) await assertUsable(all.firecracker);
   const vmm = await chooseVmm(all, config.providers.default);
   // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
@@ -127,14 +128,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
-}
-
-/** Before anything is adopted: a daemon that cannot do what it is told to must not judge the machines of one that could. */
-async function assertUsable(vmm: Vmm): Promise<void> {
-  const probe = await vmm.probe();
-  if (!probe.usable) {
-    throw new StacyError("unavailable", `${vmm.name} cannot be used: ${probe.reason}`, { remedy: probe.remedy });
-  }
 }
 
 /** What goes by itself: images that nobody needs, snapshots over their limits. */

@@ -17,18 +17,14 @@ export interface Engine {
   launcher: Launcher;
 }
 
-export function vmms(paths: DataPaths, config?: Pick<Config, "firecracker">): Record<VmmName, Vmm> {
-  const { path, jailer, jail, jail_uid_base, jail_limits, jail_netns } = config?.firecracker ?? {};
-  const policy = {
-    uidBase: jail_uid_base ?? 0,
-    limits: jail_limits === true,
-    ...(jail_netns ? { netns: jail_netns } : {}),
-  };
+export function vmms(paths: DataPaths, config: Pick<Config, "firecracker">): Record<VmmName, Vmm> {
+  const { path, jailer, jail, jail_uid_base, jail_limits, jail_netns } = config.firecracker;
+  const policy = { uidBase: jail_uid_base, limits: jail_limits, ...(jail_netns ? { netns: jail_netns } : {}) };
   const firecracker = createFirecracker({
     assets: paths.assets,
     ...(path ? { firecracker: path } : {}),
     ...(jailer ? { jailer } : {}),
-    ...(jail === true ? { jail: policy } : {}),
+    ...(jail ? { jail: policy } : {}),
   });
   return { firecracker, qemu: createQemu() };
 }

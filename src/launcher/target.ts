@@ -6,6 +6,7 @@ import type { DataPaths } from "../host/paths.ts";
 import { bareImage, isBareReference } from "../images/bare-image.ts";
 import { type GuestFiles, loadGuestFiles } from "../images/guest-files.ts";
 import type { Image, Images, ResolveOptions } from "../images/image.ts";
+import { assertUsable } from "../vmm/usable.ts";
 import type { GuestKind, MachineConfig, Vmm } from "../vmm/vmm.ts";
 import type { Manifest } from "./manifest.ts";
 import { type Shape, snapshotKey } from "./shape.ts";
@@ -47,13 +48,7 @@ export class Targets {
   /** @throws StacyError `invalid` (sizes), `not-found` (image), `unavailable` (VMM, kernel, agent) */
   async resolve(spec: LaunchSpec, options?: ResolveOptions): Promise<Target> {
     checkSizes(spec);
-    const probe = await this.#vmm.probe();
-    if (!probe.usable) {
-      throw new StacyError("unavailable", `${this.#vmm.name} cannot be used: ${probe.reason}`, {
-        phase: "resolve",
-        remedy: probe.remedy,
-      });
-    }
+    const probe = await assertUsable(this.#vmm);
     const bare = isBareReference(spec.image);
     if (!bare && !probe.guests.includes("linux")) {
       throw new StacyError(

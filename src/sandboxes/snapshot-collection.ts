@@ -48,10 +48,13 @@ export async function collectSnapshots(
     const { key, image, bytes } = info;
     const judged = (reason: string): JudgedSnapshot => ({ key, image, bytes, reason });
     const against = whyGo(info, total, now, options);
-    const last = at === all.length - 1;
-    const stays = against === undefined ? "there is room for it" : whyStay(info, last, options);
-    if (against === undefined || stays !== undefined) {
-      done.kept.push(judged(stays ?? ""));
+    if (against === undefined) {
+      done.kept.push(judged("there is room for it"));
+      continue;
+    }
+    const stays = whyStay(info, at === all.length - 1, options);
+    if (stays !== undefined) {
+      done.kept.push(judged(stays));
       continue;
     }
     if (options.dryRun !== true) {

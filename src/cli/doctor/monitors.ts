@@ -1,5 +1,5 @@
 /** What runs machines: KVM, QEMU, Firecracker. */
-import { loadConfig } from "../../api/config.ts";
+import { loadConfig, validateConfig } from "../../api/config.ts";
 import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
 import type { DataPaths } from "../../host/paths.ts";
@@ -14,7 +14,7 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
   // A configuration that is wrong has a finding of its own.
   const config = await loadConfig().then(
     (loaded) => loaded.config,
-    () => undefined,
+    () => validateConfig({}, "the defaults"),
   );
   for (const vmm of Object.values(vmms(paths, config))) {
     const meaning = vmm.name === "qemu" ? "runs Linux guests on every host" : "runs guests where KVM is usable";
