@@ -5,22 +5,17 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
-import { Phases } from "../src/host/phases.ts";
 import { processMemory } from "../src/host/process-memory.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
-import { makeIdentity } from "../src/launcher/identity.ts";
-import { loadInto, prepareIdle } from "../src/launcher/launch.ts";
 import { type Launched, Launcher } from "../src/launcher/launcher.ts";
-import { removeMachineDir } from "../src/launcher/machine-dir.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
 import { type BenchContext, phaseChart, type Report, type Suite } from "./harness.ts";
-import { benchSpec, record, remove, sandboxId, spawnTimed, storm } from "./spawning.ts";
+import { benchSpec, ECHO, idleVmm, record, remove, sandboxId, spawnTimed, storm } from "./spawning.ts";
 
 const IMAGE = "stacyvm/bare";
-const ECHO = ["echo", "hello"];
 const JAIL_UID = 20_000;
 /** The original's published figures: ms, in the seed's own phases (its "copy rootfs" is `disk`, "start firecracker" is `vmm`). Its guest was Linux, ours is the bare one. */
 const SEED: Record<string, Record<string, number>> = {
@@ -140,7 +135,7 @@ async function everyWay(context: BenchContext, launcher: Launcher, runs: number)
 
 /** A Firecracker that waits with its disk in place: the claim is load and handshake. */
 async function idle(context: BenchContext, launcher: Launcher, spec: LaunchSpec): Promise<void> {
-  const { claim, remove: removeIdle } = await waiting(launcher, spec);
+  const { claim, remove: removeIdle } = await idleVmm(launcher, spec);
   try {
     const { total, phases } = await claim();
     context.sample("idle.total", total);
@@ -153,7 +148,7 @@ async function idle(context: BenchContext, launcher: Launcher, spec: LaunchSpec)
 
 /** So many of them claimed at once: the wall clock of all. */
 async function idleStorm(context: BenchContext, launcher: Launcher, spec: LaunchSpec, count: number): Promise<void> {
-  const all = await Promise.all(Array.from({ length: count }, () => waiting(launcher, spec)));
+  const all = await Promise.all(Array.from({ length: count }, () => idleVmm(launcher, spec)));
   try {
     const start = performance.now();
     await Promise.all(all.map(({ claim }) => claim()));
@@ -161,29 +156,6 @@ async function idleStorm(context: BenchContext, launcher: Launcher, spec: Launch
   } finally {
     await Promise.all(all.map(({ remove: removeIdle }) => removeIdle()));
   }
-}
-
-async function waiting(launcher: Launcher, spec: LaunchSpec) {
-  const target = await launcher.targets.resolve(spec);
-  const snapshot = await launcher.store.get(target.key);
-  if (snapshot === undefined) throw new Error("there is no golden snapshot");
-  const id = sandboxId();
-  const dir = join(launcher.paths.sandboxes, id);
-  const vmm = await prepareIdle(launcher.vmm, target, snapshot, { dir }, new Phases());
-  return {
-    async claim(): Promise<{ total: number; phases: Phases }> {
-      const phases = new Phases();
-      const start = performance.now();
-      const { agent } = await loadInto(vmm, snapshot, makeIdentity(id, target.image, {}), phases);
-      const total = performance.now() - start;
-      await agent.close();
-      return { total, phases };
-    },
-    async remove(): Promise<void> {
-      await vmm.kill();
-      await removeMachineDir(dir);
-    },
-  };
 }
 
 /** Keeps `count` machines alive, asks each one, measures their memory, and removes them. */

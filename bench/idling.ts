@@ -6,11 +6,10 @@ import type { Launcher } from "../src/launcher/launcher.ts";
 import type { Pool } from "../src/launcher/pool.ts";
 import type { LaunchSpec, Target } from "../src/launcher/target.ts";
 import type { BenchContext } from "./harness.ts";
-import { remove, spawnTimed } from "./spawning.ts";
+import { ECHO, remove, spawnTimed } from "./spawning.ts";
 
 /** Claims at each mark. */
 const CLAIMS = 10;
-const ECHO = ["echo", "hello"];
 
 /** A launcher whose machines are for this alone. */
 export interface Shelf {

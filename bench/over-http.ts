@@ -1,7 +1,8 @@
 /** What users feel: from `POST /sandboxes` to the first command's output over HTTP, warm and on demand, and a storm. */
-import { mkdir, rm, symlink } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { dataPaths } from "../src/host/paths.ts";
+import { borrow } from "./borrow.ts";
 import { type BenchDaemon, startDaemon } from "./daemon.ts";
 import type { BenchContext } from "./harness.ts";
 
@@ -16,11 +17,8 @@ export interface HttpSide {
 }
 
 export async function overHttp(context: BenchContext, side: HttpSide, n: number): Promise<void> {
-  const { images, assets, tmp } = dataPaths();
-  const root = join(tmp, `bench-http-${process.pid}`);
-  await mkdir(root, { recursive: true });
-  await symlink(images, join(root, "images"));
-  await symlink(assets, join(root, "assets"));
+  const root = join(dataPaths().tmp, `bench-http-${process.pid}`);
+  await borrow(root);
   try {
     await using daemon = await startDaemon(root, STORM, {
       STACYVM_PROVIDER: side.provider,

@@ -10,13 +10,9 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
 import { dataPaths } from "../src/host/paths.ts";
-import { Phases } from "../src/host/phases.ts";
 import { processMemory } from "../src/host/process-memory.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
-import { makeIdentity } from "../src/launcher/identity.ts";
-import { loadInto, machineDir, prepareIdle } from "../src/launcher/launch.ts";
 import { Launcher } from "../src/launcher/launcher.ts";
-import { removeMachineDir } from "../src/launcher/machine-dir.ts";
 import type { Pool } from "../src/launcher/pool.ts";
 import type { LaunchSpec, Target } from "../src/launcher/target.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
@@ -28,9 +24,8 @@ import { idling } from "./idling.ts";
 import { overHttp } from "./over-http.ts";
 import { peers } from "./peers.ts";
 import { writeReport } from "./report.ts";
-import { benchSpec, record, remove, sandboxId, spawnTimed, storm, type Timed } from "./spawning.ts";
+import { benchSpec, ECHO, idleVmm, record, remove, sandboxId, spawnTimed, storm, type Timed } from "./spawning.ts";
 
-const ECHO = ["echo", "hello"];
 const POOL = 10;
 /** Warm machines whose CPU and memory is measured. */
 const WAITING = 50;
@@ -135,12 +130,13 @@ async function withLauncher(
 
 async function tiers(
   context: BenchContext,
-  { prefix, spec }: Side,
+  side: Side,
   launcher: Launcher,
   target: Target,
   pool: Pool,
   n: number,
 ): Promise<void> {
+  const { prefix, spec } = side;
   const attempt = async (name: string, start: () => Promise<Timed>, path: string): Promise<void> => {
     try {
       const timed = await start();
@@ -155,7 +151,7 @@ async function tiers(
     context.signal.throwIfAborted();
     if (i % 10 === 0) await attempt("cold", () => spawnTimed(launcher, spec, "cold", ECHO), "cold");
     await attempt("restore", () => spawnTimed(launcher, spec, undefined, ECHO), "restored");
-    await idle(context, prefix, launcher, target).catch((error) => context.failure(`${prefix}idle`, error));
+    await idle(context, side, launcher).catch((error) => context.failure(`${prefix}idle`, error));
     pool.pin(target, 1);
     await pool.settled();
     // Its own refill would run beside the first command: it waits until both are measured.
@@ -167,22 +163,14 @@ async function tiers(
 }
 
 /** A VMM that waits in its directory: load, handshake, first command. */
-async function idle(context: BenchContext, prefix: string, launcher: Launcher, target: Target): Promise<void> {
-  const snapshot = await launcher.store.get(target.key);
-  if (snapshot === undefined) throw new Error("there is no golden snapshot");
-  const id = sandboxId();
-  const dir = machineDir(launcher.paths.sandboxes, id);
-  const vmm = await prepareIdle(launcher.vmm, target, snapshot, { dir }, new Phases());
+async function idle(context: BenchContext, { prefix, spec }: Side, launcher: Launcher): Promise<void> {
+  const { claim, remove: removeIdle } = await idleVmm(launcher, spec);
   try {
-    const start = performance.now();
-    const { agent } = await loadInto(vmm, snapshot, makeIdentity(id, target.image, {}), new Phases());
-    context.sample(`${prefix}idle.total`, performance.now() - start);
-    await agent.exec({ argv: ECHO });
-    context.sample(`${prefix}idle.total.first-exec`, performance.now() - start);
-    await agent.close();
+    const { total, firstExec } = await claim(ECHO);
+    context.sample(`${prefix}idle.total`, total);
+    context.sample(`${prefix}idle.total.first-exec`, firstExec);
   } finally {
-    await vmm.kill();
-    await removeMachineDir(dir);
+    await removeIdle();
   }
 }
 

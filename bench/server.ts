@@ -3,7 +3,7 @@
  * the same kind of machine, taken in turns in one run: what lies between them is the cost of HTTP, validation, history and events.
  * `npm run -s bench -- server [--json] [ROUNDS]`
  */
-import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { dataPaths } from "../src/host/paths.ts";
@@ -13,6 +13,7 @@ import type { SandboxMachine } from "../src/providers/provider.ts";
 import { newSandboxId, type SandboxRecord } from "../src/sandboxes/record.ts";
 import { Store } from "../src/sandboxes/store.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
+import { borrow } from "./borrow.ts";
 import { type BenchDaemon, startDaemon } from "./daemon.ts";
 import type { BenchContext, Suite } from "./harness.ts";
 
@@ -27,13 +28,7 @@ export const suite: Suite = {
     const rounds = Number(context.args[0] ?? 100);
     context.guest = "linux";
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "bench-server-"));
-    const shared = dataPaths();
-    await mkdir(shared.images, { recursive: true });
-    for (const name of ["server", "direct"]) {
-      await mkdir(join(root, name));
-      await symlink(shared.images, join(root, name, "images"));
-      await symlink(shared.assets, join(root, name, "assets"));
-    }
+    for (const name of ["server", "direct"]) await borrow(join(root, name));
     fill(join(root, "server", "stacyvm.db"));
     await writes(context, join(root, "direct", "stacyvm.db"), rounds * 10);
     const daemon = await startDaemon(join(root, "server"), PARALLEL, { STACYVM_PROVIDER: "qemu" });

@@ -11,10 +11,9 @@ import type { LaunchSpec } from "../src/launcher/target.ts";
 import { SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
 import { type BenchContext, phaseChart, type Report, type Suite } from "./harness.ts";
 import { peers } from "./peers.ts";
-import { benchSpec, record, remove, spawnTimed, storm } from "./spawning.ts";
+import { benchSpec, ECHO, record, remove, spawnTimed, storm } from "./spawning.ts";
 
 const IMAGE = "stacyvm/python";
-const ECHO = ["echo", "hello"];
 const COLD_RUNS = 5;
 
 export const suite: Suite = {

@@ -1,5 +1,8 @@
 /** One sandbox from nothing to its second command, measured and removed: what the suites about starting machines share. */
 import { randomBytes } from "node:crypto";
+import { Phases } from "../src/host/phases.ts";
+import { makeIdentity } from "../src/launcher/identity.ts";
+import { loadInto, machineDir, prepareIdle } from "../src/launcher/launch.ts";
 import type { Launched, Launcher, LaunchOptions } from "../src/launcher/launcher.ts";
 import { removeMachineDir } from "../src/launcher/machine-dir.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
@@ -14,6 +17,9 @@ export interface Timed {
   /** The second command alone, ms. */
   secondExec?: number;
 }
+
+/** The first command of a machine. */
+export const ECHO = ["echo", "hello"];
 
 export function benchSpec(image: string, over: Partial<LaunchSpec> = {}): LaunchSpec {
   return { image, vcpus: 1, memoryMiB: 256, diskMiB: 1024, setup: [], setupEnv: {}, ...over };
@@ -44,6 +50,32 @@ export async function spawnTimed(
     await remove(launched);
     throw error;
   }
+}
+
+/** A VMM that waits in its directory with its disk in place: a claim is load and handshake, and the first command if asked for. */
+export async function idleVmm(launcher: Launcher, spec: LaunchSpec) {
+  const target = await launcher.targets.resolve(spec);
+  const snapshot = await launcher.store.get(target.key);
+  if (snapshot === undefined) throw new Error("there is no golden snapshot");
+  const id = sandboxId();
+  const dir = machineDir(launcher.paths.sandboxes, id);
+  const vmm = await prepareIdle(launcher.vmm, target, snapshot, { dir }, new Phases());
+  return {
+    async claim(argv?: string[]): Promise<{ total: number; firstExec: number; phases: Phases }> {
+      const phases = new Phases();
+      const start = performance.now();
+      const { agent } = await loadInto(vmm, snapshot, makeIdentity(id, target.image, {}), phases);
+      const total = performance.now() - start;
+      if (argv !== undefined) await agent.exec({ argv });
+      const firstExec = performance.now() - start;
+      await agent.close();
+      return { total, firstExec, phases };
+    },
+    async remove(): Promise<void> {
+      await vmm.kill();
+      await removeMachineDir(dir);
+    },
+  };
 }
 
 async function run(launched: Launched, argv: string[]): Promise<void> {

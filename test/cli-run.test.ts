@@ -1,18 +1,16 @@
 /** `stacyvm run` as a user types it: the first run boots cold and saves the golden snapshot, the next one restores. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm, symlink } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { borrow } from "../bench/borrow.ts";
+import { packageRoot } from "../src/host/paths.ts";
 
 test("run passes on output and exit code, with and without --, and leaves no machine", async () => {
   const data = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "run-"));
-  const shared = dataPaths();
-  await mkdir(shared.images, { recursive: true });
-  await symlink(shared.images, join(data, "images"));
-  await symlink(shared.assets, join(data, "assets"));
+  await borrow(data);
   const run = (...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> =>
     new Promise((resolve) => {
       execFile(

@@ -1,9 +1,10 @@
 /** The command line as a user types it, on a data directory of its own; kernel, agent and images are the checkout's. */
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
-import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { borrow } from "../bench/borrow.ts";
+import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 
 export interface Ran {
@@ -29,10 +30,7 @@ export class Cli implements AsyncDisposable {
 
   static async create(): Promise<Cli> {
     const data = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "cli-"));
-    const shared = dataPaths();
-    await mkdir(shared.images, { recursive: true });
-    await symlink(shared.images, join(data, "images"));
-    await symlink(shared.assets, join(data, "assets"));
+    await borrow(data);
     return new Cli(data);
   }
 

@@ -7,6 +7,7 @@ import { describe, test } from "node:test";
 import { StacyError } from "../src/host/error.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import { FILES, type RunningMachine } from "../src/vmm/vmm.ts";
+import { flip } from "./damage.ts";
 import { run, type Started, World, whyNot } from "./firecracker-support.ts";
 
 const skip = (await whyNot()) ?? false;
@@ -383,12 +384,6 @@ async function end(started: Pick<Started, "machine" | "agent">[]): Promise<void>
       await machine.kill();
     }),
   );
-}
-
-async function flip(path: string, at: number): Promise<void> {
-  const bytes = await readFile(path);
-  bytes[at] = (bytes[at] ?? 0) ^ 0xff;
-  await writeFile(path, bytes);
 }
 
 /** A second API connection of our own. */

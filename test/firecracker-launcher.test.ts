@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, open, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { chmod, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { dataPaths } from "../src/host/paths.ts";
@@ -8,6 +8,7 @@ import type { Launched } from "../src/launcher/launcher.ts";
 import type { Pool } from "../src/launcher/pool.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { flip } from "./damage.ts";
 import { whyNot } from "./firecracker-support.ts";
 import { Bench } from "./launcher-support.ts";
 
@@ -65,7 +66,7 @@ describe("the launcher over the real Firecracker, with the bare guest", { skip: 
     const { key } = good.boot;
     await bench.remove(good);
     const dir = bench.launcher.store.path(key);
-    for (const name of ["vmstate.bin", "manifest.json"]) await chmod(join(dir, name), 0o644);
+    await chmod(join(dir, "manifest.json"), 0o644);
     await flip(join(dir, "vmstate.bin"), 8);
     const manifest = JSON.parse(await readFile(join(dir, "manifest.json"), "utf8"));
     manifest.files["vmstate.bin"] = await mapSparse(join(dir, "vmstate.bin"));
@@ -132,11 +133,3 @@ describe("the launcher over the real Firecracker, with the bare guest", { skip: 
     await bench.remove(clone);
   });
 });
-
-async function flip(path: string, at = 1200): Promise<void> {
-  const file = await open(path, "r+");
-  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, at);
-  buffer[0] = (buffer[0] ?? 0) ^ 0xff;
-  await file.write(buffer, 0, 1, at);
-  await file.close();
-}

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, open, readdir, rm, stat, truncate } from "node:fs/promises";
+import { chmod, readdir, rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
@@ -7,6 +7,7 @@ import { runTool } from "../src/host/run.ts";
 import { createImages } from "../src/images/store.ts";
 import { type Launched, Launcher } from "../src/launcher/launcher.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
+import { flip } from "./damage.ts";
 import { Bench, scratchPaths, sh } from "./launcher-support.ts";
 
 describe("Linux sandboxes under the real QEMU", () => {
@@ -251,15 +252,6 @@ test("a directory deeper than a socket's path may be long works", async () => {
   const clone: Launched = await bench.launch({}, { mode: "cold" });
   assert.equal(await sh(clone, "echo deep"), "deep");
 });
-
-async function flip(path: string): Promise<void> {
-  await chmod(path, 0o644);
-  const file = await open(path, "r+");
-  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 1200);
-  buffer[0] = (buffer[0] ?? 0) ^ 0xff;
-  await file.write(buffer, 0, 1, 1200);
-  await file.close();
-}
 
 async function cut(path: string): Promise<void> {
   await chmod(path, 0o644);

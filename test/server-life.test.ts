@@ -1,9 +1,10 @@
 /** What the server does by itself over a sandbox's life, and what it tells: with real machines, waiting for events only. */
 import assert from "node:assert/strict";
-import { chmod, open, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
+import { flip } from "./damage.ts";
 import { EventStream } from "./event-stream.ts";
 import { Server } from "./server-support.ts";
 
@@ -219,12 +220,7 @@ describe("a server over its sandboxes' lives", () => {
     const { boot, id } = await spawn();
     await destroy(id);
     const path = join(server.root, "snapshots", boot.key, "memory.bin");
-    await chmod(path, 0o644);
-    const file = await open(path, "r+");
-    const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 5_000_000);
-    buffer[0] = (buffer[0] ?? 0) ^ 0xff;
-    await file.write(buffer, 0, 1, 5_000_000);
-    await file.close();
+    await flip(path, 5_000_000);
     const saved = await spawn();
     assert.equal(saved.boot.path, "cold");
     assert.match(saved.boot.fallback, /damaged/);

@@ -1,9 +1,10 @@
 /** A real server process on a data directory of its own; kernel, agent and images are the checkout's. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { borrow } from "../bench/borrow.ts";
+import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 
 export class Server implements AsyncDisposable {
@@ -19,10 +20,7 @@ export class Server implements AsyncDisposable {
   /** @param config the content of its `stacyvm.yaml` */
   static async create(config?: string): Promise<Server> {
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
-    const shared = dataPaths();
-    await mkdir(shared.images, { recursive: true });
-    await symlink(shared.images, join(root, "images"));
-    await symlink(shared.assets, join(root, "assets"));
+    await borrow(root);
     if (config !== undefined) await writeFile(join(root, "stacyvm.yaml"), config);
     const server = new Server(root);
     await server.start();
