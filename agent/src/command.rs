@@ -7,9 +7,9 @@ use crate::sys::{self, Fd, Poll};
 use std::collections::VecDeque;
 
 /// Output that a follower has not taken yet, at most; beyond it the process waits in `write`.
-pub const WINDOW: u64 = 262_144;
+pub const WINDOW: u64 = 524_288;
 /// What the pipe of a command with much input or output holds: fewer turns between its process and us.
-const WIDE_PIPE: libc::c_int = 262_144;
+const WIDE_PIPE: libc::c_int = 524_288;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Reason {
@@ -97,12 +97,20 @@ impl Stdin {
             Some(last) if last.0 == stream => last.1 += n,
             _ => done.push((stream, n)),
         };
-        while let Some((stream, front)) = self.queue.front() {
-            match sys::write(self.fd.raw(), front.get(self.offset..).unwrap_or(&[])) {
-                Ok(n) => {
-                    credit(*stream, n);
-                    self.offset += n;
-                    if self.offset >= front.len() {
+        while !self.queue.is_empty() {
+            // All at once: the reader wakes at the first byte, and each wake-up is a change of processes.
+            let parts = self.queue.iter().take(sys::MAX_PARTS).enumerate();
+            let parts = parts.map(|(i, (_, bytes))| bytes.get(if i == 0 { self.offset } else { 0 }..).unwrap_or(&[]));
+            match sys::write_parts(self.fd.raw(), parts) {
+                Ok(mut written) => {
+                    while let Some((stream, front)) = self.queue.front() {
+                        let n = written.min(front.len() - self.offset);
+                        credit(*stream, n);
+                        self.offset += n;
+                        written -= n;
+                        if self.offset < front.len() {
+                            break;
+                        }
                         self.queue.pop_front();
                         self.offset = 0;
                     }

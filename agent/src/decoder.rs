@@ -22,7 +22,7 @@ impl Violation {
 }
 
 /// A payload that is at least this long is passed on with the buffer that it lies in.
-const LARGE: usize = 32 * 1024;
+pub const LARGE: usize = 32 * 1024;
 
 pub struct Decoder {
     buf: Buffer,

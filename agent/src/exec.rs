@@ -205,28 +205,34 @@ impl Agent {
         match self.commands.get_mut(&number).and_then(|c| c.stdin.as_mut()) {
             Some(stdin) => {
                 stdin.push(stream, bytes, fin);
-                self.flush_stdin(number);
+                // Written at the turn's end, together with what else comes in it.
+                if self.fed.last() != Some(&number) {
+                    self.fed.push(number);
+                }
             }
             None => self.grant(stream, bytes.len()),
         }
     }
 
-    pub fn flush_stdin(&mut self, number: u64) {
+    /// @returns how many bytes it is rid of
+    pub fn flush_stdin(&mut self, number: u64) -> usize {
         let command = match self.commands.get_mut(&number) {
             Some(c) => c,
-            None => return,
+            None => return 0,
         };
         let stdin = match command.stdin.as_mut() {
             Some(s) => s,
-            None => return,
+            None => return 0,
         };
         let (done, finished) = stdin.flush();
         if finished {
             command.stdin = None;
         }
+        let written = done.iter().map(|d| d.1).sum();
         for (stream, bytes) in done {
             self.grant(stream, bytes);
         }
+        written
     }
 
     /// CTRL on a call that follows a command: SIGNAL (with GROUP), ROWS and COLS, or KEEP to detach from it.

@@ -11,6 +11,7 @@ pub mod glob;
 pub mod identity;
 pub mod jobs;
 pub mod layer;
+pub mod pause;
 pub mod protocol;
 pub mod ring;
 pub mod session;

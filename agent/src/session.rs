@@ -3,10 +3,11 @@
 use crate::buffers::{Buffer, Bytes};
 use crate::channel::{Channel, Received};
 use crate::command::Command;
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, LARGE};
 use crate::files::{self, ReadJob, WriteJob, SMALL};
 use crate::identity::Identity;
 use crate::jobs::{self, Handle, Mailbox, Message};
+use crate::pause::Pause;
 use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
 use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION};
 use crate::system::{self, Group};
@@ -80,6 +81,11 @@ pub struct Agent {
     pub next_command: u64,
     /// Commands whose output nobody follows and that had more than one turn's worth.
     pub unfollowed: VecDeque<u64>,
+    /// Commands whose stdin was given something in this turn.
+    pub fed: Vec<u64>,
+    /// Bytes that this turn has moved to or from a command or a file in large pieces.
+    bulk: usize,
+    pause: Pause,
     pub timers: BTreeMap<(u64, u64, Timer), ()>,
     pub mailbox: Arc<Mailbox>,
     next_serial: u64,
@@ -122,6 +128,9 @@ impl Agent {
             commands: BTreeMap::new(),
             next_command: 1,
             unfollowed: VecDeque::new(),
+            fed: Vec::new(),
+            bulk: 0,
+            pause: Pause::default(),
             timers: BTreeMap::new(),
             mailbox,
             next_serial: 1,
@@ -158,7 +167,7 @@ impl Agent {
                     token::CHILDREN => self.reap(),
                     token::MAILBOX => self.letters(),
                     token::OUTPUT => self.output_ready(id >> 1, (id & 1) as usize, flags),
-                    token::STDIN => self.flush_stdin(id),
+                    token::STDIN => self.bulk += self.flush_stdin(id),
                     token::STREAM => self.tunnel_ready(id as u32, flags),
                     _ => {}
                 }
@@ -167,9 +176,14 @@ impl Agent {
             if read_channel || self.held_back {
                 self.receive();
             }
+            for number in std::mem::take(&mut self.fed) {
+                self.flush_stdin(number);
+            }
             self.turn_unfollowed();
             self.run_timers();
             self.pump();
+            let moved = std::mem::take(&mut self.bulk);
+            self.pause.after(moved, self.channel.blocked());
         }
     }
 
@@ -614,6 +628,9 @@ impl Agent {
             return Err("DATA after FIN");
         }
         stream.window -= payload.len() as u64;
+        if payload.len() >= LARGE {
+            self.bulk += payload.len();
+        }
         stream.fin = fin;
         match &mut stream.call {
             Call::Follow { command, .. } => {
@@ -817,6 +834,7 @@ impl Agent {
         if max > 0 {
             let sent = match command.ring.whole_at(*position, max) {
                 Some((channel, buffer, length)) => {
+                    self.bulk += length;
                     self.channel.frame_from(kind::DATA, channel, id, buffer, length);
                     length as u64
                 }

@@ -156,6 +156,30 @@ pub fn write(fd: RawFd, buf: &[u8]) -> std::result::Result<usize, i32> {
     }
 }
 
+/// As many parts as `write_parts` takes at once.
+pub const MAX_PARTS: usize = 16;
+
+/// Several parts, one after the other, in one system call.
+pub fn write_parts<'a>(fd: RawFd, parts: impl Iterator<Item = &'a [u8]>) -> std::result::Result<usize, i32> {
+    let mut list = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_PARTS];
+    let mut count = 0;
+    for (slot, part) in list.iter_mut().zip(parts) {
+        *slot = libc::iovec { iov_base: part.as_ptr() as *mut libc::c_void, iov_len: part.len() };
+        count += 1;
+    }
+    loop {
+        // SAFETY: `count` entries of the list point to slices that live as long as `parts`.
+        let n = unsafe { libc::writev(fd, list.as_ptr(), count) };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let e = last_errno();
+        if e != libc::EINTR {
+            return Err(e);
+        }
+    }
+}
+
 /// Writes all of it, or fails with the first error (blocking descriptors).
 pub fn write_all(fd: RawFd, mut buf: &[u8]) -> std::result::Result<(), i32> {
     while !buf.is_empty() {

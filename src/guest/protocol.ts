@@ -65,7 +65,7 @@ export const HEADER_BYTES = 20;
 export const TRAILER_BYTES = 4;
 export const MAX_PAYLOAD = 65_536;
 export const FILLER_BYTES = MAX_PAYLOAD + HEADER_BYTES + TRAILER_BYTES;
-export const INITIAL_CREDIT = 262_144;
+export const INITIAL_CREDIT = 1_048_576;
 
 export const FrameType = {
   HELLO: 1,

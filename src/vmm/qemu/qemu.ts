@@ -20,8 +20,8 @@ import {
 } from "../vmm.ts";
 import {
   AGENT_SOCKET,
-  CMDLINE,
   cpuModel,
+  kernelCommandLine,
   MACHINE_TYPE,
   type MemorySource,
   QMP_SOCKET,
@@ -75,7 +75,7 @@ class Qemu implements Vmm {
       machine: MACHINE_TYPE,
       cpu: cpuModel(accelerator),
       devices: "serial,agent,base,rw",
-      cmdline: CMDLINE,
+      cmdline: kernelCommandLine(accelerator),
     };
     // An emulated guest counts with the host's TSC, at the frequency that it was told at its boot.
     if (accelerator === "tcg") return { ...emulated, tscKhz: String((await tscKhz()) ?? "measured") };
