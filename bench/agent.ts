@@ -44,7 +44,7 @@ export const suite: Suite = {
     await withRawPort(async () => {
       const { launcher } = await createEngine({ provider: "qemu" });
       try {
-        const spec = benchSpec(IMAGE, { memoryMiB: 512 });
+        const spec = benchSpec(IMAGE, { memoryMiB: 512, vcpus: option("vcpus", 1) });
         const launched = await launcher.launch(spec, { id: sandboxId(), mode: "cold" });
         const raw = await connectUnix(launched.dir, "raw.sock", { timeoutMs: 10_000 });
         try {

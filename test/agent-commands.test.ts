@@ -38,6 +38,10 @@ async function fails(work: Promise<unknown>, code: string): Promise<void> {
   });
 }
 
+test("the guest's kernel sleeps for as long as it is asked to, not to its next tick", async () => {
+  assert.match(await shell(agent, "cat /proc/timer_list"), /\.hres_active\s*: 1\n/);
+});
+
 test("an identity is applied before the first command", async () => {
   const identity = testIdentity({
     hostname: "individual",

@@ -32,9 +32,12 @@ pub const HEADER: usize = 20;
 pub const TRAILER: usize = 4;
 pub const MAX_PAYLOAD: usize = 65_536;
 pub const MAX_FRAME: usize = HEADER + MAX_PAYLOAD + TRAILER;
-pub const INITIAL_CREDIT: u64 = 1_048_576;
+pub const INITIAL_CREDIT: u64 = 262_144;
+/// What a stream that carries much may have under way beyond the usual: keeps the channel full.
+pub const EXTRA_CREDIT: usize = 786_432;
 /// Credit is given back in pieces of at least this many bytes: each costs a frame, and the host has enough left meanwhile.
-pub const GRANT_STEP: usize = 393_216;
+pub const GRANT_STEP: usize = 98_304;
+pub const WIDE_GRANT_STEP: usize = 393_216;
 pub const MAX_PING: usize = 64;
 
 pub const FLAG_FIN: u8 = 1;

@@ -8,8 +8,8 @@ use crate::files::{self, ReadJob, WriteJob, SMALL};
 use crate::identity::Identity;
 use crate::jobs::{self, Handle, Mailbox, Message};
 use crate::pause::Pause;
-use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
-use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION};
+use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, EXTRA_CREDIT, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
+use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION, WIDE_GRANT_STEP};
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
@@ -50,6 +50,8 @@ pub struct Stream {
     pub window: u64,
     /// DATA bytes that were taken and that the host was not told of.
     taken: usize,
+    /// The host was granted `EXTRA_CREDIT`.
+    wide: bool,
     /// The host sent FIN.
     pub fin: bool,
     /// It waits in `ready`.
@@ -584,7 +586,7 @@ impl Agent {
     }
 
     pub fn add(&mut self, id: u32, call: Call) {
-        self.streams.insert(id, Stream { call, credit: INITIAL_CREDIT, window: INITIAL_CREDIT, taken: 0, fin: false, queued: false });
+        self.streams.insert(id, Stream { call, credit: INITIAL_CREDIT, window: INITIAL_CREDIT, taken: 0, wide: false, fin: false, queued: false });
     }
 
     /// Starts a job for a new call.
@@ -690,14 +692,27 @@ impl Agent {
 
     /// Grants the host more DATA on a stream, many bytes at a time.
     pub fn grant(&mut self, id: u32, bytes: usize) {
+        let asks = |s: &Stream| !s.wide && s.taken + bytes >= GRANT_STEP;
+        let roomy = self.streams.get(&id).map_or(false, asks) && self.room_for_wide();
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.taken += bytes;
-            if stream.taken >= GRANT_STEP && !stream.fin {
-                let grant = std::mem::take(&mut stream.taken);
+            let step = if stream.wide { WIDE_GRANT_STEP } else { GRANT_STEP };
+            if stream.taken >= step && !stream.fin {
+                let mut grant = std::mem::take(&mut stream.taken);
+                if !stream.wide && roomy {
+                    stream.wide = true;
+                    grant += EXTRA_CREDIT;
+                }
                 stream.window += grant as u64;
                 self.channel.frame(kind::CREDIT, 0, 0, id, &(grant as u32).to_le_bytes());
             }
         }
+    }
+
+    /// All that streams have under way beyond the usual stays below an eighth of the guest's memory.
+    fn room_for_wide(&self) -> bool {
+        let wide = self.streams.values().filter(|s| s.wide).count();
+        (wide + 1) * EXTRA_CREDIT <= self.memory / 8
     }
 
     /// The last frame of a call.

@@ -41,8 +41,6 @@ const FILE_LIMIT_BYTES = 256 * 1024 * 1024;
 const LIST_LIMIT_BYTES = 64 * 1024 * 1024;
 /** The agent keeps far fewer commands. */
 const MAX_PROCESSES = 4096;
-/** What file streams may have under way beyond the usual window: keeps the channel full. */
-const FILE_WINDOW = 768 * 1024;
 /** How long calls that do no work in the guest may take. */
 const QUICK_MS = 30_000;
 
@@ -197,7 +195,7 @@ class AgentClient implements Agent {
       signal: options.signal,
       onEvent: first.resolve,
     });
-    call.widen(FILE_WINDOW);
+    call.widen();
     call.ended.catch(first.reject);
     const stat = fileStat(await first.promise);
     return { stat, stream: readable(call) };
@@ -296,7 +294,7 @@ class AgentClient implements Agent {
       signal,
       onEvent: first.resolve,
     });
-    call.widen(FILE_WINDOW);
+    call.widen();
     call.ended.then(first.resolve, first.reject);
     await first.promise;
     return readable(call);

@@ -43,7 +43,8 @@
  *
  * FLOW CONTROL is per stream and direction, counted in DATA payload bytes (all channels together). The right to send starts
  * at 262,144 bytes (`INITIAL_CREDIT`) and grows by each CREDIT frame (payload: u32). Sending more than the right is an
- * error. EVENT, CTRL and END need no credit and are small. A receiver grants again when its consumer has taken the bytes.
+ * error. EVENT, CTRL and END need no credit and are small. A receiver grants again when its consumer has taken the bytes,
+ * and may grant more than was taken to a stream that carries much.
  *
  * KEEP-ALIVE. PING (any payload up to 64 bytes) is answered with PONG of the same payload, in both directions. An agent
  * whose host is silent does nothing: idle it makes no wake-ups.
@@ -65,7 +66,7 @@ export const HEADER_BYTES = 20;
 export const TRAILER_BYTES = 4;
 export const MAX_PAYLOAD = 65_536;
 export const FILLER_BYTES = MAX_PAYLOAD + HEADER_BYTES + TRAILER_BYTES;
-export const INITIAL_CREDIT = 1_048_576;
+export const INITIAL_CREDIT = 262_144;
 
 export const FrameType = {
   HELLO: 1,

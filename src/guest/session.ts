@@ -25,8 +25,11 @@ import {
 } from "./protocol.ts";
 import { failureOf } from "./status.ts";
 
-/** Credit is given back in pieces of at least this many bytes: each costs the guest an interrupt. */
+/** What a stream that carries much may have under way beyond the usual: keeps the channel full. */
+const EXTRA_CREDIT = 768 * 1024;
+/** Credit is given back in halves of what may be under way: each costs the guest an interrupt. */
 const GRANT_STEP = INITIAL_CREDIT / 2;
+const WIDE_GRANT_STEP = (INITIAL_CREDIT + EXTRA_CREDIT) / 2;
 const PING_BYTES = 8;
 /** Bodies wait while this many bytes are on their way to a guest that does not take them, whatever credit it gave. */
 const OUT_HIGH_BYTES = 1024 * 1024;
@@ -128,19 +131,27 @@ export class Call {
   }
   #discarding = false;
 
-  /** Lets the guest send `bytes` more than the usual window. */
-  widen(bytes: number): void {
-    if (this.#done) return;
-    this.#window += bytes;
-    this.#session.send({ type: FrameType.CREDIT, stream: this.id, payload: u32(bytes) });
+  /** Lets the guest send more at a time: done by itself for streams that turn out to carry much. */
+  widen(): void {
+    if (this.#wide) return;
+    this.#wide = true;
+    this.#grant(EXTRA_CREDIT);
   }
+  #wide = false;
 
   #consumed(bytes: number): void {
     this.#taken += bytes;
-    if (this.#done || this.#taken < GRANT_STEP) return;
+    if (this.#taken < (this.#wide ? WIDE_GRANT_STEP : GRANT_STEP)) return;
     const grant = this.#taken;
     this.#taken = 0;
-    this.widen(grant);
+    this.#grant(this.#wide ? grant : grant + EXTRA_CREDIT);
+    this.#wide = true;
+  }
+
+  #grant(bytes: number): void {
+    if (this.#done) return;
+    this.#window += bytes;
+    this.#session.send({ type: FrameType.CREDIT, stream: this.id, payload: u32(bytes) });
   }
 
   /** Sends body bytes as the guest takes them, in the order of the calls. Rejects when the call has ended. */
