@@ -238,6 +238,21 @@ test("processes are listed, detached from and attached to again, also from anoth
   assert.equal(await text(await agent.attach(command.id)), "early\nlate\n");
 });
 
+test("calls beyond what the agent holds at once are refused as such, and the others go on", async () => {
+  const command = await agent.start({ argv: sh("read line; echo got $line"), stdin: true });
+  const calls = await Promise.allSettled(Array.from({ length: 1100 }, () => agent.attach(command.id)));
+  const refused = calls.filter((call) => call.status === "rejected").map((call) => call.reason);
+  // The command's own call is one of 1,024.
+  assert.equal(refused.length, 1100 - 1023);
+  for (const error of refused) assert.equal(error instanceof StacyError && error.code, "limit", String(error));
+  await agent.ping();
+  await command.write(Buffer.from("it\n"));
+  const followers = calls.flatMap((call) => (call.status === "fulfilled" ? [call.value] : []));
+  const outputs = await Promise.all([command, ...followers].map((each) => text(each)));
+  assert.deepEqual(new Set(outputs), new Set(["got it\n"]));
+  assert.equal(await shell(agent, "echo still here"), "still here\n");
+});
+
 test("a ring that has dropped output says how much", async () => {
   const command = await agent.start({
     argv: sh("yes 0123456789abcde | head -c 4194304; sleep 0.2"),
