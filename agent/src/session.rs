@@ -692,20 +692,23 @@ impl Agent {
 
     /// Grants the host more DATA on a stream, many bytes at a time.
     pub fn grant(&mut self, id: u32, bytes: usize) {
-        let asks = |s: &Stream| !s.wide && s.taken + bytes >= GRANT_STEP;
-        let roomy = self.streams.get(&id).map_or(false, asks) && self.room_for_wide();
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.taken += bytes;
-            let step = if stream.wide { WIDE_GRANT_STEP } else { GRANT_STEP };
-            if stream.taken >= step && !stream.fin {
-                let mut grant = std::mem::take(&mut stream.taken);
-                if !stream.wide && roomy {
-                    stream.wide = true;
-                    grant += EXTRA_CREDIT;
+        let wide = match self.streams.get_mut(&id) {
+            Some(stream) => {
+                stream.taken += bytes;
+                let step = if stream.wide { WIDE_GRANT_STEP } else { GRANT_STEP };
+                if stream.fin || stream.taken < step {
+                    return;
                 }
-                stream.window += grant as u64;
-                self.channel.frame(kind::CREDIT, 0, 0, id, &(grant as u32).to_le_bytes());
+                stream.wide
             }
+            None => return,
+        };
+        let widen = !wide && self.room_for_wide();
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.wide |= widen;
+            let grant = std::mem::take(&mut stream.taken) + if widen { EXTRA_CREDIT } else { 0 };
+            stream.window += grant as u64;
+            self.channel.frame(kind::CREDIT, 0, 0, id, &(grant as u32).to_le_bytes());
         }
     }
 

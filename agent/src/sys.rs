@@ -127,11 +127,10 @@ pub fn open(path: &[u8], flags: libc::c_int, mode: libc::mode_t) -> Result<Fd> {
     }
 }
 
-/// Bytes read, 0 at the end, or the errno.
-pub fn read(fd: RawFd, buf: &mut [u8]) -> std::result::Result<usize, i32> {
+/// Repeats a call that a signal has interrupted. @returns what it returned, or the errno
+fn uninterrupted(mut call: impl FnMut() -> isize) -> std::result::Result<usize, i32> {
     loop {
-        // SAFETY: the buffer is valid for its length.
-        let n = unsafe { libc::read(fd, buf.as_mut_ptr() as *mut libc::c_void, buf.len()) };
+        let n = call();
         if n >= 0 {
             return Ok(n as usize);
         }
@@ -142,18 +141,15 @@ pub fn read(fd: RawFd, buf: &mut [u8]) -> std::result::Result<usize, i32> {
     }
 }
 
+/// Bytes read, 0 at the end, or the errno.
+pub fn read(fd: RawFd, buf: &mut [u8]) -> std::result::Result<usize, i32> {
+    // SAFETY: the buffer is valid for its length.
+    uninterrupted(|| unsafe { libc::read(fd, buf.as_mut_ptr() as *mut libc::c_void, buf.len()) })
+}
+
 pub fn write(fd: RawFd, buf: &[u8]) -> std::result::Result<usize, i32> {
-    loop {
-        // SAFETY: the buffer is valid for its length.
-        let n = unsafe { libc::write(fd, buf.as_ptr() as *const libc::c_void, buf.len()) };
-        if n >= 0 {
-            return Ok(n as usize);
-        }
-        let e = last_errno();
-        if e != libc::EINTR {
-            return Err(e);
-        }
-    }
+    // SAFETY: the buffer is valid for its length.
+    uninterrupted(|| unsafe { libc::write(fd, buf.as_ptr() as *const libc::c_void, buf.len()) })
 }
 
 /// As many parts as `write_parts` takes at once.
@@ -167,17 +163,8 @@ pub fn write_parts<'a>(fd: RawFd, parts: impl Iterator<Item = &'a [u8]>) -> std:
         *slot = libc::iovec { iov_base: part.as_ptr() as *mut libc::c_void, iov_len: part.len() };
         count += 1;
     }
-    loop {
-        // SAFETY: `count` entries of the list point to slices that live as long as `parts`.
-        let n = unsafe { libc::writev(fd, list.as_ptr(), count) };
-        if n >= 0 {
-            return Ok(n as usize);
-        }
-        let e = last_errno();
-        if e != libc::EINTR {
-            return Err(e);
-        }
-    }
+    // SAFETY: `count` entries of the list point to slices that live as long as `parts`.
+    uninterrupted(|| unsafe { libc::writev(fd, list.as_ptr(), count) })
 }
 
 /// Writes all of it, or fails with the first error (blocking descriptors).
