@@ -12,7 +12,8 @@ import { Phases } from "../host/phases.ts";
 import { isAlive, ownRecord, type ProcessRecord, processesIn } from "../host/process.ts";
 import { mappedBytes } from "../host/process-memory.ts";
 import { copySparse } from "../host/sparse.ts";
-import { type ExitReport, FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
+import { exitReport } from "../vmm/exit.ts";
+import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold } from "./launch.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
@@ -124,8 +125,7 @@ export class GoldenBuilder {
 
 /** A machine whose memory is a file is ended by SIGBUS when the disk has no room for a page of it. */
 function spaceOrOther(error: StacyError, dataDir: string): StacyError {
-  const report = error.data?.report as ExitReport | undefined;
-  if (report?.signal !== "SIGBUS") return error;
+  if (exitReport(error)?.signal !== "SIGBUS") return error;
   return new StacyError("no-space", `the disk of ${dataDir} is full: the machine's memory could not be written to it`, {
     cause: error,
     remedy: "free some space: `stacyvm snapshot gc`, `stacyvm image gc`; a snapshot takes what its guest touched",

@@ -7,6 +7,7 @@ import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
+import { hangUpError } from "../vmm/exit.ts";
 import type { ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
 import { copyDisk, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
@@ -20,9 +21,6 @@ const RESTORE_AGENT_LIMIT_MS = 15_000;
  * that is silent until then is booted anew.
  */
 const BOOT_AGENT_LIMITS_MS = [20_000, 90_000] as const;
-
-/** How long the report of a machine's end may take to follow the break of its channel. */
-const REPORT_WAIT_MS = 1_000;
 
 export interface Place {
   /** Absolute; must not exist. */
@@ -153,9 +151,9 @@ async function greet(
   signal?: AbortSignal,
 ): Promise<Agent> {
   const abort = new AbortController();
-  const gone = machine.exited.then((report) => {
+  const ended = machine.exited.then((report) => {
     const words = lastWords(report);
-    throw new StacyError(
+    return new StacyError(
       "machine-exited",
       `the machine ended before its agent answered${words === "" ? "" : `:\n${words}`}`,
       {
@@ -164,7 +162,6 @@ async function greet(
       },
     );
   });
-  gone.catch(() => {});
   const both = signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]);
   const limits = { timeoutMs: limitMs, signal: both };
   const greeting = openAgent(() => machine.connectAgent(limits), {
@@ -172,7 +169,7 @@ async function greet(
     ...(identity === undefined ? {} : { identity }),
   });
   try {
-    return await Promise.race([greeting, gone]);
+    return await Promise.race([greeting, ended.then((error) => Promise.reject(error))]);
   } catch (error) {
     abort.abort(error);
     // A greeting that succeeds after all must not leave its connection open.
@@ -181,10 +178,7 @@ async function greet(
       () => {},
     );
     // A broken channel is often the first sign of a machine's end, and its report says more.
-    if (error instanceof StacyError && error.code === "disconnected") {
-      await Promise.race([gone, new Promise((wake) => setTimeout(wake, REPORT_WAIT_MS).unref())]);
-    }
-    throw error;
+    throw error instanceof StacyError && error.code === "disconnected" ? await hangUpError(ended, error) : error;
   }
 }
 

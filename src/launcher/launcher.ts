@@ -11,6 +11,7 @@ import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
 import { processMemory } from "../host/process-memory.ts";
 import type { Images, ResolveOptions } from "../images/image.ts";
+import { endedFromOutside } from "../vmm/exit.ts";
 import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
 import { GoldenBuilder, type GoldenReport, runSetup } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
@@ -94,8 +95,11 @@ export class Launcher {
   readonly #disks: WritableTemplates;
   readonly #background = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
-  /** Restores of a key whose agent did not answer, in a row. One can be the host's fault; two speak against the snapshot. */
-  readonly #silent = new Map<string, number>();
+  /**
+   * Restores of a key, in a row, whose agent did not answer or whose VMM was killed while it loaded. One can be the host's
+   * fault; two speak against the snapshot.
+   */
+  readonly #failures = new Map<string, number>();
 
   constructor(options: LauncherOptions) {
     this.vmm = options.vmm;
@@ -303,7 +307,7 @@ export class Launcher {
       if (snapshot === undefined) return undefined;
       release = this.store.use(target.key);
       const started = await this.#restore(target, snapshot, place, identity, phases, options);
-      this.#silent.delete(target.key);
+      this.#failures.delete(target.key);
       void this.store.touch(target.key);
       return { started, release };
     } catch (thrown) {
@@ -344,12 +348,14 @@ export class Launcher {
     };
   }
 
-  /** Sets a snapshot aside that does not load, or from which two machines in a row did not answer. */
+  /** Sets a snapshot aside that does not load, or from which two machines in a row came to nothing. */
   async #judge(key: string, error: StacyError): Promise<void> {
-    const silent = (this.#silent.get(key) ?? 0) + 1;
-    if (error.phase === "agent") this.#silent.set(key, silent);
-    if (error.code !== "corrupt" && error.phase !== "load" && !(error.phase === "agent" && silent >= 2)) return;
-    this.#silent.delete(key);
+    if (error.phase === "agent" || (error.phase === "load" && endedFromOutside(error))) {
+      const failures = (this.#failures.get(key) ?? 0) + 1;
+      this.#failures.set(key, failures);
+      if (failures < 2) return;
+    } else if (error.code !== "corrupt" && error.phase !== "load") return;
+    this.#failures.delete(key);
     await this.store.setAside(key);
     this.events.emit("snapshot.rejected", { key, reason: error.message });
   }

@@ -25,14 +25,15 @@ interface Answer {
 
 export class FirecrackerApi {
   readonly #socket: Socket;
-  /** Settles when the connection is gone. */
+  /** Settles at once when the connection is gone. */
   readonly closed: Promise<void>;
   #buffer = "";
   #waiting: { settle(answer: Answer): void; fail(error: StacyError): void } | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #broken = false;
 
-  constructor(socket: Socket) {
+  /** @param why asked once, when the connection is gone: the request under way fails with it */
+  constructor(socket: Socket, why: () => Promise<StacyError>) {
     this.#socket = socket;
     socket.setEncoding("latin1");
     socket.on("data", (text: string) => this.#data(text));
@@ -42,8 +43,9 @@ export class FirecrackerApi {
     this.closed = new Promise((settle) => {
       socket.once("close", () => {
         this.#broken = true;
-        this.#waiting?.fail(new StacyError("machine-exited", "Firecracker closed its API connection"));
+        const waiting = this.#waiting;
         this.#waiting = undefined;
+        if (waiting !== undefined) void why().then((error) => waiting.fail(error));
         settle();
       });
     });

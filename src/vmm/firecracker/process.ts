@@ -5,6 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
+import { exitError, hangUpError } from "../exit.ts";
 import {
   type AgentStream,
   type ConnectOptions,
@@ -123,7 +124,12 @@ export class FirecrackerProcess implements VmmProcess {
       gone: this.ended("starting"),
       ...(signal === undefined ? {} : { signal }),
     });
-    this.#api = new FirecrackerApi(socket);
+    this.#api = new FirecrackerApi(socket, () =>
+      hangUpError(
+        this.ended("it was asked"),
+        new StacyError("machine-exited", "Firecracker closed its API connection"),
+      ),
+    );
     void this.#api.closed.then(() => this.#process.check());
   }
 
@@ -151,7 +157,10 @@ export class FirecrackerProcess implements VmmProcess {
 
   /** An error that says how the process ended, once it has. */
   ended(doing: string): Promise<StacyError> {
-    return this.exited.then((report) => exitError(report, doing));
+    return this.exited.then((report) => {
+      const words = [...report.vmmLog, ...report.console].filter((line) => /error|panic|fail/i.test(line)).at(-1);
+      return exitError("Firecracker", report, doing, words ?? "");
+    });
   }
 
   async connectAgent(options: ConnectOptions = {}): Promise<AgentStream> {
@@ -191,14 +200,4 @@ function descriptorsNeedLimit(): Promise<boolean> {
     return !(Number(hard) <= DESCRIPTORS_WORTH_LIMITING);
   });
   return limitNeeded;
-}
-
-function exitError(report: ExitReport, doing: string): StacyError {
-  const how = report.signal ?? (report.exitCode === undefined ? "" : `exit code ${report.exitCode}`);
-  const words = [...report.vmmLog, ...report.console].filter((line) => /error|panic|fail/i.test(line)).at(-1);
-  return new StacyError(
-    "machine-exited",
-    `Firecracker ended while ${doing}${how === "" ? "" : ` (${how})`}${words === undefined ? "" : `: ${words}`}`,
-    { data: { report } },
-  );
 }

@@ -5,6 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import type { Phases } from "../../host/phases.ts";
 import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
+import { endedFromOutside } from "../exit.ts";
 import {
   type AgentStream,
   type BootableVmm,
@@ -90,10 +91,11 @@ export class LoadableQemu extends State implements LoadableVmm {
       try {
         // Connected before the guest runs, the first bytes wait in its port when it does.
         await this.process.connectEarly();
-        await loadState(this.process, this.#uri, snapshot.paused !== true, true);
+        await loadState(this.process.qmp, this.#uri, snapshot.paused !== true, true);
       } catch (cause) {
-        await this.process.kill();
-        const words = await this.process.exited.then((report) => report.vmmLog.slice(-3).join("; "));
+        const { vmmLog } = await this.process.kill();
+        if (endedFromOutside(cause)) throw cause;
+        const words = vmmLog.slice(-3).join("; ");
         throw new StacyError("corrupt", `QEMU could not load the snapshot${words === "" ? "" : `: ${words}`}`, {
           cause,
           phase: "load",

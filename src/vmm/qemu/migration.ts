@@ -3,7 +3,6 @@
  * (`x-ignore-shared`), which is then some 60 KB; a clone's private RAM is in it.
  */
 import { StacyError } from "../../host/error.ts";
-import type { QemuProcess } from "./process.ts";
 import type { Qmp, QmpEvent } from "./qmp.ts";
 
 /** A full stream, with RAM; inside a snapshot that is being made. */
@@ -39,7 +38,7 @@ export async function migrateOut(qmp: Qmp, version: string, path: string, shared
       );
     }
   };
-  void qmp.closed.then(() => done.reject(new StacyError("machine-exited", "QEMU ended while saving")));
+  void qmp.lost.then(done.reject);
   const uri = hasFileUri(version) ? `file:${path}` : `exec:cat > ${shellQuote(path)}`;
   await qmp.following(follow, () =>
     Promise.all([
@@ -68,8 +67,7 @@ async function migrationError(qmp: Qmp): Promise<string> {
 }
 
 /** Loads a state; settles when the machine runs or, with `resume` false, stands loaded. @param shared as it was saved */
-export async function loadState(process: QemuProcess, uri: string, resume: boolean, shared: boolean): Promise<void> {
-  const { qmp } = process;
+export async function loadState(qmp: Qmp, uri: string, resume: boolean, shared: boolean): Promise<void> {
   let resumed = false;
   const done = Promise.withResolvers<void>();
   done.promise.catch(() => {});
@@ -79,7 +77,7 @@ export async function loadState(process: QemuProcess, uri: string, resume: boole
     if (data.status === "completed") done.resolve();
     if (data.status === "failed") done.reject(new StacyError("corrupt", "the saved state does not load"));
   };
-  void process.ended("loading").then(done.reject);
+  void qmp.lost.then(done.reject);
   await qmp.following(follow, async () => {
     // Answered in order, so they need not wait for one another.
     await Promise.all([

@@ -5,6 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import type { HostProcess, ProcessRecord } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
+import { exitError, hangUpError } from "../exit.ts";
 import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
 import { Qmp } from "./qmp.ts";
@@ -65,7 +66,10 @@ export class QemuProcess implements VmmProcess {
 
   /** An error that says how the process ended, once it has. */
   ended(doing: string): Promise<StacyError> {
-    return this.exited.then((report) => exitError(report, doing));
+    return this.exited.then((report) => {
+      const words = report.vmmLog.slice(-3).join("; ") || report.console.slice(-3).join("; ");
+      return exitError("QEMU", report, doing, words);
+    });
   }
 
   /** Connects the monitor; commands may be written at once, also before QEMU reads them. */
@@ -75,7 +79,9 @@ export class QemuProcess implements VmmProcess {
       gone: this.ended("starting"),
       ...(signal === undefined ? {} : { signal }),
     });
-    const qmp = new Qmp(socket);
+    const qmp = new Qmp(socket, () =>
+      hangUpError(this.ended("it was asked"), new StacyError("machine-exited", "QEMU closed its monitor")),
+    );
     qmp.onEvent(({ event, data }) => {
       if (event === "SHUTDOWN" && data.guest === true) this.#guestEnded = true;
     });
@@ -124,16 +130,4 @@ export class QemuProcess implements VmmProcess {
     this.#stream?.destroy();
     this.#qmp?.close();
   }
-}
-
-function exitError(report: ExitReport, doing: string): StacyError {
-  const how = report.signal ?? (report.exitCode === undefined ? "" : `exit code ${report.exitCode}`);
-  const words = report.vmmLog.slice(-3).join("; ") || report.console.slice(-3).join("; ");
-  return new StacyError(
-    "machine-exited",
-    `QEMU ended while ${doing}${how === "" ? "" : ` (${how})`}${words === "" ? "" : `: ${words}`}`,
-    {
-      data: { report },
-    },
-  );
 }

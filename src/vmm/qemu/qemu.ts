@@ -5,6 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { adoptProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
+import { exitReport } from "../exit.ts";
 import {
   FILES,
   type LoadableVmm,
@@ -161,14 +162,12 @@ class Qemu implements Vmm {
     const process = new QemuProcess(host, dir, true);
     try {
       const qmp = await process.connectMonitor(START_LIMIT_MS, signal);
-      const ready = qmp.execute("qmp_capabilities");
-      await Promise.race([ready, process.ended("starting").then((error) => Promise.reject(error))]);
+      await qmp.execute("qmp_capabilities");
       return process;
     } catch (error) {
       await process.kill();
       // One that was killed says nothing about the host; one that gave up does.
-      const killed = (error as { data?: { report?: { signal?: string } } }).data?.report?.signal !== undefined;
-      if (error instanceof StacyError && error.code === "machine-exited" && !killed) throw startError(error);
+      if (error instanceof StacyError && exitReport(error)?.exitCode !== undefined) throw startError(error);
       throw error;
     }
   }
@@ -191,7 +190,7 @@ class Qemu implements Vmm {
       const memory = { path: SNAPSHOT_FILES.memory, shared: true };
       const process = await this.#start({ dir: work, config }, memory, "load", stream.fd);
       try {
-        await loadState(process, incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
+        await loadState(process.qmp, incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
         await migrateOut(process.qmp, version, SNAPSHOT_FILES.state, true);
       } finally {
         await process.kill();

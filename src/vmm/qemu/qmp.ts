@@ -23,28 +23,35 @@ export class Qmp {
   readonly #socket: Socket;
   readonly #waiting: Waiting[] = [];
   readonly #listeners = new Set<(event: QmpEvent) => void>();
-  /** Settles when the connection is gone. Never rejects. */
+  /** Settles at once when the connection is gone. Never rejects. */
   readonly closed: Promise<void>;
+  /** Settles with the reason, a moment after `closed`: it is what the commands under way fail with. Never rejects. */
+  readonly lost: Promise<StacyError>;
   #buffer = "";
   #open = true;
   /** Commands and waits under way: while there is one, the connection keeps our process alive. */
   #pending = 0;
 
-  /** @param socket connected; the greeting is still to come */
-  constructor(socket: Socket) {
+  /**
+   * @param socket connected; the greeting is still to come
+   * @param why asked once, when the connection is gone
+   */
+  constructor(socket: Socket, why: () => Promise<StacyError>) {
     this.#socket = socket;
     socket.setEncoding("utf8");
     socket.on("data", (text: string) => this.#receive(text));
     this.closed = new Promise((resolve) => {
       socket.once("close", () => {
         this.#open = false;
-        const error = new StacyError("machine-exited", "QEMU closed its monitor");
-        for (const waiting of this.#waiting.splice(0)) {
-          waiting.reject(error);
-          this.#letGo();
-        }
         resolve();
       });
+    });
+    this.lost = this.closed.then(why);
+    void this.lost.then((error) => {
+      for (const waiting of this.#waiting.splice(0)) {
+        waiting.reject(error);
+        this.#letGo();
+      }
     });
     // An idle monitor must not keep our process alive.
     socket.unref();
