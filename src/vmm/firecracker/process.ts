@@ -125,10 +125,7 @@ export class FirecrackerProcess implements VmmProcess {
       ...(signal === undefined ? {} : { signal }),
     });
     this.#api = new FirecrackerApi(socket, () =>
-      hangUpError(
-        this.ended("it was asked"),
-        new StacyError("machine-exited", "Firecracker closed its API connection"),
-      ),
+      hangUpError(this.ended("answering"), new StacyError("machine-exited", "Firecracker closed its API connection")),
     );
     void this.#api.closed.then(() => this.#process.check());
   }

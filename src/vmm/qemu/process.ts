@@ -80,7 +80,7 @@ export class QemuProcess implements VmmProcess {
       ...(signal === undefined ? {} : { signal }),
     });
     const qmp = new Qmp(socket, () =>
-      hangUpError(this.ended("it was asked"), new StacyError("machine-exited", "QEMU closed its monitor")),
+      hangUpError(this.ended("answering"), new StacyError("machine-exited", "QEMU closed its monitor")),
     );
     qmp.onEvent(({ event, data }) => {
       if (event === "SHUTDOWN" && data.guest === true) this.#guestEnded = true;
