@@ -1,5 +1,7 @@
 /** Reading request bodies within limits of size and of silence. */
+
 import { StacyError } from "../host/error.ts";
+import { within } from "../host/within.ts";
 import { httpError } from "./problem.ts";
 
 export interface BodyLimits {
@@ -21,7 +23,7 @@ export async function* bodyStream(request: Request, limits: BodyLimits): AsyncGe
   let total = 0;
   try {
     for (;;) {
-      const { done, value } = await withTimeout(reader.read(), limits.timeoutMs);
+      const { done, value } = await within(reader.read(), limits.timeoutMs, tooSlow);
       if (done) return;
       total += value.byteLength;
       if (limits.maxBytes > 0 && total > limits.maxBytes) throw tooLarge(limits.maxBytes);
@@ -70,16 +72,4 @@ function tooLarge(limit: number): Error {
 
 function tooSlow(): Error {
   return httpError(408, "the request's body came too slowly");
-}
-
-async function withTimeout<T>(work: Promise<T>, ms: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const silence = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(tooSlow()), ms).unref();
-  });
-  try {
-    return await Promise.race([work, silence]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -2,6 +2,7 @@
 import { Duplex, Readable } from "node:stream";
 import type { AgentStream } from "../host/agent-stream.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { within } from "../host/within.ts";
 import type {
   Agent,
   Command,
@@ -89,12 +90,12 @@ class AgentClient implements Agent {
   }
 
   ping(): Promise<void> {
-    return within(this.#session.ping(), "ping", QUICK_MS);
+    return quick(this.#session.ping(), "ping");
   }
 
   async identify(identity: Identity): Promise<HelloInfo> {
     const fields = new FieldWriter().fields(Tag.IDENTITY, identityFields(identity));
-    this.#hello = helloInfo(await within(this.#simple(Method.IDENTITY, fields), "identity", QUICK_MS));
+    this.#hello = helloInfo(await quick(this.#simple(Method.IDENTITY, fields), "identity"));
     return this.#hello;
   }
 
@@ -174,13 +175,13 @@ class AgentClient implements Agent {
       for (const process of event.fields(Tag.PROCESS)) list.push(processInfo(process));
       if (list.length > MAX_PROCESSES) throw new StacyError("protocol", "the guest lists too many commands");
     };
-    await within(this.#simple(Method.PROCESSES, undefined, { onEvent }), "processes", QUICK_MS);
+    await quick(this.#simple(Method.PROCESSES, undefined, { onEvent }), "processes");
     return list;
   }
 
   async signal(id: string, signal: number): Promise<void> {
     const fields = new FieldWriter().u64(Tag.PROCESS_ID, processId(id)).u8(Tag.SIGNAL, signal);
-    await within(this.#simple(Method.SIGNAL, fields), "signal", QUICK_MS);
+    await quick(this.#simple(Method.SIGNAL, fields), "signal");
   }
 
   async readFile(path: string, options: ReadOptions = {}): Promise<Buffer> {
@@ -365,7 +366,7 @@ class AgentClient implements Agent {
   }
 
   async info(): Promise<GuestInfo> {
-    return guestInfo(await within(this.#simple(Method.INFO), "info", QUICK_MS));
+    return guestInfo(await quick(this.#simple(Method.INFO), "info"));
   }
 
   async sync(): Promise<void> {
@@ -373,11 +374,11 @@ class AgentClient implements Agent {
   }
 
   async freeze(): Promise<void> {
-    await within(this.#simple(Method.FREEZE), "freeze", QUICK_MS);
+    await quick(this.#simple(Method.FREEZE), "freeze");
   }
 
   async thaw(): Promise<void> {
-    await within(this.#simple(Method.THAW), "thaw", QUICK_MS);
+    await quick(this.#simple(Method.THAW), "thaw");
   }
 
   async exercise(): Promise<void> {
@@ -390,7 +391,7 @@ class AgentClient implements Agent {
       await this.readFile("/run/stacyvm/exercised");
       await this.remove("/run/stacyvm/exercised");
     }
-    await within(this.#simple(Method.EXERCISE), "exercise", QUICK_MS);
+    await quick(this.#simple(Method.EXERCISE), "exercise");
   }
 
   async console(): Promise<Buffer> {
@@ -399,7 +400,7 @@ class AgentClient implements Agent {
 
   async shutdown(): Promise<void> {
     try {
-      await within(this.#simple(Method.SHUTDOWN), "shutdown", QUICK_MS);
+      await quick(this.#simple(Method.SHUTDOWN), "shutdown");
     } catch (thrown) {
       // The guest may be gone before its answer was out.
       if (asStacyError(thrown).code !== "disconnected") throw thrown;
@@ -475,14 +476,10 @@ function tunnelStream(call: Call): Duplex {
 }
 
 /** A guest that goes silent must not hold a caller for ever. */
-async function within<T>(work: Promise<T>, what: string, ms: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new StacyError("timeout", `the guest did not answer \`${what}\` in ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+function quick<T>(work: Promise<T>, what: string): Promise<T> {
+  return within(
+    work,
+    QUICK_MS,
+    () => new StacyError("timeout", `the guest did not answer \`${what}\` in ${QUICK_MS} ms`),
+  );
 }

@@ -3,6 +3,7 @@ import { rename } from "node:fs/promises";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
+import { within } from "../host/within.ts";
 import type { PausedMachine, RunningMachine, Vmm } from "../vmm/vmm.ts";
 import type { Started } from "./launch.ts";
 
@@ -60,19 +61,7 @@ export async function exercise(agent: Agent): Promise<void> {
   await agent.exec({ argv: ["sh", "-c", "echo ready"] });
 }
 
-async function withLimit(work: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  try {
-    await Promise.race([
-      work,
-      new Promise((_, reject) => {
-        timer = setTimeout(
-          () => reject(new StacyError("timeout", `a warm machine did not answer within ${CLAIM_LIMIT_MS} ms`)),
-          CLAIM_LIMIT_MS,
-        );
-      }),
-    ]);
-  } finally {
-    clearTimeout(timer);
-  }
+function withLimit(work: Promise<unknown>): Promise<unknown> {
+  const late = (): StacyError => new StacyError("timeout", `a warm machine did not answer within ${CLAIM_LIMIT_MS} ms`);
+  return within(work, CLAIM_LIMIT_MS, late);
 }

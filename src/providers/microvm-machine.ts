@@ -9,6 +9,7 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { ownRecord, type ProcessRecord } from "../host/process.ts";
 import { copySparse } from "../host/sparse.ts";
 import { tailLines } from "../host/tail.ts";
+import { within } from "../host/within.ts";
 import { discard } from "../launcher/launch.ts";
 import type { BootReport, Launched } from "../launcher/launcher.ts";
 import { type MachineRecord, makeMachineDir, removeMachineDir, writeRecord } from "../launcher/machine-dir.ts";
@@ -399,18 +400,10 @@ function parentOf(record: MachineRecord): { parent?: string } {
 }
 
 async function limited<T>(work: Promise<T>, doing: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new StacyError("timeout", `${doing} took more than ${AGENT_STEP_LIMIT_MS} ms`, { phase: "freeze" })),
-      AGENT_STEP_LIMIT_MS,
-    );
-  });
+  const late = (): StacyError => new StacyError("timeout", `${doing} took more than ${AGENT_STEP_LIMIT_MS} ms`);
   try {
-    return await Promise.race([work, late]);
+    return await within(work, AGENT_STEP_LIMIT_MS, late);
   } catch (error) {
     throw asStacyError(error).inPhase("freeze");
-  } finally {
-    clearTimeout(timer);
   }
 }

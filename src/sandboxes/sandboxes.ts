@@ -9,6 +9,7 @@
  */
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
+import { within } from "../host/within.ts";
 import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
 import { Checkpoints } from "./checkpoints.ts";
@@ -660,20 +661,8 @@ function describeExit(report: ExitReport): string {
   return report.reason === "guest" ? `the guest powered off or panicked (${how})` : `the machine died (${how})`;
 }
 
-async function withLimit(work: Promise<void>, id: string): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(
-        new StacyError("timeout", `sandbox ${id} takes long to end; it goes on in the background`, {
-          phase: "destroy",
-        }),
-      );
-    }, DESTROY_WAIT_MS).unref();
-  });
-  try {
-    await Promise.race([work, limit]);
-  } finally {
-    clearTimeout(timer);
-  }
+function withLimit(work: Promise<void>, id: string): Promise<void> {
+  const late = (): StacyError =>
+    new StacyError("timeout", `sandbox ${id} takes long to end; it goes on in the background`, { phase: "destroy" });
+  return within(work, DESTROY_WAIT_MS, late);
 }

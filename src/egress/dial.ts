@@ -1,0 +1,89 @@
+/** Connecting to a host that a sandbox asked for: the rules, the name, each address it stands for, then the connection. */
+import { lookup } from "node:dns/promises";
+import { connect, isIP, type Socket } from "node:net";
+import { StacyError } from "../host/error.ts";
+import { within } from "../host/within.ts";
+import type { Addresses } from "./addresses.ts";
+import { type HostRules, normaliseHost } from "./host-rules.ts";
+
+/** The name and the connection together. */
+const LIMIT_MS = 30_000;
+
+export interface Reach {
+  /** The sandbox's own rules, and the operator's: both must permit it. */
+  rules: readonly HostRules[];
+  addresses: Addresses;
+}
+
+/**
+ * @throws StacyError `permission` when it may not be reached, `not-found` when the name does not resolve, `timeout`,
+ * `unavailable` when nothing answers there
+ */
+export async function dial(host: string, port: number, { rules, addresses }: Reach): Promise<Socket> {
+  const name = normaliseHost(host);
+  if (!rules.every((each) => each.permit(name, port))) {
+    throw new StacyError("permission", `${name}:${port} is not among the hosts that this sandbox may connect to`, {
+      remedy: "allow it: `allowed_hosts` of the sandbox, within `network.allow` of the server",
+    });
+  }
+  const deadline = performance.now() + LIMIT_MS;
+  const inTime = <T>(work: Promise<T>): Promise<T> =>
+    within(
+      work,
+      Math.max(0, deadline - performance.now()),
+      () => new StacyError("timeout", `${name}:${port} did not answer in ${LIMIT_MS / 1000} s`),
+    );
+  const found = isIP(name) ? [{ address: name, family: isIP(name) }] : await inTime(resolve(name));
+  // Checked here and connected to as it is: a name that is asked for twice may give two answers.
+  const permitted = found.filter(({ address }) => addresses.permit(address));
+  if (permitted.length === 0) {
+    const where = found.map(({ address }) => address).join(", ");
+    throw new StacyError("permission", `${name} is ${where}, which is no public address`, {
+      remedy: "the operator can open it with `network.private`",
+    });
+  }
+  const { socket, connected } = open(name, port, permitted);
+  try {
+    await inTime(connected);
+    return socket;
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+}
+
+async function resolve(name: string): Promise<{ address: string; family: number }[]> {
+  try {
+    return await lookup(name, { all: true });
+  } catch (cause) {
+    throw new StacyError("not-found", `the host's resolver does not know ${name}`, { cause });
+  }
+}
+
+function open(
+  name: string,
+  port: number,
+  addresses: { address: string; family: number }[],
+): { socket: Socket; connected: Promise<void> } {
+  const socket = connect({
+    // Only a name makes it ask `lookup`, and with several answers it tries one after the other.
+    host: "resolved.invalid",
+    port,
+    lookup: (_name, _options, callback) => callback(null, addresses),
+    autoSelectFamily: true,
+    // What one side has finished says nothing about the other.
+    allowHalfOpen: true,
+    noDelay: true,
+  });
+  const connected = new Promise<void>((settle, reject) => {
+    socket.once("connect", settle);
+    // Stays: an error between here and whoever takes the socket would end our process.
+    socket.on("error", (cause) => {
+      const why = cause instanceof AggregateError ? (cause.errors[0] as Error | undefined)?.message : cause.message;
+      reject(
+        new StacyError("unavailable", `cannot connect to ${name}:${port}: ${why ?? "no reason given"}`, { cause }),
+      );
+    });
+  });
+  return { socket, connected };
+}

@@ -1,0 +1,238 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer as createHttpServer, type IncomingMessage } from "node:http";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { type Duplex, duplexPair } from "node:stream";
+import { after, before, test } from "node:test";
+import { Addresses } from "./addresses.ts";
+import { Egress, PROXY_PORT, type Refused } from "./egress.ts";
+import { HostRules } from "./host-rules.ts";
+
+/** The guest's side: connections that it opens are handed over as its agent would do it. */
+class Guest implements Disposable {
+  readonly egress: Egress;
+  readonly refused: Refused[] = [];
+  readonly #waiting: ((connection: Duplex) => void)[] = [];
+  readonly #backlog: Duplex[] = [];
+  readonly #ends: Duplex[] = [];
+
+  constructor(rules: string[], options: { opened?: string[]; maxConnections?: number } = {}) {
+    this.egress = new Egress({
+      rules: new HostRules(rules),
+      ceiling: new HostRules(["*:*"]),
+      addresses: new Addresses(options.opened ?? ["127.0.0.1", "::1"]),
+      maxConnections: options.maxConnections ?? 16,
+      accept: (port, { signal }) => {
+        assert.equal(port, PROXY_PORT);
+        const waits = this.#backlog.shift();
+        if (waits !== undefined) return Promise.resolve(waits);
+        return new Promise((settle, reject) => {
+          this.#waiting.push(settle);
+          signal.addEventListener("abort", () => {
+            const at = this.#waiting.indexOf(settle);
+            if (at >= 0) this.#waiting.splice(at, 1);
+            reject(signal.reason);
+          });
+        });
+      },
+      refused: (each) => this.refused.push(each),
+    });
+    this.egress.start();
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  connect(): Duplex {
+    const [mine, theirs] = duplexPair();
+    this.#ends.push(mine);
+    const taker = this.#waiting.shift();
+    if (taker === undefined) this.#backlog.push(theirs);
+    else taker(theirs);
+    return mine;
+  }
+
+  /** Sends `text` and collects what comes back until the end. */
+  async ask(text: string): Promise<string> {
+    const connection = this.connect();
+    connection.write(text);
+    return (await connection.toArray()).join("");
+  }
+
+  [Symbol.dispose](): void {
+    this.egress.stop();
+    for (const end of this.#ends) end.destroy();
+  }
+}
+
+let echo: Server;
+let web: ReturnType<typeof createHttpServer>;
+let echoPort = 0;
+let webPort = 0;
+const requests: IncomingMessage[] = [];
+
+before(async () => {
+  // Answers what it got, in capitals, once its client has said all.
+  echo = createServer({ allowHalfOpen: true }, (socket: Socket) => {
+    let all = "";
+    socket.on("data", (chunk) => {
+      all += chunk;
+    });
+    socket.on("end", () => socket.end(all.toUpperCase()));
+    socket.on("error", () => {});
+  });
+  web = createHttpServer(async (request, response) => {
+    requests.push(request);
+    const body = (await request.toArray()).join("");
+    response.writeHead(201, { "x-kept": "yes", connection: "x-dropped", "x-dropped": "no" });
+    response.end(`${request.method} ${request.url} ${body}`);
+  });
+  for (const server of [echo, web]) {
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+  }
+  echoPort = (echo.address() as AddressInfo).port;
+  webPort = (web.address() as AddressInfo).port;
+});
+after(() => {
+  echo.close();
+  web.close();
+});
+
+async function head(connection: Duplex): Promise<string> {
+  const [first] = (await once(connection, "data")) as [Buffer];
+  connection.pause();
+  return first.toString();
+}
+
+test("CONNECT is a tunnel: both directions, each ended by itself", async () => {
+  using guest = new Guest([`127.0.0.1:${echoPort}`]);
+  const connection = guest.connect();
+  connection.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\nHost: x\r\n\r\nearly `);
+  assert.match(await head(connection), /^HTTP\/1\.1 200 /);
+  connection.end("late");
+  assert.equal((await connection.toArray()).join(""), "EARLY LATE");
+  assert.deepEqual(guest.egress.status, { open: 0, connected: 1, refused: 0, failed: 0 });
+});
+
+test("requests with a whole URL are passed on, one after another over one connection, without what is between us only", async () => {
+  using guest = new Guest([`127.0.0.1:${webPort}`]);
+  const url = `http://127.0.0.1:${webPort}/a?b=c`;
+  const lines = `Host: wrong\r\nProxy-Authorization: secret\r\nX-Own: 1\r\n`;
+  const answers = await guest.ask(
+    `GET ${url} HTTP/1.1\r\n${lines}Connection: keep-alive, x-private\r\nX-Private: 1\r\n\r\n` +
+      `POST ${url} HTTP/1.1\r\n${lines}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n4\r\nbody\r\n0\r\n\r\n`,
+  );
+  assert.equal(answers.match(/^HTTP\/1\.1 201 /gm)?.length, 2);
+  assert.match(answers, /GET \/a\?b=c /);
+  assert.match(answers, /POST \/a\?b=c body/);
+  assert.match(answers, /x-kept: yes/i);
+  assert.doesNotMatch(answers, /x-dropped/i);
+  for (const { headers } of requests.splice(0)) {
+    assert.equal(headers.host, `127.0.0.1:${webPort}`);
+    assert.equal(headers["x-own"], "1");
+    assert.equal(headers["proxy-authorization"], undefined);
+    assert.equal(headers["x-private"], undefined);
+  }
+});
+
+test("what the rules do not permit is answered with 403 and told, once", async () => {
+  using guest = new Guest(["pkg.example"]);
+  for (const request of ["CONNECT evil.example:443 HTTP/1.1\r\n\r\n", "CONNECT evil.example:443 HTTP/1.1\r\n\r\n"]) {
+    assert.match(await guest.ask(request), /^HTTP\/1\.1 403 [\s\S]*not among the hosts[\s\S]*hint: allow it/);
+  }
+  assert.match(await guest.ask("CONNECT pkg.example:22 HTTP/1.1\r\n\r\n"), /^HTTP\/1\.1 403 /);
+  assert.match(
+    await guest.ask("GET http://evil.example/ HTTP/1.1\r\nHost: pkg.example\r\nConnection: close\r\n\r\n"),
+    /^HTTP\/1\.1 403 /,
+  );
+  assert.deepEqual(
+    guest.refused.map(({ host, port }) => `${host}:${port}`),
+    ["evil.example:443", "pkg.example:22", "evil.example:80"],
+  );
+  assert.equal(guest.egress.status.refused, 4);
+});
+
+test("a permitted name that resolves to the host or a private network is refused", async () => {
+  using guest = new Guest(["*:*"], { opened: [] });
+  for (const host of [
+    "localhost",
+    "127.0.0.1",
+    "127.1",
+    "0x7f000001",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "10.0.0.1",
+    "169.254.169.254",
+  ]) {
+    const answer = await guest.ask(`CONNECT ${host}:${echoPort} HTTP/1.1\r\n\r\n`);
+    assert.match(answer, /^HTTP\/1\.1 (403 [\s\S]*no public address|502 [\s\S]*does not know)/, host);
+  }
+  assert.equal(guest.egress.status.connected, 0);
+});
+
+test("nonsense, other protocols, and hosts that do not answer: an error each, and the proxy goes on", async () => {
+  using guest = new Guest(["*:*"]);
+  const close = "Host: x\r\nConnection: close\r\n\r\n";
+  assert.match(await guest.ask(`GET / HTTP/1.1\r\n${close}`), /^HTTP\/1\.1 400 [\s\S]*HTTP proxy/);
+  assert.match(await guest.ask(`GET ftp://127.0.0.1/ HTTP/1.1\r\n${close}`), /^HTTP\/1\.1 400 [\s\S]*ftp:/);
+  assert.match(await guest.ask("CONNECT 127.0.0.1 HTTP/1.1\r\n\r\n"), /^HTTP\/1\.1 400 /);
+  assert.match(await guest.ask("CONNECT a@127.0.0.1:80 HTTP/1.1\r\n\r\n"), /^HTTP\/1\.1 400 /);
+  assert.match(await guest.ask("CONNECT nowhere.invalid:80 HTTP/1.1\r\n\r\n"), /^HTTP\/1\.1 502 [\s\S]*does not know/);
+  assert.match(await guest.ask("CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n"), /^HTTP\/1\.1 502 [\s\S]*ECONNREFUSED/);
+  await guest.ask("\x16\x03\x01 not HTTP at all\r\n\r\n").catch(() => {});
+  await guest.ask(`GET http://127.0.0.1/ HTTP/1.1\r\nX: ${"x".repeat(100_000)}\r\n\r\n`).catch(() => {});
+  assert.match(await guest.ask(`GET http://127.0.0.1:${webPort}/ HTTP/1.1\r\n${close}`), /^HTTP\/1\.1 201 /);
+  requests.length = 0;
+});
+
+test("other rules count at once, also for what is open", async () => {
+  using guest = new Guest([`127.0.0.1:${echoPort}`]);
+  const connection = guest.connect();
+  connection.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`);
+  assert.match(await head(connection), / 200 /);
+  const gone = once(connection, "end");
+  connection.on("error", () => {});
+  connection.resume();
+  guest.egress.allow(new HostRules(["pkg.example"]));
+  await gone;
+  assert.match(await guest.ask(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`), / 403 /);
+  guest.egress.allow(new HostRules([]));
+  assert.equal(guest.waiting, 0);
+  guest.egress.allow(new HostRules(["*:*"]));
+  const again = guest.connect();
+  again.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`);
+  assert.match(await head(again), / 200 /);
+});
+
+test("connections beyond the limit wait for one that ends", async () => {
+  using guest = new Guest([`127.0.0.1:${echoPort}`], { maxConnections: 2 });
+  const connect = `CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`;
+  const first = Array.from({ length: 6 }, () => guest.connect());
+  // Those that were waited for already are taken; after them nothing is, until one goes.
+  await new Promise((wake) => setImmediate(wake));
+  assert.equal(guest.waiting, 0);
+  const late = guest.connect();
+  late.write(connect);
+  for (const each of first) each.resume().end();
+  assert.match(await head(late), / 200 /);
+});
+
+test("after a stop nothing is taken or open; a start goes on", async () => {
+  using guest = new Guest([`127.0.0.1:${echoPort}`]);
+  const connection = guest.connect();
+  connection.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`);
+  assert.match(await head(connection), / 200 /);
+  connection.on("error", () => {});
+  connection.resume();
+  const gone = once(connection, "end");
+  guest.egress.stop();
+  await gone;
+  assert.equal(guest.waiting, 0);
+  assert.equal(guest.egress.status.open, 0);
+  guest.egress.start();
+  const again = guest.connect();
+  again.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`);
+  assert.match(await head(again), / 200 /);
+});

@@ -1,0 +1,163 @@
+/**
+ * A guest's way out. It has no network card: its agent hands us the connections that programs open to a loopback port, and
+ * behind that port is an HTTP proxy of ours (proxy.ts) which connects to what the sandbox's rules permit. So no packet of
+ * a guest ever reaches the host's network, and nothing of this is in a snapshot.
+ */
+import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+import { asStacyError, type StacyError } from "../host/error.ts";
+import type { Addresses } from "./addresses.ts";
+import { dial } from "./dial.ts";
+import type { HostRules } from "./host-rules.ts";
+import { EgressProxy, type Target } from "./proxy.ts";
+
+/** Where the proxy is in the guest, on its loopback address. */
+export const PROXY_PORT = 3128;
+const PROXY_URL = `http://127.0.0.1:${PROXY_PORT}`;
+
+/** Programs look for either spelling; Node's own `fetch` has to be told to look. */
+export const PROXY_ENVIRONMENT: Readonly<Record<string, string>> = {
+  http_proxy: PROXY_URL,
+  https_proxy: PROXY_URL,
+  HTTP_PROXY: PROXY_URL,
+  HTTPS_PROXY: PROXY_URL,
+  no_proxy: "localhost,127.0.0.1,::1",
+  NO_PROXY: "localhost,127.0.0.1,::1",
+  NODE_USE_ENV_PROXY: "1",
+};
+
+/** Waits for the guest's next connection to a port. */
+export type Accept = (port: number, options: { signal: AbortSignal }) => Promise<Duplex>;
+
+export interface Refused extends Target {
+  reason: string;
+}
+
+export interface EgressStatus {
+  /** Connections of the guest's programs to the proxy, now. */
+  open: number;
+  /** Connections to hosts since it was made: that came about, that the rules refused, that failed otherwise. */
+  connected: number;
+  refused: number;
+  failed: number;
+}
+
+export interface EgressOptions {
+  rules: HostRules;
+  ceiling: HostRules;
+  addresses: Addresses;
+  maxConnections: number;
+  accept: Accept;
+  refused(refused: Refused): void;
+}
+
+/** So many connections are taken without a round trip in between. */
+const WAITING = 4;
+/** A channel that broke is opened again by the next call; between attempts these are the pauses, ms. */
+const RETRY_MS = { first: 250, most: 10_000 };
+/** Errors after which no attempt will do better: the guest is gone, or is none that can do this. */
+const FINAL = new Set<StacyError["code"]>(["not-found", "not-supported"]);
+const TELL_AGAIN_MS = 60_000;
+const TOLD_MOST = 256;
+
+export class Egress {
+  readonly #options: EgressOptions;
+  readonly #proxy: EgressProxy;
+  readonly #counts = { connected: 0, refused: 0, failed: 0 };
+  readonly #told = new Map<string, number>();
+  #rules: HostRules;
+  /** Between `start` and `stop`. */
+  #started = false;
+  /** Set while connections are taken: started, and with rules. */
+  #taking: AbortController | undefined;
+  #freed = Promise.withResolvers<void>();
+
+  constructor(options: EgressOptions) {
+    this.#options = options;
+    this.#rules = options.rules;
+    this.#proxy = new EgressProxy({
+      dial: ({ host, port }) =>
+        dial(host, port, { rules: [this.#rules, options.ceiling], addresses: options.addresses }),
+      tell: (target, failure) => this.#tell(target, failure),
+    });
+  }
+
+  get hosts(): readonly string[] {
+    return this.#rules.list;
+  }
+
+  get status(): EgressStatus {
+    return { open: this.#proxy.open, ...this.#counts };
+  }
+
+  /** Takes the guest's connections from now on, as long as there are rules. Idempotent. */
+  start(): void {
+    this.#started = true;
+    this.#adjust();
+  }
+
+  /** Takes no more, and cuts what is open. It can be started again. */
+  stop(): void {
+    this.#started = false;
+    this.#adjust();
+  }
+
+  /** Other rules from now on, also for what is open. */
+  allow(rules: HostRules): void {
+    this.#rules = rules;
+    this.#told.clear();
+    this.#proxy.cut(({ host, port }) => rules.permit(host, port));
+    this.#adjust();
+  }
+
+  #adjust(): void {
+    const wanted = this.#started && !this.#rules.empty;
+    if (wanted === (this.#taking !== undefined)) return;
+    if (wanted) {
+      this.#taking = new AbortController();
+      for (let i = 0; i < WAITING; i++) void this.#take(this.#taking.signal);
+    } else {
+      this.#taking?.abort();
+      this.#taking = undefined;
+      this.#proxy.close();
+    }
+  }
+
+  async #take(signal: AbortSignal): Promise<void> {
+    let pause = RETRY_MS.first;
+    while (!signal.aborted) {
+      // Those beyond the limit wait in the guest's own queue.
+      while (this.#proxy.open >= this.#options.maxConnections) await this.#freed.promise;
+      try {
+        const connection = await this.#options.accept(PROXY_PORT, { signal });
+        pause = RETRY_MS.first;
+        if (signal.aborted) connection.destroy();
+        else this.#proxy.serve(connection, () => this.#free());
+      } catch (thrown) {
+        if (signal.aborted || FINAL.has(asStacyError(thrown).code)) return;
+        await delay(pause, undefined, { signal, ref: false }).catch(() => {});
+        pause = Math.min(2 * pause, RETRY_MS.most);
+      }
+    }
+  }
+
+  #free(): void {
+    this.#freed.resolve();
+    this.#freed = Promise.withResolvers();
+  }
+
+  #tell(target: Target, failure: StacyError | undefined): void {
+    if (failure === undefined) this.#counts.connected += 1;
+    else if (failure.code !== "permission") this.#counts.failed += 1;
+    else {
+      this.#counts.refused += 1;
+      const now = performance.now();
+      for (const [name, at] of this.#told) if (now - at >= TELL_AGAIN_MS) this.#told.delete(name);
+      const name = `${target.host}:${target.port}`;
+      // What a guest asks for must grow neither our memory nor our log.
+      if (this.#told.has(name) || this.#told.size >= TOLD_MOST) return;
+      this.#told.set(name, now);
+      this.#options.refused({ ...target, reason: failure.message });
+    }
+  }
+}

@@ -1,0 +1,52 @@
+/** What this server gives sandboxes of the network, whoever asks for what. Without rules of its own a sandbox gets none. */
+import { StacyError } from "../host/error.ts";
+import { Addresses } from "./addresses.ts";
+import { type Accept, Egress, type Refused } from "./egress.ts";
+import { HostRules } from "./host-rules.ts";
+
+export interface NetworkOptions {
+  /** Rules that a sandbox's own must keep within (host-rules.ts). Empty: no network for anybody. */
+  allow: readonly string[];
+  /** Addresses and ranges that may be reached although they are not public. */
+  private: readonly string[];
+  /** Connections of one sandbox at once. */
+  maxConnections: number;
+}
+
+export const DEFAULT_NETWORK: NetworkOptions = { allow: ["*:*"], private: [], maxConnections: 256 };
+
+export class Network {
+  readonly #ceiling: HostRules;
+  readonly #addresses: Addresses;
+  readonly #maxConnections: number;
+
+  /** @throws StacyError `invalid` naming the entry */
+  constructor(options: NetworkOptions = DEFAULT_NETWORK) {
+    this.#ceiling = new HostRules(options.allow);
+    this.#addresses = new Addresses(options.private);
+    this.#maxConnections = options.maxConnections;
+  }
+
+  /** The rules of a sandbox. @throws StacyError `invalid`, or `permission` where the server gives no network at all */
+  rules(hosts: readonly string[]): HostRules {
+    const rules = new HostRules(hosts);
+    if (!rules.empty && this.#ceiling.empty) {
+      throw new StacyError("permission", "this server gives sandboxes no network", {
+        remedy: "leave `allowed_hosts` out, or ask the operator to set `network.allow`",
+      });
+    }
+    return rules;
+  }
+
+  /** The way out of one guest; it does nothing before `start`. @param refused told of each host once a minute */
+  egress(hosts: readonly string[], accept: Accept, refused: (refused: Refused) => void): Egress {
+    return new Egress({
+      rules: this.rules(hosts),
+      ceiling: this.#ceiling,
+      addresses: this.#addresses,
+      maxConnections: this.#maxConnections,
+      accept,
+      refused,
+    });
+  }
+}

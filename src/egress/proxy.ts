@@ -1,0 +1,194 @@
+/**
+ * An HTTP proxy for connections that do not come from a listener of ours: what a guest's programs open to a loopback port there.
+ * `CONNECT host:port` becomes a tunnel; a request with an absolute `http:` URL is passed on. Node's own HTTP server reads the
+ * requests, because what a guest sends is hostile.
+ */
+import {
+  createServer,
+  request as httpRequest,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from "node:http";
+import type { Socket } from "node:net";
+import { type Duplex, pipeline } from "node:stream";
+import { asStacyError, StacyError } from "../host/error.ts";
+
+export interface Target {
+  host: string;
+  port: number;
+}
+
+export interface ProxyOptions {
+  /** @throws StacyError; its code becomes the proxy's status, its message the answer's text */
+  dial(target: Target): Promise<Socket>;
+  /** Told after each attempt. */
+  tell(target: Target, failure?: StacyError): void;
+}
+
+/** Meant for one connection only, or between the client and us (RFC 9110, 7.6.1). */
+const HOP_BY_HOP = [
+  "connection",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
+
+const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
+  invalid: [400, "Bad Request"],
+  permission: [403, "Forbidden"],
+  timeout: [504, "Gateway Timeout"],
+};
+
+export class EgressProxy {
+  readonly #options: ProxyOptions;
+  readonly #server: Server;
+  /** Connections to hosts, with the guest's side of each. */
+  readonly #open = new Map<Socket, { target: Target; client: Duplex }>();
+  readonly #clients = new Set<Duplex>();
+
+  constructor(options: ProxyOptions) {
+    this.#options = options;
+    // It never listens, so it has no timers; a guest that sends nothing holds one of its own connections.
+    this.#server = createServer({ keepAlive: false, insecureHTTPParser: false });
+    this.#server.on("request", (request, response) => void this.#forward(request, response));
+    this.#server.on("connect", (request, client, head) => void this.#tunnel(request, client, head));
+    this.#server.on("clientError", (_error, client) => client.destroy());
+  }
+
+  /** Guests' connections that are open. */
+  get open(): number {
+    return this.#clients.size;
+  }
+
+  /** Takes a guest's connection over. @param done when it is gone */
+  serve(client: Duplex, done: () => void): void {
+    this.#clients.add(client);
+    client.on("error", () => {});
+    client.once("close", () => {
+      this.#clients.delete(client);
+      done();
+    });
+    this.#server.emit("connection", client);
+  }
+
+  /** Cuts connections to what `permit` no longer permits. */
+  cut(permit: (target: Target) => boolean): void {
+    for (const [socket, { target, client }] of this.#open) {
+      if (permit(target)) continue;
+      socket.destroy();
+      client.destroy();
+    }
+  }
+
+  close(): void {
+    for (const client of this.#clients) client.destroy();
+    for (const socket of this.#open.keys()) socket.destroy();
+  }
+
+  async #dial(target: Target, client: Duplex): Promise<Socket> {
+    try {
+      const socket = await this.#options.dial(target);
+      this.#options.tell(target);
+      this.#open.set(socket, { target, client });
+      socket.once("close", () => this.#open.delete(socket));
+      if (client.destroyed) socket.destroy();
+      return socket;
+    } catch (thrown) {
+      const failure = asStacyError(thrown);
+      this.#options.tell(target, failure);
+      throw failure;
+    }
+  }
+
+  async #tunnel(request: IncomingMessage, client: Duplex, head: Buffer): Promise<void> {
+    try {
+      const socket = await this.#dial(authority(request.url ?? ""), client);
+      client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      if (head.length > 0) socket.write(head);
+      // Each direction ends by itself; an error in one ends both.
+      pipeline(client, socket, (error) => void (error && client.destroy()));
+      pipeline(socket, client, (error) => void (error && socket.destroy()));
+    } catch (thrown) {
+      const { status, reason, text } = answerOf(thrown);
+      client.end(
+        `HTTP/1.1 ${status} ${reason}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+      );
+    }
+  }
+
+  async #forward(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      const url = absolute(request.url ?? "");
+      const target = { host: url.hostname, port: Number(url.port || 80) };
+      const socket = await this.#dial(target, request.socket);
+      const outgoing = httpRequest({
+        // Without an agent: it would make connections of its own.
+        createConnection: () => socket,
+        method: request.method,
+        path: `${url.pathname}${url.search}`,
+        headers: { ...endToEnd(request.headers), host: url.host, connection: "close" },
+        setHost: false,
+      });
+      outgoing.once("response", (answer) => {
+        response.writeHead(answer.statusCode ?? 502, answer.statusMessage, endToEnd(answer.headers));
+        pipeline(answer, response, () => socket.destroy());
+      });
+      outgoing.once("error", (cause) => {
+        const message = `${target.host} broke the connection: ${cause.message}`;
+        fail(response, new StacyError("unavailable", message, { cause }));
+      });
+      response.once("close", () => socket.destroy());
+      pipeline(request, outgoing, () => {}); // its errors are the request's own, above
+    } catch (thrown) {
+      fail(response, thrown);
+    }
+  }
+}
+
+/** `host:port`, as CONNECT has it. */
+function authority(text: string): Target {
+  const match = /^(\[[0-9a-f:.]+\]|[^:@/?#\s]+):(\d{1,5})$/i.exec(text);
+  const port = Number(match?.[2]);
+  if (match?.[1] === undefined || port < 1 || port > 65_535) {
+    throw new StacyError("invalid", `CONNECT needs host:port, not ${JSON.stringify(text.slice(0, 300))}`);
+  }
+  return { host: match[1], port };
+}
+
+function absolute(text: string): URL {
+  if (!URL.canParse(text)) {
+    throw new StacyError("invalid", "this is the sandbox's HTTP proxy: it takes requests with a whole http: URL");
+  }
+  const url = new URL(text);
+  if (url.protocol !== "http:") throw new StacyError("invalid", `the proxy does not pass on ${url.protocol} requests`);
+  return url;
+}
+
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  const named = (headers.connection ?? "").split(",").map((name) => name.trim().toLowerCase());
+  const dropped = new Set([...HOP_BY_HOP, ...named]);
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
+}
+
+function answerOf(thrown: unknown): { status: number; reason: string; text: string } {
+  const { code, message, remedy } = asStacyError(thrown);
+  const [status, reason] = STATUS[code] ?? [502, "Bad Gateway"];
+  return { status, reason, text: `stacyvm: ${message}${remedy === undefined ? "" : `\nhint: ${remedy}`}\n` };
+}
+
+function fail(response: ServerResponse, thrown: unknown): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const { status, reason, text } = answerOf(thrown);
+  response.writeHead(status, reason, { "content-type": "text/plain", connection: "close" });
+  response.end(text);
+}
