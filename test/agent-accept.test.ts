@@ -103,6 +103,21 @@ test("much goes both ways, and a half-close leaves the other direction open", LI
   assert.deepEqual((await work).match(/[0-9a-f]{64}/g), sums);
 });
 
+test("what was sent before both sides had closed arrives whole at a program that takes its time", LIMIT, async () => {
+  // Buffers far smaller than what is sent: most of it waits in the agent.
+  const buffers = "for b in rmem wmem; do echo 4096 65536 65536 >/proc/sys/net/ipv4/tcp_$b; done";
+  const waiting = await waits();
+  const work = shell(agent, `${buffers}; mkfifo /tmp/go; ${NC} </dev/null | (read go </tmp/go; wc -c)`);
+  const socket = await waiting.socket;
+  socket.resume();
+  await once(socket, "end");
+  socket.end(Buffer.alloc(900_000));
+  await once(socket, "close");
+  await agent.ping();
+  await shell(agent, "echo >/tmp/go; rm /tmp/go");
+  assert.equal((await work).trim(), "900000");
+});
+
 test("calls that wait are served in their order, each with a connection of its own", LIMIT, async () => {
   const served: number[] = [];
   const calls = await Promise.all(Array.from({ length: 5 }, () => waits()));

@@ -478,7 +478,8 @@ function tunnelStream(call: Call): Duplex {
       );
     },
     destroy(error, callback) {
-      call.cancel();
+      // Closed by both sides it ends by itself, once the guest's program has taken all that we sent.
+      if (error !== null || !this.readableEnded || !this.writableFinished) call.cancel();
       call.discard();
       callback(error);
     },
