@@ -74,6 +74,8 @@ pub struct Identity {
     /// How many identities were applied since boot.
     pub generation: u64,
     pub defaults: Defaults,
+    /// The sandbox that the machine is, by the last identity that named one.
+    pub sandbox: Option<Vec<u8>>,
     random: Fd,
     hostname: Bound,
     machine_id: Bound,
@@ -94,6 +96,7 @@ impl Identity {
         Ok(Identity {
             generation: 0,
             defaults: Defaults::default(),
+            sandbox: None,
             random,
             hostname: Bound::place("hostname", "/etc/hostname", b"stacyvm\n"),
             machine_id: Bound::place("machine-id", "/etc/machine-id", &kept("/etc/machine-id")),
@@ -124,7 +127,10 @@ impl Identity {
                 }
                 tag::MACHINE_ID => note(self.machine_id.set("/etc/machine-id", &with_newline(value))),
                 tag::BOOT_ID => note(self.boot_id.set("boot_id", &with_newline(value))),
-                tag::SANDBOX_ID => env.insert(0, [b"STACYVM_SANDBOX_ID=", value].concat()),
+                tag::SANDBOX_ID => {
+                    env.insert(0, [b"STACYVM_SANDBOX_ID=", value].concat());
+                    self.sandbox = Some(value.to_vec());
+                }
                 tag::TIMEZONE => env.insert(0, [b"TZ=", value].concat()),
                 tag::ENV => env.push(value.to_vec()),
                 tag::CWD => cwd = Some(value.to_vec()),

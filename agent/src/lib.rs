@@ -1,5 +1,6 @@
 //! The guest's agent: PID 1 of the microVM.
 
+pub mod accept;
 pub mod boot;
 pub mod buffers;
 pub mod channel;

@@ -22,6 +22,10 @@
 //! dropped. Out of step (bad header, bad trailer, gap) the agent hunts: it drops bytes until 20 of them are a valid
 //! header of type HELLO with sequence 0.
 //!
+//! ACCEPT hands the host a connection that a program of the guest opens to `127.0.0.1:PORT`. Such calls wait in order; an
+//! empty EVENT says that the call has its connection, and from then on the stream is a tunnel's. What comes while no call
+//! waits stays in the kernel's backlog, also from one session to the next; an identity of another sandbox closes the port.
+//!
 //! Structured payloads are fields: tag (u8), length (u32), value. Numbers are 1, 2, 4 or 8 bytes. Unknown tags are
 //! skipped.
 
@@ -103,6 +107,7 @@ pub mod method {
     pub const TAR_IN: u16 = 27;
     pub const WATCH: u16 = 28;
     pub const TUNNEL: u16 = 48;
+    pub const ACCEPT: u16 = 49;
     pub const INFO: u16 = 64;
     pub const SYNC: u16 = 65;
     pub const SHUTDOWN: u16 = 66;

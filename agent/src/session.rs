@@ -1,5 +1,6 @@
 //! The loop: one epoll wait, frames in, calls, frames out. Everything that can block is elsewhere (jobs.rs).
 
+use crate::accept::Listener;
 use crate::buffers::{Buffer, Bytes};
 use crate::channel::{Channel, Received};
 use crate::command::Command;
@@ -29,6 +30,7 @@ pub mod token {
     pub const OUTPUT: u64 = 5 << 56;
     pub const STDIN: u64 = 6 << 56;
     pub const STREAM: u64 = 7 << 56;
+    pub const INBOUND: u64 = 8 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -40,6 +42,8 @@ pub enum Call {
     /// Blocking work; `frames` (DATA and EVENT) wait to be sent.
     Job { handle: Handle, frames: VecDeque<Message>, end: Option<Result<Fields>> },
     Tunnel(Tunnel),
+    /// Waits for a connection, with what the host has sent for it already.
+    Accept(VecDeque<Bytes>),
 }
 
 pub struct Stream {
@@ -78,6 +82,7 @@ pub struct Agent {
     held_back: bool,
     pub identity: Identity,
     pub streams: BTreeMap<u32, Stream>,
+    pub listener: Option<Listener>,
     ready: VecDeque<u32>,
     pub commands: BTreeMap<u64, Command>,
     pub next_command: u64,
@@ -126,6 +131,7 @@ impl Agent {
             held_back: false,
             identity,
             streams: BTreeMap::new(),
+            listener: None,
             ready: VecDeque::new(),
             commands: BTreeMap::new(),
             next_command: 1,
@@ -171,6 +177,7 @@ impl Agent {
                     token::OUTPUT => self.output_ready(id >> 1, (id & 1) as usize, flags),
                     token::STDIN => self.bulk += self.flush_stdin(id),
                     token::STREAM => self.tunnel_ready(id as u32, flags),
+                    token::INBOUND => self.take_connections(),
                     _ => {}
                 }
             }
@@ -288,9 +295,10 @@ impl Agent {
             match stream.call {
                 Call::Follow { command, .. } => self.unfollow(command, id, true),
                 Call::Job { handle, .. } => handle.cancel(),
-                Call::Write { .. } | Call::Tunnel(_) => {}
+                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) => {}
             }
         }
+        self.forget_waiting();
         self.jobs.clear();
     }
 
@@ -383,7 +391,13 @@ impl Agent {
 
     fn identify(&mut self, payload: &[u8]) -> Result<()> {
         let fields = Reader::new(payload).map_err(|_| Fail::invalid("bad fields in IDENTITY"))?;
-        let thaw = self.identity.apply(&fields)?;
+        let former = self.identity.sandbox.clone();
+        let applied = self.identity.apply(&fields);
+        // A clone has the listener of the machine that it was: it would keep its programs' connections for nobody.
+        if self.identity.sandbox != former {
+            self.close_listener();
+        }
+        let thaw = applied?;
         match (&self.group, thaw) {
             (Some(group), true) => group.set(false),
             _ => Ok(()),
@@ -421,6 +435,7 @@ impl Agent {
                 self.done(id)
             }
             method::TUNNEL => self.tunnel(id, fields),
+            method::ACCEPT => self.accept_call(id, fields),
             method::IDENTITY => {
                 let inner = fields.bytes(tag::IDENTITY).ok_or_else(|| Fail::invalid("no IDENTITY given"))?;
                 self.identify(inner)?;
@@ -641,6 +656,7 @@ impl Agent {
             }
             Call::Job { handle, .. } => handle.body(payload, fin),
             Call::Tunnel(_) => self.tunnel_input(id, payload),
+            Call::Accept(early) => early.extend(Some(payload).filter(|p| !p.is_empty())),
             Call::Write { job, body } => {
                 body.extend_from_slice(&payload);
                 if fin {
@@ -675,6 +691,11 @@ impl Agent {
             Some(Call::Follow { command, owner: false }) => {
                 let command = *command;
                 self.unfollow(command, id, false);
+                self.end(id, Err(Fail::cancelled()));
+                return;
+            }
+            Some(Call::Accept(_)) => {
+                self.stop_waiting(id);
                 self.end(id, Err(Fail::cancelled()));
                 return;
             }
@@ -805,7 +826,7 @@ impl Agent {
                 let command = *command;
                 self.send_output(id, command)
             }
-            Call::Write { .. } => false,
+            Call::Write { .. } | Call::Accept(_) => false,
             Call::Tunnel(_) => self.tunnel_send(id),
             Call::Job { handle, frames, end } => {
                 match frames.pop_front() {

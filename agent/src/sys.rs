@@ -64,7 +64,7 @@ pub fn status_of(errno: i32) -> u8 {
         libc::ETIMEDOUT => status::TIMEOUT,
         libc::ESRCH => status::NO_PROCESS,
         libc::ECONNREFUSED => status::REFUSED,
-        libc::EBUSY => status::BUSY,
+        libc::EBUSY | libc::EADDRINUSE => status::BUSY,
         libc::ENOTEMPTY => status::NOT_EMPTY,
         _ => status::IO,
     }

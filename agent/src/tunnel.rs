@@ -9,10 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub struct Tunnel {
     socket: Fd,
-    connected: bool,
-    /// Other addresses to try.
-    next: Vec<IpAddr>,
-    port: u16,
+    /// Until it is connected.
+    connecting: Option<Connecting>,
     readable: bool,
     read_closed: bool,
     queue: VecDeque<Bytes>,
@@ -20,13 +18,34 @@ pub struct Tunnel {
     write_closed: bool,
 }
 
+struct Connecting {
+    /// Other addresses to try.
+    next: Vec<IpAddr>,
+    port: u16,
+}
+
+impl Tunnel {
+    fn new(socket: Fd, connecting: Option<Connecting>, queue: VecDeque<Bytes>) -> Tunnel {
+        Tunnel { socket, connecting, readable: false, read_closed: false, queue, offset: 0, write_closed: false }
+    }
+
+    /// Over a connection that there is already. `queue`: what waits to be written to it.
+    pub fn connected(socket: Fd, queue: VecDeque<Bytes>) -> Tunnel {
+        Tunnel::new(socket, None, queue)
+    }
+}
+
+pub fn port_of(fields: &Reader) -> Result<u16> {
+    match fields.number(tag::PORT) {
+        Some(p @ 1..=65_535) => Ok(p as u16),
+        _ => Err(Fail::invalid("PORT must be 1 to 65535")),
+    }
+}
+
 impl Agent {
     pub fn tunnel(&mut self, id: u32, fields: &Reader) -> Result<()> {
-        let port = match fields.number(tag::PORT) {
-            Some(p @ 1..=65_535) => p as u16,
-            _ => return Err(Fail::invalid("PORT must be 1 to 65535")),
-        };
-        let mut addresses = match fields.bytes(tag::HOST) {
+        let port = port_of(fields)?;
+        let mut next = match fields.bytes(tag::HOST) {
             // Servers listen on either.
             None | Some(b"localhost") | Some(b"") => vec![IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)],
             Some(text) => match std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()) {
@@ -34,23 +53,10 @@ impl Agent {
                 None => return Err(Fail::invalid("HOST must be an IP address or localhost")),
             },
         };
-        let first = addresses.pop().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let first = next.pop().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let socket = connect(first, port)?;
         self.poll.add(socket.raw(), EDGE_BOTH, token::STREAM | u64::from(id))?;
-        self.add(
-            id,
-            Call::Tunnel(Tunnel {
-                socket,
-                connected: false,
-                next: addresses,
-                port,
-                readable: false,
-                read_closed: false,
-                queue: VecDeque::new(),
-                offset: 0,
-                write_closed: false,
-            }),
-        );
+        self.add(id, Call::Tunnel(Tunnel::new(socket, Some(Connecting { next, port }), VecDeque::new())));
         Ok(())
     }
 
@@ -59,21 +65,21 @@ impl Agent {
             Some(Call::Tunnel(t)) => t,
             _ => return,
         };
-        if !tunnel.connected {
+        if let Some(Connecting { next, port }) = &mut tunnel.connecting {
             match socket_error(&tunnel.socket) {
                 0 if flags & libc::EPOLLOUT as u32 == 0 => return,
                 0 => {
-                    tunnel.connected = true;
+                    tunnel.connecting = None;
                     self.channel.frame(kind::EVENT, 0, 0, id, &[]);
                 }
                 errno => {
-                    let result = match tunnel.next.pop() {
-                        Some(address) => connect(address, tunnel.port).and_then(|socket| {
+                    let result = match next.pop() {
+                        Some(address) => connect(address, *port).and_then(|socket| {
                             self.poll.add(socket.raw(), EDGE_BOTH, token::STREAM | u64::from(id))?;
                             tunnel.socket = socket;
                             Ok(())
                         }),
-                        None => Err(Fail::errno(errno, &format!("port {}", tunnel.port))),
+                        None => Err(Fail::errno(errno, &format!("port {}", port))),
                     };
                     if let Err(fail) = result {
                         self.end(id, Err(fail));
@@ -94,7 +100,7 @@ impl Agent {
             if !bytes.is_empty() {
                 tunnel.queue.push_back(bytes);
             }
-            if tunnel.connected {
+            if tunnel.connecting.is_none() {
                 self.tunnel_write(id);
             }
         }
@@ -107,7 +113,7 @@ impl Agent {
         };
         let fin = stream.fin;
         let tunnel = match &mut stream.call {
-            Call::Tunnel(t) if t.connected => t,
+            Call::Tunnel(t) if t.connecting.is_none() => t,
             _ => return,
         };
         let mut done = 0;
@@ -147,7 +153,7 @@ impl Agent {
             Call::Tunnel(t) => t,
             _ => return false,
         };
-        if tunnel.connected && tunnel.readable && !tunnel.read_closed && stream.credit > 0 {
+        if tunnel.connecting.is_none() && tunnel.readable && !tunnel.read_closed && stream.credit > 0 {
             let want = stream.credit.min(MAX_PAYLOAD as u64) as usize;
             match sys::read(tunnel.socket.raw(), &mut self.scratch.payload()[..want]) {
                 Ok(0) => {

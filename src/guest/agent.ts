@@ -6,7 +6,7 @@
  * can be attached to again), `not-found`, `permission`, `no-space`, `is-directory`, ... from the guest, `protocol` when the
  * guest sends nonsense. All paths are the guest's, absolute, or relative to the default working directory.
  */
-import type { Readable } from "node:stream";
+import type { Duplex, Readable } from "node:stream";
 
 /** What makes a clone an individual; applied by the agent before any user code runs. */
 export interface Identity {
@@ -213,7 +213,14 @@ export interface Agent {
   ): AsyncIterable<{ change: FileChange; path: string; to?: string }>;
 
   /** A TCP connection to a port inside the guest. */
-  tunnel(port: number, options?: { host?: string; signal?: AbortSignal }): Promise<import("node:stream").Duplex>;
+  tunnel(port: number, options?: { host?: string; signal?: AbortSignal }): Promise<Duplex>;
+  /**
+   * The next connection that a program in the guest opens to 127.0.0.1:port. Waits as long as it takes, without keeping the
+   * guest awake; abort the signal to stop waiting (a connection that is there is not touched by it). Calls are served in their
+   * order; connections that nobody waits for yet are kept, up to 128. One port at a time: `conflict` while calls wait for
+   * another one, and when a program of the guest listens on it.
+   */
+  accept(port: number, options?: { signal?: AbortSignal }): Promise<Duplex>;
 
   info(): Promise<GuestInfo>;
   /** The kernel's log, as the guest keeps it. */

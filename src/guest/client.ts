@@ -354,13 +354,25 @@ class AgentClient implements Agent {
   }
 
   async tunnel(port: number, options: { host?: string; signal?: AbortSignal } = {}): Promise<Duplex> {
-    const connected = Promise.withResolvers<FieldReader>();
-    const call = this.#session.call(Method.TUNNEL, {
-      fields: new FieldWriter().u16(Tag.PORT, port).text(Tag.HOST, options.host),
-      signal: options.signal,
-      onEvent: connected.resolve,
+    const fields = new FieldWriter().u16(Tag.PORT, port).text(Tag.HOST, options.host);
+    return this.#connection(Method.TUNNEL, { fields, signal: options.signal });
+  }
+
+  async accept(port: number, options: { signal?: AbortSignal } = {}): Promise<Duplex> {
+    const fields = new FieldWriter().u16(Tag.PORT, port);
+    return this.#connection(Method.ACCEPT, { fields, signal: options.signal, patient: true });
+  }
+
+  async #connection(method: number, options: CallOptions): Promise<Duplex> {
+    const connected = Promise.withResolvers<void>();
+    const call = this.#session.call(method, {
+      ...options,
+      onEvent: () => {
+        // One that crossed our CANCEL is closed by it.
+        if (options.signal?.aborted !== true) connected.resolve();
+      },
     });
-    call.ended.then(connected.resolve, connected.reject);
+    call.ended.then(() => connected.resolve(), connected.reject);
     await connected.promise;
     return tunnelStream(call);
   }
@@ -467,7 +479,8 @@ function tunnelStream(call: Call): Duplex {
       );
     },
     destroy(error, callback) {
-      call.cancel();
+      // Closed by both sides it ends by itself, once the guest's program has taken all that we sent.
+      if (error !== null || !this.readableEnded || !this.writableFinished) call.cancel();
       call.discard();
       callback(error);
     },

@@ -28,6 +28,7 @@
  *     WATCH      PATH RECURSIVE?                                                     EVENT (empty: it watches), then
  *                                                                                    EVENT* CHANGE PATH TO?; ends by CANCEL
  *     TUNNEL     PORT HOST?                                        DATA, FIN         EVENT (empty: connected); DATA, FIN; END
+ *     ACCEPT     PORT                                              DATA, FIN         EVENT (empty: here it is); then as TUNNEL
  *     INFO                                                                           END KERNEL CPUS LOAD MEMORY_* DISK_*
  *                                                                                    CPU_NS NOW MINOR_FAULTS UPTIME
  *     SYNC, SHUTDOWN, FREEZE, THAW, EXERCISE                                         END

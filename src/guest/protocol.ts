@@ -46,6 +46,12 @@
  * error. EVENT, CTRL and END need no credit and are small. A receiver grants again when its consumer has taken the bytes,
  * and may grant more than was taken to a stream that carries much.
  *
+ * ACCEPT hands the host a connection that a program of the guest opens to 127.0.0.1:PORT, the reverse of TUNNEL. The agent
+ * listens there from the first such call on. The calls wait in order; an empty EVENT says that a call has its connection, and
+ * from then on the stream is a tunnel's. What comes while no call waits stays in the kernel's backlog, also from one session
+ * to the next. One port at a time: another one is BUSY while calls wait, and otherwise takes the place of the former. An
+ * identity that names another SANDBOX_ID closes the port and ends the calls that wait as cancelled.
+ *
  * KEEP-ALIVE. PING (any payload up to 64 bytes) is answered with PONG of the same payload, in both directions. An agent
  * whose host is silent does nothing: idle it makes no wake-ups.
  *
@@ -129,6 +135,7 @@ export const Method = {
   TAR_IN: 27,
   WATCH: 28,
   TUNNEL: 48,
+  ACCEPT: 49,
   INFO: 64,
   SYNC: 65,
   SHUTDOWN: 66,

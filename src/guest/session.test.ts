@@ -207,6 +207,51 @@ test("a hung guest loses its calls after a silence, and an idle one is left alon
   await assert.rejects(call, code("disconnected"));
 });
 
+test("a wait for a connection lets the guest be silent, the connection does not", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  let pings = 0;
+  let waiting = 0;
+  const guest = new FakeGuest((frame) => {
+    if (frame.type === FrameType.PING) pings += 1;
+    if (frame.type === FrameType.OPEN) waiting = frame.stream;
+  });
+  const delivered = () => new Promise((resolve) => setImmediate(resolve));
+  const silence = async (times: number) => {
+    for (let i = 0; i < times; i++) t.mock.timers.tick(30_000);
+    await delivered();
+  };
+  const agent = await guest.connect();
+  const abort = new AbortController();
+  const accepted = agent.accept(3128, { signal: abort.signal });
+  await silence(20);
+  assert.equal(pings, 0);
+  guest.send(FrameType.EVENT, waiting);
+  const socket = await accepted;
+  abort.abort();
+  await silence(2);
+  assert.equal(pings, 1);
+  guest.send(FrameType.END, waiting, ok);
+  await delivered();
+  socket.destroy();
+  await silence(20);
+  assert.equal(pings, 1);
+  await agent.close();
+});
+
+test("a connection that crosses the end of the wait for it is nobody's", async () => {
+  const guest = new FakeGuest((frame, self) => {
+    if (frame.type !== FrameType.CANCEL) return;
+    self.send(FrameType.EVENT, frame.stream);
+    self.send(FrameType.END, frame.stream, new FieldWriter().u8(Tag.STATUS, 9).finish());
+  });
+  const agent = await guest.connect();
+  const abort = new AbortController();
+  const accepted = agent.accept(3128, { signal: abort.signal });
+  abort.abort();
+  await assert.rejects(accepted, code("cancelled"));
+  await agent.close();
+});
+
 test("a call after a break connects again, once for all of them, and a watch does too", async () => {
   let opened = 0;
   let guest: FakeGuest | undefined;

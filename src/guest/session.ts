@@ -50,6 +50,8 @@ export interface CallOptions {
   body?: Uint8Array;
   onEvent?: (fields: FieldReader) => void;
   signal?: AbortSignal | undefined;
+  /** Until its first event it only waits: the guest may be silent for as long as it likes, and `signal` ends only the waiting. */
+  patient?: boolean;
 }
 
 /** One call under way. */
@@ -76,12 +78,14 @@ export class Call {
   #sending: Promise<void> = Promise.resolve();
   #finSent = false;
   #finReceived = false;
+  #patient: boolean;
 
   constructor(session: Session, id: number, options: CallOptions) {
     this.#session = session;
     this.id = id;
     this.#onEvent = options.onEvent;
     this.#signal = options.signal;
+    this.#patient = options.patient ?? false;
     const { promise, resolve, reject } = Promise.withResolvers<FieldReader>();
     this.ended = promise;
     this.#settle = { resolve, reject };
@@ -91,6 +95,11 @@ export class Call {
 
   get done(): boolean {
     return this.#done;
+  }
+
+  /** @internal Nothing is expected of the guest yet. */
+  get patient(): boolean {
+    return this.#patient;
   }
 
   /**
@@ -216,6 +225,11 @@ export class Call {
         return;
       }
       case FrameType.EVENT:
+        if (this.#patient) {
+          this.#patient = false;
+          this.#signal?.removeEventListener("abort", this.#onAbort);
+          this.#session.watch();
+        }
         this.#onEvent?.(new FieldReader(frame.payload));
         return;
       case FrameType.CREDIT:
@@ -278,6 +292,8 @@ export class Session {
   #pingCount = 0n;
   #drain: PromiseWithResolvers<void> | undefined;
   #silence: NodeJS.Timeout | undefined;
+  /** Calls that something is expected of the guest for. */
+  #watched = 0;
   /** Bytes or frames came since the last look. */
   #heard = false;
   #asked = false;
@@ -397,13 +413,17 @@ export class Session {
 
   #forget(call: Call): void {
     this.#calls.delete(call.id);
-    if (this.#calls.size > 0) return;
+    if (call.patient || --this.#watched > 0) return;
     clearInterval(this.#silence);
     this.#silence = undefined;
   }
 
-  /** A guest that hangs must not hold its callers for ever. Without calls there is no timer, and the guest is left alone. */
-  #watchSilence(): void {
+  /**
+   * @internal One more call that a guest which hangs must not hold for ever. Without such calls there is no timer, and the
+   * guest is left alone.
+   */
+  watch(): void {
+    this.#watched++;
     if (this.#silence !== undefined) return;
     this.#heard = true;
     this.#asked = false;
@@ -424,7 +444,7 @@ export class Session {
     if (options.signal?.aborted) throw new StacyError("cancelled", "the call was cancelled before it began");
     const call = new Call(this, this.#nextCall++, options);
     this.#calls.set(call.id, call);
-    this.#watchSilence();
+    if (!call.patient) this.watch();
     const head = Buffer.alloc(2);
     head.writeUInt16LE(method);
     const payload = options.fields === undefined ? head : Buffer.concat([head, options.fields.finish()]);
