@@ -7,6 +7,7 @@ import { access, readdir, rm } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { sandboxId } from "../bench/spawning.ts";
 import { processesIn } from "../src/host/process.ts";
+import { runTool } from "../src/host/run.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
 import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider, type MicrovmProvider } from "../src/providers/microvm.ts";
@@ -188,6 +189,30 @@ function saved(about: {
       }
       await Promise.all(machines.map((machine) => machine.destroy()));
     }
+  });
+
+  test("a disk without room for a fork or a checkpoint: an error, and the sandbox goes on as it was, running or paused", async (t) => {
+    if (process.getuid?.() !== 0) return t.skip("mounting a small filesystem needs root");
+    const machine = await ready();
+    const at = await count(machine);
+    await runTool("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", home.paths.tmp]);
+    try {
+      await assert.rejects(machine.checkpoint(`cp-${sandboxId()}`));
+      assert.equal(await count(machine), at + 1);
+      await assert.rejects(machine.fork([sandboxId(), sandboxId()]));
+      assert.equal(await count(machine), at + 2);
+      await machine.pause();
+      await assert.rejects(machine.checkpoint(`cp-${sandboxId()}`));
+      assert.equal(machine.state, "paused");
+      assert.deepEqual(await readdir(home.paths.tmp), []);
+    } finally {
+      await runTool("umount", [home.paths.tmp]);
+    }
+    await machine.resume();
+    assert.equal(await count(machine), at + 3);
+    await machine.checkpoint(`cp-${sandboxId()}`);
+    assert.equal(await count(machine), at + 4);
+    return machine.destroy();
   });
 
   test("back to a checkpoint in place: the same sandbox, as it was then", async () => {

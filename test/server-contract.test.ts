@@ -168,6 +168,14 @@ describe("the contract", () => {
     await good("GET", "/sandboxes/{id}");
     assert.equal((await good("GET", "/sandboxes/{id}/stats")).body.supported, true);
     await good("GET", "/sandboxes/{id}/logs", { query: "lines=5" });
+    const allowed_hosts = ["*.example.com", "example.com:8080"];
+    assert.deepEqual(
+      (await good("PUT", "/sandboxes/{id}/network", { json: { allowed_hosts } })).body.allowed_hosts,
+      allowed_hosts,
+    );
+    assert.deepEqual((await good("GET", "/sandboxes/{id}/network")).body.allowed_hosts, allowed_hosts);
+    for (const wrong of [["https://example.com"], ["a b"], "example.com", [""], undefined])
+      assert.equal((await ask("PUT", "/sandboxes/{id}/network", { json: { allowed_hosts: wrong } })).status, 400);
     const until = Date.parse(
       (await good("POST", "/sandboxes/{id}/extend", { json: { ttl: "1h30m" } })).body.expires_at,
     );

@@ -21,6 +21,7 @@ export interface Sandbox {
   checkpoint?: string | undefined;
   forkedFrom?: string | undefined;
   idleTimeout?: string | undefined;
+  allowedHosts?: string[] | undefined;
   boot?: Boot | undefined;
   error?:
     | {
@@ -68,6 +69,8 @@ export interface SpawnRequest {
   metadata?: Record<string, string> | undefined;
   env?: Record<string, string> | undefined;
   setup?: string[] | undefined;
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
+  allowedHosts?: string[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   idleTimeout?: Duration | undefined;
   idleAction?: "destroy" | "pause" | "suspend" | undefined;
@@ -92,6 +95,20 @@ export interface Status {
 export interface ExtendRequest {
   /** A Go duration: 300ms, 90s, 1h30m */
   ttl: Duration;
+}
+
+export interface SandboxNetwork {
+  allowedHosts: string[];
+  open: number;
+  connected: number;
+  refused: number;
+  failed: number;
+  problem?: string | undefined;
+}
+
+export interface NetworkRequest {
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
+  allowedHosts: string[];
 }
 
 export interface Fork {
@@ -289,6 +306,7 @@ export interface TemplateCreateRequest {
   image: string;
   description?: string | undefined;
   setup?: string[] | undefined;
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
   cpuCores?: number | undefined;
@@ -314,6 +332,7 @@ export interface TemplateRequest {
   image: string;
   description?: string | undefined;
   setup?: string[] | undefined;
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
   cpuCores?: number | undefined;
@@ -576,6 +595,10 @@ export interface Operations {
   "DELETE /sandboxes/{id}": { body: undefined; reply: Status };
   /** New expiry: now and the given ttl */
   "POST /sandboxes/{id}/extend": { body: ExtendRequest; reply: Sandbox };
+  /** Hosts that it may connect to, and how that went so far */
+  "GET /sandboxes/{id}/network": { body: undefined; reply: SandboxNetwork };
+  /** Set the hosts that it may connect to */
+  "PUT /sandboxes/{id}/network": { body: NetworkRequest; reply: Sandbox };
   /** Stop its processors; memory stays */
   "POST /sandboxes/{id}/pause": { body: undefined; reply: Sandbox };
   /** Let it run again, from a pause or from disk */
@@ -765,6 +788,7 @@ export const shapes: Record<string, Shape> = {
       "checkpoint?": "string",
       "forked_from?": "string",
       "idle_timeout?": "string",
+      "allowed_hosts?": { array: "string" },
       "boot?": { ref: "Boot" },
       "error?": {
         object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
@@ -800,6 +824,7 @@ export const shapes: Record<string, Shape> = {
       "metadata?": { record: "string" },
       "env?": { record: "string" },
       "setup?": { array: "string" },
+      "allowed_hosts?": { array: "string" },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "forkable?": "boolean",
@@ -819,6 +844,17 @@ export const shapes: Record<string, Shape> = {
   },
   Status: { object: { status: "string" } },
   ExtendRequest: { object: { ttl: "duration" } },
+  SandboxNetwork: {
+    object: {
+      allowed_hosts: { array: "string" },
+      open: "integer",
+      connected: "integer",
+      refused: "integer",
+      failed: "integer",
+      "problem?": "string",
+    },
+  },
+  NetworkRequest: { object: { allowed_hosts: { array: "string" } } },
   Fork: { object: { sandboxes: { array: { ref: "Sandbox" } }, stopped_ms: "number" } },
   ForkRequest: {
     object: {
@@ -1201,6 +1237,8 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /sandboxes/{id}": { reply: { ref: "Sandbox" } },
   "DELETE /sandboxes/{id}": { reply: { ref: "Status" } },
   "POST /sandboxes/{id}/extend": { body: { ref: "ExtendRequest" }, reply: { ref: "Sandbox" } },
+  "GET /sandboxes/{id}/network": { reply: { ref: "SandboxNetwork" } },
+  "PUT /sandboxes/{id}/network": { body: { ref: "NetworkRequest" }, reply: { ref: "Sandbox" } },
   "POST /sandboxes/{id}/pause": { reply: { ref: "Sandbox" } },
   "POST /sandboxes/{id}/resume": { reply: { ref: "Sandbox" } },
   "POST /sandboxes/{id}/suspend": { reply: { ref: "Sandbox" } },

@@ -46,6 +46,10 @@ test("the mock runs commands as told, keeps files, and counts what is left", asy
     await using later = await client.create({ checkpoint: saved.id });
     assert.equal(await later.files.read("/workspace/in"), "text");
 
+    await sandbox.allow(["pkg.example"]);
+    assert.deepEqual(sandbox.info.allowedHosts, ["pkg.example"]);
+    assert.deepEqual((await sandbox.network()).allowedHosts, ["pkg.example"]);
+
     await sandbox.pause();
     assert.equal(sandbox.state, "paused");
     await assert.rejects(sandbox.exec("make"), ConflictError);

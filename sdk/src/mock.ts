@@ -140,6 +140,14 @@ export class MockServer {
         return { body: [] };
       case "stats":
         return { body: { supported: false } };
+      case "network": {
+        if (method === "PUT") {
+          sandbox.info.allowed_hosts = json().allowed_hosts;
+          return { body: sandbox.info };
+        }
+        const allowed_hosts = sandbox.info.allowed_hosts ?? [];
+        return { body: { allowed_hosts, open: 0, connected: 0, refused: 0, failed: 0 } };
+      }
       case "fork": {
         const count = Number(json().count ?? 1);
         const children = Array.from({ length: count }, () =>

@@ -200,6 +200,21 @@ export class Sandbox implements AsyncDisposable {
     return new Port(this.#transport, this.id, port, this.#info.previewDomain);
   }
 
+  /** Hosts that it may connect to, and how that went so far. */
+  network(options: CallOptions = {}): Promise<wire.SandboxNetwork> {
+    return this.#transport.call("GET /sandboxes/{id}/network", { params: { id: this.id }, ...options });
+  }
+
+  /** Other hosts that it may connect to, also for connections that are open; none: `[]`. */
+  async allow(allowedHosts: string[], options: CallOptions = {}): Promise<wire.Sandbox> {
+    this.#info = await this.#transport.call("PUT /sandboxes/{id}/network", {
+      params: { id: this.id },
+      body: { allowedHosts },
+      ...options,
+    });
+    return this.#info;
+  }
+
   /** Stops its processors; memory stays. */
   pause(options: CallOptions = {}): Promise<wire.Sandbox> {
     return this.#change("POST /sandboxes/{id}/pause", options);

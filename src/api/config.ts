@@ -8,6 +8,8 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
+import { HostRules } from "../egress/host-rules.ts";
+import { Network } from "../egress/network.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { parseDuration } from "../sandboxes/duration.ts";
 import type { Limits } from "../sandboxes/limits.ts";
@@ -126,12 +128,22 @@ export const configSchema = z.strictObject({
     /** How often images that nobody needs are removed. 0: never by itself. */
     gc_interval: duration.default(600_000),
   }),
+  network: section({
+    /** What sandboxes may be allowed at most, in the form of their own `allowed_hosts`. Empty: no network for anybody. */
+    allow: list.default(["*:*"]),
+    /** Addresses and ranges that may be reached although they are private, or the host's own. */
+    private: list.default([]),
+    /** Connections of one sandbox at once. */
+    max_connections: z.int().min(1).max(65_536).default(256),
+  }),
   defaults: section({
     ttl: duration.default(1_800_000),
     image: text.min(1).default("alpine:latest"),
     memory_mb: z.int().min(32).default(1_024),
     vcpus: z.int().min(1).max(32).default(1),
     disk_size_mb: z.int().min(16).default(1_024),
+    /** Hosts that a sandbox may connect to when neither it nor its template says. */
+    allowed_hosts: list.default([]),
     idle_timeout: duration.default(0),
     idle_action: z.enum(["destroy", "pause", "suspend"]).default("destroy"),
     max_ttl: duration.default(86_400_000),
@@ -338,6 +350,7 @@ export function limitsOf(config: Config): Limits {
     defaultVcpus: d.vcpus,
     defaultDiskMiB: d.disk_size_mb,
     defaultTtlMs: d.ttl,
+    defaultHosts: d.allowed_hosts,
     defaultIdleTimeoutMs: d.idle_timeout,
     idleAction: d.idle_action,
     maxTtlMs: d.max_ttl,
@@ -352,6 +365,12 @@ export function limitsOf(config: Config): Limits {
     queueTimeoutMs: d.spawn_queue_timeout,
     maxQueue: d.max_spawn_queue,
   };
+}
+
+/** @throws StacyError `invalid` naming the entry */
+export function networkOf({ network, defaults }: Pick<Config, "network" | "defaults">): Network {
+  new HostRules(defaults.allowed_hosts); // a wrong one would fail every spawn
+  return new Network({ allow: network.allow, private: network.private, maxConnections: network.max_connections });
 }
 
 /** The configuration as it may be shown: no key. */

@@ -56,6 +56,14 @@ export function collect(text: string, earlier: string[] = []): string[] {
   return [...earlier, text];
 }
 
+/** Hosts of a sandbox's network; the server says what is wrong with one. */
+export function allowOption(whose = "it"): Option {
+  return new Option(
+    "--allow <host>",
+    `a host that ${whose} may connect to, such as pkg.example, *.example.com or db.lan:5432; may be repeated`,
+  ).argParser(collect);
+}
+
 /**
  * The words of a command that is run in a sandbox. Ours end at its first word or at `--`; what stands before that, also behind the
  * sandbox's name, are our options, which `command.opts()` then has. @throws CommanderError for an unknown one

@@ -3,7 +3,7 @@ import { mkdir, realpath } from "node:fs/promises";
 import type { Logger } from "pino";
 import { createApp } from "../api/app.ts";
 import type { Authenticator } from "../api/auth.ts";
-import { type Config, limitsOf } from "../api/config.ts";
+import { type Config, limitsOf, networkOf } from "../api/config.ts";
 import { imagesOptions } from "../api/images-options.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
@@ -73,11 +73,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const vmm = await chooseVmm(all, config.providers.default);
   // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
   const others = Object.values(all).filter(({ name }) => name !== vmm.name);
+  const network = networkOf(config);
   const { adaptive, max_machines, max_memory_mb } = config.warm;
   const budget = max_memory_mb === 0 ? {} : { memoryBudget: max_memory_mb * 2 ** 20 };
   const pool = options.pool ? { adaptive, maxWarm: max_machines, ...budget } : undefined;
   const providers = [vmm, ...others].map((each) =>
-    createMicrovmProvider({ vmm: each, images, paths, ...(pool === undefined ? {} : { pool }) }),
+    createMicrovmProvider({ vmm: each, images, paths, network, ...(pool === undefined ? {} : { pool }) }),
   );
   const metrics = new Metrics();
   const store = parts.use(new Store(config.database.path || paths.database));

@@ -1,7 +1,8 @@
 /** The parts that a command needs when there is no server: images, VMMs, launcher, all in this process. */
 import { mkdir } from "node:fs/promises";
-import { type Config, loadConfig } from "../api/config.ts";
+import { type Config, loadConfig, networkOf } from "../api/config.ts";
 import { imagesOptions } from "../api/images-options.ts";
+import type { Network } from "../egress/network.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
 import type { ImageLibrary } from "../images/image.ts";
@@ -14,6 +15,9 @@ import type { Vmm, VmmName } from "../vmm/vmm.ts";
 export interface Engine {
   paths: DataPaths;
   images: ImageLibrary;
+  network: Network;
+  /** Hosts that a sandbox may connect to when nobody says. */
+  defaultHosts: readonly string[];
   launcher: Launcher;
 }
 
@@ -54,5 +58,7 @@ export async function createEngine(options: { provider?: string; dataDir?: strin
   const { config } = await loadConfig();
   const images = createImages(paths, imagesOptions(config.images));
   const vmm = await chooseVmm(vmms(paths, config), options.provider);
-  return { paths, images, launcher: new Launcher({ vmm, images, paths }) };
+  const network = networkOf(config);
+  const defaultHosts = config.defaults.allowed_hosts;
+  return { paths, images, network, defaultHosts, launcher: new Launcher({ vmm, images, paths, network }) };
 }

@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { PROXY_ENVIRONMENT } from "../egress/network.ts";
 import type { Command } from "../guest/agent.ts";
 import { ownRecord } from "../host/process.ts";
 import type { Progress } from "../images/image.ts";
@@ -27,6 +28,8 @@ export interface OneShot {
   env: Record<string, string>;
   workdir?: string | undefined;
   user?: string | undefined;
+  /** Hosts that it may connect to. */
+  allow?: string[] | undefined;
   /** ms */
   timeoutMs?: number | undefined;
   stdin: boolean;
@@ -52,6 +55,7 @@ export async function runOneShot<T>(
 ): Promise<T> {
   const { signal } = observer;
   const engine = await createEngine(shot.provider === undefined ? {} : { provider: shot.provider });
+  const hosts = engine.network.rules(shot.allow ?? engine.defaultHosts).list;
   await sweepTemporary(engine.paths);
   await ensureGuest(engine.paths, signal);
   const owner = await ownRecord();
@@ -60,6 +64,7 @@ export async function runOneShot<T>(
     vmm: engine.launcher.vmm,
     images: engine.images,
     paths: { ...engine.paths, sandboxes: scratch },
+    network: engine.network,
   });
   try {
     await using machine = new AsyncDisposableStack();
@@ -75,7 +80,7 @@ export async function runOneShot<T>(
       },
       {
         id: `sb-${randomBytes(4).toString("hex")}`,
-        env: shot.env,
+        env: hosts.length === 0 ? shot.env : { ...PROXY_ENVIRONMENT, ...shot.env },
         signal,
         resolve: { progress: observer.progress, signal },
         ...(shot.cold ? { mode: "cold" as const } : {}),
@@ -86,6 +91,9 @@ export async function runOneShot<T>(
       await launched.machine.kill();
       launched.releaseSnapshot();
     });
+    const egress = engine.network.egress(hosts, (port, options) => launched.agent.accept(port, options));
+    machine.defer(() => egress.stop());
+    egress.start();
     observer.started(launched.boot);
     const { config } = launched.target.image;
     const command = await launched.agent

@@ -40,6 +40,8 @@ export interface EgressStatus {
   connected: number;
   refused: number;
   failed: number;
+  /** Why this guest gets no network although its rules are not empty. */
+  problem?: string;
 }
 
 export interface EgressOptions {
@@ -70,6 +72,7 @@ export class Egress {
   #started = false;
   /** Set while connections are taken: started, and with rules. */
   #taking: AbortController | undefined;
+  #problem: string | undefined;
   #freed = Promise.withResolvers<void>();
 
   constructor(options: EgressOptions) {
@@ -87,7 +90,8 @@ export class Egress {
   }
 
   get status(): EgressStatus {
-    return { open: this.#proxy.open, ...this.#counts };
+    const status = { open: this.#proxy.open, ...this.#counts };
+    return this.#problem === undefined ? status : { ...status, problem: this.#problem };
   }
 
   /** Takes the guest's connections from now on, as long as there are rules. Idempotent. */
@@ -131,10 +135,14 @@ export class Egress {
       try {
         const connection = await this.#options.accept(PROXY_PORT, { signal });
         pause = RETRY_MS.first;
+        this.#problem = undefined;
         if (signal.aborted) connection.destroy();
         else this.#proxy.serve(connection, () => this.#free());
       } catch (thrown) {
-        if (signal.aborted || FINAL.has(asStacyError(thrown).code)) return;
+        if (signal.aborted) return;
+        const { code, message } = asStacyError(thrown);
+        this.#problem = message;
+        if (FINAL.has(code)) return;
         await delay(pause, undefined, { signal, ref: false }).catch(() => {});
         pause = Math.min(2 * pause, RETRY_MS.most);
       }

@@ -1,8 +1,10 @@
 /** What this server gives sandboxes of the network, whoever asks for what. Without rules of its own a sandbox gets none. */
 import { StacyError } from "../host/error.ts";
 import { Addresses } from "./addresses.ts";
-import { type Accept, Egress, type Refused } from "./egress.ts";
+import { type Accept, Egress, type EgressStatus, PROXY_ENVIRONMENT, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
+
+export { type Egress, type EgressStatus, PROXY_ENVIRONMENT };
 
 export interface NetworkOptions {
   /** Rules that a sandbox's own must keep within (host-rules.ts). Empty: no network for anybody. */
@@ -39,7 +41,7 @@ export class Network {
   }
 
   /** The way out of one guest; it does nothing before `start`. @param refused told of each host once a minute */
-  egress(hosts: readonly string[], accept: Accept, refused: (refused: Refused) => void): Egress {
+  egress(hosts: readonly string[], accept: Accept, refused: (refused: Refused) => void = () => {}): Egress {
     return new Egress({
       rules: this.rules(hosts),
       ceiling: this.#ceiling,

@@ -4,7 +4,7 @@
  */
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { Agent } from "../guest/agent.ts";
+import type { Network } from "../egress/network.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -17,13 +17,11 @@ import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold } from "./launch.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import { runSetup } from "./setup.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
 import { exercise } from "./warm.ts";
 import type { WritableTemplates } from "./writable-templates.ts";
-
-/** One set-up command's limit. */
-const SETUP_LIMIT_MS = 30 * 60_000;
 
 export interface GoldenReport {
   key: string;
@@ -39,13 +37,15 @@ export class GoldenBuilder {
   readonly #paths: DataPaths;
   readonly #store: SnapshotStore;
   readonly #disks: WritableTemplates;
+  readonly #network: Network;
   readonly #building = new Map<string, Promise<GoldenReport | undefined>>();
 
-  constructor(vmm: Vmm, paths: DataPaths, store: SnapshotStore, disks: WritableTemplates) {
+  constructor(vmm: Vmm, paths: DataPaths, store: SnapshotStore, disks: WritableTemplates, network: Network) {
     this.#vmm = vmm;
     this.#paths = paths;
     this.#store = store;
     this.#disks = disks;
+    this.#network = network;
   }
 
   get building(): ReadonlyMap<string, Promise<GoldenReport | undefined>> {
@@ -86,7 +86,7 @@ export class GoldenBuilder {
       let touchedBytes = 0;
       try {
         await phases.phase("setup", async () => {
-          await runSetup(agent, target.spec.setup, signal);
+          await runSetup(agent, target.spec, this.#network, signal);
           await exercise(agent);
           await agent.sync();
           // The saved machine must have no connection and nothing half-sent in its channel.
@@ -130,27 +130,6 @@ function spaceOrOther(error: StacyError, dataDir: string): StacyError {
     cause: error,
     remedy: "free some space: `stacyvm snapshot gc`, `stacyvm image gc`; a snapshot takes what its guest touched",
   });
-}
-
-/** Templates' setup commands, in order. @throws StacyError `invalid` with the last lines of the one that failed */
-export async function runSetup(agent: Agent, commands: string[], signal?: AbortSignal): Promise<void> {
-  for (const command of commands) {
-    const result = await agent.exec({
-      argv: ["sh", "-c", command],
-      timeoutMs: SETUP_LIMIT_MS,
-      ...(signal === undefined ? {} : { signal }),
-    });
-    if (result.exitCode === 0) continue;
-    const words = `${result.stdout.toString("utf8")}${result.stderr.toString("utf8")}`
-      .trim()
-      .split("\n")
-      .slice(-5)
-      .join("\n");
-    throw new StacyError("invalid", `the set-up command "${command}" ended with ${result.exitCode}: ${words}`, {
-      phase: "setup",
-      remedy: "correct the template's setup commands",
-    });
-  }
 }
 
 /** Removes what dead processes left half-made: their machines first, then the directories. @returns names removed */

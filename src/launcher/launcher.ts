@@ -5,6 +5,7 @@
 import { EventEmitter } from "node:events";
 import { mkdir, rename } from "node:fs/promises";
 import { dirname } from "node:path";
+import { Network } from "../egress/network.ts";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -13,13 +14,14 @@ import { processMemory } from "../host/process-memory.ts";
 import type { Images, ResolveOptions } from "../images/image.ts";
 import { endedFromOutside } from "../vmm/exit.ts";
 import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
-import { GoldenBuilder, type GoldenReport, runSetup } from "./golden.ts";
+import { GoldenBuilder, type GoldenReport } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold, discard, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
 import type { Manifest } from "./manifest.ts";
 import { DEFAULT_POOL, Pool, type PoolEventData, type PoolLimits } from "./pool.ts";
 import { readAhead } from "./read-ahead.ts";
+import { runSetup } from "./setup.ts";
 import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import { type LaunchSpec, specOf, type Target, Targets, targetOf } from "./target.ts";
 import { WritableTemplates } from "./writable-templates.ts";
@@ -79,6 +81,8 @@ export interface LauncherOptions {
   paths: DataPaths;
   /** Keep machines ready. Absent: none, as for a one-shot command. */
   pool?: Partial<PoolLimits>;
+  /** What set-up commands may reach of what they ask for. */
+  network?: Network;
 }
 
 /** Failures of a restore that say nothing against the snapshot or that a cold boot would meet as well. */
@@ -93,6 +97,7 @@ export class Launcher {
   readonly events = new EventEmitter<LauncherEvents>();
   readonly pool: Pool | undefined;
   readonly #disks: WritableTemplates;
+  readonly #network: Network;
   readonly #background = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
   /**
@@ -107,7 +112,8 @@ export class Launcher {
     this.store = new SnapshotStore(options.paths.snapshots);
     this.targets = new Targets(options.vmm, options.images, options.paths);
     this.#disks = new WritableTemplates(options.paths.assets);
-    this.golden = new GoldenBuilder(options.vmm, options.paths, this.store, this.#disks);
+    this.#network = options.network ?? new Network();
+    this.golden = new GoldenBuilder(options.vmm, options.paths, this.store, this.#disks, this.#network);
     this.pool = options.pool === undefined ? undefined : this.#makePool(options.pool);
   }
 
@@ -159,10 +165,9 @@ export class Launcher {
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { setup } = target.spec;
-    if (setup.length === 0) return;
+    if (target.spec.setup.length === 0) return;
     try {
-      await phases.phase("setup", () => runSetup(started.agent, setup, signal));
+      await phases.phase("setup", () => runSetup(started.agent, target.spec, this.#network, signal));
     } catch (error) {
       await started.agent.close();
       await discard(dir, started.machine);

@@ -30,6 +30,8 @@ export interface MachineRecord {
     cwd?: string;
     user?: string;
   };
+  /** Hosts that it may connect to; absent: none. */
+  allowedHosts?: string[];
   /** Directory of the snapshot that it was loaded from with its dirty pages tracked, so that a save writes the difference. */
   parent?: string;
   /** What a saved machine needs to be started elsewhere. */

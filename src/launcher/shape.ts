@@ -23,6 +23,8 @@ export interface Shape {
   /** Environment that the setup commands ran with, and the commands. */
   setup: string[];
   setupEnv: Record<string, string>;
+  /** Hosts that they could connect to; absent: none. */
+  setupHosts?: string[];
 }
 
 /** sha256 (hex) of the canonical JSON: keys sorted, no white space. */

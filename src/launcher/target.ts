@@ -19,6 +19,8 @@ export interface LaunchSpec {
   /** Shell commands run once in the golden machine. */
   setup: string[];
   setupEnv: Record<string, string>;
+  /** Hosts that they may connect to (egress/host-rules.ts). */
+  setupHosts?: string[];
 }
 
 export interface Target {
@@ -117,6 +119,7 @@ export class Targets {
       setup: spec.setup,
       // Without setup commands nothing has seen the environment, and it must not split the key.
       setupEnv: spec.setup.length === 0 ? {} : spec.setupEnv,
+      ...(spec.setup.length === 0 || !spec.setupHosts?.length ? {} : { setupHosts: spec.setupHosts }),
     };
     return { spec, image, guest, config, shape, key: snapshotKey(shape) };
   }
@@ -124,8 +127,9 @@ export class Targets {
 
 /** What was asked for when this was saved. */
 export function specOf({ image, shape }: Manifest): LaunchSpec {
-  const { vcpus, memoryMiB, diskMiB, setup, setupEnv } = shape;
-  return { image, vcpus, memoryMiB, diskMiB, setup, setupEnv };
+  const { vcpus, memoryMiB, diskMiB, setup, setupEnv, setupHosts } = shape;
+  const spec = { image, vcpus, memoryMiB, diskMiB, setup, setupEnv };
+  return setupHosts === undefined ? spec : { ...spec, setupHosts };
 }
 
 /** The target that a saved machine belongs to, without asking for its image's reference again. */

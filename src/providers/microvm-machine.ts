@@ -2,6 +2,8 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { Refused } from "../egress/egress.ts";
+import { type Egress, type Network, PROXY_ENVIRONMENT } from "../egress/network.ts";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
@@ -14,9 +16,22 @@ import { discard } from "../launcher/launch.ts";
 import type { BootReport, Launched } from "../launcher/launcher.ts";
 import { type MachineRecord, makeMachineDir, removeMachineDir, writeRecord } from "../launcher/machine-dir.ts";
 import type { Target } from "../launcher/target.ts";
-import { type ExitReport, FILES, type PausedMachine, type RunningMachine, type Vmm } from "../vmm/vmm.ts";
+import {
+  type ExitReport,
+  FILES,
+  type PausedMachine,
+  type RunningMachine,
+  type SavedState,
+  type Vmm,
+} from "../vmm/vmm.ts";
 import { machineStats, type StatsBaseline } from "./machine-stats.ts";
-import { checkpointKey, type MachineState, type MachineStats, type SandboxMachine } from "./provider.ts";
+import {
+  checkpointKey,
+  type MachineState,
+  type MachineStats,
+  type NetworkStatus,
+  type SandboxMachine,
+} from "./provider.ts";
 
 /** Freezing and thawing are short; an agent that does not answer in this time has other troubles. */
 const AGENT_STEP_LIMIT_MS = 10_000;
@@ -32,17 +47,20 @@ export function besideId(id: string): string {
 export interface MachineHost {
   readonly vmm: Vmm;
   readonly tmp: string;
+  readonly network: Network;
   /** Publishes a finished directory as a snapshot and gives its key. */
   publish(work: string, machine: MicrovmMachine, kind: "checkpoint" | "fork", name: string): Promise<string>;
   startFork(
     key: string,
     id: string,
-    options: { env?: Record<string, string>; signal?: AbortSignal },
+    options: { env: Record<string, string>; allowedHosts: readonly string[]; signal?: AbortSignal },
   ): Promise<SandboxMachine>;
   startBeside(key: string, id: string, names: Omit<Identity, "entropy">): Promise<Launched>;
   /** Where a published snapshot lies. */
   snapshotDir(key: string): string;
   collectFork(key: string): Promise<void>;
+  /** A program in the guest asked for a host that it may not connect to. */
+  refused(id: string, refused: Refused): void;
   forget(machine: MicrovmMachine): void;
 }
 
@@ -69,6 +87,7 @@ export class MicrovmMachine implements SandboxMachine {
   readonly #record: MachineRecord;
   readonly #exited = Promise.withResolvers<ExitReport>();
   readonly #agent: ReconnectingAgent;
+  readonly #egress: Egress;
   #releaseSnapshot: () => void;
   readonly #baseline: StatsBaseline = {};
   #machine: RunningMachine | PausedMachine | undefined;
@@ -89,7 +108,13 @@ export class MicrovmMachine implements SandboxMachine {
     this.#state = parts.machine === undefined ? "suspended" : parts.machine.state;
     this.exited = this.#exited.promise;
     this.#agent = reconnectingAgent((signal) => this.#connect(signal), parts.agent);
+    this.#egress = host.network.egress(
+      this.#record.allowedHosts ?? [],
+      (port, options) => this.#agent.accept(port, options),
+      (refused) => host.refused(this.id, refused),
+    );
     if (parts.machine !== undefined) this.#watch(parts.machine);
+    if (this.#state === "running") this.#egress.start();
   }
 
   get state(): MachineState {
@@ -102,6 +127,28 @@ export class MicrovmMachine implements SandboxMachine {
 
   get process(): ProcessRecord | undefined {
     return this.#machine?.record;
+  }
+
+  get network(): NetworkStatus {
+    return { allowedHosts: this.#record.allowedHosts ?? [], ...this.#egress.status };
+  }
+
+  allow(hosts: readonly string[]): Promise<void> {
+    return this.#exclusively(async () => {
+      this.#egress.allow(this.#host.network.rules(hosts));
+      const { identity } = this.#record;
+      if (hosts.length > 0) {
+        this.#record.allowedHosts = [...hosts];
+        identity.env = { ...PROXY_ENVIRONMENT, ...identity.env };
+      } else {
+        delete this.#record.allowedHosts;
+        const ours = Object.entries(PROXY_ENVIRONMENT);
+        for (const [name, value] of ours) if (identity.env[name] === value) delete identity.env[name];
+      }
+      // One that does not run learns its environment when it runs again.
+      if (this.#state === "running") await this.#agent.identify({ ...this.#names(), entropy: freshEntropy() });
+      await this.#save();
+    });
   }
 
   pause(): Promise<void> {
@@ -129,6 +176,7 @@ export class MicrovmMachine implements SandboxMachine {
       this.#state = "running";
       // The guest's clock stood still.
       await this.#agent.identify({ ...this.#names(), entropy: freshEntropy() });
+      this.#egress.start();
       await this.#save();
     });
   }
@@ -138,6 +186,7 @@ export class MicrovmMachine implements SandboxMachine {
       if (this.#state === "suspended") return;
       const machine = this.#machine;
       if (machine === undefined) throw this.#gone();
+      this.#egress.stop();
       await this.#agent.disconnect();
       const paused = machine.state === "paused" ? machine : await machine.pause();
       const out = join(this.#dir, SUSPEND_DIR);
@@ -155,6 +204,7 @@ export class MicrovmMachine implements SandboxMachine {
         // Nothing is lost: it goes on where it stood.
         this.#machine = await paused.resume();
         this.#state = "running";
+        this.#egress.start();
         await rm(work, { recursive: true, force: true });
         throw error;
       }
@@ -184,6 +234,7 @@ export class MicrovmMachine implements SandboxMachine {
     this.#state = "running";
     this.#watch(machine);
     await this.#agent.identify({ ...this.#names(), entropy: freshEntropy() });
+    this.#egress.start();
     await this.#save();
   }
 
@@ -193,7 +244,12 @@ export class MicrovmMachine implements SandboxMachine {
   ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
     return this.#exclusively(async () => {
       const { key, stoppedMs } = await this.#saveRunning("fork", `fork of ${this.id}`);
-      const results = await Promise.allSettled(ids.map((id) => this.#host.startFork(key, id, options)));
+      const inherited = {
+        ...options,
+        env: { ...this.#record.identity.env, ...options.env },
+        allowedHosts: this.#record.allowedHosts ?? [],
+      };
+      const results = await Promise.allSettled(ids.map((id) => this.#host.startFork(key, id, inherited)));
       const machines = results.filter((result) => result.status === "fulfilled").map((result) => result.value);
       const failed = results.find((result) => result.status === "rejected");
       if (failed !== undefined) {
@@ -236,6 +292,7 @@ export class MicrovmMachine implements SandboxMachine {
         next.releaseSnapshot();
         void this.#host.collectFork(key);
       };
+      this.#egress.stop();
       await this.#agent.disconnect();
       await old?.kill();
       await removeMachineDir(this.#dir);
@@ -244,6 +301,7 @@ export class MicrovmMachine implements SandboxMachine {
       releaseOld();
       Object.assign(this.#record, { key, parent: this.#host.snapshotDir(key) });
       this.#watch(next.machine);
+      this.#egress.start();
       await this.#save();
     });
   }
@@ -268,28 +326,47 @@ export class MicrovmMachine implements SandboxMachine {
       await machine.prepareSave(parentOf(this.#record));
       // From here on the user's processes stand still: in the guest first, then with it.
       const stopped = performance.now();
-      await limited(this.#agent.freeze(), "freezing the guest's processes");
-      if (!this.#host.vmm.abilities.saveKeepsChannel) await this.#agent.disconnect();
-      const paused = await machine.pause();
-      let saved: Awaited<ReturnType<PausedMachine["save"]>>;
+      let saved: SavedState;
       try {
-        saved = await paused.save(work, parentOf(this.#record));
-        await copySparse(join(this.#dir, FILES.rootfs), join(work, FILES.rootfs));
-      } finally {
-        this.#machine = await paused.resume();
+        saved = await this.#saveFrozen(machine, work);
+      } catch (error) {
+        // Whatever failed, they go on; the first error says more than one of this.
+        await this.#thaw().catch(() => {});
+        throw error;
       }
-      await limited(this.#agent.thaw(), "thawing the guest's processes");
+      await this.#thaw();
       const stoppedMs = performance.now() - stopped;
       await saved.finish();
       const key = await this.#host.publish(work, this, kind, name);
-      if (wasPaused) {
-        this.#machine = await this.#running().pause();
-        this.#state = "paused";
-      }
       return { key, stoppedMs, bytes: saved.stateBytes + saved.memoryBytes };
     } finally {
+      if (wasPaused && this.#machine?.state === "running") {
+        this.#machine = await this.#machine.pause();
+        this.#state = "paused";
+      }
       await removeMachineDir(work);
     }
+  }
+
+  async #saveFrozen(machine: RunningMachine, work: string): Promise<SavedState> {
+    await limited(this.#agent.freeze(), "freezing the guest's processes");
+    if (!this.#host.vmm.abilities.saveKeepsChannel) {
+      this.#egress.stop();
+      await this.#agent.disconnect();
+    }
+    const paused = await machine.pause();
+    try {
+      const saved = await paused.save(work, parentOf(this.#record));
+      await copySparse(join(this.#dir, FILES.rootfs), join(work, FILES.rootfs));
+      return saved;
+    } finally {
+      this.#machine = await paused.resume();
+    }
+  }
+
+  async #thaw(): Promise<void> {
+    await limited(this.#agent.thaw(), "thawing the guest's processes");
+    this.#egress.start();
   }
 
   async #resumeForSave(): Promise<void> {
@@ -313,6 +390,7 @@ export class MicrovmMachine implements SandboxMachine {
 
   destroy(): Promise<void> {
     this.#ending ??= (async () => {
+      this.#egress.stop();
       await this.#agent.close();
       await this.#machine?.kill();
       this.#machine = undefined;
@@ -331,6 +409,7 @@ export class MicrovmMachine implements SandboxMachine {
   async release(): Promise<void> {
     this.#ending ??= Promise.resolve();
     this.#host.forget(this);
+    this.#egress.stop();
     await this.#agent.close();
     await this.#machine?.release();
   }
@@ -375,6 +454,7 @@ export class MicrovmMachine implements SandboxMachine {
       if (this.#ending !== undefined || this.#machine?.record.pid !== machine.record.pid) return;
       this.#machine = undefined;
       this.#state = "exited";
+      this.#egress.stop();
       void this.#agent.close();
       this.#releaseSnapshot();
       this.#exited.resolve(report);

@@ -2,6 +2,8 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readdir, rename } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { Refused } from "../egress/egress.ts";
+import { Network, PROXY_ENVIRONMENT } from "../egress/network.ts";
 import type { Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
@@ -35,6 +37,8 @@ export interface MicrovmOptions {
   paths: DataPaths;
   /** Keep machines ready; absent: none. */
   pool?: Partial<PoolLimits>;
+  /** What sandboxes may reach of what they ask for. */
+  network?: Network;
 }
 
 export function createMicrovmProvider(options: MicrovmOptions): MicrovmProvider {
@@ -45,6 +49,7 @@ export class MicrovmProvider implements Provider, MachineHost {
   readonly vmm: Vmm;
   readonly launcher: Launcher;
   readonly tmp: string;
+  readonly network: Network;
   readonly #paths: DataPaths;
   readonly #machines = new Map<string, MicrovmMachine>();
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
@@ -53,7 +58,8 @@ export class MicrovmProvider implements Provider, MachineHost {
     this.vmm = options.vmm;
     this.#paths = options.paths;
     this.tmp = options.paths.tmp;
-    this.launcher = new Launcher(options);
+    this.network = options.network ?? new Network();
+    this.launcher = new Launcher({ ...options, network: this.network });
     const { events } = this.launcher;
     events.on("snapshot.built", (report) => this.#emit({ type: "snapshot.built", data: { ...report } }));
     events.on("snapshot.rejected", (data) => this.#emit({ type: "snapshot.rejected", data }));
@@ -91,9 +97,10 @@ export class MicrovmProvider implements Provider, MachineHost {
   }
 
   async spawn(spec: SandboxSpec): Promise<SandboxMachine> {
+    const allowedHosts = this.network.rules(spec.allowedHosts ?? []).list;
     const options = {
       id: spec.id,
-      env: spec.env,
+      env: allowedHosts.length === 0 ? spec.env : { ...PROXY_ENVIRONMENT, ...spec.env },
       trackDirty: spec.forkable ?? true,
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
     };
@@ -101,20 +108,25 @@ export class MicrovmProvider implements Provider, MachineHost {
       spec.checkpoint === undefined
         ? await this.launcher.launch(launchSpec(spec), options)
         : await this.launcher.launchSaved(checkpointKey(spec.checkpoint), "checkpoint", options);
-    return this.#own(launched, spec.id, options.trackDirty);
+    return this.#own(launched, spec.id, { tracked: options.trackDirty, allowedHosts });
   }
 
   async startFork(
     key: string,
     id: string,
-    options: { env?: Record<string, string>; signal?: AbortSignal },
+    options: { env: Record<string, string>; allowedHosts: readonly string[]; signal?: AbortSignal },
   ): Promise<SandboxMachine> {
-    const launched = await this.launcher.launchSaved(key, "fork", { id, trackDirty: true, ...options });
-    return this.#own(launched, id, true);
+    const { allowedHosts, ...rest } = options;
+    const launched = await this.launcher.launchSaved(key, "fork", { id, trackDirty: true, ...rest });
+    return this.#own(launched, id, { tracked: true, allowedHosts });
   }
 
   /** From a launched machine to one that this provider keeps; if its record cannot be written, it is ended. */
-  async #own(launched: Launched, id: string, tracked: boolean): Promise<MicrovmMachine> {
+  async #own(
+    launched: Launched,
+    id: string,
+    { tracked, allowedHosts }: { tracked: boolean; allowedHosts: readonly string[] },
+  ): Promise<MicrovmMachine> {
     const { target, identity, boot } = launched;
     const restored = boot.path !== "cold";
     const record: MachineRecord = {
@@ -137,6 +149,7 @@ export class MicrovmProvider implements Provider, MachineHost {
         ...(identity.cwd === undefined ? {} : { cwd: identity.cwd }),
         ...(identity.user === undefined ? {} : { user: identity.user }),
       },
+      ...(allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] }),
       ...(restored && tracked ? { parent: this.launcher.store.path(target.key) } : {}),
       shape: target.shape,
       imageConfig: target.image.config,
@@ -189,6 +202,10 @@ export class MicrovmProvider implements Provider, MachineHost {
   /** Starts the checkpoint beside the machine that it will replace; a failure leaves that one as it is. */
   startBeside(key: string, id: string, names: Omit<Identity, "entropy">): Promise<Launched> {
     return this.launcher.launchSaved(key, "checkpoint", { id: besideId(id), names, trackDirty: true });
+  }
+
+  refused(id: string, refused: Refused): void {
+    this.#emit({ type: "network.refused", sandboxId: id, data: { ...refused } });
   }
 
   /** A fork's snapshot goes with the last machine that came from it. */
@@ -427,5 +444,6 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
     diskMiB: spec.diskMiB,
     setup: spec.setup,
     setupEnv: spec.setup.length === 0 ? {} : spec.env,
+    ...(spec.allowedHosts === undefined ? {} : { setupHosts: [...spec.allowedHosts] }),
   };
 }

@@ -5,6 +5,7 @@
  * that is gone rejects with `not-found`.
  */
 import { createHash } from "node:crypto";
+import type { EgressStatus } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
 import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
@@ -29,6 +30,8 @@ export interface SandboxSpec {
   env: Record<string, string>;
   /** Shell commands that are run once in the golden machine before it is saved (templates' `setup`). Part of the key. */
   setup: string[];
+  /** Hosts that it may connect to (egress/host-rules.ts), its set-up commands too. Absent or empty: none. */
+  allowedHosts?: readonly string[];
   /** Start from this checkpoint instead of the image's golden snapshot. */
   checkpoint?: string;
   /** Keep track of dirty pages: a fork or checkpoint of it is then fast. */
@@ -65,6 +68,10 @@ export interface SandboxMachine {
   readonly process: ProcessRecord | undefined;
   /** Settles once when the VMM is gone without `destroy`, `suspend` or `release`. Never rejects. */
   readonly exited: Promise<ExitReport>;
+  /** Hosts that it may connect to, and how that went so far. */
+  readonly network: NetworkStatus;
+  /** Other hosts from now on, also for connections that are open. @throws StacyError `invalid`, `permission` */
+  allow(hosts: readonly string[]): Promise<void>;
   pause(): Promise<void>;
   resume(): Promise<void>;
   /** To disk: frees memory and process, keeps everything else. `resume` brings it back. */
@@ -85,6 +92,10 @@ export interface SandboxMachine {
   destroy(): Promise<void>;
   /** Lets go of it without ending it: the daemon stops, the sandbox goes on. */
   release(): Promise<void>;
+}
+
+export interface NetworkStatus extends EgressStatus {
+  allowedHosts: readonly string[];
 }
 
 export interface MachineStats {
@@ -174,6 +185,7 @@ export interface ProviderEvent {
     | "restore.failed"
     | "pool.filled"
     | "pool.replaced"
+    | "network.refused"
     | "reconcile.action";
   sandboxId?: string;
   data: Record<string, unknown>;

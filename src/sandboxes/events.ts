@@ -13,6 +13,7 @@ export type EventType =
   | "sandbox.restored"
   | "sandbox.extended"
   | "sandbox.forked"
+  | "sandbox.network"
   | "sandbox.expired"
   | "sandbox.destroyed"
   | "sandbox.error"
@@ -40,7 +41,8 @@ export type EventType =
   | "snapshot.removed"
   | "restore.failed"
   | "pool.filled"
-  | "pool.replaced";
+  | "pool.replaced"
+  | "network.refused";
 
 export interface SandboxEvent {
   number: number;

@@ -9,6 +9,8 @@ export interface Limits {
   defaultVcpus: number;
   defaultDiskMiB: number;
   defaultTtlMs: number;
+  /** Hosts that a sandbox may connect to when neither it nor its template says. */
+  defaultHosts: readonly string[];
   defaultIdleTimeoutMs: number;
   idleAction: IdleAction;
   maxTtlMs: number;

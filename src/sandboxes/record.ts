@@ -26,6 +26,8 @@ export interface SandboxRecord {
   /** Suspended because nobody used it: the next use brings it back. */
   resumeOnUse?: boolean;
   metadata: Record<string, string>;
+  /** Hosts that it may connect to; absent: none. */
+  allowedHosts?: string[];
   boot?: BootReport;
   failure?: SandboxFailure;
 }

@@ -1,4 +1,5 @@
 /** From what a client asks for to what a provider gets: template, checkpoint, defaults and limits, in one place. */
+import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
 import type { Limits } from "./limits.ts";
@@ -18,6 +19,8 @@ export interface SpawnInput {
   metadata?: Record<string, string>;
   env?: Record<string, string>;
   setup?: string[];
+  /** Hosts that it may connect to (egress/host-rules.ts). */
+  allowedHosts?: string[];
   idleTimeoutMs?: number;
   idleAction?: IdleAction;
   forkable?: boolean;
@@ -56,6 +59,8 @@ export function resolveSpawn(
     vcpus: within("vcpus", input.vcpus ?? template?.vcpus, limits.defaultVcpus, limits.maxVcpus),
     diskMiB: within("disk_mb", input.diskMiB, limits.defaultDiskMiB, limits.maxDiskMiB),
   };
+  const allowedHosts =
+    input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
   return {
     spec: {
       image: size.image,
@@ -64,6 +69,8 @@ export function resolveSpawn(
       diskMiB: size.diskMiB,
       env: { ...template?.env, ...input.env },
       setup: [...(template?.setup ?? []), ...(input.setup ?? [])],
+      // A wrong one is the request's fault: said before anything is made.
+      ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts).list }),
       ...(checkpoint === undefined ? {} : { checkpoint: checkpoint.id }),
       ...(input.forkable === undefined ? {} : { forkable: input.forkable }),
     },

@@ -106,6 +106,7 @@ export class Sandboxes {
         this.#all.set(row.id, sandbox);
         // What the machine is, counts: the daemon may have died between the change and its row.
         if (machine.state !== "exited") row.state = machine.state;
+        setHosts(row, machine.network.allowedHosts);
         await this.#save(sandbox);
         this.#watch(sandbox, machine);
         this.events.emit("reconcile.action", row.id, { action: "adopted", state: row.state });
@@ -265,6 +266,7 @@ export class Sandboxes {
       idleTimeoutMs: resolved.idleTimeoutMs,
       idleAction: resolved.idleAction,
       metadata: resolved.metadata,
+      ...(resolved.spec.allowedHosts?.length ? { allowedHosts: [...resolved.spec.allowedHosts] } : {}),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
       ...(input.template ? { template: input.template } : {}),
       ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
@@ -365,6 +367,18 @@ export class Sandboxes {
     await this.#save(sandbox);
     this.events.emit("sandbox.extended", id, { expires_at: new Date(sandbox.record.expiresAt).toISOString() });
     return sandbox.record;
+  }
+
+  /** Other hosts that it may connect to, from now on. @throws StacyError `invalid`, `permission`, `not-found` */
+  async setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
+    const sandbox = this.get(id);
+    return sandbox.exclusive(async () => {
+      await sandbox.machineIn(["running", "paused", "suspended"]).allow(hosts);
+      setHosts(sandbox.record, hosts);
+      await this.#save(sandbox);
+      this.events.emit("sandbox.network", id, { allowed_hosts: hosts });
+      return sandbox.record;
+    });
   }
 
   /** A use of the running machine; one that idleness paused or suspended comes back first. */
@@ -618,7 +632,12 @@ export class Sandboxes {
   }
 
   #pin(template: Template): void {
-    this.providers.pin(template.provider, templateSpec(template, this.limits), template.poolSize);
+    try {
+      this.providers.pin(template.provider, templateSpec(template, this.limits), template.poolSize);
+    } catch (error) {
+      // Saved by an earlier version that did not look, or over a limit that came later: its spawns say so.
+      this.#log.warn({ template: template.name, err: error }, "the template cannot be kept ready");
+    }
   }
 
   #save(sandbox: Sandbox): Promise<void> {
@@ -650,6 +669,11 @@ export class Sandboxes {
 }
 
 function noop(): void {}
+
+function setHosts(record: SandboxRecord, hosts: readonly string[]): void {
+  if (hosts.length > 0) record.allowedHosts = [...hosts];
+  else delete record.allowedHosts;
+}
 
 function describeExit(report: ExitReport): string {
   const how =

@@ -1,4 +1,5 @@
 /** Templates: kept in memory, written through to the database, and applied: a pool per template, set-up in the golden machine. */
+import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
@@ -73,6 +74,7 @@ export class Templates {
   }
 
   async #save(template: Template, before: Template | undefined): Promise<Template> {
+    new HostRules(template.allowedHosts); // a wrong one would fail each of its spawns
     // In memory first: a second create of the same name meets it, not the database.
     this.#byName.set(template.name, template);
     await this.#store.putTemplate(template);

@@ -21,6 +21,7 @@ const Query = z.object({
     .optional()
     .openapi({ description: `Default: ${BUILD_FILES.join(" or ")}.` }),
   arg: z.string().optional().openapi({ description: "`K=V` for a Dockerfile's ARG; may repeat." }),
+  allow: z.string().optional().openapi({ description: "A host that its commands may connect to; may repeat." }),
   pull: Flag,
   no_cache: Flag,
   memory_mb: whole(64, 1 << 20).default(1024),
@@ -58,6 +59,7 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
         await BuildContext.ofTar(bodyStream(c.req.raw, upload), join(work.path, "context"), signal),
       );
       const plan = readPlan(await planText(context, query.file), assignments(c.req.queries("arg") ?? []));
+      const allowedHosts = c.req.queries("allow");
       const options: BuildOptions = {
         images,
         context,
@@ -68,7 +70,11 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
           const spec = { image, memoryMiB: query.memory_mb, vcpus: query.vcpus, diskMiB: query.disk_mb };
           const metadata = { purpose: "image-build", builds: query.reference };
           const sandbox = await sandboxes.spawn(
-            { ...spec, metadata, forkable: false, ...(owner === undefined ? {} : { ownerId: owner }) },
+            {
+              ...{ ...spec, metadata, forkable: false },
+              ...(owner === undefined ? {} : { ownerId: owner }),
+              ...(allowedHosts === undefined ? {} : { allowedHosts }),
+            },
             abort,
           );
           const lease = sandbox.lease();

@@ -11,6 +11,9 @@ import {
   defined,
   ForkBody,
   ForkRequest,
+  NetworkBody,
+  NetworkRequest,
+  networkBody,
   SandboxBody,
   SpawnRequest,
   sandboxBody,
@@ -122,6 +125,37 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       if (ttl === undefined) throw new StacyError("invalid", "ttl is required");
       return json(body(await sandboxes.extend(params.id, ttl)));
     },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/{id}/network",
+      scope: "read",
+      tag,
+      summary: "Hosts that it may connect to, and how that went so far",
+      params: SandboxId,
+      responses: { 200: { description: "Counts since the server has it", schema: NetworkBody } },
+      errors: [404, 409],
+    },
+    ({ params }) => {
+      const sandbox = sandboxes.get(params.id);
+      return json(networkBody(sandbox.machineIn(["running", "paused", "suspended"]).network));
+    },
+  );
+  endpoints.add(
+    {
+      method: "put",
+      path: "/sandboxes/{id}/network",
+      scope: "use",
+      tag,
+      summary: "Set the hosts that it may connect to",
+      description: "From now on, also for connections that are open. An empty list: none.",
+      params: SandboxId,
+      body: NetworkRequest,
+      responses: one,
+      errors: [404, 409],
+    },
+    async ({ params, body: request }) => json(body(await sandboxes.setNetwork(params.id, request.allowed_hosts))),
   );
   for (const action of ["pause", "resume", "suspend"] as const) {
     endpoints.add(

@@ -54,6 +54,16 @@ export const EnvMap = StringMap.refine(
   "names must not be empty or contain =, and nothing may contain NUL",
 ).openapi({ type: "object", additionalProperties: { type: "string" } });
 
+/** Hosts that a sandbox may connect to; what each may look like is in egress/host-rules.ts. */
+export const AllowedHosts = z
+  .array(z.string().max(300))
+  .max(256)
+  .openapi({
+    example: ["pkg.example", "*.pkgfiles.example"],
+    description:
+      "`example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`.",
+  });
+
 /** A query flag: `?recursive=true`. */
 export const Flag = z
   .enum(["true", "false", "1", "0", ""])

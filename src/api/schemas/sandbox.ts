@@ -1,9 +1,10 @@
 import { z } from "@hono/zod-openapi";
+import type { NetworkStatus } from "../../providers/provider.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Admission } from "../../sandboxes/limits.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
-import { Duration, EnvMap, GuestText, maybe, StringMap } from "./common.ts";
+import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap } from "./common.ts";
 
 const size = z.int().min(0).max(1_048_576);
 
@@ -21,6 +22,7 @@ export const SpawnRequest = z
     metadata: maybe(StringMap),
     env: maybe(EnvMap),
     setup: maybe(z.array(GuestText.max(65_536)).max(64)),
+    allowed_hosts: maybe(AllowedHosts),
     idle_timeout: maybe(Duration),
     idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
     forkable: maybe(z.boolean()),
@@ -41,6 +43,7 @@ export function spawnInput(body: z.output<typeof SpawnRequest>, owner: string | 
     metadata: body.metadata,
     env: body.env,
     setup: body.setup,
+    allowedHosts: body.allowed_hosts,
     idleTimeoutMs: body.idle_timeout,
     idleAction: body.idle_action,
     forkable: body.forkable,
@@ -85,6 +88,7 @@ export const SandboxBody = z
     checkpoint: z.string().optional(),
     forked_from: z.string().optional(),
     idle_timeout: z.string().optional(),
+    allowed_hosts: z.array(z.string()).optional(),
     boot: BootBody.optional(),
     error: z
       .object({
@@ -117,6 +121,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
       template: record.template,
       checkpoint: record.checkpoint,
       forked_from: record.forkedFrom,
+      allowed_hosts: record.allowedHosts,
       idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     }),
     ...(boot === undefined
@@ -186,6 +191,23 @@ export const ForkRequest = z
     env: maybe(EnvMap),
   })
   .openapi("ForkRequest");
+
+export const NetworkRequest = z.object({ allowed_hosts: AllowedHosts }).openapi("NetworkRequest");
+
+export const NetworkBody = z
+  .object({
+    allowed_hosts: z.array(z.string()),
+    open: z.int(),
+    connected: z.int(),
+    refused: z.int(),
+    failed: z.int(),
+    problem: z.string().optional(),
+  })
+  .openapi("SandboxNetwork");
+
+export function networkBody({ allowedHosts, ...rest }: NetworkStatus): z.output<typeof NetworkBody> {
+  return { allowed_hosts: [...allowedHosts], ...rest };
+}
 
 export const ForkBody = z.object({ sandboxes: z.array(SandboxBody), stopped_ms: z.number() }).openapi("Fork");
 

@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { OwnerQuota, Template } from "../../sandboxes/record.ts";
 import { TEMPLATE_NAME, type TemplateInput } from "../../sandboxes/templates.ts";
-import { Duration, EnvMap, GuestText, maybe, QuotaDuration, StringMap } from "./common.ts";
+import { AllowedHosts, Duration, EnvMap, GuestText, maybe, QuotaDuration, StringMap } from "./common.ts";
 import { defined, iso } from "./sandbox.ts";
 
 const whole = z.int().min(0).max(1_048_576);
@@ -15,7 +15,7 @@ export const TemplateRequest = z
     image: z.string().min(1, "is required").max(512),
     description: maybe(z.string().max(4_096)),
     setup: maybe(z.array(GuestText.max(65_536)).max(64)),
-    allowed_hosts: maybe(z.array(z.string()).max(256)),
+    allowed_hosts: maybe(AllowedHosts),
     memory_mb: maybe(whole),
     cpu_cores: maybe(z.int().min(0).max(32)),
     vcpus: maybe(z.int().min(0).max(32)),

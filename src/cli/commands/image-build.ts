@@ -9,7 +9,7 @@ import { BUILD_FILES, readPlan } from "../../builder/read-plan.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { createMicrovmProvider } from "../../providers/microvm.ts";
 import { newSandboxId } from "../../sandboxes/record.ts";
-import { parseCount, sizeOption } from "../arguments.ts";
+import { allowOption, parseCount, sizeOption } from "../arguments.ts";
 import { createEngine } from "../engine.ts";
 import { interruptible } from "../interrupt.ts";
 import { printJson } from "../output.ts";
@@ -22,6 +22,7 @@ interface BuildCommandOptions {
   memory: number;
   vcpus: number;
   disk: number;
+  allow?: string[];
   provider?: string;
   pull?: boolean;
   cache: boolean;
@@ -39,6 +40,7 @@ export function imageBuildCommand(): Command {
     .addOption(sizeOption("-m, --memory <size>", "memory of the sandbox", 1024))
     .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", parseCount, 1)
     .addOption(sizeOption("--disk <size>", "writable space of the sandbox", 8192))
+    .addOption(allowOption("its commands"))
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--pull", "ask the registry again what the base's name means")
     .option("--no-cache", "do every step again")
@@ -52,14 +54,14 @@ export function imageBuildCommand(): Command {
 async function build(directory: string, options: BuildCommandOptions, signal: AbortSignal): Promise<void> {
   const file = options.file ?? (await findFile(directory));
   const plan = readPlan(await readText(file), assignments(options.arg));
-  const { images, paths, launcher } = await createEngine(
+  const { images, paths, launcher, network, defaultHosts } = await createEngine(
     options.provider === undefined ? {} : { provider: options.provider },
   );
   await using work = await images.scratch();
   using line = new ProgressLine();
   line.show({ step: `reading ${directory}` });
   await using context = await BuildContext.ofDirectory(directory, join(work.path, "context"), signal);
-  const provider = createMicrovmProvider({ vmm: launcher.vmm, images, paths });
+  const provider = createMicrovmProvider({ vmm: launcher.vmm, images, paths, network });
   try {
     const { image, cached, steps } = await buildImage(plan, options.tag, {
       images,
@@ -73,6 +75,7 @@ async function build(directory: string, options: BuildCommandOptions, signal: Ab
           diskMiB: options.disk,
           env: {},
           setup: [],
+          allowedHosts: options.allow ?? defaultHosts,
           forkable: false,
           ...(abort === undefined ? {} : { signal: abort }),
         });

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { Client, Sandbox } from "../../../sdk/src/index.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
-import { commandWords, parseCount, parseDuration, parsePair, sizeOption } from "../arguments.ts";
+import { allowOption, commandWords, parseCount, parseDuration, parsePair, sizeOption } from "../arguments.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
@@ -23,6 +23,7 @@ interface RunOptions extends ClientOptions {
   env?: Record<string, string>;
   workdir?: string;
   user?: string;
+  allow?: string[];
   timeout?: string;
   interactive?: boolean;
   tty?: boolean;
@@ -43,6 +44,7 @@ export function runCommand(): Command {
     .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
+    .addOption(allowOption())
     .option("--timeout <time>", "end the command after this time, for example 30s (exit code 124)", parseDuration)
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--cold", "boot without snapshots (only without a server)")
@@ -73,9 +75,9 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
 
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
   const { runOneShot } = await import("../one-shot.ts");
-  const { tty = false, interactive = false, env = {}, workdir, user, timeout, provider } = options;
+  const { tty = false, interactive = false, env = {}, workdir, user, allow, timeout, provider } = options;
   const shot = {
-    ...{ image, argv, env, workdir, user, provider, vcpus: options.vcpus },
+    ...{ image, argv, env, workdir, user, allow, provider, vcpus: options.vcpus },
     memoryMiB: options.memory,
     diskMiB: options.disk,
     stdin: interactive,
@@ -105,12 +107,13 @@ async function runOn(
   interrupts: Interrupts,
 ): Promise<number> {
   const { signal } = interrupts;
-  const { tty = false, interactive = false, env, workdir, user, timeout, provider } = options;
+  const { tty = false, interactive = false, env, workdir, user, allow, timeout, provider } = options;
   const pty = tty ? terminalSize() : false;
   const known = await pullFirst(client, image, signal);
   const command = imageCommand(image, argv, known?.config);
   const sandbox: Sandbox = await client.create({
     ...{ image, provider, env, vcpus: options.vcpus, memoryMb: options.memory, diskMb: options.disk, signal },
+    allowedHosts: allow,
     forkable: false,
   });
   try {

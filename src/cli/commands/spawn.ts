@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import { allowOption, collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
@@ -17,6 +17,7 @@ interface SpawnOptions extends ClientOptions {
   template?: string;
   checkpoint?: string;
   setup?: string[];
+  allow?: string[];
   provider?: string;
   owner?: string;
 }
@@ -33,6 +34,7 @@ export function spawnCommand(): Command {
     .option("--ttl <time>", "how long it lives, for example 30m", parseDuration)
     .option("--idle-timeout <time>", "how long it may stand idle", parseDuration)
     .option("--idle-action <what>", "then: destroy, pause or suspend")
+    .addOption(allowOption())
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
     .option("--checkpoint <id>", "start from a checkpoint")
@@ -49,6 +51,7 @@ export function spawnCommand(): Command {
           memoryMb: options.memory,
           diskMb: options.disk,
           metadata: options.label,
+          allowedHosts: options.allow,
           ownerId: options.owner,
         });
         line[Symbol.dispose]();

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import { allowOption, collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { printTable } from "../table.ts";
@@ -49,6 +49,7 @@ interface CreateOptions extends ClientOptions {
   env?: Record<string, string>;
   ttl?: string;
   setup?: string[];
+  allow?: string[];
   pool?: number;
   description?: string;
   provider?: string;
@@ -63,6 +64,7 @@ function create(): Command {
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
     .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
     .option("--ttl <time>", "how long its sandboxes live", parseDuration)
+    .addOption(allowOption("its sandboxes"))
     .option("--setup <command>", "run once, before the golden snapshot is saved; may be repeated", collect)
     .option("--pool <n>", "machines that `stacyvm serve` keeps ready", parseCount)
     .option("--description <text>", "for people")
@@ -75,6 +77,7 @@ function create(): Command {
           ...{ name, image, vcpus, env, ttl, setup, description, provider },
           memoryMb: options.memory,
           poolSize: options.pool,
+          allowedHosts: options.allow,
         };
         const saved =
           options.replace === true

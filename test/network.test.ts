@@ -1,0 +1,275 @@
+/** What sandboxes reach of the network, and what not: real guests, a real server on this host, every way that a machine lives on. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdir, writeFile } from "node:fs/promises";
+import { createServer, type Server as HttpServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { Cli } from "./cli-support.ts";
+import { EventStream } from "./event-stream.ts";
+import { whyNot } from "./firecracker-support.ts";
+import { Server } from "./server-support.ts";
+
+/** On loopback, and not among what programs ask without a proxy. */
+const ADDRESS = "127.8.8.8";
+const CONFIG = `
+network: { private: ["${ADDRESS}"] }
+warm: { adaptive: false }
+`;
+const noFirecracker = await whyNot();
+
+/** Answers each request with its path, and remembers it. */
+async function webServer(asked: string[]): Promise<{ web: HttpServer; host: string }> {
+  const web = createServer((request, response) => {
+    asked.push(request.url ?? "");
+    response.end(`page ${request.url} of ${request.headers.host}`);
+  });
+  web.listen(0, ADDRESS);
+  await once(web, "listening");
+  return { web, host: `${ADDRESS}:${(web.address() as AddressInfo).port}` };
+}
+
+const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
+
+describe("the network of a sandbox", () => {
+  let server: Server;
+  let web: HttpServer;
+  let host: string;
+  const asked: string[] = [];
+
+  // biome-ignore lint/suspicious/noExplicitAny: any answer's body
+  const good = async (method: string, path: string, body?: unknown): Promise<any> => {
+    const answer = await server.call(method, path, body);
+    assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
+  };
+  const spawn = async (more: object = {}): Promise<string> =>
+    (await good("POST", "/sandboxes", { ...SPAWN, ...more })).id;
+  const run = (id: string, command: string): Promise<{ exit_code: number; stdout: string; stderr: string }> =>
+    good("POST", `/sandboxes/${id}/exec`, { command });
+  /** What the sandbox gets of a page of this host, or how that failed. */
+  const get = async (id: string, path: string): Promise<string> => {
+    const { exit_code, stdout, stderr } = await run(id, `wget -q -O - http://${host}${path}`);
+    return exit_code === 0 ? stdout : `failed: ${stderr}`;
+  };
+
+  before(async () => {
+    ({ web, host } = await webServer(asked));
+    server = await Server.create(CONFIG);
+    await good("POST", "/snapshots", SPAWN);
+  });
+  after(async () => {
+    await server[Symbol.asyncDispose]();
+    web.closeAllConnections();
+    web.close();
+  });
+
+  test("there is none unless it was given", async () => {
+    const id = await spawn();
+    assert.match(await get(id, "/none"), /failed: .*(refused|unreachable)/);
+    assert.equal((await run(id, "env | grep -ci proxy")).stdout, "0\n");
+    assert.equal((await run(id, "wget -q -O - http://127.0.0.1:3128/ 2>&1")).exit_code, 1);
+    assert.deepEqual(asked, []);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("what is on the list is reached, everything else is refused, told and counted", async () => {
+    await using events = await EventStream.open(server.url, { type: "network.refused" });
+    const id = await spawn({ allowed_hosts: [host] });
+    assert.deepEqual((await good("GET", `/sandboxes/${id}`)).allowed_hosts, [host]);
+    assert.equal(await get(id, "/a?b=c"), `page /a?b=c of ${host}`);
+    const other = await run(id, "wget -O - http://elsewhere.example/ 2>&1");
+    assert.match(other.stdout, /403 Forbidden/);
+    const told = await events.next((event) => event.sandbox_id === id);
+    assert.match(JSON.stringify(told), /elsewhere\.example.*not among the hosts/);
+    // The proxy's own words, and a tunnel through it.
+    const raw = (request: string): string => `printf '${request}' | nc 127.0.0.1 3128`;
+    const refused = await run(id, raw("CONNECT elsewhere.example:443 HTTP/1.1\\r\\n\\r\\n"));
+    assert.match(refused.stdout, /^HTTP\/1\.1 403 [\s\S]*hint: allow it/);
+    const tunnel = await run(
+      id,
+      raw(`CONNECT ${host} HTTP/1.1\\r\\n\\r\\nGET /t HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n`),
+    );
+    assert.match(tunnel.stdout, /^HTTP\/1\.1 200 Connection established[\s\S]*page \/t of x$/);
+    const network = await good("GET", `/sandboxes/${id}/network`);
+    assert.deepEqual({ ...network, open: 0 }, { allowed_hosts: [host], open: 0, connected: 2, refused: 2, failed: 0 });
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("a name that leads to this host or a private network is refused, whatever the list says", async () => {
+    const id = await spawn({ allowed_hosts: ["*:*"] });
+    for (const name of ["localhost", "127.0.0.1", "127.1", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]"]) {
+      const { stdout } = await run(
+        id,
+        `printf 'CONNECT ${name}:${new URL(server.url).port} HTTP/1.1\\r\\n\\r\\n' | nc 127.0.0.1 3128`,
+      );
+      assert.match(stdout, /^HTTP\/1\.1 403 [\s\S]*no public address/, name);
+    }
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("50 programs at once get theirs, and a large body arrives whole", async () => {
+    const id = await spawn({ allowed_hosts: [host] });
+    const many = await run(
+      id,
+      `for i in $(seq 50); do wget -q -O - http://${host}/$i & done | grep -o 'page /[0-9]*' | sort -u | wc -l`,
+    );
+    assert.equal(many.stdout.trim(), "50", many.stderr);
+    const body = Buffer.alloc(8 * 2 ** 20, "0123456789abcdef");
+    const big = createServer((_request, response) => response.end(body));
+    big.listen(0, ADDRESS);
+    await once(big, "listening");
+    const there = `${ADDRESS}:${(big.address() as AddressInfo).port}`;
+    await good("PUT", `/sandboxes/${id}/network`, { allowed_hosts: [there] });
+    assert.equal((await run(id, `wget -q -O - http://${there}/ | wc -c`)).stdout.trim(), String(body.length));
+    big.close();
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("the list can be changed while it runs: given, taken, and open connections are cut", async () => {
+    const id = await spawn();
+    const wrong = await server.call("PUT", `/sandboxes/${id}/network`, { allowed_hosts: ["http://nonsense"] });
+    assert.equal(wrong.status, 400);
+    assert.match(wrong.body.remedy, /example\.com/);
+    await good("PUT", `/sandboxes/${id}/network`, { allowed_hosts: [host] });
+    assert.equal(await get(id, "/given"), `page /given of ${host}`);
+    const held = Promise.withResolvers<void>();
+    web.prependOnceListener("request", (request) => request.socket.once("close", held.resolve));
+    // It reads nothing and waits: its connection stays open until somebody ends it.
+    await good("POST", `/sandboxes/${id}/processes`, {
+      command: `(printf 'CONNECT ${host} HTTP/1.1\\r\\n\\r\\nGET /held HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'; sleep 1000) | nc 127.0.0.1 3128`,
+    });
+    while (!asked.includes("/held")) await new Promise((wake) => setTimeout(wake, 20));
+    await good("PUT", `/sandboxes/${id}/network`, { allowed_hosts: [] });
+    await held.promise;
+    assert.match(await get(id, "/taken"), /failed: /);
+    assert.ok(!asked.includes("/taken"));
+    assert.equal((await run(id, "env | grep -ci proxy")).stdout, "0\n");
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("a template's hosts are its sandboxes', and its set-up commands may use them once", async () => {
+    const setup = [`wget -q -O /root/fetched http://${host}/setup`];
+    await good("POST", "/templates", { name: "fetcher", ...SPAWN, setup, allowed_hosts: [host] });
+    const [first, second] = await Promise.all([1, 2].map(() => good("POST", "/templates/fetcher/spawn", {})));
+    for (const { id } of [first, second]) {
+      assert.equal((await run(id, "cat /root/fetched")).stdout, `page /setup of ${host}`);
+      assert.equal(await get(id, "/own"), `page /own of ${host}`);
+      await good("DELETE", `/sandboxes/${id}`);
+    }
+    const wrong = await server.call("POST", "/templates", { name: "wrong", ...SPAWN, allowed_hosts: ["a b"] });
+    assert.equal(wrong.status, 400);
+    // The same steps without the hosts are another machine, and one that cannot be made.
+    const poor = await server.call("POST", "/sandboxes", { ...SPAWN, setup });
+    assert.equal(poor.status, 400);
+    assert.match(poor.body.message, /set-up command/);
+    await good("DELETE", "/templates/fetcher");
+  });
+
+  test("a guest whose agent cannot do it says so", { skip: noFirecracker ?? false }, async () => {
+    const id = await spawn({ provider: "firecracker", image: "stacyvm/bare", allowed_hosts: [host] });
+    let network = await good("GET", `/sandboxes/${id}/network`);
+    while (network.problem === undefined) network = await good("GET", `/sandboxes/${id}/network`);
+    assert.match(network.problem, /bare guest cannot/);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("it is there again after pause, suspension, fork, checkpoint and a killed daemon", async () => {
+    const id = await spawn({ allowed_hosts: [host], env: { MINE: "kept" } });
+    const works = async (which: string, path: string): Promise<void> => {
+      assert.equal(await get(which, path), `page ${path} of ${host}`);
+    };
+    await works(id, "/1");
+    await good("POST", `/sandboxes/${id}/pause`);
+    await good("POST", `/sandboxes/${id}/resume`);
+    await works(id, "/paused");
+    await good("POST", `/sandboxes/${id}/suspend`);
+    await good("POST", `/sandboxes/${id}/resume`);
+    await works(id, "/suspended");
+    const [child] = (await good("POST", `/sandboxes/${id}/fork`, {})).sandboxes;
+    assert.deepEqual(child.allowed_hosts, [host]);
+    await Promise.all([works(id, "/source"), works(child.id, "/fork")]);
+    assert.equal((await run(child.id, "echo $MINE")).stdout, "kept\n");
+    const checkpoint = await good("POST", `/sandboxes/${id}/checkpoints`, {});
+    await good("POST", `/sandboxes/${id}/restore`, { checkpoint: checkpoint.id });
+    await works(id, "/restored");
+    // From a checkpoint it is a sandbox of its own: what it may reach is what its own spawn says.
+    const other = await spawn({ checkpoint: checkpoint.id });
+    assert.match(await get(other, "/other"), /failed: /);
+    await good("DELETE", `/sandboxes/${other}`);
+    await server.stop("SIGKILL");
+    await server.start();
+    await Promise.all([works(id, "/adopted"), works(child.id, "/adopted-fork")]);
+    assert.deepEqual((await good("GET", `/sandboxes/${id}`)).allowed_hosts, [host]);
+    for (const each of [id, child.id]) await good("DELETE", `/sandboxes/${each}`);
+  });
+
+  test("where the operator gives no network, asking for one is refused; defaults are for who does not ask", async () => {
+    await server.stop("SIGTERM");
+    await server.start({ STACYVM_NETWORK_ALLOW: "other.example", STACYVM_DEFAULTS_ALLOWED_HOSTS: host });
+    const id = await spawn();
+    assert.deepEqual((await good("GET", `/sandboxes/${id}`)).allowed_hosts, [host]);
+    assert.match((await run(id, `wget -O - http://${host}/x 2>&1`)).stdout, /403 Forbidden/);
+    await good("DELETE", `/sandboxes/${id}`);
+    await server.stop("SIGTERM");
+    await server.start({ STACYVM_CONFIG: await none(server.root) });
+    const refused = await server.call("POST", "/sandboxes", { ...SPAWN, allowed_hosts: [host] });
+    assert.equal(refused.status, 403);
+    assert.match(refused.body.message, /no network/);
+  });
+});
+
+describe("the network without a server", () => {
+  let cli: Cli;
+  let web: HttpServer;
+  let host: string;
+  before(async () => {
+    cli = await Cli.create();
+    cli.env.STACYVM_NETWORK_PRIVATE = ADDRESS;
+    ({ web, host } = await webServer([]));
+  });
+  after(async () => {
+    await cli[Symbol.asyncDispose]();
+    web.close();
+  });
+
+  test("run --allow, and run without", async () => {
+    const get = ["stacyvm/busybox", "--", "wget", "-q", "-O", "-", `http://${host}/run`];
+    assert.equal(await cli.out("run", "--allow", host, ...get), `page /run of ${host}`);
+    assert.equal((await cli.run(["run", ...get])).code, 1);
+    const { code, stderr } = await cli.run(["run", "--allow", "http://x", "stacyvm/busybox", "true"]);
+    assert.equal(code, 2);
+    assert.match(stderr, /names no host to allow[\s\S]*hint: write a host/);
+  });
+
+  test("spawn --allow, network, exec: while a command runs, its sandboxes have theirs", async () => {
+    const id = await cli.out("spawn", "--allow", host, "--allow", "*.example.com", "-m", "256", "stacyvm/busybox");
+    const get = ["exec", id, "--", "wget", "-q", "-O", "-", `http://${host}/exec`];
+    assert.equal(await cli.out(...get), `page /exec of ${host}`);
+    assert.equal(await cli.out("network", id), `${host}\n*.example.com`);
+    assert.deepEqual((await cli.json("network", id, "--none")).allowed_hosts, []);
+    assert.equal((await cli.run(get)).code, 1);
+    assert.equal(await cli.out("network", id, "--allow", host), host);
+    assert.equal(await cli.out(...get), `page /exec of ${host}`);
+    assert.equal((await cli.run(["network", id, "--none", "--allow", host])).code, 2);
+    await cli.out("rm", id);
+  });
+
+  test("image build --allow: the commands of a build", async () => {
+    const lines = ["FROM stacyvm/busybox", `RUN wget -q -O /fetched http://${host}/build`, 'CMD ["cat", "/fetched"]'];
+    const context = join(cli.data, "context");
+    await mkdir(context);
+    await writeFile(join(context, "Dockerfile"), lines.join("\n"));
+    assert.equal((await cli.run(["image", "build", context, "-q", "-t", "built/fetched"])).code, 2);
+    await cli.out("image", "build", context, "-q", "-t", "built/fetched", "--allow", host);
+    assert.equal(await cli.out("run", "--cold", "built/fetched"), `page /build of ${host}`);
+    await cli.out("image", "rm", "built/fetched");
+  });
+});
+
+async function none(dir: string): Promise<string> {
+  const path = join(dir, "none.yaml");
+  await writeFile(path, "network: { allow: [] }\n");
+  return path;
+}
