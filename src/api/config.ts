@@ -134,7 +134,7 @@ export const configSchema = z.strictObject({
     /** Addresses and ranges that may be reached although they are private, or the host's own. */
     private: list.default([]),
     /** Connections of one sandbox at once. */
-    max_connections: z.int().min(1).max(65_536).default(256),
+    max_connections: z.int().min(1).max(65_536).default(128),
   }),
   defaults: section({
     ttl: duration.default(1_800_000),

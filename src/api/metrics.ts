@@ -1,6 +1,7 @@
 /** Prometheus metrics: histograms where time is spent, gauges that are read when they are asked for. */
 import { statfs } from "node:fs/promises";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Network } from "../egress/network.ts";
 import type { Observer } from "../sandboxes/observer.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 
@@ -92,8 +93,18 @@ export class Metrics {
   }
 
   /** Gauges of what there is right now. */
-  watch(sandboxes: Sandboxes, dataDir: string): void {
+  watch(sandboxes: Sandboxes, dataDir: string, network: Network): void {
     const registers = [this.registry];
+    new Counter({
+      name: "stacyvm_network_connections_total",
+      help: "Connections of sandboxes to hosts, by what became of them",
+      labelNames: ["result"],
+      registers,
+      collect() {
+        this.reset();
+        for (const [result, count] of Object.entries(network.counts)) this.inc({ result }, count);
+      },
+    });
     new Gauge({
       name: "stacyvm_sandboxes",
       help: "Sandboxes by state",

@@ -90,7 +90,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     observer: metrics.observer,
     log: log.child({ part: "sandboxes" }),
   });
-  metrics.watch(sandboxes, paths.root);
+  metrics.watch(sandboxes, paths.root, network);
   let destroy = false;
   parts.defer(() => sandboxes.close({ destroy }));
   const found = await sandboxes.open();

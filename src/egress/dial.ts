@@ -1,10 +1,10 @@
 /** Connecting to a host that a sandbox asked for: the rules, the name, each address it stands for, then the connection. */
-import { lookup } from "node:dns/promises";
 import { connect, isIP, type Socket } from "node:net";
 import { StacyError } from "../host/error.ts";
 import { within } from "../host/within.ts";
 import type { Addresses } from "./addresses.ts";
 import { type HostRules, normaliseHost } from "./host-rules.ts";
+import { resolveHost } from "./resolver.ts";
 
 /** The name and the connection together. */
 const LIMIT_MS = 30_000;
@@ -33,12 +33,11 @@ export async function dial(host: string, port: number, { rules, addresses }: Rea
       Math.max(0, deadline - performance.now()),
       () => new StacyError("timeout", `${name}:${port} did not answer in ${LIMIT_MS / 1000} s`),
     );
-  const found = isIP(name) ? [{ address: name, family: isIP(name) }] : await inTime(resolve(name));
+  const found = await inTime(resolveHost(name));
   // Checked here and connected to as it is: a name that is asked for twice may give two answers.
-  const permitted = found.filter(({ address }) => addresses.permit(address));
+  const permitted = found.filter((address) => addresses.permit(address));
   if (permitted.length === 0) {
-    const where = found.map(({ address }) => address).join(", ");
-    throw new StacyError("permission", `${name} is ${where}, which is no public address`, {
+    throw new StacyError("permission", `${name} is ${found.join(", ")}, which is no public address`, {
       remedy: "the operator can open it with `network.private`",
     });
   }
@@ -52,24 +51,16 @@ export async function dial(host: string, port: number, { rules, addresses }: Rea
   }
 }
 
-async function resolve(name: string): Promise<{ address: string; family: number }[]> {
-  try {
-    return await lookup(name, { all: true });
-  } catch (cause) {
-    throw new StacyError("not-found", `the host's resolver does not know ${name}`, { cause });
-  }
-}
-
-function open(
-  name: string,
-  port: number,
-  addresses: { address: string; family: number }[],
-): { socket: Socket; connected: Promise<void> } {
+function open(name: string, port: number, addresses: string[]): { socket: Socket; connected: Promise<void> } {
   const socket = connect({
     // Only a name makes it ask `lookup`, and with several answers it tries one after the other.
     host: "resolved.invalid",
     port,
-    lookup: (_name, _options, callback) => callback(null, addresses),
+    lookup: (_name, _options, callback) =>
+      callback(
+        null,
+        addresses.map((address) => ({ address, family: isIP(address) })),
+      ),
     autoSelectFamily: true,
     // What one side has finished says nothing about the other.
     allowHalfOpen: true,

@@ -33,13 +33,17 @@ export interface Refused extends Target {
   reason: string;
 }
 
-export interface EgressStatus {
-  /** Connections of the guest's programs to the proxy, now. */
-  open: number;
-  /** Connections to hosts since it was made: that came about, that the rules refused, that failed otherwise. */
+/** Connections to hosts: that came about, that the rules refused, that failed otherwise. */
+interface Counts {
   connected: number;
   refused: number;
   failed: number;
+}
+
+/** Counts since it was made. */
+export interface EgressStatus extends Counts {
+  /** Connections of the guest's programs to the proxy, now. */
+  open: number;
   /** Why this guest gets no network although its rules are not empty. */
   problem?: string;
 }
@@ -49,6 +53,8 @@ export interface EgressOptions {
   ceiling: HostRules;
   addresses: Addresses;
   maxConnections: number;
+  /** Counted along. */
+  totals?: Counts;
   accept: Accept;
   refused(refused: Refused): void;
 }
@@ -65,7 +71,7 @@ const TOLD_MOST = 256;
 export class Egress {
   readonly #options: EgressOptions;
   readonly #proxy: EgressProxy;
-  readonly #counts = { connected: 0, refused: 0, failed: 0 };
+  readonly #counts: Counts = { connected: 0, refused: 0, failed: 0 };
   readonly #told = new Map<string, number>();
   #rules: HostRules;
   /** Between `start` and `stop`. */
@@ -155,10 +161,10 @@ export class Egress {
   }
 
   #tell(target: Target, failure: StacyError | undefined): void {
-    if (failure === undefined) this.#counts.connected += 1;
-    else if (failure.code !== "permission") this.#counts.failed += 1;
-    else {
-      this.#counts.refused += 1;
+    const result = failure === undefined ? "connected" : failure.code === "permission" ? "refused" : "failed";
+    this.#counts[result] += 1;
+    if (this.#options.totals !== undefined) this.#options.totals[result] += 1;
+    if (failure?.code === "permission") {
       const now = performance.now();
       for (const [name, at] of this.#told) if (now - at >= TELL_AGAIN_MS) this.#told.delete(name);
       const name = `${target.host}:${target.port}`;

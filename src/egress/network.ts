@@ -15,12 +15,14 @@ export interface NetworkOptions {
   maxConnections: number;
 }
 
-export const DEFAULT_NETWORK: NetworkOptions = { allow: ["*:*"], private: [], maxConnections: 256 };
+export const DEFAULT_NETWORK: NetworkOptions = { allow: ["*:*"], private: [], maxConnections: 128 };
 
 export class Network {
   readonly #ceiling: HostRules;
   readonly #addresses: Addresses;
   readonly #maxConnections: number;
+  /** Connections to hosts, of all sandboxes since the start: that came about, that were refused, that failed otherwise. */
+  readonly counts = { connected: 0, refused: 0, failed: 0 };
 
   /** @throws StacyError `invalid` naming the entry */
   constructor(options: NetworkOptions = DEFAULT_NETWORK) {
@@ -47,6 +49,7 @@ export class Network {
       ceiling: this.#ceiling,
       addresses: this.#addresses,
       maxConnections: this.#maxConnections,
+      totals: this.counts,
       accept,
       refused,
     });
