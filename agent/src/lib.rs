@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod layer;
 pub mod pause;
 pub mod protocol;
+pub mod queue;
 pub mod ring;
 pub mod session;
 pub mod spawn;
