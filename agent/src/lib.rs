@@ -21,6 +21,7 @@ pub mod spawn;
 pub mod sys;
 pub mod system;
 pub mod tar;
+pub mod temporary;
 pub mod tree;
 pub mod tunnel;
 pub mod user;
