@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { after, before, test } from "node:test";
 import { extract, pack } from "tar-stream";
-import type { Agent, FileChange } from "../src/guest/agent.ts";
+import type { Agent } from "../src/guest/agent.ts";
 import { StacyError } from "../src/host/error.ts";
 import { type Guest, shell, startGuest } from "./agent-support.ts";
 
@@ -259,33 +259,39 @@ test("a tar stream cannot leave its directory", async () => {
   await fails(agent.tarIn("/workspace/jail", garbage()), "invalid");
 });
 
+/** Changes below a directory of /workspace, as text, up to that of a file `last`. It watches when the promise resolves. */
+async function watching(dir: string): Promise<{ seen: Promise<string[]> }> {
+  const abort = new AbortController();
+  const events = agent.watch(`/workspace/${dir}`, { recursive: true, signal: abort.signal });
+  // The first wait sends the call.
+  let next = events[Symbol.asyncIterator]().next();
+  await agent.ping();
+  const seen = (async () => {
+    const all: string[] = [];
+    for (;;) {
+      const item = await next;
+      if (item.done) return all;
+      const { change, path, to } = item.value;
+      if (path.endsWith("/last")) break;
+      all.push(`${change} ${path.slice(11)}${to === undefined ? "" : ` ${to.slice(11)}`}`);
+      next = events[Symbol.asyncIterator]().next();
+    }
+    abort.abort();
+    return all;
+  })();
+  // The directories are found by a thread of its own.
+  await shell(agent, "sleep 0.2");
+  return { seen };
+}
+
 test("changes are watched, recursively and through renames", async () => {
   await shell(agent, "mkdir -p /workspace/w/sub");
-  const abort = new AbortController();
-  const seen: string[] = [];
-  const started = Promise.withResolvers<void>();
-  const done = (async () => {
-    const events = agent.watch("/workspace/w", { recursive: true, signal: abort.signal });
-    const first = events[Symbol.asyncIterator]();
-    // The first wait sends the call; a file made after it is seen.
-    const next = first.next();
-    await agent.ping();
-    started.resolve();
-    let item = await next;
-    while (!item.done) {
-      const { change, path, to } = item.value as { change: FileChange; path: string; to?: string };
-      seen.push(`${change} ${path.slice(11)}${to === undefined ? "" : ` ${to.slice(11)}`}`);
-      if (path.endsWith("/last")) return;
-      item = await first.next();
-    }
-  })();
-  await started.promise;
+  const watch = await watching("w");
   await shell(
     agent,
-    "sleep 0.2; cd /workspace/w && echo 1 >sub/a && mv sub/a sub/b && mkdir new && sleep 0.2 && echo 2 >new/c && rm new/c && touch last",
+    "cd /workspace/w && echo 1 >sub/a && mv sub/a sub/b && mkdir new && sleep 0.2 && echo 2 >new/c && rm new/c && touch last",
   );
-  await done;
-  abort.abort();
+  const seen = await watch.seen;
   for (const expected of [
     "create w/sub/a",
     "modify w/sub/a",
@@ -295,6 +301,36 @@ test("changes are watched, recursively and through renames", async () => {
     "delete w/new/c",
   ])
     assert.ok(seen.includes(expected), `${expected} in ${JSON.stringify(seen)}`);
+});
+
+test("a file that is written whole is one change of it, without the name that it has meanwhile", async () => {
+  await agent.mkdir("/workspace/whole");
+  const { seen } = await watching("whole");
+  async function* large() {
+    for (let i = 0; i < 10; i++) yield randomBytes(100_000);
+  }
+  async function* broken() {
+    yield randomBytes(200_000);
+    throw new Error("the source failed");
+  }
+  await agent.writeFile("/workspace/whole/small", Buffer.from("1"), { mode: 0o600 });
+  await agent.writeFile("/workspace/whole/small", Buffer.from("2"));
+  await agent.writeFile("/workspace/whole/large", large());
+  await agent.writeFile("/workspace/whole/large", large());
+  await assert.rejects(agent.writeFile("/workspace/whole/large", broken()), /the source failed/);
+  await shell(agent, "cd /workspace/whole && ln -s small link && mv small .stacyvm-new-small && rm .stacyvm-new-small");
+  await agent.writeFile("/workspace/whole/link", Buffer.from("no link"), { follow: false });
+  await agent.writeFile("/workspace/whole/last", Buffer.alloc(0));
+  assert.deepEqual(await seen, [
+    "create whole/small",
+    "modify whole/small",
+    "create whole/large",
+    "modify whole/large",
+    "create whole/link",
+    "rename whole/small whole/.stacyvm-new-small",
+    "delete whole/.stacyvm-new-small",
+    "modify whole/link",
+  ]);
 });
 
 test("a tunnel carries bytes both ways and half-closes", async () => {

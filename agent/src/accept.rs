@@ -2,6 +2,7 @@
 //! direction. Those that no call has asked for yet wait in the kernel's backlog, and cost the loop nothing there.
 
 use crate::protocol::{kind, status, Reader};
+use crate::queue::Queue;
 use crate::session::{token, Agent, Call};
 use crate::sys::{Fail, Fd, Result, EDGE_BOTH, EDGE_IN};
 use crate::tunnel::{port_of, Tunnel};
@@ -62,7 +63,7 @@ impl Agent {
                 self.listener = Some(listener);
             }
         }
-        self.add(id, Call::Accept(VecDeque::new()));
+        self.add(id, Call::Accept(Queue::default()));
         if let Some(listener) = &mut self.listener {
             listener.waiting.push_back(id);
         }

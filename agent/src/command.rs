@@ -2,9 +2,9 @@
 
 use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::protocol::channel;
+use crate::queue::{Queue, Taken};
 use crate::ring::Ring;
 use crate::sys::{self, Fd, Poll};
-use std::collections::VecDeque;
 
 /// Output that a follower has not taken yet, at most; beyond it the process waits in `write`.
 pub const WINDOW: u64 = 524_288;
@@ -39,9 +39,7 @@ pub struct Source {
 
 pub struct Stdin {
     pub fd: Fd,
-    /// Bytes and the stream that they came on.
-    queue: VecDeque<(u32, Bytes)>,
-    offset: usize,
+    queue: Queue,
     fin: bool,
     wide: bool,
     /// The descriptor is also an output (a terminal): do not close it, send end-of-file instead.
@@ -74,62 +72,35 @@ pub const EOT: &[u8] = &[4];
 
 impl Stdin {
     pub fn new(fd: Fd, tty: bool) -> Stdin {
-        Stdin { fd, queue: VecDeque::new(), offset: 0, fin: false, wide: tty, tty }
+        Stdin { fd, queue: Queue::default(), fin: false, wide: tty, tty }
     }
 
     pub fn push(&mut self, stream: u32, bytes: Bytes, fin: bool) {
-        if !bytes.is_empty() {
-            self.queue.push_back((stream, bytes));
-        }
+        self.queue.push(stream, bytes);
         if fin && !self.fin {
             self.fin = true;
             if self.tty {
-                self.queue.push_back((0, Bytes::from(EOT)));
+                self.queue.push(0, Bytes::from(EOT));
             }
         }
     }
 
     /// Writes what the process takes. @returns streams and the bytes that they are rid of, and whether it is finished
     /// with for good
-    pub fn flush(&mut self) -> (Vec<(u32, usize)>, bool) {
-        let mut done: Vec<(u32, usize)> = Vec::new();
-        let mut credit = |stream: u32, n: usize| match done.last_mut() {
-            Some(last) if last.0 == stream => last.1 += n,
-            _ => done.push((stream, n)),
-        };
-        while !self.queue.is_empty() {
-            // All at once: the reader wakes at the first byte, and each wake-up is a change of processes.
-            let parts = self.queue.iter().take(sys::MAX_PARTS).enumerate();
-            let parts = parts.map(|(i, (_, bytes))| bytes.get(if i == 0 { self.offset } else { 0 }..).unwrap_or(&[]));
-            match sys::write_parts(self.fd.raw(), parts) {
-                Ok(mut written) => {
-                    while let Some((stream, front)) = self.queue.front() {
-                        let n = written.min(front.len() - self.offset);
-                        credit(*stream, n);
-                        self.offset += n;
-                        written -= n;
-                        if self.offset < front.len() {
-                            break;
-                        }
-                        self.queue.pop_front();
-                        self.offset = 0;
-                    }
-                }
-                Err(libc::EAGAIN) => {
-                    widen(&self.fd, &mut self.wide);
-                    return (done, false);
-                }
-                Err(_) => {
-                    // Nobody reads any more: what comes is dropped, and the host gets its credit back.
-                    for (stream, bytes) in self.queue.drain(..) {
-                        credit(stream, bytes.len() - self.offset);
-                        self.offset = 0;
-                    }
-                    return (done, true);
-                }
+    pub fn flush(&mut self) -> (Taken, bool) {
+        let (mut taken, result) = self.queue.write(self.fd.raw());
+        match result {
+            Ok(()) => (taken, self.fin && !self.tty),
+            Err(libc::EAGAIN) => {
+                widen(&self.fd, &mut self.wide);
+                (taken, false)
+            }
+            Err(_) => {
+                // Nobody reads any more: what comes is dropped, and the host gets its credit back.
+                self.queue.clear(&mut taken);
+                (taken, true)
             }
         }
-        (done, self.fin && !self.tty)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::jobs::Io;
 use crate::protocol::{tag, Fields, Reader, MAX_PAYLOAD};
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
+use crate::temporary;
 use crate::user::User;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -225,7 +226,9 @@ impl WriteJob {
 
     fn try_open(&mut self) -> Result<(Fd, Option<Vec<u8>>)> {
         let mode = self.mode.unwrap_or(0o644);
-        let existing = match stat(&self.path, self.follow) {
+        let found = stat(&self.path, self.follow);
+        let replaces = found.is_ok();
+        let existing = match found {
             // The link goes, what it means stays.
             Ok(st) if is(&st, libc::S_IFLNK) && self.atomic && !self.exclusive => None,
             Ok(st) if is(&st, libc::S_IFLNK) => return Err(Fail::errno(if self.exclusive { libc::EEXIST } else { libc::ELOOP }, &name(&self.path))),
@@ -278,9 +281,7 @@ impl WriteJob {
         if cut == self.path.len() {
             return Err(Fail::errno(libc::EISDIR, &name(&self.path)));
         }
-        static COUNTER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let beside = [&self.path[..cut], format!(".stacyvm-{:x}-{:x}", sys::monotonic(), number).as_bytes()].concat();
+        let beside = [&self.path[..cut], temporary::make(replaces).as_bytes()].concat();
         let file = match sys::open(&beside, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
             Ok(file) => file,
             // /proc and /sys take no new files beside theirs: what is there is written in place.

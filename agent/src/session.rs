@@ -11,6 +11,7 @@ use crate::jobs::{self, Handle, Mailbox, Message};
 use crate::pause::Pause;
 use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, EXTRA_CREDIT, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
 use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION, WIDE_GRANT_STEP};
+use crate::queue::Queue;
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
@@ -43,7 +44,7 @@ pub enum Call {
     Job { handle: Handle, frames: VecDeque<Message>, end: Option<Result<Fields>> },
     Tunnel(Tunnel),
     /// Waits for a connection, with what the host has sent for it already.
-    Accept(VecDeque<Bytes>),
+    Accept(Queue),
 }
 
 pub struct Stream {
@@ -656,7 +657,7 @@ impl Agent {
             }
             Call::Job { handle, .. } => handle.body(payload, fin),
             Call::Tunnel(_) => self.tunnel_input(id, payload),
-            Call::Accept(early) => early.extend(Some(payload).filter(|p| !p.is_empty())),
+            Call::Accept(early) => early.push(id, payload),
             Call::Write { job, body } => {
                 body.extend_from_slice(&payload);
                 if fin {

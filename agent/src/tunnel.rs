@@ -2,9 +2,9 @@
 
 use crate::buffers::Bytes;
 use crate::protocol::{channel, kind, status, tag, Fields, Reader, FLAG_FIN, MAX_PAYLOAD};
+use crate::queue::Queue;
 use crate::session::{token, Agent, Call};
 use crate::sys::{self, check, Fail, Fd, Result, EDGE_BOTH};
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub struct Tunnel {
@@ -13,8 +13,7 @@ pub struct Tunnel {
     connecting: Option<Connecting>,
     readable: bool,
     read_closed: bool,
-    queue: VecDeque<Bytes>,
-    offset: usize,
+    queue: Queue,
     write_closed: bool,
 }
 
@@ -25,12 +24,12 @@ struct Connecting {
 }
 
 impl Tunnel {
-    fn new(socket: Fd, connecting: Option<Connecting>, queue: VecDeque<Bytes>) -> Tunnel {
-        Tunnel { socket, connecting, readable: false, read_closed: false, queue, offset: 0, write_closed: false }
+    fn new(socket: Fd, connecting: Option<Connecting>, queue: Queue) -> Tunnel {
+        Tunnel { socket, connecting, readable: false, read_closed: false, queue, write_closed: false }
     }
 
     /// Over a connection that there is already. `queue`: what waits to be written to it.
-    pub fn connected(socket: Fd, queue: VecDeque<Bytes>) -> Tunnel {
+    pub fn connected(socket: Fd, queue: Queue) -> Tunnel {
         Tunnel::new(socket, None, queue)
     }
 }
@@ -56,7 +55,7 @@ impl Agent {
         let first = next.pop().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let socket = connect(first, port)?;
         self.poll.add(socket.raw(), EDGE_BOTH, token::STREAM | u64::from(id))?;
-        self.add(id, Call::Tunnel(Tunnel::new(socket, Some(Connecting { next, port }), VecDeque::new())));
+        self.add(id, Call::Tunnel(Tunnel::new(socket, Some(Connecting { next, port }), Queue::default())));
         Ok(())
     }
 
@@ -97,9 +96,7 @@ impl Agent {
 
     pub fn tunnel_input(&mut self, id: u32, bytes: Bytes) {
         if let Some(Call::Tunnel(tunnel)) = self.streams.get_mut(&id).map(|s| &mut s.call) {
-            if !bytes.is_empty() {
-                tunnel.queue.push_back(bytes);
-            }
+            tunnel.queue.push(id, bytes);
             if tunnel.connecting.is_none() {
                 self.tunnel_write(id);
             }
@@ -116,22 +113,12 @@ impl Agent {
             Call::Tunnel(t) if t.connecting.is_none() => t,
             _ => return,
         };
-        let mut done = 0;
-        while let Some(front) = tunnel.queue.front() {
-            match sys::write(tunnel.socket.raw(), front.get(tunnel.offset..).unwrap_or(&[])) {
-                Ok(n) => {
-                    done += n;
-                    tunnel.offset += n;
-                    if tunnel.offset >= front.len() {
-                        tunnel.queue.pop_front();
-                        tunnel.offset = 0;
-                    }
-                }
-                Err(libc::EAGAIN) => break,
-                Err(e) => {
-                    self.end(id, Err(Fail::errno(e, "tunnel")));
-                    return;
-                }
+        let (taken, result) = tunnel.queue.write(tunnel.socket.raw());
+        match result {
+            Ok(()) | Err(libc::EAGAIN) => {}
+            Err(e) => {
+                self.end(id, Err(Fail::errno(e, "tunnel")));
+                return;
             }
         }
         if fin && tunnel.queue.is_empty() && !tunnel.write_closed {
@@ -139,7 +126,9 @@ impl Agent {
             // SAFETY: plain integers.
             unsafe { libc::shutdown(tunnel.socket.raw(), libc::SHUT_WR) };
         }
-        self.grant(id, done);
+        for (stream, bytes) in taken {
+            self.grant(stream, bytes);
+        }
         self.wake(id);
     }
 

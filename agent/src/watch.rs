@@ -4,6 +4,7 @@ use crate::files::{is, name, stat};
 use crate::jobs::Io;
 use crate::protocol::{status, tag, Fields};
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
+use crate::temporary;
 use crate::walk::{join, walk, Visit};
 use std::collections::HashMap;
 
@@ -62,6 +63,11 @@ pub fn watch(io: &mut Io, path: &[u8], recursive: bool) -> Result<Fields> {
     }
 }
 
+/// `Some` of a file that the agent writes beside another one: whether it is to take the place of one.
+fn replacement(path: &[u8]) -> Option<bool> {
+    path.rsplit(|b| *b == b'/').next().and_then(temporary::parse)
+}
+
 fn send(io: &mut Io, change: u8, path: &[u8], to: Option<&[u8]>) -> Result<()> {
     let mut f = Fields::new();
     f.u8(tag::CHANGE, change).bytes(tag::PATH, path);
@@ -93,7 +99,7 @@ impl Watcher {
     fn add_below(&mut self, io: &mut Io, path: &[u8], report: bool) -> Result<()> {
         walk(path, |visit, path, _, _| {
             if visit != Visit::Leave {
-                if report {
+                if report && replacement(path).is_none() {
                     send(io, CREATE, path, None)?;
                 }
                 if visit == Visit::Enter {
@@ -122,6 +128,10 @@ impl Watcher {
         }
         let path = if entry.is_empty() { dir } else { join(&dir, entry) };
         let is_directory = mask & libc::IN_ISDIR != 0;
+        // Of a file that we write beside another one only its last change counts, when it becomes the other one.
+        if replacement(&path).is_some() && mask & libc::IN_MOVED_FROM == 0 {
+            return Ok(());
+        }
         if mask & libc::IN_MOVED_FROM != 0 {
             self.moved_away(io)?;
             self.moving = Some((cookie, path));
@@ -130,6 +140,9 @@ impl Watcher {
         if mask & libc::IN_MOVED_TO != 0 {
             match self.moving.take() {
                 Some((c, from)) if c == cookie => {
+                    if let Some(replaces) = replacement(&from) {
+                        return send(io, if replaces { MODIFY } else { CREATE }, &path, None);
+                    }
                     send(io, RENAME, &from, Some(&path))?;
                     if is_directory {
                         self.renamed(&from, &path);
@@ -209,7 +222,10 @@ impl Watcher {
                     // SAFETY: plain integers. The kernel confirms with IN_IGNORED, which forgets the path.
                     unsafe { libc::inotify_rm_watch(self.inotify.raw(), wd) };
                 }
-                send(io, DELETE, &path, None)
+                match replacement(&path) {
+                    Some(_) => Ok(()),
+                    None => send(io, DELETE, &path, None),
+                }
             }
             None => Ok(()),
         }

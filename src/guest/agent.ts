@@ -207,6 +207,7 @@ export interface Agent {
   ): Promise<void>;
   /** What the guest's root differs from its base image in, as a layer of an image (tar with `.wh.` names). */
   changes(options?: { signal?: AbortSignal }): Promise<Readable>;
+  /** What `writeFile` writes beside and renames is one `create` or `modify` of the file. */
   watch(
     path: string,
     options?: { recursive?: boolean; signal?: AbortSignal },
