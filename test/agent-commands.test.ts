@@ -169,7 +169,15 @@ test("a timeout ends the whole process group, with TERM and then with KILL", asy
     graceMs: 200,
   });
   assert.deepEqual([hard.reason, hard.signal], ["timeout", 9]);
-  assert.equal((await shell(agent, "pgrep -f 'sleep 61.5' | grep -v $$ | wc -l")).trim(), "0");
+  const sleepers = async (seconds: string): Promise<string> =>
+    (
+      await shell(
+        agent,
+        `for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done | grep -cx 'sleep ${seconds} '; true`,
+      )
+    ).trim();
+  await shell(agent, "sleep 61.4 >/dev/null 2>&1 &");
+  assert.deepEqual([await sleepers("61.4"), await sleepers("61.5")], ["1", "0"]);
 });
 
 test("a command that is to end is asked by the signal that it was started with", async () => {
