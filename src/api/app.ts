@@ -1,6 +1,7 @@
 /** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
 import { randomUUID } from "node:crypto";
 import { assertLocalRequest, originAllowed } from "./auth.ts";
+import { consoleRoutes } from "./console.ts";
 import type { ServerParts } from "./context.ts";
 import { DOCS_CSP, docsPage } from "./docs-page.ts";
 import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi } from "./endpoint.ts";
@@ -185,6 +186,7 @@ export function createApp(parts: ServerParts): Api {
   for (const path of ["/swagger", "/swagger/", "/swagger/index.html", "/docs"]) {
     app.get(path, () => new Response(docsPage(documentText()), { headers: DOCS_HEADERS }));
   }
+  consoleRoutes(app);
   return app;
 }
 

@@ -96,16 +96,15 @@ export class SnapshotStore {
           disk: { copyTo: (destination) => copySparse(join(dir, FILES.rootfs), destination) },
         };
       }
-      const verified = join(this.#root, `${key}.verified`);
-      const proof = `${await hostBootId()} ${stamp}`;
-      if ((await readFile(verified, "utf8").catch(() => "")) !== proof) {
+      const found = await readFile(this.#verified(key), "utf8").catch(() => "");
+      if (found !== (await proofOf(stamp))) {
         for (const name of PARTS) {
           const expected = manifest.files[name];
           if (expected === undefined || !sameContent(expected, await mapSparse(join(dir, name)))) {
             throw corrupt(key, `${name} does not match its checksum`);
           }
         }
-        await writeFile(verified, proof);
+        await writeFile(this.#verified(key), await proofOf(stamp));
       }
       const diskMap = manifest.files[FILES.rootfs];
       if (diskMap === undefined) throw corrupt(key, "its manifest does not name the disk");
@@ -141,11 +140,18 @@ export class SnapshotStore {
     await mkdir(this.#root, { recursive: true });
     try {
       await rename(work, this.path(about.key));
+      // Read again now, the files would come from the page cache: the first restore is spared that.
+      const stamp = lasting ? await this.#stamp(about.key) : undefined;
+      if (stamp !== undefined) await writeFile(this.#verified(about.key), await proofOf(stamp));
     } catch (error) {
       if (errno(error) !== "ENOTEMPTY" && errno(error) !== "EEXIST") throw error;
       await rm(work, { recursive: true, force: true });
     }
     if (lasting) await sync(this.#root);
+  }
+
+  #verified(key: string): string {
+    return join(this.#root, `${key}.verified`);
   }
 
   /** Takes a bad snapshot out of the way. Machines that run from it keep their open files. */
@@ -154,7 +160,7 @@ export class SnapshotStore {
     await rename(this.path(key), join(this.#root, `${key}.bad-${Date.now()}`)).catch((error) => {
       if (errno(error) !== "ENOENT") throw error;
     });
-    await rm(join(this.#root, `${key}.verified`), { force: true });
+    await rm(this.#verified(key), { force: true });
   }
 
   /** Counts a user of the snapshot, so that it is not collected under a running machine. */
@@ -211,7 +217,7 @@ export class SnapshotStore {
     const doomed = join(this.#root, `${key}.bad-${Date.now()}`);
     for (const id of this.#open.keys()) if (id.startsWith(key)) this.#open.delete(id);
     await rename(this.path(key), doomed);
-    await rm(join(this.#root, `${key}.verified`), { force: true });
+    await rm(this.#verified(key), { force: true });
     await rm(doomed, { recursive: true, force: true });
   }
 
@@ -234,6 +240,11 @@ export class SnapshotStore {
     }
     return removed;
   }
+}
+
+/** Good for these files, in this run of the host. */
+async function proofOf(stamp: string): Promise<string> {
+  return `${await hostBootId()} ${stamp}`;
 }
 
 function sameContent(a: SparseMap, b: SparseMap): boolean {
