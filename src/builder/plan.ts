@@ -1,6 +1,9 @@
 /** What a build does, whichever way it was written down: an image to begin with and steps in order. */
 import type { ImageConfig } from "../images/image.ts";
 
+/** Where a build file is looked for. */
+export const BUILD_FILES = ["stacyvm-image.yaml", "Dockerfile"] as const;
+
 export type Step = {
   /** As the file says it, for progress and errors. */
   text: string;

@@ -5,9 +5,6 @@ import { StacyError } from "../host/error.ts";
 import { readDockerfile } from "./dockerfile.ts";
 import type { Plan, Step } from "./plan.ts";
 
-/** Where a build file is looked for. */
-export const BUILD_FILES = ["stacyvm-image.yaml", "Dockerfile"] as const;
-
 const Text = z.string().min(1).max(65_536);
 const Scalar = z.union([z.string(), z.number(), z.boolean()]).transform(String);
 const Words = z.array(Scalar).min(1);

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { test } from "node:test";
+import { promisify } from "node:util";
 import type { Command } from "commander";
 import { createProgram } from "./program.ts";
 
@@ -19,4 +21,23 @@ test("the help of every command says what it does, explains every option, and fi
       .split("\n");
     for (const line of lines) assert.ok(line.length <= 80, `${path} --help: ${line}`);
   }
+});
+
+test("no command waits for the libraries of the server, which it may not need", async () => {
+  const program = new URL("program.ts", import.meta.url).href;
+  const script = `
+    import { registerHooks } from "node:module";
+    const seen = new Set();
+    registerHooks({
+      resolve(name, context, next) {
+        const found = next(name, context);
+        seen.add(/.*node_modules\\/((@[^/]+\\/)?[^/]+)/.exec(found.url)?.[1]);
+        return found;
+      },
+    });
+    (await import(${JSON.stringify(program)})).createProgram();
+    console.log([...seen].filter(Boolean).sort().join());`;
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
+  assert.match(stdout, /commander/);
+  assert.doesNotMatch(stdout, /hono|pino|prom-client|yaml|zod/);
 });

@@ -1,14 +1,7 @@
 /** `stacyvm image ...`: the base images of this host. Works beside a running server: the store is made for several processes. */
 import { Command, Option } from "commander";
-import { loadConfig } from "../../api/config.ts";
-import { imagesOptions } from "../../api/images-options.ts";
-import { imageBody, imageDetailsBody } from "../../api/schemas/image.ts";
-import { dataPaths } from "../../host/paths.ts";
-import { collectImages, type ImageUsers, removeImage } from "../../images/care.ts";
-import type { Image, ImageConfig, ImageLibrary, ImportOptions } from "../../images/image.ts";
-import { createImages } from "../../images/store.ts";
-import { imageUse } from "../../launcher/image-use.ts";
-import { SnapshotStore } from "../../launcher/snapshot-store.ts";
+import { collectImages, removeImage } from "../../images/care.ts";
+import type { Image, ImageConfig, ImportOptions } from "../../images/image.ts";
 import { parseSizeMiB } from "../arguments.ts";
 import { interruptible } from "../interrupt.ts";
 import { bytes, printJson, sinceNow } from "../output.ts";
@@ -28,29 +21,14 @@ export function imageCommand(): Command {
   return command;
 }
 
-interface Store {
-  library: ImageLibrary;
-  users: ImageUsers;
-  /** Bytes; 0: none */
-  limit: number;
-}
-
-async function openStore(): Promise<Store> {
-  const paths = dataPaths();
-  const { config } = await loadConfig();
-  const snapshots = new SnapshotStore(paths.snapshots);
-  return {
-    library: createImages(paths, imagesOptions(config.images)),
-    users: { imageUse: () => imageUse(paths, snapshots), removeSnapshot: (key) => snapshots.remove(key) },
-    limit: config.images.max_bytes,
-  };
-}
+const load = (): Promise<typeof import("../image-store.ts")> => import("../image-store.ts");
 
 function list(): Command {
   return new Command("ls")
     .description("images on this host")
     .option("--json", "for programs")
     .action(async (options: Json) => {
+      const { openStore, imageBody } = await load();
       const images = await (await openStore()).library.list();
       if (options.json === true) return printJson(images.map(imageBody));
       printTable(
@@ -75,6 +53,7 @@ function pull(): Command {
       new Option("--policy <when>", "when to ask the registry").choices(["always", "missing"]).default("always"),
     )
     .action(async (references: string[], options: Json & { policy: "always" | "missing" }) => {
+      const { openStore, printImages } = await load();
       const { library, users, limit } = await openStore();
       const pulled: Image[] = [];
       for (const reference of references) {
@@ -87,7 +66,7 @@ function pull(): Command {
       }
       // What a moved tag left behind goes now, unless something still uses it.
       await collectImages(library, [users], limit > 0 ? { maxBytes: limit } : {});
-      say(pulled, options);
+      printImages(pulled, options);
     });
 }
 
@@ -122,6 +101,7 @@ function importCommand(): Command {
           ...(options.user === undefined ? {} : { user: options.user }),
           ...(options.cmd === undefined ? {} : { cmd: options.cmd }),
         };
+        const { openStore, printImages } = await load();
         const { library } = await openStore();
         const common: ImportOptions = {
           ...(options.tag === undefined ? {} : { tag: options.tag }),
@@ -135,7 +115,7 @@ function importCommand(): Command {
             library.import(source, reference, { ...common, progress: line.show, signal }),
           );
         }
-        say([image], options);
+        printImages([image], options);
       },
     );
 }
@@ -145,6 +125,7 @@ function inspect(): Command {
     .description("everything that is known about images, as JSON")
     .argument("<reference...>")
     .action(async (references: string[]) => {
+      const { openStore, imageDetailsBody } = await load();
       const { library } = await openStore();
       const found = await Promise.all(references.map((reference) => library.inspect(reference)));
       printJson(found.map((image) => ({ ...imageDetailsBody(image), path: image.base })));
@@ -158,7 +139,8 @@ function tag(): Command {
     .argument("<name>")
     .option("--json", "for programs")
     .action(async (reference: string, name: string, options: Json) => {
-      say([await (await openStore()).library.tag(reference, name)], options);
+      const { openStore, printImages } = await load();
+      printImages([await (await openStore()).library.tag(reference, name)], options);
     });
 }
 
@@ -167,6 +149,7 @@ function remove(): Command {
     .description("remove images; with the last name of one its base disk and its golden snapshots go")
     .argument("<reference...>", "a name, or sha256:... for all names of an image")
     .action(async (references: string[]) => {
+      const { openStore } = await load();
       const { library, users } = await openStore();
       for (const reference of references) {
         await removeImage(library, [users], reference);
@@ -186,6 +169,7 @@ function gc(): Command {
     .option("-n, --dry-run", "only say what would go")
     .option("--json", "for programs")
     .action(async (options: Json & { max?: number; dryRun?: boolean }) => {
+      const { openStore } = await load();
       const { library, users, limit } = await openStore();
       const maxBytes = options.max === undefined ? limit : options.max * 2 ** 20;
       const done = await collectImages(library, [users], {
@@ -200,10 +184,4 @@ function gc(): Command {
       const would = options.dryRun === true ? "would free" : "freed";
       process.stderr.write(`${would} ${bytes(done.freed)}, ${bytes(done.kept)} stay\n`);
     });
-}
-
-function say(images: Image[], options: Json): void {
-  const shown = images.map(imageBody);
-  if (options.json === true) printJson(shown.length === 1 ? shown[0] : shown);
-  else for (const { reference, digest } of images) process.stdout.write(`${reference} ${digest}\n`);
 }
