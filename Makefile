@@ -14,7 +14,7 @@ setup:
 	@scripts/setup.sh
 
 check:
-	@node_modules/.bin/biome check . && node_modules/.bin/tsc --noEmit
+	@node_modules/.bin/biome check . && node_modules/.bin/tsc --noEmit && node_modules/.bin/tsc --project web --noEmit
 
 bench: setup
 	@$(NODE) bench/main.ts spawn

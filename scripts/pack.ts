@@ -12,6 +12,10 @@ const dist = join(packageRoot, "dist");
 await rm(dist, { recursive: true, force: true });
 if (!process.argv.includes("--clean")) {
   await runTool(join(packageRoot, "node_modules/.bin/tsc"), ["--project", join(packageRoot, "tsconfig.pack.json")]);
+  await runTool(join(packageRoot, "node_modules/.bin/tsc"), ["--project", join(packageRoot, "web/tsconfig.pack.json")]);
+  for (const name of ["index.html", "style.css"]) {
+    await copyFile(join(packageRoot, "web", name), join(dist, "web", name));
+  }
   const { assets } = dataPaths();
   await mkdir(assets, { recursive: true });
   await buildAgent(assets);

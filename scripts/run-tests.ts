@@ -86,6 +86,7 @@ try {
   if (only.length === 0) {
     await step("lint, format and layers", join(bin, "biome"), ["check", "."]);
     await step("types", join(bin, "tsc"), ["--noEmit"]);
+    await step("types of the console", join(bin, "tsc"), ["--project", "web", "--noEmit"]);
     const target = join(packageRoot, ".build", "agent-test");
     await step(
       "agent (Rust)",

@@ -1,6 +1,7 @@
 /** What is published, used as others use it: packed, installed into an empty directory, without the repository. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -78,6 +79,40 @@ describe("the packed packages", { timeout: 600_000 }, () => {
     assert.equal(doctor.ready, true);
     assert.match(JSON.stringify(doctor), /node_modules\/stacyvm\/dist\/prebuilt\/stacyvm-agent/);
     assert.equal((await stacyvm("rm", id)).trim(), id);
+  });
+
+  test("the console is in it, in JavaScript, each module that it imports as well", async () => {
+    const bin = join(dir, "node_modules", ".bin", "stacyvm");
+    const child = spawn(bin, ["serve", "--port", "0"], { cwd: dir, env, stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      const [said] = (await once(child.stdout, "data")) as [Buffer];
+      const url = /listening on (\S+)/.exec(String(said))?.[1] ?? "";
+      const page = await (await fetch(`${url}/ui/`)).text();
+      const { imports } = JSON.parse(/<script type="importmap">(.*?)<\/script>/.exec(page)?.[1] ?? "") as {
+        imports: Record<string, string>;
+      };
+      const seen = new Set<string>();
+      const load = async (address: string): Promise<void> => {
+        if (seen.has(address)) return;
+        seen.add(address);
+        const answer = await fetch(address);
+        assert.equal(answer.status, 200, address);
+        if (/\.(mjs|css)$/.test(address)) return;
+        assert.match(answer.headers.get("content-type") ?? "", /javascript/);
+        for (const [, name = ""] of (await answer.text()).matchAll(/^(?:import|export)\b.*? from "([^"]+)";$/gm)) {
+          await load(new URL(imports[name] ?? name, imports[name] === undefined ? address : `${url}/ui/`).href);
+        }
+      };
+      for (const [, name = ""] of page.matchAll(/(?:src|href)="([\w/.-]+\.(?:js|css))"/g))
+        await load(`${url}/ui/${name}`);
+      assert.ok([...seen].some((address) => address.endsWith("/sdk/src/client.js")));
+      assert.ok([...seen].some((address) => address.endsWith("/vendor/xterm.mjs")));
+      assert.equal((await fetch(`${url}/ui/..%2f..%2fpackage.json`)).status, 404);
+    } finally {
+      const ended = once(child, "exit");
+      child.kill("SIGTERM");
+      await ended;
+    }
   });
 
   test("@stacyvm/sdk can be imported, and its types are there", async () => {
