@@ -25,8 +25,8 @@ async function start(): Promise<void> {
     askForKey(apiKey !== undefined);
     return;
   }
-  const { version, uptime } = await client.health();
-  status.textContent = `version ${version}, up for ${uptime.replace(/\.\d+s$/, "s")}`;
+  const { version } = await client.health();
+  status.textContent = `version ${version}`;
   void live.follow(new AbortController().signal).catch(note);
   let end = (): void => {};
   const route = (): void => {

@@ -6,6 +6,7 @@ import type { DestinationStream } from "pino";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths, defaultDataDir } from "../../host/paths.ts";
 import { parsePort } from "../arguments.ts";
+import { note } from "../output.ts";
 
 interface ServeOptions {
   config?: string;
@@ -113,6 +114,7 @@ async function serve(options: ServeOptions): Promise<void> {
         ? `${JSON.stringify({ url: daemon.url, pid: process.pid, data: paths.root })}\n`
         : `listening on ${daemon.url}\n`,
     );
+    if (process.stderr.isTTY) note(`the console: ${daemon.url}/ui/`);
     const signal = await stop.promise;
     log.info({ signal, destroy: config.shutdown.destroy }, "stopping");
     destroy = config.shutdown.destroy;
