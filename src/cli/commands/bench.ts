@@ -6,7 +6,7 @@ import { packageRoot } from "../../host/paths.ts";
 /** `stacyvm bench SUITE`: the benchmarks of this repository, on this machine. */
 export function benchCommand(): Command {
   return new Command("bench")
-    .description("measure this machine: spawn, firecracker, agent, server, images, ready")
+    .description("measure this machine: spawn, firecracker, agent, server, images, ready, network")
     .argument("[suite]", "which one", "spawn")
     .argument("[args...]", "its arguments, for example --json")
     .passThroughOptions()
