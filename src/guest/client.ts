@@ -420,7 +420,9 @@ class AgentClient implements Agent {
   }
 
   async close(): Promise<void> {
-    this.#session.end(new StacyError("disconnected", "the sandbox's channel was closed: it was ended, or its server stops"));
+    this.#session.end(
+      new StacyError("disconnected", "the sandbox's channel was closed: it was ended, or its server stops"),
+    );
   }
 
   #simple(method: number, fields?: FieldWriter, options: CallOptions = {}): Promise<FieldReader> {
