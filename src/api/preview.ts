@@ -2,20 +2,17 @@
  * HTTP into a sandbox: a request for `/sandboxes/{id}/ports/{port}/...`, or for the host `{port}-{id}.{preview_domain}`, goes to
  * that port of the guest, WebSockets included. Each request has its own connection through the agent's channel.
  */
-import { type IncomingHttpHeaders, type IncomingMessage, request } from "node:http";
+import { type IncomingMessage, request } from "node:http";
 import { type Duplex, Readable } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { endToEnd } from "../host/hop-by-hop.ts";
 import type { Identity } from "./auth.ts";
 import type { ServerParts } from "./context.ts";
 import type { ApiContext } from "./endpoint.ts";
 import { taken } from "./socket.ts";
 
-/** Of one connection, and what names who asks us rather than the guest; the header that had the key goes the same way. */
-const DROPPED = new Set(
-  "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host expect x-api-key x-admin-api-key".split(
-    " ",
-  ),
-);
+/** What is said to us rather than to the guest; the header that had the key goes the same way. */
+const OURS = ["host", "expect", "x-api-key", "x-admin-api-key"];
 
 /** `{port}-{id}.{domain}` */
 export function previewTarget(host: string | undefined, domain: string): { id: string; port: number } | undefined {
@@ -63,8 +60,8 @@ export async function proxyPreview(c: ApiContext, parts: ServerParts, target: Pr
     }
     const answer = await forward(c, tunnel, target.path, signal);
     const headers = new Headers();
-    for (const [name, value] of Object.entries(answer.headers)) {
-      if (DROPPED.has(name) || value === undefined) continue;
+    for (const [name, value] of Object.entries(endToEnd(answer.headers))) {
+      if (value === undefined) continue;
       for (const each of Array.isArray(value) ? value : [value]) headers.append(name, each);
     }
     if (target.sameOrigin) headers.set("content-security-policy", "sandbox allow-scripts allow-forms allow-popups");
@@ -89,9 +86,8 @@ function keyHeader(c: ApiContext): string | undefined {
 
 function forward(c: ApiContext, tunnel: Duplex, path: string, signal: AbortSignal): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const headers: IncomingHttpHeaders = {};
-    const key = keyHeader(c);
-    for (const [name, value] of c.req.raw.headers) if (!DROPPED.has(name) && name !== key) headers[name] = value;
+    const headers = endToEnd(Object.fromEntries(c.req.raw.headers));
+    for (const name of [...OURS, keyHeader(c)]) if (name !== undefined) delete headers[name];
     const outgoing = request(
       {
         method: c.req.method,

@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type IncomingMessage } from "node:htt
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { type Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
+import { StacyError } from "../host/error.ts";
 import { Addresses } from "./addresses.ts";
 import { Egress, PROXY_PORT, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
@@ -16,7 +17,11 @@ class Guest implements Disposable {
   readonly #backlog: Duplex[] = [];
   readonly #ends: Duplex[] = [];
 
-  constructor(rules: string[], options: { opened?: string[]; maxConnections?: number } = {}) {
+  /** What the next calls to wait for a connection fail with. */
+  readonly failures: StacyError[];
+
+  constructor(rules: string[], options: { opened?: string[]; maxConnections?: number; failures?: StacyError[] } = {}) {
+    this.failures = options.failures ?? [];
     this.egress = new Egress({
       rules: new HostRules(rules),
       ceiling: new HostRules(["*:*"]),
@@ -24,6 +29,8 @@ class Guest implements Disposable {
       maxConnections: options.maxConnections ?? 16,
       accept: (port, { signal }) => {
         assert.equal(port, PROXY_PORT);
+        const failure = this.failures.shift();
+        if (failure !== undefined) return Promise.reject(failure);
         const waits = this.#backlog.shift();
         if (waits !== undefined) return Promise.resolve(waits);
         return new Promise((settle, reject) => {
@@ -235,4 +242,18 @@ test("after a stop nothing is taken or open; a start goes on", async () => {
   const again = guest.connect();
   again.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`);
   assert.match(await head(again), / 200 /);
+});
+
+test("a channel that broke is waited for again; a guest that cannot do it is left alone, and the status says why", async () => {
+  const broken = Array.from({ length: 6 }, () => new StacyError("disconnected", "the channel broke"));
+  using guest = new Guest([`127.0.0.1:${echoPort}`], { failures: broken });
+  const connection = guest.connect();
+  connection.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`);
+  assert.match(await head(connection), / 200 /);
+  assert.deepEqual(guest.failures, []);
+  const unable = Array.from({ length: 4 }, () => new StacyError("not-supported", "this guest cannot do it"));
+  using other = new Guest(["*:*"], { failures: unable });
+  await new Promise((wake) => setImmediate(wake));
+  assert.equal(other.waiting, 0);
+  assert.equal(other.egress.status.problem, "this guest cannot do it");
 });

@@ -6,7 +6,6 @@
 import {
   createServer,
   request as httpRequest,
-  type IncomingHttpHeaders,
   type IncomingMessage,
   type Server,
   type ServerResponse,
@@ -14,6 +13,7 @@ import {
 import type { Socket } from "node:net";
 import { type Duplex, pipeline } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { endToEnd } from "../host/hop-by-hop.ts";
 
 export interface Target {
   host: string;
@@ -26,19 +26,6 @@ export interface ProxyOptions {
   /** Told after each attempt. */
   tell(target: Target, failure?: StacyError): void;
 }
-
-/** Meant for one connection only, or between the client and us (RFC 9110, 7.6.1). */
-const HOP_BY_HOP = [
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-];
 
 const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
   invalid: [400, "Bad Request"],
@@ -169,12 +156,6 @@ function absolute(text: string): URL {
   const url = new URL(text);
   if (url.protocol !== "http:") throw new StacyError("invalid", `the proxy does not pass on ${url.protocol} requests`);
   return url;
-}
-
-function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-  const named = (headers.connection ?? "").split(",").map((name) => name.trim().toLowerCase());
-  const dropped = new Set([...HOP_BY_HOP, ...named]);
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
 }
 
 function answerOf(thrown: unknown): { status: number; reason: string; text: string } {
