@@ -15,6 +15,7 @@ import { inspectCommand } from "./commands/inspect.ts";
 import { killCommand } from "./commands/kill.ts";
 import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
+import { mcpCommand } from "./commands/mcp.ts";
 import { networkCommand } from "./commands/network.ts";
 import { poolCommand } from "./commands/pool.ts";
 import { psCommand } from "./commands/ps.ts";
@@ -58,7 +59,7 @@ export function createProgram(): Command {
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],
-    ["", [benchCommand(), completionCommand(), versionCommand()]],
+    ["", [mcpCommand(), benchCommand(), completionCommand(), versionCommand()]],
   ];
   let heading = "";
   for (const [name, commands] of groups) {
