@@ -45,7 +45,7 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
       { tail -n 5 "$root/.build/apt.out" >&2; fail "installing packages failed" "see .build/apt.out"; }
   fi
   # What not every distribution has in this form; what needs it says that it is missing.
-  if [ "${STACYVM_SETUP:-}" = tests ]; then
+  if [ "${STACYVM_SETUP:-}" = tests ] && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }; then
     for package in $(sed -e 's/#.*//' scripts/packages-optional.txt | awk 'NF { print $1 }'); do
       [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" != installed ] || continue
       say "installing the system package $package"
