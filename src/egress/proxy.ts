@@ -39,6 +39,8 @@ export class EgressProxy {
   /** Connections to hosts, with the guest's side of each. */
   readonly #open = new Map<Socket, { target: Target; client: Duplex }>();
   readonly #clients = new Set<Duplex>();
+  /** Settled when the last request of a client is answered, with how many wait for that. */
+  readonly #turns = new WeakMap<Duplex, { answered: Promise<void>; waiting: number }>();
 
   constructor(options: ProxyOptions) {
     this.#options = options;
@@ -110,11 +112,31 @@ export class EgressProxy {
     }
   }
 
+  /**
+   * One request of a client at a time: each would be a connection to a host, and a guest can send any number of them ahead.
+   * @returns whether it is this one's turn now; else the client is gone
+   */
+  async #turn(client: Duplex, response: ServerResponse): Promise<boolean> {
+    const last = this.#turns.get(client);
+    const waiting = last === undefined ? 0 : last.waiting + 1;
+    if (waiting > AHEAD) {
+      client.destroy();
+      return false;
+    }
+    const turn = { answered: new Promise<void>((settle) => response.once("close", settle)), waiting };
+    this.#turns.set(client, turn);
+    await last?.answered;
+    turn.waiting = 0;
+    return !client.destroyed;
+  }
+
   async #forward(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const client = request.socket;
+    if (!(await this.#turn(client, response))) return;
     try {
       const url = absolute(request.url ?? "");
       const target = { host: url.hostname, port: Number(url.port || 80) };
-      const socket = await this.#dial(target, request.socket);
+      const socket = await this.#dial(target, client);
       const outgoing = httpRequest({
         // Without an agent: it would make connections of its own.
         createConnection: () => socket,
@@ -138,6 +160,9 @@ export class EgressProxy {
     }
   }
 }
+
+/** Requests that a client may send ahead of the answer to its last one. */
+const AHEAD = 1;
 
 /** `host:port`, as CONNECT has it. */
 function authority(text: string): Target {
