@@ -28,11 +28,24 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
 
   const one = async (i: number): Promise<void> => {
-    const spawned = await server.call("POST", "/sandboxes", SPAWN);
+    // Every other one has a network, and is refused something by it.
+    const network = i % 2 === 1;
+    const spawned = await server.call(
+      "POST",
+      "/sandboxes",
+      network ? { ...SPAWN, allowed_hosts: ["a.example"] } : SPAWN,
+    );
     assert.equal(spawned.status, 201, JSON.stringify(spawned.body));
     const { id } = spawned.body;
-    const result = await server.call("POST", `/sandboxes/${id}/exec`, { command: `echo ${i}` });
-    assert.equal(result.body.stdout, `${i}\n`, JSON.stringify(result.body));
+    const command = network
+      ? "printf 'CONNECT b.example:443 HTTP/1.1\\r\\n\\r\\n' | nc 127.0.0.1 3128 | head -n 1"
+      : `echo ${i}`;
+    const result = await server.call("POST", `/sandboxes/${id}/exec`, { command });
+    assert.equal(
+      result.body.stdout.trim(),
+      network ? "HTTP/1.1 403 Forbidden" : String(i),
+      JSON.stringify(result.body),
+    );
     assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
   };
   const churn = async (count: number): Promise<void> => {
