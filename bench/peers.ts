@@ -1,6 +1,7 @@
 /** What a user would pick instead on this host: a container runtime that starts one command of the same tree. */
-import { access, copyFile, mkdir, rm } from "node:fs/promises";
+import { copyFile, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { firstExisting } from "../src/host/exists.ts";
 import type { DataPaths } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import type { BenchContext } from "./harness.ts";
@@ -19,7 +20,7 @@ export async function peers(context: BenchContext, paths: DataPaths): Promise<vo
     const bundle = join(paths.tmp, `peer-${runtime}-${process.pid}`);
     try {
       await mkdir(join(bundle, "rootfs", "bin"), { recursive: true });
-      const busybox = await findBusybox();
+      const busybox = await firstExisting(["/bin/busybox", "/usr/bin/busybox"]);
       if (busybox === undefined) {
         context.note(`no static busybox on this host, so ${runtime} was not measured`);
         continue;
@@ -44,17 +45,4 @@ export async function peers(context: BenchContext, paths: DataPaths): Promise<vo
       await rm(bundle, { recursive: true, force: true });
     }
   }
-}
-
-async function findBusybox(): Promise<string | undefined> {
-  for (const path of ["/bin/busybox", "/usr/bin/busybox"]) {
-    if (
-      await access(path).then(
-        () => true,
-        () => false,
-      )
-    )
-      return path;
-  }
-  return undefined;
 }

@@ -2,9 +2,10 @@
  * Starting Linux sandboxes in process: cold boot against restore, in one run, variants interleaved. What it includes: from
  * the request to the answered handshake (`total`), and on to the first command's output (`first-exec`).
  */
-import { access, appendFile, copyFile, mkdir, rm, stat, truncate } from "node:fs/promises";
+import { appendFile, copyFile, mkdir, rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine, type Engine } from "../src/cli/engine.ts";
+import { exists } from "../src/host/exists.ts";
 import { processMemory } from "../src/host/process-memory.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
@@ -137,10 +138,7 @@ async function paddedBases({ images, paths }: Engine): Promise<{ small: string; 
     const dir = join(paths.tmp, "bench-bases");
     await mkdir(dir, { recursive: true });
     const path = join(dir, `${name}.img`);
-    const present = await access(path).then(
-      () => true,
-      () => false,
-    );
+    const present = await exists(path);
     if (!present || (await stat(path)).size !== bytes) {
       await rm(path, { force: true });
       await copyFile(origin.base, path);

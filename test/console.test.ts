@@ -1,8 +1,9 @@
 /** The console in a real browser, against a real server with real machines. `STACYVM_TEST_BROWSER` names another Chromium. */
 import assert from "node:assert/strict";
-import { access } from "node:fs/promises";
+
 import { after, before, describe, test } from "node:test";
 import { type Browser, chromium, type Page } from "playwright-core";
+import { firstExisting } from "../src/host/exists.ts";
 import { Server } from "./server-support.ts";
 
 const KEY = "key-of-the-console";
@@ -13,21 +14,9 @@ network: { private: ["127.8.8.8"] }
 /** Nothing of the browser's own goes to the network. */
 const QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"];
 
-async function findBrowser(): Promise<string | undefined> {
-  for (const path of [process.env.STACYVM_TEST_BROWSER, "/usr/bin/chromium", "/usr/bin/chromium-browser"]) {
-    if (path === undefined || path === "") continue;
-    if (
-      await access(path).then(
-        () => true,
-        () => false,
-      )
-    )
-      return path;
-  }
-  return undefined;
-}
-
-const browserPath = await findBrowser();
+const browserPath = await firstExisting(
+  [process.env.STACYVM_TEST_BROWSER ?? "", "/usr/bin/chromium", "/usr/bin/chromium-browser"].filter(Boolean),
+);
 const skip = browserPath === undefined ? "needs Chromium: install it, or name it with STACYVM_TEST_BROWSER" : false;
 
 describe("the console in a browser", { skip, timeout: 300_000 }, () => {

@@ -1,5 +1,5 @@
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { exists } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 
@@ -8,10 +8,7 @@ export async function sdkPython(): Promise<string> {
   const venv = join(packageRoot, ".build", "python-sdk");
   const python = join(venv, "bin", "python");
   const done = join(venv, "lib", "installed");
-  const installed = await stat(done).then(
-    () => true,
-    () => false,
-  );
+  const installed = await exists(done);
   if (!installed) {
     await runTool("python3", ["-m", "venv", venv], { package: "python3-venv" });
     await runTool(python, ["-m", "pip", "install", "--quiet", "stacyvm==0.1.1"]);

@@ -3,9 +3,10 @@
  * going back in place. `STACYVM_LONG=1` runs the 50 cycles of the slow monitor too.
  */
 import assert from "node:assert/strict";
-import { access, readdir, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { sandboxId } from "../bench/spawning.ts";
+import { exists } from "../src/host/exists.ts";
 import { processesIn } from "../src/host/process.ts";
 import { runTool } from "../src/host/run.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
@@ -76,13 +77,6 @@ async function run(machine: SandboxMachine, ...argv: string[]): Promise<string> 
   const result = await machine.agent.exec({ argv });
   assert.equal(result.exitCode, 0, `${argv.join(" ")}: ${result.stderr}`);
   return result.stdout.toString("utf8").trim();
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** The statements that hold for each monitor, in the words of its guest. */

@@ -1,5 +1,6 @@
 /** What a machine needs before its first sandbox, beside the distribution's packages: fetched or compiled once, when it is missing. */
-import { access, mkdir } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
+import { exists } from "../host/exists.ts";
 import { lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { agentPath } from "../images/guest-files.ts";
@@ -24,8 +25,5 @@ export async function ensureGuest({ assets }: DataPaths, signal?: AbortSignal): 
 }
 
 function hasAgent(assets: string): Promise<boolean> {
-  return access(agentPath(assets)).then(
-    () => true,
-    () => false,
-  );
+  return exists(agentPath(assets));
 }

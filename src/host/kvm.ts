@@ -6,8 +6,9 @@
  * `STACYVM_ACCEL=kvm|tcg` overrides.
  */
 import { constants } from "node:fs";
-import { access, readFile, stat } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import { StacyError } from "./error.ts";
+import { exists } from "./exists.ts";
 
 export interface KvmState {
   /** `/dev/kvm` can be opened by us: enough for Firecracker's own start and for the bare guest. */
@@ -42,11 +43,7 @@ async function look(override: string | undefined): Promise<KvmState> {
     throw new StacyError("invalid", `STACYVM_ACCEL is "${override}"`, { remedy: "use kvm or tcg, or unset it" });
   }
   if (!device) {
-    const exists = await stat("/dev/kvm").then(
-      () => true,
-      () => false,
-    );
-    return exists
+    return (await exists("/dev/kvm"))
       ? {
           device,
           linux: false,
@@ -74,11 +71,4 @@ async function look(override: string | undefined): Promise<KvmState> {
       "/dev/kvm is there, but the CPU shows neither vmx nor svm and neither kvm_intel nor kvm_amd is loaded: its backend does not run Linux guests",
     remedy: "use a host with hardware virtualisation; until then Linux guests run in software emulation",
   };
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

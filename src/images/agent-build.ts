@@ -1,8 +1,9 @@
 /** Compiles the guest's agent with whatever cargo is there, and puts it where the launcher looks for it. */
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, readdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
 import { packageRoot } from "../host/paths.ts";
 import { runTool } from "../host/run.ts";
 import { agentPath } from "./guest-files.ts";
@@ -69,11 +70,4 @@ async function sourceDigest(source: string): Promise<string> {
     hash.update(`${name}\0${text.length}\0`).update(text);
   }
   return hash.digest("hex");
-}
-
-function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,7 +1,8 @@
 /** Builds the bare guest (guests/bare) with the host's C compiler; a fraction of a second, once per source. */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { exists } from "../host/exists.ts";
 import { packageRoot } from "../host/paths.ts";
 import { runTool } from "../host/run.ts";
 import type { Progress } from "./image.ts";
@@ -30,10 +31,7 @@ export async function buildBareGuest(
   const target = bareGuestPath(assetsDir);
   const stamp = `${target}.sources`;
   const digest = await sourcesDigest(sources);
-  const built = await stat(target).then(
-    () => true,
-    () => false,
-  );
+  const built = await exists(target);
   if (built && (await readFile(stamp, "utf8").catch(() => "")) === digest) return { path: target, built: false };
   options.progress?.({ step: "building the bare guest" });
   await mkdir(join(assetsDir, "bare"), { recursive: true });

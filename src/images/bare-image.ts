@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
 import type { Image } from "./image.ts";
 
@@ -66,11 +67,4 @@ export async function bareImage(paths: DataPaths, reference: string): Promise<Ba
     createdAt: (await stat(base)).mtimeMs,
   };
   return { image, kernel, kernelDigest };
-}
-
-function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -8,6 +8,7 @@
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
 import { hostBootId } from "../host/process.ts";
 import { allocatedBytes, copySparse, mapSparse, type SparseMap, SparseTemplate } from "../host/sparse.ts";
 import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
@@ -265,11 +266,4 @@ async function sync(path: string): Promise<void> {
   } finally {
     await file.close();
   }
-}
-
-function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

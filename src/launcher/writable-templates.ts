@@ -1,6 +1,7 @@
 /** Empty writable layers, one per size, made once and then copied: the disk of a cold boot. */
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { exists } from "../host/exists.ts";
 import { mapSparse, SparseTemplate } from "../host/sparse.ts";
 import { createWritableLayer } from "../images/writable.ts";
 
@@ -24,10 +25,7 @@ export class WritableTemplates {
 
   async #make(sizeMiB: number): Promise<SparseTemplate> {
     const path = join(this.#dir, `${sizeMiB}.ext4`);
-    const present = await stat(path).then(
-      () => true,
-      () => false,
-    );
+    const present = await exists(path);
     if (!present) {
       await mkdir(this.#dir, { recursive: true });
       const temporary = `${path}.${process.pid}`;

@@ -3,6 +3,7 @@ import { access, chmod, constants, mkdir, readdir, stat, statfs } from "node:fs/
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { asStacyError } from "../../host/error.ts";
+import { exists } from "../../host/exists.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { hostBootId, isAlive } from "../../host/process.ts";
 import { canReflink } from "../../host/sparse.ts";
@@ -129,11 +130,4 @@ async function deadWork(tmp: string): Promise<string[]> {
       found.push(join("tmp", name));
   }
   return found;
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,7 +1,8 @@
 /** The host's limits: open files, processes, memory, cgroups, clock. */
-import { access, readFile, stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { cpus, freemem, totalmem } from "node:os";
 import { join } from "node:path";
+import { exists } from "../../host/exists.ts";
 import { packageRoot } from "../../host/paths.ts";
 import { tscKhz } from "../../host/tsc.ts";
 import type { Finding } from "./finding.ts";
@@ -52,10 +53,7 @@ async function checkCgroups(): Promise<Finding> {
   if (controllers !== undefined) {
     return { name, state: "ok", detail: `version 2: ${controllers.trim().replaceAll(" ", ", ") || "none"}`, meaning };
   }
-  const first = await access("/sys/fs/cgroup/memory").then(
-    () => true,
-    () => false,
-  );
+  const first = await exists("/sys/fs/cgroup/memory");
   if (first) return { name, state: "ok", detail: "version 1", meaning };
   return { name, state: "note", detail: "not mounted", meaning, remedy: "mount them if you want to use the jailer" };
 }

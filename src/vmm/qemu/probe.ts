@@ -1,7 +1,7 @@
 /** What of QEMU is on this host. `STACYVM_QEMU` names another binary. */
-import { access } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { asStacyError } from "../../host/error.ts";
+import { firstExisting } from "../../host/exists.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { runTool } from "../../host/run.ts";
 import type { VmmProbe } from "../vmm.ts";
@@ -35,14 +35,6 @@ export async function probeQemu(configured = process.env.STACYVM_QEMU): Promise<
   }
 }
 
-async function findOnPath(name: string): Promise<string | undefined> {
-  for (const dir of (process.env.PATH ?? "").split(delimiter)) {
-    const path = join(dir, name);
-    const found = await access(path).then(
-      () => true,
-      () => false,
-    );
-    if (found) return path;
-  }
-  return undefined;
+function findOnPath(name: string): Promise<string | undefined> {
+  return firstExisting((process.env.PATH ?? "").split(delimiter).map((dir) => join(dir, name)));
 }
