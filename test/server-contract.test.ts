@@ -257,6 +257,16 @@ describe("the contract", () => {
       json: { command: "mkdir -p /www; echo page >/www/index.html; httpd -p 8080 -h /www" },
     });
     await good("GET", "/sandboxes/{id}/ports/{port}/{path}", { at: { port: "8080", path: "index.html" } });
+    for (const odd of ["101 X\\r\\nUpgrade: x\\r\\nConnection: upgrade", "099 X", "200 \\001", "nonsense"]) {
+      await good("POST", "/sandboxes/{id}/processes", {
+        json: { command: `printf 'HTTP/1.1 ${odd}\\r\\n\\r\\n' | nc -l -p 8081` },
+      });
+      let answer = await ask("GET", "/sandboxes/{id}/ports/{port}/{path}", { at: { port: "8081", path: "x" } });
+      while (/nothing listens/.test(answer.text)) {
+        answer = await ask("GET", "/sandboxes/{id}/ports/{port}/{path}", { at: { port: "8081", path: "x" } });
+      }
+      assert.equal(answer.status, 503, `${odd}: ${answer.text}`);
+    }
     const tunnel = socket("tunnel/8080");
     await once(tunnel, "open");
     tunnel.send(Buffer.from("GET /index.html HTTP/1.0\r\n\r\n"));

@@ -88,25 +88,32 @@ function forward(c: ApiContext, tunnel: Duplex, path: string, signal: AbortSigna
   return new Promise((resolve, reject) => {
     const headers = endToEnd(Object.fromEntries(c.req.raw.headers));
     for (const name of [...OURS, keyHeader(c)]) if (name !== undefined) delete headers[name];
-    const outgoing = request(
-      {
-        method: c.req.method,
-        path,
-        headers: {
-          ...headers,
-          host: c.req.header("host") ?? "localhost",
-          connection: "close",
-          "x-forwarded-host": c.req.header("host") ?? "",
-          "x-forwarded-proto": "http",
-        },
-        createConnection: () => tunnel,
-        signal,
+    const outgoing = request({
+      method: c.req.method,
+      path,
+      headers: {
+        ...headers,
+        host: c.req.header("host") ?? "localhost",
+        connection: "close",
+        "x-forwarded-host": c.req.header("host") ?? "",
+        "x-forwarded-proto": "http",
       },
-      resolve,
-    );
-    outgoing.once("error", (cause) =>
-      reject(new StacyError("unavailable", "the program in the sandbox broke off", { phase: "preview", cause })),
-    );
+      createConnection: () => tunnel,
+      signal,
+    });
+    const broke = (cause: Error): void =>
+      reject(new StacyError("unavailable", "the program in the sandbox broke off", { phase: "preview", cause }));
+    const nonsense = (what: string): void => {
+      tunnel.destroy();
+      broke(new Error(what));
+    };
+    outgoing.once("response", (answer) => {
+      const { statusCode = 0 } = answer;
+      if (statusCode < 200 || statusCode > 599) nonsense(`it answered with the status ${statusCode}`);
+      else resolve(answer);
+    });
+    outgoing.once("upgrade", () => nonsense("it changed the protocol without being asked"));
+    outgoing.once("error", broke);
     if (c.req.raw.body === null) outgoing.end();
     else
       Readable.fromWeb(c.req.raw.body as never)

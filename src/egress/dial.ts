@@ -10,8 +10,8 @@ import { resolveHost } from "./resolver.ts";
 const LIMIT_MS = 30_000;
 
 export interface Reach {
-  /** The sandbox's own rules, and the operator's: both must permit it. */
-  rules: readonly HostRules[];
+  /** The sandbox's own rules as they are now, and the operator's: both must permit it. */
+  rules(): readonly HostRules[];
   addresses: Addresses;
 }
 
@@ -21,11 +21,13 @@ export interface Reach {
  */
 export async function dial(host: string, port: number, { rules, addresses }: Reach): Promise<Socket> {
   const name = normaliseHost(host);
-  if (!rules.every((each) => each.permit(name, port))) {
+  const assertPermitted = (): void => {
+    if (rules().every((each) => each.permit(name, port))) return;
     throw new StacyError("permission", `${name}:${port} is not among the hosts that this sandbox may connect to`, {
       remedy: "allow it: `allowed_hosts` of the sandbox, within `network.allow` of the server",
     });
-  }
+  };
+  assertPermitted();
   const deadline = performance.now() + LIMIT_MS;
   const inTime = <T>(work: Promise<T>): Promise<T> =>
     within(
@@ -44,6 +46,8 @@ export async function dial(host: string, port: number, { rules, addresses }: Rea
   const { socket, connected } = open(name, port, permitted);
   try {
     await inTime(connected);
+    // They may have been changed meanwhile.
+    assertPermitted();
     return socket;
   } catch (error) {
     socket.destroy();

@@ -208,6 +208,34 @@ test("nonsense, other protocols, and hosts that do not answer: an error each, an
   requests.length = 0;
 });
 
+test("a host that answers what HTTP does not know harms its own connection only", async () => {
+  for (const answer of [
+    "HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 000 \r\n\r\n",
+    "HTTP/1.1 200 \x01\x7f\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: \x01\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "nonsense\r\n\r\n",
+    "",
+  ]) {
+    const odd = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => socket.end(answer, "latin1"));
+    });
+    odd.listen(0, "127.0.0.1");
+    await once(odd, "listening");
+    const port = (odd.address() as AddressInfo).port;
+    using guest = new Guest([`127.0.0.1:${port}`]);
+    const got = await guest
+      .ask(`GET http://127.0.0.1:${port}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+      .catch(String);
+    assert.doesNotMatch(got, /^HTTP\/1\.1 (0|101)/, answer);
+    odd.close();
+  }
+});
+
 test("other rules count at once, also for what is open", async () => {
   using guest = new Guest([`127.0.0.1:${echoPort}`]);
   const connection = guest.connect();
@@ -219,6 +247,12 @@ test("other rules count at once, also for what is open", async () => {
   guest.egress.allow(new HostRules(["pkg.example"]));
   await gone;
   assert.match(await guest.ask(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`), / 403 /);
+  // Also for what is on its way there.
+  guest.egress.allow(new HostRules(["*:*"]));
+  const late = guest.ask(`CONNECT localhost:${echoPort} HTTP/1.1\r\n\r\n`);
+  await new Promise((wake) => setImmediate(wake));
+  guest.egress.allow(new HostRules(["pkg.example"]));
+  assert.match(await late, / 403 /);
   guest.egress.allow(new HostRules([]));
   assert.equal(guest.waiting, 0);
   guest.egress.allow(new HostRules(["*:*"]));

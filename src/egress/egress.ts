@@ -86,7 +86,7 @@ export class Egress {
     this.#rules = options.rules;
     this.#proxy = new EgressProxy({
       dial: ({ host, port }) =>
-        dial(host, port, { rules: [this.#rules, options.ceiling], addresses: options.addresses }),
+        dial(host, port, { rules: () => [this.#rules, options.ceiling], addresses: options.addresses }),
       tell: (target, failure) => this.#tell(target, failure),
     });
   }

@@ -145,14 +145,23 @@ export class EgressProxy {
         headers: { ...endToEnd(request.headers), host: url.host, connection: "close" },
         setHost: false,
       });
+      const broke = (cause: Error): void => {
+        const message = `${target.host} does not answer as HTTP has it: ${cause.message}`;
+        fail(response, new StacyError("unavailable", message, { cause }));
+        socket.destroy();
+      };
       outgoing.once("response", (answer) => {
-        response.writeHead(answer.statusCode ?? 502, answer.statusMessage, endToEnd(answer.headers));
+        try {
+          // What was parsed is not always what may be written: a status of 99, say.
+          response.writeHead(answer.statusCode ?? 502, answer.statusMessage, endToEnd(answer.headers));
+        } catch (thrown) {
+          broke(thrown as Error);
+          return;
+        }
         pipeline(answer, response, () => socket.destroy());
       });
-      outgoing.once("error", (cause) => {
-        const message = `${target.host} broke the connection: ${cause.message}`;
-        fail(response, new StacyError("unavailable", message, { cause }));
-      });
+      outgoing.once("upgrade", () => broke(new Error("it changes the protocol without being asked")));
+      outgoing.once("error", broke);
       response.once("close", () => socket.destroy());
       pipeline(request, outgoing, () => {}); // its errors are the request's own, above
     } catch (thrown) {
