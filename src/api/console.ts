@@ -49,6 +49,9 @@ export function consoleRoutes(app: Api): void {
   app.get("/ui/*", async (c) => {
     c.set("route", "/ui/*");
     assets ??= findAssets();
+    assets.catch(() => {
+      assets = undefined; // the next request tries again
+    });
     const asset = (await assets).get(c.req.path.slice("/ui/".length));
     if (asset === undefined) throw httpError(404, `there is no page ${c.req.path}`);
     const body = await read(asset);

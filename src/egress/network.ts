@@ -31,7 +31,7 @@ export class Network {
     this.#maxConnections = options.maxConnections;
   }
 
-  /** The rules of a sandbox. @throws StacyError `invalid`, or `permission` where the server gives no network at all */
+  /** The rules of a sandbox that somebody asks for now. @throws StacyError `invalid`, or `permission` where the server gives no network at all */
   rules(hosts: readonly string[]): HostRules {
     const rules = new HostRules(hosts);
     if (!rules.empty && this.#ceiling.empty) {
@@ -42,10 +42,14 @@ export class Network {
     return rules;
   }
 
-  /** The way out of one guest; it does nothing before `start`. @param refused told of each host once a minute */
+  /**
+   * The way out of one guest; it does nothing before `start`. What a sandbox was given earlier is no error where the server gives less
+   * now: its connections are refused.
+   * @param refused told of each host once a minute
+   */
   egress(hosts: readonly string[], accept: Accept, refused: (refused: Refused) => void = () => {}): Egress {
     return new Egress({
-      rules: this.rules(hosts),
+      rules: new HostRules(hosts),
       ceiling: this.#ceiling,
       addresses: this.#addresses,
       maxConnections: this.#maxConnections,

@@ -340,11 +340,11 @@ export class MicrovmMachine implements SandboxMachine {
       const key = await this.#host.publish(work, this, kind, name);
       return { key, stoppedMs, bytes: saved.stateBytes + saved.memoryBytes };
     } finally {
+      await removeMachineDir(work);
       if (wasPaused && this.#machine?.state === "running") {
         this.#machine = await this.#machine.pause();
         this.#state = "paused";
       }
-      await removeMachineDir(work);
     }
   }
 
