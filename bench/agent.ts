@@ -79,7 +79,7 @@ export const suite: Suite = {
 
 /** A QEMU whose machines have a second port, for a machine that is booted cold: no snapshot fits it. */
 async function withRawPort(work: () => Promise<void>): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), "bench-agent-"));
+  const dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "bench-agent-"));
   const before = process.env.STACYVM_QEMU;
   const wrapper = join(dir, "qemu");
   const port = "-chardev socket,id=raw,path=raw.sock,server=on,wait=off -device virtserialport,chardev=raw,name=raw";

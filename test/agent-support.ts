@@ -52,7 +52,7 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   await buildAgent(paths.assets);
   const initramfs = await buildInitramfs(paths.assets, join(paths.assets, "agent", "stacyvm-agent"), kernel.modules);
   const image = await createImages(paths).resolve(options.image ?? "stacyvm/busybox");
-  const dir = await mkdtemp(join(tmpdir(), "agent-test-"));
+  const dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "agent-test-"));
   try {
     await createWritableLayer(join(dir, "rootfs.ext4"), options.diskMiB ?? 512);
     await symlink(image.base, join(dir, "base.img"));
