@@ -1,5 +1,4 @@
 /** Reading request bodies within limits of size and of silence. */
-
 import { StacyError } from "../host/error.ts";
 import { within } from "../host/within.ts";
 import { httpError } from "./problem.ts";

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:os";
 import { join } from "node:path";
-import { PROXY_ENVIRONMENT } from "../egress/network.ts";
+import { networkEnvironment } from "../egress/network.ts";
 import type { Command } from "../guest/agent.ts";
 import { ownRecord } from "../host/process.ts";
 import type { Progress } from "../images/image.ts";
@@ -80,7 +80,7 @@ export async function runOneShot<T>(
       },
       {
         id: `sb-${randomBytes(4).toString("hex")}`,
-        env: hosts.length === 0 ? shot.env : { ...PROXY_ENVIRONMENT, ...shot.env },
+        env: networkEnvironment(hosts, shot.env),
         signal,
         resolve: { progress: observer.progress, signal },
         ...(shot.cold ? { mode: "cold" as const } : {}),

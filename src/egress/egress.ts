@@ -26,6 +26,11 @@ export const PROXY_ENVIRONMENT: Readonly<Record<string, string>> = {
   NODE_USE_ENV_PROXY: "1",
 };
 
+/** The environment of a sandbox with these hosts; what its owner has set stays. */
+export function networkEnvironment(hosts: readonly string[], env: Record<string, string>): Record<string, string> {
+  return hosts.length === 0 ? env : { ...PROXY_ENVIRONMENT, ...env };
+}
+
 /** Waits for the guest's next connection to a port. */
 export type Accept = (port: number, options: { signal: AbortSignal }) => Promise<Duplex>;
 
@@ -89,10 +94,6 @@ export class Egress {
         dial(host, port, { rules: () => [this.#rules, options.ceiling], addresses: options.addresses }),
       tell: (target, failure) => this.#tell(target, failure),
     });
-  }
-
-  get hosts(): readonly string[] {
-    return this.#rules.list;
   }
 
   get status(): EgressStatus {

@@ -1,10 +1,17 @@
 /** What this server gives sandboxes of the network, whoever asks for what. Without rules of its own a sandbox gets none. */
 import { StacyError } from "../host/error.ts";
 import { Addresses } from "./addresses.ts";
-import { type Accept, Egress, type EgressStatus, PROXY_ENVIRONMENT, type Refused } from "./egress.ts";
+import {
+  type Accept,
+  Egress,
+  type EgressStatus,
+  networkEnvironment,
+  PROXY_ENVIRONMENT,
+  type Refused,
+} from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 
-export { type Egress, type EgressStatus, PROXY_ENVIRONMENT };
+export { type Egress, type EgressStatus, networkEnvironment, PROXY_ENVIRONMENT };
 
 export interface NetworkOptions {
   /** Rules that a sandbox's own must keep within (host-rules.ts). Empty: no network for anybody. */

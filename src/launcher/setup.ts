@@ -1,5 +1,5 @@
 /** Templates' set-up commands: run in a fresh machine before it is saved, or before its caller gets it. */
-import { type Network, PROXY_ENVIRONMENT } from "../egress/network.ts";
+import { type Network, networkEnvironment } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import type { LaunchSpec } from "./target.ts";
@@ -22,7 +22,7 @@ export async function runSetup(
       const { exitCode, stdout, stderr } = await agent.exec({
         argv: ["sh", "-c", command],
         timeoutMs: LIMIT_MS,
-        ...(setupHosts.length === 0 ? {} : { env: { ...PROXY_ENVIRONMENT, ...setupEnv } }),
+        ...(setupHosts.length === 0 ? {} : { env: networkEnvironment(setupHosts, setupEnv) }),
         ...(signal === undefined ? {} : { signal }),
       });
       if (exitCode === 0) continue;

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Refused } from "../egress/egress.ts";
-import { type Egress, type Network, PROXY_ENVIRONMENT } from "../egress/network.ts";
+import { type Egress, type Network, networkEnvironment, PROXY_ENVIRONMENT } from "../egress/network.ts";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
@@ -137,10 +137,9 @@ export class MicrovmMachine implements SandboxMachine {
     return this.#exclusively(async () => {
       this.#egress.allow(this.#host.network.rules(hosts));
       const { identity } = this.#record;
-      if (hosts.length > 0) {
-        this.#record.allowedHosts = [...hosts];
-        identity.env = { ...PROXY_ENVIRONMENT, ...identity.env };
-      } else {
+      identity.env = networkEnvironment(hosts, identity.env);
+      if (hosts.length > 0) this.#record.allowedHosts = [...hosts];
+      else {
         delete this.#record.allowedHosts;
         const ours = Object.entries(PROXY_ENVIRONMENT);
         for (const [name, value] of ours) if (identity.env[name] === value) delete identity.env[name];

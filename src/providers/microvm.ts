@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readdir, rename } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Refused } from "../egress/egress.ts";
-import { Network, PROXY_ENVIRONMENT } from "../egress/network.ts";
+import { Network, networkEnvironment } from "../egress/network.ts";
 import type { Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
@@ -100,7 +100,7 @@ export class MicrovmProvider implements Provider, MachineHost {
     const allowedHosts = this.network.rules(spec.allowedHosts ?? []).list;
     const options = {
       id: spec.id,
-      env: allowedHosts.length === 0 ? spec.env : { ...PROXY_ENVIRONMENT, ...spec.env },
+      env: networkEnvironment(allowedHosts, spec.env),
       trackDirty: spec.forkable ?? true,
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
     };
