@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --
 /** The command line: one way in, and one way out for errors. */
 import { mkdirSync } from "node:fs";
 import module from "node:module";

@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import type { Command } from "commander";
+import { packageRoot } from "../host/paths.ts";
 import { createProgram } from "./program.ts";
 
 function* all(command: Command, path: string): Generator<[string, Command]> {
@@ -40,4 +44,20 @@ test("no command waits for the libraries of the server, which it may not need", 
   const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
   assert.match(stdout, /commander/);
   assert.doesNotMatch(stdout, /hono|pino|prom-client|yaml|zod/);
+});
+
+test("Node takes no option from among the arguments, and no .env of the directory: both are the guest's", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "stacyvm-env-"));
+  try {
+    await writeFile(join(dir, ".env"), "NODE_OPTIONS=--require=./nothing.cjs\n");
+    for (const option of ["--env-file=missing", "--env-file=.env", "--env-file-if-exists=.env"]) {
+      const ran = promisify(execFile)(join(packageRoot, "bin/stacyvm"), ["version", option], { cwd: dir });
+      // It reaches our own parser, which does not know it; Node would end with 9, or run what the file says.
+      await assert.rejects(ran, { code: 2, stderr: /^error: unknown option '--env-file/ });
+    }
+    const shebang = (await readFile(join(packageRoot, "src/cli/main.ts"), "utf8")).split("\n", 1)[0];
+    assert.equal(shebang, "#!/usr/bin/env -S node --", "the installed package starts by this line");
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
 });
