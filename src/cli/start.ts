@@ -1,5 +1,6 @@
 import { type Command, CommanderError } from "commander";
 import { EXIT, errorLabel, exitCodeOf, printError } from "./error-output.ts";
+import { teach } from "./habits.ts";
 import { createProgram } from "./program.ts";
 
 /** Parses, runs, and sets the exit code. */
@@ -32,6 +33,6 @@ function reportUsage(command: Command, path: string): void {
   command
     .exitOverride()
     .showHelpAfterError(`hint: see \`${path} --help\``)
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, errorLabel())) });
+    .configureOutput({ outputError: (text, write) => write(teach(text, path).replace(/^error:/, errorLabel())) });
   for (const each of command.commands) reportUsage(each, `${path} ${each.name()}`);
 }

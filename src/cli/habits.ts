@@ -1,0 +1,42 @@
+/**
+ * Words that people bring along from Docker, fly and others, and what they are called here. A wrong word gets this hint instead of
+ * a guess by spelling, which would lead from `deploy` to `destroy`.
+ */
+export const HABITS: Record<string, string> = {
+  attach: "`stacyvm shell ID` opens a shell",
+  build: "`stacyvm image build DIR -t NAME` builds an image",
+  commit: "`stacyvm checkpoint ID` saves a sandbox",
+  create: "`stacyvm spawn IMAGE` starts a sandbox",
+  delete: "`stacyvm rm ID` removes a sandbox",
+  deploy: "`stacyvm spawn IMAGE` starts a sandbox",
+  destroy: "`stacyvm rm ID` removes a sandbox",
+  images: "`stacyvm image ls` lists images",
+  info: "`stacyvm doctor` says what this host has",
+  new: "`stacyvm spawn IMAGE` starts a sandbox",
+  port: "`stacyvm forward ID PORT` reaches a port of a sandbox",
+  pull: "`stacyvm image pull IMAGE` pulls an image",
+  rmi: "`stacyvm image rm IMAGE` removes an image",
+  ssh: "`stacyvm shell ID` opens a shell",
+  start: "`stacyvm spawn IMAGE` starts a new sandbox, `stacyvm resume ID` one that is paused or suspended",
+  stats: "`stacyvm top` shows what each sandbox uses",
+  stop: "`stacyvm suspend ID` keeps it on disk, `stacyvm rm ID` removes it",
+  tag: "`stacyvm image tag IMAGE NAME` names an image",
+  up: "`stacyvm serve` runs the server, `stacyvm spawn IMAGE` starts a sandbox",
+};
+
+/** Commands that take something away for good. Nobody is led to one of them by a similar spelling. */
+const DESTRUCTIVE = new Set(["rm", "kill", "gc", "restore"]);
+
+/**
+ * Commander's text for a wrong word, without a dangerous guess and with what the word is called here.
+ * @param path the command below which it stood: `stacyvm`, `stacyvm image`
+ */
+export function teach(text: string, path: string): string {
+  const word = /^error: unknown command '([^']*)'/.exec(text)?.[1];
+  if (word === undefined) return text;
+  const habit = path.includes(" ") ? undefined : HABITS[word];
+  const guessed = /\n?\(Did you mean (?:one of )?([^?]*)\?\)/.exec(text);
+  const dangerous = guessed?.[1]?.split(", ").some((name) => DESTRUCTIVE.has(name));
+  const safe = guessed !== null && (habit !== undefined || dangerous) ? text.replace(guessed[0], "") : text;
+  return habit === undefined ? safe : `${safe.trimEnd()}\nhint: ${habit}\n`;
+}
