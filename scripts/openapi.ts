@@ -2,8 +2,9 @@
 import pino from "pino";
 import { createApp } from "../src/api/app.ts";
 import { Authenticator } from "../src/api/auth.ts";
-import { limitsOf, validateConfig } from "../src/api/config.ts";
 import { Metrics } from "../src/api/metrics.ts";
+import { validateConfig } from "../src/config/load.ts";
+import { limitsOf } from "../src/config/options.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import type { Provider } from "../src/providers/provider.ts";
 import { systemClock } from "../src/sandboxes/clock.ts";

@@ -11,7 +11,7 @@ import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
-import { loadConfig } from "../src/api/config.ts";
+import { loadConfig } from "../src/config/load.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { sdkPython } from "./python-support.ts";
 import { Server } from "./server-support.ts";

@@ -45,19 +45,17 @@ export class Client {
 
   // Sandboxes
 
-  async create(options: CreateOptions = {}): Promise<Sandbox> {
-    const { signal, timeoutMs, ...body } = options;
-    const info = await this.transport.call("POST /sandboxes", { body, signal, timeoutMs: timeoutMs ?? 0 });
-    return new Sandbox(this, info);
+  create(options: CreateOptions = {}): Promise<Sandbox> {
+    return Sandbox.create(options, this);
   }
 
-  async get(id: string, options: CallOptions = {}): Promise<Sandbox> {
-    return new Sandbox(this, await this.transport.call("GET /sandboxes/{id}", { params: { id }, ...options }));
+  get(id: string, options: CallOptions = {}): Promise<Sandbox> {
+    return Sandbox.connect(id, this, options);
   }
 
   /** Newest first. */
-  async list(options: CallOptions = {}): Promise<Sandbox[]> {
-    return (await this.transport.call("GET /sandboxes", options)).map((info) => new Sandbox(this, info));
+  list(options: CallOptions = {}): Promise<Sandbox[]> {
+    return Sandbox.list(this, options);
   }
 
   /** What a spawn would meet now. */
@@ -85,7 +83,7 @@ export class Client {
     },
     spawn: async (name: string, request: wire.TemplateSpawnRequest = {}, options: CallOptions = {}): Promise<Sandbox> =>
       new Sandbox(
-        this,
+        this.transport,
         await this.transport.call("POST /templates/{name}/spawn", {
           params: { name },
           body: request,

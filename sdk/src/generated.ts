@@ -1,5 +1,5 @@
 // Made by scripts/generate-sdk.ts from the server's schemas; not edited by hand.
-import type { Shape } from "./schema.ts";
+import type { Shape } from "./shape.ts";
 
 /** Milliseconds, or text such as `90s` or `1h30m`. The server always answers with text. */
 export type Duration = string | number;

@@ -1,5 +1,4 @@
 /** One sandbox. `await using sandbox = await Sandbox.create({ image: "stacyvm/python" })` destroys it at the end of the block. */
-import { Client } from "./client.ts";
 import { ExecError, StacyError } from "./errors.ts";
 import { Files } from "./files.ts";
 import type * as wire from "./generated.ts";
@@ -14,7 +13,7 @@ import {
   type SpawnOptions,
 } from "./process.ts";
 import { ndjson } from "./streams.ts";
-import { type CallOptions, type ClientOptions, LONG, type Transport } from "./transport.ts";
+import { type CallOptions, type ClientOptions, LONG, Transport } from "./transport.ts";
 
 export type CreateOptions = wire.SpawnRequest & CallOptions;
 
@@ -48,34 +47,43 @@ export interface ForkOptions extends CallOptions {
   env?: Record<string, string> | undefined;
 }
 
+/** Which server: a `Client`, or how to reach it. */
+export type Server = { readonly transport: Transport } | ClientOptions;
+
 export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly files: Files;
-  readonly client: Client;
   readonly #transport: Transport;
   #info: wire.Sandbox;
 
   /** Use `create`, `connect`, `list` or a `Client`. */
-  constructor(client: Client, info: wire.Sandbox) {
-    this.client = client;
-    this.#transport = client.transport;
+  constructor(transport: Transport, info: wire.Sandbox) {
+    this.#transport = transport;
     this.#info = info;
     this.id = info.id;
-    this.files = new Files(client.transport, info.id);
+    this.files = new Files(transport, info.id);
   }
 
   /** A new sandbox that runs. */
-  static create(options: CreateOptions = {}, client: Client | ClientOptions = {}): Promise<Sandbox> {
-    return clientOf(client).create(options);
+  static async create(options: CreateOptions = {}, server: Server = {}): Promise<Sandbox> {
+    const transport = transportTo(server);
+    const { signal, timeoutMs, ...body } = options;
+    return new Sandbox(
+      transport,
+      await transport.call("POST /sandboxes", { body, signal, timeoutMs: timeoutMs ?? LONG.timeoutMs }),
+    );
   }
 
   /** A sandbox that is there. */
-  static connect(id: string, client: Client | ClientOptions = {}): Promise<Sandbox> {
-    return clientOf(client).get(id);
+  static async connect(id: string, server: Server = {}, options: CallOptions = {}): Promise<Sandbox> {
+    const transport = transportTo(server);
+    return new Sandbox(transport, await transport.call("GET /sandboxes/{id}", { params: { id }, ...options }));
   }
 
-  static list(client: Client | ClientOptions = {}): Promise<Sandbox[]> {
-    return clientOf(client).list();
+  /** Newest first. */
+  static async list(server: Server = {}, options: CallOptions = {}): Promise<Sandbox[]> {
+    const transport = transportTo(server);
+    return (await transport.call("GET /sandboxes", options)).map((info) => new Sandbox(transport, info));
   }
 
   /** As it was at the last answer; `refresh` asks again. */
@@ -259,7 +267,7 @@ export class Sandbox implements AsyncDisposable {
       signal,
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
     });
-    return result.sandboxes.map((info) => new Sandbox(this.client, info));
+    return result.sandboxes.map((info) => new Sandbox(this.#transport, info));
   }
 
   /** Saves it as it is; it goes on. `Sandbox.create({ checkpoint: id })` starts from there. */
@@ -305,8 +313,8 @@ export class Sandbox implements AsyncDisposable {
   }
 }
 
-function clientOf(client: Client | ClientOptions): Client {
-  return client instanceof Client ? client : new Client(client);
+function transportTo(server: Server): Transport {
+  return "transport" in server ? server.transport : new Transport(server);
 }
 
 /** What a request says of a command, whether its output is collected or streamed. */

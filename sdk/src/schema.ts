@@ -4,20 +4,7 @@
  */
 import { ReplyError } from "./errors.ts";
 import { shapes } from "./generated.ts";
-
-export type Shape =
-  | "string"
-  | "number"
-  | "integer"
-  | "boolean"
-  | "duration"
-  | "any"
-  | { ref: string }
-  | { array: Shape }
-  | { record: Shape }
-  | { enum: unknown[] }
-  /** Names as on the wire; an optional one ends with `?`. */
-  | { object: Record<string, Shape> };
+import type { Shape } from "./shape.ts";
 
 const camel = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
 

@@ -1,8 +1,8 @@
 /** Who asks, and what they may do. Only hashes of keys are kept, and every key is compared in constant time. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
+import type { Config } from "../config/schema.ts";
 import { StacyError } from "../host/error.ts";
-import type { Config } from "./config.ts";
 import { httpError } from "./problem.ts";
 
 export type Scope = "read" | "use" | "admin";

@@ -1,9 +1,9 @@
 /** What every group of routes gets. */
 import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import type { Authenticator } from "./auth.ts";
-import type { Config } from "./config.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 

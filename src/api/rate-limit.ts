@@ -1,5 +1,5 @@
 /** A token bucket per client: `burst` at once, refilled with `requests_per_minute`. */
-import type { Config } from "./config.ts";
+import type { Config } from "../config/schema.ts";
 
 interface Bucket {
   tokens: number;

@@ -3,8 +3,8 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
+import type { Config } from "../config/schema.ts";
 import { errno, StacyError } from "../host/error.ts";
-import type { Config } from "./config.ts";
 import type { Api, Upgrade } from "./endpoint.ts";
 
 const MAX_HEADER_BYTES = 16_384;

@@ -3,22 +3,19 @@ import { mkdir, realpath } from "node:fs/promises";
 import type { Logger } from "pino";
 import { createApp } from "../api/app.ts";
 import type { Authenticator } from "../api/auth.ts";
-import { type Config, limitsOf, networkOf } from "../api/config.ts";
-import { imagesOptions } from "../api/images-options.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
+import { imagesOptions, limitsOf, networkOf } from "../config/options.ts";
+import type { Config } from "../config/schema.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { Periodic } from "../host/periodic.ts";
-import { collectImages } from "../images/care.ts";
-import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { systemClock } from "../sandboxes/clock.ts";
+import { keepClean } from "../sandboxes/keep-clean.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
-import { collectSnapshots } from "../sandboxes/snapshot-collection.ts";
 import { Store } from "../sandboxes/store.ts";
 import { assertUsable } from "../vmm/usable.ts";
 import { chooseVmm, vmms } from "./engine.ts";
@@ -94,7 +91,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   let destroy = false;
   parts.defer(() => sandboxes.close({ destroy }));
   const found = await sandboxes.open();
-  for (const keeper of keepers(sandboxes, images, config, log)) parts.use(keeper);
+  const { max_bytes: maxBytes, max_unused: maxUnusedMs, checkpoints, gc_interval } = config.snapshots;
+  parts.use(
+    keepClean({
+      providers,
+      images,
+      imageLimits: { maxBytes: config.images.max_bytes, everyMs: config.images.gc_interval },
+      snapshotLimits: { maxBytes, maxUnusedMs, checkpoints, everyMs: gc_interval },
+      log,
+    }),
+  );
   const stopping = new AbortController();
   const app = createApp({
     sandboxes,
@@ -129,40 +135,4 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
-}
-
-/** What goes by itself: images that nobody needs, snapshots over their limits. */
-function keepers(sandboxes: Sandboxes, images: ImageLibrary, config: Config, log: Logger): AsyncDisposable[] {
-  const providers = sandboxes.providers.all();
-  const imageKeeper = new Periodic({
-    everyMs: config.images.gc_interval,
-    work: () =>
-      collectImages(images, providers, config.images.max_bytes > 0 ? { maxBytes: config.images.max_bytes } : {}),
-    report: (done) => {
-      if ("error" in done) log.warn({ phase: "image-gc", err: done.error }, "could not collect images");
-      else if (done.images.length + done.blobs.length > 0) log.info({ phase: "image-gc", ...done }, "collected images");
-    },
-  });
-  const { max_bytes, max_unused, checkpoints, gc_interval } = config.snapshots;
-  const limits = {
-    checkpoints,
-    ...(max_bytes > 0 ? { maxBytes: max_bytes } : {}),
-    ...(max_unused > 0 ? { maxUnusedMs: max_unused } : {}),
-  };
-  const snapshotKeeper = new Periodic({
-    everyMs: gc_interval,
-    work: (signal) => collectSnapshots(providers, Date.now(), { ...limits, signal }),
-    report: (done) => {
-      if ("error" in done) log.warn({ phase: "snapshot-gc", err: done.error }, "could not collect snapshots");
-      else if (done.removed.length > 0)
-        log.info({ phase: "snapshot-gc", removed: done.removed }, "collected snapshots");
-    },
-  });
-  // A new one may be what is too much.
-  for (const provider of gc_interval === 0 ? [] : providers) {
-    provider.onEvent(({ type }) => {
-      if (type === "snapshot.built") void snapshotKeeper.now();
-    });
-  }
-  return [imageKeeper, snapshotKeeper];
 }

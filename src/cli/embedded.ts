@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import pino from "pino";
 import { Authenticator } from "../api/auth.ts";
-import { loadConfig } from "../api/config.ts";
+import { loadConfig } from "../config/load.ts";
 import type { Lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { startDaemon } from "./daemon.ts";

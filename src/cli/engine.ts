@@ -1,7 +1,8 @@
 /** The parts that a command needs when there is no server: images, VMMs, launcher, all in this process. */
 import { mkdir } from "node:fs/promises";
-import { type Config, loadConfig, networkOf } from "../api/config.ts";
-import { imagesOptions } from "../api/images-options.ts";
+import { loadConfig } from "../config/load.ts";
+import { imagesOptions, networkOf } from "../config/options.ts";
+import type { Config } from "../config/schema.ts";
 import type { Network } from "../egress/network.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";

@@ -2,9 +2,10 @@
  * The images of this host, for the commands about them. Loaded when one of those runs: the configuration's and the
  * schemas' libraries take as long to load as everything else together, and other commands must not wait for that.
  */
-import { loadConfig } from "../api/config.ts";
-import { imagesOptions } from "../api/images-options.ts";
+
 import { imageBody } from "../api/schemas/image.ts";
+import { loadConfig } from "../config/load.ts";
+import { imagesOptions } from "../config/options.ts";
 import { dataPaths } from "../host/paths.ts";
 import type { ImageUsers } from "../images/care.ts";
 import type { Image, ImageLibrary } from "../images/image.ts";

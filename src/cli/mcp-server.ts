@@ -7,7 +7,6 @@ import { McpServer } from "@modelcontextprotocol/server";
 import { serveStdio } from "@modelcontextprotocol/server/stdio";
 import { z } from "zod";
 import type { Client, Sandbox } from "../../sdk/src/index.ts";
-import type { McpOptions } from "./commands/mcp.ts";
 import { note } from "./output.ts";
 import { version } from "./version.ts";
 
@@ -15,6 +14,17 @@ import { version } from "./version.ts";
 const SHOWN_CHARACTERS = 20_000;
 const DEFAULT_TIMEOUT_S = 120;
 const MAX_FORKS = 8;
+
+/** What the sandboxes are that a model gets. */
+export interface ModelOptions {
+  image: string;
+  /** MiB */
+  memory: number;
+  vcpus: number;
+  ttl: string;
+  allow?: string[];
+  keep?: boolean;
+}
 
 interface Answer {
   [key: string]: unknown;
@@ -28,7 +38,7 @@ const sandboxArgument = z
   .describe("The sandbox's id. Default: the session's first sandbox, which is made when it is needed.");
 
 /** Serves until standard input ends or `signal` is aborted. */
-export async function serveModel(client: Client, options: McpOptions, signal: AbortSignal): Promise<void> {
+export async function serveModel(client: Client, options: ModelOptions, signal: AbortSignal): Promise<void> {
   const session = new Session(client, options);
   const handle = serveStdio(() => toolsOf(session), { onerror: (error) => note(error.message) });
   const ended = Promise.withResolvers<void>();
@@ -45,11 +55,11 @@ export async function serveModel(client: Client, options: McpOptions, signal: Ab
 
 class Session {
   readonly #client: Client;
-  readonly #options: McpOptions;
+  readonly #options: ModelOptions;
   readonly #all = new Map<string, Sandbox>();
   #first: Promise<Sandbox> | undefined;
 
-  constructor(client: Client, options: McpOptions) {
+  constructor(client: Client, options: ModelOptions) {
     this.#client = client;
     this.#options = options;
   }

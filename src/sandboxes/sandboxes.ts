@@ -10,7 +10,7 @@
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
 import { within } from "../host/within.ts";
-import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
+import type { Provider, SandboxMachine, SandboxSpec, SnapshotInfo } from "../providers/provider.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
@@ -199,6 +199,26 @@ export class Sandboxes {
     };
     const sandbox = reserve() ?? (await phases.phase("queue", () => this.#enqueue(reserve, signal)));
     return this.#track(this.#start(sandbox, provider, resolved.spec, phases, signal));
+  }
+
+  /** One for a piece of work: in use, and destroyed with its lease. */
+  async borrow(input: SpawnInput, signal?: AbortSignal): Promise<Pick<Lease, "agent"> & AsyncDisposable> {
+    const sandbox = await this.spawn(input, signal);
+    const lease = sandbox.lease();
+    return {
+      agent: lease.agent,
+      [Symbol.asyncDispose]: async () => {
+        lease[Symbol.dispose]();
+        await this.destroy(sandbox.id);
+      },
+    };
+  }
+
+  /** Builds the golden snapshot of what a spawn would be, unless it is there. */
+  async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<SnapshotInfo> {
+    if (input.checkpoint) throw new StacyError("invalid", "checkpoint: a checkpoint is a saved machine already");
+    const { spec, provider } = this.#resolve(input);
+    return this.providers.pick(provider).buildSnapshot({ ...spec, signal });
   }
 
   #assertOpen(): void {

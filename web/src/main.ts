@@ -5,9 +5,6 @@ import { Live } from "./live.ts";
 import { overview } from "./overview.ts";
 import { sandboxPage } from "./sandbox-page.ts";
 
-/** A view puts itself into the page and gives what ends it. */
-export type View = (live: Live, root: HTMLElement) => () => void;
-
 /** For this tab only, and gone with it. */
 const KEY = "stacyvm.key";
 

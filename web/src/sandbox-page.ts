@@ -4,9 +4,9 @@ import { phaseChart } from "./charts.ts";
 import { action, distance, el, ms, note } from "./dom.ts";
 import { filesPanel } from "./files-panel.ts";
 import type { Live } from "./live.ts";
-import type { View } from "./main.ts";
 import { networkPanel } from "./network-panel.ts";
 import { terminalPanel } from "./terminal-panel.ts";
+import type { View } from "./view.ts";
 
 export function sandboxPage(id: string): View {
   return (live, root) => {

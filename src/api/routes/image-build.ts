@@ -67,26 +67,20 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
         signal,
         pull: query.pull,
         noCache: query.no_cache,
-        start: async (image, abort) => {
-          const spec = { image, memoryMiB: query.memory_mb, vcpus: query.vcpus, diskMiB: query.disk_mb };
-          const metadata = { purpose: "image-build", builds: query.reference };
-          const sandbox = await sandboxes.spawn(
+        start: (image, abort) =>
+          sandboxes.borrow(
             {
-              ...{ ...spec, metadata, forkable: false },
+              image,
+              memoryMiB: query.memory_mb,
+              vcpus: query.vcpus,
+              diskMiB: query.disk_mb,
+              metadata: { purpose: "image-build", builds: query.reference },
+              forkable: false,
               ...(owner === undefined ? {} : { ownerId: owner }),
               ...(allowedHosts === undefined ? {} : { allowedHosts }),
             },
             abort,
-          );
-          const lease = sandbox.lease();
-          return {
-            agent: lease.agent,
-            async [Symbol.asyncDispose]() {
-              lease[Symbol.dispose]();
-              await sandboxes.destroy(sandbox.id);
-            },
-          };
-        },
+          ),
       };
       const held = open.move();
       const build = async (report: Pick<BuildOptions, "progress" | "output">): Promise<z.output<typeof BuildBody>> => {

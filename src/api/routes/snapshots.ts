@@ -1,7 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { Provider, SnapshotInfo } from "../../providers/provider.ts";
-import { resolveSpawn } from "../../sandboxes/resolve.ts";
 import { collectSnapshots } from "../../sandboxes/snapshot-collection.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
@@ -85,12 +84,8 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "It is there", schema: SnapshotBody } },
       errors: [404, 507],
     },
-    async ({ body, owner, signal }) => {
-      const input = spawnInput(body, owner);
-      const template = input.template ? sandboxes.templates.get(input.template) : undefined;
-      const { spec, provider } = resolveSpawn(input, sandboxes.limits, template, undefined);
-      return json(snapshotBody(await providers.pick(provider).buildSnapshot({ ...spec, signal })), 201);
-    },
+    async ({ body, owner, signal }) =>
+      json(snapshotBody(await sandboxes.buildSnapshot(spawnInput(body, owner), signal)), 201),
   );
   endpoints.add(
     {

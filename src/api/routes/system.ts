@@ -1,10 +1,11 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { z } from "@hono/zod-openapi";
 import { parseDocument } from "yaml";
+import { validateConfig } from "../../config/load.ts";
+import { configKeys, redact } from "../../config/schema.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { SandboxEvent } from "../../sandboxes/events.ts";
-import { configKeys, redact, validateConfig } from "../config.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe } from "../schemas/common.ts";

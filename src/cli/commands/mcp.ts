@@ -1,15 +1,7 @@
 import type { Command } from "commander";
 import { allowOption, parseCount, parseDuration, sizeOption } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
-
-export interface McpOptions extends ClientOptions {
-  image: string;
-  memory: number;
-  vcpus: number;
-  ttl: string;
-  allow?: string[];
-  keep?: boolean;
-}
+import type { ModelOptions } from "../mcp-server.ts";
 
 /** `stacyvm mcp`: sandboxes as tools for a language model, over the Model Context Protocol on standard input and output. */
 export function mcpCommand(): Command {
@@ -20,7 +12,7 @@ export function mcpCommand(): Command {
     .option("--ttl <time>", "how long each lives at most", parseDuration, "1h")
     .addOption(allowOption("they"))
     .option("--keep", "leave its sandboxes when the connection ends (default: remove them)")
-    .action((options: McpOptions) =>
+    .action((options: ClientOptions & ModelOptions) =>
       withServer({ ...options, boots: true }, async ({ client, signal }) => {
         const { serveModel } = await import("../mcp-server.ts");
         await serveModel(client, options, signal);

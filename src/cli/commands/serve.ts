@@ -62,7 +62,7 @@ async function serve(options: ServeOptions): Promise<void> {
   ] = await Promise.all([
     import("pino"),
     import("../../api/auth.ts"),
-    import("../../api/config.ts"),
+    import("../../config/load.ts"),
     import("../daemon.ts"),
     import("../local-socket.ts"),
     import("../first-run.ts"),

@@ -1,5 +1,5 @@
 /** What runs machines: KVM, QEMU, Firecracker. */
-import { loadConfig, validateConfig } from "../../api/config.ts";
+import { loadConfig, validateConfig } from "../../config/load.ts";
 import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
 import type { DataPaths } from "../../host/paths.ts";

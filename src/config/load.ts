@@ -1,0 +1,149 @@
+/**
+ * The configuration: defaults, then a YAML file, then environment variables (`STACYVM_` and the key with `_`, for example
+ * `STACYVM_SERVER_PORT`). What only other servers know is ignored with a note, what is wrong names the key and the remedy.
+ */
+import { readFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { parse as parseYaml } from "yaml";
+import { errno, StacyError } from "../host/error.ts";
+import { type Config, configKeys, configSchema } from "./schema.ts";
+
+/** Keys of the published StacyVM that do not concern this server: accepted, ignored, noted. */
+const FOREIGN = new Set(
+  "providers.mock providers.firecracker providers.docker providers.e2b providers.custom providers.proot defaults.pool_size defaults.pool_template auth.enabled auth.admin_audit_retention rate_limit.bucket_ttl rate_limit.cleanup_interval database.driver database.dsn pool worker environments".split(
+    " ",
+  ),
+);
+const FOREIGN_PREFIX = /^auth\.(worker|oidc)_/;
+/** Set by other parts of StacyVM. */
+const FOREIGN_ENV =
+  /^STACYVM_(DATA_DIR|PROVIDER|URL|SERVER|API_KEY|CONFIG|TEST_.*|BENCH_.*|KVM.*|QEMU.*|FIRECRACKER.*|.*_PATH|.*_BIN)$/;
+
+export interface LoadedConfig {
+  config: Config;
+  /** The file that was read, or that `PATCH /config` would create. */
+  path: string;
+  /** Keys that were ignored. */
+  notes: string[];
+}
+
+/**
+ * @param file an explicit path, which must exist; else `./stacyvm.yaml`, then `~/.stacyvm/config.yaml`, if there
+ * @throws StacyError `invalid` naming the key
+ */
+export async function loadConfig(
+  options: { file?: string; env?: NodeJS.ProcessEnv; cwd?: string; flags?: Record<string, unknown> } = {},
+): Promise<LoadedConfig> {
+  const env = options.env ?? process.env;
+  const explicit = options.file ?? env.STACYVM_CONFIG;
+  const candidates =
+    explicit === undefined || explicit === ""
+      ? [resolve(options.cwd ?? process.cwd(), "stacyvm.yaml"), join(homedir(), ".stacyvm", "config.yaml")]
+      : [resolve(explicit)];
+  let raw: Record<string, unknown> = {};
+  let path = candidates.at(-1) ?? "";
+  for (const candidate of candidates) {
+    const content = await readFile(candidate, "utf8").catch((error: unknown) => {
+      if (errno(error) === "ENOENT" && explicit === undefined) return undefined;
+      throw new StacyError("invalid", `cannot read the configuration ${candidate}: ${(error as Error).message}`);
+    });
+    if (content === undefined) continue;
+    raw = parseFile(content, candidate);
+    path = candidate;
+    break;
+  }
+  const notes: string[] = [];
+  dropForeign(raw, "", notes);
+  applyEnv(raw, env, notes);
+  for (const [key, value] of Object.entries(options.flags ?? {})) if (value !== undefined) setKey(raw, key, value);
+  return { config: validateConfig(raw, path), path, notes };
+}
+
+/** @throws StacyError `invalid` naming every wrong key */
+export function validateConfig(raw: Record<string, unknown>, source: string): Config {
+  const parsed = configSchema.safeParse(raw);
+  if (parsed.success) return parsed.data;
+  const lines = parsed.error.issues.map((issue) => {
+    const at = issue.path.join(".");
+    if (issue.code === "unrecognized_keys") {
+      return issue.keys.map((key) => `${at === "" ? key : `${at}.${key}`}: there is no such key`).join("; ");
+    }
+    return `${at || "(root)"}: ${issue.message}`;
+  });
+  throw new StacyError("invalid", `the configuration is wrong: ${lines.join("; ")}`, {
+    phase: "config",
+    remedy: `correct ${lines.length === 1 ? "this key" : "these keys"} in ${source || "the environment"}, or remove them to use the defaults`,
+  });
+}
+
+function parseFile(content: string, path: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = parseYaml(content);
+  } catch (error) {
+    throw new StacyError("invalid", `${path} is not YAML: ${(error as Error).message.split("\n")[0]}`, {
+      remedy: "correct the line it names",
+    });
+  }
+  if (value === null || value === undefined) return {};
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new StacyError("invalid", `${path} must hold keys and values`);
+  }
+  return value as Record<string, unknown>;
+}
+
+function dropForeign(node: Record<string, unknown>, prefix: string, notes: string[]): void {
+  for (const [key, value] of Object.entries(node)) {
+    const path = prefix === "" ? key : `${prefix}.${key}`;
+    if (FOREIGN.has(path) || FOREIGN_PREFIX.test(path)) {
+      notes.push(`${path} does not concern this server and is ignored`);
+      delete node[key];
+    } else if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      dropForeign(value as Record<string, unknown>, path, notes);
+    }
+  }
+}
+
+function applyEnv(raw: Record<string, unknown>, env: NodeJS.ProcessEnv, notes: string[]): void {
+  const byVariable = new Map(configKeys().map((key) => [`STACYVM_${key.toUpperCase().replaceAll(".", "_")}`, key]));
+  byVariable.delete("STACYVM_DATA_DIR"); // read by host/paths.ts, for every command
+  byVariable.set("STACYVM_PROVIDER", "providers.default");
+  byVariable.set("STACYVM_API_KEY", "auth.api_key");
+  for (const [variable, value] of Object.entries(env)) {
+    if (!variable.startsWith("STACYVM_") || value === undefined || value === "") continue;
+    const key = byVariable.get(variable);
+    if (key !== undefined) setKey(raw, key, scalar(key, value));
+    else if (!FOREIGN_ENV.test(variable)) notes.push(`${variable} names no key and is ignored`);
+  }
+}
+
+/** Durations, names and keys stay text, whatever they look like. */
+function scalar(key: string, value: string): unknown {
+  if (key === "auth.keys" || key === "images.aliases" || key === "images.registries") {
+    try {
+      return JSON.parse(value);
+    } catch {
+      return value; // refused by the schema, with the key's name
+    }
+  }
+  if (key.startsWith("auth.") && !key.endsWith("_enabled")) return value;
+  if (/^(true|false)$/.test(value)) return value === "true";
+  return /^\d+$/.test(value) && !isDuration(key) ? Number(value) : value;
+}
+
+function isDuration(key: string): boolean {
+  return /(ttl|timeout|grace|interval|unused|heartbeat)$/.test(key);
+}
+
+function setKey(raw: Record<string, unknown>, key: string, value: unknown): void {
+  const parts = key.split(".");
+  const last = parts.pop() ?? "";
+  let node = raw;
+  for (const part of parts) {
+    const next = node[part];
+    if (typeof next !== "object" || next === null || Array.isArray(next)) node[part] = {};
+    node = node[part] as Record<string, unknown>;
+  }
+  node[last] = value;
+}

@@ -1,0 +1,58 @@
+/** From the configuration's sections to the options of each layer: the same for the server and for every command. */
+import { HostRules } from "../egress/host-rules.ts";
+import { Network } from "../egress/network.ts";
+import type { ImagesOptions } from "../images/store.ts";
+import type { Limits } from "../sandboxes/limits.ts";
+import type { Config } from "./schema.ts";
+
+export function limitsOf(config: Config): Limits {
+  const d = config.defaults;
+  return {
+    defaultImage: d.image,
+    defaultMemoryMiB: d.memory_mb,
+    defaultVcpus: d.vcpus,
+    defaultDiskMiB: d.disk_size_mb,
+    defaultTtlMs: d.ttl,
+    defaultHosts: d.allowed_hosts,
+    defaultIdleTimeoutMs: d.idle_timeout,
+    idleAction: d.idle_action,
+    maxTtlMs: d.max_ttl,
+    defaultExecTimeoutMs: d.default_exec_timeout,
+    maxExecTimeoutMs: d.max_exec_timeout,
+    maxSandboxes: d.max_sandboxes,
+    maxSandboxesPerOwner: d.max_sandboxes_per_owner,
+    maxMemoryMiB: d.max_memory_mb,
+    maxVcpus: d.max_vcpus,
+    maxDiskMiB: d.max_disk_mb,
+    overflow: d.spawn_overflow,
+    queueTimeoutMs: d.spawn_queue_timeout,
+    maxQueue: d.max_spawn_queue,
+  };
+}
+
+/** @throws StacyError `invalid` naming the entry */
+export function networkOf({ network, defaults }: Pick<Config, "network" | "defaults">): Network {
+  new HostRules(defaults.allowed_hosts); // a wrong one would fail every spawn
+  return new Network({ allow: network.allow, private: network.private, maxConnections: network.max_connections });
+}
+
+export function imagesOptions(images: Config["images"]): ImagesOptions {
+  return {
+    aliases: images.aliases,
+    policy: { allow: images.allow, deny: images.deny },
+    offline: images.offline,
+    standIns: { python: "stacyvm/python", busybox: "stacyvm/busybox" },
+    registries: Object.fromEntries(
+      Object.entries(images.registries).map(([host, { insecure, endpoint, username, password }]) => [
+        host,
+        {
+          ...(insecure === undefined ? {} : { insecure }),
+          ...(endpoint === undefined ? {} : { endpoint }),
+          ...(username === undefined ? {} : { username }),
+          ...(password === undefined ? {} : { password }),
+        },
+      ]),
+    ),
+    limits: { bytes: images.max_image_bytes, entries: images.max_image_entries },
+  };
+}
