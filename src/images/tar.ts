@@ -5,6 +5,7 @@
  * length is bounded before it is used.
  */
 import { StacyError } from "../host/error.ts";
+import { expanded, MAX_PIECES, type SparseMap, sparseMap } from "./sparse-member.ts";
 
 export type TarType = "file" | "directory" | "symlink" | "hardlink" | "character" | "block" | "fifo";
 
@@ -36,7 +37,7 @@ const MAX_EXTENDED = 1 << 20;
 const MAX_XATTRS = 256;
 const MAX_ID = 0xfffffffe;
 
-/** @throws StacyError `corrupt` for what is no tar or breaks a bound; `not-supported` for sparse members */
+/** @throws StacyError `corrupt` for what is no tar or breaks a bound; `not-supported` for an unknown form of sparse member */
 export async function readTar(
   source: AsyncIterable<Uint8Array>,
   onEntry: (entry: TarEntry, body: AsyncIterable<Buffer>) => Promise<void>,
@@ -89,14 +90,88 @@ async function readEntries(
       await onEntry(entry, empty());
       continue;
     }
-    const end = reader.position + size;
+    const sparse = entry === undefined ? undefined : await sparseOf(reader, header, flag, attributes, size);
+    const end = sparse?.end ?? reader.position + size;
     if (entry !== undefined) {
-      entry.size = size;
-      await onEntry(entry, reader.body(end));
+      entry.size = sparse?.map.size ?? size;
+      const take = (length: number): AsyncIterable<Buffer> => reader.body(reader.position + length);
+      await onEntry(entry, sparse === undefined ? take(size) : expanded(sparse.map, take));
     }
     for await (const _ of reader.body(end)); // what the receiver left
     await reader.readPadding(size);
   }
+}
+
+/**
+ * The map of a sparse member, read from its header, from the blocks after that or from the begin of its data; `undefined` for
+ * any other file. @param size bytes of data that the member is said to have
+ */
+async function sparseOf(
+  reader: ByteReader,
+  header: Buffer,
+  flag: string,
+  attributes: Map<string, Buffer>,
+  size: number,
+): Promise<{ map: SparseMap; end: number } | undefined> {
+  if (flag === "S") {
+    const numbers: number[] = [];
+    const collect = (block: Buffer, from: number, count: number): void => {
+      for (let i = 0; i < count; i++) {
+        const offset = number(block, from + 24 * i, 12, "sparse offset");
+        const length = number(block, from + 24 * i + 12, 12, "sparse length");
+        if (offset > 0 || length > 0) numbers.push(offset, length);
+      }
+    };
+    collect(header, 386, 4);
+    for (let more = header[482] !== 0; more; ) {
+      const block = await reader.read(BLOCK);
+      if (block === undefined || numbers.length > 2 * MAX_PIECES) throw corrupt("a sparse member's map has no end");
+      collect(block, 0, 21);
+      more = block[504] !== 0;
+    }
+    return { map: sparseMap(number(header, 483, 12, "real size"), numbers, size), end: reader.position + size };
+  }
+  const end = reader.position + size;
+  const list = text(attributes, "GNU.sparse.map");
+  if (list !== undefined) {
+    const numbers = list === "" ? [] : list.split(",").map((digits) => whole(digits));
+    return { map: sparseMap(decimal(attributes, "GNU.sparse.size"), numbers, size), end };
+  }
+  if (attributes.has("GNU.sparse.major")) {
+    if (text(attributes, "GNU.sparse.major") !== "1" || text(attributes, "GNU.sparse.minor") !== "0") {
+      throw new StacyError("not-supported", "the archive has sparse members of an unknown form", {
+        remedy: "make the archive again without `--sparse`",
+      });
+    }
+    const numbers = await leadingNumbers(reader, end);
+    return { map: sparseMap(decimal(attributes, "GNU.sparse.realsize"), numbers, end - reader.position), end };
+  }
+  // Without a single piece the older pax form has no list.
+  if (attributes.has("GNU.sparse.size"))
+    return { map: sparseMap(decimal(attributes, "GNU.sparse.size"), [], size), end };
+  return undefined;
+}
+
+/** The map of pax form 1.0: a count and pairs, a number a line, filled up to a block. */
+async function leadingNumbers(reader: ByteReader, end: number): Promise<number[]> {
+  const numbers: number[] = [];
+  let wanted: number | undefined;
+  let line = "";
+  while (wanted === undefined || numbers.length < wanted) {
+    const block = reader.position + BLOCK > end ? undefined : await reader.read(BLOCK);
+    if (block === undefined) throw corrupt("a sparse member's map has no end");
+    const lines = (line + block.toString("latin1")).split("\n");
+    line = lines.pop() ?? "";
+    for (const digits of lines) {
+      if (wanted === undefined) {
+        wanted = 2 * whole(digits);
+        if (wanted > 2 * MAX_PIECES) throw corrupt("a sparse member's map is too long");
+      } else if (numbers.length < wanted) numbers.push(whole(digits));
+      if (numbers.length === wanted) break;
+    }
+    if (line.length > BLOCK) throw corrupt("a sparse member's map holds no numbers");
+  }
+  return numbers;
 }
 
 /** The type flag of a header whose checksum holds. */
@@ -121,16 +196,15 @@ function decode(
   longPath: string | undefined,
   longLink: string | undefined,
 ): TarEntry | undefined {
-  if (flag === "S" || [...attributes.keys()].some((key) => key.startsWith("GNU.sparse."))) {
-    throw new StacyError("not-supported", "the archive has sparse members", {
-      remedy: "make the archive again without `--sparse`",
-    });
-  }
   const ustar = header.toString("latin1", 257, 262) === "ustar";
   // In GNU's format the prefix field holds other things.
   const prefix = ustar && header[262] === 0 ? cString(header, 345, 155) : "";
   const name = cString(header, 0, 100);
-  const path = text(attributes, "path") ?? longPath ?? (prefix === "" ? name : `${prefix}/${name}`);
+  const path =
+    text(attributes, "GNU.sparse.name") ??
+    text(attributes, "path") ??
+    longPath ??
+    (prefix === "" ? name : `${prefix}/${name}`);
   const link = text(attributes, "linkpath") ?? longLink ?? cString(header, 157, 100);
   if (path.length > MAX_PATH || link.length > MAX_PATH) throw corrupt("a path longer than 4096 bytes");
   if (path === "") throw corrupt("an entry without a name");
@@ -159,6 +233,7 @@ function typeOf(flag: string, path: string): TarType | undefined {
     case "\0":
     case "0":
     case "7":
+    case "S":
       return path.endsWith("/") ? "directory" : "file"; // before ustar, directories were files with a slash
     case "1":
       return "hardlink";
@@ -214,10 +289,17 @@ function pax(data: Buffer, before: Map<string, Buffer>): Map<string, Buffer> {
     const key = data.toString("latin1", space + 1, equals);
     const value = data.subarray(equals + 1, end - 1);
     if (value.length === 0 && !key.startsWith("SCHILY.xattr.")) records.delete(key);
+    // The oldest pax form of a sparse member's map repeats its keys; the next one has a list of the same numbers.
+    else if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") append(records, "GNU.sparse.map", value);
     else records.set(key, value);
     at = end;
   }
   return records;
+}
+
+function append(records: Map<string, Buffer>, key: string, value: Buffer): void {
+  const before = records.get(key);
+  records.set(key, before === undefined ? value : Buffer.concat([before, Buffer.from(","), value]));
 }
 
 function text(attributes: Map<string, Buffer>, key: string): string | undefined {
@@ -225,9 +307,12 @@ function text(attributes: Map<string, Buffer>, key: string): string | undefined 
 }
 
 function decimal(attributes: Map<string, Buffer>, key: string): number {
-  const value = text(attributes, key) ?? "";
-  const parsed = /^[0-9]{1,16}$/.test(value) ? Number(value) : Number.NaN;
-  if (!Number.isSafeInteger(parsed)) throw corrupt(`${key} is no number`);
+  return whole(text(attributes, key) ?? "", key);
+}
+
+function whole(digits: string, what = "a sparse member's map"): number {
+  const parsed = /^[0-9]{1,16}$/.test(digits) ? Number(digits) : Number.NaN;
+  if (!Number.isSafeInteger(parsed)) throw corrupt(`${what} is no number`);
   return parsed;
 }
 
