@@ -78,7 +78,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     createMicrovmProvider({ vmm: each, images, paths, network, ...(pool === undefined ? {} : { pool }) }),
   );
   const metrics = new Metrics();
-  const store = parts.use(new Store(config.database.path || paths.database));
+  const store = parts.use(new Store(config.database.path || paths.database, log.child({ part: "store" })));
   const sandboxes = new Sandboxes({
     store,
     providers,

@@ -57,8 +57,14 @@ export class Checkpoints {
       ...(sandbox.ownerId === undefined ? {} : { ownerId: sandbox.ownerId }),
       ...(name === undefined ? {} : { name }),
     };
+    try {
+      await this.#store.putCheckpoint(record);
+    } catch (error) {
+      // Nobody is told of it, so nobody could remove it.
+      await this.#discard(record);
+      throw error;
+    }
     this.#byId.set(id, record);
-    await this.#store.putCheckpoint(record);
     this.#events.emit("checkpoint.created", sandbox.id, { checkpoint: id, bytes, stopped_ms: stoppedMs });
     return { ...record, stoppedMs };
   }
@@ -66,14 +72,22 @@ export class Checkpoints {
   /** Machines that came from it go on. @throws StacyError `not-found` */
   async remove(id: string): Promise<void> {
     const record = this.get(id);
+    await this.#removeFiles(record);
+    await this.#store.deleteCheckpoint(id);
+    this.#byId.delete(id);
+    this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id });
+  }
+
+  async #removeFiles({ id, provider }: CheckpointRecord): Promise<void> {
     try {
-      await this.#providers.pick(record.provider).removeSnapshot(checkpointKey(id));
+      await this.#providers.pick(provider).removeSnapshot(checkpointKey(id));
     } catch (error) {
       // Its files are gone already: what is left to remove is the record.
       if (!(error instanceof StacyError && error.code === "not-found")) throw error;
     }
-    this.#byId.delete(id);
-    await this.#store.deleteCheckpoint(id);
-    this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id });
+  }
+
+  async #discard(record: CheckpointRecord): Promise<void> {
+    await Promise.allSettled([this.#removeFiles(record), this.#store.deleteCheckpoint(record.id)]);
   }
 }

@@ -64,6 +64,7 @@ export class Events {
   readonly #ring: SandboxEvent[] = [];
   #last: number;
   #reserved: number;
+  #reserving = false;
   #waiters = new Set<() => void>();
 
   constructor(store: Store, now: () => number) {
@@ -90,16 +91,26 @@ export class Events {
       ...(sandboxId === undefined ? {} : { sandboxId }),
       ...(data === undefined ? {} : { data }),
     };
-    if (this.#last > this.#reserved) {
-      this.#reserved = this.#last + BLOCK;
-      this.#store.putMeta("events.reserved", String(this.#reserved)).catch(() => {});
-    }
+    if (this.#last + BLOCK / 2 > this.#reserved && !this.#reserving) this.#reserve();
     this.#ring.push(event);
     if (this.#ring.length > RING) this.#ring.splice(0, RING / 4);
     this.#store.addEvent({ id: event.number, data: JSON.stringify(event) });
     const waiters = this.#waiters;
     this.#waiters = new Set();
     for (const wake of waiters) wake();
+  }
+
+  /** Long before the block is used up: a database that refuses it for a while is asked again with the next event. */
+  #reserve(): void {
+    const until = this.#last + BLOCK;
+    this.#reserving = true;
+    this.#store
+      .putMeta("events.reserved", String(until))
+      .then(
+        () => (this.#reserved = until),
+        () => {}, // the store says so
+      )
+      .finally(() => (this.#reserving = false));
   }
 
   /** Events after `number`, at most 256, oldest first; empty when there is none yet. */

@@ -39,8 +39,8 @@ export class Quotas {
     if (owner === undefined) throw new StacyError("invalid", "a quota needs an owner");
     const now = this.#clock.now();
     const quota = { ...limits, ownerId: owner, createdAt: this.#byOwner.get(owner)?.createdAt ?? now, updatedAt: now };
-    this.#byOwner.set(owner, quota);
     await this.#store.putQuota(quota);
+    this.#byOwner.set(owner, quota);
     this.#events.emit("quota.saved", undefined, { owner_id: owner });
     return quota;
   }
@@ -48,8 +48,8 @@ export class Quotas {
   /** @throws StacyError `not-found` */
   async remove(ownerId: string): Promise<void> {
     this.get(ownerId);
-    this.#byOwner.delete(ownerId);
     await this.#store.deleteQuota(ownerId);
+    this.#byOwner.delete(ownerId);
     this.#events.emit("quota.deleted", undefined, { owner_id: ownerId });
   }
 

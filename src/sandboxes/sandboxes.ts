@@ -98,6 +98,7 @@ export class Sandboxes {
     const { adopted, removed } = await this.providers.adopt(wanted.map(({ id, provider }) => ({ id, provider })));
     const machines = new Map(adopted.map((machine) => [machine.id, machine]));
     const lost: string[] = [];
+    // A row that cannot be written now is tried again by the store: a full disk must not keep a daemon from starting.
     for (const row of rows) {
       const sandbox = new Sandbox(row, () => this.#clock.now());
       const machine = machines.get(row.id);
@@ -107,12 +108,12 @@ export class Sandboxes {
         // What the machine is, counts: the daemon may have died between the change and its row.
         if (machine.state !== "exited") row.state = machine.state;
         setHosts(row, machine.network.allowedHosts);
-        await this.#save(sandbox);
+        await this.#save(sandbox).catch(noop);
         this.#watch(sandbox, machine);
         this.events.emit("reconcile.action", row.id, { action: "adopted", state: row.state });
       } else if (row.state === "creating" || row.state === "expired") {
         row.state = "destroyed";
-        await this.#save(sandbox);
+        await this.#save(sandbox).catch(noop);
         this.events.emit("reconcile.action", row.id, { action: "removed", reason: "half-made" });
       } else {
         this.#all.set(row.id, sandbox);
@@ -333,8 +334,8 @@ export class Sandboxes {
       this.#observer.spawnFailed(failure.phase ?? "unknown");
       this.#log.warn({ sandbox: id, phase: failure.phase, code: failure.code, err: failure }, "spawn failed");
       this.events.emit("sandbox.error", id, { code: failure.code, phase: failure.phase, message: failure.message });
-      // Nobody got this sandbox: the error is the answer, and no record stays.
-      await this.#end(sandbox, "destroyed", "spawn failed");
+      // Nobody got this sandbox: the error is the answer, and no record stays. An end that fails is logged and tried again.
+      await this.#end(sandbox, "destroyed", "spawn failed").catch(noop);
       throw failure;
     } finally {
       signal?.removeEventListener("abort", abandon);
@@ -349,7 +350,13 @@ export class Sandboxes {
     }
     this.#begin(sandbox, machine);
     this.#watch(sandbox, machine);
-    await phases.phase("commit", () => this.#save(sandbox));
+    try {
+      await phases.phase("commit", () => this.#save(sandbox));
+    } catch (error) {
+      // Its client is told that there is none, so there must be none.
+      await this.#end(sandbox, "destroyed", "it could not be recorded").catch(noop);
+      throw error;
+    }
     this.#observer.spawned(machine.boot, phases.total);
     this.#log.info(
       { sandbox: id, path: machine.boot.path, ms: phases.total, phases: { ...machine.boot.phases, ...phases.ms } },
@@ -383,8 +390,16 @@ export class Sandboxes {
     if (maxTtlMs !== undefined && ttlMs > maxTtlMs) {
       throw this.#refusal({ ...this.#admit(ttlMs, ownerId, 0), reason: "max_ttl" });
     }
-    sandbox.record.expiresAt = this.#clock.now() + ttlMs;
-    await this.#save(sandbox);
+    const before = sandbox.record.expiresAt;
+    const expiresAt = this.#clock.now() + ttlMs;
+    sandbox.record.expiresAt = expiresAt;
+    try {
+      await this.#save(sandbox);
+    } catch (error) {
+      if (sandbox.record.expiresAt === expiresAt) sandbox.record.expiresAt = before;
+      this.#save(sandbox).catch(noop); // the row that is still tried must not be the refused one
+      throw error;
+    }
     this.events.emit("sandbox.extended", id, { expires_at: new Date(sandbox.record.expiresAt).toISOString() });
     return sandbox.record;
   }
@@ -428,7 +443,11 @@ export class Sandboxes {
   ): Promise<SandboxRecord> {
     const sandbox = this.get(id);
     return sandbox.exclusive(async () => {
-      if (sandbox.state === to) return sandbox.record; // asked twice, or two uses woke it at once
+      if (sandbox.state === to) {
+        // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
+        await this.store.sandboxWritten(id);
+        return sandbox.record;
+      }
       const machine = sandbox.machineIn(["running", "paused", "suspended"]);
       assertMayBecome(id, sandbox.state, to);
       const begun = performance.now();
@@ -539,7 +558,8 @@ export class Sandboxes {
   /** Idempotent, also for an id that was never known. */
   async destroy(id: string): Promise<void> {
     const sandbox = this.#all.get(id);
-    if (sandbox === undefined) return;
+    // One that is gone may have an end that could not be recorded yet.
+    if (sandbox === undefined) return this.store.sandboxWritten(id);
     await this.#end(sandbox, "destroyed", "requested");
   }
 
@@ -561,7 +581,8 @@ export class Sandboxes {
   async #endOnce(sandbox: Sandbox, state: "destroyed" | "expired", reason: string): Promise<void> {
     const { id } = sandbox;
     if (mayBecome(sandbox.state, state)) sandbox.record.state = state;
-    await this.#save(sandbox);
+    // A machine ends whether that can be recorded or not. The row is tried again until it is written, and `#buried` says so.
+    await this.#save(sandbox).catch(noop);
     // A machine that is still being made has to be there before it can go.
     await this.#making.get(id);
     await Promise.resolve(); // let #start store the machine
@@ -580,10 +601,11 @@ export class Sandboxes {
     this.#undead.delete(sandbox);
     sandbox.record.state = "destroyed";
     this.#all.delete(sandbox.id);
-    await this.#save(sandbox);
+    const saved = this.#save(sandbox);
     this.#log.info({ sandbox: sandbox.id, reason }, "sandbox destroyed");
     this.events.emit("sandbox.destroyed", sandbox.id, { reason });
     this.#queue.advance();
+    await saved;
   }
 
   #expire(sandbox: Sandbox): void {
@@ -601,13 +623,14 @@ export class Sandboxes {
     // Counts as a use, so that a failing suspend is tried again after the same time and not every second.
     sandbox.lastUsedAt = this.#clock.now();
     const rest = record.idleAction === "pause" ? this.pause(id) : this.suspend(id);
-    rest.then(
-      () => {
+    rest
+      .then(() => {
         record.resumeOnUse = true;
         return this.#save(sandbox);
-      },
-      (error: unknown) => this.#log.warn({ sandbox: id, err: error }, `an idle sandbox: ${record.idleAction} failed`),
-    );
+      })
+      .catch((error: unknown) => {
+        this.#log.warn({ sandbox: id, err: error }, `an idle sandbox: ${record.idleAction} failed`);
+      });
   }
 
   #retryUndead(): void {
@@ -684,7 +707,7 @@ export class Sandboxes {
     }
     await Promise.all(this.#work);
     await this.providers.close();
-    await this.store.committed();
+    await this.store.committed().catch(noop); // closing the store says what it could not write
   }
 }
 

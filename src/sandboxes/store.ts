@@ -1,142 +1,168 @@
 /**
- * The database: SQLite in WAL mode with `synchronous=NORMAL`, so that a commit survives the death of this process at any
- * moment (the pages are the kernel's) and costs no fsync.
+ * What is kept: rows, and when they are written.
  *
- * Writes are grouped: all that are asked for in one turn of the event loop become one transaction at its end, and whoever must
- * know awaits `committed()`. History and events can wait longer (`later`): they are written every 50 ms at most.
+ * Writes are grouped: all that are asked for in one turn of the event loop become one transaction at its end. Whoever must know
+ * awaits the promise; it is rejected when the row is not in the database. History and events go with the next transaction, 50 ms
+ * later at most.
+ *
+ * The database may fail (disk full, locked, damaged). What waits for it then does not wait for ever:
+ * - a lock of another program is waited for, beside everything else, for 5 s;
+ * - any other failure is the answer of all calls in that transaction;
+ * - a sandbox's row is written again until it is there, since its newest state stays true whoever was told of the failure;
+ * - history and events stay in memory and are read from there, the newest 10,000 of each.
  */
-import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { StacyError } from "../host/error.ts";
-import { MIGRATIONS } from "./migrations.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { Database, isBusy, type Row, type Value } from "./database.ts";
+import { type Log, silentLog } from "./observer.ts";
 import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template } from "./record.ts";
 
 const LATER_MS = 50;
+const RETRY_MS = 1_000;
+const BUSY_WAIT_MS = 5_000;
+const BUSY_STEP_MS = 20;
+const KEEP_UNWRITTEN = 10_000;
 const KEEP_EXECS = 50_000;
 const KEEP_EVENTS = 50_000;
 const KEEP_DESTROYED = 5_000;
 const PRUNE_EVERY = 1_000;
-
-type Value = string | number | null;
 
 export interface StoredEvent {
   id: number;
   data: string;
 }
 
+interface Write {
+  sql: string;
+  values: Value[];
+}
+
+const PUT_SANDBOX =
+  "INSERT INTO sandboxes VALUES (?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, updated_at=excluded.updated_at, data=excluded.data";
+const ADD_EXEC = "INSERT INTO execs (sandbox_id, data) VALUES (?,?)";
+const ADD_EVENT = "INSERT OR IGNORE INTO events VALUES (?,?)";
+
 export class Store implements Disposable {
-  readonly #db: DatabaseSync;
-  readonly #statements = new Map<string, StatementSync>();
-  #soon: [string, Value[]][] = [];
-  #late: [string, Value[]][] = [];
-  #flush: Promise<void> | undefined;
-  #lateTimer: NodeJS.Timeout | undefined;
+  readonly #db: Database;
+  readonly #log: Log;
+  /** The open transaction: its writes, and what tells who waits. */
+  #writes: Write[] = [];
+  #commit: PromiseWithResolvers<void> | undefined;
+  /** Sandboxes whose newest state is not in the database yet: the values of `PUT_SANDBOX` by id. */
+  readonly #sandboxes = new Map<string, Value[]>();
+  #execs: ExecRecord[] = [];
+  #events: StoredEvent[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #failing: StacyError | undefined;
   #sincePrune = 0;
   #closed = false;
 
-  /** Opens or creates, and migrates forward. @throws StacyError `corrupt`, `conflict` (made by a newer version) */
-  constructor(path: string) {
-    try {
-      this.#db = new DatabaseSync(path);
-      this.#db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=5000;");
-      migrate(this.#db);
-    } catch (error) {
-      if (error instanceof StacyError) throw error;
-      throw new StacyError("corrupt", `cannot open the database ${path}: ${(error as Error).message}`, {
-        cause: error,
-        remedy: "restore it from a backup, or move it away to start empty",
-      });
-    }
+  /** Opens or creates. @throws StacyError as `Database` does */
+  constructor(path: string, log: Log = silentLog) {
+    this.#log = log;
+    this.#db = new Database(path);
   }
 
   // Sandboxes
 
+  /** When it is rejected, the row is still tried again until this state or a newer one is there. */
   putSandbox(record: SandboxRecord, now: number): Promise<void> {
-    return this.#write(
-      "INSERT INTO sandboxes VALUES (?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, updated_at=excluded.updated_at, data=excluded.data",
-      [record.id, record.state, record.createdAt, now, JSON.stringify(record)],
-    );
+    if (this.#closed) return this.#refuse();
+    this.#sandboxes.set(record.id, [record.id, record.state, record.createdAt, now, JSON.stringify(record)]);
+    return this.#committing();
   }
 
   /** All that were not destroyed. */
   liveSandboxes(): SandboxRecord[] {
-    return this.#json("SELECT data FROM sandboxes WHERE state <> 'destroyed' ORDER BY created_at");
+    return this.#records("SELECT data FROM sandboxes WHERE state <> 'destroyed' ORDER BY created_at");
+  }
+
+  /** Settles when its newest state is in the database, also after an attempt that failed. */
+  sandboxWritten(id: string): Promise<void> {
+    return this.#sandboxes.has(id) ? this.#committing() : Promise.resolve();
   }
 
   hasSandbox(id: string): boolean {
-    return this.#get("SELECT 1 AS one FROM sandboxes WHERE id = ?", [id]) !== undefined;
+    return this.#sandboxes.has(id) || this.#db.get("SELECT 1 AS one FROM sandboxes WHERE id = ?", [id]) !== undefined;
   }
 
-  // Templates, quotas, checkpoints
+  // Templates, quotas, checkpoints: on disk when the promise is fulfilled
 
   templates(): Template[] {
-    return this.#json("SELECT data FROM templates ORDER BY name");
+    return this.#records("SELECT data FROM templates ORDER BY name");
   }
 
   putTemplate(template: Template): Promise<void> {
-    return this.#write("INSERT OR REPLACE INTO templates VALUES (?,?)", [template.name, JSON.stringify(template)]);
+    return this.#durable("INSERT OR REPLACE INTO templates VALUES (?,?)", [template.name, JSON.stringify(template)]);
   }
 
   deleteTemplate(name: string): Promise<void> {
-    return this.#write("DELETE FROM templates WHERE name = ?", [name]);
+    return this.#durable("DELETE FROM templates WHERE name = ?", [name]);
   }
 
   quotas(): OwnerQuota[] {
-    return this.#json("SELECT data FROM quotas ORDER BY owner_id");
+    return this.#records("SELECT data FROM quotas ORDER BY owner_id");
   }
 
   putQuota(quota: OwnerQuota): Promise<void> {
-    return this.#write("INSERT OR REPLACE INTO quotas VALUES (?,?)", [quota.ownerId, JSON.stringify(quota)]);
+    return this.#durable("INSERT OR REPLACE INTO quotas VALUES (?,?)", [quota.ownerId, JSON.stringify(quota)]);
   }
 
   deleteQuota(ownerId: string): Promise<void> {
-    return this.#write("DELETE FROM quotas WHERE owner_id = ?", [ownerId]);
+    return this.#durable("DELETE FROM quotas WHERE owner_id = ?", [ownerId]);
   }
 
   checkpoints(): CheckpointRecord[] {
-    return this.#json("SELECT data FROM checkpoints ORDER BY id");
+    return this.#records("SELECT data FROM checkpoints ORDER BY id");
   }
 
   putCheckpoint(record: CheckpointRecord): Promise<void> {
-    return this.#write("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", [
-      record.id,
-      record.sandboxId,
-      JSON.stringify(record),
-    ]);
+    const { id, sandboxId } = record;
+    return this.#durable("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", [id, sandboxId, JSON.stringify(record)]);
   }
 
   deleteCheckpoint(id: string): Promise<void> {
-    return this.#write("DELETE FROM checkpoints WHERE id = ?", [id]);
+    return this.#durable("DELETE FROM checkpoints WHERE id = ?", [id]);
   }
 
   // History
 
   addExec(record: ExecRecord): void {
-    this.#later("INSERT INTO execs (sandbox_id, data) VALUES (?,?)", [record.sandboxId, JSON.stringify(record)]);
+    if (this.#closed) return;
+    this.#execs.push(record);
+    this.#soon(LATER_MS);
   }
 
   /** Newest first. */
   execs(sandboxId: string, limit: number): ExecRecord[] {
-    this.#flushNow();
-    return this.#json("SELECT data FROM execs WHERE sandbox_id = ? ORDER BY id DESC LIMIT ?", [sandboxId, limit]);
+    const unwritten = this.#execs.filter((record) => record.sandboxId === sandboxId).reverse();
+    if (unwritten.length >= limit) return unwritten.slice(0, limit);
+    const stored = this.#records<ExecRecord>("SELECT data FROM execs WHERE sandbox_id = ? ORDER BY id DESC LIMIT ?", [
+      sandboxId,
+      limit - unwritten.length,
+    ]);
+    return [...unwritten, ...stored];
   }
 
   addEvent(event: StoredEvent): void {
-    this.#later("INSERT INTO events VALUES (?,?)", [event.id, event.data]);
+    if (this.#closed) return;
+    this.#events.push(event);
+    this.#soon(LATER_MS);
   }
 
   /** In order, after `id`. */
   eventsAfter(id: number, limit: number): StoredEvent[] {
-    this.#flushNow();
-    return this.#all("SELECT id, data FROM events WHERE id > ? ORDER BY id LIMIT ?", [
+    const stored = this.#db.all("SELECT id, data FROM events WHERE id > ? ORDER BY id LIMIT ?", [
       id,
       limit,
     ]) as unknown as StoredEvent[];
+    return [...stored, ...this.#events.filter((event) => event.id > id)].slice(0, limit);
   }
 
   // Small facts
 
   meta(key: string): string | undefined {
-    return (this.#get("SELECT value FROM meta WHERE key = ?", [key]) as { value: string } | undefined)?.value;
+    return (this.#db.get("SELECT value FROM meta WHERE key = ?", [key]) as { value: string } | undefined)?.value;
   }
 
   putMeta(key: string, value: string): Promise<void> {
@@ -146,29 +172,36 @@ export class Store implements Disposable {
   /** Rows by table, for diagnostics. */
   counts(): Record<string, number> {
     const count = (table: string): number =>
-      (this.#get(`SELECT count(*) AS n FROM ${table}`, []) as { n: number } | undefined)?.n ?? 0;
+      (this.#db.get(`SELECT count(*) AS n FROM ${table}`) as { n: number } | undefined)?.n ?? 0;
     return Object.fromEntries(
       ["sandboxes", "templates", "quotas", "checkpoints", "execs", "events"].map((table) => [table, count(table)]),
     );
   }
 
-  /** Finds damage. @returns `ok`, or SQLite's first complaint */
-  check(): string {
-    return Object.values(this.#get("PRAGMA quick_check(1)", []) ?? { result: "no answer" }).join(" ");
+  /** What waits to be written because the last transaction failed, and why it did. */
+  get failure(): { message: string; unwritten: number } | undefined {
+    if (this.#failing === undefined) return undefined;
+    const unwritten = this.#sandboxes.size + this.#execs.length + this.#events.length;
+    return { message: this.#failing.message, unwritten };
   }
 
-  /** Settles when all that was asked for until now is in the database. */
+  /** Finds damage, without holding up anybody. @returns `ok`, or what is wrong */
+  check(): Promise<string> {
+    return this.#db.check();
+  }
+
+  /** Settles when all that was asked for until now is in the database. @throws StacyError when it is not */
   committed(): Promise<void> {
-    return this.#flush ?? Promise.resolve();
+    return this.#commit?.promise ?? Promise.resolve();
   }
 
-  /** Writes what is outstanding and closes. Idempotent. */
+  /** Writes what is outstanding and closes; what cannot be written is said in the log. Idempotent. */
   close(): void {
     if (this.#closed) return;
-    this.#flushNow();
     this.#closed = true;
-    clearTimeout(this.#lateTimer);
-    this.#statements.clear();
+    clearTimeout(this.#timer);
+    this.#flush();
+    if (this.#failing !== undefined) this.#log.error(this.failure ?? {}, "the database was closed with rows unwritten");
     this.#db.close();
   }
 
@@ -176,98 +209,138 @@ export class Store implements Disposable {
     this.close();
   }
 
+  // Writing
+
   #write(sql: string, values: Value[]): Promise<void> {
-    if (this.#closed) return Promise.reject(new StacyError("unavailable", "the database is closed"));
-    this.#soon.push([sql, values]);
-    this.#flush ??= new Promise<void>((resolve, reject) => {
-      setImmediate(() => {
-        try {
-          this.#flushNow();
-          resolve();
-        } catch (error) {
-          reject(
-            new StacyError("internal", `the database refused a write: ${(error as Error).message}`, { cause: error }),
-          );
-        }
-      });
-    });
-    return this.#flush;
+    if (this.#closed) return this.#refuse();
+    this.#writes.push({ sql, values });
+    return this.#committing();
   }
 
-  #later(sql: string, values: Value[]): void {
-    if (this.#closed) return;
-    this.#late.push([sql, values]);
-    if (this.#late.length >= 1_000) void this.#write("SELECT 1", []).catch(() => {});
-    this.#lateTimer ??= setTimeout(() => {
-      this.#lateTimer = undefined;
-      // The next regular write meets and reports a broken database; history alone must not end the daemon.
-      void this.#write("SELECT 1", []).catch(() => {});
-    }, LATER_MS).unref();
+  async #durable(sql: string, values: Value[]): Promise<void> {
+    await this.#write(sql, values);
+    await this.#db.sync();
   }
 
-  #flushNow(): void {
-    this.#flush = undefined;
-    const work = [...this.#soon, ...this.#late];
-    if (work.length === 0 || this.#closed) return;
-    const late = this.#late.length;
-    this.#soon = [];
-    this.#late = [];
-    this.#db.exec("BEGIN IMMEDIATE");
-    try {
-      for (const [sql, values] of work) {
-        if (sql !== "SELECT 1") this.#statement(sql).run(...values);
-      }
-      this.#prune(late);
-      this.#db.exec("COMMIT");
-    } catch (error) {
-      if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
-      throw error;
+  #refuse(): Promise<never> {
+    return Promise.reject(new StacyError("unavailable", "the database is closed"));
+  }
+
+  /** The promise of the transaction at the end of this turn. */
+  #committing(): Promise<void> {
+    if (this.#commit === undefined) {
+      const commit = Promise.withResolvers<void>();
+      commit.promise.catch(() => {}); // whoever asked for a write may not wait for it
+      this.#commit = commit;
+      setImmediate(() => void this.#run(commit));
+    }
+    return this.#commit.promise;
+  }
+
+  /** Comes back while another program holds the database; what is asked for meanwhile joins. */
+  async #run(commit: PromiseWithResolvers<void>): Promise<void> {
+    const until = performance.now() + BUSY_WAIT_MS;
+    while (this.#commit === commit) {
+      const error = this.#flush(performance.now() < until);
+      if (error === undefined) return;
+      await sleep(BUSY_STEP_MS);
     }
   }
 
-  /** Bounds what grows, once in a while. */
+  /**
+   * Writes all there is, and settles the promise.
+   * @param patient leaves everything as it was when the database is locked. @returns why, then
+   */
+  #flush(patient = false): StacyError | undefined {
+    const writes = this.#writes;
+    const sandboxes = [...this.#sandboxes];
+    const execs = this.#execs.length;
+    const events = this.#events.length;
+    try {
+      if (writes.length + sandboxes.length + execs + events > 0) {
+        this.#db.transaction((run) => {
+          for (const { sql, values } of writes) run(sql, values);
+          for (const [, values] of sandboxes) run(PUT_SANDBOX, values);
+          for (const record of this.#execs) run(ADD_EXEC, [record.sandboxId, JSON.stringify(record)]);
+          for (const { id, data } of this.#events) run(ADD_EVENT, [id, data]);
+        });
+      }
+    } catch (thrown) {
+      const error = asStacyError(thrown);
+      if (patient && isBusy(error)) return error;
+      this.#failed(error);
+      return undefined;
+    }
+    for (const [id, values] of sandboxes) if (this.#sandboxes.get(id) === values) this.#sandboxes.delete(id);
+    this.#writes = [];
+    this.#execs.splice(0, execs);
+    this.#events.splice(0, events);
+    if (this.#failing !== undefined) this.#log.info({ phase: "database" }, "the database can be written again");
+    this.#failing = undefined;
+    this.#settle()?.resolve();
+    this.#prune(execs + events);
+    return undefined;
+  }
+
+  #failed(error: StacyError): void {
+    this.#writes = []; // their callers are told, and may ask again
+    this.#execs.splice(0, this.#execs.length - KEEP_UNWRITTEN);
+    this.#events.splice(0, this.#events.length - KEEP_UNWRITTEN);
+    // Once, and not for each of the attempts that follow.
+    if (this.#failing?.message !== error.message) this.#log.error({ err: error, phase: "database" }, error.message);
+    this.#failing = error;
+    this.#settle()?.reject(error);
+    this.#soon(RETRY_MS);
+  }
+
+  #settle(): PromiseWithResolvers<void> | undefined {
+    const commit = this.#commit;
+    this.#commit = undefined;
+    return commit;
+  }
+
+  /** For what nobody waits for. */
+  #soon(ms: number): void {
+    if (this.#closed || this.#timer !== undefined) return;
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined;
+        void this.#committing();
+      },
+      this.#failing === undefined ? ms : RETRY_MS,
+    ).unref();
+  }
+
+  /** Bounds what grows, once in a while. What this cannot do now it does the next time. */
   #prune(added: number): void {
     this.#sincePrune += added;
-    if (this.#sincePrune < PRUNE_EVERY) return;
+    if (this.#sincePrune < PRUNE_EVERY || this.#closed) return;
     this.#sincePrune = 0;
-    this.#statement("DELETE FROM execs WHERE id <= (SELECT max(id) FROM execs) - ?").run(KEEP_EXECS);
-    this.#statement("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?").run(KEEP_EVENTS);
-    this.#statement(
-      "DELETE FROM sandboxes WHERE state = 'destroyed' AND id NOT IN (SELECT id FROM sandboxes WHERE state = 'destroyed' ORDER BY updated_at DESC LIMIT ?)",
-    ).run(KEEP_DESTROYED);
-  }
-
-  #json<T>(sql: string, values: Value[] = []): T[] {
-    return (this.#all(sql, values) as { data: string }[]).map((row) => JSON.parse(row.data) as T);
-  }
-
-  #all(sql: string, values: Value[]): Record<string, unknown>[] {
-    return this.#statement(sql).all(...values);
-  }
-
-  #get(sql: string, values: Value[]): Record<string, unknown> | undefined {
-    return this.#statement(sql).get(...values);
-  }
-
-  #statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) {
-      statement = this.#db.prepare(sql);
-      this.#statements.set(sql, statement);
+    try {
+      this.#db.transaction((run) => {
+        run("DELETE FROM execs WHERE id <= (SELECT max(id) FROM execs) - ?", [KEEP_EXECS]);
+        run("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [KEEP_EVENTS]);
+        run(
+          "DELETE FROM sandboxes WHERE state = 'destroyed' AND id NOT IN (SELECT id FROM sandboxes WHERE state = 'destroyed' ORDER BY updated_at DESC LIMIT ?)",
+          [KEEP_DESTROYED],
+        );
+      });
+    } catch (error) {
+      this.#log.warn({ err: error, phase: "database" }, "old rows could not be removed");
     }
-    return statement;
   }
-}
 
-function migrate(db: DatabaseSync): void {
-  const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
-  if (version > MIGRATIONS.length) {
-    throw new StacyError("conflict", `the database has schema ${version}, this version knows ${MIGRATIONS.length}`, {
-      remedy: "use the newer StacyVM that wrote it, or restore a backup made before the upgrade",
-    });
+  /** Rows that are JSON. One that cannot be read is said in the log and left out. */
+  #records<T>(sql: string, values: Value[] = []): T[] {
+    return this.#db.all(sql, values).flatMap((row) => this.#record<T>(row));
   }
-  for (let step = version; step < MIGRATIONS.length; step++) {
-    // PRAGMA user_version is part of the transaction: a step happens whole or not at all.
-    db.exec(`BEGIN IMMEDIATE; ${MIGRATIONS[step]}; PRAGMA user_version = ${step + 1}; COMMIT;`);
+
+  #record<T>(row: Row): T[] {
+    try {
+      return [JSON.parse(String(row.data)) as T];
+    } catch (error) {
+      this.#log.error({ err: error, row: String(row.data).slice(0, 200), phase: "database" }, "a row is damaged");
+      return [];
+    }
   }
 }

@@ -15,6 +15,8 @@ export class Templates {
   readonly #clock: Clock;
   readonly #events: Events;
   readonly #byName: Map<string, Template>;
+  /** Names that are being written. */
+  readonly #creating = new Set<string>();
   readonly #changed: (template: Template, before: Template | undefined) => void;
 
   /** @param changed is told after each change, with `poolSize: 0` when one was removed */
@@ -42,7 +44,7 @@ export class Templates {
 
   /** @throws StacyError `conflict` when there is one of that name */
   async create(input: TemplateInput): Promise<Template> {
-    if (this.#byName.has(input.name)) {
+    if (this.#byName.has(input.name) || this.#creating.has(input.name)) {
       throw new StacyError("conflict", `the template ${input.name} exists already`, {
         remedy: `choose another name, or replace it: PUT /api/v1/templates/${input.name}, \`template create --replace\``,
       });
@@ -67,17 +69,21 @@ export class Templates {
   /** @throws StacyError `not-found` */
   async remove(name: string): Promise<void> {
     const before = this.get(name);
-    this.#byName.delete(name);
     await this.#store.deleteTemplate(name);
+    this.#byName.delete(name);
     this.#events.emit("template.deleted", undefined, { name });
     this.#changed({ ...before, poolSize: 0 }, before);
   }
 
   async #save(template: Template, before: Template | undefined): Promise<Template> {
     new HostRules(template.allowedHosts); // a wrong one would fail each of its spawns
-    // In memory first: a second create of the same name meets it, not the database.
+    this.#creating.add(template.name); // a second one of the same name meets it
+    try {
+      await this.#store.putTemplate(template);
+    } finally {
+      this.#creating.delete(template.name);
+    }
     this.#byName.set(template.name, template);
-    await this.#store.putTemplate(template);
     this.#events.emit("template.saved", undefined, { name: template.name, version: template.version });
     this.#changed(template, before);
     return template;

@@ -156,7 +156,11 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
           config: redact(config),
           providers: await sandboxes.providers.reports(),
           pools: sandboxes.providers.pools(),
-          database: { rows: sandboxes.store.counts(), check: sandboxes.store.check() },
+          database: {
+            rows: sandboxes.store.counts(),
+            check: await sandboxes.store.check(),
+            ...(sandboxes.store.failure === undefined ? {} : { failure: sandboxes.store.failure }),
+          },
           resources: countResources(),
           metrics: await metricsBody(),
           recent_events: sandboxes.events.after(Math.max(0, sandboxes.events.last - 50)).map(eventBody),
