@@ -145,6 +145,8 @@ describe("the contract", () => {
     assert.deepEqual(names, ["firecracker", "qemu"]);
     await good("GET", "/providers/{name}", { at: { name: "qemu" } });
     await good("POST", "/providers/test");
+    await good("GET", "/admin/providers/{name}", { at: { name: "qemu" } });
+    await good("POST", "/admin/providers/test");
     await good("POST", "/images/pull", { json: { reference: SPAWN.image } });
     await good("POST", "/sandboxes/admission", { json: SPAWN });
     assert.deepEqual(Object.keys((await good("POST", "/sandboxes/admission", { json: SPAWN })).body).sort(), [
@@ -358,6 +360,11 @@ describe("the contract", () => {
     assert.deepEqual([refused.status, refused.body.code], [429, "RESOURCE_LIMIT"]);
     await good("GET", "/quotas/{owner}", { at: owner });
     await good("DELETE", "/quotas/{owner}", { at: owner });
+    await good("PUT", "/admin/quotas/{owner}", { at: owner, json: { max_sandboxes: 1 } });
+    await good("GET", "/admin/quotas/{owner}", { at: owner });
+    await good("GET", "/admin/quotas/{owner}/usage", { at: owner });
+    await good("GET", "/admin/quotas/summary");
+    await good("DELETE", "/admin/quotas/{owner}", { at: owner });
     for (const bad of ["a b", "a/b", "x".repeat(129)])
       assert.equal((await ask("POST", "/sandboxes", { json: SPAWN, headers: { "x-user-id": bad } })).status, 400, bad);
 
@@ -424,7 +431,7 @@ describe("the contract", () => {
     ]) {
       for (const rest of ["", "/exec", "/files/list?path=/"]) {
         const response = await fetch(`${server.url}/api/v1/sandboxes/${bad}${rest}`, { headers });
-        assert.ok([400, 404].includes(response.status), `${bad}${rest}: ${response.status}`);
+        assert.ok([400, 404, 405].includes(response.status), `${bad}${rest}: ${response.status}`);
       }
     }
     // Byte by byte, as no client library would send it.

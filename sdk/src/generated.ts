@@ -17,6 +17,8 @@ export interface Sandbox {
   expiresAt: string;
   metadata: Record<string, string>;
   previewDomain: string;
+  /** `local`: the machine that answers */
+  workerId: string;
   template?: string | undefined;
   checkpoint?: string | undefined;
   forkedFrom?: string | undefined;
@@ -549,11 +551,7 @@ export interface Ready {
   status: string;
   version: string;
   uptime: string;
-  providers: {
-    name: string;
-    healthy: boolean;
-    error?: string | undefined;
-  }[];
+  providers: Provider[];
   readyProviders: number;
   totalProviders: number;
 }
@@ -690,11 +688,19 @@ export interface Operations {
   /** Spawn from a template */
   "POST /templates/{name}/spawn": { body: TemplateSpawnRequest; reply: Sandbox };
   /** All quotas */
-  "GET /quotas": { body: undefined; reply: OwnerQuota[] };
-  /** All quotas */
   "GET /admin/quotas": { body: undefined; reply: OwnerQuota[] };
+  /** All quotas */
+  "GET /quotas": { body: undefined; reply: OwnerQuota[] };
+  /** How many quotas set which limit */
+  "GET /admin/quotas/summary": { body: undefined; reply: QuotaSummary };
   /** How many quotas set which limit */
   "GET /quotas/summary": { body: undefined; reply: QuotaSummary };
+  /** An owner's quota */
+  "GET /admin/quotas/{owner}": { body: undefined; reply: OwnerQuota };
+  /** Set an owner's quota */
+  "PUT /admin/quotas/{owner}": { body: QuotaRequest; reply: OwnerQuota };
+  /** Delete an owner's quota */
+  "DELETE /admin/quotas/{owner}": { body: undefined; reply: Status };
   /** An owner's quota */
   "GET /quotas/{owner}": { body: undefined; reply: OwnerQuota };
   /** Set an owner's quota */
@@ -702,13 +708,19 @@ export interface Operations {
   /** Delete an owner's quota */
   "DELETE /quotas/{owner}": { body: undefined; reply: Status };
   /** What an owner uses and may use */
+  "GET /admin/quotas/{owner}/usage": { body: undefined; reply: QuotaUsage };
+  /** What an owner uses and may use */
   "GET /quotas/{owner}/usage": { body: undefined; reply: QuotaUsage };
   /** Providers and their health */
-  "GET /providers": { body: undefined; reply: Provider[] };
-  /** Providers and their health */
   "GET /admin/providers": { body: undefined; reply: Provider[] };
+  /** Providers and their health */
+  "GET /providers": { body: undefined; reply: Provider[] };
+  /** One provider */
+  "GET /admin/providers/{name}": { body: undefined; reply: ProviderDetail };
   /** One provider */
   "GET /providers/{name}": { body: undefined; reply: ProviderDetail };
+  /** Check every provider now */
+  "POST /admin/providers/test": { body: undefined; reply: Record<string, boolean> };
   /** Check every provider now */
   "POST /providers/test": { body: undefined; reply: Record<string, boolean> };
   /** Machines kept ready */
@@ -784,6 +796,7 @@ export const shapes: Record<string, Shape> = {
       expires_at: "string",
       metadata: { record: "string" },
       preview_domain: "string",
+      worker_id: "string",
       "template?": "string",
       "checkpoint?": "string",
       "forked_from?": "string",
@@ -1074,7 +1087,7 @@ export const shapes: Record<string, Shape> = {
       name: "string",
       healthy: "boolean",
       default: "boolean",
-      latency_ms: "number",
+      latency_ms: "integer",
       last_checked: "string",
       "error?": "string",
       "detail?": "string",
@@ -1210,7 +1223,7 @@ export const shapes: Record<string, Shape> = {
       status: "string",
       version: "string",
       uptime: "string",
-      providers: { array: { object: { name: "string", healthy: "boolean", "error?": "string" } } },
+      providers: { array: { ref: "Provider" } },
       ready_providers: "integer",
       total_providers: "integer",
     },
@@ -1284,16 +1297,23 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "PUT /templates/{name}": { body: { ref: "TemplateRequest" }, reply: { ref: "Template" } },
   "DELETE /templates/{name}": { reply: { ref: "Status" } },
   "POST /templates/{name}/spawn": { body: { ref: "TemplateSpawnRequest" }, reply: { ref: "Sandbox" } },
-  "GET /quotas": { reply: { array: { ref: "OwnerQuota" } } },
   "GET /admin/quotas": { reply: { array: { ref: "OwnerQuota" } } },
+  "GET /quotas": { reply: { array: { ref: "OwnerQuota" } } },
+  "GET /admin/quotas/summary": { reply: { ref: "QuotaSummary" } },
   "GET /quotas/summary": { reply: { ref: "QuotaSummary" } },
+  "GET /admin/quotas/{owner}": { reply: { ref: "OwnerQuota" } },
+  "PUT /admin/quotas/{owner}": { body: { ref: "QuotaRequest" }, reply: { ref: "OwnerQuota" } },
+  "DELETE /admin/quotas/{owner}": { reply: { ref: "Status" } },
   "GET /quotas/{owner}": { reply: { ref: "OwnerQuota" } },
   "PUT /quotas/{owner}": { body: { ref: "QuotaRequest" }, reply: { ref: "OwnerQuota" } },
   "DELETE /quotas/{owner}": { reply: { ref: "Status" } },
+  "GET /admin/quotas/{owner}/usage": { reply: { ref: "QuotaUsage" } },
   "GET /quotas/{owner}/usage": { reply: { ref: "QuotaUsage" } },
-  "GET /providers": { reply: { array: { ref: "Provider" } } },
   "GET /admin/providers": { reply: { array: { ref: "Provider" } } },
+  "GET /providers": { reply: { array: { ref: "Provider" } } },
+  "GET /admin/providers/{name}": { reply: { ref: "ProviderDetail" } },
   "GET /providers/{name}": { reply: { ref: "ProviderDetail" } },
+  "POST /admin/providers/test": { reply: { record: "boolean" } },
   "POST /providers/test": { reply: { record: "boolean" } },
   "GET /pool/status": { reply: { ref: "PoolStatus" } },
   "GET /snapshots": { reply: { array: { ref: "Snapshot" } } },

@@ -21,7 +21,8 @@ import { ErrorBody } from "./schemas/common.ts";
 
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD";
-const CORS_HEADERS = "Content-Type,X-API-Key,X-Admin-API-Key,X-User-ID,X-Request-ID,Authorization,Last-Event-ID,Range";
+const CORS_HEADERS =
+  "Content-Type,X-API-Key,X-Admin-API-Key,X-User-ID,X-Tenant-ID,X-Request-ID,Authorization,Last-Event-ID,Range";
 const CORS_EXPOSED =
   "X-Request-ID,Server-Timing,Retry-After,X-RateLimit-Limit,X-RateLimit-Remaining,Content-Range,Accept-Ranges";
 
@@ -30,13 +31,18 @@ export function createApp(parts: ServerParts): Api {
   const { config, auth, log, metrics, rateLimiter } = parts;
 
   app.onError((error, c) => fail(c, error));
-  app.notFound((c) => fail(c, httpError(404, `there is no route ${c.req.method} ${c.req.path}`)));
+  app.notFound((c) => {
+    const { method, path } = c.req;
+    const allowed = endpoints.allowed(path);
+    if (allowed.length === 0) return fail(c, httpError(404, `there is no route ${method} ${path}`));
+    const allow = allowed.join(", ");
+    return fail(c, httpError(405, `${path} does not know ${method}, but ${allow}`), { allow });
+  });
 
-  function fail(c: ApiContext, error: unknown): Response {
+  function fail(c: ApiContext, error: unknown, headers: Record<string, string> = {}): Response {
     const problem = problemOf(error, c.get("requestId"));
     const level = problem.status >= 500 ? "error" : "debug";
     log[level]({ err: error, request: c.get("requestId"), route: c.get("route") }, problem.body.message);
-    const headers: Record<string, string> = {};
     if (problem.status === 429 && c.res.headers.get("retry-after") === null) headers["retry-after"] = "1";
     return json(problem.body, problem.status, headers);
   }

@@ -93,6 +93,11 @@ export function isLoopback(host: string): boolean {
   return name === "localhost" || name === "::1" || (isIP(name) === 4 && name.startsWith("127."));
 }
 
+/** A host's name. Also of `server.preview_domain`, which has a port where clients have to ask another one than ours. */
+export function withoutPort(host: string): string {
+  return host.replace(/:\d+$/, "").toLowerCase();
+}
+
 /**
  * Without a key, what protects the server is that only this host reaches it; a browser on this host is then the way in. So a
  * request from another web page is refused (by `Origin`), and so is one under a foreign name (DNS rebinding, by `Host`).
@@ -103,12 +108,12 @@ export function assertLocalRequest(
   config: Config,
 ): void {
   const { origin, host = "" } = request;
-  const name = host.replace(/:\d+$/, "").toLowerCase();
+  const name = withoutPort(host);
   const known =
     name === "" ||
     isLoopback(name) ||
     name === config.server.host.toLowerCase() ||
-    name.endsWith(`.${config.server.preview_domain.toLowerCase()}`) ||
+    name.endsWith(`.${withoutPort(config.server.preview_domain)}`) ||
     config.server.allowed_hosts.includes(name);
   if (!known) throw httpError(403, `the host name ${JSON.stringify(name)} is not allowed; see server.allowed_hosts`);
   if (origin !== undefined && !originAllowed(origin, host, config)) {

@@ -6,6 +6,7 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { OpenAPIHono, type RouteConfig, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { getPath } from "hono/utils/url";
 import type { Logger } from "pino";
 import { StacyError } from "../host/error.ts";
 import { checkOwner } from "../sandboxes/owner.ts";
@@ -53,6 +54,8 @@ export interface Endpoint<P extends z.ZodType, Q extends z.ZodType, B extends z.
   /** Below the base, OpenAPI form: `/sandboxes/{id}`. */
   path: string;
   scope: Scope;
+  /** Also below `/admin`, where only administrators may call it. */
+  admin?: boolean;
   tag: string;
   summary: string;
   description?: string;
@@ -86,6 +89,7 @@ const COMMON_ERRORS = [400, 401, 403, 408, 413, 429, 500, 503];
 export class Endpoints {
   readonly app: Api;
   readonly #limits: BodyLimits;
+  readonly #paths: { pattern: RegExp; methods: string[] }[] = [];
 
   constructor(app: Api, limits: BodyLimits) {
     this.app = app;
@@ -96,8 +100,12 @@ export class Endpoints {
     endpoint: Endpoint<P, Q, B>,
     handler: (call: Call<z.output<P>, z.output<Q>, z.output<B>>) => Promise<Response> | Response,
   ): void {
+    if (endpoint.admin === true) {
+      this.add({ ...endpoint, admin: false, scope: "admin", path: `/admin${endpoint.path}` }, handler);
+    }
     this.app.openAPIRegistry.registerPath(describe(endpoint));
     const route = `${API_BASE}${endpoint.path}`;
+    this.#note(endpoint.method, route);
     const limits = endpoint.maxBytes === undefined ? this.#limits : { ...this.#limits, maxBytes: endpoint.maxBytes };
     this.app.on(endpoint.method.toUpperCase(), route.replaceAll(/\{(\w+)\}/g, ":$1"), async (c) => {
       c.set("route", route);
@@ -117,6 +125,18 @@ export class Endpoints {
         signal: c.req.raw.signal,
       });
     });
+  }
+
+  /** The methods of a path that has some. */
+  allowed(path: string): string[] {
+    const methods = this.#paths.filter(({ pattern }) => pattern.test(path)).flatMap((each) => each.methods);
+    return [...new Set(methods)];
+  }
+
+  #note(method: string, route: string): void {
+    const pattern = new RegExp(`^${route.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`);
+    const methods = method === "get" ? ["GET", "HEAD"] : [method.toUpperCase()];
+    this.#paths.push({ pattern, methods });
   }
 }
 
@@ -177,6 +197,13 @@ export function json(value: unknown, status = 200, headers: Record<string, strin
   });
 }
 
+/** A slash at the end changes nothing, except below a guest's port, where it is the guest's. */
 export function newApi(): Api {
-  return new OpenAPIHono<ApiEnv>();
+  return new OpenAPIHono<ApiEnv>({
+    getPath: (request) => {
+      const path = getPath(request);
+      const ours = path.startsWith(`${API_BASE}/`) && !/^\/api\/v1\/sandboxes\/[^/]*\/ports\//.test(path);
+      return ours && path.endsWith("/") ? path.replace(/\/+$/, "") : path;
+    },
+  });
 }

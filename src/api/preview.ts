@@ -6,7 +6,7 @@ import { type IncomingMessage, request } from "node:http";
 import { type Duplex, Readable } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { endToEnd } from "../host/hop-by-hop.ts";
-import type { Identity } from "./auth.ts";
+import { type Identity, withoutPort } from "./auth.ts";
 import type { ServerParts } from "./context.ts";
 import type { ApiContext } from "./endpoint.ts";
 import { taken } from "./socket.ts";
@@ -14,11 +14,11 @@ import { taken } from "./socket.ts";
 /** What is said to us rather than to the guest; the header that had the key goes the same way. */
 const OURS = ["host", "expect", "x-api-key", "x-admin-api-key"];
 
-/** `{port}-{id}.{domain}` */
+/** `{port}-{id}.{domain}`, whatever port either names: a proxy in front of us may have changed it. */
 export function previewTarget(host: string | undefined, domain: string): { id: string; port: number } | undefined {
   const match = /^(\d{1,5})-(sb-[0-9a-f]{8})\.(.+?)(?::\d+)?$/i.exec(host ?? "");
   const port = Number(match?.[1]);
-  if (match?.[2] === undefined || match[3]?.toLowerCase() !== domain.toLowerCase() || port < 1 || port > 65_535) {
+  if (match?.[2] === undefined || match[3]?.toLowerCase() !== withoutPort(domain) || port < 1 || port > 65_535) {
     return undefined;
   }
   return { id: match[2].toLowerCase(), port };

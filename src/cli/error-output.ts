@@ -109,7 +109,8 @@ export function asOwnFailure<T>(error: T): T {
 /** The same for the start of a command in a sandbox that is there: the shells' codes for what cannot be found or executed. */
 export function asStartFailure<T>(error: T): T {
   const code = (error as { code?: string } | undefined)?.code;
-  if (code === "NOT_FOUND" || code === "not-found") return withExitCode(error, EXIT.notFound);
+  const phase = (error as { phase?: string } | undefined)?.phase;
+  if (code === "not-found" || (code === "BAD_REQUEST" && phase === "start")) return withExitCode(error, EXIT.notFound);
   if (code === "FORBIDDEN" || code === "permission") return withExitCode(error, EXIT.notExecutable);
   return asOwnFailure(error);
 }

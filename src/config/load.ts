@@ -120,7 +120,7 @@ function applyEnv(raw: Record<string, unknown>, env: NodeJS.ProcessEnv, notes: s
 
 /** Durations, names and keys stay text, whatever they look like. */
 function scalar(key: string, value: string): unknown {
-  if (key === "auth.keys" || key === "images.aliases" || key === "images.registries") {
+  if (key === "auth.keys" || key === "images.registries" || key.endsWith(".aliases")) {
     try {
       return JSON.parse(value);
     } catch {

@@ -14,6 +14,8 @@ export function limitsOf(config: Config): Limits {
     defaultDiskMiB: d.disk_size_mb,
     defaultTtlMs: d.ttl,
     defaultHosts: d.allowed_hosts,
+    defaultWorkdir: d.workdir,
+    providerAliases: config.providers.aliases,
     defaultIdleTimeoutMs: d.idle_timeout,
     idleAction: d.idle_action,
     maxTtlMs: d.max_ttl,

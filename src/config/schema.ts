@@ -28,6 +28,8 @@ const keySchema = z.strictObject({
   scopes: z.array(z.enum(["read", "use", "admin"])).min(1),
 });
 
+const providerName = z.enum(["auto", "firecracker", "qemu"]);
+
 export const configSchema = z.strictObject({
   server: section({
     host: text.default("127.0.0.1"),
@@ -51,7 +53,11 @@ export const configSchema = z.strictObject({
   }),
   data_dir: text.default(""),
   providers: section({
-    default: z.enum(["auto", "firecracker", "qemu"]).default("auto"),
+    default: providerName.default("auto"),
+    /** Names that clients of the published StacyVM send, and what stands for them here. */
+    aliases: z
+      .record(text, providerName)
+      .default({ docker: "auto", mock: "auto", proot: "auto", e2b: "auto", custom: "auto" }),
   }),
   firecracker: section({
     /** The binary. Empty: `STACYVM_FIRECRACKER`, the one on the PATH, or the one that set-up installs. */
@@ -135,6 +141,8 @@ export const configSchema = z.strictObject({
     disk_size_mb: z.int().min(16).default(1_024),
     /** Hosts that a sandbox may connect to when neither it nor its template says. */
     allowed_hosts: list.default([]),
+    /** Where commands begin that do not say. Empty: the image's own directory. The published StacyVM's was `/workspace`. */
+    workdir: text.default(""),
     idle_timeout: duration.default(0),
     idle_action: z.enum(["destroy", "pause", "suspend"]).default("destroy"),
     max_ttl: duration.default(86_400_000),

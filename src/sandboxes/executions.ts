@@ -59,7 +59,7 @@ export class Executions {
       return { ...result, durationMs };
     } catch (error) {
       note(error);
-      throw error;
+      throw startFailure(error, lease);
     }
   }
 
@@ -85,7 +85,7 @@ export class Executions {
       return { command, exited };
     } catch (error) {
       note(error);
-      throw error;
+      throw startFailure(error, lease);
     }
   }
 
@@ -103,10 +103,11 @@ export class Executions {
       });
     }
     const timeout = request.timeoutMs ?? (limits.defaultExecTimeoutMs || (collected ? max : 0));
+    const cwd = request.workdir || limits.defaultWorkdir;
     return {
       argv: commandArgv(request),
       env: request.env,
-      ...(request.workdir ? { cwd: request.workdir } : {}),
+      ...(cwd === "" ? {} : { cwd }),
       ...(request.user ? { user: request.user } : {}),
       ...(timeout > 0 ? { timeoutMs: Math.max(1, Math.round(timeout)) } : {}),
       ...(request.stopSignal === undefined ? {} : { stopSignal: request.stopSignal }),
@@ -143,6 +144,19 @@ export class Executions {
       return durationMs;
     };
   }
+}
+
+/**
+ * What the guest does not have to start a command with is a wrong request: `not-found` is said of sandboxes, and clients take it
+ * for the end of theirs.
+ */
+function startFailure(error: unknown, lease: Lease): unknown {
+  if (!(error instanceof StacyError) || error.code !== "not-found" || !lease.sandbox.visible) return error;
+  return new StacyError("invalid", error.message, {
+    phase: "start",
+    cause: error,
+    remedy: "name a program, a user and a working directory that the sandbox has",
+  });
 }
 
 function outcomeOf(end: unknown, status: ExitStatus | undefined): ExecRecord["outcome"] {

@@ -11,6 +11,10 @@ export interface Limits {
   defaultTtlMs: number;
   /** Hosts that a sandbox may connect to when neither it nor its template says. */
   defaultHosts: readonly string[];
+  /** Where commands begin that do not say; empty: the image's own directory. */
+  defaultWorkdir: string;
+  /** Other names of providers, as clients send them. */
+  providerAliases: Readonly<Record<string, string>>;
   defaultIdleTimeoutMs: number;
   idleAction: IdleAction;
   maxTtlMs: number;

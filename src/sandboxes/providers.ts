@@ -14,14 +14,19 @@ export interface ProviderReport extends ProviderHealth {
 
 export class Providers {
   readonly #all: readonly Provider[];
+  readonly #aliases: Readonly<Record<string, string>>;
   readonly #events: Events;
   readonly #log: Log;
   readonly #clock: Clock;
   readonly #stops: (() => void)[];
 
-  constructor(all: readonly Provider[], parts: { events: Events; log: Log; clock: Clock }) {
+  constructor(
+    all: readonly Provider[],
+    parts: { aliases: Readonly<Record<string, string>>; events: Events; log: Log; clock: Clock },
+  ) {
     if (all.length === 0) throw new StacyError("invalid", "there is no provider");
     this.#all = all;
+    this.#aliases = parts.aliases;
     this.#events = parts.events;
     this.#log = parts.log;
     this.#clock = parts.clock;
@@ -44,10 +49,11 @@ export class Providers {
     return this.#all.map(({ name }) => name);
   }
 
-  /** @throws StacyError `not-found` */
+  /** @param name its own, or one of the configured aliases. @throws StacyError `not-found` */
   pick(name: string | undefined): Provider {
-    if (name === undefined || name === "" || name === "auto") return this.default;
-    const found = this.#all.find((provider) => provider.name === name);
+    const meant = Object.hasOwn(this.#aliases, name ?? "") ? this.#aliases[name ?? ""] : name;
+    if (meant === undefined || meant === "" || meant === "auto") return this.default;
+    const found = this.#all.find((provider) => provider.name === meant);
     if (found === undefined) {
       throw new StacyError("not-found", `there is no provider ${JSON.stringify(name)}`, {
         remedy: `use ${this.names.join(" or ")}`,

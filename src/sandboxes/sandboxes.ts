@@ -77,7 +77,12 @@ export class Sandboxes {
     this.#observer = observer;
     this.#log = log;
     this.events = new Events(store, () => clock.now());
-    this.providers = new Providers(options.providers, { events: this.events, log, clock });
+    this.providers = new Providers(options.providers, {
+      aliases: limits.providerAliases,
+      events: this.events,
+      log,
+      clock,
+    });
     this.quotas = new Quotas({ store, clock, events: this.events });
     this.templates = new Templates({ store, clock, events: this.events }, (template) => this.#pin(template));
     this.executions = new Executions({ store, events: this.events, observer, quotas: this.quotas, limits });
@@ -155,6 +160,11 @@ export class Sandboxes {
     const counts: Record<string, number> = {};
     for (const { state, visible } of this.#all.values()) if (visible) counts[state] = (counts[state] ?? 0) + 1;
     return counts;
+  }
+
+  /** Of a provider. */
+  countOf(provider: string): number {
+    return this.list().filter((record) => record.provider === provider).length;
   }
 
   get queueLength(): number {

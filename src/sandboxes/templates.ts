@@ -6,7 +6,8 @@ import type { Events } from "./events.ts";
 import type { Template } from "./record.ts";
 import type { Store } from "./store.ts";
 
-export const TEMPLATE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+/** What a person can read and type, without white space at its ends. */
+export const TEMPLATE_NAME = /^(?=[^\s\p{C}])[^\p{C}\p{Zl}\p{Zp}]{1,128}(?<!\s)$/u;
 
 export type TemplateInput = Omit<Template, "createdAt" | "updatedAt" | "version"> & { version?: number };
 

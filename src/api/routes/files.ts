@@ -1,5 +1,7 @@
+import { posix } from "node:path";
 import { z } from "@hono/zod-openapi";
-import { StacyError } from "../../host/error.ts";
+import type { Agent } from "../../guest/agent.ts";
+import { asStacyError, StacyError } from "../../host/error.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { bodyStream } from "../body.ts";
 import type { ServerParts } from "../context.ts";
@@ -172,6 +174,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       scope: "use",
       tag,
       summary: "Delete a file or directory",
+      description: "With `recursive`, all that is in it too, and it is no error that there is nothing.",
       params: SandboxId,
       query: PathQuery.extend({ recursive: Flag }),
       responses: done("Deleted"),
@@ -179,7 +182,10 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
     },
     ({ params, query }) =>
       operation(params.id, undefined, {}, async ({ agent }) => {
-        await agent.remove(query.path, { recursive: query.recursive });
+        await agent.remove(query.path, { recursive: query.recursive }).catch((error: unknown) => {
+          // As `rm -r -f`: what shall be gone with all that is in it is gone.
+          if (!query.recursive || asStacyError(error).code !== "not-found") throw error;
+        });
         return json({ status: "deleted" });
       }),
   );
@@ -239,6 +245,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       scope: "use",
       tag,
       summary: "Move or rename",
+      description: "Parent directories of the new name are made.",
       params: SandboxId,
       body: MoveRequest,
       responses: done("Moved"),
@@ -246,7 +253,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
     },
     ({ params, body }) =>
       operation(params.id, undefined, {}, async ({ agent }) => {
-        await agent.move(body.old_path, body.new_path);
+        await moveTo(agent, body.old_path, body.new_path);
         return json({ status: "moved" });
       }),
   );
@@ -282,7 +289,15 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
     },
     ({ params, body }) =>
       operation(params.id, undefined, {}, async ({ agent }) => {
-        await agent.chmod(body.path, body.mode, { recursive: body.recursive === true });
+        const recursive = body.recursive === true;
+        if (typeof body.mode === "number") await agent.chmod(body.path, body.mode, { recursive });
+        else if (!recursive) await agent.chmod(body.path, body.mode(await agent.stat(body.path, { follow: true })));
+        else {
+          throw new StacyError(
+            "invalid",
+            "mode: letters stand for one file; with recursive, use octal bits such as 0755",
+          );
+        }
         return json({ status: "chmod applied" });
       }),
   );
@@ -404,4 +419,16 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       return streamed(begun(events()), SSE_HEADERS);
     },
   );
+}
+
+/** The usual move is one request to the guest; only one into a directory that is not there needs more. */
+async function moveTo(agent: Agent, from: string, to: string): Promise<void> {
+  try {
+    await agent.move(from, to);
+  } catch (error) {
+    if (asStacyError(error).code !== "not-found") throw error;
+    await agent.stat(from); // it is not what shall be moved that is missing
+    await agent.mkdir(posix.dirname(to), { parents: true });
+    await agent.move(from, to);
+  }
 }

@@ -1,81 +1,35 @@
 import { z } from "@hono/zod-openapi";
 import { formatDuration } from "../../sandboxes/duration.ts";
-import type { ProviderReport } from "../../sandboxes/providers.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { NameParam } from "../schemas/common.ts";
-import { defined, iso } from "../schemas/sandbox.ts";
-
-const ProviderBody = z
-  .object({
-    name: z.string(),
-    healthy: z.boolean(),
-    default: z.boolean(),
-    latency_ms: z.number(),
-    last_checked: z.string(),
-    error: z.string().optional(),
-    detail: z.string().optional(),
-    remedy: z.string().optional(),
-    version: z.string().optional(),
-    accelerator: z.string().optional(),
-    capabilities: z.array(z.string()),
-    runtime_count: z.int().optional(),
-  })
-  .openapi("Provider");
-
-const CAPABILITIES = [
-  "exec",
-  "stream",
-  "files",
-  "terminal",
-  "pause",
-  "suspend",
-  "fork",
-  "checkpoint",
-  "snapshots",
-  "stats",
-  "tunnel",
-];
+import { ProviderBody, providerBody } from "../schemas/provider.ts";
 
 export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
   const { sandboxes } = parts;
   const { providers } = sandboxes;
   const tag = "providers";
-  const countOf = (name: string): number => sandboxes.list().filter(({ provider }) => provider === name).length;
-  const body = (report: ProviderReport): z.output<typeof ProviderBody> => ({
-    name: report.name,
-    healthy: report.healthy,
-    default: report.default,
-    latency_ms: report.latencyMs,
-    last_checked: iso(report.checkedAt),
-    capabilities: CAPABILITIES,
-    runtime_count: countOf(report.name),
-    ...(report.healthy ? { detail: report.detail } : { error: report.detail }),
-    ...defined({ remedy: report.remedy, version: report.version, accelerator: report.accelerator }),
-  });
-  for (const [prefix, scope] of [
-    ["", "read"],
-    ["/admin", "admin"],
-  ] as const) {
-    endpoints.add(
-      {
-        method: "get",
-        path: `${prefix}/providers`,
-        scope,
-        tag,
-        summary: "Providers and their health",
-        responses: { 200: { description: "The default first", schema: z.array(ProviderBody) } },
-      },
-      async () => json((await providers.reports()).map(body)),
-    );
-  }
+  endpoints.add(
+    {
+      method: "get",
+      path: "/providers",
+      scope: "read",
+      admin: true,
+      tag,
+      summary: "Providers and their health",
+      responses: { 200: { description: "The default first", schema: z.array(ProviderBody) } },
+    },
+    async () => json((await providers.reports()).map((report) => providerBody(report, sandboxes.countOf(report.name)))),
+  );
   endpoints.add(
     {
       method: "get",
       path: "/providers/{name}",
       scope: "read",
+      admin: true,
       tag,
       summary: "One provider",
+      description: "By its name, or by one of `providers.aliases`.",
       params: NameParam,
       responses: {
         200: {
@@ -101,9 +55,10 @@ export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
         name: report.name,
         healthy: report.healthy,
         default: report.default,
-        sandbox_count: countOf(report.name),
-        health: body(report),
+        sandbox_count: sandboxes.countOf(report.name),
+        health: providerBody(report, sandboxes.countOf(report.name)),
         config: {
+          type: report.name,
           default_image: limits.defaultImage,
           default_memory_mb: String(limits.defaultMemoryMiB),
           default_vcpus: String(limits.defaultVcpus),
@@ -117,6 +72,7 @@ export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
       method: "post",
       path: "/providers/test",
       scope: "read",
+      admin: true,
       tag,
       summary: "Check every provider now",
       responses: { 200: { description: "Healthy, by name", schema: z.record(z.string(), z.boolean()) } },

@@ -9,6 +9,7 @@ import type { SandboxEvent } from "../../sandboxes/events.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe } from "../schemas/common.ts";
+import { ProviderBody, providerBody } from "../schemas/provider.ts";
 import { iso } from "../schemas/sandbox.ts";
 import { begun, SSE_HEADERS, streamed } from "../streams.ts";
 import { SystemSampler } from "../system-stats.ts";
@@ -39,7 +40,7 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
     );
   }
   const Ready = Alive.extend({
-    providers: z.array(z.object({ name: z.string(), healthy: z.boolean(), error: z.string().optional() })),
+    providers: z.array(ProviderBody),
     ready_providers: z.int(),
     total_providers: z.int(),
   }).openapi("Ready");
@@ -62,11 +63,7 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
         status: ready > 0 ? "ready" : "not_ready",
         version,
         uptime: uptime(),
-        providers: reports.map(({ name, healthy, detail }) => ({
-          name,
-          healthy,
-          ...(healthy ? {} : { error: detail }),
-        })),
+        providers: reports.map((report) => providerBody(report, sandboxes.countOf(report.name))),
         ready_providers: ready,
         total_providers: reports.length,
       };

@@ -120,27 +120,24 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
   const tag = "quotas";
   const OwnerParam = z.object({ owner: z.string() });
   const one = { 200: { description: "The quota", schema: QuotaBody } };
-  for (const [prefix, scope] of [
-    ["", "read"],
-    ["/admin", "admin"],
-  ] as const) {
-    endpoints.add(
-      {
-        method: "get",
-        path: `${prefix}/quotas`,
-        scope,
-        tag,
-        summary: "All quotas",
-        responses: { 200: { description: "By owner", schema: z.array(QuotaBody) } },
-      },
-      () => json(quotas.list().map(quotaBody)),
-    );
-  }
+  endpoints.add(
+    {
+      method: "get",
+      path: "/quotas",
+      scope: "read",
+      admin: true,
+      tag,
+      summary: "All quotas",
+      responses: { 200: { description: "By owner", schema: z.array(QuotaBody) } },
+    },
+    () => json(quotas.list().map(quotaBody)),
+  );
   endpoints.add(
     {
       method: "get",
       path: "/quotas/summary",
       scope: "read",
+      admin: true,
       tag,
       summary: "How many quotas set which limit",
       responses: { 200: { description: "Counts", schema: QuotaSummaryBody } },
@@ -160,6 +157,7 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       method: "get",
       path: "/quotas/{owner}",
       scope: "read",
+      admin: true,
       tag,
       summary: "An owner's quota",
       params: OwnerParam,
@@ -173,6 +171,7 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       method: "put",
       path: "/quotas/{owner}",
       scope: "admin",
+      admin: true,
       tag,
       summary: "Set an owner's quota",
       description: "0 means no limit of its own.",
@@ -194,6 +193,7 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       method: "delete",
       path: "/quotas/{owner}",
       scope: "admin",
+      admin: true,
       tag,
       summary: "Delete an owner's quota",
       params: OwnerParam,
@@ -210,6 +210,7 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       method: "get",
       path: "/quotas/{owner}/usage",
       scope: "read",
+      admin: true,
       tag,
       summary: "What an owner uses and may use",
       params: OwnerParam,

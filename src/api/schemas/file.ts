@@ -1,14 +1,31 @@
 import { z } from "@hono/zod-openapi";
 import type { FileStat } from "../../guest/agent.ts";
+import { type ModeChange, parseMode } from "../file-mode.ts";
 import { GuestPath, maybe } from "./common.ts";
-import { defined, iso } from "./sandbox.ts";
+import { defined, isoSeconds } from "./sandbox.ts";
 
 /** Permission bits in octal: `0644`, `755`. */
 export const Mode = z
   .string()
-  .regex(/^(0o?)?[0-7]{1,4}$/, "must be octal permission bits such as 0644")
-  .transform((text) => Number.parseInt(text.replace(/^0o/, ""), 8))
+  .transform((text, context): number => {
+    const mode = parseMode(text);
+    if (typeof mode === "number") return mode;
+    context.addIssue({ code: "custom", message: "must be octal permission bits such as 0644" });
+    return z.NEVER;
+  })
   .openapi({ type: "string", example: "0644" });
+
+/** The same, or letters that change what a file has: `+x`, `u=rw,go=`. */
+const ModeOrChange = z
+  .string()
+  .max(64)
+  .transform((text, context): number | ModeChange => {
+    const mode = parseMode(text);
+    if (mode !== undefined) return mode;
+    context.addIssue({ code: "custom", message: "must be octal permission bits such as 0644, or a change such as +x" });
+    return z.NEVER;
+  })
+  .openapi({ type: "string", example: "+x" });
 
 export const WriteFileRequest = z
   .object({
@@ -25,7 +42,7 @@ export const CopyRequest = z
   .object({ old_path: GuestPath, new_path: GuestPath, recursive: maybe(z.boolean()) })
   .openapi("CopyRequest");
 export const ChmodRequest = z
-  .object({ path: GuestPath, mode: Mode, recursive: maybe(z.boolean()) })
+  .object({ path: GuestPath, mode: ModeOrChange, recursive: maybe(z.boolean()) })
   .openapi("ChmodRequest");
 export const MkdirRequest = z.object({ path: GuestPath, mode: maybe(Mode) }).openapi("MkdirRequest");
 
@@ -51,7 +68,7 @@ export function fileBody(stat: FileStat): z.output<typeof FileBody> {
     size: stat.size,
     mode: stat.mode.toString(8),
     is_dir: stat.kind === "directory",
-    mod_time: iso(stat.mtimeMs),
+    mod_time: isoSeconds(stat.mtimeMs),
     kind: stat.kind,
     uid: stat.uid,
     gid: stat.gid,

@@ -70,6 +70,9 @@ export const BootBody = z
   })
   .openapi("Boot");
 
+/** The name of this machine among workers; the published server calls its own so. */
+export const LOCAL_WORKER = "local";
+
 export const SandboxBody = z
   .object({
     id: z.string(),
@@ -84,6 +87,7 @@ export const SandboxBody = z
     expires_at: z.string(),
     metadata: z.record(z.string(), z.string()),
     preview_domain: z.string(),
+    worker_id: z.string().openapi({ description: "`local`: the machine that answers", example: "local" }),
     template: z.string().optional(),
     checkpoint: z.string().optional(),
     forked_from: z.string().optional(),
@@ -116,6 +120,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     expires_at: iso(record.expiresAt),
     metadata: record.metadata,
     preview_domain: previewDomain,
+    worker_id: LOCAL_WORKER,
     ...defined({
       owner_id: record.ownerId,
       template: record.template,
@@ -148,6 +153,11 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
           },
         }),
   };
+}
+
+/** Without a fraction, where clients read Go's RFC 3339. */
+export function isoSeconds(ms: number): string {
+  return iso(ms).replace(/\.\d+/, "");
 }
 
 export function iso(ms: number): string {

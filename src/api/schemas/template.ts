@@ -48,7 +48,7 @@ export function templateInput(body: z.output<typeof TemplateRequest>, name: stri
   };
 }
 
-export const TemplateName = z.string().regex(TEMPLATE_NAME, "is not a template's name: letters, digits, dot, dash");
+export const TemplateName = z.string().regex(TEMPLATE_NAME, "is not a template's name: 1 to 128 visible characters");
 
 export const TemplateBody = z
   .object({

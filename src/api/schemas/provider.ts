@@ -1,0 +1,41 @@
+import { z } from "@hono/zod-openapi";
+import type { ProviderReport } from "../../sandboxes/providers.ts";
+import { defined, isoSeconds } from "./sandbox.ts";
+
+export const ProviderBody = z
+  .object({
+    name: z.string(),
+    healthy: z.boolean(),
+    default: z.boolean(),
+    latency_ms: z.int(),
+    last_checked: z.string(),
+    error: z.string().optional(),
+    detail: z.string().optional(),
+    remedy: z.string().optional(),
+    version: z.string().optional(),
+    accelerator: z.string().optional(),
+    capabilities: z.array(z.string()),
+    runtime_count: z.int().optional(),
+  })
+  .openapi("Provider");
+
+/** The first line is in the published server's words. */
+const CAPABILITIES = [
+  ...["spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory", "snapshots", "microvm"],
+  ...["terminal", "pause", "suspend", "fork", "checkpoint", "stats", "tunnel"],
+];
+
+/** @param count its sandboxes */
+export function providerBody(report: ProviderReport, count: number): z.output<typeof ProviderBody> {
+  return {
+    name: report.name,
+    healthy: report.healthy,
+    default: report.default,
+    latency_ms: Math.round(report.latencyMs),
+    last_checked: isoSeconds(report.checkedAt),
+    capabilities: CAPABILITIES,
+    runtime_count: count,
+    ...(report.healthy ? { detail: report.detail } : { error: report.detail }),
+    ...defined({ remedy: report.remedy, version: report.version, accelerator: report.accelerator }),
+  };
+}
