@@ -6,8 +6,9 @@ import type { Command } from "commander";
 import { type Files, NotFoundError } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
-import { packTree, unpackTree } from "../host-tree.ts";
 import { bytes, note, printJson } from "../output.ts";
+import { packTree } from "../pack-tree.ts";
+import { unpackTree } from "../unpack-tree.ts";
 
 interface Place {
   sandbox: string;

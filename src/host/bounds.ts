@@ -1,0 +1,57 @@
+/**
+ * What comes from outside (guests, registries, archives, clients' archives) is bounded in bytes, in number, in time and in the work
+ * that the event loop does for it at a stretch. This is the one place for these numbers; every decoder takes them from here, and
+ * docs/security.md lists them (a test holds the two equal).
+ */
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** One guest, on its channel. */
+export const GUEST_BOUNDS = {
+  /** Work on a guest's frames before others have their turn, ms. */
+  turnMs: 1,
+  /** Fields in one frame. */
+  fields: 4096,
+  /** Bytes of the words of a guest's error. */
+  errorBytes: 1 * KIB,
+  /** A file that is read whole, bytes; larger ones are streams. */
+  fileBytes: 256 * MIB,
+  /** Output that is collected for one command, stdout and stderr together, bytes. */
+  outputBytes: 64 * MIB,
+  /** Everything that is being collected for calls to one guest at a time, bytes. */
+  collectedBytes: 512 * MIB,
+  /** Entries of one listing or search. */
+  listEntries: 100_000,
+  /** Bytes of one listing or search. */
+  listBytes: 32 * MIB,
+  /** What an entry costs beside its bytes. */
+  entryOverheadBytes: 256,
+  /** The kernel's log, bytes. */
+  consoleBytes: 4 * MIB,
+  /** Commands that it lists, and the bytes of that list. */
+  processes: 4096,
+  processBytes: 4 * MIB,
+  /** Changes that a watch keeps for a consumer that does not keep up, bytes. */
+  watchBytes: 4 * MIB,
+  /** Bytes on their way to a guest that does not read: bodies wait at the first, the session ends at the second. */
+  outHighBytes: 1 * MIB,
+  outLimitBytes: 64 * MIB,
+  /** Calls that do no work in the guest, ms. */
+  quickMs: 30_000,
+  /** One operation on one file, ms. */
+  fileMs: 60_000,
+  /** An operation on a tree: a search, a listing, a copy, ms. */
+  treeMs: 10 * 60_000,
+  /** From a CANCEL to the end of a call that is not a command, ms. */
+  cancelMs: 10_000,
+  /** Calls whose END is missing after that time; one more is the end of the session. */
+  lostCalls: 256,
+} as const;
+
+/** A tree that is copied out of a sandbox to this host. */
+export const UNPACK_BOUNDS = {
+  entries: 1_000_000,
+  /** Directories in one another. */
+  depth: 256,
+} as const;
