@@ -187,6 +187,7 @@ export class MockServer {
       disk_mb: 1024,
       metadata: {},
       preview_domain: "localhost",
+      worker_id: "local",
       ...origin?.info,
       ...request,
       id,
