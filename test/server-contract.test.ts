@@ -26,6 +26,7 @@ const NOBODY = {
   name: "none",
   key: "0".repeat(64),
   process: "1",
+  resource: "x",
   port: "8080",
   owner: "nobody",
   path: "x",
@@ -126,6 +127,8 @@ describe("the contract", () => {
       "/admin/diagnostics",
       "/providers",
       "/admin/providers",
+      "/workers",
+      "/admin/workers",
       "/pool/status",
       "/quotas",
       "/admin/quotas",
@@ -145,6 +148,10 @@ describe("the contract", () => {
     assert.deepEqual(names, ["firecracker", "qemu"]);
     await good("GET", "/providers/{name}", { at: { name: "qemu" } });
     await good("POST", "/providers/test");
+    for (const path of ["/workers/{id}", "/admin/workers/{id}"]) {
+      assert.equal((await good("GET", path, { at: { id: "local" } })).body.status, "online");
+    }
+    assert.equal((await ask("DELETE", "/admin/workers/{id}", { at: { id: "local" } })).status, 409);
     await good("GET", "/admin/providers/{name}", { at: { name: "qemu" } });
     await good("POST", "/admin/providers/test");
     await good("POST", "/images/pull", { json: { reference: SPAWN.image } });
@@ -409,6 +416,8 @@ describe("the contract", () => {
     for (const tag of ["1", "2"]) await good("DELETE", "/images", { query: `reference=contract/tree:${tag}` });
 
     const open = contract.operations
+      // Some of the published server's routes are here only to say why not: they have no success to see.
+      .filter(({ responses }) => Object.keys(responses).some((status) => Number(status) < 400))
       .map(({ method, path }) => `${method} ${path}`)
       .filter((each) => !contract.succeeded.has(each));
     assert.deepEqual(open, [], "routes that nothing here has seen succeed");

@@ -572,6 +572,19 @@ export interface ConfigUpdated {
 
 export type ConfigPatch = Record<string, unknown>;
 
+export interface Worker {
+  id: string;
+  hostname: string;
+  status: string;
+  providers: string[];
+  capabilities: string[];
+  capacity: Record<string, unknown>;
+  lastHeartbeat: string;
+  createdAt: string;
+  updatedAt: string;
+  stale: boolean;
+}
+
 /** Every operation of the server: the body it takes and the reply it gives. */
 export interface Operations {
   /** Spawn a sandbox */
@@ -757,18 +770,6 @@ export interface Operations {
   "GET /live": { body: undefined; reply: Health };
   /** It can spawn */
   "GET /ready": { body: undefined; reply: Ready };
-  /** Numbers as JSON */
-  "GET /metrics": { body: undefined; reply: Record<string, unknown> };
-  /** Numbers for Prometheus */
-  "GET /metrics/prometheus": { body: undefined; reply: undefined };
-  /** What helps to find a fault, without secrets */
-  "GET /diagnostics": { body: undefined; reply: Record<string, unknown> };
-  /** Numbers as JSON */
-  "GET /admin/metrics": { body: undefined; reply: Record<string, unknown> };
-  /** Numbers for Prometheus */
-  "GET /admin/metrics/prometheus": { body: undefined; reply: undefined };
-  /** What helps to find a fault, without secrets */
-  "GET /admin/diagnostics": { body: undefined; reply: Record<string, unknown> };
   /** Load of the host */
   "GET /system/stats": { body: undefined; reply: SystemStats };
   /** What happens, as server-sent events */
@@ -777,6 +778,38 @@ export interface Operations {
   "GET /config": { body: undefined; reply: Record<string, unknown> };
   /** Change the configuration file; needs a restart */
   "PATCH /config": { body: ConfigPatch; reply: ConfigUpdated };
+  /** Numbers as JSON */
+  "GET /admin/metrics": { body: undefined; reply: Record<string, unknown> };
+  /** Numbers as JSON */
+  "GET /metrics": { body: undefined; reply: Record<string, unknown> };
+  /** Numbers for Prometheus */
+  "GET /admin/metrics/prometheus": { body: undefined; reply: undefined };
+  /** Numbers for Prometheus */
+  "GET /metrics/prometheus": { body: undefined; reply: undefined };
+  /** What helps to find a fault, without secrets */
+  "GET /admin/diagnostics": { body: undefined; reply: Record<string, unknown> };
+  /** What helps to find a fault, without secrets */
+  "GET /diagnostics": { body: undefined; reply: Record<string, unknown> };
+  /** Workers: this machine */
+  "GET /admin/workers": { body: undefined; reply: Worker[] };
+  /** Workers: this machine */
+  "GET /workers": { body: undefined; reply: Worker[] };
+  /** One worker */
+  "GET /admin/workers/{id}": { body: undefined; reply: Worker };
+  /** Forget a worker */
+  "DELETE /admin/workers/{id}": { body: undefined; reply: undefined };
+  /** One worker */
+  "GET /workers/{id}": { body: undefined; reply: Worker };
+  /** For workers that join */
+  "POST /worker/{id}/heartbeat": { body: undefined; reply: undefined };
+  /** For workers that join */
+  "POST /worker/{id}/leases/{resource}/renew": { body: undefined; reply: undefined };
+  /** For workers that join */
+  "POST /admin/workers/{id}/heartbeat": { body: undefined; reply: undefined };
+  /** For workers that join */
+  "POST /admin/workers/{id}/leases/{resource}/renew": { body: undefined; reply: undefined };
+  /** For workers that join */
+  "POST /admin/worker-tokens": { body: undefined; reply: undefined };
   /** HTTP to a port in the guest: any method, any path below, WebSockets too */
   "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
 }
@@ -1240,6 +1273,20 @@ export const shapes: Record<string, Shape> = {
   },
   ConfigUpdated: { object: { status: "string", message: "string" } },
   ConfigPatch: { record: "any" },
+  Worker: {
+    object: {
+      id: "string",
+      hostname: "string",
+      status: "string",
+      providers: { array: "string" },
+      capabilities: { array: "string" },
+      capacity: { record: "any" },
+      last_heartbeat: "string",
+      created_at: "string",
+      updated_at: "string",
+      stale: "boolean",
+    },
+  },
 };
 
 export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape }> = {
@@ -1332,15 +1379,25 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /health": { reply: { ref: "Health" } },
   "GET /live": { reply: { ref: "Health" } },
   "GET /ready": { reply: { ref: "Ready" } },
-  "GET /metrics": { reply: { record: "any" } },
-  "GET /metrics/prometheus": {},
-  "GET /diagnostics": { reply: { record: "any" } },
-  "GET /admin/metrics": { reply: { record: "any" } },
-  "GET /admin/metrics/prometheus": {},
-  "GET /admin/diagnostics": { reply: { record: "any" } },
   "GET /system/stats": { reply: { ref: "SystemStats" } },
   "GET /events": {},
   "GET /config": { reply: { record: "any" } },
   "PATCH /config": { body: { ref: "ConfigPatch" }, reply: { ref: "ConfigUpdated" } },
+  "GET /admin/metrics": { reply: { record: "any" } },
+  "GET /metrics": { reply: { record: "any" } },
+  "GET /admin/metrics/prometheus": {},
+  "GET /metrics/prometheus": {},
+  "GET /admin/diagnostics": { reply: { record: "any" } },
+  "GET /diagnostics": { reply: { record: "any" } },
+  "GET /admin/workers": { reply: { array: { ref: "Worker" } } },
+  "GET /workers": { reply: { array: { ref: "Worker" } } },
+  "GET /admin/workers/{id}": { reply: { ref: "Worker" } },
+  "DELETE /admin/workers/{id}": {},
+  "GET /workers/{id}": { reply: { ref: "Worker" } },
+  "POST /worker/{id}/heartbeat": {},
+  "POST /worker/{id}/leases/{resource}/renew": {},
+  "POST /admin/workers/{id}/heartbeat": {},
+  "POST /admin/workers/{id}/leases/{resource}/renew": {},
+  "POST /admin/worker-tokens": {},
   "GET /sandboxes/{id}/ports/{port}/{path}": {},
 };

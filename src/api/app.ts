@@ -12,11 +12,13 @@ import { fileRoutes } from "./routes/files.ts";
 import { imageBuildRoutes } from "./routes/image-build.ts";
 import { imageRoutes } from "./routes/images.ts";
 import { providerRoutes } from "./routes/providers.ts";
+import { reportRoutes } from "./routes/reports.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { socketRoutes } from "./routes/sockets.ts";
 import { systemRoutes } from "./routes/system.ts";
 import { quotaRoutes, templateRoutes } from "./routes/templates.ts";
+import { workerRoutes } from "./routes/workers.ts";
 import { ErrorBody } from "./schemas/common.ts";
 
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
@@ -142,6 +144,8 @@ export function createApp(parts: ServerParts): Api {
   imageRoutes(endpoints, parts);
   imageBuildRoutes(endpoints, parts);
   systemRoutes(endpoints, parts);
+  reportRoutes(endpoints, parts);
+  workerRoutes(endpoints, parts);
 
   // Any method and any path below: not an endpoint with a schema of its own, but documented as one.
   const preview = `${API_BASE}/sandboxes/:id/ports/:port`;

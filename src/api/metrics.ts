@@ -8,12 +8,18 @@ import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 const SPAWN_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300];
 const CALL_BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600];
 
+/** One kind of operation on one provider, since the daemon started; times in ms. */
 export interface OperationCount {
   name: string;
+  provider: string;
   success: number;
   failure: number;
-  latency_ms_sum: number;
-  latency_ms_max: number;
+  totalMs: number;
+  minMs: number;
+  maxMs: number;
+  lastError?: string;
+  /** ms since 1970 */
+  lastAt: number;
 }
 
 export class Metrics {
@@ -77,18 +83,19 @@ export class Metrics {
           phase.observe({ path: boot.path, phase: name }, ms / 1000);
         }
         if (boot.fallback !== undefined) fallbacks.inc();
-        this.#count("spawn", true, totalMs);
+        this.#count("spawn", boot.vmm, totalMs);
       },
-      spawnFailed: (name) => {
-        failures.inc({ phase: name });
-        this.#count("spawn", false, 0);
+      spawnFailed: (failure, provider) => {
+        failures.inc({ phase: failure.phase ?? "unknown" });
+        this.#count("spawn", provider, 0, failure.message);
       },
-      executed: (outcome, ms) => {
+      executed: (outcome, ms, { provider, streamed }) => {
         exec.observe({ outcome }, ms / 1000);
-        this.#count("exec", outcome === "completed", ms);
+        const failure = outcome === "completed" ? undefined : `the command was ${outcome}`;
+        this.#count(streamed ? "exec_stream" : "exec", provider, ms, failure);
       },
       agentRoundTrip: (ms) => roundTrip.observe(ms / 1000),
-      operation: (name, ok, ms) => this.#count(name, ok, ms),
+      operation: (name, provider, ms, failure) => this.#count(name, provider, ms, failure?.message),
     };
   }
 
@@ -121,7 +128,7 @@ export class Metrics {
       help: "Spawns that wait for room",
       registers,
       collect() {
-        this.set(sandboxes.queueLength);
+        this.set(sandboxes.queue.waiting);
       },
     });
     new Gauge({
@@ -184,16 +191,33 @@ export class Metrics {
     this.#http.observe({ method, route, status: String(status) }, ms / 1000);
   }
 
-  operations(): OperationCount[] {
-    return [...this.#operations.values()];
+  /** Garbage collections since the start. */
+  async collections(): Promise<number> {
+    const metric = await this.registry.getSingleMetric("stacyvm_nodejs_gc_duration_seconds")?.get();
+    const counts = (metric?.values ?? []) as { metricName?: string; value: number }[];
+    return counts.reduce((sum, { metricName, value }) => sum + (metricName?.endsWith("_count") ? value : 0), 0);
   }
 
-  #count(name: string, ok: boolean, ms: number): void {
-    const entry = this.#operations.get(name) ?? { name, success: 0, failure: 0, latency_ms_sum: 0, latency_ms_max: 0 };
-    if (ok) entry.success += 1;
-    else entry.failure += 1;
-    entry.latency_ms_sum += ms;
-    entry.latency_ms_max = Math.max(entry.latency_ms_max, ms);
-    this.#operations.set(name, entry);
+  operations(): OperationCount[] {
+    return [...this.#operations.values()].sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
   }
+
+  #count(name: string, provider: string, ms: number, failure?: string): void {
+    const fresh = { name, provider, success: 0, failure: 0, totalMs: 0, minMs: ms, maxMs: 0, lastAt: 0 };
+    const entry: OperationCount = this.#operations.get(keyOf(fresh)) ?? fresh;
+    if (failure === undefined) entry.success += 1;
+    else {
+      entry.failure += 1;
+      entry.lastError = failure;
+    }
+    entry.totalMs += ms;
+    entry.minMs = Math.min(entry.minMs, ms);
+    entry.maxMs = Math.max(entry.maxMs, ms);
+    entry.lastAt = Date.now();
+    this.#operations.set(keyOf(entry), entry);
+  }
+}
+
+function keyOf({ name, provider }: Pick<OperationCount, "name" | "provider">): string {
+  return `${name} ${provider}`;
 }

@@ -23,7 +23,9 @@ export class RateLimiter {
   readonly #burst: number;
   readonly #now: () => number;
   readonly #buckets = new Map<string, Bucket>();
-  rejected = 0;
+  #allowed = 0;
+  #rejected = 0;
+  #forgotten = 0;
 
   constructor(options: Config["rate_limit"], now: () => number = () => performance.now()) {
     this.#limit = options.requests_per_minute;
@@ -32,8 +34,10 @@ export class RateLimiter {
     this.#now = now;
   }
 
-  get clients(): number {
-    return this.#buckets.size;
+  /** Requests since the start, and clients that have a bucket. */
+  get counts(): { allowed: number; rejected: number; forgotten: number; clients: number } {
+    const { size } = this.#buckets;
+    return { allowed: this.#allowed, rejected: this.#rejected, forgotten: this.#forgotten, clients: size };
   }
 
   take(client: string): RateDecision {
@@ -42,8 +46,10 @@ export class RateLimiter {
     bucket.tokens = Math.min(this.#burst, bucket.tokens + (now - bucket.at) * this.#perMs);
     bucket.at = now;
     const allowed = bucket.tokens >= 1;
-    if (allowed) bucket.tokens -= 1;
-    else this.rejected += 1;
+    if (allowed) {
+      bucket.tokens -= 1;
+      this.#allowed += 1;
+    } else this.#rejected += 1;
     if (!this.#buckets.has(client) && this.#buckets.size >= MAX_BUCKETS) this.#forget(now);
     this.#buckets.set(client, bucket);
     return {
@@ -55,11 +61,13 @@ export class RateLimiter {
   }
 
   #forget(now: number): void {
+    const before = this.#buckets.size;
     for (const [client, bucket] of this.#buckets) {
       if (bucket.tokens + (now - bucket.at) * this.#perMs >= this.#burst) this.#buckets.delete(client);
     }
     // All of them are busy: the oldest goes.
     const oldest = this.#buckets.keys().next().value;
     if (this.#buckets.size >= MAX_BUCKETS && oldest !== undefined) this.#buckets.delete(oldest);
+    this.#forgotten += before - this.#buckets.size;
   }
 }

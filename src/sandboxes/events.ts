@@ -63,6 +63,7 @@ export class Events {
   readonly #now: () => number;
   readonly #ring: SandboxEvent[] = [];
   #last: number;
+  readonly #first: number;
   #reserved: number;
   #reserving = false;
   #waiters = new Set<() => void>();
@@ -71,12 +72,23 @@ export class Events {
     this.#store = store;
     this.#now = now;
     this.#last = Number(store.meta("events.reserved") ?? "0");
+    this.#first = this.#last;
     this.#reserved = this.#last;
   }
 
   /** The number of the newest event. */
   get last(): number {
     return this.#last;
+  }
+
+  /** Since the daemon started. */
+  get published(): number {
+    return this.#last - this.#first;
+  }
+
+  /** In memory. */
+  get kept(): number {
+    return this.#ring.length;
   }
 
   get followers(): number {

@@ -50,7 +50,7 @@ export class Executions {
    */
   async run(lease: Lease, request: ExecRequest, signal: AbortSignal): Promise<ExecResult & { durationMs: number }> {
     const options = this.#options(lease, request, true);
-    const note = this.#note(lease, options);
+    const note = this.#note(lease, options, false);
     try {
       const result = await lease.agent.exec({ ...options, signal });
       const durationMs = note(result);
@@ -66,7 +66,7 @@ export class Executions {
   /** Starts and follows: aborting `signal` cancels the command. The caller owns the lease and reads the output. */
   async start(lease: Lease, request: ExecRequest, signal?: AbortSignal): Promise<RunningCommand> {
     const options = this.#options(lease, request, false);
-    const note = this.#note(lease, options);
+    const note = this.#note(lease, options, true);
     const begun = performance.now();
     try {
       const command = await lease.agent.start(signal === undefined ? options : { ...options, signal });
@@ -117,7 +117,7 @@ export class Executions {
   }
 
   /** Writes the beginning, and gives what writes the end (once). */
-  #note(lease: Lease, options: ExecOptions): (end: unknown) => number {
+  #note(lease: Lease, options: ExecOptions, streamed: boolean): (end: unknown) => number {
     const { events, store, observer } = this.#parts;
     const sandboxId = lease.sandbox.id;
     const shell = options.argv[0] === "sh" && options.argv[1] === "-c" && options.argv.length === 3;
@@ -134,7 +134,7 @@ export class Executions {
       const outcome = outcomeOf(end, status);
       const exit = status === undefined ? {} : { exitCode: status.exitCode };
       store.addExec({ sandboxId, command, startedAt, durationMs, outcome, ...exit });
-      observer.executed(outcome, durationMs);
+      observer.executed(outcome, durationMs, { provider: lease.sandbox.record.provider, streamed });
       const type = outcome === "timeout" ? "exec.timeout" : outcome === "failed" ? "exec.failed" : "exec.completed";
       events.emit(type, sandboxId, {
         command,

@@ -1,14 +1,35 @@
 /** What this layer tells whoever measures: metrics stand behind it, and tests without any. */
+import { asStacyError, type StacyError } from "../host/error.ts";
 import type { BootReport } from "../providers/provider.ts";
 import type { ExecRecord } from "./record.ts";
 
 export interface Observer {
   spawned(boot: BootReport, totalMs: number): void;
-  spawnFailed(phase: string): void;
-  executed(outcome: ExecRecord["outcome"], ms: number): void;
+  spawnFailed(failure: StacyError, provider: string): void;
+  executed(outcome: ExecRecord["outcome"], ms: number, how: { provider: string; streamed: boolean }): void;
   /** From the request to the agent until its answer, ms. */
   agentRoundTrip(ms: number): void;
-  operation(name: string, ok: boolean, ms: number): void;
+  /** @param failure absent: it went well */
+  operation(name: string, provider: string, ms: number, failure?: StacyError): void;
+}
+
+/** Does the work and tells how it went. */
+export async function observed<T>(
+  observer: Observer,
+  operation: { name: string; provider: string },
+  work: () => Promise<T>,
+): Promise<T> {
+  const begun = performance.now();
+  const tell = (failure?: StacyError): void =>
+    observer.operation(operation.name, operation.provider, performance.now() - begun, failure);
+  try {
+    const result = await work();
+    tell();
+    return result;
+  } catch (error) {
+    tell(asStacyError(error));
+    throw error;
+  }
 }
 
 export const silentObserver: Observer = {

@@ -17,7 +17,7 @@ import type { Clock } from "./clock.ts";
 import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { type Admission, decideAdmission, explain, type Limits } from "./limits.ts";
-import type { Log, Observer } from "./observer.ts";
+import { type Log, type Observer, observed } from "./observer.ts";
 import { checkOwner } from "./owner.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
@@ -31,7 +31,7 @@ import {
 } from "./record.ts";
 import { type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 import { type Lease, Sandbox } from "./sandbox.ts";
-import { SpawnQueue } from "./spawn-queue.ts";
+import { type QueueCounts, SpawnQueue } from "./spawn-queue.ts";
 import { assertMayBecome, holdsMachine, mayBecome, type SandboxState } from "./state.ts";
 import type { Store } from "./store.ts";
 import { Templates } from "./templates.ts";
@@ -167,8 +167,8 @@ export class Sandboxes {
     return this.list().filter((record) => record.provider === provider).length;
   }
 
-  get queueLength(): number {
-    return this.#queue.length;
+  get queue(): QueueCounts {
+    return this.#queue.counts;
   }
 
   activeOf(ownerId: string | undefined): { active: number; activeOwner: number | undefined } {
@@ -341,7 +341,7 @@ export class Sandboxes {
     } catch (error) {
       this.#making.delete(id);
       const failure = asStacyError(error);
-      this.#observer.spawnFailed(failure.phase ?? "unknown");
+      this.#observer.spawnFailed(failure, provider.name);
       this.#log.warn({ sandbox: id, phase: failure.phase, code: failure.code, err: failure }, "spawn failed");
       this.events.emit("sandbox.error", id, { code: failure.code, phase: failure.phase, message: failure.message });
       // Nobody got this sandbox: the error is the answer, and no record stays. An end that fails is logged and tried again.
@@ -460,9 +460,8 @@ export class Sandboxes {
       }
       const machine = sandbox.machineIn(["running", "paused", "suspended"]);
       assertMayBecome(id, sandbox.state, to);
-      const begun = performance.now();
-      await work(machine);
-      this.#observer.operation(event, true, performance.now() - begun);
+      const { provider } = sandbox.record;
+      await observed(this.#observer, { name: event, provider }, () => work(machine));
       // It may have been destroyed, or have died, meanwhile: that stands.
       assertMayBecome(id, sandbox.state, to);
       sandbox.record.state = to;
@@ -570,7 +569,8 @@ export class Sandboxes {
     const sandbox = this.#all.get(id);
     // One that is gone may have an end that could not be recorded yet.
     if (sandbox === undefined) return this.store.sandboxWritten(id);
-    await this.#end(sandbox, "destroyed", "requested");
+    const { provider } = sandbox.record;
+    await observed(this.#observer, { name: "destroy", provider }, () => this.#end(sandbox, "destroyed", "requested"));
   }
 
   /** Ends what is over its time, now. @returns how many */

@@ -8,9 +8,21 @@ interface Waiter {
   settle(error?: StacyError): void;
 }
 
+/** Since the daemon started; times in ms. */
+export interface QueueCounts {
+  waiting: number;
+  entered: number;
+  left: number;
+  timedOut: number;
+  /** Of those that left or timed out. */
+  waitedMs: number;
+  longestMs: number;
+}
+
 export class SpawnQueue {
   readonly #clock: Clock;
   readonly #waiting: Waiter[] = [];
+  readonly #counts = { entered: 0, left: 0, timedOut: 0, waitedMs: 0, longestMs: 0 };
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -18,6 +30,10 @@ export class SpawnQueue {
 
   get length(): number {
     return this.#waiting.length;
+  }
+
+  get counts(): QueueCounts {
+    return { waiting: this.#waiting.length, ...this.#counts };
   }
 
   /**
@@ -31,6 +47,7 @@ export class SpawnQueue {
       );
     }
     return new Promise((resolve, reject) => {
+      const begun = performance.now();
       const abort = (): void => waiter.settle(new StacyError("cancelled", "the spawn was cancelled while it waited"));
       const waiter: Waiter = {
         attempt,
@@ -39,6 +56,7 @@ export class SpawnQueue {
           options.signal?.removeEventListener("abort", abort);
           const at = this.#waiting.indexOf(waiter);
           if (at >= 0) this.#waiting.splice(at, 1);
+          this.#count(error, performance.now() - begun);
           if (error === undefined) resolve();
           else reject(error);
         },
@@ -49,9 +67,18 @@ export class SpawnQueue {
         ),
       );
       this.#waiting.push(waiter);
+      this.#counts.entered += 1;
       options.signal?.addEventListener("abort", abort, { once: true });
       if (options.signal?.aborted === true) abort();
     });
+  }
+
+  #count(error: StacyError | undefined, ms: number): void {
+    if (error === undefined) this.#counts.left += 1;
+    else if (error.code === "timeout") this.#counts.timedOut += 1;
+    else return;
+    this.#counts.waitedMs += ms;
+    this.#counts.longestMs = Math.max(this.#counts.longestMs, ms);
   }
 
   /** Room may have come: lets in as many as fit, in order. */

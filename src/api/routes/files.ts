@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import { z } from "@hono/zod-openapi";
 import type { Agent } from "../../guest/agent.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { observed } from "../../sandboxes/observer.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { bodyStream } from "../body.ts";
 import type { ServerParts } from "../context.ts";
@@ -37,18 +38,20 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
   const errors = [404, 409, 507];
   const done = (description: string) => ({ 200: { description, schema: StatusBody } });
 
-  /** One file operation: a lease, the time it took, an event. */
+  /** One file operation: a lease, measures, and an event for what wrote (`written`). */
   async function operation(
     id: string,
-    event: "file.written" | "file.read" | undefined,
-    data: Record<string, unknown>,
+    name: `file_${string}`,
+    written: Record<string, unknown> | undefined,
     work: (lease: Lease) => Promise<Response>,
   ): Promise<Response> {
     using lease = await sandboxes.lease(id);
+    const { observer } = parts.metrics;
+    const { provider } = lease.sandbox.record;
     const begunAt = performance.now();
-    const response = await work(lease);
-    parts.metrics.observer.agentRoundTrip(performance.now() - begunAt);
-    if (event !== undefined) sandboxes.events.emit(event, id, data);
+    const response = await observed(observer, { name, provider }, () => work(lease));
+    observer.agentRoundTrip(performance.now() - begunAt);
+    if (written !== undefined) sandboxes.events.emit("file.written", id, written);
     return response;
   }
 
@@ -67,7 +70,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, body, signal }) =>
-      operation(params.id, "file.written", { path: body.path }, async ({ agent }) => {
+      operation(params.id, "file_write", { path: body.path }, async ({ agent }) => {
         const data = Buffer.from(body.content ?? "", body.encoding ?? "utf8");
         const append = body.append === true ? { append: true } : {};
         await agent.writeFile(body.path, data, { mode: body.mode ?? 0o644, ...append, signal });
@@ -91,7 +94,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
         errors,
       },
       ({ c, params, query, signal }) =>
-        operation(params.id, "file.written", { path: query.path }, async ({ agent }) => {
+        operation(params.id, "file_write", { path: query.path }, async ({ agent }) => {
           await agent.writeFile(query.path, bodyStream(c.req.raw, upload), {
             ...(query.offset === undefined ? { mode: query.mode ?? 0o644 } : { offset: query.offset }),
             ...(query.append ? { append: true } : {}),
@@ -126,6 +129,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
   ): Promise<Response> {
     const lease = await sandboxes.lease(params.id);
     const abort = new AbortController();
+    const begunAt = performance.now();
     try {
       const stat = await lease.agent.stat(path, { follow: true });
       if (stat.kind === "directory") throw new StacyError("is-directory", `${path} is a directory`);
@@ -151,6 +155,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
         ...(range === undefined ? {} : { offset: range.start, length: range.end - range.start + 1 }),
         signal: AbortSignal.any([signal, abort.signal]),
       });
+      parts.metrics.observer.operation("file_read", lease.sandbox.record.provider, performance.now() - begunAt);
       sandboxes.events.emit("file.read", params.id, { path });
       async function* bytes(): AsyncGenerator<Uint8Array> {
         try {
@@ -181,7 +186,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, query }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => {
+      operation(params.id, "file_delete", undefined, async ({ agent }) => {
         await agent.remove(query.path, { recursive: query.recursive }).catch((error: unknown) => {
           // As `rm -r -f`: what shall be gone with all that is in it is gone.
           if (!query.recursive || asStacyError(error).code !== "not-found") throw error;
@@ -202,7 +207,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, query }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => {
+      operation(params.id, "file_list", undefined, async ({ agent }) => {
         const depth = query.depth === undefined ? {} : { depth: query.depth };
         const entries = await agent.list(query.path || "/", { recursive: query.recursive, ...depth });
         return json(entries.map(fileBody));
@@ -221,7 +226,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, query }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => json(fileBody(await agent.stat(query.path)))),
+      operation(params.id, "file_stat", undefined, async ({ agent }) => json(fileBody(await agent.stat(query.path)))),
   );
   endpoints.add(
     {
@@ -236,7 +241,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, query }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => json(await agent.glob(query.pattern))),
+      operation(params.id, "file_glob", undefined, async ({ agent }) => json(await agent.glob(query.pattern))),
   );
   endpoints.add(
     {
@@ -252,7 +257,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, body }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => {
+      operation(params.id, "file_move", undefined, async ({ agent }) => {
         await moveTo(agent, body.old_path, body.new_path);
         return json({ status: "moved" });
       }),
@@ -270,7 +275,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, body }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => {
+      operation(params.id, "file_copy", undefined, async ({ agent }) => {
         await agent.copy(body.old_path, body.new_path, { recursive: body.recursive === true });
         return json({ status: "copied" });
       }),
@@ -288,7 +293,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, body }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => {
+      operation(params.id, "file_chmod", undefined, async ({ agent }) => {
         const recursive = body.recursive === true;
         if (typeof body.mode === "number") await agent.chmod(body.path, body.mode, { recursive });
         else if (!recursive) await agent.chmod(body.path, body.mode(await agent.stat(body.path, { follow: true })));
@@ -314,7 +319,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ params, body }) =>
-      operation(params.id, undefined, {}, async ({ agent }) => {
+      operation(params.id, "file_mkdir", undefined, async ({ agent }) => {
         await agent.mkdir(body.path, { parents: true, ...(body.mode === undefined ? {} : { mode: body.mode }) });
         return json({ status: "created" });
       }),
@@ -365,7 +370,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors,
     },
     ({ c, params, query, signal }) =>
-      operation(params.id, "file.written", { path: query.path, archive: true }, async ({ agent }) => {
+      operation(params.id, "file_unpack", { path: query.path, archive: true }, async ({ agent }) => {
         await agent.tarIn(query.path, bodyStream(c.req.raw, upload), { signal });
         return json({ status: "unpacked" });
       }),

@@ -9,15 +9,15 @@ import type { SandboxEvent } from "../../sandboxes/events.ts";
 import type { ServerParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe } from "../schemas/common.ts";
+import { eventBody } from "../schemas/event.ts";
 import { ProviderBody, providerBody } from "../schemas/provider.ts";
-import { iso } from "../schemas/sandbox.ts";
 import { begun, SSE_HEADERS, streamed } from "../streams.ts";
 import { SystemSampler } from "../system-stats.ts";
 
 const Anything = z.record(z.string(), z.unknown());
 
 export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes, config, metrics, version } = parts;
+  const { sandboxes, config, version } = parts;
   const tag = "system";
   const uptime = (): string => formatDuration(Date.now() - parts.startedAt);
   const sampler = new SystemSampler(parts.dataDir);
@@ -71,99 +71,6 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
     },
   );
 
-  const metricsBody = async (): Promise<Record<string, unknown>> => {
-    const list = sandboxes.list();
-    const by = (key: "state" | "provider"): Record<string, number> => {
-      const counts: Record<string, number> = {};
-      for (const record of list) counts[record[key]] = (counts[record[key]] ?? 0) + 1;
-      return counts;
-    };
-    const memory = process.memoryUsage();
-    const { active } = sandboxes.activeOf(undefined);
-    return {
-      uptime: uptime(),
-      uptime_seconds: Math.round((Date.now() - parts.startedAt) / 1000),
-      goroutines: 0,
-      memory_rss: memory.rss,
-      memory_alloc: memory.heapUsed,
-      memory_total_alloc: memory.heapTotal,
-      sandboxes: { total: list.length, active, by_state: by("state"), by_provider: by("provider"), by_worker: {} },
-      providers: (await sandboxes.providers.reports()).map(({ name, healthy, latencyMs }) => ({
-        name,
-        healthy,
-        latency_ms: latencyMs,
-      })),
-      workers: { total: 0 },
-      leases: { total: 0 },
-      events: { last_id: `evt-${sandboxes.events.last}`, subscribers: sandboxes.events.followers },
-      operations: metrics.operations(),
-      scheduler: { queue_length: sandboxes.queueLength, overflow: sandboxes.limits.overflow },
-      quotas: { total: sandboxes.quotas.summary().total },
-      rate_limit: {
-        enabled: parts.rateLimiter !== undefined,
-        clients: parts.rateLimiter?.clients ?? 0,
-        rejected: parts.rateLimiter?.rejected ?? 0,
-      },
-    };
-  };
-
-  for (const [prefix, scope] of [
-    ["", "read"],
-    ["/admin", "admin"],
-  ] as const) {
-    endpoints.add(
-      {
-        method: "get",
-        path: `${prefix}/metrics`,
-        scope,
-        tag,
-        summary: "Numbers as JSON",
-        responses: { 200: { description: "Numbers", schema: Anything } },
-      },
-      async () => json(await metricsBody()),
-    );
-    endpoints.add(
-      {
-        method: "get",
-        path: `${prefix}/metrics/prometheus`,
-        scope,
-        tag,
-        summary: "Numbers for Prometheus",
-        responses: { 200: { description: "Text format 0.0.4", type: "text/plain" } },
-      },
-      async () =>
-        new Response(await metrics.registry.metrics(), {
-          headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
-        }),
-    );
-    endpoints.add(
-      {
-        method: "get",
-        path: `${prefix}/diagnostics`,
-        scope,
-        tag,
-        summary: "What helps to find a fault, without secrets",
-        responses: { 200: { description: "Facts", schema: Anything } },
-      },
-      async () =>
-        json({
-          version,
-          node: process.version,
-          started_at: iso(parts.startedAt),
-          config: redact(config),
-          providers: await sandboxes.providers.reports(),
-          pools: sandboxes.providers.pools(),
-          database: {
-            rows: sandboxes.store.counts(),
-            check: await sandboxes.store.check(),
-            ...(sandboxes.store.failure === undefined ? {} : { failure: sandboxes.store.failure }),
-          },
-          resources: countResources(),
-          metrics: await metricsBody(),
-          recent_events: sandboxes.events.after(Math.max(0, sandboxes.events.last - 50)).map(eventBody),
-        }),
-    );
-  }
   endpoints.add(
     {
       method: "get",
@@ -297,27 +204,10 @@ async function patchConfig(path: string, patch: Record<string, unknown>): Promis
   return keys;
 }
 
-function eventBody(event: SandboxEvent): Record<string, unknown> {
-  return {
-    id: `evt-${event.number}`,
-    type: event.type,
-    ...(event.sandboxId === undefined ? {} : { sandbox_id: event.sandboxId }),
-    timestamp: iso(event.at),
-    ...(event.data === undefined ? {} : { data: event.data }),
-  };
-}
-
 function filterOf(types: string | undefined, sandboxId: string | undefined): (event: SandboxEvent) => boolean {
   const patterns = (types ?? "").split(",").filter((type) => type !== "");
   const matches = (type: string): boolean =>
     patterns.length === 0 ||
     patterns.some((pattern) => (pattern.endsWith("*") ? type.startsWith(pattern.slice(0, -1)) : type === pattern));
   return (event) => matches(event.type) && (sandboxId === undefined || event.sandboxId === sandboxId);
-}
-
-/** Handles that keep a Node process busy, by kind: a leak shows here first. */
-function countResources(): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const kind of process.getActiveResourcesInfo()) counts[kind] = (counts[kind] ?? 0) + 1;
-  return counts;
 }
