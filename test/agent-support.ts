@@ -17,6 +17,8 @@ const BOOT_LIMIT_MS = 60_000;
 
 export interface GuestOptions {
   image?: "stacyvm/busybox" | "stacyvm/python";
+  /** A base disk of the test's own instead. */
+  base?: { path: string; filesystem: "erofs" | "ext4" };
   vcpus?: number;
   memoryMiB?: number;
   diskMiB?: number;
@@ -51,17 +53,19 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   const kernel = await installKernel(paths.assets);
   await buildAgent(paths.assets);
   const initramfs = await buildInitramfs(paths.assets, join(paths.assets, "agent", "stacyvm-agent"), kernel.modules);
-  const image = await createImages(paths).resolve(options.image ?? "stacyvm/busybox");
+  const image =
+    options.base === undefined ? await createImages(paths).resolve(options.image ?? "stacyvm/busybox") : undefined;
+  const base = options.base ?? { path: image?.base ?? "", filesystem: image?.filesystem ?? "erofs" };
   const dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "agent-test-"));
   try {
     await createWritableLayer(join(dir, "rootfs.ext4"), options.diskMiB ?? 512);
-    await symlink(image.base, join(dir, "base.img"));
+    await symlink(base.path, join(dir, "base.img"));
     const config = {
       vcpus: options.vcpus ?? 1,
       memoryMiB: options.memoryMiB ?? 256,
       kernel: kernel.vmlinuz,
       initramfs: initramfs.path,
-      cmdline: `stacyvm.base=${image.filesystem}`,
+      cmdline: `stacyvm.base=${base.filesystem}`,
     };
     const vmm = await createQemu().prepareBoot({ dir, config, memory: "private" });
     const machine = await vmm.boot();

@@ -66,7 +66,7 @@ export async function makeTree(dir: string, size: TreeSize, library: ImageLibrar
   for (let i = 0; i < size.smallFiles; i++) await add(filler.next((i * 131) % 3072));
 }
 
-async function addShell(dir: string, library: ImageLibrary): Promise<void> {
+export async function addShell(dir: string, library: ImageLibrary): Promise<void> {
   const image = await library.resolve("stacyvm/busybox");
   await using base = await ErofsBase.open(image.base);
   const tree = await base.tree(DEFAULT_LIMITS);

@@ -3,12 +3,18 @@
 //! Kernel command line: `stacyvm.base=ext4|erofs` names the base's filesystem (default: both are tried).
 //! Disks: virtio serials `base` and `rw` (QEMU), else the first read-only and the first writable disk (Firecracker).
 
+use crate::changes::Layers;
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NEW_ROOT: &str = "/newroot";
+/// What makes the two filesystems one to its programs. Without `xino` there are three devices, and a file's number changes when it
+/// is first written: programs that compare numbers (`cp`, `tar`, Python's `copyfile`) then empty the file that they copy onto
+/// itself. `index` keeps hard links one file when one of them is written. Without `redirect_dir` a directory of the image
+/// cannot be renamed. (Linux, Documentation/filesystems/overlayfs.rst)
+const OVERLAY: &str = "lowerdir=/base,upperdir=/rw/upper,workdir=/rw/work,xino=on,index=on,redirect_dir=on";
 const DISK_WAIT: Duration = Duration::from_secs(10);
 
 pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
@@ -23,8 +29,8 @@ fn mkdir(path: &str) {
 }
 
 /// Everything up to a usable root. An error here is the end of the guest.
-/// @returns the overlay's upper directory, which no path leads to afterwards
-pub fn boot() -> Result<Fd> {
+/// @returns the overlay's parts
+pub fn boot() -> Result<Layers> {
     for (source, target) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
         mkdir(target);
         mount(source, target, source, libc::MS_NOSUID, "")?;
@@ -42,12 +48,12 @@ pub fn boot() -> Result<Fd> {
     mount(&disks.rw, "/rw", "ext4", libc::MS_NOATIME, "noinit_itable")?;
     mkdir("/rw/upper");
     mkdir("/rw/work");
-    mount("overlay", NEW_ROOT, "overlay", libc::MS_NOATIME, "lowerdir=/base,upperdir=/rw/upper,workdir=/rw/work")?;
-    let upper = sys::open(b"/rw/upper", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    mount("overlay", NEW_ROOT, "overlay", libc::MS_NOATIME, OVERLAY)?;
+    let layers = Layers::open()?;
     populate()?;
     free_initramfs();
     switch_root()?;
-    Ok(upper)
+    Ok(layers)
 }
 
 fn open_console() {

@@ -28,6 +28,11 @@ pub fn is_opaque(path: &[u8]) -> Result<bool> {
     Ok(get(path, b"trusted.overlay.opaque")?.map_or(false, |value| value == b"y"))
 }
 
+/// It was somewhere else in the base: what it holds there belongs to it.
+pub fn is_moved(path: &[u8]) -> Result<bool> {
+    Ok(get(path, b"trusted.overlay.redirect")?.is_some())
+}
+
 pub fn whiteout_of(leaf: &[u8]) -> Vec<u8> {
     [WHITEOUT, leaf].concat()
 }

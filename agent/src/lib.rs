@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod boot;
 pub mod buffers;
+pub mod changes;
 pub mod channel;
 pub mod command;
 pub mod decoder;

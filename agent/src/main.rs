@@ -24,7 +24,7 @@ fn main() {
 }
 
 fn serve() -> Result<()> {
-    let upper = boot::boot()?;
+    let layers = boot::boot()?;
     if let Err(fail) = boot::loopback_up() {
         sys::say(&fail.message);
     }
@@ -32,7 +32,7 @@ fn serve() -> Result<()> {
     limits();
     let identity = identity::Identity::prepare()?;
     let channel = channel::Channel::open()?;
-    let mut agent = session::Agent::new(channel, identity, children, group(), upper)?;
+    let mut agent = session::Agent::new(channel, identity, children, group(), layers)?;
     // SAFETY: no memory is passed. All of the program is in memory anyway; this maps it, so that no first use faults.
     unsafe { libc::mlockall(libc::MCL_CURRENT) };
     sys::say("ready");

@@ -15,7 +15,8 @@ use crate::queue::Queue;
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
-use crate::{glob, layer, tar, tree, watch};
+use crate::changes::{changes, Layers};
+use crate::{glob, tar, tree, watch};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -102,8 +103,7 @@ pub struct Agent {
     /// Jobs that still run, also those of former sessions.
     running_jobs: usize,
     children: Fd,
-    /// The overlay's upper directory: all that was changed since the boot.
-    upper: Fd,
+    layers: Layers,
     pub null: Fd,
     pub scratch: Buffer,
     pub stack: Vec<u8>,
@@ -113,7 +113,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(channel: Channel, identity: Identity, children: Fd, group: Option<Group>, upper: Fd) -> Result<Agent> {
+    pub fn new(channel: Channel, identity: Identity, children: Fd, group: Option<Group>, layers: Layers) -> Result<Agent> {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new()?;
         if let Some(fd) = channel.fd() {
@@ -146,7 +146,7 @@ impl Agent {
             jobs: BTreeMap::new(),
             running_jobs: 0,
             children,
-            upper,
+            layers,
             null: sys::open(b"/dev/null", libc::O_RDWR, 0)?,
             scratch: Buffer::new(),
             stack: vec![0; 65_536],
@@ -572,11 +572,11 @@ impl Agent {
                 tree::mkdir(&path(tag::PATH)?, mode, fields.flag(tag::PARENTS), owner)?;
             }
             method::TAR_OUT => {
-                let (path, form) = match (fields.flag(tag::LAYER), follow(false)) {
-                    (true, _) => (layer::path_of(&self.upper), tar::Form::Layer),
-                    (false, true) => (path(tag::PATH)?, tar::Form::Follow),
-                    (false, false) => (path(tag::PATH)?, tar::Form::Plain),
-                };
+                if fields.flag(tag::LAYER) {
+                    let layers = self.layers.paths();
+                    return self.job(id, INITIAL_CREDIT, move |io| changes(io, &layers));
+                }
+                let (path, form) = (path(tag::PATH)?, if follow(false) { tar::Form::Follow } else { tar::Form::Plain });
                 return self.job(id, INITIAL_CREDIT, move |io| tar::tar_out(io, &path, form));
             }
             method::TAR_IN => {

@@ -160,7 +160,7 @@ pub enum Form {
 pub fn tar_out(io: &mut Io, path: &[u8], form: Form) -> Result<Fields> {
     let st = stat(path, true)?;
     io.event(Fields::new())?;
-    let mut tree = Tree { out: Writer::new(io), links: HashMap::new(), form };
+    let mut tree = Tree::new(io, form);
     if is(&st, libc::S_IFDIR) {
         let cut = if path.ends_with(b"/") { path.len() } else { path.len() + 1 };
         walk_as(path, form == Form::Follow, |visit, path, st, _| {
@@ -173,19 +173,38 @@ pub fn tar_out(io: &mut Io, path: &[u8], form: Form) -> Result<Fields> {
         let base = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
         tree.add(path, base, &st)?;
     }
-    tree.out.put(&[0; 2 * BLOCK])?;
-    tree.out.flush()?;
-    Ok(Fields::new())
+    tree.finish()
 }
 
-struct Tree<'a> {
+/// An archive that is written entry by entry.
+pub struct Tree<'a> {
     out: Writer<'a>,
     links: HashMap<(u64, u64), Vec<u8>>,
     form: Form,
 }
 
 impl<'a> Tree<'a> {
-    fn add(&mut self, path: &[u8], as_name: &[u8], st: &libc::stat) -> Result<()> {
+    pub fn new(io: &'a mut Io, form: Form) -> Tree<'a> {
+        Tree { out: Writer::new(io), links: HashMap::new(), form }
+    }
+
+    pub fn finish(mut self) -> Result<Fields> {
+        self.out.put(&[0; 2 * BLOCK])?;
+        self.out.flush()?;
+        Ok(Fields::new())
+    }
+
+    /// Only itself.
+    pub fn directory(&mut self, as_name: &[u8], st: &libc::stat) -> Result<()> {
+        self.out.entry(b'5', &[as_name, b"/"].concat(), b"", st, 0, &Xattrs::new())
+    }
+
+    /// Nothing that a layer below has in the directory shows.
+    pub fn opaque(&mut self, directory: &[u8], st: &libc::stat) -> Result<()> {
+        self.empty_file(&[directory, b"/", layer::OPAQUE].concat(), st)
+    }
+
+    pub fn add(&mut self, path: &[u8], as_name: &[u8], st: &libc::stat) -> Result<()> {
         self.out.io.check()?;
         let layer = self.form == Form::Layer;
         if layer && layer::is_whiteout(st) {
@@ -199,7 +218,7 @@ impl<'a> Tree<'a> {
                 let inside = [as_name, b"/"].concat();
                 self.out.entry(b'5', &inside, b"", st, 0, &xattrs)?;
                 if layer && layer::is_opaque(path)? {
-                    self.empty_file(&[&inside, layer::OPAQUE].concat(), st)?;
+                    self.opaque(as_name, st)?;
                 }
                 Ok(())
             }

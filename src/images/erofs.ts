@@ -12,6 +12,7 @@
  *
  * Format: the kernel's fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rst; all numbers little-endian.
  */
+import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
 import type { DirectoryNode, FileData, FileTree, TreeNode } from "./tree.ts";
@@ -160,7 +161,8 @@ export class ErofsImage implements AsyncDisposable {
       next += Math.ceil((place.dataSize - place.inline) / BLOCK);
     }
 
-    const meta = new BlockWriter(this.#file, metaBlock * BLOCK, this.#buffer);
+    const digest = createHash("sha256");
+    const meta = new BlockWriter(this.#file, metaBlock * BLOCK, this.#buffer, digest);
     for (const node of order) {
       const place = at(placed, node);
       await meta.padTo(metaBlock * BLOCK + place.at);
@@ -183,7 +185,7 @@ export class ErofsImage implements AsyncDisposable {
     await this.#file.truncate(next * BLOCK);
 
     const root = at(placed, tree.root);
-    await this.#file.write(superblock(metaBlock, root.at / SLOT, order.length, next), 0, BLOCK, 0);
+    await this.#file.write(superblock(metaBlock, root.at / SLOT, order.length, next, uuid(digest)), 0, BLOCK, 0);
     await this.#file.sync();
     this.#finished = true;
     return { files: order.length, bytes: next * BLOCK };
@@ -362,7 +364,18 @@ function xattrArea(node: TreeNode): Buffer {
   return area;
 }
 
-function superblock(metaBlock: number, rootNid: number, inodes: number, blocks: number): Buffer {
+/**
+ * Of a digest, version 8 (RFC 9562). What lies above a base tells by it that it is still the same one; and the same tree has the
+ * same one.
+ */
+function uuid(digest: Hash): Buffer {
+  const bytes = digest.digest().subarray(0, 16);
+  bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x80, 6);
+  bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
+  return bytes;
+}
+
+function superblock(metaBlock: number, rootNid: number, inodes: number, blocks: number, id: Buffer): Buffer {
   const bytes = Buffer.alloc(BLOCK);
   const sb = bytes.subarray(1024);
   sb.writeUInt32LE(MAGIC, 0);
@@ -372,6 +385,7 @@ function superblock(metaBlock: number, rootNid: number, inodes: number, blocks: 
   sb.writeBigUInt64LE(BigInt(inodes), 16);
   sb.writeUInt32LE(blocks, 36);
   sb.writeUInt32LE(metaBlock, 40);
+  id.copy(sb, 48);
   return bytes;
 }
 
@@ -381,14 +395,16 @@ const ZEROS = Buffer.alloc(BLOCK);
 class BlockWriter {
   readonly #file: FileHandle;
   readonly #buffer: Buffer;
+  readonly #digest: Hash | undefined;
   #at: number;
   #used = 0;
 
-  /** @param at a multiple of 4096 */
-  constructor(file: FileHandle, at: number, buffer: Buffer) {
+  /** @param at a multiple of 4096. @param digest takes in what is written */
+  constructor(file: FileHandle, at: number, buffer: Buffer, digest?: Hash) {
     this.#file = file;
     this.#at = at;
     this.#buffer = buffer;
+    this.#digest = digest;
   }
 
   async write(data: Uint8Array): Promise<void> {
@@ -410,6 +426,7 @@ class BlockWriter {
   }
 
   async flush(): Promise<void> {
+    this.#digest?.update(this.#buffer.subarray(0, this.#used));
     let start = 0;
     let end = this.#used;
     while (start + BLOCK <= end && isZero(this.#buffer, start)) start += BLOCK;

@@ -1,0 +1,126 @@
+//! What the guest's root differs from its base in, as a layer of a container image. Most of it is the overlay's upper directory as
+//! it lies there (layer.rs). Two things are not: a directory that was moved holds only what changed in it since, and of a file with
+//! several names only those through which it was written. Those are taken from the root as programs see it.
+
+use crate::files::{is, stat};
+use crate::jobs::Io;
+use crate::layer;
+use crate::protocol::Fields;
+use crate::sys::{self, Fd, Result};
+use crate::tar::{Form, Tree};
+use crate::walk::{join, walk, Visit};
+use std::collections::HashSet;
+
+/// The overlay's parts, which no path leads to.
+pub struct Layers {
+    pub base: Fd,
+    pub upper: Fd,
+    /// Files with several names that were written: the overlay's own name for each.
+    pub index: Fd,
+}
+
+/// Where they can be read, for a job.
+pub struct Paths {
+    base: Vec<u8>,
+    upper: Vec<u8>,
+    index: Vec<u8>,
+}
+
+impl Layers {
+    pub fn open() -> Result<Layers> {
+        let open = |path: &str| sys::open(path.as_bytes(), libc::O_PATH | libc::O_DIRECTORY, 0);
+        Ok(Layers { base: open("/base")?, upper: open("/rw/upper")?, index: open("/rw/work/index")? })
+    }
+
+    pub fn paths(&self) -> Paths {
+        Paths { base: layer::path_of(&self.base), upper: layer::path_of(&self.upper), index: layer::path_of(&self.index) }
+    }
+}
+
+pub fn changes(io: &mut Io, at: &Paths) -> Result<Fields> {
+    io.event(Fields::new())?;
+    let device = stat(b"/", true)?.st_dev;
+    let mut tree = Tree::new(io, Form::Layer);
+    let mut moved: HashSet<Vec<u8>> = HashSet::new();
+    let cut = at.upper.len() + 1;
+    walk(&at.upper, |visit, path, st, _| {
+        let inside = &path[cut..];
+        if visit == Visit::Enter && layer::is_moved(path)? {
+            whole(&mut tree, inside, device)?;
+            moved.insert(inside.to_vec());
+            return Ok(false);
+        }
+        if visit != Visit::Leave && stat(&join(b"/", inside), false).map_or(false, |seen| seen.st_dev != device) {
+            // Something is mounted on it: what lies below is nothing that a program could have changed.
+            if visit == Visit::Enter {
+                tree.directory(inside, st)?;
+            }
+            return Ok(false);
+        }
+        if visit != Visit::Leave {
+            tree.add(path, inside, &seen(inside, st, device))?;
+        }
+        Ok(true)
+    })?;
+    if has_files(&at.index)? {
+        other_names(&mut tree, at, &moved, device)?;
+    }
+    tree.finish()
+}
+
+/// The file as programs see it: its number there is that of all its names.
+fn seen(inside: &[u8], st: &libc::stat, device: libc::dev_t) -> libc::stat {
+    if !is(st, libc::S_IFREG) || st.st_nlink < 2 {
+        return *st;
+    }
+    // A mount may hide it.
+    stat(&join(b"/", inside), false).ok().filter(|seen| seen.st_dev == device && is(seen, libc::S_IFREG)).unwrap_or(*st)
+}
+
+/// A directory with all that programs see in it, in place of whatever the base has there.
+fn whole(tree: &mut Tree, inside: &[u8], device: libc::dev_t) -> Result<()> {
+    let top = join(b"/", inside);
+    tree.add(&top, inside, &stat(&top, false)?)?;
+    tree.opaque(inside, &stat(&top, false)?)?;
+    walk(&top, |visit, path, st, _| {
+        // What is mounted there is no part of the root.
+        if st.st_dev != device {
+            return Ok(false);
+        }
+        if visit != Visit::Leave {
+            tree.add(path, &path[1..], st)?;
+        }
+        Ok(true)
+    })
+}
+
+fn has_files(index: &[u8]) -> Result<bool> {
+    let mut found = false;
+    walk(index, |_, _, st, _| {
+        found |= !is(st, libc::S_IFDIR) && !layer::is_whiteout(st);
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+/// Names that lead to a written file, and that have no entry in the upper directory.
+fn other_names(tree: &mut Tree, at: &Paths, moved: &HashSet<Vec<u8>>, device: libc::dev_t) -> Result<()> {
+    walk(b"/", |visit, path, st, _| {
+        let inside = &path[1..];
+        if st.st_dev != device {
+            return Ok(false);
+        }
+        if visit != Visit::Leaf {
+            return Ok(!moved.contains(inside));
+        }
+        let lower = match (stat(&join(&at.upper, inside), false), stat(&join(&at.base, inside), false)) {
+            (Err(_), Ok(lower)) => lower,
+            _ => return Ok(true),
+        };
+        // A copy is younger than the base.
+        if (lower.st_ctime, lower.st_ctime_nsec) != (st.st_ctime, st.st_ctime_nsec) {
+            tree.add(path, inside, st)?;
+        }
+        Ok(true)
+    })
+}
