@@ -34,7 +34,7 @@ async function picture(path: string): Promise<string[]> {
 }
 
 function unpack(members: Member[]): Promise<void> {
-  return unpackTree(target, new Blob([tar(members) as BlobPart]).stream());
+  return unpackTree(target, new Blob([tar(members) as Uint8Array<ArrayBuffer>]).stream());
 }
 
 async function unharmed(members: Member[]): Promise<StacyError | undefined> {
