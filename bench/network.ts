@@ -9,7 +9,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Network } from "../src/egress/network.ts";
+import { DEFAULT_NETWORK, Network } from "../src/egress/network.ts";
 import { dataPaths } from "../src/host/paths.ts";
 import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
@@ -41,7 +41,7 @@ export const suite: Suite = {
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "bench-network-"));
     await borrow(root);
     const paths = dataPaths(root);
-    const network = new Network({ allow: ["*:*"], private: [ADDRESS], maxConnections: 128 });
+    const network = new Network({ ...DEFAULT_NETWORK, private: [ADDRESS] });
     const provider = createMicrovmProvider({ vmm: createQemu(), images: createImages(paths), paths, network });
     try {
       await measure(context, provider, host, rounds);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Agent, Command, OutputEvent } from "../src/guest/agent.ts";
+import { type CollectedOutput, OutputBudget } from "../src/guest/output-budget.ts";
 import { StacyError } from "../src/host/error.ts";
 import { type Guest, shell, startGuest, testIdentity } from "./agent-support.ts";
 
@@ -204,9 +205,20 @@ test("signals by number, to a command and by id", async () => {
   await fails(agent.signal("999999", 9), "not-found");
 });
 
-test("collected output stops at its limit and says so", async () => {
-  const result = await agent.exec({ argv: sh("yes | head -c 3000000"), limitBytes: 1_000_000 });
-  assert.deepEqual([result.stdout.length, result.truncated, result.exitCode], [1_000_000, true, 0]);
+test("collected output stops at its limit and at that of all calls together, and says so", async () => {
+  const budget = new OutputBudget(1_000_000, 1_500_000);
+  const run = async (output: CollectedOutput): Promise<[number, boolean, number]> => {
+    const { stdout, truncated, exitCode } = await agent.exec({ argv: sh("yes | head -c 3000000"), output });
+    return [stdout.length, truncated, exitCode];
+  };
+  {
+    using one = budget.open();
+    using two = budget.open();
+    assert.deepEqual(await run(one), [1_000_000, true, 0]);
+    assert.deepEqual(await run(two), [500_000, true, 0]);
+  }
+  using three = budget.open();
+  assert.deepEqual(await run(three), [1_000_000, true, 0], "what was disposed of is free again");
 });
 
 test("a reader that stops holds the writing process back", async () => {

@@ -35,7 +35,13 @@ export function limitsOf(config: Config): Limits {
 /** @throws StacyError `invalid` naming the entry */
 export function networkOf({ network, defaults }: Pick<Config, "network" | "defaults">): Network {
   new HostRules(defaults.allowed_hosts); // a wrong one would fail every spawn
-  return new Network({ allow: network.allow, private: network.private, maxConnections: network.max_connections });
+  return new Network({
+    allow: network.allow,
+    private: network.private,
+    maxConnections: network.max_connections,
+    maxConnectionsTotal: network.max_connections_total,
+    idleMs: network.idle_timeout,
+  });
 }
 
 export function imagesOptions(images: Config["images"]): ImagesOptions {

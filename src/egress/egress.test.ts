@@ -6,7 +6,7 @@ import { type Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import { Addresses } from "./addresses.ts";
-import { Egress, PROXY_PORT, type Refused } from "./egress.ts";
+import { Egress, type EgressOptions, PROXY_PORT, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 
 /** The guest's side: connections that it opens are handed over as its agent would do it. */
@@ -20,13 +20,21 @@ class Guest implements Disposable {
   /** What the next calls to wait for a connection fail with. */
   readonly failures: StacyError[];
 
-  constructor(rules: string[], options: { opened?: string[]; maxConnections?: number; failures?: StacyError[] } = {}) {
+  constructor(
+    rules: string[],
+    options: Partial<Pick<EgressOptions, "maxConnections" | "idleMs" | "shared">> & {
+      opened?: string[];
+      failures?: StacyError[];
+    } = {},
+  ) {
     this.failures = options.failures ?? [];
     this.egress = new Egress({
       rules: new HostRules(rules),
       ceiling: new HostRules(["*:*"]),
       addresses: new Addresses(options.opened ?? ["127.0.0.1", "::1"]),
       maxConnections: options.maxConnections ?? 16,
+      idleMs: options.idleMs ?? 60_000,
+      ...(options.shared === undefined ? {} : { shared: options.shared }),
       accept: (port, { signal }) => {
         assert.equal(port, PROXY_PORT);
         const failure = this.failures.shift();
@@ -272,6 +280,28 @@ test("connections beyond the limit wait for one that ends", async () => {
   late.write(connect);
   for (const each of first) each.resume().end();
   assert.match(await head(late), / 200 /);
+});
+
+test("all sandboxes together have a limit, and a connection over which nothing goes is closed", async () => {
+  const shared = { counts: { connected: 0, refused: 0, failed: 0 }, open: 0, mostOpen: 1 };
+  using guest = new Guest([`127.0.0.1:${echoPort}`], { shared, idleMs: 200 });
+  using other = new Guest([`127.0.0.1:${echoPort}`], { shared });
+  const connect = `CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`;
+  const idle = guest.connect().on("error", () => {});
+  idle.write(connect);
+  assert.match(await head(idle), / 200 /);
+  assert.match(await other.ask(connect), / 503 [\s\S]*max_connections_total/);
+  await once(idle.resume(), "close");
+  const late = other.connect();
+  late.write(connect);
+  assert.match(await head(late), / 200 /);
+  assert.equal(shared.open, 1);
+  const gone = once(late.resume(), "end");
+  other.egress.stop();
+  await gone;
+  await new Promise((wake) => setImmediate(wake));
+  assert.match(await guest.ask("CONNECT nowhere.invalid:80 HTTP/1.1\r\n\r\n"), / 403 /);
+  assert.equal(shared.open, 0, "what was refused or has ended holds no place");
 });
 
 test("after a stop nothing is taken or open; a start goes on", async () => {

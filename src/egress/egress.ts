@@ -3,9 +3,10 @@
  * behind that port is an HTTP proxy of ours (proxy.ts) which connects to what the sandbox's rules permit. So no packet of
  * a guest ever reaches the host's network, and nothing of this is in a snapshot.
  */
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { asStacyError, type StacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
 import type { Addresses } from "./addresses.ts";
 import { dial } from "./dial.ts";
 import type { HostRules } from "./host-rules.ts";
@@ -38,8 +39,15 @@ export interface Refused extends Target {
   reason: string;
 }
 
+/** What all sandboxes share: their counts, and their connections to hosts, each of which is an open file of this process. */
+export interface SharedEgress {
+  readonly counts: Counts;
+  open: number;
+  readonly mostOpen: number;
+}
+
 /** Connections to hosts: that came about, that the rules refused, that failed otherwise. */
-interface Counts {
+export interface Counts {
   connected: number;
   refused: number;
   failed: number;
@@ -58,8 +66,9 @@ export interface EgressOptions {
   ceiling: HostRules;
   addresses: Addresses;
   maxConnections: number;
-  /** Counted along. */
-  totals?: Counts;
+  /** A connection over which nothing went for so long is closed. */
+  idleMs: number;
+  shared?: SharedEgress;
   accept: Accept;
   refused(refused: Refused): void;
 }
@@ -90,8 +99,7 @@ export class Egress {
     this.#options = options;
     this.#rules = options.rules;
     this.#proxy = new EgressProxy({
-      dial: ({ host, port }) =>
-        dial(host, port, { rules: () => [this.#rules, options.ceiling], addresses: options.addresses }),
+      dial: (target) => this.#dial(target),
       tell: (target, failure) => this.#tell(target, failure),
     });
   }
@@ -156,6 +164,27 @@ export class Egress {
     }
   }
 
+  async #dial({ host, port }: Target): Promise<Socket> {
+    const { shared, ceiling, addresses, idleMs } = this.#options;
+    if (shared !== undefined && shared.open >= shared.mostOpen) {
+      throw new StacyError("limit", `all sandboxes together have ${shared.mostOpen} connections, which is the most`, {
+        remedy: "try again later, or raise `network.max_connections_total`",
+      });
+    }
+    const free = (): void => void (shared !== undefined && shared.open--);
+    if (shared !== undefined) shared.open++;
+    try {
+      const socket = await dial(host, port, { rules: () => [this.#rules, ceiling], addresses });
+      if (socket.closed) free();
+      else socket.once("close", free);
+      socket.setTimeout(idleMs, () => socket.destroy());
+      return socket;
+    } catch (error) {
+      free();
+      throw error;
+    }
+  }
+
   #free(): void {
     this.#freed.resolve();
     this.#freed = Promise.withResolvers();
@@ -164,7 +193,7 @@ export class Egress {
   #tell(target: Target, failure: StacyError | undefined): void {
     const result = failure === undefined ? "connected" : failure.code === "permission" ? "refused" : "failed";
     this.#counts[result] += 1;
-    if (this.#options.totals !== undefined) this.#options.totals[result] += 1;
+    if (this.#options.shared !== undefined) this.#options.shared.counts[result] += 1;
     if (failure?.code === "permission") {
       const now = performance.now();
       for (const [name, at] of this.#told) if (now - at >= TELL_AGAIN_MS) this.#told.delete(name);

@@ -3,11 +3,13 @@ import { StacyError } from "../host/error.ts";
 import { Addresses } from "./addresses.ts";
 import {
   type Accept,
+  type Counts,
   Egress,
   type EgressStatus,
   networkEnvironment,
   PROXY_ENVIRONMENT,
   type Refused,
+  type SharedEgress,
 } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 
@@ -20,22 +22,41 @@ export interface NetworkOptions {
   private: readonly string[];
   /** Connections of one sandbox at once. */
   maxConnections: number;
+  /** Of all sandboxes together. */
+  maxConnectionsTotal: number;
+  /** A connection over which nothing went for so long is closed, ms. */
+  idleMs: number;
 }
 
-export const DEFAULT_NETWORK: NetworkOptions = { allow: ["*:*"], private: [], maxConnections: 128 };
+export const DEFAULT_NETWORK: NetworkOptions = {
+  allow: ["*:*"],
+  private: [],
+  maxConnections: 128,
+  maxConnectionsTotal: 4_096,
+  idleMs: 3_600_000,
+};
 
 export class Network {
   readonly #ceiling: HostRules;
   readonly #addresses: Addresses;
-  readonly #maxConnections: number;
-  /** Connections to hosts, of all sandboxes since the start: that came about, that were refused, that failed otherwise. */
-  readonly counts = { connected: 0, refused: 0, failed: 0 };
+  readonly #options: NetworkOptions;
+  readonly #shared: SharedEgress;
 
   /** @throws StacyError `invalid` naming the entry */
   constructor(options: NetworkOptions = DEFAULT_NETWORK) {
     this.#ceiling = new HostRules(options.allow);
     this.#addresses = new Addresses(options.private);
-    this.#maxConnections = options.maxConnections;
+    this.#options = options;
+    this.#shared = {
+      counts: { connected: 0, refused: 0, failed: 0 },
+      open: 0,
+      mostOpen: options.maxConnectionsTotal,
+    };
+  }
+
+  /** Connections to hosts, of all sandboxes since the start: that came about, that were refused, that failed otherwise. */
+  get counts(): Readonly<Counts> {
+    return this.#shared.counts;
   }
 
   /** The rules of a sandbox that somebody asks for now. @throws StacyError `invalid`, or `permission` where the server gives no network at all */
@@ -59,8 +80,9 @@ export class Network {
       rules: new HostRules(hosts),
       ceiling: this.#ceiling,
       addresses: this.#addresses,
-      maxConnections: this.#maxConnections,
-      totals: this.counts,
+      maxConnections: this.#options.maxConnections,
+      idleMs: this.#options.idleMs,
+      shared: this.#shared,
       accept,
       refused,
     });

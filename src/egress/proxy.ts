@@ -30,6 +30,7 @@ export interface ProxyOptions {
 const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
   invalid: [400, "Bad Request"],
   permission: [403, "Forbidden"],
+  limit: [503, "Service Unavailable"],
   timeout: [504, "Gateway Timeout"],
 };
 

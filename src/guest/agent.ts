@@ -7,6 +7,7 @@
  * guest sends nonsense. All paths are the guest's, absolute, or relative to the default working directory.
  */
 import type { Duplex, Readable } from "node:stream";
+import type { CollectedOutput } from "./output-budget.ts";
 
 /** What makes a clone an individual; applied by the agent before any user code runs. */
 export interface Identity {
@@ -173,7 +174,7 @@ export interface Agent {
 
   start(options: ExecOptions): Promise<Command>;
   /** Runs to the end and collects. @param limitBytes for stdout and stderr together, default 64 MiB */
-  exec(options: ExecOptions & { limitBytes?: number }): Promise<ExecResult>;
+  exec(options: ExecOptions & { output?: CollectedOutput }): Promise<ExecResult>;
   attach(id: string, options?: { signal?: AbortSignal }): Promise<Command>;
   processes(): Promise<ProcessInfo[]>;
   signal(id: string, signal: number): Promise<void>;

@@ -32,6 +32,7 @@ import {
   readFields,
   writeFields,
 } from "./methods.ts";
+import { type CollectedOutput, OutputBudget } from "./output-budget.ts";
 import { FieldReader, FieldWriter, MAX_PAYLOAD, Method, Tag } from "./protocol.ts";
 import { type Call, type CallOptions, Session, type SessionOptions } from "./session.ts";
 
@@ -148,20 +149,19 @@ class AgentClient implements Agent {
     return new RunningCommand(call, event, takeLost, detach);
   }
 
-  async exec(options: ExecOptions & { limitBytes?: number }): Promise<ExecResult> {
+  async exec(options: ExecOptions & { output?: CollectedOutput }): Promise<ExecResult> {
     const command = await this.start({ ...options, stdin: options.stdin === true ? false : (options.stdin ?? false) });
-    const limit = options.limitBytes ?? DEFAULT_LIMIT_BYTES;
+    using own = new OutputBudget(DEFAULT_LIMIT_BYTES, DEFAULT_LIMIT_BYTES).open();
+    const output = options.output ?? own;
     const parts: { stdout: Buffer[]; stderr: Buffer[] } = { stdout: [], stderr: [] };
-    let size = 0;
     let truncated = false;
     for await (const event of command.output()) {
       if (event.type === "lost") {
         truncated = true;
         continue;
       }
-      const data = event.data.subarray(0, limit - size);
+      const data = event.data.subarray(0, output.take(event.data.length));
       truncated ||= data.length < event.data.length;
-      size += data.length;
       // A copy, where the chunk is small: it would keep the whole buffer that it came in.
       if (data.length > 0) parts[event.type].push(data.length < 4096 ? Buffer.from(data) : data);
     }

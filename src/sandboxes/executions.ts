@@ -1,5 +1,6 @@
 /** Running commands in a sandbox: timeouts by quota, history, events, measures. */
 import type { Command, ExecOptions, ExecResult, ExitStatus } from "../guest/agent.ts";
+import { OutputBudget } from "../guest/output-budget.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type CommandRequest, commandArgv } from "./command.ts";
 import { formatDuration } from "./duration.ts";
@@ -32,7 +33,12 @@ export interface RunningCommand {
 /** The history shows what ran, not what was piped through it. */
 const SHOWN = 1_024;
 
+/** Of collected output, bytes: of one call, and of all at once. As JSON it takes up to six times as much for a moment. */
+const COLLECT_CALL = 16 * 2 ** 20;
+const COLLECT_TOTAL = 64 * 2 ** 20;
+
 export class Executions {
+  readonly #collected = new OutputBudget(COLLECT_CALL, COLLECT_TOTAL);
   readonly #parts: { store: Store; events: Events; observer: Observer; quotas: Quotas; limits: Limits };
 
   constructor(parts: { store: Store; events: Events; observer: Observer; quotas: Quotas; limits: Limits }) {
@@ -45,19 +51,26 @@ export class Executions {
   }
 
   /**
-   * Runs to the end. @throws StacyError `timeout` when its time is over (its output is lost), `limit` when more time is asked for
-   * than allowed, `invalid`
+   * Runs to the end; its output is in memory until the result is disposed of.
+   * @throws StacyError `timeout` when its time is over (its output is lost), `limit` when more time is asked for than allowed,
+   * `invalid`
    */
-  async run(lease: Lease, request: ExecRequest, signal: AbortSignal): Promise<ExecResult & { durationMs: number }> {
+  async run(
+    lease: Lease,
+    request: ExecRequest,
+    signal: AbortSignal,
+  ): Promise<ExecResult & { durationMs: number } & Disposable> {
     const options = this.#options(lease, request, true);
     const note = this.#note(lease, options, false);
+    const output = this.#collected.open();
     try {
-      const result = await lease.agent.exec({ ...options, signal });
+      const result = await lease.agent.exec({ ...options, signal, output });
       const durationMs = note(result);
       if (result.reason === "timeout") throw timeoutError(options.timeoutMs);
       if (result.reason === "cancelled") throw new StacyError("cancelled", "the command was cancelled");
-      return { ...result, durationMs };
+      return { ...result, durationMs, [Symbol.dispose]: () => output[Symbol.dispose]() };
     } catch (error) {
+      output[Symbol.dispose]();
       note(error);
       throw startFailure(error, lease);
     }

@@ -46,7 +46,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       if (call.body.stream === true) return streamExec(call, lease);
       using _ = lease;
       const encoding: Encoding = call.body.encoding ?? "utf8";
-      const result = await executions.run(lease, execInput(call.body), call.signal);
+      using result = await executions.run(lease, execInput(call.body), call.signal);
       return json({
         exit_code: result.exitCode,
         stdout: result.stdout.toString(encoding),
