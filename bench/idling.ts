@@ -27,7 +27,7 @@ export async function idling(
   young: Shelf,
   minutes: readonly number[],
 ): Promise<void> {
-  old.pool.pin(old.target, CLAIMS * minutes.length);
+  old.pool.pin(old.target.key, old.target, CLAIMS * minutes.length);
   await old.pool.settled();
   const begun = performance.now();
   for (const [at, minute] of minutes.entries()) {
@@ -38,7 +38,7 @@ export async function idling(
     const held = old.pool.arrive(old.target);
     for (let i = 0; i < CLAIMS; i++) {
       context.signal.throwIfAborted();
-      young.pool.pin(young.target, 1);
+      young.pool.pin(young.target.key, young.target, 1);
       await young.pool.settled();
       const other = young.pool.arrive(young.target);
       await pause(1_000);
@@ -48,10 +48,10 @@ export async function idling(
       ] as const;
       for (const [name, { launcher }] of i % 2 === 0 ? both : both.toReversed())
         await claim(context, name, launcher, spec);
-      young.pool.pin(young.target, 0);
+      young.pool.pin(young.target.key, young.target, 0);
       other();
     }
-    old.pool.pin(old.target, CLAIMS * (minutes.length - at - 1));
+    old.pool.pin(old.target.key, old.target, CLAIMS * (minutes.length - at - 1));
     held();
   }
 }

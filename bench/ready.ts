@@ -152,12 +152,12 @@ async function tiers(
     if (i % 10 === 0) await attempt("cold", () => spawnTimed(launcher, spec, "cold", ECHO), "cold");
     await attempt("restore", () => spawnTimed(launcher, spec, undefined, ECHO), "restored");
     await idle(context, side, launcher).catch((error) => context.failure(`${prefix}idle`, error));
-    pool.pin(target, 1);
+    pool.pin(target.key, target, 1);
     await pool.settled();
     // Its own refill would run beside the first command: it waits until both are measured.
     const measured = pool.arrive(target);
     await attempt("warm", () => spawnTimed(launcher, spec, undefined, ECHO), "warm");
-    pool.pin(target, 0);
+    pool.pin(target.key, target, 0);
     measured();
   }
 }
@@ -185,17 +185,17 @@ async function crowds(
   for (const count of [1, 3, 10, 30, 100]) {
     context.progress(`${prefix.slice(0, -1)}: ${count} at once, ${POOL} of them warm`);
     for (let round = 0; round < (count >= 30 ? 1 : 5); round++) {
-      pool.pin(target, POOL);
+      pool.pin(target.key, target, POOL);
       await pool.settled();
       await storm(context, launcher, spec, `${prefix}pool`, count);
     }
   }
-  pool.pin(target, 0);
+  pool.pin(target.key, target, 0);
 }
 
 /** Memory and CPU of machines that wait. */
 async function waiting(context: BenchContext, { prefix }: Side, pool: Pool, target: Target): Promise<void> {
-  pool.pin(target, WAITING);
+  pool.pin(target.key, target, WAITING);
   await pool.settled();
   const pids = pool.waitingPids(target.key);
   const before = await cpuTicks(pids);
@@ -206,7 +206,7 @@ async function waiting(context: BenchContext, { prefix }: Side, pool: Pool, targ
   context.sample(`${prefix}warm.cpu-of-${pids.length}`, ((await cpuTicks(pids)) - before) / seconds, "%");
   for (const pid of pids)
     context.sample(`${prefix}warm.private-bytes`, (await processMemory(pid)).privateBytes, "bytes");
-  pool.pin(target, 0);
+  pool.pin(target.key, target, 0);
 }
 
 /** User and system time, in ticks of 10 ms. */

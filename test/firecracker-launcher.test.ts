@@ -89,7 +89,7 @@ describe("the launcher over the real Firecracker, with the bare guest", { skip: 
   test("warm and idle Firecrackers serve before a restore", async () => {
     const target = await bench.launcher.targets.resolve(WHOLE);
     await bench.launcher.ensureGolden(target);
-    bench.launcher.pool?.pin(target, 1);
+    bench.launcher.pool?.pin(target.key, target, 1);
     await bench.launcher.pool?.settled();
     // At once: between calls one after another the pool would refill.
     const clones = await Promise.all([bench.launch(SPEC), bench.launch(SPEC), bench.launch(SPEC)]);
@@ -106,7 +106,7 @@ describe("the launcher over the real Firecracker, with the bare guest", { skip: 
     const seen = new Map<string, Set<string>>();
     const processes = new Set<number>();
     for (let round = 0; round < 20; round++) {
-      pool.pin(target, 10);
+      pool.pin(target.key, target, 10);
       await pool.settled();
       const clones = await Promise.all(Array.from({ length: 10 }, () => bench.launch(SPEC)));
       assert.ok(clones.every(({ boot }) => boot.path === "warm"));
@@ -119,7 +119,7 @@ describe("the launcher over the real Firecracker, with the bare guest", { skip: 
       }
       await Promise.all(clones.map((clone) => bench.remove(clone)));
     }
-    pool.pin(target, 0);
+    pool.pin(target.key, target, 0);
     assert.equal(processes.size, 200);
     for (const field of ["sandbox_id", "hostname", "machine_id", "boot_id", "entropy"]) {
       assert.equal(seen.get(field)?.size, 200, field);

@@ -22,7 +22,7 @@ describe("warm machines under the real QEMU", () => {
   const status = () => pool.status().find(({ target: { key } }) => key === target.key);
 
   test("a pinned shape is filled, and a claim is warm and an individual", async () => {
-    pool.pin(target, 2);
+    pool.pin(target.key, target, 2);
     await pool.settled();
     assert.equal(status()?.warm, 2);
     const one = await bench.launch();
@@ -41,7 +41,7 @@ describe("warm machines under the real QEMU", () => {
   });
 
   test("behind the warm ones stand idle VMMs", async () => {
-    pool.pin(target, 1);
+    pool.pin(target.key, target, 1);
     await pool.settled();
     assert.deepEqual([status()?.warm, status()?.idle], [1, 1]);
     // At once: between calls one after another the pool would refill.
@@ -54,7 +54,7 @@ describe("warm machines under the real QEMU", () => {
   });
 
   test("a warm machine that is killed is replaced unseen", async () => {
-    pool.pin(target, 1);
+    pool.pin(target.key, target, 1);
     await pool.settled();
     const { processesIn } = await import("../src/host/process.ts");
     const replaced = new Promise((resolve) => bench.launcher.events.once("pool.replaced", resolve));
@@ -69,7 +69,7 @@ describe("warm machines under the real QEMU", () => {
   });
 
   test("50 callers at once share a pool of 10: all served, none twice", async () => {
-    pool.pin(target, 10);
+    pool.pin(target.key, target, 10);
     await pool.settled();
     const clones: Launched[] = await Promise.all(Array.from({ length: 50 }, () => bench.launch()));
     assert.equal(clones.filter(({ boot }) => boot.path === "warm").length, 10);

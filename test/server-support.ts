@@ -58,10 +58,17 @@ export class Server implements AsyncDisposable {
     return this.#log;
   }
 
+  /** Settles when the daemon ends by itself or is killed by somebody else: the signal, or the exit code. */
+  ended(): Promise<NodeJS.Signals | number | null> {
+    const child = this.#child;
+    return new Promise((resolve) => child?.once("exit", (code, signal) => resolve(signal ?? code)));
+  }
+
   async stop(signal: NodeJS.Signals): Promise<void> {
     const child = this.#child;
     if (child === undefined) return;
     this.#child = undefined;
+    if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = new Promise((resolve) => child.once("exit", resolve));
     child.kill(signal);
     await ended;

@@ -34,6 +34,12 @@ export interface Sandbox {
         console: string[];
       }
     | undefined;
+  unreachable?:
+    | {
+        since: string;
+        reason: string;
+      }
+    | undefined;
 }
 
 export interface Boot {
@@ -839,6 +845,7 @@ export const shapes: Record<string, Shape> = {
       "error?": {
         object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
       },
+      "unreachable?": { object: { since: "string", reason: "string" } },
     },
   },
   Boot: {

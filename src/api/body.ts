@@ -1,6 +1,6 @@
 /** Reading request bodies within limits of size and of silence. */
 import { StacyError } from "../host/error.ts";
-import { within } from "../host/within.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import { httpError } from "./problem.ts";
 
 export interface BodyLimits {
@@ -22,7 +22,7 @@ export async function* bodyStream(request: Request, limits: BodyLimits): AsyncGe
   let total = 0;
   try {
     for (;;) {
-      const { done, value } = await within(reader.read(), limits.timeoutMs, tooSlow);
+      const { done, value } = await withTimeLimit(reader.read(), limits.timeoutMs, tooSlow);
       if (done) return;
       total += value.byteLength;
       if (limits.maxBytes > 0 && total > limits.maxBytes) throw tooLarge(limits.maxBytes);

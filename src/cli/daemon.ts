@@ -1,5 +1,5 @@
 /** The server's layers, put together and taken apart in the right order: for `serve`, and inside a command that finds no server. */
-import { mkdir, realpath } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import type { Logger } from "pino";
 import { createApp } from "../api/app.ts";
 import type { Authenticator } from "../api/auth.ts";
@@ -17,6 +17,7 @@ import { systemClock } from "../sandboxes/clock.ts";
 import { keepClean } from "../sandboxes/keep-clean.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { Store } from "../sandboxes/store.ts";
+import type { Takeover } from "../sandboxes/takeover.ts";
 import { assertUsable } from "../vmm/usable.ts";
 import { chooseVmm, vmms } from "./engine.ts";
 import { version } from "./version.ts";
@@ -30,13 +31,15 @@ export interface DaemonOptions {
   log: Logger;
   /** Keep machines ready: for a server that stays. */
   pool: boolean;
+  /** End machines that the database does not know, instead of refusing to start. */
+  removeUnknown?: boolean;
 }
 
 export interface Daemon {
   readonly url: string;
   /** Name of the default provider. */
   readonly provider: string;
-  readonly found: { adopted: string[]; removed: string[]; lost: string[] };
+  readonly found: Takeover;
   /** Golden snapshots are being built beside what was asked for. */
   readonly building: boolean;
   /** Waits for them. */
@@ -46,7 +49,7 @@ export interface Daemon {
 }
 
 /**
- * Ownership of a data directory, or `undefined` when another process has it. By real path: two names of one directory are one.
+ * Ownership of a data directory, or `undefined` when another process has it. Two names of one directory are one.
  * @throws StacyError `unavailable` when there cannot be such a directory
  */
 export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
@@ -56,7 +59,7 @@ export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
       remedy: "set STACYVM_DATA_DIR to a directory you may write to",
     });
   });
-  return tryLock(`daemon:${await realpath(paths.root)}`);
+  return tryLock(paths.database, "daemon");
 }
 
 /** The caller holds the lock. @throws StacyError when the address is taken, or the database cannot be opened */
@@ -90,7 +93,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   metrics.watch(sandboxes, paths.root, network);
   let destroy = false;
   parts.defer(() => sandboxes.close({ destroy }));
-  const found = await sandboxes.open();
+  const found = await sandboxes.open({ removeUnknown: options.removeUnknown === true });
   const { max_bytes: maxBytes, max_unused: maxUnusedMs, checkpoints, gc_interval } = config.snapshots;
   parts.use(
     keepClean({

@@ -12,7 +12,7 @@ export async function ensureGuest({ assets }: DataPaths, signal?: AbortSignal): 
   const complete = async (): Promise<boolean> => (await findKernel(assets)) !== undefined && (await hasAgent(assets));
   if (await complete()) return;
   await mkdir(assets, { recursive: true, mode: 0o700 });
-  await using _held = await lock(`setup ${assets}`, signal);
+  await using _held = await lock(assets, "setup", signal);
   if (await complete()) return;
   using line = new ProgressLine("first run: ");
   const options = { progress: line.show, ...(signal === undefined ? {} : { signal }) };

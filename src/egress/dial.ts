@@ -1,7 +1,7 @@
 /** Connecting to a host that a sandbox asked for: the rules, the name, each address it stands for, then the connection. */
 import { connect, isIP, type Socket } from "node:net";
 import { StacyError } from "../host/error.ts";
-import { within } from "../host/within.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import type { Addresses } from "./addresses.ts";
 import { type HostRules, normaliseHost } from "./host-rules.ts";
 import { resolveHost } from "./resolver.ts";
@@ -30,7 +30,7 @@ export async function dial(host: string, port: number, { rules, addresses }: Rea
   assertPermitted();
   const deadline = performance.now() + LIMIT_MS;
   const inTime = <T>(work: Promise<T>): Promise<T> =>
-    within(
+    withTimeLimit(
       work,
       Math.max(0, deadline - performance.now()),
       () => new StacyError("timeout", `${name}:${port} did not answer in ${LIMIT_MS / 1000} s`),

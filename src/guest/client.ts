@@ -2,7 +2,7 @@
 import { Duplex, Readable } from "node:stream";
 import type { AgentStream } from "../host/agent-stream.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import { within } from "../host/within.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import type {
   Agent,
   Command,
@@ -492,7 +492,7 @@ function tunnelStream(call: Call): Duplex {
 
 /** A guest that goes silent must not hold a caller for ever. */
 function quick<T>(work: Promise<T>, what: string): Promise<T> {
-  return within(
+  return withTimeLimit(
     work,
     QUICK_MS,
     () => new StacyError("timeout", `the guest did not answer \`${what}\` in ${QUICK_MS} ms`),

@@ -5,7 +5,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { glob, open, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { StacyError } from "./error.ts";
+import { errno, StacyError } from "./error.ts";
+import { withTimeLimit } from "./time-limit.ts";
 
 /** Names one process for sure. Stored on disk. */
 export interface ProcessRecord {
@@ -27,9 +28,19 @@ export interface HostProcess {
   readonly exited: Promise<ProcessExit>;
   /** Looks at once whether it is gone, for example after its socket closed. A no-op for processes that we started. */
   check(): void;
-  /** SIGKILL, then waits until it is gone. Idempotent; safe against recycled pids. */
+  /** SIGKILL, then waits until it is gone. Idempotent; safe against recycled pids. @throws StacyError `timeout`, `permission` */
   kill(): Promise<ProcessExit>;
+  /** Stops looking after it: it goes on, and `exited` may never settle. */
+  release(): void;
 }
+
+/** A killed process is gone in milliseconds, unless the kernel holds it, for example for a disk that does not answer. */
+const KILL_LIMIT_MS = 10_000;
+/**
+ * In the environment of every machine monitor that we start: with its working directory it proves whose a process is, also one that
+ * no record names yet. (The jailer empties the environment; its processes are told by their root.)
+ */
+const MARK = "STACYVM_MACHINE";
 
 export interface SpawnOptions {
   command: string;
@@ -83,7 +94,7 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
       cwd: options.cwd,
       detached: true,
       // A guest's monitor needs nothing of our environment, which may hold keys.
-      env: options.env ?? { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin" },
+      env: { ...(options.env ?? { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin" }), [MARK]: "1" },
       stdio: ["ignore", log.fd, log.fd, ...(options.fds ?? [])],
     });
   } finally {
@@ -110,9 +121,16 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
       child.kill("SIGKILL");
       // The wait must keep our process alive: whoever kills wants to know.
       child.ref();
-      return exited;
+      return withTimeLimit(exited, KILL_LIMIT_MS, () => stillThere(record.pid));
     },
+    release() {},
   };
+}
+
+function stillThere(pid: number): StacyError {
+  return new StacyError("timeout", `process ${pid} was killed and is still there after ${KILL_LIMIT_MS} ms`, {
+    remedy: "see what it waits for in /proc/<pid>/stack; its end is tried again",
+  });
 }
 
 /** `undefined` when the recorded process is gone. */
@@ -145,22 +163,61 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
       void again();
     },
     async kill() {
-      while (await isAlive(record)) {
-        try {
-          process.kill(record.pid, "SIGKILL");
-        } catch {
-          break;
-        }
-        await new Promise((wake) => setTimeout(wake, 2));
-      }
+      await endProcess(record);
       await look();
       return exited;
+    },
+    release() {
+      gone = true;
+      clearInterval(timer);
     },
   };
 }
 
+/** SIGKILL, then waits until it is gone; nothing when it is no more. @throws StacyError `timeout`, `permission` */
+export async function endProcess(record: ProcessRecord): Promise<void> {
+  const deadline = performance.now() + KILL_LIMIT_MS;
+  while (await isAlive(record)) {
+    try {
+      process.kill(record.pid, "SIGKILL");
+    } catch (cause) {
+      if (errno(cause) === "ESRCH") return;
+      throw new StacyError("permission", `process ${record.pid} may not be ended`, { cause });
+    }
+    if (performance.now() > deadline) throw stillThere(record.pid);
+    await new Promise((wake) => setTimeout(wake, 2));
+  }
+}
+
 /**
- * Pids of live processes whose working directory is `dir` or below it: our leftovers, whoever started them. A chrooted
+ * Whether the process works in this directory, by inode: another name of it counts, a copy of it does not. The record alone does not
+ * say that: a copied data directory names the original's processes.
+ */
+export async function worksIn(record: ProcessRecord, dir: string): Promise<boolean> {
+  const at = await inode(`/proc/${record.pid}/cwd`);
+  if (at === NO_INODE) return false;
+  return at === (await inode(dir)) || (await jailRoots(dir)).has(await inode(`/proc/${record.pid}/root`));
+}
+
+/** Ends the processes in `dir` or below it that are proven to be ours, and waits until they are gone. @throws as `endProcess` */
+export async function endOwnProcessesIn(dir: string): Promise<void> {
+  const roots = await jailRoots(dir);
+  // Again until none is found: one that was ended may have started another just before.
+  for (;;) {
+    const found = await Promise.all((await processesIn(dir)).map(async (pid) => (await isOurs(pid, roots)) && pid));
+    const pids = found.filter((pid) => pid !== false);
+    if (pids.length === 0) return;
+    await Promise.all(pids.map(async (pid) => endProcess(await processRecord(pid))));
+  }
+}
+
+async function isOurs(pid: number, jailRoots: ReadonlySet<string>): Promise<boolean> {
+  const environment = await readFile(`/proc/${pid}/environ`, "latin1").catch(() => "");
+  return environment.split("\0").includes(`${MARK}=1`) || jailRoots.has(await inode(`/proc/${pid}/root`));
+}
+
+/**
+ * Pids of live processes whose working directory is `dir` or below it, whoever started them. A chrooted
  * process shows `/`, so those are told by the inode of their root, which a jailer puts at `jail/<program>/<id>/root`.
  */
 export async function processesIn(dir: string): Promise<number[]> {
@@ -182,13 +239,16 @@ async function jailRoots(dir: string): Promise<Set<string>> {
   for (const pattern of ["jail/*/*/root", "*/jail/*/*/root"]) {
     for await (const path of glob(pattern, { cwd: dir })) roots.add(await inode(join(dir, path)));
   }
+  roots.delete(NO_INODE);
   return roots;
 }
+
+const NO_INODE = "gone";
 
 /** Device and inode, or a name that no file has. */
 function inode(path: string): Promise<string> {
   return stat(path).then(
     ({ dev, ino }) => `${dev}:${ino}`,
-    () => "gone",
+    () => NO_INODE,
   );
 }

@@ -6,6 +6,7 @@ import { StacyError } from "./error.ts";
 
 /** `sun_path` holds 108 bytes with its final zero. */
 const MAX_PATH = 107;
+const EAGER_MS = 500;
 
 export interface ConnectUnixOptions {
   /** The whole budget in ms. */
@@ -32,7 +33,8 @@ export async function connectUnix(dir: string, name: string, options: ConnectUni
 }
 
 async function retry(address: string, shown: string, options: ConnectUnixOptions): Promise<Socket> {
-  const deadline = performance.now() + options.timeoutMs;
+  const begun = performance.now();
+  const deadline = begun + options.timeoutMs;
   let gone: StacyError | undefined;
   void options.gone?.then((error) => {
     gone = error;
@@ -45,7 +47,8 @@ async function retry(address: string, shown: string, options: ConnectUnixOptions
     if (performance.now() > deadline) {
       throw new StacyError("timeout", `nobody listens on ${shown} after ${options.timeoutMs} ms`, { cause: result });
     }
-    await new Promise((wake) => setTimeout(wake, 1));
+    // Who starts listens within milliseconds; who does not, for whatever reason, is asked less often.
+    await new Promise((wake) => setTimeout(wake, performance.now() - begun < EAGER_MS ? 1 : 25));
   }
 }
 

@@ -5,11 +5,12 @@
 import { chmod, mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { replaceFile, syncPath } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { readJson, replaceFile, syncDirectory } from "./files.ts";
 import type { Image, ImageConfig } from "./image.ts";
+import { readJson } from "./read-json.ts";
 
 const RECORD = z.object({
   digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
@@ -107,13 +108,13 @@ export class Bases {
       await file.close();
     }
     await chmod(dir, 0o755);
-    await syncDirectory(dir);
+    await syncPath(dir);
     await mkdir(this.#paths.images, { recursive: true });
     const target = this.path(digest);
     if ((await this.get(digest)) === undefined) {
       await rm(target, { recursive: true, force: true });
       await rename(dir, target);
-      await syncDirectory(this.#paths.images);
+      await syncPath(this.#paths.images);
     }
     const published = await this.get(digest);
     if (published === undefined)
@@ -147,7 +148,7 @@ export class Bases {
   /** Changes the table, alone among all processes. */
   async changeRefs<T>(change: (refs: Refs) => T | Promise<T>): Promise<T> {
     await mkdir(this.#paths.images, { recursive: true });
-    await using _held = await lock(`refs ${this.#refs}`);
+    await using _held = await lock(this.#paths.images, "refs");
     const refs = await this.refs();
     const before = JSON.stringify(refs);
     const result = await change(refs);

@@ -7,10 +7,11 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { link, mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
+import { replaceFile } from "../host/durable.ts";
 import { type Lock, lock } from "../host/lock.ts";
-import { readJson, replaceFile } from "./files.ts";
+import { readJson } from "./read-json.ts";
 
 const DIGEST = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const RECORD = z.object({
@@ -40,7 +41,7 @@ export class Builds {
 
   /** Who holds it is the only one to build a key, in all processes. */
   only(key: string, signal?: AbortSignal): Promise<Lock> {
-    return lock(`build ${this.#dir} ${key}`, signal);
+    return lock(dirname(this.#dir), `build ${key}`, signal);
   }
 
   /** `undefined` when it is not here, or not whole. */

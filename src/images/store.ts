@@ -235,11 +235,12 @@ class ImageStore implements ImageLibrary {
   /** Does the work once, however many callers and processes ask for it. */
   async #once(name: string, work: Work, missingOnly: boolean, obtain: () => Promise<Base>): Promise<Image> {
     await mkdir(this.#paths.images, { recursive: true });
-    const guarded = `image ${this.#paths.images} ${keyOf(name)}`;
-    let held: Lock | undefined = await tryLock(guarded);
+    const { images } = this.#paths;
+    const guarded = `image ${keyOf(name)}`;
+    let held: Lock | undefined = await tryLock(images, guarded);
     const waited = held === undefined;
     if (waited) work.progress?.({ step: `waiting for another pull or build of ${name}` });
-    held ??= await lock(guarded, work.signal);
+    held ??= await lock(images, guarded, work.signal);
     await using _held = held;
     // Whoever held the lock has just looked at the source, so that result is as fresh as ours would be.
     const present = missingOnly || waited ? await this.#present(name) : undefined;
@@ -277,7 +278,7 @@ class ImageStore implements ImageLibrary {
       return present;
     }
     // Two references may point at one image.
-    await using _held = await lock(`image ${this.#paths.images} ${remote.digest}`, work.signal);
+    await using _held = await lock(this.#paths.images, `image ${remote.digest}`, work.signal);
     const other = await this.#bases.get(remote.digest);
     if (other === undefined) return await this.#pull(name, remote, options);
     await this.#point(name, other);

@@ -9,8 +9,9 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
-import { isAlive, ownRecord, type ProcessRecord, processesIn } from "../host/process.ts";
+import { endOwnProcessesIn, isAlive, ownRecord, type ProcessRecord } from "../host/process.ts";
 import { mappedBytes } from "../host/process-memory.ts";
+import { SharedWork } from "../host/shared-work.ts";
 import { copySparse } from "../host/sparse.ts";
 import { exitReport } from "../vmm/exit.ts";
 import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
@@ -38,7 +39,7 @@ export class GoldenBuilder {
   readonly #store: SnapshotStore;
   readonly #disks: WritableTemplates;
   readonly #network: Network;
-  readonly #building = new Map<string, Promise<GoldenReport | undefined>>();
+  readonly #building = new SharedWork<GoldenReport | undefined>();
 
   constructor(vmm: Vmm, paths: DataPaths, store: SnapshotStore, disks: WritableTemplates, network: Network) {
     this.#vmm = vmm;
@@ -48,28 +49,24 @@ export class GoldenBuilder {
     this.#network = network;
   }
 
-  get building(): ReadonlyMap<string, Promise<GoldenReport | undefined>> {
-    return this.#building;
+  /** Keys whose snapshots are being built. */
+  get building(): ReadonlySet<string> {
+    return this.#building.keys;
   }
 
   /** Builds unless it is there or under way. @returns `undefined` when another process had built it */
   ensure(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
-    let build = this.#building.get(target.key);
-    if (build === undefined) {
-      build = this.#locked(target, signal).finally(() => this.#building.delete(target.key));
-      this.#building.set(target.key, build);
-    }
-    return build;
+    return this.#building.join(target.key, signal, (shared) => this.#locked(target, shared));
   }
 
-  async #locked(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
-    await using _held: Lock = await lock(`golden ${this.#store.path(target.key)}`, signal);
+  async #locked(target: Target, signal: AbortSignal): Promise<GoldenReport | undefined> {
+    await using _held: Lock = await lock(this.#paths.snapshots, `golden ${target.key}`, signal);
     const present = await this.#store.get(target.key).catch(() => undefined);
     if (present !== undefined) return undefined;
     return this.#build(target, signal);
   }
 
-  async #build(target: Target, signal?: AbortSignal): Promise<GoldenReport> {
+  async #build(target: Target, signal: AbortSignal): Promise<GoldenReport> {
     const phases = new Phases();
     const owner = await ownRecord();
     const name = `golden-${target.key.slice(0, 12)}-${owner.pid}-${owner.startTime}`;
@@ -78,7 +75,7 @@ export class GoldenBuilder {
     await mkdir(this.#paths.tmp, { recursive: true });
     await Promise.all([rm(dir, { recursive: true, force: true }), rm(out, { recursive: true, force: true })]);
     const disk = await this.#disks.get(target.spec.diskMiB);
-    const place = { dir, ...(signal === undefined ? {} : { signal }) };
+    const place = { dir, signal };
     try {
       // Also without setup commands: a seeded generator and files that exist make each clone's own handshake shorter.
       const identity = makeIdentity("golden", target.image, target.spec.setupEnv);
@@ -143,13 +140,11 @@ export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
     const owner: ProcessRecord = { pid: Number(match[1]), startTime: match[2], hostBootId };
     if (await isAlive(owner)) continue;
     const dir = join(paths.tmp, name);
-    for (const pid of await processesIn(dir)) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {} // it ended by itself
-    }
-    await removeMachineDir(dir);
-    removed.push(name);
+    try {
+      await endOwnProcessesIn(dir);
+      await removeMachineDir(dir);
+      removed.push(name);
+    } catch {} // the next start tries again: one that resists is no reason not to serve the others
   }
   return removed;
 }

@@ -29,7 +29,8 @@ export async function imageUse(paths: DataPaths, snapshots: SnapshotStore, vmm?:
 async function digestsOf(dir: string): Promise<string[]> {
   const link = await readlink(join(dir, FILES.base)).catch(() => undefined);
   const linked = link === undefined ? "" : basename(dirname(link));
-  const record = await readRecord(dir);
+  // One that cannot be read does not say; the link does.
+  const record = await readRecord(dir).catch(() => undefined);
   return [
     ...(record === undefined ? [] : [record.imageDigest]),
     ...(/^[0-9a-f]{64}$/.test(linked) ? [`sha256:${linked}`] : []),

@@ -8,9 +8,9 @@ import { dirname } from "node:path";
 import { Network } from "../egress/network.ts";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { hostMemory } from "../host/host-memory.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
-import { processMemory } from "../host/process-memory.ts";
 import type { Images, ResolveOptions } from "../images/image.ts";
 import { endedFromOutside } from "../vmm/exit.ts";
 import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
@@ -19,7 +19,7 @@ import { makeIdentity } from "./identity.ts";
 import { bootCold, discard, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
 import type { Manifest } from "./manifest.ts";
-import { DEFAULT_POOL, Pool, type PoolEventData, type PoolLimits } from "./pool.ts";
+import { DEFAULT_POOL, Pool, type PoolEvents, type PoolLimits } from "./pool.ts";
 import { readAhead } from "./read-ahead.ts";
 import { runSetup } from "./setup.ts";
 import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
@@ -65,13 +65,10 @@ export interface LaunchOptions {
   mode?: "auto" | "cold" | "restore";
 }
 
-export interface LauncherEvents {
+export interface LauncherEvents extends PoolEvents {
   "snapshot.built": [GoldenReport & { image: string }];
   "snapshot.rejected": [{ key: string; reason: string }];
   "restore.failed": [{ id: string; key: string; phase: string | undefined; reason: string }];
-  "pool.filled": [PoolEventData];
-  "pool.replaced": [PoolEventData];
-  "pool.failed": [PoolEventData];
   "golden.failed": [{ key: string; image: string; error: StacyError }];
 }
 
@@ -223,9 +220,8 @@ export class Launcher {
 
   /** Cancels the builds in the background and waits until nothing of them is left. */
   async close(): Promise<void> {
-    await this.pool?.close();
     this.#closing.abort(new StacyError("cancelled", "the launcher is closing"));
-    await this.settle();
+    await Promise.all([this.pool?.close(), this.settle()]);
   }
 
   /** A machine from the pool: warm, or an idle VMM. One that fails is thrown away, and the next one is tried. */
@@ -288,12 +284,12 @@ export class Launcher {
       {
         vmm: this.vmm,
         sandboxes: this.paths.sandboxes,
-        snapshot: (target) => this.store.get(target.key).catch(() => undefined),
-        use: (key) => this.store.use(key),
-        privateBytes: async (pid) => (await processMemory(pid)).privateBytes,
-        now: () => performance.now(),
-        emit: (event, data) => this.events.emit(`pool.${event}`, data),
+        store: this.store,
+        memory: hostMemory,
+        events: this.events,
+        build: (target) => this.ensureGolden(target, this.#closing.signal),
         relaxed: () => this.readAhead(),
+        now: () => performance.now(),
       },
       { ...DEFAULT_POOL, ...limits },
     );

@@ -1,45 +1,73 @@
-/** One directory per machine: the VMM's working directory, with its private disk and the link to the shared base. */
+/** One directory per machine: the VMM's working directory, with its private disk, the link to the shared base, and its record. */
 import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
-import type { ProcessRecord } from "../host/process.ts";
-import type { ImageConfig } from "../images/image.ts";
-import { FILES, type MachineConfig } from "../vmm/vmm.ts";
+import { z } from "zod";
+import { replaceFile } from "../host/durable.ts";
+import { errno, StacyError } from "../host/error.ts";
+import { FILES } from "../vmm/vmm.ts";
 import type { Shape } from "./shape.ts";
 import type { DiskTemplate } from "./snapshot-store.ts";
 
+/** Its name in a machine's directory. */
+export const RECORD_FILE = "sandbox.json";
+
+const strings = z.array(z.string());
+
 /** `sandbox.json`: enough for another daemon to take the machine over, or to remove it. */
-export interface MachineRecord {
-  version: 1;
-  /** The sandbox's id, or the pool's own name for one that waits. */
-  id: string;
-  role: "sandbox" | "pool";
-  vmm: "firecracker" | "qemu";
-  guest: "linux" | "bare";
-  key: string;
-  image: string;
-  imageDigest: string;
-  config: MachineConfig;
-  process: ProcessRecord | null;
-  state: "running" | "paused" | "suspended";
+const machineRecord = z.object({
+  version: z.literal(1),
+  /** The sandbox's id. */
+  id: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
+  role: z.enum(["sandbox", "pool"]),
+  vmm: z.enum(["firecracker", "qemu"]),
+  guest: z.enum(["linux", "bare"]),
+  key: z.string().regex(/^[0-9a-f]{64}$/),
+  image: z.string(),
+  imageDigest: z.string(),
+  config: z.object({
+    vcpus: z.number().int().positive(),
+    memoryMiB: z.number().int().positive(),
+    kernel: z.string(),
+    initramfs: z.string().exactOptional(),
+    cmdline: z.string().exactOptional(),
+  }),
+  process: z
+    .object({ pid: z.number().int().positive(), startTime: z.string().regex(/^\d+$/), hostBootId: z.string() })
+    .nullable(),
+  /** What the next daemon makes it again (docs/crash-protocol.md). */
+  state: z.enum(["running", "paused", "suspended"]),
   /** What the handshake gave it, apart from the entropy; a suspended one is given the same names again. */
-  identity: {
-    hostname: string;
-    machineId: string;
-    bootId: string;
-    env: Record<string, string>;
-    cwd?: string;
-    user?: string;
-  };
+  identity: z.object({
+    hostname: z.string(),
+    machineId: z.string(),
+    bootId: z.string(),
+    env: z.record(z.string(), z.string()),
+    cwd: z.string().exactOptional(),
+    user: z.string().exactOptional(),
+  }),
   /** Hosts that it may connect to; absent: none. */
-  allowedHosts?: string[];
+  allowedHosts: strings.exactOptional(),
   /** Directory of the snapshot that it was loaded from with its dirty pages tracked, so that a save writes the difference. */
-  parent?: string;
+  parent: z.string().exactOptional(),
   /** What a saved machine needs to be started elsewhere. */
-  shape: Shape;
-  imageConfig: ImageConfig;
-  boot: unknown;
-  createdAt: number;
-}
+  shape: z.custom<Shape>(
+    (value) => z.looseObject({ imageDigest: z.string(), cmdline: z.string() }).safeParse(value).success,
+  ),
+  imageConfig: z.object({
+    env: strings,
+    cwd: z.string().exactOptional(),
+    user: z.string().exactOptional(),
+    entrypoint: strings,
+    cmd: strings,
+    labels: z.record(z.string(), z.string()),
+    stopSignal: z.string().exactOptional(),
+    exposedPorts: strings,
+  }),
+  boot: z.unknown(),
+  createdAt: z.number(),
+});
+
+export type MachineRecord = z.infer<typeof machineRecord>;
 
 /** Makes the directory with its link to the base. The disk comes separately: it may be copied beside the VMM's start. */
 export async function makeMachineDir(dir: string, base: string): Promise<void> {
@@ -51,20 +79,34 @@ export function copyDisk(dir: string, disk: DiskTemplate): Promise<void> {
   return disk.copyTo(join(dir, FILES.rootfs));
 }
 
-/** Whole or not at all: a reader never sees half a record. */
-export async function writeRecord(dir: string, record: MachineRecord): Promise<void> {
-  const temporary = join(dir, "sandbox.json.new");
+/** Whole or not at all, whatever happens to us: for a new machine, which does not outlive the host anyway. */
+export async function writeFirstRecord(dir: string, record: MachineRecord): Promise<void> {
+  const temporary = join(dir, `${RECORD_FILE}.new`);
   await writeFile(temporary, JSON.stringify(record), { mode: 0o600 });
-  await rename(temporary, join(dir, "sandbox.json"));
+  await rename(temporary, join(dir, RECORD_FILE));
 }
 
-/** `undefined` when there is none that can be read. */
+/** The same whatever happens to the host: it is on disk before this resolves. */
+export function writeRecord(dir: string, record: MachineRecord): Promise<void> {
+  return replaceFile(join(dir, RECORD_FILE), JSON.stringify(record));
+}
+
+/** `undefined` when there is none. @throws StacyError `corrupt` when there is one that cannot be understood */
 export async function readRecord(dir: string): Promise<MachineRecord | undefined> {
+  const path = join(dir, RECORD_FILE);
+  let text: string;
   try {
-    const record = JSON.parse(await readFile(join(dir, "sandbox.json"), "utf8")) as MachineRecord;
-    return record.version === 1 ? record : undefined;
-  } catch {
-    return undefined;
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if (errno(error) === "ENOENT" || errno(error) === "ENOTDIR") return undefined;
+    throw error;
+  }
+  try {
+    return machineRecord.parse(JSON.parse(text));
+  } catch (cause) {
+    const why =
+      cause instanceof z.ZodError ? z.prettifyError(cause).split("\n").slice(0, 2).join(" ") : "it is no JSON";
+    throw new StacyError("corrupt", `the record ${path} cannot be read: ${why}`, { cause });
   }
 }
 

@@ -4,7 +4,7 @@ import type { ImageConfig } from "../images/image.ts";
 import type { MachineConfig } from "../vmm/vmm.ts";
 import type { Shape } from "./shape.ts";
 
-const sparseMap = z.object({
+export const sparseMap = z.object({
   size: z.number().int().nonnegative(),
   extents: z.array(z.object({ start: z.number().int().nonnegative(), length: z.number().int().positive() })),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),

@@ -1,19 +1,16 @@
 /**
- * Machines ready before anybody asks, per shape: warm ones, and idle VMMs behind them. Claims take from here at no cost to
- * one another; refilling happens beside them, a few at a time, and never while a spawn is in progress.
+ * How many machines wait ready, per shape: as many as were asked for lately, and what templates want at least. Claims take them at no
+ * cost to one another; refilling happens beside them, a few at a time, and gives way to spawns as long as that is not for ever.
  */
-import { randomBytes } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import type { EventEmitter } from "node:events";
 import { totalmem } from "node:os";
 import { asStacyError, type StacyError } from "../host/error.ts";
-import { Phases } from "../host/phases.ts";
+import type { HostMemory } from "../host/host-memory.ts";
 import type { LoadableVmm, Vmm } from "../vmm/vmm.ts";
-import { Demand } from "./demand.ts";
-import { loadInto, machineDir, prepareIdle } from "./launch.ts";
-import { removeMachineDir } from "./machine-dir.ts";
-import type { Snapshot } from "./snapshot-store.ts";
+import { endIdle, endWarm, Shelf, type Waiting } from "./shelf.ts";
+import type { Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
-import { WarmMachine } from "./warm.ts";
+import type { WarmMachine } from "./warm.ts";
 
 export interface PoolLimits {
   /** Warm machines per shape, at most. */
@@ -48,6 +45,8 @@ const FORGET_MS = 60 * 60_000;
 const TICK_MS = 2_000;
 /** After a failed refill, wait this long: a broken snapshot must not be tried in a loop. */
 const RETRY_MS = 30_000;
+/** So long a refill gives way to spawns: under a steady load there is always one, and that load most of all needs warm machines. */
+const GIVE_WAY_MS = 1_000;
 
 export interface PoolEventData {
   key: string;
@@ -58,40 +57,25 @@ export interface PoolEventData {
   error?: StacyError;
 }
 
-export interface PoolEnvironment {
+export interface PoolEvents {
+  "pool.filled": [PoolEventData];
+  "pool.replaced": [PoolEventData];
+  "pool.failed": [PoolEventData];
+}
+
+export interface PoolParts {
   vmm: Vmm;
   /** Directory of machines. */
   sandboxes: string;
-  snapshot(target: Target): Promise<Snapshot | undefined>;
-  use(key: string): () => void;
-  /** Private bytes of a process. */
-  privateBytes(pid: number): Promise<number>;
-  now(): number;
-  /** Free memory of the host as a share of all, 0..1. */
-  freeShare?(): Promise<number>;
+  store: Pick<SnapshotStore, "get" | "use">;
+  memory: HostMemory;
+  events: Pick<EventEmitter<PoolEvents>, "emit">;
+  /** Builds the snapshot of a pinned shape that has none any more. */
+  build(target: Target): Promise<unknown>;
   /** The host has memory again: what was pushed out of it may come back. */
-  relaxed?(): void;
-  emit(
-    event: "filled" | "replaced" | "failed",
-    data: { key: string; image: string; warm: number; reason?: string; error?: StacyError },
-  ): void;
-}
-
-interface Waiting<T> {
-  item: T;
-  release: () => void;
-  privateBytes: number;
-}
-
-interface Shelf {
-  target: Target;
-  pinned: number;
-  demand: Demand;
-  warm: Waiting<WarmMachine>[];
-  idle: Waiting<LoadableVmm>[];
-  filling: number;
-  lastArrival: number;
-  retryAt: number;
+  relaxed(): void;
+  /** ms */
+  now(): number;
 }
 
 export interface ShelfStatus {
@@ -103,26 +87,30 @@ export interface ShelfStatus {
 }
 
 export class Pool {
-  readonly #env: PoolEnvironment;
+  readonly #parts: PoolParts;
   readonly #limits: PoolLimits;
   readonly #shelves = new Map<string, Shelf>();
+  /** What is kept ready at least, by who wants it. */
+  readonly #pins = new Map<string, { target: Target; count: number }>();
   readonly #work = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
   readonly #timer: NodeJS.Timeout;
   #spawning = 0;
+  /** Since when a refill gives way to spawns. */
+  #givingWaySince: number | undefined;
   /** The host is short of memory: nothing is made until it has relaxed. */
   #pressed = false;
-  #closed = false;
 
-  constructor(env: PoolEnvironment, limits: PoolLimits = DEFAULT_POOL) {
-    this.#env = env;
+  constructor(parts: PoolParts, limits: PoolLimits = DEFAULT_POOL) {
+    this.#parts = parts;
     this.#limits = limits;
     this.#timer = setInterval(() => void this.#tick(), TICK_MS);
     this.#timer.unref();
   }
 
-  /** Says that a spawn of this shape has begun; refilling waits until the returned function is called. */
+  /** Says that a spawn of this shape has begun; refilling gives way until the returned function is called, or for a while. */
   arrive(target: Target): () => void {
-    const now = this.#env.now();
+    const now = this.#parts.now();
     const shelf = this.#shelf(target);
     shelf.demand.arrive(now);
     shelf.lastArrival = now;
@@ -132,7 +120,8 @@ export class Pool {
       if (ended) return;
       ended = true;
       this.#spawning -= 1;
-      if (this.#spawning === 0) setImmediate(() => this.#refill());
+      // Also when another spawn is in progress: it may be time to give way no longer.
+      setImmediate(() => this.#refill());
     };
   }
 
@@ -146,12 +135,17 @@ export class Pool {
     return this.#shelves.get(key)?.idle.pop();
   }
 
-  /** Keeps at least `count` warm machines of this shape from now on; 0 lifts it. */
-  pin(target: Target, count: number): void {
-    const shelf = this.#shelf(target);
-    shelf.pinned = Math.max(0, count);
-    this.#trim(shelf);
+  /** Keeps at least `count` warm machines of this shape from now on. @param owner whose earlier wish this replaces */
+  pin(owner: string, target: Target, count: number): void {
+    this.#pins.set(owner, { target, count });
+    this.#shelf(target);
+    this.#trim();
     this.#refill();
+  }
+
+  unpin(owner: string): void {
+    this.#pins.delete(owner);
+    this.#trim();
   }
 
   status(): ShelfStatus[] {
@@ -178,107 +172,133 @@ export class Pool {
     }
   }
 
-  /** Removes everything of one shape, for example before its snapshot is removed. */
+  /** Ends everything of one shape, for example before its snapshot is removed. What is pinned is made anew. */
   async empty(key: string): Promise<void> {
     const shelf = this.#shelves.get(key);
     if (shelf === undefined) return;
     this.#shelves.delete(key);
-    await this.#drop(shelf);
+    await shelf.clear();
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
     clearInterval(this.#timer);
+    this.#closing.abort(new Error("the pool is closed"));
     await Promise.allSettled([...this.#work]);
     await Promise.all([...this.#shelves.keys()].map((key) => this.empty(key)));
+  }
+
+  get #closed(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   #shelf(target: Target): Shelf {
     let shelf = this.#shelves.get(target.key);
     if (shelf === undefined) {
-      const demand = new Demand();
-      shelf = { target, pinned: 0, demand, warm: [], idle: [], filling: 0, lastArrival: this.#env.now(), retryAt: 0 };
+      const { vmm, sandboxes, store, memory, now } = this.#parts;
+      const { signal } = this.#closing;
+      shelf = new Shelf(target, {
+        ...{ vmm, sandboxes, store, now, signal },
+        privateBytes: (pid) => memory.privateBytes(pid),
+      });
       this.#shelves.set(target.key, shelf);
     }
     return shelf;
   }
 
+  #pinned(key: string): number {
+    let count = 0;
+    for (const pin of this.#pins.values()) if (pin.target.key === key) count += pin.count;
+    return count;
+  }
+
   #wanted(shelf: Shelf): number {
-    const adaptive = this.#limits.adaptive ? shelf.demand.target(this.#env.now()) : 0;
-    return Math.max(shelf.pinned, Math.min(this.#limits.maxWarm, adaptive));
+    const adaptive = this.#limits.adaptive ? shelf.demand.target(this.#parts.now()) : 0;
+    return Math.max(this.#pinned(shelf.target.key), Math.min(this.#limits.maxWarm, adaptive));
   }
 
   async #tick(): Promise<void> {
-    const now = this.#env.now();
-    for (const shelf of this.#shelves.values()) {
-      const old = shelf.warm.filter(({ item }) => now - item.bornAt > this.#limits.maxAgeMs);
-      // One at a time, and only when another can serve meanwhile or nobody asks for it.
-      const aged = old[0];
-      if (aged !== undefined && (shelf.warm.length > 1 || this.#spawning === 0)) this.#retire(shelf, aged, "age");
-      this.#trim(shelf);
-      const empty = shelf.warm.length + shelf.idle.length + shelf.filling === 0;
-      if (empty && this.#wanted(shelf) === 0 && now - shelf.lastArrival > FORGET_MS) {
-        this.#shelves.delete(shelf.target.key);
+    try {
+      const now = this.#parts.now();
+      // One whose snapshot was removed is set up again.
+      for (const { target } of this.#pins.values()) this.#shelf(target);
+      for (const shelf of this.#shelves.values()) {
+        const aged = shelf.warm.find(({ item }) => now - item.bornAt > this.#limits.maxAgeMs);
+        // One at a time, and only when another can serve meanwhile or nobody asks for it.
+        if (aged !== undefined && (shelf.warm.length > 1 || this.#spawning === 0)) this.#retire(shelf, aged, "age");
+        if (shelf.empty && this.#wanted(shelf) === 0 && now - shelf.lastArrival > FORGET_MS) {
+          this.#shelves.delete(shelf.target.key);
+        }
       }
+      this.#trim();
+      await this.#relieve();
+    } catch {
+      // The host did not say how much memory is free, for example for want of descriptors: the next tick asks again.
     }
-    await this.#relieve();
     this.#refill();
   }
 
   /** Ends what is more than wanted, the oldest first. */
-  #trim(shelf: Shelf): void {
-    const wanted = this.#wanted(shelf);
-    while (shelf.warm.length > wanted) {
-      const surplus = shelf.warm.shift();
-      if (surplus !== undefined) this.#background(this.#end(surplus.item, surplus.release));
-    }
-    while (shelf.idle.length > Math.min(this.#limits.maxIdle, wanted)) {
-      const surplus = shelf.idle.shift();
-      if (surplus !== undefined) this.#background(this.#endIdle(surplus));
+  #trim(): void {
+    for (const shelf of this.#shelves.values()) {
+      const wanted = this.#wanted(shelf);
+      for (const surplus of shelf.warm.splice(0, shelf.warm.length - wanted)) this.#background(endWarm(surplus));
+      const idle = shelf.idle.length - Math.min(this.#limits.maxIdle, wanted);
+      if (idle > 0) for (const surplus of shelf.idle.splice(0, idle)) this.#background(endIdle(surplus));
     }
   }
 
   /** Gives memory back when the host runs short: the shelf that was asked for longest ago first. */
   async #relieve(): Promise<void> {
-    const share = await (this.#env.freeShare ?? freeShare)();
+    const share = await this.#parts.memory.freeShare();
     const before = this.#pressed;
     this.#pressed = share < (before ? RELAXED_SHARE : PRESSURE_SHARE);
-    if (before && !this.#pressed) this.#env.relaxed?.();
+    if (before && !this.#pressed) this.#parts.relaxed();
     if (!this.#pressed && this.#warmBytes() <= this.#limits.memoryBudget) return;
     const shelves = [...this.#shelves.values()]
       .filter(({ warm }) => warm.length > 0)
       .sort((a, b) => a.lastArrival - b.lastArrival);
     const victim = shelves[0]?.warm.shift();
-    if (victim !== undefined) this.#background(this.#end(victim.item, victim.release));
+    if (victim !== undefined) this.#background(endWarm(victim));
   }
 
   #warmBytes(): number {
     let bytes = 0;
-    for (const { warm } of this.#shelves.values()) for (const { privateBytes } of warm) bytes += privateBytes;
+    for (const shelf of this.#shelves.values()) bytes += shelf.warmBytes;
     return bytes;
   }
 
   #refill(): void {
-    if (this.#closed || this.#spawning > 0 || this.#pressed) return;
-    const now = this.#env.now();
+    if (this.#closed || this.#pressed) return;
+    const now = this.#parts.now();
+    let running = 0;
+    for (const { filling } of this.#shelves.values()) running += filling;
     for (const shelf of this.#shelves.values()) {
       if (now < shelf.retryAt) continue;
       const wanted = this.#wanted(shelf);
-      let running = [...this.#shelves.values()].reduce((sum, { filling }) => sum + filling, 0);
-      while (running < this.#limits.parallel && shelf.warm.length + shelf.filling < wanted && this.#hasBudget(shelf)) {
-        running += 1;
-        this.#background(this.#fill(shelf, (snapshot) => this.#addWarm(shelf, snapshot)));
-      }
       const idleWanted = Math.min(this.#limits.maxIdle, wanted);
-      while (
-        running < this.#limits.parallel &&
-        shelf.warm.length >= wanted &&
-        shelf.idle.length + shelf.filling < idleWanted
-      ) {
+      while (running < this.#limits.parallel) {
+        const needsWarm = shelf.warm.length + shelf.filling < wanted && this.#hasBudget(shelf);
+        const needsIdle = shelf.warm.length >= wanted && shelf.idle.length + shelf.filling < idleWanted;
+        if (!needsWarm && !needsIdle) break;
+        if (this.#givesWay(now)) return;
         running += 1;
-        this.#background(this.#fill(shelf, (snapshot) => this.#addIdle(shelf, snapshot)));
+        this.#background(
+          this.#fill(shelf, (snapshot) =>
+            needsWarm ? this.#addWarm(shelf, snapshot) : this.#addIdle(shelf, snapshot),
+          ),
+        );
       }
     }
+  }
+
+  /** While spawns are in progress, but not for ever; then one refill at a time has its turn. */
+  #givesWay(now: number): boolean {
+    if (this.#spawning > 0) {
+      this.#givingWaySince ??= now;
+      if (now - this.#givingWaySince < GIVE_WAY_MS) return true;
+    }
+    this.#givingWaySince = undefined;
+    return false;
   }
 
   #hasBudget(shelf: Shelf): boolean {
@@ -288,27 +308,25 @@ export class Pool {
 
   async #fill(shelf: Shelf, add: (snapshot: Snapshot) => Promise<void>): Promise<void> {
     shelf.filling += 1;
-    const start = this.#env.now();
+    const { key, image } = shelf.target;
+    const { store, events, now } = this.#parts;
+    const start = now();
     try {
-      const snapshot = await this.#env.snapshot(shelf.target);
+      const snapshot = await store.get(key).catch(() => undefined);
       if (snapshot === undefined) {
-        // The golden snapshot is still being built.
-        shelf.retryAt = this.#env.now() + TICK_MS;
+        // It is still being built, unless somebody removed it; what is promised is built again.
+        shelf.retryAt = now() + TICK_MS;
+        if (this.#pinned(key) > 0) await this.#parts.build(shelf.target);
         return;
       }
-      await mkdir(this.#env.sandboxes, { recursive: true, mode: 0o700 });
       await add(snapshot);
-      shelf.demand.refillTook(this.#env.now() - start);
+      shelf.demand.refillTook(now() - start);
     } catch (thrown) {
+      if (this.#closed) return;
       const error = asStacyError(thrown);
-      shelf.retryAt = this.#env.now() + RETRY_MS;
-      this.#env.emit("failed", {
-        key: shelf.target.key,
-        image: shelf.target.image.reference,
-        warm: shelf.warm.length,
-        error,
-        reason: error.message,
-      });
+      shelf.retryAt = now() + RETRY_MS;
+      const data = { key, image: image.reference, warm: shelf.warm.length, error, reason: error.message };
+      events.emit("pool.failed", data);
     } finally {
       shelf.filling -= 1;
     }
@@ -316,101 +334,39 @@ export class Pool {
   }
 
   async #addWarm(shelf: Shelf, snapshot: Snapshot): Promise<void> {
+    const waiting = await shelf.makeWarm(snapshot);
+    if (this.#isGone(shelf)) return endWarm(waiting);
+    shelf.warm.push(waiting);
+    // One that dies while it waits is replaced before anybody meets it.
+    void waiting.item.machine.exited.then(() => this.#retire(shelf, waiting, "died"));
+    // Less may be wanted by now than when this one was begun.
+    this.#trim();
     const { key, image } = shelf.target;
-    const release = this.#env.use(key);
-    const dir = machineDir(this.#env.sandboxes, `pool-${randomBytes(4).toString("hex")}`);
-    try {
-      const idle = await prepareIdle(this.#env.vmm, shelf.target, snapshot, { dir }, new Phases());
-      const started = await loadInto(idle, snapshot, undefined, new Phases(), { trackDirty: true });
-      let warm: WarmMachine;
-      try {
-        warm = await WarmMachine.ready(this.#env.vmm, started, this.#env.now());
-      } catch (error) {
-        await started.agent.close();
-        await started.machine.kill();
-        await removeMachineDir(dir);
-        throw error;
-      }
-      const privateBytes = await this.#env.privateBytes(warm.machine.record.pid);
-      const waiting = { item: warm, release, privateBytes };
-      if (this.#closed || this.#shelves.get(key) !== shelf) {
-        await this.#end(warm, release);
-        return;
-      }
-      shelf.warm.push(waiting);
-      // One that dies while it waits is replaced before anybody meets it.
-      void warm.machine.exited.then(() => this.#retire(shelf, waiting, "died"));
-      // Less may be wanted by now than when this one was begun.
-      this.#trim(shelf);
-      this.#env.emit("filled", { key, image: image.reference, warm: shelf.warm.length });
-    } catch (error) {
-      release();
-      throw error;
-    }
+    this.#parts.events.emit("pool.filled", { key, image: image.reference, warm: shelf.warm.length });
   }
 
   async #addIdle(shelf: Shelf, snapshot: Snapshot): Promise<void> {
-    const { key } = shelf.target;
-    const release = this.#env.use(key);
-    const dir = machineDir(this.#env.sandboxes, `pool-${randomBytes(4).toString("hex")}`);
-    try {
-      const idle = await prepareIdle(this.#env.vmm, shelf.target, snapshot, { dir }, new Phases());
-      const waiting = { item: idle, release, privateBytes: 0 };
-      if (this.#closed || this.#shelves.get(key) !== shelf) {
-        await this.#endIdle(waiting);
-        return;
-      }
-      shelf.idle.push(waiting);
-      void idle.exited.then(() => {
-        const at = shelf.idle.indexOf(waiting);
-        if (at < 0) return;
-        shelf.idle.splice(at, 1);
-        this.#background(this.#endIdle(waiting));
-      });
-    } catch (error) {
-      release();
-      throw error;
-    }
+    const waiting = await shelf.makeIdle(snapshot);
+    if (this.#isGone(shelf)) return endIdle(waiting);
+    shelf.idle.push(waiting);
+    void waiting.item.exited.then(() => {
+      if (shelf.remove(shelf.idle, waiting)) this.#background(endIdle(waiting));
+    });
+  }
+
+  #isGone(shelf: Shelf): boolean {
+    return this.#closed || this.#shelves.get(shelf.target.key) !== shelf;
   }
 
   #retire(shelf: Shelf, waiting: Waiting<WarmMachine>, reason: string): void {
-    const at = shelf.warm.indexOf(waiting);
-    if (at < 0) return; // it was claimed
-    shelf.warm.splice(at, 1);
+    if (!shelf.remove(shelf.warm, waiting)) return; // it was claimed
     const { key, image } = shelf.target;
-    this.#env.emit("replaced", { key, image: image.reference, warm: shelf.warm.length, reason });
-    this.#background(this.#end(waiting.item, waiting.release).then(() => this.#refill()));
-  }
-
-  async #drop(shelf: Shelf): Promise<void> {
-    await Promise.all([
-      ...shelf.warm.splice(0).map(({ item, release }) => this.#end(item, release)),
-      ...shelf.idle.splice(0).map((waiting) => this.#endIdle(waiting)),
-    ]);
-  }
-
-  async #end(warm: WarmMachine, release: () => void): Promise<void> {
-    const { dir } = warm;
-    await warm.discard();
-    release();
-    await removeMachineDir(dir);
-  }
-
-  async #endIdle({ item, release }: Waiting<LoadableVmm>): Promise<void> {
-    const { dir } = item;
-    await item.kill();
-    release();
-    await removeMachineDir(dir);
+    this.#parts.events.emit("pool.replaced", { key, image: image.reference, warm: shelf.warm.length, reason });
+    this.#background(endWarm(waiting).then(() => this.#refill()));
   }
 
   #background(work: Promise<void>): void {
     const kept = work.catch(() => {}).finally(() => this.#work.delete(kept));
     this.#work.add(kept);
   }
-}
-
-async function freeShare(): Promise<number> {
-  const text = await readFile("/proc/meminfo", "latin1");
-  const kib = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1] ?? 0);
-  return kib("MemAvailable") / Math.max(1, kib("MemTotal"));
 }

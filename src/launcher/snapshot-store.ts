@@ -5,16 +5,16 @@
  *     <data>/snapshots/<key>.verified    which files (inode, size, times) were found good, so that a check happens once
  *     <data>/snapshots/<key>.bad-<time>/ set aside: it failed to load or to verify; kept for one day
  */
-import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
-import { hostBootId } from "../host/process.ts";
-import { allocatedBytes, copySparse, mapSparse, type SparseMap, SparseTemplate } from "../host/sparse.ts";
+import { allocatedBytes, copySparse, SparseTemplate } from "../host/sparse.ts";
 import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 import { type Manifest, parseManifest } from "./manifest.ts";
+import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 
-const PARTS = [SNAPSHOT_FILES.state, SNAPSHOT_FILES.memory, FILES.rootfs];
 const BAD_KEPT_MS = 24 * 3600 * 1000;
 
 /** A snapshot that was checked, with its disk ready for copying. */
@@ -66,21 +66,25 @@ export class SnapshotStore {
     return opened;
   }
 
-  /** Inode, size and modification time of all parts in one line. Not the change time: a jail's hard links touch that. */
   async #stamp(key: string): Promise<string | undefined> {
+    const dir = this.path(key);
+    const look = (): Promise<string> => stampOf(dir, [...PARTS, "manifest.json"]);
     try {
-      const stats = await Promise.all(
-        [...PARTS, "manifest.json"].map((name) => stat(join(this.path(key), name), { bigint: true })),
-      );
-      return stats.map((s) => `${s.dev}:${s.ino}:${s.size}:${s.mtimeNs}`).join(" ");
+      return await look();
     } catch (error) {
       if (errno(error) !== "ENOENT") throw error;
+    }
+    const { ino } = await stat(dir).catch(() => ({ ino: undefined }));
+    if (ino === undefined) return undefined;
+    try {
+      // It may have been published between the two looks.
+      return await look();
+    } catch (error) {
+      if (errno(error) !== "ENOENT") throw error;
+      if ((await stat(dir).catch(() => undefined))?.ino !== ino) return undefined;
       // A directory without all its parts is not a snapshot: somebody damaged it.
-      if (await exists(this.path(key))) {
-        await this.setAside(key);
-        throw corrupt(key, "a part of it is missing", error);
-      }
-      return undefined;
+      await this.setAside(key);
+      throw corrupt(key, "a part of it is missing", error);
     }
   }
 
@@ -99,12 +103,8 @@ export class SnapshotStore {
       }
       const found = await readFile(this.#verified(key), "utf8").catch(() => "");
       if (found !== (await proofOf(stamp))) {
-        for (const name of PARTS) {
-          const expected = manifest.files[name];
-          if (expected === undefined || !sameContent(expected, await mapSparse(join(dir, name)))) {
-            throw corrupt(key, `${name} does not match its checksum`);
-          }
-        }
+        const damaged = await damagedPart(dir, manifest.files);
+        if (damaged !== undefined) throw corrupt(key, `${damaged} does not match its checksum`);
         await writeFile(this.#verified(key), await proofOf(stamp));
       }
       const diskMap = manifest.files[FILES.rootfs];
@@ -121,22 +121,16 @@ export class SnapshotStore {
    * process was faster, its snapshot stays and ours is removed.
    */
   async publish(work: string, about: Omit<Manifest, "version" | "files" | "createdAt">): Promise<void> {
-    const files: Record<string, SparseMap> = {};
     // A fork's snapshot dies with its machines and is used at once: neither a checksum nor a power cut concerns it.
     const lasting = about.kind !== "fork";
-    for (const name of PARTS) {
-      if (lasting) {
-        files[name] = await mapSparse(join(work, name));
-        await sync(join(work, name));
-      }
-      // The memory file's mode is the driver's: not every VMM can map a file that it may not write.
-      if (name !== SNAPSHOT_FILES.memory) await chmod(join(work, name), 0o444);
-    }
+    const files = lasting ? await sealParts(work) : {};
+    // The memory file's mode is the driver's: not every VMM can map a file that it may not write.
+    for (const name of [SNAPSHOT_FILES.state, FILES.rootfs]) await chmod(join(work, name), 0o444);
     const manifest: Manifest = { version: 1, ...about, createdAt: Date.now(), files };
     await writeFile(join(work, "manifest.json"), JSON.stringify(manifest), { mode: 0o444 });
     if (lasting) {
-      await sync(join(work, "manifest.json"));
-      await sync(work);
+      await syncPath(join(work, "manifest.json"));
+      await syncPath(work);
     }
     await mkdir(this.#root, { recursive: true });
     try {
@@ -148,7 +142,7 @@ export class SnapshotStore {
       if (errno(error) !== "ENOTEMPTY" && errno(error) !== "EEXIST") throw error;
       await rm(work, { recursive: true, force: true });
     }
-    if (lasting) await sync(this.#root);
+    if (lasting) await syncPath(this.#root);
   }
 
   #verified(key: string): string {
@@ -164,17 +158,31 @@ export class SnapshotStore {
     await rm(this.#verified(key), { force: true });
   }
 
-  /** Counts a user of the snapshot, so that it is not collected under a running machine. */
+  /**
+   * Counts a user of the snapshot, so that it is not collected under a running machine. A fork's goes with its last user: that is when
+   * the returned function is called.
+   */
   use(key: string): () => void {
-    this.#users.set(key, (this.#users.get(key) ?? 0) + 1);
+    this.#users.set(key, this.users(key) + 1);
     let released = false;
     return () => {
       if (released) return;
       released = true;
-      const left = (this.#users.get(key) ?? 1) - 1;
-      if (left === 0) this.#users.delete(key);
-      else this.#users.set(key, left);
+      const left = this.users(key) - 1;
+      if (left > 0) this.#users.set(key, left);
+      else {
+        this.#users.delete(key);
+        void this.collectFork(key);
+      }
     };
+  }
+
+  /** Removes a fork's snapshot that nothing runs from. Never rejects: what is left over the next start removes. */
+  async collectFork(key: string): Promise<void> {
+    try {
+      const { kind } = parseManifest(await readFile(join(this.path(key), "manifest.json"), "utf8"));
+      if (kind === "fork" && this.users(key) === 0) await this.remove(key);
+    } catch {} // it is gone, or somebody has started from it in between
   }
 
   users(key: string): number {
@@ -243,27 +251,9 @@ export class SnapshotStore {
   }
 }
 
-/** Good for these files, in this run of the host. */
-async function proofOf(stamp: string): Promise<string> {
-  return `${await hostBootId()} ${stamp}`;
-}
-
-function sameContent(a: SparseMap, b: SparseMap): boolean {
-  return a.size === b.size && a.sha256 === b.sha256;
-}
-
 function corrupt(key: string, why: string, cause?: unknown): StacyError {
   return new StacyError("corrupt", `snapshot ${key.slice(0, 12)} is damaged: ${why}`, {
     cause,
     remedy: "it was set aside and is built again by the next spawn",
   });
-}
-
-async function sync(path: string): Promise<void> {
-  const file = await open(path, "r");
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
 }

@@ -3,7 +3,7 @@ import { rename } from "node:fs/promises";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
-import { within } from "../host/within.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import type { PausedMachine, RunningMachine, Vmm } from "../vmm/vmm.ts";
 import type { Started } from "./launch.ts";
 
@@ -63,5 +63,5 @@ export async function exercise(agent: Agent): Promise<void> {
 
 function withLimit(work: Promise<unknown>): Promise<unknown> {
   const late = (): StacyError => new StacyError("timeout", `a warm machine did not answer within ${CLAIM_LIMIT_MS} ms`);
-  return within(work, CLAIM_LIMIT_MS, late);
+  return withTimeLimit(work, CLAIM_LIMIT_MS, late);
 }

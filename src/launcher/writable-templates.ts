@@ -1,4 +1,5 @@
 /** Empty writable layers, one per size, made once and then copied: the disk of a cold boot. */
+import { randomBytes } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { exists } from "../host/exists.ts";
@@ -28,10 +29,14 @@ export class WritableTemplates {
     const present = await exists(path);
     if (!present) {
       await mkdir(this.#dir, { recursive: true });
-      const temporary = `${path}.${process.pid}`;
-      await rm(temporary, { force: true });
-      await createWritableLayer(temporary, sizeMiB);
-      await rename(temporary, path);
+      // Another launcher, in this process or another, may be making the same.
+      const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
+      try {
+        await createWritableLayer(temporary, sizeMiB);
+        await rename(temporary, path);
+      } finally {
+        await rm(temporary, { force: true });
+      }
     }
     return SparseTemplate.open(path, await mapSparse(path));
   }

@@ -1,26 +1,32 @@
 /** The provider behind which the microVMs stand: spawns through the launcher, finds machines again, saves and forks them. */
-import { randomBytes } from "node:crypto";
-import { mkdir, readdir, rename } from "node:fs/promises";
-import { basename, join } from "node:path";
-import type { Refused } from "../egress/egress.ts";
+import { mkdir } from "node:fs/promises";
+import { basename } from "node:path";
 import { Network, networkEnvironment } from "../egress/network.ts";
-import type { Identity } from "../guest/agent.ts";
-import { openAgent } from "../guest/client.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { isAlive, processesIn } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { Images } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
 import { imageUse } from "../launcher/image-use.ts";
 import { machineDir } from "../launcher/launch.ts";
-import { type BootReport, type Launched, Launcher } from "../launcher/launcher.ts";
-import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/machine-dir.ts";
+import { type Launched, Launcher } from "../launcher/launcher.ts";
+import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { PoolLimits } from "../launcher/pool.ts";
-import { type LaunchSpec, targetOf } from "../launcher/target.ts";
+import type { LaunchSpec } from "../launcher/target.ts";
 import type { Vmm } from "../vmm/vmm.ts";
-import { besideId, type MachineHost, MicrovmMachine } from "./microvm-machine.ts";
 import {
+  attempt,
+  type Entry,
+  FIRST_LIMIT_MS,
+  type Found,
+  finishReplacements,
+  readEntries,
+  removeLeftover,
+  Unreachable,
+} from "./adoption.ts";
+import { MicrovmMachine } from "./microvm-machine.ts";
+import {
+  type Adoption,
   checkpointKey,
   type PoolStatus,
   type Provider,
@@ -45,32 +51,46 @@ export function createMicrovmProvider(options: MicrovmOptions): MicrovmProvider 
   return new MicrovmProvider(options);
 }
 
-export class MicrovmProvider implements Provider, MachineHost {
+/** What the machines of one provider share. */
+export interface MachineContext {
+  readonly launcher: Launcher;
+  readonly network: Network;
+  /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
+  own(
+    launched: Launched,
+    about: { id: string; tracked: boolean; allowedHosts: readonly string[] },
+  ): Promise<MicrovmMachine>;
+  /** Holds it until it is forgotten. */
+  keep(machine: MicrovmMachine): MicrovmMachine;
+  forget(machine: MicrovmMachine): void;
+  emit(event: ProviderEvent): void;
+}
+
+export class MicrovmProvider implements Provider, MachineContext {
   readonly vmm: Vmm;
   readonly launcher: Launcher;
-  readonly tmp: string;
   readonly network: Network;
   readonly #paths: DataPaths;
   readonly #machines = new Map<string, MicrovmMachine>();
+  readonly #unreachable = new Set<Unreachable>();
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
 
   constructor(options: MicrovmOptions) {
     this.vmm = options.vmm;
     this.#paths = options.paths;
-    this.tmp = options.paths.tmp;
     this.network = options.network ?? new Network();
     this.launcher = new Launcher({ ...options, network: this.network });
     const { events } = this.launcher;
-    events.on("snapshot.built", (report) => this.#emit({ type: "snapshot.built", data: { ...report } }));
-    events.on("snapshot.rejected", (data) => this.#emit({ type: "snapshot.rejected", data }));
-    events.on("restore.failed", ({ id, ...data }) => this.#emit({ type: "restore.failed", sandboxId: id, data }));
-    events.on("pool.filled", (data) => this.#emit({ type: "pool.filled", data: { ...data } }));
-    events.on("pool.replaced", (data) => this.#emit({ type: "pool.replaced", data: { ...data } }));
+    events.on("snapshot.built", (report) => this.emit({ type: "snapshot.built", data: { ...report } }));
+    events.on("snapshot.rejected", (data) => this.emit({ type: "snapshot.rejected", data }));
+    events.on("restore.failed", ({ id, ...data }) => this.emit({ type: "restore.failed", sandboxId: id, data }));
+    events.on("pool.filled", (data) => this.emit({ type: "pool.filled", data: { ...data } }));
+    events.on("pool.replaced", (data) => this.emit({ type: "pool.replaced", data: { ...data } }));
     events.on("pool.failed", ({ error: _error, ...data }) =>
-      this.#emit({ type: "restore.failed", data: { ...data, phase: "refill" } }),
+      this.emit({ type: "restore.failed", data: { ...data, phase: "refill" } }),
     );
     events.on("golden.failed", ({ error, ...data }) =>
-      this.#emit({ type: "snapshot.rejected", data: { ...data, reason: error.message, phase: error.phase } }),
+      this.emit({ type: "snapshot.rejected", data: { ...data, reason: error.message, phase: error.phase } }),
     );
   }
 
@@ -108,24 +128,12 @@ export class MicrovmProvider implements Provider, MachineHost {
       spec.checkpoint === undefined
         ? await this.launcher.launch(launchSpec(spec), options)
         : await this.launcher.launchSaved(checkpointKey(spec.checkpoint), "checkpoint", options);
-    return this.#own(launched, spec.id, { tracked: options.trackDirty, allowedHosts });
+    return this.own(launched, { id: spec.id, tracked: options.trackDirty, allowedHosts });
   }
 
-  async startFork(
-    key: string,
-    id: string,
-    options: { env: Record<string, string>; allowedHosts: readonly string[]; signal?: AbortSignal },
-  ): Promise<SandboxMachine> {
-    const { allowedHosts, ...rest } = options;
-    const launched = await this.launcher.launchSaved(key, "fork", { id, trackDirty: true, ...rest });
-    return this.#own(launched, id, { tracked: true, allowedHosts });
-  }
-
-  /** From a launched machine to one that this provider keeps; if its record cannot be written, it is ended. */
-  async #own(
+  async own(
     launched: Launched,
-    id: string,
-    { tracked, allowedHosts }: { tracked: boolean; allowedHosts: readonly string[] },
+    { id, tracked, allowedHosts }: { id: string; tracked: boolean; allowedHosts: readonly string[] },
   ): Promise<MicrovmMachine> {
     const { target, identity, boot } = launched;
     const restored = boot.path !== "cold";
@@ -156,190 +164,84 @@ export class MicrovmProvider implements Provider, MachineHost {
       boot,
       createdAt: Date.now(),
     };
-    const machine = new MicrovmMachine(this, {
-      id,
-      dir: launched.dir,
-      record,
-      target,
-      boot,
-      machine: launched.machine,
-      agent: launched.agent,
-      releaseSnapshot: () => {
-        launched.releaseSnapshot();
-        void this.collectFork(target.key);
-      },
-    });
-    this.#machines.set(id, machine);
-    try {
-      await machine.save();
-    } catch (error) {
-      await machine.destroy();
-      throw asStacyError(error, "internal", { phase: "record" });
-    }
+    const { dir, machine: process, agent, releaseSnapshot } = launched;
+    const parts = { dir, record, target, boot, machine: process, agent, releaseSnapshot };
+    const machine = this.keep(new MicrovmMachine(this, parts));
+    await machine.begin();
     return machine;
   }
 
-  async publish(work: string, machine: MicrovmMachine, kind: "checkpoint" | "fork", name: string): Promise<string> {
-    const key = kind === "checkpoint" ? checkpointKey(name) : randomBytes(32).toString("hex");
-    const { target } = machine;
-    await this.launcher.store.publish(work, {
-      key,
-      kind,
-      origin: machine.id,
-      image: target.image.reference,
-      imageConfig: target.image.config,
-      config: target.config,
-      shape: target.shape,
-      frozen: true,
-    });
-    return key;
-  }
-
-  snapshotDir(key: string): string {
-    return this.launcher.store.path(key);
-  }
-
-  /** Starts the checkpoint beside the machine that it will replace; a failure leaves that one as it is. */
-  startBeside(key: string, id: string, names: Omit<Identity, "entropy">): Promise<Launched> {
-    return this.launcher.launchSaved(key, "checkpoint", { id: besideId(id), names, trackDirty: true });
-  }
-
-  refused(id: string, refused: Refused): void {
-    this.#emit({ type: "network.refused", sandboxId: id, data: { ...refused } });
-  }
-
-  /** A fork's snapshot goes with the last machine that came from it. */
-  async collectFork(key: string): Promise<void> {
-    if (this.launcher.store.users(key) > 0) return;
-    const found = (await this.launcher.store.list()).find(({ manifest }) => manifest.key === key);
-    if (found?.manifest.kind !== "fork") return;
-    await this.launcher.store.remove(key).catch(() => {}); // a new user came first
+  keep(machine: MicrovmMachine): MicrovmMachine {
+    this.#machines.set(machine.id, machine);
+    return machine;
   }
 
   forget(machine: MicrovmMachine): void {
     this.#machines.delete(machine.id);
   }
 
-  async adopt(wanted: ReadonlySet<string>): Promise<{ adopted: SandboxMachine[]; removed: string[] }> {
+  async machines(): Promise<string[]> {
+    const entries = await readEntries(this.#paths.sandboxes);
+    return entries.flatMap(({ dir, record, problem }) => {
+      const name = basename(dir);
+      if (record !== undefined) return record.vmm === this.vmm.name && record.id === name ? [name] : [];
+      // Whose it is, its record would have said.
+      return problem === undefined ? [] : [name];
+    });
+  }
+
+  async adopt(wanted: ReadonlySet<string>, others: ReadonlySet<string> = new Set()): Promise<Adoption> {
     const root = this.#paths.sandboxes;
     await mkdir(root, { recursive: true, mode: 0o700 });
-    const removed = await sweepTemporary(this.#paths);
-    await this.#finishReplacements(root);
-    const names = (await readdir(root)).filter((name) => !this.#machines.has(name));
-    const adopted: SandboxMachine[] = [];
-    await Promise.all(
-      names.map(async (name) => {
-        const dir = join(root, name);
-        const record = await readRecord(dir);
-        // Another provider's machine is not ours to judge.
-        if (record !== undefined && record.vmm !== this.vmm.name) return;
-        const machine =
-          record !== undefined && wanted.has(record.id) && record.role === "sandbox"
-            ? await this.#adoptOne(dir, record)
-            : undefined;
-        if (machine !== undefined) {
-          adopted.push(machine);
-          return;
-        }
-        await this.#removeLeftover(dir, record);
-        removed.push(name);
-      }),
-    );
-    removed.push(...(await this.launcher.store.sweep()));
+    const done: Adoption = { adopted: [], unreachable: [], gone: [], removed: await sweepTemporary(this.#paths) };
+    await finishReplacements(this, root);
+    const entries = (await readEntries(root)).filter(({ dir, record }) => {
+      const name = basename(dir);
+      // What another provider runs, or may run, is not ours to judge.
+      const theirs = record === undefined ? others.has(name) : record.vmm !== this.vmm.name;
+      return !theirs && !this.#machines.has(name);
+    });
+    await Promise.all(entries.map((entry) => this.#lookAfter(entry, wanted, done)));
+    done.removed.push(...(await this.launcher.store.sweep()));
     for (const { manifest } of await this.launcher.store.list()) {
       // Of machines that were lost while nobody looked.
-      if (manifest.kind === "fork" && manifest.shape.vmm === this.vmm.name) await this.collectFork(manifest.key);
+      if (manifest.kind === "fork" && manifest.shape.vmm === this.vmm.name) {
+        await this.launcher.store.collectFork(manifest.key);
+      }
     }
-    for (const name of removed) this.#emit({ type: "reconcile.action", data: { action: "removed", name } });
+    for (const name of done.removed) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
     // A server that stays starts the next sandboxes of this host: what a start of the host has made slow is put right beside.
     if (this.launcher.pool !== undefined) this.launcher.readAhead();
-    return { adopted, removed };
+    return done;
   }
 
-  async #adoptOne(dir: string, record: MachineRecord): Promise<MicrovmMachine | undefined> {
-    if (basename(dir) !== record.id) return undefined;
-    const target = targetOf(
-      {
-        version: 1,
-        key: record.key,
-        kind: "golden",
-        image: record.image,
-        imageConfig: record.imageConfig,
-        config: record.config,
-        shape: record.shape,
-        createdAt: record.createdAt,
-        files: {},
-      },
-      this.#paths,
-    );
-    const release = this.launcher.store.use(record.key);
-    const parts = {
-      id: record.id,
-      dir,
-      record,
-      target,
-      boot: record.boot as BootReport,
-      releaseSnapshot: () => {
-        release();
-        void this.collectFork(record.key);
-      },
-    };
-    if (record.state === "suspended") {
-      // A daemon that died while it woke the machine left a process that nobody was told of: what is saved is what counts.
-      await endProcesses(dir);
-      return this.#keep(new MicrovmMachine(this, parts));
+  /** One directory; whatever is wrong with it concerns no other. */
+  async #lookAfter(entry: Entry, wanted: ReadonlySet<string>, done: Adoption): Promise<void> {
+    const { dir, record } = entry;
+    const name = basename(dir);
+    const isWanted = wanted.has(name) && (record === undefined || (record.id === name && record.role === "sandbox"));
+    const found: Found | undefined = isWanted ? await attempt(this, dir, FIRST_LIMIT_MS) : undefined;
+    if (found?.result === "adopted") {
+      done.adopted.push(this.keep(found.machine));
+      return;
     }
-    if (record.process === null) {
-      release();
-      return undefined;
-    }
-    let found: Awaited<ReturnType<Vmm["adopt"]>>;
-    try {
-      found = await this.vmm.adopt(dir, record.process, record.config);
-      if (found === undefined) {
-        release();
-        return undefined;
+    let reason = found?.result === "unreachable" ? found.reason : undefined;
+    if (reason === undefined) {
+      try {
+        await removeLeftover(this, entry);
+        done.removed.push(name);
+        if (found?.result === "gone") done.gone.push(found.gone);
+        return;
+      } catch (error) {
+        this.emit({ type: "reconcile.action", data: { action: "failed", name, reason: asStacyError(error).message } });
+        if (!isWanted) return; // the next start tries again
+        reason = asStacyError(error).message;
       }
-      if (found.state === "paused") return this.#keep(new MicrovmMachine(this, { ...parts, machine: found }));
-      const machine = found;
-      const limit = { timeoutMs: 10_000 };
-      const agent = await openAgent(() => machine.connectAgent(limit), limit);
-      return this.#keep(new MicrovmMachine(this, { ...parts, machine: found, agent }));
-    } catch {
-      // Ended here, over the connection that there is: its monitor serves one client at a time, a second would wait for ever.
-      await found?.kill().catch(() => {});
-      release();
-      return undefined;
     }
-  }
-
-  #keep(machine: MicrovmMachine): MicrovmMachine {
-    this.#machines.set(machine.id, machine);
-    return machine;
-  }
-
-  /** A daemon that died while a checkpoint took a machine's place: once the old one is dead, the new one is the sandbox's. */
-  async #finishReplacements(root: string): Promise<void> {
-    for (const name of await readdir(root)) {
-      const record = await readRecord(join(root, name));
-      if (record === undefined || name !== besideId(record.id) || record.vmm !== this.vmm.name) continue;
-      const place = join(root, record.id);
-      const old = await readRecord(place);
-      if (old?.process && (await isAlive(old.process))) continue;
-      await endProcesses(place);
-      await removeMachineDir(place);
-      await rename(join(root, name), place);
-    }
-  }
-
-  /** Ends whatever still runs in a directory, and removes it. */
-  async #removeLeftover(dir: string, record: MachineRecord | undefined): Promise<void> {
-    if (record?.process) {
-      const found = await this.vmm.adopt(dir, record.process, record.config).catch(() => undefined);
-      await found?.kill();
-    }
-    await endProcesses(dir);
-    await removeMachineDir(dir);
+    const unreachable = new Unreachable(this, entry, reason);
+    this.#unreachable.add(unreachable);
+    void unreachable.outcome.then(() => this.#unreachable.delete(unreachable));
+    done.unreachable.push(unreachable);
   }
 
   async snapshots(): Promise<SnapshotInfo[]> {
@@ -375,7 +277,7 @@ export class MicrovmProvider implements Provider, MachineHost {
     const { store } = this.launcher;
     const kind = store.users(key) === 0 ? undefined : (await store.get(key))?.manifest.kind;
     await (kind === "checkpoint" ? store.retire(key) : store.remove(key));
-    this.#emit({ type: "snapshot.removed", data: { key } });
+    this.emit({ type: "snapshot.removed", data: { key } });
   }
 
   imageUse(): Promise<ImageUse> {
@@ -396,15 +298,19 @@ export class MicrovmProvider implements Provider, MachineHost {
   }
 
   /** Builds the golden snapshot first, if needed. */
-  async pin(spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
+  async pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
+    if (count === 0) {
+      this.launcher.pool?.unpin(owner);
+      return;
+    }
     const target = await this.launcher.targets.resolve(launchSpec(spec));
-    if (count > 0) await this.launcher.ensureGolden(target, spec.signal);
-    this.launcher.pool?.pin(target, count);
+    await this.launcher.ensureGolden(target, spec.signal);
+    this.launcher.pool?.pin(owner, target, count);
   }
 
   async close(): Promise<void> {
     await this.launcher.close();
-    await Promise.all([...this.#machines.values()].map((machine) => machine.release()));
+    await Promise.all([...this.#machines.values(), ...this.#unreachable].map((machine) => machine.release()));
   }
 
   onEvent(listener: (event: ProviderEvent) => void): () => void {
@@ -412,27 +318,13 @@ export class MicrovmProvider implements Provider, MachineHost {
     return () => this.#listeners.delete(listener);
   }
 
-  #emit(event: ProviderEvent): void {
+  emit(event: ProviderEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
 
   /** Where a sandbox's machine lives. */
   dir(id: string): string {
     return machineDir(this.#paths.sandboxes, id);
-  }
-}
-
-/** Ends what runs in a machine's directory, and waits until it is gone. */
-async function endProcesses(dir: string): Promise<void> {
-  for (;;) {
-    const pids = await processesIn(dir);
-    if (pids.length === 0) return;
-    for (const pid of pids) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {} // it ended by itself
-    }
-    await new Promise((wake) => setTimeout(wake, 2));
   }
 }
 

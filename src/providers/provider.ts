@@ -57,7 +57,16 @@ export interface BootReport {
 
 export type MachineState = "running" | "paused" | "suspended" | "exited";
 
-/** A sandbox's machine, for as long as this daemon holds it. */
+/** A change that is given up by its signal leaves the machine as it was. */
+export interface ChangeOptions {
+  signal?: AbortSignal;
+}
+
+/**
+ * A sandbox's machine, for as long as this daemon holds it. Its owner asks for one change at a time (`allow`, `pause`, `resume`,
+ * `suspend`, `fork`, `checkpoint`, `restore`); another one meanwhile is the error `conflict`. Only the end comes at any moment: a
+ * change that is under way then fails at once, and its leftovers go with the rest.
+ */
 export interface SandboxMachine {
   readonly id: string;
   readonly boot: BootReport;
@@ -71,27 +80,59 @@ export interface SandboxMachine {
   /** Hosts that it may connect to, and how that went so far. */
   readonly network: NetworkStatus;
   /** Other hosts from now on, also for connections that are open. @throws StacyError `invalid`, `permission` */
-  allow(hosts: readonly string[]): Promise<void>;
-  pause(): Promise<void>;
-  resume(): Promise<void>;
-  /** To disk: frees memory and process, keeps everything else. `resume` brings it back. */
-  suspend(): Promise<void>;
+  allow(hosts: readonly string[], options?: ChangeOptions): Promise<void>;
+  pause(options?: ChangeOptions): Promise<void>;
+  resume(options?: ChangeOptions): Promise<void>;
+  /** To disk, for good: frees memory and process, keeps everything else. `resume` brings it back. */
+  suspend(options?: ChangeOptions): Promise<void>;
   /** Copies of this running machine, each with its own identity. */
   fork(
     ids: string[],
-    options?: { env?: Record<string, string>; signal?: AbortSignal },
+    options?: ChangeOptions & { env?: Record<string, string> },
   ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }>;
-  /** Saves it under a new checkpoint id; it goes on. */
-  checkpoint(checkpointId: string): Promise<{ bytes: number; stoppedMs: number }>;
+  /** Saves it under a new checkpoint id, for good; it goes on. */
+  checkpoint(checkpointId: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }>;
   /** Goes back to a checkpoint in place: same sandbox, same names, running; what came after the checkpoint is gone. */
-  restore(checkpointId: string): Promise<void>;
+  restore(checkpointId: string, options?: ChangeOptions): Promise<void>;
   /** The last lines of the guest's console. */
   console(lines: number): Promise<string[]>;
   stats(): Promise<MachineStats>;
-  /** Ends it and removes everything of it. Idempotent. */
+  /** Ends it and removes everything of it. Idempotent; after a failure it may be asked for again. */
   destroy(): Promise<void>;
   /** Lets go of it without ending it: the daemon stops, the sandbox goes on. */
   release(): Promise<void>;
+}
+
+/**
+ * A machine of an earlier daemon that is there, or may be, and does not answer. It is kept, and asked again after growing pauses,
+ * until it answers, is gone, or its sandbox ends.
+ */
+export interface UnreachableMachine {
+  readonly id: string;
+  /** Why it could not be taken over the last time. */
+  readonly reason: string;
+  /** Settles once: the machine, taken over, or why it is gone. Never after `destroy` or `release`. */
+  readonly outcome: Promise<{ machine: SandboxMachine } | { gone: GoneMachine }>;
+  console(lines: number): Promise<string[]>;
+  /** Ends what is proven to be its own and removes everything of it. Idempotent. */
+  destroy(): Promise<void>;
+  release(): Promise<void>;
+}
+
+/** A wanted machine that was not there any more. */
+export interface GoneMachine {
+  id: string;
+  reason: string;
+  /** The last lines of the guest's console. */
+  console: string[];
+}
+
+export interface Adoption {
+  adopted: SandboxMachine[];
+  unreachable: UnreachableMachine[];
+  gone: GoneMachine[];
+  /** Names of what nobody wanted. */
+  removed: string[];
 }
 
 export interface NetworkStatus extends EgressStatus {
@@ -152,12 +193,15 @@ export interface Provider {
   readonly name: "firecracker" | "qemu";
   health(): Promise<ProviderHealth>;
   spawn(spec: SandboxSpec): Promise<SandboxMachine>;
+  /** Ids of the sandboxes of which there are machines in the data directory, running or suspended. */
+  machines(): Promise<string[]>;
   /**
-   * Takes over every sandbox of an earlier daemon that can be proved to be ours (pid plus start time) and that answers,
-   * suspended ones included, and removes everything else that is ours: processes, directories, sockets.
-   * @param wanted ids that the database knows as alive; others are removed
+   * Looks after every machine of an earlier daemon (docs/crash-protocol.md). Of the wanted ones it takes over what answers, suspended
+   * ones included, and keeps what does not; everything else that is proven to be ours it removes: processes, directories, sockets.
+   * @param wanted ids that the database knows as alive
+   * @param others the same of other providers: a directory that does not say whose it is may be theirs
    */
-  adopt(wanted: ReadonlySet<string>): Promise<{ adopted: SandboxMachine[]; removed: string[] }>;
+  adopt(wanted: ReadonlySet<string>, others?: ReadonlySet<string>): Promise<Adoption>;
   snapshots(): Promise<SnapshotInfo[]>;
   /** Builds the golden snapshot of a shape now, unless it is there. */
   buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo>;
@@ -169,9 +213,12 @@ export interface Provider {
   /** What images the machines and snapshots of this provider's data directory need; golden snapshots: this provider's own. */
   imageUse(): Promise<ImageUse>;
   pool(): PoolStatus[];
-  /** Keeps this many warm machines of a shape ready from now on (templates' `pool_size`). */
-  pin(spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void>;
-  /** Stops background work and lets go of every machine. Warm and idle ones are ended. */
+  /**
+   * Keeps this many warm machines of a shape ready from now on (templates' `pool_size`).
+   * @param owner who asks: another shape of the same owner takes the place of the one before
+   */
+  pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void>;
+  /** Stops background work and lets go of every machine. Warm and idle ones are ended. @param signal waits no longer */
   close(): Promise<void>;
   /** What happened beside the calls: fall-backs, snapshot built, warm machine replaced, ... */
   onEvent(listener: (event: ProviderEvent) => void): () => void;

@@ -13,13 +13,27 @@ export class Checkpoints {
   readonly #events: Events;
   readonly #providers: Providers;
   readonly #byId: Map<string, CheckpointRecord>;
+  readonly #halfMade: CheckpointRecord[];
 
   constructor(parts: { store: Store; clock: Clock; events: Events; providers: Providers }) {
     this.#store = parts.store;
     this.#clock = parts.clock;
     this.#events = parts.events;
     this.#providers = parts.providers;
-    this.#byId = new Map(this.#store.checkpoints().map((record) => [record.id, record]));
+    const stored = this.#store.checkpoints();
+    this.#byId = new Map(stored.filter(({ saving }) => saving !== true).map((record) => [record.id, record]));
+    this.#halfMade = stored.filter(({ saving }) => saving === true);
+  }
+
+  /** Removes what an earlier daemon was saving when it died. */
+  async sweep(): Promise<void> {
+    for (const record of this.#halfMade.splice(0)) {
+      const action = await this.#discard(record).then(
+        () => "removed",
+        () => "failed", // its row stays, and the next start tries again
+      );
+      this.#events.emit("reconcile.action", record.sandboxId, { action, name: record.id });
+    }
   }
 
   /** Newest first. */
@@ -41,53 +55,52 @@ export class Checkpoints {
     sandbox: SandboxRecord,
     machine: SandboxMachine,
     name: string | undefined,
+    signal: AbortSignal,
   ): Promise<CheckpointRecord & { stoppedMs: number }> {
-    const id = newCheckpointId();
-    const { bytes, stoppedMs } = await machine.checkpoint(id);
     const record: CheckpointRecord = {
-      id,
+      id: newCheckpointId(),
       sandboxId: sandbox.id,
       provider: sandbox.provider,
       image: sandbox.image,
       memoryMiB: sandbox.memoryMiB,
       vcpus: sandbox.vcpus,
       diskMiB: sandbox.diskMiB,
-      bytes,
+      bytes: 0,
       createdAt: this.#clock.now(),
       ...(sandbox.ownerId === undefined ? {} : { ownerId: sandbox.ownerId }),
       ...(name === undefined ? {} : { name }),
     };
+    const { id } = record;
+    let stoppedMs: number;
     try {
-      await this.#store.putCheckpoint(record);
+      await this.#store.putCheckpoint({ ...record, saving: true }); // F1
+      ({ bytes: record.bytes, stoppedMs } = await machine.checkpoint(id, { signal }));
+      await this.#store.putCheckpoint(record); // F8
     } catch (error) {
-      // Nobody is told of it, so nobody could remove it.
-      await this.#discard(record);
+      await this.#discard(record).catch(() => {}); // the first error says more, and the next start tries again
       throw error;
     }
     this.#byId.set(id, record);
-    this.#events.emit("checkpoint.created", sandbox.id, { checkpoint: id, bytes, stopped_ms: stoppedMs });
+    this.#events.emit("checkpoint.created", sandbox.id, { checkpoint: id, bytes: record.bytes, stopped_ms: stoppedMs });
     return { ...record, stoppedMs };
   }
 
   /** Machines that came from it go on. @throws StacyError `not-found` */
   async remove(id: string): Promise<void> {
     const record = this.get(id);
-    await this.#removeFiles(record);
-    await this.#store.deleteCheckpoint(id);
+    await this.#discard(record);
     this.#byId.delete(id);
     this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id });
   }
 
-  async #removeFiles({ id, provider }: CheckpointRecord): Promise<void> {
+  /** Its files, then its row. */
+  async #discard({ id, provider }: CheckpointRecord): Promise<void> {
     try {
       await this.#providers.pick(provider).removeSnapshot(checkpointKey(id));
     } catch (error) {
       // Its files are gone already: what is left to remove is the record.
       if (!(error instanceof StacyError && error.code === "not-found")) throw error;
     }
-  }
-
-  async #discard(record: CheckpointRecord): Promise<void> {
-    await Promise.allSettled([this.#removeFiles(record), this.#store.deleteCheckpoint(record.id)]);
+    await this.#store.deleteCheckpoint(id);
   }
 }

@@ -1,6 +1,6 @@
 /** The providers of this server by name: picking, health, adoption, events. */
 import { asStacyError, StacyError } from "../host/error.ts";
-import type { PoolStatus, Provider, ProviderHealth, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
+import type { Adoption, PoolStatus, Provider, ProviderHealth, SandboxSpec } from "../providers/provider.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
@@ -78,33 +78,40 @@ export class Providers {
     return Promise.all(this.#all.map((provider) => this.report(provider)));
   }
 
-  async adopt(
-    wanted: readonly { id: string; provider: string }[],
-  ): Promise<{ adopted: SandboxMachine[]; removed: string[] }> {
-    const adopted: SandboxMachine[] = [];
-    const removed: string[] = [];
+  /** Ids of all sandboxes of which there are machines. */
+  async machines(): Promise<string[]> {
+    return [...new Set((await Promise.all(this.#all.map((provider) => provider.machines()))).flat())].sort();
+  }
+
+  async adopt(wanted: readonly { id: string; provider: string }[]): Promise<Adoption> {
+    const all: Adoption = { adopted: [], unreachable: [], gone: [], removed: [] };
     for (const provider of this.#all) {
-      const ids = wanted.filter((each) => each.provider === provider.name).map(({ id }) => id);
-      const result = await provider.adopt(new Set(ids));
-      adopted.push(...result.adopted);
-      removed.push(...result.removed);
+      const ids = new Set(wanted.filter((each) => each.provider === provider.name).map(({ id }) => id));
+      const others = new Set(wanted.map(({ id }) => id).filter((id) => !ids.has(id)));
+      const found = await provider.adopt(ids, others);
+      all.adopted.push(...found.adopted);
+      all.unreachable.push(...found.unreachable);
+      all.gone.push(...found.gone);
+      all.removed.push(...found.removed);
     }
-    return { adopted, removed };
+    return all;
   }
 
   pools(): PoolStatus[] {
     return this.#all.flatMap((provider) => provider.pool());
   }
 
-  /** In the background: a pool that cannot be filled must not stop whoever saved the template. */
-  pin(name: string | undefined, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): void {
-    let provider: Provider;
+  /**
+   * In the background: a pool that cannot be filled must not stop whoever saved the template.
+   * @param owner the template: what it wanted before, of whichever provider, it wants no longer
+   */
+  pin(owner: string, name: string | undefined, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): void {
+    let provider: Provider | undefined;
     try {
       provider = this.pick(name);
-    } catch {
-      return; // a template for a provider that this host does not have; its spawn says so
-    }
-    provider.pin(spec, count).catch((error: unknown) => {
+    } catch {} // a template for a provider that this host does not have; its spawn says so
+    for (const other of this.#all) if (other !== provider) void other.pin(owner, spec, 0);
+    provider?.pin(owner, spec, count).catch((error: unknown) => {
       const failure = asStacyError(error);
       this.#log.warn({ provider: provider.name, image: spec.image, err: failure }, "the pool could not be filled");
       this.#events.emit("provider.failed", undefined, {

@@ -30,6 +30,8 @@ export interface SandboxRecord {
   allowedHosts?: string[];
   boot?: BootReport;
   failure?: SandboxFailure;
+  /** Its machine is there, or may be, and does not answer; the state is the one that it had. */
+  unreachable?: { since: number; reason: string };
 }
 
 /** Why a sandbox is in state `error`. */
@@ -91,6 +93,8 @@ export interface CheckpointRecord {
   name?: string;
   bytes: number;
   createdAt: number;
+  /** Nobody was told of it yet: a start that finds it so removes it. */
+  saving?: true;
 }
 
 export interface ExecRecord {

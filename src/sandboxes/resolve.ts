@@ -50,14 +50,14 @@ export function resolveSpawn(
   // A checkpoint is a saved machine: its size and image are what they were.
   const size = checkpoint ?? {
     image: imageOf(input, template, limits),
-    memoryMiB: within(
+    memoryMiB: bounded(
       "memory_mb",
       input.memoryMiB ?? template?.memoryMiB,
       limits.defaultMemoryMiB,
       limits.maxMemoryMiB,
     ),
-    vcpus: within("vcpus", input.vcpus ?? template?.vcpus, limits.defaultVcpus, limits.maxVcpus),
-    diskMiB: within("disk_mb", input.diskMiB, limits.defaultDiskMiB, limits.maxDiskMiB),
+    vcpus: bounded("vcpus", input.vcpus ?? template?.vcpus, limits.defaultVcpus, limits.maxVcpus),
+    diskMiB: bounded("disk_mb", input.diskMiB, limits.defaultDiskMiB, limits.maxDiskMiB),
   };
   const allowedHosts =
     input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
@@ -99,7 +99,7 @@ function imageOf(input: SpawnInput, template: Template | undefined, limits: Limi
   return asked ?? limits.defaultImage;
 }
 
-function within(name: string, asked: number | undefined, fallback: number, max: number): number {
+function bounded(name: string, asked: number | undefined, fallback: number, max: number): number {
   const value = asked === undefined || asked === 0 ? fallback : asked;
   if (max > 0 && value > max) throw new StacyError("limit", `${name} is over the limit of ${max}`);
   return value;

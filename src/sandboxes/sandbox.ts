@@ -1,7 +1,8 @@
 /** One sandbox: its record, its machine, and who is using it right now. State changes go through `Sandboxes`. */
 import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
-import type { SandboxMachine } from "../providers/provider.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
+import type { SandboxMachine, UnreachableMachine } from "../providers/provider.ts";
 import type { SandboxRecord } from "./record.ts";
 import { isVisible, type SandboxState } from "./state.ts";
 
@@ -15,12 +16,17 @@ export interface Lease extends Disposable {
 export class Sandbox {
   record: SandboxRecord;
   machine: SandboxMachine | undefined;
+  /** In place of a machine: it is there, or may be, and does not answer. */
+  unreachable: UnreachableMachine | undefined;
   /** ms since 1970 of the last use. */
   lastUsedAt: number;
-  /** Settles when everything of it is gone; set by the first destroy. */
-  gone: Promise<void> | undefined;
+  /** Its making and every change of its state, one after another, its end included; commands and files do not wait for them. */
+  readonly changes = new SerialQueue();
+  /** While an end of it is under way: settles with that. */
+  ending: Promise<void> | undefined;
+  /** While it is laid to rest because nobody uses it: a use waits for that, and wakes it. */
+  resting: Promise<void> | undefined;
   #uses = 0;
-  #tail: Promise<unknown> = Promise.resolve();
   readonly #now: () => number;
 
   constructor(record: SandboxRecord, now: () => number) {
@@ -76,17 +82,19 @@ export class Sandbox {
         },
       );
     }
+    if (this.unreachable !== undefined) {
+      throw new StacyError(
+        "unavailable",
+        `the machine of sandbox ${this.id} does not answer: ${this.unreachable.reason}`,
+        {
+          remedy: "it is kept and asked again; destroy the sandbox if you do not want to wait for it",
+        },
+      );
+    }
     if (this.machine === undefined || !states.includes(this.state)) {
       const remedy = this.state === "paused" || this.state === "suspended" ? "resume it first" : "wait until it runs";
       throw new StacyError("conflict", `sandbox ${this.id} is ${this.state}`, { remedy });
     }
     return this.machine;
-  }
-
-  /** Changes of state run one after another; commands and files do not wait for them. */
-  exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const next = this.#tail.then(work, work);
-    this.#tail = next.catch(() => {});
-    return next;
   }
 }

@@ -9,11 +9,12 @@
  */
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
-import { within } from "../host/within.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import type { Provider, SandboxMachine, SandboxSpec, SnapshotInfo } from "../providers/provider.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
+import { Endings } from "./endings.ts";
 import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { type Admission, decideAdmission, explain, type Limits } from "./limits.ts";
@@ -31,9 +32,11 @@ import {
 } from "./record.ts";
 import { type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 import { type Lease, Sandbox } from "./sandbox.ts";
+import { setHosts } from "./set-hosts.ts";
 import { type QueueCounts, SpawnQueue } from "./spawn-queue.ts";
-import { assertMayBecome, holdsMachine, mayBecome, type SandboxState } from "./state.ts";
+import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
 import type { Store } from "./store.ts";
+import { type Takeover, takeOver } from "./takeover.ts";
 import { Templates } from "./templates.ts";
 
 export interface SandboxesOptions {
@@ -46,8 +49,8 @@ export interface SandboxesOptions {
   log: Log;
 }
 
-/** How long an end may take before the answer stops waiting for it; the work goes on. */
-const DESTROY_WAIT_MS = 30_000;
+/** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
+const STOP_WAIT_MS = 10_000;
 
 export class Sandboxes {
   readonly events: Events;
@@ -64,8 +67,8 @@ export class Sandboxes {
   readonly #all = new Map<string, Sandbox>();
   readonly #queue: SpawnQueue;
   readonly #reaper: Reaper;
-  readonly #undead = new Set<Sandbox>();
-  /** Spawns and ends under way, which a stop waits for. */
+  readonly #endings: Endings;
+  /** Spawns and forks under way, which a stop waits for. */
   readonly #work = new Set<Promise<unknown>>();
   #closing = false;
 
@@ -92,49 +95,38 @@ export class Sandboxes {
       all: () => this.#all.values(),
       expire: (sandbox) => this.#expire(sandbox),
       idle: (sandbox) => this.#idle(sandbox),
-      retry: () => this.#retryUndead(),
+      retry: () => this.#endings.retry(),
+    });
+    this.#endings = new Endings({
+      ...{ events: this.events, log },
+      save: (sandbox) => this.#save(sandbox),
+      ended: (sandbox) => {
+        this.#all.delete(sandbox.id);
+        this.#queue.advance();
+      },
     });
   }
 
-  /** Takes over what an earlier daemon left, removes what nobody owns, and begins to look after time limits. */
-  async open(): Promise<{ adopted: string[]; removed: string[]; lost: string[] }> {
-    const rows = this.store.liveSandboxes();
-    const wanted = rows.filter((row) => row.state === "running" || row.state === "paused" || row.state === "suspended");
-    const { adopted, removed } = await this.providers.adopt(wanted.map(({ id, provider }) => ({ id, provider })));
-    const machines = new Map(adopted.map((machine) => [machine.id, machine]));
-    const lost: string[] = [];
-    // A row that cannot be written now is tried again by the store: a full disk must not keep a daemon from starting.
-    for (const row of rows) {
-      const sandbox = new Sandbox(row, () => this.#clock.now());
-      const machine = machines.get(row.id);
-      if (machine !== undefined) {
-        sandbox.machine = machine;
-        this.#all.set(row.id, sandbox);
-        // What the machine is, counts: the daemon may have died between the change and its row.
-        if (machine.state !== "exited") row.state = machine.state;
-        setHosts(row, machine.network.allowedHosts);
-        await this.#save(sandbox).catch(noop);
-        this.#watch(sandbox, machine);
-        this.events.emit("reconcile.action", row.id, { action: "adopted", state: row.state });
-      } else if (row.state === "creating" || row.state === "expired") {
-        row.state = "destroyed";
-        await this.#save(sandbox).catch(noop);
-        this.events.emit("reconcile.action", row.id, { action: "removed", reason: "half-made" });
-      } else {
-        this.#all.set(row.id, sandbox);
-        if (row.state !== "error") {
-          lost.push(row.id);
-          await this.#fail(
-            sandbox,
-            new StacyError("machine-exited", "its machine was gone when the daemon started"),
-            [],
-          );
-        }
-      }
-    }
+  /**
+   * Takes over what an earlier daemon left, removes what nobody owns, and begins to look after time limits.
+   * @throws StacyError `conflict` when there are machines that the database does not know, unless they are to be removed
+   */
+  async open(options: { removeUnknown?: boolean } = {}): Promise<Takeover> {
+    const done = await takeOver(
+      {
+        ...{ store: this.store, providers: this.providers, events: this.events, log: this.#log },
+        now: () => this.#clock.now(),
+        keep: (sandbox) => this.#all.set(sandbox.id, sandbox),
+        save: (sandbox) => this.#save(sandbox),
+        follow: (sandbox, machine) => this.#watch(sandbox, machine),
+        fail: (sandbox, error, console) => this.#fail(sandbox, error, console),
+      },
+      options.removeUnknown === true,
+    );
+    await this.checkpoints.sweep();
     for (const template of this.templates.list()) if (template.poolSize > 0) this.#pin(template);
     this.#reaper.start();
-    return { adopted: adopted.map(({ id }) => id), removed, lost };
+    return done;
   }
 
   // Reading
@@ -175,8 +167,8 @@ export class Sandboxes {
     let active = 0;
     let owned = 0;
     for (const sandbox of this.#all.values()) {
-      // One whose machine is still being made or ended uses the host, whatever its clients see.
-      if (!holdsMachine(sandbox.state) && (sandbox.gone === undefined || sandbox.visible)) continue;
+      // One whose machine is being ended uses the host, whatever its clients see.
+      if (!holdsMachine(sandbox.state) && sandbox.visible) continue;
       active += 1;
       if (sandbox.record.ownerId === ownerId) owned += 1;
     }
@@ -324,56 +316,47 @@ export class Sandboxes {
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
     const { id } = sandbox;
-    const abandon = (): void => void this.#end(sandbox, "destroyed", "the client went away").catch(() => {});
-    let machine: SandboxMachine;
+    const leave = (): void => void this.#endings.end(sandbox, "destroyed", "the client went away").catch(noop);
+    signal?.addEventListener("abort", leave, { once: true });
+    if (signal?.aborted === true) leave();
     try {
-      await phases.phase("record", () => this.#save(sandbox));
-      this.events.emit("sandbox.created", id, { image: spec.image, provider: provider.name });
-      if (signal?.aborted === true) abandon();
-      signal?.addEventListener("abort", abandon, { once: true });
-      // Ended while its row was written (a shutdown, a DELETE of what the list shows): that end saw no machine to wait for.
-      if (sandbox.state !== "creating") throw new StacyError("cancelled", `sandbox ${id} was ended before it was made`);
-      const spawning = provider.spawn({ ...spec, id });
-      // An end that comes while the machine is being made waits here for it.
-      sandbox.machine = undefined;
-      this.#making.set(id, spawning.then(noop, noop));
-      machine = await spawning;
+      await sandbox.changes.run(async (ended) => {
+        await phases.phase("record", () => this.#save(sandbox));
+        this.events.emit("sandbox.created", id, { image: spec.image, provider: provider.name });
+        ended.throwIfAborted();
+        const machine = await provider.spawn({ ...spec, id, signal: ended });
+        sandbox.machine = machine;
+        ended.throwIfAborted();
+        this.#begin(sandbox, machine);
+        await phases.phase("commit", () => this.#save(sandbox));
+        this.#watch(sandbox, machine);
+      });
     } catch (error) {
-      this.#making.delete(id);
-      const failure = asStacyError(error);
-      this.#observer.spawnFailed(failure, provider.name);
+      throw await this.#unmake(sandbox, asStacyError(error));
+    } finally {
+      signal?.removeEventListener("abort", leave);
+    }
+    const { boot } = sandbox.record;
+    if (boot !== undefined) {
+      this.#observer.spawned(boot, phases.total);
+      const ms = { ...boot.phases, ...phases.ms };
+      this.#log.info({ sandbox: id, path: boot.path, ms: phases.total, phases: ms }, "sandbox runs");
+      this.events.emit("sandbox.running", id, { path: boot.path, total_ms: boot.totalMs });
+    }
+    return sandbox;
+  }
+
+  /** After a spawn that came to nothing: nobody got this sandbox, the error is the answer, and nothing of it stays. */
+  async #unmake(sandbox: Sandbox, failure: StacyError): Promise<StacyError> {
+    const { id } = sandbox;
+    const ended = !sandbox.visible;
+    if (!ended) {
+      this.#observer.spawnFailed(failure, sandbox.record.provider);
       this.#log.warn({ sandbox: id, phase: failure.phase, code: failure.code, err: failure }, "spawn failed");
       this.events.emit("sandbox.error", id, { code: failure.code, phase: failure.phase, message: failure.message });
-      // Nobody got this sandbox: the error is the answer, and no record stays. An end that fails is logged and tried again.
-      await this.#end(sandbox, "destroyed", "spawn failed").catch(noop);
-      throw failure;
-    } finally {
-      signal?.removeEventListener("abort", abandon);
     }
-    sandbox.machine = machine;
-    this.#making.delete(id);
-    if (sandbox.state !== "creating") {
-      // Idempotent: whoever ended it may have come before there was a machine.
-      await machine.destroy();
-      await sandbox.gone;
-      throw new StacyError("cancelled", `sandbox ${id} was ended while it was being made`);
-    }
-    this.#begin(sandbox, machine);
-    this.#watch(sandbox, machine);
-    try {
-      await phases.phase("commit", () => this.#save(sandbox));
-    } catch (error) {
-      // Its client is told that there is none, so there must be none.
-      await this.#end(sandbox, "destroyed", "it could not be recorded").catch(noop);
-      throw error;
-    }
-    this.#observer.spawned(machine.boot, phases.total);
-    this.#log.info(
-      { sandbox: id, path: machine.boot.path, ms: phases.total, phases: { ...machine.boot.phases, ...phases.ms } },
-      "sandbox runs",
-    );
-    this.events.emit("sandbox.running", id, { path: machine.boot.path, total_ms: machine.boot.totalMs });
-    return sandbox;
+    await this.#endings.end(sandbox, "destroyed", "spawn failed").catch(noop); // logged, and tried again
+    return ended ? new StacyError("cancelled", `sandbox ${id} was ended while it was being made`) : failure;
   }
 
   /** Its time runs from now on: what an image's download took must not be taken from it. */
@@ -385,9 +368,6 @@ export class Sandboxes {
     record.state = "running";
     sandbox.lastUsedAt = now;
   }
-
-  /** Machines on their way, by sandbox. */
-  readonly #making = new Map<string, Promise<void>>();
 
   // Changes
 
@@ -417,8 +397,8 @@ export class Sandboxes {
   /** Other hosts that it may connect to, from now on. @throws StacyError `invalid`, `permission`, `not-found` */
   async setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
     const sandbox = this.get(id);
-    return sandbox.exclusive(async () => {
-      await sandbox.machineIn(["running", "paused", "suspended"]).allow(hosts);
+    return sandbox.changes.run(async (signal) => {
+      await sandbox.machineIn(["running", "paused", "suspended"]).allow(hosts, { signal });
       setHosts(sandbox.record, hosts);
       await this.#save(sandbox);
       this.events.emit("sandbox.network", id, { allowed_hosts: hosts });
@@ -429,48 +409,64 @@ export class Sandboxes {
   /** A use of the running machine; one that idleness paused or suspended comes back first. */
   async lease(id: string): Promise<Lease> {
     const sandbox = this.get(id);
+    await sandbox.resting;
     if (sandbox.record.resumeOnUse === true && sandbox.state !== "running") await this.resume(id);
     return sandbox.lease();
   }
 
   pause(id: string): Promise<SandboxRecord> {
-    return this.#change(id, "paused", "sandbox.paused", (machine) => machine.pause());
+    return this.#changeState(this.get(id), "paused");
   }
 
   suspend(id: string): Promise<SandboxRecord> {
-    return this.#change(id, "suspended", "sandbox.suspended", (machine) => machine.suspend());
+    return this.#changeState(this.get(id), "suspended");
   }
 
   resume(id: string): Promise<SandboxRecord> {
-    return this.#change(id, "running", "sandbox.resumed", (machine) => machine.resume());
+    return this.#changeState(this.get(id), "running");
   }
 
-  async #change(
-    id: string,
-    to: SandboxState,
-    event: "sandbox.paused" | "sandbox.suspended" | "sandbox.resumed",
-    work: (machine: SandboxMachine) => Promise<void>,
-  ): Promise<SandboxRecord> {
-    const sandbox = this.get(id);
-    return sandbox.exclusive(async () => {
+  /** @param idleSince only if it was not used since then; its next use brings it back */
+  #changeState(sandbox: Sandbox, to: keyof typeof STATE_CHANGES, idleSince?: number): Promise<SandboxRecord> {
+    const { event, change } = STATE_CHANGES[to];
+    const { id, record } = sandbox;
+    return sandbox.changes.run(async (signal) => {
       if (sandbox.state === to) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
         await this.store.sandboxWritten(id);
-        return sandbox.record;
+        return record;
       }
+      if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;
       const machine = sandbox.machineIn(["running", "paused", "suspended"]);
       assertMayBecome(id, sandbox.state, to);
-      const { provider } = sandbox.record;
-      await observed(this.#observer, { name: event, provider }, () => work(machine));
-      // It may have been destroyed, or have died, meanwhile: that stands.
-      assertMayBecome(id, sandbox.state, to);
-      sandbox.record.state = to;
-      delete sandbox.record.resumeOnUse;
+      const { provider } = record;
+      await observed(this.#observer, { name: event, provider }, () =>
+        this.#onMachine(sandbox, machine, () => machine[change]({ signal })),
+      );
+      this.#assertThere(sandbox);
+      if (idleSince === undefined) delete record.resumeOnUse;
+      else record.resumeOnUse = true;
+      if (to === "running") delete record.resumeOnUse;
       sandbox.lastUsedAt = this.#clock.now();
       await this.#save(sandbox);
       this.events.emit(event, id);
-      return sandbox.record;
+      return record;
     });
+  }
+
+  /** It may have ended, or failed, while a change was under way: that stands. */
+  #assertThere(sandbox: Sandbox): void {
+    if (!holdsMachine(sandbox.state)) throw new StacyError("not-found", `sandbox ${sandbox.id} is gone`);
+  }
+
+  /** A change of the machine. Whatever becomes of it: the record says what the machine is, unless that has ended meanwhile. */
+  async #onMachine<T>(sandbox: Sandbox, machine: SandboxMachine, change: () => Promise<T>): Promise<T> {
+    try {
+      return await change();
+    } finally {
+      const { state } = machine;
+      if (state !== "exited" && mayBecome(sandbox.state, state)) sandbox.record.state = state;
+    }
   }
 
   /** Copies of a running sandbox, each its own from then on. */
@@ -481,7 +477,7 @@ export class Sandboxes {
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
     this.#assertOpen();
     const parent = this.get(id);
-    const machine = parent.machineIn(["running"]);
+    parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
     if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
@@ -497,49 +493,63 @@ export class Sandboxes {
     };
     const origin = record.ownerId === undefined ? { forkedFrom: id } : { forkedFrom: id, ownerId: record.ownerId };
     const children = Array.from({ length: options.count }, () => this.#reserve(resolved, record.provider, origin));
-    const work = (async () => {
-      try {
-        await Promise.all(children.map((child) => this.#save(child)));
-        const forking = parent.exclusive(() => {
-          parent.machineIn(["running"]);
-          return machine.fork(
-            children.map((child) => child.id),
-            { ...(options.env === undefined ? {} : { env: options.env }), ...(signal === undefined ? {} : { signal }) },
-          );
-        });
-        const settled = forking.then(noop, noop);
-        for (const child of children) this.#making.set(child.id, settled);
-        const { machines, stoppedMs } = await forking;
-        for (const child of children) {
-          child.machine = machines.find((each) => each.id === child.id);
-          this.#making.delete(child.id);
-        }
-        await Promise.all(children.map((child) => this.#bringUp(child)));
-        this.events.emit("sandbox.forked", id, { children: children.map((child) => child.id), stopped_ms: stoppedMs });
-        return { sandboxes: children.map((child) => child.record), stoppedMs };
-      } catch (error) {
-        for (const child of children) this.#making.delete(child.id);
-        await Promise.all(children.map((child) => this.#end(child, "destroyed", "fork failed").catch(noop)));
-        throw asStacyError(error).inPhase("fork");
-      }
-    })();
-    return this.#track(work);
+    return this.#track(this.#fork(parent, children, options.env, signal));
   }
 
-  async #bringUp(child: Sandbox): Promise<void> {
-    const { machine } = child;
-    if (machine === undefined || child.state !== "creating") return;
+  async #fork(
+    parent: Sandbox,
+    children: readonly Sandbox[],
+    env: Record<string, string> | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
+    const ids = children.map(({ id }) => id);
+    try {
+      await Promise.all(children.map((child) => this.#save(child)));
+      const forking = parent.changes.run((ended) => {
+        const machine = parent.machineIn(["running"]);
+        const either = signal === undefined ? ended : AbortSignal.any([ended, signal]);
+        const options = { signal: either, ...(env === undefined ? {} : { env }) };
+        return this.#onMachine(parent, machine, () => machine.fork(ids, options));
+      });
+      // To each child this is its making: an end that comes meanwhile waits for it.
+      await Promise.all(
+        children.map((child) =>
+          child.changes
+            .run(async (ended) => {
+              const { machines } = await forking;
+              const machine = machines.find(({ id }) => id === child.id);
+              child.machine = machine;
+              ended.throwIfAborted();
+              if (machine !== undefined) await this.#bringUp(child, machine);
+            })
+            .catch(async (error: unknown) => {
+              await forking; // if it failed, that is the error
+              if (child.visible) throw error; // else it was ended already: so it goes
+            }),
+        ),
+      );
+      const { stoppedMs } = await forking;
+      this.events.emit("sandbox.forked", parent.id, { children: ids, stopped_ms: stoppedMs });
+      return { sandboxes: children.map((child) => child.record), stoppedMs };
+    } catch (error) {
+      await Promise.allSettled(children.map((child) => this.#endings.end(child, "destroyed", "fork failed")));
+      throw asStacyError(error).inPhase("fork");
+    }
+  }
+
+  async #bringUp(child: Sandbox, machine: SandboxMachine): Promise<void> {
     this.#begin(child, machine);
-    this.#watch(child, machine);
     await this.#save(child);
+    this.#watch(child, machine);
     this.events.emit("sandbox.running", child.id, { path: machine.boot.path, total_ms: machine.boot.totalMs });
   }
 
   async checkpoint(id: string, name?: string): Promise<CheckpointRecord & { stoppedMs: number }> {
     const sandbox = this.get(id);
-    return sandbox.exclusive(() =>
-      this.checkpoints.create(sandbox.record, sandbox.machineIn(["running", "paused"]), name),
-    );
+    return sandbox.changes.run((signal) => {
+      const machine = sandbox.machineIn(["running", "paused"]);
+      return this.#onMachine(sandbox, machine, () => this.checkpoints.create(sandbox.record, machine, name, signal));
+    });
   }
 
   /** Goes back to one of its own checkpoints in place; it runs afterwards, whatever it did before. */
@@ -551,11 +561,10 @@ export class Sandboxes {
         remedy: "spawn a new sandbox from it",
       });
     }
-    return sandbox.exclusive(async () => {
+    return sandbox.changes.run(async (signal) => {
       const machine = sandbox.machineIn(["running", "paused", "suspended"]);
-      await machine.restore(checkpointId);
-      if (!holdsMachine(sandbox.state)) throw new StacyError("not-found", `sandbox ${id} is gone`);
-      sandbox.record.state = "running";
+      await this.#onMachine(sandbox, machine, () => machine.restore(checkpointId, { signal }));
+      this.#assertThere(sandbox);
       delete sandbox.record.resumeOnUse;
       sandbox.lastUsedAt = this.#clock.now();
       await this.#save(sandbox);
@@ -570,102 +579,54 @@ export class Sandboxes {
     // One that is gone may have an end that could not be recorded yet.
     if (sandbox === undefined) return this.store.sandboxWritten(id);
     const { provider } = sandbox.record;
-    await observed(this.#observer, { name: "destroy", provider }, () => this.#end(sandbox, "destroyed", "requested"));
+    await observed(this.#observer, { name: "destroy", provider }, () =>
+      this.#endings.end(sandbox, "destroyed", "requested"),
+    );
   }
 
   /** Ends what is over its time, now. @returns how many */
   async prune(): Promise<number> {
     const expired = this.#reaper.sweep();
-    await Promise.all(expired.map((sandbox) => sandbox.gone?.catch(noop)));
+    await this.#endings.settled(expired);
     return expired.length;
   }
 
-  // The end of one
-
-  /** Marks it in the database, then ends its machine. Everyone who asks waits for the same end. */
-  #end(sandbox: Sandbox, state: "destroyed" | "expired", reason: string): Promise<void> {
-    sandbox.gone ??= this.#track(this.#endOnce(sandbox, state, reason));
-    return withLimit(sandbox.gone, sandbox.id);
-  }
-
-  async #endOnce(sandbox: Sandbox, state: "destroyed" | "expired", reason: string): Promise<void> {
-    const { id } = sandbox;
-    if (mayBecome(sandbox.state, state)) sandbox.record.state = state;
-    // A machine ends whether that can be recorded or not. The row is tried again until it is written, and `#buried` says so.
-    await this.#save(sandbox).catch(noop);
-    // A machine that is still being made has to be there before it can go.
-    await this.#making.get(id);
-    await Promise.resolve(); // let #start store the machine
-    try {
-      await sandbox.machine?.destroy();
-    } catch (error) {
-      this.#log.error({ sandbox: id, err: error }, "the machine did not end; trying again");
-      this.events.emit("operation.failed", id, { operation: "destroy", message: asStacyError(error).message });
-      this.#undead.add(sandbox);
-      throw asStacyError(error).inPhase("destroy");
-    }
-    await this.#buried(sandbox, reason);
-  }
-
-  async #buried(sandbox: Sandbox, reason: string): Promise<void> {
-    this.#undead.delete(sandbox);
-    sandbox.record.state = "destroyed";
-    this.#all.delete(sandbox.id);
-    const saved = this.#save(sandbox);
-    this.#log.info({ sandbox: sandbox.id, reason }, "sandbox destroyed");
-    this.events.emit("sandbox.destroyed", sandbox.id, { reason });
-    this.#queue.advance();
-    await saved;
-  }
-
   #expire(sandbox: Sandbox): void {
-    if (sandbox.gone !== undefined) return;
     this.events.emit("sandbox.expired", sandbox.id);
-    this.#end(sandbox, "expired", "ttl").catch(noop); // logged, and tried again
+    this.#endings.end(sandbox, "expired", "ttl").catch(noop); // logged, and tried again
   }
 
   #idle(sandbox: Sandbox): void {
     const { id, record } = sandbox;
     if (record.idleAction === "destroy") {
-      if (sandbox.gone === undefined) this.#end(sandbox, "destroyed", "idle").catch(noop);
+      this.#endings.end(sandbox, "destroyed", "idle").catch(noop); // logged, and tried again
       return;
     }
     // Counts as a use, so that a failing suspend is tried again after the same time and not every second.
-    sandbox.lastUsedAt = this.#clock.now();
-    const rest = record.idleAction === "pause" ? this.pause(id) : this.suspend(id);
-    rest
-      .then(() => {
-        record.resumeOnUse = true;
-        return this.#save(sandbox);
-      })
-      .catch((error: unknown) => {
-        this.#log.warn({ sandbox: id, err: error }, `an idle sandbox: ${record.idleAction} failed`);
-      });
-  }
-
-  #retryUndead(): void {
-    for (const sandbox of [...this.#undead]) {
-      this.#undead.delete(sandbox);
-      this.#track(
-        (sandbox.machine?.destroy() ?? Promise.resolve()).then(
-          () => this.#buried(sandbox, "second attempt"),
-          () => void this.#undead.add(sandbox),
-        ),
-      ).catch(noop);
-    }
+    const now = this.#clock.now();
+    sandbox.lastUsedAt = now;
+    const rest = this.#changeState(sandbox, record.idleAction === "pause" ? "paused" : "suspended", now).then(
+      noop,
+      (error: unknown) => this.#log.warn({ sandbox: id, err: error }, `an idle sandbox: ${record.idleAction} failed`),
+    );
+    sandbox.resting = rest;
+    void rest.then(() => {
+      if (sandbox.resting === rest) sandbox.resting = undefined;
+    });
   }
 
   /** A machine that dies is noticed at once. */
   #watch(sandbox: Sandbox, machine: SandboxMachine): void {
-    void machine.exited.then(async (report) => {
+    const noticed = machine.exited.then(async (report) => {
       if (this.#closing || sandbox.machine !== machine || !mayBecome(sandbox.state, "error")) return;
       const error = new StacyError("machine-exited", describeExit(report), { phase: "run" });
       await this.#fail(sandbox, error, report.console);
       // The record keeps the reason; the machine's files are of no more use.
-      await machine.destroy().catch((cause: unknown) => {
-        this.#log.error({ sandbox: sandbox.id, err: cause }, "a dead machine could not be removed");
-      });
+      await machine.destroy();
       this.#queue.advance();
+    });
+    noticed.catch((error: unknown) => {
+      this.#log.error({ sandbox: sandbox.id, err: error }, "a dead machine could not be removed");
     });
   }
 
@@ -686,7 +647,7 @@ export class Sandboxes {
 
   #pin(template: Template): void {
     try {
-      this.providers.pin(template.provider, templateSpec(template, this.limits), template.poolSize);
+      this.providers.pin(template.name, template.provider, templateSpec(template, this.limits), template.poolSize);
     } catch (error) {
       // Saved by an earlier version that did not look, or over a limit that came later: its spawns say so.
       this.#log.warn({ template: template.name, err: error }, "the template cannot be kept ready");
@@ -704,29 +665,41 @@ export class Sandboxes {
     return work;
   }
 
-  /** Stops looking after them. Machines go on, unless `destroy`. What is under way is waited for. */
+  /**
+   * Stops looking after them. Machines go on, unless `destroy`. Changes that are under way are told to end, and what does not in
+   * time the next daemon puts right.
+   */
   async close(options: { destroy: boolean }): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
     this.#reaper.stop();
     this.#queue.close();
-    if (options.destroy) {
-      await Promise.all(
-        [...this.#all.values()].map((sandbox) => this.#end(sandbox, "destroyed", "shutdown").catch(noop)),
-      );
-    }
-    await Promise.all(this.#work);
-    await this.providers.close();
+    const stopping = new StacyError("unavailable", "the server is stopping");
+    const all = [...this.#all.values()].map((sandbox) =>
+      // One that is still being made nobody will ever hear of.
+      options.destroy || sandbox.state === "creating"
+        ? this.#endings.end(sandbox, "destroyed", "shutdown").catch(noop)
+        : sandbox.changes.close(stopping),
+    );
+    await soon(Promise.all([...all, ...this.#work]), options.destroy ? 2 * STOP_WAIT_MS : STOP_WAIT_MS);
+    await soon(this.providers.close(), STOP_WAIT_MS);
     await this.store.committed().catch(noop); // closing the store says what it could not write
   }
 }
 
-function noop(): void {}
+/** How a state is reached: by which change of the machine, and what is told of it. */
+const STATE_CHANGES = {
+  paused: { event: "sandbox.paused", change: "pause" },
+  suspended: { event: "sandbox.suspended", change: "suspend" },
+  running: { event: "sandbox.resumed", change: "resume" },
+} as const;
 
-function setHosts(record: SandboxRecord, hosts: readonly string[]): void {
-  if (hosts.length > 0) record.allowedHosts = [...hosts];
-  else delete record.allowedHosts;
+async function soon(work: Promise<unknown>, ms: number): Promise<void> {
+  const late = (): StacyError => new StacyError("timeout", "it takes too long");
+  await withTimeLimit(work, ms, late).catch(noop);
 }
+
+function noop(): void {}
 
 function describeExit(report: ExitReport): string {
   const how =
@@ -736,10 +709,4 @@ function describeExit(report: ExitReport): string {
         ? `exit code ${report.exitCode}`
         : "unknown exit";
   return report.reason === "guest" ? `the guest powered off or panicked (${how})` : `the machine died (${how})`;
-}
-
-function withLimit(work: Promise<void>, id: string): Promise<void> {
-  const late = (): StacyError =>
-    new StacyError("timeout", `sandbox ${id} takes long to end; it goes on in the background`, { phase: "destroy" });
-  return within(work, DESTROY_WAIT_MS, late);
 }

@@ -1,6 +1,6 @@
 /** How the end of a VMM's process is told: by its report, in one form, whichever of its sockets broke first. */
 import { StacyError } from "../host/error.ts";
-import { within } from "../host/within.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import type { ExitReport } from "./vmm.ts";
 
 /** A process's sockets hang up a moment before its exit is known; on a busy host that moment is longer. */
@@ -18,7 +18,7 @@ export function exitError(vmm: string, report: ExitReport, doing: string, words:
 
 /** Why a socket of the VMM hung up: its end, or `otherwise` where none is reported in time. Never rejects. */
 export function hangUpError(ended: Promise<StacyError>, otherwise: StacyError): Promise<StacyError> {
-  return within(ended, REPORT_WAIT_MS, () => otherwise).catch(() => otherwise);
+  return withTimeLimit(ended, REPORT_WAIT_MS, () => otherwise).catch(() => otherwise);
 }
 
 /** The report of the end that the error tells of. */

@@ -118,7 +118,7 @@ export interface VmmProcess {
   relocate(dir: string): void;
   /** Settles once, when the process is gone, however that happened, also for adopted processes. Never rejects. */
   readonly exited: Promise<ExitReport>;
-  /** SIGKILL, wait until it is gone, release sockets and cgroups (not the directory). Idempotent. */
+  /** SIGKILL, wait until it is gone, release sockets and cgroups (not the directory). Idempotent. Calls under way fail at once. */
   kill(): Promise<ExitReport>;
   /** Drops our connections to it without ending it: the daemon stops, the machine goes on. */
   release(): Promise<void>;
@@ -200,8 +200,16 @@ export interface Vmm {
   /** Starts a process that will load a snapshot made with an equal `config`. Phase: `vmm`. */
   prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm>;
   /**
-   * Finds a machine of an earlier daemon again. `undefined` when the process is gone or is not the recorded one; nothing
-   * is killed in that case.
+   * Finds a machine of an earlier daemon again. `undefined` when the process is gone or is not the recorded one. Nothing is ever
+   * killed, and no connection is left when it fails: it may be tried again.
+   * @throws StacyError `timeout` and others when the process is there and does not answer
    */
-  adopt(dir: string, record: ProcessRecord, config: MachineConfig): Promise<RunningMachine | PausedMachine | undefined>;
+  adopt(
+    dir: string,
+    record: ProcessRecord,
+    config: MachineConfig,
+    options?: ConnectOptions,
+  ): Promise<RunningMachine | PausedMachine | undefined>;
+  /** Ends a machine of an earlier daemon without asking it anything, and frees what it held outside its directory. */
+  end(dir: string, record: ProcessRecord): Promise<void>;
 }

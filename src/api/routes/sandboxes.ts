@@ -293,7 +293,9 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
     async ({ params, query }) => {
       const sandbox = sandboxes.get(params.id);
       const kept = sandbox.record.failure?.console;
-      return json(kept?.slice(-query.lines) ?? (await sandbox.machine?.console(query.lines)) ?? []);
+      return json(
+        kept?.slice(-query.lines) ?? (await (sandbox.machine ?? sandbox.unreachable)?.console(query.lines)) ?? [],
+      );
     },
   );
   endpoints.add(

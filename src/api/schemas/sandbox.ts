@@ -103,11 +103,13 @@ export const SandboxBody = z
         console: z.array(z.string()),
       })
       .optional(),
+    /** Its machine does not answer since the server's last start, and is asked again; `state` is the one that it had. */
+    unreachable: z.object({ since: z.string(), reason: z.string() }).optional(),
   })
   .openapi("Sandbox");
 
 export function sandboxBody(record: SandboxRecord, previewDomain: string): z.output<typeof SandboxBody> {
-  const { boot, failure } = record;
+  const { boot, failure, unreachable } = record;
   return {
     id: record.id,
     state: record.state,
@@ -152,6 +154,9 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
             ...defined({ phase: failure.phase }),
           },
         }),
+    ...(unreachable === undefined
+      ? {}
+      : { unreachable: { since: iso(unreachable.since), reason: unreachable.reason } }),
   };
 }
 

@@ -14,6 +14,7 @@ interface ServeOptions {
   port?: number;
   dataDir?: string;
   destroyOnExit?: boolean;
+  removeUnknown?: boolean;
   json?: boolean;
 }
 
@@ -25,6 +26,10 @@ export function serveCommand(): Command {
     .option("--port <number>", "port; 0 picks a free one", parsePort)
     .option("--data-dir <dir>", "where images, snapshots and sandboxes live")
     .option("--destroy-on-exit", "end all sandboxes when the server stops, instead of leaving them running")
+    .option(
+      "--remove-unknown",
+      "end machines in the data directory that the database does not know, instead of refusing to start",
+    )
     .option("--json", "say where it listens as JSON")
     .action(serve);
 }
@@ -45,10 +50,12 @@ async function readable(): Promise<DestinationStream> {
 async function serve(options: ServeOptions): Promise<void> {
   const stop = Promise.withResolvers<NodeJS.Signals>();
   let ready = false;
+  let stopping = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => {
-      // Before it serves there is nothing to finish, and whatever is cut off here the next start puts right.
-      if (!ready) process.exit(130);
+      // Before it serves there is nothing to finish, and whatever is cut off here the next start puts right. Asked twice, it goes at once.
+      if (!ready || stopping) process.exit(130);
+      stopping = true;
       stop.resolve(signal);
     });
   }
@@ -98,7 +105,15 @@ async function serve(options: ServeOptions): Promise<void> {
     });
   }
   await ensureGuest(paths);
-  const daemon = await startDaemon({ config, configPath: path, paths, auth, log, pool: true });
+  const daemon = await startDaemon({
+    config,
+    configPath: path,
+    paths,
+    auth,
+    log,
+    pool: true,
+    removeUnknown: options.removeUnknown === true,
+  });
   log.info({ phase: "adopt", ...daemon.found }, "looked after the last run");
   let destroy = false;
   try {

@@ -2,11 +2,12 @@
  * Layers and documents by digest, shared by all images. Present means whole: a blob gets its name only after its digest
  * held. Collection may remove one at any time, so whoever reads one takes a link of his own first.
  */
+
 import { createHash } from "node:crypto";
 import { link, mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
+import { syncPath } from "../../host/durable.ts";
 import { errno, StacyError } from "../../host/error.ts";
-import { syncDirectory } from "../files.ts";
 
 export interface StoredBlob {
   digest: string;
@@ -84,7 +85,7 @@ export class Blobs {
     await link(path, shared);
     await rename(shared, this.#path(digest));
     await rm(shared, { force: true }); // rename does nothing when both are the same file already
-    await syncDirectory(this.#dir);
+    await syncPath(this.#dir);
   }
 
   async all(): Promise<StoredBlob[]> {

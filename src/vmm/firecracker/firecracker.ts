@@ -5,6 +5,7 @@ import { dataPaths } from "../../host/paths.ts";
 import type { ProcessRecord } from "../../host/process.ts";
 import type {
   BootableVmm,
+  ConnectOptions,
   JailConfig,
   LoadableVmm,
   MachineConfig,
@@ -130,20 +131,31 @@ class Firecracker implements Vmm {
     dir: string,
     record: ProcessRecord,
     config: MachineConfig,
+    { timeoutMs = 2_000, signal }: ConnectOptions = {},
   ): Promise<RunningMachine | PausedMachine | undefined> {
     // Before anything else: a process that is gone needs no Firecracker to be installed.
-    const process = await FirecrackerProcess.adopt(dir, record);
+    const process = await FirecrackerProcess.find(dir, record);
     if (process === undefined) return undefined;
-    const quick = { phase: "adopt", timeoutMs: 2_000 };
-    const { state } = await process.api.get<{ state: string }>("/", quick);
-    const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
-    const left = await findGround(dir);
-    const ground = left === "own" ? "own" : left === "lost" ? "unknown" : { snapshot: undefined };
-    const life = await this.#life(config, track_dirty_pages === true, ground);
-    if (state === "Running") return new RunningFirecracker(process, life);
-    if (state === "Paused") return new PausedFirecracker(process, life);
-    await process.release();
-    return undefined;
+    try {
+      await process.connect(timeoutMs, signal);
+      const quick = { phase: "adopt", timeoutMs };
+      const { state } = await process.api.get<{ state: string }>("/", quick);
+      const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
+      const left = await findGround(dir);
+      const ground = left === "own" ? "own" : left === "lost" ? "unknown" : { snapshot: undefined };
+      const life = await this.#life(config, track_dirty_pages === true, ground);
+      if (state === "Running") return new RunningFirecracker(process, life);
+      if (state === "Paused") return new PausedFirecracker(process, life);
+      throw new StacyError("unavailable", `Firecracker says that its machine is ${JSON.stringify(state)}`);
+    } catch (error) {
+      await process.release();
+      throw error;
+    }
+  }
+
+  async end(dir: string, record: ProcessRecord): Promise<void> {
+    const process = await FirecrackerProcess.find(dir, record);
+    await process?.kill();
   }
 
   async #life(config: MachineConfig, tracking: boolean, ground: Life["ground"]): Promise<Life> {

@@ -101,7 +101,7 @@ export class FirecrackerProcess implements VmmProcess {
     const host = await spawnProcess({ command, args, cwd: dir, log: join(dir, FILES.console) });
     const process = new FirecrackerProcess(host, dir, jail);
     try {
-      await process.#connect(START_LIMIT_MS, options.signal);
+      await process.connect(START_LIMIT_MS, options.signal);
       return process;
     } catch (error) {
       await process.kill();
@@ -109,16 +109,13 @@ export class FirecrackerProcess implements VmmProcess {
     }
   }
 
-  /** `undefined` when the recorded process is gone. */
-  static async adopt(dir: string, record: ProcessRecord): Promise<FirecrackerProcess | undefined> {
+  /** That of an earlier daemon, not connected yet; `undefined` when it is gone. */
+  static async find(dir: string, record: ProcessRecord): Promise<FirecrackerProcess | undefined> {
     const found = await adoptProcess(record);
-    if (found === undefined) return undefined;
-    const process = new FirecrackerProcess(found, dir, await findJail(dir));
-    await process.#connect(2_000);
-    return process;
+    return found === undefined ? undefined : new FirecrackerProcess(found, dir, await findJail(dir));
   }
 
-  async #connect(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+  async connect(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const socket = await connectUnix(this.workDir, API_SOCKET, {
       timeoutMs,
       gone: this.ended("starting"),
@@ -175,6 +172,7 @@ export class FirecrackerProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
+    this.#process.release();
     this.#api?.close();
   }
 

@@ -71,7 +71,7 @@ abstract class State implements VmmProcess {
 /** QEMU boots from its command line, so a bootable one was started stopped. */
 export class BootableQemu extends State implements BootableVmm {
   async boot(phases?: Phases): Promise<RunningMachine> {
-    const start = (): Promise<unknown> => this.process.qmp.execute("cont");
+    const start = async (): Promise<unknown> => (await this.process.monitor()).execute("cont");
     await (phases === undefined ? start() : phases.phase("start", start));
     return new RunningQemu(this.process, this.context);
   }
@@ -91,7 +91,7 @@ export class LoadableQemu extends State implements LoadableVmm {
       try {
         // Connected before the guest runs, the first bytes wait in its port when it does.
         await this.process.connectEarly();
-        await loadState(this.process.qmp, this.#uri, snapshot.paused !== true, true);
+        await loadState(await this.process.monitor(), this.#uri, snapshot.paused !== true, true);
       } catch (cause) {
         const { vmmLog } = await this.process.kill();
         if (endedFromOutside(cause)) throw cause;
@@ -118,11 +118,16 @@ export class RunningQemu extends State implements RunningMachine {
   async prepareSave(): Promise<void> {}
 
   async pause(): Promise<PausedMachine> {
+    const qmp = await this.process.monitor();
     if (this.context.sharedMemory) {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.
-      await migrateOut(this.process.qmp, this.context.version, SNAPSHOT_FILES.state, true);
+      await migrateOut(qmp, this.context.version, SNAPSHOT_FILES.state, true);
     } else {
-      await this.process.qmp.execute("stop");
+      await qmp.execute("stop").catch((error: unknown) => {
+        // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
+        if (qmp.open) void qmp.execute("cont").catch(() => {});
+        throw error;
+      });
     }
     return new PausedQemu(this.process, this.context);
   }
@@ -132,7 +137,7 @@ export class PausedQemu extends State implements PausedMachine {
   readonly state = "paused" as const;
 
   async resume(): Promise<RunningMachine> {
-    await this.process.qmp.execute("cont");
+    await (await this.process.monitor()).execute("cont");
     return new RunningQemu(this.process, this.context);
   }
 
@@ -148,7 +153,7 @@ export class PausedQemu extends State implements PausedMachine {
     }
     // A clone's RAM is private, so the stream carries it; QEMU goes on from here with `cont`.
     const stream = join(dir, STREAM_FILE);
-    await migrateOut(this.process.qmp, this.context.version, stream, false);
+    await migrateOut(await this.process.monitor(), this.context.version, stream, false);
     return {
       stateBytes: (await stat(stream)).size,
       memoryBytes: await allocatedBytes(stream),

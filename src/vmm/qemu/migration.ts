@@ -22,6 +22,12 @@ export function incomingUri(version: string, path: string, fd: number): string {
   return hasFileUri(version) ? `file:${path}` : `fd:${fd}`;
 }
 
+/** A full stream is as fast as the disk takes it. */
+const SAVE_LIMIT_MS = 300_000;
+/** Milliseconds, as a rule; what is loaded on a host that is short of everything takes longer. */
+const LOAD_LIMIT_MS = 60_000;
+const FINALIZE_LIMIT_MS = 30_000;
+
 const IGNORE_SHARED = { capability: "x-ignore-shared", state: true };
 const EVENTS = { capability: "events", state: true };
 
@@ -40,25 +46,38 @@ export async function migrateOut(qmp: Qmp, version: string, path: string, shared
   };
   void qmp.lost.then(done.reject);
   const uri = hasFileUri(version) ? `file:${path}` : `exec:cat > ${shellQuote(path)}`;
-  await qmp.following(follow, () =>
-    Promise.all([
-      qmp.execute("migrate-set-capabilities", { capabilities: [EVENTS, { ...IGNORE_SHARED, state: shared }] }),
-      // The default of 128 MiB/s would make the machine stand still for longer than it needs.
-      qmp.execute("migrate-set-parameters", { "max-bandwidth": 1_099_511_627_776 }),
-      qmp.execute("migrate", { uri }),
-      done.promise,
-    ]),
-  );
+  await qmp
+    .following(follow, () =>
+      Promise.all([
+        qmp.execute("migrate-set-capabilities", { capabilities: [EVENTS, { ...IGNORE_SHARED, state: shared }] }),
+        // The default of 128 MiB/s would make the machine stand still for longer than it needs.
+        qmp.execute("migrate-set-parameters", { "max-bandwidth": 1_099_511_627_776 }),
+        qmp.execute("migrate", { uri }),
+        qmp.bounded(done.promise, "that the machine is saved", { timeoutMs: SAVE_LIMIT_MS }),
+      ]),
+    )
+    .catch(async (error: unknown) => {
+      // Should it still be at it, it has to end before the machine can go on.
+      if (qmp.open) await cancelMigration(qmp).catch(() => {});
+      throw error;
+    });
   await finalized(qmp);
 }
 
 /** The event comes before QEMU leaves `finish-migrate`, and until it does it refuses `cont`. */
 async function finalized(qmp: Qmp): Promise<void> {
-  for (;;) {
+  for (const deadline = performance.now() + FINALIZE_LIMIT_MS; performance.now() < deadline; ) {
     const { status } = await qmp.execute<{ status: string }>("query-status");
     if (status !== "finish-migrate") return;
     await new Promise((wake) => setTimeout(wake, 1));
   }
+  throw new StacyError("timeout", `QEMU did not end its save within ${FINALIZE_LIMIT_MS} ms`);
+}
+
+/** Ends a save that nobody waits for; nothing when there is none. */
+export async function cancelMigration(qmp: Qmp): Promise<void> {
+  await qmp.execute("migrate_cancel");
+  await finalized(qmp);
 }
 
 async function migrationError(qmp: Qmp): Promise<string> {
@@ -82,8 +101,8 @@ export async function loadState(qmp: Qmp, uri: string, resume: boolean, shared: 
     // Answered in order, so they need not wait for one another.
     await Promise.all([
       qmp.execute("migrate-set-capabilities", { capabilities: [EVENTS, { ...IGNORE_SHARED, state: shared }] }),
-      qmp.execute("migrate-incoming", { uri }),
-      done.promise,
+      qmp.execute("migrate-incoming", { uri }, { timeoutMs: LOAD_LIMIT_MS }),
+      qmp.bounded(done.promise, "that the machine is loaded", { timeoutMs: LOAD_LIMIT_MS }),
     ]);
     // A state that was saved while running starts by itself (RunningQemu.pause).
     if (resume && !resumed) await qmp.execute("cont");

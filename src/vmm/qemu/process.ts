@@ -11,6 +11,7 @@ import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
 import { Qmp } from "./qmp.ts";
 
 const LOG_LINES = 20;
+const RECONNECT_LIMIT_MS = 5_000;
 
 export class QemuProcess implements VmmProcess {
   readonly exited: Promise<ExitReport>;
@@ -91,9 +92,13 @@ export class QemuProcess implements VmmProcess {
     return qmp;
   }
 
-  get qmp(): Qmp {
-    if (this.#qmp === undefined) throw new StacyError("internal", "the monitor is not connected");
-    return this.#qmp;
+  /** The monitor. One whose connection broke, while QEMU lives, is opened again. */
+  async monitor(): Promise<Qmp> {
+    if (this.#qmp?.open === true) return this.#qmp;
+    if (this.#released) throw new StacyError("internal", "the machine was released");
+    const qmp = await this.connectMonitor(RECONNECT_LIMIT_MS);
+    await qmp.execute("qmp_capabilities");
+    return qmp;
   }
 
   /** Opens the agent's connection for the first `connectAgent`. */
@@ -127,6 +132,8 @@ export class QemuProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
+    this.#process.release();
+    this.#early?.stream.destroy();
     this.#stream?.destroy();
     this.#qmp?.close();
   }

@@ -7,6 +7,7 @@ import { adoptProcess, type ProcessRecord, spawnProcess } from "../../host/proce
 import { tscKhz } from "../../host/tsc.ts";
 import { exitReport } from "../exit.ts";
 import {
+  type ConnectOptions,
   FILES,
   type LoadableVmm,
   type MachineConfig,
@@ -30,7 +31,7 @@ import {
   type Start,
 } from "./arguments.ts";
 import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
-import { incomingUri, loadState, migrateOut, STREAM_FILE } from "./migration.ts";
+import { cancelMigration, incomingUri, loadState, migrateOut, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
 import { QemuProcess } from "./process.ts";
 
@@ -64,7 +65,11 @@ class Qemu implements Vmm {
   }
 
   probe(): Promise<VmmProbe> {
-    this.#probed ??= probeQemu(this.#path);
+    this.#probed ??= probeQemu(this.#path).then((probe) => {
+      // What cannot be used may be mended, for example when its package is being replaced at this moment.
+      if (!probe.usable) this.#probed = undefined;
+      return probe;
+    });
     return this.#probed;
   }
 
@@ -118,15 +123,29 @@ class Qemu implements Vmm {
     dir: string,
     record: ProcessRecord,
     config: MachineConfig,
+    { timeoutMs = 2_000, signal }: ConnectOptions = {},
   ): Promise<RunningMachine | PausedMachine | undefined> {
     const found = await adoptProcess(record);
     if (found === undefined) return undefined;
     const process = new QemuProcess(found, dir, false);
-    const qmp = await process.connectMonitor(2_000);
-    await qmp.execute("qmp_capabilities");
-    const { status } = await qmp.execute<{ status: string }>("query-status");
-    const context = await this.#context(config, false);
-    return status === "running" ? new RunningQemu(process, context) : new PausedQemu(process, context);
+    try {
+      const wait = { timeoutMs, ...(signal === undefined ? {} : { signal }) };
+      const qmp = await process.connectMonitor(timeoutMs, signal);
+      await qmp.execute("qmp_capabilities", undefined, wait);
+      const { status } = await qmp.execute<{ status: string }>("query-status", undefined, wait);
+      const context = await this.#context(config, false);
+      // An earlier daemon died while it saved: the machine must not go on under a stream that is still written.
+      if (status !== "running") await cancelMigration(qmp);
+      return status === "running" ? new RunningQemu(process, context) : new PausedQemu(process, context);
+    } catch (error) {
+      await process.release();
+      throw error;
+    }
+  }
+
+  async end(dir: string, record: ProcessRecord): Promise<void> {
+    const found = await adoptProcess(record);
+    if (found !== undefined) await new QemuProcess(found, dir, false).kill();
   }
 
   async #usable(): Promise<Usable> {
@@ -162,7 +181,7 @@ class Qemu implements Vmm {
     const process = new QemuProcess(host, dir, true);
     try {
       const qmp = await process.connectMonitor(START_LIMIT_MS, signal);
-      await qmp.execute("qmp_capabilities");
+      await qmp.execute("qmp_capabilities", undefined, signal === undefined ? {} : { signal });
       return process;
     } catch (error) {
       await process.kill();
@@ -190,8 +209,8 @@ class Qemu implements Vmm {
       const memory = { path: SNAPSHOT_FILES.memory, shared: true };
       const process = await this.#start({ dir: work, config }, memory, "load", stream.fd);
       try {
-        await loadState(process.qmp, incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
-        await migrateOut(process.qmp, version, SNAPSHOT_FILES.state, true);
+        await loadState(await process.monitor(), incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
+        await migrateOut(await process.monitor(), version, SNAPSHOT_FILES.state, true);
       } finally {
         await process.kill();
       }

@@ -16,8 +16,16 @@ export interface QmpEvent {
   data: Record<string, unknown>;
 }
 
+export interface WaitOptions {
+  /** ms */
+  timeoutMs?: number;
+  signal?: AbortSignal;
+}
+
 /** QEMU's lines are small; more than this without a line end is not QEMU. */
 const MAX_LINE = 4 << 20;
+/** QEMU answers at once; on a loaded host, in seconds. A stopped one never. */
+const ANSWER_LIMIT_MS = 20_000;
 
 export class Qmp {
   readonly #socket: Socket;
@@ -48,28 +56,52 @@ export class Qmp {
     });
     this.lost = this.closed.then(why);
     void this.lost.then((error) => {
-      for (const waiting of this.#waiting.splice(0)) {
-        waiting.reject(error);
-        this.#letGo();
-      }
+      for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
     });
     // An idle monitor must not keep our process alive.
     socket.unref();
   }
 
-  /** @throws StacyError `internal` with QEMU's words, or `machine-exited` */
-  execute<T = unknown>(command: string, args?: Record<string, unknown>): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      if (!this.#open) {
-        reject(new StacyError("machine-exited", `QEMU is gone, so ${command} was not sent`));
-        return;
-      }
-      this.#hold();
-      this.#waiting.push({ command, resolve: resolve as (value: unknown) => void, reject });
-      this.#socket.write(
-        `${JSON.stringify(args === undefined ? { execute: command } : { execute: command, arguments: args })}\n`,
-      );
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /**
+   * One that is given up is not taken back: QEMU carries it out when it reads it, before whatever is asked for later.
+   * @throws StacyError `internal` with QEMU's words, `timeout`, `machine-exited`, or the signal's reason
+   */
+  execute<T = unknown>(command: string, args?: Record<string, unknown>, options: WaitOptions = {}): Promise<T> {
+    if (!this.#open) {
+      return Promise.reject(new StacyError("machine-exited", `QEMU is gone, so ${command} was not sent`));
+    }
+    // Answers are told apart by their order, so one that nobody waits for any longer keeps its place.
+    const answer = new Promise<unknown>((resolve, reject) => {
+      this.#waiting.push({ command, resolve, reject });
     });
+    this.#socket.write(
+      `${JSON.stringify(args === undefined ? { execute: command } : { execute: command, arguments: args })}\n`,
+    );
+    return this.bounded(answer as Promise<T>, command, options);
+  }
+
+  /** Waits for what comes over this connection, which keeps our process alive meanwhile. @param doing for the error */
+  async bounded<T>(work: Promise<T>, doing: string, { timeoutMs = ANSWER_LIMIT_MS, signal }: WaitOptions): Promise<T> {
+    const { promise: given, reject: giveUp } = Promise.withResolvers<never>();
+    const abort = (): void => giveUp(signal?.reason);
+    const timer = setTimeout(
+      () => giveUp(new StacyError("timeout", `QEMU did not answer ${doing} within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted === true) abort();
+    this.#hold();
+    try {
+      return await Promise.race([work, given]);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      this.#letGo();
+    }
   }
 
   /** Follows events until `work` settles; the connection keeps our process alive meanwhile. */
@@ -131,7 +163,6 @@ export class Qmp {
     if ("return" in message || "error" in message) {
       const waiting = this.#waiting.shift();
       if (waiting === undefined) return;
-      this.#letGo();
       if ("return" in message) waiting.resolve(message.return);
       else {
         const error = message.error as { class?: string; desc?: string };

@@ -1,0 +1,58 @@
+/** A running machine that is saved beside itself, for machines that start from it: a fork's or a checkpoint's snapshot in the making. */
+import { randomBytes } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { ownRecord } from "../host/process.ts";
+import { copySparse } from "../host/sparse.ts";
+import { FILES, type PausedMachine, type SavedState } from "../vmm/vmm.ts";
+import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import type { SnapshotStore } from "./snapshot-store.ts";
+import type { Target } from "./target.ts";
+
+export class SavedWork implements AsyncDisposable {
+  readonly #dir: string;
+  readonly #target: Target;
+  #saved: SavedState | undefined;
+
+  private constructor(dir: string, target: Target) {
+    this.#dir = dir;
+    this.#target = target;
+  }
+
+  /** Its name says whose it is, so that the next start can clear it away when we die. */
+  static async begin(tmp: string, kind: "checkpoint" | "fork", target: Target): Promise<SavedWork> {
+    const { pid, startTime } = await ownRecord();
+    await mkdir(tmp, { recursive: true });
+    const dir = join(tmp, `${kind}-${randomBytes(4).toString("hex")}-${pid}-${startTime}`);
+    await makeMachineDir(dir, target.image.base);
+    return new SavedWork(dir, target);
+  }
+
+  /** What the machine must stand still for. @param parent the snapshot that it was loaded from, if it tracks its dirty pages */
+  async save(machine: PausedMachine, parent: { parent?: string }): Promise<void> {
+    this.#saved = await machine.save(this.#dir, parent);
+    await copySparse(join(machine.dir, FILES.rootfs), join(this.#dir, FILES.rootfs));
+  }
+
+  /** The rest, and its publication under a key. @returns bytes that the saved state occupies */
+  async publish(
+    store: SnapshotStore,
+    about: { key: string; kind: "checkpoint" | "fork"; origin: string },
+  ): Promise<number> {
+    const { image, config, shape } = this.#target;
+    await this.#saved?.finish();
+    await store.publish(this.#dir, {
+      ...about,
+      image: image.reference,
+      imageConfig: image.config,
+      config,
+      shape,
+      frozen: true,
+    });
+    return (this.#saved?.stateBytes ?? 0) + (this.#saved?.memoryBytes ?? 0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await removeMachineDir(this.#dir);
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * The saved state of a suspended machine, in its own directory. It is the only copy of that machine, so it is on disk with its
+ * checksums before the machine may go.
+ *
+ *     <data>/sandboxes/<id>/suspended/      vmstate.bin  memory.bin  rootfs.ext4  base.img  sealed.json
+ *     <data>/sandboxes/<id>/suspended.new/  being made; nothing counts on it
+ *     <data>/sandboxes/<id>/suspended.old/  replaced; a machine that woke from it may still map its memory
+ */
+import { readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { replaceFile, syncPath } from "../host/durable.ts";
+import { errno, StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
+import { copySparse } from "../host/sparse.ts";
+import { FILES, type PausedMachine } from "../vmm/vmm.ts";
+import { makeMachineDir } from "./machine-dir.ts";
+import { sparseMap } from "./manifest.ts";
+import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
+
+const SEAL = "sealed.json";
+const seal = z.object({ proof: z.string(), files: z.record(z.string(), sparseMap) });
+
+export class SuspendedState {
+  readonly dir: string;
+  readonly #machineDir: string;
+
+  constructor(machineDir: string) {
+    this.#machineDir = machineDir;
+    this.dir = join(machineDir, "suspended");
+  }
+
+  exists(): Promise<boolean> {
+    return exists(this.dir);
+  }
+
+  /** Saves the machine, which stands still, and its disk; on disk for good, and not yet the state that counts. */
+  async save(machine: PausedMachine, base: string, parent: { parent?: string }): Promise<void> {
+    const next = this.#next;
+    await rm(next, { recursive: true, force: true });
+    await makeMachineDir(next, base);
+    const saved = await machine.save(next, parent);
+    await copySparse(join(this.#machineDir, FILES.rootfs), join(next, FILES.rootfs));
+    await saved.finish();
+    const files = await sealParts(next);
+    await replaceFile(join(next, SEAL), JSON.stringify({ proof: await proofOf(await stampOf(next, PARTS)), files }));
+  }
+
+  /** What was saved takes the place of an earlier state. */
+  async commit(): Promise<void> {
+    const old = `${this.dir}.old`;
+    await rm(old, { recursive: true, force: true });
+    await rename(this.dir, old).catch((error: unknown) => {
+      if (errno(error) !== "ENOENT") throw error;
+    });
+    await rename(this.#next, this.dir);
+    await syncPath(this.#machineDir);
+    await rm(old, { recursive: true, force: true });
+  }
+
+  /** Removes what a failed save left. @param committed it had taken its place already */
+  async discard(committed: boolean): Promise<void> {
+    await rm(this.#next, { recursive: true, force: true });
+    if (committed) await rm(this.dir, { recursive: true, force: true });
+  }
+
+  /** Looks whether it is what was saved. @throws StacyError `corrupt` */
+  async verify(): Promise<void> {
+    const text = await readFile(join(this.dir, SEAL), "utf8").catch((error: unknown) => {
+      // A machine that an earlier version suspended has none.
+      if (errno(error) === "ENOENT") return undefined;
+      throw error;
+    });
+    if (text === undefined) return;
+    let sealed: z.infer<typeof seal>;
+    try {
+      sealed = seal.parse(JSON.parse(text));
+    } catch (cause) {
+      throw damaged(SEAL, cause);
+    }
+    const stamp = await stampOf(this.dir, PARTS).catch((cause: unknown) => {
+      throw damaged("a part of it", cause);
+    });
+    if (sealed.proof === (await proofOf(stamp))) return;
+    const part = await damagedPart(this.dir, sealed.files);
+    if (part !== undefined) throw damaged(part);
+  }
+
+  get #next(): string {
+    return `${this.dir}.new`;
+  }
+}
+
+function damaged(what: string, cause?: unknown): StacyError {
+  return new StacyError("corrupt", `the suspended machine's saved state is damaged: ${what} is not what was saved`, {
+    cause,
+    remedy: "go back to a checkpoint of it, or destroy it",
+  });
+}

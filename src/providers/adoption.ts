@@ -1,0 +1,265 @@
+/**
+ * What a daemon does with the machines of an earlier one. Follows docs/crash-protocol.md, whose steps it names: the record of a machine
+ * says what it is made again, whatever the earlier daemon was about to do with it.
+ */
+import { readdir, rename } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Agent } from "../guest/agent.ts";
+import { openAgent } from "../guest/client.ts";
+import { syncPath } from "../host/durable.ts";
+import { asStacyError, errno, StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
+import { endOwnProcessesIn, isAlive, worksIn } from "../host/process.ts";
+import { tailLines } from "../host/tail.ts";
+import type { BootReport } from "../launcher/launcher.ts";
+import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/machine-dir.ts";
+import { SuspendedState } from "../launcher/suspended.ts";
+import { targetOf } from "../launcher/target.ts";
+import { FILES, type PausedMachine, type RunningMachine } from "../vmm/vmm.ts";
+import type { MachineContext } from "./microvm.ts";
+import { formerId, MicrovmMachine, nextId } from "./microvm-machine.ts";
+import type { GoneMachine, SandboxMachine, UnreachableMachine } from "./provider.ts";
+
+/** For each of a machine's answers, ms. At the start somebody waits for the server; later nobody does. */
+export const FIRST_LIMIT_MS = 5_000;
+const LATER_LIMIT_MS = 30_000;
+/** Between two attempts, doubled each time. */
+const PAUSE_MS = { first: 1_000, most: 60_000 };
+const CONSOLE_LINES = 20;
+
+/** The three results. */
+export type Found =
+  | { result: "adopted"; machine: MicrovmMachine }
+  | { result: "unreachable"; reason: string }
+  | { result: "gone"; gone: GoneMachine };
+
+/** A directory of machines, as it was found: each with its record, or with why that cannot be read. */
+export interface Entry {
+  dir: string;
+  record: MachineRecord | undefined;
+  problem?: StacyError;
+}
+
+export async function readEntry(dir: string): Promise<Entry> {
+  try {
+    return { dir, record: await readRecord(dir) };
+  } catch (thrown) {
+    return { dir, record: undefined, problem: asStacyError(thrown) };
+  }
+}
+
+export async function readEntries(root: string): Promise<Entry[]> {
+  const names = await readdir(root).catch((error: unknown) => {
+    if (errno(error) === "ENOENT") return [];
+    throw error;
+  });
+  return Promise.all(names.map((name) => readEntry(join(root, name))));
+}
+
+/** One attempt to take over the machine in `dir`. It ends nothing that may be wanted. Never rejects. */
+export async function attempt(
+  context: MachineContext,
+  dir: string,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<Found> {
+  try {
+    const { record, problem } = await readEntry(dir);
+    if (problem !== undefined) return { result: "unreachable", reason: problem.message };
+    if (record === undefined) return await withoutRecord(dir);
+    return await withRecord(context, dir, record, timeoutMs, signal);
+  } catch (thrown) {
+    return { result: "unreachable", reason: asStacyError(thrown).message };
+  }
+}
+
+/** Before P4 no client has heard of it, so a wanted one without a record has lost it. */
+async function withoutRecord(dir: string): Promise<Found> {
+  if (await new SuspendedState(dir).exists()) {
+    return { result: "unreachable", reason: "its record is missing; its saved state is there" };
+  }
+  return { result: "gone", gone: await goneMachine(dir, "its record was missing when the daemon started") };
+}
+
+async function withRecord(
+  context: MachineContext,
+  dir: string,
+  record: MachineRecord,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<Found> {
+  const { vmm, paths, store } = context.launcher;
+  const suspended = await new SuspendedState(dir).exists();
+  const process = record.process !== null && (await worksIn(record.process, dir)) ? record.process : null;
+  const target = targetOf(
+    {
+      version: 1,
+      key: record.key,
+      kind: "golden",
+      image: record.image,
+      imageConfig: record.imageConfig,
+      config: record.config,
+      shape: record.shape,
+      createdAt: record.createdAt,
+      files: {},
+    },
+    paths,
+  );
+  const boot = record.boot as BootReport;
+  const keep = (machine?: RunningMachine | PausedMachine, agent?: Agent): Found => {
+    const releaseSnapshot = store.use(record.key);
+    const parts = { dir, record, target, boot, releaseSnapshot };
+    const alive = machine === undefined ? {} : { machine, ...(agent === undefined ? {} : { agent }) };
+    return { result: "adopted", machine: new MicrovmMachine(context, { ...parts, ...alive }) };
+  };
+  if (record.state === "suspended" && suspended) {
+    // S4 was reached: what is saved is what counts. A process is one that did not die, or a wake that did not get to W5.
+    await endOwnProcessesIn(dir);
+    return keep();
+  }
+  if (process === null || !(await isAlive(process))) {
+    return { result: "gone", gone: await goneMachine(dir, "its machine was gone when the daemon started") };
+  }
+  const wait = { timeoutMs, ...(signal === undefined ? {} : { signal }) };
+  let found = await vmm.adopt(dir, process, record.config, wait);
+  if (found === undefined) {
+    return { result: "gone", gone: await goneMachine(dir, "its machine ended while the daemon started") };
+  }
+  try {
+    if (record.state === "paused") {
+      // Fork, checkpoint and R1 let it run for a while: it is made to stand still again. Its next `resume` thaws it.
+      if (found.state === "running") found = await found.pause();
+      return keep(found);
+    }
+    // U1, S1 to S4, F3 to F5: it stands still for something that did not come about.
+    const machine = found.state === "paused" ? await found.resume() : found;
+    found = machine;
+    const agent = await openAgent(() => machine.connectAgent(wait), wait);
+    await thaw(agent); // F2 to F6
+    return keep(machine, agent);
+  } catch (error) {
+    // Its monitor serves one client at a time: the next attempt needs it free.
+    await found.release();
+    throw error;
+  }
+}
+
+/** Its processes may stand still: a save was under way. */
+async function thaw(agent: Agent): Promise<void> {
+  await agent.thaw().catch((error: unknown) => {
+    // A guest that cannot freeze has nothing to thaw.
+    if (asStacyError(error).code !== "not-supported") throw error;
+  });
+}
+
+async function goneMachine(dir: string, reason: string): Promise<GoneMachine> {
+  return { id: basename(dir), reason, console: await tailLines(join(dir, FILES.console), CONSOLE_LINES) };
+}
+
+/** B2 to B4: a checkpoint was about to take a machine's place. Once the old one is dead, the new one is the sandbox's. */
+export async function finishReplacements(context: MachineContext, root: string): Promise<void> {
+  const entries = await readEntries(root);
+  for (const { dir, record } of entries) {
+    if (record === undefined || basename(dir) !== nextId(record.id) || record.vmm !== context.launcher.vmm.name)
+      continue;
+    const place = join(root, record.id);
+    const former = await readRecord(place).catch(() => null);
+    // One that cannot be read is not judged.
+    if (former === null) continue;
+    if (former !== undefined && !(await isReplaced(place, former))) continue;
+    if (record.process === null || !(await isAlive(record.process))) continue;
+    if (await exists(place)) {
+      const away = join(root, formerId(record.id));
+      await endOwnProcessesIn(place);
+      await removeMachineDir(away);
+      await rename(place, away);
+    }
+    await rename(dir, place);
+    await syncPath(root);
+    await removeMachineDir(join(root, formerId(record.id)));
+  }
+}
+
+/** The old one is no more; one that was suspended cannot tell, and the answer of that restore was never given: it stays. */
+async function isReplaced(place: string, { process, state }: MachineRecord): Promise<boolean> {
+  if (state === "suspended") return false;
+  return process === null || !(await worksIn(process, place)) || !(await isAlive(process));
+}
+
+/** Ends whatever of ours still runs in a directory that nobody wants, and removes it. */
+export async function removeLeftover(context: MachineContext, { dir, record }: Entry): Promise<void> {
+  const { process } = record ?? {};
+  if (process && (await worksIn(process, dir))) await context.launcher.vmm.end(dir, process);
+  await endOwnProcessesIn(dir);
+  await removeMachineDir(dir);
+}
+
+export class Unreachable implements UnreachableMachine {
+  readonly id: string;
+  readonly outcome: Promise<{ machine: SandboxMachine } | { gone: GoneMachine }>;
+  readonly #context: MachineContext;
+  readonly #dir: string;
+  readonly #over = new AbortController();
+  readonly #trying: Promise<void>;
+  #reason: string;
+  #end: Promise<void> | undefined;
+  /** Gives back the snapshot that it may run from. */
+  #releaseSnapshot: () => void;
+
+  constructor(context: MachineContext, { dir, record }: Entry, reason: string) {
+    this.#context = context;
+    this.#dir = dir;
+    this.id = basename(dir);
+    this.#reason = reason;
+    this.#releaseSnapshot = record === undefined ? () => {} : context.launcher.store.use(record.key);
+    const { promise, resolve } = Promise.withResolvers<{ machine: SandboxMachine } | { gone: GoneMachine }>();
+    this.outcome = promise;
+    this.#trying = this.#try(resolve);
+  }
+
+  get reason(): string {
+    return this.#reason;
+  }
+
+  async #try(settle: (outcome: { machine: SandboxMachine } | { gone: GoneMachine }) => void): Promise<void> {
+    const { signal } = this.#over;
+    for (let pause = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.most)) {
+      await delay(pause, undefined, { signal, ref: false }).catch(() => {});
+      if (signal.aborted) return;
+      const found = await attempt(this.#context, this.#dir, LATER_LIMIT_MS, signal);
+      if (found.result === "unreachable") {
+        this.#reason = found.reason;
+        continue;
+      }
+      if (found.result === "gone") return settle({ gone: found.gone });
+      this.#releaseSnapshot();
+      if (signal.aborted) return found.machine.release();
+      this.#context.keep(found.machine);
+      return settle({ machine: found.machine });
+    }
+  }
+
+  console(lines: number): Promise<string[]> {
+    return tailLines(join(this.#dir, FILES.console), lines);
+  }
+
+  destroy(): Promise<void> {
+    this.#end ??= this.#destroy().catch((error: unknown) => {
+      this.#end = undefined;
+      throw error;
+    });
+    return this.#end;
+  }
+
+  async #destroy(): Promise<void> {
+    await this.release();
+    await removeLeftover(this.#context, await readEntry(this.#dir));
+    this.#releaseSnapshot();
+  }
+
+  async release(): Promise<void> {
+    this.#over.abort(new StacyError("cancelled", `the machine of sandbox ${this.id} is looked for no longer`));
+    await this.#trying;
+  }
+}

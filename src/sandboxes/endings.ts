@@ -1,0 +1,96 @@
+/**
+ * Ends of sandboxes. An end takes the machine away from whatever change is under way, waits for that to settle, and leaves nothing.
+ * What fails on the way (a monitor that does not die, a database that cannot be written) is tried again until it is done.
+ */
+import { asStacyError, StacyError } from "../host/error.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
+import type { Events } from "./events.ts";
+import type { Log } from "./observer.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { mayBecome } from "./state.ts";
+
+/** How long an end may take before the answer stops waiting for it; the work goes on. */
+const WAIT_MS = 30_000;
+/** Between two attempts, of the reaper. */
+const MOST_ROUNDS = 64;
+
+export interface EndingsParts {
+  events: Events;
+  log: Log;
+  save(sandbox: Sandbox): Promise<void>;
+  /** Everything of it is gone. */
+  ended(sandbox: Sandbox): void;
+}
+
+export class Endings {
+  readonly #parts: EndingsParts;
+  /** Whose end has begun and not succeeded yet: why, how often it was tried, and how many rounds it waits. */
+  readonly #unfinished = new Map<Sandbox, { reason: string; attempts: number; rounds: number }>();
+  readonly #done = new WeakSet<Sandbox>();
+
+  constructor(parts: EndingsParts) {
+    this.#parts = parts;
+  }
+
+  /** Everyone who asks waits for the same end. Nobody sees the sandbox from now on. */
+  end(sandbox: Sandbox, as: "destroyed" | "expired", reason: string): Promise<void> {
+    const late = (): StacyError =>
+      new StacyError("timeout", `sandbox ${sandbox.id} takes long to end; it goes on in the background`, {
+        phase: "destroy",
+      });
+    return withTimeLimit(this.#attempt(sandbox, as, reason), WAIT_MS, late);
+  }
+
+  /** One round: another attempt for those that failed, less and less often. It only starts them. */
+  retry(): void {
+    for (const [sandbox, unfinished] of this.#unfinished) {
+      if (sandbox.ending !== undefined || --unfinished.rounds > 0) continue;
+      this.#attempt(sandbox, "destroyed", unfinished.reason).catch(() => {}); // logged
+    }
+  }
+
+  /** Settles when no end is under way. */
+  async settled(sandboxes: Iterable<Sandbox>): Promise<void> {
+    await Promise.allSettled([...sandboxes].map(({ ending }) => ending));
+  }
+
+  #attempt(sandbox: Sandbox, as: "destroyed" | "expired", reason: string): Promise<void> {
+    if (this.#done.has(sandbox)) return Promise.resolve();
+    if (mayBecome(sandbox.state, as)) sandbox.record.state = as;
+    sandbox.ending ??= this.#end(sandbox, this.#unfinished.get(sandbox)?.reason ?? reason).finally(() => {
+      sandbox.ending = undefined;
+    });
+    return sandbox.ending;
+  }
+
+  async #end(sandbox: Sandbox, reason: string): Promise<void> {
+    const { events, log, save, ended } = this.#parts;
+    const { id } = sandbox;
+    const attempts = (this.#unfinished.get(sandbox)?.attempts ?? 0) + 1;
+    this.#unfinished.set(sandbox, { reason, attempts, rounds: Math.min(2 ** (attempts - 1), MOST_ROUNDS) });
+    try {
+      // No change begins any more, and the one under way is told (a spawn too: its pull, its boot).
+      const settled = sandbox.changes.close(new StacyError("not-found", `sandbox ${id} is gone`));
+      // First the row: should we die here, the next daemon removes the machine. One that cannot be written is no reason to let a
+      // machine live: the store tries it again, and the end says so.
+      await save(sandbox).catch(() => {});
+      await Promise.all([sandbox.machine?.destroy(), sandbox.unreachable?.destroy()]);
+      await settled;
+      // What that change has brought in the meantime.
+      await Promise.all([sandbox.machine?.destroy(), sandbox.unreachable?.destroy()]);
+    } catch (thrown) {
+      const error = asStacyError(thrown).inPhase("destroy");
+      log.error({ sandbox: id, err: error }, "the sandbox did not end; trying again");
+      events.emit("operation.failed", id, { operation: "destroy", message: error.message });
+      throw error;
+    }
+    this.#unfinished.delete(sandbox);
+    this.#done.add(sandbox);
+    sandbox.record.state = "destroyed";
+    const saved = save(sandbox);
+    log.info({ sandbox: id, reason }, "sandbox destroyed");
+    events.emit("sandbox.destroyed", id, { reason });
+    ended(sandbox);
+    await saved;
+  }
+}

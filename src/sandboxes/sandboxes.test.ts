@@ -1,0 +1,330 @@
+/** A sandbox's life on an injected clock, with machines that do what the test says. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type FakeMachine, FakeUnreachable, fakeWorld, settle } from "../../test/fake-provider.ts";
+import { StacyError } from "../host/error.ts";
+import { newSandboxId, type SandboxRecord } from "./record.ts";
+import { Store } from "./store.ts";
+
+function record(over: Partial<SandboxRecord> = {}): SandboxRecord {
+  return {
+    ...{
+      id: newSandboxId(),
+      state: "running",
+      provider: "qemu",
+      image: "image",
+      memoryMiB: 128,
+      vcpus: 1,
+      diskMiB: 64,
+    },
+    ...{ createdAt: 1, expiresAt: 1e15, idleTimeoutMs: 0, idleAction: "destroy", metadata: {} },
+    ...over,
+  };
+}
+
+async function withMachine(w: ReturnType<typeof fakeWorld>, input = {}) {
+  const sandbox = await w.sandboxes.spawn(input);
+  return { sandbox, id: sandbox.id, machine: sandbox.machine as FakeMachine };
+}
+
+test("an end cancels the spawn that is under way, and nothing is left", async () => {
+  const w = fakeWorld();
+  w.provider.gate.close();
+  const spawning = w.sandboxes.spawn({});
+  await settle();
+  const [row] = w.sandboxes.list();
+  assert.equal(row?.state, "creating");
+  const failed = assert.rejects(spawning, { code: "cancelled" });
+  await w.sandboxes.destroy(row?.id ?? "");
+  await failed;
+  assert.deepEqual(w.sandboxes.list(), []);
+  assert.equal(w.provider.machinesById.size, 0);
+  assert.deepEqual(w.store.liveSandboxes(), []);
+  assert.equal(w.sandboxes.activeOf(undefined).active, 0);
+});
+
+test("a client that leaves cancels its spawn", async () => {
+  const w = fakeWorld();
+  w.provider.gate.close();
+  const abort = new AbortController();
+  const spawning = w.sandboxes.spawn({}, abort.signal);
+  await settle();
+  abort.abort();
+  await assert.rejects(spawning, { code: "cancelled" });
+  assert.deepEqual(w.sandboxes.list(), []);
+});
+
+test("a spawn that fails says why, also when its row cannot be removed", async () => {
+  const w = fakeWorld();
+  w.provider.spawnFailure = new StacyError("no-space", "the disk is full");
+  await assert.rejects(w.sandboxes.spawn({}), { code: "no-space" });
+  assert.deepEqual(w.store.liveSandboxes(), []);
+});
+
+for (const change of ["pause", "suspend", "checkpoint", "fork", "restore"] as const) {
+  test(`an end beside ${change}: the change fails, the machine goes, the row too`, async () => {
+    const w = fakeWorld();
+    const { id, machine } = await withMachine(w);
+    const { id: cp } = await w.sandboxes.checkpoint(id);
+    machine.gate.close();
+    const changing =
+      change === "fork"
+        ? w.sandboxes.fork(id, { count: 2 })
+        : change === "restore"
+          ? w.sandboxes.restore(id, cp)
+          : w.sandboxes[change](id);
+    const failed = assert.rejects(changing);
+    await settle();
+    await w.sandboxes.destroy(id);
+    await failed;
+    assert.equal(machine.state, "exited");
+    assert.deepEqual(w.sandboxes.list(), []);
+    assert.equal(w.provider.machinesById.size, 0);
+    assert.deepEqual(w.store.liveSandboxes(), []);
+    await assert.rejects(async () => w.sandboxes.pause(id), { code: "not-found" });
+  });
+}
+
+test("changes of one sandbox never run beside one another", async () => {
+  const w = fakeWorld();
+  const { id, machine } = await withMachine(w);
+  machine.gate.close();
+  const all = [w.sandboxes.pause(id), w.sandboxes.resume(id), w.sandboxes.checkpoint(id), w.sandboxes.suspend(id)];
+  await settle();
+  machine.gate.open();
+  for (const result of await Promise.allSettled(all)) assert.equal(result.status, "fulfilled");
+  assert.equal(w.sandboxes.get(id).state, "suspended");
+});
+
+test("a change that fails leaves the record saying what the machine is", async () => {
+  const w = fakeWorld();
+  const { id, machine } = await withMachine(w);
+  machine.failure = new StacyError("no-space", "full");
+  await assert.rejects(w.sandboxes.suspend(id), { code: "no-space" });
+  assert.equal(w.sandboxes.get(id).state, "running");
+  machine.failure = undefined;
+  await w.sandboxes.suspend(id);
+  machine.failure = new StacyError("corrupt", "damaged");
+  await assert.rejects(w.sandboxes.resume(id), { code: "corrupt" });
+  assert.equal(w.sandboxes.get(id).state, "suspended");
+});
+
+test("a child that is destroyed while the fork is under way is destroyed, the others live", async () => {
+  const w = fakeWorld();
+  const { id, machine } = await withMachine(w);
+  machine.gate.close();
+  const forking = w.sandboxes.fork(id, { count: 2 });
+  await settle();
+  const children = w.sandboxes.list().filter(({ forkedFrom }) => forkedFrom === id);
+  const ending = w.sandboxes.destroy(children[0]?.id ?? "");
+  await settle();
+  machine.gate.open();
+  await forking;
+  await ending;
+  assert.deepEqual(
+    w.sandboxes.list().map((row) => [row.id, row.state]),
+    w.sandboxes
+      .list()
+      .filter((row) => row.id !== children[0]?.id)
+      .map((row) => [row.id, "running"]),
+  );
+  assert.equal(w.sandboxes.list().length, 2);
+  assert.equal(w.provider.machinesById.size, 2);
+});
+
+test("an end that fails is tried again, by the next call and by itself, and counts until it succeeds", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { id } = await withMachine(w);
+  w.provider.destroyFailure = new Error("it does not die");
+  await assert.rejects(w.sandboxes.destroy(id), { phase: "destroy" });
+  await assert.rejects(w.sandboxes.destroy(id), { phase: "destroy" });
+  assert.equal(w.sandboxes.activeOf(undefined).active, 1);
+  assert.deepEqual(w.sandboxes.list(), []);
+  w.provider.destroyFailure = undefined;
+  await w.clock.pass(5_000);
+  assert.equal(w.sandboxes.activeOf(undefined).active, 0);
+  assert.equal(w.provider.machinesById.size, 0);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("a machine that dies: state error with the console, at once; destroying it is all that is left", async () => {
+  const w = fakeWorld();
+  const { id, machine } = await withMachine(w);
+  machine.die();
+  await settle();
+  const sandbox = w.sandboxes.get(id);
+  assert.equal(sandbox.state, "error");
+  assert.deepEqual(sandbox.record.failure?.console, ["the last line"]);
+  await assert.rejects(async () => sandbox.lease(), { code: "machine-exited" });
+  assert.equal(machine.destroyed, 1);
+  await w.sandboxes.destroy(id);
+  assert.deepEqual(w.sandboxes.list(), []);
+});
+
+test("time to live: it ends when it is over, not before, and an extension counts", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { id } = await withMachine(w, { ttlMs: 10_000 });
+  const { id: extended } = await withMachine(w, { ttlMs: 10_000 });
+  await w.clock.pass(9_000);
+  assert.equal(w.sandboxes.list().length, 2);
+  await w.sandboxes.extend(extended, 60_000);
+  await w.clock.pass(2_000);
+  assert.deepEqual(
+    w.sandboxes.list().map((row) => row.id),
+    [extended],
+  );
+  assert.equal(w.provider.machinesById.has(id), false);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("an idle sandbox is laid to rest; a use that comes meanwhile waits and finds it awake", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { id, machine } = await withMachine(w, { idleTimeoutMs: 5_000, idleAction: "suspend" });
+  const lease = await w.sandboxes.lease(id);
+  await w.clock.pass(10_000);
+  assert.equal(machine.state, "running", "it is in use");
+  lease[Symbol.dispose]();
+  machine.gate.close();
+  await w.clock.pass(6_000);
+  const waiting = w.sandboxes.lease(id);
+  await settle();
+  machine.gate.open();
+  using used = await waiting;
+  assert.equal(used.machine.state, "running");
+  assert.equal(w.sandboxes.get(id).state, "running");
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("a stop cancels what is still being made, tells changes to end, and leaves machines running", async () => {
+  const w = fakeWorld();
+  const { id, machine } = await withMachine(w);
+  machine.gate.close();
+  const suspending = assert.rejects(w.sandboxes.suspend(id), { code: "unavailable" });
+  w.provider.gate.close();
+  const spawning = assert.rejects(w.sandboxes.spawn({}), { code: "cancelled" });
+  await settle();
+  await w.sandboxes.close({ destroy: false });
+  await Promise.all([suspending, spawning]);
+  assert.equal(machine.destroyed, 0);
+  assert.deepEqual(
+    w.store.liveSandboxes().map((row) => [row.id, row.state]),
+    [[id, "running"]],
+  );
+});
+
+test("a queue lets spawns in as room comes, in order", async () => {
+  const w = fakeWorld({ maxSandboxes: 1, overflow: "queue" });
+  const { id } = await withMachine(w);
+  const order: string[] = [];
+  const waiting = ["a", "b"].map((name) =>
+    w.sandboxes.spawn({ metadata: { name } }).then(({ record }) => {
+      order.push(record.metadata.name ?? "");
+      return record.id;
+    }),
+  );
+  await settle();
+  assert.equal(w.sandboxes.queue.waiting, 2);
+  await w.sandboxes.destroy(id);
+  await w.sandboxes.destroy((await waiting[0]) ?? "");
+  await waiting[1];
+  assert.deepEqual(order, ["a", "b"]);
+});
+
+test("a start takes over what answers, keeps what does not, and loses only what is gone", async () => {
+  const store = new Store(":memory:");
+  const rows = ["running", "paused", "suspended", "running", "running", "creating"].map((state) =>
+    record({ state: state as SandboxRecord["state"] }),
+  );
+  for (const row of rows) await store.putSandbox(row, 1);
+  const [fine, , asleep, silent, gone] = rows.map(({ id }) => id) as [string, string, string, string, string];
+  const w = fakeWorld({ store });
+  const probe = fakeWorld();
+  const machineOf = async (id: string, state: FakeMachine["state"]): Promise<FakeMachine> => {
+    const machine = (await probe.provider.spawn({ id } as never)) as FakeMachine;
+    machine.state = state;
+    return machine;
+  };
+  const unreachable = new FakeUnreachable(silent);
+  w.provider.found = {
+    adopted: [
+      await machineOf(fine, "running"),
+      await machineOf(rows[1]?.id ?? "", "running"),
+      await machineOf(asleep, "suspended"),
+    ],
+    unreachable: [unreachable],
+    gone: [{ id: gone, reason: "it ended", console: ["bye"] }],
+    removed: [],
+  };
+  const done = await w.sandboxes.open();
+  assert.deepEqual([done.adopted.length, done.unreachable, done.lost], [3, [silent], [gone]]);
+  assert.equal(w.sandboxes.get(rows[1]?.id ?? "").state, "running", "what the machine is, counts");
+  assert.deepEqual(w.sandboxes.get(gone).record.failure?.console, ["bye"]);
+  assert.throws(() => w.sandboxes.get(rows[5]?.id ?? ""), { code: "not-found" });
+
+  const kept = w.sandboxes.get(silent);
+  assert.equal(kept.state, "running");
+  assert.equal(kept.record.unreachable?.reason, "it does not answer");
+  await assert.rejects(w.sandboxes.lease(silent), { code: "unavailable" });
+  unreachable.settle({ machine: await machineOf(silent, "paused") });
+  await settle();
+  assert.equal(kept.record.unreachable, undefined);
+  assert.equal(kept.state, "paused");
+  assert.equal((await w.sandboxes.resume(silent)).state, "running");
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("one that does not answer is ended by its user, and by its time", async () => {
+  const store = new Store(":memory:");
+  const rows = [record(), record({ expiresAt: 1_003_000 })];
+  for (const row of rows) await store.putSandbox(row, 1);
+  const w = fakeWorld({ store });
+  const unreachable = rows.map(({ id }) => new FakeUnreachable(id));
+  w.provider.found = { ...w.provider.found, unreachable };
+  await w.sandboxes.open();
+  await w.sandboxes.destroy(rows[0]?.id ?? "");
+  assert.equal(unreachable[0]?.destroyed, true);
+  await w.clock.pass(5_000);
+  assert.equal(unreachable[1]?.destroyed, true);
+  assert.deepEqual(w.sandboxes.list(), []);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("a database that does not know a machine stops the start, with the remedy; unless it is to be removed", async () => {
+  const w = fakeWorld();
+  w.provider.strangers = ["sb-00000001"];
+  await assert.rejects(w.sandboxes.open(), (error: StacyError) => {
+    assert.equal(error.code, "conflict");
+    assert.match(error.message, /sb-00000001/);
+    assert.match(error.remedy ?? "", /--remove-unknown/);
+    return true;
+  });
+  await w.sandboxes.open({ removeUnknown: true });
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("a checkpoint that was being saved when the daemon died is no checkpoint", async () => {
+  const store = new Store(":memory:");
+  const half = {
+    id: "cp-1",
+    sandboxId: "sb-1",
+    provider: "qemu",
+    image: "i",
+    memoryMiB: 1,
+    vcpus: 1,
+    diskMiB: 1,
+    bytes: 0,
+    createdAt: 1,
+  };
+  await store.putCheckpoint({ ...half, saving: true });
+  await store.putCheckpoint({ ...half, id: "cp-2" });
+  const w = fakeWorld({ store });
+  await w.sandboxes.open();
+  assert.deepEqual(
+    store.checkpoints().map(({ id }) => id),
+    ["cp-2"],
+  );
+  await w.sandboxes.close({ destroy: false });
+});
