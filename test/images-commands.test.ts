@@ -163,7 +163,7 @@ describe("stacyvm image", () => {
   });
 
   test("over HTTP: how far a pull is, line by line; at last the image, or the error", async () => {
-    await using server = await Server.create();
+    await using server = await Server.create(`images: {registries: {"${registry.host}": {}}}\n`);
     await rm(join(server.root, "images"));
     const pull = async (reference: string) => {
       const response = await fetch(`${server.url}/api/v1/images/pull`, {

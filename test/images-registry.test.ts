@@ -15,6 +15,7 @@ import { createImages, type ImagesOptions } from "../src/images/store.ts";
 import {
   faultProxy,
   forward,
+  freePort,
   listTree,
   type Member,
   mountBase,
@@ -358,9 +359,10 @@ describe("credentials", () => {
       await using guarded = await startRegistry(dir, { token: { realm: url, certificate } });
       await push(layout, "three", `${guarded.host}/team/three:1`);
       asked.length = 0;
-      await store().images.resolve(`${guarded.host}/team/three:1`);
+      const named = { [new URL(url).host]: {} };
+      await store({ registries: named }).images.resolve(`${guarded.host}/team/three:1`);
       assert.deepEqual(asked, ["anonymous repository:team/three:pull"]);
-      const registries = { [guarded.host]: { username: "user", password: "sesame" } };
+      const registries = { ...named, [guarded.host]: { username: "user", password: "sesame" } };
       await store({ registries }).images.resolve(`${guarded.host}/team/three:1`);
       assert.match(asked[1] ?? "", /^Basic dXNlcjpzZXNhbWU= /);
     } finally {
@@ -496,9 +498,83 @@ describe("faults on the way", () => {
       response.writeHead(307, { location: `http://${elsewhere.host}${incoming.url}` }).end();
       return true;
     });
-    const registries = { [proxy.host]: { username: "user", password: "sesame" } };
+    const registries = { [proxy.host]: { username: "user", password: "sesame" }, [elsewhere.host]: {} };
     await store({ registries }).images.resolve(`${proxy.host}/team/one:1`);
     assert.deepEqual(new Set(seen), new Set([undefined]));
+  });
+
+  test("a registry cannot send us to addresses that only this host reaches, and does not learn what is there", async () => {
+    let asked = 0;
+    await using inside = await faultProxy(registry.port, (_incoming, response) => {
+      asked++;
+      response.end(JSON.stringify({ token: "inner" }));
+      return true;
+    });
+    let answer = { status: 302, headers: {} as Record<string, string> };
+    const tokens: (string | undefined)[] = [];
+    await using proxy = await faultProxy(registry.port, (incoming, response) => {
+      tokens.push(incoming.headers.authorization);
+      response.writeHead(answer.status, answer.headers).end();
+      return true;
+    });
+    const messages = new Set<string>();
+    const closed = await freePort();
+    for (const host of [inside.host, `127.0.0.1:${closed}`, "localhost:1", "[::1]:81", "10.0.0.1", "169.254.169.254"]) {
+      for (const form of [
+        { status: 302, headers: { location: `http://${host}/v2/x` } },
+        { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } },
+      ]) {
+        answer = form;
+        const plain = { [proxy.host]: { insecure: true } };
+        const once = { retry: { tries: 1, firstDelayMs: 1 } };
+        const pulled = store({ registries: plain, network: once }).images.resolve(`${proxy.host}/team/one:1`);
+        const error = await failsWith("unavailable", /sends us to/, pulled);
+        messages.add(error.message.replace(host, "HOST").replace(proxy.host, "REGISTRY"));
+      }
+    }
+    assert.equal(asked, 0);
+    assert.deepEqual(new Set(tokens), new Set([undefined]));
+    assert.deepEqual([...messages], ["http://REGISTRY sends us to HOST, which cannot be used"]);
+  });
+
+  test("a reference to an address that only this host reaches needs the operator's word, where others choose it", async () => {
+    const guarded = store({ privateHosts: "named" }).images;
+    const name = `${registry.host}/team/one:1`;
+    const refused = await failsWith("permission", /not at a public address/, guarded.resolve(name));
+    assert.match(refused.remedy ?? "", /images.registries/);
+    await store({ privateHosts: "named", registries: { [registry.host]: {} } }).images.resolve(name);
+  });
+
+  test("the body of an error is read to its bound and no further", async () => {
+    let sent = 0;
+    const open = new Set<unknown>();
+    await using proxy = await faultProxy(registry.port, (_incoming, response) => {
+      response.writeHead(403);
+      const more = (): void => {
+        while (!response.destroyed && response.write("x".repeat(65_536))) sent += 65_536;
+        if (!response.destroyed) response.once("drain", more);
+      };
+      open.add(response);
+      response.once("close", () => open.delete(response));
+      more();
+      return true;
+    });
+    await failsWith("permission", /refuses access/, store().images.resolve(`${proxy.host}/team/one:1`));
+    assert.ok(sent < 32 * 2 ** 20, `${sent} bytes`);
+  });
+
+  test("a redirect to what is no address, and words with orders for a terminal, are plain errors", async () => {
+    await using lost = await faultProxy(registry.port, (_incoming, response) => {
+      response.writeHead(302, { location: "http://[" }).end();
+      return true;
+    });
+    await failsWith("unavailable", /no address/, store().images.resolve(`${lost.host}/team/one:1`));
+    await using loud = await faultProxy(registry.port, (_incoming, response) => {
+      response.writeHead(403).end(JSON.stringify({ errors: [{ message: "\u001b]0;x\u0007\nno\u202e" }] }));
+      return true;
+    });
+    const { message } = await failsWith("permission", /x1b/, store().images.resolve(`${loud.host}/team/one:1`));
+    assert.doesNotMatch(message, /[\x00-\x1f\u202e]/);
   });
 
   test("an endless redirect and one to a place without TLS are refused", async () => {

@@ -2,17 +2,17 @@
  * HTTP into a sandbox: a request for `/sandboxes/{id}/ports/{port}/...`, or for the host `{port}-{id}.{preview_domain}`, goes to
  * that port of the guest, WebSockets included. Each request has its own connection through the agent's channel.
  */
-import { type IncomingMessage, request } from "node:http";
+import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, request } from "node:http";
 import { type Duplex, Readable } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
-import { endToEnd } from "../host/hop-by-hop.ts";
+import { framing } from "../host/hop-by-hop.ts";
+import { printable } from "../host/printable.ts";
+import { relay } from "../host/relay.ts";
 import { type Identity, withoutPort } from "./auth.ts";
 import type { ServerParts } from "./context.ts";
-import type { ApiContext } from "./endpoint.ts";
+import type { ApiContext, Upgrade } from "./endpoint.ts";
+import { fromGuest, type Passing, toGuest } from "./preview-headers.ts";
 import { taken } from "./socket.ts";
-
-/** What is said to us rather than to the guest; the header that had the key goes the same way. */
-const OURS = ["host", "expect", "x-api-key", "x-admin-api-key"];
 
 /** `{port}-{id}.{domain}`, whatever port either names: a proxy in front of us may have changed it. */
 export function previewTarget(host: string | undefined, domain: string): { id: string; port: number } | undefined {
@@ -53,18 +53,14 @@ export async function proxyPreview(c: ApiContext, parts: ServerParts, target: Pr
     });
     tunnel.on("error", () => {});
     const { upgrade } = c.env;
+    const passing: Passing = { sameOrigin: target.sameOrigin, keyHeader: keyHeader(c) };
     if (upgrade !== undefined) {
       upgrade.taken = true;
-      passThrough(upgrade.incoming, upgrade.socket, upgrade.head, tunnel, target.path, keyHeader(c), free);
+      passThrough(upgrade, tunnel, target.path, passing, free);
       return taken();
     }
-    const answer = await forward(c, tunnel, target.path, signal);
-    const headers = new Headers();
-    for (const [name, value] of Object.entries(endToEnd(answer.headers))) {
-      if (value === undefined) continue;
-      for (const each of Array.isArray(value) ? value : [value]) headers.append(name, each);
-    }
-    if (target.sameOrigin) headers.set("content-security-policy", "sandbox allow-scripts allow-forms allow-popups");
+    const answer = await forward(c, tunnel, target.path, passing, signal);
+    const headers = new Headers(fromGuest(answer.headers, target.sameOrigin));
     answer.once("close", () => {
       tunnel.destroy();
       free();
@@ -84,23 +80,43 @@ function keyHeader(c: ApiContext): string | undefined {
   return (c.get("identity") as Identity | undefined)?.header;
 }
 
-function forward(c: ApiContext, tunnel: Duplex, path: string, signal: AbortSignal): Promise<IncomingMessage> {
+/** The request as the guest gets it. */
+function ask(
+  tunnel: Duplex,
+  {
+    method,
+    path,
+    headers,
+    signal,
+  }: { method: string; path: string; headers: IncomingHttpHeaders; signal?: AbortSignal },
+): ClientRequest {
+  const { host = "localhost" } = headers;
+  return request({
+    method,
+    path,
+    headers: { ...headers, host, "x-forwarded-host": host, "x-forwarded-proto": "http" },
+    createConnection: () => tunnel,
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+function forward(
+  c: ApiContext,
+  tunnel: Duplex,
+  path: string,
+  passing: Passing,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const headers = endToEnd(Object.fromEntries(c.req.raw.headers));
-    for (const name of [...OURS, keyHeader(c)]) if (name !== undefined) delete headers[name];
-    const outgoing = request({
-      method: c.req.method,
-      path,
-      headers: {
-        ...headers,
-        host: c.req.header("host") ?? "localhost",
-        connection: "close",
-        "x-forwarded-host": c.req.header("host") ?? "",
-        "x-forwarded-proto": "http",
-      },
-      createConnection: () => tunnel,
-      signal,
-    });
+    const incoming = Object.fromEntries(c.req.raw.headers);
+    const { body } = c.req.raw;
+    const headers = {
+      ...toGuest(incoming, passing),
+      ...framing(incoming, body !== null),
+      ...hostOf(c.req.header("host")),
+      connection: "close",
+    };
+    const outgoing = ask(tunnel, { method: c.req.method, path, headers, signal });
     const broke = (cause: Error): void =>
       reject(new StacyError("unavailable", "the program in the sandbox broke off", { phase: "preview", cause }));
     const nonsense = (what: string): void => {
@@ -114,39 +130,65 @@ function forward(c: ApiContext, tunnel: Duplex, path: string, signal: AbortSigna
     });
     outgoing.once("upgrade", () => nonsense("it changed the protocol without being asked"));
     outgoing.once("error", broke);
-    if (c.req.raw.body === null) outgoing.end();
+    if (body === null) outgoing.end();
     else
-      Readable.fromWeb(c.req.raw.body as never)
-        .on("error", (error) => outgoing.destroy(error))
-        .pipe(outgoing);
+      relay(Readable.fromWeb(body as never), outgoing, (error) => {
+        if (error !== undefined) broke(error);
+      });
   });
 }
 
-/** After the request line and headers, both sides speak for themselves. */
+function hostOf(host: string | undefined): IncomingHttpHeaders {
+  return host === undefined ? {} : { host };
+}
+
+const HALF_CLOSED_MS = 30_000;
+
+/** Until the guest has agreed we speak for both, so that its answer's headers are looked at; then both sides speak for themselves. */
 function passThrough(
-  incoming: IncomingMessage,
-  socket: Duplex,
-  head: Buffer,
+  { incoming, socket, head }: Upgrade,
   tunnel: Duplex,
   path: string,
-  key: string | undefined,
+  passing: Passing,
   free: () => void,
 ): void {
-  const lines = [`${incoming.method} ${path} HTTP/1.1`];
-  for (let i = 0; i + 1 < incoming.rawHeaders.length; i += 2) {
-    const name = incoming.rawHeaders[i] ?? "";
-    const lower = name.toLowerCase();
-    if (lower === key || lower === "x-api-key" || lower === "x-admin-api-key") continue;
-    lines.push(`${name}: ${incoming.rawHeaders[i + 1]}`);
-  }
-  tunnel.write(`${lines.join("\r\n")}\r\n\r\n`);
-  if (head.length > 0) tunnel.write(head);
+  const { method = "GET", headers } = incoming;
+  const { upgrade } = headers;
+  const outgoing = ask(tunnel, {
+    method,
+    path,
+    headers: {
+      ...toGuest(headers, passing),
+      ...hostOf(headers.host),
+      connection: "Upgrade",
+      ...(upgrade === undefined ? {} : { upgrade }),
+    },
+  });
+  const begin = (answer: IncomingMessage, connection: Record<string, string>): void => {
+    const lines = [...fromGuest(answer.headers, passing.sameOrigin), ...Object.entries(connection)];
+    const status = `HTTP/1.1 ${answer.statusCode} ${printable(answer.statusMessage ?? "")}`;
+    socket.write(`${[status, ...lines.map(([name, value]) => `${name}: ${value}`)].join("\r\n")}\r\n\r\n`, "latin1");
+  };
+  outgoing.once("upgrade", (answer, guest, early) => {
+    if (answer.statusCode !== 101) return void tunnel.destroy();
+    begin(answer, { connection: "Upgrade", upgrade: answer.headers.upgrade ?? upgrade ?? "" });
+    if (early.length > 0) socket.write(early);
+    if (head.length > 0) guest.write(head);
+    relay(socket, guest);
+    relay(guest, socket);
+  });
+  outgoing.once("response", (answer) => {
+    begin(answer, { connection: "close" });
+    relay(answer, socket);
+  });
+  outgoing.once("error", () => socket.destroy());
+  outgoing.end();
   socket.on("error", () => {});
-  socket.pipe(tunnel);
-  tunnel.pipe(socket);
   socket.once("close", () => tunnel.destroy());
+  // Whoever has closed its side is perhaps gone altogether; a guest that goes on does not keep us for ever.
+  socket.once("end", () => void setTimeout(() => socket.destroy(), HALF_CLOSED_MS).unref());
   tunnel.once("close", () => {
-    socket.destroy();
+    if (!socket.writableEnded) socket.destroy();
     free();
   });
 }

@@ -1,5 +1,6 @@
 /** Streaming answers that the reader paces: nothing is produced that the client has not room for. */
-import { asStacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { Pace } from "../host/turns.ts";
 
 /**
  * An answer made of what `source` yields. Pulled one piece at a time; a client that goes away ends the generator (its `finally`
@@ -69,4 +70,40 @@ export async function within<T>(work: Promise<T>, ms: number): Promise<T | undef
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * A body whose length is announced: not a byte more, which the client would take for the next answer on its connection, and no
+ * silent end before. @throws StacyError `protocol`
+ */
+export async function* exactly(source: AsyncIterable<Uint8Array>, length: number): AsyncGenerator<Uint8Array> {
+  let left = length;
+  for await (const part of source) {
+    if (part.length > left) throw new StacyError("protocol", "the sandbox sent more than it had announced");
+    left -= part.length;
+    yield part;
+  }
+  if (left > 0) throw new StacyError("protocol", "the sandbox sent less than it had announced");
+}
+
+const LIST_STEP = 256;
+
+/** A JSON array. A long one is written in steps: at once it would keep the event loop from everybody else. */
+export function jsonList<T>(items: readonly T[], encode: (item: T) => unknown): Response {
+  const headers = { "content-type": "application/json" };
+  const step = (from: number): string =>
+    items
+      .slice(from, from + LIST_STEP)
+      .map((item) => JSON.stringify(encode(item)))
+      .join(",");
+  if (items.length <= LIST_STEP) return new Response(`[${step(0)}]\n`, { headers });
+  async function* pieces(): AsyncGenerator<string> {
+    const pace = new Pace();
+    for (let at = 0; at < items.length; at += LIST_STEP) {
+      yield `${at === 0 ? "[" : ","}${step(at)}`;
+      if (pace.over) await pace.rest();
+    }
+    yield "]\n";
+  }
+  return streamed(pieces(), headers);
 }

@@ -66,7 +66,7 @@ export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { config, paths, log } = options;
   await using parts = new AsyncDisposableStack();
-  const images = createImages(paths, imagesOptions(config.images));
+  const images = createImages(paths, { ...imagesOptions(config.images), privateHosts: "named" });
   const all = vmms(paths, config);
   // Before anything is adopted: a daemon that cannot do what it is told to must not judge the machines of one that could.
   if (config.firecracker.jail) await assertUsable(all.firecracker);

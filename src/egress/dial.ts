@@ -1,8 +1,8 @@
 /** Connecting to a host that a sandbox asked for: the rules, the name, each address it stands for, then the connection. */
 import { connect, isIP, type Socket } from "node:net";
+import type { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
-import type { Addresses } from "./addresses.ts";
 import { type HostRules, normaliseHost } from "./host-rules.ts";
 import { resolveHost } from "./resolver.ts";
 

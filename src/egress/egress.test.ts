@@ -4,8 +4,8 @@ import { createServer as createHttpServer, type IncomingMessage } from "node:htt
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { type Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
+import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
-import { Addresses } from "./addresses.ts";
 import { Egress, type EgressOptions, PROXY_PORT, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 
@@ -157,6 +157,28 @@ test("requests with a whole URL are passed on, one after another over one connec
     assert.equal(headers["proxy-authorization"], undefined);
     assert.equal(headers["x-private"], undefined);
   }
+});
+
+test("what a request's body is, stays its body: whatever its method, and whatever Connection says", async () => {
+  using guest = new Guest(["127.0.0.1:*"]);
+  const begun = requests.length;
+  const inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+  for (const method of ["GET", "DELETE", "OPTIONS", "POST"]) {
+    const first = `${method} http://127.0.0.1:${webPort}/body HTTP/1.1\r\nHost: x\r\n`;
+    const chunked = `Transfer-Encoding: chunked\r\n\r\n${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
+    assert.match(await guest.ask(`${first}Connection: close\r\n${chunked}`), /^HTTP\/1.1 201/);
+    const length = `Connection: close, content-length\r\nContent-Length: ${inner.length}\r\n\r\n${inner}`;
+    assert.match(await guest.ask(first + length), /^HTTP\/1.1 201/);
+  }
+  assert.deepEqual([...new Set(requests.splice(begun).map(({ url }) => url))], ["/body"]);
+});
+
+test("a program that closes its side after the request gets its answer", async () => {
+  using guest = new Guest(["127.0.0.1:*"]);
+  const connection = guest.connect();
+  connection.end(`GET http://127.0.0.1:${webPort}/half HTTP/1.1\r\nHost: x\r\n\r\n`);
+  assert.match((await connection.toArray()).join(""), /^HTTP\/1.1 201/);
+  requests.splice(0);
 });
 
 test("requests that are sent ahead do not get a connection to a host each", async () => {

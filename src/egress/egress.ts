@@ -6,8 +6,8 @@
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
+import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import type { Addresses } from "./addresses.ts";
 import { dial } from "./dial.ts";
 import type { HostRules } from "./host-rules.ts";
 import { EgressProxy, type Target } from "./proxy.ts";
@@ -93,6 +93,8 @@ export class Egress {
   /** Set while connections are taken: started, and with rules. */
   #taking: AbortController | undefined;
   #problem: string | undefined;
+  /** Connections that are waited for. */
+  #places = 0;
   #freed = Promise.withResolvers<void>();
 
   constructor(options: EgressOptions) {
@@ -145,15 +147,19 @@ export class Egress {
   async #take(signal: AbortSignal): Promise<void> {
     let pause = RETRY_MS.first;
     while (!signal.aborted) {
-      // Those beyond the limit wait in the guest's own queue.
-      while (this.#proxy.open >= this.#options.maxConnections) await this.#freed.promise;
+      // Those beyond the limit wait in the guest's own queue. Whoever waits for one has its place already.
+      while (this.#proxy.open + this.#places >= this.#options.maxConnections) await this.#freed.promise;
+      this.#places += 1;
       try {
-        const connection = await this.#options.accept(PROXY_PORT, { signal });
+        const connection = await this.#options.accept(PROXY_PORT, { signal }).finally(() => {
+          this.#places -= 1;
+        });
         pause = RETRY_MS.first;
         this.#problem = undefined;
         if (signal.aborted) connection.destroy();
         else this.#proxy.serve(connection, () => this.#free());
       } catch (thrown) {
+        this.#free();
         if (signal.aborted) return;
         const { code, message } = asStacyError(thrown);
         this.#problem = message;

@@ -1,6 +1,7 @@
 /** What this server gives sandboxes of the network, whoever asks for what. Without rules of its own a sandbox gets none. */
+
+import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
-import { Addresses } from "./addresses.ts";
 import {
   type Accept,
   type Counts,

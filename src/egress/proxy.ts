@@ -11,9 +11,10 @@ import {
   type ServerResponse,
 } from "node:http";
 import type { Socket } from "node:net";
-import { type Duplex, pipeline } from "node:stream";
+import type { Duplex } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
-import { endToEnd } from "../host/hop-by-hop.ts";
+import { endToEnd, framing } from "../host/hop-by-hop.ts";
+import { relay } from "../host/relay.ts";
 
 export interface Target {
   host: string;
@@ -47,6 +48,8 @@ export class EgressProxy {
     this.#options = options;
     // It never listens, so it has no timers; a guest that sends nothing holds one of its own connections.
     this.#server = createServer({ keepAlive: false, insecureHTTPParser: false });
+    // A program that has sent its request may close its side and wait for the answer.
+    Object.assign(this.#server, { httpAllowHalfOpen: true });
     this.#server.on("request", (request, response) => void this.#forward(request, response));
     this.#server.on("connect", (request, client, head) => void this.#tunnel(request, client, head));
     this.#server.on("clientError", (_error, client) => client.destroy());
@@ -103,8 +106,8 @@ export class EgressProxy {
       client.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) socket.write(head);
       // Each direction ends by itself; an error in one ends both.
-      pipeline(client, socket, (error) => void (error && client.destroy()));
-      pipeline(socket, client, (error) => void (error && socket.destroy()));
+      relay(client, socket);
+      relay(socket, client);
     } catch (thrown) {
       const { status, reason, text } = answerOf(thrown);
       client.end(
@@ -143,7 +146,7 @@ export class EgressProxy {
         createConnection: () => socket,
         method: request.method,
         path: `${url.pathname}${url.search}`,
-        headers: { ...endToEnd(request.headers), host: url.host, connection: "close" },
+        headers: { ...endToEnd(request.headers), ...framing(request.headers), host: url.host, connection: "close" },
         setHost: false,
       });
       const broke = (cause: Error): void => {
@@ -159,12 +162,12 @@ export class EgressProxy {
           broke(thrown as Error);
           return;
         }
-        pipeline(answer, response, () => socket.destroy());
+        relay(answer, response, () => socket.destroy());
       });
       outgoing.once("upgrade", () => broke(new Error("it changes the protocol without being asked")));
       outgoing.once("error", broke);
       response.once("close", () => socket.destroy());
-      pipeline(request, outgoing, () => {}); // its errors are the request's own, above
+      relay(request, outgoing); // its errors are the request's own, above
     } catch (thrown) {
       fail(response, thrown);
     }

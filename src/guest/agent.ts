@@ -176,25 +176,36 @@ export interface Agent {
   /** Runs to the end and collects. @param limitBytes for stdout and stderr together, default 64 MiB */
   exec(options: ExecOptions & { output?: CollectedOutput }): Promise<ExecResult>;
   attach(id: string, options?: { signal?: AbortSignal }): Promise<Command>;
-  processes(): Promise<ProcessInfo[]>;
+  processes(options?: { signal?: AbortSignal }): Promise<ProcessInfo[]>;
   signal(id: string, signal: number): Promise<void>;
 
   readFile(path: string, options?: ReadOptions): Promise<Buffer>;
   readStream(path: string, options?: ReadOptions): Promise<{ stat: FileStat; stream: Readable }>;
   writeFile(path: string, data: Uint8Array | AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<void>;
   /** Of what a symlink means, unless `follow` is false. */
-  stat(path: string, options?: { follow?: boolean }): Promise<FileStat>;
+  stat(path: string, options?: { follow?: boolean; signal?: AbortSignal }): Promise<FileStat>;
   /** @param options.follow symlinks are listed as what they mean, and entered; default false */
-  list(path: string, options?: { recursive?: boolean; depth?: number; follow?: boolean }): Promise<FileStat[]>;
-  glob(pattern: string, cwd?: string): Promise<string[]>;
-  move(from: string, to: string): Promise<void>;
+  list(
+    path: string,
+    options?: { recursive?: boolean; depth?: number; follow?: boolean; signal?: AbortSignal },
+  ): Promise<FileStat[]>;
+  glob(pattern: string, cwd?: string, options?: { signal?: AbortSignal }): Promise<string[]>;
+  move(from: string, to: string, options?: { signal?: AbortSignal }): Promise<void>;
   /** @param options.follow what symlinks mean is copied in their place; default false */
-  copy(from: string, to: string, options?: { recursive?: boolean; follow?: boolean }): Promise<void>;
+  copy(
+    from: string,
+    to: string,
+    options?: { recursive?: boolean; follow?: boolean; signal?: AbortSignal },
+  ): Promise<void>;
   /** @param options.follow default true; else a symlink at the path is the error `invalid` (links have no mode) */
-  chmod(path: string, mode: number, options?: { recursive?: boolean; follow?: boolean }): Promise<void>;
+  chmod(
+    path: string,
+    mode: number,
+    options?: { recursive?: boolean; follow?: boolean; signal?: AbortSignal },
+  ): Promise<void>;
   /** Moves and removals are about names: they never follow a symlink at the path. */
-  remove(path: string, options?: { recursive?: boolean }): Promise<void>;
-  mkdir(path: string, options?: { parents?: boolean; mode?: number }): Promise<void>;
+  remove(path: string, options?: { recursive?: boolean; signal?: AbortSignal }): Promise<void>;
+  mkdir(path: string, options?: { parents?: boolean; mode?: number; signal?: AbortSignal }): Promise<void>;
   /** The tree below `path` as a tar stream (PAX). @param options.follow as for `copy` */
   tarOut(path: string, options?: { follow?: boolean; signal?: AbortSignal }): Promise<Readable>;
   /**

@@ -1,6 +1,7 @@
 /** The agent's client over one session: each method of the contract as calls. */
 import { Duplex, Readable } from "node:stream";
 import type { AgentStream } from "../host/agent-stream.ts";
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import type {
@@ -17,6 +18,7 @@ import type {
   ReadOptions,
   WriteOptions,
 } from "./agent.ts";
+import { ByteCollector, CollectBudget, collectBytes, collectFields, sortedUnique } from "./collect.ts";
 import { RunningCommand } from "./command.ts";
 import {
   execFields,
@@ -35,16 +37,6 @@ import {
 import { type CollectedOutput, OutputBudget } from "./output-budget.ts";
 import { FieldReader, FieldWriter, MAX_PAYLOAD, Method, Tag } from "./protocol.ts";
 import { type Call, type CallOptions, Session, type SessionOptions } from "./session.ts";
-
-const DEFAULT_LIMIT_BYTES = 64 * 1024 * 1024;
-/** A larger file is read as a stream. */
-const FILE_LIMIT_BYTES = 256 * 1024 * 1024;
-/** A listing or a search that is larger than this is an error, not a memory problem of the host. */
-const LIST_LIMIT_BYTES = 64 * 1024 * 1024;
-/** The agent keeps far fewer commands. */
-const MAX_PROCESSES = 4096;
-/** How long calls that do no work in the guest may take. */
-const QUICK_MS = 30_000;
 
 /**
  * Opens a session. The stream belongs to it, also when this fails.
@@ -78,6 +70,7 @@ export async function openAgent(connect: () => Promise<AgentStream>, options: Se
 class AgentClient implements Agent {
   readonly closed: Promise<Error>;
   readonly #session: Session;
+  readonly #budget = new CollectBudget();
   #hello: HelloInfo;
 
   constructor(session: Session, hello: HelloInfo) {
@@ -91,39 +84,40 @@ class AgentClient implements Agent {
   }
 
   ping(): Promise<void> {
-    return quick(this.#session.ping(), "ping");
+    const late = () => new StacyError("timeout", `the guest did not answer a ping in ${GUEST_BOUNDS.quickMs} ms`);
+    return withTimeLimit(this.#session.ping(), GUEST_BOUNDS.quickMs, late);
   }
 
   async identify(identity: Identity): Promise<HelloInfo> {
     const fields = new FieldWriter().fields(Tag.IDENTITY, identityFields(identity));
-    this.#hello = helloInfo(await quick(this.#simple(Method.IDENTITY, fields), "identity"));
+    this.#hello = helloInfo(await this.#simple(Method.IDENTITY, fields, QUICK));
     return this.#hello;
   }
 
   async start(options: ExecOptions): Promise<Command> {
     if (options.argv.length === 0) throw new StacyError("invalid", "a command needs at least one argument");
     const body = options.stdin instanceof Uint8Array ? options.stdin : undefined;
-    return this.#follow(Method.EXEC, execFields(options), options.signal, body, true);
+    const graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
+    const cancelMs = graceMs + GUEST_BOUNDS.cancelMs;
+    // Enforced in the guest; this is for one that does not.
+    const limitMs = options.timeoutMs ? options.timeoutMs + cancelMs : undefined;
+    return this.#follow(
+      Method.EXEC,
+      { fields: execFields(options), signal: options.signal, body, cancelMs, limitMs },
+      true,
+    );
   }
 
   attach(id: string, options: { signal?: AbortSignal } = {}): Promise<Command> {
     const fields = new FieldWriter().u64(Tag.PROCESS_ID, processId(id));
-    return this.#follow(Method.ATTACH, fields, options.signal, undefined, false);
+    return this.#follow(Method.ATTACH, { fields, signal: options.signal }, false);
   }
 
-  async #follow(
-    method: number,
-    fields: FieldWriter,
-    signal: AbortSignal | undefined,
-    body: Uint8Array | undefined,
-    owner: boolean,
-  ): Promise<Command> {
+  async #follow(method: number, options: CallOptions, owner: boolean): Promise<Command> {
     const started = Promise.withResolvers<FieldReader>();
     let lost = 0;
     const call = this.#session.call(method, {
-      fields,
-      signal,
-      ...(body === undefined ? {} : { body }),
+      ...options,
       onEvent: (event) => {
         if (event.bytes(Tag.PROCESS_ID) !== undefined) started.resolve(event);
         lost += event.number(Tag.LOST) ?? 0;
@@ -133,7 +127,7 @@ class AgentClient implements Agent {
       () => started.reject(new StacyError("protocol", "the guest ended a command that it had not started")),
       started.reject,
     );
-    const event = await started.promise;
+    const event = await this.#first(call, started.promise);
     const takeLost = () => {
       const bytes = lost;
       lost = 0;
@@ -151,9 +145,9 @@ class AgentClient implements Agent {
 
   async exec(options: ExecOptions & { output?: CollectedOutput }): Promise<ExecResult> {
     const command = await this.start({ ...options, stdin: options.stdin === true ? false : (options.stdin ?? false) });
-    using own = new OutputBudget(DEFAULT_LIMIT_BYTES, DEFAULT_LIMIT_BYTES).open();
+    using own = new OutputBudget(GUEST_BOUNDS.outputBytes, GUEST_BOUNDS.outputBytes).open();
     const output = options.output ?? own;
-    const parts: { stdout: Buffer[]; stderr: Buffer[] } = { stdout: [], stderr: [] };
+    const parts = { stdout: new ByteCollector(), stderr: new ByteCollector() };
     let truncated = false;
     for await (const event of command.output()) {
       if (event.type === "lost") {
@@ -162,31 +156,35 @@ class AgentClient implements Agent {
       }
       const data = event.data.subarray(0, output.take(event.data.length));
       truncated ||= data.length < event.data.length;
-      // A copy, where the chunk is small: it would keep the whole buffer that it came in.
-      if (data.length > 0) parts[event.type].push(data.length < 4096 ? Buffer.from(data) : data);
+      parts[event.type].push(data);
     }
     const exit = await command.exited;
-    return { ...exit, stdout: Buffer.concat(parts.stdout), stderr: Buffer.concat(parts.stderr), truncated };
+    return { ...exit, stdout: parts.stdout.finish(), stderr: parts.stderr.finish(), truncated };
   }
 
-  async processes(): Promise<ProcessInfo[]> {
+  async processes(options: Signalled = {}): Promise<ProcessInfo[]> {
     const list: ProcessInfo[] = [];
+    let size = 0;
     const onEvent = (event: FieldReader) => {
-      for (const process of event.fields(Tag.PROCESS)) list.push(processInfo(process));
-      if (list.length > MAX_PROCESSES) throw new StacyError("protocol", "the guest lists too many commands");
+      for (const value of event.all(Tag.PROCESS)) {
+        size += value.length + GUEST_BOUNDS.entryOverheadBytes;
+        if (list.length === GUEST_BOUNDS.processes || size > GUEST_BOUNDS.processBytes)
+          throw new StacyError("protocol", "the guest lists too many commands");
+        list.push(processInfo(new FieldReader(value)));
+      }
     };
-    await quick(this.#simple(Method.PROCESSES, undefined, { onEvent }), "processes");
+    await this.#simple(Method.PROCESSES, undefined, { ...QUICK, ...options, onEvent });
     return list;
   }
 
   async signal(id: string, signal: number): Promise<void> {
     const fields = new FieldWriter().u64(Tag.PROCESS_ID, processId(id)).u8(Tag.SIGNAL, signal);
-    await quick(this.#simple(Method.SIGNAL, fields), "signal");
+    await this.#simple(Method.SIGNAL, fields, QUICK);
   }
 
   async readFile(path: string, options: ReadOptions = {}): Promise<Buffer> {
     const call = this.#session.call(Method.READ, { fields: readFields(path, options), signal: options.signal });
-    return collect(call, options.limitBytes ?? FILE_LIMIT_BYTES);
+    return collectBytes(call, options.limitBytes ?? GUEST_BOUNDS.fileBytes, this.#budget);
   }
 
   async readStream(path: string, options: ReadOptions = {}): Promise<{ stat: FileStat; stream: Readable }> {
@@ -198,8 +196,13 @@ class AgentClient implements Agent {
     });
     call.widen();
     call.ended.catch(first.reject);
-    const stat = fileStat(await first.promise);
-    return { stat, stream: readable(call) };
+    const event = await this.#first(call, first.promise);
+    try {
+      return { stat: fileStat(event), stream: readable(call) };
+    } catch (thrown) {
+      call.cancel();
+      throw thrown;
+    }
   }
 
   async writeFile(
@@ -209,7 +212,7 @@ class AgentClient implements Agent {
   ): Promise<void> {
     const fields = writeFields(path, options);
     if (data instanceof Uint8Array) {
-      await this.#simple(Method.WRITE, fields, { body: data, signal: options.signal });
+      await this.#simple(Method.WRITE, fields, { body: data, signal: options.signal, limitMs: GUEST_BOUNDS.treeMs });
       return;
     }
     await this.#upload(Method.WRITE, fields, data, options.signal);
@@ -226,9 +229,9 @@ class AgentClient implements Agent {
     try {
       for await (const chunk of source) {
         if (call.done) break;
-        await call.send(chunk);
+        await taken(call, call.send(chunk));
       }
-      if (!call.done) await call.send(new Uint8Array(0), true);
+      if (!call.done) await taken(call, call.send(new Uint8Array(0), true));
     } catch (thrown) {
       if (!call.done) {
         call.cancel();
@@ -236,48 +239,63 @@ class AgentClient implements Agent {
         throw asStacyError(thrown);
       }
     }
-    await call.ended;
+    await withTimeLimit(call.ended, GUEST_BOUNDS.treeMs, () => unanswered(call, GUEST_BOUNDS.treeMs));
   }
 
-  async stat(path: string, options: { follow?: boolean } = {}): Promise<FileStat> {
-    return fileStat(await this.#simple(Method.STAT, followFields(path, options)));
+  /** The event that a call begins with. */
+  #first<T>(call: Call, event: Promise<T>): Promise<T> {
+    return withTimeLimit(event, GUEST_BOUNDS.fileMs, () => unanswered(call, GUEST_BOUNDS.fileMs));
+  }
+
+  async stat(path: string, options: { follow?: boolean } & Signalled = {}): Promise<FileStat> {
+    return fileStat(await this.#simple(Method.STAT, followFields(path, options), file(options)));
   }
 
   async list(
     path: string,
-    options: { recursive?: boolean; depth?: number; follow?: boolean } = {},
+    options: { recursive?: boolean; depth?: number; follow?: boolean } & Signalled = {},
   ): Promise<FileStat[]> {
     const fields = followFields(path, options).flag(Tag.RECURSIVE, options.recursive).u16(Tag.DEPTH, options.depth);
-    const body = await collect(this.#session.call(Method.LIST, { fields }), LIST_LIMIT_BYTES);
-    return new FieldReader(body).fields(Tag.ENTRY).map(fileStat);
+    const call = this.#session.call(Method.LIST, { fields, ...tree(options) });
+    return collectFields(call, Tag.ENTRY, (value) => fileStat(new FieldReader(value)), this.#budget);
   }
 
-  async glob(pattern: string, cwd?: string): Promise<string[]> {
+  async glob(pattern: string, cwd?: string, options: Signalled = {}): Promise<string[]> {
     const fields = new FieldWriter().text(Tag.PATTERN, pattern).text(Tag.CWD, cwd);
-    const body = await collect(this.#session.call(Method.GLOB, { fields }), LIST_LIMIT_BYTES);
+    const call = this.#session.call(Method.GLOB, { fields, ...tree(options) });
     // Two alternatives of a pattern may name the same file.
-    return [...new Set(new FieldReader(body).all(Tag.PATH).map((path) => path.toString("utf8")))].sort();
+    return sortedUnique(await collectFields(call, Tag.PATH, (value) => value.toString("utf8"), this.#budget));
   }
 
-  async move(from: string, to: string): Promise<void> {
-    await this.#simple(Method.MOVE, pathFields(from, to));
+  async move(from: string, to: string, options: Signalled = {}): Promise<void> {
+    await this.#simple(Method.MOVE, pathFields(from, to), tree(options));
   }
 
-  async copy(from: string, to: string, options: { recursive?: boolean; follow?: boolean } = {}): Promise<void> {
-    await this.#simple(Method.COPY, followFields(from, options, to).flag(Tag.RECURSIVE, options.recursive));
+  async copy(
+    from: string,
+    to: string,
+    options: { recursive?: boolean; follow?: boolean } & Signalled = {},
+  ): Promise<void> {
+    const fields = followFields(from, options, to).flag(Tag.RECURSIVE, options.recursive);
+    await this.#simple(Method.COPY, fields, tree(options));
   }
 
-  async chmod(path: string, mode: number, options: { recursive?: boolean; follow?: boolean } = {}): Promise<void> {
+  async chmod(
+    path: string,
+    mode: number,
+    options: { recursive?: boolean; follow?: boolean } & Signalled = {},
+  ): Promise<void> {
     const fields = followFields(path, options).u32(Tag.MODE, mode).flag(Tag.RECURSIVE, options.recursive);
-    await this.#simple(Method.CHMOD, fields);
+    await this.#simple(Method.CHMOD, fields, tree(options));
   }
 
-  async remove(path: string, options: { recursive?: boolean } = {}): Promise<void> {
-    await this.#simple(Method.DELETE, pathFields(path).flag(Tag.RECURSIVE, options.recursive));
+  async remove(path: string, options: { recursive?: boolean } & Signalled = {}): Promise<void> {
+    await this.#simple(Method.DELETE, pathFields(path).flag(Tag.RECURSIVE, options.recursive), tree(options));
   }
 
-  async mkdir(path: string, options: { parents?: boolean; mode?: number } = {}): Promise<void> {
-    await this.#simple(Method.MKDIR, pathFields(path).flag(Tag.PARENTS, options.parents).u32(Tag.MODE, options.mode));
+  async mkdir(path: string, options: { parents?: boolean; mode?: number } & Signalled = {}): Promise<void> {
+    const fields = pathFields(path).flag(Tag.PARENTS, options.parents).u32(Tag.MODE, options.mode);
+    await this.#simple(Method.MKDIR, fields, file(options));
   }
 
   tarOut(path: string, options: { follow?: boolean; signal?: AbortSignal } = {}): Promise<Readable> {
@@ -297,7 +315,7 @@ class AgentClient implements Agent {
     });
     call.widen();
     call.ended.then(first.resolve, first.reject);
-    await first.promise;
+    await this.#first(call, first.promise);
     return readable(call);
   }
 
@@ -313,7 +331,8 @@ class AgentClient implements Agent {
     path: string,
     options: { recursive?: boolean; signal?: AbortSignal } = {},
   ): AsyncGenerator<{ change: FileChange; path: string; to?: string }> {
-    const queue: { change: FileChange; path: string; to?: string }[] = [];
+    const queue: { change: FileChange; path: string; to?: string; cost: number }[] = [];
+    let queued = 0;
     let wake: (() => void) | undefined;
     const ring = () => {
       wake?.();
@@ -324,9 +343,13 @@ class AgentClient implements Agent {
       signal: options.signal,
       onEvent: (event) => {
         if (event.bytes(Tag.CHANGE) !== undefined) {
+          const change = fileChange(event);
+          const cost = 2 * (change.path.length + (change.to?.length ?? 0)) + GUEST_BOUNDS.entryOverheadBytes;
           // A consumer that does not keep up learns that it has missed some, at constant memory.
-          if (queue.length < WATCH_LIMIT) queue.push(fileChange(event));
-          else if (queue.length === WATCH_LIMIT) queue.push({ change: "overflow", path });
+          if (queued + cost <= GUEST_BOUNDS.watchBytes) queue.push({ ...change, cost });
+          else if (queue.at(-1)?.change !== "overflow") queue.push({ change: "overflow", path, cost: 0 });
+          else return;
+          queued += queue.at(-1)?.cost ?? 0;
         }
         ring();
       },
@@ -335,8 +358,11 @@ class AgentClient implements Agent {
     try {
       for (;;) {
         const next = queue.shift();
-        if (next !== undefined) yield next;
-        else if (call.done) {
+        if (next !== undefined) {
+          const { cost, ...change } = next;
+          queued -= cost;
+          yield change;
+        } else if (call.done) {
           await call.ended;
           return;
         } else {
@@ -378,41 +404,41 @@ class AgentClient implements Agent {
   }
 
   async info(): Promise<GuestInfo> {
-    return guestInfo(await quick(this.#simple(Method.INFO), "info"));
+    return guestInfo(await this.#simple(Method.INFO, undefined, QUICK));
   }
 
   async sync(): Promise<void> {
-    await this.#simple(Method.SYNC);
+    await this.#simple(Method.SYNC, undefined, tree({}));
   }
 
   async freeze(): Promise<void> {
-    await quick(this.#simple(Method.FREEZE), "freeze");
+    await this.#simple(Method.FREEZE, undefined, QUICK);
   }
 
   async thaw(): Promise<void> {
-    await quick(this.#simple(Method.THAW), "thaw");
+    await this.#simple(Method.THAW, undefined, QUICK);
   }
 
   async exercise(): Promise<void> {
     // The real calls, because under emulation each path is slow exactly once, the channel's and the client's included.
     if (this.#hello.guest === "linux") {
-      await this.exec({ argv: ["/bin/sh", "-c", "echo exercised"], timeoutMs: QUICK_MS }).catch((error) => {
+      await this.exec({ argv: ["/bin/sh", "-c", "echo exercised"], timeoutMs: GUEST_BOUNDS.quickMs }).catch((error) => {
         if (asStacyError(error).code !== "not-found") throw error;
       });
       await this.writeFile("/run/stacyvm/exercised", Buffer.from("exercised"));
       await this.readFile("/run/stacyvm/exercised");
       await this.remove("/run/stacyvm/exercised");
     }
-    await quick(this.#simple(Method.EXERCISE), "exercise");
+    await this.#simple(Method.EXERCISE, undefined, QUICK);
   }
 
   async console(): Promise<Buffer> {
-    return collect(this.#session.call(Method.CONSOLE), LIST_LIMIT_BYTES);
+    return collectBytes(this.#session.call(Method.CONSOLE, QUICK), GUEST_BOUNDS.consoleBytes, this.#budget);
   }
 
   async shutdown(): Promise<void> {
     try {
-      await quick(this.#simple(Method.SHUTDOWN), "shutdown");
+      await this.#simple(Method.SHUTDOWN, undefined, QUICK);
     } catch (thrown) {
       // The guest may be gone before its answer was out.
       if (asStacyError(thrown).code !== "disconnected") throw thrown;
@@ -428,23 +454,6 @@ class AgentClient implements Agent {
   #simple(method: number, fields?: FieldWriter, options: CallOptions = {}): Promise<FieldReader> {
     return this.#session.call(method, { ...options, ...(fields === undefined ? {} : { fields }) }).ended;
   }
-}
-
-const WATCH_LIMIT = 65_536;
-
-/** All of a body. @throws StacyError `limit` */
-async function collect(call: Call, limitBytes: number): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let size = 0;
-  for await (const { data } of call.chunks()) {
-    size += data.length;
-    if (size > limitBytes) {
-      call.cancel();
-      throw new StacyError("limit", `the answer passes ${limitBytes} bytes`);
-    }
-    parts.push(data);
-  }
-  return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts);
 }
 
 /** A body as a Node stream; destroying it cancels the call. */
@@ -464,7 +473,9 @@ function readable(call: Call): Readable {
 function tunnelStream(call: Call): Duplex {
   const chunks = call.chunks({ untilFin: true });
   const duplex = new Duplex({
-    highWaterMark: MAX_PAYLOAD,
+    // One piece at a time: what waits, waits in the call, where many small pieces cost little.
+    readableHighWaterMark: 1,
+    writableHighWaterMark: MAX_PAYLOAD,
     read() {
       chunks.next().then(
         ({ done, value }) => this.push(done ? null : value.data),
@@ -490,11 +501,31 @@ function tunnelStream(call: Call): Duplex {
   return duplex;
 }
 
-/** A guest that goes silent must not hold a caller for ever. */
-function quick<T>(work: Promise<T>, what: string): Promise<T> {
-  return withTimeLimit(
-    work,
-    QUICK_MS,
-    () => new StacyError("timeout", `the guest did not answer \`${what}\` in ${QUICK_MS} ms`),
-  );
+interface Signalled {
+  signal?: AbortSignal | undefined;
+}
+
+/** The agent's own, of a command that is to end (protocol.ts, GRACE_MS). */
+const DEFAULT_GRACE_MS = 2_000;
+
+/** Calls that do no work in the guest. */
+const QUICK: CallOptions = { limitMs: GUEST_BOUNDS.quickMs };
+
+function file({ signal }: Signalled): CallOptions {
+  return { signal, limitMs: GUEST_BOUNDS.fileMs };
+}
+
+function tree({ signal }: Signalled): CallOptions {
+  return { signal, limitMs: GUEST_BOUNDS.treeMs };
+}
+
+function unanswered(call: Call, ms: number): StacyError {
+  const error = new StacyError("timeout", `the guest did not go on for ${ms / 1000} s`);
+  call.abandon(error);
+  return error;
+}
+
+/** A part of an upload that the guest must take in time. */
+function taken(call: Call, sent: Promise<void>): Promise<void> {
+  return withTimeLimit(sent, GUEST_BOUNDS.fileMs, () => unanswered(call, GUEST_BOUNDS.fileMs));
 }

@@ -55,16 +55,26 @@ export class FrameDecoder {
     return this.#have;
   }
 
-  /** Takes a chunk and calls `onFrame` for each frame in it. @throws StacyError `protocol` */
-  push(chunk: Buffer, onFrame: (frame: Frame) => void): void {
+  feed(chunk: Buffer): void {
     this.#more.push(chunk);
     this.#have += chunk.length;
+  }
+
+  /** The next frame of what was fed, if it is whole. @throws StacyError `protocol` */
+  take(): Frame | undefined {
     while (this.#have >= this.#need) {
       this.#join();
-      if (this.#expect === undefined && !this.#findHello()) return;
+      if (this.#expect === undefined && !this.#findHello()) return undefined;
       const frame = this.#next();
-      if (frame !== undefined) onFrame(frame);
+      if (frame !== undefined) return frame;
     }
+    return undefined;
+  }
+
+  /** Takes a chunk and calls `onFrame` for each frame in it. @throws StacyError `protocol` */
+  push(chunk: Buffer, onFrame: (frame: Frame) => void): void {
+    this.feed(chunk);
+    for (let frame = this.take(); frame !== undefined; frame = this.take()) onFrame(frame);
   }
 
   #join(): void {

@@ -62,6 +62,7 @@
  * Unknown tags are skipped: that is how the format grows. A length that passes the end is an error.
  */
 import { crc32 } from "node:zlib";
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 
 export const PROTOCOL_VERSION = 1;
@@ -73,6 +74,7 @@ export const TRAILER_BYTES = 4;
 export const MAX_PAYLOAD = 65_536;
 export const FILLER_BYTES = MAX_PAYLOAD + HEADER_BYTES + TRAILER_BYTES;
 export const INITIAL_CREDIT = 262_144;
+export const FIELD_HEAD_BYTES = 5;
 
 export const FrameType = {
   HELLO: 1,
@@ -323,33 +325,50 @@ export class FieldWriter {
   }
 }
 
-/** Reads a payload of fields. Values are views of the payload. @throws StacyError `protocol` */
+/**
+ * Reads a payload of fields. Values are views of the payload. Nothing is kept per field: a frame may hold thousands.
+ * @throws StacyError `protocol`
+ */
 export class FieldReader {
-  readonly #values = new Map<number, Buffer[]>();
+  readonly #view: Buffer;
 
   constructor(payload: Uint8Array) {
     const view = Buffer.from(payload.buffer, payload.byteOffset, payload.length);
-    let at = 0;
-    while (at < view.length) {
-      if (view.length - at < 5) throw new StacyError("protocol", "a field is cut off");
-      const tag = view.readUInt8(at);
+    let count = 0;
+    for (let at = 0; at < view.length; ) {
+      if (view.length - at < FIELD_HEAD_BYTES) throw new StacyError("protocol", "a field is cut off");
       const length = view.readUInt32LE(at + 1);
-      at += 5;
-      if (length > view.length - at) throw new StacyError("protocol", `field ${tag} passes the end of its frame`);
-      const list = this.#values.get(tag);
-      const value = view.subarray(at, at + length);
-      if (list === undefined) this.#values.set(tag, [value]);
-      else list.push(value);
-      at += length;
+      if (length > view.length - at - FIELD_HEAD_BYTES)
+        throw new StacyError("protocol", `field ${view.readUInt8(at)} passes the end of its frame`);
+      if (++count > GUEST_BOUNDS.fields) throw new StacyError("protocol", "too many fields in one frame");
+      at += FIELD_HEAD_BYTES + length;
     }
+    this.#view = view;
   }
 
   all(tag: number): Buffer[] {
-    return this.#values.get(tag) ?? [];
+    const values: Buffer[] = [];
+    for (let at = this.#find(tag, 0); at !== undefined; at = this.#find(tag, this.#end(at)))
+      values.push(this.#value(at));
+    return values;
   }
 
   bytes(tag: number): Buffer | undefined {
-    return this.#values.get(tag)?.[0];
+    const at = this.#find(tag, 0);
+    return at === undefined ? undefined : this.#value(at);
+  }
+
+  #find(tag: number, from: number): number | undefined {
+    for (let at = from; at < this.#view.length; at = this.#end(at)) if (this.#view[at] === tag) return at;
+    return undefined;
+  }
+
+  #end(at: number): number {
+    return at + FIELD_HEAD_BYTES + this.#view.readUInt32LE(at + 1);
+  }
+
+  #value(at: number): Buffer {
+    return this.#view.subarray(at + FIELD_HEAD_BYTES, this.#end(at));
   }
 
   text(tag: number): string | undefined {
@@ -366,9 +385,11 @@ export class FieldReader {
     throw new StacyError("protocol", `field ${tag} is not a number: ${b.length} bytes`);
   }
 
+  /** What is beyond 2^53 is the largest safe integer: a file's size may be claimed, and must not break arithmetic or headers. */
   number(tag: number): number | undefined {
     const value = this.bigint(tag);
-    return value === undefined ? undefined : Number(value);
+    if (value === undefined) return undefined;
+    return value > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(value);
   }
 
   flag(tag: number): boolean {

@@ -1,57 +1,11 @@
 /** The host's side against guests that misbehave: each loses its own connection, at bounded memory, with a typed error. */
 import assert from "node:assert/strict";
-import { Duplex } from "node:stream";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
-import type { Agent } from "./agent.ts";
-import { connectAgent, openAgent } from "./client.ts";
-import { FrameDecoder } from "./frame-decoder.ts";
-import { encodeFrame, FieldReader, FieldWriter, type Frame, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
+import { openAgent } from "./client.ts";
+import { FakeGuest } from "./fake-guest.ts";
+import { FieldWriter, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
 import { reconnectingAgent } from "./reconnecting-agent.ts";
-
-/** What the guest of a test does with each frame after the handshake. */
-type Script = (frame: Frame, guest: FakeGuest) => void;
-
-/** The guest's end of a channel, without a guest behind it. `reads` false: it takes nothing after the handshake. */
-class FakeGuest {
-  readonly host: Duplex;
-  readonly #script: Script;
-  readonly #decoder = new FrameDecoder(FrameType.HELLO);
-  #sequence = 0;
-  reads = true;
-
-  constructor(script: Script, answer: (guest: FakeGuest, nonce: Buffer) => void = (guest, nonce) => guest.ack(nonce)) {
-    this.#script = script;
-    this.host = new Duplex({
-      read() {},
-      write: (chunk: Buffer, _encoding, done) => {
-        this.#decoder.push(chunk, (frame) => {
-          if (frame.type === FrameType.HELLO) answer(this, new FieldReader(frame.payload).bytes(Tag.NONCE) as Buffer);
-          else this.#script(frame, this);
-        });
-        if (this.reads) done();
-      },
-    });
-  }
-
-  ack(nonce: Buffer): void {
-    const fields = new FieldWriter().bytes(Tag.NONCE, nonce).u8(Tag.STATUS, 0).u16(Tag.VERSION, 1);
-    this.#sequence = 0;
-    this.send(FrameType.HELLO_ACK, 0, fields.finish());
-  }
-
-  send(type: number, stream: number, payload: Uint8Array = new Uint8Array(0)): void {
-    this.raw(encodeFrame({ type, channel: 0, flags: 0, stream, payload }, this.#sequence++));
-  }
-
-  raw(bytes: Buffer): void {
-    this.host.push(bytes);
-  }
-
-  connect(timeoutMs = 5000): Promise<Agent> {
-    return connectAgent({ stream: this.host, clean: true }, { timeoutMs });
-  }
-}
 
 function code(expected: string) {
   return (error: unknown) => {

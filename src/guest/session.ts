@@ -5,8 +5,11 @@
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
 import type { AgentStream } from "../host/agent-stream.ts";
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { turns } from "../host/turns.ts";
 import type { HelloInfo, Identity } from "./agent.ts";
+import { Backlog } from "./backlog.ts";
 import { FrameDecoder } from "./frame-decoder.ts";
 import { helloInfo, identityFields } from "./methods.ts";
 import {
@@ -31,10 +34,6 @@ const EXTRA_CREDIT = 768 * 1024;
 const GRANT_STEP = INITIAL_CREDIT / 2;
 const WIDE_GRANT_STEP = (INITIAL_CREDIT + EXTRA_CREDIT) / 2;
 const PING_BYTES = 8;
-/** Bodies wait while this many bytes are on their way to a guest that does not take them, whatever credit it gave. */
-const OUT_HIGH_BYTES = 1024 * 1024;
-/** What a guest that does not read may make us keep; beyond it the session is over. */
-const OUT_LIMIT_BYTES = 64 * 1024 * 1024;
 /** With calls under way and nothing heard for so long, the guest is asked; as long again without an answer is the end. */
 const SILENCE_MS = 30_000;
 
@@ -47,11 +46,15 @@ export interface CallOptions {
   /** Fields after the method. */
   fields?: FieldWriter;
   /** Body that fits into the OPEN's own write; closes the body. */
-  body?: Uint8Array;
+  body?: Uint8Array | undefined;
   onEvent?: (fields: FieldReader) => void;
   signal?: AbortSignal | undefined;
   /** Until its first event it only waits: the guest may be silent for as long as it likes, and `signal` ends only the waiting. */
   patient?: boolean;
+  /** The whole call may take this long, ms; then it fails with `timeout`. Default: no limit of its own. */
+  limitMs?: number | undefined;
+  /** From CANCEL to END, ms. Default `GUEST_BOUNDS.cancelMs`. */
+  cancelMs?: number | undefined;
 }
 
 /** One call under way. */
@@ -66,7 +69,7 @@ export class Call {
   readonly #onAbort = () => this.cancel();
   #done = false;
   #failure: Error | undefined;
-  #chunks: Chunk[] = [];
+  readonly #backlog = new Backlog();
   #wake: (() => void) | undefined;
   /** Bytes that the guest may still send. */
   #window = INITIAL_CREDIT;
@@ -79,6 +82,10 @@ export class Call {
   #finSent = false;
   #finReceived = false;
   #patient: boolean;
+  readonly #cancelMs: number;
+  /** The call's own limit, and after a CANCEL the one for its END. */
+  #limit: NodeJS.Timeout | undefined;
+  #cancelled = false;
 
   constructor(session: Session, id: number, options: CallOptions) {
     this.#session = session;
@@ -86,6 +93,14 @@ export class Call {
     this.#onEvent = options.onEvent;
     this.#signal = options.signal;
     this.#patient = options.patient ?? false;
+    this.#cancelMs = options.cancelMs ?? GUEST_BOUNDS.cancelMs;
+    const { limitMs } = options;
+    if (limitMs !== undefined) {
+      this.#limit = setTimeout(
+        () => this.abandon(new StacyError("timeout", `the guest did not answer in ${limitMs} ms`)),
+        limitMs,
+      );
+    }
     const { promise, resolve, reject } = Promise.withResolvers<FieldReader>();
     this.ended = promise;
     this.#settle = { resolve, reject };
@@ -110,7 +125,7 @@ export class Call {
     let given = false;
     try {
       for (;;) {
-        const chunk = this.#chunks.shift();
+        const chunk = this.#backlog.shift();
         if (chunk !== undefined) {
           yield chunk;
           this.#consumed(chunk.data.length);
@@ -135,7 +150,7 @@ export class Call {
 
   /** Drops output from now on and goes on granting. */
   discard(): void {
-    for (const chunk of this.#chunks.splice(0)) this.#consumed(chunk.data.length);
+    this.#consumed(this.#backlog.clear());
     this.#discarding = true;
   }
   #discarding = false;
@@ -200,8 +215,23 @@ export class Call {
     if (!this.#done) this.#session.send({ type: FrameType.CTRL, stream: this.id, payload: fields.finish() });
   }
 
+  /** Asks the guest to stop and to END it as cancelled; one that does not is left to itself. */
   cancel(): void {
-    if (!this.#done) this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
+    if (this.#done || this.#cancelled) return;
+    this.#cancelled = true;
+    this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
+    clearTimeout(this.#limit);
+    const late = (): void => this.abandon(new StacyError("cancelled", "cancelled; the guest did not confirm it"));
+    this.#limit = setTimeout(late, this.#cancelMs);
+  }
+
+  /** Fails at once; whatever the guest still says about it is dropped. */
+  abandon(failure: Error): void {
+    if (this.#done) return;
+    if (!this.#cancelled) this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
+    this.finish(failure);
+    this.#backlog.clear();
+    this.#session.abandoned(this);
   }
 
   /** @internal A frame of this call. @throws StacyError `protocol` */
@@ -220,7 +250,7 @@ export class Call {
           this.#consumed(data.length);
           return;
         }
-        this.#chunks.push({ channel: frame.channel, data });
+        this.#backlog.push(frame.channel, data);
         this.#ring();
         return;
       }
@@ -256,6 +286,7 @@ export class Call {
     if (this.#done) return;
     this.#done = true;
     this.#failure = failure;
+    clearTimeout(this.#limit);
     this.#signal?.removeEventListener("abort", this.#onAbort);
     if (failure !== undefined) this.#settle.reject(failure);
     this.#ring();
@@ -282,6 +313,8 @@ export class Session {
   readonly #stream: Duplex;
   readonly #decoder = new FrameDecoder();
   readonly #calls = new Map<number, Call>();
+  /** Calls that we gave up, whose END has not come. */
+  readonly #abandoned = new Set<number>();
   readonly #close: (reason: Error) => void;
   #sequence = 0;
   #nextCall = 1;
@@ -359,10 +392,30 @@ export class Session {
   #received(chunk: Buffer): void {
     if (this.#over !== undefined) return;
     this.#heard = true;
+    this.#decoder.feed(chunk);
+    if (!this.#turn()) return;
+    // More than a turn's work: this guest waits for its next one, and nothing more is read from it until then.
+    this.#stream.pause();
+    turns.add(() => {
+      if (this.#turn()) return true;
+      if (this.#over === undefined) this.#stream.resume();
+      return false;
+    });
+  }
+
+  /** @returns whether frames are left */
+  #turn(): boolean {
+    const until = performance.now() + GUEST_BOUNDS.turnMs;
     try {
-      this.#decoder.push(chunk, (frame) => this.#frame(frame));
+      do {
+        const frame = this.#over === undefined ? this.#decoder.take() : undefined;
+        if (frame === undefined) return false;
+        this.#frame(frame);
+      } while (performance.now() < until);
+      return true;
     } catch (thrown) {
       this.end(asStacyError(thrown, "protocol"));
+      return false;
     }
   }
 
@@ -389,6 +442,8 @@ export class Session {
     switch (frame.type) {
       case FrameType.PING:
         if (frame.payload.length > 64) throw new StacyError("protocol", "the guest sent a ping that is too long");
+        if (this.#stream.writableLength > 2 * GUEST_BOUNDS.outHighBytes)
+          throw new StacyError("protocol", "the guest does not read the answers to its pings");
         this.send({ type: FrameType.PONG, stream: 0, payload: frame.payload });
         return;
       case FrameType.PONG: {
@@ -403,12 +458,25 @@ export class Session {
       }
       default: {
         const call = this.#calls.get(frame.stream);
+        if (call === undefined && this.#abandoned.has(frame.stream)) {
+          if (frame.type === FrameType.END) this.#abandoned.delete(frame.stream);
+          return;
+        }
         if (call === undefined)
           throw new StacyError("protocol", `the guest sent a frame for call ${frame.stream}, which is not open`);
         call.receive(frame);
         if (call.done) this.#forget(call);
       }
     }
+  }
+
+  /** @internal */
+  abandoned(call: Call): void {
+    if (this.#over !== undefined) return;
+    this.#forget(call);
+    this.#abandoned.add(call.id);
+    if (this.#abandoned.size > GUEST_BOUNDS.lostCalls)
+      this.end(new StacyError("protocol", "the guest does not end its calls"));
   }
 
   #forget(call: Call): void {
@@ -468,13 +536,13 @@ export class Session {
     const { type, flags = 0, stream, payload } = frame;
     this.#stream.write(encodeFrame({ type, channel: Channel.BODY, flags, stream, payload }, this.#sequence));
     this.#sequence = (this.#sequence + 1) >>> 0;
-    if (this.#stream.writableLength > OUT_LIMIT_BYTES)
+    if (this.#stream.writableLength > GUEST_BOUNDS.outLimitBytes)
       this.end(new StacyError("protocol", "the guest does not read what it is sent"));
   }
 
   /** @internal More waits to be written than bodies may add to. */
   get crowded(): boolean {
-    return this.#over === undefined && this.#stream.writableLength > OUT_HIGH_BYTES;
+    return this.#over === undefined && this.#stream.writableLength > GUEST_BOUNDS.outHighBytes;
   }
 
   /** @internal Resolves when what waited is written, or the session is over. */

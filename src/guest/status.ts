@@ -1,5 +1,7 @@
 /** The guest's STATUS as the host's errors. */
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { type ErrorCode, StacyError } from "../host/error.ts";
+import { printable } from "../host/printable.ts";
 import { type FieldReader, Status, Tag } from "./protocol.ts";
 
 const CODES: Record<number, ErrorCode> = {
@@ -27,7 +29,8 @@ export function failureOf(fields: FieldReader): StacyError | undefined {
   const status = fields.number(Tag.STATUS);
   if (status === Status.OK) return undefined;
   if (status === undefined) return new StacyError("protocol", "the guest sent a result without a status");
-  const message = fields.text(Tag.MESSAGE) ?? `the guest answered with status ${status}`;
+  const words = fields.bytes(Tag.MESSAGE)?.toString("utf8", 0, GUEST_BOUNDS.errorBytes);
+  const message = words === undefined ? `the guest answered with status ${status}` : printable(words);
   const errno = fields.number(Tag.ERRNO);
   return new StacyError(CODES[status] ?? "internal", message, errno === undefined ? {} : { data: { errno } });
 }

@@ -49,6 +49,20 @@ export const GUEST_BOUNDS = {
   lostCalls: 256,
 } as const;
 
+/** One registry, its token server and the hosts that it sends us to. */
+export const REGISTRY_BOUNDS = {
+  /** Of the body of an error; the rest is not read. */
+  errorBytes: 16 * KIB,
+  /** A manifest or a configuration, and a token. */
+  documentBytes: 4 * MIB,
+  tokenBytes: 1 * MIB,
+  /** A document or a token as a whole, ms. */
+  documentMs: 2 * 60_000,
+  /** A layer that comes more slowly on the average, after the first minute, is given up; bytes a second. */
+  leastBytesPerSecond: 4 * KIB,
+  redirects: 5,
+} as const;
+
 /** A tree that is copied out of a sandbox to this host. */
 export const UNPACK_BOUNDS = {
   entries: 1_000_000,

@@ -1,4 +1,4 @@
-/** Headers that are meant for one connection only, and that whoever passes a message on keeps to itself (RFC 9110, 7.6.1). */
+/** Passing HTTP messages on: which headers are meant for one connection only (RFC 9110, 7.6.1), and how a body is framed. */
 import type { IncomingHttpHeaders } from "node:http";
 
 const HOP_BY_HOP = [
@@ -13,9 +13,26 @@ const HOP_BY_HOP = [
   "upgrade",
 ];
 
+/** Without these a message means something else; whoever names them in `Connection` wants just that. */
+const ESSENTIAL = new Set(["content-length", "content-type", "content-encoding", "content-range", "host"]);
+
 /** The others; what `Connection` names is left out as well. */
 export function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-  const named = (headers.connection ?? "").split(",").map((name) => name.trim().toLowerCase());
+  const named = (headers.connection ?? "")
+    .split(",")
+    .map((name) => name.trim().toLowerCase())
+    .filter((name) => !ESSENTIAL.has(name));
   const dropped = new Set([...HOP_BY_HOP, ...named]);
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
+}
+
+/**
+ * What makes the body of a request that is passed on end where it ended here. Node frames one without a length only for some methods, and
+ * what a GET or DELETE carried would be read as the next request.
+ */
+export function framing(
+  headers: IncomingHttpHeaders,
+  hasBody = headers["transfer-encoding"] !== undefined,
+): IncomingHttpHeaders {
+  return hasBody && headers["content-length"] === undefined ? { "transfer-encoding": "chunked" } : {};
 }

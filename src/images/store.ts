@@ -45,6 +45,8 @@ export interface ImagesOptions {
   standIns?: Record<string, string>;
   /** By host, with port. */
   registries?: Record<string, RegistryConfig>;
+  /** Registries at private addresses: only those that `registries` names, or (default) also the one of a reference. */
+  privateHosts?: "named" | "any";
   /** Docker configuration files with credentials; default: where Docker and Podman keep theirs. */
   credentialFiles?: string[];
   /** What one image may hold. */
@@ -263,6 +265,7 @@ class ImageStore implements ImageLibrary {
     const options: PullOptions = {
       registries: this.#options.registries,
       credentialFiles: this.#options.credentialFiles,
+      privateHosts: this.#options.privateHosts,
       ...this.#options.network,
       ...optional(work),
     };

@@ -18,7 +18,7 @@ import {
   Signal,
 } from "../schemas/exec.ts";
 import { defined, iso } from "../schemas/sandbox.ts";
-import { begun, NDJSON_HEADERS, streamed } from "../streams.ts";
+import { begun, jsonList, NDJSON_HEADERS, streamed } from "../streams.ts";
 
 const tag = "exec";
 const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
@@ -162,9 +162,9 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       },
       errors: [404, 409],
     },
-    async ({ params }) => {
+    async ({ params, signal }) => {
       using lease = await sandboxes.lease(params.id);
-      return json((await lease.agent.processes()).map(processBody));
+      return jsonList(await lease.agent.processes({ signal }), processBody);
     },
   );
   endpoints.add(
@@ -178,9 +178,9 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The command", schema: ProcessBody } },
       errors: [404, 409],
     },
-    async ({ params }) => {
+    async ({ params, signal }) => {
       using lease = await sandboxes.lease(params.id);
-      const found = (await lease.agent.processes()).find(({ id }) => id === params.process);
+      const found = (await lease.agent.processes({ signal })).find(({ id }) => id === params.process);
       if (found === undefined) throw new StacyError("not-found", `there is no process ${params.process}`);
       return json(processBody(found));
     },

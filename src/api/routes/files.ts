@@ -20,7 +20,7 @@ import {
   MoveRequest,
   WriteFileRequest,
 } from "../schemas/file.ts";
-import { begun, SSE_HEADERS, streamed, within } from "../streams.ts";
+import { begun, exactly, jsonList, SSE_HEADERS, streamed, within } from "../streams.ts";
 
 const tag = "files";
 const PathQuery = z.object({ path: GuestPath });
@@ -131,7 +131,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
     const abort = new AbortController();
     const begunAt = performance.now();
     try {
-      const stat = await lease.agent.stat(path, { follow: true });
+      const stat = await lease.agent.stat(path, { follow: true, signal });
       if (stat.kind === "directory") throw new StacyError("is-directory", `${path} is a directory`);
       const range = parseRange(c.req.header("range"), stat.size);
       const headers: Record<string, string> = {
@@ -145,8 +145,9 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       }
       if (range !== undefined) headers["content-range"] = `bytes ${range.start}-${range.end}/${stat.size}`;
       // /proc and the like have size 0 and content all the same: their length is not announced.
-      if (stat.size > 0)
-        headers["content-length"] = String(range === undefined ? stat.size : range.end - range.start + 1);
+      const size = range === undefined ? stat.size : range.end - range.start + 1;
+      const promised = stat.size > 0 ? size : undefined;
+      if (promised !== undefined) headers["content-length"] = String(promised);
       if (c.req.method === "HEAD") {
         lease[Symbol.dispose]();
         return new Response(null, { headers });
@@ -159,7 +160,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       sandboxes.events.emit("file.read", params.id, { path });
       async function* bytes(): AsyncGenerator<Uint8Array> {
         try {
-          for await (const part of stream) yield part as Uint8Array;
+          yield* promised === undefined ? stream : exactly(stream, promised);
         } finally {
           abort.abort();
           lease[Symbol.dispose]();
@@ -185,9 +186,9 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Deleted"),
       errors,
     },
-    ({ params, query }) =>
+    ({ params, query, signal }) =>
       operation(params.id, "file_delete", undefined, async ({ agent }) => {
-        await agent.remove(query.path, { recursive: query.recursive }).catch((error: unknown) => {
+        await agent.remove(query.path, { recursive: query.recursive, signal }).catch((error: unknown) => {
           // As `rm -r -f`: what shall be gone with all that is in it is gone.
           if (!query.recursive || asStacyError(error).code !== "not-found") throw error;
         });
@@ -206,11 +207,11 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Entries", schema: z.array(FileBody) } },
       errors,
     },
-    ({ params, query }) =>
+    ({ params, query, signal }) =>
       operation(params.id, "file_list", undefined, async ({ agent }) => {
         const depth = query.depth === undefined ? {} : { depth: query.depth };
-        const entries = await agent.list(query.path || "/", { recursive: query.recursive, ...depth });
-        return json(entries.map(fileBody));
+        const entries = await agent.list(query.path || "/", { recursive: query.recursive, ...depth, signal });
+        return jsonList(entries, fileBody);
       }),
   );
   endpoints.add(
@@ -225,8 +226,10 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The facts", schema: FileBody } },
       errors,
     },
-    ({ params, query }) =>
-      operation(params.id, "file_stat", undefined, async ({ agent }) => json(fileBody(await agent.stat(query.path)))),
+    ({ params, query, signal }) =>
+      operation(params.id, "file_stat", undefined, async ({ agent }) =>
+        json(fileBody(await agent.stat(query.path, { signal }))),
+      ),
   );
   endpoints.add(
     {
@@ -240,8 +243,10 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Paths", schema: z.array(z.string()) } },
       errors,
     },
-    ({ params, query }) =>
-      operation(params.id, "file_glob", undefined, async ({ agent }) => json(await agent.glob(query.pattern))),
+    ({ params, query, signal }) =>
+      operation(params.id, "file_glob", undefined, async ({ agent }) =>
+        jsonList(await agent.glob(query.pattern, undefined, { signal }), (path) => path),
+      ),
   );
   endpoints.add(
     {
@@ -256,9 +261,9 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Moved"),
       errors,
     },
-    ({ params, body }) =>
+    ({ params, body, signal }) =>
       operation(params.id, "file_move", undefined, async ({ agent }) => {
-        await moveTo(agent, body.old_path, body.new_path);
+        await moveTo(agent, body.old_path, body.new_path, signal);
         return json({ status: "moved" });
       }),
   );
@@ -274,9 +279,9 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Copied"),
       errors,
     },
-    ({ params, body }) =>
+    ({ params, body, signal }) =>
       operation(params.id, "file_copy", undefined, async ({ agent }) => {
-        await agent.copy(body.old_path, body.new_path, { recursive: body.recursive === true });
+        await agent.copy(body.old_path, body.new_path, { recursive: body.recursive === true, signal });
         return json({ status: "copied" });
       }),
   );
@@ -292,11 +297,12 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Changed"),
       errors,
     },
-    ({ params, body }) =>
+    ({ params, body, signal }) =>
       operation(params.id, "file_chmod", undefined, async ({ agent }) => {
         const recursive = body.recursive === true;
-        if (typeof body.mode === "number") await agent.chmod(body.path, body.mode, { recursive });
-        else if (!recursive) await agent.chmod(body.path, body.mode(await agent.stat(body.path, { follow: true })));
+        if (typeof body.mode === "number") await agent.chmod(body.path, body.mode, { recursive, signal });
+        else if (!recursive)
+          await agent.chmod(body.path, body.mode(await agent.stat(body.path, { follow: true, signal })), { signal });
         else {
           throw new StacyError(
             "invalid",
@@ -318,9 +324,13 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Made"),
       errors,
     },
-    ({ params, body }) =>
+    ({ params, body, signal }) =>
       operation(params.id, "file_mkdir", undefined, async ({ agent }) => {
-        await agent.mkdir(body.path, { parents: true, ...(body.mode === undefined ? {} : { mode: body.mode }) });
+        await agent.mkdir(body.path, {
+          parents: true,
+          ...(body.mode === undefined ? {} : { mode: body.mode }),
+          signal,
+        });
         return json({ status: "created" });
       }),
   );
@@ -391,7 +401,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       const lease = await sandboxes.lease(params.id);
       const abort = new AbortController();
       try {
-        await lease.agent.stat(query.path); // so that a missing path is a 404 and not an empty stream
+        await lease.agent.stat(query.path, { signal }); // so that a missing path is a 404 and not an empty stream
       } catch (error) {
         lease[Symbol.dispose]();
         throw error;
@@ -427,13 +437,13 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
 }
 
 /** The usual move is one request to the guest; only one into a directory that is not there needs more. */
-async function moveTo(agent: Agent, from: string, to: string): Promise<void> {
+async function moveTo(agent: Agent, from: string, to: string, signal: AbortSignal): Promise<void> {
   try {
-    await agent.move(from, to);
+    await agent.move(from, to, { signal });
   } catch (error) {
     if (asStacyError(error).code !== "not-found") throw error;
-    await agent.stat(from); // it is not what shall be moved that is missing
-    await agent.mkdir(posix.dirname(to), { parents: true });
-    await agent.move(from, to);
+    await agent.stat(from, { signal }); // it is not what shall be moved that is missing
+    await agent.mkdir(posix.dirname(to), { parents: true, signal });
+    await agent.move(from, to, { signal });
   }
 }

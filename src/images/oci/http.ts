@@ -1,7 +1,11 @@
 /** Requests to registries: authentication, redirects, retries. One instance per repository and pull; keeps its token. */
 import { setTimeout as wait } from "node:timers/promises";
+import type { Addresses } from "../../host/addresses.ts";
+import { REGISTRY_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
+import { printable } from "../../host/printable.ts";
 import type { Credentials } from "./credentials.ts";
+import { type Answer, Asker, type AskOptions } from "./request.ts";
 
 export interface RetryPolicy {
   /** Attempts in a row without progress. */
@@ -21,11 +25,12 @@ export interface RegistryOptions {
   /** ms without any byte; default 30 s */
   idleMs?: number | undefined;
   signal?: AbortSignal | undefined;
+  addresses: Addresses;
+  /** Hosts, with port, that the operator has named. */
+  named: (host: string) => boolean;
 }
 
 const MAX_DELAY_MS = 30_000;
-const MAX_REDIRECTS = 5;
-const MAX_TOKEN = 1 << 20;
 
 /** An answer that may come right when asked again. */
 class Retry extends Error {
@@ -42,23 +47,19 @@ export class RegistryHttp {
   readonly #options: RegistryOptions;
   #authorization: string | undefined;
   #challenge: Promise<void> | undefined;
+  readonly #asker: Asker;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
+    this.#asker = new Asker(options.addresses, options.named);
   }
 
   /** A small document. @returns its bytes @throws StacyError, see `stream` */
   async document(path: string, accept: string[], limit: number): Promise<Buffer> {
     const { signal } = this.#options;
     return this.#retrying(async () => {
-      const parts: Buffer[] = [];
-      let size = 0;
-      for await (const chunk of await this.#open(path, { accept: accept.join(", ") }, signal)) {
-        size += chunk.length;
-        if (size > limit) throw new StacyError("corrupt", `${path} is longer than ${limit} bytes`);
-        parts.push(chunk);
-      }
-      return Buffer.concat(parts);
+      const body = await this.#open(path, { accept: accept.join(", ") }, signal);
+      return whole(body, limit, path);
     }, signal);
   }
 
@@ -73,6 +74,7 @@ export class RegistryHttp {
     signal = this.#options.signal,
   ): Promise<void> {
     let have = 0;
+    const begun = performance.now();
     const progress = (): number => have;
     await this.#retrying(
       async () => {
@@ -82,7 +84,7 @@ export class RegistryHttp {
         const body = await this.#open(path, headers, signal, (response) => {
           // A registry may ignore the range and begin anew: then what we have is read over.
           if (response.status === 206) {
-            const start = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
+            const start = /^bytes (\d+)-/.exec(response.headers["content-range"] ?? "")?.[1];
             if (start !== String(have)) throw new StacyError("unavailable", "the registry answered another range");
           } else skip = have;
         });
@@ -91,6 +93,11 @@ export class RegistryHttp {
           skip -= chunk.length - fresh.length;
           if (fresh.length === 0) continue;
           have += fresh.length;
+          if (
+            have / ((performance.now() - begun) / 1000 - 60) < REGISTRY_BOUNDS.leastBytesPerSecond &&
+            begun + 60_000 < performance.now()
+          )
+            throw unavailable(`the registry sends ${path} too slowly`);
           if (have > size) throw new StacyError("corrupt", `${path} is longer than its manifest says`);
           await receive(fresh);
         }
@@ -129,20 +136,20 @@ export class RegistryHttp {
     path: string,
     headers: Record<string, string>,
     signal: AbortSignal | undefined,
-    check?: (response: Response) => void,
+    check?: (response: Answer) => void,
   ): Promise<AsyncIterable<Buffer>> {
     const { origin, repository } = this.#options;
     const url = new URL(`/v2/${repository}/${path}`, origin);
     let idle = this.#idle(signal);
     let response = await this.#fetch(url, headers, idle);
     if (response.status === 401) {
-      await response.body?.cancel();
+      response.body.destroy();
       await this.#authenticate(response);
       idle.end();
       idle = this.#idle(signal);
       response = await this.#fetch(url, headers, idle);
     }
-    if (!response.ok) {
+    if (!isOk(response)) {
       idle.end();
       throw await failure(response, url, this.#options.credentials !== undefined);
     }
@@ -154,26 +161,49 @@ export class RegistryHttp {
     return new IdleLimit(this.#options.idleMs ?? 30_000, signal);
   }
 
-  async #fetch(url: URL, headers: Record<string, string>, idle: IdleLimit): Promise<Response> {
+  async #fetch(url: URL, headers: Record<string, string>, idle: IdleLimit): Promise<Answer> {
     let target = url;
-    for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
+    for (let hop = 0; hop <= REGISTRY_BOUNDS.redirects; hop++) {
       // Where layers are stored elsewhere, that host must not see the registry's token, and refuses two kinds at once.
       const own = target.origin === url.origin && this.#authorization !== undefined;
-      const response = await request(target, {
+      const options = {
         headers: { ...headers, ...(own ? { authorization: this.#authorization ?? "" } : {}) },
-        redirect: "manual",
         signal: idle.signal,
-      }).catch((error) => {
+      };
+      const response = await this.#request(target, options, target.host !== url.host).catch((error) => {
         idle.end();
         throw error;
       });
-      const location = response.headers.get("location");
-      if (response.status < 300 || response.status >= 400 || location === null) return response;
-      await response.body?.cancel();
+      const { location } = response.headers;
+      if (response.status < 300 || response.status >= 400 || location === undefined) return response;
+      response.body.destroy();
+      if (!URL.canParse(location, target.href)) {
+        idle.end();
+        throw unavailable(`${url.host} redirects to what is no address`);
+      }
       target = this.#secure(new URL(location, target));
     }
     idle.end();
     throw unavailable(`${url.host} redirects without end`);
+  }
+
+  /** @param sent the registry has sent us there: how exactly it failed is not for whoever chose the registry */
+  async #request(url: URL, options: AskOptions, sent: boolean): Promise<Answer> {
+    try {
+      return await this.#asker.ask(url, options);
+    } catch (error) {
+      const known = !sent || this.#options.named(url.host);
+      if (!known && !options.signal.aborted) {
+        throw new Retry(
+          new StacyError("unavailable", `${this.#options.origin} sends us to ${url.host}, which cannot be used`, {
+            cause: error,
+            remedy: `if you trust that host, name it in the configuration: images.registries, "${url.host}": {}`,
+          }),
+        );
+      }
+      if (error instanceof StacyError) throw error;
+      throw new Retry(unreachable(url, options.signal.aborted ? options.signal.reason : error));
+    }
   }
 
   #secure(url: URL): URL {
@@ -184,8 +214,8 @@ export class RegistryHttp {
   }
 
   /** Several layers at once meet the same challenge: it is answered once. */
-  async #authenticate(response: Response): Promise<void> {
-    this.#challenge ??= this.#answer(response.headers.get("www-authenticate") ?? "").finally(() => {
+  async #authenticate(response: Answer): Promise<void> {
+    this.#challenge ??= this.#answer(response.headers["www-authenticate"] ?? "").finally(() => {
       this.#challenge = undefined;
     });
     return this.#challenge;
@@ -210,17 +240,14 @@ export class RegistryHttp {
     query.set("scope", fields.scope ?? `repository:${this.#options.repository}:pull`);
     const idle = this.#idle();
     const response = await this.#requestToken(realm, query, idle);
-    if (!response.ok) throw await failure(response, realm, credentials !== undefined);
-    const parts: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of chunks(response, idle)) {
-      size += chunk.length;
-      if (size > MAX_TOKEN) throw new StacyError("corrupt", `the token of ${realm.host} is too long`);
-      parts.push(chunk);
+    if (!isOk(response)) {
+      idle.end();
+      throw await failure(response, realm, credentials !== undefined);
     }
+    const text = await whole(chunks(response, idle), REGISTRY_BOUNDS.tokenBytes, `the token of ${realm.host}`);
     let token: unknown;
     try {
-      const answer = JSON.parse(Buffer.concat(parts).toString("utf8")) as { token?: unknown; access_token?: unknown };
+      const answer = JSON.parse(text.toString("utf8")) as { token?: unknown; access_token?: unknown };
       token = answer.token ?? answer.access_token;
     } catch (cause) {
       throw new StacyError("unavailable", `${realm.host} did not answer with a token`, { cause });
@@ -231,18 +258,20 @@ export class RegistryHttp {
     this.#authorization = `Bearer ${token}`;
   }
 
-  #requestToken(realm: URL, query: URLSearchParams, idle: IdleLimit): Promise<Response> {
-    const { credentials } = this.#options;
+  #requestToken(realm: URL, query: URLSearchParams, idle: IdleLimit): Promise<Answer> {
+    const { credentials, origin } = this.#options;
+    const sent = realm.host !== new URL(origin).host;
     if (credentials?.identityToken !== undefined) {
       query.set("grant_type", "refresh_token");
       query.set("refresh_token", credentials.identityToken);
       query.set("client_id", "stacyvm");
-      return request(realm, { method: "POST", body: query, redirect: "error", signal: idle.signal });
+      const headers = { "content-type": "application/x-www-form-urlencoded" };
+      return this.#request(realm, { method: "POST", headers, body: query.toString(), signal: idle.signal }, sent);
     }
     const url = new URL(realm);
     for (const [name, value] of query) url.searchParams.set(name, value);
-    const headers = credentials === undefined ? {} : { authorization: basic(credentials) };
-    return request(url, { headers, redirect: "error", signal: idle.signal });
+    const headers: Record<string, string> = credentials === undefined ? {} : { authorization: basic(credentials) };
+    return this.#request(url, { headers, signal: idle.signal }, sent);
   }
 }
 
@@ -267,31 +296,63 @@ class IdleLimit {
   }
 }
 
-async function request(url: URL, init: RequestInit): Promise<Response> {
-  try {
-    return await fetch(url, init);
-  } catch (error) {
-    throw new Retry(unreachable(url, error));
+/** A small document, within a time. @throws StacyError `corrupt`, `unavailable` */
+async function whole(body: AsyncIterable<Buffer>, limit: number, what: string): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  const until = performance.now() + REGISTRY_BOUNDS.documentMs;
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > limit) throw new StacyError("corrupt", `${what} is longer than ${limit} bytes`);
+    if (performance.now() > until) throw unavailable(`${what} comes too slowly`);
+    parts.push(Buffer.from(chunk));
   }
+  return Buffer.concat(parts);
 }
 
-async function* chunks(response: Response, idle: IdleLimit): AsyncGenerator<Buffer> {
+async function* chunks(response: Answer, idle: IdleLimit): AsyncGenerator<Buffer> {
   try {
-    if (response.body === null) return;
-    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+    for await (const chunk of response.body as AsyncIterable<Buffer>) {
       idle.alive();
-      yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+      yield chunk;
     }
   } catch (error) {
     if (error instanceof StacyError || error instanceof Retry) throw error;
-    throw new Retry(unreachable(new URL(response.url), error));
+    throw new Retry(unreachable(response.url, idle.signal.aborted ? idle.signal.reason : error));
   } finally {
+    response.body.destroy();
     idle.end();
   }
 }
 
-async function failure(response: Response, url: URL, known: boolean): Promise<Retry | StacyError> {
-  const words = registryWords((await response.text().catch(() => "")).slice(0, 4096));
+function isOk({ status }: Answer): boolean {
+  return status >= 200 && status < 300;
+}
+
+/** The beginning of an error's body; what is behind it is not read. */
+async function errorBody({ body }: Answer): Promise<string> {
+  const timer = setTimeout(() => body.destroy(), ERROR_MS);
+  const parts: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      parts.push(chunk);
+      size += chunk.length;
+      if (size >= REGISTRY_BOUNDS.errorBytes) break; // ends the connection
+    }
+  } catch {
+    // What came is as good as nothing.
+  } finally {
+    clearTimeout(timer);
+    body.destroy();
+  }
+  return Buffer.concat(parts).toString("utf8", 0, REGISTRY_BOUNDS.errorBytes);
+}
+
+const ERROR_MS = 5_000;
+
+async function failure(response: Answer, url: URL, known: boolean): Promise<Retry | StacyError> {
+  const words = registryWords(await errorBody(response));
   const { status } = response;
   const message = `${url.host} answered ${status}${words === "" ? "" : `: ${words}`}`;
   if (status === 404) return new StacyError("not-found", message);
@@ -306,18 +367,16 @@ async function failure(response: Response, url: URL, known: boolean): Promise<Re
 function registryWords(text: string): string {
   try {
     const { errors } = JSON.parse(text) as { errors?: { code?: string; message?: string }[] };
-    return (errors ?? [])
-      .map(({ code, message }) => message ?? code ?? "")
-      .join(", ")
-      .slice(0, 300);
+    const said = (errors ?? []).map(({ code, message }) => String(message ?? code ?? ""));
+    return printable(said.join(", ").slice(0, 300));
   } catch {
     return "";
   }
 }
 
-function retryAfter(response: Response): number | undefined {
-  const value = response.headers.get("retry-after");
-  if (value === null) return undefined;
+function retryAfter(response: Answer): number | undefined {
+  const value = response.headers["retry-after"];
+  if (value === undefined) return undefined;
   const ms = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
   return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
 }

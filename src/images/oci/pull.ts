@@ -2,6 +2,8 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { Addresses } from "../../host/addresses.ts";
+import { REGISTRY_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Progress } from "../image.ts";
 import { DEFAULT_REGISTRY, type Reference } from "../reference.ts";
@@ -39,6 +41,8 @@ export interface PullOptions {
   parallel?: number | undefined;
   progress?: ((progress: Progress) => void) | undefined;
   signal?: AbortSignal | undefined;
+  /** Registries at private addresses: only those that `registries` names, or also the one of the reference (default: that is the operator's word). */
+  privateHosts?: "named" | "any" | undefined;
 }
 
 /** What the reference points at now; nothing but documents has been fetched. */
@@ -57,7 +61,7 @@ export interface FetchedImage {
   blobs: string[];
 }
 
-const MAX_DOCUMENT = 4 << 20;
+const MAX_DOCUMENT = REGISTRY_BOUNDS.documentBytes;
 const HUB_ENDPOINT = "https://registry-1.docker.io";
 const RETRY: RetryPolicy = { tries: 5, firstDelayMs: 500 };
 const PARALLEL = 4;
@@ -103,7 +107,19 @@ async function connect(reference: Reference, options: PullOptions): Promise<Regi
     retry: options.retry ?? RETRY,
     idleMs: options.idleMs,
     signal: options.signal,
+    addresses: new Addresses(),
+    named: namedHosts(options, options.privateHosts === "named" ? undefined : origin.host),
   });
+}
+
+/** By name and port, as the configuration or whoever calls has written them. */
+function namedHosts({ registries = {} }: PullOptions, own: string | undefined): (host: string) => boolean {
+  const named = new Set<string>(own === undefined ? [] : [own]);
+  for (const [host, { endpoint }] of Object.entries(registries)) {
+    named.add(host);
+    if (endpoint !== undefined && URL.canParse(endpoint)) named.add(new URL(endpoint).host);
+  }
+  return (host) => named.has(host);
 }
 
 async function manifest(http: RegistryHttp, name: string, digest: string | undefined): Promise<Buffer> {

@@ -5,7 +5,7 @@
  */
 import { BlockList, isIP, isIPv4 } from "node:net";
 import { networkInterfaces } from "node:os";
-import { StacyError } from "../host/error.ts";
+import { StacyError } from "./error.ts";
 
 /**
  * Private, shared, loopback, link-local, multicast and reserved addresses (IANA's special-purpose registries). The ranges
@@ -16,9 +16,11 @@ const SPECIAL = [
   "10.0.0.0/8",
   "100.64.0.0/10",
   "127.0.0.0/8",
+  "168.63.129.16/32", // Azure's own services, its metadata among them
   "169.254.0.0/16",
   "172.16.0.0/12",
   "192.0.0.0/24",
+  "192.88.99.0/24", // 6to4 relays, withdrawn
   "192.168.0.0/16",
   "198.18.0.0/15",
   "224.0.0.0/4",
@@ -27,6 +29,8 @@ const SPECIAL = [
   "::1/128",
   "64:ff9b:1::/48",
   "100::/64",
+  "100:0:0:1::/64",
+  "5f00::/16", // segment routing
   "fc00::/7",
   "fe80::/10",
   "fec0::/10",
@@ -34,9 +38,11 @@ const SPECIAL = [
 ];
 
 /** IPv4 addresses in IPv6 clothes: what counts is the address inside, the last 32 bits. */
-const WRAPPED = blockList(["::ffff:0:0/96", "::/96", "64:ff9b::/96"]);
+const WRAPPED = blockList(["::ffff:0:0/96", "::ffff:0:0:0/96", "::/96", "64:ff9b::/96"]);
 /** 6to4 and Teredo have it elsewhere, and nobody needs them. */
 const TUNNELLED = blockList(["2002::/16", "2001::/32"]);
+/** ISATAP has it behind this, in any prefix (RFC 5214, 6.1). */
+const ISATAP = /^(?:0|200):5efe$/;
 const special = blockList(SPECIAL);
 
 export class Addresses {
@@ -55,6 +61,8 @@ export class Addresses {
 
   permit(address: string): boolean {
     const inside = embedded(address);
+    // Behind a prefix it is an address of its own too.
+    if (inside !== undefined && !has(WRAPPED, address) && has(special, address)) return has(this.#opened, address);
     if (has(this.#opened, address) || (inside !== undefined && has(this.#opened, inside))) return true;
     if (inside !== undefined) return !has(special, inside) && !this.#own().has(inside);
     return !has(special, address) && !has(TUNNELLED, address) && !this.#own().has(address);
@@ -63,9 +71,16 @@ export class Addresses {
 
 /** The IPv4 address inside an IPv6 one. */
 function embedded(address: string): string | undefined {
-  if (isIPv4(address) || !has(WRAPPED, address)) return undefined;
+  if (isIPv4(address)) return undefined;
   // The URL parser writes every form in hex groups, dotted ones too.
-  const groups = new URL(`http://[${address}]`).hostname.slice(1, -1).split(":");
+  const groups = new URL(`http://[${address.split("%")[0]}]`).hostname.slice(1, -1).split(":");
+  const isatap = ISATAP.test(
+    groups
+      .slice(-4, -2)
+      .map((group) => group || "0")
+      .join(":"),
+  );
+  if (!isatap && !has(WRAPPED, address)) return undefined;
   const [high = 0, low = 0] = groups.slice(-2).map((group) => Number.parseInt(group || "0", 16));
   return [high >> 8, high & 255, low >> 8, low & 255].join(".");
 }

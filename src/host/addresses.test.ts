@@ -6,7 +6,15 @@ const nothing = (): Set<string> => new Set();
 
 test("public addresses may be reached", () => {
   const addresses = new Addresses([], nothing);
-  for (const address of ["1.1.1.1", "203.0.113.80", "2606:4700::1111", "64:ff9b::101:101"]) {
+  for (const address of [
+    "1.1.1.1",
+    "203.0.113.80",
+    "2606:4700::1111",
+    "64:ff9b::101:101",
+    "168.63.129.17",
+    "2001:db8::5efe:1.1.1.1",
+    "2001:db8::5eff:a00:1",
+  ]) {
     assert.ok(addresses.permit(address), address);
   }
 });
@@ -34,6 +42,15 @@ test("private, local, shared, reserved and disguised addresses may not", () => {
     "fd00::1",
     "fe80::1",
     "ff02::1",
+    "168.63.129.16",
+    "192.88.99.1",
+    "::ffff:0:127.0.0.1",
+    "::ffff:0:10.0.0.1",
+    "2001:db8::5efe:10.0.0.1",
+    "2001:db8::200:5efe:127.0.0.1",
+    "fe80::5efe:1.1.1.1",
+    "5f00::1",
+    "100:0:0:1::5",
   ]) {
     assert.ok(!addresses.permit(address), address);
   }

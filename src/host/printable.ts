@@ -1,0 +1,25 @@
+/**
+ * Words and names from guests, registries and archives, for people: in a message, a table, a log line. Whatever a terminal would take for an
+ * order (control characters, escape sequences), whatever makes a line look like several or puts it in another order (line and
+ * paragraph separators, marks for the direction of text) and what is invisible stands as its number.
+ */
+
+/** Cc, Cf, Zl, Zp, lone surrogates, private use and what no character has. */
+const UNSAFE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}\p{Cn}]/gu;
+
+export function printable(text: string): string {
+  return text.replace(UNSAFE, escaped);
+}
+
+/** The same for several lines, which stay lines: a program's words, an error with a list. */
+export function printableLines(text: string): string {
+  return text.replace(UNSAFE, (character) =>
+    character === "\n" || character === "\t" ? character : escaped(character),
+  );
+}
+
+function escaped(character: string): string {
+  const code = character.codePointAt(0) ?? 0;
+  if (code < 0x100) return `\\x${code.toString(16).padStart(2, "0")}`;
+  return `\\u{${code.toString(16)}}`;
+}

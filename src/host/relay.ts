@@ -1,0 +1,52 @@
+/**
+ * Passing bytes on from a reader to a writer that may be slow. Node's own pipe counts what waits in bytes only: a peer that sends single ones
+ * fills the writer's queue with tens of thousands of objects. Here a few pieces wait, and the rest where it comes from.
+ */
+import type { Readable, Writable } from "node:stream";
+
+const PIECES = 16;
+
+/**
+ * Until `from` ends, which ends `to`. An error of either destroys both.
+ * @param done once, when this direction is over
+ */
+export function relay(from: Readable, to: Writable, done: (error?: Error) => void = () => {}): void {
+  let waiting = 0;
+  let over = false;
+  const finish = (error?: Error): void => {
+    if (over) return;
+    over = true;
+    from.off("data", pass).off("end", end).off("error", fail).off("close", closed);
+    to.off("error", fail).off("close", closedTo).off("finish", finished);
+    from.on("error", () => {});
+    to.on("error", () => {});
+    if (error !== undefined) {
+      from.destroy();
+      to.destroy();
+    }
+    done(error);
+  };
+  const fail = (error: Error): void => finish(error);
+  const written = (error?: Error | null): void => {
+    waiting -= 1;
+    if (error != null) finish(error);
+    else if (!over && waiting < PIECES && from.isPaused()) from.resume();
+  };
+  const pass = (piece: Buffer): void => {
+    if (to.destroyed || to.writableEnded) {
+      finish(new Error("the writer is closed"));
+      return;
+    }
+    waiting += 1;
+    const more = to.write(piece, written);
+    if (!more || waiting >= PIECES) from.pause();
+  };
+  const end = (): void => void to.end();
+  const finished = (): void => finish();
+  const closed = (): void => {
+    if (!from.readableEnded) finish(new Error("the reader was closed before its end"));
+  };
+  const closedTo = (): void => finish(to.writableFinished ? undefined : new Error("the writer was closed"));
+  from.on("data", pass).on("end", end).on("error", fail).on("close", closed);
+  to.on("error", fail).on("close", closedTo).on("finish", finished);
+}
