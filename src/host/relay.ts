@@ -21,8 +21,8 @@ export function relay(from: Readable, to: Writable, done: (error?: Error) => voi
     from.on("error", () => {});
     to.on("error", () => {});
     if (error !== undefined) {
-      from.destroy();
-      to.destroy();
+      from.destroy(error);
+      to.destroy(error);
     }
     done(error);
   };
