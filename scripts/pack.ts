@@ -16,6 +16,20 @@ if (!process.argv.includes("--clean")) {
   for (const name of ["index.html", "style.css"]) {
     await copyFile(join(packageRoot, "web", name), join(dist, "web", name));
   }
+  await mkdir(join(dist, "web/docs"));
+  for (const name of ["index.html", "start.js"]) {
+    await copyFile(join(packageRoot, "web/docs", name), join(dist, "web/docs", name));
+  }
+  const swagger = join(packageRoot, "node_modules/swagger-ui-dist");
+  for (const name of [
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+    "swagger-ui-bundle.js.LICENSE.txt",
+    "LICENSE",
+    "NOTICE",
+  ]) {
+    await copyFile(join(swagger, name), join(dist, "web/docs", name));
+  }
   const { assets } = dataPaths();
   await mkdir(assets, { recursive: true });
   await buildAgent(assets);

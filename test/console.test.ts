@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 
 import { after, before, describe, test } from "node:test";
-import { type Browser, chromium, type Page } from "playwright-core";
-import { firstExisting } from "../src/host/exists.ts";
+import type { Browser, Page } from "playwright-core";
+import { noBrowser, startBrowser, watchPage } from "./browser-support.ts";
 import { Server } from "./server-support.ts";
 
 const KEY = "key-of-the-console";
@@ -11,33 +11,17 @@ const CONFIG = `
 auth: { api_key: ${KEY} }
 network: { private: ["127.8.8.8"] }
 `;
-/** Nothing of the browser's own goes to the network. */
-const QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"];
-
-const browserPath = await firstExisting(
-  [process.env.STACYVM_TEST_BROWSER ?? "", "/usr/bin/chromium", "/usr/bin/chromium-browser"].filter(Boolean),
-);
-const skip = browserPath === undefined ? "needs Chromium: install it, or name it with STACYVM_TEST_BROWSER" : false;
-
-describe("the console in a browser", { skip, timeout: 300_000 }, () => {
+describe("the console in a browser", { skip: noBrowser, timeout: 300_000 }, () => {
   let server: Server;
   let browser: Browser;
   let page: Page;
-  const wrong: string[] = [];
+  let wrong: string[] = [];
 
   before(async () => {
     server = await Server.create(CONFIG);
-    browser = await chromium.launch({ executablePath: browserPath as string, args: QUIET });
+    browser = await startBrowser();
     page = await browser.newPage();
-    page.setDefaultTimeout(30_000);
-    page.on("pageerror", (error) => wrong.push(String(error)));
-    page.on("console", (message) => {
-      if (message.type() === "error" && !/status of 401/.test(message.text())) wrong.push(message.text());
-    });
-    page.on("request", (request) => {
-      const { origin, protocol } = new URL(request.url());
-      if (origin !== server.url && protocol !== "blob:" && protocol !== "data:") wrong.push(`asked ${origin}`);
-    });
+    wrong = watchPage(page, server.url);
   });
   after(async () => {
     await browser.close();

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { assertLocalRequest, originAllowed } from "./auth.ts";
 import { consoleRoutes } from "./console.ts";
 import type { ServerParts } from "./context.ts";
-import { DOCS_CSP, docsPage } from "./docs-page.ts";
+import { docsRoutes } from "./docs-page.ts";
 import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi } from "./endpoint.ts";
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
@@ -193,18 +193,9 @@ export function createApp(parts: ServerParts): Api {
   const asJson = (): Response => new Response(documentText(), { headers: { "content-type": "application/json" } });
   app.get(`${API_BASE}/openapi.json`, asJson);
   app.get("/swagger/doc.json", asJson);
-  for (const path of ["/swagger", "/swagger/", "/swagger/index.html", "/docs"]) {
-    app.get(path, () => new Response(docsPage(documentText()), { headers: DOCS_HEADERS }));
-  }
+  docsRoutes(app);
   consoleRoutes(app);
   return app;
 }
 
 const PROBLEM = { description: "Error", content: { "application/json": { schema: ErrorBody } } };
-
-const DOCS_HEADERS = {
-  "content-type": "text/html; charset=utf-8",
-  "content-security-policy": DOCS_CSP,
-  "x-content-type-options": "nosniff",
-  "referrer-policy": "no-referrer",
-};

@@ -1,15 +1,15 @@
 /**
  * The page for people, below `/ui/`: the files of `web/`, the SDK that it uses, and the terminal's own. Exactly these are
- * served, by name; nothing in a request becomes a path. In a checkout the browser gets TypeScript without its types, in the
- * published package what the compiler made of it.
+ * served, by name. In a checkout the browser gets TypeScript without its types, in the published package what the compiler made of
+ * it.
  */
 import { createHash } from "node:crypto";
-import { readdir, readFile } from "node:fs/promises";
-import { createRequire, stripTypeScriptTypes } from "node:module";
+import { readdir } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { packageRoot } from "../host/paths.ts";
 import type { Api } from "./endpoint.ts";
-import { httpError } from "./problem.ts";
+import { type PageFile, servePages } from "./page-files.ts";
 
 /** What modules of the page import by name. */
 const PACKAGES = {
@@ -20,47 +20,28 @@ const IMPORTS = JSON.stringify({
   imports: Object.fromEntries(Object.entries(PACKAGES).map(([name, { url }]) => [name, `./${url}`])),
 });
 
-const HEADERS = {
-  // The terminal sets styles from its program; pictures and scripts are ours alone.
-  "content-security-policy": [
-    "default-src 'none'",
-    `script-src 'self' 'sha256-${createHash("sha256").update(IMPORTS).digest("base64")}'`,
-    "style-src 'self' 'unsafe-inline'",
-    "connect-src 'self'",
-    "img-src data:",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join("; "),
-  "x-content-type-options": "nosniff",
-  "referrer-policy": "no-referrer",
-  "cache-control": "no-cache",
-};
-
-interface Asset {
-  path: string;
-  type: "text/html" | "text/css" | "text/javascript";
-}
-
 export function consoleRoutes(app: Api): void {
-  let assets: Promise<Map<string, Asset>> | undefined;
   app.get("/", (c) => c.redirect("/ui/"));
-  app.get("/ui", (c) => c.redirect("/ui/"));
-  app.get("/ui/*", async (c) => {
-    c.set("route", "/ui/*");
-    assets ??= findAssets();
-    assets.catch(() => {
-      assets = undefined; // the next request tries again
-    });
-    const asset = (await assets).get(c.req.path.slice("/ui/".length));
-    if (asset === undefined) throw httpError(404, `there is no page ${c.req.path}`);
-    const body = await read(asset);
-    return new Response(body, { headers: { ...HEADERS, "content-type": `${asset.type}; charset=utf-8` } });
+  servePages(app, {
+    prefix: "/ui/",
+    // The terminal sets styles from its program; pictures and scripts are ours alone.
+    policy: [
+      `script-src 'self' 'sha256-${createHash("sha256").update(IMPORTS).digest("base64")}'`,
+      "style-src 'self' 'unsafe-inline'",
+      "connect-src 'self'",
+      "img-src data:",
+    ],
+    files: findAssets,
+    html: (text) => {
+      const page = text.replace("<!--imports-->", `<script type="importmap">${IMPORTS}</script>`);
+      // The names of the modules where they are compiled.
+      return import.meta.url.endsWith(".ts") ? page : page.replace("main.ts", "main.js");
+    },
   });
 }
 
-async function findAssets(): Promise<Map<string, Asset>> {
-  const assets = new Map<string, Asset>();
+async function findAssets(): Promise<Map<string, PageFile>> {
+  const assets = new Map<string, PageFile>();
   const web = join(packageRoot, "web");
   assets.set("", { path: join(web, "index.html"), type: "text/html" });
   assets.set("style.css", { path: join(web, "style.css"), type: "text/css" });
@@ -78,14 +59,4 @@ async function findAssets(): Promise<Map<string, Asset>> {
       assets.set("vendor/xterm.css", { path: join(root, "css/xterm.css"), type: "text/css" });
   }
   return assets;
-}
-
-async function read({ path, type }: Asset): Promise<string> {
-  const text = await readFile(path, "utf8");
-  if (type === "text/html") {
-    const page = text.replace("<!--imports-->", `<script type="importmap">${IMPORTS}</script>`);
-    // The names of the modules where they are compiled.
-    return import.meta.url.endsWith(".ts") ? page : page.replace("main.ts", "main.js");
-  }
-  return path.endsWith(".ts") ? stripTypeScriptTypes(text) : text;
 }
