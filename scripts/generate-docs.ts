@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { createProgram, EXIT_CODES } from "../src/cli/program.ts";
+import { visibleCommands, visibleOptions } from "../src/cli/visible.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { type JsonSchema, type OpenApi, type Operation, openApiDocument } from "./openapi.ts";
 
@@ -33,7 +34,7 @@ function cliReference(program: Command): string {
   const add = (command: Command, path: string): void => {
     const full = `${path} ${command.name()}`.trim();
     if (command.parent !== null) parts.push(`## \`${full}\``, describe(command, full));
-    for (const each of command.commands) add(each, full);
+    for (const each of visibleCommands(command)) add(each, full);
   };
   add(program, "");
   return `${parts.join("\n\n")}\n`;
@@ -55,7 +56,7 @@ function describe(command: Command, full: string): string {
       `\`${argument.name()}\``,
       withDefault(argument.description, argument.defaultValue, argument.argChoices),
     ]),
-    ...command.options.map((option) => [
+    ...visibleOptions(command).map((option) => [
       `\`${option.flags}\``,
       withDefault(option.description, option.defaultValueDescription ?? option.defaultValue, option.argChoices),
     ]),

@@ -4,6 +4,7 @@ import type { Client, Sandbox } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
 import { connectServer, type ServerOptions } from "./connection.ts";
 import { type Interrupts, interruptible } from "./interrupt.ts";
+import { apiKeyOption } from "./published-options.ts";
 
 export interface ClientOptions extends ServerOptions {
   json?: boolean;
@@ -25,6 +26,7 @@ export function clientCommand(name: string, description: string): Command {
       "which server (default: STACYVM_URL, else the one on this data directory, else one in here)",
     )
     .option("--api-key-file <file>", "file with the server's key (default: STACYVM_API_KEY_FILE; or STACYVM_API_KEY)")
+    .addOption(apiKeyOption())
     .option("--verbose", "show the causes of errors");
 }
 

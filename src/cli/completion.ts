@@ -1,5 +1,6 @@
 /** Completion scripts from the commands themselves. Sandbox ids are asked for while typing; all else is in the script. */
 import type { Command } from "commander";
+import { visibleCommands, visibleOptions } from "./visible.ts";
 
 export const SHELLS = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof SHELLS)[number];
@@ -20,14 +21,14 @@ export function completionScript(root: Command, shell: Shell | "json"): string {
 }
 
 function* walk(command: Command, path: string[]): Generator<Node> {
-  const { commands } = command;
+  const commands = visibleCommands(command);
   yield {
     path,
     commands: commands.flatMap((each) => {
       const names = [each.name(), ...each.aliases()];
       return names.map((name) => ({ name, description: each.description() }));
     }),
-    options: command.options.map((option) => ({
+    options: visibleOptions(command).map((option) => ({
       flags: [option.short, option.long].filter((flag) => flag !== undefined && flag !== null),
       value: option.required || option.optional,
       description: option.description,

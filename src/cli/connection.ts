@@ -15,6 +15,8 @@ import { ProgressLine } from "./progress-line.ts";
 export interface ServerOptions {
   server?: string;
   apiKeyFile?: string;
+  /** As the published StacyVM takes it: in the command line. */
+  apiKey?: string;
   verbose?: boolean;
 }
 
@@ -82,6 +84,7 @@ export function localClient({ url, key }: LocalServer): Client {
 export async function namedServer(options: ServerOptions): Promise<Client | undefined> {
   const url = options.server ?? process.env.STACYVM_URL;
   if (url === undefined || url === "") return undefined;
+  if (options.apiKey !== undefined) return new Client({ url, apiKey: options.apiKey, webSocket });
   const file = options.apiKeyFile ?? process.env.STACYVM_API_KEY_FILE;
   if (file === undefined || file === "") return new Client({ url, webSocket });
   const key = await readFile(file, "utf8").catch((cause: unknown) => {

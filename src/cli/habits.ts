@@ -21,7 +21,14 @@ export const HABITS: Record<string, string> = {
   stats: "`stacyvm top` shows what each sandbox uses",
   stop: "`stacyvm suspend ID` keeps it on disk, `stacyvm rm ID` removes it",
   tag: "`stacyvm image tag IMAGE NAME` names an image",
+  ui: "`stacyvm serve` has the console at /ui/",
+  uninstall:
+    "`stacyvm rm --all` removes sandboxes; what else there is lies in one directory, which `stacyvm doctor` names",
   up: "`stacyvm serve` runs the server, `stacyvm spawn IMAGE` starts a sandbox",
+  update: "npm or git brings a newer StacyVM; sandboxes go on meanwhile",
+  upgrade: "npm or git brings a newer StacyVM; sandboxes go on meanwhile",
+  "web-ui": "`stacyvm serve` has the console at /ui/",
+  worker: "`stacyvm serve` runs the whole server on this machine; no other joins it",
 };
 
 /** Commands that take something away for good. Nobody is led to one of them by a similar spelling. */

@@ -16,6 +16,7 @@ import { killCommand } from "./commands/kill.ts";
 import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
 import { mcpCommand } from "./commands/mcp.ts";
+import { migrateCommand } from "./commands/migrate.ts";
 import { networkCommand } from "./commands/network.ts";
 import { poolCommand } from "./commands/pool.ts";
 import { psCommand } from "./commands/ps.ts";
@@ -30,6 +31,8 @@ import { extendCommand, pauseCommand, resumeCommand, suspendCommand } from "./co
 import { templateCommand } from "./commands/template.ts";
 import { topCommand } from "./commands/top.ts";
 import { versionCommand } from "./commands/version.ts";
+import { publishedCommands } from "./published-forms.ts";
+import { acceptPublishedOptions } from "./published-options.ts";
 import { version } from "./version.ts";
 
 /** Lines of 78 characters at most: they are printed as they are. */
@@ -59,13 +62,15 @@ export function createProgram(): Command {
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],
-    ["", [mcpCommand(), benchCommand(), completionCommand(), versionCommand()]],
+    ["", [mcpCommand(), migrateCommand(), benchCommand(), completionCommand(), versionCommand()]],
   ];
   let heading = "";
   for (const [name, commands] of groups) {
     heading = name === "" ? heading : name;
     for (const command of commands) program.addCommand(command.helpGroup(heading));
   }
+  for (const command of publishedCommands()) program.addCommand(command, { hidden: true });
+  acceptPublishedOptions(program);
   program.commandsGroup(heading).helpCommand(true);
   wrapHelp(program);
   return program;

@@ -7,15 +7,9 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
 import { errno, StacyError } from "../host/error.ts";
+import { isPublishedConfig, isTheirKey } from "./published.ts";
 import { type Config, configKeys, configSchema } from "./schema.ts";
 
-/** Keys of the published StacyVM that do not concern this server: accepted, ignored, noted. */
-const FOREIGN = new Set(
-  "providers.mock providers.firecracker providers.docker providers.e2b providers.custom providers.proot defaults.pool_size defaults.pool_template auth.enabled auth.admin_audit_retention rate_limit.bucket_ttl rate_limit.cleanup_interval database.driver database.dsn pool worker environments".split(
-    " ",
-  ),
-);
-const FOREIGN_PREFIX = /^auth\.(worker|oidc)_/;
 /** Set by other parts of StacyVM. */
 const FOREIGN_ENV =
   /^STACYVM_(DATA_DIR|PROVIDER|URL|SERVER|API_KEY|CONFIG|TEST_.*|BENCH_.*|KVM.*|QEMU.*|FIRECRACKER.*|.*_PATH|.*_BIN)$/;
@@ -54,14 +48,19 @@ export async function loadConfig(
     break;
   }
   const notes: string[] = [];
+  // Their file lies where ours would, and a start on it must say more than which of its keys are wrong.
+  const published = isPublishedConfig(raw);
+  if (published) notes.push(`${path} is a configuration of the published StacyVM; ${MIGRATE(path)}`);
   dropForeign(raw, "", notes);
   applyEnv(raw, env, notes);
   for (const [key, value] of Object.entries(options.flags ?? {})) if (value !== undefined) setKey(raw, key, value);
-  return { config: validateConfig(raw, path), path, notes };
+  return { config: validateConfig(raw, path, published ? MIGRATE(path) : undefined), path, notes };
 }
 
-/** @throws StacyError `invalid` naming every wrong key */
-export function validateConfig(raw: Record<string, unknown>, source: string): Config {
+const MIGRATE = (path: string): string => `\`stacyvm migrate ${path}\` makes ours of it`;
+
+/** @param remedy instead of correcting the keys. @throws StacyError `invalid` naming every wrong key */
+export function validateConfig(raw: Record<string, unknown>, source: string, remedy?: string): Config {
   const parsed = configSchema.safeParse(raw);
   if (parsed.success) return parsed.data;
   const lines = parsed.error.issues.map((issue) => {
@@ -73,7 +72,9 @@ export function validateConfig(raw: Record<string, unknown>, source: string): Co
   });
   throw new StacyError("invalid", `the configuration is wrong: ${lines.join("; ")}`, {
     phase: "config",
-    remedy: `correct ${lines.length === 1 ? "this key" : "these keys"} in ${source || "the environment"}, or remove them to use the defaults`,
+    remedy:
+      remedy ??
+      `correct ${lines.length === 1 ? "this key" : "these keys"} in ${source || "the environment"}, or remove them to use the defaults`,
   });
 }
 
@@ -96,7 +97,7 @@ function parseFile(content: string, path: string): Record<string, unknown> {
 function dropForeign(node: Record<string, unknown>, prefix: string, notes: string[]): void {
   for (const [key, value] of Object.entries(node)) {
     const path = prefix === "" ? key : `${prefix}.${key}`;
-    if (FOREIGN.has(path) || FOREIGN_PREFIX.test(path)) {
+    if (isTheirKey(path)) {
       notes.push(`${path} does not concern this server and is ignored`);
       delete node[key];
     } else if (typeof value === "object" && value !== null && !Array.isArray(value)) {

@@ -1,12 +1,15 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { commandWords, parseDuration, parsePair } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, type Session, withServer } from "../client-command.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
 import { printJson, printLine } from "../output.ts";
 import { conversationOf, endProcess } from "../process-conversation.ts";
+import { noteForm } from "../published-options.ts";
 import { collectJson, converse, terminalSize } from "../terminal.ts";
 
 interface ExecOptions extends ClientOptions {
+  /** As the published StacyVM takes it. */
+  shell?: boolean;
   interactive?: boolean;
   tty?: boolean;
   detach?: boolean;
@@ -28,10 +31,13 @@ export function execCommand(): Command {
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
     .option("--timeout <time>", "end the command after this time, for example 30s (exit code 124)", parseDuration)
+    .addOption(new Option("--shell", "the words are a line for the shell").hideHelp())
     .passThroughOptions()
     .action((id: string, words: string[], _options: ExecOptions, command: Command) => {
-      const argv = commandWords(words, command);
+      const given = commandWords(words, command);
       const options = command.opts<ExecOptions>();
+      if (options.shell === true) noteForm("exec ID --shell -- LINE", "exec ID -- sh -c LINE");
+      const argv = options.shell === true ? ["sh", "-c", given.join(" ")] : given;
       return withServer(options, async (session) => {
         try {
           process.exitCode = await exec(session, id, argv, options);

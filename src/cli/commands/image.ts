@@ -15,7 +15,7 @@ interface Json {
 
 export function imageCommand(): Command {
   const command = new Command("image").description("pull, build, import, list and remove images");
-  for (const part of [list(), pull(), imageBuildCommand(), importCommand(), inspect(), tag(), remove(), gc()]) {
+  for (const part of [list(), pullCommand(), imageBuildCommand(), importCommand(), inspect(), tag(), remove(), gc()]) {
     command.addCommand(part.exitOverride());
   }
   return command;
@@ -44,7 +44,7 @@ function list(): Command {
     });
 }
 
-function pull(): Command {
+export function pullCommand(): Command {
   return new Command("pull")
     .description("pull images, or ask again whether their tags have moved")
     .argument("<reference...>", "for example python:3.12, ghcr.io/team/tool@sha256:..., stacyvm/python")

@@ -1,11 +1,14 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { allowOption, collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
+import { noteForm } from "../published-options.ts";
 import { pullFirst } from "../pull-first.ts";
 
 interface SpawnOptions extends ClientOptions {
+  /** As the published StacyVM takes it. */
+  image?: string;
   memory?: number;
   vcpus?: number;
   disk?: number;
@@ -40,8 +43,11 @@ export function spawnCommand(): Command {
     .option("--checkpoint <id>", "start from a checkpoint")
     .option("--owner <id>", "whose it is, for quotas")
     .option("--provider <name>", "firecracker, qemu or auto")
-    .action((image: string | undefined, options: SpawnOptions) =>
-      withServer({ ...options, boots: true }, async ({ client, signal }) => {
+    .addOption(new Option("--image <image>", "the image").hideHelp())
+    .action((named: string | undefined, options: SpawnOptions) => {
+      if (options.image !== undefined) noteForm("spawn --image IMAGE", "spawn IMAGE");
+      const image = named ?? options.image;
+      return withServer({ ...options, boots: true }, async ({ client, signal }) => {
         if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
         const { template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus } = options;
         using line = new ProgressLine();
@@ -59,6 +65,6 @@ export function spawnCommand(): Command {
         printLine(sandbox.id);
         const { boot } = sandbox.info;
         if (boot !== undefined && process.stderr.isTTY) note(`${boot.path} in ${Math.round(boot.totalMs)} ms`);
-      }),
-    );
+      });
+    });
 }

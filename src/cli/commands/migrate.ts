@@ -1,0 +1,160 @@
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import type { Command } from "commander";
+import type { Client } from "../../../sdk/src/index.ts";
+import { StacyError } from "../../host/error.ts";
+import { exists } from "../../host/exists.ts";
+import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { note, printJson, printLine } from "../output.ts";
+import type { PublishedData } from "../published-database.ts";
+
+interface MigrateOptions extends ClientOptions {
+  /** A path; `true`: the configuration's; `false`: none. */
+  database: string | boolean;
+  dryRun?: boolean;
+}
+
+interface Report {
+  config: string | undefined;
+  kept: string | undefined;
+  templates: string[];
+  quotas: string[];
+  sandboxes: string[];
+  notes: string[];
+}
+
+/** `stacyvm migrate CONFIG`: from the published StacyVM to this one. */
+export function migrateCommand(): Command {
+  return clientCommand("migrate", "take over the configuration, templates and quotas of the published StacyVM")
+    .argument("<config>", "its stacyvm.yaml; ours is written in its place, and it is kept as CONFIG.published")
+    .option("--database <file>", "its SQLite database (default: the configuration's)")
+    .option("--no-database", "only the configuration")
+    .option("--dry-run", "print the new configuration and what would move, and change nothing")
+    .action(migrate);
+}
+
+async function migrate(file: string, options: MigrateOptions): Promise<void> {
+  const [{ parse, stringify }, { isPublishedConfig, migrateConfig }, { validateConfig }, { readPublishedDatabase }] =
+    await Promise.all([
+      import("yaml"),
+      import("../../config/published.ts"),
+      import("../../config/load.ts"),
+      import("../published-database.ts"),
+    ]);
+  const path = resolve(file);
+  const raw = parse(await readFile(path, "utf8").catch(cannotRead(path))) as Record<string, unknown> | null;
+  const report: Report = { config: undefined, kept: undefined, templates: [], quotas: [], sandboxes: [], notes: [] };
+  const theirs = raw !== null && typeof raw === "object" && isPublishedConfig(raw);
+  if (!theirs && typeof options.database !== "string") {
+    throw new StacyError("invalid", `${path} is not a configuration of the published StacyVM`, {
+      remedy: "it needs no migration; to take over a database as well, name it with --database",
+    });
+  }
+  const data = await database(path, raw ?? {}, options, report, readPublishedDatabase);
+  if (theirs) {
+    const { config, notes } = migrateConfig(raw);
+    validateConfig(structuredClone(config), path);
+    report.notes.push(...notes);
+    const text = `# Made by \`stacyvm migrate\` from a configuration of the published StacyVM.\n${stringify(config)}`;
+    if (options.dryRun === true) {
+      if (options.json !== true) printLine(text);
+    } else {
+      report.kept = `${path}.published`;
+      await writeFile(`${path}.new`, text, { mode: 0o600, flag: "wx" });
+      await rename(path, report.kept);
+      await rename(`${path}.new`, path);
+    }
+    report.config = path;
+  }
+  report.sandboxes = data.sandboxes.map(({ id }) => id);
+  if (options.dryRun === true) {
+    report.templates = data.templates.map(({ name }) => name);
+    report.quotas = data.quotas.map(({ owner_id }) => owner_id);
+  } else if (data.templates.length + data.quotas.length > 0) {
+    await withServer(options, ({ client }) => takeOver(client, data, report));
+  }
+  print(report, options);
+}
+
+async function database(
+  config: string,
+  raw: Record<string, unknown>,
+  options: MigrateOptions,
+  report: Report,
+  read: (path: string) => PublishedData,
+): Promise<PublishedData> {
+  const none = { templates: [], quotas: [], sandboxes: [] };
+  if (options.database === false) return none;
+  if (typeof options.database === "string") return read(resolve(options.database));
+  const { driver, path = "stacyvm.db" } = (raw.database ?? {}) as { driver?: string; path?: string };
+  if (driver === "postgres") {
+    report.notes.push("its database is PostgreSQL, which is not read: its templates and quotas have to be made again");
+    return none;
+  }
+  // Relative to where that server was started, which mostly was the configuration's directory.
+  for (const candidate of [resolve(dirname(config), path), resolve(path)]) {
+    if (await exists(candidate)) return read(candidate);
+  }
+  report.notes.push(`its database ${path} is not there; name it with --database`);
+  return none;
+}
+
+async function takeOver(client: Client, data: PublishedData, report: Report): Promise<void> {
+  const attempt = async (what: string, work: () => Promise<unknown>): Promise<boolean> => {
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      const code = (error as { code?: string }).code;
+      if (code !== "BAD_REQUEST" && code !== "CONFLICT") throw error;
+      report.notes.push(`${what} was not taken over: ${(error as Error).message}`);
+      return false;
+    }
+  };
+  for (const { allowed_hosts, memory_mb, ttl_seconds, pool_size, secrets, ...template } of data.templates) {
+    const request = {
+      ...template,
+      allowedHosts: allowed_hosts,
+      memoryMb: memory_mb,
+      ttlSeconds: ttl_seconds,
+      poolSize: pool_size,
+      secrets: secrets.map(({ name, inject_at }) => ({ name, injectAt: inject_at })),
+    };
+    if (await attempt(`the template ${template.name}`, () => client.templates.create(request)))
+      report.templates.push(template.name);
+  }
+  for (const { owner_id, max_sandboxes, max_ttl, max_exec_timeout } of data.quotas) {
+    const quota = { maxSandboxes: max_sandboxes, maxTtl: max_ttl, maxExecTimeout: max_exec_timeout };
+    if (await attempt(`the quota of ${owner_id}`, () => client.quotas.put(owner_id, quota)))
+      report.quotas.push(owner_id);
+  }
+}
+
+function print(report: Report, options: MigrateOptions): void {
+  if (options.json === true) {
+    printJson(report);
+    return;
+  }
+  const would = options.dryRun === true ? "would be " : "";
+  if (report.config !== undefined) {
+    note(
+      `configuration: ${report.config} ${would}written${report.kept === undefined ? "" : `; theirs is ${report.kept}`}`,
+    );
+  }
+  for (const [what, names] of [
+    ["templates", report.templates],
+    ["quotas", report.quotas],
+  ] as const) {
+    if (names.length > 0) note(`${what}: ${names.join(", ")} ${would}taken over`);
+  }
+  if (report.sandboxes.length > 0) {
+    note(`sandboxes: ${report.sandboxes.join(", ")} cannot move; they stay with the server that has them`);
+  }
+  for (const each of report.notes) note(`note: ${each}`);
+}
+
+function cannotRead(path: string): (cause: unknown) => never {
+  return (cause) => {
+    throw new StacyError("not-found", `cannot read ${path}: ${(cause as Error).message}`, { cause });
+  };
+}

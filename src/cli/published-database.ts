@@ -1,0 +1,97 @@
+/** The database of the published StacyVM, read only: what can move here, and what cannot. */
+import { DatabaseSync } from "node:sqlite";
+import { StacyError } from "../host/error.ts";
+
+export interface PublishedTemplate {
+  name: string;
+  image: string;
+  description: string;
+  setup: string[];
+  allowed_hosts: string[];
+  memory_mb: number;
+  vcpus: number;
+  ttl_seconds: number;
+  env: Record<string, string>;
+  secrets: { name: string; inject_at: string }[];
+  pool_size: number;
+}
+
+export interface PublishedQuota {
+  owner_id: string;
+  max_sandboxes: number;
+  /** `3600s` */
+  max_ttl: string;
+  max_exec_timeout: string;
+}
+
+export interface PublishedData {
+  templates: PublishedTemplate[];
+  quotas: PublishedQuota[];
+  /** Sandboxes that were not destroyed: containers and machines of another server, which stay there. */
+  sandboxes: { id: string; provider: string; state: string; owner: string }[];
+}
+
+type Row = Record<string, string | number | null>;
+
+/** @throws StacyError `invalid` when it is no such database */
+export function readPublishedDatabase(path: string): PublishedData {
+  try {
+    using db = new DatabaseSync(path, { readOnly: true, timeout: 5_000 });
+    const rows = (sql: string): Row[] => db.prepare(sql).all() as Row[];
+    const has = (table: string): boolean =>
+      rows(`SELECT name FROM sqlite_master WHERE type='table' AND name='${table}'`).length > 0;
+    if (!has("schema_migrations")) throw new Error("it has no table schema_migrations");
+    const owner = rows("PRAGMA table_info(sandboxes)").some(({ name }) => name === "owner_id") ? "owner_id" : "''";
+    return {
+      templates: has("templates") ? rows("SELECT * FROM templates ORDER BY name").map(templateOf) : [],
+      quotas: has("owner_quotas") ? rows("SELECT * FROM owner_quotas ORDER BY owner_id").map(quotaOf) : [],
+      sandboxes: rows(
+        `SELECT id, provider, state, ${owner} AS owner FROM sandboxes WHERE state <> 'destroyed' ORDER BY id`,
+      ).map((row) => ({
+        id: String(row.id),
+        provider: String(row.provider),
+        state: String(row.state),
+        owner: String(row.owner ?? ""),
+      })),
+    };
+  } catch (cause) {
+    throw new StacyError(
+      "invalid",
+      `${path} cannot be read as a database of the published StacyVM: ${(cause as Error).message}`,
+      {
+        cause,
+        remedy: "name the right one with --database, or leave it out with --no-database",
+      },
+    );
+  }
+}
+
+function templateOf(row: Row): PublishedTemplate {
+  return {
+    name: String(row.name),
+    image: String(row.image),
+    description: String(row.description ?? ""),
+    setup: parsed(row.setup, []),
+    allowed_hosts: parsed(row.allowed_hosts, []),
+    memory_mb: Number(row.memory_mb),
+    vcpus: Number(row.cpu_cores),
+    ttl_seconds: Number(row.ttl_seconds),
+    env: parsed(row.env, {}),
+    secrets: parsed(row.secrets, []),
+    pool_size: Number(row.pool_size),
+  };
+}
+
+function quotaOf(row: Row): PublishedQuota {
+  return {
+    owner_id: String(row.owner_id),
+    max_sandboxes: Number(row.max_sandboxes),
+    max_ttl: `${Number(row.max_ttl_seconds)}s`,
+    max_exec_timeout: `${Number(row.max_exec_timeout_seconds)}s`,
+  };
+}
+
+/** A list or an object in JSON; their `null` is none. */
+function parsed<T>(value: unknown, none: T): T {
+  return (JSON.parse(String(value ?? "null")) as T | null) ?? none;
+}
