@@ -5,7 +5,10 @@ import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { DEFAULT_LIMITS } from "../src/images/base.ts";
+import { ErofsBase } from "../src/images/erofs-reader.ts";
 import { createImages } from "../src/images/store.ts";
 import { listTree, mountBase, mountProblem, tar } from "./images-support.ts";
 import { Server } from "./server-support.ts";
@@ -149,6 +152,117 @@ test("the same again takes nothing; a changed file repeats what follows its copy
   assert.match(failed.stderr, /line 3: `run echo the reason; false` ended with 1\nthe reason/);
   assert.deepEqual(await readdir(join(data, "tmp")), []);
   assert.deepEqual(await readdir(join(data, "sandboxes")), []);
+});
+
+const STAGES = `ARG BASE=stacyvm/busybox
+FROM \${BASE} AS first
+ONBUILD ENV PUT_OFF=yes
+WORKDIR /work
+RUN <<EOF
+set -e
+mkdir -p out/sub
+echo built > out/file
+echo deep > out/sub/deep
+ln -s file out/link
+chown -R 7:8 out/sub
+EOF
+RUN <<EOF
+#!/bin/sh
+echo "a program" > out/program
+EOF
+
+FROM first AS unused
+RUN echo never; exit 1
+
+FROM first AS second
+RUN echo $PUT_OFF > put-off; test -f out/file
+ADD pkg.tar.gz /unpacked/
+ADD src/a.txt /plain/
+COPY <<EOF <<"RAW" /texts/
+put off: $PUT_OFF
+EOF
+$PUT_OFF
+RAW
+
+FROM scratch
+COPY --from=stacyvm/busybox /bin/busybox /bin/
+COPY --from=first /work/out/ /out/
+COPY --from=second /work/put-off /work/out/link /unpacked /plain /texts /x/
+COPY --chown=5 --chmod=0600 --from=first /work/out/fi[!x]e* /work/out/f?le /owned/
+COPY . /context/
+VOLUME /data /var/lib/db
+WORKDIR /made/by/nobody
+USER :2000
+CMD ["/bin/busybox", "sh", "-c", "PATH=/bin; b() { busybox $*; }; b id -u; b id -g; b pwd; b ls -A /context /context/src; b cat /x/link"]
+`;
+
+test("several stages: copies between them and from images, here-documents, archives, ignore rules, volumes, a group alone", async () => {
+  const dir = join(root, "stages");
+  await mkdir(join(dir, "src"), { recursive: true });
+  await mkdir(join(dir, ".git"));
+  for (const [name, content] of [
+    [".env", "SECRET"],
+    [".git/config", "SECRET"],
+    ["src/.env", "SECRET"],
+    ["src/a.txt", "one"],
+    ["src/.kept", "kept"],
+    [".dockerignore", "*\n!src\n!pkg.tar.gz\n**/.env\n"],
+    ["Dockerfile", STAGES],
+  ] as const) {
+    await writeFile(join(dir, name), content);
+  }
+  await symlink("a.txt", join(dir, "src/link"));
+  await writeFile(join(dir, "pkg.tar.gz"), gzipSync(tar([{ path: "pkg/inside", content: "packed", uid: 3 }])));
+  const run = async (...args: string[]) => {
+    const { code, stdout, stderr } = await stacyvm("image", "build", dir, "--json", "-t", "built/stages:1", ...args);
+    assert.equal(code, 0, stderr);
+    return { ...JSON.parse(stdout), stderr };
+  };
+  const image = await run();
+  assert.doesNotMatch(image.stderr, /never/);
+  assert.deepEqual(image.config.volumes, ["/data", "/var/lib/db"]);
+  await using base = await ErofsBase.open(image.path);
+  const tree = await base.tree(DEFAULT_LIMITS);
+  const owner = (path: string) => {
+    const node = tree.find(path);
+    return [node?.type, node?.mode, node?.uid, node?.gid];
+  };
+  const text = (path: string): string => {
+    const node = tree.find(path);
+    return node?.type === "file" ? (node.data.tail?.toString() ?? "") : `a ${node?.type}`;
+  };
+  assert.deepEqual(owner("out/sub/deep"), ["file", 0o644, 7, 8]);
+  assert.equal(text("out/file"), "built\n");
+  assert.equal(text("out/link"), "a symlink");
+  assert.equal(text("x/link"), "built\n", "a source that is a link stands for its file");
+  assert.equal(text("out/program"), "a program\n");
+  assert.equal(text("x/put-off"), "yes\n");
+  assert.equal(text("x/pkg/inside"), "packed");
+  assert.deepEqual(owner("x/pkg/inside"), ["file", 0o644, 3, 0]);
+  assert.equal(text("x/a.txt"), "one");
+  assert.equal(text("x/EOF"), "put off: yes\n");
+  assert.equal(text("x/RAW"), "$PUT_OFF\n");
+  assert.deepEqual(owner("owned/file"), ["file", 0o600, 5, 5]);
+  assert.deepEqual(owner("var/lib/db"), ["directory", 0o755, 0, 0]);
+  assert.deepEqual(owner("data"), ["directory", 0o755, 0, 0]);
+  for (const [path] of tree.nodes()) assert.doesNotMatch(path, /\.env|\.git|Dockerfile|stacyvm-build-step/);
+  const ran = await stacyvm("run", "--cold", "built/stages:1");
+  assert.equal(
+    ran.stdout,
+    "0\n2000\n/made/by/nobody\n/context:\npkg.tar.gz\nsrc\n\n/context/src:\n.kept\na.txt\nlink\nbuilt\n",
+    ran.stderr,
+  );
+
+  const again = await run();
+  assert.deepEqual([again.digest, again.cached], [image.digest, image.steps]);
+  await writeFile(join(dir, "src/.kept"), "changed");
+  const changed = await run();
+  assert.doesNotMatch(changed.stderr, /starting.*first|a program/);
+  assert.ok(changed.cached >= 8, String(changed.cached));
+  const target = await run("--target", "first");
+  assert.deepEqual([target.cached, target.steps], [4, 4]);
+  assert.deepEqual(await readdir(join(data, "sandboxes")), []);
+  assert.deepEqual(await readdir(join(data, "tmp")), []);
 });
 
 test("over HTTP: a tar with the steps in it, progress and output line by line", async () => {

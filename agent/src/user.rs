@@ -42,7 +42,11 @@ fn database(path: &str) -> Vec<u8> {
 }
 
 fn digits(b: &[u8]) -> Option<u32> {
-    std::str::from_utf8(b).ok()?.parse().ok()
+    if !b.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // Container engines take ids up to this one.
+    std::str::from_utf8(b).ok()?.parse().ok().filter(|&id| id <= i32::MAX as u32)
 }
 
 fn rows(file: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
@@ -51,7 +55,8 @@ fn rows(file: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
 
 fn resolve_in(spec: &[u8], passwd: &[u8], group: &[u8]) -> Result<User> {
     let mut parts = spec.splitn(2, |&b| b == b':');
-    let who = parts.next().unwrap_or_default();
+    // Without a user, `:group`, it is root, as container engines have it.
+    let who = parts.next().filter(|w| !w.is_empty()).unwrap_or(b"0");
     let with = parts.next().filter(|g| !g.is_empty());
     let row = rows(passwd).find(|r| r.len() >= 6 && (r[0] == who || (digits(who).is_some() && digits(r[2]) == digits(who))));
     let unknown = |what: &str, name: &[u8]| Fail::new(crate::protocol::status::NOT_FOUND, format!("no {} `{}` in the image", what, String::from_utf8_lossy(name)));
@@ -96,6 +101,13 @@ mod tests {
         assert_eq!(resolve_in(b"node:staff", PASSWD, GROUP).unwrap().gid, 50);
         let nobody = resolve_in(b"7:8", PASSWD, GROUP).unwrap();
         assert_eq!((nobody.uid, nobody.gid), (7, 8));
+        let root = resolve_in(b":2000", PASSWD, GROUP).unwrap();
+        assert_eq!((root.uid, root.gid, root.home.as_slice()), (0, 2000, &b"/root"[..]));
+        assert_eq!(resolve_in(b":staff", PASSWD, GROUP).unwrap().gid, 50);
+        assert_eq!(resolve_in(b"1000:", PASSWD, GROUP).unwrap().gid, 1001);
+        for odd in [&b"-1"[..], b"+1", b"2147483648", b"4294967295", b"7:-1", b" 7"] {
+            assert!(resolve_in(odd, PASSWD, GROUP).is_err());
+        }
         assert!(resolve_in(b"nosuch", PASSWD, GROUP).is_err());
         assert!(resolve_in(b"node:nosuch", PASSWD, GROUP).is_err());
     }

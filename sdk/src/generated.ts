@@ -488,6 +488,7 @@ export interface ImageConfig {
   labels: Record<string, string>;
   stopSignal?: string | undefined;
   exposedPorts: string[];
+  volumes?: string[] | undefined;
 }
 
 export interface ImageDetails {
@@ -1205,6 +1206,7 @@ export const shapes: Record<string, Shape> = {
       labels: { record: "string" },
       "stop_signal?": "string",
       exposed_ports: { array: "string" },
+      "volumes?": { array: "string" },
     },
   },
   ImageDetails: {

@@ -1,63 +1,42 @@
 /**
- * Builds an image from another one and a list of steps, in a sandbox: commands run there, and what they changed (the upper
- * directory of its overlay) becomes a layer above the base image. Which sandbox, and where it comes from, is the caller's.
+ * Builds an image from a plan: stages, each an image and a list of steps, done in a sandbox (stage.ts). Which sandbox, and where
+ * it comes from, is the caller's.
  *
- * The cache. Each step has a key made of the base image's digest, all steps before it and, for a copy, the content of what is
- * copied. The finished image is remembered under the last key; a step on the way is, where a copy follows a command, because
- * what is copied changes most often. A build that finds one begins with a fresh sandbox of the base and that layer.
+ * The cache. Each step has a key made of what its stage begins with, all steps before it and, for a copy, the content of what is
+ * copied; for a copy from another stage the key of that stage's last step. So the keys of all stages are known before anything is
+ * done, and stages that nothing new depends on are not even looked at.
  */
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
-import { constants, createZstdCompress } from "node:zlib";
-import type { Agent } from "../guest/agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
-import { decompressed } from "../images/layer.ts";
-import type { BuildContext } from "./context.ts";
-import { copyDigest, copyInto } from "./copy.ts";
-import { absolute, configAfter, type Plan, type Step } from "./plan.ts";
+import { Periodic } from "../host/periodic.ts";
+import { plainConfig } from "../images/content.ts";
+import type { Image, ImageConfig } from "../images/image.ts";
+import { copyDigest } from "./copy.ts";
+import type { BuildFiles } from "./files.ts";
+import { ImageFiles } from "./image-files.ts";
+import { configAfter, type Origin, type Plan, type Step } from "./plan.ts";
+import { type BuildOptions, runStage, type StageWork } from "./stage.ts";
 
-/** A running sandbox of an image; disposing of it ends it. */
-export interface BuildMachine extends AsyncDisposable {
-  readonly agent: Agent;
-}
-
-export interface BuildOptions {
-  images: ImageLibrary;
-  /** Starts a sandbox of an image that is here. */
-  start(image: string, signal: AbortSignal | undefined): Promise<BuildMachine>;
-  context?: BuildContext;
-  /** Ask the registry again what the base's name means. */
-  pull?: boolean;
-  /** Do everything again. */
-  noCache?: boolean;
-  progress?: (progress: Progress) => void;
-  /** Output of the commands, as it comes. */
-  output?: (text: Buffer) => void;
-  signal?: AbortSignal;
-}
+export type { BuildMachine, BuildOptions } from "./stage.ts";
 
 export interface BuildResult {
   image: Image;
   /** Steps that were not done again. */
   cached: number;
+  /** Steps of all stages that the result needs. */
   steps: number;
 }
 
 /** Raised when the same steps would make something else. */
-const VERSION = 1;
-/** For the message of a command that failed. */
-const LAST_WORDS = 2000;
-/** The agent's own, and what every sandbox gets anew. */
-const OWN_FILES = new Set(["etc/hostname", "etc/machine-id", "etc/resolv.conf"]);
-const OWN_TREES = /^(dev|proc|sys|run)\/./;
+const VERSION = 2;
+/** Images without a name are kept while they are used; half of the time that collection leaves them. */
+const TOUCH_MS = 30_000;
 
 /** @throws StacyError `invalid` (a step failed, with its output's end), and what images and sandboxes throw */
 export async function buildImage(plan: Plan, reference: string, options: BuildOptions): Promise<BuildResult> {
   try {
-    return await new Build(plan, reference, options).run();
+    await using build = new Build(plan, options);
+    return await build.run(reference);
   } catch (error) {
     if (options.signal?.aborted)
       throw new StacyError("cancelled", "the build was cancelled", { phase: "build", cause: error });
@@ -65,210 +44,176 @@ export async function buildImage(plan: Plan, reference: string, options: BuildOp
   }
 }
 
-interface Begin {
-  /** Steps that are done. */
-  at: number;
-  /** The layer that has their result. */
-  layer: string | undefined;
+/** What is known of a stage before anything is done. */
+interface Outline {
+  /** Configuration at its end. */
+  config: ImageConfig;
+  steps: Step[];
+  /** The key before the first step, and after each one. */
+  keys: string[];
 }
 
-class Build {
+class Build implements AsyncDisposable {
   readonly #plan: Plan;
-  readonly #reference: string;
   readonly #options: BuildOptions;
+  readonly #outlines = new Map<number, Outline>();
+  readonly #pulled = new Map<string, Promise<Image>>();
+  /** Finished stages, and those whose files are read. */
+  readonly #images = new Map<number, Image>();
+  readonly #open = new AsyncDisposableStack();
+  readonly #files = new Map<string, Promise<ImageFiles>>();
+  readonly #used = new Set<string>();
+  #cached = 0;
 
-  constructor(plan: Plan, reference: string, options: BuildOptions) {
+  constructor(plan: Plan, options: BuildOptions) {
     this.#plan = plan;
-    this.#reference = reference;
     this.#options = options;
+    this.#open.use(
+      new Periodic({
+        everyMs: TOUCH_MS,
+        work: async () => {
+          for (const digest of this.#used) await options.images.resolve(digest, { pull: "never" });
+        },
+        report: () => {}, // one that is gone shows where it is used
+      }),
+    );
   }
 
-  async run(): Promise<BuildResult> {
-    const { images, pull, progress, signal, noCache } = this.#options;
-    const base = await images.resolve(this.#plan.from, {
-      ...(pull === true ? { pull: "always" as const } : {}),
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#open.disposeAsync();
+  }
+
+  async run(reference: string): Promise<BuildResult> {
+    const { target } = this.#plan;
+    await this.#outline(target);
+    const image = await this.#stage(target, reference);
+    const steps = [...this.#outlines.values()].reduce((sum, outline) => sum + outline.steps.length, 0);
+    const untouched = [...this.#outlines].filter(([stage]) => !this.#images.has(stage));
+    return { image, cached: this.#cached + untouched.reduce((sum, [, one]) => sum + one.steps.length, 0), steps };
+  }
+
+  /** Of a stage and, within, of all that it needs. */
+  async #outline(index: number): Promise<Outline> {
+    const known = this.#outlines.get(index);
+    if (known !== undefined) return known;
+    const stage = this.#plan.stages[index];
+    if (stage === undefined) throw new StacyError("internal", `the plan has no stage ${index}`);
+    const { from } = stage;
+    const below = from.kind === "stage" ? await this.#outline(from.stage) : undefined;
+    const config = below?.config ?? (await this.#pull(from)).config;
+    const steps = stage.steps(await this.#rootConfig(from));
+    const keys = [
+      below === undefined ? digest([VERSION, await this.#keyOf(from)]) : digest([VERSION, below.keys.at(-1)]),
+    ];
+    for (const step of steps) {
+      const { text: _text, line: _line, ...what } = step;
+      keys.push(digest([keys.at(-1), what, step.kind === "copy" ? await this.#copied(step) : ""]));
+    }
+    const outline = { config: configAfter(config, steps), steps, keys };
+    this.#outlines.set(index, outline);
+    return outline;
+  }
+
+  /** What a copy's result depends on. */
+  async #copied(step: Extract<Step, { kind: "copy" }>): Promise<string> {
+    return step.from === undefined ? copyDigest(step, this.#options.context) : await this.#keyOf(step.from);
+  }
+
+  async #keyOf(from: Origin): Promise<string> {
+    if (from.kind === "stage") return (await this.#outline(from.stage)).keys.at(-1) ?? "";
+    return from.kind === "nothing" ? "" : (await this.#pull(from)).digest;
+  }
+
+  async #rootConfig(from: Origin): Promise<ImageConfig> {
+    const below = from.kind === "stage" ? this.#plan.stages[from.stage] : undefined;
+    return below === undefined ? (await this.#pull(from)).config : await this.#rootConfig(below.from);
+  }
+
+  /** An image that is no stage. */
+  async #pull(from: Origin): Promise<Image> {
+    const name = from.kind === "image" ? from.reference : "";
+    const known = this.#pulled.get(name);
+    if (known !== undefined) return await known;
+    const { images, pull, progress, signal } = this.#options;
+    const options = {
       ...(progress === undefined ? {} : { progress }),
       ...(signal === undefined ? {} : { signal }),
-    });
-    const steps = this.#plan.steps(base.config);
-    const keys = this.#keys(base.digest, steps);
+    };
+    const image =
+      from.kind === "image"
+        ? images.resolve(name, { ...(pull === true ? { pull: "always" as const } : {}), ...options })
+        : this.#nothing();
+    this.#pulled.set(name, image);
+    this.#used.add((await image).digest);
+    return await image;
+  }
+
+  /** `FROM scratch`: an image without files. */
+  async #nothing(): Promise<Image> {
+    const { images } = this.#options;
+    const image = await images.derive(undefined, undefined, { config: { ...plainConfig(), cmd: [] } });
+    await images.builds.put(digest([VERSION, "nothing"]), { image: image.digest, stage: true });
+    return image;
+  }
+
+  /** The image of a stage, made when it is not here. @param reference its name; one that is used on the way only has none */
+  async #stage(index: number, reference?: string): Promise<Image> {
+    const known = this.#images.get(index);
+    if (known !== undefined) return known;
+    const { images, signal, noCache } = this.#options;
+    const { steps, keys, config } = await this.#outline(index);
     const last = keys.at(-1) ?? "";
     // Who waits for the same build finds its result.
     await using _held = await images.builds.only(last, signal);
     const made = noCache === true ? undefined : await images.builds.get(last);
-    if (made?.image !== undefined) {
-      const image = await images.tag(made.image, this.#reference).catch((error) => {
-        if (error instanceof StacyError && error.code === "not-found") return undefined;
-        throw error;
-      });
-      if (image !== undefined) return { image, cached: steps.length, steps: steps.length };
+    const present = made?.image === undefined ? undefined : await this.#present(made.image, reference);
+    if (present !== undefined) {
+      this.#cached += steps.length;
+      return this.#finished(index, present);
     }
-    await using work = await images.scratch();
-    const begin = noCache === true ? { at: 0, layer: undefined } : await this.#begin(base.digest, keys, work.path);
-    for (const [i, step] of steps.slice(0, begin.at).entries()) this.#say(i, steps, step, " (cached)");
-    const layer = await this.#changes(base, steps, keys, begin, work.path);
-    const image = await images.derive(base.digest, this.#reference, {
-      config: configAfter(base.config, steps),
-      ...(layer === undefined ? {} : { layer, leaveOut: isOwn }),
-      ...(progress === undefined ? {} : { progress }),
-      ...(signal === undefined ? {} : { signal }),
-    });
-    await images.builds.put(last, { base: base.digest, image: image.digest }, layer);
-    return { image, cached: begin.at, steps: steps.length };
+    const stage = this.#plan.stages[index];
+    const base =
+      stage?.from.kind === "stage"
+        ? await this.#stage(stage.from.stage)
+        : await this.#pull(stage?.from ?? { kind: "nothing" });
+    const work: StageWork = {
+      name: stage?.name ?? "",
+      ...{ base, steps, keys, config },
+      filesOf: (from) => (from === undefined ? Promise.resolve(this.#options.context) : this.#filesOf(from)),
+    };
+    const { image, cached } = await runStage(work, reference, this.#options);
+    this.#cached += cached;
+    return this.#finished(index, image);
   }
 
-  /** The key before the first step, and after each one. */
-  #keys(base: string, steps: readonly Step[]): string[] {
-    const digest = (value: unknown): string => createHash("sha256").update(JSON.stringify(value)).digest("hex");
-    const keys = [digest([VERSION, base])];
-    for (const step of steps) {
-      const { text: _text, line: _line, ...what } = step;
-      const copied = step.kind === "copy" ? copyDigest(step, this.#options.context) : "";
-      keys.push(digest([keys.at(-1), what, copied]));
-    }
-    return keys;
+  #finished(index: number, image: Image): Image {
+    this.#images.set(index, image);
+    this.#used.add(image.digest);
+    return image;
   }
 
-  /** The latest point that an earlier build has left. */
-  async #begin(base: string, keys: readonly string[], dir: string): Promise<Begin> {
-    const { builds } = this.#options.images;
-    for (let at = keys.length - 1; at > 0; at--) {
-      const key = keys[at] ?? "";
-      const built = await builds.get(key);
-      if (built === undefined || built.base !== base) continue;
-      const layer = join(dir, "begin.layer");
-      if (built.layer === undefined) return { at, layer: undefined };
-      if (await builds.take(key, layer)) return { at, layer };
-    }
-    return { at: 0, layer: undefined };
-  }
-
-  /** Does what is left to do. @returns the file of the layer with all changes; `undefined`: there are none */
-  async #changes(
-    base: Image,
-    steps: readonly Step[],
-    keys: readonly string[],
-    begin: Begin,
-    dir: string,
-  ): Promise<string | undefined> {
-    const { images, signal, start } = this.#options;
-    if (!steps.slice(begin.at).some(needsMachine)) return begin.layer;
-    this.#options.progress?.({ step: `starting a sandbox of ${base.reference}` });
-    await using machine = await start(base.reference, signal);
-    const { agent } = machine;
-    if (begin.layer !== undefined) {
-      await agent.tarIn("/", decompressed(begin.layer, signal), { layer: true, ...maybe(signal) });
-    }
-    let unsaved = false;
-    let saved = 0;
-    for (const [i, step] of steps.entries()) {
-      if (i < begin.at) continue;
-      signal?.throwIfAborted();
-      if (step.kind === "copy" && unsaved) {
-        const layer = await this.#layer(agent, join(dir, `step-${saved++}.layer`));
-        await images.builds.put(keys[i] ?? "", { base: base.digest }, layer);
-        unsaved = false;
-      }
-      this.#say(i, steps, step);
-      const before = configAfter(base.config, steps.slice(0, i));
-      await this.#do(agent, step, before);
-      unsaved ||= step.kind === "run";
-    }
-    return await this.#layer(agent, join(dir, "last.layer"));
-  }
-
-  async #do(agent: Agent, step: Step, before: ImageConfig): Promise<void> {
-    const { context, signal } = this.#options;
-    switch (step.kind) {
-      case "run":
-        await this.#command(agent, step, before);
-        break;
-      case "copy":
-        await copyInto(agent, step, context, before.cwd, signal);
-        break;
-      case "workdir":
-        await makeDirectory(agent, absolute(before.cwd, step.path).replace(/(.)\/$/, "$1"));
-        break;
-    }
-  }
-
-  async #command(agent: Agent, step: Extract<Step, { kind: "run" }>, config: ImageConfig): Promise<void> {
-    const { output, signal } = this.#options;
-    const env = Object.fromEntries(
-      config.env.map((entry) => [entry.split("=", 1)[0] ?? "", entry.replace(/^[^=]*=/, "")]),
-    );
-    const command = await agent.start({
-      argv: step.argv,
-      env: { ...step.env, ...env },
-      cwd: config.cwd ?? "/",
-      user: config.user ?? "root",
-      ...maybe(signal),
-    });
-    let words = "";
-    for await (const event of command.output()) {
-      if (event.type === "lost") continue;
-      output?.(event.data);
-      words = (words + event.data.toString("utf8")).slice(-LAST_WORDS);
-    }
-    const { exitCode, reason } = await command.exited;
-    if (reason === "exited" && exitCode === 0) return;
-    signal?.throwIfAborted();
-    throw new StacyError("invalid", `line ${step.line}: \`${step.text}\` ended with ${exitCode}\n${words.trimEnd()}`, {
-      data: { line: step.line, exitCode },
-    });
-  }
-
-  /** What the sandbox differs from its image in, as a file. Nothing moves meanwhile. */
-  async #layer(agent: Agent, path: string): Promise<string> {
-    const { progress, signal } = this.#options;
-    await agent.freeze();
-    try {
-      let done = 0;
-      const changes = await agent.changes(maybe(signal));
-      changes.on("data", (chunk: Buffer) => {
-        done += chunk.length;
-        progress?.({ step: "saving what was changed", done, unit: "bytes" });
-      });
-      const compress = createZstdCompress({ params: { [constants.ZSTD_c_compressionLevel]: 1 } });
-      await pipeline(changes, compress, createWriteStream(path, { flags: "wx", mode: 0o600 }), maybe(signal));
-    } finally {
-      await agent.thaw();
-    }
-    return path;
-  }
-
-  #say(i: number, steps: readonly Step[], step: Step, note = ""): void {
-    const [first = ""] = step.text.split("\n");
-    this.#options.progress?.({ step: `${i + 1}/${steps.length} ${first}${note}` });
-  }
-}
-
-function needsMachine({ kind }: Step): boolean {
-  return kind === "run" || kind === "copy" || kind === "workdir";
-}
-
-/** Of root, as builders do it, whatever the user is; one that is there already stays as it is. */
-async function makeDirectory(agent: Agent, path: string): Promise<void> {
-  const missing = await agent.stat(path).then(
-    () => false,
-    (error) => {
-      if (error instanceof StacyError && error.code === "not-found") return true;
+  /** An earlier result, unless it has been collected, or has a name only that a policy does not let through. */
+  async #present(result: string, reference: string | undefined): Promise<Image | undefined> {
+    const { images } = this.#options;
+    const found = reference === undefined ? images.resolve(result, { pull: "never" }) : images.tag(result, reference);
+    return await found.catch((error) => {
+      if (error instanceof StacyError && ["not-found", "permission"].includes(error.code)) return undefined;
       throw error;
-    },
-  );
-  // An empty archive: its target is made, with those above it.
-  if (missing) await agent.tarIn(path, once(Buffer.alloc(1024)));
+    });
+  }
+
+  async #filesOf(from: Origin): Promise<BuildFiles> {
+    const image = from.kind === "stage" ? await this.#stage(from.stage) : await this.#pull(from);
+    const known = this.#files.get(image.digest);
+    if (known !== undefined) return await known;
+    const stage = from.kind === "stage" ? this.#plan.stages[from.stage] : undefined;
+    const name = stage === undefined ? `the files of ${image.reference}` : `the files of the stage ${stage.name}`;
+    const files = ImageFiles.open(image, name).then((opened) => this.#open.use(opened));
+    this.#files.set(image.digest, files);
+    return await files;
+  }
 }
 
-async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes;
-}
-
-/** Paths that belong to a sandbox and not to an image. */
-function isOwn(path: string): boolean {
-  return OWN_FILES.has(path) || OWN_TREES.test(path);
-}
-
-function maybe(signal: AbortSignal | undefined): { signal?: AbortSignal } {
-  return signal === undefined ? {} : { signal };
+function digest(value: unknown): string {
+  return createHash("sha256").update(JSON.stringify(value)).digest("hex");
 }

@@ -7,6 +7,7 @@ import { tar } from "../../test/images-support.ts";
 import { StacyError } from "../host/error.ts";
 import { BuildContext } from "./context.ts";
 import { type CopyStep, copyDigest } from "./copy.ts";
+import { below, matching } from "./files.ts";
 
 let dir: string;
 before(async () => {
@@ -35,16 +36,16 @@ test("a directory without what .dockerignore names; patterns; contents", async (
   await writeFile(join(tree, ".dockerignore"), "# comment\nnode_modules\n**/*.log\n!src/deep/keep.log\n");
   await using context = await BuildContext.ofDirectory(tree, join(dir, "store-tree"));
   assert.deepEqual(
-    context.below("").map(({ path }) => path),
+    [...below(context, "")].map(({ path }) => path),
     [".dockerignore", "src", "src/deep", "src/deep/b.txt", "src/deep/keep.log", "src/link", "src/ä.txt"],
   );
-  assert.deepEqual(context.matching("src/*.txt"), ["src/ä.txt"]);
-  assert.deepEqual(context.matching("./src/deep/"), ["src/deep"]);
-  assert.deepEqual(context.matching("nothing"), []);
-  const entry = context.entry("src/ä.txt");
+  assert.deepEqual(matching(context, "src/*.txt"), ["src/ä.txt"]);
+  assert.deepEqual(matching(context, "./src/deep/"), ["src/deep"]);
+  assert.deepEqual(matching(context, "nothing"), []);
+  const entry = context.get("src/ä.txt");
   assert.ok(entry);
   assert.equal((await context.content(entry)).toString(), "umlaut");
-  assert.equal(context.entry("src/link")?.target, "deep/b.txt");
+  assert.equal(context.get("src/link")?.target, "deep/b.txt");
 });
 
 test("an archive's own .dockerignore holds wherever in it it lies, hard links are files, names cannot leave", async () => {
@@ -58,14 +59,14 @@ test("an archive's own .dockerignore holds wherever in it it lies, hard links ar
     ]),
   );
   assert.deepEqual(
-    context.below("").map(({ path }) => path),
+    [...below(context, "")].map(({ path }) => path),
     [".dockerignore", "a", "b"],
   );
-  const b = context.entry("b");
+  const b = context.get("b");
   assert.ok(b);
   assert.equal((await context.content(b)).toString(), "same");
   await assert.rejects(ofTar(tar([{ path: "../out", content: "x" }])), /outside/);
-  assert.throws(() => context.matching("../a"), /outside/);
+  assert.throws(() => matching(context, "../a"), /outside/);
 });
 
 test("a copy's digest is of names, modes and contents, not of times", async () => {

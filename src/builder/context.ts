@@ -4,20 +4,14 @@
  */
 import { createHash } from "node:crypto";
 import { type FileHandle, open, readFile } from "node:fs/promises";
-import { join, matchesGlob } from "node:path/posix";
+import { join } from "node:path/posix";
 import { errno, StacyError } from "../host/error.ts";
 import { directoryLayer } from "../images/directory.ts";
 import { readTar } from "../images/tar.ts";
+import { type BuildFile, type BuildFiles, relativePath } from "./files.ts";
+import { type Ignores, ignoreRules } from "./ignore.ts";
 
-export interface ContextEntry {
-  /** Relative, without `./` and without a slash at the end; the root is the empty string. */
-  path: string;
-  type: "file" | "directory" | "symlink";
-  mode: number;
-  mtime: number;
-  /** Of a symlink. */
-  target: string;
-  size: number;
+export interface ContextEntry extends BuildFile {
   /** Where its bytes lie in our file. */
   offset: number;
   /** Hex, of a file's content. */
@@ -29,43 +23,63 @@ const MAX_BYTES = 16 * 2 ** 30;
 const IGNORE_FILE = ".dockerignore";
 const CHUNK = 1 << 20;
 
-export class BuildContext implements AsyncDisposable {
+export class BuildContext implements BuildFiles, AsyncDisposable {
+  readonly name = "the build's files";
   readonly #file: FileHandle;
   readonly #entries: Map<string, ContextEntry>;
+  /** What may be read as the build's own instructions, although no copy sees it. */
+  readonly #hidden = new Map<string, ContextEntry>();
+  #names: Map<string, string[]> | undefined;
 
-  private constructor(file: FileHandle, entries: Map<string, ContextEntry>) {
+  private constructor(file: FileHandle) {
     this.#file = file;
-    this.#entries = entries;
+    this.#entries = new Map();
   }
 
-  /** @param store a path of ours that does not exist yet */
-  static async ofDirectory(dir: string, store: string, signal?: AbortSignal): Promise<BuildContext> {
-    const ignored = await readFile(join(dir, IGNORE_FILE), "utf8").catch((error) => {
-      if (errno(error) === "ENOENT") return "";
-      throw error;
-    });
-    return BuildContext.#read(directoryLayer(dir, true).open(signal), store, ignorePatterns(ignored), signal);
+  /**
+   * @param store a path of ours that does not exist yet
+   * @param buildFile path of the file of steps, which may have ignore rules of its own beside it
+   */
+  static async ofDirectory(
+    dir: string,
+    store: string,
+    options: { buildFile?: string; signal?: AbortSignal } = {},
+  ): Promise<BuildContext> {
+    const { buildFile, signal } = options;
+    const own = buildFile === undefined ? undefined : await textIfThere(`${buildFile}${IGNORE_FILE}`);
+    const rules = own ?? (await textIfThere(join(dir, IGNORE_FILE)));
+    const ignores = rules === undefined ? () => false : ignoreRules(rules);
+    // A hard link to a file that is ignored would be lost with it: each name comes with its content.
+    const context = new BuildContext(await open(store, "wx+", 0o600));
+    await context.#read(directoryLayer(dir, true, ["--hard-dereference"]).open(signal), ignores, signal);
+    return context;
   }
 
-  /** @throws StacyError `corrupt` for what is no tar, `limit` */
-  static async ofTar(tar: AsyncIterable<Uint8Array>, store: string, signal?: AbortSignal): Promise<BuildContext> {
-    return BuildContext.#read(tar, store, [], signal);
-  }
-
-  static async #read(
+  /**
+   * @param buildFiles names of the files of steps, the one that is there may have ignore rules of its own
+   * @throws StacyError `corrupt` for what is no tar, `limit`
+   */
+  static async ofTar(
     tar: AsyncIterable<Uint8Array>,
     store: string,
-    patterns: Pattern[],
-    signal: AbortSignal | undefined,
+    options: { buildFiles?: readonly string[]; signal?: AbortSignal } = {},
   ): Promise<BuildContext> {
-    const entries = new Map<string, ContextEntry>();
-    const file = await open(store, "wx+", 0o600);
+    const context = new BuildContext(await open(store, "wx+", 0o600));
+    await context.#read(tar, () => false, options.signal);
+    // In an archive the file with the rules may come last.
+    await context.#ignore(options.buildFiles ?? []);
+    return context;
+  }
+
+  async #read(tar: AsyncIterable<Uint8Array>, ignores: Ignores, signal: AbortSignal | undefined): Promise<void> {
+    const entries = this.#entries;
+    const file = this.#file;
     let end = 0;
     try {
       await readTar(tar, async (entry, body) => {
         signal?.throwIfAborted();
-        const path = relative(entry.path);
-        if (path === "" || isIgnored(path, patterns)) return;
+        const path = relativePath(utf8(entry.path));
+        if (path === "" || ignores(path)) return;
         if (entries.size >= MAX_ENTRIES || end + entry.size > MAX_BYTES) {
           throw new StacyError("limit", "the build's files are more than is allowed", {
             remedy: `leave files out by ${IGNORE_FILE}`,
@@ -73,13 +87,19 @@ export class BuildContext implements AsyncDisposable {
           });
         }
         const { type } = entry;
-        const common = { path, mode: entry.mode, mtime: entry.mtime, target: "", size: 0, offset: end, sha256: "" };
-        if (type === "directory") entries.set(path, { ...common, type });
-        else if (type === "symlink") entries.set(path, { ...common, type, target: utf8(entry.link) });
+        const put = (type: BuildFile["type"], more: Partial<ContextEntry> = {}): void => {
+          const { mode, mtime } = entry;
+          const common = { path, mode, mtime, uid: 0, gid: 0, target: "", size: 0, offset: end, sha256: "" };
+          const added: ContextEntry = { ...common, xattrs: new Map(), bytes: () => this.#bytes(added), type, ...more };
+          entries.set(path, added);
+        };
+        if (type === "directory") put("directory");
+        else if (type === "symlink") put("symlink", { target: utf8(entry.link) });
         else if (type === "hardlink") {
-          const same = entries.get(relative(entry.link));
+          const same = entries.get(relativePath(utf8(entry.link)));
           if (same !== undefined) entries.set(path, { ...same, path });
         } else if (type === "file") {
+          const offset = end;
           const hash = createHash("sha256");
           for await (const chunk of body) {
             hash.update(chunk);
@@ -87,20 +107,30 @@ export class BuildContext implements AsyncDisposable {
               done += (await file.write(chunk, done, chunk.length - done, end + done)).bytesWritten;
             end += chunk.length;
           }
-          entries.set(path, { ...common, type, size: end - common.offset, sha256: hash.digest("hex") });
+          put("file", { offset, size: end - offset, sha256: hash.digest("hex") });
         }
         // Sockets, pipes and devices are nothing that could be copied.
       });
-      const context = new BuildContext(file, entries);
-      // In an archive the file with the patterns may come last.
-      const late = patterns.length === 0 ? entries.get(IGNORE_FILE) : undefined;
-      if (late?.type === "file") {
-        const found = ignorePatterns((await context.content(late)).toString("utf8"));
-        for (const path of [...entries.keys()]) if (isIgnored(path, found)) entries.delete(path);
-      }
-      return context;
     } catch (error) {
       await file.close();
+      throw error;
+    }
+  }
+
+  async #ignore(buildFiles: readonly string[]): Promise<void> {
+    try {
+      const own = buildFiles.find((name) => this.#entries.get(name)?.type === "file");
+      const names = [...(own === undefined ? [] : [`${own}${IGNORE_FILE}`]), IGNORE_FILE];
+      const rules = names.map((name) => this.#entries.get(name)).find((entry) => entry?.type === "file");
+      if (rules === undefined) return;
+      const ignores = ignoreRules((await this.content(rules)).toString("utf8"), rules.path);
+      for (const [path, entry] of [...this.#entries]) {
+        if (!ignores(path)) continue;
+        this.#entries.delete(path);
+        if (path === own) this.#hidden.set(path, entry);
+      }
+    } catch (error) {
+      await this.#file.close();
       throw error;
     }
   }
@@ -109,26 +139,48 @@ export class BuildContext implements AsyncDisposable {
     await this.#file.close();
   }
 
-  entry(path: string): ContextEntry | undefined {
-    return this.#entries.get(path);
+  get(path: string): ContextEntry | undefined {
+    const found = this.#entries.get(path);
+    if (found !== undefined || !this.#tree().has(path)) return found;
+    // A directory that no entry names, because it is ignored and something in it is not.
+    const common = { path, mode: 0o755, mtime: 0, uid: 0, gid: 0, target: "", size: 0, offset: 0, sha256: "" };
+    const implied: ContextEntry = {
+      ...common,
+      xattrs: new Map(),
+      type: "directory",
+      bytes: () => this.#bytes(implied),
+    };
+    return implied;
   }
 
-  /** Everything below a directory (`""`: all), in the order of names. */
-  below(path: string): ContextEntry[] {
-    const prefix = path === "" ? "" : `${path}/`;
-    const found = [...this.#entries.values()].filter((entry) => entry.path !== path && entry.path.startsWith(prefix));
-    return found.sort((a, b) => (a.path < b.path ? -1 : 1));
+  names(path: string): readonly string[] {
+    return this.#tree().get(path) ?? [];
   }
 
-  /** Paths that a pattern means; a plain name means itself. */
-  matching(pattern: string): string[] {
-    const wanted = relative(pattern);
-    if (wanted === "") return [""];
-    if (!/[*?[]/.test(wanted)) return this.#entries.has(wanted) || this.below(wanted).length > 0 ? [wanted] : [];
-    return [...this.#entries.keys()].filter((path) => matchesGlob(path, wanted)).sort();
+  /** A file of steps, whether copies see it or not. */
+  instructions(path: string): ContextEntry | undefined {
+    return this.#entries.get(path) ?? this.#hidden.get(path);
   }
 
-  async *bytes({ offset, size }: ContextEntry): AsyncGenerator<Buffer> {
+  /** Directories and the names in them. */
+  #tree(): Map<string, string[]> {
+    if (this.#names !== undefined) return this.#names;
+    const names = new Map<string, Set<string>>([["", new Set()]]);
+    for (const { path, type } of this.#entries.values()) {
+      if (type === "directory" && !names.has(path)) names.set(path, new Set());
+      for (let rest = path; rest !== ""; ) {
+        const slash = rest.lastIndexOf("/");
+        const parent = slash === -1 ? "" : rest.slice(0, slash);
+        const inside = names.get(parent) ?? new Set();
+        names.set(parent, inside.add(rest.slice(slash + 1)));
+        rest = parent;
+      }
+    }
+    this.#names = new Map([...names].map(([path, inside]) => [path, [...inside].sort()]));
+    return this.#names;
+  }
+
+  async *#bytes({ offset, size }: ContextEntry): AsyncGenerator<Buffer> {
     for (let done = 0; done < size; ) {
       const chunk = Buffer.allocUnsafe(Math.min(CHUNK, size - done));
       const { bytesRead } = await this.#file.read(chunk, 0, chunk.length, offset + done);
@@ -139,45 +191,18 @@ export class BuildContext implements AsyncDisposable {
   }
 
   async content(entry: ContextEntry): Promise<Buffer> {
-    return Buffer.concat(await Array.fromAsync(this.bytes(entry)));
+    return Buffer.concat(await Array.fromAsync(this.#bytes(entry)));
   }
 }
 
-/** @throws StacyError `invalid` when it leaves the context */
-function relative(path: string): string {
-  const parts: string[] = [];
-  for (const part of utf8(path).split("/")) {
-    if (part === "" || part === ".") continue;
-    if (part !== "..") parts.push(part);
-    else if (parts.pop() === undefined) throw new StacyError("invalid", `${path} lies outside of the build's files`);
-  }
-  return parts.join("/");
+async function textIfThere(path: string): Promise<string | undefined> {
+  return readFile(path, "utf8").catch((error) => {
+    if (errno(error) === "ENOENT") return undefined;
+    throw error;
+  });
 }
 
 /** Names out of an archive have one character per byte. */
 function utf8(bytes: string): string {
   return /^[\x00-\x7f]*$/.test(bytes) ? bytes : Buffer.from(bytes, "latin1").toString("utf8");
-}
-
-interface Pattern {
-  glob: string;
-  keep: boolean;
-}
-
-/** Docker's rules ("Build context", .dockerignore): later lines win, `!` keeps. */
-function ignorePatterns(text: string): Pattern[] {
-  return text
-    .split(/\r?\n/)
-    .map((line) => line.trim())
-    .filter((line) => line !== "" && !line.startsWith("#"))
-    .map((line) => ({ glob: relative(line.replace(/^!/, "")), keep: line.startsWith("!") }))
-    .filter(({ glob }) => glob !== "");
-}
-
-function isIgnored(path: string, patterns: Pattern[]): boolean {
-  let ignored = false;
-  for (const { glob, keep } of patterns) {
-    if (ignored === keep && (matchesGlob(path, glob) || matchesGlob(path, `${glob}/**`))) ignored = !keep;
-  }
-  return ignored;
 }

@@ -1,111 +1,214 @@
-/** One `copy`: which files of the context go where in the image, as the archive that the guest unpacks. */
+/** One `copy`: which files go where in the image, as the archive that the guest unpacks. */
 import { createHash } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
-import { StacyError } from "../host/error.ts";
-import type { BuildContext, ContextEntry } from "./context.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { decompressed } from "../images/layer.ts";
+import { isTarHeader } from "../images/tar.ts";
+import { BuildContext } from "./context.ts";
+import { type BuildFile, type BuildFiles, below, follow, matching } from "./files.ts";
+import { isPattern } from "./match.ts";
 import { absolute, type Step } from "./plan.ts";
 
 export type CopyStep = Extract<Step, { kind: "copy" }>;
 
-/** A file of the context and its name below its source; empty for a source that is a file. */
+/** A file and its name below its source; empty for a source that is a file. */
 interface Selected {
-  entry: ContextEntry;
+  file: BuildFile;
   source: string;
   below: string;
 }
 
-/** @throws StacyError `not-found` for a source that means nothing */
-function select(step: CopyStep, context: BuildContext | undefined): Selected[] {
+export interface CopyPlace {
+  agent: Agent;
+  /** Where the source of the step's files is; `undefined`: there are none. */
+  files: BuildFiles | undefined;
+  /** Of the image, so far. */
+  cwd: string | undefined;
+  /** A directory of ours for what has to be a file on the way. */
+  scratch: string;
+  signal: AbortSignal | undefined;
+}
+
+/** @throws StacyError `not-found` for a source that means nothing; a pattern may, as long as another source does not */
+function select(step: CopyStep, files: BuildFiles | undefined): Selected[] {
   const found: Selected[] = [];
-  for (const pattern of step.sources) {
-    const paths = context?.matching(pattern) ?? [];
-    if (context === undefined || paths.length === 0) {
-      throw new StacyError("not-found", `line ${step.line}: the build's files have no ${pattern}`, {
-        remedy: context === undefined ? "give a directory to build from" : "look into .dockerignore, too",
-      });
+  const nothing = (source: string): StacyError =>
+    new StacyError("not-found", `line ${step.line}: ${files?.name ?? "the build's files"} have no ${source}`, {
+      remedy:
+        files === undefined
+          ? "give a directory to build from"
+          : step.from === undefined
+            ? "look into .dockerignore, too"
+            : "a stage or image is copied from as it is at its end",
+    });
+  for (const source of step.sources) {
+    if (typeof source !== "string") {
+      found.push({ file: inline(source), source: source.name, below: "" });
+      continue;
     }
-    for (const source of paths) {
-      const entry = context.entry(source);
-      if (entry !== undefined && entry.type !== "directory") found.push({ entry, source, below: "" });
-      // Of a directory what is in it is copied, not the directory itself.
-      else
-        for (const inner of context.below(source)) {
-          found.push({ entry: inner, source, below: inner.path.slice(source === "" ? 0 : source.length + 1) });
+    const paths = files === undefined ? [] : inLine(step, () => matching(files, source));
+    if (files === undefined || (paths.length === 0 && !isPattern(source))) throw nothing(source);
+    for (const path of paths) {
+      // A source that is a link stands for what it leads to; a link below a source is copied as one.
+      const target = follow(files, path);
+      const file = target === undefined ? undefined : files.get(target);
+      if (target !== undefined && file?.type === "file")
+        found.push({ file: { ...file, path }, source: path, below: "" });
+      else if (target === "" || file?.type === "directory") {
+        // Of a directory what is in it is copied, not the directory itself.
+        const cut = target === "" || target === undefined ? 0 : target.length + 1;
+        for (const inner of below(files, target ?? "")) {
+          found.push({ file: inner, source: path, below: inner.path.slice(cut) });
         }
+      } else if (!isPattern(source)) throw nothing(source);
     }
   }
+  const patterns = step.sources.filter((source): source is string => typeof source === "string" && isPattern(source));
+  if (found.length === 0 && patterns.length === step.sources.length) throw nothing(patterns.join(" and no "));
   return found;
 }
 
-/** What a copy depends on, as text; times do not count, as with every container tool. */
+function inline({ name, content }: { name: string; content: string }): BuildFile {
+  const bytes = Buffer.from(content, "utf8");
+  const common = { path: name, mode: 0o644, uid: 0, gid: 0, mtime: 0, target: "", xattrs: new Map() };
+  return { ...common, type: "file", size: bytes.length, bytes: () => Readable.from([bytes]) };
+}
+
+/** What a copy out of the build's own files depends on, as text; times do not count, as with every container tool. */
 export function copyDigest(step: CopyStep, context: BuildContext | undefined): string {
   const hash = createHash("sha256");
-  for (const { entry, source, below } of select(step, context)) {
-    const { type, mode, target, sha256 } = entry;
-    hash.update(`${JSON.stringify([source, below, type, mode, target, sha256])}\n`);
+  for (const { file, source, below } of select(step, context)) {
+    const { type, mode, target } = file;
+    // What is written in the step itself is part of its key already.
+    const content = "sha256" in file ? file.sha256 : "";
+    hash.update(`${JSON.stringify([source, below, type, mode, target, content])}\n`);
   }
   return hash.digest("hex");
 }
 
-export async function copyInto(
-  agent: Agent,
-  step: CopyStep,
-  context: BuildContext | undefined,
-  cwd: string | undefined,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const selected = select(step, context);
-  const owner = await ownerOf(agent, step.owner);
+export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, signal }: CopyPlace): Promise<void> {
+  const selected = select(step, files);
+  const own = files === undefined || files instanceof BuildContext;
+  const owner = step.owner === undefined ? undefined : await ownerOf(agent, step.owner, step.line);
   const to = absolute(cwd, step.to);
   const single = selected.length === 1 && selected[0]?.below === "" && step.sources.length === 1;
-  const intoDirectory = to.endsWith("/") || !single || (await isDirectory(agent, to));
   if (step.sources.length > 1 && !to.endsWith("/")) {
     throw new StacyError("invalid", `line ${step.line}: the destination of several sources must end with a slash`);
   }
+  const plain: Selected[] = [];
+  for (const one of selected) {
+    const unpacked =
+      step.unpack === true && one.below === "" && (await unpack(step, one, to, { agent, scratch, signal }));
+    if (!unpacked) plain.push(one);
+  }
+  if (plain.length === 0 && selected.length > 0) return;
+  const intoDirectory = to.endsWith("/") || !single || (await isDirectory(agent, to));
   const directory = intoDirectory ? to.replace(/\/+$/, "") : to.slice(0, to.lastIndexOf("/"));
   const archive = pack();
   const write = async (): Promise<void> => {
-    for (const { entry, below } of selected) {
-      const leaf =
-        below === "" ? (intoDirectory ? (entry.path.split("/").at(-1) ?? "") : to.slice(directory.length + 1)) : below;
-      await add(archive, context, entry, {
-        name: leaf,
-        mode: step.mode ?? entry.mode,
-        ...owner,
-        mtime: new Date(entry.mtime * 1000),
-        type: entry.type,
-        ...(entry.type === "file" ? { size: entry.size } : {}),
-        ...(entry.type === "symlink" ? { linkname: entry.target } : {}),
+    for (const { file, below } of plain) {
+      const base = file.path.split("/").at(-1) ?? "";
+      const name = below === "" ? (intoDirectory ? base : to.slice(directory.length + 1)) : below;
+      await add(archive, file, {
+        name,
+        // A link has no permissions of its own.
+        mode: file.type === "symlink" ? 0o777 : (step.mode ?? file.mode),
+        // Files of an image keep their owners; the build's own belong to root.
+        ...(owner ?? (own ? { uid: 0, gid: 0 } : { uid: file.uid, gid: file.gid })),
+        mtime: new Date(file.mtime * 1000),
+        type: file.type,
+        ...(file.type === "file" ? { size: file.size } : {}),
+        ...(file.type === "symlink" ? { linkname: file.target } : {}),
+        ...(file.xattrs.size === 0 ? {} : { pax: paxOf(file, step.line) }),
       });
     }
     archive.finalize();
   };
   const writing = write().catch((error: Error) => archive.destroy(error));
-  await agent.tarIn(
-    directory === "" ? "/" : directory,
-    archive as AsyncIterable<Uint8Array>,
-    signal === undefined ? {} : { signal },
-  );
+  await agent.tarIn(directory === "" ? "/" : directory, archive as AsyncIterable<Uint8Array>, {
+    // Extended attributes are set in that form only. In it, names that delete would delete: nobody copies such.
+    layer: plain.some(({ file }) => file.xattrs.size > 0),
+    ...(signal === undefined ? {} : { signal }),
+  });
   await writing;
 }
 
-async function add(
-  archive: Pack,
-  context: BuildContext | undefined,
-  entry: ContextEntry,
-  header: Parameters<Pack["entry"]>[0],
-): Promise<void> {
+/** tar-stream writes texts: a value with other bytes would come out changed. */
+function paxOf(file: BuildFile, line: number): Record<string, string> {
+  const records = [...file.xattrs].map(([name, value]): [string, string] => {
+    if (value.some((byte) => byte > 127)) {
+      throw new StacyError(
+        "not-supported",
+        `line ${line}: ${file.path} has an attribute ${name} that cannot be copied`,
+        {
+          remedy: "set it with RUN after the copy",
+        },
+      );
+    }
+    return [`SCHILY.xattr.${name}`, value.toString("latin1")];
+  });
+  return Object.fromEntries(records);
+}
+
+async function add(archive: Pack, file: BuildFile, header: Parameters<Pack["entry"]>[0]): Promise<void> {
   const written = Promise.withResolvers<void>();
   const body = archive.entry(header, (error) => (error ? written.reject(error) : written.resolve()));
-  if (entry.type === "file") {
-    for await (const chunk of context?.bytes(entry) ?? []) {
+  if (file.type === "file") {
+    for await (const chunk of file.bytes()) {
       if (!body.write(chunk))
         await Promise.race([new Promise<void>((go) => body.once("drain", () => go())), written.promise]);
     }
     body.end(undefined);
   }
   await written.promise;
+}
+
+/** Unpacks a file that is an archive into the destination, which is a directory then. @returns false: it is none */
+async function unpack(
+  step: CopyStep,
+  { file }: Selected,
+  to: string,
+  { agent, scratch, signal }: Pick<CopyPlace, "agent" | "scratch" | "signal">,
+): Promise<boolean> {
+  if (file.type !== "file" || file.size === 0) return false;
+  const path = join(scratch, "add");
+  const abort = signal === undefined ? {} : { signal };
+  try {
+    await pipeline(file.bytes(), createWriteStream(path, { mode: 0o600 }), abort);
+    if (!(await isArchive(path))) return false;
+    await agent.tarIn(to.replace(/(.)\/+$/, "$1"), decompressed(path, signal), abort);
+    return true;
+  } catch (error) {
+    throw asStacyError(error).code === "not-supported"
+      ? new StacyError("not-supported", `line ${step.line}: ${file.path}: ${asStacyError(error).message}`, {
+          cause: error,
+          remedy: "compress it with gzip or zstd, or COPY it and unpack it with RUN",
+        })
+      : error;
+  } finally {
+    await rm(path, { force: true });
+  }
+}
+
+/** Whether a tar begins in the file, compressed or not. @throws StacyError `not-supported` for a compression we have not */
+async function isArchive(path: string): Promise<boolean> {
+  let head = Buffer.alloc(0);
+  try {
+    for await (const chunk of decompressed(path)) {
+      head = Buffer.concat([head, chunk.subarray(0, 512)]);
+      if (head.length >= 512) break;
+    }
+  } catch (error) {
+    if (error instanceof StacyError && error.code === "corrupt") return false;
+    throw error;
+  }
+  return isTarHeader(head);
 }
 
 async function isDirectory(agent: Agent, path: string): Promise<boolean> {
@@ -116,17 +219,22 @@ async function isDirectory(agent: Agent, path: string): Promise<boolean> {
   return found?.kind === "directory";
 }
 
-/** Names are looked up in the image's own tables. */
-async function ownerOf(agent: Agent, spec: string | undefined): Promise<{ uid: number; gid: number }> {
-  if (spec === undefined) return { uid: 0, gid: 0 };
+/** Names are looked up in the image's own tables; a number without a group is the group's number, too. */
+async function ownerOf(agent: Agent, spec: string, line: number): Promise<{ uid: number; gid: number }> {
   const [user = "", group] = spec.split(":", 2);
-  const passwd = await lookUp(agent, "/etc/passwd", user);
-  const uid = /^\d+$/.test(user) ? Number(user) : Number(passwd?.[2]);
-  const named = group === undefined ? undefined : await lookUp(agent, "/etc/group", group);
+  const id = (text: string): number => (/^\d{1,10}$/.test(text) && Number(text) < 2 ** 31 ? Number(text) : Number.NaN);
+  const named = user === "" || /^\d+$/.test(user) ? undefined : await lookUp(agent, "/etc/passwd", user);
+  const uid = user === "" ? 0 : named === undefined ? id(user) : id(named[2] ?? "");
   const gid =
-    group === undefined ? Number(passwd?.[3] ?? uid) : /^\d+$/.test(group) ? Number(group) : Number(named?.[2]);
+    group === undefined || group === ""
+      ? named === undefined
+        ? uid
+        : id(named[3] ?? "")
+      : /^\d+$/.test(group)
+        ? id(group)
+        : id((await lookUp(agent, "/etc/group", group))?.[2] ?? "");
   if (Number.isInteger(uid) && Number.isInteger(gid)) return { uid, gid };
-  throw new StacyError("not-found", `the image has no owner ${spec}`, {
+  throw new StacyError("not-found", `line ${line}: the image has no owner ${spec}`, {
     remedy: "write numbers, or make the user first",
   });
 }
@@ -140,5 +248,19 @@ async function lookUp(agent: Agent, table: string, name: string): Promise<string
     .toString("utf8")
     .split("\n")
     .map((line) => line.split(":"))
-    .find((fields) => fields[0] === name || fields[2] === name);
+    .find((fields) => fields[0] === name);
+}
+
+/** Errors about a pattern name its line. */
+function inLine<T>(step: CopyStep, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof StacyError)) throw error;
+    const { remedy } = error;
+    throw new StacyError(error.code, `line ${step.line}: ${error.message}`, {
+      cause: error,
+      ...(remedy === undefined ? {} : { remedy }),
+    });
+  }
 }

@@ -1,8 +1,17 @@
-/** What a build does, whichever way it was written down: an image to begin with and steps in order. */
+/** What a build does, whichever way it was written down: stages, each an image to begin with and steps in order. */
 import type { ImageConfig } from "../images/image.ts";
 
 /** Where a build file is looked for. */
 export const BUILD_FILES = ["stacyvm-image.yaml", "Dockerfile"] as const;
+
+/** What is written into the build file itself. */
+export interface InlineFile {
+  name: string;
+  content: string;
+}
+
+/** An image, an earlier stage of the same plan by its number, or nothing (`FROM scratch`). */
+export type Origin = { kind: "image"; reference: string } | { kind: "stage"; stage: number } | { kind: "nothing" };
 
 export type Step = {
   /** As the file says it, for progress and errors. */
@@ -15,15 +24,21 @@ export type Step = {
       argv: string[];
       /** Set for this command, but not in the image (a Dockerfile's `ARG`). */
       env: Record<string, string>;
+      /** A program of the build file's own, put where `argv` names it. */
+      script?: string;
     }
   | {
       kind: "copy";
-      /** Paths or patterns in the context. */
-      sources: string[];
+      /** Paths or patterns in the context, or in `from`. */
+      sources: (string | InlineFile)[];
       to: string;
+      /** Default: the build's own files. */
+      from?: Exclude<Origin, { kind: "nothing" }>;
       /** `user`, `user:group`, names or numbers of the image; default root. */
       owner?: string;
       mode?: number;
+      /** A source that is an archive is unpacked. */
+      unpack?: boolean;
     }
   | { kind: "env"; env: Record<string, string> }
   | { kind: "workdir"; path: string }
@@ -33,17 +48,34 @@ export type Step = {
   | { kind: "label"; labels: Record<string, string> }
   | { kind: "expose"; ports: string[] }
   | { kind: "stop-signal"; signal: string }
+  | { kind: "volume"; paths: string[] }
+  | { kind: "on-build"; instruction: string }
 );
 
+/** Where a step's own program lies while it runs: in memory, in no layer. */
+export const SCRIPT = "/run/stacyvm-build-step";
+
+export interface Stage {
+  /** For messages; empty where there is one stage only. */
+  name: string;
+  from: Origin;
+  /**
+   * @param root configuration of the image that the stage begins with; for one that begins with another stage, of the image that
+   * this one begins with, and so on: steps may refer to its environment
+   */
+  steps(root: ImageConfig): Step[];
+}
+
 export interface Plan {
-  from: string;
-  /** @param base the image's configuration, whose environment steps may refer to */
-  steps(base: ImageConfig): Step[];
+  stages: Stage[];
+  /** Number of the stage that is the result. */
+  target: number;
 }
 
 /** The configuration after some steps. A pure function: what a step says about processes needs no machine. */
 export function configAfter(base: ImageConfig, steps: readonly Step[]): ImageConfig {
-  const config: ImageConfig = { ...base, env: [...base.env], labels: { ...base.labels } };
+  const { onBuild: _done, ...inherited } = base;
+  const config: ImageConfig = { ...inherited, env: [...base.env], labels: { ...base.labels } };
   let ownCmd = false;
   for (const step of steps) {
     switch (step.kind) {
@@ -73,6 +105,12 @@ export function configAfter(base: ImageConfig, steps: readonly Step[]): ImageCon
         break;
       case "stop-signal":
         config.stopSignal = step.signal;
+        break;
+      case "volume":
+        config.volumes = [...new Set([...(config.volumes ?? []), ...step.paths])];
+        break;
+      case "on-build":
+        config.onBuild = [...(config.onBuild ?? []), step.instruction];
         break;
     }
   }

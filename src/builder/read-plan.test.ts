@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
-import { configAfter, type Step } from "./plan.ts";
+import { configAfter, SCRIPT, type Step } from "./plan.ts";
 import { readPlan } from "./read-plan.ts";
 
 const BASE = { ...plainConfig(), env: ["PATH=/bin"], cmd: ["base"] };
 
-function steps(text: string, args?: Record<string, string>): Step[] {
-  return readPlan(text, args).steps(BASE);
+function steps(text: string, args: Record<string, string> = {}): Step[] {
+  const plan = readPlan(text, { args });
+  return plan.stages[plan.target]?.steps(BASE) ?? [];
 }
 
 function refused(text: string, code: string, words: RegExp): void {
@@ -18,6 +19,7 @@ function refused(text: string, code: string, words: RegExp): void {
       assert.ok(error instanceof StacyError, String(error));
       assert.equal(error.code, code, error.message);
       assert.match(error.message, words);
+      if (code === "not-supported") assert.ok(error.remedy);
       return true;
     },
   );
@@ -48,9 +50,9 @@ ENTRYPOINT exec \${NOT_OURS}
 LABEL "a b"="c d" e=f
 STOPSIGNAL SIGINT
 USER app`;
-    const plan = readPlan(text, { BASE: "team/base:2", OTHER: "given" });
-    assert.equal(plan.from, "team/base:2");
-    const list = plan.steps(BASE);
+    const args = { BASE: "team/base:2", OTHER: "given" };
+    assert.deepEqual(readPlan(text, { args }).stages[0]?.from, { kind: "image", reference: "team/base:2" });
+    const list = steps(text, args);
     assert.deepEqual(
       list.map(({ text: _text, line, ...step }) => [line, step]),
       [
@@ -87,27 +89,183 @@ USER app`;
     assert.deepEqual(configAfter(BASE, steps("FROM x\nUSER 1")).cmd, ["base"]);
   });
 
-  test("what is not supported is named with its line, never left out", () => {
-    refused("FROM a\nFROM b", "not-supported", /line 2: a second FROM/);
-    refused("FROM a\n\nADD x /x", "not-supported", /line 3: ADD/);
-    refused("FROM a\nRUN --mount=type=cache x", "not-supported", /RUN --mount/);
-    refused("FROM a\nRUN cat <<EOF\nx\nEOF", "not-supported", /here-document/);
-    refused("FROM a\nCOPY --from=other /a /b", "not-supported", /COPY --from/);
-    refused("FROM a\nVOLUME /data", "not-supported", /VOLUME/);
-    refused("FROM a\nHEALTHCHECK NONE", "not-supported", /HEALTHCHECK/);
-    refused("FROM scratch", "not-supported", /scratch/);
+  test("stages: by name and number, each with what it begins with and copies from; arguments and shells are handed on", () => {
+    const text = `
+ARG TAG=1
+FROM --platform=$BUILDPLATFORM lib:$TAG AS Build
+ARG TARGETARCH
+ARG MODE=fast
+SHELL ["/bin/bash", "-c"]
+RUN make $MODE
+FROM build
+RUN test
+FROM scratch AS last
+COPY --from=BUILD --link /out/ /
+COPY --from=1 a b /x/
+COPY --from=other:2 a /
+ONBUILD COPY . /src
+`;
+    const plan = readPlan(text, { args: { MODE: "slow" } });
+    assert.equal(plan.target, 2);
+    assert.equal(readPlan(text, { target: "build" }).target, 0);
+    assert.equal(readPlan(text, { target: "1" }).target, 1);
+    assert.throws(() => readPlan(text, { target: "none" }), /no stage none/);
+    assert.deepEqual(
+      plan.stages.map(({ name, from }) => [name, from]),
+      [
+        ["build", { kind: "image", reference: "lib:1" }],
+        ["1", { kind: "stage", stage: 0 }],
+        ["last", { kind: "nothing" }],
+      ],
+    );
+    const brief = (stage: number) =>
+      plan.stages[stage]?.steps(BASE).map(({ text: _text, line: _line, ...step }) => step);
+    const env = { TARGETARCH: process.arch === "x64" ? "amd64" : process.arch, MODE: "slow" };
+    assert.deepEqual(brief(0), [{ kind: "run", argv: ["/bin/bash", "-c", "make $MODE"], env }]);
+    assert.deepEqual(brief(1), [{ kind: "run", argv: ["/bin/bash", "-c", "test"], env }]);
+    const stage = (n: number) => ({ kind: "stage", stage: n });
+    assert.deepEqual(brief(2), [
+      { kind: "copy", sources: ["/out/"], to: "/", from: stage(0) },
+      { kind: "copy", sources: ["a", "b"], to: "/x/", from: stage(1) },
+      { kind: "copy", sources: ["a"], to: "/", from: { kind: "image", reference: "other:2" } },
+      { kind: "on-build", instruction: "COPY . /src" },
+    ]);
+  });
+
+  test("what a base puts off is done first by who begins with it", () => {
+    const base = { ...BASE, onBuild: ["WORKDIR /of/base", "COPY . ."] };
+    const list = readPlan("FROM x\nRUN y").stages[0]?.steps(base) ?? [];
+    assert.deepEqual(
+      list.map(({ kind }) => kind),
+      ["workdir", "copy", "run"],
+    );
+    assert.equal(configAfter(base, list).onBuild, undefined);
+    const own = readPlan("FROM x AS a\nONBUILD USER 7\nFROM a").stages[1]?.steps(BASE);
+    assert.deepEqual(
+      own?.map(({ kind }) => kind),
+      ["user"],
+    );
+  });
+
+  test("here-documents: for the shell, as a program, as files", () => {
+    const list = steps(`FROM x
+ENV WHO=me
+RUN <<EOF
+  echo one $WHO
+# no comment
+EOF
+RUN <<-"END"
+\tindented \\
+\tEND
+RUN <<EOF
+#!/usr/bin/env python3
+print(1)
+EOF
+RUN cat <<A - 3<<B && echo 'a <<no'
+first
+A
+second
+B
+COPY <<EOF <<'RAW' two.txt /files/
+Hello "$WHO" \\$WHO
+EOF
+$WHO
+RAW
+RUN cat <<<here`);
+    const of = (kind: string) => list.filter((step) => step.kind === kind);
+    assert.deepEqual(
+      of("run").map((step) => (step.kind === "run" ? [step.argv.at(-1), step.script] : [])),
+      [
+        ["  echo one $WHO\n# no comment\n", undefined],
+        ["indented \\\n", undefined],
+        [SCRIPT, "#!/usr/bin/env python3\nprint(1)\n"],
+        ["cat <<A - 3<<B && echo 'a <<no'\nfirst\nA\nsecond\nB", undefined],
+        ["cat <<<here", undefined],
+      ],
+    );
+    const [copy] = of("copy");
+    assert.deepEqual(copy?.kind === "copy" ? copy.sources : [], [
+      { name: "EOF", content: 'Hello "me" $WHO\n' },
+      { name: "RAW", content: "$WHO\n" },
+      "two.txt",
+    ]);
+    refused("FROM x\nRUN <<EOF\nnever", "invalid", /line 2: the here-document has no end/);
+  });
+
+  test("variables in every form that Docker knows", () => {
+    const cases: [string, string][] = [
+      ["$V", "a/b.tar.gz"],
+      [`\${V}x`, "a/b.tar.gzx"],
+      ["$Vx", ""],
+      ["\\$V", "$V"],
+      ["'$V'", "$V"],
+      ['"$V"', "a/b.tar.gz"],
+      [`\${NO:-d}`, "d"],
+      [`\${E:-d}`, "d"],
+      [`\${E-d}`, ""],
+      [`\${V:+s}`, "s"],
+      [`\${E+s}`, "s"],
+      [`\${E:+s}`, ""],
+      [`\${NO:-\${V}}`, "a/b.tar.gz"],
+      [`\${V:?why}`, "a/b.tar.gz"],
+      [`\${V#*/}`, "b.tar.gz"],
+      [`\${V##*.}`, "gz"],
+      [`\${V%.*}`, "a/b.tar"],
+      [`\${V%%.*}`, "a/b"],
+      [`\${V/a/x}`, "x/b.tar.gz"],
+      [`\${V//./-}`, "a/b-tar-gz"],
+      [`\${V%?z}`, "a/b.tar."],
+      ["$", "$"],
+    ];
+    for (const [word, wanted] of cases) {
+      const [, step] = steps(`FROM x\nENV V=a/b.tar.gz E=\nLABEL l=${word}`);
+      assert.deepEqual(step?.kind === "label" ? step.labels : undefined, { l: wanted }, word);
+    }
+    refused(`FROM x\nENV A=\${NO:?needed}`, "invalid", /line 2: ENV: NO: needed/);
+    // Values of one line do not see each other.
+    const [, together] = steps("FROM x\nENV A=old\nENV A=new B=$A");
+    assert.deepEqual(together?.kind === "env" ? together.env : undefined, { A: "new", B: "old" });
+  });
+
+  test("volumes, an escape character of its own, what changes nothing", () => {
+    const list = steps(
+      '# syntax=x\n# escape=`\nFROM a\nVOLUME /data "/b c"\nVOLUME ["/json"]\nRUN a `\n  b\\\nHEALTHCHECK NONE\nRUN --network=default c',
+    );
+    assert.deepEqual(configAfter(BASE, list).volumes, ["/data", "/b c", "/json"]);
+    assert.deepEqual(
+      list.filter(({ kind }) => kind === "run").map((step) => (step.kind === "run" ? step.argv.at(-1) : "")),
+      ["a   b\\", "c"],
+    );
+  });
+
+  test("what is not supported is named with its line and a way round it, never left out", () => {
+    const unsupported = (text: string, words: RegExp): void => refused(text, "not-supported", words);
+    unsupported("FROM a\n\nADD https://pkg.example/x.tar /x", /line 3: ADD of the URL/);
+    unsupported("FROM a\nADD git@code.example:a/b.git /x", /line 2: ADD of the git source/);
+    unsupported("FROM a\nADD https://code.example/a/b.git#main /x", /ADD of the git source/);
+    unsupported("FROM a\nADD --checksum=sha256:1 x /x", /ADD --checksum/);
+    unsupported("FROM a\nRUN --mount=type=cache,target=/c x", /line 2: RUN --mount/);
+    unsupported("FROM a\nRUN --network=none x", /RUN --network/);
+    unsupported("FROM a\nCOPY --parents a /b", /COPY --parents/);
+    unsupported("FROM a\nHEALTHCHECK CMD true", /line 2: HEALTHCHECK/);
+    unsupported("FROM --platform=linux/riscv64 a", /line 1: FROM --platform=linux\/riscv64/);
+    unsupported("FROM a\nFETCH b", /the instruction FETCH/);
+    refused("FROM a\nCOPY --from=1 /a /b\nFROM b", "invalid", /line 2: COPY: there is no stage 1 above/);
+    refused("FROM a\nONBUILD FROM b", "invalid", /cannot be put off/);
     refused("ARG A=1\nRUN x", "invalid", /comes before FROM/);
     refused("FROM a\nCOPY one", "invalid", /source and a destination/);
     refused('FROM a\nENV A="b', "invalid", /quote/);
     refused("FROM a\nRUN", "invalid", /says nothing/);
+    refused("FROM a AS", "invalid", /names no image/);
     refused("ARG A=1", "invalid", /no FROM/);
-    refused(`FROM a\nENV A=\${B?no}`, "invalid", /substitution/);
+    refused(`FROM a\nENV A=\${B^^}`, "invalid", /substitution/);
+    refused("FROM a\nVOLUME data", "invalid", /not absolute/);
   });
 });
 
 describe("a declarative file", () => {
   test("its steps in order, and what holds for the whole image", () => {
-    const plan = readPlan(`
+    const text = `
 from: stacyvm/python
 env: {LEVEL: 3}
 workdir: /app
@@ -124,9 +282,9 @@ steps:
 entrypoint: [python3]
 cmd: [app.py]
 labels: {team: blue}
-`);
-    assert.equal(plan.from, "stacyvm/python");
-    const list = plan.steps(BASE);
+`;
+    assert.deepEqual(readPlan(text).stages[0]?.from, { kind: "image", reference: "stacyvm/python" });
+    const list = steps(text);
     assert.deepEqual(
       list.map(({ text: _text, line, ...step }) => [line, step]),
       [

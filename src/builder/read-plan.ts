@@ -2,8 +2,8 @@
 import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
 import { StacyError } from "../host/error.ts";
-import { readDockerfile } from "./dockerfile.ts";
-import type { Plan, Step } from "./plan.ts";
+import { type DockerfileOptions, readDockerfile } from "./dockerfile/dockerfile.ts";
+import type { Origin, Plan, Step } from "./plan.ts";
 
 const Text = z.string().min(1).max(65_536);
 const Scalar = z.union([z.string(), z.number(), z.boolean()]).transform(String);
@@ -43,13 +43,12 @@ const FILE = z.strictObject({
   labels: z.record(z.string(), Scalar).optional(),
 });
 
-/**
- * @param args values for a Dockerfile's `ARG`
- * @throws StacyError `invalid`, `not-supported`, with the line
- */
-export function readPlan(text: string, args: Record<string, string> = {}): Plan {
-  if (isDockerfile(text)) return readDockerfile(text, args);
-  if (Object.keys(args).length > 0) throw new StacyError("invalid", "build arguments are for Dockerfiles only");
+/** @throws StacyError `invalid`, `not-supported`, with the line */
+export function readPlan(text: string, options: DockerfileOptions = {}): Plan {
+  if (isDockerfile(text)) return readDockerfile(text, options);
+  if (Object.keys(options.args ?? {}).length > 0 || options.target !== undefined) {
+    throw new StacyError("invalid", "build arguments and a target are for Dockerfiles only");
+  }
   return readDeclarative(text);
 }
 
@@ -94,7 +93,8 @@ function readDeclarative(text: string): Plan {
     ...(cmd === undefined ? [] : [{ kind: "cmd" as const, argv: cmd, text: "cmd", ...place("cmd") }]),
     ...(labels === undefined ? [] : [{ kind: "label" as const, labels, text: "labels", ...place("labels") }]),
   ];
-  return { from, steps: () => list };
+  const origin: Origin = from === "scratch" ? { kind: "nothing" } : { kind: "image", reference: from };
+  return { stages: [{ name: "", from: origin, steps: () => list }], target: 0 };
 }
 
 function workdirStep(path: string, line: number): Step {

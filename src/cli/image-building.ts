@@ -17,6 +17,7 @@ export interface BuildCommandOptions {
   tag: string;
   file?: string;
   arg: string[];
+  target?: string;
   memory: number;
   vcpus: number;
   disk: number;
@@ -31,14 +32,20 @@ export interface BuildCommandOptions {
 /** @param directory absolute */
 export async function build(directory: string, options: BuildCommandOptions, signal: AbortSignal): Promise<void> {
   const file = options.file ?? (await findFile(directory));
-  const plan = readPlan(await readText(file), assignments(options.arg));
+  const plan = readPlan(await readText(file), {
+    args: assignments(options.arg),
+    ...(options.target === undefined ? {} : { target: options.target }),
+  });
   const { images, paths, launcher, network, defaultHosts } = await createEngine(
     options.provider === undefined ? {} : { provider: options.provider },
   );
   await using work = await images.scratch();
   using line = new ProgressLine();
   line.show({ step: `reading ${directory}` });
-  await using context = await BuildContext.ofDirectory(directory, join(work.path, "context"), signal);
+  await using context = await BuildContext.ofDirectory(directory, join(work.path, "context"), {
+    buildFile: file,
+    signal,
+  });
   const provider = createMicrovmProvider({ vmm: launcher.vmm, images, paths, network });
   try {
     const { image, cached, steps } = await buildImage(plan, options.tag, {

@@ -26,6 +26,8 @@ const RECORD = z.object({
     labels: z.record(z.string(), z.string()),
     stopSignal: z.string().exactOptional(),
     exposedPorts: z.array(z.string()),
+    volumes: z.array(z.string()).exactOptional(),
+    onBuild: z.array(z.string()).exactOptional(),
   }),
   /** Digests of the blobs that it was built from, so that collection keeps what a present image may share. */
   blobs: z.array(z.string()),

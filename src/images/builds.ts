@@ -15,12 +15,14 @@ import { readJson } from "./read-json.ts";
 
 const DIGEST = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const RECORD = z.object({
-  /** Digest of the image that it began with. */
-  base: DIGEST,
+  /** Digest of the image that it began with; absent when that was nothing. */
+  base: DIGEST.exactOptional(),
   /** sha256 of the layer's file; absent when no file was changed. */
   layer: DIGEST.exactOptional(),
   /** Digest of the finished image; absent for a step on the way. */
   image: DIGEST.exactOptional(),
+  /** The image has no name of its own and is made again from the layer when it is needed: a stage of a build. */
+  stage: z.boolean().exactOptional(),
 });
 export type Built = z.infer<typeof RECORD>;
 
@@ -80,6 +82,10 @@ export class Builds {
     }
     const record: Built = layer === undefined ? built : { ...built, layer: await digestOfFile(layer) };
     await replaceFile(this.#path(key, "json"), `${JSON.stringify(record, null, 2)}\n`);
+  }
+
+  async isStage(digest: string): Promise<boolean> {
+    return (await this.all()).some(({ image, stage }) => stage === true && image === digest);
   }
 
   async all(): Promise<StoredBuild[]> {

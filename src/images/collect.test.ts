@@ -46,6 +46,17 @@ test("what builds remember goes with the images that it needs, and not before", 
   assert.deepEqual([plan.freed, plan.kept], [170, 230]);
 });
 
+test("what a stage of a build left stays while it can be made again, also from another stage", () => {
+  const stages: StoredBuild[] = [
+    { ...build("stage", "a", 4, "d"), stage: true },
+    { ...build("on-stage", "d", 4, "e"), stage: true },
+    { key: "of-nothing", image: digest("9"), sizeBytes: 10, usedAt: 4, stage: true },
+    build("on-nothing", "9", 4),
+    { ...build("lost", "c", 4, "8"), stage: true },
+  ];
+  assert.deepEqual(planCollection({ ...state, builds: stages }, {}).builds, ["lost"]);
+});
+
 test("under a limit builds go before images that have a name, the oldest first, and nothing in use", () => {
   const some = planCollection(state, { maxBytes: 225 });
   assert.deepEqual(some.builds, ["result-gone", "base-gone", "whole"]);

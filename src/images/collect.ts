@@ -25,7 +25,7 @@ export interface CollectState {
 const GRACE_MS = 60_000;
 
 /**
- * Unreferenced bases and blobs first, with what builds remember of images that are gone; then blobs (they can be fetched again),
+ * Unreferenced bases and blobs first, with what builds remember of images that are gone and cannot be made again; then blobs (they can be fetched again),
  * builds (they can be made again), bases, each the oldest first.
  */
 export function planCollection(
@@ -57,8 +57,10 @@ export function planCollection(
     return false;
   });
   const present = new Set(keptBases.map(({ digest }) => digest));
+  addRemade(present, builds);
   const keptBuilds = builds.filter((build) => {
-    const whole = present.has(build.base) && (build.image === undefined || present.has(build.image));
+    const whole =
+      (build.base === undefined || present.has(build.base)) && (build.image === undefined || present.has(build.image));
     if (whole || now - build.usedAt <= GRACE_MS) return true;
     plan.builds.push(build.key);
     free(build.sizeBytes);
@@ -82,4 +84,14 @@ export function planCollection(
   }
   plan.kept = total;
   return plan;
+}
+
+/** Stages of builds need not be here: they are made again from what they began with, which may be another stage. */
+function addRemade(present: Set<string>, builds: readonly StoredBuild[]): void {
+  for (let before = -1; before !== present.size; ) {
+    before = present.size;
+    for (const { base, image, stage } of builds) {
+      if (stage === true && image !== undefined && (base === undefined || present.has(base))) present.add(image);
+    }
+  }
 }

@@ -7,17 +7,17 @@ import type { Layer } from "./base.ts";
  * Everything below `dir`. For root with its owners; for another user everything belongs to root in the image, since the
  * user's own number means nothing there.
  */
-export function directoryLayer(dir: string, isRoot = process.getuid?.() === 0): Layer {
-  return { whiteouts: false, open: (signal) => archive(dir, isRoot, signal) };
+export function directoryLayer(dir: string, isRoot = process.getuid?.() === 0, options: string[] = []): Layer {
+  return { whiteouts: false, open: (signal) => archive(dir, isRoot, options, signal) };
 }
 
-async function* archive(dir: string, isRoot: boolean, signal?: AbortSignal): AsyncGenerator<Buffer> {
+async function* archive(dir: string, isRoot: boolean, options: string[], signal?: AbortSignal): AsyncGenerator<Buffer> {
   const owner = isRoot ? [] : ["--owner=root:0", "--group=root:0"];
   const child = spawn(
     "tar",
     [
       ...["--create", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*"],
-      ...["--warning=no-file-ignored", ...owner, `--directory=${dir}`, "--file=-", "."],
+      ...["--warning=no-file-ignored", ...owner, ...options, `--directory=${dir}`, "--file=-", "."],
     ],
     { stdio: ["ignore", "pipe", "pipe"], ...(signal === undefined ? {} : { signal }), killSignal: "SIGKILL" },
   );

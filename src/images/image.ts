@@ -22,6 +22,10 @@ export interface ImageConfig {
   labels: Record<string, string>;
   stopSignal?: string;
   exposedPorts: string[];
+  /** Absolute paths. The directories are made; what is written there stays on the sandbox's own disk like everything else. */
+  volumes?: string[];
+  /** Instructions of a Dockerfile that a build from this image does first. */
+  onBuild?: string[];
 }
 
 export interface Image {
@@ -125,8 +129,11 @@ export interface ImageLibrary extends Images {
    * `docker save`, a tar archive of a file tree (gzip, zstd or plain), or a directory.
    */
   import(source: string, reference: string, options?: ImportOptions): Promise<Image>;
-  /** An image made of one that is here and a layer above it, under a name. @throws StacyError `not-found`, `corrupt` */
-  derive(digest: string, reference: string, options: DeriveOptions): Promise<Image>;
+  /**
+   * An image made of one that is here (`undefined`: of nothing) and a layer above it, under a name. Without a name it is known by
+   * its digest, and kept as long as it is used. @throws StacyError `not-found`, `corrupt`
+   */
+  derive(digest: string | undefined, reference: string | undefined, options: DeriveOptions): Promise<Image>;
   /** What builds have made before. */
   readonly builds: Builds;
   /** A private directory beside the images, for files that `derive` and `builds` take. */

@@ -11,6 +11,7 @@ import { type Base, Bases } from "./bases.ts";
 import { Builds } from "./builds.ts";
 import { buildBuiltin, builtinNames, RECIPE_VERSION } from "./builtin.ts";
 import { planCollection } from "./collect.ts";
+import { configPlaces, makePlaces } from "./config-places.ts";
 import { type ImageContent, plainConfig } from "./content.ts";
 import { directoryLayer } from "./directory.ts";
 import type {
@@ -91,7 +92,7 @@ class ImageStore implements ImageLibrary {
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
     return inImagePhase(options.signal, async () => {
       const name = this.#name(reference);
-      checkPolicy(this.#options.policy, name);
+      await this.#check(name);
       const pull = this.#options.offline === true ? "never" : (options.pull ?? "missing");
       if (pull !== "always" || isDigest(name)) {
         const present = await this.#present(name);
@@ -122,20 +123,20 @@ class ImageStore implements ImageLibrary {
     });
   }
 
-  async derive(digest: string, reference: string, options: DeriveOptions): Promise<Image> {
+  async derive(digest: string | undefined, reference: string | undefined, options: DeriveOptions): Promise<Image> {
     return inImagePhase(options.signal, async () => {
-      const name = this.#newName(reference);
-      const below = await this.#bases.get(digest);
-      if (below === undefined) throw missing(digest);
-      await this.#bases.touch(digest);
+      const name = reference === undefined ? undefined : this.#newName(reference);
+      const below = digest === undefined ? undefined : await this.#bases.get(digest);
+      if (digest !== undefined && below === undefined) throw missing(digest);
+      if (digest !== undefined) await this.#bases.touch(digest);
       const { layer, leaveOut, config } = options;
       const layers =
         layer === undefined
           ? []
           : [{ ...layerFile(layer, { whiteouts: true }), keep: (path: string) => leaveOut?.(path) !== true }];
       const content: ImageContent = { digest: undefined, config, layers, blobs: [] };
-      const base = await this.#publish(name, options, (path) => this.#build(path, content, options, below.base));
-      return image(name, base);
+      const base = await this.#publish(name, options, (path) => this.#build(path, content, options, below?.base));
+      return image(name ?? base.digest, base);
     });
   }
 
@@ -209,6 +210,16 @@ class ImageStore implements ImageLibrary {
       for (const key of plan.builds) await this.builds.delete(key);
       return plan;
     });
+  }
+
+  /** @throws StacyError `permission` */
+  async #check(name: string): Promise<void> {
+    try {
+      checkPolicy(this.#options.policy, name);
+    } catch (error) {
+      // The stages of a build have no names that a policy could mean; what they were made from was allowed.
+      if (!isDigest(name) || !(await this.builds.isStage(name))) throw error;
+    }
   }
 
   /** The full form of what the name stands for in the end. */
@@ -336,7 +347,9 @@ class ImageStore implements ImageLibrary {
   }
 
   async #build(path: string, content: ImageContent, work: Work, below?: string): Promise<Built> {
+    configPlaces(content.config); // before the work
     await buildBase(path, content.layers, {
+      edit: (tree) => makePlaces(tree, content.config),
       ...(below === undefined ? {} : { below }),
       ...(this.#options.limits === undefined ? {} : { limits: this.#options.limits }),
       ...optional(work),
@@ -344,8 +357,8 @@ class ImageStore implements ImageLibrary {
     return content;
   }
 
-  /** Builds in a private directory, publishes the result and points the name at it. */
-  async #publish(name: string, work: Work, build: (path: string) => Promise<Built>): Promise<Base> {
+  /** Builds in a private directory, publishes the result and points the name at it, if it has one. */
+  async #publish(name: string | undefined, work: Work, build: (path: string) => Promise<Built>): Promise<Base> {
     await using scratch = await WorkDir.create(this.#paths);
     const dir = join(scratch.path, "out");
     await mkdir(dir);
@@ -354,7 +367,8 @@ class ImageStore implements ImageLibrary {
     work.signal?.throwIfAborted();
     const digest = built.digest ?? (await contentDigest(path, built.config));
     const base = await this.#bases.publish(dir, digest, built.config, built.blobs);
-    await this.#point(name, base);
+    if (name === undefined) await this.#bases.touch(base.digest);
+    else await this.#point(name, base);
     return base;
   }
 

@@ -174,6 +174,17 @@ async function leadingNumbers(reader: ByteReader, end: number): Promise<number[]
   return numbers;
 }
 
+/** Whether an archive begins with this block. */
+export function isTarHeader(block: Buffer): boolean {
+  if (block.length < BLOCK) return false;
+  try {
+    checked(block.subarray(0, BLOCK));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The type flag of a header whose checksum holds. */
 function checked(header: Buffer): string {
   const stored = number(header, 148, 8, "checksum");

@@ -134,6 +134,11 @@ export class FileTree {
     this.#parent(parts, path).children.set(name, { node, layer: this.#layer });
   }
 
+  /** The directory at a path with those above it, symlinks followed. @throws StacyError `corrupt` when something else is there */
+  makeDirectories(path: string): void {
+    this.#parent(split(path), path);
+  }
+
   remove(path: string): void {
     const parts = split(path);
     const name = parts.pop();

@@ -21,6 +21,7 @@ const Query = z.object({
     .max(4096)
     .optional()
     .openapi({ description: `Default: ${BUILD_FILES.join(" or ")}.` }),
+  target: z.string().min(1).max(200).optional().openapi({ description: "A Dockerfile's stage; default: the last." }),
   arg: z.string().optional().openapi({ description: "`K=V` for a Dockerfile's ARG; may repeat." }),
   allow: z.string().optional().openapi({ description: "A host that its commands may connect to; may repeat." }),
   pull: Flag,
@@ -57,9 +58,15 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
       await using open = new AsyncDisposableStack();
       const work = open.use(await images.scratch());
       const context = open.use(
-        await BuildContext.ofTar(bodyStream(c.req.raw, upload), join(work.path, "context"), signal),
+        await BuildContext.ofTar(bodyStream(c.req.raw, upload), join(work.path, "context"), {
+          buildFiles: query.file === undefined ? BUILD_FILES : [inArchive(query.file)],
+          signal,
+        }),
       );
-      const plan = readPlan(await planText(context, query.file), assignments(c.req.queries("arg") ?? []));
+      const plan = readPlan(await planText(context, query.file), {
+        args: assignments(c.req.queries("arg") ?? []),
+        ...(query.target === undefined ? {} : { target: query.target }),
+      });
       const allowedHosts = c.req.queries("allow");
       const options: BuildOptions = {
         images,
@@ -97,9 +104,13 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
   );
 }
 
+function inArchive(name: string): string {
+  return name.replace(/^(\.?\/)+/, "");
+}
+
 async function planText(context: BuildContext, wanted: string | undefined): Promise<string> {
   for (const name of wanted === undefined ? BUILD_FILES : [wanted]) {
-    const entry = context.entry(name.replace(/^(\.?\/)+/, ""));
+    const entry = context.instructions(inArchive(name));
     if (entry?.type === "file") return (await context.content(entry)).toString("utf8");
   }
   throw new StacyError("not-found", `the archive has no ${wanted ?? BUILD_FILES.join(" and no ")}`, {

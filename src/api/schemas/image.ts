@@ -17,6 +17,7 @@ const ConfigBody = z
     labels: z.record(z.string(), z.string()),
     stop_signal: z.string().optional(),
     exposed_ports: z.array(z.string()),
+    volumes: z.array(z.string()).optional(),
   })
   .openapi("ImageConfig");
 
@@ -78,6 +79,7 @@ function configBody(config: ImageConfig): z.output<typeof ConfigBody> {
     labels: config.labels,
     ...(config.stopSignal === undefined ? {} : { stop_signal: config.stopSignal }),
     exposed_ports: config.exposedPorts,
+    ...(config.volumes === undefined ? {} : { volumes: config.volumes }),
   };
 }
 

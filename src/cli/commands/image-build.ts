@@ -8,11 +8,12 @@ import { interruptible } from "../interrupt.ts";
 
 export function imageBuildCommand(): Command {
   return new Command("build")
-    .description("build an image from a file of steps (YAML or a Dockerfile's common part), in a sandbox")
+    .description("build an image from a file of steps (YAML or a Dockerfile), in a sandbox")
     .argument("[directory]", "the files that steps may copy", ".")
     .requiredOption("-t, --tag <name>", "the name of the image")
     .option("-f, --file <path>", `the file of steps (default: ${BUILD_FILES.join(" or ")} in the directory)`)
     .option("--arg <K=V...>", "values for a Dockerfile's ARG", [])
+    .option("--target <stage>", "a Dockerfile's stage that is the result (default: the last)")
     .addOption(sizeOption("-m, --memory <size>", "memory of the sandbox", 1024))
     .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", parseCount, 1)
     .addOption(sizeOption("--disk <size>", "writable space of the sandbox", 8192))

@@ -47,6 +47,8 @@ const CONFIG = z.object({
       Labels: z.record(z.string(), z.string()).nullish(),
       StopSignal: z.string().nullish(),
       ExposedPorts: z.record(z.string(), z.unknown()).nullish(),
+      Volumes: z.record(z.string(), z.unknown()).nullish(),
+      OnBuild: strings,
     })
     .nullish(),
 });
@@ -113,6 +115,8 @@ export function imageConfig(document: OciConfig): ImageConfig {
     throw new StacyError("not-supported", `the image is for ${os}/${architecture}, not linux/${hostArchitecture}`);
   }
   const config = document.config ?? undefined;
+  const volumes = Object.keys(config?.Volumes ?? {});
+  const onBuild = config?.OnBuild ?? [];
   return {
     env: config?.Env ?? [],
     ...(config?.WorkingDir ? { cwd: config.WorkingDir } : {}),
@@ -122,5 +126,7 @@ export function imageConfig(document: OciConfig): ImageConfig {
     labels: config?.Labels ?? {},
     ...(config?.StopSignal ? { stopSignal: config.StopSignal } : {}),
     exposedPorts: Object.keys(config?.ExposedPorts ?? {}),
+    ...(volumes.length === 0 ? {} : { volumes }),
+    ...(onBuild.length === 0 ? {} : { onBuild }),
   };
 }

@@ -1,0 +1,479 @@
+/**
+ * The Dockerfile format (docs.docker.com, "Dockerfile reference") as a plan. What is not done here is refused by name and line,
+ * because a build that leaves something out is worse than none.
+ */
+import { StacyError } from "../../host/error.ts";
+import type { ImageConfig } from "../../images/image.ts";
+import { hostArchitecture } from "../../images/oci/documents.ts";
+import { type Origin, type Plan, SCRIPT, type Stage, type Step } from "../plan.ts";
+import { type Instruction, isHeredoc, rawWords, readLines, words } from "./lines.ts";
+import { substitute } from "./substitute.ts";
+
+export interface DockerfileOptions {
+  /** Values for `ARG`. */
+  args?: Record<string, string>;
+  /** Name or number of the stage that is wanted; default: the last. */
+  target?: string;
+}
+
+type Variables = Map<string, string>;
+
+/** What a stage hands to one that begins with it. */
+interface Scope {
+  variables: Variables;
+  /** Of `ARG` after FROM: in the environment of RUN, not in the image. */
+  args: Record<string, string>;
+  shell: string[];
+  onBuild: string[];
+}
+
+interface Section {
+  name: string;
+  from: Origin;
+  line: number;
+  instructions: Instruction[];
+}
+
+const PLATFORM = `linux/${hostArchitecture}`;
+/** Declared for every FROM; a stage declares them again with ARG. */
+const PREDEFINED = new Map(
+  ["TARGET", "BUILD"].flatMap((prefix): [string, string][] => [
+    [`${prefix}PLATFORM`, PLATFORM],
+    [`${prefix}OS`, "linux"],
+    [`${prefix}ARCH`, hostArchitecture],
+    [`${prefix}VARIANT`, ""],
+  ]),
+);
+const DEFAULT_SHELL = ["/bin/sh", "-c"];
+
+/** @throws StacyError `invalid`, `not-supported` */
+export function readDockerfile(text: string, options: DockerfileOptions = {}): Plan {
+  return new Dockerfile(text, options).plan();
+}
+
+class Dockerfile {
+  readonly #options: DockerfileOptions;
+  readonly #escape: string;
+  /** `ARG` before the first FROM. */
+  readonly #declared: Variables = new Map(PREDEFINED);
+  readonly #sections: Section[] = [];
+
+  constructor(text: string, options: DockerfileOptions) {
+    this.#options = options;
+    const { instructions, escapeChar } = readLines(text);
+    this.#escape = escapeChar;
+    for (const instruction of instructions) this.#sort(instruction);
+  }
+
+  plan(): Plan {
+    if (this.#sections.length === 0) throw new StacyError("invalid", "the Dockerfile has no FROM");
+    // Mistakes show before a base is looked for, although what `$PATH` stands for is known once it is there.
+    for (const section of this.#sections) this.#read(section, undefined);
+    const many = this.#sections.length > 1;
+    const stages = this.#sections.map(
+      (section, i): Stage => ({
+        name: many ? section.name || String(i) : "",
+        from: section.from,
+        steps: (root) => this.#read(section, root).steps,
+      }),
+    );
+    return { stages, target: this.#target() };
+  }
+
+  #target(): number {
+    const { target } = this.#options;
+    if (target === undefined) return this.#sections.length - 1;
+    const found = this.#stage(target) ?? -1;
+    if (found >= 0) return found;
+    throw new StacyError("not-found", `the Dockerfile has no stage ${target}`, {
+      remedy: `it has ${this.#sections.map(({ name }, i) => name || i).join(", ")}`,
+    });
+  }
+
+  /** Number of a stage by its name or number. @param before only stages above this one */
+  #stage(name: string, before = this.#sections.length): number | undefined {
+    const named = this.#sections.findLastIndex((section, i) => i < before && section.name === name.toLowerCase());
+    if (named !== -1) return named;
+    return /^\d+$/.test(name) && Number(name) < before ? Number(name) : undefined;
+  }
+
+  #sort(instruction: Instruction): void {
+    const { name, rest, line } = instruction;
+    if (name === "") throw new StacyError("invalid", `line ${line}: this is no instruction`);
+    if (rest === "") throw failure(instruction, "says nothing");
+    if (name === "FROM") this.#sections.push(this.#from(instruction));
+    else if (this.#sections.length > 0) this.#sections.at(-1)?.instructions.push(instruction);
+    else if (name === "ARG") {
+      for (const { key, value } of declarations(instruction)) {
+        const given =
+          this.#options.args?.[key] ??
+          (value === undefined ? undefined : this.#expand(value, instruction, this.#declared));
+        if (given !== undefined) this.#declared.set(key, given);
+      }
+    } else throw failure(instruction, "comes before FROM");
+  }
+
+  #from(instruction: Instruction): Section {
+    const { options, rest } = flags(instruction.rest);
+    const [image, as, name, more] = rest.split(/\s+/);
+    const wrong = as !== undefined && (as.toLowerCase() !== "as" || name === undefined || more !== undefined);
+    if (image === undefined || image === "" || wrong) throw failure(instruction, "names no image");
+    if (name !== undefined && !/^[A-Za-z][A-Za-z0-9_.-]*$/.test(name))
+      throw failure(instruction, `${name} is no name of a stage`);
+    for (const [option, value] of options) {
+      const platform = option === "platform" ? this.#expand(value, instruction, this.#declared) : "";
+      if (platform !== PLATFORM && platform !== "linux") {
+        throw unsupported(
+          instruction,
+          `FROM --${option}${platform && `=${platform}`}`,
+          `images are built for ${PLATFORM} here: leave the option out`,
+        );
+      }
+    }
+    const reference = this.#expand(image, instruction, this.#declared);
+    if (reference === "") throw failure(instruction, `${image} is empty`);
+    return {
+      name: (name ?? "").toLowerCase(),
+      from: this.#origin(reference),
+      line: instruction.line,
+      instructions: [],
+    };
+  }
+
+  /** What `FROM` means: a stage by its name, else an image. */
+  #origin(reference: string): Origin {
+    const stage = this.#sections.findLastIndex(({ name }) => name === reference.toLowerCase());
+    if (stage !== -1) return { kind: "stage", stage };
+    return reference === "scratch" ? { kind: "nothing" } : { kind: "image", reference };
+  }
+
+  /** @param root `undefined`: only to find mistakes */
+  #read(section: Section, root: ImageConfig | undefined): Scope & { steps: Step[] } {
+    const { from } = section;
+    const below = from.kind === "stage" ? this.#sections[from.stage] : undefined;
+    const inherited = below === undefined ? undefined : this.#read(below, root);
+    const reader = new SectionReader({
+      scope: {
+        variables: new Map(inherited?.variables ?? root?.env.map(keyAndValue)),
+        args: { ...inherited?.args },
+        shell: inherited?.shell ?? DEFAULT_SHELL,
+        onBuild: [],
+      },
+      declared: this.#declared,
+      given: this.#options.args ?? {},
+      escapeChar: this.#escape,
+      lenient: root === undefined,
+      stageOf: (name) => this.#stage(name, this.#sections.indexOf(section)),
+    });
+    const triggers = (inherited === undefined ? root?.onBuild : inherited.onBuild) ?? [];
+    for (const trigger of triggers) {
+      for (const instruction of readLines(trigger).instructions) reader.read({ ...instruction, line: section.line });
+    }
+    for (const instruction of section.instructions) reader.read(instruction);
+    return { ...reader.scope, steps: reader.steps };
+  }
+
+  #expand(text: string, instruction: Instruction, variables: Variables): string {
+    return substitute(text, { variables, escapeChar: this.#escape, fail: (why) => failure(instruction, why) });
+  }
+}
+
+interface SectionOptions {
+  scope: Scope;
+  declared: ReadonlyMap<string, string>;
+  given: Record<string, string>;
+  escapeChar: string;
+  lenient: boolean;
+  stageOf: (name: string) => number | undefined;
+}
+
+/** One stage's instructions, in order. */
+class SectionReader {
+  readonly scope: Scope;
+  readonly steps: Step[] = [];
+  readonly #options: SectionOptions;
+
+  constructor(options: SectionOptions) {
+    this.scope = options.scope;
+    this.#options = options;
+  }
+
+  read(instruction: Instruction): void {
+    const { name, rest, line } = instruction;
+    const text = `${name} ${rest}`;
+    const at = { text: text.length > 200 ? `${text.slice(0, 199)}…` : text, line };
+    const fail = (why: string): StacyError => failure(instruction, why);
+    const expand = (value: string): string => this.#expand(value, instruction);
+    const argv = (): string[] => jsonWords(rest) ?? [...this.scope.shell, rest];
+    switch (name) {
+      case "ARG":
+        this.#declare(instruction);
+        break;
+      case "RUN":
+        this.#run(instruction, at);
+        break;
+      case "COPY":
+      case "ADD":
+        this.#copy(instruction, at);
+        break;
+      case "ENV":
+      case "LABEL":
+        this.#assign(instruction, at);
+        break;
+      case "MAINTAINER":
+        this.steps.push({ kind: "label", labels: { maintainer: rest }, ...at });
+        break;
+      case "WORKDIR":
+        this.steps.push({ kind: "workdir", path: expand(rest), ...at });
+        break;
+      case "USER":
+        this.steps.push({ kind: "user", user: expand(rest), ...at });
+        break;
+      case "CMD":
+        this.steps.push({ kind: "cmd", argv: argv(), ...at });
+        break;
+      case "ENTRYPOINT":
+        this.steps.push({ kind: "entrypoint", argv: argv(), ...at });
+        break;
+      case "EXPOSE": {
+        const ports = words(rest, fail).flatMap((word) => expand(word).split(/\s+/));
+        this.steps.push({
+          kind: "expose",
+          ports: ports.map((port) => (port.includes("/") ? port : `${port}/tcp`)),
+          ...at,
+        });
+        break;
+      }
+      case "STOPSIGNAL":
+        this.steps.push({ kind: "stop-signal", signal: expand(rest), ...at });
+        break;
+      case "VOLUME": {
+        const paths = (jsonWords(rest) ?? words(rest, fail)).map(expand);
+        const odd = paths.find((path) => !path.startsWith("/"));
+        if (odd !== undefined && !this.#options.lenient)
+          throw fail(`${odd === "" ? "a path is empty" : `${odd} is not absolute`}`);
+        this.steps.push({ kind: "volume", paths, ...at });
+        break;
+      }
+      case "SHELL": {
+        const given = jsonWords(rest);
+        if (given === undefined || given.length === 0) throw fail('must be a list like ["/bin/bash", "-c"]');
+        this.scope.shell = given;
+        break;
+      }
+      case "HEALTHCHECK":
+        if (rest.trim().toUpperCase() !== "NONE") {
+          throw unsupported(
+            instruction,
+            "HEALTHCHECK",
+            "take it out: nothing here would run it; ask with `stacyvm exec`",
+          );
+        }
+        break;
+      case "ONBUILD": {
+        const [trigger = ""] = rest.split(/\s/);
+        if (/^(ONBUILD|FROM|MAINTAINER)$/i.test(trigger)) throw fail(`${trigger} cannot be put off`);
+        const [inner] = readLines(rest).instructions;
+        if (inner === undefined || inner.name === "") throw fail("holds no instruction");
+        this.scope.onBuild = [...this.scope.onBuild, rest];
+        this.steps.push({ kind: "on-build", instruction: rest, ...at });
+        break;
+      }
+      default:
+        throw unsupported(instruction, `the instruction ${name}`, "take it out of the file");
+    }
+  }
+
+  #expand(text: string, instruction: Instruction, quotes = false): string {
+    const { escapeChar, lenient } = this.#options;
+    const fail = (why: string): StacyError => failure(instruction, why);
+    return substitute(text, { variables: this.scope.variables, escapeChar, fail, lenient, quotes });
+  }
+
+  #declare(instruction: Instruction): void {
+    const { variables, args } = this.scope;
+    const { declared, given } = this.#options;
+    for (const { key, value } of declarations(instruction)) {
+      const chosen = given[key] ?? (value === undefined ? declared.get(key) : this.#expand(value, instruction));
+      if (chosen === undefined) continue;
+      // An ENV of the same name wins.
+      if (variables.has(key) && !(key in args)) continue;
+      variables.set(key, chosen);
+      args[key] = chosen;
+    }
+  }
+
+  #run(instruction: Instruction, at: { text: string; line: number }): void {
+    const { options, rest } = flags(instruction.rest);
+    for (const [option, value] of options) {
+      const usual = (option === "network" && value === "default") || (option === "security" && value === "sandbox");
+      if (!usual) throw unsupported(instruction, `RUN --${option}`, "leave the option out");
+    }
+    if (rest === "") throw failure(instruction, "says nothing");
+    const { heredocs } = instruction;
+    const env = { ...this.scope.args };
+    const push = (argv: string[], script?: string): void => {
+      this.steps.push({ kind: "run", argv, env, ...(script === undefined ? {} : { script }), ...at });
+    };
+    const [only] = heredocs;
+    if (only === undefined) push(jsonWords(rest) ?? [...this.scope.shell, rest]);
+    else if (heredocs.length === 1 && rawWords(rest).length === 1 && isHeredoc(rest)) {
+      if (only.content.startsWith("#!")) push([SCRIPT], only.content);
+      else push([...this.scope.shell, only.content]);
+    } else {
+      // The shell reads them itself.
+      const whole = heredocs.reduce((text, { name, content }) => `${text}\n${content}${name}`, rest);
+      push([...this.scope.shell, whole]);
+    }
+  }
+
+  #copy(instruction: Instruction, at: { text: string; line: number }): void {
+    const { name, heredocs } = instruction;
+    const fail = (why: string): StacyError => failure(instruction, why);
+    const expand = (value: string): string => this.#expand(value, instruction);
+    const { options, rest } = flags(instruction.rest);
+    for (const option of options.keys()) {
+      const known = ["chown", "chmod", "link", ...(name === "COPY" ? ["from"] : [])];
+      if (!known.includes(option))
+        throw unsupported(instruction, `${name} --${option}`, "leave the option out, and do the rest with RUN");
+    }
+    const paths = jsonWords(rest) ?? words(rest, fail);
+    const to = paths.pop();
+    if (to === undefined || paths.length === 0) throw fail("needs a source and a destination");
+    let next = 0;
+    const sources = paths.map((path) => {
+      const heredoc = isHeredoc(path) ? heredocs[next++] : undefined;
+      if (heredoc === undefined) return expand(path);
+      const { content } = heredoc;
+      return { name: heredoc.name, content: heredoc.expand ? this.#expand(content, instruction, true) : content };
+    });
+    if (name === "ADD") for (const source of sources) if (typeof source === "string") refuseRemote(instruction, source);
+    const owner = options.get("chown");
+    const mode = options.has("chmod") ? expand(options.get("chmod") ?? "") : undefined;
+    if (mode !== undefined && !/^[0-7]{3,4}$/.test(mode)) throw fail("--chmod must be an octal number");
+    const from = options.has("from") ? this.#source(expand(options.get("from") ?? ""), instruction) : undefined;
+    if (from !== undefined && heredocs.length > 0) throw fail("--from and a here-document exclude each other");
+    this.steps.push({
+      kind: "copy",
+      sources,
+      to: expand(to),
+      ...(from === undefined ? {} : { from }),
+      ...(owner === undefined ? {} : { owner: expand(owner) }),
+      ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }),
+      ...(name === "ADD" ? { unpack: true } : {}),
+      ...at,
+    });
+  }
+
+  /** What `COPY --from` means: a stage above, else an image. */
+  #source(name: string, instruction: Instruction): Exclude<Origin, { kind: "nothing" }> {
+    const stage = this.#options.stageOf(name);
+    if (stage !== undefined) return { kind: "stage", stage };
+    if (name === "" || /^\d+$/.test(name)) throw failure(instruction, `there is no stage ${name} above`);
+    return { kind: "image", reference: name };
+  }
+
+  #assign(instruction: Instruction, at: { text: string; line: number }): void {
+    const { name, rest } = instruction;
+    const fail = (why: string): StacyError => failure(instruction, why);
+    const values: Record<string, string> = {};
+    const list = words(rest, fail);
+    if (list[0]?.includes("=")) {
+      for (const { key, value } of list.map(assignment)) {
+        if (value === undefined) throw fail(`${key} has no value`);
+        values[this.#expand(key, instruction)] = this.#expand(value, instruction);
+      }
+    } else {
+      // The old form: one name, and the rest of the line is its value.
+      const match = /^(\S+)\s+(.*)$/s.exec(rest);
+      if (match === null) throw fail("has no value");
+      values[match[1] ?? ""] = this.#expand(match[2] ?? "", instruction);
+    }
+    if (name === "LABEL") {
+      this.steps.push({ kind: "label", labels: values, ...at });
+      return;
+    }
+    for (const [key, value] of Object.entries(values)) {
+      if (!isName(key)) throw fail(`${key} is no name of a variable`);
+      this.scope.variables.set(key, value);
+      delete this.scope.args[key];
+    }
+    this.steps.push({ kind: "env", env: values, ...at });
+  }
+}
+
+function refuseRemote(instruction: Instruction, source: string): void {
+  if (/^git@|^git:\/\/|^ssh:\/\/|\.git(#.*)?$/.test(source) && /[:/]/.test(source)) {
+    throw unsupported(
+      instruction,
+      `ADD of the git source ${source}`,
+      "clone it beside the file and COPY it, or RUN git clone with `--allow HOST`",
+    );
+  }
+  if (/^[a-z]+:\/\//i.test(source)) {
+    throw unsupported(
+      instruction,
+      `ADD of the URL ${source}`,
+      "download it beside the file and COPY it, or with RUN and `--allow HOST`",
+    );
+  }
+}
+
+function failure({ name, line }: Instruction, why: string): StacyError {
+  return new StacyError("invalid", `line ${line}: ${name}: ${why}`);
+}
+
+function unsupported({ line }: Instruction, what: string, remedy: string): StacyError {
+  return new StacyError("not-supported", `line ${line}: ${what} is not supported`, { remedy });
+}
+
+/** The form `["a", "b"]`; `undefined` when it is not one. */
+function jsonWords(text: string): string[] | undefined {
+  if (!text.trimStart().startsWith("[")) return undefined;
+  try {
+    const list: unknown = JSON.parse(text);
+    if (Array.isArray(list) && list.every((word) => typeof word === "string")) return list;
+  } catch {
+    // Docker takes it for a shell command too.
+  }
+  return undefined;
+}
+
+interface Assignment {
+  key: string;
+  value: string | undefined;
+}
+
+function assignment(word: string): Assignment {
+  const at = word.indexOf("=");
+  return at === -1 ? { key: word, value: undefined } : { key: word.slice(0, at), value: word.slice(at + 1) };
+}
+
+function declarations(instruction: Instruction): Assignment[] {
+  return words(instruction.rest, (why) => failure(instruction, why)).map((word) => {
+    const one = assignment(word);
+    if (!isName(one.key)) throw failure(instruction, `${one.key} is no name of a variable`);
+    return one;
+  });
+}
+
+function keyAndValue(entry: string): [string, string] {
+  const { key, value } = assignment(entry);
+  return [key, value ?? ""];
+}
+
+function flags(text: string): { options: Map<string, string>; rest: string } {
+  const options = new Map<string, string>();
+  const rest = text.replace(/^\s*(?:--[a-z-]+(?:=\S*)?(?:\s+|$))*/, (all) => {
+    for (const flag of all.split(/\s+/).filter((word) => word !== "")) {
+      const { key, value } = assignment(flag.slice(2));
+      options.set(key, value ?? "");
+    }
+    return "";
+  });
+  return { options, rest };
+}
+
+function isName(text: string): boolean {
+  return /^[A-Za-z_][A-Za-z0-9_]*$/.test(text);
+}

@@ -1,0 +1,92 @@
+/** What a copy takes files from: the build's own files, or an image. */
+import { StacyError } from "../host/error.ts";
+import { namePattern } from "./match.ts";
+
+export interface BuildFile {
+  /** Relative, without `./` and without a slash at the end; the root is the empty string. */
+  path: string;
+  type: "file" | "directory" | "symlink";
+  mode: number;
+  uid: number;
+  gid: number;
+  mtime: number;
+  /** Of a symlink. */
+  target: string;
+  /** Bytes; 0 for all but files. */
+  size: number;
+  /** Full name to value. */
+  xattrs: ReadonlyMap<string, Buffer>;
+  bytes(): AsyncIterable<Uint8Array>;
+}
+
+export interface BuildFiles {
+  /** What is said when something is missing: `the build's files`, `the image x`. */
+  readonly name: string;
+  /** Links on the way and at the end are not followed. Pipes, sockets and devices are nothing that could be copied. */
+  get(path: string): BuildFile | undefined;
+  /** Names in a directory, in their order; empty for anything else. */
+  names(path: string): readonly string[];
+}
+
+const MAX_LINKS = 40;
+
+/** A clean relative path. @throws StacyError `invalid` when it climbs out */
+export function relativePath(path: string): string {
+  const parts: string[] = [];
+  for (const part of path.split("/")) {
+    if (part === "" || part === ".") continue;
+    if (part !== "..") parts.push(part);
+    else if (parts.pop() === undefined) throw new StacyError("invalid", `${path} lies outside of the build's files`);
+  }
+  return parts.join("/");
+}
+
+/** Where a path leads, links followed as if the files' root were `/`; `undefined`: nowhere. */
+export function follow(files: BuildFiles, path: string): string | undefined {
+  const pending = path.split("/").reverse();
+  const trail: string[] = [];
+  let links = 0;
+  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+    if (name === "" || name === ".") continue;
+    if (name === "..") {
+      trail.pop();
+      continue;
+    }
+    const here = [...trail, name].join("/");
+    const found = files.get(here);
+    if (found === undefined) return undefined;
+    if (found.type !== "symlink") {
+      trail.push(name);
+      continue;
+    }
+    if (++links > MAX_LINKS) return undefined;
+    if (found.target.startsWith("/")) trail.length = 0;
+    pending.push(...found.target.split("/").reverse());
+  }
+  return trail.join("/");
+}
+
+/** Paths that a pattern means, in their order; a plain name means itself. A star stops at a slash. */
+export function matching(files: BuildFiles, pattern: string): string[] {
+  let found = [""];
+  for (const part of relativePath(pattern).split("/")) {
+    if (part === "") continue;
+    const fits = namePattern(part);
+    found = found.flatMap((path) => {
+      const directory = follow(files, path);
+      const names = directory === undefined ? [] : files.names(directory);
+      return names.filter(fits).map((name) => (path === "" ? name : `${path}/${name}`));
+    });
+  }
+  return found;
+}
+
+/** Everything below a directory, directories before what is in them. */
+export function* below(files: BuildFiles, path: string): Generator<BuildFile> {
+  for (const name of files.names(path)) {
+    const file = files.get(path === "" ? name : `${path}/${name}`);
+    if (file === undefined) continue;
+    yield file;
+    if (file.type === "directory") yield* below(files, file.path);
+  }
+}
