@@ -5,6 +5,7 @@ import { Authenticator } from "../api/auth.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
+import { printableJson } from "../host/printable.ts";
 import { startDaemon } from "./daemon.ts";
 import { announce, type LocalServer } from "./local-socket.ts";
 
@@ -27,7 +28,10 @@ export async function startEmbedded(paths: DataPaths, lock: Lock, verbose: boole
     const { config, path } = await loadConfig({ flags: { "server.host": "127.0.0.1", "server.port": 0 } });
     config.rate_limit.enabled = false;
     config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [{ name: "local", key, scopes: ["admin"] }] };
-    const log = pino({ level: verbose ? "info" : "silent" }, pino.destination({ dest: 2, sync: true }));
+    const log = pino(
+      { level: verbose ? "info" : "silent", hooks: { streamWrite: printableJson } },
+      pino.destination({ dest: 2, sync: true }),
+    );
     const auth = new Authenticator(config.auth);
     const daemon = await startDaemon({ config, configPath: path, paths, auth, log, pool: false });
     const local = { url: daemon.url, key, pid: process.pid };

@@ -1,6 +1,7 @@
 /** The one way out for errors: what failed, in which phase, why, and what to do next. stdout stays untouched. */
 import { StacyError as ClientError } from "../../sdk/src/errors.ts";
 import { StacyError } from "../host/error.ts";
+import { printableJson, printableLines } from "../host/printable.ts";
 import { OutputClosed } from "./interrupt.ts";
 
 /** Exit codes besides a command's own: documented in `stacyvm --help`. */
@@ -30,14 +31,18 @@ export function printError(error: unknown, options: { verbose: boolean; json: bo
   const report = reportOf(error);
   if (options.json) {
     const { causes, ...rest } = report;
-    process.stderr.write(`${JSON.stringify({ error: options.verbose ? report : rest })}\n`);
+    process.stderr.write(`${printableJson(JSON.stringify({ error: options.verbose ? report : rest }))}\n`);
     return;
   }
-  process.stderr.write(
-    `${errorLabel()} ${report.message}${report.phase === undefined ? "" : ` (phase: ${report.phase})`}\n`,
-  );
-  if (options.verbose) for (const cause of report.causes) process.stderr.write(`  caused by: ${cause}\n`);
-  if (report.hint !== undefined) process.stderr.write(`hint: ${report.hint}\n`);
+  const phase = report.phase === undefined ? "" : ` (phase: ${report.phase})`;
+  process.stderr.write(`${errorLabel()} ${indented(`${report.message}${phase}`)}\n`);
+  if (options.verbose) for (const cause of report.causes) process.stderr.write(`  caused by: ${indented(cause)}\n`);
+  if (report.hint !== undefined) process.stderr.write(`hint: ${indented(report.hint)}\n`);
+}
+
+/** Words may be a guest's: their further lines must not look like ours. */
+function indented(text: string): string {
+  return printableLines(text).replaceAll("\n", "\n  ");
 }
 
 /** Red where somebody sees it. */

@@ -10,7 +10,7 @@ import { errno, StacyError } from "../host/error.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { newSandboxId } from "../sandboxes/record.ts";
 import { createEngine } from "./engine.ts";
-import { printJson } from "./output.ts";
+import { printJson, printLine } from "./output.ts";
 import { ProgressLine } from "./progress-line.ts";
 
 export interface BuildCommandOptions {
@@ -74,7 +74,7 @@ export async function build(directory: string, options: BuildCommandOptions, sig
     });
     line[Symbol.dispose]();
     if (options.json === true) printJson({ ...imageBody(image), path: image.base, cached, steps });
-    else process.stdout.write(`${image.reference} ${image.digest}\n`);
+    else printLine(`${image.reference} ${image.digest}`);
   } finally {
     await provider.close();
   }

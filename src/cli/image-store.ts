@@ -12,7 +12,7 @@ import type { Image, ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { imageUse } from "../launcher/image-use.ts";
 import { SnapshotStore } from "../launcher/snapshot-store.ts";
-import { printJson } from "./output.ts";
+import { printJson, printLine } from "./output.ts";
 
 export { imageBody, imageDetailsBody } from "../api/schemas/image.ts";
 
@@ -37,5 +37,5 @@ export async function openStore(): Promise<ImageStore> {
 export function printImages(images: Image[], options: { json?: boolean }): void {
   const shown = images.map(imageBody);
   if (options.json === true) printJson(shown.length === 1 ? shown[0] : shown);
-  else for (const { reference, digest } of images) process.stdout.write(`${reference} ${digest}\n`);
+  else for (const { reference, digest } of images) printLine(`${reference} ${digest}`);
 }

@@ -1,13 +1,14 @@
 /** Results on stdout: JSON as the server spells it, tables, and numbers as people read them. */
 import { wireOf } from "../../sdk/src/index.ts";
+import { printable, printableJson, printableLines } from "../host/printable.ts";
 
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(wire(value), null, 2)}\n`);
+  process.stdout.write(`${printableJson(JSON.stringify(wire(value), null, 2))}\n`);
 }
 
 /** One value per line, for streams. */
 export function printJsonLine(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(wire(value))}\n`);
+  process.stdout.write(`${printableJson(JSON.stringify(wire(value)))}\n`);
 }
 
 function wire(value: unknown): unknown {
@@ -15,13 +16,14 @@ function wire(value: unknown): unknown {
   return original === value && Array.isArray(value) ? value.map(wire) : original;
 }
 
+/** One line, whatever is in it: names come from guests and registries. */
 export function printLine(text: string): void {
-  process.stdout.write(`${text}\n`);
+  process.stdout.write(`${printable(text)}\n`);
 }
 
 /** Hints and reports; never a result. */
 export function note(text: string): void {
-  process.stderr.write(`${text}\n`);
+  process.stderr.write(`${printableLines(text)}\n`);
 }
 
 /** Waits for a slow reader. */

@@ -1,3 +1,6 @@
+import { StringDecoder } from "node:string_decoder";
+import { printable, printableLines } from "../host/printable.ts";
+
 /** Progress on stderr: one line that is rewritten on a terminal, one line per step elsewhere. */
 interface Progress {
   step: string;
@@ -9,6 +12,7 @@ interface Progress {
 export class ProgressLine implements Disposable {
   readonly #prefix: string;
   readonly #tty = process.stderr.isTTY === true;
+  readonly #words = new StringDecoder("utf8");
   #last = "";
   #drawn = 0;
   #later: NodeJS.Timeout | undefined;
@@ -20,7 +24,7 @@ export class ProgressLine implements Disposable {
   readonly show = (progress: Progress): void => {
     clearTimeout(this.#later);
     if (!this.#tty) {
-      if (progress.step !== this.#last) process.stderr.write(`${this.#prefix}${progress.step}\n`);
+      if (progress.step !== this.#last) process.stderr.write(`${this.#prefix}${printable(progress.step)}\n`);
       this.#last = progress.step;
       return;
     }
@@ -31,7 +35,7 @@ export class ProgressLine implements Disposable {
     this.#drawn = now;
     // What is longer than the terminal's line would go on in the next one, and only that one would be cleared.
     const columns = (process.stderr.columns || 80) - 1;
-    const line = [...`${this.#prefix}${progress.step}${amount(progress)}`].slice(0, columns).join("");
+    const line = [...`${this.#prefix}${printable(progress.step)}${amount(progress)}`].slice(0, columns).join("");
     process.stderr.write(`\r\x1b[2K${line}`);
   };
 
@@ -41,10 +45,11 @@ export class ProgressLine implements Disposable {
     if (this.#tty) this.#later = setTimeout(() => this.show(progress), wait).unref();
   }
 
-  /** Other output on stderr, above the line. */
+  /** A program's output on stderr, above the line: its lines, and no orders to the terminal. */
   print(text: Uint8Array): void {
     this[Symbol.dispose]();
-    process.stderr.write(text);
+    const words = this.#words.write(text).replaceAll(/\r+\n?/g, "\n");
+    process.stderr.write(printableLines(words));
   }
 
   /** Removes the line. */

@@ -1,3 +1,5 @@
+import { printable } from "../host/printable.ts";
+
 /** A live view on the terminal: its own screen, drawn from the top left, and the old one back afterwards. */
 export class Screen implements Disposable {
   readonly #restore: () => void;
@@ -21,7 +23,7 @@ export class Screen implements Disposable {
   /** Lines that are too long or too many are cut. */
   draw(lines: string[]): void {
     const { rows = 24, columns = 80 } = process.stdout;
-    const shown = lines.slice(0, rows).map((line) => `${[...line].slice(0, columns).join("")}\x1b[K`);
+    const shown = lines.slice(0, rows).map((line) => `${[...printable(line)].slice(0, columns).join("")}\x1b[K`);
     process.stdout.write(`\x1b[H${shown.join("\r\n")}\x1b[J`);
   }
 

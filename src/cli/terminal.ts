@@ -82,7 +82,7 @@ async function join(
     const pump = (data: Buffer): void => {
       const typed = keys === undefined ? data : keys.filter(data);
       if (typed === undefined) {
-        note("\r\nleft");
+        process.stderr.write("\r\nleft\n");
         left.resolve({ exitCode: EXIT.interrupted, reason: "left" });
         return;
       }

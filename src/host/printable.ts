@@ -18,6 +18,22 @@ export function printableLines(text: string): string {
   );
 }
 
+/** JSON text with the same characters as JSON's own escapes: nothing else of it changes. */
+export function printableJson(text: string): string {
+  return text.replace(UNSAFE, (character) => {
+    if (character === "\n" || character === "\t") return character;
+    const units = Array.from({ length: character.length }, (_, i) => character.charCodeAt(i));
+    return units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
+  });
+}
+
+/** A line that a program of ours has coloured: its colours stay. */
+export function printableColoured(text: string): string {
+  return text.replace(/\x1b\[[0-9;]*m|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}\p{Cn}]/gu, (match) =>
+    match.length > 2 || match === "\n" || match === "\t" ? match : escaped(match),
+  );
+}
+
 function escaped(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   if (code < 0x100) return `\\x${code.toString(16).padStart(2, "0")}`;

@@ -2,7 +2,7 @@ import { Command, Option } from "commander";
 import { asStacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
 import type { Finding } from "../doctor/finding.ts";
-import { note, printLine } from "../output.ts";
+import { note, printJson, printLine } from "../output.ts";
 import { version } from "../version.ts";
 
 /** `stacyvm doctor`: every prerequisite with its state, its meaning and its remedy. Exit 0 when a sandbox can start. */
@@ -20,7 +20,7 @@ export function doctorCommand(): Command {
       process.exitCode = ready ? 0 : 1;
       if (options.json === true) {
         const fixable = findings.map(({ fix, ...rest }) => ({ ...rest, fixable: fix !== undefined }));
-        printLine(JSON.stringify({ ready, findings: fixable }, null, 2));
+        printJson({ ready, findings: fixable });
         return;
       }
       const marks = { ok: "✓", note: "•", missing: "✗" };
@@ -29,7 +29,8 @@ export function doctorCommand(): Command {
         if (options.meaning === true || state === "missing") printLine(`  ${"".padEnd(15)} ${meaning}`);
         if (remedy !== undefined) printLine(`  ${"".padEnd(15)} remedy: ${remedy}`);
       }
-      printLine(ready ? "\nA sandbox can start." : "\nA sandbox cannot start yet.");
+      printLine("");
+      printLine(ready ? "A sandbox can start." : "A sandbox cannot start yet.");
       const fixable = findings.filter((finding) => finding.fix !== undefined).length;
       if (fixable > 0 && options.fix !== true)
         note(`\`stacyvm doctor --fix\` can do something about ${fixable} of these`);

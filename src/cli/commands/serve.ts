@@ -1,10 +1,12 @@
 /** `stacyvm serve`: the daemon. */
 import { randomBytes } from "node:crypto";
 import { resolve } from "node:path";
+import { Writable } from "node:stream";
 import { Command } from "commander";
 import type { DestinationStream } from "pino";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths, defaultDataDir } from "../../host/paths.ts";
+import { printableColoured, printableJson } from "../../host/printable.ts";
 import { parsePort } from "../arguments.ts";
 import { note } from "../output.ts";
 
@@ -37,8 +39,14 @@ export function serveCommand(): Command {
 /** One line per entry for people, coloured on a terminal. */
 async function readable(): Promise<DestinationStream> {
   const { default: pretty, isColorSupported } = await import("pino-pretty");
+  const destination = new Writable({
+    write(line: Buffer, _encoding, done) {
+      process.stderr.write(printableColoured(line.toString()));
+      done();
+    },
+  });
   return pretty({
-    destination: 2,
+    destination,
     sync: true,
     colorize: isColorSupported && process.stderr.isTTY,
     ignore: "pid,hostname",
@@ -93,7 +101,10 @@ async function serve(options: ServeOptions): Promise<void> {
     });
   }
   const { level, format } = config.logging;
-  const log = pino({ level }, format === "pretty" ? await readable() : pino.destination({ dest: 2, sync: true }));
+  const log = pino(
+    { level, hooks: { streamWrite: printableJson } },
+    format === "pretty" ? await readable() : pino.destination({ dest: 2, sync: true }),
+  );
   for (const note of notes) log.warn({ phase: "config" }, note);
 
   const paths = dataPaths(resolve(options.dataDir || config.data_dir || defaultDataDir()));

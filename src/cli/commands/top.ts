@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { Client, PoolStatus, SandboxInfo, SandboxStats, SystemStats } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, type Session, withServer } from "../client-command.ts";
-import { bytes, printJson, sinceNow, untilThen } from "../output.ts";
+import { bytes, printJson, printLine, sinceNow, untilThen } from "../output.ts";
 import { Screen, sparkline } from "../screen.ts";
 import { tableLines } from "../table.ts";
 
@@ -28,7 +28,7 @@ export function topCommand(): Command {
       withServer(options, async (session) => {
         if (options.json === true) return printJson(asWire(await look(session.client, session.signal)));
         if (options.once === true) {
-          for (const line of picture(await look(session.client, session.signal), 80)) process.stdout.write(`${line}\n`);
+          for (const line of picture(await look(session.client, session.signal), 80)) printLine(line);
           return;
         }
         if (!process.stdout.isTTY) {
