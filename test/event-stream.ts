@@ -43,7 +43,7 @@ export class EventStream implements AsyncDisposable {
   }
 
   heartbeat(): Promise<void> {
-    return this.#block((block) => block === ": heartbeat");
+    return this.#block((block) => block.startsWith(": heartbeat"));
   }
 
   async #block(wanted: (block: string) => boolean): Promise<void> {

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
+import { EventStream } from "./event-stream.ts";
 import { Server } from "./server-support.ts";
 
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 256 };
@@ -75,11 +77,16 @@ describe("the server with real QEMU sandboxes", () => {
     await server.call("POST", `/sandboxes/${kept}/files`, { path: "/workspace/kept", content: "still here" });
     const dead = (await server.call("POST", "/sandboxes", SPAWN)).body.id;
     await server.call("DELETE", `/sandboxes/${dead}`);
-    // In the middle of a spawn.
-    const cut = server.call("POST", "/sandboxes", SPAWN).catch(() => {});
-    await new Promise((resolve) => setTimeout(resolve, 40));
-    await server.stop("SIGKILL");
-    await cut;
+    // In the middle of a spawn: its row is there, its answer is not.
+    let middle = "";
+    let answer: Awaited<ReturnType<typeof server.call>> | undefined;
+    {
+      await using events = await EventStream.open(server.url, { type: "sandbox.created" });
+      const cut = server.call("POST", "/sandboxes", SPAWN).catch(() => undefined);
+      middle = (await events.next(() => true)).sandbox_id ?? "";
+      await server.stop("SIGKILL");
+      answer = await cut;
+    }
     await server.start();
     const list = (await server.call("GET", "/sandboxes")).body as { id: string; state: string }[];
     assert.ok(
@@ -88,6 +95,8 @@ describe("the server with real QEMU sandboxes", () => {
     );
     assert.equal((await server.call("GET", `/sandboxes/${kept}/files?path=/workspace/kept`)).body, "still here");
     const running = list.filter(({ state }) => state === "running").map(({ id }) => id);
+    assert.equal(answer, undefined, "the kill came too late to be in the middle");
+    assert.ok(middle !== "" && !list.some(({ id }) => id === middle), "what no client was told of is removed");
     assert.deepEqual((await server.machines()).sort(), running.sort());
     for (const id of running) await server.call("DELETE", `/sandboxes/${id}`);
   });
@@ -139,6 +148,21 @@ describe("the server with real QEMU sandboxes", () => {
     for (const of of [id, ...copies.map((copy) => copy.id)]) assert.ok((await count(of)) >= at);
     for (const of of [id, ...copies.map((copy) => copy.id)]) await server.call("DELETE", `/sandboxes/${of}`);
   });
+});
+
+test("a stop waits for a request under way; the second signal does not", async () => {
+  await using server = await Server.create();
+  const { port } = new URL(server.url);
+  const request = connect(Number(port), "127.0.0.1").on("error", () => {});
+  request.write("POST /api/v1/templates HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{");
+  await new Promise((resolve) => setTimeout(resolve, 300)); // the server has no event for half a request
+  const begun = performance.now();
+  process.kill(server.pid, "SIGTERM");
+  while (!server.log.includes('"stopping"')) await new Promise((resolve) => setTimeout(resolve, 10));
+  process.kill(server.pid, 0);
+  await server.stop("SIGTERM");
+  assert.ok(performance.now() - begun < 9_000, "the grace of 10 s is not over");
+  request.destroy();
 });
 
 test("a second daemon on one data directory is refused", async () => {

@@ -155,10 +155,12 @@ export class Client {
           signal: options.signal,
         });
         failures = 0;
-        for await (const event of serverSent(response.body)) {
-          after = String(event.id);
+        const seen = (id: string): void => {
+          after = id;
+        };
+        for await (const event of serverSent(response.body, seen)) {
           yield {
-            id: after,
+            id: String(event.id),
             type: String(event.type),
             timestamp: String(event.timestamp),
             ...(typeof event.sandbox_id === "string" ? { sandboxId: event.sandbox_id } : {}),
@@ -171,7 +173,7 @@ export class Client {
         if (options.signal?.aborted) return;
         if ((error as { code?: string }).code !== "CONNECTION" || ++failures > 5) throw error;
       }
-      await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** failures));
+      await pause(200 * 2 ** failures, options.signal);
     }
   }
 
@@ -216,6 +218,20 @@ export interface PullOptions {
   pull?: wire.PullRequest["pull"];
   onProgress?: ((progress: PullProgress) => void) | undefined;
   signal?: AbortSignal | undefined;
+}
+
+/** Until `ms` have gone, or at once when the signal is aborted. */
+function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+    if (signal?.aborted) done();
+  });
 }
 
 function pullStatus(problem: unknown): number {

@@ -39,14 +39,24 @@ export async function* ndjson(body: ReadableStream<Uint8Array> | null): AsyncGen
   }
 }
 
-/** `data` of each server-sent event, parsed. */
-export async function* serverSent(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Record<string, unknown>> {
+/**
+ * `data` of each server-sent event, parsed.
+ * @param seen told the `id` of each block, also of one without data: from there a broken stream is taken up again
+ */
+export async function* serverSent(
+  body: ReadableStream<Uint8Array> | null,
+  seen: (id: string) => void = () => {},
+): AsyncGenerator<Record<string, unknown>> {
   let data = "";
+  let id: string | undefined;
   for await (const line of linesOf(body)) {
     if (line.startsWith("data:")) data += line.slice(5).trimStart();
-    else if (line === "" && data !== "") {
-      yield JSON.parse(data) as Record<string, unknown>;
+    else if (line.startsWith("id:")) id = line.slice(3).trim();
+    else if (line === "") {
+      if (id !== undefined) seen(id);
+      if (data !== "") yield JSON.parse(data) as Record<string, unknown>;
       data = "";
+      id = undefined;
     }
   }
 }

@@ -1,7 +1,8 @@
 /** The application on a socket: limits of headers and time, upgrades, and a stop that lets requests finish. */
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Duplex } from "node:stream";
+import { type Duplex, Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { getRequestListener } from "@hono/node-server";
 import type { Config } from "../config/schema.ts";
 import { errno, StacyError } from "../host/error.ts";
@@ -31,6 +32,9 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
       requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: 1_000,
+      // Any other protocol is an offer that may be left alone (RFC 9110, 7.8): curl and Java's client offer h2c with each request,
+      // whose body would otherwise be taken for the new protocol.
+      shouldUpgradeCallback: isWebSocket,
     },
     (incoming, outgoing) => void listener(incoming, outgoing),
   );
@@ -101,13 +105,15 @@ async function upgrade(app: Api, incoming: IncomingMessage, socket: Duplex, head
     response = new Response("bad request\n", { status: 400 });
   }
   if (state.taken) return;
-  const body = Buffer.from(await response.arrayBuffer().catch(() => new ArrayBuffer(0)));
-  const lines = [`HTTP/1.1 ${response.status} ${response.statusText || "Error"}`];
+  // Not a place for WebSockets: an ordinary answer, which may be a stream without an end. It lasts until its connection closes.
+  const lines = [`HTTP/1.1 ${response.status} ${response.statusText || (response.ok ? "OK" : "Error")}`];
   for (const [name, value] of response.headers) lines.push(`${name}: ${value}`);
-  socket.end(
-    Buffer.concat([
-      Buffer.from(`${lines.join("\r\n")}\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n`),
-      body,
-    ]),
-  );
+  socket.resume(); // what the client still sends is nothing to us, but its end is
+  socket.write(`${lines.join("\r\n")}\r\nconnection: close\r\n\r\n`);
+  const body = response.body === null ? Readable.from([]) : Readable.fromWeb(response.body as never);
+  await pipeline(body, socket).catch(() => socket.destroy());
+}
+
+function isWebSocket({ method, headers }: IncomingMessage): boolean {
+  return method === "GET" && headers.upgrade?.toLowerCase() === "websocket";
 }

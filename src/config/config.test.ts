@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -42,4 +42,17 @@ test("no key is shown", () => {
 
 test("the unit leaves sandboxes running when the daemon stops", async () => {
   assert.match(await readFile(join(packageRoot, "packaging/stacyvm.service"), "utf8"), /^KillMode=process$/m);
+});
+
+test("no variable that StacyVM itself reads is called unknown", async () => {
+  const names = new Set<string>();
+  for (const path of await readdir(join(packageRoot, "src"), { recursive: true })) {
+    if (!path.endsWith(".ts") || path.endsWith(".test.ts")) continue;
+    const text = await readFile(join(packageRoot, "src", path), "utf8");
+    for (const [, name] of text.matchAll(/\benv\.(STACYVM_[A-Z_]+)/g)) if (name !== undefined) names.add(name);
+  }
+  assert.ok(names.has("STACYVM_ACCEL"));
+  const env = Object.fromEntries([...names].map((name) => [name, "auto"]));
+  const { notes } = await loadConfig({ env: { ...env, STACYVM_CONFIG: "" } });
+  assert.deepEqual(notes, []);
 });

@@ -12,7 +12,7 @@ import { type Config, configKeys, configSchema } from "./schema.ts";
 
 /** Set by other parts of StacyVM. */
 const FOREIGN_ENV =
-  /^STACYVM_(DATA_DIR|PROVIDER|URL|SERVER|API_KEY|CONFIG|TEST_.*|BENCH_.*|KVM.*|QEMU.*|FIRECRACKER.*|.*_PATH|.*_BIN)$/;
+  /^STACYVM_(DATA_DIR|PROVIDER|URL|SERVER|API_KEY|API_KEY_FILE|CONFIG|ACCEL|AGENT|JAILER|FUZZ|TEST_.*|BENCH_.*|KVM.*|QEMU.*|FIRECRACKER.*|.*_PATH|.*_BIN)$/;
 
 export interface LoadedConfig {
   config: Config;
@@ -30,9 +30,9 @@ export async function loadConfig(
   options: { file?: string; env?: NodeJS.ProcessEnv; cwd?: string; flags?: Record<string, unknown> } = {},
 ): Promise<LoadedConfig> {
   const env = options.env ?? process.env;
-  const explicit = options.file ?? env.STACYVM_CONFIG;
+  const explicit = (options.file ?? env.STACYVM_CONFIG) || undefined;
   const candidates =
-    explicit === undefined || explicit === ""
+    explicit === undefined
       ? [resolve(options.cwd ?? process.cwd(), "stacyvm.yaml"), join(homedir(), ".stacyvm", "config.yaml")]
       : [resolve(explicit)];
   let raw: Record<string, unknown> = {};

@@ -100,8 +100,12 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   async health(): Promise<ProviderHealth> {
     const probe = await this.vmm.probe();
+    // Known once it was looked at.
+    const { pauseResume, saveClone } = this.vmm.abilities;
+    const abilities = { canPause: pauseResume, canCopy: saveClone };
     if (!probe.usable) {
       return {
+        ...abilities,
         healthy: false,
         detail: probe.reason,
         remedy: probe.remedy,
@@ -109,6 +113,7 @@ export class MicrovmProvider implements Provider, MachineContext {
       };
     }
     return {
+      ...abilities,
       healthy: true,
       detail: [`guests: ${probe.guests.join(", ")}`, ...probe.notes].join("; "),
       version: probe.version,

@@ -176,6 +176,9 @@ export interface ProviderHealth {
   remedy?: string;
   version?: string;
   accelerator?: "kvm" | "tcg";
+  /** What its monitor, in the version that is there, can do with a running machine: stop it, and copy it. */
+  canPause: boolean;
+  canCopy: boolean;
 }
 
 export interface PoolStatus {

@@ -13,11 +13,14 @@
  *             {type: output, stream, data}, or with `binary` a binary frame: 1 (stdout) or 2 (stderr), then the bytes
  *             {type: exit, exit_code, signal?, reason}    {type: error, code, message}
  *
- * When the client goes away, what it started is cancelled and what it attached to goes on.
+ * When the client goes away, what it started is cancelled and what it attached to goes on. `resize`, `signal` and `detach` overtake
+ * stdin that the command has not taken yet, up to 1 MiB of it; behind more they wait, as everything behind it does. What was not
+ * taken before a `detach` is dropped.
  */
 import { z } from "@hono/zod-openapi";
 import type { Command, ExitStatus } from "../../guest/agent.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { push } from "../../host/push.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import type { ServerParts } from "../context.ts";
 import type { Endpoints } from "../endpoint.ts";
@@ -29,6 +32,8 @@ import { defined } from "../schemas/sandbox.ts";
 import { acceptSocket, type Message, type Socket, taken } from "../socket.ts";
 
 const tag = "streams";
+/** Of stdin that a command has not taken yet, bytes. */
+const MOST_STDIN = 1024 * 1024;
 const dimension = z.int().min(1).max(65_535);
 
 const Start = z.object({
@@ -71,7 +76,7 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
     const lease = await sandboxes.lease(id); // an unknown sandbox is an ordinary 404, before the upgrade
     let socket: Socket;
     try {
-      socket = await acceptSocket(c);
+      socket = acceptSocket(c);
     } catch (error) {
       lease[Symbol.dispose]();
       throw error;
@@ -157,10 +162,7 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
         const tunnel = await lease.agent.tunnel(params.port, { signal: socket.closed });
         tunnel.on("error", () => {}); // the loops below end
         const inward = (async () => {
-          for await (const { data } of socket.messages()) {
-            if (!tunnel.write(data))
-              await new Promise((resolve) => tunnel.once("drain", resolve).once("close", resolve));
-          }
+          for await (const { data } of socket.messages()) if (!(await push(tunnel, data))) break;
           tunnel.destroy();
         })();
         try {
@@ -201,12 +203,13 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
     else socket.closed.addEventListener("abort", gone, { once: true });
     await socket.json({ type: "started", process_id: command.id, pid: command.pid });
 
+    const stdin = new Stdin(command);
     const input = (async () => {
       for await (const message of messages) {
         const value = message.binary ? undefined : control(parse(message));
-        if (value === undefined) await command.write(message.data);
-        else if (value.type === "stdin") await command.write(Buffer.from(value.data, value.encoding ?? "utf8"));
-        else if (value.type === "stdin_close") await command.closeStdin();
+        if (value === undefined) await stdin.write(message.data);
+        else if (value.type === "stdin") await stdin.write(Buffer.from(value.data, value.encoding ?? "utf8"));
+        else if (value.type === "stdin_close") await stdin.close();
         else if (value.type === "resize") await command.resize(value.rows, value.cols);
         else if (value.type === "signal") await command.kill(value.signal);
         else if (value.type === "detach") {
@@ -255,6 +258,38 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
       socket.closed.removeEventListener("abort", gone);
       if (!attached) cancel.abort();
     }
+  }
+}
+
+/** A command's stdin: in order, and beside what else the client asks for. */
+class Stdin {
+  readonly #command: Command;
+  #waiting = 0;
+  #tail: Promise<void> = Promise.resolve();
+
+  constructor(command: Command) {
+    this.#command = command;
+  }
+
+  /** Resolves at once while there is room, else when the command has taken what was there. */
+  write(data: Uint8Array): Promise<void> {
+    return this.#after(data.length, () => this.#command.write(data));
+  }
+
+  close(): Promise<void> {
+    return this.#after(0, () => this.#command.closeStdin());
+  }
+
+  #after(bytes: number, work: () => Promise<void>): Promise<void> {
+    this.#waiting += bytes;
+    this.#tail = this.#tail
+      .then(work)
+      // After the end of a command its stdin is closed; a late key stroke is no error.
+      .catch(() => {})
+      .finally(() => {
+        this.#waiting -= bytes;
+      });
+    return this.#waiting > MOST_STDIN ? this.#tail : Promise.resolve();
   }
 }
 

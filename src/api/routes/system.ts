@@ -104,7 +104,7 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
       tag,
       summary: "What happens, as server-sent events",
       description:
-        "`id:` and `data: {id, type, sandbox_id?, timestamp, data?}`. After a break, `Last-Event-ID` (or `last_event_id`) replays what was missed.",
+        "`id:` and `data: {id, type, sandbox_id?, timestamp, data?}`; a block with an `id:` alone says how far it has come. After a break, `Last-Event-ID` (or `last_event_id`) replays what was missed.",
       query: z.object({
         last_event_id: maybe(z.string().max(32)),
         type: maybe(z.string().max(256)).openapi({
@@ -126,7 +126,8 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
         let at = number;
         // Counted from the last line, not from the last event: others' events are no sign of life to this reader.
         let said = performance.now();
-        yield ": connected\nretry: 2000\n\n";
+        // With where it begins: after a break before the first event, a client continues from here.
+        yield `: connected\nid: evt-${at}\nretry: 2000\n\n`;
         while (!stop.aborted) {
           const batch = sandboxes.events.after(at);
           let text = "";
@@ -135,7 +136,7 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
             if (wanted(event)) text += `id: evt-${event.number}\ndata: ${JSON.stringify(eventBody(event))}\n\n`;
           }
           const silent = performance.now() - said;
-          if (text === "" && silent >= config.server.event_heartbeat) text = ": heartbeat\n\n";
+          if (text === "" && silent >= config.server.event_heartbeat) text = `: heartbeat\nid: evt-${at}\n\n`;
           if (text !== "") {
             yield text;
             said = performance.now();

@@ -20,10 +20,14 @@ export const ProviderBody = z
   .openapi("Provider");
 
 /** The first line is in the published server's words. */
-const CAPABILITIES = [
-  ...["spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory", "snapshots", "microvm"],
-  ...["terminal", "pause", "suspend", "fork", "checkpoint", "stats", "tunnel"],
-];
+function capabilitiesOf({ canPause, canCopy }: ProviderReport): string[] {
+  return [
+    ...["spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory", "snapshots", "microvm"],
+    ...["terminal", "suspend", "stats", "tunnel"],
+    ...(canPause ? ["pause"] : []),
+    ...(canCopy ? ["fork", "checkpoint"] : []),
+  ];
+}
 
 /** @param count its sandboxes */
 export function providerBody(report: ProviderReport, count: number): z.output<typeof ProviderBody> {
@@ -33,7 +37,7 @@ export function providerBody(report: ProviderReport, count: number): z.output<ty
     default: report.default,
     latency_ms: Math.round(report.latencyMs),
     last_checked: isoSeconds(report.checkedAt),
-    capabilities: CAPABILITIES,
+    capabilities: capabilitiesOf(report),
     runtime_count: count,
     ...(report.healthy ? { detail: report.detail } : { error: report.detail }),
     ...defined({ remedy: report.remedy, version: report.version, accelerator: report.accelerator }),

@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { OwnerQuota, Template } from "../../sandboxes/record.ts";
 import { TEMPLATE_NAME, type TemplateInput } from "../../sandboxes/templates.ts";
@@ -29,6 +30,14 @@ export const TemplateRequest = z
   })
   .openapi("TemplateRequest");
 
+/** Accepted and not put anywhere, they would be missed only in the sandbox. */
+function noSecrets(secrets: readonly unknown[]): [] {
+  if (secrets.length === 0) return [];
+  throw new StacyError("invalid", "secrets: this server puts no secrets into sandboxes", {
+    remedy: "leave them out, and give each sandbox its own in `env` when it is made",
+  });
+}
+
 export function templateInput(body: z.output<typeof TemplateRequest>, name: string): TemplateInput {
   return {
     name,
@@ -40,7 +49,7 @@ export function templateInput(body: z.output<typeof TemplateRequest>, name: stri
     vcpus: body.vcpus || body.cpu_cores || 1,
     ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || 300_000,
     env: body.env ?? {},
-    secrets: (body.secrets ?? []).map((secret) => ({ name: secret.name, injectAt: secret.inject_at })),
+    secrets: noSecrets(body.secrets ?? []),
     poolSize: body.pool_size ?? 0,
     metadata: body.metadata ?? {},
     ...(body.provider ? { provider: body.provider } : {}),

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
 import { type Command, InvalidArgumentError } from "commander";
 import type { Sandbox } from "../../../sdk/src/index.ts";
@@ -35,7 +36,7 @@ export function forwardCommand(): Command {
           if (options.json === true) printJsonLine({ address: options.address, port, guest_port: guest });
           else printLine(`${options.address}:${port} -> ${sandbox.id}:${guest}`);
         }
-        await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+        if (!signal.aborted) await once(signal, "abort"); // Ctrl-C is how it ends, and no error
       }),
     );
 }

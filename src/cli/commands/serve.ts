@@ -10,6 +10,9 @@ import { printableColoured, printableJson } from "../../host/printable.ts";
 import { parsePort } from "../arguments.ts";
 import { note } from "../output.ts";
 
+/** After the grace of requests, what else may be under way has this long to end. */
+const SETTLE_MS = 15_000;
+
 interface ServeOptions {
   config?: string;
   host?: string;
@@ -143,6 +146,12 @@ async function serve(options: ServeOptions): Promise<void> {
     if (process.stderr.isTTY) note(`the console: ${daemon.url}/ui/`);
     const signal = await stop.promise;
     log.info({ signal, destroy: config.shutdown.destroy }, "stopping");
+    // Requests have their grace, and what goes on without a request (a pull, a build) ends by its signal. Whatever does not: the
+    // next start puts it right.
+    setTimeout(() => {
+      log.warn({}, "ending with work under way");
+      process.exit(1);
+    }, config.shutdown.grace + SETTLE_MS).unref();
     destroy = config.shutdown.destroy;
     await announced.close();
   } finally {

@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect, type Socket as TcpSocket } from "node:net";
+import { after, before, test } from "node:test";
+import { WebSocket } from "ws";
+import { validateConfig } from "../config/load.ts";
+import { newApi } from "./endpoint.ts";
+import { listen, type RunningServer } from "./server.ts";
+import { acceptSocket, type Socket, taken } from "./socket.ts";
+import { streamed } from "./streams.ts";
+
+const KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+const UPGRADE = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+
+let server: RunningServer;
+/** Streams that are open; a handler that never ends keeps its lease like this. */
+let open = 0;
+let produced = 0;
+let accepted: Socket | undefined;
+
+before(async () => {
+  const app = newApi();
+  app.post("/echo", async (c) => new Response(`got ${await c.req.text()}`));
+  app.get("/endless", () => {
+    async function* zeros(): AsyncGenerator<Uint8Array> {
+      open += 1;
+      try {
+        for (;;) {
+          produced += 65_536;
+          yield new Uint8Array(65_536);
+        }
+      } finally {
+        open -= 1;
+      }
+    }
+    return streamed(zeros(), { "content-type": "application/octet-stream" });
+  });
+  app.get("/socket", (c) => {
+    open += 1;
+    try {
+      accepted = acceptSocket(c);
+    } catch (error) {
+      open -= 1;
+      throw error;
+    }
+    accepted.closed.addEventListener("abort", () => {
+      open -= 1;
+    });
+    return taken();
+  });
+  app.onError((error) => new Response(error.message, { status: 400 }));
+  server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+});
+after(() => server.close(0));
+
+function raw(text: string): TcpSocket {
+  const socket = connect(server.port, "127.0.0.1").on("error", () => {});
+  socket.write(text);
+  return socket;
+}
+
+async function until(what: () => boolean): Promise<void> {
+  while (!what()) await new Promise((wake) => setTimeout(wake, 5));
+}
+
+async function textOf(socket: TcpSocket): Promise<string> {
+  return Buffer.concat(await socket.toArray()).toString("latin1");
+}
+
+test("an offer of another protocol is left alone, and the request keeps its body", async () => {
+  const h2c = "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n";
+  const answer = await textOf(raw(`POST /echo HTTP/1.1\r\nHost: x\r\n${h2c}Content-Length: 4\r\n\r\nbody`));
+  assert.match(answer, /^HTTP\/1\.1 200 [\s\S]*got body$/);
+});
+
+test("a place without WebSockets answers one with what it answers everybody: as a stream, and only while it is read", async () => {
+  const socket = raw(`GET /endless HTTP/1.1\r\n${UPGRADE}${KEY}\r\n`);
+  const [first] = (await once(socket, "data")) as [Buffer];
+  assert.match(first.toString("latin1"), /^HTTP\/1\.1 200 OK\r\n/);
+  socket.pause();
+  // It stands still when the buffers between us are full.
+  for (let before = -1; before !== produced; await new Promise((wake) => setTimeout(wake, 100))) before = produced;
+  assert.ok(produced < 64 * 2 ** 20, `${produced} bytes lie somewhere`);
+  socket.destroy();
+  await until(() => open === 0);
+  assert.match(await textOf(raw(`GET /nothing HTTP/1.1\r\n${UPGRADE}${KEY}\r\n`)), /^HTTP\/1\.1 404 /);
+});
+
+test("a handshake without a key is refused, and nothing is kept for it", async () => {
+  const answer = await textOf(raw(`GET /socket HTTP/1.1\r\n${UPGRADE}\r\n`));
+  assert.match(answer, /^HTTP\/1\.1 400 /);
+  await until(() => open === 0);
+});
+
+test("messages that nobody takes hold the client back; a close is seen all the same", async () => {
+  const client = new WebSocket(`ws://127.0.0.1:${server.port}/socket`);
+  await once(client, "open");
+  for (let i = 0; i < 64; i++) client.send(Buffer.alloc(1 << 20));
+  await new Promise((wake) => setTimeout(wake, 200));
+  assert.ok(client.bufferedAmount > 16 << 20, "the rest waits at the client");
+  accepted?.close(1001, "enough");
+  const [code] = (await once(client, "close")) as [number];
+  assert.equal(code, 1001);
+  await until(() => open === 0);
+  assert.equal(await accepted?.send("late"), false);
+});
+
+test("a healthy client that is held back is not taken for dead", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const client = new WebSocket(`ws://127.0.0.1:${server.port}/socket`);
+  await once(client, "open");
+  for (let i = 0; i < 4; i++) client.send(Buffer.alloc(1 << 20));
+  await new Promise((wake) => setTimeout(wake, 100));
+  for (let i = 0; i < 10; i++) t.mock.timers.tick(30_000); // held back all the time: no pong was read
+  const messages = accepted?.messages();
+  for (let i = 0; i < 4; i++) assert.equal((await messages?.next())?.value.data.length, 1 << 20);
+  t.mock.timers.tick(30_000);
+  client.send("still here");
+  assert.equal(String((await messages?.next())?.value.data), "still here");
+  // One that answers nothing is.
+  client.pause();
+  t.mock.timers.tick(30_000);
+  t.mock.timers.tick(30_000);
+  t.mock.timers.tick(30_000);
+  await until(() => open === 0);
+  client.terminate();
+});
