@@ -173,7 +173,7 @@ export class FakeProvider implements Provider {
   readonly pins: [string, number][] = [];
 
   async health() {
-    return { healthy: true, detail: "" };
+    return { healthy: true, detail: "", canPause: true, canCopy: true };
   }
   async spawn(spec: SandboxSpec): Promise<SandboxMachine> {
     await this.gate.pass(spec.signal);
