@@ -492,7 +492,14 @@ export class Sandboxes {
       metadata: { ...record.metadata, ...options.metadata },
     };
     const origin = record.ownerId === undefined ? { forkedFrom: id } : { forkedFrom: id, ownerId: record.ownerId };
-    const children = Array.from({ length: options.count }, () => this.#reserve(resolved, record.provider, origin));
+    const children: Sandbox[] = [];
+    try {
+      while (children.length < options.count) children.push(this.#reserve(resolved, record.provider, origin));
+    } catch (error) {
+      // The database did not say whether an id is free. Nothing was begun for those before it.
+      for (const { id } of children) this.#all.delete(id);
+      throw error;
+    }
     return this.#track(this.#fork(parent, children, options.env, signal));
   }
 

@@ -1,0 +1,148 @@
+/**
+ * Makes the n-th call of a kind fail, or ends the process at it, as SQLite's own tests do: the product's code knows nothing of it.
+ * Importing this file patches Node's own modules, in a test or by `--import` in a server; calls pass until a point is armed.
+ *
+ *     fs.open    open, readFile, readdir     EMFILE        fs.sync    fsync of files and directories    EIO
+ *     fs.write   writeFile, FileHandle's     ENOSPC        fs.rename  rename                            EIO
+ *     fs.make    mkdir, symlink, link        ENOSPC        fs.copy    copyFile                          ENOSPC
+ *     fs.remove  rm, unlink, rmdir           EIO           process    a program that cannot be started
+ *     db         a statement of SQLite       FULL          db.io      the same                          IOERR
+ *     monitor    a command that the monitor refuses        monitor.cut  its connection breaks instead
+ *     agent      the agent's connection breaks instead of a frame
+ */
+import childProcess from "node:child_process";
+import fs from "node:fs";
+import fsPromises from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
+import net from "node:net";
+import { basename } from "node:path";
+import { DatabaseSync, StatementSync } from "node:sqlite";
+
+export const KINDS = [
+  ...["fs.open", "fs.write", "fs.make", "fs.remove", "fs.sync", "fs.rename", "fs.copy"],
+  ...["process", "db", "db.io", "monitor", "monitor.cut", "agent"],
+] as const;
+export type Kind = (typeof KINDS)[number];
+
+interface Armed {
+  kind: Kind;
+  /** The call that fails, from 1. */
+  at: number;
+  /** `once`: only this call. `lasting`: all from this one on. `stop`: the process ends at it. */
+  how: "once" | "lasting" | "stop";
+}
+
+let armed: Armed | undefined;
+let calls = 0;
+
+/** From now on the `at`-th call of `kind` fails. */
+export function arm(kind: Kind, at: number, how: Armed["how"] = "once"): void {
+  armed = { kind, at, how };
+  calls = 0;
+}
+
+/** @returns how many calls there were, and whether the armed one came */
+export function disarm(): { calls: number; reached: boolean } {
+  const reached = armed !== undefined && calls >= armed.at;
+  armed = undefined;
+  return { calls, reached };
+}
+
+/** Whether this is the call. */
+function hit(kind: Kind): boolean {
+  if (armed?.kind !== kind) return false;
+  calls += 1;
+  if (calls < armed.at || (calls > armed.at && armed.how !== "lasting")) return false;
+  if (armed.how === "stop") process.kill(process.pid, "SIGKILL");
+  return true;
+}
+
+function failure(code: string, what: string): Error {
+  return Object.assign(new Error(`${code}: injected, ${what}`), { code, syscall: what });
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: whatever Node's functions take
+type Any = any;
+
+function patch(target: Any, name: string, kind: Kind, code: string): void {
+  const original = target[name];
+  if (typeof original !== "function") return;
+  target[name] = function (this: Any, ...args: Any[]) {
+    return hit(kind) ? Promise.reject(failure(code, name)) : original.apply(this, args);
+  };
+}
+
+const handle = await fsPromises.open("/dev/null");
+const FileHandle = Object.getPrototypeOf(handle);
+await handle.close();
+for (const name of ["open", "readFile", "readdir", "opendir"]) patch(fsPromises, name, "fs.open", "EMFILE");
+for (const name of ["writeFile", "appendFile", "truncate"]) patch(fsPromises, name, "fs.write", "ENOSPC");
+for (const name of ["write", "writev", "writeFile", "appendFile", "truncate"]) {
+  patch(FileHandle, name, "fs.write", "ENOSPC");
+}
+for (const name of ["mkdir", "mkdtemp", "symlink", "link"]) patch(fsPromises, name, "fs.make", "ENOSPC");
+for (const name of ["rm", "unlink", "rmdir"]) patch(fsPromises, name, "fs.remove", "EIO");
+for (const name of ["sync", "datasync"]) patch(FileHandle, name, "fs.sync", "EIO");
+patch(fsPromises, "rename", "fs.rename", "EIO");
+for (const name of ["copyFile", "cp"]) patch(fsPromises, name, "fs.copy", "ENOSPC");
+Object.assign(fs.promises, fsPromises);
+
+const { spawn } = childProcess;
+childProcess.spawn = ((command: string, ...rest: Any[]) =>
+  (spawn as Any)(hit("process") ? `/injected${command}` : command, ...rest)) as typeof spawn;
+
+for (const [target, names] of [
+  [DatabaseSync.prototype, ["exec"]],
+  [StatementSync.prototype, ["run", "get", "all"]],
+] as const) {
+  for (const name of names) {
+    const original = (target as Any)[name];
+    (target as Any)[name] = function (this: Any, ...args: Any[]) {
+      const errcode = hit("db") ? 13 : hit("db.io") ? 10 : undefined;
+      if (errcode === undefined) return original.apply(this, args);
+      throw Object.assign(new Error("injected"), { code: "ERR_SQLITE_ERROR", errcode });
+    };
+  }
+}
+
+const ROLES: Record<string, "api" | "qmp" | "agent"> = {
+  "api.sock": "api",
+  "qmp.sock": "qmp",
+  "v.sock": "agent",
+  "agent.sock": "agent",
+};
+
+function watchSocket(socket: net.Socket, path: unknown): net.Socket {
+  const role = typeof path === "string" ? ROLES[basename(path)] : undefined;
+  if (role === undefined) return socket;
+  const write = socket.write.bind(socket) as Any;
+  const cut = (): boolean => {
+    socket.destroy(failure("ECONNRESET", "write"));
+    return false;
+  };
+  socket.write = ((data: Any, ...rest: Any[]) => {
+    if (role === "agent") return hit("agent") ? cut() : write(data, ...rest);
+    if (hit("monitor.cut")) return cut();
+    if (!hit("monitor")) return write(data, ...rest);
+    // What no monitor knows is answered with its own kind of error.
+    const refused =
+      role === "api"
+        ? String(data).replace(/^(\w+) \/\S*/, "$1 /injected")
+        : String(data).replace(/"execute":"[^"]*"/, '"execute":"injected"');
+    return write(refused, ...rest);
+  }) as typeof socket.write;
+  return socket;
+}
+
+const { connect } = net;
+net.connect = ((...args: Any[]) => watchSocket((connect as Any)(...args), args[0])) as typeof connect;
+net.createConnection = net.connect;
+
+syncBuiltinESMExports();
+
+// In a server: `kind:n`, armed by SIGUSR2, so that its start passes.
+const point = process.env.STACYVM_TEST_STOP_AT;
+if (point !== undefined) {
+  const [kind, at] = point.split(":");
+  process.on("SIGUSR2", () => arm(kind as Kind, Number(at), "stop"));
+}
