@@ -3,6 +3,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
+import { pythonFiles } from "./generate-python.ts";
 import { GENERATED, generate } from "./generate-sdk.ts";
 import { openApiDocument } from "./openapi.ts";
 
@@ -12,6 +13,12 @@ test("the SDK's types are those of the server's schemas", async () => {
     await generate(await openApiDocument()),
     "run `node scripts/generate-sdk.ts`",
   );
+});
+
+test("the made parts of the Python package are up to date", async () => {
+  for (const [path, text] of await pythonFiles(await openApiDocument())) {
+    assert.equal(await readFile(path, "utf8"), text, `${path}: run \`node scripts/generate-sdk.ts\``);
+  }
 });
 
 test("the SDK depends on nothing: no package, no module of Node", async () => {

@@ -1,12 +1,14 @@
 /**
  * Writes `sdk/src/generated.ts` from the server's OpenAPI document, which comes from its zod schemas: TypeScript types, and the
- * same as data by which the SDK checks every reply. `--check` only says whether the file is up to date.
+ * same as data by which the SDK checks every reply; and the made parts of the Python package (generate-python.ts). `--check` only
+ * says whether all is up to date.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { pythonFiles } from "./generate-python.ts";
 import { type JsonSchema, type OpenApi, type Operation, openApiDocument } from "./openapi.ts";
 
 export const GENERATED = join(packageRoot, "sdk", "src", "generated.ts");
@@ -169,10 +171,12 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const text = await generate(await openApiDocument());
+  const document = await openApiDocument();
+  const files: [string, string][] = [[GENERATED, await generate(document)], ...(await pythonFiles(document))];
   if (process.argv.includes("--check")) {
-    const same = (await readFile(GENERATED, "utf8").catch(() => "")) === text;
+    const texts = await Promise.all(files.map(([path]) => readFile(path, "utf8").catch(() => "")));
+    const same = files.every(([, text], i) => texts[i] === text);
     process.stdout.write(same ? "up to date\n" : "out of date: run `node scripts/generate-sdk.ts`\n");
     process.exitCode = same ? 0 : 1;
-  } else await writeFile(GENERATED, text);
+  } else for (const [path, text] of files) await writeFile(path, text);
 }

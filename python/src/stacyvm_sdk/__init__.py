@@ -1,0 +1,50 @@
+"""Client for the StacyVM server, synchronous (`Client`, `Sandbox`) and asynchronous (`AsyncClient`, `AsyncSandbox`)."""
+
+from . import models
+from ._async.client import AsyncClient
+from ._async.process import AsyncProcess
+from ._async.sandbox import AsyncSandbox
+from ._sync.client import Client
+from ._sync.process import Process
+from ._sync.sandbox import Sandbox
+from .errors import (
+    AuthError,
+    ConflictError,
+    ConnectionError,
+    ExecError,
+    InvalidError,
+    LimitError,
+    NotFoundError,
+    ReplyError,
+    StacyError,
+    TimeoutError,
+)
+from .values import Chunk, Command, Duration, Event, ExecResult, Exit, FileChange, Output
+
+__all__ = [
+    "AsyncClient",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AuthError",
+    "Chunk",
+    "Client",
+    "Command",
+    "ConflictError",
+    "ConnectionError",
+    "Duration",
+    "Event",
+    "ExecError",
+    "ExecResult",
+    "Exit",
+    "FileChange",
+    "InvalidError",
+    "LimitError",
+    "NotFoundError",
+    "Output",
+    "Process",
+    "ReplyError",
+    "Sandbox",
+    "StacyError",
+    "TimeoutError",
+    "models",
+]

@@ -1,0 +1,245 @@
+"""A server: its sandboxes, templates, images, snapshots, checkpoints, events and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, List
+
+from ..decode import decode
+from ..errors import ConnectionError, ReplyError, error_in_frame
+from ..models import (
+    Admission,
+    Checkpoint,
+    Health,
+    Image,
+    OwnerQuota,
+    PoolStatus,
+    Provider,
+    QuotaUsage,
+    Snapshot,
+    SnapshotGc,
+    SystemStats,
+    Template,
+)
+from ..models import Sandbox as Info
+from ..values import Duration, Event, duration_text, event_of, query, without_none
+from .sandbox import AsyncSandbox, create_sandbox
+from .transport import LONG, AsyncTransport, lines_of, segment, server_sent
+
+
+class AsyncClient:
+    """The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        user_id: str | None = None,
+        timeout: float | None = 60.0,
+        retries: int = 2,
+    ) -> None:
+        self._transport = AsyncTransport(url, api_key, user_id, timeout, retries)
+        self.templates = AsyncTemplates(self._transport)
+        self.images = AsyncImages(self._transport)
+        self.snapshots = AsyncSnapshots(self._transport)
+        self.checkpoints = AsyncCheckpoints(self._transport)
+        self.quotas = AsyncQuotas(self._transport)
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    # Sandboxes
+
+    async def create(self, **options: Any) -> AsyncSandbox:
+        """
+        A new sandbox that runs. Options: `image`, `template` or `checkpoint`; `memory_mb`, `vcpus`, `disk_mb`; `ttl`,
+        `idle_timeout`, `idle_action` (destroy, pause or suspend); `env`, `setup`, `metadata`, `allowed_hosts`, `owner_id`,
+        `provider`, `forkable`.
+        """
+        return await create_sandbox(self._transport, **options)
+
+    async def get(self, id: str) -> AsyncSandbox:
+        info = decode(Info, await self._transport.call("GET", f"/sandboxes/{segment(id)}"))
+        return AsyncSandbox(self._transport, info)
+
+    async def list(self) -> List[AsyncSandbox]:
+        """Newest first."""
+        reply = decode(list[Info], await self._transport.call("GET", "/sandboxes"))
+        return [AsyncSandbox(self._transport, info) for info in reply]
+
+    async def admission(self, **request: Any) -> Admission:
+        """What a spawn would meet now."""
+        if "ttl" in request:
+            request["ttl"] = duration_text(request["ttl"])
+        return decode(Admission, await self._transport.call("POST", "/sandboxes/admission", body=request))
+
+    async def prune(self) -> int:
+        """Destroys what has expired. @returns how many"""
+        return int((await self._transport.call("DELETE", "/sandboxes"))["pruned"])
+
+    # What happens
+
+    async def events(
+        self, *, types: List[str] | None = None, sandbox_id: str | None = None, after: str | None = None
+    ) -> AsyncIterator[Event]:
+        """
+        Events as they happen, until the loop is left. `types`: only these; `sandbox.*` works. `after`: first what came after
+        this event. A broken connection is taken up again.
+        """
+        failures = 0
+        while True:
+            params = query(type=None if types is None else ",".join(types), sandbox_id=sandbox_id, last_event_id=after)
+            try:
+                async with self._transport.open("GET", "/events", params=params, timeout=LONG) as response:
+                    failures = 0
+                    async for frame in server_sent(response):
+                        event = event_of(frame)
+                        after = event.id
+                        yield event
+            except ConnectionError:
+                failures += 1
+                if failures > 5:
+                    raise
+            await asyncio.sleep(0.2 * 2**failures)
+
+    # The server itself
+
+    async def health(self) -> Health:
+        return decode(Health, await self._transport.call("GET", "/health"))
+
+    async def providers(self) -> List[Provider]:
+        return decode(list[Provider], await self._transport.call("GET", "/providers"))
+
+    async def pool(self) -> PoolStatus:
+        return decode(PoolStatus, await self._transport.call("GET", "/pool/status"))
+
+    async def system_stats(self) -> SystemStats:
+        return decode(SystemStats, await self._transport.call("GET", "/system/stats"))
+
+    async def metrics(self) -> dict[str, Any]:
+        return decode(dict[str, Any], await self._transport.call("GET", "/metrics"))
+
+
+class _Group:
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+
+class AsyncTemplates(_Group):
+    """Fields of a template: `image`, `memory_mb`, `vcpus`, `ttl`, `setup`, `env`, `allowed_hosts`, `pool_size`, ..."""
+
+    async def list(self) -> List[Template]:
+        return decode(list[Template], await self._transport.call("GET", "/templates"))
+
+    async def get(self, name: str) -> Template:
+        return decode(Template, await self._transport.call("GET", f"/templates/{segment(name)}"))
+
+    async def create(self, name: str, **fields: Any) -> Template:
+        return decode(Template, await self._transport.call("POST", "/templates", body={"name": name, **fields}))
+
+    async def replace(self, name: str, **fields: Any) -> Template:
+        return decode(Template, await self._transport.call("PUT", f"/templates/{segment(name)}", body=fields))
+
+    async def remove(self, name: str) -> None:
+        await self._transport.call("DELETE", f"/templates/{segment(name)}")
+
+    async def spawn(self, name: str, *, ttl: Duration | None = None, provider: str | None = None) -> AsyncSandbox:
+        body = without_none(ttl=duration_text(ttl), provider=provider)
+        reply = await self._transport.call("POST", f"/templates/{segment(name)}/spawn", body=body, timeout=LONG)
+        return AsyncSandbox(self._transport, decode(Info, reply))
+
+
+class AsyncImages(_Group):
+    async def list(self) -> List[Image]:
+        return decode(list[Image], await self._transport.call("GET", "/images"))
+
+    async def pull(
+        self, reference: str, *, pull: str = "missing", on_progress: Callable[[dict[str, Any]], None] | None = None
+    ) -> Image:
+        """Pulls or builds it, unless it is there (`missing`); `always` asks the registry, `never` does not."""
+        body = {"reference": reference, "pull": pull, "stream": True}
+        async with self._transport.open("POST", "/images/pull", body=body, timeout=LONG) as response:
+            async for line in lines_of(response):
+                if "image" in line:
+                    return decode(Image, line["image"])
+                if "error" in line:
+                    raise error_in_frame(line["error"])
+                if on_progress is not None:
+                    on_progress(line)
+        raise ReplyError("BAD_REPLY", "the answer ended before the image was there")
+
+    async def remove(self, reference: str) -> None:
+        await self._transport.call("DELETE", "/images", params=query(reference=reference))
+
+
+class AsyncSnapshots(_Group):
+    async def list(self) -> List[Snapshot]:
+        """Newest first."""
+        return decode(list[Snapshot], await self._transport.call("GET", "/snapshots"))
+
+    async def get(self, key: str) -> Snapshot:
+        return decode(Snapshot, await self._transport.call("GET", f"/snapshots/{segment(key)}"))
+
+    async def build(self, **request: Any) -> Snapshot:
+        """Builds the golden snapshot of a shape now: `image`, `memory_mb`, `vcpus`, ..."""
+        return decode(Snapshot, await self._transport.call("POST", "/snapshots", body=request, timeout=LONG))
+
+    async def remove(self, key: str) -> None:
+        await self._transport.call("DELETE", f"/snapshots/{segment(key)}")
+
+    async def gc(self, **request: Any) -> SnapshotGc:
+        """Removes what was used longest ago, until the rest fits."""
+        return decode(SnapshotGc, await self._transport.call("POST", "/snapshots/gc", body=request, timeout=LONG))
+
+
+class AsyncCheckpoints(_Group):
+    async def list(self) -> List[Checkpoint]:
+        return decode(list[Checkpoint], await self._transport.call("GET", "/checkpoints"))
+
+    async def get(self, id: str) -> Checkpoint:
+        return decode(Checkpoint, await self._transport.call("GET", f"/checkpoints/{segment(id)}"))
+
+    async def remove(self, id: str) -> None:
+        await self._transport.call("DELETE", f"/checkpoints/{segment(id)}")
+
+
+class AsyncQuotas(_Group):
+    async def list(self) -> List[OwnerQuota]:
+        return decode(list[OwnerQuota], await self._transport.call("GET", "/quotas"))
+
+    async def get(self, owner: str) -> OwnerQuota:
+        return decode(OwnerQuota, await self._transport.call("GET", f"/quotas/{segment(owner)}"))
+
+    async def put(
+        self,
+        owner: str,
+        *,
+        max_sandboxes: int = 0,
+        max_ttl: Duration = "0s",
+        max_exec_timeout: Duration = "0s",
+    ) -> OwnerQuota:
+        """0 means no limit of its own."""
+        body = {
+            "max_sandboxes": max_sandboxes,
+            "max_ttl": duration_text(max_ttl),
+            "max_exec_timeout": duration_text(max_exec_timeout),
+        }
+        return decode(OwnerQuota, await self._transport.call("PUT", f"/quotas/{segment(owner)}", body=body))
+
+    async def remove(self, owner: str) -> None:
+        await self._transport.call("DELETE", f"/quotas/{segment(owner)}")
+
+    async def usage(self, owner: str) -> QuotaUsage:
+        return decode(QuotaUsage, await self._transport.call("GET", f"/quotas/{segment(owner)}/usage"))

@@ -1,0 +1,246 @@
+# Made by scripts/generate-sdk.ts; not edited by hand.
+"""A server: its sandboxes, templates, images, snapshots, checkpoints, events and numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Callable
+from typing import Any, List
+
+from ..decode import decode
+from ..errors import ConnectionError, ReplyError, error_in_frame
+from ..models import (
+    Admission,
+    Checkpoint,
+    Health,
+    Image,
+    OwnerQuota,
+    PoolStatus,
+    Provider,
+    QuotaUsage,
+    Snapshot,
+    SnapshotGc,
+    SystemStats,
+    Template,
+)
+from ..models import Sandbox as Info
+from ..values import Duration, Event, duration_text, event_of, query, without_none
+from .sandbox import Sandbox, create_sandbox
+from .transport import LONG, Transport, lines_of, segment, server_sent
+
+
+class Client:
+    """The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        user_id: str | None = None,
+        timeout: float | None = 60.0,
+        retries: int = 2,
+    ) -> None:
+        self._transport = Transport(url, api_key, user_id, timeout, retries)
+        self.templates = Templates(self._transport)
+        self.images = Images(self._transport)
+        self.snapshots = Snapshots(self._transport)
+        self.checkpoints = Checkpoints(self._transport)
+        self.quotas = Quotas(self._transport)
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Sandboxes
+
+    def create(self, **options: Any) -> Sandbox:
+        """
+        A new sandbox that runs. Options: `image`, `template` or `checkpoint`; `memory_mb`, `vcpus`, `disk_mb`; `ttl`,
+        `idle_timeout`, `idle_action` (destroy, pause or suspend); `env`, `setup`, `metadata`, `allowed_hosts`, `owner_id`,
+        `provider`, `forkable`.
+        """
+        return create_sandbox(self._transport, **options)
+
+    def get(self, id: str) -> Sandbox:
+        info = decode(Info, self._transport.call("GET", f"/sandboxes/{segment(id)}"))
+        return Sandbox(self._transport, info)
+
+    def list(self) -> List[Sandbox]:
+        """Newest first."""
+        reply = decode(list[Info], self._transport.call("GET", "/sandboxes"))
+        return [Sandbox(self._transport, info) for info in reply]
+
+    def admission(self, **request: Any) -> Admission:
+        """What a spawn would meet now."""
+        if "ttl" in request:
+            request["ttl"] = duration_text(request["ttl"])
+        return decode(Admission, self._transport.call("POST", "/sandboxes/admission", body=request))
+
+    def prune(self) -> int:
+        """Destroys what has expired. @returns how many"""
+        return int((self._transport.call("DELETE", "/sandboxes"))["pruned"])
+
+    # What happens
+
+    def events(
+        self, *, types: List[str] | None = None, sandbox_id: str | None = None, after: str | None = None
+    ) -> Iterator[Event]:
+        """
+        Events as they happen, until the loop is left. `types`: only these; `sandbox.*` works. `after`: first what came after
+        this event. A broken connection is taken up again.
+        """
+        failures = 0
+        while True:
+            params = query(type=None if types is None else ",".join(types), sandbox_id=sandbox_id, last_event_id=after)
+            try:
+                with self._transport.open("GET", "/events", params=params, timeout=LONG) as response:
+                    failures = 0
+                    for frame in server_sent(response):
+                        event = event_of(frame)
+                        after = event.id
+                        yield event
+            except ConnectionError:
+                failures += 1
+                if failures > 5:
+                    raise
+            time.sleep(0.2 * 2**failures)
+
+    # The server itself
+
+    def health(self) -> Health:
+        return decode(Health, self._transport.call("GET", "/health"))
+
+    def providers(self) -> List[Provider]:
+        return decode(list[Provider], self._transport.call("GET", "/providers"))
+
+    def pool(self) -> PoolStatus:
+        return decode(PoolStatus, self._transport.call("GET", "/pool/status"))
+
+    def system_stats(self) -> SystemStats:
+        return decode(SystemStats, self._transport.call("GET", "/system/stats"))
+
+    def metrics(self) -> dict[str, Any]:
+        return decode(dict[str, Any], self._transport.call("GET", "/metrics"))
+
+
+class _Group:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+
+class Templates(_Group):
+    """Fields of a template: `image`, `memory_mb`, `vcpus`, `ttl`, `setup`, `env`, `allowed_hosts`, `pool_size`, ..."""
+
+    def list(self) -> List[Template]:
+        return decode(list[Template], self._transport.call("GET", "/templates"))
+
+    def get(self, name: str) -> Template:
+        return decode(Template, self._transport.call("GET", f"/templates/{segment(name)}"))
+
+    def create(self, name: str, **fields: Any) -> Template:
+        return decode(Template, self._transport.call("POST", "/templates", body={"name": name, **fields}))
+
+    def replace(self, name: str, **fields: Any) -> Template:
+        return decode(Template, self._transport.call("PUT", f"/templates/{segment(name)}", body=fields))
+
+    def remove(self, name: str) -> None:
+        self._transport.call("DELETE", f"/templates/{segment(name)}")
+
+    def spawn(self, name: str, *, ttl: Duration | None = None, provider: str | None = None) -> Sandbox:
+        body = without_none(ttl=duration_text(ttl), provider=provider)
+        reply = self._transport.call("POST", f"/templates/{segment(name)}/spawn", body=body, timeout=LONG)
+        return Sandbox(self._transport, decode(Info, reply))
+
+
+class Images(_Group):
+    def list(self) -> List[Image]:
+        return decode(list[Image], self._transport.call("GET", "/images"))
+
+    def pull(
+        self, reference: str, *, pull: str = "missing", on_progress: Callable[[dict[str, Any]], None] | None = None
+    ) -> Image:
+        """Pulls or builds it, unless it is there (`missing`); `always` asks the registry, `never` does not."""
+        body = {"reference": reference, "pull": pull, "stream": True}
+        with self._transport.open("POST", "/images/pull", body=body, timeout=LONG) as response:
+            for line in lines_of(response):
+                if "image" in line:
+                    return decode(Image, line["image"])
+                if "error" in line:
+                    raise error_in_frame(line["error"])
+                if on_progress is not None:
+                    on_progress(line)
+        raise ReplyError("BAD_REPLY", "the answer ended before the image was there")
+
+    def remove(self, reference: str) -> None:
+        self._transport.call("DELETE", "/images", params=query(reference=reference))
+
+
+class Snapshots(_Group):
+    def list(self) -> List[Snapshot]:
+        """Newest first."""
+        return decode(list[Snapshot], self._transport.call("GET", "/snapshots"))
+
+    def get(self, key: str) -> Snapshot:
+        return decode(Snapshot, self._transport.call("GET", f"/snapshots/{segment(key)}"))
+
+    def build(self, **request: Any) -> Snapshot:
+        """Builds the golden snapshot of a shape now: `image`, `memory_mb`, `vcpus`, ..."""
+        return decode(Snapshot, self._transport.call("POST", "/snapshots", body=request, timeout=LONG))
+
+    def remove(self, key: str) -> None:
+        self._transport.call("DELETE", f"/snapshots/{segment(key)}")
+
+    def gc(self, **request: Any) -> SnapshotGc:
+        """Removes what was used longest ago, until the rest fits."""
+        return decode(SnapshotGc, self._transport.call("POST", "/snapshots/gc", body=request, timeout=LONG))
+
+
+class Checkpoints(_Group):
+    def list(self) -> List[Checkpoint]:
+        return decode(list[Checkpoint], self._transport.call("GET", "/checkpoints"))
+
+    def get(self, id: str) -> Checkpoint:
+        return decode(Checkpoint, self._transport.call("GET", f"/checkpoints/{segment(id)}"))
+
+    def remove(self, id: str) -> None:
+        self._transport.call("DELETE", f"/checkpoints/{segment(id)}")
+
+
+class Quotas(_Group):
+    def list(self) -> List[OwnerQuota]:
+        return decode(list[OwnerQuota], self._transport.call("GET", "/quotas"))
+
+    def get(self, owner: str) -> OwnerQuota:
+        return decode(OwnerQuota, self._transport.call("GET", f"/quotas/{segment(owner)}"))
+
+    def put(
+        self,
+        owner: str,
+        *,
+        max_sandboxes: int = 0,
+        max_ttl: Duration = "0s",
+        max_exec_timeout: Duration = "0s",
+    ) -> OwnerQuota:
+        """0 means no limit of its own."""
+        body = {
+            "max_sandboxes": max_sandboxes,
+            "max_ttl": duration_text(max_ttl),
+            "max_exec_timeout": duration_text(max_exec_timeout),
+        }
+        return decode(OwnerQuota, self._transport.call("PUT", f"/quotas/{segment(owner)}", body=body))
+
+    def remove(self, owner: str) -> None:
+        self._transport.call("DELETE", f"/quotas/{segment(owner)}")
+
+    def usage(self, owner: str) -> QuotaUsage:
+        return decode(QuotaUsage, self._transport.call("GET", f"/quotas/{segment(owner)}/usage"))

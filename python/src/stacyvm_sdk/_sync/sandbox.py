@@ -1,0 +1,316 @@
+# Made by scripts/generate-sdk.ts; not edited by hand.
+"""One sandbox. `with Sandbox.create(image="stacyvm/python") as sandbox:` destroys it at the end of the block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..decode import decode
+from ..errors import ConnectionError, ExecError
+from ..models import Checkpoint, ExecRecord, Fork, SandboxNetwork, SandboxStats
+from ..models import Process as ProcessInfo
+from ..models import Sandbox as Info
+from ..values import (
+    Command,
+    Duration,
+    ExecResult,
+    Exit,
+    Output,
+    Signal,
+    command_fields,
+    command_name,
+    duration_text,
+    exec_result,
+    exit_of,
+    query,
+    signal_text,
+    stdin_fields,
+    without_none,
+)
+from .files import Files
+from .ports import Port
+from .process import Process, start_frame
+from .transport import LONG, Transport, lines_of, segment
+
+
+class Sandbox:
+    def __init__(self, transport: Transport, info: Info, *, owns_transport: bool = False) -> None:
+        """Use `create`, or a client."""
+        self._transport = transport
+        self._owns_transport = owns_transport
+        self._path = f"/sandboxes/{segment(info.id)}"
+        self.id = info.id
+        #: As it was at the last answer; `refresh` asks again.
+        self.info = info
+        self.files = Files(transport, info.id)
+
+    @classmethod
+    def create(
+        cls, *, url: str | None = None, api_key: str | None = None, user_id: str | None = None, **options: Any
+    ) -> Sandbox:
+        """A new sandbox with a connection of its own. `options` are those of the client's `create`."""
+        transport = Transport(url, api_key, user_id)
+        try:
+            return create_sandbox(transport, owns_transport=True, **options)
+        except BaseException:
+            transport.close()
+            raise
+
+    @property
+    def state(self) -> str:
+        return self.info.state
+
+    def refresh(self) -> Info:
+        return self._update("GET", "")
+
+    # Commands
+
+    def exec(
+        self,
+        command: Command,
+        *,
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        timeout: Duration | None = None,
+        stop_signal: Signal | None = None,
+        check: bool = False,
+    ) -> ExecResult:
+        """Runs a command to its end. A non-zero exit code is no error, unless `check`."""
+        fields = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        body = {**fields, **stdin_fields(stdin)}
+        reply = self._transport.call("POST", f"{self._path}/exec", body=body, timeout=LONG)
+        result = exec_result(reply)
+        if check and result.exit_code != 0:
+            raise ExecError(command_name(command), result.exit_code, result.stdout, result.stderr)
+        return result
+
+    def stream(
+        self,
+        command: Command,
+        *,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        timeout: Duration | None = None,
+        stop_signal: Signal | None = None,
+    ) -> Iterator[Output | Exit]:
+        """Output as it comes, then the exit. Leaving the loop ends the command."""
+        fields = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        body = {**fields, **stdin_fields(stdin), "stream": True}
+        ended = None
+        with self._transport.open("POST", f"{self._path}/exec", body=body, timeout=LONG) as response:
+            for line in lines_of(response):
+                if line.get("type") == "exit":
+                    ended = exit_of(line)
+                elif line.get("type") is None and line.get("data"):
+                    yield Output(line["stream"], line["data"])
+        if ended is None:
+            raise ConnectionError("CONNECTION", "the stream ended before the command did")
+        yield ended
+
+    def spawn(
+        self,
+        command: Command,
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        timeout: Duration | None = None,
+        stop_signal: Signal | None = None,
+        pty: bool | tuple[int, int] = False,
+        term: str | None = None,
+        stdin: bool = True,
+    ) -> Process:
+        """Starts a command with stdin, signals and, if asked for, a terminal of (rows, columns)."""
+        first = start_frame(command, env, workdir, user, timeout, stop_signal, pty, term)
+        return Process.open(self._transport, self.id, first, stdin)
+
+    def shell(self, *, pty: tuple[int, int] = (24, 80), term: str | None = None) -> Process:
+        """The user's shell in a terminal."""
+        first = start_frame(None, None, None, None, None, None, pty, term)
+        return Process.open(self._transport, self.id, first, True)
+
+    def start(
+        self,
+        command: Command,
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        timeout: Duration | None = None,
+        stop_signal: Signal | None = None,
+        pty: tuple[int, int] | None = None,
+    ) -> str:
+        """Starts a command that goes on without a connection. @returns its id, for `attach`"""
+        body = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        if pty is not None:
+            body["pty"] = {"rows": pty[0], "cols": pty[1]}
+        return str((self._transport.call("POST", f"{self._path}/processes", body=body))["id"])
+
+    def attach(self, process: str) -> Process:
+        """Connects to a command that runs: recent output first."""
+        first = {"type": "attach", "process_id": process}
+        return Process.open(self._transport, self.id, first, True)
+
+    def processes(self) -> list[ProcessInfo]:
+        return decode(list[ProcessInfo], self._transport.call("GET", f"{self._path}/processes"))
+
+    def kill(self, process: str, signal: Signal = "SIGTERM") -> None:
+        path = f"{self._path}/processes/{segment(process)}/signal"
+        self._transport.call("POST", path, body={"signal": signal_text(signal)})
+
+    def history(self, limit: int = 100) -> list[ExecRecord]:
+        """Commands that ran, newest first."""
+        reply = self._transport.call("GET", f"{self._path}/history", params=query(limit=limit))
+        return decode(list[ExecRecord], reply)
+
+    # Network
+
+    def port(self, port: int) -> Port:
+        """A port of the guest."""
+        return Port(self._transport, self.id, port, self.info.preview_domain)
+
+    def network(self) -> SandboxNetwork:
+        """Hosts that it may connect to, and how that went so far."""
+        return decode(SandboxNetwork, self._transport.call("GET", f"{self._path}/network"))
+
+    def allow(self, hosts: list[str]) -> Info:
+        """Other hosts that it may connect to, also for connections that are open; none: `[]`."""
+        return self._update("PUT", "/network", {"allowed_hosts": hosts})
+
+    # Its state
+
+    def pause(self) -> Info:
+        """Stops its processors; memory stays."""
+        return self._update("POST", "/pause")
+
+    def suspend(self) -> Info:
+        """Saves it to disk and frees its memory."""
+        return self._update("POST", "/suspend")
+
+    def resume(self) -> Info:
+        """From a pause or from disk."""
+        return self._update("POST", "/resume")
+
+    def extend(self, ttl: Duration) -> Info:
+        """New expiry: now and this time."""
+        return self._update("POST", "/extend", {"ttl": duration_text(ttl)})
+
+    def fork(
+        self,
+        count: int = 1,
+        *,
+        ttl: Duration | None = None,
+        metadata: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> list[Sandbox]:
+        """Copies of it, memory and running programs included; each is its own from then on."""
+        body = without_none(count=count, ttl=duration_text(ttl), metadata=metadata, env=env)
+        reply = decode(Fork, self._transport.call("POST", f"{self._path}/fork", body=body, timeout=LONG))
+        return [Sandbox(self._transport, info) for info in reply.sandboxes]
+
+    def checkpoint(self, name: str | None = None) -> Checkpoint:
+        """Saves it as it is; it goes on. `create(checkpoint=id)` starts from there, `restore(id)` goes back to it."""
+        body = without_none(name=name)
+        reply = self._transport.call("POST", f"{self._path}/checkpoints", body=body, timeout=LONG)
+        return decode(Checkpoint, reply)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        return decode(list[Checkpoint], self._transport.call("GET", f"{self._path}/checkpoints"))
+
+    def restore(self, checkpoint: str) -> Info:
+        """Goes back to one of its checkpoints, in place; what came after that is gone."""
+        return self._update("POST", "/restore", {"checkpoint": checkpoint})
+
+    def logs(self, lines: int = 100) -> list[str]:
+        """The last lines of its console."""
+        return decode(list[str], self._transport.call("GET", f"{self._path}/logs", params=query(lines=lines)))
+
+    def stats(self) -> SandboxStats:
+        return decode(SandboxStats, self._transport.call("GET", f"{self._path}/stats"))
+
+    def destroy(self) -> None:
+        """Ends it and removes everything of it. Again is no error."""
+        self._transport.call("DELETE", self._path)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.destroy()
+        finally:
+            if self._owns_transport:
+                self._transport.close()
+
+    def _update(self, method: str, below: str, body: dict[str, Any] | None = None) -> Info:
+        self.info = decode(Info, self._transport.call(method, f"{self._path}{below}", body=body, timeout=LONG))
+        return self.info
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.id} {self.info.image} {self.state}>"
+
+
+def create_sandbox(
+    transport: Transport,
+    *,
+    image: str | None = None,
+    template: str | None = None,
+    checkpoint: str | None = None,
+    memory_mb: int | None = None,
+    vcpus: int | None = None,
+    disk_mb: int | None = None,
+    ttl: Duration | None = None,
+    idle_timeout: Duration | None = None,
+    idle_action: str | None = None,
+    env: Mapping[str, str] | None = None,
+    setup: list[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    allowed_hosts: list[str] | None = None,
+    owner_id: str | None = None,
+    provider: str | None = None,
+    forkable: bool | None = None,
+    owns_transport: bool = False,
+) -> Sandbox:
+    body = without_none(
+        image=image,
+        template=template,
+        checkpoint=checkpoint,
+        memory_mb=memory_mb,
+        vcpus=vcpus,
+        disk_mb=disk_mb,
+        ttl=duration_text(ttl),
+        idle_timeout=duration_text(idle_timeout),
+        idle_action=idle_action,
+        env=env,
+        setup=setup,
+        metadata=metadata,
+        allowed_hosts=allowed_hosts,
+        owner_id=owner_id,
+        provider=provider,
+        forkable=forkable,
+    )
+    info = decode(Info, transport.call("POST", "/sandboxes", body=body, timeout=LONG))
+    return Sandbox(transport, info, owns_transport=owns_transport)
+
+
+def _run_fields(
+    command: Command,
+    env: Mapping[str, str] | None,
+    workdir: str | None,
+    user: str | None,
+    timeout: Duration | None,
+    stop_signal: Signal | None,
+) -> dict[str, Any]:
+    return without_none(
+        **command_fields(command),
+        env=env,
+        workdir=workdir,
+        user=user,
+        timeout=duration_text(timeout),
+        stop_signal=signal_text(stop_signal),
+    )

@@ -1,0 +1,372 @@
+# Made by scripts/generate-sdk.ts; not edited by hand.
+"""What the server answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    allowed: bool
+    queueable: bool
+    reason: Literal["max_ttl", "max_sandboxes", "max_sandboxes_per_owner"] | None = None
+    active_sandboxes: int
+    max_sandboxes: int
+    active_owner_sandboxes: int | None = None
+    max_owner_sandboxes: int | None = None
+    max_ttl: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    path: Literal["warm", "restored", "cold"]
+    idle: bool | None = None
+    vmm: str
+    guest: str
+    key: str | None = None
+    fallback: str | None = None
+    phases: dict[str, float]
+    total_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    id: str
+    sandbox_id: str
+    provider: str
+    image: str
+    memory_mb: int
+    vcpus: int
+    disk_mb: int
+    owner_id: str | None = None
+    name: str | None = None
+    bytes: int
+    created_at: str
+    stopped_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigUpdated:
+    status: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecRecord:
+    command: str
+    started_at: str
+    duration: str
+    exit_code: int | None = None
+    outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecResult:
+    exit_code: int
+    stdout: str
+    stderr: str
+    duration: str
+    signal: int | None = None
+    truncated: bool | None = None
+    encoding: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    path: str
+    name: str
+    size: int
+    #: Permission bits in octal
+    mode: str
+    is_dir: bool
+    mod_time: str
+    kind: Literal["file", "directory", "symlink", "other"]
+    uid: int
+    gid: int
+    target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    sandboxes: list[Sandbox]
+    stopped_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    status: str
+    version: str
+    uptime: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    reference: str
+    digest: str
+    filesystem: str
+    bytes: int
+    created_at: str
+    config: ImageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBuild:
+    reference: str
+    digest: str
+    filesystem: str
+    bytes: int
+    created_at: str
+    config: ImageConfig
+    steps: int
+    cached_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    env: list[str]
+    workdir: str | None = None
+    user: str | None = None
+    entrypoint: list[str]
+    cmd: list[str]
+    labels: dict[str, str]
+    stop_signal: str | None = None
+    exposed_ports: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDetails:
+    reference: str
+    digest: str
+    filesystem: str
+    bytes: int
+    created_at: str
+    config: ImageConfig
+    references: list[str]
+    last_used_at: str
+    blobs: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGc:
+    images: list[str]
+    blobs: list[str]
+    builds: list[str]
+    snapshots: list[str]
+    freed_bytes: int
+    kept_bytes: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnerQuota:
+    owner_id: str
+    max_sandboxes: int
+    max_ttl: str
+    max_exec_timeout: str
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStatus:
+    enabled: bool
+    vms: int | None = None
+    max_vms: int | None = None
+    total_users: int | None = None
+    max_users_per_vm: int | None = None
+    pools: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    id: str
+    pid: int
+    command: str
+    started_at: str
+    running: bool
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStarted:
+    id: str
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    name: str
+    healthy: bool
+    default: bool
+    latency_ms: int
+    last_checked: str
+    error: str | None = None
+    detail: str | None = None
+    remedy: str | None = None
+    version: str | None = None
+    accelerator: str | None = None
+    capabilities: list[str]
+    runtime_count: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderDetail:
+    name: str
+    healthy: bool
+    default: bool
+    sandbox_count: int
+    health: Provider
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaSummary:
+    total: int
+    with_max_sandboxes: int
+    with_max_ttl: int
+    with_max_exec_timeout: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaUsage:
+    owner_id: str
+    active_sandboxes: int
+    max_sandboxes: int
+    max_ttl: str
+    max_exec_timeout: str
+    quota_configured: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    status: str
+    version: str
+    uptime: str
+    providers: list[Provider]
+    ready_providers: int
+    total_providers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    id: str
+    state: Literal["creating", "running", "paused", "suspended", "error", "expired", "destroyed"]
+    provider: str
+    image: str
+    memory_mb: int
+    vcpus: int
+    disk_mb: int
+    owner_id: str | None = None
+    created_at: str
+    expires_at: str
+    metadata: dict[str, str]
+    preview_domain: str
+    #: `local`: the machine that answers
+    worker_id: str
+    template: str | None = None
+    checkpoint: str | None = None
+    forked_from: str | None = None
+    idle_timeout: str | None = None
+    allowed_hosts: list[str] | None = None
+    boot: Boot | None = None
+    error: dict[str, Any] | None = None
+    unreachable: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxNetwork:
+    allowed_hosts: list[str]
+    open: int
+    connected: int
+    refused: int
+    failed: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxStats:
+    supported: bool
+    cpu_pct: float | None = None
+    mem_bytes: int | None = None
+    mem_pss_bytes: int | None = None
+    mem_limit_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    key: str
+    kind: Literal["golden", "checkpoint"]
+    image: str
+    image_digest: str
+    provider: str
+    vcpus: int
+    memory_mb: int
+    disk_mb: int
+    created_at: str
+    last_used_at: str
+    bytes: int
+    in_use: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotGc:
+    removed: list[dict[str, Any]]
+    kept: list[dict[str, Any]]
+    bytes: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemStats:
+    cpu_pct: float
+    mem_pct: float
+    disk_pct: float
+    net_rx_bps: float
+    net_tx_bps: float
+    load1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    name: str
+    version: int
+    image: str
+    description: str
+    setup: list[str]
+    allowed_hosts: list[str]
+    memory_mb: int
+    cpu_cores: int
+    vcpus: int
+    ttl_seconds: float
+    ttl: str
+    env: dict[str, str]
+    secrets: list[dict[str, Any]]
+    pool_size: int
+    provider: str
+    metadata: dict[str, str]
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    id: str
+    hostname: str
+    status: str
+    providers: list[str]
+    capabilities: list[str]
+    capacity: dict[str, Any]
+    last_heartbeat: str
+    created_at: str
+    updated_at: str
+    stale: bool

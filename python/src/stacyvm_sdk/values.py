@@ -1,0 +1,145 @@
+"""What commands, files and events give back, and how arguments are written in requests."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, Union
+
+#: Text for the shell, or a program and its arguments.
+Command = Union[str, Sequence[str]]
+#: Seconds, a `timedelta`, or text such as `90s` or `1h30m`.
+Duration = Union[str, float, timedelta]
+#: `SIGINT`, `INT` or a number.
+Signal = Union[str, int]
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """How a command ended, and what it wrote."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    #: Number of the signal that ended it.
+    signal: int | None
+    #: The server keeps a limited amount of output; `stream` and `spawn` have no such limit.
+    truncated: bool
+    #: For example `12.3ms`.
+    duration: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A piece of a streamed command's output."""
+
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a command ended: 128 + n when signal n ended it. `reason`: exited, signaled, timeout, cancelled, ..."""
+
+    exit_code: int
+    signal: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a process's output, as it came."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """`to`: where it went, of a move."""
+
+    change: str
+    path: str
+    to: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: `id` continues from there, `type` is for example `sandbox.running`."""
+
+    id: str
+    type: str
+    timestamp: str
+    sandbox_id: str | None
+    data: dict[str, Any] | None
+
+
+def duration_text(value: Duration | None) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    return f"{seconds * 1000:.6f}ms"
+
+
+def signal_text(value: Signal | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def command_fields(command: Command) -> dict[str, Any]:
+    if isinstance(command, str):
+        return {"command": command}
+    program, *args = command
+    return {"command": program, "args": args, "mode": "argv"}
+
+
+def command_name(command: Command) -> str:
+    return command if isinstance(command, str) else " ".join(command)
+
+
+def mode_text(mode: int | str | None) -> str | None:
+    return f"{mode:04o}" if isinstance(mode, int) else mode
+
+
+def without_none(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def query(**fields: Any) -> dict[str, str]:
+    """Of a URL: what is not given is not there, and true is `true`."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in fields.items()
+        if value is not None and value is not False
+    }
+
+
+def stdin_fields(stdin: str | bytes | None) -> dict[str, Any]:
+    if isinstance(stdin, bytes):
+        return {"stdin": base64.b64encode(stdin).decode(), "encoding": "base64"}
+    return without_none(stdin=stdin)
+
+
+def exec_result(reply: dict[str, Any]) -> ExecResult:
+    def text(value: str) -> str:
+        return base64.b64decode(value).decode(errors="replace") if reply.get("encoding") == "base64" else value
+
+    return ExecResult(
+        exit_code=reply["exit_code"],
+        stdout=text(reply["stdout"]),
+        stderr=text(reply["stderr"]),
+        signal=reply.get("signal"),
+        truncated=reply.get("truncated") is True,
+        duration=reply["duration"],
+    )
+
+
+def exit_of(frame: dict[str, Any]) -> Exit:
+    return Exit(int(frame["exit_code"]), frame.get("signal"), str(frame.get("reason", "exited")))
+
+
+def event_of(frame: dict[str, Any]) -> Event:
+    return Event(
+        str(frame["id"]), str(frame["type"]), str(frame["timestamp"]), frame.get("sandbox_id"), frame.get("data")
+    )

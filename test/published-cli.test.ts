@@ -1,0 +1,124 @@
+/** The published StacyVM's command line, typed at ours; and the way from its configuration and database to ours. */
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { test } from "node:test";
+import { parse } from "yaml";
+import { Cli } from "./cli-support.ts";
+import { Server } from "./server-support.ts";
+
+const KEY = "key-in-the-command-line";
+
+test("its commands and options do what ours do, and say what they are called here", async () => {
+  await using cli = await Cli.create();
+  await using server = await Server.create(`auth: { api_key: ${KEY} }\ndefaults: { memory_mb: 128 }\n`);
+  const run = (...args: string[]) => cli.run(["--server", server.url, "--api-key", KEY, ...args]);
+
+  const spawned = await run("spawn", "--image", "stacyvm/busybox", "--ttl", "5m", "--memory", "128", "--vcpus", "1");
+  assert.equal(spawned.code, 0, spawned.stderr);
+  const id = spawned.stdout.trim();
+  assert.match(id, /^sb-[0-9a-f]{8}$/);
+  assert.match(spawned.stderr, /`spawn --image IMAGE` is `spawn IMAGE` here/);
+  assert.match(spawned.stderr, /can see a key/);
+  const listed = await run("list");
+  assert.ok(listed.stdout.includes(id));
+  assert.match(listed.stderr, /`list` is `ls` here/);
+  const said = await run("exec", id, "--shell", "--", "echo one && echo two");
+  assert.deepEqual([said.code, said.stdout], [0, "one\ntwo\n"], said.stderr);
+  assert.equal(
+    (await cli.run(["exec", id, "--server", server.url, "--api-key", KEY, "--", "echo", "three"])).stdout,
+    "three\n",
+  );
+  assert.equal((await run("exec", id, "--", "sh", "-c", "exit 3")).code, 3);
+  assert.equal((await cli.run(["list", "--server", server.url])).code, 1, "without a key");
+
+  // A word with two meanings: theirs destroys, ours needs a command to signal.
+  const killed = await run("kill", id);
+  assert.equal(killed.code, 2);
+  assert.match(killed.stderr, new RegExp(`stacyvm rm ${id}`));
+  assert.ok((await run("list")).stdout.includes(id));
+
+  const bundle = join(cli.data, "bundle.json");
+  assert.equal((await run("support", "bundle", bundle, "--include-server")).code, 0);
+  const text = await readFile(bundle, "utf8");
+  assert.ok(!text.includes(KEY));
+  assert.equal(JSON.parse(text).server.store.healthy, true);
+  assert.ok(JSON.parse(text).doctor.length > 3);
+});
+
+test("its commands for configuration and database", async () => {
+  await using cli = await Cli.create();
+  await writeFile(join(cli.data, "good.yaml"), "server: { port: 1 }\n");
+  await writeFile(join(cli.data, "bad.yaml"), "server: { port: many }\n");
+  assert.equal((await cli.run(["config", "lint", "--file", "good.yaml"])).code, 0);
+  assert.equal((await cli.run(["config", "lint", "--file", "bad.yaml"])).code, 2);
+  assert.match((await cli.run(["config", "lint", "--file", "good.yaml", "--production"])).stderr, /auth.api_key/);
+
+  await cli.out("template", "create", "kept", "stacyvm/busybox");
+  await cli.out("db", "backup", "copy.db");
+  assert.notEqual((await cli.run(["db", "backup", "copy.db"])).code, 0, "it would replace the copy");
+  await cli.out("template", "rm", "kept");
+  assert.match((await cli.run(["db", "restore", "copy.db"])).stderr, /--yes/);
+  await cli.out("db", "restore", "copy.db", "--yes");
+  assert.match(await cli.out("template", "ls"), /kept/);
+  await writeFile(join(cli.data, "nonsense"), "x".repeat(10_000));
+  assert.notEqual((await cli.run(["db", "restore", "nonsense", "--yes"])).code, 0);
+  assert.match(await cli.out("template", "ls"), /kept/);
+});
+
+test("its configuration and database become ours; sandboxes are named as not movable", async () => {
+  await using cli = await Cli.create();
+  const config = join(cli.data, "stacyvm.yaml");
+  const theirs = `
+server: { port: 7423, host: 0.0.0.0 }
+providers: { default: docker, docker: { enabled: true, runtime: runc } }
+defaults: { ttl: 20m, image: stacyvm/busybox, max_sandboxes: 9 }
+database: { driver: sqlite, path: theirs.db }
+`;
+  await writeFile(config, theirs);
+  publishedDatabase(join(cli.data, "theirs.db"));
+
+  // A start on it says what to do. It lies where ours would.
+  const started = await cli.run(["serve", "--port", "0"]);
+  assert.notEqual(started.code, 0);
+  assert.match(started.stderr, /stacyvm migrate .*stacyvm\.yaml/);
+
+  const dry = await cli.run(["migrate", "stacyvm.yaml", "--dry-run"]);
+  assert.equal(dry.code, 0, dry.stderr);
+  assert.equal(parse(dry.stdout).defaults.max_sandboxes, 9);
+  assert.equal(await readFile(config, "utf8"), theirs);
+
+  const report = await cli.json("migrate", "stacyvm.yaml");
+  assert.deepEqual(report.templates, ["builder"]);
+  assert.deepEqual(report.quotas, ["alice"]);
+  assert.deepEqual(report.sandboxes, ["sb-11111111"]);
+  assert.ok(
+    report.notes.some((note: string) => /broken was not taken over/.test(note)),
+    report.notes,
+  );
+  assert.equal(await readFile(`${config}.published`, "utf8"), theirs);
+  const [template] = await cli.json("template", "ls");
+  assert.equal(template.name, "builder");
+  assert.deepEqual(template.setup, ["echo ready"]);
+  assert.equal(template.ttl_seconds, 600);
+  const again = await cli.run(["migrate", "stacyvm.yaml"]);
+  assert.match(again.stderr, /is not a configuration of the published StacyVM/);
+});
+
+function publishedDatabase(path: string): void {
+  using db = new DatabaseSync(path);
+  db.exec(`
+    CREATE TABLE schema_migrations (version INTEGER);
+    CREATE TABLE sandboxes (id TEXT, state TEXT, provider TEXT, image TEXT, owner_id TEXT);
+    INSERT INTO sandboxes VALUES ('sb-11111111', 'running', 'docker', 'alpine:latest', 'alice');
+    INSERT INTO sandboxes VALUES ('sb-22222222', 'destroyed', 'docker', 'alpine:latest', '');
+    CREATE TABLE templates (name TEXT, version INTEGER, image TEXT, description TEXT, setup TEXT, allowed_hosts TEXT,
+      memory_mb INTEGER, cpu_cores INTEGER, ttl_seconds INTEGER, env TEXT, secrets TEXT, pool_size INTEGER);
+    INSERT INTO templates VALUES ('builder', 3, 'stacyvm/busybox', 'builds', '["echo ready"]', 'null', 128, 1, 600,
+      '{"A":"b"}', '[]', 0);
+    INSERT INTO templates VALUES ('broken', 1, 'stacyvm/busybox', '', '[]', '["https://not a host"]', 128, 1, 600, '{}', '[]', 0);
+    CREATE TABLE owner_quotas (owner_id TEXT, max_sandboxes INTEGER, max_ttl_seconds INTEGER, max_exec_timeout_seconds INTEGER);
+    INSERT INTO owner_quotas VALUES ('alice', 4, 3600, 0);
+  `);
+}

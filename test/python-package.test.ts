@@ -1,0 +1,76 @@
+/** The Python package as it is published: a wheel, installed into an environment of its own, against a real server. */
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { synchronous } from "../scripts/generate-python.ts";
+import { packageRoot } from "../src/host/paths.ts";
+import { runTool } from "../src/host/run.ts";
+import { ownPython } from "./python-support.ts";
+import { Server } from "./server-support.ts";
+
+describe("the Python package", { timeout: 300_000 }, () => {
+  let python: string;
+  let dir: string;
+  let server: Server;
+  before(async () => {
+    python = await ownPython();
+    dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "python-"));
+    server = await Server.create();
+  });
+  after(async () => {
+    await server[Symbol.asyncDispose]();
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  test("asynchronous and synchronous: what the TypeScript SDK is tested by, in one list", async () => {
+    const source = await readFile(join(packageRoot, "test/python-scenarios.py"), "utf8");
+    const scenarios = await readFile(join(packageRoot, "test/sdk.test.ts"), "utf8");
+    const names = [...scenarios.matchAll(/^ {2}test\("(.*)", async/gm)].map(([, name]) => name);
+    assert.ok(names.length >= 8);
+    await writeFile(join(dir, "a.py"), source);
+    await writeFile(join(dir, "s.py"), synchronous(source));
+    for (const [module, call] of [
+      ["a", `__import__("asyncio").run(a.main(${JSON.stringify(server.url)}))`],
+      ["s", `s.main(${JSON.stringify(server.url)})`],
+    ] as const) {
+      const out = await runTool(python, ["-W", "error", "-c", `import ${module}; ${call}`], {
+        cwd: dir,
+        timeoutMs: 120_000,
+      });
+      assert.deepEqual(out.toString("utf8").trim().split("\n"), names, module);
+    }
+  });
+
+  test("no server, a wrong key, a wrong address: errors that say what to do", async () => {
+    const program = `
+from stacyvm_sdk import Client, ConnectionError, InvalidError, NotFoundError, ReplyError
+def fails(kind, work):
+    try:
+        work()
+    except kind as error:
+        return error
+    raise AssertionError(kind)
+assert "stacyvm serve" in str(fails(ConnectionError, Client("http://127.0.0.1:1", retries=0).health))
+assert isinstance(fails(ConnectionError, Client("http://127.0.0.1:1", retries=0).health), OSError)
+fails(InvalidError, lambda: Client("nowhere"))
+client = Client(${JSON.stringify(server.url)})
+fails(NotFoundError, lambda: client.create(image="stacyvm/busybox", template="none"))
+sandbox = client.create(image="stacyvm/busybox", memory_mb=256)
+sandbox.destroy()
+fails(NotFoundError, lambda: sandbox.spawn("true"))
+fails(NotFoundError, lambda: sandbox.port(1).connect())
+fails(ReplyError, Client(${JSON.stringify(server.url)} + "/ui/#").health)
+`;
+    await runTool(python, ["-c", program], { timeoutMs: 60_000 });
+  });
+
+  test("the wheel has the types' marker and no test; its types are sound", async () => {
+    const [wheel = ""] = (await readdir(join(packageRoot, ".build", "wheel"))).filter((name) => name.endsWith(".whl"));
+    const listing = await runTool(python, ["-m", "zipfile", "-l", join(packageRoot, ".build", "wheel", wheel)]);
+    assert.match(listing.toString(), /stacyvm_sdk\/py\.typed/);
+    assert.doesNotMatch(listing.toString(), /test/);
+    await runTool(python, ["-m", "mypy", "--strict", "--cache-dir", dir, "-p", "stacyvm_sdk"], { timeoutMs: 240_000 });
+  });
+});
