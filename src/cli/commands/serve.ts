@@ -94,7 +94,6 @@ async function serve(options: ServeOptions): Promise<void> {
     },
   });
   let auth = new Authenticator(config.auth);
-  assertSafeToListen(config, auth);
   // Whoever may open the socket in the data directory owns the data: commands of that user need no other key.
   const key = auth.open ? undefined : randomBytes(32).toString("base64url");
   if (key !== undefined) {
@@ -109,6 +108,7 @@ async function serve(options: ServeOptions): Promise<void> {
     format === "pretty" ? await readable() : pino.destination({ dest: 2, sync: true }),
   );
   for (const note of notes) log.warn({ phase: "config" }, note);
+  assertSafeToListen(config, auth);
 
   const paths = dataPaths(resolve(options.dataDir || config.data_dir || defaultDataDir()));
   await using lock = await lockDataDir(paths);
