@@ -133,6 +133,7 @@ class ImageConfig:
     labels: dict[str, str]
     stop_signal: str | None = None
     exposed_ports: list[str]
+    volumes: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
