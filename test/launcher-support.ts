@@ -13,10 +13,13 @@ import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import type { Vmm } from "../src/vmm/vmm.ts";
 
-export async function scratchPaths(): Promise<DataPaths> {
-  const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "launcher-"));
+/** @param sharedGoldens golden snapshots of all such tests of a run in one place: where a kernel is interpreted, each costs a minute */
+export async function scratchPaths(sharedGoldens = false): Promise<DataPaths> {
+  const parent = process.env.STACYVM_TEST_DIR ?? tmpdir();
+  const root = await mkdtemp(join(parent, "launcher-"));
   const shared = dataPaths();
-  return { ...dataPaths(root), images: shared.images, assets: shared.assets };
+  const paths = { ...dataPaths(root), images: shared.images, assets: shared.assets };
+  return sharedGoldens && parent !== tmpdir() ? { ...paths, snapshots: join(parent, "goldens") } : paths;
 }
 
 export class Bench implements AsyncDisposable {
@@ -29,8 +32,8 @@ export class Bench implements AsyncDisposable {
     this.launcher = new Launcher({ vmm, images: createImages(paths), paths, ...(pool === undefined ? {} : { pool }) });
   }
 
-  static async create(vmm: Vmm = createQemu(), pool?: Partial<PoolLimits>): Promise<Bench> {
-    return new Bench(await scratchPaths(), vmm, pool);
+  static async create(vmm: Vmm = createQemu(), pool?: Partial<PoolLimits>, sharedGoldens = false): Promise<Bench> {
+    return new Bench(await scratchPaths(sharedGoldens), vmm, pool);
   }
 
   async launch(over: Partial<LaunchSpec> = {}, options: Partial<LaunchOptions> = {}): Promise<Launched> {

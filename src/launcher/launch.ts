@@ -13,15 +13,6 @@ import { copyDisk, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
 
-/** A restored machine answers in milliseconds; this is for a host that is very busy. */
-const RESTORE_AGENT_LIMIT_MS = 15_000;
-/**
- * A Linux boot under emulation takes seconds; on a busy host, many. But QEMU 7.2's emulation loses the very first timer tick in about
- * one boot of twenty: the guest then waits for it in `calibrate_delay` for ever. So the first attempt is short, and a machine
- * that is silent until then is booted anew.
- */
-const BOOT_AGENT_LIMITS_MS = [20_000, 90_000] as const;
-
 export interface Place {
   /** Absolute; must not exist. */
   dir: string;
@@ -79,6 +70,7 @@ export async function prepareIdle(
 
 /** Loads the snapshot into an idle VMM and shakes hands. */
 export async function loadInto(
+  vmm: Vmm,
   idle: LoadableVmm,
   snapshot: Snapshot,
   identity: Identity | undefined,
@@ -88,7 +80,7 @@ export async function loadInto(
   try {
     const source = { dir: snapshot.dir, ...(options.trackDirty === true ? { trackDirty: true } : {}) };
     const machine = await phases.phase("load", () => idle.load(source));
-    const agent = await phases.phase("agent", () => greet(machine, identity, RESTORE_AGENT_LIMIT_MS, options.signal));
+    const agent = await phases.phase("agent", () => greet(machine, identity, vmm.answerMs.restored, options.signal));
     return { machine, agent };
   } catch (error) {
     await discard(idle.dir, idle);
@@ -106,12 +98,15 @@ export async function bootCold(
   phases: Phases,
   shared = false,
 ): Promise<Started> {
-  const [first, second] = BOOT_AGENT_LIMITS_MS;
-  try {
-    return await bootOnce(vmm, target, disk, place, identity, phases, shared, first);
-  } catch (error) {
-    if (!(error instanceof StacyError && error.code === "timeout") || place.signal?.aborted === true) throw error;
-    return bootOnce(vmm, target, disk, place, identity, phases, shared, second);
+  const limits = [...vmm.answerMs.booted];
+  for (;;) {
+    const limit = limits.shift() as number;
+    try {
+      return await bootOnce(vmm, target, disk, place, identity, phases, shared, limit);
+    } catch (error) {
+      const silent = error instanceof StacyError && error.code === "timeout";
+      if (!silent || limits.length === 0 || place.signal?.aborted === true) throw error;
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 import { loadConfig, validateConfig } from "../../config/load.ts";
 import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
+import { pvmBackend } from "../../host/kvm-msr.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { vmms } from "../engine.ts";
 import type { Finding } from "./finding.ts";
@@ -47,8 +48,11 @@ async function checkKvm(): Promise<Finding> {
   const meaning = "hardware virtualisation; without it guests run in software emulation, many times slower";
   try {
     const kvm = await kvmState();
-    const detail = kvm.linux ? `runs Linux guests: ${kvm.reason}` : kvm.reason;
-    return { name: "KVM", state: kvm.linux ? "ok" : "note", detail, meaning, remedy: kvm.remedy };
+    const native = kvm.mode === "native";
+    const backend = kvm.mode === "interpreted" ? await pvmBackend() : undefined;
+    const shown = backend === undefined ? "" : `; a vCPU shows the registers of ${backend}`;
+    const detail = native ? `runs Linux guests: ${kvm.reason}` : `${kvm.reason}${shown}`;
+    return { name: "KVM", state: native ? "ok" : "note", detail, meaning, remedy: kvm.remedy };
   } catch (thrown) {
     const error = asStacyError(thrown);
     return { name: "KVM", state: "missing", detail: error.message, meaning, remedy: error.remedy };

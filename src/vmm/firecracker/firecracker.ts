@@ -1,9 +1,12 @@
 /** Firecracker behind the `Vmm` contract. */
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
+import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
 import type { ProcessRecord } from "../../host/process.ts";
+import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import type {
+  AnswerLimits,
   BootableVmm,
   ConnectOptions,
   JailConfig,
@@ -21,6 +24,7 @@ import type { LocateOptions } from "./install.ts";
 import { JailUsers } from "./jail-users.ts";
 import {
   BootableFirecracker,
+  baseCommandLine,
   type Life,
   LoadableFirecracker,
   PausedFirecracker,
@@ -33,6 +37,8 @@ import { FirecrackerProcess } from "./process.ts";
 export interface FirecrackerOptions extends LocateOptions {
   /** Where set-up puts the binaries. Default: the data directory's. */
   assets?: string;
+  /** The user's own kernel for Linux guests. */
+  kernel?: KernelSetting;
   /** Every machine runs under the jailer, unless its start says how itself. */
   jail?: JailPolicy;
 }
@@ -52,6 +58,9 @@ const JAIL_UIDS = 10_000;
 const JAIL_OVERHEAD_MIB = 64;
 const JAIL_PIDS = 64;
 
+/** A kernel that is interpreted boots in 40 s on a quiet host. */
+const INTERPRETED_ANSWER_MS: AnswerLimits = { booted: [300_000], restored: 60_000 };
+
 export function createFirecracker(options: FirecrackerOptions = {}): Vmm {
   return new Firecracker(options);
 }
@@ -70,6 +79,8 @@ class Firecracker implements Vmm {
     jail: true,
   };
 
+  answerMs: AnswerLimits = { booted: [90_000], restored: 15_000 };
+
   constructor(options: FirecrackerOptions) {
     this.#options = options;
     if (options.jail !== undefined) this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
@@ -85,8 +96,11 @@ class Firecracker implements Vmm {
   }
 
   #look(): Promise<Probed> {
-    this.#probed ??= probeFirecracker(this.#options.assets ?? dataPaths().assets, this.#options).then((probed) => {
+    const { assets, kernel } = this.#options;
+    this.#probed ??= probeFirecracker(assets ?? dataPaths().assets, this.#options, kernel).then((probed) => {
       if (probed.found !== undefined) {
+        if (probed.probe.usable && probed.probe.accelerator === "kvm-interpreted")
+          this.answerMs = INTERPRETED_ANSWER_MS;
         const { traits, paths } = probed.found;
         const jail = paths.jailer !== undefined && process.getuid?.() === 0;
         this.#abilities = { ...this.#abilities, pauseResume: traits.pauseResume, jail };
@@ -109,11 +123,16 @@ class Firecracker implements Vmm {
     return {
       version: probe.version ?? "none",
       snapshotFormat: found?.snapshotFormat ?? "none",
-      accelerator: "kvm",
+      accelerator: probe.usable ? probe.accelerator : "none",
       devices: config.initramfs === undefined ? "rootfs,base,vsock" : "rootfs,base,vsock,entropy",
+      cmdline: baseCommandLine(config),
       hostCpu: host.cpu,
       hostKernel: host.kernel,
     };
+  }
+
+  async guestKernel(): Promise<KernelChoice> {
+    return { monitor: "firecracker", mode: (await kvmState()).mode, setting: this.#options.kernel };
   }
 
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
