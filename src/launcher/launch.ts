@@ -2,14 +2,15 @@
  * The two ways to start a machine in a directory: restore it from a snapshot, or boot it cold. Each measures its phases and
  * leaves nothing behind when it fails. Which way is taken is the launcher's decision (launcher.ts).
  */
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { hangUpError } from "../vmm/exit.ts";
-import type { ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
-import { copyDisk, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import type { BlankVmm, ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
+import { copyDisk, linkBase, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
 
@@ -26,15 +27,20 @@ export interface Started {
   agent: Agent;
 }
 
-/** An idle VMM with its directory and disk prepared: what is left is load and handshake. */
+/**
+ * An idle VMM with its directory and disk prepared: what is left is load and handshake.
+ * @param blank a process that waits, which belongs to this call; without one it is started now
+ */
 export async function prepareIdle(
   vmm: Vmm,
   target: Target,
   snapshot: Snapshot,
   place: Place,
   phases: Phases,
+  blank?: BlankVmm,
 ): Promise<LoadableVmm> {
   const { dir } = place;
+  if (blank !== undefined) return prepareBlank(blank, target, snapshot, dir, phases);
   const disk = async (): Promise<void> => {
     await phases.phase("disk", () => copyDisk(dir, snapshot.disk));
   };
@@ -64,6 +70,26 @@ export async function prepareIdle(
     return started as unknown as LoadableVmm;
   } catch (error) {
     await discard(dir, started);
+    throw error;
+  }
+}
+
+async function prepareBlank(
+  blank: BlankVmm,
+  target: Target,
+  snapshot: Snapshot,
+  dir: string,
+  phases: Phases,
+): Promise<LoadableVmm> {
+  try {
+    await phases.phase("vmm", async () => {
+      await rename(blank.dir, dir);
+      blank.relocate(dir);
+    });
+    await phases.phase("disk", () => Promise.all([linkBase(dir, target.image.base), copyDisk(dir, snapshot.disk)]));
+    return await blank.become(target.config);
+  } catch (error) {
+    await discard(blank.dir, blank);
     throw error;
   }
 }

@@ -334,7 +334,8 @@ export class Launcher {
     phases: Phases,
     options: LaunchOptions,
   ): Promise<Started> {
-    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases);
+    const blank = place.jail === undefined ? this.pool?.takeBlank() : undefined;
+    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases, blank);
     return loadInto(this.vmm, idle, snapshot, identity, phases, {
       ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),

@@ -68,6 +68,8 @@ export interface VmmAbilities {
   saveKeepsChannel: boolean;
   /** Run under the jailer. */
   jail: boolean;
+  /** A process can be started before it is known what it will load: `prepareBlank`. */
+  blank: boolean;
 }
 
 /**
@@ -152,6 +154,12 @@ export interface LoadableVmm extends VmmProcess {
   load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine>;
 }
 
+/** Started, and told nothing yet: it fits whatever is asked for. */
+export interface BlankVmm extends VmmProcess {
+  /** Says whose machine it will load. It must no longer be used afterwards. */
+  become(config: MachineConfig): Promise<LoadableVmm>;
+}
+
 export interface SnapshotSource {
   /** Absolute directory with `vmstate.bin` and `memory.bin`. */
   dir: string;
@@ -224,6 +232,8 @@ export interface Vmm {
   prepareBoot(options: StartOptions): Promise<BootableVmm>;
   /** Starts a process that will load a snapshot made with an equal `config`. Phase: `vmm`. */
   prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm>;
+  /** Starts a process in `dir`, which is empty, for a load of anything; only with `abilities.blank`. */
+  prepareBlank(options: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm>;
   /**
    * Finds a machine of an earlier daemon again. `undefined` when the process is gone or is not the recorded one. Nothing is ever
    * killed, and no connection is left when it fails: it may be tried again.

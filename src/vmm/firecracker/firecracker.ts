@@ -7,6 +7,7 @@ import type { ProcessRecord } from "../../host/process.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import type {
   AnswerLimits,
+  BlankVmm,
   BootableVmm,
   ConnectOptions,
   JailConfig,
@@ -23,6 +24,7 @@ import type {
 import type { LocateOptions } from "./install.ts";
 import { JailUsers } from "./jail-users.ts";
 import {
+  BlankFirecracker,
   BootableFirecracker,
   baseCommandLine,
   type Life,
@@ -77,13 +79,17 @@ class Firecracker implements Vmm {
     // The snapshot resets the guest's end of every vsock connection (firecracker.md 13.7).
     saveKeepsChannel: false,
     jail: true,
+    blank: true,
   };
 
   answerMs: AnswerLimits = { booted: [90_000], restored: 15_000 };
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;
-    if (options.jail !== undefined) this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
+    if (options.jail === undefined) return;
+    this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
+    // A jail is made for one machine: its limits are the machine's size.
+    this.#abilities = { ...this.#abilities, blank: false };
   }
 
   /** Exact once `probe` has answered. */
@@ -144,6 +150,15 @@ class Firecracker implements Vmm {
   async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
     const life = await this.#life(options.config, false, "unknown");
     return new LoadableFirecracker(await this.#start(options), life);
+  }
+
+  async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
+    const { paths, traits } = await this.#usable();
+    const { firecracker, jailer } = paths;
+    return new BlankFirecracker(
+      await FirecrackerProcess.start({ firecracker, jailer, dir, jail: undefined, signal }),
+      traits,
+    );
   }
 
   async adopt(

@@ -7,6 +7,7 @@ import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
 import {
   type AgentStream,
+  type BlankVmm,
   type BootableVmm,
   type ConnectOptions,
   type ExitReport,
@@ -51,13 +52,11 @@ export interface Life {
   sentinel?: Sentinel | undefined;
 }
 
-abstract class State implements VmmProcess {
+abstract class Behind implements VmmProcess {
   protected readonly process: FirecrackerProcess;
-  protected readonly life: Life;
 
-  constructor(process: FirecrackerProcess, life: Life) {
+  constructor(process: FirecrackerProcess) {
     this.process = process;
-    this.life = life;
   }
 
   get record(): ProcessRecord {
@@ -73,12 +72,42 @@ abstract class State implements VmmProcess {
     this.process.relocate(dir);
   }
   kill(): Promise<ExitReport> {
-    this.life.sentinel?.close();
     return this.process.kill();
   }
   release(): Promise<void> {
-    this.life.sentinel?.close();
     return this.process.release();
+  }
+}
+
+/** Nothing in it is of any machine: Firecracker learns all of it by the load. */
+export class BlankFirecracker extends Behind implements BlankVmm {
+  readonly #traits: VersionTraits;
+
+  constructor(process: FirecrackerProcess, traits: VersionTraits) {
+    super(process);
+    this.#traits = traits;
+  }
+
+  async become(config: MachineConfig): Promise<LoadableVmm> {
+    return new LoadableFirecracker(this.process, { traits: this.#traits, config, tracking: false, ground: "unknown" });
+  }
+}
+
+abstract class State extends Behind {
+  protected readonly life: Life;
+
+  constructor(process: FirecrackerProcess, life: Life) {
+    super(process);
+    this.life = life;
+  }
+
+  override kill(): Promise<ExitReport> {
+    this.life.sentinel?.close();
+    return super.kill();
+  }
+  override release(): Promise<void> {
+    this.life.sentinel?.close();
+    return super.release();
   }
 }
 

@@ -66,6 +66,8 @@ class Qemu implements Vmm {
     saveClone: true,
     saveKeepsChannel: true,
     jail: false,
+    // Its command line is the machine.
+    blank: false,
   };
   /**
    * A boot under emulation takes seconds; on a busy host, many. But QEMU 7.2's emulation loses the very first timer tick in about one
@@ -136,6 +138,10 @@ class Qemu implements Vmm {
     } finally {
       await state.close();
     }
+  }
+
+  prepareBlank(): Promise<never> {
+    return Promise.reject(new StacyError("not-supported", "QEMU is started for one machine"));
   }
 
   async adopt(
