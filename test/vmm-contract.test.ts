@@ -18,18 +18,18 @@ import { installFirecracker } from "../src/vmm/firecracker/install.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import type { LoadableVmm, RunningMachine, Vmm } from "../src/vmm/vmm.ts";
 import { whyNot, whyNotLinux } from "./firecracker-support.ts";
+import { lendGoldens } from "./goldens.ts";
 import { Bench } from "./launcher-support.ts";
 
 const { assets } = dataPaths();
 const noFirecracker = await whyNot();
 const drivers = [
-  { name: "qemu", vmm: () => createQemu(), image: "stacyvm/busybox", memoryMiB: 256, shared: false, skip: undefined },
+  { name: "qemu", vmm: () => createQemu(), image: "stacyvm/busybox", memoryMiB: 256, skip: undefined },
   {
     name: "firecracker, the bare guest",
     vmm: () => createFirecracker({ assets }),
     image: "stacyvm/bare",
     memoryMiB: 128,
-    shared: false,
     skip: noFirecracker,
   },
   {
@@ -37,7 +37,6 @@ const drivers = [
     vmm: () => createFirecracker({ assets }),
     image: "stacyvm/busybox",
     memoryMiB: 256,
-    shared: true,
     skip: await whyNotLinux(),
   },
 ];
@@ -55,12 +54,13 @@ for (const driver of drivers) {
         await buildBareGuest(assets);
       }
       vmm = driver.vmm();
-      bench = await Bench.create(vmm, undefined, driver.shared);
+      bench = await Bench.create(vmm);
       await mkdir(bench.paths.sandboxes, { recursive: true });
       target = await bench.launcher.targets.resolve({
         ...{ image: driver.image, memoryMiB: driver.memoryMiB, vcpus: 1, diskMiB: 64, setup: [], setupEnv: {} },
       });
       snapshot = await bench.launcher.ensureGolden(target);
+      if (vmm.name === "firecracker") await lendGoldens(bench.paths.snapshots);
     });
     after(() => bench[Symbol.asyncDispose]());
 
