@@ -122,7 +122,7 @@ async function ownKernel(monitor: KernelChoice["monitor"], setting: KernelSettin
       `build ${lacking.length === 1 ? "it" : "them"} in, or name the modules' directory in ${key}_modules`,
     );
   }
-  const release = /Linux version (\S+)/.exec(elf.subarray(0, elf.length).toString("latin1"))?.[1] ?? basename(path);
+  const release = /Linux version (\S+)/.exec(elf.toString("latin1"))?.[1] ?? basename(path);
   return { release, path, arguments: setting.arguments ?? "", modules, digest: digestOf(image) };
 }
 

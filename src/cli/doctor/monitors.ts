@@ -4,6 +4,8 @@ import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { pvmBackend } from "../../host/kvm-msr.ts";
 import type { DataPaths } from "../../host/paths.ts";
+import { loadGuestKernel } from "../../images/guest-kernel.ts";
+import type { Vmm } from "../../vmm/vmm.ts";
 import { vmms } from "../engine.ts";
 import type { Finding } from "./finding.ts";
 
@@ -26,6 +28,8 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
       continue;
     }
     if (probe.guests.includes("linux")) linux = true;
+    const kernel = await checkOwnKernel(vmm, paths);
+    if (kernel !== undefined) findings.push(kernel);
     const guests = `guests: ${probe.guests.join(", ") || "none"}`;
     const facts = `${probe.version} (${probe.path}), ${probe.accelerator}, ${guests}`;
     // What is said of KVM above is not said again.
@@ -42,6 +46,21 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
     });
   }
   return findings;
+}
+
+/** A kernel of the user's own, where there is one. */
+async function checkOwnKernel(vmm: Vmm, { assets }: DataPaths): Promise<Finding | undefined> {
+  const choice = await vmm.guestKernel();
+  if (choice.setting === undefined) return undefined;
+  const name = `${vmm.name}.kernel`;
+  const meaning = "what this monitor's Linux guests boot, by your configuration";
+  try {
+    const { release, path } = await loadGuestKernel(assets, choice);
+    return { name, state: "ok", detail: `${release} (${path})`, meaning };
+  } catch (thrown) {
+    const error = asStacyError(thrown);
+    return { name, state: "missing", detail: error.message, meaning, remedy: error.remedy };
+  }
 }
 
 async function checkKvm(): Promise<Finding> {
