@@ -13,7 +13,7 @@ import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { loadConfig } from "../src/config/load.ts";
 import { packageRoot } from "../src/host/paths.ts";
-import { sdkPython } from "./python-support.ts";
+import { ownPython, sdkPython } from "./python-support.ts";
 import { Server } from "./server-support.ts";
 
 const exec = promisify(execFile);
@@ -37,7 +37,7 @@ function blocksOf(markdown: string): Block[] {
   }));
 }
 
-const documents = ["README.md", "examples/README.md", "sdk/README.md", "docs/benchmark/report.md"];
+const documents = ["README.md", "examples/README.md", "sdk/README.md", "python/README.md", "docs/benchmark/report.md"];
 for (const name of await readdir(join(packageRoot, "docs"))) if (name.endsWith(".md")) documents.push(`docs/${name}`);
 const read = (document: string): Promise<string> => readFile(join(packageRoot, document), "utf8");
 
@@ -79,7 +79,7 @@ describe("code in the documents", { timeout: 300_000 }, () => {
       await writeFile(path, code);
       return run(process.execPath, [path]);
     },
-    python: async (code) => run(await sdkPython(), ["-c", code]),
+    python: async (code) => run(await (code.includes("stacyvm_sdk") ? ownPython() : sdkPython()), ["-c", code]),
     async yaml(code, name) {
       // Configuration: the server must know every key and take every value.
       const file = join(server.root, `${name}.yaml`);

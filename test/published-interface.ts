@@ -395,6 +395,17 @@ export function rows(image: string): Row[] {
     post("/worker/other/heartbeat", { status: "online" }, "Error", { status: 503 }),
     post("/admin/worker-tokens", { worker_id: "other" }, "Error", { status: 503 }),
 
+    get("/environments/specs?owner_id=alice", "any"),
+    get("/environments/specs", "Error", { status: 400 }),
+    get("/environments/specs/none", "Error", { status: 404 }),
+    get("/environments/builds?owner_id=alice", "any"),
+    get("/environments/builds/none", "Error", { status: 404 }),
+    get("/environments/registry-connections?owner_id=alice", "any"),
+    post("/environments/specs", { owner_id: "alice", name: "n", base_image: "python:3.12" }, "any", {
+      status: 201,
+      ...differs("Environments", 501),
+    }),
+
     get("/metrics", "Metrics"),
     get("/metrics/prometheus", "text"),
     get("/diagnostics", "Diagnostics"),

@@ -20,7 +20,13 @@ export async function publishedPackage(python: string, name: string, version: st
 }
 
 /** A Python with our own package: what it needs is installed once per checkout, its wheel is built and installed each time. */
-export async function ownPython(): Promise<string> {
+export function ownPython(): Promise<string> {
+  own ??= installOwn();
+  return own;
+}
+let own: Promise<string> | undefined;
+
+async function installOwn(): Promise<string> {
   const python = await environment("python-own", [
     "httpx==0.28.1",
     "websockets==17.4",

@@ -148,6 +148,11 @@ describe("the contract", () => {
     assert.deepEqual(names, ["firecracker", "qemu"]);
     await good("GET", "/providers/{name}", { at: { name: "qemu" } });
     await good("POST", "/providers/test");
+    for (const path of ["/environments/specs", "/environments/builds", "/environments/registry-connections"]) {
+      assert.deepEqual((await good("GET", path, { query: "owner_id=alice" })).body, []);
+      assert.equal((await ask("GET", path)).status, 400);
+      assert.equal((await ask("POST", path, { json: {} })).status, 501);
+    }
     for (const path of ["/workers/{id}", "/admin/workers/{id}"]) {
       assert.equal((await good("GET", path, { at: { id: "local" } })).body.status, "online");
     }

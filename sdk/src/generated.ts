@@ -817,6 +817,30 @@ export interface Operations {
   "POST /admin/workers/{id}/leases/{resource}/renew": { body: undefined; reply: undefined };
   /** For workers that join */
   "POST /admin/worker-tokens": { body: undefined; reply: undefined };
+  /** Environments: lists of packages */
+  "GET /environments/specs": { body: undefined; reply: Record<string, unknown>[] };
+  /** Environments are not made here */
+  "POST /environments/specs": { body: undefined; reply: undefined };
+  /** Environments: their builds */
+  "GET /environments/builds": { body: undefined; reply: Record<string, unknown>[] };
+  /** Environments are not made here */
+  "POST /environments/builds": { body: undefined; reply: undefined };
+  /** Environments: registries to push to */
+  "GET /environments/registry-connections": { body: undefined; reply: Record<string, unknown>[] };
+  /** Environments are not made here */
+  "POST /environments/registry-connections": { body: undefined; reply: undefined };
+  /** Of an environment: there is none */
+  "GET /environments/specs/{id}": { body: undefined; reply: undefined };
+  /** Of an environment: there is none */
+  "GET /environments/specs/{id}/suggestions": { body: undefined; reply: undefined };
+  /** Of an environment: there is none */
+  "GET /environments/builds/{id}": { body: undefined; reply: undefined };
+  /** Of an environment: there is none */
+  "GET /environments/builds/{id}/spawn-config": { body: undefined; reply: undefined };
+  /** Of an environment: there is none */
+  "POST /environments/builds/{id}/cancel": { body: undefined; reply: undefined };
+  /** Of an environment: there is none */
+  "DELETE /environments/registry-connections/{id}": { body: undefined; reply: undefined };
   /** HTTP to a port in the guest: any method, any path below, WebSockets too */
   "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
 }
@@ -1408,5 +1432,17 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "POST /admin/workers/{id}/heartbeat": {},
   "POST /admin/workers/{id}/leases/{resource}/renew": {},
   "POST /admin/worker-tokens": {},
+  "GET /environments/specs": { reply: { array: { record: "any" } } },
+  "POST /environments/specs": {},
+  "GET /environments/builds": { reply: { array: { record: "any" } } },
+  "POST /environments/builds": {},
+  "GET /environments/registry-connections": { reply: { array: { record: "any" } } },
+  "POST /environments/registry-connections": {},
+  "GET /environments/specs/{id}": {},
+  "GET /environments/specs/{id}/suggestions": {},
+  "GET /environments/builds/{id}": {},
+  "GET /environments/builds/{id}/spawn-config": {},
+  "POST /environments/builds/{id}/cancel": {},
+  "DELETE /environments/registry-connections/{id}": {},
   "GET /sandboxes/{id}/ports/{port}/{path}": {},
 };

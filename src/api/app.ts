@@ -7,6 +7,7 @@ import { docsRoutes } from "./docs-page.ts";
 import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi } from "./endpoint.ts";
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
+import { environmentRoutes } from "./routes/environments.ts";
 import { execRoutes } from "./routes/exec.ts";
 import { fileRoutes } from "./routes/files.ts";
 import { imageBuildRoutes } from "./routes/image-build.ts";
@@ -146,6 +147,7 @@ export function createApp(parts: ServerParts): Api {
   systemRoutes(endpoints, parts);
   reportRoutes(endpoints, parts);
   workerRoutes(endpoints, parts);
+  environmentRoutes(endpoints);
 
   // Any method and any path below: not an endpoint with a schema of its own, but documented as one.
   const preview = `${API_BASE}/sandboxes/:id/ports/:port`;
