@@ -26,6 +26,12 @@ export class FakeClock implements Clock {
     return this.#now;
   }
 
+  /** Somebody sets the clock; what waits goes on waiting as long as before. */
+  set(now: number): void {
+    for (const [call, at] of this.#timers) this.#timers.set(call, at - this.#now + now);
+    this.#now = now;
+  }
+
   after(ms: number, call: () => void): () => void {
     this.#timers.set(call, this.#now + ms);
     return () => void this.#timers.delete(call);

@@ -328,3 +328,24 @@ test("a checkpoint that was being saved when the daemon died is no checkpoint", 
   );
   await w.sandboxes.close({ destroy: false });
 });
+
+test("a clock that is set back ends nobody early and wedges nothing; set forward, what is over ends once", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { sandbox } = await withMachine(w, { ttlMs: 60_000, idleTimeoutMs: 10_000, idleAction: "pause" });
+  w.clock.set(w.clock.now() - 3_600_000);
+  await w.clock.pass(30_000);
+  assert.equal(sandbox.state, "running", "by this clock it was used in the future");
+  const { id } = await w.sandboxes.spawn({ ttlMs: 60_000 });
+  assert.ok(sandbox.record.expiresAt > w.clock.now(), "its time is a moment, which clients were told");
+  using lease = await w.sandboxes.lease(sandbox.id);
+  lease[Symbol.dispose]();
+  await w.clock.pass(15_000);
+  assert.equal(sandbox.state, "paused", "used since then, it is idle by the new clock");
+  w.clock.set(w.clock.now() + 7_200_000);
+  await w.clock.pass(2_000);
+  assert.deepEqual(w.sandboxes.list(), []);
+  const ended = w.sandboxes.events.after(0).filter(({ type }) => type === "sandbox.expired");
+  assert.deepEqual(ended.map(({ sandboxId }) => sandboxId).sort(), [sandbox.id, id].sort());
+  await w.sandboxes.close({ destroy: false });
+});

@@ -1,0 +1,172 @@
+/** Routes in this process: `createApp` is a function from a request to an answer; the machines are fakes, the database is SQLite. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { pino } from "pino";
+import { fakeWorld } from "../../test/fake-provider.ts";
+import { arm, disarm } from "../../test/faults/points.ts";
+import { validateConfig } from "../config/load.ts";
+import { createApp } from "./app.ts";
+import { Authenticator } from "./auth.ts";
+import { Metrics } from "./metrics.ts";
+import { RateLimiter } from "./rate-limit.ts";
+
+function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fakeWorld>[0] = {}) {
+  const world = fakeWorld(options);
+  const config = validateConfig(raw, "");
+  const stop = new AbortController();
+  const app = createApp({
+    ...{ sandboxes: world.sandboxes, images: {} as never, config, dataDir: "/", configPath: "", version: "1" },
+    auth: new Authenticator(config.auth),
+    rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
+    ...{ metrics: new Metrics(), log: pino({ level: "silent" }), startedAt: 0, stopping: stop.signal },
+  });
+  const call = async (method: string, path: string, body?: unknown, headers: Record<string, string> = {}) => {
+    const init = {
+      method,
+      headers: { host: "localhost", ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+      ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+    };
+    const answer = await app.request(`/api/v1${path}`, init, {});
+    const text = await answer.text();
+    // biome-ignore lint/suspicious/noExplicitAny: tests look into every kind of answer
+    let value: any = text;
+    try {
+      value = JSON.parse(text);
+    } catch {}
+    return { status: answer.status, body: value, headers: answer.headers };
+  };
+  return { ...world, app, call, stop };
+}
+
+test("a sandbox's life over HTTP, with the statuses that clients of the published server know", async () => {
+  const { call, provider } = appOf();
+  const made = await call("POST", "/sandboxes", { image: "i", metadata: { a: "b" } });
+  assert.equal(made.status, 201);
+  const { id } = made.body;
+  assert.equal((await call("GET", `/sandboxes/${id}`)).body.metadata.a, "b");
+  assert.equal((await call("POST", `/sandboxes/${id}/pause`)).body.state, "paused");
+  assert.equal((await call("POST", `/sandboxes/${id}/exec`, { command: "x" })).status, 409);
+  assert.equal((await call("POST", `/sandboxes/${id}/resume`)).body.state, "running");
+  assert.equal((await call("POST", `/sandboxes/${id}/fork`, { count: 2 })).body.sandboxes.length, 2);
+  const checkpoint = await call("POST", `/sandboxes/${id}/checkpoints`, { name: "n" });
+  assert.equal(checkpoint.status, 201);
+  assert.equal((await call("GET", "/sandboxes")).body.length, 3);
+  assert.equal((await call("DELETE", `/sandboxes/${id}`)).status, 200);
+  assert.equal((await call("DELETE", `/sandboxes/${id}`)).status, 200, "again is no error");
+  assert.equal((await call("GET", `/sandboxes/${id}`)).status, 404);
+  assert.equal(provider.machinesById.size, 2);
+});
+
+test("what is wrong with a request is said, with its code and the request's id", async () => {
+  const { call } = appOf();
+  for (const [method, path, body, status, code] of [
+    ["POST", "/sandboxes", "{", 400, "BAD_REQUEST"],
+    ["POST", "/sandboxes", { ttl: "soon" }, 400, "BAD_REQUEST"],
+    ["POST", "/sandboxes", { provider: "none" }, 404, "NOT_FOUND"],
+    ["GET", "/sandboxes/sb-00000000", undefined, 404, "NOT_FOUND"],
+    ["GET", "/nothing", undefined, 404, "NOT_FOUND"],
+    ["POST", "/templates", { name: "t", image: "i", secrets: [{ name: "s" }] }, 400, "BAD_REQUEST"],
+    ["GET", "/sandboxes/sb-00000000/terminal", undefined, 404, "NOT_FOUND"],
+  ] as const) {
+    const answer = await call(method, path, body, { "x-request-id": "r-1" });
+    assert.deepEqual([answer.status, answer.body.code], [status, code], `${method} ${path}: ${answer.body.message}`);
+    assert.equal(answer.headers.get("x-request-id"), "r-1");
+    assert.ok(answer.body.message.length > 5);
+  }
+});
+
+test("a full disk is 507 with the remedy for every change, and reading goes on; with room again all goes on", async () => {
+  const { call, store } = appOf();
+  const { id } = (await call("POST", "/sandboxes", { image: "i" })).body;
+  const changes = [
+    ["POST", "/sandboxes", { image: "i" }],
+    ["POST", `/sandboxes/${id}/pause`, {}],
+    ["POST", `/sandboxes/${id}/extend`, { ttl: "1h" }],
+    ["POST", `/sandboxes/${id}/checkpoints`, {}],
+    ["POST", "/templates", { name: "t", image: "i" }],
+    ["PUT", "/quotas/o", { max_sandboxes: 1 }],
+    ["DELETE", `/sandboxes/${id}`, undefined],
+  ] as const;
+  arm("db", 1, "lasting");
+  try {
+    for (const [method, path, body] of changes) {
+      const answer = await call(method, path, body);
+      assert.deepEqual(
+        [answer.status, answer.body.code],
+        [507, "NO_SPACE"],
+        `${method} ${path}: ${answer.body.message}`,
+      );
+      assert.match(answer.body.remedy, /free disk space/);
+    }
+    assert.equal((await call("GET", "/sandboxes")).status, 200);
+    assert.equal((await call("GET", "/health")).status, 200);
+    assert.equal((await call("GET", "/ready")).status, 200);
+  } finally {
+    disarm();
+  }
+  assert.equal((await call("POST", "/templates", { name: "t", image: "i" })).status, 201);
+  assert.equal((await call("POST", "/sandboxes", { image: "i" })).status, 201);
+  assert.equal((await call("DELETE", `/sandboxes/${id}`)).status, 200);
+  assert.deepEqual(store.liveSandboxes().length, 1);
+});
+
+test("limits are 429: of sandboxes, and of requests with when to come back", async () => {
+  const full = appOf({}, { maxSandboxes: 1 });
+  assert.equal((await full.call("POST", "/sandboxes", {})).status, 201);
+  const refused = await full.call("POST", "/sandboxes", {});
+  assert.deepEqual([refused.status, refused.body.code], [429, "RESOURCE_LIMIT"]);
+  const limited = appOf({ rate_limit: { enabled: true, requests_per_minute: 1, burst: 1 } });
+  await limited.call("GET", "/sandboxes");
+  const often = await limited.call("GET", "/sandboxes");
+  assert.equal(often.status, 429, JSON.stringify(often.body));
+  assert.ok(Number(often.headers.get("retry-after")) >= 1);
+});
+
+test("the stream of events begins with where it is, so that a break before the first one loses none", async () => {
+  const { app, call, stop, sandboxes } = appOf();
+  await call("POST", "/sandboxes", {});
+  const response = await app.request("/api/v1/events", { headers: { host: "localhost" } });
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  const first = new TextDecoder().decode((await reader.read()).value);
+  assert.match(first, new RegExp(`^: connected\nid: evt-${sandboxes.events.last}\n`));
+  const at = /id: (evt-\d+)/.exec(first)?.[1] ?? "";
+  await reader.cancel();
+  await call("POST", "/sandboxes", {});
+  const again = await app.request(`/api/v1/events?last_event_id=${at}&type=sandbox.running`, {
+    headers: { host: "localhost" },
+  });
+  const next = (again.body as ReadableStream<Uint8Array>).getReader();
+  let text = "";
+  while (!text.includes("data:")) text += new TextDecoder().decode((await next.read()).value);
+  assert.equal(text.match(/sandbox\.running/g)?.length, 1);
+  stop.abort();
+  await next.cancel();
+  assert.equal(sandboxes.events.followers, 0);
+});
+
+test("a provider says what its monitor can do, and no more", async () => {
+  const { call, provider } = appOf();
+  const capabilities = async (): Promise<string[]> => (await call("GET", "/providers")).body[0].capabilities;
+  assert.ok((await capabilities()).includes("pause"));
+  provider.health = async () => ({ healthy: true, detail: "", canPause: false, canCopy: false });
+  const without = await capabilities();
+  for (const name of ["pause", "fork", "checkpoint"]) assert.ok(!without.includes(name), name);
+  assert.ok(without.includes("exec"));
+});
+
+test("a failing handler gives its lease back, and HEAD keeps none", async () => {
+  const { app, call, sandboxes } = appOf();
+  const { id } = (await call("POST", "/sandboxes", {})).body;
+  // The fake's agent can do nothing: each of these fails after the lease was taken.
+  for (const [method, path, body] of [
+    ["POST", `/sandboxes/${id}/exec`, { command: "x" }],
+    ["POST", `/sandboxes/${id}/exec`, { command: "x", stream: true }],
+    ["GET", `/sandboxes/${id}/files?path=/x`, undefined],
+    ["GET", `/sandboxes/${id}/processes`, undefined],
+  ] as const) {
+    assert.equal((await call(method, path, body)).status, 500);
+    assert.equal(sandboxes.get(id).inUse, false, `${method} ${path}`);
+  }
+  await app.request(`/api/v1/events`, { method: "HEAD", headers: { host: "localhost" } });
+  assert.equal(sandboxes.events.followers, 0);
+});
