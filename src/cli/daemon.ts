@@ -1,5 +1,5 @@
 /** The server's layers, put together and taken apart in the right order: for `serve`, and inside a command that finds no server. */
-import { mkdir } from "node:fs/promises";
+import { chmod, mkdir, stat } from "node:fs/promises";
 import type { Logger } from "pino";
 import { createApp } from "../api/app.ts";
 import type { Authenticator } from "../api/auth.ts";
@@ -11,6 +11,7 @@ import type { Config } from "../config/schema.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
+import { keepToOwner } from "../host/umask.ts";
 import { createImages } from "../images/store.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { systemClock } from "../sandboxes/clock.ts";
@@ -53,13 +54,34 @@ export interface Daemon {
  * @throws StacyError `unavailable` when there cannot be such a directory
  */
 export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
+  keepToOwner();
   await mkdir(paths.root, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
     throw new StacyError("unavailable", `there is no data directory: ${asStacyError(cause).message}`, {
       cause,
       remedy: "set STACYVM_DATA_DIR to a directory you may write to",
     });
   });
+  await closeToOthers(paths);
   return tryLock(paths.database, "daemon");
+}
+
+/** Snapshots hold the memory of guests, the database what ran. Both may be from a time when somebody else had set their modes. */
+async function closeToOthers({ root, database }: DataPaths): Promise<void> {
+  for (const [path, mode] of [
+    [root, 0o700],
+    [database, 0o600],
+    [`${database}-wal`, 0o600],
+    [`${database}-shm`, 0o600],
+  ] as const) {
+    const found = await stat(path).catch(() => undefined);
+    if (found === undefined || (found.mode & 0o077) === 0) continue;
+    await chmod(path, mode).catch((cause: Error) => {
+      throw new StacyError("permission", `${path} is open to other users of this host, and cannot be closed to them`, {
+        cause,
+        remedy: `give it to the user of the server, mode ${mode.toString(8)}`,
+      });
+    });
+  }
 }
 
 /** The caller holds the lock. @throws StacyError when the address is taken, or the database cannot be opened */

@@ -12,6 +12,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { UNPACK_BOUNDS } from "../host/bounds.ts";
 import { errno, StacyError } from "../host/error.ts";
+import { usersMask } from "../host/umask.ts";
 import { readTar, type TarEntry } from "../images/tar.ts";
 
 interface Directory {
@@ -28,7 +29,7 @@ interface Directory {
  */
 export async function unpackTree(root: string, tar: ReadableStream<Uint8Array>): Promise<void> {
   const top = resolve(root);
-  await mkdir(dirname(top), { recursive: true });
+  await mkdir(dirname(top), { recursive: true, mode: 0o777 & ~usersMask });
   const staging = await mkdtemp(join(dirname(top), `.${basename(top)}.`));
   try {
     const fresh = join(staging, "tree");
@@ -98,9 +99,9 @@ async function makeDirectory(top: string, path: string): Promise<void> {
 
 async function makeFile(path: Buffer, entry: TarEntry, body: AsyncIterable<Buffer>): Promise<void> {
   await clear(path);
-  // The process's own mask holds, as for every file that is made.
-  await using file = await open(path, "wx", entry.mode & 0o777);
+  await using file = await open(path, "wx", 0o600);
   await file.writeFile(body);
+  await file.chmod(entry.mode & 0o777 & ~usersMask);
   await file.utimes(entry.mtime, entry.mtime);
 }
 
@@ -143,7 +144,6 @@ async function settleModes(top: string, directories: Directory[], made: Readonly
       if (each === "") return false;
     }
   };
-  const mask = process.umask();
   const modes = new Map<string, Directory>();
   if (made.has("")) modes.set("", { path: "", mode: 0o777, mtime: Date.now() / 1000 });
   // Parents that the archive does not name.
@@ -159,7 +159,7 @@ async function settleModes(top: string, directories: Directory[], made: Readonly
       constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
     );
     await directory.utimes(mtime, mtime);
-    await directory.chmod(mode & ~mask);
+    await directory.chmod(mode & ~usersMask);
   }
 }
 

@@ -12,7 +12,7 @@
  *         api.sock  v.sock  firecracker  dev/ run/   made by the jailer and by Firecracker
  */
 import { randomBytes } from "node:crypto";
-import { access, chown, constants, link, mkdir, readdir, readFile, realpath, rm, rmdir } from "node:fs/promises";
+import { access, chmod, chown, constants, link, mkdir, readdir, readFile, realpath, rm, rmdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
 import type { JailConfig } from "../vmm.ts";
@@ -87,6 +87,8 @@ export async function bring(jail: Jail, dir: string, path: string, name: string,
     });
   }
   if (own) await chown(target, jail.uid, jail.gid);
+  // Shared by all machines and read only: its user is not the one that made it.
+  else await chmod(target, 0o444);
 }
 
 /** 2 where the unified hierarchy offers the controllers, else 1. */
