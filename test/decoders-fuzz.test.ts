@@ -1,0 +1,153 @@
+/**
+ * Every decoder that faces a guest, a registry, an archive or a client, with inputs made from a kept corpus (test/corpus, a folder for each
+ * decoder): flipped, cut, doubled and spliced. Each input is decoded or is a `StacyError`, and soon. What once failed is added to the corpus.
+ *
+ * `STACYVM_FUZZ=1000000` is the long form; `STACYVM_FUZZ_SEED` repeats a run.
+ */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parseRange } from "../src/api/range.ts";
+import { readPlan } from "../src/builder/read-plan.ts";
+import { HostRules, normaliseHost } from "../src/egress/host-rules.ts";
+import { FrameDecoder } from "../src/guest/frame-decoder.ts";
+import { exitStatus, fileChange, fileStat, guestInfo, helloInfo, processInfo } from "../src/guest/methods.ts";
+import { FieldReader } from "../src/guest/protocol.ts";
+import { failureOf } from "../src/guest/status.ts";
+import { StacyError } from "../src/host/error.ts";
+import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";
+import { parseReference } from "../src/images/reference.ts";
+import { readTar } from "../src/images/tar.ts";
+import { parseDurationNs } from "../src/sandboxes/duration.ts";
+
+const INPUTS = Number(process.env.STACYVM_FUZZ ?? 2_000);
+const SEED = Number(process.env.STACYVM_FUZZ_SEED ?? Date.now() % 2 ** 31);
+/** Far beyond what any input takes; a pattern or a loop that explodes takes longer. */
+const SLOW_MS = 2_000;
+
+const CORPUS = join(import.meta.dirname, "corpus");
+
+const DECODERS: Record<string, (input: Buffer) => unknown> = {
+  frames: (input) => {
+    for (const strict of [false, true]) {
+      const decoder = new FrameDecoder();
+      if (strict) decoder.strict();
+      decoder.push(input.subarray(0, input.length >> 1), () => {});
+      decoder.push(input.subarray(input.length >> 1), () => {});
+    }
+  },
+  fields: (input) => {
+    const fields = new FieldReader(input);
+    for (const read of [helloInfo, exitStatus, processInfo, fileStat, fileChange, guestInfo, failureOf]) {
+      attempt(() => read(fields));
+    }
+  },
+  tar: (input) =>
+    readTar(
+      (async function* () {
+        yield input;
+      })(),
+      async (_entry, body) => {
+        for await (const part of body) void part;
+      },
+    ),
+  index: (input) => parseIndex(input),
+  manifest: (input) => parseManifest(input),
+  config: (input) => parseConfig(input),
+  "docker-save": (input) => parseDockerSave(input),
+  reference: (input) => parseReference(input.toString()),
+  plan: (input) => readPlan(input.toString(), {}),
+  range: (input) => parseRange(input.toString(), 1000),
+  duration: (input) => parseDurationNs(input.toString()),
+  hosts: (input) => {
+    const text = input.toString();
+    new HostRules(text.split("\n")).permit(normaliseHost(text), 80);
+  },
+};
+
+function attempt(act: () => unknown): void {
+  try {
+    act();
+  } catch (error) {
+    if (!(error instanceof StacyError)) throw error;
+  }
+}
+
+/** Numbers from a seed: a run can be repeated. */
+function random(seed: number): (below: number) => number {
+  let state = seed >>> 0 || 1;
+  return (below) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
+}
+
+const NUMBERS = [0, 1, 0x7f, 0x80, 0xff, 0x30, 0x39, 0x2f, 0x22, 0x5c, 0x0a, 0xa7];
+
+function mutated(corpus: Buffer[], next: (below: number) => number): Buffer {
+  let input = Buffer.from(corpus[next(corpus.length)] as Buffer);
+  for (let step = next(6); step >= 0 && input.length > 0; step--) {
+    const at = next(input.length);
+    const length = Math.min(input.length - at, 1 + next(next(4) === 0 ? 600 : 8));
+    switch (next(7)) {
+      case 0:
+        input[at] = (input[at] as number) ^ (1 << next(8));
+        break;
+      case 1:
+        input[at] = NUMBERS[next(NUMBERS.length)] as number;
+        break;
+      case 2:
+        if (at + 4 <= input.length) input.writeUInt32LE(next(2) === 0 ? next(70_000) : 0xffff_fff0 + next(16), at);
+        break;
+      case 3:
+        input = Buffer.concat([input.subarray(0, at), input.subarray(at + length)]);
+        break;
+      case 4:
+        input = Buffer.concat([input.subarray(0, at + length), input.subarray(at)]);
+        break;
+      case 5:
+        input = input.subarray(0, at);
+        break;
+      default: {
+        const other = corpus[next(corpus.length)] as Buffer;
+        input = Buffer.concat([input.subarray(0, at), other.subarray(next(other.length + 1))]);
+      }
+    }
+    if (input.length > 200_000) input = input.subarray(0, 200_000);
+  }
+  return input;
+}
+
+for (const [name, decode] of Object.entries(DECODERS)) {
+  test(`${name}: any input is decoded or refused`, async (t) => {
+    const files = readdirSync(join(CORPUS, name)).sort();
+    const corpus = files.map((file) => readFileSync(join(CORPUS, name, file)));
+    assert.ok(corpus.length > 0);
+    const next = random(SEED);
+    let decoded = 0;
+    const one = async (input: Buffer): Promise<void> => {
+      const begun = performance.now();
+      try {
+        const result = decode(input);
+        if (result instanceof Promise) await result;
+        decoded++;
+      } catch (error) {
+        if (!(error instanceof StacyError)) {
+          throw new Error(`seed ${SEED}, input in base64: ${input.toString("base64").slice(0, 4000)}`, {
+            cause: error,
+          });
+        }
+      }
+      const took = performance.now() - begun;
+      assert.ok(took < SLOW_MS, `${took} ms for ${input.toString("base64").slice(0, 4000)}`);
+    };
+    for (const input of corpus) await one(input);
+    for (let i = 0; i < INPUTS; i++) await one(mutated(corpus, next));
+    t.diagnostic(`${INPUTS} inputs, ${decoded} decoded, seed ${SEED}`);
+    // If none passed the first check, the others were not tried.
+    assert.ok(decoded > INPUTS / 200, `only ${decoded} of ${INPUTS} were decoded`);
+  });
+}
