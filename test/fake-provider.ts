@@ -84,7 +84,7 @@ export class FakeMachine implements SandboxMachine {
   readonly boot = { path: "restored", vmm: "qemu", guest: "linux", phases: {}, totalMs: 1 } as const;
   readonly agent = {} as Agent;
   readonly process = undefined;
-  readonly network = { allowedHosts: [], ...new Network().egress([], async () => undefined as never).status };
+  readonly network = { allowedHosts: [], ...new Network().egress([], this.agent).status };
   state: MachineState = "running";
   readonly #exited = Promise.withResolvers<ExitReport>();
   readonly exited = this.#exited.promise;

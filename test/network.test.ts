@@ -14,7 +14,7 @@ import { Server } from "./server-support.ts";
 /** On loopback, and not among what programs ask without a proxy. */
 const ADDRESS = "127.8.8.8";
 const CONFIG = `
-network: { private: ["${ADDRESS}"] }
+network: { private: ["${ADDRESS}"], names: { web.test: "${ADDRESS}", other.test: "${ADDRESS}" } }
 warm: { adaptive: false }
 `;
 const noFirecracker = await whyNot();
@@ -30,12 +30,15 @@ async function webServer(asked: string[]): Promise<{ web: HttpServer; host: stri
   return { web, host: `${ADDRESS}:${(web.address() as AddressInfo).port}` };
 }
 
+/** Nothing tells the command that there is a proxy. */
+const PLAIN = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY";
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
 
 describe("the network of a sandbox", () => {
   let server: Server;
   let web: HttpServer;
   let host: string;
+  let port: string;
   const asked: string[] = [];
 
   // biome-ignore lint/suspicious/noExplicitAny: any answer's body
@@ -54,8 +57,15 @@ describe("the network of a sandbox", () => {
     return exit_code === 0 ? stdout : `failed: ${stderr}`;
   };
 
+  /** The same by a program that knows no proxy, and a name. */
+  const direct = async (id: string, path: string, name = "web.test"): Promise<string> => {
+    const { exit_code, stdout, stderr } = await run(id, `${PLAIN} wget -q -O - http://${name}:${port}${path}`);
+    return exit_code === 0 ? stdout : `failed: ${stderr}`;
+  };
+
   before(async () => {
     ({ web, host } = await webServer(asked));
+    port = host.split(":")[1] ?? "";
     server = await Server.create(CONFIG);
     await good("POST", "/snapshots", SPAWN);
   });
@@ -94,6 +104,50 @@ describe("the network of a sandbox", () => {
     assert.match(tunnel.stdout, /^HTTP\/1\.1 200 Connection established[\s\S]*page \/t of x$/);
     const network = await good("GET", `/sandboxes/${id}/network`);
     assert.deepEqual({ ...network, open: 0 }, { allowed_hosts: [host], open: 0, connected: 2, refused: 2, failed: 0 });
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("programs that know no proxy: names, connections to any port, questions to any name server", async () => {
+    await using events = await EventStream.open(server.url, { type: "network.refused" });
+    const id = await spawn({ allowed_hosts: [`web.test:${port}`] });
+    const page = (path: string): string => `page ${path} of web.test:${port}`;
+    assert.equal(await direct(id, "/direct"), page("/direct"));
+    // Each of its ends closes by itself.
+    const half = await run(id, `printf 'GET /half HTTP/1.0\r\nHost: x\r\n\r\n' | nc web.test ${port}`);
+    assert.match(half.stdout, /page \/half of x$/);
+    const stands = /^Address.*: (198\.18\.\d+\.\d+)$/m;
+    const [, address = "none"] = stands.exec((await run(id, "nslookup web.test")).stdout) ?? [];
+    assert.equal(stands.exec((await run(id, "nslookup web.test 192.0.2.53")).stdout)?.[1], address);
+    assert.equal(await direct(id, "/address", address), `page /address of ${address}:${port}`);
+    // Judged by the name: the same server by another one, at another port, or by its address, is not allowed.
+    const unknown = await run(id, "nslookup other.test");
+    assert.match(unknown.stdout + unknown.stderr, /NXDOMAIN/);
+    assert.match(await direct(id, "/no", "other.test"), /failed: .*bad address/);
+    const told = await events.next((event) => event.sandbox_id === id);
+    assert.match(JSON.stringify(told), /other\.test is not among the hosts/);
+    const reset = /^failed: .*reset/;
+    assert.match(await direct(id, "/no", `web.test:1/x`), /^failed: /);
+    for (const name of ["203.0.113.9", "198.18.7.7", "[2001:db8::9]"])
+      assert.match(await direct(id, "/no", name), reset);
+    assert.ok(!asked.includes("/no"));
+    // What is its own stays its own: on loopback, on its address, and under its name.
+    const own = `(while true; do echo mine | nc -l -p 5432; done) >/dev/null 2>&1 & sleep 0.5;
+      for at in 127.0.0.1 198.19.255.254; do nc -w 5 $at 5432 </dev/null; sleep 0.3; done; kill $!`;
+    assert.equal((await run(id, own)).stdout, "mine\nmine\n");
+    const network = await good("GET", `/sandboxes/${id}/network`);
+    assert.ok(network.connected >= 3 && network.refused >= 4, JSON.stringify(network));
+    assert.equal(network.problem, undefined);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("200 connections at once and 50 one after the other leave nothing", async () => {
+    const id = await spawn({ allowed_hosts: [`web.test:${port}`] });
+    const many = `for i in $(seq 200); do ${PLAIN} wget -q -O - http://web.test:${port}/$i & done | grep -o 'page /[0-9]*' | sort -u | wc -l`;
+    assert.equal((await run(id, many)).stdout.trim(), "200");
+    const row = `for i in $(seq 50); do printf 'GET /r HTTP/1.0\r\n\r\n' | nc web.test ${port} >/dev/null || exit 1; done; echo done`;
+    assert.equal((await run(id, row)).stdout, "done\n");
+    let open = 1;
+    while (open > 0) ({ open } = await good("GET", `/sandboxes/${id}/network`));
     await good("DELETE", `/sandboxes/${id}`);
   });
 
@@ -178,9 +232,11 @@ describe("the network of a sandbox", () => {
   });
 
   test("it is there again after pause, suspension, fork, checkpoint and a killed daemon", async () => {
-    const id = await spawn({ allowed_hosts: [host], env: { MINE: "kept" } });
+    const hosts = [host, `web.test:${port}`];
+    const id = await spawn({ allowed_hosts: hosts, env: { MINE: "kept" } });
     const works = async (which: string, path: string): Promise<void> => {
       assert.equal(await get(which, path), `page ${path} of ${host}`);
+      assert.equal(await direct(which, path), `page ${path} of web.test:${port}`);
     };
     await works(id, "/1");
     await good("POST", `/sandboxes/${id}/pause`);
@@ -190,7 +246,7 @@ describe("the network of a sandbox", () => {
     await good("POST", `/sandboxes/${id}/resume`);
     await works(id, "/suspended");
     const [child] = (await good("POST", `/sandboxes/${id}/fork`, {})).sandboxes;
-    assert.deepEqual(child.allowed_hosts, [host]);
+    assert.deepEqual(child.allowed_hosts, hosts);
     await Promise.all([works(id, "/source"), works(child.id, "/fork")]);
     assert.equal((await run(child.id, "echo $MINE")).stdout, "kept\n");
     const checkpoint = await good("POST", `/sandboxes/${id}/checkpoints`, {});
@@ -199,11 +255,12 @@ describe("the network of a sandbox", () => {
     // From a checkpoint it is a sandbox of its own: what it may reach is what its own spawn says.
     const other = await spawn({ checkpoint: checkpoint.id });
     assert.match(await get(other, "/other"), /failed: /);
+    assert.match(await direct(other, "/other", "203.0.113.9"), /failed: .*unreachable/);
     await good("DELETE", `/sandboxes/${other}`);
     await server.stop("SIGKILL");
     await server.start();
     await Promise.all([works(id, "/adopted"), works(child.id, "/adopted-fork")]);
-    assert.deepEqual((await good("GET", `/sandboxes/${id}`)).allowed_hosts, [host]);
+    assert.deepEqual((await good("GET", `/sandboxes/${id}`)).allowed_hosts, hosts);
     for (const each of [id, child.id]) await good("DELETE", `/sandboxes/${each}`);
   });
 

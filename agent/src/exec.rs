@@ -320,7 +320,6 @@ impl Agent {
                     }
                     self.output_turn(number);
                 }
-                Timer::Sentinel => self.held_long_enough(),
             }
         }
     }

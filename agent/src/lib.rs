@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod boot;
+pub mod bpf;
 pub mod buffers;
 pub mod changes;
 pub mod channel;
@@ -11,13 +12,14 @@ pub mod exec;
 pub mod files;
 pub mod glob;
 pub mod identity;
+pub mod intercept;
 pub mod jobs;
 pub mod layer;
+pub mod netlink;
 pub mod pause;
 pub mod protocol;
 pub mod queue;
 pub mod ring;
-pub mod sentinel;
 pub mod session;
 pub mod spawn;
 pub mod sys;

@@ -33,6 +33,9 @@ fn serve() -> Result<()> {
     let identity = identity::Identity::prepare()?;
     let channel = channel::Channel::open()?;
     let mut agent = session::Agent::new(channel, identity, children, group(), layers)?;
+    if let Err(fail) = agent.prepare_intercept() {
+        sys::say(&fail.message);
+    }
     // SAFETY: no memory is passed. All of the program is in memory anyway; this maps it, so that no first use faults.
     unsafe { libc::mlockall(libc::MCL_CURRENT) };
     sys::say("ready");

@@ -25,14 +25,14 @@
 //! ACCEPT hands the host a connection that a program of the guest opens to `127.0.0.1:PORT`. Such calls wait in order; an
 //! empty EVENT says that the call has its connection, and from then on the stream is a tunnel's. What comes while no call
 //! waits stays in the kernel's backlog, also from one session to the next; an identity of another sandbox closes the port.
+//! INTERCEPT does the same for connections to any address, while the identity has NETWORK: its EVENT says HOST (4 or 16 bytes) and
+//! PORT that the program asked for. DATAGRAMS takes questions for names to UDP port 53 of any address (format: intercept.rs).
 //!
 //! Structured payloads are fields: tag (u8), length (u32), value. Numbers are 1, 2, 4 or 8 bytes. Unknown tags are
 //! skipped.
 
 pub const VERSION: u16 = 1;
 pub const PORT: u32 = 1024;
-/// Where the host's sentinel connects (sentinel.rs).
-pub const SENTINEL_PORT: u32 = 1025;
 pub const MAGIC: u8 = 0xA7;
 pub const HEADER: usize = 20;
 pub const TRAILER: usize = 4;
@@ -110,6 +110,8 @@ pub mod method {
     pub const WATCH: u16 = 28;
     pub const TUNNEL: u16 = 48;
     pub const ACCEPT: u16 = 49;
+    pub const INTERCEPT: u16 = 50;
+    pub const DATAGRAMS: u16 = 51;
     pub const INFO: u16 = 64;
     pub const SYNC: u16 = 65;
     pub const SHUTDOWN: u16 = 66;
@@ -143,6 +145,7 @@ pub mod tag {
     pub const TIMEZONE: u8 = 19;
     pub const DNS: u8 = 20;
     pub const THAW_AFTER: u8 = 21;
+    pub const NETWORK: u8 = 22;
     pub const STATUS: u8 = 32;
     pub const MESSAGE: u8 = 33;
     pub const ERRNO: u8 = 34;

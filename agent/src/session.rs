@@ -7,12 +7,12 @@ use crate::command::Command;
 use crate::decoder::{Decoder, LARGE};
 use crate::files::{self, ReadJob, WriteJob, SMALL};
 use crate::identity::Identity;
+use crate::intercept::Intercept;
 use crate::jobs::{self, Handle, Mailbox, Message};
 use crate::pause::Pause;
 use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, EXTRA_CREDIT, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
 use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION, WIDE_GRANT_STEP};
 use crate::queue::Queue;
-use crate::sentinel::{self, Sentinel};
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
@@ -34,8 +34,7 @@ pub mod token {
     pub const STDIN: u64 = 6 << 56;
     pub const STREAM: u64 = 7 << 56;
     pub const INBOUND: u64 = 8 << 56;
-    pub const SENTINEL_LISTENER: u64 = 9 << 56;
-    pub const SENTINEL: u64 = 10 << 56;
+    pub const QUESTIONS: u64 = 9 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -49,6 +48,8 @@ pub enum Call {
     Tunnel(Tunnel),
     /// Waits for a connection, with what the host has sent for it already.
     Accept(Queue),
+    /// Questions for names, and their answers.
+    Datagrams,
 }
 
 pub struct Stream {
@@ -75,16 +76,11 @@ pub enum Timer {
     Kill,
     /// The terminal of an ended command had time to give its last bytes.
     Drain,
-    /// A new connection has waited long enough for the sentinel's end.
-    Sentinel,
 }
 
 pub struct Agent {
     pub poll: Poll,
     pub channel: Channel,
-    sentinel: Option<Sentinel>,
-    /// The connection is new, and is read when the sentinel has ended.
-    held: bool,
     decoder: Decoder,
     /// A session is open: HELLO was answered.
     open: bool,
@@ -92,7 +88,9 @@ pub struct Agent {
     held_back: bool,
     pub identity: Identity,
     pub streams: BTreeMap<u32, Stream>,
-    pub listener: Option<Listener>,
+    /// By `accept::PORT` and `accept::ANYWHERE`.
+    pub inbound: [Option<Listener>; 2],
+    pub intercept: Option<Intercept>,
     ready: VecDeque<u32>,
     pub commands: BTreeMap<u64, Command>,
     pub next_command: u64,
@@ -127,24 +125,21 @@ impl Agent {
         if let Some(fd) = channel.fd() {
             poll.add(fd, EDGE_BOTH, token::CHANNEL)?;
         }
-        let mut sentinel = None;
         if let Some(fd) = channel.listener() {
             poll.add(fd, LEVEL_IN, token::LISTENER)?;
-            sentinel = Some(Sentinel::open(&poll, token::SENTINEL_LISTENER)?);
         }
         poll.add(children.raw(), LEVEL_IN, token::CHILDREN)?;
         poll.add(mailbox.bell(), LEVEL_IN, token::MAILBOX)?;
         Ok(Agent {
             poll,
             channel,
-            sentinel,
-            held: false,
             decoder: Decoder::for_agent(),
             open: false,
             held_back: false,
             identity,
             streams: BTreeMap::new(),
-            listener: None,
+            inbound: [None, None],
+            intercept: None,
             ready: VecDeque::new(),
             commands: BTreeMap::new(),
             next_command: 1,
@@ -185,18 +180,13 @@ impl Agent {
                         read_channel |= flags & !(libc::EPOLLOUT as u32) != 0;
                     }
                     token::LISTENER => self.accept(),
-                    token::SENTINEL_LISTENER => {
-                        if let Some(sentinel) = &mut self.sentinel {
-                            sentinel.accept(&self.poll, token::SENTINEL);
-                        }
-                    }
-                    token::SENTINEL => read_channel |= self.sentinel_ended(),
                     token::CHILDREN => self.reap(),
                     token::MAILBOX => self.letters(),
                     token::OUTPUT => self.output_ready(id >> 1, (id & 1) as usize, flags),
                     token::STDIN => self.bulk += self.flush_stdin(id),
                     token::STREAM => self.tunnel_ready(id as u32, flags),
-                    token::INBOUND => self.take_connections(),
+                    token::INBOUND => self.take_connections(id as usize),
+                    token::QUESTIONS => self.questions_ready(),
                     _ => {}
                 }
             }
@@ -242,41 +232,11 @@ impl Agent {
                     sys::say(&fail.message);
                 }
             }
-            self.no_longer_held();
-            self.held = self.sentinel.as_ref().map_or(false, Sentinel::alive);
-            if self.held {
-                self.timers.insert((sys::monotonic() + sentinel::LIMIT_NS, 0, Timer::Sentinel), ());
-            }
-        }
-    }
-
-    /// @returns whether a connection has waited for this, and is to be read now
-    fn sentinel_ended(&mut self) -> bool {
-        if let Some(sentinel) = &mut self.sentinel {
-            sentinel.look();
-            if sentinel.alive() {
-                return false;
-            }
-        }
-        self.no_longer_held()
-    }
-
-    fn no_longer_held(&mut self) -> bool {
-        self.timers.retain(|(_, _, timer), _| *timer != Timer::Sentinel);
-        std::mem::take(&mut self.held)
-    }
-
-    pub fn held_long_enough(&mut self) {
-        if self.no_longer_held() {
-            self.receive();
         }
     }
 
     /// Reads until the channel is empty, answering as it goes.
     fn receive(&mut self) {
-        if self.held {
-            return;
-        }
         loop {
             // Those that an answer without room has left, before anything is read behind them.
             self.frames();
@@ -344,10 +304,11 @@ impl Agent {
             match stream.call {
                 Call::Follow { command, .. } => self.unfollow(command, id, true),
                 Call::Job { handle, .. } => handle.cancel(),
-                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) => {}
+                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) | Call::Datagrams => {}
             }
         }
         self.forget_waiting();
+        self.forget_datagrams();
         self.jobs.clear();
     }
 
@@ -442,11 +403,12 @@ impl Agent {
         let fields = Reader::new(payload).map_err(|_| Fail::invalid("bad fields in IDENTITY"))?;
         let former = self.identity.sandbox.clone();
         let applied = self.identity.apply(&fields);
-        // A clone has the listener of the machine that it was: it would keep its programs' connections for nobody.
+        // A clone has the listeners of the machine that it was: they would keep its programs' connections for nobody.
         if self.identity.sandbox != former {
-            self.close_listener();
+            self.another_sandbox();
         }
         let thaw = applied?;
+        self.network(fields.flag(tag::NETWORK))?;
         match (&self.group, thaw) {
             (Some(group), true) => group.set(false),
             _ => Ok(()),
@@ -485,6 +447,8 @@ impl Agent {
             }
             method::TUNNEL => self.tunnel(id, fields),
             method::ACCEPT => self.accept_call(id, fields),
+            method::INTERCEPT => self.intercept_call(id),
+            method::DATAGRAMS => self.datagrams_call(id),
             method::IDENTITY => {
                 let inner = fields.bytes(tag::IDENTITY).ok_or_else(|| Fail::invalid("no IDENTITY given"))?;
                 self.identify(inner)?;
@@ -706,6 +670,7 @@ impl Agent {
             Call::Job { handle, .. } => handle.body(payload, fin),
             Call::Tunnel(_) => self.tunnel_input(id, payload),
             Call::Accept(early) => early.push(id, payload),
+            Call::Datagrams => self.datagram_input(id, payload),
             Call::Write { job, body } => {
                 body.extend_from_slice(&payload);
                 if fin {
@@ -748,7 +713,7 @@ impl Agent {
                 self.end(id, Err(Fail::cancelled()));
                 return;
             }
-            Some(Call::Write { .. }) | Some(Call::Tunnel(_)) => {
+            Some(Call::Write { .. }) | Some(Call::Tunnel(_)) | Some(Call::Datagrams) => {
                 self.end(id, Err(Fail::cancelled()));
                 return;
             }
@@ -875,7 +840,7 @@ impl Agent {
                 let command = *command;
                 self.send_output(id, command)
             }
-            Call::Write { .. } | Call::Accept(_) => false,
+            Call::Write { .. } | Call::Accept(_) | Call::Datagrams => false,
             Call::Tunnel(_) => self.tunnel_send(id),
             Call::Job { handle, frames, end } => {
                 match frames.pop_front() {

@@ -34,6 +34,21 @@ impl Tunnel {
     }
 }
 
+impl Drop for Tunnel {
+    /// What was not closed by both sides in order was cut, and programs must see that: a reset, not an end.
+    fn drop(&mut self) {
+        if self.read_closed && self.write_closed {
+            return;
+        }
+        let cut = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: the kernel reads the structure.
+        unsafe {
+            let size = std::mem::size_of_val(&cut) as libc::socklen_t;
+            libc::setsockopt(self.socket.raw(), libc::SOL_SOCKET, libc::SO_LINGER, &cut as *const _ as *const libc::c_void, size);
+        }
+    }
+}
+
 pub fn port_of(fields: &Reader) -> Result<u16> {
     match fields.number(tag::PORT) {
         Some(p @ 1..=65_535) => Ok(p as u16),

@@ -81,6 +81,7 @@ export async function runOneShot<T>(
       {
         id: `sb-${randomBytes(4).toString("hex")}`,
         env: networkEnvironment(hosts, shot.env),
+        network: hosts.length > 0,
         signal,
         resolve: { progress: observer.progress, signal },
         ...(shot.cold ? { mode: "cold" as const } : {}),
@@ -91,7 +92,7 @@ export async function runOneShot<T>(
       await launched.machine.kill();
       launched.releaseSnapshot();
     });
-    const egress = engine.network.egress(hosts, (port, options) => launched.agent.accept(port, options));
+    const egress = engine.network.egress(hosts, launched.agent);
     machine.defer(() => egress.stop());
     egress.start();
     observer.started(launched.boot);

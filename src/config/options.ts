@@ -38,6 +38,7 @@ export function networkOf({ network, defaults }: Pick<Config, "network" | "defau
   return new Network({
     allow: network.allow,
     private: network.private,
+    names: network.names,
     maxConnections: network.max_connections,
     maxConnectionsTotal: network.max_connections_total,
     idleMs: network.idle_timeout,

@@ -64,12 +64,6 @@ export const configSchema = z.strictObject({
     path: text.default(""),
     /** Empty: `STACYVM_JAILER`, or the one beside the binary. */
     jailer: text.default(""),
-    /** A kernel of your own for Linux guests: the ELF `vmlinux`. Empty: the one that fits this host. */
-    kernel: text.default(""),
-    /** Added to its command line. */
-    kernel_arguments: text.default(""),
-    /** Directory of its uncompressed modules, loaded in the order of their names. Empty: all is built in. */
-    kernel_modules: text.default(""),
     /** Every machine runs under the jailer: own user, own root, no capabilities. Needs root. */
     jail: z.boolean().default(false),
     /** Machines run as this uid and the 9,999 after it. */
@@ -78,12 +72,6 @@ export const configSchema = z.strictObject({
     jail_limits: z.boolean().default(true),
     /** Path of a network namespace for them. Empty: the host's. */
     jail_netns: text.default(""),
-  }),
-  qemu: section({
-    /** As for Firecracker; a bzImage will do as well. */
-    kernel: text.default(""),
-    kernel_arguments: text.default(""),
-    kernel_modules: text.default(""),
   }),
   warm: section({
     /** Keep machines ready for what is asked for often. Templates' `pool_size` counts either way. */
@@ -142,6 +130,8 @@ export const configSchema = z.strictObject({
     allow: list.default(["*:*"]),
     /** Addresses and ranges that may be reached although they are private, or the host's own. */
     private: list.default([]),
+    /** Addresses of names, before the host's own resolver is asked. */
+    names: z.record(z.string().max(253), z.string().max(64)).default({}),
     /** Connections of one sandbox at once. */
     max_connections: z.int().min(1).max(65_536).default(128),
     /** Of all sandboxes together: each is an open file of the server. */

@@ -4,7 +4,7 @@ import type { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import { type HostRules, normaliseHost } from "./host-rules.ts";
-import { resolveHost } from "./resolver.ts";
+import type { Resolve } from "./resolver.ts";
 
 /** The name and the connection together. */
 const LIMIT_MS = 30_000;
@@ -13,13 +13,14 @@ export interface Reach {
   /** The sandbox's own rules as they are now, and the operator's: both must permit it. */
   rules(): readonly HostRules[];
   addresses: Addresses;
+  resolve: Resolve;
 }
 
 /**
  * @throws StacyError `permission` when it may not be reached, `not-found` when the name does not resolve, `timeout`,
  * `unavailable` when nothing answers there
  */
-export async function dial(host: string, port: number, { rules, addresses }: Reach): Promise<Socket> {
+export async function dial(host: string, port: number, { rules, addresses, resolve }: Reach): Promise<Socket> {
   const name = normaliseHost(host);
   const assertPermitted = (): void => {
     if (rules().every((each) => each.permit(name, port))) return;
@@ -35,7 +36,7 @@ export async function dial(host: string, port: number, { rules, addresses }: Rea
       Math.max(0, deadline - performance.now()),
       () => new StacyError("timeout", `${name}:${port} did not answer in ${LIMIT_MS / 1000} s`),
     );
-  const found = await inTime(resolveHost(name));
+  const found = await inTime(resolve(name));
   // Checked here and connected to as it is: a name that is asked for twice may give two answers.
   const permitted = found.filter((address) => addresses.permit(address));
   if (permitted.length === 0) {

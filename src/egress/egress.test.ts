@@ -8,6 +8,11 @@ import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import { Egress, type EgressOptions, PROXY_PORT, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
+import { resolverOf } from "./resolver.ts";
+
+/** These tests are of the proxy; transparent.test.ts has the other ways out. */
+const never = ({ signal }: { signal: AbortSignal }): Promise<never> =>
+  new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 
 /** The guest's side: connections that it opens are handed over as its agent would do it. */
 class Guest implements Disposable {
@@ -31,24 +36,29 @@ class Guest implements Disposable {
     this.egress = new Egress({
       rules: new HostRules(rules),
       ceiling: new HostRules(["*:*"]),
+      resolve: resolverOf({}),
       addresses: new Addresses(options.opened ?? ["127.0.0.1", "::1"]),
       maxConnections: options.maxConnections ?? 16,
       idleMs: options.idleMs ?? 60_000,
       ...(options.shared === undefined ? {} : { shared: options.shared }),
-      accept: (port, { signal }) => {
-        assert.equal(port, PROXY_PORT);
-        const failure = this.failures.shift();
-        if (failure !== undefined) return Promise.reject(failure);
-        const waits = this.#backlog.shift();
-        if (waits !== undefined) return Promise.resolve(waits);
-        return new Promise((settle, reject) => {
-          this.#waiting.push(settle);
-          signal.addEventListener("abort", () => {
-            const at = this.#waiting.indexOf(settle);
-            if (at >= 0) this.#waiting.splice(at, 1);
-            reject(signal.reason);
+      guest: {
+        accept: (port, { signal }) => {
+          assert.equal(port, PROXY_PORT);
+          const failure = this.failures.shift();
+          if (failure !== undefined) return Promise.reject(failure);
+          const waits = this.#backlog.shift();
+          if (waits !== undefined) return Promise.resolve(waits);
+          return new Promise((settle, reject) => {
+            this.#waiting.push(settle);
+            signal.addEventListener("abort", () => {
+              const at = this.#waiting.indexOf(settle);
+              if (at >= 0) this.#waiting.splice(at, 1);
+              reject(signal.reason);
+            });
           });
-        });
+        },
+        intercept: never,
+        datagrams: never,
       },
       refused: (each) => this.refused.push(each),
     });

@@ -1,16 +1,21 @@
 /**
- * A guest's way out. It has no network card: its agent hands us the connections that programs open to a loopback port, and
- * behind that port is an HTTP proxy of ours (proxy.ts) which connects to what the sandbox's rules permit. So no packet of
- * a guest ever reaches the host's network, and nothing of this is in a snapshot.
+ * A guest's way out. It has no network card: its agent hands us the connections that programs open, to any address (transparent.ts)
+ * or to a loopback port with an HTTP proxy of ours behind it (proxy.ts), and their questions for names (name-server.ts). We connect
+ * to what the sandbox's rules permit. So no packet of a guest ever reaches the host's network, and nothing of this is in a snapshot.
  */
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import type { Target } from "./connections.ts";
 import { dial } from "./dial.ts";
 import type { HostRules } from "./host-rules.ts";
-import { EgressProxy, type Target } from "./proxy.ts";
+import { NameServer } from "./name-server.ts";
+import { Names } from "./names.ts";
+import { EgressProxy } from "./proxy.ts";
+import type { Resolve } from "./resolver.ts";
+import { DNS_PORT, type Intercepted, Transparent } from "./transparent.ts";
 
 /** Where the proxy is in the guest, on its loopback address. */
 export const PROXY_PORT = 3128;
@@ -32,8 +37,12 @@ export function networkEnvironment(hosts: readonly string[], env: Record<string,
   return hosts.length === 0 ? env : { ...PROXY_ENVIRONMENT, ...env };
 }
 
-/** Waits for the guest's next connection to a port. */
-export type Accept = (port: number, options: { signal: AbortSignal }) => Promise<Duplex>;
+/** What is asked of a guest's agent: its next connection to a port, its next one to any address, its questions for names. */
+export interface GuestSide {
+  accept(port: number, options: { signal: AbortSignal }): Promise<Duplex>;
+  intercept(options: { signal: AbortSignal }): Promise<Intercepted>;
+  datagrams(options: { signal: AbortSignal }): Promise<Duplex>;
+}
 
 export interface Refused extends Target {
   reason: string;
@@ -65,15 +74,16 @@ export interface EgressOptions {
   rules: HostRules;
   ceiling: HostRules;
   addresses: Addresses;
+  resolve: Resolve;
   maxConnections: number;
   /** A connection over which nothing went for so long is closed. */
   idleMs: number;
   shared?: SharedEgress;
-  accept: Accept;
+  guest: GuestSide;
   refused(refused: Refused): void;
 }
 
-/** So many connections are taken without a round trip in between. */
+/** Of each way out, where the limit leaves room for it. */
 const WAITING = 4;
 /** A channel that broke is opened again by the next call; between attempts these are the pauses, ms. */
 const RETRY_MS = { first: 250, most: 10_000 };
@@ -85,6 +95,8 @@ const TOLD_MOST = 256;
 export class Egress {
   readonly #options: EgressOptions;
   readonly #proxy: EgressProxy;
+  readonly #transparent: Transparent;
+  readonly #nameServer: NameServer;
   readonly #counts: Counts = { connected: 0, refused: 0, failed: 0 };
   readonly #told = new Map<string, number>();
   #rules: HostRules;
@@ -92,7 +104,8 @@ export class Egress {
   #started = false;
   /** Set while connections are taken: started, and with rules. */
   #taking: AbortController | undefined;
-  #problem: string | undefined;
+  /** Why one of the ways out does not work, by its name. */
+  readonly #problems = new Map<string, string>();
   /** Connections that are waited for. */
   #places = 0;
   #freed = Promise.withResolvers<void>();
@@ -100,15 +113,24 @@ export class Egress {
   constructor(options: EgressOptions) {
     this.#options = options;
     this.#rules = options.rules;
-    this.#proxy = new EgressProxy({
-      dial: (target) => this.#dial(target),
-      tell: (target, failure) => this.#tell(target, failure),
-    });
+    const ways = {
+      dial: (target: Target) => this.#dial(target),
+      tell: (target: Target, failure?: StacyError) => this.#tell(target, failure),
+    };
+    const names = new Names();
+    this.#proxy = new EgressProxy(ways);
+    this.#nameServer = new NameServer({ names, permit: (name) => this.#permitName(name), resolve: options.resolve });
+    this.#transparent = new Transparent({ ...ways, names, nameServer: this.#nameServer });
   }
 
   get status(): EgressStatus {
-    const status = { open: this.#proxy.open, ...this.#counts };
-    return this.#problem === undefined ? status : { ...status, problem: this.#problem };
+    const status = { open: this.#open, ...this.#counts };
+    const [problem] = this.#problems.values();
+    return problem === undefined ? status : { ...status, problem };
+  }
+
+  get #open(): number {
+    return this.#proxy.open + this.#transparent.open;
   }
 
   /** Takes the guest's connections from now on, as long as there are rules. Idempotent. */
@@ -127,7 +149,7 @@ export class Egress {
   allow(rules: HostRules): void {
     this.#rules = rules;
     this.#told.clear();
-    this.#proxy.cut(({ host, port }) => rules.permit(host, port));
+    for (const way of [this.#proxy, this.#transparent]) way.cut(({ host, port }) => rules.permit(host, port));
     this.#adjust();
   }
 
@@ -135,34 +157,51 @@ export class Egress {
     const wanted = this.#started && !this.#rules.empty;
     if (wanted === (this.#taking !== undefined)) return;
     if (wanted) {
+      const { guest } = this.#options;
       this.#taking = new AbortController();
-      for (let i = 0; i < WAITING; i++) void this.#take(this.#taking.signal);
+      const { signal } = this.#taking;
+      const freed = (): void => this.#free();
+      for (let i = 0; i < this.#waiting; i++) {
+        void this.#take("proxy", signal, async () => {
+          const connection = await this.#place(() => guest.accept(PROXY_PORT, { signal }));
+          return { connection, serve: () => this.#proxy.serve(connection, freed) };
+        });
+        void this.#take("connections", signal, async () => {
+          const intercepted = await this.#place(() => guest.intercept({ signal }));
+          return { ...intercepted, serve: () => this.#transparent.serve(intercepted, freed) };
+        });
+      }
+      void this.#take("names", signal, async () => {
+        const connection = await guest.datagrams({ signal });
+        return { connection, serve: () => this.#nameServer.datagrams(connection) };
+      });
     } else {
       this.#taking?.abort();
       this.#taking = undefined;
       this.#proxy.close();
+      this.#transparent.close();
     }
   }
 
-  async #take(signal: AbortSignal): Promise<void> {
+  /** Takes what the guest hands over, one after the other, for as long as it makes sense to. */
+  async #take(
+    way: string,
+    signal: AbortSignal,
+    next: () => Promise<{ connection: Duplex; serve(): void | Promise<void> }>,
+  ): Promise<void> {
     let pause = RETRY_MS.first;
     while (!signal.aborted) {
-      // Those beyond the limit wait in the guest's own queue. Whoever waits for one has its place already.
-      while (this.#proxy.open + this.#places >= this.#options.maxConnections) await this.#freed.promise;
-      this.#places += 1;
       try {
-        const connection = await this.#options.accept(PROXY_PORT, { signal }).finally(() => {
-          this.#places -= 1;
-        });
+        const { connection, serve } = await next();
         pause = RETRY_MS.first;
-        this.#problem = undefined;
+        this.#problems.delete(way);
         if (signal.aborted) connection.destroy();
-        else this.#proxy.serve(connection, () => this.#free());
+        else await serve();
       } catch (thrown) {
         this.#free();
         if (signal.aborted) return;
         const { code, message } = asStacyError(thrown);
-        this.#problem = message;
+        this.#problems.set(way, message);
         if (FINAL.has(code)) return;
         await delay(pause, undefined, { signal, ref: false }).catch(() => {});
         pause = Math.min(2 * pause, RETRY_MS.most);
@@ -171,7 +210,7 @@ export class Egress {
   }
 
   async #dial({ host, port }: Target): Promise<Socket> {
-    const { shared, ceiling, addresses, idleMs } = this.#options;
+    const { shared, ceiling, addresses, resolve, idleMs } = this.#options;
     if (shared !== undefined && shared.open >= shared.mostOpen) {
       throw new StacyError("limit", `all sandboxes together have ${shared.mostOpen} connections, which is the most`, {
         remedy: "try again later, or raise `network.max_connections_total`",
@@ -180,7 +219,7 @@ export class Egress {
     const free = (): void => void (shared !== undefined && shared.open--);
     if (shared !== undefined) shared.open++;
     try {
-      const socket = await dial(host, port, { rules: () => [this.#rules, ceiling], addresses });
+      const socket = await dial(host, port, { rules: () => [this.#rules, ceiling], addresses, resolve });
       if (socket.closed) free();
       else socket.once("close", free);
       socket.setTimeout(idleMs, () => socket.destroy());
@@ -191,9 +230,35 @@ export class Egress {
     }
   }
 
+  /** Those beyond the limit wait in the guest's own queue. Whoever waits for one has its place already. */
+  async #place<T>(wait: () => Promise<T>): Promise<T> {
+    while (this.#open + this.#places >= this.#most) await this.#freed.promise;
+    this.#places += 1;
+    return wait().finally(() => {
+      this.#places -= 1;
+    });
+  }
+
+  /** Each of the two ways must be able to wait for one. */
+  get #most(): number {
+    return Math.max(2, this.#options.maxConnections);
+  }
+
+  /** So many of each way are taken without a round trip in between. */
+  get #waiting(): number {
+    return Math.max(1, Math.min(WAITING, Math.floor(this.#most / 4)));
+  }
+
   #free(): void {
     this.#freed.resolve();
     this.#freed = Promise.withResolvers();
+  }
+
+  #permitName(name: string): boolean {
+    if (this.#rules.permitHost(name) && this.#options.ceiling.permitHost(name)) return true;
+    const reason = `${name} is not among the hosts that this sandbox may connect to`;
+    this.#tell({ host: name, port: DNS_PORT }, new StacyError("permission", reason));
+    return false;
   }
 
   #tell(target: Target, failure: StacyError | undefined): void {

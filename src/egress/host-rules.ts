@@ -45,12 +45,19 @@ export class HostRules {
   /** @param host a name or an address, in any case */
   permit(host: string, port: number): boolean {
     const name = normaliseHost(host);
-    return this.#rules.some(
-      (rule) =>
-        (rule.ports?.includes(port) ?? true) &&
-        (rule.kind === "any" || (rule.kind === "exact" ? name === rule.host : name.endsWith(`.${rule.host}`))),
-    );
+    return this.#rules.some((rule) => (rule.ports?.includes(port) ?? true) && means(rule, name));
   }
+
+  /** Some port of it may be connected to. */
+  permitHost(host: string): boolean {
+    const name = normaliseHost(host);
+    return this.#rules.some((rule) => means(rule, name));
+  }
+}
+
+function means(rule: Rule, name: string): boolean {
+  if (rule.kind === "any") return true;
+  return rule.kind === "exact" ? name === rule.host : name.endsWith(`.${rule.host}`);
 }
 
 /** Lower case, ASCII form of a name, no final dot; an address in its shortest form. Nonsense stays what it is. */

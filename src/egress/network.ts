@@ -3,16 +3,17 @@
 import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import {
-  type Accept,
   type Counts,
   Egress,
   type EgressStatus,
+  type GuestSide,
   networkEnvironment,
   PROXY_ENVIRONMENT,
   type Refused,
   type SharedEgress,
 } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
+import { type Resolve, resolverOf } from "./resolver.ts";
 
 export { type Egress, type EgressStatus, networkEnvironment, PROXY_ENVIRONMENT };
 
@@ -21,6 +22,8 @@ export interface NetworkOptions {
   allow: readonly string[];
   /** Addresses and ranges that may be reached although they are not public. */
   private: readonly string[];
+  /** Addresses of names that the host's own resolver does not know, or knows otherwise. */
+  names: Readonly<Record<string, string>>;
   /** Connections of one sandbox at once. */
   maxConnections: number;
   /** Of all sandboxes together. */
@@ -32,6 +35,7 @@ export interface NetworkOptions {
 export const DEFAULT_NETWORK: NetworkOptions = {
   allow: ["*:*"],
   private: [],
+  names: {},
   maxConnections: 128,
   maxConnectionsTotal: 4_096,
   idleMs: 3_600_000,
@@ -40,6 +44,7 @@ export const DEFAULT_NETWORK: NetworkOptions = {
 export class Network {
   readonly #ceiling: HostRules;
   readonly #addresses: Addresses;
+  readonly #resolve: Resolve;
   readonly #options: NetworkOptions;
   readonly #shared: SharedEgress;
 
@@ -47,6 +52,7 @@ export class Network {
   constructor(options: NetworkOptions = DEFAULT_NETWORK) {
     this.#ceiling = new HostRules(options.allow);
     this.#addresses = new Addresses(options.private);
+    this.#resolve = resolverOf(options.names);
     this.#options = options;
     this.#shared = {
       counts: { connected: 0, refused: 0, failed: 0 },
@@ -76,15 +82,16 @@ export class Network {
    * now: its connections are refused.
    * @param refused told of each host once a minute
    */
-  egress(hosts: readonly string[], accept: Accept, refused: (refused: Refused) => void = () => {}): Egress {
+  egress(hosts: readonly string[], guest: GuestSide, refused: (refused: Refused) => void = () => {}): Egress {
     return new Egress({
       rules: new HostRules(hosts),
       ceiling: this.#ceiling,
       addresses: this.#addresses,
+      resolve: this.#resolve,
       maxConnections: this.#options.maxConnections,
       idleMs: this.#options.idleMs,
       shared: this.#shared,
-      accept,
+      guest,
       refused,
     });
   }

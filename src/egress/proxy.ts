@@ -15,11 +15,7 @@ import type { Duplex } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { relay } from "../host/relay.ts";
-
-export interface Target {
-  host: string;
-  port: number;
-}
+import { Connections, type Target } from "./connections.ts";
 
 export interface ProxyOptions {
   /** @throws StacyError; its code becomes the proxy's status, its message the answer's text */
@@ -38,8 +34,7 @@ const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
 export class EgressProxy {
   readonly #options: ProxyOptions;
   readonly #server: Server;
-  /** Connections to hosts, with the guest's side of each. */
-  readonly #open = new Map<Socket, { target: Target; client: Duplex }>();
+  readonly #connections = new Connections();
   readonly #clients = new Set<Duplex>();
   /** Settled when the last request of a client is answered, with how many wait for that. */
   readonly #turns = new WeakMap<Duplex, { answered: Promise<void>; waiting: number }>();
@@ -73,25 +68,19 @@ export class EgressProxy {
 
   /** Cuts connections to what `permit` no longer permits. */
   cut(permit: (target: Target) => boolean): void {
-    for (const [socket, { target, client }] of this.#open) {
-      if (permit(target)) continue;
-      socket.destroy();
-      client.destroy();
-    }
+    this.#connections.cut(permit);
   }
 
   close(): void {
     for (const client of this.#clients) client.destroy();
-    for (const socket of this.#open.keys()) socket.destroy();
+    this.#connections.close();
   }
 
   async #dial(target: Target, client: Duplex): Promise<Socket> {
     try {
       const socket = await this.#options.dial(target);
       this.#options.tell(target);
-      this.#open.set(socket, { target, client });
-      socket.once("close", () => this.#open.delete(socket));
-      if (client.destroyed) socket.destroy();
+      this.#connections.add(socket, target, client);
       return socket;
     } catch (thrown) {
       const failure = asStacyError(thrown);

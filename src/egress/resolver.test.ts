@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { resolveHost } from "./resolver.ts";
+import { resolveHost, resolverOf } from "./resolver.ts";
 
 let dir: string;
 let hosts: string;
@@ -28,4 +28,11 @@ test("an address is itself; a name that nobody knows is `not-found`", async () =
   assert.deepEqual(await resolveHost("2001:db8::1", hosts), ["2001:db8::1"]);
   await assert.rejects(resolveHost("commented", hosts), { code: "not-found" });
   await assert.rejects(resolveHost("one.lan", join(dir, "none")), { code: "not-found" });
+});
+
+test("names of the operator come first, and one that has no address is refused with the remedy", async () => {
+  const resolve = resolverOf({ "DB.lan": "10.1.2.3" });
+  assert.deepEqual(await resolve("db.lan"), ["10.1.2.3"]);
+  await assert.rejects(resolve("other.invalid"), { code: "not-found" });
+  assert.throws(() => resolverOf({ "db.lan": "elsewhere" }), { code: "invalid", remedy: /10\.1\.2\.3/ });
 });

@@ -12,6 +12,30 @@ import { normaliseHost } from "./host-rules.ts";
 const TIMEOUT_MS = 5_000;
 const TRIES = 2;
 
+/** At least one address of a name, in its normalised form. @throws StacyError `not-found` */
+export type Resolve = (name: string) => Promise<string[]>;
+
+/**
+ * Names of the operator first, then the host's.
+ * @param fixed addresses by name
+ * @throws StacyError `invalid` naming the entry
+ */
+export function resolverOf(fixed: Readonly<Record<string, string>>): Resolve {
+  const known = new Map<string, string>();
+  for (const [name, address] of Object.entries(fixed)) {
+    if (isIP(address) === 0) {
+      throw new StacyError("invalid", `network.names: ${JSON.stringify(address)}, for ${name}, is not an address`, {
+        remedy: "write it as db.lan: 10.1.2.3",
+      });
+    }
+    known.set(normaliseHost(name), address);
+  }
+  return async (name) => {
+    const address = known.get(name);
+    return address === undefined ? resolveHost(name) : [address];
+  };
+}
+
 /** At least one address; IPv4 first. @throws StacyError `not-found` */
 export async function resolveHost(name: string, hostsFile = "/etc/hosts"): Promise<string[]> {
   if (isIP(name) !== 0) return [name];

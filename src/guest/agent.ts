@@ -24,8 +24,18 @@ export interface Identity {
   cwd?: string;
   user?: string;
   dns?: string[];
+  /** Connections to any address, and questions for names, are taken for `intercept` and `datagrams`. Absent: both are refused. */
+  network?: boolean;
   /** Thaw the processes that `freeze` stopped, once the identity is applied. */
   thaw?: boolean;
+}
+
+/** A connection that a program in the guest opened. */
+export interface Intercepted {
+  connection: Duplex;
+  /** The address that it asked for, in its shortest form. */
+  address: string;
+  port: number;
 }
 
 export interface HelloInfo {
@@ -234,6 +244,13 @@ export interface Agent {
    * another one, and when a program of the guest listens on it.
    */
   accept(port: number, options?: { signal?: AbortSignal }): Promise<Duplex>;
+  /**
+   * The next connection that a program in the guest opens to any address, with where it wanted to go. Waits as `accept` does.
+   * Only while the identity has `network`. @throws StacyError `not-supported` where the guest's kernel cannot take them
+   */
+  intercept(options?: { signal?: AbortSignal }): Promise<Intercepted>;
+  /** What programs in the guest send to UDP port 53 of any address, and the way for answers: datagrams as in protocol.ts. */
+  datagrams(options?: { signal?: AbortSignal }): Promise<Duplex>;
 
   info(): Promise<GuestInfo>;
   /** The kernel's log, as the guest keeps it. */

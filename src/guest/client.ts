@@ -14,6 +14,7 @@ import type {
   GuestInfo,
   HelloInfo,
   Identity,
+  Intercepted,
   ProcessInfo,
   ReadOptions,
   WriteOptions,
@@ -21,6 +22,7 @@ import type {
 import { ByteCollector, CollectBudget, collectBytes, collectFields, sortedUnique } from "./collect.ts";
 import { RunningCommand } from "./command.ts";
 import {
+  destination,
   execFields,
   fileChange,
   fileStat,
@@ -389,11 +391,30 @@ class AgentClient implements Agent {
     return this.#connection(Method.ACCEPT, { fields, signal: options.signal, patient: true });
   }
 
+  async intercept(options: { signal?: AbortSignal } = {}): Promise<Intercepted> {
+    let wanted: { address: string; port: number } | undefined;
+    const connection = await this.#connection(Method.INTERCEPT, {
+      signal: options.signal,
+      patient: true,
+      onEvent: (fields) => {
+        wanted ??= destination(fields);
+      },
+    });
+    if (wanted !== undefined) return { connection, ...wanted };
+    connection.destroy();
+    throw new StacyError("protocol", "the guest handed a connection over without its address");
+  }
+
+  async datagrams(options: { signal?: AbortSignal } = {}): Promise<Duplex> {
+    return tunnelStream(this.#session.call(Method.DATAGRAMS, { signal: options.signal, patient: true }));
+  }
+
   async #connection(method: number, options: CallOptions): Promise<Duplex> {
     const connected = Promise.withResolvers<void>();
     const call = this.#session.call(method, {
       ...options,
-      onEvent: () => {
+      onEvent: (fields) => {
+        options.onEvent?.(fields);
         // One that crossed our CANCEL is closed by it.
         if (options.signal?.aborted !== true) connected.resolve();
       },

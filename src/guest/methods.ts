@@ -29,6 +29,8 @@
  *                                                                                    EVENT* CHANGE PATH TO?; ends by CANCEL
  *     TUNNEL     PORT HOST?                                        DATA, FIN         EVENT (empty: connected); DATA, FIN; END
  *     ACCEPT     PORT                                              DATA, FIN         EVENT (empty: here it is); then as TUNNEL
+ *     INTERCEPT                                                    DATA, FIN         EVENT HOST PORT; then as TUNNEL
+ *     DATAGRAMS                                                    DATA = answers    DATA = questions
  *     INFO                                                                           END KERNEL CPUS LOAD MEMORY_* DISK_*
  *                                                                                    CPU_NS NOW MINOR_FAULTS UPTIME
  *     SYNC, SHUTDOWN, FREEZE, THAW, EXERCISE                                         END
@@ -53,6 +55,8 @@ import type {
 import { type FieldReader, FieldWriter, Tag } from "./protocol.ts";
 
 const NS_PER_MS = 1_000_000n;
+/** Where the agent takes questions for names (agent/src/intercept.rs). */
+const NAME_SERVER = "127.0.0.53";
 
 /** The host's wall clock is read here, at the last moment. */
 export function identityFields(identity: Identity): FieldWriter {
@@ -65,8 +69,9 @@ export function identityFields(identity: Identity): FieldWriter {
     .text(Tag.BOOT_ID, identity.bootId);
   environment(fields, identity.env);
   fields.text(Tag.CWD, identity.cwd).text(Tag.USER, identity.user);
-  for (const server of identity.dns ?? [])
-    fields.text(Tag.DNS, /^[0-9a-f.:]+$/i.test(server) ? `nameserver ${server}` : server);
+  const dns = identity.network === true ? [NAME_SERVER] : (identity.dns ?? []);
+  for (const server of dns) fields.text(Tag.DNS, /^[0-9a-f.:]+$/i.test(server) ? `nameserver ${server}` : server);
+  fields.flag(Tag.NETWORK, identity.network);
   return fields.flag(Tag.THAW_AFTER, identity.thaw).u64(Tag.CLOCK, BigInt(Date.now()) * NS_PER_MS);
 }
 
@@ -197,6 +202,16 @@ export function fileChange(fields: FieldReader): { change: FileChange; path: str
     path: fields.text(Tag.PATH) ?? "",
     ...(to === undefined ? {} : { to }),
   };
+}
+
+/** Where a program wanted to connect to. @throws StacyError `protocol` */
+export function destination(fields: FieldReader): { address: string; port: number } {
+  const bytes = fields.bytes(Tag.HOST);
+  const port = need(fields, Tag.PORT);
+  if (bytes?.length === 4) return { address: bytes.join("."), port };
+  if (bytes?.length !== 16) throw new StacyError("protocol", "the guest's answer lacks an address");
+  const groups = Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(2 * at).toString(16));
+  return { address: new URL(`http://[${groups.join(":")}]`).hostname.slice(1, -1), port };
 }
 
 export function guestInfo(fields: FieldReader): GuestInfo {

@@ -52,17 +52,13 @@
  * to the next. One port at a time: another one is BUSY while calls wait, and otherwise takes the place of the former. An
  * identity that names another SANDBOX_ID closes the port and ends the calls that wait as cancelled.
  *
+ * INTERCEPT is ACCEPT for connections to any address and port, while the identity has NETWORK. Its EVENT says HOST (4 or 16 bytes)
+ * and PORT that the program asked for. DATAGRAMS takes questions for names, sent to UDP port 53 of any address, and its answers
+ * go back to the programs; DATA of both directions is a row of datagrams (length of the payload, guest's address and port, the other
+ * address and port, payload; 2, 4, 2, 4 and 2 bytes, numbers little-endian). A newer call takes the place of the former.
+ *
  * KEEP-ALIVE. PING (any payload up to 64 bytes) is answered with PONG of the same payload, in both directions. An agent
  * whose host is silent does nothing: idle it makes no wake-ups.
- *
- * LOADING. Loading a snapshot under Firecracker makes the guest's vsock driver reset all connections, which it does some time
- * after the machine has gone on: a connection that was opened meanwhile goes with them, and the host is not told. So the host opens
- * one more connection, to port 1025, before each save, waits for the one byte that the agent sends on it, and keeps it open through the
- * save: the sentinel. It dies by the same reset. While it lives (5 s at most) the agent reads nothing from a new connection. So an
- * answer to HELLO means that this connection will not be taken away by the load. The host sends PINGs behind its HELLO while it
- * has no answer, after 5 ms and then in doubled steps: to a connection that the reset has taken, the guest's kernel answers with
- * a reset of its own, and the host connects anew. The saved machine itself, when it goes on, gets the same reset; the host leaves its
- * end of the sentinel open until then. A guest whose agent has no port 1025 is saved without one.
  *
  * FAULT (stream 0, fields STATUS and MESSAGE) says why the sender gives up the session; the agent then hunts.
  *
@@ -147,6 +143,8 @@ export const Method = {
   WATCH: 28,
   TUNNEL: 48,
   ACCEPT: 49,
+  INTERCEPT: 50,
+  DATAGRAMS: 51,
   INFO: 64,
   SYNC: 65,
   SHUTDOWN: 66,
@@ -182,6 +180,7 @@ export const Tag = {
   TIMEZONE: 19, // text
   DNS: 20, // text, repeated: lines for resolv.conf
   THAW_AFTER: 21, // u8 1: thaw what FREEZE froze once the identity is applied (fork, suspend)
+  NETWORK: 22, // u8 1: connections to any address are taken for INTERCEPT, and questions for names; else both are refused
   // results
   STATUS: 32, // u8, first field of END
   MESSAGE: 33, // text

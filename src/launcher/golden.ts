@@ -78,7 +78,9 @@ export class GoldenBuilder {
     const place = { dir, signal };
     try {
       // Also without setup commands: a seeded generator and files that exist make each clone's own handshake shorter.
-      const identity = makeIdentity("golden", target.image, target.spec.setupEnv);
+      const identity = makeIdentity("golden", target.image, target.spec.setupEnv, {
+        network: (target.spec.setupHosts?.length ?? 0) > 0,
+      });
       const { machine, agent } = await bootCold(this.#vmm, target, disk, place, identity, phases, true);
       let touchedBytes = 0;
       try {
@@ -91,7 +93,7 @@ export class GoldenBuilder {
         });
         await makeMachineDir(out, target.image.base);
         await phases.phase("save", async () => {
-          const paused = await machine.pause({ toSave: true });
+          const paused = await machine.pause();
           touchedBytes = await mappedBytes(machine.record.pid, SNAPSHOT_FILES.memory);
           const saved = await paused.save(out);
           // The disk as it is at the pause belongs to this memory (firecracker.md 2.2).

@@ -8,13 +8,14 @@ export const DEFAULT_CWD = "/workspace";
 /**
  * The names and the fresh randomness of one sandbox.
  * @param env the caller's, on top of the image's
- * @param thaw the machine was saved with its processes frozen
+ * @param options.thaw the machine was saved with its processes frozen
+ * @param options.network its programs' connections are taken, for its egress to judge
  */
 export function makeIdentity(
   id: string,
   image: Pick<Image, "config">,
   env: Record<string, string>,
-  thaw = false,
+  options: { thaw?: boolean; network?: boolean } = {},
 ): Identity {
   return {
     sandboxId: id,
@@ -24,7 +25,7 @@ export function makeIdentity(
     entropy: randomBytes(64),
     env: { ...imageEnv(image), ...env },
     cwd: image.config.cwd === undefined || image.config.cwd === "" ? DEFAULT_CWD : image.config.cwd,
-    ...(thaw ? { thaw } : {}),
+    ...options,
     ...(image.config.user === undefined || image.config.user === "" ? {} : { user: image.config.user }),
   };
 }

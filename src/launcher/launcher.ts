@@ -55,6 +55,8 @@ export interface LaunchOptions {
   /** The sandbox's id and its directory's name. */
   id: string;
   env?: Record<string, string>;
+  /** It has hosts that it may connect to. */
+  network?: boolean;
   jail?: JailConfig;
   trackDirty?: boolean;
   /** Names that it keeps, where it takes the place of another machine of the same sandbox. */
@@ -129,7 +131,7 @@ export class Launcher {
   async #launch(target: Target, options: LaunchOptions, phases: Phases): Promise<Launched> {
     const dir = machineDir(this.paths.sandboxes, options.id);
     const place = this.#place(dir, options);
-    const identity = makeIdentity(options.id, target.image, options.env ?? {});
+    const identity = makeIdentity(options.id, target.image, options.env ?? {}, { network: options.network === true });
     await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
     let fallback: string | undefined;
     if (options.mode !== "cold") {
@@ -182,7 +184,10 @@ export class Launcher {
     // A checkpoint that was deleted while machines use it is kept as a fork, for them alone.
     if (snapshot?.manifest.kind !== kind) throw new StacyError("not-found", `there is no ${kind} ${key.slice(0, 12)}`);
     const target = targetOf(snapshot.manifest, this.paths);
-    const fresh = makeIdentity(options.id, target.image, options.env ?? {}, snapshot.manifest.frozen === true);
+    const fresh = makeIdentity(options.id, target.image, options.env ?? {}, {
+      thaw: snapshot.manifest.frozen === true,
+      network: options.network === true,
+    });
     const identity = { ...fresh, ...options.names };
     const dir = machineDir(this.paths.sandboxes, options.id);
     const release = this.store.use(key);
@@ -257,7 +262,7 @@ export class Launcher {
       if (snapshot === undefined) throw new StacyError("not-found", "its snapshot is gone");
       await rename(idle.item.dir, dir);
       idle.item.relocate(dir);
-      const started = await loadInto(this.vmm, idle.item, snapshot, identity, phases, {
+      const started = await loadInto(idle.item, snapshot, identity, phases, {
         ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
@@ -334,9 +339,8 @@ export class Launcher {
     phases: Phases,
     options: LaunchOptions,
   ): Promise<Started> {
-    const blank = place.jail === undefined ? this.pool?.takeBlank() : undefined;
-    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases, blank);
-    return loadInto(this.vmm, idle, snapshot, identity, phases, {
+    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases);
+    return loadInto(idle, snapshot, identity, phases, {
       ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });

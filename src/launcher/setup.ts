@@ -15,7 +15,7 @@ export async function runSetup(
   signal?: AbortSignal,
 ): Promise<void> {
   if (setup.length === 0) return;
-  const egress = network.egress(setupHosts, (port, options) => agent.accept(port, options));
+  const egress = network.egress(setupHosts, agent);
   egress.start();
   try {
     for (const command of setup) {

@@ -114,10 +114,8 @@ export class MicrovmMachine implements SandboxMachine {
     this.#life = lifeOf(parts.machine);
     this.exited = this.#exited.promise;
     this.#agent = reconnectingAgent((signal) => this.#connect(signal), parts.agent);
-    this.#egress = context.network.egress(
-      this.#record.allowedHosts ?? [],
-      (port, options) => this.#agent.accept(port, options),
-      (refused) => context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
+    this.#egress = context.network.egress(this.#record.allowedHosts ?? [], this.#agent, (refused) =>
+      context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
     );
     if (parts.machine !== undefined) this.#watch(parts.machine);
     if (this.#life.state === "running") this.#egress.start();
@@ -224,7 +222,7 @@ export class MicrovmMachine implements SandboxMachine {
       try {
         this.#egress.stop();
         await this.#agent.disconnect();
-        paused = before.state === "paused" ? before : await before.pause({ toSave: true }); // S1
+        paused = before.state === "paused" ? before : await before.pause(); // S1
         this.#become({ state: "paused", machine: paused });
         await suspended.save(paused, this.target.image.base, parentOf(this.#record)); // S2
         this.#counts(signal);
@@ -303,7 +301,8 @@ export class MicrovmMachine implements SandboxMachine {
         const env = { ...this.#record.identity.env, ...options.env };
         const allowedHosts = this.#record.allowedHosts ?? [];
         const start = async (id: string): Promise<SandboxMachine> => {
-          const launched = await launcher.launchSaved(key, "fork", { id, env, trackDirty: true, signal });
+          const network = allowedHosts.length > 0;
+          const launched = await launcher.launchSaved(key, "fork", { id, env, network, trackDirty: true, signal });
           return this.#context.own(launched, { id, tracked: true, allowedHosts });
         };
         const results = await Promise.allSettled(ids.map(start)); // F7
@@ -435,7 +434,7 @@ export class MicrovmMachine implements SandboxMachine {
       await this.#agent.disconnect();
     }
     const before = this.#life;
-    const paused = await machine.pause({ toSave: true }); // F3
+    const paused = await machine.pause(); // F3
     this.#become({ state: "paused", machine: paused });
     const working = work(paused); // F4
     await working.catch(() => {});
@@ -603,8 +602,9 @@ export class MicrovmMachine implements SandboxMachine {
     } catch {} // kept in `#dying`
   }
 
-  #names(): MachineRecord["identity"] & { sandboxId: string; bootId: string } {
-    return { sandboxId: this.id, ...this.#record.identity };
+  #names(): MachineRecord["identity"] & { sandboxId: string; bootId: string; network: boolean } {
+    const network = (this.#record.allowedHosts?.length ?? 0) > 0;
+    return { sandboxId: this.id, network, ...this.#record.identity };
   }
 
   /** Clock, entropy and names anew, and whatever stood still goes on. */

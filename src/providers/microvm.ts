@@ -126,6 +126,7 @@ export class MicrovmProvider implements Provider, MachineContext {
     const options = {
       id: spec.id,
       env: networkEnvironment(allowedHosts, spec.env),
+      network: allowedHosts.length > 0,
       trackDirty: spec.forkable ?? true,
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
     };

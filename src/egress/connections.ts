@@ -1,0 +1,33 @@
+/** Connections to hosts that are open, each with where it leads and the guest's side of it: what changed rules cut. */
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+
+export interface Target {
+  /** A name, or an address. */
+  host: string;
+  port: number;
+}
+
+export class Connections {
+  readonly #open = new Map<Socket, { target: Target; client: Duplex }>();
+
+  /** Until either side is gone. */
+  add(socket: Socket, target: Target, client: Duplex): void {
+    this.#open.set(socket, { target, client });
+    socket.once("close", () => this.#open.delete(socket));
+    if (client.destroyed) socket.destroy();
+  }
+
+  /** Cuts those that `permit` no longer permits. */
+  cut(permit: (target: Target) => boolean): void {
+    for (const [socket, { target, client }] of this.#open) {
+      if (permit(target)) continue;
+      socket.destroy();
+      client.destroy();
+    }
+  }
+
+  close(): void {
+    for (const socket of this.#open.keys()) socket.destroy();
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * Answers to a guest's questions for names. An allowed name that exists gets the address that stands for it (names.ts); any other name
+ * does not exist, at once. What a name really resolves to is no business of the guest: the host connects.
+ */
+import { type DecodedPacket, decode, encode, type Question, type StringAnswer } from "dns-packet";
+import { asStacyError } from "../host/error.ts";
+import { normaliseHost } from "./host-rules.ts";
+import type { Names } from "./names.ts";
+
+/** Seconds. Short: rules change while a sandbox runs. */
+const TTL = 30;
+const RESPONSE = 1 << 15;
+const OPCODE = 0x7800;
+const RECURSION_DESIRED = 1 << 8;
+const RECURSION_AVAILABLE = 1 << 7;
+const CODE = { ok: 0, malformed: 1, failed: 2, unknown: 3, notImplemented: 4 } as const;
+
+export interface NameService {
+  names: Names;
+  /** May programs ask for this name, in its normalised form? Told of what they may not. */
+  permit(name: string): boolean;
+  /** Rejects with `not-found` for a name that does not exist. */
+  resolve(name: string): Promise<unknown>;
+}
+
+/** @returns nothing for what is no question: whoever sent it gets no answer */
+export async function answerQuestion(message: Buffer, service: NameService): Promise<Buffer | undefined> {
+  // The header of anything that is a question; whatever else is wrong with it can be said then.
+  if (message.length < 12 || (message.readUInt16BE(2) & RESPONSE) !== 0) return undefined;
+  let query: DecodedPacket;
+  try {
+    query = decode(message);
+  } catch {
+    return bare(message, CODE.malformed);
+  }
+  const [question] = query.questions ?? [];
+  if (question === undefined || query.questions?.length !== 1) return bare(message, CODE.malformed);
+  if ((message.readUInt16BE(2) & OPCODE) !== 0) return bare(message, CODE.notImplemented);
+  const { code, answers = [] } = await look(question, service);
+  return encode({
+    type: "response",
+    id: query.id ?? 0,
+    flags: ((query.flags ?? 0) & RECURSION_DESIRED) | RECURSION_AVAILABLE | code,
+    questions: [question],
+    answers,
+  });
+}
+
+async function look(
+  { name: asked, type }: Question,
+  { names, permit, resolve }: NameService,
+): Promise<{ code: number; answers?: StringAnswer[] }> {
+  const name = normaliseHost(asked);
+  const reversed = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\.in-addr\.arpa$/.exec(name);
+  if (reversed !== null) {
+    const known = names.name(reversed.slice(1).reverse().join("."));
+    if (known === undefined) return { code: CODE.unknown };
+    return { code: CODE.ok, answers: type === "PTR" ? [{ name: asked, type, ttl: TTL, data: known }] : [] };
+  }
+  if (name === "" || !permit(name)) return { code: CODE.unknown };
+  try {
+    await resolve(name);
+  } catch (thrown) {
+    return { code: asStacyError(thrown).code === "not-found" ? CODE.unknown : CODE.failed };
+  }
+  // It exists; an address of the older kind is all that it has here.
+  if (type !== "A") return { code: CODE.ok };
+  return { code: CODE.ok, answers: [{ name: asked, type, ttl: TTL, data: names.address(name) }] };
+}
+
+/** An answer without any record, for a question that cannot be read. */
+function bare(message: Buffer, code: number): Buffer {
+  const answer = Buffer.alloc(12);
+  message.copy(answer, 0, 0, 2);
+  answer.writeUInt16BE(
+    RESPONSE | (message.readUInt16BE(2) & (OPCODE | RECURSION_DESIRED)) | RECURSION_AVAILABLE | code,
+    2,
+  );
+  return answer;
+}

@@ -1,0 +1,209 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { type Duplex, duplexPair } from "node:stream";
+import { after, before, test } from "node:test";
+import { type Answer, decode, encode, type RecordType } from "dns-packet";
+import { Addresses } from "../host/addresses.ts";
+import { Egress, type Refused } from "./egress.ts";
+import { HostRules } from "./host-rules.ts";
+import { resolverOf } from "./resolver.ts";
+import type { Intercepted } from "./transparent.ts";
+
+const GUEST = { address: [198, 19, 255, 254], port: 40_000 };
+const SERVER = { address: [127, 0, 0, 53], port: 53 };
+
+/** The guest's side: what its programs open and ask is handed over as the agent would do it. */
+class Guest implements Disposable {
+  readonly egress: Egress;
+  readonly refused: Refused[] = [];
+  readonly #taker: ((intercepted: Intercepted) => void)[] = [];
+  readonly #questions: Duplex;
+  readonly #ends: Duplex[] = [];
+
+  constructor(rules: string[]) {
+    const never = () => new Promise<never>(() => {});
+    const [mine, theirs] = duplexPair();
+    this.#questions = mine;
+    this.#ends.push(mine);
+    let asked = false;
+    this.egress = new Egress({
+      rules: new HostRules(rules),
+      ceiling: new HostRules(["*:*"]),
+      resolve: resolverOf({}),
+      addresses: new Addresses(["127.0.0.1"]),
+      maxConnections: 16,
+      idleMs: 60_000,
+      guest: {
+        accept: never,
+        intercept: () => new Promise((settle) => this.#taker.push(settle)),
+        datagrams: () => {
+          if (asked) return never();
+          asked = true;
+          return Promise.resolve(theirs);
+        },
+      },
+      refused: (each) => this.refused.push(each),
+    });
+    this.egress.start();
+  }
+
+  connect(address: string, port: number): Duplex {
+    const [mine, theirs] = duplexPair();
+    mine.on("error", () => {});
+    // As the agent would do it: what is cut at one end is cut at the other.
+    theirs.once("close", () => theirs.writableFinished || mine.destroy());
+    this.#ends.push(mine);
+    const taker = this.#taker.shift();
+    assert.ok(taker, "nobody waits for a connection");
+    taker({ connection: theirs, address, port });
+    return mine;
+  }
+
+  async ask(name: string, type: RecordType = "A"): Promise<{ code: number; answers: Answer[] }> {
+    const id = Math.floor(Math.random() * 65_536);
+    return this.send(encode({ type: "query", id, flags: 0x100, questions: [{ name, type }] }), id);
+  }
+
+  async send(question: Buffer, id = question.readUInt16BE()): Promise<{ code: number; answers: Answer[] }> {
+    const header = Buffer.alloc(14);
+    header.writeUInt16LE(question.length);
+    for (const [at, { address, port }] of [GUEST, SERVER].entries()) {
+      Buffer.from(address).copy(header, 2 + 6 * at);
+      header.writeUInt16LE(port, 6 + 6 * at);
+    }
+    this.#questions.write(Buffer.concat([header, question]));
+    const [data] = (await once(this.#questions, "data")) as [Buffer];
+    assert.deepEqual(data.subarray(2, 14), header.subarray(2), "the answer goes back to the program that asked");
+    assert.equal(data.readUInt16LE(), data.length - 14);
+    const message = decode(data.subarray(14));
+    assert.deepEqual([message.type, message.id], ["response", id]);
+    return { code: (message.flags ?? 0) & 15, answers: message.answers ?? [] };
+  }
+
+  async address(name: string): Promise<string> {
+    const { answers } = await this.ask(name);
+    return (answers[0] as { data: string }).data;
+  }
+
+  [Symbol.dispose](): void {
+    this.egress.stop();
+    for (const end of this.#ends) end.destroy();
+  }
+}
+
+let echo: Server;
+let port = 0;
+before(async () => {
+  const open = new Set<Socket>();
+  echo = createServer({ allowHalfOpen: true }, (socket) => {
+    open.add(socket);
+    socket.on("error", () => {});
+    socket.pipe(socket);
+  });
+  echo.on("close", () => {
+    for (const socket of open) socket.destroy();
+  });
+  echo.listen(0, "127.0.0.1");
+  await once(echo, "listening");
+  port = (echo.address() as AddressInfo).port;
+});
+after(() => {
+  echo.close();
+  echo.emit("close");
+});
+
+async function read(stream: Duplex): Promise<string> {
+  let text = "";
+  for await (const part of stream) text += part;
+  return text;
+}
+
+test("a name has an address of its own, the same each time, and a connection to it reaches the host", async () => {
+  using guest = new Guest([`localhost:${port}`, "127.0.0.1:1"]);
+  const address = await guest.address("localhost");
+  assert.match(address, /^198\.18\.\d+\.\d+$/);
+  assert.equal(await guest.address("LocalHost."), address);
+  const client = guest.connect(address, port);
+  client.end("what the program sends");
+  assert.equal(await read(client), "what the program sends");
+  assert.equal(guest.egress.status.connected, 1);
+  const { answers } = await guest.ask(`${address.split(".").reverse().join(".")}.in-addr.arpa`, "PTR");
+  assert.equal((answers[0] as { data: string }).data, "localhost");
+});
+
+test("a connection is judged by the name that was asked for, not by where it leads", async () => {
+  using guest = new Guest([`localhost:${port}`]);
+  const address = await guest.address("localhost");
+  // The same server, by its address: no rule permits that.
+  const literal = guest.connect("127.0.0.1", port);
+  await once(literal, "close");
+  const other = guest.connect(address, 1);
+  await once(other, "close");
+  assert.deepEqual(
+    guest.refused.map(({ host, port: at }) => `${host}:${at}`),
+    [`127.0.0.1:${port}`, "localhost:1"],
+  );
+});
+
+test("an address that stands for no name is refused, and one of the list may be asked for as it is", async () => {
+  using guest = new Guest([`127.0.0.1:${port}`]);
+  await once(guest.connect("198.18.7.7", port), "close");
+  const client = guest.connect("127.0.0.1", port);
+  client.end("by address");
+  assert.equal(await read(client), "by address");
+});
+
+test("names that are not allowed do not exist, and neither do allowed ones that the host does not know", async () => {
+  using guest = new Guest(["localhost:*", "*.invalid:*"]);
+  assert.deepEqual(await guest.ask("elsewhere.example"), { code: 3, answers: [] });
+  assert.equal(guest.refused[0]?.host, "elsewhere.example");
+  assert.deepEqual(await guest.ask("localhost", "AAAA"), { code: 0, answers: [] });
+  assert.deepEqual(await guest.ask("localhost", "TXT"), { code: 0, answers: [] });
+  assert.equal((await guest.ask("1.1.18.198.in-addr.arpa", "PTR")).code, 3);
+  assert.equal((await guest.ask("1.0.0.127.in-addr.arpa", "PTR")).code, 3);
+});
+
+test("questions over a connection to port 53 are answered, one after the other", async () => {
+  using guest = new Guest(["localhost:*"]);
+  const client = guest.connect("203.0.113.53", 53);
+  const messages = ["localhost", "elsewhere.example"].map((name, id) => {
+    const message = encode({ type: "query", id, questions: [{ name, type: "A" }] });
+    const length = Buffer.alloc(2);
+    length.writeUInt16BE(message.length);
+    return Buffer.concat([length, message]);
+  });
+  client.end(Buffer.concat(messages));
+  const parts: Buffer[] = [];
+  for await (const part of client) parts.push(part as Buffer);
+  const all = Buffer.concat(parts);
+  const first = all.subarray(2, 2 + all.readUInt16BE());
+  const second = all.subarray(2 + first.length + 2);
+  assert.equal(decode(first).answers?.length, 1);
+  assert.equal((decode(second).flags ?? 0) & 15, 3);
+});
+
+test("what is no question is answered as malformed or not at all, and the next one is answered", async () => {
+  using guest = new Guest(["localhost:*"]);
+  const cut = encode({ type: "query", id: 7, questions: [{ name: "localhost", type: "A" }] }).subarray(0, 16);
+  assert.equal((await guest.send(cut)).code, 1);
+  // A name that points to itself.
+  const loop = Buffer.from("0007010000010000000000000c00c00c00010001", "hex");
+  const none = Buffer.from("000701000000000000000000", "hex");
+  for (const message of [loop, none]) assert.notEqual((await guest.send(message)).code, 0);
+  const update = encode({ type: "query", id: 8, questions: [{ name: "localhost", type: "A" }] });
+  update[2] = 5 << 3;
+  assert.equal((await guest.send(update)).code, 4);
+  assert.match(await guest.address("localhost"), /^198\.18\./);
+});
+
+test("rules that change cut what they no longer permit", async () => {
+  using guest = new Guest([`localhost:${port}`]);
+  const client = guest.connect(await guest.address("localhost"), port);
+  client.write("first");
+  assert.equal(String((await once(client, "data"))[0]), "first");
+  const closed = once(client, "close");
+  guest.egress.allow(new HostRules(["localhost:1"]));
+  await closed;
+  assert.equal(guest.egress.status.open, 0);
+});
