@@ -1,6 +1,6 @@
 /**
  * Firecracker through the launcher with the bare guest: cold boot, restore on demand, idle VMM, jailed, many at once, sizes,
- * memory per clone; `--density=N` instead keeps N machines of one snapshot alive at once.
+ * memory per clone; `--density=N` instead keeps N machines of one snapshot alive at once, and `--guest=linux` takes a Linux guest.
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,6 +12,7 @@ import { type Launched, Launcher } from "../src/launcher/launcher.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
+import { linuxGuest } from "./firecracker-linux.ts";
 import { type BenchContext, phaseChart, type Report, type Suite } from "./harness.ts";
 import { benchSpec, ECHO, idleVmm, record, remove, sandboxId, spawnTimed, storm } from "./spawning.ts";
 
@@ -39,9 +40,11 @@ export const suite: Suite = {
     try {
       const probe = await launcher.vmm.probe();
       if (!probe.usable) throw new Error(probe.reason);
-      context.guest = "bare";
+      const linux = /--guest[= ]linux/.test(context.args.join(" "));
+      context.guest = linux ? "linux" : "bare";
       context.versions.firecracker = probe.version;
       for (const note of probe.notes) context.note(note);
+      if (linux) return await linuxGuest(context, launcher, engine, option("n") ?? 30);
       const density = option("density");
       if (density === undefined) await everyWay(context, launcher, option("n") ?? 50);
       else await hold(context, launcher, density, "density");

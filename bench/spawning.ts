@@ -64,7 +64,7 @@ export async function idleVmm(launcher: Launcher, spec: LaunchSpec) {
     async claim(argv?: string[]): Promise<{ total: number; firstExec: number; phases: Phases }> {
       const phases = new Phases();
       const start = performance.now();
-      const { agent } = await loadInto(vmm, snapshot, makeIdentity(id, target.image, {}), phases);
+      const { agent } = await loadInto(launcher.vmm, vmm, snapshot, makeIdentity(id, target.image, {}), phases);
       const total = performance.now() - start;
       if (argv !== undefined) await agent.exec({ argv });
       const firstExec = performance.now() - start;

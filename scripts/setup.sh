@@ -46,7 +46,11 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
   fi
   # What not every distribution has in this form; what needs it says that it is missing.
   if [ "${STACYVM_SETUP:-}" = tests ] && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }; then
-    for package in $(sed -e 's/#.*//' scripts/packages-optional.txt | awk 'NF { print $1 }'); do
+    optional=scripts/packages-optional.txt
+    # Tools for a kernel that such a host's Firecracker can run; src/host/kvm.ts decides whether it is built.
+    [ ! -d /sys/module/kvm_pvm ] || optional="$optional scripts/packages-interpreted.txt"
+    # shellcheck disable=SC2086
+    for package in $(sed -e 's/#.*//' $optional | awk 'NF { print $1 }'); do
       [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" != installed ] || continue
       say "installing the system package $package"
       [ -n "$missing" ] || as_root apt-get update -qq || true

@@ -11,22 +11,33 @@ import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { installFirecracker } from "../src/vmm/firecracker/install.ts";
-import { whyNot } from "./firecracker-support.ts";
+import { whyNot, whyNotLinux } from "./firecracker-support.ts";
+import { borrowGoldens } from "./goldens.ts";
 import { scratchPaths } from "./launcher-support.ts";
 
 const KILLS = Number(process.env.STACYVM_KILLS ?? 16);
+const LINUX_KILLS = Number(process.env.STACYVM_KILLS ?? 4);
 
-test(`${KILLS} kills between and inside the phases of a start`, { skip: (await whyNot()) ?? false }, async () => {
+const inside = (guest: string, kills: number): string =>
+  `${guest}: ${kills} kills between and inside the phases of a start`;
+test(inside("the bare guest", KILLS), { skip: (await whyNot()) ?? false }, () => kills("stacyvm/bare", KILLS, 40));
+test(inside("Linux", LINUX_KILLS), { skip: (await whyNotLinux()) ?? false }, () =>
+  kills("stacyvm/busybox", LINUX_KILLS, 400),
+);
+
+/** @param spreadMs the kills fall into this time after the third start has begun */
+async function kills(image: string, count: number, spreadMs: number): Promise<void> {
   const paths = await scratchPaths();
   await installFirecracker(paths.assets);
   await buildBareGuest(paths.assets);
+  await borrowGoldens(paths.snapshots);
   let adoptions = 0;
   try {
-    for (let i = 0; i < KILLS; i++) {
+    for (let i = 0; i < count; i++) {
       const mode = i % 2 === 0 ? "plain" : "pool";
       const child = spawn(
         process.execPath,
-        [new URL("spawn-until-killed.ts", import.meta.url).pathname, paths.root, mode],
+        [new URL("spawn-until-killed.ts", import.meta.url).pathname, paths.root, mode, image],
         {
           stdio: ["ignore", "pipe", "inherit"],
         },
@@ -37,7 +48,7 @@ test(`${KILLS} kills between and inside the phases of a start`, { skip: (await w
       await new Promise<void>((resolve) => {
         lines.on("line", (line) => {
           told.push(line.split(" ")[1] as string);
-          if (told.length === 3) setTimeout(resolve, (i * 40) / KILLS);
+          if (told.length === 3) setTimeout(resolve, (i * spreadMs) / count);
         });
       });
       const exited = once(child, "exit");
@@ -58,8 +69,8 @@ test(`${KILLS} kills between and inside the phases of a start`, { skip: (await w
       assert.deepEqual(await readdir(paths.tmp).catch(() => []), []);
       assert.deepEqual(await processesIn(paths.root), []);
     }
-    console.log(`# ${KILLS} kills, ${adoptions} adoptions, nothing left`);
+    console.log(`# ${image}: ${count} kills, ${adoptions} adoptions, nothing left`);
   } finally {
     await rm(paths.root, { recursive: true, force: true });
   }
-});
+}

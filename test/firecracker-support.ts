@@ -36,6 +36,13 @@ export async function whyNot(): Promise<string | undefined> {
   return undefined;
 }
 
+/** The same for a Linux guest. */
+export async function whyNotLinux(): Promise<string | undefined> {
+  const probe = await createFirecracker({ assets }).probe();
+  if (!probe.usable) return `needs Firecracker: ${probe.reason}`;
+  return probe.guests.includes("linux") ? undefined : `needs a KVM that runs Linux guests: ${probe.notes[0]}`;
+}
+
 export interface Started {
   machine: RunningMachine;
   agent: Agent;

@@ -1,9 +1,9 @@
 /** Ten copies of a sandbox in whose memory a Python program is at work: each goes on with what it held, in its own way. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
-const COPIES = 10;
 /** Holds a secret of its own and a list that grows with what it is told; says both, and what it draws at random. */
 const PROGRAM = `
 import os, secrets
@@ -15,16 +15,20 @@ while True:
     open("/tmp/say", "w").write(f"{own} {','.join(told)} {secrets.token_hex(8)}\\n")
 `;
 
-describe("forks of a running Python program", () => {
+function forks(provider: "qemu" | "firecracker", copies: number): void {
   let server: Server;
   before(async () => {
     server = await Server.create("warm: { adaptive: false }\n");
   });
   after(() => server[Symbol.asyncDispose]());
 
-  test(`${COPIES} copies and their source remember the same, and go on differently`, async () => {
-    const spawned = await server.call("POST", "/sandboxes", { image: "stacyvm/python", memory_mb: 256 });
+  test(`${copies} copies and their source remember the same, and go on differently`, async () => {
+    const shape = { image: "stacyvm/python", memory_mb: 256, provider };
+    const built = await server.call("POST", "/snapshots", shape);
+    assert.ok(built.status < 300, JSON.stringify(built.body));
+    const spawned = await server.call("POST", "/sandboxes", shape);
     assert.equal(spawned.status, 201, JSON.stringify(spawned.body));
+    assert.equal(spawned.body.boot.vmm, provider);
     const { id } = spawned.body;
     const sh = async (of: string, command: string): Promise<string> => {
       const { body } = await server.call("POST", `/sandboxes/${of}/exec`, { command });
@@ -37,20 +41,26 @@ describe("forks of a running Python program", () => {
 
     await server.call("POST", `/sandboxes/${id}/files`, { path: "/tmp/program.py", content: PROGRAM });
     await server.call("POST", `/sandboxes/${id}/processes`, { command: "python3 /tmp/program.py" });
-    await sh(id, "until [ -p /tmp/say ]; do sleep 0.05; done");
+    await sh(id, "until [ -p /tmp/say ]; do sleep 0.1; done");
     const [own] = await tell(id, "first");
-    const forked = await server.call("POST", `/sandboxes/${id}/fork`, { count: COPIES });
+    const forked = await server.call("POST", `/sandboxes/${id}/fork`, { count: copies });
     assert.ok(forked.status < 300, JSON.stringify(forked.body));
     const ids = [id, ...forked.body.sandboxes.map((copy: { id: string }) => copy.id)];
-    assert.equal(new Set(ids).size, COPIES + 1);
+    assert.equal(new Set(ids).size, copies + 1);
     const answers = await Promise.all(ids.map((of, i) => tell(of, `word${i}`)));
     assert.deepEqual(
       answers.map(([made, told]) => [made, told]),
       ids.map((_, i) => [own, `first,word${i}`]),
     );
     // The kernel's generator is fed anew in each: nothing that is drawn after the fork is drawn twice.
-    assert.equal(new Set(answers.map(([, , drawn]) => drawn)).size, COPIES + 1);
-    assert.equal(new Set(await Promise.all(ids.map((of) => sh(of, "hostname")))).size, COPIES + 1);
+    assert.equal(new Set(answers.map(([, , drawn]) => drawn)).size, copies + 1);
+    assert.equal(new Set(await Promise.all(ids.map((of) => sh(of, "hostname")))).size, copies + 1);
     for (const of of ids) assert.equal((await server.call("DELETE", `/sandboxes/${of}`)).status, 200);
   });
-});
+}
+
+describe("forks of a running Python program under QEMU", () => forks("qemu", 10));
+
+describe("forks of a running Python program under Firecracker", { skip: (await whyNotLinux()) ?? false }, () =>
+  forks("firecracker", 3),
+);

@@ -9,15 +9,25 @@ import { createImages } from "../src/images/store.ts";
 import { type Launched, Launcher, type LaunchOptions } from "../src/launcher/launcher.ts";
 import { removeMachineDir } from "../src/launcher/machine-dir.ts";
 import type { PoolLimits } from "../src/launcher/pool.ts";
-import type { LaunchSpec } from "../src/launcher/target.ts";
+import type { LaunchSpec, Target } from "../src/launcher/target.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import type { Vmm } from "../src/vmm/vmm.ts";
+import { borrowGoldens, lendGoldens } from "./goldens.ts";
 
 export async function scratchPaths(): Promise<DataPaths> {
   const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "launcher-"));
   const shared = dataPaths();
   return { ...dataPaths(root), images: shared.images, assets: shared.assets };
 }
+
+const SPEC: LaunchSpec = {
+  image: "stacyvm/busybox",
+  vcpus: 1,
+  memoryMiB: 256,
+  diskMiB: 256,
+  setup: [],
+  setupEnv: {},
+};
 
 export class Bench implements AsyncDisposable {
   readonly paths: DataPaths;
@@ -30,11 +40,21 @@ export class Bench implements AsyncDisposable {
   }
 
   static async create(vmm: Vmm = createQemu(), pool?: Partial<PoolLimits>): Promise<Bench> {
-    return new Bench(await scratchPaths(), vmm, pool);
+    const paths = await scratchPaths();
+    if (vmm.name === "firecracker") await borrowGoldens(paths.snapshots);
+    return new Bench(paths, vmm, pool);
+  }
+
+  /** The golden snapshot of `over`, which later tests of this run may borrow. */
+  async golden(over: Partial<LaunchSpec> = {}): Promise<Target> {
+    const target = await this.launcher.targets.resolve({ ...SPEC, ...over });
+    await this.launcher.ensureGolden(target);
+    if (this.launcher.vmm.name === "firecracker") await lendGoldens(this.paths.snapshots);
+    return target;
   }
 
   async launch(over: Partial<LaunchSpec> = {}, options: Partial<LaunchOptions> = {}): Promise<Launched> {
-    const spec = { image: "stacyvm/busybox", vcpus: 1, memoryMiB: 256, diskMiB: 256, setup: [], setupEnv: {}, ...over };
+    const spec = { ...SPEC, ...over };
     const launched = await this.launcher.launch(spec, { id: sandboxId(), ...options });
     this.#launched.add(launched);
     return launched;

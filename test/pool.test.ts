@@ -3,19 +3,22 @@ import { after, before, describe, test } from "node:test";
 import type { Launched } from "../src/launcher/launcher.ts";
 import type { Pool } from "../src/launcher/pool.ts";
 import type { Target } from "../src/launcher/target.ts";
+import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
+import type { Vmm } from "../src/vmm/vmm.ts";
+import { assets, whyNotLinux } from "./firecracker-support.ts";
 import { Bench, sh } from "./launcher-support.ts";
 
-describe("warm machines under the real QEMU", () => {
+/** @param callers at once, of which a fifth finds a warm machine */
+function warmMachines(vmm: () => Vmm, callers: number, clockMs: number): void {
   let bench: Bench;
   let pool: Pool;
   let target: Target;
+  const kept = callers / 5;
   before(async () => {
-    bench = await Bench.create(createQemu(), { adaptive: false, maxIdle: 2, parallel: 2 });
+    bench = await Bench.create(vmm(), { adaptive: false, maxIdle: 2, parallel: 2 });
     pool = bench.launcher.pool as Pool;
-    const spec = { image: "stacyvm/busybox", vcpus: 1, memoryMiB: 256, diskMiB: 256, setup: [], setupEnv: {} };
-    target = await bench.launcher.targets.resolve(spec);
-    await bench.launcher.ensureGolden(target);
+    target = await bench.golden();
   });
   after(() => bench[Symbol.asyncDispose]());
 
@@ -36,7 +39,7 @@ describe("warm machines under the real QEMU", () => {
     assert.equal(b[0], two.identity.hostname);
     for (const row of [1, 2]) assert.notEqual(a[row], b[row]);
     const { nowMs } = await one.agent.info();
-    assert.ok(Math.abs(Date.now() - nowMs) < 1_000);
+    assert.ok(Math.abs(Date.now() - nowMs) < clockMs);
     for (const clone of [one, two]) await bench.remove(clone);
   });
 
@@ -68,22 +71,27 @@ describe("warm machines under the real QEMU", () => {
     await bench.remove(clone);
   });
 
-  test("50 callers at once share a pool of 10: all served, none twice", async () => {
-    pool.pin(target.key, target, 10);
+  test(`${callers} callers at once share a pool of ${kept}: all served, none twice`, async () => {
+    pool.pin(target.key, target, kept);
     await pool.settled();
-    const clones: Launched[] = await Promise.all(Array.from({ length: 50 }, () => bench.launch()));
-    assert.equal(clones.filter(({ boot }) => boot.path === "warm").length, 10);
+    const clones: Launched[] = await Promise.all(Array.from({ length: callers }, () => bench.launch()));
+    assert.equal(clones.filter(({ boot }) => boot.path === "warm").length, kept);
     assert.ok(clones.every(({ boot }) => boot.path !== "cold"));
-    assert.equal(new Set(clones.map(({ machine }) => machine.record.pid)).size, 50);
+    assert.equal(new Set(clones.map(({ machine }) => machine.record.pid)).size, callers);
     const names = await Promise.all(clones.map((clone) => sh(clone, "cat /etc/machine-id")));
-    assert.equal(new Set(names).size, 50);
+    assert.equal(new Set(names).size, callers);
     await Promise.all(clones.map((clone) => bench.remove(clone)));
   });
 
-  test("an emptied shelf leaves no process", async () => {
-    await pool.empty(target.key);
-    await pool.settled();
+  test("a closed pool leaves no process", async () => {
+    await pool.close();
     const { processesIn } = await import("../src/host/process.ts");
     assert.deepEqual(await processesIn(bench.paths.sandboxes), []);
   });
-});
+}
+
+describe("warm machines under the real QEMU", () => warmMachines(() => createQemu(), 50, 1_000));
+
+describe("warm machines under the real Firecracker, with Linux", { skip: (await whyNotLinux()) ?? false }, () =>
+  warmMachines(() => createFirecracker({ assets }), 10, 5_000),
+);

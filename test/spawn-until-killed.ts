@@ -4,7 +4,7 @@ import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 
-const [root = "", mode] = process.argv.slice(2);
+const [root = "", mode, image = ""] = process.argv.slice(2);
 const { images, assets } = dataPaths();
 const paths = { ...dataPaths(root), images, assets };
 const provider = createMicrovmProvider({
@@ -15,7 +15,8 @@ const provider = createMicrovmProvider({
 });
 for (let i = 0; ; i++) {
   const id = `sb-${i.toString(16).padStart(8, "0")}`;
-  const spec = { image: "stacyvm/bare", memoryMiB: 128, vcpus: 1, diskMiB: 64, env: {}, setup: [] };
+  const size = image === "stacyvm/bare" ? { memoryMiB: 128, diskMiB: 64 } : { memoryMiB: 256, diskMiB: 256 };
+  const spec = { ...size, image, vcpus: 1, env: {}, setup: [] };
   const machine = await provider.spawn({ ...spec, id });
   process.stdout.write(`${machine.boot.path} ${id}\n`);
 }

@@ -66,7 +66,7 @@ impl Channel {
                 return Ok(Channel::new(Kind::Serial, Some(fd)));
             }
             if has_vsock_device() {
-                if let Ok(listener) = listen() {
+                if let Ok(listener) = listen(PORT) {
                     return Ok(Channel::new(Kind::Vsock { listener }, None));
                 }
             }
@@ -100,14 +100,10 @@ impl Channel {
         };
         let mut taken = false;
         loop {
-            // SAFETY: no address is asked for.
-            let fd = unsafe {
-                libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
-            };
-            if fd < 0 {
-                return taken;
+            match sys::accept(listener) {
+                None => return taken,
+                fd => self.fd = fd,
             }
-            self.fd = Some(Fd::own(fd));
             taken = true;
         }
     }
@@ -294,7 +290,7 @@ fn has_vsock_device() -> bool {
     })
 }
 
-fn listen() -> Result<Fd> {
+pub fn listen(port: u32) -> Result<Fd> {
     // SAFETY: a zeroed sockaddr_vm is valid and outlives the call.
     unsafe {
         let fd = Fd::own(check(
@@ -303,7 +299,7 @@ fn listen() -> Result<Fd> {
         )?);
         let mut address: libc::sockaddr_vm = std::mem::zeroed();
         address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-        address.svm_port = PORT;
+        address.svm_port = port;
         address.svm_cid = libc::VMADDR_CID_ANY;
         let size = std::mem::size_of::<libc::sockaddr_vm>() as libc::socklen_t;
         check(libc::bind(fd.raw(), &address as *const _ as *const libc::sockaddr, size), "bind vsock")?;

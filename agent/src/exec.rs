@@ -320,6 +320,7 @@ impl Agent {
                     }
                     self.output_turn(number);
                 }
+                Timer::Sentinel => self.held_long_enough(),
             }
         }
     }

@@ -20,6 +20,7 @@ pub mod pause;
 pub mod protocol;
 pub mod queue;
 pub mod ring;
+pub mod sentinel;
 pub mod session;
 pub mod spawn;
 pub mod sys;

@@ -33,6 +33,8 @@
 
 pub const VERSION: u16 = 1;
 pub const PORT: u32 = 1024;
+/// Where the host's sentinel connects (sentinel.rs).
+pub const SENTINEL_PORT: u32 = 1025;
 pub const MAGIC: u8 = 0xA7;
 pub const HEADER: usize = 20;
 pub const TRAILER: usize = 4;

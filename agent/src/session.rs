@@ -13,6 +13,7 @@ use crate::pause::Pause;
 use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, EXTRA_CREDIT, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
 use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION, WIDE_GRANT_STEP};
 use crate::queue::Queue;
+use crate::sentinel::{self, Sentinel};
 use crate::system::{self, Group};
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
@@ -34,7 +35,9 @@ pub mod token {
     pub const STDIN: u64 = 6 << 56;
     pub const STREAM: u64 = 7 << 56;
     pub const INBOUND: u64 = 8 << 56;
-    pub const QUESTIONS: u64 = 9 << 56;
+    pub const SENTINEL_LISTENER: u64 = 9 << 56;
+    pub const SENTINEL: u64 = 10 << 56;
+    pub const QUESTIONS: u64 = 11 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -76,11 +79,16 @@ pub enum Timer {
     Kill,
     /// The terminal of an ended command had time to give its last bytes.
     Drain,
+    /// A new connection has waited long enough for the sentinel's end.
+    Sentinel,
 }
 
 pub struct Agent {
     pub poll: Poll,
     pub channel: Channel,
+    sentinel: Option<Sentinel>,
+    /// The connection is new, and is read when the sentinel has ended.
+    held: bool,
     decoder: Decoder,
     /// A session is open: HELLO was answered.
     open: bool,
@@ -125,14 +133,18 @@ impl Agent {
         if let Some(fd) = channel.fd() {
             poll.add(fd, EDGE_BOTH, token::CHANNEL)?;
         }
+        let mut sentinel = None;
         if let Some(fd) = channel.listener() {
             poll.add(fd, LEVEL_IN, token::LISTENER)?;
+            sentinel = Some(Sentinel::open(&poll, token::SENTINEL_LISTENER)?);
         }
         poll.add(children.raw(), LEVEL_IN, token::CHILDREN)?;
         poll.add(mailbox.bell(), LEVEL_IN, token::MAILBOX)?;
         Ok(Agent {
             poll,
             channel,
+            sentinel,
+            held: false,
             decoder: Decoder::for_agent(),
             open: false,
             held_back: false,
@@ -180,6 +192,12 @@ impl Agent {
                         read_channel |= flags & !(libc::EPOLLOUT as u32) != 0;
                     }
                     token::LISTENER => self.accept(),
+                    token::SENTINEL_LISTENER => {
+                        if let Some(sentinel) = &mut self.sentinel {
+                            sentinel.accept(&self.poll, token::SENTINEL);
+                        }
+                    }
+                    token::SENTINEL => read_channel |= self.sentinel_ended(),
                     token::CHILDREN => self.reap(),
                     token::MAILBOX => self.letters(),
                     token::OUTPUT => self.output_ready(id >> 1, (id & 1) as usize, flags),
@@ -232,11 +250,41 @@ impl Agent {
                     sys::say(&fail.message);
                 }
             }
+            self.no_longer_held();
+            self.held = self.sentinel.as_ref().map_or(false, Sentinel::alive);
+            if self.held {
+                self.timers.insert((sys::monotonic() + sentinel::LIMIT_NS, 0, Timer::Sentinel), ());
+            }
+        }
+    }
+
+    /// @returns whether a connection has waited for this, and is to be read now
+    fn sentinel_ended(&mut self) -> bool {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.look();
+            if sentinel.alive() {
+                return false;
+            }
+        }
+        self.no_longer_held()
+    }
+
+    fn no_longer_held(&mut self) -> bool {
+        self.timers.retain(|(_, _, timer), _| *timer != Timer::Sentinel);
+        std::mem::take(&mut self.held)
+    }
+
+    pub fn held_long_enough(&mut self) {
+        if self.no_longer_held() {
+            self.receive();
         }
     }
 
     /// Reads until the channel is empty, answering as it goes.
     fn receive(&mut self) {
+        if self.held {
+            return;
+        }
         loop {
             // Those that an answer without room has left, before anything is read behind them.
             self.frames();

@@ -147,6 +147,17 @@ pub fn read(fd: RawFd, buf: &mut [u8]) -> std::result::Result<usize, i32> {
     uninterrupted(|| unsafe { libc::read(fd, buf.as_mut_ptr() as *mut libc::c_void, buf.len()) })
 }
 
+/// The next connection that waits, or none.
+pub fn accept(listener: RawFd) -> Option<Fd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no address is asked for.
+    let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        return None;
+    }
+    Some(Fd::own(fd))
+}
+
 pub fn write(fd: RawFd, buf: &[u8]) -> std::result::Result<usize, i32> {
     // SAFETY: the buffer is valid for its length.
     uninterrupted(|| unsafe { libc::write(fd, buf.as_ptr() as *const libc::c_void, buf.len()) })

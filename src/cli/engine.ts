@@ -6,6 +6,7 @@ import type { Config } from "../config/schema.ts";
 import type { Network } from "../egress/network.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
+import type { KernelSetting } from "../images/guest-kernel.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { Launcher } from "../launcher/launcher.ts";
@@ -22,7 +23,7 @@ export interface Engine {
   launcher: Launcher;
 }
 
-export function vmms(paths: DataPaths, config: Pick<Config, "firecracker">): Record<VmmName, Vmm> {
+export function vmms(paths: DataPaths, config: Pick<Config, "firecracker" | "qemu">): Record<VmmName, Vmm> {
   const { path, jailer, jail, jail_uid_base, jail_limits, jail_netns } = config.firecracker;
   const policy = { uidBase: jail_uid_base, limits: jail_limits, ...(jail_netns ? { netns: jail_netns } : {}) };
   const firecracker = createFirecracker({
@@ -30,12 +31,18 @@ export function vmms(paths: DataPaths, config: Pick<Config, "firecracker">): Rec
     ...(path ? { firecracker: path } : {}),
     ...(jailer ? { jailer } : {}),
     ...(jail ? { jail: policy } : {}),
+    ...ownKernel(config.firecracker),
   });
-  return { firecracker, qemu: createQemu() };
+  return { firecracker, qemu: createQemu(ownKernel(config.qemu)) };
+}
+
+function ownKernel(section: Config["qemu"]): { kernel?: KernelSetting } {
+  const { kernel: path, kernel_arguments, kernel_modules: modules } = section;
+  return path === "" ? {} : { kernel: { path, arguments: kernel_arguments, modules } };
 }
 
 /**
- * The VMM for Linux guests on this host, of `all`: Firecracker where its KVM can run them, else QEMU. A name picks one.
+ * The VMM for Linux guests on this host, of `all`: Firecracker where KVM runs them natively, else QEMU. A name picks one.
  * @throws StacyError `unavailable`
  */
 export async function chooseVmm(
@@ -49,7 +56,8 @@ export async function chooseVmm(
     return all[name];
   }
   const probe = await all.firecracker.probe();
-  if (probe.usable && probe.guests.includes("linux")) return all.firecracker;
+  // A kernel that is interpreted boots in 40 s; QEMU's emulation needs 2.
+  if (probe.usable && probe.accelerator === "kvm" && probe.guests.includes("linux")) return all.firecracker;
   return all.qemu;
 }
 

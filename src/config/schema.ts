@@ -64,6 +64,12 @@ export const configSchema = z.strictObject({
     path: text.default(""),
     /** Empty: `STACYVM_JAILER`, or the one beside the binary. */
     jailer: text.default(""),
+    /** A kernel of your own for Linux guests: the ELF `vmlinux`. Empty: the one that fits this host. */
+    kernel: text.default(""),
+    /** Added to its command line. */
+    kernel_arguments: text.default(""),
+    /** Directory of its uncompressed modules, loaded in the order of their names. Empty: all is built in. */
+    kernel_modules: text.default(""),
     /** Every machine runs under the jailer: own user, own root, no capabilities. Needs root. */
     jail: z.boolean().default(false),
     /** Machines run as this uid and the 9,999 after it. */
@@ -72,6 +78,12 @@ export const configSchema = z.strictObject({
     jail_limits: z.boolean().default(true),
     /** Path of a network namespace for them. Empty: the host's. */
     jail_netns: text.default(""),
+  }),
+  qemu: section({
+    /** As for Firecracker; a bzImage will do as well. */
+    kernel: text.default(""),
+    kernel_arguments: text.default(""),
+    kernel_modules: text.default(""),
   }),
   warm: section({
     /** Keep machines ready for what is asked for often. Templates' `pool_size` counts either way. */

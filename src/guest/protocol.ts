@@ -60,6 +60,15 @@
  * KEEP-ALIVE. PING (any payload up to 64 bytes) is answered with PONG of the same payload, in both directions. An agent
  * whose host is silent does nothing: idle it makes no wake-ups.
  *
+ * LOADING. Loading a snapshot under Firecracker makes the guest's vsock driver reset all connections, which it does some time
+ * after the machine has gone on: a connection that was opened meanwhile goes with them, and the host is not told. So the host opens
+ * one more connection, to port 1025, before each save, waits for the one byte that the agent sends on it, and keeps it open through the
+ * save: the sentinel. It dies by the same reset. While it lives (5 s at most) the agent reads nothing from a new connection. So an
+ * answer to HELLO means that this connection will not be taken away by the load. The host sends PINGs behind its HELLO while it
+ * has no answer, after 5 ms and then in doubled steps: to a connection that the reset has taken, the guest's kernel answers with
+ * a reset of its own, and the host connects anew. The saved machine itself, when it goes on, gets the same reset; the host leaves its
+ * end of the sentinel open until then. A guest whose agent has no port 1025 is saved without one.
+ *
  * FAULT (stream 0, fields STATUS and MESSAGE) says why the sender gives up the session; the agent then hunts.
  *
  * FIELDS. Structured payloads are a sequence of fields: tag (u8), length (u32), value. Numbers are 1, 2, 4 or 8 bytes

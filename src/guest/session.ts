@@ -34,6 +34,12 @@ const EXTRA_CREDIT = 768 * 1024;
 const GRANT_STEP = INITIAL_CREDIT / 2;
 const WIDE_GRANT_STEP = (INITIAL_CREDIT + EXTRA_CREDIT) / 2;
 const PING_BYTES = 8;
+/**
+ * While the greeting is not answered, the guest is asked again and again, after this time (ms) and then in doubled steps: a load's
+ * reset takes a connection away without a word (protocol.ts, LOADING), and the next packet is what brings the news.
+ */
+const FIRST_ASK_MS = 5;
+const LONGEST_ASK_MS = 500;
 /** With calls under way and nothing heard for so long, the guest is asked; as long again without an answer is the end. */
 const SILENCE_MS = 30_000;
 
@@ -359,8 +365,17 @@ export class Session {
     if (options.signal?.aborted) onAbort();
     session.closed.then(reject);
     session.#onHello = resolve;
+    let asking: NodeJS.Timeout | undefined;
+    const ask = (afterMs: number): void => {
+      asking = setTimeout(() => {
+        session.ping().catch(() => {});
+        ask(Math.min(2 * afterMs, LONGEST_ASK_MS));
+      }, afterMs);
+    };
     try {
       session.#hello(open.clean, options.identity);
+      // A port that is not clean has no connections that could be lost.
+      if (open.clean) ask(FIRST_ASK_MS);
       const fields = await promise;
       const failure = failureOf(fields);
       if (failure !== undefined) throw failure;
@@ -371,6 +386,7 @@ export class Session {
       throw error;
     } finally {
       clearTimeout(timer);
+      clearTimeout(asking);
       options.signal?.removeEventListener("abort", onAbort);
     }
   }

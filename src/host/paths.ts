@@ -42,3 +42,10 @@ export function dataPaths(root: string = defaultDataDir()): DataPaths {
     database: join(root, "stacyvm.db"),
   };
 }
+
+/** What is dear to make and belongs to no data directory: `STACYVM_CACHE_DIR`, else below the user's cache directory. */
+export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
+  const configured = env.STACYVM_CACHE_DIR;
+  if (configured !== undefined && configured !== "") return resolve(configured);
+  return join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "stacyvm");
+}

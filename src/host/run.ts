@@ -12,6 +12,8 @@ export interface RunOptions {
   package?: string;
   /** Fed to the tool's standard input. */
   input?: Uint8Array;
+  /** Sees the standard output as it comes, for long work that tells how far it is. */
+  onOutput?: (chunk: Buffer) => void;
 }
 
 /** Its standard output as bytes. @throws StacyError `unavailable` when missing or failing, with its last words */
@@ -54,6 +56,7 @@ export function runTool(command: string, args: string[], options: RunOptions = {
         );
       },
     );
+    if (options.onOutput !== undefined) child.stdout?.on("data", options.onOutput);
     child.stdin?.on("error", () => {});
     child.stdin?.end(options.input);
   });

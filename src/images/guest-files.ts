@@ -1,22 +1,15 @@
-/** What a Linux guest boots from: kernel and initramfs, as set-up left them, with their digests. */
-import { createHash } from "node:crypto";
+/** What a Linux guest boots from: kernel and initramfs, with the digests of what is really booted. */
 import { existsSync } from "node:fs";
-import { access, readFile } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
 import { packageRoot } from "../host/paths.ts";
-import { buildInitramfs } from "./initramfs.ts";
-import { findKernel } from "./kernel.ts";
+import { type GuestKernel, type KernelChoice, loadGuestKernel } from "./guest-kernel.ts";
+import { buildInitramfs, type Initramfs } from "./initramfs.ts";
 
 export interface GuestFiles {
-  /** Kernel release, for people. */
-  release: string;
-  vmlinuz: string;
-  vmlinux: string;
-  initramfs: string;
-  /** sha256, hex */
-  kernelDigest: string;
-  initramfsDigest: string;
+  kernel: GuestKernel;
+  initramfs: Initramfs;
 }
 
 /** What the published package brings along. */
@@ -28,31 +21,15 @@ export function agentPath(assets: string): string {
   return process.env.STACYVM_AGENT ?? (hasPrebuilt ? PREBUILT : join(assets, "agent", "stacyvm-agent"));
 }
 
-/** @throws StacyError `unavailable` naming what is missing */
-export async function loadGuestFiles(assets: string): Promise<GuestFiles> {
-  const kernel = await findKernel(assets);
-  if (kernel === undefined) throw missing("the guest kernel", join(assets, "kernel"));
+/** @throws StacyError `unavailable` naming what is missing; `invalid` for a user's kernel that will not do */
+export async function loadGuestFiles(assets: string, choice: KernelChoice): Promise<GuestFiles> {
+  const kernel = await loadGuestKernel(assets, choice);
   const agent = agentPath(assets);
   await access(agent).catch(() => {
-    throw missing("the guest agent", agent);
+    throw new StacyError("unavailable", `the guest agent is missing: ${agent}`, {
+      phase: "resolve",
+      remedy: "run `stacyvm setup`",
+    });
   });
-  const [initramfs, image] = await Promise.all([
-    buildInitramfs(assets, agent, kernel.modules),
-    readFile(kernel.vmlinuz),
-  ]);
-  return {
-    release: kernel.release,
-    vmlinuz: kernel.vmlinuz,
-    vmlinux: kernel.vmlinux,
-    initramfs: initramfs.path,
-    kernelDigest: createHash("sha256").update(image).digest("hex"),
-    initramfsDigest: initramfs.digest,
-  };
-}
-
-function missing(what: string, where: string): StacyError {
-  return new StacyError("unavailable", `${what} is missing: ${where}`, {
-    phase: "resolve",
-    remedy: "run `stacyvm setup`",
-  });
+  return { kernel, initramfs: await buildInitramfs(assets, agent, kernel.modules) };
 }

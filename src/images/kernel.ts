@@ -173,7 +173,7 @@ async function decompress(file: string): Promise<Buffer> {
 }
 
 /** The ELF kernel inside a bzImage: its setup header says where the payload lies (Linux, Documentation/arch/x86/boot.rst). */
-async function extractElf(image: Buffer): Promise<Buffer> {
+export async function extractElf(image: Buffer): Promise<Buffer> {
   if (image.toString("latin1", 0x202, 0x206) !== "HdrS") throw new StacyError("corrupt", "the kernel is no bzImage");
   const setupBytes = ((image[0x1f1] || 4) + 1) * 512;
   const start = setupBytes + image.readUInt32LE(0x248);

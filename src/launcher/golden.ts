@@ -93,7 +93,7 @@ export class GoldenBuilder {
         });
         await makeMachineDir(out, target.image.base);
         await phases.phase("save", async () => {
-          const paused = await machine.pause();
+          const paused = await machine.pause({ toSave: true });
           touchedBytes = await mappedBytes(machine.record.pid, SNAPSHOT_FILES.memory);
           const saved = await paused.save(out);
           // The disk as it is at the pause belongs to this memory (firecracker.md 2.2).

@@ -2,25 +2,17 @@
  * The two ways to start a machine in a directory: restore it from a snapshot, or boot it cold. Each measures its phases and
  * leaves nothing behind when it fails. Which way is taken is the launcher's decision (launcher.ts).
  */
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { hangUpError } from "../vmm/exit.ts";
-import type { ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
-import { copyDisk, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import type { BlankVmm, ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
+import { copyDisk, linkBase, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
-
-/** A restored machine answers in milliseconds; this is for a host that is very busy. */
-const RESTORE_AGENT_LIMIT_MS = 15_000;
-/**
- * A Linux boot under emulation takes seconds; on a busy host, many. But QEMU 7.2's emulation loses the very first timer tick in about
- * one boot of twenty: the guest then waits for it in `calibrate_delay` for ever. So the first attempt is short, and a machine
- * that is silent until then is booted anew.
- */
-const BOOT_AGENT_LIMITS_MS = [20_000, 90_000] as const;
 
 export interface Place {
   /** Absolute; must not exist. */
@@ -35,15 +27,20 @@ export interface Started {
   agent: Agent;
 }
 
-/** An idle VMM with its directory and disk prepared: what is left is load and handshake. */
+/**
+ * An idle VMM with its directory and disk prepared: what is left is load and handshake.
+ * @param blank a process that waits, which belongs to this call; without one it is started now
+ */
 export async function prepareIdle(
   vmm: Vmm,
   target: Target,
   snapshot: Snapshot,
   place: Place,
   phases: Phases,
+  blank?: BlankVmm,
 ): Promise<LoadableVmm> {
   const { dir } = place;
+  if (blank !== undefined) return prepareBlank(blank, target, snapshot, dir, phases);
   const disk = async (): Promise<void> => {
     await phases.phase("disk", () => copyDisk(dir, snapshot.disk));
   };
@@ -77,8 +74,29 @@ export async function prepareIdle(
   }
 }
 
+async function prepareBlank(
+  blank: BlankVmm,
+  target: Target,
+  snapshot: Snapshot,
+  dir: string,
+  phases: Phases,
+): Promise<LoadableVmm> {
+  try {
+    await phases.phase("vmm", async () => {
+      await rename(blank.dir, dir);
+      blank.relocate(dir);
+    });
+    await phases.phase("disk", () => Promise.all([linkBase(dir, target.image.base), copyDisk(dir, snapshot.disk)]));
+    return await blank.become(target.config);
+  } catch (error) {
+    await discard(blank.dir, blank);
+    throw error;
+  }
+}
+
 /** Loads the snapshot into an idle VMM and shakes hands. */
 export async function loadInto(
+  vmm: Vmm,
   idle: LoadableVmm,
   snapshot: Snapshot,
   identity: Identity | undefined,
@@ -88,7 +106,7 @@ export async function loadInto(
   try {
     const source = { dir: snapshot.dir, ...(options.trackDirty === true ? { trackDirty: true } : {}) };
     const machine = await phases.phase("load", () => idle.load(source));
-    const agent = await phases.phase("agent", () => greet(machine, identity, RESTORE_AGENT_LIMIT_MS, options.signal));
+    const agent = await phases.phase("agent", () => greet(machine, identity, vmm.answerMs.restored, options.signal));
     return { machine, agent };
   } catch (error) {
     await discard(idle.dir, idle);
@@ -106,12 +124,15 @@ export async function bootCold(
   phases: Phases,
   shared = false,
 ): Promise<Started> {
-  const [first, second] = BOOT_AGENT_LIMITS_MS;
-  try {
-    return await bootOnce(vmm, target, disk, place, identity, phases, shared, first);
-  } catch (error) {
-    if (!(error instanceof StacyError && error.code === "timeout") || place.signal?.aborted === true) throw error;
-    return bootOnce(vmm, target, disk, place, identity, phases, shared, second);
+  const limits = [...vmm.answerMs.booted];
+  for (;;) {
+    const limit = limits.shift() as number;
+    try {
+      return await bootOnce(vmm, target, disk, place, identity, phases, shared, limit);
+    } catch (error) {
+      const silent = error instanceof StacyError && error.code === "timeout";
+      if (!silent || limits.length === 0 || place.signal?.aborted === true) throw error;
+    }
   }
 }
 

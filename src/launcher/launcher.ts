@@ -262,7 +262,7 @@ export class Launcher {
       if (snapshot === undefined) throw new StacyError("not-found", "its snapshot is gone");
       await rename(idle.item.dir, dir);
       idle.item.relocate(dir);
-      const started = await loadInto(idle.item, snapshot, identity, phases, {
+      const started = await loadInto(this.vmm, idle.item, snapshot, identity, phases, {
         ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
@@ -339,8 +339,9 @@ export class Launcher {
     phases: Phases,
     options: LaunchOptions,
   ): Promise<Started> {
-    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases);
-    return loadInto(idle, snapshot, identity, phases, {
+    const blank = place.jail === undefined ? this.pool?.takeBlank() : undefined;
+    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases, blank);
+    return loadInto(this.vmm, idle, snapshot, identity, phases, {
       ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });

@@ -72,7 +72,11 @@ export type MachineRecord = z.infer<typeof machineRecord>;
 /** Makes the directory with its link to the base. The disk comes separately: it may be copied beside the VMM's start. */
 export async function makeMachineDir(dir: string, base: string): Promise<void> {
   await mkdir(dir, { recursive: false, mode: 0o700 });
-  await symlink(relative(dir, base), join(dir, FILES.base));
+  await linkBase(dir, base);
+}
+
+export function linkBase(dir: string, base: string): Promise<void> {
+  return symlink(relative(dir, base), join(dir, FILES.base));
 }
 
 export function copyDisk(dir: string, disk: DiskTemplate): Promise<void> {

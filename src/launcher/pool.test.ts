@@ -16,7 +16,7 @@ async function world(limits: Partial<PoolLimits>) {
   const state = { now: 0, freeShare: 0.5, attempts: 0, built: [] as string[] };
   const pool = new Pool(
     {
-      vmm: {} as never,
+      vmm: { abilities: { blank: false } } as never,
       sandboxes,
       store: {
         get: async () => {
@@ -39,7 +39,16 @@ async function world(limits: Partial<PoolLimits>) {
       relaxed: () => {},
       now: () => state.now,
     },
-    { maxWarm: 4, maxIdle: 1, adaptive: true, memoryBudget: 1 << 30, maxAgeMs: 1e9, parallel: 1, ...limits },
+    {
+      maxWarm: 4,
+      maxIdle: 1,
+      maxBlank: 0,
+      adaptive: true,
+      memoryBudget: 1 << 30,
+      maxAgeMs: 1e9,
+      parallel: 1,
+      ...limits,
+    },
   );
   return {
     pool,

@@ -6,7 +6,8 @@ import type { EventEmitter } from "node:events";
 import { totalmem } from "node:os";
 import { asStacyError, type StacyError } from "../host/error.ts";
 import type { HostMemory } from "../host/host-memory.ts";
-import type { LoadableVmm, Vmm } from "../vmm/vmm.ts";
+import type { BlankVmm, LoadableVmm, Vmm } from "../vmm/vmm.ts";
+import { Blanks } from "./blanks.ts";
 import { endIdle, endWarm, Shelf, type Waiting } from "./shelf.ts";
 import type { Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
@@ -17,6 +18,8 @@ export interface PoolLimits {
   maxWarm: number;
   /** Idle VMMs per shape, at most. */
   maxIdle: number;
+  /** Idle VMMs of no shape, where the VMM can be started so. */
+  maxBlank: number;
   /** Follow demand; otherwise only what is pinned is kept. */
   adaptive: boolean;
   /** Private memory of all warm machines together, bytes. */
@@ -30,6 +33,7 @@ export interface PoolLimits {
 export const DEFAULT_POOL: PoolLimits = {
   maxWarm: 8,
   maxIdle: 2,
+  maxBlank: 4,
   adaptive: true,
   memoryBudget: Math.floor(totalmem() / 4),
   maxAgeMs: 30 * 60_000,
@@ -92,10 +96,14 @@ export class Pool {
   readonly #shelves = new Map<string, Shelf>();
   /** What is kept ready at least, by who wants it. */
   readonly #pins = new Map<string, { target: Target; count: number }>();
+  readonly #blanks: Blanks;
   readonly #work = new Set<Promise<void>>();
   readonly #closing = new AbortController();
   readonly #timer: NodeJS.Timeout;
   #spawning = 0;
+  #lastArrival = Number.NEGATIVE_INFINITY;
+  #addingBlank = false;
+  #blankRetryAt = 0;
   /** Since when a refill gives way to spawns. */
   #givingWaySince: number | undefined;
   /** The host is short of memory: nothing is made until it has relaxed. */
@@ -106,6 +114,7 @@ export class Pool {
     this.#limits = limits;
     this.#timer = setInterval(() => void this.#tick(), TICK_MS);
     this.#timer.unref();
+    this.#blanks = new Blanks(parts.vmm, parts.sandboxes, limits.maxBlank);
   }
 
   /** Says that a spawn of this shape has begun; refilling gives way until the returned function is called, or for a while. */
@@ -114,6 +123,7 @@ export class Pool {
     const shelf = this.#shelf(target);
     shelf.demand.arrive(now);
     shelf.lastArrival = now;
+    this.#lastArrival = now;
     this.#spawning += 1;
     let ended = false;
     return () => {
@@ -133,6 +143,11 @@ export class Pool {
 
   takeIdle(key: string): Waiting<LoadableVmm> | undefined {
     return this.#shelves.get(key)?.idle.pop();
+  }
+
+  /** A started VMM of no shape, for a restore. */
+  takeBlank(): BlankVmm | undefined {
+    return this.#blanks.take();
   }
 
   /** Keeps at least `count` warm machines of this shape from now on. @param owner whose earlier wish this replaces */
@@ -184,6 +199,7 @@ export class Pool {
     clearInterval(this.#timer);
     this.#closing.abort(new Error("the pool is closed"));
     await Promise.allSettled([...this.#work]);
+    await this.#blanks.close();
     await Promise.all([...this.#shelves.keys()].map((key) => this.empty(key)));
   }
 
@@ -229,6 +245,7 @@ export class Pool {
           this.#shelves.delete(shelf.target.key);
         }
       }
+      if (now - this.#lastArrival > FORGET_MS && this.#blanks.count > 0) this.#background(this.#blanks.empty());
       this.#trim();
       await this.#relieve();
     } catch {
@@ -289,6 +306,24 @@ export class Pool {
         );
       }
     }
+    // Only where this VMM is used: the first spawn shows it.
+    const used = now - this.#lastArrival <= FORGET_MS;
+    if (!used || !this.#blanks.lacking || this.#addingBlank || now < this.#blankRetryAt || this.#givesWay(now)) return;
+    this.#background(this.#addBlank());
+  }
+
+  async #addBlank(): Promise<void> {
+    this.#addingBlank = true;
+    try {
+      await this.#blanks.add();
+    } catch (thrown) {
+      this.#blankRetryAt = this.#parts.now() + RETRY_MS;
+      const error = asStacyError(thrown);
+      this.#parts.events.emit("pool.failed", { key: "", image: "", warm: 0, error, reason: error.message });
+    } finally {
+      this.#addingBlank = false;
+    }
+    this.#refill();
   }
 
   /** While spawns are in progress, but not for ever; then one refill at a time has its turn. */

@@ -8,7 +8,10 @@ export interface Shape {
   /** Version of this structure and of the agent's handshake; a change makes all old snapshots unused. */
   format: 1;
   vmm: "firecracker" | "qemu";
-  /** Version, accelerator, machine type, CPU model, and under KVM the host's CPU and kernel (`Vmm.identity`). */
+  /**
+   * Version, accelerator (native KVM, interpreted, emulated), machine type, CPU model, the monitor's own part of the command
+   * line, and under KVM the host's CPU and kernel (`Vmm.identity`).
+   */
   vmmIdentity: Record<string, string>;
   guest: "linux" | "bare";
   vcpus: number;
@@ -16,9 +19,10 @@ export interface Shape {
   diskMiB: number;
   /** `sha256:<hex>` of the base image, or `none` for the bare guest. */
   imageDigest: string;
-  /** sha256 of the kernel and of the initramfs (agent and modules). */
+  /** sha256 of the file that is booted as kernel, and of the initramfs (agent and modules). */
   kernel: string;
   initramfs: string;
+  /** The rest of the command line: what this kernel and this image need. */
   cmdline: string;
   /** Environment that the setup commands ran with, and the commands. */
   setup: string[];

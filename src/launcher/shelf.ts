@@ -62,7 +62,7 @@ export class Shelf {
     const { vmm, signal, now, privateBytes } = this.#workshop;
     return this.#make(async (dir) => {
       const idle = await prepareIdle(vmm, this.target, snapshot, { dir, signal }, new Phases());
-      const started = await loadInto(idle, snapshot, undefined, new Phases(), { trackDirty: true, signal });
+      const started = await loadInto(vmm, idle, snapshot, undefined, new Phases(), { trackDirty: true, signal });
       try {
         const item = await WarmMachine.ready(vmm, started, now());
         return { item, privateBytes: await privateBytes(item.machine.record.pid) };

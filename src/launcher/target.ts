@@ -58,7 +58,7 @@ export class Targets {
         `${this.#vmm.name} cannot run Linux guests on this host: ${probe.notes.join("; ")}`,
         {
           phase: "resolve",
-          remedy: "use the provider qemu, which has software emulation",
+          remedy: probe.linuxRemedy ?? "use the provider qemu, which has software emulation",
         },
       );
     }
@@ -69,7 +69,7 @@ export class Targets {
   }
 
   async #linux(spec: LaunchSpec, options?: ResolveOptions): Promise<Target> {
-    this.#files ??= loadGuestFiles(this.#paths.assets);
+    this.#files ??= this.#vmm.guestKernel().then((choice) => loadGuestFiles(this.#paths.assets, choice));
     this.#files.catch(() => {
       this.#files = undefined;
     });
@@ -77,11 +77,11 @@ export class Targets {
     const config: MachineConfig = {
       vcpus: spec.vcpus,
       memoryMiB: spec.memoryMiB,
-      kernel: this.#vmm.name === "firecracker" ? files.vmlinux : files.vmlinuz,
-      initramfs: files.initramfs,
-      cmdline: `stacyvm.base=${image.filesystem}`,
+      kernel: files.kernel.path,
+      initramfs: files.initramfs.path,
+      cmdline: `${files.kernel.arguments} stacyvm.base=${image.filesystem}`.trim(),
     };
-    return this.#target(spec, image, "linux", config, files.kernelDigest, files.initramfsDigest);
+    return this.#target(spec, image, "linux", config, files.kernel.digest, files.initramfs.digest);
   }
 
   async #bare(spec: LaunchSpec): Promise<Target> {

@@ -222,7 +222,7 @@ export class MicrovmMachine implements SandboxMachine {
       try {
         this.#egress.stop();
         await this.#agent.disconnect();
-        paused = before.state === "paused" ? before : await before.pause(); // S1
+        paused = before.state === "paused" ? before : await before.pause({ toSave: true }); // S1
         this.#become({ state: "paused", machine: paused });
         await suspended.save(paused, this.target.image.base, parentOf(this.#record)); // S2
         this.#counts(signal);
@@ -434,7 +434,7 @@ export class MicrovmMachine implements SandboxMachine {
       await this.#agent.disconnect();
     }
     const before = this.#life;
-    const paused = await machine.pause(); // F3
+    const paused = await machine.pause({ toSave: true }); // F3
     this.#become({ state: "paused", machine: paused });
     const working = work(paused); // F4
     await working.catch(() => {});

@@ -175,7 +175,7 @@ export interface ProviderHealth {
   detail: string;
   remedy?: string;
   version?: string;
-  accelerator?: "kvm" | "tcg";
+  accelerator?: "kvm" | "kvm-interpreted" | "tcg";
   /** What its monitor, in the version that is there, can do with a running machine: stop it, and copy it. */
   canPause: boolean;
   canCopy: boolean;

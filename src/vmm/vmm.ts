@@ -16,6 +16,7 @@
  *     vmm.log       the VMM's own output
  */
 import type { AgentStream } from "../host/agent-stream.ts";
+import type { KernelChoice } from "../images/guest-kernel.ts";
 
 export type { AgentStream };
 
@@ -37,8 +38,20 @@ export const SNAPSHOT_FILES = { state: "vmstate.bin", memory: "memory.bin" } as 
 
 /** What the VMM could tell about this host. `usable: false` always says why and what to do. */
 export type VmmProbe =
-  | { usable: true; version: string; path: string; accelerator: "kvm" | "tcg"; guests: GuestKind[]; notes: string[] }
+  | {
+      usable: true;
+      version: string;
+      path: string;
+      accelerator: Accelerator;
+      guests: GuestKind[];
+      /** What would make it run Linux guests, where it does not. */
+      linuxRemedy?: string;
+      notes: string[];
+    }
   | { usable: false; version?: string; path?: string; reason: string; remedy: string };
+
+/** `kvm-interpreted`: a KVM that interprets the guest's kernel (host/kvm.ts). */
+export type Accelerator = "kvm" | "kvm-interpreted" | "tcg";
 
 /** `bare`: the freestanding test guest, for hosts whose KVM cannot run Linux (see guests/bare). */
 export type GuestKind = "linux" | "bare";
@@ -55,6 +68,8 @@ export interface VmmAbilities {
   saveKeepsChannel: boolean;
   /** Run under the jailer. */
   jail: boolean;
+  /** A process can be started before it is known what it will load: `prepareBlank`. */
+  blank: boolean;
 }
 
 /**
@@ -139,6 +154,12 @@ export interface LoadableVmm extends VmmProcess {
   load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine>;
 }
 
+/** Started, and told nothing yet: it fits whatever is asked for. */
+export interface BlankVmm extends VmmProcess {
+  /** Says whose machine it will load. It must no longer be used afterwards. */
+  become(config: MachineConfig): Promise<LoadableVmm>;
+}
+
 export interface SnapshotSource {
   /** Absolute directory with `vmstate.bin` and `memory.bin`. */
   dir: string;
@@ -157,7 +178,8 @@ export interface RunningMachine extends VmmProcess {
   connectAgent(options?: ConnectOptions): Promise<AgentStream>;
   /** Does what the coming `save` does not need the guest to stand still for. `parent` as there. */
   prepareSave(options?: { parent?: string }): Promise<void>;
-  pause(): Promise<PausedMachine>;
+  /** @param options.toSave it is about to be saved, which the guest may have to be told before it stands still */
+  pause(options?: { toSave?: boolean }): Promise<PausedMachine>;
 }
 
 export interface PausedMachine extends VmmProcess {
@@ -188,17 +210,30 @@ export interface ConnectOptions {
   signal?: AbortSignal;
 }
 
+/** How long a guest may take until its agent answers; exact once `probe` has answered. */
+export interface AnswerLimits {
+  /** ms after a boot, for each attempt: a machine that is silent until then is ended, and the next one booted. */
+  booted: readonly [number, ...number[]];
+  /** ms after a load; it takes milliseconds, and this is for a host that is very busy. */
+  restored: number;
+}
+
 export interface Vmm {
   readonly name: VmmName;
   readonly abilities: VmmAbilities;
+  readonly answerMs: AnswerLimits;
   /** Looks at the host; cached after the first call. Never throws. */
   probe(): Promise<VmmProbe>;
   /** What belongs to the shape besides `MachineConfig`: version, accelerator, machine type, CPU model, device list. */
   identity(config: MachineConfig): Promise<Record<string, string>>;
+  /** Which kernel its Linux guests boot: the user's own, or the one that fits this host. */
+  guestKernel(): Promise<KernelChoice>;
   /** Starts a process that will boot. Phase: `vmm`. */
   prepareBoot(options: StartOptions): Promise<BootableVmm>;
   /** Starts a process that will load a snapshot made with an equal `config`. Phase: `vmm`. */
   prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm>;
+  /** Starts a process in `dir`, which is empty, for a load of anything; only with `abilities.blank`. */
+  prepareBlank(options: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm>;
   /**
    * Finds a machine of an earlier daemon again. `undefined` when the process is gone or is not the recorded one. Nothing is ever
    * killed, and no connection is left when it fails: it may be tried again.

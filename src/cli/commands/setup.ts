@@ -6,7 +6,7 @@ import { dataPaths, packageRoot } from "../../host/paths.ts";
 import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
-const PARTS = ["kernel", "agent", "firecracker", "bare"] as const;
+const PARTS = ["kernel", "interpreted-kernel", "agent", "firecracker", "bare"] as const;
 type Part = (typeof PARTS)[number];
 
 interface Done {
@@ -27,6 +27,8 @@ export function setupCommand(): Command {
       const done: Done[] = [];
       // The published package has no sources of the bare guest, which only tests and benchmarks of Firecracker use.
       const all = PARTS.filter((part) => part !== "bare" || existsSync(join(packageRoot, "guests")));
+      // Minutes of compiling, which nobody else needs: QEMU runs Linux guests there as well.
+      if (!(await wantsInterpretedKernel())) all.splice(all.indexOf("interpreted-kernel"), 1);
       for (const part of PARTS) {
         if (only.length === 0 ? all.includes(part) : only.includes(part)) done.push(await step(part, assets));
       }
@@ -34,8 +36,16 @@ export function setupCommand(): Command {
     });
 }
 
+/** Set-up for tests, on a host whose KVM interprets ring 0. */
+async function wantsInterpretedKernel(): Promise<boolean> {
+  if (process.env.STACYVM_SETUP !== "tests") return false;
+  const { kvmState } = await import("../../host/kvm.ts");
+  return (await kvmState()).mode === "interpreted";
+}
+
 const TITLES: Record<Part, string> = {
   kernel: "guest kernel",
+  "interpreted-kernel": "kernel for interpreted KVM",
   agent: "guest agent",
   firecracker: "Firecracker",
   bare: "bare guest",
@@ -49,6 +59,11 @@ const WORK: Record<Part, Work> = {
     const present = await findKernel(assets);
     const kernel = present ?? (await installKernel(assets, { progress }));
     return `${kernel.release}${present === undefined ? "" : " (present)"}`;
+  },
+  async "interpreted-kernel"(assets, progress) {
+    const { installInterpretedKernel } = await import("../../images/interpreted-kernel.ts");
+    const { kernel, result } = await installInterpretedKernel(assets, { progress });
+    return `${kernel.release} (${result})`;
   },
   async agent(assets, progress) {
     const { buildAgent } = await import("../../images/agent-build.ts");

@@ -2,7 +2,10 @@
 import { loadConfig, validateConfig } from "../../config/load.ts";
 import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
+import { pvmBackend } from "../../host/kvm-msr.ts";
 import type { DataPaths } from "../../host/paths.ts";
+import { loadGuestKernel } from "../../images/guest-kernel.ts";
+import type { Vmm } from "../../vmm/vmm.ts";
 import { vmms } from "../engine.ts";
 import type { Finding } from "./finding.ts";
 
@@ -25,10 +28,12 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
       continue;
     }
     if (probe.guests.includes("linux")) linux = true;
+    const kernel = await checkOwnKernel(vmm, paths);
+    if (kernel !== undefined) findings.push(kernel);
     const guests = `guests: ${probe.guests.join(", ") || "none"}`;
     const facts = `${probe.version} (${probe.path}), ${probe.accelerator}, ${guests}`;
     // What is said of KVM above is not said again.
-    const notes = probe.notes.filter((each) => !each.includes(findings[0]?.detail ?? ""));
+    const notes = probe.notes.filter((each) => !each.includes(findings[0]?.detail.split(";")[0] ?? ""));
     findings.push({ name: TITLES[vmm.name], state: "ok", detail: [facts, ...notes].join("; "), meaning });
   }
   if (!linux) {
@@ -43,12 +48,30 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
   return findings;
 }
 
+/** A kernel of the user's own, where there is one. */
+async function checkOwnKernel(vmm: Vmm, { assets }: DataPaths): Promise<Finding | undefined> {
+  const choice = await vmm.guestKernel();
+  if (choice.setting === undefined) return undefined;
+  const name = `${vmm.name}.kernel`;
+  const meaning = "what this monitor's Linux guests boot, by your configuration";
+  try {
+    const { release, path } = await loadGuestKernel(assets, choice);
+    return { name, state: "ok", detail: `${release} (${path})`, meaning };
+  } catch (thrown) {
+    const error = asStacyError(thrown);
+    return { name, state: "missing", detail: error.message, meaning, remedy: error.remedy };
+  }
+}
+
 async function checkKvm(): Promise<Finding> {
   const meaning = "hardware virtualisation; without it guests run in software emulation, many times slower";
   try {
     const kvm = await kvmState();
-    const detail = kvm.linux ? `runs Linux guests: ${kvm.reason}` : kvm.reason;
-    return { name: "KVM", state: kvm.linux ? "ok" : "note", detail, meaning, remedy: kvm.remedy };
+    const native = kvm.mode === "native";
+    const backend = kvm.mode === "interpreted" ? await pvmBackend() : undefined;
+    const shown = backend === undefined ? "" : `; a vCPU shows the registers of ${backend}`;
+    const detail = native ? `runs Linux guests: ${kvm.reason}` : `${kvm.reason}${shown}`;
+    return { name: "KVM", state: native ? "ok" : "note", detail, meaning, remedy: kvm.remedy };
   } catch (thrown) {
     const error = asStacyError(thrown);
     return { name: "KVM", state: "missing", detail: error.message, meaning, remedy: error.remedy };

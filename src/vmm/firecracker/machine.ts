@@ -7,6 +7,7 @@ import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
 import {
   type AgentStream,
+  type BlankVmm,
   type BootableVmm,
   type ConnectOptions,
   type ExitReport,
@@ -23,6 +24,7 @@ import {
 import { bring } from "./jail.ts";
 import { copyGround, digHoles, GROUND, keepGround, loseGround } from "./memory-file.ts";
 import { type FirecrackerProcess, VSOCK_SOCKET } from "./process.ts";
+import { Sentinel } from "./sentinel.ts";
 import type { VersionTraits } from "./versions.ts";
 
 const QUICK_MS = 5_000;
@@ -46,15 +48,15 @@ export interface Life {
   ground: "nothing" | "own" | "unknown" | { snapshot: string | undefined };
   /** What `prepareSave` made ready for the next save. */
   prepared?: "Diff" | "Full" | undefined;
+  /** Open through a save, and for a while after it. */
+  sentinel?: Sentinel | undefined;
 }
 
-abstract class State implements VmmProcess {
+abstract class Behind implements VmmProcess {
   protected readonly process: FirecrackerProcess;
-  protected readonly life: Life;
 
-  constructor(process: FirecrackerProcess, life: Life) {
+  constructor(process: FirecrackerProcess) {
     this.process = process;
-    this.life = life;
   }
 
   get record(): ProcessRecord {
@@ -74,6 +76,38 @@ abstract class State implements VmmProcess {
   }
   release(): Promise<void> {
     return this.process.release();
+  }
+}
+
+/** Nothing in it is of any machine: Firecracker learns all of it by the load. */
+export class BlankFirecracker extends Behind implements BlankVmm {
+  readonly #traits: VersionTraits;
+
+  constructor(process: FirecrackerProcess, traits: VersionTraits) {
+    super(process);
+    this.#traits = traits;
+  }
+
+  async become(config: MachineConfig): Promise<LoadableVmm> {
+    return new LoadableFirecracker(this.process, { traits: this.#traits, config, tracking: false, ground: "unknown" });
+  }
+}
+
+abstract class State extends Behind {
+  protected readonly life: Life;
+
+  constructor(process: FirecrackerProcess, life: Life) {
+    super(process);
+    this.life = life;
+  }
+
+  override kill(): Promise<ExitReport> {
+    this.life.sentinel?.close();
+    return super.kill();
+  }
+  override release(): Promise<void> {
+    this.life.sentinel?.close();
+    return super.release();
   }
 }
 
@@ -128,11 +162,16 @@ function drive(id: string, path: string, readOnly: boolean): object {
   return { drive_id: id, path_on_host: path, is_root_device: false, is_read_only: readOnly };
 }
 
-/** The bare guest reads only the devices that Firecracker appends. */
+const LINUX_COMMAND_LINE =
+  "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
+
+/** What every guest of its kind is told. The bare guest reads only the devices that Firecracker appends. */
+export function baseCommandLine(config: MachineConfig): string {
+  return config.initramfs === undefined ? "bare" : LINUX_COMMAND_LINE;
+}
+
 function kernelCommandLine(config: MachineConfig): string {
-  const linux =
-    "console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd random.trust_cpu=on";
-  return [config.initramfs === undefined ? "bare" : linux, config.cmdline ?? ""].join(" ").trim();
+  return `${baseCommandLine(config)} ${config.cmdline ?? ""}`.trim();
 }
 
 /** Hard-links the machine's disks into its jail; the writable one becomes the machine's. */
@@ -202,10 +241,25 @@ export class RunningFirecracker extends State implements RunningMachine {
     this.life.prepared = await prepareGround(this.process, this.life, options.parent);
   }
 
-  async pause(): Promise<PausedMachine> {
-    await this.process.api.patch("/vm", { state: "Paused" }, { phase: "pause", timeoutMs: QUICK_MS });
+  async pause(options: { toSave?: boolean } = {}): Promise<PausedMachine> {
+    if (options.toSave === true) await openSentinel(this.process, this.life);
+    await pauseVm(this.process);
     return new PausedFirecracker(this.process, this.life);
   }
+}
+
+function pauseVm(process: FirecrackerProcess): Promise<void> {
+  return process.api.patch("/vm", { state: "Paused" }, { phase: "pause", timeoutMs: QUICK_MS });
+}
+
+function resumeVm(process: FirecrackerProcess): Promise<void> {
+  return process.api.patch("/vm", { state: "Resumed" }, { phase: "resume", timeoutMs: QUICK_MS });
+}
+
+/** The bare guest has no sentinel: it has one connection, and no driver that could be late. */
+async function openSentinel(process: FirecrackerProcess, life: Life): Promise<void> {
+  life.sentinel?.close();
+  life.sentinel = life.config.initramfs === undefined ? undefined : await Sentinel.open(process);
 }
 
 /** The kind of save that is possible now, with the copy that a difference is written over in place. */
@@ -247,7 +301,10 @@ export class PausedFirecracker extends State implements PausedMachine {
   async resume(): Promise<RunningMachine> {
     // A snapshot sends the reset that the guest's driver must acknowledge; 1.16.x waits for it after every resume.
     if (!this.life.traits.pauseResume && !this.#saved) await this.#throwAwaySave();
-    await this.process.api.patch("/vm", { state: "Resumed" }, { phase: "resume", timeoutMs: QUICK_MS });
+    await resumeVm(this.process);
+    // Without a save there is no reset, and a new connection must not wait for one.
+    if (this.#saved) this.life.sentinel?.linger();
+    else this.life.sentinel?.close();
     return new RunningFirecracker(this.process, this.life);
   }
 
@@ -259,6 +316,7 @@ export class PausedFirecracker extends State implements PausedMachine {
     const { process, life } = this;
     const inside = join(process.workDir, SAVING.memory);
     try {
+      if (life.sentinel === undefined && life.traits.pauseResume) await this.#goOnForSentinel();
       const kind = life.prepared ?? (await prepareGround(process, life, options.parent));
       life.prepared = undefined;
       await this.#create(kind);
@@ -284,6 +342,15 @@ export class PausedFirecracker extends State implements PausedMachine {
     } finally {
       await Promise.all(Object.values(SAVING).map((name) => rm(join(process.workDir, name), { force: true })));
     }
+  }
+
+  /** It was paused for another reason: the guest runs for a moment. */
+  async #goOnForSentinel(): Promise<void> {
+    const { process, life } = this;
+    if (life.config.initramfs === undefined) return;
+    await resumeVm(process);
+    await openSentinel(process, life);
+    await pauseVm(process);
   }
 
   async #create(kind: "Full" | "Diff"): Promise<void> {

@@ -1,7 +1,9 @@
 /** Is there a usable Firecracker on this host, and what can it run? */
 import { asStacyError } from "../../host/error.ts";
-import { kvmState } from "../../host/kvm.ts";
+import { type KvmState, kvmState } from "../../host/kvm.ts";
 import { runTool } from "../../host/run.ts";
+import type { KernelSetting } from "../../images/guest-kernel.ts";
+import { findInterpretedKernel } from "../../images/interpreted-kernel.ts";
 import type { VmmProbe } from "../vmm.ts";
 import { type FirecrackerPaths, type LocateOptions, locateFirecracker } from "./install.ts";
 import { type VersionTraits, versionTraits } from "./versions.ts";
@@ -15,7 +17,11 @@ export interface Probed {
 }
 
 /** Never throws. */
-export async function probeFirecracker(assetsDir: string, options: LocateOptions): Promise<Probed> {
+export async function probeFirecracker(
+  assetsDir: string,
+  options: LocateOptions,
+  kernel?: KernelSetting,
+): Promise<Probed> {
   let path: string | undefined;
   let version: string | undefined;
   try {
@@ -32,10 +38,18 @@ export async function probeFirecracker(assetsDir: string, options: LocateOptions
       return { probe: { usable: false, version, path, reason: kvm.reason, remedy } };
     }
     const notes = [...traits.notes, ...paths.notes];
-    if (!kvm.linux) notes.unshift(`only the bare guest: ${kvm.reason}`);
-    const guests = kvm.linux ? (["linux", "bare"] as const) : (["bare"] as const);
+    const linux = await linuxGuests(assetsDir, kvm, kernel);
+    if (linux.note !== undefined) notes.unshift(linux.note);
     return {
-      probe: { usable: true, version, path, accelerator: "kvm", guests: [...guests], notes },
+      probe: {
+        usable: true,
+        version,
+        path,
+        accelerator: kvm.mode === "interpreted" ? "kvm-interpreted" : "kvm",
+        guests: linux.able ? ["linux", "bare"] : ["bare"],
+        notes,
+        ...(linux.remedy === undefined ? {} : { linuxRemedy: linux.remedy }),
+      },
       found: { paths, traits, snapshotFormat },
     };
   } catch (thrown) {
@@ -50,4 +64,24 @@ export async function probeFirecracker(assetsDir: string, options: LocateOptions
       },
     };
   }
+}
+
+/** Whether Linux guests run here, and if not, why not and what to do. */
+async function linuxGuests(
+  assetsDir: string,
+  kvm: KvmState,
+  kernel: KernelSetting | undefined,
+): Promise<{ able: boolean; note?: string; remedy?: string }> {
+  if (kvm.mode === "native") return { able: true };
+  if (kernel !== undefined) return { able: true, note: `Linux guests boot ${kernel.path}: ${kvm.reason}` };
+  if (kvm.mode === "none") return { able: false, note: `only the bare guest: ${kvm.reason}` };
+  const made = await findInterpretedKernel(assetsDir);
+  if (made !== undefined)
+    return { able: true, note: `Linux guests boot ${made.release}, made for this: ${kvm.reason}` };
+  return {
+    able: false,
+    note: `only the bare guest: ${kvm.reason}, and the kernel made for it is not here`,
+    remedy:
+      "run `stacyvm setup interpreted-kernel`, or name a kernel that runs here in `firecracker.kernel`; or use the provider qemu",
+  };
 }

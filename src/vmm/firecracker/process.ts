@@ -1,5 +1,6 @@
 /** The Firecracker process behind every state of a machine: its API, its sockets, its end and why it ended. */
 import { constants, open, readFile, rm } from "node:fs/promises";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
@@ -16,7 +17,7 @@ import {
 } from "../vmm.ts";
 import { FirecrackerApi } from "./api.ts";
 import { bring, findJail, type Jail, jailerArguments, makeJail, removeCgroups } from "./jail.ts";
-import { dialGuest } from "./vsock.ts";
+import { dialGuest, dialGuestOnce } from "./vsock.ts";
 
 export const API_SOCKET = "api.sock";
 /** Stored in snapshots, as `rootfs.ext4` and `base.img` are. */
@@ -24,6 +25,7 @@ export const VSOCK_SOCKET = "v.sock";
 
 /** Where the agent listens (guest/protocol.ts). */
 const AGENT_PORT = 1024;
+const SENTINEL_PORT = 1025;
 const START_LIMIT_MS = 10_000;
 const LOG_LINES = 20;
 /**
@@ -161,6 +163,12 @@ export class FirecrackerProcess implements VmmProcess {
     const gone = this.ended("connecting to the agent");
     const stream = await dialGuest(this.workDir, VSOCK_SOCKET, { ...options, port: AGENT_PORT, gone });
     return { stream, clean: true };
+  }
+
+  /** @returns `undefined` when the guest has nobody there */
+  dialSentinel(timeoutMs: number): Promise<Socket | undefined> {
+    const gone = this.ended("being saved");
+    return dialGuestOnce(this.workDir, VSOCK_SOCKET, { port: SENTINEL_PORT, timeoutMs, gone });
   }
 
   async kill(): Promise<ExitReport> {

@@ -48,6 +48,16 @@ export async function dialGuest(dir: string, socketName: string, options: DialOp
   }
 }
 
+/** One attempt. @returns `undefined` when nobody listens in the guest, or it does not answer */
+export async function dialGuestOnce(
+  dir: string,
+  socketName: string,
+  options: DialOptions & { timeoutMs: number },
+): Promise<Socket | undefined> {
+  const socket = await connectUnix(dir, socketName, options);
+  return (await handshake(socket, options.port, options.timeoutMs, options.signal)) ? socket : undefined;
+}
+
 /**
  * False when this attempt failed; the socket is destroyed then. Reads by `readable`, not `data`: it must be handed over
  * neither flowing, which loses bytes, nor paused, which the next reader would not undo.

@@ -9,6 +9,7 @@ export const AGENT_SOCKET = "agent.sock";
 /** The port's name inside the guest: /sys/class/virtio-ports/NAME/name. */
 const AGENT_PORT_NAME = "agent";
 
+/** QEMU has no use for a KVM that interprets a guest's kernel. */
 export type Accelerator = "kvm" | "tcg";
 
 /**

@@ -27,8 +27,9 @@ export async function probeQemu(configured = process.env.STACYVM_QEMU): Promise<
       };
     }
     const kvm = await kvmState();
-    const notes = kvm.linux ? [] : [`software emulation: ${kvm.reason}`];
-    return { usable: true, version, path, accelerator: kvm.linux ? "kvm" : "tcg", guests: ["linux"], notes };
+    const native = kvm.mode === "native";
+    const notes = native ? [] : [`software emulation: ${kvm.reason}`];
+    return { usable: true, version, path, accelerator: native ? "kvm" : "tcg", guests: ["linux"], notes };
   } catch (thrown) {
     const error = asStacyError(thrown);
     return { usable: false, path, reason: error.message, remedy: error.remedy ?? REMEDY };

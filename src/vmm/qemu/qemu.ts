@@ -3,10 +3,13 @@ import { chmod, mkdir, open, rename, rm, stat, symlink, truncate, writeFile } fr
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
+import { kvmState } from "../../host/kvm.ts";
 import { adoptProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
+import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import { exitReport } from "../exit.ts";
 import {
+  type AnswerLimits,
   type ConnectOptions,
   FILES,
   type LoadableVmm,
@@ -21,6 +24,7 @@ import {
   type VmmProbe,
 } from "../vmm.ts";
 import {
+  type Accelerator,
   AGENT_SOCKET,
   cpuModel,
   kernelCommandLine,
@@ -42,10 +46,16 @@ const ENVIRONMENT = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" };
 /** The descriptor that a process inherits the open state file as. */
 const STATE_FD = 3;
 
-type Usable = Extract<VmmProbe, { usable: true }>;
+type Usable = Extract<VmmProbe, { usable: true }> & { accelerator: Accelerator };
 
-export function createQemu(options: { path?: string } = {}): Vmm {
-  return new Qemu(options.path);
+export interface QemuOptions {
+  path?: string;
+  /** The user's own kernel for Linux guests. */
+  kernel?: KernelSetting;
+}
+
+export function createQemu(options: QemuOptions = {}): Vmm {
+  return new Qemu(options);
 }
 
 class Qemu implements Vmm {
@@ -56,16 +66,23 @@ class Qemu implements Vmm {
     saveClone: true,
     saveKeepsChannel: true,
     jail: false,
+    // Its command line is the machine.
+    blank: false,
   };
-  readonly #path: string | undefined;
+  /**
+   * A boot under emulation takes seconds; on a busy host, many. But QEMU 7.2's emulation loses the very first timer tick in about one
+   * boot of twenty: the guest then waits for it in `calibrate_delay` for ever. So the first attempt is short.
+   */
+  readonly answerMs: AnswerLimits = { booted: [20_000, 90_000], restored: 15_000 };
+  readonly #options: QemuOptions;
   #probed: Promise<VmmProbe> | undefined;
 
-  constructor(path: string | undefined) {
-    this.#path = path;
+  constructor(options: QemuOptions) {
+    this.#options = options;
   }
 
   probe(): Promise<VmmProbe> {
-    this.#probed ??= probeQemu(this.#path).then((probe) => {
+    this.#probed ??= probeQemu(this.#options.path).then((probe) => {
       // What cannot be used may be mended, for example when its package is being replaced at this moment.
       if (!probe.usable) this.#probed = undefined;
       return probe;
@@ -87,6 +104,10 @@ class Qemu implements Vmm {
     if (accelerator === "tcg") return { ...emulated, tscKhz: String((await tscKhz()) ?? "measured") };
     const host = await hostIdentity();
     return { ...emulated, hostCpu: host.cpu, hostKernel: host.kernel };
+  }
+
+  async guestKernel(): Promise<KernelChoice> {
+    return { monitor: "qemu", mode: (await kvmState()).mode, setting: this.#options.kernel };
   }
 
   async prepareBoot(options: StartOptions): Promise<BootableQemu> {
@@ -117,6 +138,10 @@ class Qemu implements Vmm {
     } finally {
       await state.close();
     }
+  }
+
+  prepareBlank(): Promise<never> {
+    return Promise.reject(new StacyError("not-supported", "QEMU is started for one machine"));
   }
 
   async adopt(
@@ -152,7 +177,7 @@ class Qemu implements Vmm {
     const probe = await this.probe();
     if (!probe.usable)
       throw new StacyError("unavailable", `QEMU cannot be used: ${probe.reason}`, { remedy: probe.remedy });
-    return probe;
+    return { ...probe, accelerator: probe.accelerator === "kvm" ? "kvm" : "tcg" };
   }
 
   async #context(config: MachineConfig, sharedMemory: boolean): Promise<QemuContext> {

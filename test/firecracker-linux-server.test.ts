@@ -1,0 +1,90 @@
+/** One server with Linux sandboxes under the real Firecracker, through all that a sandbox lives on: the network goes along everywhere. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { test } from "node:test";
+import { whyNotLinux } from "./firecracker-support.ts";
+import { borrowGoldens, lendGoldens } from "./goldens.ts";
+import { Server } from "./server-support.ts";
+
+const ADDRESS = "127.8.8.9";
+const SHAPE = { image: "stacyvm/busybox", provider: "firecracker", memory_mb: 256, disk_size_mb: 256 };
+
+test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ?? false }, async (t) => {
+  const web = createServer((request, response) => response.end(`page ${request.url}`));
+  web.listen(0, ADDRESS);
+  await once(web, "listening");
+  const host = `${ADDRESS}:${(web.address() as AddressInfo).port}`;
+  await using server = await Server.create(`network: { private: ["${ADDRESS}"] }\nwarm: { adaptive: false }\n`);
+  t.after(() => {
+    web.closeAllConnections();
+    web.close();
+  });
+  const snapshots = join(server.root, "snapshots");
+  await borrowGoldens(snapshots);
+  // biome-ignore lint/suspicious/noExplicitAny: any answer's body
+  const good = async (method: string, path: string, body?: unknown): Promise<any> => {
+    const answer = await server.call(method, path, body);
+    assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
+  };
+  await good("POST", "/snapshots", SHAPE);
+  await lendGoldens(snapshots);
+  const spawned = await good("POST", "/sandboxes", { ...SHAPE, allowed_hosts: [host] });
+  assert.deepEqual([spawned.boot.path, spawned.boot.vmm], ["restored", "firecracker"]);
+  const { id } = spawned;
+  const run = async (of: string, command: string): Promise<string> => {
+    const { exit_code, stdout, stderr } = await good("POST", `/sandboxes/${of}/exec`, { command });
+    assert.equal(exit_code, 0, `${command}: ${stderr}`);
+    return stdout.trim();
+  };
+  /** The network, a file on the disk and a program in memory are as they were. */
+  const whole = async (of: string, step: string): Promise<void> => {
+    assert.equal(await run(of, `wget -q -O - http://${host}/${step}`), `page /${step}`);
+    assert.equal(await run(of, "cat /note"), "written before");
+    assert.equal(await run(of, "kill -0 $(cat /ticker.pid) && echo alive"), "alive");
+  };
+  await good("POST", `/sandboxes/${id}/files`, { path: "/note", content: "written before" });
+  await good("POST", `/sandboxes/${id}/processes`, { command: "echo $$ > /ticker.pid; while :; do sleep 1; done" });
+  await run(id, "until [ -s /ticker.pid ]; do sleep 0.2; done");
+  await whole(id, "spawned");
+
+  await t.test("suspended and woken", async () => {
+    await good("POST", `/sandboxes/${id}/suspend`);
+    await good("POST", `/sandboxes/${id}/resume`);
+    await whole(id, "woken");
+  });
+
+  await t.test("forked: source and copy go on", async () => {
+    const [child] = (await good("POST", `/sandboxes/${id}/fork`, {})).sandboxes;
+    await whole(id, "source");
+    await whole(child.id, "fork");
+    assert.notEqual(await run(id, "hostname"), await run(child.id, "hostname"));
+    await good("DELETE", `/sandboxes/${child.id}`);
+  });
+
+  await t.test("back at a checkpoint", async () => {
+    const checkpoint = await good("POST", `/sandboxes/${id}/checkpoints`, {});
+    await run(id, "echo later > /note");
+    await good("POST", `/sandboxes/${id}/restore`, { checkpoint: checkpoint.id });
+    await whole(id, "checkpoint");
+  });
+
+  await t.test("adopted after kill -9 of the daemon, running and suspended", async () => {
+    await server.stop("SIGKILL");
+    await server.start();
+    await whole(id, "adopted");
+    await good("POST", `/sandboxes/${id}/suspend`);
+    await server.stop("SIGKILL");
+    await server.start();
+    await good("POST", `/sandboxes/${id}/resume`);
+    await whole(id, "adopted-asleep");
+  });
+
+  await t.test("gone without a trace", async () => {
+    await good("DELETE", `/sandboxes/${id}`);
+    assert.deepEqual(await server.machines(), []);
+  });
+});

@@ -1,0 +1,131 @@
+/**
+ * Linux guests under the real Firecracker, through the launcher: many at once, each an individual; commands, files and tunnels;
+ * damage and fall-back; the jail. Where KVM interprets the guest's kernel all of it is slow, and nothing here looks at a clock.
+ */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { after, before, describe, test } from "node:test";
+import type { Launched } from "../src/launcher/launcher.ts";
+import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { flip } from "./damage.ts";
+import { assets, whyNotLinux } from "./firecracker-support.ts";
+import { Bench, sh } from "./launcher-support.ts";
+
+const AT_ONCE = [3, 10, 32];
+
+describe("Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? false }, () => {
+  let bench: Bench;
+  const failed: string[] = [];
+  before(async () => {
+    bench = await Bench.create(createFirecracker({ assets }));
+    bench.launcher.events.on("restore.failed", ({ phase, reason }) => failed.push(`${phase}: ${reason}`));
+    await bench.golden();
+  });
+  after(() => bench[Symbol.asyncDispose]());
+
+  for (const count of AT_ONCE) {
+    test(`${count} clones at once are individuals, and the first command of each answers`, async () => {
+      const clones = await Promise.all(Array.from({ length: count }, () => bench.launch()));
+      assert.deepEqual([...new Set(clones.map(({ boot }) => boot.path))], ["restored"]);
+      const told = await Promise.all(
+        clones.map((clone) =>
+          sh(
+            clone,
+            "hostname; cat /etc/machine-id /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | od -An -tx1",
+          ),
+        ),
+      );
+      const rows = told.map((answer) => answer.split("\n"));
+      assert.deepEqual(
+        rows.map(([hostname]) => hostname),
+        clones.map(({ identity }) => identity.hostname),
+      );
+      for (const row of [0, 1, 2, 3]) assert.equal(new Set(rows.map((each) => each[row])).size, count);
+      assert.deepEqual(failed, []);
+      await Promise.all(clones.map((clone) => bench.remove(clone)));
+    });
+  }
+
+  test("what the shape says is there: kernel, processor, memory, disk, base, clock", async () => {
+    const clone = await bench.launch({ vcpus: 1 });
+    const facts = await sh(
+      clone,
+      "uname -s; grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo | tr -dc 0-9; echo; df -m / | tail -1 | tr -s ' ' | cut -d' ' -f2; date +%s",
+    );
+    const [system, processors, kib = "", diskMiB = "", seconds = ""] = facts.split("\n");
+    assert.deepEqual([system, processors], ["Linux", "1"]);
+    assert.ok(Number(kib) > 190 * 1024 && Number(kib) <= 256 * 1024, kib);
+    assert.ok(Number(diskMiB) > 200 && Number(diskMiB) <= 256, diskMiB);
+    assert.ok(Math.abs(Date.now() / 1000 - Number(seconds)) < 60, seconds);
+    await bench.remove(clone);
+  });
+
+  test("commands with input, errors, signals and a terminal; files; tunnels in both directions", async () => {
+    const clone = await bench.launch();
+    const { agent } = clone;
+    const echoed = await agent.exec({ argv: ["cat"], stdin: Buffer.from("in and out") });
+    assert.equal(echoed.stdout.toString("utf8"), "in and out");
+    const failing = await agent.exec({ argv: ["sh", "-c", "echo wrong >&2; exit 7"] });
+    assert.deepEqual([failing.exitCode, failing.stderr.toString("utf8")], [7, "wrong\n"]);
+    const sleeper = await agent.start({ argv: ["sleep", "1000"] });
+    await agent.signal(sleeper.id, 15);
+    assert.equal((await sleeper.exited).signal, "SIGTERM");
+    const content = randomBytes(300_000);
+    await agent.writeFile("/data", content);
+    assert.ok((await agent.readFile("/data")).equals(content));
+    assert.match(await sh(clone, "wc -c < /data; sync"), /300000/);
+    // In: a program of the guest listens. Out: one connects to a port that we take.
+    const server = await agent.start({ argv: ["sh", "-c", "echo hello from inside | nc -l -p 8080 -s 127.0.0.1"] });
+    await sh(clone, "until netstat -ltn | grep -q :8080; do sleep 0.2; done");
+    const inward = await agent.tunnel(8080);
+    inward.end();
+    assert.equal(await text(inward), "hello from inside\n");
+    await server.exited;
+    const waiting = agent.accept(9090);
+    const client = await agent.start({
+      argv: ["sh", "-c", "until echo out | nc -w 5 127.0.0.1 9090; do sleep 0.2; done"],
+    });
+    const outward = await waiting;
+    outward.end("bye");
+    assert.equal(await text(outward), "out\n");
+    await client.exited;
+    await bench.remove(clone);
+  });
+
+  test("a jailed one is its own user, and an individual as well", async (t) => {
+    if (process.getuid?.() !== 0) return t.skip("the jailer needs root");
+    if (!bench.launcher.vmm.abilities.jail) return t.skip("there is no jailer beside this Firecracker");
+    const clones = await Promise.all([20_001, 20_002].map((uid) => bench.launch({}, { jail: { uid, gid: uid } })));
+    for (const [i, clone] of clones.entries()) {
+      assert.equal(clone.boot.path, "restored");
+      const status = await readFile(`/proc/${clone.machine.record.pid}/status`, "utf8");
+      assert.match(status, new RegExp(`^Uid:\\t${20_001 + i}\\t`, "m"));
+      assert.equal(await sh(clone, "hostname"), clone.identity.hostname);
+    }
+    await Promise.all(clones.map((clone) => bench.remove(clone)));
+  });
+
+  test("kill -9 of a machine is noticed, and harms no other one of the same snapshot", async () => {
+    const [victim, other] = (await Promise.all([bench.launch(), bench.launch()])) as [Launched, Launched];
+    process.kill(victim.machine.record.pid, "SIGKILL");
+    assert.equal((await victim.machine.exited).signal, "SIGKILL");
+    assert.equal(await sh(other, "echo fine"), "fine");
+    await bench.remove(victim);
+    await bench.remove(other);
+  });
+
+  test("a damaged state is found before a user sees it, and ends in a working sandbox", async () => {
+    const good = await bench.launch();
+    const dir = bench.launcher.store.path(good.boot.key);
+    await bench.remove(good);
+    await flip(join(dir, "vmstate.bin"));
+    const clone = await bench.launch();
+    assert.equal(clone.boot.path, "cold");
+    assert.match(clone.boot.fallback ?? "", /damaged/);
+    assert.equal(await sh(clone, "echo fine"), "fine");
+    await bench.remove(clone);
+  });
+});
