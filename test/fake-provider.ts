@@ -173,13 +173,14 @@ export class FakeProvider implements Provider {
   readonly gate = new Gate();
   destroyFailure: Error | undefined;
   spawnFailure: Error | undefined;
+  canPause = true;
   /** What the next `adopt` finds, and what `machines` tells. */
   found: Adoption = { adopted: [], unreachable: [], gone: [], removed: [] };
   strangers: string[] = [];
   readonly pins: [string, number][] = [];
 
   async health() {
-    return { healthy: true, detail: "", canPause: true, canCopy: true };
+    return { healthy: true, detail: "", canPause: this.canPause, canCopy: true };
   }
   async spawn(spec: SandboxSpec): Promise<SandboxMachine> {
     await this.gate.pass(spec.signal);

@@ -1,6 +1,7 @@
 /**
- * The daemon is killed (-9) at random moments under a mixed load, and started again each time. What clients were told must still
- * be true then, and nothing half-made may be left. `STACYVM_CRASH_KILLS=100` for the long form, `STACYVM_CRASH_SEED` to repeat one.
+ * The daemon is killed (-9) at random moments under a mix of everything that a sandbox can be asked for, its end beside each, and started
+ * again each time. What clients were told must still be true then, and nothing half-made may be left.
+ * `STACYVM_CRASH_KILLS=1000` for the long form, `STACYVM_CRASH_SEED` to repeat one.
  */
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
@@ -9,131 +10,194 @@ import { test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { Server } from "./server-support.ts";
 
-const KILLS = Number(process.env.STACYVM_CRASH_KILLS ?? 6);
+const KILLS = Number(process.env.STACYVM_CRASH_KILLS ?? 8);
 const SEED = Number(process.env.STACYVM_CRASH_SEED ?? Date.now() % 1_000_000);
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 128, ttl: "2h" };
 /** From this many on, the oldest are destroyed. */
 const KEPT = 3;
 
+type State = "running" | "paused" | "suspended";
+const OPERATIONS = ["write", "exec", "fork", "checkpoint", "suspend", "pause", "restore"] as const;
+
 /** What the clients know of a sandbox. */
 interface Known {
   id: string;
-  /** The content whose write was answered, and one whose write was cut off. */
-  content?: string;
-  pending?: string;
+  /** What it may be: one state, or more while a change was not answered. */
+  states: State[];
+  /** What its file may hold: one content, or more while a change was not answered. */
+  contents: string[];
   /** A command that was started and answered runs until the end. */
   process?: string;
+  checkpoint?: { id: string; contents: string[] };
 }
 
 test(`${KILLS} kills of the daemon under load (seed ${SEED})`, async (t) => {
   await using server = await Server.create();
   const random = generator(SEED);
-  const counts = { spawn: 0, exec: 0, file: 0, destroy: 0, snapshot: 0, cut: 0, adopted: 0 };
+  const counts: Record<string, number> = { spawn: 0, destroy: 0, build: 0, cut: 0, adopted: 0 };
   const known = new Map<string, Known>();
-  /** Whose end was asked for and not answered: either outcome is right. */
-  const doomed = new Set<string>();
+  /** What was answered, and still has to be there. */
+  const checkpoints = new Set<string>();
 
   /** One request; `undefined` when the kill came first. */
-  const ask = async (kind: keyof typeof counts, method: string, path: string, body?: unknown) => {
+  const ask = async (kind: string, method: string, path: string, body?: unknown) => {
     try {
       const answer = await server.call(method, path, body);
-      counts[kind] += 1;
+      counts[kind] = (counts[kind] ?? 0) + 1;
       return answer;
     } catch {
-      counts.cut += 1;
+      counts.cut = (counts.cut ?? 0) + 1;
       return undefined;
     }
+  };
+  /** A request to a sandbox; also `undefined` when that was destroyed meanwhile. */
+  const askBox = async (box: Known, kind: string, method: string, path: string, body?: unknown) => {
+    const answer = await ask(kind, method, `/sandboxes/${box.id}${path}`, body);
+    if (answer === undefined || !known.has(box.id)) return undefined;
+    assert.ok(answer.status < 300, `${kind}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer;
+  };
+  const newBox = (id: string, contents = [""], process?: string): Known => {
+    const box: Known = { id, states: ["running"], contents, ...(process === undefined ? {} : { process }) };
+    known.set(id, box);
+    return box;
   };
   const spawnOne = async (): Promise<void> => {
     const answer = await ask("spawn", "POST", "/sandboxes", SPAWN);
     if (answer === undefined) return;
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
-    const box: Known = { id: answer.body.id };
-    known.set(box.id, box);
-    const started = await ask("exec", "POST", `/sandboxes/${box.id}/processes`, { command: "sleep 100000" });
-    if (started?.status === 201) box.process = started.body.id;
+    const box = newBox(answer.body.id);
+    const started = await askBox(box, "exec", "POST", "/processes", { command: "sleep 100000" });
+    if (started !== undefined) box.process = started.body.id;
   };
-  const writeOne = async (box: Known): Promise<void> => {
-    const content = `content ${random()}`;
-    box.pending = content;
-    const answer = await ask("file", "POST", `/sandboxes/${box.id}/files`, { path: "/workspace/f", content });
-    if (answer === undefined) return;
-    assert.equal(answer.status, 200, JSON.stringify(answer.body));
-    box.content = content;
-    delete box.pending;
+  const change = async (box: Known, kind: string, path: string, to: State): Promise<boolean> => {
+    box.states = [...box.states, to];
+    if ((await askBox(box, kind, "POST", path)) === undefined) return false;
+    box.states = [to];
+    return true;
   };
-  const execOne = async (box: Known): Promise<void> => {
-    const answer = await ask("exec", "POST", `/sandboxes/${box.id}/exec`, { command: "echo yes" });
-    if (answer !== undefined) assert.equal(answer.body.stdout, "yes\n", JSON.stringify(answer.body));
+  const perform: Record<(typeof OPERATIONS)[number], (box: Known) => Promise<unknown>> = {
+    write: async (box) => {
+      const content = `content ${random()}`;
+      box.contents = [...box.contents, content];
+      const answer = await askBox(box, "write", "POST", "/files", { path: "/workspace/f", content });
+      if (answer !== undefined) box.contents = [content];
+    },
+    exec: async (box) => {
+      const answer = await askBox(box, "exec", "POST", "/exec", { command: "echo yes" });
+      if (answer !== undefined) assert.equal(answer.body.stdout, "yes\n", JSON.stringify(answer.body));
+    },
+    fork: async (box) => {
+      const answer = await askBox(box, "fork", "POST", "/fork", { count: 2 });
+      for (const { id } of answer?.body.sandboxes ?? []) newBox(id, [...box.contents], box.process);
+    },
+    checkpoint: async (box) => {
+      const answer = await askBox(box, "checkpoint", "POST", "/checkpoints", {});
+      if (answer === undefined) return;
+      box.checkpoint = { id: answer.body.id, contents: [...box.contents] };
+      checkpoints.add(answer.body.id);
+    },
+    suspend: async (box) =>
+      (await change(box, "suspend", "/suspend", "suspended")) && change(box, "wake", "/resume", "running"),
+    pause: async (box) =>
+      (await change(box, "pause", "/pause", "paused")) && change(box, "resume", "/resume", "running"),
+    restore: async (box) => {
+      const { checkpoint } = box;
+      if (checkpoint === undefined) return perform.checkpoint(box);
+      box.contents = [...box.contents, ...checkpoint.contents];
+      const answer = await askBox(box, "restore", "POST", "/restore", { checkpoint: checkpoint.id });
+      if (answer !== undefined) box.contents = [...checkpoint.contents];
+    },
   };
   const destroyOne = async (box: Known): Promise<void> => {
+    // From here on either outcome is right, and what else it was asked for may fail.
     known.delete(box.id);
-    doomed.add(box.id);
     const answer = await ask("destroy", "DELETE", `/sandboxes/${box.id}`);
-    if (answer === undefined) return;
-    assert.equal(answer.status, 200);
-    doomed.delete(box.id);
+    if (answer !== undefined) assert.equal(answer.status, 200, JSON.stringify(answer.body));
   };
   const buildOne = async (kill: number): Promise<void> => {
     const shape = { ...SPAWN, setup: [`echo ${SEED}-${kill} >/built`] };
-    const answer = await ask("snapshot", "POST", "/snapshots", shape);
+    const answer = await ask("build", "POST", "/snapshots", shape);
     if (answer === undefined) return;
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
-    await ask("snapshot", "DELETE", `/snapshots/${answer.body.key}`);
+    await ask("build", "DELETE", `/snapshots/${answer.body.key}`);
   };
+  const pause = (ms: number): Promise<void> => new Promise((wake) => setTimeout(wake, ms));
 
   // Spawns restore: most of them can be answered before the kill.
   assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
   await spawnOne();
   for (let kill = 1; kill <= KILLS; kill++) {
     const boxes = [...known.values()];
-    const load: Promise<void>[] = boxes.map((box) => (random() < 0.5 ? writeOne(box) : execOne(box)));
-    load.push(spawnOne(), spawnOne());
-    if (boxes.length >= KEPT) {
-      for (const [at, box] of boxes.slice(0, 2).entries())
-        load.push((load[at] ?? Promise.resolve()).then(() => destroyOne(box)));
-    }
-    if (kill % 4 === 1) load.push(buildOne(kill));
+    const load = boxes.flatMap((box, at) => {
+      const operation = OPERATIONS[Math.floor(random() * OPERATIONS.length)] as (typeof OPERATIONS)[number];
+      const doing = perform[operation](box);
+      // The oldest are destroyed, most of them while something else is under way.
+      if (at >= boxes.length - KEPT) return [doing];
+      return [
+        doing,
+        random() < 0.3 ? doing.then(() => destroyOne(box)) : pause(random() * 500).then(() => destroyOne(box)),
+      ];
+    });
+    if (boxes.length < 2 * KEPT) load.push(spawnOne(), spawnOne());
+    if (kill % 8 === 1) load.push(buildOne(kill));
+    const done = Promise.allSettled(load);
     // The moment of the kill is the point of this test, not a wait for something.
-    await new Promise((resolve) => setTimeout(resolve, random() * 1_800));
+    await pause(random() * 1_800);
     await server.stop("SIGKILL");
-    await Promise.all(load);
+    for (const result of await done) if (result.status === "rejected") throw result.reason;
     await server.start();
 
-    const list = (await server.call("GET", "/sandboxes")).body as { id: string; state: string }[];
-    const states = new Map(list.map(({ id, state }) => [id, state]));
+    const list = (await server.call("GET", "/sandboxes")).body as { id: string; state: State }[];
+    const found = new Map(list.map(({ id, state }) => [id, state]));
     for (const box of known.values()) {
       const where = `kill ${kill}, ${box.id}`;
-      assert.equal(states.get(box.id), "running", where);
+      const state = found.get(box.id);
+      assert.ok(
+        state !== undefined && box.states.includes(state),
+        `${where}: ${state}, not ${box.states.join(" or ")}`,
+      );
+      if (state !== "running") {
+        const resumed = await server.call("POST", `/sandboxes/${box.id}/resume`);
+        assert.equal(resumed.status, 200, `${where}, ${state}: ${JSON.stringify(resumed.body)}`);
+      }
+      box.states = ["running"];
       const alive = await server.call("POST", `/sandboxes/${box.id}/exec`, { command: "cat /workspace/f 2>/dev/null" });
       assert.equal(alive.status, 200, `${where}: ${JSON.stringify(alive.body)}`);
-      if (box.content !== undefined || box.pending !== undefined) {
-        assert.ok([box.content ?? "", box.pending].includes(alive.body.stdout), `${where}: ${alive.body.stdout}`);
-        if (alive.body.stdout !== "") box.content = alive.body.stdout;
-        delete box.pending;
-      }
+      assert.ok(box.contents.includes(alive.body.stdout), `${where}: ${alive.body.stdout}, not ${box.contents}`);
+      box.contents = [alive.body.stdout];
       if (box.process !== undefined) {
-        const found = await server.call("GET", `/sandboxes/${box.id}/processes/${box.process}`);
-        assert.equal(found.body.running, true, `${where}: ${JSON.stringify(found.body)}`);
+        const command = await server.call("GET", `/sandboxes/${box.id}/processes/${box.process}`);
+        assert.equal(command.body.running, true, `${where}: ${JSON.stringify(command.body)}`);
       }
-      counts.adopted += 1;
+      counts.adopted = (counts.adopted ?? 0) + 1;
     }
-    // A spawn whose answer was cut off may have been finished in the same moment: then it is an ordinary sandbox.
-    for (const id of states.keys()) {
-      if (known.has(id)) continue;
-      assert.equal(states.get(id), "running", `kill ${kill}, ${id} was never answered`);
-      await server.call("DELETE", `/sandboxes/${id}`);
+    // What was finished in the moment of the kill, without an answer, is an ordinary sandbox or checkpoint.
+    for (const id of found.keys()) {
+      if (!known.has(id)) assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
     }
-    doomed.clear();
+    const saved = ((await server.call("GET", "/checkpoints")).body as { id: string }[]).map(({ id }) => id);
+    for (const id of checkpoints) assert.ok(saved.includes(id), `kill ${kill}: checkpoint ${id} is lost`);
+    const wanted = new Set([...known.values()].map((box) => box.checkpoint?.id));
+    for (const id of saved) {
+      if (wanted.has(id)) continue;
+      checkpoints.delete(id);
+      assert.equal((await server.call("DELETE", `/checkpoints/${id}`)).status, 200);
+    }
     assert.deepEqual((await server.machines()).sort(), [...known.keys()].sort(), `directories after kill ${kill}`);
-    assert.equal((await server.call("GET", "/diagnostics")).body.database.check, "ok");
+    assert.equal((await processesIn(join(server.root, "tmp"))).length, 0, `half-made machines after kill ${kill}`);
+    assert.equal((await server.call("GET", "/diagnostics")).body.store.healthy, true);
+    if (kill % 50 === 0) t.diagnostic(`${kill} kills so far: ${JSON.stringify(counts)}`);
   }
 
   for (const id of known.keys()) assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
+  for (const id of checkpoints) assert.equal((await server.call("DELETE", `/checkpoints/${id}`)).status, 200);
   await server.stop("SIGTERM");
   assert.deepEqual(await processesIn(server.root), [], "processes");
   assert.deepEqual(await readdir(join(server.root, "sandboxes")), [], "directories of machines");
   assert.deepEqual(await readdir(join(server.root, "tmp")).catch(() => []), [], "temporary directories");
+  const snapshots = (await readdir(join(server.root, "snapshots"))).filter((name) => /^[0-9a-f]{64}$/.test(name));
+  assert.ok(snapshots.length <= 1 + Math.ceil(KILLS / 8), "no fork's or checkpoint's files are left");
   assert.ok(!(await readFile("/proc/self/mountinfo", "utf8")).includes(server.root), "mounts");
   assert.ok(!(await readFile("/proc/net/unix", "utf8")).includes(server.root), "sockets");
   t.diagnostic(`${KILLS} kills, seed ${SEED}: ${JSON.stringify(counts)}`);

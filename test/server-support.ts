@@ -22,14 +22,19 @@ export class Server implements AsyncDisposable {
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
     await borrow(root);
     if (config !== undefined) await writeFile(join(root, "stacyvm.yaml"), config);
+    return Server.open(root);
+  }
+
+  /** On a data directory that is there; it is removed in the end. */
+  static async open(root: string): Promise<Server> {
     const server = new Server(root);
     await server.start();
     return server;
   }
 
-  async start(env: Record<string, string> = {}): Promise<void> {
+  async start(env: Record<string, string> = {}, options: string[] = []): Promise<void> {
     const main = join(packageRoot, "src/cli/main.ts");
-    const child = spawn(process.execPath, [main, "serve", "--data-dir", this.root, "--port", "0"], {
+    const child = spawn(process.execPath, [main, "serve", "--data-dir", this.root, "--port", "0", ...options], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, ...env },
       cwd: this.root,

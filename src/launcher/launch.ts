@@ -103,6 +103,7 @@ export async function loadInto(
   phases: Phases,
   options: { trackDirty?: boolean; signal?: AbortSignal } = {},
 ): Promise<Started> {
+  using _watch = endedBy(options.signal, idle);
   try {
     const source = { dir: snapshot.dir, ...(options.trackDirty === true ? { trackDirty: true } : {}) };
     const machine = await phases.phase("load", () => idle.load(source));
@@ -110,8 +111,17 @@ export async function loadInto(
     return { machine, agent };
   } catch (error) {
     await discard(idle.dir, idle);
+    options.signal?.throwIfAborted(); // why it failed
     throw error;
   }
+}
+
+/** A monitor is ended as soon as nobody wants its machine: whatever waits for it then fails at once. */
+function endedBy(signal: AbortSignal | undefined, process: VmmProcess): Disposable {
+  const end = (): void => void process.kill().catch(() => {}); // whoever cleans up meets the same error
+  signal?.addEventListener("abort", end, { once: true });
+  if (signal?.aborted === true) end();
+  return { [Symbol.dispose]: () => signal?.removeEventListener("abort", end) };
 }
 
 /** Boots in `place`, on an empty disk. @param shared the RAM becomes the snapshot: a golden boot */
@@ -155,11 +165,13 @@ async function bootOnce(
       vmm.prepareBoot({ dir, config: target.config, memory: shared ? "shared" : "private", ...optional(place) }),
     );
     started = bootable;
+    using _watch = endedBy(place.signal, bootable);
     const machine = await bootable.boot(phases);
     const agent = await phases.phase("agent", () => greet(machine, identity, limitMs, place.signal));
     return { machine, agent };
   } catch (error) {
     await discard(dir, started);
+    place.signal?.throwIfAborted(); // why it failed
     throw error;
   }
 }

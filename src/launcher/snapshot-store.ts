@@ -3,10 +3,10 @@
  *
  *     <data>/snapshots/<key>/            vmstate.bin  memory.bin  rootfs.ext4  base.img  manifest.json
  *     <data>/snapshots/<key>.verified    which files (inode, size, times) were found good, so that a check happens once
- *     <data>/snapshots/<key>.bad-<time>/ set aside: it failed to load or to verify; kept for one day
+ *     <data>/snapshots/<key>.bad-<time>/ set aside: it failed to load or to verify; the last three are kept, for one day
  */
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
@@ -15,7 +15,10 @@ import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 import { type Manifest, parseManifest } from "./manifest.ts";
 import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 
+/** For whoever wants to know what was wrong with it. */
 const BAD_KEPT_MS = 24 * 3600 * 1000;
+const BAD_KEPT = 3;
+const BAD = /\.bad-(\d+)$/;
 
 /** A snapshot that was checked, with its disk ready for copying. */
 export interface Snapshot {
@@ -32,8 +35,10 @@ export interface DiskTemplate {
 
 export class SnapshotStore {
   readonly #root: string;
-  readonly #open = new Map<string, Promise<Snapshot>>();
+  readonly #open = new Map<string, Promise<Snapshot | undefined>>();
   readonly #users = new Map<string, number>();
+  #sweeping: NodeJS.Timeout | undefined;
+  readonly #listed = new Map<string, { stamp: string; manifest: Manifest; bytes: number }>();
 
   constructor(root: string) {
     this.#root = root;
@@ -61,7 +66,10 @@ export class SnapshotStore {
       for (const old of this.#open.keys()) if (old.startsWith(key)) this.#open.delete(old);
       opened = this.#check(key, stamp);
       this.#open.set(id, opened);
-      opened.catch(() => this.#open.delete(id));
+      void opened.then(
+        (snapshot) => snapshot ?? this.#open.delete(id),
+        () => this.#open.delete(id),
+      );
     }
     return opened;
   }
@@ -88,7 +96,7 @@ export class SnapshotStore {
     }
   }
 
-  async #check(key: string, stamp: string): Promise<Snapshot> {
+  async #check(key: string, stamp: string): Promise<Snapshot | undefined> {
     const dir = this.path(key);
     try {
       const manifest = parseManifest(await readFile(join(dir, "manifest.json"), "utf8"));
@@ -111,6 +119,7 @@ export class SnapshotStore {
       if (diskMap === undefined) throw corrupt(key, "its manifest does not name the disk");
       return { key, dir, manifest, disk: await SparseTemplate.open(join(dir, FILES.rootfs), diskMap) };
     } catch (thrown) {
+      if (!(await exists(dir))) return undefined; // removed while it was looked at
       await this.setAside(key);
       throw thrown instanceof StacyError ? thrown : corrupt(key, asStacyError(thrown).message, thrown);
     }
@@ -156,6 +165,7 @@ export class SnapshotStore {
       if (errno(error) !== "ENOENT") throw error;
     });
     await rm(this.#verified(key), { force: true });
+    await this.sweep();
   }
 
   /**
@@ -196,22 +206,28 @@ export class SnapshotStore {
   }
 
   async list(): Promise<{ manifest: Manifest; bytes: number; lastUsedAt: number }[]> {
-    const names = await readdir(this.#root).catch(() => []);
-    const found = await Promise.all(
-      names
-        .filter((name) => /^[0-9a-f]{64}$/.test(name))
-        .map(async (name) => {
-          try {
-            const dir = join(this.#root, name);
-            const manifest = parseManifest(await readFile(join(dir, "manifest.json"), "utf8"));
-            const sizes = await Promise.all([...PARTS, "manifest.json"].map((part) => allocatedBytes(join(dir, part))));
-            return { manifest, bytes: sizes.reduce((a, b) => a + b, 0), lastUsedAt: (await stat(dir)).mtimeMs };
-          } catch {
-            return undefined;
-          }
-        }),
-    );
+    const names = (await readdir(this.#root).catch(() => [])).filter((name) => /^[0-9a-f]{64}$/.test(name));
+    for (const known of this.#listed.keys()) if (!names.includes(known)) this.#listed.delete(known);
+    const found = await Promise.all(names.map((name) => this.#describe(name).catch(() => undefined)));
     return found.filter((entry) => entry !== undefined).sort((a, b) => b.manifest.createdAt - a.manifest.createdAt);
+  }
+
+  /** What was published does not change, so it is read once; of its directory only the time of the last use does. */
+  async #describe(key: string): Promise<{ manifest: Manifest; bytes: number; lastUsedAt: number }> {
+    const dir = this.path(key);
+    const [{ mtimeMs: lastUsedAt }, { ino, mtimeMs }] = await Promise.all([
+      stat(dir),
+      stat(join(dir, "manifest.json")),
+    ]);
+    const stamp = `${ino} ${mtimeMs}`;
+    let listed = this.#listed.get(key);
+    if (listed?.stamp !== stamp) {
+      const manifest = parseManifest(await readFile(join(dir, "manifest.json"), "utf8"));
+      const sizes = await Promise.all([...PARTS, "manifest.json"].map((part) => allocatedBytes(join(dir, part))));
+      listed = { stamp, manifest, bytes: sizes.reduce((a, b) => a + b, 0) };
+      this.#listed.set(key, listed);
+    }
+    return { manifest: listed.manifest, bytes: listed.bytes, lastUsedAt };
   }
 
   /** @throws StacyError `conflict` when machines use it, `not-found` */
@@ -238,16 +254,21 @@ export class SnapshotStore {
     await rename(`${path}.new`, path);
   }
 
-  /** Removes what was set aside more than a day ago. */
+  /** Removes what was set aside a day ago, or before others. What stays is looked at again when its day is over. */
   async sweep(now = Date.now()): Promise<string[]> {
-    const removed: string[] = [];
-    for (const name of await readdir(this.#root).catch(() => [])) {
-      const at = /\.bad-(\d+)$/.exec(name)?.[1];
-      if (at === undefined || now - Number(at) < BAD_KEPT_MS) continue;
-      await rm(join(this.#root, name), { recursive: true, force: true });
-      removed.push(basename(name));
-    }
+    const names = (await readdir(this.#root).catch(() => [])).filter((name) => BAD.test(name));
+    const since = (name: string): number => Number(BAD.exec(name)?.[1]);
+    const newestFirst = names.sort((a, b) => since(b) - since(a));
+    const removed = newestFirst.filter((name, at) => at >= BAD_KEPT || now - since(name) >= BAD_KEPT_MS);
+    for (const name of removed) await rm(join(this.#root, name), { recursive: true, force: true });
+    if (removed.length < names.length) this.#sweepLater();
     return removed;
+  }
+
+  #sweepLater(): void {
+    clearTimeout(this.#sweeping);
+    this.#sweeping = setTimeout(() => this.sweep().catch(() => {}), BAD_KEPT_MS);
+    this.#sweeping.unref();
   }
 }
 

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { syncPath } from "../host/durable.ts";
 import { exists } from "../host/exists.ts";
 import { mapSparse, SparseTemplate } from "../host/sparse.ts";
 import { createWritableLayer } from "../images/writable.ts";
@@ -33,6 +34,8 @@ export class WritableTemplates {
       const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
       try {
         await createWritableLayer(temporary, sizeMiB);
+        // Every cold boot copies it: after the host's death it must be whole, or not there.
+        await syncPath(temporary);
         await rename(temporary, path);
       } finally {
         await rm(temporary, { force: true });

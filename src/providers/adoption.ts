@@ -168,7 +168,7 @@ export async function finishReplacements(context: MachineContext, root: string):
     // One that cannot be read is not judged.
     if (former === null) continue;
     if (former !== undefined && !(await isReplaced(place, former))) continue;
-    if (record.process === null || !(await isAlive(record.process))) continue;
+    if (record.process === null || !(await worksIn(record.process, dir)) || !(await isAlive(record.process))) continue;
     if (await exists(place)) {
       const away = join(root, formerId(record.id));
       await endOwnProcessesIn(place);
@@ -253,13 +253,19 @@ export class Unreachable implements UnreachableMachine {
   }
 
   async #destroy(): Promise<void> {
-    await this.release();
+    this.#letGo();
+    // First the process: an attempt that waits for it fails at once.
     await removeLeftover(this.#context, await readEntry(this.#dir));
+    await this.#trying;
     this.#releaseSnapshot();
   }
 
-  async release(): Promise<void> {
+  release(): Promise<void> {
+    this.#letGo();
+    return this.#trying;
+  }
+
+  #letGo(): void {
     this.#over.abort(new StacyError("cancelled", `the machine of sandbox ${this.id} is looked for no longer`));
-    await this.#trying;
   }
 }

@@ -205,6 +205,7 @@ export class MicrovmMachine implements SandboxMachine {
           const paused = await machine.pause().catch(() => undefined);
           if (paused !== undefined && this.#life.state === "returning")
             this.#life = { state: "paused", machine: paused };
+          await this.#write("paused").catch(() => {}); // it may say `running` there
         }
         throw error;
       }
@@ -235,6 +236,7 @@ export class MicrovmMachine implements SandboxMachine {
         if (committed) delete this.#record.parent;
         // Nothing is lost: it goes on where it stood.
         if (before.state === "running") await this.#goOn(paused);
+        else if (committed) await this.#write("paused").catch(() => {}); // it may say `suspended` there
         throw error;
       }
       this.#life = { state: "suspended" };
@@ -278,7 +280,7 @@ export class MicrovmMachine implements SandboxMachine {
       await this.#kill(loading);
       if (parent === undefined) delete this.#record.parent;
       else this.#record.parent = parent;
-      if (this.#record.state !== "suspended") await this.#write("suspended").catch(() => {});
+      await this.#write("suspended").catch(() => {}); // it may say `running` there
       await rm(disk, { force: true }).catch(() => {});
       throw error;
     } finally {
@@ -587,8 +589,9 @@ export class MicrovmMachine implements SandboxMachine {
       if (paused !== undefined && this.#life.state === "paused") {
         this.#become({ state: "running", machine: await paused.resume() });
       }
-      if (this.#record.state !== "running") await this.#write("running");
       this.#egress.start();
+      // Also when it says so here: the write that failed may have reached the disk.
+      await this.#write("running");
     } catch {} // the first error says more
   }
 

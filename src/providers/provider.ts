@@ -221,7 +221,7 @@ export interface Provider {
    * @param owner who asks: another shape of the same owner takes the place of the one before
    */
   pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void>;
-  /** Stops background work and lets go of every machine. Warm and idle ones are ended. @param signal waits no longer */
+  /** Stops background work and lets go of every machine. Warm and idle ones are ended. */
   close(): Promise<void>;
   /** What happened beside the calls: fall-backs, snapshot built, warm machine replaced, ... */
   onEvent(listener: (event: ProviderEvent) => void): () => void;

@@ -193,6 +193,7 @@ test("an idle sandbox is laid to rest; a use that comes meanwhile waits and find
   await settle();
   machine.gate.open();
   using used = await waiting;
+  await settle();
   assert.equal(used.machine.state, "running");
   assert.equal(w.sandboxes.get(id).state, "running");
   await w.sandboxes.close({ destroy: false });
@@ -348,4 +349,13 @@ test("a clock that is set back ends nobody early and wedges nothing; set forward
   const ended = w.sandboxes.events.after(0).filter(({ type }) => type === "sandbox.expired");
   assert.deepEqual(ended.map(({ sandboxId }) => sandboxId).sort(), [sandbox.id, id].sort());
   await w.sandboxes.close({ destroy: false });
+});
+
+test("an idle action that the monitor cannot do is refused before anything is made", async () => {
+  const w = fakeWorld();
+  w.provider.canPause = false;
+  const input = { idleTimeoutMs: 1_000, idleAction: "pause" as const };
+  await assert.rejects(w.sandboxes.spawn(input), { code: "not-supported", remedy: /suspend/ });
+  assert.deepEqual(w.store.liveSandboxes(), []);
+  await w.sandboxes.spawn({ ...input, idleAction: "suspend" });
 });

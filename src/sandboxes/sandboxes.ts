@@ -193,6 +193,7 @@ export class Sandboxes {
     const ownerId = checkOwner(input.ownerId);
     const resolved = this.#resolve(input);
     const provider = this.providers.pick(resolved.provider);
+    if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
     const reserve = (): Sandbox | undefined => {
       const admission = this.#admit(resolved.ttlMs, ownerId, 1);
       if (admission.allowed)
@@ -700,6 +701,15 @@ const STATE_CHANGES = {
   suspended: { event: "sandbox.suspended", change: "suspend" },
   running: { event: "sandbox.resumed", change: "resume" },
 } as const;
+
+/** What would never work is said before anything is made. @throws StacyError `not-supported` */
+async function assertPauses(provider: Provider): Promise<void> {
+  const { healthy, canPause } = await provider.health();
+  if (canPause || !healthy) return; // one that cannot be used at all says so itself
+  throw new StacyError("not-supported", `${provider.name} cannot pause machines on this host, also not idle ones`, {
+    remedy: "ask for `idle_action: suspend`",
+  });
+}
 
 async function soon(work: Promise<unknown>, ms: number): Promise<void> {
   const late = (): StacyError => new StacyError("timeout", "it takes too long");
