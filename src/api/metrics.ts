@@ -2,6 +2,7 @@
 import { statfs } from "node:fs/promises";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Network } from "../egress/network.ts";
+import type { SnapshotInfo } from "../providers/provider.ts";
 import type { Observer } from "../sandboxes/observer.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 
@@ -101,6 +102,16 @@ export class Metrics {
 
   /** Gauges of what there is right now. */
   watch(sandboxes: Sandboxes, dataDir: string, network: Network): void {
+    // A scrape asks for two numbers of the same look.
+    let looking: Promise<SnapshotInfo[]> | undefined;
+    const snapshots = (): Promise<SnapshotInfo[]> => {
+      looking ??= Promise.all(sandboxes.providers.all().map((each) => each.snapshots()))
+        .then((lists) => lists.flat())
+        .finally(() => {
+          looking = undefined;
+        });
+      return looking;
+    };
     const registers = [this.registry];
     new Counter({
       name: "stacyvm_network_connections_total",
@@ -153,8 +164,7 @@ export class Metrics {
       registers,
       async collect() {
         this.reset();
-        const all = (await Promise.all(sandboxes.providers.all().map((each) => each.snapshots()))).flat();
-        for (const { kind } of all) this.inc({ kind });
+        for (const { kind } of await snapshots()) this.inc({ kind });
       },
     });
     new Gauge({
@@ -162,8 +172,7 @@ export class Metrics {
       help: "Disk that saved machines occupy",
       registers,
       async collect() {
-        const all = (await Promise.all(sandboxes.providers.all().map((each) => each.snapshots()))).flat();
-        this.set(all.reduce((sum, { bytes }) => sum + bytes, 0));
+        this.set((await snapshots()).reduce((sum, { bytes }) => sum + bytes, 0));
       },
     });
     new Gauge({
