@@ -17,7 +17,7 @@ const AT_ONCE = 10;
 
 describe("restores of Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? false }, () => {
   test(`${RESTORES} in turn and ${STORMS} times ${AT_ONCE} at once, over ${GOLDENS} golden snapshots`, {
-    timeout: 0,
+    timeout: 7_200_000,
   }, async () => {
     const samples: Record<string, number[]> = {};
     const wrong: string[] = [];
