@@ -8,12 +8,13 @@ import { test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
 import { createImages } from "../src/images/store.ts";
-import { createMicrovmProvider } from "../src/providers/microvm.ts";
+import { createMicrovmProvider, type MicrovmProvider } from "../src/providers/microvm.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { installFirecracker } from "../src/vmm/firecracker/install.ts";
 import { whyNot, whyNotLinux } from "./firecracker-support.ts";
-import { borrowGoldens } from "./goldens.ts";
+import { borrowGoldens, lendGoldens } from "./goldens.ts";
 import { scratchPaths } from "./launcher-support.ts";
+import { specOf } from "./spawn-spec.ts";
 
 const KILLS = Number(process.env.STACYVM_KILLS ?? 16);
 const LINUX_KILLS = Number(process.env.STACYVM_KILLS ?? 4);
@@ -31,8 +32,19 @@ async function kills(image: string, count: number, spreadMs: number): Promise<vo
   await installFirecracker(paths.assets);
   await buildBareGuest(paths.assets);
   await borrowGoldens(paths.snapshots);
+  const open = (): MicrovmProvider =>
+    createMicrovmProvider({
+      vmm: createFirecracker({ assets: paths.assets }),
+      images: createImages(paths),
+      paths,
+    });
   let adoptions = 0;
   try {
+    // Every start is a restore then: a kill in the middle of a cold boot would find the same thing each time.
+    const builder = open();
+    await builder.buildSnapshot(specOf(image));
+    await builder.close();
+    await lendGoldens(paths.snapshots);
     for (let i = 0; i < count; i++) {
       const mode = i % 2 === 0 ? "plain" : "pool";
       const child = spawn(
@@ -54,11 +66,7 @@ async function kills(image: string, count: number, spreadMs: number): Promise<vo
       const exited = once(child, "exit");
       child.kill("SIGKILL");
       await Promise.all([exited, once(lines, "close")]);
-      const provider = createMicrovmProvider({
-        vmm: createFirecracker({ assets: paths.assets }),
-        images: createImages(paths),
-        paths,
-      });
+      const provider = open();
       const { adopted } = await provider.adopt(new Set(told));
       assert.deepEqual(adopted.map(({ id }) => id).sort(), told.sort());
       adoptions += adopted.length;

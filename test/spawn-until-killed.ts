@@ -3,6 +3,7 @@ import { dataPaths } from "../src/host/paths.ts";
 import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { specOf } from "./spawn-spec.ts";
 
 const [root = "", mode, image = ""] = process.argv.slice(2);
 const { images, assets } = dataPaths();
@@ -15,8 +16,6 @@ const provider = createMicrovmProvider({
 });
 for (let i = 0; ; i++) {
   const id = `sb-${i.toString(16).padStart(8, "0")}`;
-  const size = image === "stacyvm/bare" ? { memoryMiB: 128, diskMiB: 64 } : { memoryMiB: 256, diskMiB: 256 };
-  const spec = { ...size, image, vcpus: 1, env: {}, setup: [] };
-  const machine = await provider.spawn({ ...spec, id });
+  const machine = await provider.spawn({ ...specOf(image), id });
   process.stdout.write(`${machine.boot.path} ${id}\n`);
 }
