@@ -10,8 +10,9 @@ import type { ConnectOptions } from "../vmm.ts";
 
 /** Firecracker's longest answer is `OK 4294967295\n`. */
 const MAX_ANSWER = 32;
-const FIRST_ATTEMPT_MS = 100;
-const LONGEST_ATTEMPT_MS = 1_000;
+const FIRST_ATTEMPT_MS = 250;
+/** Firecracker itself gives a request up after 2 s; a shorter wait would ask a slow guest again and again, and each request is work for it. */
+const LONGEST_ATTEMPT_MS = 2_500;
 const PAUSE_MS = 5;
 
 export interface DialOptions extends ConnectOptions {
