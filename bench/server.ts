@@ -138,6 +138,7 @@ function failedSandbox(i: number, now: number): SandboxRecord {
   return {
     id: `sb-${i.toString(16).padStart(8, "0")}`,
     state: "error",
+    owner: "default",
     provider: "qemu",
     image: SPAWN.image,
     memoryMiB: SPAWN.memory_mb,

@@ -1,7 +1,9 @@
 /** The OpenAPI document of the server, made in this process: no socket, no machine, no file. */
 import pino from "pino";
-import { createApp } from "../src/api/app.ts";
-import { Authenticator } from "../src/api/auth.ts";
+import { Access } from "../src/access/access.ts";
+import { Audit } from "../src/access/audit.ts";
+import { Keys } from "../src/access/keys.ts";
+import { type App, createApp } from "../src/api/app.ts";
 import { Metrics } from "../src/api/metrics.ts";
 import { validateConfig } from "../src/config/load.ts";
 import { limitsOf } from "../src/config/options.ts";
@@ -43,10 +45,22 @@ export interface OpenApi {
   components: { schemas: Record<string, JsonSchema> };
 }
 
+const KEY = "of-this-process";
+
 export async function openApiDocument(): Promise<OpenApi> {
+  using store = new Store(":memory:");
+  const response = await appWithoutMachines(store).request(
+    "/api/v1/openapi.json",
+    { headers: { "x-api-key": KEY } },
+    {},
+  );
+  return (await response.json()) as OpenApi;
+}
+
+/** The application as far as routes go: no socket, no machine, no image. */
+export function appWithoutMachines(store: Store): App {
   const config = validateConfig({}, "");
   const log = pino({ level: "silent" });
-  using store = new Store(":memory:");
   const sandboxes = new Sandboxes({
     store,
     // As with the images: routes only keep it.
@@ -56,14 +70,19 @@ export async function openApiDocument(): Promise<OpenApi> {
     observer: new Metrics().observer,
     log,
   });
-  const app = createApp({
+  return createApp({
     sandboxes,
     // Routes only keep it; nothing is called while the document is made.
     images: {} as ImageLibrary,
     config,
     dataDir: "",
     configPath: "",
-    auth: new Authenticator(config.auth),
+    access: new Access({
+      configured: [{ name: "document", key: KEY, scopes: ["admin"] }],
+      keys: new Keys(store),
+      ownUser: false,
+    }),
+    audit: new Audit(store, () => {}),
     rateLimiter: undefined,
     metrics: new Metrics(),
     log,
@@ -71,6 +90,4 @@ export async function openApiDocument(): Promise<OpenApi> {
     startedAt: 0,
     stopping: new AbortController().signal,
   });
-  const response = await app.request("/api/v1/openapi.json", { headers: { host: "localhost" } });
-  return (await response.json()) as OpenApi;
 }

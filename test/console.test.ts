@@ -42,6 +42,14 @@ describe("the console in a browser", { skip: noBrowser, timeout: 300_000 }, () =
     await section("New sandbox").waitFor();
   });
 
+  test("the link that the server's start prints brings the key, which does not stay in the address", async () => {
+    const other = await browser.newPage();
+    await other.goto(`${server.url}/ui/#key=${encodeURIComponent(KEY)}`);
+    await other.getByRole("region", { name: "New sandbox", exact: true }).waitFor();
+    assert.equal(other.url(), `${server.url}/ui/`);
+    await other.close();
+  });
+
   test("a sandbox is started by the form, and the page shows what it took", async () => {
     await page.getByLabel("image").fill("stacyvm/busybox");
     await page.getByLabel("memory, MiB").fill("128");

@@ -177,6 +177,26 @@ export class Client {
     }
   }
 
+  // Who may call
+
+  /** For administrators. The secret of a key is in the answer that makes it, and nowhere else. */
+  readonly keys = {
+    list: (options: CallOptions & { owner?: string } = {}): Promise<wire.Key[]> =>
+      this.transport.call("GET /keys", { query: { owner: options.owner }, ...options }),
+    create: (request: wire.KeyRequest, options: CallOptions = {}): Promise<wire.MadeKey> =>
+      this.transport.call("POST /keys", { body: request, ...options }),
+    /** @param request.grace how long the secret before works on */
+    rotate: (key: string, request: wire.KeyRotateRequest = {}, options: CallOptions = {}): Promise<wire.MadeKey> =>
+      this.transport.call("POST /keys/{key}/rotate", { params: { key }, body: request, ...options }),
+    revoke: (key: string, options: CallOptions = {}): Promise<wire.Key> =>
+      this.transport.call("DELETE /keys/{key}", { params: { key }, ...options }),
+  };
+
+  /** Who this client is to the server. */
+  identity(options: CallOptions = {}): Promise<wire.Identity> {
+    return this.transport.call("GET /identity", options);
+  }
+
   // The server itself
 
   health(options: CallOptions = {}): Promise<wire.Health> {

@@ -12,6 +12,8 @@ export interface Sandbox {
   memoryMb: number;
   vcpus: number;
   diskMb: number;
+  owner: string;
+  /** The user that the client named, for quotas */
   ownerId?: string | undefined;
   createdAt: string;
   expiresAt: string;
@@ -140,6 +142,7 @@ export interface Checkpoint {
   memoryMb: number;
   vcpus: number;
   diskMb: number;
+  owner: string;
   ownerId?: string | undefined;
   name?: string | undefined;
   bytes: number;
@@ -286,6 +289,8 @@ export interface MkdirRequest {
 
 export interface Template {
   name: string;
+  owner: string;
+  shared: boolean;
   version: number;
   image: string;
   description: string;
@@ -332,6 +337,8 @@ export interface TemplateCreateRequest {
   poolSize?: number | undefined;
   provider?: string | undefined;
   metadata?: Record<string, string> | undefined;
+  /** Every owner finds it; for administrators */
+  shared?: boolean | undefined;
 }
 
 export interface TemplateRequest {
@@ -358,6 +365,8 @@ export interface TemplateRequest {
   poolSize?: number | undefined;
   provider?: string | undefined;
   metadata?: Record<string, string> | undefined;
+  /** Every owner finds it; for administrators */
+  shared?: boolean | undefined;
 }
 
 export interface TemplateSpawnRequest {
@@ -590,6 +599,73 @@ export interface Worker {
   createdAt: string;
   updatedAt: string;
   stale: boolean;
+}
+
+export interface Identity {
+  name: string;
+  owner: string;
+  scopes: ("read" | "use" | "admin")[];
+}
+
+export interface MadeKey {
+  id: string;
+  name: string;
+  owner: string;
+  scopes: ("read" | "use" | "admin")[];
+  state: "active" | "expired" | "revoked";
+  /** The first characters of the secret */
+  hint: string;
+  createdAt: string;
+  createdBy: string;
+  expiresAt?: string | undefined;
+  revokedAt?: string | undefined;
+  lastUsedAt?: string | undefined;
+  /** The secret: shown once, and never again */
+  key: string;
+}
+
+export interface Key {
+  id: string;
+  name: string;
+  owner: string;
+  scopes: ("read" | "use" | "admin")[];
+  state: "active" | "expired" | "revoked";
+  /** The first characters of the secret */
+  hint: string;
+  createdAt: string;
+  createdBy: string;
+  expiresAt?: string | undefined;
+  revokedAt?: string | undefined;
+  lastUsedAt?: string | undefined;
+}
+
+export interface KeyRequest {
+  name: string;
+  owner?: string | undefined;
+  scopes?: ("read" | "use" | "admin")[] | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  expiresIn?: Duration | undefined;
+}
+
+export interface KeyRotateRequest {
+  /** A Go duration: 300ms, 90s, 1h30m */
+  grace?: Duration | undefined;
+}
+
+export interface AuditEntry {
+  id: number;
+  at: string;
+  actor: string;
+  keyId?: string | undefined;
+  owner: string;
+  /** Other owners whose things were used */
+  about?: string[] | undefined;
+  method: string;
+  route: string;
+  path: string;
+  status: number;
+  requestId: string;
+  address?: string | undefined;
 }
 
 /** Every operation of the server: the body it takes and the reply it gives. */
@@ -841,6 +917,20 @@ export interface Operations {
   "POST /environments/builds/{id}/cancel": { body: undefined; reply: undefined };
   /** Of an environment: there is none */
   "DELETE /environments/registry-connections/{id}": { body: undefined; reply: undefined };
+  /** Who the caller is to this server */
+  "GET /identity": { body: undefined; reply: Identity };
+  /** Make a key */
+  "POST /keys": { body: KeyRequest; reply: MadeKey };
+  /** Keys that were made here, without their secrets */
+  "GET /keys": { body: undefined; reply: Key[] };
+  /** A new secret for a key */
+  "POST /keys/{key}/rotate": { body: KeyRotateRequest; reply: MadeKey };
+  /** Revoke a key, at once and for good */
+  "DELETE /keys/{key}": { body: undefined; reply: Key };
+  /** What administrators did: to the server, and with other owners' things */
+  "GET /audit": { body: undefined; reply: AuditEntry[] };
+  /** What administrators did: to the server, and with other owners' things */
+  "GET /admin/audit": { body: undefined; reply: AuditEntry[] };
   /** HTTP to a port in the guest: any method, any path below, WebSockets too */
   "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
 }
@@ -855,6 +945,7 @@ export const shapes: Record<string, Shape> = {
       memory_mb: "integer",
       vcpus: "integer",
       disk_mb: "integer",
+      owner: "string",
       "owner_id?": "string",
       created_at: "string",
       expires_at: "string",
@@ -951,6 +1042,7 @@ export const shapes: Record<string, Shape> = {
       memory_mb: "integer",
       vcpus: "integer",
       disk_mb: "integer",
+      owner: "string",
       "owner_id?": "string",
       "name?": "string",
       bytes: "integer",
@@ -1058,6 +1150,8 @@ export const shapes: Record<string, Shape> = {
   Template: {
     object: {
       name: "string",
+      owner: "string",
+      shared: "boolean",
       version: "integer",
       image: "string",
       description: "string",
@@ -1095,6 +1189,7 @@ export const shapes: Record<string, Shape> = {
       "pool_size?": "integer",
       "provider?": "string",
       "metadata?": { record: "string" },
+      "shared?": "boolean",
     },
   },
   TemplateRequest: {
@@ -1115,6 +1210,7 @@ export const shapes: Record<string, Shape> = {
       "pool_size?": "integer",
       "provider?": "string",
       "metadata?": { record: "string" },
+      "shared?": "boolean",
     },
   },
   TemplateSpawnRequest: { object: { "provider?": "string", "ttl?": "duration" } },
@@ -1320,6 +1416,63 @@ export const shapes: Record<string, Shape> = {
       stale: "boolean",
     },
   },
+  Identity: { object: { name: "string", owner: "string", scopes: { array: { enum: ["read", "use", "admin"] } } } },
+  MadeKey: {
+    object: {
+      id: "string",
+      name: "string",
+      owner: "string",
+      scopes: { array: { enum: ["read", "use", "admin"] } },
+      state: { enum: ["active", "expired", "revoked"] },
+      hint: "string",
+      created_at: "string",
+      created_by: "string",
+      "expires_at?": "string",
+      "revoked_at?": "string",
+      "last_used_at?": "string",
+      key: "string",
+    },
+  },
+  Key: {
+    object: {
+      id: "string",
+      name: "string",
+      owner: "string",
+      scopes: { array: { enum: ["read", "use", "admin"] } },
+      state: { enum: ["active", "expired", "revoked"] },
+      hint: "string",
+      created_at: "string",
+      created_by: "string",
+      "expires_at?": "string",
+      "revoked_at?": "string",
+      "last_used_at?": "string",
+    },
+  },
+  KeyRequest: {
+    object: {
+      name: "string",
+      "owner?": "string",
+      "scopes?": { array: { enum: ["read", "use", "admin"] } },
+      "expires_in?": "duration",
+    },
+  },
+  KeyRotateRequest: { object: { "grace?": "duration" } },
+  AuditEntry: {
+    object: {
+      id: "integer",
+      at: "string",
+      actor: "string",
+      "key_id?": "string",
+      owner: "string",
+      "about?": { array: "string" },
+      method: "string",
+      route: "string",
+      path: "string",
+      status: "integer",
+      request_id: "string",
+      "address?": "string",
+    },
+  },
 };
 
 export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape }> = {
@@ -1444,5 +1597,12 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /environments/builds/{id}/spawn-config": {},
   "POST /environments/builds/{id}/cancel": {},
   "DELETE /environments/registry-connections/{id}": {},
+  "GET /identity": { reply: { ref: "Identity" } },
+  "POST /keys": { body: { ref: "KeyRequest" }, reply: { ref: "MadeKey" } },
+  "GET /keys": { reply: { array: { ref: "Key" } } },
+  "POST /keys/{key}/rotate": { body: { ref: "KeyRotateRequest" }, reply: { ref: "MadeKey" } },
+  "DELETE /keys/{key}": { reply: { ref: "Key" } },
+  "GET /audit": { reply: { array: { ref: "AuditEntry" } } },
+  "GET /admin/audit": { reply: { array: { ref: "AuditEntry" } } },
   "GET /sandboxes/{id}/ports/{port}/{path}": {},
 };

@@ -160,8 +160,8 @@ export class MockServer {
           const all = [...this.#checkpoints.values()].map(({ info }) => info);
           return { body: all.filter((info) => info.sandbox_id === id) };
         }
-        const { image, provider, memory_mb, vcpus, disk_mb } = sandbox.info;
-        const made = { sandbox_id: id, image, provider, memory_mb, vcpus, disk_mb, name: json().name };
+        const { image, provider, memory_mb, vcpus, disk_mb, owner } = sandbox.info;
+        const made = { sandbox_id: id, image, provider, memory_mb, vcpus, disk_mb, owner, name: json().name };
         const info = { id: this.#id("cp"), ...made, bytes: 0, created_at: new Date(0).toISOString(), stopped_ms: 1 };
         this.#checkpoints.set(info.id, { info, files: new Map(sandbox.files) });
         return { status: 201, body: info };
@@ -188,6 +188,7 @@ export class MockServer {
       metadata: {},
       preview_domain: "localhost",
       worker_id: "local",
+      owner: "default",
       ...origin?.info,
       ...request,
       id,

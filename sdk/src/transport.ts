@@ -1,15 +1,18 @@
 /** HTTP: addresses, keys, time limits, retries, errors. Everything above speaks in operations of the interface. */
 import { CancelledError, ConnectionError, errorOf, ReplyError, StacyError, TimeoutError } from "./errors.ts";
 import { type Operations, operations } from "./generated.ts";
+import { localKey } from "./local-key.ts";
 import { decode, encode } from "./schema.ts";
 
 export interface ClientOptions {
   /** For example `http://127.0.0.1:7423`. Default: `STACYVM_URL`, else that address. */
   url?: string | undefined;
-  /** Default: `STACYVM_API_KEY`. */
+  /** Default: `STACYVM_API_KEY`, else what a server of the same user on this host has left for its programs. */
   apiKey?: string | undefined;
-  /** Who owns what is created (`X-User-ID`). */
+  /** The user within the key's owner, for quotas (`X-User-ID`). */
   userId?: string | undefined;
+  /** An administrator acts as this owner (`X-Owner`). */
+  owner?: string | undefined;
   /** Limit for a call's answer to begin, ms; default 60 000. Spawns, commands and pulls have their own. */
   timeoutMs?: number | undefined;
   /** How often a call is repeated where that is safe; default 2. */
@@ -65,6 +68,8 @@ const TEMPORARY = new Set([502, 503, 504]);
 export class Transport {
   readonly url: string;
   readonly #headers: Record<string, string> = {};
+  /** The key was found, not given: another one may be there after the server has started anew. */
+  readonly #found: boolean;
   readonly #fetch: typeof fetch;
   readonly #webSocket: WebSocketConstructor | undefined;
   /** A browser's `fetch` sends no streams, and its WebSocket no headers. Node, Bun, Deno and the package `ws` do. */
@@ -82,8 +87,11 @@ export class Transport {
         hint: "write it as http://host:7423",
       });
     }
-    const key = options.apiKey ?? env.STACYVM_API_KEY;
+    const given = options.apiKey ?? (env.STACYVM_API_KEY || undefined);
+    const key = given ?? localKey(this.url);
+    this.#found = given === undefined;
     if (key) this.#headers["x-api-key"] = key;
+    if (options.owner) this.#headers["x-owner"] = options.owner;
     if (options.userId) this.#headers["x-user-id"] = options.userId;
     this.#fetch = options.fetch ?? ((input, init) => fetch(input, init));
     this.#webSocket = options.webSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
@@ -127,7 +135,22 @@ export class Transport {
     const streaming = body instanceof ReadableStream && !this.#browser;
     if (streaming) init.duplex = "half";
     else if (body instanceof ReadableStream) init.body = await new Response(body).blob();
-    return this.#attempts(url, init, input, !streaming && IDEMPOTENT.has(method));
+    const idempotent = !streaming && IDEMPOTENT.has(method);
+    return this.#attempts(url, init, input, idempotent).catch((error: unknown) => {
+      if (streaming || !this.#findAnew(error)) throw error;
+      const { "x-api-key": found } = this.#headers;
+      const renewed = { ...init, headers: { ...headers, ...(found === undefined ? {} : { "x-api-key": found }) } };
+      return this.#attempts(url, renewed, input, idempotent);
+    });
+  }
+
+  /** The key that was found is another server's by now: this one has left its own. */
+  #findAnew(error: unknown): boolean {
+    if (!this.#found || !(error instanceof StacyError) || error.status !== 401) return false;
+    const key = localKey(this.url);
+    if (key === undefined || key === this.#headers["x-api-key"]) return false;
+    this.#headers["x-api-key"] = key;
+    return true;
   }
 
   async #attempts(

@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { pino } from "pino";
+import { connection, fakeAccess } from "../../test/fake-access.ts";
 import { fakeWorld } from "../../test/fake-provider.ts";
 import { arm, disarm } from "../../test/faults/points.ts";
 import { validateConfig } from "../config/load.ts";
 import { createApp } from "./app.ts";
-import { Authenticator } from "./auth.ts";
 import { Metrics } from "./metrics.ts";
 import { RateLimiter } from "./rate-limit.ts";
 
@@ -16,7 +16,7 @@ function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fak
   const stop = new AbortController();
   const app = createApp({
     ...{ sandboxes: world.sandboxes, images: {} as never, config, dataDir: "/", configPath: "", version: "1" },
-    auth: new Authenticator(config.auth),
+    ...fakeAccess(world.store),
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
     ...{ metrics: new Metrics(), log: pino({ level: "silent" }), startedAt: 0, stopping: stop.signal },
   });
@@ -26,7 +26,7 @@ function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fak
       headers: { host: "localhost", ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
       ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
     };
-    const answer = await app.request(`/api/v1${path}`, init, {});
+    const answer = await app.request(`/api/v1${path}`, init, connection());
     const text = await answer.text();
     // biome-ignore lint/suspicious/noExplicitAny: tests look into every kind of answer
     let value: any = text;
@@ -125,16 +125,20 @@ test("limits are 429: of sandboxes, and of requests with when to come back", asy
 test("the stream of events begins with where it is, so that a break before the first one loses none", async () => {
   const { app, call, stop, sandboxes } = appOf();
   await call("POST", "/sandboxes", {});
-  const response = await app.request("/api/v1/events", { headers: { host: "localhost" } });
+  const response = await app.request("/api/v1/events", { headers: { host: "localhost" } }, connection());
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   const first = new TextDecoder().decode((await reader.read()).value);
   assert.match(first, new RegExp(`^: connected\nid: evt-${sandboxes.events.last}\n`));
   const at = /id: (evt-\d+)/.exec(first)?.[1] ?? "";
   await reader.cancel();
   await call("POST", "/sandboxes", {});
-  const again = await app.request(`/api/v1/events?last_event_id=${at}&type=sandbox.running`, {
-    headers: { host: "localhost" },
-  });
+  const again = await app.request(
+    `/api/v1/events?last_event_id=${at}&type=sandbox.running`,
+    {
+      headers: { host: "localhost" },
+    },
+    connection(),
+  );
   const next = (again.body as ReadableStream<Uint8Array>).getReader();
   let text = "";
   while (!text.includes("data:")) text += new TextDecoder().decode((await next.read()).value);
@@ -167,6 +171,6 @@ test("a failing handler gives its lease back, and HEAD keeps none", async () => 
     assert.equal((await call(method, path, body)).status, 500);
     assert.equal(sandboxes.get(id).inUse, false, `${method} ${path}`);
   }
-  await app.request(`/api/v1/events`, { method: "HEAD", headers: { host: "localhost" } });
+  await app.request(`/api/v1/events`, { method: "HEAD", headers: { host: "localhost" } }, connection());
   assert.equal(sandboxes.events.followers, 0);
 });

@@ -1,10 +1,11 @@
 /** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
 import { randomUUID } from "node:crypto";
-import { assertLocalRequest, originAllowed } from "./auth.ts";
+import { View } from "../sandboxes/view.ts";
+import { addressOf, assertLocalRequest, type Caller, identify, originAllowed, presentedKeys } from "./auth.ts";
 import { consoleRoutes } from "./console.ts";
-import type { ServerParts } from "./context.ts";
+import type { RouteParts, ServerParts } from "./context.ts";
 import { docsRoutes } from "./docs-page.ts";
-import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi } from "./endpoint.ts";
+import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi, type RouteAccess } from "./endpoint.ts";
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { environmentRoutes } from "./routes/environments.ts";
@@ -12,6 +13,7 @@ import { execRoutes } from "./routes/exec.ts";
 import { fileRoutes } from "./routes/files.ts";
 import { imageBuildRoutes } from "./routes/image-build.ts";
 import { imageRoutes } from "./routes/images.ts";
+import { keyRoutes } from "./routes/keys.ts";
 import { providerRoutes } from "./routes/providers.ts";
 import { reportRoutes } from "./routes/reports.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
@@ -25,13 +27,18 @@ import { ErrorBody } from "./schemas/common.ts";
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD";
 const CORS_HEADERS =
-  "Content-Type,X-API-Key,X-Admin-API-Key,X-User-ID,X-Tenant-ID,X-Request-ID,Authorization,Last-Event-ID,Range";
+  "Content-Type,X-API-Key,X-Admin-API-Key,X-Owner,X-User-ID,X-Tenant-ID,X-Request-ID,Authorization,Last-Event-ID,Range";
 const CORS_EXPOSED =
   "X-Request-ID,Server-Timing,Retry-After,X-RateLimit-Limit,X-RateLimit-Remaining,Content-Range,Accept-Ranges";
 
-export function createApp(parts: ServerParts): Api {
+export interface App extends Api {
+  /** Every route, with who may call it. */
+  readonly routeTable: readonly RouteAccess[];
+}
+
+export function createApp(parts: ServerParts): App {
   const app = newApi();
-  const { config, auth, log, metrics, rateLimiter } = parts;
+  const { config, access, log, metrics, rateLimiter, sandboxes } = parts;
 
   app.onError((error, c) => fail(c, error));
   app.notFound((c) => {
@@ -60,6 +67,7 @@ export function createApp(parts: ServerParts): Api {
     if (c.req.method === "HEAD" && c.res.body !== null) await c.res.body.cancel();
     const ms = performance.now() - begun;
     c.res.headers.set("x-request-id", c.get("requestId"));
+    for (const [name, value] of Object.entries(c.get("rate") ?? {})) c.res.headers.set(name, value);
     const timing = Object.entries({ ...c.get("timing"), total: ms });
     c.res.headers.set("server-timing", timing.map(([name, value]) => `${name};dur=${value.toFixed(2)}`).join(", "));
     metrics.request(c.req.method, c.get("route") ?? "none", c.res.status, ms);
@@ -87,7 +95,8 @@ export function createApp(parts: ServerParts): Api {
         },
       });
     }
-    if (auth.open) assertLocalRequest({ origin, host }, config);
+    // Pages for everybody too: what a foreign page cannot load, it cannot build upon.
+    if (access.ownUser && presentedKeys(c.req.raw.headers).length === 0) assertLocalRequest(c.req.raw.headers, config);
     await next();
     if (allowed) {
       c.res.headers.set("access-control-allow-origin", origin);
@@ -102,55 +111,61 @@ export function createApp(parts: ServerParts): Api {
     const target = previewTarget(c.req.header("host"), config.server.preview_domain);
     if (target === undefined) return next();
     c.set("route", "preview");
-    if (!config.server.preview_public) c.set("identity", auth.identify(c.req.raw.headers));
     const { pathname, search } = new URL(c.req.url);
-    return proxyPreview(c, parts, { ...target, path: `${pathname}${search}`, sameOrigin: false });
+    const request = { ...target, path: `${pathname}${search}`, sameOrigin: false };
+    // A public one shows what the sandbox's owner serves, to everybody.
+    const anyones = new View(sandboxes, { owner: "", everything: true });
+    if (config.server.preview_public) return limit(c, undefined) ?? proxyPreview(c, anyones, request);
+    const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
+    c.set("identity", caller);
+    return limit(c, caller) ?? endpoints.guard(c, "use", (view) => proxyPreview(c, view, request));
   });
 
   app.use(`${API_BASE}/*`, async (c, next) => {
-    const identity = auth.identify(c.req.raw.headers);
-    c.set("identity", identity);
-    if (rateLimiter === undefined) return next();
-    const by = config.rate_limit.key_by;
-    const address = c.env.incoming?.socket?.remoteAddress ?? "local";
-    const owner = c.req.header("x-user-id");
-    const client =
-      by === "owner" && owner ? `owner:${owner}` : by !== "ip" && !auth.open ? `key:${identity.name}` : address;
-    const decision = rateLimiter.take(client);
-    const headers = {
-      "x-ratelimit-limit": String(decision.limit),
-      "x-ratelimit-remaining": String(decision.remaining),
-    };
-    if (!decision.allowed) {
-      const { body } = problemOf(httpError(429, "too many requests"), c.get("requestId"));
-      return json(body, 429, { ...headers, "retry-after": String(decision.retryAfter) });
-    }
-    await next();
-    for (const [name, value] of Object.entries(headers)) c.res.headers.set(name, value);
-    return undefined;
+    const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
+    c.set("identity", caller);
+    return limit(c, caller) ?? next();
   });
+
+  /** The refusal, if there is one. What a caller says of itself (`X-User-ID`) makes no further bucket. */
+  function limit(c: ApiContext, caller: Caller | undefined): Response | undefined {
+    if (rateLimiter === undefined) return undefined;
+    const by = config.rate_limit.key_by;
+    const address = `address:${addressOf(c.env.incoming)}`;
+    const client =
+      caller === undefined || by === "ip" ? address : by === "owner" ? `owner:${caller.owner}` : `key:${caller.name}`;
+    const { allowed, limit: perMinute, remaining, retryAfter } = rateLimiter.take(client);
+    c.set("rate", { "x-ratelimit-limit": String(perMinute), "x-ratelimit-remaining": String(remaining) });
+    if (allowed) return undefined;
+    const { body } = problemOf(httpError(429, "too many requests"), c.get("requestId"));
+    return json(body, 429, { "retry-after": String(retryAfter) });
+  }
 
   const endpoints = new Endpoints(app, {
-    maxBytes: config.server.max_json_bytes,
-    timeoutMs: config.server.body_timeout,
+    limits: { maxBytes: config.server.max_json_bytes, timeoutMs: config.server.body_timeout },
+    sandboxes,
+    audit: parts.audit,
   });
-  sandboxRoutes(endpoints, parts);
-  execRoutes(endpoints, parts);
-  socketRoutes(endpoints, parts);
-  fileRoutes(endpoints, parts);
-  templateRoutes(endpoints, parts);
-  quotaRoutes(endpoints, parts);
-  providerRoutes(endpoints, parts);
-  snapshotRoutes(endpoints, parts);
-  imageRoutes(endpoints, parts);
-  imageBuildRoutes(endpoints, parts);
-  systemRoutes(endpoints, parts);
-  reportRoutes(endpoints, parts);
-  workerRoutes(endpoints, parts);
+  const { sandboxes: _bound, ...rest } = parts;
+  const { providers, limits, store } = sandboxes;
+  const shared: RouteParts = { ...rest, providers, limits, store };
+  sandboxRoutes(endpoints, shared);
+  execRoutes(endpoints, shared);
+  socketRoutes(endpoints, shared);
+  fileRoutes(endpoints, shared);
+  templateRoutes(endpoints, shared);
+  quotaRoutes(endpoints, shared);
+  providerRoutes(endpoints, shared);
+  snapshotRoutes(endpoints, shared);
+  imageRoutes(endpoints, shared);
+  imageBuildRoutes(endpoints, shared);
+  systemRoutes(endpoints, shared);
+  reportRoutes(endpoints, shared);
+  workerRoutes(endpoints, shared);
   environmentRoutes(endpoints);
+  keyRoutes(endpoints, shared);
 
   // Any method and any path below: not an endpoint with a schema of its own, but documented as one.
-  const preview = `${API_BASE}/sandboxes/:id/ports/:port`;
   app.openAPIRegistry.registerPath({
     method: "get",
     path: `${API_BASE}/sandboxes/{id}/ports/{port}/{path}`,
@@ -162,14 +177,13 @@ export function createApp(parts: ServerParts): Api {
       ...Object.fromEntries([400, 401, 403, 404, 409, 429, 503].map((status) => [status, PROBLEM])),
     },
   });
-  app.all(`${preview}/*`, (c) => {
-    c.set("route", `${preview}/*`);
-    if (!c.get("identity").scopes.has("use")) throw httpError(403, "this key does not have the scope use");
+  endpoints.raw("ALL", "/sandboxes/{id}/ports/{port}/*", "use", (c, view) => {
     const port = Number(c.req.param("port"));
     if (!Number.isInteger(port) || port < 1 || port > 65_535) throw httpError(400, "port: is not a port");
     const { pathname, search } = new URL(c.req.url);
     const rest = pathname.slice(pathname.indexOf("/ports/") + 7).replace(/^\d+/, "");
-    return proxyPreview(c, parts, { id: c.req.param("id"), port, path: `${rest || "/"}${search}`, sameOrigin: true });
+    const id = c.req.param("id") ?? "";
+    return proxyPreview(c, view, { id, port, path: `${rest || "/"}${search}`, sameOrigin: true });
   });
 
   const document = (): object =>
@@ -193,11 +207,12 @@ export function createApp(parts: ServerParts): Api {
   let text: string | undefined;
   const documentText = (): string => (text ??= JSON.stringify(document()));
   const asJson = (): Response => new Response(documentText(), { headers: { "content-type": "application/json" } });
-  app.get(`${API_BASE}/openapi.json`, asJson);
-  app.get("/swagger/doc.json", asJson);
-  docsRoutes(app);
-  consoleRoutes(app);
-  return app;
+  endpoints.raw("GET", "/openapi.json", "read", asJson);
+  endpoints.page("/swagger/doc.json", asJson);
+  docsRoutes(endpoints);
+  consoleRoutes(endpoints);
+  endpoints.assertComplete();
+  return Object.assign(app, { routeTable: endpoints.table });
 }
 
 const PROBLEM = { description: "Error", content: { "application/json": { schema: ErrorBody } } };

@@ -1,24 +1,16 @@
-/** Who asks, and what they may do. Only hashes of keys are kept, and every key is compared in constant time. */
-import { createHash, timingSafeEqual } from "node:crypto";
+/** A request's credentials, and what a request without any must be like to be taken for one of the server's own user. */
+import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
+import type { Access } from "../access/access.ts";
+import type { Identity } from "../access/identity.ts";
 import type { Config } from "../config/schema.ts";
-import { StacyError } from "../host/error.ts";
+import type { StacyError } from "../host/error.ts";
+import { isLoopback } from "../host/loopback.ts";
 import { httpError } from "./problem.ts";
 
-export type Scope = "read" | "use" | "admin";
-
-export interface Identity {
-  /** The key's name in the configuration; `anonymous` when no key is configured. Safe to log. */
-  name: string;
-  scopes: ReadonlySet<Scope>;
+export interface Caller extends Identity {
   /** The request's header that had the key. It is between the client and us: nothing hands it on. */
   header?: string;
-}
-
-const ALL: ReadonlySet<Scope> = new Set(["read", "use", "admin"]);
-
-interface KnownKey extends Identity {
-  hash: Buffer;
 }
 
 /** Where a key may be, the strongest first, and how it is written there. */
@@ -32,65 +24,40 @@ const KEY_HEADERS: Record<string, (value: string) => string | undefined> = {
     return encoded === undefined ? undefined : Buffer.from(encoded, "base64url").toString("utf8");
   },
 };
+/** Set by whoever passes requests of others on. */
+const FORWARDED = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
-export class Authenticator {
-  readonly #keys: KnownKey[] = [];
-
-  constructor(auth: Config["auth"]) {
-    const add = (name: string, key: string, scopes: Iterable<Scope>): void => {
-      if (key !== "") this.#keys.push({ name, hash: hashOf(key), scopes: new Set(scopes) });
-    };
-    add("admin_api_key", auth.admin_api_key, ALL);
-    const onlyKey = auth.admin_api_key === "" && auth.admin_fallback_enabled;
-    add("api_key", auth.api_key, onlyKey ? ALL : ["read", "use"]);
-    for (const { name, key, scopes } of auth.keys) {
-      // Each scope includes the lesser ones.
-      add(name, key, scopes.includes("admin") ? ALL : scopes.includes("use") ? ["read", "use"] : ["read"]);
-    }
+/** @throws HTTPException 401, 403; StacyError `limit` after too many wrong keys, `permission`, `unavailable` */
+export async function identify(
+  headers: Headers,
+  incoming: IncomingMessage | undefined,
+  access: Access,
+  config: Config,
+): Promise<Caller> {
+  const presented = presentedKeys(headers);
+  for (const { header, secret } of presented) {
+    const identity = await access.identify(secret, addressOf(incoming));
+    if (identity !== undefined) return { ...identity, header };
   }
-
-  /** No key is configured: whoever reaches the server may do everything. */
-  get open(): boolean {
-    return this.#keys.length === 0;
-  }
-
-  /** @throws HTTPException 401 */
-  identify(headers: Headers): Identity {
-    if (this.open) return { name: "anonymous", scopes: ALL };
-    for (const [header, read] of Object.entries(KEY_HEADERS)) {
-      const presented = read(headers.get(header) ?? "");
-      if (!presented) continue;
-      const hash = sha256(presented);
-      // No early end: the time says nothing about which key is close.
-      let found: KnownKey | undefined;
-      for (const key of this.#keys) if (timingSafeEqual(key.hash, hash)) found = key;
-      if (found !== undefined) return { name: found.name, scopes: found.scopes, header };
-    }
-    throw httpError(401, "invalid or missing API key");
-  }
-}
-
-function hashOf(key: string): Buffer {
-  const match = /^sha256:([0-9a-f]{64})$/i.exec(key);
-  return match?.[1] === undefined ? sha256(key) : Buffer.from(match[1], "hex");
-}
-
-function sha256(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
-}
-
-/** An open server is for this host only. @throws StacyError `invalid` with the remedy */
-export function assertSafeToListen(config: Config, auth: Authenticator): void {
-  if (!auth.open || isLoopback(config.server.host)) return;
-  throw new StacyError("invalid", `refusing to listen on ${config.server.host} without an API key`, {
-    phase: "config",
-    remedy: "set auth.api_key (STACYVM_AUTH_API_KEY), or server.host to 127.0.0.1",
+  if (presented.length > 0) throw httpError(401, "invalid API key");
+  if (!access.ownUser) throw httpError(401, "missing API key: send it as X-API-Key");
+  assertLocalRequest(headers, config);
+  return access.identifyUser(incoming?.socket).catch((error: StacyError) => {
+    throw httpError(401, `${error.message}: ${error.remedy}`);
   });
 }
 
-export function isLoopback(host: string): boolean {
-  const name = host.replace(/^\[|\]$/g, "").toLowerCase();
-  return name === "localhost" || name === "::1" || (isIP(name) === 4 && name.startsWith("127."));
+export function presentedKeys(headers: Headers): { header: string; secret: string }[] {
+  return Object.entries(KEY_HEADERS).flatMap(([header, read]) => {
+    const secret = read(headers.get(header) ?? "");
+    return secret ? [{ header, secret }] : [];
+  });
+}
+
+/** Of limits by address: what one customer of a provider has is one address. */
+export function addressOf(incoming: IncomingMessage | undefined): string {
+  const address = incoming?.socket?.remoteAddress ?? "local";
+  return isIP(address) === 6 && !address.startsWith("::ffff:") ? address.split(":").slice(0, 4).join(":") : address;
 }
 
 /** A host's name. Also of `server.preview_domain`, which has a port where clients have to ask another one than ours. */
@@ -99,15 +66,14 @@ export function withoutPort(host: string): string {
 }
 
 /**
- * Without a key, what protects the server is that only this host reaches it; a browser on this host is then the way in. So a
- * request from another web page is refused (by `Origin`), and so is one under a foreign name (DNS rebinding, by `Host`).
+ * Without a key, the user at the other end of the connection is what counts; a browser of that user is then a way in for every
+ * page in it. So a request from another web page is refused (by `Origin`), so is one under a foreign name (DNS rebinding, by
+ * `Host`), and so is one that a proxy of that user passes on for somebody else.
  * @throws HTTPException 403
  */
-export function assertLocalRequest(
-  request: { origin: string | undefined; host: string | undefined },
-  config: Config,
-): void {
-  const { origin, host = "" } = request;
+export function assertLocalRequest(headers: Headers, config: Config): void {
+  const origin = headers.get("origin") ?? undefined;
+  const host = headers.get("host") ?? "";
   const name = withoutPort(host);
   const known =
     name === "" ||
@@ -118,6 +84,10 @@ export function assertLocalRequest(
   if (!known) throw httpError(403, `the host name ${JSON.stringify(name)} is not allowed; see server.allowed_hosts`);
   if (origin !== undefined && !originAllowed(origin, host, config)) {
     throw httpError(403, "requests from this origin are not allowed; see server.cors_allowed_origins");
+  }
+  const forwarded = FORWARDED.find((each) => headers.has(each));
+  if (forwarded !== undefined) {
+    throw httpError(401, `a request that a proxy passes on (${forwarded}) needs a key: \`stacyvm key create\``);
   }
 }
 

@@ -8,7 +8,7 @@ import { readdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { packageRoot } from "../host/paths.ts";
-import type { Api } from "./endpoint.ts";
+import type { Endpoints } from "./endpoint.ts";
 import { type PageFile, servePages } from "./page-files.ts";
 
 /** What modules of the page import by name. */
@@ -20,9 +20,9 @@ const IMPORTS = JSON.stringify({
   imports: Object.fromEntries(Object.entries(PACKAGES).map(([name, { url }]) => [name, `./${url}`])),
 });
 
-export function consoleRoutes(app: Api): void {
-  app.get("/", (c) => c.redirect("/ui/"));
-  servePages(app, {
+export function consoleRoutes(endpoints: Endpoints): void {
+  endpoints.page("/", (c) => c.redirect("/ui/"));
+  servePages(endpoints, {
     prefix: "/ui/",
     // The terminal sets styles from its program; pictures and scripts are ours alone.
     policy: [

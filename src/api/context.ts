@@ -1,9 +1,13 @@
-/** What every group of routes gets. */
+/** What the application is made of, and what of it every group of routes gets. */
 import type { Logger } from "pino";
+import type { Access } from "../access/access.ts";
+import type { Audit } from "../access/audit.ts";
 import type { Config } from "../config/schema.ts";
 import type { ImageLibrary } from "../images/image.ts";
+import type { Limits } from "../sandboxes/limits.ts";
+import type { Providers } from "../sandboxes/providers.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
-import type { Authenticator } from "./auth.ts";
+import type { Store } from "../sandboxes/store.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 
@@ -15,7 +19,8 @@ export interface ServerParts {
   dataDir: string;
   /** Where `PATCH /config` writes. */
   configPath: string;
-  auth: Authenticator;
+  access: Access;
+  audit: Audit;
   rateLimiter: RateLimiter | undefined;
   metrics: Metrics;
   log: Logger;
@@ -24,4 +29,13 @@ export interface ServerParts {
   startedAt: number;
   /** Aborted when the server stops: ends streams that would never end by themselves. */
   stopping: AbortSignal;
+}
+
+/** Without the sandboxes: a route has them from its call, as the caller may see them. */
+export interface RouteParts extends Omit<ServerParts, "sandboxes"> {
+  /** What belongs to nobody. */
+  providers: Providers;
+  limits: Limits;
+  /** How the database is, not what is in it. */
+  store: Pick<Store, "check" | "counts" | "failure">;
 }

@@ -3,14 +3,14 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { exists } from "../host/exists.ts";
 import { packageRoot } from "../host/paths.ts";
-import type { Api } from "./endpoint.ts";
+import type { Endpoints } from "./endpoint.ts";
 import { type PageFile, servePages } from "./page-files.ts";
 
 const PREFIX = "/docs/";
 
-export function docsRoutes(app: Api): void {
-  for (const path of ["/swagger", "/swagger/", "/swagger/index.html"]) app.get(path, (c) => c.redirect(PREFIX));
-  servePages(app, {
+export function docsRoutes(endpoints: Endpoints): void {
+  for (const path of ["/swagger", "/swagger/", "/swagger/index.html"]) endpoints.page(path, (c) => c.redirect(PREFIX));
+  servePages(endpoints, {
     prefix: PREFIX,
     policy: ["script-src 'self'", "style-src 'self' 'unsafe-inline'", "connect-src 'self'", "img-src 'self' data:"],
     files,

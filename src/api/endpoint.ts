@@ -8,11 +8,15 @@ import { OpenAPIHono, type RouteConfig, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { getPath } from "hono/utils/url";
 import type { Logger } from "pino";
+import type { Audit } from "../access/audit.ts";
+import type { Scope } from "../access/identity.ts";
 import { StacyError } from "../host/error.ts";
-import { checkOwner } from "../sandboxes/owner.ts";
-import type { Identity, Scope } from "./auth.ts";
+import { checkOwnerName, checkUser } from "../sandboxes/owner.ts";
+import type { Sandboxes } from "../sandboxes/sandboxes.ts";
+import { View } from "../sandboxes/view.ts";
+import { addressOf, type Caller } from "./auth.ts";
 import { type BodyLimits, readJson } from "./body.ts";
-import { httpError } from "./problem.ts";
+import { httpError, problemOf } from "./problem.ts";
 import { ErrorBody } from "./schemas/common.ts";
 
 export interface Upgrade {
@@ -26,8 +30,11 @@ export interface Upgrade {
 export interface ApiEnv {
   Variables: {
     requestId: string;
-    identity: Identity;
+    /** Absent on pages for everybody, and in previews that are. */
+    identity: Caller;
     log: Logger;
+    /** Headers that say what the rate limit leaves. */
+    rate: Record<string, string>;
     /** The route's pattern, for metrics. */
     route: string;
     /** Phases for `Server-Timing`, ms. */
@@ -78,22 +85,47 @@ export interface Call<P, Q, B> {
   params: P;
   query: Q;
   body: B;
-  /** From `X-User-ID`. */
-  owner: string | undefined;
+  /** The sandboxes, as the caller may see them. */
+  sandboxes: View;
+  /** From `X-User-ID`: for quotas, within the owner. */
+  user: string | undefined;
   /** The client went away. */
   signal: AbortSignal;
 }
 
 const COMMON_ERRORS = [400, 401, 403, 408, 413, 429, 500, 503];
 
+/** Who may call a route: whoever has the scope, or everybody. */
+export type Access = Scope | "everybody";
+
+/** A route as the application has it. */
+export interface RouteAccess {
+  /** `ALL`: any. */
+  method: string;
+  /** With `:names`. */
+  path: string;
+  access: Access;
+}
+
+export interface EndpointParts {
+  limits: BodyLimits;
+  sandboxes: Sandboxes;
+  audit: Audit;
+}
+
 export class Endpoints {
   readonly app: Api;
-  readonly #limits: BodyLimits;
+  /** Every route, with who may call it. */
+  readonly table: RouteAccess[] = [];
+  readonly #parts: EndpointParts;
+  /** What was there before: middleware. */
+  readonly #before: number;
   readonly #paths: { pattern: RegExp; methods: string[] }[] = [];
 
-  constructor(app: Api, limits: BodyLimits) {
+  constructor(app: Api, parts: EndpointParts) {
     this.app = app;
-    this.#limits = limits;
+    this.#parts = parts;
+    this.#before = app.routes.length;
   }
 
   add<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType>(
@@ -105,13 +137,9 @@ export class Endpoints {
     }
     this.app.openAPIRegistry.registerPath(describe(endpoint));
     const route = `${API_BASE}${endpoint.path}`;
-    this.#note(endpoint.method, route);
-    const limits = endpoint.maxBytes === undefined ? this.#limits : { ...this.#limits, maxBytes: endpoint.maxBytes };
-    this.app.on(endpoint.method.toUpperCase(), route.replaceAll(/\{(\w+)\}/g, ":$1"), async (c) => {
-      c.set("route", route);
-      if (!c.get("identity").scopes.has(endpoint.scope)) {
-        throw httpError(403, `this key does not have the scope ${endpoint.scope}`);
-      }
+    const { limits: usual } = this.#parts;
+    const limits = endpoint.maxBytes === undefined ? usual : { ...usual, maxBytes: endpoint.maxBytes };
+    this.#on(endpoint.method.toUpperCase(), route, endpoint.scope, async (c, sandboxes) => {
       const body = endpoint.body === undefined ? undefined : await readJson(c.req.raw, limits);
       if (body === undefined && endpoint.body !== undefined && endpoint.bodyOptional !== true) {
         throw new StacyError("invalid", "a JSON body is required");
@@ -121,7 +149,8 @@ export class Endpoints {
         params: check(endpoint.params, c.req.param(), "path"),
         query: check(endpoint.query, c.req.query(), "query"),
         body: check(endpoint.body, body ?? {}, "body"),
-        owner: checkOwner(c.req.header("x-user-id")),
+        sandboxes,
+        user: checkUser(c.req.header("x-user-id")),
         signal: c.req.raw.signal,
       });
     });
@@ -133,10 +162,102 @@ export class Endpoints {
     return [...new Set(methods)];
   }
 
-  #note(method: string, route: string): void {
+  /** Nothing validated, and not in the document by itself. @param path below the base, OpenAPI form */
+  raw(
+    method: "GET" | "ALL",
+    path: string,
+    scope: Scope,
+    handler: (c: ApiContext, sandboxes: View) => Promise<Response> | Response,
+  ): void {
+    this.#on(method, `${API_BASE}${path}`, scope, handler);
+  }
+
+  /** Something for everybody, without any data of anybody. @param path from the root */
+  page(path: string, handler: (c: ApiContext) => Promise<Response> | Response): void {
+    this.table.push({ method: "GET", path, access: "everybody" });
+    this.app.get(path, handler);
+  }
+
+  /** @throws StacyError `internal` for a route that does not say who may call it */
+  assertComplete(): void {
+    for (const { method, path } of this.app.routes.slice(this.#before)) {
+      if (this.table.some((each) => each.method === method && each.path === path)) continue;
+      throw new StacyError("internal", `the route ${method} ${path} does not say who may call it`, {
+        remedy: "add it by Endpoints",
+      });
+    }
+  }
+
+  #on(
+    method: string,
+    route: string,
+    scope: Scope,
+    handler: (c: ApiContext, sandboxes: View) => Promise<Response> | Response,
+  ): void {
+    if (method !== "ALL") this.#know(method, route);
+    const path = route.replaceAll(/\{(\w+)\}/g, ":$1");
+    this.table.push({ method, path, access: scope });
+    const guarded = (c: ApiContext): Promise<Response> => {
+      c.set("route", route);
+      return this.guard(c, scope, (sandboxes) => handler(c, sandboxes));
+    };
+    if (method === "ALL") this.app.all(path, guarded);
+    else this.app.on(method, path, guarded);
+  }
+
+  /** Lets the work have what the caller may see, if the caller may call it at all; what administrators do is written down. */
+  async guard(c: ApiContext, scope: Scope, work: (sandboxes: View) => Promise<Response> | Response): Promise<Response> {
+    const caller = c.get("identity") as Caller | undefined;
+    if (caller === undefined) throw httpError(401, "missing API key");
+    if (!caller.scopes.has(scope)) throw httpError(403, `this key does not have the scope ${scope}`);
+    const sandboxes = this.#viewOf(c, caller);
+    let status = 500;
+    try {
+      const response = await work(sandboxes);
+      status = response.status;
+      return response;
+    } catch (error) {
+      status = problemOf(error).status;
+      throw error;
+    } finally {
+      const changes = scope === "admin" && c.req.method !== "GET" && c.req.method !== "HEAD";
+      if (changes || sandboxes.foreign.size > 0) this.#audit(c, caller, sandboxes, status);
+    }
+  }
+
+  /** An administrator sees all, or, with `X-Owner`, acts as that owner. */
+  #viewOf(c: ApiContext, caller: Caller): View {
+    const named = c.req.header("x-owner");
+    const everything = caller.scopes.has("admin");
+    const { sandboxes } = this.#parts;
+    if (named === undefined || named === "") return new View(sandboxes, { owner: caller.owner, everything });
+    const owner = checkOwnerName(named);
+    if (owner !== caller.owner && !everything) throw httpError(403, "this key does not act for other owners");
+    const view = new View(sandboxes, { owner, everything: false });
+    if (owner !== caller.owner) view.foreign.add(owner);
+    return view;
+  }
+
+  #audit(c: ApiContext, caller: Caller, sandboxes: View, status: number): void {
+    const about = [...sandboxes.foreign];
+    this.#parts.audit.add({
+      at: Date.now(),
+      actor: caller.name,
+      ...(caller.keyId === undefined ? {} : { keyId: caller.keyId }),
+      owner: caller.owner,
+      ...(about.length === 0 ? {} : { about }),
+      method: c.req.method,
+      route: c.get("route"),
+      path: c.req.path.slice(0, 512),
+      status,
+      requestId: c.get("requestId"),
+      address: addressOf(c.env.incoming),
+    });
+  }
+
+  #know(method: string, route: string): void {
     const pattern = new RegExp(`^${route.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`);
-    const methods = method === "get" ? ["GET", "HEAD"] : [method.toUpperCase()];
-    this.#paths.push({ pattern, methods });
+    this.#paths.push({ pattern, methods: method === "GET" ? ["GET", "HEAD"] : [method] });
   }
 }
 

@@ -1,7 +1,7 @@
 /** Pages for people: exactly the named files are served; nothing in a request becomes a path. */
 import { readFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
-import type { Api } from "./endpoint.ts";
+import type { Endpoints } from "./endpoint.ts";
 import { httpError } from "./problem.ts";
 
 export interface PageFile {
@@ -20,7 +20,7 @@ export interface Pages {
   html?: (text: string) => string;
 }
 
-export function servePages(app: Api, { prefix, policy, files, html = (text) => text }: Pages): void {
+export function servePages(endpoints: Endpoints, { prefix, policy, files, html = (text) => text }: Pages): void {
   const headers = {
     "content-security-policy": [
       "default-src 'none'",
@@ -34,8 +34,8 @@ export function servePages(app: Api, { prefix, policy, files, html = (text) => t
     "cache-control": "no-cache",
   };
   let known: Promise<Map<string, PageFile>> | undefined;
-  app.get(prefix.slice(0, -1), (c) => c.redirect(prefix));
-  app.get(`${prefix}*`, async (c) => {
+  endpoints.page(prefix.slice(0, -1), (c) => c.redirect(prefix));
+  endpoints.page(`${prefix}*`, async (c) => {
     c.set("route", `${prefix}*`);
     known ??= files();
     known.catch(() => {

@@ -12,7 +12,7 @@ import {
 import { type AddressInfo, connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { after, before, beforeEach, test } from "node:test";
-import type { ServerParts } from "./context.ts";
+import type { View } from "../sandboxes/view.ts";
 import type { ApiContext } from "./endpoint.ts";
 import { proxyPreview } from "./preview.ts";
 
@@ -58,20 +58,18 @@ function context(incoming: IncomingMessage, body: string, upgrade?: { socket: Du
   } as unknown as ApiContext;
 }
 
-const parts = {
-  sandboxes: {
-    lease: async () => ({
-      agent: {
-        tunnel: async () => {
-          const socket = connect(guestPort, "127.0.0.1");
-          await once(socket, "connect");
-          return socket;
-        },
+const sandboxes = {
+  lease: async () => ({
+    agent: {
+      tunnel: async () => {
+        const socket = connect(guestPort, "127.0.0.1");
+        await once(socket, "connect");
+        return socket;
       },
-      [Symbol.dispose]: () => freed++,
-    }),
-  },
-} as unknown as ServerParts;
+    },
+    [Symbol.dispose]: () => freed++,
+  }),
+} as unknown as View;
 
 const target = (url: string | undefined) => ({
   id: "sb-00000000",
@@ -99,12 +97,12 @@ before(async () => {
   guestPort = await listening(guest);
   front = createServer(async (incoming, response) => {
     const body = (await incoming.toArray()).join("");
-    const preview = await proxyPreview(context(incoming, body), parts, target(incoming.url));
+    const preview = await proxyPreview(context(incoming, body), sandboxes, target(incoming.url));
     response.writeHead(preview.status, [...preview.headers].flat());
     response.end(Buffer.from(await preview.arrayBuffer()));
   });
   front.on("upgrade", (incoming, socket, head) => {
-    void proxyPreview(context(incoming, "", { socket, head }), parts, target(incoming.url));
+    void proxyPreview(context(incoming, "", { socket, head }), sandboxes, target(incoming.url));
   });
   frontPort = await listening(front);
 });

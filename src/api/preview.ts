@@ -8,8 +8,8 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { framing } from "../host/hop-by-hop.ts";
 import { printable } from "../host/printable.ts";
 import { relay } from "../host/relay.ts";
-import { type Identity, withoutPort } from "./auth.ts";
-import type { ServerParts } from "./context.ts";
+import type { View } from "../sandboxes/view.ts";
+import { type Caller, withoutPort } from "./auth.ts";
 import type { ApiContext, Upgrade } from "./endpoint.ts";
 import { fromGuest, type Passing, toGuest } from "./preview-headers.ts";
 import { taken } from "./socket.ts";
@@ -33,8 +33,8 @@ export interface PreviewRequest {
   sameOrigin: boolean;
 }
 
-export async function proxyPreview(c: ApiContext, parts: ServerParts, target: PreviewRequest): Promise<Response> {
-  const lease = await parts.sandboxes.lease(target.id);
+export async function proxyPreview(c: ApiContext, sandboxes: View, target: PreviewRequest): Promise<Response> {
+  const lease = await sandboxes.lease(target.id);
   const abort = new AbortController();
   const free = (): void => {
     abort.abort();
@@ -77,7 +77,7 @@ export async function proxyPreview(c: ApiContext, parts: ServerParts, target: Pr
 
 /** @returns `undefined` where nobody had to say who asks: a public preview, or a server without keys */
 function keyHeader(c: ApiContext): string | undefined {
-  return (c.get("identity") as Identity | undefined)?.header;
+  return (c.get("identity") as Caller | undefined)?.header;
 }
 
 /** The request as the guest gets it. */

@@ -1,6 +1,8 @@
 /** The server's numbers at one moment, under the names of the published interface (`/metrics`, `/diagnostics`). */
 import { formatDuration } from "../sandboxes/duration.ts";
-import type { ServerParts } from "./context.ts";
+import type { Limits } from "../sandboxes/limits.ts";
+import type { View } from "../sandboxes/view.ts";
+import type { RouteParts } from "./context.ts";
 import type { OperationCount } from "./metrics.ts";
 import { providerBody } from "./schemas/provider.ts";
 import { LOCAL_WORKER } from "./schemas/sandbox.ts";
@@ -8,8 +10,9 @@ import { localWorker } from "./schemas/worker.ts";
 
 export type SystemReport = Awaited<ReturnType<typeof systemReport>>;
 
-export async function systemReport(parts: ServerParts) {
-  const { sandboxes, metrics, config, rateLimiter } = parts;
+/** @param sandboxes as the caller may see them */
+export async function systemReport(parts: RouteParts, sandboxes: View) {
+  const { metrics, config, rateLimiter } = parts;
   const list = sandboxes.list();
   const by = (key: "state" | "provider"): Record<string, number> => {
     const counts: Record<string, number> = {};
@@ -18,12 +21,13 @@ export async function systemReport(parts: ServerParts) {
   };
   const memory = process.memoryUsage();
   const uptimeMs = Date.now() - parts.startedAt;
-  const providers = (await sandboxes.providers.reports()).map((report) =>
+  const providers = (await parts.providers.reports()).map((report) =>
     providerBody(report, sandboxes.countOf(report.name)),
   );
   const quotas = sandboxes.quotas.summary();
   const limited = rateLimiter?.counts ?? { allowed: 0, rejected: 0, forgotten: 0, clients: 0 };
   const states = by("state");
+  const { followers, kept, published } = sandboxes.events.counts();
   return {
     uptime: formatDuration(uptimeMs),
     uptime_seconds: Math.floor(uptimeMs / 1000),
@@ -49,13 +53,13 @@ export async function systemReport(parts: ServerParts) {
     // One machine holds what is its own; there is nobody to agree with.
     leases: { total: 0, active: 0, expired: 0, by_holder: {} },
     events: {
-      subscribers: sandboxes.events.followers,
-      history_size: sandboxes.events.kept,
-      events_total: sandboxes.events.published,
-      last_id: `evt-${sandboxes.events.last}`,
+      subscribers: followers,
+      history_size: kept,
+      events_total: published,
+      last_id: `evt-${sandboxes.events.last()}`,
     },
-    operations: metrics.operations().map(operationBody),
-    scheduler: schedulerBody(parts),
+    operations: metrics.operations().map((count) => operationBody(count, sandboxes.caller.everything)),
+    scheduler: schedulerBody(parts.limits, sandboxes.queue),
     quotas: {
       total: quotas.total,
       with_max_sandboxes: quotas.withMaxSandboxes,
@@ -78,7 +82,8 @@ export async function systemReport(parts: ServerParts) {
   };
 }
 
-function operationBody(count: OperationCount) {
+/** @param words with what the last one failed of: whose words those are, nobody knows */
+function operationBody(count: OperationCount, words: boolean) {
   const samples = count.success + count.failure;
   return {
     operation: count.name,
@@ -90,12 +95,12 @@ function operationBody(count: OperationCount) {
     latency_min_ms: Math.round(count.minMs),
     latency_max_ms: Math.round(count.maxMs),
     latency_avg_ms: samples === 0 ? 0 : Math.round(count.totalMs / samples),
-    ...(count.lastError === undefined ? {} : { last_error: count.lastError }),
+    ...(count.lastError === undefined || !words ? {} : { last_error: count.lastError }),
     last_observed_unix: Math.floor(count.lastAt / 1000),
   };
 }
 
-function schedulerBody({ sandboxes: { queue, limits } }: ServerParts) {
+function schedulerBody(limits: Limits, queue: View["queue"]) {
   const waits = queue.left + queue.timedOut;
   const average = waits === 0 ? 0 : queue.waitedMs / waits;
   return {

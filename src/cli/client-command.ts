@@ -27,6 +27,7 @@ export function clientCommand(name: string, description: string): Command {
     )
     .option("--api-key-file <file>", "file with the server's key (default: STACYVM_API_KEY_FILE; or STACYVM_API_KEY)")
     .addOption(apiKeyOption())
+    .option("--as <owner>", "act as this owner (for administrators)")
     .option("--verbose", "show the causes of errors");
 }
 

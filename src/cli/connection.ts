@@ -17,6 +17,8 @@ export interface ServerOptions {
   apiKeyFile?: string;
   /** As the published StacyVM takes it: in the command line. */
   apiKey?: string;
+  /** An administrator acts as this owner. */
+  as?: string;
   verbose?: boolean;
 }
 
@@ -47,7 +49,7 @@ export async function connectServer(
   for (;;) {
     const local = await findLocal(paths.root);
     if (local !== undefined) {
-      return { client: localClient(local), kind: "found", close: async () => local[Symbol.dispose]() };
+      return { client: localClient(local, options.as), kind: "found", close: async () => local[Symbol.dispose]() };
     }
     // Only now, since it is most of the program.
     const [{ lockDataDir }, { startEmbedded }, { ensureGuest }] = await Promise.all([
@@ -64,7 +66,11 @@ export async function connectServer(
         });
       }
       const server = await startEmbedded(paths, lock, options.verbose === true);
-      return { client: localClient(server), kind: "here", close: (interrupts) => closeEmbedded(server, interrupts) };
+      return {
+        client: localClient(server, options.as),
+        kind: "here",
+        close: (interrupts) => closeEmbedded(server, interrupts),
+      };
     }
     if (performance.now() > deadline) {
       throw new StacyError("conflict", `another process holds the data directory ${paths.root} and does not answer`, {
@@ -76,21 +82,21 @@ export async function connectServer(
   }
 }
 
-export function localClient({ url, key }: LocalServer): Client {
-  return new Client({ url, apiKey: key ?? "", webSocket });
+export function localClient({ url, key }: LocalServer, owner?: string): Client {
+  return new Client({ url, apiKey: key ?? "", owner, webSocket });
 }
 
 /** The server that the user has named, if any. */
 export async function namedServer(options: ServerOptions): Promise<Client | undefined> {
   const url = options.server ?? process.env.STACYVM_URL;
   if (url === undefined || url === "") return undefined;
-  if (options.apiKey !== undefined) return new Client({ url, apiKey: options.apiKey, webSocket });
+  if (options.apiKey !== undefined) return new Client({ url, apiKey: options.apiKey, owner: options.as, webSocket });
   const file = options.apiKeyFile ?? process.env.STACYVM_API_KEY_FILE;
-  if (file === undefined || file === "") return new Client({ url, webSocket });
+  if (file === undefined || file === "") return new Client({ url, owner: options.as, webSocket });
   const key = await readFile(file, "utf8").catch((cause: unknown) => {
     throw new StacyError("invalid", `cannot read the key: ${(cause as Error).message}`, { cause });
   });
-  return new Client({ url, apiKey: key.trim(), webSocket });
+  return new Client({ url, apiKey: key.trim(), owner: options.as, webSocket });
 }
 
 async function closeEmbedded(server: import("./embedded.ts").Embedded, { signal, hurry }: Interrupts): Promise<void> {

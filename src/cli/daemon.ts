@@ -1,8 +1,12 @@
 /** The server's layers, put together and taken apart in the right order: for `serve`, and inside a command that finds no server. */
 import { chmod, mkdir, stat } from "node:fs/promises";
 import type { Logger } from "pino";
+import { Access, type ConfiguredKey } from "../access/access.ts";
+import { Audit } from "../access/audit.ts";
+import { configuredKeys, tokenOptions } from "../access/configured.ts";
+import { Keys } from "../access/keys.ts";
+import { Tokens } from "../access/tokens.ts";
 import { createApp } from "../api/app.ts";
-import type { Authenticator } from "../api/auth.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
@@ -28,7 +32,10 @@ export interface DaemonOptions {
   /** Where `PATCH /config` writes. */
   configPath: string;
   paths: DataPaths;
-  auth: Authenticator;
+  /** Beside those of the configuration: what commands of its own user find. */
+  localKey: string;
+  /** Programs of its own user need no key at all. */
+  ownUser: boolean;
   log: Logger;
   /** Keep machines ready: for a server that stays. */
   pool: boolean;
@@ -104,6 +111,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   );
   const metrics = new Metrics();
   const store = parts.use(new Store(config.database.path || paths.database, log.child({ part: "store" })));
+  const keys = new Keys(store);
+  const access = accessOf(options, keys);
   const sandboxes = new Sandboxes({
     store,
     providers,
@@ -133,7 +142,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     config,
     dataDir: paths.root,
     configPath: options.configPath,
-    auth: options.auth,
+    access,
+    audit: new Audit(store, (err) => log.error({ phase: "audit", err }, "an entry of the audit log was lost")),
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
     metrics,
     log: log.child({ part: "api" }),
@@ -160,4 +170,20 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
+}
+
+function accessOf({ config, localKey, ownUser, log }: DaemonOptions, keys: Keys): Access {
+  const local: ConfiguredKey = { name: "local", key: localKey, scopes: ["admin"] };
+  const tokens = tokenOptions(config.auth);
+  return new Access({
+    configured: [...configuredKeys(config.auth), local],
+    keys,
+    ownUser,
+    wrongKey: (address, left) =>
+      log.warn(
+        { phase: "auth", address },
+        left > 0 ? "a wrong key" : "wrong keys; no more of this address are looked at for a while",
+      ),
+    ...(tokens === undefined ? {} : { tokens: new Tokens(tokens) }),
+  });
 }

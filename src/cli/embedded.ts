@@ -1,7 +1,6 @@
 /** A server inside this command, when there is none: the same application, on loopback, with a key that is made for it. */
 import { randomBytes } from "node:crypto";
 import pino from "pino";
-import { Authenticator } from "../api/auth.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -27,13 +26,21 @@ export async function startEmbedded(paths: DataPaths, lock: Lock, verbose: boole
   try {
     const { config, path } = await loadConfig({ flags: { "server.host": "127.0.0.1", "server.port": 0 } });
     config.rate_limit.enabled = false;
-    config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [{ name: "local", key, scopes: ["admin"] }] };
+    // For this command and those that find it: nobody else is told where it is.
+    config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [], oidc_issuer: "" };
     const log = pino(
       { level: verbose ? "info" : "silent", hooks: { streamWrite: printableJson } },
       pino.destination({ dest: 2, sync: true }),
     );
-    const auth = new Authenticator(config.auth);
-    const daemon = await startDaemon({ config, configPath: path, paths, auth, log, pool: false });
+    const daemon = await startDaemon({
+      config,
+      configPath: path,
+      paths,
+      localKey: key,
+      ownUser: false,
+      log,
+      pool: false,
+    });
     const local = { url: daemon.url, key, pid: process.pid };
     const announced = await announce(paths.root, local).catch(async (error: unknown) => {
       await daemon.close({ graceMs: 0, destroy: false });

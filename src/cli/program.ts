@@ -12,6 +12,7 @@ import { forkCommand } from "./commands/fork.ts";
 import { forwardCommand } from "./commands/forward.ts";
 import { imageCommand } from "./commands/image.ts";
 import { inspectCommand } from "./commands/inspect.ts";
+import { keyCommand } from "./commands/key.ts";
 import { killCommand } from "./commands/kill.ts";
 import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
@@ -62,7 +63,7 @@ export function createProgram(): Command {
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],
-    ["", [mcpCommand(), migrateCommand(), benchCommand(), completionCommand(), versionCommand()]],
+    ["", [keyCommand(), mcpCommand(), migrateCommand(), benchCommand(), completionCommand(), versionCommand()]],
   ];
   let heading = "";
   for (const [name, commands] of groups) {

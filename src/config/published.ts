@@ -10,11 +10,12 @@ const THEIRS = new Set(
   ),
 );
 const THEIRS_PREFIX = /^auth\.(worker|oidc)_/;
+const OURS = new Set(configKeys());
 const THEIR_PROVIDERS = new Set(["docker", "mock", "proot", "e2b", "custom"]);
 const CONTAINERS = new Set(["docker", "mock", "proot"]);
 
 export function isTheirKey(path: string): boolean {
-  return THEIRS.has(path) || THEIRS_PREFIX.test(path);
+  return THEIRS.has(path) || (THEIRS_PREFIX.test(path) && !OURS.has(path));
 }
 
 export function isPublishedConfig(raw: Tree): boolean {
@@ -32,10 +33,9 @@ export interface Migrated {
 export function migrateConfig(raw: Tree): Migrated {
   const config: Tree = {};
   const notes: string[] = [];
-  const ours = new Set(configKeys());
   for (const { path, value } of leaves(raw)) {
     if (isTheirKey(ancestor(path)) || path === "providers.default" || path === "database.path") continue;
-    if (ours.has(path)) put(config, path, value);
+    if (OURS.has(path)) put(config, path, value);
     else notes.push(`${path} has no counterpart here`);
   }
 
@@ -62,7 +62,7 @@ export function migrateConfig(raw: Tree): Migrated {
   if (typeof binary === "string" && binary !== "/usr/local/bin/firecracker") put(config, "firecracker.path", binary);
   for (const [path, why] of [
     ["pool.enabled", "machines are kept ready by themselves, one user each (`warm`)"],
-    ["auth.oidc_enabled", "users by OIDC tokens are not known here; use keys"],
+    ["auth.oidc_enabled", "tokens of an issuer are set up anew: auth.oidc_issuer and what is beside it"],
     ["auth.worker_token", "no other worker can join; run a server on each machine"],
     ["providers.e2b.enabled", "sandboxes are made here, not by E2B"],
     ["providers.custom.enabled", "sandboxes are made here, not by another server"],
@@ -79,10 +79,9 @@ function ancestor(path: string): string {
 }
 
 function leaves(node: Tree, prefix = ""): { path: string; value: unknown }[] {
-  const ours = new Set(configKeys());
   return Object.entries(node).flatMap(([key, value]) => {
     const path = prefix === "" ? key : `${prefix}.${key}`;
-    const deeper = typeof value === "object" && value !== null && !Array.isArray(value) && !ours.has(path);
+    const deeper = typeof value === "object" && value !== null && !Array.isArray(value) && !OURS.has(path);
     return deeper ? leaves(value as Tree, path) : [{ path, value }];
   });
 }

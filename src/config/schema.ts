@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { parseDuration } from "../sandboxes/duration.ts";
+import { OWNER_NAME } from "../sandboxes/owner.ts";
 
 const duration = z.union([z.string(), z.literal(0)]).transform((text, context): number => {
   try {
@@ -26,6 +27,8 @@ const keySchema = z.strictObject({
   /** Plain, or `sha256:` and the hash in hex. */
   key: z.string().min(1),
   scopes: z.array(z.enum(["read", "use", "admin"])).min(1),
+  /** Whose everything is that it makes; default: the default owner's. */
+  owner: z.string().regex(OWNER_NAME, "is not an owner's name").optional(),
 });
 
 const providerName = z.enum(["auto", "firecracker", "qemu"]);
@@ -181,6 +184,18 @@ export const configSchema = z.strictObject({
     /** With an API key and no admin key: the API key may do everything. */
     admin_fallback_enabled: z.boolean().default(true),
     keys: z.array(keySchema).default([]),
+    /** JWTs of this OpenID Connect issuer stand in for keys. Empty: none do. */
+    oidc_issuer: text.default(""),
+    /** What tokens must be made for. */
+    oidc_audience: text.default(""),
+    /** Where the issuer's public keys are. Empty: where its discovery document says. */
+    oidc_jwks_url: text.default(""),
+    /** The claim that names the owner; dots lead into objects. */
+    oidc_owner_claim: text.min(1).default("sub"),
+    /** The claim with scopes: words `read`, `use`, `admin`, also `stacyvm:use`. */
+    oidc_scope_claim: text.min(1).default("scope"),
+    /** What a token without such a word may. Empty: nothing. */
+    oidc_default_scope: z.enum(["", "read", "use"]).default(""),
   }),
   rate_limit: section({
     enabled: z.boolean().default(false),
@@ -238,7 +253,7 @@ export function redact(config: Config): Record<string, unknown> {
       ...config.auth,
       api_key: hide(config.auth.api_key),
       admin_api_key: hide(config.auth.admin_api_key),
-      keys: config.auth.keys.map(({ name, scopes }) => ({ name, scopes, key: "***" })),
+      keys: config.auth.keys.map((key) => ({ ...key, key: "***" })),
     },
   };
 }

@@ -67,6 +67,7 @@ export class Checkpoints {
       diskMiB: sandbox.diskMiB,
       bytes: 0,
       createdAt: this.#clock.now(),
+      owner: sandbox.owner,
       ...(sandbox.ownerId === undefined ? {} : { ownerId: sandbox.ownerId }),
       ...(name === undefined ? {} : { name }),
     };
@@ -90,7 +91,7 @@ export class Checkpoints {
     const record = this.get(id);
     await this.#discard(record);
     this.#byId.delete(id);
-    this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id });
+    this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id }, record.owner);
   }
 
   /** Its files, then its row. */

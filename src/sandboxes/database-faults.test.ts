@@ -92,19 +92,20 @@ const OPERATIONS: Operation[] = [
   },
   {
     name: "template",
-    work: ({ sandboxes }) => sandboxes.templates.create(TEMPLATE),
+    work: ({ sandboxes }) => sandboxes.templates.create("default", TEMPLATE),
     stored: ({ store, sandboxes }) => store.templates().length === 1 && sandboxes.templates.list().length === 1,
   },
   {
     name: "remove a template",
-    before: ({ sandboxes }) => sandboxes.templates.create(TEMPLATE),
-    work: ({ sandboxes }) => sandboxes.templates.remove("t"),
+    before: ({ sandboxes }) => sandboxes.templates.create("default", TEMPLATE),
+    work: ({ sandboxes }) => sandboxes.templates.remove("default", "t"),
     stored: ({ store, sandboxes }) => store.templates().length === 0 && sandboxes.templates.list().length === 0,
   },
   {
     name: "quota",
-    work: ({ sandboxes }) => sandboxes.quotas.put("o", QUOTA),
-    stored: ({ store, sandboxes }) => store.quotas().length === 1 && sandboxes.quotas.find("o") !== undefined,
+    work: ({ sandboxes }) => sandboxes.quotas.put("default", "o", QUOTA),
+    stored: ({ store, sandboxes }) =>
+      store.quotas().length === 1 && sandboxes.quotas.find("default", "o") !== undefined,
   },
 ];
 

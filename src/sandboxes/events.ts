@@ -48,6 +48,8 @@ export interface SandboxEvent {
   number: number;
   type: EventType;
   sandboxId?: string;
+  /** Whose it is about; absent: the server's own, for administrators. */
+  owner?: string;
   /** ms since 1970 */
   at: number;
   data?: Record<string, unknown>;
@@ -61,6 +63,7 @@ const BATCH = 256;
 export class Events {
   readonly #store: Store;
   readonly #now: () => number;
+  readonly #ownerOf: (sandboxId: string) => string | undefined;
   readonly #ring: SandboxEvent[] = [];
   #last: number;
   readonly #first: number;
@@ -68,9 +71,10 @@ export class Events {
   #reserving = false;
   #waiters = new Set<() => void>();
 
-  constructor(store: Store, now: () => number) {
+  constructor(store: Store, now: () => number, ownerOf: (sandboxId: string) => string | undefined) {
     this.#store = store;
     this.#now = now;
+    this.#ownerOf = ownerOf;
     this.#last = Number(store.meta("events.reserved") ?? "0");
     this.#first = this.#last;
     this.#reserved = this.#last;
@@ -95,18 +99,25 @@ export class Events {
     return this.#waiters.size;
   }
 
-  emit(type: EventType, sandboxId?: string, data?: Record<string, unknown>): void {
+  /** @param owner default: whose the sandbox is */
+  emit(type: EventType, sandboxId?: string, data?: Record<string, unknown>, owner?: string): void {
+    const whose = owner ?? (sandboxId === undefined ? undefined : this.#ownerOf(sandboxId));
     const event: SandboxEvent = {
       number: ++this.#last,
       type,
       at: this.#now(),
       ...(sandboxId === undefined ? {} : { sandboxId }),
+      ...(whose === undefined ? {} : { owner: whose }),
       ...(data === undefined ? {} : { data }),
     };
     if (this.#last + BLOCK / 2 > this.#reserved && !this.#reserving) this.#reserve();
     this.#ring.push(event);
     if (this.#ring.length > RING) this.#ring.splice(0, RING / 4);
-    this.#store.addEvent({ id: event.number, data: JSON.stringify(event) });
+    this.#store.addEvent({
+      id: event.number,
+      data: JSON.stringify(event),
+      ...(whose === undefined ? {} : { owner: whose }),
+    });
     const waiters = this.#waiters;
     this.#waiters = new Set();
     for (const wake of waiters) wake();
@@ -125,16 +136,23 @@ export class Events {
       .finally(() => (this.#reserving = false));
   }
 
-  /** Events after `number`, at most 256, oldest first; empty when there is none yet. */
-  after(number: number): SandboxEvent[] {
+  /** Events after `number`, at most 256, oldest first; empty when there is none yet. With an owner, only that one's. */
+  after(number: number, owner?: string): SandboxEvent[] {
     const first = this.#ring[0];
     if (number >= this.#last) return [];
     if (first === undefined || number < first.number - 1) {
-      const stored = this.#store.eventsAfter(number, BATCH).map((row) => JSON.parse(row.data) as SandboxEvent);
+      const stored = this.#store.eventsAfter(number, BATCH, owner).map((row) => JSON.parse(row.data) as SandboxEvent);
       if (stored.length > 0) return stored;
     }
     const from = this.#ring.findIndex((event) => event.number > number);
-    return from < 0 ? [] : this.#ring.slice(from, from + BATCH);
+    if (from < 0) return [];
+    if (owner === undefined) return this.#ring.slice(from, from + BATCH);
+    const theirs: SandboxEvent[] = [];
+    for (let at = from; at < this.#ring.length && theirs.length < BATCH; at++) {
+      const event = this.#ring[at];
+      if (event?.owner === owner) theirs.push(event);
+    }
+    return theirs;
   }
 
   /** Waits for an event after now, at most `ms`. Resolves `true` when there is one; at once `false` when aborted. */

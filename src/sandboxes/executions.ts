@@ -105,8 +105,8 @@ export class Executions {
   /** @param collected the caller waits for the result; a stream may last as long as it likes unless it asks otherwise */
   #options(lease: Lease, request: ExecRequest, collected: boolean): ExecOptions {
     const { limits, quotas } = this.#parts;
-    const { ownerId } = lease.sandbox.record;
-    const max = effectiveMax(limits.maxExecTimeoutMs, quotas.find(ownerId)?.maxExecTimeoutMs);
+    const { owner, ownerId } = lease.sandbox.record;
+    const max = effectiveMax(limits.maxExecTimeoutMs, quotas.effective(owner, ownerId).maxExecTimeoutMs);
     if (request.timeoutMs !== undefined && request.timeoutMs <= 0) {
       throw new StacyError("invalid", "timeout must be positive");
     }

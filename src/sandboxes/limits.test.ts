@@ -3,18 +3,24 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { validateConfig } from "../config/load.ts";
 import { limitsOf } from "../config/options.ts";
-import { type AdmissionInput, decideAdmission, effectiveMax, explain } from "./limits.ts";
-import type { OwnerQuota } from "./record.ts";
+import { type AdmissionInput, decideAdmission, type EffectiveQuota, effectiveMax, explain } from "./limits.ts";
 
 const LIMITS = { ...limitsOf(validateConfig({}, "")), maxTtlMs: 0 };
-const QUOTA: OwnerQuota = {
-  ...{ ownerId: "o", maxSandboxes: 0, maxTtlMs: 0, maxExecTimeoutMs: 0, createdAt: 0, updatedAt: 0 },
-};
+const QUOTA: EffectiveQuota = { maxSandboxes: 0, maxSandboxesOfAll: 0, maxTtlMs: 0, maxExecTimeoutMs: 0 };
 
 function decide(over: Partial<AdmissionInput> & { max?: number; overflow?: "reject" | "queue"; maxOwner?: number }) {
   const { max = 0, overflow = "reject", maxOwner = 0, ...rest } = over;
   const limits = { ...LIMITS, maxSandboxes: max, maxSandboxesPerOwner: maxOwner, overflow };
-  return decideAdmission({ limits, quota: undefined, ttlMs: 1, active: 0, activeOwner: undefined, count: 1, ...rest });
+  return decideAdmission({
+    limits,
+    quota: QUOTA,
+    ttlMs: 1,
+    active: 0,
+    activeOwner: undefined,
+    activeOfAll: 0,
+    count: 1,
+    ...rest,
+  });
 }
 
 test("0 is no limit, and the last place may be taken", () => {
@@ -33,6 +39,16 @@ test("only what room would help waits: not more than there ever is, not an owner
   assert.deepEqual(
     [decide({ ...queue, ttlMs: 11, quota }).reason, decide({ ...queue, ttlMs: 11, quota }).queueable],
     ["max_ttl", false],
+  );
+});
+
+test("all users of an owner together have a limit of their own", () => {
+  const quota = { ...QUOTA, maxSandboxes: 5, maxSandboxesOfAll: 3 };
+  assert.equal(decide({ activeOwner: 1, activeOfAll: 2, quota }).allowed, true);
+  const refused = decide({ activeOwner: 1, activeOfAll: 3, quota });
+  assert.deepEqual(
+    [refused.reason, refused.activeOwnerSandboxes, refused.maxOwnerSandboxes],
+    ["max_sandboxes_per_owner", 3, 3],
   );
 });
 

@@ -1,6 +1,6 @@
 /** What is decided before a spawn: limits, quotas and the answer of `admission`. Pure. */
 import { formatDuration } from "./duration.ts";
-import type { IdleAction, OwnerQuota } from "./record.ts";
+import type { IdleAction } from "./record.ts";
 
 /** The server's defaults and limits. Durations in ms, sizes in MiB; 0 means none. */
 export interface Limits {
@@ -30,6 +30,16 @@ export interface Limits {
   maxQueue: number;
 }
 
+/** What holds for one user of an owner; 0: no limit. */
+export interface EffectiveQuota {
+  /** Of the user alone. */
+  maxSandboxes: number;
+  /** Of all users of the owner together. */
+  maxSandboxesOfAll: number;
+  maxTtlMs: number;
+  maxExecTimeoutMs: number;
+}
+
 export type AdmissionReason = "max_ttl" | "max_sandboxes" | "max_sandboxes_per_owner";
 
 export interface Admission {
@@ -46,21 +56,23 @@ export interface Admission {
 
 export interface AdmissionInput {
   limits: Limits;
-  quota: OwnerQuota | undefined;
+  quota: EffectiveQuota;
   ttlMs: number;
   /** Sandboxes that hold or are getting a machine, of all owners. */
   active: number;
-  /** The same of this owner; `undefined` when there is no owner. */
+  /** The same of this user; `undefined` when none is named. */
   activeOwner: number | undefined;
+  /** The same of all users of this owner. */
+  activeOfAll: number;
   /** How many are asked for at once (fork). */
   count: number;
 }
 
 export function decideAdmission(input: AdmissionInput): Admission {
-  const { limits, quota, active, activeOwner, count } = input;
-  const maxOwner = quota?.maxSandboxes || limits.maxSandboxesPerOwner;
-  const maxTtlMs = effectiveMax(limits.maxTtlMs, quota?.maxTtlMs);
-  const facts = {
+  const { limits, quota, active, activeOwner, activeOfAll, count } = input;
+  const maxOwner = quota.maxSandboxes || limits.maxSandboxesPerOwner;
+  const maxTtlMs = effectiveMax(limits.maxTtlMs, quota.maxTtlMs);
+  const facts: Omit<Admission, "allowed" | "queueable"> = {
     activeSandboxes: active,
     maxSandboxes: limits.maxSandboxes,
     ...(activeOwner === undefined ? {} : { activeOwnerSandboxes: activeOwner, maxOwnerSandboxes: maxOwner }),
@@ -75,6 +87,10 @@ export function decideAdmission(input: AdmissionInput): Admission {
   if (maxTtlMs > 0 && input.ttlMs > maxTtlMs) return refuse("max_ttl", false);
   // An owner at its limit does not wait in the common queue: it would hold up those who are within theirs.
   if (activeOwner !== undefined && maxOwner > 0 && activeOwner + count > maxOwner) {
+    return refuse("max_sandboxes_per_owner", false);
+  }
+  if (quota.maxSandboxesOfAll > 0 && activeOfAll + count > quota.maxSandboxesOfAll) {
+    Object.assign(facts, { activeOwnerSandboxes: activeOfAll, maxOwnerSandboxes: quota.maxSandboxesOfAll });
     return refuse("max_sandboxes_per_owner", false);
   }
   if (limits.maxSandboxes > 0 && active + count > limits.maxSandboxes) {

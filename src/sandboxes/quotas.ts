@@ -1,60 +1,89 @@
 import { StacyError } from "../host/error.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
-import { checkOwner } from "./owner.ts";
+import { type EffectiveQuota, effectiveMax } from "./limits.ts";
+import { checkUser } from "./owner.ts";
 import type { OwnerQuota } from "./record.ts";
 import type { Store } from "./store.ts";
 
-/** Limits per owner; they override or tighten the server's (limits.ts). */
+/** As a user's id: all users of the owner together. */
+export const EVERYBODY = "*";
+
+/** Limits of users within their owner, and of an owner as a whole; they override or tighten the server's (limits.ts). */
 export class Quotas {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #events: Events;
-  readonly #byOwner: Map<string, OwnerQuota>;
+  readonly #byUser: Map<string, OwnerQuota>;
 
   constructor(parts: { store: Store; clock: Clock; events: Events }) {
     this.#store = parts.store;
     this.#clock = parts.clock;
     this.#events = parts.events;
-    this.#byOwner = new Map(this.#store.quotas().map((quota) => [quota.ownerId, quota]));
+    this.#byUser = new Map(this.#store.quotas().map((quota) => [keyOf(quota.owner, quota.ownerId), quota]));
   }
 
-  list(): OwnerQuota[] {
-    return [...this.#byOwner.values()].sort((a, b) => (a.ownerId < b.ownerId ? -1 : 1));
+  /** By user; without an owner, all. */
+  list(owner?: string): OwnerQuota[] {
+    return [...this.#byUser.values()]
+      .filter((quota) => owner === undefined || quota.owner === owner)
+      .sort((a, b) => (a.ownerId < b.ownerId ? -1 : a.ownerId > b.ownerId ? 1 : a.owner < b.owner ? -1 : 1));
   }
 
-  find(ownerId: string | undefined): OwnerQuota | undefined {
-    return ownerId === undefined ? undefined : this.#byOwner.get(ownerId);
+  find(owner: string, user: string | undefined): OwnerQuota | undefined {
+    return user === undefined ? undefined : this.#byUser.get(keyOf(owner, user));
+  }
+
+  effective(owner: string, user: string | undefined): EffectiveQuota {
+    const own = this.find(owner, user);
+    const all = this.find(owner, EVERYBODY);
+    return {
+      maxSandboxes: own?.maxSandboxes ?? 0,
+      maxSandboxesOfAll: all?.maxSandboxes ?? 0,
+      maxTtlMs: effectiveMax(own?.maxTtlMs ?? 0, all?.maxTtlMs),
+      maxExecTimeoutMs: effectiveMax(own?.maxExecTimeoutMs ?? 0, all?.maxExecTimeoutMs),
+    };
   }
 
   /** @throws StacyError `not-found` */
-  get(ownerId: string): OwnerQuota {
-    const found = this.#byOwner.get(ownerId);
-    if (found === undefined) throw new StacyError("not-found", `there is no quota for ${JSON.stringify(ownerId)}`);
+  get(owner: string, user: string): OwnerQuota {
+    const found = this.find(owner, user);
+    if (found === undefined) throw new StacyError("not-found", `there is no quota for ${JSON.stringify(user)}`);
     return found;
   }
 
-  async put(ownerId: string, limits: Omit<OwnerQuota, "ownerId" | "createdAt" | "updatedAt">): Promise<OwnerQuota> {
-    const owner = checkOwner(ownerId);
-    if (owner === undefined) throw new StacyError("invalid", "a quota needs an owner");
+  async put(
+    owner: string,
+    user: string,
+    limits: Omit<OwnerQuota, "owner" | "ownerId" | "createdAt" | "updatedAt">,
+  ): Promise<OwnerQuota> {
+    const ownerId = checkUser(user);
+    if (ownerId === undefined) throw new StacyError("invalid", "a quota needs an owner");
     const now = this.#clock.now();
-    const quota = { ...limits, ownerId: owner, createdAt: this.#byOwner.get(owner)?.createdAt ?? now, updatedAt: now };
+    const createdAt = this.find(owner, ownerId)?.createdAt ?? now;
+    const quota = { ...limits, owner, ownerId, createdAt, updatedAt: now };
     await this.#store.putQuota(quota);
-    this.#byOwner.set(owner, quota);
-    this.#events.emit("quota.saved", undefined, { owner_id: owner });
+    this.#byUser.set(keyOf(owner, ownerId), quota);
+    this.#events.emit("quota.saved", undefined, { owner_id: ownerId }, owner);
     return quota;
   }
 
   /** @throws StacyError `not-found` */
-  async remove(ownerId: string): Promise<void> {
-    this.get(ownerId);
-    await this.#store.deleteQuota(ownerId);
-    this.#byOwner.delete(ownerId);
-    this.#events.emit("quota.deleted", undefined, { owner_id: ownerId });
+  async remove(owner: string, user: string): Promise<void> {
+    this.get(owner, user);
+    await this.#store.deleteQuota(owner, user);
+    this.#byUser.delete(keyOf(owner, user));
+    this.#events.emit("quota.deleted", undefined, { owner_id: user }, owner);
   }
 
-  summary(): { total: number; withMaxSandboxes: number; withMaxTtl: number; withMaxExecTimeout: number } {
-    const all = this.list();
+  /** Of all owners, or of one. */
+  summary(owner?: string): {
+    total: number;
+    withMaxSandboxes: number;
+    withMaxTtl: number;
+    withMaxExecTimeout: number;
+  } {
+    const all = this.list(owner);
     return {
       total: all.length,
       withMaxSandboxes: all.filter((quota) => quota.maxSandboxes > 0).length,
@@ -62,4 +91,9 @@ export class Quotas {
       withMaxExecTimeout: all.filter((quota) => quota.maxExecTimeoutMs > 0).length,
     };
   }
+}
+
+/** An owner's name has no space. */
+function keyOf(owner: string, user: string): string {
+  return `${owner} ${user}`;
 }

@@ -14,6 +14,9 @@ export interface SandboxRecord {
   memoryMiB: number;
   vcpus: number;
   diskMiB: number;
+  /** Whose it is (owner.ts). */
+  owner: string;
+  /** The user that the client named, for quotas. */
   ownerId?: string;
   template?: string;
   checkpoint?: string;
@@ -51,6 +54,9 @@ export interface TemplateSecret {
 }
 
 export interface Template {
+  owner: string;
+  /** Every owner finds it under its name, unless it has one of its own. */
+  shared?: boolean;
   name: string;
   version: number;
   image: string;
@@ -73,6 +79,8 @@ export interface Template {
 
 /** 0 in a limit: none of its own. */
 export interface OwnerQuota {
+  owner: string;
+  /** A user of this owner, or `*`: all of them together. */
   ownerId: string;
   maxSandboxes: number;
   maxTtlMs: number;
@@ -89,6 +97,7 @@ export interface CheckpointRecord {
   memoryMiB: number;
   vcpus: number;
   diskMiB: number;
+  owner: string;
   ownerId?: string;
   name?: string;
   bytes: number;

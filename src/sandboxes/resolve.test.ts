@@ -21,11 +21,11 @@ const TEMPLATE: Template = {
     provider: "qemu",
     metadata: { m: "t" },
   },
-  ...{ createdAt: 0, updatedAt: 0 },
+  ...{ owner: "default", createdAt: 0, updatedAt: 0 },
 };
 const CHECKPOINT: CheckpointRecord = {
   ...{ id: "cp-1", sandboxId: "sb-1", provider: "firecracker", image: "saved", memoryMiB: 300, vcpus: 3, diskMiB: 70 },
-  ...{ bytes: 1, createdAt: 0 },
+  ...{ owner: "default", bytes: 1, createdAt: 0 },
 };
 
 const resolve = (input: SpawnInput, template?: Template, checkpoint?: CheckpointRecord) =>

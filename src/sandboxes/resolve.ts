@@ -15,6 +15,9 @@ export interface SpawnInput {
   ttlMs?: number;
   template?: string;
   checkpoint?: string;
+  /** Whose it becomes; default: the default owner's. */
+  owner?: string;
+  /** The user that the client named. */
   ownerId?: string;
   metadata?: Record<string, string>;
   env?: Record<string, string>;

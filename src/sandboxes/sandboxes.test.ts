@@ -11,6 +11,7 @@ function record(over: Partial<SandboxRecord> = {}): SandboxRecord {
     ...{
       id: newSandboxId(),
       state: "running",
+      owner: "default",
       provider: "qemu",
       image: "image",
       memoryMiB: 128,
@@ -40,7 +41,7 @@ test("an end cancels the spawn that is under way, and nothing is left", async ()
   assert.deepEqual(w.sandboxes.list(), []);
   assert.equal(w.provider.machinesById.size, 0);
   assert.deepEqual(w.store.liveSandboxes(), []);
-  assert.equal(w.sandboxes.activeOf(undefined).active, 0);
+  assert.equal(w.sandboxes.activeOf("default", undefined).active, 0);
 });
 
 test("a client that leaves cancels its spawn", async () => {
@@ -139,11 +140,11 @@ test("an end that fails is tried again, by the next call and by itself, and coun
   w.provider.destroyFailure = new Error("it does not die");
   await assert.rejects(w.sandboxes.destroy(id), { phase: "destroy" });
   await assert.rejects(w.sandboxes.destroy(id), { phase: "destroy" });
-  assert.equal(w.sandboxes.activeOf(undefined).active, 1);
+  assert.equal(w.sandboxes.activeOf("default", undefined).active, 1);
   assert.deepEqual(w.sandboxes.list(), []);
   w.provider.destroyFailure = undefined;
   await w.clock.pass(5_000);
-  assert.equal(w.sandboxes.activeOf(undefined).active, 0);
+  assert.equal(w.sandboxes.activeOf("default", undefined).active, 0);
   assert.equal(w.provider.machinesById.size, 0);
   await w.sandboxes.close({ destroy: false });
 });
@@ -311,6 +312,7 @@ test("a checkpoint that was being saved when the daemon died is no checkpoint", 
   const half = {
     id: "cp-1",
     sandboxId: "sb-1",
+    owner: "default",
     provider: "qemu",
     image: "i",
     memoryMiB: 1,

@@ -19,7 +19,7 @@ import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { type Admission, decideAdmission, explain, type Limits } from "./limits.ts";
 import { type Log, type Observer, observed } from "./observer.ts";
-import { checkOwner } from "./owner.ts";
+import { checkUser, DEFAULT_OWNER } from "./owner.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
@@ -79,7 +79,11 @@ export class Sandboxes {
     this.#clock = clock;
     this.#observer = observer;
     this.#log = log;
-    this.events = new Events(store, () => clock.now());
+    this.events = new Events(
+      store,
+      () => clock.now(),
+      (id) => this.ownerOf(id),
+    );
     this.providers = new Providers(options.providers, {
       aliases: limits.providerAliases,
       events: this.events,
@@ -163,22 +167,34 @@ export class Sandboxes {
     return this.#queue.counts;
   }
 
-  activeOf(ownerId: string | undefined): { active: number; activeOwner: number | undefined } {
+  /** Whose a sandbox is, or was as long as its history is kept. */
+  ownerOf(id: string): string | undefined {
+    return this.#all.get(id)?.record.owner ?? this.store.ownerOfSandbox(id);
+  }
+
+  /** Sandboxes that hold or are getting a machine: all, those of the owner, and those of its user (if one is named). */
+  activeOf(
+    owner: string,
+    user: string | undefined,
+  ): { active: number; activeOfAll: number; activeOwner: number | undefined } {
     let active = 0;
+    let activeOfAll = 0;
     let owned = 0;
     for (const sandbox of this.#all.values()) {
       // One whose machine is being ended uses the host, whatever its clients see.
       if (!holdsMachine(sandbox.state) && sandbox.visible) continue;
       active += 1;
-      if (sandbox.record.ownerId === ownerId) owned += 1;
+      if (sandbox.record.owner !== owner) continue;
+      activeOfAll += 1;
+      if (sandbox.record.ownerId === user) owned += 1;
     }
-    return { active, activeOwner: ownerId === undefined ? undefined : owned };
+    return { active, activeOfAll, activeOwner: user === undefined ? undefined : owned };
   }
 
   /** What a spawn would meet now. @throws StacyError `invalid`, `not-found` */
   admission(input: SpawnInput): Admission {
-    const ownerId = checkOwner(input.ownerId);
-    return this.#admit(this.#resolve(input).ttlMs, ownerId, 1);
+    const whose = { owner: input.owner ?? DEFAULT_OWNER, ownerId: checkUser(input.ownerId) };
+    return this.#admit(this.#resolve(input).ttlMs, whose, 1);
   }
 
   // Spawning
@@ -190,18 +206,20 @@ export class Sandboxes {
   async spawn(input: SpawnInput, signal?: AbortSignal): Promise<Sandbox> {
     this.#assertOpen();
     const phases = new Phases();
-    const ownerId = checkOwner(input.ownerId);
+    const owner = input.owner ?? DEFAULT_OWNER;
+    const ownerId = checkUser(input.ownerId);
+    const whose = { owner, ownerId };
     const resolved = this.#resolve(input);
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
     const reserve = (): Sandbox | undefined => {
-      const admission = this.#admit(resolved.ttlMs, ownerId, 1);
+      const admission = this.#admit(resolved.ttlMs, whose, 1);
       if (admission.allowed)
-        return this.#reserve(resolved, provider.name, { ...input, ...(ownerId ? { ownerId } : {}) });
+        return this.#reserve(resolved, provider.name, { ...input, owner, ...(ownerId ? { ownerId } : {}) });
       if (admission.queueable) return undefined;
-      throw this.#refusal(admission);
+      throw this.#refusal(admission, owner);
     };
-    const sandbox = reserve() ?? (await phases.phase("queue", () => this.#enqueue(reserve, signal)));
+    const sandbox = reserve() ?? (await phases.phase("queue", () => this.#enqueue(reserve, owner, signal)));
     return this.#track(this.#start(sandbox, provider, resolved.spec, phases, signal));
   }
 
@@ -230,23 +248,24 @@ export class Sandboxes {
   }
 
   #resolve(input: SpawnInput): ResolvedSpawn {
-    const template = input.template ? this.templates.get(input.template) : undefined;
+    const owner = input.owner ?? DEFAULT_OWNER;
+    const template = input.template ? this.templates.get(owner, input.template) : undefined;
     const checkpoint = input.checkpoint ? this.checkpoints.get(input.checkpoint) : undefined;
     return resolveSpawn(input, this.limits, template, checkpoint);
   }
 
-  #admit(ttlMs: number, ownerId: string | undefined, count: number): Admission {
-    const quota = this.quotas.find(ownerId);
-    return decideAdmission({ limits: this.limits, quota, ttlMs, count, ...this.activeOf(ownerId) });
+  #admit(ttlMs: number, { owner, ownerId }: Whose, count: number): Admission {
+    const quota = this.quotas.effective(owner, ownerId);
+    return decideAdmission({ limits: this.limits, quota, ttlMs, count, ...this.activeOf(owner, ownerId) });
   }
 
-  #refusal(admission: Admission): StacyError {
+  #refusal(admission: Admission, owner: string): StacyError {
     const { message, remedy } = explain(admission);
-    this.events.emit("resource.limit", undefined, { reason: admission.reason });
+    this.events.emit("resource.limit", undefined, { reason: admission.reason }, owner);
     return new StacyError("limit", message, { phase: "admission", remedy, data: { reason: admission.reason } });
   }
 
-  async #enqueue(reserve: () => Sandbox | undefined, signal: AbortSignal | undefined): Promise<Sandbox> {
+  async #enqueue(reserve: () => Sandbox | undefined, owner: string, signal: AbortSignal | undefined): Promise<Sandbox> {
     let sandbox: Sandbox | undefined;
     let refused: unknown;
     const attempt = (): boolean => {
@@ -258,7 +277,7 @@ export class Sandboxes {
         return true;
       }
     };
-    this.events.emit("spawn.queued", undefined, { waiting: this.#queue.length + 1 });
+    this.events.emit("spawn.queued", undefined, { waiting: this.#queue.length + 1 }, owner);
     try {
       await this.#queue.wait(attempt, {
         max: this.limits.maxQueue,
@@ -266,7 +285,9 @@ export class Sandboxes {
         ...(signal === undefined ? {} : { signal }),
       });
     } catch (error) {
-      if (asStacyError(error).code === "timeout") this.events.emit("spawn.queue_timeout");
+      if (asStacyError(error).code === "timeout") {
+        this.events.emit("spawn.queue_timeout", undefined, undefined, owner);
+      }
       throw error;
     }
     if (sandbox === undefined) throw refused;
@@ -275,7 +296,11 @@ export class Sandboxes {
   }
 
   /** Takes the place at once (no await before the map knows it): admission counts what is in flight. */
-  #reserve(resolved: ResolvedSpawn, provider: string, input: SpawnInput & { forkedFrom?: string }): Sandbox {
+  #reserve(
+    resolved: ResolvedSpawn,
+    provider: string,
+    input: SpawnInput & { owner: string; forkedFrom?: string },
+  ): Sandbox {
     const now = this.#clock.now();
     const record: SandboxRecord = {
       id: this.#freshId(),
@@ -285,6 +310,7 @@ export class Sandboxes {
       memoryMiB: resolved.spec.memoryMiB,
       vcpus: resolved.spec.vcpus,
       diskMiB: resolved.spec.diskMiB,
+      owner: input.owner,
       createdAt: now,
       expiresAt: now + resolved.ttlMs,
       idleTimeoutMs: resolved.idleTimeoutMs,
@@ -376,10 +402,10 @@ export class Sandboxes {
   async extend(id: string, ttlMs: number): Promise<SandboxRecord> {
     const sandbox = this.get(id);
     if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
-    const { ownerId } = sandbox.record;
-    const { maxTtlMs } = this.#admit(0, ownerId, 0);
+    const whose = whoseIs(sandbox.record);
+    const { maxTtlMs } = this.#admit(0, whose, 0);
     if (maxTtlMs !== undefined && ttlMs > maxTtlMs) {
-      throw this.#refusal({ ...this.#admit(ttlMs, ownerId, 0), reason: "max_ttl" });
+      throw this.#refusal({ ...this.#admit(ttlMs, whose, 0), reason: "max_ttl" }, whose.owner);
     }
     const before = sandbox.record.expiresAt;
     const expiresAt = this.#clock.now() + ttlMs;
@@ -482,8 +508,8 @@ export class Sandboxes {
     const { record } = parent;
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
     if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
-    const admission = this.#admit(ttlMs, record.ownerId, options.count);
-    if (!admission.allowed) throw this.#refusal(admission);
+    const admission = this.#admit(ttlMs, whoseIs(record), options.count);
+    if (!admission.allowed) throw this.#refusal(admission, record.owner);
     const resolved: ResolvedSpawn = {
       spec: { ...record, env: {}, setup: [] },
       provider: record.provider,
@@ -492,7 +518,8 @@ export class Sandboxes {
       idleAction: record.idleAction,
       metadata: { ...record.metadata, ...options.metadata },
     };
-    const origin = record.ownerId === undefined ? { forkedFrom: id } : { forkedFrom: id, ownerId: record.ownerId };
+    const { owner, ownerId } = record;
+    const origin = { forkedFrom: id, owner, ...(ownerId === undefined ? {} : { ownerId }) };
     const children: Sandbox[] = [];
     try {
       while (children.length < options.count) children.push(this.#reserve(resolved, record.provider, origin));
@@ -592,9 +619,9 @@ export class Sandboxes {
     );
   }
 
-  /** Ends what is over its time, now. @returns how many */
-  async prune(): Promise<number> {
-    const expired = this.#reaper.sweep();
+  /** Ends what is over its time, now, whose ever it is. @returns how many (of the owner, if one is given) */
+  async prune(owner?: string): Promise<number> {
+    const expired = this.#reaper.sweep().filter(({ record }) => owner === undefined || record.owner === owner);
     await this.#endings.settled(expired);
     return expired.length;
   }
@@ -655,7 +682,9 @@ export class Sandboxes {
 
   #pin(template: Template): void {
     try {
-      this.providers.pin(template.name, template.provider, templateSpec(template, this.limits), template.poolSize);
+      // Names are each owner's own.
+      const name = `${template.owner}/${template.name}`;
+      this.providers.pin(name, template.provider, templateSpec(template, this.limits), template.poolSize);
     } catch (error) {
       // Saved by an earlier version that did not look, or over a limit that came later: its spawns say so.
       this.#log.warn({ template: template.name, err: error }, "the template cannot be kept ready");
@@ -709,6 +738,12 @@ async function assertPauses(provider: Provider): Promise<void> {
   throw new StacyError("not-supported", `${provider.name} cannot pause machines on this host, also not idle ones`, {
     remedy: "ask for `idle_action: suspend`",
   });
+}
+
+type Whose = Pick<SandboxRecord, "owner"> & { ownerId: string | undefined };
+
+function whoseIs({ owner, ownerId }: SandboxRecord): Whose {
+  return { owner, ownerId };
 }
 
 async function soon(work: Promise<unknown>, ms: number): Promise<void> {

@@ -10,7 +10,17 @@ import { Store } from "./store.ts";
 
 function record(id: string, state: SandboxRecord["state"] = "running"): SandboxRecord {
   return {
-    ...{ id, state, provider: "qemu", image: "i", memoryMiB: 64, vcpus: 1, diskMiB: 64, metadata: {} },
+    ...{
+      id,
+      state,
+      owner: "default",
+      provider: "qemu",
+      image: "i",
+      memoryMiB: 64,
+      vcpus: 1,
+      diskMiB: 64,
+      metadata: {},
+    },
     ...{ createdAt: 1, expiresAt: 2, idleTimeoutMs: 0, idleAction: "destroy" },
   };
 }
@@ -123,9 +133,9 @@ test("a lock of another program is waited for, and holds up nothing else", async
 
 test("a damaged row costs that row, and a damaged file is found and named", async (t) => {
   const { store, path } = await storeOf(t);
-  await store.putTemplate({ name: "good" } as never);
+  await store.putTemplate({ owner: "default", name: "good" } as never);
   using other = new DatabaseSync(path);
-  other.exec("INSERT INTO templates VALUES ('bad', '{')");
+  other.exec("INSERT INTO templates VALUES ('default', 'bad', '{')");
   assert.deepEqual(
     store.templates().map(({ name }) => name),
     ["good"],

@@ -24,12 +24,15 @@ const BUSY_STEP_MS = 20;
 const KEEP_UNWRITTEN = 10_000;
 const KEEP_EXECS = 50_000;
 const KEEP_EVENTS = 50_000;
+const KEEP_AUDIT = 100_000;
 const KEEP_DESTROYED = 5_000;
 const PRUNE_EVERY = 1_000;
 
 export interface StoredEvent {
   id: number;
   data: string;
+  /** Absent: the server's own. */
+  owner?: string;
 }
 
 interface Write {
@@ -40,7 +43,7 @@ interface Write {
 const PUT_SANDBOX =
   "INSERT INTO sandboxes VALUES (?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, updated_at=excluded.updated_at, data=excluded.data";
 const ADD_EXEC = "INSERT INTO execs (sandbox_id, data) VALUES (?,?)";
-const ADD_EVENT = "INSERT OR IGNORE INTO events VALUES (?,?)";
+const ADD_EVENT = "INSERT OR IGNORE INTO events (id, data, owner) VALUES (?,?,?)";
 
 export class Store implements Disposable {
   readonly #db: Database;
@@ -86,30 +89,42 @@ export class Store implements Disposable {
     return this.#sandboxes.has(id) || this.#db.get("SELECT 1 AS one FROM sandboxes WHERE id = ?", [id]) !== undefined;
   }
 
+  /** Whose it is or was, as far as the database knows it. */
+  ownerOfSandbox(id: string): string | undefined {
+    const unwritten = this.#sandboxes.get(id)?.at(-1);
+    if (unwritten !== undefined) return (JSON.parse(String(unwritten)) as SandboxRecord).owner;
+    const row = this.#db.get("SELECT data ->> '$.owner' AS owner FROM sandboxes WHERE id = ? AND json_valid(data)", [
+      id,
+    ]);
+    return row?.owner as string | undefined;
+  }
+
   // Templates, quotas, checkpoints: on disk when the promise is fulfilled
 
   templates(): Template[] {
-    return this.#records("SELECT data FROM templates ORDER BY name");
+    return this.#records("SELECT data FROM templates ORDER BY owner, name");
   }
 
   putTemplate(template: Template): Promise<void> {
-    return this.#durable("INSERT OR REPLACE INTO templates VALUES (?,?)", [template.name, JSON.stringify(template)]);
+    const { owner, name } = template;
+    return this.#durable("INSERT OR REPLACE INTO templates VALUES (?,?,?)", [owner, name, JSON.stringify(template)]);
   }
 
-  deleteTemplate(name: string): Promise<void> {
-    return this.#durable("DELETE FROM templates WHERE name = ?", [name]);
+  deleteTemplate(owner: string, name: string): Promise<void> {
+    return this.#durable("DELETE FROM templates WHERE owner = ? AND name = ?", [owner, name]);
   }
 
   quotas(): OwnerQuota[] {
-    return this.#records("SELECT data FROM quotas ORDER BY owner_id");
+    return this.#records("SELECT data FROM quotas ORDER BY owner, owner_id");
   }
 
   putQuota(quota: OwnerQuota): Promise<void> {
-    return this.#durable("INSERT OR REPLACE INTO quotas VALUES (?,?)", [quota.ownerId, JSON.stringify(quota)]);
+    const { owner, ownerId } = quota;
+    return this.#durable("INSERT OR REPLACE INTO quotas VALUES (?,?,?)", [owner, ownerId, JSON.stringify(quota)]);
   }
 
-  deleteQuota(ownerId: string): Promise<void> {
-    return this.#durable("DELETE FROM quotas WHERE owner_id = ?", [ownerId]);
+  deleteQuota(owner: string, ownerId: string): Promise<void> {
+    return this.#durable("DELETE FROM quotas WHERE owner = ? AND owner_id = ?", [owner, ownerId]);
   }
 
   checkpoints(): CheckpointRecord[] {
@@ -150,13 +165,45 @@ export class Store implements Disposable {
     this.#soon(LATER_MS);
   }
 
-  /** In order, after `id`. */
-  eventsAfter(id: number, limit: number): StoredEvent[] {
-    const stored = this.#db.all("SELECT id, data FROM events WHERE id > ? ORDER BY id LIMIT ?", [
-      id,
-      limit,
-    ]) as unknown as StoredEvent[];
-    return [...stored, ...this.#events.filter((event) => event.id > id)].slice(0, limit);
+  /** In order, after `id`; with an owner, only that one's. */
+  eventsAfter(id: number, limit: number, owner?: string): StoredEvent[] {
+    const rows =
+      owner === undefined
+        ? this.#db.all("SELECT id, data FROM events WHERE id > ? ORDER BY id LIMIT ?", [id, limit])
+        : this.#db.all("SELECT id, data FROM events WHERE owner = ? AND id > ? ORDER BY id LIMIT ?", [
+            owner,
+            id,
+            limit,
+          ]);
+    const unwritten = this.#events.filter((event) => event.id > id && (owner === undefined || event.owner === owner));
+    return [...(rows as unknown as StoredEvent[]), ...unwritten].slice(0, limit);
+  }
+
+  // Who may call, and what administrators did: the access layer's own records
+
+  keys<T>(): T[] {
+    return this.#records("SELECT data FROM keys ORDER BY id");
+  }
+
+  /** On disk when the promise is fulfilled: a revoked key must stay so. */
+  putKey(record: { id: string }): Promise<void> {
+    return this.#durable("INSERT OR REPLACE INTO keys VALUES (?,?)", [record.id, JSON.stringify(record)]);
+  }
+
+  deleteKey(id: string): Promise<void> {
+    return this.#durable("DELETE FROM keys WHERE id = ?", [id]);
+  }
+
+  addAudit(record: { at: number }): Promise<void> {
+    this.#sincePrune += 1;
+    return this.#write("INSERT INTO audit (at, data) VALUES (?,?)", [record.at, JSON.stringify(record)]);
+  }
+
+  /** Newest first, before `id`. */
+  audits<T>(before: number, limit: number): (T & { id: number })[] {
+    return this.#db
+      .all("SELECT id, data FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?", [before, limit])
+      .flatMap((row) => this.#record<T>(row).map((entry) => ({ ...entry, id: Number(row.id) })));
   }
 
   // Small facts
@@ -174,7 +221,10 @@ export class Store implements Disposable {
     const count = (table: string): number =>
       (this.#db.get(`SELECT count(*) AS n FROM ${table}`) as { n: number } | undefined)?.n ?? 0;
     return Object.fromEntries(
-      ["sandboxes", "templates", "quotas", "checkpoints", "execs", "events"].map((table) => [table, count(table)]),
+      ["sandboxes", "templates", "quotas", "checkpoints", "execs", "events", "keys", "audit"].map((table) => [
+        table,
+        count(table),
+      ]),
     );
   }
 
@@ -262,7 +312,7 @@ export class Store implements Disposable {
           for (const { sql, values } of writes) run(sql, values);
           for (const [, values] of sandboxes) run(PUT_SANDBOX, values);
           for (const record of this.#execs) run(ADD_EXEC, [record.sandboxId, JSON.stringify(record)]);
-          for (const { id, data } of this.#events) run(ADD_EVENT, [id, data]);
+          for (const { id, data, owner } of this.#events) run(ADD_EVENT, [id, data, owner ?? null]);
         });
       }
     } catch (thrown) {
@@ -320,6 +370,7 @@ export class Store implements Disposable {
       this.#db.transaction((run) => {
         run("DELETE FROM execs WHERE id <= (SELECT max(id) FROM execs) - ?", [KEEP_EXECS]);
         run("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [KEEP_EVENTS]);
+        run("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", [KEEP_AUDIT]);
         run(
           "DELETE FROM sandboxes WHERE state = 'destroyed' AND id NOT IN (SELECT id FROM sandboxes WHERE state = 'destroyed' ORDER BY updated_at DESC LIMIT ?)",
           [KEEP_DESTROYED],

@@ -1,4 +1,7 @@
-/** Templates: kept in memory, written through to the database, and applied: a pool per template, set-up in the golden machine. */
+/**
+ * Templates: kept in memory, written through to the database, and applied: a pool per template, set-up in the golden machine.
+ * Names are each owner's own; a shared one is found by every owner that has none of that name.
+ */
 import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
 import type { Clock } from "./clock.ts";
@@ -9,14 +12,15 @@ import type { Store } from "./store.ts";
 /** What a person can read and type, without white space at its ends. */
 export const TEMPLATE_NAME = /^(?=[^\s\p{C}])[^\p{C}\p{Zl}\p{Zp}]{1,128}(?<!\s)$/u;
 
-export type TemplateInput = Omit<Template, "createdAt" | "updatedAt" | "version"> & { version?: number };
+export type TemplateInput = Omit<Template, "owner" | "createdAt" | "updatedAt" | "version"> & { version?: number };
 
 export class Templates {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #events: Events;
-  readonly #byName: Map<string, Template>;
-  /** Names that are being written. */
+  /** By owner, then by name. */
+  readonly #byOwner = new Map<string, Map<string, Template>>();
+  /** Owners and names that are being written. */
   readonly #creating = new Set<string>();
   readonly #changed: (template: Template, before: Template | undefined) => void;
 
@@ -29,36 +33,45 @@ export class Templates {
     this.#clock = parts.clock;
     this.#events = parts.events;
     this.#changed = changed;
-    this.#byName = new Map(this.#store.templates().map((template) => [template.name, template]));
+    for (const template of this.#store.templates()) this.#of(template.owner).set(template.name, template);
   }
 
-  list(): Template[] {
-    return [...this.#byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  /** All, by name; of one owner: its own, and what is shared with it. */
+  list(owner?: string): Template[] {
+    const all = [...this.#byOwner.values()].flatMap((each) => [...each.values()]);
+    const own = owner === undefined ? undefined : this.#of(owner);
+    const found =
+      own === undefined ? all : [...own.values(), ...all.filter((each) => each.shared === true && !own.has(each.name))];
+    return found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.owner < b.owner ? -1 : 1));
   }
 
-  /** @throws StacyError `not-found` */
-  get(name: string): Template {
-    const found = this.#byName.get(name);
-    if (found === undefined) throw new StacyError("not-found", `there is no template ${JSON.stringify(name)}`);
+  /** What the name means to this owner. @throws StacyError `not-found` */
+  get(owner: string, name: string): Template {
+    const found = this.#byOwner.get(owner)?.get(name) ?? this.#shared(name);
+    if (found === undefined) throw unknown(name);
     return found;
   }
 
   /** @throws StacyError `conflict` when there is one of that name */
-  async create(input: TemplateInput): Promise<Template> {
-    if (this.#byName.has(input.name) || this.#creating.has(input.name)) {
+  async create(owner: string, input: TemplateInput): Promise<Template> {
+    if (this.#byOwner.get(owner)?.has(input.name) === true || this.#creating.has(`${owner} ${input.name}`)) {
       throw new StacyError("conflict", `the template ${input.name} exists already`, {
         remedy: `choose another name, or replace it: PUT /api/v1/templates/${input.name}, \`template create --replace\``,
       });
     }
     const now = this.#clock.now();
-    return this.#save({ ...input, version: input.version ?? 1, createdAt: now, updatedAt: now }, undefined);
+    const fresh = { ...input, owner, version: input.version ?? 1, createdAt: now, updatedAt: now };
+    return this.#save(fresh, undefined);
   }
 
-  /** @throws StacyError `not-found` */
-  async replace(name: string, input: TemplateInput): Promise<Template> {
-    const before = this.get(name);
+  /** Only the owner's own. @throws StacyError `not-found` */
+  async replace(owner: string, name: string, input: TemplateInput): Promise<Template> {
+    const before = this.#own(owner, name);
+    const { shared } = before;
     const next = {
+      ...(shared === undefined ? {} : { shared }),
       ...input,
+      owner,
       name,
       version: input.version ?? before.version + 1,
       createdAt: before.createdAt,
@@ -67,26 +80,56 @@ export class Templates {
     return this.#save(next, before);
   }
 
-  /** @throws StacyError `not-found` */
-  async remove(name: string): Promise<void> {
-    const before = this.get(name);
-    await this.#store.deleteTemplate(name);
-    this.#byName.delete(name);
-    this.#events.emit("template.deleted", undefined, { name });
+  /** Only the owner's own. @throws StacyError `not-found` */
+  async remove(owner: string, name: string): Promise<void> {
+    const before = this.#own(owner, name);
+    await this.#store.deleteTemplate(owner, name);
+    this.#of(owner).delete(name);
+    this.#events.emit("template.deleted", undefined, { name }, owner);
     this.#changed({ ...before, poolSize: 0 }, before);
+  }
+
+  #of(owner: string): Map<string, Template> {
+    const found = this.#byOwner.get(owner) ?? new Map<string, Template>();
+    this.#byOwner.set(owner, found);
+    return found;
+  }
+
+  #own(owner: string, name: string): Template {
+    const found = this.#byOwner.get(owner)?.get(name);
+    if (found === undefined) throw unknown(name);
+    return found;
+  }
+
+  #shared(name: string): Template | undefined {
+    for (const each of this.#byOwner.values()) {
+      const found = each.get(name);
+      if (found?.shared === true) return found;
+    }
+    return undefined;
   }
 
   async #save(template: Template, before: Template | undefined): Promise<Template> {
     new HostRules(template.allowedHosts); // a wrong one would fail each of its spawns
-    this.#creating.add(template.name); // a second one of the same name meets it
+    const taken = template.shared === true ? this.#shared(template.name) : undefined;
+    if (taken !== undefined && taken.owner !== template.owner) {
+      throw new StacyError("conflict", `another owner shares a template ${template.name} already`);
+    }
+    const { name, version, owner } = template;
+    const writing = `${owner} ${name}`;
+    this.#creating.add(writing); // a second one of the same name meets it
     try {
       await this.#store.putTemplate(template);
     } finally {
-      this.#creating.delete(template.name);
+      this.#creating.delete(writing);
     }
-    this.#byName.set(template.name, template);
-    this.#events.emit("template.saved", undefined, { name: template.name, version: template.version });
+    this.#of(owner).set(name, template);
+    this.#events.emit("template.saved", undefined, { name, version }, owner);
     this.#changed(template, before);
     return template;
   }
+}
+
+function unknown(name: string): StacyError {
+  return new StacyError("not-found", `there is no template ${JSON.stringify(name)}`);
 }

@@ -11,7 +11,17 @@ const KEY = "stacyvm.key";
 const root = document.querySelector("#main") as HTMLElement;
 const status = document.querySelector("#status") as HTMLElement;
 
+/** The link that the server's start prints has one behind the #, which browsers send to nobody. */
+function takeKey(): void {
+  const found = /^#key=(.+)$/.exec(location.hash)?.[1];
+  if (found === undefined) return;
+  sessionStorage.setItem(KEY, decodeURIComponent(found));
+  // Nor does it stay in the address or in the history.
+  history.replaceState(null, "", location.pathname);
+}
+
 async function start(): Promise<void> {
+  takeKey();
   const apiKey = sessionStorage.getItem(KEY) ?? undefined;
   const client = new Client({ url: location.origin, apiKey, timeoutMs: 30_000 });
   const live = new Live(client);

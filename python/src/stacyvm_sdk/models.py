@@ -20,6 +20,23 @@ class Admission:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditEntry:
+    id: int
+    at: str
+    actor: str
+    key_id: str | None = None
+    owner: str
+    #: Other owners whose things were used
+    about: list[str] | None = None
+    method: str
+    route: str
+    path: str
+    status: int
+    request_id: str
+    address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Boot:
     path: Literal["warm", "restored", "cold"]
     idle: bool | None = None
@@ -40,6 +57,7 @@ class Checkpoint:
     memory_mb: int
     vcpus: int
     disk_mb: int
+    owner: str
     owner_id: str | None = None
     name: str | None = None
     bytes: int
@@ -102,6 +120,13 @@ class Health:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Identity:
+    name: str
+    owner: str
+    scopes: list[Literal["read", "use", "admin"]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     reference: str
     digest: str
@@ -158,6 +183,40 @@ class ImageGc:
     freed_bytes: int
     kept_bytes: int
     dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    id: str
+    name: str
+    owner: str
+    scopes: list[Literal["read", "use", "admin"]]
+    state: Literal["active", "expired", "revoked"]
+    #: The first characters of the secret
+    hint: str
+    created_at: str
+    created_by: str
+    expires_at: str | None = None
+    revoked_at: str | None = None
+    last_used_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeKey:
+    id: str
+    name: str
+    owner: str
+    scopes: list[Literal["read", "use", "admin"]]
+    state: Literal["active", "expired", "revoked"]
+    #: The first characters of the secret
+    hint: str
+    created_at: str
+    created_by: str
+    expires_at: str | None = None
+    revoked_at: str | None = None
+    last_used_at: str | None = None
+    #: The secret: shown once, and never again
+    key: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +320,8 @@ class Sandbox:
     memory_mb: int
     vcpus: int
     disk_mb: int
+    owner: str
+    #: The user that the client named, for quotas
     owner_id: str | None = None
     created_at: str
     expires_at: str
@@ -340,6 +401,8 @@ class SystemStats:
 @dataclass(frozen=True, kw_only=True)
 class Template:
     name: str
+    owner: str
+    shared: bool
     version: int
     image: str
     description: str

@@ -1,9 +1,10 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
+import type { RunningCommand } from "../../sandboxes/executions.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { readBody } from "../body.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Call, type Endpoints, json } from "../endpoint.ts";
 import { chunks, type Encoding } from "../output.ts";
 import { Flag, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
@@ -23,10 +24,7 @@ import { begun, jsonList, NDJSON_HEADERS, streamed } from "../streams.ts";
 const tag = "exec";
 const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
 
-export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes } = parts;
-  const { executions } = sandboxes;
-
+export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
   endpoints.add(
     {
       method: "post",
@@ -42,11 +40,11 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors: [404, 408, 409],
     },
     async (call) => {
-      const lease = await sandboxes.lease(call.params.id);
+      const lease = await call.sandboxes.lease(call.params.id);
       if (call.body.stream === true) return streamExec(call, lease);
       using _ = lease;
       const encoding: Encoding = call.body.encoding ?? "utf8";
-      using result = await executions.run(lease, execInput(call.body), call.signal);
+      using result = await call.sandboxes.run(lease, execInput(call.body), call.signal);
       return json({
         exit_code: result.exitCode,
         stdout: result.stdout.toString(encoding),
@@ -62,14 +60,14 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
   );
 
   async function streamExec(
-    { body, signal }: Call<unknown, unknown, z.output<typeof ExecRequest>>,
+    { sandboxes, body, signal }: Call<unknown, unknown, z.output<typeof ExecRequest>>,
     lease: Lease,
   ): Promise<Response> {
     const abort = new AbortController();
     const stop = AbortSignal.any([signal, abort.signal]);
-    let started: Awaited<ReturnType<typeof executions.start>>;
+    let started: RunningCommand;
     try {
-      started = await executions.start(lease, execInput(body), stop);
+      started = await sandboxes.start(lease, execInput(body), stop);
     } catch (error) {
       lease[Symbol.dispose]();
       throw error;
@@ -103,9 +101,9 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       query: z.object({ limit: whole(1, 1_000).default(100) }),
       responses: { 200: { description: "Also of a sandbox that is gone", schema: z.array(HistoryBody) } },
     },
-    ({ params, query }) =>
+    ({ sandboxes, params, query }) =>
       json(
-        executions.history(params.id, query.limit).map((record) => ({
+        sandboxes.history(params.id, query.limit).map((record) => ({
           command: record.command,
           started_at: iso(record.startedAt),
           duration: formatDuration(record.durationMs),
@@ -128,7 +126,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       },
       errors: [404, 409],
     },
-    async ({ params, body }) => {
+    async ({ sandboxes, params, body }) => {
       using lease = await sandboxes.lease(params.id);
       const request = {
         command: body.command ?? "",
@@ -144,7 +142,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
           pty: body.pty,
         }),
       };
-      const { command } = await executions.start(lease, request);
+      const { command } = await sandboxes.start(lease, request);
       await command.detach();
       return json({ id: command.id, pid: command.pid }, 201);
     },
@@ -162,7 +160,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       },
       errors: [404, 409],
     },
-    async ({ params, signal }) => {
+    async ({ sandboxes, params, signal }) => {
       using lease = await sandboxes.lease(params.id);
       return jsonList(await lease.agent.processes({ signal }), processBody);
     },
@@ -178,7 +176,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The command", schema: ProcessBody } },
       errors: [404, 409],
     },
-    async ({ params, signal }) => {
+    async ({ sandboxes, params, signal }) => {
       using lease = await sandboxes.lease(params.id);
       const found = (await lease.agent.processes({ signal })).find(({ id }) => id === params.process);
       if (found === undefined) throw new StacyError("not-found", `there is no process ${params.process}`);
@@ -198,7 +196,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Lines as in a streamed exec", type: "application/x-ndjson" } },
       errors: [404, 409],
     },
-    async ({ params, query, signal }) => {
+    async ({ sandboxes, params, query, signal }) => {
       const lease = await sandboxes.lease(params.id);
       const command = await lease.agent.attach(params.process, { signal }).catch((error: unknown) => {
         lease[Symbol.dispose]();
@@ -229,7 +227,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Sent", schema: StatusBody } },
       errors: [404, 409],
     },
-    async ({ params, body }) => {
+    async ({ sandboxes, params, body }) => {
       using lease = await sandboxes.lease(params.id);
       await lease.agent.signal(params.process, body.signal);
       return json({ status: "signalled" });
@@ -248,7 +246,7 @@ export function execRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Written", schema: StatusBody } },
       errors: [404, 409],
     },
-    async ({ c, params, query, signal }) => {
+    async ({ c, sandboxes, params, query, signal }) => {
       using lease = await sandboxes.lease(params.id);
       const data = await readBody(c.req.raw, {
         maxBytes: parts.config.server.max_json_bytes,

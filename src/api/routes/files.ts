@@ -5,7 +5,7 @@ import { asStacyError, StacyError } from "../../host/error.ts";
 import { observed } from "../../sandboxes/observer.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { bodyStream } from "../body.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Call, type Endpoints, json } from "../endpoint.ts";
 import { httpError } from "../problem.ts";
 import { parseRange } from "../range.ts";
@@ -32,15 +32,15 @@ const UploadQuery = PathQuery.extend({
 });
 const HEARTBEAT_MS = 15_000;
 
-export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes, config } = parts;
+export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { config } = parts;
   const upload = { maxBytes: config.server.max_upload_bytes, timeoutMs: config.server.body_timeout };
   const errors = [404, 409, 507];
   const done = (description: string) => ({ 200: { description, schema: StatusBody } });
 
   /** One file operation: a lease, measures, and an event for what wrote (`written`). */
   async function operation(
-    id: string,
+    { sandboxes, params: { id } }: Pick<Call<z.output<typeof SandboxId>, unknown, unknown>, "sandboxes" | "params">,
     name: `file_${string}`,
     written: Record<string, unknown> | undefined,
     work: (lease: Lease) => Promise<Response>,
@@ -69,8 +69,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Written"),
       errors,
     },
-    ({ params, body, signal }) =>
-      operation(params.id, "file_write", { path: body.path }, async ({ agent }) => {
+    ({ sandboxes, params, body, signal }) =>
+      operation({ sandboxes, params }, "file_write", { path: body.path }, async ({ agent }) => {
         const data = Buffer.from(body.content ?? "", body.encoding ?? "utf8");
         const append = body.append === true ? { append: true } : {};
         await agent.writeFile(body.path, data, { mode: body.mode ?? 0o644, ...append, signal });
@@ -93,8 +93,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
         responses: done("Written"),
         errors,
       },
-      ({ c, params, query, signal }) =>
-        operation(params.id, "file_write", { path: query.path }, async ({ agent }) => {
+      ({ c, sandboxes, params, query, signal }) =>
+        operation({ sandboxes, params }, "file_write", { path: query.path }, async ({ agent }) => {
           await agent.writeFile(query.path, bodyStream(c.req.raw, upload), {
             ...(query.offset === undefined ? { mode: query.mode ?? 0o644 } : { offset: query.offset }),
             ...(query.append ? { append: true } : {}),
@@ -124,7 +124,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
   }
 
   async function download(
-    { c, params, signal }: Call<z.output<typeof SandboxId>, unknown, unknown>,
+    { c, sandboxes, params, signal }: Call<z.output<typeof SandboxId>, unknown, unknown>,
     path: string,
   ): Promise<Response> {
     const lease = await sandboxes.lease(params.id);
@@ -186,8 +186,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Deleted"),
       errors,
     },
-    ({ params, query, signal }) =>
-      operation(params.id, "file_delete", undefined, async ({ agent }) => {
+    ({ sandboxes, params, query, signal }) =>
+      operation({ sandboxes, params }, "file_delete", undefined, async ({ agent }) => {
         await agent.remove(query.path, { recursive: query.recursive, signal }).catch((error: unknown) => {
           // As `rm -r -f`: what shall be gone with all that is in it is gone.
           if (!query.recursive || asStacyError(error).code !== "not-found") throw error;
@@ -207,8 +207,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Entries", schema: z.array(FileBody) } },
       errors,
     },
-    ({ params, query, signal }) =>
-      operation(params.id, "file_list", undefined, async ({ agent }) => {
+    ({ sandboxes, params, query, signal }) =>
+      operation({ sandboxes, params }, "file_list", undefined, async ({ agent }) => {
         const depth = query.depth === undefined ? {} : { depth: query.depth };
         const entries = await agent.list(query.path || "/", { recursive: query.recursive, ...depth, signal });
         return jsonList(entries, fileBody);
@@ -226,8 +226,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The facts", schema: FileBody } },
       errors,
     },
-    ({ params, query, signal }) =>
-      operation(params.id, "file_stat", undefined, async ({ agent }) =>
+    ({ sandboxes, params, query, signal }) =>
+      operation({ sandboxes, params }, "file_stat", undefined, async ({ agent }) =>
         json(fileBody(await agent.stat(query.path, { signal }))),
       ),
   );
@@ -243,8 +243,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Paths", schema: z.array(z.string()) } },
       errors,
     },
-    ({ params, query, signal }) =>
-      operation(params.id, "file_glob", undefined, async ({ agent }) =>
+    ({ sandboxes, params, query, signal }) =>
+      operation({ sandboxes, params }, "file_glob", undefined, async ({ agent }) =>
         jsonList(await agent.glob(query.pattern, undefined, { signal }), (path) => path),
       ),
   );
@@ -261,8 +261,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Moved"),
       errors,
     },
-    ({ params, body, signal }) =>
-      operation(params.id, "file_move", undefined, async ({ agent }) => {
+    ({ sandboxes, params, body, signal }) =>
+      operation({ sandboxes, params }, "file_move", undefined, async ({ agent }) => {
         await moveTo(agent, body.old_path, body.new_path, signal);
         return json({ status: "moved" });
       }),
@@ -279,8 +279,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Copied"),
       errors,
     },
-    ({ params, body, signal }) =>
-      operation(params.id, "file_copy", undefined, async ({ agent }) => {
+    ({ sandboxes, params, body, signal }) =>
+      operation({ sandboxes, params }, "file_copy", undefined, async ({ agent }) => {
         await agent.copy(body.old_path, body.new_path, { recursive: body.recursive === true, signal });
         return json({ status: "copied" });
       }),
@@ -297,8 +297,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Changed"),
       errors,
     },
-    ({ params, body, signal }) =>
-      operation(params.id, "file_chmod", undefined, async ({ agent }) => {
+    ({ sandboxes, params, body, signal }) =>
+      operation({ sandboxes, params }, "file_chmod", undefined, async ({ agent }) => {
         const recursive = body.recursive === true;
         if (typeof body.mode === "number") await agent.chmod(body.path, body.mode, { recursive, signal });
         else if (!recursive)
@@ -324,8 +324,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Made"),
       errors,
     },
-    ({ params, body, signal }) =>
-      operation(params.id, "file_mkdir", undefined, async ({ agent }) => {
+    ({ sandboxes, params, body, signal }) =>
+      operation({ sandboxes, params }, "file_mkdir", undefined, async ({ agent }) => {
         await agent.mkdir(body.path, {
           parents: true,
           ...(body.mode === undefined ? {} : { mode: body.mode }),
@@ -346,7 +346,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "PAX tar", type: "application/x-tar" } },
       errors,
     },
-    async ({ params, query, signal }) => {
+    async ({ sandboxes, params, query, signal }) => {
       const lease = await sandboxes.lease(params.id);
       const abort = new AbortController();
       try {
@@ -379,8 +379,8 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: done("Unpacked"),
       errors,
     },
-    ({ c, params, query, signal }) =>
-      operation(params.id, "file_unpack", { path: query.path, archive: true }, async ({ agent }) => {
+    ({ c, sandboxes, params, query, signal }) =>
+      operation({ sandboxes, params }, "file_unpack", { path: query.path, archive: true }, async ({ agent }) => {
         await agent.tarIn(query.path, bodyStream(c.req.raw, upload), { signal });
         return json({ status: "unpacked" });
       }),
@@ -397,7 +397,7 @@ export function fileRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "`data: {change, path, to?}`", type: "text/event-stream" } },
       errors,
     },
-    async ({ params, query, signal }) => {
+    async ({ sandboxes, params, query, signal }) => {
       const lease = await sandboxes.lease(params.id);
       const abort = new AbortController();
       try {

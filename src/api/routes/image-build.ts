@@ -7,7 +7,7 @@ import { BUILD_FILES } from "../../builder/plan.ts";
 import { readPlan } from "../../builder/read-plan.ts";
 import { StacyError } from "../../host/error.ts";
 import { bodyStream } from "../body.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { progressStream } from "../progress-stream.ts";
 import { Flag, whole } from "../schemas/common.ts";
@@ -37,8 +37,8 @@ const BuildBody = ImageBody.extend({
   cached_steps: z.int(),
 }).openapi("ImageBuild");
 
-export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { images, sandboxes, config } = parts;
+export function imageBuildRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { images, config } = parts;
   const upload = { maxBytes: config.server.max_upload_bytes, timeoutMs: config.server.body_timeout };
   endpoints.add(
     {
@@ -54,7 +54,7 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
       responses: { 200: { description: "The image", schema: BuildBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409, 413, 501, 503, 507],
     },
-    async ({ c, query, owner, signal }) => {
+    async ({ c, sandboxes, query, user, signal }) => {
       await using open = new AsyncDisposableStack();
       const work = open.use(await images.scratch());
       const context = open.use(
@@ -83,7 +83,7 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: ServerParts): void
               diskMiB: query.disk_mb,
               metadata: { purpose: "image-build", builds: query.reference },
               forkable: false,
-              ...(owner === undefined ? {} : { ownerId: owner }),
+              ...(user === undefined ? {} : { ownerId: user }),
               ...(allowedHosts === undefined ? {} : { allowedHosts }),
             },
             abort,

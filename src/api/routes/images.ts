@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { collectImages, removeImage } from "../../images/care.ts";
 import type { Image, Progress } from "../../images/image.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type ApiContext, type Endpoints, json } from "../endpoint.ts";
 import { progressStream } from "../progress-stream.ts";
 import { maybe, StatusBody } from "../schemas/common.ts";
@@ -21,8 +21,8 @@ import {
 const STREAM = "With `stream: true`: NDJSON, progress per line, at last `{image}` or `{error}`.";
 const Reference = z.object({ reference: Name });
 
-export function imageRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { images, sandboxes } = parts;
+export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { images, providers } = parts;
   const tag = "images";
 
   /** The image as one answer, or the way to it line by line. */
@@ -127,7 +127,7 @@ export function imageRoutes(endpoints: Endpoints, parts: ServerParts): void {
       errors: [404, 409],
     },
     async ({ query }) => {
-      await removeImage(images, sandboxes.providers.all(), query.reference);
+      await removeImage(images, providers.all(), query.reference);
       return json({ status: "deleted" });
     },
   );
@@ -145,7 +145,7 @@ export function imageRoutes(endpoints: Endpoints, parts: ServerParts): void {
     async ({ body }) => {
       const dryRun = body.dry_run === true;
       const limit = body.max_bytes ?? (parts.config.images.max_bytes || undefined);
-      const done = await collectImages(images, sandboxes.providers.all(), {
+      const done = await collectImages(images, providers.all(), {
         dryRun,
         ...(limit === undefined ? {} : { maxBytes: limit }),
       });

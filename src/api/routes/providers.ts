@@ -1,13 +1,12 @@
 import { z } from "@hono/zod-openapi";
 import { formatDuration } from "../../sandboxes/duration.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { NameParam } from "../schemas/common.ts";
 import { ProviderBody, providerBody } from "../schemas/provider.ts";
 
-export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes } = parts;
-  const { providers } = sandboxes;
+export function providerRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { providers, limits } = parts;
   const tag = "providers";
   endpoints.add(
     {
@@ -19,7 +18,8 @@ export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "Providers and their health",
       responses: { 200: { description: "The default first", schema: z.array(ProviderBody) } },
     },
-    async () => json((await providers.reports()).map((report) => providerBody(report, sandboxes.countOf(report.name)))),
+    async ({ sandboxes }) =>
+      json((await providers.reports()).map((report) => providerBody(report, sandboxes.countOf(report.name)))),
   );
   endpoints.add(
     {
@@ -48,9 +48,8 @@ export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
       },
       errors: [404],
     },
-    async ({ params }) => {
+    async ({ sandboxes, params }) => {
       const report = await providers.report(providers.pick(params.name));
-      const { limits } = sandboxes;
       return json({
         name: report.name,
         healthy: report.healthy,
@@ -105,9 +104,9 @@ export function providerRoutes(endpoints: Endpoints, parts: ServerParts): void {
         },
       },
     },
-    () => {
-      const pools = providers.pools();
-      if (pools.length === 0) return json({ enabled: false });
+    ({ sandboxes }) => {
+      const pools = sandboxes.pools();
+      if (providers.pools().length === 0) return json({ enabled: false });
       return json({
         enabled: true,
         vms: pools.reduce((sum, pool) => sum + pool.warm, 0),

@@ -1,7 +1,7 @@
 /** Numbers and facts about the server itself: for Prometheus, for pages that show them, and for whoever looks for a fault. */
 import { z } from "@hono/zod-openapi";
 import { redact } from "../../config/schema.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { publishedMetrics } from "../published-metrics.ts";
 import { eventBody } from "../schemas/event.ts";
@@ -15,8 +15,8 @@ const RECENT = 50;
 /** As the published server names processors. */
 const ARCHITECTURES: Partial<Record<NodeJS.Architecture, string>> = { x64: "amd64" };
 
-export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes, config, metrics, version } = parts;
+export function reportRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { config, limits, store, metrics, version } = parts;
   endpoints.add(
     {
       method: "get",
@@ -27,7 +27,7 @@ export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "Numbers as JSON",
       responses: { 200: { description: "Numbers", schema: Anything } },
     },
-    async () => json(await systemReport(parts)),
+    async ({ sandboxes }) => json(await systemReport(parts, sandboxes)),
   );
   endpoints.add(
     {
@@ -40,10 +40,13 @@ export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
       description: "Our own names, then those of the published server.",
       responses: { 200: { description: "Text format 0.0.4", type: "text/plain" } },
     },
-    async () =>
-      new Response(`${await metrics.registry.metrics()}\n${await publishedMetrics(await systemReport(parts))}`, {
-        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
-      }),
+    async ({ sandboxes }) =>
+      new Response(
+        `${await metrics.registry.metrics()}\n${await publishedMetrics(await systemReport(parts, sandboxes))}`,
+        {
+          headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+        },
+      ),
   );
   endpoints.add(
     {
@@ -55,12 +58,12 @@ export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "What helps to find a fault, without secrets",
       responses: { 200: { description: "Facts", schema: Anything } },
     },
-    async () => {
+    async ({ sandboxes }) => {
       const begun = performance.now();
-      const check = await sandboxes.store.check();
+      const check = await store.check();
       const checkMs = Math.round(performance.now() - begun);
-      const { failure } = sandboxes.store;
-      const report = await systemReport(parts);
+      const { failure } = store;
+      const report = await systemReport(parts, sandboxes);
       return json({
         generated_at: isoSeconds(Date.now()),
         started_at: iso(parts.startedAt),
@@ -86,9 +89,9 @@ export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
           latency_ms: checkMs,
           ...(check === "ok" ? {} : { error: check }),
           ...(failure === undefined ? {} : { error: failure.message, unwritten: failure.unwritten }),
-          rows: sandboxes.store.counts(),
+          rows: store.counts(),
         },
-        limits: limitsBody(sandboxes.limits),
+        limits: limitsBody(limits),
         scheduler: report.scheduler,
         quotas: report.quotas,
         rate_limit: report.rate_limit,
@@ -96,7 +99,7 @@ export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
         workers: report.workers,
         leases: report.leases,
         sandboxes: report.sandboxes,
-        pools: sandboxes.providers.pools().map((pool) => ({
+        pools: sandboxes.pools().map((pool) => ({
           key: pool.key,
           image: pool.image,
           vcpus: pool.vcpus,
@@ -106,9 +109,13 @@ export function reportRoutes(endpoints: Endpoints, parts: ServerParts): void {
           target: pool.target,
           filling: pool.filling,
         })),
-        events: { ...report.events, recent: sandboxes.events.after(sandboxes.events.last - RECENT).map(eventBody) },
+        events: {
+          ...report.events,
+          recent: sandboxes.events.after(Math.max(0, sandboxes.events.last() - RECENT)).map(eventBody),
+        },
         operations: report.operations,
-        config: redact(config),
+        // Names of registries and paths of this host: for those who look after it.
+        ...(sandboxes.caller.everything ? { config: redact(config) } : {}),
         remediation: {
           operations: "docs/operations.md",
           security: "docs/security.md",

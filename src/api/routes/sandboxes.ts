@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { Duration, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import {
@@ -22,8 +22,8 @@ import {
 
 const tag = "sandboxes";
 
-export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes, config } = parts;
+export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { config } = parts;
   const body = (record: Parameters<typeof sandboxBody>[0]) => sandboxBody(record, config.server.preview_domain);
   const one = { 200: { description: "The sandbox", schema: SandboxBody } };
 
@@ -38,8 +38,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "It runs", schema: SandboxBody } },
       errors: [404, 409, 501, 507],
     },
-    async ({ c, body: request, owner, signal }) => {
-      const sandbox = await sandboxes.spawn(spawnInput(request, owner), signal);
+    async ({ c, sandboxes, body: request, user, signal }) => {
+      const sandbox = await sandboxes.spawn(spawnInput(request, user), signal);
       c.set("timing", sandbox.record.boot?.phases ?? {});
       return json(body(sandbox.record), 201);
     },
@@ -53,7 +53,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "List sandboxes, newest first",
       responses: { 200: { description: "All that were not destroyed", schema: z.array(SandboxBody) } },
     },
-    () => json(sandboxes.list().map(body)),
+    ({ sandboxes }) => json(sandboxes.list().map(body)),
   );
   endpoints.add(
     {
@@ -64,7 +64,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "Destroy what has expired",
       responses: { 200: { description: "How many", schema: z.object({ pruned: z.int() }) } },
     },
-    async () => json({ pruned: await sandboxes.prune() }),
+    async ({ sandboxes }) => json({ pruned: await sandboxes.prune() }),
   );
   endpoints.add(
     {
@@ -78,7 +78,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The decision", schema: AdmissionBody } },
       errors: [404],
     },
-    ({ body: request, owner }) => json(admissionBody(sandboxes.admission(spawnInput(request, owner)))),
+    ({ sandboxes, body: request, user }) => json(admissionBody(sandboxes.admission(spawnInput(request, user)))),
   );
   endpoints.add(
     {
@@ -91,7 +91,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: one,
       errors: [404],
     },
-    ({ params }) => json(body(sandboxes.get(params.id).record)),
+    ({ sandboxes, params }) => json(body(sandboxes.get(params.id).record)),
   );
   endpoints.add(
     {
@@ -104,7 +104,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       params: SandboxId,
       responses: { 200: { description: "It is gone", schema: StatusBody } },
     },
-    async ({ params }) => {
+    async ({ sandboxes, params }) => {
       await sandboxes.destroy(params.id);
       return json({ status: "destroyed" });
     },
@@ -121,7 +121,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: one,
       errors: [404],
     },
-    async ({ params, body: { ttl } }) => {
+    async ({ sandboxes, params, body: { ttl } }) => {
       if (ttl === undefined) throw new StacyError("invalid", "ttl is required");
       return json(body(await sandboxes.extend(params.id, ttl)));
     },
@@ -137,7 +137,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Counts since the server has it", schema: NetworkBody } },
       errors: [404, 409],
     },
-    ({ params }) => {
+    ({ sandboxes, params }) => {
       const sandbox = sandboxes.get(params.id);
       return json(networkBody(sandbox.machineIn(["running", "paused", "suspended"]).network));
     },
@@ -155,7 +155,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: one,
       errors: [404, 409],
     },
-    async ({ params, body: request }) => json(body(await sandboxes.setNetwork(params.id, request.allowed_hosts))),
+    async ({ sandboxes, params, body: request }) =>
+      json(body(await sandboxes.setNetwork(params.id, request.allowed_hosts))),
   );
   for (const action of ["pause", "resume", "suspend"] as const) {
     endpoints.add(
@@ -173,7 +174,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
         responses: one,
         errors: [404, 409, 501, 507],
       },
-      async ({ params }) => json(body(await sandboxes[action](params.id))),
+      async ({ sandboxes, params }) => json(body(await sandboxes[action](params.id))),
     );
   }
   endpoints.add(
@@ -189,7 +190,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "They run", schema: ForkBody } },
       errors: [404, 409, 501, 507],
     },
-    async ({ params, body: request, signal }) => {
+    async ({ sandboxes, params, body: request, signal }) => {
       const { count = 1, ttl, metadata, env } = request;
       const options = { count, ...defined({ ttlMs: ttl, metadata, env }) };
       const { sandboxes: children, stoppedMs } = await sandboxes.fork(params.id, options, signal);
@@ -209,7 +210,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "The checkpoint", schema: CheckpointBody } },
       errors: [404, 409, 501, 507],
     },
-    async ({ params, body: { name } }) => json(checkpointBody(await sandboxes.checkpoint(params.id, name)), 201),
+    async ({ sandboxes, params, body: { name } }) =>
+      json(checkpointBody(await sandboxes.checkpoint(params.id, name)), 201),
   );
   endpoints.add(
     {
@@ -221,7 +223,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       params: SandboxId,
       responses: { 200: { description: "Newest first", schema: z.array(CheckpointBody) } },
     },
-    ({ params }) => json(sandboxes.checkpoints.list(params.id).map(checkpointBody)),
+    ({ sandboxes, params }) => json(sandboxes.checkpoints.list(params.id).map(checkpointBody)),
   );
   endpoints.add(
     {
@@ -236,7 +238,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The sandbox", schema: SandboxBody } },
       errors: [404, 409, 507],
     },
-    async ({ params, body: request }) => json(body(await sandboxes.restore(params.id, request.checkpoint))),
+    async ({ sandboxes, params, body: request }) => json(body(await sandboxes.restore(params.id, request.checkpoint))),
   );
   endpoints.add(
     {
@@ -247,7 +249,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "All checkpoints",
       responses: { 200: { description: "Newest first", schema: z.array(CheckpointBody) } },
     },
-    () => json(sandboxes.checkpoints.list().map(checkpointBody)),
+    ({ sandboxes }) => json(sandboxes.checkpoints.list().map(checkpointBody)),
   );
   endpoints.add(
     {
@@ -260,7 +262,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The checkpoint", schema: CheckpointBody } },
       errors: [404],
     },
-    ({ params }) => json(checkpointBody(sandboxes.checkpoints.get(params.id))),
+    ({ sandboxes, params }) => json(checkpointBody(sandboxes.checkpoints.get(params.id))),
   );
   endpoints.add(
     {
@@ -273,7 +275,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "It is gone", schema: StatusBody } },
       errors: [404, 409],
     },
-    async ({ params }) => {
+    async ({ sandboxes, params }) => {
       await sandboxes.checkpoints.remove(params.id);
       return json({ status: "deleted" });
     },
@@ -290,7 +292,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "Lines, oldest first", schema: z.array(z.string()) } },
       errors: [404],
     },
-    async ({ params, query }) => {
+    async ({ sandboxes, params, query }) => {
       const sandbox = sandboxes.get(params.id);
       const kept = sandbox.record.failure?.console;
       return json(
@@ -323,7 +325,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: ServerParts): void {
       },
       errors: [404, 409],
     },
-    async ({ params }) => {
+    async ({ sandboxes, params }) => {
       const sandbox = sandboxes.get(params.id);
       if (sandbox.machine === undefined || sandbox.state === "error") return json({ supported: false });
       const stats = await sandbox.machine.stats();

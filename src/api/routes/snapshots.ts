@@ -1,8 +1,9 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
-import type { Provider, SnapshotInfo } from "../../providers/provider.ts";
+import type { SnapshotInfo } from "../../providers/provider.ts";
 import { collectSnapshots } from "../../sandboxes/snapshot-collection.ts";
-import type { ServerParts } from "../context.ts";
+import type { View } from "../../sandboxes/view.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { Duration, maybe, StatusBody } from "../schemas/common.ts";
 import { iso, SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
@@ -45,16 +46,13 @@ const JudgedBody = z.object({ key: z.string(), image: z.string(), bytes: z.int()
 
 const KeyParam = z.object({ key: z.string().regex(/^[0-9a-f]{64}$/, "is not a snapshot key") });
 
-export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes } = parts;
-  const { providers } = sandboxes;
+export function snapshotRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { providers } = parts;
   const tag = "snapshots";
 
-  async function find(key: string): Promise<{ provider: Provider; info: SnapshotInfo }> {
-    for (const provider of providers.all()) {
-      const info = (await provider.snapshots()).find((each) => each.key === key);
-      if (info !== undefined) return { provider, info };
-    }
+  async function find(sandboxes: View, key: string): Promise<SnapshotInfo> {
+    const info = (await sandboxes.snapshots()).find((each) => each.key === key);
+    if (info !== undefined) return info;
     throw new StacyError("not-found", `there is no snapshot ${key}`);
   }
 
@@ -67,10 +65,7 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "Saved machines",
       responses: { 200: { description: "Newest first", schema: z.array(SnapshotBody) } },
     },
-    async () => {
-      const all = (await Promise.all(providers.all().map((provider) => provider.snapshots()))).flat();
-      return json(all.sort((a, b) => b.createdAt - a.createdAt).map(snapshotBody));
-    },
+    async ({ sandboxes }) => json((await sandboxes.snapshots()).map(snapshotBody)),
   );
   endpoints.add(
     {
@@ -84,8 +79,8 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "It is there", schema: SnapshotBody } },
       errors: [404, 507],
     },
-    async ({ body, owner, signal }) =>
-      json(snapshotBody(await sandboxes.buildSnapshot(spawnInput(body, owner), signal)), 201),
+    async ({ sandboxes, body, user, signal }) =>
+      json(snapshotBody(await sandboxes.buildSnapshot(spawnInput(body, user), signal)), 201),
   );
   endpoints.add(
     {
@@ -98,7 +93,7 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "The snapshot", schema: SnapshotBody } },
       errors: [404],
     },
-    async ({ params }) => json(snapshotBody((await find(params.key)).info)),
+    async ({ sandboxes, params }) => json(snapshotBody(await find(sandboxes, params.key))),
   );
   endpoints.add(
     {
@@ -111,9 +106,9 @@ export function snapshotRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "It is gone", schema: StatusBody } },
       errors: [404, 409],
     },
-    async ({ params }) => {
-      const { provider } = await find(params.key);
-      await provider.removeSnapshot(params.key);
+    async ({ sandboxes, params }) => {
+      const { vmm } = await find(sandboxes, params.key);
+      await providers.pick(vmm).removeSnapshot(params.key);
       return json({ status: "deleted" });
     },
   );

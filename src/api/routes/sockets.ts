@@ -22,8 +22,9 @@ import type { Command, ExitStatus } from "../../guest/agent.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { push } from "../../host/push.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
-import type { ServerParts } from "../context.ts";
-import type { Endpoints } from "../endpoint.ts";
+import type { View } from "../../sandboxes/view.ts";
+import type { RouteParts } from "../context.ts";
+import type { Call, Endpoints } from "../endpoint.ts";
 import { chunks } from "../output.ts";
 import { problemOf } from "../problem.ts";
 import { Duration, EnvMap, GuestText, maybe, SandboxId, whole } from "../schemas/common.ts";
@@ -63,14 +64,12 @@ const Control = z.discriminatedUnion("type", [
 ]);
 type Control = z.output<typeof Control>;
 
-export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes } = parts;
+export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const switching = { 101: { description: "Switching to WebSocket" } };
 
   /** Takes the socket, runs the conversation, and says its error in the protocol. */
   async function converse(
-    c: Parameters<typeof acceptSocket>[0],
-    id: string,
+    { c, sandboxes, params: { id } }: Pick<Call<{ id: string }, unknown, unknown>, "c" | "sandboxes" | "params">,
     work: (socket: Socket, lease: Lease) => Promise<void>,
   ): Promise<Response> {
     const lease = await sandboxes.lease(id); // an unknown sandbox is an ordinary 404, before the upgrade
@@ -110,18 +109,18 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: switching,
       errors: [404, 409],
     },
-    ({ c, params }) =>
-      converse(c, params.id, async (socket, lease) => {
+    (call) =>
+      converse(call, async (socket, lease) => {
         const messages = socket.messages();
         const first = await messages.next();
         if (first.done === true) return;
         const value = parse(first.value);
         if (typeof value === "object" && value !== null && "type" in value) {
-          return session(socket, lease, messages, value, false);
+          return session(call.sandboxes, socket, lease, messages, value, false);
         }
         const request = ExecRequest.safeParse(value);
         if (!request.success) throw new StacyError("invalid", request.error.issues[0]?.message ?? "not an ExecRequest");
-        const { command, exited } = await sandboxes.executions.start(lease, execInput(request.data), socket.closed);
+        const { command, exited } = await call.sandboxes.start(lease, execInput(request.data), socket.closed);
         for await (const chunk of chunks(command, exited, request.data.encoding ?? "utf8")) {
           if (!(await socket.json(chunk))) return;
         }
@@ -139,11 +138,11 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: switching,
       errors: [404, 409],
     },
-    ({ c, params }) =>
-      converse(c, params.id, async (socket, lease) => {
+    (call) =>
+      converse(call, async (socket, lease) => {
         const messages = socket.messages();
         const first = await messages.next();
-        if (first.done !== true) await session(socket, lease, messages, parse(first.value), true);
+        if (first.done !== true) await session(call.sandboxes, socket, lease, messages, parse(first.value), true);
       }),
   );
   endpoints.add(
@@ -157,9 +156,9 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: switching,
       errors: [404, 409],
     },
-    ({ c, params }) =>
-      converse(c, params.id, async (socket, lease) => {
-        const tunnel = await lease.agent.tunnel(params.port, { signal: socket.closed });
+    (call) =>
+      converse(call, async (socket, lease) => {
+        const tunnel = await lease.agent.tunnel(call.params.port, { signal: socket.closed });
         tunnel.on("error", () => {}); // the loops below end
         const inward = (async () => {
           for await (const { data } of socket.messages()) if (!(await push(tunnel, data))) break;
@@ -176,6 +175,7 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
   );
 
   async function session(
+    sandboxes: View,
     socket: Socket,
     lease: Lease,
     messages: AsyncGenerator<Message>,
@@ -192,7 +192,7 @@ export function socketRoutes(endpoints: Endpoints, parts: ServerParts): void {
       exited = command.exited;
     } else if (begin.type === "start") {
       // Not tied to the socket: `detach` must be able to leave it running.
-      ({ command, exited } = await sandboxes.executions.start(lease, startInput(begin, terminal), cancel.signal));
+      ({ command, exited } = await sandboxes.start(lease, startInput(begin, terminal), cancel.signal));
     } else throw new StacyError("invalid", "the first frame must be start or attach");
     exited.catch(() => {});
     const gone = (): void => {

@@ -6,7 +6,7 @@ import { configKeys, redact } from "../../config/schema.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { SandboxEvent } from "../../sandboxes/events.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe } from "../schemas/common.ts";
 import { eventBody } from "../schemas/event.ts";
@@ -16,8 +16,8 @@ import { SystemSampler } from "../system-stats.ts";
 
 const Anything = z.record(z.string(), z.unknown());
 
-export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { sandboxes, config, version } = parts;
+export function systemRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { providers, config, version } = parts;
   const tag = "system";
   const uptime = (): string => formatDuration(Date.now() - parts.startedAt);
   const sampler = new SystemSampler(parts.dataDir);
@@ -56,8 +56,8 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
         503: { description: "None is", schema: Ready },
       },
     },
-    async () => {
-      const reports = await sandboxes.providers.reports();
+    async ({ sandboxes }) => {
+      const reports = await providers.reports();
       const ready = reports.filter(({ healthy }) => healthy).length;
       const body = {
         status: ready > 0 ? "ready" : "not_ready",
@@ -115,9 +115,9 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
       }),
       responses: { 200: { description: "The stream", type: "text/event-stream" } },
     },
-    ({ c, query, signal }) => {
+    ({ c, sandboxes, query, signal }) => {
       const asked = c.req.header("last-event-id") ?? query.last_event_id;
-      const number = asked === undefined || asked === "" ? sandboxes.events.last : Number(asked.replace(/^evt-/, ""));
+      const number = asked === undefined || asked === "" ? sandboxes.events.last() : Number(asked.replace(/^evt-/, ""));
       if (!Number.isSafeInteger(number) || number < 0)
         throw new StacyError("invalid", "Last-Event-ID is not an event's id");
       const wanted = filterOf(query.type, query.sandbox_id);
@@ -129,7 +129,10 @@ export function systemRoutes(endpoints: Endpoints, parts: ServerParts): void {
         // With where it begins: after a break before the first event, a client continues from here.
         yield `: connected\nid: evt-${at}\nretry: 2000\n\n`;
         while (!stop.aborted) {
+          const newest = sandboxes.events.last();
           const batch = sandboxes.events.after(at);
+          // What came since is others'.
+          if (batch.length === 0) at = Math.max(at, newest);
           let text = "";
           for (const event of batch) {
             at = event.number;

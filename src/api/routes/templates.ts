@@ -1,9 +1,10 @@
 import { z } from "@hono/zod-openapi";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import { effectiveMax } from "../../sandboxes/limits.ts";
-import { checkOwner } from "../../sandboxes/owner.ts";
-import type { ServerParts } from "../context.ts";
-import { type Endpoints, json } from "../endpoint.ts";
+import { checkUser } from "../../sandboxes/owner.ts";
+import type { RouteParts } from "../context.ts";
+import { type ApiContext, type Endpoints, json } from "../endpoint.ts";
+import { httpError } from "../problem.ts";
 import { NameParam, StatusBody } from "../schemas/common.ts";
 import { defined, SandboxBody, sandboxBody } from "../schemas/sandbox.ts";
 import {
@@ -20,8 +21,7 @@ import {
   templateInput,
 } from "../schemas/template.ts";
 
-export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { templates } = parts.sandboxes;
+export function templateRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const tag = "templates";
   const one = { 200: { description: "The template", schema: TemplateBody } };
 
@@ -36,7 +36,10 @@ export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "The template", schema: TemplateBody } },
       errors: [409],
     },
-    async ({ body }) => json(templateBody(await templates.create(templateInput(body, body.name))), 201),
+    async ({ c, sandboxes, body }) => {
+      assertMayShare(c, body.shared);
+      return json(templateBody(await sandboxes.templates.create(templateInput(body, body.name))), 201);
+    },
   );
   endpoints.add(
     {
@@ -47,7 +50,7 @@ export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "All templates",
       responses: { 200: { description: "By name", schema: z.array(TemplateBody) } },
     },
-    () => json(templates.list().map(templateBody)),
+    ({ sandboxes }) => json(sandboxes.templates.list().map(templateBody)),
   );
   endpoints.add(
     {
@@ -60,7 +63,7 @@ export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: one,
       errors: [404],
     },
-    ({ params }) => json(templateBody(templates.get(params.name))),
+    ({ sandboxes, params }) => json(templateBody(sandboxes.templates.get(params.name))),
   );
   endpoints.add(
     {
@@ -74,8 +77,10 @@ export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: one,
       errors: [404],
     },
-    async ({ params, body }) =>
-      json(templateBody(await templates.replace(params.name, templateInput(body, params.name)))),
+    async ({ c, sandboxes, params, body }) => {
+      assertMayShare(c, body.shared);
+      return json(templateBody(await sandboxes.templates.replace(params.name, templateInput(body, params.name))));
+    },
   );
   endpoints.add(
     {
@@ -88,8 +93,8 @@ export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "It is gone", schema: StatusBody } },
       errors: [404],
     },
-    async ({ params }) => {
-      await templates.remove(params.name);
+    async ({ sandboxes, params }) => {
+      await sandboxes.templates.remove(params.name);
       return json({ status: "deleted" });
     },
   );
@@ -106,17 +111,23 @@ export function templateRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 201: { description: "It runs", schema: SandboxBody } },
       errors: [404, 409, 501, 507],
     },
-    async ({ c, params, body, owner, signal }) => {
-      const input = { template: params.name, ...defined({ provider: body.provider, ttlMs: body.ttl, ownerId: owner }) };
-      const sandbox = await parts.sandboxes.spawn(input, signal);
+    async ({ c, sandboxes, params, body, user, signal }) => {
+      const input = { template: params.name, ...defined({ provider: body.provider, ttlMs: body.ttl, ownerId: user }) };
+      const sandbox = await sandboxes.spawn(input, signal);
       c.set("timing", sandbox.record.boot?.phases ?? {});
       return json(sandboxBody(sandbox.record, parts.config.server.preview_domain), 201);
     },
   );
 }
 
-export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
-  const { quotas, limits } = parts.sandboxes;
+/** A shared name is one for all owners. */
+function assertMayShare(c: ApiContext, shared: boolean | undefined): void {
+  if (shared === undefined || c.get("identity").scopes.has("admin")) return;
+  throw httpError(403, "shared: only administrators share templates");
+}
+
+export function quotaRoutes(endpoints: Endpoints, parts: RouteParts): void {
+  const { limits } = parts;
   const tag = "quotas";
   const OwnerParam = z.object({ owner: z.string() });
   const one = { 200: { description: "The quota", schema: QuotaBody } };
@@ -130,7 +141,7 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "All quotas",
       responses: { 200: { description: "By owner", schema: z.array(QuotaBody) } },
     },
-    () => json(quotas.list().map(quotaBody)),
+    ({ sandboxes }) => json(sandboxes.quotas.list().map(quotaBody)),
   );
   endpoints.add(
     {
@@ -142,8 +153,8 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       summary: "How many quotas set which limit",
       responses: { 200: { description: "Counts", schema: QuotaSummaryBody } },
     },
-    () => {
-      const summary = quotas.summary();
+    ({ sandboxes }) => {
+      const summary = sandboxes.quotas.summary();
       return json({
         total: summary.total,
         with_max_sandboxes: summary.withMaxSandboxes,
@@ -164,7 +175,7 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: one,
       errors: [404],
     },
-    ({ params }) => json(quotaBody(quotas.get(params.owner))),
+    ({ sandboxes, params }) => json(quotaBody(sandboxes.quotas.get(params.owner))),
   );
   endpoints.add(
     {
@@ -179,13 +190,13 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       body: QuotaRequest,
       responses: one,
     },
-    async ({ params, body }) => {
+    async ({ sandboxes, params, body }) => {
       const limitsOf = {
         maxSandboxes: body.max_sandboxes ?? 0,
         maxTtlMs: body.max_ttl ?? 0,
         maxExecTimeoutMs: body.max_exec_timeout ?? 0,
       };
-      return json(quotaBody(await quotas.put(params.owner, limitsOf)));
+      return json(quotaBody(await sandboxes.quotas.put(params.owner, limitsOf)));
     },
   );
   endpoints.add(
@@ -200,8 +211,8 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       responses: { 200: { description: "It is gone", schema: StatusBody } },
       errors: [404],
     },
-    async ({ params }) => {
-      await quotas.remove(params.owner);
+    async ({ sandboxes, params }) => {
+      await sandboxes.quotas.remove(params.owner);
       return json({ status: "deleted" });
     },
   );
@@ -216,15 +227,16 @@ export function quotaRoutes(endpoints: Endpoints, parts: ServerParts): void {
       params: OwnerParam,
       responses: { 200: { description: "Usage", schema: QuotaUsageBody } },
     },
-    ({ params }) => {
-      const owner = checkOwner(params.owner);
-      const quota = quotas.find(owner);
+    ({ sandboxes, params }) => {
+      const user = checkUser(params.owner);
+      const quota = sandboxes.quotas.find(user);
+      const { maxSandboxes, maxTtlMs, maxExecTimeoutMs } = sandboxes.quotas.effective(user);
       return json({
         owner_id: params.owner,
-        active_sandboxes: parts.sandboxes.activeOf(owner).activeOwner ?? 0,
-        max_sandboxes: quota?.maxSandboxes || limits.maxSandboxesPerOwner,
-        max_ttl: formatDuration(effectiveMax(limits.maxTtlMs, quota?.maxTtlMs)),
-        max_exec_timeout: formatDuration(effectiveMax(limits.maxExecTimeoutMs, quota?.maxExecTimeoutMs)),
+        active_sandboxes: sandboxes.activeOf(user).activeOwner ?? 0,
+        max_sandboxes: maxSandboxes || limits.maxSandboxesPerOwner,
+        max_ttl: formatDuration(effectiveMax(limits.maxTtlMs, maxTtlMs)),
+        max_exec_timeout: formatDuration(effectiveMax(limits.maxExecTimeoutMs, maxExecTimeoutMs)),
         quota_configured: quota !== undefined,
       });
     },

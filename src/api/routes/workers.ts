@@ -4,7 +4,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { SandboxId } from "../schemas/common.ts";
 import { LOCAL_WORKER } from "../schemas/sandbox.ts";
@@ -17,7 +17,7 @@ const nobodyJoins = (): never => {
   });
 };
 
-export function workerRoutes(endpoints: Endpoints, parts: ServerParts): void {
+export function workerRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const known = (id: string): void => {
     if (id !== LOCAL_WORKER) throw new StacyError("not-found", `there is no worker ${JSON.stringify(id.slice(0, 64))}`);
   };

@@ -6,6 +6,7 @@ export function eventBody(event: SandboxEvent): Record<string, unknown> {
     id: `evt-${event.number}`,
     type: event.type,
     ...(event.sandboxId === undefined ? {} : { sandbox_id: event.sandboxId }),
+    ...(event.owner === undefined ? {} : { owner: event.owner }),
     timestamp: iso(event.at),
     ...(event.data === undefined ? {} : { data: event.data }),
   };

@@ -29,7 +29,7 @@ export const SpawnRequest = z
   })
   .openapi("SpawnRequest");
 
-export function spawnInput(body: z.output<typeof SpawnRequest>, owner: string | undefined): SpawnInput {
+export function spawnInput(body: z.output<typeof SpawnRequest>, user: string | undefined): SpawnInput {
   return defined({
     image: body.image,
     provider: body.provider,
@@ -39,7 +39,7 @@ export function spawnInput(body: z.output<typeof SpawnRequest>, owner: string | 
     ttlMs: body.ttl,
     template: body.template,
     checkpoint: body.checkpoint,
-    ownerId: owner ?? body.owner_id,
+    ownerId: user ?? body.owner_id,
     metadata: body.metadata,
     env: body.env,
     setup: body.setup,
@@ -82,7 +82,8 @@ export const SandboxBody = z
     memory_mb: z.int(),
     vcpus: z.int(),
     disk_mb: z.int(),
-    owner_id: z.string().optional(),
+    owner: z.string(),
+    owner_id: z.string().optional().openapi({ description: "The user that the client named, for quotas" }),
     created_at: z.string(),
     expires_at: z.string(),
     metadata: z.record(z.string(), z.string()),
@@ -118,6 +119,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     memory_mb: record.memoryMiB,
     vcpus: record.vcpus,
     disk_mb: record.diskMiB,
+    owner: record.owner,
     created_at: iso(record.createdAt),
     expires_at: iso(record.expiresAt),
     metadata: record.metadata,
@@ -235,6 +237,7 @@ export const CheckpointBody = z
     memory_mb: z.int(),
     vcpus: z.int(),
     disk_mb: z.int(),
+    owner: z.string(),
     owner_id: z.string().optional(),
     name: z.string().optional(),
     bytes: z.int(),
@@ -252,6 +255,7 @@ export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }
     memory_mb: record.memoryMiB,
     vcpus: record.vcpus,
     disk_mb: record.diskMiB,
+    owner: record.owner,
     bytes: record.bytes,
     created_at: iso(record.createdAt),
     ...defined({ owner_id: record.ownerId, name: record.name, stopped_ms: record.stoppedMs }),

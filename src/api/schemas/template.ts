@@ -27,6 +27,7 @@ export const TemplateRequest = z
     pool_size: maybe(z.int().min(0).max(256)),
     provider: maybe(z.string().max(64)),
     metadata: maybe(StringMap),
+    shared: maybe(z.boolean()).openapi({ type: "boolean", description: "Every owner finds it; for administrators" }),
   })
   .openapi("TemplateRequest");
 
@@ -54,6 +55,7 @@ export function templateInput(body: z.output<typeof TemplateRequest>, name: stri
     metadata: body.metadata ?? {},
     ...(body.provider ? { provider: body.provider } : {}),
     ...(body.version ? { version: body.version } : {}),
+    ...(body.shared === undefined ? {} : { shared: body.shared }),
   };
 }
 
@@ -62,6 +64,8 @@ export const TemplateName = z.string().regex(TEMPLATE_NAME, "is not a template's
 export const TemplateBody = z
   .object({
     name: z.string(),
+    owner: z.string(),
+    shared: z.boolean(),
     version: z.int(),
     image: z.string(),
     description: z.string(),
@@ -85,6 +89,8 @@ export const TemplateBody = z
 export function templateBody(template: Template): z.output<typeof TemplateBody> {
   return {
     name: template.name,
+    owner: template.owner,
+    shared: template.shared === true,
     version: template.version,
     image: template.image,
     description: template.description,

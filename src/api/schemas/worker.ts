@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import { z } from "@hono/zod-openapi";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Limits } from "../../sandboxes/limits.ts";
-import type { ServerParts } from "../context.ts";
+import type { RouteParts } from "../context.ts";
 import { isoSeconds, LOCAL_WORKER } from "./sandbox.ts";
 
 export const WorkerBody = z
@@ -21,15 +21,15 @@ export const WorkerBody = z
   .openapi("Worker");
 
 /** The one worker that there is: this machine, which is well when it answers. */
-export function localWorker({ sandboxes, startedAt }: ServerParts): z.output<typeof WorkerBody> {
+export function localWorker({ providers, limits, startedAt }: RouteParts): z.output<typeof WorkerBody> {
   const now = isoSeconds(Date.now());
   return {
     id: LOCAL_WORKER,
     hostname: hostname(),
     status: "online",
-    providers: sandboxes.providers.names,
+    providers: providers.names,
     capabilities: ["api", "single_node", "spawn", "exec", "files"],
-    capacity: limitsBody(sandboxes.limits),
+    capacity: limitsBody(limits),
     last_heartbeat: now,
     created_at: isoSeconds(startedAt),
     updated_at: now,

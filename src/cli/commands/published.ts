@@ -16,15 +16,18 @@ export function configForm(): Command {
     .option("--file <file>", "another than the usual one")
     .option("--production", "what would be dangerous in production is a failure")
     .action(async (options: { file?: string; production?: boolean }) => {
-      const [{ loadConfig }, { Authenticator, assertSafeToListen }] = await Promise.all([
+      const [{ loadConfig }, { answersOwnUser, assertSafeToListen }, { Keys }, { Store }] = await Promise.all([
         import("../../config/load.ts"),
-        import("../../api/auth.ts"),
+        import("../../access/configured.ts"),
+        import("../../access/keys.ts"),
+        import("../../sandboxes/store.ts"),
       ]);
       const { config, path, notes } = await loadConfig(options.file === undefined ? {} : { file: options.file });
       for (const each of notes) note(`note: ${each}`);
-      const auth = new Authenticator(config.auth);
-      assertSafeToListen(config, auth);
-      if (options.production === true && auth.open) {
+      const database = await databasePath();
+      using store = new Store((await exists(database)) ? database : ":memory:");
+      for (const warning of assertSafeToListen(config, new Keys(store))) note(`note: ${warning}`);
+      if (options.production === true && answersOwnUser(config)) {
         throw new StacyError("invalid", "no API key is set", { remedy: "set auth.api_key" });
       }
       printLine(`${path}: ok`);

@@ -72,18 +72,24 @@ async function serve(options: ServeOptions): Promise<void> {
   }
   const [
     { pino },
-    { Authenticator, assertSafeToListen },
+    { answersOwnUser, assertSafeToListen },
+    { Keys },
     { loadConfig },
     { lockDataDir, startDaemon },
+    { writeKeyFile },
     { announce },
     { ensureGuest },
+    { Store },
   ] = await Promise.all([
     import("pino"),
-    import("../../api/auth.ts"),
+    import("../../access/configured.ts"),
+    import("../../access/keys.ts"),
     import("../../config/load.ts"),
     import("../daemon.ts"),
+    import("../key-file.ts"),
     import("../local-socket.ts"),
     import("../first-run.ts"),
+    import("../../sandboxes/store.ts"),
   ]);
   const { config, path, notes } = await loadConfig({
     ...(options.config === undefined ? {} : { file: options.config }),
@@ -93,22 +99,15 @@ async function serve(options: ServeOptions): Promise<void> {
       "shutdown.destroy": options.destroyOnExit,
     },
   });
-  let auth = new Authenticator(config.auth);
-  // Whoever may open the socket in the data directory owns the data: commands of that user need no other key.
-  const key = auth.open ? undefined : randomBytes(32).toString("base64url");
-  if (key !== undefined) {
-    auth = new Authenticator({
-      ...config.auth,
-      keys: [...config.auth.keys, { name: "local", key, scopes: ["admin"] }],
-    });
-  }
+  // Whoever may read the data directory owns the data: programs of that user need no other key.
+  const localKey = randomBytes(32).toString("base64url");
+  const ownUser = answersOwnUser(config);
   const { level, format } = config.logging;
   const log = pino(
     { level, hooks: { streamWrite: printableJson } },
     format === "pretty" ? await readable() : pino.destination({ dest: 2, sync: true }),
   );
   for (const note of notes) log.warn({ phase: "config" }, note);
-  assertSafeToListen(config, auth);
 
   const paths = dataPaths(resolve(options.dataDir || config.data_dir || defaultDataDir()));
   await using lock = await lockDataDir(paths);
@@ -118,12 +117,18 @@ async function serve(options: ServeOptions): Promise<void> {
       remedy: "stop it, or choose another directory with --data-dir",
     });
   }
+  {
+    // Before anything is fetched or adopted.
+    using store = new Store(config.database.path || paths.database);
+    for (const warning of assertSafeToListen(config, new Keys(store))) log.warn({ phase: "config" }, warning);
+  }
   await ensureGuest(paths);
   const daemon = await startDaemon({
     config,
     configPath: path,
     paths,
-    auth,
+    localKey,
+    ownUser,
     log,
     pool: true,
     removeUnknown: options.removeUnknown === true,
@@ -131,19 +136,19 @@ async function serve(options: ServeOptions): Promise<void> {
   log.info({ phase: "adopt", ...daemon.found }, "looked after the last run");
   let destroy = false;
   try {
-    const announced = await announce(paths.root, {
-      url: daemon.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:"),
-      pid: process.pid,
-      ...(key === undefined ? {} : { key }),
-    });
-    log.info({ url: daemon.url, provider: daemon.provider, data: paths.root, open: key === undefined }, "listening");
+    const url = daemon.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
+    const announced = await announce(paths.root, { url, pid: process.pid, key: localKey });
+    await using _keyFile = await writeKeyFile(paths.root, url, localKey);
+    const access = ownUser ? "own-user" : "keys";
+    log.info({ url: daemon.url, provider: daemon.provider, data: paths.root, access }, "listening");
     ready = true;
     process.stdout.write(
       options.json === true
-        ? `${JSON.stringify({ url: daemon.url, pid: process.pid, data: paths.root })}\n`
-        : `listening on ${daemon.url}\n`,
+        ? `${JSON.stringify({ url: daemon.url, pid: process.pid, data: paths.root, access })}\n`
+        : `listening on ${daemon.url}\n${whoMayCall(ownUser, paths.root)}\n`,
     );
-    if (process.stderr.isTTY) note(`the console: ${daemon.url}/ui/`);
+    // A browser asks as its user, or takes the key from what is behind the #, which it sends to nobody.
+    if (process.stderr.isTTY) note(`the console: ${url}/ui/${ownUser ? "" : `#key=${localKey}`}`);
     const signal = await stop.promise;
     log.info({ signal, destroy: config.shutdown.destroy }, "stopping");
     // Requests have their grace, and what goes on without a request (a pull, a build) ends by its signal. Whatever does not: the
@@ -158,4 +163,11 @@ async function serve(options: ServeOptions): Promise<void> {
     await daemon.close({ graceMs: config.shutdown.grace, destroy });
   }
   log.info({}, "stopped");
+}
+
+function whoMayCall(ownUser: boolean, root: string): string {
+  const found = `this user's commands and SDKs find one in ${root}`;
+  return ownUser
+    ? `without a key: programs of this user (uid ${process.getuid?.()}) and root; with one (\`stacyvm key create\`): others`
+    : `with a key only; ${found}`;
 }

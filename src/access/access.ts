@@ -1,0 +1,117 @@
+/**
+ * From what a request presents to who it is from: configured keys, keys that this server made, the local one that commands of
+ * its own user find, tokens of an issuer; and, where no key is configured, the user who runs the other end of the connection.
+ */
+import type { Socket } from "node:net";
+import { StacyError } from "../host/error.ts";
+import { peerUid } from "../host/peer-uid.ts";
+import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
+import { Buckets } from "./buckets.ts";
+import { type Identity, type Scope, scopesUpTo } from "./identity.ts";
+import type { Keys } from "./keys.ts";
+import { configuredHash, hashOf, isWeak } from "./secret.ts";
+import { Tokens } from "./tokens.ts";
+
+export interface ConfiguredKey {
+  name: string;
+  /** Plain, or `sha256:` and the hash in hex. */
+  key: string;
+  scopes: readonly Scope[];
+  owner?: string | undefined;
+}
+
+export interface AccessOptions {
+  configured: readonly ConfiguredKey[];
+  keys: Keys;
+  tokens?: Tokens;
+  /** Programs of the server's own user (and root's) need no key. */
+  ownUser: boolean;
+  /** Is told of wrong keys as long as they are answered, so that nobody fills a log with them. @param left how many more */
+  wrongKey?: (address: string, left: number) => void;
+  /** Default: what the kernel says of the connection. */
+  peer?: (socket: Socket) => Promise<number | undefined>;
+}
+
+/** Wrong keys from one address: as many at once, then one every two seconds. */
+const WRONG = { burst: 30, perMinute: 30 };
+
+export class Access {
+  readonly keys: Keys;
+  readonly ownUser: boolean;
+  readonly #configured = new Map<string, { identity: Identity; weak: boolean }>();
+  readonly #tokens: Tokens | undefined;
+  readonly #peer: (socket: Socket) => Promise<number | undefined>;
+  readonly #uids = new WeakMap<Socket, Promise<number | undefined>>();
+  readonly #wrong = new Buckets(WRONG);
+  readonly #wrongKey: (address: string, left: number) => void;
+
+  constructor(options: AccessOptions) {
+    this.keys = options.keys;
+    this.ownUser = options.ownUser;
+    this.#tokens = options.tokens;
+    this.#peer = options.peer ?? peerUid;
+    this.#wrongKey = options.wrongKey ?? (() => {});
+    for (const { name, key, scopes, owner } of options.configured) {
+      const identity = { name, owner: owner ?? DEFAULT_OWNER, scopes: scopesUpTo(scopes) };
+      this.#configured.set(configuredHash(key), { identity, weak: isWeak(key) });
+    }
+  }
+
+  /**
+   * Who presents this key or token. Guessing is slowed down: an address that has presented too many wrong ones is not heard
+   * about keys that could be guessed.
+   * @param address of the caller
+   * @returns `undefined` when it is nobody's
+   * @throws StacyError `limit`; `permission` and `unavailable` for tokens
+   */
+  async identify(secret: string, address: string): Promise<Identity | undefined> {
+    const hash = hashOf(secret);
+    const configured = this.#configured.get(hash);
+    const guessing = this.#wrong.level(address) < 1;
+    if (configured !== undefined && !(configured.weak && guessing)) return configured.identity;
+    const made = this.keys.find(hash);
+    if (made !== undefined) {
+      const { id, name, owner, scopes } = made;
+      return { name, owner, scopes: scopesUpTo(scopes), keyId: id };
+    }
+    if (!guessing && this.#tokens !== undefined && Tokens.looksLikeOne(secret)) {
+      const identity = await this.#tokens.identify(secret);
+      if (identity !== undefined) return identity;
+    }
+    const { taken, left, waitMs } = this.#wrong.take(address);
+    if (taken) {
+      this.#wrongKey(address, left);
+      return undefined;
+    }
+    throw new StacyError("limit", "too many wrong keys came from this address", {
+      phase: "auth",
+      remedy: `try again in ${Math.ceil(waitMs / 1000)} s`,
+    });
+  }
+
+  /**
+   * The server's own user, or root, at the other end of a connection on this host; asked once per connection.
+   * @throws StacyError `permission` with what to do
+   */
+  async identifyUser(socket: Socket | undefined): Promise<Identity> {
+    const own = process.getuid?.();
+    const uid = socket === undefined ? undefined : await this.#uidOf(socket);
+    if (uid !== undefined && (uid === own || uid === 0)) {
+      return { name: uid === own ? "own user" : "root", owner: DEFAULT_OWNER, scopes: scopesUpTo(["admin"]) };
+    }
+    const who = uid === undefined ? "whoever this is" : `the user with uid ${uid}`;
+    throw new StacyError("permission", `without a key this server answers its own user (uid ${own}) only, not ${who}`, {
+      phase: "auth",
+      remedy: "ask that user for a key (`stacyvm key create`), and send it as X-API-Key",
+    });
+  }
+
+  #uidOf(socket: Socket): Promise<number | undefined> {
+    let uid = this.#uids.get(socket);
+    if (uid === undefined) {
+      uid = this.#peer(socket).catch(() => undefined);
+      this.#uids.set(socket, uid);
+    }
+    return uid;
+  }
+}

@@ -1,0 +1,21 @@
+/** Who calls, and what they may do. */
+
+export type Scope = "read" | "use" | "admin";
+
+export const SCOPES: readonly Scope[] = ["read", "use", "admin"];
+
+export interface Identity {
+  /** Of the key, or of the token's subject. Safe to log. */
+  name: string;
+  /** Whose everything is that it makes, and what it sees. */
+  owner: string;
+  scopes: ReadonlySet<Scope>;
+  /** Of a key that this server has made. */
+  keyId?: string;
+}
+
+/** Each scope includes the lesser ones. */
+export function scopesUpTo(given: readonly Scope[]): ReadonlySet<Scope> {
+  const highest = Math.max(...given.map((scope) => SCOPES.indexOf(scope)));
+  return new Set(SCOPES.slice(0, highest + 1));
+}

@@ -1,0 +1,274 @@
+/**
+ * The sandboxes layer as one caller may see it. Whatever belongs to another owner does not exist here: the same errors, the same
+ * empty answers as for a thing that never was. What is made through a view belongs to its owner. A view of everything is for
+ * administrators and for the daemon itself; what it makes belongs to its owner all the same.
+ *
+ * A view is made for each request, costs nothing, and is all that routes get: so none can forget to ask whose a thing is.
+ */
+import { StacyError } from "../host/error.ts";
+import { checkpointKey, type PoolStatus, type SnapshotInfo } from "../providers/provider.ts";
+import type { EventType, SandboxEvent } from "./events.ts";
+import type { ExecRequest, RunningCommand } from "./executions.ts";
+import type { Admission } from "./limits.ts";
+import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template } from "./record.ts";
+import type { SpawnInput } from "./resolve.ts";
+import type { Lease, Sandbox } from "./sandbox.ts";
+import type { Sandboxes } from "./sandboxes.ts";
+import type { TemplateInput } from "./templates.ts";
+
+export interface Caller {
+  owner: string;
+  /** Sees what other owners have, too. */
+  everything: boolean;
+}
+
+export class View {
+  readonly caller: Caller;
+  /** Other owners whose things were used through this view, for the audit log. */
+  readonly foreign = new Set<string>();
+  readonly #all: Sandboxes;
+
+  constructor(all: Sandboxes, caller: Caller) {
+    this.#all = all;
+    this.caller = caller;
+  }
+
+  get owner(): string {
+    return this.caller.owner;
+  }
+
+  /** Of lists and counts: only this owner's, or all. */
+  get #only(): string | undefined {
+    return this.caller.everything ? undefined : this.caller.owner;
+  }
+
+  /** Of one thing that somebody asks for. */
+  #may(owner: string | undefined): boolean {
+    if (owner === this.caller.owner) return true;
+    if (this.caller.everything && owner !== undefined) this.foreign.add(owner);
+    return this.caller.everything;
+  }
+
+  // Sandboxes
+
+  /** Newest first. */
+  list(): SandboxRecord[] {
+    const only = this.#only;
+    return this.#all.list().filter(({ owner }) => only === undefined || owner === only);
+  }
+
+  /** Of a provider. */
+  countOf(provider: string): number {
+    return this.list().filter((record) => record.provider === provider).length;
+  }
+
+  /** @throws StacyError `not-found` */
+  get(id: string): Sandbox {
+    const sandbox = this.#all.get(id);
+    if (!this.#may(sandbox.record.owner)) throw unknownSandbox(id);
+    return sandbox;
+  }
+
+  lease(id: string): Promise<Lease> {
+    this.get(id);
+    return this.#all.lease(id);
+  }
+
+  admission(input: SpawnInput): Admission {
+    return this.#all.admission(this.#own(input));
+  }
+
+  spawn(input: SpawnInput, signal?: AbortSignal): Promise<Sandbox> {
+    return this.#all.spawn(this.#own(input), signal);
+  }
+
+  borrow(input: SpawnInput, signal?: AbortSignal): ReturnType<Sandboxes["borrow"]> {
+    return this.#all.borrow(this.#own(input), signal);
+  }
+
+  buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<SnapshotInfo> {
+    return this.#all.buildSnapshot(this.#own(input), signal);
+  }
+
+  extend(id: string, ttlMs: number): Promise<SandboxRecord> {
+    this.get(id);
+    return this.#all.extend(id, ttlMs);
+  }
+
+  setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
+    this.get(id);
+    return this.#all.setNetwork(id, hosts);
+  }
+
+  pause(id: string): Promise<SandboxRecord> {
+    this.get(id);
+    return this.#all.pause(id);
+  }
+
+  suspend(id: string): Promise<SandboxRecord> {
+    this.get(id);
+    return this.#all.suspend(id);
+  }
+
+  resume(id: string): Promise<SandboxRecord> {
+    this.get(id);
+    return this.#all.resume(id);
+  }
+
+  fork(id: string, ...rest: Tail<Sandboxes["fork"]>): ReturnType<Sandboxes["fork"]> {
+    this.get(id);
+    return this.#all.fork(id, ...rest);
+  }
+
+  checkpoint(id: string, name?: string): ReturnType<Sandboxes["checkpoint"]> {
+    this.get(id);
+    return this.#all.checkpoint(id, name);
+  }
+
+  restore(id: string, checkpoint: string): Promise<SandboxRecord> {
+    this.get(id);
+    this.checkpoints.get(checkpoint);
+    return this.#all.restore(id, checkpoint);
+  }
+
+  /** Idempotent, also for an id that was never known: which another owner's is not. */
+  async destroy(id: string): Promise<void> {
+    const owner = this.#all.ownerOf(id);
+    if (owner !== undefined && this.#may(owner)) await this.#all.destroy(id);
+  }
+
+  /** @returns how many that the caller may see were over their time */
+  prune(): Promise<number> {
+    return this.#all.prune(this.#only);
+  }
+
+  activeOf(user: string | undefined): ReturnType<Sandboxes["activeOf"]> {
+    return this.#all.activeOf(this.owner, user);
+  }
+
+  /** Commands that ran in it, newest first; also of one that is gone. */
+  history(id: string, limit: number): ExecRecord[] {
+    const owner = this.#all.ownerOf(id);
+    return owner !== undefined && this.#may(owner) ? this.#all.executions.history(id, limit) : [];
+  }
+
+  /** The lease is the proof that the caller may. */
+  run(lease: Lease, request: ExecRequest, signal: AbortSignal): ReturnType<Sandboxes["executions"]["run"]> {
+    return this.#all.executions.run(lease, request, signal);
+  }
+
+  start(lease: Lease, request: ExecRequest, signal?: AbortSignal): Promise<RunningCommand> {
+    return this.#all.executions.start(lease, request, signal);
+  }
+
+  // What sandboxes are made of
+
+  readonly checkpoints = {
+    /** Newest first. */
+    list: (sandboxId?: string): CheckpointRecord[] =>
+      this.#all.checkpoints.list(sandboxId).filter(({ owner }) => this.caller.everything || owner === this.owner),
+    /** @throws StacyError `not-found` */
+    get: (id: string): CheckpointRecord => {
+      const found = this.#all.checkpoints.get(id);
+      if (!this.#may(found.owner)) throw unknownCheckpoint(id);
+      return found;
+    },
+    remove: async (id: string): Promise<void> => {
+      this.checkpoints.get(id);
+      await this.#all.checkpoints.remove(id);
+    },
+  };
+
+  /** By name, within the owner: an administrator names another one's by acting for that owner. */
+  readonly templates = {
+    list: (): Template[] => this.#all.templates.list(this.#only),
+    get: (name: string): Template => this.#all.templates.get(this.owner, name),
+    create: (input: TemplateInput): Promise<Template> => this.#all.templates.create(this.owner, input),
+    replace: (name: string, input: TemplateInput): Promise<Template> =>
+      this.#all.templates.replace(this.owner, name, input),
+    remove: (name: string): Promise<void> => this.#all.templates.remove(this.owner, name),
+  };
+
+  /** By user, within the owner. */
+  readonly quotas = {
+    list: (): OwnerQuota[] => this.#all.quotas.list(this.#only),
+    summary: (): ReturnType<Sandboxes["quotas"]["summary"]> => this.#all.quotas.summary(this.#only),
+    find: (user: string | undefined): OwnerQuota | undefined => this.#all.quotas.find(this.owner, user),
+    effective: (user: string | undefined): ReturnType<Sandboxes["quotas"]["effective"]> =>
+      this.#all.quotas.effective(this.owner, user),
+    get: (user: string): OwnerQuota => this.#all.quotas.get(this.owner, user),
+    put: (user: string, limits: Parameters<Sandboxes["quotas"]["put"]>[2]): Promise<OwnerQuota> =>
+      this.#all.quotas.put(this.owner, user, limits),
+    remove: (user: string): Promise<void> => this.#all.quotas.remove(this.owner, user),
+  };
+
+  /** Saved machines: an owner's checkpoints, and the golden snapshots that its own sandboxes came from. */
+  async snapshots(): Promise<SnapshotInfo[]> {
+    const all = (await Promise.all(this.#all.providers.all().map((provider) => provider.snapshots()))).flat();
+    all.sort((a, b) => b.createdAt - a.createdAt);
+    if (this.caller.everything) return all;
+    const checkpoints = new Set(this.checkpoints.list().map(({ id }) => checkpointKey(id)));
+    const uses = this.#uses();
+    return all.flatMap((info) => {
+      const inUse = uses.get(info.key);
+      if (checkpoints.has(info.key)) return [info];
+      // How many of others run from it is theirs.
+      return inUse === undefined ? [] : [{ ...info, inUse }];
+    });
+  }
+
+  /** Machines kept ready; an owner sees those that its own sandboxes came from. */
+  pools(): PoolStatus[] {
+    const all = this.#all.providers.pools();
+    if (this.caller.everything) return all;
+    const uses = this.#uses();
+    return all.filter(({ key }) => uses.has(key));
+  }
+
+  /** Own sandboxes by the snapshot that they came from. */
+  #uses(): Map<string, number> {
+    const uses = new Map<string, number>();
+    for (const { boot } of this.list()) {
+      if (boot?.key !== undefined) uses.set(boot.key, (uses.get(boot.key) ?? 0) + 1);
+    }
+    return uses;
+  }
+
+  // What happens
+
+  readonly events = {
+    /** The number of the newest event of all. */
+    last: (): number => this.#all.events.last,
+    /** Of all owners: open streams, events that are kept, and events since the start. */
+    counts: (): { followers: number; kept: number; published: number } => {
+      const { followers, kept, published } = this.#all.events;
+      return { followers, kept, published };
+    },
+    after: (number: number): SandboxEvent[] => this.#all.events.after(number, this.#only),
+    wait: (ms: number, signal: AbortSignal): Promise<boolean> => this.#all.events.wait(ms, signal),
+    /** About a sandbox that the caller has found here. */
+    emit: (type: EventType, sandboxId: string, data?: Record<string, unknown>): void =>
+      this.#all.events.emit(type, sandboxId, data),
+  };
+
+  /** Spawns that wait for room, of all owners. */
+  get queue(): Sandboxes["queue"] {
+    return this.#all.queue;
+  }
+
+  #own(input: SpawnInput): SpawnInput {
+    if (input.checkpoint) this.checkpoints.get(input.checkpoint);
+    return { ...input, owner: this.owner };
+  }
+}
+
+type Tail<F> = F extends (id: string, ...rest: infer R) => unknown ? R : never;
+
+/** To the letter what `Sandboxes` says of an id that it does not know. */
+function unknownSandbox(id: string): StacyError {
+  return new StacyError("not-found", `there is no sandbox ${JSON.stringify(id.slice(0, 64))}`);
+}
+
+function unknownCheckpoint(id: string): StacyError {
+  return new StacyError("not-found", `there is no checkpoint ${JSON.stringify(id.slice(0, 64))}`);
+}

@@ -1,0 +1,431 @@
+/**
+ * Who may call what, and what owners see of each other: every route of the application, from its own table, in this process, with
+ * machines that are plain objects. With a real server, sockets and users: server-owners.test.ts.
+ */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import pino from "pino";
+import type { Scope } from "../src/access/identity.ts";
+import { Keys } from "../src/access/keys.ts";
+import { createApp } from "../src/api/app.ts";
+import { Endpoints, newApi, type RouteAccess } from "../src/api/endpoint.ts";
+import { Metrics } from "../src/api/metrics.ts";
+import { RateLimiter } from "../src/api/rate-limit.ts";
+import { validateConfig } from "../src/config/load.ts";
+import type { ImageLibrary } from "../src/images/image.ts";
+import { connection, fakeAccess } from "./fake-access.ts";
+import { fakeWorld } from "./fake-provider.ts";
+
+const BASE = "/api/v1";
+const OWN_UID = process.getuid?.() ?? 0;
+const HOLDERS = ["read", "use", "admin", "expired", "revoked", "other"] as const;
+type Holder = (typeof HOLDERS)[number];
+
+/** What a route needs beside its path to come as far as the thing that it is about. */
+const BODIES: Record<string, object> = {
+  "POST /sandboxes/:id/extend": { ttl: "1h" },
+  "PUT /sandboxes/:id/network": { allowed_hosts: [] },
+  "POST /sandboxes/:id/restore": { checkpoint: "CHECKPOINT" },
+  "POST /sandboxes/:id/exec": { command: "true" },
+  "POST /sandboxes/:id/processes": { command: "true" },
+  "POST /sandboxes/:id/processes/:process/signal": { signal: 15 },
+  "POST /sandboxes/:id/files": { path: "/x", content: "" },
+  "POST /sandboxes/:id/files/move": { old_path: "/x", new_path: "/y" },
+  "POST /sandboxes/:id/files/copy": { old_path: "/x", new_path: "/y" },
+  "POST /sandboxes/:id/files/chmod": { path: "/x", mode: "0644" },
+  "POST /sandboxes/:id/files/mkdir": { path: "/x" },
+  "PUT /templates/:name": { image: "i" },
+};
+/** What is not 404 for a thing that is not there: idempotent, or a list. */
+const NOT_404: Record<string, number> = {
+  "DELETE /sandboxes/:id": 200,
+  "GET /sandboxes/:id/checkpoints": 200,
+  "GET /sandboxes/:id/history": 200,
+  "GET /quotas/:owner/usage": 200,
+};
+
+function worldOf(
+  options: {
+    wrongKey?: (address: string, left: number) => void;
+    ownUser?: boolean;
+    config?: Record<string, unknown>;
+    now?: () => number;
+  } = {},
+) {
+  const world = fakeWorld();
+  const config = validateConfig(options.config ?? {}, "");
+  const { now, ownUser = false, wrongKey } = options;
+  const { access, audit, keys } = fakeAccess(world.store, {
+    ownUser,
+    ...(now === undefined ? {} : { now }),
+    ...(wrongKey === undefined ? {} : { wrongKey }),
+  });
+  const stopping = new AbortController();
+  const app = createApp({
+    sandboxes: world.sandboxes,
+    images: { list: async () => [] } as unknown as ImageLibrary,
+    config,
+    dataDir: "/",
+    configPath: "/nonexistent/stacyvm.yaml",
+    access,
+    audit,
+    rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
+    metrics: new Metrics(),
+    log: pino({ level: "silent" }),
+    version: "0",
+    startedAt: 0,
+    stopping: stopping.signal,
+  });
+  return { ...world, app, keys, audit, stopping };
+}
+
+/** The beginning of an answer: some never end. */
+async function textOf(response: Response, gone: AbortController): Promise<string> {
+  if (response.headers.get("content-type") !== "text/event-stream" || response.body === null) return response.text();
+  const reader = response.body.getReader();
+  let text = "";
+  for (let i = 0; i < 3; i++) {
+    const next = await Promise.race([
+      reader.read(),
+      new Promise<undefined>((resolve) => setTimeout(resolve, 50, undefined)),
+    ]);
+    if (next?.value === undefined) break;
+    text += new TextDecoder().decode(next.value);
+  }
+  gone.abort();
+  await reader.cancel();
+  return text;
+}
+
+describe("every route", () => {
+  let now = 1_000_000;
+  const world = worldOf({ now: () => now });
+  const { app, keys, sandboxes, store } = world;
+  const secrets = {} as Record<Holder, string>;
+  /** What Alice has. */
+  const hers: Record<string, string> = {};
+
+  before(async () => {
+    const make = async (name: Holder, owner: string, scopes: Scope[], expiresInMs?: number): Promise<void> => {
+      const input = { name, owner, scopes, ...(expiresInMs === undefined ? {} : { expiresInMs }) };
+      secrets[name] = (await keys.create(input, "test")).secret;
+    };
+    for (const scope of ["read", "use", "admin"] as const) await make(scope, "alice", [scope]);
+    await make("expired", "alice", ["admin"], 1_000);
+    await make("revoked", "alice", ["admin"]);
+    await make("other", "bob", ["use"]);
+    await keys.revoke("revoked");
+    now += 2_000;
+    const created = await ask("use", "POST", "/sandboxes", { metadata: { word: "CANARY" }, owner_id: "CANARY-user" });
+    assert.equal(created.status, 201, created.text);
+    hers.id = JSON.parse(created.text).id;
+    const checkpoint = await ask("use", "POST", `/sandboxes/${hers.id}/checkpoints`, { name: "CANARY" });
+    assert.equal(checkpoint.status, 201, checkpoint.text);
+    hers.checkpoint = JSON.parse(checkpoint.text).id;
+    const template = await ask("use", "POST", "/templates", { name: "CANARY-template", image: "i" });
+    assert.equal(template.status, 201, template.text);
+    assert.equal((await ask("admin", "PUT", "/quotas/CANARY-user", { max_sandboxes: 7 })).status, 200);
+    store.addExec({ sandboxId: hers.id ?? "", command: "CANARY", startedAt: 1, durationMs: 1, outcome: "completed" });
+    await store.committed();
+  });
+  after(() => sandboxes.close({ destroy: true }));
+
+  const ask = async (
+    holder: Holder | undefined,
+    method: string,
+    path: string,
+    body?: object,
+    headers: Record<string, string> = {},
+  ): Promise<{ status: number; text: string }> => {
+    const url = new URL(
+      path.startsWith(BASE) || /^\/(ui|docs|swagger|\?|$)/.test(path) ? path : `${BASE}${path}`,
+      "http://h",
+    );
+    const gone = new AbortController();
+    const response = await app.request(
+      url,
+      {
+        method,
+        signal: gone.signal,
+        headers: { ...(holder === undefined ? {} : { "x-api-key": secrets[holder] }), ...headers },
+        ...(body === undefined || method === "GET" ? {} : { body: JSON.stringify(body) }),
+      },
+      {},
+    );
+    return { status: response.status, text: await textOf(response, gone) };
+  };
+
+  /** The route's path, about things of Alice or about ones that never were. */
+  const fill = ({ path }: RouteAccess, mine: boolean): string => {
+    const values: Record<string, string> = {
+      id: (mine ? (path.includes("/checkpoints/:id") ? hers.checkpoint : hers.id) : undefined) ?? "sb-00000000",
+      name: mine ? "CANARY-template" : "no-template",
+      owner: mine ? "CANARY-user" : "no-user",
+      key: "0".repeat(64),
+      process: "1",
+      port: "8080",
+      resource: "r",
+    };
+    if (path.includes("/providers/")) values.name = "none";
+    if (path.includes("/workers/") || path.includes("/worker/")) values.id = "none";
+    const filled = path.replaceAll(/:(\w+)/g, (_, name: string) => values[name] ?? assert.fail(`${path}: ${name}?`));
+    return `${filled.replace("*", "x")}?path=/x&pattern=*&reference=a&last_event_id=0`;
+  };
+  const keyOf = ({ method, path }: RouteAccess): string => `${method} ${path.replace(BASE, "")}`;
+  const methodOf = ({ method }: RouteAccess): string => (method === "ALL" ? "GET" : method);
+  const bodyOf = (route: RouteAccess, mine: boolean): object | undefined => {
+    if (methodOf(route) === "GET") return undefined;
+    const text = JSON.stringify(BODIES[keyOf(route)] ?? {});
+    return JSON.parse(text.replace("CHECKPOINT", mine ? (hers.checkpoint ?? "") : "cp-00000000"));
+  };
+
+  test("says who may call it: one that does not keeps the application from being made", () => {
+    // Each is also found by its own name, and nothing else is there but middleware for everything.
+    const middleware = app.routes.filter(({ method, path }) => method === "ALL" && /^\/(api\/v1\/)?\*$/.test(path));
+    assert.equal(app.routes.length, middleware.length + app.routeTable.length);
+    assert.ok(app.routeTable.length > 100, String(app.routeTable.length));
+    const endpoints = new Endpoints(newApi(), {
+      limits: { maxBytes: 1, timeoutMs: 1 },
+      sandboxes,
+      audit: world.audit,
+    });
+    endpoints.assertComplete();
+    endpoints.app.get("/api/v1/forgotten", () => new Response("for whomever"));
+    assert.throws(() => endpoints.assertComplete(), /GET \/api\/v1\/forgotten does not say who may call it/);
+  });
+
+  test("no key, a wrong one, each scope, an expired and a revoked one", async () => {
+    const rank = { read: 0, use: 1, admin: 2 };
+    let checked = 0;
+    for (const route of app.routeTable) {
+      const where = keyOf(route);
+      const call = (holder: Holder | undefined, headers?: Record<string, string>) =>
+        ask(holder, methodOf(route), fill(route, false), bodyOf(route, false), headers);
+      if (route.access === "everybody") {
+        assert.ok(!route.path.startsWith(BASE), where);
+        assert.ok([200, 302, 404].includes((await call(undefined)).status), where);
+        continue;
+      }
+      assert.equal((await call(undefined)).status, 401, where);
+      // Too many wrong ones are not even told that any more.
+      assert.ok([401, 429].includes((await call(undefined, { authorization: "Bearer wrong" })).status), where);
+      for (const holder of ["expired", "revoked"] as const) {
+        assert.ok([401, 429].includes((await call(holder)).status), `${where} with an ${holder} key`);
+      }
+      for (const holder of ["read", "use", "admin"] as const) {
+        const { status } = await call(holder);
+        const refused = status === 401 || status === 403;
+        assert.equal(
+          refused,
+          rank[holder] < rank[route.access],
+          `${where} (${route.access}) with ${holder}: ${status}`,
+        );
+        checked += 1;
+      }
+    }
+    assert.ok(checked > 300, String(checked));
+  });
+
+  test("what is another owner's does not exist: the same answer as for what never was, and no word of it", async () => {
+    let compared = 0;
+    const strip = (text: string): string =>
+      text
+        .replaceAll(/"request_id":"[^"]*"|"(?:timestamp|uptime|latency_ms|last_checked|last_heartbeat)":[^,}]*/g, "")
+        .replaceAll(/[sc][bp]-[0-9a-f]{8}|CANARY-template|no-template|CANARY-user|no-user|evt-\d+/g, "ID");
+    for (const route of app.routeTable) {
+      const where = keyOf(route);
+      const theirs = await ask("other", methodOf(route), fill(route, true), bodyOf(route, true));
+      const own = new RegExp(Object.values(hers).join("|"), "g");
+      // The id that was asked for may be in the answer; nothing else of Alice's may.
+      const words = theirs.text.replaceAll(own, "").replaceAll(/CANARY-template|CANARY-user/g, "");
+      assert.ok(!words.includes("CANARY"), `${where}: ${theirs.text}`);
+      if (!route.path.includes("/:")) {
+        assert.doesNotMatch(theirs.text, own, `${where}: ${theirs.text}`);
+        assert.doesNotMatch(theirs.text, /CANARY|alice/, `${where}: ${theirs.text}`);
+        continue;
+      }
+      const nothing = await ask("other", methodOf(route), fill(route, false), bodyOf(route, false));
+      assert.deepEqual([theirs.status, strip(theirs.text)], [nothing.status, strip(nothing.text)], where);
+      if (!/\/(sandboxes|checkpoints|templates|quotas)\/:/.test(route.path) || route.access === "admin") continue;
+      assert.equal(theirs.status, NOT_404[where] ?? 404, `${where}: ${theirs.text}`);
+      compared += 1;
+    }
+    assert.ok(compared > 45, String(compared));
+    // And nothing came of any of it.
+    const { record } = sandboxes.get(hers.id ?? "");
+    assert.deepEqual([record.state, record.allowedHosts], ["running", undefined]);
+    assert.equal(sandboxes.checkpoints.list(hers.id).length, 1);
+    assert.equal(sandboxes.templates.get("alice", "CANARY-template").version, 1);
+  });
+
+  test("previews by host name ask for a key, its scope and its owner", async () => {
+    const at = async (holder: Holder | undefined): Promise<{ status: number }> => {
+      const key = holder === undefined ? {} : { "x-api-key": secrets[holder] };
+      return app.request("/", { headers: { host: `8080-${hers.id}.localhost`, ...key } }, {});
+    };
+    assert.equal((await at(undefined)).status, 401);
+    assert.equal((await at("read")).status, 403);
+    assert.equal((await at("other")).status, 404);
+    // Allowed; that these machines have no ports is another matter.
+    assert.equal((await at("use")).status, 500);
+    assert.equal((await at("admin")).status, 500);
+  });
+
+  test("an owner's own things, an administrator's view of all, and acting as an owner", async () => {
+    const list = async (holder: Holder, headers: Record<string, string> = {}): Promise<string[]> =>
+      JSON.parse((await ask(holder, "GET", "/sandboxes", undefined, headers)).text).map(({ id }: { id: string }) => id);
+    const before = await list("other");
+    assert.ok((await list("use")).includes(hers.id ?? ""));
+    assert.ok(!before.includes(hers.id ?? ""));
+    assert.deepEqual(await list("admin", { "x-owner": "bob" }), before);
+    assert.equal((await ask("other", "GET", "/sandboxes", undefined, { "x-owner": "alice" })).status, 403);
+    // Names are each owner's own.
+    const same = { name: "CANARY-template", image: "other" };
+    assert.equal((await ask("other", "POST", "/templates", same)).status, 201);
+    const her = await ask("use", "GET", "/templates/CANARY-template");
+    assert.equal(JSON.parse(her.text).image, "i");
+    // Made for an owner by an administrator: that owner's.
+    const made = await ask("admin", "POST", "/sandboxes", {}, { "x-owner": "bob" });
+    const { id } = JSON.parse(made.text);
+    assert.deepEqual(new Set(await list("other")), new Set([id, ...before]));
+    const all = await list("admin");
+    assert.ok(all.includes(id) && all.includes(hers.id ?? ""));
+    assert.equal((await ask("admin", "POST", `/sandboxes/${id}/pause`)).status, 200);
+    await store.committed();
+    const entries = world.audit.list({ about: "bob", limit: 10 });
+    assert.deepEqual(
+      entries.map(({ actor, method, route, status, owner }) => [actor, method, route, status, owner]),
+      [
+        ["admin", "POST", "/api/v1/sandboxes/{id}/pause", 200, "alice"],
+        ["admin", "POST", "/api/v1/sandboxes", 201, "alice"],
+        ["admin", "GET", "/api/v1/sandboxes", 200, "alice"],
+      ],
+    );
+    // A fork is its parent's owner's, whoever asked for it.
+    await ask("admin", "POST", `/sandboxes/${id}/resume`);
+    const forked = JSON.parse((await ask("admin", "POST", `/sandboxes/${id}/fork`)).text).sandboxes;
+    assert.equal(forked[0].owner, "bob");
+  });
+
+  test("a shared template is found by every owner, and only administrators share", async () => {
+    const shared = { name: "common", image: "i", shared: true };
+    assert.equal((await ask("use", "POST", "/templates", shared)).status, 403);
+    assert.equal((await ask("admin", "POST", "/templates", shared)).status, 201);
+    assert.equal((await ask("other", "GET", "/templates/common")).status, 200);
+    assert.match((await ask("other", "GET", "/templates")).text, /"common"/);
+    assert.equal((await ask("other", "POST", "/templates/common/spawn")).status, 201);
+    // It is not theirs to change.
+    assert.equal((await ask("other", "PUT", "/templates/common", { image: "x" })).status, 404);
+    assert.equal((await ask("other", "DELETE", "/templates/common")).status, 404);
+  });
+
+  test("events: each owner's own, the server's for administrators", async () => {
+    sandboxes.events.emit("provider.failed", undefined, { provider: "qemu" });
+    const events = async (holder: Holder): Promise<string> => {
+      const { text } = await ask(holder, "GET", "/events?last_event_id=evt-0");
+      return text;
+    };
+    assert.match(await events("use"), new RegExp(`sandbox.created.*${hers.id}`));
+    assert.doesNotMatch(await events("use"), /provider\.failed|"owner":"bob"/);
+    assert.doesNotMatch(await events("other"), new RegExp(`${hers.id}|alice`));
+    assert.match(await events("admin"), /provider\.failed/);
+  });
+
+  test("quotas: of a user within an owner, and of all users of an owner", async () => {
+    await ask("admin", "PUT", "/quotas/*", { max_sandboxes: 1 }, { "x-owner": "carol" });
+    const { secret } = await keys.create({ name: "carol", owner: "carol", scopes: ["use"] }, "test");
+    const spawn = (user: string) =>
+      ask(undefined, "POST", "/sandboxes", {}, { "x-api-key": secret, "x-user-id": user });
+    assert.equal((await spawn("one")).status, 201);
+    const second = await spawn("two");
+    assert.equal(second.status, 429);
+    assert.match(second.text, /the owner has 1 of at most 1/);
+    assert.equal((await ask("other", "POST", "/sandboxes", {}, { "x-user-id": "two" })).status, 201);
+  });
+});
+
+describe("keys", () => {
+  test("made, rotated with a grace, expired, revoked; only hashes are stored, and a restart knows them", async () => {
+    let now = 1_000;
+    const { app, keys, store } = worldOf({ now: () => now });
+    const made = await keys.create({ name: "a", owner: "o", scopes: ["use"], expiresInMs: 10_000 }, "test");
+    assert.match(made.secret, /^stacyvm_[\w-]{43}$/);
+    assert.ok(!JSON.stringify(store.keys()).includes(made.secret));
+    const status = async (secret: string): Promise<number> =>
+      (await app.request(`${BASE}/sandboxes`, { headers: { "x-api-key": secret } }, {})).status;
+    assert.equal(await status(made.secret), 200);
+    const rotated = await keys.rotate("a", 1_000);
+    assert.deepEqual([await status(made.secret), await status(rotated.secret)], [200, 200]);
+    now += 1_001;
+    assert.deepEqual([await status(made.secret), await status(rotated.secret)], [401, 200]);
+    assert.deepEqual(
+      new Keys(store, () => now).list().map(({ id, hash }) => [id, hash]),
+      keys.list().map(({ id, hash }) => [id, hash]),
+    );
+    now += 10_000;
+    assert.equal(await status(rotated.secret), 401);
+    await assert.rejects(keys.rotate(made.record.id, 0), /is expired/);
+    const other = await keys.create({ name: "b", owner: "o", scopes: ["use"] }, "test");
+    await keys.revoke(other.record.id);
+    assert.equal(await status(other.secret), 401);
+  });
+
+  test("guessing: an address is soon not heard any more, and those with good keys go on", async () => {
+    const told: [string, number][] = [];
+    const { app, keys } = worldOf({ wrongKey: (address, left) => told.push([address, left]) });
+    const { secret } = await keys.create({ name: "good", owner: "o", scopes: ["read"] }, "test");
+    const ask = async (key: string): Promise<number> =>
+      (await app.request(`${BASE}/health`, { headers: { "x-api-key": key } }, {})).status;
+    const statuses: number[] = [];
+    for (let i = 0; i < 40; i++) statuses.push(await ask(`guess-${i}`));
+    assert.equal(statuses.filter((status) => status === 401).length, 30);
+    assert.equal(statuses.at(-1), 429);
+    assert.equal(await ask(secret), 200);
+    // Each that was answered is told of, and the last says that it was the last.
+    assert.deepEqual([told.length, told[0], told.at(-1)], [30, ["local", 29], ["local", 0]]);
+  });
+
+  test("the rate limit counts owners, whatever they call their users", async () => {
+    const { app, keys } = worldOf({ config: { rate_limit: { enabled: true, burst: 5, requests_per_minute: 1 } } });
+    const key = async (owner: string): Promise<string> =>
+      (await keys.create({ name: owner, owner, scopes: ["use"] }, "test")).secret;
+    const [one, two] = [await key("one"), await key("two")];
+    const ask = async (secret: string, user: string, host = "localhost"): Promise<number> =>
+      (await app.request(`${BASE}/health`, { headers: { host, "x-api-key": secret, "x-user-id": user } }, {})).status;
+    const statuses: number[] = [];
+    for (let i = 0; i < 6; i++) statuses.push(await ask(one, `user-${i}`));
+    assert.deepEqual(statuses, [200, 200, 200, 200, 200, 429]);
+    assert.equal(await ask(one, "another", "80-sb-00000000.localhost"), 429);
+    assert.equal(await ask(two, "user-0"), 200);
+  });
+});
+
+describe("without a configured key", () => {
+  const { app, keys } = worldOf({ ownUser: true });
+  const ask = async (uid: number, headers: Record<string, string> = {}): Promise<{ status: number; text: string }> => {
+    const response = await app.request(
+      `${BASE}/sandboxes`,
+      { headers: { host: "127.0.0.1", ...headers } },
+      connection(uid),
+    );
+    return { status: response.status, text: await response.text() };
+  };
+
+  test("the server's own user and root are answered, others are told what to do", async () => {
+    assert.equal((await ask(OWN_UID)).status, 200);
+    assert.equal((await ask(0)).status, 200);
+    const other = await ask(65_533);
+    assert.equal(other.status, 401);
+    assert.match(other.text, /uid 65533.*stacyvm key create/);
+    const { secret } = await keys.create({ name: "guest", owner: "guest", scopes: ["use"] }, "test");
+    assert.equal((await ask(65_533, { "x-api-key": secret })).status, 200);
+    // A key that is presented has to be right, whoever presents it.
+    assert.equal((await ask(OWN_UID, { "x-api-key": "wrong" })).status, 401);
+  });
+
+  test("pages of other origins, foreign host names and requests that somebody passes on are not its user's", async () => {
+    assert.equal((await ask(OWN_UID, { origin: "https://evil.example" })).status, 403);
+    assert.equal((await ask(OWN_UID, { host: "evil.example" })).status, 403);
+    assert.equal((await ask(OWN_UID, { "x-forwarded-for": "192.0.2.1" })).status, 401);
+  });
+});

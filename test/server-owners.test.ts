@@ -1,0 +1,160 @@
+/** Owners and users against a real server: other users of this host, sockets into a real sandbox, the key that programs find. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+import { WebSocket } from "ws";
+import { Client } from "../sdk/src/index.ts";
+import { firstExisting } from "../src/host/exists.ts";
+import { Server } from "./server-support.ts";
+
+const NOBODY = 65_534;
+const setpriv = await firstExisting(["/usr/bin/setpriv", "/bin/setpriv"]);
+const asNobody =
+  setpriv === undefined || process.getuid?.() !== 0 ? "needs root and setpriv, to be another user" : false;
+
+/** What a program of another user gets. */
+async function otherUser(code: string, ...args: string[]): Promise<string> {
+  const user = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups"];
+  const { stdout } = await promisify(execFile)(setpriv ?? "", [...user, process.execPath, "-e", code, ...args], {
+    cwd: "/",
+    env: {},
+  });
+  return stdout;
+}
+
+describe("a server without a configured key", () => {
+  let server: Server;
+  const keys: Record<string, string> = {};
+  let id = "";
+
+  before(async () => {
+    server = await Server.create();
+    for (const [name, owner, scope] of [
+      ["use", "alice", "use"],
+      ["read", "alice", "read"],
+      ["other", "bob", "use"],
+      ["admin", "ops", "admin"],
+      ["revoked", "alice", "admin"],
+    ] as const) {
+      const made = await server.call("POST", "/keys", { name, owner, scopes: [scope] });
+      keys[name] = made.body.key;
+    }
+    await server.call("DELETE", "/keys/revoked");
+    const spawned = await fetch(`${server.url}/api/v1/sandboxes`, {
+      method: "POST",
+      headers: { "x-api-key": keys.use ?? "", "content-type": "application/json" },
+      body: JSON.stringify({ image: "stacyvm/busybox", memory_mb: 128 }),
+    });
+    assert.equal(spawned.status, 201);
+    id = ((await spawned.json()) as { id: string }).id;
+  });
+  after(() => server[Symbol.asyncDispose]());
+
+  test("another user of this host is refused, told what to do, and let in with a key", { skip: asNobody }, async () => {
+    const ask =
+      "fetch(process.argv[1], { headers: process.argv[2] ? { 'x-api-key': process.argv[2] } : {} })" +
+      ".then(async (r) => console.log(r.status, await r.text()))";
+    const url = `${server.url}/api/v1/sandboxes`;
+    assert.match(await otherUser(ask, url), /^401 .*uid 65534.*stacyvm key create/);
+    assert.match(await otherUser(ask, url, keys.use ?? ""), new RegExp(`^200 .*${id}`));
+    assert.match(await otherUser(ask, url, keys.other ?? ""), /^200 \[\]/);
+    // The kernel shows a socket that its program has closed as root's.
+    const flee = `
+      const { connect } = require("node:net");
+      const [, url] = process.argv, { hostname, port } = new URL(url), body = '{"name":"stolen","scopes":["admin"]}';
+      const request = "POST /api/v1/keys HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/json\\r\\nContent-Length: " + body.length + "\\r\\n\\r\\n" + body;
+      for (let i = 0; i < 30; i++) connect(port, hostname, function () { this.write(request, () => this.destroy()); });`;
+    await otherUser(flee, server.url);
+    // Behind them in the server's queue.
+    const { body } = await server.call("GET", "/keys");
+    assert.ok(!body.some(({ name }: { name: string }) => name === "stolen"), JSON.stringify(body));
+  });
+
+  test("the key that programs of its own user find is theirs alone, and goes to that server alone", async () => {
+    const path = join(server.root, "server.key");
+    assert.equal((await stat(path)).mode & 0o777, 0o600);
+    const { key, url } = JSON.parse(await readFile(path, "utf8"));
+    assert.equal(url, server.url);
+    const before = process.env.STACYVM_DATA_DIR;
+    process.env.STACYVM_DATA_DIR = server.root;
+    try {
+      assert.equal((await new Client({ url: server.url }).identity()).name, "local");
+      const sent: (string | null)[] = [];
+      const elsewhere = new Client({
+        url: "http://127.0.0.1:1",
+        retries: 0,
+        fetch: async (_, init) => {
+          sent.push(new Headers(init?.headers).get("x-api-key"));
+          return new Response("{}", { status: 500 });
+        },
+      });
+      await elsewhere.identity().catch(() => {});
+      assert.deepEqual(sent, [null]);
+    } finally {
+      if (before === undefined) delete process.env.STACYVM_DATA_DIR;
+      else process.env.STACYVM_DATA_DIR = before;
+    }
+    assert.ok(!server.log.includes(key));
+  });
+
+  test("sockets and previews: who may open which", async () => {
+    const started = await fetch(`${server.url}/api/v1/sandboxes/${id}/processes`, {
+      method: "POST",
+      headers: { "x-api-key": keys.use ?? "", "content-type": "application/json" },
+      body: JSON.stringify({ command: "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 8080; done" }),
+    });
+    assert.equal(started.status, 201);
+    const port = new URL(server.url).port;
+    const ways: Record<string, { url: string; host?: string; socket: boolean }> = {
+      terminal: { url: `/api/v1/sandboxes/${id}/terminal`, socket: true },
+      exec: { url: `/api/v1/sandboxes/${id}/exec/ws`, socket: true },
+      tunnel: { url: `/api/v1/sandboxes/${id}/tunnel/8080`, socket: true },
+      preview: { url: `/api/v1/sandboxes/${id}/ports/8080/`, socket: false },
+      "preview by name": { url: "/", host: `8080-${id}.localhost:${port}`, socket: false },
+      watch: { url: `/api/v1/sandboxes/${id}/files/watch?path=/tmp`, socket: false },
+    };
+    for (const [name, { url, host, socket }] of Object.entries(ways)) {
+      const open = (key: string | undefined): Promise<number> => {
+        const headers = { ...(key === undefined ? {} : { "x-api-key": key }), ...(host === undefined ? {} : { host }) };
+        return socket
+          ? upgrade(`${server.url.replace("http", "ws")}${url}`, headers)
+          : get(`${server.url}${url}`, headers);
+      };
+      const good = socket ? 101 : 200;
+      assert.equal(await open(keys.use), good, `${name} with the owner's key`);
+      assert.equal(await open(keys.admin), good, `${name} for an administrator`);
+      assert.equal(await open(keys.other), 404, `${name} with another owner's`);
+      assert.equal(await open(keys.revoked), 401, `${name} with a revoked one`);
+      assert.equal(await open("nonsense"), 401, `${name} with a wrong one`);
+      assert.equal(await open(keys.read), name === "watch" ? 200 : 403, `${name} with one that may only read`);
+      // This test is the server's own user.
+      assert.equal(await open(undefined), good, `${name} without a key`);
+    }
+    const audit = await server.call("GET", "/audit?about=alice&actor=admin");
+    assert.ok(audit.body.some(({ route }: { route: string }) => route.endsWith("/terminal")));
+  });
+});
+
+/** @returns the status of the handshake */
+async function upgrade(url: string, headers: Record<string, string>): Promise<number> {
+  const socket = new WebSocket(url, { headers });
+  const refused = once(socket, "unexpected-response").then(([, response]) => Number(response.statusCode));
+  const status = await Promise.race([once(socket, "open").then(() => 101), refused]);
+  socket.on("error", () => {});
+  socket.terminate();
+  return status;
+}
+
+/** Of the answer's beginning; `fetch` would not send another Host. */
+async function get(url: string, headers: Record<string, string>): Promise<number> {
+  const { request } = await import("node:http");
+  const outgoing = request(url, { headers }).on("error", () => {});
+  outgoing.end();
+  const [response] = await once(outgoing, "response");
+  outgoing.destroy();
+  return response.statusCode;
+}
