@@ -9,6 +9,7 @@ import { promisify } from "node:util";
 import { WebSocket } from "ws";
 import { Client } from "../sdk/src/index.ts";
 import { firstExisting } from "../src/host/exists.ts";
+import { packageRoot } from "../src/host/paths.ts";
 import { Server } from "./server-support.ts";
 
 const NOBODY = 65_534;
@@ -94,6 +95,14 @@ describe("a server without a configured key", () => {
       });
       await elsewhere.identity().catch(() => {});
       assert.deepEqual(sent, [null]);
+      // The Python package's way to it is a file without imports of others.
+      const finder = join(packageRoot, "python/src/stacyvm_sdk/local_key.py");
+      const program = "import sys; exec(open(sys.argv[1]).read()); print(*(local_key(url) for url in sys.argv[2:]))";
+      const { stdout } = await promisify(execFile)("python3", [
+        ...["-c", program, finder],
+        ...[server.url, server.url.replace("127.0.0.1", "localhost"), "http://127.0.0.1:1"],
+      ]);
+      assert.equal(stdout, `${key} ${key} None\n`);
     } finally {
       if (before === undefined) delete process.env.STACYVM_DATA_DIR;
       else process.env.STACYVM_DATA_DIR = before;

@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from ..errors import ConnectionError, InvalidError, ReplyError, StacyError, TimeoutError, error_of
+from ..local_key import local_key
 
 DEFAULT_URL = "http://127.0.0.1:7423"
 #: Spawns, commands, transfers: they end by themselves, or when the caller goes away.
@@ -38,7 +39,7 @@ class Transport:
             raise InvalidError(
                 "BAD_REQUEST", f'"{self.url}" is not the address of a server', hint="write it as http://host:7423"
             )
-        key = api_key if api_key is not None else os.environ.get("STACYVM_API_KEY")
+        key = api_key if api_key is not None else os.environ.get("STACYVM_API_KEY") or local_key(self.url)
         self.headers: dict[str, str] = {}
         if key:
             self.headers["x-api-key"] = key
