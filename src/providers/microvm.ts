@@ -204,7 +204,7 @@ export class MicrovmProvider implements Provider, MachineContext {
     const entries = (await readEntries(root)).filter(({ dir, record }) => {
       const name = basename(dir);
       // What another provider runs, or may run, is not ours to judge.
-      const theirs = record === undefined ? others.has(name) : record.vmm !== this.vmm.name;
+      const theirs = others.has(name) || (record !== undefined && record.vmm !== this.vmm.name);
       return !theirs && !this.#machines.has(name);
     });
     await Promise.all(entries.map((entry) => this.#lookAfter(entry, wanted, done)));

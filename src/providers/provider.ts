@@ -202,7 +202,7 @@ export interface Provider {
    * Looks after every machine of an earlier daemon (docs/crash-protocol.md). Of the wanted ones it takes over what answers, suspended
    * ones included, and keeps what does not; everything else that is proven to be ours it removes: processes, directories, sockets.
    * @param wanted ids that the database knows as alive
-   * @param others the same of other providers: a directory that does not say whose it is may be theirs
+   * @param others the same of other providers, or of nobody knows which: these are left alone
    */
   adopt(wanted: ReadonlySet<string>, others?: ReadonlySet<string>): Promise<Adoption>;
   snapshots(): Promise<SnapshotInfo[]>;

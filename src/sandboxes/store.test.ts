@@ -131,9 +131,35 @@ test("a lock of another program is waited for, and holds up nothing else", async
   );
 });
 
+test("a sandbox whose row is damaged is known, and named: its machine must not be taken for a stranger's or a leftover", async (t) => {
+  const { store, path } = await storeOf(t);
+  for (const id of ["a", "b", "c"]) await store.putSandbox(record(id), 1);
+  using other = new DatabaseSync(path);
+  other.exec("UPDATE sandboxes SET data = '{' WHERE id = 'a'; UPDATE sandboxes SET data = '{}' WHERE id = 'b'");
+  assert.deepEqual(
+    store.liveSandboxes().map(({ id }) => id),
+    ["c"],
+  );
+  assert.deepEqual(store.damagedSandboxes().sort(), ["a", "b"]);
+  assert.ok(store.hasSandbox("a") && store.hasSandbox("b"));
+});
+
 test("a damaged row costs that row, and a damaged file is found and named", async (t) => {
   const { store, path } = await storeOf(t);
-  await store.putTemplate({ owner: "default", name: "good" } as never);
+  await store.putTemplate({
+    ...{
+      owner: "default",
+      name: "good",
+      version: 1,
+      image: "i",
+      description: "",
+      setup: [],
+      allowedHosts: [],
+      memoryMiB: 1,
+      vcpus: 1,
+    },
+    ...{ ttlMs: 1, env: {}, secrets: [], poolSize: 0, metadata: {}, createdAt: 1, updatedAt: 1 },
+  });
   using other = new DatabaseSync(path);
   other.exec("INSERT INTO templates VALUES ('default', 'bad', '{')");
   assert.deepEqual(

@@ -12,10 +12,12 @@
  * - history and events stay in memory and are read from there, the newest 10,000 of each.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import type { z } from "zod";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Database, isBusy, type Row, type Value } from "./database.ts";
 import { type Log, silentLog } from "./observer.ts";
 import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template } from "./record.ts";
+import { auditRow, checkpointRow, execRow, keyRow, quotaRow, sandboxRow, templateRow } from "./row-schemas.ts";
 
 const LATER_MS = 50;
 const RETRY_MS = 1_000;
@@ -42,6 +44,7 @@ interface Write {
 
 const PUT_SANDBOX =
   "INSERT INTO sandboxes VALUES (?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, updated_at=excluded.updated_at, data=excluded.data";
+const LIVE = "SELECT id, data FROM sandboxes WHERE state <> 'destroyed' ORDER BY created_at";
 const ADD_EXEC = "INSERT INTO execs (sandbox_id, data) VALUES (?,?)";
 const ADD_EVENT = "INSERT OR IGNORE INTO events (id, data, owner) VALUES (?,?,?)";
 
@@ -68,6 +71,12 @@ export class Store implements Disposable {
 
   // Sandboxes
 
+  /** Ids of those whose rows cannot be read. What belongs to them must stay until somebody has repaired the rows. */
+  damagedSandboxes(): string[] {
+    const readable = new Set(this.liveSandboxes().map(({ id }) => id));
+    return this.#db.all(LIVE).flatMap(({ id }) => (readable.has(String(id)) ? [] : [String(id)]));
+  }
+
   /** When it is rejected, the row is still tried again until this state or a newer one is there. */
   putSandbox(record: SandboxRecord, now: number): Promise<void> {
     if (this.#closed) return this.#refuse();
@@ -77,7 +86,7 @@ export class Store implements Disposable {
 
   /** All that were not destroyed. */
   liveSandboxes(): SandboxRecord[] {
-    return this.#records("SELECT data FROM sandboxes WHERE state <> 'destroyed' ORDER BY created_at");
+    return this.#records(sandboxRow, LIVE);
   }
 
   /** Settles when its newest state is in the database, also after an attempt that failed. */
@@ -102,7 +111,7 @@ export class Store implements Disposable {
   // Templates, quotas, checkpoints: on disk when the promise is fulfilled
 
   templates(): Template[] {
-    return this.#records("SELECT data FROM templates ORDER BY owner, name");
+    return this.#records(templateRow, "SELECT data FROM templates ORDER BY owner, name");
   }
 
   putTemplate(template: Template): Promise<void> {
@@ -115,7 +124,7 @@ export class Store implements Disposable {
   }
 
   quotas(): OwnerQuota[] {
-    return this.#records("SELECT data FROM quotas ORDER BY owner, owner_id");
+    return this.#records(quotaRow, "SELECT data FROM quotas ORDER BY owner, owner_id");
   }
 
   putQuota(quota: OwnerQuota): Promise<void> {
@@ -128,7 +137,7 @@ export class Store implements Disposable {
   }
 
   checkpoints(): CheckpointRecord[] {
-    return this.#records("SELECT data FROM checkpoints ORDER BY id");
+    return this.#records(checkpointRow, "SELECT data FROM checkpoints ORDER BY id");
   }
 
   putCheckpoint(record: CheckpointRecord): Promise<void> {
@@ -152,10 +161,11 @@ export class Store implements Disposable {
   execs(sandboxId: string, limit: number): ExecRecord[] {
     const unwritten = this.#execs.filter((record) => record.sandboxId === sandboxId).reverse();
     if (unwritten.length >= limit) return unwritten.slice(0, limit);
-    const stored = this.#records<ExecRecord>("SELECT data FROM execs WHERE sandbox_id = ? ORDER BY id DESC LIMIT ?", [
-      sandboxId,
-      limit - unwritten.length,
-    ]);
+    const stored = this.#records<ExecRecord>(
+      execRow,
+      "SELECT data FROM execs WHERE sandbox_id = ? ORDER BY id DESC LIMIT ?",
+      [sandboxId, limit - unwritten.length],
+    );
     return [...unwritten, ...stored];
   }
 
@@ -182,7 +192,7 @@ export class Store implements Disposable {
   // Who may call, and what administrators did: the access layer's own records
 
   keys<T>(): T[] {
-    return this.#records("SELECT data FROM keys ORDER BY id");
+    return this.#records(keyRow, "SELECT data FROM keys ORDER BY id");
   }
 
   /** On disk when the promise is fulfilled: a revoked key must stay so. */
@@ -203,7 +213,7 @@ export class Store implements Disposable {
   audits<T>(before: number, limit: number): (T & { id: number })[] {
     return this.#db
       .all("SELECT id, data FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?", [before, limit])
-      .flatMap((row) => this.#record<T>(row).map((entry) => ({ ...entry, id: Number(row.id) })));
+      .flatMap((row) => this.#record<T>(auditRow, row).map((entry) => ({ ...entry, id: Number(row.id) })));
   }
 
   // Small facts
@@ -381,14 +391,17 @@ export class Store implements Disposable {
     }
   }
 
-  /** Rows that are JSON. One that cannot be read is said in the log and left out. */
-  #records<T>(sql: string, values: Value[] = []): T[] {
-    return this.#db.all(sql, values).flatMap((row) => this.#record<T>(row));
+  /** Rows that are JSON. One that is damaged is said in the log and left out. */
+  #records<T>(schema: z.ZodType, sql: string, values: Value[] = []): T[] {
+    return this.#db.all(sql, values).flatMap((row) => this.#record<T>(schema, row));
   }
 
-  #record<T>(row: Row): T[] {
+  #record<T>(schema: z.ZodType, row: Row): T[] {
     try {
-      return [JSON.parse(String(row.data)) as T];
+      const record: unknown = JSON.parse(String(row.data));
+      const { success, error } = schema.safeParse(record);
+      if (success) return [record as T];
+      throw error;
     } catch (error) {
       this.#log.error({ err: error, row: String(row.data).slice(0, 200), phase: "database" }, "a row is damaged");
       return [];

@@ -37,7 +37,9 @@ export async function takeOver(parts: TakeoverParts, removeUnknown: boolean): Pr
   if (!removeUnknown) await assertKnown(parts);
   const rows = store.liveSandboxes();
   const wanted = rows.filter(({ state }) => state === "running" || state === "paused" || state === "suspended");
-  const found = await providers.adopt(wanted.map(({ id, provider }) => ({ id, provider })));
+  // Somebody may repair their rows: until then nothing of them is touched, by whichever provider.
+  const damaged = store.damagedSandboxes().map((id) => ({ id, provider: "" }));
+  const found = await providers.adopt([...wanted.map(({ id, provider }) => ({ id, provider })), ...damaged]);
   const machines = new Map(found.adopted.map((machine) => [machine.id, machine]));
   const silent = new Map(found.unreachable.map((machine) => [machine.id, machine]));
   const gone = new Map(found.gone.map((machine) => [machine.id, machine]));
