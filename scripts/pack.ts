@@ -30,6 +30,8 @@ if (!process.argv.includes("--clean")) {
   ]) {
     await copyFile(join(swagger, name), join(dist, "web/docs", name));
   }
+  const driver = "src/e2b/interpreter/driver.py";
+  await copyFile(join(packageRoot, driver), join(dist, driver));
   const { assets } = dataPaths();
   await mkdir(assets, { recursive: true });
   await buildAgent(assets);

@@ -44,8 +44,8 @@ async function installOwn(): Promise<string> {
   return python;
 }
 
-/** @param name of a directory below `.build` */
-async function environment(name: string, packages: string[]): Promise<string> {
+/** A Python with packages, installed once per checkout. @param name of a directory below `.build` */
+export async function environment(name: string, packages: string[]): Promise<string> {
   const venv = join(packageRoot, ".build", name);
   const python = join(venv, "bin", "python");
   const done = join(venv, "lib", "installed");

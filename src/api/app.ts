@@ -5,7 +5,16 @@ import { addressOf, assertLocalRequest, type Caller, identify, originAllowed, pr
 import { consoleRoutes } from "./console.ts";
 import type { RouteParts, ServerParts } from "./context.ts";
 import { docsRoutes } from "./docs-page.ts";
-import { API_BASE, type Api, type ApiContext, Endpoints, json, newApi, type RouteAccess } from "./endpoint.ts";
+import {
+  API_BASE,
+  type Api,
+  type ApiContext,
+  Endpoints,
+  json,
+  type Mount,
+  newApi,
+  type RouteAccess,
+} from "./endpoint.ts";
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { environmentRoutes } from "./routes/environments.ts";
@@ -36,7 +45,7 @@ export interface App extends Api {
   readonly routeTable: readonly RouteAccess[];
 }
 
-export function createApp(parts: ServerParts): App {
+export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): App {
   const app = newApi();
   const { config, access, log, metrics, rateLimiter, sandboxes } = parts;
 
@@ -105,6 +114,16 @@ export function createApp(parts: ServerParts): App {
     }
     return undefined;
   });
+
+  for (const mount of mounts) {
+    mount(app, {
+      async admit(c, scope, work) {
+        const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
+        c.set("identity", caller);
+        return limit(c, caller) ?? endpoints.guard(c, scope, work);
+      },
+    });
+  }
 
   // Previews by host name: everything under such a name is the guest's.
   app.use(async (c, next) => {

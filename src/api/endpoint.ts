@@ -43,6 +43,15 @@ export interface ApiEnv {
   Bindings: { incoming?: IncomingMessage; upgrade?: Upgrade };
 }
 
+/** What another protocol gets of the application: who calls is decided in one place. */
+export interface Gate {
+  /** Work for a caller that may do it: known, within its limits, with this scope. It sees what the caller may see. */
+  admit(c: ApiContext, scope: Scope, work: (sandboxes: View) => Promise<Response> | Response): Promise<Response>;
+}
+
+/** Adds another protocol to the application, before our own routes. */
+export type Mount = (app: Api, gate: Gate) => void;
+
 export type ApiContext = Context<ApiEnv>;
 export type Api = OpenAPIHono<ApiEnv>;
 

@@ -12,6 +12,8 @@ import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
 import { imagesOptions, limitsOf, networkOf } from "../config/options.ts";
 import type { Config } from "../config/schema.ts";
+import { e2b } from "../e2b/mount.ts";
+import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -136,7 +138,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     }),
   );
   const stopping = new AbortController();
-  const app = createApp({
+  const serverParts = {
     sandboxes,
     images,
     config,
@@ -150,7 +152,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     version,
     startedAt: Date.now(),
     stopping: stopping.signal,
-  });
+  };
+  const app = createApp(serverParts, [e2b({ ...serverParts, tokens: await SandboxTokens.open(paths.root) })]);
   const server = await listen(app, config.server);
   const owned = parts.move();
   return {

@@ -1,0 +1,304 @@
+/**
+ * E2B's control plane: sandboxes made, listed, paused and ended by its names, and what this server does not have refused by name.
+ * It translates; `sandboxes` decides.
+ */
+import { type Context, Hono } from "hono";
+import type { z } from "zod";
+import { readJson } from "../../api/body.ts";
+import { StacyError } from "../../host/error.ts";
+import type { SandboxRecord, Template } from "../../sandboxes/record.ts";
+import type { SpawnInput } from "../../sandboxes/resolve.ts";
+import type { View } from "../../sandboxes/view.ts";
+import { errorResponse, notThere } from "../error.ts";
+import type { E2bParts } from "../parts.ts";
+import * as bodies from "./bodies.ts";
+import { type NewSandbox, own } from "./bodies.ts";
+import { sampleMetrics } from "./metrics.ts";
+import { pageOf } from "./paging.ts";
+import { sourceOf } from "./templates.ts";
+
+/** What a client that names no time gets, ms. */
+const DEFAULT_TIMEOUT_MS = 15_000;
+/** How long a paused sandbox is kept, where no limit of the server is shorter. */
+const PAUSED_MS = 30 * 24 * 3_600_000;
+
+/** First parts of the paths that are E2B's control plane, below no base. */
+const OURS =
+  /^\/(?:v[0-9]+\/)?(?:sandboxes|templates|snapshots|teams|volumes|secrets|access-tokens|api-keys|nodes|events)(?:\/|$)/;
+
+export function isControlPath(path: string): boolean {
+  return OURS.test(path);
+}
+
+/** What of the sandboxes the caller of a request may see comes with the request. */
+export interface ControlEnv {
+  Bindings: { sandboxes: View };
+}
+type ControlContext = Context<ControlEnv>;
+
+export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
+  const { tokens, config } = parts;
+  const { limits: bounds } = parts.sandboxes;
+  const app = new Hono<ControlEnv>();
+  app.onError((error) => errorResponse(error));
+  app.notFound((c) => errorResponse(notThere(`${c.req.method} ${c.req.path}`)));
+
+  const limits = { maxBytes: config.server.max_json_bytes, timeoutMs: config.server.body_timeout };
+  const read = async <S extends z.ZodType>(c: ControlContext, schema: S): Promise<z.output<S>> => {
+    const parsed = schema.safeParse((await readJson(c.req.raw, limits)) ?? {});
+    if (parsed.success) return parsed.data;
+    const issue = parsed.error.issues[0];
+    throw new StacyError("invalid", `${issue?.path.join(".") || "the body"}: ${issue?.message}`);
+  };
+  /** A sandbox that clients see: paused or running. */
+  const find = (c: ControlContext, id = c.req.param("id") ?? ""): SandboxRecord => {
+    const found = c.env.sandboxes.get(id).record;
+    if (found.state === "error")
+      throw new StacyError("not-found", `sandbox ${id} has failed: ${found.failure?.message}`);
+    return found;
+  };
+  const created = (record: SandboxRecord, status = 201): Response =>
+    Response.json(bodies.opened(record, tokens), { status });
+  const nothing = (): Response => new Response(null, { status: 204 });
+
+  const create = async (c: ControlContext): Promise<Response> => {
+    const body = await read(c, bodies.NewSandbox);
+    refuse(body);
+    const sandbox = await c.env.sandboxes.spawn(spawnInput(body, c.env.sandboxes), c.req.raw.signal);
+    return created(sandbox.record);
+  };
+  app.post("/sandboxes", create);
+  app.post("/v2/sandboxes", create);
+
+  const list = (c: ControlContext, states: readonly string[]): SandboxRecord[] => {
+    const wanted = new URLSearchParams(c.req.query("metadata") ?? "");
+    return c.env.sandboxes
+      .list()
+      .filter((record) => record.state !== "error" && record.state !== "creating")
+      .filter((record) => states.includes(bodies.stateOf(record)))
+      .filter((record) => [...wanted].every(([key, value]) => record.metadata[key] === value));
+  };
+  app.get("/sandboxes", (c) => Response.json(list(c, ["running"]).map(bodies.listed)));
+  app.get("/v2/sandboxes", (c) => {
+    const states = c.req.queries("state")?.flatMap((state) => state.split(",")) ?? ["running", "paused"];
+    let found = list(c, states);
+    const template = c.req.query("template") ?? c.req.query("templateID");
+    if (template !== undefined) found = found.filter((record) => bodies.templateOf(record) === template);
+    if (c.req.query("order") === "asc") found.reverse();
+    const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
+    const headers = {
+      "x-total-running": String(found.length),
+      ...(next === undefined ? {} : { "x-next-token": next }),
+    };
+    return Response.json(page.map(bodies.listed), { headers });
+  });
+  app.get("/sandboxes/metrics", async (c) => {
+    const ids = (c.req.query("sandbox_ids") ?? "").split(",").filter((id) => id !== "");
+    const known = list(c, ["running"]).filter(({ id }) => ids.includes(id));
+    const samples = await Promise.all(
+      known.map(async (record) => [record.id, await sampleMetrics(c.env.sandboxes, record.id)]),
+    );
+    return Response.json({ sandboxes: Object.fromEntries(samples) });
+  });
+
+  app.get("/sandboxes/:id", (c) => {
+    const record = find(c);
+    return Response.json({
+      ...bodies.listed(record),
+      ...bodies.opened(record, tokens),
+      allowInternetAccess: (record.allowedHosts ?? []).length > 0,
+      network: { allowOut: record.allowedHosts ?? [] },
+      lifecycle: { onTimeout: "kill", autoResume: false },
+    });
+  });
+  app.delete("/sandboxes/:id", async (c) => {
+    const { id } = find(c);
+    await c.env.sandboxes.destroy(id);
+    return nothing();
+  });
+
+  const setTimeout = async (c: ControlContext, id: string, seconds: number): Promise<void> => {
+    // At once: E2B ends a sandbox whose time is set to nothing.
+    if (seconds === 0) await c.env.sandboxes.destroy(id);
+    else await c.env.sandboxes.extend(id, seconds * 1000);
+  };
+  app.post("/sandboxes/:id/timeout", async (c) => {
+    const { id } = find(c);
+    await setTimeout(c, id, (await read(c, bodies.Timeout)).timeout);
+    return nothing();
+  });
+  app.post("/sandboxes/:id/refreshes", async (c) => {
+    const { id, expiresAt } = find(c);
+    const wanted = ((await read(c, bodies.Refresh)).duration ?? 60) * 1000;
+    // A refresh never takes time away.
+    if (Date.now() + wanted > expiresAt) await c.env.sandboxes.extend(id, wanted);
+    return nothing();
+  });
+
+  app.post("/sandboxes/:id/pause", async (c) => {
+    const { id } = find(c);
+    const { memory } = await read(c, bodies.Pause);
+    if (memory === false) throw notThere("a pause without memory");
+    if (bodies.stateOf(find(c, id)) === "paused") throw new StacyError("conflict", `sandbox ${id} is paused already`);
+    await c.env.sandboxes.suspend(id);
+    const { maxTtlMs = 0 } = bounds;
+    await c.env.sandboxes.extend(id, maxTtlMs > 0 ? Math.min(maxTtlMs, PAUSED_MS) : PAUSED_MS);
+    return nothing();
+  });
+  /** @returns whether it was paused */
+  const wake = async (c: ControlContext, id: string): Promise<boolean> => {
+    const paused = bodies.stateOf(find(c, id)) === "paused";
+    if (paused) await c.env.sandboxes.resume(id);
+    return paused;
+  };
+  const connect = async (c: ControlContext): Promise<Response> => {
+    const id = c.req.param("id") ?? "";
+    const { timeout, memory } = await read(c, bodies.Connect);
+    if (memory === false) throw notThere("a resume that starts the system anew");
+    const woken = await wake(c, id);
+    if (timeout !== undefined || woken) {
+      const wanted = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
+      // Of a running one a connection makes the time longer, never shorter.
+      if (woken || Date.now() + wanted > find(c, id).expiresAt) await c.env.sandboxes.extend(id, wanted);
+    }
+    return created(find(c, id), woken ? 201 : 200);
+  };
+  app.post("/sandboxes/:id/connect", connect);
+  app.post("/v2/sandboxes/:id/connect", connect);
+  app.post("/sandboxes/:id/resume", async (c) => {
+    const { id } = find(c);
+    const { timeout, autoPause, memory } = await read(c, bodies.Resume);
+    if (autoPause === true) throw notThere("autoPause");
+    if (memory === false) throw notThere("a resume that starts the system anew");
+    if (!(await wake(c, id))) throw new StacyError("conflict", `sandbox ${id} is running already`);
+    await c.env.sandboxes.extend(id, timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000);
+    return created(find(c, id));
+  });
+
+  app.get("/sandboxes/:id/metrics", async (c) => {
+    const { id, state } = find(c);
+    return Response.json(state === "running" ? [await sampleMetrics(c.env.sandboxes, id)] : []);
+  });
+  const logs = async (c: ControlContext): Promise<string[]> => {
+    const { id } = find(c);
+    const { machine } = c.env.sandboxes.get(id);
+    return machine === undefined || machine.process === undefined ? [] : await machine.console(1000);
+  };
+  const entry = (message: string) => ({ timestamp: new Date().toISOString(), message, level: "info", fields: {} });
+  app.get("/sandboxes/:id/logs", async (c) => {
+    const lines = await logs(c);
+    const { timestamp } = entry("");
+    return Response.json({ logs: lines.map((line) => ({ timestamp, line })), logEntries: lines.map(entry) });
+  });
+  app.get("/v2/sandboxes/:id/logs", async (c) => Response.json({ logs: (await logs(c)).map(entry) }));
+
+  app.put("/sandboxes/:id/network", async (c) => {
+    const { id } = find(c);
+    const body = await read(c, bodies.Network);
+    await c.env.sandboxes.setNetwork(id, hostsOf(body) ?? []);
+    return nothing();
+  });
+
+  app.post("/sandboxes/:id/fork", async (c) => {
+    const { id } = find(c);
+    const { timeout, count = 1 } = await read(c, bodies.Fork);
+    const ttlMs = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
+    const forked = await c.env.sandboxes.fork(id, { count, ttlMs }, c.req.raw.signal);
+    return Response.json(
+      forked.sandboxes.map((record) => ({ sandbox: bodies.opened(record, tokens) })),
+      { status: 201 },
+    );
+  });
+
+  app.post("/sandboxes/:id/snapshots", async (c) => {
+    const { id } = find(c);
+    const { name } = await read(c, bodies.Snapshot);
+    const checkpoint = await c.env.sandboxes.checkpoint(id, name);
+    return Response.json({ snapshotID: checkpoint.id, names: name === undefined ? [] : [name] }, { status: 201 });
+  });
+  app.get("/snapshots", (c) => {
+    const found = c.env.sandboxes.checkpoints.list(c.req.query("sandboxID"));
+    const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
+    return Response.json(
+      page.map(({ id, name }) => ({ snapshotID: id, names: name === undefined ? [] : [name] })),
+      { headers: next === undefined ? {} : { "x-next-token": next } },
+    );
+  });
+  // Snapshots are templates to E2B's clients.
+  app.delete("/templates/:id", async (c) => {
+    const id = c.req.param("id");
+    if (!id.startsWith("cp-")) throw notThere("deleting a template");
+    await c.env.sandboxes.checkpoints.remove(id);
+    return nothing();
+  });
+
+  const template = ({ name, vcpus, memoryMiB, createdAt, updatedAt }: Template) => ({
+    ...{ templateID: name, buildID: name, aliases: [name], names: [name], public: false, buildStatus: "ready" },
+    ...{ cpuCount: vcpus, memoryMB: memoryMiB, diskSizeMB: bounds.defaultDiskMiB, envdVersion: "" },
+    ...{ createdBy: null, lastSpawnedAt: null, spawnCount: 0, buildCount: 1 },
+    createdAt: new Date(createdAt).toISOString(),
+    updatedAt: new Date(updatedAt).toISOString(),
+  });
+  for (const path of ["/templates", "/v2/templates"]) {
+    app.get(path, (c) => Response.json(c.env.sandboxes.templates.list().map(template)));
+  }
+  app.get("/templates/aliases/:alias", (c) => {
+    const { name } = c.env.sandboxes.templates.get(c.req.param("alias"));
+    return Response.json({ templateID: name, public: false });
+  });
+
+  const feature = (paths: string[], what: string): void => {
+    for (const path of paths) {
+      app.all(path, () => errorResponse(notThere(what)));
+      app.all(`${path}/*`, () => errorResponse(notThere(what)));
+    }
+  };
+  feature(["/volumes"], "volumes");
+  feature(["/secrets"], "secrets");
+  feature(["/teams"], "teams");
+  feature(["/access-tokens", "/api-keys"], "keys made over the network");
+  feature(["/nodes", "/events"], "this part of the control plane");
+  feature(["/templates", "/v2/templates", "/v3/templates"], "building templates");
+  return app;
+}
+
+/** What a sandbox cannot be made with here. */
+function refuse(body: NewSandbox): void {
+  if (body.autoPause === true) throw notThere("autoPause");
+  if (body.autoResume?.enabled === true) throw notThere("autoResume");
+  if (body.mcp != null) throw notThere("the MCP gateway");
+  if (body.iam != null) throw notThere("identity tokens");
+  if (body.volumeMounts !== undefined && body.volumeMounts.length > 0) throw notThere("volumes");
+}
+
+function spawnInput(body: NewSandbox, sandboxes: View): SpawnInput {
+  for (const key of Object.keys(body.metadata ?? {})) {
+    if (key.startsWith("stacyvm.")) throw new StacyError("invalid", `metadata: ${key} is a name of the server's own`);
+  }
+  const hosts = hostsOf({ allow_internet_access: body.allow_internet_access, ...body.network });
+  return {
+    ...sourceOf(body.templateID, sandboxes),
+    ttlMs: body.timeout === undefined ? DEFAULT_TIMEOUT_MS : body.timeout * 1000,
+    metadata: { ...body.metadata, [own.template]: body.templateID },
+    env: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: body.templateID, ...body.envVars },
+    ...(hosts === undefined ? {} : { allowedHosts: hosts }),
+  };
+}
+
+/** Hosts that it may connect to; `undefined`: what the server gives to everyone. */
+function hostsOf(network: Partial<z.output<typeof bodies.Network>>): string[] | undefined {
+  if (network.egressProxy != null) throw notThere("a proxy of one's own for what goes out");
+  if (network.rules != null && Object.keys(network.rules).length > 0) throw notThere("rules that change requests");
+  const everything = (host: string): boolean => host === "0.0.0.0/0" || host === "::/0";
+  const denied = network.denyOut ?? [];
+  const odd = [...denied, ...(network.allowOut ?? [])].find((host) => host.includes("/") && !everything(host));
+  if (odd !== undefined) throw notThere(`a network rule with a range of addresses (${odd})`);
+  const some = denied.find((host) => !everything(host));
+  if (some !== undefined) throw notThere(`refusing single hosts (${some}): name the hosts that are allowed`);
+  if (network.allow_internet_access === false) return [];
+  if (network.allowOut !== undefined && network.allowOut.length > 0) {
+    return network.allowOut.map((host) => (everything(host) ? "*" : host));
+  }
+  if (denied.length > 0) return [];
+  return undefined;
+}

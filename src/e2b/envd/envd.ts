@@ -1,0 +1,101 @@
+/**
+ * E2B's agent of a sandbox, answered here through our own: nothing of it is installed in any image. Files over HTTP, processes
+ * and the file system over Connect (JSON and protobuf).
+ */
+import { type ConnectRouter, createConnectRouter, createContextKey, createContextValues } from "@connectrpc/connect";
+import {
+  type UniversalHandler,
+  universalServerRequestFromFetch,
+  universalServerResponseToFetch,
+} from "@connectrpc/connect/protocol";
+import { StacyError } from "../../host/error.ts";
+import { E2bError, notThere } from "../error.ts";
+import type { E2bParts } from "../parts.ts";
+import { signedLink } from "../sandbox-tokens.ts";
+import { sampleEnvd } from "./envd-metrics.ts";
+import { readFile, writeFiles } from "./files.ts";
+import { filesystemService } from "./filesystem.ts";
+import { Filesystem } from "./gen/filesystem/filesystem_pb.ts";
+import { Process } from "./gen/process/process_pb.ts";
+import { type Guest, openGuest, userOf } from "./guest.ts";
+import { processService } from "./process.ts";
+import { RunningProcesses } from "./running.ts";
+
+const SANDBOX = createContextKey("");
+
+export class Envd {
+  readonly #parts: E2bParts;
+  readonly #calls: ReadonlyMap<string, UniversalHandler>;
+
+  constructor(parts: E2bParts) {
+    this.#parts = parts;
+    const router: ConnectRouter = createConnectRouter({
+      ...{ connect: true, grpc: false, grpcWeb: false },
+      readMaxBytes: parts.config.server.max_file_json_bytes,
+    });
+    const guestOf = (context: {
+      values: { get(key: typeof SANDBOX): string };
+      requestHeader: Headers;
+    }): Promise<Guest> => openGuest(parts, context.values.get(SANDBOX), userOf(context.requestHeader));
+    router.service(Process, processService(guestOf, new RunningProcesses()));
+    router.service(Filesystem, filesystemService(guestOf, parts.stopping));
+    this.#calls = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  }
+
+  /** @param id of a sandbox that runs. @throws StacyError, E2bError */
+  async handle(id: string, request: Request): Promise<Response> {
+    const { pathname, searchParams } = new URL(request.url);
+    if (pathname === "/health") return new Response(null, { status: 204 });
+    const call = this.#calls.get(pathname);
+    this.#admit(id, request, pathname, searchParams);
+    if (call !== undefined) {
+      const contextValues = createContextValues().set(SANDBOX, id);
+      const answer = await call({ ...universalServerRequestFromFetch(request, { httpVersion: "1.1" }), contextValues });
+      return universalServerResponseToFetch(answer);
+    }
+    const guest = await openGuest(this.#parts, id, undefined);
+    try {
+      return await this.#rest(guest, request, pathname, searchParams);
+    } finally {
+      guest.free();
+    }
+  }
+
+  async #rest(guest: Guest, request: Request, path: string, query: URLSearchParams): Promise<Response> {
+    switch (`${request.method} ${path}`) {
+      case "GET /files":
+        return await readFile(guest, request, query);
+      case "POST /files":
+        return await writeFiles(this.#parts, guest, request, query);
+      case "GET /metrics":
+        return Response.json(await sampleEnvd(guest.agent));
+      case "POST /init":
+        return new Response(null, { status: 204 });
+      default:
+        throw notThere(`${request.method} ${path} of a sandbox's agent`);
+    }
+  }
+
+  /** The sandbox's token, or for a file a signature made of it. @throws E2bError 401 */
+  #admit(id: string, request: Request, path: string, query: URLSearchParams): void {
+    const { tokens } = this.#parts;
+    if (tokens.matches(id, request.headers.get("x-access-token"))) return;
+    if (path === "/files" && query.has("signature")) {
+      if (tokens.matchesSignature(id, signedLink(request.method, query), Date.now())) return;
+      throw new E2bError(401, "invalid signature, or its time is over");
+    }
+    throw new E2bError(401, "unauthorized access, please provide a valid access token");
+  }
+}
+
+/** What clients take for the end of a sandbox, rather than for a mistake of theirs. */
+export function gone(id: string, message = "The sandbox was not found"): Response {
+  const body = { sandboxId: id, message, code: 502 };
+  return new Response(JSON.stringify(body), { status: 502, headers: { "content-type": "application/json" } });
+}
+
+export function isGone(error: unknown): boolean {
+  return (
+    error instanceof StacyError && ["machine-exited", "disconnected", "conflict", "cancelled"].includes(error.code)
+  );
+}

@@ -1,0 +1,230 @@
+/** `filesystem.Filesystem`: files of a sandbox, and what changes among them. */
+import { randomBytes } from "node:crypto";
+import { posix } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
+import type { FileChange, FileStat } from "../../guest/agent.ts";
+import { asStacyError, StacyError } from "../../host/error.ts";
+import { connectError } from "../error.ts";
+import { entryOf } from "./entry.ts";
+import {
+  EventType,
+  type Filesystem,
+  type FilesystemEvent,
+  FilesystemEventSchema,
+  type WatchDirResponse,
+  WatchDirResponseSchema,
+} from "./gen/filesystem/filesystem_pb.ts";
+import type { Guest } from "./guest.ts";
+import { withKeepAlive } from "./keep-alive.ts";
+import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
+
+type Guests = (context: HandlerContext) => Promise<Guest>;
+
+interface Watcher {
+  sandbox: string;
+  events: FilesystemEvent[];
+  stop: AbortController;
+  error?: ConnectError;
+}
+
+/** Events that a watcher keeps for a client that does not come. */
+const MAX_KEPT = 10_000;
+/** Of one sandbox. */
+const MAX_WATCHERS = 256;
+
+export function filesystemService(guestOf: Guests, stopping: AbortSignal): Partial<ServiceImpl<typeof Filesystem>> {
+  const watchers = new Map<string, Watcher>();
+
+  /** One call: whose files they are is looked up, errors get their codes. */
+  async function call<T>(context: HandlerContext, work: (guest: Guest, user: GuestUser) => Promise<T>): Promise<T> {
+    const guest = await guestOf(context);
+    try {
+      return await work(guest, (await guest.users()).find(guest.userName));
+    } catch (error) {
+      throw connectError(error);
+    } finally {
+      guest.free();
+    }
+  }
+  const entryAt = async ({ agent, users }: Guest, path: string) =>
+    await entryOf(agent, await agent.stat(path, { follow: false }), await users());
+
+  return {
+    stat: ({ path }, context) =>
+      call(context, async (guest, user) => ({ entry: await entryAt(guest, pathOf(path, user)) })),
+
+    makeDir: ({ path }, context) =>
+      call(context, async (guest, user) => {
+        const directory = pathOf(path, user);
+        const there = await statIfThere(guest, directory);
+        if (there?.kind === "directory")
+          throw new ConnectError(`directory already exists: ${directory}`, Code.AlreadyExists);
+        if (there !== undefined)
+          throw new ConnectError(`path already exists but it is not a directory: ${directory}`, Code.InvalidArgument);
+        const made = await missingDirectories(guest.agent, directory);
+        await guest.agent.mkdir(directory, { parents: true });
+        await give(guest.agent, user, made);
+        return { entry: await entryAt(guest, directory) };
+      }),
+
+    move: ({ source, destination }, context) =>
+      call(context, async (guest, user) => {
+        const [from, to] = [pathOf(source, user), pathOf(destination, user)];
+        await guest.agent.stat(from, { follow: false });
+        const made = await missingDirectories(guest.agent, posix.dirname(to));
+        if (made.length > 0) {
+          await guest.agent.mkdir(posix.dirname(to), { parents: true });
+          await give(guest.agent, user, made);
+        }
+        await guest.agent.move(from, to);
+        return { entry: await entryAt(guest, to) };
+      }),
+
+    listDir: ({ path, depth }, context) =>
+      call(context, async (guest, user) => {
+        const directory = pathOf(path, user);
+        const found = await guest.agent.stat(directory);
+        if (found.kind !== "directory")
+          throw new ConnectError(`path is not a directory: ${directory}`, Code.InvalidArgument);
+        const [list, users] = await Promise.all([
+          guest.agent.list(directory, { recursive: depth > 1, depth: Math.max(1, depth) }),
+          guest.users(),
+        ]);
+        list.sort((a, b) => (a.path < b.path ? -1 : 1));
+        return { entries: await Promise.all(list.map((stat) => entryOf(guest.agent, stat, users))) };
+      }),
+
+    remove: ({ path }, context) =>
+      call(context, async (guest, user) => {
+        const target = pathOf(path, user);
+        await guest.agent.remove(target, { recursive: true }).catch((error) => {
+          // What is not there is gone.
+          if (asStacyError(error).code !== "not-found") throw error;
+        });
+        return {};
+      }),
+
+    async *watchDir(request, context) {
+      const guest = await guestOf(context);
+      const abort = new AbortController();
+      try {
+        const user = (await guest.users()).find(guest.userName);
+        const signal = AbortSignal.any([context.signal, abort.signal, stopping]);
+        const events = await watch(guest, pathOf(request.path, user), request.recursive, signal);
+        yield watched({ case: "start", value: {} as never });
+        for await (const next of withKeepAlive(events, context.requestHeader)) {
+          yield watched(
+            next === undefined ? { case: "keepalive", value: {} as never } : { case: "filesystem", value: next },
+          );
+        }
+        context.signal.throwIfAborted();
+      } catch (error) {
+        throw connectError(error);
+      } finally {
+        abort.abort();
+        guest.free();
+      }
+    },
+
+    async createWatcher({ path, recursive }, context) {
+      const guest = await guestOf(context);
+      const stop = new AbortController();
+      try {
+        const mine = [...watchers.values()].filter(({ sandbox }) => sandbox === guest.id);
+        if (mine.length >= MAX_WATCHERS) throw new StacyError("limit", "this sandbox has too many watchers");
+        const user = (await guest.users()).find(guest.userName);
+        const events = await watch(guest, pathOf(path, user), recursive, AbortSignal.any([stop.signal, stopping]));
+        const id = `w${randomBytes(8).toString("hex")}`;
+        const watcher: Watcher = { sandbox: guest.id, events: [], stop };
+        watchers.set(id, watcher);
+        void (async () => {
+          try {
+            for await (const event of events) {
+              watcher.events.push(event);
+              if (watcher.events.length > MAX_KEPT) watcher.events.shift();
+            }
+          } catch (error) {
+            watcher.error = connectError(error);
+          } finally {
+            guest.free();
+            // With its sandbox; a client that asks again is told that there is no such watcher.
+            if (watcher.error !== undefined) watchers.delete(id);
+          }
+        })();
+        return { watcherId: id };
+      } catch (error) {
+        stop.abort();
+        guest.free();
+        throw connectError(error);
+      }
+    },
+
+    getWatcherEvents: ({ watcherId }, context) =>
+      call(context, async ({ id }) => ({ events: watcherOf(id, watcherId).events.splice(0) })),
+
+    removeWatcher: ({ watcherId }, context) =>
+      call(context, async ({ id }) => {
+        watcherOf(id, watcherId).stop.abort();
+        watchers.delete(watcherId);
+        return {};
+      }),
+  };
+
+  function watcherOf(sandbox: string, id: string): Watcher {
+    const found = watchers.get(id);
+    if (found?.sandbox === sandbox) return found;
+    throw new ConnectError(`watcher with id ${id} not found`, Code.NotFound);
+  }
+}
+
+async function statIfThere({ agent }: Guest, path: string): Promise<FileStat | undefined> {
+  return agent.stat(path).catch((error) => {
+    if (asStacyError(error).code === "not-found") return undefined;
+    throw error;
+  });
+}
+
+/** The directory is watched when this resolves. @throws ConnectError when it is none */
+async function watch(
+  { agent }: Guest,
+  directory: string,
+  recursive: boolean,
+  signal: AbortSignal,
+): Promise<AsyncGenerator<FilesystemEvent>> {
+  const { kind } = await agent.stat(directory);
+  if (kind !== "directory") throw new ConnectError(`path is not a directory: ${directory}`, Code.InvalidArgument);
+  const changes = agent.watch(directory, { recursive, signal })[Symbol.asyncIterator]();
+  const first = changes.next();
+  first.catch(() => {});
+  await agent.ping(); // answered after the watch has begun: calls of one channel are taken up in their order
+  return (async function* () {
+    try {
+      for (let next = await first; next.done !== true; next = await changes.next()) {
+        const { change, path, to } = next.value;
+        const event = (type: EventType, at: string): FilesystemEvent =>
+          create(FilesystemEventSchema, { type, name: posix.relative(directory, at) });
+        const type = TYPES[change];
+        if (type === undefined) continue;
+        yield event(type, path);
+        if (to !== undefined) yield event(EventType.CREATE, to);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      await changes.return?.();
+    }
+  })();
+}
+
+const TYPES: Record<FileChange, EventType | undefined> = {
+  create: EventType.CREATE,
+  modify: EventType.WRITE,
+  delete: EventType.REMOVE,
+  rename: EventType.RENAME,
+  overflow: undefined,
+};
+
+function watched(event: WatchDirResponse["event"]): WatchDirResponse {
+  return create(WatchDirResponseSchema, { event: event as never });
+}

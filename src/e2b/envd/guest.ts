@@ -1,0 +1,44 @@
+/** A sandbox in use by one call of E2B's agent protocol. */
+import type { Agent } from "../../guest/agent.ts";
+import type { Lease } from "../../sandboxes/sandbox.ts";
+import type { E2bParts } from "../parts.ts";
+import { Users } from "./users.ts";
+
+export interface Guest {
+  readonly id: string;
+  readonly agent: Agent;
+  /** Who the call is for; `undefined`: nobody was named. */
+  readonly userName: string | undefined;
+  users(): Promise<Users>;
+  /** The use is over. Idempotent. */
+  free(): void;
+  /** A use beside this one. @returns ends it */
+  hold(): () => void;
+}
+
+/** @throws StacyError when the sandbox does not run */
+export async function openGuest(parts: E2bParts, id: string, userName: string | undefined): Promise<Guest> {
+  const lease: Lease = await parts.sandboxes.lease(id);
+  const { sandbox, agent } = lease;
+  return {
+    id,
+    agent,
+    userName,
+    users: async () => {
+      const image = await parts.images.resolve(sandbox.record.image, { pull: "never" }).catch(() => undefined);
+      return await Users.read(agent, image?.config.user);
+    },
+    free: () => lease[Symbol.dispose](),
+    hold: () => {
+      const another = sandbox.lease();
+      return () => another[Symbol.dispose]();
+    },
+  };
+}
+
+/** The user in an `Authorization: Basic` header, whose password is empty. */
+export function userOf(headers: Headers): string | undefined {
+  const encoded = /^Basic ([A-Za-z0-9+/=]+)$/i.exec(headers.get("authorization") ?? "")?.[1];
+  const [name] = encoded === undefined ? [] : Buffer.from(encoded, "base64").toString("utf8").split(":");
+  return name || undefined;
+}

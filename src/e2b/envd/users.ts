@@ -1,0 +1,113 @@
+/** Whose files and processes they are: the image's own users, `user` where it has one, as E2B's templates do. */
+import { posix } from "node:path";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Agent } from "../../guest/agent.ts";
+import { StacyError } from "../../host/error.ts";
+
+export interface GuestUser {
+  name: string;
+  uid: number;
+  gid: number;
+  home: string;
+}
+
+/** E2B's own, when nobody says who. */
+const DEFAULT = "user";
+const ROOT: GuestUser = { name: "root", uid: 0, gid: 0, home: "/root" };
+
+/** The image's users and groups, as they are now. */
+export class Users {
+  readonly #users: GuestUser[];
+  readonly #groups: Map<number, string>;
+  readonly #imageUser: string | undefined;
+
+  private constructor(passwd: string, group: string, imageUser: string | undefined) {
+    this.#users = rows(passwd).flatMap(([name, , uid, gid, , home]) =>
+      name === undefined || gid === undefined ? [] : [{ name, uid: Number(uid), gid: Number(gid), home: home || "/" }],
+    );
+    this.#groups = new Map(rows(group).map(([name = "", , gid]) => [Number(gid), name]));
+    this.#imageUser = imageUser;
+  }
+
+  /** @param imageUser who commands run as by default, as the image says */
+  static async read(agent: Agent, imageUser: string | undefined): Promise<Users> {
+    const [passwd, group] = await Promise.all([textOf(agent, "/etc/passwd"), textOf(agent, "/etc/group")]);
+    return new Users(passwd, group, imageUser);
+  }
+
+  /** @param name empty: the default. @throws ConnectError `unauthenticated`, as clients expect it for a user that is not there */
+  find(name: string | undefined): GuestUser {
+    const wanted = name || this.#default();
+    const found = this.#users.find((user) => user.name === wanted || String(user.uid) === wanted);
+    if (found !== undefined) return found;
+    if (wanted === "root" || wanted === "0") return ROOT;
+    throw new ConnectError(`invalid username: '${wanted}'`, Code.Unauthenticated);
+  }
+
+  #default(): string {
+    if (this.#users.some(({ name }) => name === DEFAULT)) return DEFAULT;
+    const [user] = (this.#imageUser ?? "").split(":");
+    return user || "root";
+  }
+
+  userName(uid: number): string {
+    return this.#users.find((user) => user.uid === uid)?.name ?? String(uid);
+  }
+
+  groupName(gid: number): string {
+    return this.#groups.get(gid) ?? String(gid);
+  }
+}
+
+/** A path as its user writes it: relative to the home directory, which `~` stands for. @throws StacyError `invalid` */
+export function pathOf(path: string, { home }: GuestUser): string {
+  if (path.includes("\0")) throw new StacyError("invalid", "path: has a NUL byte");
+  if (path === "" || path === "~") return home;
+  if (path.startsWith("~/")) return posix.join(home, path.slice(2));
+  if (path.startsWith("~")) throw new StacyError("invalid", `path: ${path}: only one's own home directory has a name`);
+  return posix.resolve(home, path);
+}
+
+/** Gives what root has made to its user. */
+export async function give(agent: Agent, { uid, gid }: GuestUser, paths: readonly string[]): Promise<void> {
+  if ((uid === 0 && gid === 0) || paths.length === 0) return;
+  const { exitCode, stderr } = await agent.exec({
+    argv: ["chown", "-h", `${uid}:${gid}`, "--", ...paths],
+    user: "root",
+    cwd: "/",
+    timeoutMs: 10_000,
+  });
+  if (exitCode !== 0) throw new StacyError("internal", `chown: ${stderr.toString("utf8").trim()}`);
+}
+
+/** The directories that a path needs and that are not there yet, from the top. */
+export async function missingDirectories(agent: Agent, directory: string): Promise<string[]> {
+  const missing: string[] = [];
+  for (let path = directory; path !== "/"; path = posix.dirname(path)) {
+    const found = await agent.stat(path).then(
+      () => true,
+      (error) => {
+        if (error instanceof StacyError && error.code === "not-found") return false;
+        throw error;
+      },
+    );
+    if (found) break;
+    missing.unshift(path);
+  }
+  return missing;
+}
+
+function rows(table: string): string[][] {
+  return table
+    .split("\n")
+    .map((line) => line.split(":"))
+    .filter((fields) => fields.length >= 3);
+}
+
+async function textOf(agent: Agent, path: string): Promise<string> {
+  const bytes = await agent.readFile(path, { limitBytes: 4 << 20 }).catch((error) => {
+    if (error instanceof StacyError && error.code === "not-found") return Buffer.alloc(0);
+    throw error;
+  });
+  return bytes.toString("utf8");
+}

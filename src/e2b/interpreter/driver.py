@@ -1,0 +1,365 @@
+"""Runs code that comes as lines of JSON and tells what it does as lines of JSON. Standard library only; one process a context.
+
+In:   {"code": "...", "env": {...}}
+Out:  {"type": "ready"}, then for each piece of code stdout, stderr, result, error, and at last {"type": "end", "count": n}
+
+SIGINT interrupts the code that runs. Output of programs that the code starts is caught as well: descriptors 1 and 2 are pipes,
+what the host reads is a copy of the first.
+"""
+import ast
+import asyncio
+import base64
+import builtins
+import inspect
+import io
+import json
+import linecache
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+import types
+import warnings
+
+out = os.fdopen(os.dup(1), "wb", buffering=0)
+commands = os.fdopen(os.dup(0), "rb")
+lock = threading.Lock()
+
+
+def tell(kind, **fields):
+    """What comes after all that was printed so far."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    say(kind, **fields)
+
+
+def say(kind, **fields):
+    line = json.dumps({"type": kind, **fields}, default=str).encode("utf-8", "surrogateescape") + b"\n"
+    with lock:
+        view = memoryview(line)
+        while view:
+            view = view[out.write(view):]
+
+
+class Catcher(threading.Thread):
+    """What is written to a descriptor by anyone but Python's own print."""
+
+    def __init__(self, number, kind):
+        super().__init__(daemon=True)
+        self.kind = kind
+        self.number = number
+        self.reader, writer = os.pipe()
+        os.dup2(writer, number)
+        os.close(writer)
+        self.mark = None
+        self.seen = threading.Event()
+
+    def run(self):
+        pending = b""
+        while True:
+            pending += os.read(self.reader, 65536)
+            mark = self.mark
+            if mark and mark in pending:
+                self.tell(pending.replace(mark, b""))
+                pending = b""
+                self.seen.set()
+            elif not mark or len(pending) > 65536:
+                self.tell(pending)
+                pending = b""
+
+    def tell(self, data):
+        if data:
+            say(self.kind, text=data.decode("utf-8", "replace"))
+
+    def drain(self):
+        """Returns when all that was written before has been told."""
+        self.seen.clear()
+        self.mark = b"\x00" + os.urandom(16)
+        os.write(self.number, self.mark)
+        self.seen.wait(5)
+        self.mark = None
+
+
+class Printer(io.TextIOBase):
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, kind, number):
+        self.kind = kind
+        self.number = number
+        self.text = ""
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError("write() argument must be str, not " + type(text).__name__)
+        self.text += text
+        if "\n" in text or len(self.text) > 8192:
+            self.flush()
+        return len(text)
+
+    def flush(self):
+        text, self.text = self.text, ""
+        if text:
+            say(self.kind, text=text)
+
+    def fileno(self):
+        return self.number
+
+    def isatty(self):
+        return False
+
+
+class StdinNotImplementedError(RuntimeError):
+    pass
+
+
+def no_input(*_):
+    raise StdinNotImplementedError("raw_input was called, but this frontend does not support input requests.")
+
+
+MIME = {
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "application/pdf": "pdf",
+    "text/latex": "latex",
+    "application/json": "json",
+    "application/javascript": "javascript",
+}
+FORMS = ("html", "markdown", "svg", "png", "jpeg", "pdf", "latex", "json", "javascript")
+
+
+def encoded(value):
+    return base64.b64encode(value).decode() if isinstance(value, (bytes, bytearray)) else value
+
+
+def formats(value):
+    """Every form in which a value can be shown."""
+    found = {}
+    if not inspect.isclass(value):
+        bundle = getattr(value, "_repr_mimebundle_", None)
+        if callable(bundle):
+            try:
+                made = bundle(include=None, exclude=None)
+                made = made[0] if isinstance(made, tuple) else made
+                found.update({MIME.get(name, name): encoded(each) for name, each in (made or {}).items()})
+            except Exception:
+                pass
+        for name in FORMS:
+            make = getattr(value, "_repr_" + name + "_", None)
+            if name in found or not callable(make):
+                continue
+            try:
+                made = make()
+            except Exception:
+                continue
+            made = made[0] if isinstance(made, tuple) else made
+            if made is not None:
+                found[name] = encoded(made)
+    if "text" not in found:
+        found["text"] = repr(value)
+    module, kind = type(value).__module__, type(value).__name__
+    if module.startswith("pandas") and kind == "DataFrame":
+        try:
+            columns = json.loads(value.to_json(orient="columns", date_format="iso"))
+            found["data"] = {str(name): list(column.values()) for name, column in columns.items()}
+        except Exception:
+            pass
+    if module.startswith("matplotlib.") and kind == "Figure":
+        found.update(picture(value))
+    return found
+
+
+def picture(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    found = {"png": base64.b64encode(buffer.getvalue()).decode()}
+    try:
+        found["chart"] = chart(figure)
+    except Exception:
+        pass
+    return found
+
+
+def chart(figure):
+    """What a figure shows, as data: lines, points, bars and pies of its axes."""
+    charts = [each for each in map(axes_data, figure.axes) if each]
+    if len(charts) == 1:
+        return charts[0]
+    title = figure._suptitle.get_text() if getattr(figure, "_suptitle", None) else ""
+    return {"type": "superchart" if charts else "unknown", "title": title, "elements": charts}
+
+
+def axes_data(axes):
+    base = {"title": axes.get_title(), "x_label": axes.get_xlabel(), "y_label": axes.get_ylabel(), "x_unit": None, "y_unit": None}
+    names = [str(label.get_text()) for label in axes.get_xticklabels()]
+    ticks = {
+        "x_ticks": [float(at) for at in axes.get_xticks()],
+        "x_tick_labels": names,
+        "x_scale": axes.get_xscale(),
+        "y_ticks": [float(at) for at in axes.get_yticks()],
+        "y_tick_labels": [str(label.get_text()) for label in axes.get_yticklabels()],
+        "y_scale": axes.get_yscale(),
+    }
+    wedges = [each for each in axes.patches if type(each).__name__ == "Wedge"]
+    if wedges:
+        texts = [text.get_text() for text in axes.texts]
+        return {"type": "pie", "title": base["title"], "elements": [
+            {"label": texts[i] if i < len(texts) else "", "angle": float(each.theta2 - each.theta1), "radius": float(each.r)}
+            for i, each in enumerate(wedges)
+        ]}
+    groups = [each for each in axes.containers if hasattr(each, "patches")]
+    if groups:
+        return {"type": "bar", **base, "elements": [
+            {"label": names[i] if i < len(names) else str(i), "group": str(group.get_label()), "value": float(bar.get_height())}
+            for group in groups for i, bar in enumerate(group.patches)
+        ]}
+    if axes.lines:
+        return {"type": "line", **base, **ticks, "elements": [
+            {"label": str(line.get_label()), "points": [[plain(x), plain(y)] for x, y in zip(line.get_xdata(), line.get_ydata())]}
+            for line in axes.lines
+        ]}
+    if axes.collections:
+        return {"type": "scatter", **base, **ticks, "elements": [
+            {"label": str(each.get_label()), "points": [[float(x), float(y)] for x, y in each.get_offsets()]}
+            for each in axes.collections
+        ]}
+    return None
+
+
+def plain(value):
+    value = value.item() if hasattr(value, "item") else value
+    return value if isinstance(value, (int, float)) else str(value)
+
+
+def display(*values, raw=False, **_):
+    for value in values:
+        if raw and isinstance(value, dict):
+            tell("result", is_main_result=False, **{MIME.get(name, name): encoded(each) for name, each in value.items()})
+        else:
+            tell("result", is_main_result=False, **formats(value))
+
+
+def shell(line):
+    """A line that begins with an exclamation mark, or one of a few magics."""
+    command = line[1:].strip()
+    if line.startswith("%"):
+        name, _, rest = command.partition(" ")
+        if name == "cd":
+            return os.chdir(os.path.expanduser(rest.strip() or "~"))
+        if name != "pip":
+            raise SyntaxError("the magic %" + name + " is not known here")
+        command = sys.executable + " -m pip " + rest
+    subprocess.run(command, shell=True, stdin=subprocess.DEVNULL)
+
+
+def parsed(code, name):
+    try:
+        return ast.parse(code, name)
+    except SyntaxError:
+        lines = code.split("\n")
+        changed = [
+            line[: len(line) - len(line.lstrip())] + "__shell__(" + repr(line.strip()) + ")" if line.lstrip()[:1] in ("!", "%") else line
+            for line in lines
+        ]
+        if changed == lines:
+            raise
+        return ast.parse("\n".join(changed), name)
+
+
+space = types.ModuleType("__main__")
+sys.modules["__main__"] = space
+space.__dict__.update(__builtins__=builtins, display=display, __shell__=shell)
+builtins.input = no_input
+count = 0
+running = False
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+
+
+def evaluate(node, name, mode):
+    compiled = compile(node, name, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    value = eval(compiled, space.__dict__)
+    return loop.run_until_complete(value) if compiled.co_flags & inspect.CO_COROUTINE else value
+
+
+def show_figures():
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    for number in pyplot.get_fignums():
+        figure = pyplot.figure(number)
+        if figure.axes:
+            tell("result", is_main_result=False, text=repr(figure), **picture(figure))
+    pyplot.close("all")
+
+
+def run(code, env):
+    global count, running
+    count += 1
+    name = "Cell In[%d]" % count
+    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+    before = {key: os.environ.get(key) for key in env}
+    os.environ.update(env)
+    try:
+        running = True
+        body = parsed(code, name)
+        quiet = code.rstrip().endswith(";")
+        last = body.body.pop() if body.body and isinstance(body.body[-1], ast.Expr) and not quiet else None
+        evaluate(body, name, "exec")
+        value = evaluate(ast.Expression(last.value), name, "eval") if last is not None else None
+        show_figures()
+        if value is not None:
+            space.__dict__["_"] = value
+            tell("result", is_main_result=True, **formats(value))
+    except BaseException as error:
+        running = False
+        frames = error.__traceback__
+        while frames is not None and not frames.tb_frame.f_code.co_filename.startswith("Cell In"):
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        tell("error", name=type(error).__name__, value=str(error), traceback=text)
+    finally:
+        running = False
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def interrupt(*_):
+    if running:
+        raise KeyboardInterrupt()
+
+
+def main():
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    catchers = [Catcher(1, "stdout"), Catcher(2, "stderr")]
+    for catcher in catchers:
+        catcher.start()
+    sys.stdout, sys.stderr = Printer("stdout", 1), Printer("stderr", 2)
+    sys.stdin = open(os.devnull)
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    warnings.filterwarnings("ignore", message=".*non-interactive.*")
+    signal.signal(signal.SIGINT, interrupt)
+    sys.path.insert(0, "")
+    sys.argv = [""]
+    say("ready")
+    for line in commands:
+        request = json.loads(line)
+        run(request["code"], request.get("env") or {})
+        for catcher in catchers:
+            catcher.drain()
+        tell("end", count=count)
+
+
+main()

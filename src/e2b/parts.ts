@@ -1,0 +1,12 @@
+/** What every part of the façade gets. */
+import type { ServerParts } from "../api/context.ts";
+import type { SandboxTokens } from "./sandbox-tokens.ts";
+
+export interface E2bParts extends ServerParts {
+  tokens: SandboxTokens;
+}
+
+/** The version of E2B's agent in the sandbox whose calls are answered here: clients choose by it what they ask for. */
+export const ENVD_VERSION = "0.6.1";
+export const ENVD_PORT = 49983;
+export const INTERPRETER_PORT = 49999;

@@ -1,0 +1,92 @@
+/**
+ * The tokens of sandboxes. A client gets one with its sandbox and shows it with each request to that sandbox; it is made of the
+ * sandbox's id and a secret of this server, so nothing has to be kept.
+ */
+import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import { link, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { errno } from "../host/error.ts";
+
+const FILE = "e2b.key";
+
+/** A link to one file, for a reader or a writer that has no token. */
+export interface SignedLink {
+  path: string;
+  operation: "read" | "write";
+  user: string;
+  signature: string;
+  /** s since 1970, as it is written; `null`: for ever. */
+  expires: string | null;
+}
+
+export function signedLink(method: string, query: URLSearchParams): SignedLink {
+  return {
+    path: query.get("path") ?? "",
+    operation: method === "GET" ? "read" : "write",
+    user: query.get("username") ?? "",
+    signature: query.get("signature") ?? "",
+    expires: query.get("signature_expiration"),
+  };
+}
+
+export class SandboxTokens {
+  readonly #secret: Buffer;
+
+  private constructor(secret: Buffer) {
+    this.#secret = secret;
+  }
+
+  /** @param dataDir where the secret lies, made by whoever comes first */
+  static async open(dataDir: string): Promise<SandboxTokens> {
+    const path = join(dataDir, FILE);
+    const present = await readSecret(path);
+    if (present !== undefined) return new SandboxTokens(present);
+    const mine = `${path}.${process.pid}`;
+    await writeFile(mine, randomBytes(32).toString("hex"), { mode: 0o600 });
+    await link(mine, path).catch((error) => {
+      if (errno(error) !== "EEXIST") throw error;
+    });
+    await rm(mine, { force: true });
+    return new SandboxTokens((await readSecret(path)) ?? randomBytes(32));
+  }
+
+  /** What opens a sandbox's files and processes. */
+  of(sandboxId: string): string {
+    return createHmac("sha256", this.#secret).update(`envd ${sandboxId}`).digest("hex");
+  }
+
+  matches(sandboxId: string, presented: string | null | undefined): boolean {
+    return equal(this.of(sandboxId), presented ?? "");
+  }
+
+  /** What opens the ports that its programs serve, and the code interpreter. */
+  traffic(sandboxId: string): string {
+    return createHmac("sha256", this.#secret).update(`traffic ${sandboxId}`).digest("hex");
+  }
+
+  matchesTraffic(sandboxId: string, presented: string | null | undefined): boolean {
+    return equal(this.traffic(sandboxId), presented ?? "");
+  }
+
+  matchesSignature(sandboxId: string, link: SignedLink, nowMs: number): boolean {
+    const { path, operation, user, signature, expires } = link;
+    if (expires !== null && !(Number(expires) * 1000 > nowMs)) return false;
+    const end = expires === null ? "" : `:${expires}`;
+    const text = `${path}:${operation}:${user}:${this.of(sandboxId)}${end}`;
+    const digest = createHash("sha256").update(text).digest("base64").replace(/=+$/, "");
+    return equal(`v1_${digest}`, signature.replace(/=+$/, ""));
+  }
+}
+
+async function readSecret(path: string): Promise<Buffer | undefined> {
+  const text = await readFile(path, "utf8").catch((error) => {
+    if (errno(error) === "ENOENT") return "";
+    throw error;
+  });
+  return /^[0-9a-f]{64}$/.test(text) ? Buffer.from(text, "hex") : undefined;
+}
+
+function equal(a: string, b: string): boolean {
+  const [left, right] = [a, b].map((text) => createHash("sha256").update(text).digest());
+  return left !== undefined && right !== undefined && timingSafeEqual(left, right);
+}
