@@ -49,6 +49,13 @@ export const GUEST_BOUNDS = {
   lostCalls: 256,
 } as const;
 
+/** `console.log` of a machine, which its guest writes: cut when it passes `mostBytes`, looked at every `everyMs`. */
+export const CONSOLE_BOUNDS = {
+  mostBytes: 1 * MIB,
+  keptBytes: 256 * KIB,
+  everyMs: 2_000,
+} as const;
+
 /** One registry, its token server and the hosts that it sends us to. */
 export const REGISTRY_BOUNDS = {
   /** Of the body of an error; the rest is not read. */

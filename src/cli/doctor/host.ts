@@ -2,9 +2,9 @@
 import { readFile, stat } from "node:fs/promises";
 import { cpus, freemem, totalmem } from "node:os";
 import { join } from "node:path";
-import { exists } from "../../host/exists.ts";
 import { packageRoot } from "../../host/paths.ts";
 import { tscKhz } from "../../host/tsc.ts";
+import { confinement } from "../../vmm/cgroup.ts";
 import type { Finding } from "./finding.ts";
 
 /** A sandbox costs the server about ten descriptors; with fewer, some dozens of them already meet the limit. */
@@ -48,14 +48,12 @@ async function checkLimits(): Promise<Finding> {
 
 async function checkCgroups(): Promise<Finding> {
   const name = "cgroups";
-  const meaning = "limits that Firecracker's jailer sets; a plain start needs none";
-  const controllers = await readFile("/sys/fs/cgroup/cgroup.controllers", "utf8").catch(() => undefined);
-  if (controllers !== undefined) {
-    return { name, state: "ok", detail: `version 2: ${controllers.trim().replaceAll(" ", ", ") || "none"}`, meaning };
-  }
-  const first = await exists("/sys/fs/cgroup/memory");
-  if (first) return { name, state: "ok", detail: "version 1", meaning };
-  return { name, state: "note", detail: "not mounted", meaning, remedy: "mount them if you want to use the jailer" };
+  const meaning = "each sandbox gets its share of memory, CPU and disk, and not what the others need";
+  const { controllers, version, lacks } = await confinement();
+  const detail = version === undefined ? (lacks ?? "none") : `version ${version}: ${controllers.join(", ")}`;
+  if (lacks === undefined) return { name, state: "ok", detail, meaning };
+  const remedy = "run the server as the unit in packaging/ does (Delegate=yes), or as root where there is version 1";
+  return { name, state: "note", detail: version === undefined ? detail : `${detail}; ${lacks}`, meaning, remedy };
 }
 
 async function checkClock(): Promise<Finding> {

@@ -199,7 +199,14 @@ class Firecracker implements Vmm {
   async #start({ dir, config, jail, signal }: StartOptions): Promise<FirecrackerProcess> {
     const { paths } = await this.#usable();
     const start = (as: JailConfig | undefined): Promise<FirecrackerProcess> =>
-      FirecrackerProcess.start({ firecracker: paths.firecracker, jailer: paths.jailer, dir, jail: as, signal });
+      FirecrackerProcess.start({
+        firecracker: paths.firecracker,
+        jailer: paths.jailer,
+        dir,
+        jail: as,
+        signal,
+        config,
+      });
     const users = this.#users;
     if (jail !== undefined || users === undefined) return start(jail);
     const uid = await users.take();

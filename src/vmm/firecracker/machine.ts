@@ -89,6 +89,7 @@ export class BlankFirecracker extends Behind implements BlankVmm {
   }
 
   async become(config: MachineConfig): Promise<LoadableVmm> {
+    this.process.confine(config);
     return new LoadableFirecracker(this.process, { traits: this.#traits, config, tracking: false, ground: "unknown" });
   }
 }

@@ -6,6 +6,8 @@ import { StacyError } from "../../host/error.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
+import { confine, removeGroup } from "../cgroup.ts";
+import { keepShort } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import {
   type AgentStream,
@@ -13,6 +15,7 @@ import {
   type ExitReport,
   FILES,
   type JailConfig,
+  type MachineConfig,
   type VmmProcess,
 } from "../vmm.ts";
 import { FirecrackerApi } from "./api.ts";
@@ -41,6 +44,8 @@ export interface StartFirecracker {
   dir: string;
   jail: JailConfig | undefined;
   signal: AbortSignal | undefined;
+  /** Of the machine that it will be, where that is known. */
+  config?: MachineConfig;
 }
 
 export class FirecrackerProcess implements VmmProcess {
@@ -51,14 +56,17 @@ export class FirecrackerProcess implements VmmProcess {
   #api: FirecrackerApi | undefined;
   #killed = false;
   #released = false;
+  readonly #letConsole: () => void;
 
   private constructor(process: HostProcess, dir: string, jail: Jail | undefined) {
+    this.#letConsole = keepShort(() => join(this.#dir, FILES.console));
     this.#process = process;
     this.#dir = dir;
     this.jail = jail;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#api?.close();
-      await this.#removeLeftovers();
+      this.#letConsole();
+      await Promise.all([this.#removeLeftovers(), removeGroup(process.record.pid)]);
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
@@ -102,6 +110,7 @@ export class FirecrackerProcess implements VmmProcess {
     }
     const host = await spawnProcess({ command, args, cwd: dir, log: join(dir, FILES.console) });
     const process = new FirecrackerProcess(host, dir, jail);
+    if (options.config !== undefined) process.confine(options.config);
     try {
       await process.connect(START_LIMIT_MS, options.signal);
       return process;
@@ -127,6 +136,12 @@ export class FirecrackerProcess implements VmmProcess {
       hangUpError(this.ended("answering"), new StacyError("machine-exited", "Firecracker closed its API connection")),
     );
     void this.#api.closed.then(() => this.#process.check());
+  }
+
+  /** Gives the machine its share of the host, while it starts: nobody waits for it. A jailed one has it from the jailer. */
+  confine({ vcpus, memoryMiB }: MachineConfig): void {
+    if (this.jail !== undefined) return;
+    confine(this.record.pid, { vcpus, memoryMiB, accelerator: "kvm" }).catch(() => {});
   }
 
   get record(): ProcessRecord {
@@ -180,6 +195,7 @@ export class FirecrackerProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
+    this.#letConsole();
     this.#process.release();
     this.#api?.close();
   }

@@ -45,6 +45,12 @@ export interface MemorySource {
   shared: boolean;
 }
 
+/**
+ * System calls that QEMU gives up for good before it meets a guest: those of old, new rights, other programs, and priorities. States are
+ * loaded by an open descriptor and saved to a socket or a file, so it has to start nothing.
+ */
+const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
 /** `load` waits for `migrate-incoming`: the capability that it needs exists on the monitor only. */
 export type Start = "boot" | "load";
 
@@ -65,7 +71,9 @@ export function qemuArguments(
     ...["-accel", accelerator, "-cpu", cpuModel(accelerator), "-M", MACHINE_TYPE, "-m", String(config.memoryMiB)],
     ...["-smp", String(config.vcpus), "-object", backend],
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-bios", "qboot.rom"],
-    ...["-serial", `file:${FILES.console}`],
+    ...["-sandbox", SANDBOX],
+    // Appended to, so that it can be cut from outside (vmm/console-file.ts).
+    ...["-chardev", `file,id=con,path=${FILES.console},append=on`, "-serial", "chardev:con"],
     ...["-chardev", `socket,id=qmp,path=${QMP_SOCKET},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
     ...["-device", "virtio-serial-device,max_ports=8"],
     ...["-chardev", `socket,id=ag,path=${AGENT_SOCKET},server=on,wait=off`],

@@ -19,7 +19,7 @@ import {
   type SnapshotSource,
   type VmmProcess,
 } from "../vmm.ts";
-import { loadState, migrateOut, STREAM_FILE } from "./migration.ts";
+import { loadState, STREAM_FILE } from "./migration.ts";
 import type { QemuProcess } from "./process.ts";
 
 /** What the states need besides the process. */
@@ -121,7 +121,7 @@ export class RunningQemu extends State implements RunningMachine {
     const qmp = await this.process.monitor();
     if (this.context.sharedMemory) {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.
-      await migrateOut(qmp, this.context.version, SNAPSHOT_FILES.state, true);
+      await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
     } else {
       await qmp.execute("stop").catch((error: unknown) => {
         // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
@@ -153,7 +153,7 @@ export class PausedQemu extends State implements PausedMachine {
     }
     // A clone's RAM is private, so the stream carries it; QEMU goes on from here with `cont`.
     const stream = join(dir, STREAM_FILE);
-    await migrateOut(await this.process.monitor(), this.context.version, stream, false);
+    await this.process.save(this.context.version, stream, false);
     return {
       stateBytes: (await stat(stream)).size,
       memoryBytes: await allocatedBytes(stream),

@@ -4,11 +4,12 @@
  */
 import { StacyError } from "../../host/error.ts";
 import type { Qmp, QmpEvent } from "./qmp.ts";
+import type { SaveTarget } from "./save-file.ts";
 
 /** A full stream, with RAM; inside a snapshot that is being made. */
 export const STREAM_FILE = "stream.bin";
 
-/** `file:` came with QEMU 8.2; before it a shell's `cat` moves the bytes out. */
+/** `file:` came with QEMU 8.2. */
 export function hasFileUri(version: string): boolean {
   const [major = 0, minor = 0] = version.split(".").map(Number);
   return major > 8 || (major === 8 && minor >= 2);
@@ -31,8 +32,8 @@ const FINALIZE_LIMIT_MS = 30_000;
 const IGNORE_SHARED = { capability: "x-ignore-shared", state: true };
 const EVENTS = { capability: "events", state: true };
 
-/** Writes the state to `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
-export async function migrateOut(qmp: Qmp, version: string, path: string, shared: boolean): Promise<void> {
+/** Writes the state to `target` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
+export async function migrateOut(qmp: Qmp, target: SaveTarget, shared: boolean): Promise<void> {
   const done = Promise.withResolvers<void>();
   done.promise.catch(() => {});
   const follow = ({ event, data }: QmpEvent): void => {
@@ -45,14 +46,13 @@ export async function migrateOut(qmp: Qmp, version: string, path: string, shared
     }
   };
   void qmp.lost.then(done.reject);
-  const uri = hasFileUri(version) ? `file:${path}` : `exec:cat > ${shellQuote(path)}`;
   await qmp
     .following(follow, () =>
       Promise.all([
         qmp.execute("migrate-set-capabilities", { capabilities: [EVENTS, { ...IGNORE_SHARED, state: shared }] }),
         // The default of 128 MiB/s would make the machine stand still for longer than it needs.
         qmp.execute("migrate-set-parameters", { "max-bandwidth": 1_099_511_627_776 }),
-        qmp.execute("migrate", { uri }),
+        qmp.execute("migrate", { uri: target.uri }),
         qmp.bounded(done.promise, "that the machine is saved", { timeoutMs: SAVE_LIMIT_MS }),
       ]),
     )
@@ -62,6 +62,7 @@ export async function migrateOut(qmp: Qmp, version: string, path: string, shared
       throw error;
     });
   await finalized(qmp);
+  await target.finish();
 }
 
 /** The event comes before QEMU leaves `finish-migrate`, and until it does it refuses `cont`. */
@@ -108,8 +109,4 @@ export async function loadState(qmp: Qmp, uri: string, resume: boolean, shared: 
     if (resume && !resumed) await qmp.execute("cont");
     if (!resume && resumed) await qmp.execute("stop");
   });
-}
-
-function shellQuote(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -5,10 +5,14 @@ import { StacyError } from "../../host/error.ts";
 import type { HostProcess, ProcessRecord } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
+import { removeGroup } from "../cgroup.ts";
+import { keepShort } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
+import { migrateOut } from "./migration.ts";
 import { Qmp } from "./qmp.ts";
+import { saveTarget } from "./save-file.ts";
 
 const LOG_LINES = 20;
 const RECONNECT_LIMIT_MS = 5_000;
@@ -26,14 +30,19 @@ export class QemuProcess implements VmmProcess {
   #stream: { destroy(): void } | undefined;
   #early: AgentStream | undefined;
 
+  readonly #letConsole: () => void;
+
   /** @param clean no host process can have used the agent's port before */
   constructor(process: HostProcess, dir: string, clean: boolean) {
+    this.#letConsole = keepShort(() => join(this.#dir, FILES.console));
     this.#process = process;
     this.#dir = dir;
     this.#clean = clean;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
+      this.#letConsole();
       await Promise.all([
+        removeGroup(process.record.pid),
         // Where the directory is now: a claim renamed it.
         rm(join(this.dir, QMP_SOCKET), { force: true }),
         rm(join(this.dir, AGENT_SOCKET), { force: true }),
@@ -101,6 +110,17 @@ export class QemuProcess implements VmmProcess {
     return qmp;
   }
 
+  /** Saves the state to the absolute `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
+  async save(version: string, path: string, shared: boolean): Promise<void> {
+    const qmp = await this.monitor();
+    const target = await saveTarget(version, this.dir, path);
+    try {
+      await migrateOut(qmp, target, shared);
+    } finally {
+      await target.close();
+    }
+  }
+
   /** Opens the agent's connection for the first `connectAgent`. */
   async connectEarly(): Promise<void> {
     this.#early = await this.connectAgent();
@@ -132,6 +152,7 @@ export class QemuProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
+    this.#letConsole();
     this.#process.release();
     this.#early?.stream.destroy();
     this.#stream?.destroy();

@@ -7,6 +7,7 @@ import { kvmState } from "../../host/kvm.ts";
 import { adoptProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
+import { confine } from "../cgroup.ts";
 import { exitReport } from "../exit.ts";
 import {
   type AnswerLimits,
@@ -35,7 +36,7 @@ import {
   type Start,
 } from "./arguments.ts";
 import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
-import { cancelMigration, incomingUri, loadState, migrateOut, STREAM_FILE } from "./migration.ts";
+import { cancelMigration, incomingUri, loadState, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
 import { QemuProcess } from "./process.ts";
 
@@ -204,6 +205,8 @@ class Qemu implements Vmm {
       ...(stateFd === undefined ? {} : { fds: [stateFd] }),
     });
     const process = new QemuProcess(host, dir, true);
+    // Its share of the host, while it starts: nobody waits for it.
+    confine(host.record.pid, { vcpus: config.vcpus, memoryMiB: config.memoryMiB, accelerator }).catch(() => {});
     try {
       const qmp = await process.connectMonitor(START_LIMIT_MS, signal);
       await qmp.execute("qmp_capabilities", undefined, signal === undefined ? {} : { signal });
@@ -235,7 +238,7 @@ class Qemu implements Vmm {
       const process = await this.#start({ dir: work, config }, memory, "load", stream.fd);
       try {
         await loadState(await process.monitor(), incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
-        await migrateOut(await process.monitor(), version, SNAPSHOT_FILES.state, true);
+        await process.save(version, join(work, SNAPSHOT_FILES.state), true);
       } finally {
         await process.kill();
       }

@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { exists } from "../host/exists.ts";
+import { confine, confinement, removeGroup } from "./cgroup.ts";
+
+test("a process gets a group with limits, also its threads; the group goes with it", async (t) => {
+  const { controllers, version, lacks } = await confinement();
+  if (!controllers.includes("memory"))
+    return t.skip(`no memory controller here (${lacks}); root with cgroups v1, or a delegated group`);
+  const child = spawn("sleep", ["60"]);
+  const pid = child.pid ?? 0;
+  try {
+    await confine(pid, { vcpus: 2, memoryMiB: 64, accelerator: "kvm" });
+    const lines = (await readFile(`/proc/${pid}/cgroup`, "utf8")).split("\n");
+    const group = lines.find((line) => (version === 2 ? line.startsWith("0::") : line.split(":")[1] === "memory"));
+    assert.match(group ?? "", new RegExp(`/stacyvm-vm-${pid}$`));
+    assert.equal(
+      lines.filter((line) => line.endsWith(`/stacyvm-vm-${pid}`)).length,
+      version === 2 ? 1 : controllers.length,
+    );
+  } finally {
+    const gone = once(child, "exit");
+    child.kill("SIGKILL");
+    await gone;
+  }
+  await removeGroup(pid);
+  const left = await Promise.all(
+    controllers.map((name) => exists(`/sys/fs/cgroup/${name === "io" ? "blkio" : name}/stacyvm-vm-${pid}`)),
+  );
+  assert.ok(!left.includes(true));
+});

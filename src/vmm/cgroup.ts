@@ -1,0 +1,182 @@
+/**
+ * A control group for each monitor, so that a guest gets its share of the host and no more: memory, processes, and CPU and disk by weight. Version 2
+ * where the server's own group was delegated to it (docs/operations.md), version 1 where the server is root. Elsewhere there is none, and
+ * `stacyvm doctor` says so.
+ */
+import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+const ROOT = "/sys/fs/cgroup";
+const PREFIX = "stacyvm-vm-";
+/** Where the server itself goes: in version 2 a group has either processes or groups with limits. */
+const SERVER = "stacyvm-server";
+const MIB = 1024 * 1024;
+/** The monitor's own memory beside its guest's. Under emulation the translated code is in it, up to a gibibyte. */
+const OVERHEAD_BYTES = { kvm: 256 * MIB, tcg: 1280 * MIB };
+/** Threads: vCPUs, and helpers for the disk (QEMU: up to 64 for each drive). */
+const THREADS = 256;
+const PERIOD_US = 100_000;
+const CONTROLLERS = ["memory", "pids", "cpu", "io"] as const;
+type Controller = (typeof CONTROLLERS)[number];
+
+export interface Share {
+  vcpus: number;
+  memoryMiB: number;
+  accelerator: "kvm" | "tcg";
+}
+
+interface Host {
+  version: 1 | 2;
+  /** Where groups are made, by controller; in version 2 all the same. */
+  parents: ReadonlyMap<Controller, string>;
+}
+
+export interface Confinement {
+  /** What the host can give. */
+  controllers: string[];
+  version: 1 | 2 | undefined;
+  /** Why not all of it. */
+  lacks: string | undefined;
+}
+
+let found: Promise<Host | undefined> | undefined;
+
+/** What this server can limit. It looks once. */
+export async function confinement(): Promise<Confinement> {
+  const host = await look();
+  if (host === undefined) {
+    return { controllers: [], version: undefined, lacks: "no control group that this user may divide" };
+  }
+  const controllers = [...host.parents.keys()];
+  const missing = CONTROLLERS.filter((each) => !host.parents.has(each));
+  const lacks = missing.length === 0 ? undefined : `without ${missing.join(", ")}`;
+  return { controllers, version: host.version, lacks };
+}
+
+/** Puts a process that has just started into a group of its own. `removeGroup` once it is gone. */
+export async function confine(pid: number, share: Share): Promise<void> {
+  const host = await look();
+  if (host === undefined) return;
+  const name = `${PREFIX}${pid}`;
+  const groups = new Set([...host.parents.values()].map((parent) => join(parent, name)));
+  await Promise.all([...groups].map((group) => mkdir(group).catch(() => {})));
+  const set = async (controller: Controller, file: string, value: number | string): Promise<void> => {
+    const parent = host.parents.get(controller);
+    // A limit that this kernel does not know is none; the others hold all the same.
+    if (parent !== undefined) await writeFile(join(parent, name, file), String(value)).catch(() => {});
+  };
+  const memory = share.memoryMiB * MIB + OVERHEAD_BYTES[share.accelerator];
+  const pids = share.vcpus + THREADS;
+  // Half a CPU for what the monitor does itself.
+  const quota = Math.round((share.vcpus + 0.5) * PERIOD_US);
+  await Promise.all(
+    host.version === 2
+      ? [
+          set("memory", "memory.max", memory),
+          set("memory", "memory.oom.group", 1),
+          set("pids", "pids.max", pids),
+          set("cpu", "cpu.weight", Math.min(10_000, 100 * share.vcpus)),
+          set("cpu", "cpu.max", `${quota} ${PERIOD_US}`),
+          set("io", "io.weight", 100),
+        ]
+      : [
+          set("memory", "memory.limit_in_bytes", memory),
+          set("pids", "pids.max", pids),
+          set("cpu", "cpu.shares", Math.min(262_144, 1024 * share.vcpus)),
+          set("cpu", "cpu.cfs_period_us", PERIOD_US).then(() => set("cpu", "cpu.cfs_quota_us", quota)),
+          set("io", "blkio.weight", 500),
+        ],
+  );
+  await Promise.all([...groups].map((group) => writeFile(join(group, "cgroup.procs"), String(pid)).catch(() => {})));
+}
+
+/** Of a process that is gone, whoever started it; nothing where it has none. */
+export async function removeGroup(pid: number): Promise<void> {
+  const host = await look();
+  const groups = new Set([...(host?.parents.values() ?? [])].map((parent) => join(parent, `${PREFIX}${pid}`)));
+  for (const group of groups) {
+    // For some moments after its end a process still counts.
+    for (let tries = 0; tries < 50; tries++) {
+      const code = await rmdir(group).then(
+        () => "",
+        (error: NodeJS.ErrnoException) => error.code,
+      );
+      if (code !== "EBUSY") break;
+      await new Promise((wake) => setTimeout(wake, 10).unref());
+    }
+  }
+}
+
+function look(): Promise<Host | undefined> {
+  found ??= find().catch(() => undefined);
+  return found;
+}
+
+async function find(): Promise<Host | undefined> {
+  const own = (await readFile("/proc/self/cgroup", "utf8")).split("\n");
+  const unified = await readFile(join(ROOT, "cgroup.controllers"), "utf8").catch(() => undefined);
+  const host = unified === undefined ? await findFirst(own) : await findSecond(own, unified);
+  if (host === undefined || host.parents.size === 0) return undefined;
+  await removeEmpty(new Set(host.parents.values()));
+  return host;
+}
+
+/** Lines `N:controller,...:/path`. */
+async function findFirst(own: string[]): Promise<Host> {
+  const parents = new Map<Controller, string>();
+  for (const controller of CONTROLLERS) {
+    const name = controller === "io" ? "blkio" : controller;
+    const path = own.find((line) => line.split(":")[1]?.split(",").includes(name))?.split(":")[2];
+    if (path === undefined) continue;
+    const parent = join(ROOT, name, path);
+    // In a container the path is often the host's, and what is mounted begins at ours.
+    for (const candidate of [parent, join(ROOT, name)]) {
+      if (!(await writable(candidate))) continue;
+      parents.set(controller, candidate);
+      break;
+    }
+  }
+  return { version: 1, parents };
+}
+
+/** The line `0::/path`. */
+async function findSecond(own: string[], controllers: string): Promise<Host | undefined> {
+  const path = own.find((line) => line.startsWith("0::"))?.slice(3);
+  // The whole machine is not ours to divide: systemd does that.
+  if (path === undefined || path === "/" || path === "") return undefined;
+  const inside = path.endsWith(`/${SERVER}`);
+  const parent = inside ? join(ROOT, path, "..") : join(ROOT, path);
+  if (!(await writable(parent)) || !(await writable(join(parent, "cgroup.subtree_control")))) return undefined;
+  const wanted = CONTROLLERS.filter((each) => controllers.split(/\s+/).includes(each));
+  if (!inside) {
+    // Delegated to us alone, by the unit; a session's group has others in it.
+    const members = (await readFile(join(parent, "cgroup.procs"), "utf8")).trim().split("\n");
+    if (members.some((pid) => pid !== String(process.pid))) return undefined;
+    await mkdir(join(parent, SERVER)).catch(() => {});
+    await writeFile(join(parent, SERVER, "cgroup.procs"), String(process.pid));
+  }
+  const parents = new Map<Controller, string>();
+  for (const controller of wanted) {
+    await writeFile(join(parent, "cgroup.subtree_control"), `+${controller}`).then(
+      () => parents.set(controller, parent),
+      () => {},
+    );
+  }
+  return { version: 2, parents };
+}
+
+function writable(path: string): Promise<boolean> {
+  return access(path, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Groups of machines that ended while no server ran; one with a process in it cannot be removed. */
+async function removeEmpty(parents: Iterable<string>): Promise<void> {
+  for (const parent of parents) {
+    for (const name of await readdir(parent).catch(() => [])) {
+      if (name.startsWith(PREFIX)) await rmdir(join(parent, name)).catch(() => {});
+    }
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * Where a machine's saved state goes. QEMU may start no program (arguments.ts, `-sandbox`), and before 8.2 it cannot write a migration to a
+ * file itself: it connects to a socket of ours in the machine's directory then, and what comes is written here.
+ */
+import { constants, open, rename, rm } from "node:fs/promises";
+import { createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { asStacyError, StacyError } from "../../host/error.ts";
+import { hasFileUri } from "./migration.ts";
+
+/** In the machine's directory; relative names are the same for QEMU, whose working directory it is. */
+const SAVE_SOCKET = "save.sock";
+const SAVE_FILE = "save.bin";
+
+export interface SaveTarget {
+  /** For `migrate`. */
+  uri: string;
+  /** After QEMU has said that it is saved: waits for the last byte, and puts the file in its place. */
+  finish(): Promise<void>;
+  /** Of a save that failed, and after `finish`. */
+  close(): Promise<void>;
+}
+
+/** @param dir the machine's @param path absolute, on the same filesystem */
+export async function saveTarget(version: string, dir: string, path: string): Promise<SaveTarget> {
+  const own = join(dir, SAVE_FILE);
+  await rm(own, { force: true });
+  if (hasFileUri(version)) {
+    return {
+      uri: `file:${SAVE_FILE}`,
+      finish: () => rename(own, path),
+      close: () => rm(own, { force: true }),
+    };
+  }
+  const file = await open(own, "wx", 0o600);
+  const written = Promise.withResolvers<void>();
+  written.promise.catch(() => {});
+  let taken: Socket | undefined;
+  const server = createServer((socket) => {
+    taken = socket;
+    server.close(); // one
+    socket.on("error", written.reject);
+    void (async () => {
+      for await (const chunk of socket as AsyncIterable<Buffer>) await file.writeFile(chunk);
+    })().then(written.resolve, written.reject);
+  });
+  const close = async (): Promise<void> => {
+    server.close();
+    taken?.destroy();
+    await file.close();
+    await Promise.all([rm(own, { force: true }), rm(join(dir, SAVE_SOCKET), { force: true })]);
+  };
+  try {
+    await listen(server, dir);
+  } catch (error) {
+    await close();
+    throw asStacyError(error);
+  }
+  return {
+    uri: `unix:${SAVE_SOCKET}`,
+    async finish() {
+      if (taken === undefined)
+        throw new StacyError("internal", "QEMU says that it saved the machine, and sent nothing");
+      await written.promise;
+      await rename(own, path);
+    },
+    close,
+  };
+}
+
+/** A path that is too long for the kernel goes through an open directory, as in host/unix-socket.ts. */
+async function listen(server: Server, dir: string): Promise<void> {
+  await rm(join(dir, SAVE_SOCKET), { force: true });
+  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(`/proc/self/fd/${handle.fd}/${SAVE_SOCKET}`, resolve);
+    });
+  } finally {
+    await handle.close();
+  }
+}
