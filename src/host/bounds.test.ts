@@ -1,0 +1,44 @@
+/** docs/security.md says what the bounds are, and which tests hold its claims. `STACYVM_UPDATE=1` writes the table. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { CONSOLE_BOUNDS, GUEST_BOUNDS, REGISTRY_BOUNDS, UNPACK_BOUNDS } from "./bounds.ts";
+import { packageRoot } from "./paths.ts";
+
+const PAGE = join(packageRoot, "docs/security.md");
+const BEGIN = "<!-- bounds -->\n";
+
+function shown(name: string, value: number): string {
+  if (/bytes/i.test(name)) return value >= 2 ** 20 ? `${value / 2 ** 20} MiB` : `${value / 2 ** 10} KiB`;
+  if (name.endsWith("Ms")) return value >= 1000 ? `${value / 1000} s` : `${value} ms`;
+  return value.toLocaleString("en-US");
+}
+
+function table(): string {
+  const groups = { guest: GUEST_BOUNDS, console: CONSOLE_BOUNDS, registry: REGISTRY_BOUNDS, "copy out": UNPACK_BOUNDS };
+  const rows = Object.entries(groups).flatMap(([group, bounds]) =>
+    Object.entries(bounds).map(([name, value]) => `| ${group} | \`${name}\` | ${shown(name, value)} |`),
+  );
+  return `\n| from | bound | |\n| --- | --- | --- |\n${rows.join("\n")}\n`;
+}
+
+test("the page has the bounds as they are", async () => {
+  const page = await readFile(PAGE, "utf8");
+  const at = page.indexOf(BEGIN) + BEGIN.length;
+  const end = page.indexOf("\nOne guest at its worst", at);
+  assert.ok(at >= BEGIN.length && end > 0);
+  if (process.env.STACYVM_UPDATE === "1") {
+    await writeFile(PAGE, page.slice(0, at) + table() + page.slice(end));
+    return;
+  }
+  assert.equal(page.slice(at, end), table());
+});
+
+test("every test that the page names is there", async () => {
+  const page = await readFile(PAGE, "utf8");
+  const named = [...page.matchAll(/`((?:src|test)\/[\w./-]+\.test\.ts)`/g)].map(([, path]) => path as string);
+  assert.ok(named.length > 15);
+  for (const path of named) assert.ok(existsSync(join(packageRoot, path)), path);
+});
