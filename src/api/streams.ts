@@ -107,3 +107,42 @@ export function jsonList<T>(items: readonly T[], encode: (item: T) => unknown): 
   }
   return streamed(pieces(), headers);
 }
+
+const TEXT_STEP = 64 * 1024;
+
+/**
+ * A JSON object whose texts may be long, which are then written in steps: a guest's output can grow sixfold when it is escaped.
+ * @param done once, when nothing of `value` is needed any longer
+ */
+export function jsonRecord(value: Record<string, string | number | boolean>, done: () => void): Response {
+  const headers = { "content-type": "application/json" };
+  if (Object.values(value).every((each) => typeof each !== "string" || each.length <= TEXT_STEP)) {
+    done();
+    return new Response(`${JSON.stringify(value)}\n`, { headers });
+  }
+  async function* pieces(): AsyncGenerator<string> {
+    const pace = new Pace();
+    try {
+      let before = "{";
+      for (const [name, each] of Object.entries(value)) {
+        yield `${before}${JSON.stringify(name)}:`;
+        before = ",";
+        if (typeof each !== "string") {
+          yield JSON.stringify(each);
+          continue;
+        }
+        yield '"';
+        // Halves of a character stand as their numbers, and are whole again when they are read.
+        for (let at = 0; at < each.length; at += TEXT_STEP) {
+          yield JSON.stringify(each.slice(at, at + TEXT_STEP)).slice(1, -1);
+          if (pace.over) await pace.rest();
+        }
+        yield '"';
+      }
+      yield "}\n";
+    } finally {
+      done();
+    }
+  }
+  return streamed(begun(pieces()), headers);
+}

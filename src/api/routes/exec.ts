@@ -19,7 +19,7 @@ import {
   Signal,
 } from "../schemas/exec.ts";
 import { defined, iso } from "../schemas/sandbox.ts";
-import { begun, jsonList, NDJSON_HEADERS, streamed } from "../streams.ts";
+import { begun, jsonList, jsonRecord, NDJSON_HEADERS, streamed } from "../streams.ts";
 
 const tag = "exec";
 const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
@@ -44,8 +44,8 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       if (call.body.stream === true) return streamExec(call, lease);
       using _ = lease;
       const encoding: Encoding = call.body.encoding ?? "utf8";
-      using result = await call.sandboxes.run(lease, execInput(call.body), call.signal);
-      return json({
+      const result = await call.sandboxes.run(lease, execInput(call.body), call.signal);
+      const body = {
         exit_code: result.exitCode,
         stdout: result.stdout.toString(encoding),
         stderr: result.stderr.toString(encoding),
@@ -55,7 +55,8 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
           truncated: result.truncated || undefined,
           encoding: encoding === "utf8" ? undefined : encoding,
         }),
-      });
+      };
+      return jsonRecord(body, () => result[Symbol.dispose]());
     },
   );
 
