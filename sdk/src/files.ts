@@ -166,7 +166,10 @@ export class Files {
     });
   }
 
-  /** A directory as a tar stream. */
+  /**
+   * A directory as a tar stream. The sandbox made it, so it is not to be trusted: whoever unpacks it must not follow the links in it. `stacyvm cp`
+   * does not; GNU tar does not either, into an empty directory.
+   */
   async readArchive(path: string, options: CallOptions = {}): Promise<ReadableStream<Uint8Array>> {
     const response = await this.#transport.open("GET /sandboxes/{id}/files/archive", {
       params: { id: this.#id },
