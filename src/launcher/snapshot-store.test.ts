@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { arm, disarm, KINDS } from "../../test/faults/points.ts";
 import type { Shape } from "./shape.ts";
 import { SnapshotStore } from "./snapshot-store.ts";
 
@@ -83,4 +84,63 @@ test("of what was set aside the last three stay, for a day", async (t) => {
   assert.deepEqual(await store.sweep(now), [`${KEY}.bad-${now - 4 * 3600_000}`]);
   assert.equal((await store.sweep(now + 22 * 3600_000 + 1)).length, 2);
   assert.deepEqual(await readdir(root), [`${KEY}.bad-${now - 3600_000}`]);
+});
+
+const FILE_KINDS = KINDS.filter((kind) => kind.startsWith("fs.") || kind === "process");
+
+/** Calls `work` with each call of each kind failing once. */
+async function atEachPoint(
+  work: (where: string, run: (part: () => Promise<unknown>) => Promise<unknown>) => Promise<void>,
+) {
+  let points = 0;
+  for (const kind of FILE_KINDS) {
+    for (let at = 1, reached = true; reached; at++) {
+      await work(`${kind} ${at}`, async (part) => {
+        arm(kind, at);
+        const failed = await part().then(
+          () => undefined,
+          (error: unknown) => error ?? new Error("nothing"),
+        );
+        ({ reached } = disarm());
+        if (reached) points += 1;
+        return failed;
+      });
+    }
+  }
+  return points;
+}
+
+test("whatever call fails while a snapshot is looked at: it is not set aside, and the next look finds it", async (t) => {
+  const { store, root, work } = await storeOf(t);
+  await store.publish(await work(), { ...ABOUT, kind: "checkpoint" });
+  const points = await atEachPoint(async (where, run) => {
+    // Of another daemon, which has to compute the checksums.
+    await rm(join(root, `${KEY}.verified`), { force: true });
+    const other = new SnapshotStore(root);
+    await run(() => other.get(KEY));
+    assert.deepEqual(
+      (await readdir(root)).filter((name) => name.includes(".bad-")),
+      [],
+      where,
+    );
+    assert.ok((await other.get(KEY)) !== undefined, where);
+  });
+  t.diagnostic(`${points} points`);
+  assert.ok(points >= 5);
+});
+
+test("whatever call fails while a snapshot is published: it is there whole, or not at all", async (t) => {
+  const { store, root, work } = await storeOf(t);
+  const points = await atEachPoint(async (where, run) => {
+    const dir = await work();
+    const failed = await run(() => store.publish(dir, { ...ABOUT, kind: "checkpoint" }));
+    const found = await new SnapshotStore(root).get(KEY);
+    if (failed === undefined) assert.ok(found !== undefined, where);
+    if (found === undefined) await store.publish(dir, { ...ABOUT, kind: "checkpoint" });
+    assert.ok((await new SnapshotStore(root).get(KEY)) !== undefined, `${where}: again`);
+    await store.remove(KEY);
+    await rm(dir, { recursive: true, force: true });
+  });
+  t.diagnostic(`${points} points`);
+  assert.ok(points >= 10);
 });

@@ -113,13 +113,16 @@ export class SnapshotStore {
       if (found !== (await proofOf(stamp))) {
         const damaged = await damagedPart(dir, manifest.files);
         if (damaged !== undefined) throw corrupt(key, `${damaged} does not match its checksum`);
-        await writeFile(this.#verified(key), await proofOf(stamp));
+        // Only spares the next look: a disk that is full has no room for it.
+        await writeFile(this.#verified(key), await proofOf(stamp)).catch(() => {});
       }
       const diskMap = manifest.files[FILES.rootfs];
       if (diskMap === undefined) throw corrupt(key, "its manifest does not name the disk");
       return { key, dir, manifest, disk: await SparseTemplate.open(join(dir, FILES.rootfs), diskMap) };
     } catch (thrown) {
       if (!(await exists(dir))) return undefined; // removed while it was looked at
+      // That it could not be read now (no file descriptor, a disk that does not answer) says nothing about what is in it.
+      if (!isDamage(thrown)) throw asStacyError(thrown);
       await this.setAside(key);
       throw thrown instanceof StacyError ? thrown : corrupt(key, asStacyError(thrown).message, thrown);
     }
@@ -270,6 +273,13 @@ export class SnapshotStore {
     this.#sweeping = setTimeout(() => this.sweep().catch(() => {}), BAD_KEPT_MS);
     this.#sweeping.unref();
   }
+}
+
+/** What was read is not what was saved, or a part of it is not there. */
+function isDamage(thrown: unknown): boolean {
+  if (thrown instanceof StacyError) return thrown.code === "corrupt";
+  const code = errno(thrown);
+  return code === undefined || code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR";
 }
 
 function corrupt(key: string, why: string, cause?: unknown): StacyError {
