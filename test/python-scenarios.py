@@ -188,6 +188,13 @@ async def server(client, sandbox) -> None:
     assert (await client.quotas.put("alice", max_sandboxes=2, max_ttl=3600)).max_ttl == "1h0m0s"
     assert (await client.quotas.usage("alice")).quota_configured
     await client.quotas.remove("alice")
+    assert "admin" in (await client.identity()).scopes
+    made = await client.keys.create("python", owner="acme", scopes=["use"], expires_in=60)
+    async with AsyncClient(client.url, api_key=made.key) as member:
+        assert (await member.identity()).owner == "acme"
+        assert await member.list() == []
+    assert [key.name for key in await client.keys.list("acme")] == ["python"]
+    assert (await client.keys.revoke(made.id)).state == "revoked"
     assert "sandboxes" in await client.metrics()
     assert (await client.system_stats()).mem_pct > 0
     await sandbox.destroy()

@@ -31,6 +31,7 @@ const NOBODY = {
   key: "0".repeat(64),
   process: "1",
   resource: "x",
+  member: "x",
   port: "8080",
   owner: "nobody",
   path: "x",
@@ -363,10 +364,30 @@ describe("the contract", () => {
     const rotated = (await good("POST", "/keys/{key}/rotate", { at: { key: made.id }, json: {} })).body;
     assert.notEqual(rotated.key, made.key);
     assert.equal((await good("DELETE", "/keys/{key}", { at: { key: "contract" } })).body.state, "revoked");
-    for (const path of ["/audit", "/admin/audit"]) {
-      const { body } = await good("GET", path, { query: "about=acme&method=POST" });
-      assert.deepEqual([body[0].actor, body[0].route, body[0].status], ["admin_api_key", "/api/v1/keys", 201]);
-    }
+    const byAcme = "about=acme&method=POST";
+    const { body: audit } = await good("GET", "/audit", { query: byAcme });
+    assert.deepEqual([audit[0].actor, audit[0].route, audit[0].status], ["admin_api_key", "/api/v1/keys", 201]);
+    const { body: theirs } = await good("GET", "/admin/audit", { query: byAcme });
+    assert.deepEqual([theirs[0].path, theirs[0].tenant_id], ["/api/v1/keys", "default"]);
+    const csv = (await good("GET", "/admin/audit", { query: `${byAcme}&format=csv` })).text.split("\n");
+    assert.match(csv[0] ?? "", /^id,created_at,actor,method,path,status/);
+    assert.match(csv[1] ?? "", /,admin_api_key,POST,\/api\/v1\/keys,201,/);
+
+    await good("POST", "/keys", { json: { name: "member", owner: "tenant-one", scopes: ["read"] } });
+    const { tenants } = (await good("GET", "/admin/tenants")).body;
+    assert.deepEqual(
+      tenants.map(({ id }: { id: string }) => id),
+      ["default", "tenant-one"],
+    );
+    const tenant = { id: "tenant-one" };
+    assert.equal((await good("GET", "/admin/tenants/{id}", { at: tenant })).body.tenant.name, "tenant-one");
+    const { members } = (await good("GET", "/admin/tenants/{id}/members", { at: tenant })).body;
+    assert.deepEqual([members[0].user_id, members[0].role], ["member", "viewer"]);
+    assert.deepEqual((await good("GET", "/admin/tenants/{id}/policies", { at: tenant })).body.policies, []);
+    const about = (await good("GET", "/admin/tenants/{id}/audit", { at: tenant })).body;
+    assert.equal(about.admin_audit[0].path, "/api/v1/keys");
+    assert.equal((await ask("GET", "/admin/tenants/{id}", { at: { id: "none" } })).status, 404);
+    assert.match((await ask("POST", "/admin/tenants", { json: { name: "x" } })).body.remedy, /key create/);
 
     const replay = await good("GET", "/events", { firstOnly: true, headers: { "last-event-id": "evt-0" } });
     assert.ok(replay.text.includes("connected"));

@@ -666,6 +666,40 @@ export interface AuditEntry {
   status: number;
   requestId: string;
   address?: string | undefined;
+  userAgent?: string | undefined;
+  durationMs?: number | undefined;
+}
+
+export interface AdminAuditEntry {
+  id: number;
+  actor: string;
+  method: string;
+  path: string;
+  status: number;
+  durationMs: number;
+  requestId: string;
+  remoteAddr: string;
+  userAgent: string;
+  tenantId: string;
+  createdAt: string;
+}
+
+export interface Tenant {
+  id: string;
+  name: string;
+  ownerId: string;
+  settings: string;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface TenantMember {
+  tenantId: string;
+  /** The key's name */
+  userId: string;
+  role: "viewer" | "operator" | "admin";
+  createdAt: string;
+  updatedAt: string;
 }
 
 /** Every operation of the server: the body it takes and the reply it gives. */
@@ -929,8 +963,60 @@ export interface Operations {
   "DELETE /keys/{key}": { body: undefined; reply: Key };
   /** What administrators did: to the server, and with other owners' things */
   "GET /audit": { body: undefined; reply: AuditEntry[] };
-  /** What administrators did: to the server, and with other owners' things */
-  "GET /admin/audit": { body: undefined; reply: AuditEntry[] };
+  /** The same in the published server's form */
+  "GET /admin/audit": { body: undefined; reply: AdminAuditEntry[] };
+  /** Owners, in the published server's form */
+  "GET /admin/tenants": {
+    body: undefined;
+    reply: {
+      tenants: Tenant[];
+    };
+  };
+  /** Owners are made otherwise here */
+  "POST /admin/tenants": { body: undefined; reply: undefined };
+  /** One owner */
+  "GET /admin/tenants/{id}": {
+    body: undefined;
+    reply: {
+      tenant: Tenant;
+    };
+  };
+  /** Owners are made otherwise here */
+  "PUT /admin/tenants/{id}": { body: undefined; reply: undefined };
+  /** Owners are made otherwise here */
+  "DELETE /admin/tenants/{id}": { body: undefined; reply: undefined };
+  /** An owner's keys */
+  "GET /admin/tenants/{id}/members": {
+    body: undefined;
+    reply: {
+      members: TenantMember[];
+    };
+  };
+  /** An owner's policies: none of its own */
+  "GET /admin/tenants/{id}/policies": {
+    body: undefined;
+    reply: {
+      policies: Record<string, unknown>[];
+    };
+  };
+  /** Owners are made otherwise here */
+  "POST /admin/tenants/{id}/policies": { body: undefined; reply: undefined };
+  /** What administrators did with an owner's things */
+  "GET /admin/tenants/{id}/audit": {
+    body: undefined;
+    reply: {
+      tenantId: string;
+      adminAudit: AdminAuditEntry[];
+      opAudit: Record<string, unknown>[];
+      exportedAt: string;
+    };
+  };
+  /** Owners are made otherwise here */
+  "PUT /admin/tenants/{id}/members/{member}": { body: undefined; reply: undefined };
+  /** Owners are made otherwise here */
+  "DELETE /admin/tenants/{id}/members/{member}": { body: undefined; reply: undefined };
+  /** Owners are made otherwise here */
+  "DELETE /admin/tenants/{id}/policies/{member}": { body: undefined; reply: undefined };
   /** HTTP to a port in the guest: any method, any path below, WebSockets too */
   "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
 }
@@ -1471,6 +1557,42 @@ export const shapes: Record<string, Shape> = {
       status: "integer",
       request_id: "string",
       "address?": "string",
+      "user_agent?": "string",
+      "duration_ms?": "number",
+    },
+  },
+  AdminAuditEntry: {
+    object: {
+      id: "integer",
+      actor: "string",
+      method: "string",
+      path: "string",
+      status: "integer",
+      duration_ms: "integer",
+      request_id: "string",
+      remote_addr: "string",
+      user_agent: "string",
+      tenant_id: "string",
+      created_at: "string",
+    },
+  },
+  Tenant: {
+    object: {
+      id: "string",
+      name: "string",
+      owner_id: "string",
+      settings: "string",
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  TenantMember: {
+    object: {
+      tenant_id: "string",
+      user_id: "string",
+      role: { enum: ["viewer", "operator", "admin"] },
+      created_at: "string",
+      updated_at: "string",
     },
   },
 };
@@ -1603,6 +1725,27 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "POST /keys/{key}/rotate": { body: { ref: "KeyRotateRequest" }, reply: { ref: "MadeKey" } },
   "DELETE /keys/{key}": { reply: { ref: "Key" } },
   "GET /audit": { reply: { array: { ref: "AuditEntry" } } },
-  "GET /admin/audit": { reply: { array: { ref: "AuditEntry" } } },
+  "GET /admin/audit": { reply: { array: { ref: "AdminAuditEntry" } } },
+  "GET /admin/tenants": { reply: { object: { tenants: { array: { ref: "Tenant" } } } } },
+  "POST /admin/tenants": {},
+  "GET /admin/tenants/{id}": { reply: { object: { tenant: { ref: "Tenant" } } } },
+  "PUT /admin/tenants/{id}": {},
+  "DELETE /admin/tenants/{id}": {},
+  "GET /admin/tenants/{id}/members": { reply: { object: { members: { array: { ref: "TenantMember" } } } } },
+  "GET /admin/tenants/{id}/policies": { reply: { object: { policies: { array: { record: "any" } } } } },
+  "POST /admin/tenants/{id}/policies": {},
+  "GET /admin/tenants/{id}/audit": {
+    reply: {
+      object: {
+        tenant_id: "string",
+        admin_audit: { array: { ref: "AdminAuditEntry" } },
+        op_audit: { array: { record: "any" } },
+        exported_at: "string",
+      },
+    },
+  },
+  "PUT /admin/tenants/{id}/members/{member}": {},
+  "DELETE /admin/tenants/{id}/members/{member}": {},
+  "DELETE /admin/tenants/{id}/policies/{member}": {},
   "GET /sandboxes/{id}/ports/{port}/{path}": {},
 };

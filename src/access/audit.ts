@@ -19,13 +19,17 @@ export interface AuditEntry {
   requestId: string;
   /** Where it came from. */
   address?: string;
+  /** What asked. */
+  userAgent?: string;
+  /** ms until the answer began. */
+  durationMs?: number;
 }
 
 export interface AuditFilter {
   actor?: string | undefined;
   method?: string | undefined;
   status?: number | undefined;
-  /** Beginning of the path. */
+  /** Part of the path. */
   path?: string | undefined;
   about?: string | undefined;
   /** Only entries with a lower number. */
@@ -75,7 +79,7 @@ function matches(entry: AuditEntry, { actor, method, status, path, about }: Audi
     (actor === undefined || entry.actor === actor) &&
     (method === undefined || entry.method === method.toUpperCase()) &&
     (status === undefined || entry.status === status) &&
-    (path === undefined || entry.path.startsWith(path)) &&
+    (path === undefined || entry.path.includes(path)) &&
     (about === undefined || entry.about?.includes(about) === true)
   );
 }

@@ -30,6 +30,7 @@ import { snapshotRoutes } from "./routes/snapshots.ts";
 import { socketRoutes } from "./routes/sockets.ts";
 import { systemRoutes } from "./routes/system.ts";
 import { quotaRoutes, templateRoutes } from "./routes/templates.ts";
+import { tenantRoutes } from "./routes/tenants.ts";
 import { workerRoutes } from "./routes/workers.ts";
 import { ErrorBody } from "./schemas/common.ts";
 
@@ -183,6 +184,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   workerRoutes(endpoints, shared);
   environmentRoutes(endpoints);
   keyRoutes(endpoints, shared);
+  tenantRoutes(endpoints, shared);
 
   // Any method and any path below: not an endpoint with a schema of its own, but documented as one.
   app.openAPIRegistry.registerPath({

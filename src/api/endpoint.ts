@@ -221,6 +221,7 @@ export class Endpoints {
     if (!caller.scopes.has(scope)) throw httpError(403, `this key does not have the scope ${scope}`);
     const sandboxes = this.#viewOf(c, caller);
     let status = 500;
+    const begun = performance.now();
     try {
       const response = await work(sandboxes);
       status = response.status;
@@ -230,7 +231,7 @@ export class Endpoints {
       throw error;
     } finally {
       const changes = scope === "admin" && c.req.method !== "GET" && c.req.method !== "HEAD";
-      if (changes || sandboxes.foreign.size > 0) this.#audit(c, caller, sandboxes, status);
+      if (changes || sandboxes.foreign.size > 0) this.#audit(c, caller, sandboxes, status, performance.now() - begun);
     }
   }
 
@@ -247,8 +248,9 @@ export class Endpoints {
     return view;
   }
 
-  #audit(c: ApiContext, caller: Caller, sandboxes: View, status: number): void {
+  #audit(c: ApiContext, caller: Caller, sandboxes: View, status: number, durationMs: number): void {
     const about = [...sandboxes.foreign];
+    const userAgent = c.req.header("user-agent")?.slice(0, 256);
     this.#parts.audit.add({
       at: Date.now(),
       actor: caller.name,
@@ -261,6 +263,8 @@ export class Endpoints {
       status,
       requestId: c.get("requestId"),
       address: addressOf(c.env.incoming),
+      durationMs,
+      ...(userAgent === undefined ? {} : { userAgent }),
     });
   }
 

@@ -8,6 +8,21 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdminAuditEntry:
+    id: int
+    actor: str
+    method: str
+    path: str
+    status: int
+    duration_ms: int
+    request_id: str
+    remote_addr: str
+    user_agent: str
+    tenant_id: str
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Admission:
     allowed: bool
     queueable: bool
@@ -34,6 +49,8 @@ class AuditEntry:
     status: int
     request_id: str
     address: str | None = None
+    user_agent: str | None = None
+    duration_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,6 +435,26 @@ class Template:
     pool_size: int
     provider: str
     metadata: dict[str, str]
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenant:
+    id: str
+    name: str
+    owner_id: str
+    settings: str
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantMember:
+    tenant_id: str
+    #: The key's name
+    user_id: str
+    role: Literal["viewer", "operator", "admin"]
     created_at: str
     updated_at: str
 

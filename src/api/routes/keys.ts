@@ -5,6 +5,7 @@ import { OWNER_NAME } from "../../sandboxes/owner.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { Duration, maybe, whole } from "../schemas/common.ts";
+import { auditBody, auditCsv, PublishedAuditBody } from "../schemas/published-audit.ts";
 import { defined, iso } from "../schemas/sandbox.ts";
 
 const ScopeName = z.enum(["read", "use", "admin"]);
@@ -52,8 +53,20 @@ const AuditBody = z
     status: z.int(),
     request_id: z.string(),
     address: z.string().optional(),
+    user_agent: z.string().optional(),
+    duration_ms: z.number().optional(),
   })
   .openapi("AuditEntry");
+
+const AuditQuery = z.object({
+  limit: whole(1, 1_000).default(100),
+  before: whole(1, Number.MAX_SAFE_INTEGER).optional(),
+  actor: z.string().max(128).optional(),
+  method: z.string().max(16).optional(),
+  status: whole(100, 599).optional(),
+  path: z.string().max(512).optional(),
+  about: z.string().max(64).optional(),
+});
 
 const WhoBody = z.object({ name: z.string(), owner: z.string(), scopes: z.array(ScopeName) }).openapi("Identity");
 
@@ -159,34 +172,47 @@ export function keyRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ params }) => json(body(await keys.revoke(params.key))),
   );
-  for (const path of ["/audit", "/admin/audit"]) {
-    endpoints.add(
-      {
-        method: "get",
-        path,
-        scope: "admin",
-        tag,
-        summary: "What administrators did: to the server, and with other owners' things",
-        query: z.object({
-          limit: whole(1, 1_000).default(100),
-          before: whole(1, Number.MAX_SAFE_INTEGER).optional(),
-          actor: z.string().max(128).optional(),
-          method: z.string().max(16).optional(),
-          status: whole(100, 599).optional(),
-          path: z.string().max(512).optional(),
-          about: z.string().max(64).optional(),
-        }),
-        responses: { 200: { description: "Newest first", schema: z.array(AuditBody) } },
-      },
-      ({ query }) =>
-        json(
-          parts.audit.list(query).map(({ at, keyId, requestId, ...entry }) => ({
-            ...entry,
-            at: iso(at),
-            request_id: requestId,
-            ...defined({ key_id: keyId }),
-          })),
-        ),
-    );
-  }
+  endpoints.add(
+    {
+      method: "get",
+      path: "/audit",
+      scope: "admin",
+      tag,
+      summary: "What administrators did: to the server, and with other owners' things",
+      query: AuditQuery,
+      responses: { 200: { description: "Newest first", schema: z.array(AuditBody) } },
+    },
+    ({ query }) =>
+      json(
+        parts.audit.list(query).map(({ at, keyId, requestId, userAgent, durationMs, ...entry }) => ({
+          ...entry,
+          at: iso(at),
+          request_id: requestId,
+          ...defined({ key_id: keyId, user_agent: userAgent, duration_ms: durationMs }),
+        })),
+      ),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/admin/audit",
+      scope: "admin",
+      tag,
+      summary: "The same in the published server's form",
+      query: AuditQuery.extend({ format: z.string().max(16).optional() }).openapi({
+        description: "`format=csv` for a table.",
+      }),
+      responses: { 200: { description: "Newest first", schema: z.array(PublishedAuditBody), type: "text/csv" } },
+    },
+    ({ query: { format, ...filter } }) => {
+      const entries = parts.audit.list(filter).map(auditBody);
+      if (format?.toLowerCase() !== "csv") return json(entries);
+      return new Response(auditCsv(entries), {
+        headers: {
+          "content-type": "text/csv; charset=utf-8",
+          "content-disposition": 'attachment; filename="stacyvm-admin-audit.csv"',
+        },
+      });
+    },
+  );
 }

@@ -12,7 +12,10 @@ from ..models import (
     Admission,
     Checkpoint,
     Health,
+    Identity,
     Image,
+    Key,
+    MadeKey,
     OwnerQuota,
     PoolStatus,
     Provider,
@@ -29,7 +32,10 @@ from .transport import LONG, AsyncTransport, lines_of, segment, server_sent
 
 
 class AsyncClient:
-    """The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given."""
+    """
+    The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given; without a key, what a server of the same user
+    on this host has left for its programs.
+    """
 
     def __init__(
         self,
@@ -39,13 +45,16 @@ class AsyncClient:
         user_id: str | None = None,
         timeout: float | None = 60.0,
         retries: int = 2,
+        owner: str | None = None,
     ) -> None:
-        self._transport = AsyncTransport(url, api_key, user_id, timeout, retries)
+        """`user_id`: the user within the key's owner, for quotas. `owner`: an administrator acts as this owner."""
+        self._transport = AsyncTransport(url, api_key, user_id, timeout, retries, owner)
         self.templates = AsyncTemplates(self._transport)
         self.images = AsyncImages(self._transport)
         self.snapshots = AsyncSnapshots(self._transport)
         self.checkpoints = AsyncCheckpoints(self._transport)
         self.quotas = AsyncQuotas(self._transport)
+        self.keys = AsyncKeys(self._transport)
 
     @property
     def url(self) -> str:
@@ -115,6 +124,10 @@ class AsyncClient:
             await asyncio.sleep(0.2 * 2**failures)
 
     # The server itself
+
+    async def identity(self) -> Identity:
+        """Who this client is to the server."""
+        return decode(Identity, await self._transport.call("GET", "/identity"))
 
     async def health(self) -> Health:
         return decode(Health, await self._transport.call("GET", "/health"))
@@ -243,3 +256,24 @@ class AsyncQuotas(_Group):
 
     async def usage(self, owner: str) -> QuotaUsage:
         return decode(QuotaUsage, await self._transport.call("GET", f"/quotas/{segment(owner)}/usage"))
+
+
+class AsyncKeys(_Group):
+    """For administrators. The secret of a key is in the answer that makes it, and nowhere else."""
+
+    async def list(self, owner: str | None = None) -> List[Key]:
+        return decode(list[Key], await self._transport.call("GET", "/keys", params=query(owner=owner)))
+
+    async def create(
+        self, name: str, *, owner: str | None = None, scopes: List[str] | None = None, expires_in: Duration | None = None
+    ) -> MadeKey:
+        body = without_none(name=name, owner=owner, scopes=scopes, expires_in=duration_text(expires_in))
+        return decode(MadeKey, await self._transport.call("POST", "/keys", body=body))
+
+    async def rotate(self, key: str, *, grace: Duration | None = None) -> MadeKey:
+        """`grace`: how long the secret before works on."""
+        body = without_none(grace=duration_text(grace))
+        return decode(MadeKey, await self._transport.call("POST", f"/keys/{segment(key)}/rotate", body=body))
+
+    async def revoke(self, key: str) -> Key:
+        return decode(Key, await self._transport.call("DELETE", f"/keys/{segment(key)}"))

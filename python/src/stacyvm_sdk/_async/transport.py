@@ -32,18 +32,24 @@ class AsyncTransport:
         user_id: str | None = None,
         timeout: float | None = 60.0,
         retries: int = 2,
+        owner: str | None = None,
     ) -> None:
         self.url = (url or os.environ.get("STACYVM_URL") or DEFAULT_URL).rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise InvalidError(
                 "BAD_REQUEST", f'"{self.url}" is not the address of a server', hint="write it as http://host:7423"
             )
-        key = api_key if api_key is not None else os.environ.get("STACYVM_API_KEY") or local_key(self.url)
+        given = api_key if api_key is not None else os.environ.get("STACYVM_API_KEY") or None
+        key = given if given is not None else local_key(self.url)
+        # Another one may be there after the server has started anew.
+        self._key_was_found = given is None
         self.headers: dict[str, str] = {}
         if key:
             self.headers["x-api-key"] = key
         if user_id:
             self.headers["x-user-id"] = user_id
+        if owner:
+            self.headers["x-owner"] = owner
         self.timeout = timeout
         self.retries = retries
         self.http = httpx.AsyncClient(headers=self.headers, timeout=timeout)
@@ -102,7 +108,8 @@ class AsyncTransport:
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=self.timeout),
         )
-        repeatable = method in _IDEMPOTENT and not hasattr(content, "__next__") and not hasattr(content, "__anext__")
+        reusable = not hasattr(content, "__next__") and not hasattr(content, "__anext__")
+        repeatable = method in _IDEMPOTENT and reusable
         attempt = 0
         while True:
             wait = 0.1 * 2**attempt
@@ -123,6 +130,9 @@ class AsyncTransport:
                     with self._guarded(timeout):
                         yield response
                     return
+                if response.status_code == 401 and reusable and self._find_key_anew():
+                    request.headers["x-api-key"] = self.headers["x-api-key"]
+                    continue
                 limited = response.status_code == 429 and response.headers.get("x-ratelimit-remaining") == "0"
                 # What a rate limit turned away was never begun.
                 if not (again and (limited or (repeatable and response.status_code in _TEMPORARY))):
@@ -148,6 +158,15 @@ class AsyncTransport:
             raise error_of(answer.status_code, _json(answer.body), answer.headers.get("x-request-id")) from error
         except (OSError, WebSocketException) as error:
             raise self._broken(error) from error
+
+    def _find_key_anew(self) -> bool:
+        """The key that was found is another server's by now: this one has left its own."""
+        key = local_key(self.url) if self._key_was_found else None
+        if key is None or key == self.headers.get("x-api-key"):
+            return False
+        self.headers["x-api-key"] = key
+        self.http.headers["x-api-key"] = key
+        return True
 
     def _guarded(self, timeout: float | None) -> _Guard:
         return _Guard(self, timeout)

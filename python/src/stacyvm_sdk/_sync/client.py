@@ -13,7 +13,10 @@ from ..models import (
     Admission,
     Checkpoint,
     Health,
+    Identity,
     Image,
+    Key,
+    MadeKey,
     OwnerQuota,
     PoolStatus,
     Provider,
@@ -30,7 +33,10 @@ from .transport import LONG, Transport, lines_of, segment, server_sent
 
 
 class Client:
-    """The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given."""
+    """
+    The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given; without a key, what a server of the same user
+    on this host has left for its programs.
+    """
 
     def __init__(
         self,
@@ -40,13 +46,16 @@ class Client:
         user_id: str | None = None,
         timeout: float | None = 60.0,
         retries: int = 2,
+        owner: str | None = None,
     ) -> None:
-        self._transport = Transport(url, api_key, user_id, timeout, retries)
+        """`user_id`: the user within the key's owner, for quotas. `owner`: an administrator acts as this owner."""
+        self._transport = Transport(url, api_key, user_id, timeout, retries, owner)
         self.templates = Templates(self._transport)
         self.images = Images(self._transport)
         self.snapshots = Snapshots(self._transport)
         self.checkpoints = Checkpoints(self._transport)
         self.quotas = Quotas(self._transport)
+        self.keys = Keys(self._transport)
 
     @property
     def url(self) -> str:
@@ -116,6 +125,10 @@ class Client:
             time.sleep(0.2 * 2**failures)
 
     # The server itself
+
+    def identity(self) -> Identity:
+        """Who this client is to the server."""
+        return decode(Identity, self._transport.call("GET", "/identity"))
 
     def health(self) -> Health:
         return decode(Health, self._transport.call("GET", "/health"))
@@ -244,3 +257,24 @@ class Quotas(_Group):
 
     def usage(self, owner: str) -> QuotaUsage:
         return decode(QuotaUsage, self._transport.call("GET", f"/quotas/{segment(owner)}/usage"))
+
+
+class Keys(_Group):
+    """For administrators. The secret of a key is in the answer that makes it, and nowhere else."""
+
+    def list(self, owner: str | None = None) -> List[Key]:
+        return decode(list[Key], self._transport.call("GET", "/keys", params=query(owner=owner)))
+
+    def create(
+        self, name: str, *, owner: str | None = None, scopes: List[str] | None = None, expires_in: Duration | None = None
+    ) -> MadeKey:
+        body = without_none(name=name, owner=owner, scopes=scopes, expires_in=duration_text(expires_in))
+        return decode(MadeKey, self._transport.call("POST", "/keys", body=body))
+
+    def rotate(self, key: str, *, grace: Duration | None = None) -> MadeKey:
+        """`grace`: how long the secret before works on."""
+        body = without_none(grace=duration_text(grace))
+        return decode(MadeKey, self._transport.call("POST", f"/keys/{segment(key)}/rotate", body=body))
+
+    def revoke(self, key: str) -> Key:
+        return decode(Key, self._transport.call("DELETE", f"/keys/{segment(key)}"))
