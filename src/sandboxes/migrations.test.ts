@@ -16,13 +16,21 @@ test("what was made before there were owners belongs to the default one; a damag
     using old = new DatabaseSync(path);
     old.exec(`${MIGRATIONS[0]}; PRAGMA user_version = 1;`);
     const add = (sql: string, ...values: (string | number)[]): void => void old.prepare(sql).run(...values);
-    const sandbox = { id: "sb-1", state: "running", ownerId: "alice" };
+    const size = { image: "i", memoryMiB: 1, vcpus: 1, diskMiB: 1, provider: "qemu" };
+    const times = { createdAt: 1, expiresAt: 2, idleTimeoutMs: 0, idleAction: "destroy" };
+    const sandbox = { id: "sb-1", state: "running", ownerId: "alice", metadata: {}, ...size, ...times };
+    const template = { name: "t", setup: [], allowedHosts: [], ttlMs: 1, env: {}, poolSize: 0, ...size };
     add("INSERT INTO sandboxes VALUES (?,?,?,?,?)", "sb-1", "running", 1, 1, JSON.stringify(sandbox));
     add("INSERT INTO sandboxes VALUES (?,?,?,?,?)", "sb-2", "running", 2, 2, "{damaged");
-    add("INSERT INTO templates VALUES (?,?)", "t", JSON.stringify({ name: "t", image: "i" }));
+    add("INSERT INTO templates VALUES (?,?)", "t", JSON.stringify(template));
     add("INSERT INTO templates VALUES (?,?)", "bad", "{damaged");
-    add("INSERT INTO quotas VALUES (?,?)", "alice", JSON.stringify({ ownerId: "alice", maxSandboxes: 3 }));
-    add("INSERT INTO checkpoints VALUES (?,?,?)", "cp-1", "sb-1", JSON.stringify({ id: "cp-1" }));
+    add("INSERT INTO quotas VALUES (?,?)", "alice", JSON.stringify({ ownerId: "alice", maxSandboxes: 3, maxTtlMs: 0 }));
+    add(
+      "INSERT INTO checkpoints VALUES (?,?,?)",
+      "cp-1",
+      "sb-1",
+      JSON.stringify({ id: "cp-1", sandboxId: "sb-1", ...size }),
+    );
     add(
       "INSERT INTO events VALUES (?,?)",
       1,
