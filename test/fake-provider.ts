@@ -82,7 +82,11 @@ export class Gate {
 export class FakeMachine implements SandboxMachine {
   readonly id: string;
   readonly boot = { path: "restored", vmm: "qemu", guest: "linux", phases: {}, totalMs: 1 } as const;
-  readonly agent = {} as Agent;
+  /** What runs in it, as the agent says. */
+  commands = 0;
+  readonly agent = { info: async () => ({ commands: this.commands }) } as Agent;
+  /** What its calls under way fail with. */
+  why: StacyError | undefined;
   readonly process = undefined;
   readonly network = { allowedHosts: [], ...new Network().egress([], this.agent).status };
   state: MachineState = "running";
@@ -152,8 +156,9 @@ export class FakeMachine implements SandboxMachine {
   async stats() {
     return { cpuPercent: 0, privateBytes: 0, pssBytes: 0, memoryLimitBytes: 0, diskBytes: 0 };
   }
-  async destroy(): Promise<void> {
+  async destroy(why?: StacyError): Promise<void> {
     if (this.#provider.destroyFailure !== undefined) throw this.#provider.destroyFailure;
+    this.why ??= why;
     this.destroyed += 1;
     this.state = "exited";
     this.#provider.machinesById.delete(this.id);

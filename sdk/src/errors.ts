@@ -9,6 +9,10 @@ export interface ErrorDetails {
   hint?: string | undefined;
   /** Names the request in the server's log. */
   requestId?: string | undefined;
+  /** Why the sandbox is gone: `ttl`, `idle`, `requested`, `crash`, `server-stop`, ... */
+  ended?: string | undefined;
+  /** Of a command whose time was over: what it had put out, its last 256 KiB of each. */
+  output?: { stdout: string; stderr: string } | undefined;
   cause?: unknown;
 }
 
@@ -20,6 +24,8 @@ export class StacyError extends Error {
   readonly phase: string | undefined;
   readonly hint: string | undefined;
   readonly requestId: string | undefined;
+  readonly ended: string | undefined;
+  readonly output: { stdout: string; stderr: string } | undefined;
 
   constructor(code: string, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -28,6 +34,8 @@ export class StacyError extends Error {
     this.phase = details.phase;
     this.hint = details.hint;
     this.requestId = details.requestId;
+    this.ended = details.ended;
+    this.output = details.output;
   }
 }
 
@@ -112,6 +120,27 @@ export function errorOf(status: number, body: unknown, requestId?: string): Stac
       phase: text("phase"),
       hint: text("remedy") ?? (status === 401 ? "set the key: `apiKey`, or STACYVM_API_KEY" : undefined),
       requestId: text("request_id") ?? requestId,
+      ended: text("ended"),
+      output:
+        typeof problem.stdout === "string" && typeof problem.stderr === "string"
+          ? { stdout: problem.stdout, stderr: problem.stderr }
+          : undefined,
     },
   );
+}
+
+/** The HTTP status that belongs to a code in a frame or a line. */
+export function statusOf(code: string): number {
+  const known: Record<string, number> = {
+    BAD_REQUEST: 400,
+    FORBIDDEN: 403,
+    NOT_FOUND: 404,
+    TIMEOUT: 408,
+    CONFLICT: 409,
+    TOO_LARGE: 413,
+    RESOURCE_LIMIT: 429,
+    UNAVAILABLE: 503,
+    NO_SPACE: 507,
+  };
+  return known[code] ?? 500;
 }

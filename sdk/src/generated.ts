@@ -173,6 +173,8 @@ export interface ExecResult {
   stderr: string;
   duration: string;
   signal?: number | undefined;
+  /** `out-of-memory`: it ended because the sandbox's memory had run out. */
+  reason?: string | undefined;
   truncated?: boolean | undefined;
   encoding?: string | undefined;
 }
@@ -1155,6 +1157,7 @@ export const shapes: Record<string, Shape> = {
       stderr: "string",
       duration: "string",
       "signal?": "integer",
+      "reason?": "string",
       "truncated?": "boolean",
       "encoding?": "string",
     },

@@ -1,5 +1,5 @@
 /** A command that runs: its output as it comes, its stdin, signals, terminal size, and how it ended. */
-import { ConnectionError, errorOf, StacyError } from "./errors.ts";
+import { ConnectionError, errorOf, StacyError, statusOf } from "./errors.ts";
 import type { Duration } from "./generated.ts";
 import { Channel } from "./streams.ts";
 import type { Transport, WebSocketLike } from "./transport.ts";
@@ -225,18 +225,4 @@ function firstFrame(start: ProcessStart): object {
     pty: pty !== undefined && pty !== false,
     ...(typeof pty === "object" ? pty : {}),
   };
-}
-
-/** The HTTP status that belongs to a code in a frame. */
-function statusOf(code: string): number {
-  const known: Record<string, number> = {
-    BAD_REQUEST: 400,
-    FORBIDDEN: 403,
-    NOT_FOUND: 404,
-    TIMEOUT: 408,
-    CONFLICT: 409,
-    RESOURCE_LIMIT: 429,
-    NO_SPACE: 507,
-  };
-  return known[code] ?? 500;
 }

@@ -1,5 +1,5 @@
 /** One sandbox. `await using sandbox = await Sandbox.create({ image: "stacyvm/python" })` destroys it at the end of the block. */
-import { ExecError, StacyError } from "./errors.ts";
+import { ExecError, errorOf, StacyError, statusOf } from "./errors.ts";
 import { Files } from "./files.ts";
 import type * as wire from "./generated.ts";
 import { Port } from "./ports.ts";
@@ -29,6 +29,8 @@ export interface ExecResult {
   stderr: string;
   /** Number of the signal that ended it. */
   signal?: number | undefined;
+  /** `out-of-memory`: it ended because the sandbox's memory had run out. */
+  reason?: string | undefined;
   /** The server keeps a limited amount of output; `stream` and `spawn` have no such limit. */
   truncated: boolean;
   /** For example `12.3ms`. */
@@ -122,6 +124,7 @@ export class Sandbox implements AsyncDisposable {
       truncated: result.truncated === true,
       duration: result.duration,
       ...(result.signal === undefined ? {} : { signal: result.signal }),
+      ...(result.reason === undefined ? {} : { reason: result.reason }),
     };
     if (options.check === true && done.exitCode !== 0) throw new ExecError(nameOf(command), done);
     return done;
@@ -148,6 +151,8 @@ export class Sandbox implements AsyncDisposable {
           reason: String(line.reason),
           ...(typeof line.signal === "number" ? { signal: line.signal } : {}),
         };
+      } else if (line.type === "error") {
+        throw errorOf(statusOf(String(line.code)), line);
       } else if (line.stream === "stdout" || line.stream === "stderr") {
         if (line.data !== "" && line.type !== "lost") yield { type: line.stream, text: String(line.data) };
       }

@@ -195,14 +195,11 @@ export class Transport {
     path: string,
     input: { params?: Record<string, string | number>; query?: Record<string, Primitive> },
   ): string {
-    const filled = path.replace(/\{(\w+)\}/g, (_, name: string) =>
-      encodeURIComponent(String(input.params?.[name] ?? "")),
-    );
-    const query = new URLSearchParams();
-    for (const [name, value] of Object.entries(input.query ?? {})) {
-      if (value !== undefined) query.set(name, String(value));
-    }
-    const text = query.toString();
+    const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => percentEncoded(String(input.params?.[name] ?? "")));
+    const text = Object.entries(input.query ?? {})
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => `${percentEncoded(name)}=${percentEncoded(String(value))}`)
+      .join("&");
     return `${this.url}/api/v1${filled}${text === "" ? "" : `?${text}`}`;
   }
 
@@ -318,4 +315,14 @@ function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
 function base64url(text: string): string {
   const bytes = String.fromCharCode(...new TextEncoder().encode(text));
   return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** Names of files are bytes: one that is not UTF-8 is a lone surrogate in a string (U+DC80 to U+DCFF), and itself in a URL. */
+function percentEncoded(text: string): string {
+  let encoded = "";
+  for (const character of text) {
+    const byte = (character.codePointAt(0) ?? 0) - 0xdc00;
+    encoded += byte >= 0x80 && byte <= 0xff ? `%${byte.toString(16)}` : encodeURIComponent(character);
+  }
+  return encoded;
 }

@@ -10,6 +10,7 @@ import { getPath } from "hono/utils/url";
 import type { Logger } from "pino";
 import type { Audit } from "../access/audit.ts";
 import type { Scope } from "../access/identity.ts";
+import { decodeName } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
 import { checkOwnerName, checkUser } from "../sandboxes/owner.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
@@ -156,7 +157,7 @@ export class Endpoints {
       return handler({
         c,
         params: check(endpoint.params, c.req.param(), "path"),
-        query: check(endpoint.query, c.req.query(), "query"),
+        query: check(endpoint.query, queryOf(c.req.url), "query"),
         body: check(endpoint.body, body ?? {}, "body"),
         sandboxes,
         user: checkUser(c.req.header("x-user-id")),
@@ -340,4 +341,26 @@ export function newApi(): Api {
       return ours && path.endsWith("/") ? path.replace(/\/+$/, "") : path;
     },
   });
+}
+
+/** The first value of each name. Its bytes may be any (host/byte-name.ts). @throws StacyError `invalid` */
+function queryOf(url: string): Record<string, string> {
+  const at = url.indexOf("?");
+  const query: Record<string, string> = {};
+  if (at < 0) return query;
+  for (const part of url
+    .slice(at + 1)
+    .replace(/#.*$/, "")
+    .split("&")) {
+    if (part === "") continue;
+    const [name = "", value = ""] = part.split(/=(.*)/s, 2).map((text) => {
+      try {
+        return decodeName(text.replaceAll("+", " "));
+      } catch {
+        throw new StacyError("invalid", `the query is not percent-encoded as it should be: ${JSON.stringify(text)}`);
+      }
+    });
+    if (!Object.hasOwn(query, name)) query[name] = value;
+  }
+  return query;
 }

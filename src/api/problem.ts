@@ -9,6 +9,7 @@ const STATUS: Record<ErrorCode, Status> = {
   "not-found": 404,
   conflict: 409,
   limit: 429,
+  "too-large": 413,
   timeout: 408,
   cancelled: 408,
   permission: 403,
@@ -44,7 +45,17 @@ const NAME: Record<Status, string> = {
 
 export interface Problem {
   status: Status;
-  body: { code: string; message: string; phase?: string; remedy?: string; request_id?: string };
+  body: {
+    code: string;
+    message: string;
+    phase?: string;
+    remedy?: string;
+    /** Why the sandbox is gone: `ttl`, `idle`, `requested`, `crash`, ... */
+    ended?: string;
+    stdout?: string;
+    stderr?: string;
+    request_id?: string;
+  };
 }
 
 export function problemOf(thrown: unknown, requestId?: string): Problem {
@@ -64,9 +75,17 @@ export function problemOf(thrown: unknown, requestId?: string): Problem {
       message,
       ...(error.phase === undefined ? {} : { phase: error.phase }),
       ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
+      ...(typeof error.data?.ended === "string" ? { ended: error.data.ended } : {}),
+      ...output(error.data),
       ...id,
     },
   };
+}
+
+/** What a command had put out before its time was over. */
+function output(data: Record<string, unknown> | undefined): { stdout?: string; stderr?: string } {
+  if (typeof data?.stdout !== "string" || typeof data.stderr !== "string") return {};
+  return { stdout: data.stdout, stderr: data.stderr };
 }
 
 export function httpError(status: Status, message: string): HTTPException {

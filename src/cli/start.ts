@@ -1,6 +1,7 @@
 import { type Command, CommanderError } from "commander";
 import { EXIT, errorLabel, exitCodeOf, printError } from "./error-output.ts";
 import { teach } from "./habits.ts";
+import { ownArguments } from "./own-arguments.ts";
 import { createProgram } from "./program.ts";
 
 /** Parses, runs, and sets the exit code. */
@@ -16,7 +17,7 @@ export async function main(): Promise<void> {
     if (error.code === "EPIPE" && process.stdout.listenerCount("error") === 1) process.exit(process.exitCode ?? 0);
   });
   try {
-    await program.parseAsync();
+    await program.parseAsync(await ownArguments());
   } catch (error) {
     if (error instanceof CommanderError) {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT.usage;

@@ -37,6 +37,7 @@ const CODES: Record<ErrorCode, Code> = {
   "not-found": Code.NotFound,
   conflict: Code.FailedPrecondition,
   limit: Code.ResourceExhausted,
+  "too-large": Code.InvalidArgument,
   timeout: Code.DeadlineExceeded,
   cancelled: Code.Canceled,
   permission: Code.PermissionDenied,

@@ -7,6 +7,7 @@
  * guest sends nonsense. All paths are the guest's, absolute, or relative to the default working directory.
  */
 import type { Duplex, Readable } from "node:stream";
+import type { StacyError } from "../host/error.ts";
 import type { CollectedOutput } from "./output-budget.ts";
 
 /** What makes a clone an individual; applied by the agent before any user code runs. */
@@ -74,7 +75,8 @@ export interface ExitStatus {
   exitCode: number;
   /** The number of the signal that ended it. */
   signal?: number;
-  reason: "exited" | "timeout" | "cancelled";
+  /** `out-of-memory`: it ended because the guest's memory had run out. */
+  reason: "exited" | "timeout" | "cancelled" | "out-of-memory";
 }
 
 export type OutputEvent =
@@ -172,6 +174,8 @@ export interface GuestInfo {
   nowMs: number;
   /** Minor faults of the agent itself so far. */
   minorFaults: number;
+  /** Commands that run, and those that have ended and left something running. */
+  commands: number;
 }
 
 export interface Agent {
@@ -264,6 +268,6 @@ export interface Agent {
   exercise(): Promise<void>;
   /** Orderly: TERM to all, sync, power off. The channel closes. */
   shutdown(): Promise<void>;
-  /** Closes the channel; the guest goes on. */
-  close(): Promise<void>;
+  /** Closes the channel; the guest goes on. @param why what calls under way, and later ones, fail with */
+  close(why?: StacyError): Promise<void>;
 }

@@ -2,6 +2,7 @@
 import { Duplex, Readable } from "node:stream";
 import type { AgentStream } from "../host/agent-stream.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
+import { nameText } from "../host/byte-name.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import type {
@@ -266,7 +267,7 @@ class AgentClient implements Agent {
     const fields = new FieldWriter().text(Tag.PATTERN, pattern).text(Tag.CWD, cwd);
     const call = this.#session.call(Method.GLOB, { fields, ...tree(options) });
     // Two alternatives of a pattern may name the same file.
-    return sortedUnique(await collectFields(call, Tag.PATH, (value) => value.toString("utf8"), this.#budget));
+    return sortedUnique(await collectFields(call, Tag.PATH, nameText, this.#budget));
   }
 
   async move(from: string, to: string, options: Signalled = {}): Promise<void> {
@@ -466,10 +467,8 @@ class AgentClient implements Agent {
     }
   }
 
-  async close(): Promise<void> {
-    this.#session.end(
-      new StacyError("disconnected", "the sandbox's channel was closed: it was ended, or its server stops"),
-    );
+  async close(why?: StacyError): Promise<void> {
+    this.#session.end(why ?? new StacyError("disconnected", "the sandbox's channel was closed"));
   }
 
   #simple(method: number, fields?: FieldWriter, options: CallOptions = {}): Promise<FieldReader> {

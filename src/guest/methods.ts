@@ -32,12 +32,12 @@
  *     INTERCEPT                                                    DATA, FIN         EVENT HOST PORT; then as TUNNEL
  *     DATAGRAMS                                                    DATA = answers    DATA = questions
  *     INFO                                                                           END KERNEL CPUS LOAD MEMORY_* DISK_*
- *                                                                                    CPU_NS NOW MINOR_FAULTS UPTIME
+ *                                                                                    CPU_NS NOW MINOR_FAULTS UPTIME COMMANDS
  *     SYNC, SHUTDOWN, FREEZE, THAW, EXERCISE                                         END
  *     IDENTITY   IDENTITY{...}                                                       END as HELLO_ACK
  *     CONSOLE                                                                        DATA = the kernel's log
  *
- *     <stat> = PATH KIND SIZE MODE UID GID MTIME NLINK INODE TARGET?
+ *     <stat> = PATH KIND SIZE MODE UID GID MTIME_S MTIME_NS NLINK INODE TARGET?
  */
 import { StacyError } from "../host/error.ts";
 import type {
@@ -122,13 +122,15 @@ function clampSize(value: number): number {
   return Math.min(Math.max(1, Math.trunc(value)), 0xffff);
 }
 
+const REASONS: Record<number, ExitStatus["reason"]> = { 1: "timeout", 2: "cancelled", 3: "out-of-memory" };
+
 export function exitStatus(fields: FieldReader): ExitStatus {
   const signal = fields.number(Tag.SIGNAL);
   const reason = fields.number(Tag.REASON) ?? 0;
   return {
     exitCode: need(fields, Tag.EXIT_CODE),
     ...(signal === undefined ? {} : { signal }),
-    reason: reason === 1 ? "timeout" : reason === 2 ? "cancelled" : "exited",
+    reason: REASONS[reason] ?? "exited",
   };
 }
 
@@ -188,9 +190,17 @@ export function fileStat(fields: FieldReader): FileStat {
     mode: fields.number(Tag.MODE) ?? 0,
     uid: fields.number(Tag.UID) ?? 0,
     gid: fields.number(Tag.GID) ?? 0,
-    mtimeMs: Number((fields.bigint(Tag.MTIME) ?? 0n) / 1000n) / 1000,
+    mtimeMs: mtimeMs(fields),
     ...(target === undefined ? {} : { target }),
   };
+}
+
+/** To the microsecond, which is what a number of ms has room for. */
+function mtimeMs(fields: FieldReader): number {
+  const seconds = fields.bigint(Tag.MTIME_S);
+  if (seconds === undefined) return Number((fields.bigint(Tag.MTIME) ?? 0n) / 1000n) / 1000;
+  const micros = Math.floor((fields.number(Tag.MTIME_NS) ?? 0) / 1000);
+  return (Number(BigInt.asIntN(64, seconds)) * 1_000_000 + micros) / 1000;
 }
 
 const CHANGES: Record<number, FileChange> = { 1: "create", 2: "modify", 3: "delete", 4: "rename", 5: "overflow" };
@@ -226,6 +236,7 @@ export function guestInfo(fields: FieldReader): GuestInfo {
     cpuNs: fields.bigint(Tag.CPU_NS) ?? 0n,
     nowMs: Number((fields.bigint(Tag.NOW) ?? 0n) / NS_PER_MS),
     minorFaults: fields.number(Tag.MINOR_FAULTS) ?? 0,
+    commands: fields.number(Tag.COMMANDS) ?? 0,
   };
 }
 

@@ -72,11 +72,12 @@
  * FAULT (stream 0, fields STATUS and MESSAGE) says why the sender gives up the session; the agent then hunts.
  *
  * FIELDS. Structured payloads are a sequence of fields: tag (u8), length (u32), value. Numbers are 1, 2, 4 or 8 bytes
- * unsigned; text is UTF-8, paths and arguments are bytes without NUL. A tag may repeat where its table says so (lists).
+ * unsigned; text is UTF-8, paths and arguments are bytes without NUL (as text: host/byte-name.ts). A tag may repeat where its table says so (lists).
  * Unknown tags are skipped: that is how the format grows. A length that passes the end is an error.
  */
 import { crc32 } from "node:zlib";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
+import { nameBytes, nameText } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
 
 export const PROTOCOL_VERSION = 1;
@@ -129,6 +130,7 @@ export const Status = {
   BUSY: 15,
   NOT_EMPTY: 16,
   PROTOCOL: 17,
+  TOO_LARGE: 18,
 } as const;
 
 /** Methods of OPEN. The tags that each takes and answers are in the tables of guest/methods.ts. */
@@ -207,7 +209,7 @@ export const Tag = {
   PROCESS_ID: 57, // u64, the agent's own number of a command, never reused
   EXIT_CODE: 58, // u8
   SIGNAL: 59, // u8: sent (SIGNAL, CTRL), to send when it must end (EXEC; default TERM) or received (END)
-  REASON: 60, // u8: 0 exited by itself, 1 timeout, 2 cancelled
+  REASON: 60, // u8: 0 exited by itself, 1 timeout, 2 cancelled, 3 out of memory
   COMMAND: 61, // text
   START_TIME: 62, // u64 ns since 1970
   RUNNING: 63, // u8
@@ -223,7 +225,7 @@ export const Tag = {
   OFFSET: 83, // u64
   LENGTH: 84, // u64
   SIZE: 85, // u64
-  MTIME: 86, // u64 ns since 1970
+  MTIME: 86, // u64 ns since 1970, of agents that knew no other times
   KIND: 87, // u8: 1 file, 2 directory, 3 symlink, 4 other
   UID: 88, // u32
   GID: 89, // u32
@@ -240,6 +242,8 @@ export const Tag = {
   CHANGE: 100, // u8: 1 create, 2 modify, 3 delete, 4 rename, 5 overflow
   NLINK: 101, // u32
   INODE: 102, // u64
+  MTIME_S: 104, // u64, s since 1970, negative as two's complement
+  MTIME_NS: 105, // u32, ns that are added to it
   LAYER: 103, // u8 1: a layer of a container image; `.wh.` names delete
   // tunnel and system
   PORT: 112, // u16
@@ -254,6 +258,7 @@ export const Tag = {
   NOW: 121, // u64 ns since 1970, the guest's wall clock
   KERNEL: 122, // text
   CPU_NS: 123, // u64, busy time of all CPUs
+  COMMANDS: 124, // u16, that run, or have left something running
   // bare guest only
   BLOCK_DRIVE: 240, // u8
   BLOCK_SECTOR: 241, // u64
@@ -301,7 +306,7 @@ export class FieldWriter {
   }
 
   text(tag: number, value: string | undefined): this {
-    return value === undefined ? this : this.bytes(tag, Buffer.from(value, "utf8"));
+    return value === undefined ? this : this.bytes(tag, nameBytes(value));
   }
 
   u8(tag: number, value: number | undefined): this {
@@ -389,7 +394,8 @@ export class FieldReader {
   }
 
   text(tag: number): string | undefined {
-    return this.bytes(tag)?.toString("utf8");
+    const bytes = this.bytes(tag);
+    return bytes === undefined ? undefined : nameText(bytes);
   }
 
   bigint(tag: number): bigint | undefined {

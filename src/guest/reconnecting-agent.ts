@@ -18,7 +18,7 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
   let current: Agent | undefined;
   let opening: Promise<Agent> | undefined;
   let last: Agent["hello"] | undefined;
-  let ended = false;
+  let ended: StacyError | undefined;
   const closed = Promise.withResolvers<Error>();
 
   const hold = (agent: Agent): Agent => {
@@ -30,7 +30,7 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
     return agent;
   };
   const connected = (): Promise<Agent> => {
-    if (ended) return Promise.reject(new StacyError("disconnected", "the sandbox's channel was closed for good"));
+    if (ended !== undefined) return Promise.reject(ended);
     if (current !== undefined) return Promise.resolve(current);
     opening ??= open(AbortSignal.timeout(RECONNECT_LIMIT_MS))
       .then(hold)
@@ -39,16 +39,18 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
       });
     return opening;
   };
-  const disconnect = async (): Promise<void> => {
+  const disconnect = async (why?: StacyError): Promise<void> => {
     const agent = current;
     current = undefined;
-    await agent?.close();
+    await agent?.close(why);
   };
-  const close = async (): Promise<void> => {
-    if (ended) return;
-    ended = true;
-    await disconnect();
-    closed.resolve(new StacyError("disconnected", "the sandbox's channel was closed"));
+  const close = async (
+    why = new StacyError("disconnected", "the sandbox's channel was closed for good"),
+  ): Promise<void> => {
+    if (ended !== undefined) return;
+    ended = why;
+    await disconnect(why);
+    closed.resolve(why);
   };
   const watch: Agent["watch"] = async function* (...args) {
     yield* (await connected()).watch(...args);

@@ -51,6 +51,25 @@ test("a channel that breaks before the greeting is answered is opened once more,
   assert.equal(opened, 3);
 });
 
+test("what was said at the end of a channel is what later calls fail with; what does not fit is too large", async () => {
+  const agent = await new FakeGuest(() => {}).connect();
+  await assert.rejects(agent.exec({ argv: ["true", "x".repeat(5 << 20)] }), code("too-large"));
+  await agent.close(new StacyError("not-found", "ended", { data: { ended: "ttl" } }));
+  await assert.rejects(agent.exec({ argv: ["true"] }), code("not-found"));
+});
+
+test("a limit that has passed is no cancellation", async () => {
+  const silent = new FakeGuest(
+    () => {},
+    () => {},
+  );
+  const signal = AbortSignal.timeout(10);
+  await assert.rejects(
+    openAgent(async () => ({ stream: silent.host, clean: true }), { signal }),
+    code("timeout"),
+  );
+});
+
 test("a guest that never answers is a timeout in the phase `agent`", async () => {
   const guest = new FakeGuest(
     () => {},

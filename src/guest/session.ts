@@ -360,7 +360,7 @@ export class Session {
       () => reject(new StacyError("timeout", `the agent did not answer within ${timeoutMs} ms`)),
       timeoutMs,
     );
-    const onAbort = () => reject(new StacyError("cancelled", "connecting to the agent was cancelled"));
+    const onAbort = () => reject(abortError(options.signal, "connecting to the agent"));
     options.signal?.addEventListener("abort", onAbort, { once: true });
     if (options.signal?.aborted) onAbort();
     session.closed.then(reject);
@@ -525,7 +525,7 @@ export class Session {
   /** Starts a call. @throws StacyError when the session is over or the signal is aborted */
   call(method: number, options: CallOptions = {}): Call {
     if (this.#over !== undefined) throw this.#over;
-    if (options.signal?.aborted) throw new StacyError("cancelled", "the call was cancelled before it began");
+    if (options.signal?.aborted) throw abortError(options.signal, "the call, before it began");
     const call = new Call(this, this.#nextCall++, options);
     this.#calls.set(call.id, call);
     if (!call.patient) this.watch();
@@ -534,7 +534,9 @@ export class Session {
     const payload = options.fields === undefined ? head : Buffer.concat([head, options.fields.finish()]);
     if (payload.length > MAX_PAYLOAD) {
       this.#forget(call);
-      const error = new StacyError("limit", `a request of ${payload.length} bytes, the limit is ${MAX_PAYLOAD}`);
+      const error = new StacyError("too-large", `a request of ${payload.length} bytes, the limit is ${MAX_PAYLOAD}`, {
+        remedy: "pass long input as a file or as standard input",
+      });
       call.finish(error);
       throw error;
     }
@@ -596,6 +598,18 @@ export class Session {
     this.#drained();
     this.#close(reason);
   }
+}
+
+/** Why a signal was aborted: a limit that has passed is no cancellation. */
+function abortError(signal: AbortSignal | undefined, what: string): StacyError {
+  const reason: unknown = signal?.reason;
+  if (reason instanceof StacyError) return reason;
+  const late = reason instanceof DOMException && reason.name === "TimeoutError";
+  return late
+    ? new StacyError("timeout", `the guest did not answer in time: ${what}`, {
+        remedy: "try again; if it lasts, end the sandbox",
+      })
+    : new StacyError("cancelled", `cancelled: ${what}`);
 }
 
 function u32(value: number): Buffer {

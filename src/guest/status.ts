@@ -22,6 +22,7 @@ const CODES: Record<number, ErrorCode> = {
   [Status.BUSY]: "conflict",
   [Status.NOT_EMPTY]: "not-empty",
   [Status.PROTOCOL]: "protocol",
+  [Status.TOO_LARGE]: "too-large",
 };
 
 /** The error that `fields` report, or `undefined` for STATUS OK. */

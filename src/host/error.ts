@@ -6,7 +6,8 @@ export type ErrorCode =
   | "invalid" // the request is wrong; nothing was changed
   | "not-found"
   | "conflict" // exists already, or is in the wrong state for this
-  | "limit" // a quota, a size or a queue is full
+  | "limit" // a quota or a queue is full: it may work later
+  | "too-large" // this request will never fit
   | "timeout"
   | "cancelled"
   | "permission"

@@ -35,7 +35,9 @@ export function printableColoured(text: string): string {
 }
 
 function escaped(character: string): string {
-  const code = character.codePointAt(0) ?? 0;
+  const unit = character.codePointAt(0) ?? 0;
+  // A byte of a name that is not UTF-8 (byte-name.ts).
+  const code = unit >= 0xdc80 && unit <= 0xdcff ? unit - 0xdc00 : unit;
   if (code < 0x100) return `\\x${code.toString(16).padStart(2, "0")}`;
   return `\\u{${code.toString(16)}}`;
 }

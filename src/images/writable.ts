@@ -6,6 +6,8 @@ import { open, rm } from "node:fs/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { runTool } from "../host/run.ts";
 
+/** Raised when what `createWritableLayer` makes changes: layers that were kept are then made again. */
+export const WRITABLE_FORMAT = 2;
 /** Limits of `sizeMiB`. Below 8 MiB mke2fs leaves hardly any room for inodes. */
 export const WRITABLE_MIN_MIB = 8;
 export const WRITABLE_MAX_MIB = 8 * 1024 * 1024;
@@ -38,8 +40,9 @@ export async function createWritableLayer(path: string, sizeMiB: number, signal?
       "mke2fs",
       [
         ...["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", "writable"],
-        // One inode per 16 KiB: fewer fail `npm install`; their tables are holes until used.
-        ...["-i", "16384", "-I", "256"],
+        // One inode per block: files run out of blocks first, however small they are. Their tables are holes until used, and a
+        // sixteenth of the size.
+        ...["-i", "4096", "-I", "256"],
         ...["-O", FEATURES],
         // Discarding the new sparse file is free, and lets mke2fs mark the inode tables as zeroed: else the guest's
         // kernel would start to write zeros over them (ext4lazyinit), in every clone.

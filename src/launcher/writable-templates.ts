@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
 import { exists } from "../host/exists.ts";
 import { mapSparse, SparseTemplate } from "../host/sparse.ts";
-import { createWritableLayer } from "../images/writable.ts";
+import { createWritableLayer, WRITABLE_FORMAT } from "../images/writable.ts";
 
 export class WritableTemplates {
   readonly #dir: string;
@@ -26,7 +26,7 @@ export class WritableTemplates {
   }
 
   async #make(sizeMiB: number): Promise<SparseTemplate> {
-    const path = join(this.#dir, `${sizeMiB}.ext4`);
+    const path = join(this.#dir, `${sizeMiB}-${WRITABLE_FORMAT}.ext4`);
     const present = await exists(path);
     if (!present) {
       await mkdir(this.#dir, { recursive: true });

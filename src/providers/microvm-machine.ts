@@ -506,8 +506,8 @@ export class MicrovmMachine implements SandboxMachine {
     );
   }
 
-  destroy(): Promise<void> {
-    this.#end ??= this.#destroy().catch((error: unknown) => {
+  destroy(why?: StacyError): Promise<void> {
+    this.#end ??= this.#destroy(why).catch((error: unknown) => {
       // Whoever asks again must get another attempt, not this one's failure.
       this.#end = undefined;
       throw error;
@@ -515,10 +515,10 @@ export class MicrovmMachine implements SandboxMachine {
     return this.#end;
   }
 
-  async #destroy(): Promise<void> {
+  async #destroy(why: StacyError = this.#gone()): Promise<void> {
     this.#letGo();
     // First the monitor: whatever waits for it, or for the guest, fails at once.
-    await Promise.all([this.#agent.close(), this.#machine?.kill()]);
+    await Promise.all([this.#agent.close(why), this.#machine?.kill()]);
     await this.#change;
     // A change may have brought another one in the meantime, or left one behind.
     await Promise.all([this.#machine?.kill(), this.#dying?.kill()]);
@@ -534,7 +534,11 @@ export class MicrovmMachine implements SandboxMachine {
     this.#letGo();
     this.#end ??= Promise.resolve();
     this.#context.forget(this);
-    await this.#agent.close();
+    const stops = new StacyError("disconnected", `the server stops; sandbox ${this.id} goes on`, {
+      remedy: "ask again when it is back, and attach to the command",
+      data: { ended: "server-stop" },
+    });
+    await this.#agent.close(stops);
     await this.#machine?.release();
   }
 
@@ -644,7 +648,11 @@ export class MicrovmMachine implements SandboxMachine {
       if (this.#over.signal.aborted || this.#machine?.record.pid !== machine.record.pid) return;
       this.#life = { state: "exited" };
       this.#egress.stop();
-      void this.#agent.close();
+      void this.#agent.close(
+        new StacyError("machine-exited", `the machine of sandbox ${this.id} has ended by itself`, {
+          data: { ended: "crash" },
+        }),
+      );
       this.#releaseSnapshot();
       this.#exited.resolve(report);
     });

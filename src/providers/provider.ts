@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import type { EgressStatus } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
+import type { StacyError } from "../host/error.ts";
 import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
@@ -97,8 +98,11 @@ export interface SandboxMachine {
   /** The last lines of the guest's console. */
   console(lines: number): Promise<string[]>;
   stats(): Promise<MachineStats>;
-  /** Ends it and removes everything of it. Idempotent; after a failure it may be asked for again. */
-  destroy(): Promise<void>;
+  /**
+   * Ends it and removes everything of it. Idempotent; after a failure it may be asked for again.
+   * @param why what calls under way fail with
+   */
+  destroy(why?: StacyError): Promise<void>;
   /** Lets go of it without ending it: the daemon stops, the sandbox goes on. */
   release(): Promise<void>;
 }

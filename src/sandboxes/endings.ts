@@ -14,6 +14,18 @@ const WAIT_MS = 30_000;
 /** Between two attempts, of the reaper. */
 const MOST_ROUNDS = 64;
 
+/** What calls fail with that were under way; `data.ended` tells programs. */
+const WHY: Record<string, string> = {
+  ttl: "its time to live was over",
+  idle: "nobody had used it for its idle time",
+  requested: "it was deleted",
+  shutdown: "the server ends its sandboxes",
+};
+
+function endedError(id: string, reason: string): StacyError {
+  return new StacyError("not-found", `sandbox ${id} was ended: ${WHY[reason] ?? reason}`, { data: { ended: reason } });
+}
+
 export interface EndingsParts {
   events: Events;
   log: Log;
@@ -74,7 +86,7 @@ export class Endings {
       // First the row: should we die here, the next daemon removes the machine. One that cannot be written is no reason to let a
       // machine live: the store tries it again, and the end says so.
       await save(sandbox).catch(() => {});
-      await Promise.all([sandbox.machine?.destroy(), sandbox.unreachable?.destroy()]);
+      await Promise.all([sandbox.machine?.destroy(endedError(id, reason)), sandbox.unreachable?.destroy()]);
       await settled;
       // What that change has brought in the meantime.
       await Promise.all([sandbox.machine?.destroy(), sandbox.unreachable?.destroy()]);

@@ -52,7 +52,7 @@ export class Executions {
 
   /**
    * Runs to the end; its output is in memory until the result is disposed of.
-   * @throws StacyError `timeout` when its time is over (its output is lost), `limit` when more time is asked for than allowed,
+   * @throws StacyError `timeout` when its time is over (its last output is in `data`), `limit` when more time is asked for than allowed,
    * `invalid`
    */
   async run(
@@ -66,7 +66,7 @@ export class Executions {
     try {
       const result = await lease.agent.exec({ ...options, signal, output });
       const durationMs = note(result);
-      if (result.reason === "timeout") throw timeoutError(options.timeoutMs);
+      if (result.reason === "timeout") throw timeoutError(options.timeoutMs, result);
       if (result.reason === "cancelled") throw new StacyError("cancelled", "the command was cancelled");
       return { ...result, durationMs, [Symbol.dispose]: () => output[Symbol.dispose]() };
     } catch (error) {
@@ -173,13 +173,19 @@ function startFailure(error: unknown, lease: Lease): unknown {
 }
 
 function outcomeOf(end: unknown, status: ExitStatus | undefined): ExecRecord["outcome"] {
-  if (status !== undefined) return status.reason === "exited" ? "completed" : status.reason;
+  if (status !== undefined)
+    return status.reason === "exited" ? "completed" : status.reason === "out-of-memory" ? "failed" : status.reason;
   const { code } = asStacyError(end);
   return code === "timeout" ? "timeout" : code === "cancelled" ? "cancelled" : "failed";
 }
 
-export function timeoutError(timeoutMs: number | undefined): StacyError {
+/** Of the output of a command whose time was over, in its error; per stream. */
+const KEPT_BYTES = 256 * 1024;
+
+export function timeoutError(timeoutMs: number | undefined, output?: { stdout: Buffer; stderr: Buffer }): StacyError {
+  const last = (bytes: Buffer): string => bytes.subarray(Math.max(0, bytes.length - KEPT_BYTES)).toString("utf8");
   return new StacyError("timeout", `the command ran longer than ${formatDuration(timeoutMs ?? 0)} and was ended`, {
     phase: "exec",
+    ...(output === undefined ? {} : { data: { stdout: last(output.stdout), stderr: last(output.stderr) } }),
   });
 }

@@ -200,6 +200,33 @@ test("an idle sandbox is laid to rest; a use that comes meanwhile waits and find
   await w.sandboxes.close({ destroy: false });
 });
 
+test("what runs in a sandbox is use: it is idle when that has ended", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { machine } = await withMachine(w, { idleTimeoutMs: 5_000, idleAction: "destroy" });
+  machine.commands = 1;
+  await w.clock.pass(20_000);
+  assert.equal(machine.destroyed, 0);
+  machine.commands = 0;
+  await w.clock.pass(10_000);
+  assert.equal(machine.destroyed > 0, true);
+  assert.deepEqual([machine.why?.code, machine.why?.data], ["not-found", { ended: "idle" }]);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("calls under way are told why their sandbox ends", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const short = await withMachine(w, { ttlMs: 5_000 });
+  await w.clock.pass(6_000);
+  assert.deepEqual(short.machine.why?.data, { ended: "ttl" });
+  assert.match(short.machine.why?.message ?? "", /time to live/);
+  const deleted = await withMachine(w);
+  await w.sandboxes.destroy(deleted.id);
+  assert.deepEqual(deleted.machine.why?.data, { ended: "requested" });
+  await w.sandboxes.close({ destroy: false });
+});
+
 test("a stop cancels what is still being made, tells changes to end, and leaves machines running", async () => {
   const w = fakeWorld();
   const { id, machine } = await withMachine(w);

@@ -631,7 +631,31 @@ export class Sandboxes {
     this.#endings.end(sandbox, "expired", "ttl").catch(noop); // logged, and tried again
   }
 
+  /** Nobody uses it from outside. What still runs in it, a server say, is use too. */
   #idle(sandbox: Sandbox): void {
+    if (this.#asked.has(sandbox)) return;
+    this.#asked.add(sandbox);
+    const asked = sandbox.lastUsedAt;
+    void this.#runsSomething(sandbox).then((busy) => {
+      this.#asked.delete(sandbox);
+      if (sandbox.inUse || sandbox.lastUsedAt !== asked || sandbox.state !== "running") return;
+      if (busy) sandbox.lastUsedAt = this.#clock.now();
+      else this.#rest(sandbox);
+    });
+  }
+
+  /** Idle ones that are being asked whether something runs in them. */
+  readonly #asked = new WeakSet<Sandbox>();
+
+  async #runsSomething({ machine }: Sandbox): Promise<boolean> {
+    try {
+      return ((await machine?.agent.info())?.commands ?? 0) > 0;
+    } catch {
+      return false; // one that does not answer is of no use
+    }
+  }
+
+  #rest(sandbox: Sandbox): void {
     const { id, record } = sandbox;
     if (record.idleAction === "destroy") {
       this.#endings.end(sandbox, "destroyed", "idle").catch(noop); // logged, and tried again

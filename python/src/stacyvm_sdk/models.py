@@ -104,6 +104,8 @@ class ExecResult:
     stderr: str
     duration: str
     signal: int | None = None
+    #: `out-of-memory`: it ended because the sandbox's memory had run out.
+    reason: str | None = None
     truncated: bool | None = None
     encoding: str | None = None
 

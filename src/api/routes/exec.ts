@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import type { ExitStatus } from "../../guest/agent.ts";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { RunningCommand } from "../../sandboxes/executions.ts";
@@ -7,6 +8,7 @@ import { readBody } from "../body.ts";
 import type { RouteParts } from "../context.ts";
 import { type Call, type Endpoints, json } from "../endpoint.ts";
 import { chunks, type Encoding } from "../output.ts";
+import { problemOf } from "../problem.ts";
 import { Flag, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import {
   ExecBody,
@@ -24,6 +26,12 @@ import { begun, jsonList, jsonRecord, NDJSON_HEADERS, streamed } from "../stream
 const tag = "exec";
 const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
 
+/** Words for clients that print what comes and look at nothing else. */
+const NOTICES: Partial<Record<ExitStatus["reason"], string>> = {
+  timeout: "exec timeout",
+  "out-of-memory": "out of memory",
+};
+
 export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
   endpoints.add(
     {
@@ -33,7 +41,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       tag,
       summary: "Run a command",
       description:
-        "A non-zero exit is no error. With `stream: true` the answer is NDJSON: `{stream, data}` per piece and at last `{type: exit, exit_code}`.",
+        "A non-zero exit is no error. With `stream: true` the answer is NDJSON: `{stream, data}` per piece and at last `{type: exit, exit_code}`, or `{type: error, code, message, ended?}`.",
       params: SandboxId,
       body: ExecRequest,
       responses: { 200: { description: "The result, or the stream", schema: ExecBody, type: "application/x-ndjson" } },
@@ -52,6 +60,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
         duration: formatDuration(result.durationMs),
         ...defined({
           signal: result.signal,
+          reason: result.reason === "out-of-memory" ? result.reason : undefined,
           truncated: result.truncated || undefined,
           encoding: encoding === "utf8" ? undefined : encoding,
         }),
@@ -76,12 +85,17 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
     async function* lines(): AsyncGenerator<string> {
       try {
         for await (const chunk of chunks(started.command, started.exited, body.encoding ?? "utf8")) {
-          if ("type" in chunk && chunk.type === "exit" && chunk.reason === "timeout") {
-            const notice = { stream: "stderr", data: `exec timeout: ${lease.sandbox.id}\n` };
+          const why = "type" in chunk && chunk.type === "exit" ? NOTICES[chunk.reason] : undefined;
+          if (why !== undefined) {
+            const notice = { stream: "stderr", data: `${why}: ${lease.sandbox.id}\n` };
             yield `${JSON.stringify(notice)}\n`;
           }
           yield `${JSON.stringify(chunk)}\n`;
         }
+      } catch (thrown) {
+        // The last line says why; then the answer breaks off, for clients that take a whole one for a success.
+        yield `${JSON.stringify({ type: "error", ...problemOf(thrown).body, data: "" })}\n`;
+        throw thrown;
       } finally {
         // Ended: nothing to abort. Given up by the reader: the command goes with it.
         abort.abort();

@@ -48,7 +48,8 @@ const noNul = (value: string): boolean => !value.includes("\0");
 export const GuestText = z.string().refine(noNul, "must not contain NUL");
 export const GuestPath = GuestText.min(1, "is required").max(4096).openapi({ example: "/workspace/main.py" });
 
-export const StringMap = z.record(z.string().max(256), z.string().max(65_536));
+/** Linux takes 128 KiB as one argument or variable, with its name and a NUL. */
+export const StringMap = z.record(z.string().max(256), z.string().max(131_072));
 export const EnvMap = StringMap.refine(
   (env) => Object.entries(env).every(([key, value]) => key !== "" && !key.includes("=") && noNul(key) && noNul(value)),
   "names must not be empty or contain =, and nothing may contain NUL",

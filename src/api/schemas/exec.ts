@@ -5,6 +5,9 @@ import type { ExecRequest as ExecInput } from "../../sandboxes/executions.ts";
 import { Duration, EnvMap, GuestText, maybe } from "./common.ts";
 import { defined, iso } from "./sandbox.ts";
 
+/** What Linux takes is a matter of bytes; so many of the shortest ones fit. */
+const MAX_ARGUMENTS = 262_144;
+
 /** A number, `TERM` or `SIGTERM`. The guest is Linux on x86-64, whatever the client is. */
 export const Signal = z
   .union([z.int().min(1).max(64), z.string().max(16)])
@@ -23,7 +26,7 @@ const StopSignal = maybe(Signal).openapi({ type: "string", description: "Default
 export const ExecRequest = z
   .object({
     command: maybe(GuestText),
-    args: maybe(z.array(GuestText).max(4_096)),
+    args: maybe(z.array(GuestText).max(MAX_ARGUMENTS)),
     mode: maybe(z.string()),
     env: maybe(EnvMap),
     workdir: maybe(GuestText.max(4_096)),
@@ -64,6 +67,10 @@ export const ExecBody = z
     stderr: z.string(),
     duration: z.string(),
     signal: z.int().optional(),
+    reason: z.string().optional().openapi({
+      description: "`out-of-memory`: it ended because the sandbox's memory had run out.",
+      example: "out-of-memory",
+    }),
     truncated: z.boolean().optional(),
     encoding: z.string().optional(),
   })
@@ -72,7 +79,7 @@ export const ExecBody = z
 export const ProcessRequest = z
   .object({
     command: maybe(GuestText),
-    args: maybe(z.array(GuestText).max(4_096)),
+    args: maybe(z.array(GuestText).max(MAX_ARGUMENTS)),
     mode: maybe(z.string()),
     env: maybe(EnvMap),
     workdir: maybe(GuestText.max(4_096)),
