@@ -117,7 +117,7 @@ export async function loadInto(
 }
 
 /** A monitor is ended as soon as nobody wants its machine: whatever waits for it then fails at once. */
-function endedBy(signal: AbortSignal | undefined, process: VmmProcess): Disposable {
+export function endedBy(signal: AbortSignal | undefined, process: VmmProcess): Disposable {
   const end = (): void => void process.kill().catch(() => {}); // whoever cleans up meets the same error
   signal?.addEventListener("abort", end, { once: true });
   if (signal?.aborted === true) end();

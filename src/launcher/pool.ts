@@ -198,9 +198,10 @@ export class Pool {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#closing.abort(new Error("the pool is closed"));
-    await Promise.allSettled([...this.#work]);
+    // What waits does not wait for what is still being made.
+    await Promise.allSettled([this.#blanks.close(), ...[...this.#shelves.keys()].map((key) => this.empty(key))]);
+    while (this.#work.size > 0) await Promise.allSettled([...this.#work]);
     await this.#blanks.close();
-    await Promise.all([...this.#shelves.keys()].map((key) => this.empty(key)));
   }
 
   get #closed(): boolean {

@@ -4,7 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { Phases } from "../host/phases.ts";
 import type { LoadableVmm, Vmm } from "../vmm/vmm.ts";
 import { Demand } from "./demand.ts";
-import { discard, loadInto, machineDir, prepareIdle } from "./launch.ts";
+import { discard, endedBy, loadInto, machineDir, prepareIdle } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
 import type { Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
@@ -63,6 +63,7 @@ export class Shelf {
     return this.#make(async (dir) => {
       const idle = await prepareIdle(vmm, this.target, snapshot, { dir, signal }, new Phases());
       const started = await loadInto(vmm, idle, snapshot, undefined, new Phases(), { trackDirty: true, signal });
+      using _watch = endedBy(signal, started.machine);
       try {
         const item = await WarmMachine.ready(vmm, started, now());
         return { item, privateBytes: await privateBytes(item.machine.record.pid) };
