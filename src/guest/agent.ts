@@ -233,10 +233,13 @@ export interface Agent {
   ): Promise<void>;
   /** What the guest's root differs from its base image in, as a layer of an image (tar with `.wh.` names). */
   changes(options?: { signal?: AbortSignal }): Promise<Readable>;
-  /** What `writeFile` writes beside and renames is one `create` or `modify` of the file. */
+  /**
+   * What `writeFile` writes beside and renames is one `create` or `modify` of the file.
+   * @param options.ready called when the watch has begun, perhaps again: what changes from then on is told
+   */
   watch(
     path: string,
-    options?: { recursive?: boolean; signal?: AbortSignal },
+    options?: { recursive?: boolean; signal?: AbortSignal; ready?: () => void },
   ): AsyncIterable<{ change: FileChange; path: string; to?: string }>;
 
   /** A TCP connection to a port inside the guest. */

@@ -332,7 +332,7 @@ class AgentClient implements Agent {
 
   async *watch(
     path: string,
-    options: { recursive?: boolean; signal?: AbortSignal } = {},
+    options: { recursive?: boolean; signal?: AbortSignal; ready?: () => void } = {},
   ): AsyncGenerator<{ change: FileChange; path: string; to?: string }> {
     const queue: { change: FileChange; path: string; to?: string; cost: number }[] = [];
     let queued = 0;
@@ -345,6 +345,8 @@ class AgentClient implements Agent {
       fields: pathFields(path).flag(Tag.RECURSIVE, options.recursive),
       signal: options.signal,
       onEvent: (event) => {
+        // The first one, without a change, says that the watch has begun.
+        options.ready?.();
         if (event.bytes(Tag.CHANGE) !== undefined) {
           const change = fileChange(event);
           const cost = 2 * (change.path.length + (change.to?.length ?? 0)) + GUEST_BOUNDS.entryOverheadBytes;

@@ -91,8 +91,8 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
           guest.agent.list(directory, { recursive: depth > 1, depth: Math.max(1, depth) }),
           guest.users(),
         ]);
-        list.sort((a, b) => (a.path < b.path ? -1 : 1));
-        return { entries: await Promise.all(list.map((stat) => entryOf(guest.agent, stat, users))) };
+        const inside = list.filter(({ path }) => path !== directory).sort((a, b) => (a.path < b.path ? -1 : 1));
+        return { entries: await Promise.all(inside.map((stat) => entryOf(guest.agent, stat, users))) };
       }),
 
     remove: ({ path }, context) =>
@@ -194,10 +194,10 @@ async function watch(
 ): Promise<AsyncGenerator<FilesystemEvent>> {
   const { kind } = await agent.stat(directory);
   if (kind !== "directory") throw new ConnectError(`path is not a directory: ${directory}`, Code.InvalidArgument);
-  const changes = agent.watch(directory, { recursive, signal })[Symbol.asyncIterator]();
+  const begun = Promise.withResolvers<void>();
+  const changes = agent.watch(directory, { recursive, signal, ready: begun.resolve })[Symbol.asyncIterator]();
   const first = changes.next();
-  first.catch(() => {});
-  await agent.ping(); // answered after the watch has begun: calls of one channel are taken up in their order
+  await Promise.race([begun.promise, first]);
   return (async function* () {
     try {
       for (let next = await first; next.done !== true; next = await changes.next()) {
