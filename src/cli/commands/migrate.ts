@@ -4,8 +4,9 @@ import type { Command } from "commander";
 import type { Client } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
+import { printableLines } from "../../host/printable.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
-import { note, printJson, printLine } from "../output.ts";
+import { note, printJson } from "../output.ts";
 import type { PublishedData } from "../published-database.ts";
 
 interface MigrateOptions extends ClientOptions {
@@ -57,7 +58,7 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     report.notes.push(...notes);
     const text = `# Made by \`stacyvm migrate\` from a configuration of the published StacyVM.\n${stringify(config)}`;
     if (options.dryRun === true) {
-      if (options.json !== true) printLine(text);
+      if (options.json !== true) process.stdout.write(printableLines(text)); // YAML, line by line
     } else {
       report.kept = `${path}.published`;
       await writeFile(`${path}.new`, text, { mode: 0o600, flag: "wx" });
