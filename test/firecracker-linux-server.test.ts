@@ -10,7 +10,7 @@ import { borrowGoldens, lendGoldens } from "./goldens.ts";
 import { Server } from "./server-support.ts";
 
 const ADDRESS = "127.8.8.9";
-const SHAPE = { image: "stacyvm/busybox", provider: "firecracker", memory_mb: 256, disk_size_mb: 256 };
+const SHAPE = { image: "stacyvm/busybox", provider: "firecracker", memory_mb: 256, disk_mb: 256 };
 
 test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ?? false }, async (t) => {
   const web = createServer((request, response) => response.end(`page ${request.url}`));
