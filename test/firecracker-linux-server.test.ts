@@ -47,7 +47,7 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
     assert.equal(await run(of, "kill -0 $(cat /ticker.pid) && echo alive"), "alive");
   };
   await good("POST", `/sandboxes/${id}/files`, { path: "/note", content: "written before" });
-  await good("POST", `/sandboxes/${id}/processes`, { command: "echo $$ > /ticker.pid; while :; do sleep 1; done" });
+  await good("POST", `/sandboxes/${id}/processes`, { command: "echo $$ > /ticker.pid; exec sleep 100000" });
   await run(id, "until [ -s /ticker.pid ]; do sleep 0.2; done");
   await whole(id, "spawned");
 
