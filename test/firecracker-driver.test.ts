@@ -260,7 +260,8 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
       await assert.rejects(agent.exec({ argv: [way] }));
       const report = await machine.exited;
       assert.equal(report.reason, "guest");
-      assert.equal(report.exitCode, 0);
+      // A triple fault is an error from 1.16 on.
+      if (way === "reboot") assert.equal(report.exitCode, 0);
       await assert.rejects(stat(join(machine.dir, "v.sock")), "its sockets are removed");
       await assert.rejects(stat(join(machine.dir, "api.sock")));
     });

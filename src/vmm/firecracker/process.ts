@@ -71,8 +71,10 @@ export class FirecrackerProcess implements VmmProcess {
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
       ]);
-      // Firecracker ends with 0 when the guest reboots and also when it crashes by a triple fault.
-      const guestEnded = exit.exitCode === 0 || vmmLog.some((line) => line.includes("exit_code=0"));
+      // Firecracker ends with 0 when the guest reboots and also when it crashes by a triple fault; from 1.16 on, the latter is an error.
+      const guestEnded =
+        exit.exitCode === 0 ||
+        vmmLog.some((line) => line.includes("exit_code=0") || /[Vv]cpu.*\bShutdown\b/.test(line));
       const unknown = exit.exitCode === undefined && exit.signal === undefined && !guestEnded;
       const reason = this.#killed ? "requested" : guestEnded ? "guest" : unknown ? "unknown" : "crash";
       return { ...exit, reason, vmmLog, console };
