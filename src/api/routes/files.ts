@@ -153,7 +153,9 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
         return new Response(null, { headers });
       }
       const { stream } = await lease.agent.readStream(path, {
-        ...(range === undefined ? {} : { offset: range.start, length: range.end - range.start + 1 }),
+        ...(range === undefined ? {} : { offset: range.start }),
+        // Also of a whole file: one that grows meanwhile is read to the length that was announced.
+        ...(promised === undefined ? {} : { length: promised }),
         signal: AbortSignal.any([signal, abort.signal]),
       });
       parts.metrics.observer.operation("file_read", lease.sandbox.record.provider, performance.now() - begunAt);
