@@ -58,12 +58,21 @@ function isDockerfile(text: string): boolean {
   return first !== undefined && /^\s*(FROM|ARG)\s+[^:\s]/i.test(first) && !/^\s*from\s*:/.test(first);
 }
 
+/** References are met only here: to nothing, or so many of them that the file would be another, larger one. */
+function resolved(document: ReturnType<typeof parseDocument>): unknown {
+  try {
+    return document.toJS();
+  } catch (cause) {
+    throw new StacyError("invalid", `the build file is no YAML: ${(cause as Error).message}`, { cause });
+  }
+}
+
 function readDeclarative(text: string): Plan {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines });
   const [problem] = document.errors;
   if (problem !== undefined) throw new StacyError("invalid", `the build file is no YAML: ${problem.message}`);
-  const parsed = FILE.safeParse(document.toJS());
+  const parsed = FILE.safeParse(resolved(document));
   const lineOf = (path: readonly PropertyKey[]): number => {
     for (let n = path.length; n > 0; n--) {
       const node = document.getIn(path.slice(0, n), true) as { range?: [number, number, number] } | undefined;
