@@ -18,8 +18,8 @@ export class Server implements AsyncDisposable {
   }
 
   /** @param config the content of its `stacyvm.yaml` */
-  static async create(config?: string): Promise<Server> {
-    const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
+  static async create(config?: string, options: { parent?: string } = {}): Promise<Server> {
+    const root = await mkdtemp(join(options.parent ?? process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
     await borrow(root);
     if (config !== undefined) await writeFile(join(root, "stacyvm.yaml"), config);
     return Server.open(root);

@@ -7,7 +7,7 @@ import { mkdir, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Network } from "../egress/network.ts";
 import type { Agent, Identity } from "../guest/agent.ts";
-import { asStacyError, StacyError } from "../host/error.ts";
+import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { hostMemory } from "../host/host-memory.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
@@ -86,6 +86,9 @@ export interface LauncherOptions {
 
 /** Failures of a restore that say nothing against the snapshot or that a cold boot would meet as well. */
 const NO_FALLBACK = new Set(["invalid", "no-space", "cancelled", "limit", "permission", "not-supported"]);
+
+/** What the host lacks for a moment: it says nothing about the snapshot. */
+const LACKING: ReadonlySet<string | undefined> = new Set(["EMFILE", "ENFILE", "ENOMEM", "EAGAIN"]);
 
 export class Launcher {
   readonly vmm: Vmm;
@@ -357,6 +360,7 @@ export class Launcher {
 
   /** Sets a snapshot aside that does not load, or from which two machines in a row came to nothing. */
   async #judge(key: string, error: StacyError): Promise<void> {
+    if (LACKING.has(errno(error.cause))) return;
     if (error.phase === "agent" || (error.phase === "load" && endedFromOutside(error))) {
       const failures = (this.#failures.get(key) ?? 0) + 1;
       this.#failures.set(key, failures);

@@ -1,0 +1,115 @@
+/** For every n of each operation and kind: the n-th call fails, once. Afterwards everything must be as if nothing had been, or done. */
+import assert from "node:assert/strict";
+import { asStacyError } from "../../src/host/error.ts";
+import { OPERATIONS, type Operation, worksSoon } from "./operations.ts";
+import { arm, disarm, KINDS, type Kind } from "./points.ts";
+import type { World } from "./world.ts";
+
+export interface Tried {
+  /** Calls that were made to fail. */
+  points: number;
+  /** Of these: the operation failed, and said so. In the others it went around the fault. */
+  refused: number;
+  failures: string[];
+}
+
+export interface RunOptions {
+  operations?: readonly string[];
+  kinds?: readonly Kind[];
+  /** At most so many points of each operation and kind, spread over all; absent: every one. */
+  most?: number;
+  /** By `performance.now()`; absent: until all were tried. */
+  until?: number;
+  /** Decides on the order, so that a form that ends early tries others each time. */
+  seed: number;
+  say(line: string): void;
+}
+
+export async function tryPoints(world: World, options: RunOptions): Promise<Tried> {
+  const { most, until = Number.POSITIVE_INFINITY, say } = options;
+  const tried: Tried = { points: 0, refused: 0, failures: [] };
+  const fail = async (name: string, error: unknown): Promise<void> => {
+    disarm();
+    tried.failures.push(`${name}: ${(error as Error).stack ?? error}`);
+    say(`FAILED ${tried.failures.at(-1)}`);
+    await world.reset();
+  };
+  for (const { operation, kind } of pairs(options)) {
+    if (performance.now() > until) break;
+    let total = 0;
+    try {
+      total = await count(world, operation, kind);
+    } catch (error) {
+      await fail(`${operation.name} without a fault`, error);
+    }
+    const step = most === undefined ? 1 : Math.max(1, total / most);
+    for (let at = 1; at <= total; at += step) {
+      const n = Math.floor(at);
+      try {
+        const { reached, refused } = await tryPoint(world, operation, kind, n);
+        if (reached) tried.points += 1;
+        if (refused) tried.refused += 1;
+      } catch (error) {
+        tried.points += 1;
+        await fail(`${operation.name}, ${kind} ${n} of ${total}`, error);
+      }
+    }
+    say(`${operation.name} ${kind}: ${total} calls`);
+  }
+  return tried;
+}
+
+function pairs({ operations, kinds = KINDS, seed }: RunOptions): { operation: Operation; kind: Kind }[] {
+  const all = OPERATIONS.filter(({ name }) => operations?.includes(name) !== false);
+  const list = all.flatMap((operation) => kinds.map((kind) => ({ operation, kind })));
+  let state = seed;
+  return list
+    .map((pair) => {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      return { pair, key: state };
+    })
+    .sort((a, b) => a.key - b.key)
+    .map(({ pair }) => pair);
+}
+
+/** How many calls of that kind the operation makes when none fails. */
+async function count(world: World, operation: Operation, kind: Kind): Promise<number> {
+  const of = await operation.prepare(world);
+  arm(kind, Number.MAX_SAFE_INTEGER);
+  await operation.work(world, of);
+  const { calls } = disarm();
+  await operation.holds(world, of);
+  await world.clear();
+  return calls;
+}
+
+async function tryPoint(
+  world: World,
+  operation: Operation,
+  kind: Kind,
+  at: number,
+): Promise<{ reached: boolean; refused: boolean }> {
+  const other = await world.bystander();
+  const of = await operation.prepare(world);
+  arm(kind, at);
+  let error: unknown;
+  try {
+    await operation.work(world, of);
+  } catch (thrown) {
+    error = thrown;
+  }
+  const { reached } = disarm();
+  if (error !== undefined) {
+    const { code, message } = asStacyError(error);
+    assert.ok(message !== "" && code !== undefined);
+    assert.ok(reached, `it failed without a fault: ${message}`);
+    // The same again.
+    await operation.work(world, of);
+  }
+  await operation.holds(world, of);
+  await world.settled();
+  if (other !== "" && world.sandboxes.list().some(({ id }) => id === other)) await worksSoon(world, other);
+  else assert.equal(operation.name, "build", "another sandbox is gone");
+  await world.clear();
+  return { reached, refused: error !== undefined };
+}

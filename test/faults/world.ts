@@ -1,0 +1,167 @@
+/** The server's layers below HTTP, in this process, over real machines: what a fault did to them can be looked at. */
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { borrow } from "../../bench/borrow.ts";
+import { validateConfig } from "../../src/config/load.ts";
+import { limitsOf } from "../../src/config/options.ts";
+import { type DataPaths, dataPaths } from "../../src/host/paths.ts";
+import { processesIn } from "../../src/host/process.ts";
+import { createImages } from "../../src/images/store.ts";
+import { createMicrovmProvider, type MicrovmProvider } from "../../src/providers/microvm.ts";
+import { systemClock } from "../../src/sandboxes/clock.ts";
+import { silentLog, silentObserver } from "../../src/sandboxes/observer.ts";
+import type { SpawnInput } from "../../src/sandboxes/resolve.ts";
+import { Sandboxes } from "../../src/sandboxes/sandboxes.ts";
+import { Store } from "../../src/sandboxes/store.ts";
+import type { Vmm } from "../../src/vmm/vmm.ts";
+
+/** What a failed end needs until it is tried again, and more. */
+const SETTLE_MS = 60_000;
+
+export class World implements AsyncDisposable {
+  readonly paths: DataPaths;
+  readonly spec: SpawnInput;
+  readonly #vmm: Vmm;
+  #store!: Store;
+  #provider!: MicrovmProvider;
+  sandboxes!: Sandboxes;
+  #bystander = "";
+
+  private constructor(paths: DataPaths, vmm: Vmm, spec: SpawnInput) {
+    this.paths = paths;
+    this.#vmm = vmm;
+    this.spec = spec;
+  }
+
+  static async create(vmm: Vmm, spec: SpawnInput): Promise<World> {
+    const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "faults-"));
+    await borrow(root);
+    const world = new World(dataPaths(root), vmm, spec);
+    await world.open();
+    await world.sandboxes.buildSnapshot(spec, new AbortController().signal);
+    return world;
+  }
+
+  /** A daemon's start. What fails leaves nothing open, and may be tried again. */
+  async open(): Promise<void> {
+    const store = new Store(this.paths.database);
+    try {
+      const images = createImages(this.paths, {});
+      this.#provider = createMicrovmProvider({ vmm: this.#vmm, images, paths: this.paths });
+      const { limits } = { limits: limitsOf(validateConfig({}, "")) };
+      const parts = { limits, clock: systemClock, observer: silentObserver, log: silentLog };
+      const sandboxes = new Sandboxes({ store, providers: [this.#provider], ...parts });
+      try {
+        await sandboxes.open();
+      } catch (error) {
+        await sandboxes.close({ destroy: false });
+        throw error;
+      }
+      this.#store = store;
+      this.sandboxes = sandboxes;
+    } catch (error) {
+      store.close();
+      throw error;
+    }
+  }
+
+  /** Its end; machines go on. */
+  async close(): Promise<void> {
+    await this.sandboxes.close({ destroy: false });
+    this.#store.close();
+  }
+
+  async spawn(): Promise<string> {
+    return (await this.sandboxes.spawn(this.spec)).id;
+  }
+
+  /** A sandbox that nothing is done to; it must not notice anything. */
+  async bystander(): Promise<string> {
+    const there = this.sandboxes.list().find(({ id }) => id === this.#bystander);
+    if (there === undefined) this.#bystander = await this.spawn();
+    return this.#bystander;
+  }
+
+  /** Everything but the bystander goes. */
+  async clear(): Promise<void> {
+    for (const { id } of this.sandboxes.list()) if (id !== this.#bystander) await this.sandboxes.destroy(id);
+    for (const { id } of this.sandboxes.checkpoints.list()) await this.sandboxes.checkpoints.remove(id);
+  }
+
+  /** After a failed point: as at the beginning, so that the next one is judged by itself. */
+  async reset(): Promise<void> {
+    await this.sandboxes.close({ destroy: true }).catch(() => {});
+    this.#store.close();
+    for (const pid of await processesIn(this.paths.sandboxes)) process.kill(pid, "SIGKILL");
+    for (const dir of [this.paths.sandboxes, this.paths.tmp, this.paths.snapshots, this.paths.database]) {
+      await rm(dir, { recursive: true, force: true });
+    }
+    await this.open();
+    await this.sandboxes.buildSnapshot(this.spec, new AbortController().signal);
+  }
+
+  /** What the guest answers to `echo`. */
+  async echo(id: string, text: string): Promise<void> {
+    using lease = await this.sandboxes.lease(id);
+    const request = { command: "echo", args: [text], mode: "argv", env: {} };
+    using result = await this.sandboxes.executions.run(lease, request, AbortSignal.timeout(30_000));
+    assert.equal(result.stdout.toString(), `${text}\n`);
+  }
+
+  /** Waits until what is on the host is what the sandboxes say, in directories, processes, temporary files and rows. */
+  async settled(): Promise<void> {
+    await this.#provider.launcher.settle();
+    const until = performance.now() + SETTLE_MS;
+    let wrong: string;
+    do {
+      wrong = await this.#difference();
+      if (wrong === "") return;
+      await new Promise((wake) => setTimeout(wake, 20));
+    } while (performance.now() < until);
+    assert.fail(wrong);
+  }
+
+  async #difference(): Promise<string> {
+    const list = this.sandboxes.list();
+    const ids = list.map(({ id }) => id).sort();
+    const names = async (dir: string): Promise<string[]> => readdir(dir).catch(() => []);
+    const directories = (await names(this.paths.sandboxes)).sort();
+    if (directories.join() !== ids.join()) return `directories ${directories} of sandboxes ${ids}`;
+    const alive = list.filter(({ state }) => state === "running" || state === "paused").length;
+    const processes = await processesIn(this.paths.sandboxes);
+    if (processes.length !== alive) return `${processes.length} processes of ${alive} machines`;
+    const temporary = await names(this.paths.tmp);
+    if (temporary.length > 0) return `left in tmp: ${temporary}`;
+    if (this.#store.failure !== undefined) return `rows unwritten: ${this.#store.failure.message}`;
+    const rows = this.#store
+      .liveSandboxes()
+      .map(({ id, state }) => `${id} ${state}`)
+      .sort();
+    const said = list.map(({ id, state }) => `${id} ${state}`).sort();
+    return rows.join() === said.join() ? "" : `rows ${rows}, sandboxes ${said}`;
+  }
+
+  /** Keys of what is saved. */
+  async snapshots(): Promise<string[]> {
+    return (await this.#provider.snapshots()).map(({ key }) => key).sort();
+  }
+
+  async removeSnapshot(key: string): Promise<void> {
+    await this.#provider.removeSnapshot(key);
+  }
+
+  async openFiles(): Promise<number> {
+    return (await readdir("/proc/self/fd")).length;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.sandboxes.close({ destroy: true });
+    this.#store.close();
+    const left = await processesIn(this.paths.root);
+    for (const pid of left) process.kill(pid, "SIGKILL");
+    await rm(this.paths.root, { recursive: true, force: true, maxRetries: 5 });
+    assert.deepEqual(left, [], "left running");
+  }
+}

@@ -1,0 +1,93 @@
+/** A server whose whole data directory is on a disk that becomes full, and has room again: real Firecracker machines, a real ext4. */
+import assert from "node:assert/strict";
+import { mkdtemp, open, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { runTool } from "../src/host/run.ts";
+import { whyNot } from "./firecracker-support.ts";
+import { Server } from "./server-support.ts";
+
+const SPAWN = { image: "stacyvm/bare", memory_mb: 128, disk_size_mb: 16 };
+const skip = (await whyNot()) ?? (process.getuid?.() === 0 ? false : "needs root, to mount a small disk");
+
+test("on a full disk calls say so and sandboxes live and end; with room again all goes on, without a restart", {
+  skip,
+  timeout: 180_000,
+}, async () => {
+  await using cleanup = new AsyncDisposableStack();
+  const disk = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "full-"));
+  cleanup.defer(() => rm(disk, { recursive: true, force: true }));
+  cleanup.defer(() => rm(`${disk}.img`, { force: true }));
+  // Not a tmpfs: there, reading a hole of a mapped file takes a page, and a machine's memory is full of holes.
+  await writeFile(`${disk}.img`, "");
+  await truncate(`${disk}.img`, 128 << 20);
+  await runTool("mkfs.ext4", ["-q", "-F", "-m", "0", `${disk}.img`]);
+  await runTool("mount", ["-o", "loop", `${disk}.img`, disk]);
+  cleanup.defer(async () => void (await runTool("umount", ["-l", disk])));
+  const server = cleanup.use(
+    await Server.create("providers: { default: firecracker }\nwarm: { adaptive: false }\n", { parent: disk }),
+  );
+  const filler = join(disk, "filler");
+  const fill = async (): Promise<void> => {
+    await using file = await open(filler, "a");
+    for (const size of [1 << 20, 4096]) {
+      for (;;) {
+        const failed = await file.write(Buffer.alloc(size)).then(
+          ({ bytesWritten }) => bytesWritten < size,
+          () => true,
+        );
+        if (failed) break;
+      }
+    }
+  };
+  const echo = async (id: string): Promise<void> => {
+    const answer = await server.call("POST", `/sandboxes/${id}/exec`, { command: "echo", args: ["on"], mode: "argv" });
+    assert.equal(answer.body.stdout, "on\n", JSON.stringify(answer.body));
+  };
+  const spawn = async (): Promise<string> => {
+    const answer = await server.call("POST", "/sandboxes", SPAWN);
+    assert.equal(answer.status, 201, JSON.stringify(answer.body));
+    return answer.body.id;
+  };
+  assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
+  const [kept, gone] = [await spawn(), await spawn()];
+
+  await fill();
+  for (let i = 0; i < 50; i++) await echo(kept); // their history has no place
+  const refused = await server.call("POST", "/sandboxes", SPAWN);
+  assert.deepEqual([refused.status, refused.body.code], [507, "NO_SPACE"], JSON.stringify(refused.body));
+  const template = await server.call("POST", "/templates", { name: "t", image: "stacyvm/bare" });
+  assert.deepEqual([template.status, template.body.code], [507, "NO_SPACE"], JSON.stringify(template.body));
+  const ended = await server.call("DELETE", `/sandboxes/${gone}`);
+  assert.ok([200, 507].includes(ended.status), JSON.stringify(ended.body));
+  await echo(kept);
+  const list = (await server.call("GET", "/sandboxes")).body as { id: string; state: string }[];
+  assert.deepEqual(
+    list.map(({ id, state }) => `${id} ${state}`),
+    [`${kept} running`],
+    "only what there is",
+  );
+  assert.deepEqual(await server.machines(), [kept], "and nothing of it else");
+
+  const { pid } = server;
+  await rm(filler);
+  const late = await spawn();
+  await echo(late);
+  assert.equal((await server.call("POST", "/templates", { name: "t", image: "stacyvm/bare" })).status, 201);
+  assert.equal((await server.call("GET", `/sandboxes/${kept}/history?limit=100`)).body.length, 51, "nothing is lost");
+  assert.equal((await server.call("GET", "/diagnostics")).body.database.failure, undefined);
+  assert.equal(server.pid, pid);
+
+  // A start on a full disk comes up, or says why; the sandboxes wait.
+  await fill();
+  await server.stop("SIGKILL");
+  await server.start().catch((error: Error) => assert.match(error.message, /free|full|no space/i));
+  await server.stop("SIGKILL");
+  await rm(filler);
+  await server.start();
+  await echo(kept);
+  await echo(late);
+  for (const id of [kept, late]) assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
+  assert.deepEqual(await server.machines(), []);
+});
