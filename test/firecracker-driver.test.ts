@@ -393,5 +393,6 @@ async function apiOf(process: Pick<RunningMachine, "dir">) {
   const { connectUnix } = await import("../src/host/unix-socket.ts");
   const socket = await connectUnix(process.dir, "api.sock", { timeoutMs: 1000 });
   if (socket.connecting) await once(socket, "connect");
-  return new FirecrackerApi(socket, async () => new StacyError("machine-exited", "the second connection is gone"));
+  const gone = new StacyError("machine-exited", "the second connection is gone");
+  return new FirecrackerApi(socket, { reopen: () => Promise.reject(gone), why: async () => gone, gone() {} });
 }

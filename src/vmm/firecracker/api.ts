@@ -24,34 +24,54 @@ interface Answer {
 }
 
 export class FirecrackerApi {
-  readonly #socket: Socket;
-  /** Settles at once when the connection is gone. */
-  readonly closed: Promise<void>;
+  #socket: Socket;
+  readonly #reopen: () => Promise<Socket>;
+  readonly #why: () => Promise<StacyError>;
+  readonly #gone: () => void;
+  #over = false;
   #buffer = "";
   #waiting: { settle(answer: Answer): void; fail(error: StacyError): void } | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #broken = false;
 
-  /** @param why asked once, when the connection is gone: the request under way fails with it */
-  constructor(socket: Socket, why: () => Promise<StacyError>) {
+  constructor(
+    socket: Socket,
+    life: {
+      /** Another connection, while the process lives: one that broke, or whose answer did not come in time, is replaced by it. */
+      reopen(): Promise<Socket>;
+      /** What the request under way fails with when its connection is gone. */
+      why(): Promise<StacyError>;
+      /** Told at once when a connection is gone. */
+      gone(): void;
+    },
+  ) {
+    this.#reopen = () => life.reopen();
+    this.#why = () => life.why();
+    this.#gone = () => life.gone();
     this.#socket = socket;
+    this.#follow(socket);
+  }
+
+  #follow(socket: Socket): void {
+    this.#socket = socket;
+    this.#broken = false;
+    this.#buffer = "";
     socket.setEncoding("latin1");
     socket.on("data", (text: string) => this.#data(text));
     socket.on("error", () => {});
     // An idle machine must not keep the daemon alive; a request under way has its timer.
     socket.unref();
-    this.closed = new Promise((settle) => {
-      socket.once("close", () => {
-        this.#broken = true;
-        const waiting = this.#waiting;
-        this.#waiting = undefined;
-        if (waiting !== undefined) void why().then((error) => waiting.fail(error));
-        settle();
-      });
+    socket.once("close", () => {
+      this.#broken = true;
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      if (waiting !== undefined) void this.#why().then((error) => waiting.fail(error));
+      this.#gone();
     });
   }
 
   close(): void {
+    this.#over = true;
     this.#socket.destroy();
   }
 
@@ -83,7 +103,10 @@ export class FirecrackerApi {
     body: object | undefined,
     { phase, timeoutMs }: RequestOptions,
   ): Promise<string> {
-    if (this.#broken) throw new StacyError("machine-exited", "Firecracker's API connection is gone", { phase });
+    if (this.#broken) {
+      if (this.#over) throw new StacyError("machine-exited", "Firecracker's API connection is gone", { phase });
+      this.#follow(await this.#reopen());
+    }
     const answer = await new Promise<Answer>((settle, fail) => {
       const timer = setTimeout(() => {
         this.#waiting = undefined;

@@ -26,6 +26,8 @@ export const API_SOCKET = "api.sock";
 /** Stored in snapshots, as `rootfs.ext4` and `base.img` are. */
 export const VSOCK_SOCKET = "v.sock";
 
+/** For another connection to a process that runs. */
+const REOPEN_LIMIT_MS = 5_000;
 /** Where the agent listens (guest/protocol.ts). */
 const AGENT_PORT = 1024;
 const SENTINEL_PORT = 1025;
@@ -134,10 +136,13 @@ export class FirecrackerProcess implements VmmProcess {
       gone: this.ended("starting"),
       ...(signal === undefined ? {} : { signal }),
     });
-    this.#api = new FirecrackerApi(socket, () =>
-      hangUpError(this.ended("answering"), new StacyError("machine-exited", "Firecracker closed its API connection")),
-    );
-    void this.#api.closed.then(() => this.#process.check());
+    this.#api = new FirecrackerApi(socket, {
+      reopen: () =>
+        connectUnix(this.workDir, API_SOCKET, { timeoutMs: REOPEN_LIMIT_MS, gone: this.ended("answering") }),
+      why: () =>
+        hangUpError(this.ended("answering"), new StacyError("machine-exited", "Firecracker closed its API connection")),
+      gone: () => void this.#process.check(),
+    });
   }
 
   /** Gives the machine its share of the host, while it starts: nobody waits for it. A jailed one has it from the jailer. */
