@@ -1,5 +1,5 @@
 /** One directory per machine: the VMM's working directory, with its private disk, the link to the shared base, and its record. */
-import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { z } from "zod";
 import { replaceFile } from "../host/durable.ts";
@@ -72,7 +72,12 @@ export type MachineRecord = z.infer<typeof machineRecord>;
 /** Makes the directory with its link to the base. The disk comes separately: it may be copied beside the VMM's start. */
 export async function makeMachineDir(dir: string, base: string): Promise<void> {
   await mkdir(dir, { recursive: false, mode: 0o700 });
-  await linkBase(dir, base);
+  try {
+    await linkBase(dir, base);
+  } catch (error) {
+    await rmdir(dir).catch(() => {}); // whoever asked for it has no directory to remove
+    throw error;
+  }
 }
 
 export function linkBase(dir: string, base: string): Promise<void> {
