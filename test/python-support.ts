@@ -27,9 +27,9 @@ export function ownPython(): Promise<string> {
 let own: Promise<string> | undefined;
 
 async function installOwn(): Promise<string> {
-  const python = await environment("python-own", [
+  const python = await environment("python-package", [
     "httpx==0.28.1",
-    "websockets==17.4",
+    "websockets==16.1.1",
     "hatchling==1.33.0",
     "mypy==2.4.1",
   ]);
