@@ -3,14 +3,17 @@
  * machines that are plain objects. With a real server, sockets and users: server-owners.test.ts.
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import pino from "pino";
+import { WebSocket } from "ws";
 import type { Scope } from "../src/access/identity.ts";
 import { Keys } from "../src/access/keys.ts";
 import { createApp } from "../src/api/app.ts";
 import { Endpoints, newApi, type RouteAccess } from "../src/api/endpoint.ts";
 import { Metrics } from "../src/api/metrics.ts";
 import { RateLimiter } from "../src/api/rate-limit.ts";
+import { listen } from "../src/api/server.ts";
 import { validateConfig } from "../src/config/load.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import { connection, fakeAccess } from "./fake-access.ts";
@@ -269,6 +272,35 @@ describe("every route", () => {
     // Allowed; that these machines have no ports is another matter.
     assert.equal((await at("use")).status, 500);
     assert.equal((await at("admin")).status, 500);
+  });
+
+  test("sockets, over a real connection: refused before the upgrade, with the same statuses", async () => {
+    const server = await listen(app, { ...validateConfig({ server: { port: 0 } }, "").server });
+    try {
+      for (const way of ["terminal", "exec/ws", "tunnel/8080"]) {
+        const open = async (key: string | undefined): Promise<number> => {
+          const url = `${server.url.replace("http", "ws")}${BASE}/sandboxes/${hers.id}/${way}`;
+          const socket = new WebSocket(url, { headers: key === undefined ? {} : { "x-api-key": key } });
+          socket.on("error", () => {});
+          const refused = once(socket, "unexpected-response").then(([, response]) => Number(response.statusCode));
+          const status = await Promise.race([once(socket, "open").then(() => 101), refused]);
+          socket.terminate();
+          return status;
+        };
+        const { secret: good } = await keys.create({ name: way, owner: "alice", scopes: ["use"] }, "test");
+        assert.equal(await open(good), 101, way);
+        assert.equal(await open(secrets.admin), 101, way);
+        assert.equal(await open(secrets.read), 403, way);
+        assert.equal(await open(secrets.other), 404, way);
+        // This address has presented many wrong keys by now.
+        for (const wrong of [secrets.expired, secrets.revoked, "nonsense"]) {
+          assert.ok([401, 429].includes(await open(wrong)), way);
+        }
+        assert.equal(await open(undefined), 401, way);
+      }
+    } finally {
+      await server.close(0);
+    }
   });
 
   test("an owner's own things, an administrator's view of all, and acting as an owner", async () => {
