@@ -147,9 +147,13 @@ fn populate() -> Result<()> {
     }
     mkdir(&at("/dev/pts"));
     mkdir(&at("/dev/shm"));
+    mkdir(&at("/dev/mqueue"));
     mount("devpts", &at("/dev/pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, "gid=5,mode=620,ptmxmode=666")?;
-    mount("tmpfs", &at("/dev/shm"), "tmpfs", nodev, "mode=1777")?;
-    mount("tmpfs", &at("/run"), "tmpfs", nodev, "mode=755")?;
+    let _ = mount("mqueue", &at("/dev/mqueue"), "mqueue", nodev | libc::MS_NOEXEC, "");
+    // Together well below the memory: nothing can be ended to get back what lies in them.
+    mount("tmpfs", &at("/dev/shm"), "tmpfs", nodev, "mode=1777,size=50%")?;
+    mount("tmpfs", &at("/run"), "tmpfs", nodev, "mode=755,size=10%")?;
+    let _ = mount("devtmpfs", &at("/dev"), "devtmpfs", libc::MS_REMOUNT | libc::MS_NOSUID, "size=4m,mode=755");
     mount("cgroup2", &at("/sys/fs/cgroup"), "cgroup2", nodev | libc::MS_NOEXEC, "nsdelegate")
         .or_else(|_| mount("cgroup2", &at("/sys/fs/cgroup"), "cgroup2", nodev | libc::MS_NOEXEC, ""))
         .unwrap_or_else(|e| sys::say(&e.message));
@@ -162,7 +166,26 @@ fn populate() -> Result<()> {
         let _ = std::os::unix::fs::symlink(target, at(link));
     }
     chmod(&at("/tmp"), 0o1777);
+    for device in ["/dev/fuse", "/dev/net/tun"] {
+        chmod(&at(device), 0o666);
+    }
+    settings();
     Ok(())
+}
+
+/// As container engines and distributions set them: what programs expect, and nothing that a guest of its own needs to be kept from.
+fn settings() {
+    for (name, value) in [
+        ("net/ipv4/ip_unprivileged_port_start", "0"),
+        ("net/ipv4/ping_group_range", "0 2147483647"),
+        ("fs/inotify/max_user_watches", "524288"),
+        ("fs/inotify/max_user_instances", "1024"),
+        ("vm/max_map_count", "262144"),
+        // Not in every kernel.
+        ("kernel/unprivileged_userns_clone", "1"),
+    ] {
+        let _ = fs::write(format!("{}/proc/sys/{}", NEW_ROOT, name), value);
+    }
 }
 
 fn chmod(path: &str, mode: u32) {

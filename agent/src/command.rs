@@ -1,6 +1,7 @@
 //! A command: its process group, its pipes or terminal, its ring, and the rules about when it has ended.
 
 use crate::buffers::{Buffer, Bytes, PIECE};
+use crate::group::Place;
 use crate::protocol::channel;
 use crate::queue::{Queue, Taken};
 use crate::ring::Ring;
@@ -16,6 +17,8 @@ pub enum Reason {
     Exited = 0,
     Timeout = 1,
     Cancelled = 2,
+    /// Memory has cost one of its processes, and it ended by that.
+    OutOfMemory = 3,
 }
 
 #[derive(Clone, Copy)]
@@ -63,6 +66,8 @@ pub struct Command {
     pub stop_signal: i32,
     pub grace_ms: u32,
     pub keep: bool,
+    /// Its part of the commands' control group.
+    pub place: Option<Place>,
     pub tty: bool,
     /// The ring's end when the last byte of the result was in it.
     pub final_end: Option<u64>,

@@ -2,6 +2,7 @@
 
 use crate::buffers::Bytes;
 use crate::command::{channel_of, Command, Exit, Reason, Source, Stdin};
+use crate::group::SETTLE_NS;
 use crate::protocol::{channel, kind, status, tag, Fields, Reader};
 use crate::ring::Ring;
 use crate::session::{token, Agent, Call, Timer};
@@ -38,6 +39,10 @@ impl Agent {
             Some(p) => self.terminal(p)?,
             None => self.pipes(wants_stdin)?,
         };
+        let place = match self.group.as_mut() {
+            Some(group) => Some(group.enter()?),
+            None => None,
+        };
         let program = Program {
             argv: &argv,
             env: &env,
@@ -46,9 +51,15 @@ impl Agent {
             term: pty.as_ref().map(|p| p.bytes(tag::TERM).unwrap_or(b"xterm-256color")),
             stdio: program_stdio,
             tty: pty.is_some(),
-            cgroup: self.group.as_ref().map(|g| g.dir.raw()),
+            cgroup: place.and_then(|p| self.group.as_ref().map(|g| g.dir(p))),
         };
-        let pid = spawn::spawn(&program, &self.identity.defaults, &mut self.stack)?;
+        let spawned = spawn::spawn(&program, &self.identity.defaults, &mut self.stack);
+        if let (Err(_), Some(place)) = (&spawned, place) {
+            if let Some(group) = self.group.as_mut() {
+                group.leave(place);
+            }
+        }
+        let pid = spawned?;
         drop(child_ends);
         let number = self.next_command;
         self.next_command += 1;
@@ -67,6 +78,7 @@ impl Agent {
             grace_ms: fields.number(tag::GRACE_MS).unwrap_or(DEFAULT_GRACE_MS).min(3_600_000) as u32,
             keep: fields.number(tag::KEEP).unwrap_or(1) != 0,
             tty: pty.is_some(),
+            place,
             final_end: None,
         };
         for (place, source) in command.sources.iter().enumerate() {
@@ -78,6 +90,9 @@ impl Agent {
         }
         if let Some(ms) = fields.number(tag::TIMEOUT_MS).filter(|ms| *ms > 0) {
             self.timers.insert((sys::monotonic() + ms.min(u64::from(u32::MAX)) * 1_000_000, number, Timer::Timeout), ());
+        }
+        if place.is_some() {
+            self.timers.insert((sys::monotonic() + SETTLE_NS, number, Timer::Settle), ());
         }
         self.started(id, number, pid);
         self.commands.insert(number, command);
@@ -308,6 +323,13 @@ impl Agent {
                         let _ = command.signal_group(libc::SIGKILL);
                     }
                 }
+                Timer::Memory => self.memory_look(),
+                Timer::Settle => {
+                    let place = self.commands.get(&number).filter(|c| c.exit.is_none()).and_then(|c| c.place);
+                    if let (Some(place), Some(group)) = (place, self.group.as_mut()) {
+                        group.settle(place);
+                    }
+                }
                 Timer::Drain => {
                     if let Some(command) = self.commands.get_mut(&number) {
                         command.read_output(&self.poll, &mut self.scratch);
@@ -358,6 +380,17 @@ impl Agent {
     }
 
     fn command_ended(&mut self, number: u64, wait_status: i32, reason: Reason) {
+        // A shell tells the death of its child by that code.
+        let killed = libc::WIFSIGNALED(wait_status) && libc::WTERMSIG(wait_status) == libc::SIGKILL
+            || libc::WIFEXITED(wait_status) && libc::WEXITSTATUS(wait_status) == 128 + libc::SIGKILL;
+        let place = self.commands.get(&number).and_then(|c| c.place);
+        let mut reason = reason;
+        if let (Some(place), Some(group)) = (place, self.group.as_mut()) {
+            group.leave(place);
+            if killed && reason == Reason::Exited && group.lacked(place) {
+                reason = Reason::OutOfMemory;
+            }
+        }
         let exit = if libc::WIFSIGNALED(wait_status) {
             let signal = libc::WTERMSIG(wait_status) as u8;
             Exit { code: signal.wrapping_add(128), signal, reason }

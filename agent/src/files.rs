@@ -71,7 +71,7 @@ pub fn is(st: &libc::stat, kind: libc::mode_t) -> bool {
     st.st_mode & libc::S_IFMT == kind
 }
 
-/// PATH, KIND, SIZE, MODE, UID, GID, MTIME, NLINK, INODE and TARGET of a symlink.
+/// PATH, KIND, SIZE, MODE, UID, GID, MTIME_S, MTIME_NS, NLINK, INODE and TARGET of a symlink.
 pub fn describe(path: &[u8], st: &libc::stat) -> Fields {
     let kind = match st.st_mode & libc::S_IFMT {
         libc::S_IFREG => 1,
@@ -82,7 +82,7 @@ pub fn describe(path: &[u8], st: &libc::stat) -> Fields {
     let mut f = Fields::new();
     f.bytes(tag::PATH, path).u8(tag::KIND, kind).u64(tag::SIZE, st.st_size as u64).u32(tag::MODE, st.st_mode & 0o7777);
     f.u32(tag::UID, st.st_uid).u32(tag::GID, st.st_gid);
-    f.u64(tag::MTIME, (st.st_mtime as u64).wrapping_mul(1_000_000_000).wrapping_add(st.st_mtime_nsec as u64));
+    f.u64(tag::MTIME_S, st.st_mtime as u64).u32(tag::MTIME_NS, st.st_mtime_nsec as u32);
     f.u32(tag::NLINK, st.st_nlink as u32).u64(tag::INODE, st.st_ino);
     if kind == 3 {
         if let Ok(target) = std::fs::read_link(os(path)) {

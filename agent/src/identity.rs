@@ -24,9 +24,23 @@ pub struct Defaults {
 struct Bound {
     file: Option<Fd>,
     length: usize,
+    /// `end_with` has put something at its end.
+    has_end: bool,
 }
 
+/// Above the lines of ours; what stands above it is the user's.
+const HOSTS_MARK: &[u8] = b"# this sandbox\n";
+/// Not `/etc/environment`, which images and their builds write.
+const PAM_ENVIRONMENT: &str = "/etc/security/pam_env.conf";
+const ENVIRONMENT_MARK: &[u8] = b"# the sandbox's network\n";
+/// Of a file whose end is ours.
+const MAX_KEPT: usize = 1 << 20;
+
 impl Bound {
+    fn none() -> Bound {
+        Bound { file: None, length: 0, has_end: false }
+    }
+
     fn place(name: &str, over: &str, initial: &[u8]) -> Bound {
         let mine = format!("{}/{}", DIR, name);
         let made = (|| {
@@ -43,12 +57,35 @@ impl Bound {
             Ok(file)
         })();
         match made {
-            Ok(file) => Bound { file: Some(file), length: initial.len() },
+            Ok(file) => Bound { file: Some(file), length: initial.len(), has_end: false },
             Err(Fail { message, .. }) => {
                 sys::say(&message);
-                Bound { file: None, length: 0 }
+                Bound::none()
             }
         }
+    }
+
+    /// Puts lines of ours in the place of the former ones, and leaves what users have written into the file.
+    fn end_with(&mut self, what: &str, mark: &[u8], lines: &[u8]) -> Result<()> {
+        let file = match &self.file {
+            Some(file) => file,
+            None => return Ok(()),
+        };
+        let mut text = vec![0; (crate::files::fstat(file)?.st_size as usize).min(MAX_KEPT)];
+        // SAFETY: the buffer is valid for its length; the descriptor is ours.
+        let n = unsafe { libc::pread(file.raw(), text.as_mut_ptr() as *mut libc::c_void, text.len(), 0) };
+        text.truncate(n.max(0) as usize);
+        self.length = text.len();
+        let mut kept = without(&text, mark);
+        if !kept.is_empty() && !kept.ends_with(b"\n") {
+            kept.push(b'\n');
+        }
+        if !lines.is_empty() {
+            kept.extend_from_slice(mark);
+            kept.extend_from_slice(lines);
+        }
+        self.has_end = !lines.is_empty();
+        self.set(what, &kept)
     }
 
     fn set(&mut self, what: &str, text: &[u8]) -> Result<()> {
@@ -81,6 +118,9 @@ pub struct Identity {
     machine_id: Bound,
     boot_id: Bound,
     resolv: Bound,
+    hosts: Bound,
+    /// What programs that make their own environment (`sudo`, `su -`) take from PAM.
+    environment: Bound,
 }
 
 impl Identity {
@@ -90,9 +130,7 @@ impl Identity {
         let _ = fs::create_dir_all(DIR);
         let kept = |path: &str| fs::read(path).unwrap_or_default();
         let boot_id = kept("/proc/sys/kernel/random/boot_id");
-        if fs::metadata("/etc/hosts").map(|m| m.len() == 0).unwrap_or(true) {
-            let _ = fs::write("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-        }
+        whole_proc();
         Ok(Identity {
             generation: 0,
             defaults: Defaults::default(),
@@ -102,6 +140,12 @@ impl Identity {
             machine_id: Bound::place("machine-id", "/etc/machine-id", &kept("/etc/machine-id")),
             boot_id: Bound::place("boot-id", "/proc/sys/kernel/random/boot_id", &boot_id),
             resolv: Bound::place("resolv.conf", "/etc/resolv.conf", &kept("/etc/resolv.conf")),
+            hosts: Bound::place("hosts", "/etc/hosts", &hosts(kept("/etc/hosts"))),
+            environment: if fs::metadata(PAM_ENVIRONMENT).is_ok() {
+                Bound::place("pam_env.conf", PAM_ENVIRONMENT, &kept(PAM_ENVIRONMENT))
+            } else {
+                Bound::none()
+            },
         })
     }
 
@@ -124,6 +168,7 @@ impl Identity {
                 tag::HOSTNAME => {
                     note(set_hostname(value));
                     note(self.hostname.set("/etc/hostname", &with_newline(value)));
+                    note(self.hosts.end_with("/etc/hosts", HOSTS_MARK, &[b"127.0.1.1\t", value, b"\n"].concat()));
                 }
                 tag::MACHINE_ID => note(self.machine_id.set("/etc/machine-id", &with_newline(value))),
                 tag::BOOT_ID => note(self.boot_id.set("boot_id", &with_newline(value))),
@@ -146,6 +191,10 @@ impl Identity {
         }
         if has_dns {
             note(self.resolv.set("/etc/resolv.conf", &dns));
+        }
+        let proxies: Vec<u8> = env.iter().filter(|e| is_proxy(e)).flat_map(|e| pam_line(e)).collect();
+        if self.environment.has_end || !proxies.is_empty() {
+            note(self.environment.end_with(PAM_ENVIRONMENT, ENVIRONMENT_MARK, &proxies));
         }
         self.defaults = Defaults { env, cwd, user };
         match failure {
@@ -178,6 +227,65 @@ impl Identity {
     }
 }
 
+/// What lies above our mark, and what somebody has written below our lines: those end at an empty line or with the file.
+fn without(text: &[u8], mark: &[u8]) -> Vec<u8> {
+    let at = match text.windows(mark.len()).position(|w| w == mark) {
+        Some(at) => at,
+        None => return text.to_vec(),
+    };
+    let mut kept = text[..at].to_vec();
+    for line in text[at + mark.len()..].split_inclusive(|&b| b == b'\n') {
+        if !line.starts_with(b"127.0.1.1\t") && !is_proxy(line) {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
+}
+
+/// `NAME=VALUE`, or a line of ours.
+fn is_proxy(entry: &[u8]) -> bool {
+    let name = entry.split(|&b| b == b'=' || b == b' ').next().unwrap_or(&[]).to_ascii_lowercase();
+    entry.contains(&b'=') && matches!(name.as_slice(), b"http_proxy" | b"https_proxy" | b"all_proxy" | b"ftp_proxy" | b"no_proxy")
+}
+
+/// As pam_env.conf(5) has it, where `$` and `@` have a meaning of their own.
+fn pam_line(entry: &[u8]) -> Vec<u8> {
+    let cut = entry.iter().position(|&b| b == b'=').unwrap_or(entry.len());
+    let mut line = [&entry[..cut], b" DEFAULT=\""].concat();
+    for &b in entry.get(cut + 1..).unwrap_or(&[]).iter().filter(|b| !matches!(b, b'"' | b'\n' | b'\\')) {
+        if matches!(b, b'$' | b'@') {
+            line.push(b'\\');
+        }
+        line.push(b);
+    }
+    line.extend_from_slice(b"\"\n");
+    line
+}
+
+/// The image's own, with what every program expects.
+fn hosts(mut text: Vec<u8>) -> Vec<u8> {
+    let has = |text: &[u8], address: &[u8]| text.split(|&b| b == b'\n').any(|line| line.starts_with(address));
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    if !has(&text, b"127.0.0.1") {
+        text.extend_from_slice(b"127.0.0.1\tlocalhost\n");
+    }
+    if !has(&text, b"::1") {
+        text.extend_from_slice(b"::1\tlocalhost ip6-localhost ip6-loopback\n");
+    }
+    text
+}
+
+/// The kernel lets a user namespace mount a procfs only where a whole one is in sight, and ours has the boot id covered.
+fn whole_proc() {
+    let path = format!("{}/proc", DIR);
+    let _ = fs::create_dir(&path);
+    if let Err(fail) = boot::mount("proc", &path, "proc", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, "") {
+        sys::say(&fail.message);
+    }
+}
+
 fn with_newline(value: &[u8]) -> Vec<u8> {
     [value, b"\n"].concat()
 }
@@ -195,4 +303,20 @@ fn set_hostname(value: &[u8]) -> Result<()> {
     }
     // SAFETY: the buffer is valid for its length.
     check(unsafe { libc::sethostname(value.as_ptr() as *const libc::c_char, value.len()) }, "sethostname").map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_ours_leave_those_of_others() {
+        let first = hosts(Vec::new());
+        assert_eq!(first, hosts(first.clone()));
+        let text = [b"10.0.0.1\tmine\n".as_slice(), HOSTS_MARK, b"127.0.1.1\told\n", b"10.0.0.2\tlater\n"].concat();
+        assert_eq!(without(&text, HOSTS_MARK), b"10.0.0.1\tmine\n10.0.0.2\tlater\n");
+        assert_eq!(pam_line(b"http_proxy=http://u@h:1/"), b"http_proxy DEFAULT=\"http://u\\@h:1/\"\n");
+        assert!(is_proxy(&pam_line(b"no_proxy=localhost")));
+        assert!(is_proxy(b"HTTPS_PROXY=http://x") && !is_proxy(b"PATH=/bin") && !is_proxy(b"http_proxy"));
+    }
 }

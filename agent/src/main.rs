@@ -1,7 +1,7 @@
 //! PID 1: boot, then serve for ever. A failure before that is told on the console and ends the guest.
 
 use agent::sys::{self, Fd, Result};
-use agent::system::Group;
+use agent::group::Group;
 use agent::{boot, channel, identity, session};
 
 fn main() {
@@ -56,9 +56,12 @@ fn child_signals() -> Result<Fd> {
 
 fn limits() {
     let files = libc::rlimit { rlim_cur: 65_536, rlim_max: 1_048_576 };
+    // What bounds the number of processes is the commands' group, not the user.
+    let processes = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the structures are valid. Failures leave the defaults, which work.
     unsafe {
         libc::setrlimit(libc::RLIMIT_NOFILE, &files);
+        libc::setrlimit(libc::RLIMIT_NPROC, &processes);
         // Before everything the sandbox runs, so that no load of it can keep the agent from answering. Children start
         // as normal processes again.
         let priority = libc::sched_param { sched_priority: 1 };

@@ -90,6 +90,7 @@ pub mod status {
     pub const BUSY: u8 = 15;
     pub const NOT_EMPTY: u8 = 16;
     pub const PROTOCOL: u8 = 17;
+    pub const TOO_LARGE: u8 = 18;
 }
 
 pub mod method {
@@ -172,13 +173,13 @@ pub mod tag {
     pub const KEEP: u8 = 66;
     pub const LOST: u8 = 67;
     pub const GROUP: u8 = 68;
+    pub const FIELDS_LENGTH: u8 = 69;
     pub const PATH: u8 = 80;
     pub const TO: u8 = 81;
     pub const MODE: u8 = 82;
     pub const OFFSET: u8 = 83;
     pub const LENGTH: u8 = 84;
     pub const SIZE: u8 = 85;
-    pub const MTIME: u8 = 86;
     pub const KIND: u8 = 87;
     pub const UID: u8 = 88;
     pub const GID: u8 = 89;
@@ -196,6 +197,8 @@ pub mod tag {
     pub const NLINK: u8 = 101;
     pub const INODE: u8 = 102;
     pub const LAYER: u8 = 103;
+    pub const MTIME_S: u8 = 104;
+    pub const MTIME_NS: u8 = 105;
     pub const PORT: u8 = 112;
     pub const HOST: u8 = 113;
     pub const MEMORY_TOTAL: u8 = 114;
@@ -208,6 +211,7 @@ pub mod tag {
     pub const NOW: u8 = 121;
     pub const KERNEL: u8 = 122;
     pub const CPU_NS: u8 = 123;
+    pub const COMMANDS: u8 = 124;
 }
 
 const fn crc_table() -> [u32; 256] {

@@ -13,8 +13,10 @@ use crate::pause::Pause;
 use crate::protocol::{channel, kind, method, number, status, tag, Fields, Header, Reader, EXTRA_CREDIT, FLAG_FIN, GRANT_STEP, INITIAL_CREDIT};
 use crate::protocol::{MAX_PAYLOAD, MAX_PING, VERSION, WIDE_GRANT_STEP};
 use crate::queue::Queue;
+use crate::group::Group;
+use crate::memory::Watch;
 use crate::sentinel::{self, Sentinel};
-use crate::system::{self, Group};
+use crate::system;
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
 use crate::changes::{changes, Layers};
@@ -23,6 +25,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 const MAX_STREAMS: usize = 1024;
+/// Of a call that come after its first frame, bytes: well above what the kernel takes as arguments and environment.
+const MAX_FIELDS: u64 = 8 << 20;
 pub const AGENT: &str = concat!("stacyvm-agent/", env!("CARGO_PKG_VERSION"));
 
 /// What epoll tells: the kind in the upper byte, the rest names the object.
@@ -38,6 +42,7 @@ pub mod token {
     pub const SENTINEL_LISTENER: u64 = 9 << 56;
     pub const SENTINEL: u64 = 10 << 56;
     pub const QUESTIONS: u64 = 11 << 56;
+    pub const MEMORY: u64 = 12 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -53,6 +58,8 @@ pub enum Call {
     Accept(Queue),
     /// Questions for names, and their answers.
     Datagrams,
+    /// The fields of a call that did not fit into one frame; so many bytes of them are missing.
+    Gather { method: u16, fields: Vec<u8>, missing: usize },
 }
 
 pub struct Stream {
@@ -81,6 +88,10 @@ pub enum Timer {
     Drain,
     /// A new connection has waited long enough for the sentinel's end.
     Sentinel,
+    /// Another look at memory that runs out.
+    Memory,
+    /// The command has been running for a while.
+    Settle,
 }
 
 pub struct Agent {
@@ -122,6 +133,7 @@ pub struct Agent {
     pub scratch: Buffer,
     pub stack: Vec<u8>,
     pub group: Option<Group>,
+    pub memory_watch: Option<Watch>,
     /// The guest's, bytes.
     pub memory: usize,
 }
@@ -140,6 +152,10 @@ impl Agent {
         }
         poll.add(children.raw(), LEVEL_IN, token::CHILDREN)?;
         poll.add(mailbox.bell(), LEVEL_IN, token::MAILBOX)?;
+        let memory_watch = Watch::open().ok();
+        if let Some((fd, events, token)) = memory_watch.as_ref().map(Watch::fd) {
+            poll.add(fd, events, token)?;
+        }
         Ok(Agent {
             poll,
             channel,
@@ -170,6 +186,7 @@ impl Agent {
             scratch: Buffer::new(),
             stack: vec![0; 65_536],
             group,
+            memory_watch,
             memory: system::memory(),
         })
     }
@@ -205,6 +222,7 @@ impl Agent {
                     token::STREAM => self.tunnel_ready(id as u32, flags),
                     token::INBOUND => self.take_connections(id as usize),
                     token::QUESTIONS => self.questions_ready(),
+                    token::MEMORY => self.memory_event(),
                     _ => {}
                 }
             }
@@ -352,7 +370,7 @@ impl Agent {
             match stream.call {
                 Call::Follow { command, .. } => self.unfollow(command, id, true),
                 Call::Job { handle, .. } => handle.cancel(),
-                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) | Call::Datagrams => {}
+                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) | Call::Datagrams | Call::Gather { .. } => {}
             }
         }
         self.forget_waiting();
@@ -476,8 +494,40 @@ impl Agent {
             self.end(id, Err(Fail::new(status::LIMIT, "too many calls at once")));
             return Ok(());
         }
-        if let Err(fail) = self.call(id, name, &fields) {
+        match fields.number(tag::FIELDS_LENGTH) {
+            Some(more) if more > MAX_FIELDS => {
+                self.end(id, Err(Fail::new(status::TOO_LARGE, format!("more than {} bytes of fields", MAX_FIELDS))));
+            }
+            Some(more) if more > 0 => self.add(id, Call::Gather { method: name, fields: rest.to_vec(), missing: more as usize }),
+            _ => self.begin(id, name, &fields),
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, id: u32, method: u16, fields: &Reader) {
+        if let Err(fail) = self.call(id, method, fields) {
             self.end(id, Err(fail));
+        }
+    }
+
+    /// Further fields of a call; the host gets its credit back at once.
+    fn gather(&mut self, id: u32, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        let complete = match self.streams.get_mut(&id) {
+            Some(Stream { call: Call::Gather { method, fields, missing }, window, .. }) => {
+                *missing = missing.checked_sub(payload.len()).ok_or("more fields than were announced")?;
+                fields.extend_from_slice(payload);
+                *window += payload.len() as u64;
+                if *missing == 0 { Some((*method, std::mem::take(fields))) } else { None }
+            }
+            _ => None,
+        };
+        self.channel.frame(kind::CREDIT, 0, 0, id, &(payload.len() as u32).to_le_bytes());
+        if let Some((method, fields)) = complete {
+            self.streams.remove(&id);
+            match Reader::new(&fields) {
+                Ok(reader) => self.begin(id, method, &reader),
+                Err(_) => self.end(id, Err(Fail::invalid("bad fields in the DATA of a call"))),
+            }
         }
         Ok(())
     }
@@ -506,7 +556,12 @@ impl Agent {
                 Ok(())
             }
             method::INFO => {
-                let figures = system::info()?;
+                let mut figures = system::info()?;
+                let running = match &self.group {
+                    Some(group) => group.populated(),
+                    None => self.commands.values().filter(|c| c.exit.is_none()).count(),
+                };
+                figures.u16(tag::COMMANDS, running as u16);
                 self.end(id, Ok(figures));
                 Ok(())
             }
@@ -719,6 +774,7 @@ impl Agent {
             Call::Tunnel(_) => self.tunnel_input(id, payload),
             Call::Accept(early) => early.push(id, payload),
             Call::Datagrams => self.datagram_input(id, payload),
+            Call::Gather { .. } => return self.gather(id, &payload),
             Call::Write { job, body } => {
                 body.extend_from_slice(&payload);
                 if fin {
@@ -761,7 +817,7 @@ impl Agent {
                 self.end(id, Err(Fail::cancelled()));
                 return;
             }
-            Some(Call::Write { .. }) | Some(Call::Tunnel(_)) | Some(Call::Datagrams) => {
+            Some(Call::Write { .. }) | Some(Call::Tunnel(_)) | Some(Call::Datagrams) | Some(Call::Gather { .. }) => {
                 self.end(id, Err(Fail::cancelled()));
                 return;
             }
@@ -888,7 +944,7 @@ impl Agent {
                 let command = *command;
                 self.send_output(id, command)
             }
-            Call::Write { .. } | Call::Accept(_) | Call::Datagrams => false,
+            Call::Write { .. } | Call::Accept(_) | Call::Datagrams | Call::Gather { .. } => false,
             Call::Tunnel(_) => self.tunnel_send(id),
             Call::Job { handle, frames, end } => {
                 match frames.pop_front() {

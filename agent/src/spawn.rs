@@ -8,8 +8,6 @@ use std::ffi::CString;
 use std::os::raw::{c_char, c_void};
 
 const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Arguments and environment together, in bytes: well under the kernel's own limit.
-const MAX_BYTES: usize = 1 << 20;
 
 /// What to run. Descriptors are ours and stay ours.
 pub struct Program<'a> {
@@ -105,10 +103,6 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 /// Starts it in its own session and process group. @returns the pid
 pub fn spawn(program: &Program, defaults: &Defaults, stack: &mut [u8]) -> Result<i32> {
     let name = *program.argv.first().ok_or_else(|| Fail::invalid("EXEC without ARGV"))?;
-    let size: usize = program.argv.iter().chain(program.env).map(|b| b.len() + 1).sum();
-    if size > MAX_BYTES {
-        return Err(Fail::new(crate::protocol::status::LIMIT, "arguments and environment pass 1 MiB"));
-    }
     let user = match program.user.or(defaults.user.as_deref()) {
         Some(spec) => User::resolve(spec)?,
         None => User::root(),

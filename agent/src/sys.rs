@@ -58,7 +58,8 @@ pub fn status_of(errno: i32) -> u8 {
         libc::EACCES | libc::EPERM | libc::EROFS | libc::ETXTBSY => status::PERMISSION,
         libc::ENOSPC | libc::EDQUOT => status::NO_SPACE,
         libc::EEXIST => status::EXISTS,
-        libc::EINVAL | libc::ENAMETOOLONG | libc::ELOOP | libc::ENOEXEC | libc::E2BIG | libc::EXDEV => status::INVALID,
+        libc::EINVAL | libc::ENAMETOOLONG | libc::ELOOP | libc::ENOEXEC | libc::EXDEV => status::INVALID,
+        libc::E2BIG => status::TOO_LARGE,
         libc::ENOSYS | libc::EOPNOTSUPP => status::NOT_SUPPORTED,
         libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM | libc::EFBIG => status::LIMIT,
         libc::ETIMEDOUT => status::TIMEOUT,
@@ -240,6 +241,7 @@ pub struct Poll(Fd);
 pub const EDGE_IN: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 pub const EDGE_OUT: u32 = (libc::EPOLLOUT | libc::EPOLLET) as u32;
 pub const EDGE_BOTH: u32 = EDGE_IN | EDGE_OUT;
+pub const EDGE_PRIORITY: u32 = (libc::EPOLLPRI | libc::EPOLLET) as u32;
 pub const LEVEL_IN: u32 = libc::EPOLLIN as u32;
 
 impl Poll {

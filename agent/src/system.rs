@@ -3,53 +3,17 @@
 use crate::files::name;
 use crate::jobs::Io;
 use crate::protocol::{status, tag, Fields};
-use crate::sys::{self, check, Fail, Fd, Result};
+use crate::sys::{self, check, Fail, Result};
 use std::fs;
 use std::time::{Duration, Instant};
-
-const GROUP: &str = "/sys/fs/cgroup/commands";
-
-/// Where commands run, apart from the agent: what can be frozen, and limited in number.
-pub struct Group {
-    pub dir: Fd,
-    freeze: Fd,
-}
-
-impl Group {
-    pub fn make() -> Result<Group> {
-        // So many processes that the kernel itself can start no more would also stop the agent's own threads.
-        let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+pids");
-        fs::create_dir_all(GROUP).map_err(|e| Fail::io(&e, "cgroup"))?;
-        let most = fs::read_to_string("/proc/sys/kernel/threads-max").ok().and_then(|t| t.trim().parse::<u64>().ok());
-        if let Some(most) = most {
-            let _ = fs::write(format!("{}/pids.max", GROUP), most.saturating_sub(most / 8 + 64).max(64).to_string());
-        }
-        Ok(Group {
-            dir: sys::open(GROUP.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY, 0)?,
-            freeze: sys::open(format!("{}/cgroup.freeze", GROUP).as_bytes(), libc::O_RDWR, 0)?,
-        })
-    }
-
-    /// A process that is born frozen would hold the agent until it is thawed.
-    pub fn is_frozen(&self) -> bool {
-        let mut byte = [0u8; 1];
-        // SAFETY: room for one byte.
-        let n = unsafe { libc::pread(self.freeze.raw(), byte.as_mut_ptr() as *mut libc::c_void, 1, 0) };
-        n == 1 && byte[0] == b'1'
-    }
-
-    pub fn set(&self, frozen: bool) -> Result<()> {
-        sys::write_all(self.freeze.raw(), if frozen { b"1" } else { b"0" }).map_err(|e| Fail::errno(e, "cgroup.freeze"))
-    }
-}
 
 /// Waits until every process of the group stands still.
 pub fn wait_frozen(io: &mut Io) -> Result<Fields> {
     let begin = Instant::now();
-    let path = format!("{}/cgroup.events", GROUP);
+    let path = "/sys/fs/cgroup/commands/cgroup.events";
     loop {
         io.check()?;
-        if fs::read_to_string(&path).unwrap_or_default().contains("frozen 1") {
+        if fs::read_to_string(path).unwrap_or_default().contains("frozen 1") {
             return Ok(Fields::new());
         }
         if begin.elapsed() > Duration::from_secs(5) {
@@ -66,7 +30,7 @@ pub fn memory() -> usize {
     (pages.max(0) as usize).saturating_mul(size.max(0) as usize)
 }
 
-fn meminfo(text: &str, key: &str) -> u64 {
+pub fn meminfo(text: &str, key: &str) -> u64 {
     text.lines()
         .find_map(|l| l.strip_prefix(key))
         .and_then(|l| l.split_whitespace().next())

@@ -86,6 +86,9 @@ impl<'a> Writer<'a> {
         if size >= 1 << 33 {
             record(&mut pax, b"size", size.to_string().as_bytes());
         }
+        if !(0..1 << 33).contains(&st.st_mtime) {
+            record(&mut pax, b"mtime", st.st_mtime.to_string().as_bytes());
+        }
         if st.st_uid >= 1 << 21 {
             record(&mut pax, b"uid", st.st_uid.to_string().as_bytes());
         }
@@ -380,6 +383,7 @@ struct Extra {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
+    mtime: Option<libc::timespec>,
     uid: Option<u32>,
     gid: Option<u32>,
     xattrs: Xattrs,
@@ -403,6 +407,7 @@ fn read_pax(bytes: &[u8], extra: &mut Extra) -> Result<()> {
             b"path" => extra.path = Some(value.to_vec()),
             b"linkpath" => extra.link = Some(value.to_vec()),
             b"size" => extra.size = Some(number(value).ok_or_else(bad)?),
+            b"mtime" => extra.mtime = Some(decimal_time(value).ok_or_else(bad)?),
             b"uid" => extra.uid = number(value).map(|v| v as u32),
             b"gid" => extra.gid = number(value).map(|v| v as u32),
             key => {
@@ -537,7 +542,7 @@ pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
             mode: parse_number(&h[100..108])? as u32 & 0o7777,
             uid: extra.uid.unwrap_or(parse_number(&h[108..116])? as u32),
             gid: extra.gid.unwrap_or(parse_number(&h[116..124])? as u32),
-            mtime: parse_number(&h[136..148])?,
+            mtime: extra.mtime.map_or_else(|| parse_time(&h[136..148]), Ok)?,
             size: extra.size.unwrap_or(size),
             device: (parse_number(&h[329..337]).unwrap_or(0) as u32, parse_number(&h[337..345]).unwrap_or(0) as u32),
             xattrs: extra.xattrs,
@@ -555,7 +560,7 @@ struct Entry {
     mode: u32,
     uid: u32,
     gid: u32,
-    mtime: u64,
+    mtime: libc::timespec,
     size: u64,
     device: (u32, u32),
     xattrs: Xattrs,
@@ -616,7 +621,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
             let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
             let file = Fd::own(check(unsafe { libc::openat(dir, leaf.as_ptr(), flags, 0o600 as libc::c_uint) }, &what)?);
             source.each(entry.size, |b| sys::write_all(file.raw(), b).map_err(|e| Fail::errno(e, &what)))?;
-            let times = [timespec(entry.mtime), timespec(entry.mtime)];
+            let times = [entry.mtime, entry.mtime];
             unsafe {
                 libc::fchown(file.raw(), entry.uid, entry.gid);
                 libc::fchmod(file.raw(), entry.mode);
@@ -661,8 +666,29 @@ impl Entry {
     }
 }
 
-fn timespec(seconds: u64) -> libc::timespec {
-    libc::timespec { tv_sec: seconds.min(i64::MAX as u64) as libc::time_t, tv_nsec: 0 }
+/// A time in a header: before 1970 in GNU's binary form.
+fn parse_time(field: &[u8]) -> Result<libc::timespec> {
+    let tv_sec = if field.first() == Some(&0xff) {
+        let low: [u8; 8] = [field[4], field[5], field[6], field[7], field[8], field[9], field[10], field[11]];
+        i64::from_be_bytes(low)
+    } else {
+        parse_number(field)?.min(i64::MAX as u64) as i64
+    };
+    Ok(libc::timespec { tv_sec, tv_nsec: 0 })
+}
+
+/// A time in a pax record: decimal, with a fraction.
+fn decimal_time(text: &[u8]) -> Option<libc::timespec> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut tv_sec: i64 = if whole == "-" { 0 } else { whole.parse().ok()? };
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let mut tv_nsec: i64 = digits.parse().ok()?;
+    if text.starts_with('-') && tv_nsec > 0 {
+        tv_sec = tv_sec.checked_sub(1)?;
+        tv_nsec = 1_000_000_000 - tv_nsec;
+    }
+    Some(libc::timespec { tv_sec, tv_nsec })
 }
 
 #[cfg(test)]
@@ -690,6 +716,18 @@ mod tests {
         assert_eq!(parse_number(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]).unwrap(), 2 << 32);
         assert!(parse_number(b"9").is_err());
         assert!(parse_number(&[0xff; 12]).is_err());
+    }
+
+    #[test]
+    fn times() {
+        let parts = |t: libc::timespec| (t.tv_sec, t.tv_nsec);
+        assert_eq!(parts(decimal_time(b"1700000000.25").unwrap()), (1_700_000_000, 250_000_000));
+        assert_eq!(parts(decimal_time(b"-1.5").unwrap()), (-2, 500_000_000));
+        assert_eq!(parts(decimal_time(b"-0.5").unwrap()), (-1, 500_000_000));
+        assert_eq!(parts(decimal_time(b"-86400").unwrap()), (-86_400, 0));
+        assert!(decimal_time(b"now").is_none() && decimal_time(b"1.x").is_none() && decimal_time(b"").is_none());
+        assert_eq!(parts(parse_time(b"00000000017\0").unwrap()), (15, 0));
+        assert_eq!(parts(parse_time(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]).unwrap()), (-2, 0));
     }
 
     #[test]

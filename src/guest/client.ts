@@ -46,9 +46,20 @@ import { type Call, type CallOptions, Session, type SessionOptions } from "./ses
  * @throws StacyError `timeout`, `cancelled`, `disconnected`, or what the guest reports about the identity
  */
 export async function connectAgent(open: AgentStream, options: SessionOptions = {}): Promise<Agent> {
-  const { session, hello } = await Session.open(open, options);
-  return new AgentClient(session, hello);
+  const { identity } = options;
+  const large = identity !== undefined && identityFields(identity).finish().length > HELLO_BYTES;
+  const { session, hello } = await Session.open(
+    open,
+    large ? { ...options, identity: { ...identity, env: {} } } : options,
+  );
+  const agent = new AgentClient(session, hello);
+  // A greeting is one frame. What makes a clone an individual was in it; nothing runs before the rest is there too.
+  if (large) await agent.identify({ ...identity, thaw: false });
+  return agent;
 }
+
+/** Of an identity in the greeting; the frame has room for a little more. */
+const HELLO_BYTES = 60_000;
 
 /** A channel is opened so often until its greeting is answered. */
 const OPENINGS = 3;

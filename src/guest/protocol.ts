@@ -41,6 +41,9 @@
  * DATA (and FIN), CTRL (fields, for example a signal or a terminal size) and CANCEL, which makes the agent stop the work
  * and END it as cancelled. DATA, CTRL, CREDIT or CANCEL for a stream that has ended are ignored: they crossed the END.
  *
+ * A call whose fields do not fit into one frame (a command with long arguments) says FIELDS_LENGTH: that many bytes of further fields,
+ * 8 MiB at most, are the first DATA of the stream, in frames of their own, and the call begins when they are there.
+ *
  * FLOW CONTROL is per stream and direction, counted in DATA payload bytes (all channels together). The right to send starts
  * at 262,144 bytes (`INITIAL_CREDIT`) and grows by each CREDIT frame (payload: u32). Sending more than the right is an
  * error. EVENT, CTRL and END need no credit and are small. A receiver grants again when its consumer has taken the bytes,
@@ -218,6 +221,7 @@ export const Tag = {
   KEEP: 66, // u8 1: the command outlives CANCEL-less loss of the session (default 1)
   LOST: 67, // u64, bytes that the ring had already dropped
   GROUP: 68, // u8 1: signal the whole process group (default 1)
+  FIELDS_LENGTH: 69, // u32, OPEN: so many bytes of further fields come as the first DATA
   // files
   PATH: 80, // path
   TO: 81, // path

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import { openAgent } from "./client.ts";
 import { FakeGuest } from "./fake-guest.ts";
-import { FieldWriter, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
+import { FieldReader, FieldWriter, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
 import { reconnectingAgent } from "./reconnecting-agent.ts";
 
 function code(expected: string) {
@@ -51,8 +51,32 @@ test("a channel that breaks before the greeting is answered is opened once more,
   assert.equal(opened, 3);
 });
 
-test("what was said at the end of a channel is what later calls fail with; what does not fit is too large", async () => {
-  const agent = await new FakeGuest(() => {}).connect();
+test("fields that do not fit into a frame follow it, before standard input; what no Linux would take is too large at once", async () => {
+  let opened: FieldReader | undefined;
+  const data: Buffer[] = [];
+  let ended = false;
+  const guest = new FakeGuest((frame, self) => {
+    if (frame.type === FrameType.OPEN) opened = new FieldReader(frame.payload.subarray(2));
+    if (frame.type !== FrameType.DATA) return;
+    data.push(Buffer.from(frame.payload));
+    const credit = Buffer.alloc(4);
+    credit.writeUInt32LE(frame.payload.length);
+    self.send(FrameType.CREDIT, frame.stream, credit);
+    if (frame.flags === 0) return;
+    ended = true;
+    self.send(FrameType.EVENT, frame.stream, new FieldWriter().u64(Tag.PROCESS_ID, 1).u32(Tag.PID, 2).finish());
+    const exit = new FieldWriter().u8(Tag.STATUS, 0).u8(Tag.EXIT_CODE, 0).u8(Tag.REASON, 3);
+    self.send(FrameType.END, frame.stream, exit.finish());
+  });
+  const agent = await guest.connect();
+  const argv = ["true", ...Array.from({ length: 12 }, () => "x".repeat(100_000))];
+  const result = await agent.exec({ argv, stdin: Buffer.from("input") });
+  assert.equal(result.reason, "out-of-memory");
+  const length = opened?.number(Tag.FIELDS_LENGTH) ?? 0;
+  const all = Buffer.concat(data);
+  assert.deepEqual(new FieldReader(all.subarray(0, length)).all(Tag.ARGV).map(String), argv);
+  assert.equal(all.subarray(length).toString(), "input");
+  assert.ok(ended);
   await assert.rejects(agent.exec({ argv: ["true", "x".repeat(5 << 20)] }), code("too-large"));
   await agent.close(new StacyError("not-found", "ended", { data: { ended: "ttl" } }));
   await assert.rejects(agent.exec({ argv: ["true"] }), code("not-found"));

@@ -531,17 +531,22 @@ export class Session {
     if (!call.patient) this.watch();
     const head = Buffer.alloc(2);
     head.writeUInt16LE(method);
-    const payload = options.fields === undefined ? head : Buffer.concat([head, options.fields.finish()]);
-    if (payload.length > MAX_PAYLOAD) {
+    const fields = options.fields?.finish() ?? Buffer.alloc(0);
+    if (fields.length > GUEST_BOUNDS.requestBytes) {
       this.#forget(call);
-      const error = new StacyError("too-large", `a request of ${payload.length} bytes, the limit is ${MAX_PAYLOAD}`, {
-        remedy: "pass long input as a file or as standard input",
-      });
+      const error = new StacyError(
+        "too-large",
+        `a request of ${fields.length} bytes, the limit is ${GUEST_BOUNDS.requestBytes}`,
+        { remedy: "pass long input as a file or as standard input" },
+      );
       call.finish(error);
       throw error;
     }
+    const fits = head.length + fields.length <= MAX_PAYLOAD;
+    const first = fits ? fields : new FieldWriter().u32(Tag.FIELDS_LENGTH, fields.length).finish();
     this.#stream.cork();
-    this.send({ type: FrameType.OPEN, stream: call.id, payload });
+    this.send({ type: FrameType.OPEN, stream: call.id, payload: Buffer.concat([head, first]) });
+    if (!fits) call.send(fields).catch(() => {});
     if (options.body !== undefined) call.send(options.body, true).catch(() => {});
     // The body's first frames are sent in microtasks, and shall go out in the same write.
     process.nextTick(() => this.#stream.uncork());

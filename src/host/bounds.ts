@@ -13,6 +13,8 @@ export const GUEST_BOUNDS = {
   turnMs: 1,
   /** Fields in one frame. */
   fields: 4096,
+  /** What a call may ask in fields, bytes: above what Linux takes as arguments and environment (2 MiB). */
+  requestBytes: 4 * MIB,
   /** Bytes of the words of a guest's error. */
   errorBytes: 1 * KIB,
   /** A file that is read whole, bytes; larger ones are streams. */

@@ -10,7 +10,7 @@
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { gunzipSync, zstdDecompressSync } from "node:zlib";
-import { StacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
 import { runTool } from "../host/run.ts";
 import type { Progress } from "./image.ts";
 
@@ -23,6 +23,9 @@ const MODULES = [
   "vmw_vsock_virtio_transport",
   "overlay",
   "erofs",
+  // What rootless container tools open: file systems of programs, network of programs.
+  "fuse",
+  "tun",
 ];
 
 export interface Kernel {
@@ -32,6 +35,8 @@ export interface Kernel {
   vmlinuz: string;
   vmlinux: string;
   modules: string[];
+  /** Names of the modules that were looked for when it was unpacked. */
+  wanted: string[];
 }
 
 export interface SetupOptions {
@@ -46,22 +51,38 @@ export async function findKernel(assets: string): Promise<Kernel | undefined> {
     const kernel = JSON.parse(await readFile(join(dir, "kernel.json"), "utf8")) as {
       release: string;
       modules: string[];
+      wanted?: string[];
     };
     return {
       release: kernel.release,
       vmlinuz: join(dir, "vmlinuz"),
       vmlinux: join(dir, "vmlinux"),
       modules: kernel.modules.map((name) => join(dir, "modules", name)),
+      wanted: kernel.wanted ?? [],
     };
   } catch {
     return undefined;
   }
 }
 
-/** Downloads and unpacks the kernel package, once. @throws StacyError `unavailable` with the remedy */
+/**
+ * Downloads and unpacks the kernel package: once, and again when guests need other modules than that was unpacked with. One that is
+ * there stays when a new one cannot be had.
+ * @throws StacyError `unavailable` with the remedy
+ */
 export async function installKernel(assets: string, options: SetupOptions = {}): Promise<Kernel> {
   const present = await findKernel(assets);
-  if (present !== undefined) return present;
+  if (present !== undefined && MODULES.every((name) => present.wanted.includes(name))) return present;
+  try {
+    return await unpackKernel(assets, options);
+  } catch (error) {
+    if (present === undefined || options.signal?.aborted === true) throw error;
+    options.progress?.({ step: `the guest kernel stays as it is: ${asStacyError(error).message}` });
+    return present;
+  }
+}
+
+async function unpackKernel(assets: string, options: SetupOptions): Promise<Kernel> {
   await mkdir(assets, { recursive: true });
   const work = await mkdtemp(join(assets, "kernel-"));
   try {
@@ -84,7 +105,7 @@ export async function installKernel(assets: string, options: SetupOptions = {}):
     await writeFile(join(out, "vmlinuz"), image);
     await writeFile(join(out, "vmlinux"), await extractElf(image));
     const modules = await collectModules(await moduleTree(tree, release), out);
-    await writeFile(join(out, "kernel.json"), `${JSON.stringify({ release, modules }, null, 2)}\n`);
+    await writeFile(join(out, "kernel.json"), `${JSON.stringify({ release, modules, wanted: MODULES }, null, 2)}\n`);
     await rm(join(assets, "kernel"), { recursive: true, force: true });
     await rename(out, join(assets, "kernel"));
   } finally {
