@@ -193,4 +193,24 @@ describe("a daemon that comes after another", () => {
     assert.match(said, /another daemon runs on the data directory/);
     assert.equal(await sh(id, "cat /workspace/file"), "kept");
   });
+
+  test("asked twice to stop, it stops at once; its sandboxes run on", async () => {
+    const id = await fresh();
+    const pending = server.call("POST", `/sandboxes/${id}/exec`, { command: "sleep 60" }).catch(() => {});
+    while ((await sh(id, "pidof sleep || true")) === "") {}
+    const ended = server.ended();
+    process.kill(server.pid, "SIGTERM");
+    // Two at the same moment would be one: the first has arrived when nobody is let in any more.
+    const letsIn = (): Promise<boolean> =>
+      fetch(`${server.url}/api/v1/health`).then(
+        () => true,
+        () => false,
+      );
+    while (await letsIn()) {}
+    process.kill(server.pid, "SIGTERM");
+    assert.equal(await ended, 130);
+    await pending;
+    await server.start();
+    assert.equal(await sh(id, "cat /workspace/file"), "kept");
+  });
 });
