@@ -45,8 +45,6 @@ os.mkdir("/tmp/fuse")
 options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
 assert libc.mount(b"x", b"/tmp/fuse", b"fuse", 0, options) == 0, ctypes.get_errno()
 assert libc.mount(b"t", b"/mnt", b"tmpfs", 0, None) == 0, ctypes.get_errno()
-os.makedirs("/mnt/u"); os.makedirs("/mnt/w"); os.makedirs("/mnt/m")
-assert libc.mount(b"o", b"/mnt/m", b"overlay", 0, b"lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w,userxattr") == 0, ctypes.get_errno()
 print("made")`,
       { user: "1234" },
     ),
