@@ -111,12 +111,12 @@ describe("a server without a configured key", () => {
   });
 
   test("sockets and previews: who may open which", async () => {
-    const started = await fetch(`${server.url}/api/v1/sandboxes/${id}/processes`, {
+    const started = await fetch(`${server.url}/api/v1/sandboxes/${id}/exec`, {
       method: "POST",
       headers: { "x-api-key": keys.use ?? "", "content-type": "application/json" },
-      body: JSON.stringify({ command: "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 8080; done" }),
+      body: JSON.stringify({ command: "mkdir -p /www && echo hello > /www/index.html && httpd -p 8080 -h /www" }),
     });
-    assert.equal(started.status, 201);
+    assert.equal(((await started.json()) as { exit_code: number }).exit_code, 0);
     const port = new URL(server.url).port;
     const ways: Record<string, { url: string; host?: string; socket: boolean }> = {
       terminal: { url: `/api/v1/sandboxes/${id}/terminal`, socket: true },
