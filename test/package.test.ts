@@ -71,7 +71,7 @@ describe("the packed packages", { timeout: 600_000 }, () => {
     const bin = join(dir, "node_modules", ".bin", "stacyvm");
     const stacyvm = async (...args: string[]) => (await exec(bin, args, { cwd: dir, env, timeout: LIMIT_MS })).stdout;
     const root = join(dir, "node_modules", "stacyvm");
-    assert.deepEqual((await readdir(root)).sort(), ["README.md", "dist", "package.json"]);
+    assert.deepEqual((await readdir(root)).sort(), ["LICENSE", "README.md", "dist", "package.json"]);
     assert.equal(await stacyvm("run", "stacyvm/busybox", "--", "echo", "from the package"), "from the package\n");
     const id = (await stacyvm("spawn", "stacyvm/busybox", "-m", "256")).trim();
     assert.equal(await stacyvm("exec", id, "uname"), "Linux\n");
