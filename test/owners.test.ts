@@ -5,19 +5,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
-import pino from "pino";
 import { WebSocket } from "ws";
 import type { Scope } from "../src/access/identity.ts";
 import { Keys } from "../src/access/keys.ts";
-import { createApp } from "../src/api/app.ts";
 import { Endpoints, newApi, type RouteAccess } from "../src/api/endpoint.ts";
-import { Metrics } from "../src/api/metrics.ts";
-import { RateLimiter } from "../src/api/rate-limit.ts";
 import { listen } from "../src/api/server.ts";
 import { validateConfig } from "../src/config/load.ts";
-import type { ImageLibrary } from "../src/images/image.ts";
-import { connection, fakeAccess } from "./fake-access.ts";
-import { fakeWorld } from "./fake-provider.ts";
+import { connection } from "./fake-access.ts";
+import { fakeApp } from "./fake-app.ts";
 
 const BASE = "/api/v1";
 const OWN_UID = process.getuid?.() ?? 0;
@@ -47,41 +42,6 @@ const NOT_404: Record<string, number> = {
   "GET /quotas/:owner/usage": 200,
 };
 
-function worldOf(
-  options: {
-    wrongKey?: (address: string, left: number) => void;
-    ownUser?: boolean;
-    config?: Record<string, unknown>;
-    now?: () => number;
-  } = {},
-) {
-  const world = fakeWorld();
-  const config = validateConfig(options.config ?? {}, "");
-  const { now, ownUser = false, wrongKey } = options;
-  const { access, audit, keys } = fakeAccess(world.store, {
-    ownUser,
-    ...(now === undefined ? {} : { now }),
-    ...(wrongKey === undefined ? {} : { wrongKey }),
-  });
-  const stopping = new AbortController();
-  const app = createApp({
-    sandboxes: world.sandboxes,
-    images: { list: async () => [] } as unknown as ImageLibrary,
-    config,
-    dataDir: "/",
-    configPath: "/nonexistent/stacyvm.yaml",
-    access,
-    audit,
-    rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
-    metrics: new Metrics(),
-    log: pino({ level: "silent" }),
-    version: "0",
-    startedAt: 0,
-    stopping: stopping.signal,
-  });
-  return { ...world, app, keys, audit, stopping };
-}
-
 /** The beginning of an answer: some never end. */
 async function textOf(response: Response, gone: AbortController): Promise<string> {
   if (response.headers.get("content-type") !== "text/event-stream" || response.body === null) return response.text();
@@ -102,7 +62,7 @@ async function textOf(response: Response, gone: AbortController): Promise<string
 
 describe("every route", () => {
   let now = 1_000_000;
-  const world = worldOf({ now: () => now });
+  const world = fakeApp({ now: () => now });
   const { app, keys, sandboxes, store } = world;
   const secrets = {} as Record<Holder, string>;
   /** What Alice has. */
@@ -379,7 +339,7 @@ describe("every route", () => {
 describe("keys", () => {
   test("made, rotated with a grace, expired, revoked; only hashes are stored, and a restart knows them", async () => {
     let now = 1_000;
-    const { app, keys, store } = worldOf({ now: () => now });
+    const { app, keys, store } = fakeApp({ now: () => now });
     const made = await keys.create({ name: "a", owner: "o", scopes: ["use"], expiresInMs: 10_000 }, "test");
     assert.match(made.secret, /^stacyvm_[\w-]{43}$/);
     assert.ok(!JSON.stringify(store.keys()).includes(made.secret));
@@ -404,7 +364,7 @@ describe("keys", () => {
 
   test("guessing: an address is soon not heard any more, and those with good keys go on", async () => {
     const told: [string, number][] = [];
-    const { app, keys } = worldOf({ wrongKey: (address, left) => told.push([address, left]) });
+    const { app, keys } = fakeApp({ wrongKey: (address, left) => told.push([address, left]) });
     const { secret } = await keys.create({ name: "good", owner: "o", scopes: ["read"] }, "test");
     const ask = async (key: string): Promise<number> =>
       (await app.request(`${BASE}/health`, { headers: { "x-api-key": key } }, {})).status;
@@ -418,7 +378,7 @@ describe("keys", () => {
   });
 
   test("the rate limit counts owners, whatever they call their users", async () => {
-    const { app, keys } = worldOf({ config: { rate_limit: { enabled: true, burst: 5, requests_per_minute: 1 } } });
+    const { app, keys } = fakeApp({ config: { rate_limit: { enabled: true, burst: 5, requests_per_minute: 1 } } });
     const key = async (owner: string): Promise<string> =>
       (await keys.create({ name: owner, owner, scopes: ["use"] }, "test")).secret;
     const [one, two] = [await key("one"), await key("two")];
@@ -433,7 +393,7 @@ describe("keys", () => {
 });
 
 describe("without a configured key", () => {
-  const { app, keys } = worldOf({ ownUser: true });
+  const { app, keys } = fakeApp({ ownUser: true });
   const ask = async (uid: number, headers: Record<string, string> = {}): Promise<{ status: number; text: string }> => {
     const response = await app.request(
       `${BASE}/sandboxes`,

@@ -121,7 +121,12 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
       async admit(c, scope, work) {
         const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
         c.set("identity", caller);
-        return limit(c, caller) ?? endpoints.guard(c, scope, work);
+        limit(c, bucketOf(c, caller));
+        return endpoints.guard(c, scope, work);
+      },
+      limit(c, sandboxId) {
+        const byAddress = sandboxId === undefined || config.rate_limit.key_by === "ip";
+        limit(c, byAddress ? bucketOf(c) : `sandbox:${sandboxId}`);
       },
     });
   }
@@ -135,30 +140,37 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     const request = { ...target, path: `${pathname}${search}`, sameOrigin: false };
     // A public one shows what the sandbox's owner serves, to everybody.
     const anyones = new View(sandboxes, { owner: "", everything: true });
-    if (config.server.preview_public) return limit(c, undefined) ?? proxyPreview(c, anyones, request);
+    if (config.server.preview_public) {
+      limit(c, bucketOf(c));
+      return proxyPreview(c, anyones, request);
+    }
     const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
     c.set("identity", caller);
-    return limit(c, caller) ?? endpoints.guard(c, "use", (view) => proxyPreview(c, view, request));
+    limit(c, bucketOf(c, caller));
+    return endpoints.guard(c, "use", (view) => proxyPreview(c, view, request));
   });
 
   app.use(`${API_BASE}/*`, async (c, next) => {
     const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
     c.set("identity", caller);
-    return limit(c, caller) ?? next();
+    limit(c, bucketOf(c, caller));
+    return next();
   });
 
-  /** The refusal, if there is one. What a caller says of itself (`X-User-ID`) makes no further bucket. */
-  function limit(c: ApiContext, caller: Caller | undefined): Response | undefined {
-    if (rateLimiter === undefined) return undefined;
+  /** Whose requests it counts among. What a caller says of itself (`X-User-ID`) makes no further bucket. */
+  function bucketOf(c: ApiContext, caller?: Caller): string {
     const by = config.rate_limit.key_by;
-    const address = `address:${addressOf(c.env.incoming)}`;
-    const client =
-      caller === undefined || by === "ip" ? address : by === "owner" ? `owner:${caller.owner}` : `key:${caller.name}`;
-    const { allowed, limit: perMinute, remaining, retryAfter } = rateLimiter.take(client);
-    c.set("rate", { "x-ratelimit-limit": String(perMinute), "x-ratelimit-remaining": String(remaining) });
-    if (allowed) return undefined;
-    const { body } = problemOf(httpError(429, "too many requests"), c.get("requestId"));
-    return json(body, 429, { "retry-after": String(retryAfter) });
+    if (caller === undefined || by === "ip") return `address:${addressOf(c.env.incoming)}`;
+    return by === "owner" ? `owner:${caller.owner}` : `key:${caller.name}`;
+  }
+
+  /** @throws HTTPException 429 */
+  function limit(c: ApiContext, bucket: string): void {
+    if (rateLimiter === undefined) return;
+    const { allowed, limit: perMinute, remaining, retryAfter } = rateLimiter.take(bucket);
+    const rate = { "x-ratelimit-limit": String(perMinute), "x-ratelimit-remaining": String(remaining) };
+    c.set("rate", allowed ? rate : { ...rate, "retry-after": String(retryAfter) });
+    if (!allowed) throw httpError(429, "too many requests");
   }
 
   const endpoints = new Endpoints(app, {

@@ -48,6 +48,8 @@ export interface ApiEnv {
 export interface Gate {
   /** Work for a caller that may do it: known, within its limits, with this scope. It sees what the caller may see. */
   admit(c: ApiContext, scope: Scope, work: (sandboxes: View) => Promise<Response> | Response): Promise<Response>;
+  /** Counts a request without a key: for the sandbox whose token it has shown, else for its address. @throws HTTPException 429 */
+  limit(c: ApiContext, sandboxId?: string): void;
 }
 
 /** Adds another protocol to the application, before our own routes. */

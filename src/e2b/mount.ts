@@ -1,61 +1,89 @@
 /**
  * E2B's protocol on our port: which requests speak it, and who may. Requests to a sandbox are told by `E2b-Sandbox-Id`, or by a
  * host name `<port>-<id>.<domain>` with one of E2B's own ports; the control plane by its paths.
+ *
+ * Nothing is told of a sandbox, not even whether there is one, before its caller has shown a key or the sandbox's own token.
  */
-import type { Mount } from "../api/endpoint.ts";
+import { presentedKeys } from "../api/auth.ts";
+import type { RouteParts, ServerParts } from "../api/context.ts";
+import type { ApiContext, Gate, Mount } from "../api/endpoint.ts";
 import { previewTarget, proxyPreview } from "../api/preview.ts";
-import type { StacyError } from "../host/error.ts";
+import { StacyError } from "../host/error.ts";
 import { View } from "../sandboxes/view.ts";
 import { controlPlane, isControlPath } from "./control/control.ts";
 import { Envd, gone, isGone } from "./envd/envd.ts";
-import { errorResponse } from "./error.ts";
+import { E2bError, errorResponse } from "./error.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
-import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
-import { signedLink } from "./sandbox-tokens.ts";
+import { ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
+import { isOwn, proofOf } from "./proof.ts";
+import { type SandboxTokens, signedLink } from "./sandbox-tokens.ts";
 
-export function e2b(parts: E2bParts): Mount {
-  const { sandboxes, config, tokens } = parts;
+export interface MountParts extends ServerParts {
+  tokens: SandboxTokens;
+}
+
+export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
+  const { config } = rest;
+  const { providers, limits, store } = all;
+  const parts: RouteParts & { tokens: SandboxTokens } = { ...rest, tokens, providers, limits, store };
   const control = controlPlane(parts);
   const envd = new Envd(parts);
   const interpreter = new Interpreter(parts);
-  /** A signed link names no sandbox where all of them share one address: whose token signed it says which. */
-  function signedFor(request: Request): Target | undefined {
-    const { pathname, searchParams } = new URL(request.url);
-    if (pathname !== "/files" || !searchParams.has("signature")) return undefined;
+
+  /** Where all sandboxes share one address a link names none: whose token signed it says which. */
+  function signedFor(c: ApiContext, gate: Gate): Target {
+    gate.limit(c); // before the search among all
+    const link = signedLink(c.req.method, new URL(c.req.url).searchParams);
     const now = Date.now();
-    const link = signedLink(request.method, searchParams);
-    const found = sandboxes.list().find(({ id }) => tokens.matchesSignature(id, link, now));
-    return { id: found?.id ?? "", port: ENVD_PORT, own: true };
+    const found = all.list().find(({ id }) => tokens.matchesSignature(id, link, now));
+    if (found === undefined) throw refused();
+    return { id: found.id, port: ENVD_PORT, admitted: true };
+  }
+
+  /** Work for whoever may use the sandbox, if it is there: who shows its token, or a key that is looked at like any other. */
+  async function admit(
+    c: ApiContext,
+    gate: Gate,
+    { id, port, admitted = false }: Target,
+    work: (sandboxes: View) => Promise<Response>,
+  ): Promise<Response> {
+    if (!admitted) {
+      const everybody = !isOwn(port) && config.server.preview_public;
+      const proof = everybody ? undefined : proofOf(tokens, id, port, c.req.raw);
+      // A page in its user's browser has no key either: where this server knows its user by the connection, that opens no files.
+      const keyless = isOwn(port) && presentedKeys(c.req.raw.headers).length === 0;
+      if (proof === "wrong" || (proof === "none" && keyless)) throw refused();
+      if (proof === "none") return gate.admit(c, "use", work);
+      gate.limit(c, everybody ? undefined : id);
+    }
+    // Whoever has the sandbox's token acts for its owner there. Of one that never was nobody is the owner, and its view is empty.
+    return work(new View(all, { owner: all.ownerOf(id) ?? "", everything: false }));
+  }
+
+  async function answer(c: ApiContext, { id, port }: Target, sandboxes: View): Promise<Response> {
+    const why = whyGone(sandboxes, id);
+    if (why !== undefined) return gone(id, why);
+    if (port === ENVD_PORT) return envd.handle({ sandboxes, id }, c.req.raw);
+    if (port === INTERPRETER_PORT) return interpreter.handle({ sandboxes, id }, c.req.raw);
+    const { pathname, search } = new URL(c.req.url);
+    return proxyPreview(c, sandboxes, { id, port, path: `${pathname}${search}`, sameOrigin: true });
   }
 
   return (app, gate) => {
     app.use(async (c, next) => {
       const { headers } = c.req.raw;
-      const target = targetOf(headers, config.server.preview_domain) ?? signedFor(c.req.raw);
-      if (target !== undefined) {
-        c.set("route", `e2b port ${target.own ? target.port : "other"}`);
-        const { id, port } = target;
+      const named = targetOf(headers, config.server.preview_domain);
+      if (named !== undefined || isSignedLink(c)) {
+        const port = named?.port ?? ENVD_PORT;
+        c.set("route", `e2b port ${isOwn(port) ? port : "other"}`);
+        let id = named?.id;
         try {
-          if (sandboxes.get(id).state !== "running" && sandboxes.get(id).record.resumeOnUse !== true) {
-            return gone(id, "The sandbox is not running");
-          }
-        } catch {
-          return gone(id);
-        }
-        try {
-          if (port === ENVD_PORT) return await envd.handle(id, c.req.raw);
-          if (port === INTERPRETER_PORT) return await interpreter.handle(id, c.req.raw);
-          const { pathname, search } = new URL(c.req.url);
-          const request = { id, port, path: `${pathname}${search}`, sameOrigin: true };
-          const shown = headers.get("e2b-traffic-access-token");
-          if (config.server.preview_public || tokens.matchesTraffic(id, shown)) {
-            // Whoever has the sandbox's token acts for its owner there.
-            const { owner } = sandboxes.get(id).record;
-            return await proxyPreview(c, new View(sandboxes, { owner, everything: false }), request);
-          }
-          return await gate.admit(c, "use", (view) => proxyPreview(c, view, request));
+          if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new E2bError(400, "that is not a port");
+          const target = named ?? signedFor(c, gate);
+          id = target.id;
+          return await admit(c, gate, target, (sandboxes) => answer(c, target, sandboxes));
         } catch (error) {
-          if (isGone(error)) return gone(id, (error as StacyError).message);
+          if (id !== undefined && isGone(error)) return gone(id, (error as StacyError).message);
           return errorResponse(error);
         }
       }
@@ -63,7 +91,9 @@ export function e2b(parts: E2bParts): Mount {
       c.set("route", "e2b control");
       const scope = c.req.method === "GET" ? "read" : "use";
       try {
-        return await gate.admit(c, scope, (view) => control.fetch(c.req.raw, { sandboxes: view }));
+        return await gate.admit(c, scope, (sandboxes) =>
+          control.fetch(c.req.raw, { sandboxes, mayUse: c.get("identity").scopes.has("use") }),
+        );
       } catch (error) {
         return errorResponse(error);
       }
@@ -74,20 +104,32 @@ export function e2b(parts: E2bParts): Mount {
 interface Target {
   id: string;
   port: number;
-  /** One of E2B's own ports, which no program of the guest answers. */
-  own: boolean;
+  /** What the request shows has been looked at and counted. */
+  admitted?: boolean;
 }
 
 function targetOf(headers: Headers, domain: string): Target | undefined {
   const id = headers.get("e2b-sandbox-id");
-  if (id !== null) {
-    const port = Number(headers.get("e2b-sandbox-port") ?? ENVD_PORT);
-    return { id, port, own: isOwn(port) };
-  }
+  if (id !== null) return { id, port: Number(headers.get("e2b-sandbox-port") ?? ENVD_PORT) };
   const named = previewTarget(headers.get("host") ?? undefined, domain);
-  return named !== undefined && isOwn(named.port) ? { ...named, own: true } : undefined;
+  return named !== undefined && isOwn(named.port) ? named : undefined;
 }
 
-function isOwn(port: number): boolean {
-  return port === ENVD_PORT || port === INTERPRETER_PORT;
+function isSignedLink(c: ApiContext): boolean {
+  return c.req.path === "/files" && c.req.query("signature") !== undefined;
+}
+
+/** @returns `undefined` for one that runs, or that its use brings back */
+function whyGone(sandboxes: View, id: string): string | undefined {
+  try {
+    const { state, record } = sandboxes.get(id);
+    return state === "running" || record.resumeOnUse === true ? undefined : "The sandbox is not running";
+  } catch (error) {
+    if (error instanceof StacyError && error.code === "not-found") return "The sandbox was not found";
+    throw error;
+  }
+}
+
+function refused(): E2bError {
+  return new E2bError(401, "unauthorized access, please provide a valid access token");
 }

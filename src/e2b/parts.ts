@@ -1,8 +1,9 @@
 /** What every part of the façade gets. */
-import type { ServerParts } from "../api/context.ts";
+import type { RouteParts } from "../api/context.ts";
 import type { SandboxTokens } from "./sandbox-tokens.ts";
 
-export interface E2bParts extends ServerParts {
+/** Without the sandboxes: a call has them from its caller, as that one may see them. */
+export interface E2bParts extends RouteParts {
   tokens: SandboxTokens;
 }
 

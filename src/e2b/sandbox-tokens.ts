@@ -32,7 +32,7 @@ export function signedLink(method: string, query: URLSearchParams): SignedLink {
 export class SandboxTokens {
   readonly #secret: Buffer;
 
-  private constructor(secret: Buffer) {
+  constructor(secret: Buffer) {
     this.#secret = secret;
   }
 

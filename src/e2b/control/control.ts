@@ -30,15 +30,15 @@ export function isControlPath(path: string): boolean {
   return OURS.test(path);
 }
 
-/** What of the sandboxes the caller of a request may see comes with the request. */
+/** What of the sandboxes the caller of a request may see, and whether it may use them, comes with the request. */
 export interface ControlEnv {
-  Bindings: { sandboxes: View };
+  Bindings: { sandboxes: View; mayUse: boolean };
 }
 type ControlContext = Context<ControlEnv>;
 
 export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   const { tokens, config } = parts;
-  const { limits: bounds } = parts.sandboxes;
+  const { limits: bounds } = parts;
   const app = new Hono<ControlEnv>();
   app.onError((error) => errorResponse(error));
   app.notFound((c) => errorResponse(notThere(`${c.req.method} ${c.req.path}`)));
@@ -105,7 +105,8 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     const record = find(c);
     return Response.json({
       ...bodies.listed(record),
-      ...bodies.opened(record, tokens),
+      // The tokens open files and processes: they are not for who may only read.
+      ...(c.env.mayUse ? bodies.opened(record, tokens) : {}),
       allowInternetAccess: (record.allowedHosts ?? []).length > 0,
       network: { allowOut: record.allowedHosts ?? [] },
       lifecycle: { onTimeout: "kill", autoResume: false },

@@ -2,29 +2,35 @@
  * E2B's agent of a sandbox, answered here through our own: nothing of it is installed in any image. Files over HTTP, processes
  * and the file system over Connect (JSON and protobuf).
  */
-import { type ConnectRouter, createConnectRouter, createContextKey, createContextValues } from "@connectrpc/connect";
+import {
+  type ConnectRouter,
+  createConnectRouter,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+} from "@connectrpc/connect";
 import {
   type UniversalHandler,
   universalServerRequestFromFetch,
   universalServerResponseToFetch,
 } from "@connectrpc/connect/protocol";
 import { StacyError } from "../../host/error.ts";
-import { E2bError, notThere } from "../error.ts";
+import { notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
-import { signedLink } from "../sandbox-tokens.ts";
 import { sampleEnvd } from "./envd-metrics.ts";
 import { readFile, writeFiles } from "./files.ts";
 import { filesystemService } from "./filesystem.ts";
 import { Filesystem } from "./gen/filesystem/filesystem_pb.ts";
 import { Process } from "./gen/process/process_pb.ts";
-import { type Guest, openGuest, userOf } from "./guest.ts";
+import { type Guest, openGuest, type Target, userOf } from "./guest.ts";
 import { processService } from "./process.ts";
 import { RunningProcesses } from "./running.ts";
 
-const SANDBOX = createContextKey("");
+const SANDBOX = createContextKey<Target | undefined>(undefined);
 
 export class Envd {
   readonly #parts: E2bParts;
+  /** By path. */
   readonly #calls: ReadonlyMap<string, UniversalHandler>;
 
   constructor(parts: E2bParts) {
@@ -33,27 +39,32 @@ export class Envd {
       ...{ connect: true, grpc: false, grpcWeb: false },
       readMaxBytes: parts.config.server.max_file_json_bytes,
     });
-    const guestOf = (context: {
-      values: { get(key: typeof SANDBOX): string };
-      requestHeader: Headers;
-    }): Promise<Guest> => openGuest(parts, context.values.get(SANDBOX), userOf(context.requestHeader));
+    const guestOf = ({ values, requestHeader }: HandlerContext): Promise<Guest> => {
+      const target = values.get(SANDBOX);
+      if (target === undefined) throw new StacyError("internal", "a call without its sandbox");
+      return openGuest(parts, target, userOf(requestHeader));
+    };
     router.service(Process, processService(guestOf, new RunningProcesses()));
     router.service(Filesystem, filesystemService(guestOf, parts.stopping));
     this.#calls = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
   }
 
-  /** @param id of a sandbox that runs. @throws StacyError, E2bError */
-  async handle(id: string, request: Request): Promise<Response> {
+  /** The paths of its calls. */
+  get paths(): string[] {
+    return [...this.#calls.keys()];
+  }
+
+  /** @param target a sandbox that runs, for whoever may use it. @throws StacyError, E2bError */
+  async handle(target: Target, request: Request): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/health") return new Response(null, { status: 204 });
     const call = this.#calls.get(pathname);
-    this.#admit(id, request, pathname, searchParams);
     if (call !== undefined) {
-      const contextValues = createContextValues().set(SANDBOX, id);
+      const contextValues = createContextValues().set(SANDBOX, target);
       const answer = await call({ ...universalServerRequestFromFetch(request, { httpVersion: "1.1" }), contextValues });
       return universalServerResponseToFetch(answer);
     }
-    const guest = await openGuest(this.#parts, id, undefined);
+    const guest = await openGuest(this.#parts, target);
     try {
       return await this.#rest(guest, request, pathname, searchParams);
     } finally {
@@ -74,17 +85,6 @@ export class Envd {
       default:
         throw notThere(`${request.method} ${path} of a sandbox's agent`);
     }
-  }
-
-  /** The sandbox's token, or for a file a signature made of it. @throws E2bError 401 */
-  #admit(id: string, request: Request, path: string, query: URLSearchParams): void {
-    const { tokens } = this.#parts;
-    if (tokens.matches(id, request.headers.get("x-access-token"))) return;
-    if (path === "/files" && query.has("signature")) {
-      if (tokens.matchesSignature(id, signedLink(request.method, query), Date.now())) return;
-      throw new E2bError(401, "invalid signature, or its time is over");
-    }
-    throw new E2bError(401, "unauthorized access, please provide a valid access token");
   }
 }
 

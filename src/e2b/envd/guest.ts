@@ -1,8 +1,15 @@
 /** A sandbox in use by one call of E2B's agent protocol. */
 import type { Agent } from "../../guest/agent.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
+import type { View } from "../../sandboxes/view.ts";
 import type { E2bParts } from "../parts.ts";
 import { Users } from "./users.ts";
+
+/** The sandbox of a request, among what its caller may see. */
+export interface Target {
+  readonly sandboxes: View;
+  readonly id: string;
+}
 
 export interface Guest {
   readonly id: string;
@@ -17,15 +24,19 @@ export interface Guest {
 }
 
 /** @throws StacyError when the sandbox does not run */
-export async function openGuest(parts: E2bParts, id: string, userName: string | undefined): Promise<Guest> {
-  const lease: Lease = await parts.sandboxes.lease(id);
+export async function openGuest(
+  { images }: Pick<E2bParts, "images">,
+  { sandboxes, id }: Target,
+  userName?: string,
+): Promise<Guest> {
+  const lease: Lease = await sandboxes.lease(id);
   const { sandbox, agent } = lease;
   return {
     id,
     agent,
     userName,
     users: async () => {
-      const image = await parts.images.resolve(sandbox.record.image, { pull: "never" }).catch(() => undefined);
+      const image = await images.resolve(sandbox.record.image, { pull: "never" }).catch(() => undefined);
       return await Users.read(agent, image?.config.user);
     },
     free: () => lease[Symbol.dispose](),

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { readJson } from "../../api/body.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../../api/streams.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
-import { type Guest, openGuest } from "../envd/guest.ts";
+import { type Guest, openGuest, type Target } from "../envd/guest.ts";
 import { pathOf } from "../envd/users.ts";
 import { E2bError, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
@@ -33,22 +33,22 @@ export class Interpreter {
     this.#parts = parts;
   }
 
-  /** @throws StacyError, E2bError */
-  async handle(id: string, request: Request): Promise<Response> {
+  /** @param target a sandbox that runs, for whoever may use it. @throws StacyError, E2bError */
+  async handle(target: Target, request: Request): Promise<Response> {
+    const { id } = target;
     const { pathname } = new URL(request.url);
     if (pathname === "/health") return new Response(JSON.stringify("OK"), { status: 200 });
-    this.#admit(id, request);
     const [, first, context, action] = pathname.split("/");
     const route = `${request.method} ${[first, context && ":id", action].filter(Boolean).join("/")}`;
     switch (route) {
       case "POST execute":
-        return await this.#execute(id, request);
+        return await this.#execute(target, request);
       case "GET contexts":
         return Response.json((await this.#all(id)).map(shown));
       case "POST contexts": {
         const { language, cwd } = await this.#body(request, ContextBody);
         checkLanguage(language);
-        return Response.json(shown(await this.#start(id, randomUUID(), cwd)));
+        return Response.json(shown(await this.#start(target, randomUUID(), cwd)));
       }
       case "DELETE contexts/:id":
         await (await this.#find(id, context ?? "")).close();
@@ -57,7 +57,7 @@ export class Interpreter {
       case "POST contexts/:id/restart": {
         const { cwd, id: name } = await this.#find(id, context ?? "");
         await (await this.#find(id, name)).close();
-        await this.#start(id, name, cwd);
+        await this.#start(target, name, cwd);
         return new Response(null, { status: 204 });
       }
       default:
@@ -65,15 +65,15 @@ export class Interpreter {
     }
   }
 
-  async #execute(id: string, request: Request): Promise<Response> {
+  async #execute(target: Target, request: Request): Promise<Response> {
     const { code, context_id, language, env_vars = {} } = await this.#body(request, ExecuteBody);
     if (context_id !== undefined && language !== undefined) {
       throw new StacyError("invalid", "only one of context_id and language can be given");
     }
     checkLanguage(language);
-    const lease = await this.#parts.sandboxes.lease(id);
+    const lease = await target.sandboxes.lease(target.id);
     try {
-      const context = context_id === undefined ? await this.#default(id) : await this.#find(id, context_id);
+      const context = context_id === undefined ? await this.#default(target) : await this.#find(target.id, context_id);
       const signal = AbortSignal.any([request.signal, this.#parts.stopping]);
       return streamed(begun(told(context.run(code, env_vars, signal), () => lease[Symbol.dispose]())), NDJSON_HEADERS);
     } catch (error) {
@@ -90,9 +90,9 @@ export class Interpreter {
     throw new StacyError("invalid", `${issue?.path.join(".") || "the body"}: ${issue?.message}`);
   }
 
-  async #default(id: string): Promise<Context> {
-    const known = await this.#contexts.get(id)?.get("python");
-    return known !== undefined && !known.ended ? known : await this.#start(id, "python", undefined);
+  async #default(target: Target): Promise<Context> {
+    const known = await this.#contexts.get(target.id)?.get("python");
+    return known !== undefined && !known.ended ? known : await this.#start(target, "python", undefined);
   }
 
   /** @throws E2bError 404 */
@@ -107,11 +107,12 @@ export class Interpreter {
   }
 
   /** Once, however many ask for it at the same time. */
-  #start(id: string, name: string, cwd: string | undefined): Promise<Context> {
+  #start(target: Target, name: string, cwd: string | undefined): Promise<Context> {
+    const { id } = target;
     const own = this.#contexts.get(id) ?? new Map<string, Promise<Context>>();
     this.#contexts.set(id, own);
     const starting = (async () => {
-      const guest = await openGuest(this.#parts, id, undefined);
+      const guest = await openGuest(this.#parts, target);
       try {
         return await start(guest, name, cwd);
       } finally {
@@ -121,15 +122,6 @@ export class Interpreter {
     own.set(name, starting);
     starting.catch(() => own.get(name) === starting && own.delete(name));
     return starting;
-  }
-
-  /** The token of the sandbox, or that of what its ports serve. @throws E2bError 401 */
-  #admit(id: string, request: Request): void {
-    const { tokens } = this.#parts;
-    const { headers } = request;
-    if (tokens.matches(id, headers.get("x-access-token"))) return;
-    if (tokens.matchesTraffic(id, headers.get("e2b-traffic-access-token"))) return;
-    throw new E2bError(401, "unauthorized access, please provide a valid access token");
   }
 }
 

@@ -1,0 +1,313 @@
+/**
+ * E2B's protocol and who may: every route of its control plane, of a sandbox's agent and of the code interpreter, in this process,
+ * with machines that are plain objects. A sandbox of Alice's and one that never was have the same answers for whoever may not know.
+ */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { after, before, describe, test } from "node:test";
+import { validateConfig } from "../src/config/load.ts";
+import { controlPlane } from "../src/e2b/control/control.ts";
+import { Envd } from "../src/e2b/envd/envd.ts";
+import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "../src/e2b/parts.ts";
+import { connection as ownConnection } from "./fake-access.ts";
+import { fakeApp } from "./fake-app.ts";
+
+const NEVER = { sandbox: "sb-00000000", checkpoint: "cp-00000000", template: "no-template" };
+type Things = typeof NEVER;
+
+interface Asked {
+  name: string;
+  method: string;
+  path: (things: Things) => string;
+  /** `undefined`: the control plane. */
+  port?: number;
+  /** It is about one thing. */
+  one: boolean;
+}
+
+/** Without credentials, or with ones that are not for Alice's sandboxes. */
+type Stranger =
+  | "nobody"
+  | "wrong key"
+  | "revoked key"
+  | "another owner's key"
+  | "tokens of another sandbox"
+  | "a signature";
+
+let addresses = 0;
+/** A new address each time: wrong keys are counted by it. */
+function connection() {
+  addresses += 1;
+  const remoteAddress = `10.${addresses >> 16}.${(addresses >> 8) & 255}.${addresses & 255}`;
+  return { incoming: { socket: { remoteAddress } } } as never;
+}
+
+/** As E2B's clients make it. */
+function signature(text: string): string {
+  return `v1_${createHash("sha256").update(text).digest("base64").replace(/=+$/, "")}`;
+}
+
+/** Every route there is. */
+function routes(): Asked[] {
+  const parts = { config: validateConfig({}, ""), limits: {}, stopping: new AbortController().signal } as E2bParts;
+  const control = controlPlane(parts).routes.map(({ method, path }): Asked => {
+    const kind = path.startsWith("/templates/") ? (path.includes(":alias") ? "template" : "checkpoint") : "sandbox";
+    return {
+      name: `${method} ${path}`,
+      method: method === "ALL" ? "GET" : method,
+      path: (things) => path.replace(/:\w+/, things[kind]).replace("*", "x"),
+      one: path.includes(":"),
+    };
+  });
+  const at = (port: number, paths: string[]): Asked[] =>
+    paths.map((each) => {
+      const [method = "", path = ""] = each.split(" ");
+      return { name: `${port}: ${each}`, method, path: () => path, port, one: true };
+    });
+  return [
+    ...control,
+    ...at(
+      ENVD_PORT,
+      new Envd(parts).paths.map((path) => `POST ${path}`),
+    ),
+    ...at(ENVD_PORT, ["GET /health", "GET /metrics", "POST /init", "GET /nothing"]),
+    ...at(ENVD_PORT, ["GET /files?path=/x", "POST /files?path=/x"]),
+    ...at(INTERPRETER_PORT, ["GET /health", "POST /execute", "GET /contexts", "POST /contexts"]),
+    ...at(INTERPRETER_PORT, ["DELETE /contexts/python", "POST /contexts/python/restart", "GET /nothing"]),
+    ...at(8080, ["GET /", "POST /x"]),
+  ];
+}
+
+describe("every route of E2B's protocol", () => {
+  const { app, keys, sandboxes, tokens } = fakeApp();
+  const secrets: Record<string, string> = {};
+  /** By what has become of it. */
+  const hers: Record<string, Things> = {};
+  let bobs = "";
+
+  before(async () => {
+    for (const [name, owner, scope] of [
+      ["use", "alice", "use"],
+      ["read", "alice", "read"],
+      ["revoked", "alice", "admin"],
+      ["other", "bob", "use"],
+    ] as const) {
+      secrets[name] = (await keys.create({ name, owner, scopes: [scope] }, "test")).secret;
+    }
+    await keys.revoke("revoked");
+    for (const state of ["running", "paused", "ended"]) {
+      const { id } = await sandboxes.spawn({ owner: "alice", metadata: { word: "CANARY" } });
+      const checkpoint = await sandboxes.checkpoint(id, `CANARY-${state}`);
+      const template = `CANARY-template-${state}`;
+      const made = await app.request(
+        "/api/v1/templates",
+        {
+          method: "POST",
+          headers: { "x-api-key": secrets.use ?? "" },
+          body: JSON.stringify({ name: template, image: "i" }),
+        },
+        connection(),
+      );
+      assert.equal(made.status, 201);
+      if (state === "paused") await sandboxes.suspend(id);
+      if (state === "ended") await sandboxes.destroy(id);
+      hers[state] = { sandbox: id, checkpoint: checkpoint.id, template };
+    }
+    bobs = (await sandboxes.spawn({ owner: "bob" })).id;
+  });
+  after(() => sandboxes.close({ destroy: true }));
+
+  const shows: Record<Stranger, () => Record<string, string>> = {
+    nobody: () => ({}),
+    "wrong key": () => ({ "x-api-key": "wrong" }),
+    "revoked key": () => ({ "x-api-key": secrets.revoked ?? "" }),
+    "another owner's key": () => ({ "x-api-key": secrets.other ?? "" }),
+    "tokens of another sandbox": () => tokensOf(bobs),
+    "a signature": () => ({}),
+  };
+  const tokensOf = (id: string) => ({
+    "x-access-token": tokens.of(id),
+    "e2b-traffic-access-token": tokens.traffic(id),
+  });
+  const strangers = Object.keys(shows) as Stranger[];
+
+  async function ask(asked: Asked, things: Things, headers: Record<string, string>, query = "") {
+    const target: Record<string, string> =
+      asked.port === undefined ? {} : { "e2b-sandbox-id": things.sandbox, "e2b-sandbox-port": String(asked.port) };
+    const path = asked.path(things);
+    const response = await app.request(
+      `http://h${path}${query === "" ? "" : `${path.includes("?") ? "&" : "?"}${query}`}`,
+      {
+        method: asked.method,
+        headers: { "content-type": "application/json", ...target, ...headers },
+        ...(asked.method === "GET" ? {} : { body: JSON.stringify({ timeout: 10 }) }),
+      },
+      connection(),
+    );
+    const text = await response.text();
+    const own = ["x-request-id", "server-timing", "content-length"];
+    const told = [...response.headers].filter(([name]) => !own.includes(name));
+    return { status: response.status, text, told };
+  }
+
+  /** Without the names that were asked for. */
+  function alike(answer: Awaited<ReturnType<typeof ask>>, things: Things): unknown {
+    const text = Object.values(things).reduce((left, name) => left.replaceAll(name, "NAME"), answer.text);
+    return { ...answer, text };
+  }
+
+  test("nothing is told of a sandbox to whoever may not know that it is there", async () => {
+    let compared = 0;
+    for (const asked of routes()) {
+      for (const stranger of strangers) {
+        const query = stranger === "a signature" ? `signature=${signature(`/x:read::${tokens.of(bobs)}`)}` : "";
+        const never = await ask(asked, NEVER, shows[stranger](), query);
+        const where = `${asked.name} with ${stranger}: ${never.text}`;
+        if (stranger !== "another owner's key") {
+          assert.equal(never.status, 401, where);
+          const { code, message } = JSON.parse(never.text);
+          assert.deepEqual([code, typeof message], [401, "string"], where);
+        } else if (asked.port !== undefined) {
+          assert.equal(never.status, 502, where);
+        } else if (/^\w+ \/(v2\/)?sandboxes\/:id/.test(asked.name)) {
+          assert.equal(never.status, 404, where);
+        }
+        if (!asked.one) {
+          assert.ok(!/CANARY|alice/.test(never.text), where);
+          continue;
+        }
+        for (const [state, things] of Object.entries(hers)) {
+          const theirs = await ask(asked, things, shows[stranger](), query);
+          assert.deepEqual(alike(theirs, things), alike(never, NEVER), `${where}, and of one that is ${state}`);
+          compared += 1;
+        }
+      }
+    }
+    assert.ok(compared > 800, String(compared));
+    // And nothing came of any of it.
+    assert.equal(sandboxes.get(hers.running?.sandbox ?? "").state, "running");
+    assert.equal(sandboxes.get(hers.paused?.sandbox ?? "").state, "suspended");
+    assert.equal(sandboxes.checkpoints.list(hers.running?.sandbox).length, 1);
+  });
+
+  const health: Asked = { name: "", method: "GET", path: () => "/health", port: ENVD_PORT, one: true };
+  const get: Asked = { name: "", method: "GET", path: ({ sandbox }) => `/sandboxes/${sandbox}`, one: true };
+  const linkOf = (id: string, text: string) =>
+    `/files?path=/x&signature=${encodeURIComponent(signature(`${text}:${tokens.of(id)}`))}`;
+
+  test("its owner's key, its tokens and its links are told how it is", async () => {
+    const { running, paused, ended } = hers as Record<string, Things>;
+    for (const [things, status, word] of [
+      [running, 204, /^$/],
+      [paused, 502, /is not running/],
+      [ended, 502, /was not found/],
+      [NEVER, 502, /was not found/],
+    ] as const) {
+      assert.ok(things);
+      for (const port of [ENVD_PORT, INTERPRETER_PORT]) {
+        for (const headers of [{ "x-api-key": secrets.use ?? "" }, tokensOf(things.sandbox)]) {
+          const { status: got, text } = await ask({ ...health, port }, things, headers);
+          if (status !== 204) assert.match(text, word);
+          assert.equal(got, status === 204 && port === INTERPRETER_PORT ? 200 : status, text);
+        }
+      }
+      const { status: shown } = await ask(get, things, { "x-api-key": secrets.use ?? "" });
+      assert.equal(shown, things === running || things === paused ? 200 : 404);
+    }
+    assert.ok(running && paused && ended);
+    // By a link: with the sandbox's name beside it, and without.
+    const byLink = async (path: string, id?: string): Promise<number> => {
+      const headers: Record<string, string> = id === undefined ? {} : { "e2b-sandbox-id": id };
+      return (await app.request(`http://h${path}`, { headers }, connection())).status;
+    };
+    for (const id of [undefined, paused.sandbox]) {
+      assert.equal(await byLink(linkOf(paused.sandbox, "/x:read:"), id), 502);
+      assert.equal(await byLink(linkOf(paused.sandbox, "/other:read:"), id), 401);
+      assert.equal(await byLink(linkOf(paused.sandbox, "/x:write:"), id), 401);
+    }
+    assert.equal(await byLink(linkOf(ended.sandbox, "/x:read:")), 401);
+    assert.equal(await byLink(linkOf(ended.sandbox, "/x:read:"), ended.sandbox), 502);
+  });
+
+  test("each token opens what it is for, and a wrong one is not made good by a key", async () => {
+    const { running } = hers as Record<string, Things>;
+    assert.ok(running);
+    const { sandbox } = running;
+    const metrics: Asked = { ...health, path: () => "/metrics" };
+    const contexts: Asked = { ...health, path: () => "/contexts", port: INTERPRETER_PORT };
+    const port: Asked = { ...health, path: () => "/", port: 8080 };
+    const token = { "x-access-token": tokens.of(sandbox) };
+    const traffic = { "e2b-traffic-access-token": tokens.traffic(sandbox) };
+    const status = async (asked: Asked, headers: Record<string, string>) => (await ask(asked, running, headers)).status;
+    assert.deepEqual([await status(metrics, token), await status(metrics, traffic)], [200, 401]);
+    assert.deepEqual([await status(contexts, token), await status(contexts, traffic)], [200, 200]);
+    // Allowed; that these machines have no ports is another matter.
+    assert.deepEqual([await status(port, token), await status(port, traffic)], [401, 500]);
+    const wrong = { "x-access-token": "wrong", "x-api-key": secrets.use ?? "" };
+    assert.deepEqual(
+      [await status(metrics, wrong), await status(metrics, { "x-api-key": secrets.use ?? "" })],
+      [401, 200],
+    );
+    assert.equal(await status(metrics, { "x-api-key": secrets.read ?? "" }), 403);
+  });
+
+  test("a key that may only read is not handed the tokens that write", async () => {
+    const { running } = hers as Record<string, Things>;
+    assert.ok(running);
+    const shown = async (key: string) => (await ask(get, running, { "x-api-key": secrets[key] ?? "" })).text;
+    assert.equal(JSON.parse(await shown("use")).envdAccessToken, tokens.of(running.sandbox));
+    const text = await shown("read");
+    assert.equal(JSON.parse(text).sandboxID, running.sandbox);
+    for (const token of [tokens.of(running.sandbox), tokens.traffic(running.sandbox)]) assert.ok(!text.includes(token));
+  });
+});
+
+test("the rate limit counts who shows a token by its sandbox, links by their address, and says so in E2B's form", async () => {
+  const { app, sandboxes, tokens } = fakeApp({
+    config: { rate_limit: { enabled: true, burst: 3, requests_per_minute: 1 } },
+  });
+  try {
+    const [one, two] = [await sandboxes.spawn({ owner: "a" }), await sandboxes.spawn({ owner: "a" })];
+    const ask = (id: string) => {
+      const headers = { "e2b-sandbox-id": id, "x-access-token": tokens.of(id) };
+      return app.request("http://h/health", { headers }, connection());
+    };
+    const statuses: number[] = [];
+    for (let i = 0; i < 3; i++) statuses.push((await ask(one.id)).status);
+    assert.deepEqual(statuses, [204, 204, 204]);
+    const refused = await ask(one.id);
+    assert.equal(refused.status, 429);
+    assert.ok(Number(refused.headers.get("retry-after")) > 50, "when there is one again, not in a second");
+    assert.deepEqual(await refused.json(), { code: 429, message: "too many requests" });
+    assert.equal((await ask(two.id)).status, 204);
+
+    const address = connection();
+    const links: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      links.push((await app.request("http://h/files?path=/x&signature=v1_x", {}, address)).status);
+    }
+    assert.deepEqual(links, [401, 401, 401, 429]);
+  } finally {
+    await sandboxes.close({ destroy: true });
+  }
+});
+
+test("where the server knows its user by the connection, a sandbox still asks for its token; by host name too", async () => {
+  const { app, sandboxes, tokens } = fakeApp({ ownUser: true });
+  try {
+    const { id } = await sandboxes.spawn({});
+    const ask = async (path: string, headers: Record<string, string>): Promise<number> =>
+      (await app.request(path, { headers: { host: "127.0.0.1", ...headers } }, ownConnection())).status;
+    assert.equal(await ask(`/sandboxes/${id}`, {}), 200);
+    for (const each of [id, NEVER.sandbox]) {
+      for (const port of [ENVD_PORT, INTERPRETER_PORT]) {
+        assert.equal(await ask("/health", { "e2b-sandbox-id": each, "e2b-sandbox-port": String(port) }), 401);
+        assert.equal(await ask("/health", { host: `${port}-${each}.localhost` }), 401);
+      }
+    }
+    assert.equal(await ask("/health", { host: `${ENVD_PORT}-${id}.localhost`, "x-access-token": tokens.of(id) }), 204);
+    assert.equal(await ask("/", { "e2b-sandbox-id": id, "e2b-sandbox-port": "x" }), 400);
+  } finally {
+    await sandboxes.close({ destroy: true });
+  }
+});

@@ -1,0 +1,49 @@
+/** The application as the daemon has it, E2B's protocol too, in this process and with machines that are plain objects. */
+import { randomBytes } from "node:crypto";
+import pino from "pino";
+import { createApp } from "../src/api/app.ts";
+import { Metrics } from "../src/api/metrics.ts";
+import { RateLimiter } from "../src/api/rate-limit.ts";
+import { validateConfig } from "../src/config/load.ts";
+import { e2b } from "../src/e2b/mount.ts";
+import { SandboxTokens } from "../src/e2b/sandbox-tokens.ts";
+import type { ImageLibrary } from "../src/images/image.ts";
+import { fakeAccess } from "./fake-access.ts";
+import { fakeWorld } from "./fake-provider.ts";
+
+export function fakeApp(
+  options: {
+    wrongKey?: (address: string, left: number) => void;
+    ownUser?: boolean;
+    config?: Record<string, unknown>;
+    now?: () => number;
+  } = {},
+) {
+  const world = fakeWorld();
+  const config = validateConfig(options.config ?? {}, "");
+  const { now, ownUser = false, wrongKey } = options;
+  const { access, audit, keys } = fakeAccess(world.store, {
+    ownUser,
+    ...(now === undefined ? {} : { now }),
+    ...(wrongKey === undefined ? {} : { wrongKey }),
+  });
+  const stopping = new AbortController();
+  const tokens = new SandboxTokens(randomBytes(32));
+  const parts = {
+    sandboxes: world.sandboxes,
+    images: { list: async () => [] } as unknown as ImageLibrary,
+    config,
+    dataDir: "/",
+    configPath: "/nonexistent/stacyvm.yaml",
+    access,
+    audit,
+    rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
+    metrics: new Metrics(),
+    log: pino({ level: "silent" }),
+    version: "0",
+    startedAt: 0,
+    stopping: stopping.signal,
+  };
+  const app = createApp(parts, [e2b({ ...parts, tokens })]);
+  return { ...world, app, keys, audit, tokens, stopping };
+}
