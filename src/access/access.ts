@@ -106,12 +106,12 @@ export class Access {
     });
   }
 
-  #uidOf(socket: Socket): Promise<number | undefined> {
-    let uid = this.#uids.get(socket);
-    if (uid === undefined) {
-      uid = this.#peer(socket).catch(() => undefined);
-      this.#uids.set(socket, uid);
-    }
+  async #uidOf(socket: Socket): Promise<number | undefined> {
+    const asked = this.#uids.get(socket) ?? this.#peer(socket).catch(() => undefined);
+    this.#uids.set(socket, asked);
+    const uid = await asked;
+    // A look that found nothing (no file descriptor was free, say) says nothing about the next one.
+    if (uid === undefined) this.#uids.delete(socket);
     return uid;
   }
 }

@@ -66,7 +66,8 @@ export async function proxyPreview(c: ApiContext, sandboxes: View, target: Previ
       free();
     });
     const status = answer.statusCode ?? 502;
-    const empty = status === 204 || status === 304 || c.req.method === "HEAD";
+    // Answers without a body, by their status (RFC 9110).
+    const empty = status === 204 || status === 205 || status === 304 || c.req.method === "HEAD";
     if (empty) answer.resume();
     return new Response(empty ? null : (Readable.toWeb(answer) as ReadableStream), { status, headers });
   } catch (error) {

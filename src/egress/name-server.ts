@@ -1,4 +1,5 @@
 /** Carries a guest's questions for names to their answers: the datagrams of its agent, and connections to port 53. */
+import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { answerQuestion, type NameService } from "./dns.ts";
 
@@ -23,7 +24,8 @@ export class NameServer {
     for await (const datagram of frames(channel, HEADER, (header) => header.readUInt16LE())) {
       const payload = datagram.subarray(HEADER);
       void this.#answer(payload, (answer) => {
-        if (channel.destroyed || answer.length > MOST_DATAGRAM) return;
+        // Nobody takes them: as on a network, what finds no room is lost.
+        if (channel.destroyed || channel.writableNeedDrain || answer.length > MOST_DATAGRAM) return;
         // Cut to its header, with the flag that says so: the program asks again by a connection.
         const told = answer.length <= SHORT ? answer : truncated(answer);
         const header = Buffer.from(datagram.subarray(0, HEADER));
@@ -44,7 +46,8 @@ export class NameServer {
         if (answer === undefined) break;
         const length = Buffer.alloc(2);
         length.writeUInt16BE(answer.length);
-        channel.write(Buffer.concat([length, answer]));
+        // A program that asks without reading gets no further: its answers must not pile up here.
+        if (!channel.write(Buffer.concat([length, answer]))) await drained(channel);
       }
       channel.end();
     } catch {
@@ -61,6 +64,19 @@ export class NameServer {
     } finally {
       this.#pending -= 1;
     }
+  }
+}
+
+/** Rejects when the channel is gone first. */
+async function drained(channel: Duplex): Promise<void> {
+  const gone = new AbortController();
+  const closed = (): void => gone.abort();
+  channel.once("close", closed);
+  try {
+    if (channel.destroyed) closed();
+    await once(channel, "drain", { signal: gone.signal });
+  } finally {
+    channel.off("close", closed);
   }
 }
 

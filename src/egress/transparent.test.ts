@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
-import { type Duplex, duplexPair } from "node:stream";
+import { Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
 import { type Answer, decode, encode, type RecordType } from "dns-packet";
 import { Addresses } from "../host/addresses.ts";
 import { Egress, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
+import { NameServer } from "./name-server.ts";
+import { Names } from "./names.ts";
 import { resolverOf } from "./resolver.ts";
 import type { Intercepted } from "./transparent.ts";
 
@@ -181,6 +183,34 @@ test("questions over a connection to port 53 are answered, one after the other",
   const second = all.subarray(2 + first.length + 2);
   assert.equal(decode(first).answers?.length, 1);
   assert.equal((decode(second).flags ?? 0) & 15, 3);
+});
+
+test("a program that asks by a connection and reads nothing gets no further: its answers do not pile up", async () => {
+  const message = encode({ type: "query", id: 1, questions: [{ name: "elsewhere.example", type: "A" }] });
+  const length = Buffer.alloc(2);
+  length.writeUInt16BE(message.length);
+  const question = Buffer.concat([length, message]);
+  let waiting = 0;
+  let most = 0;
+  // Its program never reads, so nothing that is written is ever done.
+  const channel = new Duplex({
+    read() {
+      setImmediate(() => this.push(question));
+    },
+    write(data: Buffer) {
+      waiting += data.length;
+    },
+  });
+  channel.on("error", () => {});
+  const service = { names: new Names(), permit: () => false, resolve: async () => {} };
+  const served = new NameServer(service).connection(channel);
+  for (let turn = 0; turn < 5_000; turn++) {
+    await new Promise((next) => setImmediate(next));
+    most = Math.max(most, waiting + channel.writableLength);
+  }
+  assert.ok(most < 256 * 1024, `${most} bytes wait`);
+  channel.destroy();
+  await served;
 });
 
 test("what is no question is answered as malformed or not at all, and the next one is answered", async () => {
