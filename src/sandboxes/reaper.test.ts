@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FakeClock } from "../../test/fake-provider.ts";
+import { FakeClock, FakeUnreachable } from "../../test/fake-provider.ts";
 import { Reaper } from "./reaper.ts";
 import type { SandboxRecord } from "./record.ts";
 import { Sandbox } from "./sandbox.ts";
@@ -56,4 +56,15 @@ test("the clock set back ends nothing early, and a jump forward ends what is ove
   assert.deepEqual(w.reaper.sweep(), []);
   await w.clock.pass(11_000);
   assert.equal(w.reaper.sweep().length, 1);
+});
+
+test("one whose machine does not answer is not idle, and its time ends it all the same", async () => {
+  const w = world({ idleTimeoutMs: 5_000, expiresAt: 1_000_000 + 20_000 });
+  const [sandbox] = w.all;
+  if (sandbox !== undefined) sandbox.unreachable = new FakeUnreachable(sandbox.id);
+  await w.clock.pass(10_000);
+  assert.deepEqual([w.reaper.sweep(), w.seen], [[], []]);
+  await w.clock.pass(10_000);
+  w.reaper.sweep();
+  assert.deepEqual(w.seen, ["sb-0 expires"]);
 });

@@ -51,6 +51,8 @@ export class Reaper {
       } else if (
         idleTimeoutMs > 0 &&
         state === "running" &&
+        // Nobody can use one that does not answer: that says nothing about whether it is wanted.
+        sandbox.unreachable === undefined &&
         !sandbox.inUse &&
         now - sandbox.lastUsedAt >= idleTimeoutMs
       ) {

@@ -321,6 +321,27 @@ test("one that does not answer is ended by its user, and by its time", async () 
   await w.sandboxes.close({ destroy: false });
 });
 
+test("one that does not answer is not idle: its idle time begins when it is there again", async () => {
+  const store = new Store(":memory:");
+  const row = record({ idleTimeoutMs: 5_000, idleAction: "destroy" });
+  await store.putSandbox(row, 1);
+  const w = fakeWorld({ store });
+  const unreachable = new FakeUnreachable(row.id);
+  w.provider.found = { ...w.provider.found, unreachable: [unreachable] };
+  await w.sandboxes.open();
+  await w.clock.pass(20_000);
+  assert.deepEqual([unreachable.destroyed, w.sandboxes.get(row.id).state], [false, "running"]);
+
+  const machine = (await fakeWorld().provider.spawn({ id: row.id } as never)) as FakeMachine;
+  unreachable.settle({ machine });
+  await settle();
+  await w.clock.pass(3_000);
+  assert.equal(machine.destroyed, 0);
+  await w.clock.pass(5_000);
+  assert.equal(machine.destroyed > 0, true);
+  await w.sandboxes.close({ destroy: false });
+});
+
 test("a database that does not know a machine stops the start, with the remedy; unless it is to be removed", async () => {
   const w = fakeWorld();
   w.provider.strangers = ["sb-00000001"];

@@ -633,7 +633,7 @@ export class Sandboxes {
 
   /** Nobody uses it from outside. What still runs in it, a server say, is use too. */
   #idle(sandbox: Sandbox): void {
-    if (this.#asked.has(sandbox)) return;
+    if (sandbox.unreachable !== undefined || this.#asked.has(sandbox)) return;
     this.#asked.add(sandbox);
     const asked = sandbox.lastUsedAt;
     void this.#runsSomething(sandbox).then((busy) => {

@@ -95,6 +95,8 @@ async function assertKnown({ store, providers }: TakeoverParts): Promise<void> {
 async function takeMachine(parts: TakeoverParts, sandbox: Sandbox, machine: SandboxMachine): Promise<void> {
   const { record } = sandbox;
   sandbox.machine = machine;
+  // Until now nobody could use it.
+  sandbox.lastUsedAt = parts.now();
   delete record.unreachable;
   // What the machine is, counts: the daemon may have died between the change and its row.
   if (machine.state !== "exited") record.state = machine.state;
