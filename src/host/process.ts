@@ -3,7 +3,7 @@
  * recycled pid is never taken for ours. Started ones report their exit through Node; adopted ones are watched in /proc.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { glob, open, readdir, readFile, readlink, stat } from "node:fs/promises";
+import { open, readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { errno, StacyError } from "./error.ts";
 import { withTimeLimit } from "./time-limit.ts";
@@ -55,18 +55,44 @@ export interface SpawnOptions {
 
 let bootId: Promise<string> | undefined;
 export function hostBootId(): Promise<string> {
-  bootId ??= readFile("/proc/sys/kernel/random/boot_id", "utf8").then((text) => text.trim());
+  bootId ??= readFile("/proc/sys/kernel/random/boot_id", "utf8").then(
+    (text) => text.trim(),
+    (error: unknown) => {
+      bootId = undefined;
+      throw notSeen("the host's boot", error);
+    },
+  );
   return bootId;
 }
 
-/** Start time of a live process, or `undefined` when there is none (a zombie counts as gone). */
+/** No such process, or file: what /proc says of one that is gone. */
+const GONE = ["ENOENT", "ESRCH", "ENOTDIR", "ELOOP"];
+/** Another user's: never one that we started. */
+const NOT_OURS = ["EACCES", "EPERM"];
+
+/** A host that is short of descriptors or memory shows nothing; what is not seen is not gone. */
+function notSeen(what: string, cause: unknown): StacyError {
+  return new StacyError("unavailable", `cannot see ${what}: ${(cause as Error).message}`, {
+    cause,
+    remedy: "see whether the host has run out of open files or memory",
+  });
+}
+
+/** The value for what is gone or somebody else's. @throws StacyError `unavailable` for every other reason */
+function absent<T>(value: T, what: string, reasons: readonly string[]): (error: unknown) => T {
+  return (error) => {
+    if (reasons.includes(errno(error) ?? "")) return value;
+    throw notSeen(what, error);
+  };
+}
+
+/**
+ * Start time of a live process, or `undefined` when there is none (a zombie counts as gone).
+ * @throws StacyError `unavailable` when that cannot be seen
+ */
 export async function processStartTime(pid: number): Promise<string | undefined> {
-  let stat: string;
-  try {
-    stat = await readFile(`/proc/${pid}/stat`, "latin1");
-  } catch {
-    return undefined;
-  }
+  const stat = await readFile(`/proc/${pid}/stat`, "latin1").catch(absent(undefined, `process ${pid}`, GONE));
+  if (stat === undefined) return undefined;
   // The name in parentheses may hold anything, also spaces and parentheses.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
@@ -77,10 +103,12 @@ export async function ownRecord(): Promise<ProcessRecord> {
   return processRecord(process.pid);
 }
 
+/** One that has ended already gets a start time that no process has. */
 async function processRecord(pid: number): Promise<ProcessRecord> {
   return { pid, startTime: (await processStartTime(pid)) ?? "0", hostBootId: await hostBootId() };
 }
 
+/** @throws StacyError `unavailable` when that cannot be seen */
 export async function isAlive(record: ProcessRecord): Promise<boolean> {
   return record.hostBootId === (await hostBootId()) && record.startTime === (await processStartTime(record.pid));
 }
@@ -112,19 +140,18 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
   }
   child.on("error", () => {}); // a failed kill; the exit tells the truth
   child.unref();
-  const record = await processRecord(child.pid);
-  return {
-    record,
-    exited,
-    check() {},
-    async kill() {
-      child.kill("SIGKILL");
-      // The wait must keep our process alive: whoever kills wants to know.
-      child.ref();
-      return withTimeLimit(exited, KILL_LIMIT_MS, () => stillThere(record.pid));
-    },
-    release() {},
+  const kill = (pid: number): Promise<ProcessExit> => {
+    child.kill("SIGKILL");
+    // The wait must keep our process alive: whoever kills wants to know.
+    child.ref();
+    return withTimeLimit(exited, KILL_LIMIT_MS, () => stillThere(pid));
   };
+  const { pid } = child;
+  const record = await processRecord(pid).catch(async (error: unknown) => {
+    await kill(pid).catch(() => {}); // nobody could name it later
+    throw error;
+  });
+  return { record, exited, check() {}, kill: () => kill(pid), release() {} };
 }
 
 function stillThere(pid: number): StacyError {
@@ -133,7 +160,7 @@ function stillThere(pid: number): StacyError {
   });
 }
 
-/** `undefined` when the recorded process is gone. */
+/** `undefined` when the recorded process is gone. @throws StacyError `unavailable` when that cannot be seen */
 export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise<HostProcess | undefined> {
   if (!(await isAlive(record))) return undefined;
   let settle: (exit: ProcessExit) => void = () => {};
@@ -141,11 +168,15 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
     settle = resolve;
   });
   let gone = false;
-  const look = async (): Promise<void> => {
-    if (gone || (await isAlive(record))) return;
+  const end = (): void => {
     gone = true;
     clearInterval(timer);
     settle({});
+  };
+  const look = async (): Promise<void> => {
+    // What cannot be seen now is looked at again.
+    if (gone || (await isAlive(record).catch(() => true)) || gone) return;
+    end();
   };
   const timer = setInterval(look, pollMs);
   timer.unref();
@@ -164,7 +195,7 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
     },
     async kill() {
       await endProcess(record);
-      await look();
+      end();
       return exited;
     },
     release() {
@@ -174,7 +205,7 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
   };
 }
 
-/** SIGKILL, then waits until it is gone; nothing when it is no more. @throws StacyError `timeout`, `permission` */
+/** SIGKILL, then waits until it is gone; nothing when it is no more. @throws StacyError `timeout`, `permission`, `unavailable` */
 export async function endProcess(record: ProcessRecord): Promise<void> {
   const deadline = performance.now() + KILL_LIMIT_MS;
   while (await isAlive(record)) {
@@ -212,43 +243,54 @@ export async function endOwnProcessesIn(dir: string): Promise<void> {
 }
 
 async function isOurs(pid: number, jailRoots: ReadonlySet<string>): Promise<boolean> {
-  const environment = await readFile(`/proc/${pid}/environ`, "latin1").catch(() => "");
+  const environment = await readFile(`/proc/${pid}/environ`, "latin1").catch(
+    absent("", `the environment of process ${pid}`, [...GONE, ...NOT_OURS]),
+  );
   return environment.split("\0").includes(`${MARK}=1`) || jailRoots.has(await inode(`/proc/${pid}/root`));
 }
 
 /**
  * Pids of live processes whose working directory is `dir` or below it, whoever started them. A chrooted
  * process shows `/`, so those are told by the inode of their root, which a jailer puts at `jail/<program>/<id>/root`.
+ * @throws StacyError `unavailable` when they cannot be seen
  */
 export async function processesIn(dir: string): Promise<number[]> {
   const found: number[] = [];
   const roots = await jailRoots(dir);
+  // /proc names a directory by its own path, whatever links led to it.
+  const own = await realpath(dir).catch(absent(dir, dir, GONE));
+  const names = await readdir("/proc").catch(absent([], "the processes", []));
   await Promise.all(
-    (await readdir("/proc")).map(async (name) => {
+    names.map(async (name) => {
       if (!/^\d+$/.test(name)) return;
-      const cwd = await readlink(`/proc/${name}/cwd`).catch(() => "");
-      if (cwd === dir || cwd.startsWith(`${dir}/`)) found.push(Number(name));
+      const cwd = await readlink(`/proc/${name}/cwd`).catch(
+        absent("", `where process ${name} works`, [...GONE, ...NOT_OURS]),
+      );
+      if (cwd === own || cwd.startsWith(`${own}/`)) found.push(Number(name));
       else if (roots.size > 0 && roots.has(await inode(`/proc/${name}/cwd`))) found.push(Number(name));
     }),
   );
   return found.sort((a, b) => a - b);
 }
 
+/** Inodes of `jail/<program>/<id>/root` in `dir` and in the directories in it. */
 async function jailRoots(dir: string): Promise<Set<string>> {
-  const roots = new Set<string>();
-  for (const pattern of ["jail/*/*/root", "*/jail/*/*/root"]) {
-    for await (const path of glob(pattern, { cwd: dir })) roots.add(await inode(join(dir, path)));
-  }
+  const jails = ["jail", ...(await namesIn(dir)).map((name) => join(name, "jail"))].map((jail) => join(dir, jail));
+  const below = async (parents: string[]): Promise<string[]> =>
+    (await Promise.all(parents.map(async (at) => (await namesIn(at)).map((name) => join(at, name))))).flat();
+  const ids = await below(await below(jails));
+  const roots = new Set(await Promise.all(ids.map((id) => inode(join(id, "root")))));
   roots.delete(NO_INODE);
   return roots;
 }
 
+function namesIn(dir: string): Promise<string[]> {
+  return readdir(dir).catch(absent([], dir, [...GONE, ...NOT_OURS]));
+}
+
 const NO_INODE = "gone";
 
-/** Device and inode, or a name that no file has. */
+/** Device and inode, or a name that no file has. @throws StacyError `unavailable` when it cannot be seen */
 function inode(path: string): Promise<string> {
-  return stat(path).then(
-    ({ dev, ino }) => `${dev}:${ino}`,
-    () => NO_INODE,
-  );
+  return stat(path).then(({ dev, ino }) => `${dev}:${ino}`, absent(NO_INODE, path, [...GONE, ...NOT_OURS]));
 }

@@ -35,7 +35,9 @@ export async function sweepWorkDirs(paths: DataPaths): Promise<string[]> {
   for (const name of await readdir(paths.tmp).catch(() => [])) {
     const [, pid, startTime] = NAME.exec(name) ?? [];
     if (pid === undefined || startTime === undefined) continue;
-    if (await isAlive({ pid: Number(pid), startTime, hostBootId: await hostBootId() })) continue;
+    const owner = { pid: Number(pid), startTime, hostBootId: await hostBootId() };
+    // One that cannot be seen now may live: the next sweep looks again.
+    if (await isAlive(owner).catch(() => true)) continue;
     await rm(join(paths.tmp, name), { recursive: true, force: true });
     removed.push(name);
   }

@@ -138,11 +138,11 @@ export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
   for (const name of names) {
     const match = /-(\d+)-(\d+)(\.out)?$/.exec(name);
     if (match?.[1] === undefined || match[2] === undefined) continue;
-    const { hostBootId } = await ownRecord();
-    const owner: ProcessRecord = { pid: Number(match[1]), startTime: match[2], hostBootId };
-    if (await isAlive(owner)) continue;
     const dir = join(paths.tmp, name);
     try {
+      const { hostBootId } = await ownRecord();
+      const owner: ProcessRecord = { pid: Number(match[1]), startTime: match[2], hostBootId };
+      if (await isAlive(owner)) continue;
       await endOwnProcessesIn(dir);
       await removeMachineDir(dir);
       removed.push(name);

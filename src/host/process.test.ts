@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { promisify } from "node:util";
+import { packageRoot } from "./paths.ts";
+import { endOwnProcessesIn, isAlive, processesIn, spawnProcess, worksIn } from "./process.ts";
+
+async function sleeper(t: TestContext) {
+  const root = await mkdtemp(join(tmpdir(), "process-"));
+  const dir = join(root, "data", "machine");
+  await mkdir(dir, { recursive: true });
+  const process = await spawnProcess({ command: "sleep", args: ["60"], cwd: dir, log: join(root, "log") });
+  t.after(async () => {
+    await process.kill();
+    await rm(root, { recursive: true });
+  });
+  return { root, dir, process };
+}
+
+test("a process that cannot be seen is not gone: without descriptors nobody is told that it ended", async (t) => {
+  const { process: child } = await sleeper(t);
+  const program = join(packageRoot, "test", "few-descriptors.ts");
+  const shell = 'ulimit -n 64; exec "$0" "$@"';
+  const args = ["-c", shell, process.execPath, program, JSON.stringify(child.record)];
+  const { stdout } = await promisify(execFile)("sh", args);
+  const { alive, again, ...rest } = JSON.parse(stdout);
+  assert.match(alive, /^unavailable: cannot see process \d+: EMFILE/);
+  assert.match(again, /^unavailable: /);
+  assert.deepEqual(rest, { gone: false, aliveAfter: true, exited: true });
+});
+
+test("processes of a directory are found and ended by whichever name it has", async (t) => {
+  const { root, dir, process } = await sleeper(t);
+  const link = join(root, "link");
+  await symlink("data", link);
+  const { pid } = process.record;
+  for (const name of [dir, join(root, "data"), link, join(link, "machine")]) {
+    assert.deepEqual(await processesIn(name), [pid], name);
+  }
+  assert.deepEqual(await processesIn(join(root, "dat")), []);
+  assert.deepEqual(await processesIn(join(root, "none")), []);
+  assert.equal(await worksIn(process.record, join(link, "machine")), true);
+  await endOwnProcessesIn(link);
+  assert.equal(await isAlive(process.record), false);
+});
