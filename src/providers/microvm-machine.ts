@@ -368,9 +368,13 @@ export class MicrovmMachine implements SandboxMachine {
       Object.assign(this.#record, { key, parent });
       this.#watch(next.machine);
       releaseFormer();
-      await this.#takePlace(); // B4
-      await this.#write("running"); // B5
-      this.#egress.start();
+      try {
+        await this.#takePlace(); // B4
+        await this.#write("running"); // B5
+      } finally {
+        // It runs, wherever it is.
+        if (this.#life.state === "running" && !this.#over.signal.aborted) this.#egress.start();
+      }
     });
   }
 

@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { arm, disarm } from "../../test/faults/points.ts";
+import type { MachineRecord } from "../launcher/machine-dir.ts";
+import type { MachineContext } from "./microvm.ts";
+import { MicrovmMachine, nextId } from "./microvm-machine.ts";
+
+test("a restore that runs, and cannot take its place, has its network", async (t) => {
+  const root = await mkdtemp(join(tmpdir(), "machine-"));
+  t.after(() => rm(root, { recursive: true }));
+  const [place, beside] = [join(root, "sb-1"), join(root, nextId("sb-1"))];
+  await mkdir(place);
+  let network = false;
+  const process = { pid: 1, startTime: "1", hostBootId: "none" };
+  const next = { record: process, exited: new Promise(() => {}), relocate() {}, kill: async () => {} };
+  const context = {
+    network: {
+      egress: () => ({
+        start: () => {
+          network = true;
+        },
+        stop: () => {
+          network = false;
+        },
+      }),
+    },
+    launcher: {
+      store: { path: (key: string) => join(root, key) },
+      launchSaved: async () => {
+        await mkdir(beside);
+        // The first one is that of the new record.
+        arm("fs.rename", 2);
+        return { dir: beside, machine: next, agent: { close: async () => {} }, releaseSnapshot() {} };
+      },
+    },
+  } as unknown as MachineContext;
+  const record = { id: "sb-1", state: "suspended", process: null, identity: {} } as unknown as MachineRecord;
+  const parts = { dir: place, record, target: {}, boot: {}, releaseSnapshot() {} };
+  const machine = new MicrovmMachine(context, parts as unknown as ConstructorParameters<typeof MicrovmMachine>[1]);
+  t.after(() => disarm());
+  await assert.rejects(machine.restore("cp-1"), /fs.rename|rename|EIO|ENOSPC/);
+  assert.equal(disarm().reached, true);
+  assert.deepEqual([machine.state, network], ["running", true]);
+});
