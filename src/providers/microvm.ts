@@ -201,19 +201,26 @@ export class MicrovmProvider implements Provider, MachineContext {
     await mkdir(root, { recursive: true, mode: 0o700 });
     const done: Adoption = { adopted: [], unreachable: [], gone: [], removed: await sweepTemporary(this.#paths) };
     await finishReplacements(this, root);
-    const entries = (await readEntries(root)).filter(({ dir, record }) => {
+    const found = await readEntries(root);
+    const entries = found.filter(({ dir, record }) => {
       const name = basename(dir);
       // What another provider runs, or may run, is not ours to judge.
       const theirs = others.has(name) || (record !== undefined && record.vmm !== this.vmm.name);
       return !theirs && !this.#machines.has(name);
     });
+    for (const { dir, record } of found) {
+      // Left alone until the next start, with what it runs from.
+      if (record?.vmm === this.vmm.name && others.has(basename(dir))) this.launcher.store.use(record.key);
+    }
+    // What it runs from, its record would have said: until the next start all of them stay.
+    const unknown = found.some(({ problem }) => problem !== undefined);
     await Promise.all(entries.map((entry) => this.#lookAfter(entry, wanted, done)));
     done.removed.push(...(await this.launcher.store.sweep()));
     for (const { manifest } of await this.launcher.store.list()) {
       // Of machines that were lost while nobody looked.
-      if (manifest.kind === "fork" && manifest.shape.vmm === this.vmm.name) {
-        await this.launcher.store.collectFork(manifest.key);
-      }
+      if (manifest.kind !== "fork" || manifest.shape.vmm !== this.vmm.name) continue;
+      if (unknown) this.launcher.store.use(manifest.key);
+      else await this.launcher.store.collectFork(manifest.key);
     }
     for (const name of done.removed) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
     // A server that stays starts the next sandboxes of this host: what a start of the host has made slow is put right beside.

@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { exists } from "../host/exists.ts";
+import { dataPaths } from "../host/paths.ts";
+import type { ProcessRecord } from "../host/process.ts";
+import { createImages } from "../images/store.ts";
+import { type MachineRecord, RECORD_FILE } from "../launcher/machine-dir.ts";
+import type { Vmm } from "../vmm/vmm.ts";
+import { createMicrovmProvider } from "./microvm.ts";
+
+const KEY = "a".repeat(64);
+const ID = "sb-00000001";
+const SHAPE = { imageDigest: `sha256:${KEY}`, cmdline: "", vmm: "qemu", vmmIdentity: {} };
+
+/** A data directory with one machine's, and a fork's snapshot that it runs from; the monitor is whatever the test needs of one. */
+async function world(t: TestContext, vmm: Partial<Vmm> = {}) {
+  const root = await mkdtemp(join(tmpdir(), "adoption-"));
+  t.after(() => rm(root, { recursive: true, force: true }));
+  const paths = dataPaths(root);
+  const fake = { name: "qemu", ...vmm } as Vmm;
+  const provider = createMicrovmProvider({ vmm: fake, images: createImages(paths), paths });
+  t.after(() => provider.close());
+  const { store } = provider.launcher;
+  const work = join(root, "work");
+  await mkdir(work);
+  for (const part of ["vmstate.bin", "memory.bin", "rootfs.ext4"]) await writeFile(join(work, part), part);
+  await store.publish(work, { key: KEY, kind: "fork", image: "i", shape: SHAPE as never });
+  const dir = join(paths.sandboxes, ID);
+  await mkdir(dir, { recursive: true });
+  const recorded = async (process: ProcessRecord | null, state: MachineRecord["state"]): Promise<void> => {
+    const config = { vcpus: 1, memoryMiB: 128, kernel: "kernel" };
+    const identity = { hostname: "h", machineId: "m", bootId: "b", env: {} };
+    const imageConfig = { env: [], entrypoint: [], cmd: [], labels: {}, exposedPorts: [] };
+    const record = {
+      ...{ version: 1, id: ID, role: "sandbox", vmm: "qemu", guest: "linux", key: KEY, image: "i" },
+      ...{ imageDigest: SHAPE.imageDigest, config, process, state, identity, shape: SHAPE, imageConfig },
+      ...{ boot: {}, createdAt: 1 },
+    };
+    await writeFile(join(dir, RECORD_FILE), JSON.stringify(record));
+  };
+  return { dir, provider, store, recorded, kept: () => exists(store.path(KEY)) };
+}
+
+test("a fork's snapshot that no machine runs from goes with the start", async (t) => {
+  const w = await world(t);
+  await w.recorded(null, "running");
+  const { removed } = await w.provider.adopt(new Set());
+  assert.deepEqual([removed, await w.kept()], [[ID], false]);
+});
+
+test("a machine that is left alone keeps what it runs from", async (t) => {
+  const w = await world(t);
+  await w.recorded(null, "running");
+  const { removed } = await w.provider.adopt(new Set(), new Set([ID]));
+  assert.deepEqual([removed, await w.kept(), w.store.users(KEY)], [[], true, 1]);
+});
+
+test("while a record cannot be read, nothing goes that its machine may run from", async (t) => {
+  const w = await world(t);
+  await writeFile(join(w.dir, RECORD_FILE), "{");
+  const { unreachable } = await w.provider.adopt(new Set([ID]));
+  assert.equal(unreachable.length, 1);
+  // A sibling ends: the other may still run from the same.
+  w.store.use(KEY)();
+  await w.store.collectFork(KEY);
+  assert.equal(await w.kept(), true);
+  assert.equal(await readFile(join(w.dir, RECORD_FILE), "utf8"), "{");
+});
