@@ -1,16 +1,19 @@
 /** The Firecracker driver on the real binary with the bare guest. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { chmod, copyFile, mkdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, open, readFile, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { StacyError } from "../src/host/error.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
-import { FILES, type RunningMachine } from "../src/vmm/vmm.ts";
+import { GROUND } from "../src/vmm/firecracker/memory-file.ts";
+import { FILES, type RunningMachine, SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
 import { flip } from "./damage.ts";
 import { run, type Started, World, whyNot } from "./firecracker-support.ts";
 
 const skip = (await whyNot()) ?? false;
+/** Where the bare guest's `dirty` begins (guests/bare/commands.c), in guest memory and so in its file. */
+const FIRST_DIRTY = 32 << 20;
 
 async function codeOf(work: Promise<unknown>): Promise<StacyError> {
   try {
@@ -321,6 +324,77 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
       await end(clones);
       await parent.machine.kill();
     }
+  });
+
+  test("a tracked clone is saved over its own memory, whatever has the name of its snapshot by then", async () => {
+    await using world = await World.create();
+    /** The first MiB that `dirty` writes: each of its pages holds the count. */
+    const pages = async (snapshot: string): Promise<Buffer> => {
+      await using file = await open(join(snapshot, SNAPSHOT_FILES.memory));
+      return (await file.read(Buffer.alloc(1 << 20), 0, 1 << 20, FIRST_DIRTY)).buffer;
+    };
+    const golden = await world.golden((agent) => run(agent, "dirty", "2").then(() => {}));
+    const aside = `${golden}.aside`;
+    const restore = async (): Promise<Started> => world.restore(golden, { trackDirty: true });
+    const started = [await restore(), await restore(), await restore()] as const;
+    const own = await pages(golden);
+    const { ino } = await stat(join(golden, SNAPSHOT_FILES.memory));
+    for (const { machine, agent } of started) {
+      await agent.close();
+      assert.equal((await stat(join(machine.dir, GROUND))).ino, ino, "a link, not a copy");
+    }
+    const [first, second, third] = [started[0].machine, started[1].machine, started[2].machine];
+    await rename(golden, aside);
+    const saves = [await world.save(first, golden)];
+    const other = await world.golden(async (agent) => {
+      await run(agent, "counter");
+      await run(agent, "dirty", "2");
+    });
+    await rename(other, golden);
+    assert.ok(!own.equals(await pages(golden)), "the two can be told apart");
+    saves.push(await world.save(second, golden));
+    // Also by the next daemon, and with the first snapshot gone for good.
+    await rm(aside, { recursive: true });
+    await third.release();
+    const found = await world.vmm.adopt(third.dir, third.record, world.config);
+    assert.ok(found?.state === "running");
+    saves.push(await world.save(found, golden));
+    for (const saved of saves) {
+      assert.ok(own.equals(await pages(saved)), "its own memory");
+      assert.ok((await allocatedBytes(join(saved, SNAPSHOT_FILES.memory))) < 8 << 20, "sparse");
+      const clone = await world.restore(saved);
+      assert.equal(await run(clone.agent, "counter"), "2\n");
+      await end([clone]);
+    }
+    for (const machine of [first, second, found]) await machine.kill();
+  });
+
+  test("a pause that was not answered in time is undone when Firecracker carries it out after all", async () => {
+    await using world = await World.create();
+    assert.ok((await world.vmm.probe()).usable);
+    if (!world.vmm.abilities.pauseResume) return;
+    const { machine, agent } = await world.boot();
+    const { pid } = machine.record;
+    process.kill(pid, "SIGSTOP");
+    try {
+      const failed = machine.pause();
+      const error = await codeOf(failed);
+      assert.equal(error.code, "timeout");
+      await new Promise((wake) => setTimeout(wake, 6_000)); // longer than any usual limit
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+    assert.equal(await run(agent, "echo", "running"), "running\n");
+    // In order: what undoes the first pause does not undo the next one.
+    const paused = await machine.pause();
+    const waiting = agent.exec({ argv: ["echo", "later"] });
+    assert.equal(
+      await Promise.race([waiting.then(() => "ran"), new Promise((wake) => setTimeout(wake, 300, "stands still"))]),
+      "stands still",
+    );
+    await paused.resume();
+    assert.equal((await waiting).stdout.toString("utf8"), "later\n");
+    await end([{ machine, agent }]);
   });
 
   test("a machine that the daemon lost is adopted again, running or paused, and its end is noticed", async () => {

@@ -62,6 +62,7 @@ export class FirecrackerApi {
     // An idle machine must not keep the daemon alive; a request under way has its timer.
     socket.unref();
     socket.once("close", () => {
+      if (this.#socket !== socket) return; // another one has taken its place
       this.#broken = true;
       const waiting = this.#waiting;
       this.#waiting = undefined;
@@ -104,13 +105,20 @@ export class FirecrackerApi {
     { phase, timeoutMs }: RequestOptions,
   ): Promise<string> {
     if (this.#broken) {
-      if (this.#over) throw new StacyError("machine-exited", "Firecracker's API connection is gone", { phase });
+      const over = (): StacyError =>
+        new StacyError("machine-exited", "Firecracker's API connection is gone", { phase });
+      if (this.#over) throw over();
       this.#follow(await this.#reopen());
+      if (this.#over) {
+        this.#socket.destroy(); // closed while it was opened anew
+        throw over();
+      }
     }
     const answer = await new Promise<Answer>((settle, fail) => {
       const timer = setTimeout(() => {
         this.#waiting = undefined;
-        // The answer may still come and would be taken for the next request's.
+        // The answer may still come and would be taken for the next request's. Not with the close's event: it comes later.
+        this.#broken = true;
         this.#socket.destroy();
         fail(new StacyError("timeout", `Firecracker did not answer ${method} ${path} in ${timeoutMs} ms`, { phase }));
       }, timeoutMs);

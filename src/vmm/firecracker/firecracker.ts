@@ -175,9 +175,7 @@ class Firecracker implements Vmm {
       const quick = { phase: "adopt", timeoutMs };
       const { state } = await process.api.get<{ state: string }>("/", quick);
       const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
-      const left = await findGround(dir);
-      const ground = left === "own" ? "own" : left === "lost" ? "unknown" : { snapshot: undefined };
-      const life = await this.#life(config, track_dirty_pages === true, ground);
+      const life = await this.#life(config, track_dirty_pages === true, await findGround(dir));
       if (state === "Running") return new RunningFirecracker(process, life);
       if (state === "Paused") return new PausedFirecracker(process, life);
       throw new StacyError("unavailable", `Firecracker says that its machine is ${JSON.stringify(state)}`);

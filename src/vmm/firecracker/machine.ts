@@ -28,6 +28,8 @@ import { Sentinel } from "./sentinel.ts";
 import type { VersionTraits } from "./versions.ts";
 
 const QUICK_MS = 5_000;
+/** Longer than what it undoes: its connection must be open still when Firecracker gets to it. */
+const UNDO_LIMIT_MS = 30_000;
 const LOAD_LIMIT_MS = 30_000;
 const SAVE_LIMIT_MS = 300_000;
 /** Host-wide vsock addresses are not involved, so all machines share one guest CID. */
@@ -42,10 +44,10 @@ export interface Life {
   /** Firecracker notes which pages are written. */
   tracking: boolean;
   /**
-   * What a difference written now would have to be laid over: `nothing` for a machine that booted, the memory file that it
-   * was loaded from, the machine's own ground after a save, or `unknown`.
+   * What a difference written now would have to be laid over: `nothing` for a machine that booted, the machine's own link to
+   * what it was loaded from or saved as last, or `unknown`.
    */
-  ground: "nothing" | "own" | "unknown" | { snapshot: string | undefined };
+  ground: "nothing" | "own" | "unknown";
   /** What `prepareSave` made ready for the next save. */
   prepared?: "Diff" | "Full" | undefined;
   /** Open through a save, and for a while after it. */
@@ -190,19 +192,17 @@ async function bringDisks(process: FirecrackerProcess): Promise<void> {
 
 export class LoadableFirecracker extends State implements LoadableVmm {
   async load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine> {
-    await (phases === undefined ? this.#load(snapshot) : phases.phase("load", () => this.#load(snapshot)));
-    const life: Life = {
-      ...this.life,
-      tracking: snapshot.trackDirty === true,
-      ground: { snapshot: snapshot.dir },
-    };
-    return new RunningFirecracker(this.process, life);
+    const load = (): Promise<Life["ground"]> => this.#load(snapshot);
+    const ground = await (phases === undefined ? load() : phases.phase("load", load));
+    return new RunningFirecracker(this.process, { ...this.life, tracking: snapshot.trackDirty === true, ground });
   }
 
-  async #load(snapshot: SnapshotSource): Promise<void> {
+  async #load(snapshot: SnapshotSource): Promise<Life["ground"]> {
     const { process, life } = this;
+    const ground = snapshot.trackDirty === true ? await takeGround(process, snapshot) : "unknown";
     let state = join(snapshot.dir, SNAPSHOT_FILES.state);
-    let memory = join(snapshot.dir, SNAPSHOT_FILES.memory);
+    // Loaded from the link, so that both are the same file whatever becomes of the snapshot's directory meanwhile.
+    let memory = ground === "own" ? join(process.dir, GROUND) : join(snapshot.dir, SNAPSHOT_FILES.memory);
     if (process.jail !== undefined) {
       const { jail, dir } = process;
       await Promise.all([
@@ -228,6 +228,23 @@ export class LoadableFirecracker extends State implements LoadableVmm {
       await process.kill();
       throw error;
     }
+    return ground;
+  }
+}
+
+/**
+ * Gives the machine its own link to the memory that it is loaded from. The snapshot may be set aside and another one get its
+ * name while the machine runs; a difference over that would be of no machine.
+ */
+async function takeGround(process: FirecrackerProcess, snapshot: SnapshotSource): Promise<"own" | "unknown"> {
+  const ground = join(process.dir, GROUND);
+  try {
+    await keepGround(join(snapshot.dir, SNAPSHOT_FILES.memory), ground);
+    return "own";
+  } catch {
+    // On another filesystem, or linked too often: its first save is a full one. What is missing, the load says.
+    await loseGround(ground).catch(() => {});
+    return "unknown";
   }
 }
 
@@ -238,14 +255,19 @@ export class RunningFirecracker extends State implements RunningMachine {
     return this.process.connectAgent(options);
   }
 
-  async prepareSave(options: { parent?: string } = {}): Promise<void> {
-    this.life.prepared = await prepareGround(this.process, this.life, options.parent);
+  async prepareSave(): Promise<void> {
+    this.life.prepared = await prepareGround(this.process, this.life);
   }
 
   async pause(options: { toSave?: boolean } = {}): Promise<PausedMachine> {
     if (options.toSave === true) await openSentinel(this.process, this.life);
-    await pauseVm(this.process);
-    return new PausedFirecracker(this.process, this.life);
+    const paused = new PausedFirecracker(this.process, this.life);
+    await pauseVm(this.process).catch((error: unknown) => {
+      // It may still be carried out. What was not answered has not happened: this one comes right after it.
+      if (asStacyError(error).code === "timeout") void paused.resume(UNDO_LIMIT_MS).catch(() => {});
+      throw error;
+    });
+    return paused;
   }
 }
 
@@ -253,8 +275,8 @@ function pauseVm(process: FirecrackerProcess): Promise<void> {
   return process.api.patch("/vm", { state: "Paused" }, { phase: "pause", timeoutMs: QUICK_MS });
 }
 
-function resumeVm(process: FirecrackerProcess): Promise<void> {
-  return process.api.patch("/vm", { state: "Resumed" }, { phase: "resume", timeoutMs: QUICK_MS });
+function resumeVm(process: FirecrackerProcess, timeoutMs = QUICK_MS): Promise<void> {
+  return process.api.patch("/vm", { state: "Resumed" }, { phase: "resume", timeoutMs });
 }
 
 /** The bare guest has no sentinel: it has one connection, and no driver that could be late. */
@@ -264,13 +286,12 @@ async function openSentinel(process: FirecrackerProcess, life: Life): Promise<vo
 }
 
 /** The kind of save that is possible now, with the copy that a difference is written over in place. */
-async function prepareGround(process: FirecrackerProcess, life: Life, parent?: string): Promise<"Diff" | "Full"> {
+async function prepareGround(process: FirecrackerProcess, life: Life): Promise<"Diff" | "Full"> {
   const inside = join(process.workDir, SAVING.memory);
   await rm(inside, { force: true });
-  const ground = groundOf(process, life, parent);
-  if (!canDiff(life, ground)) return "Full";
-  if (ground !== "nothing" && ground !== "unknown") {
-    await copyGround(ground.path, inside);
+  if (!canDiff(life)) return "Full";
+  if (life.ground === "own") {
+    await copyGround(join(process.dir, GROUND), inside);
     // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
     await chmod(inside, 0o600);
     if (process.jail !== undefined) await chown(inside, process.jail.uid, process.jail.gid);
@@ -278,18 +299,7 @@ async function prepareGround(process: FirecrackerProcess, life: Life, parent?: s
   return "Diff";
 }
 
-type Ground = "nothing" | "unknown" | { path: string };
-
-function groundOf(process: FirecrackerProcess, life: Life, parent: string | undefined): Ground {
-  const { ground } = life;
-  if (ground === "nothing" || ground === "unknown") return ground;
-  if (ground === "own") return { path: join(process.dir, GROUND) };
-  // The caller knows better where it is: it may have been renamed since the load, or loaded by an earlier daemon.
-  const snapshot = parent ?? ground.snapshot;
-  return snapshot === undefined ? "unknown" : { path: join(snapshot, SNAPSHOT_FILES.memory) };
-}
-
-function canDiff({ traits, tracking, config }: Life, ground: Ground): boolean {
+function canDiff({ traits, tracking, config, ground }: Life): boolean {
   if (ground === "unknown") return false;
   if (!traits.diffAbove3GiB && config.memoryMiB > DIFF_SOUND_BELOW_MIB) return false;
   return tracking || (traits.diffWithoutTracking && ground === "nothing");
@@ -299,26 +309,23 @@ export class PausedFirecracker extends State implements PausedMachine {
   readonly state = "paused" as const;
   #saved = false;
 
-  async resume(): Promise<RunningMachine> {
+  async resume(timeoutMs = QUICK_MS): Promise<RunningMachine> {
     // A snapshot sends the reset that the guest's driver must acknowledge; 1.16.x waits for it after every resume.
     if (!this.life.traits.pauseResume && !this.#saved) await this.#throwAwaySave();
-    await resumeVm(this.process);
+    await resumeVm(this.process, timeoutMs);
     // Without a save there is no reset, and a new connection must not wait for one.
     if (this.#saved) this.life.sentinel?.linger();
     else this.life.sentinel?.close();
     return new RunningFirecracker(this.process, this.life);
   }
 
-  /**
-   * With `parent` the caller says which snapshot the machine came from; we know it, and after a first save better than the
-   * caller: the difference then stands on that save.
-   */
-  async save(dir: string, options: { parent?: string } = {}): Promise<SavedState> {
+  /** `parent` is not needed: the machine has its own link to what its difference stands on. */
+  async save(dir: string): Promise<SavedState> {
     const { process, life } = this;
     const inside = join(process.workDir, SAVING.memory);
     try {
       if (life.sentinel === undefined && life.traits.pauseResume) await this.#goOnForSentinel();
-      const kind = life.prepared ?? (await prepareGround(process, life, options.parent));
+      const kind = life.prepared ?? (await prepareGround(process, life));
       life.prepared = undefined;
       await this.#create(kind);
       if (kind === "Full") await digHoles(inside);
@@ -363,7 +370,7 @@ export class PausedFirecracker extends State implements PausedMachine {
   async #throwAwaySave(): Promise<void> {
     this.life.prepared = undefined;
     try {
-      await this.#create(canDiff(this.life, groundOf(this.process, this.life, undefined)) ? "Diff" : "Full");
+      await this.#create(canDiff(this.life) ? "Diff" : "Full");
       if (this.life.tracking) {
         this.life.ground = "unknown";
         await loseGround(join(this.dir, GROUND));

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { runTool } from "../../host/run.ts";
 import { copySparse } from "../../host/sparse.ts";
 
-/** Name of the hard link that a machine keeps to what it wrote last: the ground on which its next difference stands. */
+/** Name of the hard link that a machine keeps to what it was loaded from or wrote last: its next difference stands on it. */
 export const GROUND = "memory.ground";
 
 /** A Full snapshot holds every page, also the empty ones: gives the zeros back to the filesystem. */
@@ -17,7 +17,7 @@ export function copyGround(from: string, to: string): Promise<void> {
   return copySparse(from, to);
 }
 
-/** Keeps what was just written, by hard link: the published file never changes and outlives its directory's removal. */
+/** Keeps a memory file by hard link: what is published never changes, and outlives its directory's removal. */
 export async function keepGround(written: string, ground: string): Promise<void> {
   await rm(ground, { force: true });
   await link(written, ground);
@@ -29,9 +29,8 @@ export async function loseGround(ground: string): Promise<void> {
   await writeFile(ground, "");
 }
 
-/** What an earlier daemon left: `none` when the machine was never saved. */
-export async function findGround(dir: string): Promise<"own" | "lost" | "none"> {
+/** What an earlier daemon left. */
+export async function findGround(dir: string): Promise<"own" | "unknown"> {
   const found = await stat(join(dir, GROUND)).catch(() => undefined);
-  if (found === undefined) return "none";
-  return found.size === 0 ? "lost" : "own";
+  return found === undefined || found.size === 0 ? "unknown" : "own";
 }
