@@ -7,7 +7,7 @@ import { describe, test } from "node:test";
 import { StacyError } from "../src/host/error.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import { GROUND } from "../src/vmm/firecracker/memory-file.ts";
-import { FILES, type RunningMachine, SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
+import { FILES, type JailConfig, type RunningMachine, SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
 import { flip } from "./damage.ts";
 import { run, type Started, World, whyNot } from "./firecracker-support.ts";
 
@@ -335,8 +335,10 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
     };
     const golden = await world.golden((agent) => run(agent, "dirty", "2").then(() => {}));
     const aside = `${golden}.aside`;
-    const restore = async (): Promise<Started> => world.restore(golden, { trackDirty: true });
-    const started = [await restore(), await restore(), await restore()] as const;
+    const restore = (as: { jail?: JailConfig } = {}): Promise<Started> =>
+      world.restore(golden, { trackDirty: true, ...as });
+    const jail = process.getuid?.() === 0 ? { jail: { uid: 20_001, gid: 20_001 } } : {};
+    const started = [await restore(), await restore(), await restore(jail)] as const;
     const own = await pages(golden);
     const { ino } = await stat(join(golden, SNAPSHOT_FILES.memory));
     for (const { machine, agent } of started) {

@@ -189,7 +189,8 @@ export interface PausedMachine extends VmmProcess {
    * Writes `vmstate.bin` and `memory.bin` (sparse: it occupies what the guest touched) into `dir`, which is on the same
    * filesystem as the machine. The caller copies the disk, which belongs to this state, before the machine goes on.
    * `memory.bin` gets the mode that it keeps: read-only, unless this VMM needs more to map it privately.
-   * With `parent` (a snapshot this machine was loaded from, with `trackDirty`), writes the difference over a copy of it.
+   * `parent` is the snapshot that it was loaded from with `trackDirty`: for a driver that writes a difference and keeps nothing of
+   * its own to lay it over.
    */
   save(dir: string, options?: { parent?: string }): Promise<SavedState>;
 }

@@ -12,7 +12,20 @@
  *         api.sock  v.sock  firecracker  dev/ run/   made by the jailer and by Firecracker
  */
 import { randomBytes } from "node:crypto";
-import { access, chmod, chown, constants, link, mkdir, readdir, readFile, realpath, rm, rmdir } from "node:fs/promises";
+import {
+  access,
+  chmod,
+  chown,
+  constants,
+  link,
+  mkdir,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  rmdir,
+  stat,
+} from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
 import type { JailConfig } from "../vmm.ts";
@@ -52,7 +65,11 @@ export async function findJail(dir: string): Promise<Jail | undefined> {
   const [program] = await readdir(join(dir, JAIL)).catch(() => []);
   if (program === undefined) return undefined;
   const [id] = await readdir(join(dir, JAIL, program));
-  return id === undefined ? undefined : { id, program, root: join(JAIL, program, id, "root"), uid: 0, gid: 0 };
+  if (id === undefined) return undefined;
+  const root = join(JAIL, program, id, "root");
+  // The jailer gave it to the machine's user, who must be given what the machine writes.
+  const { uid, gid } = await stat(join(dir, root));
+  return { id, program, root, uid, gid };
 }
 
 /** Command-line arguments of the jailer, before those of Firecracker. */
