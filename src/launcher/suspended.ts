@@ -12,6 +12,7 @@ import { z } from "zod";
 import { replaceFile, syncPath } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
+import { endOwnProcessesIn } from "../host/process.ts";
 import { copySparse } from "../host/sparse.ts";
 import { FILES, type PausedMachine } from "../vmm/vmm.ts";
 import { makeMachineDir } from "./machine-dir.ts";
@@ -56,6 +57,16 @@ export class SuspendedState {
     await rename(this.#next, this.dir);
     await syncPath(this.#machineDir);
     await rm(old, { recursive: true, force: true });
+  }
+
+  /**
+   * Removes a save that an earlier daemon did not finish; a monitor of ours that is at work in it is ended first.
+   * @throws as `endOwnProcessesIn`
+   */
+  async removeUnfinished(): Promise<void> {
+    if (!(await exists(this.#next))) return;
+    await endOwnProcessesIn(this.#next);
+    await rm(this.#next, { recursive: true, force: true });
   }
 
   /** Removes what a failed save left. @param committed it had taken its place already */

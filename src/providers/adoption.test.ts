@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { exists } from "../host/exists.ts";
 import { dataPaths } from "../host/paths.ts";
-import type { ProcessRecord } from "../host/process.ts";
+import { isAlive, type ProcessRecord, spawnProcess } from "../host/process.ts";
 import { createImages } from "../images/store.ts";
 import { type MachineRecord, RECORD_FILE } from "../launcher/machine-dir.ts";
-import type { Vmm } from "../vmm/vmm.ts";
+import type { PausedMachine, Vmm } from "../vmm/vmm.ts";
 import { createMicrovmProvider } from "./microvm.ts";
 
 const KEY = "a".repeat(64);
@@ -41,7 +41,13 @@ async function world(t: TestContext, vmm: Partial<Vmm> = {}) {
     };
     await writeFile(join(dir, RECORD_FILE), JSON.stringify(record));
   };
-  return { dir, provider, store, recorded, kept: () => exists(store.path(KEY)) };
+  const sleeper = async (cwd: string) => {
+    await mkdir(cwd, { recursive: true });
+    const process = await spawnProcess({ command: "sleep", args: ["60"], cwd, log: join(root, "log") });
+    t.after(() => process.kill());
+    return process;
+  };
+  return { sleeper, dir, provider, store, recorded, kept: () => exists(store.path(KEY)) };
 }
 
 test("a fork's snapshot that no machine runs from goes with the start", async (t) => {
@@ -68,4 +74,21 @@ test("while a record cannot be read, nothing goes that its machine may run from"
   await w.store.collectFork(KEY);
   assert.equal(await w.kept(), true);
   assert.equal(await readFile(join(w.dir, RECORD_FILE), "utf8"), "{");
+});
+
+test("a machine that is taken over has nothing left of the save that was under way", async (t) => {
+  const w = await world(t, {
+    adopt: async (_dir, record) =>
+      ({ state: "paused", record, exited: new Promise(() => {}), release: async () => {} }) as unknown as PausedMachine,
+  });
+  const unfinished = join(w.dir, "suspended.new");
+  const [monitor, second] = [await w.sleeper(w.dir), await w.sleeper(join(unfinished, "normalise"))];
+  await w.recorded(monitor.record, "paused");
+  const { adopted } = await w.provider.adopt(new Set([ID]));
+  assert.deepEqual(
+    adopted.map(({ id, state }) => [id, state]),
+    [[ID, "paused"]],
+  );
+  assert.deepEqual([await isAlive(monitor.record), await isAlive(second.record)], [true, false]);
+  assert.equal(await exists(unfinished), false);
 });

@@ -90,7 +90,8 @@ async function withRecord(
   signal: AbortSignal | undefined,
 ): Promise<Found> {
   const { vmm, paths, store } = context.launcher;
-  const suspended = await new SuspendedState(dir).exists();
+  const saved = new SuspendedState(dir);
+  const suspended = await saved.exists();
   const process = record.process !== null && (await worksIn(record.process, dir)) ? record.process : null;
   const target = targetOf(
     {
@@ -127,6 +128,7 @@ async function withRecord(
     return { result: "gone", gone: await goneMachine(dir, "its machine ended while the daemon started") };
   }
   try {
+    await saved.removeUnfinished(); // S2
     if (record.state === "paused") {
       // Fork, checkpoint and R1 let it run for a while: it is made to stand still again. Its next `resume` thaws it.
       if (found.state === "running") found = await found.pause();
