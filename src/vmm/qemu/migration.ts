@@ -59,7 +59,7 @@ export async function migrateOut(qmp: Qmp, target: SaveTarget, shared: boolean):
     .catch(async (error: unknown) => {
       // Should it still be at it, it has to end before the machine can go on.
       if (qmp.open) await cancelMigration(qmp).catch(() => {});
-      throw error;
+      throw target.failure ?? error;
     });
   await finalized(qmp);
   await target.finish();

@@ -15,6 +15,8 @@ const SAVE_FILE = "save.bin";
 export interface SaveTarget {
   /** For `migrate`. */
   uri: string;
+  /** Why the file could not be written. QEMU only learns that nobody reads any more. */
+  readonly failure?: StacyError | undefined;
   /** After QEMU has said that it is saved: waits for the last byte, and puts the file in its place. */
   finish(): Promise<void>;
   /** Of a save that failed, and after `finish`. */
@@ -36,12 +38,18 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
   const written = Promise.withResolvers<void>();
   written.promise.catch(() => {});
   let taken: Socket | undefined;
+  let failure: StacyError | undefined;
   const server = createServer((socket) => {
     taken = socket;
     server.close(); // one
     socket.on("error", written.reject);
     void (async () => {
-      for await (const chunk of socket as AsyncIterable<Buffer>) await file.writeFile(chunk);
+      for await (const chunk of socket as AsyncIterable<Buffer>) {
+        await file.writeFile(chunk).catch((error: unknown) => {
+          failure = asStacyError(error);
+          throw failure;
+        });
+      }
     })().then(written.resolve, written.reject);
   });
   const close = async (): Promise<void> => {
@@ -58,6 +66,9 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
   }
   return {
     uri: `unix:${SAVE_SOCKET}`,
+    get failure() {
+      return failure;
+    },
     async finish() {
       if (taken === undefined)
         throw new StacyError("internal", "QEMU says that it saved the machine, and sent nothing");

@@ -1,0 +1,72 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { arm, disarm } from "../../../test/faults/points.ts";
+import { migrateOut } from "./migration.ts";
+import type { Qmp, QmpEvent } from "./qmp.ts";
+import { saveTarget } from "./save-file.ts";
+
+/** A monitor that sends its state to the socket that it is told, and says what became of it. */
+function monitor(dir: string): Qmp {
+  let tell: (event: QmpEvent) => void = () => {};
+  const send = (uri: string): void => {
+    let status = "failed";
+    const socket = connect(join(dir, uri.replace("unix:", "")));
+    socket.on("error", () => {});
+    socket.on("close", () => tell({ event: "MIGRATION", data: { status } }));
+    const more = (): void => {
+      if (socket.destroyed || socket.writableEnded) return;
+      socket.write("x".repeat(1_000), () => setTimeout(more, 2));
+    };
+    setTimeout(() => {
+      if (socket.destroyed) return;
+      status = "completed";
+      socket.end();
+    }, 300);
+    more();
+  };
+  return {
+    open: true,
+    lost: new Promise(() => {}),
+    bounded: (work: Promise<unknown>) => work,
+    following: (listener: typeof tell, work: () => Promise<unknown>) => {
+      tell = listener;
+      return work();
+    },
+    execute: async (command: string, args?: { uri: string }) => {
+      if (command === "migrate" && args !== undefined) send(args.uri);
+      if (command === "query-migrate") return { "error-desc": "Unable to write to socket: Broken pipe" };
+      return { status: "postmigrate" };
+    },
+  } as unknown as Qmp;
+}
+
+async function place(t: TestContext): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), "save-"));
+  t.after(() => rm(dir, { recursive: true }));
+  return dir;
+}
+
+test("a QEMU that cannot write its state itself: a full disk is `no-space`, and nothing is left", async (t) => {
+  const dir = await place(t);
+  const target = await saveTarget("7.2.0", dir, join(dir, "vmstate.bin"));
+  t.after(() => disarm());
+  arm("fs.write", 3, "lasting");
+  await assert.rejects(migrateOut(monitor(dir), target, true), { code: "no-space", message: /ENOSPC/ });
+  assert.equal(disarm().reached, true);
+  await target.close();
+  assert.deepEqual(await readdir(dir), []);
+});
+
+test("what it sends is the file", async (t) => {
+  const dir = await place(t);
+  const path = join(dir, "vmstate.bin");
+  const target = await saveTarget("7.2.0", dir, path);
+  await migrateOut(monitor(dir), target, true);
+  await target.close();
+  assert.match(await readFile(path, "latin1"), /^x+$/);
+  assert.deepEqual(await readdir(dir), ["vmstate.bin"]);
+});
