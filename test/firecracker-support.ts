@@ -36,11 +36,13 @@ export async function whyNot(): Promise<string | undefined> {
   return undefined;
 }
 
-/** The same for a Linux guest. */
-export async function whyNotLinux(): Promise<string | undefined> {
+/** The same for a Linux guest. @param options.long minutes where KVM interprets the guest's kernel: a long form there */
+export async function whyNotLinux(options: { long?: boolean } = {}): Promise<string | undefined> {
   const probe = await createFirecracker({ assets }).probe();
   if (!probe.usable) return `needs Firecracker: ${probe.reason}`;
-  return probe.guests.includes("linux") ? undefined : `needs a KVM that runs Linux guests: ${probe.notes[0]}`;
+  if (!probe.guests.includes("linux")) return `needs a KVM that runs Linux guests: ${probe.notes[0]}`;
+  const slow = options.long === true && (await kvmState()).mode === "interpreted" && process.env.STACYVM_LONG !== "1";
+  return slow ? "a long form where KVM interprets the guest's kernel: STACYVM_LONG=1 runs it" : undefined;
 }
 
 export interface Started {

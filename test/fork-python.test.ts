@@ -61,6 +61,8 @@ function forks(provider: "qemu" | "firecracker", copies: number): void {
 
 describe("forks of a running Python program under QEMU", () => forks("qemu", 10));
 
-describe("forks of a running Python program under Firecracker", { skip: (await whyNotLinux()) ?? false }, () =>
-  forks("firecracker", 3),
+describe(
+  "forks of a running Python program under Firecracker",
+  { skip: (await whyNotLinux({ long: true })) ?? false },
+  () => forks("firecracker", 3),
 );

@@ -92,6 +92,8 @@ function warmMachines(vmm: () => Vmm, callers: number, clockMs: number): void {
 
 describe("warm machines under the real QEMU", () => warmMachines(() => createQemu(), 50, 1_000));
 
-describe("warm machines under the real Firecracker, with Linux", { skip: (await whyNotLinux()) ?? false }, () =>
-  warmMachines(() => createFirecracker({ assets }), 10, 5_000),
+describe(
+  "warm machines under the real Firecracker, with Linux",
+  { skip: (await whyNotLinux({ long: true })) ?? false },
+  () => warmMachines(() => createFirecracker({ assets }), 10, 5_000),
 );

@@ -286,7 +286,9 @@ describe("saved machines under the real QEMU", () => {
   saved({ create: () => Home.create(() => createQemu(), {}), cycles: LONG ? 50 : 4, forks: 3, ...linux });
 });
 
-describe("saved machines under the real Firecracker, with Linux", { skip: (await whyNotLinux()) ?? false }, () => {
+describe("saved machines under the real Firecracker, with Linux", {
+  skip: (await whyNotLinux({ long: true })) ?? false,
+}, () => {
   saved({
     create: () => Home.create(({ assets }) => createFirecracker({ assets }), {}),
     cycles: LONG ? 50 : 2,

@@ -53,9 +53,8 @@ describe("a server over its sandboxes' lives", () => {
   ] as const) {
     test(`an idle sandbox is ${state}, and the next call finds its processes where they were`, async () => {
       await using events = await EventStream.open(server.url, { type: `sandbox.${state}` });
-      const { id } = await spawn({ idle_timeout: "1s", idle_action: action });
-      // What a command has left behind does not keep a sandbox awake; a command that runs does.
-      await sh(id, `(${COUNTER}) > /dev/null 2>&1 < /dev/null &`);
+      const { id } = await spawn({ idle_timeout: "1s", idle_action: action, idle_counts: "calls" });
+      await server.call("POST", `/sandboxes/${id}/processes`, { command: COUNTER });
       await events.next((event) => event.sandbox_id === id);
       assert.equal((await server.call("GET", `/sandboxes/${id}`)).body.state, state);
       const running = await processesIn(join(server.root, "sandboxes", id));

@@ -84,6 +84,8 @@ export interface SpawnRequest {
   /** A Go duration: 300ms, 90s, 1h30m */
   idleTimeout?: Duration | undefined;
   idleAction?: "destroy" | "pause" | "suspend" | undefined;
+  /** What counts as use: also what runs in it (default), or calls alone */
+  idleCounts?: "processes" | "calls" | undefined;
   forkable?: boolean | undefined;
 }
 
@@ -1084,6 +1086,7 @@ export const shapes: Record<string, Shape> = {
       "allowed_hosts?": { array: "string" },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
+      "idle_counts?": { enum: ["processes", "calls"] },
       "forkable?": "boolean",
     },
   },

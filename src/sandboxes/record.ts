@@ -26,6 +26,8 @@ export interface SandboxRecord {
   /** 0: never idle. */
   idleTimeoutMs: number;
   idleAction: IdleAction;
+  /** Calls alone are use; absent: whatever runs in it is, too. */
+  idleCounts?: "calls";
   /** Suspended because nobody used it: the next use brings it back. */
   resumeOnUse?: boolean;
   metadata: Record<string, string>;

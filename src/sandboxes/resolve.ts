@@ -26,6 +26,8 @@ export interface SpawnInput {
   allowedHosts?: string[];
   idleTimeoutMs?: number;
   idleAction?: IdleAction;
+  /** What counts as use: also what runs in it (default), or calls alone. */
+  idleCounts?: "processes" | "calls";
   forkable?: boolean;
 }
 
@@ -35,6 +37,7 @@ export interface ResolvedSpawn {
   ttlMs: number;
   idleTimeoutMs: number;
   idleAction: IdleAction;
+  idleCounts?: "calls";
   metadata: Record<string, string>;
 }
 
@@ -81,6 +84,7 @@ export function resolveSpawn(
     ttlMs,
     idleTimeoutMs: input.idleTimeoutMs ?? limits.defaultIdleTimeoutMs,
     idleAction: input.idleAction ?? limits.idleAction,
+    ...(input.idleCounts === "calls" ? { idleCounts: "calls" as const } : {}),
     metadata: {
       ...template?.metadata,
       ...input.metadata,

@@ -16,6 +16,7 @@ export const sandboxRow = z.looseObject({
   expiresAt: z.number(),
   idleTimeoutMs: z.number(),
   idleAction: z.enum(["destroy", "pause", "suspend"]),
+  idleCounts: z.literal("calls").exactOptional(),
   metadata: z.record(z.string(), z.string()),
 });
 

@@ -315,6 +315,7 @@ export class Sandboxes {
       expiresAt: now + resolved.ttlMs,
       idleTimeoutMs: resolved.idleTimeoutMs,
       idleAction: resolved.idleAction,
+      ...(resolved.idleCounts === undefined ? {} : { idleCounts: resolved.idleCounts }),
       metadata: resolved.metadata,
       ...(resolved.spec.allowedHosts?.length ? { allowedHosts: [...resolved.spec.allowedHosts] } : {}),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
@@ -516,6 +517,7 @@ export class Sandboxes {
       ttlMs,
       idleTimeoutMs: record.idleTimeoutMs,
       idleAction: record.idleAction,
+      ...(record.idleCounts === undefined ? {} : { idleCounts: record.idleCounts }),
       metadata: { ...record.metadata, ...options.metadata },
     };
     const { owner, ownerId } = record;
@@ -647,7 +649,8 @@ export class Sandboxes {
   /** Idle ones that are being asked whether something runs in them. */
   readonly #asked = new WeakSet<Sandbox>();
 
-  async #runsSomething({ machine }: Sandbox): Promise<boolean> {
+  async #runsSomething({ machine, record }: Sandbox): Promise<boolean> {
+    if (record.idleCounts === "calls") return false;
     try {
       return ((await machine?.agent.info())?.commands ?? 0) > 0;
     } catch {

@@ -25,6 +25,11 @@ export const SpawnRequest = z
     allowed_hosts: maybe(AllowedHosts),
     idle_timeout: maybe(Duration),
     idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
+    idle_counts: maybe(z.enum(["processes", "calls"])).openapi({
+      type: "string",
+      enum: ["processes", "calls"],
+      description: "What counts as use: also what runs in it (default), or calls alone",
+    }),
     forkable: maybe(z.boolean()),
   })
   .openapi("SpawnRequest");
@@ -46,6 +51,7 @@ export function spawnInput(body: z.output<typeof SpawnRequest>, user: string | u
     allowedHosts: body.allowed_hosts,
     idleTimeoutMs: body.idle_timeout,
     idleAction: body.idle_action,
+    idleCounts: body.idle_counts,
     forkable: body.forkable,
   });
 }

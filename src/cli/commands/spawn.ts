@@ -17,6 +17,7 @@ interface SpawnOptions extends ClientOptions {
   ttl?: string;
   idleTimeout?: string;
   idleAction?: "destroy" | "pause" | "suspend";
+  idleCounts?: "processes" | "calls";
   template?: string;
   checkpoint?: string;
   setup?: string[];
@@ -37,6 +38,7 @@ export function spawnCommand(): Command {
     .option("--ttl <time>", "how long it lives, for example 30m", parseDuration)
     .option("--idle-timeout <time>", "how long it may stand idle", parseDuration)
     .option("--idle-action <what>", "then: destroy, pause or suspend")
+    .option("--idle-counts <what>", "what counts as use: processes (also what runs in it; default) or calls")
     .addOption(allowOption())
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
@@ -49,11 +51,24 @@ export function spawnCommand(): Command {
       const image = named ?? options.image;
       return withServer({ ...options, boots: true }, async ({ client, signal }) => {
         if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
-        const { template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus } = options;
+        const { template, checkpoint, provider, setup, idleTimeout, idleAction, idleCounts, ttl, env, vcpus } = options;
         using line = new ProgressLine();
         line.showAfter(500, { step: "starting; the first of a kind boots, which takes some seconds" });
         const sandbox = await client.create({
-          ...{ image, template, checkpoint, provider, setup, idleTimeout, idleAction, ttl, env, vcpus, signal },
+          ...{
+            image,
+            template,
+            checkpoint,
+            provider,
+            setup,
+            idleTimeout,
+            idleAction,
+            idleCounts,
+            ttl,
+            env,
+            vcpus,
+            signal,
+          },
           memoryMb: options.memory,
           diskMb: options.disk,
           metadata: options.label,
