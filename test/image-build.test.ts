@@ -60,7 +60,7 @@ ARG WHO
 ENV NAME="of the image" PATH=/opt/bin:$PATH
 WORKDIR /app/made
 RUN set -e; echo $WHO >who; mkdir -m 0711 /secret; chown 12:34 /secret; ln -s who alias; ln who second; \\
-    rm /bin/vi; rm -r /mnt; rm -r /home; mkdir /home; touch /home/new; rm /etc/hosts; mkdir /etc/hosts; \\
+    rm /bin/vi; rm -r /mnt; rm -r /home; mkdir /home; touch /home/new; rm /etc/shadow; mkdir /etc/shadow; \\
     mknod /opt-pipe p; chmod 4755 who; sleep 1000 & echo "said by a step"
 COPY --chown=12:nogroup --chmod=0640 src/a.txt /opt/renamed
 COPY src ./
@@ -99,7 +99,7 @@ test("a Dockerfile's steps, what they changed, and the image's configuration", a
   assert.deepEqual(short("app/made/link"), ["0o120777", 0, 0, "a.txt"]);
   assert.deepEqual(short("app/made/sub/b.sh"), ["0o100755", 0, 0, 17]);
   assert.deepEqual(short("opt-pipe"), ["0o10644", 0, 0, undefined]);
-  assert.equal(short("etc/hosts")[0], "0o40755");
+  assert.equal(short("etc/shadow")[0], "0o40755");
   assert.ok(built.has("home/new") && !built.has("bin/vi") && !built.has("mnt"));
   // Nothing else of the base has changed: no identity of the building sandbox, no mark of its overlay.
   const changed = /^(bin\/vi$|mnt$|home|secret$|app|opt|etc\/hosts$|workspace$)/;

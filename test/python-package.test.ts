@@ -39,7 +39,9 @@ describe("the Python package", { timeout: 300_000 }, () => {
         cwd: dir,
         timeoutMs: 120_000,
       });
-      assert.deepEqual(out.toString("utf8").trim().split("\n"), names, module);
+      // The synchronous form of the list has no word of the other one, in its titles neither.
+      const expected = module === "s" ? names.map((name) => name.replaceAll("await ", "")) : names;
+      assert.deepEqual(out.toString("utf8").trim().split("\n"), expected, module);
     }
   });
 

@@ -149,22 +149,26 @@ describe("a server over its sandboxes' lives", () => {
   });
 
   test("a rate limit holds one client back, says until when, and leaves others alone", async () => {
+    const [greedy, modest] = ["greedy", "modest"].map((name) => name.padEnd(40, "-"));
     await restart({
       STACYVM_RATE_LIMIT_ENABLED: "true",
       STACYVM_RATE_LIMIT_BURST: "3",
       STACYVM_RATE_LIMIT_REQUESTS_PER_MINUTE: "6",
+      STACYVM_AUTH_API_KEY: greedy as string,
+      STACYVM_AUTH_ADMIN_API_KEY: modest as string,
     });
-    const ask = (owner: string): Promise<Response> =>
-      fetch(`${server.url}/api/v1/sandboxes`, { headers: { "x-user-id": owner } });
+    // What a client says of itself makes it no other one.
+    const ask = (key = "", user = "somebody"): Promise<Response> =>
+      fetch(`${server.url}/api/v1/sandboxes`, { headers: { "x-api-key": key, "x-user-id": user } });
     const answers = [];
-    for (let i = 0; i < 4; i++) answers.push(await ask("greedy"));
+    for (let i = 0; i < 4; i++) answers.push(await ask(greedy, `user-${i}`));
     assert.deepEqual(
       answers.map(({ status }) => status),
       [200, 200, 200, 429],
     );
     const wait = Number(answers[3]?.headers.get("retry-after"));
     assert.ok(wait >= 1 && wait <= 10, `retry after ${wait} s`);
-    assert.equal((await ask("modest")).status, 200);
+    assert.equal((await ask(modest)).status, 200);
     await restart();
   });
 
