@@ -152,6 +152,7 @@ describe("a server over its sandboxes' lives", () => {
     const [greedy, modest] = ["greedy", "modest"].map((name) => name.padEnd(40, "-"));
     await restart({
       STACYVM_RATE_LIMIT_ENABLED: "true",
+      STACYVM_RATE_LIMIT_KEY_BY: "api_key",
       STACYVM_RATE_LIMIT_BURST: "3",
       STACYVM_RATE_LIMIT_REQUESTS_PER_MINUTE: "6",
       STACYVM_AUTH_API_KEY: greedy as string,
