@@ -158,7 +158,8 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.match(server.url, /^http:\/\/127\.0\.0\.1:/);
     assert.equal(await cli.out("ls", "-q"), id);
     forward.kill("SIGINT");
-    assert.equal((await done).code, 130);
+    // It is ended by that, and has done what it was for.
+    assert.equal((await done).code, 0);
     assert.equal((await cli.json("version")).server, undefined);
   });
 
