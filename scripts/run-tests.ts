@@ -1,6 +1,6 @@
 /**
- * `make test`: lint, types and layers, then the Rust tests, then the TypeScript tests, two files at a time: most of what files with
- * real machines do is wait for a machine of one processor. Afterwards nothing of ours may be left running.
+ * `make test`: lint, types and layers, then the Rust tests, then the TypeScript tests: units side by side, files with real
+ * machines one after another, since they share two cores. Afterwards nothing of ours may be left running.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
@@ -98,7 +98,7 @@ try {
   const node = ["--test", "--test-reporter=spec", "--test-timeout=900000"];
   if (chosen(units).length > 0) await step("units", "node", [...node, "--test-concurrency=2", ...chosen(units)]);
   if (chosen(machines).length > 0)
-    await step("real machines", "node", [...node, "--test-concurrency=2", ...chosen(machines)]);
+    await step("real machines", "node", [...node, "--test-concurrency=1", ...chosen(machines)]);
   const left = await processesIn(scratch);
   if (left.length > 0) {
     for (const pid of left) process.kill(pid, "SIGKILL");

@@ -162,11 +162,11 @@ test("orphans are reaped", async () => {
 });
 
 test("a timeout ends the whole process group, with TERM and then with KILL", async () => {
-  const soft = await agent.exec({ argv: sh("trap 'echo term; exit 7' TERM; sleep 60 & wait"), timeoutMs: 200 });
+  const soft = await agent.exec({ argv: sh("trap 'echo term; exit 7' TERM; sleep 60 & wait"), timeoutMs: 2_000 });
   assert.deepEqual([soft.reason, soft.exitCode, soft.stdout.toString()], ["timeout", 7, "term\n"]);
   const hard = await agent.exec({
     argv: sh("trap '' TERM; (trap '' TERM; sleep 61.5) & sleep 61.5; sleep 61.5"),
-    timeoutMs: 200,
+    timeoutMs: 2_000,
     graceMs: 200,
   });
   assert.deepEqual([hard.reason, hard.signal], ["timeout", 9]);
@@ -183,7 +183,7 @@ test("a timeout ends the whole process group, with TERM and then with KILL", asy
 
 test("a command that is to end is asked by the signal that it was started with", async () => {
   const argv = sh("trap 'echo quit; exit 5' QUIT; trap 'echo term; exit 6' TERM; sleep 60 & wait");
-  const ended = await agent.exec({ argv, timeoutMs: 200, stopSignal: 3 });
+  const ended = await agent.exec({ argv, timeoutMs: 2_000, stopSignal: 3 });
   assert.deepEqual([ended.reason, ended.exitCode, ended.stdout.toString()], ["timeout", 5, "quit\n"]);
 });
 
