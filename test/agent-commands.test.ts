@@ -409,6 +409,20 @@ test("end of input reaches a program in a terminal", async () => {
   assert.equal((await command.exited).exitCode, 0);
 });
 
+test("a full /run leaves the next identity its room, and programs see by a file that they are another copy", async () => {
+  const before = await shell(agent, "cat /run/stacyvm/generation");
+  assert.match(before, /^[0-9a-f]{32}\n$/);
+  await shell(agent, "dd if=/dev/zero of=/run/full bs=1M 2>/dev/null; ! echo more > /run/more 2>/dev/null");
+  const named = testIdentity({ hostname: "x".repeat(64), dns: Array.from({ length: 8 }, (_, i) => `192.0.2.${i}`) });
+  await agent.identify(named);
+  const [now, machine, host] = (
+    await shell(agent, "cat /run/stacyvm/generation /etc/machine-id /etc/hostname; rm -f /run/full /run/more")
+  ).split("\n");
+  assert.match(now ?? "", /^[0-9a-f]{32}$/);
+  assert.notEqual(`${now}\n`, before);
+  assert.deepEqual([machine, host], [named.machineId, named.hostname]);
+});
+
 test("freeze stops every command, thaw lets them go on", async () => {
   const command = await agent.start({ argv: sh("while :; do echo x >>/tmp/ticks; sleep 0.01; done") });
   await shell(agent, "sleep 0.2");

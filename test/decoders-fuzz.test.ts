@@ -8,7 +8,15 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { ReplyError } from "../sdk/src/errors.ts";
+import { shapes } from "../sdk/src/generated.ts";
+import { decode as decodeReply } from "../sdk/src/schema.ts";
 import { parseRange } from "../src/api/range.ts";
+import { ExecRequest, execInput, ProcessRequest } from "../src/api/schemas/exec.ts";
+import { ChmodRequest, CopyRequest, MkdirRequest, MoveRequest, WriteFileRequest } from "../src/api/schemas/file.ts";
+import { ImportRequest, PullRequest } from "../src/api/schemas/image.ts";
+import { ForkRequest, NetworkRequest, SpawnRequest, spawnInput } from "../src/api/schemas/sandbox.ts";
+import { QuotaRequest, TemplateRequest, TemplateSpawnRequest, templateInput } from "../src/api/schemas/template.ts";
 import { readPlan } from "../src/builder/read-plan.ts";
 import { HostRules, normaliseHost } from "../src/egress/host-rules.ts";
 import { FrameDecoder } from "../src/guest/frame-decoder.ts";
@@ -20,6 +28,9 @@ import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/
 import { parseReference } from "../src/images/reference.ts";
 import { readTar } from "../src/images/tar.ts";
 import { parseDurationNs } from "../src/sandboxes/duration.ts";
+import { faultMessage, takeAnswer } from "../src/vmm/firecracker/api.ts";
+import { faultError } from "../src/vmm/firecracker/faults.ts";
+import { parseLine } from "../src/vmm/qemu/qmp.ts";
 
 const INPUTS = Number(process.env.STACYVM_FUZZ ?? 2_000);
 const SEED = Number(process.env.STACYVM_FUZZ_SEED ?? Date.now() % 2 ** 31);
@@ -27,6 +38,11 @@ const SEED = Number(process.env.STACYVM_FUZZ_SEED ?? Date.now() % 2 ** 31);
 const SLOW_MS = 2_000;
 
 const CORPUS = join(import.meta.dirname, "corpus");
+
+const REQUESTS = [
+  ...[SpawnRequest, ExecRequest, ProcessRequest, ForkRequest, NetworkRequest, TemplateRequest, TemplateSpawnRequest],
+  ...[QuotaRequest, WriteFileRequest, MoveRequest, CopyRequest, ChmodRequest, MkdirRequest, PullRequest, ImportRequest],
+];
 
 const DECODERS: Record<string, (input: Buffer) => unknown> = {
   frames: (input) => {
@@ -64,7 +80,50 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
     const text = input.toString();
     new HostRules(text.split("\n")).permit(normaliseHost(text), 80);
   },
+  /** QEMU's: a guest that has broken out of its machine says what it likes there. */
+  monitor: (input) => parseLine(input.toString()),
+  /** Firecracker's API. */
+  answers: (input) => {
+    const taken = takeAnswer(input.toString("latin1"));
+    if (taken === undefined) throw new StacyError("protocol", "not whole");
+    faultError(faultMessage(taken.answer), "load");
+  },
+  requests: (input) => {
+    const body = parsed(input);
+    let fit = 0;
+    for (const schema of REQUESTS) {
+      const result = schema.safeParse(body);
+      if (!result.success) continue;
+      fit += 1;
+      if (schema === SpawnRequest) spawnInput(result.data as never, undefined);
+      if (schema === ExecRequest) execInput(result.data as never);
+      if (schema === TemplateRequest) templateInput(result.data as never, "name");
+    }
+    if (fit === 0) throw new StacyError("invalid", "it fits none");
+  },
+  /** The SDK's side of an answer: a server may be another's. */
+  replies: (input) => {
+    const body = parsed(input);
+    let fit = 0;
+    for (const ref of Object.keys(shapes)) {
+      try {
+        decodeReply({ ref }, body);
+        fit += 1;
+      } catch (error) {
+        if (!(error instanceof ReplyError)) throw error;
+      }
+    }
+    if (fit === 0) throw new StacyError("invalid", "it fits none");
+  },
 };
+
+function parsed(input: Buffer): unknown {
+  try {
+    return JSON.parse(input.toString());
+  } catch {
+    throw new StacyError("invalid", "no JSON");
+  }
+}
 
 function attempt(act: () => unknown): void {
   try {

@@ -4,15 +4,26 @@ import { after, before, describe, test } from "node:test";
 import { whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
-/** Holds a secret of its own and a list that grows with what it is told; says both, and what it draws at random. */
+/**
+ * Holds a secret of its own and a list that grows with what it is told; says both, and what it draws: from the kernel, from a generator of its own that
+ * notices nothing, and from one that is seeded anew when the file that says so changes.
+ */
 const PROGRAM = `
-import os, secrets
+import ctypes, os, random, secrets
+libc = ctypes.CDLL(None)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+libc.inotify_add_watch(watch, b"/run/stacyvm/generation", 2) # IN_MODIFY
+def another():
+    try: return len(os.read(watch, 4096)) > 0
+    except BlockingIOError: return False
 own = secrets.token_hex(8)
 told = []
+unaware, aware = random.Random(own), random.Random(own)
 os.mkfifo("/tmp/ask"); os.mkfifo("/tmp/say")
 while True:
     told.append(open("/tmp/ask").read().strip())
-    open("/tmp/say", "w").write(f"{own} {','.join(told)} {secrets.token_hex(8)}\\n")
+    if another(): aware.seed(os.urandom(32))
+    open("/tmp/say", "w").write(f"{own} {','.join(told)} {secrets.token_hex(8)} {unaware.random()} {aware.random()}\\n")
 `;
 
 function forks(provider: "qemu" | "firecracker", copies: number): void {
@@ -35,7 +46,7 @@ function forks(provider: "qemu" | "firecracker", copies: number): void {
       assert.equal(body.exit_code, 0, JSON.stringify(body));
       return body.stdout.trim();
     };
-    /** @returns what it made itself, what it was told, what it drew */
+    /** @returns what it made itself, what it was told, what it drew from the three generators */
     const tell = async (of: string, word: string): Promise<string[]> =>
       (await sh(of, `echo ${word} > /tmp/ask; cat /tmp/say`)).split(" ");
 
@@ -54,6 +65,9 @@ function forks(provider: "qemu" | "firecracker", copies: number): void {
     );
     // The kernel's generator is fed anew in each: nothing that is drawn after the fork is drawn twice.
     assert.equal(new Set(answers.map(([, , drawn]) => drawn)).size, copies + 1);
+    // A generator in the program's own memory goes on in each as if it were alone (docs/security.md), unless the program looks at the file.
+    assert.equal(new Set(answers.map((each) => each[3])).size, 1);
+    assert.equal(new Set(answers.map((each) => each[4])).size, copies + 1);
     assert.equal(new Set(await Promise.all(ids.map((of) => sh(of, "hostname")))).size, copies + 1);
     for (const of of ids) assert.equal((await server.call("DELETE", `/sandboxes/${of}`)).status, 200);
   });

@@ -1,5 +1,6 @@
 //! What makes a clone an individual. Restored twins share every byte of memory until this ran, so it is short: clock,
-//! generator, host name, and four small files on tmpfs that were bound over their places at boot and stay open.
+//! generator, host name, and small files that were bound over their places at boot and stay open. They have a tmpfs of their own:
+//! a program that fills `/run` leaves them their room.
 
 use crate::boot;
 use crate::protocol::{number, tag, Reader};
@@ -7,6 +8,10 @@ use crate::sys::{self, check, Fail, Fd, Result};
 use std::fs;
 
 const DIR: &str = "/run/stacyvm";
+/// Twice `MAX_KEPT`, and what else is small.
+const DIR_OPTIONS: &str = "mode=755,size=4m";
+/// What programs watch to learn that they are another copy now: a line that no copy had before.
+const GENERATION: &str = "generation";
 /// linux/random.h
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
@@ -41,8 +46,29 @@ impl Bound {
         Bound { file: None, length: 0, has_end: false }
     }
 
-    fn place(name: &str, over: &str, initial: &[u8]) -> Bound {
+    /// A file of ours at its own place.
+    fn own(name: &str, initial: &[u8]) -> Bound {
+        Bound::of(Bound::make(name, initial), initial)
+    }
+
+    fn of(made: Result<Fd>, initial: &[u8]) -> Bound {
+        match made {
+            Ok(file) => Bound { file: Some(file), length: initial.len(), has_end: false },
+            Err(Fail { message, .. }) => {
+                sys::say(&message);
+                Bound::none()
+            }
+        }
+    }
+
+    fn make(name: &str, initial: &[u8]) -> Result<Fd> {
         let mine = format!("{}/{}", DIR, name);
+        let file = sys::open(mine.as_bytes(), libc::O_RDWR | libc::O_CREAT, 0o644)?;
+        sys::write_all(file.raw(), initial).map_err(|e| Fail::errno(e, &mine))?;
+        Ok(file)
+    }
+
+    fn place(name: &str, over: &str, initial: &[u8]) -> Bound {
         let made = (|| {
             if fs::symlink_metadata(over).map(|m| m.file_type().is_symlink()).unwrap_or(false) {
                 // A link (resolv.conf of systemd images) would be followed to a place that does not exist.
@@ -51,18 +77,11 @@ impl Bound {
             if !over.starts_with("/proc") && fs::metadata(over).is_err() {
                 let _ = fs::write(over, b"");
             }
-            let file = sys::open(mine.as_bytes(), libc::O_RDWR | libc::O_CREAT, 0o644)?;
-            sys::write_all(file.raw(), initial).map_err(|e| Fail::errno(e, &mine))?;
-            boot::mount(&mine, over, "", libc::MS_BIND, "")?;
+            let file = Bound::make(name, initial)?;
+            boot::mount(&format!("{}/{}", DIR, name), over, "", libc::MS_BIND, "")?;
             Ok(file)
         })();
-        match made {
-            Ok(file) => Bound { file: Some(file), length: initial.len(), has_end: false },
-            Err(Fail { message, .. }) => {
-                sys::say(&message);
-                Bound::none()
-            }
-        }
+        Bound::of(made, initial)
     }
 
     /// Puts lines of ours in the place of the former ones, and leaves what users have written into the file.
@@ -121,6 +140,8 @@ pub struct Identity {
     hosts: Bound,
     /// What programs that make their own environment (`sudo`, `su -`) take from PAM.
     environment: Bound,
+    /// Says that this is another copy.
+    copy: Bound,
 }
 
 impl Identity {
@@ -128,6 +149,9 @@ impl Identity {
     pub fn prepare() -> Result<Identity> {
         let random = sys::open(b"/dev/urandom", libc::O_RDWR, 0)?;
         let _ = fs::create_dir_all(DIR);
+        if let Err(fail) = boot::mount("tmpfs", DIR, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV, DIR_OPTIONS) {
+            sys::say(&fail.message);
+        }
         let kept = |path: &str| fs::read(path).unwrap_or_default();
         let boot_id = kept("/proc/sys/kernel/random/boot_id");
         whole_proc();
@@ -135,6 +159,7 @@ impl Identity {
             generation: 0,
             defaults: Defaults::default(),
             sandbox: None,
+            copy: Bound::own(GENERATION, &drawn()?),
             random,
             hostname: Bound::place("hostname", "/etc/hostname", b"stacyvm\n"),
             machine_id: Bound::place("machine-id", "/etc/machine-id", &kept("/etc/machine-id")),
@@ -160,11 +185,14 @@ impl Identity {
         };
         let mut env: Vec<Vec<u8>> = Vec::new();
         let mut dns: Vec<u8> = Vec::new();
-        let (mut cwd, mut user, mut thaw, mut has_dns) = (None, None, false, false);
+        let (mut cwd, mut user, mut thaw, mut has_dns, mut another) = (None, None, false, false, false);
         for (t, value) in fields.walk() {
             match t {
                 tag::CLOCK => note(set_clock(value)),
-                tag::ENTROPY => note(self.add_entropy(value)),
+                tag::ENTROPY => {
+                    note(self.add_entropy(value));
+                    another = true;
+                }
                 tag::HOSTNAME => {
                     note(set_hostname(value));
                     note(self.hostname.set("/etc/hostname", &with_newline(value)));
@@ -195,6 +223,10 @@ impl Identity {
         let proxies: Vec<u8> = env.iter().filter(|e| is_proxy(e)).flat_map(|e| pam_line(e)).collect();
         if self.environment.has_end || !proxies.is_empty() {
             note(self.environment.end_with(PAM_ENVIRONMENT, ENVIRONMENT_MARK, &proxies));
+        }
+        // Last: who sees it finds all the rest done.
+        if another {
+            note(drawn().and_then(|line| self.copy.set(GENERATION, &line)));
         }
         self.defaults = Defaults { env, cwd, user };
         match failure {
@@ -284,6 +316,16 @@ fn whole_proc() {
     if let Err(fail) = boot::mount("proc", &path, "proc", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, "") {
         sys::say(&fail.message);
     }
+}
+
+/// 16 bytes of the kernel's generator in hex, as a line.
+fn drawn() -> Result<Vec<u8>> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the buffer is valid for its length, and a read as short as this is never cut.
+    check(unsafe { libc::getrandom(bytes.as_mut_ptr() as *mut libc::c_void, bytes.len(), 0) } as libc::c_int, "getrandom")?;
+    let mut line: Vec<u8> = bytes.iter().flat_map(|b| format!("{:02x}", b).into_bytes()).collect();
+    line.push(b'\n');
+    Ok(line)
 }
 
 fn with_newline(value: &[u8]) -> Vec<u8> {

@@ -23,6 +23,19 @@ interface Answer {
   body: string;
 }
 
+/** The first whole answer in `text`, with what follows it; `undefined` while it is not there yet. @param text latin1 */
+export function takeAnswer(text: string): { answer: Answer; rest: string } | undefined {
+  const headEnd = text.indexOf(HEAD_END);
+  if (headEnd < 0) return undefined;
+  const head = text.slice(0, headEnd);
+  const length = Number(/^content-length:\s*(\d+)/im.exec(head)?.[1] ?? 0);
+  const start = headEnd + HEAD_END.length;
+  if (text.length < start + length) return undefined;
+  const body = Buffer.from(text.slice(start, start + length), "latin1").toString("utf8");
+  const status = Number(/^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? 0);
+  return { answer: { status, body }, rest: text.slice(start + length) };
+}
+
 export class FirecrackerApi {
   #socket: Socket;
   readonly #reopen: () => Promise<Socket>;
@@ -85,7 +98,15 @@ export class FirecrackerApi {
   }
 
   async get<T>(path: string, options: RequestOptions): Promise<T> {
-    return JSON.parse(await this.request("GET", path, undefined, options)) as T;
+    const body = await this.request("GET", path, undefined, options);
+    try {
+      return JSON.parse(body) as T;
+    } catch (cause) {
+      throw new StacyError("protocol", `Firecracker answered GET ${path} with what is no JSON`, {
+        cause,
+        phase: options.phase,
+      });
+    }
   }
 
   /**
@@ -145,30 +166,25 @@ export class FirecrackerApi {
   #data(text: string): void {
     this.#buffer += text;
     if (this.#buffer.length > MAX_ANSWER_BYTES) this.#socket.destroy();
-    const headEnd = this.#buffer.indexOf(HEAD_END);
-    if (headEnd < 0) return;
-    const head = this.#buffer.slice(0, headEnd);
-    const length = Number(/^content-length:\s*(\d+)/im.exec(head)?.[1] ?? 0);
-    const bodyStart = headEnd + HEAD_END.length;
-    if (this.#buffer.length < bodyStart + length) return;
-    const body = Buffer.from(this.#buffer.slice(bodyStart, bodyStart + length), "latin1").toString("utf8");
-    this.#buffer = this.#buffer.slice(bodyStart + length);
-    const status = Number(/^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? 0);
-    if (status === 100) {
+    const taken = takeAnswer(this.#buffer);
+    if (taken === undefined) return;
+    this.#buffer = taken.rest;
+    if (taken.answer.status === 100) {
       this.#data("");
       return;
     }
     const waiting = this.#waiting;
     this.#waiting = undefined;
-    waiting?.settle({ status, body });
+    waiting?.settle(taken.answer);
   }
 }
 
 /** `fault_message`, or `error` (what the connection limit answers with), or the bare text. */
-function faultMessage({ status, body }: Answer): string {
+export function faultMessage({ status, body }: Answer): string {
   try {
-    const parsed = JSON.parse(body) as { fault_message?: string; error?: string };
-    return parsed.fault_message ?? parsed.error ?? body;
+    const parsed = JSON.parse(body) as { fault_message?: unknown; error?: unknown };
+    const words = parsed.fault_message ?? parsed.error;
+    return typeof words === "string" ? words : body;
   } catch {
     return body === "" ? `status ${status}` : body;
   }

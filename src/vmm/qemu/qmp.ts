@@ -16,6 +16,35 @@ export interface QmpEvent {
   data: Record<string, unknown>;
 }
 
+/** What one line says. The greeting says nothing to us. */
+export type QmpMessage = QmpEvent | { return: unknown } | { refused: string; kind: string | undefined } | "greeting";
+
+/** @throws StacyError `protocol` for what QEMU does not send */
+export function parseLine(line: string): QmpMessage {
+  const message = asRecord(parsed(line));
+  if (message === undefined) throw new StacyError("protocol", "QEMU's monitor said what is no message");
+  if (typeof message.event === "string") return { event: message.event, data: asRecord(message.data) ?? {} };
+  if ("return" in message) return { return: message.return };
+  if (!("error" in message)) return "greeting";
+  const { class: kind, desc } = asRecord(message.error) ?? {};
+  return {
+    refused: typeof desc === "string" ? desc : "no reason given",
+    kind: typeof kind === "string" ? kind : undefined,
+  };
+}
+
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
+
+function asRecord(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined;
+}
+
 export interface WaitOptions {
   /** ms */
   timeoutMs?: number;
@@ -148,31 +177,27 @@ export class Qmp {
   }
 
   #line(line: string): void {
-    let message: Record<string, unknown>;
+    let message: QmpMessage;
     try {
-      message = JSON.parse(line) as Record<string, unknown>;
+      message = parseLine(line);
     } catch {
       this.#socket.destroy();
       return;
     }
-    if (typeof message.event === "string") {
-      const event = { event: message.event, data: (message.data ?? {}) as Record<string, unknown> };
-      for (const listener of [...this.#listeners]) listener(event);
+    if (message === "greeting") return;
+    if ("event" in message) {
+      for (const listener of [...this.#listeners]) listener(message);
       return;
     }
-    if ("return" in message || "error" in message) {
-      const waiting = this.#waiting.shift();
-      if (waiting === undefined) return;
-      if ("return" in message) waiting.resolve(message.return);
-      else {
-        const error = message.error as { class?: string; desc?: string };
-        waiting.reject(
-          new StacyError("internal", `QEMU refused ${waiting.command}: ${error.desc ?? "no reason given"}`, {
-            data: { class: error.class },
-          }),
-        );
-      }
+    const waiting = this.#waiting.shift();
+    if (waiting === undefined) return;
+    if ("return" in message) waiting.resolve(message.return);
+    else {
+      waiting.reject(
+        new StacyError("internal", `QEMU refused ${waiting.command}: ${message.refused}`, {
+          data: { class: message.kind },
+        }),
+      );
     }
-    // Anything else is the greeting.
   }
 }
