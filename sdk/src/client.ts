@@ -177,6 +177,22 @@ export class Client {
     }
   }
 
+  /** What happened, newest first: a page, and what the next one begins `before`. */
+  async eventHistory(
+    options: CallOptions & {
+      before?: string | undefined;
+      limit?: number | undefined;
+      types?: string[] | undefined;
+      sandboxId?: string | undefined;
+    } = {},
+  ): Promise<{ events: StacyEvent[]; next?: string | undefined }> {
+    const { before, limit, types, sandboxId, ...call } = options;
+    return this.transport.call("GET /events/history", {
+      query: { before, limit, type: types?.join(","), sandbox_id: sandboxId },
+      ...call,
+    });
+  }
+
   // Who may call
 
   /** For administrators. The secret of a key is in the answer that makes it, and nowhere else. */
@@ -213,6 +229,21 @@ export class Client {
 
   systemStats(options: CallOptions = {}): Promise<wire.SystemStats> {
     return this.transport.call("GET /system/stats", options);
+  }
+
+  /** Over the last hour, oldest first. */
+  systemHistory(options: CallOptions = {}): Promise<wire.SystemSample[]> {
+    return this.transport.call("GET /system/history", options);
+  }
+
+  /** What the host has and lacks; for administrators. */
+  doctor(options: CallOptions = {}): Promise<wire.Doctor> {
+    return this.transport.call("GET /doctor", options);
+  }
+
+  /** What each sandbox that has a machine uses, by id. */
+  stats(options: CallOptions = {}): Promise<Record<string, wire.SandboxStats>> {
+    return this.transport.call("GET /sandboxes/stats", options);
   }
 
   metrics(options: CallOptions = {}): Promise<Record<string, unknown>> {

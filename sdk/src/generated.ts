@@ -100,6 +100,18 @@ export interface Admission {
   maxTtl?: string | undefined;
 }
 
+export interface SandboxStats {
+  supported: boolean;
+  /** Of one core */
+  cpuPct?: number | undefined;
+  /** Memory that is its own */
+  memBytes?: number | undefined;
+  /** With its share of what it has in common with others */
+  memPssBytes?: number | undefined;
+  memLimitBytes?: number | undefined;
+  diskBytes?: number | undefined;
+}
+
 export interface Status {
   status: string;
 }
@@ -158,15 +170,6 @@ export interface CheckpointRequest {
 
 export interface RestoreRequest {
   checkpoint: string;
-}
-
-export interface SandboxStats {
-  supported: boolean;
-  cpuPct?: number | undefined;
-  memBytes?: number | undefined;
-  memPssBytes?: number | undefined;
-  memLimitBytes?: number | undefined;
-  diskBytes?: number | undefined;
 }
 
 export interface ExecResult {
@@ -576,6 +579,13 @@ export interface Ready {
   totalProviders: number;
 }
 
+export interface ConfigUpdated {
+  status: string;
+  message: string;
+}
+
+export type ConfigPatch = Record<string, unknown>;
+
 export interface SystemStats {
   cpuPct: number;
   memPct: number;
@@ -585,12 +595,43 @@ export interface SystemStats {
   load1: number;
 }
 
-export interface ConfigUpdated {
-  status: string;
-  message: string;
+export interface SystemSample {
+  cpuPct: number;
+  memPct: number;
+  diskPct: number;
+  netRxBps: number;
+  netTxBps: number;
+  load1: number;
+  at: string;
 }
 
-export type ConfigPatch = Record<string, unknown>;
+export interface Doctor {
+  ready: boolean;
+  findings: Finding[];
+}
+
+export interface Finding {
+  name: string;
+  state: "ok" | "note" | "missing";
+  detail: string;
+  meaning: string;
+  remedy?: string | undefined;
+}
+
+export interface EventHistory {
+  events: Event[];
+  next?: string | undefined;
+}
+
+export interface Event {
+  id: string;
+  type: string;
+  sandboxId?: string | undefined;
+  owner?: string | undefined;
+  timestamp: string;
+  /** By type, for example the reason */
+  data?: Record<string, unknown> | undefined;
+}
 
 export interface Worker {
   id: string;
@@ -721,6 +762,8 @@ export interface Operations {
   };
   /** What a spawn would meet now */
   "POST /sandboxes/admission": { body: SpawnRequest; reply: Admission };
+  /** What each of them uses */
+  "GET /sandboxes/stats": { body: undefined; reply: Record<string, SandboxStats> };
   /** One sandbox */
   "GET /sandboxes/{id}": { body: undefined; reply: Sandbox };
   /** Destroy a sandbox */
@@ -891,14 +934,20 @@ export interface Operations {
   "GET /live": { body: undefined; reply: Health };
   /** It can spawn */
   "GET /ready": { body: undefined; reply: Ready };
-  /** Load of the host */
-  "GET /system/stats": { body: undefined; reply: SystemStats };
-  /** What happens, as server-sent events */
-  "GET /events": { body: undefined; reply: undefined };
   /** The configuration, without keys */
   "GET /config": { body: undefined; reply: Record<string, unknown> };
   /** Change the configuration file; needs a restart */
   "PATCH /config": { body: ConfigPatch; reply: ConfigUpdated };
+  /** Load of the host */
+  "GET /system/stats": { body: undefined; reply: SystemStats };
+  /** Load of the host over the last hour, or since the server started */
+  "GET /system/history": { body: undefined; reply: SystemSample[] };
+  /** What this host has and lacks, as `stacyvm doctor` says it */
+  "GET /doctor": { body: undefined; reply: Doctor };
+  /** What happens, as server-sent events */
+  "GET /events": { body: undefined; reply: undefined };
+  /** What happened, newest first */
+  "GET /events/history": { body: undefined; reply: EventHistory };
   /** Numbers as JSON */
   "GET /admin/metrics": { body: undefined; reply: Record<string, unknown> };
   /** Numbers as JSON */
@@ -1102,6 +1151,16 @@ export const shapes: Record<string, Shape> = {
       "max_ttl?": "string",
     },
   },
+  SandboxStats: {
+    object: {
+      supported: "boolean",
+      "cpu_pct?": "number",
+      "mem_bytes?": "integer",
+      "mem_pss_bytes?": "integer",
+      "mem_limit_bytes?": "integer",
+      "disk_bytes?": "integer",
+    },
+  },
   Status: { object: { status: "string" } },
   ExtendRequest: { object: { ttl: "duration" } },
   SandboxNetwork: {
@@ -1143,16 +1202,6 @@ export const shapes: Record<string, Shape> = {
   },
   CheckpointRequest: { object: { "name?": "string" } },
   RestoreRequest: { object: { checkpoint: "string" } },
-  SandboxStats: {
-    object: {
-      supported: "boolean",
-      "cpu_pct?": "number",
-      "mem_bytes?": "integer",
-      "mem_pss_bytes?": "integer",
-      "mem_limit_bytes?": "integer",
-      "disk_bytes?": "integer",
-    },
-  },
   ExecResult: {
     object: {
       exit_code: "integer",
@@ -1482,6 +1531,8 @@ export const shapes: Record<string, Shape> = {
       total_providers: "integer",
     },
   },
+  ConfigUpdated: { object: { status: "string", message: "string" } },
+  ConfigPatch: { record: "any" },
   SystemStats: {
     object: {
       cpu_pct: "number",
@@ -1492,8 +1543,38 @@ export const shapes: Record<string, Shape> = {
       load1: "number",
     },
   },
-  ConfigUpdated: { object: { status: "string", message: "string" } },
-  ConfigPatch: { record: "any" },
+  SystemSample: {
+    object: {
+      cpu_pct: "number",
+      mem_pct: "number",
+      disk_pct: "number",
+      net_rx_bps: "number",
+      net_tx_bps: "number",
+      load1: "number",
+      at: "string",
+    },
+  },
+  Doctor: { object: { ready: "boolean", findings: { array: { ref: "Finding" } } } },
+  Finding: {
+    object: {
+      name: "string",
+      state: { enum: ["ok", "note", "missing"] },
+      detail: "string",
+      meaning: "string",
+      "remedy?": "string",
+    },
+  },
+  EventHistory: { object: { events: { array: { ref: "Event" } }, "next?": "string" } },
+  Event: {
+    object: {
+      id: "string",
+      type: "string",
+      "sandbox_id?": "string",
+      "owner?": "string",
+      timestamp: "string",
+      "data?": { record: "any" },
+    },
+  },
   Worker: {
     object: {
       id: "string",
@@ -1608,6 +1689,7 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /sandboxes": { reply: { array: { ref: "Sandbox" } } },
   "DELETE /sandboxes": { reply: { object: { pruned: "integer" } } },
   "POST /sandboxes/admission": { body: { ref: "SpawnRequest" }, reply: { ref: "Admission" } },
+  "GET /sandboxes/stats": { reply: { record: { ref: "SandboxStats" } } },
   "GET /sandboxes/{id}": { reply: { ref: "Sandbox" } },
   "DELETE /sandboxes/{id}": { reply: { ref: "Status" } },
   "POST /sandboxes/{id}/extend": { body: { ref: "ExtendRequest" }, reply: { ref: "Sandbox" } },
@@ -1693,10 +1775,13 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /health": { reply: { ref: "Health" } },
   "GET /live": { reply: { ref: "Health" } },
   "GET /ready": { reply: { ref: "Ready" } },
-  "GET /system/stats": { reply: { ref: "SystemStats" } },
-  "GET /events": {},
   "GET /config": { reply: { record: "any" } },
   "PATCH /config": { body: { ref: "ConfigPatch" }, reply: { ref: "ConfigUpdated" } },
+  "GET /system/stats": { reply: { ref: "SystemStats" } },
+  "GET /system/history": { reply: { array: { ref: "SystemSample" } } },
+  "GET /doctor": { reply: { ref: "Doctor" } },
+  "GET /events": {},
+  "GET /events/history": { reply: { ref: "EventHistory" } },
   "GET /admin/metrics": { reply: { record: "any" } },
   "GET /metrics": { reply: { record: "any" } },
   "GET /admin/metrics/prometheus": {},

@@ -174,3 +174,50 @@ test("a failing handler gives its lease back, and HEAD keeps none", async () => 
   await app.request(`/api/v1/events`, { method: "HEAD", headers: { host: "localhost" } }, connection());
   assert.equal(sandboxes.events.followers, 0);
 });
+
+test("history: newest first, page by page, by sandbox and type, from memory and from the database", async () => {
+  const { call, sandboxes, store } = appOf();
+  const { id } = (await call("POST", "/sandboxes", { image: "i" })).body;
+  // More than memory holds, so that the first ones are in the database only.
+  for (let i = 0; i < 5_000; i++) sandboxes.events.emit("exec.started", "sb-0000000f", { i });
+  await store.committed();
+  const all: number[] = [];
+  let next: string | undefined;
+  do {
+    const page = await call("GET", `/events/history?limit=700${next === undefined ? "" : `&before=${next}`}`);
+    assert.equal(page.status, 200, page.body.message);
+    for (const event of page.body.events) all.push(Number(event.id.slice(4)));
+    next = page.body.next;
+  } while (next !== undefined);
+  assert.deepEqual(
+    all,
+    Array.from({ length: all.length }, (_, i) => all.length - i),
+  );
+  assert.ok(all.length > 5_000);
+  const own: { type: string; data: object }[] = [];
+  let pages = 0;
+  do {
+    const page = await call("GET", `/events/history?sandbox_id=${id}${next === undefined ? "" : `&before=${next}`}`);
+    own.push(...page.body.events);
+    next = page.body.next;
+    pages += 1;
+  } while (next !== undefined);
+  assert.deepEqual(
+    own.map(({ type }) => type),
+    ["sandbox.running", "sandbox.created"],
+  );
+  assert.equal(pages, 2, "a filter that matches little does not read everything in one go");
+  assert.equal((await call("GET", "/events/history?before=nonsense")).status, 400);
+  assert.deepEqual((await call("GET", "/events/history?before=evt-1")).body, { events: [] });
+});
+
+test("use of all sandboxes at once, and the doctor where there is one", async () => {
+  const { call } = appOf();
+  const { id } = (await call("POST", "/sandboxes", { image: "i" })).body;
+  await call("POST", "/sandboxes", { image: "i" });
+  const { body } = await call("GET", "/sandboxes/stats");
+  assert.equal(Object.keys(body).length, 2);
+  assert.equal(body[id].supported, true);
+  assert.deepEqual((await call("GET", "/system/history")).body, []);
+  assert.equal((await call("GET", "/doctor")).status, 501);
+});

@@ -18,8 +18,10 @@ import {
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { environmentRoutes } from "./routes/environments.ts";
+import { eventRoutes } from "./routes/events.ts";
 import { execRoutes } from "./routes/exec.ts";
 import { fileRoutes } from "./routes/files.ts";
+import { hostRoutes } from "./routes/host.ts";
 import { imageBuildRoutes } from "./routes/image-build.ts";
 import { imageRoutes } from "./routes/images.ts";
 import { keyRoutes } from "./routes/keys.ts";
@@ -192,6 +194,8 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   imageRoutes(endpoints, shared);
   imageBuildRoutes(endpoints, shared);
   systemRoutes(endpoints, shared);
+  hostRoutes(endpoints, shared);
+  eventRoutes(endpoints, shared);
   reportRoutes(endpoints, shared);
   workerRoutes(endpoints, shared);
   environmentRoutes(endpoints);

@@ -6,15 +6,23 @@
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { packageRoot } from "../host/paths.ts";
 import type { Endpoints } from "./endpoint.ts";
 import { type PageFile, servePages } from "./page-files.ts";
 
-/** What modules of the page import by name. */
+/** What modules of the page import by name: the package that has it, and the file in there. */
 const PACKAGES = {
-  "@xterm/xterm": { url: "vendor/xterm.mjs", file: "lib/xterm.mjs" },
-  "@xterm/addon-fit": { url: "vendor/addon-fit.mjs", file: "lib/addon-fit.mjs" },
+  preact: { url: "vendor/preact.mjs", package: "preact", file: "dist/preact.mjs" },
+  "preact/hooks": { url: "vendor/hooks.mjs", package: "preact", file: "hooks/dist/hooks.mjs" },
+  htm: { url: "vendor/htm.mjs", package: "htm", file: "dist/htm.mjs" },
+  uplot: { url: "vendor/uplot.mjs", package: "uplot", file: "dist/uPlot.esm.js" },
+  "@xterm/xterm": { url: "vendor/xterm.mjs", package: "@xterm/xterm", file: "lib/xterm.mjs" },
+  "@xterm/addon-fit": { url: "vendor/addon-fit.mjs", package: "@xterm/addon-fit", file: "lib/addon-fit.mjs" },
+};
+const STYLES = {
+  "vendor/xterm.css": { package: "@xterm/xterm", file: "css/xterm.css" },
+  "vendor/uplot.css": { package: "uplot", file: "dist/uPlot.min.css" },
 };
 const IMPORTS = JSON.stringify({
   imports: Object.fromEntries(Object.entries(PACKAGES).map(([name, { url }]) => [name, `./${url}`])),
@@ -29,7 +37,8 @@ export function consoleRoutes(endpoints: Endpoints): void {
       `script-src 'self' 'sha256-${createHash("sha256").update(IMPORTS).digest("base64")}'`,
       "style-src 'self' 'unsafe-inline'",
       "connect-src 'self'",
-      "img-src data:",
+      // Pictures that a sandbox has made are shown from memory: as pictures, in which no script runs.
+      "img-src data: blob:",
     ],
     files: findAssets,
     html: (text) => {
@@ -46,17 +55,21 @@ async function findAssets(): Promise<Map<string, PageFile>> {
   assets.set("", { path: join(web, "index.html"), type: "text/html" });
   assets.set("style.css", { path: join(web, "style.css"), type: "text/css" });
   for (const folder of ["web/src", "sdk/src"]) {
-    for (const name of await readdir(join(packageRoot, folder))) {
-      if (!/^[\w-]+\.[jt]s$/.test(name)) continue;
+    for (const name of await readdir(join(packageRoot, folder), { recursive: true })) {
+      if (!/^[\w/-]+\.[jt]s$/.test(name)) continue;
       assets.set(`${folder}/${name}`, { path: join(packageRoot, folder, name), type: "text/javascript" });
     }
   }
   const require = createRequire(import.meta.url);
-  for (const [name, { url, file }] of Object.entries(PACKAGES)) {
-    const root = dirname(require.resolve(`${name}/package.json`));
-    assets.set(url, { path: join(root, file), type: "text/javascript" });
-    if (name === "@xterm/xterm")
-      assets.set("vendor/xterm.css", { path: join(root, "css/xterm.css"), type: "text/css" });
-  }
+  // Not by its package.json, which a package need not let others resolve.
+  const vendor = (name: string, file: string): string => {
+    const entry = require.resolve(name);
+    const root = join("node_modules", name);
+    return join(entry.slice(0, entry.lastIndexOf(root) + root.length), file);
+  };
+  for (const { url, package: name, file } of Object.values(PACKAGES))
+    assets.set(url, { path: vendor(name, file), type: "text/javascript" });
+  for (const [url, { package: name, file }] of Object.entries(STYLES))
+    assets.set(url, { path: vendor(name, file), type: "text/css" });
   return assets;
 }

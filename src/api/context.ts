@@ -11,6 +11,17 @@ import type { Store } from "../sandboxes/store.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 
+/** Something that this host has, or lacks. */
+export interface HostFinding {
+  name: string;
+  /** `missing`: a sandbox cannot start. `note`: it can, but something is worth knowing. */
+  state: "ok" | "note" | "missing";
+  detail: string;
+  /** What it is needed for. */
+  meaning: string;
+  remedy?: string | undefined;
+}
+
 export interface ServerParts {
   sandboxes: Sandboxes;
   images: ImageLibrary;
@@ -25,6 +36,8 @@ export interface ServerParts {
   metrics: Metrics;
   log: Logger;
   version: string;
+  /** Examines the host; where nobody can, it is absent. */
+  doctor?: () => Promise<HostFinding[]>;
   /** ms since 1970 */
   startedAt: number;
   /** Aborted when the server stops: ends streams that would never end by themselves. */

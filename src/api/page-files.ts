@@ -1,6 +1,8 @@
 /** Pages for people: exactly the named files are served; nothing in a request becomes a path. */
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
+import { promisify } from "node:util";
+import { gzip } from "node:zlib";
 import type { Endpoints } from "./endpoint.ts";
 import { httpError } from "./problem.ts";
 
@@ -8,6 +10,8 @@ export interface PageFile {
   path: string;
   type: "text/html" | "text/css" | "text/javascript";
 }
+
+const compress = promisify(gzip);
 
 export interface Pages {
   /** Below this, with slashes at both ends. */
@@ -33,6 +37,19 @@ export function servePages(endpoints: Endpoints, { prefix, policy, files, html =
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
   };
+  const made = new Map<string, { version: string; body: string; compressed: Buffer }>();
+  /** As it goes out, made once for each version of the file. */
+  const make = async ({ path, type }: PageFile): Promise<{ body: string; compressed: Buffer }> => {
+    const { mtimeMs, size } = await stat(path);
+    const version = `${mtimeMs} ${size}`;
+    const last = made.get(path);
+    if (last?.version === version) return last;
+    const text = await readFile(path, "utf8");
+    const body = type === "text/html" ? html(text) : path.endsWith(".ts") ? stripTypeScriptTypes(text) : text;
+    const fresh = { version, body, compressed: await compress(body) };
+    made.set(path, fresh);
+    return fresh;
+  };
   let known: Promise<Map<string, PageFile>> | undefined;
   endpoints.page(prefix.slice(0, -1), (c) => c.redirect(prefix));
   endpoints.page(`${prefix}*`, async (c) => {
@@ -43,8 +60,15 @@ export function servePages(endpoints: Endpoints, { prefix, policy, files, html =
     });
     const file = (await known).get(c.req.path.slice(prefix.length));
     if (file === undefined) throw httpError(404, `there is no page ${c.req.path}`);
-    const text = await readFile(file.path, "utf8");
-    const body = file.type === "text/html" ? html(text) : file.path.endsWith(".ts") ? stripTypeScriptTypes(text) : text;
-    return new Response(body, { headers: { ...headers, "content-type": `${file.type}; charset=utf-8` } });
+    const { body, compressed } = await make(file);
+    const zipped = /\bgzip\b/.test(c.req.header("accept-encoding") ?? "");
+    return new Response(zipped ? (compressed as Uint8Array<ArrayBuffer>) : body, {
+      headers: {
+        ...headers,
+        "content-type": `${file.type}; charset=utf-8`,
+        vary: "Accept-Encoding",
+        ...(zipped ? { "content-encoding": "gzip" } : {}),
+      },
+    });
   });
 }

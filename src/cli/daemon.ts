@@ -150,6 +150,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     metrics,
     log: log.child({ part: "api" }),
     version,
+    // Loaded when somebody asks: the doctor itself knows how to start a daemon.
+    doctor: async () => (await import("./commands/doctor.ts")).examine(paths),
     startedAt: Date.now(),
     stopping: stopping.signal,
   };

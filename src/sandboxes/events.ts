@@ -155,6 +155,21 @@ export class Events {
     return theirs;
   }
 
+  /** Events before `number`, at most 256, newest first; empty when there is none left. With an owner, only that one's. */
+  before(number: number, owner?: string): SandboxEvent[] {
+    const theirs: SandboxEvent[] = [];
+    for (let at = this.#ring.length - 1; at >= 0 && theirs.length < BATCH; at--) {
+      const event = this.#ring[at];
+      if (event !== undefined && event.number < number && (owner === undefined || event.owner === owner))
+        theirs.push(event);
+    }
+    if (theirs.length === BATCH) return theirs;
+    // What is older than the ring, or than this daemon.
+    const oldest = Math.min(number, this.#ring[0]?.number ?? number);
+    const stored = this.#store.eventsBefore(oldest, BATCH - theirs.length, owner);
+    return [...theirs, ...stored.reverse().map((row) => JSON.parse(row.data) as SandboxEvent)];
+  }
+
   /** Waits for an event after now, at most `ms`. Resolves `true` when there is one; at once `false` when aborted. */
   wait(ms: number, signal: AbortSignal): Promise<boolean> {
     if (signal.aborted) return Promise.resolve(false);

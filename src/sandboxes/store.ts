@@ -189,6 +189,22 @@ export class Store implements Disposable {
     return [...(rows as unknown as StoredEvent[]), ...unwritten].slice(0, limit);
   }
 
+  /** In order, the newest before `id`; with an owner, only that one's. */
+  eventsBefore(id: number, limit: number, owner?: string): StoredEvent[] {
+    const unwritten = this.#events.filter((event) => event.id < id && (owner === undefined || event.owner === owner));
+    if (unwritten.length >= limit) return unwritten.slice(-limit);
+    const left = limit - unwritten.length;
+    const rows =
+      owner === undefined
+        ? this.#db.all("SELECT id, data FROM events WHERE id < ? ORDER BY id DESC LIMIT ?", [id, left])
+        : this.#db.all("SELECT id, data FROM events WHERE owner = ? AND id < ? ORDER BY id DESC LIMIT ?", [
+            owner,
+            id,
+            left,
+          ]);
+    return [...(rows as unknown as StoredEvent[]).reverse(), ...unwritten];
+  }
+
   // Who may call, and what administrators did: the access layer's own records
 
   keys<T>(): T[] {

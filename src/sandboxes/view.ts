@@ -57,6 +57,11 @@ export class View {
     return this.#all.list().filter(({ owner }) => only === undefined || owner === only);
   }
 
+  /** The same with their machines, to look at all: which is no use of another owner's thing. */
+  everyOne(): Sandbox[] {
+    return this.list().map(({ id }) => this.#all.get(id));
+  }
+
   /** Of a provider. */
   countOf(provider: string): number {
     return this.list().filter((record) => record.provider === provider).length;
@@ -245,6 +250,8 @@ export class View {
       return { followers, kept, published };
     },
     after: (number: number): SandboxEvent[] => this.#all.events.after(number, this.#only),
+    /** Newest first. */
+    before: (number: number): SandboxEvent[] => this.#all.events.before(number, this.#only),
     wait: (ms: number, signal: AbortSignal): Promise<boolean> => this.#all.events.wait(ms, signal),
     /** About a sandbox that the caller has found here. */
     emit: (type: EventType, sandboxId: string, data?: Record<string, unknown>): void =>

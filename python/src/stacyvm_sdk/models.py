@@ -89,6 +89,29 @@ class ConfigUpdated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doctor:
+    ready: bool
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    id: str
+    type: str
+    sandbox_id: str | None = None
+    owner: str | None = None
+    timestamp: str
+    #: By type, for example the reason
+    data: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventHistory:
+    events: list[Event]
+    next: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecRecord:
     command: str
     started_at: str
@@ -123,6 +146,15 @@ class FileInfo:
     uid: int
     gid: int
     target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    name: str
+    state: Literal["ok", "note", "missing"]
+    detail: str
+    meaning: str
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,8 +403,11 @@ class SandboxNetwork:
 @dataclass(frozen=True, kw_only=True)
 class SandboxStats:
     supported: bool
+    #: Of one core
     cpu_pct: float | None = None
+    #: Memory that is its own
     mem_bytes: int | None = None
+    #: With its share of what it has in common with others
     mem_pss_bytes: int | None = None
     mem_limit_bytes: int | None = None
     disk_bytes: int | None = None
@@ -405,6 +440,17 @@ class SnapshotGc:
 @dataclass(frozen=True, kw_only=True)
 class Status:
     status: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemSample:
+    cpu_pct: float
+    mem_pct: float
+    disk_pct: float
+    net_rx_bps: float
+    net_tx_bps: float
+    load1: float
+    at: str
 
 
 @dataclass(frozen=True, kw_only=True)

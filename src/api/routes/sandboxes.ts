@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
+import { SandboxSampler } from "../sandbox-stats.ts";
 import { Duration, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import {
   AdmissionBody,
@@ -16,8 +17,10 @@ import {
   networkBody,
   SandboxBody,
   SpawnRequest,
+  StatsBody,
   sandboxBody,
   spawnInput,
+  statsBody,
 } from "../schemas/sandbox.ts";
 
 const tag = "sandboxes";
@@ -79,6 +82,23 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ sandboxes, body: request, user }) => json(admissionBody(sandboxes.admission(spawnInput(request, user)))),
+  );
+  const sampler = new SandboxSampler();
+  endpoints.add(
+    {
+      method: "get",
+      path: "/sandboxes/stats",
+      scope: "read",
+      tag,
+      summary: "What each of them uses",
+      responses: {
+        200: { description: "By id; one without a machine is not there", schema: z.record(z.string(), StatsBody) },
+      },
+    },
+    async ({ sandboxes }) => {
+      const all = await sampler.read(sandboxes.everyOne());
+      return json(Object.fromEntries([...all].map(([id, stats]) => [id, statsBody(stats)])));
+    },
   );
   endpoints.add(
     {
@@ -311,16 +331,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: {
         200: {
           description: "Processor in percent of one core, memory and disk in bytes",
-          schema: z
-            .object({
-              supported: z.boolean(),
-              cpu_pct: z.number().optional(),
-              mem_bytes: z.int().optional(),
-              mem_pss_bytes: z.int().optional(),
-              mem_limit_bytes: z.int().optional(),
-              disk_bytes: z.int().optional(),
-            })
-            .openapi("SandboxStats"),
+          schema: StatsBody,
         },
       },
       errors: [404, 409],
@@ -328,15 +339,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
     async ({ sandboxes, params }) => {
       const sandbox = sandboxes.get(params.id);
       if (sandbox.machine === undefined || sandbox.state === "error") return json({ supported: false });
-      const stats = await sandbox.machine.stats();
-      return json({
-        supported: true,
-        cpu_pct: stats.cpuPercent,
-        mem_bytes: stats.privateBytes,
-        mem_pss_bytes: stats.pssBytes,
-        mem_limit_bytes: stats.memoryLimitBytes,
-        disk_bytes: stats.diskBytes,
-      });
+      return json(statsBody(await sandbox.machine.stats()));
     },
   );
 }

@@ -5,14 +5,9 @@ import { validateConfig } from "../../config/load.ts";
 import { configKeys, redact } from "../../config/schema.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
-import type { SandboxEvent } from "../../sandboxes/events.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { maybe } from "../schemas/common.ts";
-import { eventBody } from "../schemas/event.ts";
 import { ProviderBody, providerBody } from "../schemas/provider.ts";
-import { begun, SSE_HEADERS, streamed } from "../streams.ts";
-import { SystemSampler } from "../system-stats.ts";
 
 const Anything = z.record(z.string(), z.unknown());
 
@@ -20,7 +15,6 @@ export function systemRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const { providers, config, version } = parts;
   const tag = "system";
   const uptime = (): string => formatDuration(Date.now() - parts.startedAt);
-  const sampler = new SystemSampler(parts.dataDir);
 
   const Alive = z.object({ status: z.string(), version: z.string(), uptime: z.string() }).openapi("Health");
   for (const [path, status] of [
@@ -71,84 +65,6 @@ export function systemRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
   );
 
-  endpoints.add(
-    {
-      method: "get",
-      path: "/system/stats",
-      scope: "read",
-      tag,
-      summary: "Load of the host",
-      responses: {
-        200: {
-          description: "Percentages, bytes per second, load",
-          schema: z
-            .object({
-              cpu_pct: z.number(),
-              mem_pct: z.number(),
-              disk_pct: z.number(),
-              net_rx_bps: z.number(),
-              net_tx_bps: z.number(),
-              load1: z.number(),
-            })
-            .openapi("SystemStats"),
-        },
-      },
-    },
-    async () => json(await sampler.read()),
-  );
-  endpoints.add(
-    {
-      method: "get",
-      path: "/events",
-      scope: "read",
-      tag,
-      summary: "What happens, as server-sent events",
-      description:
-        "`id:` and `data: {id, type, sandbox_id?, timestamp, data?}`; a block with an `id:` alone says how far it has come. After a break, `Last-Event-ID` (or `last_event_id`) replays what was missed.",
-      query: z.object({
-        last_event_id: maybe(z.string().max(32)),
-        type: maybe(z.string().max(256)).openapi({
-          type: "string",
-          description: "Only these, comma-separated; `sandbox.*` works",
-        }),
-        sandbox_id: maybe(z.string().max(64)),
-      }),
-      responses: { 200: { description: "The stream", type: "text/event-stream" } },
-    },
-    ({ c, sandboxes, query, signal }) => {
-      const asked = c.req.header("last-event-id") ?? query.last_event_id;
-      const number = asked === undefined || asked === "" ? sandboxes.events.last() : Number(asked.replace(/^evt-/, ""));
-      if (!Number.isSafeInteger(number) || number < 0)
-        throw new StacyError("invalid", "Last-Event-ID is not an event's id");
-      const wanted = filterOf(query.type, query.sandbox_id);
-      const stop = AbortSignal.any([signal, parts.stopping]);
-      async function* lines(): AsyncGenerator<string> {
-        let at = number;
-        // Counted from the last line, not from the last event: others' events are no sign of life to this reader.
-        let said = performance.now();
-        // With where it begins: after a break before the first event, a client continues from here.
-        yield `: connected\nid: evt-${at}\nretry: 2000\n\n`;
-        while (!stop.aborted) {
-          const newest = sandboxes.events.last();
-          const batch = sandboxes.events.after(at);
-          // What came since is others'.
-          if (batch.length === 0) at = Math.max(at, newest);
-          let text = "";
-          for (const event of batch) {
-            at = event.number;
-            if (wanted(event)) text += `id: evt-${event.number}\ndata: ${JSON.stringify(eventBody(event))}\n\n`;
-          }
-          const silent = performance.now() - said;
-          if (text === "" && silent >= config.server.event_heartbeat) text = `: heartbeat\nid: evt-${at}\n\n`;
-          if (text !== "") {
-            yield text;
-            said = performance.now();
-          } else if (batch.length === 0) await sandboxes.events.wait(config.server.event_heartbeat - silent, stop);
-        }
-      }
-      return streamed(begun(lines()), SSE_HEADERS);
-    },
-  );
   endpoints.add(
     {
       method: "get",
@@ -206,12 +122,4 @@ async function patchConfig(path: string, patch: Record<string, unknown>): Promis
   await writeFile(temporary, document.toString(), { mode: 0o600 });
   await rename(temporary, path);
   return keys;
-}
-
-function filterOf(types: string | undefined, sandboxId: string | undefined): (event: SandboxEvent) => boolean {
-  const patterns = (types ?? "").split(",").filter((type) => type !== "");
-  const matches = (type: string): boolean =>
-    patterns.length === 0 ||
-    patterns.some((pattern) => (pattern.endsWith("*") ? type.startsWith(pattern.slice(0, -1)) : type === pattern));
-  return (event) => matches(event.type) && (sandboxId === undefined || event.sandboxId === sandboxId);
 }

@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import type { NetworkStatus } from "../../providers/provider.ts";
+import type { MachineStats, NetworkStatus } from "../../providers/provider.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Admission } from "../../sandboxes/limits.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
@@ -230,6 +230,28 @@ export const NetworkBody = z
 
 export function networkBody({ allowedHosts, ...rest }: NetworkStatus): z.output<typeof NetworkBody> {
   return { allowed_hosts: [...allowedHosts], ...rest };
+}
+
+export const StatsBody = z
+  .object({
+    supported: z.boolean(),
+    cpu_pct: z.number().optional().openapi({ description: "Of one core" }),
+    mem_bytes: z.int().optional().openapi({ description: "Memory that is its own" }),
+    mem_pss_bytes: z.int().optional().openapi({ description: "With its share of what it has in common with others" }),
+    mem_limit_bytes: z.int().optional(),
+    disk_bytes: z.int().optional(),
+  })
+  .openapi("SandboxStats");
+
+export function statsBody(stats: MachineStats): z.output<typeof StatsBody> {
+  return {
+    supported: true,
+    cpu_pct: stats.cpuPercent,
+    mem_bytes: stats.privateBytes,
+    mem_pss_bytes: stats.pssBytes,
+    mem_limit_bytes: stats.memoryLimitBytes,
+    disk_bytes: stats.diskBytes,
+  };
 }
 
 export const ForkBody = z.object({ sandboxes: z.array(SandboxBody), stopped_ms: z.number() }).openapi("Fork");

@@ -52,14 +52,13 @@ async function fix(findings: Finding[]): Promise<boolean> {
   return done;
 }
 
-export async function examine(): Promise<Finding[]> {
+export async function examine(paths = dataPaths()): Promise<Finding[]> {
   const [{ checkMonitors }, { checkGuest }, { checkHost }, { checkData }] = await Promise.all([
     import("../doctor/monitors.ts"),
     import("../doctor/guest.ts"),
     import("../doctor/host.ts"),
     import("../doctor/data.ts"),
   ]);
-  const paths = dataPaths();
   const program: Finding = {
     name: "StacyVM",
     state: "ok",
