@@ -79,7 +79,7 @@ export interface SpawnRequest {
   metadata?: Record<string, string> | undefined;
   env?: Record<string, string> | undefined;
   setup?: string[] | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   idleTimeout?: Duration | undefined;
@@ -127,11 +127,15 @@ export interface SandboxNetwork {
   connected: number;
   refused: number;
   failed: number;
+  /** Bytes to hosts */
+  sent: number;
+  /** Bytes from hosts */
+  received: number;
   problem?: string | undefined;
 }
 
 export interface NetworkRequest {
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts: string[];
 }
 
@@ -326,7 +330,7 @@ export interface TemplateCreateRequest {
   image: string;
   description?: string | undefined;
   setup?: string[] | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
   cpuCores?: number | undefined;
@@ -354,7 +358,7 @@ export interface TemplateRequest {
   image: string;
   description?: string | undefined;
   setup?: string[] | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:*`, an address, or `*`. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
   cpuCores?: number | undefined;
@@ -1170,6 +1174,8 @@ export const shapes: Record<string, Shape> = {
       connected: "integer",
       refused: "integer",
       failed: "integer",
+      sent: "integer",
+      received: "integer",
       "problem?": "string",
     },
   },

@@ -146,7 +146,7 @@ export class MockServer {
           return { body: sandbox.info };
         }
         const allowed_hosts = sandbox.info.allowed_hosts ?? [];
-        return { body: { allowed_hosts, open: 0, connected: 0, refused: 0, failed: 0 } };
+        return { body: { allowed_hosts, open: 0, connected: 0, refused: 0, failed: 0, sent: 0, received: 0 } };
       }
       case "fork": {
         const count = Number(json().count ?? 1);

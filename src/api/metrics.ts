@@ -123,6 +123,16 @@ export class Metrics {
         for (const [result, count] of Object.entries(network.counts)) this.inc({ result }, count);
       },
     });
+    new Counter({
+      name: "stacyvm_network_bytes_total",
+      help: "Bytes that sandboxes sent to hosts and received from them",
+      labelNames: ["direction"],
+      registers,
+      collect() {
+        this.reset();
+        for (const [direction, bytes] of Object.entries(network.traffic)) this.inc({ direction }, bytes);
+      },
+    });
     new Gauge({
       name: "stacyvm_sandboxes",
       help: "Sandboxes by state",

@@ -1,6 +1,6 @@
 /** From the configuration's sections to the options of each layer: the same for the server and for every command. */
 import { HostRules } from "../egress/host-rules.ts";
-import { Network } from "../egress/network.ts";
+import { groupsOf, Network } from "../egress/network.ts";
 import type { ImagesOptions } from "../images/store.ts";
 import type { Limits } from "../sandboxes/limits.ts";
 import type { Config } from "./schema.ts";
@@ -14,6 +14,7 @@ export function limitsOf(config: Config): Limits {
     defaultDiskMiB: d.disk_size_mb,
     defaultTtlMs: d.ttl,
     defaultHosts: d.allowed_hosts,
+    hostGroups: groupsOf(config.network.groups),
     defaultWorkdir: d.workdir,
     providerAliases: config.providers.aliases,
     defaultIdleTimeoutMs: d.idle_timeout,
@@ -34,11 +35,17 @@ export function limitsOf(config: Config): Limits {
 
 /** @throws StacyError `invalid` naming the entry */
 export function networkOf({ network, defaults }: Pick<Config, "network" | "defaults">): Network {
-  new HostRules(defaults.allowed_hosts); // a wrong one would fail every spawn
+  new HostRules(defaults.allowed_hosts, groupsOf(network.groups)); // a wrong one would fail every spawn
   return new Network({
     allow: network.allow,
     private: network.private,
     names: network.names,
+    groups: network.groups,
+    limits: {
+      maxBytes: network.max_bytes,
+      bytesPerSecond: network.max_bytes_per_second,
+      connectionsPerMinute: network.connections_per_minute,
+    },
     maxConnections: network.max_connections,
     maxConnectionsTotal: network.max_connections_total,
     idleMs: network.idle_timeout,

@@ -147,6 +147,14 @@ export const configSchema = z.strictObject({
     private: list.default([]),
     /** Addresses of names, before the host's own resolver is asked. */
     names: z.record(z.string().max(253), z.string().max(64)).default({}),
+    /** Lists of hosts by name: `@name` in a list of allowed hosts. */
+    groups: z.record(z.string().max(63), list).default({}),
+    /** What one sandbox may send and receive together, bytes, as long as this server runs. 0: no limit. */
+    max_bytes: count.default(0),
+    /** The same in each second. 0: no limit. */
+    max_bytes_per_second: count.default(0),
+    /** New connections of one sandbox. 0: no limit. */
+    connections_per_minute: count.default(0),
     /** Connections of one sandbox at once. */
     max_connections: z.int().min(1).max(65_536).default(128),
     /** Of all sandboxes together: each is an open file of the server. */

@@ -8,6 +8,9 @@ export interface Target {
   port: number;
 }
 
+/** @param address what the host of the target is, where that is known */
+export type Permit = (target: Target, address: string | undefined) => boolean;
+
 export class Connections {
   readonly #open = new Map<Socket, { target: Target; client: Duplex }>();
 
@@ -19,9 +22,9 @@ export class Connections {
   }
 
   /** Cuts those that `permit` no longer permits. */
-  cut(permit: (target: Target) => boolean): void {
+  cut(permit: Permit): void {
     for (const [socket, { target, client }] of this.#open) {
-      if (permit(target)) continue;
+      if (permit(target, socket.remoteAddress)) continue;
       socket.destroy();
       client.destroy();
     }

@@ -9,9 +9,15 @@ import type { Resolve } from "./resolver.ts";
 /** The name and the connection together. */
 const LIMIT_MS = 30_000;
 
+export interface Judge {
+  rules: HostRules;
+  /** Whose they are, for people. */
+  whose: string;
+}
+
 export interface Reach {
-  /** The sandbox's own rules as they are now, and the operator's: both must permit it. */
-  rules(): readonly HostRules[];
+  /** The sandbox's own rules as they are now, and the operator's: all must permit it. */
+  judges(): readonly Judge[];
   addresses: Addresses;
   resolve: Resolve;
 }
@@ -20,15 +26,9 @@ export interface Reach {
  * @throws StacyError `permission` when it may not be reached, `not-found` when the name does not resolve, `timeout`,
  * `unavailable` when nothing answers there
  */
-export async function dial(host: string, port: number, { rules, addresses, resolve }: Reach): Promise<Socket> {
+export async function dial(host: string, port: number, { judges, addresses, resolve }: Reach): Promise<Socket> {
   const name = normaliseHost(host);
-  const assertPermitted = (): void => {
-    if (rules().every((each) => each.permit(name, port))) return;
-    throw new StacyError("permission", `${name}:${port} is not among the hosts that this sandbox may connect to`, {
-      remedy: "allow it: `allowed_hosts` of the sandbox, within `network.allow` of the server",
-    });
-  };
-  assertPermitted();
+  assertPermitted(name, port, judges());
   const deadline = performance.now() + LIMIT_MS;
   const inTime = <T>(work: Promise<T>): Promise<T> =>
     withTimeLimit(
@@ -38,7 +38,9 @@ export async function dial(host: string, port: number, { rules, addresses, resol
     );
   const found = await inTime(resolve(name));
   // Checked here and connected to as it is: a name that is asked for twice may give two answers.
-  const permitted = found.filter((address) => addresses.permit(address));
+  const opened = found.filter((address) => judges().every(({ rules }) => rules.refusal(address, port) === undefined));
+  if (opened.length === 0) assertAddress(name, found[0] ?? "", port, judges());
+  const permitted = opened.filter((address) => addresses.permit(address));
   if (permitted.length === 0) {
     throw new StacyError("permission", `${name} is ${found.join(", ")}, which is no public address`, {
       remedy: "the operator can open it with `network.private`",
@@ -48,12 +50,38 @@ export async function dial(host: string, port: number, { rules, addresses, resol
   try {
     await inTime(connected);
     // They may have been changed meanwhile.
-    assertPermitted();
+    assertPermitted(name, port, judges());
     return socket;
   } catch (error) {
     socket.destroy();
     throw error;
   }
+}
+
+/** @throws StacyError `permission` naming the rule that refuses it, if one does */
+export function assertPermitted(name: string, port: number, judges: readonly Judge[]): void {
+  for (const { rules, whose } of judges) {
+    const { permitted, rule } = rules.judge(name, port);
+    if (!permitted) throw refusal(`${name}:${port}`, rule, whose);
+  }
+}
+
+function assertAddress(name: string, address: string, port: number, judges: readonly Judge[]): void {
+  for (const { rules, whose } of judges) {
+    const rule = rules.refusal(address, port);
+    if (rule !== undefined) throw refusal(`${name}:${port}, which is ${address},`, rule, whose);
+  }
+}
+
+export function refusal(what: string, rule: string | undefined, whose: string): StacyError {
+  if (rule !== undefined) return new StacyError("permission", `${what} is refused by the rule ${rule} of ${whose}`);
+  return new StacyError(
+    "permission",
+    `${what} is not among the hosts that this sandbox may connect to: no rule of ${whose} permits it`,
+    {
+      remedy: "allow it: `allowed_hosts` of the sandbox, within `network.allow` of the server",
+    },
+  );
 }
 
 function open(name: string, port: number, addresses: string[]): { socket: Socket; connected: Promise<void> } {

@@ -141,7 +141,9 @@ test("CONNECT is a tunnel: both directions, each ended by itself", async () => {
   assert.match(await head(connection), /^HTTP\/1\.1 200 /);
   connection.end("late");
   assert.equal((await connection.toArray()).join(""), "EARLY LATE");
-  assert.deepEqual(guest.egress.status, { open: 0, connected: 1, refused: 0, failed: 0 });
+  const { sent, received, ...counts } = guest.egress.status;
+  assert.deepEqual(counts, { open: 0, connected: 1, refused: 0, failed: 0 });
+  assert.deepEqual({ sent, received }, { sent: 4, received: 10 });
 });
 
 test("requests with a whole URL are passed on, one after another over one connection, without what is between us only", async () => {
@@ -315,7 +317,12 @@ test("connections beyond the limit wait for one that ends", async () => {
 });
 
 test("all sandboxes together have a limit, and a connection over which nothing goes is closed", async () => {
-  const shared = { counts: { connected: 0, refused: 0, failed: 0 }, open: 0, mostOpen: 1 };
+  const shared = {
+    counts: { connected: 0, refused: 0, failed: 0 },
+    traffic: { sent: 0, received: 0 },
+    open: 0,
+    mostOpen: 1,
+  };
   using guest = new Guest([`127.0.0.1:${echoPort}`], { shared, idleMs: 200 });
   using other = new Guest([`127.0.0.1:${echoPort}`], { shared });
   const connect = `CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\n\r\n`;

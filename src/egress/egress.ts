@@ -8,9 +8,10 @@ import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import type { Target } from "./connections.ts";
-import { dial } from "./dial.ts";
+import type { Permit, Target } from "./connections.ts";
+import { dial, type Judge, refusal } from "./dial.ts";
 import type { HostRules } from "./host-rules.ts";
+import { Meter, NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
 import { Names } from "./names.ts";
 import { EgressProxy } from "./proxy.ts";
@@ -51,6 +52,7 @@ export interface Refused extends Target {
 /** What all sandboxes share: their counts, and their connections to hosts, each of which is an open file of this process. */
 export interface SharedEgress {
   readonly counts: Counts;
+  readonly traffic: Traffic;
   open: number;
   readonly mostOpen: number;
 }
@@ -62,8 +64,8 @@ export interface Counts {
   failed: number;
 }
 
-/** Counts since it was made. */
-export interface EgressStatus extends Counts {
+/** Counts since it was made, `sent` and `received` in bytes. */
+export interface EgressStatus extends Counts, Traffic {
   /** Connections of the guest's programs to the proxy, now. */
   open: number;
   /** Why this guest gets no network although its rules are not empty. */
@@ -76,6 +78,8 @@ export interface EgressOptions {
   addresses: Addresses;
   resolve: Resolve;
   maxConnections: number;
+  /** Default: none. */
+  limits?: TrafficLimits;
   /** A connection over which nothing went for so long is closed. */
   idleMs: number;
   shared?: SharedEgress;
@@ -97,6 +101,7 @@ export class Egress {
   readonly #proxy: EgressProxy;
   readonly #transparent: Transparent;
   readonly #nameServer: NameServer;
+  readonly #meter: Meter;
   readonly #counts: Counts = { connected: 0, refused: 0, failed: 0 };
   readonly #told = new Map<string, number>();
   #rules: HostRules;
@@ -113,7 +118,9 @@ export class Egress {
   constructor(options: EgressOptions) {
     this.#options = options;
     this.#rules = options.rules;
+    this.#meter = new Meter(options.limits ?? NO_LIMITS, options.shared?.traffic);
     const ways = {
+      meter: this.#meter,
       dial: (target: Target) => this.#dial(target),
       tell: (target: Target, failure?: StacyError) => this.#tell(target, failure),
     };
@@ -124,7 +131,7 @@ export class Egress {
   }
 
   get status(): EgressStatus {
-    const status = { open: this.#open, ...this.#counts };
+    const status = { open: this.#open, ...this.#counts, ...this.#meter.traffic };
     const [problem] = this.#problems.values();
     return problem === undefined ? status : { ...status, problem };
   }
@@ -149,7 +156,9 @@ export class Egress {
   allow(rules: HostRules): void {
     this.#rules = rules;
     this.#told.clear();
-    for (const way of [this.#proxy, this.#transparent]) way.cut(({ host, port }) => rules.permit(host, port));
+    const permit: Permit = ({ host, port }, address) =>
+      rules.permit(host, port) && (address === undefined || rules.refusal(address, port) === undefined);
+    for (const way of [this.#proxy, this.#transparent]) way.cut(permit);
     this.#adjust();
   }
 
@@ -210,16 +219,17 @@ export class Egress {
   }
 
   async #dial({ host, port }: Target): Promise<Socket> {
-    const { shared, ceiling, addresses, resolve, idleMs } = this.#options;
+    const { shared, addresses, resolve, idleMs } = this.#options;
     if (shared !== undefined && shared.open >= shared.mostOpen) {
       throw new StacyError("limit", `all sandboxes together have ${shared.mostOpen} connections, which is the most`, {
         remedy: "try again later, or raise `network.max_connections_total`",
       });
     }
+    this.#meter.connection();
     const free = (): void => void (shared !== undefined && shared.open--);
     if (shared !== undefined) shared.open++;
     try {
-      const socket = await dial(host, port, { rules: () => [this.#rules, ceiling], addresses, resolve });
+      const socket = await dial(host, port, { judges: () => this.#judges, addresses, resolve });
       if (socket.closed) free();
       else socket.once("close", free);
       socket.setTimeout(idleMs, () => socket.destroy());
@@ -254,10 +264,18 @@ export class Egress {
     this.#freed = Promise.withResolvers();
   }
 
+  get #judges(): Judge[] {
+    return [
+      { rules: this.#rules, whose: "this sandbox" },
+      { rules: this.#options.ceiling, whose: "`network.allow` of the server" },
+    ];
+  }
+
   #permitName(name: string): boolean {
-    if (this.#rules.permitHost(name) && this.#options.ceiling.permitHost(name)) return true;
-    const reason = `${name} is not among the hosts that this sandbox may connect to`;
-    this.#tell({ host: name, port: DNS_PORT }, new StacyError("permission", reason));
+    const against = this.#judges.find(({ rules }) => !rules.permitHost(name));
+    if (against === undefined) return true;
+    const { rule } = against.rules.judge(name, DNS_PORT);
+    this.#tell({ host: name, port: DNS_PORT }, refusal(name, rule, against.whose));
     return false;
   }
 
@@ -265,7 +283,7 @@ export class Egress {
     const result = failure === undefined ? "connected" : failure.code === "permission" ? "refused" : "failed";
     this.#counts[result] += 1;
     if (this.#options.shared !== undefined) this.#options.shared.counts[result] += 1;
-    if (failure?.code === "permission") {
+    if (failure?.code === "permission" || failure?.code === "limit") {
       const now = performance.now();
       for (const [name, at] of this.#told) if (now - at >= TELL_AGAIN_MS) this.#told.delete(name);
       const name = `${target.host}:${target.port}`;

@@ -37,6 +37,40 @@ test("addresses and names in other scripts are compared in one form", () => {
   assert.ok(permit("bücher.example", "xn--bcher-kva.example"));
 });
 
+test("ranges of ports and of addresses, both ends included", () => {
+  assert.ok(permit("db.lan:5432-5439", "db.lan", 5432) && permit("db.lan:5432-5439", "db.lan", 5439));
+  assert.ok(!permit("db.lan:5432-5439", "db.lan", 5431) && !permit("db.lan:5432-5439", "db.lan", 5440));
+  assert.ok(permit("192.0.2.0/24", "192.0.2.255") && !permit("192.0.2.0/24", "192.0.3.0"));
+  assert.ok(permit("192.0.2.0/24:22", "192.0.2.1", 22) && !permit("192.0.2.0/24:22", "192.0.2.1", 443));
+  assert.ok(permit("2001:db8::/32", "2001:db8:1::7") && !permit("2001:db8::/32", "2001:db9::7"));
+  assert.ok(permit("[2001:db8::/32]:22", "[2001:db8::7]", 22) && !permit("[2001:db8::/32]:22", "2001:db8::7", 443));
+  assert.ok(!permit("192.0.2.0/24", "pkg.example"), "names that resolve there are not meant");
+});
+
+test("a refusal decides over everything that permits it, on every port unless it names one, and says which it was", () => {
+  const rules = new HostRules(["*:*", "!evil.example", "!*.evil.example:443", "!10.0.0.0/8", "!mail.example:25"]);
+  assert.deepEqual(rules.judge("Evil.example", 8080), { permitted: false, rule: "!evil.example" });
+  assert.deepEqual(rules.judge("a.evil.example", 443), { permitted: false, rule: "!*.evil.example:443" });
+  assert.ok(rules.permit("a.evil.example", 80) && rules.permit("mail.example", 443) && rules.permit("11.0.0.1", 22));
+  for (const address of ["10.1.2.3", "::ffff:10.1.2.3", "[::ffff:a01:203]"]) assert.ok(!rules.permit(address, 443));
+  assert.equal(rules.refusal("10.1.2.3", 443), "!10.0.0.0/8");
+  assert.equal(rules.refusal("11.1.2.3", 443), undefined);
+  assert.ok(!rules.permitHost("evil.example") && rules.permitHost("mail.example"));
+  assert.deepEqual(new HostRules(["a.example"]).judge("b.example", 443), { permitted: false });
+  assert.ok(new HostRules(["!a.example"]).empty, "a refusal permits nothing");
+});
+
+test("a group stands for its rules, to permit and to refuse", () => {
+  const groups = { lan: ["db.lan:5432", "10.0.0.0/8:22"] };
+  const rules = new HostRules(["@lan"], groups);
+  assert.deepEqual(rules.judge("db.lan", 5432), { permitted: true, rule: "@lan (db.lan:5432)" });
+  assert.ok(rules.permit("10.9.9.9", 22) && !rules.permit("db.lan", 443));
+  assert.deepEqual(rules.list, ["@lan"]);
+  assert.ok(!new HostRules(["*:*", "!@lan"], groups).permit("db.lan", 5432));
+  assert.ok(new HostRules(["@pypi", "@npm", "@debian", "@github"]).permit("github.com", 22));
+  assert.throws(() => new HostRules(["@nowhere"]), /no such group/);
+});
+
 test("no rule permits nothing", () => {
   assert.ok(new HostRules([]).empty);
   assert.ok(!new HostRules([]).permit("pkg.example", 443));
@@ -56,6 +90,16 @@ for (const rule of [
   "x/y",
   "-",
   "pkg.example:443:443",
+  "pkg.example:90-80",
+  "pkg.example:1-70000",
+  "pkg.example:-80",
+  "10.0.0.0/33",
+  "10.0.0.0/8/8",
+  "10.0.0.0/",
+  "[10.0.0.0/x]:80",
+  "@",
+  "!",
+  "!!a.example",
 ]) {
   test(`${JSON.stringify(rule)} is refused with a remedy`, () => {
     assert.throws(

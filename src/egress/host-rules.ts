@@ -4,95 +4,177 @@
  *     pkg.example              ports 80 and 443 of that name
  *     *.pkgfiles.example    of every name below it, not of itself
  *     db.example.com:5432   that port alone
+ *     db.example.com:5432-5439   these ports
  *     git.example.com:*     every port
  *     192.0.2.7, [2001:db8::7]:8080   an address; names that resolve to it are not meant
+ *     192.0.2.0/24, [2001:db8::/32]:22   the addresses of a range
  *     *                     every host
+ *     @pypi                 the rules of a group (host-groups.ts)
+ *     !bad.example, !10.0.0.0/8, !@github   not that, whatever else permits it; without a port: on none
  *
- * What a name resolves to is another question, which addresses.ts answers.
+ * A refused address is refused to names that resolve to it, too. What else a name may resolve to is another question, which
+ * addresses.ts answers.
  */
-import { isIP, isIPv6 } from "node:net";
+import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
 import { StacyError } from "../host/error.ts";
+import { BUILT_IN_GROUPS, type HostGroups } from "./host-groups.ts";
 
-/** What a rule without a port means: HTTP and HTTPS. */
-const WEB_PORTS = [80, 443];
+/** From and to, both included. */
+type Ports = readonly (readonly [number, number])[];
+
+/** What a rule without a port permits: HTTP and HTTPS. */
+const WEB_PORTS: Ports = [
+  [80, 80],
+  [443, 443],
+];
+const MOST_PORT = 65_535;
 const NAME = /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/;
 
 interface Rule {
-  /** Compared after the same normalisation as hosts are. */
-  host: string;
-  /** `below`: names that end in `.host`. */
-  kind: "exact" | "below" | "any";
+  /** As it was given, with the group that it is of. */
+  text: string;
+  denies: boolean;
+  /** Of a name in its normalised form, or an address. */
+  means(host: string): boolean;
+  addresses: boolean;
   /** Absent: all. */
-  ports?: readonly number[];
+  ports?: Ports;
 }
+
+/** @param rule the one that decided; absent: none permits it */
+export type Verdict = { permitted: boolean; rule?: string };
 
 export class HostRules {
   /** As they were given. */
   readonly list: readonly string[];
-  readonly #rules: readonly Rule[];
+  readonly #allow: readonly Rule[];
+  readonly #deny: readonly Rule[];
 
   /** @throws StacyError `invalid` naming the rule */
-  constructor(list: readonly string[]) {
+  constructor(list: readonly string[], groups: HostGroups = BUILT_IN_GROUPS) {
     this.list = [...list];
-    this.#rules = list.map(parse);
+    const rules = list.flatMap((text) => expand(text, groups));
+    this.#allow = rules.filter(({ denies }) => !denies);
+    this.#deny = rules.filter(({ denies }) => denies);
   }
 
+  /** Nothing is permitted. */
   get empty(): boolean {
-    return this.#rules.length === 0;
+    return this.#allow.length === 0;
   }
 
   /** @param host a name or an address, in any case */
-  permit(host: string, port: number): boolean {
+  judge(host: string, port: number): Verdict {
     const name = normaliseHost(host);
-    return this.#rules.some((rule) => (rule.ports?.includes(port) ?? true) && means(rule, name));
+    const denied = find(this.#deny, name, port);
+    if (denied !== undefined) return { permitted: false, rule: denied.text };
+    const allowed = find(this.#allow, name, port);
+    return allowed === undefined ? { permitted: false } : { permitted: true, rule: allowed.text };
+  }
+
+  permit(host: string, port: number): boolean {
+    return this.judge(host, port).permitted;
   }
 
   /** Some port of it may be connected to. */
   permitHost(host: string): boolean {
     const name = normaliseHost(host);
-    return this.#rules.some((rule) => means(rule, name));
+    if (this.#deny.some((rule) => rule.ports === undefined && rule.means(name))) return false;
+    return this.#allow.some((rule) => rule.means(name));
+  }
+
+  /** The rule that refuses an address which some name resolves to. */
+  refusal(address: string, port: number): string | undefined {
+    return this.#deny.find((rule) => rule.addresses && onPort(rule, port) && rule.means(address))?.text;
   }
 }
 
-function means(rule: Rule, name: string): boolean {
-  if (rule.kind === "any") return true;
-  return rule.kind === "exact" ? name === rule.host : name.endsWith(`.${rule.host}`);
+function find(rules: readonly Rule[], name: string, port: number): Rule | undefined {
+  return rules.find((rule) => onPort(rule, port) && rule.means(name));
+}
+
+function onPort({ ports }: Rule, port: number): boolean {
+  return ports?.some(([from, to]) => port >= from && port <= to) ?? true;
 }
 
 /** Lower case, ASCII form of a name, no final dot; an address in its shortest form. Nonsense stays what it is. */
 export function normaliseHost(host: string): string {
   const bare = host.replace(/^\[(.*)\]$/, "$1");
-  if (isIPv6(bare)) return new URL(`http://[${bare}]`).hostname.slice(1, -1);
+  if (isIPv6(bare)) return new URL(`http://[${bare.split("%")[0]}]`).hostname.slice(1, -1);
   const name = bare.replace(/\.$/, "").toLowerCase();
   // The conversion is the URL parser's, which would cut off what looks like a path or a port.
   return isIP(name) || /[\0-,/:-@[-`{-\x7f]/.test(name) ? name : domainToASCII(name) || name;
 }
 
-function parse(text: string): Rule {
-  const wrong = (why: string): StacyError =>
-    new StacyError("invalid", `${JSON.stringify(text.slice(0, 300))} names no host to allow: ${why}`, {
-      remedy: "write a host such as example.com, *.example.com, example.com:8080 or *",
-    });
-  const { host, port } = split(text.trim());
-  const ports = port === undefined ? WEB_PORTS : port === "*" ? undefined : [Number(port)];
-  if (ports?.some((each) => !Number.isInteger(each) || each < 1 || each > 65_535)) {
-    throw wrong(`${port} is no port`);
+/** A group's rules, or the one that is written. */
+function expand(text: string, groups: HostGroups): Rule[] {
+  const trimmed = text.trim();
+  const denies = trimmed.startsWith("!");
+  const rest = denies ? trimmed.slice(1) : trimmed;
+  if (!rest.startsWith("@")) return [parse(rest, denies, trimmed)];
+  const group = groups[rest.slice(1)];
+  if (group === undefined) {
+    throw wrong(text, "there is no such group", `the groups are ${names(groups)}; more in \`network.groups\``);
   }
-  const rest = ports === undefined ? {} : { ports };
-  if (host === "*") return { host, kind: "any", ...rest };
+  return group.map((entry) => parse(entry, denies, `${trimmed} (${entry})`));
+}
+
+function names(groups: HostGroups): string {
+  return Object.keys(groups)
+    .map((name) => `@${name}`)
+    .join(", ");
+}
+
+function parse(text: string, denies: boolean, label: string): Rule {
+  const { host, port } = split(text);
+  const ports = port === undefined ? (denies ? undefined : WEB_PORTS) : parsePorts(text, port);
+  const rest = { text: label, denies, ...(ports === undefined ? {} : { ports }) };
+  if (host === "*") return { ...rest, addresses: false, means: () => true };
+  const range = addressRange(host);
+  if (range !== undefined) {
+    const means = (name: string): boolean => isIP(name) !== 0 && range.check(name, isIPv4(name) ? "ipv4" : "ipv6");
+    return { ...rest, addresses: true, means };
+  }
   const below = host.startsWith("*.");
   const name = normaliseHost(below ? host.slice(2) : host);
-  if (below ? isIP(name) !== 0 || !NAME.test(name) : isIP(name) === 0 && !NAME.test(name)) {
-    throw wrong("it is neither a name nor an address");
-  }
-  return { host: name, kind: below ? "below" : "exact", ...rest };
+  if (!NAME.test(name) || isIP(name) !== 0) throw wrong(text, "it is neither a name nor an address");
+  const means = below ? (each: string) => each.endsWith(`.${name}`) : (each: string) => each === name;
+  return { ...rest, addresses: false, means };
+}
+
+function parsePorts(text: string, port: string): Ports | undefined {
+  if (port === "*") return undefined;
+  const [, from, to = from] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(port) ?? [];
+  const range = [Number(from), Number(to)] as const;
+  if (!(range[0] >= 1 && range[0] <= range[1] && range[1] <= MOST_PORT)) throw wrong(text, `${port} is no port`);
+  return [range];
+}
+
+/** An address is a range of one. IPv4 ranges mean such addresses in IPv6 clothes, too. */
+function addressRange(host: string): BlockList | undefined {
+  const [address = "", bits, ...more] = host.split("/");
+  const family = isIP(address);
+  if (family === 0 || more.length > 0) return undefined;
+  const most = family === 4 ? 32 : 128;
+  const length = bits === undefined ? most : /^\d{1,3}$/.test(bits) ? Number(bits) : -1;
+  if (length < 0 || length > most) return undefined;
+  const range = new BlockList();
+  range.addSubnet(address, length, family === 4 ? "ipv4" : "ipv6");
+  return range;
 }
 
 /** An IPv6 address has colons of its own, so with a port it stands in brackets. */
 function split(text: string): { host: string; port: string | undefined } {
-  if (isIPv6(text)) return { host: text, port: undefined };
+  const [, inside, after] = /^\[([^\]]*)\](?::(.*))?$/.exec(text) ?? [];
+  if (inside !== undefined) return { host: inside, port: after };
   const at = text.lastIndexOf(":");
-  if (at < 0 || text.endsWith("]")) return { host: text, port: undefined };
+  if (at < 0 || isIPv6(text.split("/")[0] ?? "")) return { host: text, port: undefined };
   return { host: text.slice(0, at), port: text.slice(at + 1) };
+}
+
+function wrong(text: string, why: string, remedy?: string): StacyError {
+  return new StacyError("invalid", `${JSON.stringify(text.slice(0, 300))} names no host to allow: ${why}`, {
+    remedy: remedy ?? "write a host such as example.com, *.example.com, example.com:8080, 10.1.0.0/16:5432, @pypi or *",
+  });
 }

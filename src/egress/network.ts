@@ -12,7 +12,9 @@ import {
   type Refused,
   type SharedEgress,
 } from "./egress.ts";
+import { BUILT_IN_GROUPS, GROUP_NAME, type HostGroups } from "./host-groups.ts";
 import { HostRules } from "./host-rules.ts";
+import { NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { type Resolve, resolverOf } from "./resolver.ts";
 
 export { type Egress, type EgressStatus, networkEnvironment, PROXY_ENVIRONMENT };
@@ -24,6 +26,10 @@ export interface NetworkOptions {
   private: readonly string[];
   /** Addresses of names that the host's own resolver does not know, or knows otherwise. */
   names: Readonly<Record<string, string>>;
+  /** Rules by the name of their group, beside the built-in ones or in their place. */
+  groups: HostGroups;
+  /** Of one sandbox. */
+  limits: TrafficLimits;
   /** Connections of one sandbox at once. */
   maxConnections: number;
   /** Of all sandboxes together. */
@@ -36,6 +42,8 @@ export const DEFAULT_NETWORK: NetworkOptions = {
   allow: ["*:*"],
   private: [],
   names: {},
+  groups: {},
+  limits: NO_LIMITS,
   maxConnections: 128,
   maxConnectionsTotal: 4_096,
   idleMs: 3_600_000,
@@ -47,15 +55,18 @@ export class Network {
   readonly #resolve: Resolve;
   readonly #options: NetworkOptions;
   readonly #shared: SharedEgress;
+  readonly #groups: HostGroups;
 
   /** @throws StacyError `invalid` naming the entry */
   constructor(options: NetworkOptions = DEFAULT_NETWORK) {
-    this.#ceiling = new HostRules(options.allow);
+    this.#groups = groupsOf(options.groups);
+    this.#ceiling = new HostRules(options.allow, this.#groups);
     this.#addresses = new Addresses(options.private);
     this.#resolve = resolverOf(options.names);
     this.#options = options;
     this.#shared = {
       counts: { connected: 0, refused: 0, failed: 0 },
+      traffic: { sent: 0, received: 0 },
       open: 0,
       mostOpen: options.maxConnectionsTotal,
     };
@@ -66,9 +77,14 @@ export class Network {
     return this.#shared.counts;
   }
 
+  /** Bytes to hosts and from them, of all sandboxes since the start. */
+  get traffic(): Readonly<Traffic> {
+    return this.#shared.traffic;
+  }
+
   /** The rules of a sandbox that somebody asks for now. @throws StacyError `invalid`, or `permission` where the server gives no network at all */
   rules(hosts: readonly string[]): HostRules {
-    const rules = new HostRules(hosts);
+    const rules = new HostRules(hosts, this.#groups);
     if (!rules.empty && this.#ceiling.empty) {
       throw new StacyError("permission", "this server gives sandboxes no network", {
         remedy: "leave `allowed_hosts` out, or ask the operator to set `network.allow`",
@@ -84,15 +100,37 @@ export class Network {
    */
   egress(hosts: readonly string[], guest: GuestSide, refused: (refused: Refused) => void = () => {}): Egress {
     return new Egress({
-      rules: new HostRules(hosts),
+      rules: this.#kept(hosts),
       ceiling: this.#ceiling,
       addresses: this.#addresses,
       resolve: this.#resolve,
       maxConnections: this.#options.maxConnections,
+      limits: this.#options.limits,
       idleMs: this.#options.idleMs,
       shared: this.#shared,
       guest,
       refused,
     });
   }
+
+  /** A group that the configuration has no more permits nothing, and refuses everything where it was refused. */
+  #kept(hosts: readonly string[]): HostRules {
+    const known = (rule: string): boolean => !/^!?@/.test(rule) || rule.replace(/^!?@/, "") in this.#groups;
+    const lost = hosts.some((rule) => rule.startsWith("!") && !known(rule));
+    return new HostRules(lost ? [] : hosts.filter(known), this.#groups);
+  }
+}
+
+/** @throws StacyError `invalid` naming the entry */
+export function groupsOf(configured: HostGroups): HostGroups {
+  for (const [name, rules] of Object.entries(configured)) {
+    const nested = rules.find((rule) => /^!?@/.test(rule));
+    if (!GROUP_NAME.test(name) || nested !== undefined || rules.some((rule) => rule.startsWith("!"))) {
+      throw new StacyError("invalid", `network.groups: ${JSON.stringify(name)} is no group of hosts`, {
+        remedy: "write it as name: [host, ...], with neither other groups nor refusals in it",
+      });
+    }
+    new HostRules(rules, {});
+  }
+  return { ...BUILT_IN_GROUPS, ...configured };
 }

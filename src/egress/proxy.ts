@@ -15,9 +15,11 @@ import type { Duplex } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { relay } from "../host/relay.ts";
-import { Connections, type Target } from "./connections.ts";
+import { Connections, type Permit, type Target } from "./connections.ts";
+import type { Meter } from "./meter.ts";
 
 export interface ProxyOptions {
+  meter: Meter;
   /** @throws StacyError; its code becomes the proxy's status, its message the answer's text */
   dial(target: Target): Promise<Socket>;
   /** Told after each attempt. */
@@ -67,7 +69,7 @@ export class EgressProxy {
   }
 
   /** Cuts connections to what `permit` no longer permits. */
-  cut(permit: (target: Target) => boolean): void {
+  cut(permit: Permit): void {
     this.#connections.cut(permit);
   }
 
@@ -95,8 +97,9 @@ export class EgressProxy {
       client.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) socket.write(head);
       // Each direction ends by itself; an error in one ends both.
-      relay(client, socket);
-      relay(socket, client);
+      const { meter } = this.#options;
+      relay(client, socket, undefined, meter.sent);
+      relay(socket, client, undefined, meter.received);
     } catch (thrown) {
       const { status, reason, text } = answerOf(thrown);
       client.end(
@@ -151,12 +154,12 @@ export class EgressProxy {
           broke(thrown as Error);
           return;
         }
-        relay(answer, response, () => socket.destroy());
+        relay(answer, response, () => socket.destroy(), this.#options.meter.received);
       });
       outgoing.once("upgrade", () => broke(new Error("it changes the protocol without being asked")));
       outgoing.once("error", broke);
       response.once("close", () => socket.destroy());
-      relay(request, outgoing); // its errors are the request's own, above
+      relay(request, outgoing, undefined, this.#options.meter.sent); // its errors are the request's own, above
     } catch (thrown) {
       fail(response, thrown);
     }

@@ -7,6 +7,7 @@ import { type Answer, decode, encode, type RecordType } from "dns-packet";
 import { Addresses } from "../host/addresses.ts";
 import { Egress, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
+import type { TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
 import { Names } from "./names.ts";
 import { resolverOf } from "./resolver.ts";
@@ -23,7 +24,7 @@ class Guest implements Disposable {
   readonly #questions: Duplex;
   readonly #ends: Duplex[] = [];
 
-  constructor(rules: string[]) {
+  constructor(rules: string[], limits?: TrafficLimits) {
     const never = () => new Promise<never>(() => {});
     const [mine, theirs] = duplexPair();
     this.#questions = mine;
@@ -35,6 +36,7 @@ class Guest implements Disposable {
       resolve: resolverOf({}),
       addresses: new Addresses(["127.0.0.1"]),
       maxConnections: 16,
+      ...(limits === undefined ? {} : { limits }),
       idleMs: 60_000,
       guest: {
         accept: never,
@@ -236,4 +238,44 @@ test("rules that change cut what they no longer permit", async () => {
   guest.egress.allow(new HostRules(["localhost:1"]));
   await closed;
   assert.equal(guest.egress.status.open, 0);
+});
+
+test("a refused range of addresses is refused to a name that resolves to it, also to what is open, and the reason says which rule", async () => {
+  using guest = new Guest([`localhost:${port}`, "!127.9.0.0/16"]);
+  const address = await guest.address("localhost");
+  const client = guest.connect(address, port);
+  client.write("first");
+  await once(client, "data");
+  const closed = once(client, "close");
+  guest.egress.allow(new HostRules([`localhost:${port}`, "!127.0.0.0/8"]));
+  await closed;
+  await once(guest.connect(address, port), "close");
+  assert.match(
+    guest.refused[0]?.reason ?? "",
+    /localhost:\d+, which is 127\.0\.0\.1, .*rule !127\.0\.0\.0\/8 of this sandbox/,
+  );
+  assert.deepEqual(await guest.ask("elsewhere.example"), { code: 3, answers: [] });
+  assert.match(guest.refused[1]?.reason ?? "", /no rule of this sandbox permits it/);
+});
+
+test("connections over the limit of a minute are reset, and told", async () => {
+  using guest = new Guest([`localhost:${port}`], { maxBytes: 0, bytesPerSecond: 0, connectionsPerMinute: 2 });
+  const address = await guest.address("localhost");
+  for (let i = 0; i < 2; i++) {
+    const client = guest.connect(address, port);
+    client.end("within");
+    assert.equal(await read(client), "within");
+  }
+  await once(guest.connect(address, port), "close");
+  assert.match(guest.refused[0]?.reason ?? "", /more than 2 connections a minute/);
+});
+
+test("a sandbox that has had its bytes is cut off in the middle of a connection", async () => {
+  using guest = new Guest([`localhost:${port}`], { maxBytes: 100_000, bytesPerSecond: 0, connectionsPerMinute: 0 });
+  const client = guest.connect(await guest.address("localhost"), port);
+  const closed = once(client, "close");
+  client.resume();
+  for (let i = 0; i < 20; i++) client.write(Buffer.alloc(10_000));
+  await closed;
+  assert.ok(guest.egress.status.sent <= 110_000, `${guest.egress.status.sent} bytes`);
 });

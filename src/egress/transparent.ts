@@ -6,7 +6,8 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { asStacyError, type StacyError } from "../host/error.ts";
 import { relay } from "../host/relay.ts";
-import { Connections, type Target } from "./connections.ts";
+import { Connections, type Permit, type Target } from "./connections.ts";
+import type { Meter } from "./meter.ts";
 import type { NameServer } from "./name-server.ts";
 import type { Names } from "./names.ts";
 
@@ -22,6 +23,7 @@ export interface Intercepted {
 export interface TransparentOptions {
   names: Names;
   nameServer: NameServer;
+  meter: Meter;
   /** @throws StacyError when the host cannot or may not be reached */
   dial(target: Target): Promise<Socket>;
   /** Told after each attempt. */
@@ -54,7 +56,7 @@ export class Transparent {
     else void this.#connect(client, { host: this.#options.names.name(address) ?? address, port });
   }
 
-  cut(permit: (target: Target) => boolean): void {
+  cut(permit: Permit): void {
     this.#connections.cut(permit);
   }
 
@@ -69,8 +71,9 @@ export class Transparent {
       this.#options.tell(target);
       this.#connections.add(socket, target, client);
       // Each direction ends by itself; an error in one ends both, and the program sees a reset.
-      relay(client, socket);
-      relay(socket, client);
+      const { meter } = this.#options;
+      relay(client, socket, undefined, meter.sent);
+      relay(socket, client, undefined, meter.received);
     } catch (thrown) {
       this.#options.tell(target, asStacyError(thrown));
       client.destroy();

@@ -6,16 +6,26 @@ import type { Readable, Writable } from "node:stream";
 
 const PIECES = 16;
 
+/** Told of each piece. @returns ms to wait before the next one is taken @throws to end it */
+export type Passed = (bytes: number) => number;
+
 /**
  * Until `from` ends, which ends `to`. An error of either destroys both.
  * @param done once, when this direction is over
  */
-export function relay(from: Readable, to: Writable, done: (error?: Error) => void = () => {}): void {
+export function relay(
+  from: Readable,
+  to: Writable,
+  done: (error?: Error) => void = () => {},
+  passed: Passed = () => 0,
+): void {
   let waiting = 0;
   let over = false;
+  let held: NodeJS.Timeout | undefined;
   const finish = (error?: Error): void => {
     if (over) return;
     over = true;
+    clearTimeout(held);
     from.off("data", pass).off("end", end).off("error", fail).off("close", closed);
     to.off("error", fail).off("close", closedTo).off("finish", finished);
     from.on("error", () => {});
@@ -30,16 +40,34 @@ export function relay(from: Readable, to: Writable, done: (error?: Error) => voi
   const written = (error?: Error | null): void => {
     waiting -= 1;
     if (error != null) finish(error);
-    else if (!over && waiting < PIECES && from.isPaused()) from.resume();
+    else goOn();
+  };
+  const goOn = (): void => {
+    if (!over && held === undefined && waiting < PIECES && from.isPaused()) from.resume();
+  };
+  const hold = (ms: number): void => {
+    from.pause();
+    held = setTimeout(() => {
+      held = undefined;
+      goOn();
+    }, ms).unref();
   };
   const pass = (piece: Buffer): void => {
     if (to.destroyed || to.writableEnded) {
       finish(new Error("the writer is closed"));
       return;
     }
+    let wait: number;
+    try {
+      wait = passed(piece.length);
+    } catch (error) {
+      finish(error as Error);
+      return;
+    }
     waiting += 1;
     const more = to.write(piece, written);
     if (!more || waiting >= PIECES) from.pause();
+    if (wait > 0) hold(wait);
   };
   const end = (): void => void to.end();
   const finished = (): void => finish();

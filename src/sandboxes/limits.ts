@@ -1,4 +1,5 @@
 /** What is decided before a spawn: limits, quotas and the answer of `admission`. Pure. */
+import type { HostGroups } from "../egress/host-groups.ts";
 import { formatDuration } from "./duration.ts";
 import type { IdleAction } from "./record.ts";
 
@@ -11,6 +12,8 @@ export interface Limits {
   defaultTtlMs: number;
   /** Hosts that a sandbox may connect to when neither it nor its template says. */
   defaultHosts: readonly string[];
+  /** Lists of hosts by name; default: the built-in ones. */
+  hostGroups?: HostGroups;
   /** Where commands begin that do not say; empty: the image's own directory. */
   defaultWorkdir: string;
   /** Other names of providers, as clients send them. */

@@ -76,7 +76,7 @@ export function resolveSpawn(
       env: { ...template?.env, ...input.env },
       setup: [...(template?.setup ?? []), ...(input.setup ?? [])],
       // A wrong one is the request's fault: said before anything is made.
-      ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts).list }),
+      ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts, limits.hostGroups).list }),
       ...(checkpoint === undefined ? {} : { checkpoint: checkpoint.id }),
       ...(input.forkable === undefined ? {} : { forkable: input.forkable }),
     },

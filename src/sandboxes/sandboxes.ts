@@ -91,7 +91,11 @@ export class Sandboxes {
       clock,
     });
     this.quotas = new Quotas({ store, clock, events: this.events });
-    this.templates = new Templates({ store, clock, events: this.events }, (template) => this.#pin(template));
+    const groups = limits.hostGroups;
+    this.templates = new Templates(
+      { store, clock, events: this.events, ...(groups === undefined ? {} : { groups }) },
+      (template) => this.#pin(template),
+    );
     this.executions = new Executions({ store, events: this.events, observer, quotas: this.quotas, limits });
     this.checkpoints = new Checkpoints({ store, clock, events: this.events, providers: this.providers });
     this.#queue = new SpawnQueue(clock);

@@ -2,6 +2,7 @@
  * Templates: kept in memory, written through to the database, and applied: a pool per template, set-up in the golden machine.
  * Names are each owner's own; a shared one is found by every owner that has none of that name.
  */
+import { BUILT_IN_GROUPS, type HostGroups } from "../egress/host-groups.ts";
 import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
 import type { Clock } from "./clock.ts";
@@ -22,16 +23,18 @@ export class Templates {
   readonly #byOwner = new Map<string, Map<string, Template>>();
   /** Owners and names that are being written. */
   readonly #creating = new Set<string>();
+  readonly #groups: HostGroups;
   readonly #changed: (template: Template, before: Template | undefined) => void;
 
   /** @param changed is told after each change, with `poolSize: 0` when one was removed */
   constructor(
-    parts: { store: Store; clock: Clock; events: Events },
+    parts: { store: Store; clock: Clock; events: Events; groups?: HostGroups },
     changed: (template: Template, before: Template | undefined) => void,
   ) {
     this.#store = parts.store;
     this.#clock = parts.clock;
     this.#events = parts.events;
+    this.#groups = parts.groups ?? BUILT_IN_GROUPS;
     this.#changed = changed;
     for (const template of this.#store.templates()) this.#of(template.owner).set(template.name, template);
   }
@@ -110,7 +113,7 @@ export class Templates {
   }
 
   async #save(template: Template, before: Template | undefined): Promise<Template> {
-    new HostRules(template.allowedHosts); // a wrong one would fail each of its spawns
+    new HostRules(template.allowedHosts, this.#groups); // a wrong one would fail each of its spawns
     const taken = template.shared === true ? this.#shared(template.name) : undefined;
     if (taken !== undefined && taken.owner !== template.owner) {
       throw new StacyError("conflict", `another owner shares a template ${template.name} already`);

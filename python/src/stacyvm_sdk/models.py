@@ -397,6 +397,10 @@ class SandboxNetwork:
     connected: int
     refused: int
     failed: int
+    #: Bytes to hosts
+    sent: int
+    #: Bytes from hosts
+    received: int
     problem: str | None = None
 
 

@@ -224,6 +224,8 @@ export const NetworkBody = z
     connected: z.int(),
     refused: z.int(),
     failed: z.int(),
+    sent: z.int().openapi({ description: "Bytes to hosts" }),
+    received: z.int().openapi({ description: "Bytes from hosts" }),
     problem: z.string().optional(),
   })
   .openapi("SandboxNetwork");

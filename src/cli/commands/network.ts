@@ -26,10 +26,13 @@ export function networkCommand(): Command {
         const network = await sandbox.network({ signal });
         if (options.json === true) return printJson(network);
         for (const host of network.allowedHosts) printLine(host);
-        const { connected, refused, failed, problem } = network;
+        const { connected, refused, failed, sent, received, problem } = network;
         if (problem !== undefined) note(problem);
         if (network.allowedHosts.length === 0) note("it has no network: `--allow HOST` gives it some");
-        else note(`${connected} connections, ${refused} refused, ${failed} failed`);
+        else
+          note(
+            `${connected} connections, ${refused} refused, ${failed} failed; ${sent} bytes sent, ${received} received`,
+          );
       }),
     );
 }
