@@ -94,10 +94,11 @@ export class EgressProxy {
   async #tunnel(request: IncomingMessage, client: Duplex, head: Buffer): Promise<void> {
     try {
       const socket = await this.#dial(authority(request.url ?? ""), client);
+      const { meter } = this.#options;
+      meter.sent(head.length);
       client.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) socket.write(head);
       // Each direction ends by itself; an error in one ends both.
-      const { meter } = this.#options;
       relay(client, socket, undefined, meter.sent);
       relay(socket, client, undefined, meter.received);
     } catch (thrown) {
