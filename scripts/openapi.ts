@@ -3,10 +3,12 @@ import pino from "pino";
 import { Access } from "../src/access/access.ts";
 import { Audit } from "../src/access/audit.ts";
 import { Keys } from "../src/access/keys.ts";
+import { Tenants } from "../src/access/tenants.ts";
 import { type App, createApp } from "../src/api/app.ts";
 import { Metrics } from "../src/api/metrics.ts";
 import { validateConfig } from "../src/config/load.ts";
 import { limitsOf } from "../src/config/options.ts";
+import type { Environments } from "../src/environments/environments.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import type { Provider } from "../src/providers/provider.ts";
 import { systemClock } from "../src/sandboxes/clock.ts";
@@ -70,6 +72,7 @@ export function appWithoutMachines(store: Store): App {
     observer: new Metrics().observer,
     log,
   });
+  const keys = new Keys(store);
   return createApp({
     sandboxes,
     // Routes only keep it; nothing is called while the document is made.
@@ -79,10 +82,12 @@ export function appWithoutMachines(store: Store): App {
     configPath: "",
     access: new Access({
       configured: [{ name: "document", key: KEY, scopes: ["admin"] }],
-      keys: new Keys(store),
+      keys,
       ownUser: false,
     }),
     audit: new Audit(store, () => {}),
+    tenants: new Tenants(store, keys, 0),
+    environments: {} as Environments,
     rateLimiter: undefined,
     metrics: new Metrics(),
     log,

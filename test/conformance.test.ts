@@ -161,6 +161,40 @@ describe("the published interface", () => {
     assert.deepEqual(types, ["sandbox.created", "sandbox.running", "sandbox.destroyed"]);
   });
 
+  test("environments: a spec, its suggestions and its builds", async () => {
+    const said = async (status: number, shape: string, method: string, path: string, body?: unknown) => {
+      const response = await ask(method, `/environments${path}`, body);
+      const text = await response.text();
+      assert.equal(response.status, status, `${method} ${path}: ${text}`);
+      fits(JSON.parse(text), shape, false, path);
+      return JSON.parse(text);
+    };
+    const spec = {
+      owner_id: "carol",
+      name: "My env",
+      base_image: IMAGE,
+      python_packages: [" a", "a"],
+      apt_packages: ["b"],
+    };
+    const made = await said(201, "Environment", "POST", "/specs", spec);
+    assert.deepEqual([made.python_packages, made.apt_packages], [["a"], ["b"]]);
+    assert.deepEqual(await said(200, "Environment", "GET", `/specs/${made.id}`), made);
+    await said(200, "Suggestions", "GET", `/specs/${made.id}/suggestions`);
+    await said(400, "Error", "POST", "/builds", { spec_id: made.id, targets: ["elsewhere"] });
+    // "Pushing images"
+    if (published === undefined) await said(501, "Error", "POST", "/builds", { spec_id: made.id, targets: ["ghcr"] });
+    const build = await said(201, "EnvironmentBuild", "POST", "/builds", { spec_id: made.id, targets: ["local"] });
+    assert.deepEqual([build.status, build.artifacts[0].status], ["queued", "pending"]);
+    assert.match(build.artifacts[0].image_ref, /^local\/stacyvm-env:my-env-[0-9a-f]{8}$/);
+    await said(200, "SpawnConfig", "GET", `/builds/${build.id}/spawn-config`);
+    const canceled = await said(200, "EnvironmentBuild", "POST", `/builds/${build.id}/cancel`);
+    assert.deepEqual([canceled.status, canceled.current_step], ["canceled", "canceled"]);
+    await said(409, "Error", "POST", `/builds/${build.id}/cancel`);
+    await said(200, "EnvironmentBuild", "GET", `/builds/${build.id}`);
+    const listed = await said(200, "BuildOfSpec[]", "GET", "/builds?owner_id=carol");
+    assert.deepEqual([listed[0].build.id, listed[0].spec], [build.id, made]);
+  });
+
   test("names and labels of the exported numbers", async () => {
     await (await ask("GET", "/sandboxes/{id}/files/list")).text();
     const text = await (await ask("GET", "/metrics/prometheus")).text();
@@ -186,7 +220,12 @@ describe("the published interface", () => {
     for (const { differs } of rows(IMAGE)) {
       if (differs !== undefined) assert.ok(page.includes(`| ${differs.line} |`), differs.line);
     }
-    for (const line of ["Streams have an end", "Admission names no worker", "Commands over a WebSocket"])
+    for (const line of [
+      "Streams have an end",
+      "Admission names no worker",
+      "Commands over a WebSocket",
+      "Pushing images",
+    ])
       assert.ok(page.includes(`| ${line} |`), line);
   });
 });

@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import { Access, type AccessOptions } from "../src/access/access.ts";
 import { Audit } from "../src/access/audit.ts";
 import { Keys } from "../src/access/keys.ts";
+import { Tenants } from "../src/access/tenants.ts";
 import type { Store } from "../src/sandboxes/store.ts";
 
 const OWN_UID = process.getuid?.() ?? 0;
@@ -21,5 +22,5 @@ export function fakeAccess(store: Store, options: Partial<AccessOptions> & { now
     peer: async (socket) => (socket as Socket & { uid: number }).uid,
   });
   const audit = new Audit(store, () => {}); // a full disk, in a test of one
-  return { access, audit, keys };
+  return { access, audit, keys, tenants: new Tenants(store, keys, 0, now) };
 }

@@ -7,6 +7,7 @@ import { RateLimiter } from "../src/api/rate-limit.ts";
 import { validateConfig } from "../src/config/load.ts";
 import { e2b } from "../src/e2b/mount.ts";
 import { SandboxTokens } from "../src/e2b/sandbox-tokens.ts";
+import { Environments } from "../src/environments/environments.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import { fakeAccess } from "./fake-access.ts";
 import { fakeWorld } from "./fake-provider.ts";
@@ -22,21 +23,24 @@ export function fakeApp(
   const world = fakeWorld();
   const config = validateConfig(options.config ?? {}, "");
   const { now, ownUser = false, wrongKey } = options;
-  const { access, audit, keys } = fakeAccess(world.store, {
+  const { access, audit, keys, tenants } = fakeAccess(world.store, {
     ownUser,
     ...(now === undefined ? {} : { now }),
     ...(wrongKey === undefined ? {} : { wrongKey }),
   });
   const stopping = new AbortController();
   const tokens = new SandboxTokens(randomBytes(32));
+  const images = { list: async () => [] } as unknown as ImageLibrary;
   const parts = {
     sandboxes: world.sandboxes,
-    images: { list: async () => [] } as unknown as ImageLibrary,
+    images,
+    environments: new Environments({ store: world.store, images, report: () => {} }),
     config,
     dataDir: "/",
     configPath: "/nonexistent/stacyvm.yaml",
     access,
     audit,
+    tenants,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
     metrics: new Metrics(),
     log: pino({ level: "silent" }),

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { DEFAULT_LIMITS } from "../src/images/base.ts";
@@ -297,4 +298,31 @@ test("over HTTP: a tar with the steps in it, progress and output line by line", 
     body: new Uint8Array(tar([{ path: "other", content: "x" }])),
   });
   assert.equal(missing.status, 404);
+
+  // The published server's way: packages on a base. This image has neither pip nor anything to install it with.
+  const environment = async (packages: string[]) => {
+    const spec = { owner_id: "alice", name: "Env", base_image: "stacyvm/busybox", python_packages: packages };
+    const made = await server.call("POST", "/environments/specs", spec);
+    assert.equal(made.status, 201, JSON.stringify(made.body));
+    const { body: queued } = await server.call("POST", "/environments/builds", { spec_id: made.body.id });
+    for (;;) {
+      const { body: build } = await server.call("GET", `/environments/builds/${queued.id}`);
+      if (build.status === "ready" || build.status === "failed") return build;
+      await delay(100);
+    }
+  };
+  const ready = await environment([]);
+  assert.equal(ready.status, "ready", ready.log);
+  const { body: config } = await server.call("GET", `/environments/builds/${ready.id}/spawn-config`);
+  assert.deepEqual(
+    [config.ready, config.image, config.digest],
+    [true, ready.artifacts[0].image_ref, ready.digest_local],
+  );
+  const { body: sandbox } = await server.call("POST", "/sandboxes", { image: config.image, memory_mb: 256 });
+  const ran = await server.call("POST", `/sandboxes/${sandbox.id}/exec`, { command: "pwd; ls -d /output /data" });
+  assert.equal(ran.body.stdout, "/workspace\n/data\n/output\n");
+  const failed = await environment(["requests>=2"]);
+  assert.equal(failed.status, "failed");
+  assert.match(failed.log, /run pip install --no-cache-dir 'requests>=2'/i);
+  assert.match(failed.error, /pip: not found/);
 });

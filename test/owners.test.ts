@@ -419,5 +419,24 @@ describe("without a configured key", () => {
     assert.equal((await ask(OWN_UID, { origin: "https://evil.example" })).status, 403);
     assert.equal((await ask(OWN_UID, { host: "evil.example" })).status, 403);
     assert.equal((await ask(OWN_UID, { "x-forwarded-for": "192.0.2.1" })).status, 401);
+    assert.equal((await ask(OWN_UID, { "x-forwarded-for": "127.0.0.1" })).status, 401);
+  });
+
+  test("a proxy of this host is let through where the configuration says so, for this host only", async () => {
+    const proxied = fakeApp({ ownUser: true, config: { server: { local_proxies: true } } });
+    const ask = async (uid: number, headers: Record<string, string>): Promise<number> => {
+      const init = { headers: { host: "localhost:5749", ...headers } };
+      return (await proxied.app.request(`${BASE}/sandboxes`, init, connection(uid))).status;
+    };
+    for (const own of ["127.0.0.1", "::1", "127.0.0.1, ::1"]) {
+      assert.equal(await ask(OWN_UID, { "x-forwarded-for": own }), 200, own);
+      assert.equal(await ask(65_533, { "x-forwarded-for": own }), 401, `${own}, by another user's proxy`);
+    }
+    for (const foreign of ["192.0.2.1", "127.0.0.1, 192.0.2.1", "192.0.2.1, 127.0.0.1", "", "localhost", "unknown"]) {
+      assert.equal(await ask(OWN_UID, { "x-forwarded-for": foreign }), 401, foreign);
+    }
+    assert.equal(await ask(OWN_UID, { "x-forwarded-for": "::1", "x-real-ip": "192.0.2.1" }), 401);
+    assert.equal(await ask(OWN_UID, { forwarded: "for=127.0.0.1" }), 401);
+    assert.equal(await ask(OWN_UID, { "x-forwarded-for": "::1", origin: "https://evil.example" }), 403);
   });
 });

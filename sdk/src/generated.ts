@@ -650,6 +650,57 @@ export interface Worker {
   stale: boolean;
 }
 
+export interface Environment {
+  id: string;
+  ownerId: string;
+  name: string;
+  baseImage: string;
+  pythonPackages: string[];
+  aptPackages: string[];
+  pythonVersion?: string | undefined;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface EnvironmentRequest {
+  ownerId: string;
+  name: string;
+  baseImage: string;
+  pythonPackages?: string[] | undefined;
+  aptPackages?: string[] | undefined;
+  pythonVersion?: string | undefined;
+}
+
+export interface EnvironmentBuild {
+  id: string;
+  specId: string;
+  status: "queued" | "building" | "ready" | "failed" | "canceled";
+  currentStep: string;
+  log: string;
+  imageSizeBytes: number;
+  digestLocal?: string | undefined;
+  error?: string | undefined;
+  createdAt: string;
+  finishedAt?: string | undefined;
+  updatedAt: string;
+  artifacts: EnvironmentArtifact[];
+}
+
+export interface EnvironmentArtifact {
+  target: string;
+  imageRef: string;
+  digest?: string | undefined;
+  status: string;
+  error?: string | undefined;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface EnvironmentBuildRequest {
+  specId: string;
+  targets?: string[] | undefined;
+}
+
 export interface Identity {
   name: string;
   owner: string;
@@ -742,6 +793,19 @@ export interface Tenant {
   updatedAt: string;
 }
 
+export interface TenantRequest {
+  id?: "" | string | undefined;
+  name: string;
+  ownerId?: string | undefined;
+  settings?: unknown | undefined;
+}
+
+export interface TenantChange {
+  name?: string | undefined;
+  ownerId?: string | undefined;
+  settings?: unknown | undefined;
+}
+
 export interface TenantMember {
   tenantId: string;
   /** The key's name */
@@ -749,6 +813,14 @@ export interface TenantMember {
   role: "viewer" | "operator" | "admin";
   createdAt: string;
   updatedAt: string;
+}
+
+export interface TenantMemberRequest {
+  role: "viewer" | "operator" | "admin";
+}
+
+export interface TenantPolicyRequest {
+  resourceType: string;
 }
 
 /** Every operation of the server: the body it takes and the reply it gives. */
@@ -984,29 +1056,55 @@ export interface Operations {
   "POST /admin/workers/{id}/leases/{resource}/renew": { body: undefined; reply: undefined };
   /** For workers that join */
   "POST /admin/worker-tokens": { body: undefined; reply: undefined };
-  /** Environments: lists of packages */
-  "GET /environments/specs": { body: undefined; reply: Record<string, unknown>[] };
-  /** Environments are not made here */
-  "POST /environments/specs": { body: undefined; reply: undefined };
-  /** Environments: their builds */
-  "GET /environments/builds": { body: undefined; reply: Record<string, unknown>[] };
-  /** Environments are not made here */
-  "POST /environments/builds": { body: undefined; reply: undefined };
-  /** Environments: registries to push to */
+  /** Name packages for a base image */
+  "POST /environments/specs": { body: EnvironmentRequest; reply: Environment };
+  /** A user's environments */
+  "GET /environments/specs": { body: undefined; reply: Environment[] };
+  /** One environment */
+  "GET /environments/specs/{id}": { body: undefined; reply: Environment };
+  /** Forget an environment and its builds */
+  "DELETE /environments/specs/{id}": { body: undefined; reply: Status };
+  /** Packages that others often add */
+  "GET /environments/specs/{id}/suggestions": {
+    body: undefined;
+    reply: {
+      specId: string;
+      suggestions: string[];
+    };
+  };
+  /** Build an environment, in a sandbox */
+  "POST /environments/builds": { body: EnvironmentBuildRequest; reply: EnvironmentBuild };
+  /** A user's builds */
+  "GET /environments/builds": {
+    body: undefined;
+    reply: {
+      build: EnvironmentBuild;
+      spec: Environment;
+    }[];
+  };
+  /** One build */
+  "GET /environments/builds/{id}": { body: undefined; reply: EnvironmentBuild };
+  /** End a build */
+  "POST /environments/builds/{id}/cancel": { body: undefined; reply: EnvironmentBuild };
+  /** What to spawn when a build is ready */
+  "GET /environments/builds/{id}/spawn-config": {
+    body: undefined;
+    reply: {
+      buildId: string;
+      buildStatus: string;
+      ready: boolean;
+      provider: string;
+      image: string;
+      target: string;
+      digest: string;
+      note: string;
+    };
+  };
+  /** Registries to push to: none */
   "GET /environments/registry-connections": { body: undefined; reply: Record<string, unknown>[] };
-  /** Environments are not made here */
+  /** Nothing is pushed from here */
   "POST /environments/registry-connections": { body: undefined; reply: undefined };
-  /** Of an environment: there is none */
-  "GET /environments/specs/{id}": { body: undefined; reply: undefined };
-  /** Of an environment: there is none */
-  "GET /environments/specs/{id}/suggestions": { body: undefined; reply: undefined };
-  /** Of an environment: there is none */
-  "GET /environments/builds/{id}": { body: undefined; reply: undefined };
-  /** Of an environment: there is none */
-  "GET /environments/builds/{id}/spawn-config": { body: undefined; reply: undefined };
-  /** Of an environment: there is none */
-  "POST /environments/builds/{id}/cancel": { body: undefined; reply: undefined };
-  /** Of an environment: there is none */
+  /** Of a registry to push to: there is none */
   "DELETE /environments/registry-connections/{id}": { body: undefined; reply: undefined };
   /** Who the caller is to this server */
   "GET /identity": { body: undefined; reply: Identity };
@@ -1029,8 +1127,13 @@ export interface Operations {
       tenants: Tenant[];
     };
   };
-  /** Owners are made otherwise here */
-  "POST /admin/tenants": { body: undefined; reply: undefined };
+  /** Make an owner */
+  "POST /admin/tenants": {
+    body: TenantRequest;
+    reply: {
+      tenant: Tenant;
+    };
+  };
   /** One owner */
   "GET /admin/tenants/{id}": {
     body: undefined;
@@ -1038,9 +1141,14 @@ export interface Operations {
       tenant: Tenant;
     };
   };
-  /** Owners are made otherwise here */
-  "PUT /admin/tenants/{id}": { body: undefined; reply: undefined };
-  /** Owners are made otherwise here */
+  /** Change what is said of an owner */
+  "PUT /admin/tenants/{id}": {
+    body: TenantChange;
+    reply: {
+      tenant: Tenant;
+    };
+  };
+  /** Revoke an owner's keys and forget it */
   "DELETE /admin/tenants/{id}": { body: undefined; reply: undefined };
   /** An owner's keys */
   "GET /admin/tenants/{id}/members": {
@@ -1049,6 +1157,16 @@ export interface Operations {
       members: TenantMember[];
     };
   };
+  /** Make a key of an owner, or change what it may do */
+  "PUT /admin/tenants/{id}/members/{member}": {
+    body: TenantMemberRequest;
+    reply: {
+      member: TenantMember;
+      key?: string | undefined;
+    };
+  };
+  /** Revoke a member's keys */
+  "DELETE /admin/tenants/{id}/members/{member}": { body: undefined; reply: undefined };
   /** An owner's policies: none of its own */
   "GET /admin/tenants/{id}/policies": {
     body: undefined;
@@ -1056,8 +1174,8 @@ export interface Operations {
       policies: Record<string, unknown>[];
     };
   };
-  /** Owners are made otherwise here */
-  "POST /admin/tenants/{id}/policies": { body: undefined; reply: undefined };
+  /** Policies are not made here */
+  "POST /admin/tenants/{id}/policies": { body: TenantPolicyRequest; reply: undefined };
   /** What administrators did with an owner's things */
   "GET /admin/tenants/{id}/audit": {
     body: undefined;
@@ -1068,11 +1186,7 @@ export interface Operations {
       exportedAt: string;
     };
   };
-  /** Owners are made otherwise here */
-  "PUT /admin/tenants/{id}/members/{member}": { body: undefined; reply: undefined };
-  /** Owners are made otherwise here */
-  "DELETE /admin/tenants/{id}/members/{member}": { body: undefined; reply: undefined };
-  /** Owners are made otherwise here */
+  /** A policy: there is none */
   "DELETE /admin/tenants/{id}/policies/{member}": { body: undefined; reply: undefined };
   /** HTTP to a port in the guest: any method, any path below, WebSockets too */
   "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
@@ -1595,6 +1709,57 @@ export const shapes: Record<string, Shape> = {
       stale: "boolean",
     },
   },
+  Environment: {
+    object: {
+      id: "string",
+      owner_id: "string",
+      name: "string",
+      base_image: "string",
+      python_packages: { array: "string" },
+      apt_packages: { array: "string" },
+      "python_version?": "string",
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  EnvironmentRequest: {
+    object: {
+      owner_id: "string",
+      name: "string",
+      base_image: "string",
+      "python_packages?": { array: "string" },
+      "apt_packages?": { array: "string" },
+      "python_version?": "string",
+    },
+  },
+  EnvironmentBuild: {
+    object: {
+      id: "string",
+      spec_id: "string",
+      status: { enum: ["queued", "building", "ready", "failed", "canceled"] },
+      current_step: "string",
+      log: "string",
+      image_size_bytes: "integer",
+      "digest_local?": "string",
+      "error?": "string",
+      created_at: "string",
+      "finished_at?": "string",
+      updated_at: "string",
+      artifacts: { array: { ref: "EnvironmentArtifact" } },
+    },
+  },
+  EnvironmentArtifact: {
+    object: {
+      target: "string",
+      image_ref: "string",
+      "digest?": "string",
+      status: "string",
+      "error?": "string",
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  EnvironmentBuildRequest: { object: { spec_id: "string", "targets?": { array: "string" } } },
   Identity: { object: { name: "string", owner: "string", scopes: { array: { enum: ["read", "use", "admin"] } } } },
   MadeKey: {
     object: {
@@ -1679,6 +1844,8 @@ export const shapes: Record<string, Shape> = {
       updated_at: "string",
     },
   },
+  TenantRequest: { object: { "id?": "any", name: "string", "owner_id?": "string", "settings?": "any" } },
+  TenantChange: { object: { "name?": "string", "owner_id?": "string", "settings?": "any" } },
   TenantMember: {
     object: {
       tenant_id: "string",
@@ -1688,6 +1855,8 @@ export const shapes: Record<string, Shape> = {
       updated_at: "string",
     },
   },
+  TenantMemberRequest: { object: { role: { enum: ["viewer", "operator", "admin"] } } },
+  TenantPolicyRequest: { object: { resource_type: "string" } },
 };
 
 export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape }> = {
@@ -1804,17 +1973,35 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "POST /admin/workers/{id}/heartbeat": {},
   "POST /admin/workers/{id}/leases/{resource}/renew": {},
   "POST /admin/worker-tokens": {},
-  "GET /environments/specs": { reply: { array: { record: "any" } } },
-  "POST /environments/specs": {},
-  "GET /environments/builds": { reply: { array: { record: "any" } } },
-  "POST /environments/builds": {},
+  "POST /environments/specs": { body: { ref: "EnvironmentRequest" }, reply: { ref: "Environment" } },
+  "GET /environments/specs": { reply: { array: { ref: "Environment" } } },
+  "GET /environments/specs/{id}": { reply: { ref: "Environment" } },
+  "DELETE /environments/specs/{id}": { reply: { ref: "Status" } },
+  "GET /environments/specs/{id}/suggestions": {
+    reply: { object: { spec_id: "string", suggestions: { array: "string" } } },
+  },
+  "POST /environments/builds": { body: { ref: "EnvironmentBuildRequest" }, reply: { ref: "EnvironmentBuild" } },
+  "GET /environments/builds": {
+    reply: { array: { object: { build: { ref: "EnvironmentBuild" }, spec: { ref: "Environment" } } } },
+  },
+  "GET /environments/builds/{id}": { reply: { ref: "EnvironmentBuild" } },
+  "POST /environments/builds/{id}/cancel": { reply: { ref: "EnvironmentBuild" } },
+  "GET /environments/builds/{id}/spawn-config": {
+    reply: {
+      object: {
+        build_id: "string",
+        build_status: "string",
+        ready: "boolean",
+        provider: "string",
+        image: "string",
+        target: "string",
+        digest: "string",
+        note: "string",
+      },
+    },
+  },
   "GET /environments/registry-connections": { reply: { array: { record: "any" } } },
   "POST /environments/registry-connections": {},
-  "GET /environments/specs/{id}": {},
-  "GET /environments/specs/{id}/suggestions": {},
-  "GET /environments/builds/{id}": {},
-  "GET /environments/builds/{id}/spawn-config": {},
-  "POST /environments/builds/{id}/cancel": {},
   "DELETE /environments/registry-connections/{id}": {},
   "GET /identity": { reply: { ref: "Identity" } },
   "POST /keys": { body: { ref: "KeyRequest" }, reply: { ref: "MadeKey" } },
@@ -1824,13 +2011,18 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /audit": { reply: { array: { ref: "AuditEntry" } } },
   "GET /admin/audit": { reply: { array: { ref: "AdminAuditEntry" } } },
   "GET /admin/tenants": { reply: { object: { tenants: { array: { ref: "Tenant" } } } } },
-  "POST /admin/tenants": {},
+  "POST /admin/tenants": { body: { ref: "TenantRequest" }, reply: { object: { tenant: { ref: "Tenant" } } } },
   "GET /admin/tenants/{id}": { reply: { object: { tenant: { ref: "Tenant" } } } },
-  "PUT /admin/tenants/{id}": {},
+  "PUT /admin/tenants/{id}": { body: { ref: "TenantChange" }, reply: { object: { tenant: { ref: "Tenant" } } } },
   "DELETE /admin/tenants/{id}": {},
   "GET /admin/tenants/{id}/members": { reply: { object: { members: { array: { ref: "TenantMember" } } } } },
+  "PUT /admin/tenants/{id}/members/{member}": {
+    body: { ref: "TenantMemberRequest" },
+    reply: { object: { member: { ref: "TenantMember" }, "key?": "string" } },
+  },
+  "DELETE /admin/tenants/{id}/members/{member}": {},
   "GET /admin/tenants/{id}/policies": { reply: { object: { policies: { array: { record: "any" } } } } },
-  "POST /admin/tenants/{id}/policies": {},
+  "POST /admin/tenants/{id}/policies": { body: { ref: "TenantPolicyRequest" } },
   "GET /admin/tenants/{id}/audit": {
     reply: {
       object: {
@@ -1841,8 +2033,6 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
       },
     },
   },
-  "PUT /admin/tenants/{id}/members/{member}": {},
-  "DELETE /admin/tenants/{id}/members/{member}": {},
   "DELETE /admin/tenants/{id}/policies/{member}": {},
   "GET /sandboxes/{id}/ports/{port}/{path}": {},
 };

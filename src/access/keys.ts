@@ -15,6 +15,8 @@ export interface KeyRecord {
   /** The secret's first characters, to tell keys apart. */
   hint: string;
   createdAt: number;
+  /** What the published interface calls its bearer (tenants.ts). */
+  role?: Role;
   /** Name of who made it. */
   createdBy: string;
   expiresAt?: number;
@@ -24,6 +26,8 @@ export interface KeyRecord {
   /** After a rotation the secret before works for a while. */
   before?: { hash: string; until: number };
 }
+
+export type Role = "viewer" | "operator" | "admin";
 
 export type KeyState = "active" | "expired" | "revoked";
 
@@ -37,6 +41,7 @@ export interface KeyInput {
   name: string;
   owner: string;
   scopes: Scope[];
+  role?: Role;
   /** ms from now; absent: never. */
   expiresInMs?: number;
 }
@@ -112,6 +117,7 @@ export class Keys {
       scopes: input.scopes,
       hash: hashOf(secret),
       hint: secret.slice(0, HINT_LENGTH),
+      ...(input.role === undefined ? {} : { role: input.role }),
       createdAt: now,
       createdBy: by,
       ...(input.expiresInMs === undefined ? {} : { expiresAt: now + input.expiresInMs }),
@@ -136,6 +142,15 @@ export class Keys {
     };
     await this.#save(record);
     return { record, secret };
+  }
+
+  /** The same secret may do something else from now on. @throws StacyError `not-found`, `conflict` */
+  async change(idOrName: string, to: { scopes: Scope[]; role: Role }): Promise<KeyRecord> {
+    const record: KeyRecord = { ...this.get(idOrName), ...to };
+    const state = this.state(record);
+    if (state !== "active") throw new StacyError("conflict", `the key ${record.name} is ${state}`);
+    await this.#save(record);
+    return record;
   }
 
   /** At once, and for good. Idempotent. */

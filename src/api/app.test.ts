@@ -17,6 +17,7 @@ function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fak
   const app = createApp({
     ...{ sandboxes: world.sandboxes, images: {} as never, config, dataDir: "/", configPath: "", version: "1" },
     ...fakeAccess(world.store),
+    environments: {} as never,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
     ...{ metrics: new Metrics(), log: pino({ level: "silent" }), startedAt: 0, stopping: stop.signal },
   });

@@ -198,7 +198,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   eventRoutes(endpoints, shared);
   reportRoutes(endpoints, shared);
   workerRoutes(endpoints, shared);
-  environmentRoutes(endpoints);
+  environmentRoutes(endpoints, shared);
   keyRoutes(endpoints, shared);
   tenantRoutes(endpoints, shared);
 

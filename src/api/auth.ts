@@ -68,7 +68,8 @@ export function withoutPort(host: string): string {
 /**
  * Without a key, the user at the other end of the connection is what counts; a browser of that user is then a way in for every
  * page in it. So a request from another web page is refused (by `Origin`), so is one under a foreign name (DNS rebinding, by
- * `Host`), and so is one that a proxy of that user passes on for somebody else.
+ * `Host`), and so is one that a proxy of that user passes on for somebody else. A proxy that serves this host only, as the published
+ * server's `web-ui` does, says so by the addresses that it names; that is heard where the configuration says that there is one.
  * @throws HTTPException 403
  */
 export function assertLocalRequest(headers: Headers, config: Config): void {
@@ -85,10 +86,22 @@ export function assertLocalRequest(headers: Headers, config: Config): void {
   if (origin !== undefined && !originAllowed(origin, host, config)) {
     throw httpError(403, "requests from this origin are not allowed; see server.cors_allowed_origins");
   }
-  const forwarded = FORWARDED.find((each) => headers.has(each));
+  const forwarded = FORWARDED.find(
+    (each) => headers.has(each) && !(config.server.local_proxies && isForThisHost(headers)),
+  );
   if (forwarded !== undefined) {
-    throw httpError(401, `a request that a proxy passes on (${forwarded}) needs a key: \`stacyvm key create\``);
+    throw httpError(
+      401,
+      `a request that a proxy passes on (${forwarded}) needs a key: \`stacyvm key create\`; or server.local_proxies, for one that serves this host only`,
+    );
   }
+}
+
+/** Whether every address that was passed through is this host's own. */
+function isForThisHost(headers: Headers): boolean {
+  if (headers.has("forwarded")) return false;
+  const addresses = ["x-forwarded-for", "x-real-ip"].flatMap((name) => headers.get(name)?.split(",") ?? []);
+  return addresses.every((address) => isIP(address.trim()) !== 0 && isLoopback(address.trim()));
 }
 
 export function originAllowed(origin: string, host: string | undefined, config: Config): boolean {

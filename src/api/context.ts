@@ -2,7 +2,9 @@
 import type { Logger } from "pino";
 import type { Access } from "../access/access.ts";
 import type { Audit } from "../access/audit.ts";
+import type { Tenants } from "../access/tenants.ts";
 import type { Config } from "../config/schema.ts";
+import type { Environments } from "../environments/environments.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import type { Limits } from "../sandboxes/limits.ts";
 import type { Providers } from "../sandboxes/providers.ts";
@@ -32,6 +34,8 @@ export interface ServerParts {
   configPath: string;
   access: Access;
   audit: Audit;
+  tenants: Tenants;
+  environments: Environments;
   rateLimiter: RateLimiter | undefined;
   metrics: Metrics;
   log: Logger;

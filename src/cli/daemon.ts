@@ -5,6 +5,7 @@ import { Access, type ConfiguredKey } from "../access/access.ts";
 import { Audit } from "../access/audit.ts";
 import { configuredKeys, tokenOptions } from "../access/configured.ts";
 import { Keys } from "../access/keys.ts";
+import { Tenants } from "../access/tenants.ts";
 import { Tokens } from "../access/tokens.ts";
 import { createApp } from "../api/app.ts";
 import { Metrics } from "../api/metrics.ts";
@@ -14,6 +15,7 @@ import { imagesOptions, limitsOf, networkOf } from "../config/options.ts";
 import type { Config } from "../config/schema.ts";
 import { e2b } from "../e2b/mount.ts";
 import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
+import { Environments } from "../environments/environments.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -137,7 +139,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       log,
     }),
   );
+  const environments = parts.use(
+    new Environments({
+      ...{ store, images },
+      report: (err) => log.error({ phase: "environments", err }, "the state of a build could not be kept"),
+    }),
+  );
   const stopping = new AbortController();
+  const startedAt = Date.now();
   const serverParts = {
     sandboxes,
     images,
@@ -146,13 +155,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     configPath: options.configPath,
     access,
     audit: new Audit(store, (err) => log.error({ phase: "audit", err }, "an entry of the audit log was lost")),
+    tenants: new Tenants(store, keys, startedAt),
+    environments,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
     metrics,
     log: log.child({ part: "api" }),
     version,
     // Loaded when somebody asks: the doctor itself knows how to start a daemon.
     doctor: async () => (await import("./commands/doctor.ts")).examine(paths),
-    startedAt: Date.now(),
+    startedAt,
     stopping: stopping.signal,
   };
   const app = createApp(serverParts, [e2b({ ...serverParts, tokens: await SandboxTokens.open(paths.root) })]);

@@ -44,6 +44,8 @@ export const configSchema = z.strictObject({
     cors_allowed_origins: list.default([]),
     /** Answer to these host names too, when no key protects the server (DNS rebinding). */
     allowed_hosts: list.default([]),
+    /** Without a key, answer what a proxy on this host passes on for somebody on this host, too: the published server's `web-ui`. */
+    local_proxies: z.boolean().default(false),
     max_json_bytes: z.int().min(1024).default(1_048_576),
     max_file_json_bytes: z.int().min(1024).default(67_108_864),
     max_upload_bytes: z.int().min(0).default(0),
@@ -105,6 +107,17 @@ export const configSchema = z.strictObject({
     checkpoints: z.boolean().default(false),
     /** How often this is looked after. 0: never by itself. */
     gc_interval: duration.default(600_000),
+  }),
+  environments: section({
+    /** What the build of one that names packages may connect to: the indexes of pip and apt. */
+    allowed_hosts: list.default([
+      "pypi.org",
+      "files.pythonhosted.org",
+      "deb.debian.org",
+      "security.debian.org",
+      "archive.ubuntu.com",
+      "security.ubuntu.com",
+    ]),
   }),
   images: section({
     /** A reference as clients send it, and what it stands for here. */

@@ -34,4 +34,8 @@ export const MIGRATIONS: readonly string[] = [
   CREATE TABLE keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) STRICT;
   CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, data TEXT NOT NULL) STRICT;
   `,
+  // What is small, read as a whole at the start and found by its id: tenants, environments and their builds.
+  `
+  CREATE TABLE documents (kind TEXT NOT NULL, id TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (kind, id)) STRICT;
+  `,
 ];

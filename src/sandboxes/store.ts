@@ -232,6 +232,20 @@ export class Store implements Disposable {
       .flatMap((row) => this.#record<T>(auditRow, row).map((entry) => ({ ...entry, id: Number(row.id) })));
   }
 
+  // Small collections: whoever keeps one says what a row must be
+
+  documents<T>(kind: string, schema: z.ZodType<T>): T[] {
+    return this.#records(schema, "SELECT data FROM documents WHERE kind = ? ORDER BY id", [kind]);
+  }
+
+  putDocument(kind: string, record: { id: string }): Promise<void> {
+    return this.#durable("INSERT OR REPLACE INTO documents VALUES (?,?,?)", [kind, record.id, JSON.stringify(record)]);
+  }
+
+  deleteDocument(kind: string, id: string): Promise<void> {
+    return this.#durable("DELETE FROM documents WHERE kind = ? AND id = ?", [kind, id]);
+  }
+
   // Small facts
 
   meta(key: string): string | undefined {
@@ -247,10 +261,9 @@ export class Store implements Disposable {
     const count = (table: string): number =>
       (this.#db.get(`SELECT count(*) AS n FROM ${table}`) as { n: number } | undefined)?.n ?? 0;
     return Object.fromEntries(
-      ["sandboxes", "templates", "quotas", "checkpoints", "execs", "events", "keys", "audit"].map((table) => [
-        table,
-        count(table),
-      ]),
+      ["sandboxes", "templates", "quotas", "checkpoints", "execs", "events", "keys", "audit", "documents"].map(
+        (table) => [table, count(table)],
+      ),
     );
   }
 

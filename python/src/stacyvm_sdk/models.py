@@ -95,6 +95,46 @@ class Doctor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Environment:
+    id: str
+    owner_id: str
+    name: str
+    base_image: str
+    python_packages: list[str]
+    apt_packages: list[str]
+    python_version: str | None = None
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentArtifact:
+    target: str
+    image_ref: str
+    digest: str | None = None
+    status: str
+    error: str | None = None
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentBuild:
+    id: str
+    spec_id: str
+    status: Literal["queued", "building", "ready", "failed", "canceled"]
+    current_step: str
+    log: str
+    image_size_bytes: int
+    digest_local: str | None = None
+    error: str | None = None
+    created_at: str
+    finished_at: str | None = None
+    updated_at: str
+    artifacts: list[EnvironmentArtifact]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Event:
     id: str
     type: str

@@ -1,15 +1,15 @@
 /**
- * The published server's tenants. Here they are owners: one is there as soon as a key says so, its members are its keys, and
- * what may be pulled and reached is the server's configuration for all. So they are shown, and made elsewhere.
+ * The published server's tenants. Here they are owners (access/tenants.ts): a member is a key, and what may be pulled and reached is
+ * the server's configuration for all.
  */
 import { z } from "@hono/zod-openapi";
-import type { KeyRecord } from "../../access/keys.ts";
+import type { Member, Tenant, TenantInput } from "../../access/tenants.ts";
 import { StacyError } from "../../host/error.ts";
-import { DEFAULT_OWNER } from "../../sandboxes/owner.ts";
+import { OWNER_NAME } from "../../sandboxes/owner.ts";
 import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { SandboxId } from "../schemas/common.ts";
+import { maybe, SandboxId } from "../schemas/common.ts";
 import { auditBody, PublishedAuditBody } from "../schemas/published-audit.ts";
 import { iso } from "../schemas/sandbox.ts";
 
@@ -26,41 +26,42 @@ const TenantBody = z
     updated_at: z.string(),
   })
   .openapi("Tenant");
+const OneTenant = z.object({ tenant: TenantBody });
+const Role = z.enum(["viewer", "operator", "admin"]);
 const MemberBody = z
   .object({
     tenant_id: z.string(),
     user_id: z.string().openapi({ description: "The key's name" }),
-    role: z.enum(["viewer", "operator", "admin"]),
+    role: Role,
     created_at: z.string(),
     updated_at: z.string(),
   })
   .openapi("TenantMember");
+const PolicyRequest = z.object({ resource_type: z.string() }).openapi("TenantPolicyRequest");
+
+const Text = z.string().trim().max(256);
+const fields = { owner_id: maybe(Text), settings: maybe(z.unknown()) };
+const CreateRequest = z
+  .object({
+    id: maybe(
+      z.union([z.literal(""), z.string().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -")]),
+    ),
+    name: Text.min(1, "is required"),
+    ...fields,
+  })
+  .openapi("TenantRequest");
+const ChangeRequest = z.object({ name: maybe(Text), ...fields }).openapi("TenantChange");
+const MemberParams = SandboxId.extend({ member: z.string().min(1).max(128) });
+const MAX_SETTINGS = 65_536;
 
 export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { keys } = parts.access;
+  const { tenants } = parts;
   /** Those that the caller may know of: an administrator all, and one who acts as an owner that one's. */
-  const active = ({ caller, owner }: View): KeyRecord[] =>
-    keys.list(caller.everything ? undefined : owner).filter((key) => keys.state(key) === "active");
-
-  function tenants(view: View): z.output<typeof TenantBody>[] {
-    const since = new Map([[view.caller.everything ? DEFAULT_OWNER : view.owner, parts.startedAt]]);
-    for (const { owner, createdAt } of active(view)) {
-      since.set(owner, Math.min(since.get(owner) ?? createdAt, createdAt));
-    }
-    return [...since].sort().map(([id, at]) => ({
-      id,
-      name: id,
-      owner_id: id,
-      settings: "{}",
-      created_at: iso(at),
-      updated_at: iso(at),
-    }));
-  }
-  function tenant(view: View, id: string): z.output<typeof TenantBody> {
-    const found = tenants(view).find((each) => each.id === id);
-    if (found === undefined) throw new StacyError("not-found", `there is no owner ${JSON.stringify(id.slice(0, 64))}`);
-    return found;
-  }
+  const only = ({ caller, owner }: View): string | undefined => (caller.everything ? undefined : owner);
+  /** For the audit log of the tenant. */
+  const about = (view: View, id: string): void => {
+    if (id !== view.owner) view.foreign.add(id);
+  };
 
   endpoints.add(
     {
@@ -69,10 +70,32 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "admin",
       tag,
       summary: "Owners, in the published server's form",
-      description: "Those that a key of this server names, and `default`.",
-      responses: { 200: { description: "By name", schema: z.object({ tenants: z.array(TenantBody) }) } },
+      description: "Those that were made here, those that a key names, and `default`.",
+      responses: { 200: { description: "By id", schema: z.object({ tenants: z.array(TenantBody) }) } },
     },
-    ({ sandboxes }) => json({ tenants: tenants(sandboxes) }),
+    ({ sandboxes }) => json({ tenants: tenants.list(only(sandboxes)).map(body) }),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/admin/tenants",
+      scope: "admin",
+      tag,
+      summary: "Make an owner",
+      description: "Its keys come later: `POST /keys`, or a member.",
+      body: CreateRequest,
+      responses: { 201: { description: "The owner", schema: OneTenant } },
+      errors: [403, 409],
+    },
+    async ({ sandboxes, body: request }) => {
+      const mine = only(sandboxes);
+      if (mine !== undefined && request.id !== mine) {
+        throw new StacyError("permission", `acting as the owner ${mine}, another one cannot be made`);
+      }
+      const tenant = await tenants.create(request.id || undefined, { name: request.name, ...given(request) });
+      about(sandboxes, tenant.id);
+      return json({ tenant: body(tenant) }, 201);
+    },
   );
   endpoints.add(
     {
@@ -82,10 +105,47 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       tag,
       summary: "One owner",
       params: SandboxId,
-      responses: { 200: { description: "The owner", schema: z.object({ tenant: TenantBody }) } },
+      responses: { 200: { description: "The owner", schema: OneTenant } },
       errors: [404],
     },
-    ({ params, sandboxes }) => json({ tenant: tenant(sandboxes, params.id) }),
+    ({ params, sandboxes }) => json({ tenant: body(tenants.get(params.id, only(sandboxes))) }),
+  );
+  endpoints.add(
+    {
+      method: "put",
+      path: "/admin/tenants/{id}",
+      scope: "admin",
+      tag,
+      summary: "Change what is said of an owner",
+      params: SandboxId,
+      body: ChangeRequest,
+      responses: { 200: { description: "The owner", schema: OneTenant } },
+      errors: [404],
+    },
+    async ({ params, sandboxes, body: request }) => {
+      const input = { ...given(request), ...(request.name ? { name: request.name } : {}) };
+      const tenant = await tenants.change(params.id, input, only(sandboxes));
+      about(sandboxes, params.id);
+      return json({ tenant: body(tenant) });
+    },
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/admin/tenants/{id}",
+      scope: "admin",
+      tag,
+      summary: "Revoke an owner's keys and forget it",
+      description: "What it has stays: sandboxes until their time is over. 409 for `default`.",
+      params: SandboxId,
+      responses: { 204: { description: "It is gone" } },
+      errors: [404, 409],
+    },
+    async ({ params, sandboxes }) => {
+      await tenants.remove(params.id, only(sandboxes));
+      about(sandboxes, params.id);
+      return new Response(null, { status: 204 });
+    },
   );
   endpoints.add(
     {
@@ -99,17 +159,48 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      tenant(sandboxes, params.id);
-      const members = active(sandboxes).filter(({ owner }) => owner === params.id);
-      return json({
-        members: members.map(({ owner, name, scopes, createdAt }) => ({
-          tenant_id: owner,
-          user_id: name,
-          role: scopes.includes("admin") ? "admin" : scopes.includes("use") ? "operator" : "viewer",
-          created_at: iso(createdAt),
-          updated_at: iso(createdAt),
-        })),
-      });
+      const members = tenants.members(params.id, only(sandboxes));
+      return json({ members: members.map((member) => memberBody(params.id, member)) });
+    },
+  );
+  endpoints.add(
+    {
+      method: "put",
+      path: "/admin/tenants/{id}/members/{member}",
+      scope: "admin",
+      tag,
+      summary: "Make a key of an owner, or change what it may do",
+      description:
+        "A viewer's has the scope `read`, an operator's and an admin's `use`: none of them administers the server. `key` is the new key's secret, shown once.",
+      params: MemberParams,
+      body: z.object({ role: Role }).openapi("TenantMemberRequest"),
+      responses: {
+        200: { description: "The member", schema: z.object({ member: MemberBody, key: z.string().optional() }) },
+      },
+      errors: [404],
+    },
+    async ({ c, params, sandboxes, body: request }) => {
+      const by = { name: c.get("identity").name, only: only(sandboxes) };
+      const { member, secret } = await tenants.putMember(params.id, params.member, request.role, by);
+      about(sandboxes, params.id);
+      return json({ member: memberBody(params.id, member), ...(secret === undefined ? {} : { key: secret }) });
+    },
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/admin/tenants/{id}/members/{member}",
+      scope: "admin",
+      tag,
+      summary: "Revoke a member's keys",
+      params: MemberParams,
+      responses: { 204: { description: "They let nobody in any more" } },
+      errors: [404],
+    },
+    async ({ params, sandboxes }) => {
+      await tenants.removeMember(params.id, params.member, only(sandboxes));
+      about(sandboxes, params.id);
+      return new Response(null, { status: 204 });
     },
   );
   endpoints.add(
@@ -128,7 +219,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      tenant(sandboxes, params.id);
+      tenants.get(params.id, only(sandboxes));
       return json({ policies: [] });
     },
   );
@@ -154,45 +245,70 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      tenant(sandboxes, params.id);
-      const about = parts.audit.list({ about: params.id, limit: AUDIT_LIMIT });
+      tenants.get(params.id, only(sandboxes));
+      const entries = parts.audit.list({ about: params.id, limit: AUDIT_LIMIT });
       return json({
         tenant_id: params.id,
-        admin_audit: about.map(auditBody),
+        admin_audit: entries.map(auditBody),
         op_audit: [],
         exported_at: iso(Date.now()),
       });
     },
   );
 
-  for (const [method, path, remedy] of [
-    ["post", "/admin/tenants", "make a key for the owner: `stacyvm key create --owner NAME`, or POST /api/v1/keys"],
-    ["put", "/admin/tenants/{id}", "an owner is only its name; make keys for another one"],
-    ["delete", "/admin/tenants/{id}", "revoke its keys: `stacyvm key revoke`"],
-    ["put", "/admin/tenants/{id}/members/{member}", "make a key with the scopes that are wanted: `stacyvm key create`"],
-    ["delete", "/admin/tenants/{id}/members/{member}", "revoke the key: `stacyvm key revoke`"],
-    ["post", "/admin/tenants/{id}/policies", "set images.allow, images.deny or network.allow in the configuration"],
-    ["delete", "/admin/tenants/{id}/policies/{member}", "there is none of its own"],
-  ] as const) {
-    endpoints.add(
-      {
-        method,
-        path,
-        scope: "admin",
-        tag,
-        summary: "Owners are made otherwise here",
-        description: `501: ${remedy}.`,
-        ...(path.includes("{member}")
-          ? { params: SandboxId.extend({ member: z.string() }) }
-          : path.includes("{id}")
-            ? { params: SandboxId }
-            : {}),
-        responses: {},
-        errors: [501],
-      },
-      () => {
-        throw new StacyError("not-supported", "tenants are owners here, which come with their keys", { remedy });
-      },
-    );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/admin/tenants/{id}/policies",
+      scope: "admin",
+      tag,
+      summary: "Policies are not made here",
+      description: "501: set `images.allow`, `images.deny` or `network.allow` in the configuration.",
+      params: SandboxId,
+      body: PolicyRequest,
+      responses: {},
+      errors: [404, 501],
+    },
+    ({ params, sandboxes }) => {
+      tenants.get(params.id, only(sandboxes));
+      throw new StacyError("not-supported", "a tenant has no policies of its own here", {
+        remedy: "set images.allow, images.deny or network.allow in the configuration, which are for all",
+      });
+    },
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/admin/tenants/{id}/policies/{member}",
+      scope: "admin",
+      tag,
+      summary: "A policy: there is none",
+      params: MemberParams,
+      responses: {},
+      errors: [404],
+    },
+    ({ params }) => {
+      throw new StacyError("not-found", `there is no policy ${JSON.stringify(params.member)}`);
+    },
+  );
+}
+
+/** @throws StacyError `limit` */
+function given(request: { owner_id?: string | undefined; settings?: unknown }): TenantInput {
+  const settings = request.settings === undefined ? undefined : JSON.stringify(request.settings);
+  if (settings !== undefined && settings.length > MAX_SETTINGS) {
+    throw new StacyError("invalid", `settings: more than ${MAX_SETTINGS} characters`);
   }
+  return {
+    ...(request.owner_id ? { ownerId: request.owner_id } : {}),
+    ...(settings === undefined ? {} : { settings }),
+  };
+}
+
+function body({ id, name, ownerId, settings, createdAt, updatedAt }: Tenant): z.output<typeof TenantBody> {
+  return { id, name, owner_id: ownerId, settings, created_at: iso(createdAt), updated_at: iso(updatedAt) };
+}
+
+function memberBody(tenant: string, { user, role, createdAt }: Member): z.output<typeof MemberBody> {
+  return { tenant_id: tenant, user_id: user, role, created_at: iso(createdAt), updated_at: iso(createdAt) };
 }
