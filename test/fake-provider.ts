@@ -252,6 +252,7 @@ export function fakeWorld(options: { store?: Store; maxSandboxes?: number; overf
       ...{
         defaultWorkdir: "",
         providerAliases: {},
+        imageAliases: {},
         defaultImage: "image",
         defaultMemoryMiB: 128,
         defaultVcpus: 1,

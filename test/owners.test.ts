@@ -311,6 +311,59 @@ describe("every route", () => {
     assert.equal((await ask("other", "DELETE", "/templates/common")).status, 404);
   });
 
+  test("a tenant, by the published interface: its member's key, what it sees, its policies, and its end", async () => {
+    const admin = async (method: string, path: string, body?: object, status = 200) => {
+      const answer = await ask("admin", method, `/admin/tenants${path}`, body);
+      assert.equal(answer.status, status, answer.text);
+      return answer.text === "" ? undefined : JSON.parse(answer.text);
+    };
+    const { tenant } = await admin("POST", "", { name: "Acme Corp" }, 201);
+    const { key } = await admin("PUT", `/${tenant.id}/members/eve`, { role: "operator" });
+    const eve = (method: string, path: string, body?: object) =>
+      ask(undefined, method, path, body, { "x-api-key": key });
+    const made = await eve("POST", "/sandboxes", { image: "alpine:3" });
+    assert.equal(JSON.parse(made.text).owner, tenant.id, made.text);
+    assert.equal(JSON.parse((await eve("GET", "/sandboxes")).text).length, 1);
+    assert.equal((await eve("GET", "/admin/tenants")).status, 403);
+    await eve("POST", "/templates", { name: "t", image: "library/alpine" });
+    const rule = { resource_type: "image", effect: "deny", pattern: "alpine:*" };
+    const { policy } = await admin("POST", `/${tenant.id}/policies`, rule, 201);
+    for (const [path, body] of [
+      ["/sandboxes", { image: "docker.io/library/alpine:3.20" }],
+      ["/sandboxes", { template: "t" }],
+      ["/sandboxes/admission", { image: "alpine:3" }],
+      ["/templates/t/spawn", {}],
+      ["/snapshots", { image: "alpine:3" }],
+    ] as const) {
+      const refused = await eve("POST", path, body);
+      assert.equal(refused.status, 403, `${path} ${refused.text}`);
+      assert.match(refused.text, /FORBIDDEN.*is not permitted by a policy/);
+    }
+    assert.equal((await eve("POST", "/sandboxes", { image: "python:3" })).status, 201);
+    const spec = JSON.parse(
+      (await eve("POST", "/environments/specs", { owner_id: "eve", name: "e", base_image: "alpine:3" })).text,
+    );
+    assert.equal((await eve("POST", "/environments/builds", { spec_id: spec.id })).status, 403);
+    for (const path of [`specs/${spec.id}`, `specs/${spec.id}/suggestions`]) {
+      assert.equal((await eve("GET", `/environments/${path}`)).status, 200, path);
+      assert.equal((await ask("other", "GET", `/environments/${path}`)).status, 404, path);
+    }
+    assert.equal((await ask("other", "POST", "/environments/builds", { spec_id: spec.id })).status, 404);
+    assert.equal((await ask("other", "DELETE", `/environments/specs/${spec.id}`)).status, 404);
+    assert.deepEqual(JSON.parse((await ask("other", "GET", "/environments/specs?owner_id=eve")).text), []);
+    assert.equal((await ask("use", "POST", "/sandboxes", { image: "alpine:3" })).status, 201, "another owner's rules");
+    await admin("DELETE", `/${tenant.id}/policies/${policy.id}`, undefined, 204);
+    assert.equal((await eve("POST", "/sandboxes/admission", { image: "alpine:3" })).status, 200);
+    const provider = { resource_type: "provider", effect: "deny", pattern: "*" };
+    await admin("POST", `/${tenant.id}/policies`, provider, 201);
+    assert.equal((await eve("POST", "/sandboxes", { image: "python:3" })).status, 403, "the default one is meant, too");
+    await admin("DELETE", `/${tenant.id}`, undefined, 204);
+    assert.ok([401, 429].includes((await eve("GET", "/sandboxes")).status));
+    assert.deepEqual(sandboxes.policies.list(tenant.id), []);
+    await store.committed();
+    assert.ok(world.audit.list({ about: tenant.id, limit: 20 }).length >= 5);
+  });
+
   test("events: each owner's own, the server's for administrators", async () => {
     sandboxes.events.emit("provider.failed", undefined, { provider: "qemu" });
     const events = async (holder: Holder): Promise<string> => {

@@ -92,6 +92,18 @@ database: { driver: sqlite, path: theirs.db }
   const report = await cli.json("migrate", "stacyvm.yaml");
   assert.deepEqual(report.templates, ["builder"]);
   assert.deepEqual(report.quotas, ["alice"]);
+  assert.deepEqual(report.tenants, ["acme"]);
+  assert.deepEqual(report.environments, ["science"]);
+  for (const word of [
+    /the members of acme need keys \(bob\)/,
+    /the policy deny host of acme was not taken over/,
+    /policies for all were not taken over \(deny image bad/,
+  ]) {
+    assert.ok(
+      report.notes.some((note: string) => word.test(note)),
+      report.notes,
+    );
+  }
   assert.deepEqual(report.sandboxes, ["sb-11111111"]);
   assert.ok(
     report.notes.some((note: string) => /broken was not taken over/.test(note)),
@@ -119,6 +131,17 @@ function publishedDatabase(path: string): void {
       '{"A":"b"}', '[]', 0);
     INSERT INTO templates VALUES ('broken', 1, 'stacyvm/busybox', '', '[]', '["https://not a host"]', 128, 1, 600, '{}', '[]', 0);
     CREATE TABLE owner_quotas (owner_id TEXT, max_sandboxes INTEGER, max_ttl_seconds INTEGER, max_exec_timeout_seconds INTEGER);
+    CREATE TABLE tenants (id TEXT, name TEXT, owner_id TEXT, settings TEXT);
+    INSERT INTO tenants VALUES ('acme', 'Acme Corp', '', '{"a":1}');
+    INSERT INTO tenants VALUES ('no owner name', 'Broken', '', '{}');
+    CREATE TABLE tenant_members (tenant_id TEXT, user_id TEXT, role TEXT);
+    INSERT INTO tenant_members VALUES ('acme', 'bob', 'viewer');
+    CREATE TABLE policies (id TEXT, tenant_id TEXT, resource_type TEXT, effect TEXT, pattern TEXT, priority INTEGER);
+    INSERT INTO policies VALUES ('pol-1', 'acme', 'image', 'deny', 'alpine:*', 10);
+    INSERT INTO policies VALUES ('pol-3', '', 'image', 'deny', 'bad:*', 10);
+    INSERT INTO policies VALUES ('pol-2', 'acme', 'network', 'deny', 'host', 10);
+    CREATE TABLE environment_specs (id TEXT, owner_id TEXT, name TEXT, base_image TEXT, python_packages TEXT, apt_packages TEXT, python_version TEXT);
+    INSERT INTO environment_specs VALUES ('e', 'alice', 'science', 'python:3.12', '["numpy"]', 'null', '3.12');
     INSERT INTO owner_quotas VALUES ('alice', 4, 3600, 0);
   `);
 }

@@ -263,7 +263,18 @@ export const SHAPES: Record<string, Shape> = {
   Member: { tenant_id: "string", user_id: "string", role: "string", created_at: "time", updated_at: "time" },
   OneMember: { member: "Member" },
   Members: { members: "Member[]" },
-  Policies: { policies: "any[]" },
+  Policy: {
+    id: "string",
+    tenant_id: "string",
+    resource_type: "string",
+    effect: "string",
+    pattern: "string",
+    priority: "integer",
+    created_at: "time",
+    updated_at: "time",
+  },
+  OnePolicy: { policy: "Policy" },
+  Policies: { policies: "Policy[]" },
   TenantAudit: { tenant_id: "string", admin_audit: "Audit[]", op_audit: "any", exported_at: "time" },
   Environment: {
     id: "string",
@@ -472,6 +483,7 @@ export function rows(image: string): Row[] {
     post("/environments/specs", { owner_id: "alice", name: "n", base_image: "python:3.12" }, "Environment", {
       status: 201,
     }),
+    post("/environments/specs", { owner_id: "alice", name: "n", base_image: "alpine" }, "Error", { status: 409 }),
     post("/environments/specs", { owner_id: "alice", name: "n" }, "Error", { status: 400 }),
     post("/environments/specs", "text", "Error", { status: 400 }),
     get("/environments/specs?owner_id=alice", "Environment[]"),
@@ -530,11 +542,23 @@ export function rows(image: string): Row[] {
     get("/admin/tenants/team/members", "Members"),
     { method: "DELETE", path: "/admin/tenants/team/members/bob", status: 204 },
     remove("/admin/tenants/team/members/bob", "Error", { status: 404 }),
-    get("/admin/tenants/team/policies", "Policies"),
-    post("/admin/tenants/team/policies", { resource_type: "image", effect: "deny", pattern: "alpine:*" }, "any", {
+    post("/admin/tenants/team/policies", { resource_type: "image", effect: "deny", pattern: "none:*" }, "OnePolicy", {
+      status: 201,
+    }),
+    post("/admin/tenants/team/policies", { resource_type: "image", effect: "maybe", pattern: "*" }, "Error", {
+      status: 400,
+    }),
+    post("/admin/tenants/team/policies", { resource_type: "disk", effect: "deny", pattern: "*" }, "Error", {
+      status: 400,
+    }),
+    post("/admin/tenants/team/policies", { resource_type: "image", effect: "deny", pattern: "" }, "Error", {
+      status: 400,
+    }),
+    post("/admin/tenants/team/policies", { resource_type: "network", effect: "deny", pattern: "host" }, "OnePolicy", {
       status: 201,
       ...differs("Policies", 501),
     }),
+    get("/admin/tenants/team/policies", "Policies"),
     remove("/admin/tenants/team/policies/none", "Error", { status: 404 }),
     get("/admin/tenants/team/audit", "TenantAudit"),
     { method: "DELETE", path: "/admin/tenants/team", status: 204 },

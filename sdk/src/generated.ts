@@ -819,8 +819,22 @@ export interface TenantMemberRequest {
   role: "viewer" | "operator" | "admin";
 }
 
-export interface TenantPolicyRequest {
+export interface TenantPolicy {
+  id: string;
+  tenantId: string;
   resourceType: string;
+  effect: "allow" | "deny";
+  pattern: string;
+  priority: number;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface TenantPolicyRequest {
+  resourceType: "image" | "provider" | "network";
+  effect: "allow" | "deny";
+  pattern: string;
+  priority?: number | undefined;
 }
 
 /** Every operation of the server: the body it takes and the reply it gives. */
@@ -1167,15 +1181,22 @@ export interface Operations {
   };
   /** Revoke a member's keys */
   "DELETE /admin/tenants/{id}/members/{member}": { body: undefined; reply: undefined };
-  /** An owner's policies: none of its own */
+  /** What an owner's sandboxes may be made of */
   "GET /admin/tenants/{id}/policies": {
     body: undefined;
     reply: {
-      policies: Record<string, unknown>[];
+      policies: TenantPolicy[];
     };
   };
-  /** Policies are not made here */
-  "POST /admin/tenants/{id}/policies": { body: TenantPolicyRequest; reply: undefined };
+  /** Allow or deny an owner images or providers */
+  "POST /admin/tenants/{id}/policies": {
+    body: TenantPolicyRequest;
+    reply: {
+      policy: TenantPolicy;
+    };
+  };
+  /** Remove a policy */
+  "DELETE /admin/tenants/{id}/policies/{policy}": { body: undefined; reply: undefined };
   /** What administrators did with an owner's things */
   "GET /admin/tenants/{id}/audit": {
     body: undefined;
@@ -1186,8 +1207,6 @@ export interface Operations {
       exportedAt: string;
     };
   };
-  /** A policy: there is none */
-  "DELETE /admin/tenants/{id}/policies/{member}": { body: undefined; reply: undefined };
   /** HTTP to a port in the guest: any method, any path below, WebSockets too */
   "GET /sandboxes/{id}/ports/{port}/{path}": { body: undefined; reply: undefined };
 }
@@ -1856,7 +1875,26 @@ export const shapes: Record<string, Shape> = {
     },
   },
   TenantMemberRequest: { object: { role: { enum: ["viewer", "operator", "admin"] } } },
-  TenantPolicyRequest: { object: { resource_type: "string" } },
+  TenantPolicy: {
+    object: {
+      id: "string",
+      tenant_id: "string",
+      resource_type: "string",
+      effect: { enum: ["allow", "deny"] },
+      pattern: "string",
+      priority: "integer",
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  TenantPolicyRequest: {
+    object: {
+      resource_type: { enum: ["image", "provider", "network"] },
+      effect: { enum: ["allow", "deny"] },
+      pattern: "string",
+      "priority?": "integer",
+    },
+  },
 };
 
 export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape }> = {
@@ -2021,8 +2059,12 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
     reply: { object: { member: { ref: "TenantMember" }, "key?": "string" } },
   },
   "DELETE /admin/tenants/{id}/members/{member}": {},
-  "GET /admin/tenants/{id}/policies": { reply: { object: { policies: { array: { record: "any" } } } } },
-  "POST /admin/tenants/{id}/policies": { body: { ref: "TenantPolicyRequest" } },
+  "GET /admin/tenants/{id}/policies": { reply: { object: { policies: { array: { ref: "TenantPolicy" } } } } },
+  "POST /admin/tenants/{id}/policies": {
+    body: { ref: "TenantPolicyRequest" },
+    reply: { object: { policy: { ref: "TenantPolicy" } } },
+  },
+  "DELETE /admin/tenants/{id}/policies/{policy}": {},
   "GET /admin/tenants/{id}/audit": {
     reply: {
       object: {
@@ -2033,6 +2075,5 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
       },
     },
   },
-  "DELETE /admin/tenants/{id}/policies/{member}": {},
   "GET /sandboxes/{id}/ports/{port}/{path}": {},
 };

@@ -181,8 +181,8 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     audit: parts.audit,
   });
   const { sandboxes: _bound, ...rest } = parts;
-  const { providers, limits, store } = sandboxes;
-  const shared: RouteParts = { ...rest, providers, limits, store };
+  const { providers, limits, store, policies } = sandboxes;
+  const shared: RouteParts = { ...rest, providers, limits, store, policies };
   sandboxRoutes(endpoints, shared);
   execRoutes(endpoints, shared);
   socketRoutes(endpoints, shared);

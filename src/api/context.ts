@@ -7,6 +7,7 @@ import type { Config } from "../config/schema.ts";
 import type { Environments } from "../environments/environments.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import type { Limits } from "../sandboxes/limits.ts";
+import type { Policies } from "../sandboxes/policies.ts";
 import type { Providers } from "../sandboxes/providers.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import type { Store } from "../sandboxes/store.ts";
@@ -53,6 +54,8 @@ export interface RouteParts extends Omit<ServerParts, "sandboxes"> {
   /** What belongs to nobody. */
   providers: Providers;
   limits: Limits;
+  /** Of an owner; a view's spawn asks them. */
+  policies: Policies;
   /** How the database is, not what is in it. */
   store: Pick<Store, "check" | "counts" | "failure">;
 }

@@ -24,7 +24,30 @@ export interface PublishedQuota {
   max_exec_timeout: string;
 }
 
+export interface PublishedTenant {
+  id: string;
+  name: string;
+  owner_id: string;
+  settings: unknown;
+  /** Users, who need keys here. */
+  members: string[];
+  policies: { resource_type: string; effect: string; pattern: string; priority: number }[];
+}
+
+export interface PublishedEnvironment {
+  owner_id: string;
+  name: string;
+  base_image: string;
+  python_packages: string[];
+  apt_packages: string[];
+  python_version: string;
+}
+
 export interface PublishedData {
+  tenants: PublishedTenant[];
+  /** Patterns of policies that are no tenant's, and hold for all. */
+  policiesForAll: string[];
+  environments: PublishedEnvironment[];
   templates: PublishedTemplate[];
   quotas: PublishedQuota[];
   /** Sandboxes that were not destroyed: containers and machines of another server, which stay there. */
@@ -42,7 +65,30 @@ export function readPublishedDatabase(path: string): PublishedData {
       rows(`SELECT name FROM sqlite_master WHERE type='table' AND name='${table}'`).length > 0;
     if (!has("schema_migrations")) throw new Error("it has no table schema_migrations");
     const owner = rows("PRAGMA table_info(sandboxes)").some(({ name }) => name === "owner_id") ? "owner_id" : "''";
+    const all = (table: string, order: string): Row[] =>
+      has(table) ? rows(`SELECT * FROM ${table} ORDER BY ${order}`) : [];
+    const [members, policies] = [all("tenant_members", "user_id"), all("policies", "id")];
     return {
+      policiesForAll: policies
+        .filter((each) => each.tenant_id === "")
+        .map(({ effect, resource_type, pattern }) => `${effect} ${resource_type} ${pattern}`),
+      tenants: all("tenants", "id").map((row) => ({
+        ...{ id: String(row.id), name: String(row.name), owner_id: String(row.owner_id ?? "") },
+        settings: parsed<unknown>(row.settings, {}),
+        members: members.filter((each) => each.tenant_id === row.id).map((each) => String(each.user_id)),
+        policies: policies
+          .filter((each) => each.tenant_id === row.id)
+          .map(({ resource_type, effect, pattern, priority }) => ({
+            ...{ resource_type: String(resource_type), effect: String(effect), pattern: String(pattern) },
+            priority: Number(priority),
+          })),
+      })),
+      environments: all("environment_specs", "owner_id, name").map((row) => ({
+        ...{ owner_id: String(row.owner_id), name: String(row.name), base_image: String(row.base_image) },
+        python_packages: parsed<string[]>(row.python_packages, []),
+        apt_packages: parsed<string[]>(row.apt_packages, []),
+        python_version: String(row.python_version ?? ""),
+      })),
       templates: has("templates") ? rows("SELECT * FROM templates ORDER BY name").map(templateOf) : [],
       quotas: has("owner_quotas") ? rows("SELECT * FROM owner_quotas ORDER BY owner_id").map(quotaOf) : [],
       sandboxes: rows(

@@ -17,6 +17,7 @@ export function limitsOf(config: Config): Limits {
     hostGroups: groupsOf(config.network.groups),
     defaultWorkdir: d.workdir,
     providerAliases: config.providers.aliases,
+    imageAliases: config.images.aliases,
     defaultIdleTimeoutMs: d.idle_timeout,
     idleAction: d.idle_action,
     maxTtlMs: d.max_ttl,

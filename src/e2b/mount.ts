@@ -24,8 +24,8 @@ export interface MountParts extends ServerParts {
 
 export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   const { config } = rest;
-  const { providers, limits, store } = all;
-  const parts: RouteParts & { tokens: SandboxTokens } = { ...rest, tokens, providers, limits, store };
+  const { providers, limits, store, policies } = all;
+  const parts: RouteParts & { tokens: SandboxTokens } = { ...rest, tokens, providers, limits, store, policies };
   const control = controlPlane(parts);
   const envd = new Envd(parts);
   const interpreter = new Interpreter(parts);

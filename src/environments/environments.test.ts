@@ -52,6 +52,7 @@ test("a spec is its owner's, is kept, and goes with its builds", async () => {
   await using environments = environmentsOn(store, refuse);
   await assert.rejects(environments.create({ ...INPUT, baseImage: "a\nRUN id" }), /is no image reference/);
   const spec = await environments.create(INPUT);
+  await assert.rejects(environments.create(INPUT), /there is an environment "My Env!" already/);
   assert.deepEqual(environments.specs("alice", "acme"), [spec]);
   assert.deepEqual(environments.specs("bob", "acme"), []);
   assert.deepEqual(environments.specs("alice", "other"), []);

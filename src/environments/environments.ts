@@ -106,11 +106,14 @@ export class Environments implements AsyncDisposable {
     throw new StacyError("not-found", `there is no environment ${JSON.stringify(id.slice(0, 64))}`);
   }
 
-  /** @throws StacyError `invalid`, `limit` */
+  /** @throws StacyError `invalid`, `limit`, `conflict` when the user has one of that name */
   async create(input: SpecInput): Promise<Spec> {
     const mine = [...this.#specs.values()].filter(({ owner }) => owner === input.owner);
     if (mine.length >= MAX_SPECS) {
       throw new StacyError("limit", `there are ${MAX_SPECS} environments already`, { remedy: "delete some" });
+    }
+    if (mine.some(({ user, name }) => user === input.user && name === input.name)) {
+      throw new StacyError("conflict", `there is an environment ${JSON.stringify(input.name)} already`);
     }
     const spec: Spec = {
       ...input,

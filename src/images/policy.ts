@@ -11,7 +11,7 @@ export interface ImagePolicy {
 /** @throws StacyError `permission` */
 export function checkPolicy(policy: ImagePolicy | undefined, reference: string): void {
   const matches = (patterns: string[] | undefined): boolean =>
-    patterns?.some((pattern) => patternOf(pattern).test(reference)) ?? false;
+    patterns?.some((pattern) => matchesPattern(pattern, reference)) ?? false;
   const listed = policy?.allow !== undefined && policy.allow.length > 0;
   if (!matches(policy?.deny) && (!listed || matches(policy?.allow))) return;
   throw new StacyError("permission", `the image ${reference} is not allowed on this host`, {
@@ -19,12 +19,13 @@ export function checkPolicy(policy: ImagePolicy | undefined, reference: string):
   });
 }
 
-function patternOf(pattern: string): RegExp {
+/** @param pattern `*` matches anything but `/`, `**` anything */
+export function matchesPattern(pattern: string, name: string): boolean {
   const source = pattern
     .split(/(\*\*|\*)/)
     .map((part) => (part === "**" ? ".*" : part === "*" ? "[^/]*" : part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")))
     .join("");
-  return new RegExp(`^${source}$`);
+  return new RegExp(`^${source}$`).test(name);
 }
 
 const MAX_ALIASES = 8;
@@ -34,7 +35,7 @@ const MAX_ALIASES = 8;
  * @throws StacyError `invalid` when aliases go round in a circle
  */
 export function followAliases(
-  aliases: Record<string, string> | undefined,
+  aliases: Readonly<Record<string, string>> | undefined,
   reference: string,
   full: (name: string) => string,
 ): string {

@@ -18,6 +18,8 @@ export interface Limits {
   defaultWorkdir: string;
   /** Other names of providers, as clients send them. */
   providerAliases: Readonly<Record<string, string>>;
+  /** What references to images stand for here. */
+  imageAliases: Readonly<Record<string, string>>;
   defaultIdleTimeoutMs: number;
   idleAction: IdleAction;
   maxTtlMs: number;

@@ -8,6 +8,8 @@ import type { CheckpointRecord, IdleAction, Template } from "./record.ts";
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {
   image?: string;
+  /** A part of something that was looked at as a whole: a step of a build. The owner's policies say nothing to it. */
+  imageChecked?: boolean;
   provider?: string;
   memoryMiB?: number;
   vcpus?: number;

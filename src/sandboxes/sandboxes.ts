@@ -20,6 +20,7 @@ import { Executions } from "./executions.ts";
 import { type Admission, decideAdmission, explain, type Limits } from "./limits.ts";
 import { type Log, type Observer, observed } from "./observer.ts";
 import { checkUser, DEFAULT_OWNER } from "./owner.ts";
+import { Policies } from "./policies.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
@@ -56,6 +57,7 @@ export class Sandboxes {
   readonly events: Events;
   readonly templates: Templates;
   readonly quotas: Quotas;
+  readonly policies: Policies;
   readonly checkpoints: Checkpoints;
   readonly executions: Executions;
   readonly providers: Providers;
@@ -91,6 +93,7 @@ export class Sandboxes {
       clock,
     });
     this.quotas = new Quotas({ store, clock, events: this.events });
+    this.policies = new Policies(store, limits.imageAliases);
     const groups = limits.hostGroups;
     this.templates = new Templates(
       { store, clock, events: this.events, ...(groups === undefined ? {} : { groups }) },
@@ -255,7 +258,11 @@ export class Sandboxes {
     const owner = input.owner ?? DEFAULT_OWNER;
     const template = input.template ? this.templates.get(owner, input.template) : undefined;
     const checkpoint = input.checkpoint ? this.checkpoints.get(input.checkpoint) : undefined;
-    return resolveSpawn(input, this.limits, template, checkpoint);
+    const resolved = resolveSpawn(input, this.limits, template, checkpoint);
+    if (input.imageChecked !== true) this.policies.checkImage(owner, resolved.spec.image);
+    const { name } = this.providers.pick(resolved.provider);
+    this.policies.checkProvider(owner, [resolved.provider ?? name, name]);
+    return resolved;
   }
 
   #admit(ttlMs: number, { owner, ownerId }: Whose, count: number): Admission {

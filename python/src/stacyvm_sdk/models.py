@@ -552,6 +552,18 @@ class TenantMember:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TenantPolicy:
+    id: str
+    tenant_id: str
+    resource_type: str
+    effect: Literal["allow", "deny"]
+    pattern: str
+    priority: int
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Worker:
     id: str
     hostname: str

@@ -76,7 +76,7 @@ const BuildRequest = z
 const OwnerQuery = z.object({ owner_id: Text.max(128) });
 
 export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { environments, config, providers } = parts;
+  const { environments, config, providers, policies } = parts;
   const only = ({ caller, owner }: View): string | undefined => (caller.everything ? undefined : owner);
 
   endpoints.add(
@@ -88,6 +88,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       summary: "Name packages for a base image",
       body: SpecRequest,
       responses: { 201: { description: "The environment", schema: SpecBody } },
+      errors: [409],
     },
     async ({ body, sandboxes }) => {
       const spec = await environments.create({
@@ -174,16 +175,18 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
         "One is done after another. It may connect to `environments.allowed_hosts` when it has packages. The only target is `local`; others are 501.",
       body: BuildRequest,
       responses: { 201: { description: "It is queued", schema: BuildBody } },
-      errors: [404, 501],
+      errors: [403, 404, 501],
     },
     async ({ body, sandboxes, user }) => {
       for (const target of body.targets ?? []) assertLocal(target);
       const spec = environments.spec(body.spec_id, only(sandboxes));
+      policies.checkImage(spec.owner, spec.baseImage);
       const packages = spec.pythonPackages.length + spec.aptPackages.length > 0;
       const build = await environments.start(spec, (image, abort) =>
         sandboxes.borrow(
           {
             image,
+            imageChecked: true,
             diskMiB: DISK_MIB,
             metadata: { purpose: "environment-build", environment: spec.id },
             forkable: false,

@@ -78,6 +78,7 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: RouteParts): void 
           sandboxes.borrow(
             {
               image,
+              imageChecked: true, // an administrator builds
               memoryMiB: query.memory_mb,
               vcpus: query.vcpus,
               diskMiB: query.disk_mb,

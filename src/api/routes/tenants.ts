@@ -1,11 +1,12 @@
 /**
- * The published server's tenants. Here they are owners (access/tenants.ts): a member is a key, and what may be pulled and reached is
- * the server's configuration for all.
+ * The published server's tenants. Here they are owners (access/tenants.ts): a member is a key, and a policy is asked at each spawn
+ * (sandboxes/policies.ts).
  */
 import { z } from "@hono/zod-openapi";
 import type { Member, Tenant, TenantInput } from "../../access/tenants.ts";
 import { StacyError } from "../../host/error.ts";
 import { OWNER_NAME } from "../../sandboxes/owner.ts";
+import type { Policy } from "../../sandboxes/policies.ts";
 import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
@@ -37,7 +38,28 @@ const MemberBody = z
     updated_at: z.string(),
   })
   .openapi("TenantMember");
-const PolicyRequest = z.object({ resource_type: z.string() }).openapi("TenantPolicyRequest");
+const Effect = z.enum(["allow", "deny"]);
+const PolicyBody = z
+  .object({
+    id: z.string(),
+    tenant_id: z.string(),
+    resource_type: z.string(),
+    effect: Effect,
+    pattern: z.string(),
+    priority: z.int(),
+    created_at: z.string(),
+    updated_at: z.string(),
+  })
+  .openapi("TenantPolicy");
+const PolicyRequest = z
+  .object({
+    resource_type: z.enum(["image", "provider", "network"]),
+    effect: Effect,
+    pattern: z.string().trim().min(1, "is required").max(512),
+    priority: maybe(z.int().min(0).max(1_000_000)),
+  })
+  .openapi("TenantPolicyRequest");
+const DEFAULT_PRIORITY = 10;
 
 const Text = z.string().trim().max(256);
 const fields = { owner_id: maybe(Text), settings: maybe(z.unknown()) };
@@ -55,7 +77,7 @@ const MemberParams = SandboxId.extend({ member: z.string().min(1).max(128) });
 const MAX_SETTINGS = 65_536;
 
 export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { tenants } = parts;
+  const { tenants, policies } = parts;
   /** Those that the caller may know of: an administrator all, and one who acts as an owner that one's. */
   const only = ({ caller, owner }: View): string | undefined => (caller.everything ? undefined : owner);
   /** For the audit log of the tenant. */
@@ -143,6 +165,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ params, sandboxes }) => {
       await tenants.remove(params.id, only(sandboxes));
+      for (const { id } of policies.list(params.id)) await policies.remove(params.id, id);
       about(sandboxes, params.id);
       return new Response(null, { status: 204 });
     },
@@ -209,18 +232,63 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       path: "/admin/tenants/{id}/policies",
       scope: "admin",
       tag,
-      summary: "An owner's policies: none of its own",
-      description:
-        "What may be pulled and reached is `images.allow`, `images.deny` and `network.allow`, for all owners.",
+      summary: "What an owner's sandboxes may be made of",
+      description: "Beside what holds for all owners: `images.allow`, `images.deny` and `network.allow`.",
       params: SandboxId,
-      responses: {
-        200: { description: "None", schema: z.object({ policies: z.array(z.record(z.string(), z.unknown())) }) },
-      },
+      responses: { 200: { description: "As they are asked", schema: z.object({ policies: z.array(PolicyBody) }) } },
       errors: [404],
     },
     ({ params, sandboxes }) => {
       tenants.get(params.id, only(sandboxes));
-      return json({ policies: [] });
+      return json({ policies: policies.list(params.id).map(policyBody) });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/admin/tenants/{id}/policies",
+      scope: "admin",
+      tag,
+      summary: "Allow or deny an owner images or providers",
+      description:
+        "In `pattern`, `*` is anything but `/`, and `**` anything; an image is meant by all its names. The lowest `priority` (default: 10) that matches decides, a denial before a permission; what none matches may be used. 501 for `network`: set `network.allow`.",
+      params: SandboxId,
+      body: PolicyRequest,
+      responses: { 201: { description: "The policy", schema: z.object({ policy: PolicyBody }) } },
+      errors: [404, 501],
+    },
+    async ({ params, sandboxes, body: { resource_type, effect, pattern, priority } }) => {
+      tenants.get(params.id, only(sandboxes));
+      if (resource_type === "network") {
+        throw new StacyError("not-supported", "a tenant has no policies for networks here", {
+          remedy:
+            "set network.allow in the configuration, which is for all; a sandbox has no network that it does not ask for",
+        });
+      }
+      const policy = await policies.create({
+        ...{ owner: params.id, resource: resource_type, effect, pattern, priority: priority || DEFAULT_PRIORITY },
+        createdAt: Date.now(),
+      });
+      about(sandboxes, params.id);
+      return json({ policy: policyBody(policy) }, 201);
+    },
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/admin/tenants/{id}/policies/{policy}",
+      scope: "admin",
+      tag,
+      summary: "Remove a policy",
+      params: SandboxId.extend({ policy: z.string().max(128) }),
+      responses: { 204: { description: "It is gone" } },
+      errors: [404],
+    },
+    async ({ params, sandboxes }) => {
+      tenants.get(params.id, only(sandboxes));
+      await policies.remove(params.id, params.policy);
+      about(sandboxes, params.id);
+      return new Response(null, { status: 204 });
     },
   );
   endpoints.add(
@@ -255,42 +323,6 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       });
     },
   );
-
-  endpoints.add(
-    {
-      method: "post",
-      path: "/admin/tenants/{id}/policies",
-      scope: "admin",
-      tag,
-      summary: "Policies are not made here",
-      description: "501: set `images.allow`, `images.deny` or `network.allow` in the configuration.",
-      params: SandboxId,
-      body: PolicyRequest,
-      responses: {},
-      errors: [404, 501],
-    },
-    ({ params, sandboxes }) => {
-      tenants.get(params.id, only(sandboxes));
-      throw new StacyError("not-supported", "a tenant has no policies of its own here", {
-        remedy: "set images.allow, images.deny or network.allow in the configuration, which are for all",
-      });
-    },
-  );
-  endpoints.add(
-    {
-      method: "delete",
-      path: "/admin/tenants/{id}/policies/{member}",
-      scope: "admin",
-      tag,
-      summary: "A policy: there is none",
-      params: MemberParams,
-      responses: {},
-      errors: [404],
-    },
-    ({ params }) => {
-      throw new StacyError("not-found", `there is no policy ${JSON.stringify(params.member)}`);
-    },
-  );
 }
 
 /** @throws StacyError `limit` */
@@ -311,4 +343,17 @@ function body({ id, name, ownerId, settings, createdAt, updatedAt }: Tenant): z.
 
 function memberBody(tenant: string, { user, role, createdAt }: Member): z.output<typeof MemberBody> {
   return { tenant_id: tenant, user_id: user, role, created_at: iso(createdAt), updated_at: iso(createdAt) };
+}
+
+function policyBody({
+  id,
+  owner,
+  resource,
+  effect,
+  pattern,
+  priority,
+  createdAt,
+}: Policy): z.output<typeof PolicyBody> {
+  const at = iso(createdAt);
+  return { id, tenant_id: owner, resource_type: resource, effect, pattern, priority, created_at: at, updated_at: at };
 }

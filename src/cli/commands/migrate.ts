@@ -1,6 +1,7 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
+import type { TenantPolicyRequest } from "../../../sdk/src/generated.ts";
 import type { Client } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
@@ -20,13 +21,22 @@ interface Report {
   kept: string | undefined;
   templates: string[];
   quotas: string[];
+  tenants: string[];
+  environments: string[];
   sandboxes: string[];
   notes: string[];
 }
 
+const nothing = (): Pick<Report, "templates" | "quotas" | "tenants" | "environments"> => ({
+  ...{ templates: [], quotas: [], tenants: [], environments: [] },
+});
+
 /** `stacyvm migrate CONFIG`: from the published StacyVM to this one. */
 export function migrateCommand(): Command {
-  return clientCommand("migrate", "take over the configuration, templates and quotas of the published StacyVM")
+  return clientCommand(
+    "migrate",
+    "take over the configuration, templates, quotas, tenants and environments of the published StacyVM",
+  )
     .argument("<config>", "its stacyvm.yaml; ours is written in its place, and it is kept as CONFIG.published")
     .option("--database <file>", "its SQLite database (default: the configuration's)")
     .option("--no-database", "only the configuration")
@@ -44,7 +54,7 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     ]);
   const path = resolve(file);
   const raw = parse(await readFile(path, "utf8").catch(cannotRead(path))) as Record<string, unknown> | null;
-  const report: Report = { config: undefined, kept: undefined, templates: [], quotas: [], sandboxes: [], notes: [] };
+  const report: Report = { config: undefined, kept: undefined, ...nothing(), sandboxes: [], notes: [] };
   const theirs = raw !== null && typeof raw === "object" && isPublishedConfig(raw);
   if (!theirs && typeof options.database !== "string") {
     throw new StacyError("invalid", `${path} is not a configuration of the published StacyVM`, {
@@ -67,11 +77,18 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     }
     report.config = path;
   }
+  if (data.policiesForAll.length > 0) {
+    report.notes.push(
+      `policies for all were not taken over (${data.policiesForAll.join(", ")}): set images.allow, images.deny, network.allow`,
+    );
+  }
   report.sandboxes = data.sandboxes.map(({ id }) => id);
   if (options.dryRun === true) {
     report.templates = data.templates.map(({ name }) => name);
     report.quotas = data.quotas.map(({ owner_id }) => owner_id);
-  } else if (data.templates.length + data.quotas.length > 0) {
+    report.tenants = data.tenants.map(({ id }) => id);
+    report.environments = data.environments.map(({ name }) => name);
+  } else if (data.templates.length + data.quotas.length + data.tenants.length + data.environments.length > 0) {
     await withServer(options, ({ client }) => takeOver(client, data, report));
   }
   print(report, options);
@@ -84,12 +101,14 @@ async function database(
   report: Report,
   read: (path: string) => PublishedData,
 ): Promise<PublishedData> {
-  const none = { templates: [], quotas: [], sandboxes: [] };
+  const none = { templates: [], quotas: [], tenants: [], policiesForAll: [], environments: [], sandboxes: [] };
   if (options.database === false) return none;
   if (typeof options.database === "string") return read(resolve(options.database));
   const { driver, path = "stacyvm.db" } = (raw.database ?? {}) as { driver?: string; path?: string };
   if (driver === "postgres") {
-    report.notes.push("its database is PostgreSQL, which is not read: its templates and quotas have to be made again");
+    report.notes.push(
+      "its database is PostgreSQL, which is not read: its templates, quotas, tenants and environments have to be made again",
+    );
     return none;
   }
   // Relative to where that server was started, which mostly was the configuration's directory.
@@ -107,7 +126,7 @@ async function takeOver(client: Client, data: PublishedData, report: Report): Pr
       return true;
     } catch (error) {
       const code = (error as { code?: string }).code;
-      if (code !== "BAD_REQUEST" && code !== "CONFLICT") throw error;
+      if (!["BAD_REQUEST", "CONFLICT", "NOT_FOUND", "NOT_SUPPORTED"].includes(code ?? "")) throw error;
       report.notes.push(`${what} was not taken over: ${(error as Error).message}`);
       return false;
     }
@@ -129,6 +148,30 @@ async function takeOver(client: Client, data: PublishedData, report: Report): Pr
     if (await attempt(`the quota of ${owner_id}`, () => client.quotas.put(owner_id, quota)))
       report.quotas.push(owner_id);
   }
+  for (const { members, policies, owner_id, ...rest } of data.tenants) {
+    const tenant = { ...rest, ownerId: owner_id };
+    if (await attempt(`the tenant ${tenant.id}`, () => client.transport.call("POST /admin/tenants", { body: tenant })))
+      report.tenants.push(tenant.id);
+    if (members.length > 0) {
+      report.notes.push(
+        `the members of ${tenant.id} need keys (${members.join(", ")}): \`stacyvm key create --owner ${tenant.id} NAME\``,
+      );
+    }
+    for (const { resource_type, ...policy } of policies) {
+      const body = { resourceType: resource_type, ...policy } as TenantPolicyRequest;
+      const make = () =>
+        client.transport.call("POST /admin/tenants/{id}/policies", { params: { id: tenant.id }, body });
+      await attempt(`the policy ${policy.effect} ${policy.pattern} of ${tenant.id}`, make);
+    }
+  }
+  for (const { owner_id, name, base_image, python_packages, apt_packages, python_version } of data.environments) {
+    const body = {
+      ...{ ownerId: owner_id, name, baseImage: base_image },
+      ...{ pythonPackages: python_packages, aptPackages: apt_packages, pythonVersion: python_version },
+    };
+    const make = () => client.transport.call("POST /environments/specs", { body });
+    if (await attempt(`the environment ${name}`, make)) report.environments.push(name);
+  }
 }
 
 function print(report: Report, options: MigrateOptions): void {
@@ -145,6 +188,8 @@ function print(report: Report, options: MigrateOptions): void {
   for (const [what, names] of [
     ["templates", report.templates],
     ["quotas", report.quotas],
+    ["tenants", report.tenants],
+    ["environments", report.environments],
   ] as const) {
     if (names.length > 0) note(`${what}: ${names.join(", ")} ${would}taken over`);
   }
