@@ -300,8 +300,8 @@ test("over HTTP: a tar with the steps in it, progress and output line by line", 
   assert.equal(missing.status, 404);
 
   // The published server's way: packages on a base. This image has neither pip nor anything to install it with.
-  const environment = async (packages: string[]) => {
-    const spec = { owner_id: "alice", name: "Env", base_image: "stacyvm/busybox", python_packages: packages };
+  const environment = async (name: string, packages: string[]) => {
+    const spec = { owner_id: "alice", name, base_image: "stacyvm/busybox", python_packages: packages };
     const made = await server.call("POST", "/environments/specs", spec);
     assert.equal(made.status, 201, JSON.stringify(made.body));
     const { body: queued } = await server.call("POST", "/environments/builds", { spec_id: made.body.id });
@@ -311,7 +311,7 @@ test("over HTTP: a tar with the steps in it, progress and output line by line", 
       await delay(100);
     }
   };
-  const ready = await environment([]);
+  const ready = await environment("Env", []);
   assert.equal(ready.status, "ready", ready.log);
   const { body: config } = await server.call("GET", `/environments/builds/${ready.id}/spawn-config`);
   assert.deepEqual(
@@ -321,7 +321,7 @@ test("over HTTP: a tar with the steps in it, progress and output line by line", 
   const { body: sandbox } = await server.call("POST", "/sandboxes", { image: config.image, memory_mb: 256 });
   const ran = await server.call("POST", `/sandboxes/${sandbox.id}/exec`, { command: "pwd; ls -d /output /data" });
   assert.equal(ran.body.stdout, "/workspace\n/data\n/output\n");
-  const failed = await environment(["requests>=2"]);
+  const failed = await environment("Other", ["requests>=2"]);
   assert.equal(failed.status, "failed");
   assert.match(failed.log, /run pip install --no-cache-dir 'requests>=2'/i);
   assert.match(failed.error, /pip: not found/);
