@@ -1,7 +1,8 @@
 /**
  * The published interface, row by row, against our server. A row passes, or names its line in docs/differences.md. The rows
  * themselves are held against a published server where one runs: `STACYVM_TEST_PUBLISHED=http://host:port` (mock provider, no
- * keys), which then is asked instead of ours.
+ * keys), which then is asked instead of ours; and against its OpenAPI document where somebody has that:
+ * `STACYVM_TEST_PUBLISHED_OPENAPI=openapi.json`.
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -10,10 +11,12 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { WebSocket } from "ws";
 import { packageRoot } from "../src/host/paths.ts";
+import { agree, readDocument } from "./published-document.ts";
 import { METRICS, OPERATIONS, type Row, rows, SHAPES } from "./published-interface.ts";
 import { Server } from "./server-support.ts";
 
 const published = process.env.STACYVM_TEST_PUBLISHED;
+const document = await readDocument(process.env.STACYVM_TEST_PUBLISHED_OPENAPI);
 const IMAGE = published === undefined ? "stacyvm/busybox" : "alpine:latest";
 const DURATION = /^-?(\d+(\.\d+)?(h|m|s|ms|µs|ns))+$/;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
@@ -97,6 +100,7 @@ describe("the published interface", () => {
     assert.match(response.headers.get("content-type") ?? "", /^application\/json/, where);
     assert.ok(text.endsWith("\n"), where);
     const reply = response.status >= 400 ? "Error" : row.reply;
+    if (document !== undefined) agree(document, row.method, row.path, response.status, JSON.parse(text));
     fits(JSON.parse(text), reply, row.exact === true && published === undefined, where);
   }
 
@@ -213,6 +217,16 @@ describe("the published interface", () => {
     assert.equal(new Set(names).size, names.length, "a name is exported twice");
     assert.match(text, /\n$/);
     assert.doesNotMatch(text, /\n\n\n/);
+  });
+
+  test("every documented route is asked", {
+    skip: document === undefined && "STACYVM_TEST_PUBLISHED_OPENAPI names none",
+  }, () => {
+    const asked = rows(IMAGE).map(({ method, path }) => `${method} ${path.replace(/\?.*/, "")}`);
+    for (const { method, pattern, path } of document?.operations ?? []) {
+      const found = asked.some((each) => each.startsWith(`${method} `) && pattern.test(each.slice(method.length + 1)));
+      assert.ok(found || /events|exec\/ws/.test(path), `${method} ${path}`);
+    }
   });
 
   test("what differs is on the page of differences", async () => {

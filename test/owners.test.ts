@@ -322,7 +322,8 @@ describe("every route", () => {
     const eve = (method: string, path: string, body?: object) =>
       ask(undefined, method, path, body, { "x-api-key": key });
     const made = await eve("POST", "/sandboxes", { image: "alpine:3" });
-    assert.equal(JSON.parse(made.text).owner, tenant.id, made.text);
+    const { owner, tenant_id } = JSON.parse(made.text);
+    assert.deepEqual([owner, tenant_id], [tenant.id, tenant.id], made.text);
     assert.equal(JSON.parse((await eve("GET", "/sandboxes")).text).length, 1);
     assert.equal((await eve("GET", "/admin/tenants")).status, 403);
     await eve("POST", "/templates", { name: "t", image: "library/alpine" });

@@ -477,6 +477,9 @@ export function rows(image: string): Row[] {
     get("/workers", "Worker[]"),
     get("/workers/local", "Worker"),
     get("/workers/none", "Error", { status: 404 }),
+    // Documented, and not there on a published server.
+    remove("/workers/none", "Error", { status: 405, ...differs("`DELETE /workers/local`", 404) }),
+    post("/workers/other/heartbeat", {}, "Error", { status: 404, ...differs("Workers", 503) }),
     post("/worker/other/heartbeat", { status: "online" }, "Error", { status: 503 }),
     post("/admin/worker-tokens", { worker_id: "other" }, "Error", { status: 503 }),
 

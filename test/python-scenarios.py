@@ -169,6 +169,11 @@ async def states(client, sandbox) -> None:
     await sandbox.restore(saved.id)
     assert await sandbox.files.read("/workspace/kept") == "here"
     await client.checkpoints.remove(saved.id)
+    page = await client.event_history(types=["sandbox.*"], sandbox_id=sandbox.id, limit=1)
+    assert page.events[0].sandbox_id == sandbox.id and page.next is not None
+    older = await client.event_history(before=page.next, sandbox_id=sandbox.id, limit=1)
+    assert older.events[0].id != page.events[0].id
+    assert (await client.stats())[sandbox.id].supported
     assert (await sandbox.stats()).supported
     assert isinstance(await sandbox.logs(5), list)
 
@@ -197,6 +202,8 @@ async def server(client, sandbox) -> None:
     assert (await client.keys.revoke(made.id)).state == "revoked"
     assert "sandboxes" in await client.metrics()
     assert (await client.system_stats()).mem_pct > 0
+    assert isinstance(await client.system_history(), list)
+    assert any(finding.name == "Node" or finding.state == "ok" for finding in (await client.doctor()).findings)
     await sandbox.destroy()
     assert [each.id for each in await client.list()] == []
 

@@ -15,6 +15,8 @@ export interface Sandbox {
   owner: string;
   /** The user that the client named, for quotas */
   ownerId?: string | undefined;
+  /** The owner as a tenant; absent: the default one */
+  tenantId?: string | undefined;
   createdAt: string;
   expiresAt: string;
   metadata: Record<string, string>;
@@ -1060,10 +1062,14 @@ export interface Operations {
   "DELETE /admin/workers/{id}": { body: undefined; reply: undefined };
   /** One worker */
   "GET /workers/{id}": { body: undefined; reply: Worker };
+  /** Forget a worker */
+  "DELETE /workers/{id}": { body: undefined; reply: undefined };
   /** For workers that join */
   "POST /worker/{id}/heartbeat": { body: undefined; reply: undefined };
   /** For workers that join */
   "POST /worker/{id}/leases/{resource}/renew": { body: undefined; reply: undefined };
+  /** For workers that join */
+  "POST /workers/{id}/heartbeat": { body: undefined; reply: undefined };
   /** For workers that join */
   "POST /admin/workers/{id}/heartbeat": { body: undefined; reply: undefined };
   /** For workers that join */
@@ -1223,6 +1229,7 @@ export const shapes: Record<string, Shape> = {
       disk_mb: "integer",
       owner: "string",
       "owner_id?": "string",
+      "tenant_id?": "string",
       created_at: "string",
       expires_at: "string",
       metadata: { record: "string" },
@@ -2006,8 +2013,10 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /admin/workers/{id}": { reply: { ref: "Worker" } },
   "DELETE /admin/workers/{id}": {},
   "GET /workers/{id}": { reply: { ref: "Worker" } },
+  "DELETE /workers/{id}": {},
   "POST /worker/{id}/heartbeat": {},
   "POST /worker/{id}/leases/{resource}/renew": {},
+  "POST /workers/{id}/heartbeat": {},
   "POST /admin/workers/{id}/heartbeat": {},
   "POST /admin/workers/{id}/leases/{resource}/renew": {},
   "POST /admin/worker-tokens": {},

@@ -414,6 +414,8 @@ class Sandbox:
     owner: str
     #: The user that the client named, for quotas
     owner_id: str | None = None
+    #: The owner as a tenant; absent: the default one
+    tenant_id: str | None = None
     created_at: str
     expires_at: str
     metadata: dict[str, str]

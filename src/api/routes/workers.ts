@@ -53,8 +53,9 @@ export function workerRoutes(endpoints: Endpoints, parts: RouteParts): void {
   endpoints.add(
     {
       method: "delete",
-      path: "/admin/workers/{id}",
+      path: "/workers/{id}",
       scope: "admin",
+      admin: true,
       tag,
       summary: "Forget a worker",
       description: "404 for any but `local`, and 409 for that: it is the one that answers.",
@@ -73,6 +74,7 @@ export function workerRoutes(endpoints: Endpoints, parts: RouteParts): void {
   for (const path of [
     "/worker/{id}/heartbeat",
     "/worker/{id}/leases/{resource}/renew",
+    "/workers/{id}/heartbeat",
     "/admin/workers/{id}/heartbeat",
     "/admin/workers/{id}/leases/{resource}/renew",
     "/admin/worker-tokens",

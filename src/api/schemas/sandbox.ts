@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import type { MachineStats, NetworkStatus } from "../../providers/provider.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Admission } from "../../sandboxes/limits.ts";
+import { DEFAULT_OWNER } from "../../sandboxes/owner.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap } from "./common.ts";
@@ -90,6 +91,7 @@ export const SandboxBody = z
     disk_mb: z.int(),
     owner: z.string(),
     owner_id: z.string().optional().openapi({ description: "The user that the client named, for quotas" }),
+    tenant_id: z.string().optional().openapi({ description: "The owner as a tenant; absent: the default one" }),
     created_at: z.string(),
     expires_at: z.string(),
     metadata: z.record(z.string(), z.string()),
@@ -133,6 +135,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     worker_id: LOCAL_WORKER,
     ...defined({
       owner_id: record.ownerId,
+      tenant_id: record.owner === DEFAULT_OWNER ? undefined : record.owner,
       template: record.template,
       checkpoint: record.checkpoint,
       forked_from: record.forkedFrom,

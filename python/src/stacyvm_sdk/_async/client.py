@@ -11,6 +11,8 @@ from ..errors import ConnectionError, ReplyError, error_in_frame
 from ..models import (
     Admission,
     Checkpoint,
+    Doctor,
+    EventHistory,
     Health,
     Identity,
     Image,
@@ -20,8 +22,10 @@ from ..models import (
     PoolStatus,
     Provider,
     QuotaUsage,
+    SandboxStats,
     Snapshot,
     SnapshotGc,
+    SystemSample,
     SystemStats,
     Template,
 )
@@ -123,6 +127,19 @@ class AsyncClient:
                     raise
             await asyncio.sleep(0.2 * 2**failures)
 
+    async def event_history(
+        self,
+        *,
+        before: str | None = None,
+        limit: int | None = None,
+        types: List[str] | None = None,
+        sandbox_id: str | None = None,
+    ) -> EventHistory:
+        """What happened, newest first: a page, and what the `next` one begins `before`."""
+        kinds = None if types is None else ",".join(types)
+        params = query(before=before, limit=limit, type=kinds, sandbox_id=sandbox_id)
+        return decode(EventHistory, await self._transport.call("GET", "/events/history", params=params))
+
     # The server itself
 
     async def identity(self) -> Identity:
@@ -140,6 +157,18 @@ class AsyncClient:
 
     async def system_stats(self) -> SystemStats:
         return decode(SystemStats, await self._transport.call("GET", "/system/stats"))
+
+    async def system_history(self) -> List[SystemSample]:
+        """Over the last hour, oldest first."""
+        return decode(list[SystemSample], await self._transport.call("GET", "/system/history"))
+
+    async def doctor(self) -> Doctor:
+        """What the host has and lacks; for administrators."""
+        return decode(Doctor, await self._transport.call("GET", "/doctor"))
+
+    async def stats(self) -> dict[str, SandboxStats]:
+        """What each sandbox that has a machine uses, by id."""
+        return decode(dict[str, SandboxStats], await self._transport.call("GET", "/sandboxes/stats"))
 
     async def metrics(self) -> dict[str, Any]:
         return decode(dict[str, Any], await self._transport.call("GET", "/metrics"))

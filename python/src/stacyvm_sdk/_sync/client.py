@@ -12,6 +12,8 @@ from ..errors import ConnectionError, ReplyError, error_in_frame
 from ..models import (
     Admission,
     Checkpoint,
+    Doctor,
+    EventHistory,
     Health,
     Identity,
     Image,
@@ -21,8 +23,10 @@ from ..models import (
     PoolStatus,
     Provider,
     QuotaUsage,
+    SandboxStats,
     Snapshot,
     SnapshotGc,
+    SystemSample,
     SystemStats,
     Template,
 )
@@ -124,6 +128,19 @@ class Client:
                     raise
             time.sleep(0.2 * 2**failures)
 
+    def event_history(
+        self,
+        *,
+        before: str | None = None,
+        limit: int | None = None,
+        types: List[str] | None = None,
+        sandbox_id: str | None = None,
+    ) -> EventHistory:
+        """What happened, newest first: a page, and what the `next` one begins `before`."""
+        kinds = None if types is None else ",".join(types)
+        params = query(before=before, limit=limit, type=kinds, sandbox_id=sandbox_id)
+        return decode(EventHistory, self._transport.call("GET", "/events/history", params=params))
+
     # The server itself
 
     def identity(self) -> Identity:
@@ -141,6 +158,18 @@ class Client:
 
     def system_stats(self) -> SystemStats:
         return decode(SystemStats, self._transport.call("GET", "/system/stats"))
+
+    def system_history(self) -> List[SystemSample]:
+        """Over the last hour, oldest first."""
+        return decode(list[SystemSample], self._transport.call("GET", "/system/history"))
+
+    def doctor(self) -> Doctor:
+        """What the host has and lacks; for administrators."""
+        return decode(Doctor, self._transport.call("GET", "/doctor"))
+
+    def stats(self) -> dict[str, SandboxStats]:
+        """What each sandbox that has a machine uses, by id."""
+        return decode(dict[str, SandboxStats], self._transport.call("GET", "/sandboxes/stats"))
 
     def metrics(self) -> dict[str, Any]:
         return decode(dict[str, Any], self._transport.call("GET", "/metrics"))
