@@ -5,11 +5,14 @@ import { Keys } from "./keys.ts";
 import { hashOf } from "./secret.ts";
 import { Tenants } from "./tenants.ts";
 
+/** Of an administrator, who acts as no owner. */
+const ALL = undefined;
+
 test("a tenant is there when it was made or a key names it, over a restart too, until it is removed with its keys", async () => {
   using store = new Store(":memory:");
   const keys = new Keys(store);
   const tenants = new Tenants(store, keys, 1_000);
-  const ids = (all: Tenants): string[] => all.list().map(({ id }) => id);
+  const ids = (all: Tenants): string[] => all.list(ALL).map(({ id }) => id);
   assert.deepEqual(ids(tenants), ["default"]);
   await keys.create({ name: "k", owner: "by-key", scopes: ["use"] }, "test");
   const made = await tenants.create(undefined, { name: "Acme Corp" });
@@ -18,12 +21,12 @@ test("a tenant is there when it was made or a key names it, over a restart too, 
   assert.deepEqual(ids(tenants), ["acme", "by-key", "default", made.id]);
   await assert.rejects(tenants.create("by-key", { name: "again" }), /exists already/);
   await assert.rejects(tenants.create("a b", { name: "x" }), /is not an owner's name/);
-  await tenants.change("by-key", { name: "By key" });
+  await tenants.change("by-key", { name: "By key" }, ALL);
   await store.committed();
 
   const next = new Tenants(store, new Keys(store), 2_000);
   assert.deepEqual(ids(next), ids(tenants));
-  assert.deepEqual([next.get("by-key").name, next.get("acme").settings], ["By key", '{"a":1}']);
+  assert.deepEqual([next.get("by-key", ALL).name, next.get("acme", ALL).settings], ["By key", '{"a":1}']);
   assert.deepEqual(
     next.list("acme").map(({ id }) => id),
     ["acme"],
@@ -31,12 +34,12 @@ test("a tenant is there when it was made or a key names it, over a restart too, 
   );
   assert.throws(() => next.get("by-key", "acme"), /there is no tenant "by-key"/);
 
-  await tenants.remove("by-key");
+  await tenants.remove("by-key", ALL);
   assert.ok(keys.list("by-key").every((key) => keys.state(key) === "revoked"));
-  await tenants.remove(made.id);
+  await tenants.remove(made.id, ALL);
   assert.deepEqual(ids(tenants), ["acme", "default"]);
-  await assert.rejects(tenants.remove("default"), /whose everything is/);
-  await assert.rejects(tenants.remove("none"), /there is no tenant/);
+  await assert.rejects(tenants.remove("default", ALL), /whose everything is/);
+  await assert.rejects(tenants.remove("none", ALL), /there is no tenant/);
 });
 
 test("a member is a key: its role is what it may do, and never more than the tenant's own things", async () => {
@@ -44,7 +47,7 @@ test("a member is a key: its role is what it may do, and never more than the ten
   const keys = new Keys(store);
   const tenants = new Tenants(store, keys, 0);
   await tenants.create("acme", { name: "Acme" });
-  const by = { name: "root" };
+  const by = { name: "root", only: ALL };
   const { member, secret = "" } = await tenants.putMember("acme", "alice@example.com", "viewer", by);
   assert.deepEqual([member.user, member.role], ["alice@example.com", "viewer"]);
   const of = (): unknown[] => {
@@ -57,15 +60,15 @@ test("a member is a key: its role is what it may do, and never more than the ten
   assert.deepEqual([changed.member.role, changed.secret], ["admin", undefined]);
   assert.deepEqual(of(), ["acme", ["use"], "root"]);
   assert.deepEqual(
-    tenants.members("acme").map(({ user, role }) => [user, role]),
+    tenants.members("acme", ALL).map(({ user, role }) => [user, role]),
     [["alice@example.com", "admin"]],
   );
   // One that administers the server is not made less by being named what it is.
   await keys.create({ name: "ops", owner: "acme", scopes: ["admin"] }, "test");
   await tenants.putMember("acme", "ops", "admin", by);
   assert.deepEqual(keys.get("ops").scopes, ["admin"]);
-  await tenants.removeMember("acme", "alice@example.com");
+  await tenants.removeMember("acme", "alice@example.com", ALL);
   assert.equal(keys.find(hashOf(secret)), undefined);
-  await assert.rejects(tenants.removeMember("acme", "alice@example.com"), /there is no member/);
+  await assert.rejects(tenants.removeMember("acme", "alice@example.com", ALL), /there is no member/);
   await assert.rejects(tenants.putMember("none", "bob", "viewer", by), /there is no tenant/);
 });

@@ -59,7 +59,7 @@ export class Tenants {
   }
 
   /** By id: those that were made, those that a working key names, and the default owner; or only one of them. */
-  list(only?: string): Tenant[] {
+  list(only: string | undefined): Tenant[] {
     const all = new Map<string, Tenant>([[DEFAULT_OWNER, plain(DEFAULT_OWNER, this.#startedAt)]]);
     if (only !== undefined) all.set(only, plain(only, this.#startedAt));
     for (const { owner, createdAt } of this.#active()) if (!all.has(owner)) all.set(owner, plain(owner, createdAt));
@@ -69,7 +69,7 @@ export class Tenants {
   }
 
   /** @throws StacyError `not-found` */
-  get(id: string, only?: string): Tenant {
+  get(id: string, only: string | undefined): Tenant {
     const found = this.list(only).find((tenant) => tenant.id === id);
     if (found === undefined) throw new StacyError("not-found", `there is no tenant ${JSON.stringify(id.slice(0, 64))}`);
     return found;
@@ -78,7 +78,7 @@ export class Tenants {
   /** @param id default: a new one. @throws StacyError `conflict`, `invalid`, `limit` */
   async create(id: string | undefined, input: TenantInput & { name: string }): Promise<Tenant> {
     const own = checkOwnerName(id ?? `tenant-${randomBytes(4).toString("hex")}`);
-    if (this.list().some((tenant) => tenant.id === own)) {
+    if (this.list(undefined).some((tenant) => tenant.id === own)) {
       throw new StacyError("conflict", `the tenant ${own} exists already`, { remedy: "choose another id, or PUT it" });
     }
     if (this.#made.size >= MAX_TENANTS) throw new StacyError("limit", `there are ${MAX_TENANTS} tenants already`);
@@ -86,7 +86,7 @@ export class Tenants {
   }
 
   /** @throws StacyError `not-found` */
-  async change(id: string, input: TenantInput, only?: string): Promise<Tenant> {
+  async change(id: string, input: TenantInput, only: string | undefined): Promise<Tenant> {
     return await this.#save({ ...this.get(id, only), ...input, updatedAt: this.#now() });
   }
 
@@ -94,7 +94,7 @@ export class Tenants {
    * Revokes its keys, so nobody gets in as that owner any more. What the owner has stays: sandboxes until their time is over.
    * @throws StacyError `not-found`, `conflict`
    */
-  async remove(id: string, only?: string): Promise<void> {
+  async remove(id: string, only: string | undefined): Promise<void> {
     this.get(id, only);
     if (id === DEFAULT_OWNER) {
       throw new StacyError("conflict", `the tenant ${id} is whose everything is that no key says otherwise of`);
@@ -105,7 +105,7 @@ export class Tenants {
   }
 
   /** Oldest first. @throws StacyError `not-found` */
-  members(id: string, only?: string): Member[] {
+  members(id: string, only: string | undefined): Member[] {
     this.get(id, only);
     return this.#active(id).map(memberOf);
   }
@@ -119,7 +119,7 @@ export class Tenants {
     id: string,
     user: string,
     role: Role,
-    by: { name: string; only?: string | undefined },
+    by: { name: string; only: string | undefined },
   ): Promise<{ member: Member; secret?: string }> {
     this.get(id, by.only);
     const known = this.#keysOf(id, user)[0];
@@ -132,7 +132,7 @@ export class Tenants {
   }
 
   /** Revokes the member's keys. @throws StacyError `not-found` */
-  async removeMember(id: string, user: string, only?: string): Promise<void> {
+  async removeMember(id: string, user: string, only: string | undefined): Promise<void> {
     this.get(id, only);
     const found = this.#keysOf(id, user);
     if (found.length === 0) {

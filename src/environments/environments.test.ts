@@ -8,6 +8,8 @@ import { Store } from "../sandboxes/store.ts";
 import { type Build, Environments, type SpecInput } from "./environments.ts";
 import { dockerfileOf, imageOf, packageList, type Spec } from "./spec.ts";
 
+/** Of an administrator. */
+const ALL = undefined;
 const INPUT: SpecInput = {
   ...{ owner: "acme", user: "alice", name: "My Env!", baseImage: "python:3.12-slim" },
   ...{ pythonPackages: ["requests>=2", " ", "requests>=2", "uvicorn[standard]"], aptPackages: ["curl"] },
@@ -24,7 +26,7 @@ const noMachine = () => assert.fail("nothing is started before there is a base i
 
 async function ended(environments: Environments, id: string): Promise<Build> {
   for (;;) {
-    const { build } = environments.build(id);
+    const { build } = environments.build(id, ALL);
     if (!["queued", "building"].includes(build.status)) return build;
     await new Promise(setImmediate);
   }
@@ -63,14 +65,14 @@ test("a spec is its owner's, is kept, and goes with its builds", async () => {
   const failed = await ended(environments, queued.id);
   assert.deepEqual([failed.status, failed.error], ["failed", "there is no such image"]);
   assert.match(failed.log, /^build queued\nbuild started\n.*there is no such image/s);
-  await assert.rejects(environments.cancel(queued.id), /has ended already/);
+  await assert.rejects(environments.cancel(queued.id, ALL), /has ended already/);
   await store.committed();
   await using next = environmentsOn(store, refuse);
   assert.deepEqual(next.specs("alice", "acme"), [spec]);
   assert.deepEqual(next.builds(spec.id), [failed]);
   await next.remove(spec.id, "acme");
-  assert.deepEqual([next.specs("alice"), next.builds(spec.id)], [[], []]);
-  assert.throws(() => next.build(queued.id), /there is no build/);
+  assert.deepEqual([next.specs("alice", ALL), next.builds(spec.id)], [[], []]);
+  assert.throws(() => next.build(queued.id, ALL), /there is no build/);
 });
 
 test("one build after another; a cancelled one ends at once, and what a server leaves undone has failed for the next", async () => {
@@ -91,20 +93,20 @@ test("one build after another; a cancelled one ends at once, and what a server l
   ];
   while (asked === 0) await new Promise(setImmediate);
   assert.deepEqual(
-    [first, second, third].map(({ id }) => environments.build(id).build.status),
+    [first, second, third].map(({ id }) => environments.build(id, ALL).build.status),
     ["building", "queued", "queued"],
   );
-  await assert.rejects(environments.remove(spec.id), /it is being built/);
-  assert.equal((await environments.cancel(second.id)).status, "canceled");
-  const canceled = await environments.cancel(first.id);
+  await assert.rejects(environments.remove(spec.id, ALL), /it is being built/);
+  assert.equal((await environments.cancel(second.id, ALL)).status, "canceled");
+  const canceled = await environments.cancel(first.id, ALL);
   assert.deepEqual([canceled.status, canceled.error], ["canceled", "the build was cancelled"]);
   while (asked === 1) await new Promise(setImmediate);
   assert.equal(asked, 2, "the one that was cancelled while it waited is not begun");
-  assert.equal(environments.build(first.id).build.status, "canceled", "its end does not make it something else");
+  assert.equal(environments.build(first.id, ALL).build.status, "canceled", "its end does not make it something else");
   await store.committed();
 
   const next = environmentsOn(store, hang);
-  const left = next.build(third.id).build;
+  const left = next.build(third.id, ALL).build;
   assert.deepEqual([left.status, left.error], ["failed", "the server ended before the build did"]);
   await store.committed();
 });

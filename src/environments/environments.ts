@@ -93,14 +93,14 @@ export class Environments implements AsyncDisposable {
   }
 
   /** Of a user, newest first. @param owner absent: of all */
-  specs(user: string, owner?: string): Spec[] {
+  specs(user: string, owner: string | undefined): Spec[] {
     return [...this.#specs.values()]
       .filter((spec) => spec.user === user && (owner === undefined || spec.owner === owner))
       .sort((a, b) => b.createdAt - a.createdAt);
   }
 
   /** @throws StacyError `not-found` */
-  spec(id: string, owner?: string): Spec {
+  spec(id: string, owner: string | undefined): Spec {
     const found = this.#specs.get(id);
     if (found !== undefined && (owner === undefined || found.owner === owner)) return found;
     throw new StacyError("not-found", `there is no environment ${JSON.stringify(id.slice(0, 64))}`);
@@ -129,7 +129,7 @@ export class Environments implements AsyncDisposable {
   }
 
   /** Its builds are forgotten with it; their images stay until images are collected. @throws StacyError `not-found`, `conflict` */
-  async remove(id: string, owner?: string): Promise<void> {
+  async remove(id: string, owner: string | undefined): Promise<void> {
     this.spec(id, owner);
     const builds = this.builds(id);
     if (builds.some((build) => !isFinal(build))) {
@@ -148,7 +148,7 @@ export class Environments implements AsyncDisposable {
   }
 
   /** @throws StacyError `not-found` */
-  build(id: string, owner?: string): { build: Build; spec: Spec } {
+  build(id: string, owner: string | undefined): { build: Build; spec: Spec } {
     const build = this.#builds.get(id);
     const spec = build === undefined ? undefined : this.#specs.get(build.specId);
     if (build !== undefined && spec !== undefined && (owner === undefined || spec.owner === owner))
@@ -185,7 +185,7 @@ export class Environments implements AsyncDisposable {
   }
 
   /** @throws StacyError `not-found`, `conflict` when it has ended */
-  async cancel(id: string, owner?: string): Promise<Build> {
+  async cancel(id: string, owner: string | undefined): Promise<Build> {
     const { build } = this.build(id, owner);
     if (isFinal(build)) throw new StacyError("conflict", "the build has ended already");
     const canceled = await this.#end(build, "canceled", "the build was cancelled");
