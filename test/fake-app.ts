@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import pino from "pino";
 import { createApp } from "../src/api/app.ts";
+import type { HostFinding } from "../src/api/context.ts";
 import { Metrics } from "../src/api/metrics.ts";
 import { RateLimiter } from "../src/api/rate-limit.ts";
 import { validateConfig } from "../src/config/load.ts";
@@ -18,6 +19,8 @@ export function fakeApp(
     ownUser?: boolean;
     config?: Record<string, unknown>;
     now?: () => number;
+    images?: Partial<ImageLibrary>;
+    doctor?: () => Promise<HostFinding[]>;
   } = {},
 ) {
   const world = fakeWorld();
@@ -30,11 +33,12 @@ export function fakeApp(
   });
   const stopping = new AbortController();
   const tokens = new SandboxTokens(randomBytes(32));
-  const images = { list: async () => [] } as unknown as ImageLibrary;
+  const images = { list: async () => [], ...options.images } as unknown as ImageLibrary;
   const parts = {
     sandboxes: world.sandboxes,
     images,
     environments: new Environments({ store: world.store, images, report: () => {} }),
+    ...(options.doctor === undefined ? {} : { doctor: options.doctor }),
     config,
     dataDir: "/",
     configPath: "/nonexistent/stacyvm.yaml",

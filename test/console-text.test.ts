@@ -1,0 +1,95 @@
+/** What the console reads from a guest's kernel, and what it writes for people to copy. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import type { SpawnRequest } from "../sdk/src/index.ts";
+import { copyAs } from "../web/src/core/copy-as.ts";
+import { routeOf } from "../web/src/core/route.ts";
+import { parsePorts, parseProcesses } from "../web/src/sandbox/in-guest.ts";
+
+const REQUEST: SpawnRequest = {
+  image: "stacyvm/python",
+  memoryMb: 512,
+  env: { A: "it's $HOME", camelCase: "stays" },
+  metadata: { name: "first one" },
+  allowedHosts: ["pypi.org", "*.example.com"],
+  ttl: "1h",
+};
+
+test("a spawn for a shell: its words are what was asked for, whatever is in them", () => {
+  const words = execFileSync(
+    "sh",
+    ["-c", `stacyvm() { printf '%s\\n' "$@"; }\n${copyAs("CLI", REQUEST, "http://h:1")}`],
+    {
+      encoding: "utf8",
+    },
+  );
+  assert.deepEqual(words.trim().split("\n"), [
+    ...["spawn", "stacyvm/python", "--memory", "512m", "--ttl", "1h"],
+    ...["--env", "A=it's $HOME", "--env", "camelCase=stays", "--label", "name=first one"],
+    ...["--allow", "pypi.org", "--allow", "*.example.com"],
+  ]);
+  const sent = execFileSync(
+    "sh",
+    ["-c", `curl() { for last; do :; done; printf '%s' "$last"; }\n${copyAs("curl", REQUEST, "http://h:1")}`],
+    {
+      encoding: "utf8",
+    },
+  );
+  assert.deepEqual(JSON.parse(sent), {
+    image: "stacyvm/python",
+    memory_mb: 512,
+    env: REQUEST.env,
+    metadata: REQUEST.metadata,
+    allowed_hosts: REQUEST.allowedHosts,
+    ttl: "1h",
+  });
+});
+
+test("a spawn for TypeScript and Python: programs of these languages", () => {
+  assert.match(
+    copyAs("TypeScript", REQUEST, "http://h:1"),
+    /client\.create\(\{\n {2}image: "stacyvm\/python",\n {2}memoryMb: 512,\n {2}env: \{\n {4}A: "it's \$HOME"/,
+  );
+  const program = copyAs("Python", REQUEST, "http://h:1");
+  execFileSync("python3", ["-c", "import ast, sys; ast.parse(sys.argv[1])", program]);
+  assert.match(program, /memory_mb=512,\n {4}env=\{\n {8}"A": "it's \$HOME"/);
+});
+
+test("processes of a guest: names with blanks and brackets, commands without words, none of the kernel's own", () => {
+  const stat = (pid: number, name: string, parent: number) =>
+    `${pid} (${name}) S ${parent} 1 1 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 30 1000 25 18446744073709551615`;
+  const found = parseProcesses(
+    [
+      `${stat(1, "agent", 0)}\t/agent --now `,
+      `${stat(2, "kthreadd", 0)}\t`,
+      `${stat(9, "kworker", 2)}\t`,
+      `${stat(30, "a) (b", 1)}\t`,
+      "nonsense",
+      "",
+    ].join("\n"),
+  );
+  assert.deepEqual(found, [
+    { pid: 1, parent: 0, state: "S", memory: 25 * 4096, command: "/agent --now" },
+    { pid: 30, parent: 1, state: "S", memory: 25 * 4096, command: "[a) (b]" },
+  ]);
+});
+
+test("ports of a guest: those that listen, each once", () => {
+  const text = `  sl  local_address rem_address   st tx_queue
+   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000
+   1: 0100007F:1F40 0100007F:C001 01 00000000:00000000
+  sl  local_address                         remote_address
+   0: 00000000000000000000000000000000:1F40 00000000000000000000000000000000:0000 0A 00000000
+   1: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000
+`;
+  assert.deepEqual(parsePorts(text), [22, 8000]);
+});
+
+test("addresses in the page, those of earlier versions too", () => {
+  assert.deepEqual(routeOf(""), { page: "sandboxes" });
+  assert.deepEqual(routeOf("#/nonsense"), { page: "sandboxes" });
+  assert.deepEqual(routeOf("#/sb-0a1b2c3d"), { page: "sandbox", id: "sb-0a1b2c3d", tab: "terminal" });
+  assert.deepEqual(routeOf("#/sandboxes/sb-0a1b2c3d/logs"), { page: "sandbox", id: "sb-0a1b2c3d", tab: "logs" });
+  assert.deepEqual(routeOf("#/new?image=a%2Fb"), { page: "new", fill: { image: "a/b" } });
+});
