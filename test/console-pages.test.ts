@@ -153,7 +153,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
 
   test("a server that is gone is seen within two seconds, and the page goes on by itself when it is back", async () => {
     const page = await server.open(context);
-    const gone = page.getByText("The server does not answer");
+    const gone = page.getByText("The server does not answer since");
     await rows(page).first().waitFor();
     await server.kill();
     const killed = performance.now();

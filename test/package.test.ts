@@ -99,7 +99,12 @@ describe("the packed packages", { timeout: 600_000 }, () => {
         assert.equal(answer.status, 200, address);
         if (/\.(mjs|css)$/.test(address)) return;
         assert.match(answer.headers.get("content-type") ?? "", /javascript/);
-        for (const [, name = ""] of (await answer.text()).matchAll(/^(?:import|export)\b.*? from "([^"]+)";$/gm)) {
+        const code = await answer.text();
+        const named = [
+          ...code.matchAll(/^(?:import|export)\b.*? from "([^"]+)";$/gm),
+          ...code.matchAll(/\bimport\("([^"]+)"\)/g),
+        ];
+        for (const [, name = ""] of named) {
           await load(new URL(imports[name] ?? name, imports[name] === undefined ? address : `${url}/ui/`).href);
         }
       };
@@ -107,6 +112,7 @@ describe("the packed packages", { timeout: 600_000 }, () => {
         await load(`${url}/ui/${name}`);
       assert.ok([...seen].some((address) => address.endsWith("/sdk/src/client.js")));
       assert.ok([...seen].some((address) => address.endsWith("/vendor/xterm.mjs")));
+      assert.ok([...seen].some((address) => address.endsWith("/web/src/sandbox/page.js")));
       assert.equal((await fetch(`${url}/ui/..%2f..%2fpackage.json`)).status, 404);
     } finally {
       const ended = once(child, "exit");

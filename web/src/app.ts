@@ -1,7 +1,6 @@
 /** The page around all pages: where one can go, whether the server is there, short messages, questions. */
 import { useEffect, useRef } from "preact/hooks";
 import { LiveContext, useLive } from "./core/context.ts";
-import { span } from "./core/format.ts";
 import { html } from "./core/html.ts";
 import type { Live } from "./core/live.ts";
 import { type Note, notes } from "./core/notes.ts";
@@ -115,7 +114,7 @@ function Lost({ live }: { live: Live }) {
   const { lostSince } = live;
   return html`
     <div role="alert" class=${lostSince === undefined ? "" : "lost"}>
-      ${lostSince !== undefined && html`The server does not answer, for ${span(Date.now() - lostSince)}. What you see is from before; the page goes on by itself as soon as the server is back.`}
+      ${lostSince !== undefined && html`The server does not answer since ${new Date(lostSince).toLocaleTimeString()}. What you see is from before; the page goes on by itself as soon as the server is back.`}
     </div>
   `;
 }
