@@ -46,7 +46,7 @@ export function servePages(endpoints: Endpoints, { prefix, policy, files, html =
     if (last?.version === version) return last;
     const text = await readFile(path, "utf8");
     const body = type === "text/html" ? html(text) : path.endsWith(".ts") ? stripTypeScriptTypes(text) : text;
-    const fresh = { version, body, compressed: await compress(body) };
+    const fresh = { version, body, compressed: await compress(body, { level: 9 }) };
     made.set(path, fresh);
     return fresh;
   };
