@@ -6,10 +6,13 @@
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DEFAULT_NETWORK, Network } from "../src/egress/network.ts";
+import { certify, makeAuthority } from "../src/egress/secrets/authority.ts";
+import { SecretHosts } from "../src/egress/secrets/secret.ts";
 import { dataPaths } from "../src/host/paths.ts";
 import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
@@ -23,6 +26,42 @@ import type { BenchContext, Suite } from "./harness.ts";
 const ADDRESS = "127.8.8.8";
 const BODY = Buffer.alloc(32 * 2 ** 20, "stacyvm ");
 const PARALLEL = 8;
+const SECRET_HOST = "secret.test";
+/**
+ * In the guest, by a program that knows no proxy: ms of each of N requests over one connection that is kept, with a secret put in and to
+ * the same server without one; and of N connections one after the other, straight and by the proxy.
+ */
+const PROGRAM = `
+import http.client, json, socket, ssl, sys, time
+port, plain_host, plain_port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def timed(work):
+    begun = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - begun)
+def requests(host, context):
+    connection = http.client.HTTPSConnection(host, int(port), context=context)
+    def ask():
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    ask()
+    return ask
+def connect(through):
+    def work():
+        with socket.create_connection(through or (plain_host, plain_port)) as s:
+            if through:
+                s.sendall(f"CONNECT {plain_host}:{plain_port} HTTP/1.1\\r\\n\\r\\n".encode())
+                s.recv(1000)
+            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            while s.recv(1000): pass
+    return work
+ways = {
+    "secret.request": requests("${SECRET_HOST}", ssl.create_default_context()),
+    "opaque.request": requests("plain.test", ssl._create_unverified_context()),
+    "connection.transparent": connect(None),
+    "connection.proxy": connect(("127.0.0.1", 3128)),
+}
+print(json.dumps({name: [[timed(work) for _ in range(count)] for work in [ways[name]]][0] for name in ways}))
+`;
 
 export const suite: Suite = {
   name: "network",
@@ -41,13 +80,37 @@ export const suite: Suite = {
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "bench-network-"));
     await borrow(root);
     const paths = dataPaths(root);
-    const network = new Network({ ...DEFAULT_NETWORK, private: [ADDRESS] });
+    const world = await makeAuthority();
+    const secure = createTlsServer(await certify(world, SECRET_HOST), (request, response) => {
+      request.resume();
+      response.end("small");
+    });
+    secure.keepAliveTimeout = 60_000;
+    secure.listen(0, ADDRESS);
+    await once(secure, "listening");
+    const { port } = secure.address() as AddressInfo;
+    const names = { [SECRET_HOST]: ADDRESS, "plain.test": ADDRESS };
+    const network = new Network({ ...DEFAULT_NETWORK, private: [ADDRESS], names, trusted: [world.certificate] });
+    network.vault = {
+      of: () => [
+        {
+          name: "KEY",
+          placeholder: "placeholder",
+          hosts: new SecretHosts([`${SECRET_HOST}:${port}`]),
+          placement: { kind: "bearer" },
+          read: async () => ({ value: "value-of-the-secret" }),
+        },
+      ],
+    };
     const provider = createMicrovmProvider({ vmm: createQemu(), images: createImages(paths), paths, network });
     try {
       await measure(context, provider, host, rounds);
+      await measureSecrets(context, provider, `${port}`, host, rounds);
     } finally {
       await provider.close();
       server.close();
+      secure.closeAllConnections();
+      secure.close();
       await rm(root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     }
   },
@@ -117,6 +180,45 @@ async function measure(
       () => run(machine, `wget -q -O /dev/null --post-file /root/big http://${host}/`),
       BODY.length,
     );
+  }
+  await machine.destroy();
+}
+
+async function measureSecrets(
+  context: BenchContext,
+  provider: ReturnType<typeof createMicrovmProvider>,
+  port: string,
+  host: string,
+  rounds: number,
+): Promise<void> {
+  context.progress("secrets");
+  const spec = { image: "stacyvm/python", memoryMiB: 256, vcpus: 1, diskMiB: 1_024, env: {}, setup: [] };
+  const allowedHosts = [host, `${SECRET_HOST}:${port}`, `plain.test:${port}`];
+  await provider.buildSnapshot(spec);
+  for (let i = 0; i < Math.ceil(rounds / 3); i++) {
+    for (const [name, secrets] of [
+      ["restore.python", undefined],
+      ["restore.python.secret", { KEY: "placeholder" }],
+    ] as const) {
+      const begun = performance.now();
+      const machine = await provider.spawn({
+        ...spec,
+        id: newSandboxId(),
+        allowedHosts,
+        ...(secrets ? { secrets } : {}),
+      });
+      context.sample(`${name}.total`, performance.now() - begun);
+      await machine.destroy();
+    }
+  }
+  const machine = await provider.spawn({ ...spec, id: newSandboxId(), allowedHosts, secrets: { KEY: "placeholder" } });
+  const argv = ["python3", "-c", PROGRAM, port, ...host.split(":"), "250"];
+  for (let i = 0; i < 4; i++) {
+    const { exitCode, stdout, stderr } = await machine.agent.exec({ argv });
+    if (exitCode !== 0) throw new Error(`the program ended with ${exitCode}: ${stderr}`);
+    for (const [name, values] of Object.entries(JSON.parse(String(stdout)) as Record<string, number[]>)) {
+      for (const ms of values) context.sample(name, ms);
+    }
   }
   await machine.destroy();
 }

@@ -90,6 +90,7 @@ export class FakeMachine implements SandboxMachine {
   readonly process = undefined;
   readonly network = { allowedHosts: [], ...new Network().egress([], this.agent).status };
   state: MachineState = "running";
+  secretsChanged(): void {}
   readonly #exited = Promise.withResolvers<ExitReport>();
   readonly exited = this.#exited.promise;
   readonly #provider: FakeProvider;

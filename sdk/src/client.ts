@@ -93,6 +93,19 @@ export class Client {
       ),
   };
 
+  /** What programs of sandboxes use at some hosts and never have. Values go in and never come out. */
+  readonly secrets = {
+    list: (options: CallOptions = {}): Promise<wire.Secret[]> => this.transport.call("GET /secrets", options),
+    get: (name: string, options: CallOptions = {}): Promise<wire.Secret> =>
+      this.transport.call("GET /secrets/{name}", { params: { name }, ...options }),
+    /** Makes it, or changes what is given; another value counts from the next request on. */
+    put: (name: string, secret: wire.SecretRequest, options: CallOptions = {}): Promise<wire.Secret> =>
+      this.transport.call("PUT /secrets/{name}", { params: { name }, body: secret, ...options }),
+    remove: async (name: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /secrets/{name}", { params: { name }, ...options });
+    },
+  };
+
   readonly images = {
     list: (options: CallOptions = {}): Promise<wire.Image[]> => this.transport.call("GET /images", options),
     /** Pulls or builds it, unless it is there. */

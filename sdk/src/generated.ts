@@ -28,6 +28,8 @@ export interface Sandbox {
   forkedFrom?: string | undefined;
   idleTimeout?: string | undefined;
   allowedHosts?: string[] | undefined;
+  /** Names of those that its programs may use */
+  secrets?: string[] | undefined;
   boot?: Boot | undefined;
   error?:
     | {
@@ -83,12 +85,32 @@ export interface SpawnRequest {
   setup?: string[] | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
+  /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
+  secrets?: (string | OwnSecret)[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   idleTimeout?: Duration | undefined;
   idleAction?: "destroy" | "pause" | "suspend" | undefined;
   /** What counts as use: also what runs in it (default), or calls alone */
   idleCounts?: "processes" | "calls" | undefined;
   forkable?: boolean | undefined;
+}
+
+export interface OwnSecret {
+  name: string;
+  /** The value goes to these alone, over TLS; `http://` in front: without. */
+  hosts?: string[] | undefined;
+  placement?: SecretPlacementRequest | undefined;
+  /** What programs see in its place */
+  placeholder?: string | undefined;
+  value?: string | undefined;
+}
+
+export interface SecretPlacementRequest {
+  /** `bearer`: `Authorization: Bearer VALUE`; `header`: the header `name`, whose text is `template` with the value for `{}`; `basic`: the password beside `username`; `query`: the parameter `name` of the URL */
+  kind: "bearer" | "header" | "basic" | "query";
+  name?: string | undefined;
+  template?: string | undefined;
+  username?: string | undefined;
 }
 
 export interface Admission {
@@ -417,6 +439,44 @@ export interface QuotaUsage {
   maxTtl: string;
   maxExecTimeout: string;
   quotaConfigured: boolean;
+}
+
+export interface Secret {
+  name: string;
+  owner: string;
+  hosts: string[];
+  placement: SecretPlacement;
+  placeholder: string;
+  source: "value" | "file" | "environment";
+  everywhere: boolean;
+  /** The value is there */
+  available: boolean;
+  /** It is there after the server's next start, too */
+  kept: boolean;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface SecretPlacement {
+  kind: "bearer" | "header" | "basic" | "query";
+  name?: string | undefined;
+  template?: string | undefined;
+  username?: string | undefined;
+}
+
+export interface SecretRequest {
+  /** The value goes to these alone, over TLS; `http://` in front: without. */
+  hosts?: string[] | undefined;
+  placement?: SecretPlacementRequest | undefined;
+  /** What programs see in its place */
+  placeholder?: string | undefined;
+  value?: string | undefined;
+  /** A file of the server that has the value, read for each request; for administrators */
+  file?: string | undefined;
+  /** A variable of the server's environment that has the value; for administrators */
+  variable?: string | undefined;
+  /** Each new sandbox of the owner gets it */
+  everywhere?: boolean | undefined;
 }
 
 export interface Provider {
@@ -980,6 +1040,14 @@ export interface Operations {
   "GET /admin/quotas/{owner}/usage": { body: undefined; reply: QuotaUsage };
   /** What an owner uses and may use */
   "GET /quotas/{owner}/usage": { body: undefined; reply: QuotaUsage };
+  /** All secrets, without their values */
+  "GET /secrets": { body: undefined; reply: Secret[] };
+  /** One secret, without its value */
+  "GET /secrets/{name}": { body: undefined; reply: Secret };
+  /** Make a secret, or change what is given of it */
+  "PUT /secrets/{name}": { body: SecretRequest; reply: Secret };
+  /** Delete a secret */
+  "DELETE /secrets/{name}": { body: undefined; reply: Status };
   /** Providers and their health */
   "GET /admin/providers": { body: undefined; reply: Provider[] };
   /** Providers and their health */
@@ -1240,6 +1308,7 @@ export const shapes: Record<string, Shape> = {
       "forked_from?": "string",
       "idle_timeout?": "string",
       "allowed_hosts?": { array: "string" },
+      "secrets?": { array: "string" },
       "boot?": { ref: "Boot" },
       "error?": {
         object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
@@ -1277,10 +1346,28 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "setup?": { array: "string" },
       "allowed_hosts?": { array: "string" },
+      "secrets?": { array: "any" },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
       "forkable?": "boolean",
+    },
+  },
+  OwnSecret: {
+    object: {
+      name: "string",
+      "hosts?": { array: "string" },
+      "placement?": { ref: "SecretPlacementRequest" },
+      "placeholder?": "string",
+      "value?": "string",
+    },
+  },
+  SecretPlacementRequest: {
+    object: {
+      kind: { enum: ["bearer", "header", "basic", "query"] },
+      "name?": "string",
+      "template?": "string",
+      "username?": "string",
     },
   },
   Admission: {
@@ -1528,6 +1615,40 @@ export const shapes: Record<string, Shape> = {
       max_ttl: "string",
       max_exec_timeout: "string",
       quota_configured: "boolean",
+    },
+  },
+  Secret: {
+    object: {
+      name: "string",
+      owner: "string",
+      hosts: { array: "string" },
+      placement: { ref: "SecretPlacement" },
+      placeholder: "string",
+      source: { enum: ["value", "file", "environment"] },
+      everywhere: "boolean",
+      available: "boolean",
+      kept: "boolean",
+      created_at: "string",
+      updated_at: "string",
+    },
+  },
+  SecretPlacement: {
+    object: {
+      kind: { enum: ["bearer", "header", "basic", "query"] },
+      "name?": "string",
+      "template?": "string",
+      "username?": "string",
+    },
+  },
+  SecretRequest: {
+    object: {
+      "hosts?": { array: "string" },
+      "placement?": { ref: "SecretPlacementRequest" },
+      "placeholder?": "string",
+      "value?": "string",
+      "file?": "string",
+      "variable?": "string",
+      "everywhere?": "boolean",
     },
   },
   Provider: {
@@ -1972,6 +2093,10 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "DELETE /quotas/{owner}": { reply: { ref: "Status" } },
   "GET /admin/quotas/{owner}/usage": { reply: { ref: "QuotaUsage" } },
   "GET /quotas/{owner}/usage": { reply: { ref: "QuotaUsage" } },
+  "GET /secrets": { reply: { array: { ref: "Secret" } } },
+  "GET /secrets/{name}": { reply: { ref: "Secret" } },
+  "PUT /secrets/{name}": { body: { ref: "SecretRequest" }, reply: { ref: "Secret" } },
+  "DELETE /secrets/{name}": { reply: { ref: "Status" } },
   "GET /admin/providers": { reply: { array: { ref: "Provider" } } },
   "GET /providers": { reply: { array: { ref: "Provider" } } },
   "GET /admin/providers/{name}": { reply: { ref: "ProviderDetail" } },

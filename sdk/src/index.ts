@@ -21,6 +21,8 @@ export type {
   QuotaUsage,
   Sandbox as SandboxInfo,
   SandboxStats,
+  Secret,
+  SecretRequest,
   Snapshot,
   SnapshotGc,
   SpawnRequest,

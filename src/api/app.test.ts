@@ -66,7 +66,8 @@ test("what is wrong with a request is said, with its code and the request's id",
     ["POST", "/sandboxes", { provider: "none" }, 404, "NOT_FOUND"],
     ["GET", "/sandboxes/sb-00000000", undefined, 404, "NOT_FOUND"],
     ["GET", "/nothing", undefined, 404, "NOT_FOUND"],
-    ["POST", "/templates", { name: "t", image: "i", secrets: [{ name: "s" }] }, 400, "BAD_REQUEST"],
+    ["PUT", "/secrets/KEY", { hosts: ["a.example"] }, 400, "BAD_REQUEST"],
+    ["POST", "/sandboxes", { secrets: ["NONE"] }, 404, "NOT_FOUND"],
     ["GET", "/sandboxes/sb-00000000/terminal", undefined, 404, "NOT_FOUND"],
   ] as const) {
     const answer = await call(method, path, body, { "x-request-id": "r-1" });

@@ -28,6 +28,7 @@ import { keyRoutes } from "./routes/keys.ts";
 import { providerRoutes } from "./routes/providers.ts";
 import { reportRoutes } from "./routes/reports.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
+import { secretRoutes } from "./routes/secrets.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
 import { socketRoutes } from "./routes/sockets.ts";
 import { systemRoutes } from "./routes/system.ts";
@@ -189,6 +190,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   fileRoutes(endpoints, shared);
   templateRoutes(endpoints, shared);
   quotaRoutes(endpoints, shared);
+  secretRoutes(endpoints);
   providerRoutes(endpoints, shared);
   snapshotRoutes(endpoints, shared);
   imageRoutes(endpoints, shared);

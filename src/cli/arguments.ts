@@ -64,6 +64,14 @@ export function allowOption(whose = "it"): Option {
   ).argParser(collect);
 }
 
+/** Secrets of the owner, by name. */
+export function secretOption(whose = "it"): Option {
+  return new Option(
+    "--secret <name>",
+    `a secret that ${whose} may use (see \`stacyvm secret\`); may be repeated`,
+  ).argParser(collect);
+}
+
 /**
  * The words of a command that is run in a sandbox. Ours end at its first word or at `--`; what stands before that, also behind the
  * sandbox's name, are our options, which `command.opts()` then has. @throws CommanderError for an unknown one

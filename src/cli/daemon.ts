@@ -11,7 +11,7 @@ import { createApp } from "../api/app.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
-import { imagesOptions, limitsOf, networkOf } from "../config/options.ts";
+import { imagesOptions, limitsOf, networkOf, sealOf } from "../config/options.ts";
 import type { Config } from "../config/schema.ts";
 import { e2b } from "../e2b/mount.ts";
 import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
@@ -124,7 +124,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     clock: systemClock,
     observer: metrics.observer,
     log: log.child({ part: "sandboxes" }),
+    seal: sealOf(config),
   });
+  network.vault = { of: (id) => sandboxes.secretsOf(id) };
   metrics.watch(sandboxes, paths.root, network);
   let destroy = false;
   parts.defer(() => sandboxes.close({ destroy }));

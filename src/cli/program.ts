@@ -23,6 +23,7 @@ import { poolCommand } from "./commands/pool.ts";
 import { psCommand } from "./commands/ps.ts";
 import { rmCommand } from "./commands/rm.ts";
 import { runCommand } from "./commands/run.ts";
+import { secretCommand } from "./commands/secret.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { setupCommand } from "./commands/setup.ts";
 import { shellCommand } from "./commands/shell.ts";
@@ -63,7 +64,18 @@ export function createProgram(): Command {
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],
-    ["", [keyCommand(), mcpCommand(), migrateCommand(), benchCommand(), completionCommand(), versionCommand()]],
+    [
+      "",
+      [
+        keyCommand(),
+        secretCommand(),
+        mcpCommand(),
+        migrateCommand(),
+        benchCommand(),
+        completionCommand(),
+        versionCommand(),
+      ],
+    ],
   ];
   let heading = "";
   for (const [name, commands] of groups) {

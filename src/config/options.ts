@@ -1,8 +1,13 @@
 /** From the configuration's sections to the options of each layer: the same for the server and for every command. */
+
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { HostRules } from "../egress/host-rules.ts";
 import { groupsOf, Network } from "../egress/network.ts";
+import { StacyError } from "../host/error.ts";
 import type { ImagesOptions } from "../images/store.ts";
 import type { Limits } from "../sandboxes/limits.ts";
+import { Seal } from "../sandboxes/seal.ts";
 import type { Config } from "./schema.ts";
 
 export function limitsOf(config: Config): Limits {
@@ -42,6 +47,7 @@ export function networkOf({ network, defaults }: Pick<Config, "network" | "defau
     private: network.private,
     names: network.names,
     groups: network.groups,
+    trusted: certificatesOf(network.ca_file),
     limits: {
       maxBytes: network.max_bytes,
       bytesPerSecond: network.max_bytes_per_second,
@@ -51,6 +57,34 @@ export function networkOf({ network, defaults }: Pick<Config, "network" | "defau
     maxConnectionsTotal: network.max_connections_total,
     idleMs: network.idle_timeout,
   });
+}
+
+function certificatesOf(path: string): string[] {
+  if (path === "") return [];
+  const found = readAtStart(path, "network.ca_file").match(
+    /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g,
+  );
+  if (found === null) throw new StacyError("invalid", `network.ca_file: there is no certificate in ${path}`);
+  return found;
+}
+
+const CREDENTIAL = "stacyvm-secrets-key";
+
+/** What values of secrets are kept with; `undefined`: they are not kept. @throws StacyError `invalid` */
+export function sealOf({ secrets }: Pick<Config, "secrets">): Seal | undefined {
+  const { CREDENTIALS_DIRECTORY: credentials } = process.env;
+  const credential = credentials === undefined ? undefined : join(credentials, CREDENTIAL);
+  if (secrets.key !== "") return new Seal(secrets.key);
+  if (secrets.key_file !== "") return new Seal(readAtStart(secrets.key_file, "secrets.key_file"));
+  return credential !== undefined && existsSync(credential) ? new Seal(readAtStart(credential, CREDENTIAL)) : undefined;
+}
+
+function readAtStart(path: string, key: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new StacyError("invalid", `${key}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 export function imagesOptions(images: Config["images"]): ImagesOptions {

@@ -162,6 +162,8 @@ export const configSchema = z.strictObject({
     names: z.record(z.string().max(253), z.string().max(64)).default({}),
     /** Lists of hosts by name: `@name` in a list of allowed hosts. */
     groups: z.record(z.string().max(63), list).default({}),
+    /** A file with certificates of authorities (PEM) that hosts of secrets may have theirs from, beside the public ones. */
+    ca_file: text.default(""),
     /** What one sandbox may send and receive together, bytes, as long as this server runs. 0: no limit. */
     max_bytes: count.default(0),
     /** The same in each second. 0: no limit. */
@@ -174,6 +176,12 @@ export const configSchema = z.strictObject({
     max_connections_total: z.int().min(1).max(1_000_000).default(4_096),
     /** A connection over which nothing went for so long is closed. */
     idle_timeout: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(3_600_000),
+  }),
+  secrets: section({
+    /** Values are kept encrypted with this: 32 random bytes in hex or base64. Empty: in memory alone. */
+    key: text.default(""),
+    /** A file that has it. Empty: the system's credential `stacyvm-secrets-key`, where there is one. */
+    key_file: text.default(""),
   }),
   defaults: section({
     ttl: duration.default(1_800_000),
@@ -270,6 +278,7 @@ export function redact(config: Config): Record<string, unknown> {
         ]),
       ),
     },
+    secrets: { ...config.secrets, key: hide(config.secrets.key) },
     auth: {
       ...config.auth,
       api_key: hide(config.auth.api_key),

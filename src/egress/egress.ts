@@ -9,13 +9,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Permit, Target } from "./connections.ts";
-import { dial, type Judge, refusal } from "./dial.ts";
+import { assertPermitted, dial, type Judge, refusal } from "./dial.ts";
 import type { HostRules } from "./host-rules.ts";
 import { Meter, NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
 import { Names } from "./names.ts";
 import { EgressProxy } from "./proxy.ts";
 import type { Resolve } from "./resolver.ts";
+import type { Authority } from "./secrets/authority.ts";
+import { Broker } from "./secrets/broker.ts";
+import type { KeptSecret } from "./secrets/secret.ts";
 import { DNS_PORT, type Intercepted, Transparent } from "./transparent.ts";
 
 /** Where the proxy is in the guest, on its loopback address. */
@@ -72,6 +75,15 @@ export interface EgressStatus extends Counts, Traffic {
   problem?: string;
 }
 
+/** What a sandbox's programs may use and not have (secrets/). */
+export interface EgressSecrets {
+  authority: Authority;
+  /** `undefined`: nobody knows yet. */
+  list(): readonly KeptSecret[] | undefined;
+  /** Certificates of authorities, PEM; empty: those that Node knows. */
+  trusted: readonly string[];
+}
+
 export interface EgressOptions {
   rules: HostRules;
   ceiling: HostRules;
@@ -84,6 +96,7 @@ export interface EgressOptions {
   idleMs: number;
   shared?: SharedEgress;
   guest: GuestSide;
+  secrets?: EgressSecrets;
   refused(refused: Refused): void;
 }
 
@@ -101,6 +114,7 @@ export class Egress {
   readonly #proxy: EgressProxy;
   readonly #transparent: Transparent;
   readonly #nameServer: NameServer;
+  readonly #broker: Broker;
   readonly #meter: Meter;
   readonly #counts: Counts = { connected: 0, refused: 0, failed: 0 };
   readonly #told = new Map<string, number>();
@@ -119,8 +133,27 @@ export class Egress {
     this.#options = options;
     this.#rules = options.rules;
     this.#meter = new Meter(options.limits ?? NO_LIMITS, options.shared?.traffic);
+    const { secrets } = options;
+    this.#broker = new Broker({
+      authority: secrets?.authority,
+      secrets: () => secrets?.list(),
+      trusted: secrets?.trusted ?? [],
+      meter: this.#meter,
+      dial: async (target) => {
+        try {
+          const socket = await this.#dial(target);
+          this.#tell(target, undefined);
+          return socket;
+        } catch (thrown) {
+          this.#tell(target, asStacyError(thrown));
+          throw thrown;
+        }
+      },
+    });
     const ways = {
       meter: this.#meter,
+      broker: this.#broker,
+      assertPermitted: ({ host, port }: Target) => assertPermitted(host, port, this.#judges),
       dial: (target: Target) => this.#dial(target),
       tell: (target: Target, failure?: StacyError) => this.#tell(target, failure),
     };
@@ -158,8 +191,13 @@ export class Egress {
     this.#told.clear();
     const permit: Permit = ({ host, port }, address) =>
       rules.permit(host, port) && (address === undefined || rules.refusal(address, port) === undefined);
-    for (const way of [this.#proxy, this.#transparent]) way.cut(permit);
+    for (const way of [this.#proxy, this.#transparent, this.#broker]) way.cut(permit);
     this.#adjust();
+  }
+
+  /** The secrets are others now: what is open to hosts that have none any more is cut. */
+  secretsChanged(): void {
+    this.#broker.cut(() => true);
   }
 
   #adjust(): void {
@@ -189,6 +227,7 @@ export class Egress {
       this.#taking = undefined;
       this.#proxy.close();
       this.#transparent.close();
+      this.#broker.close();
     }
   }
 

@@ -1,5 +1,6 @@
 /** What this server gives sandboxes of the network, whoever asks for what. Without rules of its own a sandbox gets none. */
 
+import { getCACertificates } from "node:tls";
 import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import {
@@ -16,6 +17,8 @@ import { BUILT_IN_GROUPS, GROUP_NAME, type HostGroups } from "./host-groups.ts";
 import { HostRules } from "./host-rules.ts";
 import { NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { type Resolve, resolverOf } from "./resolver.ts";
+import type { Authority } from "./secrets/authority.ts";
+import type { Vault } from "./secrets/secret.ts";
 
 export { type Egress, type EgressStatus, networkEnvironment, PROXY_ENVIRONMENT };
 
@@ -28,6 +31,8 @@ export interface NetworkOptions {
   names: Readonly<Record<string, string>>;
   /** Rules by the name of their group, beside the built-in ones or in their place. */
   groups: HostGroups;
+  /** Certificates of authorities that hosts of secrets may have theirs from, PEM, beside those that Node knows. */
+  trusted: readonly string[];
   /** Of one sandbox. */
   limits: TrafficLimits;
   /** Connections of one sandbox at once. */
@@ -43,6 +48,7 @@ export const DEFAULT_NETWORK: NetworkOptions = {
   private: [],
   names: {},
   groups: {},
+  trusted: [],
   limits: NO_LIMITS,
   maxConnections: 128,
   maxConnectionsTotal: 4_096,
@@ -56,6 +62,9 @@ export class Network {
   readonly #options: NetworkOptions;
   readonly #shared: SharedEgress;
   readonly #groups: HostGroups;
+  readonly #trusted: readonly string[];
+  /** Who has the secrets of sandboxes; set before the first of them is there. */
+  vault: Vault | undefined;
 
   /** @throws StacyError `invalid` naming the entry */
   constructor(options: NetworkOptions = DEFAULT_NETWORK) {
@@ -64,6 +73,7 @@ export class Network {
     this.#addresses = new Addresses(options.private);
     this.#resolve = resolverOf(options.names);
     this.#options = options;
+    this.#trusted = options.trusted.length === 0 ? [] : [...getCACertificates("default"), ...options.trusted];
     this.#shared = {
       counts: { connected: 0, refused: 0, failed: 0 },
       traffic: { sent: 0, received: 0 },
@@ -96,9 +106,18 @@ export class Network {
   /**
    * The way out of one guest; it does nothing before `start`. What a sandbox was given earlier is no error where the server gives less
    * now: its connections are refused.
-   * @param refused told of each host once a minute
+   * @param about whose it is, if it may have secrets, and who is told of each refused host once a minute
    */
-  egress(hosts: readonly string[], guest: GuestSide, refused: (refused: Refused) => void = () => {}): Egress {
+  egress(
+    hosts: readonly string[],
+    guest: GuestSide,
+    about: { id?: string; authority?: Authority | undefined; refused?: (refused: Refused) => void } = {},
+  ): Egress {
+    const { id, authority, refused = () => {} } = about;
+    const secrets =
+      id === undefined || authority === undefined
+        ? undefined
+        : { authority, list: () => this.vault?.of(id), trusted: this.#trusted };
     return new Egress({
       rules: this.#kept(hosts),
       ceiling: this.#ceiling,
@@ -109,6 +128,7 @@ export class Network {
       idleMs: this.#options.idleMs,
       shared: this.#shared,
       guest,
+      ...(secrets === undefined ? {} : { secrets }),
       refused,
     });
   }

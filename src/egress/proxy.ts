@@ -17,15 +17,20 @@ import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { relay } from "../host/relay.ts";
 import { Connections, type Permit, type Target } from "./connections.ts";
 import type { Meter } from "./meter.ts";
+import type { Broker } from "./secrets/broker.ts";
 
 export interface ProxyOptions {
   meter: Meter;
+  broker: Broker;
+  /** @throws StacyError `permission` */
+  assertPermitted(target: Target): void;
   /** @throws StacyError; its code becomes the proxy's status, its message the answer's text */
   dial(target: Target): Promise<Socket>;
   /** Told after each attempt. */
   tell(target: Target, failure?: StacyError): void;
 }
 
+const ESTABLISHED = "HTTP/1.1 200 Connection established\r\n\r\n";
 const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
   invalid: [400, "Bad Request"],
   permission: [403, "Forbidden"],
@@ -93,10 +98,18 @@ export class EgressProxy {
 
   async #tunnel(request: IncomingMessage, client: Duplex, head: Buffer): Promise<void> {
     try {
-      const socket = await this.#dial(authority(request.url ?? ""), client);
-      const { meter } = this.#options;
+      const { meter, broker, assertPermitted } = this.#options;
+      const target = authority(request.url ?? "");
+      const scheme = broker.scheme(target);
+      if (scheme !== undefined) {
+        assertPermitted(target);
+        client.write(ESTABLISHED);
+        if (head.length > 0) client.unshift(head);
+        return await broker.serve(client, target, scheme);
+      }
+      const socket = await this.#dial(target, client);
       meter.sent(head.length);
-      client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      client.write(ESTABLISHED);
       if (head.length > 0) socket.write(head);
       // Each direction ends by itself; an error in one ends both.
       relay(client, socket, undefined, meter.sent);
@@ -133,6 +146,8 @@ export class EgressProxy {
     try {
       const url = absolute(request.url ?? "");
       const target = { host: url.hostname, port: Number(url.port || 80) };
+      const { broker } = this.#options;
+      if (broker.scheme(target) === "http") return await broker.pass(target, request, response);
       const socket = await this.#dial(target, client);
       const outgoing = httpRequest({
         // Without an agent: it would make connections of its own.

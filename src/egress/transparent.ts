@@ -10,6 +10,7 @@ import { Connections, type Permit, type Target } from "./connections.ts";
 import type { Meter } from "./meter.ts";
 import type { NameServer } from "./name-server.ts";
 import type { Names } from "./names.ts";
+import type { Broker } from "./secrets/broker.ts";
 
 export const DNS_PORT = 53;
 
@@ -24,6 +25,7 @@ export interface TransparentOptions {
   names: Names;
   nameServer: NameServer;
   meter: Meter;
+  broker: Broker;
   /** @throws StacyError when the host cannot or may not be reached */
   dial(target: Target): Promise<Socket>;
   /** Told after each attempt. */
@@ -66,7 +68,10 @@ export class Transparent {
   }
 
   async #connect(client: Duplex, target: Target): Promise<void> {
+    const { broker } = this.#options;
     try {
+      const scheme = broker.scheme(target);
+      if (scheme !== undefined) return await broker.serve(client, target, scheme);
       const socket = await this.#options.dial(target);
       this.#options.tell(target);
       this.#connections.add(socket, target, client);

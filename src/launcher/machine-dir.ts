@@ -47,6 +47,8 @@ const machineRecord = z.object({
   }),
   /** Hosts that it may connect to; absent: none. */
   allowedHosts: strings.exactOptional(),
+  /** Its guest trusts this one (egress/secrets/authority.ts); absent: it was given no secret. */
+  authority: z.object({ certificate: z.string(), key: z.string() }).exactOptional(),
   /** Directory of the snapshot that it was loaded from with its dirty pages tracked, so that a save writes the difference. */
   parent: z.string().exactOptional(),
   /** What a saved machine needs to be started elsewhere. */

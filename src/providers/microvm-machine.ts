@@ -114,9 +114,11 @@ export class MicrovmMachine implements SandboxMachine {
     this.#life = lifeOf(parts.machine);
     this.exited = this.#exited.promise;
     this.#agent = reconnectingAgent((signal) => this.#connect(signal), parts.agent);
-    this.#egress = context.network.egress(this.#record.allowedHosts ?? [], this.#agent, (refused) =>
-      context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
-    );
+    this.#egress = context.network.egress(this.#record.allowedHosts ?? [], this.#agent, {
+      id: this.id,
+      authority: this.#record.authority,
+      refused: (refused) => context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
+    });
     if (parts.machine !== undefined) this.#watch(parts.machine);
     if (this.#life.state === "running") this.#egress.start();
   }
@@ -154,6 +156,10 @@ export class MicrovmMachine implements SandboxMachine {
       }
       this.#egress.allow(rules);
     });
+  }
+
+  secretsChanged(): void {
+    this.#egress.secretsChanged();
   }
 
   #setHosts(hosts: readonly string[], env: Record<string, string>): void {
@@ -305,7 +311,9 @@ export class MicrovmMachine implements SandboxMachine {
         const start = async (id: string): Promise<SandboxMachine> => {
           const network = allowedHosts.length > 0;
           const launched = await launcher.launchSaved(key, "fork", { id, env, network, trackDirty: true, signal });
-          return this.#context.own(launched, { id, tracked: true, allowedHosts });
+          // What the parent's programs trust, its copies' do.
+          const { authority } = this.#record;
+          return this.#context.own(launched, { id, tracked: true, allowedHosts, authority });
         };
         const results = await Promise.allSettled(ids.map(start)); // F7
         const machines = results.filter((result) => result.status === "fulfilled").map((result) => result.value);

@@ -2,6 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import { basename } from "node:path";
 import { Network, networkEnvironment } from "../egress/network.ts";
+import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
+import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
 import type { ImageUse } from "../images/care.ts";
@@ -24,6 +26,7 @@ import {
   removeLeftover,
   Unreachable,
 } from "./adoption.ts";
+import { installTrust } from "./install-trust.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 import {
   type Adoption,
@@ -58,7 +61,7 @@ export interface MachineContext {
   /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
   own(
     launched: Launched,
-    about: { id: string; tracked: boolean; allowedHosts: readonly string[] },
+    about: { id: string; tracked: boolean; allowedHosts: readonly string[]; authority?: Authority | undefined },
   ): Promise<MicrovmMachine>;
   /** Holds it until it is forgotten. */
   keep(machine: MicrovmMachine): MicrovmMachine;
@@ -123,9 +126,13 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   async spawn(spec: SandboxSpec): Promise<SandboxMachine> {
     const allowedHosts = this.network.rules(spec.allowedHosts ?? []).list;
+    const { secrets } = spec;
+    const making = secrets === undefined ? undefined : makeAuthority();
+    making?.catch(() => {}); // awaited when the machine is there
+    const env = secrets === undefined ? spec.env : { ...TRUST_ENVIRONMENT, ...spec.env, ...secrets };
     const options = {
       id: spec.id,
-      env: networkEnvironment(allowedHosts, spec.env),
+      env: networkEnvironment(allowedHosts, env),
       network: allowedHosts.length > 0,
       trackDirty: spec.forkable ?? true,
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
@@ -134,12 +141,27 @@ export class MicrovmProvider implements Provider, MachineContext {
       spec.checkpoint === undefined
         ? await this.launcher.launch(launchSpec(spec), options)
         : await this.launcher.launchSaved(checkpointKey(spec.checkpoint), "checkpoint", options);
-    return this.own(launched, { id: spec.id, tracked: options.trackDirty, allowedHosts });
+    const authority = await making;
+    const machine = await this.own(launched, { id: spec.id, tracked: options.trackDirty, allowedHosts, authority });
+    if (authority !== undefined) await this.#trust(machine, authority);
+    return machine;
+  }
+
+  /** Before anybody's program runs in it. */
+  async #trust(machine: MicrovmMachine, { certificate }: Authority): Promise<void> {
+    const begun = performance.now();
+    try {
+      await installTrust(machine.agent, certificate);
+    } catch (error) {
+      await machine.destroy();
+      throw asStacyError(error, "internal", { phase: "trust" });
+    }
+    machine.boot.phases.trust = performance.now() - begun;
   }
 
   async own(
     launched: Launched,
-    { id, tracked, allowedHosts }: { id: string; tracked: boolean; allowedHosts: readonly string[] },
+    { id, tracked, allowedHosts, authority }: Parameters<MachineContext["own"]>[1],
   ): Promise<MicrovmMachine> {
     const { target, identity, boot } = launched;
     const restored = boot.path !== "cold";
@@ -164,6 +186,7 @@ export class MicrovmProvider implements Provider, MachineContext {
         ...(identity.user === undefined ? {} : { user: identity.user }),
       },
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] }),
+      ...(authority === undefined ? {} : { authority }),
       ...(restored && tracked ? { parent: this.launcher.store.path(target.key) } : {}),
       shape: target.shape,
       imageConfig: target.image.config,
@@ -342,6 +365,7 @@ export class MicrovmProvider implements Provider, MachineContext {
 }
 
 function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
+  const setupHosts = spec.setupHosts ?? spec.allowedHosts;
   return {
     image: spec.image,
     vcpus: spec.vcpus,
@@ -349,6 +373,6 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
     diskMiB: spec.diskMiB,
     setup: spec.setup,
     setupEnv: spec.setup.length === 0 ? {} : spec.env,
-    ...(spec.allowedHosts === undefined ? {} : { setupHosts: [...spec.allowedHosts] }),
+    ...(setupHosts === undefined ? {} : { setupHosts: [...setupHosts] }),
   };
 }

@@ -33,6 +33,13 @@ export interface SandboxSpec {
   setup: string[];
   /** Hosts that it may connect to (egress/host-rules.ts), its set-up commands too. Absent or empty: none. */
   allowedHosts?: readonly string[];
+  /** Hosts of its set-up commands, where those are others. */
+  setupHosts?: readonly string[];
+  /**
+   * Placeholders of the secrets that its programs may use, by environment variable; the vault of the network has the rest
+   * (egress/secrets/). Absent: it will never have any.
+   */
+  secrets?: Record<string, string>;
   /** Start from this checkpoint instead of the image's golden snapshot. */
   checkpoint?: string;
   /** Keep track of dirty pages: a fork or checkpoint of it is then fast. */
@@ -82,6 +89,8 @@ export interface SandboxMachine {
   readonly network: NetworkStatus;
   /** Other hosts from now on, also for connections that are open. @throws StacyError `invalid`, `permission` */
   allow(hosts: readonly string[], options?: ChangeOptions): Promise<void>;
+  /** Its secrets are others now. */
+  secretsChanged(): void;
   pause(options?: ChangeOptions): Promise<void>;
   resume(options?: ChangeOptions): Promise<void>;
   /** To disk, for good: frees memory and process, keeps everything else. `resume` brings it back. */

@@ -14,6 +14,8 @@ export type EventType =
   | "sandbox.extended"
   | "sandbox.forked"
   | "sandbox.network"
+  | "secret.saved"
+  | "secret.deleted"
   | "sandbox.expired"
   | "sandbox.destroyed"
   | "sandbox.error"

@@ -38,4 +38,8 @@ export const MIGRATIONS: readonly string[] = [
   `
   CREATE TABLE documents (kind TEXT NOT NULL, id TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (kind, id)) STRICT;
   `,
+  // Secrets: of owners by name, of single sandboxes by their id, a slash and the name.
+  `
+  CREATE TABLE secrets (owner TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (owner, name)) STRICT;
+  `,
 ];

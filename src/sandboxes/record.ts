@@ -33,6 +33,8 @@ export interface SandboxRecord {
   metadata: Record<string, string>;
   /** Hosts that it may connect to; absent: none. */
   allowedHosts?: string[];
+  /** Names of the secrets that its programs may use; absent: it was given none when it was made. */
+  secrets?: string[];
   boot?: BootReport;
   failure?: SandboxFailure;
   /** Its machine is there, or may be, and does not answer; the state is the one that it had. */
@@ -50,8 +52,10 @@ export interface SandboxFailure {
   console: string[];
 }
 
+/** One of the owner's secrets, by its name. */
 export interface TemplateSecret {
   name: string;
+  /** The variable that has its placeholder; empty: its name's. */
   injectAt: string;
 }
 

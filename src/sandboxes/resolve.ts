@@ -4,6 +4,7 @@ import { StacyError } from "../host/error.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
 import type { Limits } from "./limits.ts";
 import type { CheckpointRecord, IdleAction, Template } from "./record.ts";
+import { hostsToAllow, type SecretInput, type SecretRecord } from "./secrets.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {
@@ -26,6 +27,8 @@ export interface SpawnInput {
   setup?: string[];
   /** Hosts that it may connect to (egress/host-rules.ts). */
   allowedHosts?: string[];
+  /** The owner's by name, or the sandbox's own. */
+  secrets?: (string | SecretInput)[];
   idleTimeoutMs?: number;
   idleAction?: IdleAction;
   /** What counts as use: also what runs in it (default), or calls alone. */
@@ -41,6 +44,8 @@ export interface ResolvedSpawn {
   idleAction: IdleAction;
   idleCounts?: "calls";
   metadata: Record<string, string>;
+  /** Names of secrets. */
+  secrets?: string[];
 }
 
 /** What the published SDKs send as `image` in every spawn, also in one from a template. */
@@ -52,6 +57,7 @@ export function resolveSpawn(
   limits: Limits,
   template: Template | undefined,
   checkpoint: CheckpointRecord | undefined,
+  secrets: readonly SecretRecord[] = [],
 ): ResolvedSpawn {
   const ttlMs = input.ttlMs ?? template?.ttlMs ?? limits.defaultTtlMs;
   if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive", { remedy: 'ask for a ttl such as "30m"' });
@@ -67,8 +73,9 @@ export function resolveSpawn(
     vcpus: bounded("vcpus", input.vcpus ?? template?.vcpus, limits.defaultVcpus, limits.maxVcpus),
     diskMiB: bounded("disk_mb", input.diskMiB, limits.defaultDiskMiB, limits.maxDiskMiB),
   };
-  const allowedHosts =
-    input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
+  const listed = input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
+  // A secret that cannot be used would be of no use; a refusal in the list decides all the same.
+  const allowedHosts = [...listed, ...hostsToAllow(secrets).filter((host) => !listed.includes(host))];
   return {
     spec: {
       image: size.image,
@@ -78,7 +85,9 @@ export function resolveSpawn(
       env: { ...template?.env, ...input.env },
       setup: [...(template?.setup ?? []), ...(input.setup ?? [])],
       // A wrong one is the request's fault: said before anything is made.
+      ...(allowedHosts.length === listed.length ? {} : { setupHosts: listed }),
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts, limits.hostGroups).list }),
+      ...(secrets.length === 0 ? {} : { secrets: placeholders(secrets, template) }),
       ...(checkpoint === undefined ? {} : { checkpoint: checkpoint.id }),
       ...(input.forkable === undefined ? {} : { forkable: input.forkable }),
     },
@@ -92,7 +101,14 @@ export function resolveSpawn(
       ...input.metadata,
       ...(template === undefined ? {} : { template: template.name }),
     },
+    ...(secrets.length === 0 ? {} : { secrets: secrets.map(({ name }) => name) }),
   };
+}
+
+/** By the variable that has it. */
+function placeholders(secrets: readonly SecretRecord[], template: Template | undefined): Record<string, string> {
+  const variable = (name: string): string => template?.secrets.find((each) => each.name === name)?.injectAt || name;
+  return Object.fromEntries(secrets.map(({ name, placeholder }) => [variable(name), placeholder]));
 }
 
 /** The golden machine of a template's shape, for its pool. */

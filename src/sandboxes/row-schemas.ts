@@ -50,6 +50,16 @@ export const checkpointRow = z.looseObject({
 
 export const execRow = z.looseObject({ sandboxId: z.string(), command: z.string(), startedAt: z.number() });
 
+export const secretRow = z.looseObject({
+  owner: z.string(),
+  name: z.string(),
+  sandbox: z.string().exactOptional(),
+  hosts: z.array(z.string()),
+  placement: z.looseObject({ kind: z.enum(["bearer", "header", "basic", "query"]) }),
+  placeholder: z.string(),
+  source: z.looseObject({ kind: z.enum(["value", "file", "environment"]) }),
+});
+
 export const keyRow = z.looseObject({ id: z.string() });
 
 export const auditRow = z.looseObject({ at: z.number() });

@@ -7,6 +7,7 @@
  * either wanted (a live row) or not, keeps the first kind and removes the second; and a row that was still `creating` names a
  * sandbox that no client knows of, which is removed too.
  */
+import type { KeptSecret } from "../egress/secrets/secret.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
@@ -33,6 +34,8 @@ import {
 } from "./record.ts";
 import { type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 import { type Lease, Sandbox } from "./sandbox.ts";
+import type { Seal } from "./seal.ts";
+import { type SecretInput, Secrets } from "./secrets.ts";
 import { setHosts } from "./set-hosts.ts";
 import { type QueueCounts, SpawnQueue } from "./spawn-queue.ts";
 import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
@@ -48,6 +51,8 @@ export interface SandboxesOptions {
   clock: Clock;
   observer: Observer;
   log: Log;
+  /** What values of secrets are kept with; absent: they are not kept. */
+  seal?: Seal | undefined;
 }
 
 /** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
@@ -59,6 +64,7 @@ export class Sandboxes {
   readonly quotas: Quotas;
   readonly policies: Policies;
   readonly checkpoints: Checkpoints;
+  readonly secrets: Secrets;
   readonly executions: Executions;
   readonly providers: Providers;
   readonly limits: Limits;
@@ -101,6 +107,12 @@ export class Sandboxes {
     );
     this.executions = new Executions({ store, events: this.events, observer, quotas: this.quotas, limits });
     this.checkpoints = new Checkpoints({ store, clock, events: this.events, providers: this.providers });
+    this.secrets = new Secrets({
+      ...{ store, clock, events: this.events, log, seal: options.seal },
+      changed: (owner) => {
+        for (const { record, machine } of this.#all.values()) if (record.owner === owner) machine?.secretsChanged();
+      },
+    });
     this.#queue = new SpawnQueue(clock);
     this.#reaper = new Reaper(clock, {
       all: () => this.#all.values(),
@@ -113,6 +125,7 @@ export class Sandboxes {
       save: (sandbox) => this.#save(sandbox),
       ended: (sandbox) => {
         this.#all.delete(sandbox.id);
+        void this.secrets.ended(sandbox.id);
         this.#queue.advance();
       },
     });
@@ -135,6 +148,7 @@ export class Sandboxes {
       options.removeUnknown === true,
     );
     await this.checkpoints.sweep();
+    await this.secrets.sweep((id) => this.#all.has(id));
     for (const template of this.templates.list()) if (template.poolSize > 0) this.#pin(template);
     this.#reaper.start();
     return done;
@@ -157,6 +171,12 @@ export class Sandboxes {
       throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(id.slice(0, 64))}`);
     }
     return sandbox;
+  }
+
+  /** For the broker: `undefined` as long as the sandbox is not known here. */
+  secretsOf(id: string): KeptSecret[] | undefined {
+    const record = this.#all.get(id)?.record;
+    return record === undefined ? undefined : this.secrets.of(record.owner, id, record.secrets ?? []);
   }
 
   countByState(): Record<string, number> {
@@ -227,7 +247,7 @@ export class Sandboxes {
       throw this.#refusal(admission, owner);
     };
     const sandbox = reserve() ?? (await phases.phase("queue", () => this.#enqueue(reserve, owner, signal)));
-    return this.#track(this.#start(sandbox, provider, resolved.spec, phases, signal));
+    return this.#track(this.#start(sandbox, provider, resolved.spec, ownSecrets(input), phases, signal));
   }
 
   /** One for a piece of work: in use, and destroyed with its lease. */
@@ -258,7 +278,11 @@ export class Sandboxes {
     const owner = input.owner ?? DEFAULT_OWNER;
     const template = input.template ? this.templates.get(owner, input.template) : undefined;
     const checkpoint = input.checkpoint ? this.checkpoints.get(input.checkpoint) : undefined;
-    const resolved = resolveSpawn(input, this.limits, template, checkpoint);
+    const named = (input.secrets ?? []).filter((each) => typeof each === "string");
+    const names = [...(template?.secrets ?? []).map(({ name }) => name), ...named];
+    const own = ownSecrets(input).map((each) => this.secrets.check(owner, each));
+    const granted = this.secrets.granted(owner, names).filter(({ name }) => !own.some((each) => each.name === name));
+    const resolved = resolveSpawn(input, this.limits, template, checkpoint, [...granted, ...own]);
     if (input.imageChecked !== true) this.policies.checkImage(owner, resolved.spec.image);
     const { name } = this.providers.pick(resolved.provider);
     this.policies.checkProvider(owner, [resolved.provider ?? name, name]);
@@ -329,6 +353,7 @@ export class Sandboxes {
       ...(resolved.idleCounts === undefined ? {} : { idleCounts: resolved.idleCounts }),
       metadata: resolved.metadata,
       ...(resolved.spec.allowedHosts?.length ? { allowedHosts: [...resolved.spec.allowedHosts] } : {}),
+      ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
       ...(input.template ? { template: input.template } : {}),
       ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
@@ -351,6 +376,7 @@ export class Sandboxes {
     sandbox: Sandbox,
     provider: Provider,
     spec: Omit<SandboxSpec, "id">,
+    own: readonly SecretInput[],
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
@@ -361,6 +387,7 @@ export class Sandboxes {
     try {
       await sandbox.changes.run(async (ended) => {
         await phases.phase("record", () => this.#save(sandbox));
+        for (const secret of own) await this.secrets.put(sandbox.record.owner, secret, id);
         this.events.emit("sandbox.created", id, { image: spec.image, provider: provider.name });
         ended.throwIfAborted();
         const machine = await provider.spawn({ ...spec, id, signal: ended });
@@ -523,8 +550,9 @@ export class Sandboxes {
     const admission = this.#admit(ttlMs, whoseIs(record), options.count);
     if (!admission.allowed) throw this.#refusal(admission, record.owner);
     const resolved: ResolvedSpawn = {
-      spec: { ...record, env: {}, setup: [] },
+      spec: { ...record, env: {}, setup: [], secrets: {} },
       provider: record.provider,
+      ...(record.secrets === undefined ? {} : { secrets: record.secrets }),
       ttlMs,
       idleTimeoutMs: record.idleTimeoutMs,
       idleAction: record.idleAction,
@@ -553,6 +581,7 @@ export class Sandboxes {
     const ids = children.map(({ id }) => id);
     try {
       await Promise.all(children.map((child) => this.#save(child)));
+      await Promise.all(ids.map((id) => this.secrets.copy(parent.record.owner, parent.id, id)));
       const forking = parent.changes.run((ended) => {
         const machine = parent.machineIn(["running"]);
         const either = signal === undefined ? ended : AbortSignal.any([ended, signal]);
@@ -776,6 +805,11 @@ async function assertPauses(provider: Provider): Promise<void> {
   throw new StacyError("not-supported", `${provider.name} cannot pause machines on this host, also not idle ones`, {
     remedy: "ask for `idle_action: suspend`",
   });
+}
+
+/** What a spawn brings along for its sandbox alone. */
+function ownSecrets({ secrets = [] }: SpawnInput): SecretInput[] {
+  return secrets.filter((each) => typeof each !== "string");
 }
 
 type Whose = Pick<SandboxRecord, "owner"> & { ownerId: string | undefined };

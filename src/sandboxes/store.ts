@@ -17,7 +17,17 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { Database, isBusy, type Row, type Value } from "./database.ts";
 import { type Log, silentLog } from "./observer.ts";
 import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template } from "./record.ts";
-import { auditRow, checkpointRow, execRow, keyRow, quotaRow, sandboxRow, templateRow } from "./row-schemas.ts";
+import {
+  auditRow,
+  checkpointRow,
+  execRow,
+  keyRow,
+  quotaRow,
+  sandboxRow,
+  secretRow,
+  templateRow,
+} from "./row-schemas.ts";
+import type { SecretRecord } from "./secrets.ts";
 
 const LATER_MS = 50;
 const RETRY_MS = 1_000;
@@ -121,6 +131,21 @@ export class Store implements Disposable {
 
   deleteTemplate(owner: string, name: string): Promise<void> {
     return this.#durable("DELETE FROM templates WHERE owner = ? AND name = ?", [owner, name]);
+  }
+
+  secrets(): SecretRecord[] {
+    return this.#records(secretRow, "SELECT data FROM secrets ORDER BY owner, name");
+  }
+
+  putSecret(record: SecretRecord): Promise<void> {
+    const { owner, name, sandbox } = record;
+    const stored = sandbox === undefined ? name : `${sandbox}/${name}`;
+    return this.#durable("INSERT OR REPLACE INTO secrets VALUES (?,?,?)", [owner, stored, JSON.stringify(record)]);
+  }
+
+  /** @param name of a sandbox's own one: behind its id and a slash */
+  deleteSecret(owner: string, name: string): Promise<void> {
+    return this.#durable("DELETE FROM secrets WHERE owner = ? AND name = ?", [owner, name]);
   }
 
   quotas(): OwnerQuota[] {
@@ -261,9 +286,18 @@ export class Store implements Disposable {
     const count = (table: string): number =>
       (this.#db.get(`SELECT count(*) AS n FROM ${table}`) as { n: number } | undefined)?.n ?? 0;
     return Object.fromEntries(
-      ["sandboxes", "templates", "quotas", "checkpoints", "execs", "events", "keys", "audit", "documents"].map(
-        (table) => [table, count(table)],
-      ),
+      [
+        "sandboxes",
+        "templates",
+        "secrets",
+        "quotas",
+        "checkpoints",
+        "execs",
+        "events",
+        "keys",
+        "audit",
+        "documents",
+      ].map((table) => [table, count(table)]),
     );
   }
 

@@ -14,6 +14,7 @@ import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template 
 import type { SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
+import type { SecretInfo, SecretInput } from "./secrets.ts";
 import type { TemplateInput } from "./templates.ts";
 
 export interface Caller {
@@ -192,6 +193,14 @@ export class View {
     replace: (name: string, input: TemplateInput): Promise<Template> =>
       this.#all.templates.replace(this.owner, name, input),
     remove: (name: string): Promise<void> => this.#all.templates.remove(this.owner, name),
+  };
+
+  /** By name, within the owner. Values go in and never come out. */
+  readonly secrets = {
+    list: (): SecretInfo[] => this.#all.secrets.list(this.#only),
+    get: (name: string): SecretInfo => this.#all.secrets.get(this.owner, name),
+    put: (input: SecretInput): Promise<SecretInfo> => this.#all.secrets.put(this.owner, input),
+    remove: (name: string): Promise<void> => this.#all.secrets.remove(this.owner, name),
   };
 
   /** By user, within the owner. */

@@ -427,6 +427,8 @@ class Sandbox:
     forked_from: str | None = None
     idle_timeout: str | None = None
     allowed_hosts: list[str] | None = None
+    #: Names of those that its programs may use
+    secrets: list[str] | None = None
     boot: Boot | None = None
     error: dict[str, Any] | None = None
     unreachable: dict[str, Any] | None = None
@@ -457,6 +459,31 @@ class SandboxStats:
     mem_pss_bytes: int | None = None
     mem_limit_bytes: int | None = None
     disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secret:
+    name: str
+    owner: str
+    hosts: list[str]
+    placement: SecretPlacement
+    placeholder: str
+    source: Literal["value", "file", "environment"]
+    everywhere: bool
+    #: The value is there
+    available: bool
+    #: It is there after the server's next start, too
+    kept: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretPlacement:
+    kind: Literal["bearer", "header", "basic", "query"]
+    name: str | None = None
+    template: str | None = None
+    username: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ import { DEFAULT_OWNER } from "../../sandboxes/owner.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap } from "./common.ts";
+import { OwnSecret, secretInput } from "./secret.ts";
+import { defined, iso, isoSeconds } from "./values.ts";
 
 const size = z.int().min(0).max(1_048_576);
 
@@ -24,6 +26,9 @@ export const SpawnRequest = z
     env: maybe(EnvMap),
     setup: maybe(z.array(GuestText.max(65_536)).max(64)),
     allowed_hosts: maybe(AllowedHosts),
+    secrets: maybe(z.array(z.union([z.string().max(128), OwnSecret])).max(64)).openapi({
+      description: "The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too",
+    }),
     idle_timeout: maybe(Duration),
     idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
     idle_counts: maybe(z.enum(["processes", "calls"])).openapi({
@@ -50,18 +55,12 @@ export function spawnInput(body: z.output<typeof SpawnRequest>, user: string | u
     env: body.env,
     setup: body.setup,
     allowedHosts: body.allowed_hosts,
+    secrets: body.secrets?.map((each) => (typeof each === "string" ? each : secretInput(each.name, each))),
     idleTimeoutMs: body.idle_timeout,
     idleAction: body.idle_action,
     idleCounts: body.idle_counts,
     forkable: body.forkable,
   });
-}
-
-type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
-
-/** The same without the keys that are undefined. */
-export function defined<T extends object>(value: T): Defined<T> {
-  return Object.fromEntries(Object.entries(value).filter(([, each]) => each !== undefined)) as Defined<T>;
 }
 
 export const BootBody = z
@@ -102,6 +101,7 @@ export const SandboxBody = z
     forked_from: z.string().optional(),
     idle_timeout: z.string().optional(),
     allowed_hosts: z.array(z.string()).optional(),
+    secrets: z.array(z.string()).optional().openapi({ description: "Names of those that its programs may use" }),
     boot: BootBody.optional(),
     error: z
       .object({
@@ -140,6 +140,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
       checkpoint: record.checkpoint,
       forked_from: record.forkedFrom,
       allowed_hosts: record.allowedHosts,
+      secrets: record.secrets,
       idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     }),
     ...(boot === undefined
@@ -169,15 +170,6 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
       ? {}
       : { unreachable: { since: iso(unreachable.since), reason: unreachable.reason } }),
   };
-}
-
-/** Without a fraction, where clients read Go's RFC 3339. */
-export function isoSeconds(ms: number): string {
-  return iso(ms).replace(/\.\d+/, "");
-}
-
-export function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }
 
 /** Exactly these keys: the published Python SDK refuses any other (rest-api.md, trap 1). */
@@ -294,3 +286,5 @@ export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }
     ...defined({ owner_id: record.ownerId, name: record.name, stopped_ms: record.stoppedMs }),
   };
 }
+
+export { defined, iso, isoSeconds };

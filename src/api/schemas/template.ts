@@ -1,5 +1,4 @@
 import { z } from "@hono/zod-openapi";
-import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { OwnerQuota, Template } from "../../sandboxes/record.ts";
 import { TEMPLATE_NAME, type TemplateInput } from "../../sandboxes/templates.ts";
@@ -31,14 +30,6 @@ export const TemplateRequest = z
   })
   .openapi("TemplateRequest");
 
-/** Accepted and not put anywhere, they would be missed only in the sandbox. */
-function noSecrets(secrets: readonly unknown[]): [] {
-  if (secrets.length === 0) return [];
-  throw new StacyError("invalid", "secrets: this server puts no secrets into sandboxes", {
-    remedy: "leave them out, and give each sandbox its own in `env` when it is made",
-  });
-}
-
 export function templateInput(body: z.output<typeof TemplateRequest>, name: string): TemplateInput {
   return {
     name,
@@ -50,7 +41,7 @@ export function templateInput(body: z.output<typeof TemplateRequest>, name: stri
     vcpus: body.vcpus || body.cpu_cores || 1,
     ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || 300_000,
     env: body.env ?? {},
-    secrets: noSecrets(body.secrets ?? []),
+    secrets: (body.secrets ?? []).map(({ name, inject_at }) => ({ name, injectAt: inject_at })),
     poolSize: body.pool_size ?? 0,
     metadata: body.metadata ?? {},
     ...(body.provider ? { provider: body.provider } : {}),

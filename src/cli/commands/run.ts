@@ -1,9 +1,18 @@
 /** `stacyvm run IMAGE -- COMMAND`: spawn, run, remove. */
 import type { Command } from "commander";
 import type { Client, Sandbox } from "../../../sdk/src/index.ts";
+import { StacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
-import { allowOption, commandWords, parseCount, parseDuration, parsePair, sizeOption } from "../arguments.ts";
+import {
+  allowOption,
+  commandWords,
+  parseCount,
+  parseDuration,
+  parsePair,
+  secretOption,
+  sizeOption,
+} from "../arguments.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
@@ -24,6 +33,7 @@ interface RunOptions extends ClientOptions {
   workdir?: string;
   user?: string;
   allow?: string[];
+  secret?: string[];
   timeout?: string;
   interactive?: boolean;
   tty?: boolean;
@@ -45,6 +55,7 @@ export function runCommand(): Command {
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
     .addOption(allowOption())
+    .addOption(secretOption())
     .option("--timeout <time>", "end the command after this time, for example 30s (exit code 124)", parseDuration)
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--cold", "boot without snapshots (only without a server)")
@@ -74,6 +85,9 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
 }
 
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
+  if (options.secret !== undefined) {
+    throw new StacyError("unavailable", "only a server has secrets", { remedy: "start one: stacyvm serve" });
+  }
   const { runOneShot } = await import("../one-shot.ts");
   const { tty = false, interactive = false, env = {}, workdir, user, allow, timeout, provider } = options;
   const shot = {
@@ -114,6 +128,7 @@ async function runOn(
   const sandbox: Sandbox = await client.create({
     ...{ image, provider, env, vcpus: options.vcpus, memoryMb: options.memory, diskMb: options.disk, signal },
     allowedHosts: allow,
+    secrets: options.secret,
     forkable: false,
   });
   try {

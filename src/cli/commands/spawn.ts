@@ -1,5 +1,13 @@
 import { type Command, Option } from "commander";
-import { allowOption, collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import {
+  allowOption,
+  collect,
+  parseCount,
+  parseDuration,
+  parsePair,
+  parseSizeMiB,
+  secretOption,
+} from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
@@ -22,6 +30,7 @@ interface SpawnOptions extends ClientOptions {
   checkpoint?: string;
   setup?: string[];
   allow?: string[];
+  secret?: string[];
   provider?: string;
   owner?: string;
 }
@@ -40,6 +49,7 @@ export function spawnCommand(): Command {
     .option("--idle-action <what>", "then: destroy, pause or suspend")
     .option("--idle-counts <what>", "what counts as use: processes (also what runs in it; default) or calls")
     .addOption(allowOption())
+    .addOption(secretOption())
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
     .option("--checkpoint <id>", "start from a checkpoint")
@@ -73,6 +83,7 @@ export function spawnCommand(): Command {
           diskMb: options.disk,
           metadata: options.label,
           allowedHosts: options.allow,
+          secrets: options.secret,
           ownerId: options.owner,
         });
         line[Symbol.dispose]();

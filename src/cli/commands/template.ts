@@ -1,5 +1,13 @@
 import { Command } from "commander";
-import { allowOption, collect, parseCount, parseDuration, parsePair, parseSizeMiB } from "../arguments.ts";
+import {
+  allowOption,
+  collect,
+  parseCount,
+  parseDuration,
+  parsePair,
+  parseSizeMiB,
+  secretOption,
+} from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { printTable } from "../table.ts";
@@ -50,6 +58,7 @@ interface CreateOptions extends ClientOptions {
   ttl?: string;
   setup?: string[];
   allow?: string[];
+  secret?: string[];
   pool?: number;
   description?: string;
   provider?: string;
@@ -65,6 +74,7 @@ function create(): Command {
     .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
     .option("--ttl <time>", "how long its sandboxes live", parseDuration)
     .addOption(allowOption("its sandboxes"))
+    .addOption(secretOption("they"))
     .option("--setup <command>", "run once, before the golden snapshot is saved; may be repeated", collect)
     .option("--pool <n>", "machines that `stacyvm serve` keeps ready", parseCount)
     .option("--description <text>", "for people")
@@ -78,6 +88,7 @@ function create(): Command {
           memoryMb: options.memory,
           poolSize: options.pool,
           allowedHosts: options.allow,
+          secrets: options.secret?.map((name) => ({ name })),
         };
         const saved =
           options.replace === true

@@ -23,6 +23,7 @@ from ..models import (
     Provider,
     QuotaUsage,
     SandboxStats,
+    Secret,
     Snapshot,
     SnapshotGc,
     SystemSample,
@@ -54,6 +55,7 @@ class AsyncClient:
         """`user_id`: the user within the key's owner, for quotas. `owner`: an administrator acts as this owner."""
         self._transport = AsyncTransport(url, api_key, user_id, timeout, retries, owner)
         self.templates = AsyncTemplates(self._transport)
+        self.secrets = AsyncSecrets(self._transport)
         self.images = AsyncImages(self._transport)
         self.snapshots = AsyncSnapshots(self._transport)
         self.checkpoints = AsyncCheckpoints(self._transport)
@@ -201,6 +203,23 @@ class AsyncTemplates(_Group):
         body = without_none(ttl=duration_text(ttl), provider=provider)
         reply = await self._transport.call("POST", f"/templates/{segment(name)}/spawn", body=body, timeout=LONG)
         return AsyncSandbox(self._transport, decode(Info, reply))
+
+
+class AsyncSecrets(_Group):
+    """What programs of sandboxes use at some hosts and never have. Values go in and never come out."""
+
+    async def list(self) -> List[Secret]:
+        return decode(list[Secret], await self._transport.call("GET", "/secrets"))
+
+    async def get(self, name: str) -> Secret:
+        return decode(Secret, await self._transport.call("GET", f"/secrets/{segment(name)}"))
+
+    async def put(self, name: str, **fields: Any) -> Secret:
+        """`hosts`, `value` (or `file` or `variable` of the server), `placement`, `placeholder`, `everywhere`; what is absent stays."""
+        return decode(Secret, await self._transport.call("PUT", f"/secrets/{segment(name)}", body=fields))
+
+    async def remove(self, name: str) -> None:
+        await self._transport.call("DELETE", f"/secrets/{segment(name)}")
 
 
 class AsyncImages(_Group):

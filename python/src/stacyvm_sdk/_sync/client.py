@@ -24,6 +24,7 @@ from ..models import (
     Provider,
     QuotaUsage,
     SandboxStats,
+    Secret,
     Snapshot,
     SnapshotGc,
     SystemSample,
@@ -55,6 +56,7 @@ class Client:
         """`user_id`: the user within the key's owner, for quotas. `owner`: an administrator acts as this owner."""
         self._transport = Transport(url, api_key, user_id, timeout, retries, owner)
         self.templates = Templates(self._transport)
+        self.secrets = Secrets(self._transport)
         self.images = Images(self._transport)
         self.snapshots = Snapshots(self._transport)
         self.checkpoints = Checkpoints(self._transport)
@@ -202,6 +204,23 @@ class Templates(_Group):
         body = without_none(ttl=duration_text(ttl), provider=provider)
         reply = self._transport.call("POST", f"/templates/{segment(name)}/spawn", body=body, timeout=LONG)
         return Sandbox(self._transport, decode(Info, reply))
+
+
+class Secrets(_Group):
+    """What programs of sandboxes use at some hosts and never have. Values go in and never come out."""
+
+    def list(self) -> List[Secret]:
+        return decode(list[Secret], self._transport.call("GET", "/secrets"))
+
+    def get(self, name: str) -> Secret:
+        return decode(Secret, self._transport.call("GET", f"/secrets/{segment(name)}"))
+
+    def put(self, name: str, **fields: Any) -> Secret:
+        """`hosts`, `value` (or `file` or `variable` of the server), `placement`, `placeholder`, `everywhere`; what is absent stays."""
+        return decode(Secret, self._transport.call("PUT", f"/secrets/{segment(name)}", body=fields))
+
+    def remove(self, name: str) -> None:
+        self._transport.call("DELETE", f"/secrets/{segment(name)}")
 
 
 class Images(_Group):

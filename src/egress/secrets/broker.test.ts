@@ -1,0 +1,532 @@
+/** The broker between a guest's client and a real TLS server, both real; only the guest's channel is a pair of streams. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
+import {
+  type ClientHttp2Session,
+  connect as connectHttp2,
+  createSecureServer,
+  type Http2SecureServer,
+} from "node:http2";
+import { type AddressInfo, connect as connectTcp, type Socket } from "node:net";
+import { type Duplex, duplexPair } from "node:stream";
+import { after, before, beforeEach, test } from "node:test";
+import { connect as connectTls } from "node:tls";
+import { WebSocket, WebSocketServer } from "ws";
+import { StacyError } from "../../host/error.ts";
+import type { Target } from "../connections.ts";
+import { Meter, NO_LIMITS } from "../meter.ts";
+import { type Authority, certify, makeAuthority } from "./authority.ts";
+import { Broker } from "./broker.ts";
+import { type KeptSecret, type Placement, SecretHosts } from "./secret.ts";
+
+const VALUE = "s3cr3t-value/+=of-the-host";
+const PLACEHOLDER = "placeholder-0123456789abcdef";
+const HOST = "api.example";
+
+interface Seen {
+  method: string;
+  url: string;
+  headers: Record<string, string | string[] | undefined>;
+  body: string;
+  version: string;
+}
+
+let real: Http2SecureServer;
+let world: Authority;
+let seen: Seen[] = [];
+let port = 0;
+let respond: (request: IncomingMessage) => Record<string, string> = () => ({});
+const sockets = new Set<Socket>();
+
+before(async () => {
+  world = await makeAuthority();
+  const { cert, key } = await certify(world, HOST);
+  real = createSecureServer({ cert, key, allowHTTP1: true });
+  real.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  real.on("request", async (request, response) => {
+    const body = (await request.toArray()).join("");
+    seen.push({
+      method: request.method,
+      url: request.url,
+      headers: request.headers,
+      body,
+      version: request.httpVersion,
+    });
+    if (request.url.startsWith("/stream")) {
+      response.writeHead(200, {});
+      for (const word of ["one ", "two ", "three"]) {
+        response.write(word);
+        await once(gate, "go");
+      }
+      response.end();
+      return;
+    }
+    if (request.url === "/trailers") {
+      response.writeHead(200, { trailer: "grpc-status" });
+      response.write("message");
+      response.addTrailers({ "grpc-status": "0" });
+      response.end();
+      return;
+    }
+    response.writeHead(200, { "x-asked": request.url, ...respond(request as never) });
+    response.end(`${request.method} ${body}`);
+  });
+  const ws = new WebSocketServer({ noServer: true });
+  real.on("upgrade", (request, socket, head) => {
+    seen.push({ method: request.method, url: request.url, headers: request.headers, body: "", version: "1.1" });
+    ws.handleUpgrade(request, socket, head, (client) => client.on("message", (text) => client.send(`got ${text}`)));
+  });
+  real.listen(0, "127.0.0.1");
+  await once(real, "listening");
+  port = (real.address() as AddressInfo).port;
+});
+after(() => {
+  for (const socket of sockets) socket.destroy();
+  real.close();
+});
+beforeEach(() => {
+  seen = [];
+  respond = () => ({});
+});
+const gate = new EventTarget();
+
+interface Options {
+  placement?: Placement;
+  hosts?: string[];
+  more?: KeptSecret[];
+  trusted?: string[];
+  refuse?: boolean;
+}
+
+class Guest implements Disposable {
+  readonly authority: Authority;
+  readonly broker: Broker;
+  readonly dialled: Target[] = [];
+  readonly meter = new Meter(NO_LIMITS);
+  value: string | undefined = VALUE;
+  readonly #ends: Duplex[] = [];
+
+  constructor(authority: Authority, options: Options = {}) {
+    this.authority = authority;
+    this.broker = new Broker({
+      authority,
+      trusted: options.trusted ?? [world.certificate],
+      meter: this.meter,
+      secrets: () => [
+        {
+          ...{ name: "KEY", placeholder: PLACEHOLDER, placement: options.placement ?? { kind: "bearer" } },
+          read: async () => (this.value === undefined ? { missing: "it was lost" } : { value: this.value }),
+          hosts: new SecretHosts(options.hosts ?? [HOST]),
+        },
+        ...(options.more ?? []),
+      ],
+      dial: async (target) => {
+        this.dialled.push(target);
+        if (options.refuse === true) throw new StacyError("permission", "the rules refuse it");
+        const socket = connectTcp(port, "127.0.0.1");
+        await once(socket, "connect");
+        return socket;
+      },
+    });
+  }
+
+  static async make(options?: Options): Promise<Guest> {
+    return new Guest(await makeAuthority(), options);
+  }
+
+  /** A connection of a program of the guest, as its agent would hand it over. */
+  raw(target: Target = { host: HOST, port: 443 }): Duplex {
+    const [mine, theirs] = duplexPair();
+    mine.on("error", () => {});
+    theirs.once("close", () => mine.destroy());
+    this.#ends.push(mine);
+    const scheme = this.broker.scheme(target);
+    assert.ok(scheme !== undefined, "the connection is not taken");
+    void this.broker.serve(theirs, target, scheme);
+    return mine;
+  }
+
+  async tls(protocols = ["http/1.1"], servername = HOST, target?: Target): Promise<Socket> {
+    const socket = connectTls({
+      socket: this.raw(target),
+      servername,
+      ca: [this.authority.certificate],
+      ALPNProtocols: protocols,
+    });
+    this.#ends.push(socket);
+    await once(socket, "secureConnect");
+    return socket;
+  }
+
+  /** What comes back for exactly these bytes, until the end. */
+  async bytes(text: string): Promise<string> {
+    const socket = await this.tls();
+    socket.on("error", () => {});
+    socket.write(text);
+    let all = "";
+    socket.on("data", (data) => {
+      all += data;
+    });
+    await once(socket, "close");
+    return all;
+  }
+
+  async ask(
+    path: string,
+    headers: Record<string, string> = {},
+    body?: string,
+  ): Promise<{ answer: IncomingMessage; text: string }> {
+    const socket = await this.tls();
+    const outgoing = httpRequest({
+      ...{ createConnection: () => socket, path, method: body === undefined ? "GET" : "POST" },
+      headers: { host: HOST, ...headers },
+    });
+    outgoing.end(body);
+    const [answer] = (await once(outgoing, "response")) as [IncomingMessage];
+    return { answer, text: (await answer.toArray()).join("") };
+  }
+
+  async http2(): Promise<ClientHttp2Session> {
+    const socket = await this.tls(["h2"]);
+    const session = connectHttp2(`https://${HOST}`, { createConnection: () => socket });
+    session.on("error", () => {});
+    return session;
+  }
+
+  [Symbol.dispose](): void {
+    this.broker.close();
+    for (const end of this.#ends) end.destroy();
+  }
+}
+
+async function over(session: ClientHttp2Session, headers: Record<string, string>, body?: string) {
+  const stream = session.request({ ":path": "/", ":authority": HOST, ...headers }, { endStream: body === undefined });
+  if (body !== undefined) stream.end(body);
+  const told: Record<string, string> = {};
+  stream.on("response", (head) => Object.assign(told, head));
+  stream.on("trailers", (last) => Object.assign(told, last));
+  const text = (await stream.toArray()).join("");
+  return { status: Number(told[":status"]), headers: told, text };
+}
+
+test("the placeholder becomes the value, and an empty place gets it, on the way to the host alone", async () => {
+  using guest = await Guest.make();
+  for (const headers of [{}, { authorization: `Bearer ${PLACEHOLDER}` }, { authorization: `token ${PLACEHOLDER}` }]) {
+    const { answer, text } = await guest.ask("/a?b=c", headers as never);
+    assert.deepEqual([answer.statusCode, text, answer.headers["x-asked"]], [200, "GET ", "/a?b=c"]);
+  }
+  assert.deepEqual(
+    seen.map(({ headers }) => headers.authorization),
+    [`Bearer ${VALUE}`, `Bearer ${VALUE}`, `token ${VALUE}`],
+  );
+  assert.ok(seen.every(({ headers }) => headers.host === HOST));
+  await guest.ask("/own", { authorization: "Bearer of-its-own" });
+  assert.equal(seen.at(-1)?.headers.authorization, "Bearer of-its-own");
+});
+
+test("a header with a template, basic authentication, a parameter of the URL: each where it belongs", async () => {
+  {
+    using guest = await Guest.make({ placement: { kind: "header", name: "X-Api-Key", template: "key={}" } });
+    await guest.ask("/", {});
+    assert.equal(seen.at(-1)?.headers["x-api-key"], `key=${VALUE}`);
+    assert.equal(seen.at(-1)?.headers.authorization, undefined);
+  }
+  const basic = (user: string, password: string): string =>
+    `Basic ${Buffer.from(`${user}:${password}`).toString("base64")}`;
+  {
+    using guest = await Guest.make({ placement: { kind: "basic", username: "robot" } });
+    await guest.ask("/", {});
+    assert.equal(seen.at(-1)?.headers.authorization, basic("robot", VALUE));
+    await guest.ask("/", { authorization: basic("me", PLACEHOLDER) });
+    assert.equal(seen.at(-1)?.headers.authorization, basic("me", VALUE));
+  }
+  using guest = await Guest.make({ placement: { kind: "query", name: "key" } });
+  const placed = encodeURIComponent(VALUE);
+  for (const [asked, sent] of [
+    ["/a", `/a?key=${placed}`],
+    ["/a?x=%2F&y", `/a?x=%2F&y&key=${placed}`],
+    [`/a?key=${PLACEHOLDER}&x=1`, `/a?key=${placed}&x=1`],
+    ["/a?key=mine", "/a?key=mine"],
+    [`/a?other=${PLACEHOLDER}&key=mine`, `/a?other=${PLACEHOLDER}&key=mine`],
+  ] as const) {
+    await guest.ask(asked);
+    assert.equal(seen.at(-1)?.url, sent);
+  }
+});
+
+test("a body, a long one, and a streamed answer go through as they come", async () => {
+  using guest = await Guest.make();
+  const body = "x".repeat(300_000);
+  assert.equal((await guest.ask("/", {}, body)).text, `POST ${body}`);
+  assert.ok(guest.meter.traffic.sent >= body.length && guest.meter.traffic.received >= body.length);
+  const socket = await guest.tls();
+  socket.write(`GET /stream HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\n\r\n`);
+  for (const word of ["one ", "two ", "three"]) {
+    let got = "";
+    while (!got.includes(word)) got += (await once(socket, "data"))[0];
+    gate.dispatchEvent(new Event("go"));
+  }
+});
+
+test("HTTP/2 end to end, with a body, many at once, and trailers", async () => {
+  using guest = await Guest.make();
+  const session = await guest.http2();
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => over(session, { ":path": `/${i}`, ":method": "POST" }, `body ${i}`)),
+  );
+  assert.deepEqual(
+    answers.map(({ text }) => text),
+    answers.map((_, i) => `POST body ${i}`),
+  );
+  const last = await over(session, { ":path": "/trailers", ":method": "POST", te: "trailers" }, "x");
+  assert.deepEqual([last.text, last.headers["grpc-status"]], ["message", "0"]);
+  assert.ok(seen.every(({ version, headers }) => version === "2.0" && headers.authorization === `Bearer ${VALUE}`));
+  assert.equal(guest.dialled.length, 1, "one connection for all");
+  session.close();
+});
+
+test("HTTP/2 to us and HTTP/1.1 to the host, where it speaks no other", async () => {
+  const { cert, key } = await certify(world, HOST);
+  const old = (await import("node:https")).createServer({ cert, key }, async (request, response) => {
+    const body = (await request.toArray()).join("");
+    response.end(`${request.httpVersion} ${request.headers.authorization} ${body}`);
+  });
+  old.listen(0, "127.0.0.1");
+  await once(old, "listening");
+  const before = port;
+  port = (old.address() as AddressInfo).port;
+  try {
+    using guest = await Guest.make();
+    const session = await guest.http2();
+    const answer = await over(session, { ":method": "POST" }, "hello");
+    assert.equal(answer.text, `1.1 Bearer ${VALUE} hello`);
+    session.close();
+  } finally {
+    port = before;
+    old.closeAllConnections();
+    old.close();
+  }
+});
+
+test("a WebSocket: the secret is in its request, then both sides speak for themselves", async () => {
+  using guest = await Guest.make();
+  const socket = await guest.tls();
+  const ws = new WebSocket(`ws://${HOST}/socket`, { createConnection: () => socket as never });
+  await once(ws, "open");
+  ws.send("hello");
+  assert.equal(String((await once(ws, "message"))[0]), "got hello");
+  assert.equal(seen.at(-1)?.headers.authorization, `Bearer ${VALUE}`);
+  ws.terminate();
+});
+
+test("an echo in the answer's headers is masked, in every form in which it was sent", async () => {
+  respond = ({ headers, url }) => ({
+    "x-echo": `it was ${headers.authorization}`,
+    "x-value": VALUE,
+    location: `https://elsewhere.example/?key=${encodeURIComponent(VALUE)}`,
+    "alt-svc": 'h3=":443"',
+    "x-url": url ?? "",
+  });
+  for (const placement of [
+    { kind: "bearer" },
+    { kind: "basic", username: "me" },
+    { kind: "query", name: "k" },
+  ] as const) {
+    using guest = await Guest.make({ placement });
+    const { answer } = await guest.ask("/");
+    const told = JSON.stringify(answer.rawHeaders);
+    assert.match(told, new RegExp(PLACEHOLDER));
+    for (const form of [
+      VALUE,
+      encodeURIComponent(VALUE),
+      Buffer.from(VALUE).toString("base64"),
+      Buffer.from(`me:${VALUE}`).toString("base64"),
+    ])
+      assert.ok(!told.includes(form), told);
+    assert.equal(answer.headers["alt-svc"], undefined);
+    const session = await guest.http2();
+    const { headers } = await over(session, {});
+    assert.ok(!JSON.stringify(headers).includes(VALUE));
+    session.close();
+  }
+});
+
+test("a rotated value is used by the next request of a connection that is open; without a value there is an answer that says so", async () => {
+  using guest = await Guest.make();
+  const socket = await guest.tls();
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  Object.assign(agent, { createConnection: () => socket });
+  const ask = async (): Promise<number | undefined> => {
+    const outgoing = httpRequest({ agent, path: "/", headers: { host: HOST } }).end();
+    const [answer] = (await once(outgoing, "response")) as [IncomingMessage];
+    await answer.resume().toArray();
+    return answer.statusCode;
+  };
+  await ask();
+  guest.value = "another-value";
+  await ask();
+  assert.deepEqual(
+    seen.map(({ headers }) => headers.authorization),
+    [`Bearer ${VALUE}`, "Bearer another-value"],
+  );
+  guest.value = undefined;
+  assert.equal(await ask(), 502);
+  assert.equal(seen.length, 2, "nothing was asked without it");
+  agent.destroy();
+});
+
+test("a host whose certificate is not its own, or of nobody who is trusted, gets nothing", async () => {
+  for (const [trusted, host] of [
+    [[], HOST],
+    [[world.certificate], "other.example"],
+  ] as const) {
+    using guest = await Guest.make({ trusted: [...trusted], hosts: [host] });
+    const socket = await guest.tls(["http/1.1"], host, { host, port: 443 });
+    socket.end(`GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    const text = (await socket.toArray()).join("");
+    assert.match(text, /^HTTP\/1\.1 502 [\s\S]*does not answer as it should/);
+    assert.ok(!text.includes(VALUE));
+  }
+  assert.equal(seen.length, 0);
+});
+
+test("what the rules refuse is not dialled around", async () => {
+  using guest = await Guest.make({ refuse: true });
+  const { answer, text } = await guest.ask("/");
+  assert.deepEqual([answer.statusCode, /the rules refuse it/.test(text)], [403, true]);
+});
+
+test("only the hosts of secrets, on their ports, are opened", async () => {
+  using guest = await Guest.make({ hosts: [HOST, "*.wild.example", "lan.example:8443", "http://plain.example:8000"] });
+  const scheme = (host: string, at: number) => guest.broker.scheme({ host, port: at });
+  assert.equal(scheme("API.example.", 443), "https");
+  assert.equal(scheme("a.b.wild.example", 443), "https");
+  assert.equal(scheme("lan.example", 8443), "https");
+  assert.equal(scheme("plain.example", 8000), "http");
+  for (const [host, at] of [
+    [HOST, 80],
+    [HOST, 22],
+    ["wild.example", 443],
+    ["lan.example", 443],
+    ["evil-api.example", 443],
+    ["127.0.0.1", 443],
+  ] as const)
+    assert.equal(scheme(host, at), undefined, `${host}:${at}`);
+});
+
+test("another name in the TLS handshake than the one that was connected to ends it", async () => {
+  using guest = await Guest.make({ hosts: [HOST, "other.example"] });
+  await assert.rejects(guest.tls(["http/1.1"], "other.example"));
+  await assert.rejects(guest.tls(["h2"], "elsewhere.example"));
+  assert.equal(guest.dialled.length, 0);
+});
+
+for (const [what, text] of Object.entries({
+  "another host": "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+  "another port": `GET / HTTP/1.1\r\nHost: ${HOST}:8443\r\n\r\n`,
+  "no host": "GET / HTTP/1.1\r\n\r\n",
+  "no host, old": "GET / HTTP/1.0\r\n\r\n",
+  "two hosts": `GET / HTTP/1.1\r\nHost: ${HOST}\r\nHost: evil.example\r\n\r\n`,
+  "two hosts, the other way": `GET / HTTP/1.1\r\nHost: evil.example\r\nHost: ${HOST}\r\n\r\n`,
+  "a user in the host": `GET / HTTP/1.1\r\nHost: ${HOST}@evil.example\r\n\r\n`,
+  "a host with a path": `GET / HTTP/1.1\r\nHost: ${HOST}/evil.example\r\n\r\n`,
+  "a list of hosts": `GET / HTTP/1.1\r\nHost: ${HOST}, evil.example\r\n\r\n`,
+  "a whole URL": "GET https://evil.example/ HTTP/1.1\r\nHost: api.example\r\n\r\n",
+  "a whole URL of its own": `GET https://${HOST}/ HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`,
+  "a tunnel": `CONNECT evil.example:443 HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`,
+  "a trace": `TRACE / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\n\r\n`,
+  "another protocol": `GET / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n`,
+  "two lengths": `POST / HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: 4\r\nContent-Length: 40\r\n\r\nabcd`,
+  "a length and pieces": `POST / HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+  "odd pieces": `POST / HTTP/1.1\r\nHost: ${HOST}\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n`,
+  "a space before the colon": `GET / HTTP/1.1\r\nHost : ${HOST}\r\n\r\n`,
+  "a folded header": `GET / HTTP/1.1\r\nHost: ${HOST}\r\nX: a\r\n evil: b\r\n\r\n`,
+  "a bare line end": `GET / HTTP/1.1\nHost: ${HOST}\n\n`,
+  "no HTTP at all": "SSH-2.0-OpenSSH_9.2\r\n",
+})) {
+  test(`HTTP/1.1 with ${what} reaches nobody and gets no secret`, async () => {
+    using guest = await Guest.make();
+    const end = setTimeout(() => guest[Symbol.dispose](), 2_000);
+    const told = await guest.bytes(text);
+    clearTimeout(end);
+    assert.deepEqual(seen, []);
+    assert.ok(!told.includes(VALUE) && !/^HTTP\/1\.1 (2|101)/.test(told), told);
+  });
+}
+
+test("a request behind a request, and one in a body, stay what they are", async () => {
+  using guest = await Guest.make();
+  const inner = "GET /smuggled HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+  const told = await guest.bytes(
+    `GET /first HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: ${inner.length}\r\n\r\n${inner}` +
+      `POST /second HTTP/1.1\r\nHost: ${HOST}\r\nTransfer-Encoding: chunked\r\n\r\n${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n` +
+      `GET /third HTTP/1.1\r\nHost: evil.example\r\n\r\n`,
+  );
+  assert.deepEqual(
+    seen.map(({ url, body }) => [url, body]),
+    [
+      ["/first", inner],
+      ["/second", inner],
+    ],
+  );
+  assert.match(told, /HTTP\/1\.1 403 /);
+});
+
+test("too many requests ahead of their answers end the connection", async () => {
+  using guest = await Guest.make();
+  const end = setTimeout(() => guest[Symbol.dispose](), 5_000);
+  await guest.bytes(`GET /stream HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`.repeat(50));
+  clearTimeout(end);
+  assert.ok(seen.length <= 9, `${seen.length} reached the host`);
+});
+
+test("headers that a client names in Connection cannot take the secret out or a length away", async () => {
+  using guest = await Guest.make();
+  const { text } = await guest.ask("/", { connection: "close, authorization, content-length" }, "body");
+  assert.equal(text, "POST body");
+  assert.equal(
+    seen.at(-1)?.headers.authorization,
+    undefined,
+    "what is named for this connection alone goes no further",
+  );
+});
+
+test("HTTP/2 with another authority, another host beside it, none, a trace or a tunnel reaches nobody", async () => {
+  using guest = await Guest.make();
+  const session = await guest.http2();
+  for (const headers of [
+    { ":authority": "evil.example" },
+    { ":authority": HOST, host: "evil.example" },
+    { ":authority": `${HOST}:8443` },
+    { ":method": "TRACE" },
+    { ":path": "https://evil.example/" },
+  ] as Record<string, string>[]) {
+    // Node itself ends streams that are wrong in themselves.
+    const answer = await over(session, headers).catch(() => ({ status: 400, text: "" }));
+    assert.ok(answer.status >= 400 && answer.status < 500, `${JSON.stringify(headers)}: ${answer.status}`);
+    assert.ok(!answer.text.includes(VALUE));
+  }
+  const tunnel = session.request({ ":method": "CONNECT", ":authority": "evil.example:443" });
+  tunnel.on("error", () => {});
+  const [head] = await once(tunnel, "response").catch(() => [{ ":status": 400 }]);
+  assert.ok(Number(head[":status"]) >= 400);
+  assert.deepEqual(seen, []);
+  session.destroy();
+});
+
+test("rules that change, and secrets that are taken away, cut what is open", async () => {
+  using guest = await Guest.make();
+  const socket = await guest.tls();
+  socket.on("error", () => {});
+  socket.write(`GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
+  await once(socket, "data");
+  const closed = once(socket, "close");
+  guest.broker.cut(() => true);
+  assert.ok(!socket.destroyed);
+  guest.broker.cut(({ host }) => host !== HOST);
+  await closed;
+});
