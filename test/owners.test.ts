@@ -263,6 +263,42 @@ describe("every route", () => {
     }
   });
 
+  test("what is open ends soon after its key, and other keys' streams go on", async () => {
+    const server = await listen(app, { ...validateConfig({ server: { port: 0 } }, "").server });
+    try {
+      const made = async (name: string, expiresInMs?: number): Promise<string> => {
+        const input = { name, owner: "alice", scopes: ["use" as const] };
+        return (await keys.create({ ...input, ...(expiresInMs === undefined ? {} : { expiresInMs }) }, "test")).secret;
+      };
+      const begun = { revoked: await made("stream"), expired: await made("short", 60_000), good: await made("good") };
+      const path = `${server.url}${BASE}/sandboxes/${hers.id}`;
+      /** Settles when it is broken off. */
+      const open = async (key: string): Promise<Promise<unknown>[]> => {
+        const socket = new WebSocket(`${path.replace("http", "ws")}/terminal`, { headers: { "x-api-key": key } });
+        socket.on("error", () => {});
+        const closed = once(socket, "close");
+        await once(socket, "open");
+        const events = await fetch(`${server.url}${BASE}/events`, { headers: { "x-api-key": key } });
+        const reader = events.body?.getReader();
+        await reader?.read();
+        const ended = (async () => {
+          while (!(await reader?.read())?.done);
+        })();
+        return [closed, ended.catch(() => "broken off")];
+      };
+      const [revoked, expired, good] = await Promise.all([begun.revoked, begun.expired, begun.good].map(open));
+      let over = 0;
+      for (const each of good ?? []) void each.then(() => (over += 1));
+      await keys.revoke("stream");
+      await Promise.all(revoked ?? []);
+      now += 60_000;
+      await Promise.all(expired ?? []);
+      assert.equal(over, 0);
+    } finally {
+      await server.close(0);
+    }
+  });
+
   test("an owner's own things, an administrator's view of all, and acting as an owner", async () => {
     const list = async (holder: Holder, headers: Record<string, string> = {}): Promise<string[]> =>
       JSON.parse((await ask(holder, "GET", "/sandboxes", undefined, headers)).text).map(({ id }: { id: string }) => id);

@@ -72,7 +72,7 @@ export class Access {
     const made = this.keys.find(hash);
     if (made !== undefined) {
       const { id, name, owner, scopes } = made;
-      return { name, owner, scopes: scopesUpTo(scopes), keyId: id };
+      return { name, owner, scopes: scopesUpTo(scopes), keyId: id, holds: () => this.keys.holds(hash) };
     }
     if (!guessing && this.#tokens !== undefined && Tokens.looksLikeOne(secret)) {
       const identity = await this.#tokens.identify(secret);

@@ -12,6 +12,8 @@ export interface Identity {
   scopes: ReadonlySet<Scope>;
   /** Of a key that this server has made. */
   keyId?: string;
+  /** Whether what was shown is still good: absent for what ends with the server only. Asked again while a call lasts. */
+  holds?: () => boolean;
 }
 
 /** Each scope includes the lesser ones. */

@@ -166,14 +166,24 @@ export class Keys {
   /** The key whose secret has this hash, if it may be used now. */
   find(hash: string): KeyRecord | undefined {
     const now = this.#now();
-    const record = this.#byHash.get(hash);
-    if (record === undefined || this.state(record) !== "active") return undefined;
-    if (record.hash !== hash && (record.before?.until ?? 0) <= now) return undefined;
+    const record = this.#good(hash);
+    if (record === undefined) return undefined;
     if (now - (record.lastUsedAt ?? 0) > USE_NOTE_MS) {
       record.lastUsedAt = now;
       void this.#store.putKey(record).catch(() => {}); // the next use notes it
     }
     return record;
+  }
+
+  /** Whether the secret with this hash is good now. */
+  holds(hash: string): boolean {
+    return this.#good(hash) !== undefined;
+  }
+
+  #good(hash: string): KeyRecord | undefined {
+    const record = this.#byHash.get(hash);
+    if (record === undefined || this.state(record) !== "active") return undefined;
+    return record.hash !== hash && (record.before?.until ?? 0) <= this.#now() ? undefined : record;
   }
 
   async #save(record: KeyRecord): Promise<void> {

@@ -96,7 +96,9 @@ export class Tokens {
     const scopes = SCOPES.filter((scope) => named.includes(scope));
     if (scopes.length === 0 && defaultScope !== "") scopes.push(defaultScope);
     if (scopes.length === 0) throw new StacyError("permission", `the token's claim ${scopeClaim} names no scope`);
-    return { name: `oidc:${payload.sub}`.slice(0, 128), owner, scopes: scopesUpTo(scopes) };
+    const until = ((payload.exp ?? 0) + TOLERANCE_S) * 1000;
+    const holds = (): boolean => Date.now() < until;
+    return { name: `oidc:${payload.sub}`.slice(0, 128), owner, scopes: scopesUpTo(scopes), holds };
   }
 
   /** Fetched once, and again after a failure. */

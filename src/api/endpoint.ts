@@ -2,7 +2,7 @@
  * An endpoint: method, path, scope and schemas in one place. From it come the route, the validation, the handler's types and
  * the OpenAPI document. A handler decides nothing: it gets valid input, calls the layer below and encodes the answer.
  */
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { OpenAPIHono, type RouteConfig, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
@@ -17,6 +17,7 @@ import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { View } from "../sandboxes/view.ts";
 import { addressOf, type Caller } from "./auth.ts";
 import { type BodyLimits, readJson } from "./body.ts";
+import { OpenCalls } from "./open-calls.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { ErrorBody } from "./schemas/common.ts";
 
@@ -41,7 +42,7 @@ export interface ApiEnv {
     /** Phases for `Server-Timing`, ms. */
     timing: Record<string, number>;
   };
-  Bindings: { incoming?: IncomingMessage; upgrade?: Upgrade };
+  Bindings: { incoming?: IncomingMessage; outgoing?: ServerResponse; upgrade?: Upgrade };
 }
 
 /** What another protocol gets of the application: who calls is decided in one place. */
@@ -130,6 +131,7 @@ export class Endpoints {
   /** Every route, with who may call it. */
   readonly table: RouteAccess[] = [];
   readonly #parts: EndpointParts;
+  readonly #open = new OpenCalls();
   /** What was there before: middleware. */
   readonly #before: number;
   readonly #paths: { pattern: RegExp; methods: string[] }[] = [];
@@ -222,6 +224,7 @@ export class Endpoints {
     const caller = c.get("identity") as Caller | undefined;
     if (caller === undefined) throw httpError(401, "missing API key");
     if (!caller.scopes.has(scope)) throw httpError(403, `this key does not have the scope ${scope}`);
+    this.#open.follow(c.env, caller);
     const sandboxes = this.#viewOf(c, caller);
     let status = 500;
     const begun = performance.now();
