@@ -33,7 +33,7 @@ export function fakeApp(
   });
   const stopping = new AbortController();
   const tokens = new SandboxTokens(randomBytes(32));
-  const images = { list: async () => [], ...options.images } as unknown as ImageLibrary;
+  const images = { list: async () => [], of: () => images, ...options.images } as unknown as ImageLibrary;
   const parts = {
     sandboxes: world.sandboxes,
     images,

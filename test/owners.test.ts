@@ -4,6 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { WebSocket } from "ws";
 import type { Scope } from "../src/access/identity.ts";
@@ -11,6 +14,8 @@ import { Keys } from "../src/access/keys.ts";
 import { Endpoints, newApi, type RouteAccess } from "../src/api/endpoint.ts";
 import { listen } from "../src/api/server.ts";
 import { validateConfig } from "../src/config/load.ts";
+import { dataPaths } from "../src/host/paths.ts";
+import { createImages } from "../src/images/store.ts";
 import { connection } from "./fake-access.ts";
 import { fakeApp } from "./fake-app.ts";
 
@@ -150,6 +155,7 @@ describe("every route", () => {
     const endpoints = new Endpoints(newApi(), {
       limits: { maxBytes: 1, timeoutMs: 1 },
       sandboxes,
+      images: {} as never,
       audit: world.audit,
     });
     endpoints.assertComplete();
@@ -399,6 +405,63 @@ describe("every route", () => {
     assert.deepEqual(sandboxes.policies.list(tenant.id), []);
     await store.committed();
     assert.ok(world.audit.list({ about: tenant.id, limit: 20 }).length >= 5);
+  });
+
+  test("images: an owner's own by name, everybody's when they are shared", async (t) => {
+    const dir = await mkdtemp(join(tmpdir(), "images-"));
+    t.after(() => rm(dir, { recursive: true }));
+    await mkdir(join(dir, "tree"));
+    const images = createImages(dataPaths(join(dir, "data")), { offline: true });
+    const { app: other, keys: others } = fakeApp({ images });
+    const key = async (owner: string, scope: Scope): Promise<string> =>
+      (await others.create({ name: `${owner}-${scope}`, owner, scopes: [scope] }, "test")).secret;
+    const [ops, alice, bob] = [await key("ops", "admin"), await key("alice", "use"), await key("bob", "use")];
+    const call = async (secret: string, method: string, path: string, body?: object, as?: string) => {
+      const headers = { "x-api-key": secret, ...(as === undefined ? {} : { "x-owner": as }) };
+      const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+      const response = await other.request(`${BASE}${path}`, init, {});
+      return { status: response.status, text: await response.text() };
+    };
+    const source = join(dir, "tree");
+    for (const [reference, shared] of [
+      ["hers:1", false],
+      ["common:1", true],
+    ] as const) {
+      const made = await call(ops, "POST", "/images/import", { source, reference, shared }, "alice");
+      assert.equal(made.status, 200, made.text);
+    }
+    assert.equal((await call(ops, "POST", "/images/tag", { reference: "common:1", name: "ops:1" })).status, 200);
+    const list = async (secret: string): Promise<string[]> =>
+      JSON.parse((await call(secret, "GET", "/images")).text).map(
+        ({ owner = "-", reference }: { owner?: string; reference: string }) =>
+          `${owner} ${reference.split("/").at(-1)}`,
+      );
+    assert.deepEqual(await list(alice), ["- common:1", "alice hers:1"]);
+    assert.deepEqual(await list(bob), ["- common:1"]);
+    assert.deepEqual(await list(ops), ["- common:1", "alice hers:1", "ops ops:1"]);
+    const ways: [string, string, object?][] = [
+      ["GET", "/images/inspect?reference=NAME"],
+      ["POST", "/images/pull", { reference: "NAME", pull: "never" }],
+    ];
+    for (const [method, path, body] of ways) {
+      const ask = (secret: string, name: string) =>
+        call(
+          secret,
+          method,
+          path.replace("NAME", name),
+          body && JSON.parse(JSON.stringify(body).replace("NAME", name)),
+        );
+      assert.equal((await ask(alice, "hers:1")).status, 200, path);
+      assert.equal((await ask(bob, "common:1")).status, 200, path);
+      const [theirs, nothing] = [await ask(bob, "hers:1"), await ask(bob, "none:1")];
+      const strip = (text: string): string => text.replaceAll(/hers|none|"request_id":"[^"]*"/g, "");
+      assert.deepEqual([theirs.status, strip(theirs.text)], [404, strip(nothing.text)], path);
+    }
+    // An administrator means its own owner's by a name, or, acting for it, another one's.
+    const gone = "/images?reference=hers:1";
+    assert.equal((await call(ops, "DELETE", gone)).status, 404);
+    assert.equal((await call(ops, "DELETE", gone, undefined, "alice")).status, 200);
+    assert.deepEqual(await list(alice), ["- common:1"]);
   });
 
   test("events: each owner's own, the server's for administrators", async () => {

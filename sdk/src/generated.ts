@@ -558,6 +558,8 @@ export interface Image {
   filesystem: string;
   bytes: number;
   createdAt: string;
+  /** Whose name it is; absent: everybody's */
+  owner?: string | undefined;
   config: ImageConfig;
 }
 
@@ -579,6 +581,8 @@ export interface ImageDetails {
   filesystem: string;
   bytes: number;
   createdAt: string;
+  /** Whose name it is; absent: everybody's */
+  owner?: string | undefined;
   config: ImageConfig;
   references: string[];
   lastUsedAt: string;
@@ -596,12 +600,16 @@ export interface ImportRequest {
   reference: string;
   tag?: string | undefined;
   as?: "rootfs" | undefined;
+  /** Every owner finds it under the name. */
+  shared?: boolean | undefined;
   stream?: boolean | undefined;
 }
 
 export interface TagRequest {
   reference: string;
   name: string;
+  /** Every owner finds it under the name. */
+  shared?: boolean | undefined;
 }
 
 export interface ImageGc {
@@ -625,6 +633,8 @@ export interface ImageBuild {
   filesystem: string;
   bytes: number;
   createdAt: string;
+  /** Whose name it is; absent: everybody's */
+  owner?: string | undefined;
   config: ImageConfig;
   steps: number;
   cachedSteps: number;
@@ -1721,6 +1731,7 @@ export const shapes: Record<string, Shape> = {
       filesystem: "string",
       bytes: "integer",
       created_at: "string",
+      "owner?": "string",
       config: { ref: "ImageConfig" },
     },
   },
@@ -1744,6 +1755,7 @@ export const shapes: Record<string, Shape> = {
       filesystem: "string",
       bytes: "integer",
       created_at: "string",
+      "owner?": "string",
       config: { ref: "ImageConfig" },
       references: { array: "string" },
       last_used_at: "string",
@@ -1759,10 +1771,11 @@ export const shapes: Record<string, Shape> = {
       reference: "string",
       "tag?": "string",
       "as?": { enum: ["rootfs"] },
+      "shared?": "boolean",
       "stream?": "boolean",
     },
   },
-  TagRequest: { object: { reference: "string", name: "string" } },
+  TagRequest: { object: { reference: "string", name: "string", "shared?": "boolean" } },
   ImageGc: {
     object: {
       images: { array: "string" },
@@ -1782,6 +1795,7 @@ export const shapes: Record<string, Shape> = {
       filesystem: "string",
       bytes: "integer",
       created_at: "string",
+      "owner?": "string",
       config: { ref: "ImageConfig" },
       steps: "integer",
       cached_steps: "integer",

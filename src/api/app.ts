@@ -179,9 +179,10 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   const endpoints = new Endpoints(app, {
     limits: { maxBytes: config.server.max_json_bytes, timeoutMs: config.server.body_timeout },
     sandboxes,
+    images: parts.images,
     audit: parts.audit,
   });
-  const { sandboxes: _bound, ...rest } = parts;
+  const { sandboxes: _bound, images: _owned, ...rest } = parts;
   const { providers, limits, store, policies } = sandboxes;
   const shared: RouteParts = { ...rest, providers, limits, store, policies };
   sandboxRoutes(endpoints, shared);

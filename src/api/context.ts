@@ -49,8 +49,8 @@ export interface ServerParts {
   stopping: AbortSignal;
 }
 
-/** Without the sandboxes: a route has them from its call, as the caller may see them. */
-export interface RouteParts extends Omit<ServerParts, "sandboxes"> {
+/** Without sandboxes and images: a route has them from its call, as the caller may see them. */
+export interface RouteParts extends Omit<ServerParts, "sandboxes" | "images"> {
   /** What belongs to nobody. */
   providers: Providers;
   limits: Limits;

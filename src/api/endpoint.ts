@@ -12,6 +12,7 @@ import type { Audit } from "../access/audit.ts";
 import type { Scope } from "../access/identity.ts";
 import { decodeName } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
+import type { ImageLibrary } from "../images/image.ts";
 import { checkOwnerName, checkUser } from "../sandboxes/owner.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { View } from "../sandboxes/view.ts";
@@ -100,6 +101,8 @@ export interface Call<P, Q, B> {
   body: B;
   /** The sandboxes, as the caller may see them. */
   sandboxes: View;
+  /** The images, by the caller's names. */
+  images: ImageLibrary;
   /** From `X-User-ID`: for quotas, within the owner. */
   user: string | undefined;
   /** The client went away. */
@@ -123,6 +126,7 @@ export interface RouteAccess {
 export interface EndpointParts {
   limits: BodyLimits;
   sandboxes: Sandboxes;
+  images: ImageLibrary;
   audit: Audit;
 }
 
@@ -151,7 +155,7 @@ export class Endpoints {
     }
     this.app.openAPIRegistry.registerPath(describe(endpoint));
     const route = `${API_BASE}${endpoint.path}`;
-    const { limits: usual } = this.#parts;
+    const { limits: usual, images: library } = this.#parts;
     const limits = endpoint.maxBytes === undefined ? usual : { ...usual, maxBytes: endpoint.maxBytes };
     this.#on(endpoint.method.toUpperCase(), route, endpoint.scope, async (c, sandboxes) => {
       const body = endpoint.body === undefined ? undefined : await readJson(c.req.raw, limits);
@@ -164,6 +168,9 @@ export class Endpoints {
         query: check(endpoint.query, queryOf(c.req.url), "query"),
         body: check(endpoint.body, body ?? {}, "body"),
         sandboxes,
+        get images() {
+          return library.of({ name: sandboxes.owner, everything: sandboxes.caller.everything });
+        },
         user: checkUser(c.req.header("x-user-id")),
         signal: c.req.raw.signal,
       });

@@ -12,6 +12,7 @@ import type { Progress } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
 import { Launcher } from "../launcher/launcher.ts";
 import { removeMachineDir } from "../launcher/machine-dir.ts";
+import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { createEngine } from "./engine.ts";
 import { asStartFailure } from "./error-output.ts";
 import { ensureGuest } from "./first-run.ts";
@@ -72,6 +73,7 @@ export async function runOneShot<T>(
     const launched = await launcher.launch(
       {
         image: shot.image,
+        imageOwner: DEFAULT_OWNER,
         vcpus: shot.vcpus,
         memoryMiB: shot.memoryMiB,
         diskMiB: shot.diskMiB,

@@ -5,7 +5,7 @@
  * Nothing is told of a sandbox, not even whether there is one, before its caller has shown a key or the sandbox's own token.
  */
 import { presentedKeys } from "../api/auth.ts";
-import type { RouteParts, ServerParts } from "../api/context.ts";
+import type { ServerParts } from "../api/context.ts";
 import type { ApiContext, Gate, Mount } from "../api/endpoint.ts";
 import { previewTarget, proxyPreview } from "../api/preview.ts";
 import { StacyError } from "../host/error.ts";
@@ -14,7 +14,7 @@ import { controlPlane, isControlPath } from "./control/control.ts";
 import { Envd, gone, isGone } from "./envd/envd.ts";
 import { E2bError, errorResponse } from "./error.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
-import { ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
+import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
 import { isOwn, proofOf } from "./proof.ts";
 import { type SandboxTokens, signedLink } from "./sandbox-tokens.ts";
 
@@ -25,7 +25,7 @@ export interface MountParts extends ServerParts {
 export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   const { config } = rest;
   const { providers, limits, store, policies } = all;
-  const parts: RouteParts & { tokens: SandboxTokens } = { ...rest, tokens, providers, limits, store, policies };
+  const parts: E2bParts = { ...rest, tokens, providers, limits, store, policies };
   const control = controlPlane(parts);
   const envd = new Envd(parts);
   const interpreter = new Interpreter(parts);

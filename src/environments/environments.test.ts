@@ -16,9 +16,10 @@ const INPUT: SpecInput = {
 };
 
 function environmentsOn(store: Store, resolve: (options: { signal?: AbortSignal }) => Promise<never>): Environments {
-  const images = {
+  const images: ImageLibrary = {
     resolve: (_name: string, options: { signal?: AbortSignal }) => resolve(options),
     builds: {},
+    of: () => images,
   } as unknown as ImageLibrary;
   return new Environments({ store, images, report: (error) => assert.fail(String(error)) });
 }

@@ -207,7 +207,7 @@ export class Environments implements AsyncDisposable {
     await this.#save({ ...queued, status: "building", step: "docker_build", log, updatedAt: this.#now() });
     try {
       const { image } = await buildImage(readPlan(dockerfileOf(spec)), queued.image, {
-        images: this.#images,
+        images: this.#images.of({ name: spec.owner }),
         start,
         signal: AbortSignal.any([signal, AbortSignal.timeout(MAX_BUILD_MS)]),
         progress: ({ step }) => {

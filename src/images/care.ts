@@ -2,7 +2,6 @@
  * Looks after the images of a host together with what was made from them: an image that a machine or a checkpoint needs
  * stays, and a golden snapshot goes with its image. Whoever knows the machines says who needs what (`ImageUsers`).
  */
-import { StacyError } from "../host/error.ts";
 import type { Collected, CollectOptions, ImageLibrary } from "./image.ts";
 
 export interface ImageUse {
@@ -32,10 +31,11 @@ export async function collectImages(
   const use = await useOf(users);
   const collected = await library.collect({ ...options, inUse: (digest) => use.needed.has(digest) });
   const gone = new Set(collected.images);
+  // What cannot be seen now is not gone.
   const present = (digest: string): Promise<boolean> =>
-    library.inspect(digest).then(
-      () => !gone.has(digest),
-      (error) => !(error instanceof StacyError && error.code === "not-found"),
+    library.has(digest).then(
+      (here) => here && !gone.has(digest),
+      () => true,
     );
   const snapshots: string[] = [];
   for (const { key, digest, owner } of use.golden) {
@@ -54,11 +54,7 @@ export async function removeImage(library: ImageLibrary, users: readonly ImageUs
   const use = await useOf(users);
   const { digest } = await library.inspect(name);
   await library.remove(name, { inUse: (candidate) => use.needed.has(candidate) });
-  const stays = await library.inspect(digest).then(
-    () => true,
-    () => false,
-  );
-  if (stays) return;
+  if (await library.has(digest)) return;
   for (const { key, owner } of use.golden.filter((one) => one.digest === digest)) await dropped(owner, key);
 }
 

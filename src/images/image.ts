@@ -4,11 +4,24 @@
  *
  *     <data>/images/<digest>/   base.img   the read-only filesystem (all machines of the image open this one file)
  *                               image.json what `Image` says, written last: a directory without it is not an image
- *     <data>/images/refs.json   which reference points at which digest
+ *     <data>/images/refs.json   which reference points at which digest, and whose it is
+ *
+ * A name is an owner's own (what it imported, built or tagged), or everybody's: what came from a registry, the built-in images, what was
+ * shared, and what the operator made without a server. An owner's own name goes before everybody's. The content belongs to nobody: a
+ * digest is found by whoever has a name for it.
  */
 
 import type { Builds } from "./builds.ts";
 import type { WorkDir } from "./work-dir.ts";
+
+/** Whose names are meant. */
+export interface ImageOwner {
+  name: string;
+  /** Sees other owners' images too. */
+  everything?: boolean;
+  /** What it names is for every owner. */
+  shares?: boolean;
+}
 
 /** What the image says about its processes (OCI image configuration). */
 export interface ImageConfig {
@@ -29,6 +42,8 @@ export interface ImageConfig {
 }
 
 export interface Image {
+  /** Whose name it is; absent: everybody's. */
+  owner?: string;
   /** As resolved, for example `docker.io/library/python:3.12` or `stacyvm/python`. */
   reference: string;
   /** `sha256:<hex>` of the image's content; names its directory (without the prefix) and is part of every snapshot key. */
@@ -61,13 +76,15 @@ export interface ResolveOptions {
 }
 
 export interface Images {
+  /** As this owner sees them; without: as the operator does, who makes names for everybody and finds only those. */
+  of(owner: ImageOwner): Images;
   /**
    * The image that a reference names, pulled or built when needed; single-flight per digest, across processes too.
    * @throws StacyError `invalid` (bad reference), `not-found`, `unavailable` (registry, tools), `no-space`, `corrupt`
    */
   resolve(reference: string, options?: ResolveOptions): Promise<Image>;
   list(): Promise<Image[]>;
-  /** Removes a reference, and its base when no other reference points at it. @throws StacyError `conflict` when in use */
+  /** Removes a reference, and its base when no other reference, of whomever, points at it. @throws StacyError `conflict` when in use */
   remove(reference: string, options?: { inUse?: (digest: string) => boolean }): Promise<void>;
 }
 
@@ -124,6 +141,9 @@ export interface Collected {
 
 /** What the operator can do with the images of a host, beside using them. */
 export interface ImageLibrary extends Images {
+  of(owner: ImageOwner): ImageLibrary;
+  /** Whether the content is here, whoever has a name for it. */
+  has(digest: string): Promise<boolean>;
   /**
    * Takes an image from a file or directory of this host under a name: an OCI layout (directory or archive), an archive of
    * `docker save`, a tar archive of a file tree (gzip, zstd or plain), or a directory.

@@ -7,9 +7,9 @@ import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { type Lock, lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { buildBase } from "./base.ts";
-import { type Base, Bases } from "./bases.ts";
+import { type Base, Bases, type Refs } from "./bases.ts";
 import { Builds } from "./builds.ts";
-import { buildBuiltin, builtinNames, RECIPE_VERSION } from "./builtin.ts";
+import { buildBuiltin, builtinNames } from "./builtin.ts";
 import { planCollection } from "./collect.ts";
 import { configPlaces, makePlaces } from "./config-places.ts";
 import { type ImageContent, plainConfig } from "./content.ts";
@@ -22,6 +22,7 @@ import type {
   ImageConfig,
   ImageDetails,
   ImageLibrary,
+  ImageOwner,
   ImportOptions,
   Progress,
   ResolveOptions,
@@ -32,6 +33,7 @@ import { Blobs } from "./oci/blobs.ts";
 import { imageConfig } from "./oci/documents.ts";
 import { fetchImage, lookUp, type PullOptions, type RegistryConfig, type RemoteImage } from "./oci/pull.ts";
 import { checkPolicy, followAliases, type ImagePolicy } from "./policy.ts";
+import { isVisible, type RefName, readKey, writeKey } from "./ref-names.ts";
 import { isDigest, OWN_PREFIX, parseReference } from "./reference.ts";
 import type { TreeLimits } from "./tree.ts";
 import { WorkDir } from "./work-dir.ts";
@@ -80,8 +82,10 @@ class ImageStore implements ImageLibrary {
   readonly #bases: Bases;
   readonly #blobs: Blobs;
   readonly builds: Builds;
+  readonly #owner: ImageOwner | undefined;
 
-  constructor(paths: DataPaths, options: ImagesOptions) {
+  constructor(paths: DataPaths, options: ImagesOptions, owner?: ImageOwner) {
+    this.#owner = owner;
     this.#paths = paths;
     this.#options = options;
     this.#bases = new Bases(paths);
@@ -89,15 +93,23 @@ class ImageStore implements ImageLibrary {
     this.builds = new Builds(join(paths.images, "builds"));
   }
 
+  of(owner: ImageOwner): ImageLibrary {
+    return new ImageStore(this.#paths, this.#options, owner);
+  }
+
+  async has(digest: string): Promise<boolean> {
+    return (await this.#bases.get(digest)) !== undefined;
+  }
+
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
     return inImagePhase(options.signal, async () => {
       const name = this.#name(reference);
       await this.#check(name);
       const pull = this.#options.offline === true ? "never" : (options.pull ?? "missing");
-      if (pull !== "always" || isDigest(name)) {
-        const present = await this.#present(name);
-        if (present !== undefined) return present;
-      }
+      const present = await this.#present(name);
+      // An owner's own has no registry to be asked again.
+      const asks = pull === "always" && !isDigest(name) && present?.owner === undefined;
+      if (present !== undefined && !asks) return present;
       if (pull === "never" || isDigest(name)) {
         throw new StacyError("not-found", `the image ${name} is not on this host`, {
           remedy: pull === "never" ? "import it with `stacyvm image import`, or go online" : "name it by its reference",
@@ -116,10 +128,10 @@ class ImageStore implements ImageLibrary {
       const config = { ...content.config, ...options.config };
       // Another configuration is another image, although its files are the same.
       const digest = options.config === undefined ? content.digest : undefined;
-      const base = await this.#publish(name, options, (path) =>
+      const base = await this.#publish(this.#made(name), options, (path) =>
         this.#build(path, { ...content, config, digest }, options),
       );
-      return image(name, base);
+      return image(this.#made(name), base);
     });
   }
 
@@ -135,8 +147,9 @@ class ImageStore implements ImageLibrary {
           ? []
           : [{ ...layerFile(layer, { whiteouts: true }), keep: (path: string) => leaveOut?.(path) !== true }];
       const content: ImageContent = { digest: undefined, config, layers, blobs: [] };
-      const base = await this.#publish(name, options, (path) => this.#build(path, content, options, below?.base));
-      return image(name ?? base.digest, base);
+      const made = name === undefined ? undefined : this.#made(name);
+      const base = await this.#publish(made, options, (path) => this.#build(path, content, options, below?.base));
+      return image(name === undefined ? { name: base.digest } : this.#made(name), base);
     });
   }
 
@@ -147,10 +160,9 @@ class ImageStore implements ImageLibrary {
   async list(): Promise<Image[]> {
     const refs = await this.#bases.refs();
     const found = await Promise.all(
-      Object.entries(refs).map(async ([key, { digest }]) => {
+      this.#visible(refs).map(async ({ ref, digest }) => {
         const base = await this.#bases.get(digest);
-        const name = nameOfKey(key);
-        return base === undefined || name === undefined ? [] : [image(name, base)];
+        return base === undefined ? [] : [image(ref, base)];
       }),
     );
     return found.flat().sort((a, b) => (a.reference < b.reference ? -1 : 1));
@@ -161,8 +173,8 @@ class ImageStore implements ImageLibrary {
     const present = await this.#present(name, false);
     const base = present === undefined ? undefined : await this.#bases.get(present.digest);
     if (present === undefined || base === undefined) throw missing(name);
-    const refs = Object.entries(await this.#bases.refs()).filter(([, { digest }]) => digest === base.digest);
-    const references = refs.map(([key]) => nameOfKey(key)).filter((key) => key !== undefined);
+    const names = this.#visible(await this.#bases.refs()).filter(({ digest }) => digest === base.digest);
+    const references = [...new Set(names.map(({ ref }) => ref.name))];
     return { ...present, references, usedAt: base.usedAt, blobs: base.blobs };
   }
 
@@ -174,24 +186,28 @@ class ImageStore implements ImageLibrary {
     }
     const present = await this.#present(from);
     if (present === undefined) throw missing(from);
+    const made = this.#made(to.full);
     await this.#bases.changeRefs((refs) => {
-      refs[keyOf(to.full)] = { digest: present.digest, at: Date.now() };
+      refs[writeKey(made)] = { digest: present.digest, at: Date.now() };
     });
-    return { ...present, reference: to.full };
+    const { owner: _before, ...content } = present;
+    return { ...content, reference: to.full, ...(made.owner === undefined ? {} : { owner: made.owner }) };
   }
 
   async remove(reference: string, options: { inUse?: (digest: string) => boolean } = {}): Promise<void> {
     const name = this.#name(reference);
     await this.#bases.changeRefs(async (refs) => {
-      const digest = isDigest(name) ? name : refs[keyOf(name)]?.digest;
+      const digest = this.#digest(refs, name);
       if (digest === undefined || (isDigest(name) && (await this.#bases.get(name)) === undefined)) throw missing(name);
-      const pointing = Object.entries(refs).filter(([, ref]) => ref.digest === digest);
-      const last = isDigest(name) || pointing.length === 1;
+      const going = isDigest(name)
+        ? this.#visible(refs).filter((each) => each.digest === digest)
+        : [this.#named(refs, name)].filter((each) => each !== undefined);
+      const pointing = Object.values(refs).filter((ref) => ref.digest === digest);
+      const last = pointing.length === going.length;
       if (last && options.inUse?.(digest)) {
         throw new StacyError("conflict", `the image ${name} is in use`, { remedy: "destroy its sandboxes first" });
       }
-      if (isDigest(name)) for (const [key] of pointing) delete refs[key];
-      else delete refs[keyOf(name)];
+      for (const { ref } of going) delete refs[writeKey(ref)];
       if (last) await this.#bases.delete(digest);
     });
   }
@@ -238,18 +254,48 @@ class ImageStore implements ImageLibrary {
   }
 
   async #present(name: string, touch = true): Promise<Image | undefined> {
-    const digest = isDigest(name) ? name : (await this.#bases.refs())[keyOf(name)]?.digest;
+    const refs = await this.#bases.refs();
+    const digest = this.#digest(refs, name);
     const base = digest === undefined ? undefined : await this.#bases.get(digest);
     if (base === undefined) return undefined;
     if (touch) await this.#bases.touch(base.digest);
-    return image(name, base);
+    return image(this.#named(refs, name)?.ref ?? { name }, base);
+  }
+
+  /** How a name that is given here is kept. */
+  #made(name: string): RefName {
+    return this.#owner === undefined || this.#owner.shares === true ? { name } : { name, owner: this.#owner.name };
+  }
+
+  /** The names that are in sight: of equal ones the owner's own first, other owners' last. */
+  #visible(refs: Refs): { ref: RefName; digest: string }[] {
+    const all = Object.entries(refs).flatMap(([key, { digest }]) => {
+      const ref = readKey(key);
+      return ref === undefined || !isVisible(ref, this.#owner) ? [] : [{ ref, digest }];
+    });
+    const rank = ({ ref }: { ref: RefName }): number =>
+      ref.owner === undefined ? 1 : ref.owner === this.#owner?.name ? 0 : 2;
+    return all.sort((a, b) => rank(a) - rank(b));
+  }
+
+  /** An owner's own, or everybody's: whoever sees all means no other owner's by a name, which may be several owners'. */
+  #named(refs: Refs, name: string): { ref: RefName; digest: string } | undefined {
+    const mine = this.#owner?.name;
+    return this.#visible(refs).find(({ ref }) => ref.name === name && (ref.owner === undefined || ref.owner === mine));
+  }
+
+  /** What a name points at. A digest is a name for whoever has another one for it, or where nobody has (a build's stage). */
+  #digest(refs: Refs, name: string): string | undefined {
+    if (!isDigest(name)) return this.#named(refs, name)?.digest;
+    const known = this.#visible(refs).some(({ digest }) => digest === name);
+    return known || !Object.values(refs).some(({ digest }) => digest === name) ? name : undefined;
   }
 
   /** Does the work once, however many callers and processes ask for it. */
   async #once(name: string, work: Work, missingOnly: boolean, obtain: () => Promise<Base>): Promise<Image> {
     await mkdir(this.#paths.images, { recursive: true });
     const { images } = this.#paths;
-    const guarded = `image ${keyOf(name)}`;
+    const guarded = `image ${writeKey({ name })}`;
     let held: Lock | undefined = await tryLock(images, guarded);
     const waited = held === undefined;
     if (waited) work.progress?.({ step: `waiting for another pull or build of ${name}` });
@@ -257,13 +303,13 @@ class ImageStore implements ImageLibrary {
     await using _held = held;
     // Whoever held the lock has just looked at the source, so that result is as fresh as ours would be.
     const present = missingOnly || waited ? await this.#present(name) : undefined;
-    return present ?? image(name, await obtain());
+    return present ?? image({ name }, await obtain());
   }
 
   async #obtain(name: string, work: Work): Promise<Base> {
     if (builtinNames.includes(name)) {
       await using scratch = await WorkDir.create(this.#paths);
-      return await this.#publish(name, work, async (path) => {
+      return await this.#publish({ name }, work, async (path) => {
         const config = await buildBuiltin(name, path, { workDir: scratch.path, ...optional(work) });
         return { digest: undefined, config, blobs: [] };
       });
@@ -288,14 +334,14 @@ class ImageStore implements ImageLibrary {
     if (!("manifest" in remote)) return remote;
     const present = await this.#bases.get(remote.digest);
     if (present !== undefined) {
-      await this.#point(name, present);
+      await this.#point({ name }, present);
       return present;
     }
     // Two references may point at one image.
     await using _held = await lock(this.#paths.images, `image ${remote.digest}`, work.signal);
     const other = await this.#bases.get(remote.digest);
     if (other === undefined) return await this.#pull(name, remote, options);
-    await this.#point(name, other);
+    await this.#point({ name }, other);
     return other;
   }
 
@@ -305,7 +351,7 @@ class ImageStore implements ImageLibrary {
     if (found === undefined || asStacyError(error).code !== "unavailable" || work.signal?.aborted) return undefined;
     work.progress?.({ step: `${found} stands in for ${name}: ${asStacyError(error).message}` });
     const base = await this.#bases.get((await this.resolve(found, optional(work))).digest);
-    if (base !== undefined) await this.#point(name, base);
+    if (base !== undefined) await this.#point({ name }, base);
     return base;
   }
 
@@ -319,7 +365,7 @@ class ImageStore implements ImageLibrary {
       layers: fetched.layers.map((path, i) => layerFile(path, { whiteouts: true, diffId: diffIds[i] })),
       blobs: fetched.blobs,
     };
-    return await this.#publish(name, options, (path) => this.#build(path, content, options));
+    return await this.#publish({ name }, options, (path) => this.#build(path, content, options));
   }
 
   /** What a path on the host is, and how to read it. */
@@ -358,7 +404,7 @@ class ImageStore implements ImageLibrary {
   }
 
   /** Builds in a private directory, publishes the result and points the name at it, if it has one. */
-  async #publish(name: string | undefined, work: Work, build: (path: string) => Promise<Built>): Promise<Base> {
+  async #publish(name: RefName | undefined, work: Work, build: (path: string) => Promise<Built>): Promise<Base> {
     await using scratch = await WorkDir.create(this.#paths);
     const dir = join(scratch.path, "out");
     await mkdir(dir);
@@ -372,10 +418,10 @@ class ImageStore implements ImageLibrary {
     return base;
   }
 
-  async #point(name: string, base: Base): Promise<void> {
+  async #point(name: RefName, base: Base): Promise<void> {
     await this.#bases.touch(base.digest);
     await this.#bases.changeRefs((refs) => {
-      refs[keyOf(name)] = { digest: base.digest, at: Date.now() };
+      refs[writeKey(name)] = { digest: base.digest, at: Date.now() };
     });
   }
 }
@@ -402,24 +448,13 @@ function fullName(reference: string): string {
   return isDigest(reference) || reference.startsWith(OWN_PREFIX) ? reference : parseReference(reference).full;
 }
 
-/** A changed recipe makes another image of the same name. */
-function keyOf(name: string): string {
-  return builtinNames.includes(name) ? `${name}@recipe${RECIPE_VERSION}` : name;
-}
-
-/** `undefined` for what an older recipe made. */
-function nameOfKey(key: string): string | undefined {
-  const name = key.replace(/@recipe\d+$/, "");
-  return keyOf(name) === key ? name : undefined;
-}
-
 function missing(name: string): StacyError {
   return new StacyError("not-found", `the image ${name} is not on this host`, { remedy: "see `stacyvm image ls`" });
 }
 
-function image(reference: string, base: Base): Image {
+function image({ name, owner }: RefName, base: Base): Image {
   const { blobs: _blobs, usedAt: _usedAt, ...rest } = base;
-  return { reference, ...rest };
+  return { reference: name, ...(owner === undefined ? {} : { owner }), ...rest };
 }
 
 /** What cannot even be looked through is most likely another kind of file. */

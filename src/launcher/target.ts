@@ -13,6 +13,8 @@ import { type Shape, snapshotKey } from "./shape.ts";
 
 export interface LaunchSpec {
   image: string;
+  /** Whose name of an image that is; absent: everybody's. */
+  imageOwner?: string;
   vcpus: number;
   memoryMiB: number;
   diskMiB: number;
@@ -73,7 +75,7 @@ export class Targets {
     this.#files.catch(() => {
       this.#files = undefined;
     });
-    const [image, files] = await Promise.all([this.#images.resolve(spec.image, options), this.#files]);
+    const [image, files] = await Promise.all([this.#image(spec, options), this.#files]);
     const config: MachineConfig = {
       vcpus: spec.vcpus,
       memoryMiB: spec.memoryMiB,
@@ -82,6 +84,11 @@ export class Targets {
       cmdline: `${files.kernel.arguments} stacyvm.base=${image.filesystem}`.trim(),
     };
     return this.#target(spec, image, "linux", config, files.kernel.digest, files.initramfs.digest);
+  }
+
+  #image({ image, imageOwner }: LaunchSpec, options?: ResolveOptions): Promise<Image> {
+    const images = imageOwner === undefined ? this.#images : this.#images.of({ name: imageOwner });
+    return images.resolve(image, options);
   }
 
   async #bare(spec: LaunchSpec): Promise<Target> {

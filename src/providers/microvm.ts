@@ -368,6 +368,7 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
   const setupHosts = spec.setupHosts ?? spec.allowedHosts;
   return {
     image: spec.image,
+    ...(spec.imageOwner === undefined ? {} : { imageOwner: spec.imageOwner }),
     vcpus: spec.vcpus,
     memoryMiB: spec.memoryMiB,
     diskMiB: spec.diskMiB,

@@ -22,6 +22,8 @@ export interface SandboxSpec {
   /** `sb-` and 8 hex digits; the directory's name. */
   id: string;
   image: string;
+  /** Whose name of an image that is; absent: everybody's. */
+  imageOwner?: string;
   /** MiB */
   memoryMiB: number;
   vcpus: number;

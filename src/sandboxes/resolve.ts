@@ -76,9 +76,12 @@ export function resolveSpawn(
   const listed = input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
   // A secret that cannot be used would be of no use; a refusal in the list decides all the same.
   const allowedHosts = [...listed, ...hostsToAllow(secrets).filter((host) => !listed.includes(host))];
+  // What a shared template names is what its owner means.
+  const imageOwner = template !== undefined && size.image === template.image ? template.owner : input.owner;
   return {
     spec: {
       image: size.image,
+      ...(imageOwner === undefined ? {} : { imageOwner }),
       memoryMiB: size.memoryMiB,
       vcpus: size.vcpus,
       diskMiB: size.diskMiB,

@@ -224,6 +224,8 @@ class Image:
     filesystem: str
     bytes: int
     created_at: str
+    #: Whose name it is; absent: everybody's
+    owner: str | None = None
     config: ImageConfig
 
 
@@ -234,6 +236,8 @@ class ImageBuild:
     filesystem: str
     bytes: int
     created_at: str
+    #: Whose name it is; absent: everybody's
+    owner: str | None = None
     config: ImageConfig
     steps: int
     cached_steps: int
@@ -259,6 +263,8 @@ class ImageDetails:
     filesystem: str
     bytes: int
     created_at: str
+    #: Whose name it is; absent: everybody's
+    owner: str | None = None
     config: ImageConfig
     references: list[str]
     last_used_at: str

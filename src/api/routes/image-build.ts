@@ -12,6 +12,7 @@ import { type Endpoints, json } from "../endpoint.ts";
 import { progressStream } from "../progress-stream.ts";
 import { Flag, whole } from "../schemas/common.ts";
 import { ImageBody, imageBody, Name } from "../schemas/image.ts";
+import { naming } from "./images.ts";
 
 const Query = z.object({
   reference: Name,
@@ -29,6 +30,7 @@ const Query = z.object({
   memory_mb: whole(64, 1 << 20).default(1024),
   vcpus: whole(1, 32).default(1),
   disk_mb: whole(16, 1 << 24).default(8192),
+  shared: Flag,
   stream: Flag,
 });
 const BuildBody = ImageBody.extend({
@@ -38,7 +40,7 @@ const BuildBody = ImageBody.extend({
 }).openapi("ImageBuild");
 
 export function imageBuildRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { images, config } = parts;
+  const { config } = parts;
   const upload = { maxBytes: config.server.max_upload_bytes, timeoutMs: config.server.body_timeout };
   endpoints.add(
     {
@@ -54,7 +56,8 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: RouteParts): void 
       responses: { 200: { description: "The image", schema: BuildBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409, 413, 501, 503, 507],
     },
-    async ({ c, sandboxes, query, user, signal }) => {
+    async ({ c, sandboxes, images: own, query, user, signal }) => {
+      const images = naming(own, sandboxes.owner, query.shared);
       await using open = new AsyncDisposableStack();
       const work = open.use(await images.scratch());
       const context = open.use(

@@ -1,7 +1,7 @@
 /** Images over HTTP: list, inspect, pull, import, tag, remove, collect. */
 import { z } from "@hono/zod-openapi";
 import { collectImages, removeImage } from "../../images/care.ts";
-import type { Image, Progress } from "../../images/image.ts";
+import type { Image, ImageLibrary, Progress } from "../../images/image.ts";
 import type { RouteParts } from "../context.ts";
 import { type ApiContext, type Endpoints, json } from "../endpoint.ts";
 import { progressStream } from "../progress-stream.ts";
@@ -16,13 +16,19 @@ import {
   imageGcBody,
   Name,
   PullRequest,
+  Shared,
 } from "../schemas/image.ts";
 
 const STREAM = "With `stream: true`: NDJSON, progress per line, at last `{image}` or `{error}`.";
 const Reference = z.object({ reference: Name });
 
+/** What is made gets an owner's own name, or everybody's. */
+export function naming(images: ImageLibrary, owner: string, shared: boolean | undefined): ImageLibrary {
+  return shared === true ? images.of({ name: owner, shares: true }) : images;
+}
+
 export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { images, providers } = parts;
+  const { providers } = parts;
   const tag = "images";
 
   /** The image as one answer, or the way to it line by line. */
@@ -44,7 +50,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       summary: "Images on this host",
       responses: { 200: { description: "Images", schema: z.array(ImageBody) } },
     },
-    async () => json((await images.list()).map(imageBody)),
+    async ({ images }) => json((await images.list()).map(imageBody)),
   );
   endpoints.add(
     {
@@ -57,7 +63,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "The image", schema: ImageDetailsBody } },
       errors: [404],
     },
-    async ({ query }) => json(imageDetailsBody(await images.inspect(query.reference))),
+    async ({ images, query }) => json(imageDetailsBody(await images.inspect(query.reference))),
   );
   endpoints.add(
     {
@@ -71,7 +77,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "The image", schema: ImageBody, type: "application/x-ndjson" } },
       errors: [404, 507],
     },
-    ({ c, body, signal }) =>
+    ({ c, images, body, signal }) =>
       answer(c, body.stream, (progress) =>
         images.resolve(body.reference, {
           pull: body.pull ?? "missing",
@@ -87,14 +93,14 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "admin",
       tag,
       summary: "Take an image from a file or directory of the server's host",
-      description: `An OCI layout (directory or archive), an archive of \`docker save\`, a tar of a file tree, or a directory. ${STREAM}`,
+      description: `The name is the caller's owner's own, or everybody's with \`shared: true\`. An OCI layout (directory or archive), an archive of \`docker save\`, a tar of a file tree, or a directory. ${STREAM}`,
       body: ImportRequest,
       responses: { 200: { description: "The image", schema: ImageBody, type: "application/x-ndjson" } },
       errors: [404, 507],
     },
-    ({ c, body, signal }) =>
+    ({ c, sandboxes, images, body, signal }) =>
       answer(c, body.stream, (progress) =>
-        images.import(body.source, body.reference, {
+        naming(images, sandboxes.owner, body.shared).import(body.source, body.reference, {
           signal,
           ...(body.tag === undefined ? {} : { tag: body.tag }),
           ...(body.as === undefined ? {} : { as: body.as }),
@@ -109,11 +115,12 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "admin",
       tag,
       summary: "Another name for an image that is here",
-      body: z.object({ reference: Name, name: Name }).openapi("TagRequest"),
+      body: z.object({ reference: Name, name: Name, shared: Shared }).openapi("TagRequest"),
       responses: { 200: { description: "The image under its new name", schema: ImageBody } },
       errors: [404],
     },
-    async ({ body }) => json(imageBody(await images.tag(body.reference, body.name))),
+    async ({ sandboxes, images, body }) =>
+      json(imageBody(await naming(images, sandboxes.owner, body.shared).tag(body.reference, body.name))),
   );
   endpoints.add(
     {
@@ -126,7 +133,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "It is gone", schema: StatusBody } },
       errors: [404, 409],
     },
-    async ({ query }) => {
+    async ({ images, query }) => {
       await removeImage(images, providers.all(), query.reference);
       return json({ status: "deleted" });
     },
@@ -142,7 +149,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       bodyOptional: true,
       responses: { 200: { description: "What was (or would be) removed", schema: ImageGcBody } },
     },
-    async ({ body }) => {
+    async ({ images, body }) => {
       const dryRun = body.dry_run === true;
       const limit = body.max_bytes ?? (parts.config.images.max_bytes || undefined);
       const done = await collectImages(images, providers.all(), {

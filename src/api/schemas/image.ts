@@ -28,6 +28,7 @@ export const ImageBody = z
     filesystem: z.string(),
     bytes: z.int(),
     created_at: z.string(),
+    owner: z.string().optional().openapi({ description: "Whose name it is; absent: everybody's" }),
     config: ConfigBody,
   })
   .openapi("Image");
@@ -50,6 +51,11 @@ export const ImageGcBody = z
   })
   .openapi("ImageGc");
 
+export const Shared = maybe(z.boolean()).openapi({
+  type: "boolean",
+  description: "Every owner finds it under the name.",
+});
+
 export const PullRequest = z
   .object({
     reference: Name,
@@ -65,6 +71,7 @@ export const ImportRequest = z
     reference: Name,
     tag: maybe(z.string().min(1).max(300)),
     as: maybe(z.enum(["rootfs"])),
+    shared: Shared,
     stream: maybe(z.boolean()),
   })
   .openapi("ImportRequest");
@@ -90,6 +97,7 @@ export function imageBody(image: Image): z.output<typeof ImageBody> {
     filesystem: image.filesystem,
     bytes: image.sizeBytes,
     created_at: iso(image.createdAt),
+    ...(image.owner === undefined ? {} : { owner: image.owner }),
     config: configBody(image.config),
   };
 }

@@ -32,9 +32,10 @@ function list(): Command {
       const images = await (await openStore()).library.list();
       if (options.json === true) return printJson(images.map(imageBody));
       printTable(
-        ["IMAGE", "DIGEST", "FILESYSTEM", "SIZE", "AGE"],
+        ["IMAGE", "OWNER", "DIGEST", "FILESYSTEM", "SIZE", "AGE"],
         images.map((image) => [
           image.reference,
+          image.owner ?? "-",
           image.digest.slice(0, 19),
           image.filesystem,
           bytes(image.sizeBytes),

@@ -36,7 +36,11 @@ export async function openGuest(
     agent,
     userName,
     users: async () => {
-      const image = await images.resolve(sandbox.record.image, { pull: "never" }).catch(() => undefined);
+      const { owner, image: name } = sandbox.record;
+      const image = await images
+        .of({ name: owner })
+        .resolve(name, { pull: "never" })
+        .catch(() => undefined);
       return await Users.read(agent, image?.config.user);
     },
     free: () => lease[Symbol.dispose](),

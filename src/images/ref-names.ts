@@ -1,0 +1,32 @@
+/** How names stand in `refs.json`: everybody's as they are, an owner's own with whose they are before them. */
+import { builtinNames, RECIPE_VERSION } from "./builtin.ts";
+import type { ImageOwner } from "./image.ts";
+
+export interface RefName {
+  /** In full. */
+  name: string;
+  /** Absent: everybody's. */
+  owner?: string;
+}
+
+/** No reference has a space. */
+const OWNED = /^owner=(\S+) (\S+)$/;
+
+/** A changed recipe makes another image of the same name. */
+export function writeKey({ name, owner }: RefName): string {
+  if (owner !== undefined) return `owner=${owner} ${name}`;
+  return builtinNames.includes(name) ? `${name}@recipe${RECIPE_VERSION}` : name;
+}
+
+/** `undefined` for what an older recipe made. */
+export function readKey(key: string): RefName | undefined {
+  const [, owner, owned] = OWNED.exec(key) ?? [];
+  if (owner !== undefined && owned !== undefined) return { name: owned, owner };
+  const name = key.replace(/@recipe\d+$/, "");
+  return writeKey({ name }) === key ? { name } : undefined;
+}
+
+/** @param by absent: the operator, who sees all */
+export function isVisible({ owner }: RefName, by: ImageOwner | undefined): boolean {
+  return owner === undefined || by === undefined || by.everything === true || owner === by.name;
+}
