@@ -368,6 +368,17 @@ describe("every route", () => {
     assert.deepEqual([owner, tenant_id], [tenant.id, tenant.id], made.text);
     assert.equal(JSON.parse((await eve("GET", "/sandboxes")).text).length, 1);
     assert.equal((await eve("GET", "/admin/tenants")).status, 403);
+    // By the published header too: an administrator acts as the tenant, others may name their own only.
+    const named = { "x-tenant-id": tenant.id };
+    const hers = await ask("admin", "GET", "/sandboxes", undefined, named);
+    assert.deepEqual(
+      JSON.parse(hers.text).map(({ id }: { id: string }) => id),
+      [JSON.parse(made.text).id],
+    );
+    assert.equal((await ask("other", "GET", "/sandboxes", undefined, named)).status, 403);
+    assert.equal((await ask(undefined, "GET", "/sandboxes", undefined, { ...named, "x-api-key": key })).status, 200);
+    const all = await ask("admin", "GET", "/admin/tenants", undefined, named);
+    assert.ok(JSON.parse(all.text).tenants.length > 1);
     await eve("POST", "/templates", { name: "t", image: "library/alpine" });
     const rule = { resource_type: "image", effect: "deny", pattern: "alpine:*" };
     const { policy } = await admin("POST", `/${tenant.id}/policies`, rule, 201);

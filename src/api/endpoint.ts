@@ -248,9 +248,11 @@ export class Endpoints {
     }
   }
 
-  /** An administrator sees all, or, with `X-Owner`, acts as that owner. */
+  /** An administrator sees all, or, with `X-Owner`, acts as that owner; clients of the published server call it their tenant. */
   #viewOf(c: ApiContext, caller: Caller): View {
-    const named = c.req.header("x-owner");
+    // What is below /admin is about all tenants, whichever one a client names in each of its requests.
+    const tenant = c.req.path.startsWith(`${API_BASE}/admin/`) ? undefined : c.req.header("x-tenant-id")?.trim();
+    const named = c.req.header("x-owner") || tenant;
     const everything = caller.scopes.has("admin");
     const { sandboxes } = this.#parts;
     if (named === undefined || named === "") return new View(sandboxes, { owner: caller.owner, everything });
