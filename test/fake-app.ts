@@ -33,7 +33,11 @@ export function fakeApp(
   });
   const stopping = new AbortController();
   const tokens = new SandboxTokens(randomBytes(32));
-  const images = { list: async () => [], of: () => images, ...options.images } as unknown as ImageLibrary;
+  const given = options.images;
+  const images: ImageLibrary =
+    given !== undefined && "of" in given
+      ? (given as ImageLibrary)
+      : ({ list: async () => [], of: () => images, ...given } as unknown as ImageLibrary);
   const parts = {
     sandboxes: world.sandboxes,
     images,
