@@ -15,6 +15,7 @@ export class ConsoleServer implements AsyncDisposable {
   key = "";
   #server: RunningServer | undefined;
   #port = 0;
+  #hung: Promise<void> | undefined;
 
   private constructor() {
     this.world = fakeApp({
@@ -63,8 +64,20 @@ export class ConsoleServer implements AsyncDisposable {
   }
 
   async start(): Promise<void> {
-    this.#server = await listen(this.world.app, validateConfig({ server: { port: this.#port } }, "").server);
+    const { app } = this.world;
+    const fetch = async (...[request, env]: Parameters<typeof app.fetch>): Promise<Response> => {
+      await this.#hung;
+      return app.fetch(request, env);
+    };
+    this.#server = await listen({ fetch } as typeof app, validateConfig({ server: { port: this.#port } }, "").server);
     this.#port = this.#server.port;
+  }
+
+  /** Requests wait from now on. @returns lets them go on */
+  hang(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#hung = promise;
+    return resolve;
   }
 
   /** Connections break, and nobody listens. */

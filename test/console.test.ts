@@ -52,6 +52,9 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     await page.getByLabel("API key").fill(KEY);
     await button("Sign in").click();
     await page.getByText("No sandboxes yet.").waitFor();
+    const providers = await fetch(`${server.url}/api/v1/providers`, { headers: { "x-api-key": KEY } });
+    const [own] = (await providers.json()) as { accelerator?: string }[];
+    assert.equal(await page.getByText("software emulation").count(), own?.accelerator === "tcg" ? 1 : 0);
   });
 
   test("the link that the server's start prints brings the key, which does not stay in the address", async () => {

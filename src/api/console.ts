@@ -1,5 +1,5 @@
 /**
- * The page for people, below `/ui/`: the files of `web/`, the SDK that it uses, and the terminal's own. Exactly these are
+ * The page for people, below `/ui/`: the files of `web/`, the SDK and the libraries that it uses. Exactly these are
  * served, by name. In a checkout the browser gets TypeScript without its types, in the published package what the compiler made of
  * it.
  */

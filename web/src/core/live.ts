@@ -51,6 +51,8 @@ export class Live extends Store {
   events: StacyEvent[] = [];
   identity: Identity | undefined;
   version = "";
+  /** The server's own machines run in software: slow, and no boundary. */
+  emulated = false;
   /** Since when the server does not answer, ms since 1970. */
   lostSince: number | undefined;
   readonly #samples = new Map<string, Sample[]>();
@@ -80,14 +82,16 @@ export class Live extends Store {
   /** @throws StacyError `UNAUTHORIZED` when the server wants another key */
   async open(): Promise<void> {
     await this.refresh();
-    const [identity, { version }, page, starts] = await Promise.all([
+    const [identity, providers, { version }, page, starts] = await Promise.all([
       this.client.identity(),
+      this.client.providers(),
       this.client.health(),
       this.client.eventHistory({ limit: KEPT_EVENTS }),
       this.client.eventHistory({ limit: KEPT_SPAWNS, types: ["sandbox.running"] }),
     ]);
     this.identity = identity;
     this.version = version;
+    this.emulated = providers.find((each) => each.default)?.accelerator === "tcg";
     this.events = page.events;
     for (const event of starts.events.reverse()) this.#seeSpawn(event);
     void this.#beat();

@@ -89,6 +89,7 @@ export function SandboxesPage() {
 
   return html`
     <h1 tabindex="-1">Sandboxes</h1>
+    ${live.emulated && html`<p class="warning"><strong>No KVM:</strong> machines run in software emulation here. That is many times slower, and no boundary against hostile code.</p>`}
     <${Tiles} live=${live} />
     <section aria-label="List">
       <div class="bar toolbar">

@@ -14,7 +14,7 @@ export function MetricsTab({ live, info }: TabProps) {
     <${Section} title="Metrics">
       ${
         use === undefined
-          ? html`<p class="empty">It is ${info.state}: it uses nothing but disk.</p>`
+          ? html`<p class="empty">${info.state === "running" || info.state === "paused" ? "No sample yet." : `It is ${info.state}: it uses nothing but disk.`}</p>`
           : html`<${Facts} of=${[
               ["CPU", `${percent(use.cpuPct ?? 0)} of one core, of ${info.vcpus}`],
               ["Memory, its own", `${bytes(use.memBytes ?? 0)} of ${bytes(limit)}`],
