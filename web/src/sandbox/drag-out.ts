@@ -13,6 +13,9 @@ export function DragOut({ sandbox, file, open }: { sandbox: Sandbox; file: FileI
     if (url.current !== undefined || file.size > DRAGGED_BYTES || file.kind !== "file") return;
     try {
       url.current = await objectUrl(sandbox, file);
+      setTimeout(() => {
+        url.current = undefined;
+      }, KEPT_MS);
     } catch {} // the drag carries the name alone
   };
   const drag = (event: DragEvent): void => {
