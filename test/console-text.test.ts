@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import type { SpawnRequest } from "../sdk/src/index.ts";
+import { BEAT_LIMIT_MS, BEAT_MS } from "../web/src/core/beat.ts";
 import { copyAs } from "../web/src/core/copy-as.ts";
 import { routeOf } from "../web/src/core/route.ts";
 import { parsePorts, parseProcesses } from "../web/src/sandbox/in-guest.ts";
@@ -94,4 +95,8 @@ test("addresses in the page, those of earlier versions too", () => {
   assert.deepEqual(routeOf("#/sb-0a1b2c3d"), { page: "sandbox", id: "sb-0a1b2c3d", tab: "terminal" });
   assert.deepEqual(routeOf("#/sandboxes/sb-0a1b2c3d/logs"), { page: "sandbox", id: "sb-0a1b2c3d", tab: "logs" });
   assert.deepEqual(routeOf("#/new?image=a%2Fb"), { page: "new", fill: { image: "a/b" } });
+});
+
+test("a server that is gone is seen within two seconds: how long that took in a browser is said in console-pages.test.ts", () => {
+  assert.ok(BEAT_MS + BEAT_LIMIT_MS < 2_000);
 });

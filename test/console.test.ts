@@ -258,6 +258,14 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     assert.deepEqual(await faults(page), []);
     await page.getByRole("link", { name: "Images" }).click();
     await page.getByRole("cell", { name: /^stacyvm\/busybox/ }).waitFor();
+    await page.getByRole("link", { name: "Snapshots" }).click();
+    const golden = section("Golden snapshots").getByRole("row", { name: /stacyvm\/busybox/ });
+    for (let i = 0; i < 60 && (await golden.count()) === 0; i++) {
+      await section("Golden snapshots").getByRole("button", { name: "Refresh" }).click();
+      await page.waitForResponse((response) => response.url().endsWith("/snapshots"));
+    }
+    await button("Remove unused").click();
+    await page.getByText("Every snapshot is in use.").or(page.getByRole("dialog")).first().waitFor();
   });
 
   test("the page asked nobody else, and nothing went wrong in it", () => {

@@ -7,6 +7,7 @@ import {
   type StacyEvent,
   type SystemStats,
 } from "../../../sdk/src/index.ts";
+import { BEAT_LIMIT_MS, BEAT_MS } from "./beat.ts";
 import { Store } from "./store.ts";
 
 export interface Spawn {
@@ -29,9 +30,6 @@ const KEPT_EVENTS = 500;
 /** Half an hour, at one each two seconds. */
 const KEPT_SAMPLES = 900;
 const POLL_MS = 2_000;
-/** Together below two seconds: so long a server may be gone without the page saying so. */
-const BEAT_MS = 900;
-const BEAT_LIMIT_MS = 950;
 /** A server that limits requests needs no more proof of life than this. */
 const SLOW_BEAT_MS = 15_000;
 /** Events come in bursts; the list is asked for once for all of them. */
