@@ -6,7 +6,7 @@ import { chmod, copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promise
 import { join } from "node:path";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
-import { buildAgent } from "../src/images/agent-build.ts";
+import { buildAgent, buildSpawner } from "../src/images/crate-build.ts";
 
 const dist = join(packageRoot, "dist");
 await rm(dist, { recursive: true, force: true });
@@ -35,9 +35,12 @@ if (!process.argv.includes("--clean")) {
   const { assets } = dataPaths();
   await mkdir(assets, { recursive: true });
   await buildAgent(assets);
+  await buildSpawner(assets);
   await mkdir(join(dist, "prebuilt"));
-  await copyFile(join(assets, "agent/stacyvm-agent"), join(dist, "prebuilt/stacyvm-agent"));
-  await chmod(join(dist, "prebuilt/stacyvm-agent"), 0o755);
+  for (const name of ["agent", "spawner"]) {
+    await copyFile(join(assets, `${name}/stacyvm-${name}`), join(dist, `prebuilt/stacyvm-${name}`));
+    await chmod(join(dist, `prebuilt/stacyvm-${name}`), 0o755);
+  }
   await chmod(join(dist, "src/cli/main.js"), 0o755);
   // The root of the tree, as host/paths.ts finds it.
   const { name, version, type } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8"));

@@ -8,7 +8,7 @@ import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
-import { crateSource } from "../src/images/agent-build.ts";
+import { crateSource } from "../src/images/crate-build.ts";
 
 /** How long tests that are told to end may take for it. */
 const STOP_LIMIT_MS = 10_000;
@@ -87,13 +87,12 @@ try {
     await step("lint, format and layers", join(bin, "biome"), ["check", "."]);
     await step("types", join(bin, "tsc"), ["--noEmit"]);
     await step("types of the console", join(bin, "tsc"), ["--project", "web", "--noEmit"]);
-    const target = join(packageRoot, ".build", "agent-test");
-    await step(
-      "agent (Rust)",
-      "cargo",
-      ["test", "--locked", "--quiet", "--target-dir", target, ...(await crateSource(join(packageRoot, "agent")))],
-      join(packageRoot, "agent"),
-    );
+    for (const crate of ["agent", "spawner"]) {
+      const source = join(packageRoot, crate);
+      const target = join(packageRoot, ".build", `${crate}-test`);
+      const test = ["test", "--locked", "--quiet", "--target-dir", target, ...(await crateSource(source))];
+      await step(`${crate} (Rust)`, "cargo", test, source);
+    }
   }
   const node = ["--test", "--test-reporter=spec", "--test-timeout=900000"];
   if (chosen(units).length > 0) await step("units", "node", [...node, "--test-concurrency=2", ...chosen(units)]);

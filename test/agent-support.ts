@@ -6,7 +6,7 @@ import type { Agent, Identity } from "../src/guest/agent.ts";
 import { connectAgent } from "../src/guest/client.ts";
 import type { AgentStream } from "../src/host/agent-stream.ts";
 import { dataPaths } from "../src/host/paths.ts";
-import { buildAgent } from "../src/images/agent-build.ts";
+import { buildAgent } from "../src/images/crate-build.ts";
 import { buildInitramfs } from "../src/images/initramfs.ts";
 import { installKernel } from "../src/images/kernel.ts";
 import { createImages } from "../src/images/store.ts";

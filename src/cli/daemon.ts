@@ -17,8 +17,10 @@ import { e2b } from "../e2b/mount.ts";
 import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
 import { Environments } from "../environments/environments.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
+import { Spawner, spawnerPath } from "../host/spawner.ts";
 import { keepToOwner } from "../host/umask.ts";
 import { createImages } from "../images/store.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
@@ -27,6 +29,7 @@ import { keepClean } from "../sandboxes/keep-clean.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { Store } from "../sandboxes/store.ts";
 import type { Takeover } from "../sandboxes/takeover.ts";
+import { confinement } from "../vmm/cgroup.ts";
 import { assertUsable } from "../vmm/usable.ts";
 import { chooseVmm, vmms } from "./engine.ts";
 import { version } from "./version.ts";
@@ -100,7 +103,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { config, paths, log } = options;
   await using parts = new AsyncDisposableStack();
   const images = createImages(paths, { ...imagesOptions(config.images), privateHosts: "named" });
-  const all = vmms(paths, config);
+  const spawner = options.pool ? await openSpawner(paths.assets) : undefined;
+  if (spawner !== undefined) parts.use(spawner);
+  const all = vmms(paths, config, spawner?.spawn);
   // Before anything is adopted: a daemon that cannot do what it is told to must not judge the machines of one that could.
   if (config.firecracker.jail) await assertUsable(all.firecracker);
   const vmm = await chooseVmm(all, config.providers.default);
@@ -188,6 +193,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
+}
+
+/** One that set-up has not compiled: the server starts its processes itself, as commands do. */
+async function openSpawner(assets: string): Promise<Spawner | undefined> {
+  const path = spawnerPath(assets);
+  if (!(await exists(path))) return undefined;
+  // First, since it moves us into a group of our own where it must: what we start then is in it too.
+  await confinement();
+  return new Spawner(path);
 }
 
 function accessOf({ config, localKey, ownUser, log }: DaemonOptions, keys: Keys): Access {

@@ -6,6 +6,7 @@ import type { Config } from "../config/schema.ts";
 import type { Network } from "../egress/network.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
+import { type SpawnProcess, spawnProcess } from "../host/process.ts";
 import type { KernelSetting } from "../images/guest-kernel.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
@@ -23,17 +24,23 @@ export interface Engine {
   launcher: Launcher;
 }
 
-export function vmms(paths: DataPaths, config: Pick<Config, "firecracker" | "qemu">): Record<VmmName, Vmm> {
+/** @param spawn how their processes are started, if not from this one */
+export function vmms(
+  paths: DataPaths,
+  config: Pick<Config, "firecracker" | "qemu">,
+  spawn: SpawnProcess = spawnProcess,
+): Record<VmmName, Vmm> {
   const { path, jailer, jail, jail_uid_base, jail_limits, jail_netns } = config.firecracker;
   const policy = { uidBase: jail_uid_base, limits: jail_limits, ...(jail_netns ? { netns: jail_netns } : {}) };
   const firecracker = createFirecracker({
     assets: paths.assets,
+    spawn,
     ...(path ? { firecracker: path } : {}),
     ...(jailer ? { jailer } : {}),
     ...(jail ? { jail: policy } : {}),
     ...ownKernel(config.firecracker),
   });
-  return { firecracker, qemu: createQemu(ownKernel(config.qemu)) };
+  return { firecracker, qemu: createQemu({ spawn, ...ownKernel(config.qemu) }) };
 }
 
 function ownKernel(section: Config["qemu"]): { kernel?: KernelSetting } {

@@ -18,7 +18,7 @@ export async function ensureGuest({ assets }: DataPaths, signal?: AbortSignal): 
   const options = { progress: line.show, ...(signal === undefined ? {} : { signal }) };
   const [{ installKernel }, { buildAgent }] = await Promise.all([
     import("../images/kernel.ts"),
-    import("../images/agent-build.ts"),
+    import("../images/crate-build.ts"),
   ]);
   await installKernel(assets, options);
   await buildAgent(assets, options);

@@ -35,7 +35,7 @@ export interface HostProcess {
 }
 
 /** A killed process is gone in milliseconds, unless the kernel holds it, for example for a disk that does not answer. */
-const KILL_LIMIT_MS = 10_000;
+export const KILL_LIMIT_MS = 10_000;
 /**
  * In the environment of every machine monitor that we start: with its working directory it proves whose a process is, also one that
  * no record names yet. (The jailer empties the environment; its processes are told by their root.)
@@ -113,6 +113,14 @@ export async function isAlive(record: ProcessRecord): Promise<boolean> {
   return record.hostBootId === (await hostBootId()) && record.startTime === (await processStartTime(record.pid));
 }
 
+/** A guest's monitor needs nothing of our environment, which may hold keys. */
+export function childEnvironment(env?: Record<string, string>): Record<string, string> {
+  return { ...(env ?? { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin" }), [MARK]: "1" };
+}
+
+/** `spawnProcess`, or a spawner's. */
+export type SpawnProcess = (options: SpawnOptions) => Promise<HostProcess>;
+
 /** @throws StacyError `unavailable` when the program cannot be started */
 export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> {
   const log = await open(options.log, "a");
@@ -121,8 +129,7 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
     child = spawn(options.command, options.args, {
       cwd: options.cwd,
       detached: true,
-      // A guest's monitor needs nothing of our environment, which may hold keys.
-      env: { ...(options.env ?? { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin" }), [MARK]: "1" },
+      env: childEnvironment(options.env),
       stdio: ["ignore", log.fd, log.fd, ...(options.fds ?? [])],
     });
   } finally {
@@ -154,7 +161,7 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
   return { record, exited, check() {}, kill: () => kill(pid), release() {} };
 }
 
-function stillThere(pid: number): StacyError {
+export function stillThere(pid: number): StacyError {
   return new StacyError("timeout", `process ${pid} was killed and is still there after ${KILL_LIMIT_MS} ms`, {
     remedy: "see what it waits for in /proc/<pid>/stack; its end is tried again",
   });

@@ -5,6 +5,7 @@
  */
 import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const ROOT = "/sys/fs/cgroup";
 const PREFIX = "stacyvm-vm-";
@@ -90,21 +91,24 @@ export async function confine(pid: number, share: Share): Promise<void> {
   await Promise.all([...groups].map((group) => writeFile(join(group, "cgroup.procs"), String(pid)).catch(() => {})));
 }
 
-/** Of a process that is gone, whoever started it; nothing where it has none. */
-export async function removeGroup(pid: number): Promise<void> {
-  const host = await look();
-  const groups = new Set([...(host?.parents.values() ?? [])].map((parent) => join(parent, `${PREFIX}${pid}`)));
-  for (const group of groups) {
-    // For some moments after its end a process still counts.
-    for (let tries = 0; tries < 50; tries++) {
-      const code = await rmdir(group).then(
-        () => "",
-        (error: NodeJS.ErrnoException) => error.code,
-      );
-      if (code !== "EBUSY") break;
-      await new Promise((wake) => setTimeout(wake, 10).unref());
+/**
+ * Removes that of a process that is gone, whoever started it. Beside whatever comes next, since for some moments a process still counts after
+ * its end; ours does not end before it is done.
+ */
+export function removeGroup(pid: number): void {
+  void look().then(async (host) => {
+    const groups = new Set([...(host?.parents.values() ?? [])].map((parent) => join(parent, `${PREFIX}${pid}`)));
+    for (const group of groups) {
+      for (let tries = 0; tries < 50; tries++) {
+        const code = await rmdir(group).then(
+          () => "",
+          (error: NodeJS.ErrnoException) => error.code,
+        );
+        if (code !== "EBUSY") break;
+        await sleep(10);
+      }
     }
-  }
+  });
 }
 
 function look(): Promise<Host | undefined> {

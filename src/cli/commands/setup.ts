@@ -7,7 +7,7 @@ import { dataPaths, packageRoot } from "../../host/paths.ts";
 import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
-const PARTS = ["kernel", "interpreted-kernel", "agent", "firecracker", "bare"] as const;
+const PARTS = ["kernel", "interpreted-kernel", "agent", "spawner", "firecracker", "bare"] as const;
 type Part = (typeof PARTS)[number];
 
 interface Done {
@@ -19,7 +19,7 @@ interface Done {
 /** `stacyvm setup`: everything besides system packages. Each part is left alone when it is there. */
 export function setupCommand(): Command {
   return new Command("setup")
-    .description("fetch the guest kernel, compile the agent, install Firecracker; safe to repeat")
+    .description("fetch the guest kernel, compile the agent and the spawner, install Firecracker; safe to repeat")
     .addArgument(new Argument("[parts...]", "only these").choices(PARTS))
     .option("--json", "what was done, for programs")
     .action(async (only: Part[], options: { json?: boolean }) => {
@@ -49,6 +49,7 @@ const TITLES: Record<Part, string> = {
   kernel: "guest kernel",
   "interpreted-kernel": "kernel for interpreted KVM",
   agent: "guest agent",
+  spawner: "spawner",
   firecracker: "Firecracker",
   bare: "bare guest",
 };
@@ -75,8 +76,12 @@ const WORK: Record<Part, Work> = {
     }
   },
   async agent(assets, progress) {
-    const { buildAgent } = await import("../../images/agent-build.ts");
+    const { buildAgent } = await import("../../images/crate-build.ts");
     return buildAgent(assets, { progress });
+  },
+  async spawner(assets, progress) {
+    const { buildSpawner } = await import("../../images/crate-build.ts");
+    return buildSpawner(assets, { progress });
   },
   async firecracker(assets, progress) {
     const { installFirecracker } = await import("../../vmm/firecracker/install.ts");

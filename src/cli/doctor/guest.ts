@@ -2,7 +2,7 @@
 import { access, mkdir, stat } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import type { DataPaths } from "../../host/paths.ts";
-import { buildAgent } from "../../images/agent-build.ts";
+import { buildAgent } from "../../images/crate-build.ts";
 import { agentPath } from "../../images/guest-files.ts";
 import { findKernel, installKernel } from "../../images/kernel.ts";
 import type { Finding } from "./finding.ts";

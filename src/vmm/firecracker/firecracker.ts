@@ -3,7 +3,7 @@ import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
-import type { ProcessRecord } from "../../host/process.ts";
+import { type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import type {
   AnswerLimits,
@@ -43,6 +43,8 @@ export interface FirecrackerOptions extends LocateOptions {
   kernel?: KernelSetting;
   /** Every machine runs under the jailer, unless its start says how itself. */
   jail?: JailPolicy;
+  /** Default: from this process. */
+  spawn?: SpawnProcess;
 }
 
 export interface JailPolicy {
@@ -71,6 +73,7 @@ class Firecracker implements Vmm {
   readonly name = "firecracker" as const;
   readonly #options: FirecrackerOptions;
   readonly #users: JailUsers | undefined;
+  readonly #spawn: SpawnProcess;
   #probed: Promise<Probed> | undefined;
   #abilities: VmmAbilities = {
     diskBeforeStart: false,
@@ -86,6 +89,7 @@ class Firecracker implements Vmm {
 
   constructor(options: FirecrackerOptions) {
     this.#options = options;
+    this.#spawn = options.spawn ?? spawnProcess;
     if (options.jail === undefined) return;
     this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
     // A jail is made for one machine: its limits are the machine's size.
@@ -156,7 +160,7 @@ class Firecracker implements Vmm {
     const { paths, traits } = await this.#usable();
     const { firecracker, jailer } = paths;
     return new BlankFirecracker(
-      await FirecrackerProcess.start({ firecracker, jailer, dir, jail: undefined, signal }),
+      await FirecrackerProcess.start({ firecracker, jailer, dir, jail: undefined, signal, spawn: this.#spawn }),
       traits,
     );
   }
@@ -204,6 +208,7 @@ class Firecracker implements Vmm {
         jail: as,
         signal,
         config,
+        spawn: this.#spawn,
       });
     const users = this.#users;
     if (jail !== undefined || users === undefined) return start(jail);

@@ -3,7 +3,7 @@ import { constants, open, readFile, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
-import { adoptProcess, type HostProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
+import { adoptProcess, type HostProcess, type ProcessRecord, type SpawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
 import { confine, removeGroup } from "../cgroup.ts";
@@ -48,6 +48,7 @@ export interface StartFirecracker {
   signal: AbortSignal | undefined;
   /** Of the machine that it will be, where that is known. */
   config?: MachineConfig;
+  spawn: SpawnProcess;
 }
 
 export class FirecrackerProcess implements VmmProcess {
@@ -68,10 +69,11 @@ export class FirecrackerProcess implements VmmProcess {
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#api?.close();
       this.#letConsole();
-      await Promise.all([this.#removeLeftovers(), removeGroup(process.record.pid)]);
+      removeGroup(process.record.pid);
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
+        this.#removeLeftovers(),
       ]);
       // Firecracker ends with 0 when the guest reboots and also when it crashes by a triple fault; from 1.16 on, the latter is an error.
       const guestEnded =
@@ -112,7 +114,7 @@ export class FirecrackerProcess implements VmmProcess {
       command = "prlimit";
       args = [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, firecracker, ...inside];
     }
-    const host = await spawnProcess({ command, args, cwd: dir, log: join(dir, FILES.console) });
+    const host = await options.spawn({ command, args, cwd: dir, log: join(dir, FILES.console) });
     const process = new FirecrackerProcess(host, dir, jail);
     if (options.config !== undefined) process.confine(options.config);
     try {

@@ -41,15 +41,13 @@ export class QemuProcess implements VmmProcess {
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
       this.#letConsole();
-      await Promise.all([
-        removeGroup(process.record.pid),
-        // Where the directory is now: a claim renamed it.
-        rm(join(this.dir, QMP_SOCKET), { force: true }),
-        rm(join(this.dir, AGENT_SOCKET), { force: true }),
-      ]).catch(() => {});
+      removeGroup(process.record.pid);
       const [vmmLog, console] = await Promise.all([
+        // Where the directory is now: a claim renamed it.
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
+        rm(join(this.dir, QMP_SOCKET), { force: true }).catch(() => {}),
+        rm(join(this.dir, AGENT_SOCKET), { force: true }).catch(() => {}),
       ]);
       const reason = this.#killed
         ? "requested"

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { kvmState } from "../../host/kvm.ts";
-import { adoptProcess, type ProcessRecord, spawnProcess } from "../../host/process.ts";
+import { adoptProcess, type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import { confine } from "../cgroup.ts";
@@ -53,6 +53,8 @@ export interface QemuOptions {
   path?: string;
   /** The user's own kernel for Linux guests. */
   kernel?: KernelSetting;
+  /** Default: from this process. */
+  spawn?: SpawnProcess;
 }
 
 export function createQemu(options: QemuOptions = {}): Vmm {
@@ -196,7 +198,7 @@ class Qemu implements Vmm {
     const { dir, config, signal } = options;
     // A socket that a killed QEMU left is in the way of the next one's bind.
     await Promise.all([rm(join(dir, QMP_SOCKET), { force: true }), rm(join(dir, AGENT_SOCKET), { force: true })]);
-    const host = await spawnProcess({
+    const host = await (this.#options.spawn ?? spawnProcess)({
       command: path,
       args: qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined),
       cwd: dir,

@@ -1,4 +1,4 @@
-/** Compiles the guest's agent with whatever cargo is there, and puts it where the launcher looks for it. */
+/** Compiles our two Rust programs with whatever cargo is there, and puts them where the host looks for them. */
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -6,30 +6,38 @@ import { StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { packageRoot } from "../host/paths.ts";
 import { runTool } from "../host/run.ts";
+import { spawnerPath } from "../host/spawner.ts";
 import { agentPath } from "./guest-files.ts";
 import type { SetupOptions } from "./kernel.ts";
 
 const TARGET = "x86_64-unknown-linux-gnu";
-/** Where Debian's package of the agent's only dependency puts it. */
+/** Where Debian's package of their only dependency puts it. */
 const PACKAGED_CRATES = "/usr/share/cargo/registry";
 
-/**
- * @returns `built`, `present` when the sources have not changed since, or `prebuilt` when another one is used
- * @throws StacyError `unavailable` with the compiler's last words
- */
-export async function buildAgent(
-  assets: string,
-  options: SetupOptions = {},
-): Promise<"built" | "present" | "prebuilt"> {
-  const dir = join(assets, "agent");
-  const binary = join(dir, "stacyvm-agent");
-  if (agentPath(assets) !== binary) return "prebuilt";
-  const source = join(packageRoot, "agent");
+/** `built`, `present` when the sources have not changed since, or `prebuilt` when another one is used. */
+export type Built = "built" | "present" | "prebuilt";
+
+/** The guest's agent. @throws StacyError `unavailable` with the compiler's last words */
+export function buildAgent(assets: string, options: SetupOptions = {}): Promise<Built> {
+  return buildCrate("agent", agentPath(assets), assets, options);
+}
+
+/** What starts a server's processes (host/spawner.ts). @throws as `buildAgent` */
+export function buildSpawner(assets: string, options: SetupOptions = {}): Promise<Built> {
+  return buildCrate("spawner", spawnerPath(assets), assets, options);
+}
+
+/** @param used the binary that the host takes */
+async function buildCrate(name: string, used: string, assets: string, options: SetupOptions): Promise<Built> {
+  const dir = join(assets, name);
+  const binary = join(dir, `stacyvm-${name}`);
+  if (used !== binary) return "prebuilt";
+  const source = join(packageRoot, name);
   const digest = await sourceDigest(source);
   const stamp = join(dir, "source.sha256");
   if ((await exists(binary)) && (await readFile(stamp, "utf8").catch(() => "")) === digest) return "present";
-  options.progress?.({ step: "compiling the guest agent" });
-  const target = join(packageRoot, ".build", "agent");
+  options.progress?.({ step: `compiling the ${name}` });
+  const target = join(packageRoot, ".build", name);
   await mkdir(dir, { recursive: true });
   const build = ["build", "--release", "--locked", "--target", TARGET, "--target-dir", target];
   await runTool("cargo", [...build, ...(await crateSource(source))], {
@@ -37,7 +45,7 @@ export async function buildAgent(
     package: "cargo",
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
-  await install(join(target, TARGET, "release", "stacyvm-agent"), binary);
+  await install(join(target, TARGET, "release", `stacyvm-${name}`), binary);
   await writeFile(stamp, digest);
   return "built";
 }
@@ -62,7 +70,7 @@ async function sourceDigest(source: string): Promise<string> {
   const hash = createHash("sha256");
   for (const name of names.sort()) {
     const text = await readFile(join(source, name)).catch((cause) => {
-      throw new StacyError("unavailable", `the agent's source is incomplete: ${name}`, {
+      throw new StacyError("unavailable", `the source of a program is incomplete: ${join(source, name)}`, {
         cause,
         remedy: "clone the repository again",
       });
