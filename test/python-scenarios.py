@@ -54,6 +54,21 @@ async def commands(client, sandbox) -> None:
     assert (await sandbox.history())[0].exit_code == 4
 
 
+async def run(client, sandbox) -> None:
+    done = await client.run(
+        "cat /in/a /in/b | wc -c; mkdir /out; echo $WORD >/out/word; echo err >&2; exit 3",
+        image="stacyvm/busybox",
+        memory_mb=256,
+        env={"WORD": "hidden"},
+        files={"/in/a": "é", "/in/b": bytes([0, 255])},
+        collect=["/out/word", "/out/none"],
+    )
+    assert (done.exit_code, done.stdout, done.stderr) == (3, "4\n", "err\n"), done
+    assert (done.files, done.missing) == ({"/out/word": b"hidden\n"}, ["/out/none"])
+    await rejects(TimeoutError, client.run, "sleep 30", image="stacyvm/busybox", memory_mb=256, timeout=0.3)
+    await rejects(NotFoundError, client.get, done.sandbox_id)
+
+
 async def conversations(client, sandbox) -> None:
     cat = await sandbox.spawn(["cat"])
     await cat.write("to and fro")
@@ -211,6 +226,7 @@ async def server(client, sandbox) -> None:
 SCENARIOS = {
     "create, connect, list": life,
     "exec: shell, arguments, stdin, time limit, streamed": commands,
+    "run: files in, output, exit code, files out, gone": run,
     "spawn: stdin, signals, exit; a terminal with its size": conversations,
     "a started command goes on by itself and can be attached to": detached,
     "files: text, bytes, streams, directories, changes": files,

@@ -39,6 +39,25 @@ describe("the SDK with a real server and real sandboxes", { timeout: 120_000 }, 
     });
   });
 
+  test("run: files in, output, exit code, files out, gone", async () => {
+    const before = (await client.list()).length;
+    const options = { image: "stacyvm/busybox", memoryMb: 256, env: { WORD: "hidden" } };
+    const done = await client.run("cat /in/a /in/b | wc -c; mkdir /out; echo $WORD >/out/word; echo err >&2; exit 3", {
+      ...options,
+      files: { "/in/a": "é", "/in/b": new Uint8Array([0, 255]) },
+      collect: ["/out/word", "/out/none"],
+    });
+    assert.deepEqual([done.exitCode, done.stdout, done.stderr], [3, "4\n", "err\n"]);
+    assert.deepEqual([Object.keys(done.files), done.missing], [["/out/word"], ["/out/none"]]);
+    assert.equal(text(done.files["/out/word"] as Uint8Array), "hidden\n");
+    assert.ok((done.boot?.totalMs ?? 0) > 0);
+    await assert.rejects(client.run("sleep 30", { ...options, timeout: 300 }), TimeoutError);
+    await assert.rejects(client.run(["/no/such"], options), { code: "BAD_REQUEST" });
+    await assert.rejects(client.run("exit 1", { ...options, check: true }), { name: "ExecError" });
+    await assert.rejects(client.get(done.sandboxId), NotFoundError);
+    while ((await client.list()).length > before) await new Promise((wake) => setTimeout(wake, 50));
+  });
+
   test("spawn: stdin, signals, exit; a terminal with its size", async () => {
     const cat = await sandbox.spawn(["cat"]);
     await cat.write("to and fro");

@@ -139,6 +139,9 @@ describe("the contract", () => {
     await good("POST", "/admin/providers/test");
     await good("POST", "/images/pull", { json: { reference: SPAWN.image } });
     await good("POST", "/sandboxes/admission", { json: SPAWN });
+    const ran = (await good("POST", "/run", { json: { ...SPAWN, command: "exit 5", collect: ["/etc/hostname"] } }))
+      .body;
+    assert.deepEqual([ran.exit_code, Object.keys(ran.files)], [5, ["/etc/hostname"]]);
     assert.deepEqual(Object.keys((await good("POST", "/sandboxes/admission", { json: SPAWN })).body).sort(), [
       "active_sandboxes",
       "allowed",

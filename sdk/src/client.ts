@@ -1,6 +1,8 @@
 /** A server: its sandboxes, templates, images, snapshots, checkpoints, events and numbers. */
 import { errorOf } from "./errors.ts";
 import type * as wire from "./generated.ts";
+import type { Command } from "./process.ts";
+import { type RunOptions, type RunResult, run } from "./run.ts";
 import { type CreateOptions, Sandbox } from "./sandbox.ts";
 import { decode } from "./schema.ts";
 import { ndjson, serverSent } from "./streams.ts";
@@ -47,6 +49,11 @@ export class Client {
 
   create(options: CreateOptions = {}): Promise<Sandbox> {
     return Sandbox.create(options, this);
+  }
+
+  /** Runs a command in a sandbox of its own, which is gone afterwards. A non-zero exit code is no error, unless `check`. */
+  run(command: Command, options: RunOptions = {}): Promise<RunResult> {
+    return run(this.transport, command, options);
   }
 
   get(id: string, options: CallOptions = {}): Promise<Sandbox> {

@@ -278,6 +278,82 @@ export interface SignalRequest {
   signal: string;
 }
 
+export interface RunResult {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+  duration: string;
+  signal?: number | undefined;
+  /** `out-of-memory`: it ended because the sandbox's memory had run out. */
+  reason?: string | undefined;
+  truncated?: boolean | undefined;
+  encoding?: string | undefined;
+  /** Of the sandbox, which is gone */
+  sandboxId: string;
+  boot?:
+    | {
+        path: "warm" | "restored" | "cold";
+        totalMs: number;
+      }
+    | undefined;
+  /** What `collect` names, by path, in base64 */
+  files: Record<string, string>;
+  /** What `collect` names and the sandbox has not */
+  missing: string[];
+}
+
+export interface RunRequest {
+  image?: string | undefined;
+  provider?: string | undefined;
+  /** MiB */
+  memoryMb?: number | undefined;
+  vcpus?: number | undefined;
+  /** Size of the writable layer, MiB */
+  diskMb?: number | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  ttl?: Duration | undefined;
+  template?: string | undefined;
+  checkpoint?: string | undefined;
+  ownerId?: string | undefined;
+  metadata?: Record<string, string> | undefined;
+  env?: Record<string, string> | undefined;
+  setup?: string[] | undefined;
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
+  allowedHosts?: string[] | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  idleTimeout?: Duration | undefined;
+  idleAction?: "destroy" | "pause" | "suspend" | undefined;
+  /** What counts as use: also what runs in it (default), or calls alone */
+  idleCounts?: "processes" | "calls" | undefined;
+  forkable?: boolean | undefined;
+  command?: string | undefined;
+  args?: string[] | undefined;
+  mode?: string | undefined;
+  workdir?: string | undefined;
+  workDir?: string | undefined;
+  user?: string | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  timeout?: Duration | undefined;
+  /** Default: TERM. */
+  stopSignal?: string | undefined;
+  stream?: boolean | undefined;
+  stdin?: string | undefined;
+  /** Of stdin and of the output. base64 carries any bytes. */
+  encoding?: "utf8" | "base64" | undefined;
+  /** Written before the command starts; missing directories are made */
+  files?:
+    | {
+        path: string;
+        content: string;
+        encoding?: "utf8" | "base64" | undefined;
+        /** Default: 0644 (420) */
+        mode?: number | undefined;
+      }[]
+    | undefined;
+  /** Files to give back when the command has ended, 16 MiB together */
+  collect?: string[] | undefined;
+}
+
 export interface WriteFileRequest {
   path: string;
   content?: string | undefined;
@@ -976,6 +1052,8 @@ export interface Operations {
   "POST /sandboxes/{id}/processes/{process}/signal": { body: SignalRequest; reply: Status };
   /** Write to its standard input */
   "POST /sandboxes/{id}/processes/{process}/stdin": { body: undefined; reply: Status };
+  /** Run a command in a sandbox of its own, which is gone afterwards */
+  "POST /run": { body: RunRequest; reply: RunResult };
   /** Run a command over a WebSocket */
   "GET /sandboxes/{id}/exec/ws": { body: undefined; reply: undefined };
   /** A terminal, or any command with stdin, signals and size, over a WebSocket */
@@ -1504,6 +1582,60 @@ export const shapes: Record<string, Shape> = {
     },
   },
   SignalRequest: { object: { signal: "string" } },
+  RunResult: {
+    object: {
+      exit_code: "integer",
+      stdout: "string",
+      stderr: "string",
+      duration: "string",
+      "signal?": "integer",
+      "reason?": "string",
+      "truncated?": "boolean",
+      "encoding?": "string",
+      sandbox_id: "string",
+      "boot?": { object: { path: { enum: ["warm", "restored", "cold"] }, total_ms: "number" } },
+      files: { record: "string" },
+      missing: { array: "string" },
+    },
+  },
+  RunRequest: {
+    object: {
+      "image?": "string",
+      "provider?": "string",
+      "memory_mb?": "integer",
+      "vcpus?": "integer",
+      "disk_mb?": "integer",
+      "ttl?": "duration",
+      "template?": "string",
+      "checkpoint?": "string",
+      "owner_id?": "string",
+      "metadata?": { record: "string" },
+      "env?": { record: "string" },
+      "setup?": { array: "string" },
+      "allowed_hosts?": { array: "string" },
+      "idle_timeout?": "duration",
+      "idle_action?": { enum: ["destroy", "pause", "suspend"] },
+      "idle_counts?": { enum: ["processes", "calls"] },
+      "forkable?": "boolean",
+      "command?": "string",
+      "args?": { array: "string" },
+      "mode?": "string",
+      "workdir?": "string",
+      "work_dir?": "string",
+      "user?": "string",
+      "timeout?": "duration",
+      "stop_signal?": "string",
+      "stream?": "boolean",
+      "stdin?": "string",
+      "encoding?": { enum: ["utf8", "base64"] },
+      "files?": {
+        array: {
+          object: { path: "string", content: "string", "encoding?": { enum: ["utf8", "base64"] }, "mode?": "integer" },
+        },
+      },
+      "collect?": { array: "string" },
+    },
+  },
   WriteFileRequest: {
     object: {
       path: "string",
@@ -2070,6 +2202,7 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /sandboxes/{id}/processes/{process}/output": {},
   "POST /sandboxes/{id}/processes/{process}/signal": { body: { ref: "SignalRequest" }, reply: { ref: "Status" } },
   "POST /sandboxes/{id}/processes/{process}/stdin": { reply: { ref: "Status" } },
+  "POST /run": { body: { ref: "RunRequest" }, reply: { ref: "RunResult" } },
   "GET /sandboxes/{id}/exec/ws": {},
   "GET /sandboxes/{id}/terminal": {},
   "GET /sandboxes/{id}/tunnel/{port}": {},

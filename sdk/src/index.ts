@@ -35,6 +35,7 @@ export type {
 export type { Port, Tunnel } from "./ports.ts";
 export type { Command, CommandOptions, ExitStatus, OutputChunk, SignalName, SpawnOptions } from "./process.ts";
 export { SandboxProcess } from "./process.ts";
+export type { RunOptions, RunResult } from "./run.ts";
 export {
   type CreateOptions,
   type ExecOptions,

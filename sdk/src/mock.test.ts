@@ -15,6 +15,11 @@ test("the mock runs commands as told, keeps files, and counts what is left", asy
     },
   });
   const client = mock.client();
+  const ran = await client.run("make", { collect: ["/workspace/out", "/none"] });
+  assert.deepEqual(
+    [ran.stdout, new TextDecoder().decode(ran.files["/workspace/out"]), ran.missing],
+    ["ok\n", "built", ["/none"]],
+  );
   {
     await using sandbox = await client.create({ image: "stacyvm/python", metadata: { some_key: "kept" } });
     assert.deepEqual(sandbox.info.metadata, { some_key: "kept" });

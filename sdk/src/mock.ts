@@ -5,6 +5,7 @@
  *     const mock = new MockServer({ exec: (command) => ({ stdout: `ran ${command}` }) });
  *     await using sandbox = await mock.client().create();
  */
+import { bytesOf, toBase64 } from "./base64.ts";
 import { Client } from "./client.ts";
 import type { Payload, WebSocketConstructor, WebSocketLike } from "./transport.ts";
 
@@ -109,6 +110,7 @@ export class MockServer {
       else return { body: found(this.#checkpoints.get(id), id).info };
       return { body: { status: "deleted" } };
     }
+    if (path === "/run") return { body: await this.#once(json()) };
     if (group !== "sandboxes") throw new Refusal(501, "NOT_SUPPORTED", `the mock does not know ${method} ${path}`);
     if (id === "") {
       if (method === "POST") return { status: 201, body: this.#create(json()).info };
@@ -213,6 +215,29 @@ export class MockServer {
     };
     const { stdout = "", stderr = "", exitCode = 0 } = (await this.#options.exec?.(command, call)) ?? {};
     return { stdout, stderr, exitCode };
+  }
+
+  /** A sandbox of its own for one command. */
+  async #once(request: Record<string, unknown>): Promise<object> {
+    const { info, files } = this.#create(request);
+    const id = String(info.id);
+    try {
+      for (const { path, content, encoding } of (request.files ?? []) as Record<string, string>[]) {
+        if (path === undefined || content === undefined) continue;
+        files.set(path, encoding === "base64" ? bytesOf(content) : new TextEncoder().encode(content));
+      }
+      const { stdout, stderr, exitCode } = await this.#run(id, { info, files }, request);
+      const collected: Record<string, string> = {};
+      const missing: string[] = [];
+      for (const path of (request.collect ?? []) as string[]) {
+        const data = files.get(path);
+        if (data === undefined) missing.push(path);
+        else collected[path] = toBase64(data);
+      }
+      return { exit_code: exitCode, stdout, stderr, duration: "1ms", sandbox_id: id, files: collected, missing };
+    } finally {
+      this.#sandboxes.delete(id);
+    }
   }
 
   async #exec(id: string, sandbox: MockSandbox, request: Record<string, unknown>): Promise<Answer> {

@@ -1,4 +1,5 @@
 /** One sandbox. `await using sandbox = await Sandbox.create({ image: "stacyvm/python" })` destroys it at the end of the block. */
+import { bytesOf, textOf, toBase64 } from "./base64.ts";
 import { ExecError, errorOf, StacyError, statusOf } from "./errors.ts";
 import { Files } from "./files.ts";
 import type * as wire from "./generated.ts";
@@ -116,16 +117,7 @@ export class Sandbox implements AsyncDisposable {
       ...LONG,
       signal: options.signal,
     });
-    const text = (value: string): string => (base64 ? fromBase64(value) : value);
-    const done: ExecResult = {
-      exitCode: result.exitCode,
-      stdout: text(result.stdout),
-      stderr: text(result.stderr),
-      truncated: result.truncated === true,
-      duration: result.duration,
-      ...(result.signal === undefined ? {} : { signal: result.signal }),
-      ...(result.reason === undefined ? {} : { reason: result.reason }),
-    };
+    const done = execResult(result, base64);
     if (options.check === true && done.exitCode !== 0) throw new ExecError(nameOf(command), done);
     return done;
   }
@@ -323,20 +315,24 @@ function transportTo(server: Server): Transport {
 }
 
 /** What a request says of a command, whether its output is collected or streamed. */
-function runFields(command: Command, { env, workdir, user, timeout, stopSignal }: CommandOptions) {
+/** @param base64 that its output comes as */
+export function execResult(result: wire.ExecResult, base64: boolean): ExecResult {
+  const text = (value: string): string => (base64 ? textOf(bytesOf(value)) : value);
+  return {
+    exitCode: result.exitCode,
+    stdout: text(result.stdout),
+    stderr: text(result.stderr),
+    truncated: result.truncated === true,
+    duration: result.duration,
+    ...(result.signal === undefined ? {} : { signal: result.signal }),
+    ...(result.reason === undefined ? {} : { reason: result.reason }),
+  };
+}
+
+export function runFields(command: Command, { env, workdir, user, timeout, stopSignal }: CommandOptions) {
   return { ...commandFields(command), env, workdir, user, timeout, stopSignal: stopSignal?.toString() };
 }
 
-function nameOf(command: Command): string {
+export function nameOf(command: Command): string {
   return typeof command === "string" ? command : command.join(" ");
-}
-
-function toBase64(bytes: Uint8Array): string {
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
-  return btoa(text);
-}
-
-function fromBase64(text: string): string {
-  return new TextDecoder().decode(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)));
 }

@@ -27,6 +27,7 @@ import { imageRoutes } from "./routes/images.ts";
 import { keyRoutes } from "./routes/keys.ts";
 import { providerRoutes } from "./routes/providers.ts";
 import { reportRoutes } from "./routes/reports.ts";
+import { runRoutes } from "./routes/run.ts";
 import { sandboxRoutes } from "./routes/sandboxes.ts";
 import { secretRoutes } from "./routes/secrets.ts";
 import { snapshotRoutes } from "./routes/snapshots.ts";
@@ -187,6 +188,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   const shared: RouteParts = { ...rest, providers, limits, store, policies };
   sandboxRoutes(endpoints, shared);
   execRoutes(endpoints, shared);
+  runRoutes(endpoints, shared);
   socketRoutes(endpoints, shared);
   fileRoutes(endpoints, shared);
   templateRoutes(endpoints, shared);

@@ -110,39 +110,55 @@ export function jsonList<T>(items: readonly T[], encode: (item: T) => unknown): 
 
 const TEXT_STEP = 64 * 1024;
 
+type Value = string | number | boolean | readonly string[] | undefined | { [name: string]: Value };
+
 /**
  * A JSON object whose texts may be long, which are then written in steps: a guest's output can grow sixfold when it is escaped.
  * @param done once, when nothing of `value` is needed any longer
  */
-export function jsonRecord(value: Record<string, string | number | boolean>, done: () => void): Response {
+export function jsonRecord(value: Record<string, Value>, done: () => void): Response {
   const headers = { "content-type": "application/json" };
-  if (Object.values(value).every((each) => typeof each !== "string" || each.length <= TEXT_STEP)) {
+  if (isShort(value)) {
     done();
     return new Response(`${JSON.stringify(value)}\n`, { headers });
   }
   async function* pieces(): AsyncGenerator<string> {
     const pace = new Pace();
     try {
-      let before = "{";
-      for (const [name, each] of Object.entries(value)) {
-        yield `${before}${JSON.stringify(name)}:`;
-        before = ",";
-        if (typeof each !== "string") {
-          yield JSON.stringify(each);
-          continue;
-        }
-        yield '"';
-        // Halves of a character stand as their numbers, and are whole again when they are read.
-        for (let at = 0; at < each.length; at += TEXT_STEP) {
-          yield JSON.stringify(each.slice(at, at + TEXT_STEP)).slice(1, -1);
-          if (pace.over) await pace.rest();
-        }
-        yield '"';
+      for (const piece of encoded(value)) {
+        yield piece;
+        if (pace.over) await pace.rest();
       }
-      yield "}\n";
+      yield "\n";
     } finally {
       done();
     }
   }
   return streamed(begun(pieces()), headers);
+}
+
+function isShort(value: Value): boolean {
+  if (typeof value === "string") return value.length <= TEXT_STEP;
+  return typeof value !== "object" || Array.isArray(value) || Object.values(value).every(isShort);
+}
+
+function* encoded(value: Value): Generator<string> {
+  if (typeof value === "string") {
+    yield '"';
+    // Halves of a character stand as their numbers, and are whole again when they are read.
+    for (let at = 0; at < value.length; at += TEXT_STEP) {
+      yield JSON.stringify(value.slice(at, at + TEXT_STEP)).slice(1, -1);
+    }
+    yield '"';
+  } else if (typeof value !== "object" || Array.isArray(value)) yield JSON.stringify(value);
+  else {
+    let before = "{";
+    for (const [name, each] of Object.entries(value)) {
+      if (each === undefined) continue;
+      yield `${before}${JSON.stringify(name)}:`;
+      before = ",";
+      yield* encoded(each);
+    }
+    yield before === "{" ? "{}" : "}";
+  }
 }

@@ -19,7 +19,7 @@ from .errors import (
     StacyError,
     TimeoutError,
 )
-from .values import Chunk, Command, Duration, Event, ExecResult, Exit, FileChange, Output
+from .values import Chunk, Command, Duration, Event, ExecResult, Exit, FileChange, Output, RunResult
 
 __all__ = [
     "AsyncClient",
@@ -43,6 +43,7 @@ __all__ = [
     "Output",
     "Process",
     "ReplyError",
+    "RunResult",
     "Sandbox",
     "StacyError",
     "TimeoutError",

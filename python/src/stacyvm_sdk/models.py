@@ -409,6 +409,26 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunResult:
+    exit_code: int
+    stdout: str
+    stderr: str
+    duration: str
+    signal: int | None = None
+    #: `out-of-memory`: it ended because the sandbox's memory had run out.
+    reason: str | None = None
+    truncated: bool | None = None
+    encoding: str | None = None
+    #: Of the sandbox, which is gone
+    sandbox_id: str
+    boot: dict[str, Any] | None = None
+    #: What `collect` names, by path, in base64
+    files: dict[str, str]
+    #: What `collect` names and the sandbox has not
+    missing: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sandbox:
     id: str
     state: Literal["creating", "running", "paused", "suspended", "error", "expired", "destroyed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Union
@@ -29,6 +29,20 @@ class ExecResult:
     truncated: bool
     #: For example `12.3ms`.
     duration: str
+
+
+@dataclass(frozen=True)
+class RunResult(ExecResult):
+    """The same, of a command in a sandbox of its own."""
+
+    #: What `collect` names, by path.
+    files: dict[str, bytes]
+    #: What `collect` names and was not there.
+    missing: list[str]
+    #: Of the sandbox, which is gone.
+    sandbox_id: str
+    #: Which way its machine started (`path`), and in how many ms (`total_ms`).
+    boot: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,24 @@ def query(**fields: Any) -> dict[str, str]:
     }
 
 
+def run_fields(
+    command: Command,
+    env: Mapping[str, str] | None,
+    workdir: str | None,
+    user: str | None,
+    timeout: Duration | None,
+    stop_signal: Signal | None,
+) -> dict[str, Any]:
+    return without_none(
+        **command_fields(command),
+        env=env,
+        workdir=workdir,
+        user=user,
+        timeout=duration_text(timeout),
+        stop_signal=signal_text(stop_signal),
+    )
+
+
 def stdin_fields(stdin: str | bytes | None) -> dict[str, Any]:
     if isinstance(stdin, bytes):
         return {"stdin": base64.b64encode(stdin).decode(), "encoding": "base64"}
@@ -133,6 +165,21 @@ def exec_result(reply: dict[str, Any]) -> ExecResult:
         truncated=reply.get("truncated") is True,
         duration=reply["duration"],
     )
+
+
+def run_result(reply: dict[str, Any]) -> RunResult:
+    files = {path: base64.b64decode(content) for path, content in reply["files"].items()}
+    more = {"files": files, "missing": reply["missing"], "sandbox_id": reply["sandbox_id"], "boot": reply.get("boot")}
+    return RunResult(**vars(exec_result(reply)), **more)
+
+
+def files_field(files: Mapping[str, str | bytes]) -> list[dict[str, str]]:
+    def one(path: str, content: str | bytes) -> dict[str, str]:
+        if isinstance(content, bytes):
+            return {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
+        return {"path": path, "content": content}
+
+    return [one(path, content) for path, content in files.items()]
 
 
 def exit_of(frame: dict[str, Any]) -> Exit:

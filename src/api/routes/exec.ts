@@ -1,8 +1,7 @@
 import { z } from "@hono/zod-openapi";
-import type { ExitStatus } from "../../guest/agent.ts";
+import type { ExecResult, ExitStatus } from "../../guest/agent.ts";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
-import type { RunningCommand } from "../../sandboxes/executions.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { readBody } from "../body.ts";
 import type { RouteParts } from "../context.ts";
@@ -49,61 +48,21 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async (call) => {
       const lease = await call.sandboxes.lease(call.params.id);
-      if (call.body.stream === true) return streamExec(call, lease);
+      if (call.body.stream === true) {
+        const done = (): void => lease[Symbol.dispose]();
+        const lines = await follow(call, lease).catch((error: unknown) => {
+          done();
+          throw error;
+        });
+        return streamedLines(lines, done);
+      }
       using _ = lease;
       const encoding: Encoding = call.body.encoding ?? "utf8";
       const result = await call.sandboxes.run(lease, execInput(call.body), call.signal);
-      const body = {
-        exit_code: result.exitCode,
-        stdout: result.stdout.toString(encoding),
-        stderr: result.stderr.toString(encoding),
-        duration: formatDuration(result.durationMs),
-        ...defined({
-          signal: result.signal,
-          reason: result.reason === "out-of-memory" ? result.reason : undefined,
-          truncated: result.truncated || undefined,
-          encoding: encoding === "utf8" ? undefined : encoding,
-        }),
-      };
+      const body = execBody(result, encoding);
       return jsonRecord(body, () => result[Symbol.dispose]());
     },
   );
-
-  async function streamExec(
-    { sandboxes, body, signal }: Call<unknown, unknown, z.output<typeof ExecRequest>>,
-    lease: Lease,
-  ): Promise<Response> {
-    const abort = new AbortController();
-    const stop = AbortSignal.any([signal, abort.signal]);
-    let started: RunningCommand;
-    try {
-      started = await sandboxes.start(lease, execInput(body), stop);
-    } catch (error) {
-      lease[Symbol.dispose]();
-      throw error;
-    }
-    async function* lines(): AsyncGenerator<string> {
-      try {
-        for await (const chunk of chunks(started.command, started.exited, body.encoding ?? "utf8")) {
-          const why = "type" in chunk && chunk.type === "exit" ? NOTICES[chunk.reason] : undefined;
-          if (why !== undefined) {
-            const notice = { stream: "stderr", data: `${why}: ${lease.sandbox.id}\n` };
-            yield `${JSON.stringify(notice)}\n`;
-          }
-          yield `${JSON.stringify(chunk)}\n`;
-        }
-      } catch (thrown) {
-        // The last line says why; then the answer breaks off, for clients that take a whole one for a success.
-        yield `${JSON.stringify({ type: "error", ...problemOf(thrown).body, data: "" })}\n`;
-        throw thrown;
-      } finally {
-        // Ended: nothing to abort. Given up by the reader: the command goes with it.
-        abort.abort();
-        lease[Symbol.dispose]();
-      }
-    }
-    return streamed(begun(lines()), NDJSON_HEADERS);
-  }
 
   endpoints.add(
     {
@@ -278,4 +237,68 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       return json({ status: "written" });
     },
   );
+}
+
+/** How a collected command ended. */
+export function execBody(result: ExecResult & { durationMs: number }, encoding: Encoding): z.output<typeof ExecBody> {
+  return {
+    exit_code: result.exitCode,
+    stdout: result.stdout.toString(encoding),
+    stderr: result.stderr.toString(encoding),
+    duration: formatDuration(result.durationMs),
+    ...defined({
+      signal: result.signal,
+      reason: result.reason === "out-of-memory" ? result.reason : undefined,
+      truncated: result.truncated || undefined,
+      encoding: encoding === "utf8" ? undefined : encoding,
+    }),
+  };
+}
+
+type StreamCall = Pick<Call<unknown, unknown, z.output<typeof ExecRequest>>, "sandboxes" | "body" | "signal">;
+
+/**
+ * Starts the command and gives its output and exit as lines. Whoever stops reading them ends it.
+ * @param beforeExit further lines, once the command has ended
+ */
+export async function follow(
+  { sandboxes, body, signal }: StreamCall,
+  lease: Lease,
+  beforeExit?: () => AsyncGenerator<object>,
+): Promise<AsyncGenerator<string>> {
+  const abort = new AbortController();
+  const { command, exited } = await sandboxes.start(lease, execInput(body), AbortSignal.any([signal, abort.signal]));
+  const line = (value: object): string => `${JSON.stringify(value)}\n`;
+  async function* lines(): AsyncGenerator<string> {
+    try {
+      for await (const chunk of chunks(command, exited, body.encoding ?? "utf8")) {
+        if ("type" in chunk && chunk.type === "exit") {
+          const why = NOTICES[chunk.reason];
+          if (why !== undefined) yield line({ stream: "stderr", data: `${why}: ${lease.sandbox.id}\n` });
+          if (beforeExit !== undefined) for await (const more of beforeExit()) yield line(more);
+        }
+        yield line(chunk);
+      }
+    } catch (thrown) {
+      // The last line says why; then the answer breaks off, for clients that take a whole one for a success.
+      yield line({ type: "error", ...problemOf(thrown).body, data: "" });
+      throw thrown;
+    } finally {
+      // Ended: nothing to abort. Given up by the reader: the command goes with it.
+      abort.abort();
+    }
+  }
+  return lines();
+}
+
+/** @param done once, when the stream is over */
+export function streamedLines(lines: AsyncGenerator<string>, done: () => void): Response {
+  async function* all(): AsyncGenerator<string> {
+    try {
+      yield* lines;
+    } finally {
+      done();
+    }
+  }
+  return streamed(begun(all()), NDJSON_HEADERS);
 }

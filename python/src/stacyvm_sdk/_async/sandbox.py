@@ -17,12 +17,12 @@ from ..values import (
     Exit,
     Output,
     Signal,
-    command_fields,
     command_name,
     duration_text,
     exec_result,
     exit_of,
     query,
+    run_fields,
     signal_text,
     stdin_fields,
     without_none,
@@ -78,7 +78,7 @@ class AsyncSandbox:
         check: bool = False,
     ) -> ExecResult:
         """Runs a command to its end. A non-zero exit code is no error, unless `check`."""
-        fields = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        fields = run_fields(command, env, workdir, user, timeout, stop_signal)
         body = {**fields, **stdin_fields(stdin)}
         reply = await self._transport.call("POST", f"{self._path}/exec", body=body, timeout=LONG)
         result = exec_result(reply)
@@ -98,7 +98,7 @@ class AsyncSandbox:
         stop_signal: Signal | None = None,
     ) -> AsyncIterator[Output | Exit]:
         """Output as it comes, then the exit. Leaving the loop ends the command."""
-        fields = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        fields = run_fields(command, env, workdir, user, timeout, stop_signal)
         body = {**fields, **stdin_fields(stdin), "stream": True}
         ended = None
         async with self._transport.open("POST", f"{self._path}/exec", body=body, timeout=LONG) as response:
@@ -145,7 +145,7 @@ class AsyncSandbox:
         pty: tuple[int, int] | None = None,
     ) -> str:
         """Starts a command that goes on without a connection. @returns its id, for `attach`"""
-        body = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        body = run_fields(command, env, workdir, user, timeout, stop_signal)
         if pty is not None:
             body["pty"] = {"rows": pty[0], "cols": pty[1]}
         return str((await self._transport.call("POST", f"{self._path}/processes", body=body))["id"])
@@ -295,21 +295,3 @@ async def create_sandbox(
     )
     info = decode(Info, await transport.call("POST", "/sandboxes", body=body, timeout=LONG))
     return AsyncSandbox(transport, info, owns_transport=owns_transport)
-
-
-def _run_fields(
-    command: Command,
-    env: Mapping[str, str] | None,
-    workdir: str | None,
-    user: str | None,
-    timeout: Duration | None,
-    stop_signal: Signal | None,
-) -> dict[str, Any]:
-    return without_none(
-        **command_fields(command),
-        env=env,
-        workdir=workdir,
-        user=user,
-        timeout=duration_text(timeout),
-        stop_signal=signal_text(stop_signal),
-    )

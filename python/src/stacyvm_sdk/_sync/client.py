@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Callable
+from collections.abc import Iterator, Callable, Mapping
 from typing import Any, List
 
 from ..decode import decode
-from ..errors import ConnectionError, ReplyError, error_in_frame
+from ..errors import ConnectionError, ExecError, ReplyError, error_in_frame
 from ..models import (
     Admission,
     Checkpoint,
@@ -32,7 +32,22 @@ from ..models import (
     Template,
 )
 from ..models import Sandbox as Info
-from ..values import Duration, Event, duration_text, event_of, query, without_none
+from ..values import (
+    Command,
+    Duration,
+    Event,
+    RunResult,
+    Signal,
+    command_name,
+    duration_text,
+    event_of,
+    files_field,
+    query,
+    run_fields,
+    run_result,
+    stdin_fields,
+    without_none,
+)
 from .sandbox import Sandbox, create_sandbox
 from .transport import LONG, Transport, lines_of, segment, server_sent
 
@@ -85,6 +100,39 @@ class Client:
         `provider`, `forkable`.
         """
         return create_sandbox(self._transport, **options)
+
+    def run(
+        self,
+        command: Command,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        collect: List[str] | None = None,
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        timeout: Duration | None = None,
+        stop_signal: Signal | None = None,
+        check: bool = False,
+        **options: Any,
+    ) -> RunResult:
+        """
+        Runs a command in a sandbox of its own, which is gone afterwards. `files` are there before it starts, what `collect` names
+        is given back; other options are those of `create`. A non-zero exit code is no error, unless `check`.
+        """
+        if "ttl" in options:
+            options["ttl"] = duration_text(options["ttl"])
+        body = {
+            **options,
+            **run_fields(command, env, workdir, user, timeout, stop_signal),
+            **stdin_fields(stdin),
+            "files": files_field(files or {}),
+            "collect": collect or [],
+        }
+        result = run_result(self._transport.call("POST", "/run", body=body, timeout=LONG))
+        if check and result.exit_code != 0:
+            raise ExecError(command_name(command), result.exit_code, result.stdout, result.stderr)
+        return result
 
     def get(self, id: str) -> Sandbox:
         info = decode(Info, self._transport.call("GET", f"/sandboxes/{segment(id)}"))

@@ -18,12 +18,12 @@ from ..values import (
     Exit,
     Output,
     Signal,
-    command_fields,
     command_name,
     duration_text,
     exec_result,
     exit_of,
     query,
+    run_fields,
     signal_text,
     stdin_fields,
     without_none,
@@ -79,7 +79,7 @@ class Sandbox:
         check: bool = False,
     ) -> ExecResult:
         """Runs a command to its end. A non-zero exit code is no error, unless `check`."""
-        fields = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        fields = run_fields(command, env, workdir, user, timeout, stop_signal)
         body = {**fields, **stdin_fields(stdin)}
         reply = self._transport.call("POST", f"{self._path}/exec", body=body, timeout=LONG)
         result = exec_result(reply)
@@ -99,7 +99,7 @@ class Sandbox:
         stop_signal: Signal | None = None,
     ) -> Iterator[Output | Exit]:
         """Output as it comes, then the exit. Leaving the loop ends the command."""
-        fields = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        fields = run_fields(command, env, workdir, user, timeout, stop_signal)
         body = {**fields, **stdin_fields(stdin), "stream": True}
         ended = None
         with self._transport.open("POST", f"{self._path}/exec", body=body, timeout=LONG) as response:
@@ -146,7 +146,7 @@ class Sandbox:
         pty: tuple[int, int] | None = None,
     ) -> str:
         """Starts a command that goes on without a connection. @returns its id, for `attach`"""
-        body = _run_fields(command, env, workdir, user, timeout, stop_signal)
+        body = run_fields(command, env, workdir, user, timeout, stop_signal)
         if pty is not None:
             body["pty"] = {"rows": pty[0], "cols": pty[1]}
         return str((self._transport.call("POST", f"{self._path}/processes", body=body))["id"])
@@ -296,21 +296,3 @@ def create_sandbox(
     )
     info = decode(Info, transport.call("POST", "/sandboxes", body=body, timeout=LONG))
     return Sandbox(transport, info, owns_transport=owns_transport)
-
-
-def _run_fields(
-    command: Command,
-    env: Mapping[str, str] | None,
-    workdir: str | None,
-    user: str | None,
-    timeout: Duration | None,
-    stop_signal: Signal | None,
-) -> dict[str, Any]:
-    return without_none(
-        **command_fields(command),
-        env=env,
-        workdir=workdir,
-        user=user,
-        timeout=duration_text(timeout),
-        stop_signal=signal_text(stop_signal),
-    )
