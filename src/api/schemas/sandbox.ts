@@ -117,6 +117,7 @@ export const SandboxBody = z
   })
   .openapi("Sandbox");
 
+/** Plain fields, since a list has many of these: what is undefined JSON leaves out. */
 export function sandboxBody(record: SandboxRecord, previewDomain: string): z.output<typeof SandboxBody> {
   const { boot, failure, unreachable } = record;
   return {
@@ -133,42 +134,32 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     metadata: record.metadata,
     preview_domain: previewDomain,
     worker_id: LOCAL_WORKER,
-    ...defined({
-      owner_id: record.ownerId,
-      tenant_id: record.owner === DEFAULT_OWNER ? undefined : record.owner,
-      template: record.template,
-      checkpoint: record.checkpoint,
-      forked_from: record.forkedFrom,
-      allowed_hosts: record.allowedHosts,
-      secrets: record.secrets,
-      idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
-    }),
-    ...(boot === undefined
-      ? {}
-      : {
-          boot: {
-            path: boot.path,
-            vmm: boot.vmm,
-            guest: boot.guest,
-            phases: boot.phases,
-            total_ms: boot.totalMs,
-            ...defined({ idle: boot.idle, key: boot.key, fallback: boot.fallback }),
-          },
-        }),
-    ...(failure === undefined
-      ? {}
-      : {
-          error: {
-            code: failure.code,
-            message: failure.message,
-            at: iso(failure.at),
-            console: failure.console,
-            ...defined({ phase: failure.phase }),
-          },
-        }),
-    ...(unreachable === undefined
-      ? {}
-      : { unreachable: { since: iso(unreachable.since), reason: unreachable.reason } }),
+    owner_id: record.ownerId,
+    tenant_id: record.owner === DEFAULT_OWNER ? undefined : record.owner,
+    template: record.template,
+    checkpoint: record.checkpoint,
+    forked_from: record.forkedFrom,
+    allowed_hosts: record.allowedHosts,
+    secrets: record.secrets,
+    idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
+    boot: boot && {
+      path: boot.path,
+      vmm: boot.vmm,
+      guest: boot.guest,
+      phases: boot.phases,
+      total_ms: boot.totalMs,
+      idle: boot.idle,
+      key: boot.key,
+      fallback: boot.fallback,
+    },
+    error: failure && {
+      code: failure.code,
+      message: failure.message,
+      at: iso(failure.at),
+      console: failure.console,
+      phase: failure.phase,
+    },
+    unreachable: unreachable && { since: iso(unreachable.since), reason: unreachable.reason },
   };
 }
 
