@@ -320,6 +320,8 @@ export interface RunRequest {
   setup?: string[] | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
+  /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
+  secrets?: (string | OwnSecret)[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   idleTimeout?: Duration | undefined;
   idleAction?: "destroy" | "pause" | "suspend" | undefined;
@@ -1613,6 +1615,7 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "setup?": { array: "string" },
       "allowed_hosts?": { array: "string" },
+      "secrets?": { array: "any" },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
