@@ -863,6 +863,7 @@ export interface MadeKey {
   owner: string;
   scopes: ("read" | "use" | "admin")[];
   state: "active" | "expired" | "revoked";
+  allowedHosts?: string[] | undefined;
   /** The first characters of the secret */
   hint: string;
   createdAt: string;
@@ -880,6 +881,7 @@ export interface Key {
   owner: string;
   scopes: ("read" | "use" | "admin")[];
   state: "active" | "expired" | "revoked";
+  allowedHosts?: string[] | undefined;
   /** The first characters of the secret */
   hint: string;
   createdAt: string;
@@ -895,6 +897,8 @@ export interface KeyRequest {
   scopes?: ("read" | "use" | "admin")[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   expiresIn?: Duration | undefined;
+  /** What the sandboxes that it makes or sets may connect to at most (default: no limit of its own) */
+  allowedHosts?: string[] | undefined;
 }
 
 export interface KeyRotateRequest {
@@ -2064,6 +2068,7 @@ export const shapes: Record<string, Shape> = {
       owner: "string",
       scopes: { array: { enum: ["read", "use", "admin"] } },
       state: { enum: ["active", "expired", "revoked"] },
+      "allowed_hosts?": { array: "string" },
       hint: "string",
       created_at: "string",
       created_by: "string",
@@ -2080,6 +2085,7 @@ export const shapes: Record<string, Shape> = {
       owner: "string",
       scopes: { array: { enum: ["read", "use", "admin"] } },
       state: { enum: ["active", "expired", "revoked"] },
+      "allowed_hosts?": { array: "string" },
       hint: "string",
       created_at: "string",
       created_by: "string",
@@ -2094,6 +2100,7 @@ export const shapes: Record<string, Shape> = {
       "owner?": "string",
       "scopes?": { array: { enum: ["read", "use", "admin"] } },
       "expires_in?": "duration",
+      "allowed_hosts?": { array: "string" },
     },
   },
   KeyRotateRequest: { object: { "grace?": "duration" } },

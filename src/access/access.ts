@@ -18,6 +18,7 @@ export interface ConfiguredKey {
   key: string;
   scopes: readonly Scope[];
   owner?: string | undefined;
+  allowed_hosts?: readonly string[] | undefined;
 }
 
 export interface AccessOptions {
@@ -51,8 +52,9 @@ export class Access {
     this.#tokens = options.tokens;
     this.#peer = options.peer ?? peerUid;
     this.#wrongKey = options.wrongKey ?? (() => {});
-    for (const { name, key, scopes, owner } of options.configured) {
-      const identity = { name, owner: owner ?? DEFAULT_OWNER, scopes: scopesUpTo(scopes) };
+    for (const { name, key, scopes, owner, allowed_hosts: hosts } of options.configured) {
+      const limit = hosts === undefined ? {} : { hosts };
+      const identity = { name, owner: owner ?? DEFAULT_OWNER, scopes: scopesUpTo(scopes), ...limit };
       this.#configured.set(configuredHash(key), { identity, weak: isWeak(key) });
     }
   }
@@ -71,8 +73,9 @@ export class Access {
     if (configured !== undefined && !(configured.weak && guessing)) return configured.identity;
     const made = this.keys.find(hash);
     if (made !== undefined) {
-      const { id, name, owner, scopes } = made;
-      return { name, owner, scopes: scopesUpTo(scopes), keyId: id, holds: () => this.keys.holds(hash) };
+      const { id, name, owner, scopes, allowedHosts } = made;
+      const limit = allowedHosts === undefined ? {} : { hosts: allowedHosts };
+      return { name, owner, scopes: scopesUpTo(scopes), keyId: id, holds: () => this.keys.holds(hash), ...limit };
     }
     if (!guessing && this.#tokens !== undefined && Tokens.looksLikeOne(secret)) {
       const identity = await this.#tokens.identify(secret);

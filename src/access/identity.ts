@@ -10,6 +10,8 @@ export interface Identity {
   /** Whose everything is that it makes, and what it sees. */
   owner: string;
   scopes: ReadonlySet<Scope>;
+  /** Its sandboxes may connect to no others (egress/host-rules.ts); absent: no limit of its own. */
+  hosts?: readonly string[];
   /** Of a key that this server has made. */
   keyId?: string;
   /** Whether what was shown is still good: absent for what ends with the server only. Asked again while a call lasts. */

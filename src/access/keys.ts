@@ -11,6 +11,8 @@ export interface KeyRecord {
   name: string;
   owner: string;
   scopes: Scope[];
+  /** What its sandboxes may connect to at most; absent: no limit of its own. */
+  allowedHosts?: string[];
   hash: string;
   /** The secret's first characters, to tell keys apart. */
   hint: string;
@@ -42,6 +44,7 @@ export interface KeyInput {
   owner: string;
   scopes: Scope[];
   role?: Role;
+  allowedHosts?: string[];
   /** ms from now; absent: never. */
   expiresInMs?: number;
 }
@@ -115,6 +118,7 @@ export class Keys {
       name: input.name,
       owner: checkOwnerName(input.owner),
       scopes: input.scopes,
+      ...(input.allowedHosts === undefined ? {} : { allowedHosts: input.allowedHosts }),
       hash: hashOf(secret),
       hint: secret.slice(0, HINT_LENGTH),
       ...(input.role === undefined ? {} : { role: input.role }),

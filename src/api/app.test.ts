@@ -223,3 +223,51 @@ test("use of all sandboxes at once, and the doctor where there is one", async ()
   assert.deepEqual((await call("GET", "/system/history")).body, []);
   assert.equal((await call("GET", "/doctor")).status, 501);
 });
+
+test("a key with hosts of its own makes, sets and saves nothing that goes beyond them", async () => {
+  const { call } = appOf();
+  const made = await call("POST", "/keys", { name: "narrow", allowed_hosts: ["@pypi", "*.lan:5432"] });
+  assert.deepEqual([made.status, made.body.allowed_hosts], [201, ["@pypi", "*.lan:5432"]]);
+  assert.equal((await call("POST", "/keys", { name: "wrong", allowed_hosts: ["http://x"] })).status, 400);
+  const key = { "x-api-key": made.body.key };
+  const { status, body } = await call("POST", "/sandboxes", { allowed_hosts: ["pypi.org", "db.lan:5432"] }, key);
+  assert.equal(status, 201);
+  await call("PUT", "/secrets/KEY", { hosts: ["api.example"], value: "value-of-the-secret" });
+  for (const [method, path, asked] of [
+    ["POST", "/sandboxes", { allowed_hosts: ["evil.example"] }],
+    ["POST", "/sandboxes", { allowed_hosts: ["db.lan"] }],
+    ["POST", "/sandboxes", { secrets: ["KEY"] }],
+    ["PUT", `/sandboxes/${body.id}/network`, { allowed_hosts: ["*:*"] }],
+    ["POST", "/templates", { name: "t", image: "i", setup: ["wget evil"], allowed_hosts: ["evil.example"] }],
+    ["POST", "/snapshots", { allowed_hosts: ["evil.example"] }],
+  ] as const) {
+    const answer = await call(method, path, asked, key);
+    assert.equal(answer.status, 403, `${method} ${path}: ${JSON.stringify(answer.body)}`);
+    assert.match(answer.body.message, /this key's sandboxes may not connect to/);
+  }
+  assert.equal((await call("PUT", `/sandboxes/${body.id}/network`, { allowed_hosts: [] }, key)).status, 200);
+});
+
+test("a secret's value goes in and never comes out; files of the server are for administrators", async () => {
+  const { call } = appOf();
+  const value = "value-of-the-secret";
+  const put = await call("PUT", "/secrets/KEY", {
+    hosts: ["api.example"],
+    value,
+    placement: { kind: "query", name: "k" },
+  });
+  assert.deepEqual([put.status, put.body.source, put.body.kept], [200, "value", false]);
+  const spawned = await call("POST", "/sandboxes", {
+    secrets: ["KEY", { name: "OWN", value, hosts: ["own.example"] }],
+  });
+  assert.deepEqual(spawned.body.secrets, ["KEY", "OWN"]);
+  assert.deepEqual(spawned.body.allowed_hosts, ["api.example:443", "own.example:443"]);
+  const answers = [put, spawned, await call("GET", "/secrets"), await call("GET", "/secrets/KEY")];
+  assert.ok(!JSON.stringify(answers.map(({ body }) => body)).includes(value));
+  assert.equal((await call("GET", "/secrets")).body.length, 1, "a sandbox's own are on no list");
+  const key = { "x-api-key": (await call("POST", "/keys", { name: "user", owner: "user" })).body.key };
+  for (const source of [{ file: "/etc/shadow" }, { variable: "HOME" }])
+    assert.equal((await call("PUT", "/secrets/F", { hosts: ["a.example"], ...source }, key)).status, 403);
+  assert.equal((await call("GET", "/secrets/KEY", undefined, key)).status, 404, "another owner's does not exist");
+  assert.equal((await call("POST", "/sandboxes", { secrets: ["KEY"] }, key)).status, 404);
+});

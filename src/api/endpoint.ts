@@ -255,10 +255,11 @@ export class Endpoints {
     const named = c.req.header("x-owner") || tenant;
     const everything = caller.scopes.has("admin");
     const { sandboxes } = this.#parts;
-    if (named === undefined || named === "") return new View(sandboxes, { owner: caller.owner, everything });
+    const limit = caller.hosts === undefined ? {} : { hosts: caller.hosts };
+    if (named === undefined || named === "") return new View(sandboxes, { owner: caller.owner, everything, ...limit });
     const owner = checkOwnerName(named);
     if (owner !== caller.owner && !everything) throw httpError(403, "this key does not act for other owners");
-    const view = new View(sandboxes, { owner, everything: false });
+    const view = new View(sandboxes, { owner, everything: false, ...limit });
     if (owner !== caller.owner) view.foreign.add(owner);
     return view;
   }

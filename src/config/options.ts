@@ -40,7 +40,8 @@ export function limitsOf(config: Config): Limits {
 }
 
 /** @throws StacyError `invalid` naming the entry */
-export function networkOf({ network, defaults }: Pick<Config, "network" | "defaults">): Network {
+export function networkOf({ network, defaults, auth }: Pick<Config, "network" | "defaults" | "auth">): Network {
+  for (const { allowed_hosts: hosts } of auth.keys) new HostRules(hosts ?? [], groupsOf(network.groups));
   new HostRules(defaults.allowed_hosts, groupsOf(network.groups)); // a wrong one would fail every spawn
   return new Network({
     allow: network.allow,

@@ -29,6 +29,8 @@ const keySchema = z.strictObject({
   scopes: z.array(z.enum(["read", "use", "admin"])).min(1),
   /** Whose everything is that it makes; default: the default owner's. */
   owner: z.string().regex(OWNER_NAME, "is not an owner's name").optional(),
+  /** What the sandboxes that it makes or sets may connect to at most. */
+  allowed_hosts: list.optional(),
 });
 
 const providerName = z.enum(["auto", "firecracker", "qemu"]);

@@ -71,6 +71,33 @@ test("a group stands for its rules, to permit and to refuse", () => {
   assert.throws(() => new HostRules(["@nowhere"]), /no such group/);
 });
 
+test("whether rules stay within others, host by host and port by port", () => {
+  const beyond = (own: string[], within: string[]): string | undefined =>
+    new HostRules(own).beyond(new HostRules(within));
+  for (const [own, within] of [
+    [["a.example", "a.example:8080"], ["a.example:*"]],
+    [["a.example"], ["a.example:80", "a.example:443"]],
+    [["b.a.example", "*.b.a.example", "*.a.example"], ["*.a.example"]],
+    [["10.1.2.3:22", "10.1.0.0/16:20-22"], ["10.0.0.0/8:1-100"]],
+    [["@pypi", "x.example:1"], ["*:*"]],
+    [["!evil.example"], []],
+  ] as const)
+    assert.equal(beyond([...own], [...within]), undefined, own.join());
+  for (const [own, within] of [
+    [["a.example"], ["a.example:443"]],
+    [["a.example:*"], ["a.example:1-65534"]],
+    [["a.example"], ["*.a.example"]],
+    [["*.a.example"], ["a.example", "b.a.example"]],
+    [["*"], ["*.example"]],
+    [["10.0.0.0/7"], ["10.0.0.0/8"]],
+    [["::ffff:10.0.0.0/104"], ["10.0.0.0/8"]],
+    [["10.0.0.1"], ["*.example"]],
+    [["a.example"], []],
+    [["a.example"], ["!a.example"]],
+  ] as const)
+    assert.equal(beyond([...own], [...within]), own[0], own.join());
+});
+
 test("no rule permits nothing", () => {
   assert.ok(new HostRules([]).empty);
   assert.ok(!new HostRules([]).permit("pkg.example", 443));

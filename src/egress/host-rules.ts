@@ -31,13 +31,19 @@ const WEB_PORTS: Ports = [
 const MOST_PORT = 65_535;
 const NAME = /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/;
 
+/** Which hosts a rule means, for comparing it with others. */
+type Extent =
+  | { kind: "any" }
+  | { kind: "below" | "exact"; name: string }
+  | { kind: "range"; address: string; bits: number; list: BlockList };
+
 interface Rule {
   /** As it was given, with the group that it is of. */
   text: string;
   denies: boolean;
   /** Of a name in its normalised form, or an address. */
   means(host: string): boolean;
-  addresses: boolean;
+  extent: Extent;
   /** Absent: all. */
   ports?: Ports;
 }
@@ -84,9 +90,23 @@ export class HostRules {
     return this.#allow.some((rule) => rule.means(name));
   }
 
+  /**
+   * The first rule that permits more than `within` does. A rule must lie within a single one of those, and refusals there are no
+   * rules to lie within.
+   */
+  beyond(within: HostRules): string | undefined {
+    const covers = (outer: Rule, inner: Rule, ports: Ports): boolean =>
+      contains(outer.extent, inner.extent) &&
+      (outer.ports === undefined || ports.every(([from, to]) => outer.ports?.some(([a, b]) => a <= from && to <= b)));
+    const all: Ports = [[1, MOST_PORT]];
+    return this.#allow.find((rule) =>
+      (rule.ports ?? all).some((range) => !within.#allow.some((outer) => covers(outer, rule, [range]))),
+    )?.text;
+  }
+
   /** The rule that refuses an address which some name resolves to. */
   refusal(address: string, port: number): string | undefined {
-    return this.#deny.find((rule) => rule.addresses && onPort(rule, port) && rule.means(address))?.text;
+    return this.#deny.find((rule) => rule.extent.kind === "range" && onPort(rule, port) && rule.means(address))?.text;
   }
 }
 
@@ -130,17 +150,36 @@ function parse(text: string, denies: boolean, label: string): Rule {
   const { host, port } = split(text);
   const ports = port === undefined ? (denies ? undefined : WEB_PORTS) : parsePorts(text, port);
   const rest = { text: label, denies, ...(ports === undefined ? {} : { ports }) };
-  if (host === "*") return { ...rest, addresses: false, means: () => true };
+  if (host === "*") return { ...rest, extent: { kind: "any" }, means: () => true };
   const range = addressRange(host);
   if (range !== undefined) {
-    const means = (name: string): boolean => isIP(name) !== 0 && range.check(name, isIPv4(name) ? "ipv4" : "ipv6");
-    return { ...rest, addresses: true, means };
+    return {
+      ...rest,
+      extent: { kind: "range", ...range },
+      means: (name) => isIP(name) !== 0 && inRange(range.list, name),
+    };
   }
   const below = host.startsWith("*.");
   const name = normaliseHost(below ? host.slice(2) : host);
   if (!NAME.test(name) || isIP(name) !== 0) throw wrong(text, "it is neither a name nor an address");
   const means = below ? (each: string) => each.endsWith(`.${name}`) : (each: string) => each === name;
-  return { ...rest, addresses: false, means };
+  return { ...rest, extent: { kind: below ? "below" : "exact", name }, means };
+}
+
+function inRange(list: BlockList, address: string): boolean {
+  return list.check(address, isIPv4(address) ? "ipv4" : "ipv6");
+}
+
+function contains(outer: Extent, inner: Extent): boolean {
+  if (outer.kind === "any") return true;
+  if (outer.kind === "range") {
+    // Of an address in IPv6 clothes the bits are others.
+    const comparable = inner.kind === "range" && isIPv4(inner.address) === isIPv4(outer.address);
+    return comparable && outer.bits <= inner.bits && inRange(outer.list, inner.address);
+  }
+  if (inner.kind !== "below" && inner.kind !== "exact") return false;
+  if (outer.kind === "exact") return inner.kind === "exact" && inner.name === outer.name;
+  return inner.name.endsWith(`.${outer.name}`) || (inner.kind === "below" && inner.name === outer.name);
 }
 
 function parsePorts(text: string, port: string): Ports | undefined {
@@ -152,16 +191,16 @@ function parsePorts(text: string, port: string): Ports | undefined {
 }
 
 /** An address is a range of one. IPv4 ranges mean such addresses in IPv6 clothes, too. */
-function addressRange(host: string): BlockList | undefined {
+function addressRange(host: string): { address: string; bits: number; list: BlockList } | undefined {
   const [address = "", bits, ...more] = host.split("/");
   const family = isIP(address);
   if (family === 0 || more.length > 0) return undefined;
   const most = family === 4 ? 32 : 128;
   const length = bits === undefined ? most : /^\d{1,3}$/.test(bits) ? Number(bits) : -1;
   if (length < 0 || length > most) return undefined;
-  const range = new BlockList();
-  range.addSubnet(address, length, family === 4 ? "ipv4" : "ipv6");
-  return range;
+  const list = new BlockList();
+  list.addSubnet(address, length, family === 4 ? "ipv4" : "ipv6");
+  return { address, bits: length, list };
 }
 
 /** An IPv6 address has colons of its own, so with a port it stands in brackets. */

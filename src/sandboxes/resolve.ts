@@ -29,6 +29,8 @@ export interface SpawnInput {
   allowedHosts?: string[];
   /** The owner's by name, or the sandbox's own. */
   secrets?: (string | SecretInput)[];
+  /** What it may connect to at most, whoever says so; absent: no limit but the server's. */
+  within?: readonly string[];
   idleTimeoutMs?: number;
   idleAction?: IdleAction;
   /** What counts as use: also what runs in it (default), or calls alone. */

@@ -7,6 +7,7 @@
  * either wanted (a live row) or not, keeps the first kind and removes the second; and a row that was still `creating` names a
  * sandbox that no client knows of, which is removed too.
  */
+import { HostRules } from "../egress/host-rules.ts";
 import type { KeptSecret } from "../egress/secrets/secret.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
@@ -283,6 +284,7 @@ export class Sandboxes {
     const own = ownSecrets(input).map((each) => this.secrets.check(owner, each));
     const granted = this.secrets.granted(owner, names).filter(({ name }) => !own.some((each) => each.name === name));
     const resolved = resolveSpawn(input, this.limits, template, checkpoint, [...granted, ...own]);
+    this.assertWithin(resolved.spec.allowedHosts ?? [], input.within);
     if (input.imageChecked !== true) this.policies.checkImage(owner, resolved.spec.image);
     const { name } = this.providers.pick(resolved.provider);
     this.policies.checkProvider(owner, [resolved.provider ?? name, name]);
@@ -458,6 +460,17 @@ export class Sandboxes {
     }
     this.events.emit("sandbox.extended", id, { expires_at: new Date(sandbox.record.expiresAt).toISOString() });
     return sandbox.record;
+  }
+
+  /** @param within what may be allowed at most; absent: anything @throws StacyError `permission` naming the rule, `invalid` */
+  assertWithin(hosts: readonly string[], within: readonly string[] | undefined): void {
+    if (within === undefined) return;
+    const groups = this.limits.hostGroups;
+    const beyond = new HostRules(hosts, groups).beyond(new HostRules(within, groups));
+    if (beyond === undefined) return;
+    throw new StacyError("permission", `this key's sandboxes may not connect to ${beyond}`, {
+      remedy: within.length === 0 ? "its sandboxes have no network" : `it may allow ${within.join(", ")}`,
+    });
   }
 
   /** Other hosts that it may connect to, from now on. @throws StacyError `invalid`, `permission`, `not-found` */

@@ -21,6 +21,8 @@ export interface Caller {
   owner: string;
   /** Sees what other owners have, too. */
   everything: boolean;
+  /** Its sandboxes may connect to no others; absent: no limit of its own. */
+  hosts?: readonly string[];
 }
 
 export class View {
@@ -103,6 +105,7 @@ export class View {
 
   setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
     this.get(id);
+    this.#all.assertWithin(hosts, this.caller.hosts);
     return this.#all.setNetwork(id, hosts);
   }
 
@@ -189,9 +192,15 @@ export class View {
   readonly templates = {
     list: (): Template[] => this.#all.templates.list(this.#only),
     get: (name: string): Template => this.#all.templates.get(this.owner, name),
-    create: (input: TemplateInput): Promise<Template> => this.#all.templates.create(this.owner, input),
-    replace: (name: string, input: TemplateInput): Promise<Template> =>
-      this.#all.templates.replace(this.owner, name, input),
+    create: async (input: TemplateInput): Promise<Template> => {
+      // Its set-up commands run for whoever spawns from it, and for its pool.
+      this.#all.assertWithin(input.allowedHosts, this.caller.hosts);
+      return this.#all.templates.create(this.owner, input);
+    },
+    replace: async (name: string, input: TemplateInput): Promise<Template> => {
+      this.#all.assertWithin(input.allowedHosts, this.caller.hosts);
+      return this.#all.templates.replace(this.owner, name, input);
+    },
     remove: (name: string): Promise<void> => this.#all.templates.remove(this.owner, name),
   };
 
@@ -274,7 +283,7 @@ export class View {
 
   #own(input: SpawnInput): SpawnInput {
     if (input.checkpoint) this.checkpoints.get(input.checkpoint);
-    return { ...input, owner: this.owner };
+    return { ...input, owner: this.owner, ...(this.caller.hosts === undefined ? {} : { within: this.caller.hosts }) };
   }
 }
 

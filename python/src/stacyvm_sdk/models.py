@@ -289,6 +289,7 @@ class Key:
     owner: str
     scopes: list[Literal["read", "use", "admin"]]
     state: Literal["active", "expired", "revoked"]
+    allowed_hosts: list[str] | None = None
     #: The first characters of the secret
     hint: str
     created_at: str
@@ -305,6 +306,7 @@ class MadeKey:
     owner: str
     scopes: list[Literal["read", "use", "admin"]]
     state: Literal["active", "expired", "revoked"]
+    allowed_hosts: list[str] | None = None
     #: The first characters of the secret
     hint: str
     created_at: str

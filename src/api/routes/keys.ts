@@ -1,10 +1,11 @@
 /** Who may call: keys that this server makes, for administrators; what administrators did; and who the caller is. */
 import { z } from "@hono/zod-openapi";
 import type { KeyRecord } from "../../access/keys.ts";
+import { HostRules } from "../../egress/host-rules.ts";
 import { OWNER_NAME } from "../../sandboxes/owner.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { Duration, maybe, whole } from "../schemas/common.ts";
+import { AllowedHosts, Duration, maybe, whole } from "../schemas/common.ts";
 import { auditBody, auditCsv, PublishedAuditBody } from "../schemas/published-audit.ts";
 import { defined, iso } from "../schemas/sandbox.ts";
 
@@ -18,6 +19,7 @@ const KeyBody = z
     owner: z.string(),
     scopes: z.array(ScopeName),
     state: z.enum(["active", "expired", "revoked"]),
+    allowed_hosts: z.array(z.string()).optional(),
     hint: z.string().openapi({ description: "The first characters of the secret" }),
     created_at: z.string(),
     created_by: z.string(),
@@ -36,6 +38,11 @@ const KeyRequest = z
     owner: maybe(OwnerName),
     scopes: maybe(z.array(ScopeName).min(1)),
     expires_in: maybe(Duration),
+    allowed_hosts: maybe(AllowedHosts).openapi({
+      type: "array",
+      items: { type: "string" },
+      description: "What the sandboxes that it makes or sets may connect to at most (default: no limit of its own)",
+    }),
   })
   .openapi("KeyRequest");
 
@@ -85,6 +92,7 @@ export function keyRoutes(endpoints: Endpoints, parts: RouteParts): void {
     created_at: iso(record.createdAt),
     created_by: record.createdBy,
     ...defined({
+      allowed_hosts: record.allowedHosts,
       expires_at: record.expiresAt === undefined ? undefined : iso(record.expiresAt),
       revoked_at: record.revokedAt === undefined ? undefined : iso(record.revokedAt),
       last_used_at: record.lastUsedAt === undefined ? undefined : iso(record.lastUsedAt),
@@ -118,8 +126,9 @@ export function keyRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 201: { description: "With the secret", schema: MadeKeyBody } },
     },
     async ({ c, sandboxes, body: request }) => {
-      const { name, owner = sandboxes.owner, scopes = ["use"], expires_in } = request;
-      const input = { name, owner, scopes, ...(expires_in === undefined ? {} : { expiresInMs: expires_in }) };
+      const { name, owner = sandboxes.owner, scopes = ["use"], expires_in, allowed_hosts } = request;
+      if (allowed_hosts !== undefined) new HostRules(allowed_hosts, parts.limits.hostGroups);
+      const input = { name, owner, scopes, ...defined({ expiresInMs: expires_in, allowedHosts: allowed_hosts }) };
       const { record, secret } = await keys.create(input, c.get("identity").name);
       if (owner !== sandboxes.owner) sandboxes.foreign.add(owner);
       return json({ ...body(record), key: secret }, 201);

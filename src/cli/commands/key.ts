@@ -1,6 +1,6 @@
 import { Command, Option } from "commander";
 import type { Key } from "../../../sdk/src/index.ts";
-import { parseDuration } from "../arguments.ts";
+import { allowOption, parseDuration } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine, sinceNow } from "../output.ts";
 import { printTable } from "../table.ts";
@@ -18,6 +18,7 @@ interface CreateOptions extends ClientOptions {
   scope: Key["scopes"][number];
   owner?: string;
   expires?: string;
+  allow?: string[];
 }
 
 function create(): Command {
@@ -30,14 +31,18 @@ function create(): Command {
     )
     .option("--owner <name>", "whose it is (default: the caller's own)")
     .option("--expires <time>", "how long it works, for example 720h (default: until it is revoked)", parseDuration)
+    .addOption(allowOption("its sandboxes at most"))
     .addHelpText(
       "after",
       "\nWith --owner it is another owner's: what is made with it exists for that\nowner's keys and for administrators only. Others of this host and, if the server\nlistens to them, of other hosts send it as X-API-Key, or by STACYVM_API_KEY.",
     )
     .action((name: string, options: CreateOptions) =>
       withServer(options, async ({ client, signal }) => {
-        const { scope, owner, expires } = options;
-        const made = await client.keys.create({ name, owner, scopes: [scope], expiresIn: expires }, { signal });
+        const { scope, owner, expires, allow: allowedHosts } = options;
+        const made = await client.keys.create(
+          { name, owner, scopes: [scope], expiresIn: expires, allowedHosts },
+          { signal },
+        );
         if (options.json === true) return printJson(made);
         printLine(made.key);
         note(`${made.id}: ${scope} for the owner ${made.owner}; keep it, it is not shown again`);
