@@ -198,6 +198,16 @@ test("an answer that is no upgrade is an answer", async () => {
   }
 });
 
+for (const status of [204, 205, 304]) {
+  test(`an answer with ${status} has no body, also when the guest sends one`, async () => {
+    answer = (response) => {
+      response.socket?.end(`HTTP/1.1 ${status} Fine\r\nContent-Length: 4\r\nX-Kept: yes\r\n\r\nbody`);
+    };
+    const response = await ask("/x", { method: "POST" });
+    assert.deepEqual([response.status, response.headers.get("x-kept"), await response.text()], [status, "yes", ""]);
+  });
+}
+
 test("the body of a DELETE is its body, and not the next request", async () => {
   const inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
   await (await ask("/d", { method: "DELETE", body: inner })).text();

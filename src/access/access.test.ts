@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import type { Socket } from "node:net";
+import { test } from "node:test";
+import { StacyError } from "../host/error.ts";
+import { Access } from "./access.ts";
+import type { Keys } from "./keys.ts";
+
+const access = (peer: (socket: Socket) => Promise<number | undefined>): Access =>
+  new Access({ configured: [], keys: {} as Keys, ownUser: true, peer });
+
+test("a connection whose user could not be looked up is looked at again; one that is known is not", async () => {
+  const answers: (() => Promise<number | undefined>)[] = [
+    () => Promise.reject(new StacyError("unavailable", "too many open files")),
+    async () => undefined,
+    async () => process.getuid?.(),
+  ];
+  let asked = 0;
+  const users = access(() => (answers[asked++] as () => Promise<number | undefined>)());
+  const connection = {} as Socket;
+  for (let refused = 0; refused < 2; refused++) {
+    await assert.rejects(users.identifyUser(connection), { code: "permission" });
+  }
+  assert.equal((await users.identifyUser(connection)).name, "own user");
+  assert.equal((await users.identifyUser(connection)).name, "own user");
+  assert.equal(asked, 3);
+});
+
+test("requests at once ask once, and another user is told whom this server answers", async () => {
+  let asked = 0;
+  const users = access(async () => {
+    asked += 1;
+    return 65_534;
+  });
+  const connection = {} as Socket;
+  const results = await Promise.allSettled([users.identifyUser(connection), users.identifyUser(connection)]);
+  for (const result of results) {
+    assert.match(String(result.status === "rejected" && result.reason), /not the user with uid 65534/);
+  }
+  assert.equal(asked, 1);
+});
