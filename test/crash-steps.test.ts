@@ -1,20 +1,19 @@
 /**
  * The daemon is killed (-9) at every step of the crash protocol by name (docs/crash-protocol.md), with real Linux machines. Then the next
  * daemon must find: the sandbox in a state that the page allows, its process and its file as they were, every other sandbox well, and
- * nothing left over. `STACYVM_CRASH_STEPS=S,W` runs the steps whose names begin so.
+ * nothing left over. `STACYVM_CRASH_STEPS=S,W` runs the steps whose names begin so, `STACYVM_CRASH_VMM=firecracker` takes the bare guest.
  */
 import assert from "node:assert/strict";
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
+import { type Ask, crashGuest as guest } from "./crash-guests.ts";
 import type { CrashPoint } from "./crash-point.ts";
+import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
-const SPAWN = { image: "stacyvm/busybox", memory_mb: 128, ttl: "2h" };
-/** A shell that holds its number in memory, and answers over two pipes. */
-const COUNTER = "mkfifo /ask /say; n=0; while read -r _ </ask; do n=$((n+1)); echo $n >/say; done";
-const COUNT = "while [ ! -p /say ]; do :; done; echo >/ask; cat /say";
+const SPAWN = guest.spawn;
 /** A record that is replaced for good, which every change but the first does. */
 const RECORD = "sandbox.json\\..*tmp -> ";
 
@@ -27,21 +26,44 @@ interface Step {
   at: CrashPoint;
   /** What the sandbox may be afterwards; none: gone. Default: as before the operation. */
   states?: State[];
+  /** Steps that only one of the monitors has. */
+  monitor?: "qemu" | "firecracker";
 }
 
-const send = (command: string, when: CrashPoint["when"] = "after"): CrashPoint => ({
-  ...{ call: "send", match: `"execute":"${command}"`, when },
+/** What is sent to the monitor, and the program that it is. */
+const MONITORS = {
+  qemu: {
+    stop: '"execute":"stop"',
+    cont: '"execute":"cont"',
+    save: '"execute":"migrate"',
+    load: '"execute":"migrate-incoming"',
+    program: "qemu",
+  },
+  firecracker: {
+    stop: 'PATCH /vm [^]*"Paused"',
+    cont: 'PATCH /vm [^]*"Resumed"',
+    save: "PUT /snapshot/create",
+    load: "PUT /snapshot/load",
+    program: "(firecracker|prlimit)",
+  },
+};
+const MONITOR = MONITORS[guest.monitor];
+const send = (command: "stop" | "cont" | "save" | "load", when: CrashPoint["when"] = "after"): CrashPoint => ({
+  ...{ call: "send", match: MONITOR[command], when },
+});
+const start = (where: string, when: CrashPoint["when"] = "after"): CrashPoint => ({
+  ...{ call: "spawn", match: `${MONITOR.program}.*${where}`, when },
 });
 const record = (when: CrashPoint["when"], within = "sb-"): CrashPoint => ({
   ...{ call: "rename", match: `${within}[^/]*/${RECORD}`, when },
 });
 const commit = (match: string): CrashPoint => ({ call: "commit", match, when: "after" });
 
-const STEPS: Step[] = [
+const ALL: Step[] = [
   { name: "P1", doing: "spawn", at: commit('"state":"creating"') },
   { name: "P2", doing: "spawn", at: { call: "symlink", match: "sandboxes/sb-.*base.img", when: "after" } },
-  { name: "P3", doing: "spawn", at: { call: "spawn", match: "qemu.*sandboxes/sb-", when: "after" } },
-  { name: "P3 loading", doing: "spawn", at: send("migrate-incoming") },
+  { name: "P3", doing: "spawn", at: start("sandboxes/sb-") },
+  { name: "P3 loading", doing: "spawn", at: send("load") },
   { name: "P4", doing: "spawn", at: { call: "rename", match: "sandbox.json.new -> ", when: "after" } },
   { name: "P5", doing: "spawn", at: commit('"state":"running"'), states: ["running"] },
   { name: "U1", doing: "pause", at: send("stop"), states: ["running"] },
@@ -51,7 +73,7 @@ const STEPS: Step[] = [
   { name: "R2", doing: "resume", at: record("before"), states: ["paused"] },
   { name: "R3", doing: "resume", at: record("after"), states: ["running"] },
   { name: "S1", doing: "suspend", at: send("stop"), states: ["running"] },
-  { name: "S2 saving", doing: "suspend", at: send("migrate"), states: ["running"] },
+  { name: "S2 saving", doing: "suspend", at: send("save"), states: ["running"] },
   { name: "S2", doing: "suspend", at: { call: "rename", match: "sealed.json", when: "after" }, states: ["running"] },
   {
     name: "S3",
@@ -67,30 +89,30 @@ const STEPS: Step[] = [
     at: { call: "rm", match: "sb-[^/]*/rootfs.ext4", when: "before" },
     states: ["suspended"],
   },
-  { name: "W2", doing: "wake", at: { call: "spawn", match: "qemu", when: "before" }, states: ["suspended"] },
-  { name: "W3", doing: "wake", at: { call: "spawn", match: "qemu", when: "after" }, states: ["suspended"] },
-  { name: "W3 loading", doing: "wake", at: send("migrate-incoming"), states: ["suspended"] },
+  { name: "W2", doing: "wake", at: start("", "before"), states: ["suspended"] },
+  { name: "W3", doing: "wake", at: start(""), states: ["suspended"] },
+  { name: "W3 loading", doing: "wake", at: send("load"), states: ["suspended"] },
   { name: "W4", doing: "wake", at: record("before"), states: ["suspended"] },
   { name: "W5", doing: "wake", at: record("after"), states: ["running"] },
   { name: "F1", doing: "fork", at: { call: "mkdir", match: "tmp/fork-", when: "after" } },
   { name: "F2", doing: "fork", at: send("stop", "before") },
-  { name: "F3", doing: "fork", at: send("migrate", "before") },
-  { name: "F4", doing: "fork", at: send("migrate") },
+  { name: "F3", doing: "fork", at: send("save", "before") },
+  { name: "F4", doing: "fork", at: send("save") },
   { name: "F4 done", doing: "fork", at: send("cont", "before") },
   { name: "F5", doing: "fork", at: send("cont") },
-  { name: "F6", doing: "fork", at: { call: "mkdir", match: "normalise", when: "before" } },
+  { name: "F6", doing: "fork", at: { call: "mkdir", match: "normalise", when: "before" }, monitor: "qemu" },
   { name: "F7", doing: "fork", at: { call: "rename", match: "tmp/fork-.* -> .*snapshots/", when: "after" } },
   { name: "F8", doing: "fork", at: { call: "rename", match: "sandbox.json.new -> ", when: "after" } },
   { name: "F1 of a checkpoint", doing: "checkpoint", at: commit('"saving":true') },
-  { name: "F3 of a checkpoint", doing: "checkpoint", at: send("migrate") },
+  { name: "F3 of a checkpoint", doing: "checkpoint", at: send("save") },
   { name: "F5 of a checkpoint", doing: "checkpoint", at: send("cont") },
   {
     name: "F7 of a checkpoint",
     doing: "checkpoint",
     at: { call: "rename", match: "tmp/checkpoint-.* -> ", when: "after" },
   },
-  { name: "B1", doing: "restore", at: { call: "spawn", match: "qemu.*-next", when: "after" } },
-  { name: "B1 loading", doing: "restore", at: send("migrate-incoming") },
+  { name: "B1", doing: "restore", at: start("-next") },
+  { name: "B1 loading", doing: "restore", at: send("load") },
   { name: "B2", doing: "restore", at: record("after", "-next") },
   { name: "B3", doing: "restore", at: { call: "rename", match: " -> .*-former", when: "before" } },
   { name: "B4 half", doing: "restore", at: { call: "rename", match: " -> .*-former", when: "after" } },
@@ -101,9 +123,11 @@ const STEPS: Step[] = [
   { name: "D3", doing: "destroy", at: { call: "rm", match: "sandboxes/sb-[0-9a-f]*$", when: "after" } },
 ];
 
+const STEPS = ALL.filter(({ monitor }) => monitor === undefined || monitor === guest.monitor);
 const only = process.env.STACYVM_CRASH_STEPS?.split(",");
 
-describe("kill -9 at every step of the crash protocol", () => {
+const skip = guest.monitor === "firecracker" ? ((await whyNot()) ?? false) : false;
+describe(`kill -9 at every step of the crash protocol (${guest.monitor})`, { skip }, () => {
   let server: Server;
   /** One that has nothing to do with the others. */
   let bystander: string;
@@ -116,12 +140,10 @@ describe("kill -9 at every step of the crash protocol", () => {
     assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
     return answer.body;
   };
-  const sh = async (id: string, command: string): Promise<string> => {
-    const body = await ok("POST", `/sandboxes/${id}/exec`, { command, timeout: "60s" });
-    assert.equal(body.exit_code, 0, JSON.stringify(body));
-    return body.stdout.trim();
-  };
-  const start = (): Promise<void> =>
+  const asking =
+    (id: string): Ask =>
+    async (method, path, body) => ({ body: await ok(method, `/sandboxes/${id}${path}`, body) });
+  const startServer = (): Promise<void> =>
     server.start({
       STACYVM_WARM_ADAPTIVE: "false",
       STACYVM_CRASH_POINT: point(),
@@ -129,16 +151,16 @@ describe("kill -9 at every step of the crash protocol", () => {
     });
   const fresh = async (): Promise<string> => {
     const { id } = await ok("POST", "/sandboxes", SPAWN);
-    await ok("POST", `/sandboxes/${id}/processes`, { command: COUNTER });
-    assert.equal(await sh(id, COUNT), "1");
-    await sh(id, "echo kept >/workspace/file; sync");
+    await guest.begin(asking(id));
+    assert.equal(await guest.count(asking(id)), 1);
+    await guest.write(asking(id), "kept");
     return id;
   };
 
   before(async () => {
-    server = await Server.create();
+    server = await Server.create(guest.config);
     await server.stop("SIGTERM");
-    await start();
+    await startServer();
     await ok("POST", "/snapshots", SPAWN);
     bystander = await fresh();
   });
@@ -176,7 +198,7 @@ describe("kill -9 at every step of the crash protocol", () => {
       assert.equal(answered, undefined, `the step was not met: ${answered}`);
       assert.equal(await died, "SIGKILL");
       kills += 1;
-      await start();
+      await startServer();
 
       const rows = (await ok("GET", "/sandboxes")) as { id: string; state: State; unreachable?: unknown }[];
       assert.deepEqual(
@@ -195,10 +217,10 @@ describe("kill -9 at every step of the crash protocol", () => {
       for (const { id: found, state } of mine) {
         if (state !== "running") await ok("POST", `/sandboxes/${found}/resume`);
         if (doing !== "spawn") {
-          assert.equal(await sh(found, COUNT), "2");
-          assert.equal(await sh(found, "cat /workspace/file"), "kept");
+          assert.equal(await guest.count(asking(found)), 2);
+          assert.equal(await guest.read(asking(found)), "kept");
         }
-        await sh(found, "echo fine");
+        assert.equal(await guest.echo(asking(found)), "fine");
         // And what was cut off can be done now.
         if (doing !== "spawn" && doing !== "destroy") {
           if (doing === "resume") await ok("POST", `/sandboxes/${found}/pause`);
@@ -210,7 +232,7 @@ describe("kill -9 at every step of the crash protocol", () => {
         await ok("DELETE", `/sandboxes/${found}`);
       }
       if (doing === "restore") await ok("DELETE", `/checkpoints/${checkpoint}`);
-      assert.equal(await sh(bystander, "cat /workspace/file"), "kept");
+      assert.equal(await guest.read(asking(bystander)), "kept");
     });
   }
 

@@ -308,14 +308,14 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
       await run(parent.agent, "dirty", "4");
       await run(parent.agent, "block", "write", "0", "before");
       await parent.agent.close();
-      const first = await world.save(parent.machine, golden);
+      const first = await world.save(parent.machine);
       assert.ok((await allocatedBytes(join(first, "memory.bin"))) < 16 << 20, "sparse");
       const goesOn = await world.greet(parent.machine);
       await run(goesOn.agent, "counter");
       await run(goesOn.agent, "block", "write", "0", "after");
       await goesOn.agent.close();
       // The second difference stands on the first save, not on the golden memory.
-      const second = await world.save(parent.machine, golden);
+      const second = await world.save(parent.machine);
       const clones = [await world.restore(first), await world.restore(second)];
       assert.equal(await run((clones[0] as Started).agent, "counter"), "4\n");
       assert.equal(await run((clones[1] as Started).agent, "counter"), "5\n");
@@ -347,20 +347,20 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
     }
     const [first, second, third] = [started[0].machine, started[1].machine, started[2].machine];
     await rename(golden, aside);
-    const saves = [await world.save(first, golden)];
+    const saves = [await world.save(first)];
     const other = await world.golden(async (agent) => {
       await run(agent, "counter");
       await run(agent, "dirty", "2");
     });
     await rename(other, golden);
     assert.ok(!own.equals(await pages(golden)), "the two can be told apart");
-    saves.push(await world.save(second, golden));
+    saves.push(await world.save(second));
     // Also by the next daemon, and with the first snapshot gone for good.
     await rm(aside, { recursive: true });
     await third.release();
     const found = await world.vmm.adopt(third.dir, third.record, world.config);
     assert.ok(found?.state === "running");
-    saves.push(await world.save(found, golden));
+    saves.push(await world.save(found));
     for (const saved of saves) {
       assert.ok(own.equals(await pages(saved)), "its own memory");
       assert.ok((await allocatedBytes(join(saved, SNAPSHOT_FILES.memory))) < 8 << 20, "sparse");

@@ -118,11 +118,11 @@ export class World implements AsyncDisposable {
     return snapshot;
   }
 
-  async save(machine: RunningMachine, parent?: string): Promise<string> {
+  async save(machine: RunningMachine): Promise<string> {
     const out = join(this.root, `snapshot${this.#count++}`);
     await mkdir(out);
     const paused = await machine.pause();
-    const saved = await paused.save(out, parent === undefined ? {} : { parent });
+    const saved = await paused.save(out);
     await copySparse(join(machine.dir, FILES.rootfs), join(out, FILES.rootfs));
     await saved.finish();
     // As publication does; a jailed machine reads it as another user.

@@ -59,7 +59,7 @@ export function begun<T>(source: AsyncGenerator<T>): AsyncGenerator<T> {
 }
 
 /** What `work` gives, or `undefined` when it takes longer than `ms` (it goes on). */
-export async function within<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
+export async function resultOrTimeout<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const limit = new Promise<undefined>((resolve) => {
     timer = setTimeout(resolve, ms, undefined);

@@ -554,7 +554,7 @@ function tree({ signal }: Signalled): CallOptions {
 
 function unanswered(call: Call, ms: number): StacyError {
   const error = new StacyError("timeout", `the guest did not go on for ${ms / 1000} s`);
-  call.abandon(error);
+  call.drop(error);
   return error;
 }
 

@@ -103,7 +103,7 @@ export class Call {
     const { limitMs } = options;
     if (limitMs !== undefined) {
       this.#limit = setTimeout(
-        () => this.abandon(new StacyError("timeout", `the guest did not answer in ${limitMs} ms`)),
+        () => this.drop(new StacyError("timeout", `the guest did not answer in ${limitMs} ms`)),
         limitMs,
       );
     }
@@ -227,17 +227,17 @@ export class Call {
     this.#cancelled = true;
     this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
     clearTimeout(this.#limit);
-    const late = (): void => this.abandon(new StacyError("cancelled", "cancelled; the guest did not confirm it"));
+    const late = (): void => this.drop(new StacyError("cancelled", "cancelled; the guest did not confirm it"));
     this.#limit = setTimeout(late, this.#cancelMs);
   }
 
   /** Fails at once; whatever the guest still says about it is dropped. */
-  abandon(failure: Error): void {
+  drop(failure: Error): void {
     if (this.#done) return;
     if (!this.#cancelled) this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
     this.finish(failure);
     this.#backlog.clear();
-    this.#session.abandoned(this);
+    this.#session.dropped(this);
   }
 
   /** @internal A frame of this call. @throws StacyError `protocol` */
@@ -320,7 +320,7 @@ export class Session {
   readonly #decoder = new FrameDecoder();
   readonly #calls = new Map<number, Call>();
   /** Calls that we gave up, whose END has not come. */
-  readonly #abandoned = new Set<number>();
+  readonly #dropped = new Set<number>();
   readonly #close: (reason: Error) => void;
   #sequence = 0;
   #nextCall = 1;
@@ -474,8 +474,8 @@ export class Session {
       }
       default: {
         const call = this.#calls.get(frame.stream);
-        if (call === undefined && this.#abandoned.has(frame.stream)) {
-          if (frame.type === FrameType.END) this.#abandoned.delete(frame.stream);
+        if (call === undefined && this.#dropped.has(frame.stream)) {
+          if (frame.type === FrameType.END) this.#dropped.delete(frame.stream);
           return;
         }
         if (call === undefined)
@@ -487,11 +487,11 @@ export class Session {
   }
 
   /** @internal */
-  abandoned(call: Call): void {
+  dropped(call: Call): void {
     if (this.#over !== undefined) return;
     this.#forget(call);
-    this.#abandoned.add(call.id);
-    if (this.#abandoned.size > GUEST_BOUNDS.lostCalls)
+    this.#dropped.add(call.id);
+    if (this.#dropped.size > GUEST_BOUNDS.lostCalls)
       this.end(new StacyError("protocol", "the guest does not end its calls"));
   }
 

@@ -49,8 +49,6 @@ const machineRecord = z.object({
   allowedHosts: strings.exactOptional(),
   /** Its guest trusts this one (egress/secrets/authority.ts); absent: it was given no secret. */
   authority: z.object({ certificate: z.string(), key: z.string() }).exactOptional(),
-  /** Directory of the snapshot that it was loaded from with its dirty pages tracked, so that a save writes the difference. */
-  parent: z.string().exactOptional(),
   /** What a saved machine needs to be started elsewhere. */
   shape: z.custom<Shape>(
     (value) => z.looseObject({ imageDigest: z.string(), cmdline: z.string() }).safeParse(value).success,

@@ -28,9 +28,9 @@ export class SavedWork implements AsyncDisposable {
     return new SavedWork(dir, target);
   }
 
-  /** What the machine must stand still for. @param parent the snapshot that it was loaded from, if it tracks its dirty pages */
-  async save(machine: PausedMachine, parent: { parent?: string }): Promise<void> {
-    this.#saved = await machine.save(this.#dir, parent);
+  /** What the machine must stand still for. */
+  async save(machine: PausedMachine): Promise<void> {
+    this.#saved = await machine.save(this.#dir);
     await copySparse(join(machine.dir, FILES.rootfs), join(this.#dir, FILES.rootfs));
   }
 

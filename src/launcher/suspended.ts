@@ -36,11 +36,11 @@ export class SuspendedState {
   }
 
   /** Saves the machine, which stands still, and its disk; on disk for good, and not yet the state that counts. */
-  async save(machine: PausedMachine, base: string, parent: { parent?: string }): Promise<void> {
+  async save(machine: PausedMachine, base: string): Promise<void> {
     const next = this.#next;
     await rm(next, { recursive: true, force: true });
     await makeMachineDir(next, base);
-    const saved = await machine.save(next, parent);
+    const saved = await machine.save(next);
     await copySparse(join(this.#machineDir, FILES.rootfs), join(next, FILES.rootfs));
     await saved.finish();
     const files = await sealParts(next);

@@ -231,15 +231,13 @@ export class MicrovmMachine implements SandboxMachine {
         await this.#agent.disconnect();
         paused = before.state === "paused" ? before : await before.pause({ toSave: true }); // S1
         this.#become({ state: "paused", machine: paused });
-        await suspended.save(paused, this.target.image.base, parentOf(this.#record)); // S2
+        await suspended.save(paused, this.target.image.base); // S2
         this.#counts(signal);
         committed = true;
         await suspended.commit(); // S3
         await this.#write("suspended"); // S4
       } catch (error) {
         await suspended.discard(committed).catch(() => {});
-        // An earlier state that it stood on is gone with that.
-        if (committed) delete this.#record.parent;
         // Nothing is lost: it goes on where it stood.
         if (before.state === "running") await this.#goOn(paused);
         else if (committed) await this.#write("paused").catch(() => {}); // it may say `suspended` there
@@ -258,7 +256,6 @@ export class MicrovmMachine implements SandboxMachine {
     const disk = join(this.#dir, FILES.rootfs);
     await rm(disk, { force: true });
     const from = suspended.dir;
-    const parent = this.#record.parent;
     let loading: VmmProcess | undefined;
     const stop = (): void => void this.#kill(loading);
     signal.addEventListener("abort", stop, { once: true });
@@ -275,7 +272,6 @@ export class MicrovmMachine implements SandboxMachine {
       this.#counts(signal);
       this.#become({ state: "returning", from: "suspended", machine });
       await this.#identify(); // W4
-      this.#record.parent = from;
       await this.#write("running"); // W5
       this.#become({ state: "running", machine });
       this.#watch(machine);
@@ -284,8 +280,6 @@ export class MicrovmMachine implements SandboxMachine {
       this.#life = { state: "suspended" };
       await this.#agent.disconnect();
       await this.#kill(loading);
-      if (parent === undefined) delete this.#record.parent;
-      else this.#record.parent = parent;
       await this.#write("suspended").catch(() => {}); // it may say `running` there
       await rm(disk, { force: true }).catch(() => {});
       throw error;
@@ -313,7 +307,7 @@ export class MicrovmMachine implements SandboxMachine {
           const launched = await launcher.launchSaved(key, "fork", { id, env, network, trackDirty: true, signal });
           // What the parent's programs trust, its copies' do.
           const { authority } = this.#record;
-          return this.#context.own(launched, { id, tracked: true, allowedHosts, authority });
+          return this.#context.own(launched, { id, allowedHosts, authority });
         };
         const results = await Promise.allSettled(ids.map(start)); // F7
         const machines = results.filter((result) => result.status === "fulfilled").map((result) => result.value);
@@ -339,7 +333,6 @@ export class MicrovmMachine implements SandboxMachine {
       if (this.#life.state === "exited") throw this.#gone();
       const { launcher } = this.#context;
       const key = checkpointKey(checkpointId);
-      const parent = launcher.store.path(key);
       await this.#dying?.kill();
       await this.#takePlace(); // what an earlier restore left undone
       const names = this.#names();
@@ -351,7 +344,7 @@ export class MicrovmMachine implements SandboxMachine {
       try {
         // From here on the next daemon finds it: it is the sandbox's as soon as the old one is dead.
         await writeRecord(next.dir, {
-          ...{ ...this.#record, key, parent, process: next.machine.record, state: "running" },
+          ...{ ...this.#record, key, process: next.machine.record, state: "running" },
         }); // B2
         // The new machine's next caller opens the channel anew.
         await next.agent.close();
@@ -373,7 +366,7 @@ export class MicrovmMachine implements SandboxMachine {
       this.#releaseSnapshot = next.releaseSnapshot;
       this.#dir = next.dir;
       this.#frozen = false;
-      Object.assign(this.#record, { key, parent });
+      this.#record.key = key;
       this.#watch(next.machine);
       releaseFormer();
       try {
@@ -418,11 +411,11 @@ export class MicrovmMachine implements SandboxMachine {
     if (before.state === "paused") this.#become({ state: "returning", from: "paused", machine });
     let stoppedMs: number;
     try {
-      await machine.prepareSave(parentOf(this.#record));
+      await machine.prepareSave();
       this.#counts(signal);
       // From here on the user's processes stand still: in the guest first, then with it.
       const stopped = performance.now();
-      const saving = this.#standingStill(machine, (paused) => work.save(paused, parentOf(this.#record)));
+      const saving = this.#standingStill(machine, (paused) => work.save(paused));
       await saving.catch(() => {});
       const thawed = await this.#thaw().catch(asStacyError); // F6
       await saving; // its error says more than one of the thaw
@@ -700,10 +693,6 @@ function lifeOf(machine: RunningMachine | PausedMachine | undefined): Life {
 
 function forkKey(): string {
   return Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("hex");
-}
-
-function parentOf(record: MachineRecord): { parent?: string } {
-  return record.parent === undefined ? {} : { parent: record.parent };
 }
 
 async function limited<T>(work: Promise<T>, doing: string): Promise<T> {

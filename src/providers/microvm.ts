@@ -10,7 +10,7 @@ import type { ImageUse } from "../images/care.ts";
 import type { Images } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
 import { imageUse } from "../launcher/image-use.ts";
-import { machineDir } from "../launcher/launch.ts";
+import { discard, machineDir } from "../launcher/launch.ts";
 import { type Launched, Launcher } from "../launcher/launcher.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { PoolLimits } from "../launcher/pool.ts";
@@ -61,7 +61,7 @@ export interface MachineContext {
   /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
   own(
     launched: Launched,
-    about: { id: string; tracked: boolean; allowedHosts: readonly string[]; authority?: Authority | undefined },
+    about: { id: string; allowedHosts: readonly string[]; authority?: Authority | undefined },
   ): Promise<MicrovmMachine>;
   /** Holds it until it is forgotten. */
   keep(machine: MicrovmMachine): MicrovmMachine;
@@ -141,8 +141,13 @@ export class MicrovmProvider implements Provider, MachineContext {
       spec.checkpoint === undefined
         ? await this.launcher.launch(launchSpec(spec), options)
         : await this.launcher.launchSaved(checkpointKey(spec.checkpoint), "checkpoint", options);
-    const authority = await making;
-    const machine = await this.own(launched, { id: spec.id, tracked: options.trackDirty, allowedHosts, authority });
+    const authority = await making?.catch(async (error: unknown) => {
+      // Nobody knows of it yet.
+      await discard(launched.dir, launched.machine);
+      launched.releaseSnapshot();
+      throw error;
+    });
+    const machine = await this.own(launched, { id: spec.id, allowedHosts, authority });
     if (authority !== undefined) await this.#trust(machine, authority);
     return machine;
   }
@@ -161,10 +166,9 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   async own(
     launched: Launched,
-    { id, tracked, allowedHosts, authority }: Parameters<MachineContext["own"]>[1],
+    { id, allowedHosts, authority }: Parameters<MachineContext["own"]>[1],
   ): Promise<MicrovmMachine> {
     const { target, identity, boot } = launched;
-    const restored = boot.path !== "cold";
     const record: MachineRecord = {
       version: 1,
       id,
@@ -187,7 +191,6 @@ export class MicrovmProvider implements Provider, MachineContext {
       },
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] }),
       ...(authority === undefined ? {} : { authority }),
-      ...(restored && tracked ? { parent: this.launcher.store.path(target.key) } : {}),
       shape: target.shape,
       imageConfig: target.image.config,
       boot,

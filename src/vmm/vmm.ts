@@ -176,8 +176,8 @@ export interface RunningMachine extends VmmProcess {
   readonly state: "running";
   /** A new byte stream to the agent (guest port 1024). It may be called again at any time; a newer stream wins. */
   connectAgent(options?: ConnectOptions): Promise<AgentStream>;
-  /** Does what the coming `save` does not need the guest to stand still for. `parent` as there. */
-  prepareSave(options?: { parent?: string }): Promise<void>;
+  /** Does what the coming `save` does not need the guest to stand still for. */
+  prepareSave(): Promise<void>;
   /** @param options.toSave it is about to be saved, which the guest may have to be told before it stands still */
   pause(options?: { toSave?: boolean }): Promise<PausedMachine>;
 }
@@ -189,10 +189,8 @@ export interface PausedMachine extends VmmProcess {
    * Writes `vmstate.bin` and `memory.bin` (sparse: it occupies what the guest touched) into `dir`, which is on the same
    * filesystem as the machine. The caller copies the disk, which belongs to this state, before the machine goes on.
    * `memory.bin` gets the mode that it keeps: read-only, unless this VMM needs more to map it privately.
-   * `parent` is the snapshot that it was loaded from with `trackDirty`: for a driver that writes a difference and keeps nothing of
-   * its own to lay it over.
    */
-  save(dir: string, options?: { parent?: string }): Promise<SavedState>;
+  save(dir: string): Promise<SavedState>;
 }
 
 export interface SavedState {

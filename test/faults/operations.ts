@@ -1,4 +1,5 @@
 /** What is done while a call fails: how each operation is prepared, done, and done again. */
+import assert from "node:assert/strict";
 import type { World } from "./world.ts";
 
 export interface Operation {
@@ -6,6 +7,8 @@ export interface Operation {
   /** Not counted, and nothing fails in it. @returns the sandbox it is done to, or what else it needs */
   prepare(world: World): Promise<string>;
   work(world: World, of: string): Promise<void>;
+  /** From a sandbox that runs back to where `prepare` left it. */
+  again?(world: World, of: string): Promise<unknown>;
   /** After success, and after a failed attempt was repeated: what was made must be there. */
   holds(world: World, of: string): Promise<void>;
 }
@@ -40,6 +43,12 @@ export const OPERATIONS: readonly Operation[] = [
   },
   { name: "exec", prepare: spawned, work: works, holds: works },
   {
+    name: "write",
+    prepare: spawned,
+    work: (world, of) => world.write(of, "written"),
+    holds: async (world, of) => assert.equal(await world.read(of), "written"),
+  },
+  {
     name: "fork",
     prepare: spawned,
     work: async (world, of) => {
@@ -71,6 +80,9 @@ export const OPERATIONS: readonly Operation[] = [
       await world.sandboxes.checkpoint(id);
       return id;
     },
+    again: async (world, of) => {
+      if (world.sandboxes.checkpoints.list(of).length === 0) await world.sandboxes.checkpoint(of);
+    },
     work: async (world, of) => {
       await world.sandboxes.restore(of, world.sandboxes.checkpoints.list(of)[0]?.id ?? "");
     },
@@ -92,6 +104,7 @@ export const OPERATIONS: readonly Operation[] = [
       await world.sandboxes.suspend(id);
       return id;
     },
+    again: (world, of) => world.sandboxes.suspend(of),
     work: async (world, of) => void (await world.sandboxes.resume(of)),
     holds: works,
   },
@@ -111,6 +124,7 @@ export const OPERATIONS: readonly Operation[] = [
       await world.sandboxes.pause(id);
       return id;
     },
+    again: (world, of) => world.sandboxes.pause(of),
     work: async (world, of) => void (await world.sandboxes.resume(of)),
     holds: works,
   },
@@ -143,6 +157,7 @@ export const OPERATIONS: readonly Operation[] = [
       await world.close();
       return id;
     },
+    again: (world) => world.close(),
     work: (world) => world.open(),
     holds: worksSoon,
   },

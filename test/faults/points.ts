@@ -1,6 +1,6 @@
 /**
  * Makes the n-th call of a kind fail, or ends the process at it, as SQLite's own tests do: the product's code knows nothing of it.
- * Importing this file patches Node's own modules, in a test or by `--import` in a server; calls pass until a point is armed.
+ * Importing this file patches Node's own modules; calls pass until a point is armed.
  *
  *     fs.open    open, readFile, readdir     EMFILE        fs.sync    fsync of files and directories    EIO
  *     fs.write   writeFile, FileHandle's     ENOSPC        fs.rename  rename                            EIO
@@ -9,6 +9,7 @@
  *     db         a statement of SQLite       FULL          db.io      the same                          IOERR
  *     monitor    a command that the monitor refuses        monitor.cut  its connection breaks instead
  *     agent      the agent's connection breaks instead of a frame
+ *     monitor.mute, agent.mute                             from this command or frame on the connection is open and nobody answers
  */
 import childProcess from "node:child_process";
 import fs from "node:fs";
@@ -22,7 +23,11 @@ export const KINDS = [
   ...["fs.open", "fs.write", "fs.make", "fs.remove", "fs.sync", "fs.rename", "fs.copy"],
   ...["process", "db", "db.io", "monitor", "monitor.cut", "agent"],
 ] as const;
-export type Kind = (typeof KINDS)[number];
+/** Each of these waits until a limit is over: forms of their own. */
+export const MUTE_KINDS = ["monitor.mute", "agent.mute"] as const;
+/** Where a daemon can be stopped; the other kinds are the same places again. */
+export const STOP_KINDS = KINDS.filter((kind) => kind !== "db.io" && kind !== "monitor.cut");
+export type Kind = (typeof KINDS)[number] | (typeof MUTE_KINDS)[number];
 
 interface Armed {
   kind: Kind;
@@ -33,25 +38,38 @@ interface Armed {
 }
 
 let armed: Armed | undefined;
-let calls = 0;
+let counts: Calls | undefined;
+
+/** How many calls there were of each kind. */
+export type Calls = Partial<Record<Kind, number>>;
 
 /** From now on the `at`-th call of `kind` fails. */
 export function arm(kind: Kind, at: number, how: Armed["how"] = "once"): void {
   armed = { kind, at, how };
-  calls = 0;
+  counts = {};
+}
+
+/** From now on calls of all kinds are counted, and none fails. */
+export function countCalls(): void {
+  armed = undefined;
+  counts = {};
 }
 
 /** @returns how many calls there were, and whether the armed one came */
-export function disarm(): { calls: number; reached: boolean } {
-  const reached = armed !== undefined && calls >= armed.at;
+export function disarm(): { calls: Calls; reached: boolean } {
+  const calls = counts ?? {};
+  const reached = armed !== undefined && (calls[armed.kind] ?? 0) >= armed.at;
   armed = undefined;
+  counts = undefined;
   return { calls, reached };
 }
 
 /** Whether this is the call. */
 function hit(kind: Kind): boolean {
+  if (counts === undefined) return false;
+  const calls = (counts[kind] ?? 0) + 1;
+  counts[kind] = calls;
   if (armed?.kind !== kind) return false;
-  calls += 1;
   if (calls < armed.at || (calls > armed.at && armed.how !== "lasting")) return false;
   if (armed.how === "stop") process.kill(process.pid, "SIGKILL");
   return true;
@@ -122,7 +140,10 @@ function watchSocket(socket: net.Socket, path: unknown): net.Socket {
     socket.destroy(failure("ECONNRESET", "write"));
     return false;
   };
+  let mute = false;
   socket.write = ((data: Any, ...rest: Any[]) => {
+    mute ||= hit(role === "agent" ? "agent.mute" : "monitor.mute");
+    if (mute) return true;
     if (role === "agent") return hit("agent") ? cut() : write(data, ...rest);
     if (hit("monitor.cut")) return cut();
     if (!hit("monitor")) return write(data, ...rest);
@@ -141,10 +162,3 @@ net.connect = ((...args: Any[]) => watchSocket((connect as Any)(...args), args[0
 net.createConnection = net.connect;
 
 syncBuiltinESMExports();
-
-// In a server: `kind:n`, armed by SIGUSR2, so that its start passes.
-const point = process.env.STACYVM_TEST_STOP_AT;
-if (point !== undefined) {
-  const [kind, at] = point.split(":");
-  process.on("SIGUSR2", () => arm(kind as Kind, Number(at), "stop"));
-}

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { asStacyError } from "../../src/host/error.ts";
 import { OPERATIONS, type Operation, worksSoon } from "./operations.ts";
-import { arm, disarm, KINDS, type Kind } from "./points.ts";
+import { arm, type Calls, countCalls, disarm, KINDS, type Kind } from "./points.ts";
 import type { World } from "./world.ts";
 
 export interface Tried {
@@ -34,14 +34,18 @@ export async function tryPoints(world: World, options: RunOptions): Promise<Trie
     say(`FAILED ${tried.failures.at(-1)}`);
     await world.reset();
   };
+  const calls = new Map<Operation, Calls>();
   for (const { operation, kind } of pairs(options)) {
     if (performance.now() > until) break;
-    let total = 0;
-    try {
-      total = await count(world, operation, kind);
-    } catch (error) {
-      await fail(`${operation.name} without a fault`, error);
+    if (!calls.has(operation)) {
+      try {
+        calls.set(operation, await count(world, operation));
+      } catch (error) {
+        calls.set(operation, {});
+        await fail(`${operation.name} without a fault`, error);
+      }
     }
+    const total = calls.get(operation)?.[kind] ?? 0;
     const step = most === undefined ? 1 : Math.max(1, total / most);
     for (let at = 1; at <= total; at += step) {
       const n = Math.floor(at);
@@ -59,7 +63,7 @@ export async function tryPoints(world: World, options: RunOptions): Promise<Trie
   return tried;
 }
 
-function pairs({ operations, kinds = KINDS, seed }: RunOptions): { operation: Operation; kind: Kind }[] {
+export function pairs({ operations, kinds = KINDS, seed }: RunOptions): { operation: Operation; kind: Kind }[] {
   const all = OPERATIONS.filter(({ name }) => operations?.includes(name) !== false);
   const list = all.flatMap((operation) => kinds.map((kind) => ({ operation, kind })));
   let state = seed;
@@ -72,10 +76,10 @@ function pairs({ operations, kinds = KINDS, seed }: RunOptions): { operation: Op
     .map(({ pair }) => pair);
 }
 
-/** How many calls of that kind the operation makes when none fails. */
-async function count(world: World, operation: Operation, kind: Kind): Promise<number> {
+/** How many calls of each kind the operation makes when none fails. */
+async function count(world: World, operation: Operation): Promise<Calls> {
   const of = await operation.prepare(world);
-  arm(kind, Number.MAX_SAFE_INTEGER);
+  countCalls();
   await operation.work(world, of);
   const { calls } = disarm();
   await operation.holds(world, of);
@@ -111,5 +115,6 @@ async function tryPoint(
   if (other !== "" && world.sandboxes.list().some(({ id }) => id === other)) await worksSoon(world, other);
   else assert.equal(operation.name, "build", "another sandbox is gone");
   await world.clear();
+  await world.nothingSaved();
   return { reached, refused: error !== undefined };
 }

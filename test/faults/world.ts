@@ -15,10 +15,20 @@ import { silentLog, silentObserver } from "../../src/sandboxes/observer.ts";
 import type { SpawnInput } from "../../src/sandboxes/resolve.ts";
 import { Sandboxes } from "../../src/sandboxes/sandboxes.ts";
 import { Store } from "../../src/sandboxes/store.ts";
+import { createFirecracker } from "../../src/vmm/firecracker/firecracker.ts";
+import { createQemu } from "../../src/vmm/qemu/qemu.ts";
 import type { Vmm } from "../../src/vmm/vmm.ts";
+
+export type Monitor = "firecracker" | "qemu";
+
+const MONITORS = {
+  firecracker: { create: () => createFirecracker({ assets: dataPaths().assets }), image: "stacyvm/bare" },
+  qemu: { create: createQemu, image: "stacyvm/busybox" },
+} satisfies Record<Monitor, { create(): Vmm; image: string }>;
 
 /** What a failed end needs until it is tried again, and more. */
 const SETTLE_MS = 60_000;
+const COMMAND_LIMIT_MS = 30_000;
 
 export class World implements AsyncDisposable {
   readonly paths: DataPaths;
@@ -35,13 +45,19 @@ export class World implements AsyncDisposable {
     this.spec = spec;
   }
 
-  static async create(vmm: Vmm, spec: SpawnInput): Promise<World> {
+  static async create(monitor: Monitor): Promise<World> {
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "faults-"));
     await borrow(root);
-    const world = new World(dataPaths(root), vmm, spec);
+    const world = World.at(root, monitor);
     await world.open();
-    await world.sandboxes.buildSnapshot(spec, new AbortController().signal);
+    await world.sandboxes.buildSnapshot(world.spec, new AbortController().signal);
     return world;
+  }
+
+  /** On a data directory that is there; not open yet. */
+  static at(root: string, monitor: Monitor): World {
+    const { create, image } = MONITORS[monitor];
+    return new World(dataPaths(root), create(), { image, memoryMiB: 128, diskMiB: 64 });
   }
 
   /** A daemon's start. What fails leaves nothing open, and may be tried again. */
@@ -104,10 +120,30 @@ export class World implements AsyncDisposable {
 
   /** What the guest answers to `echo`. */
   async echo(id: string, text: string): Promise<void> {
+    assert.equal(await this.#run(id, "echo", text), `${text}\n`);
+  }
+
+  /** A file; on the bare guest, which has none, the first sector of its disk. */
+  async write(id: string, text: string): Promise<void> {
+    if (this.#bare) return void (await this.#run(id, "block", "write", "0", text));
     using lease = await this.sandboxes.lease(id);
-    const request = { command: "echo", args: [text], mode: "argv", env: {} };
-    using result = await this.sandboxes.executions.run(lease, request, AbortSignal.timeout(30_000));
-    assert.equal(result.stdout.toString(), `${text}\n`);
+    await lease.agent.writeFile("/written", Buffer.from(text), { signal: AbortSignal.timeout(COMMAND_LIMIT_MS) });
+  }
+
+  async read(id: string): Promise<string> {
+    return (await (this.#bare ? this.#run(id, "block", "read", "0") : this.#run(id, "cat", "/written"))).trim();
+  }
+
+  get #bare(): boolean {
+    return this.#vmm.name === "firecracker";
+  }
+
+  async #run(id: string, command: string, ...args: string[]): Promise<string> {
+    using lease = await this.sandboxes.lease(id);
+    const request = { command, args, mode: "argv", env: {} };
+    using result = await this.sandboxes.executions.run(lease, request, AbortSignal.timeout(COMMAND_LIMIT_MS));
+    assert.equal(result.exitCode, 0, result.stderr.toString());
+    return result.stdout.toString();
   }
 
   /** Waits until what is on the host is what the sandboxes say, in directories, processes, temporary files and rows. */
@@ -141,6 +177,12 @@ export class World implements AsyncDisposable {
       .sort();
     const said = list.map(({ id, state }) => `${id} ${state}`).sort();
     return rows.join() === said.join() ? "" : `rows ${rows}, sandboxes ${said}`;
+  }
+
+  /** After `clear`: of forks and checkpoints nothing is left on disk. */
+  async nothingSaved(): Promise<void> {
+    const keys = (await readdir(this.paths.snapshots)).filter((name) => /^[0-9a-f]{64}$/.test(name));
+    assert.ok(keys.length <= 1, `saved machines beside the golden one: ${keys}`);
   }
 
   /** Keys of what is saved. */

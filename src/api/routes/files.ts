@@ -20,7 +20,7 @@ import {
   MoveRequest,
   WriteFileRequest,
 } from "../schemas/file.ts";
-import { begun, exactly, jsonList, SSE_HEADERS, streamed, within } from "../streams.ts";
+import { begun, exactly, jsonList, resultOrTimeout, SSE_HEADERS, streamed } from "../streams.ts";
 
 const tag = "files";
 const PathQuery = z.object({ path: GuestPath });
@@ -419,7 +419,7 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
           let next = changes.next();
           yield ": watching\n\n";
           for (;;) {
-            const result = await within(next, HEARTBEAT_MS);
+            const result = await resultOrTimeout(next, HEARTBEAT_MS);
             if (result === undefined) yield ": heartbeat\n\n";
             else if (result.done === true) return;
             else {

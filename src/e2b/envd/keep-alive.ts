@@ -1,5 +1,5 @@
 /** Signs of life in a stream that has nothing to tell: clients say how often they want one. */
-import { within } from "../../api/streams.ts";
+import { resultOrTimeout } from "../../api/streams.ts";
 
 const HEADER = "keepalive-ping-interval";
 const DEFAULT_MS = 90_000;
@@ -12,7 +12,7 @@ export async function* withKeepAlive<T>(source: AsyncGenerator<T>, headers: Head
   try {
     let next = source.next();
     for (;;) {
-      const result = await within(next, everyMs);
+      const result = await resultOrTimeout(next, everyMs);
       if (result === undefined) yield undefined;
       else if (result.done === true) return;
       else {

@@ -319,7 +319,6 @@ export class PausedFirecracker extends State implements PausedMachine {
     return new RunningFirecracker(this.process, this.life);
   }
 
-  /** `parent` is not needed: the machine has its own link to what its difference stands on. */
   async save(dir: string): Promise<SavedState> {
     const { process, life } = this;
     const inside = join(process.workDir, SAVING.memory);
