@@ -1,6 +1,7 @@
 /**
  * Preloaded into a daemon (`node --import`): kills it, as kill -9 does, at one step of its work. The step is told by a file, so that it
- * can be armed while the daemon runs: `{"call": "rename", "match": "suspended.new -> ", "when": "after"}`. What the daemon does is seen from outside of its code: the files
+ * can be armed while the daemon runs: `[{"call": "rename", "match": "suspended.new -> ", "when": "after"}]`; of several, the first that is
+ * met. What the daemon does is seen from outside of its code: the files
  * that it renames and makes, the processes that it starts, what it writes to a monitor, what it commits to the database.
  */
 import childProcess from "node:child_process";
@@ -19,13 +20,14 @@ export interface CrashPoint {
 
 const file = process.env.STACYVM_CRASH_POINT ?? "";
 
-function armed(): CrashPoint | undefined {
-  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as CrashPoint) : undefined;
+function armed(): CrashPoint[] {
+  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as CrashPoint[]) : [];
 }
 
 function reach(call: CrashPoint["call"], text: string, when: CrashPoint["when"]): void {
-  const point = armed();
-  if (point === undefined || point.call !== call || point.when !== when || !new RegExp(point.match).test(text)) return;
+  const isHere = (point: CrashPoint): boolean =>
+    point.call === call && point.when === when && new RegExp(point.match).test(text);
+  if (!armed().some(isHere)) return;
   unlinkSync(file);
   process.kill(process.pid, "SIGKILL");
 }

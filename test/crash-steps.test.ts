@@ -23,7 +23,8 @@ type Operation = "spawn" | "pause" | "resume" | "suspend" | "wake" | "fork" | "c
 interface Step {
   name: string;
   doing: Operation;
-  at: CrashPoint;
+  /** Of several, whichever comes. */
+  at: CrashPoint | CrashPoint[];
   /** What the sandbox may be afterwards; none: gone. Default: as before the operation. */
   states?: State[];
   /** Steps that only one of the monitors has. */
@@ -59,10 +60,16 @@ const record = (when: CrashPoint["when"], within = "sb-"): CrashPoint => ({
 });
 const commit = (match: string): CrashPoint => ({ call: "commit", match, when: "after" });
 
+/** A monitor of its own, or one that waited and gets its name. */
+const beginning = (where: string): CrashPoint[] => [
+  start(where),
+  { call: "rename", match: `pool-[^/]* -> .*${where}$`, when: "after" },
+];
+
 const ALL: Step[] = [
   { name: "P1", doing: "spawn", at: commit('"state":"creating"') },
   { name: "P2", doing: "spawn", at: { call: "symlink", match: "sandboxes/sb-.*base.img", when: "after" } },
-  { name: "P3", doing: "spawn", at: start("sandboxes/sb-") },
+  { name: "P3", doing: "spawn", at: beginning("sandboxes/sb-[^/]*") },
   { name: "P3 loading", doing: "spawn", at: send("load") },
   { name: "P4", doing: "spawn", at: { call: "rename", match: "sandbox.json.new -> ", when: "after" } },
   { name: "P5", doing: "spawn", at: commit('"state":"running"'), states: ["running"] },
@@ -111,7 +118,11 @@ const ALL: Step[] = [
     doing: "checkpoint",
     at: { call: "rename", match: "tmp/checkpoint-.* -> ", when: "after" },
   },
-  { name: "B1", doing: "restore", at: start("-next") },
+  {
+    name: "B1",
+    doing: "restore",
+    at: beginning("-next"),
+  },
   { name: "B1 loading", doing: "restore", at: send("load") },
   { name: "B2", doing: "restore", at: record("after", "-next") },
   { name: "B3", doing: "restore", at: { call: "rename", match: " -> .*-former", when: "before" } },
@@ -183,11 +194,13 @@ describe(`kill -9 at every step of the crash protocol (${guest.monitor})`, { ski
   for (const { name, doing, at, states } of STEPS) {
     if (only !== undefined && !only.some((prefix) => name.startsWith(prefix))) continue;
     test(`${name} (${doing})`, async () => {
+      // What a step that failed left is no matter of the next one.
+      for (const { id } of await ok("GET", "/sandboxes")) if (id !== bystander) await ok("DELETE", `/sandboxes/${id}`);
       const id = doing === "spawn" ? "" : await fresh();
       const checkpoint = doing === "restore" ? (await ok("POST", `/sandboxes/${id}/checkpoints`, {})).id : "";
       if (doing === "resume") await ok("POST", `/sandboxes/${id}/pause`);
       if (doing === "wake") await ok("POST", `/sandboxes/${id}/suspend`);
-      await writeFile(point(), JSON.stringify(at));
+      await writeFile(point(), JSON.stringify([at].flat()));
       const died = server.ended();
       const [method, path, body] = operations[doing](id, checkpoint);
       const answered = await server.call(method, path, body).then(

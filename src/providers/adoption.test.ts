@@ -12,6 +12,7 @@ import type { PausedMachine, Vmm } from "../vmm/vmm.ts";
 import { createMicrovmProvider } from "./microvm.ts";
 
 const KEY = "a".repeat(64);
+const GOLDEN = "b".repeat(64);
 const ID = "sb-00000001";
 const SHAPE = { imageDigest: `sha256:${KEY}`, cmdline: "", vmm: "qemu", vmmIdentity: {} };
 
@@ -24,10 +25,12 @@ async function world(t: TestContext, vmm: Partial<Vmm> = {}) {
   const provider = createMicrovmProvider({ vmm: fake, images: createImages(paths), paths });
   t.after(() => provider.close());
   const { store } = provider.launcher;
-  const work = join(root, "work");
-  await mkdir(work);
-  for (const part of ["vmstate.bin", "memory.bin", "rootfs.ext4"]) await writeFile(join(work, part), part);
-  await store.publish(work, { key: KEY, kind: "fork", image: "i", shape: SHAPE as never });
+  for (const [key, kind] of [[KEY, "fork"] as const, [GOLDEN, "golden"] as const]) {
+    const work = join(root, "work");
+    await mkdir(work);
+    for (const part of ["vmstate.bin", "memory.bin", "rootfs.ext4"]) await writeFile(join(work, part), part);
+    await store.publish(work, { key, kind, image: "i", shape: SHAPE as never });
+  }
   const dir = join(paths.sandboxes, ID);
   await mkdir(dir, { recursive: true });
   const recorded = async (process: ProcessRecord | null, state: MachineRecord["state"]): Promise<void> => {
@@ -73,6 +76,7 @@ test("while a record cannot be read, nothing goes that its machine may run from"
   w.store.use(KEY)();
   await w.store.collectFork(KEY);
   assert.equal(await w.kept(), true);
+  await assert.rejects(w.provider.removeSnapshot(GOLDEN), { code: "conflict" });
   assert.equal(await readFile(join(w.dir, RECORD_FILE), "utf8"), "{");
 });
 

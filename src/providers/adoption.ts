@@ -17,8 +17,9 @@ import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/ma
 import { SuspendedState } from "../launcher/suspended.ts";
 import { targetOf } from "../launcher/target.ts";
 import { FILES, type PausedMachine, type RunningMachine } from "../vmm/vmm.ts";
+import { formerId, nextId } from "./machine-life.ts";
 import type { MachineContext } from "./microvm.ts";
-import { formerId, MicrovmMachine, nextId } from "./microvm-machine.ts";
+import { MicrovmMachine } from "./microvm-machine.ts";
 import type { GoneMachine, SandboxMachine, UnreachableMachine } from "./provider.ts";
 
 /** For each of a machine's answers, ms. At the start somebody waits for the server; later nobody does. */

@@ -243,10 +243,10 @@ export class MicrovmProvider implements Provider, MachineContext {
     await Promise.all(entries.map((entry) => this.#lookAfter(entry, wanted, done)));
     done.removed.push(...(await this.launcher.store.sweep()));
     for (const { manifest } of await this.launcher.store.list()) {
-      // Of machines that were lost while nobody looked.
-      if (manifest.kind !== "fork" || manifest.shape.vmm !== this.vmm.name) continue;
+      if (manifest.shape.vmm !== this.vmm.name) continue;
       if (unknown) this.launcher.store.use(manifest.key);
-      else await this.launcher.store.collectFork(manifest.key);
+      // Of machines that were lost while nobody looked.
+      else if (manifest.kind === "fork") await this.launcher.store.collectFork(manifest.key);
     }
     for (const name of done.removed) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
     // A server that stays starts the next sandboxes of this host: what a start of the host has made slow is put right beside.

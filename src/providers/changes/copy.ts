@@ -1,0 +1,122 @@
+/** Copies of a machine that goes on: F1 to F8 of docs/crash-protocol.md. A fork's start at once, a checkpoint's when they are asked for. */
+import { setTimeout as delay } from "node:timers/promises";
+import { asStacyError, StacyError } from "../../host/error.ts";
+import { SavedWork } from "../../launcher/saved.ts";
+import type { PausedMachine, RunningMachine } from "../../vmm/vmm.ts";
+import type { MachineLife } from "../machine-life.ts";
+import type { SandboxMachine } from "../provider.ts";
+
+const RESUME_ATTEMPTS = 4;
+
+export async function fork(
+  life: MachineLife,
+  ids: readonly string[],
+  signal: AbortSignal,
+  ownEnv: Record<string, string> = {},
+): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
+  const { launcher } = life.context;
+  const key = forkKey();
+  const { stoppedMs } = await saveRunning(life, "fork", key, signal);
+  // Held until the children are there: the first of them that ends must not take it from the others.
+  const release = launcher.store.use(key);
+  try {
+    const env = { ...life.record.identity.env, ...ownEnv };
+    // What the parent's programs trust, its copies' do.
+    const { allowedHosts = [], authority } = life.record;
+    const network = allowedHosts.length > 0;
+    const start = async (id: string): Promise<SandboxMachine> => {
+      const launched = await launcher.launchSaved(key, "fork", { id, env, network, trackDirty: true, signal });
+      return life.context.own(launched, { id, allowedHosts, authority });
+    };
+    const results = await Promise.allSettled(ids.map(start)); // F8
+    const machines = results.filter((result) => result.status === "fulfilled").map((result) => result.value);
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed !== undefined) {
+      // All or none: a caller that asked for three must not have to find out which one is missing.
+      await Promise.allSettled(machines.map((machine) => machine.destroy()));
+      throw failed.reason;
+    }
+    return { machines, stoppedMs };
+  } finally {
+    release();
+  }
+}
+
+/** Saves the running machine beside itself; its processes stand still in the copy until the next handshake. */
+export async function saveRunning(
+  life: MachineLife,
+  kind: "checkpoint" | "fork",
+  key: string,
+  signal: AbortSignal,
+): Promise<{ stoppedMs: number; bytes: number }> {
+  const { launcher } = life.context;
+  if (!launcher.vmm.abilities.saveClone) {
+    throw new StacyError("not-supported", "this version of the machine monitor cannot save a running machine");
+  }
+  const before = life.alive();
+  await using work = await SavedWork.begin(launcher.paths.tmp, kind, life.target); // F1
+  const machine = before.state === "paused" ? await before.resume() : before;
+  if (before.state === "paused") life.become({ state: "returning", from: "paused", machine });
+  let stoppedMs: number;
+  try {
+    await machine.prepareSave();
+    life.counts(signal);
+    // From here on the user's processes stand still: in the guest first, then with it.
+    const stopped = performance.now();
+    const saving = standingStill(life, machine, (paused) => work.save(paused));
+    await saving.catch(() => {});
+    const thawed = await life.freeze.thaw().catch(asStacyError); // F6
+    if (thawed === undefined) life.startEgress();
+    await saving; // its error says more than one of the thaw
+    if (thawed !== undefined) throw thawed;
+    stoppedMs = performance.now() - stopped;
+  } finally {
+    // It was paused before, and is again.
+    const { now } = life;
+    if (now.state === "returning") life.become({ state: "paused", machine: await now.machine.pause() });
+  }
+  life.counts(signal);
+  const bytes = await work.publish(launcher.store, { key, kind, origin: life.id }); // F7
+  return { stoppedMs, bytes };
+}
+
+/** Freezes the guest, stops it, does the work, and lets it go on, whatever becomes of the work. */
+async function standingStill(
+  life: MachineLife,
+  machine: RunningMachine,
+  work: (paused: PausedMachine) => Promise<void>,
+): Promise<void> {
+  await life.freeze.freeze(); // F2
+  if (!life.context.launcher.vmm.abilities.saveKeepsChannel) {
+    life.egress.stop();
+    await life.agent.disconnect();
+  }
+  const before = life.now;
+  const paused = await machine.pause({ toSave: true }); // F3
+  life.become({ state: "paused", machine: paused });
+  const working = work(paused); // F4
+  await working.catch(() => {});
+  const going = await resumeAgain(life, paused); // F5
+  life.become(
+    before.state === "returning"
+      ? { state: "returning", from: before.from, machine: going }
+      : { state: "running", machine: going },
+  );
+  await working;
+}
+
+/** One monitor that does not answer once must not make the machine stand still for good. */
+async function resumeAgain(life: MachineLife, paused: PausedMachine): Promise<RunningMachine> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await paused.resume();
+    } catch (error) {
+      if (attempt === RESUME_ATTEMPTS || life.over) throw error;
+      await delay(100 * attempt);
+    }
+  }
+}
+
+function forkKey(): string {
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("hex");
+}

@@ -1,0 +1,75 @@
+/** It goes to disk, and comes back from there: S1 to S5 and W1 to W5 of docs/crash-protocol.md. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { copySparse } from "../../host/sparse.ts";
+import { SuspendedState } from "../../launcher/suspended.ts";
+import { FILES, type PausedMachine, type VmmProcess } from "../../vmm/vmm.ts";
+import type { MachineLife } from "../machine-life.ts";
+
+export async function suspend(life: MachineLife, signal: AbortSignal): Promise<void> {
+  if (life.state === "suspended") return;
+  const before = life.alive();
+  const suspended = new SuspendedState(life.dir);
+  let paused: PausedMachine | undefined;
+  let committed = false;
+  try {
+    life.egress.stop();
+    await life.agent.disconnect();
+    paused = before.state === "paused" ? before : await before.pause({ toSave: true }); // S1
+    life.become({ state: "paused", machine: paused });
+    await suspended.save(paused, life.target.image.base); // S2
+    life.counts(signal);
+    committed = true;
+    await suspended.commit(); // S3
+    await life.write("suspended"); // S4
+  } catch (error) {
+    await suspended.discard(committed).catch(() => {});
+    // Nothing is lost: it goes on where it stood.
+    if (before.state === "running") await life.goOn(paused);
+    else if (committed) await life.write("paused").catch(() => {}); // it may say `suspended` there
+    throw error;
+  }
+  life.settle({ state: "suspended" });
+  await life.kill(paused); // S5
+  await rm(join(life.dir, FILES.rootfs), { force: true }).catch(() => {}); // the next wake writes it anew
+}
+
+export async function wake(life: MachineLife, signal: AbortSignal): Promise<void> {
+  await life.lastOneDied();
+  const suspended = new SuspendedState(life.dir);
+  await suspended.verify(); // W1
+  const disk = join(life.dir, FILES.rootfs);
+  await rm(disk, { force: true });
+  const from = suspended.dir;
+  let loading: VmmProcess | undefined;
+  const stop = (): void => void life.kill(loading);
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    await copySparse(join(from, FILES.rootfs), disk); // W2
+    const loadable = await life.context.launcher.vmm.prepareLoad({
+      ...{ dir: life.dir, config: life.target.config, memory: "private", snapshot: { dir: from } },
+      signal,
+    });
+    loading = loadable;
+    life.counts(signal);
+    const machine = await loadable.load({ dir: from, trackDirty: true }); // W3
+    loading = machine;
+    life.counts(signal);
+    life.become({ state: "returning", from: "suspended", machine });
+    await life.identify(); // W4
+    await life.write("running"); // W5
+    life.become({ state: "running", machine });
+    life.watch(machine);
+  } catch (error) {
+    // What is saved is what counts, and it is as it was.
+    life.settle({ state: "suspended" });
+    await life.agent.disconnect();
+    await life.kill(loading);
+    await life.write("suspended").catch(() => {}); // it may say `running` there
+    await rm(disk, { force: true }).catch(() => {});
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+  life.egress.start();
+}

@@ -1,0 +1,102 @@
+/** The guest's processes stand still while a copy of their machine is made, so that the copy wakes with them at rest. */
+import { setTimeout as delay } from "node:timers/promises";
+import type { Agent } from "../guest/agent.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
+
+/** Freezing, thawing and handshakes take milliseconds; a guest that does not answer in this time has other troubles. */
+const STEP_LIMIT_MS = 15_000;
+/** So long a change waits for the guest's processes to go on; the attempts themselves go on until they do. */
+const THAW_WAIT_MS = 30_000;
+const THAW_PAUSE_MS = { first: 50, most: 5_000 };
+
+export interface FreezeOptions {
+  agent: Agent;
+  /** Drops the connection, so that the next attempt opens another one. */
+  reconnect(): Promise<void>;
+  /** Whether the guest runs; one that does not is thawed by whoever brings it back. */
+  runs(): boolean;
+  /** This daemon has nothing more to do with the machine. */
+  over: AbortSignal;
+}
+
+export class Freeze {
+  readonly #options: FreezeOptions;
+  /** They stand still, and the guest has not confirmed yet that they go on. */
+  #frozen = false;
+  #thawing: { done: Promise<void>; stop: AbortController } | undefined;
+
+  constructor(options: FreezeOptions) {
+    this.#options = options;
+  }
+
+  async freeze(): Promise<void> {
+    this.#frozen = true; // also when the answer is lost
+    await agentStep(this.#options.agent.freeze(), "freezing the guest's processes");
+  }
+
+  /** The guest said, in whatever way, that its processes go on. */
+  ended(): void {
+    this.#frozen = false;
+  }
+
+  get frozen(): boolean {
+    return this.#frozen;
+  }
+
+  /** Attempts that go on beside end before the next change begins. */
+  async stopTrying(): Promise<void> {
+    this.#thawing?.stop.abort();
+    await this.#thawing?.done;
+  }
+
+  /**
+   * Asks the guest to let its processes go on, over new connections too, until it confirms it. Rejects when that takes long; the
+   * attempts go on beside, until the next change or the end.
+   */
+  async thaw(): Promise<void> {
+    if (!this.#frozen) return;
+    this.#thawing ??= this.#begin();
+    const late = (): StacyError =>
+      new StacyError("timeout", "the guest does not let its processes go on; it is asked again and again", {
+        phase: "freeze",
+      });
+    await withTimeLimit(this.#thawing.done, THAW_WAIT_MS, late);
+  }
+
+  #begin(): { done: Promise<void>; stop: AbortController } {
+    const stop = new AbortController();
+    const trying = this.#try(AbortSignal.any([stop.signal, this.#options.over]));
+    const done = trying.finally(() => {
+      this.#thawing = undefined;
+    });
+    return { done, stop };
+  }
+
+  async #try(signal: AbortSignal): Promise<void> {
+    const { agent, reconnect, runs } = this.#options;
+    for (let pause = THAW_PAUSE_MS.first; !signal.aborted; pause = Math.min(2 * pause, THAW_PAUSE_MS.most)) {
+      if (!runs()) return;
+      try {
+        await agentStep(agent.thaw(), "thawing the guest's processes");
+        this.#frozen = false;
+        return;
+      } catch (error) {
+        // A guest that cannot freeze has nothing to thaw.
+        if (asStacyError(error).code === "not-supported") return;
+        await reconnect();
+        await delay(pause, undefined, { signal }).catch(() => {});
+      }
+    }
+  }
+}
+
+/** A call of the agent that belongs to a change of the machine. @throws StacyError `timeout` and others, in phase `freeze` */
+export async function agentStep<T>(work: Promise<T>, doing: string): Promise<T> {
+  const late = (): StacyError => new StacyError("timeout", `${doing} took more than ${STEP_LIMIT_MS} ms`);
+  try {
+    return await withTimeLimit(work, STEP_LIMIT_MS, late);
+  } catch (error) {
+    throw asStacyError(error).inPhase("freeze");
+  }
+}

@@ -1,0 +1,307 @@
+/**
+ * Where one sandbox's machine is in its life, its record on disk, its one queue of changes, and its end. The changes themselves are
+ * in changes/: each is a function of this, and its steps carry the names of docs/crash-protocol.md.
+ *
+ * Changes come one at a time (the queue is the sandbox's). The end may come beside one: it takes the monitor away, so that
+ * whatever waits for it fails at once, lets the change clean up behind itself, and removes what is left.
+ */
+import { dirname, join } from "node:path";
+import type { Egress } from "../egress/network.ts";
+import type { Agent } from "../guest/agent.ts";
+import { openAgent } from "../guest/client.ts";
+import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
+import { StacyError } from "../host/error.ts";
+import { type MachineRecord, removeMachineDir, writeRecord } from "../launcher/machine-dir.ts";
+import type { Target } from "../launcher/target.ts";
+import type { ExitReport, PausedMachine, RunningMachine, VmmProcess } from "../vmm/vmm.ts";
+import { agentStep, Freeze } from "./freeze.ts";
+import type { MachineContext } from "./microvm.ts";
+import type { ChangeOptions, MachineState } from "./provider.ts";
+
+/** Directory of a machine that is about to take the place of sandbox `id`'s. */
+export function nextId(id: string): string {
+  return `${id}-next`;
+}
+
+/** Directory of a machine whose place another one has taken. */
+export function formerId(id: string): string {
+  return `${id}-former`;
+}
+
+/** Where the machine is in its life; what can be done is in the types. */
+export type Life =
+  | { state: "running"; machine: RunningMachine }
+  | { state: "paused"; machine: PausedMachine }
+  /** It runs, but its guest does not know yet that it was away: to everybody else it still is where it came from. */
+  | { state: "returning"; from: "paused" | "suspended"; machine: RunningMachine }
+  | { state: "suspended" }
+  | { state: "exited" };
+
+export interface LifeParts {
+  dir: string;
+  record: MachineRecord;
+  target: Target;
+  /** Absent while suspended. */
+  machine?: RunningMachine | PausedMachine;
+  /** Connected, when there is a running machine. */
+  agent?: Agent;
+  /** Gives back the snapshot that it runs from. */
+  releaseSnapshot(): void;
+}
+
+export class MachineLife {
+  readonly id: string;
+  readonly context: MachineContext;
+  readonly target: Target;
+  readonly record: MachineRecord;
+  readonly agent: ReconnectingAgent;
+  readonly egress: Egress;
+  readonly freeze: Freeze;
+  readonly exited: Promise<ExitReport>;
+  /** Where it belongs. */
+  readonly place: string;
+  /** Where it is: beside its place only if a move failed. */
+  dir: string;
+  releaseSnapshot: () => void;
+  readonly #exited = Promise.withResolvers<ExitReport>();
+  /** Aborted when this daemon has nothing more to do with it. */
+  readonly #over = new AbortController();
+  #now: Life;
+  #change: Promise<void> | undefined;
+  #end: Promise<void> | undefined;
+  /** A monitor of ours that would not die; nothing may start before it has. */
+  #dying: VmmProcess | undefined;
+
+  constructor(context: MachineContext, parts: LifeParts) {
+    this.context = context;
+    this.id = parts.record.id;
+    this.target = parts.target;
+    this.dir = parts.dir;
+    this.place = parts.dir;
+    this.record = parts.record;
+    this.releaseSnapshot = parts.releaseSnapshot;
+    this.#now = lifeOf(parts.machine);
+    this.exited = this.#exited.promise;
+    this.agent = reconnectingAgent((signal) => this.#connect(signal), parts.agent);
+    this.freeze = new Freeze({
+      agent: this.agent,
+      reconnect: () => this.agent.disconnect(),
+      runs: () => this.#now.state === "running" || this.#now.state === "returning",
+      over: this.#over.signal,
+    });
+    this.egress = context.network.egress(this.record.allowedHosts ?? [], this.agent, {
+      id: this.id,
+      authority: this.record.authority,
+      refused: (refused) => context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
+    });
+    if (parts.machine !== undefined) this.watch(parts.machine);
+    if (this.#now.state === "running") this.egress.start();
+  }
+
+  // Where it is
+
+  get now(): Life {
+    return this.#now;
+  }
+
+  get state(): MachineState {
+    return this.#now.state === "returning" ? this.#now.from : this.#now.state;
+  }
+
+  /** It has ended, or this daemon has let it go: what a change still meant to do for it is of no use. */
+  get over(): boolean {
+    return this.#now.state === "exited" || this.#over.signal.aborted;
+  }
+
+  get machine(): RunningMachine | PausedMachine | undefined {
+    return "machine" in this.#now ? this.#now.machine : undefined;
+  }
+
+  /** @throws StacyError `conflict`, `not-found` */
+  running(): RunningMachine {
+    const { state } = this.#now;
+    if (state === "running" || state === "returning") return this.#now.machine;
+    if (state === "exited") throw this.gone();
+    throw new StacyError("conflict", `sandbox ${this.id} is ${state}`, { remedy: "resume it first" });
+  }
+
+  /** @throws StacyError `conflict` while it is suspended, `not-found` */
+  alive(): RunningMachine | PausedMachine {
+    return this.#now.state === "paused" ? this.#now.machine : this.running();
+  }
+
+  gone(): StacyError {
+    return new StacyError("not-found", `the machine of sandbox ${this.id} is gone`);
+  }
+
+  // What a change does to it
+
+  /** The next state. @throws StacyError when the machine ended while the change waited for something */
+  become(life: Life): void {
+    if (this.over) throw this.gone();
+    this.#now = life;
+  }
+
+  /** What it is after all, whatever happened meanwhile. */
+  settle(life: Life): void {
+    this.#now = life;
+  }
+
+  /** A change looks after each of its waits whether it still counts. */
+  counts(signal: AbortSignal): void {
+    signal.throwIfAborted();
+    if (this.#now.state === "exited") throw this.gone();
+  }
+
+  /** Writes `sandbox.json` as things are; the state is what the next daemon makes it again. */
+  async write(state: MachineRecord["state"]): Promise<void> {
+    const before = { process: this.record.process, state: this.record.state };
+    this.record.process = this.machine?.record ?? null;
+    this.record.state = state;
+    try {
+      await writeRecord(this.dir, this.record);
+    } catch (error) {
+      Object.assign(this.record, before);
+      throw error;
+    }
+  }
+
+  /** After a change that failed: it runs on. What stands still all the same is `paused`, and `resume` brings it back. */
+  async goOn(paused: PausedMachine | undefined): Promise<void> {
+    if (this.over) return;
+    try {
+      if (paused !== undefined && this.#now.state === "paused") {
+        this.become({ state: "running", machine: await paused.resume() });
+      }
+      this.egress.start();
+      // Also when it says so here: the write that failed may have reached the disk.
+      await this.write("running");
+    } catch {} // the first error says more
+  }
+
+  /** What goes in and out of a running machine goes on; also after a change that failed. */
+  startEgress(): void {
+    if (this.#now.state === "running" && !this.#over.signal.aborted) this.egress.start();
+  }
+
+  /** Ends a monitor whose machine is not needed any more; one that resists is tried again before anything else starts. */
+  async kill(process: VmmProcess | undefined): Promise<void> {
+    if (process === undefined) return;
+    this.#dying = process;
+    try {
+      await process.kill();
+      this.#dying = undefined;
+    } catch {} // kept in `#dying`
+  }
+
+  /** Before another monitor may start in its place. @throws when the former one still resists */
+  async lastOneDied(): Promise<void> {
+    await this.#dying?.kill();
+  }
+
+  names(): MachineRecord["identity"] & { sandboxId: string; bootId: string; network: boolean } {
+    const network = (this.record.allowedHosts?.length ?? 0) > 0;
+    return { sandboxId: this.id, network, ...this.record.identity };
+  }
+
+  /** Clock, entropy and names anew, and whatever stood still goes on. */
+  async identify(): Promise<void> {
+    const entropy = crypto.getRandomValues(new Uint8Array(64));
+    await agentStep(this.agent.identify({ ...this.names(), entropy, thaw: true }), "telling the guest who it is");
+    this.freeze.ended();
+  }
+
+  watch(machine: RunningMachine | PausedMachine): void {
+    void machine.exited.then((report) => {
+      // An end that we asked for (destroy, suspend, a restore in its place) is not news.
+      if (this.#over.signal.aborted || this.machine?.record.pid !== machine.record.pid) return;
+      this.#now = { state: "exited" };
+      this.egress.stop();
+      void this.agent.close(
+        new StacyError("machine-exited", `the machine of sandbox ${this.id} has ended by itself`, {
+          data: { ended: "crash" },
+        }),
+      );
+      this.releaseSnapshot();
+      this.#exited.resolve(report);
+    });
+  }
+
+  /** One change at a time. Its signal is aborted by the caller's, and by the end. */
+  exclusively<T>(options: ChangeOptions, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#over.signal.aborted) return Promise.reject(this.gone());
+    if (this.#change !== undefined) {
+      return Promise.reject(new StacyError("conflict", `another change of sandbox ${this.id} is under way`));
+    }
+    const { signal: asked } = options;
+    const signal = asked === undefined ? this.#over.signal : AbortSignal.any([asked, this.#over.signal]);
+    const change = (async () => {
+      await this.freeze.stopTrying();
+      this.counts(signal);
+      return work(signal);
+    })();
+    const settled = (): void => {
+      this.#change = undefined;
+      // A change that came between the attempts to thaw the guest hands them on.
+      if (this.freeze.frozen && this.#now.state === "running") {
+        this.freeze.thaw().then(
+          () => this.startEgress(),
+          () => {},
+        );
+      }
+    };
+    this.#change = change.then(settled, settled);
+    return change;
+  }
+
+  async #connect(signal: AbortSignal): Promise<Agent> {
+    return openAgent(() => this.running().connectAgent({ signal }), { signal });
+  }
+
+  // Its end
+
+  destroy(why?: StacyError): Promise<void> {
+    this.#end ??= this.#destroy(why).catch((error: unknown) => {
+      // Whoever asks again must get another attempt, not this one's failure.
+      this.#end = undefined;
+      throw error;
+    });
+    return this.#end;
+  }
+
+  async #destroy(why: StacyError = this.gone()): Promise<void> {
+    this.#letGo();
+    // First the monitor: whatever waits for it, or for the guest, fails at once.
+    await Promise.all([this.agent.close(why), this.machine?.kill()]);
+    await this.#change;
+    // A change may have brought another one in the meantime, or left one behind.
+    await Promise.all([this.machine?.kill(), this.#dying?.kill()]);
+    this.#now = { state: "exited" };
+    this.releaseSnapshot();
+    const root = dirname(this.place);
+    const beside = [nextId(this.id), formerId(this.id)].map((name) => join(root, name));
+    await Promise.all([this.place, ...beside].map(removeMachineDir));
+  }
+
+  /** This daemon stops; the machine goes on. */
+  async release(): Promise<void> {
+    this.#letGo();
+    this.#end ??= Promise.resolve();
+    const stops = new StacyError("disconnected", `the server stops; sandbox ${this.id} goes on`, {
+      remedy: "ask again when it is back, and attach to the command",
+      data: { ended: "server-stop" },
+    });
+    await this.agent.close(stops);
+    await this.machine?.release();
+  }
+
+  #letGo(): void {
+    this.#over.abort(this.gone());
+    this.egress.stop();
+  }
+}
+
+function lifeOf(machine: RunningMachine | PausedMachine | undefined): Life {
+  if (machine === undefined) return { state: "suspended" };
+  return machine.state === "running" ? { state: "running", machine } : { state: "paused", machine };
+}

@@ -1,0 +1,243 @@
+/**
+ * Sandboxes come to be: by a spawn, or as copies of one that runs. Nobody hears of one before its row says that it runs, and of one
+ * that comes to nothing nothing stays. A machine that dies by itself is noticed from then on.
+ */
+import { asStacyError, StacyError } from "../host/error.ts";
+import type { Phases } from "../host/phases.ts";
+import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
+import type { ExitReport } from "../vmm/vmm.ts";
+import type { Clock } from "./clock.ts";
+import type { Endings } from "./endings.ts";
+import type { Events } from "./events.ts";
+import type { Log, Observer } from "./observer.ts";
+import type { SandboxFailure, SandboxRecord } from "./record.ts";
+import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
+import { Sandbox } from "./sandbox.ts";
+import { mayBecome } from "./state.ts";
+import type { StateChanges } from "./state-changes.ts";
+import type { SecretInput, Secrets } from "./secrets.ts";
+import type { SandboxTable } from "./table.ts";
+
+export interface MakingParts {
+  table: SandboxTable;
+  secrets: Secrets;
+  changes: StateChanges;
+  endings: Endings;
+  events: Events;
+  observer: Observer;
+  log: Log;
+  clock: Clock;
+  /** There may be room for another one now. */
+  advance(): void;
+}
+
+export class Making {
+  readonly #parts: MakingParts;
+  #stopped = false;
+
+  constructor(parts: MakingParts) {
+    this.#parts = parts;
+  }
+
+  /** Takes the place at once (no await before the table knows it): admission counts what is in flight. */
+  reserve(
+    resolved: ResolvedSpawn,
+    provider: string,
+    input: Pick<SpawnInput, "ownerId" | "template" | "checkpoint"> & { owner: string; forkedFrom?: string },
+  ): Sandbox {
+    const { clock, table } = this.#parts;
+    const now = clock.now();
+    const { spec } = resolved;
+    const record: SandboxRecord = {
+      id: table.freshId(),
+      state: "creating",
+      provider,
+      image: spec.image,
+      memoryMiB: spec.memoryMiB,
+      vcpus: spec.vcpus,
+      diskMiB: spec.diskMiB,
+      owner: input.owner,
+      createdAt: now,
+      expiresAt: now + resolved.ttlMs,
+      idleTimeoutMs: resolved.idleTimeoutMs,
+      idleAction: resolved.idleAction,
+      ...(resolved.idleCounts === undefined ? {} : { idleCounts: resolved.idleCounts }),
+      metadata: resolved.metadata,
+      ...(spec.allowedHosts?.length ? { allowedHosts: [...spec.allowedHosts] } : {}),
+      ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
+      ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
+      ...(input.template ? { template: input.template } : {}),
+      ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
+      ...(input.forkedFrom === undefined ? {} : { forkedFrom: input.forkedFrom }),
+    };
+    const sandbox = new Sandbox(record, () => clock.now());
+    table.add(sandbox);
+    return sandbox;
+  }
+
+  /** @param own secrets that it brings along for itself alone */
+  async spawn(
+    sandbox: Sandbox,
+    provider: Provider,
+    spec: Omit<SandboxSpec, "id">,
+    own: readonly SecretInput[],
+    phases: Phases,
+    signal: AbortSignal | undefined,
+  ): Promise<Sandbox> {
+    const { table, secrets, endings, events, observer, log } = this.#parts;
+    const { id } = sandbox;
+    const leave = (): void => void endings.end(sandbox, "destroyed", "the client went away").catch(noop);
+    signal?.addEventListener("abort", leave, { once: true });
+    if (signal?.aborted === true) leave();
+    try {
+      await sandbox.changes.run(async (ended) => {
+        await phases.phase("record", () => table.save(sandbox));
+        for (const secret of own) await secrets.put(sandbox.record.owner, secret, id);
+        events.emit("sandbox.created", id, { image: spec.image, provider: provider.name });
+        ended.throwIfAborted();
+        const machine = await provider.spawn({ ...spec, id, signal: ended });
+        sandbox.machine = machine;
+        ended.throwIfAborted();
+        this.#begin(sandbox, machine);
+        await phases.phase("commit", () => table.save(sandbox));
+        this.follow(sandbox, machine);
+      });
+    } catch (error) {
+      throw await this.#unmake(sandbox, asStacyError(error));
+    } finally {
+      signal?.removeEventListener("abort", leave);
+    }
+    const { boot } = sandbox.record;
+    if (boot !== undefined) {
+      observer.spawned(boot, phases.total);
+      const ms = { ...boot.phases, ...phases.ms };
+      log.info({ sandbox: id, path: boot.path, ms: phases.total, phases: ms }, "sandbox runs");
+      events.emit("sandbox.running", id, { path: boot.path, total_ms: boot.totalMs });
+    }
+    return sandbox;
+  }
+
+  /** After a spawn that came to nothing: nobody got this sandbox, the error is the answer, and nothing of it stays. */
+  async #unmake(sandbox: Sandbox, failure: StacyError): Promise<StacyError> {
+    const { endings, events, observer, log } = this.#parts;
+    const { id } = sandbox;
+    const ended = !sandbox.visible;
+    if (!ended) {
+      observer.spawnFailed(failure, sandbox.record.provider);
+      log.warn({ sandbox: id, phase: failure.phase, code: failure.code, err: failure }, "spawn failed");
+      events.emit("sandbox.error", id, { code: failure.code, phase: failure.phase, message: failure.message });
+    }
+    await endings.end(sandbox, "destroyed", "spawn failed").catch(noop); // logged, and tried again
+    return ended ? new StacyError("cancelled", `sandbox ${id} was ended while it was being made`) : failure;
+  }
+
+  /** Its time runs from now on: what an image's download took must not be taken from it. */
+  #begin(sandbox: Sandbox, machine: SandboxMachine): void {
+    const now = this.#parts.clock.now();
+    const { record } = sandbox;
+    record.expiresAt += now - record.createdAt;
+    record.boot = machine.boot;
+    record.state = "running";
+    sandbox.lastUsedAt = now;
+  }
+
+  /** @param children have their places */
+  async fork(
+    parent: Sandbox,
+    children: readonly Sandbox[],
+    env: Record<string, string> | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
+    const { table, secrets, changes, endings, events } = this.#parts;
+    const ids = children.map(({ id }) => id);
+    try {
+      await Promise.all(children.map((child) => table.save(child)));
+      await Promise.all(ids.map((id) => secrets.copy(parent.record.owner, parent.id, id)));
+      const forking = parent.changes.run((ended) => {
+        const machine = parent.machineIn(["running"]);
+        const either = signal === undefined ? ended : AbortSignal.any([ended, signal]);
+        const options = { signal: either, ...(env === undefined ? {} : { env }) };
+        return changes.onMachine(parent, machine, () => machine.fork(ids, options));
+      });
+      // To each child this is its making: an end that comes meanwhile waits for it.
+      await Promise.all(
+        children.map((child) =>
+          child.changes
+            .run(async (ended) => {
+              const { machines } = await forking;
+              const machine = machines.find(({ id }) => id === child.id);
+              child.machine = machine;
+              ended.throwIfAborted();
+              if (machine !== undefined) await this.#bringUp(child, machine);
+            })
+            .catch(async (error: unknown) => {
+              await forking; // if it failed, that is the error
+              if (child.visible) throw error; // else it was ended already: so it goes
+            }),
+        ),
+      );
+      const { stoppedMs } = await forking;
+      events.emit("sandbox.forked", parent.id, { children: ids, stopped_ms: stoppedMs });
+      return { sandboxes: children.map((child) => child.record), stoppedMs };
+    } catch (error) {
+      await Promise.allSettled(children.map((child) => endings.end(child, "destroyed", "fork failed")));
+      throw asStacyError(error).inPhase("fork");
+    }
+  }
+
+  async #bringUp(child: Sandbox, machine: SandboxMachine): Promise<void> {
+    const { table, events } = this.#parts;
+    this.#begin(child, machine);
+    await table.save(child);
+    this.follow(child, machine);
+    events.emit("sandbox.running", child.id, { path: machine.boot.path, total_ms: machine.boot.totalMs });
+  }
+
+  /** A machine that dies is noticed at once. */
+  follow(sandbox: Sandbox, machine: SandboxMachine): void {
+    const noticed = machine.exited.then(async (report) => {
+      if (this.#stopped || sandbox.machine !== machine || !mayBecome(sandbox.state, "error")) return;
+      const error = new StacyError("machine-exited", describeExit(report), { phase: "run" });
+      await this.fail(sandbox, error, report.console);
+      // The record keeps the reason; the machine's files are of no more use.
+      await machine.destroy();
+      this.#parts.advance();
+    });
+    noticed.catch((error: unknown) => {
+      this.#parts.log.error({ sandbox: sandbox.id, err: error }, "a dead machine could not be removed");
+    });
+  }
+
+  async fail(sandbox: Sandbox, error: StacyError, console: string[]): Promise<void> {
+    const { table, events, log, clock } = this.#parts;
+    const failure: SandboxFailure = {
+      code: error.code,
+      message: error.message,
+      at: clock.now(),
+      console,
+      ...(error.phase === undefined ? {} : { phase: error.phase }),
+    };
+    sandbox.record.state = "error";
+    sandbox.record.failure = failure;
+    log.warn({ sandbox: sandbox.id, phase: error.phase, console: console.slice(-5) }, error.message);
+    events.emit("sandbox.error", sandbox.id, { code: error.code, message: error.message, console });
+    await table.save(sandbox).catch(noop);
+  }
+
+  /** The daemon stops: what machines do from now on the next one finds. */
+  stop(): void {
+    this.#stopped = true;
+  }
+}
+
+function noop(): void {}
+
+function describeExit(report: ExitReport): string {
+  const how =
+    report.signal !== undefined
+      ? `signal ${report.signal}`
+      : report.exitCode !== undefined
+        ? `exit code ${report.exitCode}`
+        : "unknown exit";
+  return report.reason === "guest" ? `the guest powered off or panicked (${how})` : `the machine died (${how})`;
+}

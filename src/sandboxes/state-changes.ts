@@ -1,0 +1,126 @@
+/** What clients change of a sandbox that is there, one change after another. The record follows the machine. */
+import { StacyError } from "../host/error.ts";
+import type { SandboxMachine } from "../providers/provider.ts";
+import type { Checkpoints } from "./checkpoints.ts";
+import type { Clock } from "./clock.ts";
+import type { Events } from "./events.ts";
+import { type Observer, observed } from "./observer.ts";
+import type { CheckpointRecord, SandboxRecord } from "./record.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { setHosts } from "./set-hosts.ts";
+import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
+import type { Store } from "./store.ts";
+import type { SandboxTable } from "./table.ts";
+
+/** How a state is reached: by which change of the machine, and what is told of it. */
+const CHANGES = {
+  paused: { event: "sandbox.paused", change: "pause" },
+  suspended: { event: "sandbox.suspended", change: "suspend" },
+  running: { event: "sandbox.resumed", change: "resume" },
+} as const;
+
+export type RestingState = "paused" | "suspended";
+
+export interface StateChangesParts {
+  table: SandboxTable;
+  store: Store;
+  checkpoints: Checkpoints;
+  events: Events;
+  observer: Observer;
+  clock: Clock;
+}
+
+export class StateChanges {
+  readonly #parts: StateChangesParts;
+
+  constructor(parts: StateChangesParts) {
+    this.#parts = parts;
+  }
+
+  /** @param idleSince only if it was not used since then; its next use brings it back */
+  to(sandbox: Sandbox, state: RestingState | "running", idleSince?: number): Promise<SandboxRecord> {
+    const { table, store, observer, events, clock } = this.#parts;
+    const { event, change } = CHANGES[state];
+    const { id, record } = sandbox;
+    return sandbox.changes.run(async (signal) => {
+      if (sandbox.state === state) {
+        // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
+        await store.sandboxWritten(id);
+        return record;
+      }
+      if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;
+      const machine = sandbox.machineIn(["running", "paused", "suspended"]);
+      assertMayBecome(id, sandbox.state, state);
+      const { provider } = record;
+      await observed(observer, { name: event, provider }, () =>
+        this.onMachine(sandbox, machine, () => machine[change]({ signal })),
+      );
+      assertThere(sandbox);
+      if (idleSince === undefined) delete record.resumeOnUse;
+      else record.resumeOnUse = true;
+      if (state === "running") delete record.resumeOnUse;
+      sandbox.lastUsedAt = clock.now();
+      await table.save(sandbox);
+      events.emit(event, id);
+      return record;
+    });
+  }
+
+  /** Other hosts that it may connect to, from now on. @throws StacyError `invalid`, `permission`, `not-found` */
+  async setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
+    const { table, events } = this.#parts;
+    const sandbox = table.get(id);
+    return sandbox.changes.run(async (signal) => {
+      await sandbox.machineIn(["running", "paused", "suspended"]).allow(hosts, { signal });
+      setHosts(sandbox.record, hosts);
+      await table.save(sandbox);
+      events.emit("sandbox.network", id, { allowed_hosts: hosts });
+      return sandbox.record;
+    });
+  }
+
+  async checkpoint(id: string, name?: string): Promise<CheckpointRecord & { stoppedMs: number }> {
+    const { table, checkpoints } = this.#parts;
+    const sandbox = table.get(id);
+    return sandbox.changes.run((signal) => {
+      const machine = sandbox.machineIn(["running", "paused"]);
+      return this.onMachine(sandbox, machine, () => checkpoints.create(sandbox.record, machine, name, signal));
+    });
+  }
+
+  /** Goes back to one of its own checkpoints in place; it runs afterwards, whatever it did before. */
+  async restore(id: string, checkpointId: string): Promise<SandboxRecord> {
+    const { table, checkpoints, events, clock } = this.#parts;
+    const sandbox = table.get(id);
+    if (checkpoints.get(checkpointId).sandboxId !== id) {
+      throw new StacyError("invalid", `checkpoint ${checkpointId} is not one of sandbox ${id}`, {
+        remedy: "spawn a new sandbox from it",
+      });
+    }
+    return sandbox.changes.run(async (signal) => {
+      const machine = sandbox.machineIn(["running", "paused", "suspended"]);
+      await this.onMachine(sandbox, machine, () => machine.restore(checkpointId, { signal }));
+      assertThere(sandbox);
+      delete sandbox.record.resumeOnUse;
+      sandbox.lastUsedAt = clock.now();
+      await table.save(sandbox);
+      events.emit("sandbox.restored", id, { checkpoint: checkpointId });
+      return sandbox.record;
+    });
+  }
+
+  /** A change of the machine. Whatever becomes of it: the record says what the machine is, unless that has ended meanwhile. */
+  async onMachine<T>(sandbox: Sandbox, machine: SandboxMachine, change: () => Promise<T>): Promise<T> {
+    try {
+      return await change();
+    } finally {
+      const { state } = machine;
+      if (state !== "exited" && mayBecome(sandbox.state, state)) sandbox.record.state = state;
+    }
+  }
+}
+
+/** It may have ended, or failed, while a change was under way: that stands. */
+function assertThere(sandbox: Sandbox): void {
+  if (!holdsMachine(sandbox.state)) throw new StacyError("not-found", `sandbox ${sandbox.id} is gone`);
+}

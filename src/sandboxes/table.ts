@@ -1,0 +1,94 @@
+/** All sandboxes that this daemon knows, and their rows. */
+import { StacyError } from "../host/error.ts";
+import { newSandboxId, type SandboxRecord } from "./record.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { holdsMachine } from "./state.ts";
+import type { Store } from "./store.ts";
+
+export class SandboxTable {
+  readonly #all = new Map<string, Sandbox>();
+  readonly #store: Store;
+  readonly #now: () => number;
+
+  constructor(store: Store, now: () => number) {
+    this.#store = store;
+    this.#now = now;
+  }
+
+  add(sandbox: Sandbox): void {
+    this.#all.set(sandbox.id, sandbox);
+  }
+
+  remove({ id }: Sandbox): void {
+    this.#all.delete(id);
+  }
+
+  /** Also those that nobody sees any more. */
+  all(): Iterable<Sandbox> {
+    return this.#all.values();
+  }
+
+  find(id: string): Sandbox | undefined {
+    return this.#all.get(id);
+  }
+
+  /** @throws StacyError `not-found` */
+  get(id: string): Sandbox {
+    const sandbox = this.#all.get(id);
+    if (sandbox === undefined || !sandbox.visible) {
+      throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(id.slice(0, 64))}`);
+    }
+    return sandbox;
+  }
+
+  /** Newest first. */
+  list(): SandboxRecord[] {
+    return [...this.#all.values()]
+      .filter((sandbox) => sandbox.visible)
+      .map((sandbox) => sandbox.record)
+      .sort((a, b) => b.createdAt - a.createdAt || (a.id < b.id ? 1 : -1));
+  }
+
+  countByState(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const { state, visible } of this.#all.values()) if (visible) counts[state] = (counts[state] ?? 0) + 1;
+    return counts;
+  }
+
+  /** Whose a sandbox is, or was as long as its history is kept. */
+  ownerOf(id: string): string | undefined {
+    return this.#all.get(id)?.record.owner ?? this.#store.ownerOfSandbox(id);
+  }
+
+  /** Sandboxes that hold or are getting a machine: all, those of the owner, and those of its user (if one is named). */
+  activeOf(
+    owner: string,
+    user: string | undefined,
+  ): { active: number; activeOfAll: number; activeOwner: number | undefined } {
+    let active = 0;
+    let activeOfAll = 0;
+    let owned = 0;
+    for (const sandbox of this.#all.values()) {
+      // One whose machine is being ended uses the host, whatever its clients see.
+      if (!holdsMachine(sandbox.state) && sandbox.visible) continue;
+      active += 1;
+      if (sandbox.record.owner !== owner) continue;
+      activeOfAll += 1;
+      if (sandbox.record.ownerId === user) owned += 1;
+    }
+    return { active, activeOfAll, activeOwner: user === undefined ? undefined : owned };
+  }
+
+  freshId(): string {
+    for (;;) {
+      const id = newSandboxId();
+      // 32 bits: an id that the history knows would mix two lives.
+      if (!this.#all.has(id) && !this.#store.hasSandbox(id)) return id;
+    }
+  }
+
+  /** Its row, on disk when this resolves. */
+  save(sandbox: Sandbox): Promise<void> {
+    return this.#store.putSandbox(sandbox.record, this.#now());
+  }
+}
