@@ -8,7 +8,7 @@ import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import type { Permit, Target } from "./connections.ts";
+import { Connections, type Permit, type Target } from "./connections.ts";
 import { assertPermitted, dial, type Judge, refusal } from "./dial.ts";
 import type { HostRules } from "./host-rules.ts";
 import { Meter, NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
@@ -111,6 +111,7 @@ const TOLD_MOST = 256;
 
 export class Egress {
   readonly #options: EgressOptions;
+  readonly #connections = new Connections();
   readonly #proxy: EgressProxy;
   readonly #transparent: Transparent;
   readonly #nameServer: NameServer;
@@ -151,6 +152,7 @@ export class Egress {
       },
     });
     const ways = {
+      connections: this.#connections,
       meter: this.#meter,
       broker: this.#broker,
       assertPermitted: ({ host, port }: Target) => assertPermitted(host, port, this.#judges),
@@ -164,13 +166,9 @@ export class Egress {
   }
 
   get status(): EgressStatus {
-    const status = { open: this.#open, ...this.#counts, ...this.#meter.traffic };
+    const status = { open: this.#connections.open, ...this.#counts, ...this.#meter.traffic };
     const [problem] = this.#problems.values();
     return problem === undefined ? status : { ...status, problem };
-  }
-
-  get #open(): number {
-    return this.#proxy.open + this.#transparent.open;
   }
 
   /** Takes the guest's connections from now on, as long as there are rules. Idempotent. */
@@ -191,7 +189,7 @@ export class Egress {
     this.#told.clear();
     const permit: Permit = ({ host, port }, address) =>
       rules.permit(host, port) && (address === undefined || rules.refusal(address, port) === undefined);
-    for (const way of [this.#proxy, this.#transparent, this.#broker]) way.cut(permit);
+    for (const each of [this.#connections, this.#broker]) each.cut(permit);
     this.#adjust();
   }
 
@@ -207,15 +205,21 @@ export class Egress {
       const { guest } = this.#options;
       this.#taking = new AbortController();
       const { signal } = this.#taking;
-      const freed = (): void => this.#free();
+      const serving = (connection: Duplex, serve: () => void) => ({
+        connection,
+        serve: (): void => {
+          this.#connections.take(connection, () => this.#free());
+          serve();
+        },
+      });
       for (let i = 0; i < this.#waiting; i++) {
         void this.#take("proxy", signal, async () => {
           const connection = await this.#place(() => guest.accept(PROXY_PORT, { signal }));
-          return { connection, serve: () => this.#proxy.serve(connection, freed) };
+          return serving(connection, () => this.#proxy.serve(connection));
         });
         void this.#take("connections", signal, async () => {
           const intercepted = await this.#place(() => guest.intercept({ signal }));
-          return { ...intercepted, serve: () => this.#transparent.serve(intercepted, freed) };
+          return serving(intercepted.connection, () => this.#transparent.serve(intercepted));
         });
       }
       void this.#take("names", signal, async () => {
@@ -225,8 +229,7 @@ export class Egress {
     } else {
       this.#taking?.abort();
       this.#taking = undefined;
-      this.#proxy.close();
-      this.#transparent.close();
+      this.#connections.close();
       this.#broker.close();
     }
   }
@@ -281,7 +284,7 @@ export class Egress {
 
   /** Those beyond the limit wait in the guest's own queue. Whoever waits for one has its place already. */
   async #place<T>(wait: () => Promise<T>): Promise<T> {
-    while (this.#open + this.#places >= this.#most) await this.#freed.promise;
+    while (this.#connections.open + this.#places >= this.#most) await this.#freed.promise;
     this.#places += 1;
     return wait().finally(() => {
       this.#places -= 1;

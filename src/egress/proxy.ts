@@ -15,11 +15,12 @@ import type { Duplex } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { relay } from "../host/relay.ts";
-import { Connections, type Permit, type Target } from "./connections.ts";
+import type { Connections, Target } from "./connections.ts";
 import type { Meter } from "./meter.ts";
 import type { Broker } from "./secrets/broker.ts";
 
 export interface ProxyOptions {
+  connections: Connections;
   meter: Meter;
   broker: Broker;
   /** @throws StacyError `permission` */
@@ -41,8 +42,6 @@ const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
 export class EgressProxy {
   readonly #options: ProxyOptions;
   readonly #server: Server;
-  readonly #connections = new Connections();
-  readonly #clients = new Set<Duplex>();
   /** Settled when the last request of a client is answered, with how many wait for that. */
   readonly #turns = new WeakMap<Duplex, { answered: Promise<void>; waiting: number }>();
 
@@ -57,37 +56,15 @@ export class EgressProxy {
     this.#server.on("clientError", (_error, client) => client.destroy());
   }
 
-  /** Guests' connections that are open. */
-  get open(): number {
-    return this.#clients.size;
-  }
-
-  /** Takes a guest's connection over. @param done when it is gone */
-  serve(client: Duplex, done: () => void): void {
-    this.#clients.add(client);
-    client.on("error", () => {});
-    client.once("close", () => {
-      this.#clients.delete(client);
-      done();
-    });
+  serve(client: Duplex): void {
     this.#server.emit("connection", client);
-  }
-
-  /** Cuts connections to what `permit` no longer permits. */
-  cut(permit: Permit): void {
-    this.#connections.cut(permit);
-  }
-
-  close(): void {
-    for (const client of this.#clients) client.destroy();
-    this.#connections.close();
   }
 
   async #dial(target: Target, client: Duplex): Promise<Socket> {
     try {
       const socket = await this.#options.dial(target);
       this.#options.tell(target);
-      this.#connections.add(socket, target, client);
+      this.#options.connections.join(client, socket, target);
       return socket;
     } catch (thrown) {
       const failure = asStacyError(thrown);

@@ -6,7 +6,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { asStacyError, type StacyError } from "../host/error.ts";
 import { relay } from "../host/relay.ts";
-import { Connections, type Permit, type Target } from "./connections.ts";
+import type { Connections, Target } from "./connections.ts";
 import type { Meter } from "./meter.ts";
 import type { NameServer } from "./name-server.ts";
 import type { Names } from "./names.ts";
@@ -22,6 +22,7 @@ export interface Intercepted {
 }
 
 export interface TransparentOptions {
+  connections: Connections;
   names: Names;
   nameServer: NameServer;
   meter: Meter;
@@ -34,37 +35,14 @@ export interface TransparentOptions {
 
 export class Transparent {
   readonly #options: TransparentOptions;
-  readonly #connections = new Connections();
-  readonly #clients = new Set<Duplex>();
 
   constructor(options: TransparentOptions) {
     this.#options = options;
   }
 
-  /** Guests' connections that are open. */
-  get open(): number {
-    return this.#clients.size;
-  }
-
-  /** Takes a guest's connection over. @param done when it is gone */
-  serve({ connection: client, address, port }: Intercepted, done: () => void): void {
-    this.#clients.add(client);
-    client.on("error", () => {});
-    client.once("close", () => {
-      this.#clients.delete(client);
-      done();
-    });
+  serve({ connection: client, address, port }: Intercepted): void {
     if (port === DNS_PORT) void this.#options.nameServer.connection(client);
     else void this.#connect(client, { host: this.#options.names.name(address) ?? address, port });
-  }
-
-  cut(permit: Permit): void {
-    this.#connections.cut(permit);
-  }
-
-  close(): void {
-    for (const client of this.#clients) client.destroy();
-    this.#connections.close();
   }
 
   async #connect(client: Duplex, target: Target): Promise<void> {
@@ -74,7 +52,7 @@ export class Transparent {
       if (scheme !== undefined) return await broker.serve(client, target, scheme);
       const socket = await this.#options.dial(target);
       this.#options.tell(target);
-      this.#connections.add(socket, target, client);
+      this.#options.connections.join(client, socket, target);
       // Each direction ends by itself; an error in one ends both, and the program sees a reset.
       const { meter } = this.#options;
       relay(client, socket, undefined, meter.sent);
