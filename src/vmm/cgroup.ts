@@ -54,41 +54,57 @@ export async function confinement(): Promise<Confinement> {
   return { controllers, version: host.version, lacks };
 }
 
-/** Puts a process that has just started into a group of its own. `removeGroup` once it is gone. */
+/**
+ * Puts a process that has just started into a group of its own. `removeGroup` once it is gone. One call after the other: the kernel takes
+ * milliseconds for some, and each holds a thread of the few that all file calls of this process share, those of the start itself too.
+ */
 export async function confine(pid: number, share: Share): Promise<void> {
   const host = await look();
   if (host === undefined) return;
   const name = `${PREFIX}${pid}`;
   const groups = new Set([...host.parents.values()].map((parent) => join(parent, name)));
-  await Promise.all([...groups].map((group) => mkdir(group).catch(() => {})));
-  const set = async (controller: Controller, file: string, value: number | string): Promise<void> => {
+  for (const group of groups) await mkdir(group).catch(() => {});
+  for (const [controller, file, value] of host.version === 2 ? limitsSecond(share) : limitsFirst(share)) {
     const parent = host.parents.get(controller);
     // A limit that this kernel does not know is none; the others hold all the same.
     if (parent !== undefined) await writeFile(join(parent, name, file), String(value)).catch(() => {});
+  }
+  for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(pid)).catch(() => {});
+}
+
+type Limit = [Controller, file: string, value: number | string];
+
+function limitsSecond(share: Share): Limit[] {
+  const { memory, pids, quota } = amounts(share);
+  return [
+    ["memory", "memory.max", memory],
+    ["memory", "memory.oom.group", 1],
+    ["pids", "pids.max", pids],
+    ["cpu", "cpu.weight", Math.min(10_000, 100 * share.vcpus)],
+    ["cpu", "cpu.max", `${quota} ${PERIOD_US}`],
+    ["io", "io.weight", 100],
+  ];
+}
+
+function limitsFirst(share: Share): Limit[] {
+  const { memory, pids, quota } = amounts(share);
+  return [
+    ["memory", "memory.limit_in_bytes", memory],
+    ["pids", "pids.max", pids],
+    ["cpu", "cpu.shares", Math.min(262_144, 1024 * share.vcpus)],
+    ["cpu", "cpu.cfs_period_us", PERIOD_US],
+    ["cpu", "cpu.cfs_quota_us", quota],
+    ["io", "blkio.weight", 500],
+  ];
+}
+
+function amounts({ vcpus, memoryMiB, accelerator }: Share): { memory: number; pids: number; quota: number } {
+  return {
+    memory: memoryMiB * MIB + OVERHEAD_BYTES[accelerator],
+    pids: vcpus + THREADS,
+    // Half a CPU for what the monitor does itself.
+    quota: Math.round((vcpus + 0.5) * PERIOD_US),
   };
-  const memory = share.memoryMiB * MIB + OVERHEAD_BYTES[share.accelerator];
-  const pids = share.vcpus + THREADS;
-  // Half a CPU for what the monitor does itself.
-  const quota = Math.round((share.vcpus + 0.5) * PERIOD_US);
-  await Promise.all(
-    host.version === 2
-      ? [
-          set("memory", "memory.max", memory),
-          set("memory", "memory.oom.group", 1),
-          set("pids", "pids.max", pids),
-          set("cpu", "cpu.weight", Math.min(10_000, 100 * share.vcpus)),
-          set("cpu", "cpu.max", `${quota} ${PERIOD_US}`),
-          set("io", "io.weight", 100),
-        ]
-      : [
-          set("memory", "memory.limit_in_bytes", memory),
-          set("pids", "pids.max", pids),
-          set("cpu", "cpu.shares", Math.min(262_144, 1024 * share.vcpus)),
-          set("cpu", "cpu.cfs_period_us", PERIOD_US).then(() => set("cpu", "cpu.cfs_quota_us", quota)),
-          set("io", "blkio.weight", 500),
-        ],
-  );
-  await Promise.all([...groups].map((group) => writeFile(join(group, "cgroup.procs"), String(pid)).catch(() => {})));
 }
 
 /**
