@@ -6,7 +6,9 @@
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { join } from "node:path";
+import { duplexPair } from "node:stream";
 import { test } from "node:test";
 import { ReplyError } from "../sdk/src/errors.ts";
 import { shapes } from "../sdk/src/generated.ts";
@@ -18,7 +20,13 @@ import { ImportRequest, PullRequest } from "../src/api/schemas/image.ts";
 import { ForkRequest, NetworkRequest, SpawnRequest, spawnInput } from "../src/api/schemas/sandbox.ts";
 import { QuotaRequest, TemplateRequest, TemplateSpawnRequest, templateInput } from "../src/api/schemas/template.ts";
 import { readPlan } from "../src/builder/read-plan.ts";
+import { Connections } from "../src/egress/connections.ts";
+import { answerQuestion } from "../src/egress/dns.ts";
 import { HostRules, normaliseHost } from "../src/egress/host-rules.ts";
+import { Meter, NO_LIMITS } from "../src/egress/meter.ts";
+import { Names } from "../src/egress/names.ts";
+import { EgressProxy } from "../src/egress/proxy.ts";
+import type { Broker } from "../src/egress/secrets/broker.ts";
 import { FrameDecoder } from "../src/guest/frame-decoder.ts";
 import { exitStatus, fileChange, fileStat, guestInfo, helloInfo, processInfo } from "../src/guest/methods.ts";
 import { FieldReader } from "../src/guest/protocol.ts";
@@ -76,6 +84,9 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
   plan: (input) => readPlan(input.toString(), {}),
   range: (input) => parseRange(input.toString(), 1000),
   duration: (input) => parseDurationNs(input.toString()),
+  dns: (input) =>
+    answerQuestion(input, { names: new Names(), permit: (name) => name !== "other", resolve: async () => {} }),
+  proxy: throughProxy,
   hosts: (input) => {
     const text = input.toString();
     new HostRules(text.split("\n")).permit(normaliseHost(text), 80);
@@ -123,6 +134,43 @@ function parsed(input: Buffer): unknown {
   } catch {
     throw new StacyError("invalid", "no JSON");
   }
+}
+
+/**
+ * A guest's program sends the proxy what comes before two zero bytes, and whatever it connects to answers with what comes after them.
+ * Both ends go, whatever it was.
+ */
+async function throughProxy(input: Buffer): Promise<void> {
+  const half = input.indexOf("\0\0");
+  const [sent, answered] = half < 0 ? [input, input] : [input.subarray(0, half), input.subarray(half + 2)];
+  const connections = new Connections();
+  let connected = 0;
+  const proxy = new EgressProxy({
+    connections,
+    meter: new Meter(NO_LIMITS),
+    broker: { scheme: () => undefined } as unknown as Broker,
+    assertPermitted: () => {},
+    dial: async ({ host }) => {
+      if (host === "refused") throw new StacyError("permission", "refused");
+      connected++;
+      const [near, far] = duplexPair();
+      far.on("error", () => {}).resume();
+      far.end(answered);
+      return near as Socket;
+    },
+    tell: () => {},
+  });
+  const [program, client] = duplexPair();
+  const closed = new Promise<void>((close) => connections.take(client, close));
+  proxy.serve(client);
+  program.on("error", () => {}).resume();
+  program.end(sent);
+  // A program that waits for ever is no matter of the proxy; one that goes takes everything of it along.
+  for (let turn = 0; turn < 20 && connections.open > 0; turn++) await new Promise((wake) => setImmediate(wake));
+  program.destroy();
+  await closed;
+  assert.equal(connections.open, 0);
+  if (connected === 0) throw new StacyError("invalid", "nothing was asked for");
 }
 
 function attempt(act: () => unknown): void {

@@ -76,6 +76,106 @@ describe("a daemon that comes after another", () => {
     });
   }
 
+  test("an agent that stands still: calls end, its sandbox is kept and shown, and taken over when the agent goes on", async () => {
+    const [silent, other] = [await fresh(), await fresh()];
+    // Nobody can signal a guest's first process; its user can stop it by a control group, and this one lets it go on.
+    const group = "/sys/fs/cgroup/stopped";
+    const freeze = `mkdir ${group} && echo 1 >${group}/cgroup.procs && echo 1 >${group}/cgroup.freeze`;
+    const command = `${freeze} || echo failed >/workspace/file; sleep 16; echo 0 >${group}/cgroup.freeze`;
+    await ok("POST", `/sandboxes/${silent}/processes`, { command });
+    const answers = (): Promise<boolean> =>
+      fetch(`${server.url}/api/v1/sandboxes/${silent}/exec`, {
+        ...{ method: "POST", headers: { "content-type": "application/json" } },
+        ...{ body: JSON.stringify({ command: "true" }), signal: AbortSignal.timeout(2_000) },
+      }).then(
+        () => true,
+        () => false,
+      );
+    while (await answers()) {}
+    await server.stop("SIGKILL");
+    await server.start();
+    const shown = await ok("GET", `/sandboxes/${silent}`);
+    assert.equal(shown.state, "running");
+    assert.match(shown.unreachable.reason, /answer/);
+    assert.equal((await server.call("POST", `/sandboxes/${silent}/exec`, { command: "true" })).status, 503);
+    assert.equal(await sh(other, "cat /workspace/file"), "kept");
+    await adopted(silent);
+    assert.equal(await sh(silent, "cat /workspace/file"), "kept");
+  });
+
+  const long = process.env.STACYVM_LONG !== "1" && "a long form: STACYVM_LONG=1 runs it";
+  test("a host so loaded that taking over needs a minute: it is kept and asked until it answers", {
+    skip: long,
+  }, async (t) => {
+    const slow = await fresh();
+    const pid = await monitorOf(slow);
+    await server.stop("SIGKILL");
+    // It runs for a twentieth of the time.
+    const slowly = setInterval(() => {
+      process.kill(pid, "SIGCONT");
+      setTimeout(() => process.kill(pid, "SIGSTOP"), 100);
+    }, 2_000);
+    process.kill(pid, "SIGSTOP");
+    const pause = (ms: number): Promise<void> => new Promise((wake) => setTimeout(wake, ms));
+    const shown = (): Promise<{ state: string; unreachable?: { reason: string } }> => ok("GET", `/sandboxes/${slow}`);
+    const begun = performance.now();
+    const reasons = new Set<string>();
+    try {
+      await server.start();
+      while (performance.now() - begun < 60_000) {
+        const { state, unreachable } = await shown();
+        assert.equal(state, "running");
+        if (unreachable !== undefined) reasons.add(unreachable.reason);
+        await pause(500);
+      }
+    } finally {
+      clearInterval(slowly);
+      await pause(200);
+      process.kill(pid, "SIGCONT");
+    }
+    while ((await shown()).unreachable !== undefined) await pause(100);
+    t.diagnostic(`taken over after ${Math.round(performance.now() - begun)} ms; before: ${[...reasons].join("; ")}`);
+    assert.equal(await sh(slow, "cat /workspace/file"), "kept");
+    assert.equal(await monitorOf(slow), pid);
+  });
+
+  test("a clock that was set back by a day: everything is taken over, wakes, ends and is made as before", async () => {
+    const [running, suspended] = [await fresh(), await fresh()];
+    await ok("POST", `/sandboxes/${suspended}/suspend`);
+    await server.stop("SIGKILL");
+    const shift = -24 * 3_600_000;
+    const preload = new URL("shifted-clock.ts", import.meta.url).href;
+    await server.start({
+      STACYVM_WARM_ADAPTIVE: "false",
+      STACYVM_TEST_CLOCK_SHIFT: String(shift),
+      NODE_OPTIONS: `--import=${preload}`,
+    });
+    const states = ((await ok("GET", "/sandboxes")) as { id: string; state: string }[]).map(({ id, state }) => [
+      id,
+      state,
+    ]);
+    assert.deepEqual(
+      states.sort(),
+      [
+        [running, "running"],
+        [suspended, "suspended"],
+      ].sort(),
+    );
+    await ok("POST", `/sandboxes/${suspended}/resume`);
+    for (const id of [running, suspended]) assert.equal(await sh(id, "cat /workspace/file"), "kept");
+    // A guest is told the host's time, whatever that is now.
+    const off = Number(await sh(suspended, "date +%s")) * 1_000 - (Date.now() + shift);
+    assert.ok(Math.abs(off) < 30_000, `${off} ms off`);
+    const made = await fresh();
+    const { expires_at } = await ok("POST", `/sandboxes/${running}/extend`, { ttl: "1h" });
+    assert.ok(Math.abs(Date.parse(expires_at) - (Date.now() + shift + 3_600_000)) < 60_000, expires_at);
+    for (const id of [running, suspended, made]) await ok("DELETE", `/sandboxes/${id}`);
+    assert.deepEqual(await server.machines(), []);
+    await server.stop("SIGTERM");
+    await server.start({ STACYVM_WARM_ADAPTIVE: "false" });
+    assert.deepEqual(await ok("GET", "/sandboxes"), []);
+  });
+
   test("one that does not answer ends when its user says so", async () => {
     const silent = await fresh();
     process.kill(await monitorOf(silent), "SIGSTOP");

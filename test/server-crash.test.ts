@@ -19,7 +19,7 @@ const MINUTES = Number(process.env.STACYVM_CRASH_MINUTES ?? Number.POSITIVE_INFI
 const SEED = Number(process.env.STACYVM_CRASH_SEED ?? Date.now() % 1_000_000);
 const SPAWN = guest.spawn;
 /** The kill falls into this time after the load began, ms. */
-const SPREAD_MS = guest.monitor === "qemu" ? 2_500 : 250;
+const SPREAD_MS = guest.monitor === "qemu" ? 2_500 : 800;
 /** From this many on, the oldest are destroyed. */
 const KEPT = 3;
 
