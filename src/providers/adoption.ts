@@ -17,8 +17,8 @@ import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/ma
 import { SuspendedState } from "../launcher/suspended.ts";
 import { targetOf } from "../launcher/target.ts";
 import { FILES, type PausedMachine, type RunningMachine } from "../vmm/vmm.ts";
+import type { MachineContext } from "./machine-context.ts";
 import { formerId, nextId } from "./machine-life.ts";
-import type { MachineContext } from "./microvm.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 import type { GoneMachine, SandboxMachine, UnreachableMachine } from "./provider.ts";
 
@@ -31,7 +31,7 @@ const CONSOLE_LINES = 20;
 
 /** The three results. */
 export type Found =
-  | { result: "adopted"; machine: MicrovmMachine }
+  | { result: "adopted"; machine: SandboxMachine }
   | { result: "unreachable"; reason: string }
   | { result: "gone"; gone: GoneMachine };
 

@@ -15,7 +15,7 @@ import { type MachineRecord, removeMachineDir, writeRecord } from "../launcher/m
 import type { Target } from "../launcher/target.ts";
 import type { ExitReport, PausedMachine, RunningMachine, VmmProcess } from "../vmm/vmm.ts";
 import { agentStep, Freeze } from "./freeze.ts";
-import type { MachineContext } from "./microvm.ts";
+import type { MachineContext } from "./machine-context.ts";
 import type { ChangeOptions, MachineState } from "./provider.ts";
 
 /** Directory of a machine that is about to take the place of sandbox `id`'s. */

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { arm, disarm } from "../../test/faults/points.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
+import type { MachineContext } from "./machine-context.ts";
 import { nextId } from "./machine-life.ts";
-import type { MachineContext } from "./microvm.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 
 test("a restore that runs, and cannot take its place, has its network", async (t) => {

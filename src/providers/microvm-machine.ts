@@ -13,9 +13,9 @@ import { fork, saveRunning } from "./changes/copy.ts";
 import { pause, resume } from "./changes/pause.ts";
 import { restore } from "./changes/restore.ts";
 import { suspend } from "./changes/suspend.ts";
+import type { MachineContext } from "./machine-context.ts";
 import { type LifeParts, MachineLife } from "./machine-life.ts";
 import { machineStats, type StatsBaseline } from "./machine-stats.ts";
-import type { MachineContext } from "./microvm.ts";
 import {
   type ChangeOptions,
   checkpointKey,

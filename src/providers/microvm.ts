@@ -27,6 +27,7 @@ import {
   Unreachable,
 } from "./adoption.ts";
 import { installTrust } from "./install-trust.ts";
+import type { MachineContext } from "./machine-context.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 import {
   type Adoption,
@@ -54,27 +55,12 @@ export function createMicrovmProvider(options: MicrovmOptions): MicrovmProvider 
   return new MicrovmProvider(options);
 }
 
-/** What the machines of one provider share. */
-export interface MachineContext {
-  readonly launcher: Launcher;
-  readonly network: Network;
-  /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
-  own(
-    launched: Launched,
-    about: { id: string; allowedHosts: readonly string[]; authority?: Authority | undefined },
-  ): Promise<MicrovmMachine>;
-  /** Holds it until it is forgotten. */
-  keep(machine: MicrovmMachine): MicrovmMachine;
-  forget(machine: MicrovmMachine): void;
-  emit(event: ProviderEvent): void;
-}
-
 export class MicrovmProvider implements Provider, MachineContext {
   readonly vmm: Vmm;
   readonly launcher: Launcher;
   readonly network: Network;
   readonly #paths: DataPaths;
-  readonly #machines = new Map<string, MicrovmMachine>();
+  readonly #machines = new Map<string, SandboxMachine>();
   readonly #unreachable = new Set<Unreachable>();
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
 
@@ -153,7 +139,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   }
 
   /** Before anybody's program runs in it. */
-  async #trust(machine: MicrovmMachine, { certificate }: Authority): Promise<void> {
+  async #trust(machine: SandboxMachine, { certificate }: Authority): Promise<void> {
     const begun = performance.now();
     try {
       await installTrust(machine.agent, certificate);
@@ -167,7 +153,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   async own(
     launched: Launched,
     { id, allowedHosts, authority }: Parameters<MachineContext["own"]>[1],
-  ): Promise<MicrovmMachine> {
+  ): Promise<SandboxMachine> {
     const { target, identity, boot } = launched;
     const record: MachineRecord = {
       version: 1,
@@ -198,17 +184,17 @@ export class MicrovmProvider implements Provider, MachineContext {
     };
     const { dir, machine: process, agent, releaseSnapshot } = launched;
     const parts = { dir, record, target, boot, machine: process, agent, releaseSnapshot };
-    const machine = this.keep(new MicrovmMachine(this, parts));
+    const machine = new MicrovmMachine(this, parts);
+    this.keep(machine);
     await machine.begin();
     return machine;
   }
 
-  keep(machine: MicrovmMachine): MicrovmMachine {
+  keep(machine: SandboxMachine): void {
     this.#machines.set(machine.id, machine);
-    return machine;
   }
 
-  forget(machine: MicrovmMachine): void {
+  forget(machine: SandboxMachine): void {
     this.#machines.delete(machine.id);
   }
 
@@ -261,7 +247,8 @@ export class MicrovmProvider implements Provider, MachineContext {
     const isWanted = wanted.has(name) && (record === undefined || (record.id === name && record.role === "sandbox"));
     const found: Found | undefined = isWanted ? await attempt(this, dir, FIRST_LIMIT_MS) : undefined;
     if (found?.result === "adopted") {
-      done.adopted.push(this.keep(found.machine));
+      this.keep(found.machine);
+      done.adopted.push(found.machine);
       return;
     }
     let reason = found?.result === "unreachable" ? found.reason : undefined;

@@ -4,16 +4,10 @@
  */
 import { StacyError } from "../../host/error.ts";
 import type { Qmp, QmpEvent } from "./qmp.ts";
-import type { SaveTarget } from "./save-file.ts";
+import { hasFileUri, type SaveTarget } from "./save-file.ts";
 
 /** A full stream, with RAM; inside a snapshot that is being made. */
 export const STREAM_FILE = "stream.bin";
-
-/** `file:` came with QEMU 8.2. */
-export function hasFileUri(version: string): boolean {
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  return major > 8 || (major === 8 && minor >= 2);
-}
 
 /**
  * Where a clone reads its state from. `fd`: the number that the process inherited the open file as: it saves the

@@ -6,7 +6,12 @@ import { constants, open, rename, rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
-import { hasFileUri } from "./migration.ts";
+
+/** `file:` came with QEMU 8.2. */
+export function hasFileUri(version: string): boolean {
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  return major > 8 || (major === 8 && minor >= 2);
+}
 
 /** In the machine's directory; relative names are the same for QEMU, whose working directory it is. */
 const SAVE_SOCKET = "save.sock";

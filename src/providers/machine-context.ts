@@ -1,0 +1,19 @@
+/** What the machines of one provider share. */
+import type { Network } from "../egress/network.ts";
+import type { Authority } from "../egress/secrets/authority.ts";
+import type { Launched, Launcher } from "../launcher/launcher.ts";
+import type { ProviderEvent, SandboxMachine } from "./provider.ts";
+
+export interface MachineContext {
+  readonly launcher: Launcher;
+  readonly network: Network;
+  /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
+  own(
+    launched: Launched,
+    about: { id: string; allowedHosts: readonly string[]; authority?: Authority | undefined },
+  ): Promise<SandboxMachine>;
+  /** Holds it until it is forgotten. */
+  keep(machine: SandboxMachine): void;
+  forget(machine: SandboxMachine): void;
+  emit(event: ProviderEvent): void;
+}
