@@ -1,6 +1,6 @@
 /**
  * Spawn, exec and destroy over and over, ten at a time: what the server holds afterwards is what it held before. The long form:
- * `STACYVM_CHURN=10000`, and with `STACYVM_CHURN_VMM=firecracker` the bare guest, which takes milliseconds for each.
+ * `STACYVM_CHURN=10000`, and with `STACYVM_CHURN_VMM=firecracker` the bare guest, which takes milliseconds for each; `STACYVM_CHURN_MINUTES` to end earlier.
  */
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
@@ -11,6 +11,8 @@ import { runTool } from "../src/host/run.ts";
 import { Server } from "./server-support.ts";
 
 const ROUNDS = Number(process.env.STACYVM_CHURN ?? 30);
+/** It ends after so many minutes, however many that were. */
+const MINUTES = Number(process.env.STACYVM_CHURN_MINUTES ?? Number.POSITIVE_INFINITY);
 const PARALLEL = 10;
 const FIRECRACKER = process.env.STACYVM_CHURN_VMM === "firecracker";
 const SPAWN = { image: FIRECRACKER ? "stacyvm/bare" : "stacyvm/busybox", memory_mb: 128 };
@@ -81,10 +83,11 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   await churn(PARALLEL); // caches, compiled code and connections are there from now on
   const before = await holdings();
   t.diagnostic(`before: ${JSON.stringify(before)}`);
-  const parts = ROUNDS >= 1_000 ? 10 : 1;
+  const parts = ROUNDS >= 1_000 ? 20 : 1;
   let after = before;
   let done = 0;
-  for (let part = 1; part <= parts; part++) {
+  const until = performance.now() + MINUTES * 60_000;
+  for (let part = 1; part <= parts && performance.now() < until; part++) {
     const begun = performance.now();
     const count = Math.round((ROUNDS * part) / parts) - done;
     await churn(count);

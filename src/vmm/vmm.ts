@@ -184,6 +184,7 @@ export interface RunningMachine extends VmmProcess {
 
 export interface PausedMachine extends VmmProcess {
   readonly state: "paused";
+  /** The guest's connections go on where `abilities.pauseResume` is; elsewhere it costs a save, which resets them. */
   resume(): Promise<RunningMachine>;
   /**
    * Writes `vmstate.bin` and `memory.bin` (sparse: it occupies what the guest touched) into `dir`, which is on the same
