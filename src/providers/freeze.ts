@@ -82,8 +82,10 @@ export class Freeze {
         this.#frozen = false;
         return;
       } catch (error) {
-        // A guest that cannot freeze has nothing to thaw.
-        if (asStacyError(error).code === "not-supported") return;
+        if (asStacyError(error).code === "not-supported") {
+          this.#frozen = false; // a guest that cannot freeze has nothing to thaw
+          return;
+        }
         await reconnect();
         await delay(pause, undefined, { signal }).catch(() => {});
       }
