@@ -116,8 +116,8 @@ export class GoldenBuilder {
     } catch (error) {
       throw spaceOrOther(asStacyError(error), this.#paths.root).inPhase("golden");
     } finally {
-      await removeMachineDir(dir);
-      await removeMachineDir(out);
+      // One that resists the next start removes: it must not hide what has come of the build.
+      await Promise.allSettled([dir, out].map(removeMachineDir));
     }
   }
 }

@@ -1,6 +1,7 @@
 /** One directory per machine: the VMM's working directory, with its private disk, the link to the shared base, and its record. */
 import { mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { replaceFile } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
@@ -10,6 +11,9 @@ import type { DiskTemplate } from "./snapshot-store.ts";
 
 /** Its name in a machine's directory. */
 export const RECORD_FILE = "sandbox.json";
+
+const REMOVE_ATTEMPTS = 3;
+const REMOVE_PAUSE_MS = 50;
 
 const strings = z.array(z.string());
 
@@ -119,6 +123,14 @@ export async function readRecord(dir: string): Promise<MachineRecord | undefined
   }
 }
 
+/** Also when that fails for a moment: nobody else comes back for it before the next start. */
 export async function removeMachineDir(dir: string): Promise<void> {
-  await rm(dir, { recursive: true, force: true });
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await rm(dir, { recursive: true, force: true });
+    } catch (error) {
+      if (attempt === REMOVE_ATTEMPTS) throw error;
+      await delay(REMOVE_PAUSE_MS * attempt);
+    }
+  }
 }
