@@ -17,6 +17,7 @@ test("a restored machine runs under the filter, in its group, and its console st
   assert.match(status, /^Seccomp:\s+2$/m);
   assert.match(status, /^NoNewPrivs:\s+1$/m);
   const { controllers, lacks } = await confinement();
+  await sh(launched, "true"); // nobody waits for the group: it is made beside the handshake
   let group: string | undefined;
   if (controllers.length === 0) t.diagnostic(`no control groups here: ${lacks}`);
   else {

@@ -55,7 +55,7 @@ export async function confinement(): Promise<Confinement> {
 }
 
 /**
- * Puts a process that has just started into a group of its own. `removeGroup` once it is gone. One call after the other: the kernel takes
+ * Puts a process into a group of its own. `removeGroup` once it is gone. One call after the other: the kernel takes
  * milliseconds for some, and each holds a thread of the few that all file calls of this process share, those of the start itself too.
  */
 export async function confine(pid: number, share: Share): Promise<void> {
@@ -105,6 +105,28 @@ function amounts({ vcpus, memoryMiB, accelerator }: Share): { memory: number; pi
     // Half a CPU for what the monitor does itself.
     quota: Math.round((vcpus + 0.5) * PERIOD_US),
   };
+}
+
+/**
+ * The group of one monitor. It is made when the monitor has loaded or booted its machine, and nobody waits for it: while the kernel moves a
+ * process it lets none make threads, for some 10 ms now and then, and a monitor makes its own until then.
+ */
+export class MonitorGroup {
+  readonly #pid: number;
+  #making: Promise<void> = Promise.resolve();
+
+  constructor(pid: number) {
+    this.#pid = pid;
+  }
+
+  make(share: Share): void {
+    this.#making = confine(this.#pid, share).catch(() => {});
+  }
+
+  /** Once the monitor is gone. Nobody waits for this either. */
+  remove(): void {
+    void this.#making.then(() => removeGroup(this.#pid));
+  }
 }
 
 /**

@@ -207,7 +207,6 @@ class Firecracker implements Vmm {
         dir,
         jail: as,
         signal,
-        config,
         spawn: this.#spawn,
       });
     const users = this.#users;

@@ -91,7 +91,6 @@ export class BlankFirecracker extends Behind implements BlankVmm {
   }
 
   async become(config: MachineConfig): Promise<LoadableVmm> {
-    this.process.confine(config);
     return new LoadableFirecracker(this.process, { traits: this.#traits, config, tracking: false, ground: "unknown" });
   }
 }
@@ -122,6 +121,7 @@ export class BootableFirecracker extends State implements BootableVmm {
     await inPhase("start", () =>
       this.process.api.put("/actions", { action_type: "InstanceStart" }, { phase: "start", timeoutMs: LOAD_LIMIT_MS }),
     );
+    this.process.confine(this.life.config);
     return new RunningFirecracker(this.process, this.life);
   }
 
@@ -194,6 +194,7 @@ export class LoadableFirecracker extends State implements LoadableVmm {
   async load(snapshot: SnapshotSource, phases?: Phases): Promise<RunningMachine> {
     const load = (): Promise<Life["ground"]> => this.#load(snapshot);
     const ground = await (phases === undefined ? load() : phases.phase("load", load));
+    this.process.confine(this.life.config);
     return new RunningFirecracker(this.process, { ...this.life, tracking: snapshot.trackDirty === true, ground });
   }
 

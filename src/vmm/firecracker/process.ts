@@ -6,7 +6,7 @@ import { StacyError } from "../../host/error.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, type SpawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
-import { confine, removeGroup } from "../cgroup.ts";
+import { MonitorGroup } from "../cgroup.ts";
 import { keepShort } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import {
@@ -46,8 +46,6 @@ export interface StartFirecracker {
   dir: string;
   jail: JailConfig | undefined;
   signal: AbortSignal | undefined;
-  /** Of the machine that it will be, where that is known. */
-  config?: MachineConfig;
   spawn: SpawnProcess;
 }
 
@@ -60,16 +58,18 @@ export class FirecrackerProcess implements VmmProcess {
   #killed = false;
   #released = false;
   readonly #letConsole: () => void;
+  readonly #group: MonitorGroup;
 
   private constructor(process: HostProcess, dir: string, jail: Jail | undefined) {
     this.#letConsole = keepShort(() => join(this.#dir, FILES.console));
     this.#process = process;
+    this.#group = new MonitorGroup(process.record.pid);
     this.#dir = dir;
     this.jail = jail;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#api?.close();
       this.#letConsole();
-      removeGroup(process.record.pid);
+      this.#group.remove();
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
@@ -116,7 +116,6 @@ export class FirecrackerProcess implements VmmProcess {
     }
     const host = await options.spawn({ command, args, cwd: dir, log: join(dir, FILES.console) });
     const process = new FirecrackerProcess(host, dir, jail);
-    if (options.config !== undefined) process.confine(options.config);
     try {
       await process.connect(START_LIMIT_MS, options.signal);
       return process;
@@ -147,10 +146,9 @@ export class FirecrackerProcess implements VmmProcess {
     });
   }
 
-  /** Gives the machine its share of the host, while it starts: nobody waits for it. A jailed one has it from the jailer. */
+  /** Gives the machine its share of the host; nobody waits for it. A jailed one has it from the jailer. */
   confine({ vcpus, memoryMiB }: MachineConfig): void {
-    if (this.jail !== undefined) return;
-    confine(this.record.pid, { vcpus, memoryMiB, accelerator: "kvm" }).catch(() => {});
+    if (this.jail === undefined) this.#group.make({ vcpus, memoryMiB, accelerator: "kvm" });
   }
 
   get record(): ProcessRecord {

@@ -5,6 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import type { Phases } from "../../host/phases.ts";
 import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
+import type { Share } from "../cgroup.ts";
 import { endedFromOutside } from "../exit.ts";
 import {
   type AgentStream,
@@ -25,6 +26,8 @@ import type { QemuProcess } from "./process.ts";
 /** What the states need besides the process. */
 export interface QemuContext {
   version: string;
+  /** Of the host. */
+  share: Share;
   /** RAM is the file `memory.bin` in the machine's directory. */
   sharedMemory: boolean;
   /** Turns the full stream in `dir` into `vmstate.bin` and `memory.bin`. */
@@ -73,6 +76,7 @@ export class BootableQemu extends State implements BootableVmm {
   async boot(phases?: Phases): Promise<RunningMachine> {
     const start = async (): Promise<unknown> => (await this.process.monitor()).execute("cont");
     await (phases === undefined ? start() : phases.phase("start", start));
+    this.process.confine(this.context.share);
     return new RunningQemu(this.process, this.context);
   }
 }
@@ -103,6 +107,7 @@ export class LoadableQemu extends State implements LoadableVmm {
       }
     };
     await (phases === undefined ? load() : phases.phase("load", load));
+    this.process.confine(this.context.share);
     return new RunningQemu(this.process, this.context);
   }
 }

@@ -5,7 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import type { HostProcess, ProcessRecord } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
-import { removeGroup } from "../cgroup.ts";
+import { MonitorGroup, type Share } from "../cgroup.ts";
 import { keepShort } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
@@ -31,9 +31,11 @@ export class QemuProcess implements VmmProcess {
   #early: AgentStream | undefined;
 
   readonly #letConsole: () => void;
+  readonly #group: MonitorGroup;
 
   /** @param clean no host process can have used the agent's port before */
   constructor(process: HostProcess, dir: string, clean: boolean) {
+    this.#group = new MonitorGroup(process.record.pid);
     this.#letConsole = keepShort(() => join(this.#dir, FILES.console));
     this.#process = process;
     this.#dir = dir;
@@ -41,7 +43,7 @@ export class QemuProcess implements VmmProcess {
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
       this.#letConsole();
-      removeGroup(process.record.pid);
+      this.#group.remove();
       const [vmmLog, console] = await Promise.all([
         // Where the directory is now: a claim renamed it.
         tailLines(join(this.dir, FILES.log), LOG_LINES),
@@ -70,6 +72,11 @@ export class QemuProcess implements VmmProcess {
 
   get record(): ProcessRecord {
     return this.#process.record;
+  }
+
+  /** Gives the machine its share of the host; nobody waits for it. */
+  confine(share: Share): void {
+    this.#group.make(share);
   }
 
   /** An error that says how the process ended, once it has. */

@@ -7,7 +7,6 @@ import { kvmState } from "../../host/kvm.ts";
 import { adoptProcess, type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
-import { confine } from "../cgroup.ts";
 import { exitReport } from "../exit.ts";
 import {
   type AnswerLimits,
@@ -184,8 +183,9 @@ class Qemu implements Vmm {
   }
 
   async #context(config: MachineConfig, sharedMemory: boolean): Promise<QemuContext> {
-    const { version } = await this.#usable();
-    return { version, sharedMemory, normalise: (dir) => this.#normalise(dir, config) };
+    const { version, accelerator } = await this.#usable();
+    const share = { vcpus: config.vcpus, memoryMiB: config.memoryMiB, accelerator };
+    return { version, sharedMemory, share, normalise: (dir) => this.#normalise(dir, config) };
   }
 
   async #start(
@@ -207,8 +207,6 @@ class Qemu implements Vmm {
       ...(stateFd === undefined ? {} : { fds: [stateFd] }),
     });
     const process = new QemuProcess(host, dir, true);
-    // Its share of the host, while it starts: nobody waits for it.
-    confine(host.record.pid, { vcpus: config.vcpus, memoryMiB: config.memoryMiB, accelerator }).catch(() => {});
     try {
       const qmp = await process.connectMonitor(START_LIMIT_MS, signal);
       await qmp.execute("qmp_capabilities", undefined, signal === undefined ? {} : { signal });
