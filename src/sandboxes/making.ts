@@ -13,9 +13,9 @@ import type { Log, Observer } from "./observer.ts";
 import type { SandboxFailure, SandboxRecord } from "./record.ts";
 import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
 import { Sandbox } from "./sandbox.ts";
+import type { SecretInput, Secrets } from "./secrets.ts";
 import { mayBecome } from "./state.ts";
 import type { StateChanges } from "./state-changes.ts";
-import type { SecretInput, Secrets } from "./secrets.ts";
 import type { SandboxTable } from "./table.ts";
 
 export interface MakingParts {

@@ -96,9 +96,8 @@ export class Sandboxes {
     this.quotas = new Quotas({ store, clock, events });
     this.policies = new Policies(store, limits.imageAliases);
     const groups = limits.hostGroups;
-    this.templates = new Templates(
-      { store, clock, events, ...(groups === undefined ? {} : { groups }) },
-      (template) => this.#pin(template),
+    this.templates = new Templates({ store, clock, events, ...(groups === undefined ? {} : { groups }) }, (template) =>
+      this.#pin(template),
     );
     this.executions = new Executions({ store, events, observer, quotas: this.quotas, limits });
     this.checkpoints = new Checkpoints({ store, clock, events, providers: this.providers });
