@@ -217,7 +217,8 @@ fn switch_root() -> Result<()> {
         check(libc::chroot(dot.as_ptr()), "chroot")?;
         check(libc::chdir(slash.as_ptr()), "chdir /")?;
     }
-    Ok(())
+    // As systemd makes it: what is mounted later is seen in namespaces that were made before (rootless containers ask for it).
+    mount("", "/", "", libc::MS_SHARED | libc::MS_REC, "")
 }
 
 /// Brings `lo` up, so that servers in the guest and tunnels to them work without a network card.
