@@ -92,6 +92,18 @@ print("both")`),
   );
 });
 
+test("a command may make groups with controllers in its own, and the next ones run all the same", async () => {
+  const script = `set -e
+g=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); mkdir -p $g/a/b; echo $$ > $g/a/b/cgroup.procs
+for c in pids memory cpu; do echo +$c > $g/cgroup.subtree_control; echo +$c > $g/a/cgroup.subtree_control; done
+echo 50M > $g/a/b/memory.max; cat $g/a/b/memory.max`;
+  for (let round = 0; round < 3; round++) assert.equal(await shell(agent, script), "52428800\n");
+  // One that stays leaves its part to itself.
+  await shell(agent, `${script}; sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/stays`);
+  assert.equal(await shell(agent, script), "52428800\n");
+  await shell(agent, "kill -9 $(cat /tmp/stays)");
+});
+
 test("the boot id is the identity's, and a whole procfs is in sight", async () => {
   const identity = testIdentity();
   await agent.identify(identity);

@@ -53,7 +53,12 @@ impl Agent {
             tty: pty.is_some(),
             cgroup: place.and_then(|p| self.group.as_ref().map(|g| g.dir(p))),
         };
-        let spawned = spawn::spawn(&program, &self.identity.defaults, &mut self.stack);
+        let mut spawned = spawn::spawn(&program, &self.identity.defaults, &mut self.stack);
+        let busy = spawned.as_ref().err().map_or(false, |fail| fail.errno == libc::EBUSY);
+        if let (true, Some(place), Some(group)) = (busy, place, self.group.as_ref()) {
+            group.clear(place);
+            spawned = spawn::spawn(&program, &self.identity.defaults, &mut self.stack);
+        }
         if let (Err(_), Some(place)) = (&spawned, place) {
             if let Some(group) = self.group.as_mut() {
                 group.leave(place);

@@ -17,6 +17,9 @@ const SETTLED: &str = "100";
 pub const SETTLE_NS: u64 = 2_000_000_000;
 /// Beyond it commands share the first part.
 const MAX_PARTS: usize = 512;
+const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
+/// Of one part, that are looked through.
+const MOST_GROUPS: usize = 1024;
 const MIB: u64 = 1 << 20;
 
 pub struct Group {
@@ -70,8 +73,8 @@ impl Group {
         fs::create_dir_all(GROUP).map_err(|e| Fail::io(&e, "cgroup"))?;
         // One by one: what a kernel lacks must not cost what it has.
         for above in [ROOT, GROUP] {
-            for controller in ["+pids", "+memory", "+cpu"] {
-                let _ = fs::write(format!("{}/cgroup.subtree_control", above), controller);
+            for controller in CONTROLLERS {
+                let _ = fs::write(format!("{}/cgroup.subtree_control", above), format!("+{}", controller));
             }
         }
         set(GROUP, limits.memory.0, limits.processes.0);
@@ -105,6 +108,17 @@ impl Group {
 
     pub fn dir(&self, place: Place) -> i32 {
         self.parts[place.0].dir.raw()
+    }
+
+    /// Takes away the groups that an earlier command has made in the part. A part that gives controllers to groups in it takes no
+    /// process of its own (Linux, Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
+    pub fn clear(&self, place: Place) {
+        for group in groups(place.0).iter().skip(1).rev() {
+            let _ = fs::remove_dir(group);
+        }
+        for controller in CONTROLLERS {
+            let _ = fs::write(format!("{}/cgroup.subtree_control", path(place.0)), format!("-{}", controller));
+        }
     }
 
     /// The command has ended.
@@ -231,9 +245,26 @@ pub fn counter(text: &str, name: &str) -> u64 {
     text.lines().find_map(|l| l.strip_prefix(name)).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
+/// A part's directory, then those of the groups that its processes have made in it, each after the one above it.
+fn groups(at: usize) -> Vec<String> {
+    let mut groups = vec![path(at)];
+    for next in 0..MOST_GROUPS {
+        let below = match groups.get(next) {
+            Some(group) => fs::read_dir(group).into_iter().flatten().flatten(),
+            None => break,
+        };
+        groups.extend(below.filter(|e| e.file_type().map_or(false, |t| t.is_dir())).map(|e| e.path().to_string_lossy().into_owned()));
+    }
+    groups
+}
+
 fn processes(at: usize) -> Vec<i32> {
-    let text = fs::read_to_string(format!("{}/cgroup.procs", path(at))).unwrap_or_default();
-    text.lines().filter_map(|l| l.parse().ok()).collect()
+    let mut found = Vec::new();
+    for group in groups(at) {
+        let text = fs::read_to_string(format!("{}/cgroup.procs", group)).unwrap_or_default();
+        found.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
+    }
+    found
 }
 
 /// Pages that only this process has: resident ones without those of files.
