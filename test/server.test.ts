@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
@@ -54,6 +55,46 @@ describe("the server with real QEMU sandboxes", () => {
     assert.deepEqual((await server.call("DELETE", `/sandboxes/${id}`)).body, { status: "destroyed" });
     assert.equal((await server.call("GET", `/sandboxes/${id}`)).status, 404);
     assert.ok(!(await server.machines()).includes(id));
+  });
+
+  test("a file of 128 MiB goes in and out without the daemon growing by it; 30 MB of output are collected whole", async () => {
+    const { id } = (await server.call("POST", "/sandboxes", SPAWN)).body;
+    const piece = Buffer.alloc(1 << 20, "0123456789abcde\n");
+    const peak = async () =>
+      Number(/VmHWM:\s+(\d+)/.exec(await readFile(`/proc/${server.pid}/status`, "utf8"))?.[1]) / 1024;
+    // The peak counts from here on (Linux, proc(5), clear_refs).
+    await writeFile(`/proc/${server.pid}/clear_refs`, "5");
+    const base = await peak();
+    const path = `${server.url}/api/v1/sandboxes/${id}/files/raw?path=/large`;
+    const sent = await fetch(path, {
+      method: "PUT",
+      duplex: "half",
+      body: ReadableStream.from(Array(128).fill(piece)),
+    } as RequestInit);
+    assert.equal(sent.status, 200, await sent.text());
+    let size = 0;
+    const received = await fetch(path);
+    for await (const part of received.body ?? []) size += part.length;
+    assert.equal(size, 128 << 20);
+    const grown = (await peak()) - base;
+    process.stdout.write(`# the daemon grew by ${Math.round(grown)} MiB\n`);
+    assert.ok(grown < 64, `${grown} MiB`);
+    const ticks = async () =>
+      (await readFile(`/proc/${server.pid}/stat`, "utf8"))
+        .split(") ")[1]
+        ?.split(" ")
+        .slice(11, 13)
+        .reduce((sum, n) => sum + Number(n), 0) ?? 0;
+    const [before, begun] = [await ticks(), performance.now()];
+    const { body } = await server.call("POST", `/sandboxes/${id}/exec`, {
+      command: "yes 'a line of output' | head -c 30000000",
+      timeout: "200s",
+    });
+    assert.deepEqual([body.stdout.length, body.truncated], [30_000_000, undefined]);
+    process.stdout.write(
+      `# 30 MB: ${Math.round(performance.now() - begun)} ms, ${((await ticks()) - before) * 10} ms of the daemon's processor time\n`,
+    );
+    await server.call("DELETE", `/sandboxes/${id}`);
   });
 
   test("bad requests are 400 with a message, unknown things 404", async () => {

@@ -34,7 +34,7 @@ export interface RunningCommand {
 const SHOWN = 1_024;
 
 /** Of collected output, bytes: of one call, and of all at once. As JSON it takes up to six times as much for a moment. */
-const COLLECT_CALL = 16 * 2 ** 20;
+const COLLECT_CALL = 32 * 2 ** 20;
 const COLLECT_TOTAL = 64 * 2 ** 20;
 
 export class Executions {
