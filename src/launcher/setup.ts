@@ -26,8 +26,9 @@ export async function runSetup(
         ...(signal === undefined ? {} : { signal }),
       });
       if (exitCode === 0) continue;
+      const name = command.length > 200 ? `${command.slice(0, 200)}...` : command;
       const words = `${stdout.toString("utf8")}${stderr.toString("utf8")}`.trim().split("\n").slice(-5).join("\n");
-      throw new StacyError("invalid", `the set-up command "${command}" ended with ${exitCode}: ${words}`, {
+      throw new StacyError("invalid", `the set-up command "${name}" ended with ${exitCode}: ${words}`, {
         phase: "setup",
         remedy: "correct the template's setup commands",
       });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { validateConfig } from "../config/load.ts";
 import { limitsOf } from "../config/options.ts";
+import { START_INIT } from "./init.ts";
 import type { CheckpointRecord, Template } from "./record.ts";
 import { resolveSpawn, type SpawnInput } from "./resolve.ts";
 
@@ -40,6 +41,13 @@ test("what is asked for goes before the template, and that before the server's d
   const from = resolve({ env: { A: "own" }, metadata: { m: "own" }, setup: ["b"] }, TEMPLATE);
   assert.deepEqual([from.spec.image, from.spec.memoryMiB, from.ttlMs, from.provider], ["template", 200, 2_000, "qemu"]);
   assert.deepEqual([from.spec.env, from.spec.setup], [{ A: "own", B: "t" }, ["a", "b"]]);
+  assert.deepEqual(resolve({ init: true, setup: ["b"] }, TEMPLATE).spec.setup, [START_INIT, "a", "b"]);
+  assert.deepEqual(
+    [resolve({ init: true }), resolve({ init: true, idleCounts: "processes" }), resolve({})].map(
+      (each) => each.idleCounts,
+    ),
+    ["calls", undefined, undefined],
+  );
   assert.deepEqual(from.metadata, { m: "own", template: "t" });
   const own = resolve({ image: "own", memoryMiB: 400, vcpus: 4, ttlMs: 5, provider: "firecracker" }, TEMPLATE);
   assert.deepEqual([own.spec.image, own.spec.memoryMiB, own.ttlMs, own.provider], ["own", 400, 5, "firecracker"]);

@@ -2,6 +2,7 @@
 import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
+import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
 import type { CheckpointRecord, IdleAction, Template } from "./record.ts";
 import { hostsToAllow, type SecretInput, type SecretRecord } from "./secrets.ts";
@@ -25,6 +26,8 @@ export interface SpawnInput {
   metadata?: Record<string, string>;
   env?: Record<string, string>;
   setup?: string[];
+  /** The image's own init runs, before the other set-up commands. */
+  init?: boolean;
   /** Hosts that it may connect to (egress/host-rules.ts). */
   allowedHosts?: string[];
   /** The owner's by name, or the sandbox's own. */
@@ -88,7 +91,7 @@ export function resolveSpawn(
       vcpus: size.vcpus,
       diskMiB: size.diskMiB,
       env: { ...template?.env, ...input.env },
-      setup: [...(template?.setup ?? []), ...(input.setup ?? [])],
+      setup: [...(input.init === true ? [START_INIT] : []), ...(template?.setup ?? []), ...(input.setup ?? [])],
       // A wrong one is the request's fault: said before anything is made.
       ...(allowedHosts.length === listed.length ? {} : { setupHosts: listed }),
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts, limits.hostGroups).list }),
@@ -100,7 +103,10 @@ export function resolveSpawn(
     ttlMs,
     idleTimeoutMs: input.idleTimeoutMs ?? limits.defaultIdleTimeoutMs,
     idleAction: input.idleAction ?? limits.idleAction,
-    ...(input.idleCounts === "calls" ? { idleCounts: "calls" as const } : {}),
+    // An init runs for ever: if it counted, such a sandbox would never be idle.
+    ...((input.idleCounts ?? (input.init === true ? "calls" : "processes")) === "calls"
+      ? { idleCounts: "calls" as const }
+      : {}),
     metadata: {
       ...template?.metadata,
       ...input.metadata,

@@ -25,6 +25,10 @@ export const SpawnRequest = z
     metadata: maybe(StringMap),
     env: maybe(EnvMap),
     setup: maybe(z.array(GuestText.max(65_536)).max(64)),
+    init: maybe(z.boolean()).openapi({
+      type: "boolean",
+      description: "Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved",
+    }),
     allowed_hosts: maybe(AllowedHosts),
     secrets: maybe(z.array(z.union([z.string().max(128), OwnSecret])).max(64)).openapi({
       description: "The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too",
@@ -54,6 +58,7 @@ export function spawnInput(body: z.output<typeof SpawnRequest>, user: string | u
     metadata: body.metadata,
     env: body.env,
     setup: body.setup,
+    init: body.init,
     allowedHosts: body.allowed_hosts,
     secrets: body.secrets?.map((each) => (typeof each === "string" ? each : secretInput(each.name, each))),
     idleTimeoutMs: body.idle_timeout,

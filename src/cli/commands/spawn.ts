@@ -29,6 +29,7 @@ interface SpawnOptions extends ClientOptions {
   template?: string;
   checkpoint?: string;
   setup?: string[];
+  init?: boolean;
   allow?: string[];
   secret?: string[];
   provider?: string;
@@ -50,6 +51,7 @@ export function spawnCommand(): Command {
     .option("--idle-counts <what>", "what counts as use: processes (also what runs in it; default) or calls")
     .addOption(allowOption())
     .addOption(secretOption())
+    .option("--init", "start the image's own init (systemd) and its services")
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
     .option("--checkpoint <id>", "start from a checkpoint")
@@ -61,7 +63,8 @@ export function spawnCommand(): Command {
       const image = named ?? options.image;
       return withServer({ ...options, boots: true }, async ({ client, signal }) => {
         if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
-        const { template, checkpoint, provider, setup, idleTimeout, idleAction, idleCounts, ttl, env, vcpus } = options;
+        const { template, checkpoint, provider, setup, init, idleTimeout, idleAction, idleCounts, ttl, env, vcpus } =
+          options;
         using line = new ProgressLine();
         line.showAfter(500, { step: "starting; the first of a kind boots, which takes some seconds" });
         const sandbox = await client.create({
@@ -71,6 +74,7 @@ export function spawnCommand(): Command {
             checkpoint,
             provider,
             setup,
+            init,
             idleTimeout,
             idleAction,
             idleCounts,
