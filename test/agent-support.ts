@@ -1,5 +1,5 @@
 /** A real Linux guest under QEMU for the agent's tests: kernel, initramfs and agent as set-up makes them, a built-in image. */
-import { mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Agent, Identity } from "../src/guest/agent.ts";
@@ -22,6 +22,8 @@ export interface GuestOptions {
   vcpus?: number;
   memoryMiB?: number;
   diskMiB?: number;
+  /** A writable disk that another machine has left, which is taken over. */
+  disk?: string;
 }
 
 export interface Guest extends AsyncDisposable {
@@ -30,6 +32,8 @@ export interface Guest extends AsyncDisposable {
   /** Another stream to the same agent: the newest wins. */
   open(): Promise<AgentStream>;
   connect(identity?: Identity): Promise<Agent>;
+  /** Ends the machine as kill -9 does; its directory stays until this is disposed of. */
+  kill(): Promise<void>;
   /** Settles when the machine is gone. */
   exited: Promise<unknown>;
   console(): Promise<string>;
@@ -58,7 +62,8 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   const base = options.base ?? { path: image?.base ?? "", filesystem: image?.filesystem ?? "erofs" };
   const dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "agent-test-"));
   try {
-    await createWritableLayer(join(dir, "rootfs.ext4"), options.diskMiB ?? 512);
+    if (options.disk === undefined) await createWritableLayer(join(dir, "rootfs.ext4"), options.diskMiB ?? 512);
+    else await rename(options.disk, join(dir, "rootfs.ext4"));
     await symlink(base.path, join(dir, "base.img"));
     const config = {
       vcpus: options.vcpus ?? 1,
@@ -80,6 +85,9 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
         dir,
         open,
         connect,
+        async kill() {
+          await machine.kill();
+        },
         exited: machine.exited,
         console: guestConsole,
         async [Symbol.asyncDispose]() {

@@ -1,66 +1,18 @@
-/**
- * Real programs of the distribution in a real guest. A long form: `STACYVM_LONG=1` makes an image of their packages (several minutes, and
- * a few hundred MB of downloads, kept in the file that STACYVM_PROGRAMS names) and runs each as its users do.
- */
+/** Real programs of the distribution in a real guest, each as its users run it. A long form: see programs-support.ts. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { exists } from "../src/host/exists.ts";
-import { buildBase } from "../src/images/base.ts";
-import { packageTree } from "../src/images/packages.ts";
-import { type Guest, startGuest } from "./agent-support.ts";
+import { START_INIT } from "../src/sandboxes/init.ts";
+import { type Programs, packageSource, skipPrograms, startPrograms } from "./programs-support.ts";
 
-const PACKAGES = [
-  ...[
-    "git",
-    "gcc",
-    "make",
-    "libc6-dev",
-    "sqlite3",
-    "nodejs",
-    "postgresql",
-    "bubblewrap",
-    "openssh-server",
-    "openssh-client",
-  ],
-  ...["sudo", "uidmap", "podman", "crun", "fuse-overlayfs", "rsync", "python3", "procps", "systemd"],
-];
-const skip = process.env.STACYVM_LONG === "1" ? false : "a long form: STACYVM_LONG=1 runs it";
-
-describe("real programs", { skip }, () => {
-  let guest: Guest;
-  let dir: string;
+describe("real programs", { skip: skipPrograms }, () => {
+  let programs: Programs;
+  let run: Programs["run"];
 
   before(async () => {
-    dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "programs-"));
-    const path = process.env.STACYVM_PROGRAMS ?? join(dir, "base.img");
-    if (!(await exists(path))) {
-      const open = (signal?: AbortSignal) => packageTree({ variant: "minbase", packages: PACKAGES }, undefined, signal);
-      await buildBase(path, [{ open, whiteouts: false, keep: (entry) => !/^(dev|proc|sys|run|tmp)\/./.test(entry) }]);
-    }
-    guest = await startGuest({ base: { path, filesystem: "erofs" }, memoryMiB: 768, diskMiB: 2048, vcpus: 2 });
-    await run(
-      "useradd -m -s /bin/bash user; echo 'user:100000:65536' | tee /etc/subuid > /etc/subgid; echo 'user ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/user",
-    );
+    programs = await startPrograms();
+    run = programs.run;
   });
-  after(async () => {
-    await guest?.[Symbol.asyncDispose]();
-    await rm(dir, { recursive: true, force: true });
-  });
-
-  async function run(script: string, user = "root"): Promise<string> {
-    const argv = ["/bin/bash", "-ec", script];
-    const cwd = user === "root" ? "/root" : `/home/${user}`;
-    const result = await guest.agent.exec({ argv, user, cwd, env: { HOME: cwd, LANG: "C.UTF-8" }, timeoutMs: 500_000 });
-    assert.equal(
-      result.exitCode,
-      0,
-      `${script}\n${result.stdout.toString().slice(-2000)}${result.stderr.toString().slice(-2000)}`,
-    );
-    return result.stdout.toString().trim();
-  }
+  after(() => programs?.[Symbol.asyncDispose]());
 
   test("git: commit, branch, merge, clone by hard links, gc, fsck", async () => {
     const script = `git config --global user.name n; git config --global user.email e@x; git config --global init.defaultBranch main
@@ -130,7 +82,7 @@ podman --cgroup-manager=cgroupfs --events-backend=file --storage-driver=vfs run 
   });
 
   test("sudo says nothing of host names; rsync leaves equal trees alone", async () => {
-    const result = await guest.agent.exec({ argv: ["sudo", "id", "-u"], user: "user" });
+    const result = await programs.guest.agent.exec({ argv: ["sudo", "id", "-u"], user: "user" });
     assert.deepEqual([result.stdout.toString(), result.stderr.toString()], ["0\n", ""]);
     assert.equal(
       await run(
@@ -138,5 +90,129 @@ podman --cgroup-manager=cgroupfs --events-backend=file --storage-driver=vfs run 
       ),
       "",
     );
+  });
+
+  test("bzip2's own make, which runs its own tests", async () => {
+    await programs.guest.agent.writeFile("/root/bzip2.tar.gz", await packageSource("bzip2"));
+    const script = `mkdir bz; tar -xf bzip2.tar.gz -C bz --strip-components=1; cd bz; make -s -j2 CFLAGS='-O1 -D_FILE_OFFSET_BITS=64' 2>&1 | tail -5; make -s install PREFIX=/opt/bz
+head -c 300000 /dev/urandom > r; /opt/bz/bin/bzip2 -k r; /opt/bz/bin/bunzip2 -c r.bz2 | cmp - r && echo same`;
+    const said = await run(script);
+    assert.match(said, /If compilation\/?.*same|same$/s);
+  });
+
+  test("npm installs from a registry of the guest's own", async () => {
+    const script = `mkdir -p thing/bin app; cd thing
+cat > package.json <<'J'
+{"name": "thing", "version": "1.2.3", "main": "index.js", "bin": {"thing": "bin/thing.js"}, "scripts": {"postinstall": "node -e \\"require('fs').writeFileSync('installed', 'yes')\\""}}
+J
+echo 'module.exports = 42' > index.js; printf '#!/usr/bin/env node\\nconsole.log("ran", require("thing"))\\n' > bin/thing.js
+npm pack --silent >/dev/null; cd ..
+cat > registry.js <<'J'
+const fs = require("fs"), http = require("http"), crypto = require("crypto");
+const tar = fs.readFileSync("thing/thing-1.2.3.tgz"), manifest = JSON.parse(fs.readFileSync("thing/package.json"));
+http.createServer((q, s) => {
+  if (q.url.endsWith(".tgz")) return s.end(tar);
+  const integrity = "sha512-" + crypto.createHash("sha512").update(tar).digest("base64");
+  const version = { ...manifest, dist: { tarball: "http://localhost:4873/thing-1.2.3.tgz", integrity } };
+  s.end(JSON.stringify({ name: "thing", "dist-tags": { latest: "1.2.3" }, versions: { "1.2.3": version } }));
+}).listen(4873, "localhost");
+J
+node registry.js & trap 'kill %1' EXIT; cd app; npm init -y >/dev/null
+npm install --registry http://localhost:4873 --no-audit --no-fund --silent thing; npx --no-install thing; cat node_modules/thing/installed; npm ls --depth=0 | tail -n +2`;
+    assert.match(await run(script), /^ran 42\nyes.*thing@1\.2\.3/s);
+  });
+
+  test("Go: a program of goroutines, a server and its client; its tests", async () => {
+    const script = `mkdir g; cd g; export GOFLAGS=-p=2 GO111MODULE=on GOPROXY=off; go mod init x 2>/dev/null
+cat > main.go <<'G'
+package main
+import ("fmt"; "io"; "net"; "os/exec"; "sync")
+func sum(n int) int { var w sync.WaitGroup; c := make(chan int, n); for i := 1; i <= n; i++ { w.Add(1); go func(i int) { defer w.Done(); c <- i }(i) }; w.Wait(); close(c); t := 0; for v := range c { t += v }; return t }
+func main() {
+  l, _ := net.Listen("tcp", "localhost:0"); go func() { c, _ := l.Accept(); io.WriteString(c, "over tcp"); c.Close() }()
+  c, _ := net.Dial("tcp", l.Addr().String()); b, _ := io.ReadAll(c); o, _ := exec.Command("echo", "child").Output()
+  fmt.Print(sum(1000), " ", string(b), " ", string(o))
+}
+G
+printf 'package main\nimport "testing"\nfunc TestSum(t *testing.T) { if sum(4) != 10 { t.Fatal() } }\n' > main_test.go
+go build -o p . && ./p && go test . | cut -f1`;
+    assert.match(await run(script), /^500500 over tcp child\nok/);
+  });
+
+  test("Rust: threads, a file map of its own, a child", async () => {
+    const script = `mkdir r; cd r; cat > m.rs <<'R'
+use std::{process::Command, sync::mpsc, thread};
+fn main() {
+    let (s, r) = mpsc::channel();
+    for i in 0..20u64 { let s = s.clone(); thread::spawn(move || s.send(i * i).unwrap()); }
+    drop(s);
+    let out = Command::new("/bin/echo").arg("child").output().unwrap();
+    println!("{} {}", r.iter().sum::<u64>(), String::from_utf8(out.stdout).unwrap().trim());
+}
+R
+rustc m.rs && ./m`;
+    assert.equal(await run(script), "2470 child");
+  });
+
+  test("Java: compiled, in parallel, with its own host's name", async () => {
+    const script = `mkdir j; cd j; cat > M.java <<'J'
+import java.net.*; import java.nio.file.*; import java.util.stream.*;
+public class M { public static void main(String[] a) throws Exception {
+  Path p = Files.createTempFile("m", "x"); Files.writeString(p, "text");
+  System.out.println(InetAddress.getLocalHost().getHostName() + " " + IntStream.rangeClosed(1, 1000).parallel().sum() + " " + Files.readString(p));
+} }
+J
+javac M.java && java -Xshare:auto -XX:TieredStopAtLevel=1 M`;
+    assert.equal(await run(script), "sb-test 500500 text");
+  });
+
+  test("Jupyter: a kernel runs cells and keeps what they made", async () => {
+    const script = `cat > k.py <<'P'
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(startup_timeout=300)
+def cell(code):
+    out = []
+    client.execute_interactive(code, timeout=300, output_hook=lambda m: out.append(m["content"].get("text") or m["content"].get("data", {}).get("text/plain", "")))
+    return "".join(o or "" for o in out).strip()
+cell("x = 6")
+print(cell("print(x * 7)"), cell("x + 1"))
+client.stop_channels(); manager.shutdown_kernel(now=True)
+P
+python3 k.py`;
+    assert.equal(await run(script), "42 7");
+  });
+
+  test("Chromium without a screen, in its own sandbox, as a user", async () => {
+    const script = `cat > page.html <<'H'
+<body><script>fetch("data:,loaded").then(r => r.text()).then(t => { document.body.innerHTML = "<p id=x>" + t + " " + [1,2,3].map(n => n * n).join("-") + "</p>" })</script>
+H
+timeout 600 chromium-headless-shell --headless --disable-gpu --timeout=300000 --dump-dom file://$PWD/page.html 2> log || { tail -20 log; exit 1; }`;
+    assert.match(await run(script, "user"), /<p id="x">loaded 1-4-9<\/p>/);
+  });
+
+  test("buildah as a user: an image of a directory, by a file", async () => {
+    const script = `export XDG_RUNTIME_DIR=/tmp/run-user; mkdir -p -m 700 $XDG_RUNTIME_DIR ctx; cd ctx; cp /usr/bin/dash sh
+cp -L /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6 .
+printf 'FROM scratch\nCOPY sh /bin/sh\nCOPY ld-linux-x86-64.so.2 /lib64/\nCOPY libc.so.6 /lib/x86_64-linux-gnu/\nRUN echo made > /made\nCMD ["/bin/sh"]\n' > Dockerfile
+buildah build -q --network=none --isolation=chroot -t mine . ; c=$(buildah from mine); buildah run --isolation=chroot $c -- /bin/sh -c 'read a < /made; echo $a'`;
+    assert.match(await run(script, "user"), /made$/);
+  });
+
+  test("systemd as the image's init: services, their limits, users, timers, the journal; its end", async () => {
+    await run(START_INIT);
+    assert.match(await run("systemctl is-system-running || true"), /^(running|degraded)$/);
+    const script = `cat > /etc/systemd/system/mine.service <<'S'
+[Service]
+ExecStart=/bin/sh -c 'echo from mine; exec sleep 1000'
+MemoryMax=50M
+DynamicUser=yes
+PrivateTmp=yes
+S
+systemctl daemon-reload; systemctl start mine; systemctl is-active mine; cat /sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(pgrep -o systemd)/cgroup | sed 's,/init.scope,,')/system.slice/mine.service/memory.max
+journalctl -u mine -o cat --no-pager | grep from; systemd-run --wait --pipe -q echo run; systemctl stop mine; systemctl is-active mine || true; hostnamectl --static || hostname`;
+    const said = await run(script);
+    assert.match(said, /^active\n52428800\nfrom mine\nrun\ninactive\n/);
+    // Its network and files are the sandbox's.
+    await run("systemctl start ssh; exec 3<>/dev/tcp/localhost/22; read -t 60 line <&3; echo $line | grep SSH");
   });
 });
