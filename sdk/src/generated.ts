@@ -320,6 +320,8 @@ export interface RunRequest {
   metadata?: Record<string, string> | undefined;
   env?: Record<string, string> | undefined;
   setup?: string[] | undefined;
+  /** Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved */
+  init?: boolean | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
@@ -1621,6 +1623,7 @@ export const shapes: Record<string, Shape> = {
       "metadata?": { record: "string" },
       "env?": { record: "string" },
       "setup?": { array: "string" },
+      "init?": "boolean",
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
       "idle_timeout?": "duration",
