@@ -40,13 +40,28 @@ export function limitsOf(config: Config): Limits {
 }
 
 /** @throws StacyError `invalid` naming the entry */
-export function networkOf({ network, defaults, auth }: Pick<Config, "network" | "defaults" | "auth">): Network {
+export function networkOf({
+  network,
+  defaults,
+  auth,
+  server,
+}: Pick<Config, "network" | "defaults" | "auth" | "server">): Network {
+  if (network.host_ports.includes(server.port)) {
+    throw new StacyError(
+      "invalid",
+      `network.host_ports: ${server.port} is this server's own port, which may do everything`,
+      {
+        remedy: "leave it out",
+      },
+    );
+  }
   for (const { allowed_hosts: hosts } of auth.keys) new HostRules(hosts ?? [], groupsOf(network.groups));
   new HostRules(defaults.allowed_hosts, groupsOf(network.groups)); // a wrong one would fail every spawn
   return new Network({
     allow: network.allow,
     private: network.private,
     names: network.names,
+    hostPorts: network.host_ports,
     groups: network.groups,
     trusted: certificatesOf(network.ca_file),
     limits: {

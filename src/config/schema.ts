@@ -162,6 +162,8 @@ export const configSchema = z.strictObject({
     private: list.default([]),
     /** Addresses of names, before the host's own resolver is asked. */
     names: z.record(z.string().max(253), z.string().max(64)).default({}),
+    /** Ports of this host's own loopback that sandboxes may be allowed, as `host.stacyvm:PORT`. */
+    host_ports: z.array(z.int().min(1).max(65_535)).default([]),
     /** Lists of hosts by name: `@name` in a list of allowed hosts. */
     groups: z.record(z.string().max(63), list).default({}),
     /** A file with certificates of authorities (PEM) that hosts of secrets may have theirs from, beside the public ones. */

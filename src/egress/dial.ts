@@ -3,11 +3,13 @@ import { connect, isIP, type Socket } from "node:net";
 import type { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
-import { type HostRules, normaliseHost } from "./host-rules.ts";
+import { type HostRules, normaliseHost, OWN_HOST } from "./host-rules.ts";
 import type { Resolve } from "./resolver.ts";
 
 /** The name and the connection together. */
 const LIMIT_MS = 30_000;
+/** Of the server's own host: what listens on loopback. */
+const OWN_ADDRESSES = ["127.0.0.1", "::1"];
 
 export interface Judge {
   rules: HostRules;
@@ -36,11 +38,12 @@ export async function dial(host: string, port: number, { judges, addresses, reso
       Math.max(0, deadline - performance.now()),
       () => new StacyError("timeout", `${name}:${port} did not answer in ${LIMIT_MS / 1000} s`),
     );
-  const found = await inTime(resolve(name));
+  // What it leads to is not for whoever answers questions for names to say.
+  const found = name === OWN_HOST ? OWN_ADDRESSES : await inTime(resolve(name));
   // Checked here and connected to as it is: a name that is asked for twice may give two answers.
   const opened = found.filter((address) => judges().every(({ rules }) => rules.refusal(address, port) === undefined));
   if (opened.length === 0) assertAddress(name, found[0] ?? "", port, judges());
-  const permitted = opened.filter((address) => addresses.permit(address));
+  const permitted = opened.filter((address) => name === OWN_HOST || addresses.permit(address));
   if (permitted.length === 0) {
     throw new StacyError("permission", `${name} is ${found.join(", ")}, which is no public address`, {
       remedy: "the operator can open it with `network.private`",

@@ -10,7 +10,7 @@ import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Connections, type Permit, type Target } from "./connections.ts";
 import { assertPermitted, dial, type Judge, refusal } from "./dial.ts";
-import type { HostRules } from "./host-rules.ts";
+import { type HostRules, OWN_HOST } from "./host-rules.ts";
 import { Meter, NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
 import { Names } from "./names.ts";
@@ -161,7 +161,11 @@ export class Egress {
     };
     const names = new Names();
     this.#proxy = new EgressProxy(ways);
-    this.#nameServer = new NameServer({ names, permit: (name) => this.#permitName(name), resolve: options.resolve });
+    this.#nameServer = new NameServer({
+      names,
+      permit: (name) => this.#permitName(name),
+      resolve: async (name) => name === OWN_HOST || options.resolve(name),
+    });
     this.#transparent = new Transparent({ ...ways, names, nameServer: this.#nameServer });
   }
 

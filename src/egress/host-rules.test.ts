@@ -94,6 +94,7 @@ test("whether rules stay within others, host by host and port by port", () => {
     [["10.0.0.1"], ["*.example"]],
     [["a.example"], []],
     [["a.example"], ["!a.example"]],
+    [["host.stacyvm:80"], ["*:*"]],
   ] as const)
     assert.equal(beyond([...own], [...within]), own[0], own.join());
 });

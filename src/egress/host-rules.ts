@@ -8,7 +8,8 @@
  *     git.example.com:*     every port
  *     192.0.2.7, [2001:db8::7]:8080   an address; names that resolve to it are not meant
  *     192.0.2.0/24, [2001:db8::/32]:22   the addresses of a range
- *     *                     every host
+ *     *                     every host, but not the next one
+ *     host.stacyvm:5432     a port of the server's own host, where the operator permits it
  *     @pypi                 the rules of a group (host-groups.ts)
  *     !bad.example, !10.0.0.0/8, !@github   not that, whatever else permits it; without a port: on none
  *
@@ -19,6 +20,9 @@ import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
 import { StacyError } from "../host/error.ts";
 import { BUILT_IN_GROUPS, type HostGroups } from "./host-groups.ts";
+
+/** The server's own host, as programs of guests name it. Only a rule that names it means it. */
+export const OWN_HOST = "host.stacyvm";
 
 /** From and to, both included. */
 type Ports = readonly (readonly [number, number])[];
@@ -50,6 +54,11 @@ interface Rule {
 
 /** @param rule the one that decided; absent: none permits it */
 export type Verdict = { permitted: boolean; rule?: string };
+
+/** Rules that name the server's own host. */
+export function ofOwnHost(list: readonly string[]): string[] {
+  return list.filter((rule) => normaliseHost(rule.trim().replace(/:[^:]*$/, "")) === OWN_HOST);
+}
 
 export class HostRules {
   /** As they were given. */
@@ -150,7 +159,7 @@ function parse(text: string, denies: boolean, label: string): Rule {
   const { host, port } = split(text);
   const ports = port === undefined ? (denies ? undefined : WEB_PORTS) : parsePorts(text, port);
   const rest = { text: label, denies, ...(ports === undefined ? {} : { ports }) };
-  if (host === "*") return { ...rest, extent: { kind: "any" }, means: () => true };
+  if (host === "*") return { ...rest, extent: { kind: "any" }, means: (each) => denies || each !== OWN_HOST };
   const range = addressRange(host);
   if (range !== undefined) {
     return {
@@ -171,7 +180,7 @@ function inRange(list: BlockList, address: string): boolean {
 }
 
 function contains(outer: Extent, inner: Extent): boolean {
-  if (outer.kind === "any") return true;
+  if (outer.kind === "any") return !(inner.kind === "exact" && inner.name === OWN_HOST);
   if (outer.kind === "range") {
     // Of an address in IPv6 clothes the bits are others.
     const comparable = inner.kind === "range" && isIPv4(inner.address) === isIPv4(outer.address);

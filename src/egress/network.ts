@@ -14,7 +14,7 @@ import {
   type SharedEgress,
 } from "./egress.ts";
 import { BUILT_IN_GROUPS, GROUP_NAME, type HostGroups } from "./host-groups.ts";
-import { HostRules } from "./host-rules.ts";
+import { HostRules, OWN_HOST, ofOwnHost } from "./host-rules.ts";
 import { NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { type Resolve, resolverOf } from "./resolver.ts";
 import type { Authority } from "./secrets/authority.ts";
@@ -29,6 +29,8 @@ export interface NetworkOptions {
   private: readonly string[];
   /** Addresses of names that the host's own resolver does not know, or knows otherwise. */
   names: Readonly<Record<string, string>>;
+  /** Ports of this host's own loopback that sandboxes may be allowed, as host.stacyvm. */
+  hostPorts: readonly number[];
   /** Rules by the name of their group, beside the built-in ones or in their place. */
   groups: HostGroups;
   /** Certificates of authorities that hosts of secrets may have theirs from, PEM, beside those that Node knows. */
@@ -47,6 +49,7 @@ export const DEFAULT_NETWORK: NetworkOptions = {
   allow: ["*:*"],
   private: [],
   names: {},
+  hostPorts: [],
   groups: {},
   trusted: [],
   limits: NO_LIMITS,
@@ -69,7 +72,10 @@ export class Network {
   /** @throws StacyError `invalid` naming the entry */
   constructor(options: NetworkOptions = DEFAULT_NETWORK) {
     this.#groups = groupsOf(options.groups);
-    this.#ceiling = new HostRules(options.allow, this.#groups);
+    this.#ceiling = new HostRules(
+      [...options.allow, ...options.hostPorts.map((port) => `${OWN_HOST}:${port}`)],
+      this.#groups,
+    );
     this.#addresses = new Addresses(options.private);
     this.#resolve = resolverOf(options.names);
     this.#options = options;
@@ -95,6 +101,12 @@ export class Network {
   /** The rules of a sandbox that somebody asks for now. @throws StacyError `invalid`, or `permission` where the server gives no network at all */
   rules(hosts: readonly string[]): HostRules {
     const rules = new HostRules(hosts, this.#groups);
+    for (const rule of ofOwnHost(hosts)) {
+      if (new HostRules([rule]).beyond(this.#ceiling) === undefined) continue;
+      throw new StacyError("permission", `${rule}: this server gives sandboxes no such port of its host`, {
+        remedy: "ask the operator to name it in `network.host_ports`",
+      });
+    }
     if (!rules.empty && this.#ceiling.empty) {
       throw new StacyError("permission", "this server gives sandboxes no network", {
         remedy: "leave `allowed_hosts` out, or ask the operator to set `network.allow`",

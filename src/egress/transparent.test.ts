@@ -32,7 +32,7 @@ class Guest implements Disposable {
     let asked = false;
     this.egress = new Egress({
       rules: new HostRules(rules),
-      ceiling: new HostRules(["*:*"]),
+      ceiling: new HostRules(["*:*", `host.stacyvm:${port}`]),
       resolve: resolverOf({}),
       addresses: new Addresses(["127.0.0.1"]),
       maxConnections: 16,
@@ -278,4 +278,17 @@ test("a sandbox that has had its bytes is cut off in the middle of a connection"
   for (let i = 0; i < 20; i++) client.write(Buffer.alloc(10_000));
   await closed;
   assert.ok(guest.egress.status.sent <= 110_000, `${guest.egress.status.sent} bytes`);
+});
+
+test("a port of this host: by its own name alone, where the operator permits it, and by no other rule", async () => {
+  {
+    using guest = new Guest([`host.stacyvm:${port}`, "host.stacyvm:1"]);
+    const client = guest.connect(await guest.address("host.stacyvm"), port);
+    client.end("what the program sends");
+    assert.equal(await read(client), "what the program sends");
+    await once(guest.connect(await guest.address("host.stacyvm"), 1), "close");
+    assert.match(guest.refused[0]?.reason ?? "", /no rule of `network.allow` of the server/);
+  }
+  using guest = new Guest(["*:*"]);
+  assert.equal((await guest.ask("host.stacyvm")).code, 3);
 });

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Sandbox } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { parsePort } from "../arguments.ts";
@@ -10,6 +10,11 @@ import { note, printJsonLine, printLine, writeTo } from "../output.ts";
 interface Mapping {
   local: number;
   guest: number;
+}
+
+interface ForwardOptions extends ClientOptions {
+  address: string;
+  reverse: number[];
 }
 
 /** `8080` or `8080:80`, the local one first; 0 picks a free one. */
@@ -24,13 +29,36 @@ function parseMapping(text: string, earlier: Mapping[] = []): Mapping[] {
 export function forwardCommand(): Command {
   return clientCommand("forward", "connect local ports to ports in a sandbox, until Ctrl-C")
     .argument("<id>", "the sandbox")
-    .argument("<port...>", "LOCAL:GUEST, or one number for both; local 0 picks a free one", parseMapping)
+    .argument("[port...]", "LOCAL:GUEST, or one number for both; local 0 picks a free one", parseMapping)
     .option("--address <address>", "where to listen", "127.0.0.1")
-    .action((id: string, mappings: Mapping[], options: ClientOptions & { address: string }) =>
+    .addOption(
+      new Option(
+        "-R, --reverse <port>",
+        "the other way: this port of the server's host, in the sandbox; may be repeated",
+      )
+        .argParser((text, earlier: number[] = []) => [...earlier, parsePort(text)])
+        .default([], "none"),
+    )
+    .addHelpText(
+      "after",
+      "\nWith -R programs of the sandbox reach the port as host.stacyvm:PORT, if the\noperator permits it (network.host_ports). `spawn --allow host.stacyvm:PORT` does\nthe same for good.",
+    )
+    .action((id: string, mappings: Mapping[] | undefined, options: ForwardOptions) =>
       withServer(options, async ({ client, signal }) => {
+        const { reverse } = options;
+        if (mappings === undefined && reverse.length === 0) {
+          throw new StacyError("invalid", "name a port, or one of the server's host with -R");
+        }
         const sandbox = await findSandbox(client, id, signal);
         await using listeners = new AsyncDisposableStack();
-        for (const { local, guest } of mappings) {
+        if (reverse.length > 0) {
+          listeners.defer(await openReverse(sandbox, reverse));
+          for (const port of reverse) {
+            if (options.json === true) printJsonLine({ guest_address: `host.stacyvm:${port}`, host_port: port });
+            else printLine(`${sandbox.id} host.stacyvm:${port} -> port ${port} of the server's host`);
+          }
+        }
+        for (const { local, guest } of mappings ?? []) {
           const { port, close } = await listen(sandbox, options.address, local, guest, signal);
           listeners.defer(close);
           if (options.json === true) printJsonLine({ address: options.address, port, guest_port: guest });
@@ -39,6 +67,17 @@ export function forwardCommand(): Command {
         if (!signal.aborted) await once(signal, "abort"); // Ctrl-C is how it ends, and no error
       }),
     );
+}
+
+/** Allows them. @returns what takes back what was not allowed before */
+async function openReverse(sandbox: Sandbox, ports: readonly number[]): Promise<() => Promise<void>> {
+  const { allowedHosts } = await sandbox.network();
+  const added = ports.map((port) => `host.stacyvm:${port}`).filter((rule) => !allowedHosts.includes(rule));
+  if (added.length > 0) await sandbox.allow([...allowedHosts, ...added]);
+  return async () => {
+    const { allowedHosts: now } = await sandbox.network();
+    if (added.length > 0) await sandbox.allow(now.filter((rule) => !added.includes(rule)));
+  };
 }
 
 async function listen(
