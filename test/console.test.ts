@@ -110,7 +110,11 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     await screen.getByText("42", { exact: true }).waitFor({ state: "detached" });
     await screen.getByText("#").first().waitFor();
     await page.keyboard.type("cat /workspace/note; exit 3\n");
-    await screen.getByText("größer", { exact: true }).waitFor();
+    await screen
+      .locator("div")
+      .filter({ hasText: /^größer$/ })
+      .first()
+      .waitFor();
     await page.getByText("The shell ended with 3.").waitFor();
     // The first one is as it was, also after a look at another tab.
     await tab("Files");
@@ -193,10 +197,7 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
       .waitFor();
     assert.deepEqual(await faults(page), []);
     await row.getByRole("link", { name: /^Output of/ }).click();
-    await page
-      .getByLabel("Output")
-      .getByText(/line-2/)
-      .waitFor();
+    await page.getByLabel("Output", { exact: true }).filter({ hasText: "line-2" }).waitFor();
     await page.getByLabel("Of").selectOption("console");
     await page.getByLabel("Console", { exact: true }).waitFor();
     await tab("Processes");

@@ -38,7 +38,8 @@ export async function saveAs(sandbox: Sandbox, file: FileInfo): Promise<void> {
 
 async function objectUrl(sandbox: Sandbox, file: FileInfo): Promise<string> {
   const data = (await sandbox.files.readBytes(file.path)) as Uint8Array<ArrayBuffer>;
-  const url = URL.createObjectURL(new Blob([data]));
+  // With a type, else the browser looks into the content and adds an ending to the name.
+  const url = URL.createObjectURL(new Blob([data], { type: "application/octet-stream" }));
   setTimeout(() => URL.revokeObjectURL(url), KEPT_MS);
   return url;
 }
