@@ -9,6 +9,8 @@ import { httpError } from "./problem.ts";
 export interface PageFile {
   path: string;
   type: "text/html" | "text/css" | "text/javascript";
+  /** What stands at its end besides: an export, of a script that has none. */
+  append?: string;
 }
 
 const compress = promisify(gzip);
@@ -39,12 +41,12 @@ export function servePages(endpoints: Endpoints, { prefix, policy, files, html =
   };
   const made = new Map<string, { version: string; body: string; compressed: Buffer }>();
   /** As it goes out, made once for each version of the file. */
-  const make = async ({ path, type }: PageFile): Promise<{ body: string; compressed: Buffer }> => {
+  const make = async ({ path, type, append = "" }: PageFile): Promise<{ body: string; compressed: Buffer }> => {
     const { mtimeMs, size } = await stat(path);
     const version = `${mtimeMs} ${size}`;
     const last = made.get(path);
     if (last?.version === version) return last;
-    const text = await readFile(path, "utf8");
+    const text = `${await readFile(path, "utf8")}${append}`;
     const body = type === "text/html" ? html(text) : path.endsWith(".ts") ? stripTypeScriptTypes(text) : text;
     const fresh = { version, body, compressed: await compress(body, { level: 9 }) };
     made.set(path, fresh);
