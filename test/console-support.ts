@@ -134,6 +134,7 @@ export class FakeImages {
     if (found === undefined) throw new StacyError("not-found", `there is no image ${reference}`);
     return { ...found, references: [reference], usedAt: 0, blobs: [] };
   };
+  has = async (digest: string): Promise<boolean> => [...this.known.values()].some((image) => image.digest === digest);
   resolve = async (reference: string, { progress }: ResolveOptions = {}): Promise<Image> => {
     if (reference.startsWith("no/")) throw new StacyError("not-found", `there is no image ${reference}`);
     progress?.({ step: "pulling", done: 30 * 2 ** 20, total: 60 * 2 ** 20, unit: "bytes" });
