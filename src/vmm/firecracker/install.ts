@@ -71,7 +71,7 @@ export async function locateFirecracker(assetsDir: string, options: LocateOption
   }
   const onPath = await findOnPath("firecracker", env);
   if (onPath !== undefined) return paths(onPath, jailer ?? (await findOnPath("jailer", env)), "path", []);
-  const official = await findOfficial(join(assetsDir, "firecracker"));
+  const official = await findOfficial(join(assetsDir, "firecracker"), wantedRelease(env)?.version);
   if (official !== undefined) {
     const { dir, version } = official;
     const beside = jailer ?? (await ifExecutable(join(dir, "jailer")));
@@ -145,6 +145,9 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
       // Only what cannot be had makes room for the other one: a wrong checksum is nobody's second choice.
       if (error.code !== "unavailable") throw error.inPhase("install-firecracker");
       notes.push(error.message);
+      // What is there stays, also where nothing at all can be fetched.
+      const present = await locateFirecracker(assetsDir, options).catch(() => undefined);
+      if (present !== undefined) return { ...present, notes: [...notes, ...present.notes] };
     }
   }
   if (process.arch !== "x64") {
