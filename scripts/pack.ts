@@ -2,7 +2,7 @@
  * Before `npm pack`: `dist/`, a tree like this one but in JavaScript, since Node strips no types below `node_modules`, and with
  * the agent compiled. After it (`--clean`): gone again.
  */
-import { chmod, copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, copyFile, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
@@ -30,8 +30,8 @@ if (!process.argv.includes("--clean")) {
   ]) {
     await copyFile(join(swagger, name), join(dist, "web/docs", name));
   }
-  const driver = "src/e2b/interpreter/driver.py";
-  await copyFile(join(packageRoot, driver), join(dist, driver));
+  const drivers = "src/interpreter/drivers";
+  await cp(join(packageRoot, drivers), join(dist, drivers), { recursive: true });
   const { assets } = dataPaths();
   await mkdir(assets, { recursive: true });
   await buildAgent(assets);

@@ -57,6 +57,7 @@ describe("sandboxes as a language model's tools", { timeout: 300_000 }, () => {
       "list_files",
       "list_sandboxes",
       "read_file",
+      "run_code",
       "run_command",
       "write_file",
     ]);
@@ -65,6 +66,24 @@ describe("sandboxes as a language model's tools", { timeout: 300_000 }, () => {
       assert.equal(inputSchema.type, "object");
     }
     assert.equal(await good("list_sandboxes"), "none yet");
+  });
+
+  test("code with state, its value and its figures; what an image lacks is told", async () => {
+    const made = /sb-\w+/.exec(await good("create_sandbox", { image: "stacyvm/python" }))?.[0];
+    assert.match(await good("run_code", { code: "x = 20", sandbox: made }), /^done \(sandbox/);
+    const code =
+      "print('said')\nclass P:\n  def _repr_png_(self): return b'png'\n  def __repr__(self): return str(x * 2)\nP()";
+    const { content } = await client.callTool({ name: "run_code", arguments: { code, sandbox: made } });
+    const [text, image] = content as { type: string; text?: string; data?: string; mimeType?: string }[];
+    assert.match(text?.text ?? "", /^done .*stdout:\nsaid\n\n\nvalue:\n40$/s);
+    assert.deepEqual(image, { type: "image", data: "cG5n", mimeType: "image/png" });
+    assert.match(
+      await good("run_code", { code: "1 / 0", sandbox: made }),
+      /^failed: ZeroDivisionError.*error:\n.*division by zero/s,
+    );
+    const lacks = await call("run_code", { code: "1", language: "javascript", sandbox: made });
+    assert.ok(lacks.failed && /has no node/.test(lacks.text), lacks.text);
+    await good("destroy_sandbox", { sandbox: made });
   });
 
   test("a sandbox is made at the first use, and its state stays for the next call", async () => {

@@ -26,13 +26,13 @@ export function ownPython(): Promise<string> {
 }
 let own: Promise<string> | undefined;
 
+/** What our package needs, without itself. */
+export function ownEnvironment(): Promise<string> {
+  return environment("python-package", ["httpx==0.28.1", "websockets==16.1.1", "hatchling==1.33.0", "mypy==2.4.1"]);
+}
+
 async function installOwn(): Promise<string> {
-  const python = await environment("python-package", [
-    "httpx==0.28.1",
-    "websockets==16.1.1",
-    "hatchling==1.33.0",
-    "mypy==2.4.1",
-  ]);
+  const python = await ownEnvironment();
   const wheels = join(packageRoot, ".build", "wheel");
   await rm(wheels, { recursive: true, force: true });
   await mkdir(wheels, { recursive: true });

@@ -85,6 +85,12 @@ export interface SpawnRequest {
   setup?: string[] | undefined;
   /** Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved */
   init?: boolean | undefined;
+  contexts?:
+    | {
+        language: "python" | "javascript" | "typescript" | "bash";
+        code?: string | undefined;
+      }[]
+    | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
@@ -280,6 +286,69 @@ export interface SignalRequest {
   signal: string;
 }
 
+export interface CodeExecution {
+  results: CodeResult[];
+  stdout: string;
+  stderr: string;
+  error?: CodeError | undefined;
+  executionCount: number;
+}
+
+export interface CodeResult {
+  /** The value of the last expression; else it was displayed. */
+  main: boolean;
+  text?: string | undefined;
+  html?: string | undefined;
+  markdown?: string | undefined;
+  svg?: string | undefined;
+  /** base64 */
+  png?: string | undefined;
+  /** base64 */
+  jpeg?: string | undefined;
+  /** base64 */
+  pdf?: string | undefined;
+  latex?: string | undefined;
+  javascript?: string | undefined;
+  json?: unknown | undefined;
+  /** A table's columns. */
+  data?: unknown | undefined;
+  /** What a figure shows, as data. */
+  chart?: unknown | undefined;
+  other?: Record<string, unknown> | undefined;
+}
+
+export interface CodeError {
+  name: string;
+  value: string;
+  traceback: string;
+}
+
+export interface CodeRequest {
+  code: string;
+  /** python, javascript, typescript, bash. Default: python. */
+  language?: string | undefined;
+  /** A context's id. Default: the one of the language, which is started when it is needed. */
+  context?: string | undefined;
+  env?: Record<string, string> | undefined;
+  /** A Go duration: 300ms, 90s, 1h30m */
+  timeout?: Duration | undefined;
+  stream?: boolean | undefined;
+}
+
+export interface CodeContext {
+  id: string;
+  language: string;
+  workdir?: string | undefined;
+}
+
+export interface ContextRequest {
+  /** python, javascript, typescript, bash. Default: python. */
+  language?: string | undefined;
+  workdir?: string | undefined;
+  user?: string | undefined;
+  env?: Record<string, string> | undefined;
+}
+
 export interface RunResult {
   exitCode: number;
   stdout: string;
@@ -322,6 +391,12 @@ export interface RunRequest {
   setup?: string[] | undefined;
   /** Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved */
   init?: boolean | undefined;
+  contexts?:
+    | {
+        language: "python" | "javascript" | "typescript" | "bash";
+        code?: string | undefined;
+      }[]
+    | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
@@ -412,6 +487,14 @@ export interface Template {
   image: string;
   description: string;
   setup: string[];
+  startCommand?: string | undefined;
+  readyCommand?: string | undefined;
+  contexts?:
+    | {
+        language: string;
+        code: string;
+      }[]
+    | undefined;
   allowedHosts: string[];
   memoryMb: number;
   cpuCores: number;
@@ -436,6 +519,16 @@ export interface TemplateCreateRequest {
   image: string;
   description?: string | undefined;
   setup?: string[] | undefined;
+  /** Runs when the machine is saved, and goes on in each sandbox */
+  startCommand?: string | undefined;
+  /** Is asked until it succeeds; then the machine is saved */
+  readyCommand?: string | undefined;
+  contexts?:
+    | {
+        language: "python" | "javascript" | "typescript" | "bash";
+        code?: string | undefined;
+      }[]
+    | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
@@ -464,6 +557,16 @@ export interface TemplateRequest {
   image: string;
   description?: string | undefined;
   setup?: string[] | undefined;
+  /** Runs when the machine is saved, and goes on in each sandbox */
+  startCommand?: string | undefined;
+  /** Is asked until it succeeds; then the machine is saved */
+  readyCommand?: string | undefined;
+  contexts?:
+    | {
+        language: "python" | "javascript" | "typescript" | "bash";
+        code?: string | undefined;
+      }[]
+    | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
@@ -1062,6 +1165,16 @@ export interface Operations {
   "POST /sandboxes/{id}/processes/{process}/signal": { body: SignalRequest; reply: Status };
   /** Write to its standard input */
   "POST /sandboxes/{id}/processes/{process}/stdin": { body: undefined; reply: Status };
+  /** Run code with state between calls */
+  "POST /sandboxes/{id}/code": { body: CodeRequest; reply: CodeExecution };
+  /** Contexts that code runs in */
+  "GET /sandboxes/{id}/contexts": { body: undefined; reply: CodeContext[] };
+  /** Make a context, apart from the others */
+  "POST /sandboxes/{id}/contexts": { body: ContextRequest; reply: CodeContext };
+  /** Begin a context anew */
+  "POST /sandboxes/{id}/contexts/{context}/restart": { body: undefined; reply: CodeContext };
+  /** Remove a context with its process */
+  "DELETE /sandboxes/{id}/contexts/{context}": { body: undefined; reply: Status };
   /** Run a command in a sandbox of its own, which is gone afterwards */
   "POST /run": { body: RunRequest; reply: RunResult };
   /** Run a command over a WebSocket */
@@ -1444,6 +1557,9 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "setup?": { array: "string" },
       "init?": "boolean",
+      "contexts?": {
+        array: { object: { language: { enum: ["python", "javascript", "typescript", "bash"] }, "code?": "string" } },
+      },
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
       "idle_timeout?": "duration",
@@ -1593,6 +1709,48 @@ export const shapes: Record<string, Shape> = {
     },
   },
   SignalRequest: { object: { signal: "string" } },
+  CodeExecution: {
+    object: {
+      results: { array: { ref: "CodeResult" } },
+      stdout: "string",
+      stderr: "string",
+      "error?": { ref: "CodeError" },
+      execution_count: "integer",
+    },
+  },
+  CodeResult: {
+    object: {
+      main: "boolean",
+      "text?": "string",
+      "html?": "string",
+      "markdown?": "string",
+      "svg?": "string",
+      "png?": "string",
+      "jpeg?": "string",
+      "pdf?": "string",
+      "latex?": "string",
+      "javascript?": "string",
+      "json?": "any",
+      "data?": "any",
+      "chart?": "any",
+      "other?": { record: "any" },
+    },
+  },
+  CodeError: { object: { name: "string", value: "string", traceback: "string" } },
+  CodeRequest: {
+    object: {
+      code: "string",
+      "language?": "string",
+      "context?": "string",
+      "env?": { record: "string" },
+      "timeout?": "duration",
+      "stream?": "boolean",
+    },
+  },
+  CodeContext: { object: { id: "string", language: "string", "workdir?": "string" } },
+  ContextRequest: {
+    object: { "language?": "string", "workdir?": "string", "user?": "string", "env?": { record: "string" } },
+  },
   RunResult: {
     object: {
       exit_code: "integer",
@@ -1624,6 +1782,9 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "setup?": { array: "string" },
       "init?": "boolean",
+      "contexts?": {
+        array: { object: { language: { enum: ["python", "javascript", "typescript", "bash"] }, "code?": "string" } },
+      },
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
       "idle_timeout?": "duration",
@@ -1685,6 +1846,9 @@ export const shapes: Record<string, Shape> = {
       image: "string",
       description: "string",
       setup: { array: "string" },
+      "start_command?": "string",
+      "ready_command?": "string",
+      "contexts?": { array: { object: { language: "string", code: "string" } } },
       allowed_hosts: { array: "string" },
       memory_mb: "integer",
       cpu_cores: "integer",
@@ -1707,6 +1871,11 @@ export const shapes: Record<string, Shape> = {
       image: "string",
       "description?": "string",
       "setup?": { array: "string" },
+      "start_command?": "string",
+      "ready_command?": "string",
+      "contexts?": {
+        array: { object: { language: { enum: ["python", "javascript", "typescript", "bash"] }, "code?": "string" } },
+      },
       "allowed_hosts?": { array: "string" },
       "memory_mb?": "integer",
       "cpu_cores?": "integer",
@@ -1728,6 +1897,11 @@ export const shapes: Record<string, Shape> = {
       image: "string",
       "description?": "string",
       "setup?": { array: "string" },
+      "start_command?": "string",
+      "ready_command?": "string",
+      "contexts?": {
+        array: { object: { language: { enum: ["python", "javascript", "typescript", "bash"] }, "code?": "string" } },
+      },
       "allowed_hosts?": { array: "string" },
       "memory_mb?": "integer",
       "cpu_cores?": "integer",
@@ -2218,6 +2392,11 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /sandboxes/{id}/processes/{process}/output": {},
   "POST /sandboxes/{id}/processes/{process}/signal": { body: { ref: "SignalRequest" }, reply: { ref: "Status" } },
   "POST /sandboxes/{id}/processes/{process}/stdin": { reply: { ref: "Status" } },
+  "POST /sandboxes/{id}/code": { body: { ref: "CodeRequest" }, reply: { ref: "CodeExecution" } },
+  "GET /sandboxes/{id}/contexts": { reply: { array: { ref: "CodeContext" } } },
+  "POST /sandboxes/{id}/contexts": { body: { ref: "ContextRequest" }, reply: { ref: "CodeContext" } },
+  "POST /sandboxes/{id}/contexts/{context}/restart": { reply: { ref: "CodeContext" } },
+  "DELETE /sandboxes/{id}/contexts/{context}": { reply: { ref: "Status" } },
   "POST /run": { body: { ref: "RunRequest" }, reply: { ref: "RunResult" } },
   "GET /sandboxes/{id}/exec/ws": {},
   "GET /sandboxes/{id}/terminal": {},

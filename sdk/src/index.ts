@@ -1,5 +1,14 @@
 /** `@stacyvm/sdk`: sandboxes from TypeScript and JavaScript. No dependencies; Node, Bun, Deno and browsers. */
 export { Client, type EventOptions, type PullOptions, type PullProgress, type StacyEvent } from "./client.ts";
+export type {
+  CodeContext,
+  CodeContexts,
+  CodeError,
+  CodeEvent,
+  CodeExecution,
+  CodeOptions,
+  CodeResult,
+} from "./code.ts";
 export * from "./errors.ts";
 export type { FileChange, Files, WriteOptions } from "./files.ts";
 export type {

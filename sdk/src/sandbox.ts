@@ -1,5 +1,6 @@
 /** One sandbox. `await using sandbox = await Sandbox.create({ image: "stacyvm/python" })` destroys it at the end of the block. */
 import { bytesOf, textOf, toBase64 } from "./base64.ts";
+import { CodeContexts, type CodeEvent, type CodeExecution, type CodeOptions, runCode, streamCode } from "./code.ts";
 import { ExecError, errorOf, StacyError, statusOf } from "./errors.ts";
 import { Files } from "./files.ts";
 import type * as wire from "./generated.ts";
@@ -56,6 +57,8 @@ export type Server = { readonly transport: Transport } | ClientOptions;
 export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly files: Files;
+  /** What code runs in (`runCode`). */
+  readonly contexts: CodeContexts;
   readonly #transport: Transport;
   #info: wire.Sandbox;
 
@@ -65,6 +68,7 @@ export class Sandbox implements AsyncDisposable {
     this.#info = info;
     this.id = info.id;
     this.files = new Files(transport, info.id);
+    this.contexts = new CodeContexts(transport, info.id);
   }
 
   /** A new sandbox that runs. */
@@ -151,6 +155,16 @@ export class Sandbox implements AsyncDisposable {
     }
     if (exit === undefined) throw new StacyError("CONNECTION", "the stream ended before the command did");
     yield exit;
+  }
+
+  /** Runs code that keeps its state from one call to the next. What fails in the code is in `error`, and no error of the call. */
+  runCode(code: string, options: CodeOptions = {}): Promise<CodeExecution> {
+    return runCode(this.streamCode(code, options));
+  }
+
+  /** The same as it comes. Leaving the loop interrupts the code. */
+  streamCode(code: string, options: CodeOptions = {}): AsyncGenerator<CodeEvent> {
+    return streamCode(this.#transport, this.id, code, options);
   }
 
   /** Starts a command with stdin, signals and, if asked for, a terminal. */

@@ -17,6 +17,7 @@ import {
 } from "./endpoint.ts";
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
+import { codeRoutes } from "./routes/code.ts";
 import { environmentRoutes } from "./routes/environments.ts";
 import { eventRoutes } from "./routes/events.ts";
 import { execRoutes } from "./routes/exec.ts";
@@ -188,6 +189,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   const shared: RouteParts = { ...rest, providers, limits, store, policies };
   sandboxRoutes(endpoints, shared);
   execRoutes(endpoints, shared);
+  codeRoutes(endpoints);
   runRoutes(endpoints, shared);
   socketRoutes(endpoints, shared);
   fileRoutes(endpoints, shared);

@@ -6,7 +6,7 @@
 import { McpServer } from "@modelcontextprotocol/server";
 import { serveStdio } from "@modelcontextprotocol/server/stdio";
 import { z } from "zod";
-import type { Client, Sandbox } from "../../sdk/src/index.ts";
+import type { Client, CodeExecution, Sandbox } from "../../sdk/src/index.ts";
 import { note } from "./output.ts";
 import { version } from "./version.ts";
 
@@ -26,9 +26,11 @@ export interface ModelOptions {
   keep?: boolean;
 }
 
+type Content = { type: "text"; text: string } | { type: "image"; data: string; mimeType: string };
+
 interface Answer {
   [key: string]: unknown;
-  content: { type: "text"; text: string }[];
+  content: Content[];
   isError?: boolean;
 }
 
@@ -125,11 +127,12 @@ function toolsOf(session: Session): McpServer {
     name: string,
     description: string,
     inputSchema: z.ZodType<Input>,
-    work: (input: Input) => Promise<string>,
+    work: (input: Input) => Promise<string | Content[]>,
   ): void => {
     server.registerTool(name, { description, inputSchema }, async (input): Promise<Answer> => {
       try {
-        return { content: [{ type: "text", text: await work(input) }] };
+        const said = await work(input);
+        return { content: typeof said === "string" ? [{ type: "text", text: said }] : said };
       } catch (error) {
         // For the model, which may do better the next time.
         const { message, hint } = error as { message: string; hint?: string };
@@ -161,6 +164,21 @@ function toolsOf(session: Session): McpServer {
       const parts = [`${how} (sandbox ${machine.id})`];
       for (const [name, text] of Object.entries(output)) if (!text.empty) parts.push(`${name}:\n${text}`);
       return parts.join("\n\n");
+    },
+  );
+  tool(
+    "run_code",
+    "Run code whose variables stay for the next call (Python; JavaScript and bash where the image has them), and get its output, its last value, and its figures as images.",
+    z.object({
+      code: z.string().min(1),
+      language: z.enum(["python", "javascript", "typescript", "bash"]).default("python"),
+      sandbox: sandboxArgument,
+      timeout_seconds: z.number().positive().max(3_600).default(DEFAULT_TIMEOUT_S),
+    }),
+    async ({ code, language, sandbox, timeout_seconds }) => {
+      const machine = await session.find(sandbox);
+      const done = await machine.runCode(code, { language, timeout: `${timeout_seconds}s` });
+      return shownCode(machine.id, done);
     },
   );
   tool(
@@ -228,6 +246,25 @@ function toolsOf(session: Session): McpServer {
     },
   );
   return server;
+}
+
+function shownCode(id: string, { results, stdout, stderr, error }: CodeExecution): Content[] {
+  const parts = [`${error === undefined ? "done" : `failed: ${error.name}`} (sandbox ${id})`];
+  const add = (name: string, text: string | undefined): void => {
+    if (text) parts.push(`${name}:\n${shortened(text)}`);
+  };
+  add("stdout", stdout);
+  add("stderr", stderr);
+  for (const { text, markdown, main } of results) add(main ? "value" : "displayed", text ?? markdown);
+  add("error", error?.traceback);
+  const images = results.flatMap(({ png, jpeg }): Content[] =>
+    png !== undefined
+      ? [{ type: "image", data: png, mimeType: "image/png" }]
+      : jpeg !== undefined
+        ? [{ type: "image", data: jpeg, mimeType: "image/jpeg" }]
+        : [],
+  );
+  return [{ type: "text", text: parts.join("\n\n") }, ...images];
 }
 
 /** The beginning and the end of a text that comes in pieces, in constant memory. */

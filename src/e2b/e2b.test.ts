@@ -4,11 +4,21 @@ import { createHash } from "node:crypto";
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { test } from "node:test";
+import { createGzip } from "node:zlib";
+import { extract, pack } from "tar-stream";
+import type { Step } from "../builder/plan.ts";
+import { plainConfig } from "../images/content.ts";
+import { Idempotency } from "./control/idempotency.ts";
 import { pageOf } from "./control/paging.ts";
 import { FanOut } from "./envd/fan-out.ts";
 import { pathOf } from "./envd/users.ts";
 import { SandboxTokens, signedLink } from "./sandbox-tokens.ts";
+import { TemplateFiles } from "./templates/files.ts";
+import { BuildStart, Instruction, planOf } from "./templates/instructions.ts";
+import { nameOf, parseName } from "./templates/names.ts";
 
 test("tokens stay over restarts, differ by sandbox, and sign links that end", async () => {
   const dir = await mkdtemp(join(tmpdir(), "e2b-"));
@@ -98,4 +108,91 @@ test("paths are relative to the home directory, which the tilde means", () => {
   }
   assert.throws(() => pathOf("~other/x", user), { code: "invalid" });
   assert.throws(() => pathOf("a\0b", user), { code: "invalid" });
+});
+
+test("a request that is sent again with its key is one request; another one with that key is refused", async () => {
+  const known = new Idempotency<number>();
+  let made = 0;
+  const make = async (): Promise<number> => ++made;
+  const [one, again] = await Promise.all([1, 2].map(() => known.once("a", "key", { t: 1 }, make)));
+  assert.deepEqual([one, again, made], [1, 1, 1]);
+  assert.equal(await known.once("b", "key", { t: 1 }, make), 2, "another owner's key is another");
+  assert.equal(await known.once("a", undefined, { t: 1 }, make), 3);
+  await assert.rejects(known.once("a", "key", { t: 2 }, make), { code: "conflict" });
+  const fail = async (): Promise<number> => Promise.reject(new Error("no room"));
+  await assert.rejects(known.once("a", "other", {}, fail));
+  assert.equal(await known.once("a", "other", {}, make), 4, "what failed may be tried again");
+});
+
+test("names of templates: a tag after a colon, and nothing else", () => {
+  assert.deepEqual(parseName("my-site"), { name: "my-site", tag: "default" });
+  assert.deepEqual(parseName("my-site:v1.2"), { name: "my-site", tag: "v1.2" });
+  for (const odd of ["", ":", "a:", "a:b:c", "a/b", "ä", "a b", "../a"])
+    assert.throws(() => parseName(odd), { code: "invalid" });
+  assert.deepEqual([nameOf("a", "default"), nameOf("a", "b")], ["a", "a:b"]);
+});
+
+test("steps of a template: user, shell, copies below their hash; what lies outside is refused", () => {
+  const plan = (...steps: Instruction[]): Step[] =>
+    planOf(BuildStart.parse({ fromImage: "e2bdev/base", steps }), () => "")
+      .stages[0]?.steps(plainConfig())
+      .slice(4) ?? [];
+  const step = (type: string, args: string[], filesHash?: string): Instruction =>
+    Instruction.parse({ type, args, ...(filesHash === undefined ? {} : { filesHash }) });
+  assert.deepEqual(planOf(BuildStart.parse({ fromImage: "e2bdev/base" }), () => "").stages[0]?.from, {
+    kind: "image",
+    reference: "stacyvm/base",
+  });
+  const [copy] = plan(step("COPY", ["./src/", "/app/", "", "0755"], "ab12"));
+  assert.ok(copy?.kind === "copy");
+  assert.deepEqual([copy.sources, copy.to, copy.owner, copy.mode], [["ab12/src/"], "/app/", "user", 0o755]);
+  assert.deepEqual(
+    plan(step("RUN", ["true", "root"]), step("RUN", ["true"])).map((each) =>
+      each.kind === "user" ? each.user : each.kind,
+    ),
+    ["root", "run", "user", "run"],
+  );
+  for (const odd of [
+    step("COPY", ["/etc/passwd", "x"], "ab"),
+    step("COPY", ["a/../../b", "x"], "ab"),
+    step("COPY", ["a", "b"]),
+  ]) {
+    assert.throws(() => plan(odd), { code: "invalid" });
+  }
+  assert.throws(() => plan(step("HEALTHCHECK", ["x"])), { status: 501 });
+  assert.throws(() => planOf(BuildStart.parse({ fromImage: "a", fromImageRegistry: { type: "aws" } }), () => ""), {
+    status: 501,
+  });
+});
+
+test("files of templates: each owner's own, in folders of their hashes, links among them too", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "e2b-"));
+  try {
+    const files = new TemplateFiles(dir);
+    const archive = pack();
+    archive.entry({ name: "app/file" }, "content");
+    archive.entry({ name: "app/same", type: "link", linkname: "app/file" });
+    archive.finalize();
+    await files.put("a", "ab", archive.pipe(createGzip()));
+    assert.deepEqual(
+      [await files.has("a", "ab"), await files.has("b", "ab"), await files.has("a", "cd")],
+      [true, false, false],
+    );
+    const names: (string | null | undefined)[] = [];
+    const reader = extract();
+    const reading = pipeline(Readable.from(files.archive("a", ["ab", "ab"], new AbortController().signal)), reader);
+    for await (const entry of reader) {
+      names.push(entry.header.name, entry.header.linkname);
+      entry.resume();
+    }
+    await reading;
+    assert.deepEqual(names, ["ab/app/file", null, "ab/app/same", "ab/app/file"]);
+    await assert.rejects(Array.fromAsync(files.archive("b", ["ab"], new AbortController().signal)), {
+      code: "invalid",
+    });
+    await files.put("a", "ef", Readable.from([Buffer.from("no archive, and longer than nothing".repeat(40))]));
+    await assert.rejects(Array.fromAsync(files.archive("a", ["ef"], new AbortController().signal)));
+  } finally {
+    await rm(dir, { recursive: true });
+  }
 });

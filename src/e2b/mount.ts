@@ -40,6 +40,14 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     return { id: found.id, port: ENVD_PORT, admitted: true };
   }
 
+  /** A link for a template's files needs no key. @returns empty: its signature is wrong; `undefined`: it is no such link */
+  function ownerOfUpload(c: ApiContext): string | undefined {
+    const [, hash = ""] = /^\/templates\/[^/]+\/files\/([0-9a-f]+)$/.exec(c.req.path) ?? [];
+    const { owner = "", expires = "", signature } = c.req.query();
+    if (c.req.method !== "PUT" || hash === "" || signature === undefined) return undefined;
+    return tokens.matchesUpload(owner, hash, expires, signature, Date.now()) ? owner : "";
+  }
+
   /** Work for whoever may use the sandbox, if it is there: who shows its token, or a key that is looked at like any other. */
   async function admit(
     c: ApiContext,
@@ -66,7 +74,12 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     if (port === ENVD_PORT) return envd.handle({ sandboxes, id }, c.req.raw);
     if (port === INTERPRETER_PORT) return interpreter.handle({ sandboxes, id }, c.req.raw);
     const { pathname, search } = new URL(c.req.url);
-    return proxyPreview(c, sandboxes, { id, port, path: `${pathname}${search}`, sameOrigin: true });
+    try {
+      return await proxyPreview(c, sandboxes, { id, port, path: `${pathname}${search}`, sameOrigin: true });
+    } catch (error) {
+      if (!(error instanceof StacyError) || error.phase !== "tunnel") throw error;
+      return portClosed(id, port);
+    }
   }
 
   return (app, gate) => {
@@ -89,6 +102,19 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
       }
       if (!isControlPath(c.req.path)) return next();
       c.set("route", "e2b control");
+      const uploader = ownerOfUpload(c);
+      if (uploader !== undefined) {
+        try {
+          gate.limit(c);
+          if (uploader === "") throw refused();
+          return await control.fetch(c.req.raw, {
+            sandboxes: new View(all, { owner: uploader, everything: false }),
+            mayUse: true,
+          });
+        } catch (error) {
+          return errorResponse(error);
+        }
+      }
       const scope = c.req.method === "GET" ? "read" : "use";
       try {
         return await gate.admit(c, scope, (sandboxes) =>
@@ -128,6 +154,12 @@ function whyGone(sandboxes: View, id: string): string | undefined {
     if (error instanceof StacyError && error.code === "not-found") return "The sandbox was not found";
     throw error;
   }
+}
+
+/** The sandbox is there: clients tell this from one that is gone by the words. */
+function portClosed(sandboxId: string, port: number): Response {
+  const body = { sandboxId, message: "The sandbox is running but port is not open", port, code: 502 };
+  return Response.json(body, { status: 502 });
 }
 
 function refused(): E2bError {

@@ -68,6 +68,17 @@ export class SandboxTokens {
     return equal(this.traffic(sandboxId), presented ?? "");
   }
 
+  /** Of a link to which a template's files are sent. @param expires s since 1970 */
+  ofUpload(owner: string, hash: string, expires: string): string {
+    return createHmac("sha256", this.#secret)
+      .update(`upload ${JSON.stringify([owner, hash, expires])}`)
+      .digest("hex");
+  }
+
+  matchesUpload(owner: string, hash: string, expires: string, signature: string, nowMs: number): boolean {
+    return Number(expires) * 1000 > nowMs && equal(this.ofUpload(owner, hash, expires), signature);
+  }
+
   matchesSignature(sandboxId: string, link: SignedLink, nowMs: number): boolean {
     const { path, operation, user, signature, expires } = link;
     if (expires !== null && !(Number(expires) * 1000 > nowMs)) return false;

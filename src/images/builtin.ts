@@ -1,6 +1,7 @@
 /**
- * The images that need no registry: `stacyvm/busybox`, small, and `stacyvm/python`, a minimal system with Python. Made from
- * the distribution's packages; the same packages and recipe give the same bytes, whoever builds and when.
+ * The images that need no registry: `stacyvm/busybox`, small; `stacyvm/python`, a minimal system with Python; `stacyvm/base`, what
+ * E2B's clients expect of a machine; `stacyvm/code-interpreter`, the same with Python's libraries for data, and Node. Made from the
+ * distribution's packages; the same packages and recipe give the same bytes, whoever builds and when.
  */
 import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
@@ -21,6 +22,10 @@ interface Recipe {
 
 const PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/** As E2B's templates have it. */
+const USER = "user";
+const BASE = ["python3", "ca-certificates", "curl", "git", "procps", "sudo"];
+
 const RECIPES: Record<string, Recipe> = {
   "stacyvm/busybox": {
     set: { variant: "extract", packages: ["busybox-static"] },
@@ -32,6 +37,23 @@ const RECIPES: Record<string, Recipe> = {
     set: { variant: "minbase", packages: ["python3", "ca-certificates"] },
     config: config(["python3"]),
     build: buildSystem,
+  },
+  "stacyvm/base": {
+    set: { variant: "minbase", packages: BASE },
+    config: { ...config(["bash"]), user: USER, cwd: `/home/${USER}` },
+    build: buildWithUser,
+  },
+  "stacyvm/code-interpreter": {
+    set: {
+      variant: "minbase",
+      packages: [
+        ...BASE,
+        ...["numpy", "pandas", "matplotlib", "ipykernel", "pip"].map((name) => `python3-${name}`),
+        "nodejs",
+      ],
+    },
+    config: { ...config(["python3"]), user: USER, cwd: `/home/${USER}` },
+    build: buildWithUser,
   },
 };
 
@@ -105,6 +127,55 @@ const REWRITES: Record<string, (content: Buffer) => Buffer> = {
     ),
 };
 
+async function buildWithUser(
+  layer: Layer,
+  path: string,
+  _workDir: string,
+  options: BaseOptions,
+  from: number,
+): Promise<void> {
+  await buildBase(
+    path,
+    [
+      {
+        ...layer,
+        keep: (entry) => !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry),
+        rewrite: (entry) => {
+          const row = USER_ROWS[entry];
+          const rewrite = REWRITES[entry];
+          if (row === undefined) return rewrite;
+          return (content) => Buffer.concat([rewrite?.(content) ?? content, Buffer.from(row)]);
+        },
+      },
+    ],
+    {
+      ...options,
+      edit: (tree) => {
+        addHome(tree);
+        finishSystem(tree, from);
+      },
+    },
+  );
+}
+
+/** A user who may do everything, in the tables of the system. */
+const USER_ROWS: Record<string, string> = {
+  "etc/passwd": `${USER}:x:1000:1000::/home/${USER}:/bin/bash\n`,
+  "etc/group": `${USER}:x:1000:\n`,
+  "etc/shadow": `${USER}:*:19000:0:99999:7:::\n`,
+  "etc/gshadow": `${USER}:!::\n`,
+};
+
+function addHome(tree: FileTree): void {
+  const home = ensureDirectory(tree, `home/${USER}`);
+  Object.assign(home, { uid: 1000, gid: 1000 });
+  for (const name of [".bashrc", ".profile"]) {
+    const skeleton = tree.find(`etc/skel/${name}`);
+    if (skeleton?.type === "file") tree.put(`home/${USER}/${name}`, { ...skeleton, uid: 1000, gid: 1000 });
+  }
+  addFile(tree, `etc/sudoers.d/${USER}`, `${USER} ALL=(ALL:ALL) NOPASSWD: ALL\n`, 0o440);
+}
+
 function finishSystem(tree: FileTree, from: number): void {
   for (const name of ["dev", "proc", "sys", "run", "root", "var/cache", "var/log"]) ensureDirectory(tree, name);
   for (const name of ["tmp", "var/tmp"]) ensureDirectory(tree, name, 0o1777);
@@ -114,10 +185,7 @@ function finishSystem(tree: FileTree, from: number): void {
 
 /** Small files of every built-in image. Clones get their own host name and machine id from the handshake. */
 function addTexts(tree: FileTree): void {
-  const add = (path: string, content: string): void => {
-    const data: FileData = { size: content.length, block: 0, tail: content === "" ? undefined : Buffer.from(content) };
-    tree.put(path, { type: "file", data, mode: 0o644, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: new Map() });
-  };
+  const add = (path: string, content: string): void => addFile(tree, path, content);
   add("etc/hostname", "sandbox\n");
   add("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
   add("etc/machine-id", "");
@@ -129,6 +197,11 @@ function addTexts(tree: FileTree): void {
     const shadow = tree.find("etc/shadow");
     if (shadow !== undefined) shadow.mode = 0o600;
   }
+}
+
+function addFile(tree: FileTree, path: string, content: string, mode = 0o644): void {
+  const data: FileData = { size: content.length, block: 0, tail: content === "" ? undefined : Buffer.from(content) };
+  tree.put(path, { type: "file", data, mode, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: new Map() });
 }
 
 function ensureDirectory(tree: FileTree, path: string, mode = 0o755): DirectoryNode {

@@ -316,7 +316,7 @@ class ImageStore implements ImageLibrary {
     }
     if (name.startsWith(OWN_PREFIX)) {
       throw new StacyError("not-found", `there is no built-in image ${name}`, {
-        remedy: `built-in are ${builtinNames.join(" and ")}`,
+        remedy: `built-in are ${builtinNames.join(", ")}`,
       });
     }
     const options: PullOptions = {

@@ -21,7 +21,7 @@ import { removeMachineDir } from "./machine-dir.ts";
 import type { Manifest } from "./manifest.ts";
 import { DEFAULT_POOL, Pool, type PoolEvents, type PoolLimits } from "./pool.ts";
 import { readAhead } from "./read-ahead.ts";
-import { runSetup } from "./setup.ts";
+import { needsSetup, runSetup } from "./setup.ts";
 import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import { type LaunchSpec, specOf, type Target, Targets, targetOf } from "./target.ts";
 import { WritableTemplates } from "./writable-templates.ts";
@@ -167,7 +167,7 @@ export class Launcher {
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    if (target.spec.setup.length === 0) return;
+    if (!needsSetup(target.spec)) return;
     try {
       await phases.phase("setup", () => runSetup(started.agent, target.spec, this.#network, signal));
     } catch (error) {

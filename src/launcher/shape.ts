@@ -3,6 +3,7 @@
  * another key, so nothing is ever restored into what it does not fit.
  */
 import { createHash } from "node:crypto";
+import type { WarmContext } from "../interpreter/contexts.ts";
 
 export interface Shape {
   /** Version of this structure and of the agent's handshake; a change makes all old snapshots unused. */
@@ -29,6 +30,11 @@ export interface Shape {
   setupEnv: Record<string, string>;
   /** Hosts that they could connect to; absent: none. */
   setupHosts?: string[];
+  /** What was started before it was saved. */
+  start?: { command: string; ready?: string; env: Record<string, string> };
+  /** Contexts that run in it, and the digests of their drivers. */
+  contexts?: WarmContext[];
+  drivers?: string[];
 }
 
 /** sha256 (hex) of the canonical JSON: keys sorted, no white space. */

@@ -6,6 +6,8 @@ import type { DataPaths } from "../host/paths.ts";
 import { bareImage, isBareReference } from "../images/bare-image.ts";
 import { type GuestFiles, loadGuestFiles } from "../images/guest-files.ts";
 import type { Image, Images, ResolveOptions } from "../images/image.ts";
+import type { WarmContext } from "../interpreter/contexts.ts";
+import { driverDigest } from "../interpreter/language.ts";
 import { assertUsable } from "../vmm/usable.ts";
 import type { GuestKind, MachineConfig, Vmm } from "../vmm/vmm.ts";
 import type { Manifest } from "./manifest.ts";
@@ -23,6 +25,10 @@ export interface LaunchSpec {
   setupEnv: Record<string, string>;
   /** Hosts that they may connect to (egress/host-rules.ts). */
   setupHosts?: string[];
+  /** A command that runs when the golden machine is saved (providers/provider.ts). */
+  start?: { command: string; ready?: string; env: Record<string, string> };
+  /** Contexts of the code interpreter that it is saved with. */
+  contexts?: WarmContext[];
 }
 
 export interface Target {
@@ -126,7 +132,11 @@ export class Targets {
       setup: spec.setup,
       // Without setup commands nothing has seen the environment, and it must not split the key.
       setupEnv: spec.setup.length === 0 ? {} : spec.setupEnv,
-      ...(spec.setup.length === 0 || !spec.setupHosts?.length ? {} : { setupHosts: spec.setupHosts }),
+      ...((spec.setup.length === 0 && spec.start === undefined) || !spec.setupHosts?.length
+        ? {}
+        : { setupHosts: spec.setupHosts }),
+      ...(spec.start === undefined ? {} : { start: spec.start }),
+      ...(spec.contexts === undefined ? {} : { contexts: spec.contexts, drivers: await driversOf(spec.contexts) }),
     };
     return { spec, image, guest, config, shape, key: snapshotKey(shape) };
   }
@@ -134,9 +144,18 @@ export class Targets {
 
 /** What was asked for when this was saved. */
 export function specOf({ image, shape }: Manifest): LaunchSpec {
-  const { vcpus, memoryMiB, diskMiB, setup, setupEnv, setupHosts } = shape;
-  const spec = { image, vcpus, memoryMiB, diskMiB, setup, setupEnv };
-  return setupHosts === undefined ? spec : { ...spec, setupHosts };
+  const { vcpus, memoryMiB, diskMiB, setup, setupEnv, setupHosts, start, contexts } = shape;
+  return {
+    ...{ image, vcpus, memoryMiB, diskMiB, setup, setupEnv },
+    ...(setupHosts === undefined ? {} : { setupHosts }),
+    ...(start === undefined ? {} : { start }),
+    ...(contexts === undefined ? {} : { contexts }),
+  };
+}
+
+/** A saved context is the driver that it was started with. */
+async function driversOf(contexts: readonly WarmContext[]): Promise<string[]> {
+  return await Promise.all(contexts.map(({ language }) => driverDigest(language)));
 }
 
 /** The target that a saved machine belongs to, without asking for its image's reference again. */

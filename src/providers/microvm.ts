@@ -364,6 +364,8 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
     diskMiB: spec.diskMiB,
     setup: spec.setup,
     setupEnv: spec.setup.length === 0 ? {} : spec.env,
+    ...(spec.start === undefined ? {} : { start: spec.start }),
+    ...(spec.contexts === undefined ? {} : { contexts: spec.contexts }),
     ...(setupHosts === undefined ? {} : { setupHosts: [...setupHosts] }),
   };
 }

@@ -10,11 +10,19 @@ import type { Agent } from "../guest/agent.ts";
 import type { StacyError } from "../host/error.ts";
 import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
+import type { WarmContext } from "../interpreter/contexts.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
 
 /** The snapshot key under which a checkpoint's id is saved. */
 export function checkpointKey(id: string): string {
   return createHash("sha256").update(`checkpoint:${id}`).digest("hex");
+}
+
+/** A shell command that stays, in an environment of its own. `ready` is asked until it succeeds. */
+export interface StartCommand {
+  command: string;
+  ready?: string;
+  env: Record<string, string>;
 }
 
 /** One spawn as the provider needs it; everything is resolved and validated above. */
@@ -33,6 +41,10 @@ export interface SandboxSpec {
   env: Record<string, string>;
   /** Shell commands that are run once in the golden machine before it is saved (templates' `setup`). Part of the key. */
   setup: string[];
+  /** What runs in the golden machine when it is saved, and goes on in each that comes from it. Part of the key. */
+  start?: StartCommand;
+  /** Contexts of the code interpreter that the golden machine is saved with. Part of the key. */
+  contexts?: WarmContext[];
   /** Hosts that it may connect to (egress/host-rules.ts), its set-up commands too. Absent or empty: none. */
   allowedHosts?: readonly string[];
   /** Hosts of its set-up commands, where those are others. */

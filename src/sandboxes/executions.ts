@@ -61,7 +61,7 @@ export class Executions {
     signal: AbortSignal,
   ): Promise<ExecResult & { durationMs: number } & Disposable> {
     const options = this.#options(lease, request, true);
-    const note = this.#note(lease, options, false);
+    const note = this.note(lease, shown(options), false);
     const output = this.#collected.open();
     try {
       const result = await lease.agent.exec({ ...options, signal, output });
@@ -79,7 +79,7 @@ export class Executions {
   /** Starts and follows: aborting `signal` cancels the command. The caller owns the lease and reads the output. */
   async start(lease: Lease, request: ExecRequest, signal?: AbortSignal): Promise<RunningCommand> {
     const options = this.#options(lease, request, false);
-    const note = this.#note(lease, options, true);
+    const note = this.note(lease, shown(options), true);
     const begun = performance.now();
     try {
       const command = await lease.agent.start(signal === undefined ? options : { ...options, signal });
@@ -104,19 +104,8 @@ export class Executions {
 
   /** @param collected the caller waits for the result; a stream may last as long as it likes unless it asks otherwise */
   #options(lease: Lease, request: ExecRequest, collected: boolean): ExecOptions {
-    const { limits, quotas } = this.#parts;
-    const { owner, ownerId } = lease.sandbox.record;
-    const max = effectiveMax(limits.maxExecTimeoutMs, quotas.effective(owner, ownerId).maxExecTimeoutMs);
-    if (request.timeoutMs !== undefined && request.timeoutMs <= 0) {
-      throw new StacyError("invalid", "timeout must be positive");
-    }
-    if (request.timeoutMs !== undefined && max > 0 && request.timeoutMs > max) {
-      throw new StacyError("limit", `the timeout is over the limit of ${formatDuration(max)}`, {
-        remedy: "ask for less time, or raise defaults.max_exec_timeout or the owner's quota",
-      });
-    }
-    const timeout = request.timeoutMs ?? (limits.defaultExecTimeoutMs || (collected ? max : 0));
-    const cwd = request.workdir || limits.defaultWorkdir;
+    const timeout = this.timeoutOf(lease, request.timeoutMs, collected);
+    const cwd = request.workdir || this.#parts.limits.defaultWorkdir;
     return {
       argv: commandArgv(request),
       env: request.env,
@@ -129,12 +118,25 @@ export class Executions {
     };
   }
 
-  /** Writes the beginning, and gives what writes the end (once). */
-  #note(lease: Lease, options: ExecOptions, streamed: boolean): (end: unknown) => number {
+  /** How long something may run that asks for so much; ms, 0: without a limit. @throws StacyError `limit`, `invalid` */
+  timeoutOf(lease: Lease, asked: number | undefined, collected: boolean): number {
+    const { limits, quotas } = this.#parts;
+    const { owner, ownerId } = lease.sandbox.record;
+    const max = effectiveMax(limits.maxExecTimeoutMs, quotas.effective(owner, ownerId).maxExecTimeoutMs);
+    if (asked !== undefined && asked <= 0) throw new StacyError("invalid", "timeout must be positive");
+    if (asked !== undefined && max > 0 && asked > max) {
+      throw new StacyError("limit", `the timeout is over the limit of ${formatDuration(max)}`, {
+        remedy: "ask for less time, or raise defaults.max_exec_timeout or the owner's quota",
+      });
+    }
+    return asked ?? (limits.defaultExecTimeoutMs || (collected ? max : 0));
+  }
+
+  /** Writes the beginning, and gives what writes the end (once): an `ExitStatus`, or what was thrown. */
+  note(lease: Lease, text: string, streamed: boolean): (end: unknown) => number {
     const { events, store, observer } = this.#parts;
     const sandboxId = lease.sandbox.id;
-    const shell = options.argv[0] === "sh" && options.argv[1] === "-c" && options.argv.length === 3;
-    const command = (shell ? (options.argv[2] ?? "") : options.argv.join(" ")).slice(0, SHOWN);
+    const command = text.slice(0, SHOWN);
     const startedAt = Date.now();
     const begun = performance.now();
     let noted = false;
@@ -157,6 +159,11 @@ export class Executions {
       return durationMs;
     };
   }
+}
+
+function shown({ argv }: ExecOptions): string {
+  const shell = argv[0] === "sh" && argv[1] === "-c" && argv.length === 3;
+  return shell ? (argv[2] ?? "") : argv.join(" ");
 }
 
 /**

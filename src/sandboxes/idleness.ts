@@ -1,4 +1,5 @@
 /** Sandboxes that nobody uses are laid to rest: destroyed, paused or suspended, as each was asked for. */
+import { countContexts } from "../interpreter/contexts.ts";
 import type { Clock } from "./clock.ts";
 import type { Log } from "./observer.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -58,7 +59,9 @@ export class Idleness {
 async function runsSomething({ machine, record }: Sandbox): Promise<boolean> {
   if (record.idleCounts === "calls") return false;
   try {
-    return ((await machine?.agent.info())?.commands ?? 0) > 0;
+    if (machine === undefined) return false;
+    const { commands } = await machine.agent.info();
+    return commands > 0 && commands > (await countContexts(machine.agent));
   } catch {
     return false; // one that does not answer is of no use
   }

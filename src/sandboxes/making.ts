@@ -62,6 +62,7 @@ export class Making {
       idleTimeoutMs: resolved.idleTimeoutMs,
       idleAction: resolved.idleAction,
       ...(resolved.idleCounts === undefined ? {} : { idleCounts: resolved.idleCounts }),
+      ...(resolved.onExpiry === undefined ? {} : { onExpiry: resolved.onExpiry }),
       metadata: resolved.metadata,
       ...(spec.allowedHosts?.length ? { allowedHosts: [...spec.allowedHosts] } : {}),
       ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
@@ -71,6 +72,7 @@ export class Making {
       ...(input.forkedFrom === undefined ? {} : { forkedFrom: input.forkedFrom }),
     };
     const sandbox = new Sandbox(record, () => clock.now());
+    sandbox.env = spec.env;
     table.add(sandbox);
     return sandbox;
   }

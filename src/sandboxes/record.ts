@@ -1,10 +1,18 @@
 /** What is stored: the data types of this layer. Times are ms since 1970, durations ms, sizes MiB. */
 import { randomBytes } from "node:crypto";
+import type { WarmContext } from "../interpreter/contexts.ts";
 import type { BootReport } from "../providers/provider.ts";
 import type { SandboxState } from "./state.ts";
 
 /** `pause` keeps the memory, `suspend` frees it; either comes back with the next use. */
 export type IdleAction = "destroy" | "pause" | "suspend";
+
+export interface ExpiryPause {
+  /** ms that it is kept suspended. */
+  keepMs: number;
+  /** A use of the suspended one brings it back, for this time (ms); absent: only who asks for that. */
+  resumeMs?: number;
+}
 
 export interface SandboxRecord {
   id: string;
@@ -28,8 +36,10 @@ export interface SandboxRecord {
   idleAction: IdleAction;
   /** Calls alone are use; absent: whatever runs in it is, too. */
   idleCounts?: "calls";
-  /** Suspended because nobody used it: the next use brings it back. */
+  /** Suspended because nobody used it, or because its time was over: the next use brings it back. */
   resumeOnUse?: boolean;
+  /** At the end of its time it is suspended, and kept. */
+  onExpiry?: ExpiryPause;
   metadata: Record<string, string>;
   /** Hosts that it may connect to; absent: none. */
   allowedHosts?: string[];
@@ -69,6 +79,10 @@ export interface Template {
   description: string;
   /** Shell commands run once in the golden machine before it is saved. */
   setup: string[];
+  /** A command that runs in it when it is saved, and goes on in each copy; and the one that says by its success that it is ready. */
+  start?: { command: string; ready?: string };
+  /** Contexts of the code interpreter that it is saved with. */
+  contexts?: WarmContext[];
   allowedHosts: string[];
   memoryMiB: number;
   vcpus: number;

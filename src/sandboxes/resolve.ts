@@ -1,10 +1,11 @@
 /** From what a client asks for to what a provider gets: template, checkpoint, defaults and limits, in one place. */
 import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
+import type { WarmContext } from "../interpreter/contexts.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
 import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
-import type { CheckpointRecord, IdleAction, Template } from "./record.ts";
+import type { CheckpointRecord, ExpiryPause, IdleAction, Template } from "./record.ts";
 import { hostsToAllow, type SecretInput, type SecretRecord } from "./secrets.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
@@ -28,6 +29,9 @@ export interface SpawnInput {
   setup?: string[];
   /** The image's own init runs, before the other set-up commands. */
   init?: boolean;
+  /** In place of the template's. */
+  start?: NonNullable<Template["start"]>;
+  contexts?: WarmContext[];
   /** Hosts that it may connect to (egress/host-rules.ts). */
   allowedHosts?: string[];
   /** The owner's by name, or the sandbox's own. */
@@ -39,6 +43,8 @@ export interface SpawnInput {
   /** What counts as use: also what runs in it (default), or calls alone. */
   idleCounts?: "processes" | "calls";
   forkable?: boolean;
+  /** Instead of its end (record.ts). */
+  onExpiry?: ExpiryPause;
 }
 
 export interface ResolvedSpawn {
@@ -48,6 +54,7 @@ export interface ResolvedSpawn {
   idleTimeoutMs: number;
   idleAction: IdleAction;
   idleCounts?: "calls";
+  onExpiry?: ExpiryPause;
   metadata: Record<string, string>;
   /** Names of secrets. */
   secrets?: string[];
@@ -83,6 +90,10 @@ export function resolveSpawn(
   const allowedHosts = [...listed, ...hostsToAllow(secrets).filter((host) => !listed.includes(host))];
   // What a shared template names is what its owner means.
   const imageOwner = template !== undefined && size.image === template.image ? template.owner : input.owner;
+  const start = input.start ?? template?.start;
+  const contexts = [...(template?.contexts ?? []), ...(input.contexts ?? [])];
+  // A later one of the same language takes the place of an earlier one.
+  const warm = contexts.filter(({ language }, i) => !contexts.slice(i + 1).some((each) => each.language === language));
   return {
     spec: {
       image: size.image,
@@ -92,6 +103,9 @@ export function resolveSpawn(
       diskMiB: size.diskMiB,
       env: { ...template?.env, ...input.env },
       setup: [...(input.init === true ? [START_INIT] : []), ...(template?.setup ?? []), ...(input.setup ?? [])],
+      // With the template's environment alone: one that each sandbox has of its own would make each a machine to save.
+      ...(start === undefined ? {} : { start: { ...start, env: template?.env ?? {} } }),
+      ...(warm.length === 0 ? {} : { contexts: warm }),
       // A wrong one is the request's fault: said before anything is made.
       ...(allowedHosts.length === listed.length ? {} : { setupHosts: listed }),
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts, limits.hostGroups).list }),
@@ -107,10 +121,11 @@ export function resolveSpawn(
     ...((input.idleCounts ?? (input.init === true ? "calls" : "processes")) === "calls"
       ? { idleCounts: "calls" as const }
       : {}),
+    ...(input.onExpiry === undefined ? {} : { onExpiry: input.onExpiry }),
     metadata: {
       ...template?.metadata,
-      ...input.metadata,
       ...(template === undefined ? {} : { template: template.name }),
+      ...input.metadata,
     },
     ...(secrets.length === 0 ? {} : { secrets: secrets.map(({ name }) => name) }),
   };

@@ -18,6 +18,8 @@ export class Sandbox {
   machine: SandboxMachine | undefined;
   /** In place of a machine: it is there, or may be, and does not answer. */
   unreachable: UnreachableMachine | undefined;
+  /** The environment that it was made with, for what ran in its machine before that; in memory only, empty after a restart. */
+  env: Record<string, string> = {};
   /** ms since 1970 of the last use. */
   lastUsedAt: number;
   /** Its making and every change of its state, one after another, its end included; commands and files do not wait for them. */

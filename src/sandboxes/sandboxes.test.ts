@@ -204,13 +204,34 @@ test("what runs in a sandbox is use: it is idle when that has ended", async () =
   const w = fakeWorld();
   await w.sandboxes.open();
   const { machine } = await withMachine(w, { idleTimeoutMs: 5_000, idleAction: "destroy" });
-  machine.commands = 1;
+  machine.commands = 2;
+  const waiting = { id: "0", pid: 1, startedAt: 0, running: true };
+  const command = 'python3 -u /run/stacyvm-interpreter/python.py python {"id":"python"}';
+  Object.assign(machine.agent, { processes: async () => [{ ...waiting, command }] });
   await w.clock.pass(20_000);
   assert.equal(machine.destroyed, 0);
-  machine.commands = 0;
+  machine.commands = 1; // a context that waits for code is no work of its own
   await w.clock.pass(10_000);
   assert.equal(machine.destroyed > 0, true);
   assert.deepEqual([machine.why?.code, machine.why?.data], ["not-found", { ended: "idle" }]);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("one that is to be kept is suspended at the end of its time, comes back by its use, and ends when it was kept long enough", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { machine, id } = await withMachine(w, { ttlMs: 5_000, onExpiry: { keepMs: 60_000, resumeMs: 8_000 } });
+  await w.clock.pass(6_000);
+  assert.deepEqual([machine.state, w.sandboxes.get(id).state, machine.destroyed], ["suspended", "suspended", 0]);
+  const used = await w.sandboxes.lease(id);
+  used[Symbol.dispose]();
+  assert.equal(w.sandboxes.get(id).state, "running");
+  await w.clock.pass(7_000);
+  assert.equal(w.sandboxes.get(id).state, "running", "its use gave it its time again");
+  await w.clock.pass(3_000);
+  assert.equal(w.sandboxes.get(id).state, "suspended");
+  await w.clock.pass(61_000);
+  assert.throws(() => w.sandboxes.get(id), { code: "not-found" });
   await w.sandboxes.close({ destroy: false });
 });
 

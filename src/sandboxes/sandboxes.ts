@@ -17,9 +17,11 @@ import type { Provider, SnapshotInfo } from "../providers/provider.ts";
 import { Admissions, type Whose } from "./admissions.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
+import { CodeRuns } from "./code.ts";
 import { Endings } from "./endings.ts";
 import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
+import { Expiry } from "./expiry.ts";
 import { Idleness } from "./idleness.ts";
 import type { Admission, Limits } from "./limits.ts";
 import { Making } from "./making.ts";
@@ -64,6 +66,7 @@ export class Sandboxes {
   readonly checkpoints: Checkpoints;
   readonly secrets: Secrets;
   readonly executions: Executions;
+  readonly code: CodeRuns;
   readonly providers: Providers;
   readonly limits: Limits;
   readonly store: Store;
@@ -100,6 +103,7 @@ export class Sandboxes {
       this.#pin(template),
     );
     this.executions = new Executions({ store, events, observer, quotas: this.quotas, limits });
+    this.code = new CodeRuns(this.executions);
     this.checkpoints = new Checkpoints({ store, clock, events, providers: this.providers });
     const secrets = new Secrets({
       ...{ store, clock, events, log, seal: options.seal },
@@ -127,12 +131,14 @@ export class Sandboxes {
     // What fails of these is logged, and tried again.
     const end = (sandbox: Sandbox): void => void endings.end(sandbox, "destroyed", "idle").catch(noop);
     const idleness = new Idleness({ clock, log, changes, end });
+    const expired = (sandbox: Sandbox): void => {
+      events.emit("sandbox.expired", sandbox.id);
+      endings.end(sandbox, "expired", "ttl").catch(noop);
+    };
+    const expiry = new Expiry({ clock, log, changes, end: expired });
     this.#reaper = new Reaper(clock, {
       all: () => table.all(),
-      expire: (sandbox) => {
-        events.emit("sandbox.expired", sandbox.id);
-        endings.end(sandbox, "expired", "ttl").catch(noop);
-      },
+      expire: (sandbox) => expiry.expire(sandbox),
       idle: (sandbox) => idleness.consider(sandbox),
       retry: () => endings.retry(),
     });
@@ -268,7 +274,7 @@ export class Sandboxes {
     const admission = this.#admissions.look(ttlMs, whoseIs(record), options.count);
     if (!admission.allowed) throw this.#admissions.refusal(admission, record.owner);
     const resolved: ResolvedSpawn = {
-      spec: { ...record, env: {}, setup: [], secrets: {} },
+      spec: { ...record, env: { ...parent.env, ...options.env }, setup: [], secrets: {} },
       provider: record.provider,
       ...(record.secrets === undefined ? {} : { secrets: record.secrets }),
       ttlMs,
@@ -358,7 +364,12 @@ export class Sandboxes {
   async lease(id: string): Promise<Lease> {
     const sandbox = this.get(id);
     await sandbox.resting;
-    if (sandbox.record.resumeOnUse === true && sandbox.state !== "running") await this.resume(id);
+    const { record } = sandbox;
+    if (record.resumeOnUse === true && sandbox.state !== "running") {
+      await this.resume(id);
+      const { resumeMs } = record.onExpiry ?? {};
+      if (resumeMs !== undefined) await this.extend(id, resumeMs);
+    }
     return sandbox.lease();
   }
 

@@ -56,9 +56,9 @@ export class StateChanges {
         this.onMachine(sandbox, machine, () => machine[change]({ signal })),
       );
       assertThere(sandbox);
-      if (idleSince === undefined) delete record.resumeOnUse;
-      else record.resumeOnUse = true;
-      if (state === "running") delete record.resumeOnUse;
+      const comesBack = idleSince !== undefined || record.onExpiry?.resumeMs !== undefined;
+      if (state !== "running" && comesBack) record.resumeOnUse = true;
+      else delete record.resumeOnUse;
       sandbox.lastUsedAt = clock.now();
       await table.save(sandbox);
       events.emit(event, id);

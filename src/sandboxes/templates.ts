@@ -48,9 +48,9 @@ export class Templates {
     return found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.owner < b.owner ? -1 : 1));
   }
 
-  /** What the name means to this owner. @throws StacyError `not-found` */
+  /** What the name means to this owner: a template of its own, a shared one, or one that every server has. @throws StacyError `not-found` */
   get(owner: string, name: string): Template {
-    const found = this.#byOwner.get(owner)?.get(name) ?? this.#shared(name);
+    const found = this.#byOwner.get(owner)?.get(name) ?? this.#shared(name) ?? BUILT_IN[name];
     if (found === undefined) throw unknown(name);
     return found;
   }
@@ -132,6 +132,27 @@ export class Templates {
     return template;
   }
 }
+
+/** In no list, and nobody's: one of the same name takes its place. */
+const BUILT_IN: Readonly<Record<string, Template>> = Object.fromEntries(
+  [
+    { name: "base", image: "stacyvm/base", description: "A system with the user `user`, bash, Python, git and curl." },
+    {
+      name: "code-interpreter",
+      image: "stacyvm/code-interpreter",
+      description: "The same with Python's libraries for data, and Node; saved with a context that has imported them.",
+      memoryMiB: 1024,
+      contexts: [{ language: "python" as const, code: "import numpy, pandas, matplotlib.pyplot" }],
+    },
+  ].map((template) => [
+    template.name,
+    {
+      ...{ owner: "", version: 1, setup: [], allowedHosts: [], memoryMiB: 512, vcpus: 1, ttlMs: 300_000, env: {} },
+      ...{ secrets: [], poolSize: 0, metadata: {}, createdAt: 0, updatedAt: 0 },
+      ...template,
+    },
+  ]),
+);
 
 function unknown(name: string): StacyError {
   return new StacyError("not-found", `there is no template ${JSON.stringify(name)}`);

@@ -7,6 +7,7 @@
  */
 import { StacyError } from "../host/error.ts";
 import { checkpointKey, type PoolStatus, type SnapshotInfo } from "../providers/provider.ts";
+import type { CodeRuns } from "./code.ts";
 import type { EventType, SandboxEvent } from "./events.ts";
 import type { ExecRequest, RunningCommand } from "./executions.ts";
 import type { Admission } from "./limits.ts";
@@ -168,6 +169,11 @@ export class View {
 
   start(lease: Lease, request: ExecRequest, signal?: AbortSignal): Promise<RunningCommand> {
     return this.#all.executions.start(lease, request, signal);
+  }
+
+  /** The code interpreter: the lease is the proof here, too. */
+  get code(): CodeRuns {
+    return this.#all.code;
   }
 
   // What sandboxes are made of

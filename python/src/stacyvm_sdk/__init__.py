@@ -19,7 +19,8 @@ from .errors import (
     StacyError,
     TimeoutError,
 )
-from .values import Chunk, Command, Duration, Event, ExecResult, Exit, FileChange, Output, RunResult
+from .models import CodeContext, CodeError, CodeResult
+from .values import Chunk, CodeEnd, CodeExecution, Command, Duration, Event, ExecResult, Exit, FileChange, Output, RunResult
 
 __all__ = [
     "AsyncClient",
@@ -27,6 +28,11 @@ __all__ = [
     "AsyncSandbox",
     "AuthError",
     "Chunk",
+    "CodeContext",
+    "CodeEnd",
+    "CodeError",
+    "CodeExecution",
+    "CodeResult",
     "Client",
     "Command",
     "ConflictError",

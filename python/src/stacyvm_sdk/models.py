@@ -83,6 +83,53 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeContext:
+    id: str
+    language: str
+    workdir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeError:
+    name: str
+    value: str
+    traceback: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeExecution:
+    results: list[CodeResult]
+    stdout: str
+    stderr: str
+    error: CodeError | None = None
+    execution_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeResult:
+    #: The value of the last expression; else it was displayed.
+    main: bool
+    text: str | None = None
+    html: str | None = None
+    markdown: str | None = None
+    svg: str | None = None
+    #: base64
+    png: str | None = None
+    #: base64
+    jpeg: str | None = None
+    #: base64
+    pdf: str | None = None
+    latex: str | None = None
+    javascript: str | None = None
+    json: Any | None = None
+    #: A table's columns.
+    data: Any | None = None
+    #: What a figure shows, as data.
+    chart: Any | None = None
+    other: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigUpdated:
     status: str
     message: str
@@ -573,6 +620,9 @@ class Template:
     image: str
     description: str
     setup: list[str]
+    start_command: str | None = None
+    ready_command: str | None = None
+    contexts: list[dict[str, Any]] | None = None
     allowed_hosts: list[str]
     memory_mb: int
     cpu_cores: int

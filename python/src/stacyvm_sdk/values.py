@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Union
 
+from .models import CodeError, CodeResult
+
 #: Text for the shell, or a program and its arguments.
 Command = Union[str, Sequence[str]]
 #: Seconds, a `timedelta`, or text such as `90s` or `1h30m`.
@@ -51,6 +53,31 @@ class Output:
 
     stream: Literal["stdout", "stderr"]
     text: str
+
+
+@dataclass(frozen=True)
+class CodeEnd:
+    """A piece of code has ended."""
+
+    execution_count: int
+
+
+@dataclass(frozen=True)
+class CodeExecution:
+    """What a piece of code did."""
+
+    #: What was displayed, and the value of the last expression, in every form that they have.
+    results: list[CodeResult]
+    stdout: str
+    stderr: str
+    #: What the code has failed with.
+    error: CodeError | None
+    execution_count: int
+
+    @property
+    def text(self) -> str | None:
+        """The value of the last expression."""
+        return next((each.text for each in self.results if each.main), None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
 import { z } from "@hono/zod-openapi";
+import type { WarmContext } from "../../interpreter/contexts.ts";
+import { LANGUAGES } from "../../interpreter/language.ts";
 import { parseDuration } from "../../sandboxes/duration.ts";
 
 export const ErrorBody = z
@@ -82,3 +84,12 @@ export function maybe<S extends z.ZodType>(schema: S) {
 }
 
 export const StatusBody = z.object({ status: z.string() }).openapi("Status");
+
+/** Contexts of the code interpreter that a machine is saved with: a language, and what it runs before, such as imports. */
+export const WarmContexts = z
+  .array(z.object({ language: z.enum(LANGUAGES), code: maybe(GuestText.max(65_536)) }))
+  .max(8);
+
+export function warmContexts(contexts: z.output<typeof WarmContexts> | undefined): WarmContext[] | undefined {
+  return contexts?.map(({ language, code = "" }) => ({ language, code }));
+}

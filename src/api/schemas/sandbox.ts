@@ -5,7 +5,7 @@ import type { Admission } from "../../sandboxes/limits.ts";
 import { DEFAULT_OWNER } from "../../sandboxes/owner.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
-import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap } from "./common.ts";
+import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap, WarmContexts, warmContexts } from "./common.ts";
 import { OwnSecret, secretInput } from "./secret.ts";
 import { defined, iso, isoSeconds } from "./values.ts";
 
@@ -29,6 +29,7 @@ export const SpawnRequest = z
       type: "boolean",
       description: "Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved",
     }),
+    contexts: maybe(WarmContexts),
     allowed_hosts: maybe(AllowedHosts),
     secrets: maybe(z.array(z.union([z.string().max(128), OwnSecret])).max(64)).openapi({
       description: "The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too",
@@ -59,6 +60,7 @@ export function spawnInput(body: z.output<typeof SpawnRequest>, user: string | u
     env: body.env,
     setup: body.setup,
     init: body.init,
+    contexts: warmContexts(body.contexts),
     allowedHosts: body.allowed_hosts,
     secrets: body.secrets?.map((each) => (typeof each === "string" ? each : secretInput(each.name, each))),
     idleTimeoutMs: body.idle_timeout,

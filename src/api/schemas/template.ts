@@ -1,8 +1,19 @@
 import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { OwnerQuota, Template } from "../../sandboxes/record.ts";
 import { TEMPLATE_NAME, type TemplateInput } from "../../sandboxes/templates.ts";
-import { AllowedHosts, Duration, EnvMap, GuestText, maybe, QuotaDuration, StringMap } from "./common.ts";
+import {
+  AllowedHosts,
+  Duration,
+  EnvMap,
+  GuestText,
+  maybe,
+  QuotaDuration,
+  StringMap,
+  WarmContexts,
+  warmContexts,
+} from "./common.ts";
 import { defined, iso } from "./sandbox.ts";
 
 const whole = z.int().min(0).max(1_048_576);
@@ -15,6 +26,15 @@ export const TemplateRequest = z
     image: z.string().min(1, "is required").max(512),
     description: maybe(z.string().max(4_096)),
     setup: maybe(z.array(GuestText.max(65_536)).max(64)),
+    start_command: maybe(GuestText.max(65_536)).openapi({
+      type: "string",
+      description: "Runs when the machine is saved, and goes on in each sandbox",
+    }),
+    ready_command: maybe(GuestText.max(65_536)).openapi({
+      type: "string",
+      description: "Is asked until it succeeds; then the machine is saved",
+    }),
+    contexts: maybe(WarmContexts),
     allowed_hosts: maybe(AllowedHosts),
     memory_mb: maybe(whole),
     cpu_cores: maybe(z.int().min(0).max(32)),
@@ -30,12 +50,20 @@ export const TemplateRequest = z
   })
   .openapi("TemplateRequest");
 
+function startOf(command: string | undefined, ready: string | undefined): Pick<TemplateInput, "start"> {
+  if (command) return { start: { command, ...(ready ? { ready } : {}) } };
+  if (!ready) return {};
+  throw new StacyError("invalid", "ready_command: there is no start_command that it could be about");
+}
+
 export function templateInput(body: z.output<typeof TemplateRequest>, name: string): TemplateInput {
   return {
     name,
     image: body.image,
     description: body.description ?? "",
     setup: body.setup ?? [],
+    ...startOf(body.start_command, body.ready_command),
+    ...defined({ contexts: warmContexts(body.contexts) }),
     allowedHosts: body.allowed_hosts ?? [],
     memoryMiB: body.memory_mb || 512,
     vcpus: body.vcpus || body.cpu_cores || 1,
@@ -61,6 +89,9 @@ export const TemplateBody = z
     image: z.string(),
     description: z.string(),
     setup: z.array(z.string()),
+    start_command: z.string().optional(),
+    ready_command: z.string().optional(),
+    contexts: z.array(z.object({ language: z.string(), code: z.string() })).optional(),
     allowed_hosts: z.array(z.string()),
     memory_mb: z.int(),
     cpu_cores: z.int(),
@@ -86,6 +117,11 @@ export function templateBody(template: Template): z.output<typeof TemplateBody> 
     image: template.image,
     description: template.description,
     setup: template.setup,
+    ...defined({
+      start_command: template.start?.command,
+      ready_command: template.start?.ready,
+      contexts: template.contexts,
+    }),
     allowed_hosts: template.allowedHosts,
     memory_mb: template.memoryMiB,
     cpu_cores: template.vcpus,

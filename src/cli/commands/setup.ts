@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { Argument, Command } from "commander";
 import { asStacyError } from "../../host/error.ts";
 import { dataPaths, packageRoot } from "../../host/paths.ts";
-import { interruptible } from "../interrupt.ts";
 import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
@@ -31,12 +30,10 @@ export function setupCommand(): Command {
       const all = PARTS.filter((part) => part !== "bare" || existsSync(join(packageRoot, "guests")));
       // Minutes of compiling, which nobody else needs: QEMU runs Linux guests there as well.
       if (!(await wantsInterpretedKernel())) all.splice(all.indexOf("interpreted-kernel"), 1);
-      await interruptible(async (signal) => {
-        for (const part of PARTS) {
-          if (only.length === 0 ? all.includes(part) : only.includes(part))
-            done.push(await step(part, assets, { signal, optional: only.length === 0 }));
-        }
-      });
+      for (const part of PARTS) {
+        if (only.length === 0 ? all.includes(part) : only.includes(part))
+          done.push(await step(part, assets, only.length === 0));
+      }
       if (options.json === true) printJson(done);
     });
 }
@@ -57,43 +54,38 @@ const TITLES: Record<Part, string> = {
   bare: "bare guest",
 };
 
-interface How {
-  signal: AbortSignal;
-  /** Nobody asked for this part by name. */
-  optional: boolean;
-}
-
-type Work = (assets: string, progress: ProgressLine["show"], how: How) => Promise<string>;
+/** @param optional nobody asked for this part by name */
+type Work = (assets: string, progress: ProgressLine["show"], optional: boolean) => Promise<string>;
 
 const WORK: Record<Part, Work> = {
-  async kernel(assets, progress, { signal }) {
+  async kernel(assets, progress) {
     const { findKernel, installKernel } = await import("../../images/kernel.ts");
-    const before = await findKernel(assets);
-    const kernel = await installKernel(assets, { progress, signal });
-    return `${kernel.release}${before?.wanted.join() === kernel.wanted.join() ? " (present)" : ""}`;
+    const present = await findKernel(assets);
+    const kernel = present ?? (await installKernel(assets, { progress }));
+    return `${kernel.release}${present === undefined ? "" : " (present)"}`;
   },
-  async "interpreted-kernel"(assets, progress, { signal, optional }) {
+  async "interpreted-kernel"(assets, progress, optional) {
     const { installInterpretedKernel } = await import("../../images/interpreted-kernel.ts");
     try {
-      const { kernel, result } = await installInterpretedKernel(assets, { progress, signal });
+      const { kernel, result } = await installInterpretedKernel(assets, { progress });
       return `${kernel.release} (${result})`;
     } catch (thrown) {
       // Tests do without it, and say so; whoever asked for it by name is told why not.
-      if (!optional || signal.aborted) throw thrown;
+      if (!optional) throw thrown;
       return `left out, and with it the tests of Linux under Firecracker: ${asStacyError(thrown).message}`;
     }
   },
-  async agent(assets, progress, { signal }) {
+  async agent(assets, progress) {
     const { buildAgent } = await import("../../images/crate-build.ts");
-    return buildAgent(assets, { progress, signal });
+    return buildAgent(assets, { progress });
   },
-  async spawner(assets, progress, { signal }) {
+  async spawner(assets, progress) {
     const { buildSpawner } = await import("../../images/crate-build.ts");
-    return buildSpawner(assets, { progress, signal });
+    return buildSpawner(assets, { progress });
   },
-  async firecracker(assets, progress, { signal }) {
+  async firecracker(assets, progress) {
     const { installFirecracker } = await import("../../vmm/firecracker/install.ts");
-    const found = await installFirecracker(assets, { progress, signal });
+    const found = await installFirecracker(assets, { progress });
     return `${found.version}${found.notes.length === 0 ? "" : `; ${found.notes.join("; ")}`}`;
   },
   async bare(assets) {
@@ -102,12 +94,12 @@ const WORK: Record<Part, Work> = {
   },
 };
 
-async function step(part: Part, assets: string, how: How): Promise<Done> {
+async function step(part: Part, assets: string, optional: boolean): Promise<Done> {
   const start = performance.now();
   let result: string;
   {
     using line = new ProgressLine(`  ${TITLES[part]}: `);
-    result = await WORK[part](assets, line.show, how);
+    result = await WORK[part](assets, line.show, optional);
   }
   const seconds = Math.round((performance.now() - start) / 100) / 10;
   note(`  ${TITLES[part].padEnd(14)} ${result} (${seconds.toFixed(1)} s)`);

@@ -64,7 +64,10 @@ export function stateOf(record: SandboxRecord): "running" | "paused" {
 }
 
 export function metadataOf(record: SandboxRecord): Record<string, string> {
-  return Object.fromEntries(Object.entries(record.metadata).filter(([key]) => !key.startsWith(OWN)));
+  // What a template adds is the server's, too.
+  const added = ([key, value]: [string, string]): boolean =>
+    key.startsWith(OWN) || (key === "template" && value === record.template);
+  return Object.fromEntries(Object.entries(record.metadata).filter((entry) => !added(entry)));
 }
 
 export function templateOf(record: SandboxRecord): string {
@@ -89,15 +92,18 @@ export function listed(record: SandboxRecord): Record<string, unknown> {
   };
 }
 
-/** As the answer to who made it or connects to it. */
-export function opened(record: SandboxRecord, tokens: SandboxTokens): Record<string, unknown> {
+/**
+ * As the answer to who made it or connects to it.
+ * @param domain below which its ports have names; absent: the client was not reached by such a name either
+ */
+export function opened(record: SandboxRecord, tokens: SandboxTokens, domain?: string): Record<string, unknown> {
   return {
     sandboxID: record.id,
     templateID: templateOf(record),
     alias: templateOf(record),
     clientID: "stacyvm",
     envdVersion: ENVD_VERSION,
-    domain: null,
+    domain: domain ?? null,
     trafficAccessToken: tokens.traffic(record.id),
     // Also for who asks to do without: a client that gets a token shows it.
     envdAccessToken: tokens.of(record.id),

@@ -4,15 +4,18 @@
  */
 import { type Context, Hono } from "hono";
 import type { z } from "zod";
+import { withoutPort } from "../../api/auth.ts";
 import { readJson } from "../../api/body.ts";
 import { StacyError } from "../../host/error.ts";
-import type { SandboxRecord, Template } from "../../sandboxes/record.ts";
+import type { SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import type { View } from "../../sandboxes/view.ts";
 import { errorResponse, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
+import { templateRoutes } from "../templates/routes.ts";
 import * as bodies from "./bodies.ts";
 import { type NewSandbox, own } from "./bodies.ts";
+import { Idempotency } from "./idempotency.ts";
 import { sampleMetrics } from "./metrics.ts";
 import { pageOf } from "./paging.ts";
 import { sourceOf } from "./templates.ts";
@@ -34,11 +37,12 @@ export function isControlPath(path: string): boolean {
 export interface ControlEnv {
   Bindings: { sandboxes: View; mayUse: boolean };
 }
-type ControlContext = Context<ControlEnv>;
+export type ControlContext = Context<ControlEnv>;
 
 export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   const { tokens, config } = parts;
-  const { limits: bounds } = parts;
+  const { maxTtlMs = 0 } = parts.limits;
+  const keptMs = maxTtlMs > 0 ? Math.min(maxTtlMs, PAUSED_MS) : PAUSED_MS;
   const app = new Hono<ControlEnv>();
   app.onError((error) => errorResponse(error));
   app.notFound((c) => errorResponse(notThere(`${c.req.method} ${c.req.path}`)));
@@ -57,15 +61,28 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
       throw new StacyError("not-found", `sandbox ${id} has failed: ${found.failure?.message}`);
     return found;
   };
-  const created = (record: SandboxRecord, status = 201): Response =>
-    Response.json(bodies.opened(record, tokens), { status });
+  const created = (c: ControlContext, record: SandboxRecord, status = 201): Response =>
+    Response.json(bodies.opened(record, tokens, domainOf(c)), { status });
+  /** Of a request to `api.<domain>`, with the port that the client named. */
+  const domainOf = (c: ControlContext): string | undefined => {
+    const [, host = ""] = /^api\.(.+)$/i.exec(c.req.header("host") ?? "") ?? [];
+    const wanted = withoutPort(config.server.preview_domain);
+    return host !== "" && withoutPort(host) === wanted ? host : undefined;
+  };
   const nothing = (): Response => new Response(null, { status: 204 });
 
+  const creations = new Idempotency<SandboxRecord>();
   const create = async (c: ControlContext): Promise<Response> => {
     const body = await read(c, bodies.NewSandbox);
     refuse(body);
-    const sandbox = await c.env.sandboxes.spawn(spawnInput(body, c.env.sandboxes), c.req.raw.signal);
-    return created(sandbox.record);
+    const { sandboxes } = c.env;
+    const key = c.req.header("idempotency-key");
+    // Who asks again has gone away the first time: that is no reason to end what it asks for.
+    const signal = key === undefined ? c.req.raw.signal : parts.stopping;
+    const made = await creations.once(sandboxes.owner, key, body, async () => {
+      return (await sandboxes.spawn(spawnInput(body, sandboxes, keptMs), signal)).record;
+    });
+    return created(c, made);
   };
   app.post("/sandboxes", create);
   app.post("/v2/sandboxes", create);
@@ -106,10 +123,13 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     return Response.json({
       ...bodies.listed(record),
       // The tokens open files and processes: they are not for who may only read.
-      ...(c.env.mayUse ? bodies.opened(record, tokens) : {}),
+      ...(c.env.mayUse ? bodies.opened(record, tokens, domainOf(c)) : {}),
       allowInternetAccess: (record.allowedHosts ?? []).length > 0,
       network: { allowOut: record.allowedHosts ?? [] },
-      lifecycle: { onTimeout: "kill", autoResume: false },
+      lifecycle: {
+        onTimeout: record.onExpiry === undefined ? "kill" : "pause",
+        autoResume: record.onExpiry?.resumeMs !== undefined,
+      },
     });
   });
   app.delete("/sandboxes/:id", async (c) => {
@@ -142,8 +162,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     if (memory === false) throw notThere("a pause without memory");
     if (bodies.stateOf(find(c, id)) === "paused") throw new StacyError("conflict", `sandbox ${id} is paused already`);
     await c.env.sandboxes.suspend(id);
-    const { maxTtlMs = 0 } = bounds;
-    await c.env.sandboxes.extend(id, maxTtlMs > 0 ? Math.min(maxTtlMs, PAUSED_MS) : PAUSED_MS);
+    await c.env.sandboxes.extend(id, keptMs);
     return nothing();
   });
   /** @returns whether it was paused */
@@ -162,18 +181,19 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
       // Of a running one a connection makes the time longer, never shorter.
       if (woken || Date.now() + wanted > find(c, id).expiresAt) await c.env.sandboxes.extend(id, wanted);
     }
-    return created(find(c, id), woken ? 201 : 200);
+    return created(c, find(c, id), woken ? 201 : 200);
   };
   app.post("/sandboxes/:id/connect", connect);
   app.post("/v2/sandboxes/:id/connect", connect);
   app.post("/sandboxes/:id/resume", async (c) => {
     const { id } = find(c);
     const { timeout, autoPause, memory } = await read(c, bodies.Resume);
-    if (autoPause === true) throw notThere("autoPause");
+    if (autoPause === true && find(c, id).onExpiry === undefined)
+      throw notThere("autoPause of a sandbox that was made without it");
     if (memory === false) throw notThere("a resume that starts the system anew");
     if (!(await wake(c, id))) throw new StacyError("conflict", `sandbox ${id} is running already`);
     await c.env.sandboxes.extend(id, timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000);
-    return created(find(c, id));
+    return created(c, find(c, id));
   });
 
   app.get("/sandboxes/:id/metrics", async (c) => {
@@ -206,7 +226,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     const ttlMs = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
     const forked = await c.env.sandboxes.fork(id, { count, ttlMs }, c.req.raw.signal);
     return Response.json(
-      forked.sandboxes.map((record) => ({ sandbox: bodies.opened(record, tokens) })),
+      forked.sandboxes.map((record) => ({ sandbox: bodies.opened(record, tokens, domainOf(c)) })),
       { status: 201 },
     );
   });
@@ -225,28 +245,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
       { headers: next === undefined ? {} : { "x-next-token": next } },
     );
   });
-  // Snapshots are templates to E2B's clients.
-  app.delete("/templates/:id", async (c) => {
-    const id = c.req.param("id");
-    if (!id.startsWith("cp-")) throw notThere("deleting a template");
-    await c.env.sandboxes.checkpoints.remove(id);
-    return nothing();
-  });
-
-  const template = ({ name, vcpus, memoryMiB, createdAt, updatedAt }: Template) => ({
-    ...{ templateID: name, buildID: name, aliases: [name], names: [name], public: false, buildStatus: "ready" },
-    ...{ cpuCount: vcpus, memoryMB: memoryMiB, diskSizeMB: bounds.defaultDiskMiB, envdVersion: "" },
-    ...{ createdBy: null, lastSpawnedAt: null, spawnCount: 0, buildCount: 1 },
-    createdAt: new Date(createdAt).toISOString(),
-    updatedAt: new Date(updatedAt).toISOString(),
-  });
-  for (const path of ["/templates", "/v2/templates"]) {
-    app.get(path, (c) => Response.json(c.env.sandboxes.templates.list().map(template)));
-  }
-  app.get("/templates/aliases/:alias", (c) => {
-    const { name } = c.env.sandboxes.templates.get(c.req.param("alias"));
-    return Response.json({ templateID: name, public: false });
-  });
+  templateRoutes(app, parts, read);
 
   const feature = (paths: string[], what: string): void => {
     for (const path of paths) {
@@ -259,27 +258,30 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   feature(["/teams"], "teams");
   feature(["/access-tokens", "/api-keys"], "keys made over the network");
   feature(["/nodes", "/events"], "this part of the control plane");
-  feature(["/templates", "/v2/templates", "/v3/templates"], "building templates");
+  feature(["/templates", "/v2/templates", "/v3/templates"], "this part of templates");
   return app;
 }
 
 /** What a sandbox cannot be made with here. */
 function refuse(body: NewSandbox): void {
-  if (body.autoPause === true) throw notThere("autoPause");
-  if (body.autoResume?.enabled === true) throw notThere("autoResume");
+  if (body.autoPause === true && body.autoPauseMemory === false) throw notThere("a pause without memory");
   if (body.mcp != null) throw notThere("the MCP gateway");
   if (body.iam != null) throw notThere("identity tokens");
   if (body.volumeMounts !== undefined && body.volumeMounts.length > 0) throw notThere("volumes");
 }
 
-function spawnInput(body: NewSandbox, sandboxes: View): SpawnInput {
+function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number): SpawnInput {
   for (const key of Object.keys(body.metadata ?? {})) {
     if (key.startsWith("stacyvm.")) throw new StacyError("invalid", `metadata: ${key} is a name of the server's own`);
   }
+  const ttlMs = body.timeout === undefined ? DEFAULT_TIMEOUT_MS : body.timeout * 1000;
   const hosts = hostsOf({ allow_internet_access: body.allow_internet_access, ...body.network });
   return {
     ...sourceOf(body.templateID, sandboxes),
-    ttlMs: body.timeout === undefined ? DEFAULT_TIMEOUT_MS : body.timeout * 1000,
+    ttlMs,
+    ...(body.autoPause === true
+      ? { onExpiry: { keepMs, ...(body.autoResume?.enabled === true ? { resumeMs: ttlMs } : {}) } }
+      : {}),
     metadata: { ...body.metadata, [own.template]: body.templateID },
     env: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: body.templateID, ...body.envVars },
     ...(hosts === undefined ? {} : { allowedHosts: hosts }),

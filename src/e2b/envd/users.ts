@@ -9,6 +9,8 @@ export interface GuestUser {
   uid: number;
   gid: number;
   home: string;
+  /** What the agent makes is this user's already: the image says so. */
+  own?: true;
 }
 
 /** E2B's own, when nobody says who. */
@@ -38,10 +40,15 @@ export class Users {
   /** @param name empty: the default. @throws ConnectError `unauthenticated`, as clients expect it for a user that is not there */
   find(name: string | undefined): GuestUser {
     const wanted = name || this.#default();
-    const found = this.#users.find((user) => user.name === wanted || String(user.uid) === wanted);
-    if (found !== undefined) return found;
-    if (wanted === "root" || wanted === "0") return ROOT;
+    const found = this.#known(wanted) ?? (wanted === "root" || wanted === "0" ? ROOT : undefined);
+    const [imageUser] = (this.#imageUser ?? "root").split(":");
+    const same = found !== undefined && (imageUser === found.name || imageUser === String(found.uid));
+    if (found !== undefined) return same ? { ...found, own: true } : found;
     throw new ConnectError(`invalid username: '${wanted}'`, Code.Unauthenticated);
+  }
+
+  #known(wanted: string): GuestUser | undefined {
+    return this.#users.find((user) => user.name === wanted || String(user.uid) === wanted);
   }
 
   #default(): string {
@@ -68,9 +75,9 @@ export function pathOf(path: string, { home }: GuestUser): string {
   return posix.resolve(home, path);
 }
 
-/** Gives what root has made to its user. */
-export async function give(agent: Agent, { uid, gid }: GuestUser, paths: readonly string[]): Promise<void> {
-  if ((uid === 0 && gid === 0) || paths.length === 0) return;
+/** Gives what the agent has made to its user. */
+export async function give(agent: Agent, { uid, gid, own }: GuestUser, paths: readonly string[]): Promise<void> {
+  if (own === true || paths.length === 0) return;
   const { exitCode, stderr } = await agent.exec({
     argv: ["chown", "-h", `${uid}:${gid}`, "--", ...paths],
     user: "root",

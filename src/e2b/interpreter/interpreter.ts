@@ -1,19 +1,16 @@
 /** E2B's code interpreter, port 49999 of any sandbox: contexts, and code that runs in them, told as lines of JSON. */
-import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { readJson } from "../../api/body.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../../api/streams.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
-import { type Guest, openGuest, type Target } from "../envd/guest.ts";
-import { pathOf } from "../envd/users.ts";
+import type { CodeEvent, ContextInfo } from "../../sandboxes/code.ts";
+import type { Lease } from "../../sandboxes/sandbox.ts";
+import { openGuest, type Target } from "../envd/guest.ts";
+import { type GuestUser, pathOf } from "../envd/users.ts";
 import { E2bError, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
-import { Context, type DriverEvent } from "./context.ts";
 
-const DRIVER = "/run/stacyvm-interpreter.py";
 const MAX_CODE = 16 << 20;
-const PYTHON = new Set(["python", "python3"]);
 
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 const ExecuteBody = z.object({
@@ -26,8 +23,6 @@ const ContextBody = z.object({ language: optional(z.string()), cwd: optional(z.s
 
 export class Interpreter {
   readonly #parts: E2bParts;
-  /** By sandbox and id. The default one has the id of its language. */
-  readonly #contexts = new Map<string, Map<string, Promise<Context>>>();
 
   constructor(parts: E2bParts) {
     this.#parts = parts;
@@ -35,50 +30,76 @@ export class Interpreter {
 
   /** @param target a sandbox that runs, for whoever may use it. @throws StacyError, E2bError */
   async handle(target: Target, request: Request): Promise<Response> {
-    const { id } = target;
     const { pathname } = new URL(request.url);
     if (pathname === "/health") return new Response(JSON.stringify("OK"), { status: 200 });
-    const [, first, context, action] = pathname.split("/");
-    const route = `${request.method} ${[first, context && ":id", action].filter(Boolean).join("/")}`;
-    switch (route) {
-      case "POST execute":
-        return await this.#execute(target, request);
-      case "GET contexts":
-        return Response.json((await this.#all(id)).map(shown));
-      case "POST contexts": {
-        const { language, cwd } = await this.#body(request, ContextBody);
-        checkLanguage(language);
-        return Response.json(shown(await this.#start(target, randomUUID(), cwd)));
+    const lease = await target.sandboxes.lease(target.id);
+    let kept = false;
+    try {
+      const { code } = target.sandboxes;
+      const [, first, id = "", action] = pathname.split("/");
+      const route = `${request.method} ${[first, id && ":id", action].filter(Boolean).join("/")}`;
+      switch (route) {
+        case "POST execute":
+          kept = true;
+          return await this.#execute(target, lease, request);
+        case "GET contexts": {
+          const user = await this.#user(target);
+          return Response.json((await code.contexts(lease)).map((info) => shown(info, user)));
+        }
+        case "POST contexts": {
+          const { language, cwd } = await this.#body(request, ContextBody);
+          const user = await this.#user(target);
+          const begin = { ...asUser(user, target.id), cwd: pathOf(cwd ?? "", user) };
+          const made = await known(code.create(lease, { ...begin, ...(language === undefined ? {} : { language }) }));
+          return Response.json(shown(made, user));
+        }
+        case "DELETE contexts/:id":
+          await found(id, code.remove(lease, id));
+          return new Response(null, { status: 204 });
+        case "POST contexts/:id/restart":
+          await found(id, code.restart(lease, id, asUser(await this.#user(target), target.id)));
+          return new Response(null, { status: 204 });
+        default:
+          throw notThere(`${request.method} ${pathname} of the code interpreter`);
       }
-      case "DELETE contexts/:id":
-        await (await this.#find(id, context ?? "")).close();
-        this.#contexts.get(id)?.delete(context ?? "");
-        return new Response(null, { status: 204 });
-      case "POST contexts/:id/restart": {
-        const { cwd, id: name } = await this.#find(id, context ?? "");
-        await (await this.#find(id, name)).close();
-        await this.#start(target, name, cwd);
-        return new Response(null, { status: 204 });
-      }
-      default:
-        throw notThere(`${request.method} ${pathname} of the code interpreter`);
+    } finally {
+      if (!kept) lease[Symbol.dispose]();
     }
   }
 
-  async #execute(target: Target, request: Request): Promise<Response> {
-    const { code, context_id, language, env_vars = {} } = await this.#body(request, ExecuteBody);
-    if (context_id !== undefined && language !== undefined) {
-      throw new StacyError("invalid", "only one of context_id and language can be given");
-    }
-    checkLanguage(language);
-    const lease = await target.sandboxes.lease(target.id);
+  /** Owns the lease. */
+  async #execute(target: Target, lease: Lease, request: Request): Promise<Response> {
     try {
-      const context = context_id === undefined ? await this.#default(target) : await this.#find(target.id, context_id);
+      const { code, context_id, language, env_vars = {} } = await this.#body(request, ExecuteBody);
+      const user = await this.#user(target);
       const signal = AbortSignal.any([request.signal, this.#parts.stopping]);
-      return streamed(begun(told(context.run(code, env_vars, signal), () => lease[Symbol.dispose]())), NDJSON_HEADERS);
+      const running = target.sandboxes.code.run(
+        lease,
+        {
+          code,
+          env: env_vars,
+          begin: { ...asUser(user, target.id), cwd: user.home },
+          ...(context_id === undefined ? {} : { context: context_id }),
+          ...(language === undefined ? {} : { language }),
+        },
+        signal,
+      );
+      // What cannot begin is an answer with a status of its own.
+      const events = await found(context_id ?? "", known(running));
+      return streamed(begun(told(events, lease)), NDJSON_HEADERS);
     } catch (error) {
       lease[Symbol.dispose]();
       throw error;
+    }
+  }
+
+  /** Who its processes belong to. */
+  async #user(target: Target): Promise<GuestUser> {
+    const guest = await openGuest(this.#parts, target);
+    try {
+      return (await guest.users()).find(undefined);
+    } finally {
+      guest.free();
     }
   }
 
@@ -89,68 +110,34 @@ export class Interpreter {
     const issue = parsed.error.issues[0];
     throw new StacyError("invalid", `${issue?.path.join(".") || "the body"}: ${issue?.message}`);
   }
-
-  async #default(target: Target): Promise<Context> {
-    const known = await this.#contexts.get(target.id)?.get("python");
-    return known !== undefined && !known.ended ? known : await this.#start(target, "python", undefined);
-  }
-
-  /** @throws E2bError 404 */
-  async #find(id: string, context: string): Promise<Context> {
-    const found = await this.#contexts.get(id)?.get(context);
-    if (found !== undefined) return found;
-    throw new E2bError(404, `Context ${context} not found`);
-  }
-
-  async #all(id: string): Promise<Context[]> {
-    return await Promise.all(this.#contexts.get(id)?.values() ?? []);
-  }
-
-  /** Once, however many ask for it at the same time. */
-  #start(target: Target, name: string, cwd: string | undefined): Promise<Context> {
-    const { id } = target;
-    const own = this.#contexts.get(id) ?? new Map<string, Promise<Context>>();
-    this.#contexts.set(id, own);
-    const starting = (async () => {
-      const guest = await openGuest(this.#parts, target);
-      try {
-        return await start(guest, name, cwd);
-      } finally {
-        guest.free();
-      }
-    })();
-    own.set(name, starting);
-    starting.catch(() => own.get(name) === starting && own.delete(name));
-    return starting;
-  }
 }
 
-async function start(guest: Guest, id: string, cwd: string | undefined): Promise<Context> {
-  const { agent } = guest;
-  const user = (await guest.users()).find(undefined);
-  await agent.writeFile(DRIVER, await driver(), { mode: 0o644 });
-  return await Context.start(agent, {
-    id,
-    cwd: pathOf(cwd ?? "", user),
-    user: user.name,
-    env: { HOME: user.home, USER: user.name, E2B_SANDBOX_ID: guest.id },
-    driver: DRIVER,
+function asUser(user: GuestUser, id: string): { user: string; env: Record<string, string> } {
+  return { user: user.name, env: { HOME: user.home, USER: user.name, E2B_SANDBOX_ID: id } };
+}
+
+/** `not-found` is said of sandboxes; of a context clients expect 404 with its name. */
+async function found<T>(id: string, work: Promise<T>): Promise<T> {
+  return await work.catch((error) => {
+    if (error instanceof StacyError && error.code === "not-found") throw new E2bError(404, `Context ${id} not found`);
+    throw error;
   });
 }
 
-let text: Promise<Buffer> | undefined;
-function driver(): Promise<Buffer> {
-  text ??= readFile(new URL("driver.py", import.meta.url));
-  return text;
+async function known<T>(work: Promise<T>): Promise<T> {
+  return await work.catch((error) => {
+    if (error instanceof StacyError && error.code === "not-supported") throw notThere(error.message);
+    throw error;
+  });
 }
 
-/** The driver's events in E2B's words. */
-async function* told(events: AsyncGenerator<DriverEvent>, done: () => void): AsyncGenerator<string> {
-  const line = (event: DriverEvent): string => `${JSON.stringify(event)}\n`;
+/** The events in E2B's words. */
+async function* told(events: AsyncGenerator<CodeEvent>, lease: Lease): AsyncGenerator<string> {
+  const line = (event: object): string => `${JSON.stringify(event)}\n`;
   try {
     for await (const event of events) {
       if (event.type === "end") {
-        yield line({ type: "number_of_executions", execution_count: event.count });
+        yield line({ type: "number_of_executions", execution_count: event.execution_count });
         yield line({ type: "end_of_execution" });
       } else if (event.type === "stdout" || event.type === "stderr") {
         yield line({ ...event, timestamp: new Date().toISOString() });
@@ -161,14 +148,10 @@ async function* told(events: AsyncGenerator<DriverEvent>, done: () => void): Asy
     yield line({ type: "error", name: "ContextEnded", value: message, traceback: message });
     yield line({ type: "end_of_execution" });
   } finally {
-    done();
+    lease[Symbol.dispose]();
   }
 }
 
-function shown({ id, language, cwd }: Context): Record<string, string> {
-  return { id, language, cwd };
-}
-
-function checkLanguage(language: string | undefined): void {
-  if (language !== undefined && !PYTHON.has(language)) throw notThere(`code in ${language}`);
+function shown({ id, language, cwd }: ContextInfo, { home }: GuestUser): Record<string, string> {
+  return { id, language, cwd: cwd ?? home };
 }

@@ -7,10 +7,12 @@ from typing import Any
 
 from ..decode import decode
 from ..errors import ConnectionError, ExecError
-from ..models import Checkpoint, ExecRecord, Fork, SandboxNetwork, SandboxStats
+from ..models import Checkpoint, CodeContext, CodeError, CodeResult, ExecRecord, Fork, SandboxNetwork, SandboxStats
 from ..models import Process as ProcessInfo
 from ..models import Sandbox as Info
 from ..values import (
+    CodeEnd,
+    CodeExecution,
     Command,
     Duration,
     ExecResult,
@@ -27,6 +29,7 @@ from ..values import (
     stdin_fields,
     without_none,
 )
+from .code import AsyncCodeContexts, stream_code
 from .files import AsyncFiles
 from .ports import AsyncPort
 from .process import AsyncProcess, start_frame
@@ -43,6 +46,8 @@ class AsyncSandbox:
         #: As it was at the last answer; `refresh` asks again.
         self.info = info
         self.files = AsyncFiles(transport, info.id)
+        #: What code runs in (`run_code`).
+        self.contexts = AsyncCodeContexts(transport, self._path)
 
     @classmethod
     async def create(
@@ -110,6 +115,46 @@ class AsyncSandbox:
         if ended is None:
             raise ConnectionError("CONNECTION", "the stream ended before the command did")
         yield ended
+
+    # Code
+
+    async def run_code(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        context: str | CodeContext | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+    ) -> CodeExecution:
+        """Runs code that keeps its state from one call to the next. What fails in the code is in `error`, and not raised."""
+        results: list[CodeResult] = []
+        output = {"stdout": "", "stderr": ""}
+        error = None
+        count = 0
+        events = self.stream_code(code, language=language, context=context, env=env, timeout=timeout)
+        async for event in events:
+            if isinstance(event, Output):
+                output[event.stream] += event.text
+            elif isinstance(event, CodeResult):
+                results.append(event)
+            elif isinstance(event, CodeError):
+                error = event
+            else:
+                count = event.execution_count
+        return CodeExecution(results, output["stdout"], output["stderr"], error, count)
+
+    def stream_code(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        context: str | CodeContext | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+    ) -> AsyncIterator[Output | CodeResult | CodeError | CodeEnd]:
+        """The same as it comes. Leaving the loop interrupts the code."""
+        return stream_code(self._transport, self._path, code, language, context, env, timeout)
 
     async def spawn(
         self,
@@ -268,6 +313,7 @@ async def create_sandbox(
     idle_action: str | None = None,
     env: Mapping[str, str] | None = None,
     setup: list[str] | None = None,
+    contexts: list[Mapping[str, str]] | None = None,
     metadata: Mapping[str, str] | None = None,
     allowed_hosts: list[str] | None = None,
     owner_id: str | None = None,
@@ -287,6 +333,7 @@ async def create_sandbox(
         idle_action=idle_action,
         env=env,
         setup=setup,
+        contexts=contexts,
         metadata=metadata,
         allowed_hosts=allowed_hosts,
         owner_id=owner_id,

@@ -8,10 +8,12 @@ from typing import Any
 
 from ..decode import decode
 from ..errors import ConnectionError, ExecError
-from ..models import Checkpoint, ExecRecord, Fork, SandboxNetwork, SandboxStats
+from ..models import Checkpoint, CodeContext, CodeError, CodeResult, ExecRecord, Fork, SandboxNetwork, SandboxStats
 from ..models import Process as ProcessInfo
 from ..models import Sandbox as Info
 from ..values import (
+    CodeEnd,
+    CodeExecution,
     Command,
     Duration,
     ExecResult,
@@ -28,6 +30,7 @@ from ..values import (
     stdin_fields,
     without_none,
 )
+from .code import CodeContexts, stream_code
 from .files import Files
 from .ports import Port
 from .process import Process, start_frame
@@ -44,6 +47,8 @@ class Sandbox:
         #: As it was at the last answer; `refresh` asks again.
         self.info = info
         self.files = Files(transport, info.id)
+        #: What code runs in (`run_code`).
+        self.contexts = CodeContexts(transport, self._path)
 
     @classmethod
     def create(
@@ -111,6 +116,46 @@ class Sandbox:
         if ended is None:
             raise ConnectionError("CONNECTION", "the stream ended before the command did")
         yield ended
+
+    # Code
+
+    def run_code(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        context: str | CodeContext | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+    ) -> CodeExecution:
+        """Runs code that keeps its state from one call to the next. What fails in the code is in `error`, and not raised."""
+        results: list[CodeResult] = []
+        output = {"stdout": "", "stderr": ""}
+        error = None
+        count = 0
+        events = self.stream_code(code, language=language, context=context, env=env, timeout=timeout)
+        for event in events:
+            if isinstance(event, Output):
+                output[event.stream] += event.text
+            elif isinstance(event, CodeResult):
+                results.append(event)
+            elif isinstance(event, CodeError):
+                error = event
+            else:
+                count = event.execution_count
+        return CodeExecution(results, output["stdout"], output["stderr"], error, count)
+
+    def stream_code(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        context: str | CodeContext | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+    ) -> Iterator[Output | CodeResult | CodeError | CodeEnd]:
+        """The same as it comes. Leaving the loop interrupts the code."""
+        return stream_code(self._transport, self._path, code, language, context, env, timeout)
 
     def spawn(
         self,
@@ -269,6 +314,7 @@ def create_sandbox(
     idle_action: str | None = None,
     env: Mapping[str, str] | None = None,
     setup: list[str] | None = None,
+    contexts: list[Mapping[str, str]] | None = None,
     metadata: Mapping[str, str] | None = None,
     allowed_hosts: list[str] | None = None,
     owner_id: str | None = None,
@@ -288,6 +334,7 @@ def create_sandbox(
         idle_action=idle_action,
         env=env,
         setup=setup,
+        contexts=contexts,
         metadata=metadata,
         allowed_hosts=allowed_hosts,
         owner_id=owner_id,

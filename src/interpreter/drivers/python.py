@@ -1,7 +1,10 @@
-"""Runs code that comes as lines of JSON and tells what it does as lines of JSON. Standard library only; one process a context.
+"""Runs code that comes as lines of JSON and tells what it does as lines of JSON; one process a context. By IPython where the image
+has it (ipykernel brings it), else by the standard library alone.
 
-In:   {"code": "...", "env": {...}}
-Out:  {"type": "ready"}, then for each piece of code stdout, stderr, result, error, and at last {"type": "end", "count": n}
+In:   {"code": "...", "env": {...}} (with "prepare": true it is not counted among the user's), or {"mark": "...", "env": {...}, "seed": "hex"} from a host that begins to follow
+Out:  {"type": "ready"}, then for each piece of code stdout, stderr, result, error, and at last {"type": "end", "count": n};
+      {"type": "configured", "mark": "..."} after the other, which gives a process that has run no code of its user yet that
+      environment and random numbers of its own: it may be one of many copies
 
 SIGINT interrupts the code that runs. Output of programs that the code starts is caught as well: descriptors 1 and 2 are pipes,
 what the host reads is a copy of the first.
@@ -9,6 +12,7 @@ what the host reads is a copy of the first.
 import ast
 import asyncio
 import base64
+import random
 import builtins
 import inspect
 import io
@@ -133,6 +137,9 @@ MIME = {
     "text/latex": "latex",
     "application/json": "json",
     "application/javascript": "javascript",
+    # E2B's own, of its kernels.
+    "e2b/data": "data",
+    "e2b/chart": "chart",
 }
 FORMS = ("html", "markdown", "svg", "png", "jpeg", "pdf", "latex", "json", "javascript")
 
@@ -166,6 +173,13 @@ def formats(value):
                 found[name] = encoded(made)
     if "text" not in found:
         found["text"] = repr(value)
+    found.update(extras(value))
+    return found
+
+
+def extras(value):
+    """Forms that a value of a well-known library does not give by itself."""
+    found = {}
     module, kind = type(value).__module__, type(value).__name__
     if module.startswith("pandas") and kind == "DataFrame":
         try:
@@ -302,24 +316,100 @@ def show_figures():
     pyplot.close("all")
 
 
-def run(code, env):
-    global count, running
-    count += 1
+def plain_python(code):
+    """Runs a piece of code and shows its value."""
     name = "Cell In[%d]" % count
     linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+    body = parsed(code, name)
+    quiet = code.rstrip().endswith(";")
+    last = body.body.pop() if body.body and isinstance(body.body[-1], ast.Expr) and not quiet else None
+    evaluate(body, name, "exec")
+    value = evaluate(ast.Expression(last.value), name, "eval") if last is not None else None
+    show_figures()
+    if value is not None:
+        space.__dict__["_"] = value
+        tell("result", is_main_result=True, **formats(value))
+
+
+def bundled(data):
+    return {MIME.get(name, name): encoded(each) for name, each in data.items()}
+
+
+def ipython():
+    """The same by IPython, with its magics. @returns `None` where the image has none"""
+    try:
+        from IPython.core.displayhook import DisplayHook
+        from IPython.core.displaypub import DisplayPublisher
+        from IPython.core.interactiveshell import InteractiveShell
+    except ImportError:
+        return None
+
+    class Publisher(DisplayPublisher):
+        def publish(self, data, *_, **__):
+            tell("result", is_main_result=False, **bundled(data))
+
+        def clear_output(self, wait=False):
+            pass
+
+    class Hook(DisplayHook):
+        def write_output_prompt(self):
+            pass
+
+        def write_format_data(self, format_dict, md_dict=None):
+            tell("result", is_main_result=True, **bundled(format_dict))
+
+        def finish_displayhook(self):
+            self._is_active = False
+
+    class Shell(InteractiveShell):
+        formatting = False
+
+        def _showtraceback(self, etype, evalue, stb):
+            if self.formatting:
+                return  # a form that fails hides no other
+            tell("error", name=etype.__name__, value=str(evalue), traceback="\n".join(stb))
+
+        def system(self, command):
+            self.user_ns["_exit_code"] = subprocess.run(self.var_expand(command, depth=1), shell=True, stdin=subprocess.DEVNULL).returncode
+
+    # Its profile and history would be files in the user's home directory.
+    shell = Shell.instance(
+        display_pub_class=Publisher, displayhook_class=Hook, user_module=space, history_load_length=0, colors="NoColor", autoindent=False
+    )
+    shell.history_manager.enabled = False
+    formatter = shell.display_formatter
+    own = formatter.format
+
+    def every_form(value, include=None, exclude=None):
+        shell.formatting = True
+        try:
+            data, about = own(value, include=include, exclude=exclude)
+        finally:
+            shell.formatting = False
+        data.update({name: each for name, each in extras(value).items() if name not in ("png",) or "image/png" not in data})
+        return data, about
+
+    formatter.format = every_form
+
+    def run_cell(code):
+        shell.execution_count = max(count, 1)
+        shell.run_cell(code, store_history=True)
+        show_figures()
+
+    return run_cell
+
+
+engine = plain_python
+
+
+def run(code, env, prepare):
+    global count, running
+    count += not prepare
     before = {key: os.environ.get(key) for key in env}
     os.environ.update(env)
     try:
         running = True
-        body = parsed(code, name)
-        quiet = code.rstrip().endswith(";")
-        last = body.body.pop() if body.body and isinstance(body.body[-1], ast.Expr) and not quiet else None
-        evaluate(body, name, "exec")
-        value = evaluate(ast.Expression(last.value), name, "eval") if last is not None else None
-        show_figures()
-        if value is not None:
-            space.__dict__["_"] = value
-            tell("result", is_main_result=True, **formats(value))
+        engine(code)
     except BaseException as error:
         running = False
         frames = error.__traceback__
@@ -336,12 +426,23 @@ def run(code, env):
                 os.environ[key] = value
 
 
+def configure(env, seed):
+    if count > 0:
+        return  # what its user has made of it stays
+    os.environ.update(env)
+    random.seed(bytes.fromhex(seed))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(list(bytes.fromhex(seed)))
+
+
 def interrupt(*_):
     if running:
         raise KeyboardInterrupt()
 
 
 def main():
+    global engine
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     catchers = [Catcher(1, "stdout"), Catcher(2, "stderr")]
     for catcher in catchers:
@@ -349,14 +450,19 @@ def main():
     sys.stdout, sys.stderr = Printer("stdout", 1), Printer("stderr", 2)
     sys.stdin = open(os.devnull)
     os.environ.setdefault("MPLBACKEND", "Agg")
-    warnings.filterwarnings("ignore", message=".*non-interactive.*")
+    warnings.filterwarnings("ignore", message=".*non-interactive.*|To exit: use")
     signal.signal(signal.SIGINT, interrupt)
     sys.path.insert(0, "")
     sys.argv = [""]
+    engine = ipython() or plain_python
     say("ready")
     for line in commands:
         request = json.loads(line)
-        run(request["code"], request.get("env") or {})
+        if "mark" in request:
+            configure(request["env"], request["seed"])
+            say("configured", mark=request["mark"])
+            continue
+        run(request["code"], request.get("env") or {}, request.get("prepare", False))
         for catcher in catchers:
             catcher.drain()
         tell("end", count=count)

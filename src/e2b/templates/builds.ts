@@ -1,0 +1,170 @@
+/** Builds of templates: each runs by itself, tells what it does, and ends with a template that its owner's sandboxes are made of. */
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { buildImage } from "../../builder/build.ts";
+import { BuildContext } from "../../builder/context.ts";
+import { asStacyError, StacyError } from "../../host/error.ts";
+import { printable } from "../../host/printable.ts";
+import type { View } from "../../sandboxes/view.ts";
+import { E2bError } from "../error.ts";
+import type { E2bParts } from "../parts.ts";
+import type { TemplateFiles } from "./files.ts";
+import { type BuildStart, planOf } from "./instructions.ts";
+import { imageOfTemplate, nameOf, OWN, remember } from "./names.ts";
+
+export interface LogEntry {
+  timestamp: string;
+  level: "info" | "error" | "debug";
+  message: string;
+}
+
+export interface Build {
+  readonly id: string;
+  readonly templateId: string;
+  readonly owner: string;
+  readonly name: string;
+  readonly tags: readonly string[];
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  status: "waiting" | "building" | "ready" | "error";
+  readonly logs: LogEntry[];
+  reason?: { message: string; step: string };
+  endedAt?: number;
+}
+
+export type BuildRequest = Pick<Build, "name" | "tags" | "vcpus" | "memoryMiB">;
+
+/** Whoever asks later is told by the template itself that it is ready. */
+const REMEMBERED = 200;
+const MAX_LOGS = 20_000;
+const BUILD_DISK_MIB = 8_192;
+const BUILD_MEMORY_MIB = 1_024;
+const BUILD_LIMIT_MS = 60 * 60_000;
+
+export class TemplateBuilds {
+  readonly #parts: E2bParts;
+  readonly #files: TemplateFiles;
+  readonly #all = new Map<string, Build>();
+
+  constructor(parts: E2bParts, files: TemplateFiles) {
+    this.#parts = parts;
+    this.#files = files;
+  }
+
+  /** A build that waits to be told its steps. */
+  request(owner: string, templateId: string, request: BuildRequest): Build {
+    for (const { id, status } of this.#all.values()) {
+      if (this.#all.size < REMEMBERED) break;
+      if (status !== "building") this.#all.delete(id);
+    }
+    if (this.#all.size >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
+    const id = randomBytes(16).toString("hex");
+    const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [] };
+    this.#all.set(id, build);
+    return build;
+  }
+
+  /** @throws E2bError 404 */
+  find(owner: string, templateId: string, id: string): Build {
+    const found = this.#all.get(id);
+    if (found !== undefined && found.owner === owner && found.templateId === templateId) return found;
+    throw new E2bError(404, `build '${id.slice(0, 64)}' of template '${templateId.slice(0, 64)}' not found`);
+  }
+
+  of(owner: string, templateId: string): Build[] {
+    return [...this.#all.values()].filter((build) => build.owner === owner && build.templateId === templateId);
+  }
+
+  /** Begins; how it goes says the build. @throws StacyError `conflict`, `invalid`, E2bError 501 */
+  start(build: Build, start: BuildStart, sandboxes: View): void {
+    if (build.status !== "waiting") throw new StacyError("conflict", `build ${build.id} has begun already`);
+    planOf(start, (name) => imageOfTemplate(name, sandboxes)); // wrong steps are the answer to this request
+    build.status = "building";
+    void this.#run(build, start, sandboxes)
+      .then(
+        () => {
+          build.status = "ready";
+          this.#log(build, "info", "the template is ready");
+        },
+        (thrown) => {
+          const error = asStacyError(thrown);
+          const line = error.data?.line;
+          build.reason = {
+            message: error.message,
+            step:
+              typeof line === "number" && line > 0
+                ? String(line)
+                : error.phase === "golden" || error.phase === "setup"
+                  ? "finalize"
+                  : "base",
+          };
+          this.#log(build, "error", error.message);
+          build.status = "error";
+          this.#parts.log.info({ build: build.id, template: build.name, err: error }, "a template was not built");
+        },
+      )
+      .finally(() => {
+        build.endedAt = Date.now();
+      });
+  }
+
+  async #run(build: Build, start: BuildStart, sandboxes: View): Promise<void> {
+    const { images, stopping } = this.#parts;
+    const signal = AbortSignal.any([stopping, AbortSignal.timeout(BUILD_LIMIT_MS)]);
+    await using open = new AsyncDisposableStack();
+    const work = open.use(await images.scratch());
+    const hashes = (start.steps ?? []).flatMap(({ filesHash }) => (filesHash === undefined ? [] : [filesHash]));
+    const context = open.use(
+      await BuildContext.ofTar(this.#files.archive(build.owner, hashes, signal), join(work.path, "context"), {
+        signal,
+      }),
+    );
+    const plan = planOf(start, (name) => imageOfTemplate(name, sandboxes));
+    const reference = `e2b/${build.templateId}:${build.id}`;
+    let step = "";
+    const { image } = await buildImage(plan, reference, {
+      ...{ images, context, signal },
+      noCache: start.force === true || (start.steps ?? []).some(({ force }) => force === true),
+      progress: ({ step: next }) => {
+        if (next !== step) this.#log(build, "info", next);
+        step = next;
+      },
+      output: (text) => this.#log(build, "debug", text.toString("utf8").trimEnd()),
+      start: (base, abort) =>
+        sandboxes.borrow(
+          {
+            image: base,
+            memoryMiB: Math.max(build.memoryMiB, BUILD_MEMORY_MIB),
+            vcpus: build.vcpus,
+            diskMiB: BUILD_DISK_MIB,
+            metadata: { purpose: "template-build", builds: build.name },
+            forkable: false,
+          },
+          abort,
+        ),
+    });
+    const shape = {
+      image: image.reference,
+      memoryMiB: build.memoryMiB,
+      vcpus: build.vcpus,
+      ...(start.startCmd
+        ? { start: { command: start.startCmd, ...(start.readyCmd ? { ready: start.readyCmd } : {}) } }
+        : {}),
+    };
+    this.#log(build, "info", "starting the template once, and saving it");
+    await sandboxes.buildSnapshot(shape, signal);
+    for (const tag of build.tags) {
+      await remember(sandboxes, nameOf(build.name, tag), {
+        ...shape,
+        metadata: { [OWN.id]: build.templateId, [OWN.build]: build.id, [OWN.name]: build.name, [OWN.tag]: tag },
+      });
+    }
+  }
+
+  #log(build: Build, level: LogEntry["level"], text: string): void {
+    for (const message of text.split("\n")) {
+      if (build.logs.length >= MAX_LOGS) return;
+      build.logs.push({ timestamp: new Date().toISOString(), level, message: printable(message) });
+    }
+  }
+}

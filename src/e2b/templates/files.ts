@@ -1,0 +1,102 @@
+/** Files of templates, as clients send them before a build: an archive for each copy, by the hash of what is in it. */
+import { createHash } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { extract, pack } from "tar-stream";
+import { errno, StacyError } from "../../host/error.ts";
+import { exists } from "../../host/exists.ts";
+import { decompressed } from "../../images/layer.ts";
+
+/** They are needed from one build to the next of the same program; a later one sends them again. */
+const KEPT_MS = 24 * 3_600_000;
+
+export class TemplateFiles {
+  readonly #dir: string;
+
+  constructor(dataDir: string) {
+    this.#dir = join(dataDir, "e2b-files");
+  }
+
+  /** Owners see nothing of each other's: not even that somebody has the same file. */
+  #path(owner: string, hash: string): string {
+    const whose = createHash("sha256").update(owner).digest("hex").slice(0, 16);
+    return join(this.#dir, `${whose}-${hash}.tar`);
+  }
+
+  async has(owner: string, hash: string): Promise<boolean> {
+    const path = this.#path(owner, hash);
+    const now = new Date();
+    return await utimes(path, now, now).then(
+      () => true,
+      (error) => {
+        if (errno(error) === "ENOENT") return false;
+        throw error;
+      },
+    );
+  }
+
+  /** @throws what the body throws */
+  async put(owner: string, hash: string, body: AsyncIterable<Uint8Array>): Promise<void> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await this.#sweep();
+    const path = this.#path(owner, hash);
+    const part = `${path}.${process.pid}.${performance.now()}`;
+    try {
+      await pipeline(body, createWriteStream(part, { flags: "wx", mode: 0o600 }));
+      await rename(part, path);
+    } finally {
+      await rm(part, { force: true });
+    }
+  }
+
+  /** All of them as one archive, each in a folder of its hash. @throws StacyError `invalid` for one that nobody sent, `corrupt` */
+  async *archive(owner: string, hashes: readonly string[], signal: AbortSignal): AsyncGenerator<Buffer> {
+    const out = pack();
+    const filling = (async () => {
+      for (const hash of new Set(hashes)) {
+        const path = this.#path(owner, hash);
+        if (!(await exists(path))) {
+          throw new StacyError("invalid", `the files ${hash.slice(0, 12)} of this template were not sent`, {
+            remedy: "build the template again",
+          });
+        }
+        const source = extract();
+        const reading = pipeline(Readable.from(decompressed(path, signal)), source);
+        reading.catch(() => {}); // met where its entries are read
+        for await (const entry of source) {
+          const { header } = entry;
+          const linkname = header.type === "link" && header.linkname ? `${hash}/${header.linkname}` : header.linkname;
+          const { pax: _, ...plain } = header;
+          const next = out.entry({
+            ...plain,
+            name: `${hash}/${header.name}`,
+            ...(linkname ? { linkname } : {}),
+          } as never);
+          await pipeline(entry, next);
+        }
+        await reading;
+      }
+      out.finalize();
+    })().catch((cause) => {
+      const told =
+        cause instanceof StacyError
+          ? cause
+          : new StacyError("invalid", "the template's files are no archive", { cause });
+      out.destroy(told);
+    });
+    for await (const chunk of out) yield chunk as Buffer;
+    await filling;
+  }
+
+  async #sweep(): Promise<void> {
+    const old = Date.now() - KEPT_MS;
+    for (const name of await readdir(this.#dir)) {
+      const path = join(this.#dir, name);
+      const found = await stat(path).catch(() => undefined); // somebody else sweeps, too
+      if (found !== undefined && found.mtimeMs < old) await rm(path, { force: true });
+    }
+  }
+}

@@ -1,0 +1,116 @@
+/** E2B's steps of a template as a plan of our builder: the same image, the same user, the same shell. */
+import { z } from "zod";
+import type { Origin, Plan, Step } from "../../builder/plan.ts";
+import { StacyError } from "../../host/error.ts";
+import { notThere } from "../error.ts";
+
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+
+export const Instruction = z.object({
+  type: z.string().max(64),
+  args: optional(z.array(z.string().max(1 << 20)).max(4_096)),
+  force: optional(z.boolean()),
+  filesHash: optional(z.string().regex(/^[0-9a-f]{1,128}$/)),
+});
+export type Instruction = z.output<typeof Instruction>;
+
+export const BuildStart = z.object({
+  fromImage: optional(z.string().max(600)),
+  fromTemplate: optional(z.string().max(600)),
+  fromImageRegistry: z.unknown().optional(),
+  force: optional(z.boolean()),
+  steps: optional(z.array(Instruction).max(1_000)),
+  startCmd: optional(z.string().max(65_536)),
+  readyCmd: optional(z.string().max(65_536)),
+});
+export type BuildStart = z.output<typeof BuildStart>;
+
+/** Images that clients name without being asked to, and that are made here. */
+const OWN_IMAGES: Record<string, string> = {
+  "e2bdev/base": "stacyvm/base",
+  "e2bdev/base:latest": "stacyvm/base",
+  "e2bdev/code-interpreter": "stacyvm/code-interpreter",
+  "e2bdev/code-interpreter:latest": "stacyvm/code-interpreter",
+};
+
+const USER = "user";
+/** As E2B makes it in images that have none. */
+const ADD_USER = `id ${USER} >/dev/null 2>&1 || {
+  if command -v useradd >/dev/null; then useradd -m -s "$(command -v bash || echo /bin/sh)" ${USER}; else adduser -D ${USER}; fi
+  mkdir -p /etc/sudoers.d; echo '${USER} ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/${USER}; chmod 440 /etc/sudoers.d/${USER}
+}`;
+const SHELL = 'if [ -x /bin/bash ]; then exec /bin/bash -e -l -c "$0"; else exec /bin/sh -e -c "$0"; fi';
+
+/** @param imageOf what a template's name stands for. @throws StacyError `invalid`, E2bError 501 */
+export function planOf(start: BuildStart, imageOf: (template: string) => string): Plan {
+  const { fromImage, fromTemplate, fromImageRegistry, steps = [] } = start;
+  if (fromImageRegistry != null) throw notThere("credentials of a registry in a template");
+  const name = fromTemplate !== undefined ? imageOf(fromTemplate) : (OWN_IMAGES[fromImage ?? ""] ?? fromImage);
+  if (name === undefined || name === "")
+    throw new StacyError("invalid", "fromImage: the template begins with no image");
+  const from: Origin = name === "scratch" ? { kind: "nothing" } : { kind: "image", reference: name };
+  const begin: Step[] = [
+    { kind: "user", user: "root", text: "USER root", line: 0 },
+    { kind: "run", argv: ["/bin/sh", "-c", ADD_USER], env: {}, text: `the user ${USER}`, line: 0 },
+    { kind: "user", user: USER, text: `USER ${USER}`, line: 0 },
+    { kind: "workdir", path: `/home/${USER}`, text: `WORKDIR /home/${USER}`, line: 0 },
+  ];
+  let user = USER;
+  const rest = steps.flatMap((step, i): Step[] => {
+    const made = stepsOf(step, i + 1, user);
+    for (const each of made) if (each.kind === "user") user = each.user;
+    return made;
+  });
+  return { stages: [{ name: "", from, steps: () => [...begin, ...rest] }], target: 0 };
+}
+
+/** The folder of a copy's files among all of them. */
+export function folderOf({ filesHash }: Pick<Instruction, "filesHash">): string {
+  return filesHash ?? "";
+}
+
+function stepsOf(step: Instruction, line: number, user: string): Step[] {
+  const { type, args = [] } = step;
+  const [first = "", second = "", third = "", fourth = ""] = args;
+  const text = `${type} ${args.filter((arg) => arg !== "").join(" ")}`;
+  const wrong = (what: string): StacyError =>
+    new StacyError("invalid", `step ${line}, ${type}: ${what}`, { data: { line } });
+  switch (type.toUpperCase()) {
+    case "RUN": {
+      const run: Step = { kind: "run", argv: ["/bin/sh", "-c", SHELL, first], env: {}, text, line };
+      if (second === "" || second === user) return [run];
+      const as = (name: string): Step => ({ kind: "user", user: name, text: `USER ${name}`, line });
+      return [as(second), run, as(user)];
+    }
+    case "COPY": {
+      if (step.filesHash === undefined) throw wrong("its files have no hash");
+      if (/^\/|(^|\/)\.\.(\/|$)/.test(first)) throw wrong("a source lies below the template's directory");
+      const source = first.replace(/^(\.\/)+/, "");
+      const mode = fourth === "" ? undefined : Number.parseInt(fourth, 8);
+      if (mode !== undefined && !(mode >= 0 && mode <= 0o7777)) throw wrong(`${fourth} is no mode`);
+      return [
+        {
+          kind: "copy",
+          sources: [source === "" || source === "." ? `${folderOf(step)}/` : `${folderOf(step)}/${source}`],
+          to: second || ".",
+          owner: third === "" ? user : third,
+          ...(mode === undefined ? {} : { mode }),
+          ...{ text, line },
+        },
+      ];
+    }
+    case "ENV": {
+      const env: Record<string, string> = {};
+      for (let i = 0; i < args.length; i += 2) env[args[i] ?? ""] = args[i + 1] ?? "";
+      if (Object.keys(env).some((name) => !/^[A-Za-z_]\w*$/.test(name)))
+        throw wrong("that is not the name of a variable");
+      return [{ kind: "env", env, text: `ENV ${Object.keys(env).join(" ")}`, line }];
+    }
+    case "WORKDIR":
+      return [{ kind: "workdir", path: first, text, line }];
+    case "USER":
+      return [{ kind: "user", user: first, text, line }];
+    default:
+      throw notThere(`the step ${type} of a template`);
+  }
+}

@@ -1,0 +1,91 @@
+/** Names of templates: `name` is the one with the tag `default`, `name:tag` another; all tags of a name have one id. */
+import { randomBytes } from "node:crypto";
+import { StacyError } from "../../host/error.ts";
+import type { Template } from "../../sandboxes/record.ts";
+import type { TemplateInput } from "../../sandboxes/templates.ts";
+import type { View } from "../../sandboxes/view.ts";
+import { E2bError } from "../error.ts";
+
+export const DEFAULT_TAG = "default";
+
+/** What is remembered of a template that a client has built. */
+export const OWN = {
+  id: "stacyvm.e2b/template-id",
+  build: "stacyvm.e2b/build",
+  name: "stacyvm.e2b/name",
+  tag: "stacyvm.e2b/tag",
+} as const;
+
+const NAME = /^[a-z0-9][a-z0-9._-]{0,100}$/i;
+
+/** Other names that clients have for what every server has. */
+const OTHER_NAMES: Record<string, string> = { "code-interpreter-v1": "code-interpreter" };
+
+/** @throws StacyError `invalid` */
+export function parseName(text: string): { name: string; tag: string } {
+  const [name = "", tag = DEFAULT_TAG, more] = text.split(":");
+  if (!NAME.test(name) || !NAME.test(tag) || more !== undefined) {
+    throw new StacyError("invalid", `'${text.slice(0, 128)}' is not the name of a template`, {
+      remedy: "use letters, digits, '-', '_' and '.', and a tag after ':'",
+    });
+  }
+  return { name, tag };
+}
+
+export function nameOf(name: string, tag: string): string {
+  return tag === DEFAULT_TAG ? name : `${name}:${tag}`;
+}
+
+/** By its name, with or without a tag, or its id; the owner's own, then what is shared, then the server's own. */
+export function findTemplate(text: string, sandboxes: View): Template | undefined {
+  const all = sandboxes.templates.list();
+  const plain = text.endsWith(`:${DEFAULT_TAG}`) ? text.slice(0, -DEFAULT_TAG.length - 1) : text;
+  const [id, tag = DEFAULT_TAG] = plain.split(":");
+  const found =
+    all.find(({ name }) => name === plain) ??
+    all.find(({ metadata }) => metadata[OWN.id] === id && metadata[OWN.tag] === tag);
+  if (found !== undefined) return found;
+  try {
+    return sandboxes.templates.get(OTHER_NAMES[plain] ?? plain);
+  } catch (error) {
+    if (error instanceof StacyError && error.code === "not-found") return undefined;
+    throw error;
+  }
+}
+
+/** All tags of a template that a client has built. @throws E2bError 404 */
+export function tagsOf(text: string, sandboxes: View): Template[] {
+  const { name } = parseName(text);
+  const all = sandboxes.templates.list().filter(({ owner }) => owner === sandboxes.owner);
+  const found = all.filter(({ metadata }) => metadata[OWN.id] === name || metadata[OWN.name] === name);
+  if (found.length > 0) return found;
+  const plain = all.find((template) => template.name === name);
+  if (plain === undefined) throw new E2bError(404, `template '${name}' not found`);
+  return [plain];
+}
+
+/** Of a name that was built before, or a fresh one. */
+export function idOf(name: string, sandboxes: View): string {
+  const known = sandboxes.templates.list().find(({ metadata }) => metadata[OWN.name] === name)?.metadata[OWN.id];
+  return known ?? randomBytes(10).toString("hex");
+}
+
+/** The image of a template that another one begins with. @throws E2bError 404 */
+export function imageOfTemplate(text: string, sandboxes: View): string {
+  const found = findTemplate(text, sandboxes);
+  if (found === undefined) throw new E2bError(404, `template '${text.slice(0, 128)}' not found`);
+  return found.image;
+}
+
+type Remembered = Pick<TemplateInput, "image" | "memoryMiB" | "vcpus" | "metadata"> & Pick<Template, "start">;
+
+/** Makes it, or puts it in the place of the one of that name. */
+export async function remember(sandboxes: View, name: string, template: Remembered): Promise<Template> {
+  const input: TemplateInput = {
+    ...{ description: "", setup: [], allowedHosts: [], ttlMs: 300_000, env: {}, secrets: [], poolSize: 0 },
+    ...template,
+    name,
+  };
+  const own = sandboxes.templates.list().some((each) => each.name === name && each.owner === sandboxes.owner);
+  return own ? await sandboxes.templates.replace(name, input) : await sandboxes.templates.create(input);
+}

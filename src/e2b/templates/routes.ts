@@ -1,0 +1,203 @@
+/** The control plane's part about templates: lists, names and tags, builds and the files that they copy. */
+import type { Hono } from "hono";
+import { z } from "zod";
+import { bodyStream } from "../../api/body.ts";
+import { StacyError } from "../../host/error.ts";
+import type { Template } from "../../sandboxes/record.ts";
+import type { ControlContext, ControlEnv } from "../control/control.ts";
+import { E2bError, notThere } from "../error.ts";
+import type { E2bParts } from "../parts.ts";
+import { type Build, TemplateBuilds } from "./builds.ts";
+import { TemplateFiles } from "./files.ts";
+import { BuildStart } from "./instructions.ts";
+import { DEFAULT_TAG, findTemplate, idOf, nameOf, OWN, parseName, remember, tagsOf } from "./names.ts";
+
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+const NewBuild = z.object({
+  name: optional(z.string()),
+  alias: optional(z.string()),
+  tags: optional(z.array(z.string()).max(32)),
+  cpuCount: optional(z.int().min(1).max(32)),
+  memoryMB: optional(
+    z
+      .int()
+      .min(64)
+      .max(1 << 20),
+  ),
+});
+const NewTags = z.object({ target: z.string(), tags: z.array(z.string()).min(1).max(32) });
+const OldTags = z.object({ name: z.string(), tags: z.array(z.string()).min(1).max(32) });
+
+const LOG_PAGE = 100;
+const LINK_SECONDS = 3_600;
+const HASH = /^[0-9a-f]{1,128}$/;
+
+type Read = <S extends z.ZodType>(c: ControlContext, schema: S) => Promise<z.output<S>>;
+
+export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Read): void {
+  const files = new TemplateFiles(parts.dataDir);
+  const builds = new TemplateBuilds(parts, files);
+  const { limits, tokens } = parts;
+  const nothing = (): Response => new Response(null, { status: 204 });
+
+  // Lists and names
+
+  const shown = (template: Template): Record<string, unknown> => {
+    const { name, metadata, vcpus, memoryMiB, createdAt, updatedAt, version } = template;
+    const whole = metadata[OWN.name] ?? name;
+    return {
+      ...{
+        templateID: metadata[OWN.id] ?? name,
+        buildID: metadata[OWN.build] ?? name,
+        aliases: [whole],
+        names: [whole],
+      },
+      ...{ public: template.shared === true, buildStatus: "ready", cpuCount: vcpus, memoryMB: memoryMiB },
+      ...{ diskSizeMB: limits.defaultDiskMiB, envdVersion: "", createdBy: null, lastSpawnedAt: null, spawnCount: 0 },
+      buildCount: version,
+      createdAt: new Date(createdAt).toISOString(),
+      updatedAt: new Date(updatedAt).toISOString(),
+    };
+  };
+  const one = (template: Template): boolean => (template.metadata[OWN.tag] ?? DEFAULT_TAG) === DEFAULT_TAG;
+  for (const path of ["/templates", "/v2/templates"]) {
+    app.get(path, (c) => Response.json(c.env.sandboxes.templates.list().filter(one).map(shown)));
+  }
+  app.get("/templates/aliases/:alias", (c) => {
+    const { alias } = c.req.param();
+    const found = findTemplate(alias, c.env.sandboxes);
+    if (found === undefined) throw new E2bError(404, `template '${alias.slice(0, 128)}' not found`);
+    return Response.json({ templateID: found.metadata[OWN.id] ?? found.name, public: found.shared === true });
+  });
+
+  // Tags
+
+  app.get("/templates/:id/tags", (c) =>
+    Response.json(
+      tagsOf(c.req.param("id"), c.env.sandboxes).map(({ metadata, name, updatedAt }) => ({
+        tag: metadata[OWN.tag] ?? DEFAULT_TAG,
+        buildID: metadata[OWN.build] ?? name,
+        createdAt: new Date(updatedAt).toISOString(),
+      })),
+    ),
+  );
+  app.post("/templates/tags", async (c) => {
+    const { target, tags } = await read(c, NewTags);
+    const { sandboxes } = c.env;
+    const source = findTemplate(target, sandboxes);
+    if (source === undefined) throw new E2bError(404, `template '${target.slice(0, 128)}' not found`);
+    const name = source.metadata[OWN.name] ?? source.name;
+    for (const next of tags) {
+      const { tag } = parseName(`${name}:${next}`);
+      const { image, memoryMiB, vcpus, start } = source;
+      const metadata = { ...source.metadata, [OWN.name]: name, [OWN.tag]: tag };
+      await remember(sandboxes, nameOf(name, tag), { image, memoryMiB, vcpus, metadata, ...(start && { start }) });
+    }
+    return Response.json({ buildID: source.metadata[OWN.build] ?? source.name, tags }, { status: 201 });
+  });
+  app.delete("/templates/tags", async (c) => {
+    const { name, tags } = await read(c, OldTags);
+    for (const each of tags) {
+      const { name: whole, tag } = parseName(`${parseName(name).name}:${each}`);
+      const found = findTemplate(nameOf(whole, tag), c.env.sandboxes);
+      if (found === undefined) throw new E2bError(404, `template '${whole}:${tag}' not found`);
+      await c.env.sandboxes.templates.remove(found.name);
+    }
+    return nothing();
+  });
+
+  // Builds
+
+  const requested = async (c: ControlContext): Promise<Response> => {
+    const body = await read(c, NewBuild);
+    const { sandboxes } = c.env;
+    const { name, tag } = parseName(body.name ?? body.alias ?? "");
+    const others = (body.tags ?? []).map((each) => parseName(`${name}:${each}`).tag);
+    const tags = [...new Set([tag, ...others])];
+    const memoryMiB = body.memoryMB ?? limits.defaultMemoryMiB;
+    const vcpus = body.cpuCount ?? limits.defaultVcpus;
+    const build = builds.request(sandboxes.owner, idOf(name, sandboxes), { name, tags, memoryMiB, vcpus });
+    const answer = {
+      templateID: build.templateId,
+      buildID: build.id,
+      public: false,
+      names: [name],
+      aliases: [name],
+      tags,
+    };
+    return Response.json(answer, { status: 202 });
+  };
+  app.post("/v3/templates", requested);
+  app.post("/v2/templates", requested);
+
+  const find = (c: ControlContext): Build => {
+    const { id = "", build = "" } = c.req.param() as { id?: string; build?: string };
+    return builds.find(c.env.sandboxes.owner, id, build);
+  };
+  app.post("/v2/templates/:id/builds/:build", async (c) => {
+    const build = find(c);
+    builds.start(build, await read(c, BuildStart), c.env.sandboxes);
+    // Said, so that clients do not look for JSON in it.
+    return new Response(null, { status: 202, headers: { "content-length": "0" } });
+  });
+  app.get("/templates/:id/builds/:build/status", (c) => {
+    const { id, templateId, status, logs, reason } = find(c);
+    const offset = Number(c.req.query("logsOffset") ?? 0) || 0;
+    const page = logs.slice(offset, offset + LOG_PAGE);
+    return Response.json({
+      ...{ templateID: templateId, buildID: id, status, logs: [], logEntries: page },
+      ...(reason === undefined ? {} : { reason: { ...reason, logEntries: [] } }),
+    });
+  });
+  app.get("/templates/:id/builds/:build/logs", (c) => Response.json({ logs: find(c).logs.slice(0, 1_000) }));
+
+  // Files
+
+  app.get("/templates/:id/files/:hash", async (c) => {
+    const { id, hash } = c.req.param();
+    if (!HASH.test(hash)) throw new StacyError("invalid", "that is not a hash of files");
+    const { owner } = c.env.sandboxes;
+    const expires = String(Math.floor(Date.now() / 1000) + LINK_SECONDS);
+    const query = new URLSearchParams({ owner, expires, signature: tokens.ofUpload(owner, hash, expires) });
+    const url = new URL(`/templates/${encodeURIComponent(id)}/files/${hash}?${query}`, originOf(c));
+    return Response.json({ present: await files.has(owner, hash), url: String(url) }, { status: 201 });
+  });
+  app.put("/templates/:id/files/:hash", async (c) => {
+    const { hash } = c.req.param();
+    const { owner } = c.env.sandboxes;
+    if (!HASH.test(hash)) throw new StacyError("invalid", "that is not a hash of files");
+    const { max_upload_bytes, body_timeout } = parts.config.server;
+    await files.put(owner, hash, bodyStream(c.req.raw, { maxBytes: max_upload_bytes, timeoutMs: body_timeout }));
+    return new Response(null, { status: 200 });
+  });
+
+  app.get("/templates/:id", (c) => {
+    const { sandboxes } = c.env;
+    const id = c.req.param("id");
+    const found = findTemplate(id, sandboxes);
+    if (found === undefined) throw new E2bError(404, `template '${id.slice(0, 128)}' not found`);
+    const own = builds.of(sandboxes.owner, found.metadata[OWN.id] ?? found.name);
+    const state = ({ id, status, memoryMiB, vcpus }: Build): Record<string, unknown> => {
+      const now = new Date(found.updatedAt).toISOString();
+      return { buildID: id, status, createdAt: now, updatedAt: now, cpuCount: vcpus, memoryMB: memoryMiB };
+    };
+    return Response.json({ ...shown(found), builds: own.map(state) });
+  });
+  app.delete("/templates/:id", async (c) => {
+    const id = c.req.param("id");
+    const { sandboxes } = c.env;
+    // Snapshots are templates to clients.
+    if (id.startsWith("cp-")) await sandboxes.checkpoints.remove(id);
+    else for (const { name } of tagsOf(id, sandboxes)) await sandboxes.templates.remove(name);
+    return nothing();
+  });
+  app.patch("/templates/:id", () => {
+    throw notThere("templates that everybody may use, made so over this protocol");
+  });
+}
+
+/** Where clients reach this server, as the client has written it. */
+function originOf(c: ControlContext): string {
+  const { origin } = new URL(c.req.url);
+  return c.req.header("x-forwarded-proto") === "https" ? origin.replace(/^http:/, "https:") : origin;
+}

@@ -1,0 +1,129 @@
+/**
+ * Runs pieces of JavaScript in one context: what they declare stays from one to the next, and `await` may stand anywhere.
+ *
+ * In, on standard input: a mark and a request `{code, env, prepare?, settle?}` as JSON
+ * (prepare: it is not the user's; settle: the environment stays, unless code of the user has run), each ended by a NUL. Out: what the code writes, and among it on
+ * standard output events as NUL, the mark, a space, JSON, NUL; at last NUL, the mark, " end 0", NUL, and on standard error NUL, the
+ * mark, NUL. SIGINT ends the piece that runs.
+ */
+"use strict";
+const { PassThrough } = require("node:stream");
+const repl = require("node:repl");
+const util = require("node:util");
+const { stripTypeScriptTypes } = require("node:module");
+
+const typescript = process.argv.at(-2) === "typescript";
+const { stdout, stderr } = process;
+let mark = "";
+let failed;
+let used = false;
+const sink = new PassThrough();
+sink.resume();
+// The one part of Node that evaluates pieces one after another, with `await` at their top level.
+function evaluator(breakEvalOnSigint) {
+  const made = repl.start({
+    ...{ input: new PassThrough(), output: sink, prompt: "", terminal: false, useGlobal: false, breakEvalOnSigint },
+    handleError: (error) => {
+      failed?.(error);
+      return "ignore";
+    },
+  });
+  // Where errors go in versions that do not know `handleError`.
+  made._domain?.removeAllListeners("error");
+  made._domain?.on("error", (error) => failed?.(error));
+  return made;
+}
+// Node breaks off what computes only where nobody listens for the signal; what waits needs a listener from its first moment on.
+const computing = evaluator(true);
+const waiting = evaluator(false);
+const { context } = computing;
+context.console = console;
+context.display = (value) => show(value, false);
+
+const told = (text) => stdout.write(`\0${mark} ${text}\0`);
+
+const FORMS = {
+  ...{ "text/plain": "text", "text/html": "html", "text/markdown": "markdown", "image/svg+xml": "svg" },
+  ...{ "image/png": "png", "image/jpeg": "jpeg", "application/pdf": "pdf", "text/latex": "latex" },
+  ...{ "application/json": "json", "application/javascript": "javascript" },
+};
+
+function show(value, main) {
+  // How values of notebooks show themselves in JavaScript.
+  const own = value?.[Symbol.for("Jupyter.display")];
+  const bundle = typeof own === "function" ? own.call(value) : { "text/plain": util.inspect(value) };
+  const forms = Object.entries(bundle).map(([name, form]) => [FORMS[name] ?? name, form]);
+  told(JSON.stringify({ type: "result", is_main_result: main, ...Object.fromEntries(forms) }));
+}
+
+function interrupt() {
+  failed?.(new Error("interrupted"));
+}
+
+function evaluate(code) {
+  return new Promise((resolve, reject) => {
+    failed = reject;
+    const source = typescript ? stripTypeScriptTypes(code) : code;
+    const done = (error, value) => (error ? reject(error) : resolve(value));
+    if (/\bawait\b/.test(source)) return waiting.eval(`${source}\n`, context, "cell", done);
+    process.off("SIGINT", interrupt);
+    computing.eval(`${source}\n`, context, "cell", done);
+    process.on("SIGINT", interrupt);
+  });
+}
+
+async function run({ code, env, prepare = false, settle = false }) {
+  if (settle && used) return; // what its user has made of it stays
+  used ||= !settle && !prepare;
+  const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]));
+  Object.assign(process.env, env);
+  try {
+    if (typescript && stripTypeScriptTypes === undefined) throw new Error("this version of Node knows no TypeScript");
+    const value = await evaluate(code);
+    if (value !== undefined) show(value, true);
+  } catch (thrown) {
+    // An unfinished piece is an error here, not the beginning of a longer one.
+    const error = thrown instanceof repl.Recoverable ? thrown.err : thrown;
+    const stack = String(error?.stack ?? error).replace(/\n {4}at (?!cell)[\s\S]*$/, "");
+    told(
+      JSON.stringify({
+        type: "error",
+        name: error?.name ?? "Error",
+        value: String(error?.message ?? error),
+        traceback: stack,
+      }),
+    );
+  } finally {
+    failed = undefined;
+    for (const [name, value] of settle ? [] : Object.entries(before)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  }
+}
+
+process.on("SIGINT", interrupt);
+for (const event of ["uncaughtException", "unhandledRejection"]) {
+  process.on(event, (error) => stderr.write(`${error?.stack ?? error}\n`));
+}
+
+(async () => {
+  let rest = "";
+  const parts = [];
+  process.stdin.setEncoding("utf8");
+  for await (const text of process.stdin) {
+    const [first, ...more] = text.split("\0");
+    rest += first;
+    for (const next of more) {
+      parts.push(rest);
+      rest = next;
+    }
+    while (parts.length >= 2) {
+      mark = parts.shift();
+      await run(JSON.parse(parts.shift()));
+      stdout.write(`\0${mark} end 0\0`);
+      stderr.write(`\0${mark}\0`);
+    }
+  }
+  process.exit(0);
+})();

@@ -1,0 +1,130 @@
+/**
+ * The wire of drivers that leave standard output and error to the code: text goes through as it is, and what the driver says
+ * stands among it as NUL, a mark that the code does not know, a space, words, NUL. A piece has ended when both streams say so.
+ */
+import { randomBytes } from "node:crypto";
+import { StringDecoder } from "node:string_decoder";
+import { StacyError } from "../host/error.ts";
+import type { CodeEvent, CodeRequest, Conversation, Wire } from "./wire.ts";
+
+const MAX_EVENT = 64 << 20;
+
+/** What a driver is given, without a NUL. */
+export interface Words {
+  /** For a piece of code. */
+  ask(request: CodeRequest): string;
+  /** To set variables of the environment for good, unless code of its user has run. */
+  settle(env: Record<string, string>): string;
+}
+
+export function markedStreams(words: Words): Wire {
+  return () => new MarkedStreams(words);
+}
+
+type Stream = "stdout" | "stderr";
+
+class MarkedStreams implements Conversation {
+  readonly #words: Words;
+  #mark = Buffer.alloc(0);
+  #waiting: Record<Stream, { rest: Buffer; text: StringDecoder; open: boolean }> = fresh();
+  #beginning = false;
+  #status = 0;
+  #count = 0;
+
+  constructor(words: Words) {
+    this.#words = words;
+  }
+
+  begin({ env }: { env: Record<string, string> }): Buffer {
+    this.#beginning = true;
+    return this.#marked(this.#words.settle(env));
+  }
+
+  ask(request: CodeRequest): Buffer {
+    if (request.code.includes("\0")) throw new StacyError("invalid", "the code has a NUL byte");
+    this.#count += 1;
+    return this.#marked(this.#words.ask(request));
+  }
+
+  #marked(text: string): Buffer {
+    const mark = randomBytes(16).toString("hex");
+    this.#mark = Buffer.from(`\0${mark}`);
+    this.#waiting = fresh();
+    this.#status = 0;
+    return Buffer.from(`${mark}\0${text}\0`);
+  }
+
+  read(event: Parameters<Conversation["read"]>[0]): CodeEvent[] {
+    if (event.type === "lost") return [];
+    const found: CodeEvent[] = [];
+    const waiting = this.#waiting[event.type];
+    let data = waiting.rest.length === 0 ? event.data : Buffer.concat([waiting.rest, event.data]);
+    for (;;) {
+      const at = waiting.open ? data.indexOf(this.#mark) : -1;
+      if (at === -1) break;
+      this.#say(event.type, data.subarray(0, at), found);
+      const from = at + this.#mark.length;
+      const end = data.indexOf(0, from);
+      if (end === -1) {
+        if (data.length - at > MAX_EVENT) throw new StacyError("limit", "a result of the interpreter is too large");
+        waiting.rest = data.subarray(at);
+        return found;
+      }
+      this.#hear(event.type, data.subarray(from, end).toString("utf8").trim(), found);
+      data = data.subarray(end + 1);
+    }
+    // The beginning of a mark may be its end.
+    const nul = data.lastIndexOf(0);
+    const kept = nul !== -1 && data.length - nul <= this.#mark.length ? nul : data.length;
+    this.#say(event.type, data.subarray(0, kept), found);
+    waiting.rest = data.subarray(kept);
+    return found;
+  }
+
+  #say(stream: Stream, data: Buffer, found: CodeEvent[]): void {
+    if (this.#beginning) return; // it was for somebody else
+    const text = this.#waiting[stream].text.write(data);
+    if (text !== "") found.push({ type: stream, text });
+  }
+
+  #hear(stream: Stream, words: string, found: CodeEvent[]): void {
+    const [kind, ...rest] = words.split(" ");
+    if (stream === "stdout" && kind !== "end") {
+      if (!this.#beginning) found.push(parse(words));
+      return;
+    }
+    if (stream === "stdout") this.#status = Number(rest[0]);
+    this.#waiting[stream].open = false;
+    const { stdout, stderr } = this.#waiting;
+    if (stdout.open || stderr.open) return;
+    if (this.#beginning) {
+      this.#beginning = false;
+      found.push({ type: "begun" });
+      return;
+    }
+    if (this.#status !== 0) {
+      const value = String(this.#status);
+      found.push({ type: "error", name: "ExitStatus", value, traceback: `the last command ended with ${value}` });
+    }
+    found.push({ type: "end", execution_count: this.#count });
+  }
+}
+
+function fresh(): Record<Stream, { rest: Buffer; text: StringDecoder; open: boolean }> {
+  const one = (): { rest: Buffer; text: StringDecoder; open: boolean } => ({
+    rest: Buffer.alloc(0),
+    text: new StringDecoder("utf8"),
+    open: true,
+  });
+  return { stdout: one(), stderr: one() };
+}
+
+function parse(words: string): CodeEvent {
+  try {
+    const value: unknown = JSON.parse(words);
+    if (typeof value === "object" && value !== null && typeof (value as CodeEvent).type === "string") {
+      return value as CodeEvent;
+    }
+  } catch {}
+  throw new StacyError("protocol", "the interpreter does not speak its protocol");
+}

@@ -1,0 +1,125 @@
+/** The interpreter's Python driver, run by this host's Python. */
+import assert from "node:assert/strict";
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+interface Event {
+  type: string;
+  [field: string]: unknown;
+}
+
+let child: ChildProcessWithoutNullStreams;
+let lines: AsyncIterator<string>;
+
+async function next(): Promise<Event> {
+  const { value, done } = await lines.next();
+  assert.ok(!done, "the driver has ended");
+  return JSON.parse(value);
+}
+
+async function run(code: string, env: Record<string, string> = {}): Promise<Event[]> {
+  child.stdin.write(`${JSON.stringify({ code, env })}\n`);
+  const events: Event[] = [];
+  for (let event = await next(); event.type !== "end"; event = await next()) events.push(event);
+  return events;
+}
+
+const brief = (events: Event[]) => events.map(({ type, text, name }) => [type, text ?? name]);
+
+const program = fileURLToPath(new URL("drivers/python.py", import.meta.url));
+const ipython = spawnSync("python3", ["-c", "import IPython"]).status === 0;
+
+for (const engine of ["the standard library", "IPython"]) {
+  const skip = engine === "IPython" && !ipython ? "this host's python3 has no IPython" : false;
+  describe(`the Python driver by ${engine}`, { skip }, () => {
+    before(async () => {
+      // Without `site` there are no packages.
+      child = spawn("python3", [...(engine === "IPython" ? [] : ["-S"]), "-u", program]);
+      child.stderr.pipe(process.stderr);
+      lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+      assert.deepEqual(await next(), { type: "ready" });
+    });
+    after(async () => {
+      child.stdin.end();
+      const [code] = await once(child, "exit");
+      assert.equal(code, 0, "it ends with its input");
+    });
+
+    test("output of all kinds comes in its order, before the value", async () => {
+      const events = await run("import os, sys\nprint('one')\nsys.stdout.flush()\nprint('two', end='')\n{'a': 1}");
+      assert.deepEqual(brief(events), [
+        ["stdout", "one\n"],
+        ["stdout", "two"],
+        ["result", "{'a': 1}"],
+      ]);
+      assert.deepEqual(brief(await run("os.system('echo program')\nos.system('echo wrong >&2');")), [
+        ["stdout", "program\n"],
+        ["stderr", "wrong\n"],
+      ]);
+    });
+
+    test("state stays, an error names its lines, and what follows works", async () => {
+      await run("def f(x):\n    y = 0\n    return x / y");
+      const [error, ...more] = await run("f(\n  1)");
+      assert.deepEqual(
+        [error?.type, error?.name, error?.value, more.length],
+        ["error", "ZeroDivisionError", "division by zero", 0],
+      );
+      assert.match(String(error?.traceback), /line 3, in f.*return x \/ y/s);
+      assert.doesNotMatch(String(error?.traceback), /driver\.py/);
+      assert.deepEqual(brief(await run("if True print()")), [["error", "SyntaxError"]]);
+      assert.deepEqual(brief(await run("raise SystemExit(3)")), [["error", "SystemExit"]]);
+      assert.deepEqual(brief(await run("f(1.0) if False else 'still here'")), [["result", "'still here'"]]);
+    });
+
+    test("every form of a value; a form that fails hides no other", async () => {
+      const [shown] = await run(`class Rich:
+  def _repr_html_(self): return "<i>"
+  def _repr_latex_(self): raise ValueError()
+  def _repr_png_(self): return b"\\x89PNG"
+  def _repr_mimebundle_(self, include=None, exclude=None): return {"application/json": {"a": [1]}, "application/x-own": "own"}
+  def __repr__(self): return "rich"
+Rich()`);
+      assert.deepEqual(shown, {
+        type: "result",
+        is_main_result: true,
+        ...{ html: "<i>", png: "iVBORw==", json: { a: [1] }, "application/x-own": "own", text: "rich" },
+      });
+      const [first] = await run('display({"text/markdown": "*x*"}, raw=True)');
+      assert.deepEqual(first, { type: "result", is_main_result: false, markdown: "*x*" });
+      assert.deepEqual(await run("None"), []);
+      assert.deepEqual(await run("7;"), []);
+    });
+
+    test("an interruption ends what runs and nothing else", async () => {
+      const stopped = run("kept = 1\nprint('begun', flush=True)\nwhile True: pass");
+      setTimeout(() => child.kill("SIGINT"), 300);
+      assert.deepEqual(brief(await stopped), [
+        ["stdout", "begun\n"],
+        ["error", "KeyboardInterrupt"],
+      ]);
+      child.kill("SIGINT"); // between two pieces it means nothing
+      assert.deepEqual(brief(await run("kept")), [["result", "1"]]);
+    });
+
+    test("environment of one call, await, lines for the shell, no standard input", async () => {
+      assert.deepEqual(brief(await run("os.environ['E2B_TEST']", { E2B_TEST: "v" })), [["result", "'v'"]]);
+      assert.deepEqual(brief(await run("os.environ.get('E2B_TEST')")), []);
+      assert.deepEqual(brief(await run("import asyncio\nawait asyncio.sleep(0, 'slept')")), [["result", "'slept'"]]);
+      assert.deepEqual(brief(await run("if True:\n    !echo $((1+2))\n'after'")), [
+        ["stdout", "3\n"],
+        ["result", "'after'"],
+      ]);
+      const odd =
+        engine === "IPython"
+          ? ["stderr", "UsageError: Line magic function `%unknown` not found.\n"]
+          : ["error", "SyntaxError"];
+      assert.deepEqual(brief(await run("%unknown")), [odd]);
+      assert.deepEqual(brief(await run("input()")), [["error", "StdinNotImplementedError"]]);
+      assert.deepEqual(brief(await run("import sys; sys.stdin.read()")), [["result", "''"]]);
+    });
+  });
+}

@@ -1,0 +1,48 @@
+/** Sandboxes whose time is over: they end, or are suspended and kept, as each was asked for. */
+import type { Clock } from "./clock.ts";
+import type { Log } from "./observer.ts";
+import type { ExpiryPause } from "./record.ts";
+import type { Sandbox } from "./sandbox.ts";
+import type { StateChanges } from "./state-changes.ts";
+
+export interface ExpiryParts {
+  clock: Clock;
+  log: Log;
+  changes: StateChanges;
+  /** Begins its end. */
+  end(sandbox: Sandbox): void;
+}
+
+export class Expiry {
+  readonly #parts: ExpiryParts;
+
+  constructor(parts: ExpiryParts) {
+    this.#parts = parts;
+  }
+
+  expire(sandbox: Sandbox): void {
+    const { record, state, unreachable } = sandbox;
+    if (record.onExpiry === undefined || state !== "running" || unreachable !== undefined) this.#parts.end(sandbox);
+    else this.#layDown(sandbox, record.onExpiry);
+  }
+
+  /** One that cannot be suspended ends, as others do. */
+  #layDown(sandbox: Sandbox, { keepMs }: ExpiryPause): void {
+    const { clock, log, changes } = this.#parts;
+    const { id, record } = sandbox;
+    const { expiresAt } = record;
+    record.expiresAt = clock.now() + keepMs; // from now on: the next round has nothing to do here
+    const rest = changes.to(sandbox, "suspended").then(
+      () => {},
+      (error: unknown) => {
+        log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");
+        record.expiresAt = expiresAt;
+        delete record.onExpiry;
+      },
+    );
+    sandbox.resting = rest;
+    void rest.then(() => {
+      if (sandbox.resting === rest) sandbox.resting = undefined;
+    });
+  }
+}

@@ -1,0 +1,671 @@
+/**
+ * What users of E2B's JavaScript SDKs do. The SDK is given, so that the same list holds for several published versions; what an
+ * older one does not have is left out, and said.
+ */
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type * as interpreterPackage from "@e2b/code-interpreter";
+import type * as sdkPackage from "e2b";
+import type { Scenarios } from "./e2b-scenarios.ts";
+
+export interface Sdk {
+  e2b: typeof sdkPackage;
+  interpreter: typeof interpreterPackage;
+}
+
+export interface Place {
+  url: string;
+  key: string;
+}
+
+/** Waits until it holds: for what comes by itself. */
+async function until(what: string, holds: () => boolean): Promise<void> {
+  const limit = Date.now() + 20_000;
+  while (!holds()) {
+    if (Date.now() > limit) throw new Error(`waited in vain: ${what}`);
+    await new Promise((wake) => setTimeout(wake, 20));
+  }
+}
+
+export async function sandboxScenarios(all: Scenarios, { e2b, interpreter }: Sdk, { url, key }: Place): Promise<void> {
+  const { AuthenticationError, BuildError, CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError } =
+    e2b;
+  const { Sandbox, SandboxNotFoundError, Template, TimeoutError, Volume, waitForPort } = e2b;
+  const Interpreter = interpreter.Sandbox;
+  let sandbox = await Sandbox.create({
+    timeoutMs: 300_000,
+    metadata: { purpose: "tests", n: "1" },
+    envs: { OF_ALL: "yes" },
+  });
+  const { sandboxId } = sandbox;
+
+  await all.run("a sandbox is running", async () => assert.equal(await sandbox.isRunning(), true));
+  await all.run("its information", async () => {
+    const info = await sandbox.getInfo();
+    assert.equal(info.sandboxId, sandboxId);
+    assert.deepEqual([info.state, info.templateId, info.metadata], ["running", "base", { purpose: "tests", n: "1" }]);
+    assert.ok(info.endAt > new Date() && info.cpuCount >= 1 && info.memoryMB > 0);
+  });
+  await all.run("listed by metadata, in pages", async () => {
+    const found = await Sandbox.list({ query: { metadata: { purpose: "tests" } } }).nextItems();
+    assert.deepEqual(
+      found.map((each) => each.sandboxId),
+      [sandboxId],
+    );
+    assert.deepEqual(await Sandbox.list({ query: { metadata: { purpose: "none" } } }).nextItems(), []);
+    assert.deepEqual(await Sandbox.list({ query: { state: ["paused"] } }).nextItems(), []);
+    const pages = Sandbox.list({ limit: 1 });
+    assert.equal((await pages.nextItems()).length, 1);
+    assert.equal(pages.hasNext, false);
+  });
+  await all.run("its time is set", async () => {
+    await sandbox.setTimeout(600_000);
+    const { endAt } = await sandbox.getInfo();
+    assert.ok(endAt.getTime() - Date.now() > 590_000);
+  });
+  await all.run("connected by its id from another client", async () => {
+    const other = await Sandbox.connect(sandboxId);
+    assert.equal((await other.commands.run("echo $OF_ALL")).stdout, "yes\n");
+  });
+  await all.run("metrics", async () => {
+    const [now] = await sandbox.getMetrics();
+    assert.ok(now !== undefined && now.memTotal > 0 && now.diskTotal > now.diskUsed);
+  });
+  await all.run("a wrong key", async () => {
+    await assert.rejects(Sandbox.create({ apiKey: `e2b_${"f".repeat(40)}` }), AuthenticationError);
+  });
+  await all.run("a template that is not there", async () => {
+    await assert.rejects(Sandbox.create("no-such-template"), /template 'no-such-template' not found/);
+  });
+  await all.run("a sandbox that is not there", async () => {
+    await assert.rejects(Sandbox.connect("sb-00000000"), SandboxNotFoundError);
+    await assert.rejects(Sandbox.getInfo("sb-00000000"), SandboxNotFoundError);
+    assert.equal(await Sandbox.kill("sb-00000000"), false);
+  });
+
+  await all.run("a command's output and end", async () => {
+    const done = await sandbox.commands.run("echo out; echo err >&2");
+    assert.deepEqual([done.stdout, done.stderr, done.exitCode], ["out\n", "err\n", 0]);
+  });
+  await all.run("a command that fails", async () => {
+    await assert.rejects(sandbox.commands.run("echo before; exit 7"), (error) => {
+      assert.ok(error instanceof CommandExitError);
+      assert.deepEqual([error.exitCode, error.stdout], [7, "before\n"]);
+      return true;
+    });
+  });
+  await all.run("output as it comes, any text", async () => {
+    const seen: string[] = [];
+    const text = "ä☺\u{1f600} $'\"\\";
+    const done = await sandbox.commands.run("cat", {
+      stdin: true,
+      background: true,
+      onStdout: (data) => void seen.push(data),
+    });
+    await sandbox.commands.sendStdin(done.pid, text);
+    await until("the echo", () => seen.join("") === text);
+    await sandbox.commands.closeStdin(done.pid);
+    assert.equal((await done.wait()).stdout, text);
+  });
+  await all.run("environment and directory of a command", async () => {
+    const { stdout } = await sandbox.commands.run("echo $A-$OF_ALL-$E2B_SANDBOX; pwd", {
+      envs: { A: "b c" },
+      cwd: "/tmp",
+    });
+    assert.equal(stdout, "b c-yes-true\n/tmp\n");
+  });
+  await all.run("a directory that is not there", async () => {
+    await assert.rejects(sandbox.commands.run("true", { cwd: "/no/such" }), InvalidArgumentError);
+  });
+  await all.run("a user of the image, and one that it has not", async () => {
+    assert.equal((await sandbox.commands.run("id -un", { user: "nobody" })).stdout, "nobody\n");
+    await assert.rejects(sandbox.commands.run("true", { user: "nosuch" }), AuthenticationError);
+  });
+  await all.run("a command in the background: list, connect, kill", async () => {
+    const started = await sandbox.commands.run("while :; do echo tick; sleep 0.2; done", { background: true });
+    const list = await sandbox.commands.list();
+    assert.ok(list.some(({ pid, args }) => pid === started.pid && args.includes("-c")));
+    let ticks = 0;
+    const followed = await sandbox.commands.connect(started.pid, { onStdout: () => void ticks++ });
+    await until("output at the second reader", () => ticks > 1);
+    assert.equal(await sandbox.commands.kill(started.pid), true);
+    await assert.rejects(followed.wait(), /signal: killed/);
+    await assert.rejects(started.wait(), CommandExitError);
+    assert.equal(await sandbox.commands.kill(started.pid), false);
+  });
+  await all.run("a client that goes leaves the command running", async () => {
+    const started = await sandbox.commands.run("sleep 1; echo late > /tmp/late", { background: true });
+    await started.disconnect();
+    const ended = await sandbox.commands.connect(started.pid);
+    await ended.wait();
+    assert.equal(await sandbox.files.read("/tmp/late"), "late\n");
+  });
+  await all.run("a command that takes too long", async () => {
+    await assert.rejects(sandbox.commands.run("sleep 60", { timeoutMs: 1_500 }), TimeoutError);
+    const { stdout } = await sandbox.commands.run(
+      "ps -e -o args= 2>/dev/null || cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
+    );
+    assert.doesNotMatch(stdout, /^sleep 60/m);
+  });
+  await all.run("much output", async () => {
+    const { stdout } = await sandbox.commands.run("head -c 3000000 /dev/zero | tr '\\0' x");
+    assert.equal(stdout.length, 3_000_000);
+  });
+  await all.run("ten commands at once", async () => {
+    const done = await Promise.all(Array.from({ length: 10 }, (_, i) => sandbox.commands.run(`echo ${i}`)));
+    assert.deepEqual(
+      done.map(({ stdout }) => stdout.trim()),
+      Array.from({ length: 10 }, (_, i) => String(i)),
+    );
+  });
+
+  await all.run("a login shell of the user, with its home", async () => {
+    const { stdout } = await sandbox.commands.run(
+      "shopt -q login_shell && echo login; echo $HOME $USER $SHELL; pwd; echo $BASH_VERSION",
+    );
+    assert.match(stdout, /^login\n\/home\/user user .*\n\/home\/user\n5\./);
+  });
+  await all.run("root, by name and by sudo", async () => {
+    assert.equal((await sandbox.commands.run("id -u", { user: "root" })).stdout, "0\n");
+    assert.equal((await sandbox.commands.run("sudo id -u")).stdout, "0\n");
+  });
+  await all.run("a program that is not there", async () => {
+    await assert.rejects(
+      sandbox.commands.run("no-such-program"),
+      (error) => error instanceof CommandExitError && error.exitCode === 127,
+    );
+  });
+  await all.run("standard error as it comes", async () => {
+    const seen: string[] = [];
+    await sandbox.commands.run("echo 1 >&2; echo 2 >&2", { onStderr: (data) => void seen.push(data) });
+    assert.equal(seen.join(""), "1\n2\n");
+  });
+  await all.run("no standard input is an empty one", async () => {
+    assert.equal((await sandbox.commands.run("cat; echo end")).stdout, "end\n");
+  });
+  await all.run("a command without a time limit", async () => {
+    assert.equal((await sandbox.commands.run("sleep 0.1; echo done", { timeoutMs: 0 })).stdout, "done\n");
+  });
+  await all.run("killed by its handle", async () => {
+    const started = await sandbox.commands.run("sleep 100", { background: true });
+    assert.equal(await started.kill(), true);
+    await assert.rejects(started.wait(), CommandExitError);
+  });
+  await all.run("a megabyte of standard input", async () => {
+    const started = await sandbox.commands.run("wc -c", { background: true, stdin: true });
+    await sandbox.commands.sendStdin(started.pid, "x".repeat(1_000_000));
+    await sandbox.commands.closeStdin(started.pid);
+    assert.equal((await started.wait()).stdout.trim(), "1000000");
+  });
+  await all.run("environment with quotes and other alphabets", async () => {
+    const value = "a 'b' \"c\" $d ä ☺\nline";
+    assert.equal((await sandbox.commands.run('printf %s "$V"', { envs: { V: value } })).stdout, value);
+  });
+  await all.run("output that is no text does not break the stream", async () => {
+    const { stdout } = await sandbox.commands.run("printf 'a\\xff\\xfeb'");
+    assert.ok(stdout.startsWith("a") && stdout.endsWith("b"));
+  });
+  await all.run("the processes of a pipeline and its status", async () => {
+    assert.equal((await sandbox.commands.run("set -o pipefail; echo x | grep x | wc -l")).stdout.trim(), "1");
+  });
+  await all.run("a signal that a command sends to itself", async () => {
+    await assert.rejects(sandbox.commands.run("kill -TERM $$"), CommandExitError);
+  });
+
+  await all.run("a file is written and read: text, bytes, streams, blobs", async () => {
+    const bytes = Uint8Array.from({ length: 70_000 }, (_, i) => i % 251);
+    const info = await sandbox.files.write("/tmp/dir/that is/new/text ä.txt", "Hello ☺");
+    assert.deepEqual([info.name, info.path, info.type], ["text ä.txt", "/tmp/dir/that is/new/text ä.txt", "file"]);
+    assert.equal(await sandbox.files.read(info.path), "Hello ☺");
+    await sandbox.files.write("/tmp/bytes", bytes.buffer as ArrayBuffer);
+    assert.deepEqual(await sandbox.files.read("/tmp/bytes", { format: "bytes" }), bytes);
+    const blob = await sandbox.files.read("/tmp/bytes", { format: "blob" });
+    assert.equal(blob.size, bytes.length);
+    const stream = await sandbox.files.read("/tmp/bytes", { format: "stream" });
+    assert.equal((await new Response(stream).arrayBuffer()).byteLength, bytes.length);
+    await sandbox.files.write("/tmp/streamed", new Blob([bytes]).stream());
+    assert.deepEqual(await sandbox.files.read("/tmp/streamed", { format: "bytes" }), bytes);
+    await sandbox.files.write("/tmp/empty", "");
+    assert.equal(await sandbox.files.read("/tmp/empty"), "");
+  });
+  await all.run("gzip both ways", async () => {
+    await sandbox.files.write("/tmp/packed", "again ".repeat(10_000), { gzip: true });
+    assert.equal(await sandbox.files.read("/tmp/packed", { gzip: true }), "again ".repeat(10_000));
+  });
+  await all.run("several files at once", async () => {
+    const written = await sandbox.files.write([
+      { path: "/tmp/many/a", data: "1" },
+      { path: "/tmp/many/deep/b", data: "2" },
+      { path: "relative", data: "3" },
+    ]);
+    assert.deepEqual(
+      written.map(({ path }) => path),
+      ["/tmp/many/a", "/tmp/many/deep/b", "/home/user/relative"],
+    );
+    assert.equal(await sandbox.files.read("/tmp/many/deep/b"), "2");
+    assert.equal(await sandbox.files.read("relative"), "3");
+  });
+  await all.run("a file belongs to the user that is named", async () => {
+    await sandbox.files.write("/tmp/owned/by/file", "x", { user: "nobody" });
+    const { owner, permissions, size, type, mode } = await sandbox.files.getInfo("/tmp/owned/by/file");
+    assert.deepEqual([owner, permissions, size, type, mode], ["nobody", "-rw-r--r--", 1, "file", 0o644]);
+    assert.equal((await sandbox.files.getInfo("/tmp/owned")).owner, "nobody");
+  });
+  await all.run("a file that is not there", async () => {
+    await assert.rejects(
+      sandbox.files.read("/tmp/none"),
+      (error) => error instanceof FileNotFoundError || error instanceof NotFoundError,
+    );
+    assert.equal(await sandbox.files.exists("/tmp/none"), false);
+    assert.equal(await sandbox.files.exists("/tmp/bytes"), true);
+  });
+  await all.run("reading a directory, writing to one", async () => {
+    await assert.rejects(sandbox.files.read("/tmp"), InvalidArgumentError);
+    await assert.rejects(sandbox.files.write("/tmp", "x"), InvalidArgumentError);
+  });
+  await all.run("directories: made, listed, deep", async () => {
+    assert.equal(await sandbox.files.makeDir("/tmp/tree/one/two"), true);
+    assert.equal(await sandbox.files.makeDir("/tmp/tree/one"), false);
+    await sandbox.files.write("/tmp/tree/file", "1");
+    assert.deepEqual(
+      (await sandbox.files.list("/tmp/tree")).map(({ name, type }) => [name, type]),
+      [
+        ["file", "file"],
+        ["one", "dir"],
+      ],
+    );
+    const deep = await sandbox.files.list("/tmp/tree", { depth: 2 });
+    assert.deepEqual(
+      deep.map(({ path }) => path),
+      ["/tmp/tree/file", "/tmp/tree/one", "/tmp/tree/one/two"],
+    );
+    await assert.rejects(sandbox.files.list("/tmp/none"), NotFoundError);
+    await assert.rejects(sandbox.files.list("/tmp/tree/file"), InvalidArgumentError);
+  });
+  await all.run("links", async () => {
+    await sandbox.commands.run("ln -sf /tmp/tree/file /tmp/tree/link; ln -sfn /tmp/tree/one /tmp/tree/dirlink");
+    const link = await sandbox.files.getInfo("/tmp/tree/link");
+    assert.deepEqual([link.type, link.symlinkTarget], ["file", "/tmp/tree/file"]);
+    assert.equal((await sandbox.files.getInfo("/tmp/tree/dirlink")).type, "dir");
+  });
+  await all.run("renamed, removed", async () => {
+    const moved = await sandbox.files.rename("/tmp/tree/file", "/tmp/elsewhere/new name");
+    assert.equal(moved.path, "/tmp/elsewhere/new name");
+    await assert.rejects(sandbox.files.rename("/tmp/none", "/tmp/x"), NotFoundError);
+    await sandbox.files.remove("/tmp/tree");
+    assert.equal(await sandbox.files.exists("/tmp/tree"), false);
+    await sandbox.files.remove("/tmp/none");
+  });
+  await all.run("changes in a directory", async () => {
+    await sandbox.files.makeDir("/tmp/watched/below");
+    const seen: string[] = [];
+    const handle = await sandbox.files.watchDir(
+      "/tmp/watched",
+      (event) => void seen.push(`${event.type} ${event.name}`),
+      {
+        recursive: true,
+        timeoutMs: 0,
+      },
+    );
+    await sandbox.files.write("/tmp/watched/below/file", "x");
+    await until("the file", () => seen.some((each) => each.endsWith("below/file")));
+    await sandbox.commands.run("mv /tmp/watched/below/file /tmp/watched/moved; rm /tmp/watched/moved");
+    await until("the removal", () => seen.includes("remove moved"));
+    await handle.stop();
+    await assert.rejects(
+      sandbox.files.watchDir("/tmp/none", () => {}),
+      NotFoundError,
+    );
+  });
+  await all.run("signed links to read and to write", async () => {
+    const put = await sandbox.uploadUrl("/tmp/signed", { useSignatureExpiration: 60 });
+    const form = new FormData();
+    form.append("file", new Blob(["by link"]), "signed");
+    assert.equal((await fetch(put, { method: "POST", body: form })).status, 200);
+    const get = await sandbox.downloadUrl("/tmp/signed");
+    assert.equal(await (await fetch(get)).text(), "by link");
+    assert.equal((await fetch(get.replace("signed", "bytes"))).status, 401);
+    assert.equal((await fetch(await sandbox.downloadUrl("/tmp/signed", { useSignatureExpiration: -10 }))).status, 401);
+  });
+  await all.run("a file is replaced by a shorter one", async () => {
+    await sandbox.files.write("/tmp/replaced", "long long long");
+    await sandbox.files.write("/tmp/replaced", "short");
+    assert.equal(await sandbox.files.read("/tmp/replaced"), "short");
+  });
+  await all.run("five megabytes there and back", async () => {
+    const bytes = Uint8Array.from({ length: 5 << 20 }, (_, i) => (i * 7) % 256);
+    await sandbox.files.write("/tmp/large", new Blob([bytes]));
+    assert.deepEqual(await sandbox.files.read("/tmp/large", { format: "bytes" }), bytes);
+  });
+  await all.run("a user may not write where only root may", async () => {
+    await sandbox.files.write("/etc/by-root", "x", { user: "root" });
+    assert.equal((await sandbox.files.getInfo("/etc/by-root")).owner, "root");
+    await sandbox.files.remove("/etc/by-root", { user: "root" });
+  });
+  await all.run("information of a directory", async () => {
+    const { type, name, path } = await sandbox.files.getInfo("/home/user");
+    assert.deepEqual([type, name, path], ["dir", "user", "/home/user"]);
+  });
+  await all.run("a directory exists, as a file does", async () => {
+    assert.deepEqual(
+      await Promise.all(["/home/user", "/etc/passwd", "/nowhere"].map((path) => sandbox.files.exists(path))),
+      [true, true, false],
+    );
+  });
+  await all.run("a directory is renamed with what is in it", async () => {
+    await sandbox.files.write("/tmp/before/deep/file", "x");
+    await sandbox.files.rename("/tmp/before", "/tmp/after");
+    assert.equal(await sandbox.files.read("/tmp/after/deep/file"), "x");
+  });
+  await all.run("names with every kind of character", async () => {
+    for (const name of ["with space", "quote'\"", "percent%20", "plus+&?#", "ünï☺", "-dash"]) {
+      const path = `/tmp/names/${name}`;
+      await sandbox.files.write(path, name);
+      assert.equal(await sandbox.files.read(path), name);
+    }
+    assert.equal((await sandbox.files.list("/tmp/names")).length, 6);
+  });
+  await all.run("ten files at once", async () => {
+    await Promise.all(Array.from({ length: 10 }, (_, i) => sandbox.files.write(`/tmp/ten/${i}`, String(i))));
+    assert.equal((await sandbox.files.list("/tmp/ten")).length, 10);
+  });
+  await all.run("no files at all", async () => {
+    assert.deepEqual(await sandbox.files.write([]), []);
+  });
+  await all.run("a part of a file, by its link", async () => {
+    const link = await sandbox.downloadUrl("/tmp/replaced");
+    const part = await fetch(link, { headers: { range: "bytes=1-3" } });
+    assert.deepEqual([part.status, await part.text()], [206, "hor"]);
+  });
+  await all.run("nothing without the sandbox's token", async () => {
+    const headers = { "e2b-sandbox-id": sandboxId };
+    assert.equal((await fetch(`${url}/files?path=/etc/passwd`, { headers })).status, 401);
+    const call = { method: "POST", headers: { ...headers, "content-type": "application/json" }, body: "{}" };
+    assert.equal((await fetch(`${url}/process.Process/List`, call)).status, 401);
+  });
+
+  await all.run("a terminal: input, size, end", async () => {
+    let screen = "";
+    const pty = await sandbox.pty.create({
+      cols: 90,
+      rows: 20,
+      onData: (data) => {
+        screen += Buffer.from(data);
+      },
+      timeoutMs: 0,
+    });
+    await sandbox.pty.sendInput(pty.pid, new TextEncoder().encode("stty size; echo $TERM\n"));
+    await until("the size", () => /20 90\r\n/.test(screen) && /xterm-256color\r\n/.test(screen));
+    await sandbox.pty.resize(pty.pid, { cols: 100, rows: 30 });
+    await sandbox.pty.sendInput(pty.pid, new TextEncoder().encode("stty size; exit\n"));
+    await until("the new size", () => /30 100\r\n/.test(screen));
+    assert.equal((await pty.wait()).exitCode, 0);
+  });
+  await all.run("a terminal is killed", async () => {
+    const pty = await sandbox.pty.create({ cols: 80, rows: 24, onData: () => {} });
+    assert.equal(await sandbox.pty.kill(pty.pid), true);
+    await assert.rejects(pty.wait(), CommandExitError);
+  });
+
+  await all.run("a repository: made, committed to, branched", async () => {
+    const { git } = sandbox;
+    await git.init("/tmp/repository");
+    await git.configureUser("Somebody", "somebody@example.com", { scope: "local", path: "/tmp/repository" });
+    await sandbox.files.write("/tmp/repository/file", "1");
+    assert.equal((await git.status("/tmp/repository")).isClean, false);
+    await git.add("/tmp/repository");
+    await git.commit("/tmp/repository", "the first");
+    await git.createBranch("/tmp/repository", "other");
+    assert.equal((await git.branches("/tmp/repository")).currentBranch, "other");
+    assert.equal((await git.status("/tmp/repository")).isClean, true);
+  });
+  await all.run("a server in the sandbox, by its port's address", async () => {
+    await sandbox.commands.run("cd /tmp/ten && python3 -m http.server 8123", { background: true });
+    await sandbox.commands.run("until curl -sf localhost:8123/3 >/dev/null; do sleep 0.1; done");
+    const headers = { "e2b-sandbox-id": sandboxId, "e2b-sandbox-port": "8123", "x-api-key": key };
+    const page = await fetch(`${url}/3`, { headers });
+    assert.deepEqual([page.status, await page.text()], [200, "3"]);
+    assert.match(sandbox.getHost(8123), /^8123-sb-/);
+  });
+  await all.run("a port that nobody listens on is no missing sandbox", async () => {
+    const headers = { "e2b-sandbox-id": sandboxId, "e2b-sandbox-port": "8999", "x-api-key": key };
+    const page = await fetch(`${url}/`, { headers });
+    assert.equal(page.status, 502);
+    assert.doesNotMatch(await page.text(), /not found/);
+  });
+  await all.run("its network is changed and closed", async () => {
+    await sandbox.updateNetwork({ allowOut: ["example.com"] });
+    assert.deepEqual((await Sandbox.getFullInfo(sandboxId)).allowInternetAccess, true);
+    await sandbox.updateNetwork({ allowInternetAccess: false } as never);
+  });
+  await all.run("a copy of it while it runs", async () => {
+    await sandbox.files.write("/tmp/forked", "yes");
+    const [copy] = await Sandbox.fork(sandboxId, { count: 1, timeoutMs: 60_000 });
+    assert.ok(copy instanceof Sandbox);
+    assert.equal(await copy.files.read("/tmp/forked"), "yes");
+    await copy.kill();
+  });
+  await all.run("two sandboxes know nothing of each other", async () => {
+    const other = await Sandbox.create({ timeoutMs: 60_000 });
+    assert.equal(await other.files.exists("/tmp/forked"), false);
+    assert.notEqual(
+      (await other.commands.run("cat /etc/hostname; cat /proc/sys/kernel/random/boot_id")).stdout,
+      (await sandbox.commands.run("cat /etc/hostname; cat /proc/sys/kernel/random/boot_id")).stdout,
+    );
+    await other.kill();
+  });
+  await all.run("a sandbox whose time is over is gone", async () => {
+    const other = await Sandbox.create({ timeoutMs: 3_000 });
+    const limit = Date.now() + 20_000;
+    while (await other.isRunning()) {
+      assert.ok(Date.now() < limit);
+      await new Promise((wake) => setTimeout(wake, 200));
+    }
+    await assert.rejects(other.commands.run("true"), SandboxNotFoundError);
+  });
+
+  await all.run("paused with what runs in it, and resumed by connecting", async () => {
+    await sandbox.commands.run("echo kept > /dev/shm/memory");
+    assert.equal(await sandbox.pause(), true);
+    assert.equal((await Sandbox.list({ query: { state: ["paused"] } }).nextItems())[0]?.sandboxId, sandboxId);
+    assert.equal(await sandbox.isRunning(), false);
+    sandbox = await Sandbox.connect(sandboxId, { timeoutMs: 300_000 });
+    assert.equal((await sandbox.commands.run("cat /dev/shm/memory")).stdout, "kept\n");
+  });
+  await all.run("a snapshot, and a sandbox from it", async () => {
+    await sandbox.files.write("/home/user/state", "saved");
+    const { snapshotId } = await sandbox.createSnapshot();
+    const listed = await Sandbox.listSnapshots({ sandboxId }).nextItems();
+    assert.ok(listed.some((each) => each.snapshotId === snapshotId));
+    const copy = await Sandbox.create(snapshotId, { timeoutMs: 60_000 });
+    assert.equal(await copy.files.read("/home/user/state"), "saved");
+    await copy.kill();
+    assert.equal(await Sandbox.deleteSnapshot(snapshotId), true);
+  });
+  await all.run("an image by its name", async () => {
+    const small = await Sandbox.create("stacyvm/busybox", { timeoutMs: 60_000 });
+    assert.equal((await small.commands.run("echo in sh")).stdout, "in sh\n");
+    await small.kill();
+  });
+  await all.run("the code interpreter: state, output, results, errors", async () => {
+    const notebook = await Interpreter.connect(sandboxId);
+    await notebook.runCode("x = 41");
+    const seen: string[] = [];
+    const done = await notebook.runCode("print('out')\nx + 1", { onStdout: ({ line }) => void seen.push(line) });
+    assert.deepEqual([done.text, done.logs.stdout, seen, done.executionCount], ["42", ["out\n"], ["out\n"], 2]);
+    const wrong = await notebook.runCode("1 / 0");
+    assert.deepEqual([wrong.error?.name, wrong.error?.value], ["ZeroDivisionError", "division by zero"]);
+    const [rich] = (await notebook.runCode("class H:\n  def _repr_html_(self): return '<b>'\nH()")).results;
+    assert.equal(rich?.html, "<b>");
+  });
+  await all.run("contexts of the code interpreter", async () => {
+    const notebook = await Interpreter.connect(sandboxId);
+    const context = await notebook.createCodeContext({ cwd: "/tmp" });
+    assert.equal((await notebook.runCode("import os; os.getcwd()", { context })).text, "'/tmp'");
+    assert.equal((await notebook.runCode("x", { context })).error?.name, "NameError");
+    assert.ok((await notebook.listCodeContexts()).some(({ id }) => id === context.id));
+    await notebook.restartCodeContext(context);
+    await notebook.removeCodeContext(context);
+    await assert.rejects(notebook.runCode("1", { context }));
+  });
+  const notebook = async () => await Interpreter.connect(sandboxId);
+  await all.run("code interpreter: everything that is displayed, in its order", async () => {
+    const done = await (await notebook()).runCode(
+      "class M:\n  def _repr_markdown_(self): return '*m*'\nclass L:\n  def _repr_latex_(self): return '$l$'\nclass S:\n  def _repr_svg_(self): return '<svg/>'\nclass J:\n  def _repr_json_(self): return {'a': [1]}\ndisplay(M()); display(L()); display(S())\nJ()",
+    );
+    assert.deepEqual(
+      done.results.map(({ markdown, latex, svg, json }) => markdown ?? latex ?? svg ?? json),
+      ["*m*", "$l$", "<svg/>", { a: [1] }],
+    );
+    assert.deepEqual(
+      done.results.map(({ isMainResult }) => isMainResult === true),
+      [false, false, false, true],
+    );
+  });
+  await all.run("code interpreter: pictures", async () => {
+    const done = await (await notebook()).runCode("class P:\n  def _repr_png_(self): return b'\\x89PNG'\nP()");
+    assert.equal(done.results[0]?.png, "iVBORw==");
+  });
+  await all.run("code interpreter: await at the top", async () => {
+    assert.equal(
+      (await (await notebook()).runCode("import asyncio\nawait asyncio.sleep(0.01)\n'slept'")).text,
+      "'slept'",
+    );
+  });
+  await all.run("code interpreter: environment of one call", async () => {
+    const it = await notebook();
+    assert.equal((await it.runCode("import os; os.environ['E']", { envs: { E: "v" } })).text, "'v'");
+    assert.deepEqual((await it.runCode("os.environ.get('E')")).results, []);
+  });
+  await all.run("code interpreter: a line for the shell", async () => {
+    assert.equal((await (await notebook()).runCode("!echo by the shell")).logs.stdout.join(""), "by the shell\n");
+  });
+  await all.run("code interpreter: a syntax error, and what follows works", async () => {
+    const it = await notebook();
+    assert.equal((await it.runCode("if True print(1)")).error?.name, "SyntaxError");
+    assert.equal((await it.runCode("1")).text, "1");
+  });
+  await all.run("code interpreter: standard input is refused", async () => {
+    assert.equal((await (await notebook()).runCode("input()")).error?.name, "StdinNotImplementedError");
+  });
+  await all.run("code interpreter: code that takes too long is stopped, and its context stays", async () => {
+    const it = await notebook();
+    await it.runCode("stays = 1");
+    await assert.rejects(
+      it.runCode("while True: pass", { timeoutMs: 1_500 }),
+      interpreter.TimeoutError ?? TimeoutError,
+    );
+    assert.equal((await it.runCode("stays")).text, "1");
+  });
+  await all.run("code interpreter: callbacks for results and errors", async () => {
+    const seen: string[] = [];
+    await (await notebook()).runCode("display(1)\nraise ValueError('x')", {
+      onResult: ({ text }) => void seen.push(String(text)),
+      onError: ({ name }) => void seen.push(name),
+    });
+    assert.deepEqual(seen, ["1", "ValueError"]);
+  });
+  await all.run("code interpreter: a large result", async () => {
+    assert.equal((await (await notebook()).runCode("'x' * 1_000_000")).text?.length, 1_000_002);
+  });
+  await all.run("code interpreter: a context keeps its own names and its directory", async () => {
+    const it = await notebook();
+    const context = await it.createCodeContext({ language: "bash", cwd: "/tmp" });
+    await it.runCode("here=1", { context });
+    assert.equal((await it.runCode("echo $here $PWD", { context })).logs.stdout.join(""), "1 /tmp\n");
+    await it.removeCodeContext(context);
+  });
+  // This client tells the status and not the words.
+  await all.refused("code in a language that the image lacks", /501/, () =>
+    Interpreter.connect(sandboxId).then((notebook) => notebook.runCode("1", { language: "javascript" })),
+  );
+  await all.refused("volumes", /volumes/, () => Volume.create("v"));
+  await all.run("bash in the code interpreter", async () => {
+    const notebook = await Interpreter.connect(sandboxId);
+    await notebook.runCode("kept=yes", { language: "bash" });
+    assert.deepEqual((await notebook.runCode("echo $kept", { language: "bash" })).logs.stdout, ["yes\n"]);
+  });
+  await all.run(
+    "a template is built from steps and files, with its log as it comes, and a sandbox starts from it",
+    async () => {
+      const dir = await mkdtemp(join(tmpdir(), "e2b-template-"));
+      await mkdir(join(dir, "app"));
+      await writeFile(join(dir, "app", "page.html"), "served\n");
+      const template = Template({ fileContextPath: dir })
+        .fromImage("e2bdev/base")
+        .setEnvs({ BUILT: "in the image" })
+        .copy("app", "site", { mode: 0o750 })
+        .runCmd("echo made by $(id -un) > made")
+        .runCmd("touch /by-root", { user: "root" })
+        .setStartCmd("cd site && python3 -m http.server 8000", waitForPort(8000));
+      const logs: string[] = [];
+      const built = await Template.build(template, "my-site", {
+        cpuCount: 1,
+        memoryMB: 256,
+        tags: ["v1"],
+        onBuildLogs: ({ message }) => void logs.push(message),
+      });
+      assert.ok(
+        logs.some((line) => line.includes("RUN touch /by-root")),
+        logs.join("\n"),
+      );
+      assert.equal(await Template.exists("my-site"), true);
+      const made = await Sandbox.create("my-site", { timeoutMs: 120_000 });
+      const look = await made.commands.run(
+        "cat made; stat -c '%U %a' site/page.html; pwd; echo $BUILT; ls /by-root; curl -s localhost:8000/page.html",
+      );
+      assert.equal(look.stdout, "made by user\nuser 750\n/home/user\nin the image\n/by-root\nserved\n");
+      await made.kill();
+      const tags = async (): Promise<string[]> => (await Template.getTags("my-site")).map(({ tag }) => tag).sort();
+      assert.deepEqual(await tags(), ["default", "v1"]);
+      await Template.assignTags("my-site:v1", ["stable"]);
+      await Template.removeTags("my-site", ["v1"]);
+      assert.deepEqual(await tags(), ["default", "stable"]);
+      assert.equal((await Template.getBuildStatus(built)).status, "ready");
+      await rm(dir, { recursive: true });
+    },
+  );
+  await all.run("a step that fails, with its words and its place", async () => {
+    const template = Template().fromTemplate("my-site").runCmd("echo before; no-such-program");
+    await assert.rejects(Template.build(template, "poor", { cpuCount: 1, memoryMB: 256 }), (error) => {
+      assert.ok(error instanceof BuildError);
+      assert.match(error.message, /no-such-program: command not found/);
+      return true;
+    });
+    assert.equal(await Template.exists("poor"), false);
+  });
+  await all.run("a template is deleted", async () => {
+    const headers = { "x-api-key": key };
+    assert.equal((await fetch(`${url}/templates/my-site`, { method: "DELETE", headers })).status, 204);
+    assert.equal(await Template.exists("my-site"), false);
+    await assert.rejects(Sandbox.create("my-site"), /not found/);
+  });
+  await all.refused("secrets", /secrets/, () => e2b.Secret.create("s", "v"));
+  await all.refused("volumes in a sandbox", /volumes/, () =>
+    Sandbox.create({ volumeMounts: { "/v": "name" } } as never),
+  );
+  await all.refused("the MCP gateway", /MCP/, () => Sandbox.create({ mcp: { duckduckgo: {} } } as never));
+  await all.refused("ranges of addresses", /range of addresses/, () =>
+    Sandbox.create({ network: { allowOut: ["10.0.0.0/8"] } }),
+  );
+  await all.refused("a pause without memory", /memory/, () => sandbox.pause({ keepMemory: false } as never));
+  await all.run("paused at the end of its time, and brought back by its use", async () => {
+    const own = await Sandbox.create({ timeoutMs: 4_000, lifecycle: { onTimeout: "pause", autoResume: true } });
+    await own.commands.run("echo kept > /dev/shm/memory");
+    const limit = Date.now() + 60_000;
+    while ((await Sandbox.getInfo(own.sandboxId)).state === "running") {
+      assert.ok(Date.now() < limit);
+      await new Promise((wake) => setTimeout(wake, 300));
+    }
+    assert.equal(await own.files.read("/dev/shm/memory"), "kept\n");
+    await own.kill();
+  });
+  await all.run("killed, and gone", async () => {
+    assert.equal(await sandbox.kill(), true);
+    assert.equal(await sandbox.isRunning(), false);
+    await assert.rejects(sandbox.commands.run("true"), SandboxNotFoundError);
+    assert.equal(await sandbox.kill(), false);
+  });
+}

@@ -1,0 +1,123 @@
+/**
+ * E2B's clients, the parts that take minutes (STACYVM_E2B=all): the image of the code interpreter, twenty clients at once, a restart
+ * of the server while they follow output.
+ */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { Sandbox as Interpreter } from "@e2b/code-interpreter";
+import { CommandExitError, Sandbox } from "e2b";
+import { Client } from "../sdk/src/index.ts";
+import { Server } from "./server-support.ts";
+
+const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
+const skip = process.env.STACYVM_E2B === "all" ? false : "STACYVM_E2B=all runs it: it makes an image of 900 MB";
+const CLIENTS = 20;
+
+describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
+  let server: Server;
+  before(async () => {
+    server = await Server.create(`auth: {api_key: ${KEY}}\nproviders: {default: qemu}\n`);
+    Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
+  });
+  after(() => server?.[Symbol.asyncDispose]());
+
+  test("code-interpreter: pandas, figures as data, magics and JavaScript, warm at the first cell", async (t) => {
+    const client = new Client({ url: server.url, apiKey: KEY });
+    await client.transport.call("POST /snapshots", { body: { template: "code-interpreter" }, timeoutMs: 1_800_000 });
+    const times: number[] = [];
+    let notebook: Interpreter | undefined;
+    for (let i = 0; i < 5; i++) {
+      await notebook?.kill();
+      notebook = await Interpreter.create({ timeoutMs: 600_000 });
+      const begun = performance.now();
+      const done = await notebook.runCode("pandas.DataFrame({'a': [1, 2], 'b': ['x', 'y']})");
+      times.push(performance.now() - begun);
+      assert.match(done.results[0]?.html ?? "", /<table/);
+      assert.deepEqual(done.results[0]?.data, { a: [1, 2], b: ["x", "y"] });
+    }
+    assert.ok(notebook !== undefined);
+    const begun = performance.now();
+    await notebook.commands.run("true");
+    t.diagnostic(
+      `first cell of pandas: ${times.map((ms) => Math.round(ms)).join(", ")} ms; then \`true\`: ${Math.round(performance.now() - begun)} ms`,
+    );
+    console.log(`first cell of pandas: ${times.map((ms) => Math.round(ms)).join(", ")} ms`);
+    const figure = await notebook.runCode(
+      "import matplotlib.pyplot as plt\nplt.bar(['a', 'b'], [1, 3])\nplt.title('two bars')\nplt.ylabel('height')\nplt.show()",
+    );
+    const [shown] = figure.results;
+    assert.match(shown?.png ?? "", /^iVBOR/);
+    assert.deepEqual([shown?.chart?.type, shown?.chart?.title], ["bar", "two bars"]);
+    const elements = shown?.chart?.elements.map((each) => JSON.parse(JSON.stringify(each))) ?? [];
+    assert.deepEqual(
+      elements.map(({ label, value }) => [label, Number(value)]),
+      [
+        ["a", 1],
+        ["b", 3],
+      ],
+    );
+    const magic = await notebook.runCode("%time _ = sum(range(10))\n%%capture nothing".split("\n")[0] ?? "");
+    assert.match(magic.logs.stdout.join(""), /Wall time|CPU times/);
+    await notebook.runCode("const x = 20", { language: "javascript" });
+    assert.equal((await notebook.runCode("x * 2", { language: "javascript" })).text, "40");
+    assert.equal((await notebook.runCode("import os; os.getcwd() + os.environ['USER']")).text, "'/home/useruser'");
+    await notebook.kill();
+  });
+
+  test(`${CLIENTS} clients at once, each with a sandbox of its own`, async () => {
+    await (await Sandbox.create({ timeoutMs: 60_000 })).kill(); // whose first one saves the machine
+    const begun = performance.now();
+    const said = await Promise.all(
+      Array.from({ length: CLIENTS }, async (_, i) => {
+        const sandbox = await Sandbox.create({
+          timeoutMs: 600_000,
+          envs: { NUMBER: String(i) },
+          requestTimeoutMs: 300_000,
+        });
+        try {
+          await sandbox.files.write("own", `file ${i}`);
+          const { stdout } = await sandbox.commands.run("echo $NUMBER $(cat own)", { timeoutMs: 0 });
+          return stdout;
+        } finally {
+          await sandbox.kill();
+        }
+      }),
+    );
+    console.log(`${CLIENTS} clients: ${Math.round(performance.now() - begun)} ms`);
+    assert.deepEqual(
+      said,
+      Array.from({ length: CLIENTS }, (_, i) => `${i} file ${i}\n`),
+    );
+  });
+
+  test("a restart of the server while a client follows output: the sandbox and its command go on", async () => {
+    const sandbox = await Sandbox.create({ timeoutMs: 600_000 });
+    const seen: string[] = [];
+    const followed = await sandbox.commands.run("for i in $(seq 600); do echo $i; sleep 0.2; done", {
+      background: true,
+      timeoutMs: 0,
+      onStdout: (data) => void seen.push(data),
+    });
+    while (seen.length < 3) await new Promise((wake) => setTimeout(wake, 50));
+    const broken = followed.wait().then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    const { port } = new URL(server.url);
+    await server.stop("SIGKILL");
+    assert.ok((await broken) instanceof Error);
+    await server.start({}, ["--port", port]);
+    const again = await Sandbox.connect(sandbox.sandboxId);
+    const later: string[] = [];
+    const command = await again.commands.connect(followed.pid, { onStdout: (data) => void later.push(data) });
+    while (later.length < 3) await new Promise((wake) => setTimeout(wake, 50));
+    assert.equal(await again.commands.kill(followed.pid), true);
+    await assert.rejects(command.wait(), CommandExitError);
+    const numbers = later.join("").trim().split("\n").map(Number);
+    assert.ok(
+      numbers.every((number, i) => i === 0 || number === (numbers[i - 1] ?? 0) + 1),
+      "no line is lost from there on",
+    );
+    await again.kill();
+  });
+});
