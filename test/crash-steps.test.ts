@@ -52,9 +52,11 @@ const MONITOR = MONITORS[guest.monitor];
 const send = (command: "stop" | "cont" | "save" | "load", when: CrashPoint["when"] = "after"): CrashPoint => ({
   ...{ call: "send", match: MONITOR[command], when },
 });
-const start = (where: string, when: CrashPoint["when"] = "after"): CrashPoint => ({
-  ...{ call: "spawn", match: `${MONITOR.program}.*${where}`, when },
-});
+/** A monitor in such a directory, by the daemon itself or by its spawner (src/host/spawner.ts), which is told `spawn ID CWD ...`. */
+const start = (where: string, when: CrashPoint["when"] = "after"): CrashPoint[] => [
+  { call: "spawn", match: `${MONITOR.program}.*${where}$`, when },
+  { call: "send", match: `\\0spawn\\0\\d+\\0[^\\0]*${where}\\0`, when },
+];
 const record = (when: CrashPoint["when"], within = "sb-"): CrashPoint => ({
   ...{ call: "rename", match: `${within}[^/]*/${RECORD}`, when },
 });
@@ -62,7 +64,7 @@ const commit = (match: string): CrashPoint => ({ call: "commit", match, when: "a
 
 /** A monitor of its own, or one that waited and gets its name. */
 const beginning = (where: string): CrashPoint[] => [
-  start(where),
+  ...start(where),
   { call: "rename", match: `pool-[^/]* -> .*${where}$`, when: "after" },
 ];
 
