@@ -1,7 +1,7 @@
 /** `npm run -s bench -- [SUITE] [--json] [...]`: runs one suite, `ready` unless named; with `--json` standard output is one JSON document. */
 import { renderTable, runSuite, type Suite } from "./harness.ts";
 
-const SUITES = ["spawn", "firecracker", "agent", "server", "service", "images", "ready", "network"];
+const SUITES = ["spawn", "firecracker", "on-demand", "agent", "server", "service", "images", "ready", "network"];
 
 const named = process.argv[2]?.startsWith("-") === false;
 const name = named ? (process.argv[2] as string) : "ready";

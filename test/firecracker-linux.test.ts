@@ -1,11 +1,14 @@
 /**
- * Linux guests under the real Firecracker, through the launcher: many at once, each an individual; commands;
+ * Linux guests under the real Firecracker, through the launcher: many at once, each an individual; commands, files and tunnels;
  * damage and fall-back; the jail. `STACYVM_LONG=1` adds 32 at once. Where KVM interprets the guest's kernel all of it is slow, and nothing here looks at a clock.
  */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
+import type { Agent, Command } from "../src/guest/agent.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { flip } from "./damage.ts";
@@ -75,6 +78,29 @@ describe("Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? fa
     await bench.remove(clone);
   });
 
+  test("files of more than a window of the channel; tunnels in both directions", async () => {
+    const clone = await bench.launch();
+    const { agent } = clone;
+    const content = randomBytes(300_000);
+    await agent.writeFile("/data", content);
+    assert.ok((await agent.readFile("/data")).equals(content));
+    assert.match(await sh(clone, "wc -c < /data; sync"), /300000/);
+    // In: a program of the guest listens. Out: one connects to a port that we take.
+    const server = await agent.start({ argv: ["sh", "-c", "echo hello from inside | nc -l -p 8080"] });
+    await listening(agent, 8080, server);
+    const inward = await agent.tunnel(8080);
+    inward.end();
+    assert.equal(await text(inward), "hello from inside\n");
+    assert.equal((await server.exited).exitCode, 0);
+    const waiting = agent.accept(9090);
+    const client = await agent.start({ argv: ["sh", "-c", "echo out | nc 127.0.0.1 9090"] });
+    const outward = await waiting;
+    outward.end("bye");
+    assert.equal(await text(outward), "out\n");
+    assert.equal((await client.exited).exitCode, 0);
+    await bench.remove(clone);
+  });
+
   test("a jailed one is its own user, and an individual as well", async (t) => {
     if (process.getuid?.() !== 0) return t.skip("the jailer needs root");
     if (!bench.launcher.vmm.abilities.jail) return t.skip("there is no jailer beside this Firecracker");
@@ -109,3 +135,18 @@ describe("Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? fa
     await bench.remove(clone);
   });
 });
+
+/** Until `program` listens. One that ends instead is an error, not a wait without end. */
+async function listening(agent: Agent, port: number, program: Command): Promise<void> {
+  let ended: string | undefined;
+  void program.exited.then((exit) => {
+    ended = JSON.stringify(exit);
+  });
+  const local = `:${port.toString(16).toUpperCase().padStart(4, "0")} `;
+  while (ended === undefined) {
+    for (const table of ["/proc/net/tcp", "/proc/net/tcp6"]) {
+      if ((await agent.readFile(table)).includes(local)) return;
+    }
+  }
+  assert.fail(`it ended and never listened at ${port}: ${ended}`);
+}

@@ -112,9 +112,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   // The others too: clients pick them by name, and sandboxes that an earlier run started with them are found again.
   const others = Object.values(all).filter(({ name }) => name !== vmm.name);
   const network = networkOf(config);
-  const { adaptive, max_machines, max_memory_mb } = config.warm;
+  const { adaptive, max_machines, max_memory_mb, idle_monitors } = config.warm;
   const budget = max_memory_mb === 0 ? {} : { memoryBudget: max_memory_mb * 2 ** 20 };
-  const pool = options.pool ? { adaptive, maxWarm: max_machines, ...budget } : undefined;
+  const pool = options.pool ? { adaptive, maxWarm: max_machines, maxBlank: idle_monitors, ...budget } : undefined;
   const providers = [vmm, ...others].map((each) =>
     createMicrovmProvider({ vmm: each, images, paths, network, ...(pool === undefined ? {} : { pool }) }),
   );

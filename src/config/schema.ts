@@ -99,6 +99,8 @@ export const configSchema = z.strictObject({
     max_machines: z.int().min(0).max(256).default(8),
     /** Memory that all of them may take together. 0: a quarter of the host's. */
     max_memory_mb: count.default(0),
+    /** Started monitors that know of no machine yet, for restores of whatever is asked for (Firecracker, not with its jail). 0: none. */
+    idle_monitors: z.int().min(0).max(64).default(4),
   }),
   snapshots: section({
     /** What golden snapshots and checkpoints may occupy; the least recently used go first, never one in use. 0: no limit. */

@@ -6,8 +6,8 @@
  *
  *   kvm_intel or kvm_amd is loaded      native: hardware virtualisation
  *   kvm_pvm is loaded                   interpreted: ring 3 of a guest runs natively, its ring 0 does not; needs a kernel made for it
- *   the CPU shows vmx or svm            native: the vendor's module is built in
- *   a paravirtual backend's own MSR     interpreted (kvm-msr.ts): where /sys tells nothing, as in some containers
+ *   a machine made for asking           what it showed (kvm-probe.ts): where /sys tells nothing, as in some containers, or the module is built in
+ *   the CPU shows vmx or svm            native: where that machine cannot be made for want of Python
  *
  * `STACYVM_ACCEL=kvm|interpreted|tcg` overrides.
  */
@@ -15,7 +15,7 @@ import { constants } from "node:fs";
 import { access, readFile } from "node:fs/promises";
 import { StacyError } from "./error.ts";
 import { exists } from "./exists.ts";
-import { pvmBackend } from "./kvm-msr.ts";
+import { type KvmProbe, probeKvm } from "./kvm-probe.ts";
 
 /** `native`: any Linux guest. `interpreted`: a Linux guest with a kernel made for it. `none`: no guest at all, or none but the bare one. */
 export type KvmMode = "native" | "interpreted" | "none";
@@ -31,7 +31,7 @@ export interface KvmState {
 }
 
 const MODES: Record<string, KvmMode> = { kvm: "native", interpreted: "interpreted", tcg: "none" };
-const BETTER = "use a host with hardware virtualisation; until then Linux guests run in software emulation";
+const BETTER = "use a host with hardware virtualisation; until then QEMU runs Linux guests in software emulation";
 
 let cached: Promise<KvmState> | undefined;
 export function kvmState(): Promise<KvmState> {
@@ -46,23 +46,38 @@ async function look(override: string | undefined): Promise<KvmState> {
   );
   if (override !== undefined && override !== "") return overridden(override, device);
   if (!device) return unopened();
-  for (const module of ["kvm_intel", "kvm_amd"]) {
-    if (await exists(`/sys/module/${module}`))
-      return { device, mode: "native", reason: `the module ${module} is loaded` };
+  for (const module of ["kvm_intel", "kvm_amd", "kvm_pvm"]) {
+    if (await exists(`/sys/module/${module}`)) return judgeKvm({ module });
   }
-  if (await exists("/sys/module/kvm_pvm")) return interpreted("the module kvm_pvm is loaded");
+  const probe = await probeKvm();
+  if (probe !== undefined) return judgeKvm({ probe });
   const flags = /^flags\s*:(.*)$/m.exec(await readFile("/proc/cpuinfo", "latin1"))?.[1] ?? "";
   const flag = /\b(vmx|svm)\b/.exec(flags)?.[1];
-  if (flag !== undefined) return { device, mode: "native", reason: `the CPU has ${flag}` };
-  const backend = await pvmBackend();
-  if (backend !== undefined) return interpreted(`a vCPU shows the MSR of ${backend}`);
-  return {
-    device,
-    mode: "none",
-    reason:
-      "/dev/kvm is there, but the CPU shows neither vmx nor svm and neither kvm_intel nor kvm_amd is loaded: its backend does not run Linux guests",
-    remedy: BETTER,
-  };
+  return judgeKvm(flag === undefined ? {} : { flag });
+}
+
+/** What is known of a `/dev/kvm` that can be opened; the first that is there decides. */
+export interface Evidence {
+  /** The loaded module of `/dev/kvm`. */
+  module?: string;
+  probe?: KvmProbe;
+  /** The CPU's flag of hardware virtualisation. */
+  flag?: string;
+}
+
+export function judgeKvm({ module, probe, flag }: Evidence): KvmState {
+  const native = (reason: string): KvmState => ({ device: true, mode: "native", reason });
+  if (module === "kvm_pvm") return interpreted("the module kvm_pvm is loaded");
+  if (module !== undefined) return native(`the module ${module} is loaded`);
+  if (probe?.backend !== undefined) return interpreted(`a vCPU shows the register of ${probe.backend}`);
+  if (probe?.ring0 === "native") return native("a probe ran what ordinary kernels use");
+  if (probe?.ring0 === "interpreted") return interpreted("a probe ran, but not what ordinary kernels use");
+  if (probe === undefined && flag !== undefined) return native(`the CPU has ${flag}`);
+  const why =
+    probe === undefined
+      ? "nothing shows what stands behind it: neither kvm_intel nor kvm_amd is loaded, the CPU shows neither vmx nor svm, and there is no python3 to ask it"
+      : "a probe did not run on it at all";
+  return { device: true, mode: "none", reason: `/dev/kvm is there, but ${why}`, remedy: BETTER };
 }
 
 function interpreted(why: string): KvmState {
@@ -70,7 +85,7 @@ function interpreted(why: string): KvmState {
     device: true,
     mode: "interpreted",
     reason: `/dev/kvm runs the kernel of a guest by interpreting it (${why}): ordinary Linux kernels do not run on it`,
-    remedy: BETTER,
+    remedy: `${BETTER}; for Linux under Firecracker run \`stacyvm setup interpreted-kernel\`, or name a kernel made for such a KVM in \`firecracker.kernel\``,
   };
 }
 

@@ -197,7 +197,8 @@ async function build(target: string, version: string, inputs: string, options: S
       remedy: REMEDY,
     });
   } finally {
-    await rm(work, { recursive: true, force: true });
+    // Compilers that were interrupted may still be writing their last files.
+    await rm(work, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   }
 }
 

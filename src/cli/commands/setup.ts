@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { Argument, Command } from "commander";
 import { asStacyError } from "../../host/error.ts";
 import { dataPaths, packageRoot } from "../../host/paths.ts";
+import { interruptible } from "../interrupt.ts";
 import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
@@ -30,10 +31,12 @@ export function setupCommand(): Command {
       const all = PARTS.filter((part) => part !== "bare" || existsSync(join(packageRoot, "guests")));
       // Minutes of compiling, which nobody else needs: QEMU runs Linux guests there as well.
       if (!(await wantsInterpretedKernel())) all.splice(all.indexOf("interpreted-kernel"), 1);
-      for (const part of PARTS) {
-        if (only.length === 0 ? all.includes(part) : only.includes(part))
-          done.push(await step(part, assets, only.length === 0));
-      }
+      await interruptible(async (signal) => {
+        for (const part of PARTS) {
+          if (only.length === 0 ? all.includes(part) : only.includes(part))
+            done.push(await step(part, assets, { signal, optional: only.length === 0 }));
+        }
+      });
       if (options.json === true) printJson(done);
     });
 }
@@ -54,38 +57,43 @@ const TITLES: Record<Part, string> = {
   bare: "bare guest",
 };
 
-/** @param optional nobody asked for this part by name */
-type Work = (assets: string, progress: ProgressLine["show"], optional: boolean) => Promise<string>;
+interface How {
+  signal: AbortSignal;
+  /** Nobody asked for this part by name. */
+  optional: boolean;
+}
+
+type Work = (assets: string, progress: ProgressLine["show"], how: How) => Promise<string>;
 
 const WORK: Record<Part, Work> = {
-  async kernel(assets, progress) {
+  async kernel(assets, progress, { signal }) {
     const { findKernel, installKernel } = await import("../../images/kernel.ts");
-    const present = await findKernel(assets);
-    const kernel = present ?? (await installKernel(assets, { progress }));
-    return `${kernel.release}${present === undefined ? "" : " (present)"}`;
+    const before = await findKernel(assets);
+    const kernel = await installKernel(assets, { progress, signal });
+    return `${kernel.release}${before?.wanted.join() === kernel.wanted.join() ? " (present)" : ""}`;
   },
-  async "interpreted-kernel"(assets, progress, optional) {
+  async "interpreted-kernel"(assets, progress, { signal, optional }) {
     const { installInterpretedKernel } = await import("../../images/interpreted-kernel.ts");
     try {
-      const { kernel, result } = await installInterpretedKernel(assets, { progress });
+      const { kernel, result } = await installInterpretedKernel(assets, { progress, signal });
       return `${kernel.release} (${result})`;
     } catch (thrown) {
       // Tests do without it, and say so; whoever asked for it by name is told why not.
-      if (!optional) throw thrown;
+      if (!optional || signal.aborted) throw thrown;
       return `left out, and with it the tests of Linux under Firecracker: ${asStacyError(thrown).message}`;
     }
   },
-  async agent(assets, progress) {
+  async agent(assets, progress, { signal }) {
     const { buildAgent } = await import("../../images/crate-build.ts");
-    return buildAgent(assets, { progress });
+    return buildAgent(assets, { progress, signal });
   },
-  async spawner(assets, progress) {
+  async spawner(assets, progress, { signal }) {
     const { buildSpawner } = await import("../../images/crate-build.ts");
-    return buildSpawner(assets, { progress });
+    return buildSpawner(assets, { progress, signal });
   },
-  async firecracker(assets, progress) {
+  async firecracker(assets, progress, { signal }) {
     const { installFirecracker } = await import("../../vmm/firecracker/install.ts");
-    const found = await installFirecracker(assets, { progress });
+    const found = await installFirecracker(assets, { progress, signal });
     return `${found.version}${found.notes.length === 0 ? "" : `; ${found.notes.join("; ")}`}`;
   },
   async bare(assets) {
@@ -94,12 +102,12 @@ const WORK: Record<Part, Work> = {
   },
 };
 
-async function step(part: Part, assets: string, optional: boolean): Promise<Done> {
+async function step(part: Part, assets: string, how: How): Promise<Done> {
   const start = performance.now();
   let result: string;
   {
     using line = new ProgressLine(`  ${TITLES[part]}: `);
-    result = await WORK[part](assets, line.show, optional);
+    result = await WORK[part](assets, line.show, how);
   }
   const seconds = Math.round((performance.now() - start) / 100) / 10;
   note(`  ${TITLES[part].padEnd(14)} ${result} (${seconds.toFixed(1)} s)`);

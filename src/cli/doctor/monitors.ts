@@ -2,7 +2,7 @@
 import { loadConfig, validateConfig } from "../../config/load.ts";
 import { asStacyError } from "../../host/error.ts";
 import { kvmState } from "../../host/kvm.ts";
-import { pvmBackend } from "../../host/kvm-msr.ts";
+import { probeKvm } from "../../host/kvm-probe.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { loadGuestKernel } from "../../images/guest-kernel.ts";
 import type { Vmm } from "../../vmm/vmm.ts";
@@ -68,8 +68,9 @@ async function checkKvm(): Promise<Finding> {
   try {
     const kvm = await kvmState();
     const native = kvm.mode === "native";
-    const backend = kvm.mode === "interpreted" ? await pvmBackend() : undefined;
-    const shown = backend === undefined ? "" : `; a vCPU shows the registers of ${backend}`;
+    const backend = kvm.mode === "interpreted" ? (await probeKvm())?.backend : undefined;
+    const shown =
+      backend === undefined || kvm.reason.includes(backend) ? "" : `; a vCPU shows the register of ${backend}`;
     const detail = native ? `runs Linux guests: ${kvm.reason}` : `${kvm.reason}${shown}`;
     return { name: "KVM", state: native ? "ok" : "note", detail, meaning, remedy: kvm.remedy };
   } catch (thrown) {

@@ -94,6 +94,27 @@ test("an official release that the user names is fetched, checked and used", asy
   assert.deepEqual(await readdir(join(assets, "firecracker")), ["official-1.17.0"], "no temporary folder stays");
   // It stays the one in use without being named again.
   assert.equal((await installFirecracker(assets, { env: { PATH: "" } })).version, "1.17.0");
+  // A damaged one is fetched again; one that is whole is not.
+  await writeFile(found.firecracker, "damaged");
+  await installFirecracker(assets, { env });
+  assert.equal(await readFile(found.firecracker, "utf8"), "#!/bin/sh\n");
+  await installFirecracker(assets, { env, progress: ({ step }) => assert.fail(`again: ${step}`) });
+});
+
+test("of several official releases the named one is used, else the newest; one that cannot be fetched leaves what is there", async (t) => {
+  const assets = await scratch(t);
+  for (const version of ["1.17.0", "1.9.0", "1.16.2"]) {
+    const { place, sha256 } = await releases(t, version);
+    const env = { PATH: "", STACYVM_FIRECRACKER_RELEASE: `${version}:${sha256}`, STACYVM_FIRECRACKER_RELEASES: place };
+    assert.equal((await installFirecracker(assets, { env })).version, version);
+    assert.equal((await locateFirecracker(assets, { env })).version, version);
+  }
+  assert.equal((await locateFirecracker(assets, { env: { PATH: "" } })).version, "1.17.0");
+  const { place, sha256 } = await releases(t, "1.17.0");
+  const env = { PATH: "", STACYVM_FIRECRACKER_RELEASE: `1.18.0:${sha256}`, STACYVM_FIRECRACKER_RELEASES: place };
+  const kept = await installFirecracker(assets, { env });
+  assert.equal(kept.version, "1.17.0");
+  assert.match(kept.notes.join(), /1\.18\.0.* cannot be fetched: it answered 404/);
 });
 
 test("an archive with another checksum is refused, and nothing takes its place", async (t) => {

@@ -71,7 +71,7 @@ export async function locateFirecracker(assetsDir: string, options: LocateOption
   }
   const onPath = await findOnPath("firecracker", env);
   if (onPath !== undefined) return paths(onPath, jailer ?? (await findOnPath("jailer", env)), "path", []);
-  const official = await findOfficial(join(assetsDir, "firecracker"));
+  const official = await findOfficial(join(assetsDir, "firecracker"), wantedRelease(env)?.version);
   if (official !== undefined) {
     const { dir, version } = official;
     const beside = jailer ?? (await ifExecutable(join(dir, "jailer")));
@@ -132,7 +132,7 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
   try {
     const found = await locateFirecracker(assetsDir, options);
     if (found.source !== "installed") return found;
-    if (wanted === undefined && (found.version !== BUNDLED_VERSION || (await matches(folder(assetsDir))))) return found;
+    if (wanted === undefined && (await isWhole(assetsDir, found))) return found;
   } catch (error) {
     if (!(error instanceof StacyError) || error.code !== "unavailable") throw error;
   }
@@ -145,6 +145,10 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
       // Only what cannot be had makes room for the other one: a wrong checksum is nobody's second choice.
       if (error.code !== "unavailable") throw error.inPhase("install-firecracker");
       notes.push(error.message);
+      // What is there stays, also where nothing at all can be fetched.
+      const present = await locateFirecracker(assetsDir, options).catch(() => undefined);
+      if (present !== undefined && (await isWhole(assetsDir, present)))
+        return { ...present, notes: [...notes, ...present.notes] };
     }
   }
   if (process.arch !== "x64") {
@@ -155,6 +159,11 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
   if (!(await matches(folder(assetsDir)))) await installBundled(assetsDir, options);
   const found = await locateFirecracker(assetsDir, options);
   return { ...found, notes: [...notes, ...found.notes] };
+}
+
+/** The bundled one is checked at every set-up; an official one whenever it is named. */
+async function isWhole(assetsDir: string, { version }: FirecrackerPaths): Promise<boolean> {
+  return version !== BUNDLED_VERSION || (await matches(folder(assetsDir)));
 }
 
 async function installBundled(assetsDir: string, options: InstallOptions): Promise<void> {

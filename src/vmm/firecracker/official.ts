@@ -4,10 +4,10 @@
  *
  *     STACYVM_FIRECRACKER_RELEASE=1.17.0:<sha256 of firecracker-v1.17.0-x86_64.tgz>
  *
- *     <assets>/firecracker/official-1.17.0/firecracker, jailer
+ *     <assets>/firecracker/official-1.17.0/firecracker, jailer, checksums.json   `Checksums`, of the archive and of what came out of it
  */
 import { createHash } from "node:crypto";
-import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { runTool } from "../../host/run.ts";
@@ -44,16 +44,27 @@ export function wantedRelease(env: NodeJS.ProcessEnv): OfficialRelease | undefin
   return { version, sha256: sha256.toLowerCase(), place: env[PLACE_VARIABLE] || PLACE };
 }
 
-/** The newest one that is installed. @param root `<assets>/firecracker` */
-export async function findOfficial(root: string): Promise<{ dir: string; version: string } | undefined> {
+/** SHA-256 each, hex. */
+type Checksums = Record<"archive" | (typeof PROGRAMS)[number], string>;
+
+const CHECKSUMS = "checksums.json";
+
+/** The named one where it is installed, else the newest. @param root `<assets>/firecracker` */
+export async function findOfficial(
+  root: string,
+  named?: string,
+): Promise<{ dir: string; version: string } | undefined> {
   const names = (await readdir(root).catch(() => [])).filter((name) => name.startsWith(PREFIX));
   const versions = names.map((name) => name.slice(PREFIX.length));
   versions.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-  const version = versions.at(-1);
+  const version = versions.find((each) => each === named) ?? versions.at(-1);
   return version === undefined ? undefined : { dir: join(root, `${PREFIX}${version}`), version };
 }
 
-/** Leaves one of this version alone. @throws StacyError `unavailable` (cannot be fetched), `corrupt` (another checksum) */
+/**
+ * Leaves one that came out of this archive, and is as it was, alone.
+ * @throws StacyError `unavailable` (cannot be fetched), `corrupt` (another checksum)
+ */
 export async function installOfficial(
   root: string,
   release: OfficialRelease,
@@ -61,11 +72,11 @@ export async function installOfficial(
 ): Promise<void> {
   const { version, sha256, place } = release;
   const target = join(root, `${PREFIX}${version}`);
-  if ((await findOfficial(root))?.version === version) return;
+  if (await isWhole(target, sha256)) return;
   const name = `firecracker-v${version}-x86_64`;
   options.progress?.({ step: `fetching the official Firecracker ${version}` });
   const archive = await download(`${place}/v${version}/${name}.tgz`, options.signal);
-  const found = createHash("sha256").update(archive).digest("hex");
+  const found = digest(archive);
   if (found !== sha256) {
     throw new StacyError("corrupt", `the archive of Firecracker ${version} has SHA-256 ${found}, expected ${sha256}`, {
       remedy: `compare ${RELEASE_VARIABLE} with the release's page`,
@@ -78,17 +89,42 @@ export async function installOfficial(
     await runTool("tar", ["-xzf", "archive.tgz"], { cwd: work, package: "tar" });
     const out = join(work, "out");
     await mkdir(out);
+    const checksums: Partial<Checksums> = { archive: sha256 };
     for (const program of PROGRAMS) {
       const inside = join(work, `release-v${version}-x86_64`, `${program}-v${version}-x86_64`);
       await rename(inside, join(out, program)).catch((cause) => {
         throw new StacyError("corrupt", `the archive of Firecracker ${version} holds no ${program}`, { cause });
       });
       await chmod(join(out, program), 0o755);
+      checksums[program] = digest(await readFile(join(out, program)));
     }
+    await writeFile(join(out, CHECKSUMS), JSON.stringify(checksums));
+    // Another set-up's result, equal by checksum, or a damaged one: either makes room.
+    await rm(target, { recursive: true, force: true });
     await rename(out, target);
+  } catch (error) {
+    if (!(await isWhole(target, sha256))) throw error;
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** Whether what is in `dir` came out of the archive with this checksum, and is as it was. */
+async function isWhole(dir: string, sha256: string): Promise<boolean> {
+  try {
+    const checksums = JSON.parse(await readFile(join(dir, CHECKSUMS), "utf8")) as Checksums;
+    if (checksums.archive !== sha256) return false;
+    for (const program of PROGRAMS) {
+      if (digest(await readFile(join(dir, program))) !== checksums[program]) return false;
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function digest(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 async function download(url: string, signal: AbortSignal | undefined): Promise<Buffer> {

@@ -2,8 +2,11 @@
  * What each Firecracker release can do, in one place. Sources: its CHANGELOG, docs/snapshotting, the issues named below, and
  * our own runs of 1.12.1 and 1.16.1.
  *
- * What newer releases offer and is not used: `huge_pages` at load (1.17; not measured: clones share their memory by small pages),
- * `clock_realtime` (the handshake sets the clock), `vsock_override` (paths are relative already).
+ * What newer releases offer and is not used:
+ *   `huge_pages` at load (1.17)   clones share their memory by small pages of one file, and a private copy of 2 MiB for each page written is what they must not have
+ *   `clock_realtime` (1.16)       the handshake sets the clock; this also moves the clock that does not count sleep, so every timer of a program that was
+ *                                 saved runs out at once. Where the host's kernel is older than 5.16, or the snapshot does not have it, the load fails for good
+ *   `vsock_override` (1.16)       the path in a snapshot is relative, and each process has a directory of its own
  */
 import { StacyError } from "../../host/error.ts";
 
