@@ -122,6 +122,11 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     await button("Shell 1").click();
     await screen.getByText("42", { exact: true }).waitFor();
     assert.deepEqual(await faults(page), []);
+    await button("Screen reader").click();
+    await page.locator(".xterm-accessibility").waitFor({ state: "attached" });
+    assert.deepEqual(await faults(page), []);
+    await button("Screen reader").click();
+    await page.locator(".xterm-helper-textarea").focus();
     await page.keyboard.press("Tab");
     assert.match(String(await page.evaluate("document.activeElement.className")), /xterm/);
     await page.keyboard.press("Escape");

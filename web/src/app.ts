@@ -89,7 +89,7 @@ function titleOf(route: Route, live: Live): string {
 function Page({ route }: { route: Route }) {
   switch (route.page) {
     case "sandbox":
-      return html`<${SandboxPage} id=${route.id} tab=${route.tab} />`;
+      return html`<${SandboxPage} id=${route.id} tab=${route.tab} of=${route.of} />`;
     case "new":
       return html`<${SpawnPage} fill=${route.fill} />`;
     case "images":

@@ -11,11 +11,11 @@ const POLL_MS = 3_000;
 /** Characters that are shown; what is older goes. */
 const SHOWN = 200_000;
 
-export function LogsTab({ sandbox, info }: TabProps) {
+export function LogsTab({ sandbox, info, of }: TabProps) {
   const running = info.state === "running";
   const commands = useAsked(async () => (running ? await sandbox.processes() : []), [info.id, running], POLL_MS);
-  const list = [...(commands.value ?? [])].reverse();
-  const [chosen, choose] = useState<string | undefined>();
+  const list = [...(commands.value ?? [])].sort((a, b) => b.startedAt.localeCompare(a.startedAt));
+  const [chosen, choose] = useState(of);
   // What people look for first is what their program says.
   const source = chosen ?? list[0]?.id ?? KERNEL;
   const options = [

@@ -37,9 +37,11 @@ export interface TabProps {
   live: Live;
   sandbox: Sandbox;
   info: SandboxInfo;
+  /** What the tab begins with, from the address. */
+  of?: string | undefined;
 }
 
-export function SandboxPage({ id, tab }: { id: string; tab: Tab }) {
+export function SandboxPage({ id, tab, of }: { id: string; tab: Tab; of?: string }) {
   const live = useLive();
   const info = live.find(id);
   const [last, setLast] = useState(info);
@@ -70,7 +72,7 @@ export function SandboxPage({ id, tab }: { id: string; tab: Tab }) {
       ${TABS.map((each) => html`<a href=${sandboxLink(id, each)} aria-current=${each === tab ? "page" : undefined}>${NAMES[each]}</a>`)}
     </nav>
     <${TerminalTab} live=${live} sandbox=${sandbox} info=${info} shells=${shells} shown=${tab === "terminal"} />
-    <${OtherTab} key=${tab} tab=${tab} live=${live} sandbox=${sandbox} info=${info} />
+    <${OtherTab} key=${tab} tab=${tab} live=${live} sandbox=${sandbox} info=${info} of=${of} />
   `;
 }
 

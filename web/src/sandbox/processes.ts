@@ -68,7 +68,7 @@ function Commands({ sandbox, info }: Pick<TabProps, "sandbox" | "info">) {
       name: "",
       cell: ({ id, pid, running }) => html`
         <div class="actions">
-          <a class="button" href=${sandboxLink(info.id, "logs")} aria-label=${`Output of ${pid}`}>Output</a>
+          <a class="button" href=${sandboxLink(info.id, "logs", id)} aria-label=${`Output of ${pid}`}>Output</a>
           <${Action} label="Stop" name=${`Stop ${pid}`} disabled=${!running} title="SIGTERM" run=${() => sandbox.kill(id).then(commands.again)} />
           <${Action} label="Kill" name=${`Kill ${pid}`} kind="danger" disabled=${!running} title="SIGKILL" run=${() => sandbox.kill(id, "SIGKILL").then(commands.again)} />
         </div>`,

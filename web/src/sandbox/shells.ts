@@ -16,6 +16,7 @@ export interface Shell {
   ended: string | undefined;
 }
 
+const READ = "stacyvm.terminal.read";
 const LEAVE_MS = 2_000;
 
 export class Shells extends Store {
@@ -23,6 +24,11 @@ export class Shells extends Store {
   /** Which one is in front. */
   front: Shell | undefined;
   #number = 0;
+  /**
+   * What is drawn is said, too. Not always: the terminal then takes no input that comes without keys, as from a phone
+   * or an input method.
+   */
+  read = localStorage.getItem(READ) === "yes";
 
   async open(sandbox: Sandbox): Promise<void> {
     // Half of what the page weighs, for those who open one.
@@ -32,7 +38,7 @@ export class Shells extends Store {
       cursorBlink: true,
       fontSize: 13,
       scrollback: 5_000,
-      screenReaderMode: true,
+      screenReaderMode: this.read,
       minimumContrastRatio: 4.5,
     });
     const fit = new FitAddon();
@@ -56,6 +62,13 @@ export class Shells extends Store {
       this.changed();
     };
     draw(process, terminal).then(ended, (error: unknown) => ended(textOf(error)));
+  }
+
+  setRead(read: boolean): void {
+    this.read = read;
+    localStorage.setItem(READ, read ? "yes" : "no");
+    for (const { terminal } of this.list) terminal.options.screenReaderMode = read;
+    this.changed();
   }
 
   show(shell: Shell): void {

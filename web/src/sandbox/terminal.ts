@@ -31,6 +31,7 @@ export function TerminalTab({ sandbox, info, shells, shown }: TabProps & { shell
           : html`
           <div class="bar shells" role="group" aria-label="Shells">
             ${list.map((shell) => html`<${ShellTab} key=${shell.number} shell=${shell} shells=${shells} />`)}
+            <button type="button" class="tab" aria-pressed=${shells.read} onClick=${() => shells.setRead(!shells.read)}>Screen reader</button>
             <span class="soft push from-tablet">Esc, then Tab leaves the terminal</span>
           </div>
           <div ref=${screen} class="terminal"></div>
