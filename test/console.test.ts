@@ -88,7 +88,7 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     const { id: second } = (await other.json()) as { id: string };
     const row = page.getByRole("row").filter({ hasText: second });
     await row.getByText("running").waitFor();
-    await row.getByRole("cell", { name: /MiB of 128 MiB/ }).waitFor();
+    await row.getByRole("cell", { name: /MiB guest 128 MiB/ }).waitFor();
     await section("Start times")
       .getByRole("row", { name: /cold \d/ })
       .waitFor();

@@ -17,8 +17,11 @@ export function MetricsTab({ live, info }: TabProps) {
           ? html`<p class="empty">${info.state === "running" || info.state === "paused" ? "No sample yet." : `It is ${info.state}: it uses nothing but disk.`}</p>`
           : html`<${Facts} of=${[
               ["CPU", `${percent(use.cpuPct ?? 0)} of one core, of ${info.vcpus}`],
-              ["Memory, its own", `${bytes(use.memBytes ?? 0)} of ${bytes(limit)}`],
-              ["Memory with its share of common pages", bytes(use.memPssBytes ?? 0)],
+              [
+                "Memory on the host",
+                `${bytes(use.memBytes ?? 0)} of its own, its monitor included; the guest has ${bytes(limit)}`,
+              ],
+              ["With its share of common pages", bytes(use.memPssBytes ?? 0)],
               ["Disk", `${bytes(use.diskBytes ?? 0)} of ${bytes(info.diskMb * 2 ** 20)}`],
             ]} />`
       }
