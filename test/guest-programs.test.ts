@@ -53,7 +53,7 @@ node a.js`;
   });
 
   test("PostgreSQL recovers what was committed before its processes were killed", async () => {
-    const script = `b=$(ls -d /usr/lib/postgresql/*/bin); mkdir /pg; chown postgres /pg; chown postgres /var/run/postgresql || true
+    const script = `b=$(ls -d /usr/lib/postgresql/*/bin); mkdir /pg; chown postgres /pg; mkdir -p /run/postgresql; chown postgres /run/postgresql
 p() { su postgres -c "cd /; $*"; }
 p "$b/initdb -D /pg/d -A trust > /dev/null"; p "$b/pg_ctl -D /pg/d -w -l /pg/log start > /dev/null"; p "$b/pgbench -i -q postgres 2> /dev/null"
 p "$b/pgbench -c 4 -T 5 postgres > /dev/null 2>&1" & sleep 3; p "psql -qtAc 'create table mark as select count(*) n from pgbench_history' postgres"
@@ -208,7 +208,7 @@ MemoryMax=50M
 DynamicUser=yes
 PrivateTmp=yes
 S
-systemctl daemon-reload; systemctl start mine; systemctl is-active mine; cat /sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(pgrep -o systemd)/cgroup | sed 's,/init.scope,,')/system.slice/mine.service/memory.max
+systemctl daemon-reload; systemctl start mine; systemctl is-active mine; cat /sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(pgrep -o systemd)/cgroup | sed 's,/init.scope$,,')/system.slice/mine.service/memory.max
 journalctl -u mine -o cat --no-pager | grep from; systemd-run --wait --pipe -q echo run; systemctl stop mine; systemctl is-active mine || true; hostnamectl --static || hostname`;
     const said = await run(script);
     assert.match(said, /^active\n52428800\nfrom mine\nrun\ninactive\n/);

@@ -10,7 +10,7 @@ export const START_INIT = `[ -x /sbin/init ] || { echo "the image has no /sbin/i
 command -v unshare >/dev/null || { echo "the image has no unshare (util-linux), which starts its init"; exit 1; }
 group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
 mkdir -p $group/waiting $group/init
-echo $$ > $group/waiting/cgroup.procs
+for pid in $(cat $group/cgroup.procs); do echo $pid > $group/waiting/cgroup.procs || :; done 2>/dev/null
 for controller in cpu memory pids; do echo +$controller > $group/cgroup.subtree_control || :; done
 export group
 unshare --pid --mount --propagation slave --fork sh -c '
