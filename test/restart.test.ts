@@ -290,7 +290,7 @@ describe("a daemon that comes after another", () => {
     });
     const [code] = await once(second, "exit");
     assert.notEqual(code, 0);
-    assert.match(said, /another daemon runs on the data directory/);
+    assert.match(said, /another server runs on the data directory/);
     assert.equal(await sh(id, "cat /workspace/file"), "kept");
   });
 

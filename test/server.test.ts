@@ -217,6 +217,6 @@ test("a second daemon on one data directory is refused", async () => {
       [join(packageRoot, "src/cli/main.ts"), "serve", "--data-dir", server.root, "--port", "0"],
       { timeoutMs: 20_000 },
     ),
-    /another daemon/,
+    /another server/,
   );
 });

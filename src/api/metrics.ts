@@ -187,7 +187,7 @@ export class Metrics {
     });
     new Gauge({
       name: "stacyvm_disk_bytes",
-      help: "The data directory's filesystem: its size, and what is free for the daemon's user",
+      help: "The data directory's filesystem: its size, and what is free for the server's user",
       labelNames: ["what"],
       registers,
       async collect() {

@@ -80,7 +80,7 @@ async function withoutRecord(dir: string): Promise<Found> {
   if (await new SuspendedState(dir).exists()) {
     return { result: "unreachable", reason: "its record is missing; its saved state is there" };
   }
-  return { result: "gone", gone: await goneMachine(dir, "its record was missing when the daemon started") };
+  return { result: "gone", gone: await goneMachine(dir, "its record was missing when the server started") };
 }
 
 async function withRecord(
@@ -121,12 +121,12 @@ async function withRecord(
     return keep();
   }
   if (process === null || !(await isAlive(process))) {
-    return { result: "gone", gone: await goneMachine(dir, "its machine was gone when the daemon started") };
+    return { result: "gone", gone: await goneMachine(dir, "its machine was gone when the server started") };
   }
   const wait = { timeoutMs, ...(signal === undefined ? {} : { signal }) };
   let found = await vmm.adopt(dir, process, record.config, wait);
   if (found === undefined) {
-    return { result: "gone", gone: await goneMachine(dir, "its machine ended while the daemon started") };
+    return { result: "gone", gone: await goneMachine(dir, "its machine ended while the server started") };
   }
   try {
     await saved.removeUnfinished(); // S2

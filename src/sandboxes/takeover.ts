@@ -130,6 +130,6 @@ async function waitFor(parts: TakeoverParts, sandbox: Sandbox, unreachable: Unre
 
 async function lose(parts: TakeoverParts, sandbox: Sandbox, gone: GoneMachine | undefined): Promise<void> {
   delete sandbox.record.unreachable;
-  const reason = gone?.reason ?? "its machine was gone when the daemon started";
+  const reason = gone?.reason ?? "its machine was gone when the server started";
   await parts.fail(sandbox, new StacyError("machine-exited", reason), gone?.console ?? []);
 }

@@ -112,7 +112,7 @@ async function serve(options: ServeOptions): Promise<void> {
   const paths = dataPaths(resolve(options.dataDir || config.data_dir || defaultDataDir()));
   await using lock = await lockDataDir(paths);
   if (lock === undefined) {
-    throw new StacyError("conflict", `another daemon runs on the data directory ${paths.root}`, {
+    throw new StacyError("conflict", `another server runs on the data directory ${paths.root}`, {
       phase: "lock",
       remedy: "stop it, or choose another directory with --data-dir",
     });

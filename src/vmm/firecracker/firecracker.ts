@@ -237,7 +237,7 @@ class Firecracker implements Vmm {
 /** The jail is on, and it cannot be had: nothing is started without it. */
 function unjailed(probe: VmmProbe, jailer: string | undefined): VmmProbe {
   const missing = jailer === undefined ? "there is no jailer beside this Firecracker" : "the jailer needs root";
-  const remedy = jailer === undefined ? "set `firecracker.jailer` to its path" : "run the daemon as root";
+  const remedy = jailer === undefined ? "set `firecracker.jailer` to its path" : "run the server as root";
   return {
     usable: false,
     ...(probe.version === undefined ? {} : { version: probe.version }),

@@ -48,7 +48,7 @@ export interface Jail {
 export async function makeJail(dir: string, firecracker: string, config: JailConfig): Promise<Jail> {
   if (process.getuid?.() !== 0) {
     throw new StacyError("permission", "the jailer needs root", {
-      remedy: "run the daemon as root, or set `firecracker.jail: false`",
+      remedy: "run the server as root, or set `firecracker.jail: false`",
     });
   }
   // Of the same machine before it was suspended: the jailer refuses a root that was used.
