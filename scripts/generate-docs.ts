@@ -5,7 +5,8 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Command } from "commander";
+import type { Command, Option } from "commander";
+import { clientCommand } from "../src/cli/client-command.ts";
 import { createProgram, EXIT_CODES } from "../src/cli/program.ts";
 import { visibleCommands, visibleOptions } from "../src/cli/visible.ts";
 import { packageRoot } from "../src/host/paths.ts";
@@ -30,17 +31,27 @@ function table(head: string[], rows: string[][]): string {
 }
 
 function cliReference(program: Command): string {
-  const parts = [MADE, "# Commands", EXIT_CODES.trim()];
+  const intro = "Look up a command, its arguments and its options. `stacyvm COMMAND --help` prints the same.";
+  const common = visibleOptions(clientCommand("", "")).map(optionRow);
+  const parts = [MADE, "# Commands", intro, EXIT_CODES.trim(), COMMON, table(["", ""], common)];
   const add = (command: Command, path: string): void => {
     const full = `${path} ${command.name()}`.trim();
-    if (command.parent !== null) parts.push(`## \`${full}\``, describe(command, full));
+    if (command.parent !== null) parts.push(`## \`${full}\``, describe(command, full, common));
     for (const each of visibleCommands(command)) add(each, full);
   };
   add(program, "");
   return `${parts.join("\n\n")}\n`;
 }
 
-function describe(command: Command, full: string): string {
+const COMMON = "## Common options\n\nEvery command that talks to a server takes these:";
+
+function optionRow(option: Option): string[] {
+  const value = option.defaultValueDescription ?? option.defaultValue;
+  return [`\`${option.flags}\``, withDefault(option.description, value, option.argChoices)];
+}
+
+/** @param common rows that stand once for all commands that have all of them */
+function describe(command: Command, full: string, common: string[][]): string {
   const text = command.description();
   const parts = [`${text.charAt(0).toUpperCase()}${text.slice(1)}.`];
   const aliases = command.aliases();
@@ -56,12 +67,14 @@ function describe(command: Command, full: string): string {
       `\`${argument.name()}\``,
       withDefault(argument.description, argument.defaultValue, argument.argChoices),
     ]),
-    ...visibleOptions(command).map((option) => [
-      `\`${option.flags}\``,
-      withDefault(option.description, option.defaultValueDescription ?? option.defaultValue, option.argChoices),
-    ]),
+    ...visibleOptions(command).map(optionRow),
   ];
-  parts.push(table(["", ""], rows));
+  const shared = new Set(common.map(String));
+  const own = rows.filter((row) => !shared.has(String(row)));
+  const all = rows.length - own.length === common.length;
+  const shown = all ? own : rows;
+  if (shown.length > 0) parts.push(table(["", ""], shown));
+  if (all) parts.push("And the [common options](#common-options).");
   return parts.join("\n\n");
 }
 

@@ -20,10 +20,10 @@ export interface Session {
 export function clientCommand(name: string, description: string): Command {
   return new Command(name)
     .description(description)
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .option(
       "--server <url>",
-      "which server (default: STACYVM_URL, else the one on this data directory, else one in here)",
+      "which server (default: STACYVM_URL, else the one on this data directory, else one inside this command)",
     )
     .option("--api-key-file <file>", "file with the server's key (default: STACYVM_API_KEY_FILE; or STACYVM_API_KEY)")
     .addOption(apiKeyOption())

@@ -109,7 +109,7 @@ async function join(
   const { exitCode, reason } = await Promise.race([finished, left.promise]);
   if (reason === "out-of-memory") note("the sandbox's memory ran out, and the command ended by that");
   if (reason !== "timeout") return exitCode;
-  note("the time for this command is over");
+  note("the command's time limit was reached");
   return EXIT.timeout;
 }
 

@@ -12,7 +12,7 @@ export function checkpointCommand(): Command {
 function create(): Command {
   return clientCommand("create", "save a sandbox and print the checkpoint's id; `checkpoint ID` is the same")
     .argument("<id>", "the sandbox, which goes on")
-    .argument("[name]", "for people")
+    .argument("[name]", "a name to know it by")
     .action((id: string, name: string | undefined, options: ClientOptions) =>
       withServer(options, async ({ client, signal }) => {
         const sandbox = await findSandbox(client, id, signal);

@@ -11,7 +11,7 @@ export function doctorCommand(): Command {
     .description("check what this host has and say what is missing; exit code 0 when a sandbox can start")
     .option("--fix", "do what is safe: install what is missing, remove leftovers, close the data directory to others")
     .option("--meaning", "say what each is needed for")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .addOption(new Option("--production", "all is checked anyway").hideHelp())
     .action(async (options: { fix?: boolean; meaning?: boolean; json?: boolean }) => {
       let findings = await examine();

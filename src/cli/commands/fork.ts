@@ -17,7 +17,7 @@ export function forkCommand(): Command {
     .option("-n, --count <n>", "how many", parseCount, 1)
     .option("--ttl <time>", "how long they live", parseDuration)
     .option("-e, --env <K=V>", "environment of their commands; may be repeated", parsePair)
-    .option("-l, --label <K=V>", "metadata; may be repeated", parsePair)
+    .option("-l, --label <K=V>", "a label to find them by; may be repeated", parsePair)
     .action((id: string, options: ForkOptions) =>
       withServer(options, async ({ client, signal }) => {
         const sandbox = await findSandbox(client, id, signal);

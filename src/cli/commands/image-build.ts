@@ -22,7 +22,7 @@ export function imageBuildCommand(): Command {
     .option("--pull", "ask the registry again what the base's name means")
     .option("--no-cache", "do every step again")
     .option("-q, --quiet", "do not show what the commands print")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .action(async (directory: string, options: BuildCommandOptions) => {
       const { build } = await import("../image-building.ts");
       await interruptible((signal) => build(resolve(directory), options, signal));

@@ -26,7 +26,7 @@ const load = (): Promise<typeof import("../image-store.ts")> => import("../image
 function list(): Command {
   return new Command("ls")
     .description("images on this host")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .action(async (options: Json) => {
       const { openStore, imageBody } = await load();
       const images = await (await openStore()).library.list();
@@ -49,7 +49,7 @@ export function pullCommand(): Command {
   return new Command("pull")
     .description("pull images, or ask again whether their tags have moved")
     .argument("<reference...>", "for example python:3.12, ghcr.io/team/tool@sha256:..., stacyvm/python")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .addOption(
       new Option("--policy <when>", "when to ask the registry").choices(["always", "missing"]).default("always"),
     )
@@ -82,7 +82,7 @@ function importCommand(): Command {
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "user")
     .option("--cmd <word...>", "command")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .action(
       async (
         source: string,
@@ -138,7 +138,7 @@ function tag(): Command {
     .description("give an image another name")
     .argument("<reference>")
     .argument("<name>")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .action(async (reference: string, name: string, options: Json) => {
       const { openStore, printImages } = await load();
       printImages([await (await openStore()).library.tag(reference, name)], options);
@@ -168,7 +168,7 @@ function gc(): Command {
       parseSizeMiB,
     )
     .option("-n, --dry-run", "only say what would go")
-    .option("--json", "for programs")
+    .option("--json", "print JSON, errors too")
     .action(async (options: Json & { max?: number; dryRun?: boolean }) => {
       const { openStore } = await load();
       const { library, users, limit } = await openStore();

@@ -77,7 +77,7 @@ function create(): Command {
     .addOption(secretOption("they"))
     .option("--setup <command>", "run once, before the golden snapshot is saved; may be repeated", collect)
     .option("--pool <n>", "machines that `stacyvm serve` keeps ready", parseCount)
-    .option("--description <text>", "for people")
+    .option("--description <text>", "what it is for, in words")
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--replace", "take the place of one with this name")
     .action((name: string, image: string, options: CreateOptions) =>

@@ -1,0 +1,73 @@
+/** One name for one thing: what the glossary says is not called so, no page and no help text calls so. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { Command } from "commander";
+import { packageRoot } from "../host/paths.ts";
+import { HABITS } from "./habits.ts";
+import { createProgram } from "./program.ts";
+
+const read = (name: string): string => readFileSync(join(packageRoot, name), "utf8");
+const pages = [
+  "README.md",
+  "CHANGELOG.md",
+  "examples/README.md",
+  "sdk/README.md",
+  "python/README.md",
+  ...readdirSync(join(packageRoot, "docs"))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `docs/${name}`),
+];
+
+/** The page of the crash protocol is about the process, whichever command it is in. */
+const EXCEPT: Record<string, string[]> = { daemon: ["docs/crash-protocol.md", "docs/network.md"] };
+
+/** Without code, which has names of its own. */
+function words(markdown: string): string {
+  return markdown.replaceAll(/^```[\s\S]*?^```$/gm, "").replaceAll(/`[^`]*`/g, "");
+}
+
+test("no page and no help text uses a word that the glossary replaces", () => {
+  const banned = [...read("docs/glossary.md").matchAll(/^\| [^|]+ \| [^|]+ \| ([^|]+) \|$/gm)]
+    .flatMap(([, cell = ""]) => cell.split(", "))
+    .map((word) => word.trim())
+    .filter((word) => word !== "" && word !== "---" && word !== "not called");
+  assert.ok(banned.length >= 8, banned.join());
+  for (const page of pages) {
+    if (page === "docs/glossary.md") continue;
+    const text = words(read(page));
+    for (const word of banned) {
+      const found = new RegExp(`\\b${word}s?\\b`, "i").exec(text);
+      if (found === null || EXCEPT[word]?.includes(page)) continue;
+      const around = text.slice(Math.max(0, found.index - 60), found.index + 60);
+      assert.fail(`${page} says "${word}", which docs/glossary.md calls otherwise: ...${around}...`);
+    }
+  }
+});
+
+test("every command that a page names exists", () => {
+  const program = createProgram();
+  const named = (at: Command, word: string): Command | undefined =>
+    at.commands.find((each) => each.name() === word || each.aliases().includes(word));
+  for (const page of pages) {
+    for (const [span = "", path = ""] of read(page).matchAll(/(?:`|^|\()stacyvm ((?:[a-z][a-z-]* ?)+)/gm)) {
+      const [first = "", second = ""] = path.trim().split(" ");
+      const command = named(program, first);
+      // A word that is not there may be named where its hint is shown.
+      if (command === undefined && first in HABITS) continue;
+      assert.ok(command !== undefined || first === "help", `${page}: there is no command ${JSON.stringify(span)}`);
+      if (command !== undefined && command.commands.length > 0 && second !== "" && first !== "checkpoint")
+        assert.ok(named(command, second), `${page}: there is no command ${JSON.stringify(span)}`);
+    }
+  }
+});
+
+test("every page says what it is for before anything else", () => {
+  for (const page of pages.filter((name) => name.startsWith("docs/"))) {
+    const first = read(page)
+      .split("\n\n")
+      .find((part) => !/^(# |<!--)/.test(part));
+    assert.match(first ?? "", /^[A-Z*`]/, `${page} begins with something else than a sentence`);
+  }
+});
