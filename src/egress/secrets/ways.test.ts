@@ -55,7 +55,10 @@ class Guest implements Disposable {
   readonly #ends: Duplex[] = [];
   known = true;
 
-  constructor(rules: string[] = [`${HOST}:${port}`, `${HOST}:${plainPort}`, `127.0.0.1:${port}`]) {
+  constructor(
+    rules: string[] = [`${HOST}:${port}`, `${HOST}:${plainPort}`, `127.0.0.1:${port}`],
+    { opened = ["127.0.0.1"], names = {} }: { opened?: string[]; names?: Record<string, string> } = {},
+  ) {
     const secret: KeptSecret = {
       ...{ name: "KEY", placeholder: "placeholder-1", placement: { kind: "bearer" } },
       hosts: new SecretHosts([`${HOST}:${port}`, `http://${HOST}:${plainPort}`]),
@@ -64,9 +67,9 @@ class Guest implements Disposable {
     this.egress = new Egress({
       rules: new HostRules(rules),
       ceiling: new HostRules(["*:*"]),
-      resolve: resolverOf({ [HOST]: "127.0.0.1", "other.test": "127.0.0.1" }),
-      addresses: new Addresses(["127.0.0.1"]),
-      maxConnections: 16,
+      resolve: resolverOf({ [HOST]: "127.0.0.1", "other.test": "127.0.0.1", ...names }),
+      addresses: new Addresses(opened),
+      maxConnections: 128,
       idleMs: 60_000,
       guest: {
         accept: () => new Promise((settle) => this.#proxies.push(settle)),
@@ -90,13 +93,15 @@ class Guest implements Disposable {
 
   proxy(): Duplex {
     const [mine, theirs] = this.#pair();
-    this.#proxies.shift()?.(theirs);
+    const taker = this.#proxies.shift();
+    assert.ok(taker);
+    taker(theirs);
     return mine;
   }
 
   /** By an address that stands for the name, or as it is. */
   async connect(host: string, to = port): Promise<Duplex> {
-    const address = /^\d/.test(host) ? host : await this.#address(host);
+    const address = /^[\d:f]/.test(host) ? host : await this.#address(host);
     const [mine, theirs] = this.#pair();
     this.#others.shift()?.({ connection: theirs, address, port: to });
     return mine;
@@ -201,4 +206,32 @@ test("rules that change cut a connection to a secret's host, and so does stoppin
     end();
     await closed;
   }
+});
+
+test("addresses that are not public are refused to both ways, in whatever clothes and by whatever name, with every rule given", async () => {
+  using guest = new Guest(["*:*"], {
+    opened: [],
+    names: { "inside.test": "10.0.0.5", "meta.test": "169.254.169.254" },
+  });
+  const tricks = [
+    ...["127.0.0.1", "0.0.0.0", "10.1.2.3", "169.254.169.254", "192.168.0.1", "100.64.0.1", "198.18.9.9", "224.0.0.1"],
+    ...["::1", "::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::a00:1", "fd00::1", "fe80::1", "2002:7f00:1::"],
+  ];
+  for (const address of tricks) await once(await guest.connect(address, port), "close");
+  for (const name of ["inside.test", "meta.test", "other.test"]) await once(await guest.connect(name, port), "close");
+  const written = [
+    ...tricks.map((address) => (address.includes(":") ? `[${address}]` : address)),
+    "inside.test",
+    "2130706433",
+    "0x7f.1",
+  ];
+  for (const host of written) {
+    await new Promise((turn) => setImmediate(turn)); // the next connection is waited for again
+    const tunnel = guest.proxy();
+    tunnel.write(`CONNECT ${host}:${port} HTTP/1.1\r\n\r\n`);
+    assert.match(await head(tunnel), /^HTTP\/1\.1 (403|502|400) /, host);
+    tunnel.destroy();
+  }
+  assert.equal(guest.egress.status.connected, 0);
+  assert.deepEqual(seen, []);
 });
