@@ -133,7 +133,7 @@ function OneNote({ note }: { note: Note }) {
   const hold = (): void => notes.hold(note.id);
   const release = (): void => notes.release(note);
   return html`
-    <div class=${`note ${note.kind}`} onPointerEnter=${hold} onPointerLeave=${release} onFocusIn=${hold} onFocusOut=${release}>
+    <div class=${`message ${note.kind}`} onPointerEnter=${hold} onPointerLeave=${release} onFocusIn=${hold} onFocusOut=${release}>
       <span>${note.text}</span>
       <button type="button" class="quiet" aria-label="Close message" onClick=${() => notes.close(note.id)}>✕</button>
     </div>

@@ -79,6 +79,8 @@ function optionsOf(
   return {
     width,
     height: HEIGHT,
+    // The last moment's label is as wide to the right as to the left.
+    padding: [10, 36, 0, 0],
     legend: { show: false },
     cursor: { show: false },
     scales: {
@@ -99,7 +101,7 @@ function optionsOf(
         values: (_plot, splits) => splits.map((at) => clock(at, splits)),
         space: 70,
       },
-      { ...axis, size: 68, values: (_plot, splits) => splits.map((value) => (value === null ? "" : format(value))) },
+      { ...axis, size: 80, values: (_plot, splits) => splits.map((value) => (value === null ? "" : format(value))) },
     ],
     series: [
       {},
