@@ -54,6 +54,8 @@ export interface Daemon {
   readonly url: string;
   /** Name of the default provider. */
   readonly provider: string;
+  /** Whether its machines run in software emulation. */
+  emulated(): Promise<boolean>;
   readonly found: Takeover;
   /** Golden snapshots are being built beside what was asked for. */
   readonly building: boolean;
@@ -179,6 +181,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   return {
     url: server.url,
     provider: vmm.name,
+    emulated: async () => {
+      const probe = await vmm.probe();
+      return probe.usable && probe.accelerator === "tcg";
+    },
     found,
     get building() {
       return providers.some(({ launcher }) => launcher.golden.building.size > 0);

@@ -31,14 +31,38 @@ export const HABITS: Record<string, string> = {
   worker: "`stacyvm serve` runs the whole server on this machine; no other joins it",
 };
 
+/** Options of `docker run`, and what does the same here. */
+export const OPTION_HABITS: Record<string, string> = {
+  "--rm": "`stacyvm run` always removes its sandbox; one of `stacyvm spawn` ends by --ttl, or by `stacyvm rm ID`",
+  "-d": "`stacyvm spawn IMAGE` starts a sandbox that stays, and `stacyvm exec -d ID -- COMMAND` a program in it",
+  "--detach": "`stacyvm spawn IMAGE` starts a sandbox that stays, and `stacyvm exec -d ID -- COMMAND` a program in it",
+  "-v": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
+  "--volume": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
+  "--mount": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
+  "-p": "`stacyvm forward ID PORT` reaches a port; with `stacyvm serve` it is at http://PORT-ID.localhost:7423/",
+  "--publish": "`stacyvm forward ID PORT` reaches a port; with `stacyvm serve` it is at http://PORT-ID.localhost:7423/",
+  "--network": "a sandbox has no network by itself; --allow HOST names a host that it may connect to",
+  "--net": "a sandbox has no network by itself; --allow HOST names a host that it may connect to",
+  "--name": "a sandbox is found by its id, which `stacyvm spawn` prints",
+  "--entrypoint": "name the program after the image: `stacyvm run IMAGE -- PROGRAM ARGUMENTS`",
+  "--env-file": "-e NAME=VALUE, once for each line of the file",
+  "--cpus": "-c NUMBER, or --vcpus",
+  "--privileged": "programs are root of a machine of their own: leave it out",
+};
+
 /** Commands that take something away for good. Nobody is led to one of them by a similar spelling. */
 const DESTRUCTIVE = new Set(["rm", "kill", "gc", "restore"]);
 
 /**
- * Commander's text for a wrong word, without a dangerous guess and with what the word is called here.
+ * Commander's text for a wrong word or option, without a dangerous guess and with what the word is called here.
  * @param path the command below which it stood: `stacyvm`, `stacyvm image`
  */
 export function teach(text: string, path: string): string {
+  const option = /^error: unknown option '([^'=]*)/.exec(text)?.[1];
+  if (option !== undefined && /^stacyvm (run|spawn)$/.test(path)) {
+    const hint = OPTION_HABITS[option];
+    return hint === undefined ? text : `${text.trimEnd()}\nhint: ${hint}\n`;
+  }
   const word = /^error: unknown command '([^']*)'/.exec(text)?.[1];
   if (word === undefined) return text;
   const habit = path.includes(" ") ? undefined : HABITS[word];

@@ -10,7 +10,7 @@ import type { Command } from "../guest/agent.ts";
 import { ownRecord } from "../host/process.ts";
 import type { Progress } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
-import { Launcher } from "../launcher/launcher.ts";
+import { type BootReport, Launcher } from "../launcher/launcher.ts";
 import { removeMachineDir } from "../launcher/machine-dir.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { createEngine } from "./engine.ts";
@@ -42,8 +42,8 @@ export interface OneShot {
 export interface Observer {
   signal: AbortSignal;
   progress(progress: Progress): void;
-  /** The machine runs: which way it started, and how long each phase took. */
-  started(boot: unknown): void;
+  /** The machine runs: which way it started, and how long each phase took; after a cold boot also what accelerates it. */
+  started(boot: BootReport, accelerator?: string): void;
   /** The command has ended, and the golden snapshot is still being saved. */
   saving(): void;
 }
@@ -97,7 +97,8 @@ export async function runOneShot<T>(
     const egress = engine.network.egress(hosts, launched.agent);
     machine.defer(() => egress.stop());
     egress.start();
-    observer.started(launched.boot);
+    const probe = launched.boot.path === "cold" ? await engine.launcher.vmm.probe() : undefined;
+    observer.started(launched.boot, probe?.usable === true ? probe.accelerator : undefined);
     const { config } = launched.target.image;
     const command = await launched.agent
       .start({

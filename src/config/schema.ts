@@ -241,7 +241,8 @@ export const configSchema = z.strictObject({
   database: section({ path: text.default("") }),
   logging: section({
     level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
-    format: z.enum(["json", "pretty"]).default("json"),
+    /** `auto`: lines for people in a terminal, JSON elsewhere. */
+    format: z.enum(["auto", "json", "pretty"]).default("auto"),
   }),
   shutdown: section({
     /** End all sandboxes when the daemon stops. */

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { Client, Sandbox } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
+import type { BootReport } from "../../launcher/launcher.ts";
 import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
 import {
   allowOption,
@@ -15,6 +16,7 @@ import {
 } from "../arguments.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
+import { noteEmulation } from "../emulation.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
 import { imageCommand } from "../image-command.ts";
 import { type Interrupts, interruptible } from "../interrupt.ts";
@@ -103,8 +105,9 @@ async function runHere(image: string, argv: string[], options: RunOptions, inter
   const observer = {
     signal: interrupts.signal,
     progress: line.show,
-    started(boot: unknown) {
+    started(boot: BootReport, accelerator?: string) {
       line[Symbol.dispose]();
+      noteEmulation(boot.path, accelerator);
       report(boot, options);
     },
     saving: () => line.show({ step: "saving the golden snapshot, so that the next run starts from it (Ctrl-C skips)" }),

@@ -8,6 +8,7 @@ import { StacyError } from "../../host/error.ts";
 import { dataPaths, defaultDataDir } from "../../host/paths.ts";
 import { printableColoured, printableJson } from "../../host/printable.ts";
 import { parsePort } from "../arguments.ts";
+import { EMULATION } from "../emulation.ts";
 import { note } from "../output.ts";
 
 /** After the grace of requests, what else may be under way has this long to end. */
@@ -105,7 +106,9 @@ async function serve(options: ServeOptions): Promise<void> {
   const { level, format } = config.logging;
   const log = pino(
     { level, hooks: { streamWrite: printableJson } },
-    format === "pretty" ? await readable() : pino.destination({ dest: 2, sync: true }),
+    format === "pretty" || (format === "auto" && process.stderr.isTTY)
+      ? await readable()
+      : pino.destination({ dest: 2, sync: true }),
   );
   for (const note of notes) log.warn({ phase: "config" }, note);
 
@@ -149,6 +152,7 @@ async function serve(options: ServeOptions): Promise<void> {
     );
     // A browser asks as its user, or takes the key from what is behind the #, which it sends to nobody.
     if (process.stderr.isTTY) note(`the console: ${url}/ui/${ownUser ? "" : `#key=${localKey}`}`);
+    if (await daemon.emulated()) log.warn({ phase: "probe" }, EMULATION);
     const signal = await stop.promise;
     log.info({ signal, destroy: config.shutdown.destroy }, "stopping");
     // Requests have their grace, and what goes on without a request (a pull, a build) ends by its signal. Whatever does not: the

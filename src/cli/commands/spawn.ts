@@ -9,6 +9,7 @@ import {
   secretOption,
 } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { noteEmulation } from "../emulation.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { noteForm } from "../published-options.ts";
@@ -94,7 +95,13 @@ export function spawnCommand(): Command {
         if (options.json === true) return printJson(sandbox.info);
         printLine(sandbox.id);
         const { boot } = sandbox.info;
-        if (boot !== undefined && process.stderr.isTTY) note(`${boot.path} in ${Math.round(boot.totalMs)} ms`);
+        if (boot === undefined || !process.stderr.isTTY) return;
+        note(`${boot.path} in ${Math.round(boot.totalMs)} ms`);
+        if (boot.path !== "cold") return;
+        // The sandbox is there: what is only worth knowing does not fail the command.
+        const all = await client.providers({ signal }).catch(() => []);
+        const used = all.find(({ name }) => name === sandbox.info.provider);
+        noteEmulation(boot.path, used?.accelerator);
       });
     });
 }
