@@ -32,7 +32,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
 export async function sandboxScenarios(all: Scenarios, { e2b, interpreter }: Sdk, { url, key }: Place): Promise<void> {
   const { AuthenticationError, BuildError, CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError } =
     e2b;
-  const { Sandbox, SandboxNotFoundError, Template, TimeoutError, Volume, waitForPort } = e2b;
+  const { Sandbox, SandboxNotFoundError, Template, TimeoutError, Volume, waitForURL } = e2b;
   const Interpreter = interpreter.Sandbox;
   let sandbox = await Sandbox.create({
     timeoutMs: 300_000,
@@ -599,7 +599,7 @@ export async function sandboxScenarios(all: Scenarios, { e2b, interpreter }: Sdk
         .copy("app", "site", { mode: 0o750 })
         .runCmd("echo made by $(id -un) > made")
         .runCmd("touch /by-root", { user: "root" })
-        .setStartCmd("cd site && python3 -m http.server 8000", waitForPort(8000));
+        .setStartCmd("cd site && python3 -m http.server 8000", waitForURL("http://localhost:8000"));
       const logs: string[] = [];
       const built = await Template.build(template, "my-site", {
         cpuCount: 1,
