@@ -138,7 +138,9 @@ function targetOf(headers: Headers, domain: string): Target | undefined {
   const id = headers.get("e2b-sandbox-id");
   if (id !== null) return { id, port: Number(headers.get("e2b-sandbox-port") ?? ENVD_PORT) };
   const named = previewTarget(headers.get("host") ?? undefined, domain);
-  return named !== undefined && isOwn(named.port) ? named : undefined;
+  // With a sandbox's own token it is ours to look at; without one it is a preview, which asks for a key.
+  const ours = named !== undefined && (isOwn(named.port) || headers.has("e2b-traffic-access-token"));
+  return ours ? named : undefined;
 }
 
 function isSignedLink(c: ApiContext): boolean {
