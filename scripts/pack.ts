@@ -3,10 +3,11 @@
  * the agent compiled. After it (`--clean`): gone again.
  */
 import { chmod, copyFile, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import { buildAgent, buildSpawner } from "../src/images/crate-build.ts";
+import { compileCell } from "../src/vmm/qemu/cell.ts";
 
 const dist = join(packageRoot, "dist");
 await rm(dist, { recursive: true, force: true });
@@ -41,6 +42,8 @@ if (!process.argv.includes("--clean")) {
     await copyFile(join(assets, `${name}/stacyvm-${name}`), join(dist, `prebuilt/stacyvm-${name}`));
     await chmod(join(dist, `prebuilt/stacyvm-${name}`), 0o755);
   }
+  const { program, preload } = await compileCell(join(assets, "cell"));
+  for (const file of [program, preload]) await cp(file, join(dist, "prebuilt", basename(file)));
   await chmod(join(dist, "src/cli/main.js"), 0o755);
   // The root of the tree, as host/paths.ts finds it.
   const { name, version, type } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8"));

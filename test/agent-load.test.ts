@@ -146,7 +146,7 @@ test("the daemon's side is killed in mid-stream; its command is attached to agai
   const script = `
     import { connectUnix } from "./src/host/unix-socket.ts";
     import { connectAgent } from "./src/guest/client.ts";
-    const stream = await connectUnix(${JSON.stringify(guest.dir)}, "agent.sock", { timeoutMs: 10_000 });
+    const stream = await connectUnix(${JSON.stringify(guest.dir)}, "run/agent.sock", { timeoutMs: 10_000 });
     const agent = await connectAgent({ stream, clean: false }, { timeoutMs: 60_000 });
     const command = await agent.start({ argv: ["/bin/sh", "-c", "seq 200000; sleep 0.5; echo end; exit 6"] });
     for await (const event of command.output()) { console.log(command.id); await new Promise(() => setInterval(() => {}, 1000)); }`;

@@ -263,7 +263,7 @@ async function isOurs(pid: number, jailRoots: ReadonlySet<string>): Promise<bool
  */
 export async function processesIn(dir: string): Promise<number[]> {
   const found: number[] = [];
-  const roots = await jailRoots(dir);
+  const [roots, dirs] = await Promise.all([jailRoots(dir), dirInodes(dir)]);
   // /proc names a directory by its own path, whatever links led to it.
   const own = await realpath(dir).catch(absent(dir, dir, GONE));
   const names = await readdir("/proc").catch(absent([], "the processes", []));
@@ -274,10 +274,31 @@ export async function processesIn(dir: string): Promise<number[]> {
         absent("", `where process ${name} works`, [...GONE, ...NOT_OURS]),
       );
       if (cwd === own || cwd.startsWith(`${own}/`)) found.push(Number(name));
-      else if (roots.size > 0 && roots.has(await inode(`/proc/${name}/cwd`))) found.push(Number(name));
+      // One with a mount namespace of its own shows the name that its directory had there at its start.
+      else if (
+        cwd !== "" &&
+        (dirs.has(await inode(`/proc/${name}/cwd`)) || roots.has(await inode(`/proc/${name}/cwd`)))
+      )
+        found.push(Number(name));
     }),
   );
   return found.sort((a, b) => a - b);
+}
+
+/** Inodes of `dir` and of the two levels of directories below it: a data directory's machines are there, under whichever name. */
+async function dirInodes(dir: string): Promise<Set<string>> {
+  const first = (await directoriesIn(dir)).map((name) => join(dir, name));
+  const second = (
+    await Promise.all(first.map(async (at) => (await directoriesIn(at)).map((name) => join(at, name))))
+  ).flat();
+  const inodes = new Set(await Promise.all([dir, ...first, ...second].map(inode)));
+  inodes.delete(NO_INODE);
+  return inodes;
+}
+
+async function directoriesIn(dir: string): Promise<string[]> {
+  const entries = await readdir(dir, { withFileTypes: true }).catch(absent([], dir, [...GONE, ...NOT_OURS]));
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
 }
 
 /** Inodes of `jail/<program>/<id>/root` in `dir` and in the directories in it. */

@@ -85,7 +85,10 @@ const WORK: Record<Part, Work> = {
   },
   async agent(assets, progress, { signal }) {
     const { buildAgent } = await import("../../images/crate-build.ts");
-    return buildAgent(assets, { progress, signal });
+    const built = await buildAgent(assets, { progress, signal });
+    const { cellState } = await import("../../vmm/qemu/cell.ts");
+    const cell = await cellState();
+    return cell.usable ? built : `${built}; QEMU without a cell: ${cell.reason}`;
   },
   async spawner(assets, progress, { signal }) {
     const { buildSpawner } = await import("../../images/crate-build.ts");

@@ -5,6 +5,7 @@ import { kvmState } from "../../host/kvm.ts";
 import { probeKvm } from "../../host/kvm-probe.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { loadGuestKernel } from "../../images/guest-kernel.ts";
+import { cellState } from "../../vmm/qemu/cell.ts";
 import type { Vmm } from "../../vmm/vmm.ts";
 import { vmms } from "../engine.ts";
 import type { Finding } from "./finding.ts";
@@ -35,6 +36,7 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
     // What is said of KVM above is not said again.
     const notes = probe.notes.filter((each) => !each.includes(findings[0]?.detail.split(";")[0] ?? ""));
     findings.push({ name: TITLES[vmm.name], state: "ok", detail: [facts, ...notes].join("; "), meaning });
+    if (vmm.name === "qemu") findings.push(await checkCell());
   }
   if (!linux) {
     findings.push({
@@ -61,6 +63,19 @@ async function checkOwnKernel(vmm: Vmm, { assets }: DataPaths): Promise<Finding 
     const error = asStacyError(thrown);
     return { name, state: "missing", detail: error.message, meaning, remedy: error.remedy };
   }
+}
+
+/** What is around QEMU beside its filter. */
+async function checkCell(): Promise<Finding> {
+  const meaning = "QEMU in namespaces of its own, in which only its machine's files exist";
+  const state = await cellState();
+  if (state.usable) {
+    const who = process.getuid?.() === 0 ? "each under a user of its own" : "each in a user namespace";
+    return { name: "QEMU's cell", state: "ok", detail: `machines start in one, ${who}`, meaning };
+  }
+  const remedy =
+    "allow user namespaces to this user, or run the server as root; `stacyvm setup` compiles what is needed";
+  return { name: "QEMU's cell", state: "note", detail: state.reason, meaning, remedy };
 }
 
 async function checkKvm(): Promise<Finding> {

@@ -4,8 +4,10 @@
  */
 import { FILES, type MachineConfig } from "../vmm.ts";
 
-export const QMP_SOCKET = "qmp.sock";
-export const AGENT_SOCKET = "agent.sock";
+/** What QEMU makes itself: all of the machine's directory that it may write to, beside files that are there before it. */
+export const RUN_DIR = "run";
+export const QMP_SOCKET = `${RUN_DIR}/qmp.sock`;
+export const AGENT_SOCKET = `${RUN_DIR}/agent.sock`;
 /** The port's name inside the guest: /sys/class/virtio-ports/NAME/name. */
 const AGENT_PORT_NAME = "agent";
 

@@ -22,6 +22,7 @@ import {
 } from "../vmm.ts";
 import { loadState, STREAM_FILE } from "./migration.ts";
 import type { QemuProcess } from "./process.ts";
+import { takeBack } from "./save-file.ts";
 
 /** What the states need besides the process. */
 export interface QemuContext {
@@ -151,6 +152,7 @@ export class PausedQemu extends State implements PausedMachine {
       // Its memory file *is* the snapshot's: it moves there, and nothing is copied.
       await rename(join(this.dir, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
       await rename(join(this.dir, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
+      await takeBack(join(dir, SNAPSHOT_FILES.memory));
       await chmod(join(dir, SNAPSHOT_FILES.memory), memoryMode());
       const stateBytes = (await stat(join(dir, SNAPSHOT_FILES.state))).size;
       const memoryBytes = await allocatedBytes(join(dir, SNAPSHOT_FILES.memory));

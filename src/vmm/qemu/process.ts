@@ -1,7 +1,8 @@
 /** The QEMU process behind every state of a machine: its monitor, its end, and why it ended. */
 import { rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { StacyError } from "../../host/error.ts";
+import { exists } from "../../host/exists.ts";
 import type { HostProcess, ProcessRecord } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
@@ -16,6 +17,12 @@ import { saveTarget } from "./save-file.ts";
 
 const LOG_LINES = 20;
 const RECONNECT_LIMIT_MS = 5_000;
+
+/** A machine that an earlier version started has its sockets in its directory itself. */
+async function placeOf(dir: string, socket: string): Promise<string> {
+  const former = basename(socket);
+  return (await exists(join(dir, former))) ? former : socket;
+}
 
 export class QemuProcess implements VmmProcess {
   readonly exited: Promise<ExitReport>;
@@ -89,7 +96,7 @@ export class QemuProcess implements VmmProcess {
 
   /** Connects the monitor; commands may be written at once, also before QEMU reads them. */
   async connectMonitor(timeoutMs: number, signal?: AbortSignal): Promise<Qmp> {
-    const socket = await connectUnix(this.dir, QMP_SOCKET, {
+    const socket = await connectUnix(this.dir, await placeOf(this.dir, QMP_SOCKET), {
       timeoutMs,
       gone: this.ended("starting"),
       ...(signal === undefined ? {} : { signal }),
@@ -137,7 +144,7 @@ export class QemuProcess implements VmmProcess {
     if (early !== undefined && !early.stream.destroyed) return early;
     // The port takes one connection at a time: a newer stream wins.
     this.#stream?.destroy();
-    const stream = await connectUnix(this.dir, AGENT_SOCKET, {
+    const stream = await connectUnix(this.dir, await placeOf(this.dir, AGENT_SOCKET), {
       timeoutMs: options.timeoutMs ?? 10_000,
       gone: this.ended("running"),
       ...(options.signal === undefined ? {} : { signal: options.signal }),

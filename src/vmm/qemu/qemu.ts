@@ -1,6 +1,18 @@
 /** QEMU's `microvm` behind the `Vmm` contract, by the recipe of qemu.md. */
-import { chmod, mkdir, open, rename, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import {
+  chmod,
+  mkdir,
+  open,
+  readlink,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { kvmState } from "../../host/kvm.ts";
@@ -32,12 +44,15 @@ import {
   type MemorySource,
   QMP_SOCKET,
   qemuArguments,
+  RUN_DIR,
   type Start,
 } from "./arguments.ts";
+import { cellState, inCell } from "./cell.ts";
 import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
 import { cancelMigration, incomingUri, loadState, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
 import { QemuProcess } from "./process.ts";
+import { hasFileUri, takeBack } from "./save-file.ts";
 
 /** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
 const START_LIMIT_MS = 20_000;
@@ -131,7 +146,7 @@ class Qemu implements Vmm {
     });
     try {
       const memory = { path: join(options.snapshot.dir, SNAPSHOT_FILES.memory), shared: false };
-      const process = await this.#start(options, memory, "load", state.fd);
+      const process = await this.#start(options, memory, "load", { path: statePath, fd: state.fd });
       return new LoadableQemu(
         process,
         await this.#context(options.config, false),
@@ -192,19 +207,23 @@ class Qemu implements Vmm {
     options: Pick<StartOptions, "dir" | "config" | "signal">,
     memory: MemorySource,
     start: Start,
-    stateFd?: number,
+    state?: { path: string; fd: number },
   ): Promise<QemuProcess> {
-    const { path, accelerator } = await this.#usable();
+    const { path, accelerator, version } = await this.#usable();
     const { dir, config, signal } = options;
     // A socket that a killed QEMU left is in the way of the next one's bind.
     await Promise.all([rm(join(dir, QMP_SOCKET), { force: true }), rm(join(dir, AGENT_SOCKET), { force: true })]);
+    const args = qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined);
     const host = await (this.#options.spawn ?? spawnProcess)({
-      command: path,
-      args: qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined),
+      ...(await confined(path, args, dir, {
+        boot: start === "boot" ? config : undefined,
+        memory,
+        // Read by its name where QEMU can do that.
+        state: hasFileUri(version) ? state?.path : undefined,
+      })),
       cwd: dir,
       log: join(dir, FILES.log),
-      env: ENVIRONMENT,
-      ...(stateFd === undefined ? {} : { fds: [stateFd] }),
+      ...(state === undefined ? {} : { fds: [state.fd] }),
     });
     const process = new QemuProcess(host, dir, true);
     try {
@@ -235,7 +254,8 @@ class Qemu implements Vmm {
     const stream = await open(join(dir, STREAM_FILE), "r");
     try {
       const memory = { path: SNAPSHOT_FILES.memory, shared: true };
-      const process = await this.#start({ dir: work, config }, memory, "load", stream.fd);
+      const state = { path: join(dir, STREAM_FILE), fd: stream.fd };
+      const process = await this.#start({ dir: work, config }, memory, "load", state);
       try {
         await loadState(await process.monitor(), incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
         await process.save(version, join(work, SNAPSHOT_FILES.state), true);
@@ -245,12 +265,48 @@ class Qemu implements Vmm {
     } finally {
       await stream.close();
     }
+    await takeBack(join(work, SNAPSHOT_FILES.memory));
     await rename(join(work, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
     await rename(join(work, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
     await chmod(join(dir, SNAPSHOT_FILES.memory), memoryMode());
     await rm(work, { recursive: true });
     await rm(join(dir, STREAM_FILE));
   }
+}
+
+/** QEMU's command line in its cell, where this host can have one. */
+async function confined(
+  path: string,
+  args: string[],
+  dir: string,
+  needs: { boot: MachineConfig | undefined; memory: MemorySource; state: string | undefined },
+): Promise<{ command: string; args: string[]; env: Record<string, string> }> {
+  await mkdir(join(dir, RUN_DIR), { recursive: true, mode: 0o700 });
+  const found = await cellState();
+  if (!found.usable) return { command: path, args, env: ENVIRONMENT };
+  const { cell } = found;
+  // QEMU appends to it; made by it, it would lie where QEMU may not write.
+  await (await open(join(dir, FILES.console), "a", 0o600)).close();
+  const { boot, memory, state } = needs;
+  const clones = memory.path !== undefined && !memory.shared;
+  const own = await realpath(dir);
+  const read = [
+    // Where the link says that it is: what it passes on the way may be a link too, and is not there.
+    resolve(own, await readlink(join(dir, FILES.base))),
+    boot?.kernel,
+    boot?.initramfs,
+    clones ? memory.path : undefined,
+    state,
+  ].filter((file) => file !== undefined);
+  if (process.getuid?.() === 0) {
+    // QEMU's user has to get to what it was given, by names; what a suspended machine wakes from lies in a directory below.
+    const below = read.filter((file) => file.startsWith(`${own}/`)).map((file) => dirname(file));
+    await Promise.all([...new Set([own, ...below])].map((each) => chmod(each, 0o711)));
+  }
+  const write = [RUN_DIR, FILES.rootfs, FILES.console, ...(memory.shared ? [SNAPSHOT_FILES.memory] : [])];
+  const files = { dir: own, read, write: write.map((name) => join(own, name)) };
+  const env = { ...ENVIRONMENT, ...(clones ? { LD_PRELOAD: cell.preload } : {}) };
+  return { command: cell.program, args: inCell(cell, files, path, args), env };
 }
 
 async function makeMemoryFile(dir: string, config: MachineConfig): Promise<void> {

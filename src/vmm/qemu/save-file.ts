@@ -2,10 +2,11 @@
  * Where a machine's saved state goes. QEMU may start no program (arguments.ts, `-sandbox`), and before 8.2 it cannot write a migration to a
  * file itself: it connects to a socket of ours in the machine's directory then, and what comes is written here.
  */
-import { constants, open, rename, rm } from "node:fs/promises";
+import { constants, lchown, lstat, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { RUN_DIR } from "./arguments.ts";
 
 /** `file:` came with QEMU 8.2. */
 export function hasFileUri(version: string): boolean {
@@ -14,8 +15,8 @@ export function hasFileUri(version: string): boolean {
 }
 
 /** In the machine's directory; relative names are the same for QEMU, whose working directory it is. */
-const SAVE_SOCKET = "save.sock";
-const SAVE_FILE = "save.bin";
+const SAVE_SOCKET = `${RUN_DIR}/save.sock`;
+const SAVE_FILE = `${RUN_DIR}/save.bin`;
 
 export interface SaveTarget {
   /** For `migrate`. */
@@ -31,15 +32,21 @@ export interface SaveTarget {
 /** @param dir the machine's @param path absolute, on the same filesystem */
 export async function saveTarget(version: string, dir: string, path: string): Promise<SaveTarget> {
   const own = join(dir, SAVE_FILE);
+  // Where only we write.
+  const ours = join(dir, "save.bin");
+  await mkdir(join(dir, RUN_DIR), { recursive: true, mode: 0o700 }); // of a machine that an earlier version started
   await rm(own, { force: true });
   if (hasFileUri(version)) {
     return {
       uri: `file:${SAVE_FILE}`,
-      finish: () => rename(own, path),
+      async finish() {
+        await takeBack(own);
+        await rename(own, path);
+      },
       close: () => rm(own, { force: true }),
     };
   }
-  const file = await open(own, "wx", 0o600);
+  const file = await open(ours, "wx", 0o600);
   const written = Promise.withResolvers<void>();
   written.promise.catch(() => {});
   let taken: Socket | undefined;
@@ -61,7 +68,7 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
     server.close();
     taken?.destroy();
     await file.close();
-    await Promise.all([rm(own, { force: true }), rm(join(dir, SAVE_SOCKET), { force: true })]);
+    await Promise.all([rm(ours, { force: true }), rm(join(dir, SAVE_SOCKET), { force: true })]);
   };
   try {
     await listen(server, dir);
@@ -78,10 +85,18 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
       if (taken === undefined)
         throw new StacyError("internal", "QEMU says that it saved the machine, and sent nothing");
       await written.promise;
-      await rename(own, path);
+      await rename(ours, path);
     },
     close,
   };
+}
+
+/** What QEMU has written under a user of its own becomes ours. @throws StacyError `corrupt` for what is no file of one name */
+export async function takeBack(path: string): Promise<void> {
+  const found = await lstat(path);
+  if (!found.isFile() || found.nlink !== 1)
+    throw new StacyError("corrupt", `${path} is not what QEMU should have written`);
+  if (process.getuid?.() === 0) await lchown(path, 0, 0);
 }
 
 /** A path that is too long for the kernel goes through an open directory, as in host/unix-socket.ts. */
@@ -93,6 +108,11 @@ async function listen(server: Server, dir: string): Promise<void> {
       server.once("error", reject);
       server.listen(`/proc/self/fd/${handle.fd}/${SAVE_SOCKET}`, resolve);
     });
+    if (process.getuid?.() === 0) {
+      // The user that QEMU is.
+      const { uid, gid } = await stat(join(dir, RUN_DIR));
+      await lchown(join(dir, SAVE_SOCKET), uid, gid);
+    }
   } finally {
     await handle.close();
   }

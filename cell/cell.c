@@ -1,0 +1,200 @@
+/*
+ * Starts a program where only the files that it needs exist: in a mount, network, IPC and UTS namespace of its own, on a root that holds the
+ * system's programs (read-only), some devices, and what the arguments name, each under its own path. It becomes the program, so pid and
+ * parent stay.
+ *
+ *     cell DIR [-r FILE | -w FILE]... -- PROGRAM ARGUMENT...
+ *
+ *   DIR      the working directory, to read
+ *   -r FILE  a file or directory to read
+ *   -w FILE  one to write, also below DIR. Its name stays what it is: nobody who follows names in DIR can be led elsewhere.
+ *
+ * As root the program gets a user of its own: USERS plus its pid, which no other living process has, and who gets what is to be written.
+ * As any other user the namespaces are made in a user namespace, in which that user is itself.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Above what systemd gives to containers and below what is no user (systemd, "Users, Groups, UIDs and GIDs"). */
+#define USERS 0x70000000u
+/* A place to put the new root on; every system has it. */
+#define PLACE "/tmp"
+
+static void fail(const char *what, const char *which) {
+	fprintf(stderr, "cell: %s %s: %s\n", what, which, strerror(errno));
+	exit(125);
+}
+
+static void write_file(const char *path, const char *text) {
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) fail("write", path);
+	close(fd);
+}
+
+/* What is to be seen, opened before anything is covered. */
+struct part {
+	const char *path;
+	int fd;
+	int writable;
+};
+static struct part parts[64];
+static int count;
+
+static void add(const char *path, int writable, int optional) {
+	if (count == (int)(sizeof parts / sizeof *parts)) {
+		errno = E2BIG;
+		fail("add", path);
+	}
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0 && optional) return;
+	if (fd < 0) fail("open", path);
+	parts[count++] = (struct part){path, fd, writable};
+}
+
+/* Makes the directories above `path` in the new root, and returns its name there. */
+static const char *above(const char *path) {
+	static char at[PATH_MAX];
+	if (snprintf(at, sizeof at, PLACE "%s", path) >= (int)sizeof at) {
+		errno = ENAMETOOLONG;
+		fail("mkdir", path);
+	}
+	for (char *slash = at + strlen(PLACE) + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
+		*slash = 0;
+		if (mkdir(at, 0755) != 0 && errno != EEXIST && errno != EROFS) fail("mkdir", at);
+		*slash = '/';
+	}
+	return at;
+}
+
+/* A system's directory: as it is, also where it is a link to another one. */
+static void add_system(const char *path) {
+	char target[PATH_MAX];
+	ssize_t length = readlink(path, target, sizeof target - 1);
+	if (length < 0) {
+		add(path, 0, 1);
+		return;
+	}
+	target[length] = 0;
+	if (symlink(target, above(path)) != 0) fail("link", path);
+}
+
+/* What the program's user may not read becomes its own copy: nobody's file changes its mode for it. A kernel, a saved state: some MiB. */
+static void copy(const struct part *part, const char *at, const char *source) {
+	int from = open(source, O_RDONLY | O_CLOEXEC), to = open(at, O_WRONLY | O_CLOEXEC);
+	ssize_t n;
+	if (from < 0 || to < 0) fail("copy", part->path);
+	while ((n = sendfile(to, from, NULL, 1 << 20)) > 0);
+	if (n < 0 || fchmod(to, 0444) != 0) fail("copy", part->path);
+	close(from);
+	close(to);
+}
+
+static void show(const struct part *part, int root) {
+	struct stat found;
+	char source[64];
+	if (fstat(part->fd, &found) != 0) fail("look at", part->path);
+	const char *at = above(part->path);
+	if (S_ISDIR(found.st_mode)) {
+		if (mkdir(at, 0755) != 0 && errno != EEXIST && errno != EROFS) fail("mkdir", at);
+	} else {
+		/* Below DIR it is there. */
+		int fd = open(at, O_CREAT | O_RDONLY | O_CLOEXEC, 0600);
+		if (fd < 0 && errno == EROFS) fd = open(at, O_PATH | O_CLOEXEC);
+		if (fd < 0) fail("make", at);
+		close(fd);
+	}
+	snprintf(source, sizeof source, "/proc/self/fd/%d", part->fd);
+	if (root && S_ISREG(found.st_mode) && !part->writable && (found.st_mode & S_IROTH) == 0) {
+		copy(part, at, source);
+		return;
+	}
+	if (mount(source, at, NULL, MS_BIND | MS_REC, NULL) != 0) fail("show", part->path);
+	if (S_ISCHR(found.st_mode)) return;
+	/* What its filesystem forbids already must stay forbidden in a user namespace. */
+	struct statvfs flags;
+	if (statvfs(at, &flags) != 0) fail("look at", at);
+	unsigned long keep = flags.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_RDONLY);
+	unsigned long more = MS_NOSUID | MS_NODEV | (part->writable ? MS_NOEXEC : MS_RDONLY);
+	if (mount(NULL, at, NULL, MS_REMOUNT | MS_BIND | keep | more, NULL) != 0) fail("protect", part->path);
+}
+
+/* Makes it the user's. Never what has other names, too. */
+static void give(const struct part *part, uid_t to) {
+	struct stat found;
+	if (fstat(part->fd, &found) != 0) fail("look at", part->path);
+	if (S_ISCHR(found.st_mode)) return;
+	if (!S_ISDIR(found.st_mode) && found.st_nlink != 1) {
+		errno = EMLINK;
+		fail("give", part->path);
+	}
+	if (fchownat(part->fd, "", to, to, AT_EMPTY_PATH) != 0) fail("give", part->path);
+}
+
+int main(int argc, char **argv) {
+	const uid_t uid = geteuid();
+	const gid_t gid = getegid();
+	const int root = uid == 0;
+	int at = 2;
+	if (argc < 4) {
+		fprintf(stderr, "usage: cell DIR [-r FILE | -w FILE]... -- PROGRAM ARGUMENT...\n");
+		return 125;
+	}
+	const mode_t mask = umask(022);
+	if (unshare((root ? 0 : CLONE_NEWUSER) | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) != 0) fail("unshare", "namespaces");
+	if (!root) {
+		char map[64];
+		write_file("/proc/self/setgroups", "deny");
+		snprintf(map, sizeof map, "%u %u 1", uid, uid);
+		write_file("/proc/self/uid_map", map);
+		snprintf(map, sizeof map, "%u %u 1", gid, gid);
+		write_file("/proc/self/gid_map", map);
+	}
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("mount", "/");
+	add(argv[1], 0, 0);
+	for (; at + 1 < argc && (strcmp(argv[at], "-r") == 0 || strcmp(argv[at], "-w") == 0); at += 2)
+		add(argv[at + 1], argv[at][1] == 'w', 0);
+	if (at + 1 >= argc || strcmp(argv[at], "--") != 0) {
+		errno = EINVAL;
+		fail("read", "the arguments");
+	}
+	static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/urandom", "/dev/kvm"};
+	for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) add(devices[i], 1, 1);
+	add("/usr", 0, 0);
+	add("/etc/ld.so.cache", 0, 1);
+	/* Where the C library looks whether it may have huge pages. */
+	add("/sys/kernel/mm/transparent_hugepage", 0, 1);
+	struct stat kvm;
+	const int has_kvm = stat("/dev/kvm", &kvm) == 0;
+	for (int i = 0; root && i < count; i++)
+		if (parts[i].writable) give(&parts[i], USERS + (uid_t)getpid());
+	if (mount("tmpfs", PLACE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=256m,nr_inodes=256") != 0) fail("mount", PLACE);
+	static const char *const system[] = {"/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32"};
+	for (size_t i = 0; i < sizeof system / sizeof *system; i++) add_system(system[i]);
+	for (int i = 0; i < count; i++) show(&parts[i], root);
+	if (chdir(PLACE) != 0 || syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0) fail("enter", "the new root");
+	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0) fail("protect", "/");
+	if (chdir(argv[1]) != 0) fail("enter", argv[1]);
+	if (root) {
+		const uid_t own = USERS + (uid_t)getpid();
+		const gid_t group = has_kvm ? kvm.st_gid : 0;
+		if (setgroups(group != 0 ? 1 : 0, &group) != 0 || setresgid(own, own, own) != 0 || setresuid(own, own, own) != 0) fail("become", "another user");
+	}
+	umask(mask);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("give up", "new privileges");
+	execv(argv[at + 1], argv + at + 1);
+	fail("start", argv[at + 1]);
+}

@@ -1,0 +1,91 @@
+/** The programs in cell/, as root and as another user, without a machine. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { chmod, chown, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { describe, test } from "node:test";
+import { promisify } from "node:util";
+import { type Cell, cellState, inCell } from "./cell.ts";
+
+const execute = promisify(execFile);
+const NOBODY = 65_534;
+const state = await cellState();
+const isRoot = process.getuid?.() === 0;
+const USERS = isRoot ? [0, NOBODY] : [process.getuid?.() ?? NOBODY];
+
+describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state.reason}` }, () => {
+  const { cell } = state as { cell: Cell };
+
+  for (const user of USERS) {
+    const title = user === 0 ? "as root, another user each" : `as uid ${user}, in a user namespace`;
+    test(`${title}: only what is named exists, and only what is to be written can be`, async () => {
+      const dir = await mkdtemp(join(tmpdir(), "cell-"));
+      const own = join(dir, "own");
+      const server = createServer((socket) => socket.end()).listen(0, "127.0.0.1");
+      try {
+        for (const name of ["own", "own/run", "read"]) await mkdir(join(dir, name));
+        for (const name of ["own/disk", "own/record", "read/it", "read/not"]) await writeFile(join(dir, name), name);
+        // The programs lie where the checkout is, which may be closed to others.
+        const near = { program: join(dir, basename(cell.program)), preload: join(dir, basename(cell.preload)) };
+        for (const part of ["program", "preload"] as const) await copyFile(cell[part], near[part]);
+        if (isRoot)
+          for (const name of ["", ...(await readdir(dir, { recursive: true }))])
+            await chown(join(dir, name), user, user);
+        await chmod(own, 0o711);
+        const files = { dir: own, read: [join(dir, "read/it")], write: [join(own, "run"), join(own, "disk")] };
+        const be = user === 0 || !isRoot ? [] : ["setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
+        const say = async (script: string): Promise<string> => {
+          const [command = "", ...args] = [...be, near.program, ...inCell(near, files, "/bin/bash", ["-c", script])];
+          const { stdout } = await execute(command, args, { env: { PATH: "/usr/bin:/bin" }, cwd: "/" });
+          return stdout.trim();
+        };
+        const cannot = async (script: string): Promise<void> =>
+          assert.equal(await say(`(${script}) 2>/dev/null && echo could || echo cannot`), "cannot", script);
+
+        assert.match(await say("id -u"), user === 0 ? /^18[78]\d{7}$/ : new RegExp(`^${user}$`));
+        assert.equal(await say("pwd"), own);
+        assert.equal(await say(`cat ${dir}/read/it`), "read/it");
+        for (const path of ["/proc", "/root", "/home", "/var", `${dir}/read/not`]) await cannot(`test -e ${path}`);
+        const there = new Set((await say("ls /")).split("\n"));
+        for (const name of ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "dev", "sys", "tmp"])
+          there.delete(name);
+        assert.deepEqual([...there], []);
+        for (const name of ["record", "new", "/usr/new", "/new", `${dir}/read/it`]) await cannot(`echo x > ${name}`);
+        for (const act of ["rm -f record", "mv run away", "ln -s /etc/passwd console", "ln -sf x disk"])
+          await cannot(act);
+        await cannot(`exec 3<>/dev/tcp/127.0.0.1/${(server.address() as { port: number }).port}`);
+        await say("echo written > disk; echo made > run/made");
+        assert.equal(await readFile(join(own, "disk"), "utf8"), "written\n");
+        assert.equal(await readFile(join(own, "run/made"), "utf8"), "made\n");
+        if (user !== 0) return;
+        assert.equal((await stat(join(own, "record"))).uid, 0, "the record stays ours");
+        await chmod(join(dir, "read/it"), 0o400);
+        assert.equal(await say(`cat ${dir}/read/it`), "read/it");
+        assert.equal((await stat(join(dir, "read/it"))).mode & 0o777, 0o400);
+        const users = await Promise.all([say("id -u"), say("id -u"), say("id -u")]);
+        assert.equal(new Set(users).size, 3);
+      } finally {
+        server.close();
+        await rm(dir, { recursive: true });
+      }
+    });
+  }
+
+  test("a snapshot's memory is opened for reading, whatever the program asks for", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "memory-"));
+    try {
+      const path = join(dir, "memory.bin");
+      const write = async (env: Record<string, string>): Promise<string> => {
+        await writeFile(path, "kept\n");
+        await execute("/bin/sh", ["-c", `exec 3<>${path}; read line <&3; echo lost >&3`], { env }).catch(() => {});
+        return readFile(path, "utf8");
+      };
+      assert.equal(await write({}), "kept\nlost\n", "without it");
+      assert.equal(await write({ LD_PRELOAD: cell.preload }), "kept\n");
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+});

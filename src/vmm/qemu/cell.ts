@@ -1,0 +1,98 @@
+/**
+ * Where QEMU runs: in namespaces of its own in which only its machine's files exist (cell/cell.c says how). Two small programs in C, compiled
+ * once with whatever compiler set-up has brought, or the published package's own. Where that cannot be, QEMU runs as it used to, under its
+ * filter of system calls alone, and `stacyvm doctor` says why.
+ */
+import { createHash } from "node:crypto";
+import { chmod, mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { asStacyError } from "../../host/error.ts";
+import { exists } from "../../host/exists.ts";
+import { dataPaths, packageRoot } from "../../host/paths.ts";
+import { runTool } from "../../host/run.ts";
+
+const SOURCE = join(packageRoot, "cell");
+const PREBUILT = join(packageRoot, "prebuilt");
+const PROGRAM = "cell";
+const READ_ONLY = "read-only-memory.so";
+
+export interface Cell {
+  program: string;
+  /** Lets QEMU open a snapshot's memory for reading only. */
+  preload: string;
+}
+
+export type CellState = { usable: true; cell: Cell } | { usable: false; reason: string };
+
+let found: Promise<CellState> | undefined;
+
+/** Looks, compiles and tries it once. */
+export function cellState(): Promise<CellState> {
+  found ??= find().catch((error: unknown) => ({ usable: false, reason: asStacyError(error).message }));
+  return found;
+}
+
+export interface CellFiles {
+  /** The machine's directory, by its real path. */
+  dir: string;
+  read: readonly string[];
+  write: readonly string[];
+}
+
+/** The command line that starts the program in its cell. */
+export function inCell(cell: Cell, files: CellFiles, command: string, args: readonly string[]): string[] {
+  const named = (option: string, paths: readonly string[]): string[] => paths.flatMap((path) => [option, path]);
+  // What is not among the system's own: a QEMU of the user's, with what lies beside it.
+  const own = command.startsWith("/usr/") || command.startsWith("/bin/") ? [] : [dirname(dirname(command))];
+  return [
+    files.dir,
+    ...named("-r", [...own, cell.preload, ...files.read]),
+    ...named("-w", files.write),
+    "--",
+    command,
+    ...args,
+  ];
+}
+
+async function find(): Promise<CellState> {
+  const prebuilt = { program: join(PREBUILT, PROGRAM), preload: join(PREBUILT, READ_ONLY) };
+  const cell = (await exists(prebuilt.program)) ? prebuilt : await compiled();
+  const dir = await mkdtemp(join(tmpdir(), "cell-"));
+  try {
+    await runTool(cell.program, [dir, "--", "/usr/bin/env", "true"], { timeoutMs: 10_000 });
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+  return { usable: true, cell };
+}
+
+/** Under the digest of its source, so that a new version never takes the place of one that is being started. */
+async function compiled(): Promise<Cell> {
+  return compileCell(join(dataPaths().assets, "cell"));
+}
+
+export async function compileCell(to: string): Promise<Cell> {
+  const sources = await Promise.all(["cell.c", "read-only-memory.c"].map((name) => readFile(join(SOURCE, name))));
+  const dir = join(to, createHash("sha256").update(Buffer.concat(sources)).digest("hex").slice(0, 16));
+  const cell = { program: join(dir, PROGRAM), preload: join(dir, READ_ONLY) };
+  if (await exists(cell.preload)) return cell;
+  await mkdir(to, { recursive: true });
+  const work = await mkdtemp(join(to, "new-"));
+  try {
+    const flags = ["-O2", "-s"];
+    const compile = (args: string[]): Promise<Buffer> => runTool("cc", args, { package: "gcc", timeoutMs: 60_000 });
+    await compile([...flags, "-static", "-o", join(work, PROGRAM), join(SOURCE, "cell.c")]);
+    const shared = ["-shared", "-fPIC", "-fvisibility=hidden", "-o", join(work, READ_ONLY)];
+    await compile([...flags, ...shared, join(SOURCE, "read-only-memory.c")]);
+    // Each machine's user reads it, whatever our umask.
+    for (const name of [PROGRAM, READ_ONLY]) await chmod(join(work, name), 0o755);
+    // Another process may have been faster.
+    await rename(work, dir).catch(async (error: unknown) => {
+      if (!(await exists(cell.preload))) throw error;
+    });
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+  return cell;
+}
