@@ -27,7 +27,7 @@ until [ -S /run/systemd/private ]; do
   kill -0 $init || break
   sleep .1
 done
-read -r pid rest < /proc/$init/task/$init/children
+read -r pid rest < /proc/$init/task/$init/children || :
 case $(nsenter -t $pid -m -p systemctl is-system-running --wait) in
 running|degraded)
   # It takes nobody of another process namespace there; without that socket, systemctl asks by D-Bus.
