@@ -51,6 +51,14 @@ export function parsePair(text: string, earlier: Record<string, string> = {}): R
   return { ...earlier, [text.slice(0, at)]: text.slice(at + 1) };
 }
 
+/** `NAME=value`, or a name alone for the value that this command itself has, as with Docker. */
+export function parseVariable(text: string, earlier: Record<string, string> = {}): Record<string, string> {
+  if (text === "" || text.includes("=")) return parsePair(text, earlier);
+  const value = process.env[text];
+  if (value === undefined) throw new InvalidArgumentError(`${text} is not set here; write it as NAME=value.`);
+  return { ...earlier, [text]: value };
+}
+
 /** Collects an option that may be given several times. */
 export function collect(text: string, earlier: string[] = []): string[] {
   return [...earlier, text];

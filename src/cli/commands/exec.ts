@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import { commandWords, parseDuration, parsePair } from "../arguments.ts";
+import { commandWords, parseDuration, parseVariable } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, type Session, withServer } from "../client-command.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
 import { printJson, printLine } from "../output.ts";
@@ -27,7 +27,7 @@ export function execCommand(): Command {
     .option("-i, --interactive", "pass standard input on")
     .option("-t, --tty", "give the command a terminal")
     .option("-d, --detach", "leave it running and print its number, for `logs --process`, `ps` and `kill`")
-    .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
+    .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
     .option("--timeout <time>", "end the command after this time, for example 30s (exit code 124)", parseDuration)

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { parseCount, parseDuration, parsePair } from "../arguments.ts";
+import { parseCount, parseDuration, parsePair, parseVariable } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { printJson, printLine } from "../output.ts";
 
@@ -16,7 +16,11 @@ export function forkCommand(): Command {
     .argument("<id>", "the sandbox")
     .option("-n, --count <n>", "how many", parseCount, 1)
     .option("--ttl <time>", "how long they live", parseDuration)
-    .option("-e, --env <K=V>", "environment of their commands; may be repeated", parsePair)
+    .option(
+      "-e, --env <K=V>",
+      "environment of their commands, or K alone for its value here; may be repeated",
+      parseVariable,
+    )
     .option("-l, --label <K=V>", "a label to find them by; may be repeated", parsePair)
     .action((id: string, options: ForkOptions) =>
       withServer(options, async ({ client, signal }) => {

@@ -10,7 +10,7 @@ import {
   commandWords,
   parseCount,
   parseDuration,
-  parsePair,
+  parseVariable,
   secretOption,
   sizeOption,
 } from "../arguments.ts";
@@ -53,7 +53,7 @@ export function runCommand(): Command {
     .addOption(sizeOption("-m, --memory <size>", "memory, for example 512m or 1g", 256))
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount, 1)
     .addOption(sizeOption("--disk <size>", "writable space", 1024))
-    .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
+    .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
     .addOption(allowOption())

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { parsePair } from "../arguments.ts";
+import { parseVariable } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
 import { conversationOf, endProcess } from "../process-conversation.ts";
@@ -15,7 +15,7 @@ interface ShellOptions extends ClientOptions {
 export function shellCommand(): Command {
   return clientCommand("shell", "open a shell in a sandbox; ~. at the beginning of a line leaves it")
     .argument("<id>", "the sandbox, or the beginning of its id")
-    .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
+    .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
     .action((id: string, { env, workdir, user, ...options }: ShellOptions) =>

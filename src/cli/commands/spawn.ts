@@ -6,6 +6,7 @@ import {
   parseDuration,
   parsePair,
   parseSizeMiB,
+  parseVariable,
   secretOption,
 } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
@@ -44,7 +45,11 @@ export function spawnCommand(): Command {
     .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
     .option("--disk <size>", "writable space", parseSizeMiB)
-    .option("-e, --env <K=V>", "environment of its commands; may be repeated", parsePair)
+    .option(
+      "-e, --env <K=V>",
+      "environment of its commands, or K alone for its value here; may be repeated",
+      parseVariable,
+    )
     .option("-l, --label <K=V>", "a label to find it by; may be repeated", parsePair)
     .option("--ttl <time>", "how long it lives, for example 30m", parseDuration)
     .option("--idle-timeout <time>", "idle time until --idle-action, for example 10m", parseDuration)

@@ -4,8 +4,8 @@ import {
   collect,
   parseCount,
   parseDuration,
-  parsePair,
   parseSizeMiB,
+  parseVariable,
   secretOption,
 } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
@@ -71,7 +71,7 @@ function create(): Command {
     .argument("<image>")
     .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
-    .option("-e, --env <K=V>", "environment; may be repeated", parsePair)
+    .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .option("--ttl <time>", "how long its sandboxes live", parseDuration)
     .addOption(allowOption("its sandboxes"))
     .addOption(secretOption("they"))
