@@ -598,7 +598,7 @@ export async function sandboxScenarios(all: Scenarios, { e2b, interpreter }: Sdk
         .setEnvs({ BUILT: "in the image" })
         .copy("app", "site", { mode: 0o750 })
         .runCmd("echo made by $(id -un) > made")
-        .runCmd("touch /by-root", { user: "root" })
+        .runCmd(`touch /by-root # ${Date.now()}, so that it is done and not remembered`, { user: "root" })
         .setStartCmd("cd site && python3 -m http.server 8000", waitForURL("http://localhost:8000"));
       const logs: string[] = [];
       const built = await Template.build(template, "my-site", {

@@ -394,7 +394,7 @@ def sync_scenarios(box):
             logs = []
             made = (
                 Template(file_context_path=folder).from_template("base").copy("page.html", "site/page.html")
-                .run_cmd("echo made > made").set_start_cmd("python3 -m http.server -d site 8000", wait_for_url("http://localhost:8000"))
+                .run_cmd("echo made > made # %f" % time.time()).set_start_cmd("python3 -m http.server -d site 8000", wait_for_url("http://localhost:8000"))
             )
             Template.build(made, alias="py-site", cpu_count=1, memory_mb=256, on_build_logs=lambda entry: logs.append(entry.message))
             assert any("echo made" in line for line in logs), logs
