@@ -8,7 +8,8 @@
 //! - `kill PID`: SIGKILL, if it is a child that has not ended yet.
 //!
 //! Answers on stdout are lines: `started ID PID STARTTIME`, `failed ID ERRNO`, `exited PID CODE`, `killed PID SIGNAL`. The start of a child is told before
-//! its end. The end of stdin is the server's: its children go on without us.
+//! its end. The argument is the server's pid. With the server this process ends, whatever it was asked last: the next server must not meet a
+//! monitor that starts after it has looked. Children go on.
 
 mod request;
 
@@ -26,6 +27,7 @@ use request::{Request, Requests, Spawn};
 const ABOVE: libc::c_int = 32;
 
 fn main() {
+    end_with_server();
     take_low_numbers();
     let ends = signals_of_ends();
     let mut requests = Requests::default();
@@ -173,6 +175,16 @@ fn signals_of_ends() -> libc::c_int {
         libc::sigaddset(&mut set, libc::SIGCHLD);
         libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
         libc::signalfd(-1, &set, libc::SFD_CLOEXEC)
+    }
+}
+
+fn end_with_server() {
+    // SAFETY: plain call.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    let server = std::env::args().nth(1).and_then(|pid| pid.parse().ok());
+    // It may have ended before the line above.
+    if server != Some(std::os::unix::process::parent_id()) {
+        exit(0);
     }
 }
 

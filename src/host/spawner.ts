@@ -55,7 +55,12 @@ class Session {
   open = true;
 
   constructor(path: string) {
-    this.#process = spawn(path, [], { stdio: ["pipe", "pipe", "ignore"], detached: true, cwd: "/", env: {} });
+    this.#process = spawn(path, [String(process.pid)], {
+      stdio: ["pipe", "pipe", "ignore"],
+      detached: true,
+      cwd: "/",
+      env: {},
+    });
     this.#process.on("error", () => this.#lost());
     this.#process.on("exit", () => this.#lost());
     this.#process.stdin.on("error", () => this.#lost());
