@@ -61,3 +61,23 @@ test("Node takes no option from among the arguments, and no .env of the director
     await rm(dir, { recursive: true, force: true });
   }
 });
+
+test("wrong usage is JSON where JSON was asked for, and words where only the guest's command has --json", async () => {
+  const usage = async (...words: string[]): Promise<string> => {
+    const ran = promisify(execFile)(join(packageRoot, "bin/stacyvm"), words);
+    const error = await ran.then(
+      () => assert.fail("it is wrong"),
+      (cause: { code: number; stderr: string }) => cause,
+    );
+    assert.equal(error.code, 2);
+    return error.stderr;
+  };
+  const { error } = JSON.parse(await usage("run", "--json", "-v", "a:b", "image"));
+  assert.equal(error.code, "usage");
+  assert.equal(error.message, "unknown option '-v'");
+  assert.match(error.hint, /^no directory of the host.*; see `stacyvm run --help`$/);
+  assert.match(
+    await usage("run", "-v", "a:b", "image", "--", "--json"),
+    /^error: unknown option '-v'\nhint: no directory/,
+  );
+});

@@ -31,9 +31,25 @@ export async function main(): Promise<void> {
 
 /** Wrong usage looks like every other error, names the help to read, and is thrown instead of ending the process here. */
 function reportUsage(command: Command, path: string): void {
+  const help = `see \`${path} --help\``;
+  const words = (text: string): string => teach(text, path).replace(/^error:/, errorLabel());
+  const json = asksForJson();
   command
     .exitOverride()
-    .showHelpAfterError(`hint: see \`${path} --help\``)
-    .configureOutput({ outputError: (text, write) => write(teach(text, path).replace(/^error:/, errorLabel())) });
+    .showHelpAfterError(json ? false : `hint: ${help}`)
+    .configureOutput({ outputError: (text, write) => write(json ? usageJson(teach(text, path), help) : words(text)) });
   for (const each of command.commands) reportUsage(each, `${path} ${each.name()}`);
+}
+
+/** Of the words before `--`: commander has not understood them yet, or never will. */
+function asksForJson(): boolean {
+  const words = process.argv.slice(2);
+  const end = words.indexOf("--");
+  return words.slice(0, end === -1 ? undefined : end).includes("--json");
+}
+
+function usageJson(text: string, help: string): string {
+  const [message = "", ...hints] = text.trim().split("\nhint: ");
+  const hint = [...hints, help].join("; ");
+  return `${JSON.stringify({ error: { code: "usage", message: message.replace(/^error: /, ""), hint } })}\n`;
 }
