@@ -35,7 +35,8 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
   // Where only we write.
   const ours = join(dir, "save.bin");
   await mkdir(join(dir, RUN_DIR), { recursive: true, mode: 0o700 }); // of a machine that an earlier version started
-  await rm(own, { force: true });
+  // Of a save that a server did not live to end.
+  await Promise.all([rm(own, { force: true }), rm(ours, { force: true })]);
   if (hasFileUri(version)) {
     return {
       uri: `file:${SAVE_FILE}`,
