@@ -49,7 +49,12 @@ function signature(text: string): string {
 
 /** Every route there is. */
 function routes(): Asked[] {
-  const parts = { config: validateConfig({}, ""), limits: {}, stopping: new AbortController().signal } as E2bParts;
+  const parts = {
+    config: validateConfig({}, ""),
+    limits: {},
+    dataDir: "/nowhere",
+    stopping: new AbortController().signal,
+  } as E2bParts;
   const control = controlPlane(parts).routes.map(({ method, path }): Asked => {
     const kind = path.startsWith("/templates/") ? (path.includes(":alias") ? "template" : "checkpoint") : "sandbox";
     return {
@@ -240,8 +245,8 @@ describe("every route of E2B's protocol", () => {
     const traffic = { "e2b-traffic-access-token": tokens.traffic(sandbox) };
     const status = async (asked: Asked, headers: Record<string, string>) => (await ask(asked, running, headers)).status;
     assert.deepEqual([await status(metrics, token), await status(metrics, traffic)], [200, 401]);
-    assert.deepEqual([await status(contexts, token), await status(contexts, traffic)], [200, 200]);
-    // Allowed; that these machines have no ports is another matter.
+    // Allowed; that these machines have neither contexts nor ports is another matter.
+    assert.deepEqual([await status(contexts, token), await status(contexts, traffic)], [500, 500]);
     assert.deepEqual([await status(port, token), await status(port, traffic)], [401, 500]);
     const wrong = { "x-access-token": "wrong", "x-api-key": secrets.use ?? "" };
     assert.deepEqual(
