@@ -16,8 +16,11 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
   const web = createServer((request, response) => response.end(`page ${request.url}`));
   web.listen(0, ADDRESS);
   await once(web, "listening");
-  const host = `${ADDRESS}:${(web.address() as AddressInfo).port}`;
-  await using server = await Server.create(`network: { private: ["${ADDRESS}"] }\nwarm: { adaptive: false }\n`);
+  const { port } = web.address() as AddressInfo;
+  const host = `${ADDRESS}:${port}`;
+  await using server = await Server.create(
+    `network: { private: ["${ADDRESS}"], names: { web.test: "${ADDRESS}" } }\nwarm: { adaptive: false }\n`,
+  );
   t.after(() => {
     web.closeAllConnections();
     web.close();
@@ -32,7 +35,7 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
   };
   await good("POST", "/snapshots", SHAPE);
   await lendGoldens(snapshots);
-  const spawned = await good("POST", "/sandboxes", { ...SHAPE, allowed_hosts: [host] });
+  const spawned = await good("POST", "/sandboxes", { ...SHAPE, allowed_hosts: [host, `web.test:${port}`] });
   assert.deepEqual([spawned.boot.path, spawned.boot.vmm], ["restored", "firecracker"]);
   const { id } = spawned;
   const run = async (of: string, command: string): Promise<string> => {
@@ -40,9 +43,11 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
     assert.equal(exit_code, 0, `${command}: ${stderr}`);
     return stdout.trim();
   };
-  /** The network, a file on the disk and a program in memory are as they were. */
+  /** The network, by the proxy and without one, a file on the disk and a program in memory are as they were. */
   const whole = async (of: string, step: string): Promise<void> => {
-    assert.equal(await run(of, `wget -q -O - http://${host}/${step}`), `page /${step}`);
+    const proxied = `wget -q -O - http://${host}/${step}`;
+    const direct = `env -u http_proxy -u HTTP_PROXY wget -q -O - http://web.test:${port}/${step}-direct`;
+    assert.equal(await run(of, `${proxied} && echo && ${direct}`), `page /${step}\npage /${step}-direct`);
     assert.equal(await run(of, "cat /note"), "written before");
     assert.equal(await run(of, "kill -0 $(cat /ticker.pid) && echo alive"), "alive");
   };
