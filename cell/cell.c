@@ -3,11 +3,14 @@
  * system's programs (read-only), some devices, and what the arguments name, each under its own path. It becomes the program, so pid and
  * parent stay.
  *
- *     cell DIR [-r FILE | -w FILE]... -- PROGRAM ARGUMENT...
+ *     cell DIR [-r FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...
  *
  *   DIR      the working directory, to read
  *   -r FILE  a file or directory to read
  *   -w FILE  one to write, also below DIR. Its name stays what it is: nobody who follows names in DIR can be led elsewhere.
+ *   -l FILE  a library that is loaded into the program. Its own path may hold what separates names there.
+ *
+ * All of them are absolute.
  *
  * As root the program gets a user of its own: USERS plus its pid, which no other living process has, and who gets what is to be written.
  * As any other user the namespaces are made in a user namespace, in which that user is itself.
@@ -33,6 +36,7 @@
 #define USERS 0x70000000u
 /* A place to put the new root on; every system has it. */
 #define PLACE "/tmp"
+#define LIBRARY "/preload.so"
 
 static void fail(const char *what, const char *which) {
 	fprintf(stderr, "cell: %s %s: %s\n", what, which, strerror(errno));
@@ -57,6 +61,11 @@ static int count;
 static void add(const char *path, int writable, int optional) {
 	if (count == (int)(sizeof parts / sizeof *parts)) {
 		errno = E2BIG;
+		fail("add", path);
+	}
+	/* Another one would be made beside the new root, on the host. */
+	if (path[0] != '/') {
+		errno = EINVAL;
 		fail("add", path);
 	}
 	int fd = open(path, O_PATH | O_CLOEXEC);
@@ -92,9 +101,12 @@ static void add_system(const char *path) {
 	if (symlink(target, above(path)) != 0) fail("link", path);
 }
 
-/* What the program's user may not read becomes its own copy: nobody's file changes its mode for it. A kernel, a saved state: some MiB. */
+/*
+ * What the program's user may not read becomes its own copy: nobody's file changes its mode for it. A kernel, a saved state: some MiB. The
+ * copy is shown in the file's place, since below DIR nothing can be written.
+ */
 static void copy(const struct part *part, const char *at, const char *source) {
-	int from = open(source, O_RDONLY | O_CLOEXEC), to = open(at, O_WRONLY | O_CLOEXEC);
+	int from = open(source, O_RDONLY | O_CLOEXEC), to = open(at, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 	ssize_t n;
 	if (from < 0 || to < 0) fail("copy", part->path);
 	while ((n = sendfile(to, from, NULL, 1 << 20)) > 0);
@@ -118,11 +130,11 @@ static void show(const struct part *part, int root) {
 		close(fd);
 	}
 	snprintf(source, sizeof source, "/proc/self/fd/%d", part->fd);
-	if (root && S_ISREG(found.st_mode) && !part->writable && (found.st_mode & S_IROTH) == 0) {
-		copy(part, at, source);
-		return;
-	}
-	if (mount(source, at, NULL, MS_BIND | MS_REC, NULL) != 0) fail("show", part->path);
+	static const char copied[] = PLACE "/.copy";
+	const int own = root && S_ISREG(found.st_mode) && !part->writable && (found.st_mode & S_IROTH) == 0;
+	if (own) copy(part, copied, source);
+	if (mount(own ? copied : source, at, NULL, MS_BIND | MS_REC, NULL) != 0) fail("show", part->path);
+	if (own && unlink(copied) != 0) fail("show", part->path);
 	if (S_ISCHR(found.st_mode)) return;
 	/* What its filesystem forbids already must stay forbidden in a user namespace. */
 	struct statvfs flags;
@@ -150,7 +162,7 @@ int main(int argc, char **argv) {
 	const int root = uid == 0;
 	int at = 2;
 	if (argc < 4) {
-		fprintf(stderr, "usage: cell DIR [-r FILE | -w FILE]... -- PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: cell DIR [-r FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...\n");
 		return 125;
 	}
 	const mode_t mask = umask(022);
@@ -165,8 +177,12 @@ int main(int argc, char **argv) {
 	}
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("mount", "/");
 	add(argv[1], 0, 0);
-	for (; at + 1 < argc && (strcmp(argv[at], "-r") == 0 || strcmp(argv[at], "-w") == 0); at += 2)
+	for (; at + 1 < argc && (strcmp(argv[at], "-r") == 0 || strcmp(argv[at], "-w") == 0 || strcmp(argv[at], "-l") == 0); at += 2) {
 		add(argv[at + 1], argv[at][1] == 'w', 0);
+		if (argv[at][1] != 'l') continue;
+		parts[count - 1].path = LIBRARY;
+		if (setenv("LD_PRELOAD", LIBRARY, 1) != 0) fail("preload", argv[at + 1]);
+	}
 	if (at + 1 >= argc || strcmp(argv[at], "--") != 0) {
 		errno = EINVAL;
 		fail("read", "the arguments");
@@ -190,8 +206,9 @@ int main(int argc, char **argv) {
 	if (chdir(argv[1]) != 0) fail("enter", argv[1]);
 	if (root) {
 		const uid_t own = USERS + (uid_t)getpid();
-		const gid_t group = has_kvm ? kvm.st_gid : 0;
-		if (setgroups(group != 0 ? 1 : 0, &group) != 0 || setresgid(own, own, own) != 0 || setresuid(own, own, own) != 0) fail("become", "another user");
+		/* Where everybody may open it, no group is needed. */
+		const int by_group = has_kvm && (kvm.st_mode & 0006) != 0006 && (kvm.st_mode & 0060) == 0060;
+		if (setgroups(by_group, &kvm.st_gid) != 0 || setresgid(own, own, own) != 0 || setresuid(own, own, own) != 0) fail("become", "another user");
 	}
 	umask(mask);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("give up", "new privileges");

@@ -73,6 +73,32 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
     });
   }
 
+  test("paths with spaces and colons; what only root may read below the directory", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "a cell: its "));
+    try {
+      const [own, near] = [join(dir, "own one"), { ...cell, preload: join(dir, basename(cell.preload)) }];
+      await mkdir(join(own, "saved"), { recursive: true });
+      await copyFile(cell.preload, near.preload);
+      await writeFile(join(own, "saved/state"), "state", { mode: 0o400 });
+      await writeFile(join(dir, "memory.bin"), "kept\n");
+      await chmod(join(dir, "memory.bin"), 0o444);
+      for (const each of [dir, own, join(own, "saved")]) await chmod(each, 0o755);
+      const files = { dir: own, read: [join(own, "saved/state"), join(dir, "memory.bin")], write: [], clones: true };
+      const script = 'cat saved/state; exec 3<>"$1/memory.bin"; read line <&3; echo " $line"';
+      const args = inCell(near, files, "/bin/bash", ["-c", script, "bash", dir]);
+      const { stdout, stderr } = await execute(near.program, args, { env: { PATH: "/usr/bin:/bin" } });
+      assert.deepEqual([stdout, stderr], ["state kept\n", ""]);
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+
+  test("a relative path is refused, and nothing is made on the host", async () => {
+    const args = ["relative", "--", "/usr/bin/env", "true"];
+    await assert.rejects(execute(cell.program, args, { cwd: "/" }), /cell: add relative: Invalid argument/);
+    await assert.rejects(stat("/tmprelative"), /ENOENT/);
+  });
+
   test("a snapshot's memory is opened for reading, whatever the program asks for", async () => {
     const dir = await mkdtemp(join(tmpdir(), "memory-"));
     try {

@@ -38,16 +38,20 @@ export interface CellFiles {
   dir: string;
   read: readonly string[];
   write: readonly string[];
+  /** It maps a snapshot's memory. */
+  clones?: boolean;
 }
 
 /** The command line that starts the program in its cell. */
 export function inCell(cell: Cell, files: CellFiles, command: string, args: readonly string[]): string[] {
   const named = (option: string, paths: readonly string[]): string[] => paths.flatMap((path) => [option, path]);
   // What is not among the system's own: a QEMU of the user's, with what lies beside it.
-  const own = command.startsWith("/usr/") || command.startsWith("/bin/") ? [] : [dirname(dirname(command))];
+  const beside = dirname(dirname(command));
+  const own = command.startsWith("/usr/") || command.startsWith("/bin/") ? [] : [beside === "/" ? command : beside];
   return [
     files.dir,
-    ...named("-r", [...own, cell.preload, ...files.read]),
+    ...named("-r", [...own, ...files.read]),
+    ...named("-l", files.clones === true ? [cell.preload] : []),
     ...named("-w", files.write),
     "--",
     command,

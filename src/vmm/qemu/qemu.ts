@@ -304,9 +304,8 @@ async function confined(
     await Promise.all([...new Set([own, ...below])].map((each) => chmod(each, 0o711)));
   }
   const write = [RUN_DIR, FILES.rootfs, FILES.console, ...(memory.shared ? [SNAPSHOT_FILES.memory] : [])];
-  const files = { dir: own, read, write: write.map((name) => join(own, name)) };
-  const env = { ...ENVIRONMENT, ...(clones ? { LD_PRELOAD: cell.preload } : {}) };
-  return { command: cell.program, args: inCell(cell, files, path, args), env };
+  const files = { dir: own, read, write: write.map((name) => join(own, name)), clones };
+  return { command: cell.program, args: inCell(cell, files, path, args), env: ENVIRONMENT };
 }
 
 async function makeMemoryFile(dir: string, config: MachineConfig): Promise<void> {
