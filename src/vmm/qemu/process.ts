@@ -24,6 +24,12 @@ async function placeOf(dir: string, socket: string): Promise<string> {
   return (await exists(join(dir, former))) ? former : socket;
 }
 
+/** What a QEMU that was killed left is in the way of the next one's bind, or taken for it. */
+export async function removeSockets(dir: string): Promise<void> {
+  const sockets = [QMP_SOCKET, AGENT_SOCKET].flatMap((socket) => [socket, basename(socket)]);
+  await Promise.all(sockets.map((socket) => rm(join(dir, socket), { force: true })));
+}
+
 export class QemuProcess implements VmmProcess {
   readonly exited: Promise<ExitReport>;
   readonly #process: HostProcess;
@@ -55,8 +61,7 @@ export class QemuProcess implements VmmProcess {
         // Where the directory is now: a claim renamed it.
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
-        rm(join(this.dir, QMP_SOCKET), { force: true }).catch(() => {}),
-        rm(join(this.dir, AGENT_SOCKET), { force: true }).catch(() => {}),
+        removeSockets(this.dir).catch(() => {}),
       ]);
       const reason = this.#killed
         ? "requested"

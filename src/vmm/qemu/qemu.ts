@@ -37,12 +37,10 @@ import {
 } from "../vmm.ts";
 import {
   type Accelerator,
-  AGENT_SOCKET,
   cpuModel,
   kernelCommandLine,
   MACHINE_TYPE,
   type MemorySource,
-  QMP_SOCKET,
   qemuArguments,
   RUN_DIR,
   type Start,
@@ -51,7 +49,7 @@ import { cellState, inCell } from "./cell.ts";
 import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
 import { cancelMigration, incomingUri, loadState, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
-import { QemuProcess } from "./process.ts";
+import { QemuProcess, removeSockets } from "./process.ts";
 import { hasFileUri, takeBack } from "./save-file.ts";
 
 /** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
@@ -211,8 +209,7 @@ class Qemu implements Vmm {
   ): Promise<QemuProcess> {
     const { path, accelerator, version } = await this.#usable();
     const { dir, config, signal } = options;
-    // A socket that a killed QEMU left is in the way of the next one's bind.
-    await Promise.all([rm(join(dir, QMP_SOCKET), { force: true }), rm(join(dir, AGENT_SOCKET), { force: true })]);
+    await removeSockets(dir);
     const args = qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined);
     const host = await (this.#options.spawn ?? spawnProcess)({
       ...(await confined(path, args, dir, {

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { arm, disarm } from "../../../test/faults/points.ts";
 import { migrateOut } from "./migration.ts";
+import { removeSockets } from "./process.ts";
 import type { Qmp, QmpEvent } from "./qmp.ts";
 import { saveTarget } from "./save-file.ts";
 
@@ -69,4 +70,27 @@ test("what it sends is the file", async (t) => {
   await target.close();
   assert.match(await readFile(path, "latin1"), /^x+$/);
   assert.deepEqual(await readdir(dir), ["run", "vmstate.bin"]);
+});
+
+test("what it writes itself can be read by the user of the next one; what is no file is refused", async (t) => {
+  const dir = await place(t);
+  const path = join(dir, "stream.bin");
+  const target = await saveTarget("8.2.0", dir, path);
+  assert.equal(target.uri, "file:run/save.bin");
+  await writeFile(join(dir, "run/save.bin"), "state", { mode: 0o600 });
+  await target.finish();
+  assert.equal((await stat(path)).mode & 0o777, 0o644);
+  const outside = join(dir, "outside");
+  await writeFile(outside, "ours", { mode: 0o600 });
+  await symlink(outside, join(dir, "run/save.bin"));
+  await assert.rejects(target.finish(), { code: "corrupt" });
+  assert.equal((await stat(outside)).mode & 0o777, 0o600);
+});
+
+test("sockets of a QEMU that was killed are removed where an earlier version had them, too", async (t) => {
+  const dir = await place(t);
+  await mkdir(join(dir, "run"));
+  for (const name of ["qmp.sock", "agent.sock", "run/qmp.sock", "run/agent.sock"]) await writeFile(join(dir, name), "");
+  await removeSockets(dir);
+  assert.deepEqual(await readdir(dir, { recursive: true }), ["run"]);
 });

@@ -2,7 +2,7 @@
  * Where a machine's saved state goes. QEMU may start no program (arguments.ts, `-sandbox`), and before 8.2 it cannot write a migration to a
  * file itself: it connects to a socket of ours in the machine's directory then, and what comes is written here.
  */
-import { constants, lchown, lstat, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { chmod, constants, lchown, lstat, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
@@ -41,8 +41,11 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
     return {
       uri: `file:${SAVE_FILE}`,
       async finish() {
-        await takeBack(own);
+        // Only where QEMU cannot put another one in its place is it judged.
         await rename(own, path);
+        await takeBack(path);
+        // Whoever loads it runs under a user of its own, and would get a copy of all that it may not read.
+        await chmod(path, 0o644);
       },
       close: () => rm(own, { force: true }),
     };
