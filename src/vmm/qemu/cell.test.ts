@@ -7,13 +7,18 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
-import { type Cell, cellState, inCell } from "./cell.ts";
+import { type Cell, cellState, inCell, opensForOthers } from "./cell.ts";
 
 const execute = promisify(execFile);
 const NOBODY = 65_534;
 const state = await cellState();
 const isRoot = process.getuid?.() === 0;
 const USERS = isRoot ? [0, NOBODY] : [process.getuid?.() ?? NOBODY];
+
+test("a /dev/kvm that only root may open is none for a user of the machine's own", () => {
+  for (const mode of [0o20666, 0o20660]) assert.equal(opensForOthers(mode), true);
+  for (const mode of [0o20600, 0o20640, 0o20644]) assert.equal(opensForOthers(mode), false);
+});
 
 describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state.reason}` }, () => {
   const { cell } = state as { cell: Cell };

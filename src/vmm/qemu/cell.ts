@@ -4,17 +4,19 @@
  * filter of system calls alone, and `stacyvm doctor` says why.
  */
 import { createHash } from "node:crypto";
-import { chmod, mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { asStacyError } from "../../host/error.ts";
+import { asStacyError, StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
+import { kvmState } from "../../host/kvm.ts";
 import { dataPaths, packageRoot } from "../../host/paths.ts";
 import { runTool } from "../../host/run.ts";
 
 const SOURCE = join(packageRoot, "cell");
 const PREBUILT = join(packageRoot, "prebuilt");
 const PROGRAM = "cell";
+const KVM = "/dev/kvm";
 const READ_ONLY = "read-only-memory.so";
 
 export interface Cell {
@@ -59,7 +61,17 @@ export function inCell(cell: Cell, files: CellFiles, command: string, args: read
   ];
 }
 
+/** Whether a user of a machine's own can open it: by its group, or as everybody. */
+export function opensForOthers(mode: number): boolean {
+  return (mode & 0o006) === 0o006 || (mode & 0o060) === 0o060;
+}
+
 async function find(): Promise<CellState> {
+  if (process.getuid?.() === 0 && (await kvmState()).mode === "native" && !opensForOthers((await stat(KVM)).mode))
+    throw new StacyError(
+      "unavailable",
+      `${KVM} is open to root alone, and QEMU would be another user in it (chgrp kvm ${KVM} && chmod 660 ${KVM})`,
+    );
   const prebuilt = { program: join(PREBUILT, PROGRAM), preload: join(PREBUILT, READ_ONLY) };
   const cell = (await exists(prebuilt.program)) ? prebuilt : await compiled();
   const dir = await mkdtemp(join(tmpdir(), "cell-"));

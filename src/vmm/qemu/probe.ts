@@ -1,5 +1,5 @@
 /** What of QEMU is on this host. `STACYVM_QEMU` names another binary. */
-import { delimiter, join } from "node:path";
+import { delimiter, resolve } from "node:path";
 import { asStacyError } from "../../host/error.ts";
 import { firstExisting } from "../../host/exists.ts";
 import { kvmState } from "../../host/kvm.ts";
@@ -10,8 +10,10 @@ const REMEDY = "install qemu-system-x86 with your distribution's package manager
 const OLDEST = 6;
 
 export async function probeQemu(configured = process.env.STACYVM_QEMU): Promise<VmmProbe> {
-  const path = configured ?? (await findOnPath("qemu-system-x86_64"));
-  if (path === undefined) return { usable: false, reason: "qemu-system-x86_64 is not on PATH", remedy: REMEDY };
+  const name = configured ?? "qemu-system-x86_64";
+  // It is started from another directory, and where no PATH counts.
+  const path = name.includes("/") ? resolve(name) : await findOnPath(name);
+  if (path === undefined) return { usable: false, reason: `${name} is not on PATH`, remedy: REMEDY };
   try {
     const text = (await runTool(path, ["--version"], { timeoutMs: 10_000 })).toString("utf8");
     const version = /version (\d+\.\d+\.\d+)/.exec(text)?.[1];
@@ -37,5 +39,5 @@ export async function probeQemu(configured = process.env.STACYVM_QEMU): Promise<
 }
 
 function findOnPath(name: string): Promise<string | undefined> {
-  return firstExisting((process.env.PATH ?? "").split(delimiter).map((dir) => join(dir, name)));
+  return firstExisting((process.env.PATH ?? "").split(delimiter).map((dir) => resolve(dir, name)));
 }

@@ -299,6 +299,9 @@ async function confined(
     // QEMU's user has to get to what it was given, by names; what a suspended machine wakes from lies in a directory below.
     const below = read.filter((file) => file.startsWith(`${own}/`)).map((file) => dirname(file));
     await Promise.all([...new Set([own, ...below])].map((each) => chmod(each, 0o711)));
+    // Saved by a server that was not root: too much for a copy.
+    if (clones && memory.path !== undefined && ((await stat(memory.path)).mode & 0o004) === 0)
+      await chmod(memory.path, memoryMode());
   }
   const write = [RUN_DIR, FILES.rootfs, FILES.console, ...(memory.shared ? [SNAPSHOT_FILES.memory] : [])];
   const files = { dir: own, read, write: write.map((name) => join(own, name)), clones };
