@@ -87,3 +87,15 @@ test("when the spawner dies its children live, are still looked after, and the n
   assert.deepEqual(await (await start("exit 3")).exited, { exitCode: 3 });
   own[Symbol.dispose]();
 });
+
+test("a kill that the spawner did not live to carry out is carried out", async () => {
+  const own = new Spawner(spawnerPath(assets));
+  const child = await own.spawn({ command: "/bin/sleep", args: ["100"], cwd: dir, log: join(dir, "log") });
+  const parent = Number((await readFile(`/proc/${child.record.pid}/stat`, "utf8")).split(" ")[3]);
+  process.kill(parent, "SIGSTOP");
+  const killed = child.kill();
+  setTimeout(() => process.kill(parent, "SIGKILL"), 50);
+  await killed;
+  assert.equal(await isAlive(child.record), false);
+  own[Symbol.dispose]();
+});

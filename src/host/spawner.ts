@@ -8,6 +8,7 @@ import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import { StacyError } from "./error.ts";
 import { packageRoot } from "./paths.ts";
 import {
@@ -40,7 +41,11 @@ interface Child {
   settle(exit: ProcessExit): void;
   /** How it is looked after since the spawner died. */
   adopted?: Promise<HostProcess | undefined>;
+  /** Asked for: what the spawner has not done yet when it dies is done without it. */
+  killed: boolean;
 }
+
+const LOOK_AGAIN_MS = 500;
 
 /** One process of ours, and what it has started. */
 class Session {
@@ -55,14 +60,22 @@ class Session {
   open = true;
 
   constructor(path: string) {
-    this.#process = spawn(path, [String(process.pid)], {
+    const spawner = spawn(path, [String(process.pid)], {
       stdio: ["pipe", "pipe", "ignore"],
       detached: true,
       cwd: "/",
       env: {},
     });
-    this.#process.on("error", () => this.#lost());
-    this.#process.on("exit", () => this.#lost());
+    this.#process = spawner;
+    spawner.on("error", () => this.#lost());
+    // Not at its exit: what it said last may still be there to be read.
+    spawner.on("close", () => this.#lost());
+    // Of a process without free descriptors Node makes no channels at all.
+    if ((spawner.stdin as Writable | undefined) === undefined) {
+      throw new StacyError("unavailable", `cannot start ${path}`, {
+        remedy: "see whether this process has run out of open files",
+      });
+    }
     this.#process.stdin.on("error", () => this.#lost());
     this.#process.stdout.setEncoding("latin1").on("data", (text: string) => this.#read(text));
     this.#process.unref();
@@ -76,10 +89,13 @@ class Session {
     const started = new Promise<[number, string]>((resolve, reject) => this.#starting.set(id, { resolve, reject }));
     const argv = [command, ...args];
     const fields = [id, resolve(options.cwd), resolve(options.log), fds.length, ...fds, argv.length, ...argv, ...env];
+    started.catch(() => {});
     this.#hold(1);
     try {
+      // First: one that could not be named would run for nobody.
+      const boot = await hostBootId();
       this.#write("spawn", ...fields);
-      const [[pid, startTime], boot] = await Promise.all([started, hostBootId()]).catch((cause: unknown) => {
+      const [pid, startTime] = await started.catch((cause: unknown) => {
         throw new StacyError("unavailable", `cannot start ${command}: ${(cause as Error).message}`, {
           cause,
           remedy: "run `stacyvm doctor`",
@@ -94,7 +110,7 @@ class Session {
 
   #look(record: ProcessRecord): HostProcess {
     const { pid } = record;
-    const child: Child = { record, settle() {} };
+    const child: Child = { record, settle() {}, killed: false };
     const exited = new Promise<ProcessExit>((settle) => {
       child.settle = settle;
     });
@@ -106,15 +122,20 @@ class Session {
     return {
       record,
       exited,
-      check() {},
+      check() {
+        void child.adopted?.then((adopted) => adopted?.check());
+      },
       kill: async () => {
+        child.killed = true;
         // Whoever kills wants to know: the wait keeps our process alive.
         this.#hold(1);
         try {
-          const adopted = await child.adopted;
-          if (adopted !== undefined) await adopted.kill();
-          else if (this.#children.has(pid)) this.#write("kill", pid);
-          return await withTimeLimit(exited, KILL_LIMIT_MS, () => stillThere(pid));
+          if (this.#children.has(pid)) this.#write("kill", pid);
+          const end = async (): Promise<ProcessExit> => {
+            await (await child.adopted)?.kill();
+            return exited;
+          };
+          return await withTimeLimit(end(), KILL_LIMIT_MS, () => stillThere(pid));
         } finally {
           this.#hold(-1);
         }
@@ -162,10 +183,11 @@ class Session {
   }
 
   #adopt(child: Child): void {
-    child.adopted = adoptProcess(child.record).catch(() => undefined);
+    child.adopted = adoptSurely(child.record);
     void child.adopted.then((adopted) => {
       if (adopted === undefined) child.settle({});
       else void adopted.exited.then(child.settle);
+      if (child.killed) adopted?.kill().catch(() => {}); // whoever waits for it says so
     });
   }
 
@@ -180,6 +202,17 @@ class Session {
   }
 }
 
+/** What cannot be seen is not gone: it is looked at again. */
+async function adoptSurely(record: ProcessRecord): Promise<HostProcess | undefined> {
+  for (;;) {
+    try {
+      return await adoptProcess(record);
+    } catch {
+      await delay(LOOK_AGAIN_MS, undefined, { ref: false });
+    }
+  }
+}
+
 export class Spawner implements Disposable {
   readonly #path: string;
   #session: Session | undefined;
@@ -191,7 +224,7 @@ export class Spawner implements Disposable {
   }
 
   /** As `spawnProcess`. A spawner that died is started again. @throws StacyError `unavailable` when the program cannot be started */
-  readonly spawn = (options: SpawnOptions): Promise<HostProcess> => {
+  readonly spawn = async (options: SpawnOptions): Promise<HostProcess> => {
     if (this.#session?.open !== true) this.#session = new Session(this.#path);
     return this.#session.spawn(options);
   };
