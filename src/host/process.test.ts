@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -45,4 +45,22 @@ test("processes of a directory are found and ended by whichever name it has", as
   assert.equal(await worksIn(process.record, join(link, "machine")), true);
   await endOwnProcessesIn(link);
   assert.equal(await isAlive(process.record), false);
+});
+
+test("root without the right to see other users' processes does not take a machine's for gone", async (t) => {
+  if (process.getuid?.() !== 0) return t.skip("not root");
+  const { dir } = await sleeper(t);
+  const as = ["--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "60"];
+  const other = await spawnProcess({ command: "setpriv", args: as, cwd: dir, log: join(dir, "log") });
+  t.after(() => other.kill());
+  while ((await stat(`/proc/${other.record.pid}`)).uid !== 65_534) await new Promise((wake) => setTimeout(wake, 5));
+  const ask = async (record: unknown): Promise<string> => {
+    const script = `const { worksIn } = await import(${JSON.stringify(join(packageRoot, "src/host/process.ts"))});
+      console.log(await worksIn(${JSON.stringify(record)}, ${JSON.stringify(dir)}).catch((error) => error.message));`;
+    const args = ["--bounding-set=-sys_ptrace", process.execPath, "--input-type=module", "-e", script];
+    return (await promisify(execFile)("setpriv", args)).stdout.trim();
+  };
+  assert.equal(await worksIn(other.record, dir), true);
+  assert.equal(await ask(other.record), `process ${other.record.pid} cannot be looked at`);
+  assert.equal(await ask({ ...other.record, startTime: "1" }), "false", "of another process nothing is said");
 });

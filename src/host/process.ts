@@ -67,7 +67,7 @@ export function hostBootId(): Promise<string> {
 
 /** No such process, or file: what /proc says of one that is gone. */
 const GONE = ["ENOENT", "ESRCH", "ENOTDIR", "ELOOP"];
-/** Another user's: never one that we started. */
+/** Another user's: never one that we started, unless we are root without the right to see what is there (`worksIn`). */
 const NOT_OURS = ["EACCES", "EPERM"];
 
 /** A host that is short of descriptors or memory shows nothing; what is not seen is not gone. */
@@ -230,11 +230,31 @@ export async function endProcess(record: ProcessRecord): Promise<void> {
 /**
  * Whether the process works in this directory, by inode: another name of it counts, a copy of it does not. The record alone does not
  * say that: a copied data directory names the original's processes.
+ * @throws StacyError `unavailable` when that cannot be seen, also by a root that may not look at its machines' users
  */
 export async function worksIn(record: ProcessRecord, dir: string): Promise<boolean> {
   const at = await inode(`/proc/${record.pid}/cwd`);
-  if (at === NO_INODE) return false;
+  if (at === NO_INODE) {
+    if (process.getuid?.() !== 0 || (await seesOthers()) || !(await isAlive(record))) return false;
+    throw new StacyError("unavailable", `process ${record.pid} cannot be looked at`, {
+      remedy: "give the server CAP_SYS_PTRACE",
+    });
+  }
   return at === (await inode(dir)) || (await jailRoots(dir)).has(await inode(`/proc/${record.pid}/root`));
+}
+
+const CAP_SYS_PTRACE = 19;
+
+/** Whether /proc shows us processes of other users. */
+async function seesOthers(): Promise<boolean> {
+  return (await ownCapabilities()).has(CAP_SYS_PTRACE);
+}
+
+/** Numbers: Linux, include/uapi/linux/capability.h. */
+export async function ownCapabilities(): Promise<Set<number>> {
+  const status = await readFile("/proc/self/status", "latin1").catch(absent("", "our own rights", []));
+  const effective = BigInt(`0x${/^CapEff:\s*(\w+)$/m.exec(status)?.[1] ?? "0"}`);
+  return new Set(Array.from({ length: 64 }, (_, bit) => bit).filter((bit) => ((effective >> BigInt(bit)) & 1n) === 1n));
 }
 
 /** Ends the processes in `dir` or below it that are proven to be ours, and waits until they are gone. @throws as `endProcess` */

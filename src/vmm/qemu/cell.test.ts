@@ -20,6 +20,13 @@ test("a /dev/kvm that only root may open is none for a user of the machine's own
   for (const mode of [0o20600, 0o20640, 0o20644]) assert.equal(opensForOthers(mode), false);
 });
 
+test("root that could not find its machines again makes no other users", { skip: !isRoot }, async () => {
+  const url = new URL("./cell.ts", import.meta.url).href;
+  const script = `console.log((await (await import("${url}")).cellState()).reason)`;
+  const args = ["--bounding-set=-sys_ptrace", process.execPath, "--input-type=module", "-e", script];
+  assert.match((await execute("setpriv", args)).stdout, /root without CAP_SYS_PTRACE/);
+});
+
 describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state.reason}` }, () => {
   const { cell } = state as { cell: Cell };
 

@@ -11,6 +11,7 @@ import { asStacyError, StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { dataPaths, packageRoot } from "../../host/paths.ts";
+import { ownCapabilities } from "../../host/process.ts";
 import { runTool } from "../../host/run.ts";
 
 const SOURCE = join(packageRoot, "cell");
@@ -66,12 +67,27 @@ export function opensForOthers(mode: number): boolean {
   return (mode & 0o006) === 0o006 || (mode & 0o060) === 0o060;
 }
 
-async function find(): Promise<CellState> {
-  if (process.getuid?.() === 0 && (await kvmState()).mode === "native" && !opensForOthers((await stat(KVM)).mode))
+/** What root needs for machines of other users: their files and sockets, their end, and to find them again. */
+const NEEDED = { CAP_CHOWN: 0, CAP_DAC_OVERRIDE: 1, CAP_FOWNER: 3, CAP_KILL: 5, CAP_SYS_PTRACE: 19 };
+
+/** @throws StacyError where QEMU as another user than root would not run, or could not be looked after */
+async function assertOtherUsers(): Promise<void> {
+  const own = await ownCapabilities();
+  const lacks = Object.entries(NEEDED).flatMap(([name, number]) => (own.has(number) ? [] : [name]));
+  if (lacks.length > 0)
+    throw new StacyError(
+      "unavailable",
+      `the server is root without ${lacks.join(", ")}, and QEMU would be another user`,
+    );
+  if ((await kvmState()).mode === "native" && !opensForOthers((await stat(KVM)).mode))
     throw new StacyError(
       "unavailable",
       `${KVM} is open to root alone, and QEMU would be another user in it (chgrp kvm ${KVM} && chmod 660 ${KVM})`,
     );
+}
+
+async function find(): Promise<CellState> {
+  if (process.getuid?.() === 0) await assertOtherUsers();
   const prebuilt = { program: join(PREBUILT, PROGRAM), preload: join(PREBUILT, READ_ONLY) };
   const cell = (await exists(prebuilt.program)) ? prebuilt : await compiled();
   const dir = await mkdtemp(join(tmpdir(), "cell-"));
