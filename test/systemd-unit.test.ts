@@ -30,8 +30,8 @@ test("the unit's exposure is low, with the jail's rights too", async (t) => {
     );
     const merged = join(dir, "stacyvm.service");
     await writeFile(merged, `${unit?.split("[Install]")[0]}\n${more}`);
-    // Root, and the rights that the jailer needs to put each machine under another user, are what is left: without either it would be 2.4.
-    assert.ok((await exposure(merged)) < 3.6);
+    // Root, and the rights by which the jailer puts each machine under another user and the server finds it again, are what is left.
+    assert.ok((await exposure(merged)) < 3.8);
   } finally {
     await rm(dir, { recursive: true });
   }
