@@ -31,11 +31,14 @@ export class Expiry {
     const { clock, log, changes } = this.#parts;
     const { id, record } = sandbox;
     const { expiresAt } = record;
-    record.expiresAt = clock.now() + keepMs; // from now on: the next round has nothing to do here
+    const kept = clock.now() + keepMs;
+    record.expiresAt = kept; // from now on: the next round has nothing to do here
     const rest = changes.to(sandbox, "suspended").then(
       () => {},
       (error: unknown) => {
         log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");
+        // Who has given it more time meanwhile finds it as it was.
+        if (record.expiresAt !== kept) return;
         record.expiresAt = expiresAt;
         delete record.onExpiry;
       },

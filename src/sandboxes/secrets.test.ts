@@ -167,3 +167,19 @@ for (const [what, input] of Object.entries({
     assert.deepEqual(store.secrets(), []);
   });
 }
+
+test("one that could not be deleted is there, to be deleted again; a sandbox's own is gone from memory all the same", async () => {
+  using store = new Store(":memory:");
+  const secrets = secretsIn(store);
+  await secrets.put("o", KEY);
+  await secrets.put("o", { ...KEY, value: "its-own-value" }, "sb-1");
+  const { deleteSecret } = store;
+  store.deleteSecret = () => Promise.reject(new Error("the disk is full"));
+  await assert.rejects(secrets.remove("o", "API_KEY"), /full/);
+  await secrets.ended("sb-1");
+  assert.deepEqual(await read(secrets), { value: VALUE });
+  store.deleteSecret = deleteSecret;
+  await secrets.remove("o", "API_KEY");
+  await assert.rejects(secrets.remove("o", "API_KEY"), { code: "not-found" });
+  assert.equal(await read(secrets), undefined);
+});

@@ -183,7 +183,11 @@ export class Secrets {
   /** A sandbox that ended takes its own along. Never rejects: what could not be deleted goes with the next start. */
   async ended(sandbox: string): Promise<void> {
     for (const [key, record] of [...this.#records]) {
-      if (record.sandbox === sandbox) await this.#forget(key, record).catch(() => {});
+      if (record.sandbox !== sandbox) continue;
+      await this.#forget(key, record).catch(() => {
+        this.#values.delete(key);
+        this.#records.delete(key);
+      });
     }
   }
 
@@ -194,10 +198,13 @@ export class Secrets {
     for (const sandbox of gone) await this.ended(sandbox);
   }
 
-  async #forget(key: string, { owner, name, sandbox }: SecretRecord): Promise<void> {
+  /** First its row: one that could not be deleted is still there to be deleted again. */
+  async #forget(key: string, record: SecretRecord): Promise<void> {
+    const { owner, name, sandbox } = record;
+    await this.#parts.store.deleteSecret(owner, storedName({ name, sandbox }));
+    if (this.#records.get(key) !== record) return; // put again meanwhile
     this.#values.delete(key);
     this.#records.delete(key);
-    await this.#parts.store.deleteSecret(owner, storedName({ name, sandbox }));
   }
 
   #made(

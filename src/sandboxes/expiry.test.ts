@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock } from "./clock.ts";
+import { Expiry } from "./expiry.ts";
+import { silentLog } from "./observer.ts";
+import type { Sandbox } from "./sandbox.ts";
+import type { StateChanges } from "./state-changes.ts";
+
+function layingDown(more: (record: { expiresAt: number }) => void): Sandbox {
+  const record = { id: "sb-1", expiresAt: 1_000, onExpiry: { keepMs: 60_000 } };
+  const sandbox = { id: "sb-1", record, state: "running" } as unknown as Sandbox;
+  const to = async (): Promise<never> => {
+    more(record);
+    throw new Error("the disk is full");
+  };
+  const changes = { to } as unknown as StateChanges;
+  new Expiry({ clock: systemClock, log: silentLog, changes, end: () => assert.fail() }).expire(sandbox);
+  return sandbox;
+}
+
+test("one that cannot be suspended has its end again", async () => {
+  const sandbox = layingDown(() => {});
+  await sandbox.resting;
+  assert.deepEqual(sandbox.record, { id: "sb-1", expiresAt: 1_000 });
+});
+
+test("time that was given to it meanwhile stays, and what happens at the end of that", async () => {
+  const expiresAt = systemClock.now() + 3_600_000;
+  const sandbox = layingDown((record) => {
+    record.expiresAt = expiresAt;
+  });
+  await sandbox.resting;
+  assert.deepEqual(sandbox.record, { id: "sb-1", expiresAt, onExpiry: { keepMs: 60_000 } });
+});
