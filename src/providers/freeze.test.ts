@@ -6,7 +6,7 @@ import { Freeze } from "./freeze.ts";
 
 /** A guest whose answers to `thaw` are these, one after the other; the last one stays. */
 function guest(...answers: (() => Promise<void>)[]) {
-  const counts = { thaws: 0, atOnce: 0, most: 0, connections: 0 };
+  const counts = { thaws: 0, atOnce: 0, most: 0, connections: 0, thawed: 0 };
   const over = new AbortController();
   const state = { runs: true };
   const agent = {
@@ -22,7 +22,8 @@ function guest(...answers: (() => Promise<void>)[]) {
     },
   } as unknown as Agent;
   const reconnect = async (): Promise<void> => void counts.connections++;
-  const freeze = new Freeze({ agent, reconnect, runs: () => state.runs, over: over.signal });
+  const thawed = (): void => void counts.thawed++;
+  const freeze = new Freeze({ agent, reconnect, runs: () => state.runs, thawed, over: over.signal });
   return { freeze, counts, over, state };
 }
 
@@ -63,4 +64,17 @@ test("a guest that cannot freeze has nothing to thaw; one that stands still is t
   assert.deepEqual([paused.counts.thaws, paused.freeze.frozen], [0, true]);
   paused.freeze.ended();
   assert.equal(paused.freeze.frozen, false);
+});
+
+test("that the guest goes on is told once, whoever waits for it", async () => {
+  const answer = Promise.withResolvers<void>();
+  const { freeze, counts } = guest(lost, () => answer.promise);
+  await freeze.freeze();
+  const waiting = [freeze.thaw(), freeze.thaw()];
+  while (counts.thaws < 2) await new Promise((wake) => setImmediate(wake));
+  assert.equal(counts.thawed, 0);
+  answer.resolve();
+  await Promise.all(waiting);
+  await freeze.thaw();
+  assert.deepEqual([counts.thawed, freeze.frozen], [1, false]);
 });

@@ -16,6 +16,8 @@ export interface FreezeOptions {
   reconnect(): Promise<void>;
   /** Whether the guest runs; one that does not is thawed by whoever brings it back. */
   runs(): boolean;
+  /** The guest confirmed it, maybe long after whoever waited for it had given up. */
+  thawed(): void;
   /** This daemon has nothing more to do with the machine. */
   over: AbortSignal;
 }
@@ -74,16 +76,18 @@ export class Freeze {
   }
 
   async #try(signal: AbortSignal): Promise<void> {
-    const { agent, reconnect, runs } = this.#options;
+    const { agent, reconnect, runs, thawed } = this.#options;
     for (let pause = THAW_PAUSE_MS.first; !signal.aborted; pause = Math.min(2 * pause, THAW_PAUSE_MS.most)) {
       if (!runs()) return;
       try {
         await agentStep(agent.thaw(), "thawing the guest's processes");
         this.#frozen = false;
+        thawed();
         return;
       } catch (error) {
         if (asStacyError(error).code === "not-supported") {
           this.#frozen = false; // a guest that cannot freeze has nothing to thaw
+          thawed();
           return;
         }
         await reconnect();

@@ -87,6 +87,7 @@ export class MachineLife {
       agent: this.agent,
       reconnect: () => this.agent.disconnect(),
       runs: () => this.#now.state === "running" || this.#now.state === "returning",
+      thawed: () => this.startEgress(),
       over: this.#over.signal,
     });
     this.egress = context.network.egress(this.record.allowedHosts ?? [], this.agent, {
@@ -244,10 +245,7 @@ export class MachineLife {
       this.#change = undefined;
       // A change that came between the attempts to thaw the guest hands them on.
       if (this.freeze.frozen && this.#now.state === "running") {
-        this.freeze.thaw().then(
-          () => this.startEgress(),
-          () => {},
-        );
+        this.freeze.thaw().catch(() => {});
       }
     };
     this.#change = change.then(settled, settled);
