@@ -99,3 +99,14 @@ test("a kill that the spawner did not live to carry out is carried out", async (
   assert.equal(await isAlive(child.record), false);
   own[Symbol.dispose]();
 });
+
+test("where the spawner cannot run, the server starts its processes itself", async () => {
+  const path = join(dir, "no-program");
+  await writeFile(path, "", { mode: 0o600 });
+  const own = new Spawner(path);
+  const log = join(dir, "log");
+  const start = (): Promise<HostProcess> => own.spawn({ command: "/bin/sh", args: ["-c", "exit 3"], cwd: dir, log });
+  assert.deepEqual(await (await start()).exited, { exitCode: 3 });
+  assert.deepEqual(await (await start()).exited, { exitCode: 3 });
+  own[Symbol.dispose]();
+});

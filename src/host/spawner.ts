@@ -20,6 +20,7 @@ import {
   type ProcessExit,
   type ProcessRecord,
   type SpawnOptions,
+  spawnProcess,
   stillThere,
 } from "./process.ts";
 import { withTimeLimit } from "./time-limit.ts";
@@ -58,6 +59,8 @@ class Session {
   #next = 0;
   #rest = "";
   open = true;
+  /** It never ran: nothing can have been started by it. */
+  failed = false;
 
   constructor(path: string) {
     const spawner = spawn(path, [String(process.pid)], {
@@ -67,7 +70,10 @@ class Session {
       env: {},
     });
     this.#process = spawner;
-    spawner.on("error", () => this.#lost());
+    spawner.on("error", () => {
+      this.failed = spawner.pid === undefined;
+      this.#lost();
+    });
     // Not at its exit: what it said last may still be there to be read.
     spawner.on("close", () => this.#lost());
     // Of a process without free descriptors Node makes no channels at all.
@@ -223,10 +229,16 @@ export class Spawner implements Disposable {
     this.#session = new Session(path);
   }
 
-  /** As `spawnProcess`. A spawner that died is started again. @throws StacyError `unavailable` when the program cannot be started */
+  /** As `spawnProcess`, which does it where the spawner does not run. A spawner that died is started again. @throws StacyError `unavailable` when the program cannot be started */
   readonly spawn = async (options: SpawnOptions): Promise<HostProcess> => {
     if (this.#session?.open !== true) this.#session = new Session(this.#path);
-    return this.#session.spawn(options);
+    const session = this.#session;
+    try {
+      return await session.spawn(options);
+    } catch (error) {
+      if (session.failed) return spawnProcess(options);
+      throw error;
+    }
   };
 
   [Symbol.dispose](): void {
