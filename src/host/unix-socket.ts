@@ -1,4 +1,5 @@
 /** Connecting to UNIX sockets that another process makes, in directories of any length. */
+import { closeSync, fstatSync, openSync } from "node:fs";
 import { constants, open } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
@@ -7,6 +8,8 @@ import { StacyError } from "./error.ts";
 /** `sun_path` holds 108 bytes with its final zero. */
 const MAX_PATH = 107;
 const EAGER_MS = 500;
+/** Linux, include/uapi/asm-generic/fcntl.h; Node does not name it. */
+const O_PATH = 0o10000000;
 
 export interface ConnectUnixOptions {
   /** The whole budget in ms. */
@@ -18,7 +21,8 @@ export interface ConnectUnixOptions {
 
 /**
  * Connects to `dir/name`, trying again each ms until somebody listens: bind comes before listen, so the file's existence
- * proves nothing (firecracker.md 13.9). A path that is too long for the kernel goes through an open directory.
+ * proves nothing (firecracker.md 13.9). A path that is too long for the kernel goes through an open directory. A link in its place is not
+ * followed: who makes the socket may be hostile, and would have us speak to another machine's.
  * @throws StacyError `timeout`, or what `gone` gives
  */
 export async function connectUnix(dir: string, name: string, options: ConnectUnixOptions): Promise<Socket> {
@@ -53,6 +57,19 @@ async function retry(address: string, shown: string, options: ConnectUnixOptions
 }
 
 function attempt(address: string): Promise<Socket | Error> {
+  let fd: number;
+  try {
+    fd = openSync(address, O_PATH | constants.O_NOFOLLOW);
+  } catch (error) {
+    return Promise.resolve(error as Error);
+  }
+  const connected = fstatSync(fd).isSocket()
+    ? connectTo(`/proc/self/fd/${fd}`)
+    : Promise.resolve(new Error(`${address} is no socket`));
+  return connected.finally(() => closeSync(fd));
+}
+
+function connectTo(address: string): Promise<Socket | Error> {
   return new Promise((resolve) => {
     const socket = connect(address);
     socket.once("error", resolve);
