@@ -135,6 +135,7 @@ describe("contexts", { timeout: 60_000 }, () => {
     assert.equal(output(await run("bash", `echo "\${A-none}"; cat`)), "none\n");
     assert.match(output(await run("bash", "if then")), /syntax error/);
     await assert.rejects(run("bash", "true", { "A B": "" }), { code: "invalid" });
+    await assert.rejects(run("bash", "true", { A: "a\0b" }), { code: "invalid" });
     assert.equal((await run("bash", "true")).at(-1)?.type, "end");
   });
 
@@ -165,6 +166,11 @@ describe("contexts", { timeout: 60_000 }, () => {
     assert.deepEqual((await run("javascript", own))[0], { type: "result", is_main_result: false, html: "<b>" });
     assert.equal(value(await run("javascript", "process.env.A + process.env.OF_ALL", { A: "b" })), `"bit's"`);
     assert.equal(value(await run("javascript", "process.env.A ?? 'none'")), "'none'");
+    // What is thrown may be anything, also what has no text.
+    for (const thrown of ["Object.create(null)", "{ name: 1n }", "{ get stack() { throw 1 } }"]) {
+      assert.equal((await run("javascript", `throw ${thrown}`)).at(-2)?.type, "error", thrown);
+    }
+    assert.equal(value(await run("javascript", "x")), "41");
   });
 
   test("JavaScript: an interruption ends a wait, and a loop one way or the other", async () => {
@@ -226,6 +232,21 @@ describe("contexts", { timeout: 60_000 }, () => {
     }
     assert.match(String(numbers[0]), /^\(1, 'a', 0\.(?!13436424411240122)/);
     assert.match(String(numbers[1]), /^\(1, 'a', /, "it is the same process, used before");
+    for (const [language, code, draw] of [
+      ["javascript", "Math.random = () => 1", "console.log(Math.random())"],
+      ["bash", "RANDOM=1", "echo $RANDOM$RANDOM$RANDOM"],
+    ] as const) {
+      const said: string[] = [];
+      for (let i = 0; i < 2; i++) {
+        const copy = { ...saved, agent: new HostAgent(dir) as unknown as Agent };
+        await warmContexts(copy.agent, [{ language, code }]);
+        const context = await new Contexts().default(copy, { language });
+        said.push(output(await Array.fromAsync(context.run({ code: draw, env: {} }, new AbortController().signal))));
+        (copy.agent as unknown as HostAgent).end();
+      }
+      assert.match(said.join(""), language === "bash" ? /^(\d+\n){2}$/ : /^(0\.\d+\n){2}$/);
+      assert.notEqual(said[0], said[1]);
+    }
     await assert.rejects(warmContexts(saved.agent, [{ language: "bash", code: "exit 3" }]), { code: "unavailable" });
     await assert.rejects(warmContexts(saved.agent, [{ language: "bash", code: "(exit 3)" }]), /bash context failed/);
     (saved.agent as unknown as HostAgent).end();

@@ -28,7 +28,7 @@ interface Kind {
 
 const NODE = markedStreams({
   ask: (request) => JSON.stringify(request),
-  settle: (env) => JSON.stringify({ code: "", env, settle: true }),
+  settle: (env, seed) => JSON.stringify({ code: "", env, seed, settle: true }),
 });
 
 const KINDS: Record<Language, Kind> = {
@@ -94,8 +94,12 @@ function shellText({ code, env, prepare }: CodeRequest): string {
 /** What the user has made of its variables stays. */
 const USED = "stacyvm_used";
 
-function shellSettings(env: Record<string, string>): string {
-  return [`if [ -z "\${${USED}-}" ]; then :`, ...exports(env, Object.keys(env).filter(isName)), "fi"].join("\n");
+function shellSettings(env: Record<string, string>, seed: string): string {
+  const settings = [
+    `RANDOM=${Number.parseInt(seed.slice(0, 7), 16)}`,
+    ...exports(env, Object.keys(env).filter(isName)),
+  ];
+  return [`if [ -z "\${${USED}-}" ]; then`, ...settings, "fi"].join("\n");
 }
 
 function isName(name: string): boolean {

@@ -13,8 +13,8 @@ const MAX_EVENT = 64 << 20;
 export interface Words {
   /** For a piece of code. */
   ask(request: CodeRequest): string;
-  /** To set variables of the environment for good, unless code of its user has run. */
-  settle(env: Record<string, string>): string;
+  /** To set variables of the environment for good, and random numbers of its own, unless code of its user has run. @param seed hex */
+  settle(env: Record<string, string>, seed: string): string;
 }
 
 export function markedStreams(words: Words): Wire {
@@ -35,15 +35,17 @@ class MarkedStreams implements Conversation {
     this.#words = words;
   }
 
-  begin({ env }: { env: Record<string, string> }): Buffer {
+  begin({ env, seed }: Parameters<Conversation["begin"]>[0]): Buffer {
     this.#beginning = true;
-    return this.#marked(this.#words.settle(env));
+    return this.#marked(this.#words.settle(env, seed));
   }
 
   ask(request: CodeRequest): Buffer {
-    if (request.code.includes("\0")) throw new StacyError("invalid", "the code has a NUL byte");
+    const words = this.#words.ask(request);
+    // One in a variable, too, would be the end of the piece.
+    if (words.includes("\0")) throw new StacyError("invalid", "the code or a variable has a NUL byte");
     this.#count += 1;
-    return this.#marked(this.#words.ask(request));
+    return this.#marked(words);
   }
 
   #marked(text: string): Buffer {

@@ -75,6 +75,18 @@ for (const engine of ["the standard library", "IPython"]) {
       assert.deepEqual(brief(await run("f(1.0) if False else 'still here'")), [["result", "'still here'"]]);
     });
 
+    test("variables that no environment can have, errors without words, and lost streams end no context", async () => {
+      await run("kept = 2");
+      for (const env of [{ "A=B": "" }, { A: "\0" }]) {
+        assert.deepEqual(brief(await run("1", env)), [["error", "ValueError"]]);
+      }
+      const wordless = "class Wordless(Exception):\n  def __str__(self): raise ValueError()\nraise Wordless()";
+      assert.deepEqual(brief(await run(wordless)), [["error", "Wordless"]]);
+      await run("import sys\nbefore, sys.stdout = sys.stdout, None");
+      await run("sys.stdout = before");
+      assert.deepEqual(brief(await run("kept")), [["result", "2"]]);
+    });
+
     test("every form of a value; a form that fails hides no other", async () => {
       const [shown] = await run(`class Rich:
   def _repr_html_(self): return "<i>"

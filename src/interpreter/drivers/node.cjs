@@ -1,8 +1,9 @@
 /**
  * Runs pieces of JavaScript in one context: what they declare stays from one to the next, and `await` may stand anywhere.
  *
- * In, on standard input: a mark and a request `{code, env, prepare?, settle?}` as JSON
- * (prepare: it is not the user's; settle: the environment stays, unless code of the user has run), each ended by a NUL. Out: what the code writes, and among it on
+ * In, on standard input: a mark and a request `{code, env, prepare?, settle?, seed?}` as JSON
+ * (prepare: it is not the user's; settle: the environment stays, and a saved context gets random numbers by the seed, unless code of
+ * the user has run), each ended by a NUL. Out: what the code writes, and among it on
  * standard output events as NUL, the mark, a space, JSON, NUL; at last NUL, the mark, " end 0", NUL, and on standard error NUL, the
  * mark, NUL. SIGINT ends the piece that runs.
  */
@@ -17,6 +18,7 @@ const { stdout, stderr } = process;
 let mark = "";
 let failed;
 let used = false;
+let prepared = false;
 const sink = new PassThrough();
 sink.resume();
 // The one part of Node that evaluates pieces one after another, with `await` at their top level.
@@ -56,6 +58,30 @@ function show(value, main) {
   told(JSON.stringify({ type: "result", is_main_result: main, ...Object.fromEntries(forms) }));
 }
 
+/** In place of the engine's generator, which stands at the same number in each copy of a saved context. */
+function generator(seed) {
+  let [a, b, c, d] = seed.match(/[0-9a-f]{8}/g).map((word) => Number.parseInt(word, 16));
+  const next = () => {
+    const sum = (a + b + d) | 0;
+    d = (d + 1) | 0;
+    a = b ^ (b >>> 9);
+    b = (c + (c << 3)) | 0;
+    c = ((c << 21) | (c >>> 11)) + sum;
+    return sum >>> 0;
+  };
+  for (let i = 0; i < 12; i++) next();
+  return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
+}
+
+/** Anything can be thrown, also what cannot be made a text. */
+function word(of) {
+  try {
+    return String(of());
+  } catch {
+    return "";
+  }
+}
+
 function interrupt() {
   failed?.(new Error("interrupted"));
 }
@@ -72,8 +98,10 @@ function evaluate(code) {
   });
 }
 
-async function run({ code, env, prepare = false, settle = false }) {
+async function run({ code, env, seed, prepare = false, settle = false }) {
   if (settle && used) return; // what its user has made of it stays
+  if (settle && prepared) context.Math.random = generator(seed);
+  prepared ||= prepare;
   used ||= !settle && !prepare;
   const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]));
   Object.assign(process.env, env);
@@ -84,15 +112,9 @@ async function run({ code, env, prepare = false, settle = false }) {
   } catch (thrown) {
     // An unfinished piece is an error here, not the beginning of a longer one.
     const error = thrown instanceof repl.Recoverable ? thrown.err : thrown;
-    const stack = String(error?.stack ?? error).replace(/\n {4}at (?!cell)[\s\S]*$/, "");
-    told(
-      JSON.stringify({
-        type: "error",
-        name: error?.name ?? "Error",
-        value: String(error?.message ?? error),
-        traceback: stack,
-      }),
-    );
+    const traceback = word(() => error?.stack ?? error).replace(/\n {4}at (?!cell)[\s\S]*$/, "");
+    const name = word(() => error?.name ?? "Error");
+    told(JSON.stringify({ type: "error", name, value: word(() => error?.message ?? error), traceback }));
   } finally {
     failed = undefined;
     for (const [name, value] of settle ? [] : Object.entries(before)) {

@@ -34,8 +34,11 @@ lock = threading.Lock()
 
 def tell(kind, **fields):
     """What comes after all that was printed so far."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the code has put something else in its place
     say(kind, **fields)
 
 
@@ -367,7 +370,7 @@ def ipython():
         def _showtraceback(self, etype, evalue, stb):
             if self.formatting:
                 return  # a form that fails hides no other
-            tell("error", name=etype.__name__, value=str(evalue), traceback="\n".join(stb))
+            tell("error", name=etype.__name__, value=worded(evalue), traceback="\n".join(stb))
 
         def system(self, command):
             self.user_ns["_exit_code"] = subprocess.run(self.var_expand(command, depth=1), shell=True, stdin=subprocess.DEVNULL).returncode
@@ -402,12 +405,19 @@ def ipython():
 engine = plain_python
 
 
+def worded(error):
+    try:
+        return str(error)
+    except Exception:
+        return ""  # an exception of the code's own, which cannot be written
+
+
 def run(code, env, prepare):
     global count, running
     count += not prepare
     before = {key: os.environ.get(key) for key in env}
-    os.environ.update(env)
     try:
+        os.environ.update(env)  # which refuses names and values that no environment can have
         running = True
         engine(code)
     except BaseException as error:
@@ -416,7 +426,7 @@ def run(code, env, prepare):
         while frames is not None and not frames.tb_frame.f_code.co_filename.startswith("Cell In"):
             frames = frames.tb_next
         text = "".join(traceback.format_exception(type(error), error, frames))
-        tell("error", name=type(error).__name__, value=str(error), traceback=text)
+        tell("error", name=type(error).__name__, value=worded(error), traceback=text)
     finally:
         running = False
         for key, value in before.items():
