@@ -10,12 +10,14 @@ import { test } from "node:test";
 import { createGzip } from "node:zlib";
 import { extract, pack } from "tar-stream";
 import type { Step } from "../builder/plan.ts";
+import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
 import { Idempotency } from "./control/idempotency.ts";
 import { pageOf } from "./control/paging.ts";
 import { FanOut } from "./envd/fan-out.ts";
 import { pathOf } from "./envd/users.ts";
 import { SandboxTokens, signedLink } from "./sandbox-tokens.ts";
+import { TemplateBuilds } from "./templates/builds.ts";
 import { TemplateFiles } from "./templates/files.ts";
 import { BuildStart, Instruction, planOf } from "./templates/instructions.ts";
 import { nameOf, parseName } from "./templates/names.ts";
@@ -195,4 +197,42 @@ test("files of templates: each owner's own, in folders of their hashes, links am
   } finally {
     await rm(dir, { recursive: true });
   }
+});
+
+test("builds: by their owner's images and policies, forgotten for nobody else's", async () => {
+  const seen: unknown[] = [];
+  const own = {
+    scratch: async () => {
+      throw new Error("no room for it");
+    },
+  };
+  const builds = new TemplateBuilds(
+    {
+      images: {
+        of: (owner: unknown) => {
+          seen.push(owner);
+          return own;
+        },
+      },
+      policies: {
+        checkImage: (owner: string, image: string) => {
+          if (image === "no/such:1") throw new StacyError("permission", `not for ${owner}`);
+        },
+      },
+      stopping: new AbortController().signal,
+      log: { info: () => {} },
+    } as never,
+    new TemplateFiles("/nonexistent"),
+  );
+  const request = { name: "n", tags: ["default"], vcpus: 1, memoryMiB: 256 };
+  const build = builds.request("a", "t", request);
+  assert.throws(() => builds.start(build, BuildStart.parse({ fromImage: "no/such:1" }), {} as never), {
+    code: "permission",
+  });
+  builds.start(build, BuildStart.parse({ fromImage: "base" }), {} as never);
+  while (build.endedAt === undefined) await new Promise(setImmediate);
+  assert.deepEqual([seen, build.status, build.reason?.message], [[{ name: "a" }], "error", "no room for it"]);
+  for (let i = 0; i < 60; i++) builds.request("b", "t", request);
+  assert.equal(builds.find("a", "t", build.id), build);
+  assert.equal(builds.of("b", "t").length, 50);
 });

@@ -28,15 +28,18 @@ export interface Build {
   readonly memoryMiB: number;
   status: "waiting" | "building" | "ready" | "error";
   readonly logs: LogEntry[];
+  logLength: number;
   reason?: { message: string; step: string };
   endedAt?: number;
 }
 
 export type BuildRequest = Pick<Build, "name" | "tags" | "vcpus" | "memoryMiB">;
 
-/** Whoever asks later is told by the template itself that it is ready. */
-const REMEMBERED = 200;
+/** Of an owner. Whoever asks later is told by the template itself that it is ready. */
+const REMEMBERED = 50;
 const MAX_LOGS = 20_000;
+/** Of a log, characters: a line is as long as its program makes it. */
+const MAX_LOG_LENGTH = 4 << 20;
 const BUILD_DISK_MIB = 8_192;
 const BUILD_MEMORY_MIB = 1_024;
 const BUILD_LIMIT_MS = 60 * 60_000;
@@ -53,13 +56,13 @@ export class TemplateBuilds {
 
   /** A build that waits to be told its steps. */
   request(owner: string, templateId: string, request: BuildRequest): Build {
-    for (const { id, status } of this.#all.values()) {
-      if (this.#all.size < REMEMBERED) break;
-      if (status !== "building") this.#all.delete(id);
-    }
-    if (this.#all.size >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
+    // Nobody's builds are forgotten for another owner's.
+    const own = [...this.#all.values()].filter((build) => build.owner === owner);
+    const done = own.filter(({ status }) => status !== "building");
+    for (const { id } of done.slice(0, Math.max(0, own.length - REMEMBERED + 1))) this.#all.delete(id);
+    if (own.length - done.length >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
     const id = randomBytes(16).toString("hex");
-    const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [] };
+    const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [], logLength: 0 };
     this.#all.set(id, build);
     return build;
   }
@@ -78,7 +81,10 @@ export class TemplateBuilds {
   /** Begins; how it goes says the build. @throws StacyError `conflict`, `invalid`, E2bError 501 */
   start(build: Build, start: BuildStart, sandboxes: View): void {
     if (build.status !== "waiting") throw new StacyError("conflict", `build ${build.id} has begun already`);
-    planOf(start, (name) => imageOfTemplate(name, sandboxes)); // wrong steps are the answer to this request
+    // Wrong steps are the answer to this request.
+    for (const { from } of planOf(start, (name) => imageOfTemplate(name, sandboxes)).stages) {
+      if (from.kind === "image") this.#parts.policies.checkImage(build.owner, from.reference);
+    }
     build.status = "building";
     void this.#run(build, start, sandboxes)
       .then(
@@ -109,7 +115,8 @@ export class TemplateBuilds {
   }
 
   async #run(build: Build, start: BuildStart, sandboxes: View): Promise<void> {
-    const { images, stopping } = this.#parts;
+    const { stopping } = this.#parts;
+    const images = this.#parts.images.of({ name: build.owner });
     const signal = AbortSignal.any([stopping, AbortSignal.timeout(BUILD_LIMIT_MS)]);
     await using open = new AsyncDisposableStack();
     const work = open.use(await images.scratch());
@@ -134,6 +141,7 @@ export class TemplateBuilds {
         sandboxes.borrow(
           {
             image: base,
+            imageChecked: true,
             memoryMiB: Math.max(build.memoryMiB, BUILD_MEMORY_MIB),
             vcpus: build.vcpus,
             diskMiB: BUILD_DISK_MIB,
@@ -163,7 +171,8 @@ export class TemplateBuilds {
 
   #log(build: Build, level: LogEntry["level"], text: string): void {
     for (const message of text.split("\n")) {
-      if (build.logs.length >= MAX_LOGS) return;
+      if (build.logs.length >= MAX_LOGS || build.logLength + message.length > MAX_LOG_LENGTH) return;
+      build.logLength += message.length;
       build.logs.push({ timestamp: new Date().toISOString(), level, message: printable(message) });
     }
   }
