@@ -49,12 +49,8 @@ function signature(text: string): string {
 
 /** Every route there is. */
 function routes(): Asked[] {
-  const parts = {
-    config: validateConfig({}, ""),
-    limits: {},
-    dataDir: "/nowhere",
-    stopping: new AbortController().signal,
-  } as E2bParts;
+  const stopping = new AbortController().signal;
+  const parts = { config: validateConfig({}, ""), limits: {}, dataDir: "/nonexistent", stopping } as E2bParts;
   const control = controlPlane(parts).routes.map(({ method, path }): Asked => {
     const kind = path.startsWith("/templates/") ? (path.includes(":alias") ? "template" : "checkpoint") : "sandbox";
     return {
@@ -245,8 +241,8 @@ describe("every route of E2B's protocol", () => {
     const traffic = { "e2b-traffic-access-token": tokens.traffic(sandbox) };
     const status = async (asked: Asked, headers: Record<string, string>) => (await ask(asked, running, headers)).status;
     assert.deepEqual([await status(metrics, token), await status(metrics, traffic)], [200, 401]);
-    // Allowed; that these machines have neither contexts nor ports is another matter.
-    assert.deepEqual([await status(contexts, token), await status(contexts, traffic)], [500, 500]);
+    assert.deepEqual([await status(contexts, token), await status(contexts, traffic)], [200, 200]);
+    // Allowed; that these machines have no ports is another matter.
     assert.deepEqual([await status(port, token), await status(port, traffic)], [401, 500]);
     const wrong = { "x-access-token": "wrong", "x-api-key": secrets.use ?? "" };
     assert.deepEqual(
@@ -264,6 +260,23 @@ describe("every route of E2B's protocol", () => {
     const text = await shown("read");
     assert.equal(JSON.parse(text).sandboxID, running.sandbox);
     for (const token of [tokens.of(running.sandbox), tokens.traffic(running.sandbox)]) assert.ok(!text.includes(token));
+    const link = { ...get, path: () => "/templates/x/files/ab12" };
+    const asked = async (key: string) => (await ask(link, running, { "x-api-key": secrets[key] ?? "" })).status;
+    assert.deepEqual([await asked("use"), await asked("read")], [201, 403], "nor a link that takes files");
+  });
+
+  test("a template under another tag is the same template, whoever made it", async () => {
+    const headers = { "x-api-key": secrets.use ?? "" };
+    const post = async (path: string, body: object) =>
+      await app.request(path, { method: "POST", headers, body: JSON.stringify(body) }, connection());
+    const contexts = [{ language: "python", code: "import json" }];
+    const whole = { image: "i", setup: ["true"], env: { A: "1" }, allowed_hosts: ["a.example"], contexts };
+    assert.equal((await post("/api/v1/templates", { name: "tagged", pool_size: 1, ...whole })).status, 201);
+    assert.equal((await post("/templates/tags", { target: "tagged", tags: ["v2"] })).status, 201);
+    const made = await app.request("/api/v1/templates/tagged%3Av2", { headers }, connection());
+    const shown = (await made.json()) as Record<string, unknown>;
+    for (const [field, value] of Object.entries(whole)) assert.deepEqual(shown[field], value, field);
+    assert.equal(shown.pool_size, 0, "machines are kept ready for one of them");
   });
 });
 

@@ -9,9 +9,14 @@ import { validateConfig } from "../src/config/load.ts";
 import { e2b } from "../src/e2b/mount.ts";
 import { SandboxTokens } from "../src/e2b/sandbox-tokens.ts";
 import { Environments } from "../src/environments/environments.ts";
+import { StacyError } from "../src/host/error.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import { fakeAccess } from "./fake-access.ts";
 import { fakeWorld } from "./fake-provider.ts";
+
+async function noImage(name: string): Promise<never> {
+  throw new StacyError("not-found", `the image ${name} is not on this host`);
+}
 
 export function fakeApp(
   options: {
@@ -37,7 +42,7 @@ export function fakeApp(
   const images: ImageLibrary =
     given !== undefined && "of" in given
       ? (given as ImageLibrary)
-      : ({ list: async () => [], of: () => images, ...given } as unknown as ImageLibrary);
+      : ({ list: async () => [], of: () => images, resolve: noImage, ...given } as unknown as ImageLibrary);
   const parts = {
     sandboxes: world.sandboxes,
     images,

@@ -216,7 +216,8 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   app.put("/sandboxes/:id/network", async (c) => {
     const { id } = find(c);
     const body = await read(c, bodies.Network);
-    await c.env.sandboxes.setNetwork(id, hostsOf(body) ?? []);
+    // Without a word: what a new one has.
+    await c.env.sandboxes.setNetwork(id, hostsOf(body) ?? parts.limits.defaultHosts);
     return nothing();
   });
 

@@ -77,7 +77,7 @@ export function imageOfTemplate(text: string, sandboxes: View): string {
   return found.image;
 }
 
-type Remembered = Pick<TemplateInput, "image" | "memoryMiB" | "vcpus" | "metadata"> & Pick<Template, "start">;
+type Remembered = Partial<TemplateInput> & Pick<TemplateInput, "image" | "memoryMiB" | "vcpus" | "metadata">;
 
 /** Makes it, or puts it in the place of the one of that name. */
 export async function remember(sandboxes: View, name: string, template: Remembered): Promise<Template> {

@@ -89,9 +89,10 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     const name = source.metadata[OWN.name] ?? source.name;
     for (const next of tags) {
       const { tag } = parseName(`${name}:${next}`);
-      const { image, memoryMiB, vcpus, start } = source;
+      // All that its sandboxes are made of; not what is the name's own.
+      const { owner: _o, shared: _s, version: _v, createdAt: _c, updatedAt: _u, ...whole } = source;
       const metadata = { ...source.metadata, [OWN.name]: name, [OWN.tag]: tag };
-      await remember(sandboxes, nameOf(name, tag), { image, memoryMiB, vcpus, metadata, ...(start && { start }) });
+      await remember(sandboxes, nameOf(name, tag), { ...whole, poolSize: 0, metadata });
     }
     return Response.json({ buildID: source.metadata[OWN.build] ?? source.name, tags }, { status: 201 });
   });
@@ -156,6 +157,8 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
   app.get("/templates/:id/files/:hash", async (c) => {
     const { id, hash } = c.req.param();
     if (!HASH.test(hash)) throw new StacyError("invalid", "that is not a hash of files");
+    // The link writes, and needs no key then.
+    if (!c.env.mayUse) throw new E2bError(403, "a key that may only read is given no link to send files to");
     const { owner } = c.env.sandboxes;
     const expires = String(Math.floor(Date.now() / 1000) + LINK_SECONDS);
     const query = new URLSearchParams({ owner, expires, signature: tokens.ofUpload(owner, hash, expires) });
