@@ -28,7 +28,9 @@ export function needsSetup({ setup, start, contexts = [] }: LaunchSpec): boolean
 export async function runSetup(agent: Agent, spec: LaunchSpec, network: Network, signal?: AbortSignal): Promise<void> {
   if (!needsSetup(spec)) return;
   const { setupHosts = [], contexts = [] } = spec;
-  const egress = network.egress(setupHosts, agent);
+  // Contexts alone are one saved machine for all that ask for them, whatever each may connect to (target.ts): with nobody's network.
+  const alone = spec.setup.length === 0 && spec.start === undefined;
+  const egress = network.egress(alone ? [] : setupHosts, agent);
   egress.start();
   try {
     for (const command of spec.setup) await runCommand(agent, command, spec, signal);
