@@ -1,7 +1,7 @@
 /** Parts of E2B's protocol that need no machine. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtemp, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -192,6 +192,15 @@ test("files of templates: each owner's own, in folders of their hashes, links am
     await assert.rejects(Array.fromAsync(files.archive("b", ["ab"], new AbortController().signal)), {
       code: "invalid",
     });
+    const more = (): Readable => Readable.from([Buffer.alloc(600)]);
+    await files.put("c", "01", more(), 1_000);
+    await assert.rejects(files.put("c", "02", more(), 1_000), { code: "limit" });
+    await files.put("d", "02", more(), 1_000);
+    assert.ok(!(await files.has("c", "02")));
+    assert.ok(
+      !(await readdir(join(dir, "e2b-files"))).some((name) => !name.endsWith(".tar")),
+      "nothing half-sent stays",
+    );
     await files.put("a", "ef", Readable.from([Buffer.from("no archive, and longer than nothing".repeat(40))]));
     await assert.rejects(Array.fromAsync(files.archive("a", ["ef"], new AbortController().signal)));
   } finally {

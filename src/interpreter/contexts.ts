@@ -77,11 +77,14 @@ export class Contexts {
     id: string,
     make: () => Promise<Context | undefined>,
   ): Promise<Context | undefined> {
-    const own = this.#followed.get(guest.id) ?? new Map<string, Promise<Context>>();
+    // Looked up anew each time: while one waits, another may have forgotten the sandbox's last context and made the first.
+    const of = () => this.#followed.get(guest.id) ?? new Map<string, Promise<Context>>();
+    let own = of();
     for (let known = own.get(id); known !== undefined; known = own.get(id)) {
       const context = await known.catch(() => undefined);
       if (context !== undefined && !context.ended) return context;
       if (own.get(id) === known) own.delete(id);
+      own = of();
     }
     const making = make().then((context) => {
       if (context === undefined) throw new Absent();

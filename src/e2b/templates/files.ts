@@ -12,6 +12,8 @@ import { decompressed } from "../../images/layer.ts";
 
 /** They are needed from one build to the next of the same program; a later one sends them again. */
 const KEPT_MS = 24 * 3_600_000;
+/** Of an owner, of all its templates: what one build may copy from is no more (builder/context.ts). */
+const MAX_BYTES = 16 * 2 ** 30;
 
 export class TemplateFiles {
   readonly #dir: string;
@@ -22,8 +24,7 @@ export class TemplateFiles {
 
   /** Owners see nothing of each other's: not even that somebody has the same file. */
   #path(owner: string, hash: string): string {
-    const whose = createHash("sha256").update(owner).digest("hex").slice(0, 16);
-    return join(this.#dir, `${whose}-${hash}.tar`);
+    return join(this.#dir, `${whose(owner)}-${hash}.tar`);
   }
 
   async has(owner: string, hash: string): Promise<boolean> {
@@ -38,14 +39,14 @@ export class TemplateFiles {
     );
   }
 
-  /** @throws what the body throws */
-  async put(owner: string, hash: string, body: AsyncIterable<Uint8Array>): Promise<void> {
+  /** @throws StacyError `limit`, and what the body throws */
+  async put(owner: string, hash: string, body: AsyncIterable<Uint8Array>, maxBytes = MAX_BYTES): Promise<void> {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 });
-    await this.#sweep();
+    const left = maxBytes - (await this.#sweep(owner));
     const path = this.#path(owner, hash);
     const part = `${path}.${process.pid}.${performance.now()}`;
     try {
-      await pipeline(body, createWriteStream(part, { flags: "wx", mode: 0o600 }));
+      await pipeline(atMost(left, body), createWriteStream(part, { flags: "wx", mode: 0o600 }));
       await rename(part, path);
     } finally {
       await rm(part, { force: true });
@@ -91,12 +92,33 @@ export class TemplateFiles {
     await filling;
   }
 
-  async #sweep(): Promise<void> {
+  /** @returns bytes of what the owner has, also of what is still on its way */
+  async #sweep(owner: string): Promise<number> {
     const old = Date.now() - KEPT_MS;
+    let size = 0;
     for (const name of await readdir(this.#dir)) {
       const path = join(this.#dir, name);
       const found = await stat(path).catch(() => undefined); // somebody else sweeps, too
       if (found !== undefined && found.mtimeMs < old) await rm(path, { force: true });
+      else if (name.startsWith(`${whose(owner)}-`)) size += found?.size ?? 0;
     }
+    return size;
+  }
+}
+
+function whose(owner: string): string {
+  return createHash("sha256").update(owner).digest("hex").slice(0, 16);
+}
+
+async function* atMost(bytes: number, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let left = bytes;
+  for await (const piece of body) {
+    left -= piece.length;
+    if (left < 0) {
+      throw new StacyError("limit", "the files of this owner's templates take too much room", {
+        remedy: `files are kept for a day; leave out what no template needs`,
+      });
+    }
+    yield piece;
   }
 }
