@@ -6,7 +6,7 @@
 import { McpServer } from "@modelcontextprotocol/server";
 import { serveStdio } from "@modelcontextprotocol/server/stdio";
 import { z } from "zod";
-import type { Client, CodeExecution, Sandbox } from "../../sdk/src/index.ts";
+import type { Client, CodeError, CodeResult, Sandbox } from "../../sdk/src/index.ts";
 import { note } from "./output.ts";
 import { version } from "./version.ts";
 
@@ -14,6 +14,8 @@ import { version } from "./version.ts";
 const SHOWN_CHARACTERS = 20_000;
 const DEFAULT_TIMEOUT_S = 120;
 const MAX_FORKS = 8;
+/** Of one piece of code, beside its last value: what a loop displays is as long as the loop. */
+const MAX_RESULTS = 32;
 
 /** What the sandboxes are that a model gets. */
 export interface ModelOptions {
@@ -177,8 +179,15 @@ function toolsOf(session: Session): McpServer {
     }),
     async ({ code, language, sandbox, timeout_seconds }) => {
       const machine = await session.find(sandbox);
-      const done = await machine.runCode(code, { language, timeout: `${timeout_seconds}s` });
-      return shownCode(machine.id, done);
+      const output = { stdout: new Shortened(), stderr: new Shortened() };
+      const results: CodeResult[] = [];
+      let error: CodeError | undefined;
+      for await (const event of machine.streamCode(code, { language, timeout: `${timeout_seconds}s` })) {
+        if (event.type === "stdout" || event.type === "stderr") output[event.type].add(event.text);
+        else if (event.type === "error") error = event;
+        else if (event.type === "result" && (event.main || results.length < MAX_RESULTS)) results.push(event);
+      }
+      return shownCode(machine.id, output, results, error);
     },
   );
   tool(
@@ -248,13 +257,17 @@ function toolsOf(session: Session): McpServer {
   return server;
 }
 
-function shownCode(id: string, { results, stdout, stderr, error }: CodeExecution): Content[] {
+function shownCode(
+  id: string,
+  output: Record<string, Shortened>,
+  results: readonly CodeResult[],
+  error: CodeError | undefined,
+): Content[] {
   const parts = [`${error === undefined ? "done" : `failed: ${error.name}`} (sandbox ${id})`];
   const add = (name: string, text: string | undefined): void => {
     if (text) parts.push(`${name}:\n${shortened(text)}`);
   };
-  add("stdout", stdout);
-  add("stderr", stderr);
+  for (const [name, text] of Object.entries(output)) add(name, text.toString());
   for (const { text, markdown, main } of results) add(main ? "value" : "displayed", text ?? markdown);
   add("error", error?.traceback);
   const images = results.flatMap(({ png, jpeg }): Content[] =>
