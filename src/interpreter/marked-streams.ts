@@ -23,10 +23,20 @@ export function markedStreams(words: Words): Wire {
 
 type Stream = "stdout" | "stderr";
 
+interface Waiting {
+  rest: Buffer;
+  /** What follows it of words whose end has not come: put together once, since a picture comes in a thousand pieces. */
+  more: Buffer[];
+  /** Of the words so far; 0: what waits are none. */
+  length: number;
+  text: StringDecoder;
+  open: boolean;
+}
+
 class MarkedStreams implements Conversation {
   readonly #words: Words;
   #mark = Buffer.alloc(0);
-  #waiting: Record<Stream, { rest: Buffer; text: StringDecoder; open: boolean }> = fresh();
+  #waiting: Record<Stream, Waiting> = fresh();
   #beginning = false;
   #status = 0;
   #count = 0;
@@ -60,7 +70,15 @@ class MarkedStreams implements Conversation {
     if (event.type === "lost") return [];
     const found: CodeEvent[] = [];
     const waiting = this.#waiting[event.type];
-    let data = waiting.rest.length === 0 ? event.data : Buffer.concat([waiting.rest, event.data]);
+    if (waiting.length > 0 && event.data.indexOf(0) === -1) {
+      waiting.more.push(event.data);
+      waiting.length += event.data.length;
+      if (waiting.length > MAX_EVENT) throw new StacyError("limit", "a result of the interpreter is too large");
+      return [];
+    }
+    let data = waiting.rest.length === 0 ? event.data : Buffer.concat([waiting.rest, ...waiting.more, event.data]);
+    waiting.more = [];
+    waiting.length = 0;
     for (;;) {
       const at = waiting.open ? data.indexOf(this.#mark) : -1;
       if (at === -1) break;
@@ -68,8 +86,8 @@ class MarkedStreams implements Conversation {
       const from = at + this.#mark.length;
       const end = data.indexOf(0, from);
       if (end === -1) {
-        if (data.length - at > MAX_EVENT) throw new StacyError("limit", "a result of the interpreter is too large");
         waiting.rest = data.subarray(at);
+        waiting.length = waiting.rest.length;
         return found;
       }
       this.#hear(event.type, data.subarray(from, end).toString("utf8").trim(), found);
@@ -112,9 +130,11 @@ class MarkedStreams implements Conversation {
   }
 }
 
-function fresh(): Record<Stream, { rest: Buffer; text: StringDecoder; open: boolean }> {
-  const one = (): { rest: Buffer; text: StringDecoder; open: boolean } => ({
+function fresh(): Record<Stream, Waiting> {
+  const one = (): Waiting => ({
     rest: Buffer.alloc(0),
+    more: [],
+    length: 0,
     text: new StringDecoder("utf8"),
     open: true,
   });

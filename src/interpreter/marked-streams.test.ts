@@ -1,0 +1,41 @@
+/** The wire of drivers that leave standard output to the code, in pieces of every size. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { markedStreams } from "./marked-streams.ts";
+import type { CodeEvent } from "./wire.ts";
+
+test("words among output are the same in pieces of every size, and have an end", () => {
+  const wire = markedStreams({ ask: ({ code }) => code, settle: () => "" })();
+  const said = (size: number): CodeEvent[] => {
+    const mark = wire.ask({ code: "x", env: {} }).toString("latin1").slice(0, 32);
+    const result = JSON.stringify({ type: "result", png: "p".repeat(100) });
+    const all = { stdout: `be\0fore\0${mark} ${result}\0after\0${mark} end 0\0`, stderr: `\0${mark}\0` };
+    return (["stdout", "stderr"] as const).flatMap((type) => {
+      const data = Buffer.from(all[type]);
+      const pieces = Array.from({ length: Math.ceil(data.length / size) }, (_, i) =>
+        data.subarray(i * size, (i + 1) * size),
+      );
+      return pieces.flatMap((piece) => wire.read({ type, data: piece }));
+    });
+  };
+  for (const size of [1, 2, 7, 33, 34, 35, 50, 1_000]) {
+    const events = said(size);
+    const text = events.map(({ type, text }) => (type === "stdout" ? text : "")).join("");
+    assert.equal(text, "be\0foreafter", String(size));
+    assert.deepEqual(
+      events.filter(({ type }) => type !== "stdout").map(({ type, png }) => [type, String(png ?? "").length]),
+      [
+        ["result", 100],
+        ["end", 0],
+      ],
+      String(size),
+    );
+  }
+  const mark = wire.ask({ code: "x", env: {} }).toString("latin1").slice(0, 32);
+  wire.read({ type: "stdout", data: Buffer.from(`\0${mark} {`) });
+  const piece = Buffer.alloc(1 << 20, "p");
+  const endless = (): void => {
+    for (let i = 0; i < 100; i++) wire.read({ type: "stdout", data: piece });
+  };
+  assert.throws(endless, { code: "limit" });
+});
