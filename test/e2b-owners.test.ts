@@ -9,6 +9,7 @@ import { validateConfig } from "../src/config/load.ts";
 import { controlPlane } from "../src/e2b/control/control.ts";
 import { Envd } from "../src/e2b/envd/envd.ts";
 import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "../src/e2b/parts.ts";
+import { StacyError } from "../src/host/error.ts";
 import { connection as ownConnection } from "./fake-access.ts";
 import { fakeApp } from "./fake-app.ts";
 
@@ -97,7 +98,10 @@ describe("every route of E2B's protocol", () => {
     }
     await keys.revoke("revoked");
     for (const state of ["running", "paused", "ended"]) {
-      const { id } = await sandboxes.spawn({ owner: "alice", metadata: { word: "CANARY" } });
+      const { id, machine } = await sandboxes.spawn({ owner: "alice", metadata: { word: "CANARY" } });
+      // What contexts and users are read from; nothing else runs in these machines.
+      const nothing = async () => Promise.reject(new StacyError("not-found", "it is not there"));
+      Object.assign(machine?.agent ?? {}, { processes: async () => [], readFile: nothing });
       const checkpoint = await sandboxes.checkpoint(id, `CANARY-${state}`);
       const template = `CANARY-template-${state}`;
       const made = await app.request(

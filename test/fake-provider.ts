@@ -84,13 +84,7 @@ export class FakeMachine implements SandboxMachine {
   readonly boot = { path: "restored", vmm: "qemu", guest: "linux", phases: {}, totalMs: 1 } as const;
   /** What runs in it, as the agent says. */
   commands = 0;
-  readonly agent = {
-    info: async () => ({ commands: this.commands }),
-    processes: async () => [],
-    readFile: async (path: string) => {
-      throw new StacyError("not-found", `there is no ${path}`);
-    },
-  } as unknown as Agent;
+  readonly agent = { info: async () => ({ commands: this.commands }) } as Agent;
   /** What its calls under way fail with. */
   why: StacyError | undefined;
   readonly process = undefined;

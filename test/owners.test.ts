@@ -30,6 +30,7 @@ const BODIES: Record<string, object> = {
   "PUT /sandboxes/:id/network": { allowed_hosts: [] },
   "POST /sandboxes/:id/restore": { checkpoint: "CHECKPOINT" },
   "POST /sandboxes/:id/exec": { command: "true" },
+  "POST /sandboxes/:id/code": { code: "1" },
   "POST /sandboxes/:id/processes": { command: "true" },
   "POST /sandboxes/:id/processes/:process/signal": { signal: 15 },
   "POST /sandboxes/:id/files": { path: "/x", content: "" },
