@@ -44,6 +44,21 @@ test("an end cancels the spawn that is under way, and nothing is left", async ()
   assert.equal(w.sandboxes.activeOf("default", undefined).active, 0);
 });
 
+test("one that is borrowed lives as long as its work may, within the owner's limit, and goes with its lease", async () => {
+  const w = fakeWorld();
+  const lived = (): number[] => w.sandboxes.list().map(({ createdAt, expiresAt }) => expiresAt - createdAt);
+  for (const [owner, hours] of [
+    ["a", 2],
+    ["b", 0.5],
+  ] as const) {
+    if (owner === "b")
+      await w.sandboxes.quotas.put("b", "*", { maxSandboxes: 0, maxTtlMs: 1_800_000, maxExecTimeoutMs: 0 });
+    await using _ = await w.sandboxes.borrow({ owner });
+    assert.deepEqual(lived(), [hours * 3_600_000]);
+  }
+  assert.deepEqual(w.sandboxes.list(), []);
+});
+
 test("a client that leaves cancels its spawn", async () => {
   const w = fakeWorld();
   w.provider.gate.close();

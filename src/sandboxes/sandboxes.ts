@@ -57,6 +57,8 @@ export interface SandboxesOptions {
 
 /** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
 const STOP_WAIT_MS = 10_000;
+/** More than any piece of work that borrows a sandbox may take: builds end after an hour. */
+const WORK_MS = 2 * 3_600_000;
 
 export class Sandboxes {
   readonly events: Events;
@@ -241,7 +243,14 @@ export class Sandboxes {
 
   /** One for a piece of work: in use, and destroyed with its lease. */
   async borrow(input: SpawnInput, signal?: AbortSignal): Promise<Pick<Lease, "agent"> & AsyncDisposable> {
-    const sandbox = await this.spawn(input, signal);
+    // Its end is that of the work, which has a limit of its own; the time is for one that is forgotten with its server.
+    const { maxTtlMs = WORK_MS } = this.#admissions.look(
+      0,
+      { owner: input.owner ?? DEFAULT_OWNER, ownerId: input.ownerId },
+      0,
+    );
+    const ttlMs = Math.min(maxTtlMs, Math.max(WORK_MS, this.limits.defaultTtlMs));
+    const sandbox = await this.spawn({ ttlMs, ...input }, signal);
     const lease = sandbox.lease();
     return {
       agent: lease.agent,
