@@ -30,6 +30,8 @@ import warnings
 out = os.fdopen(os.dup(1), "wb", buffering=0)
 commands = os.fdopen(os.dup(0), "rb")
 lock = threading.Lock()
+draining = threading.Lock()
+catchers = []
 
 
 def tell(kind, **fields):
@@ -39,6 +41,11 @@ def tell(kind, **fields):
             stream.flush()
         except Exception:
             pass  # the code has put something else in its place
+    # Programs write by themselves: what they wrote is read first.
+    with draining:
+        for catcher in catchers:
+            if catcher.is_alive():  # not in a process that the code has forked
+                catcher.drain()
     say(kind, **fields)
 
 
@@ -60,19 +67,19 @@ class Catcher(threading.Thread):
         self.reader, writer = os.pipe()
         os.dup2(writer, number)
         os.close(writer)
-        self.mark = None
+        self.mark = b"\x00" + os.urandom(16)
+        self.awaited = False
         self.seen = threading.Event()
 
     def run(self):
         pending = b""
         while True:
             pending += os.read(self.reader, 65536)
-            mark = self.mark
-            if mark and mark in pending:
-                self.tell(pending.replace(mark, b""))
+            if self.mark in pending:
+                self.tell(pending.replace(self.mark, b""))
                 pending = b""
                 self.seen.set()
-            elif not mark or len(pending) > 65536:
+            elif not self.awaited or len(pending) > 65536:
                 self.tell(pending)
                 pending = b""
 
@@ -83,10 +90,14 @@ class Catcher(threading.Thread):
     def drain(self):
         """Returns when all that was written before has been told."""
         self.seen.clear()
-        self.mark = b"\x00" + os.urandom(16)
-        os.write(self.number, self.mark)
-        self.seen.wait(5)
-        self.mark = None
+        self.awaited = True
+        try:
+            os.write(self.number, self.mark)
+            self.seen.wait(5)
+        except OSError:
+            pass  # the code has closed it
+        finally:
+            self.awaited = False
 
 
 class Printer(io.TextIOBase):
@@ -454,7 +465,7 @@ def interrupt(*_):
 def main():
     global engine
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    catchers = [Catcher(1, "stdout"), Catcher(2, "stderr")]
+    catchers.extend((Catcher(1, "stdout"), Catcher(2, "stderr")))
     for catcher in catchers:
         catcher.start()
     sys.stdout, sys.stderr = Printer("stdout", 1), Printer("stderr", 2)
@@ -473,8 +484,6 @@ def main():
             say("configured", mark=request["mark"])
             continue
         run(request["code"], request.get("env") or {}, request.get("prepare", False))
-        for catcher in catchers:
-            catcher.drain()
         tell("end", count=count)
 
 
