@@ -1,7 +1,7 @@
 /** The broker between a guest's client and a real TLS server, both real; only the guest's channel is a pair of streams. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
+import { Agent, createServer as createHttp, request as httpRequest, type IncomingMessage } from "node:http";
 import {
   type ClientHttp2Session,
   connect as connectHttp2,
@@ -23,6 +23,8 @@ import { type KeptSecret, type Placement, SecretHosts } from "./secret.ts";
 const VALUE = "s3cr3t-value/+=of-the-host";
 const PLACEHOLDER = "placeholder-0123456789abcdef";
 const HOST = "api.example";
+/** As whoever dials sets it. */
+const IDLE_MS = 3_600_000;
 
 interface Seen {
   method: string;
@@ -100,12 +102,15 @@ interface Options {
   more?: KeptSecret[];
   trusted?: string[];
   refuse?: boolean;
+  /** Of the real host. */
+  port?: number;
 }
 
 class Guest implements Disposable {
   readonly authority: Authority;
   readonly broker: Broker;
   readonly dialled: Target[] = [];
+  readonly reached: Socket[] = [];
   readonly meter = new Meter(NO_LIMITS);
   value: string | undefined = VALUE;
   readonly #ends: Duplex[] = [];
@@ -127,8 +132,10 @@ class Guest implements Disposable {
       dial: async (target) => {
         this.dialled.push(target);
         if (options.refuse === true) throw new StacyError("permission", "the rules refuse it");
-        const socket = connectTcp(port, "127.0.0.1");
+        const socket = connectTcp(options.port ?? port, "127.0.0.1");
         await once(socket, "connect");
+        socket.setTimeout(IDLE_MS);
+        this.reached.push(socket);
         return socket;
       },
     });
@@ -528,5 +535,51 @@ test("rules that change, and secrets that are taken away, cut what is open", asy
   guest.broker.cut(() => true);
   assert.ok(!socket.destroyed);
   guest.broker.cut(({ host }) => host !== HOST);
+  await closed;
+});
+
+test("over a connection that is kept an answer may take its time, and one that breaks off is not asked for again", async () => {
+  const asked: string[] = [];
+  const plain = createHttp((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    if (request.url === "/whole") return void response.end("whole");
+    if (request.method === "POST") return void request.socket.resetAndDestroy();
+    response.write("part");
+    gate.addEventListener("go", () => request.socket.resetAndDestroy(), { once: true });
+  });
+  plain.listen(0, "127.0.0.1");
+  await once(plain, "listening");
+  using guest = await Guest.make({ hosts: [`http://${HOST}`], port: (plain.address() as AddressInfo).port });
+  const ask = async (line: string, until: string): Promise<void> => {
+    const client = guest.raw({ host: HOST, port: 80 });
+    client.write(`${line} HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
+    let all = "";
+    for await (const data of client) {
+      all += data;
+      if (all.includes(until)) return;
+    }
+    assert.fail(all);
+  };
+  await ask("GET /whole", "whole");
+  await ask("GET /part", "part");
+  assert.equal(guest.reached[0]?.timeout, IDLE_MS);
+  const broken = once(guest.reached[0] as Socket, "close");
+  gate.dispatchEvent(new Event("go"));
+  await broken;
+  await ask("GET /whole", "whole");
+  await ask("POST /once", "502");
+  assert.deepEqual(asked, ["GET /whole", "GET /part", "GET /whole", "POST /once"]);
+  plain.close();
+  plain.closeAllConnections();
+});
+
+test("an address that is refused now is connected to no longer", async () => {
+  using guest = await Guest.make();
+  const socket = await guest.tls();
+  socket.on("error", () => {});
+  socket.write(`GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
+  await once(socket, "data");
+  const closed = once(socket, "close");
+  guest.broker.cut((_target, address) => address !== "127.0.0.1");
   await closed;
 });

@@ -101,11 +101,14 @@ export class Broker {
   /** Cuts what is open to hosts that `permit` no longer permits, or that no secret has any more. */
   cut(permit: Permit): void {
     for (const [name, opened] of this.#hosts) {
-      void opened.then((host) => {
-        if (permit(host.target, undefined) && this.#still(host)) return;
-        this.#hosts.delete(name);
+      const judge = (host: Host): void => {
+        const { target, upstream } = host;
+        const may = permit(target, undefined) && upstream.addresses.every((address) => permit(target, address));
+        if (may && this.#still(host)) return;
+        if (this.#hosts.get(name) === opened) this.#hosts.delete(name);
         end(host);
-      });
+      };
+      void opened.then(judge, () => {}); // told to whoever asked for it
     }
   }
 
@@ -195,6 +198,7 @@ export class Broker {
       const asked = askedOf(host, method, placed, hasBody ? request : undefined, false);
       const { answer, request: outgoing } = await host.upstream.ask(asked);
       answer.catch(() => {});
+      if (response.closed) return void outgoing.destroy(); // it left meanwhile
       response.once("close", () => void (response.writableFinished || outgoing.destroy()));
       if (hasBody) relay(request, outgoing, undefined, this.#options.meter.sent);
       const { status, headers: told, body, trailers } = await answer;
@@ -202,12 +206,6 @@ export class Broker {
       // Before `relay`'s own end of it, which comes in the same event.
       body.once("end", () => quietly(response, () => response.addTrailers(masked(trailers(), placed) as never)));
       relay(body, response, undefined, this.#options.meter.received);
-      body.once("end", () => {
-        const last = masked(trailers(), placed);
-        // Before `relay`'s own end of it, which comes in the same event.
-        if (Object.keys(last).length > 0 && response.hasHeader("transfer-encoding"))
-          response.addTrailers(last as never);
-      });
     } catch (thrown) {
       fail(response, thrown);
     }
@@ -230,20 +228,23 @@ export class Broker {
         askedOf(host, method, placed, hasBody ? stream : undefined, true),
       );
       answer.catch(() => {});
+      if (stream.closed) return void outgoing.destroy(); // it left meanwhile
       stream.once("close", () => void outgoing.destroy());
       if (hasBody) relay(stream, outgoing, undefined, this.#options.meter.sent);
       const { status, headers: told, body, empty, trailers } = await answer;
-      if (stream.destroyed) return;
+      if (stream.closed) return;
       const head = { ":status": status, ...masked(told, placed) };
       if (empty) return stream.respond(head, { endStream: true });
       stream.respond(head, { waitForTrailers: true });
       stream.once("wantTrailers", () => quietly(stream, () => stream.sendTrailers(masked(trailers(), placed))));
       relay(body, stream, undefined, this.#options.meter.received);
     } catch (thrown) {
-      if (stream.destroyed || stream.headersSent) return void stream.destroy();
+      if (stream.closed || stream.headersSent) return void stream.destroy();
       const { status, text } = told(thrown);
-      stream.respond({ ":status": status, "content-type": "text/plain" });
-      stream.end(text);
+      quietly(stream, () => {
+        stream.respond({ ":status": status, "content-type": "text/plain" });
+        stream.end(text);
+      });
     }
   }
 

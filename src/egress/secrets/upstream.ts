@@ -1,5 +1,11 @@
 /** Requests to one host of a secret: over a few connections that are kept, each to an address that the rules permit, its certificate verified. */
-import { Agent, request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from "node:http";
+import {
+  Agent,
+  type ClientRequest,
+  request as httpRequest,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+} from "node:http";
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2, constants } from "node:http2";
 import { isIP, type Socket } from "node:net";
 import type { Duplex, Readable, Writable } from "node:stream";
@@ -15,6 +21,8 @@ const MOST_SOCKETS = 64;
 const MOST_FREE = 8;
 const FREE_MS = 30_000;
 const HANDSHAKE_MS = 15_000;
+/** RFC 9110, 9.2.2. */
+const REPEATABLE = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 
 export interface UpstreamOptions {
   target: Target;
@@ -62,7 +70,7 @@ export interface Upgraded {
 export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #agent: Agent;
-  readonly #sockets = new Set<Duplex>();
+  readonly #sockets = new Set<Socket>();
   #session: Promise<ClientHttp2Session | undefined> | undefined;
   /** It was asked for HTTP/2 and does not speak it. */
   #onlyHttp1 = false;
@@ -98,6 +106,11 @@ export class Upstream {
     });
   }
 
+  /** Of the host, where it is connected to now. */
+  get addresses(): string[] {
+    return [...this.#sockets].flatMap(({ remoteAddress }) => remoteAddress ?? []);
+  }
+
   close(): void {
     this.#closed = true;
     this.#agent.destroy();
@@ -110,16 +123,22 @@ export class Upstream {
       ...{ agent: this.#agent, method, path, setHost: false },
       headers: { ...endToEnd(headers), ...framing(headers, body !== undefined), host: authority },
     });
+    let answered = false;
     const answer = new Promise<Answer>((resolve, reject) => {
-      outgoing.once("response", (incoming) => resolve(http1Answer(incoming)));
+      outgoing.once("response", (incoming) => {
+        answered = true;
+        resolve(http1Answer(incoming));
+      });
       outgoing.once("upgrade", (_answer, socket) => {
         socket.destroy();
         reject(this.#broken(new Error("it changes the protocol without being asked")));
       });
       // Stays: one that comes later is the relay's.
       outgoing.on("error", (cause: NodeJS.ErrnoException) => {
-        // The host had closed a connection that was kept: nobody has seen this request.
-        if (outgoing.reusedSocket && body === undefined && cause.code === "ECONNRESET" && !this.#closed) {
+        if (answered) return;
+        // The host had closed a connection that was kept: most likely nobody has seen this request, and twice is no harm.
+        const again = outgoing.reusedSocket && body === undefined && REPEATABLE.has(method);
+        if (again && cause.code === "ECONNRESET" && !this.#closed) {
           this.#askHttp1(asked).answer.then(resolve, reject);
         } else reject(this.#broken(cause));
       });
@@ -233,6 +252,8 @@ function handshake(socket: TLSSocket): Promise<void> {
 
 class DialAgent extends Agent {
   readonly #open: () => Promise<Socket>;
+  /** How long each may be idle while it is in use, ms. */
+  readonly #idleMs = new WeakMap<Duplex, number>();
 
   constructor(open: () => Promise<Socket>) {
     super({ keepAlive: true, maxSockets: MOST_SOCKETS, maxFreeSockets: MOST_FREE, timeout: FREE_MS });
@@ -241,9 +262,18 @@ class DialAgent extends Agent {
 
   override createConnection(_options: unknown, done?: (error: Error | null, socket: Duplex) => void): undefined {
     this.#open().then(
-      (socket) => done?.(null, socket),
+      (socket) => {
+        this.#idleMs.set(socket, socket.timeout ?? 0);
+        done?.(null, socket);
+      },
       (error: Error) => done?.(error, undefined as never),
     );
+  }
+
+  /** Node leaves it the time of one that is free: a long wait for an answer would be its end. */
+  override reuseSocket(socket: Duplex, request: ClientRequest): void {
+    super.reuseSocket(socket, request);
+    (socket as Socket).setTimeout(this.#idleMs.get(socket) ?? 0);
   }
 }
 
