@@ -1,0 +1,36 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { StacyError } from "../../host/error.ts";
+import type { View } from "../../sandboxes/view.ts";
+import type { E2bParts } from "../parts.ts";
+import { TemplateBuilds } from "./builds.ts";
+import type { TemplateFiles } from "./files.ts";
+import type { BuildStart } from "./instructions.ts";
+
+const from = (fromImage: string): BuildStart => ({ fromImage }) as BuildStart;
+
+test("a template is made of what its owner's sandboxes may be made of, and its image is that owner's", () => {
+  let owner: unknown;
+  const parts = {
+    policies: {
+      checkImage: (of: string, image: string) => {
+        if (of === "acme" && image === "denied") throw new StacyError("permission", "a policy says no");
+      },
+    },
+    images: {
+      of: (given: unknown) => {
+        owner = given;
+        throw new StacyError("unavailable", "no images here");
+      },
+    },
+    log: { info: () => {} },
+  } as unknown as E2bParts;
+  const builds = new TemplateBuilds(parts, {} as TemplateFiles);
+  const view = { owner: "acme" } as View;
+  const request = { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 };
+  const refused = builds.request("acme", "t", request);
+  assert.throws(() => builds.start(refused, from("denied"), view), /a policy says no/);
+  assert.equal(refused.status, "waiting");
+  builds.start(builds.request("acme", "t", request), from("other"), view);
+  assert.deepEqual(owner, { name: "acme" });
+});
