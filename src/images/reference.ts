@@ -54,7 +54,8 @@ export function parseReference(text: string): Reference {
   const head = slash === -1 ? "" : rest.slice(0, slash);
   // Docker's rule: a first part is a host only when it looks like one.
   const hasHost = head !== "" && (/[.:]/.test(head) || head === "localhost" || head !== head.toLowerCase());
-  let registry = hasHost ? head : DEFAULT_REGISTRY;
+  // One registry has one name: a rule about it must not be gone around by how it is written.
+  let registry = hasHost ? head.toLowerCase().replace(/:443$/, "") : DEFAULT_REGISTRY;
   if (registry === "index.docker.io" || registry === "registry-1.docker.io") registry = DEFAULT_REGISTRY;
   let repository = hasHost ? rest.slice(slash + 1) : rest;
   if (!DOMAIN.test(registry)) throw invalid("the registry is no host name");

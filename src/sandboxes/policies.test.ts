@@ -27,6 +27,8 @@ test("a denied image is denied by all its names, to that owner, over a restart t
     "library/alpine:3",
     "docker.io/library/alpine:latest",
     "index.docker.io/alpine:3",
+    "Registry-1.docker.io/library/alpine:3",
+    "docker.io:443/library/alpine:3",
   ];
   for (const name of [...names, "tool"]) assert.ok(denied(name), name);
   for (const name of ["python:3", "other/alpine:3", "ghcr.io/alpine:3"]) assert.ok(!denied(name), name);
