@@ -136,3 +136,11 @@ for (const rule of [
     );
   });
 }
+
+test("only a rule that names the server's own host means it, and only a group that somebody made is one", () => {
+  assert.ok(permit("host.stacyvm:11434", "host.stacyvm", 11434));
+  assert.ok(!permit("*.stacyvm:11434", "host.stacyvm", 11434) && !permit("*:*", "host.stacyvm", 11434));
+  assert.ok(!new HostRules(["host.stacyvm:1", "!*.stacyvm"]).permit("host.stacyvm", 1));
+  for (const name of ["constructor", "__proto__", "toString"])
+    assert.throws(() => new HostRules([`@${name}`]), /there is no such group/);
+});

@@ -142,7 +142,8 @@ function expand(text: string, groups: HostGroups): Rule[] {
   const denies = trimmed.startsWith("!");
   const rest = denies ? trimmed.slice(1) : trimmed;
   if (!rest.startsWith("@")) return [parse(rest, denies, trimmed)];
-  const group = groups[rest.slice(1)];
+  const name = rest.slice(1);
+  const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
   if (group === undefined) {
     throw wrong(text, "there is no such group", `the groups are ${names(groups)}; more in \`network.groups\``);
   }
@@ -171,7 +172,8 @@ function parse(text: string, denies: boolean, label: string): Rule {
   const below = host.startsWith("*.");
   const name = normaliseHost(below ? host.slice(2) : host);
   if (!NAME.test(name) || isIP(name) !== 0) throw wrong(text, "it is neither a name nor an address");
-  const means = below ? (each: string) => each.endsWith(`.${name}`) : (each: string) => each === name;
+  const isBelow = (each: string): boolean => each.endsWith(`.${name}`) && (denies || each !== OWN_HOST);
+  const means = below ? isBelow : (each: string) => each === name;
   return { ...rest, extent: { kind: below ? "below" : "exact", name }, means };
 }
 

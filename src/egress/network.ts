@@ -147,7 +147,8 @@ export class Network {
 
   /** A group that the configuration has no more permits nothing, and refuses everything where it was refused. */
   #kept(hosts: readonly string[]): HostRules {
-    const known = (rule: string): boolean => !/^!?@/.test(rule) || rule.replace(/^!?@/, "") in this.#groups;
+    const known = (rule: string): boolean =>
+      !/^!?@/.test(rule) || Object.hasOwn(this.#groups, rule.replace(/^!?@/, ""));
     const lost = hosts.some((rule) => rule.startsWith("!") && !known(rule));
     return new HostRules(lost ? [] : hosts.filter(known), this.#groups);
   }
