@@ -36,6 +36,8 @@ export interface SpawnInput {
   allowedHosts?: string[];
   /** The owner's by name, or the sandbox's own. */
   secrets?: (string | SecretInput)[];
+  /** It has no secrets at all, not even those that are everywhere: what it makes is an image for others. */
+  withoutSecrets?: boolean;
   /** What it may connect to at most, whoever says so; absent: no limit but the server's. */
   within?: readonly string[];
   idleTimeoutMs?: number;

@@ -241,7 +241,7 @@ export class Sandboxes {
     return this.#track(this.#making.spawn(sandbox, provider, resolved.spec, ownSecrets(input), phases, signal));
   }
 
-  /** One for a piece of work: in use, and destroyed with its lease. */
+  /** One for a piece of work: in use, without secrets, and destroyed with its lease. */
   async borrow(input: SpawnInput, signal?: AbortSignal): Promise<Pick<Lease, "agent"> & AsyncDisposable> {
     // Its end is that of the work, which has a limit of its own; the time is for one that is forgotten with its server.
     const { maxTtlMs = WORK_MS } = this.#admissions.look(
@@ -250,7 +250,7 @@ export class Sandboxes {
       0,
     );
     const ttlMs = Math.min(maxTtlMs, Math.max(WORK_MS, this.limits.defaultTtlMs));
-    const sandbox = await this.spawn({ ttlMs, ...input }, signal);
+    const sandbox = await this.spawn({ ttlMs, ...input, withoutSecrets: true }, signal);
     const lease = sandbox.lease();
     return {
       agent: lease.agent,
@@ -318,7 +318,8 @@ export class Sandboxes {
     const named = (input.secrets ?? []).filter((each) => typeof each === "string");
     const names = [...(template?.secrets ?? []).map(({ name }) => name), ...named];
     const own = ownSecrets(input).map((each) => this.secrets.check(owner, each));
-    const granted = this.secrets.granted(owner, names).filter(({ name }) => !own.some((each) => each.name === name));
+    const found = input.withoutSecrets === true ? [] : this.secrets.granted(owner, names);
+    const granted = found.filter(({ name }) => !own.some((each) => each.name === name));
     const resolved = resolveSpawn(input, this.limits, template, checkpoint, [...granted, ...own]);
     this.assertWithin(resolved.spec.allowedHosts ?? [], input.within);
     if (input.imageChecked !== true) this.policies.checkImage(owner, resolved.spec.image);

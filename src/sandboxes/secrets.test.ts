@@ -183,3 +183,21 @@ test("one that could not be deleted is there, to be deleted again; a sandbox's o
   await assert.rejects(secrets.remove("o", "API_KEY"), { code: "not-found" });
   assert.equal(await read(secrets), undefined);
 });
+
+test("of two changes at once the hosts of one never get the value of the other; a sandbox's own has no name for others", async () => {
+  using store = new Store(":memory:");
+  const secrets = secretsIn(store);
+  await secrets.put("o", KEY);
+  await Promise.all([
+    secrets.put("o", { ...KEY, hosts: ["new.example"], value: "another-value" }),
+    secrets.put("o", { name: "API_KEY", everywhere: true }),
+  ]);
+  assert.deepEqual(
+    [await read(secrets), secrets.get("o", "API_KEY").hosts],
+    [{ value: "another-value" }, ["new.example"]],
+  );
+  await secrets.put("o", { ...KEY, name: "OWN" }, "sb-1");
+  assert.throws(() => secrets.get("o", "sb-1/OWN"), /there is no secret/);
+  assert.throws(() => secrets.granted("o", ["sb-1/OWN"]), /there is no secret/);
+  await assert.rejects(secrets.remove("o", "sb-1/OWN"), /there is no secret/);
+});

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { checkPlacement, checkValue, type KeptSecret, type Placement, SecretHosts } from "../egress/secrets/secret.ts";
 import { StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
@@ -78,6 +79,7 @@ export class Secrets {
   readonly #parts: SecretsParts;
   readonly #records = new Map<string, SecretRecord>();
   readonly #values = new Map<string, string>();
+  readonly #writes = new SerialQueue();
 
   constructor(parts: SecretsParts) {
     this.#parts = parts;
@@ -102,13 +104,19 @@ export class Secrets {
 
   /** @throws StacyError `not-found` */
   get(owner: string, name: string): SecretInfo {
-    const found = this.#records.get(keyOf({ owner, name }));
-    if (found === undefined) throw unknown(name);
-    return this.#info(found);
+    return this.#info(this.#named(owner, name));
   }
 
-  /** Makes it, or changes what is given: another value counts from the next request on. @throws StacyError `invalid` */
-  async put(owner: string, input: SecretInput, sandbox?: string): Promise<SecretInfo> {
+  /**
+   * Makes it, or changes what is given: another value counts from the next request on. One after another: what stays of two changes
+   * is never the value of one with the hosts of the other.
+   * @throws StacyError `invalid`
+   */
+  put(owner: string, input: SecretInput, sandbox?: string): Promise<SecretInfo> {
+    return this.#writes.run(() => this.#put(owner, input, sandbox));
+  }
+
+  async #put(owner: string, input: SecretInput, sandbox: string | undefined): Promise<SecretInfo> {
     const key = keyOf({ owner, name: input.name, ...(sandbox === undefined ? {} : { sandbox }) });
     const before = this.#records.get(key);
     const { record, value } = this.#made(owner, input, before, sandbox);
@@ -125,9 +133,7 @@ export class Secrets {
   /** @throws StacyError `not-found` */
   async remove(owner: string, name: string): Promise<void> {
     const key = keyOf({ owner, name });
-    const found = this.#records.get(key);
-    if (found === undefined) throw unknown(name);
-    await this.#forget(key, found);
+    await this.#forget(key, this.#named(owner, name));
     this.#parts.events.emit("secret.deleted", undefined, { name }, owner);
     this.#parts.changed(owner);
   }
@@ -147,9 +153,7 @@ export class Secrets {
       if (record.owner === owner && record.everywhere === true) found.set(record.name, record);
     }
     for (const name of names) {
-      const record = this.#records.get(keyOf({ owner, name }));
-      if (record === undefined) throw unknown(name);
-      found.set(name, record);
+      found.set(name, this.#named(owner, name));
     }
     return [...found.values()];
   }
@@ -196,6 +200,13 @@ export class Secrets {
     const gone = new Set<string>();
     for (const { sandbox } of this.#records.values()) if (sandbox !== undefined && !isThere(sandbox)) gone.add(sandbox);
     for (const sandbox of gone) await this.ended(sandbox);
+  }
+
+  /** None of a sandbox's own. @throws StacyError `not-found` */
+  #named(owner: string, name: string): SecretRecord {
+    const found = this.#records.get(keyOf({ owner, name }));
+    if (found === undefined || found.sandbox !== undefined) throw unknown(name);
+    return found;
   }
 
   /** First its row: one that could not be deleted is still there to be deleted again. */
