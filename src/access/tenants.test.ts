@@ -72,3 +72,17 @@ test("a member is a key: its role is what it may do, and never more than the ten
   await assert.rejects(tenants.removeMember("acme", "alice@example.com", ALL), /there is no member/);
   await assert.rejects(tenants.putMember("none", "bob", "viewer", by), /there is no tenant/);
 });
+
+test("a member who may do less may do so with each of its keys, and none of them more than before", async () => {
+  using store = new Store(":memory:");
+  const keys = new Keys(store);
+  const tenants = new Tenants(store, keys, 0);
+  const by = { name: "root", only: ALL };
+  for (const scope of ["read", "use", "use"] as const)
+    await keys.create({ name: "bob", owner: "acme", scopes: [scope] }, "test");
+  const scopes = (): string[] => keys.list("acme").map((key) => key.scopes.join());
+  await tenants.putMember("acme", "bob", "viewer", by);
+  assert.deepEqual(scopes(), ["read", "read", "read"]);
+  await tenants.putMember("acme", "bob", "operator", by);
+  assert.deepEqual(scopes(), ["use", "read", "read"]);
+});

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { StacyError } from "../host/error.ts";
 import { checkOwnerName, DEFAULT_OWNER } from "../sandboxes/owner.ts";
-import type { Scope } from "./identity.ts";
+import { SCOPES as SCOPE_ORDER, type Scope } from "./identity.ts";
 import type { KeyRecord, Keys, Role } from "./keys.ts";
 
 const TENANT = z.object({
@@ -122,11 +122,17 @@ export class Tenants {
     by: { name: string; only: string | undefined },
   ): Promise<{ member: Member; secret?: string }> {
     this.get(id, by.only);
-    const known = this.#keysOf(id, user)[0];
+    const [known, ...others] = this.#keysOf(id, user);
     // One of the server's administrators is a tenant's already.
     if (known?.scopes.includes("admin") && role === "admin") return { member: memberOf(known) };
     const scopes = [SCOPES[role]];
-    if (known !== undefined) return { member: memberOf(await this.#keys.change(known.id, { scopes, role })) };
+    if (known !== undefined) {
+      // Several keys may have the name: none of them may stay more than the member is.
+      const more = ({ scopes: own }: KeyRecord): boolean =>
+        role !== "admin" && own.some((scope) => exceeds(scope, role));
+      for (const key of others.filter(more)) await this.#keys.change(key.id, { scopes, role });
+      return { member: memberOf(await this.#keys.change(known.id, { scopes, role })) };
+    }
     const { record, secret } = await this.#keys.create({ name: user, owner: id, scopes, role }, by.name);
     return { member: memberOf(record), secret };
   }
@@ -154,6 +160,10 @@ export class Tenants {
     this.#made.set(tenant.id, tenant);
     return tenant;
   }
+}
+
+function exceeds(scope: Scope, role: Role): boolean {
+  return SCOPE_ORDER.indexOf(scope) > SCOPE_ORDER.indexOf(SCOPES[role]);
 }
 
 function plain(id: string, at: number): Tenant {

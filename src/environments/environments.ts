@@ -188,9 +188,10 @@ export class Environments implements AsyncDisposable {
   async cancel(id: string, owner: string | undefined): Promise<Build> {
     const { build } = this.build(id, owner);
     if (isFinal(build)) throw new StacyError("conflict", "the build has ended already");
-    const canceled = await this.#end(build, "canceled", "the build was cancelled");
+    const canceled = this.#end(build, "canceled", "the build was cancelled");
+    // Not after the database has it: its turn may come meanwhile.
     this.#running.get(id)?.abort(new Error("the build was cancelled"));
-    return canceled;
+    return await canceled;
   }
 
   async #run(queued: Build, spec: Spec, start: BuildOptions["start"], signal: AbortSignal): Promise<void> {
