@@ -18,6 +18,7 @@ export class OpenCalls {
     const socket = upgrade?.socket ?? incoming?.socket;
     const answer = upgrade?.socket ?? outgoing;
     if (identity.holds === undefined || socket === undefined || answer === undefined) return;
+    if (answer.closed || socket.destroyed) return; // it left while it was looked who it is
     const call = { socket, identity };
     this.#calls.add(call);
     answer.once("close", () => {

@@ -5,6 +5,7 @@ import { type FakeMachine, FakeUnreachable, fakeWorld, settle } from "../../test
 import { StacyError } from "../host/error.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
 import { Store } from "./store.ts";
+import { View } from "./view.ts";
 
 function record(over: Partial<SandboxRecord> = {}): SandboxRecord {
   return {
@@ -444,4 +445,28 @@ test("an idle action that the monitor cannot do is refused before anything is ma
   await assert.rejects(w.sandboxes.spawn(input), { code: "not-supported", remedy: /suspend/ });
   assert.deepEqual(w.store.liveSandboxes(), []);
   await w.sandboxes.spawn({ ...input, idleAction: "suspend" });
+});
+
+test("what a build borrows has no secrets, also where each sandbox has one", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.secrets.put("default", {
+    ...{ name: "KEY", hosts: ["api.example"], value: "a-long-value", everywhere: true },
+  });
+  assert.deepEqual((await w.sandboxes.spawn({})).record.secrets, ["KEY"]);
+  await using _ = await w.sandboxes.borrow({});
+  assert.deepEqual(
+    w.sandboxes
+      .list()
+      .map(({ secrets }) => secrets?.length ?? 0)
+      .sort(),
+    [0, 1],
+  );
+});
+
+test("a key with a limit makes no copy of what may connect to more", async () => {
+  const w = fakeWorld();
+  const { id } = await w.sandboxes.spawn({ allowedHosts: ["a.example"] });
+  const view = (hosts: string[]): View => new View(w.sandboxes, { owner: "default", everything: false, hosts });
+  assert.throws(() => view(["b.example"]).fork(id, { count: 1 }), { code: "permission" });
+  assert.equal((await view(["a.example"]).fork(id, { count: 1 })).sandboxes.length, 1);
 });

@@ -126,7 +126,8 @@ export class View {
   }
 
   fork(id: string, ...rest: Tail<Sandboxes["fork"]>): ReturnType<Sandboxes["fork"]> {
-    this.get(id);
+    const { allowedHosts = [] } = this.get(id).record;
+    this.#all.assertWithin(allowedHosts, this.caller.hosts);
     return this.#all.fork(id, ...rest);
   }
 
