@@ -128,6 +128,8 @@ export class Egress {
   readonly #problems = new Map<string, string>();
   /** Connections that are waited for. */
   #places = 0;
+  /** The broker's connections to hosts, those that are being made too. */
+  #brokered = 0;
   #freed = Promise.withResolvers<void>();
 
   constructor(options: EgressOptions) {
@@ -141,11 +143,23 @@ export class Egress {
       trusted: secrets?.trusted ?? [],
       meter: this.#meter,
       dial: async (target) => {
+        // One connection of the guest may have many requests, each of which may be a connection to a host. As many again may be kept.
+        const most = 2 * options.maxConnections;
+        if (this.#brokered >= most) {
+          throw new StacyError("limit", `this sandbox has ${most} connections to hosts of secrets, which is the most`);
+        }
+        this.#brokered += 1;
+        const free = (): void => {
+          this.#brokered -= 1;
+        };
         try {
           const socket = await this.#dial(target);
+          if (socket.closed) free();
+          else socket.once("close", free);
           this.#tell(target, undefined);
           return socket;
         } catch (thrown) {
+          free();
           this.#tell(target, asStacyError(thrown));
           throw thrown;
         }

@@ -57,7 +57,11 @@ class Guest implements Disposable {
 
   constructor(
     rules: string[] = [`${HOST}:${port}`, `${HOST}:${plainPort}`, `127.0.0.1:${port}`],
-    { opened = ["127.0.0.1"], names = {} }: { opened?: string[]; names?: Record<string, string> } = {},
+    {
+      opened = ["127.0.0.1"],
+      names = {},
+      most = 128,
+    }: { opened?: string[]; names?: Record<string, string>; most?: number } = {},
   ) {
     const secret: KeptSecret = {
       ...{ name: "KEY", placeholder: "placeholder-1", placement: { kind: "bearer" } },
@@ -69,7 +73,7 @@ class Guest implements Disposable {
       ceiling: new HostRules(["*:*"]),
       resolve: resolverOf({ [HOST]: "127.0.0.1", "other.test": "127.0.0.1", ...names }),
       addresses: new Addresses(opened),
-      maxConnections: 128,
+      maxConnections: most,
       idleMs: 60_000,
       guest: {
         accept: () => new Promise((settle) => this.#proxies.push(settle)),
@@ -234,4 +238,26 @@ test("addresses that are not public are refused to both ways, in whatever clothe
   }
   assert.equal(guest.egress.status.connected, 0);
   assert.deepEqual(seen, []);
+});
+
+test("a sandbox has its share of connections to hosts, however many requests come over one of its own", async () => {
+  using guest = new Guest(undefined, { most: 1 });
+  const { connect } = await import("node:http2");
+  const socket = connectTls({
+    ...{ socket: await guest.connect(HOST), servername: HOST, ca: [authority.certificate], ALPNProtocols: ["h2"] },
+  });
+  await once(socket, "secureConnect");
+  const session = connect(`https://${HOST}:${port}`, { createConnection: () => socket });
+  session.on("error", () => {});
+  const statuses = await Promise.all(
+    [1, 2, 3, 4, 5, 6].map(async () => {
+      const stream = session.request({ ":path": "/p", ":authority": `${HOST}:${port}` });
+      const [head] = await once(stream, "response");
+      stream.resume();
+      return Number(head[":status"]);
+    }),
+  );
+  session.destroy();
+  assert.ok(statuses.includes(200) && statuses.includes(503), statuses.join());
+  assert.ok(guest.egress.status.connected <= 3, `${guest.egress.status.connected}`);
 });
