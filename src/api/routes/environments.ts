@@ -78,6 +78,10 @@ const OwnerQuery = z.object({ owner_id: Text.max(128) });
 export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const { environments, config, providers, policies } = parts;
   const only = ({ caller, owner }: View): string | undefined => (caller.everything ? undefined : owner);
+  /** For the audit log, where it is another owner's. */
+  const about = (view: View, { owner }: Spec): void => {
+    if (owner !== view.owner) view.foreign.add(owner);
+  };
 
   endpoints.add(
     {
@@ -126,7 +130,11 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       responses: { 200: { description: "The environment", schema: SpecBody } },
       errors: [404],
     },
-    ({ params, sandboxes }) => json(specBody(environments.spec(params.id, only(sandboxes)))),
+    ({ params, sandboxes }) => {
+      const spec = environments.spec(params.id, only(sandboxes));
+      about(sandboxes, spec);
+      return json(specBody(spec));
+    },
   );
   endpoints.add(
     {
@@ -141,6 +149,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404, 409],
     },
     async ({ params, sandboxes }) => {
+      about(sandboxes, environments.spec(params.id, only(sandboxes)));
       await environments.remove(params.id, only(sandboxes));
       return json({ status: "deleted" });
     },
@@ -180,6 +189,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
     async ({ body, sandboxes, user }) => {
       for (const target of body.targets ?? []) assertLocal(target);
       const spec = environments.spec(body.spec_id, only(sandboxes));
+      about(sandboxes, spec);
       policies.checkImage(spec.owner, spec.baseImage);
       const packages = spec.pythonPackages.length + spec.aptPackages.length > 0;
       const build = await environments.start(spec, (image, abort) =>
@@ -231,7 +241,11 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       responses: { 200: { description: "The build", schema: BuildBody } },
       errors: [404],
     },
-    ({ params, sandboxes }) => json(buildBody(environments.build(params.id, only(sandboxes)).build)),
+    ({ params, sandboxes }) => {
+      const { build, spec } = environments.build(params.id, only(sandboxes));
+      about(sandboxes, spec);
+      return json(buildBody(build));
+    },
   );
   endpoints.add(
     {
@@ -244,7 +258,10 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       responses: { 200: { description: "The build", schema: BuildBody } },
       errors: [404, 409],
     },
-    async ({ params, sandboxes }) => json(buildBody(await environments.cancel(params.id, only(sandboxes)))),
+    async ({ params, sandboxes }) => {
+      about(sandboxes, environments.build(params.id, only(sandboxes)).spec);
+      return json(buildBody(await environments.cancel(params.id, only(sandboxes))));
+    },
   );
   endpoints.add(
     {
