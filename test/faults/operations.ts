@@ -139,6 +139,9 @@ export const OPERATIONS: readonly Operation[] = [
   {
     name: "build",
     prepare: async (world) => {
+      // What a start could not read keeps every snapshot until the next start.
+      await world.close();
+      await world.open();
       // The one that all spawns come from: removed, so that it is built again.
       for (const { id } of world.sandboxes.list()) await world.sandboxes.destroy(id);
       for (const key of await world.snapshots()) await world.removeSnapshot(key);

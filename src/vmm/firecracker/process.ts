@@ -208,6 +208,8 @@ export class FirecrackerProcess implements VmmProcess {
   }
 
   async #removeLeftovers(): Promise<void> {
+    // The next daemon's, which may have put another machine in this place.
+    if (this.#released) return;
     const removals = [API_SOCKET, VSOCK_SOCKET].map((name) => rm(join(this.workDir, name), { force: true }));
     if (this.jail !== undefined) removals.push(removeCgroups(this.jail));
     // The directory may be gone already: whoever removed it knew that the machine was dead.

@@ -61,7 +61,8 @@ export class QemuProcess implements VmmProcess {
         // Where the directory is now: a claim renamed it.
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
-        removeSockets(this.dir).catch(() => {}),
+        // Of one that was released they are the next daemon's, which may have put another machine in this place.
+        this.#released ? undefined : removeSockets(this.dir).catch(() => {}),
       ]);
       const reason = this.#killed
         ? "requested"
