@@ -106,9 +106,11 @@ class ImageStore implements ImageLibrary {
       const name = this.#name(reference);
       await this.#check(name);
       const pull = this.#options.offline === true ? "never" : (options.pull ?? "missing");
-      const present = await this.#present(name);
+      const again = pull === "always" && !isDigest(name);
+      // One that is about to be replaced is not used by that.
+      const present = await this.#present(name, !again);
       // An owner's own has no registry to be asked again.
-      const asks = pull === "always" && !isDigest(name) && present?.owner === undefined;
+      const asks = again && present?.owner === undefined;
       if (present !== undefined && !asks) return present;
       if (pull === "never" || isDigest(name)) {
         throw new StacyError("not-found", `the image ${name} is not on this host`, {
