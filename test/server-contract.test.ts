@@ -25,6 +25,8 @@ server: { body_timeout: 1s, header_timeout: 2s, max_json_bytes: 20000, cors_allo
 defaults: { max_ttl: 3h, max_exec_timeout: 1m }
 `;
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
+/** What takes an image or a machine of its own is held to its schemas where that is: code.test.ts, conformance.test.ts. */
+const ELSEWHERE = [/\/sandboxes\/\{id\}\/(code|contexts)/, /\/environments\//, /\/admin\/tenants\/\{id\}/];
 const NOBODY = {
   id: "sb-00000000",
   name: "none",
@@ -111,6 +113,11 @@ describe("the contract", () => {
       "/quotas",
       "/admin/quotas",
       "/quotas/summary",
+      "/sandboxes/stats",
+      "/secrets",
+      "/system/history",
+      "/doctor",
+      "/events/history",
       "/config",
       "/images",
       "/snapshots",
@@ -389,7 +396,16 @@ describe("the contract", () => {
     const about = (await good("GET", "/admin/tenants/{id}/audit", { at: tenant })).body;
     assert.equal(about.admin_audit[0].path, "/api/v1/keys");
     assert.equal((await ask("GET", "/admin/tenants/{id}", { at: { id: "none" } })).status, 404);
-    assert.match((await ask("POST", "/admin/tenants", { json: { name: "x" } })).body.remedy, /key create/);
+    const secret = { name: "API_KEY" };
+    await good("PUT", "/secrets/{name}", {
+      at: secret,
+      json: { value: "a value of some length", hosts: ["api.example"] },
+    });
+    assert.ok(!(await good("GET", "/secrets/{name}", { at: secret })).text.includes("a value"));
+    await good("DELETE", "/secrets/{name}", { at: secret });
+    const another = (await good("POST", "/admin/tenants", { json: { name: "x" } })).body.tenant;
+    assert.equal(another.name, "x");
+    await good("DELETE", "/admin/tenants/{id}", { at: { id: another.id } });
 
     const replay = await good("GET", "/events", { firstOnly: true, headers: { "last-event-id": "evt-0" } });
     assert.ok(replay.text.includes("connected"));
@@ -435,7 +451,7 @@ describe("the contract", () => {
       // Some of the published server's routes are here only to say why not: they have no success to see.
       .filter(({ responses }) => Object.keys(responses).some((status) => Number(status) < 400))
       .map(({ method, path }) => `${method} ${path}`)
-      .filter((each) => !contract.succeeded.has(each));
+      .filter((each) => !contract.succeeded.has(each) && !ELSEWHERE.some((routes) => routes.test(each)));
     assert.deepEqual(open, [], "routes that nothing here has seen succeed");
   });
 
