@@ -103,21 +103,21 @@ export async function takeBack(path: string): Promise<void> {
   if (process.getuid?.() === 0) await lchown(path, 0, 0);
 }
 
-/** A path that is too long for the kernel goes through an open directory, as in host/unix-socket.ts. */
+/**
+ * A path that is too long for the kernel goes through an open directory, as in host/unix-socket.ts. That stays open as long as the server: whose end
+ * removes the socket by that path, which would by then be in another machine's directory.
+ */
 async function listen(server: Server, dir: string): Promise<void> {
   await rm(join(dir, SAVE_SOCKET), { force: true });
   const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(`/proc/self/fd/${handle.fd}/${SAVE_SOCKET}`, resolve);
-    });
-    if (process.getuid?.() === 0) {
-      // The user that QEMU is.
-      const { uid, gid } = await stat(join(dir, RUN_DIR));
-      await lchown(join(dir, SAVE_SOCKET), uid, gid);
-    }
-  } finally {
-    await handle.close();
+  server.once("close", () => void handle.close());
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject); // the caller closes it all the same
+    server.listen(`/proc/self/fd/${handle.fd}/${SAVE_SOCKET}`, resolve);
+  });
+  if (process.getuid?.() === 0) {
+    // The user that QEMU is.
+    const { uid, gid } = await stat(join(dir, RUN_DIR));
+    await lchown(join(dir, SAVE_SOCKET), uid, gid);
   }
 }
