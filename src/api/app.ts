@@ -190,7 +190,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   sandboxRoutes(endpoints, shared);
   execRoutes(endpoints, shared);
   codeRoutes(endpoints);
-  runRoutes(endpoints, shared);
+  runRoutes(endpoints);
   socketRoutes(endpoints, shared);
   fileRoutes(endpoints, shared);
   templateRoutes(endpoints, shared);

@@ -26,7 +26,7 @@ import {
 import { withTimeLimit } from "./time-limit.ts";
 
 const SIGNALS = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]));
-/** Of all open files, only those that a child gets by number. */
+/** What the spawner says of a failed start is a number. */
 const ERRORS = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 
 /** What the published package brings along. */

@@ -241,8 +241,25 @@ export class Sandboxes {
     return this.#track(this.#making.spawn(sandbox, provider, resolved.spec, ownSecrets(input), phases, signal));
   }
 
-  /** One for a piece of work: in use, without secrets, and destroyed with its lease. */
-  async borrow(input: SpawnInput, signal?: AbortSignal): Promise<Pick<Lease, "agent"> & AsyncDisposable> {
+  /** A new one that is in use, and destroyed with its lease. */
+  async lend(input: SpawnInput, signal?: AbortSignal): Promise<Lease & AsyncDisposable> {
+    const sandbox = await this.spawn(input, signal);
+    try {
+      const lease = sandbox.lease();
+      const end = async (): Promise<void> => {
+        lease[Symbol.dispose]();
+        await this.destroy(sandbox.id);
+      };
+      return { ...lease, [Symbol.asyncDispose]: end };
+    } catch (error) {
+      // Its machine has ended already.
+      await this.destroy(sandbox.id);
+      throw error;
+    }
+  }
+
+  /** The same without secrets, for a piece of work of our own. */
+  async borrow(input: SpawnInput, signal?: AbortSignal): Promise<Lease & AsyncDisposable> {
     // Its end is that of the work, which has a limit of its own; the time is for one that is forgotten with its server.
     const { maxTtlMs = WORK_MS } = this.#admissions.look(
       0,
@@ -250,15 +267,7 @@ export class Sandboxes {
       0,
     );
     const ttlMs = Math.min(maxTtlMs, Math.max(WORK_MS, this.limits.defaultTtlMs));
-    const sandbox = await this.spawn({ ttlMs, ...input, withoutSecrets: true }, signal);
-    const lease = sandbox.lease();
-    return {
-      agent: lease.agent,
-      [Symbol.asyncDispose]: async () => {
-        lease[Symbol.dispose]();
-        await this.destroy(sandbox.id);
-      },
-    };
+    return this.lend({ ttlMs, ...input, withoutSecrets: true }, signal);
   }
 
   /** Builds the golden snapshot of what a spawn would be, unless it is there. */

@@ -91,6 +91,10 @@ export class View {
     return this.#all.spawn(this.#own(input), signal);
   }
 
+  lend(input: SpawnInput, signal?: AbortSignal): ReturnType<Sandboxes["lend"]> {
+    return this.#all.lend(this.#own(input), signal);
+  }
+
   borrow(input: SpawnInput, signal?: AbortSignal): ReturnType<Sandboxes["borrow"]> {
     return this.#all.borrow(this.#own(input), signal);
   }

@@ -2,8 +2,7 @@
 import type { z } from "@hono/zod-openapi";
 import type { Agent } from "../../guest/agent.ts";
 import { StacyError } from "../../host/error.ts";
-import type { Lease } from "../../sandboxes/sandbox.ts";
-import type { RouteParts } from "../context.ts";
+import type { Lease, Sandbox } from "../../sandboxes/sandbox.ts";
 import type { Call, Endpoints } from "../endpoint.ts";
 import { execInput } from "../schemas/exec.ts";
 import { RunBody, RunRequest } from "../schemas/run.ts";
@@ -18,7 +17,7 @@ const SPARE_MS = 60_000;
 
 type Body = z.output<typeof RunRequest>;
 
-export function runRoutes(endpoints: Endpoints, parts: RouteParts): void {
+export function runRoutes(endpoints: Endpoints): void {
   endpoints.add(
     {
       method: "post",
@@ -32,54 +31,30 @@ export function runRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "The result, or the stream", schema: RunBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409, 413, 501, 507],
     },
-    async (call) => {
-      const run = await begin(call, parts);
+    async ({ sandboxes, body, user, signal, ...call }) => {
+      const ttlMs = body.ttl ?? (body.timeout === undefined ? undefined : body.timeout + SPARE_MS);
+      const run = await sandboxes.lend({ ...spawnInput(body, user), ...defined({ ttlMs }) }, signal);
+      const { sandbox } = run;
+      call.c.set("timing", sandbox.record.boot?.phases ?? {});
+      // Nobody waits for it; that it failed is told where all ends are.
+      const end = (): void => void Promise.resolve(run[Symbol.asyncDispose]()).catch(() => {});
       try {
-        return await (call.body.stream === true ? stream(call, run) : collected(call, run));
+        await Promise.all((body.files ?? []).map((file) => write(run.agent, file, signal)));
+        const asked = { sandboxes, body, signal };
+        return await (body.stream === true ? stream(asked, run, end) : collected(asked, run, end));
       } catch (error) {
-        run[Symbol.dispose]();
+        end();
         throw error;
       }
     },
   );
 }
 
-interface Run extends Disposable {
-  lease: Lease;
-  id: string;
-  boot: { path: "warm" | "restored" | "cold"; total_ms: number } | undefined;
-}
+type Asked = Pick<Call<unknown, unknown, Body>, "sandboxes" | "body" | "signal">;
 
-/** A sandbox with the run's files in it. Whoever disposes of it does not wait for its end, which is told where all ends are. */
-async function begin(
-  { c, sandboxes, body, user, signal }: Call<unknown, unknown, Body>,
-  { log }: RouteParts,
-): Promise<Run> {
-  const ttlMs = body.ttl ?? (body.timeout === undefined ? undefined : body.timeout + SPARE_MS);
-  const sandbox = await sandboxes.spawn({ ...spawnInput(body, user), ...defined({ ttlMs }) }, signal);
-  const { id } = sandbox;
-  const { boot } = sandbox.record;
-  c.set("timing", boot?.phases ?? {});
-  const lease = sandbox.lease();
-  let over = false;
-  const run: Run = {
-    lease,
-    id,
-    boot: boot === undefined ? undefined : { path: boot.path, total_ms: boot.totalMs },
-    [Symbol.dispose]() {
-      if (over) return;
-      over = true;
-      lease[Symbol.dispose]();
-      sandboxes.destroy(id).catch((error: unknown) => log.debug({ err: error, sandbox: id }, "the end goes on"));
-    },
-  };
-  try {
-    await Promise.all((body.files ?? []).map((file) => write(lease.agent, file, signal)));
-  } catch (error) {
-    run[Symbol.dispose]();
-    throw error;
-  }
-  return run;
+/** What clients are told of the sandbox. */
+function told({ id, record: { boot } }: Sandbox): Pick<z.output<typeof RunBody>, "sandbox_id" | "boot"> {
+  return { sandbox_id: id, ...(boot === undefined ? {} : { boot: { path: boot.path, total_ms: boot.totalMs } }) };
 }
 
 function write(agent: Agent, file: NonNullable<Body["files"]>[number], signal: AbortSignal): Promise<void> {
@@ -87,13 +62,17 @@ function write(agent: Agent, file: NonNullable<Body["files"]>[number], signal: A
   return agent.writeFile(file.path, data, { mode: file.mode ?? 0o644, signal });
 }
 
-async function collected({ sandboxes, body, signal }: Call<unknown, unknown, Body>, run: Run): Promise<Response> {
-  const result = await sandboxes.run(run.lease, execInput(body), signal);
+async function collected({ sandboxes, body, signal }: Asked, run: Lease, end: () => void): Promise<Response> {
+  const result = await sandboxes.run(run, execInput(body), signal);
   try {
-    const { files, missing } = await collect(run.lease.agent, body.collect ?? [], signal);
-    const { id: sandbox_id, boot } = run;
-    const answer = { ...execBody(result, body.encoding ?? "utf8"), sandbox_id, ...defined({ boot }), files, missing };
-    run[Symbol.dispose]();
+    const files: Record<string, string> = {};
+    const missing: string[] = [];
+    for await (const { path, data } of collect(run.agent, body.collect, signal)) {
+      if (data === undefined) missing.push(path);
+      else files[path] = data;
+    }
+    const answer = { ...execBody(result, body.encoding ?? "utf8"), ...told(run.sandbox), files, missing };
+    end();
     return jsonRecord(answer, () => result[Symbol.dispose]());
   } catch (error) {
     result[Symbol.dispose]();
@@ -101,40 +80,33 @@ async function collected({ sandboxes, body, signal }: Call<unknown, unknown, Bod
   }
 }
 
-async function stream(call: Call<unknown, unknown, Body>, run: Run): Promise<Response> {
-  const { id: sandbox_id, boot, lease } = run;
+async function stream(asked: Asked, run: Lease, end: () => void): Promise<Response> {
   async function* files(): AsyncGenerator<object> {
-    for (const path of call.body.collect ?? []) {
-      const data = (await collect(lease.agent, [path], call.signal)).files[path];
+    for await (const { path, data } of collect(run.agent, asked.body.collect, asked.signal)) {
       yield data === undefined ? { type: "missing", path, data: "" } : { type: "file", path, data };
     }
   }
-  const following = await follow(call, lease, files);
+  const following = await follow(asked, run, files);
   async function* lines(): AsyncGenerator<string> {
-    yield `${JSON.stringify({ type: "started", sandbox_id, ...defined({ boot }), data: "" })}\n`;
+    yield `${JSON.stringify({ type: "started", ...told(run.sandbox), data: "" })}\n`;
     yield* following;
   }
-  return streamedLines(lines(), () => run[Symbol.dispose]());
+  return streamedLines(lines(), end);
 }
 
-/** @throws StacyError `limit` */
-async function collect(
+/** Files in base64, without `data` where there is none. @throws StacyError `limit` when they are too large together */
+async function* collect(
   agent: Agent,
-  paths: readonly string[],
+  paths: readonly string[] = [],
   signal: AbortSignal,
-): Promise<{ files: Record<string, string>; missing: string[] }> {
-  const files: Record<string, string> = {};
-  const missing: string[] = [];
+): AsyncGenerator<{ path: string; data?: string }> {
   let left = COLLECT_BYTES;
   for (const path of paths) {
-    try {
-      const data = await agent.readFile(path, { limitBytes: left, signal });
-      left -= data.length;
-      files[path] = data.toString("base64");
-    } catch (error) {
-      if (!(error instanceof StacyError) || error.code !== "not-found") throw error;
-      missing.push(path);
-    }
+    const data = await agent.readFile(path, { limitBytes: left, signal }).catch((error: unknown) => {
+      if (error instanceof StacyError && error.code === "not-found") return undefined;
+      throw error;
+    });
+    left -= data?.length ?? 0;
+    yield { path, ...(data === undefined ? {} : { data: data.toString("base64") }) };
   }
-  return { files, missing };
 }
