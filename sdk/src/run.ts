@@ -1,9 +1,16 @@
 /** One command in a sandbox of its own, by one request. */
 import { bytesOf, toBase64 } from "./base64.ts";
-import { ExecError } from "./errors.ts";
 import type * as wire from "./generated.ts";
 import type { Command } from "./process.ts";
-import { type CreateOptions, type ExecOptions, type ExecResult, execResult, nameOf, runFields } from "./sandbox.ts";
+import {
+  type CreateOptions,
+  checked,
+  type ExecOptions,
+  type ExecResult,
+  execResult,
+  runFields,
+  stdinFields,
+} from "./sandbox.ts";
 import { LONG, type Transport } from "./transport.ts";
 
 export interface RunOptions extends CreateOptions, Omit<ExecOptions, "env" | "signal"> {
@@ -26,13 +33,11 @@ export interface RunResult extends ExecResult {
 
 export async function run(transport: Transport, command: Command, options: RunOptions): Promise<RunResult> {
   const { signal, timeoutMs, stdin, check, files = {}, workdir, user, timeout, stopSignal, env, ...spawn } = options;
-  const base64 = stdin !== undefined && typeof stdin !== "string";
   const result = await transport.call("POST /run", {
     body: {
       ...spawn,
       ...runFields(command, { env, workdir, user, timeout, stopSignal }),
-      stdin: base64 ? toBase64(stdin) : stdin,
-      encoding: base64 ? "base64" : undefined,
+      ...stdinFields(stdin),
       files: Object.entries(files).map(([path, content]) =>
         typeof content === "string" ? { path, content } : { path, content: toBase64(content), encoding: "base64" },
       ),
@@ -41,12 +46,11 @@ export async function run(transport: Transport, command: Command, options: RunOp
     signal,
   });
   const done: RunResult = {
-    ...execResult(result, base64),
+    ...execResult(result),
     files: Object.fromEntries(Object.entries(result.files).map(([path, content]) => [path, bytesOf(content)])),
     missing: result.missing,
     sandboxId: result.sandboxId,
     ...(result.boot === undefined ? {} : { boot: result.boot }),
   };
-  if (check === true && done.exitCode !== 0) throw new ExecError(nameOf(command), done);
-  return done;
+  return checked(command, done, check);
 }

@@ -109,21 +109,13 @@ export class Sandbox implements AsyncDisposable {
 
   /** Runs a command to its end. A non-zero exit code is no error, unless `check`. */
   async exec(command: Command, options: ExecOptions = {}): Promise<ExecResult> {
-    const { stdin } = options;
-    const base64 = stdin !== undefined && typeof stdin !== "string";
     const result = await this.#transport.call("POST /sandboxes/{id}/exec", {
       params: { id: this.id },
-      body: {
-        ...runFields(command, options),
-        stdin: base64 ? toBase64(stdin) : stdin,
-        encoding: base64 ? "base64" : undefined,
-      },
+      body: { ...runFields(command, options), ...stdinFields(options.stdin) },
       ...LONG,
       signal: options.signal,
     });
-    const done = execResult(result, base64);
-    if (options.check === true && done.exitCode !== 0) throw new ExecError(nameOf(command), done);
-    return done;
+    return checked(command, execResult(result), options.check);
   }
 
   /** Output as it comes, then the exit. Leaving the loop ends the command. */
@@ -328,10 +320,8 @@ function transportTo(server: Server): Transport {
   return "transport" in server ? server.transport : new Transport(server);
 }
 
-/** What a request says of a command, whether its output is collected or streamed. */
-/** @param base64 that its output comes as */
-export function execResult(result: wire.ExecResult, base64: boolean): ExecResult {
-  const text = (value: string): string => (base64 ? textOf(bytesOf(value)) : value);
+export function execResult(result: wire.ExecResult): ExecResult {
+  const text = (value: string): string => (result.encoding === "base64" ? textOf(bytesOf(value)) : value);
   return {
     exitCode: result.exitCode,
     stdout: text(result.stdout),
@@ -343,10 +333,18 @@ export function execResult(result: wire.ExecResult, base64: boolean): ExecResult
   };
 }
 
+/** @throws ExecError when an exit code other than 0 is an error (`check`) */
+export function checked<R extends ExecResult>(command: Command, result: R, check: boolean | undefined): R {
+  if (check !== true || result.exitCode === 0) return result;
+  throw new ExecError(typeof command === "string" ? command : command.join(" "), result);
+}
+
+/** What a request says of a command, whether its output is collected or streamed. */
 export function runFields(command: Command, { env, workdir, user, timeout, stopSignal }: CommandOptions) {
   return { ...commandFields(command), env, workdir, user, timeout, stopSignal: stopSignal?.toString() };
 }
 
-export function nameOf(command: Command): string {
-  return typeof command === "string" ? command : command.join(" ");
+/** What a request says of all that a command reads. */
+export function stdinFields(stdin: string | Uint8Array | undefined) {
+  return typeof stdin === "object" ? { stdin: toBase64(stdin), encoding: "base64" as const } : { stdin };
 }
