@@ -48,6 +48,7 @@ describe("the Python package", { timeout: 300_000 }, () => {
   test("no server, a wrong key, a wrong address: errors that say what to do", async () => {
     const program = `
 from stacyvm_sdk import Client, ConnectionError, InvalidError, NotFoundError, ReplyError
+from stacyvm_sdk.values import exec_result, run_result
 def fails(kind, work):
     try:
         work()
@@ -64,6 +65,11 @@ sandbox.destroy()
 fails(NotFoundError, lambda: sandbox.spawn("true"))
 fails(NotFoundError, lambda: sandbox.port(1).connect())
 fails(ReplyError, Client(${JSON.stringify(server.url)} + "/ui/#").health)
+ended = {"exit_code": 137, "stdout": "", "stderr": "", "duration": "1ms", "reason": "out-of-memory", "newer": 1}
+assert exec_result(ended).reason == "out-of-memory"
+del ended["exit_code"]
+fails(ReplyError, lambda: exec_result(ended))
+fails(ReplyError, lambda: run_result(ended))
 `;
     await runTool(python, ["-c", program], { timeoutMs: 60_000 });
   });

@@ -6,8 +6,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
+from . import models
+from .decode import decode
+from .errors import ExecError
 from .models import CodeError, CodeResult
 
 #: Text for the shell, or a program and its arguments.
@@ -27,6 +30,8 @@ class ExecResult:
     stderr: str
     #: Number of the signal that ended it.
     signal: int | None
+    #: `out-of-memory`: it ended because the sandbox's memory had run out.
+    reason: str | None
     #: The server keeps a limited amount of output; `stream` and `spawn` have no such limit.
     truncated: bool
     #: For example `12.3ms`.
@@ -45,6 +50,9 @@ class RunResult(ExecResult):
     sandbox_id: str
     #: Which way its machine started (`path`), and in how many ms (`total_ms`).
     boot: dict[str, Any] | None
+
+
+R = TypeVar("R", bound=ExecResult)
 
 
 @dataclass(frozen=True)
@@ -135,8 +143,12 @@ def command_fields(command: Command) -> dict[str, Any]:
     return {"command": program, "args": args, "mode": "argv"}
 
 
-def command_name(command: Command) -> str:
-    return command if isinstance(command, str) else " ".join(command)
+def checked(command: Command, result: R, check: bool) -> R:
+    """An exit code other than 0 is an error, if `check`."""
+    if check and result.exit_code != 0:
+        name = command if isinstance(command, str) else " ".join(command)
+        raise ExecError(name, result.exit_code, result.stdout, result.stderr)
+    return result
 
 
 def mode_text(mode: int | str | None) -> str | None:
@@ -181,23 +193,31 @@ def stdin_fields(stdin: str | bytes | None) -> dict[str, Any]:
 
 
 def exec_result(reply: dict[str, Any]) -> ExecResult:
+    ended = decode(models.ExecResult, reply)
+
     def text(value: str) -> str:
-        return base64.b64decode(value).decode(errors="replace") if reply.get("encoding") == "base64" else value
+        return base64.b64decode(value).decode(errors="replace") if ended.encoding == "base64" else value
 
     return ExecResult(
-        exit_code=reply["exit_code"],
-        stdout=text(reply["stdout"]),
-        stderr=text(reply["stderr"]),
-        signal=reply.get("signal"),
-        truncated=reply.get("truncated") is True,
-        duration=reply["duration"],
+        exit_code=ended.exit_code,
+        stdout=text(ended.stdout),
+        stderr=text(ended.stderr),
+        signal=ended.signal,
+        reason=ended.reason,
+        truncated=ended.truncated is True,
+        duration=ended.duration,
     )
 
 
 def run_result(reply: dict[str, Any]) -> RunResult:
-    files = {path: base64.b64decode(content) for path, content in reply["files"].items()}
-    more = {"files": files, "missing": reply["missing"], "sandbox_id": reply["sandbox_id"], "boot": reply.get("boot")}
-    return RunResult(**vars(exec_result(reply)), **more)
+    ended = decode(models.RunResult, reply)
+    return RunResult(
+        **vars(exec_result(reply)),
+        files={path: base64.b64decode(content) for path, content in ended.files.items()},
+        missing=ended.missing,
+        sandbox_id=ended.sandbox_id,
+        boot=ended.boot,
+    )
 
 
 def files_field(files: Mapping[str, str | bytes]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, List
 
 from ..decode import decode
-from ..errors import ConnectionError, ExecError, ReplyError, error_in_frame
+from ..errors import ConnectionError, ReplyError, error_in_frame
 from ..models import (
     Admission,
     Checkpoint,
@@ -37,7 +37,7 @@ from ..values import (
     Event,
     RunResult,
     Signal,
-    command_name,
+    checked,
     duration_text,
     event_of,
     files_field,
@@ -129,9 +129,7 @@ class AsyncClient:
             "collect": collect or [],
         }
         result = run_result(await self._transport.call("POST", "/run", body=body, timeout=LONG))
-        if check and result.exit_code != 0:
-            raise ExecError(command_name(command), result.exit_code, result.stdout, result.stderr)
-        return result
+        return checked(command, result, check)
 
     async def get(self, id: str) -> AsyncSandbox:
         info = decode(Info, await self._transport.call("GET", f"/sandboxes/{segment(id)}"))

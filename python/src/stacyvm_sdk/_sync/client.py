@@ -8,7 +8,7 @@ from collections.abc import Iterator, Callable, Mapping
 from typing import Any, List
 
 from ..decode import decode
-from ..errors import ConnectionError, ExecError, ReplyError, error_in_frame
+from ..errors import ConnectionError, ReplyError, error_in_frame
 from ..models import (
     Admission,
     Checkpoint,
@@ -38,7 +38,7 @@ from ..values import (
     Event,
     RunResult,
     Signal,
-    command_name,
+    checked,
     duration_text,
     event_of,
     files_field,
@@ -130,9 +130,7 @@ class Client:
             "collect": collect or [],
         }
         result = run_result(self._transport.call("POST", "/run", body=body, timeout=LONG))
-        if check and result.exit_code != 0:
-            raise ExecError(command_name(command), result.exit_code, result.stdout, result.stderr)
-        return result
+        return checked(command, result, check)
 
     def get(self, id: str) -> Sandbox:
         info = decode(Info, self._transport.call("GET", f"/sandboxes/{segment(id)}"))

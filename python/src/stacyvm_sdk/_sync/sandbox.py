@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..decode import decode
-from ..errors import ConnectionError, ExecError
+from ..errors import ConnectionError
 from ..models import Checkpoint, CodeContext, CodeError, CodeResult, ExecRecord, Fork, SandboxNetwork, SandboxStats
 from ..models import Process as ProcessInfo
 from ..models import Sandbox as Info
@@ -20,7 +20,7 @@ from ..values import (
     Exit,
     Output,
     Signal,
-    command_name,
+    checked,
     duration_text,
     exec_result,
     exit_of,
@@ -87,10 +87,7 @@ class Sandbox:
         fields = run_fields(command, env, workdir, user, timeout, stop_signal)
         body = {**fields, **stdin_fields(stdin)}
         reply = self._transport.call("POST", f"{self._path}/exec", body=body, timeout=LONG)
-        result = exec_result(reply)
-        if check and result.exit_code != 0:
-            raise ExecError(command_name(command), result.exit_code, result.stdout, result.stderr)
-        return result
+        return checked(command, exec_result(reply), check)
 
     def stream(
         self,
