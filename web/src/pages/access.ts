@@ -6,6 +6,7 @@ import { theLive } from "../core/context.ts";
 import { distance, moment, ms } from "../core/format.ts";
 import { html } from "../core/html.ts";
 import { notes } from "../core/notes.ts";
+import { useForm } from "../core/use-form.ts";
 import { Code } from "../parts/code.ts";
 import { confirmed } from "../parts/confirm.ts";
 import { Action, attempt, Facts, Section, SelectField, State, TextField } from "../parts/controls.ts";
@@ -26,12 +27,8 @@ function Keys() {
   const { client, identity } = theLive();
   const keys = useAsked(() => client.keys.list(), []);
   const [made, setMade] = useState<{ name: string; key: string } | undefined>();
-  const [form, setForm] = useState({ name: "", owner: "", scope: "use", expires: "" });
+  const { form, setForm, of } = useForm({ name: "", owner: "", scope: "use", expires: "" });
   const [error, setError] = useState<string | undefined>();
-  const of = (field: keyof typeof form) => ({
-    value: form[field],
-    set: (value: string) => setForm((last) => ({ ...last, [field]: value })),
-  });
   const submit = async (event: Event): Promise<void> => {
     event.preventDefault();
     const why = await attempt(async () => {
@@ -107,12 +104,8 @@ function Keys() {
 function Quotas() {
   const { client, admin } = theLive();
   const quotas = useAsked(() => client.quotas.list(), []);
-  const [form, setForm] = useState({ user: "", max: "", ttl: "", exec: "" });
+  const { form, setForm, of } = useForm({ user: "", max: "", ttl: "", exec: "" });
   const [error, setError] = useState<string | undefined>();
-  const of = (field: keyof typeof form) => ({
-    value: form[field],
-    set: (value: string) => setForm((last) => ({ ...last, [field]: value })),
-  });
   const submit = async (event: Event): Promise<void> => {
     event.preventDefault();
     const { user, max, ttl, exec } = form;

@@ -5,6 +5,7 @@ import { useAsked } from "../core/asked.ts";
 import { theLive } from "../core/context.ts";
 import { copyAs, LANGUAGES, type Language } from "../core/copy-as.ts";
 import { html } from "../core/html.ts";
+import { linesOf, pairsOf } from "../core/lines.ts";
 import { notes, textOf } from "../core/notes.ts";
 import { sandboxLink } from "../core/route.ts";
 import { Code } from "../parts/code.ts";
@@ -153,15 +154,10 @@ export function SpawnPage({ fill }: { fill: Record<string, string> }) {
 
 /** @throws FieldError for what the server could not say better */
 export function requestOf(form: Form): SpawnRequest {
-  const lines = (text: string): string[] =>
-    text
-      .split("\n")
-      .map((line) => line.trim())
-      .filter(Boolean);
-  const env = pairs(lines(form.env), "env");
-  const labels = pairs(lines(form.labels), "labels");
+  const env = pairs(form, "env");
+  const labels = pairs(form, "labels");
   const hosts = form.hosts.split(/[\s,]+/).filter(Boolean);
-  const setup = form.from === "image" ? lines(form.setup) : [];
+  const setup = form.from === "image" ? linesOf(form.setup) : [];
   const sized = form.from !== "checkpoint";
   const number = (text: string): number | undefined => (text === "" || !sized ? undefined : Number(text));
   const metadata = form.name === "" ? labels : { name: form.name, ...labels };
@@ -187,14 +183,12 @@ function some(map: Record<string, string>): Record<string, string> | undefined {
   return Object.keys(map).length === 0 ? undefined : map;
 }
 
-function pairs(lines: readonly string[], field: keyof Form): Record<string, string> {
-  return Object.fromEntries(
-    lines.map((line) => {
-      const at = line.indexOf("=");
-      if (at < 1) throw new FieldError(field, `${line}: write it as NAME=value`);
-      return [line.slice(0, at), line.slice(at + 1)];
-    }),
-  );
+function pairs(form: Form, field: "env" | "labels"): Record<string, string> {
+  try {
+    return pairsOf(form[field]);
+  } catch (error) {
+    throw new FieldError(field, textOf(error));
+  }
 }
 
 /** The server begins with the field's name where it knows it. */

@@ -5,8 +5,10 @@ import { useAsked } from "../core/asked.ts";
 import { theLive } from "../core/context.ts";
 import { distance } from "../core/format.ts";
 import { html } from "../core/html.ts";
+import { linesOf, pairsOf } from "../core/lines.ts";
 import { notes, textOf } from "../core/notes.ts";
 import { sandboxLink } from "../core/route.ts";
+import { useForm } from "../core/use-form.ts";
 import { confirmed } from "../parts/confirm.ts";
 import { Action, Section, TextField } from "../parts/controls.ts";
 import { type Column, Table } from "../parts/table.ts";
@@ -111,13 +113,9 @@ function Editor({
   saved: () => Promise<void>;
 }) {
   const { client } = theLive();
-  const [form, setForm] = useState(given);
+  const { form, of } = useForm(given);
   const [error, setError] = useState<string | undefined>();
   const images = useAsked(() => client.images.list(), []);
-  const of = (field: keyof Form) => ({
-    value: form[field],
-    set: (value: string) => setForm((last) => ({ ...last, [field]: value })),
-  });
   const submit = async (event: Event): Promise<void> => {
     event.preventDefault();
     try {
@@ -155,16 +153,6 @@ function Editor({
 }
 
 function requestOf(form: Form): TemplateCreateRequest {
-  const lines = (text: string): string[] =>
-    text
-      .split("\n")
-      .map((line) => line.trim())
-      .filter(Boolean);
-  const env = lines(form.env).map((line) => {
-    const at = line.indexOf("=");
-    if (at < 1) throw new Error(`${line}: write it as NAME=value`);
-    return [line.slice(0, at), line.slice(at + 1)];
-  });
   return {
     name: form.name,
     image: form.image,
@@ -173,8 +161,8 @@ function requestOf(form: Form): TemplateCreateRequest {
     vcpus: Number(form.vcpus),
     ttl: form.ttl,
     poolSize: Number(form.pool),
-    setup: lines(form.setup),
-    env: Object.fromEntries(env),
-    allowedHosts: lines(form.hosts),
+    setup: linesOf(form.setup),
+    env: pairsOf(form.env),
+    allowedHosts: linesOf(form.hosts),
   };
 }
