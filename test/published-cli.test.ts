@@ -116,6 +116,8 @@ database: { driver: sqlite, path: theirs.db }
   assert.equal(template.ttl_seconds, 600);
   const again = await cli.run(["migrate", "stacyvm.yaml"]);
   assert.match(again.stderr, /is not a configuration of the published StacyVM/);
+  await writeFile(join(cli.data, "postgres.yaml"), "database: { driver: postgres }\n");
+  assert.match((await cli.run(["migrate", "postgres.yaml", "--dry-run"])).stderr, /PostgreSQL, which is not read/);
 });
 
 function publishedDatabase(path: string): void {

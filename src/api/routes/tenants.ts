@@ -251,7 +251,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       tag,
       summary: "Allow or deny an owner images or providers",
       description:
-        "In `pattern`, `*` is anything but `/`, and `**` anything; an image is meant by all its names. The lowest `priority` (default: 10) that matches decides, a denial before a permission; what none matches may be used. 501 for `network`: set `network.allow`.",
+        "In `pattern`, `*` is anything but `/`, and `**` anything; an image is meant by all its names. The lowest `priority` (default: 10) that matches decides, a denial before a permission; what none matches may be used, except an image by digest once there are rules for images. 501 for `network`: set `network.allow`.",
       params: SandboxId,
       body: PolicyRequest,
       responses: { 201: { description: "The policy", schema: z.object({ policy: PolicyBody }) } },
