@@ -86,3 +86,27 @@ test("a member who may do less may do so with each of its keys, and none of them
   await tenants.putMember("acme", "bob", "operator", by);
   assert.deepEqual(scopes(), ["use", "read", "read"]);
 });
+
+test("of changes at the same time each sees what the one before has done: one tenant, one key for a member", async () => {
+  using store = new Store(":memory:");
+  const keys = new Keys(store);
+  const tenants = new Tenants(store, keys, 0);
+  const twice = <T>(work: () => Promise<T>): Promise<PromiseSettledResult<T>[]> =>
+    Promise.allSettled([work(), work(), work()]);
+  const made = await twice(() => tenants.create("acme", { name: "Acme" }));
+  assert.deepEqual(
+    made.map(({ status }) => status),
+    ["fulfilled", "rejected", "rejected"],
+  );
+  await twice(() => tenants.putMember("acme", "alice", "viewer", { name: "root", only: ALL }));
+  assert.equal(keys.list("acme").length, 1);
+  // A member that comes while its tenant goes has no key left.
+  await Promise.allSettled([
+    tenants.remove("acme", ALL),
+    tenants.putMember("acme", "bob", "viewer", { name: "root", only: ALL }),
+  ]);
+  assert.deepEqual(
+    keys.list("acme").map((key) => keys.state(key)),
+    ["revoked"],
+  );
+});

@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import { checkOwnerName, DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { SCOPES as SCOPE_ORDER, type Scope } from "./identity.ts";
 import type { KeyRecord, Keys, Role } from "./keys.ts";
@@ -34,6 +35,13 @@ export interface TenantStore {
   deleteDocument(kind: string, id: string): Promise<void>;
 }
 
+/** Who makes a member. */
+interface MemberMaker {
+  name: string;
+  /** The only tenant that it may know of. */
+  only: string | undefined;
+}
+
 export type TenantInput = Partial<Pick<Tenant, "name" | "ownerId" | "settings">>;
 
 const KIND = "tenant";
@@ -48,6 +56,8 @@ export class Tenants {
   readonly #startedAt: number;
   readonly #now: () => number;
   readonly #made: Map<string, Tenant>;
+  /** Each change looks first, and what it saw has to hold until it is written. */
+  readonly #changes = new SerialQueue();
 
   /** @param startedAt since when the default owner is there, ms since 1970 */
   constructor(store: TenantStore, keys: Keys, startedAt: number, now: () => number = Date.now) {
@@ -76,32 +86,37 @@ export class Tenants {
   }
 
   /** @param id default: a new one. @throws StacyError `conflict`, `invalid`, `limit` */
-  async create(id: string | undefined, input: TenantInput & { name: string }): Promise<Tenant> {
-    const own = checkOwnerName(id ?? `tenant-${randomBytes(4).toString("hex")}`);
-    if (this.list(undefined).some((tenant) => tenant.id === own)) {
-      throw new StacyError("conflict", `the tenant ${own} exists already`, { remedy: "choose another id, or PUT it" });
-    }
-    if (this.#made.size >= MAX_TENANTS) throw new StacyError("limit", `there are ${MAX_TENANTS} tenants already`);
-    return await this.#save({ ...plain(own, this.#now()), ...input });
+  create(id: string | undefined, input: TenantInput & { name: string }): Promise<Tenant> {
+    return this.#changes.run(async () => {
+      const own = checkOwnerName(id ?? `tenant-${randomBytes(4).toString("hex")}`);
+      if (this.list(undefined).some((tenant) => tenant.id === own)) {
+        const remedy = "choose another id, or PUT it";
+        throw new StacyError("conflict", `the tenant ${own} exists already`, { remedy });
+      }
+      if (this.#made.size >= MAX_TENANTS) throw new StacyError("limit", `there are ${MAX_TENANTS} tenants already`);
+      return await this.#save({ ...plain(own, this.#now()), ...input });
+    });
   }
 
   /** @throws StacyError `not-found` */
-  async change(id: string, input: TenantInput, only: string | undefined): Promise<Tenant> {
-    return await this.#save({ ...this.get(id, only), ...input, updatedAt: this.#now() });
+  change(id: string, input: TenantInput, only: string | undefined): Promise<Tenant> {
+    return this.#changes.run(() => this.#save({ ...this.get(id, only), ...input, updatedAt: this.#now() }));
   }
 
   /**
    * Revokes its keys, so nobody gets in as that owner any more. What the owner has stays: sandboxes until their time is over.
    * @throws StacyError `not-found`, `conflict`
    */
-  async remove(id: string, only: string | undefined): Promise<void> {
-    this.get(id, only);
-    if (id === DEFAULT_OWNER) {
-      throw new StacyError("conflict", `the tenant ${id} is whose everything is that no key says otherwise of`);
-    }
-    for (const key of this.#active(id)) await this.#keys.revoke(key.id);
-    await this.#store.deleteDocument(KIND, id);
-    this.#made.delete(id);
+  remove(id: string, only: string | undefined): Promise<void> {
+    return this.#changes.run(async () => {
+      this.get(id, only);
+      if (id === DEFAULT_OWNER) {
+        throw new StacyError("conflict", `the tenant ${id} is whose everything is that no key says otherwise of`);
+      }
+      for (const key of this.#active(id)) await this.#keys.revoke(key.id);
+      await this.#store.deleteDocument(KIND, id);
+      this.#made.delete(id);
+    });
   }
 
   /** Oldest first. @throws StacyError `not-found` */
@@ -115,12 +130,11 @@ export class Tenants {
    * @returns the secret of a new key, which nobody can ever see again
    * @throws StacyError `not-found`
    */
-  async putMember(
-    id: string,
-    user: string,
-    role: Role,
-    by: { name: string; only: string | undefined },
-  ): Promise<{ member: Member; secret?: string }> {
+  putMember(id: string, user: string, role: Role, by: MemberMaker): Promise<{ member: Member; secret?: string }> {
+    return this.#changes.run(() => this.#putMember(id, user, role, by));
+  }
+
+  async #putMember(id: string, user: string, role: Role, by: MemberMaker): ReturnType<Tenants["putMember"]> {
     this.get(id, by.only);
     const [known, ...others] = this.#keysOf(id, user);
     // One of the server's administrators is a tenant's already.
@@ -138,13 +152,15 @@ export class Tenants {
   }
 
   /** Revokes the member's keys. @throws StacyError `not-found` */
-  async removeMember(id: string, user: string, only: string | undefined): Promise<void> {
-    this.get(id, only);
-    const found = this.#keysOf(id, user);
-    if (found.length === 0) {
-      throw new StacyError("not-found", `there is no member ${JSON.stringify(user.slice(0, 128))}`);
-    }
-    for (const key of found) await this.#keys.revoke(key.id);
+  removeMember(id: string, user: string, only: string | undefined): Promise<void> {
+    return this.#changes.run(async () => {
+      this.get(id, only);
+      const found = this.#keysOf(id, user);
+      if (found.length === 0) {
+        throw new StacyError("not-found", `there is no member ${JSON.stringify(user.slice(0, 128))}`);
+      }
+      for (const key of found) await this.#keys.revoke(key.id);
+    });
   }
 
   #active(owner?: string): KeyRecord[] {

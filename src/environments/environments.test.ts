@@ -111,3 +111,20 @@ test("one build after another; a cancelled one ends at once, and what a server l
   assert.deepEqual([left.status, left.error], ["failed", "the server ended before the build did"]);
   await store.committed();
 });
+
+test("of changes at the same time each sees what the one before has done: one spec of a name, no build of what is gone", async () => {
+  using store = new Store(":memory:");
+  await using environments = environmentsOn(store, () => Promise.reject(new StacyError("not-found", "none")));
+  const made = await Promise.allSettled([environments.create(INPUT), environments.create(INPUT)]);
+  assert.deepEqual(
+    made.map(({ status }) => status),
+    ["fulfilled", "rejected"],
+  );
+  const [spec] = environments.specs("alice", ALL);
+  assert.ok(spec);
+  const [, started] = await Promise.allSettled([
+    environments.remove(spec.id, ALL),
+    environments.start(spec, noMachine),
+  ]);
+  assert.match(String(started.status === "rejected" && started.reason), /there is no environment/);
+});

@@ -9,6 +9,7 @@ import { z } from "zod";
 import { type BuildOptions, buildImage } from "../builder/build.ts";
 import { readPlan } from "../builder/read-plan.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { parseReference } from "../images/reference.ts";
 import { dockerfileOf, imageOf, packageList, SPEC, type Spec } from "./spec.ts";
@@ -69,6 +70,8 @@ export class Environments implements AsyncDisposable {
   readonly #builds: Map<string, Build>;
   /** Of builds that wait or are done now. */
   readonly #running = new Map<string, AbortController>();
+  /** What makes and removes looks first, and what it saw has to hold until it is written. */
+  readonly #changes = new SerialQueue();
   #last: Promise<void> = Promise.resolve();
   #closing = false;
 
@@ -107,7 +110,11 @@ export class Environments implements AsyncDisposable {
   }
 
   /** @throws StacyError `invalid`, `limit`, `conflict` when the user has one of that name */
-  async create(input: SpecInput): Promise<Spec> {
+  create(input: SpecInput): Promise<Spec> {
+    return this.#changes.run(() => this.#create(input));
+  }
+
+  async #create(input: SpecInput): Promise<Spec> {
     const mine = [...this.#specs.values()].filter(({ owner }) => owner === input.owner);
     if (mine.length >= MAX_SPECS) {
       throw new StacyError("limit", `there are ${MAX_SPECS} environments already`, { remedy: "delete some" });
@@ -129,15 +136,17 @@ export class Environments implements AsyncDisposable {
   }
 
   /** Its builds are forgotten with it; their images stay until images are collected. @throws StacyError `not-found`, `conflict` */
-  async remove(id: string, owner: string | undefined): Promise<void> {
-    this.spec(id, owner);
-    const builds = this.builds(id);
-    if (builds.some((build) => !isFinal(build))) {
-      throw new StacyError("conflict", "it is being built", { remedy: "cancel the build first" });
-    }
-    for (const build of builds) await this.#drop(build.id);
-    await this.#store.deleteDocument(SPECS, id);
-    this.#specs.delete(id);
+  remove(id: string, owner: string | undefined): Promise<void> {
+    return this.#changes.run(async () => {
+      this.spec(id, owner);
+      const builds = this.builds(id);
+      if (builds.some((build) => !isFinal(build))) {
+        throw new StacyError("conflict", "it is being built", { remedy: "cancel the build first" });
+      }
+      for (const build of builds) await this.#drop(build.id);
+      await this.#store.deleteDocument(SPECS, id);
+      this.#specs.delete(id);
+    });
   }
 
   /** Newest first. */
@@ -156,8 +165,13 @@ export class Environments implements AsyncDisposable {
     throw new StacyError("not-found", `there is no build ${JSON.stringify(id.slice(0, 64))}`);
   }
 
-  /** The build is queued. @param start gives the sandbox that it is done in. @throws StacyError `limit`, `unavailable` */
-  async start(spec: Spec, start: BuildOptions["start"]): Promise<Build> {
+  /** The build is queued. @param start gives the sandbox that it is done in. @throws StacyError `not-found`, `limit`, `unavailable` */
+  start(spec: Spec, start: BuildOptions["start"]): Promise<Build> {
+    return this.#changes.run(() => this.#start(spec, start));
+  }
+
+  async #start(spec: Spec, start: BuildOptions["start"]): Promise<Build> {
+    this.spec(spec.id, spec.owner); // it may have been removed meanwhile
     if (this.#closing) throw new StacyError("unavailable", "the server is stopping");
     if (this.#running.size >= MAX_WAITING) throw new StacyError("limit", `${MAX_WAITING} builds are waiting already`);
     const id = randomUUID();
