@@ -19,13 +19,28 @@ export function checkPolicy(policy: ImagePolicy | undefined, reference: string):
   });
 }
 
-/** @param pattern `*` matches anything but `/`, `**` anything */
+/**
+ * In time that grows with both lengths, whatever the pattern: a regular expression of many wildcards would go back and forth for hours.
+ * @param pattern `*` matches anything but `/`, `**` anything
+ */
 export function matchesPattern(pattern: string, name: string): boolean {
-  const source = pattern
-    .split(/(\*\*|\*)/)
-    .map((part) => (part === "**" ? ".*" : part === "*" ? "[^/]*" : part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")))
-    .join("");
-  return new RegExp(`^${source}$`).test(name);
+  /** How much of the name the parts so far can be, ascending. */
+  let ends = [0];
+  for (const part of pattern.split(/(\*\*|\*)/)) {
+    if (part === "**" || part === "*") ends = stretched(ends, name, part === "**");
+    else ends = ends.filter((at) => name.startsWith(part, at)).map((at) => at + part.length);
+  }
+  return ends.at(-1) === name.length;
+}
+
+function stretched(ends: readonly number[], name: string, overSlashes: boolean): number[] {
+  const starts = new Set(ends);
+  const all: number[] = [];
+  for (let at = ends[0] ?? Infinity; at <= name.length; at++) {
+    const goesOn = all.at(-1) === at - 1 && (overSlashes || name[at - 1] !== "/");
+    if (starts.has(at) || goesOn) all.push(at);
+  }
+  return all;
 }
 
 const MAX_ALIASES = 8;

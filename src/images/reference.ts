@@ -15,6 +15,8 @@ export interface Reference {
 
 /** The registry that a name without one means, as with every container tool. */
 export const DEFAULT_REGISTRY = "docker.io";
+/** Other names that it answers to. */
+const HUB_NAMES = new Set(["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"]);
 
 const DOMAIN =
   /^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$/;
@@ -56,7 +58,7 @@ export function parseReference(text: string): Reference {
   const hasHost = head !== "" && (/[.:]/.test(head) || head === "localhost" || head !== head.toLowerCase());
   // One registry has one name: a rule about it must not be gone around by how it is written.
   let registry = hasHost ? head.toLowerCase().replace(/:443$/, "") : DEFAULT_REGISTRY;
-  if (registry === "index.docker.io" || registry === "registry-1.docker.io") registry = DEFAULT_REGISTRY;
+  if (HUB_NAMES.has(registry)) registry = DEFAULT_REGISTRY;
   let repository = hasHost ? rest.slice(slash + 1) : rest;
   if (!DOMAIN.test(registry)) throw invalid("the registry is no host name");
   if (registry === DEFAULT_REGISTRY && !repository.includes("/")) repository = `library/${repository}`;

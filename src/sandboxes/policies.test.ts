@@ -28,6 +28,7 @@ test("a denied image is denied by all its names, to that owner, over a restart t
     "docker.io/library/alpine:latest",
     "index.docker.io/alpine:3",
     "Registry-1.docker.io/library/alpine:3",
+    "registry.hub.docker.com/library/alpine:3",
     "docker.io:443/library/alpine:3",
   ];
   for (const name of [...names, "tool"]) assert.ok(denied(name), name);
@@ -68,4 +69,11 @@ test("the lowest priority decides, a denial before a permission; what no rule is
   await policies.create(rule("deny", "docker", { resource: "provider" }));
   policies.checkProvider("acme", ["qemu"]);
   assert.throws(() => policies.checkProvider("acme", ["docker", "qemu"]), /the provider docker is not permitted/);
+});
+
+test("the number of an owner's policies has a limit, for those that are made at the same time too", async () => {
+  using store = new Store(":memory:");
+  const policies = new Policies(store, {});
+  const all = await Promise.allSettled(Array.from({ length: 101 }, (_, i) => policies.create(rule("deny", `i${i}`))));
+  assert.deepEqual([all.filter(({ status }) => status === "rejected").length, policies.list("acme").length], [1, 100]);
 });

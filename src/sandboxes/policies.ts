@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import { followAliases, matchesPattern } from "../images/policy.ts";
 import { DEFAULT_REGISTRY, isDigest, parseReference } from "../images/reference.ts";
 import type { Store } from "./store.ts";
@@ -31,6 +32,8 @@ export class Policies {
   readonly #store: Store;
   readonly #aliases: Readonly<Record<string, string>>;
   readonly #byOwner = new Map<string, Policy[]>();
+  /** Each change looks first, and what it saw has to hold until it is written. */
+  readonly #changes = new SerialQueue();
 
   /** @param aliases of images, as in the configuration */
   constructor(store: Store, aliases: Readonly<Record<string, string>>) {
@@ -45,30 +48,34 @@ export class Policies {
   }
 
   /** @throws StacyError `invalid`, `limit` */
-  async create(input: Omit<Policy, "id">): Promise<Policy> {
-    if (/[?[\]\\]/.test(input.pattern)) {
-      throw new StacyError("invalid", "pattern: only * and ** stand for something else than themselves");
-    }
-    if (this.list(input.owner).length >= MAX_POLICIES) {
-      throw new StacyError("limit", `the owner has ${MAX_POLICIES} policies already`);
-    }
-    const policy = { ...input, id: `pol-${randomBytes(4).toString("hex")}` };
-    await this.#store.putDocument(KIND, policy);
-    this.#take(policy);
-    return policy;
+  create(input: Omit<Policy, "id">): Promise<Policy> {
+    return this.#changes.run(async () => {
+      if (/[?[\]\\]/.test(input.pattern)) {
+        throw new StacyError("invalid", "pattern: only * and ** stand for something else than themselves");
+      }
+      if (this.list(input.owner).length >= MAX_POLICIES) {
+        throw new StacyError("limit", `the owner has ${MAX_POLICIES} policies already`);
+      }
+      const policy = { ...input, id: `pol-${randomBytes(4).toString("hex")}` };
+      await this.#store.putDocument(KIND, policy);
+      this.#take(policy);
+      return policy;
+    });
   }
 
   /** @throws StacyError `not-found` */
-  async remove(owner: string, id: string): Promise<void> {
-    const all = this.list(owner);
-    if (!all.some((policy) => policy.id === id)) {
-      throw new StacyError("not-found", `there is no policy ${JSON.stringify(id.slice(0, 64))}`);
-    }
-    await this.#store.deleteDocument(KIND, id);
-    this.#byOwner.set(
-      owner,
-      this.list(owner).filter((policy) => policy.id !== id),
-    );
+  remove(owner: string, id: string): Promise<void> {
+    return this.#changes.run(async () => {
+      const all = this.list(owner);
+      if (!all.some((policy) => policy.id === id)) {
+        throw new StacyError("not-found", `there is no policy ${JSON.stringify(id.slice(0, 64))}`);
+      }
+      await this.#store.deleteDocument(KIND, id);
+      this.#byOwner.set(
+        owner,
+        all.filter((policy) => policy.id !== id),
+      );
+    });
   }
 
   /** @throws StacyError `permission` */

@@ -470,3 +470,19 @@ test("a key with a limit makes no copy of what may connect to more", async () =>
   assert.throws(() => view(["b.example"]).fork(id, { count: 1 }), { code: "permission" });
   assert.equal((await view(["a.example"]).fork(id, { count: 1 })).sandboxes.length, 1);
 });
+
+test("a sandbox that is older than a denial is not copied", async () => {
+  const w = fakeWorld();
+  const { id, record } = await w.sandboxes.spawn({});
+  const { owner } = record;
+  const rule = { owner, effect: "deny", priority: 10, createdAt: 0 } as const;
+  for (const [resource, pattern] of [
+    ["image", record.image],
+    ["provider", record.provider],
+  ] as const) {
+    const policy = await w.sandboxes.policies.create({ ...rule, resource, pattern });
+    await assert.rejects(w.sandboxes.fork(id, { count: 1 }), { code: "permission" });
+    await w.sandboxes.policies.remove(owner, policy.id);
+  }
+  assert.equal((await w.sandboxes.fork(id, { count: 1 })).sandboxes.length, 1);
+});

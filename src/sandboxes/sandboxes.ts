@@ -287,6 +287,8 @@ export class Sandboxes {
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
+    // A sandbox may be older than a denial; its copies are not.
+    this.#checkPolicies(record.owner, record.image, [record.provider]);
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
     if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
     const admission = this.#admissions.look(ttlMs, whoseIs(record), options.count);
@@ -331,10 +333,16 @@ export class Sandboxes {
     const granted = found.filter(({ name }) => !own.some((each) => each.name === name));
     const resolved = resolveSpawn(input, this.limits, template, checkpoint, [...granted, ...own]);
     this.assertWithin(resolved.spec.allowedHosts ?? [], input.within);
-    if (input.imageChecked !== true) this.policies.checkImage(owner, resolved.spec.image);
     const { name } = this.providers.pick(resolved.provider);
-    this.policies.checkProvider(owner, [resolved.provider ?? name, name]);
+    const image = input.imageChecked === true ? undefined : resolved.spec.image;
+    this.#checkPolicies(owner, image, [resolved.provider ?? name, name]);
     return resolved;
+  }
+
+  /** @param image absent: the caller has checked it. @throws StacyError `permission` */
+  #checkPolicies(owner: string, image: string | undefined, providers: readonly string[]): void {
+    if (image !== undefined) this.policies.checkImage(owner, image);
+    this.policies.checkProvider(owner, providers);
   }
 
   // Changes
