@@ -1,5 +1,8 @@
 /** Routes in this process: `createApp` is a function from a request to an answer; the machines are fakes, the database is SQLite. */
 import assert from "node:assert/strict";
+import { mkdtempDisposable, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { pino } from "pino";
 import { connection, fakeAccess } from "../../test/fake-access.ts";
@@ -10,12 +13,12 @@ import { createApp } from "./app.ts";
 import { Metrics } from "./metrics.ts";
 import { RateLimiter } from "./rate-limit.ts";
 
-function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fakeWorld>[0] = {}) {
+function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fakeWorld>[0] = {}, configPath = "") {
   const world = fakeWorld(options);
   const config = validateConfig(raw, "");
   const stop = new AbortController();
   const app = createApp({
-    ...{ sandboxes: world.sandboxes, images: {} as never, config, dataDir: "/", configPath: "", version: "1" },
+    ...{ sandboxes: world.sandboxes, images: {} as never, config, dataDir: "/", configPath, version: "1" },
     ...fakeAccess(world.store),
     environments: {} as never,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
@@ -270,4 +273,23 @@ test("a secret's value goes in and never comes out; files of the server are for 
     assert.equal((await call("PUT", "/secrets/F", { hosts: ["a.example"], ...source }, key)).status, 403);
   assert.equal((await call("GET", "/secrets/KEY", undefined, key)).status, 404, "another owner's does not exist");
   assert.equal((await call("POST", "/sandboxes", { secrets: ["KEY"] }, key)).status, 404);
+});
+
+test("the first change of the configuration makes the file, and its directory", async () => {
+  await using dir = await mkdtempDisposable(join(tmpdir(), "config-"));
+  const path = join(dir.path, "none yet", "config.yaml");
+  const { call } = appOf({}, {}, path);
+  const changed = await call("PATCH", "/config", { "defaults.ttl": "1h" });
+  assert.equal(changed.status, 200, changed.body.message);
+  assert.equal(await readFile(path, "utf8"), "defaults:\n  ttl: 1h\n");
+});
+
+test("a template is named by what its address can hold, a tenant by what is left without blanks", async () => {
+  const { call } = appOf();
+  for (const name of [".", ".."]) assert.equal((await call("POST", "/templates", { name, image: "i" })).status, 400);
+  assert.equal((await call("POST", "/templates", { name: "...", image: "i" })).status, 201);
+  assert.equal((await call("GET", "/templates/...")).body.name, "...");
+  assert.equal((await call("POST", "/admin/tenants", { id: " acme ", name: "Acme" })).body.tenant.id, "acme");
+  const rule = { resource_type: "image", effect: "deny", pattern: "x", priority: -3 };
+  assert.equal((await call("POST", "/admin/tenants/acme/policies", rule)).body.policy.priority, -3);
 });

@@ -10,8 +10,8 @@ import type { Events } from "./events.ts";
 import type { Template } from "./record.ts";
 import type { Store } from "./store.ts";
 
-/** What a person can read and type, without white space at its ends. */
-export const TEMPLATE_NAME = /^(?=[^\s\p{C}])[^\p{C}\p{Zl}\p{Zp}]{1,128}(?<!\s)$/u;
+/** What a person can read and type, without white space at its ends; `.` and `..` mean something else in a path, however written. */
+export const TEMPLATE_NAME = /^(?!\.\.?$)(?=[^\s\p{C}])[^\p{C}\p{Zl}\p{Zp}]{1,128}(?<!\s)$/u;
 
 export type TemplateInput = Omit<Template, "owner" | "createdAt" | "updatedAt" | "version"> & { version?: number };
 

@@ -1,4 +1,5 @@
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { parseDocument } from "yaml";
 import { validateConfig } from "../../config/load.ts";
@@ -118,6 +119,7 @@ async function patchConfig(path: string, patch: Record<string, unknown>): Promis
   const document = parseDocument(text);
   for (const key of keys) document.setIn(key.split("."), patch[key]);
   validateConfig((document.toJS() ?? {}) as Record<string, unknown>, path);
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const temporary = `${path}.new`;
   await writeFile(temporary, document.toString(), { mode: 0o600 });
   await rename(temporary, path);

@@ -56,7 +56,7 @@ const PolicyRequest = z
     resource_type: z.enum(["image", "provider", "network"]),
     effect: Effect,
     pattern: z.string().trim().min(1, "is required").max(512),
-    priority: maybe(z.int().min(0).max(1_000_000)),
+    priority: maybe(z.int().min(-1_000_000).max(1_000_000)),
   })
   .openapi("TenantPolicyRequest");
 const DEFAULT_PRIORITY = 10;
@@ -66,7 +66,10 @@ const fields = { owner_id: maybe(Text), settings: maybe(z.unknown()) };
 const CreateRequest = z
   .object({
     id: maybe(
-      z.union([z.literal(""), z.string().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -")]),
+      z.union([
+        z.literal(""),
+        z.string().trim().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -"),
+      ]),
     ),
     name: Text.min(1, "is required"),
     ...fields,
