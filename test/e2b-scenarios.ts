@@ -19,6 +19,27 @@ export class Scenarios {
 
   /** Runs it; a failure is kept, so that one does not hide the others. */
   async run(name: string, work: () => Promise<void>): Promise<void> {
+    await this.#keep(name, async () => {
+      await work();
+      return "passed";
+    });
+  }
+
+  /** A feature that is not here: the client has to say so in words. */
+  async refused(name: string, what: RegExp, work: () => Promise<unknown>): Promise<void> {
+    await this.#keep(name, async () => {
+      try {
+        await work();
+      } catch (error) {
+        const text = String(error);
+        if (/501|this server does not have/.test(text) && what.test(text)) return "501 by design";
+        throw error;
+      }
+      throw new Error("it was not refused");
+    });
+  }
+
+  async #keep(name: string, work: () => Promise<Outcome>): Promise<void> {
     if (!this.#wanted(name)) return;
     const begun = performance.now();
     const add = (outcome: Outcome, why?: string): void => {
@@ -27,30 +48,10 @@ export class Scenarios {
       if (process.env.STACYVM_E2B_TRACE) process.stderr.write(`${outcome} ${ms} ms ${name} ${why ?? ""}\n`);
     };
     try {
-      await work();
-      add("passed");
+      add(await work());
     } catch (error) {
       if (this.#isAbsent(error)) this.absent.push(name);
       else add("failed", error instanceof Error ? `${error.name}: ${error.message}` : String(error));
-    }
-  }
-
-  /** A feature that is not here: the client has to say so in words. */
-  async refused(name: string, what: RegExp, work: () => Promise<unknown>): Promise<void> {
-    if (!this.#wanted(name)) return;
-    const begun = performance.now();
-    const ms = (): number => Math.round(performance.now() - begun);
-    try {
-      await work();
-      this.results.push({ name, outcome: "failed", why: "it was not refused", ms: ms() });
-    } catch (error) {
-      if (this.#isAbsent(error)) {
-        this.absent.push(name);
-        return;
-      }
-      const text = String(error);
-      const told = /501|this server does not have/.test(text) && what.test(text);
-      this.results.push({ name, outcome: told ? "501 by design" : "failed", ms: ms(), ...(told ? {} : { why: text }) });
     }
   }
 
