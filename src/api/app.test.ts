@@ -67,6 +67,7 @@ test("what is wrong with a request is said, with its code and the request's id",
     ["POST", "/sandboxes", "{", 400, "BAD_REQUEST"],
     ["POST", "/sandboxes", { ttl: "soon" }, 400, "BAD_REQUEST"],
     ["POST", "/sandboxes", { provider: "none" }, 404, "NOT_FOUND"],
+    ["POST", "/sandboxes", { provider: "docker" }, 404, "NOT_FOUND"], // without providers.aliases
     ["GET", "/sandboxes/sb-00000000", undefined, 404, "NOT_FOUND"],
     ["GET", "/nothing", undefined, 404, "NOT_FOUND"],
     ["PUT", "/secrets/KEY", { hosts: ["a.example"] }, 400, "BAD_REQUEST"],

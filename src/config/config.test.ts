@@ -35,6 +35,12 @@ test("environment over file, flags over both; a wrong key is named with its reme
   }
 });
 
+test("names of other providers stand for the default one, unless the configuration says otherwise", () => {
+  const aliases = (raw: object): object => validateConfig(raw as Record<string, unknown>, "").providers.aliases;
+  assert.deepEqual(new Set(Object.values(aliases({}))), new Set(["auto"]));
+  assert.deepEqual(aliases({ providers: { aliases: {} } }), {});
+});
+
 test("no key is shown", () => {
   const closed = validateConfig({ auth: { api_key: "secret-value", keys: [] } }, "");
   assert.ok(!JSON.stringify(redact(closed)).includes("secret-value"));
