@@ -89,8 +89,8 @@ export function readPublishedDatabase(path: string): PublishedData {
         apt_packages: parsed<string[]>(row.apt_packages, []),
         python_version: String(row.python_version ?? ""),
       })),
-      templates: has("templates") ? rows("SELECT * FROM templates ORDER BY name").map(templateOf) : [],
-      quotas: has("owner_quotas") ? rows("SELECT * FROM owner_quotas ORDER BY owner_id").map(quotaOf) : [],
+      templates: all("templates", "name").map(templateOf),
+      quotas: all("owner_quotas", "owner_id").map(quotaOf),
       sandboxes: rows(
         `SELECT id, provider, state, ${owner} AS owner FROM sandboxes WHERE state <> 'destroyed' ORDER BY id`,
       ).map((row) => ({

@@ -27,10 +27,6 @@ interface Report {
   notes: string[];
 }
 
-const nothing = (): Pick<Report, "templates" | "quotas" | "tenants" | "environments"> => ({
-  ...{ templates: [], quotas: [], tenants: [], environments: [] },
-});
-
 /** `stacyvm migrate CONFIG`: from the published StacyVM to this one. */
 export function migrateCommand(): Command {
   return clientCommand(
@@ -54,7 +50,16 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     ]);
   const path = resolve(file);
   const raw = parse(await readFile(path, "utf8").catch(cannotRead(path))) as Record<string, unknown> | null;
-  const report: Report = { config: undefined, kept: undefined, ...nothing(), sandboxes: [], notes: [] };
+  const report: Report = {
+    config: undefined,
+    kept: undefined,
+    templates: [],
+    quotas: [],
+    tenants: [],
+    environments: [],
+    sandboxes: [],
+    notes: [],
+  };
   const theirs = raw !== null && typeof raw === "object" && isPublishedConfig(raw);
   if (!theirs && typeof options.database !== "string") {
     throw new StacyError("invalid", `${path} is not a configuration of the published StacyVM`, {
