@@ -111,7 +111,7 @@ export class Tenants {
     return this.#changes.run(async () => {
       this.get(id, only);
       if (id === DEFAULT_OWNER) {
-        throw new StacyError("conflict", `the tenant ${id} is whose everything is that no key says otherwise of`);
+        throw new StacyError("conflict", `the tenant ${id} cannot be deleted: it owns what has no other owner`);
       }
       for (const key of this.#active(id)) await this.#keys.revoke(key.id);
       await this.#store.deleteDocument(KIND, id);

@@ -181,7 +181,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       tag,
       summary: "Build an environment, in a sandbox",
       description:
-        "One is done after another. It may connect to `environments.allowed_hosts` when it has packages. The only target is `local`; others are 501.",
+        "One is done after another. It may connect to `environments.allowed_hosts` when it has packages. The only target is `local`; `ghcr` and `dockerhub` are 501.",
       body: BuildRequest,
       responses: { 201: { description: "It is queued", schema: BuildBody } },
       errors: [403, 404, 501],
