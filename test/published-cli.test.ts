@@ -1,6 +1,6 @@
 /** The published StacyVM's command line, typed at ours; and the way from its configuration and database to ours. */
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
@@ -118,6 +118,62 @@ database: { driver: sqlite, path: theirs.db }
   assert.match(again.stderr, /is not a configuration of the published StacyVM/);
   await writeFile(join(cli.data, "postgres.yaml"), "database: { driver: postgres }\n");
   assert.match((await cli.run(["migrate", "postgres.yaml", "--dry-run"])).stderr, /PostgreSQL, which is not read/);
+});
+
+test("what is wrong with its files is said, with the file; one bad row holds nothing up, and nothing is taken over twice", async () => {
+  await using cli = await Cli.create();
+  const at = (name: string): string => join(cli.data, name);
+  const theirs = "providers: { default: docker }\n";
+  for (const [text, says] of [
+    ["a: [b\n c: }", /wrong\.yaml is not YAML/],
+    ["a: 1\na: 2\n", /wrong\.yaml is not YAML/],
+    ["- a\n", /wrong\.yaml must hold keys and values/],
+    [`${theirs}---\nb: 1\n`, /wrong\.yaml is not YAML/],
+    [`${theirs}database: { path: 5 }\n`, /database\.path is no path/],
+  ] as const) {
+    await writeFile(at("wrong.yaml"), text);
+    const { code, stderr } = await cli.run(["migrate", "wrong.yaml"]);
+    assert.match(stderr, says);
+    assert.equal(code, 2, stderr);
+    assert.equal(await readFile(at("wrong.yaml"), "utf8"), text);
+  }
+
+  // What an earlier one has kept stays; what one that was ended left behind does not matter.
+  await writeFile(at("c.yaml"), theirs);
+  await writeFile(at("c.yaml.published"), "kept before");
+  await writeFile(at("c.yaml.new"), "left behind");
+  assert.match((await cli.run(["migrate", "c.yaml", "--no-database"])).stderr, /c\.yaml\.published is there already/);
+  assert.deepEqual(
+    [await readFile(at("c.yaml"), "utf8"), await readFile(at("c.yaml.published"), "utf8")],
+    [theirs, "kept before"],
+  );
+  await rm(at("c.yaml.published"));
+  await cli.out("migrate", "c.yaml", "--no-database");
+  assert.equal(await readFile(at("c.yaml.published"), "utf8"), theirs);
+
+  publishedDatabase(at("theirs.db"));
+  {
+    using db = new DatabaseSync(at("theirs.db"));
+    db.exec(`
+      INSERT INTO templates VALUES ('garbled', 1, 'alpine', '', '[no JSON', '', 128, 1, 600, '', '', 0);
+      INSERT INTO templates VALUES ('sparse', 1, 'alpine', '', '', '', 128, 1, 600, '', '', 0);
+      INSERT INTO policies VALUES ('pol-4', 'nobody', 'image', 'deny', 'x', 10);
+      INSERT INTO policies VALUES ('pol-5', 'acme', 'image', 'deny', 'first', -5);
+      INSERT INTO policies VALUES ('pol-6', 'acme', 'image', 'deny', 'usual', 0);
+    `);
+  }
+  const first = await cli.json("migrate", "c.yaml", "--database", "theirs.db");
+  assert.deepEqual(first.templates, ["builder", "sparse"]);
+  for (const word of [/the template garbled cannot be read/, /the policy deny image x of nobody was not taken over/]) {
+    assert.ok(
+      first.notes.some((note: string) => word.test(note)),
+      first.notes,
+    );
+  }
+  await cli.json("migrate", "c.yaml", "--database", "theirs.db");
+  using ours = new DatabaseSync(at("stacyvm.db"), { readOnly: true });
+  const policies = ours.prepare("SELECT data FROM documents WHERE kind = 'policy'").all();
+  assert.deepEqual(policies.map(({ data }) => JSON.parse(String(data)).pattern).sort(), ["alpine:*", "first", "usual"]);
 });
 
 function publishedDatabase(path: string): void {

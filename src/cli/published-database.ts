@@ -52,6 +52,8 @@ export interface PublishedData {
   quotas: PublishedQuota[];
   /** Sandboxes that were not destroyed: containers and machines of another server, which stay there. */
   sandboxes: { id: string; provider: string; state: string; owner: string }[];
+  /** Rows that mean nothing here, in sentences: they hold nothing else up. */
+  unreadable: string[];
 }
 
 type Row = Record<string, string | number | null>;
@@ -67,29 +69,47 @@ export function readPublishedDatabase(path: string): PublishedData {
     const owner = rows("PRAGMA table_info(sandboxes)").some(({ name }) => name === "owner_id") ? "owner_id" : "''";
     const all = (table: string, order: string): Row[] =>
       has(table) ? rows(`SELECT * FROM ${table} ORDER BY ${order}`) : [];
+    const unreadable: string[] = [];
+    const each = <T>(what: string, from: Row[], of: (row: Row) => T): T[] =>
+      from.flatMap((row) => {
+        try {
+          return [of(row)];
+        } catch (error) {
+          const name = String(row.name ?? row.id);
+          unreadable.push(`${what} ${name} cannot be read and was not taken over: ${(error as Error).message}`);
+          return [];
+        }
+      });
     const [members, policies] = [all("tenant_members", "user_id"), all("policies", "id")];
+    const tenants = new Set(all("tenants", "id").map(({ id }) => id));
+    for (const { tenant_id, effect, resource_type, pattern } of policies) {
+      if (tenant_id === "" || tenants.has(tenant_id ?? null)) continue;
+      const policy = `the policy ${effect} ${resource_type} ${pattern} of ${tenant_id}`;
+      unreadable.push(`${policy} was not taken over: its database has no such tenant`);
+    }
     return {
+      unreadable,
       policiesForAll: policies
-        .filter((each) => each.tenant_id === "")
+        .filter(({ tenant_id }) => tenant_id === "")
         .map(({ effect, resource_type, pattern }) => `${effect} ${resource_type} ${pattern}`),
-      tenants: all("tenants", "id").map((row) => ({
+      tenants: each("the tenant", all("tenants", "id"), (row) => ({
         ...{ id: String(row.id), name: String(row.name), owner_id: String(row.owner_id ?? "") },
         settings: parsed<unknown>(row.settings, {}),
-        members: members.filter((each) => each.tenant_id === row.id).map((each) => String(each.user_id)),
+        members: members.filter(({ tenant_id }) => tenant_id === row.id).map(({ user_id }) => String(user_id)),
         policies: policies
-          .filter((each) => each.tenant_id === row.id)
+          .filter(({ tenant_id }) => tenant_id === row.id)
           .map(({ resource_type, effect, pattern, priority }) => ({
             ...{ resource_type: String(resource_type), effect: String(effect), pattern: String(pattern) },
             priority: Number(priority),
           })),
       })),
-      environments: all("environment_specs", "owner_id, name").map((row) => ({
+      environments: each("the environment", all("environment_specs", "owner_id, name"), (row) => ({
         ...{ owner_id: String(row.owner_id), name: String(row.name), base_image: String(row.base_image) },
         python_packages: parsed<string[]>(row.python_packages, []),
         apt_packages: parsed<string[]>(row.apt_packages, []),
         python_version: String(row.python_version ?? ""),
       })),
-      templates: all("templates", "name").map(templateOf),
+      templates: each("the template", all("templates", "name"), templateOf),
       quotas: all("owner_quotas", "owner_id").map(quotaOf),
       sandboxes: rows(
         `SELECT id, provider, state, ${owner} AS owner FROM sandboxes WHERE state <> 'destroyed' ORDER BY id`,
@@ -137,7 +157,7 @@ function quotaOf(row: Row): PublishedQuota {
   };
 }
 
-/** A list or an object in JSON; their `null` is none. */
+/** A list or an object in JSON; their `null` is none, and so is nothing at all. */
 function parsed<T>(value: unknown, none: T): T {
-  return (JSON.parse(String(value ?? "null")) as T | null) ?? none;
+  return (JSON.parse(String(value || "null")) as T | null) ?? none;
 }

@@ -43,7 +43,7 @@ export async function loadConfig(
       throw new StacyError("invalid", `cannot read the configuration ${candidate}: ${(error as Error).message}`);
     });
     if (content === undefined) continue;
-    raw = parseFile(content, candidate);
+    raw = parseConfig(content, candidate);
     path = candidate;
     break;
   }
@@ -78,7 +78,8 @@ export function validateConfig(raw: Record<string, unknown>, source: string, rem
   });
 }
 
-function parseFile(content: string, path: string): Record<string, unknown> {
+/** @throws StacyError `invalid` naming the line */
+export function parseConfig(content: string, path: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = parseYaml(content);

@@ -1,9 +1,9 @@
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { constants, copyFile, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import type { TenantPolicyRequest } from "../../../sdk/src/generated.ts";
 import type { Client } from "../../../sdk/src/index.ts";
-import { StacyError } from "../../host/error.ts";
+import { errno, StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
 import { printableLines } from "../../host/printable.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
@@ -41,15 +41,19 @@ export function migrateCommand(): Command {
 }
 
 async function migrate(file: string, options: MigrateOptions): Promise<void> {
-  const [{ parse, stringify }, { isPublishedConfig, migrateConfig }, { validateConfig }, { readPublishedDatabase }] =
-    await Promise.all([
-      import("yaml"),
-      import("../../config/published.ts"),
-      import("../../config/load.ts"),
-      import("../published-database.ts"),
-    ]);
+  const [
+    { stringify },
+    { isPublishedConfig, migrateConfig },
+    { parseConfig, validateConfig },
+    { readPublishedDatabase },
+  ] = await Promise.all([
+    import("yaml"),
+    import("../../config/published.ts"),
+    import("../../config/load.ts"),
+    import("../published-database.ts"),
+  ]);
   const path = resolve(file);
-  const raw = parse(await readFile(path, "utf8").catch(cannotRead(path))) as Record<string, unknown> | null;
+  const raw = parseConfig(await readFile(path, "utf8").catch(cannotRead(path)), path);
   const report: Report = {
     config: undefined,
     kept: undefined,
@@ -60,13 +64,15 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     sandboxes: [],
     notes: [],
   };
-  const theirs = raw !== null && typeof raw === "object" && isPublishedConfig(raw);
+  const theirs = isPublishedConfig(raw);
   if (!theirs && typeof options.database !== "string") {
     throw new StacyError("invalid", `${path} is not a configuration of the published StacyVM`, {
       remedy: "it needs no migration; to take over a database as well, name it with --database",
     });
   }
-  const data = await database(path, raw ?? {}, options, report, readPublishedDatabase);
+  const kept = `${path}.published`;
+  if (theirs && (await exists(kept))) throw keptAlready(kept);
+  const data = await database(path, raw, options, report, readPublishedDatabase);
   if (theirs) {
     const { config, notes } = migrateConfig(raw);
     validateConfig(structuredClone(config), path);
@@ -75,10 +81,15 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     if (options.dryRun === true) {
       if (options.json !== true) process.stdout.write(printableLines(text)); // YAML, line by line
     } else {
-      report.kept = `${path}.published`;
-      await writeFile(`${path}.new`, text, { mode: 0o600, flag: "wx" });
-      await rename(path, report.kept);
-      await rename(`${path}.new`, path);
+      report.kept = kept;
+      const fresh = `${path}.new`;
+      await rm(fresh, { force: true }); // of one that did not come to its end
+      await writeFile(fresh, text, { mode: 0o600, flag: "wx" });
+      // At any time there is a whole file, and theirs is somewhere.
+      await copyFile(path, kept, constants.COPYFILE_EXCL).catch((error: unknown) => {
+        throw errno(error) === "EEXIST" ? keptAlready(kept) : error;
+      });
+      await rename(fresh, path);
     }
     report.config = path;
   }
@@ -87,6 +98,7 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
       `policies for all were not taken over (${data.policiesForAll.join(", ")}): set images.allow, images.deny, network.allow`,
     );
   }
+  report.notes.push(...data.unreadable);
   report.sandboxes = data.sandboxes.map(({ id }) => id);
   if (options.dryRun === true) {
     report.templates = data.templates.map(({ name }) => name);
@@ -106,10 +118,16 @@ async function database(
   report: Report,
   read: (path: string) => PublishedData,
 ): Promise<PublishedData> {
-  const none = { templates: [], quotas: [], tenants: [], policiesForAll: [], environments: [], sandboxes: [] };
+  const none = {
+    ...{ templates: [], quotas: [], tenants: [], policiesForAll: [], environments: [], sandboxes: [] },
+    unreadable: [],
+  };
   if (options.database === false) return none;
   if (typeof options.database === "string") return read(resolve(options.database));
-  const { driver, path = "stacyvm.db" } = (raw.database ?? {}) as { driver?: string; path?: string };
+  const { driver, path = "stacyvm.db" } = (raw.database ?? {}) as { driver?: unknown; path?: unknown };
+  if (typeof path !== "string" || path === "") {
+    throw new StacyError("invalid", "database.path is no path", { remedy: "name the database with --database" });
+  }
   if (driver === "postgres") {
     report.notes.push(
       "its database is PostgreSQL, which is not read: its templates, quotas, tenants and environments have to be made again",
@@ -162,7 +180,9 @@ async function takeOver(client: Client, data: PublishedData, report: Report): Pr
         `the members of ${tenant.id} need keys (${members.join(", ")}): \`stacyvm key create --owner ${tenant.id} NAME\``,
       );
     }
+    const there = await policiesOf(client, tenant.id);
     for (const { resource_type, ...policy } of policies) {
+      if (there.has(policyText({ resource_type, ...policy }))) continue; // taken over before
       const body = { resourceType: resource_type, ...policy } as TenantPolicyRequest;
       const make = () =>
         client.transport.call("POST /admin/tenants/{id}/policies", { params: { id: tenant.id }, body });
@@ -177,6 +197,22 @@ async function takeOver(client: Client, data: PublishedData, report: Report): Pr
     const make = () => client.transport.call("POST /environments/specs", { body });
     if (await attempt(`the environment ${name}`, make)) report.environments.push(name);
   }
+}
+
+/** None where the tenant could not be made. */
+async function policiesOf(client: Client, tenant: string): Promise<Set<string>> {
+  try {
+    const { policies } = await client.transport.call("GET /admin/tenants/{id}/policies", { params: { id: tenant } });
+    return new Set(policies.map(({ resourceType, ...rest }) => policyText({ resource_type: resourceType, ...rest })));
+  } catch (error) {
+    if (["NOT_FOUND", "BAD_REQUEST"].includes((error as { code?: string }).code ?? "")) return new Set();
+    throw error;
+  }
+}
+
+function policyText(policy: { resource_type: string; effect: string; pattern: string; priority: number }): string {
+  // Theirs takes no priority for 10, and so do we.
+  return JSON.stringify([policy.resource_type, policy.effect, policy.pattern.trim(), policy.priority || 10]);
 }
 
 function print(report: Report, options: MigrateOptions): void {
@@ -202,6 +238,12 @@ function print(report: Report, options: MigrateOptions): void {
     note(`sandboxes: ${report.sandboxes.join(", ")} cannot move; they stay with the server that has them`);
   }
   for (const each of report.notes) note(`note: ${each}`);
+}
+
+function keptAlready(kept: string): StacyError {
+  return new StacyError("conflict", `${kept} is there already, and would be lost`, {
+    remedy: "move it elsewhere, and try again",
+  });
 }
 
 function cannotRead(path: string): (cause: unknown) => never {
