@@ -1,6 +1,7 @@
 /** Keys that this server makes: kept as hashes, found by them, with an owner, scopes, an expiry, rotation and revocation. */
 import { randomBytes } from "node:crypto";
 import { StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import { checkOwnerName } from "../sandboxes/owner.ts";
 import type { Scope } from "./identity.ts";
 import { hashOf, newSecret } from "./secret.ts";
@@ -59,6 +60,8 @@ export class Keys {
   readonly #store: KeyStore;
   readonly #now: () => number;
   readonly #byId: Map<string, KeyRecord>;
+  /** One change after another: what two make of the same record is never one with the secret of the other. A revocation waits for none. */
+  readonly #changes = new SerialQueue();
   /** By each hash that lets in; so the time that a look-up takes says nothing about a secret. */
   #byHash = new Map<string, KeyRecord>();
 
@@ -131,7 +134,11 @@ export class Keys {
   }
 
   /** Another secret for the same key. @param graceMs how long the one before works on */
-  async rotate(idOrName: string, graceMs: number): Promise<{ record: KeyRecord; secret: string }> {
+  rotate(idOrName: string, graceMs: number): Promise<{ record: KeyRecord; secret: string }> {
+    return this.#changes.run(() => this.#rotate(idOrName, graceMs));
+  }
+
+  async #rotate(idOrName: string, graceMs: number): ReturnType<Keys["rotate"]> {
     const { before: _earlier, ...kept } = this.get(idOrName);
     const state = this.state(kept);
     if (state !== "active") {
@@ -149,12 +156,14 @@ export class Keys {
   }
 
   /** The same secret may do something else from now on. @throws StacyError `not-found`, `conflict` */
-  async change(idOrName: string, to: { scopes: Scope[]; role: Role }): Promise<KeyRecord> {
-    const record: KeyRecord = { ...this.get(idOrName), ...to };
-    const state = this.state(record);
-    if (state !== "active") throw new StacyError("conflict", `the key ${record.name} is ${state}`);
-    await this.#save(record);
-    return record;
+  change(idOrName: string, to: { scopes: Scope[]; role: Role }): Promise<KeyRecord> {
+    return this.#changes.run(async () => {
+      const record: KeyRecord = { ...this.get(idOrName), ...to };
+      const state = this.state(record);
+      if (state !== "active") throw new StacyError("conflict", `the key ${record.name} is ${state}`);
+      await this.#save(record);
+      return record;
+    });
   }
 
   /** At once, and for good. Idempotent. */
@@ -174,7 +183,9 @@ export class Keys {
     if (record === undefined) return undefined;
     if (now - (record.lastUsedAt ?? 0) > USE_NOTE_MS) {
       record.lastUsedAt = now;
-      void this.#store.putKey(record).catch(() => {}); // the next use notes it
+      // As it is when it is its turn: a change may be under way. The next use notes what this one could not.
+      const { id } = record;
+      void this.#changes.run(() => this.#store.putKey(this.#byId.get(id) ?? record)).catch(() => {});
     }
     return record;
   }
@@ -192,6 +203,9 @@ export class Keys {
 
   async #save(record: KeyRecord): Promise<void> {
     await this.#store.putKey(record);
+    if (this.#byId.get(record.id)?.revokedAt !== undefined) {
+      throw new StacyError("conflict", `the key ${record.name} was revoked meanwhile`);
+    }
     this.#take(record);
   }
 

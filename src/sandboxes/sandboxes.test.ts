@@ -486,3 +486,22 @@ test("a sandbox that is older than a denial is not copied", async () => {
   }
   assert.equal((await w.sandboxes.fork(id, { count: 1 })).sandboxes.length, 1);
 });
+
+test("two owners that share a template of one name at the same time: one of them does; two replacements are two versions", async () => {
+  const { templates } = fakeWorld().sandboxes;
+  const input = {
+    ...{ name: "t", image: "i", setup: [], allowedHosts: [], memoryMiB: 128, vcpus: 1, ttlMs: 1_000, env: {} },
+    ...{ secrets: [], poolSize: 0, metadata: {}, description: "" },
+  };
+  const shared = { ...input, shared: true };
+  const made = await Promise.allSettled([templates.create("a", shared), templates.create("b", shared)]);
+  assert.deepEqual(
+    made.map(({ status }) => status),
+    ["fulfilled", "rejected"],
+  );
+  const replaced = await Promise.all([templates.replace("a", "t", input), templates.replace("a", "t", input)]);
+  assert.deepEqual(
+    replaced.map(({ version }) => version),
+    [2, 3],
+  );
+});

@@ -5,6 +5,7 @@
 import { BUILT_IN_GROUPS, type HostGroups } from "../egress/host-groups.ts";
 import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Template } from "./record.ts";
@@ -21,8 +22,8 @@ export class Templates {
   readonly #events: Events;
   /** By owner, then by name. */
   readonly #byOwner = new Map<string, Map<string, Template>>();
-  /** Owners and names that are being written. */
-  readonly #creating = new Set<string>();
+  /** Each change looks first, and what it saw has to hold until it is written. */
+  readonly #changes = new SerialQueue();
   readonly #groups: HostGroups;
   readonly #changed: (template: Template, before: Template | undefined) => void;
 
@@ -56,40 +57,46 @@ export class Templates {
   }
 
   /** @throws StacyError `conflict` when there is one of that name */
-  async create(owner: string, input: TemplateInput): Promise<Template> {
-    if (this.#byOwner.get(owner)?.has(input.name) === true || this.#creating.has(`${owner} ${input.name}`)) {
-      throw new StacyError("conflict", `the template ${input.name} exists already`, {
-        remedy: `choose another name, or replace it: PUT /api/v1/templates/${input.name}, \`template create --replace\``,
-      });
-    }
-    const now = this.#clock.now();
-    const fresh = { ...input, owner, version: input.version ?? 1, createdAt: now, updatedAt: now };
-    return this.#save(fresh, undefined);
+  create(owner: string, input: TemplateInput): Promise<Template> {
+    return this.#changes.run(() => {
+      if (this.#byOwner.get(owner)?.has(input.name) === true) {
+        throw new StacyError("conflict", `the template ${input.name} exists already`, {
+          remedy: `choose another name, or replace it: PUT /api/v1/templates/${input.name}, \`template create --replace\``,
+        });
+      }
+      const now = this.#clock.now();
+      const fresh = { ...input, owner, version: input.version ?? 1, createdAt: now, updatedAt: now };
+      return this.#save(fresh, undefined);
+    });
   }
 
   /** Only the owner's own. @throws StacyError `not-found` */
-  async replace(owner: string, name: string, input: TemplateInput): Promise<Template> {
-    const before = this.#own(owner, name);
-    const { shared } = before;
-    const next = {
-      ...(shared === undefined ? {} : { shared }),
-      ...input,
-      owner,
-      name,
-      version: input.version ?? before.version + 1,
-      createdAt: before.createdAt,
-      updatedAt: this.#clock.now(),
-    };
-    return this.#save(next, before);
+  replace(owner: string, name: string, input: TemplateInput): Promise<Template> {
+    return this.#changes.run(() => {
+      const before = this.#own(owner, name);
+      const { shared } = before;
+      const next = {
+        ...(shared === undefined ? {} : { shared }),
+        ...input,
+        owner,
+        name,
+        version: input.version ?? before.version + 1,
+        createdAt: before.createdAt,
+        updatedAt: this.#clock.now(),
+      };
+      return this.#save(next, before);
+    });
   }
 
   /** Only the owner's own. @throws StacyError `not-found` */
-  async remove(owner: string, name: string): Promise<void> {
-    const before = this.#own(owner, name);
-    await this.#store.deleteTemplate(owner, name);
-    this.#of(owner).delete(name);
-    this.#events.emit("template.deleted", undefined, { name }, owner);
-    this.#changed({ ...before, poolSize: 0 }, before);
+  remove(owner: string, name: string): Promise<void> {
+    return this.#changes.run(async () => {
+      const before = this.#own(owner, name);
+      await this.#store.deleteTemplate(owner, name);
+      this.#of(owner).delete(name);
+      this.#events.emit("template.deleted", undefined, { name }, owner);
+      this.#changed({ ...before, poolSize: 0 }, before);
+    });
   }
 
   #of(owner: string): Map<string, Template> {
@@ -119,13 +126,7 @@ export class Templates {
       throw new StacyError("conflict", `another owner shares a template ${template.name} already`);
     }
     const { name, version, owner } = template;
-    const writing = `${owner} ${name}`;
-    this.#creating.add(writing); // a second one of the same name meets it
-    try {
-      await this.#store.putTemplate(template);
-    } finally {
-      this.#creating.delete(writing);
-    }
+    await this.#store.putTemplate(template);
     this.#of(owner).set(name, template);
     this.#events.emit("template.saved", undefined, { name, version }, owner);
     this.#changed(template, before);
