@@ -30,6 +30,17 @@ test("environment over file, flags over both; a wrong key is named with its reme
     assert.ok(notes.some((note) => note.startsWith("worker")));
     await writeFile(file, "server: { prot: 1 }\ndefaults: { ttl: soon }\n");
     await assert.rejects(loadConfig({ file, env: {} }), /server\.prot: there is no such key.*defaults\.ttl: must be/s);
+    // Correcting the file would not help: the environment is asked last.
+    const remedy = (given: NodeJS.ProcessEnv): Promise<string> =>
+      loadConfig({ file, env: given }).then(
+        () => "",
+        (error: { remedy: string }) => error.remedy,
+      );
+    await writeFile(file, "defaults: { ttl: 1h }\n");
+    assert.match(await remedy({ STACYVM_PROVIDERS_DEFAULT: "docker" }), /STACYVM_PROVIDERS_DEFAULT in the environment/);
+    assert.match(await remedy({ STACYVM_PROVIDER: "docker" }), /STACYVM_PROVIDER in the environment/);
+    await writeFile(file, "defaults: { ttl: soon }\n");
+    assert.match(await remedy({ STACYVM_SERVER_PORT: "2000" }), /correct this key in .*c\.yaml, or remove it/);
   } finally {
     await rm(dir, { recursive: true });
   }

@@ -52,15 +52,29 @@ export async function loadConfig(
   const published = isPublishedConfig(raw);
   if (published) notes.push(`${path} is a configuration of the published StacyVM; ${MIGRATE(path)}`);
   dropForeign(raw, "", notes);
-  applyEnv(raw, env, notes);
-  for (const [key, value] of Object.entries(options.flags ?? {})) if (value !== undefined) setKey(raw, key, value);
-  return { config: validateConfig(raw, path, published ? MIGRATE(path) : undefined), path, notes };
+  const variables = applyEnv(raw, env, notes);
+  for (const [key, value] of Object.entries(options.flags ?? {})) {
+    if (value === undefined) continue;
+    setKey(raw, key, value);
+    variables.delete(key);
+  }
+  return { config: validateConfig(raw, path, published ? MIGRATE(path) : undefined, variables), path, notes };
 }
 
 const MIGRATE = (path: string): string => `\`stacyvm migrate ${path}\` makes ours of it`;
 
-/** @param remedy instead of correcting the keys. @throws StacyError `invalid` naming every wrong key */
-export function validateConfig(raw: Record<string, unknown>, source: string, remedy?: string): Config {
+/**
+ * @param source the file
+ * @param remedy instead of correcting the file's keys
+ * @param from keys that are from elsewhere, and the variables that they are from
+ * @throws StacyError `invalid` naming every wrong key
+ */
+export function validateConfig(
+  raw: Record<string, unknown>,
+  source: string,
+  remedy?: string,
+  from: ReadonlyMap<string, string> = new Map(),
+): Config {
   const parsed = configSchema.safeParse(raw);
   if (parsed.success) return parsed.data;
   const lines = parsed.error.issues.map((issue) => {
@@ -70,11 +84,17 @@ export function validateConfig(raw: Record<string, unknown>, source: string, rem
     }
     return `${at || "(root)"}: ${issue.message}`;
   });
+  // What the environment says replaces what the file says: correcting the file would change nothing.
+  const variables = [...from].flatMap(([key, variable]) =>
+    parsed.error.issues.some(({ path }) => `${path.join(".")}.`.startsWith(`${key}.`)) ? [variable] : [],
+  );
   throw new StacyError("invalid", `the configuration is wrong: ${lines.join("; ")}`, {
     phase: "config",
     remedy:
-      remedy ??
-      `correct ${lines.length === 1 ? "this key" : "these keys"} in ${source || "the environment"}, or remove them to use the defaults`,
+      variables.length > 0
+        ? `correct ${variables.join(", ")} in the environment, or unset ${variables.length === 1 ? "it" : "them"} to use the file's or the default`
+        : (remedy ??
+          `correct ${lines.length === 1 ? "this key" : "these keys"} in ${source || "the environment"}, or remove ${lines.length === 1 ? "it" : "them"} to use the defaults`),
   });
 }
 
@@ -107,17 +127,22 @@ function dropForeign(node: Record<string, unknown>, prefix: string, notes: strin
   }
 }
 
-function applyEnv(raw: Record<string, unknown>, env: NodeJS.ProcessEnv, notes: string[]): void {
+/** @returns the keys that were set, and the variables that set them */
+function applyEnv(raw: Record<string, unknown>, env: NodeJS.ProcessEnv, notes: string[]): Map<string, string> {
   const byVariable = new Map(configKeys().map((key) => [`STACYVM_${key.toUpperCase().replaceAll(".", "_")}`, key]));
   byVariable.delete("STACYVM_DATA_DIR"); // read by host/paths.ts, for every command
   byVariable.set("STACYVM_PROVIDER", "providers.default");
   byVariable.set("STACYVM_API_KEY", "auth.api_key");
+  const set = new Map<string, string>();
   for (const [variable, value] of Object.entries(env)) {
     if (!variable.startsWith("STACYVM_") || value === undefined || value === "") continue;
     const key = byVariable.get(variable);
-    if (key !== undefined) setKey(raw, key, scalar(key, value));
-    else if (!FOREIGN_ENV.test(variable)) notes.push(`${variable} names no key and is ignored`);
+    if (key !== undefined) {
+      setKey(raw, key, scalar(key, value));
+      set.set(key, variable);
+    } else if (!FOREIGN_ENV.test(variable)) notes.push(`${variable} names no key and is ignored`);
   }
+  return set;
 }
 
 /** Durations, names and keys stay text, whatever they look like. */
