@@ -24,14 +24,21 @@ export interface PublishedQuota {
   max_exec_timeout: string;
 }
 
+export interface PublishedPolicy {
+  resource_type: string;
+  effect: string;
+  pattern: string;
+  priority: number;
+}
+
 export interface PublishedTenant {
   id: string;
   name: string;
   owner_id: string;
   settings: unknown;
   /** Users, who need keys here. */
-  members: string[];
-  policies: { resource_type: string; effect: string; pattern: string; priority: number }[];
+  members: { user: string; role: string }[];
+  policies: PublishedPolicy[];
 }
 
 export interface PublishedEnvironment {
@@ -95,7 +102,9 @@ export function readPublishedDatabase(path: string): PublishedData {
       tenants: each("the tenant", all("tenants", "id"), (row) => ({
         ...{ id: String(row.id), name: String(row.name), owner_id: String(row.owner_id ?? "") },
         settings: parsed<unknown>(row.settings, {}),
-        members: members.filter(({ tenant_id }) => tenant_id === row.id).map(({ user_id }) => String(user_id)),
+        members: members
+          .filter(({ tenant_id }) => tenant_id === row.id)
+          .map(({ user_id, role }) => ({ user: String(user_id), role: String(role) })),
         policies: policies
           .filter(({ tenant_id }) => tenant_id === row.id)
           .map(({ resource_type, effect, pattern, priority }) => ({

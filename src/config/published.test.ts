@@ -26,7 +26,7 @@ test("a whole file becomes a valid one of ours that serves the same clients", ()
     },
     providers: {
       default: "docker",
-      docker: { enabled: true, network_mode: "bridge" },
+      docker: { enabled: true, network_mode: "bridge", user: "1000:1000" },
       firecracker: { enabled: false },
     },
     defaults: { ttl: "30m", image: "alpine:latest", max_sandboxes: 100, pool_size: 0, spawn_overflow: "queue" },
@@ -58,11 +58,21 @@ test("a whole file becomes a valid one of ours that serves the same clients", ()
   });
   validateConfig(structuredClone(config), "");
   assert.equal(isPublishedConfig(config), false);
-  for (const word of ["unknown.thing", "pool.enabled", "auth.oidc_enabled", "auth.worker_token"])
+  for (const word of [
+    ...["unknown.thing", "pool.enabled", "auth.oidc_enabled", "auth.worker_token"],
+    ...["server.preview_domain: ", "providers.docker: "],
+  ])
     assert.ok(
       notes.some((note) => note.startsWith(word)),
       word,
     );
+});
+
+test("previews of localhost are asked of the server itself", () => {
+  for (const server of [{ port: 8080 }, { port: 8080, preview_domain: "localhost" }]) {
+    const { config } = migrateConfig({ server, providers: { default: "mock" } });
+    assert.equal((config.server as { preview_domain: string }).preview_domain, "localhost:8080");
+  }
 });
 
 test("an open server of theirs becomes one for this host only", () => {

@@ -13,6 +13,15 @@ const THEIRS_PREFIX = /^auth\.(worker|oidc)_/;
 const OURS = new Set(configKeys());
 const THEIR_PROVIDERS = new Set(["docker", "mock", "proot", "e2b", "custom"]);
 const CONTAINERS = new Set(["docker", "mock", "proot"]);
+const CONTAINER_LIMITS = [
+  "memory",
+  "cpus",
+  "pids_limit",
+  "user",
+  "read_only_rootfs",
+  "dropped_caps",
+  "seccomp_profile",
+];
 
 export function isTheirKey(path: string): boolean {
   return THEIRS.has(path) || (THEIRS_PREFIX.test(path) && !OURS.has(path));
@@ -57,6 +66,19 @@ export function migrateConfig(raw: Tree): Migrated {
   }
   if (at(raw, "server.cors_allowed_origins") === undefined) {
     notes.push("pages of other origins may not call this server unless server.cors_allowed_origins names them");
+  }
+  // Theirs were served by another program, on the web's own port.
+  const domain = String(at(raw, "server.preview_domain") ?? "localhost");
+  if (domain === "localhost") {
+    put(config, "server.preview_domain", `localhost:${at(raw, "server.port") ?? 7423}`);
+    notes.push("server.preview_domain has this server's port: it serves previews itself, of every port");
+  } else {
+    notes.push(`server.preview_domain: this server serves previews itself; let your proxy pass *.${domain} on to it`);
+  }
+  if (CONTAINER_LIMITS.some((key) => at(raw, `providers.docker.${key}`) !== undefined)) {
+    notes.push(
+      "providers.docker: a sandbox is a machine, not a container; it has defaults.memory_mb and defaults.vcpus, and its commands run as root in it",
+    );
   }
   const binary = at(raw, "providers.firecracker.firecracker_path");
   if (typeof binary === "string" && binary !== "/usr/local/bin/firecracker") put(config, "firecracker.path", binary);

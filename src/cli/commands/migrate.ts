@@ -8,7 +8,7 @@ import { exists } from "../../host/exists.ts";
 import { printableLines } from "../../host/printable.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson } from "../output.ts";
-import type { PublishedData } from "../published-database.ts";
+import type { PublishedData, PublishedPolicy, PublishedTenant } from "../published-database.ts";
 
 interface MigrateOptions extends ClientOptions {
   /** A path; `true`: the configuration's; `false`: none. */
@@ -22,6 +22,8 @@ interface Report {
   templates: string[];
   quotas: string[];
   tenants: string[];
+  /** `acme: allow image alpine:*` */
+  policies: string[];
   environments: string[];
   sandboxes: string[];
   notes: string[];
@@ -60,6 +62,7 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
     templates: [],
     quotas: [],
     tenants: [],
+    policies: [],
     environments: [],
     sandboxes: [],
     notes: [],
@@ -98,12 +101,14 @@ async function migrate(file: string, options: MigrateOptions): Promise<void> {
       `policies for all were not taken over (${data.policiesForAll.join(", ")}): set images.allow, images.deny, network.allow`,
     );
   }
+  for (const tenant of data.tenants) report.notes.push(...cannotMove(tenant));
   report.notes.push(...data.unreadable);
   report.sandboxes = data.sandboxes.map(({ id }) => id);
   if (options.dryRun === true) {
     report.templates = data.templates.map(({ name }) => name);
     report.quotas = data.quotas.map(({ owner_id }) => owner_id);
     report.tenants = data.tenants.map(({ id }) => id);
+    report.policies = data.tenants.flatMap(({ id, policies }) => movable(policies).map((each) => named(id, each)));
     report.environments = data.environments.map(({ name }) => name);
   } else if (data.templates.length + data.quotas.length + data.tenants.length + data.environments.length > 0) {
     await withServer(options, ({ client }) => takeOver(client, data, report));
@@ -142,6 +147,27 @@ async function database(
   return none;
 }
 
+const NETWORK = "network";
+const movable = (policies: PublishedPolicy[]): PublishedPolicy[] =>
+  policies.filter(({ resource_type }) => resource_type !== NETWORK);
+const named = (tenant: string, { effect, resource_type, pattern }: PublishedPolicy): string =>
+  `${tenant}: ${effect} ${resource_type} ${pattern}`;
+
+/** What is left of a tenant, known before anything is changed. */
+function cannotMove({ id, members, policies }: PublishedTenant): string[] {
+  const scopes = members.map(({ user, role }) => `${user} (${role === "viewer" ? "read" : "use"})`);
+  return [
+    ...(members.length === 0
+      ? []
+      : [
+          `the members of ${id} need keys: \`stacyvm key create --owner ${id} --scope SCOPE NAME\`, for ${scopes.join(", ")}`,
+        ]),
+    ...policies
+      .filter(({ resource_type }) => resource_type === NETWORK)
+      .map((each) => `not taken over: the policy ${named(id, each)}: network.allow decides, for all tenants`),
+  ];
+}
+
 async function takeOver(client: Client, data: PublishedData, report: Report): Promise<void> {
   const attempt = async (what: string, work: () => Promise<unknown>): Promise<boolean> => {
     try {
@@ -171,22 +197,18 @@ async function takeOver(client: Client, data: PublishedData, report: Report): Pr
     if (await attempt(`the quota of ${owner_id}`, () => client.quotas.put(owner_id, quota)))
       report.quotas.push(owner_id);
   }
-  for (const { members, policies, owner_id, ...rest } of data.tenants) {
+  for (const { members: _, policies, owner_id, ...rest } of data.tenants) {
     const tenant = { ...rest, ownerId: owner_id };
     if (await attempt(`the tenant ${tenant.id}`, () => client.transport.call("POST /admin/tenants", { body: tenant })))
       report.tenants.push(tenant.id);
-    if (members.length > 0) {
-      report.notes.push(
-        `the members of ${tenant.id} need keys (${members.join(", ")}): \`stacyvm key create --owner ${tenant.id} NAME\``,
-      );
-    }
     const there = await policiesOf(client, tenant.id);
-    for (const { resource_type, ...policy } of policies) {
-      if (there.has(policyText({ resource_type, ...policy }))) continue; // taken over before
+    for (const each of movable(policies)) {
+      if (there.has(policyText(each))) continue; // taken over before
+      const { resource_type, ...policy } = each;
       const body = { resourceType: resource_type, ...policy } as TenantPolicyRequest;
       const make = () =>
         client.transport.call("POST /admin/tenants/{id}/policies", { params: { id: tenant.id }, body });
-      await attempt(`the policy ${policy.effect} ${policy.pattern} of ${tenant.id}`, make);
+      if (await attempt(`the policy ${named(tenant.id, each)}`, make)) report.policies.push(named(tenant.id, each));
     }
   }
   for (const { owner_id, name, base_image, python_packages, apt_packages, python_version } of data.environments) {
@@ -210,7 +232,7 @@ async function policiesOf(client: Client, tenant: string): Promise<Set<string>> 
   }
 }
 
-function policyText(policy: { resource_type: string; effect: string; pattern: string; priority: number }): string {
+function policyText(policy: PublishedPolicy): string {
   // Theirs takes no priority for 10, and so do we.
   return JSON.stringify([policy.resource_type, policy.effect, policy.pattern.trim(), policy.priority || 10]);
 }
@@ -230,6 +252,7 @@ function print(report: Report, options: MigrateOptions): void {
     ["templates", report.templates],
     ["quotas", report.quotas],
     ["tenants", report.tenants],
+    ["policies", report.policies],
     ["environments", report.environments],
   ] as const) {
     if (names.length > 0) note(`${what}: ${names.join(", ")} ${would}taken over`);
@@ -238,6 +261,11 @@ function print(report: Report, options: MigrateOptions): void {
     note(`sandboxes: ${report.sandboxes.join(", ")} cannot move; they stay with the server that has them`);
   }
   for (const each of report.notes) note(`note: ${each}`);
+  if (report.kept !== undefined) {
+    note(
+      `next: stop the published server, then \`stacyvm serve --config ${report.config}\`; docs/differences.md has the rest`,
+    );
+  }
 }
 
 function keptAlready(kept: string): StacyError {
