@@ -31,7 +31,9 @@ test("its commands and options do what ours do, and say what they are called her
     "three\n",
   );
   assert.equal((await run("exec", id, "--", "sh", "-c", "exit 3")).code, 3);
-  assert.equal((await cli.run(["list", "--server", server.url])).code, 1, "without a key");
+  const unknown = await cli.run(["list", "--server", server.url]);
+  assert.equal(unknown.code, 1, "without a key");
+  assert.match(unknown.stderr, /set STACYVM_API_KEY, or name the key's file with --api-key-file/);
 
   // A word with two meanings: theirs destroys, ours needs a command to signal.
   const killed = await run("kill", id);
@@ -87,16 +89,19 @@ database: { driver: sqlite, path: theirs.db }
   const dry = await cli.run(["migrate", "stacyvm.yaml", "--dry-run"]);
   assert.equal(dry.code, 0, dry.stderr);
   assert.equal(parse(dry.stdout).defaults.max_sandboxes, 9);
+  for (const said of [/policies: acme: deny image/, /members of acme need keys/, /acme: deny network host/])
+    assert.match(dry.stderr, said, "before anything is changed");
   assert.equal(await readFile(config, "utf8"), theirs);
 
   const report = await cli.json("migrate", "stacyvm.yaml");
   assert.deepEqual(report.templates, ["builder"]);
   assert.deepEqual(report.quotas, ["alice"]);
   assert.deepEqual(report.tenants, ["acme"]);
+  assert.deepEqual(report.policies, ["acme: deny image alpine:*"]);
   assert.deepEqual(report.environments, ["science"]);
   for (const word of [
-    /the members of acme need keys \(bob\)/,
-    /the policy deny host of acme was not taken over/,
+    /the members of acme need keys: .*bob \(read\)/,
+    /not taken over: the policy acme: deny network host/,
     /policies for all were not taken over \(deny image bad/,
   ]) {
     assert.ok(

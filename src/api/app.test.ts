@@ -228,6 +228,18 @@ test("use of all sandboxes at once, and the doctor where there is one", async ()
   assert.equal((await call("GET", "/doctor")).status, 501);
 });
 
+test("who may not is told with which key one may", async () => {
+  const { call } = appOf();
+  const made = await call("POST", "/keys", { name: "plain" });
+  const key = { "x-api-key": made.body.key };
+  const admin = await call("GET", "/admin/tenants", undefined, key);
+  assert.deepEqual([admin.status, admin.body.code], [403, "FORBIDDEN"]);
+  assert.match(admin.body.remedy, /--scope admin/);
+  const other = await call("GET", "/sandboxes", undefined, { ...key, "x-tenant-id": "beta" });
+  assert.equal(other.status, 403);
+  assert.match(other.body.remedy, /--owner beta/);
+});
+
 test("a key with hosts of its own makes, sets and saves nothing that goes beyond them", async () => {
   const { call } = appOf();
   const made = await call("POST", "/keys", { name: "narrow", allowed_hosts: ["@pypi", "*.lan:5432"] });

@@ -230,7 +230,11 @@ export class Endpoints {
   async guard(c: ApiContext, scope: Scope, work: (sandboxes: View) => Promise<Response> | Response): Promise<Response> {
     const caller = c.get("identity") as Caller | undefined;
     if (caller === undefined) throw httpError(401, "missing API key");
-    if (!caller.scopes.has(scope)) throw httpError(403, `this key does not have the scope ${scope}`);
+    if (!caller.scopes.has(scope)) {
+      throw new StacyError("permission", `this key does not have the scope ${scope}`, {
+        remedy: `use one that has it: \`stacyvm key create --scope ${scope} NAME\`${scope === "admin" ? ", or auth.admin_api_key" : ""}`,
+      });
+    }
     this.#open.follow(c.env, caller);
     const sandboxes = this.#viewOf(c, caller);
     let status = 500;
@@ -258,7 +262,11 @@ export class Endpoints {
     const limit = caller.hosts === undefined ? {} : { hosts: caller.hosts };
     if (named === undefined || named === "") return new View(sandboxes, { owner: caller.owner, everything, ...limit });
     const owner = checkOwnerName(named);
-    if (owner !== caller.owner && !everything) throw httpError(403, "this key does not act for other owners");
+    if (owner !== caller.owner && !everything) {
+      throw new StacyError("permission", "this key does not act for other owners", {
+        remedy: `use a key of this owner (\`stacyvm key create --owner ${owner} NAME\`), or one with the scope admin`,
+      });
+    }
     const view = new View(sandboxes, { owner, everything: false, ...limit });
     if (owner !== caller.owner) view.foreign.add(owner);
     return view;

@@ -50,6 +50,9 @@ export function errorLabel(): string {
   return process.stderr.isTTY && !process.env.NO_COLOR ? "\x1b[31merror:\x1b[0m" : "error:";
 }
 
+/** The SDK's own hint speaks of its options. */
+const KEY_HINT = "set STACYVM_API_KEY, or name the key's file with --api-key-file";
+
 function reportOf(error: unknown): Report {
   const causes: string[] = [];
   for (let cause = (error as Error | undefined)?.cause; cause !== undefined && causes.length < 10; ) {
@@ -57,7 +60,7 @@ function reportOf(error: unknown): Report {
     cause = cause instanceof Error ? cause.cause : undefined;
   }
   if (error instanceof StacyError || error instanceof ClientError) {
-    const hint = error instanceof StacyError ? error.remedy : error.hint;
+    const hint = error instanceof StacyError ? error.remedy : error.status === 401 ? KEY_HINT : error.hint;
     return {
       code: error.code,
       message: error.message,

@@ -298,7 +298,10 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
         image: build.image,
         target: "local",
         digest: build.digest ?? "",
-        note: "spawn a sandbox with exactly this image",
+        note:
+          build.status === "ready"
+            ? "spawn a sandbox with exactly this image"
+            : `there is no image: the build is ${build.status}; its log says more`,
       });
     },
   );
