@@ -4,10 +4,10 @@
  * command knows when nobody needs it any more. A dead server leaves a socket that refuses, never a stale promise, and no key
  * is ever on the disk.
  */
-import { constants, open, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
-import { connectUnix } from "../host/unix-socket.ts";
+import { connectUnix, listenUnix } from "../host/unix-socket.ts";
 
 const NAME = "server.sock";
 const GREETING_MS = 5_000;
@@ -43,19 +43,7 @@ export async function announce(root: string, server: LocalServer): Promise<Annou
     });
     socket.write(`${JSON.stringify(server)}\n`);
   });
-  // Through the open directory: a path may be longer than an address can be.
-  const directory = await open(root, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      listener.once("error", reject);
-      // The bind is part of this call, so no other code sees the mask.
-      const mask = process.umask(0o177);
-      listener.listen(`/proc/self/fd/${directory.fd}/${NAME}`, resolve);
-      process.umask(mask);
-    });
-  } finally {
-    await directory.close();
-  }
+  await listenUnix(listener, root, NAME);
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closed ??= new Promise<void>((done) => {

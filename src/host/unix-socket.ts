@@ -1,7 +1,7 @@
-/** Connecting to UNIX sockets that another process makes, in directories of any length. */
+/** UNIX sockets in directories of any length: connecting to those that another process makes, and listening. */
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { constants, open } from "node:fs/promises";
-import { connect, type Socket } from "node:net";
+import { connect, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { StacyError } from "./error.ts";
 
@@ -33,6 +33,28 @@ export async function connectUnix(dir: string, name: string, options: ConnectUni
     return await retry(`/proc/self/fd/${handle.fd}/${name}`, path, options);
   } finally {
     await handle.close();
+  }
+}
+
+/**
+ * Listens on `dir/name`, where nothing may be, for this user alone. Through the open directory, since a path may be longer than an
+ * address. That stays open as long as the server: whose end removes the socket by the same path, which would by then lead to a directory of
+ * somebody else's.
+ */
+export async function listenUnix(server: Server, dir: string, name: string): Promise<void> {
+  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  server.once("close", () => void handle.close());
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      // The bind is part of this call, so no other code sees the mask.
+      const mask = process.umask(0o177);
+      server.listen(`/proc/self/fd/${handle.fd}/${name}`, resolve);
+      process.umask(mask);
+    });
+  } catch (error) {
+    await handle.close();
+    throw error;
   }
 }
 

@@ -2,10 +2,11 @@
  * Where a machine's saved state goes. QEMU may start no program (arguments.ts, `-sandbox`), and before 8.2 it cannot write a migration to a
  * file itself: it connects to a socket of ours in the machine's directory then, and what comes is written here.
  */
-import { chmod, constants, lchown, lstat, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { chmod, lchown, lstat, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { listenUnix } from "../../host/unix-socket.ts";
 import { RUN_DIR } from "./arguments.ts";
 
 /** `file:` came with QEMU 8.2. */
@@ -103,18 +104,9 @@ export async function takeBack(path: string): Promise<void> {
   if (process.getuid?.() === 0) await lchown(path, 0, 0);
 }
 
-/**
- * A path that is too long for the kernel goes through an open directory, as in host/unix-socket.ts. That stays open as long as the server: whose end
- * removes the socket by that path, which would by then be in another machine's directory.
- */
 async function listen(server: Server, dir: string): Promise<void> {
   await rm(join(dir, SAVE_SOCKET), { force: true });
-  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
-  server.once("close", () => void handle.close());
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject); // the caller closes it all the same
-    server.listen(`/proc/self/fd/${handle.fd}/${SAVE_SOCKET}`, resolve);
-  });
+  await listenUnix(server, dir, SAVE_SOCKET);
   if (process.getuid?.() === 0) {
     // The user that QEMU is.
     const { uid, gid } = await stat(join(dir, RUN_DIR));
