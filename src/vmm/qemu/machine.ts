@@ -1,5 +1,5 @@
 /** A QEMU machine's states, as types: each transition hands over the next one. */
-import { chmod, rename, stat } from "node:fs/promises";
+import { rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import type { Phases } from "../../host/phases.ts";
@@ -151,9 +151,7 @@ export class PausedQemu extends State implements PausedMachine {
     if (this.context.sharedMemory) {
       // Its memory file *is* the snapshot's: it moves there, and nothing is copied.
       await rename(join(this.dir, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
-      await rename(join(this.dir, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
-      await takeBack(join(dir, SNAPSHOT_FILES.memory));
-      await chmod(join(dir, SNAPSHOT_FILES.memory), memoryMode());
+      await takeBack(join(this.dir, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory), memoryMode());
       const stateBytes = (await stat(join(dir, SNAPSHOT_FILES.state))).size;
       const memoryBytes = await allocatedBytes(join(dir, SNAPSHOT_FILES.memory));
       return { stateBytes, memoryBytes, resumable: false, finish: async () => {} };

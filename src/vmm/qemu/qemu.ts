@@ -262,10 +262,8 @@ class Qemu implements Vmm {
     } finally {
       await stream.close();
     }
-    await takeBack(join(work, SNAPSHOT_FILES.memory));
+    await takeBack(join(work, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory), memoryMode());
     await rename(join(work, SNAPSHOT_FILES.state), join(dir, SNAPSHOT_FILES.state));
-    await rename(join(work, SNAPSHOT_FILES.memory), join(dir, SNAPSHOT_FILES.memory));
-    await chmod(join(dir, SNAPSHOT_FILES.memory), memoryMode());
     await rm(work, { recursive: true });
     await rm(join(dir, STREAM_FILE));
   }

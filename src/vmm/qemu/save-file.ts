@@ -42,11 +42,8 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
     return {
       uri: `file:${SAVE_FILE}`,
       async finish() {
-        // Only where QEMU cannot put another one in its place is it judged.
-        await rename(own, path);
-        await takeBack(path);
         // Whoever loads it runs under a user of its own, and would get a copy of all that it may not read.
-        await chmod(path, 0o644);
+        await takeBack(own, path, 0o644);
       },
       close: () => rm(own, { force: true }),
     };
@@ -96,12 +93,17 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
   };
 }
 
-/** What QEMU has written under a user of its own becomes ours. @throws StacyError `corrupt` for what is no file of one name */
-export async function takeBack(path: string): Promise<void> {
-  const found = await lstat(path);
+/**
+ * What QEMU has written under a user of its own becomes ours, at another place: only where QEMU cannot put another one is it judged.
+ * @throws StacyError `corrupt` for what is no file of one name
+ */
+export async function takeBack(from: string, to: string, mode: number): Promise<void> {
+  await rename(from, to);
+  const found = await lstat(to);
   if (!found.isFile() || found.nlink !== 1)
-    throw new StacyError("corrupt", `${path} is not what QEMU should have written`);
-  if (process.getuid?.() === 0) await lchown(path, 0, 0);
+    throw new StacyError("corrupt", `${to} is not what QEMU should have written`);
+  if (process.getuid?.() === 0) await lchown(to, 0, 0);
+  await chmod(to, mode);
 }
 
 async function listen(server: Server, dir: string): Promise<void> {
