@@ -37,12 +37,12 @@ const RECIPES: Record<string, Recipe> = {
     // Certificates, since what Python programs do first is an https request.
     set: { variant: "minbase", packages: ["python3", "ca-certificates"] },
     config: config(["python3"]),
-    build: buildSystem,
+    build: systemBuild(false),
   },
   "stacyvm/base": {
     set: { variant: "minbase", packages: BASE },
     config: { ...config(["bash"]), user: USER, cwd: `/home/${USER}` },
-    build: buildWithUser,
+    build: systemBuild(true),
   },
   "stacyvm/code-interpreter": {
     set: {
@@ -54,7 +54,7 @@ const RECIPES: Record<string, Recipe> = {
       ],
     },
     config: { ...config(["python3"]), user: USER, cwd: `/home/${USER}` },
-    build: buildWithUser,
+    build: systemBuild(true),
   },
 };
 
@@ -93,28 +93,39 @@ const DROPPED = [
 const DOCUMENTATION =
   /^usr\/share\/(doc\/.*\/(?!copyright$)[^/]+$|man\/.|info\/.|lintian\/.|locale\/.|bug\/.|doc-base\/.|linda\/.)/;
 
-async function buildSystem(
-  layer: Layer,
-  path: string,
-  _workDir: string,
-  options: BaseOptions,
-  from: number,
-): Promise<void> {
-  await buildBase(
-    path,
-    [
+/** @param withUser adds the user of E2B's templates: its rows, its home */
+function systemBuild(withUser: boolean): Recipe["build"] {
+  const rewriteOf = (entry: string): Rewrite | undefined => {
+    const rewrite = REWRITES[entry];
+    const row = withUser ? USER_ROWS[entry] : undefined;
+    if (row === undefined) return rewrite;
+    return (content) => Buffer.concat([rewrite?.(content) ?? content, Buffer.from(row)]);
+  };
+  return async (layer, path, _workDir, options, from) => {
+    await buildBase(
+      path,
+      [
+        {
+          ...layer,
+          keep: (entry) => !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry),
+          rewrite: rewriteOf,
+        },
+      ],
       {
-        ...layer,
-        keep: (entry) => !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry),
-        rewrite: (entry) => REWRITES[entry],
+        ...options,
+        edit: (tree) => {
+          if (withUser) addHome(tree);
+          finishSystem(tree, from);
+        },
       },
-    ],
-    { ...options, edit: (tree) => finishSystem(tree, from) },
-  );
+    );
+  };
 }
 
+type Rewrite = (content: Buffer) => Buffer;
+
 /** Content that would differ from build to build, or tell a secret. */
-const REWRITES: Record<string, (content: Buffer) => Buffer> = {
+const REWRITES: Record<string, Rewrite> = {
   // The day of the last password change is the day of the build.
   "etc/shadow": (content) =>
     Buffer.from(content.toString("latin1").replace(/^([^:]*:[^:]*:)\d+:/gm, "$119000:"), "latin1"),
@@ -127,37 +138,6 @@ const REWRITES: Record<string, (content: Buffer) => Buffer> = {
         .replace(/\[[^\]]*\] /g, ""),
     ),
 };
-
-async function buildWithUser(
-  layer: Layer,
-  path: string,
-  _workDir: string,
-  options: BaseOptions,
-  from: number,
-): Promise<void> {
-  await buildBase(
-    path,
-    [
-      {
-        ...layer,
-        keep: (entry) => !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry),
-        rewrite: (entry) => {
-          const row = USER_ROWS[entry];
-          const rewrite = REWRITES[entry];
-          if (row === undefined) return rewrite;
-          return (content) => Buffer.concat([rewrite?.(content) ?? content, Buffer.from(row)]);
-        },
-      },
-    ],
-    {
-      ...options,
-      edit: (tree) => {
-        addHome(tree);
-        finishSystem(tree, from);
-      },
-    },
-  );
-}
 
 /** A user who may do everything, in the tables of the system. */
 const USER_ROWS: Record<string, string> = {

@@ -1,7 +1,7 @@
 /** The Python driver's wire: a line of JSON for every request and every event, on its standard input and output. */
 import { randomBytes } from "node:crypto";
 import { StacyError } from "../host/error.ts";
-import type { CodeEvent, Conversation } from "./wire.ts";
+import { type CodeEvent, type Conversation, parseEvent } from "./wire.ts";
 
 /** One line: a picture in base64 and what belongs to it. */
 const MAX_LINE = 64 << 20;
@@ -23,7 +23,8 @@ export function jsonLines(): Conversation {
       let { data } = event;
       for (let end = data.indexOf(10); end !== -1; end = data.indexOf(10)) {
         parts.push(data.subarray(0, end));
-        const said = parse(Buffer.concat(parts));
+        // The guest may write what it likes where the driver does.
+        const said = parseEvent(Buffer.concat(parts).toString("utf8"));
         parts = [];
         length = 0;
         data = data.subarray(end + 1);
@@ -41,15 +42,4 @@ export function jsonLines(): Conversation {
       return found;
     },
   };
-}
-
-/** The guest may write what it likes where the driver does. */
-function parse(line: Buffer): CodeEvent | undefined {
-  try {
-    const value: unknown = JSON.parse(line.toString("utf8"));
-    if (typeof value === "object" && value !== null && typeof (value as CodeEvent).type === "string") {
-      return value as CodeEvent;
-    }
-  } catch {}
-  return undefined;
 }

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { StringDecoder } from "node:string_decoder";
 import { StacyError } from "../host/error.ts";
-import type { CodeEvent, CodeRequest, Conversation, Wire } from "./wire.ts";
+import { type CodeEvent, type CodeRequest, type Conversation, parseEvent, type Wire } from "./wire.ts";
 
 const MAX_EVENT = 64 << 20;
 
@@ -110,7 +110,10 @@ class MarkedStreams implements Conversation {
   #hear(stream: Stream, words: string, found: CodeEvent[]): void {
     const [kind, ...rest] = words.split(" ");
     if (stream === "stdout" && kind !== "end") {
-      if (!this.#beginning) found.push(parse(words));
+      if (this.#beginning) return;
+      const said = parseEvent(words);
+      if (said === undefined) throw new StacyError("protocol", "the interpreter does not speak its protocol");
+      found.push(said);
       return;
     }
     if (stream === "stdout") this.#status = Number(rest[0]);
@@ -139,14 +142,4 @@ function fresh(): Record<Stream, Waiting> {
     open: true,
   });
   return { stdout: one(), stderr: one() };
-}
-
-function parse(words: string): CodeEvent {
-  try {
-    const value: unknown = JSON.parse(words);
-    if (typeof value === "object" && value !== null && typeof (value as CodeEvent).type === "string") {
-      return value as CodeEvent;
-    }
-  } catch {}
-  throw new StacyError("protocol", "the interpreter does not speak its protocol");
 }

@@ -7,6 +7,17 @@ export interface CodeEvent {
   [field: string]: unknown;
 }
 
+/** `undefined` for what is no event. @param text JSON */
+export function parseEvent(text: string): CodeEvent | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && typeof (value as CodeEvent).type === "string") {
+      return value as CodeEvent;
+    }
+  } catch {}
+  return undefined;
+}
+
 export interface CodeRequest {
   code: string;
   env: Record<string, string>;

@@ -43,9 +43,6 @@ export class Expiry {
         delete record.onExpiry;
       },
     );
-    sandbox.resting = rest;
-    void rest.then(() => {
-      if (sandbox.resting === rest) sandbox.resting = undefined;
-    });
+    sandbox.restDuring(rest);
   }
 }

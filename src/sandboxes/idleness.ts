@@ -49,10 +49,7 @@ export class Idleness {
       () => {},
       (error: unknown) => log.warn({ sandbox: sandbox.id, err: error }, `an idle sandbox: ${idleAction} failed`),
     );
-    sandbox.resting = rest;
-    void rest.then(() => {
-      if (sandbox.resting === rest) sandbox.resting = undefined;
-    });
+    sandbox.restDuring(rest);
   }
 }
 

@@ -26,8 +26,7 @@ export class Sandbox {
   readonly changes = new SerialQueue();
   /** While an end of it is under way: settles with that. */
   ending: Promise<void> | undefined;
-  /** While it is laid to rest because nobody uses it: a use waits for that, and wakes it. */
-  resting: Promise<void> | undefined;
+  #resting: Promise<void> | undefined;
   #uses = 0;
   readonly #now: () => number;
 
@@ -51,6 +50,19 @@ export class Sandbox {
 
   get inUse(): boolean {
     return this.#uses > 0;
+  }
+
+  /** While it is laid to rest, because nobody uses it or its time is over: a use waits for that, and wakes it. */
+  get resting(): Promise<void> | undefined {
+    return this.#resting;
+  }
+
+  /** @param rest never rejects */
+  restDuring(rest: Promise<void>): void {
+    this.#resting = rest;
+    void rest.then(() => {
+      if (this.#resting === rest) this.#resting = undefined;
+    });
   }
 
   /** @throws StacyError `conflict` (not running), `machine-exited` (with the reason), `not-found` */
