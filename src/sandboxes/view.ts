@@ -42,7 +42,7 @@ export class View {
   }
 
   /** Of lists and counts: only this owner's, or all. */
-  get #only(): string | undefined {
+  get only(): string | undefined {
     return this.caller.everything ? undefined : this.caller.owner;
   }
 
@@ -53,11 +53,16 @@ export class View {
     return this.caller.everything;
   }
 
+  /** For the audit log: a thing of this owner was used that no layer below a view has. */
+  about(owner: string): void {
+    if (owner !== this.owner) this.foreign.add(owner);
+  }
+
   // Sandboxes
 
   /** Newest first. */
   list(): SandboxRecord[] {
-    const only = this.#only;
+    const only = this.only;
     return this.#all.list().filter(({ owner }) => only === undefined || owner === only);
   }
 
@@ -154,7 +159,7 @@ export class View {
 
   /** @returns how many that the caller may see were over their time */
   prune(): Promise<number> {
-    return this.#all.prune(this.#only);
+    return this.#all.prune(this.only);
   }
 
   activeOf(user: string | undefined): ReturnType<Sandboxes["activeOf"]> {
@@ -201,7 +206,7 @@ export class View {
 
   /** By name, within the owner: an administrator names another one's by acting for that owner. */
   readonly templates = {
-    list: (): Template[] => this.#all.templates.list(this.#only),
+    list: (): Template[] => this.#all.templates.list(this.only),
     get: (name: string): Template => this.#all.templates.get(this.owner, name),
     create: async (input: TemplateInput): Promise<Template> => {
       // Its set-up commands run for whoever spawns from it, and for its pool.
@@ -217,7 +222,7 @@ export class View {
 
   /** By name, within the owner. Values go in and never come out. */
   readonly secrets = {
-    list: (): SecretInfo[] => this.#all.secrets.list(this.#only),
+    list: (): SecretInfo[] => this.#all.secrets.list(this.only),
     get: (name: string): SecretInfo => this.#all.secrets.get(this.owner, name),
     put: (input: SecretInput): Promise<SecretInfo> => this.#all.secrets.put(this.owner, input),
     remove: (name: string): Promise<void> => this.#all.secrets.remove(this.owner, name),
@@ -225,8 +230,8 @@ export class View {
 
   /** By user, within the owner. */
   readonly quotas = {
-    list: (): OwnerQuota[] => this.#all.quotas.list(this.#only),
-    summary: (): ReturnType<Sandboxes["quotas"]["summary"]> => this.#all.quotas.summary(this.#only),
+    list: (): OwnerQuota[] => this.#all.quotas.list(this.only),
+    summary: (): ReturnType<Sandboxes["quotas"]["summary"]> => this.#all.quotas.summary(this.only),
     find: (user: string | undefined): OwnerQuota | undefined => this.#all.quotas.find(this.owner, user),
     effective: (user: string | undefined): ReturnType<Sandboxes["quotas"]["effective"]> =>
       this.#all.quotas.effective(this.owner, user),
@@ -278,9 +283,9 @@ export class View {
       const { followers, kept, published } = this.#all.events;
       return { followers, kept, published };
     },
-    after: (number: number): SandboxEvent[] => this.#all.events.after(number, this.#only),
+    after: (number: number): SandboxEvent[] => this.#all.events.after(number, this.only),
     /** Newest first. */
-    before: (number: number): SandboxEvent[] => this.#all.events.before(number, this.#only),
+    before: (number: number): SandboxEvent[] => this.#all.events.before(number, this.only),
     wait: (ms: number, signal: AbortSignal): Promise<boolean> => this.#all.events.wait(ms, signal),
     /** About a sandbox that the caller has found here. */
     emit: (type: EventType, sandboxId: string, data?: Record<string, unknown>): void =>

@@ -6,7 +6,6 @@ import { z } from "@hono/zod-openapi";
 import type { Build } from "../../environments/environments.ts";
 import type { Spec } from "../../environments/spec.ts";
 import { StacyError } from "../../host/error.ts";
-import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
@@ -77,11 +76,6 @@ const OwnerQuery = z.object({ owner_id: Text.max(128) });
 
 export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const { environments, config, providers, policies } = parts;
-  const only = ({ caller, owner }: View): string | undefined => (caller.everything ? undefined : owner);
-  /** For the audit log, where it is another owner's. */
-  const about = (view: View, { owner }: Spec): void => {
-    if (owner !== view.owner) view.foreign.add(owner);
-  };
 
   endpoints.add(
     {
@@ -117,7 +111,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       query: OwnerQuery,
       responses: { 200: { description: "Newest first", schema: z.array(SpecBody) } },
     },
-    ({ query, sandboxes }) => json(environments.specs(query.owner_id, only(sandboxes)).map(specBody)),
+    ({ query, sandboxes }) => json(environments.specs(query.owner_id, sandboxes.only).map(specBody)),
   );
   endpoints.add(
     {
@@ -131,8 +125,8 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const spec = environments.spec(params.id, only(sandboxes));
-      about(sandboxes, spec);
+      const spec = environments.spec(params.id, sandboxes.only);
+      sandboxes.about(spec.owner);
       return json(specBody(spec));
     },
   );
@@ -149,8 +143,8 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404, 409],
     },
     async ({ params, sandboxes }) => {
-      about(sandboxes, environments.spec(params.id, only(sandboxes)));
-      await environments.remove(params.id, only(sandboxes));
+      sandboxes.about(environments.spec(params.id, sandboxes.only).owner);
+      await environments.remove(params.id, sandboxes.only);
       return json({ status: "deleted" });
     },
   );
@@ -168,7 +162,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const { baseImage } = environments.spec(params.id, only(sandboxes));
+      const { baseImage } = environments.spec(params.id, sandboxes.only);
       const python = baseImage.toLowerCase().includes("python") ? ["pandas", "numpy"] : [];
       return json({ spec_id: params.id, suggestions: ["pytest", "requests", "python-dotenv", ...python] });
     },
@@ -188,8 +182,8 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
     },
     async ({ body, sandboxes, user }) => {
       for (const target of body.targets ?? []) assertLocal(target);
-      const spec = environments.spec(body.spec_id, only(sandboxes));
-      about(sandboxes, spec);
+      const spec = environments.spec(body.spec_id, sandboxes.only);
+      sandboxes.about(spec.owner);
       policies.checkImage(spec.owner, spec.baseImage);
       const packages = spec.pythonPackages.length + spec.aptPackages.length > 0;
       const build = await environments.start(spec, (image, abort) =>
@@ -222,7 +216,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       },
     },
     ({ query, sandboxes }) => {
-      const specs = environments.specs(query.owner_id, only(sandboxes));
+      const specs = environments.specs(query.owner_id, sandboxes.only);
       const all = specs.flatMap((spec) => environments.builds(spec.id).map((build) => ({ build, spec })));
       all.sort((a, b) => b.build.createdAt - a.build.createdAt);
       return json(
@@ -242,8 +236,8 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const { build, spec } = environments.build(params.id, only(sandboxes));
-      about(sandboxes, spec);
+      const { build, spec } = environments.build(params.id, sandboxes.only);
+      sandboxes.about(spec.owner);
       return json(buildBody(build));
     },
   );
@@ -259,8 +253,8 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404, 409],
     },
     async ({ params, sandboxes }) => {
-      about(sandboxes, environments.build(params.id, only(sandboxes)).spec);
-      return json(buildBody(await environments.cancel(params.id, only(sandboxes))));
+      sandboxes.about(environments.build(params.id, sandboxes.only).spec.owner);
+      return json(buildBody(await environments.cancel(params.id, sandboxes.only)));
     },
   );
   endpoints.add(
@@ -289,7 +283,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const { build } = environments.build(params.id, only(sandboxes));
+      const { build } = environments.build(params.id, sandboxes.only);
       return json({
         build_id: build.id,
         build_status: build.status,

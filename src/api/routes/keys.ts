@@ -130,7 +130,7 @@ export function keyRoutes(endpoints: Endpoints, parts: RouteParts): void {
       if (allowed_hosts !== undefined) new HostRules(allowed_hosts, parts.limits.hostGroups);
       const input = { name, owner, scopes, ...defined({ expiresInMs: expires_in, allowedHosts: allowed_hosts }) };
       const { record, secret } = await keys.create(input, c.get("identity").name);
-      if (owner !== sandboxes.owner) sandboxes.foreign.add(owner);
+      sandboxes.about(owner);
       return json({ ...body(record), key: secret }, 201);
     },
   );
@@ -145,8 +145,7 @@ export function keyRoutes(endpoints: Endpoints, parts: RouteParts): void {
       query: z.object({ owner: OwnerName.optional() }),
       responses: { 200: { description: "Oldest first; ended ones for 90 days", schema: z.array(KeyBody) } },
     },
-    ({ query, sandboxes }) =>
-      json(keys.list(query.owner ?? (sandboxes.caller.everything ? undefined : sandboxes.owner)).map(body)),
+    ({ query, sandboxes }) => json(keys.list(query.owner ?? sandboxes.only).map(body)),
   );
   endpoints.add(
     {

@@ -7,7 +7,6 @@ import type { Member, Tenant, TenantInput } from "../../access/tenants.ts";
 import { StacyError } from "../../host/error.ts";
 import { OWNER_NAME } from "../../sandboxes/owner.ts";
 import type { Policy } from "../../sandboxes/policies.ts";
-import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe, SandboxId } from "../schemas/common.ts";
@@ -81,12 +80,6 @@ const MAX_SETTINGS = 65_536;
 
 export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const { tenants, policies } = parts;
-  /** Those that the caller may know of: an administrator all, and one who acts as an owner that one's. */
-  const only = ({ caller, owner }: View): string | undefined => (caller.everything ? undefined : owner);
-  /** For the audit log of the tenant. */
-  const about = (view: View, id: string): void => {
-    if (id !== view.owner) view.foreign.add(id);
-  };
 
   endpoints.add(
     {
@@ -98,7 +91,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       description: "Those that were made here, those that a key names, and `default`.",
       responses: { 200: { description: "By id", schema: z.object({ tenants: z.array(TenantBody) }) } },
     },
-    ({ sandboxes }) => json({ tenants: tenants.list(only(sandboxes)).map(body) }),
+    ({ sandboxes }) => json({ tenants: tenants.list(sandboxes.only).map(body) }),
   );
   endpoints.add(
     {
@@ -113,12 +106,12 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [403, 409],
     },
     async ({ sandboxes, body: request }) => {
-      const mine = only(sandboxes);
+      const mine = sandboxes.only;
       if (mine !== undefined && request.id !== mine) {
         throw new StacyError("permission", `acting as the owner ${mine}, another one cannot be made`);
       }
       const tenant = await tenants.create(request.id || undefined, { name: request.name, ...given(request) });
-      about(sandboxes, tenant.id);
+      sandboxes.about(tenant.id);
       return json({ tenant: body(tenant) }, 201);
     },
   );
@@ -133,7 +126,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "The owner", schema: OneTenant } },
       errors: [404],
     },
-    ({ params, sandboxes }) => json({ tenant: body(tenants.get(params.id, only(sandboxes))) }),
+    ({ params, sandboxes }) => json({ tenant: body(tenants.get(params.id, sandboxes.only)) }),
   );
   endpoints.add(
     {
@@ -149,8 +142,8 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ params, sandboxes, body: request }) => {
       const input = { ...given(request), ...(request.name ? { name: request.name } : {}) };
-      const tenant = await tenants.change(params.id, input, only(sandboxes));
-      about(sandboxes, params.id);
+      const tenant = await tenants.change(params.id, input, sandboxes.only);
+      sandboxes.about(params.id);
       return json({ tenant: body(tenant) });
     },
   );
@@ -167,9 +160,9 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409],
     },
     async ({ params, sandboxes }) => {
-      await tenants.remove(params.id, only(sandboxes));
+      await tenants.remove(params.id, sandboxes.only);
       for (const { id } of policies.list(params.id)) await policies.remove(params.id, id);
-      about(sandboxes, params.id);
+      sandboxes.about(params.id);
       return new Response(null, { status: 204 });
     },
   );
@@ -185,7 +178,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const members = tenants.members(params.id, only(sandboxes));
+      const members = tenants.members(params.id, sandboxes.only);
       return json({ members: members.map((member) => memberBody(params.id, member)) });
     },
   );
@@ -206,9 +199,9 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     async ({ c, params, sandboxes, body: request }) => {
-      const by = { name: c.get("identity").name, only: only(sandboxes) };
+      const by = { name: c.get("identity").name, only: sandboxes.only };
       const { member, secret } = await tenants.putMember(params.id, params.member, request.role, by);
-      about(sandboxes, params.id);
+      sandboxes.about(params.id);
       return json({ member: memberBody(params.id, member), ...(secret === undefined ? {} : { key: secret }) });
     },
   );
@@ -224,8 +217,8 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     async ({ params, sandboxes }) => {
-      await tenants.removeMember(params.id, params.member, only(sandboxes));
-      about(sandboxes, params.id);
+      await tenants.removeMember(params.id, params.member, sandboxes.only);
+      sandboxes.about(params.id);
       return new Response(null, { status: 204 });
     },
   );
@@ -242,7 +235,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      tenants.get(params.id, only(sandboxes));
+      tenants.get(params.id, sandboxes.only);
       return json({ policies: policies.list(params.id).map(policyBody) });
     },
   );
@@ -261,7 +254,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 501],
     },
     async ({ params, sandboxes, body: { resource_type, effect, pattern, priority } }) => {
-      tenants.get(params.id, only(sandboxes));
+      tenants.get(params.id, sandboxes.only);
       if (resource_type === "network") {
         throw new StacyError("not-supported", "a tenant has no policies for networks here", {
           remedy:
@@ -272,7 +265,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
         ...{ owner: params.id, resource: resource_type, effect, pattern, priority: priority || DEFAULT_PRIORITY },
         createdAt: Date.now(),
       });
-      about(sandboxes, params.id);
+      sandboxes.about(params.id);
       return json({ policy: policyBody(policy) }, 201);
     },
   );
@@ -288,9 +281,9 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     async ({ params, sandboxes }) => {
-      tenants.get(params.id, only(sandboxes));
+      tenants.get(params.id, sandboxes.only);
       await policies.remove(params.id, params.policy);
-      about(sandboxes, params.id);
+      sandboxes.about(params.id);
       return new Response(null, { status: 204 });
     },
   );
@@ -316,7 +309,7 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      tenants.get(params.id, only(sandboxes));
+      tenants.get(params.id, sandboxes.only);
       const entries = parts.audit.list({ about: params.id, limit: AUDIT_LIMIT });
       return json({
         tenant_id: params.id,
