@@ -16,7 +16,7 @@ import {
   contextBody,
 } from "../schemas/code.ts";
 import { SandboxId, StatusBody } from "../schemas/common.ts";
-import { defined } from "../schemas/sandbox.ts";
+import { defined } from "../schemas/values.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../streams.ts";
 
 const tag = "code";

@@ -9,7 +9,7 @@ import { StacyError } from "../../host/error.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
-import { iso } from "../schemas/sandbox.ts";
+import { iso } from "../schemas/values.ts";
 
 const tag = "environments";
 const DISK_MIB = 8_192;

@@ -19,7 +19,7 @@ import {
   processBody,
   Signal,
 } from "../schemas/exec.ts";
-import { defined, iso } from "../schemas/sandbox.ts";
+import { defined, iso } from "../schemas/values.ts";
 import { begun, jsonList, jsonRecord, NDJSON_HEADERS, streamed } from "../streams.ts";
 
 const tag = "exec";

@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { iso } from "../schemas/sandbox.ts";
+import { iso } from "../schemas/values.ts";
 import { SystemHistory } from "../system-history.ts";
 import { SystemSampler } from "../system-stats.ts";
 

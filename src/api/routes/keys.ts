@@ -7,7 +7,7 @@ import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { AllowedHosts, Duration, maybe, whole } from "../schemas/common.ts";
 import { auditBody, auditCsv, PublishedAuditBody } from "../schemas/published-audit.ts";
-import { defined, iso } from "../schemas/sandbox.ts";
+import { defined, iso } from "../schemas/values.ts";
 
 const ScopeName = z.enum(["read", "use", "admin"]);
 const OwnerName = z.string().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -");

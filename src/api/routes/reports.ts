@@ -5,7 +5,7 @@ import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { publishedMetrics } from "../published-metrics.ts";
 import { eventBody } from "../schemas/event.ts";
-import { iso, isoSeconds } from "../schemas/sandbox.ts";
+import { iso, isoSeconds } from "../schemas/values.ts";
 import { limitsBody } from "../schemas/worker.ts";
 import { systemReport } from "../system-report.ts";
 

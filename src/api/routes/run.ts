@@ -6,7 +6,8 @@ import type { Lease, Sandbox } from "../../sandboxes/sandbox.ts";
 import type { Call, Endpoints } from "../endpoint.ts";
 import { execInput } from "../schemas/exec.ts";
 import { RunBody, RunRequest } from "../schemas/run.ts";
-import { defined, spawnInput } from "../schemas/sandbox.ts";
+import { spawnInput } from "../schemas/sandbox.ts";
+import { defined } from "../schemas/values.ts";
 import { jsonRecord } from "../streams.ts";
 import { execBody, follow, streamedLines } from "./exec.ts";
 

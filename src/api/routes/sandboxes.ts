@@ -9,7 +9,6 @@ import {
   admissionBody,
   CheckpointBody,
   checkpointBody,
-  defined,
   ForkBody,
   ForkRequest,
   NetworkBody,
@@ -22,6 +21,7 @@ import {
   spawnInput,
   statsBody,
 } from "../schemas/sandbox.ts";
+import { defined } from "../schemas/values.ts";
 
 const tag = "sandboxes";
 

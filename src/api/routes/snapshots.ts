@@ -6,7 +6,8 @@ import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { Duration, maybe, StatusBody } from "../schemas/common.ts";
-import { iso, SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
+import { SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
+import { iso } from "../schemas/values.ts";
 
 const SnapshotBody = z
   .object({

@@ -29,7 +29,7 @@ import { chunks } from "../output.ts";
 import { problemOf } from "../problem.ts";
 import { Duration, EnvMap, GuestText, maybe, SandboxId, whole } from "../schemas/common.ts";
 import { ExecRequest, execInput, Signal } from "../schemas/exec.ts";
-import { defined } from "../schemas/sandbox.ts";
+import { defined } from "../schemas/values.ts";
 import { acceptSocket, type Message, type Socket, taken } from "../socket.ts";
 
 const tag = "streams";

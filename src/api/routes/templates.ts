@@ -6,7 +6,7 @@ import type { RouteParts } from "../context.ts";
 import { type ApiContext, type Endpoints, json } from "../endpoint.ts";
 import { httpError } from "../problem.ts";
 import { NameParam, StatusBody } from "../schemas/common.ts";
-import { defined, SandboxBody, sandboxBody } from "../schemas/sandbox.ts";
+import { SandboxBody, sandboxBody } from "../schemas/sandbox.ts";
 import {
   QuotaBody,
   QuotaRequest,
@@ -20,6 +20,7 @@ import {
   templateBody,
   templateInput,
 } from "../schemas/template.ts";
+import { defined } from "../schemas/values.ts";
 
 export function templateRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const tag = "templates";

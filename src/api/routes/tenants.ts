@@ -11,7 +11,7 @@ import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe, SandboxId } from "../schemas/common.ts";
 import { auditBody, PublishedAuditBody } from "../schemas/published-audit.ts";
-import { iso } from "../schemas/sandbox.ts";
+import { iso } from "../schemas/values.ts";
 
 const tag = "tenants";
 const AUDIT_LIMIT = 200;

@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { LANGUAGES } from "../../interpreter/language.ts";
 import type { CodeEvent, CodeRequest as CodeInput, ContextInfo } from "../../sandboxes/code.ts";
 import { Duration, EnvMap, GuestPath, GuestText, maybe } from "./common.ts";
-import { defined } from "./sandbox.ts";
+import { defined } from "./values.ts";
 
 const Language = maybe(z.string().max(32)).openapi({
   type: "string",

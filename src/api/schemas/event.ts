@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import type { SandboxEvent } from "../../sandboxes/events.ts";
-import { iso } from "./sandbox.ts";
+import { iso } from "./values.ts";
 
 export const EventBody = z
   .object({

@@ -3,7 +3,7 @@ import type { ProcessInfo } from "../../guest/agent.ts";
 import { signalNumber } from "../../guest/signal-number.ts";
 import type { ExecRequest as ExecInput } from "../../sandboxes/executions.ts";
 import { Duration, EnvMap, GuestText, maybe } from "./common.ts";
-import { defined, iso } from "./sandbox.ts";
+import { defined, iso } from "./values.ts";
 
 /** What Linux takes is a matter of bytes; so many of the shortest ones fit. */
 const MAX_ARGUMENTS = 262_144;

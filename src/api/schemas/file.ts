@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import type { FileStat } from "../../guest/agent.ts";
 import { type ModeChange, parseMode } from "../file-mode.ts";
 import { GuestPath, maybe } from "./common.ts";
-import { defined, isoSeconds } from "./sandbox.ts";
+import { defined, isoSeconds } from "./values.ts";
 
 /** Permission bits in octal: `0644`, `755`. */
 export const Mode = z

@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import type { CaredFor } from "../../images/care.ts";
 import type { Image, ImageConfig, ImageDetails } from "../../images/image.ts";
 import { GuestText, maybe } from "./common.ts";
-import { iso } from "./sandbox.ts";
+import { iso } from "./values.ts";
 
 export const Name = GuestText.min(1).max(600);
 

@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import type { ProviderReport } from "../../sandboxes/providers.ts";
-import { defined, isoSeconds } from "./sandbox.ts";
+import { defined, isoSeconds } from "./values.ts";
 
 export const ProviderBody = z
   .object({

@@ -1,7 +1,7 @@
 /** The audit log in the published server's form, as JSON and as CSV. */
 import { z } from "@hono/zod-openapi";
 import type { AuditEntry } from "../../access/audit.ts";
-import { iso, isoSeconds } from "./sandbox.ts";
+import { iso, isoSeconds } from "./values.ts";
 
 export const PublishedAuditBody = z
   .object({

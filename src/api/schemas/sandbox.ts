@@ -7,7 +7,7 @@ import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts"
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap, WarmContexts, warmContexts } from "./common.ts";
 import { OwnSecret, secretInput } from "./secret.ts";
-import { defined, iso, isoSeconds } from "./values.ts";
+import { defined, iso } from "./values.ts";
 
 const size = z.int().min(0).max(1_048_576);
 
@@ -284,5 +284,3 @@ export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }
     ...defined({ owner_id: record.ownerId, name: record.name, stopped_ms: record.stoppedMs }),
   };
 }
-
-export { defined, iso, isoSeconds };

@@ -14,7 +14,7 @@ import {
   WarmContexts,
   warmContexts,
 } from "./common.ts";
-import { defined, iso } from "./sandbox.ts";
+import { defined, iso } from "./values.ts";
 
 const whole = z.int().min(0).max(1_048_576);
 

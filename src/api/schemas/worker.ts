@@ -3,7 +3,8 @@ import { z } from "@hono/zod-openapi";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Limits } from "../../sandboxes/limits.ts";
 import type { RouteParts } from "../context.ts";
-import { isoSeconds, LOCAL_WORKER } from "./sandbox.ts";
+import { LOCAL_WORKER } from "./sandbox.ts";
+import { isoSeconds } from "./values.ts";
 
 export const WorkerBody = z
   .object({
