@@ -7,7 +7,7 @@ import { z } from "zod";
 import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import { checkOwnerName, DEFAULT_OWNER } from "../sandboxes/owner.ts";
-import { SCOPES as SCOPE_ORDER, type Scope } from "./identity.ts";
+import { type Scope, scopesUpTo } from "./identity.ts";
 import type { KeyRecord, Keys, Role } from "./keys.ts";
 
 const TENANT = z.object({
@@ -142,8 +142,8 @@ export class Tenants {
     const scopes = [SCOPES[role]];
     if (known !== undefined) {
       // Several keys may have the name: none of them may stay more than the member is.
-      const more = ({ scopes: own }: KeyRecord): boolean =>
-        role !== "admin" && own.some((scope) => exceeds(scope, role));
+      const most = scopesUpTo(scopes);
+      const more = ({ scopes: own }: KeyRecord): boolean => role !== "admin" && own.some((scope) => !most.has(scope));
       for (const key of others.filter(more)) await this.#keys.change(key.id, { scopes, role });
       return { member: memberOf(await this.#keys.change(known.id, { scopes, role })) };
     }
@@ -176,10 +176,6 @@ export class Tenants {
     this.#made.set(tenant.id, tenant);
     return tenant;
   }
-}
-
-function exceeds(scope: Scope, role: Role): boolean {
-  return SCOPE_ORDER.indexOf(scope) > SCOPE_ORDER.indexOf(SCOPES[role]);
 }
 
 function plain(id: string, at: number): Tenant {
