@@ -2,15 +2,13 @@
 import { z } from "@hono/zod-openapi";
 import type { KeyRecord } from "../../access/keys.ts";
 import { HostRules } from "../../egress/host-rules.ts";
-import { OWNER_NAME } from "../../sandboxes/owner.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { AllowedHosts, Duration, maybe, whole } from "../schemas/common.ts";
+import { AllowedHosts, Duration, maybe, OwnerName, whole } from "../schemas/common.ts";
 import { auditBody, auditCsv, PublishedAuditBody } from "../schemas/published-audit.ts";
 import { defined, iso } from "../schemas/values.ts";
 
 const ScopeName = z.enum(["read", "use", "admin"]);
-const OwnerName = z.string().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -");
 
 const KeyBody = z
   .object({

@@ -5,11 +5,10 @@
 import { z } from "@hono/zod-openapi";
 import type { Member, Tenant, TenantInput } from "../../access/tenants.ts";
 import { StacyError } from "../../host/error.ts";
-import { OWNER_NAME } from "../../sandboxes/owner.ts";
 import type { Policy } from "../../sandboxes/policies.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
-import { maybe, SandboxId } from "../schemas/common.ts";
+import { maybe, OwnerName, SandboxId } from "../schemas/common.ts";
 import { auditBody, PublishedAuditBody } from "../schemas/published-audit.ts";
 import { iso } from "../schemas/values.ts";
 
@@ -64,12 +63,7 @@ const Text = z.string().trim().max(256);
 const fields = { owner_id: maybe(Text), settings: maybe(z.unknown()) };
 const CreateRequest = z
   .object({
-    id: maybe(
-      z.union([
-        z.literal(""),
-        z.string().trim().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -"),
-      ]),
-    ),
+    id: maybe(z.union([z.literal(""), OwnerName])),
     name: Text.min(1, "is required"),
     ...fields,
   })

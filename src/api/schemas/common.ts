@@ -2,6 +2,7 @@ import { z } from "@hono/zod-openapi";
 import type { WarmContext } from "../../interpreter/contexts.ts";
 import { LANGUAGES } from "../../interpreter/language.ts";
 import { parseDuration } from "../../sandboxes/duration.ts";
+import { OWNER_NAME } from "../../sandboxes/owner.ts";
 
 export const ErrorBody = z
   .object({
@@ -82,6 +83,8 @@ export function whole(min: number, max: number) {
 export function maybe<S extends z.ZodType>(schema: S) {
   return schema.nullish().transform((value): z.output<S> | undefined => value ?? undefined);
 }
+
+export const OwnerName = z.string().trim().regex(OWNER_NAME, "is not an owner's name: letters, digits, and . _ @ -");
 
 export const StatusBody = z.object({ status: z.string() }).openapi("Status");
 
