@@ -1,10 +1,10 @@
 /** The control plane's JSON: what clients send, and sandboxes as they are shown. Sizes in MiB, times in seconds. */
 import { z } from "zod";
+import { maybe } from "../../api/schemas/common.ts";
 import type { SandboxRecord } from "../../sandboxes/record.ts";
 import { ENVD_VERSION } from "../parts.ts";
 import type { SandboxTokens } from "../sandbox-tokens.ts";
 
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 const Seconds = z
   .number()
   .min(0)
@@ -13,42 +13,42 @@ const Strings = z.record(z.string(), z.string());
 
 export const NewSandbox = z.object({
   templateID: z.string().min(1).max(600),
-  timeout: optional(Seconds),
-  autoPause: optional(z.boolean()),
-  autoPauseMemory: optional(z.boolean()),
-  autoResume: optional(z.object({ enabled: z.boolean() })),
-  secure: optional(z.boolean()),
-  allow_internet_access: optional(z.boolean()),
-  network: optional(
+  timeout: maybe(Seconds),
+  autoPause: maybe(z.boolean()),
+  autoPauseMemory: maybe(z.boolean()),
+  autoResume: maybe(z.object({ enabled: z.boolean() })),
+  secure: maybe(z.boolean()),
+  allow_internet_access: maybe(z.boolean()),
+  network: maybe(
     z.object({
-      allowOut: optional(z.array(z.string())),
-      denyOut: optional(z.array(z.string())),
-      allowPublicTraffic: optional(z.boolean()),
-      maskRequestHost: optional(z.string()),
+      allowOut: maybe(z.array(z.string())),
+      denyOut: maybe(z.array(z.string())),
+      allowPublicTraffic: maybe(z.boolean()),
+      maskRequestHost: maybe(z.string()),
       egressProxy: z.unknown().optional(),
-      httpsPorts: optional(z.array(z.number())),
+      httpsPorts: maybe(z.array(z.number())),
       rules: z.unknown().optional(),
     }),
   ),
-  metadata: optional(Strings),
-  envVars: optional(Strings),
+  metadata: maybe(Strings),
+  envVars: maybe(Strings),
   mcp: z.unknown().optional(),
   iam: z.unknown().optional(),
-  volumeMounts: optional(z.array(z.unknown())),
+  volumeMounts: maybe(z.array(z.unknown())),
 });
 export type NewSandbox = z.output<typeof NewSandbox>;
 
 export const Timeout = z.object({ timeout: Seconds });
-export const Connect = z.object({ timeout: optional(Seconds), memory: optional(z.boolean()) });
-export const Resume = Connect.extend({ autoPause: optional(z.boolean()) });
-export const Pause = z.object({ memory: optional(z.boolean()) });
-export const Refresh = z.object({ duration: optional(Seconds) });
-export const Snapshot = z.object({ name: optional(z.string()) });
-export const Fork = z.object({ timeout: optional(Seconds), count: optional(z.int().min(1).max(64)) });
+export const Connect = z.object({ timeout: maybe(Seconds), memory: maybe(z.boolean()) });
+export const Resume = Connect.extend({ autoPause: maybe(z.boolean()) });
+export const Pause = z.object({ memory: maybe(z.boolean()) });
+export const Refresh = z.object({ duration: maybe(Seconds) });
+export const Snapshot = z.object({ name: maybe(z.string()) });
+export const Fork = z.object({ timeout: maybe(Seconds), count: maybe(z.int().min(1).max(64)) });
 export const Network = z.object({
-  allow_internet_access: optional(z.boolean()),
-  allowOut: optional(z.array(z.string())),
-  denyOut: optional(z.array(z.string())),
+  allow_internet_access: maybe(z.boolean()),
+  allowOut: maybe(z.array(z.string())),
+  denyOut: maybe(z.array(z.string())),
   rules: z.unknown().optional(),
   egressProxy: z.unknown().optional(),
 });

@@ -1,6 +1,7 @@
 /** E2B's code interpreter, port 49999 of any sandbox: contexts, and code that runs in them, told as lines of JSON. */
 import { z } from "zod";
 import { readJson } from "../../api/body.ts";
+import { maybe } from "../../api/schemas/common.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../../api/streams.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import type { CodeEvent, ContextInfo } from "../../sandboxes/code.ts";
@@ -12,14 +13,13 @@ import type { E2bParts } from "../parts.ts";
 
 const MAX_CODE = 16 << 20;
 
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 const ExecuteBody = z.object({
   code: z.string(),
-  context_id: optional(z.string()),
-  language: optional(z.string()),
-  env_vars: optional(z.record(z.string(), z.string())),
+  context_id: maybe(z.string()),
+  language: maybe(z.string()),
+  env_vars: maybe(z.record(z.string(), z.string())),
 });
-const ContextBody = z.object({ language: optional(z.string()), cwd: optional(z.string()) });
+const ContextBody = z.object({ language: maybe(z.string()), cwd: maybe(z.string()) });
 
 export class Interpreter {
   readonly #parts: E2bParts;

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { buildImage } from "../../builder/build.ts";
 import { BuildContext } from "../../builder/context.ts";
+import type { Plan } from "../../builder/plan.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { printable } from "../../host/printable.ts";
 import type { View } from "../../sandboxes/view.ts";
@@ -10,7 +11,7 @@ import { E2bError } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import type { TemplateFiles } from "./files.ts";
 import { type BuildStart, planOf } from "./instructions.ts";
-import { imageOfTemplate, nameOf, OWN, remember } from "./names.ts";
+import { getTemplate, nameOf, OWN, remember } from "./names.ts";
 
 export interface LogEntry {
   timestamp: string;
@@ -82,11 +83,12 @@ export class TemplateBuilds {
   start(build: Build, start: BuildStart, sandboxes: View): void {
     if (build.status !== "waiting") throw new StacyError("conflict", `build ${build.id} has begun already`);
     // Wrong steps are the answer to this request.
-    for (const { from } of planOf(start, (name) => imageOfTemplate(name, sandboxes)).stages) {
+    const plan = planOf(start, (name) => getTemplate(name, sandboxes).image);
+    for (const { from } of plan.stages) {
       if (from.kind === "image") this.#parts.policies.checkImage(build.owner, from.reference);
     }
     build.status = "building";
-    void this.#run(build, start, sandboxes)
+    void this.#run(build, start, plan, sandboxes)
       .then(
         () => {
           build.status = "ready";
@@ -114,7 +116,7 @@ export class TemplateBuilds {
       });
   }
 
-  async #run(build: Build, start: BuildStart, sandboxes: View): Promise<void> {
+  async #run(build: Build, start: BuildStart, plan: Plan, sandboxes: View): Promise<void> {
     const { stopping } = this.#parts;
     const images = this.#parts.images.of({ name: build.owner });
     const signal = AbortSignal.any([stopping, AbortSignal.timeout(BUILD_LIMIT_MS)]);
@@ -126,7 +128,6 @@ export class TemplateBuilds {
         signal,
       }),
     );
-    const plan = planOf(start, (name) => imageOfTemplate(name, sandboxes));
     const reference = `e2b/${build.templateId}:${build.id}`;
     let step = "";
     const { image } = await buildImage(plan, reference, {

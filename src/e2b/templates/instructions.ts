@@ -1,27 +1,26 @@
 /** E2B's steps of a template as a plan of our builder: the same image, the same user, the same shell. */
 import { z } from "zod";
+import { maybe } from "../../api/schemas/common.ts";
 import type { Origin, Plan, Step } from "../../builder/plan.ts";
 import { StacyError } from "../../host/error.ts";
 import { notThere } from "../error.ts";
 
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
-
 export const Instruction = z.object({
   type: z.string().max(64),
-  args: optional(z.array(z.string().max(1 << 20)).max(4_096)),
-  force: optional(z.boolean()),
-  filesHash: optional(z.string().regex(/^[0-9a-f]{1,128}$/)),
+  args: maybe(z.array(z.string().max(1 << 20)).max(4_096)),
+  force: maybe(z.boolean()),
+  filesHash: maybe(z.string().regex(/^[0-9a-f]{1,128}$/)),
 });
 export type Instruction = z.output<typeof Instruction>;
 
 export const BuildStart = z.object({
-  fromImage: optional(z.string().max(600)),
-  fromTemplate: optional(z.string().max(600)),
+  fromImage: maybe(z.string().max(600)),
+  fromTemplate: maybe(z.string().max(600)),
   fromImageRegistry: z.unknown().optional(),
-  force: optional(z.boolean()),
-  steps: optional(z.array(Instruction).max(1_000)),
-  startCmd: optional(z.string().max(65_536)),
-  readyCmd: optional(z.string().max(65_536)),
+  force: maybe(z.boolean()),
+  steps: maybe(z.array(Instruction).max(1_000)),
+  startCmd: maybe(z.string().max(65_536)),
+  readyCmd: maybe(z.string().max(65_536)),
 });
 export type BuildStart = z.output<typeof BuildStart>;
 
@@ -64,11 +63,6 @@ export function planOf(start: BuildStart, imageOf: (template: string) => string)
   return { stages: [{ name: "", from, steps: () => [...begin, ...rest] }], target: 0 };
 }
 
-/** The folder of a copy's files among all of them. */
-export function folderOf({ filesHash }: Pick<Instruction, "filesHash">): string {
-  return filesHash ?? "";
-}
-
 function stepsOf(step: Instruction, line: number, user: string): Step[] {
   const { type, args = [] } = step;
   const [first = "", second = "", third = "", fourth = ""] = args;
@@ -83,7 +77,9 @@ function stepsOf(step: Instruction, line: number, user: string): Step[] {
       return [as(second), run, as(user)];
     }
     case "COPY": {
-      if (step.filesHash === undefined) throw wrong("its files have no hash");
+      // Among all files those of a copy are a folder of this name (files.ts).
+      const folder = step.filesHash;
+      if (folder === undefined) throw wrong("its files have no hash");
       if (/^\/|(^|\/)\.\.(\/|$)/.test(first)) throw wrong("a source lies below the template's directory");
       const source = first.replace(/^(\.\/)+/, "");
       const mode = fourth === "" ? undefined : Number.parseInt(fourth, 8);
@@ -91,7 +87,7 @@ function stepsOf(step: Instruction, line: number, user: string): Step[] {
       return [
         {
           kind: "copy",
-          sources: [source === "" || source === "." ? `${folderOf(step)}/` : `${folderOf(step)}/${source}`],
+          sources: [source === "" || source === "." ? `${folder}/` : `${folder}/${source}`],
           to: second || ".",
           owner: third === "" ? user : third,
           ...(mode === undefined ? {} : { mode }),

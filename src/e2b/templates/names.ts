@@ -53,6 +53,13 @@ export function findTemplate(text: string, sandboxes: View): Template | undefine
   }
 }
 
+/** The same, of which there has to be one. @throws E2bError 404 */
+export function getTemplate(text: string, sandboxes: View): Template {
+  const found = findTemplate(text, sandboxes);
+  if (found === undefined) throw new E2bError(404, `template '${text.slice(0, 128)}' not found`);
+  return found;
+}
+
 /** All tags of a template that a client has built. @throws E2bError 404 */
 export function tagsOf(text: string, sandboxes: View): Template[] {
   const { name } = parseName(text);
@@ -68,13 +75,6 @@ export function tagsOf(text: string, sandboxes: View): Template[] {
 export function idOf(name: string, sandboxes: View): string {
   const known = sandboxes.templates.list().find(({ metadata }) => metadata[OWN.name] === name)?.metadata[OWN.id];
   return known ?? randomBytes(10).toString("hex");
-}
-
-/** The image of a template that another one begins with. @throws E2bError 404 */
-export function imageOfTemplate(text: string, sandboxes: View): string {
-  const found = findTemplate(text, sandboxes);
-  if (found === undefined) throw new E2bError(404, `template '${text.slice(0, 128)}' not found`);
-  return found.image;
 }
 
 type Remembered = Partial<TemplateInput> & Pick<TemplateInput, "image" | "memoryMiB" | "vcpus" | "metadata">;

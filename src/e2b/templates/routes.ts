@@ -2,6 +2,7 @@
 import type { Hono } from "hono";
 import { z } from "zod";
 import { bodyStream } from "../../api/body.ts";
+import { maybe } from "../../api/schemas/common.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Template } from "../../sandboxes/record.ts";
 import type { ControlContext, ControlEnv } from "../control/control.ts";
@@ -10,15 +11,14 @@ import type { E2bParts } from "../parts.ts";
 import { type Build, TemplateBuilds } from "./builds.ts";
 import { TemplateFiles } from "./files.ts";
 import { BuildStart } from "./instructions.ts";
-import { DEFAULT_TAG, findTemplate, idOf, nameOf, OWN, parseName, remember, tagsOf } from "./names.ts";
+import { DEFAULT_TAG, findTemplate, getTemplate, idOf, nameOf, OWN, parseName, remember, tagsOf } from "./names.ts";
 
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 const NewBuild = z.object({
-  name: optional(z.string()),
-  alias: optional(z.string()),
-  tags: optional(z.array(z.string()).max(32)),
-  cpuCount: optional(z.int().min(1).max(32)),
-  memoryMB: optional(
+  name: maybe(z.string()),
+  alias: maybe(z.string()),
+  tags: maybe(z.array(z.string()).max(32)),
+  cpuCount: maybe(z.int().min(1).max(32)),
+  memoryMB: maybe(
     z
       .int()
       .min(64)
@@ -65,8 +65,7 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
   }
   app.get("/templates/aliases/:alias", (c) => {
     const { alias } = c.req.param();
-    const found = findTemplate(alias, c.env.sandboxes);
-    if (found === undefined) throw new E2bError(404, `template '${alias.slice(0, 128)}' not found`);
+    const found = getTemplate(alias, c.env.sandboxes);
     return Response.json({ templateID: found.metadata[OWN.id] ?? found.name, public: found.shared === true });
   });
 
@@ -84,8 +83,7 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
   app.post("/templates/tags", async (c) => {
     const { target, tags } = await read(c, NewTags);
     const { sandboxes } = c.env;
-    const source = findTemplate(target, sandboxes);
-    if (source === undefined) throw new E2bError(404, `template '${target.slice(0, 128)}' not found`);
+    const source = getTemplate(target, sandboxes);
     const name = source.metadata[OWN.name] ?? source.name;
     for (const next of tags) {
       const { tag } = parseName(`${name}:${next}`);
@@ -177,8 +175,7 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
   app.get("/templates/:id", (c) => {
     const { sandboxes } = c.env;
     const id = c.req.param("id");
-    const found = findTemplate(id, sandboxes);
-    if (found === undefined) throw new E2bError(404, `template '${id.slice(0, 128)}' not found`);
+    const found = getTemplate(id, sandboxes);
     const own = builds.of(sandboxes.owner, found.metadata[OWN.id] ?? found.name);
     const state = ({ id, status, memoryMiB, vcpus }: Build): Record<string, unknown> => {
       const now = new Date(found.updatedAt).toISOString();
