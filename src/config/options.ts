@@ -55,8 +55,9 @@ export function networkOf({
       },
     );
   }
-  for (const { allowed_hosts: hosts } of auth.keys) new HostRules(hosts ?? [], groupsOf(network.groups));
-  new HostRules(defaults.allowed_hosts, groupsOf(network.groups)); // a wrong one would fail every spawn
+  const groups = groupsOf(network.groups);
+  for (const { allowed_hosts: hosts } of auth.keys) new HostRules(hosts ?? [], groups);
+  new HostRules(defaults.allowed_hosts, groups); // a wrong one would fail every spawn
   return new Network({
     allow: network.allow,
     private: network.private,
