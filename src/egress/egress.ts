@@ -149,17 +149,13 @@ export class Egress {
           throw new StacyError("limit", `this sandbox has ${most} connections to hosts of secrets, which is the most`);
         }
         this.#brokered += 1;
-        const free = (): void => {
-          this.#brokered -= 1;
-        };
         try {
-          const socket = await this.#dial(target);
-          if (socket.closed) free();
-          else socket.once("close", free);
+          const socket = await untilClosed(this.#dial(target), () => {
+            this.#brokered -= 1;
+          });
           this.#tell(target, undefined);
           return socket;
         } catch (thrown) {
-          free();
           this.#tell(target, asStacyError(thrown));
           throw thrown;
         }
@@ -286,18 +282,11 @@ export class Egress {
       });
     }
     this.#meter.connection();
-    const free = (): void => void (shared !== undefined && shared.open--);
     if (shared !== undefined) shared.open++;
-    try {
-      const socket = await dial(host, port, { judges: () => this.#judges, addresses, resolve });
-      if (socket.closed) free();
-      else socket.once("close", free);
-      socket.setTimeout(idleMs, () => socket.destroy());
-      return socket;
-    } catch (error) {
-      free();
-      throw error;
-    }
+    const dialled = dial(host, port, { judges: () => this.#judges, addresses, resolve });
+    const socket = await untilClosed(dialled, () => void (shared !== undefined && shared.open--));
+    socket.setTimeout(idleMs, () => socket.destroy());
+    return socket;
   }
 
   /** Those beyond the limit wait in the guest's own queue. Whoever waits for one has its place already. */
@@ -352,5 +341,18 @@ export class Egress {
       this.#told.set(name, now);
       this.#options.refused({ ...target, reason: failure.message });
     }
+  }
+}
+
+/** @param free once: when it has failed, or when the connection is gone */
+async function untilClosed(dialled: Promise<Socket>, free: () => void): Promise<Socket> {
+  try {
+    const socket = await dialled;
+    if (socket.closed) free();
+    else socket.once("close", free);
+    return socket;
+  } catch (error) {
+    free();
+    throw error;
   }
 }

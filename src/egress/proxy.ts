@@ -9,6 +9,7 @@ import {
   type IncomingMessage,
   type Server,
   type ServerResponse,
+  STATUS_CODES,
 } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -16,6 +17,7 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { relay } from "../host/relay.ts";
 import type { Connections, Target } from "./connections.ts";
+import { answerOf, fail, rawAnswer } from "./http-error.ts";
 import type { Meter } from "./meter.ts";
 import type { Broker } from "./secrets/broker.ts";
 
@@ -32,12 +34,6 @@ export interface ProxyOptions {
 }
 
 const ESTABLISHED = "HTTP/1.1 200 Connection established\r\n\r\n";
-const STATUS: Partial<Record<StacyError["code"], [number, string]>> = {
-  invalid: [400, "Bad Request"],
-  permission: [403, "Forbidden"],
-  limit: [503, "Service Unavailable"],
-  timeout: [504, "Gateway Timeout"],
-};
 
 export class EgressProxy {
   readonly #options: ProxyOptions;
@@ -92,10 +88,8 @@ export class EgressProxy {
       relay(client, socket, undefined, meter.sent);
       relay(socket, client, undefined, meter.received);
     } catch (thrown) {
-      const { status, reason, text } = answerOf(thrown);
-      client.end(
-        `HTTP/1.1 ${status} ${reason}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
-      );
+      const answer = answerOf(thrown);
+      client.end(rawAnswer(answer, STATUS_CODES[answer.status]));
     }
   }
 
@@ -179,20 +173,4 @@ function absolute(text: string): URL {
   const url = new URL(text);
   if (url.protocol !== "http:") throw new StacyError("invalid", `the proxy does not pass on ${url.protocol} requests`);
   return url;
-}
-
-function answerOf(thrown: unknown): { status: number; reason: string; text: string } {
-  const { code, message, remedy } = asStacyError(thrown);
-  const [status, reason] = STATUS[code] ?? [502, "Bad Gateway"];
-  return { status, reason, text: `stacyvm: ${message}${remedy === undefined ? "" : `\nhint: ${remedy}`}\n` };
-}
-
-function fail(response: ServerResponse, thrown: unknown): void {
-  if (response.headersSent) {
-    response.destroy();
-    return;
-  }
-  const { status, reason, text } = answerOf(thrown);
-  response.writeHead(status, reason, { "content-type": "text/plain", connection: "close" });
-  response.end(text);
 }

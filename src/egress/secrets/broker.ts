@@ -14,11 +14,12 @@ import { performServerHandshake, type ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createServer as createTls, type TLSSocket, type TlsOptions } from "node:tls";
-import { asStacyError, StacyError } from "../../host/error.ts";
+import { StacyError } from "../../host/error.ts";
 import { endToEnd } from "../../host/hop-by-hop.ts";
 import { relay } from "../../host/relay.ts";
 import type { Permit, Target } from "../connections.ts";
 import { normaliseHost } from "../host-rules.ts";
+import { answerOf, fail, rawAnswer } from "../http-error.ts";
 import type { Meter } from "../meter.ts";
 import { type Authority, certify } from "./authority.ts";
 import { type KeptSecret, type Placed, place, type Scheme } from "./secret.ts";
@@ -240,7 +241,7 @@ export class Broker {
       relay(body, stream, undefined, this.#options.meter.received);
     } catch (thrown) {
       if (stream.closed || stream.headersSent) return void stream.destroy();
-      const { status, text } = told(thrown);
+      const { status, text } = answerOf(thrown);
       quietly(stream, () => {
         stream.respond({ ":status": status, "content-type": "text/plain" });
         stream.end(text);
@@ -277,10 +278,7 @@ export class Broker {
       relay(socket, far, undefined, this.#options.meter.sent);
       relay(far, socket, undefined, this.#options.meter.received);
     } catch (thrown) {
-      const { status, text } = told(thrown);
-      socket.end(
-        `HTTP/1.1 ${status} \r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
-      );
+      socket.end(rawAnswer(answerOf(thrown)));
     }
   }
 
@@ -385,25 +383,4 @@ function masked(headers: IncomingHttpHeaders, { mask }: Placed): IncomingHttpHea
     out[mask(name)] = Array.isArray(value) ? value.map(mask) : mask(value);
   }
   return out;
-}
-
-const STATUS: Partial<Record<StacyError["code"], number>> = {
-  invalid: 400,
-  permission: 403,
-  "not-supported": 405,
-  limit: 503,
-  timeout: 504,
-};
-
-function told(thrown: unknown): { status: number; text: string } {
-  const { code, message, remedy } = asStacyError(thrown);
-  const text = `stacyvm: ${message}${remedy === undefined ? "" : `\nhint: ${remedy}`}\n`;
-  return { status: STATUS[code] ?? 502, text };
-}
-
-function fail(response: ServerResponse, thrown: unknown): void {
-  if (response.headersSent) return void response.destroy();
-  const { status, text } = told(thrown);
-  response.writeHead(status, { "content-type": "text/plain", connection: "close" });
-  response.end(text);
 }

@@ -1,0 +1,30 @@
+/** What a program of a guest is told in HTTP where its request comes to nothing. */
+import type { ServerResponse } from "node:http";
+import { asStacyError, type StacyError } from "../host/error.ts";
+
+const STATUS: Partial<Record<StacyError["code"], number>> = {
+  invalid: 400,
+  permission: 403,
+  "not-supported": 405,
+  limit: 503,
+  timeout: 504,
+};
+
+/** Its status by the code of the error, its text with the remedy. */
+export function answerOf(thrown: unknown): { status: number; text: string } {
+  const { code, message, remedy } = asStacyError(thrown);
+  const text = `stacyvm: ${message}${remedy === undefined ? "" : `\nhint: ${remedy}`}\n`;
+  return { status: STATUS[code] ?? 502, text };
+}
+
+/** The same on a connection that Node's server has given up: after CONNECT, or an upgrade. */
+export function rawAnswer({ status, text }: { status: number; text: string }, reason = ""): string {
+  return `HTTP/1.1 ${status} ${reason}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`;
+}
+
+export function fail(response: ServerResponse, thrown: unknown): void {
+  if (response.headersSent) return void response.destroy();
+  const { status, text } = answerOf(thrown);
+  response.writeHead(status, { "content-type": "text/plain", connection: "close" });
+  response.end(text);
+}
