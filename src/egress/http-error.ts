@@ -1,5 +1,5 @@
 /** What a program of a guest is told in HTTP where its request comes to nothing. */
-import type { ServerResponse } from "node:http";
+import { type ServerResponse, STATUS_CODES } from "node:http";
 import { asStacyError, type StacyError } from "../host/error.ts";
 
 const STATUS: Partial<Record<StacyError["code"], number>> = {
@@ -18,13 +18,14 @@ export function answerOf(thrown: unknown): { status: number; text: string } {
 }
 
 /** The same on a connection that Node's server has given up: after CONNECT, or an upgrade. */
-export function rawAnswer({ status, text }: { status: number; text: string }, reason = ""): string {
-  return `HTTP/1.1 ${status} ${reason}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`;
+export function rawAnswer({ status, text }: { status: number; text: string }): string {
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`;
 }
 
 export function fail(response: ServerResponse, thrown: unknown): void {
   if (response.headersSent) return void response.destroy();
   const { status, text } = answerOf(thrown);
-  response.writeHead(status, { "content-type": "text/plain", connection: "close" });
+  // With its reason, or the one of an answer that could not be passed on would stand there.
+  response.writeHead(status, STATUS_CODES[status], { "content-type": "text/plain", connection: "close" });
   response.end(text);
 }

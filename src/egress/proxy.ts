@@ -9,7 +9,6 @@ import {
   type IncomingMessage,
   type Server,
   type ServerResponse,
-  STATUS_CODES,
 } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -88,8 +87,7 @@ export class EgressProxy {
       relay(client, socket, undefined, meter.sent);
       relay(socket, client, undefined, meter.received);
     } catch (thrown) {
-      const answer = answerOf(thrown);
-      client.end(rawAnswer(answer, STATUS_CODES[answer.status]));
+      client.end(rawAnswer(answerOf(thrown)));
     }
   }
 
