@@ -1,17 +1,23 @@
 /**
- * `make test`: lint, types and layers, then the Rust tests, then the TypeScript tests: units side by side, files with real
- * machines one after another, since they share two cores. Afterwards nothing of ours may be left running.
+ * `make test`: lint, types and layers, then the Rust tests, then the TypeScript tests: units, and files with real machines two at a
+ * time, since most of them wait as long as they work. A file that failed beside another is run once more by itself, and the end says
+ * so: what fails only beside others is a busy machine's, or a race to be looked at; with STACYVM_TEST_STRICT=1 it fails the run.
+ * Afterwards nothing of ours may be left running.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
-import { constants, tmpdir } from "node:os";
-import { join } from "node:path";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
+import { mkdtemp, open, readdir, readFile, rm } from "node:fs/promises";
+import { availableParallelism, constants, tmpdir } from "node:os";
+import { basename, join } from "node:path";
 import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 import { crateSource } from "../src/images/crate-build.ts";
 
 /** How long tests that are told to end may take for it. */
 const STOP_LIMIT_MS = 10_000;
+/** Files with real machines at a time. */
+const LANES = 2;
+/** So many files that failed are run once more. */
+const MOST_AGAIN = 4;
 
 process.chdir(packageRoot);
 const bin = join(packageRoot, "node_modules", ".bin");
@@ -24,30 +30,44 @@ const env = { ...process.env, PATH: `${bin}:${process.env.PATH}`, STACYVM_TEST_D
 
 let failed = false;
 let stopped: NodeJS.Signals | undefined;
-let running: ChildProcess | undefined;
+const running = new Set<ChildProcess>();
 
-/** A group of its own, so that ending us ends the tests too, and not only their runner. */
-function endGroup(signal: NodeJS.Signals): void {
+/** Groups of their own, so that ending us ends the tests too, and not only their runners. */
+function endGroup(child: ChildProcess, signal: NodeJS.Signals): void {
   try {
-    if (running?.pid !== undefined) process.kill(-running.pid, signal);
+    if (child.pid !== undefined) process.kill(-child.pid, signal);
   } catch {} // it ended by itself
+}
+
+function endAll(signal: NodeJS.Signals): void {
+  for (const child of running) endGroup(child, signal);
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(signal, () => {
     // The second time it has to be at once.
-    endGroup(stopped === undefined ? signal : "SIGKILL");
+    endAll(stopped === undefined ? signal : "SIGKILL");
     stopped = signal;
-    setTimeout(() => endGroup("SIGKILL"), STOP_LIMIT_MS).unref();
+    setTimeout(() => endAll("SIGKILL"), STOP_LIMIT_MS).unref();
   });
 }
 
-async function step(title: string, command: string, args: string[], cwd = packageRoot): Promise<void> {
-  if (stopped !== undefined) return;
+interface Step {
+  title: string;
+  passed: boolean;
+  seconds: number;
+}
+
+/** @param together what it prints comes in one piece, at its end: others print too */
+async function run(title: string, command: string, args: string[], cwd: string, together: boolean): Promise<Step> {
   const start = performance.now();
-  process.stdout.write(`\n==> ${title}\n`);
-  const child = spawn(command, args, { stdio: ["ignore", "inherit", "inherit"], env, cwd, detached: true });
-  running = child;
+  if (!together) process.stdout.write(`\n==> ${title}\n`);
+  // A file and no pipe: what a test leaves behind by mistake would hold that open.
+  const printed = together ? await open(join(scratch, `${basename(title)}.log`), "w+") : undefined;
+  const output = printed?.fd ?? "inherit";
+  const stdio: StdioOptions = ["ignore", output, output];
+  const child = spawn(command, args, { stdio, env, cwd, detached: true });
+  running.add(child);
   const code = await new Promise<number>((resolve) => {
     child.once("error", (error) => {
       process.stdout.write(`${error.message}\n`);
@@ -56,12 +76,51 @@ async function step(title: string, command: string, args: string[], cwd = packag
     child.once("exit", (status) => resolve(status ?? 1));
   });
   // What a runner that was ended has left of its group.
-  endGroup("SIGKILL");
-  running = undefined;
-  process.stdout.write(
-    `<== ${title}: ${code === 0 ? "passed" : `FAILED (exit ${code})`} in ${((performance.now() - start) / 1000).toFixed(1)} s\n`,
+  endGroup(child, "SIGKILL");
+  running.delete(child);
+  const seconds = (performance.now() - start) / 1000;
+  if (printed !== undefined) {
+    process.stdout.write(`\n==> ${title}\n${await readFile(join(scratch, `${basename(title)}.log`), "utf8")}`);
+    await printed.close();
+  }
+  process.stdout.write(`<== ${title}: ${code === 0 ? "passed" : `FAILED (exit ${code})`} in ${seconds.toFixed(1)} s\n`);
+  return { title, passed: code === 0, seconds };
+}
+
+async function step(title: string, command: string, args: string[], cwd = packageRoot): Promise<void> {
+  if (stopped !== undefined) return;
+  if (!(await run(title, command, args, cwd, false)).passed) failed = true;
+}
+
+/** Each file by a runner of its own: its time is known, and it can be run again. */
+async function machineSteps(files: string[]): Promise<void> {
+  const lanes = Math.min(LANES, availableParallelism(), files.length);
+  const test = (file: string, together: boolean): Promise<Step> =>
+    run(file, "node", [...node, file], packageRoot, together);
+  const waiting = [...files];
+  const done: Step[] = [];
+  await Promise.all(
+    Array.from({ length: lanes }, async () => {
+      for (let file = waiting.shift(); file !== undefined && stopped === undefined; file = waiting.shift()) {
+        done.push(await test(file, lanes > 1));
+      }
+    }),
   );
-  if (code !== 0) failed = true;
+  const again = done.filter(({ passed }) => !passed).map(({ title }) => title);
+  const flaky: string[] = [];
+  for (const file of again) {
+    if (stopped !== undefined) return;
+    // Many that fail have one cause, which a second time does not change.
+    if (lanes === 1 || again.length > MOST_AGAIN || !(await test(file, false)).passed) failed = true;
+    else flaky.push(file);
+  }
+  if (files.length === 1) return;
+  process.stdout.write("\nReal machines, by time:\n");
+  for (const { title, passed, seconds } of done.sort((a, b) => b.seconds - a.seconds)) {
+    const word = passed ? "" : flaky.includes(title) ? "  FAILED beside another file, passed by itself" : "  FAILED";
+    process.stdout.write(`  ${seconds.toFixed(1).padStart(6)} s  ${title}${word}\n`);
+  }
+  if (flaky.length > 0 && process.env.STACYVM_TEST_STRICT === "1") failed = true;
 }
 
 async function testFiles(dir: string): Promise<string[]> {
@@ -79,6 +138,7 @@ const units = [
   ...(await testFiles("sdk")),
 ];
 const machines = await testFiles("test");
+const node = ["--test", "--test-reporter=spec", "--test-timeout=900000"];
 const chosen = (files: string[]): string[] =>
   only.length === 0 ? files : files.filter((file) => only.some((name) => file.includes(name)));
 
@@ -94,10 +154,8 @@ try {
       await step(`${crate} (Rust)`, "cargo", test, source);
     }
   }
-  const node = ["--test", "--test-reporter=spec", "--test-timeout=900000"];
   if (chosen(units).length > 0) await step("units", "node", [...node, "--test-concurrency=2", ...chosen(units)]);
-  if (chosen(machines).length > 0)
-    await step("real machines", "node", [...node, "--test-concurrency=1", ...chosen(machines)]);
+  await machineSteps(chosen(machines));
   const left = await processesIn(scratch);
   if (left.length > 0) {
     for (const pid of left) process.kill(pid, "SIGKILL");

@@ -267,8 +267,10 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     await page.getByRole("link", { name: "Snapshots" }).click();
     const golden = section("Golden snapshots").getByRole("row", { name: /stacyvm\/busybox/ });
     for (let i = 0; i < 60 && (await golden.count()) === 0; i++) {
+      // Waited for before it is asked for: the answer may be there sooner than the click returns.
+      const answered = page.waitForResponse((response) => response.url().endsWith("/snapshots"));
       await section("Golden snapshots").getByRole("button", { name: "Refresh" }).click();
-      await page.waitForResponse((response) => response.url().endsWith("/snapshots"));
+      await answered;
     }
     await button("Remove unused").click();
     await page.getByText("Every snapshot is in use.").or(page.getByRole("dialog")).first().waitFor();
