@@ -1,5 +1,6 @@
 /** What is stored: the data types of this layer. Times are ms since 1970, durations ms, sizes MiB. */
 import { randomBytes } from "node:crypto";
+import type { Placement } from "../egress/secrets/secret.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import type { BootReport } from "../providers/provider.ts";
 import type { SandboxState } from "./state.ts";
@@ -134,6 +135,29 @@ export interface ExecRecord {
   /** Absent when it could not be started. */
   exitCode?: number;
   outcome: "completed" | "timeout" | "cancelled" | "failed";
+}
+
+/** Where the value is: with this server, or in a file or a variable of it. */
+export type SecretSource =
+  | { kind: "value" }
+  | { kind: "file"; path: string }
+  | { kind: "environment"; variable: string };
+
+export interface SecretRecord {
+  owner: string;
+  name: string;
+  /** It is this sandbox's alone, and goes with it. */
+  sandbox?: string;
+  hosts: string[];
+  placement: Placement;
+  placeholder: string;
+  source: SecretSource;
+  /** Each sandbox of the owner gets it. */
+  everywhere?: true;
+  /** The value, sealed. */
+  sealed?: string;
+  createdAt: number;
+  updatedAt: number;
 }
 
 export function newSandboxId(): string {

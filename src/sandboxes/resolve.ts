@@ -5,8 +5,8 @@ import type { WarmContext } from "../interpreter/contexts.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
 import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
-import type { CheckpointRecord, ExpiryPause, IdleAction, Template } from "./record.ts";
-import { hostsToAllow, type SecretInput, type SecretRecord } from "./secrets.ts";
+import type { CheckpointRecord, ExpiryPause, IdleAction, SecretRecord, Template } from "./record.ts";
+import { hostsToAllow, type SecretInput } from "./secrets.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {

@@ -11,6 +11,7 @@ import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
+import type { SecretRecord, SecretSource } from "./record.ts";
 import type { Seal } from "./seal.ts";
 import type { Store } from "./store.ts";
 
@@ -19,30 +20,6 @@ export const SECRET_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 const PLACEHOLDER = /^[A-Za-z0-9._~-]{8,256}$/;
 /** A value has its bound; a file that is longer is not one. */
 const MOST_FILE_BYTES = 16_384;
-
-/** Where the value is: with this server, or in a file or a variable of it. */
-export type SecretSource =
-  | { kind: "value" }
-  | { kind: "file"; path: string }
-  | { kind: "environment"; variable: string };
-
-/** Times are ms since 1970. */
-export interface SecretRecord {
-  owner: string;
-  name: string;
-  /** It is this sandbox's alone, and goes with it. */
-  sandbox?: string;
-  hosts: string[];
-  placement: Placement;
-  placeholder: string;
-  source: SecretSource;
-  /** Each sandbox of the owner gets it. */
-  everywhere?: true;
-  /** The value, sealed. */
-  sealed?: string;
-  createdAt: number;
-  updatedAt: number;
-}
 
 /** For one that there is: what is absent stays. */
 export interface SecretInput {

@@ -16,7 +16,7 @@ import type { z } from "zod";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Database, isBusy, type Row, type Value } from "./database.ts";
 import { type Log, silentLog } from "./observer.ts";
-import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template } from "./record.ts";
+import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, SecretRecord, Template } from "./record.ts";
 import {
   auditRow,
   checkpointRow,
@@ -27,7 +27,6 @@ import {
   secretRow,
   templateRow,
 } from "./row-schemas.ts";
-import type { SecretRecord } from "./secrets.ts";
 
 const LATER_MS = 50;
 const RETRY_MS = 1_000;

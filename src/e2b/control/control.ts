@@ -2,7 +2,7 @@
  * E2B's control plane: sandboxes made, listed, paused and ended by its names, and what this server does not have refused by name.
  * It translates; `sandboxes` decides.
  */
-import { type Context, Hono } from "hono";
+import { Hono } from "hono";
 import type { z } from "zod";
 import { withoutPort } from "../../api/auth.ts";
 import { readJson } from "../../api/body.ts";
@@ -15,6 +15,7 @@ import type { E2bParts } from "../parts.ts";
 import { templateRoutes } from "../templates/routes.ts";
 import * as bodies from "./bodies.ts";
 import { type NewSandbox, own } from "./bodies.ts";
+import type { ControlContext, ControlEnv } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
 import { sampleMetrics } from "./metrics.ts";
 import { pageOf } from "./paging.ts";
@@ -32,12 +33,6 @@ const OURS =
 export function isControlPath(path: string): boolean {
   return OURS.test(path);
 }
-
-/** What of the sandboxes the caller of a request may see, and whether it may use them, comes with the request. */
-export interface ControlEnv {
-  Bindings: { sandboxes: View; mayUse: boolean };
-}
-export type ControlContext = Context<ControlEnv>;
 
 export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   const { tokens, config } = parts;

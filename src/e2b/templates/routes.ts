@@ -5,7 +5,7 @@ import { bodyStream } from "../../api/body.ts";
 import { maybe } from "../../api/schemas/common.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Template } from "../../sandboxes/record.ts";
-import type { ControlContext, ControlEnv } from "../control/control.ts";
+import type { ControlContext, ControlEnv } from "../control/env.ts";
 import { E2bError, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import { type Build, TemplateBuilds } from "./builds.ts";
