@@ -3,14 +3,15 @@ import { test } from "node:test";
 import { systemClock } from "./clock.ts";
 import { Expiry } from "./expiry.ts";
 import { silentLog } from "./observer.ts";
-import type { Sandbox } from "./sandbox.ts";
+import type { SandboxRecord } from "./record.ts";
+import { Sandbox } from "./sandbox.ts";
 import type { StateChanges } from "./state-changes.ts";
 
 function layingDown(more: (record: { expiresAt: number }) => void): Sandbox {
   const record = { id: "sb-1", expiresAt: 1_000, onExpiry: { keepMs: 60_000 } };
-  const sandbox = { id: "sb-1", record, state: "running" } as unknown as Sandbox;
+  const sandbox = new Sandbox({ ...record, state: "running" } as unknown as SandboxRecord, () => 0);
   const to = async (): Promise<never> => {
-    more(record);
+    more(sandbox.record as typeof record);
     throw new Error("the disk is full");
   };
   const changes = { to } as unknown as StateChanges;
@@ -21,7 +22,7 @@ function layingDown(more: (record: { expiresAt: number }) => void): Sandbox {
 test("one that cannot be suspended has its end again", async () => {
   const sandbox = layingDown(() => {});
   await sandbox.resting;
-  assert.deepEqual(sandbox.record, { id: "sb-1", expiresAt: 1_000 });
+  assert.deepEqual(sandbox.record, { id: "sb-1", state: "running", expiresAt: 1_000 });
 });
 
 test("time that was given to it meanwhile stays, and what happens at the end of that", async () => {
@@ -30,5 +31,5 @@ test("time that was given to it meanwhile stays, and what happens at the end of 
     record.expiresAt = expiresAt;
   });
   await sandbox.resting;
-  assert.deepEqual(sandbox.record, { id: "sb-1", expiresAt, onExpiry: { keepMs: 60_000 } });
+  assert.deepEqual(sandbox.record, { id: "sb-1", state: "running", expiresAt, onExpiry: { keepMs: 60_000 } });
 });
