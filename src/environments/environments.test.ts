@@ -15,9 +15,12 @@ const INPUT: SpecInput = {
   ...{ pythonPackages: ["requests>=2", " ", "requests>=2", "uvicorn[standard]"], aptPackages: ["curl"] },
 };
 
-function environmentsOn(store: Store, resolve: (options: { signal?: AbortSignal }) => Promise<never>): Environments {
+function environmentsOn(
+  store: Store,
+  resolve: (options: { signal?: AbortSignal }, name: string) => Promise<never>,
+): Environments {
   const images: ImageLibrary = {
-    resolve: (_name: string, options: { signal?: AbortSignal }) => resolve(options),
+    resolve: (name: string, options: { signal?: AbortSignal }) => resolve(options, name),
     builds: {},
     of: () => images,
   } as unknown as ImageLibrary;
@@ -127,4 +130,29 @@ test("of changes at the same time each sees what the one before has done: one sp
     environments.start(spec, noMachine),
   ]);
   assert.match(String(started.status === "rejected" && started.reason), /there is no environment/);
+});
+
+test("another owner's many builds keep nobody's waiting, and forget nobody's", async () => {
+  using store = new Store(":memory:");
+  const begun: string[] = [];
+  const allAsked = Promise.withResolvers<void>();
+  await using environments = environmentsOn(store, async (_options, name) => {
+    begun.push(name);
+    await allAsked.promise;
+    throw new StacyError("not-found", "none");
+  });
+  const many = await environments.create({ ...INPUT, baseImage: "many:1" });
+  const one = await environments.create({ ...INPUT, owner: "other", baseImage: "one:1" });
+  const [first] = await Promise.all([one, many, many, many, one].map((spec) => environments.start(spec, noMachine)));
+  allAsked.resolve();
+  for (let i = 0; i < 4; i++) {
+    const more = Array.from({ length: 60 }, () => environments.start(many, noMachine));
+    for (const { id } of await Promise.all(more)) await ended(environments, id);
+  }
+  assert.deepEqual(begun.map((name) => name.split(":")[0]).slice(0, 5), ["one", "many", "one", "many", "many"]);
+  // The last one is still being put away.
+  await environments[Symbol.asyncDispose]();
+  assert.equal(environments.builds(many.id).length, 200);
+  assert.equal(environments.builds(one.id).length, 2);
+  assert.ok(first && environments.build(first.id, "other"));
 });

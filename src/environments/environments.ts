@@ -1,6 +1,7 @@
 /**
  * The published server's environments: packages on a base image, built to an image of this host by the builder. One build is done at
- * a time, in the order in which they were asked for; a build that the server did not finish before it ended has failed.
+ * a time, an owner's in the order in which they were asked for, and owners take turns; a build that the server did not finish before it
+ * ended has failed.
  *
  * A spec and its builds belong to an owner; for any other they are not there.
  */
@@ -9,6 +10,7 @@ import { z } from "zod";
 import { type BuildOptions, buildImage } from "../builder/build.ts";
 import { readPlan } from "../builder/read-plan.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { FairQueue } from "../host/fair-queue.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { parseReference } from "../images/reference.ts";
@@ -52,11 +54,11 @@ export type SpecInput = Pick<Spec, "owner" | "user" | "name" | "baseImage" | "py
 
 const SPECS = "environment";
 const BUILDS = "environment-build";
-/** Of an owner. */
+/** Of an owner each: nobody's are refused or forgotten for another owner's. */
 const MAX_SPECS = 500;
 const MAX_WAITING = 128;
-/** Of all; the image of one that is forgotten stays until images are collected. */
-const KEEP_BUILDS = 500;
+/** The image of one that is forgotten stays until images are collected. */
+const KEEP_BUILDS = 200;
 const LOG_LENGTH = 32_768;
 /** One that hangs must not keep the others waiting for ever. */
 const MAX_BUILD_MS = 3_600_000;
@@ -72,7 +74,7 @@ export class Environments implements AsyncDisposable {
   readonly #running = new Map<string, AbortController>();
   /** What makes and removes looks first, and what it saw has to hold until it is written. */
   readonly #changes = new SerialQueue();
-  #last: Promise<void> = Promise.resolve();
+  readonly #queue = new FairQueue();
   #closing = false;
 
   constructor({ store, images, report, now = Date.now }: EnvironmentsOptions) {
@@ -92,7 +94,7 @@ export class Environments implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing = true;
     for (const controller of this.#running.values()) controller.abort(new Error("the server is stopping"));
-    await this.#last;
+    await this.#queue.idle();
   }
 
   /** Of a user, newest first. @param owner absent: of all */
@@ -173,7 +175,8 @@ export class Environments implements AsyncDisposable {
   async #start(spec: Spec, start: BuildOptions["start"]): Promise<Build> {
     this.spec(spec.id, spec.owner); // it may have been removed meanwhile
     if (this.#closing) throw new StacyError("unavailable", "the server is stopping");
-    if (this.#running.size >= MAX_WAITING) throw new StacyError("limit", `${MAX_WAITING} builds are waiting already`);
+    if (this.#queue.waiting(spec.owner) >= MAX_WAITING)
+      throw new StacyError("limit", `${MAX_WAITING} builds are waiting already`);
     const id = randomUUID();
     const now = this.#now();
     const build: Build = {
@@ -188,13 +191,11 @@ export class Environments implements AsyncDisposable {
       this.#running.delete(id);
       throw error;
     }
-    const before = this.#last;
-    this.#last = (async () => {
-      await before;
+    this.#queue.add(spec.owner, async () => {
       await this.#run(build, spec, start, controller.signal).catch(this.#report);
       this.#running.delete(id);
-      await this.#forget().catch(this.#report);
-    })();
+      await this.#forget(spec.owner).catch(this.#report);
+    });
     return build;
   }
 
@@ -260,8 +261,10 @@ export class Environments implements AsyncDisposable {
     return build;
   }
 
-  async #forget(): Promise<void> {
-    const ended = [...this.#builds.values()].filter(isFinal).sort((a, b) => b.createdAt - a.createdAt);
+  async #forget(owner: string): Promise<void> {
+    const ended = [...this.#builds.values()]
+      .filter((build) => isFinal(build) && this.#specs.get(build.specId)?.owner === owner)
+      .sort((a, b) => b.createdAt - a.createdAt);
     for (const { id } of ended.slice(KEEP_BUILDS)) await this.#drop(id);
   }
 

@@ -6,6 +6,7 @@ import { z } from "@hono/zod-openapi";
 import type { Build } from "../../environments/environments.ts";
 import type { Spec } from "../../environments/spec.ts";
 import { StacyError } from "../../host/error.ts";
+import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
@@ -76,6 +77,17 @@ const OwnerQuery = z.object({ owner_id: Text.max(128) });
 
 export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const { environments, config, providers, policies } = parts;
+  /** One that the caller may see; whose it is, is for the audit log. @throws StacyError `not-found` */
+  const specOf = (id: string, sandboxes: View): Spec => {
+    const spec = environments.spec(id, sandboxes.only);
+    sandboxes.about(spec.owner);
+    return spec;
+  };
+  const buildOf = (id: string, sandboxes: View): Build => {
+    const { build, spec } = environments.build(id, sandboxes.only);
+    sandboxes.about(spec.owner);
+    return build;
+  };
 
   endpoints.add(
     {
@@ -124,11 +136,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       responses: { 200: { description: "The environment", schema: SpecBody } },
       errors: [404],
     },
-    ({ params, sandboxes }) => {
-      const spec = environments.spec(params.id, sandboxes.only);
-      sandboxes.about(spec.owner);
-      return json(specBody(spec));
-    },
+    ({ params, sandboxes }) => json(specBody(specOf(params.id, sandboxes))),
   );
   endpoints.add(
     {
@@ -143,7 +151,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404, 409],
     },
     async ({ params, sandboxes }) => {
-      sandboxes.about(environments.spec(params.id, sandboxes.only).owner);
+      specOf(params.id, sandboxes);
       await environments.remove(params.id, sandboxes.only);
       return json({ status: "deleted" });
     },
@@ -162,7 +170,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const { baseImage } = environments.spec(params.id, sandboxes.only);
+      const { baseImage } = specOf(params.id, sandboxes);
       const python = baseImage.toLowerCase().includes("python") ? ["pandas", "numpy"] : [];
       return json({ spec_id: params.id, suggestions: ["pytest", "requests", "python-dotenv", ...python] });
     },
@@ -175,15 +183,14 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       tag,
       summary: "Build an environment, in a sandbox",
       description:
-        "One is done after another. It may connect to `environments.allowed_hosts` when it has packages. The only target is `local`; `ghcr` and `dockerhub` are 501.",
+        "One is done after another, owners in turn. It may connect to `environments.allowed_hosts` when it has packages. The only target is `local`; `ghcr` and `dockerhub` are 501.",
       body: BuildRequest,
       responses: { 201: { description: "It is queued", schema: BuildBody } },
       errors: [403, 404, 501],
     },
     async ({ body, sandboxes, user }) => {
       for (const target of body.targets ?? []) assertLocal(target);
-      const spec = environments.spec(body.spec_id, sandboxes.only);
-      sandboxes.about(spec.owner);
+      const spec = specOf(body.spec_id, sandboxes);
       policies.checkImage(spec.owner, spec.baseImage);
       const packages = spec.pythonPackages.length + spec.aptPackages.length > 0;
       const build = await environments.start(spec, (image, abort) =>
@@ -235,11 +242,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       responses: { 200: { description: "The build", schema: BuildBody } },
       errors: [404],
     },
-    ({ params, sandboxes }) => {
-      const { build, spec } = environments.build(params.id, sandboxes.only);
-      sandboxes.about(spec.owner);
-      return json(buildBody(build));
-    },
+    ({ params, sandboxes }) => json(buildBody(buildOf(params.id, sandboxes))),
   );
   endpoints.add(
     {
@@ -253,7 +256,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404, 409],
     },
     async ({ params, sandboxes }) => {
-      sandboxes.about(environments.build(params.id, sandboxes.only).spec.owner);
+      buildOf(params.id, sandboxes);
       return json(buildBody(await environments.cancel(params.id, sandboxes.only)));
     },
   );
@@ -283,7 +286,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
       errors: [404],
     },
     ({ params, sandboxes }) => {
-      const { build } = environments.build(params.id, sandboxes.only);
+      const build = buildOf(params.id, sandboxes);
       return json({
         build_id: build.id,
         build_status: build.status,
