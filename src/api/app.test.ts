@@ -264,6 +264,49 @@ test("a key with hosts of its own makes, sets and saves nothing that goes beyond
   assert.equal((await call("PUT", `/sandboxes/${body.id}/network`, { allowed_hosts: [] }, key)).status, 200);
 });
 
+test("a run's sandbox outlives its command's time as far as its owner's limit lets it", async () => {
+  const { call, sandboxes } = appOf();
+  assert.equal((await call("PUT", "/quotas/*", { max_ttl: "90s" })).status, 200);
+  const given: (number | undefined)[] = [];
+  const lend = sandboxes.lend.bind(sandboxes);
+  sandboxes.lend = (input, signal) => {
+    given.push(input.ttlMs);
+    return lend(input, signal);
+  };
+  const run = async (body: object) => (await call("POST", "/run", { command: "true", ...body })).body;
+  for (const timeout of ["10s", "60s", "90s"]) assert.notEqual((await run({ timeout })).code, "RESOURCE_LIMIT");
+  const refused = await run({ timeout: "2m" });
+  assert.match(refused.message, /the ttl is over the limit of 1m30s/);
+  await run({ timeout: "10s", ttl: "20s" });
+  assert.deepEqual(given, [70_000, 90_000, 90_000, 120_000, 20_000]);
+});
+
+test("what a key refuses is refused to all that it makes, sets, saves and copies", async () => {
+  const { call } = appOf();
+  const hosts = ["*:*", "!bad.example", "!10.0.0.0/8"];
+  const made = await call("POST", "/keys", { name: "refusing", allowed_hosts: hosts });
+  const key = { "x-api-key": made.body.key };
+  const refusals = hosts.slice(1);
+  const spawned = await call("POST", "/sandboxes", { allowed_hosts: ["*:*", "!bad.example"] }, key);
+  assert.deepEqual(spawned.body.allowed_hosts, hosts);
+  assert.equal((await call("POST", "/sandboxes", {}, key)).body.allowed_hosts, undefined, "no network needs none");
+  await call("PUT", "/secrets/KEY", { hosts: ["api.example"], value: "value-of-the-secret" });
+  const withSecret = await call("POST", "/sandboxes", { secrets: ["KEY"] }, key);
+  assert.deepEqual(withSecret.body.allowed_hosts, ["api.example:443", ...refusals]);
+  const path = `/sandboxes/${spawned.body.id}/network`;
+  assert.deepEqual((await call("PUT", path, { allowed_hosts: ["a.example"] }, key)).body.allowed_hosts, [
+    "a.example",
+    ...refusals,
+  ]);
+  const template = await call("POST", "/templates", { name: "t", image: "i", allowed_hosts: ["*"] }, key);
+  assert.deepEqual(template.body.allowed_hosts, ["*", ...refusals]);
+  // By another key of the same owner it may connect to more, and a copy would too.
+  assert.equal((await call("PUT", path, { allowed_hosts: ["a.example"] })).status, 200);
+  const copy = await call("POST", `/sandboxes/${spawned.body.id}/fork`, {}, key);
+  assert.equal(copy.status, 403);
+  assert.match(copy.body.message, /hosts that this key refuses/);
+});
+
 test("a secret's value goes in and never comes out; files of the server are for administrators", async () => {
   const { call } = appOf();
   const value = "value-of-the-secret";

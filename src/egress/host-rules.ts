@@ -60,6 +60,15 @@ export function ofOwnHost(list: readonly string[]): string[] {
   return list.filter((rule) => normaliseHost(rule.trim().replace(/:[^:]*$/, "")) === OWN_HOST);
 }
 
+/**
+ * The rules with the refusals of `within` behind them: a refusal is no rule to lie within, so what is limited has it too.
+ * @param within absent: no limit
+ */
+export function withRefusals(rules: readonly string[], within: readonly string[] = []): string[] {
+  if (rules.length === 0) return [];
+  return [...rules, ...within.filter((rule) => rule.trim().startsWith("!") && !rules.includes(rule))];
+}
+
 export class HostRules {
   /** As they were given. */
   readonly list: readonly string[];
@@ -100,8 +109,8 @@ export class HostRules {
   }
 
   /**
-   * The first rule that permits more than `within` does. A rule must lie within a single one of those, and refusals there are no
-   * rules to lie within.
+   * The first rule that permits more than `within` does. A rule must lie within a single one of those. Refusals there are no
+   * rules to lie within: `withRefusals`.
    */
   beyond(within: HostRules): string | undefined {
     const covers = (outer: Rule, inner: Rule, ports: Ports): boolean =>

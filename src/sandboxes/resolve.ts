@@ -1,5 +1,5 @@
 /** From what a client asks for to what a provider gets: template, checkpoint, defaults and limits, in one place. */
-import { HostRules } from "../egress/host-rules.ts";
+import { HostRules, withRefusals } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
@@ -87,9 +87,11 @@ export function resolveSpawn(
     vcpus: bounded("vcpus", input.vcpus ?? template?.vcpus, limits.defaultVcpus, limits.maxVcpus),
     diskMiB: bounded("disk_mb", input.diskMiB, limits.defaultDiskMiB, limits.maxDiskMiB),
   };
-  const listed = input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
+  const asked = input.allowedHosts ?? (template?.allowedHosts.length ? template.allowedHosts : limits.defaultHosts);
+  const listed = withRefusals(asked, input.within);
   // A secret that cannot be used would be of no use; a refusal in the list decides all the same.
-  const allowedHosts = [...listed, ...hostsToAllow(secrets).filter((host) => !listed.includes(host))];
+  const used = hostsToAllow(secrets).filter((host) => !asked.includes(host));
+  const allowedHosts = withRefusals([...asked, ...used], input.within);
   // What a shared template names is what its owner means.
   const imageOwner = template !== undefined && size.image === template.image ? template.owner : input.owner;
   const start = input.start ?? template?.start;
@@ -109,7 +111,7 @@ export function resolveSpawn(
       ...(start === undefined ? {} : { start: { ...start, env: template?.env ?? {} } }),
       ...(warm.length === 0 ? {} : { contexts: warm }),
       // A wrong one is the request's fault: said before anything is made.
-      ...(allowedHosts.length === listed.length ? {} : { setupHosts: listed }),
+      ...(used.length === 0 ? {} : { setupHosts: listed }),
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: new HostRules(allowedHosts, limits.hostGroups).list }),
       ...(secrets.length === 0 ? {} : { secrets: placeholders(secrets, template) }),
       ...(checkpoint === undefined ? {} : { checkpoint: checkpoint.id }),

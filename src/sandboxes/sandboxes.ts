@@ -8,7 +8,7 @@
  * either wanted (a live row) or not, keeps the first kind and removes the second; and a row that was still `creating` names a
  * sandbox that no client knows of, which is removed too.
  */
-import { HostRules } from "../egress/host-rules.ts";
+import { HostRules, withRefusals } from "../egress/host-rules.ts";
 import type { KeptSecret } from "../egress/secrets/secret.ts";
 import { StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
@@ -210,6 +210,11 @@ export class Sandboxes {
     return this.#table.activeOf(owner, user);
   }
 
+  /** The longest time that this user's sandboxes may be given, ms; absent: any. */
+  maxTtlMs(owner: string, user: string | undefined): number | undefined {
+    return this.#admissions.look(0, { owner, ownerId: checkUser(user) }, 0).maxTtlMs;
+  }
+
   /** What a spawn would meet now. @throws StacyError `invalid`, `not-found` */
   admission(input: SpawnInput): Admission {
     const whose = { owner: input.owner ?? DEFAULT_OWNER, ownerId: checkUser(input.ownerId) };
@@ -261,12 +266,8 @@ export class Sandboxes {
   /** The same without secrets, for a piece of work of our own. */
   async borrow(input: SpawnInput, signal?: AbortSignal): Promise<Lease & AsyncDisposable> {
     // Its end is that of the work, which has a limit of its own; the time is for one that is forgotten with its server.
-    const { maxTtlMs = WORK_MS } = this.#admissions.look(
-      0,
-      { owner: input.owner ?? DEFAULT_OWNER, ownerId: input.ownerId },
-      0,
-    );
-    const ttlMs = Math.min(maxTtlMs, Math.max(WORK_MS, this.limits.defaultTtlMs));
+    const most = this.maxTtlMs(input.owner ?? DEFAULT_OWNER, input.ownerId) ?? WORK_MS;
+    const ttlMs = Math.min(most, Math.max(WORK_MS, this.limits.defaultTtlMs));
     return this.lend({ ttlMs, ...input, withoutSecrets: true }, signal);
   }
 
@@ -332,7 +333,7 @@ export class Sandboxes {
     const found = input.withoutSecrets === true ? [] : this.secrets.granted(owner, names);
     const granted = found.filter(({ name }) => !own.some((each) => each.name === name));
     const resolved = resolveSpawn(input, this.limits, template, checkpoint, [...granted, ...own]);
-    this.assertWithin(resolved.spec.allowedHosts ?? [], input.within);
+    this.limitHosts(resolved.spec.allowedHosts ?? [], input.within);
     const { name } = this.providers.pick(resolved.provider);
     const image = input.imageChecked === true ? undefined : resolved.spec.image;
     this.#checkPolicies(owner, image, [resolved.provider ?? name, name]);
@@ -352,7 +353,7 @@ export class Sandboxes {
     const sandbox = this.get(id);
     if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
     const whose = whoseIs(sandbox.record);
-    const { maxTtlMs } = this.#admissions.look(0, whose, 0);
+    const maxTtlMs = this.maxTtlMs(whose.owner, whose.ownerId);
     if (maxTtlMs !== undefined && ttlMs > maxTtlMs) {
       const refused = { ...this.#admissions.look(ttlMs, whose, 0), reason: "max_ttl" as const };
       throw this.#admissions.refusal(refused, whose.owner);
@@ -371,12 +372,16 @@ export class Sandboxes {
     return sandbox.record;
   }
 
-  /** @param within what may be allowed at most; absent: anything @throws StacyError `permission` naming the rule, `invalid` */
-  assertWithin(hosts: readonly string[], within: readonly string[] | undefined): void {
-    if (within === undefined) return;
+  /**
+   * @param within what may be allowed at most; absent: anything
+   * @returns the hosts, with what `within` refuses
+   * @throws StacyError `permission` naming the rule, `invalid`
+   */
+  limitHosts(hosts: readonly string[], within: readonly string[] | undefined): string[] {
+    if (within === undefined) return [...hosts];
     const groups = this.limits.hostGroups;
     const beyond = new HostRules(hosts, groups).beyond(new HostRules(within, groups));
-    if (beyond === undefined) return;
+    if (beyond === undefined) return withRefusals(hosts, within);
     throw new StacyError("permission", `this key's sandboxes may not connect to ${beyond}`, {
       remedy: within.length === 0 ? "its sandboxes have no network" : `it may allow ${within.join(", ")}`,
     });

@@ -88,6 +88,11 @@ export class View {
     return this.#all.lease(id);
   }
 
+  /** The longest time that this user's sandboxes may be given, ms; absent: any. */
+  maxTtlMs(user: string | undefined): number | undefined {
+    return this.#all.maxTtlMs(this.owner, user);
+  }
+
   admission(input: SpawnInput): Admission {
     return this.#all.admission(this.#own(input));
   }
@@ -115,8 +120,7 @@ export class View {
 
   setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
     this.get(id);
-    this.#all.assertWithin(hosts, this.caller.hosts);
-    return this.#all.setNetwork(id, hosts);
+    return this.#all.setNetwork(id, this.#all.limitHosts(hosts, this.caller.hosts));
   }
 
   pause(id: string): Promise<SandboxRecord> {
@@ -136,7 +140,12 @@ export class View {
 
   fork(id: string, ...rest: Tail<Sandboxes["fork"]>): ReturnType<Sandboxes["fork"]> {
     const { allowedHosts = [] } = this.get(id).record;
-    this.#all.assertWithin(allowedHosts, this.caller.hosts);
+    // A copy keeps its parent's rules, which another key may have made.
+    if (this.#all.limitHosts(allowedHosts, this.caller.hosts).length > allowedHosts.length) {
+      throw new StacyError("permission", "this sandbox may connect to hosts that this key refuses its own", {
+        remedy: "fork it with the key that it was made with, or set its network first",
+      });
+    }
     return this.#all.fork(id, ...rest);
   }
 
@@ -210,12 +219,12 @@ export class View {
     get: (name: string): Template => this.#all.templates.get(this.owner, name),
     create: async (input: TemplateInput): Promise<Template> => {
       // Its set-up commands run for whoever spawns from it, and for its pool.
-      this.#all.assertWithin(input.allowedHosts, this.caller.hosts);
-      return this.#all.templates.create(this.owner, input);
+      const allowedHosts = this.#all.limitHosts(input.allowedHosts, this.caller.hosts);
+      return this.#all.templates.create(this.owner, { ...input, allowedHosts });
     },
     replace: async (name: string, input: TemplateInput): Promise<Template> => {
-      this.#all.assertWithin(input.allowedHosts, this.caller.hosts);
-      return this.#all.templates.replace(this.owner, name, input);
+      const allowedHosts = this.#all.limitHosts(input.allowedHosts, this.caller.hosts);
+      return this.#all.templates.replace(this.owner, name, { ...input, allowedHosts });
     },
     remove: (name: string): Promise<void> => this.#all.templates.remove(this.owner, name),
   };

@@ -7,7 +7,6 @@ import type { Call, Endpoints } from "../endpoint.ts";
 import { execInput } from "../schemas/exec.ts";
 import { RunBody, RunRequest } from "../schemas/run.ts";
 import { spawnInput } from "../schemas/sandbox.ts";
-import { defined } from "../schemas/values.ts";
 import { jsonRecord } from "../streams.ts";
 import { execBody, follow, streamedLines } from "./exec.ts";
 
@@ -32,11 +31,12 @@ export function runRoutes(endpoints: Endpoints): void {
       responses: { 200: { description: "The result, or the stream", schema: RunBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409, 413, 501, 507],
     },
-    async ({ sandboxes, body, user, signal, ...call }) => {
-      const ttlMs = body.ttl ?? (body.timeout === undefined ? undefined : body.timeout + SPARE_MS);
-      const run = await sandboxes.lend({ ...spawnInput(body, user), ...defined({ ttlMs }) }, signal);
+    async ({ c, sandboxes, body, user, signal }) => {
+      const input = spawnInput(body, user);
+      if (body.timeout !== undefined) input.ttlMs ??= outliving(body.timeout, sandboxes.maxTtlMs(input.ownerId));
+      const run = await sandboxes.lend(input, signal);
       const { sandbox } = run;
-      call.c.set("timing", sandbox.record.boot?.phases ?? {});
+      c.set("timing", sandbox.record.boot?.phases ?? {});
       // Nobody waits for it; that it failed is told where all ends are.
       const end = (): void => void Promise.resolve(run[Symbol.asyncDispose]()).catch(() => {});
       try {
@@ -49,6 +49,11 @@ export function runRoutes(endpoints: Endpoints): void {
       }
     },
   );
+}
+
+/** Time for a sandbox whose command may take so long, ms. One that may not be given as much as the command itself is refused. */
+function outliving(timeoutMs: number, mostMs = Number.POSITIVE_INFINITY): number {
+  return Math.max(timeoutMs, Math.min(timeoutMs + SPARE_MS, mostMs));
 }
 
 type Asked = Pick<Call<unknown, unknown, Body>, "sandboxes" | "body" | "signal">;
