@@ -3,10 +3,11 @@
  * system's programs (read-only), some devices, and what the arguments name, each under its own path. It becomes the program, so pid and
  * parent stay.
  *
- *     cell DIR [-r FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...
+ *     cell DIR [-r FILE | -o FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...
  *
  *   DIR      the working directory, to read
  *   -r FILE  a file or directory to read
+ *   -o FILE  the same, where it is there
  *   -w FILE  one to write, also below DIR. Its name stays what it is: nobody who follows names in DIR can be led elsewhere.
  *   -l FILE  a library that is loaded into the program. Its own path may hold what separates names there.
  *
@@ -162,7 +163,7 @@ int main(int argc, char **argv) {
 	const int root = uid == 0;
 	int at = 2;
 	if (argc < 4) {
-		fprintf(stderr, "usage: cell DIR [-r FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: cell DIR [-r FILE | -o FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...\n");
 		return 125;
 	}
 	const mode_t mask = umask(022);
@@ -177,9 +178,10 @@ int main(int argc, char **argv) {
 	}
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("mount", "/");
 	add(argv[1], 0, 0);
-	for (; at + 1 < argc && (strcmp(argv[at], "-r") == 0 || strcmp(argv[at], "-w") == 0 || strcmp(argv[at], "-l") == 0); at += 2) {
-		add(argv[at + 1], argv[at][1] == 'w', 0);
-		if (argv[at][1] != 'l') continue;
+	for (; at + 1 < argc && argv[at][0] == '-' && strchr("rowl", argv[at][1]) != NULL && argv[at][1] != 0 && argv[at][2] == 0; at += 2) {
+		const char option = argv[at][1];
+		add(argv[at + 1], option == 'w', option == 'o');
+		if (option != 'l') continue;
 		parts[count - 1].path = LIBRARY;
 		if (setenv("LD_PRELOAD", LIBRARY, 1) != 0) fail("preload", argv[at + 1]);
 	}

@@ -105,6 +105,31 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
     }
   });
 
+  test("of a program of the user's own, its libraries and firmware, and nothing else that lies about it", async () => {
+    const home = await mkdtemp(join(tmpdir(), "home-"));
+    try {
+      for (const name of ["bin", "own", "lib", "share/qemu", "share/others"])
+        await mkdir(join(home, name), { recursive: true });
+      for (const name of ["lib/it", "share/qemu/rom", "share/others/secret", "bin/secret", "secret"])
+        await writeFile(join(home, name), "");
+      const program = join(home, "bin/bash");
+      await copyFile("/bin/bash", program);
+      for (const name of ["", "bin", "own"]) await chmod(join(home, name), 0o755);
+      const preload = join(home, basename(cell.preload));
+      const args = inCell({ ...cell, preload }, { dir: join(home, "own"), read: [], write: [] }, program, [
+        "-c",
+        'shopt -s globstar; cd "$1"; echo **',
+        "bash",
+        home,
+      ]);
+      const { stdout } = await execute(cell.program, args, { env: { PATH: "/usr/bin:/bin" } });
+      const there = stdout.trim().split(" ").sort();
+      assert.deepEqual(there, ["bin", "bin/bash", "lib", "lib/it", "own", "share", "share/qemu", "share/qemu/rom"]);
+    } finally {
+      await rm(home, { recursive: true });
+    }
+  });
+
   test("a relative path is refused, and nothing is made on the host", async () => {
     const args = ["relative", "--", "/usr/bin/env", "true"];
     await assert.rejects(execute(cell.program, args, { cwd: "/" }), /cell: add relative: Invalid argument/);

@@ -45,14 +45,21 @@ export interface CellFiles {
   clones?: boolean;
 }
 
+/**
+ * What a QEMU that is none of the system's needs of its own: libraries and firmware, where it was installed and where it was built. Not all
+ * that lies about it, which for `~/bin` would be the user's whole home.
+ */
+const BESIDE = ["../lib", "../lib64", "../share/qemu", "qemu-bundle", "pc-bios"];
+
 /** The command line that starts the program in its cell. */
 export function inCell(cell: Cell, files: CellFiles, command: string, args: readonly string[]): string[] {
   const named = (option: string, paths: readonly string[]): string[] => paths.flatMap((path) => [option, path]);
-  // What is not among the system's own: a QEMU of the user's, with what lies beside it.
-  const beside = dirname(dirname(command));
-  const own = command.startsWith("/usr/") || command.startsWith("/bin/") ? [] : [beside === "/" ? command : beside];
+  const dir = dirname(command);
+  const own = command.startsWith("/usr/") || command.startsWith("/bin/") ? [] : [command];
+  const near = own.length === 0 ? [] : BESIDE.map((each) => join(dir, each));
   return [
     files.dir,
+    ...named("-o", near),
     ...named("-r", [...own, ...files.read]),
     ...named("-l", files.clones === true ? [cell.preload] : []),
     ...named("-w", files.write),
