@@ -1,7 +1,8 @@
 /**
  * Asks `/dev/kvm` itself, with a throw-away machine of one vCPU: which paravirtual backend stands behind it, by a register of that,
  * and how far a few instructions of an ordinary kernel get in ring 0. Node has no ioctl, so Python asks: some 60 ms, for hosts where
- * nothing else tells, and for `doctor`. What it said is kept until the host boots again.
+ * nothing else tells, and for `doctor`. What it showed is kept until the host boots again; that nothing ran is not, since it may have a
+ * cause that passes: no memory for it just then, or another hypervisor that held the CPU.
  *
  *     <cache>/kvm.json   `Kept`
  */
@@ -92,16 +93,20 @@ export async function probeKvm(cacheDir: string = defaultCacheDir()): Promise<Kv
     (text) => JSON.parse(text) as Kept,
     () => undefined,
   );
-  if (kept?.boot === boot && kept.script === SCRIPT) return kept.probe;
+  if (kept?.boot === boot && kept.script === SCRIPT && isLasting(kept.probe)) return kept.probe;
   const probe = await ask();
   // Of no weight: who cannot keep it asks again.
-  if (probe !== undefined) {
+  if (probe !== undefined && isLasting(probe)) {
     const next: Kept = { boot, script: SCRIPT, probe };
     await mkdir(cacheDir, { recursive: true })
       .then(() => replaceFile(file, JSON.stringify(next)))
       .catch(() => {});
   }
   return probe;
+}
+
+function isLasting({ backend, ring0 }: KvmProbe): boolean {
+  return backend !== undefined || ring0 !== "none";
 }
 
 async function ask(): Promise<KvmProbe | undefined> {
