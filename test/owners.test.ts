@@ -39,13 +39,18 @@ const BODIES: Record<string, object> = {
   "POST /sandboxes/:id/files/chmod": { path: "/x", mode: "0644" },
   "POST /sandboxes/:id/files/mkdir": { path: "/x" },
   "PUT /templates/:name": { image: "i" },
+  "POST /environments/builds": { spec_id: "SPEC" },
 };
+/** An id as environments and their builds have one. */
+const NEVER_MADE = "00000000-0000-4000-8000-000000000000";
 /** What is not 404 for a thing that is not there: idempotent, or a list. */
 const NOT_404: Record<string, number> = {
   "DELETE /sandboxes/:id": 200,
   "GET /sandboxes/:id/checkpoints": 200,
   "GET /sandboxes/:id/history": 200,
   "GET /quotas/:owner/usage": 200,
+  // It would be one of the asker's own.
+  "PUT /secrets/:name": 400,
 };
 
 /** The beginning of an answer: some never end. */
@@ -94,6 +99,15 @@ describe("every route", () => {
     const template = await ask("use", "POST", "/templates", { name: "CANARY-template", image: "i" });
     assert.equal(template.status, 201, template.text);
     assert.equal((await ask("admin", "PUT", "/quotas/CANARY-user", { max_sandboxes: 7 })).status, 200);
+    const secret = { hosts: ["canary.example"], value: "CANARY-value-of-hers" };
+    assert.equal((await ask("use", "PUT", "/secrets/CANARY_SECRET", secret)).status, 200);
+    const packages = { owner_id: "CANARY-user", name: "CANARY", base_image: "canary" };
+    const spec = await ask("use", "POST", "/environments/specs", packages);
+    assert.equal(spec.status, 201, spec.text);
+    hers.spec = JSON.parse(spec.text).id;
+    const build = await ask("use", "POST", "/environments/builds", { spec_id: hers.spec });
+    assert.equal(build.status, 201, build.text);
+    hers.build = JSON.parse(build.text).id;
     store.addExec({ sandboxId: hers.id ?? "", command: "CANARY", startedAt: 1, durationMs: 1, outcome: "completed" });
     await store.committed();
   });
@@ -136,7 +150,10 @@ describe("every route", () => {
       resource: "r",
     };
     if (path.includes("/providers/")) values.name = "none";
-    if (/\/(workers?|tenants|environments)\//.test(path)) values.id = "none";
+    if (path.includes("/secrets/")) values.name = mine ? "CANARY_SECRET" : "NO_SECRET";
+    if (/\/(workers?|tenants)\//.test(path)) values.id = "none";
+    const environment = /\/environments\/(spec|build)s\//.exec(path)?.[1];
+    if (environment !== undefined) values.id = (mine ? hers[environment] : undefined) ?? NEVER_MADE;
     const filled = path.replaceAll(/:(\w+)/g, (_, name: string) => values[name] ?? "none");
     return `${filled.replace("*", "x")}?path=/x&pattern=*&reference=a&last_event_id=0`;
   };
@@ -145,7 +162,9 @@ describe("every route", () => {
   const bodyOf = (route: RouteAccess, mine: boolean): object | undefined => {
     if (methodOf(route) === "GET") return undefined;
     const text = JSON.stringify(BODIES[keyOf(route)] ?? {});
-    return JSON.parse(text.replace("CHECKPOINT", mine ? (hers.checkpoint ?? "") : "cp-00000000"));
+    const named: Record<string, string | undefined> = { CHECKPOINT: hers.checkpoint, SPEC: hers.spec };
+    const never: Record<string, string> = { CHECKPOINT: "cp-00000000", SPEC: NEVER_MADE };
+    return JSON.parse(text.replaceAll(/CHECKPOINT|SPEC/g, (word) => (mine ? named : never)[word] ?? ""));
   };
 
   test("says who may call it: one that does not keeps the application from being made", () => {
@@ -202,26 +221,35 @@ describe("every route", () => {
     const strip = (text: string): string =>
       text
         .replaceAll(/"request_id":"[^"]*"|"(?:timestamp|uptime|latency_ms|last_checked|last_heartbeat)":[^,}]*/g, "")
-        .replaceAll(/[sc][bp]-[0-9a-f]{8}|CANARY-template|no-template|CANARY-user|no-user|evt-\d+/g, "ID");
+        .replaceAll(
+          /[sc][bp]-[0-9a-f]{8}|CANARY-template|no-template|CANARY-user|no-user|CANARY_SECRET|NO_SECRET|evt-\d+/g,
+          "ID",
+        )
+        .replaceAll(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "ID");
     for (const route of app.routeTable) {
       const where = keyOf(route);
       const theirs = await ask("other", methodOf(route), fill(route, true), bodyOf(route, true));
       const own = new RegExp(Object.values(hers).join("|"), "g");
       // The id that was asked for may be in the answer; nothing else of Alice's may.
-      const words = theirs.text.replaceAll(own, "").replaceAll(/CANARY-template|CANARY-user/g, "");
+      const words = theirs.text.replaceAll(own, "").replaceAll(/CANARY[-_](?:template|user|SECRET)/g, "");
       assert.ok(!words.includes("CANARY"), `${where}: ${theirs.text}`);
-      if (!route.path.includes("/:")) {
+      // About one thing, by its path or its body.
+      if (!route.path.includes("/:") && !JSON.stringify(BODIES[where] ?? {}).includes("SPEC")) {
         assert.doesNotMatch(theirs.text, own, `${where}: ${theirs.text}`);
         assert.doesNotMatch(theirs.text, /CANARY|alice/, `${where}: ${theirs.text}`);
         continue;
       }
       const nothing = await ask("other", methodOf(route), fill(route, false), bodyOf(route, false));
       assert.deepEqual([theirs.status, strip(theirs.text)], [nothing.status, strip(nothing.text)], where);
-      if (!/\/(sandboxes|checkpoints|templates|quotas)\/:/.test(route.path) || route.access === "admin") continue;
+      if (
+        !/\/(sandboxes|checkpoints|templates|quotas|secrets|environments\/(specs|builds))\/:/.test(route.path) ||
+        route.access === "admin"
+      )
+        continue;
       assert.equal(theirs.status, NOT_404[where] ?? 404, `${where}: ${theirs.text}`);
       compared += 1;
     }
-    assert.ok(compared > 45, String(compared));
+    assert.ok(compared > 55, String(compared));
     // And nothing came of any of it.
     const { record } = sandboxes.get(hers.id ?? "");
     assert.deepEqual([record.state, record.allowedHosts], ["running", undefined]);
