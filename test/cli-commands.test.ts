@@ -25,9 +25,11 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     const [detail] = JSON.parse(await cli.out("inspect", id.slice(3, 8)));
     assert.equal(detail.id, id);
     assert.ok(detail.stats.mem_bytes > 0);
-    const second = await cli.json("spawn", "stacyvm/busybox", "-m", "256");
+    const second = await cli.json("spawn", "--name", "second", "stacyvm/busybox", "-m", "256");
     assert.equal(second.boot.path, "restored");
-    assert.equal(await cli.out("rm", second.id), second.id);
+    assert.match(await cli.out("ls"), new RegExp(`^ID +NAME .*\n${second.id} +second +stacyvm/busybox`));
+    assert.equal(await cli.out("exec", "second", "--", "echo", "by its name"), "by its name");
+    assert.equal(await cli.out("rm", "second"), second.id);
     assert.deepEqual(await readdir(join(cli.data, "sandboxes")), [id]);
   });
 

@@ -151,7 +151,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     // Each of the other changes.
     await page.getByLabel("State").selectOption("");
     await page.getByLabel("Filter").fill("worker-001");
-    const [one] = many.world.sandboxes.list().filter(({ metadata }) => metadata.name === "worker-001");
+    const [one] = many.world.sandboxes.list().filter(({ name }) => name === "worker-001");
     await page.getByLabel("Select worker-001").check();
     for (const [label, said] of [
       ["Checkpoint", "Saved a checkpoint of worker-001."],
@@ -256,6 +256,11 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     const form = page.getByRole("form", { name: "New sandbox" });
     await form.getByRole("combobox", { name: "Image" }).fill("stacyvm/busybox");
     await form.getByLabel("Name", { exact: true }).fill("it's mine");
+    await form.getByLabel("Time limit").fill("1h");
+    await button(page, "Start").click();
+    await page.locator("[aria-invalid=true]").waitFor();
+    assert.equal(await form.getByLabel("Name", { exact: true }).getAttribute("aria-invalid"), "true");
+    await form.getByLabel("Name", { exact: true }).fill("mine-1");
     await form.getByLabel("Memory, MiB").fill("512");
     await form.getByLabel("Disk, MiB").fill("256");
     await form.getByLabel("Environment").fill("TOKEN=a b\nDEBUG=1");
@@ -279,7 +284,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     const code = page.getByLabel("the CLI form", { exact: true });
     assert.match(
       (await code.textContent()) ?? "",
-      /stacyvm spawn \\\n {2}stacyvm\/busybox \\\n {2}--memory 512m \\\n {2}--disk 256m \\\n {2}--ttl 2h \\\n {2}--env 'TOKEN=a b' \\\n {2}--env DEBUG=1 \\\n {2}--label 'name=it'\\''s mine' \\\n {2}--label team=web/,
+      /stacyvm spawn \\\n {2}stacyvm\/busybox \\\n {2}--name mine-1 \\\n {2}--memory 512m \\\n {2}--disk 256m \\\n {2}--ttl 2h \\\n {2}--env 'TOKEN=a b' \\\n {2}--env DEBUG=1 \\\n {2}--label team=web/,
     );
     for (const [language, text] of [
       ["curl", /"memory_mb": 512[\s\S]*"TOKEN": "a b"/],
@@ -290,8 +295,8 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
       assert.match((await page.getByLabel(`the ${language} form`, { exact: true }).textContent()) ?? "", text);
     }
     await button(page, "Start").click();
-    await page.getByRole("heading", { name: "it's mine" }).waitFor();
-    const [made] = server.world.sandboxes.list().filter(({ metadata }) => metadata.name === "it's mine");
+    await page.getByRole("heading", { name: "mine-1" }).waitFor();
+    const [made] = server.world.sandboxes.list().filter(({ name }) => name === "mine-1");
     assert.deepEqual(
       [made?.image, made?.memoryMiB, made?.diskMiB, made?.metadata.team],
       ["stacyvm/busybox", 512, 256, "web"],

@@ -50,8 +50,9 @@ export class ConsoleServer implements AsyncDisposable {
       const { id } = await this.world.sandboxes.spawn({
         owner: "default",
         image: i % 2 === 0 ? "stacyvm/python" : "stacyvm/busybox",
-        metadata:
-          i % 3 === 0 ? {} : { name: `worker-${String(i).padStart(3, "0")}`, team: i % 5 === 0 ? "search" : "web" },
+        ...(i % 3 === 0
+          ? {}
+          : { name: `worker-${String(i).padStart(3, "0")}`, metadata: { team: i % 5 === 0 ? "search" : "web" } }),
       });
       ids.push(id);
       if (i % 7 === 3) await this.world.sandboxes.pause(id);

@@ -9,10 +9,11 @@ import { routeOf } from "../web/src/core/route.ts";
 import { parsePorts, parseProcesses } from "../web/src/sandbox/in-guest.ts";
 
 const REQUEST: SpawnRequest = {
+  name: "first-1",
   image: "stacyvm/python",
   memoryMb: 512,
   env: { A: "it's $HOME", camelCase: "stays" },
-  metadata: { name: "first one" },
+  metadata: { team: "the first" },
   allowedHosts: ["pypi.org", "*.example.com"],
   ttl: "1h",
 };
@@ -26,8 +27,8 @@ test("a spawn for a shell: its words are what was asked for, whatever is in them
     },
   );
   assert.deepEqual(words.trim().split("\n"), [
-    ...["spawn", "stacyvm/python", "--memory", "512m", "--ttl", "1h"],
-    ...["--env", "A=it's $HOME", "--env", "camelCase=stays", "--label", "name=first one"],
+    ...["spawn", "stacyvm/python", "--name", "first-1", "--memory", "512m", "--ttl", "1h"],
+    ...["--env", "A=it's $HOME", "--env", "camelCase=stays", "--label", "team=the first"],
     ...["--allow", "pypi.org", "--allow", "*.example.com"],
   ]);
   const sent = execFileSync(
@@ -38,6 +39,7 @@ test("a spawn for a shell: its words are what was asked for, whatever is in them
     },
   );
   assert.deepEqual(JSON.parse(sent), {
+    name: "first-1",
     image: "stacyvm/python",
     memory_mb: 512,
     env: REQUEST.env,
@@ -50,7 +52,7 @@ test("a spawn for a shell: its words are what was asked for, whatever is in them
 test("a spawn for TypeScript and Python: programs of these languages", () => {
   assert.match(
     copyAs("TypeScript", REQUEST, "http://h:1"),
-    /client\.create\(\{\n {2}image: "stacyvm\/python",\n {2}memoryMb: 512,\n {2}env: \{\n {4}A: "it's \$HOME"/,
+    /client\.create\(\{\n {2}name: "first-1",\n {2}image: "stacyvm\/python",\n {2}memoryMb: 512,\n {2}env: \{\n {4}A: "it's \$HOME"/,
   );
   const program = copyAs("Python", REQUEST, "http://h:1");
   execFileSync("python3", ["-c", "import ast, sys; ast.parse(sys.argv[1])", program]);

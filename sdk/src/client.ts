@@ -56,6 +56,7 @@ export class Client {
     return run(this.transport, command, options);
   }
 
+  /** By id or name. */
   get(id: string, options: CallOptions = {}): Promise<Sandbox> {
     return Sandbox.connect(id, this, options);
   }

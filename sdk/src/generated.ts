@@ -6,6 +6,7 @@ export type Duration = string | number;
 
 export interface Sandbox {
   id: string;
+  name?: string | undefined;
   state: "creating" | "running" | "paused" | "suspended" | "error" | "expired" | "destroyed";
   provider: string;
   image: string;
@@ -68,6 +69,8 @@ export interface Problem {
 }
 
 export interface SpawnRequest {
+  /** What it is called; stands wherever its id may, and no two of an owner have the same */
+  name?: string | undefined;
   image?: string | undefined;
   provider?: string | undefined;
   /** MiB */
@@ -178,6 +181,8 @@ export interface Fork {
 
 export interface ForkRequest {
   count?: number | undefined;
+  /** Of a single copy */
+  name?: string | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   ttl?: Duration | undefined;
   metadata?: Record<string, string> | undefined;
@@ -590,6 +595,7 @@ export interface TemplateRequest {
 }
 
 export interface TemplateSpawnRequest {
+  name?: string | undefined;
   provider?: string | undefined;
   /** A Go duration: 300ms, 90s, 1h30m */
   ttl?: Duration | undefined;
@@ -1500,6 +1506,7 @@ export const shapes: Record<string, Shape> = {
   Sandbox: {
     object: {
       id: "string",
+      "name?": "string",
       state: { enum: ["creating", "running", "paused", "suspended", "error", "expired", "destroyed"] },
       provider: "string",
       image: "string",
@@ -1544,6 +1551,7 @@ export const shapes: Record<string, Shape> = {
   },
   SpawnRequest: {
     object: {
+      "name?": "string",
       "image?": "string",
       "provider?": "string",
       "memory_mb?": "integer",
@@ -1626,6 +1634,7 @@ export const shapes: Record<string, Shape> = {
   ForkRequest: {
     object: {
       "count?": "integer",
+      "name?": "string",
       "ttl?": "duration",
       "metadata?": { record: "string" },
       "env?": { record: "string" },
@@ -1916,7 +1925,7 @@ export const shapes: Record<string, Shape> = {
       "shared?": "boolean",
     },
   },
-  TemplateSpawnRequest: { object: { "provider?": "string", "ttl?": "duration" } },
+  TemplateSpawnRequest: { object: { "name?": "string", "provider?": "string", "ttl?": "duration" } },
   OwnerQuota: {
     object: {
       owner_id: "string",

@@ -118,15 +118,15 @@ export class MockServer {
       return { body: [...this.#sandboxes.values()].map(({ info }) => info).reverse() };
     }
     if (action === "" && method === "DELETE") {
-      this.#sandboxes.delete(id);
+      this.#sandboxes.delete(this.#idOf(id));
       return { body: { status: "destroyed" } };
     }
-    const sandbox = found(this.#sandboxes.get(id), id);
+    const sandbox = found(this.#sandboxes.get(this.#idOf(id)), id);
     switch (action) {
       case "":
         return { body: sandbox.info };
       case "exec":
-        return this.#exec(id, sandbox, json());
+        return this.#exec(String(sandbox.info.id), sandbox, json());
       case "files":
         return this.#file(method, below, sandbox.files, query, raw, json);
       case "pause":
@@ -151,9 +151,10 @@ export class MockServer {
         return { body: { allowed_hosts, open: 0, connected: 0, refused: 0, failed: 0, sent: 0, received: 0 } };
       }
       case "fork": {
-        const count = Number(json().count ?? 1);
+        const { count: asked = 1, name } = json();
+        const count = Number(asked);
         const children = Array.from({ length: count }, () =>
-          this.#create({ ...sandbox.info, forked_from: id }, new Map(sandbox.files)),
+          this.#create({ ...sandbox.info, name, forked_from: sandbox.info.id }, new Map(sandbox.files)),
         );
         return { status: 201, body: { sandboxes: children.map(({ info }) => info), stopped_ms: 1 } };
       }
@@ -177,7 +178,15 @@ export class MockServer {
     return `${kind}-${(++this.#count).toString(16).padStart(8, "0")}`;
   }
 
+  #idOf(idOrName: string): string {
+    const named = [...this.#sandboxes].find(([, { info }]) => info.name === idOrName);
+    return named?.[0] ?? idOrName;
+  }
+
   #create(request: Record<string, unknown>, files?: Map<string, Uint8Array>): MockSandbox {
+    const { name } = request;
+    if (typeof name === "string" && this.#idOf(name) !== name)
+      throw new Refusal(409, "CONFLICT", `the name ${name} is that of sandbox ${this.#idOf(name)}`);
     const id = this.#id("sb");
     const origin = typeof request.checkpoint === "string" ? this.#checkpoints.get(request.checkpoint) : undefined;
     const now = Date.now();

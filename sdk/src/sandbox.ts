@@ -46,6 +46,8 @@ export type StreamEvent =
 
 export interface ForkOptions extends CallOptions {
   count?: number | undefined;
+  /** Of a single copy; without it a copy has no name. */
+  name?: string | undefined;
   ttl?: wire.Duration | undefined;
   metadata?: Record<string, string> | undefined;
   env?: Record<string, string> | undefined;
@@ -81,7 +83,7 @@ export class Sandbox implements AsyncDisposable {
     );
   }
 
-  /** A sandbox that is there. */
+  /** A sandbox that is there, by its id or name. */
   static async connect(id: string, server: Server = {}, options: CallOptions = {}): Promise<Sandbox> {
     const transport = transportTo(server);
     return new Sandbox(transport, await transport.call("GET /sandboxes/{id}", { params: { id }, ...options }));
@@ -96,6 +98,11 @@ export class Sandbox implements AsyncDisposable {
   /** As it was at the last answer; `refresh` asks again. */
   get info(): wire.Sandbox {
     return this.#info;
+  }
+
+  /** What its owner calls it. */
+  get name(): string | undefined {
+    return this.#info.name;
   }
 
   get state(): wire.Sandbox["state"] {

@@ -1,5 +1,6 @@
 /** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
 import { randomUUID } from "node:crypto";
+import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { View } from "../sandboxes/view.ts";
 import { addressOf, assertLocalRequest, type Caller, identify, originAllowed, presentedKeys } from "./auth.ts";
 import { consoleRoutes } from "./console.ts";
@@ -143,8 +144,8 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     c.set("route", "preview");
     const { pathname, search } = new URL(c.req.url);
     const request = { ...target, path: `${pathname}${search}`, sameOrigin: false };
-    // A public one shows what the sandbox's owner serves, to everybody.
-    const anyones = new View(sandboxes, { owner: "", everything: true });
+    // A public one shows what the sandbox's owner serves, to everybody; by name, the default owner's.
+    const anyones = new View(sandboxes, { owner: DEFAULT_OWNER, everything: true });
     if (config.server.preview_public) {
       limit(c, bucketOf(c));
       return proxyPreview(c, anyones, request);

@@ -14,9 +14,9 @@ import type { ApiContext, Upgrade } from "./endpoint.ts";
 import { fromGuest, type Passing, toGuest } from "./preview-headers.ts";
 import { taken } from "./socket.ts";
 
-/** `{port}-{id}.{domain}`, whatever port either names: a proxy in front of us may have changed it. */
+/** `{port}-{id or name}.{domain}`, whatever port either names: a proxy in front of us may have changed it. */
 export function previewTarget(host: string | undefined, domain: string): { id: string; port: number } | undefined {
-  const match = /^(\d{1,5})-(sb-[0-9a-f]{8})\.(.+?)(?::\d+)?$/i.exec(host ?? "");
+  const match = /^(\d{1,5})-([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)\.(.+?)(?::\d+)?$/i.exec(host ?? "");
   const port = Number(match?.[1]);
   if (match?.[2] === undefined || match[3]?.toLowerCase() !== withoutPort(domain) || port < 1 || port > 65_535) {
     return undefined;

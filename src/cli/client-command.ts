@@ -1,6 +1,6 @@
 /** What all commands that talk to a server share: their options, and the connection's life around their work. */
 import { Command } from "commander";
-import type { Client, Sandbox } from "../../sdk/src/index.ts";
+import { type Client, NotFoundError, type Sandbox } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
 import { connectServer, type ServerOptions } from "./connection.ts";
 import { type Interrupts, interruptible } from "./interrupt.ts";
@@ -48,9 +48,13 @@ export function withServer<T>(
 
 const FULL_ID = /^sb-[0-9a-f]{8}$/;
 
-/** By id, or by an unambiguous beginning of one. @throws StacyError `not-found`, `invalid` */
+/** By id, by name, or by an unambiguous beginning of an id. @throws StacyError `not-found`, `invalid` */
 export async function findSandbox(client: Client, id: string, signal?: AbortSignal): Promise<Sandbox> {
   if (FULL_ID.test(id)) return client.get(id, { signal });
+  const named = await client.get(id, { signal }).catch((error: unknown) => {
+    if (!(error instanceof NotFoundError)) throw error;
+  });
+  if (named !== undefined) return named;
   const all = await client.list({ signal });
   const wanted = id.startsWith("sb-") ? id : `sb-${id}`;
   const found = all.filter((sandbox) => sandbox.id.startsWith(wanted));

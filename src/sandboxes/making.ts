@@ -39,17 +39,19 @@ export class Making {
     this.#parts = parts;
   }
 
-  /** Takes the place at once (no await before the table knows it): admission counts what is in flight. */
+  /** Takes the place and the name at once (no await before the table knows it): admission counts what is in flight. */
   reserve(
     resolved: ResolvedSpawn,
     provider: string,
-    input: Pick<SpawnInput, "ownerId" | "template" | "checkpoint"> & { owner: string; forkedFrom?: string },
+    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint"> & { owner: string; forkedFrom?: string },
   ): Sandbox {
     const { clock, table } = this.#parts;
     const now = clock.now();
     const { spec } = resolved;
+    table.assertFree(input.owner, input.name);
     const record: SandboxRecord = {
       id: table.freshId(),
+      ...(input.name ? { name: input.name } : {}),
       state: "creating",
       provider,
       image: spec.image,
@@ -95,7 +97,8 @@ export class Making {
       await sandbox.changes.run(async (ended) => {
         await phases.phase("record", () => table.save(sandbox));
         for (const secret of own) await secrets.put(sandbox.record.owner, secret, id);
-        events.emit("sandbox.created", id, { image: spec.image, provider: provider.name });
+        const { name } = sandbox.record;
+        events.emit("sandbox.created", id, { name, image: spec.image, provider: provider.name });
         ended.throwIfAborted();
         const machine = await provider.spawn({ ...spec, id, signal: ended });
         sandbox.machine = machine;

@@ -17,6 +17,8 @@ export interface ExpiryPause {
 
 export interface SandboxRecord {
   id: string;
+  /** What its owner calls it, in place of the id (name.ts); no two of an owner have the same. */
+  name?: string;
   state: SandboxState;
   provider: string;
   image: string;

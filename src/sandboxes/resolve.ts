@@ -10,6 +10,7 @@ import { hostsToAllow, type SecretInput } from "./secrets.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {
+  name?: string;
   image?: string;
   /** A part of something that was looked at as a whole: a step of a build. The owner's policies say nothing to it. */
   imageChecked?: boolean;

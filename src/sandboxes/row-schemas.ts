@@ -10,6 +10,7 @@ export const sandboxRow = z.looseObject({
   owner: z.string(),
   ...size,
   id: z.string(),
+  name: z.string().exactOptional(),
   state: z.enum(["creating", "running", "paused", "suspended", "error", "expired", "destroyed"]),
   provider: z.string(),
   createdAt: z.number(),

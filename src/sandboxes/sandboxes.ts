@@ -25,6 +25,7 @@ import { Expiry } from "./expiry.ts";
 import { Idleness } from "./idleness.ts";
 import type { Admission, Limits } from "./limits.ts";
 import { Making } from "./making.ts";
+import { checkSandboxName } from "./name.ts";
 import { type Log, type Observer, observed } from "./observer.ts";
 import { checkUser, DEFAULT_OWNER } from "./owner.ts";
 import { Policies } from "./policies.ts";
@@ -53,6 +54,16 @@ export interface SandboxesOptions {
   log: Log;
   /** What values of secrets are kept with; absent: they are not kept. */
   seal?: Seal | undefined;
+}
+
+/** What is said of copies; absent: as with the source. */
+export interface ForkInput {
+  count: number;
+  /** Of a single copy; absent: it has none. */
+  name?: string;
+  ttlMs?: number;
+  metadata?: Record<string, string>;
+  env?: Record<string, string>;
 }
 
 /** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
@@ -181,6 +192,11 @@ export class Sandboxes {
     return this.#table.get(id);
   }
 
+  /** The id of the sandbox that this owner calls so. */
+  idNamed(owner: string, name: string): string | undefined {
+    return this.#table.findNamed(owner, name)?.id;
+  }
+
   /** For the broker: `undefined` as long as the sandbox is not known here. */
   secretsOf(id: string): KeptSecret[] | undefined {
     const record = this.#table.find(id)?.record;
@@ -232,6 +248,7 @@ export class Sandboxes {
     const phases = new Phases();
     const owner = input.owner ?? DEFAULT_OWNER;
     const ownerId = checkUser(input.ownerId);
+    this.#table.assertFree(owner, checkSandboxName(input.name)); // before it waits for a place
     const resolved = this.#resolve(input);
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
@@ -281,10 +298,16 @@ export class Sandboxes {
   /** Copies of a running sandbox, each its own from then on. */
   async fork(
     id: string,
-    options: { count: number; ttlMs?: number; metadata?: Record<string, string>; env?: Record<string, string> },
+    options: ForkInput,
     signal?: AbortSignal,
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
     this.#assertOpen();
+    const name = checkSandboxName(options.name);
+    if (name !== undefined && options.count > 1) {
+      throw new StacyError("invalid", "name: several copies cannot have the same name", {
+        remedy: "make one copy at a time, or leave out the name",
+      });
+    }
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
@@ -305,7 +328,7 @@ export class Sandboxes {
       metadata: { ...record.metadata, ...options.metadata },
     };
     const { owner, ownerId } = record;
-    const origin = { forkedFrom: id, owner, ...(ownerId === undefined ? {} : { ownerId }) };
+    const origin = { forkedFrom: id, owner, ...(name ? { name } : {}), ...(ownerId === undefined ? {} : { ownerId }) };
     const children: Sandbox[] = [];
     try {
       while (children.length < options.count) {

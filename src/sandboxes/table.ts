@@ -7,6 +7,8 @@ import type { Store } from "./store.ts";
 
 export class SandboxTable {
   readonly #all = new Map<string, Sandbox>();
+  /** By owner and name, which cannot have a slash. */
+  readonly #named = new Map<string, Sandbox>();
   readonly #store: Store;
   readonly #now: () => number;
 
@@ -17,10 +19,30 @@ export class SandboxTable {
 
   add(sandbox: Sandbox): void {
     this.#all.set(sandbox.id, sandbox);
+    const { owner, name } = sandbox.record;
+    if (name !== undefined) this.#named.set(`${owner}/${name}`, sandbox);
   }
 
-  remove({ id }: Sandbox): void {
-    this.#all.delete(id);
+  remove(sandbox: Sandbox): void {
+    this.#all.delete(sandbox.id);
+    const { owner, name } = sandbox.record;
+    // One that has ended left its name to others before everything of it was gone.
+    if (this.#named.get(`${owner}/${name}`) === sandbox) this.#named.delete(`${owner}/${name}`);
+  }
+
+  /** The one that the owner calls so. One whose end has begun is called nothing any more. */
+  findNamed(owner: string, name: string): Sandbox | undefined {
+    const sandbox = this.#named.get(`${owner}/${name}`);
+    return sandbox?.visible === true ? sandbox : undefined;
+  }
+
+  /** @throws StacyError `conflict` */
+  assertFree(owner: string, name: string | undefined): void {
+    const other = name === undefined ? undefined : this.findNamed(owner, name);
+    if (other === undefined) return;
+    throw new StacyError("conflict", `the name ${name} is that of sandbox ${other.id}`, {
+      remedy: `choose another one, or remove that sandbox: \`stacyvm rm ${name}\``,
+    });
   }
 
   /** Also those that nobody sees any more. */

@@ -76,16 +76,23 @@ export class View {
     return this.list().filter((record) => record.provider === provider).length;
   }
 
-  /** @throws StacyError `not-found` */
-  get(id: string): Sandbox {
-    const sandbox = this.#all.get(id);
-    if (!this.#may(sandbox.record.owner)) throw unknownSandbox(id);
+  /**
+   * The id of the sandbox that this owner calls so; anything else is taken as it is. By name an administrator finds its own, too:
+   * another owner's by acting for that owner.
+   */
+  idOf(idOrName: string): string {
+    return this.#all.idNamed(this.owner, idOrName) ?? idOrName;
+  }
+
+  /** By id or name, as wherever a sandbox is asked for here. @throws StacyError `not-found` */
+  get(idOrName: string): Sandbox {
+    const sandbox = this.#all.get(this.idOf(idOrName));
+    if (!this.#may(sandbox.record.owner)) throw unknownSandbox(idOrName);
     return sandbox;
   }
 
-  lease(id: string): Promise<Lease> {
-    this.get(id);
-    return this.#all.lease(id);
+  async lease(idOrName: string): Promise<Lease> {
+    return this.#all.lease(this.get(idOrName).id);
   }
 
   /** The longest time that this user's sandboxes may be given, ms; absent: any. */
@@ -113,33 +120,29 @@ export class View {
     return this.#all.buildSnapshot(this.#own(input), signal);
   }
 
-  extend(id: string, ttlMs: number): Promise<SandboxRecord> {
-    this.get(id);
-    return this.#all.extend(id, ttlMs);
+  async extend(idOrName: string, ttlMs: number): Promise<SandboxRecord> {
+    return this.#all.extend(this.get(idOrName).id, ttlMs);
   }
 
-  setNetwork(id: string, hosts: readonly string[]): Promise<SandboxRecord> {
-    this.get(id);
+  setNetwork(idOrName: string, hosts: readonly string[]): Promise<SandboxRecord> {
+    const { id } = this.get(idOrName);
     return this.#all.setNetwork(id, this.#all.limitHosts(hosts, this.caller.hosts));
   }
 
-  pause(id: string): Promise<SandboxRecord> {
-    this.get(id);
-    return this.#all.pause(id);
+  async pause(idOrName: string): Promise<SandboxRecord> {
+    return this.#all.pause(this.get(idOrName).id);
   }
 
-  suspend(id: string): Promise<SandboxRecord> {
-    this.get(id);
-    return this.#all.suspend(id);
+  async suspend(idOrName: string): Promise<SandboxRecord> {
+    return this.#all.suspend(this.get(idOrName).id);
   }
 
-  resume(id: string): Promise<SandboxRecord> {
-    this.get(id);
-    return this.#all.resume(id);
+  async resume(idOrName: string): Promise<SandboxRecord> {
+    return this.#all.resume(this.get(idOrName).id);
   }
 
-  fork(id: string, ...rest: Tail<Sandboxes["fork"]>): ReturnType<Sandboxes["fork"]> {
-    const { allowedHosts = [] } = this.get(id).record;
+  fork(idOrName: string, ...rest: Tail<Sandboxes["fork"]>): ReturnType<Sandboxes["fork"]> {
+    const { id, allowedHosts = [] } = this.get(idOrName).record;
     // A copy keeps its parent's rules, which another key may have made.
     if (this.#all.limitHosts(allowedHosts, this.caller.hosts).length > allowedHosts.length) {
       throw new StacyError("permission", "this sandbox may connect to hosts that this key refuses its own", {
@@ -149,19 +152,19 @@ export class View {
     return this.#all.fork(id, ...rest);
   }
 
-  checkpoint(id: string, name?: string): ReturnType<Sandboxes["checkpoint"]> {
-    this.get(id);
-    return this.#all.checkpoint(id, name);
+  checkpoint(idOrName: string, name?: string): ReturnType<Sandboxes["checkpoint"]> {
+    return this.#all.checkpoint(this.get(idOrName).id, name);
   }
 
-  restore(id: string, checkpoint: string): Promise<SandboxRecord> {
-    this.get(id);
+  restore(idOrName: string, checkpoint: string): Promise<SandboxRecord> {
+    const { id } = this.get(idOrName);
     this.checkpoints.get(checkpoint);
     return this.#all.restore(id, checkpoint);
   }
 
   /** Idempotent, also for an id that was never known: which another owner's is not. */
-  async destroy(id: string): Promise<void> {
+  async destroy(idOrName: string): Promise<void> {
+    const id = this.idOf(idOrName);
     const owner = this.#all.ownerOf(id);
     if (owner !== undefined && this.#may(owner)) await this.#all.destroy(id);
   }
@@ -176,7 +179,8 @@ export class View {
   }
 
   /** Commands that ran in it, newest first; also of one that is gone. */
-  history(id: string, limit: number): ExecRecord[] {
+  history(idOrName: string, limit: number): ExecRecord[] {
+    const id = this.idOf(idOrName);
     const owner = this.#all.ownerOf(id);
     return owner !== undefined && this.#may(owner) ? this.#all.executions.history(id, limit) : [];
   }
@@ -199,8 +203,10 @@ export class View {
 
   readonly checkpoints = {
     /** Newest first. */
-    list: (sandboxId?: string): CheckpointRecord[] =>
-      this.#all.checkpoints.list(sandboxId).filter(({ owner }) => this.caller.everything || owner === this.owner),
+    list: (sandbox?: string): CheckpointRecord[] =>
+      this.#all.checkpoints
+        .list(sandbox === undefined ? undefined : this.idOf(sandbox))
+        .filter(({ owner }) => this.caller.everything || owner === this.owner),
     /** @throws StacyError `not-found` */
     get: (id: string): CheckpointRecord => {
       const found = this.#all.checkpoints.get(id);

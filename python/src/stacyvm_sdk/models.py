@@ -480,6 +480,7 @@ class RunResult:
 @dataclass(frozen=True, kw_only=True)
 class Sandbox:
     id: str
+    name: str | None = None
     state: Literal["creating", "running", "paused", "suspended", "error", "expired", "destroyed"]
     provider: str
     image: str

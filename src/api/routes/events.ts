@@ -37,7 +37,7 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
     ({ c, sandboxes, query, signal }) => {
       const asked = c.req.header("last-event-id") ?? query.last_event_id;
       const number = numberOf(asked, "Last-Event-ID") ?? sandboxes.events.last();
-      const wanted = filterOf(query.type, query.sandbox_id);
+      const wanted = filterOf(query.type, query.sandbox_id && sandboxes.idOf(query.sandbox_id));
       const stop = AbortSignal.any([signal, parts.stopping]);
       async function* lines(): AsyncGenerator<string> {
         let at = number;
@@ -84,7 +84,7 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
       },
     },
     ({ sandboxes, query }) => {
-      const wanted = filterOf(query.type, query.sandbox_id);
+      const wanted = filterOf(query.type, query.sandbox_id && sandboxes.idOf(query.sandbox_id));
       const events: SandboxEvent[] = [];
       let at = numberOf(query.before, "before") ?? sandboxes.events.last() + 1;
       for (let scanned = 0; scanned < MAX_SCANNED; ) {

@@ -51,7 +51,7 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
     const begunAt = performance.now();
     const response = await observed(observer, { name, provider }, () => work(lease));
     observer.agentRoundTrip(performance.now() - begunAt);
-    if (written !== undefined) sandboxes.events.emit("file.written", id, written);
+    if (written !== undefined) sandboxes.events.emit("file.written", lease.sandbox.id, written);
     return response;
   }
 
@@ -159,7 +159,7 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
         signal: AbortSignal.any([signal, abort.signal]),
       });
       parts.metrics.observer.operation("file_read", lease.sandbox.record.provider, performance.now() - begunAt);
-      sandboxes.events.emit("file.read", params.id, { path });
+      sandboxes.events.emit("file.read", lease.sandbox.id, { path });
       async function* bytes(): AsyncGenerator<Uint8Array> {
         try {
           yield* promised === undefined ? stream : exactly(stream, promised);

@@ -211,8 +211,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409, 501, 507],
     },
     async ({ sandboxes, params, body: request, signal }) => {
-      const { count = 1, ttl, metadata, env } = request;
-      const options = { count, ...defined({ ttlMs: ttl, metadata, env }) };
+      const { count = 1, name, ttl, metadata, env } = request;
+      const options = { count, ...defined({ name, ttlMs: ttl, metadata, env }) };
       const { sandboxes: children, stoppedMs } = await sandboxes.fork(params.id, options, signal);
       return json({ sandboxes: children.map(body), stopped_ms: stoppedMs }, 201);
     },

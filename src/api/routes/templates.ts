@@ -113,7 +113,8 @@ export function templateRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409, 501, 507],
     },
     async ({ c, sandboxes, params, body, user, signal }) => {
-      const input = { template: params.name, ...defined({ provider: body.provider, ttlMs: body.ttl, ownerId: user }) };
+      const { name, provider, ttl: ttlMs } = body;
+      const input = { template: params.name, ...defined({ name, provider, ttlMs, ownerId: user }) };
       const sandbox = await sandboxes.spawn(input, signal);
       c.set("timing", sandbox.record.boot?.phases ?? {});
       return json(sandboxBody(sandbox.record, parts.config.server.preview_domain), 201);

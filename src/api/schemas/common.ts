@@ -42,6 +42,7 @@ export const QuotaDuration = z
   })
   .openapi({ type: "string", example: "1h0m0s" });
 
+/** Of a sandbox the id or the name. */
 export const SandboxId = z.object({ id: z.string().openapi({ example: "sb-0a1b2c3d" }) });
 export const NameParam = z.object({ name: z.string().max(128) });
 

@@ -6,7 +6,9 @@ import { BootBody, SpawnRequest } from "./sandbox.ts";
 /** Files that one run brings along, and that it gives back. */
 const MOST_FILES = 64;
 
-export const RunRequest = SpawnRequest.extend(ExecRequest.shape)
+/** Its sandbox is gone before anybody could call it by a name. */
+export const RunRequest = SpawnRequest.omit({ name: true })
+  .extend(ExecRequest.shape)
   .extend({
     files: maybe(
       z

@@ -13,6 +13,10 @@ const size = z.int().min(0).max(1_048_576);
 
 export const SpawnRequest = z
   .object({
+    name: maybe(z.string().max(128)).openapi({
+      type: "string",
+      description: "What it is called; stands wherever its id may, and no two of an owner have the same",
+    }),
     image: maybe(GuestText.max(512)),
     provider: maybe(z.string().max(64)),
     memory_mb: maybe(size).openapi({ type: "integer", description: "MiB" }),
@@ -45,8 +49,12 @@ export const SpawnRequest = z
   })
   .openapi("SpawnRequest");
 
-export function spawnInput(body: z.output<typeof SpawnRequest>, user: string | undefined): SpawnInput {
+export function spawnInput(
+  body: Omit<z.output<typeof SpawnRequest>, "name"> & { name?: string | undefined },
+  user: string | undefined,
+): SpawnInput {
   return defined({
+    name: body.name,
     image: body.image,
     provider: body.provider,
     memoryMiB: body.memory_mb,
@@ -89,6 +97,7 @@ export const LOCAL_WORKER = "local";
 export const SandboxBody = z
   .object({
     id: z.string(),
+    name: z.string().optional(),
     state: z.enum(["creating", "running", "paused", "suspended", "error", "expired", "destroyed"]),
     provider: z.string(),
     image: z.string(),
@@ -129,6 +138,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
   const { boot, failure, unreachable } = record;
   return {
     id: record.id,
+    name: record.name,
     state: record.state,
     provider: record.provider,
     image: record.image,
@@ -202,6 +212,7 @@ export function admissionBody(admission: Admission): z.output<typeof AdmissionBo
 export const ForkRequest = z
   .object({
     count: maybe(z.int().min(1).max(64)),
+    name: maybe(z.string().max(128)).openapi({ type: "string", description: "Of a single copy" }),
     ttl: maybe(Duration),
     metadata: maybe(StringMap),
     env: maybe(EnvMap),

@@ -139,7 +139,7 @@ export function templateBody(template: Template): z.output<typeof TemplateBody> 
 }
 
 export const TemplateSpawnRequest = z
-  .object({ provider: maybe(z.string().max(64)), ttl: maybe(Duration) })
+  .object({ name: maybe(z.string().max(128)), provider: maybe(z.string().max(64)), ttl: maybe(Duration) })
   .openapi("TemplateSpawnRequest");
 
 export const QuotaRequest = z

@@ -5,6 +5,7 @@ import { printJson, printLine } from "../output.ts";
 
 interface ForkOptions extends ClientOptions {
   count: number;
+  name?: string;
   ttl?: string;
   env?: Record<string, string>;
   label?: Record<string, string>;
@@ -15,6 +16,7 @@ export function forkCommand(): Command {
   return clientCommand("fork", "copy a sandbox with its memory and running programs, and print the ids")
     .argument("<id>", "the sandbox")
     .option("-n, --count <n>", "how many", parseCount, 1)
+    .option("--name <name>", "call a single copy so; without it a copy has no name")
     .option("--ttl <time>", "how long they live", parseDuration)
     .option(
       "-e, --env <K=V>",
@@ -25,8 +27,8 @@ export function forkCommand(): Command {
     .action((id: string, options: ForkOptions) =>
       withServer(options, async ({ client, signal }) => {
         const sandbox = await findSandbox(client, id, signal);
-        const { count, ttl, env, label } = options;
-        const copies = await sandbox.fork({ count, ttl, env, metadata: label, signal });
+        const { count, name, ttl, env, label } = options;
+        const copies = await sandbox.fork({ count, name, ttl, env, metadata: label, signal });
         if (options.json === true) return printJson(copies.map(({ info }) => info));
         for (const copy of copies) printLine(copy.id);
       }),

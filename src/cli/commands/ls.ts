@@ -16,9 +16,10 @@ export function lsCommand(): Command {
           return;
         }
         printTable(
-          ["ID", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN"],
+          ["ID", "NAME", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN"],
           all.map((info) => [
             info.id,
+            info.name ?? "",
             info.image,
             info.state,
             String(info.vcpus),

@@ -19,6 +19,7 @@ import { pullFirst } from "../pull-first.ts";
 interface SpawnOptions extends ClientOptions {
   /** As the published StacyVM takes it. */
   image?: string;
+  name?: string;
   memory?: number;
   vcpus?: number;
   disk?: number;
@@ -42,6 +43,7 @@ interface SpawnOptions extends ClientOptions {
 export function spawnCommand(): Command {
   return clientCommand("spawn", "start a sandbox and print its id")
     .argument("[image]", "for example stacyvm/python (default: the server's)")
+    .option("--name <name>", "call it so: the name stands wherever its id may, for example web-1")
     .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
     .option("--disk <size>", "writable space", parseSizeMiB)
@@ -75,6 +77,7 @@ export function spawnCommand(): Command {
         line.showAfter(500, { step: "starting; the first of a kind boots, which takes some seconds" });
         const sandbox = await client.create({
           ...{
+            name: options.name,
             image,
             template,
             checkpoint,

@@ -15,7 +15,7 @@ export function copyAs(language: Language, request: SpawnRequest, server: string
 
 function cli(request: SpawnRequest, server: string): string {
   const { image, memoryMb, vcpus, diskMb, ttl, env, metadata, allowedHosts, idleTimeout, idleAction } = request;
-  const { setup, template, checkpoint, provider, ownerId } = request;
+  const { name, setup, template, checkpoint, provider, ownerId } = request;
   const pairs = (flag: string, map: Record<string, string> = {}): string[] =>
     Object.entries(map).map(([name, value]) => `${flag} ${quoted(`${name}=${value}`)}`);
   const option = (flag: string, value: string | number | undefined): string[] =>
@@ -23,6 +23,7 @@ function cli(request: SpawnRequest, server: string): string {
   const parts = [
     `STACYVM_URL=${quoted(server)} stacyvm spawn`,
     ...(image === undefined ? [] : [quoted(image)]),
+    ...option("--name", name),
     ...option("--template", template),
     ...option("--checkpoint", checkpoint),
     ...option("--memory", memoryMb === undefined ? undefined : `${memoryMb}m`),

@@ -24,6 +24,5 @@ export function allows({ state, unreachable }: SandboxInfo, verb: Verb): boolean
 
 /** What people call it: its name where it has one, else its id. */
 export function nameOf(info: SandboxInfo): string {
-  const { name } = info as { name?: string };
-  return name || info.metadata.name || info.id;
+  return info.name ?? info.id;
 }

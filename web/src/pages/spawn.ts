@@ -34,6 +34,7 @@ type Form = typeof EMPTY;
 
 /** Where an error of the server belongs: what it calls the field. */
 const FIELDS: Record<string, keyof Form> = {
+  name: "name",
   image: "image",
   template: "template",
   checkpoint: "checkpoint",
@@ -110,7 +111,7 @@ export function SpawnPage({ fill }: { fill: Record<string, string> }) {
           ${form.from === "image" && html`<${TextField} label="Image" required list=${names} ...${of("image")} hint="One on this host, or any of a registry: it is pulled." />`}
           ${form.from === "template" && html`<${TextField} label="Template" required list=${(templates.value ?? []).map(({ name }) => name)} ...${of("template")} />`}
           ${form.from === "checkpoint" && html`<${TextField} label="Checkpoint" required list=${(checkpoints.value ?? []).map(({ id }) => id)} ...${of("checkpoint")} />`}
-          <${TextField} label="Name" ...${of("name")} placeholder="optional" maxlength="128" />
+          <${TextField} label="Name" ...${of("name")} placeholder="optional" maxlength="63" hint="web-1: lower-case letters, digits, - . _" />
         </div>
         <div class="fields">
           ${
@@ -160,8 +161,8 @@ export function requestOf(form: Form): SpawnRequest {
   const setup = form.from === "image" ? linesOf(form.setup) : [];
   const sized = form.from !== "checkpoint";
   const number = (text: string): number | undefined => (text === "" || !sized ? undefined : Number(text));
-  const metadata = form.name === "" ? labels : { name: form.name, ...labels };
   const all = {
+    name: form.name.trim() || undefined,
     image: form.from === "image" ? form.image.trim() : undefined,
     template: form.from === "template" ? form.template.trim() : undefined,
     checkpoint: form.from === "checkpoint" ? form.checkpoint.trim() : undefined,
@@ -172,7 +173,7 @@ export function requestOf(form: Form): SpawnRequest {
     idleTimeout: form.idleTimeout || undefined,
     idleAction: form.idleTimeout === "" ? undefined : form.idleAction,
     env: some(env),
-    metadata: some(metadata),
+    metadata: some(labels),
     allowedHosts: hosts.length === 0 ? undefined : hosts,
     setup: setup.length === 0 ? undefined : setup,
   };

@@ -94,7 +94,7 @@ class AsyncClient:
 
     async def create(self, **options: Any) -> AsyncSandbox:
         """
-        A new sandbox that runs. Options: `image`, `template` or `checkpoint`; `memory_mb`, `vcpus`, `disk_mb`; `ttl`,
+        A new sandbox that runs. Options: `name`; `image`, `template` or `checkpoint`; `memory_mb`, `vcpus`, `disk_mb`; `ttl`,
         `idle_timeout`, `idle_action` (destroy, pause or suspend); `env`, `setup`, `metadata`, `allowed_hosts`, `owner_id`,
         `provider`, `forkable`.
         """
@@ -132,6 +132,7 @@ class AsyncClient:
         return checked(command, result, check)
 
     async def get(self, id: str) -> AsyncSandbox:
+        """By id or name."""
         info = decode(Info, await self._transport.call("GET", f"/sandboxes/{segment(id)}"))
         return AsyncSandbox(self._transport, info)
 

@@ -62,6 +62,11 @@ class AsyncSandbox:
             raise
 
     @property
+    def name(self) -> str | None:
+        """What its owner calls it."""
+        return self.info.name
+
+    @property
     def state(self) -> str:
         return self.info.state
 
@@ -245,12 +250,13 @@ class AsyncSandbox:
         self,
         count: int = 1,
         *,
+        name: str | None = None,
         ttl: Duration | None = None,
         metadata: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> list[AsyncSandbox]:
-        """Copies of it, memory and running programs included; each is its own from then on."""
-        body = without_none(count=count, ttl=duration_text(ttl), metadata=metadata, env=env)
+        """Copies of it, memory and running programs included; each is its own from then on. `name`: of a single copy."""
+        body = without_none(count=count, name=name, ttl=duration_text(ttl), metadata=metadata, env=env)
         reply = decode(Fork, await self._transport.call("POST", f"{self._path}/fork", body=body, timeout=LONG))
         return [AsyncSandbox(self._transport, info) for info in reply.sandboxes]
 
@@ -299,6 +305,7 @@ class AsyncSandbox:
 async def create_sandbox(
     transport: AsyncTransport,
     *,
+    name: str | None = None,
     image: str | None = None,
     template: str | None = None,
     checkpoint: str | None = None,
@@ -319,6 +326,7 @@ async def create_sandbox(
     owns_transport: bool = False,
 ) -> AsyncSandbox:
     body = without_none(
+        name=name,
         image=image,
         template=template,
         checkpoint=checkpoint,

@@ -95,7 +95,7 @@ class Client:
 
     def create(self, **options: Any) -> Sandbox:
         """
-        A new sandbox that runs. Options: `image`, `template` or `checkpoint`; `memory_mb`, `vcpus`, `disk_mb`; `ttl`,
+        A new sandbox that runs. Options: `name`; `image`, `template` or `checkpoint`; `memory_mb`, `vcpus`, `disk_mb`; `ttl`,
         `idle_timeout`, `idle_action` (destroy, pause or suspend); `env`, `setup`, `metadata`, `allowed_hosts`, `owner_id`,
         `provider`, `forkable`.
         """
@@ -133,6 +133,7 @@ class Client:
         return checked(command, result, check)
 
     def get(self, id: str) -> Sandbox:
+        """By id or name."""
         info = decode(Info, self._transport.call("GET", f"/sandboxes/{segment(id)}"))
         return Sandbox(self._transport, info)
 

@@ -63,6 +63,11 @@ class Sandbox:
             raise
 
     @property
+    def name(self) -> str | None:
+        """What its owner calls it."""
+        return self.info.name
+
+    @property
     def state(self) -> str:
         return self.info.state
 
@@ -246,12 +251,13 @@ class Sandbox:
         self,
         count: int = 1,
         *,
+        name: str | None = None,
         ttl: Duration | None = None,
         metadata: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> list[Sandbox]:
-        """Copies of it, memory and running programs included; each is its own from then on."""
-        body = without_none(count=count, ttl=duration_text(ttl), metadata=metadata, env=env)
+        """Copies of it, memory and running programs included; each is its own from then on. `name`: of a single copy."""
+        body = without_none(count=count, name=name, ttl=duration_text(ttl), metadata=metadata, env=env)
         reply = decode(Fork, self._transport.call("POST", f"{self._path}/fork", body=body, timeout=LONG))
         return [Sandbox(self._transport, info) for info in reply.sandboxes]
 
@@ -300,6 +306,7 @@ class Sandbox:
 def create_sandbox(
     transport: Transport,
     *,
+    name: str | None = None,
     image: str | None = None,
     template: str | None = None,
     checkpoint: str | None = None,
@@ -320,6 +327,7 @@ def create_sandbox(
     owns_transport: bool = False,
 ) -> Sandbox:
     body = without_none(
+        name=name,
         image=image,
         template=template,
         checkpoint=checkpoint,
