@@ -43,7 +43,8 @@ export const OPTION_HABITS: Record<string, string> = {
   "--publish": "`stacyvm forward ID PORT` reaches a port; with `stacyvm serve` it is at http://PORT-ID.localhost:7423/",
   "--network": "a sandbox has no network by itself; --allow HOST names a host that it may connect to",
   "--net": "a sandbox has no network by itself; --allow HOST names a host that it may connect to",
-  "--name": "what `stacyvm run` starts is gone with its command; `stacyvm spawn --name NAME IMAGE` starts one that stays",
+  "--name":
+    "what `stacyvm run` starts is gone with its command; `stacyvm spawn --name NAME IMAGE` starts one that stays",
   "--entrypoint": "name the program after the image: `stacyvm run IMAGE -- PROGRAM ARGUMENTS`",
   "--env-file": "-e NAME=VALUE, once for each line of the file",
   "--cpus": "-c NUMBER, or --vcpus",
