@@ -264,6 +264,19 @@ test("a key with hosts of its own makes, sets and saves nothing that goes beyond
   assert.equal((await call("PUT", `/sandboxes/${body.id}/network`, { allowed_hosts: [] }, key)).status, 200);
 });
 
+test("names that every object of JavaScript knows are names like any other", async () => {
+  const { call } = appOf();
+  for (const name of ["constructor", "__proto__", "toString"]) {
+    assert.equal((await call("GET", `/templates/${name}`)).status, 404);
+    assert.equal((await call("POST", "/sandboxes", { template: name })).status, 404);
+    assert.equal((await call("POST", `/templates/${name}/spawn`, {})).status, 404);
+    assert.equal((await call("POST", "/sandboxes", { provider: name })).status, 404);
+    assert.equal((await call("POST", "/sandboxes", { allowed_hosts: [`@${name}`] })).status, 400);
+    assert.equal((await call("POST", "/templates", { name, image: "i" })).status, 201);
+    assert.equal((await call("GET", `/templates/${name}`)).body.image, "i");
+  }
+});
+
 test("a run's sandbox outlives its command's time as far as its owner's limit lets it", async () => {
   const { call, sandboxes } = appOf();
   assert.equal((await call("PUT", "/quotas/*", { max_ttl: "90s" })).status, 200);

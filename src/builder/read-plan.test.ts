@@ -26,6 +26,16 @@ function refused(text: string, code: string, words: RegExp): void {
 }
 
 describe("a Dockerfile", () => {
+  test("names that every object of JavaScript knows are arguments like any other", () => {
+    const text =
+      "ARG toString\nARG valueOf=v\nFROM base\nARG constructor\nARG valueOf\nENV A=$constructor$toString B=$valueOf";
+    assert.deepEqual(
+      steps(text).map(({ kind, ...step }) => [kind, "env" in step && step.env]),
+      [["env", { A: "", B: "v" }]],
+    );
+    assert.equal(readPlan("ARG toString=x\nFROM $toString").stages[0]?.from.kind, "image");
+  });
+
   test("comments, continuations, both forms of commands, quotes and variables", () => {
     const text = `
 # syntax=docker/dockerfile:1

@@ -2,6 +2,8 @@
  * Words that people bring along from Docker, fly and others, and what they are called here. A wrong word gets this hint instead of
  * a guess by spelling, which would lead from `deploy` to `destroy`.
  */
+import { ownValue } from "../host/own-value.ts";
+
 export const HABITS: Record<string, string> = {
   attach: "`stacyvm shell ID` opens a shell",
   build: "`stacyvm image build DIR -t NAME` builds an image",
@@ -61,12 +63,12 @@ const DESTRUCTIVE = new Set(["rm", "kill", "gc", "restore"]);
 export function teach(text: string, path: string): string {
   const option = /^error: unknown option '([^'=]*)/.exec(text)?.[1];
   if (option !== undefined && /^stacyvm (run|spawn)$/.test(path)) {
-    const hint = OPTION_HABITS[option];
+    const hint = ownValue(OPTION_HABITS, option);
     return hint === undefined ? text : `${text.trimEnd()}\nhint: ${hint}\n`;
   }
   const word = /^error: unknown command '([^']*)'/.exec(text)?.[1];
   if (word === undefined) return text;
-  const habit = path.includes(" ") ? undefined : HABITS[word];
+  const habit = path.includes(" ") ? undefined : ownValue(HABITS, word);
   const guessed = /\n?\(Did you mean (?:one of )?([^?]*)\?\)/.exec(text);
   const dangerous = guessed?.[1]?.split(", ").some((name) => DESTRUCTIVE.has(name));
   const safe = guessed !== null && (habit !== undefined || dangerous) ? text.replace(guessed[0], "") : text;

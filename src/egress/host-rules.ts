@@ -19,6 +19,7 @@
 import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
 import { StacyError } from "../host/error.ts";
+import { ownValue } from "../host/own-value.ts";
 import { BUILT_IN_GROUPS, type HostGroups } from "./host-groups.ts";
 
 /** The server's own host, as programs of guests name it. Only a rule that names it means it. */
@@ -152,7 +153,7 @@ function expand(text: string, groups: HostGroups): Rule[] {
   const rest = denies ? trimmed.slice(1) : trimmed;
   if (!rest.startsWith("@")) return [parse(rest, denies, trimmed)];
   const name = rest.slice(1);
-  const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
+  const group = ownValue(groups, name);
   if (group === undefined) {
     throw wrong(text, "there is no such group", `the groups are ${names(groups)}; more in \`network.groups\``);
   }

@@ -1,5 +1,6 @@
 /** The providers of this server by name: picking, health, adoption, events. */
 import { asStacyError, StacyError } from "../host/error.ts";
+import { ownValue } from "../host/own-value.ts";
 import type { Adoption, PoolStatus, Provider, ProviderHealth, SandboxSpec } from "../providers/provider.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
@@ -51,7 +52,7 @@ export class Providers {
 
   /** @param name its own, or one of the configured aliases. @throws StacyError `not-found` */
   pick(name: string | undefined): Provider {
-    const meant = Object.hasOwn(this.#aliases, name ?? "") ? this.#aliases[name ?? ""] : name;
+    const meant = ownValue(this.#aliases, name ?? "") ?? name;
     if (meant === undefined || meant === "" || meant === "auto") return this.default;
     const found = this.#all.find((provider) => provider.name === meant);
     if (found === undefined) {

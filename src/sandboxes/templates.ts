@@ -5,6 +5,7 @@
 import { BUILT_IN_GROUPS, type HostGroups } from "../egress/host-groups.ts";
 import { HostRules } from "../egress/host-rules.ts";
 import { StacyError } from "../host/error.ts";
+import { ownValue } from "../host/own-value.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
@@ -51,7 +52,7 @@ export class Templates {
 
   /** What the name means to this owner: a template of its own, a shared one, or one that every server has. @throws StacyError `not-found` */
   get(owner: string, name: string): Template {
-    const found = this.#byOwner.get(owner)?.get(name) ?? this.#shared(name) ?? BUILT_IN[name];
+    const found = this.#byOwner.get(owner)?.get(name) ?? this.#shared(name) ?? ownValue(BUILT_IN, name);
     if (found === undefined) throw unknown(name);
     return found;
   }

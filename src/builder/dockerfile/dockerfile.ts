@@ -3,6 +3,7 @@
  * because a build that leaves something out is worse than none.
  */
 import { StacyError } from "../../host/error.ts";
+import { ownValue } from "../../host/own-value.ts";
 import type { ImageConfig } from "../../images/image.ts";
 import { hostArchitecture } from "../../images/oci/documents.ts";
 import { type Origin, type Plan, SCRIPT, type Stage, type Step } from "../plan.ts";
@@ -106,7 +107,7 @@ class Dockerfile {
     else if (name === "ARG") {
       for (const { key, value } of declarations(instruction)) {
         const given =
-          this.#options.args?.[key] ??
+          ownValue(this.#options.args ?? {}, key) ??
           (value === undefined ? undefined : this.#expand(value, instruction, this.#declared));
         if (given !== undefined) this.#declared.set(key, given);
       }
@@ -294,10 +295,11 @@ class SectionReader {
     const { variables, args } = this.scope;
     const { declared, given } = this.#options;
     for (const { key, value } of declarations(instruction)) {
-      const chosen = given[key] ?? (value === undefined ? declared.get(key) : this.#expand(value, instruction));
+      const chosen =
+        ownValue(given, key) ?? (value === undefined ? declared.get(key) : this.#expand(value, instruction));
       if (chosen === undefined) continue;
       // An ENV of the same name wins.
-      if (variables.has(key) && !(key in args)) continue;
+      if (variables.has(key) && !Object.hasOwn(args, key)) continue;
       variables.set(key, chosen);
       args[key] = chosen;
     }

@@ -1,6 +1,7 @@
 /** Names of templates: `name` is the one with the tag `default`, `name:tag` another; all tags of a name have one id. */
 import { randomBytes } from "node:crypto";
 import { StacyError } from "../../host/error.ts";
+import { ownValue } from "../../host/own-value.ts";
 import type { Template } from "../../sandboxes/record.ts";
 import type { TemplateInput } from "../../sandboxes/templates.ts";
 import type { View } from "../../sandboxes/view.ts";
@@ -46,7 +47,7 @@ export function findTemplate(text: string, sandboxes: View): Template | undefine
     all.find(({ metadata }) => metadata[OWN.id] === id && metadata[OWN.tag] === tag);
   if (found !== undefined) return found;
   try {
-    return sandboxes.templates.get(OTHER_NAMES[plain] ?? plain);
+    return sandboxes.templates.get(ownValue(OTHER_NAMES, plain) ?? plain);
   } catch (error) {
     if (error instanceof StacyError && error.code === "not-found") return undefined;
     throw error;
