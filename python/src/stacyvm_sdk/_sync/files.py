@@ -94,7 +94,10 @@ class Files:
         self._transport.call("POST", f"{self._path}/mkdir", body=without_none(path=path, mode=mode_text(mode)))
 
     def read_archive(self, path: str) -> Iterator[bytes]:
-        """A directory as a tar stream."""
+        """A directory as a tar stream.
+
+        The sandbox made it, so it is not to be trusted: unpack it with ``tarfile`` and ``filter="data"``, into an empty directory.
+        """
         with self._transport.open(
             "GET", f"{self._path}/archive", params=query(path=path), timeout=LONG
         ) as response:
