@@ -269,6 +269,23 @@ describe("every route of E2B's protocol", () => {
     assert.deepEqual([await asked("use"), await asked("read")], [201, 403], "nor a link that takes files");
   });
 
+  test("a template's name means an administrator's own, not one that somebody else has given that name", async () => {
+    const { secret } = await keys.create({ name: "ops", owner: "ops", scopes: ["admin"] }, "test");
+    const ask = async (key: string | undefined, method: string, path: string, body?: object) => {
+      const headers = { "x-api-key": key ?? "" };
+      const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+      const response = await app.request(path, init, connection());
+      return { status: response.status, memory: /"memoryMB":(\d+)/.exec(await response.text())?.[1] };
+    };
+    const template = (memory_mb: number) => ({ name: "common-name", image: "i", memory_mb });
+    assert.equal((await ask(secrets.use, "POST", "/api/v1/templates", template(128))).status, 201);
+    assert.equal((await ask(secret, "GET", "/templates/common-name")).status, 404);
+    assert.equal((await ask(secret, "POST", "/templates/tags", { target: "common-name", tags: ["v1"] })).status, 404);
+    assert.equal((await ask(secret, "POST", "/api/v1/templates", template(256))).status, 201);
+    assert.equal((await ask(secret, "GET", "/templates/common-name")).memory, "256");
+    assert.equal((await ask(secrets.use, "GET", "/templates/common-name")).memory, "128");
+  });
+
   test("a template under another tag is the same template, whoever made it", async () => {
     const headers = { "x-api-key": secrets.use ?? "" };
     const post = async (path: string, body: object) =>

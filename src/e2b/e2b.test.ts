@@ -162,6 +162,8 @@ test("steps of a template: user, shell, copies below their hash; what lies outsi
     assert.throws(() => plan(odd), { code: "invalid" });
   }
   assert.throws(() => plan(step("HEALTHCHECK", ["x"])), { status: 501 });
+  const named = planOf(BuildStart.parse({ fromImage: "constructor" }), () => "");
+  assert.deepEqual(named.stages[0]?.from, { kind: "image", reference: "constructor" });
   assert.throws(() => planOf(BuildStart.parse({ fromImage: "a", fromImageRegistry: { type: "aws" } }), () => ""), {
     status: 501,
   });
@@ -193,10 +195,16 @@ test("files of templates: each owner's own, in folders of their hashes, links am
       code: "invalid",
     });
     const more = (): Readable => Readable.from([Buffer.alloc(600)]);
-    await files.put("c", "01", more(), 1_000);
-    await assert.rejects(files.put("c", "02", more(), 1_000), { code: "limit" });
-    await files.put("d", "02", more(), 1_000);
+    await files.put("c", "01", more(), { maxBytes: 1_000 });
+    await assert.rejects(files.put("c", "02", more(), { maxBytes: 1_000 }), { code: "limit" });
+    await files.put("d", "02", more(), { maxBytes: 1_000 });
     assert.ok(!(await files.has("c", "02")));
+    // Many that are on their way at once have one owner's room together.
+    const piece = Buffer.alloc(16 * 1024);
+    const large = (): Readable => Readable.from(Array.from({ length: 48 }, () => piece));
+    const room = { maxBytes: 64 * piece.length, lookBytes: 4 * piece.length };
+    const sent = await Promise.allSettled(["11", "12", "13"].map((hash) => files.put("e", hash, large(), room)));
+    assert.ok(sent.filter(({ status }) => status === "rejected").length >= 2, JSON.stringify(sent));
     assert.ok(
       !(await readdir(join(dir, "e2b-files"))).some((name) => !name.endsWith(".tar")),
       "nothing half-sent stays",

@@ -14,6 +14,8 @@ import { decompressed } from "../../images/layer.ts";
 const KEPT_MS = 24 * 3_600_000;
 /** Of an owner, of all its templates: what one build may copy from is no more (builder/context.ts). */
 const MAX_BYTES = 16 * 2 ** 30;
+/** After so much of one the others are looked at again: many may be on their way at once. */
+const LOOK_BYTES = 256 * 2 ** 20;
 
 export class TemplateFiles {
   readonly #dir: string;
@@ -40,13 +42,18 @@ export class TemplateFiles {
   }
 
   /** @throws StacyError `limit`, and what the body throws */
-  async put(owner: string, hash: string, body: AsyncIterable<Uint8Array>, maxBytes = MAX_BYTES): Promise<void> {
+  async put(
+    owner: string,
+    hash: string,
+    body: AsyncIterable<Uint8Array>,
+    { maxBytes = MAX_BYTES, lookBytes = LOOK_BYTES } = {},
+  ): Promise<void> {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 });
-    const left = maxBytes - (await this.#sweep(owner));
+    const left = async (): Promise<number> => maxBytes - (await this.#sweep(owner));
     const path = this.#path(owner, hash);
     const part = `${path}.${process.pid}.${performance.now()}`;
     try {
-      await pipeline(atMost(left, body), createWriteStream(part, { flags: "wx", mode: 0o600 }));
+      await pipeline(atMost(left, lookBytes, body), createWriteStream(part, { flags: "wx", mode: 0o600 }));
       await rename(part, path);
     } finally {
       await rm(part, { force: true });
@@ -110,10 +117,21 @@ function whose(owner: string): string {
   return createHash("sha256").update(owner).digest("hex").slice(0, 16);
 }
 
-async function* atMost(bytes: number, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let left = bytes;
+/** @param room of the owner, what is written of this one included */
+async function* atMost(
+  room: () => Promise<number>,
+  lookBytes: number,
+  body: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  let left = await room();
+  let unseen = 0;
   for await (const piece of body) {
     left -= piece.length;
+    unseen += piece.length;
+    if (unseen >= lookBytes) {
+      left = (await room()) - piece.length;
+      unseen = 0;
+    }
     if (left < 0) {
       throw new StacyError("limit", "the files of this owner's templates take too much room", {
         remedy: `files are kept for a day; leave out what no template needs`,

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { maybe } from "../../api/schemas/common.ts";
 import type { Origin, Plan, Step } from "../../builder/plan.ts";
 import { StacyError } from "../../host/error.ts";
+import { ownValue } from "../../host/own-value.ts";
 import { notThere } from "../error.ts";
 
 export const Instruction = z.object({
@@ -44,7 +45,8 @@ const SHELL = 'if [ -x /bin/bash ]; then exec /bin/bash -e -l -c "$0"; else exec
 export function planOf(start: BuildStart, imageOf: (template: string) => string): Plan {
   const { fromImage, fromTemplate, fromImageRegistry, steps = [] } = start;
   if (fromImageRegistry != null) throw notThere("credentials of a registry in a template");
-  const name = fromTemplate !== undefined ? imageOf(fromTemplate) : (OWN_IMAGES[fromImage ?? ""] ?? fromImage);
+  const name =
+    fromTemplate !== undefined ? imageOf(fromTemplate) : (ownValue(OWN_IMAGES, fromImage ?? "") ?? fromImage);
   if (name === undefined || name === "")
     throw new StacyError("invalid", "fromImage: the template begins with no image");
   const from: Origin = name === "scratch" ? { kind: "nothing" } : { kind: "image", reference: name };

@@ -37,9 +37,16 @@ export function nameOf(name: string, tag: string): string {
   return tag === DEFAULT_TAG ? name : `${name}:${tag}`;
 }
 
+/** What names mean to the caller. An administrator sees the others' too, and means none of them: their owners gave them their names. */
+function meant(sandboxes: View): Template[] {
+  const all = sandboxes.templates.list();
+  const own = all.filter(({ owner }) => owner === sandboxes.owner);
+  return [...own, ...all.filter(({ owner, shared }) => owner !== sandboxes.owner && shared === true)];
+}
+
 /** By its name, with or without a tag, or its id; the owner's own, then what is shared, then the server's own. */
 export function findTemplate(text: string, sandboxes: View): Template | undefined {
-  const all = sandboxes.templates.list();
+  const all = meant(sandboxes);
   const plain = text.endsWith(`:${DEFAULT_TAG}`) ? text.slice(0, -DEFAULT_TAG.length - 1) : text;
   const [id, tag = DEFAULT_TAG] = plain.split(":");
   const found =
@@ -74,7 +81,7 @@ export function tagsOf(text: string, sandboxes: View): Template[] {
 
 /** Of a name that was built before, or a fresh one. */
 export function idOf(name: string, sandboxes: View): string {
-  const known = sandboxes.templates.list().find(({ metadata }) => metadata[OWN.name] === name)?.metadata[OWN.id];
+  const known = meant(sandboxes).find(({ metadata }) => metadata[OWN.name] === name)?.metadata[OWN.id];
   return known ?? randomBytes(10).toString("hex");
 }
 
