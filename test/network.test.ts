@@ -1,11 +1,13 @@
 /** What sandboxes reach of the network, and what not: real guests, a real server on this host, every way that a machine lives on. */
 import assert from "node:assert/strict";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { ping } from "../src/host/ping.ts";
 import { Cli } from "./cli-support.ts";
 import { EventStream } from "./event-stream.ts";
 import { whyNot } from "./firecracker-support.ts";
@@ -28,6 +30,38 @@ async function webServer(asked: string[]): Promise<{ web: HttpServer; host: stri
   web.listen(0, ADDRESS);
   await once(web, "listening");
   return { web, host: `${ADDRESS}:${(web.address() as AddressInfo).port}` };
+}
+
+/** Gives each file that is asked for, from the port that was asked (RFC 1350 has another one answer, which no rule would name). */
+class TftpServer implements AsyncDisposable {
+  readonly asked: string[] = [];
+  readonly #socket = createSocket("udp4");
+
+  static async open(): Promise<TftpServer> {
+    const server = new TftpServer();
+    server.#socket.on("message", (packet, from) => {
+      if (packet.readUInt16BE() !== 1) return;
+      const [name = ""] = packet.subarray(2).toString().split("\0");
+      server.asked.push(name);
+      server.#socket.send(
+        Buffer.concat([Buffer.from([0, 3, 0, 1]), Buffer.from(`file ${name}\n`)]),
+        from.port,
+        from.address,
+      );
+    });
+    server.#socket.bind(0, ADDRESS);
+    await once(server.#socket, "listening");
+    return server;
+  }
+
+  get port(): number {
+    return this.#socket.address().port;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#socket.close();
+    await once(this.#socket, "close");
+  }
 }
 
 /** Nothing tells the command that there is a proxy. */
@@ -142,6 +176,26 @@ describe("the network of a sandbox", () => {
     await good("DELETE", `/sandboxes/${id}`);
   });
 
+  test("datagrams and echoes: what a rule names with /udp, and hosts that answer; anything else is refused at once", async () => {
+    await using files = await TftpServer.open();
+    const id = await spawn({ allowed_hosts: [`web.test:${port}`, `web.test:${files.port}/udp`] });
+    const fetch = (name: string): string => `tftp -g -r ${name} -l - web.test ${files.port} 2>&1`;
+    assert.match((await run(id, fetch("here"))).stdout, /^file here\n/);
+    // What no rule permits is refused as by a host where nobody listens.
+    const refused = await run(id, "traceroute -n -q 1 -w 60 203.0.113.9");
+    assert.match(refused.stdout, /^ 1 {2}203\.0\.113\.9 .* ms$/m);
+    assert.notEqual((await run(id, "ping -c 1 -W 20 other.test")).exit_code, 0);
+    // Its own addresses need nobody.
+    assert.equal((await run(id, "ping -c 1 -W 60 127.0.0.1 && ping -c 1 -W 60 198.19.255.254")).exit_code, 0);
+    const pinged = await run(id, "ping -c 1 -W 60 web.test");
+    const hostAnswers = await ping(ADDRESS).catch(() => false);
+    assert.equal(pinged.exit_code, hostAnswers ? 0 : 1, pinged.stdout + pinged.stderr);
+    const { sent, received, refused: count } = await good("GET", `/sandboxes/${id}/network`);
+    assert.ok(count >= 2 && sent > 0 && received >= "file here".length);
+    assert.deepEqual(files.asked, ["here"]);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
   test("200 connections at once and 50 one after the other leave nothing", async () => {
     const id = await spawn({ allowed_hosts: [`web.test:${port}`] });
     const many = `for i in $(seq 200); do ${PLAIN} wget -q -O - http://web.test:${port}/$i & done | grep -o 'page /[0-9]*' | sort -u | wc -l`;
@@ -234,11 +288,14 @@ describe("the network of a sandbox", () => {
   });
 
   test("it is there again after pause, suspension, fork, checkpoint and a killed daemon", async () => {
-    const hosts = [host, `web.test:${port}`];
+    await using files = await TftpServer.open();
+    const hosts = [host, `web.test:${port}`, `web.test:${files.port}/udp`];
     const id = await spawn({ allowed_hosts: hosts, env: { MINE: "kept" } });
     const works = async (which: string, path: string): Promise<void> => {
       assert.equal(await get(which, path), `page ${path} of ${host}`);
       assert.equal(await direct(which, path), `page ${path} of web.test:${port}`);
+      const file = await run(which, `tftp -g -r ${path} -l - web.test ${files.port}`);
+      assert.equal(file.stdout, `file ${path}\n`, file.stderr);
     };
     await works(id, "/1");
     await good("POST", `/sandboxes/${id}/pause`);

@@ -1,4 +1,4 @@
-//! One small program for the kernel: connections to addresses that no program of the guest can have come to the agent's sockets.
+//! One small program for the kernel: connections and datagrams to addresses that no program of the guest can have come to the agent's sockets.
 //!
 //! It is of the type `sk_lookup` (Linux 5.9, Documentation/bpf/prog_sk_lookup.rst): the kernel asks it which socket takes a new
 //! connection. So every port of every address is taken by one listening socket, without a firewall and its modules, and the accepted
@@ -9,8 +9,9 @@ use crate::sys::{check, Fail, Fd, Result};
 /// Slots of the map from which the program takes sockets.
 pub const TCP4: u32 = 0;
 pub const TCP6: u32 = 1;
-pub const DNS4: u32 = 2;
-const SLOTS: u32 = 3;
+pub const UDP4: u32 = 2;
+pub const UDP6: u32 = 3;
+const SLOTS: u32 = 4;
 
 const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE: libc::c_int = 2;
@@ -176,10 +177,8 @@ fn program(addresses: &Addresses, map: i32) -> Vec<u64> {
     put!(LOAD, 7, 6, PROTOCOL, 0);
     put!(SET, 4, 0, 0, TCP4 as i32);
     jump!(EQUAL, 7, libc::IPPROTO_TCP, To::Assign);
-    // Of UDP only questions for names: what nobody takes is refused by the kernel at once.
     jump!(OTHER, 7, libc::IPPROTO_UDP, To::Pass);
-    jump!(OTHER, 5, 53, To::Pass);
-    put!(SET, 4, 0, 0, DNS4 as i32);
+    put!(SET, 4, 0, 0, UDP4 as i32);
     jump!(JUMP, 0, 0, To::Assign);
     label!(To::Six);
     // The first 96 bits are 0 in ::1.
@@ -191,8 +190,10 @@ fn program(addresses: &Addresses, map: i32) -> Vec<u64> {
     put!(OR, 2, 3, 0, 0);
     jump!(EQUAL, 2, 0, To::Pass);
     put!(LOAD, 7, 6, PROTOCOL, 0);
-    jump!(OTHER, 7, libc::IPPROTO_TCP, To::Pass);
     put!(SET, 4, 0, 0, TCP6 as i32);
+    jump!(EQUAL, 7, libc::IPPROTO_TCP, To::Assign);
+    jump!(OTHER, 7, libc::IPPROTO_UDP, To::Pass);
+    put!(SET, 4, 0, 0, UDP6 as i32);
     label!(To::Assign);
     put!(STORE, 10, 4, -4, 0);
     // The map, by its descriptor: an instruction of two words.

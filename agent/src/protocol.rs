@@ -26,7 +26,7 @@
 //! empty EVENT says that the call has its connection, and from then on the stream is a tunnel's. What comes while no call
 //! waits stays in the kernel's backlog, also from one session to the next; an identity of another sandbox closes the port.
 //! INTERCEPT does the same for connections to any address, while the identity has NETWORK: its EVENT says HOST (4 or 16 bytes) and
-//! PORT that the program asked for. DATAGRAMS takes questions for names to UDP port 53 of any address (format: intercept.rs).
+//! PORT that the program asked for. DATAGRAMS takes UDP and ICMP echo to any address (format: datagrams.rs).
 //!
 //! Structured payloads are fields: tag (u8), length (u32), value. Numbers are 1, 2, 4 or 8 bytes. Unknown tags are
 //! skipped.
@@ -114,7 +114,7 @@ pub mod method {
     pub const TUNNEL: u16 = 48;
     pub const ACCEPT: u16 = 49;
     pub const INTERCEPT: u16 = 50;
-    pub const DATAGRAMS: u16 = 51;
+    pub const DATAGRAMS: u16 = 52;
     pub const INFO: u16 = 64;
     pub const SYNC: u16 = 65;
     pub const SHUTDOWN: u16 = 66;

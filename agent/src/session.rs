@@ -41,7 +41,7 @@ pub mod token {
     pub const INBOUND: u64 = 8 << 56;
     pub const SENTINEL_LISTENER: u64 = 9 << 56;
     pub const SENTINEL: u64 = 10 << 56;
-    pub const QUESTIONS: u64 = 11 << 56;
+    pub const DATAGRAMS: u64 = 11 << 56;
     pub const MEMORY: u64 = 12 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
@@ -56,7 +56,7 @@ pub enum Call {
     Tunnel(Tunnel),
     /// Waits for a connection, with what the host has sent for it already.
     Accept(Queue),
-    /// Questions for names, and their answers.
+    /// Datagrams of programs, and the answers to them.
     Datagrams,
     /// The fields of a call that did not fit into one frame; so many bytes of them are missing.
     Gather { method: u16, fields: Vec<u8>, missing: usize },
@@ -221,7 +221,7 @@ impl Agent {
                     token::STDIN => self.bulk += self.flush_stdin(id),
                     token::STREAM => self.tunnel_ready(id as u32, flags),
                     token::INBOUND => self.take_connections(id as usize),
-                    token::QUESTIONS => self.questions_ready(),
+                    token::DATAGRAMS => self.datagrams_ready(),
                     token::MEMORY => self.memory_event(),
                     _ => {}
                 }

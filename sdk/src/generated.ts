@@ -94,7 +94,7 @@ export interface SpawnRequest {
         code?: string | undefined;
       }[]
     | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
   secrets?: (string | OwnSecret)[] | undefined;
@@ -170,7 +170,7 @@ export interface SandboxNetwork {
 }
 
 export interface NetworkRequest {
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts: string[];
 }
 
@@ -402,7 +402,7 @@ export interface RunRequest {
         code?: string | undefined;
       }[]
     | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
   secrets?: (string | OwnSecret)[] | undefined;
@@ -534,7 +534,7 @@ export interface TemplateCreateRequest {
         code?: string | undefined;
       }[]
     | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
   cpuCores?: number | undefined;
@@ -572,7 +572,7 @@ export interface TemplateRequest {
         code?: string | undefined;
       }[]
     | undefined;
-  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
+  /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
   memoryMb?: number | undefined;
   cpuCores?: number | undefined;

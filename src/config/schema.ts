@@ -159,7 +159,7 @@ export const configSchema = z.strictObject({
   }),
   network: section({
     /** What sandboxes may be allowed at most, in the form of their own `allowed_hosts`. Empty: no network for anybody. */
-    allow: list.default(["*:*"]),
+    allow: list.default(["*:*", "*:*/udp"]),
     /** Addresses and ranges that may be reached although they are private, or the host's own. */
     private: list.default([]),
     /** Addresses of names, before the host's own resolver is asked. */

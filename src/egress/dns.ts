@@ -51,9 +51,9 @@ async function look(
   { names, permit, resolve }: NameService,
 ): Promise<{ code: number; answers?: StringAnswer[] }> {
   const name = normaliseHost(asked);
-  const reversed = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\.in-addr\.arpa$/.exec(name);
-  if (reversed !== null) {
-    const known = names.name(reversed.slice(1).reverse().join("."));
+  const reversed = reversedAddress(name);
+  if (reversed !== undefined) {
+    const known = names.name(reversed);
     if (known === undefined) return { code: CODE.unknown };
     return { code: CODE.ok, answers: type === "PTR" ? [{ name: asked, type, ttl: TTL, data: known }] : [] };
   }
@@ -63,9 +63,18 @@ async function look(
   } catch (thrown) {
     return { code: asStacyError(thrown).code === "not-found" ? CODE.unknown : CODE.failed };
   }
-  // It exists; an address of the older kind is all that it has here.
-  if (type !== "A") return { code: CODE.ok };
-  return { code: CODE.ok, answers: [{ name: asked, type, ttl: TTL, data: names.address(name) }] };
+  // It exists; addresses are all that it has here.
+  if (type !== "A" && type !== "AAAA") return { code: CODE.ok };
+  return { code: CODE.ok, answers: [{ name: asked, type, ttl: TTL, data: names.address(name, type === "A" ? 4 : 6) }] };
+}
+
+/** The address that a question for its name is about, as RFC 1035 and RFC 3596 write it; `undefined`: it is about none. */
+function reversedAddress(name: string): string | undefined {
+  const [, four] = /^((?:\d+\.){4})in-addr\.arpa$/.exec(name) ?? [];
+  if (four !== undefined) return four.split(".").slice(0, 4).reverse().join(".");
+  const [, six] = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(name) ?? [];
+  const digits = six?.replaceAll(".", "").split("").reverse().join("");
+  return digits === undefined ? undefined : normaliseHost(digits.replace(/.{4}(?=.)/g, "$&:"));
 }
 
 /** An answer without any record, for a question that cannot be read. */

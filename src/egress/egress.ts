@@ -1,16 +1,21 @@
 /**
  * A guest's way out. It has no network card: its agent hands us the connections that programs open, to any address (transparent.ts)
- * or to a loopback port with an HTTP proxy of ours behind it (proxy.ts), and their questions for names (name-server.ts). We connect
+ * or to a loopback port with an HTTP proxy of ours behind it (proxy.ts), and what they send without one (datagrams.ts). We connect
  * to what the sandbox's rules permit. So no packet of a guest ever reaches the host's network, and nothing of this is in a snapshot.
  */
+import type { Socket as DatagramSocket } from "node:dgram";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Addresses } from "../host/addresses.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { ping } from "../host/ping.ts";
 import { Connections, type Permit, type Target } from "./connections.ts";
-import { assertPermitted, dial, type Judge, refusal } from "./dial.ts";
-import { type HostRules, OWN_HOST } from "./host-rules.ts";
+import { Datagrams } from "./datagrams.ts";
+import { addressForEcho, assertPermitted, dial, dialDatagrams, type Judge, type Reach, refusal } from "./dial.ts";
+import { Echoes } from "./echo.ts";
+import { Flows } from "./flows.ts";
+import { type HostRules, OWN_HOST, type Protocol } from "./host-rules.ts";
 import { Meter, NO_LIMITS, type Traffic, type TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
 import { Names } from "./names.ts";
@@ -41,7 +46,7 @@ export function networkEnvironment(hosts: readonly string[], env: Record<string,
   return hosts.length === 0 ? env : { ...PROXY_ENVIRONMENT, ...env };
 }
 
-/** What is asked of a guest's agent: its next connection to a port, its next one to any address, its questions for names. */
+/** What is asked of a guest's agent: its next connection to a port, its next one to any address, its datagrams. */
 export interface GuestSide {
   accept(port: number, options: { signal: AbortSignal }): Promise<Duplex>;
   intercept(options: { signal: AbortSignal }): Promise<Intercepted>;
@@ -69,7 +74,7 @@ export interface Counts {
 
 /** Counts since it was made, `sent` and `received` in bytes. */
 export interface EgressStatus extends Counts, Traffic {
-  /** Connections of the guest's programs to the proxy, now. */
+  /** Connections of the guest's programs, and flows of their datagrams, now. */
   open: number;
   /** Why this guest gets no network although its rules are not empty. */
   problem?: string;
@@ -97,6 +102,8 @@ export interface EgressOptions {
   shared?: SharedEgress;
   guest: GuestSide;
   secrets?: EgressSecrets;
+  /** Whether an address answers ICMP echo. Default: this host's own `ping`. */
+  ping?: (address: string) => Promise<boolean>;
   refused(refused: Refused): void;
 }
 
@@ -114,7 +121,9 @@ export class Egress {
   readonly #connections = new Connections();
   readonly #proxy: EgressProxy;
   readonly #transparent: Transparent;
-  readonly #nameServer: NameServer;
+  readonly #datagrams: Datagrams;
+  readonly #flows: Flows;
+  readonly #echoes: Echoes;
   readonly #broker: Broker;
   readonly #meter: Meter;
   readonly #counts: Counts = { connected: 0, refused: 0, failed: 0 };
@@ -165,22 +174,29 @@ export class Egress {
       connections: this.#connections,
       meter: this.#meter,
       broker: this.#broker,
-      assertPermitted: ({ host, port }: Target) => assertPermitted(host, port, this.#judges),
+      assertPermitted: ({ host, port }: Target) => assertPermitted(host, { port, protocol: "tcp" }, this.#judges),
       dial: (target: Target) => this.#dial(target),
       tell: (target: Target, failure?: StacyError) => this.#tell(target, failure),
     };
     const names = new Names();
     this.#proxy = new EgressProxy(ways);
-    this.#nameServer = new NameServer({
+    const nameServer = new NameServer({
       names,
       permit: (name) => this.#permitName(name),
       resolve: async (name) => name === OWN_HOST || options.resolve(name),
     });
-    this.#transparent = new Transparent({ ...ways, names, nameServer: this.#nameServer });
+    this.#transparent = new Transparent({ ...ways, names, nameServer });
+    this.#flows = new Flows({ ...ways, most: options.maxConnections, dial: (target) => this.#dialDatagrams(target) });
+    this.#echoes = new Echoes({
+      find: (host) => addressForEcho(host, this.#reach),
+      ping: options.ping ?? ping,
+      tell: ways.tell,
+    });
+    this.#datagrams = new Datagrams({ names, nameServer, flows: this.#flows, echoes: this.#echoes });
   }
 
   get status(): EgressStatus {
-    const status = { open: this.#connections.open, ...this.#counts, ...this.#meter.traffic };
+    const status = { open: this.#connections.open + this.#flows.open, ...this.#counts, ...this.#meter.traffic };
     const [problem] = this.#problems.values();
     return problem === undefined ? status : { ...status, problem };
   }
@@ -201,9 +217,14 @@ export class Egress {
   allow(rules: HostRules): void {
     this.#rules = rules;
     this.#told.clear();
-    const permit: Permit = ({ host, port }, address) =>
-      rules.permit(host, port) && (address === undefined || rules.refusal(address, port) === undefined);
-    for (const each of [this.#connections, this.#broker]) each.cut(permit);
+    const permits =
+      (protocol: Protocol): Permit =>
+      ({ host, port }, address) =>
+        rules.permit(host, port, protocol) &&
+        (address === undefined || rules.refusal(address, port, protocol) === undefined);
+    for (const each of [this.#connections, this.#broker]) each.cut(permits("tcp"));
+    this.#flows.cut(permits("udp"));
+    this.#echoes.forget();
     this.#adjust();
   }
 
@@ -236,15 +257,16 @@ export class Egress {
           return serving(intercepted.connection, () => this.#transparent.serve(intercepted));
         });
       }
-      void this.#take("names", signal, async () => {
+      void this.#take("datagrams", signal, async () => {
         const connection = await guest.datagrams({ signal });
-        return { connection, serve: () => this.#nameServer.datagrams(connection) };
+        return { connection, serve: () => this.#datagrams.serve(connection) };
       });
     } else {
       this.#taking?.abort();
       this.#taking = undefined;
       this.#connections.close();
       this.#broker.close();
+      this.#flows.close();
     }
   }
 
@@ -275,7 +297,19 @@ export class Egress {
   }
 
   async #dial({ host, port }: Target): Promise<Socket> {
-    const { shared, addresses, resolve, idleMs } = this.#options;
+    const socket = await this.#counted(() => dial(host, port, this.#reach));
+    const { idleMs } = this.#options;
+    socket.setTimeout(idleMs, () => socket.destroy());
+    return socket;
+  }
+
+  async #dialDatagrams({ host, port }: Target): Promise<DatagramSocket> {
+    return this.#counted(() => dialDatagrams(host, port, this.#reach));
+  }
+
+  /** Within the limits of what is open, and of what is opened in a minute. */
+  #counted<T extends Closing>(open: () => Promise<T>): Promise<T> {
+    const { shared } = this.#options;
     if (shared !== undefined && shared.open >= shared.mostOpen) {
       throw new StacyError("limit", `all sandboxes together have ${shared.mostOpen} connections, which is the most`, {
         remedy: "try again later, or raise `network.max_connections_total`",
@@ -283,10 +317,12 @@ export class Egress {
     }
     this.#meter.connection();
     if (shared !== undefined) shared.open++;
-    const dialled = dial(host, port, { judges: () => this.#judges, addresses, resolve });
-    const socket = await untilClosed(dialled, () => void (shared !== undefined && shared.open--));
-    socket.setTimeout(idleMs, () => socket.destroy());
-    return socket;
+    return untilClosed(open(), () => void (shared !== undefined && shared.open--));
+  }
+
+  get #reach(): Reach {
+    const { addresses, resolve } = this.#options;
+    return { judges: () => this.#judges, addresses, resolve };
   }
 
   /** Those beyond the limit wait in the guest's own queue. Whoever waits for one has its place already. */
@@ -321,11 +357,13 @@ export class Egress {
   }
 
   #permitName(name: string): boolean {
-    const against = this.#judges.find(({ rules }) => !rules.permitHost(name));
-    if (against === undefined) return true;
-    const { rule } = against.rules.judge(name, DNS_PORT);
-    this.#tell({ host: name, port: DNS_PORT }, refusal(name, rule, against.whose));
-    return false;
+    for (const { rules, whose } of this.#judges) {
+      const { permitted, rule } = rules.judgeHost(name);
+      if (permitted) continue;
+      this.#tell({ host: name, port: DNS_PORT }, refusal(name, rule, whose));
+      return false;
+    }
+    return true;
   }
 
   #tell(target: Target, failure: StacyError | undefined): void {
@@ -344,11 +382,17 @@ export class Egress {
   }
 }
 
+interface Closing {
+  once(event: "close", listener: () => void): unknown;
+  /** Absent: it cannot be told, and it has only just been opened. */
+  readonly closed?: boolean;
+}
+
 /** @param free once: when it has failed, or when the connection is gone */
-async function untilClosed(dialled: Promise<Socket>, free: () => void): Promise<Socket> {
+async function untilClosed<T extends Closing>(opened: Promise<T>, free: () => void): Promise<T> {
   try {
-    const socket = await dialled;
-    if (socket.closed) free();
+    const socket = await opened;
+    if (socket.closed === true) free();
     else socket.once("close", free);
     return socket;
   } catch (error) {

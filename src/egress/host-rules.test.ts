@@ -47,6 +47,24 @@ test("ranges of ports and of addresses, both ends included", () => {
   assert.ok(!permit("192.0.2.0/24", "pkg.example"), "names that resolve there are not meant");
 });
 
+test("a rule is for connections or, with /udp, for datagrams; a refusal is for both unless it says so", () => {
+  const udp = (rules: string[], port: number): boolean => new HostRules(rules).permit("a.example", port, "udp");
+  assert.ok(udp(["a.example:123/udp"], 123) && !udp(["a.example:123/udp"], 124) && udp(["a.example:*/udp"], 124));
+  assert.ok(!permit("a.example:123/udp", "a.example", 123));
+  for (const rule of ["a.example:123", "a.example:*", "*:*", "a.example"]) assert.ok(!udp([rule], 123), rule);
+  for (const refusal of ["!a.example", "!a.example:123", "!a.example:1-200/udp"])
+    assert.ok(!udp(["*:*/udp", refusal], 123), refusal);
+  const both = new HostRules(["a.example:443", "a.example:443/udp", "!a.example:443/udp", "!10.0.0.0/8:53/udp"]);
+  assert.ok(both.permit("a.example", 443) && !both.permit("a.example", 443, "udp"));
+  assert.deepEqual(
+    [both.refusal("10.0.0.1", 53, "udp"), both.refusal("10.0.0.1", 53), both.refusal("10.0.0.1")],
+    ["!10.0.0.0/8:53/udp", undefined, undefined],
+  );
+  assert.ok(
+    both.judgeHost("a.example").permitted && new HostRules(["a.example:1/udp"]).judgeHost("a.example").permitted,
+  );
+});
+
 test("a refusal decides over everything that permits it, on every port unless it names one, and says which it was", () => {
   const rules = new HostRules(["*:*", "!evil.example", "!*.evil.example:443", "!10.0.0.0/8", "!mail.example:25"]);
   assert.deepEqual(rules.judge("Evil.example", 8080), { permitted: false, rule: "!evil.example" });
@@ -55,7 +73,7 @@ test("a refusal decides over everything that permits it, on every port unless it
   for (const address of ["10.1.2.3", "::ffff:10.1.2.3", "[::ffff:a01:203]"]) assert.ok(!rules.permit(address, 443));
   assert.equal(rules.refusal("10.1.2.3", 443), "!10.0.0.0/8");
   assert.equal(rules.refusal("11.1.2.3", 443), undefined);
-  assert.ok(!rules.permitHost("evil.example") && rules.permitHost("mail.example"));
+  assert.ok(!rules.judgeHost("evil.example").permitted && rules.judgeHost("mail.example").permitted);
   assert.deepEqual(new HostRules(["a.example"]).judge("b.example", 443), { permitted: false });
   assert.ok(new HostRules(["!a.example"]).empty, "a refusal permits nothing");
 });
@@ -81,6 +99,7 @@ test("whether rules stay within others, host by host and port by port", () => {
     [["10.1.2.3:22", "10.1.0.0/16:20-22"], ["10.0.0.0/8:1-100"]],
     [["@pypi", "x.example:1"], ["*:*"]],
     [["!evil.example"], []],
+    [["a.example:123/udp"], ["*.example:1-200/udp"]],
   ] as const)
     assert.equal(beyond([...own], [...within]), undefined, own.join());
   for (const [own, within] of [
@@ -95,6 +114,8 @@ test("whether rules stay within others, host by host and port by port", () => {
     [["a.example"], []],
     [["a.example"], ["!a.example"]],
     [["host.stacyvm:80"], ["*:*"]],
+    [["a.example:123/udp"], ["*:*"]],
+    [["a.example:123"], ["*:*/udp"]],
   ] as const)
     assert.equal(beyond([...own], [...within]), own[0], own.join());
 });
@@ -128,6 +149,9 @@ for (const rule of [
   "@",
   "!",
   "!!a.example",
+  "a.example/udp",
+  "a.example:/udp",
+  "a.example:53/tcp",
 ]) {
   test(`${JSON.stringify(rule)} is refused with a remedy`, () => {
     assert.throws(

@@ -6,12 +6,13 @@
  *     db.example.com:5432   that port alone
  *     db.example.com:5432-5439   these ports
  *     git.example.com:*     every port
+ *     ntp.example:123/udp   datagrams to that port, which nothing else permits
  *     192.0.2.7, [2001:db8::7]:8080   an address; names that resolve to it are not meant
  *     192.0.2.0/24, [2001:db8::/32]:22   the addresses of a range
  *     *                     every host, but not the next one
  *     host.stacyvm:5432     a port of the server's own host, where the operator permits it
  *     @pypi                 the rules of a group (host-groups.ts)
- *     !bad.example, !10.0.0.0/8, !@github   not that, whatever else permits it; without a port: on none
+ *     !bad.example, !10.0.0.0/8, !@github   not that, whatever else permits it; without a port on none, without /udp neither way
  *
  * A refused address is refused to names that resolve to it, too. What else a name may resolve to is another question, which
  * addresses.ts answers.
@@ -24,6 +25,9 @@ import { BUILT_IN_GROUPS, type HostGroups } from "./host-groups.ts";
 
 /** The server's own host, as programs of guests name it. Only a rule that names it means it. */
 export const OWN_HOST = "host.stacyvm";
+
+/** How a program speaks to a host. */
+export type Protocol = "tcp" | "udp";
 
 /** From and to, both included. */
 type Ports = readonly (readonly [number, number])[];
@@ -51,6 +55,8 @@ interface Rule {
   extent: Extent;
   /** Absent: all. */
   ports?: Ports;
+  /** Absent: any, of a refusal alone. */
+  protocol?: Protocol;
 }
 
 /** @param rule the one that decided; absent: none permits it */
@@ -90,23 +96,25 @@ export class HostRules {
   }
 
   /** @param host a name or an address, in any case */
-  judge(host: string, port: number): Verdict {
+  judge(host: string, port: number, protocol: Protocol = "tcp"): Verdict {
     const name = normaliseHost(host);
-    const denied = find(this.#deny, name, port);
+    const denied = find(this.#deny, name, port, protocol);
     if (denied !== undefined) return { permitted: false, rule: denied.text };
-    const allowed = find(this.#allow, name, port);
+    const allowed = find(this.#allow, name, port, protocol);
     return allowed === undefined ? { permitted: false } : { permitted: true, rule: allowed.text };
   }
 
-  permit(host: string, port: number): boolean {
-    return this.judge(host, port).permitted;
+  permit(host: string, port: number, protocol: Protocol = "tcp"): boolean {
+    return this.judge(host, port, protocol).permitted;
   }
 
-  /** Some port of it may be connected to. */
-  permitHost(host: string): boolean {
+  /** As `judge`, but of the host: some port of it may be reached, one way or the other. */
+  judgeHost(host: string): Verdict {
     const name = normaliseHost(host);
-    if (this.#deny.some((rule) => rule.ports === undefined && rule.means(name))) return false;
-    return this.#allow.some((rule) => rule.means(name));
+    const denied = this.#deny.find((rule) => refusesAll(rule) && rule.means(name));
+    if (denied !== undefined) return { permitted: false, rule: denied.text };
+    const allowed = this.#allow.find((rule) => rule.means(name));
+    return allowed === undefined ? { permitted: false } : { permitted: true, rule: allowed.text };
   }
 
   /**
@@ -115,6 +123,7 @@ export class HostRules {
    */
   beyond(within: HostRules): string | undefined {
     const covers = (outer: Rule, inner: Rule, ports: Ports): boolean =>
+      outer.protocol === inner.protocol &&
       contains(outer.extent, inner.extent) &&
       (outer.ports === undefined || ports.every(([from, to]) => outer.ports?.some(([a, b]) => a <= from && to <= b)));
     const all: Ports = [[1, MOST_PORT]];
@@ -123,18 +132,24 @@ export class HostRules {
     )?.text;
   }
 
-  /** The rule that refuses an address which some name resolves to. */
-  refusal(address: string, port: number): string | undefined {
-    return this.#deny.find((rule) => rule.extent.kind === "range" && onPort(rule, port) && rule.means(address))?.text;
+  /** The rule that refuses an address which some name resolves to. @param port absent: whatever the port */
+  refusal(address: string, port?: number, protocol: Protocol = "tcp"): string | undefined {
+    const refuses = (rule: Rule): boolean => (port === undefined ? refusesAll(rule) : applies(rule, port, protocol));
+    return this.#deny.find((rule) => rule.extent.kind === "range" && refuses(rule) && rule.means(address))?.text;
   }
 }
 
-function find(rules: readonly Rule[], name: string, port: number): Rule | undefined {
-  return rules.find((rule) => onPort(rule, port) && rule.means(name));
+function find(rules: readonly Rule[], name: string, port: number, protocol: Protocol): Rule | undefined {
+  return rules.find((rule) => applies(rule, port, protocol) && rule.means(name));
 }
 
-function onPort({ ports }: Rule, port: number): boolean {
+function applies({ ports, protocol: of }: Rule, port: number, protocol: Protocol): boolean {
+  if (of !== undefined && of !== protocol) return false;
   return ports?.some(([from, to]) => port >= from && port <= to) ?? true;
+}
+
+function refusesAll({ ports, protocol }: Rule): boolean {
+  return ports === undefined && protocol === undefined;
 }
 
 /** Lower case, ASCII form of a name, no final dot; an address in its shortest form. Nonsense stays what it is. */
@@ -167,9 +182,15 @@ function names(groups: HostGroups): string {
 }
 
 function parse(text: string, denies: boolean, label: string): Rule {
-  const { host, port } = split(text);
+  const { host, port: written } = split(text);
+  const datagrams = written?.endsWith("/udp") === true;
+  const port = datagrams ? written?.slice(0, -"/udp".length) : written;
   const ports = port === undefined ? (denies ? undefined : WEB_PORTS) : parsePorts(text, port);
-  const rest = { text: label, denies, ...(ports === undefined ? {} : { ports }) };
+  const rest = {
+    ...{ text: label, denies },
+    ...(ports === undefined ? {} : { ports }),
+    ...(datagrams ? { protocol: "udp" as const } : denies ? {} : { protocol: "tcp" as const }),
+  };
   if (host === "*") return { ...rest, extent: { kind: "any" }, means: (each) => denies || each !== OWN_HOST };
   const range = addressRange(host);
   if (range !== undefined) {
@@ -235,6 +256,8 @@ function split(text: string): { host: string; port: string | undefined } {
 
 function wrong(text: string, why: string, remedy?: string): StacyError {
   return new StacyError("invalid", `${JSON.stringify(text.slice(0, 300))} names no host to allow: ${why}`, {
-    remedy: remedy ?? "write a host such as example.com, *.example.com, example.com:8080, 10.1.0.0/16:5432, @pypi or *",
+    remedy:
+      remedy ??
+      "write a host such as example.com, *.example.com, example.com:8080, ntp.example:123/udp, 10.1.0.0/16:5432, @pypi or *",
   });
 }

@@ -11,6 +11,7 @@ test("each name has one address, which leads back to it, and another instance gi
     assert.ok(!seen.has(address), `${address} stands for two names`);
     seen.add(address);
     assert.equal(one.name(address), name);
+    assert.equal(one.name(one.address(name, 6)), name);
     assert.equal(one.address(name), address);
   }
   assert.equal(other.address("host-1.example"), one.address("host-1.example"));
@@ -31,7 +32,7 @@ test("a program that asks for names without end loses the oldest, and takes no m
 test("addresses that are none of ours stand for no name", () => {
   const names = new Names();
   names.address("a.example");
-  for (const address of ["198.18.0.0", "198.19.0.1", "127.0.0.1", "::1", "198.18", ""]) {
+  for (const address of ["198.18.0.0", "198.19.0.1", "127.0.0.1", "::1", "2001:2::", "2001:2::1:1", "198.18", ""]) {
     assert.equal(names.name(address), undefined, address);
   }
 });

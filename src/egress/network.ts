@@ -46,7 +46,7 @@ export interface NetworkOptions {
 }
 
 export const DEFAULT_NETWORK: NetworkOptions = {
-  allow: ["*:*"],
+  allow: ["*:*", "*:*/udp"],
   private: [],
   names: {},
   hostPorts: [],

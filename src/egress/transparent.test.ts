@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
 import { type Answer, decode, encode, type RecordType } from "dns-packet";
 import { Addresses } from "../host/addresses.ts";
+import { type Datagram, DatagramKind, type Endpoint, readDatagram, writeDatagram } from "./datagram.ts";
 import { Egress, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 import type { TrafficLimits } from "./meter.ts";
@@ -13,13 +15,15 @@ import { Names } from "./names.ts";
 import { resolverOf } from "./resolver.ts";
 import type { Intercepted } from "./transparent.ts";
 
-const GUEST = { address: [198, 19, 255, 254], port: 40_000 };
-const SERVER = { address: [127, 0, 0, 53], port: 53 };
+const GUEST: Endpoint = { address: "198.19.255.254", port: 40_000 };
+const SERVER: Endpoint = { address: "127.0.0.53", port: 53 };
 
 /** The guest's side: what its programs open and ask is handed over as the agent would do it. */
 class Guest implements Disposable {
   readonly egress: Egress;
   readonly refused: Refused[] = [];
+  /** Addresses that answer an echo. */
+  answering: string[] = [];
   readonly #taker: ((intercepted: Intercepted) => void)[] = [];
   readonly #questions: Duplex;
   readonly #ends: Duplex[] = [];
@@ -32,7 +36,8 @@ class Guest implements Disposable {
     let asked = false;
     this.egress = new Egress({
       rules: new HostRules(rules),
-      ceiling: new HostRules(["*:*", `host.stacyvm:${port}`]),
+      ceiling: new HostRules(["*:*", "*:*/udp", `host.stacyvm:${port}`]),
+      ping: async (address) => this.answering.includes(address),
       resolve: resolverOf({}),
       addresses: new Addresses(["127.0.0.1"]),
       maxConnections: 16,
@@ -70,19 +75,42 @@ class Guest implements Disposable {
   }
 
   async send(question: Buffer, id = question.readUInt16BE()): Promise<{ code: number; answers: Answer[] }> {
-    const header = Buffer.alloc(14);
-    header.writeUInt16LE(question.length);
-    for (const [at, { address, port }] of [GUEST, SERVER].entries()) {
-      Buffer.from(address).copy(header, 2 + 6 * at);
-      header.writeUInt16LE(port, 6 + 6 * at);
-    }
-    this.#questions.write(Buffer.concat([header, question]));
-    const [data] = (await once(this.#questions, "data")) as [Buffer];
-    assert.deepEqual(data.subarray(2, 14), header.subarray(2), "the answer goes back to the program that asked");
-    assert.equal(data.readUInt16LE(), data.length - 14);
-    const message = decode(data.subarray(14));
+    const asked = { kind: DatagramKind.udp, guest: GUEST, other: SERVER };
+    const { payload, ...about } = await this.datagram({ ...asked, payload: question });
+    assert.deepEqual(about, asked, "the answer goes back to the program that asked");
+    const message = decode(payload);
     assert.deepEqual([message.type, message.id], ["response", id]);
     return { code: (message.flags ?? 0) & 15, answers: message.answers ?? [] };
+  }
+
+  /** @returns what comes back */
+  async datagram(datagram: Datagram): Promise<Datagram> {
+    const answered = this.next();
+    this.#questions.write(writeDatagram(datagram));
+    return answered;
+  }
+
+  /** What comes to a program of itself. */
+  async next(): Promise<Datagram> {
+    const [data] = (await once(this.#questions, "data")) as [Buffer];
+    assert.equal(data.readUInt16LE(), data.length - 40);
+    return readDatagram(data);
+  }
+
+  /** A datagram of the socket `from` of a program. @returns the kind and the payload of what comes back to it */
+  async udp(address: string, at: number, payload: string, from = 40_000): Promise<[number, string]> {
+    const about = { guest: { ...GUEST, port: from }, other: { address, port: at } };
+    const {
+      kind,
+      payload: answer,
+      ...back
+    } = await this.datagram({
+      ...about,
+      kind: DatagramKind.udp,
+      payload: Buffer.from(payload),
+    });
+    assert.deepEqual(back, about);
+    return [kind, String(answer)];
   }
 
   async address(name: string): Promise<string> {
@@ -136,6 +164,19 @@ test("a name has an address of its own, the same each time, and a connection to 
   assert.equal((answers[0] as { data: string }).data, "localhost");
 });
 
+test("it has one of IPv6 as well, which leads to the same name", async () => {
+  using guest = new Guest([`localhost:${port}`]);
+  const { answers } = await guest.ask("localhost", "AAAA");
+  const { data: address } = answers[0] as { data: string };
+  assert.match(address, /^2001:2::[0-9a-f]+$/);
+  const client = guest.connect(address, port);
+  client.end("over IPv6");
+  assert.equal(await read(client), "over IPv6");
+  const digits = `200100020000000000000000${address.split("::")[1]?.padStart(8, "0")}`;
+  const reversed = await guest.ask(`${[...digits].reverse().join(".")}.ip6.arpa`, "PTR");
+  assert.equal((reversed.answers[0] as { data: string }).data, "localhost");
+});
+
 test("a connection is judged by the name that was asked for, not by where it leads", async () => {
   using guest = new Guest([`localhost:${port}`]);
   const address = await guest.address("localhost");
@@ -162,7 +203,6 @@ test("names that are not allowed do not exist, and neither do allowed ones that 
   using guest = new Guest(["localhost:*", "*.invalid:*"]);
   assert.deepEqual(await guest.ask("elsewhere.example"), { code: 3, answers: [] });
   assert.equal(guest.refused[0]?.host, "elsewhere.example");
-  assert.deepEqual(await guest.ask("localhost", "AAAA"), { code: 0, answers: [] });
   assert.deepEqual(await guest.ask("localhost", "TXT"), { code: 0, answers: [] });
   assert.equal((await guest.ask("1.1.18.198.in-addr.arpa", "PTR")).code, 3);
   assert.equal((await guest.ask("1.0.0.127.in-addr.arpa", "PTR")).code, 3);
@@ -292,3 +332,106 @@ test("a port of this host: by its own name alone, where the operator permits it,
   using guest = new Guest(["*:*"]);
   assert.equal((await guest.ask("host.stacyvm")).code, 3);
 });
+
+test("datagrams go to a host and port that a rule names with /udp, and answers come back to the socket that asked", async () => {
+  await using server = await UdpServer.open();
+  using guest = new Guest([`localhost:${server.port}/udp`, `127.0.0.1:${server.port}/udp`]);
+  const address = await guest.address("localhost");
+  assert.deepEqual(await guest.udp(address, server.port, "one"), [DatagramKind.udp, "got one"]);
+  assert.deepEqual(await guest.udp(address, server.port, "two"), [DatagramKind.udp, "got two"]);
+  assert.deepEqual(await guest.udp("127.0.0.1", server.port, "three", 40_001), [DatagramKind.udp, "got three"]);
+  assert.deepEqual(await guest.udp(address, server.port, ""), [DatagramKind.udp, "got "], "an empty one is one");
+  assert.equal(server.from.size, 2, "each of a guest's sockets is one of ours");
+  const { open, connected, sent, received } = guest.egress.status;
+  assert.deepEqual({ open, connected, sent, received }, { open: 2, connected: 2, sent: 11, received: 27 });
+});
+
+test("other datagrams are refused at once: without a rule for them, at another port, and where nobody listens", async () => {
+  await using server = await UdpServer.open();
+  using guest = new Guest([`localhost:${server.port}`, "localhost:1/udp", "10.1.2.3:*/udp"]);
+  const address = await guest.address("localhost");
+  const refused = [DatagramKind.udpRefused, ""];
+  assert.deepEqual(await guest.udp(address, server.port, "a rule for connections is none for datagrams"), refused);
+  assert.match(guest.refused[0]?.reason ?? "", /localhost:\d+\/udp is not among the hosts/);
+  assert.deepEqual(await guest.udp("10.1.2.3", 9, "no public address"), refused);
+  assert.match(guest.refused[1]?.reason ?? "", /no public address/);
+  assert.deepEqual(await guest.udp(address, 1, "nobody there"), refused);
+  assert.equal(server.from.size, 0);
+  assert.equal(guest.egress.status.open, 0);
+});
+
+test("datagrams are judged again when rules change, and end with the network", async () => {
+  await using server = await UdpServer.open();
+  const rule = `localhost:${server.port}/udp`;
+  using guest = new Guest([rule]);
+  const address = await guest.address("localhost");
+  await guest.udp(address, server.port, "one");
+  const cut = guest.next();
+  guest.egress.allow(new HostRules([rule, "!127.0.0.0/8:1-65535/udp"]));
+  assert.equal((await cut).kind, DatagramKind.udpRefused, "the program is told at once");
+  assert.equal(guest.egress.status.open, 0);
+  assert.deepEqual(await guest.udp(address, server.port, "two"), [DatagramKind.udpRefused, ""]);
+  guest.egress.allow(new HostRules([rule]));
+  assert.deepEqual(await guest.udp(address, server.port, "three"), [DatagramKind.udp, "got three"]);
+  guest.egress.stop();
+  assert.equal(guest.egress.status.open, 0);
+});
+
+test("datagrams count within the limits: addresses at once, and bytes", async () => {
+  await using server = await UdpServer.open();
+  using guest = new Guest([`localhost:${server.port}/udp`], {
+    maxBytes: 1_000,
+    bytesPerSecond: 0,
+    connectionsPerMinute: 0,
+  });
+  const address = await guest.address("localhost");
+  for (let from = 1; from <= 20; from++) {
+    assert.deepEqual(await guest.udp(address, server.port, "x", from), [DatagramKind.udp, "got x"]);
+  }
+  assert.equal(guest.egress.status.open, 16, "the ones that nothing was sent over for longest are gone");
+  assert.deepEqual(await guest.udp(address, server.port, "x".repeat(2_000), 20), [DatagramKind.udpRefused, ""]);
+});
+
+test("an echo is answered when the host that is allowed answers one, and refused for any other", async () => {
+  using guest = new Guest(["localhost:1", "!127.0.0.2"]);
+  guest.answering = ["127.0.0.1"];
+  const echo = (address: string): Promise<Datagram> =>
+    guest.datagram({
+      kind: DatagramKind.echo,
+      guest: { ...GUEST, port: 0 },
+      other: { address, port: 0 },
+      payload: Buffer.from("id,number,data"),
+    });
+  const { kind, payload } = await echo(await guest.address("localhost"));
+  assert.deepEqual([kind, String(payload)], [DatagramKind.echo, "id,number,data"]);
+  for (const address of ["127.0.0.1", "127.0.0.2", "203.0.113.9", "198.18.7.7"]) {
+    assert.equal((await echo(address)).kind, DatagramKind.echoRefused, address);
+  }
+  assert.equal(guest.refused.length, 4);
+});
+
+/** Answers each datagram with "got" and what it had. */
+class UdpServer implements AsyncDisposable {
+  readonly from = new Set<number>();
+  readonly #socket = createSocket("udp4");
+
+  static async open(): Promise<UdpServer> {
+    const server = new UdpServer();
+    server.#socket.on("message", (payload, from) => {
+      server.from.add(from.port);
+      server.#socket.send(`got ${payload}`, from.port, from.address);
+    });
+    server.#socket.bind(0, "127.0.0.1");
+    await once(server.#socket, "listening");
+    return server;
+  }
+
+  get port(): number {
+    return this.#socket.address().port;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#socket.close();
+    await once(this.#socket, "close");
+  }
+}

@@ -256,7 +256,7 @@ export interface Agent {
    * Only while the identity has `network`. @throws StacyError `not-supported` where the guest's kernel cannot take them
    */
   intercept(options?: { signal?: AbortSignal }): Promise<Intercepted>;
-  /** What programs in the guest send to UDP port 53 of any address, and the way for answers: datagrams as in protocol.ts. */
+  /** What programs in the guest send without a connection, to any address, and the way for answers: datagrams as in protocol.ts. */
   datagrams(options?: { signal?: AbortSignal }): Promise<Duplex>;
 
   info(): Promise<GuestInfo>;

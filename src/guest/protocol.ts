@@ -56,9 +56,18 @@
  * identity that names another SANDBOX_ID closes the port and ends the calls that wait as cancelled.
  *
  * INTERCEPT is ACCEPT for connections to any address and port, while the identity has NETWORK. Its EVENT says HOST (4 or 16 bytes)
- * and PORT that the program asked for. DATAGRAMS takes questions for names, sent to UDP port 53 of any address, and its answers
- * go back to the programs; DATA of both directions is a row of datagrams (length of the payload, guest's address and port, the other
- * address and port, payload; 2, 4, 2, 4 and 2 bytes, numbers little-endian). A newer call takes the place of the former.
+ * and PORT that the program asked for. DATAGRAMS takes what programs send without a connection, UDP and ICMP echo, to any address but
+ * their own, and its answers go back to them; DATA of both directions is a row of datagrams. A newer call takes the place of the former.
+ *
+ *      0        2      3      4               20     22              38     40
+ *      +--------+------+------+---------------+------+---------------+------+----
+ *      | length | kind | 0    | guest address | port | other address | port | payload ...
+ *      +--------+------+------+---------------+------+---------------+------+----
+ *
+ *   length    of the payload in bytes, at most 16,384
+ *   kind      0 UDP, 1 ICMP echo; from the host also 2 UDP refused, 3 echo refused (to which the program's own payload is given back)
+ *   address   of IPv6, or of IPv4 behind ::ffff:
+ *   payload   of an echo: identifier, number and data; its ports are 0
  *
  * KEEP-ALIVE. PING (any payload up to 64 bytes) is answered with PONG of the same payload, in both directions. An agent
  * whose host is silent does nothing: idle it makes no wake-ups.
@@ -158,7 +167,7 @@ export const Method = {
   TUNNEL: 48,
   ACCEPT: 49,
   INTERCEPT: 50,
-  DATAGRAMS: 51,
+  DATAGRAMS: 52,
   INFO: 64,
   SYNC: 65,
   SHUTDOWN: 66,

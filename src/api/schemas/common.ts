@@ -66,7 +66,7 @@ export const AllowedHosts = z
   .openapi({
     example: ["pkg.example", "*.pkgfiles.example"],
     description:
-      "`example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it.",
+      "`example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it.",
   });
 
 /** A query flag: `?recursive=true`. */
