@@ -21,3 +21,32 @@ test("one piece at a time, and each party's next piece comes after one of every 
   await queue.idle();
   assert.deepEqual([done.at(-1), queue.waiting("a")], ["a5", 0]);
 });
+
+test("several at a time: one party has half of the places, and whoever leaves while it waits is not begun", async () => {
+  const queue = new FairQueue(4);
+  const ends: (() => void)[] = [];
+  const begun: string[] = [];
+  const gone = new AbortController();
+  const run = (party: string, signal = new AbortController().signal): Promise<string> =>
+    queue.run(party, signal, () => {
+      begun.push(party);
+      return new Promise((resolve) => ends.push(() => resolve(party)));
+    });
+  const all = [run("a"), run("a"), run("a"), run("b")];
+  const left = run("a", gone.signal);
+  assert.deepEqual(begun, ["a", "a", "b"]);
+  gone.abort(new Error("it has gone"));
+  await assert.rejects(left, /it has gone/);
+  all.push(run("c"));
+  assert.deepEqual(begun, ["a", "a", "b", "c"]);
+  ends[0]?.();
+  assert.equal(await all[0], "a");
+  while (ends.length < 5) await new Promise(setImmediate);
+  for (const end of ends) end();
+  assert.deepEqual(await Promise.all(all), ["a", "a", "a", "b", "c"]);
+  await queue.idle();
+  assert.deepEqual(begun, ["a", "a", "b", "c", "a"]);
+  const failing = (signal: AbortSignal) => queue.run("a", signal, () => Promise.reject(new Error("it failed")));
+  await assert.rejects(failing(gone.signal), /it has gone/);
+  await assert.rejects(failing(new AbortController().signal), /it failed/);
+});

@@ -1,8 +1,23 @@
-/** Work of many parties on one thing: one piece at a time, and the parties take turns, so that nobody's many pieces keep another one's single piece waiting. */
+/**
+ * Work of many parties on one thing: some pieces at a time, and the parties take turns, so that nobody's many pieces keep another one's
+ * single piece waiting. Where several are done at a time, one party has half of the places at most: pieces may take long.
+ */
 export class FairQueue {
+  readonly #places: number;
+  readonly #most: number;
   /** In the order of their next turn. */
   readonly #waiting = new Map<string, (() => Promise<void>)[]>();
-  #busy: Promise<void> | undefined;
+  /** Pieces of each party that are under way. */
+  readonly #active = new Map<string, number>();
+  #busy = 0;
+  #idle = Promise.withResolvers<void>();
+
+  /** @param places how many pieces are done at a time */
+  constructor(places = 1) {
+    this.#places = places;
+    this.#most = Math.ceil(places / 2);
+    this.#idle.resolve();
+  }
 
   /** Pieces of this party that wait. */
   waiting(party: string): number {
@@ -11,30 +26,63 @@ export class FairQueue {
 
   /** @param work never rejects */
   add(party: string, work: () => Promise<void>): void {
+    if (this.#busy === 0 && this.#waiting.size === 0) this.#idle = Promise.withResolvers<void>();
     const pieces = this.#waiting.get(party);
     if (pieces === undefined) this.#waiting.set(party, [work]);
     else pieces.push(work);
-    this.#busy ??= this.#work().finally(() => {
-      this.#busy = undefined;
+    this.#advance();
+  }
+
+  /** The same for one that somebody waits for. @param signal leaves the queue; of a piece under way it is the work's own matter */
+  run<T>(party: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const leave = (): void => reject(signal.reason);
+      if (signal.aborted) return leave();
+      signal.addEventListener("abort", leave, { once: true });
+      this.add(party, async () => {
+        signal.removeEventListener("abort", leave);
+        if (signal.aborted) return;
+        await work().then(resolve, reject);
+      });
     });
   }
 
   /** Settles when nothing waits or is under way any more. */
-  async idle(): Promise<void> {
-    await this.#busy;
+  idle(): Promise<void> {
+    return this.#idle.promise;
   }
 
-  async #work(): Promise<void> {
-    for (let next = this.#next(); next !== undefined; next = this.#next()) await next();
+  #advance(): void {
+    while (this.#busy < this.#places) {
+      const next = this.#next();
+      if (next === undefined) break;
+      void this.#work(next.party, next.piece);
+    }
+    if (this.#busy === 0 && this.#waiting.size === 0) this.#idle.resolve();
   }
 
-  #next(): (() => Promise<void>) | undefined {
-    const [first] = this.#waiting;
-    if (first === undefined) return undefined;
-    const [party, pieces] = first;
-    const piece = pieces.shift();
-    this.#waiting.delete(party);
-    if (pieces.length > 0) this.#waiting.set(party, pieces);
-    return piece;
+  async #work(party: string, piece: () => Promise<void>): Promise<void> {
+    this.#busy += 1;
+    this.#active.set(party, (this.#active.get(party) ?? 0) + 1);
+    try {
+      await piece();
+    } finally {
+      this.#busy -= 1;
+      const left = (this.#active.get(party) ?? 1) - 1;
+      if (left === 0) this.#active.delete(party);
+      else this.#active.set(party, left);
+      this.#advance();
+    }
+  }
+
+  #next(): { party: string; piece: () => Promise<void> } | undefined {
+    for (const [party, pieces] of this.#waiting) {
+      if ((this.#active.get(party) ?? 0) >= this.#most) continue;
+      const piece = pieces.shift();
+      this.#waiting.delete(party);
+      if (pieces.length > 0) this.#waiting.set(party, pieces);
+      if (piece !== undefined) return { party, piece };
+    }
+    return undefined;
   }
 }

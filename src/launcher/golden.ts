@@ -1,11 +1,14 @@
 /**
  * The golden snapshot of a target: boot once, warm the agent's paths, run the set-up commands, pause, save, publish. It is
- * built beside the callers, once per key, however many ask, in this process or in others.
+ * built beside the callers, once per key, however many ask, in this process or in others. Few are built at a time, owners in turn: who asks for
+ * many shapes has no more machines by it than its limits say, and some.
  */
 import { mkdir, readdir, rm } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Network } from "../egress/network.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { FairQueue } from "../host/fair-queue.ts";
 import { type Lock, lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
@@ -33,6 +36,9 @@ export interface GoldenReport {
   touchedBytes?: number;
 }
 
+/** Of all owners at a time. Their machines are in nobody's quota, and set-up commands may take long. */
+const AT_A_TIME = Math.max(2, Math.floor(availableParallelism() / 2));
+
 export class GoldenBuilder {
   readonly #vmm: Vmm;
   readonly #paths: DataPaths;
@@ -40,6 +46,7 @@ export class GoldenBuilder {
   readonly #disks: WritableTemplates;
   readonly #network: Network;
   readonly #building = new SharedWork<GoldenReport | undefined>();
+  readonly #queue = new FairQueue(AT_A_TIME);
 
   constructor(vmm: Vmm, paths: DataPaths, store: SnapshotStore, disks: WritableTemplates, network: Network) {
     this.#vmm = vmm;
@@ -56,7 +63,14 @@ export class GoldenBuilder {
 
   /** Builds unless it is there or under way. @returns `undefined` when another process had built it */
   ensure(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
-    return this.#building.join(target.key, signal, (shared) => this.#locked(target, shared));
+    return this.#building.join(target.key, signal, (shared) =>
+      this.#queue.run(partyOf(target), shared, () => this.#locked(target, shared)),
+    );
+  }
+
+  /** Builds that wait behind those of the same owner. */
+  waiting(target: Target): number {
+    return this.#queue.waiting(partyOf(target));
   }
 
   async #locked(target: Target, signal: AbortSignal): Promise<GoldenReport | undefined> {
@@ -120,6 +134,10 @@ export class GoldenBuilder {
       await Promise.allSettled([dir, out].map(removeMachineDir));
     }
   }
+}
+
+function partyOf({ spec }: Target): string {
+  return spec.imageOwner ?? "";
 }
 
 /** A machine whose memory is a file is ended by SIGBUS when the disk has no room for a page of it. */

@@ -90,6 +90,9 @@ const NO_FALLBACK = new Set(["invalid", "no-space", "cancelled", "limit", "permi
 /** What the host lacks for a moment: it says nothing about the snapshot. */
 const LACKING: ReadonlySet<string | undefined> = new Set(["EMFILE", "ENFILE", "ENOMEM", "EAGAIN"]);
 
+/** Golden snapshots of one owner that are still to be built beside its sandboxes. */
+const MOST_WAITING = 16;
+
 export class Launcher {
   readonly vmm: Vmm;
   readonly paths: DataPaths;
@@ -373,6 +376,8 @@ export class Launcher {
 
   #buildBeside(target: Target): void {
     if (this.#closing.signal.aborted || this.golden.building.has(target.key)) return;
+    // Somebody starts one shape after another: the next start of this one is soon enough.
+    if (this.golden.waiting(target) >= MOST_WAITING) return;
     this.#beside(
       this.ensureGolden(target, this.#closing.signal).catch((thrown) => {
         if (this.#closing.signal.aborted) return;

@@ -1,0 +1,41 @@
+/** Builds with real machines: test/launcher.test.ts. */
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { dataPaths } from "../host/paths.ts";
+import { GoldenBuilder } from "./golden.ts";
+import type { SnapshotStore } from "./snapshot-store.ts";
+import type { Target } from "./target.ts";
+
+test("few are built at a time, whoever asks for however many, and nobody's many keep another owner's waiting", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "golden-"));
+  try {
+    const paths = dataPaths(dir);
+    await mkdir(paths.snapshots, { recursive: true });
+    const places = Math.max(2, Math.floor(availableParallelism() / 2));
+    const looked: string[] = [];
+    const gate = Promise.withResolvers<void>();
+    // Another process has built it, is what each finds out at last.
+    const get = async (key: string): Promise<object> => {
+      looked.push(key);
+      await gate.promise;
+      return {};
+    };
+    const none = {} as never;
+    const builder = new GoldenBuilder(none, paths, { get } as unknown as SnapshotStore, none, none);
+    const ask = (owner: string, i: number): Promise<unknown> =>
+      builder.ensure({ key: `${owner}-${i}`, spec: { imageOwner: owner } } as Target);
+    const many = Array.from({ length: 3 * places }, (_, i) => ask("many", i));
+    const one = ask("one", 0);
+    while (!looked.includes("one-0")) await new Promise((wake) => setTimeout(wake, 5));
+    assert.ok(looked.length <= Math.ceil(places / 2) + 1, looked.join());
+    assert.ok(builder.waiting({ spec: { imageOwner: "many" } } as Target) >= 2 * places);
+    gate.resolve();
+    await Promise.all([...many, one]);
+    assert.equal(looked.length, 3 * places + 1);
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+});
