@@ -235,7 +235,8 @@ for (const [name, decode] of Object.entries(DECODERS)) {
     assert.ok(corpus.length > 0);
     const next = random(SEED);
     let decoded = 0;
-    const one = async (input: Buffer): Promise<void> => {
+    /** @returns ms */
+    const time = async (input: Buffer): Promise<number> => {
       const begun = performance.now();
       try {
         const result = decode(input);
@@ -248,8 +249,13 @@ for (const [name, decode] of Object.entries(DECODERS)) {
           });
         }
       }
-      const took = performance.now() - begun;
-      assert.ok(took < SLOW_MS, `${took} ms for ${input.toString("base64").slice(0, 4000)}`);
+      return performance.now() - begun;
+    };
+    const one = async (input: Buffer): Promise<void> => {
+      // A busy host may keep this process waiting once, not each time.
+      for (let tries = 0; (await time(input)) >= SLOW_MS; tries++) {
+        assert.ok(tries < 3, `more than ${SLOW_MS} ms for ${input.toString("base64").slice(0, 4000)}`);
+      }
     };
     for (const input of corpus) await one(input);
     for (let i = 0; i < INPUTS; i++) await one(mutated(corpus, next));
