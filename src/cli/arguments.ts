@@ -30,6 +30,19 @@ export function parsePort(text: string): number {
   return value;
 }
 
+/** Ports in a sandbox, 1 to 65535, each once more. */
+export function collectPorts(text: string, earlier: number[] = []): number[] {
+  if (text.includes(":")) {
+    const [local, guest] = text.split(":").slice(-2);
+    throw new InvalidArgumentError(
+      `name the sandbox's port alone; \`stacyvm forward ID ${local}:${guest}\` takes a port of this host.`,
+    );
+  }
+  const port = parsePort(text);
+  if (port === 0) throw new InvalidArgumentError("write a port, 1 to 65535.");
+  return [...earlier, port];
+}
+
 /** Go's form: `90s`, `1h30m`; `0` for none. */
 export function parseDuration(text: string): string {
   if (!/^(0|(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+)$/.test(text)) {

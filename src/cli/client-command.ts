@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { type Client, NotFoundError, type Sandbox } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
-import { connectServer, type ServerOptions } from "./connection.ts";
+import { type Connection, connectServer, type ServerOptions } from "./connection.ts";
 import { type Interrupts, interruptible } from "./interrupt.ts";
 import { apiKeyOption } from "./published-options.ts";
 
@@ -12,6 +12,8 @@ export interface ClientOptions extends ServerOptions {
 
 export interface Session {
   client: Client;
+  /** Where its server is. */
+  kind: Connection["kind"];
   /** Aborted by Ctrl-C. */
   signal: AbortSignal;
   interrupts: Interrupts;
@@ -39,7 +41,7 @@ export function withServer<T>(
   return interruptible(async (signal, interrupts) => {
     const connection = await connectServer(options, signal);
     try {
-      return await work({ client: connection.client, signal, interrupts });
+      return await work({ client: connection.client, kind: connection.kind, signal, interrupts });
     } finally {
       await connection.close(interrupts);
     }

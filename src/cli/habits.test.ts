@@ -6,8 +6,8 @@ import { createProgram } from "./program.ts";
 
 test("a word from elsewhere is answered with what it is called here, and every command that is named there exists", () => {
   assert.equal(
-    teach("error: unknown command 'pull'\n(Did you mean kill?)\n", "stacyvm"),
-    "error: unknown command 'pull'\nhint: `stacyvm image pull IMAGE` pulls an image\n",
+    teach("error: unknown command 'tag'\n(Did you mean rm?)\n", "stacyvm"),
+    "error: unknown command 'tag'\nhint: `stacyvm image tag IMAGE NAME` names an image\n",
   );
   const find = (words: string[]): Command | undefined =>
     words.reduce<Command | undefined>(
@@ -26,7 +26,7 @@ test("nothing that takes something away is guessed from a spelling", () => {
   assert.equal(teach("error: unknown command 'rn'\n(Did you mean rm?)\n", "stacyvm"), "error: unknown command 'rn'\n");
   const guess = "error: unknown command 'spwan'\n(Did you mean spawn?)\n";
   assert.equal(teach(guess, "stacyvm"), guess);
-  assert.equal(teach("error: unknown command 'pull'\n", "stacyvm template"), "error: unknown command 'pull'\n");
+  assert.equal(teach("error: unknown command 'tag'\n", "stacyvm template"), "error: unknown command 'tag'\n");
 });
 
 test("an option of docker run is answered with what does the same here", () => {
@@ -46,5 +46,39 @@ test("an option of docker run is answered with what does the same here", () => {
         program.commands.some((each) => each.name() === named),
         `${option}: there is no ${named}`,
       );
+  }
+});
+
+test("nothing destructive is suggested for what is not", () => {
+  const removes = /`stacyvm (?:rm|kill|image rm|snapshot rm|checkpoint rm|gc)\b/;
+  const meant = new Set(["delete", "destroy", "uninstall"]);
+  for (const [word, hint] of Object.entries(HABITS)) if (!meant.has(word)) assert.doesNotMatch(hint, removes, word);
+});
+
+test("words of Docker do here what they do there, hidden, and options of docker run are taken or answered", () => {
+  const program = createProgram();
+  const find = (name: string) => program.commands.find((each) => each.name() === name || each.aliases().includes(name));
+  const verbs = ["run", "create", "exec", "attach", "ssh", "ps", "logs", "images", "pull", "rmi", "stats", "info"];
+  const rest = ["stop", "start", "restart", "build", "commit", "diff", "wait", "port", "tag", "rename", "volume"];
+  for (const verb of [...verbs, "inspect", "rm", "cp", "kill", "pause", "unpause", "events", "top", ...rest]) {
+    assert.ok(find(verb) !== undefined || HABITS[verb] !== undefined, `${verb} is neither done nor answered`);
+  }
+  const run = find("run")?.options.flatMap(({ short, long }) => [short, long]) ?? [];
+  const options = [
+    "-d",
+    "-p",
+    "-v",
+    "--rm",
+    "--env-file",
+    "--entrypoint",
+    "--network",
+    "--name",
+    "-e",
+    "-i",
+    "-t",
+    "-m",
+  ];
+  for (const option of [...options, "-w", "-u", "--mount", "--cpus", "--privileged"]) {
+    assert.ok(run.includes(option) || OPTION_HABITS[option] !== undefined, `${option} is neither done nor answered`);
   }
 });

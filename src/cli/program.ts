@@ -32,6 +32,7 @@ import { spawnCommand } from "./commands/spawn.ts";
 import { extendCommand, pauseCommand, resumeCommand, suspendCommand } from "./commands/state-changes.ts";
 import { templateCommand } from "./commands/template.ts";
 import { topCommand } from "./commands/top.ts";
+import { urlCommand } from "./commands/url.ts";
 import { versionCommand } from "./commands/version.ts";
 import { publishedCommands } from "./published-forms.ts";
 import { acceptPublishedOptions } from "./published-options.ts";
@@ -60,7 +61,7 @@ export function createProgram(): Command {
   const groups: [string, Command[]][] = [
     ["Sandboxes:", [runCommand(), spawnCommand(), lsCommand(), inspectCommand(), rmCommand(), extendCommand()]],
     ["Inside one:", [execCommand(), shellCommand(), cpCommand(), filesCommand(), psCommand(), killCommand()]],
-    ["", [logsCommand(), forwardCommand(), networkCommand()]],
+    ["", [logsCommand(), urlCommand(), forwardCommand(), networkCommand()]],
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],

@@ -1,11 +1,16 @@
 /**
- * Commands of the published StacyVM, which people and scripts go on typing: they are in no help, do what ours do, and say on
- * standard error what they are called here.
+ * Commands of the published StacyVM and of Docker, which people and scripts go on typing: they are in no help, do what ours do,
+ * and say on standard error what they are called here. What would do something else than its name promises is not here: habits.ts
+ * says what to type.
  */
 import { type Command, Option } from "commander";
-import { pullCommand } from "./commands/image.ts";
+import { doctorCommand } from "./commands/doctor.ts";
+import { imageLsCommand, imageRmCommand, pullCommand } from "./commands/image.ts";
 import { lsCommand } from "./commands/ls.ts";
 import { configForm, databaseForm, supportForm } from "./commands/published.ts";
+import { shellCommand } from "./commands/shell.ts";
+import { spawnCommand } from "./commands/spawn.ts";
+import { resumeCommand } from "./commands/state-changes.ts";
 import { topCommand } from "./commands/top.ts";
 import { noteForm } from "./published-options.ts";
 
@@ -18,6 +23,15 @@ export function publishedCommands(): Command[] {
     renamed(pullCommand(), "build-image", "image pull").addOption(
       new Option("--disk-size <mib>", "see spawn --disk").hideHelp(),
     ),
+    renamed(imageLsCommand(), "images", "image ls"),
+    renamed(pullCommand(), "pull", "image pull"),
+    renamed(imageRmCommand(), "rmi", "image rm"),
+    renamed(spawnCommand(), "create", "spawn"),
+    renamed(shellCommand(), "attach", "shell"),
+    renamed(shellCommand(), "ssh", "shell"),
+    renamed(topCommand(), "stats", "top"),
+    renamed(doctorCommand(), "info", "doctor"),
+    renamed(resumeCommand(), "unpause", "resume"),
     configForm(),
     databaseForm(),
     supportForm(),

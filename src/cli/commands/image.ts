@@ -15,7 +15,16 @@ interface Json {
 
 export function imageCommand(): Command {
   const command = new Command("image").description("pull, build, import, list and remove images");
-  for (const part of [list(), pullCommand(), imageBuildCommand(), importCommand(), inspect(), tag(), remove(), gc()]) {
+  for (const part of [
+    imageLsCommand(),
+    pullCommand(),
+    imageBuildCommand(),
+    importCommand(),
+    inspect(),
+    tag(),
+    imageRmCommand(),
+    gc(),
+  ]) {
     command.addCommand(part.exitOverride());
   }
   return command;
@@ -23,7 +32,7 @@ export function imageCommand(): Command {
 
 const load = (): Promise<typeof import("../image-store.ts")> => import("../image-store.ts");
 
-function list(): Command {
+export function imageLsCommand(): Command {
   return new Command("ls")
     .description("images on this host")
     .option("--json", "print JSON, errors too")
@@ -145,7 +154,7 @@ function tag(): Command {
     });
 }
 
-function remove(): Command {
+export function imageRmCommand(): Command {
   return new Command("rm")
     .description("remove images; with the last name of one its base disk and its golden snapshots go")
     .argument("<reference...>", "a name, or sha256:... for all names of an image")

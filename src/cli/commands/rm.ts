@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, forEachSandbox, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
@@ -9,6 +9,7 @@ export function rmCommand(): Command {
     .alias("destroy")
     .argument("[id...]", "sandboxes")
     .option("-a, --all", "all of them")
+    .addOption(new Option("-f, --force", "it always is").hideHelp())
     .action((ids: string[], options: ClientOptions & { all?: boolean }) =>
       withServer(options, async (session) => {
         if (options.all === true && ids.length > 0) {

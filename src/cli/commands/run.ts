@@ -1,5 +1,5 @@
 /** `stacyvm run IMAGE -- COMMAND`: spawn, run, remove. */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import type { Client, Sandbox } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
@@ -14,14 +14,18 @@ import {
   secretOption,
   sizeOption,
 } from "../arguments.ts";
+import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
 import { noteEmulation } from "../emulation.ts";
+import { envFileOption, variables } from "../env-file.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
 import { imageCommand } from "../image-command.ts";
 import { type Interrupts, interruptible } from "../interrupt.ts";
 import { findLocal } from "../local-socket.ts";
+import { networkHabit } from "../network-habit.ts";
 import { note } from "../output.ts";
+import { notePorts, portsOption } from "../ports-option.ts";
 import { conversationOf } from "../process-conversation.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { pullFirst } from "../pull-first.ts";
@@ -32,6 +36,9 @@ interface RunOptions extends ClientOptions {
   vcpus: number;
   disk: number;
   env?: Record<string, string>;
+  envFile?: Record<string, string>;
+  port?: number[];
+  entrypoint?: string;
   workdir?: string;
   user?: string;
   allow?: string[];
@@ -54,6 +61,9 @@ export function runCommand(): Command {
     .option("-c, --vcpus <n>", "virtual CPUs", parseCount, 1)
     .addOption(sizeOption("--disk <size>", "writable space", 1024))
     .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
+    .addOption(envFileOption())
+    .option("--entrypoint <program>", "run this program with the words as its arguments")
+    .addOption(portsOption())
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")
     .addOption(allowOption())
@@ -62,10 +72,15 @@ export function runCommand(): Command {
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--cold", "boot without snapshots (only without a server)")
     .option("--report", "say on stderr which way it started and how long each phase took")
+    .addOption(networkHabit())
+    .addOption(new Option("--rm", "it always is").hideHelp())
     .passThroughOptions()
     .action((image: string, words: string[], _options: RunOptions, command: Command) => {
-      const argv = commandWords(words, command);
+      const given = commandWords(words, command);
       const options = command.opts<RunOptions>();
+      const argv = options.entrypoint === undefined ? given : [options.entrypoint, ...given];
+      const env = variables(options);
+      if (env !== undefined) options.env = env;
       return interruptible(async (signal, interrupts) => {
         try {
           process.exitCode = await run(image, argv, options, interrupts);
@@ -89,6 +104,9 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
   if (options.secret !== undefined) {
     throw new StacyError("unavailable", "only a server has secrets", { remedy: "start one: stacyvm serve" });
+  }
+  if (options.port !== undefined) {
+    throw new StacyError("unavailable", "only a server has URLs for ports", { remedy: "start one: stacyvm serve" });
   }
   const { runOneShot } = await import("../one-shot.ts");
   const { tty = false, interactive = false, env = {}, workdir, user, allow, timeout, provider } = options;
@@ -136,6 +154,9 @@ async function runOn(
   });
   try {
     report(sandbox.info.boot, options);
+    notePorts(sandbox, options.port, "found");
+    const why = sandbox.info.boot?.path === "cold" ? bootNote(sandbox.info) : undefined;
+    if (why !== undefined && process.stderr.isTTY) note(why);
     const running = await sandbox
       .spawn(command.argv, {
         stopSignal: command.stopSignal,

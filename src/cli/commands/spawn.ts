@@ -9,9 +9,13 @@ import {
   parseVariable,
   secretOption,
 } from "../arguments.ts";
+import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { noteEmulation } from "../emulation.ts";
+import { envFileOption, variables } from "../env-file.ts";
+import { networkHabit } from "../network-habit.ts";
 import { note, printJson, printLine } from "../output.ts";
+import { notePorts, portsOption } from "../ports-option.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { noteForm } from "../published-options.ts";
 import { pullFirst } from "../pull-first.ts";
@@ -20,6 +24,8 @@ interface SpawnOptions extends ClientOptions {
   /** As the published StacyVM takes it. */
   image?: string;
   name?: string;
+  port?: number[];
+  envFile?: Record<string, string>;
   memory?: number;
   vcpus?: number;
   disk?: number;
@@ -52,6 +58,8 @@ export function spawnCommand(): Command {
       "environment of its commands, or K alone for its value here; may be repeated",
       parseVariable,
     )
+    .addOption(envFileOption())
+    .addOption(portsOption())
     .option("-l, --label <K=V>", "a label to find it by; may be repeated", parsePair)
     .option("--ttl <time>", "how long it lives, for example 30m", parseDuration)
     .option("--idle-timeout <time>", "idle time until --idle-action, for example 10m", parseDuration)
@@ -66,13 +74,15 @@ export function spawnCommand(): Command {
     .option("--owner <id>", "user whom quotas count it for")
     .option("--provider <name>", "firecracker, qemu or auto")
     .addOption(new Option("--image <image>", "the image").hideHelp())
+    .addOption(networkHabit())
     .action((named: string | undefined, options: SpawnOptions) => {
       if (options.image !== undefined) noteForm("spawn --image IMAGE", "spawn IMAGE");
       const image = named ?? options.image;
-      return withServer({ ...options, boots: true }, async ({ client, signal }) => {
+      return withServer({ ...options, boots: true }, async ({ client, kind, signal }) => {
         if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
-        const { template, checkpoint, provider, setup, init, idleTimeout, idleAction, idleCounts, ttl, env, vcpus } =
+        const { template, checkpoint, provider, setup, init, idleTimeout, idleAction, idleCounts, ttl, vcpus } =
           options;
+        const env = variables(options);
         using line = new ProgressLine();
         line.showAfter(500, { step: "starting; the first of a kind boots, which takes some seconds" });
         const sandbox = await client.create({
@@ -102,9 +112,10 @@ export function spawnCommand(): Command {
         line[Symbol.dispose]();
         if (options.json === true) return printJson(sandbox.info);
         printLine(sandbox.id);
+        notePorts(sandbox, options.port, kind);
         const { boot } = sandbox.info;
         if (boot === undefined || !process.stderr.isTTY) return;
-        note(`${boot.path} in ${Math.round(boot.totalMs)} ms`);
+        note(bootNote(sandbox.info) ?? "");
         if (boot.path !== "cold") return;
         // The sandbox is there: what is only worth knowing does not fail the command.
         const all = await client.providers({ signal }).catch(() => []);
