@@ -174,6 +174,7 @@ describe("every route", () => {
     assert.ok(app.routeTable.length > 100, String(app.routeTable.length));
     const endpoints = new Endpoints(newApi(), {
       limits: { maxBytes: 1, timeoutMs: 1 },
+      contentLimits: { maxBytes: 1, timeoutMs: 1 },
       sandboxes,
       images: {} as never,
       audit: world.audit,

@@ -42,6 +42,19 @@ function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fak
   return { ...world, app, call, stop };
 }
 
+test("a command's arguments, input and code may be as large as a guest takes them; other JSON is small", async () => {
+  const { call } = appOf();
+  const large = "x".repeat(3 << 20);
+  for (const [path, body] of [
+    ["/sandboxes/sb-00000000/exec", { command: "sh", args: ["-c", large] }],
+    ["/sandboxes/sb-00000000/exec", { command: "cat", stdin: large }],
+    ["/sandboxes/sb-00000000/processes", { command: "sh", args: ["-c", large] }],
+    ["/sandboxes/sb-00000000/code", { code: large }],
+  ] as const)
+    assert.equal((await call("POST", path, body)).status, 404, path);
+  assert.equal((await call("POST", "/sandboxes", { image: large })).status, 413);
+});
+
 test("a sandbox's life over HTTP, with the statuses that clients of the published server know", async () => {
   const { call, provider } = appOf();
   const made = await call("POST", "/sandboxes", { image: "i", metadata: { a: "b" } });

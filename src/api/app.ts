@@ -181,6 +181,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
 
   const endpoints = new Endpoints(app, {
     limits: { maxBytes: config.server.max_json_bytes, timeoutMs: config.server.body_timeout },
+    contentLimits: { maxBytes: config.server.max_file_json_bytes, timeoutMs: config.server.body_timeout },
     sandboxes,
     images: parts.images,
     audit: parts.audit,

@@ -87,8 +87,8 @@ export interface Endpoint<P extends z.ZodType, Q extends z.ZodType, B extends z.
   bodyOptional?: boolean;
   /** Bytes of any kind, which the handler reads itself; its content type. */
   rawBody?: string;
-  /** Limit for a JSON body if not the usual one. */
-  maxBytes?: number;
+  /** Its JSON may carry files, code, input or the arguments of a command, and be as large as those. */
+  content?: true;
   responses: Record<number, ResponseSpec>;
   /** Statuses of errors, besides 400, 401, 403, 429 and 500, which any endpoint may answer. */
   errors?: number[];
@@ -125,6 +125,8 @@ export interface RouteAccess {
 
 export interface EndpointParts {
   limits: BodyLimits;
+  /** For JSON that carries content. */
+  contentLimits: BodyLimits;
   sandboxes: Sandboxes;
   images: ImageLibrary;
   audit: Audit;
@@ -155,8 +157,8 @@ export class Endpoints {
     }
     this.app.openAPIRegistry.registerPath(describe(endpoint));
     const route = `${API_BASE}${endpoint.path}`;
-    const { limits: usual, images: library } = this.#parts;
-    const limits = endpoint.maxBytes === undefined ? usual : { ...usual, maxBytes: endpoint.maxBytes };
+    const { images: library } = this.#parts;
+    const limits = endpoint.content === true ? this.#parts.contentLimits : this.#parts.limits;
     this.#on(endpoint.method.toUpperCase(), route, endpoint.scope, async (c, sandboxes) => {
       const body = endpoint.body === undefined ? undefined : await readJson(c.req.raw, limits);
       if (body === undefined && endpoint.body !== undefined && endpoint.bodyOptional !== true) {

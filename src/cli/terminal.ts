@@ -107,7 +107,7 @@ async function join(
   })();
   finished.catch(() => {});
   const { exitCode, reason } = await Promise.race([finished, left.promise]);
-  if (reason === "out-of-memory") note("the sandbox's memory ran out, and the command ended by that");
+  if (reason === "out-of-memory") note("out of memory: the sandbox's memory ran out, and the command ended by that");
   if (reason !== "timeout") return exitCode;
   note("the command's time limit was reached");
   return EXIT.timeout;

@@ -37,6 +37,7 @@ export function codeRoutes(endpoints: Endpoints): void {
         "What fails in the code is no error of the call. With `stream: true` the answer is NDJSON: `{type: stdout | stderr, text}`, `{type: result, ...}`, `{type: error, name, value, traceback}` and at last `{type: end, execution_count}`, or `{type: problem, code, message}`. A client that goes away interrupts the code.",
       params: SandboxId,
       body: CodeRequest,
+      content: true,
       responses: { 200: { description: "The result, or the stream", schema: CodeBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409, 501],
     },

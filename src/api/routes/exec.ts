@@ -43,6 +43,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
         "A non-zero exit is no error. With `stream: true` the answer is NDJSON: `{stream, data}` per piece and at last `{type: exit, exit_code}`, or `{type: error, code, message, ended?}`.",
       params: SandboxId,
       body: ExecRequest,
+      content: true,
       responses: { 200: { description: "The result, or the stream", schema: ExecBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409],
     },
@@ -95,6 +96,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       summary: "Start a command and leave it running",
       params: SandboxId,
       body: ProcessRequest,
+      content: true,
       responses: {
         201: { description: "It runs", schema: z.object({ id: z.string(), pid: z.int() }).openapi("ProcessStarted") },
       },
@@ -223,7 +225,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
     async ({ c, sandboxes, params, query, signal }) => {
       using lease = await sandboxes.lease(params.id);
       const data = await readBody(c.req.raw, {
-        maxBytes: parts.config.server.max_json_bytes,
+        maxBytes: parts.config.server.max_file_json_bytes,
         timeoutMs: parts.config.server.body_timeout,
       });
       const command = await lease.agent.attach(params.process, { signal });

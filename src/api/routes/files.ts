@@ -65,7 +65,7 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
       description: "Parent directories are made. Any bytes with `encoding: base64`.",
       params: SandboxId,
       body: WriteFileRequest,
-      maxBytes: config.server.max_file_json_bytes,
+      content: true,
       responses: done("Written"),
       errors,
     },

@@ -28,6 +28,7 @@ export function runRoutes(endpoints: Endpoints): void {
       description:
         "Fields of a spawn and of an exec. A non-zero exit is no error. With `stream: true` the answer is NDJSON: `{type: started, sandbox_id, boot}`, the lines of a streamed exec, `{type: file, path, data}` for each file of `collect` (base64), and the exit at last. The sandbox ends when the command has ended or the client goes away.",
       body: RunRequest,
+      content: true,
       responses: { 200: { description: "The result, or the stream", schema: RunBody, type: "application/x-ndjson" } },
       errors: [404, 408, 409, 413, 501, 507],
     },
