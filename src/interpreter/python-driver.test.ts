@@ -2,6 +2,9 @@
 import assert from "node:assert/strict";
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -107,6 +110,47 @@ Rich()`);
       assert.deepEqual(first, { type: "result", is_main_result: false, markdown: "*x*" });
       assert.deepEqual(await run("None"), []);
       assert.deepEqual(await run("7;"), []);
+    });
+
+    test("figures are shown where the code asks for it, each of its own, and at the end of a piece, also of one that fails", async () => {
+      // The one thing of matplotlib that the driver goes by: figures by their numbers. The real one is in the long form (test/e2b-long.test.ts).
+      const dir = await mkdtemp(join(tmpdir(), "pyplot-"));
+      await mkdir(join(dir, "matplotlib"));
+      await writeFile(join(dir, "matplotlib/__init__.py"), "");
+      await writeFile(
+        join(dir, "matplotlib/pyplot.py"),
+        `class Figure:
+  def __init__(self): self.axes = []
+  def savefig(self, file, **_): file.write(b"PNG")
+  def __repr__(self): return "figure " + "".join(self.axes)
+Figure.__module__ = "matplotlib.figure"
+open = []
+def plot(what):
+  if not open: open.append(Figure())
+  open[0].axes.append(what)
+def get_fignums(): return list(range(len(open)))
+def figure(number): return open[number]
+def close(which): open.clear()
+def show(): raise NotImplementedError()
+`,
+      );
+      await run(`import sys\nsys.path.insert(0, ${JSON.stringify(dir)})\nsys.modules.pop("matplotlib", None)`);
+      const events = await run(
+        "from matplotlib import pyplot as plt\nfor name in ['a', 'b']:\n  plt.plot(name)\n  plt.show()\n  print('after', name)\nplt.plot('c')\n'value'",
+      );
+      assert.deepEqual(brief(events), [
+        ["result", "figure a"],
+        ["stdout", "after a\n"],
+        ["result", "figure b"],
+        ["stdout", "after b\n"],
+        ["result", "'value'"],
+        ["result", "figure c"],
+      ]);
+      assert.deepEqual([events[0]?.png, events[0]?.is_main_result], ["UE5H", false]);
+      const failed = brief(await run("plt.plot('d')\nraise ValueError()"));
+      assert.deepEqual(failed.map(([type]) => type).sort(), ["error", "result"]);
+      assert.deepEqual(await run("plt.get_fignums();"), []);
+      await rm(dir, { recursive: true });
     });
 
     test("an interruption ends what runs and nothing else", async () => {

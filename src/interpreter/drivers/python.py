@@ -14,6 +14,7 @@ import asyncio
 import base64
 import random
 import builtins
+import importlib.util
 import inspect
 import io
 import json
@@ -319,7 +320,29 @@ def evaluate(node, name, mode):
     return loop.run_until_complete(value) if compiled.co_flags & inspect.CO_COROUTINE else value
 
 
+class PyplotFinder:
+    """Gives `pyplot.show()` its meaning when the code imports it. A backend of our own would be known to this process alone, and named
+    in the environment of every program that the code starts."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "matplotlib.pyplot":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            module.show = lambda *_, **__: show_figures()
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
 def show_figures():
+    """Those that have something in them, in the order of their numbers; a later one begins anew."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
@@ -339,7 +362,6 @@ def plain_python(code):
     last = body.body.pop() if body.body and isinstance(body.body[-1], ast.Expr) and not quiet else None
     evaluate(body, name, "exec")
     value = evaluate(ast.Expression(last.value), name, "eval") if last is not None else None
-    show_figures()
     if value is not None:
         space.__dict__["_"] = value
         tell("result", is_main_result=True, **formats(value))
@@ -408,7 +430,6 @@ def ipython():
     def run_cell(code):
         shell.execution_count = max(count, 1)
         shell.run_cell(code, store_history=True)
-        show_figures()
 
     return run_cell
 
@@ -430,7 +451,10 @@ def run(code, env, prepare):
     try:
         os.environ.update(env)  # which refuses names and values that no environment can have
         running = True
-        engine(code)
+        try:
+            engine(code)
+        finally:
+            show_figures()
     except BaseException as error:
         running = False
         frames = error.__traceback__
@@ -475,6 +499,7 @@ def main():
     signal.signal(signal.SIGINT, interrupt)
     sys.path.insert(0, "")
     sys.argv = [""]
+    sys.meta_path.insert(0, PyplotFinder())
     engine = ipython() or plain_python
     say("ready")
     for line in commands:
