@@ -188,7 +188,8 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   });
   const { sandboxes: _bound, images: _owned, ...rest } = parts;
   const { providers, limits, store, policies } = sandboxes;
-  const shared: RouteParts = { ...rest, providers, limits, store, policies };
+  const imageUsers = sandboxes.imageUsers(parts.images);
+  const shared: RouteParts = { ...rest, providers, imageUsers, limits, store, policies };
   sandboxRoutes(endpoints, shared);
   execRoutes(endpoints, shared);
   codeRoutes(endpoints);

@@ -5,6 +5,7 @@ import type { Audit } from "../access/audit.ts";
 import type { Tenants } from "../access/tenants.ts";
 import type { Config } from "../config/schema.ts";
 import type { Environments } from "../environments/environments.ts";
+import type { ImageUsers } from "../images/care.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import type { Limits } from "../sandboxes/limits.ts";
 import type { Policies } from "../sandboxes/policies.ts";
@@ -54,6 +55,8 @@ export interface RouteParts extends Omit<ServerParts, "sandboxes" | "images"> {
   /** What belongs to nobody. */
   providers: Providers;
   limits: Limits;
+  /** Who needs images: machines, their snapshots, and templates. */
+  imageUsers: readonly ImageUsers[];
   /** Of an owner; a view's spawn asks them. */
   policies: Policies;
   /** How the database is, not what is in it. */

@@ -143,6 +143,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     keepClean({
       providers,
       images,
+      imageUsers: sandboxes.imageUsers(images),
       imageLimits: { maxBytes: config.images.max_bytes, everyMs: config.images.gc_interval },
       snapshotLimits: { maxBytes, maxUnusedMs, checkpoints, everyMs: gc_interval },
       log,

@@ -248,7 +248,10 @@ test("builds: by their owner's images and policies, forgotten for nobody else's"
   });
   builds.start(build, BuildStart.parse({ fromImage: "base" }), {} as never);
   while (build.endedAt === undefined) await new Promise(setImmediate);
-  assert.deepEqual([seen, build.status, build.reason?.message], [[{ name: "a" }], "error", "no room for it"]);
+  assert.deepEqual(
+    [seen, build.status, build.reason?.message],
+    [[{ name: "a", templates: true }], "error", "no room for it"],
+  );
   for (let i = 0; i < 60; i++) builds.request("b", "t", request);
   assert.equal(builds.find("a", "t", build.id), build);
   assert.equal(builds.of("b", "t").length, 50);

@@ -25,7 +25,8 @@ export interface MountParts extends ServerParts {
 export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   const { config } = rest;
   const { providers, limits, store, policies } = all;
-  const parts: E2bParts = { ...rest, tokens, providers, limits, store, policies };
+  const imageUsers = all.imageUsers(rest.images);
+  const parts: E2bParts = { ...rest, tokens, providers, imageUsers, limits, store, policies };
   const control = controlPlane(parts);
   const envd = new Envd(parts);
   const interpreter = new Interpreter(parts);

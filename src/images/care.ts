@@ -9,6 +9,8 @@ export interface ImageUse {
   needed: Set<string>;
   /** Golden snapshots of Linux images: they can be built again, so they need nothing. */
   golden: { key: string; digest: string }[];
+  /** Those of template images (template-images.ts) that a template names; absent: this one does not know them. */
+  templates?: Set<string>;
 }
 
 export interface ImageUsers {
@@ -29,7 +31,9 @@ export async function collectImages(
   options: Pick<CollectOptions, "maxBytes" | "dryRun"> = {},
 ): Promise<CaredFor> {
   const use = await useOf(users);
-  const collected = await library.collect({ ...options, inUse: (digest) => use.needed.has(digest) });
+  const { needed, templates } = use;
+  const known = templates === undefined ? {} : { templates };
+  const collected = await library.collect({ ...options, ...known, inUse: (digest) => needed.has(digest) });
   const gone = new Set(collected.images);
   // What cannot be seen now is not gone.
   const present = (digest: string): Promise<boolean> =>
@@ -61,12 +65,14 @@ export async function removeImage(library: ImageLibrary, users: readonly ImageUs
 interface TotalUse {
   needed: Set<string>;
   golden: { key: string; digest: string; owner: ImageUsers }[];
+  templates?: Set<string>;
 }
 
 async function useOf(users: readonly ImageUsers[]): Promise<TotalUse> {
   const total: TotalUse = { needed: new Set(), golden: [] };
   for (const owner of users) {
-    const { needed, golden } = await owner.imageUse();
+    const { needed, golden, templates } = await owner.imageUse();
+    if (templates !== undefined) total.templates = templates.union(total.templates ?? new Set());
     for (const digest of needed) total.needed.add(digest);
     total.golden.push(...golden.map((one) => ({ ...one, owner })));
   }

@@ -46,6 +46,30 @@ test("what builds remember goes with the images that it needs, and not before", 
   assert.deepEqual([plan.freed, plan.kept], [170, 230]);
 });
 
+test("an image of a template goes with the last template that names it, and stays where nobody knows the templates", () => {
+  const HOUR = 3_600_000;
+  const name = (build: string): string => `owner=alice stacyvm/template/t:${build}`;
+  const now = 10 * HOUR;
+  const templates = {
+    ...{ bases: ["a", "b", "c", "d", "e"].map((letter) => base(letter, 1)), blobs: [], builds: [], now },
+    refs: {
+      [name("named")]: { digest: digest("a"), at: 0 },
+      [name("forgotten")]: { digest: digest("b"), at: 0 },
+      [name("building")]: { digest: digest("c"), at: now - HOUR },
+      [name("running")]: { digest: digest("d"), at: 0 },
+      [name("tagged")]: { digest: digest("e"), at: 0 },
+      other: { digest: digest("e"), at: 0 },
+    },
+  };
+  const known = { templates: new Set([digest("a")]), inUse: (each: string) => each === digest("d") };
+  const plan = planCollection(templates, known);
+  assert.deepEqual([plan.images, plan.refs], [[digest("b")], [name("forgotten"), name("tagged")]]);
+  // Not for want of room either: no registry has it.
+  assert.deepEqual(planCollection(templates, { ...known, maxBytes: 0 }).images, [digest("b"), digest("e")]);
+  const unknown = planCollection(templates, { maxBytes: 0 });
+  assert.deepEqual([unknown.images, unknown.refs], [[], []]);
+});
+
 test("what a stage of a build left stays while it can be made again, also from another stage", () => {
   const stages: StoredBuild[] = [
     { ...build("stage", "a", 4, "d"), stage: true },

@@ -3,8 +3,12 @@ import type { Base, Refs } from "./bases.ts";
 import type { StoredBuild } from "./builds.ts";
 import type { CollectOptions } from "./image.ts";
 import type { StoredBlob } from "./oci/blobs.ts";
+import { readKey } from "./ref-names.ts";
+import { isTemplateImage } from "./template-images.ts";
 
 export interface CollectPlan {
+  /** Keys of the table of references that mean nothing any more. */
+  refs: string[];
   images: string[];
   blobs: string[];
   builds: string[];
@@ -23,6 +27,8 @@ export interface CollectState {
 
 /** What was used this recently is about to be used: a machine that starts has its image, but is not listed yet. */
 const GRACE_MS = 60_000;
+/** A build is over, and its template is there, when its image is this old. */
+const TEMPLATE_GRACE_MS = 2 * 3_600_000;
 
 /**
  * Unreferenced bases and blobs first, with what builds remember of images that are gone and cannot be made again; then blobs (they can be fetched again),
@@ -32,15 +38,26 @@ export function planCollection(
   { bases, refs, blobs, builds, now }: CollectState,
   options: CollectOptions,
 ): CollectPlan {
-  const plan: CollectPlan = { images: [], blobs: [], builds: [], freed: 0, kept: 0 };
+  const plan: CollectPlan = { refs: [], images: [], blobs: [], builds: [], freed: 0, kept: 0 };
   const limit = options.maxBytes ?? Number.POSITIVE_INFINITY;
   let total = [...bases, ...blobs, ...builds].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   const free = (sizeBytes: number): void => {
     plan.freed += sizeBytes;
     total -= sizeBytes;
   };
-  const referenced = new Set(Object.values(refs).map(({ digest }) => digest));
-  const removable = (base: Base): boolean => !options.inUse?.(base.digest) && now - base.usedAt > GRACE_MS;
+  const ofTemplates = Object.entries(refs).filter(([key]) => isTemplateImage(readKey(key)?.name ?? ""));
+  const forgotten = new Set(
+    ofTemplates.flatMap(([key, { digest, at }]) => {
+      const held = options.templates?.has(digest) ?? true;
+      return held || options.inUse?.(digest) || now - at <= TEMPLATE_GRACE_MS ? [] : [key];
+    }),
+  );
+  plan.refs.push(...forgotten);
+  const referenced = new Set(Object.entries(refs).flatMap(([key, { digest }]) => (forgotten.has(key) ? [] : [digest])));
+  // They cannot be fetched or made again by their name.
+  const kept = new Set(ofTemplates.flatMap(([key, { digest }]) => (forgotten.has(key) ? [] : [digest])));
+  const removable = (base: Base): boolean =>
+    !options.inUse?.(base.digest) && !kept.has(base.digest) && now - base.usedAt > GRACE_MS;
   const byAge = <T extends { usedAt: number }>(items: T[]): T[] => [...items].sort((a, b) => a.usedAt - b.usedAt);
 
   const keptBases = bases.filter((base) => {

@@ -21,6 +21,8 @@ export interface ImageOwner {
   everything?: boolean;
   /** What it names is for every owner. */
   shares?: boolean;
+  /** Names what it makes as template images only (template-images.ts): what they are made of has been looked at, not their names. */
+  templates?: boolean;
 }
 
 /** What the image says about its processes (OCI image configuration). */
@@ -123,6 +125,8 @@ export interface CollectOptions {
   maxBytes?: number;
   /** Digests that a machine or a snapshot needs. */
   inUse?: (digest: string) => boolean;
+  /** Digests of template images that a template names; absent: nobody knows, and all of them are kept. */
+  templates?: ReadonlySet<string>;
   /** Only says what would go. */
   dryRun?: boolean;
 }

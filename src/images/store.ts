@@ -35,6 +35,7 @@ import { fetchImage, lookUp, type PullOptions, type RegistryConfig, type RemoteI
 import { checkPolicy, followAliases, type ImagePolicy } from "./policy.ts";
 import { isVisible, type RefName, readKey, writeKey } from "./ref-names.ts";
 import { isDigest, OWN_PREFIX, parseReference } from "./reference.ts";
+import { isTemplateImage } from "./template-images.ts";
 import type { TreeLimits } from "./tree.ts";
 import { WorkDir } from "./work-dir.ts";
 
@@ -182,18 +183,18 @@ class ImageStore implements ImageLibrary {
 
   async tag(reference: string, name: string): Promise<Image> {
     const from = this.#name(reference);
-    const to = parseReference(name);
-    if (to.digest !== undefined || name.startsWith(OWN_PREFIX)) {
+    const to = this.#names(name) ? name : parseReference(name).full;
+    if (!this.#names(name) && (parseReference(name).digest !== undefined || name.startsWith(OWN_PREFIX))) {
       throw new StacyError("invalid", `${name} cannot be given`, { remedy: "choose a name with a tag" });
     }
     const present = await this.#present(from);
     if (present === undefined) throw missing(from);
-    const made = this.#made(to.full);
+    const made = this.#made(to);
     await this.#bases.changeRefs((refs) => {
       refs[writeKey(made)] = { digest: present.digest, at: Date.now() };
     });
     const { owner: _before, ...content } = present;
-    return { ...content, reference: to.full, ...(made.owner === undefined ? {} : { owner: made.owner }) };
+    return { ...content, reference: to, ...(made.owner === undefined ? {} : { owner: made.owner }) };
   }
 
   async remove(reference: string, options: { inUse?: (digest: string) => boolean } = {}): Promise<void> {
@@ -220,6 +221,7 @@ class ImageStore implements ImageLibrary {
       const plan = planCollection({ bases, refs, blobs, builds, now: Date.now() }, options);
       if (options.dryRun === true) return plan;
       const gone = new Set(plan.images);
+      for (const key of plan.refs) delete refs[key];
       for (const [key, { digest }] of Object.entries(refs)) {
         if (gone.has(digest) || (await this.#bases.get(digest)) === undefined) delete refs[key];
       }
@@ -232,6 +234,7 @@ class ImageStore implements ImageLibrary {
 
   /** @throws StacyError `permission` */
   async #check(name: string): Promise<void> {
+    if (isTemplateImage(name)) return; // what it was made from was allowed, as it is with a build's stages
     try {
       checkPolicy(this.#options.policy, name);
     } catch (error) {
@@ -248,11 +251,17 @@ class ImageStore implements ImageLibrary {
   /** The name of an image that is made here. @throws StacyError `invalid`, `permission` */
   #newName(reference: string): string {
     const name = this.#name(reference);
+    if (this.#names(name)) return name;
     checkPolicy(this.#options.policy, name);
     if (isDigest(name) || name.startsWith(OWN_PREFIX) || parseReference(name).digest !== undefined) {
       throw new StacyError("invalid", `${name} cannot be given to an image`, { remedy: "choose a name with a tag" });
     }
     return name;
+  }
+
+  /** Whether it is a name that this owner's builds of templates give. */
+  #names(name: string): boolean {
+    return this.#owner?.templates === true && isTemplateImage(name);
   }
 
   async #present(name: string, touch = true): Promise<Image | undefined> {

@@ -1,6 +1,6 @@
 /** What goes by itself on a server that stays: images that nobody needs, snapshots over their limits. */
 import { Periodic } from "../host/periodic.ts";
-import { collectImages } from "../images/care.ts";
+import { collectImages, type ImageUsers } from "../images/care.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import type { Provider } from "../providers/provider.ts";
 import type { Log } from "./observer.ts";
@@ -9,6 +9,7 @@ import { collectSnapshots } from "./snapshot-collection.ts";
 export interface KeepCleanOptions {
   providers: readonly Provider[];
   images: ImageLibrary;
+  imageUsers: readonly ImageUsers[];
   /** `everyMs` 0: never by itself. Other limits, 0: none. */
   imageLimits: { maxBytes: number; everyMs: number };
   snapshotLimits: { maxBytes: number; maxUnusedMs: number; checkpoints: boolean; everyMs: number };
@@ -17,12 +18,12 @@ export interface KeepCleanOptions {
 
 /** Works until it is disposed, which waits for the round under way. */
 export function keepClean(options: KeepCleanOptions): AsyncDisposable {
-  const { providers, images, imageLimits, snapshotLimits, log } = options;
+  const { providers, images, imageUsers, imageLimits, snapshotLimits, log } = options;
   const owned = new AsyncDisposableStack();
   owned.use(
     new Periodic({
       everyMs: imageLimits.everyMs,
-      work: () => collectImages(images, providers, some({ maxBytes: imageLimits.maxBytes })),
+      work: () => collectImages(images, imageUsers, some({ maxBytes: imageLimits.maxBytes })),
       report: (done) => {
         if ("error" in done) log.warn({ phase: "image-gc", err: done.error }, "could not collect images");
         else if (done.images.length + done.blobs.length > 0)

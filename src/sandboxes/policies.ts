@@ -9,6 +9,7 @@ import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import { followAliases, matchesPattern } from "../images/policy.ts";
 import { DEFAULT_REGISTRY, isDigest, parseReference } from "../images/reference.ts";
+import { isTemplateImage } from "../images/template-images.ts";
 import type { Store } from "./store.ts";
 
 const POLICY = z.object({
@@ -80,6 +81,7 @@ export class Policies {
 
   /** @throws StacyError `permission` */
   checkImage(owner: string, image: string): void {
+    if (isTemplateImage(image)) return; // what it is made of was asked about
     const rules = this.#of(owner, "image");
     if (rules.length === 0) return;
     const names = namesOf(image, this.#aliases);

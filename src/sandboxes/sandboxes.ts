@@ -13,6 +13,9 @@ import type { KeptSecret } from "../egress/secrets/secret.ts";
 import { StacyError } from "../host/error.ts";
 import { Phases } from "../host/phases.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
+import type { ImageUsers } from "../images/care.ts";
+import type { ImageLibrary } from "../images/image.ts";
+import { TemplateImages } from "../images/template-images.ts";
 import type { Provider, SnapshotInfo } from "../providers/provider.ts";
 import { Admissions, type Whose } from "./admissions.ts";
 import { Checkpoints } from "./checkpoints.ts";
@@ -344,6 +347,11 @@ export class Sandboxes {
 
   #assertOpen(): void {
     if (this.#closing) throw new StacyError("unavailable", "the server is stopping");
+  }
+
+  /** Who needs the images of this host: machines with their snapshots, and templates. */
+  imageUsers(images: ImageLibrary): ImageUsers[] {
+    return [...this.providers.all(), new TemplateImages(images, () => this.templates.list())];
   }
 
   #resolve(input: SpawnInput): ResolvedSpawn {

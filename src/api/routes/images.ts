@@ -28,7 +28,7 @@ export function naming(images: ImageLibrary, owner: string, shared: boolean | un
 }
 
 export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { providers } = parts;
+  const { imageUsers } = parts;
   const tag = "images";
 
   /** The image as one answer, or the way to it line by line. */
@@ -134,7 +134,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409],
     },
     async ({ images, query }) => {
-      await removeImage(images, providers.all(), query.reference);
+      await removeImage(images, imageUsers, query.reference);
       return json({ status: "deleted" });
     },
   );
@@ -152,7 +152,7 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
     async ({ images, body }) => {
       const dryRun = body.dry_run === true;
       const limit = body.max_bytes ?? (parts.config.images.max_bytes || undefined);
-      const done = await collectImages(images, providers.all(), {
+      const done = await collectImages(images, imageUsers, {
         dryRun,
         ...(limit === undefined ? {} : { maxBytes: limit }),
       });

@@ -11,8 +11,9 @@ export function sourceOf(name: string, sandboxes: View): Pick<SpawnInput, "templ
   if (/^cp-[0-9a-f]{8}$/.test(name)) return { checkpoint: name };
   const named = sandboxes.checkpoints.list().find((checkpoint) => checkpoint.name === name);
   if (named !== undefined) return { checkpoint: named.id };
-  if (/[/:]/.test(name)) return { image: name };
-  throw new StacyError("not-found", `template '${name}' not found`, {
-    remedy: "make a template of that name, or name an image with its tag, such as alpine:latest",
+  // `name:tag` is a template's tag, whatever Docker Hub has of that name: without the template it is nothing.
+  if (name.includes("/")) return { image: name };
+  throw new StacyError("not-found", `template '${name.slice(0, 128)}' not found`, {
+    remedy: "make a template of that name, or name an image in full, such as docker.io/library/alpine:latest",
   });
 }

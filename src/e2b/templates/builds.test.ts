@@ -32,5 +32,5 @@ test("a template is made of what its owner's sandboxes may be made of, and its i
   assert.throws(() => builds.start(refused, from("denied"), view), /a policy says no/);
   assert.equal(refused.status, "waiting");
   builds.start(builds.request("acme", "t", request), from("other"), view);
-  assert.deepEqual(owner, { name: "acme" });
+  assert.deepEqual(owner, { name: "acme", templates: true });
 });

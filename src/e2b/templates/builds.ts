@@ -6,10 +6,12 @@ import { BuildContext } from "../../builder/context.ts";
 import type { Plan } from "../../builder/plan.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { printable } from "../../host/printable.ts";
+import { templateImage } from "../../images/template-images.ts";
 import type { View } from "../../sandboxes/view.ts";
 import { E2bError } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import type { TemplateFiles } from "./files.ts";
+import { letGo } from "./images.ts";
 import { type BuildStart, planOf } from "./instructions.ts";
 import { getTemplate, nameOf, OWN, remember } from "./names.ts";
 
@@ -118,7 +120,7 @@ export class TemplateBuilds {
 
   async #run(build: Build, start: BuildStart, plan: Plan, sandboxes: View): Promise<void> {
     const { stopping } = this.#parts;
-    const images = this.#parts.images.of({ name: build.owner });
+    const images = this.#parts.images.of({ name: build.owner, templates: true });
     const signal = AbortSignal.any([stopping, AbortSignal.timeout(BUILD_LIMIT_MS)]);
     await using open = new AsyncDisposableStack();
     const work = open.use(await images.scratch());
@@ -128,8 +130,11 @@ export class TemplateBuilds {
         signal,
       }),
     );
-    const reference = `e2b/${build.templateId}:${build.id}`;
+    const reference = templateImage(build.templateId, build.id);
     let step = "";
+    const before = sandboxes.templates.list().map(({ image }) => image);
+    // What this build took the place of, or what it made itself when it fails.
+    open.defer(() => letGo(this.#parts, sandboxes, [...before, reference]));
     const { image } = await buildImage(plan, reference, {
       ...{ images, context, signal },
       noCache: start.force === true || (start.steps ?? []).some(({ force }) => force === true),

@@ -10,6 +10,7 @@ import { E2bError, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import { type Build, TemplateBuilds } from "./builds.ts";
 import { TemplateFiles } from "./files.ts";
+import { letGo } from "./images.ts";
 import { BuildStart } from "./instructions.ts";
 import { DEFAULT_TAG, findTemplate, getTemplate, idOf, nameOf, OWN, parseName, remember, tagsOf } from "./names.ts";
 
@@ -85,6 +86,7 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     const { sandboxes } = c.env;
     const source = getTemplate(target, sandboxes);
     const name = source.metadata[OWN.name] ?? source.name;
+    const before = sandboxes.templates.list().map(({ image }) => image);
     for (const next of tags) {
       const { tag } = parseName(`${name}:${next}`);
       // All that its sandboxes are made of; not what is the name's own.
@@ -92,15 +94,18 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
       const metadata = { ...source.metadata, [OWN.name]: name, [OWN.tag]: tag };
       await remember(sandboxes, nameOf(name, tag), { ...whole, poolSize: 0, metadata });
     }
+    await letGo(parts, sandboxes, before);
     return Response.json({ buildID: source.metadata[OWN.build] ?? source.name, tags }, { status: 201 });
   });
   app.delete("/templates/tags", async (c) => {
     const { name, tags } = await read(c, OldTags);
+    const { sandboxes } = c.env;
     for (const each of tags) {
       const { name: whole, tag } = parseName(`${parseName(name).name}:${each}`);
-      const found = findTemplate(nameOf(whole, tag), c.env.sandboxes);
+      const found = findTemplate(nameOf(whole, tag), sandboxes);
       if (found === undefined) throw new E2bError(404, `template '${whole}:${tag}' not found`);
-      await c.env.sandboxes.templates.remove(found.name);
+      await sandboxes.templates.remove(found.name);
+      await letGo(parts, sandboxes, [found.image]);
     }
     return nothing();
   });
@@ -188,7 +193,15 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     const { sandboxes } = c.env;
     // Snapshots are templates to clients.
     if (id.startsWith("cp-")) await sandboxes.checkpoints.remove(id);
-    else for (const { name } of tagsOf(id, sandboxes)) await sandboxes.templates.remove(name);
+    else {
+      const tags = tagsOf(id, sandboxes);
+      for (const { name } of tags) await sandboxes.templates.remove(name);
+      await letGo(
+        parts,
+        sandboxes,
+        tags.map(({ image }) => image),
+      );
+    }
     return nothing();
   });
   app.patch("/templates/:id", () => {
