@@ -17,9 +17,11 @@ export type Accelerator = "kvm" | "tcg";
 /**
  * `-cpu max` hangs under emulation here, and a guest without cx16 avoids a slow helper (qemu.md). Without arat the kernel
  * takes the processor's timer for one that stops in sleep: every `sleep` then lasts to the next tick, 4 ms, and the tick never stops.
+ * OpenBLAS takes an AMD processor without AVX for an Opteron, whose routines use 3DNow!: without it each program that inverts a matrix
+ * with numpy, matplotlib's figures among them, ends with an illegal instruction.
  */
 export function cpuModel(accelerator: Accelerator): string {
-  return accelerator === "kvm" ? "host" : "qemu64,-cx16,+arat";
+  return accelerator === "kvm" ? "host" : "qemu64,-cx16,+arat,+3dnow,+3dnowext";
 }
 
 export const MACHINE_TYPE =
