@@ -1,12 +1,5 @@
-/** Run by e2b-domain.test.ts with E2B_DOMAIN alone: names below it are this host's, as a name server would say. */
-import dns from "node:dns";
-import { syncBuiltinESMExports } from "node:module";
-
-const domain = `.${(process.env.E2B_DOMAIN ?? "").replace(/:\d+$/, "")}`;
-const lookup = dns.lookup;
-dns.lookup = ((host: string, ...rest: [never]) =>
-  lookup(host.endsWith(domain) ? "127.0.0.1" : host, ...rest)) as typeof dns.lookup;
-syncBuiltinESMExports();
+/** Run by e2b-domain.test.ts with E2B_DOMAIN alone. */
+import "./e2b-domain-names.ts";
 
 const { Sandbox } = (await import(process.argv[2] ?? "e2b")) as typeof import("e2b");
 const { Sandbox: Interpreter } = await import("@e2b/code-interpreter");

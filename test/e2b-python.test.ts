@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
-import { type Outcome, Scenarios } from "./e2b-scenarios.ts";
+import { DOMAIN, Domain, noProxy } from "./e2b-domain-support.ts";
+import { type Outcome, PROVIDER, Scenarios } from "./e2b-scenarios.ts";
 import { environment } from "./python-support.ts";
 import { Server } from "./server-support.ts";
 
@@ -22,25 +23,28 @@ const SHORT = [
   ...["a command", "a command that fails", "standard input", "text files", "directories", "listed by metadata"],
   ...["a terminal", "a watcher", "keys and ids that are not known", "killed"],
 ].map((name) => `sync: ${name}`);
-/** Without the code interpreter: older ones know a sandbox by its domain only (e2b-domain.test.ts). */
+/** Without the code interpreter: older ones know a sandbox by its domain only, which the long form gives them. */
 const ALSO = ["async: a command", "async: files"];
 const long = process.env.STACYVM_E2B === "all";
 
 describe("E2B's Python SDKs, sync and async", { timeout: 1_800_000 }, () => {
   let server: Server;
   before(async () => {
-    server = await Server.create(`auth: {api_key: ${KEY}}\nproviders: {default: qemu}\n`);
+    const domain = long ? `server: {preview_domain: ${DOMAIN}}\n` : "";
+    server = await Server.create(`auth: {api_key: ${KEY}}\n${domain}providers: {default: ${PROVIDER}}\n`);
   });
   after(() => server?.[Symbol.asyncDispose]());
 
   for (const [i, { e2b, interpreter }] of VERSIONS.entries()) {
     const name = `e2b ${e2b}, e2b-code-interpreter ${interpreter}`;
-    test(name, async () => {
+    const older = i > 0 && long;
+    test(older ? `${name}: all, with a domain` : name, { skip: older && noProxy }, async () => {
+      await using domain = older ? await Domain.before(server) : undefined;
       const packages = [`e2b==${e2b}`, `e2b-code-interpreter==${interpreter}`];
       const python = await environment(`python-e2b-${e2b}`, packages);
       const only = i === 0 || long ? [] : [...SHORT, ...ALSO];
       const out = await runTool(python, [join(packageRoot, "test/e2b-python.py"), ...only], {
-        env: { ...process.env, E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY },
+        env: { ...process.env, ...domain?.env, E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY },
         timeoutMs: 900_000,
       });
       const all = new Scenarios();

@@ -2,6 +2,9 @@
 
 export type Outcome = "passed" | "501 by design" | "failed";
 
+/** The monitor: `STACYVM_E2B_PROVIDER=firecracker` is a long form of the same scenarios. */
+export const PROVIDER = process.env.STACYVM_E2B_PROVIDER ?? "qemu";
+
 export class Scenarios {
   readonly #wanted: (name: string) => boolean;
   readonly #older: boolean;
@@ -25,14 +28,14 @@ export class Scenarios {
     });
   }
 
-  /** A feature that is not here: the client has to say so in words. */
+  /** A feature that is not here: the client has to say so in words, the server's or, for what it does not even ask for, its own. */
   async refused(name: string, what: RegExp, work: () => Promise<unknown>): Promise<void> {
     await this.#keep(name, async () => {
       try {
         await work();
       } catch (error) {
         const text = String(error);
-        if (/501|this server does not have/.test(text) && what.test(text)) return "501 by design";
+        if (/501|this server does not have|requires envd/.test(text) && what.test(text)) return "501 by design";
         throw error;
       }
       throw new Error("it was not refused");

@@ -62,6 +62,14 @@ export async function removeImage(library: ImageLibrary, users: readonly ImageUs
   for (const { key, owner } of use.golden.filter((one) => one.digest === digest)) await dropped(owner, key);
 }
 
+/** The same for an image that nobody will start from: its golden snapshots go first, and with them machines that only wait. */
+export async function retireImage(library: ImageLibrary, users: readonly ImageUsers[], name: string): Promise<void> {
+  const { digest, references } = await library.inspect(name);
+  const { golden } = references.length > 1 ? { golden: [] } : await useOf(users);
+  for (const { key, owner } of golden.filter((one) => one.digest === digest)) await dropped(owner, key);
+  await removeImage(library, users, name);
+}
+
 interface TotalUse {
   needed: Set<string>;
   golden: { key: string; digest: string; owner: ImageUsers }[];
