@@ -40,7 +40,9 @@ test("a template's image is its owner's, has a name that only a build gives, and
   const used = new Set<string>();
   const machines = { imageUse: async () => ({ needed: used, golden: [] }), removeSnapshot: async () => {} };
   const imageUsers = [machines, new TemplateImages(images, () => templates)];
-  const parts = { images, imageUsers } as unknown as E2bParts;
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const parts = { images, imageUsers, stopping: stop.signal } as unknown as E2bParts;
   templates.pop();
   await letGo(parts, view, [name]);
   assert.equal(await images.has(made.digest), true, "one names it");
@@ -49,8 +51,12 @@ test("a template's image is its owner's, has a name that only a build gives, and
   await letGo(parts, view, [name, name]);
   assert.equal(await images.has(made.digest), true, "a sandbox runs from it");
   used.clear();
-  await letGo(parts, view, [name, "stacyvm/base"]);
-  assert.equal(await images.has(made.digest), false);
+  await letGo(parts, view, ["stacyvm/base"]);
+  const limit = Date.now() + 60_000;
+  while (await images.has(made.digest)) {
+    assert.ok(Date.now() < limit, "it is tried again");
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
 });
 
 test("a name without a slash is a template's and never an image's", () => {

@@ -1,23 +1,40 @@
 /** The end of an image that a build of a template made: with the last template that names it. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { asStacyError } from "../../host/error.ts";
 import { retireImage } from "../../images/care.ts";
 import { isTemplateImage } from "../../images/template-images.ts";
 import type { View } from "../../sandboxes/view.ts";
 import type { E2bParts } from "../parts.ts";
 
+/** A machine that is just being saved or ended holds its image for a moment. */
+const AGAIN_MS = [1_000, 5_000, 30_000, 120_000, 600_000];
+
 /**
- * Removes those of the images that no template names any more, with their golden snapshots. One that a sandbox still runs from, or
- * that cannot be removed now, goes when images are collected.
+ * Removes those of the images that no template names any more, with their golden snapshots. One that is still in use is tried again;
+ * one that a sandbox runs from for longer goes when images are collected.
  */
 export async function letGo(parts: E2bParts, sandboxes: View, images: Iterable<string>): Promise<void> {
-  const named = new Set(sandboxes.templates.list().map(({ image }) => image));
   for (const image of new Set(images)) {
-    if (!isTemplateImage(image) || named.has(image)) continue;
-    await retireImage(parts.images.of({ name: sandboxes.owner }), parts.imageUsers, image).catch((thrown) => {
-      const error = asStacyError(thrown);
-      if (error.code !== "not-found" && error.code !== "conflict") {
-        parts.log.warn({ image, err: error }, "the image of a template was not removed");
+    if (!isTemplateImage(image) || (await isGone(parts, sandboxes, image))) continue;
+    void (async () => {
+      for (const ms of AGAIN_MS) {
+        await sleep(ms, undefined, { signal: parts.stopping, ref: false });
+        if (await isGone(parts, sandboxes, image)) return;
       }
-    });
+    })().catch(() => {}); // the server stops
+  }
+}
+
+/** @returns false when it is in use; true also for what a template names */
+async function isGone(parts: E2bParts, sandboxes: View, image: string): Promise<boolean> {
+  if (sandboxes.templates.list().some((template) => template.image === image)) return true;
+  try {
+    await retireImage(parts.images.of({ name: sandboxes.owner }), parts.imageUsers, image);
+    return true;
+  } catch (thrown) {
+    const error = asStacyError(thrown);
+    if (error.code === "conflict") return false;
+    if (error.code !== "not-found") parts.log.warn({ image, err: error }, "the image of a template was not removed");
+    return true;
   }
 }
