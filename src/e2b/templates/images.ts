@@ -7,7 +7,7 @@ import type { View } from "../../sandboxes/view.ts";
 import type { E2bParts } from "../parts.ts";
 
 /** A machine that is just being saved or ended holds its image for a moment. */
-const AGAIN_MS = [1_000, 5_000, 30_000, 120_000, 600_000];
+const AGAIN_MS = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 120_000, 600_000];
 
 /**
  * Removes those of the images that no template names any more, with their golden snapshots. One that is still in use is tried again;
