@@ -5,92 +5,144 @@ import type { Shape } from "./shape.ts";
 export type Duration = string | number;
 
 export interface Sandbox {
+  /** Its id, `sb-` and eight characters. It stays the same over pauses, suspensions and restarts of the server. */
   id: string;
+  /** Its name, for people and in paths. */
   name?: string | undefined;
+  /** What it is doing now. */
   state: "creating" | "running" | "paused" | "suspended" | "error" | "expired" | "destroyed";
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider: string;
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image: string;
+  /** Memory of the machine, MiB. */
   memoryMb: number;
+  /** Virtual CPUs of the machine. */
   vcpus: number;
+  /** Size of the writable layer above the image, MiB. */
   diskMb: number;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
   /** The user that the client named, for quotas */
   ownerId?: string | undefined;
   /** The owner as a tenant; absent: the default one */
   tenantId?: string | undefined;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it ends by itself (RFC 3339). */
   expiresAt: string;
+  /** Labels of yours: names and values, to find it by. */
   metadata: Record<string, string>;
+  /** Its ports are at `http://{port}-{id}.` and this domain. */
   previewDomain: string;
   /** `local`: the machine that answers */
   workerId: string;
+  /** The template that it is made from. */
   template?: string | undefined;
+  /** The checkpoint that it began from. */
   checkpoint?: string | undefined;
+  /** The sandbox that it is a copy of. */
   forkedFrom?: string | undefined;
+  /** After how long without use `idle_action` is done (a Go duration). */
   idleTimeout?: string | undefined;
+  /** Hosts that it may connect to. Empty: none. */
   allowedHosts?: string[] | undefined;
   /** Names of those that its programs may use */
   secrets?: string[] | undefined;
   boot?: Boot | undefined;
+  /** What went wrong, if something did. */
   error?:
     | {
+        /** A word for programs, which does not change. */
         code: string;
+        /** What happened, in words. */
         message: string;
+        /** In which part of the work it happened. */
         phase?: string | undefined;
+        /** When it was (RFC 3339). */
         at: string;
+        /** The last lines of the guest's console before it failed. */
         console: string[];
       }
     | undefined;
+  /** Why its machine cannot be asked now, if so. */
   unreachable?:
     | {
+        /** From when on (RFC 3339). */
         since: string;
+        /** Why, in one word. */
         reason: string;
       }
     | undefined;
 }
 
 export interface Boot {
+  /** Which way: `warm` (it waited ready), `restored` (from a snapshot) or `cold` (booted). */
   path: "warm" | "restored" | "cold";
+  /** Whether the monitor's process was there already. */
   idle?: boolean | undefined;
+  /** The machine monitor. */
   vmm: string;
+  /** `linux`, or `bare` for the test guest without an operating system. */
   guest: string;
+  /** The snapshot's key: the same for all sandboxes of one kind. */
   key?: string | undefined;
+  /** Why a better way was tried and failed, if one was. */
   fallback?: string | undefined;
+  /** How long each part of the start took, ms. */
   phases: Record<string, number>;
+  /** From the request to the agent's first answer, ms. */
   totalMs: number;
 }
 
 export interface Problem {
+  /** A word for programs, which does not change. */
   code: string;
+  /** What happened, in words. */
   message: string;
+  /** In which part of the work it happened. */
   phase?: string | undefined;
+  /** What to do about it. */
   remedy?: string | undefined;
+  /** Names the call in the server's log. */
   requestId?: string | undefined;
 }
 
 export interface SpawnRequest {
   /** What it is called; stands wherever its id may, and no two of an owner have the same */
   name?: string | undefined;
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image?: string | undefined;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider?: string | undefined;
   /** MiB */
   memoryMb?: number | undefined;
+  /** Virtual CPUs of the machine. */
   vcpus?: number | undefined;
   /** Size of the writable layer, MiB */
   diskMb?: number | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl?: Duration | undefined;
+  /** The template that it is made from. */
   template?: string | undefined;
+  /** The checkpoint to begin from, by id. */
   checkpoint?: string | undefined;
+  /** The user within the owner whom quotas count it for. */
   ownerId?: string | undefined;
+  /** Labels of yours: names and values, to find it by. */
   metadata?: Record<string, string> | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** Commands that run once before the machine is saved; every sandbox of this kind has their result. */
   setup?: string[] | undefined;
   /** Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved */
   init?: boolean | undefined;
+  /** Contexts of the code interpreter that are saved with the machine, warm. */
   contexts?:
     | {
+        /** `python`, `javascript`, `typescript` or `bash`, where the image has it. */
         language: "python" | "javascript" | "typescript" | "bash";
+        /** Code that is run in it before it is saved. */
         code?: string | undefined;
       }[]
     | undefined;
@@ -98,44 +150,60 @@ export interface SpawnRequest {
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
   secrets?: (string | OwnSecret)[] | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
+  /** What is done with it when it has been idle for `idle_timeout`. */
   idleAction?: "destroy" | "pause" | "suspend" | undefined;
   /** What counts as use: also what runs in it (default), or calls alone */
   idleCounts?: "processes" | "calls" | undefined;
+  /** Under QEMU: memory is kept in a file from the start, so that the first fork is fast. */
   forkable?: boolean | undefined;
 }
 
 export interface OwnSecret {
+  /** Its name, for people and in paths. */
   name: string;
   /** The value goes to these alone, over TLS; `http://` in front: without. */
   hosts?: string[] | undefined;
   placement?: SecretPlacementRequest | undefined;
   /** What programs see in its place */
   placeholder?: string | undefined;
+  /** The value itself; no answer ever has it. */
   value?: string | undefined;
 }
 
 export interface SecretPlacementRequest {
   /** `bearer`: `Authorization: Bearer VALUE`; `header`: the header `name`, whose text is `template` with the value for `{}`; `basic`: the password beside `username`; `query`: the parameter `name` of the URL */
   kind: "bearer" | "header" | "basic" | "query";
+  /** Of the header or the query parameter. */
   name?: string | undefined;
+  /** How the value is written there; `{value}` stands for it. */
   template?: string | undefined;
+  /** The user's name that goes with it. */
   username?: string | undefined;
 }
 
 export interface Admission {
+  /** Whether a spawn would be let in now. */
   allowed: boolean;
+  /** Whether it would wait for its turn instead of being refused. */
   queueable: boolean;
+  /** Why, in one word. */
   reason?: "max_ttl" | "max_sandboxes" | "max_sandboxes_per_owner" | undefined;
+  /** Sandboxes that are alive now. */
   activeSandboxes: number;
+  /** The most at once; 0: no limit. */
   maxSandboxes: number;
+  /** Of them, those of this user. */
   activeOwnerSandboxes?: number | undefined;
+  /** The most at once of this user; 0: no limit. */
   maxOwnerSandboxes?: number | undefined;
+  /** The longest life that a sandbox may have (a Go duration). */
   maxTtl?: string | undefined;
 }
 
 export interface SandboxStats {
+  /** Whether this can be measured now. */
   supported: boolean;
   /** Of one core */
   cpuPct?: number | undefined;
@@ -143,29 +211,38 @@ export interface SandboxStats {
   memBytes?: number | undefined;
   /** With its share of what it has in common with others */
   memPssBytes?: number | undefined;
+  /** What its machine has, bytes. */
   memLimitBytes?: number | undefined;
+  /** What its files occupy on the host's disk, bytes. */
   diskBytes?: number | undefined;
 }
 
 export interface Status {
+  /** What became of it. */
   status: string;
 }
 
 export interface ExtendRequest {
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl: Duration;
 }
 
 export interface SandboxNetwork {
+  /** Hosts that it may connect to. Empty: none. */
   allowedHosts: string[];
+  /** Connections that are open now. */
   open: number;
+  /** Connections that were made so far. */
   connected: number;
+  /** Attempts to reach hosts that are not allowed. */
   refused: number;
+  /** Attempts to reach allowed hosts that did not answer. */
   failed: number;
   /** Bytes to hosts */
   sent: number;
   /** Bytes from hosts */
   received: number;
+  /** Why its network does not work, if it does not. */
   problem?: string | undefined;
 }
 
@@ -175,136 +252,206 @@ export interface NetworkRequest {
 }
 
 export interface Fork {
+  /** The copies. */
   sandboxes: Sandbox[];
+  /** How long the source stood still for it, ms. */
   stoppedMs: number;
 }
 
 export interface ForkRequest {
+  /** How many copies. */
   count?: number | undefined;
   /** Of a single copy */
   name?: string | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl?: Duration | undefined;
+  /** Labels of yours: names and values, to find it by. */
   metadata?: Record<string, string> | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
 }
 
 export interface Checkpoint {
+  /** Its id, which the server gave it. */
   id: string;
+  /** The sandbox that it is about. */
   sandboxId: string;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider: string;
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image: string;
+  /** Memory of the machine, MiB. */
   memoryMb: number;
+  /** Virtual CPUs of the machine. */
   vcpus: number;
+  /** Size of the writable layer above the image, MiB. */
   diskMb: number;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
+  /** The user within the owner whom quotas count it for. */
   ownerId?: string | undefined;
+  /** Its name, for people and in paths. */
   name?: string | undefined;
+  /** What it takes on disk, bytes. */
   bytes: number;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** How long the source stood still for it, ms. */
   stoppedMs?: number | undefined;
 }
 
 export interface CheckpointRequest {
+  /** Its name, for people and in paths. */
   name?: string | undefined;
 }
 
 export interface RestoreRequest {
+  /** The checkpoint to begin from, by id. */
   checkpoint: string;
 }
 
 export interface ExecResult {
+  /** Its exit code; 128 + n when signal n ended it. */
   exitCode: number;
+  /** What it wrote to standard output. */
   stdout: string;
+  /** What it wrote to standard error. */
   stderr: string;
+  /** How long it took (a Go duration). */
   duration: string;
+  /** The number of the signal that ended it. */
   signal?: number | undefined;
   /** `out-of-memory`: it ended because the sandbox's memory had run out. */
   reason?: string | undefined;
+  /** Whether more was written than is kept; `stream` has no such limit. */
   truncated?: boolean | undefined;
+  /** `utf8` or `base64`: how bytes are written in the text. */
   encoding?: string | undefined;
 }
 
 export interface ExecRequest {
+  /** The command: text for the shell, or a program when `mode` is `argv`. */
   command?: string | undefined;
+  /** Arguments of the program, when `mode` is `argv`. */
   args?: string[] | undefined;
+  /** `argv`: command and args are executed as they are. Else the shell gets the command. */
   mode?: string | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** Directory in which it begins. Default: the image's. */
   workdir?: string | undefined;
+  /** The same as `workdir`, as older clients call it. */
   workDir?: string | undefined;
+  /** As whom it runs: a name, an id, or `user:group`. Default: the image's user. */
   user?: string | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. The command is ended after this time. */
   timeout?: Duration | undefined;
   /** Default: TERM. */
   stopSignal?: string | undefined;
+  /** Answer with NDJSON, line by line as it happens. */
   stream?: boolean | undefined;
+  /** What the command reads from standard input; without it nothing. */
   stdin?: string | undefined;
   /** Of stdin and of the output. base64 carries any bytes. */
   encoding?: "utf8" | "base64" | undefined;
 }
 
 export interface ExecRecord {
+  /** The command, as it was given. */
   command: string;
+  /** When it began (RFC 3339). */
   startedAt: string;
+  /** How long it took (a Go duration). */
   duration: string;
+  /** Its exit code; 128 + n when signal n ended it. */
   exitCode?: number | undefined;
+  /** How it ended: `completed`, `timeout`, `cancelled`, ... */
   outcome: string;
 }
 
 export interface ProcessStarted {
+  /** Its number in this sandbox, for the routes below `/processes`. */
   id: string;
+  /** Its process id in the guest. */
   pid: number;
 }
 
 export interface ProcessRequest {
+  /** The command: text for the shell, or a program when `mode` is `argv`. */
   command?: string | undefined;
+  /** Arguments of the program, when `mode` is `argv`. */
   args?: string[] | undefined;
+  /** `argv`: command and args are executed as they are. Else the shell gets the command. */
   mode?: string | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** Directory in which it begins. Default: the image's. */
   workdir?: string | undefined;
+  /** As whom it runs: a name, an id, or `user:group`. Default: the image's user. */
   user?: string | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. The command is ended after this time. */
   timeout?: Duration | undefined;
   /** Default: TERM. */
   stopSignal?: string | undefined;
+  /** Whether standard input stays open for `/processes/{process}/stdin`. */
   stdin?: boolean | undefined;
+  /** A terminal of this size for it. */
   pty?:
     | {
+        /** Lines of the terminal. */
         rows: number;
+        /** Columns of the terminal. */
         cols: number;
       }
     | undefined;
 }
 
 export interface Process {
+  /** Its number in this sandbox, for the routes below `/processes`. */
   id: string;
+  /** Its process id in the guest. */
   pid: number;
+  /** The command, as it was given. */
   command: string;
+  /** When it began (RFC 3339). */
   startedAt: string;
+  /** Whether it runs now. */
   running: boolean;
+  /** Its exit code; 128 + n when signal n ended it. */
   exitCode?: number | undefined;
+  /** The number of the signal that ended it. */
   signal?: number | undefined;
+  /** Why it ended: `exited`, `signaled`, `timeout`, `cancelled`, `out-of-memory`. */
   reason?: string | undefined;
 }
 
 export interface SignalRequest {
+  /** The signal, by number or name. */
   signal: string;
 }
 
 export interface CodeExecution {
+  /** What was displayed, and the value of the last expression. */
   results: CodeResult[];
+  /** What it wrote to standard output. */
   stdout: string;
+  /** What it wrote to standard error. */
   stderr: string;
   error?: CodeError | undefined;
+  /** How many pieces of code its context has run. */
   executionCount: number;
 }
 
 export interface CodeResult {
   /** The value of the last expression; else it was displayed. */
   main: boolean;
+  /** As text. */
   text?: string | undefined;
+  /** As HTML. */
   html?: string | undefined;
+  /** As Markdown. */
   markdown?: string | undefined;
+  /** As an SVG picture. */
   svg?: string | undefined;
   /** base64 */
   png?: string | undefined;
@@ -312,63 +459,89 @@ export interface CodeResult {
   jpeg?: string | undefined;
   /** base64 */
   pdf?: string | undefined;
+  /** As LaTeX. */
   latex?: string | undefined;
+  /** As JavaScript. */
   javascript?: string | undefined;
+  /** As JSON. */
   json?: unknown | undefined;
   /** A table's columns. */
   data?: unknown | undefined;
   /** What a figure shows, as data. */
   chart?: unknown | undefined;
+  /** In further forms, by MIME type. */
   other?: Record<string, unknown> | undefined;
 }
 
 export interface CodeError {
+  /** The kind of error, for example `ZeroDivisionError`. */
   name: string;
+  /** What the error says. */
   value: string;
+  /** Where in the code it happened. */
   traceback: string;
 }
 
 export interface CodeRequest {
+  /** The code to run. */
   code: string;
   /** python, javascript, typescript, bash. Default: python. */
   language?: string | undefined;
   /** A context's id. Default: the one of the language, which is started when it is needed. */
   context?: string | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. The code is interrupted after this time; its context stays. */
   timeout?: Duration | undefined;
+  /** Answer with NDJSON, line by line as it happens. */
   stream?: boolean | undefined;
 }
 
 export interface CodeContext {
+  /** Its id, which the server gave it. */
   id: string;
+  /** `python`, `javascript`, `typescript` or `bash`, where the image has it. */
   language: string;
+  /** Directory in which it begins. Default: the image's. */
   workdir?: string | undefined;
 }
 
 export interface ContextRequest {
   /** python, javascript, typescript, bash. Default: python. */
   language?: string | undefined;
+  /** Directory in which it begins. Default: the image's. */
   workdir?: string | undefined;
+  /** As whom it runs: a name, an id, or `user:group`. Default: the image's user. */
   user?: string | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
 }
 
 export interface RunResult {
+  /** Its exit code; 128 + n when signal n ended it. */
   exitCode: number;
+  /** What it wrote to standard output. */
   stdout: string;
+  /** What it wrote to standard error. */
   stderr: string;
+  /** How long it took (a Go duration). */
   duration: string;
+  /** The number of the signal that ended it. */
   signal?: number | undefined;
   /** `out-of-memory`: it ended because the sandbox's memory had run out. */
   reason?: string | undefined;
+  /** Whether more was written than is kept; `stream` has no such limit. */
   truncated?: boolean | undefined;
+  /** `utf8` or `base64`: how bytes are written in the text. */
   encoding?: string | undefined;
   /** Of the sandbox, which is gone */
   sandboxId: string;
+  /** How its machine was started. */
   boot?:
     | {
+        /** Which way: `warm` (it waited ready), `restored` (from a snapshot) or `cold` (booted). */
         path: "warm" | "restored" | "cold";
+        /** From the request to the agent's first answer, ms. */
         totalMs: number;
       }
     | undefined;
@@ -379,26 +552,38 @@ export interface RunResult {
 }
 
 export interface RunRequest {
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image?: string | undefined;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider?: string | undefined;
   /** MiB */
   memoryMb?: number | undefined;
+  /** Virtual CPUs of the machine. */
   vcpus?: number | undefined;
   /** Size of the writable layer, MiB */
   diskMb?: number | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl?: Duration | undefined;
+  /** The template that it is made from. */
   template?: string | undefined;
+  /** The checkpoint to begin from, by id. */
   checkpoint?: string | undefined;
+  /** The user within the owner whom quotas count it for. */
   ownerId?: string | undefined;
+  /** Labels of yours: names and values, to find it by. */
   metadata?: Record<string, string> | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** Commands that run once before the machine is saved; every sandbox of this kind has their result. */
   setup?: string[] | undefined;
   /** Start the image's /sbin/init (systemd), with its services, before the golden snapshot is saved */
   init?: boolean | undefined;
+  /** Contexts of the code interpreter that are saved with the machine, warm. */
   contexts?:
     | {
+        /** `python`, `javascript`, `typescript` or `bash`, where the image has it. */
         language: "python" | "javascript" | "typescript" | "bash";
+        /** Code that is run in it before it is saved. */
         code?: string | undefined;
       }[]
     | undefined;
@@ -406,31 +591,44 @@ export interface RunRequest {
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
   secrets?: (string | OwnSecret)[] | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
+  /** What is done with it when it has been idle for `idle_timeout`. */
   idleAction?: "destroy" | "pause" | "suspend" | undefined;
   /** What counts as use: also what runs in it (default), or calls alone */
   idleCounts?: "processes" | "calls" | undefined;
+  /** Under QEMU: memory is kept in a file from the start, so that the first fork is fast. */
   forkable?: boolean | undefined;
+  /** The command: text for the shell, or a program when `mode` is `argv`. */
   command?: string | undefined;
+  /** Arguments of the program, when `mode` is `argv`. */
   args?: string[] | undefined;
+  /** `argv`: command and args are executed as they are. Else the shell gets the command. */
   mode?: string | undefined;
+  /** Directory in which it begins. Default: the image's. */
   workdir?: string | undefined;
+  /** The same as `workdir`, as older clients call it. */
   workDir?: string | undefined;
+  /** As whom it runs: a name, an id, or `user:group`. Default: the image's user. */
   user?: string | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. The command is ended after this time. */
   timeout?: Duration | undefined;
   /** Default: TERM. */
   stopSignal?: string | undefined;
+  /** Answer with NDJSON, line by line as it happens. */
   stream?: boolean | undefined;
+  /** What the command reads from standard input; without it nothing. */
   stdin?: string | undefined;
   /** Of stdin and of the output. base64 carries any bytes. */
   encoding?: "utf8" | "base64" | undefined;
   /** Written before the command starts; missing directories are made */
   files?:
     | {
+        /** The path in the sandbox; a relative one begins in the working directory. */
         path: string;
+        /** What is in the file, in its `encoding`. */
         content: string;
+        /** `utf8` or `base64`: how bytes are written in the text. */
         encoding?: "utf8" | "base64" | undefined;
         /** Default: 0644 (420) */
         mode?: number | undefined;
@@ -441,217 +639,339 @@ export interface RunRequest {
 }
 
 export interface WriteFileRequest {
+  /** The path in the sandbox; a relative one begins in the working directory. */
   path: string;
+  /** What is in the file, in its `encoding`. */
   content?: string | undefined;
+  /** Permission bits in octal, for example `0644`. */
   mode?: string | undefined;
+  /** `utf8` or `base64`: how bytes are written in the text. */
   encoding?: "utf8" | "base64" | undefined;
+  /** Add to what is there, instead of replacing it. */
   append?: boolean | undefined;
 }
 
 export interface FileInfo {
+  /** The path in the sandbox; a relative one begins in the working directory. */
   path: string;
+  /** The last part of its path. */
   name: string;
+  /** Bytes of its content. */
   size: number;
   /** Permission bits in octal */
   mode: string;
+  /** Whether it is a directory. */
   isDir: boolean;
+  /** When its content last changed (RFC 3339). */
   modTime: string;
+  /** What kind it is: one of the words in its type. */
   kind: "file" | "directory" | "symlink" | "other";
+  /** Number of its user. */
   uid: number;
+  /** Number of its group. */
   gid: number;
+  /** Where a symbolic link leads. */
   target?: string | undefined;
 }
 
 export interface MoveRequest {
+  /** Where it is. */
   oldPath: string;
+  /** Where it goes. */
   newPath: string;
 }
 
 export interface CopyRequest {
+  /** Where it is. */
   oldPath: string;
+  /** Where it goes. */
   newPath: string;
+  /** With everything below it. */
   recursive?: boolean | undefined;
 }
 
 export interface ChmodRequest {
+  /** The path in the sandbox; a relative one begins in the working directory. */
   path: string;
+  /** Permission bits in octal, for example `0644`. */
   mode: string;
+  /** With everything below it. */
   recursive?: boolean | undefined;
 }
 
 export interface MkdirRequest {
+  /** The path in the sandbox; a relative one begins in the working directory. */
   path: string;
+  /** Permission bits in octal, for example `0644`. */
   mode?: string | undefined;
 }
 
 export interface Template {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
+  /** Whether it is everybody's, not the owner's alone. */
   shared: boolean;
+  /** Counts the changes of the template, from 1. */
   version: number;
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image: string;
+  /** What it is for, in people's words. */
   description: string;
+  /** Commands that run once before the machine is saved; every sandbox of this kind has their result. */
   setup: string[];
+  /** A program that is started before the machine is saved, and goes on in each sandbox. */
   startCommand?: string | undefined;
+  /** It succeeds when the started program is ready to be saved. */
   readyCommand?: string | undefined;
+  /** Contexts of the code interpreter that are saved with the machine, warm. */
   contexts?:
     | {
+        /** `python`, `javascript`, `typescript` or `bash`, where the image has it. */
         language: string;
+        /** Code that is run in it before it is saved. */
         code: string;
       }[]
     | undefined;
+  /** Hosts that it may connect to. Empty: none. */
   allowedHosts: string[];
+  /** Memory of the machine, MiB. */
   memoryMb: number;
+  /** Virtual CPUs of the machine, as older clients call them. */
   cpuCores: number;
+  /** Virtual CPUs of the machine. */
   vcpus: number;
+  /** How long its sandboxes live, seconds. */
   ttlSeconds: number;
+  /** How long it lives from now on (a Go duration). */
   ttl: string;
+  /** Environment variables: names and values. */
   env: Record<string, string>;
+  /** Secrets that it may use; their values stay on the server. */
   secrets: {
+    /** Its name, for people and in paths. */
     name: string;
+    /** Where the secret goes. */
     injectAt: string;
   }[];
+  /** How many machines of it are kept ready. */
   poolSize: number;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider: string;
+  /** Labels of yours: names and values, to find it by. */
   metadata: Record<string, string>;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface TemplateCreateRequest {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Its version. */
   version?: number | undefined;
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image: string;
+  /** What it is for, in people's words. */
   description?: string | undefined;
+  /** Commands that run once before the machine is saved; every sandbox of this kind has their result. */
   setup?: string[] | undefined;
   /** Runs when the machine is saved, and goes on in each sandbox */
   startCommand?: string | undefined;
   /** Is asked until it succeeds; then the machine is saved */
   readyCommand?: string | undefined;
+  /** Contexts of the code interpreter that are saved with the machine, warm. */
   contexts?:
     | {
+        /** `python`, `javascript`, `typescript` or `bash`, where the image has it. */
         language: "python" | "javascript" | "typescript" | "bash";
+        /** Code that is run in it before it is saved. */
         code?: string | undefined;
       }[]
     | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
+  /** Memory of the machine, MiB. */
   memoryMb?: number | undefined;
+  /** Virtual CPUs of the machine, as older clients call them. */
   cpuCores?: number | undefined;
+  /** Virtual CPUs of the machine. */
   vcpus?: number | undefined;
+  /** How long its sandboxes live, seconds. */
   ttlSeconds?: number | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl?: Duration | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** Secrets that it may use; their values stay on the server. */
   secrets?:
     | {
+        /** Its name, for people and in paths. */
         name: string;
+        /** Where the secret goes. */
         injectAt?: string | undefined;
       }[]
     | undefined;
+  /** How many machines of it are kept ready. */
   poolSize?: number | undefined;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider?: string | undefined;
+  /** Labels of yours: names and values, to find it by. */
   metadata?: Record<string, string> | undefined;
   /** Every owner finds it; for administrators */
   shared?: boolean | undefined;
 }
 
 export interface TemplateRequest {
+  /** Its name, for people and in paths. */
   name?: string | undefined;
+  /** Its version. */
   version?: number | undefined;
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image: string;
+  /** What it is for, in people's words. */
   description?: string | undefined;
+  /** Commands that run once before the machine is saved; every sandbox of this kind has their result. */
   setup?: string[] | undefined;
   /** Runs when the machine is saved, and goes on in each sandbox */
   startCommand?: string | undefined;
   /** Is asked until it succeeds; then the machine is saved */
   readyCommand?: string | undefined;
+  /** Contexts of the code interpreter that are saved with the machine, warm. */
   contexts?:
     | {
+        /** `python`, `javascript`, `typescript` or `bash`, where the image has it. */
         language: "python" | "javascript" | "typescript" | "bash";
+        /** Code that is run in it before it is saved. */
         code?: string | undefined;
       }[]
     | undefined;
   /** `example.com` (ports 80 and 443), `*.example.com`, `example.com:8080`, `example.com:8000-8999`, `example.com:*`, `example.com:123/udp` (datagrams; no other rule permits any), an address, a range such as `10.1.0.0/16:5432`, a group such as `@pypi`, or `*`; with `!` in front: not that, whatever else permits it. */
   allowedHosts?: string[] | undefined;
+  /** Memory of the machine, MiB. */
   memoryMb?: number | undefined;
+  /** Virtual CPUs of the machine, as older clients call them. */
   cpuCores?: number | undefined;
+  /** Virtual CPUs of the machine. */
   vcpus?: number | undefined;
+  /** How long its sandboxes live, seconds. */
   ttlSeconds?: number | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl?: Duration | undefined;
+  /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** Secrets that it may use; their values stay on the server. */
   secrets?:
     | {
+        /** Its name, for people and in paths. */
         name: string;
+        /** Where the secret goes. */
         injectAt?: string | undefined;
       }[]
     | undefined;
+  /** How many machines of it are kept ready. */
   poolSize?: number | undefined;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider?: string | undefined;
+  /** Labels of yours: names and values, to find it by. */
   metadata?: Record<string, string> | undefined;
   /** Every owner finds it; for administrators */
   shared?: boolean | undefined;
 }
 
 export interface TemplateSpawnRequest {
+  /** Its name, for people and in paths. */
   name?: string | undefined;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider?: string | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long it lives from now on. */
   ttl?: Duration | undefined;
 }
 
 export interface OwnerQuota {
+  /** The user within the owner whom quotas count it for. */
   ownerId: string;
+  /** The most at once; 0: no limit. */
   maxSandboxes: number;
+  /** The longest life that a sandbox may have (a Go duration). */
   maxTtl: string;
+  /** The longest time that a command may have (a Go duration). */
   maxExecTimeout: string;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface QuotaSummary {
+  /** How many quotas there are. */
   total: number;
+  /** How many of them limit sandboxes. */
   withMaxSandboxes: number;
+  /** How many of them limit the life of sandboxes. */
   withMaxTtl: number;
+  /** How many of them limit the time of commands. */
   withMaxExecTimeout: number;
 }
 
 export interface QuotaRequest {
+  /** The most at once; 0: no limit. */
   maxSandboxes?: number | undefined;
+  /** The longest life that a sandbox may have (a Go duration). */
   maxTtl?: string | undefined;
+  /** The longest time that a command may have (a Go duration). */
   maxExecTimeout?: string | undefined;
 }
 
 export interface QuotaUsage {
+  /** The user within the owner whom quotas count it for. */
   ownerId: string;
+  /** Sandboxes that are alive now. */
   activeSandboxes: number;
+  /** The most at once; 0: no limit. */
   maxSandboxes: number;
+  /** The longest life that a sandbox may have (a Go duration). */
   maxTtl: string;
+  /** The longest time that a command may have (a Go duration). */
   maxExecTimeout: string;
+  /** Whether this user has limits of their own. */
   quotaConfigured: boolean;
 }
 
 export interface Secret {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
+  /** Hosts that the value may be sent to. */
   hosts: string[];
   placement: SecretPlacement;
+  /** What programs in the sandbox see instead of the value. */
   placeholder: string;
+  /** Where its value comes from. */
   source: "value" | "file" | "environment";
+  /** Whether every sandbox of the owner has it. */
   everywhere: boolean;
   /** The value is there */
   available: boolean;
   /** It is there after the server's next start, too */
   kept: boolean;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface SecretPlacement {
+  /** What kind it is: one of the words in its type. */
   kind: "bearer" | "header" | "basic" | "query";
+  /** Of the header or the query parameter. */
   name?: string | undefined;
+  /** How the value is written there; `{value}` stands for it. */
   template?: string | undefined;
+  /** The user's name that goes with it. */
   username?: string | undefined;
 }
 
@@ -661,6 +981,7 @@ export interface SecretRequest {
   placement?: SecretPlacementRequest | undefined;
   /** What programs see in its place */
   placeholder?: string | undefined;
+  /** The value itself; no answer ever has it. */
   value?: string | undefined;
   /** A file of the server that has the value, read for each request; for administrators */
   file?: string | undefined;
@@ -671,83 +992,138 @@ export interface SecretRequest {
 }
 
 export interface Provider {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whether it works. */
   healthy: boolean;
+  /** Whether it is used when none is named. */
   default: boolean;
+  /** How long it took to answer, ms. */
   latencyMs: number;
+  /** When that was last looked at (RFC 3339). */
   lastChecked: string;
+  /** What went wrong, if something did. */
   error?: string | undefined;
+  /** More about it, in words. */
   detail?: string | undefined;
+  /** What to do about it. */
   remedy?: string | undefined;
+  /** Its version. */
   version?: string | undefined;
+  /** `kvm`, or `tcg` for software emulation. */
   accelerator?: string | undefined;
+  /** What it can do. */
   capabilities: string[];
+  /** How many machines it has. */
   runtimeCount?: number | undefined;
 }
 
 export interface ProviderDetail {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whether it works. */
   healthy: boolean;
+  /** Whether it is used when none is named. */
   default: boolean;
+  /** How many sandboxes it has. */
   sandboxCount: number;
   health: Provider;
+  /** How it is set up; secrets are left out. */
   config: Record<string, string>;
 }
 
 export interface PoolStatus {
+  /** Whether there is one. */
   enabled: boolean;
+  /** Machines that wait. */
   vms?: number | undefined;
+  /** How many shall wait. */
   maxVms?: number | undefined;
+  /** Users of shared machines; always 0, since no machine is shared. */
   totalUsers?: number | undefined;
+  /** Users of one machine; always 1. */
   maxUsersPerVm?: number | undefined;
+  /** One for each kind of machine. */
   pools?: Record<string, unknown>[] | undefined;
 }
 
 export interface Snapshot {
+  /** Which snapshot, by its key. */
   key: string;
+  /** What kind it is: one of the words in its type. */
   kind: "golden" | "checkpoint";
+  /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
   image: string;
+  /** The digest of its image. */
   imageDigest: string;
+  /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
   provider: string;
+  /** Virtual CPUs of the machine. */
   vcpus: number;
+  /** Memory of the machine, MiB. */
   memoryMb: number;
+  /** Size of the writable layer above the image, MiB. */
   diskMb: number;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last used (RFC 3339). */
   lastUsedAt: string;
+  /** What it takes on disk, bytes. */
   bytes: number;
+  /** How many machines and waiting monitors use it now. */
   inUse: number;
 }
 
 export interface SnapshotGc {
+  /** What went, or would go, and why. */
   removed: {
+    /** Which snapshot, by its key. */
     key: string;
+    /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
     image: string;
+    /** What it takes on disk, bytes. */
     bytes: number;
+    /** Why, in one word. */
     reason: string;
   }[];
+  /** What stays, and why. */
   kept: {
+    /** Which snapshot, by its key. */
     key: string;
+    /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
     image: string;
+    /** What it takes on disk, bytes. */
     bytes: number;
+    /** Why, in one word. */
     reason: string;
   }[];
+  /** What it takes on disk, bytes. */
   bytes: number;
+  /** Say what would go, and remove nothing. */
   dryRun: boolean;
 }
 
 export interface SnapshotGcRequest {
+  /** Say what would go, and remove nothing. */
   dryRun?: boolean | undefined;
+  /** What may stay, bytes. */
   maxBytes?: number | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. What was not used for so long may go. */
   maxUnused?: Duration | undefined;
+  /** Whether checkpoints may go, too. */
   checkpoints?: boolean | undefined;
 }
 
 export interface Image {
+  /** The image's name. */
   reference: string;
+  /** The digest of its content, `sha256:...`. */
   digest: string;
+  /** Of the read-only disk made from it. */
   filesystem: string;
+  /** What it takes on disk, bytes. */
   bytes: number;
+  /** When it was made (RFC 3339). */
   createdAt: string;
   /** Whose name it is; absent: everybody's */
   owner?: string | undefined;
@@ -755,352 +1131,561 @@ export interface Image {
 }
 
 export interface ImageConfig {
+  /** Environment variables: names and values. */
   env: string[];
+  /** Directory in which it begins. Default: the image's. */
   workdir?: string | undefined;
+  /** As whom it runs: a name, an id, or `user:group`. Default: the image's user. */
   user?: string | undefined;
+  /** The program that the image starts, before `cmd`. */
   entrypoint: string[];
+  /** The image's own command, or its arguments. */
   cmd: string[];
+  /** Labels of the image. */
   labels: Record<string, string>;
+  /** What asks it to end, before it is killed. */
   stopSignal?: string | undefined;
+  /** Ports that the image says it listens on. */
   exposedPorts: string[];
+  /** Directories that the image wants for data. */
   volumes?: string[] | undefined;
 }
 
 export interface ImageDetails {
+  /** The image's name. */
   reference: string;
+  /** The digest of its content, `sha256:...`. */
   digest: string;
+  /** Of the read-only disk made from it. */
   filesystem: string;
+  /** What it takes on disk, bytes. */
   bytes: number;
+  /** When it was made (RFC 3339). */
   createdAt: string;
   /** Whose name it is; absent: everybody's */
   owner?: string | undefined;
   config: ImageConfig;
+  /** All its names. */
   references: string[];
+  /** When it was last used (RFC 3339). */
   lastUsedAt: string;
+  /** Layers, by digest. */
   blobs: string[];
 }
 
 export interface PullRequest {
+  /** The image's name. */
   reference: string;
+  /** When to ask the registry: `missing` (default), `always`, `never`. */
   pull?: "missing" | "always" | "never" | undefined;
+  /** Answer with NDJSON, line by line as it happens. */
   stream?: boolean | undefined;
 }
 
 export interface ImportRequest {
+  /** A file or directory on the server's host. */
   source: string;
+  /** The image's name. */
   reference: string;
+  /** The name that it gets. */
   tag?: string | undefined;
+  /** `rootfs`: take a tar for a tree of files, whatever it looks like. */
   as?: "rootfs" | undefined;
   /** Every owner finds it under the name. */
   shared?: boolean | undefined;
+  /** Answer with NDJSON, line by line as it happens. */
   stream?: boolean | undefined;
 }
 
 export interface TagRequest {
+  /** The image's name. */
   reference: string;
+  /** Its name, for people and in paths. */
   name: string;
   /** Every owner finds it under the name. */
   shared?: boolean | undefined;
 }
 
 export interface ImageGc {
+  /** Images that went, or would go. */
   images: string[];
+  /** Layers, by digest. */
   blobs: string[];
+  /** Kept steps of builds that went, or would go. */
   builds: string[];
+  /** Golden snapshots that went, or would go. */
   snapshots: string[];
+  /** What became free, bytes. */
   freedBytes: number;
+  /** What stays, bytes. */
   keptBytes: number;
+  /** Say what would go, and remove nothing. */
   dryRun: boolean;
 }
 
 export interface ImageGcRequest {
+  /** Say what would go, and remove nothing. */
   dryRun?: boolean | undefined;
+  /** What may stay, bytes. */
   maxBytes?: number | undefined;
 }
 
 export interface ImageBuild {
+  /** The image's name. */
   reference: string;
+  /** The digest of its content, `sha256:...`. */
   digest: string;
+  /** Of the read-only disk made from it. */
   filesystem: string;
+  /** What it takes on disk, bytes. */
   bytes: number;
+  /** When it was made (RFC 3339). */
   createdAt: string;
   /** Whose name it is; absent: everybody's */
   owner?: string | undefined;
   config: ImageConfig;
+  /** How many steps there are. */
   steps: number;
+  /** How many of them came from the cache. */
   cachedSteps: number;
 }
 
 export interface Health {
+  /** `healthy` while the server answers. */
   status: string;
+  /** Its version. */
   version: string;
+  /** For how long the server has run (a Go duration). */
   uptime: string;
 }
 
 export interface Ready {
+  /** `healthy` while the server answers. */
   status: string;
+  /** Its version. */
   version: string;
+  /** For how long the server has run (a Go duration). */
   uptime: string;
+  /** Machine monitors, by name. */
   providers: Provider[];
+  /** How many of them can start machines. */
   readyProviders: number;
+  /** How many are set up. */
   totalProviders: number;
 }
 
 export interface ConfigUpdated {
+  /** What became of it. */
   status: string;
+  /** What happened, in words. */
   message: string;
 }
 
 export type ConfigPatch = Record<string, unknown>;
 
 export interface SystemStats {
+  /** Processors of the host in use, percent. */
   cpuPct: number;
+  /** Memory of the host in use, percent. */
   memPct: number;
+  /** The data directory's disk in use, percent. */
   diskPct: number;
+  /** The host receives, bytes a second. */
   netRxBps: number;
+  /** The host sends, bytes a second. */
   netTxBps: number;
+  /** Load of the host over one minute. */
   load1: number;
 }
 
 export interface SystemSample {
+  /** Processors of the host in use, percent. */
   cpuPct: number;
+  /** Memory of the host in use, percent. */
   memPct: number;
+  /** The data directory's disk in use, percent. */
   diskPct: number;
+  /** The host receives, bytes a second. */
   netRxBps: number;
+  /** The host sends, bytes a second. */
   netTxBps: number;
+  /** Load of the host over one minute. */
   load1: number;
+  /** When it was (RFC 3339). */
   at: string;
 }
 
 export interface Doctor {
+  /** Whether it can be used now. */
   ready: boolean;
+  /** What was found, one by one. */
   findings: Finding[];
 }
 
 export interface Finding {
+  /** What was looked at. */
   name: string;
+  /** Whether that is as it should be. */
   state: "ok" | "note" | "missing";
+  /** More about it, in words. */
   detail: string;
+  /** What that means for you. */
   meaning: string;
+  /** What to do about it. */
   remedy?: string | undefined;
 }
 
 export interface EventHistory {
+  /** The events, newest first. */
   events: Event[];
+  /** What the next page begins before; absent at the end. */
   next?: string | undefined;
 }
 
 export interface Event {
+  /** `evt-` and a number that grows; `last_event_id` continues after it. */
   id: string;
+  /** What kind it is, for example `sandbox.running`. */
   type: string;
+  /** The sandbox that it is about. */
   sandboxId?: string | undefined;
+  /** Whose it is. `default` where no owners are set up. */
   owner?: string | undefined;
+  /** When it happened (RFC 3339). */
   timestamp: string;
   /** By type, for example the reason */
   data?: Record<string, unknown> | undefined;
 }
 
 export interface Worker {
+  /** Its id, which the server gave it. */
   id: string;
+  /** The host that it runs on. */
   hostname: string;
+  /** What became of it. */
   status: string;
+  /** Machine monitors, by name. */
   providers: string[];
+  /** What it can do. */
   capabilities: string[];
+  /** How much it can take. */
   capacity: Record<string, unknown>;
+  /** When it last reported (RFC 3339). */
   lastHeartbeat: string;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
+  /** Whether it has not reported for too long. */
   stale: boolean;
 }
 
 export interface Environment {
+  /** Its id, which the server gave it. */
   id: string;
+  /** The user within the owner whom quotas count it for. */
   ownerId: string;
+  /** Its name, for people and in paths. */
   name: string;
+  /** The image that it begins with. */
   baseImage: string;
+  /** What pip installs, as it is written for pip. */
   pythonPackages: string[];
+  /** What apt installs. */
   aptPackages: string[];
+  /** Which Python its base image shall have. */
   pythonVersion?: string | undefined;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface EnvironmentRequest {
+  /** The user within the owner whom quotas count it for. */
   ownerId: string;
+  /** Its name, for people and in paths. */
   name: string;
+  /** The image that it begins with. */
   baseImage: string;
+  /** What pip installs, as it is written for pip. */
   pythonPackages?: string[] | undefined;
+  /** What apt installs. */
   aptPackages?: string[] | undefined;
+  /** Which Python its base image shall have. */
   pythonVersion?: string | undefined;
 }
 
 export interface EnvironmentBuild {
+  /** Its id, which the server gave it. */
   id: string;
+  /** The environment that it builds. */
   specId: string;
+  /** What became of it. */
   status: "queued" | "building" | "ready" | "failed" | "canceled";
+  /** The step that it is at. */
   currentStep: string;
+  /** What the build has said so far. */
   log: string;
+  /** Size of the image that was made, bytes. */
   imageSizeBytes: number;
+  /** Digest of the image that was made. */
   digestLocal?: string | undefined;
+  /** What went wrong, if something did. */
   error?: string | undefined;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it ended (RFC 3339). */
   finishedAt?: string | undefined;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
+  /** What was made, one for each target. */
   artifacts: EnvironmentArtifact[];
 }
 
 export interface EnvironmentArtifact {
+  /** What it was made for. */
   target: string;
+  /** The image's name. */
   imageRef: string;
+  /** The digest of its content, `sha256:...`. */
   digest?: string | undefined;
+  /** What became of it. */
   status: string;
+  /** What went wrong, if something did. */
   error?: string | undefined;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface EnvironmentBuildRequest {
+  /** The environment that it builds. */
   specId: string;
+  /** What it shall be made for; here `local` alone. */
   targets?: string[] | undefined;
 }
 
 export interface Identity {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
+  /** What it may do: `read`, `use`, `admin`. */
   scopes: ("read" | "use" | "admin")[];
 }
 
 export interface MadeKey {
+  /** Its id, which the server gave it. */
   id: string;
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
+  /** What it may do: `read`, `use`, `admin`. */
   scopes: ("read" | "use" | "admin")[];
+  /** Whether it works: `active`, `expired` or `revoked`. */
   state: "active" | "expired" | "revoked";
+  /** Hosts that it may connect to. Empty: none. */
   allowedHosts?: string[] | undefined;
   /** The first characters of the secret */
   hint: string;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** Which key made it. */
   createdBy: string;
+  /** When it ends by itself (RFC 3339). */
   expiresAt?: string | undefined;
+  /** When it was revoked (RFC 3339). */
   revokedAt?: string | undefined;
+  /** When it was last used (RFC 3339). */
   lastUsedAt?: string | undefined;
   /** The secret: shown once, and never again */
   key: string;
 }
 
 export interface Key {
+  /** Its id, which the server gave it. */
   id: string;
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
+  /** What it may do: `read`, `use`, `admin`. */
   scopes: ("read" | "use" | "admin")[];
+  /** Whether it works: `active`, `expired` or `revoked`. */
   state: "active" | "expired" | "revoked";
+  /** Hosts that it may connect to. Empty: none. */
   allowedHosts?: string[] | undefined;
   /** The first characters of the secret */
   hint: string;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** Which key made it. */
   createdBy: string;
+  /** When it ends by itself (RFC 3339). */
   expiresAt?: string | undefined;
+  /** When it was revoked (RFC 3339). */
   revokedAt?: string | undefined;
+  /** When it was last used (RFC 3339). */
   lastUsedAt?: string | undefined;
 }
 
 export interface KeyRequest {
+  /** Its name, for people and in paths. */
   name: string;
+  /** Whose it is. `default` where no owners are set up. */
   owner?: string | undefined;
+  /** What it may do: `read`, `use`, `admin`. */
   scopes?: ("read" | "use" | "admin")[] | undefined;
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long the key works. Without it: until it is revoked. */
   expiresIn?: Duration | undefined;
   /** What the sandboxes that it makes or sets may connect to at most (default: no limit of its own) */
   allowedHosts?: string[] | undefined;
 }
 
 export interface KeyRotateRequest {
-  /** A Go duration: 300ms, 90s, 1h30m */
+  /** A Go duration: 300ms, 90s, 1h30m. How long the secret before works on. */
   grace?: Duration | undefined;
 }
 
 export interface AuditEntry {
+  /** Its id, which the server gave it. */
   id: number;
+  /** When it was (RFC 3339). */
   at: string;
+  /** Who called: the key's name. */
   actor: string;
+  /** The key that called. */
   keyId?: string | undefined;
+  /** Whose it is. `default` where no owners are set up. */
   owner: string;
   /** Other owners whose things were used */
   about?: string[] | undefined;
+  /** The HTTP method. */
   method: string;
+  /** The route that was called, without ids. */
   route: string;
+  /** The path that was called. */
   path: string;
+  /** What became of it. */
   status: number;
+  /** Names the call in the server's log. */
   requestId: string;
+  /** Where the call came from. */
   address?: string | undefined;
+  /** What the client calls itself. */
   userAgent?: string | undefined;
+  /** How long it took, ms. */
   durationMs?: number | undefined;
 }
 
 export interface AdminAuditEntry {
+  /** Its id, which the server gave it. */
   id: number;
+  /** Who called: the key's name. */
   actor: string;
+  /** The HTTP method. */
   method: string;
+  /** The path that was called. */
   path: string;
+  /** What became of it. */
   status: number;
+  /** How long it took, ms. */
   durationMs: number;
+  /** Names the call in the server's log. */
   requestId: string;
+  /** Where the call came from. */
   remoteAddr: string;
+  /** What the client calls itself. */
   userAgent: string;
+  /** The tenant that it belongs to. */
   tenantId: string;
+  /** When it was made (RFC 3339). */
   createdAt: string;
 }
 
 export interface Tenant {
+  /** Its id, which the server gave it. */
   id: string;
+  /** Its name, for people and in paths. */
   name: string;
+  /** The user within the owner whom quotas count it for. */
   ownerId: string;
+  /** Settings of the tenant. */
   settings: string;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface TenantRequest {
+  /** Its id, which the server gave it. */
   id?: "" | string | undefined;
+  /** Its name, for people and in paths. */
   name: string;
+  /** The user within the owner whom quotas count it for. */
   ownerId?: string | undefined;
+  /** Settings of the tenant. */
   settings?: unknown | undefined;
 }
 
 export interface TenantChange {
+  /** Its name, for people and in paths. */
   name?: string | undefined;
+  /** The user within the owner whom quotas count it for. */
   ownerId?: string | undefined;
+  /** Settings of the tenant. */
   settings?: unknown | undefined;
 }
 
 export interface TenantMember {
+  /** The tenant that it belongs to. */
   tenantId: string;
   /** The key's name */
   userId: string;
+  /** What the member may do: `viewer` reads, `operator` uses, `admin` administers. */
   role: "viewer" | "operator" | "admin";
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface TenantMemberRequest {
+  /** What the member may do: `viewer` reads, `operator` uses, `admin` administers. */
   role: "viewer" | "operator" | "admin";
 }
 
 export interface TenantPolicy {
+  /** Its id, which the server gave it. */
   id: string;
+  /** The tenant that it belongs to. */
   tenantId: string;
+  /** What it rules on: `image` or `provider`. */
   resourceType: string;
+  /** `allow` or `deny`. */
   effect: "allow" | "deny";
+  /** What it is about, by name; `*` stands for any part. */
   pattern: string;
+  /** The lowest one that matches decides; default 10. */
   priority: number;
+  /** When it was made (RFC 3339). */
   createdAt: string;
+  /** When it was last changed (RFC 3339). */
   updatedAt: string;
 }
 
 export interface TenantPolicyRequest {
+  /** What it rules on: `image` or `provider`. */
   resourceType: "image" | "provider" | "network";
+  /** `allow` or `deny`. */
   effect: "allow" | "deny";
+  /** What it is about, by name; `*` stands for any part. */
   pattern: string;
+  /** The lowest one that matches decides; default 10. */
   priority?: number | undefined;
 }
 
@@ -1114,6 +1699,7 @@ export interface Operations {
   "DELETE /sandboxes": {
     body: undefined;
     reply: {
+      /** How many were destroyed. */
       pruned: number;
     };
   };
@@ -1373,7 +1959,9 @@ export interface Operations {
   "GET /environments/specs/{id}/suggestions": {
     body: undefined;
     reply: {
+      /** The environment that it builds. */
       specId: string;
+      /** Python packages that are often wanted with it. */
       suggestions: string[];
     };
   };
@@ -1395,13 +1983,21 @@ export interface Operations {
   "GET /environments/builds/{id}/spawn-config": {
     body: undefined;
     reply: {
+      /** The build. */
       buildId: string;
+      /** How far the build is. */
       buildStatus: string;
+      /** Whether it can be used now. */
       ready: boolean;
+      /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
       provider: string;
+      /** The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest. */
       image: string;
+      /** Where a symbolic link leads. */
       target: string;
+      /** The digest of its content, `sha256:...`. */
       digest: string;
+      /** What to know before it is used. */
       note: string;
     };
   };
@@ -1429,6 +2025,7 @@ export interface Operations {
   "GET /admin/tenants": {
     body: undefined;
     reply: {
+      /** All tenants. */
       tenants: Tenant[];
     };
   };
@@ -1459,6 +2056,7 @@ export interface Operations {
   "GET /admin/tenants/{id}/members": {
     body: undefined;
     reply: {
+      /** The tenant's members, which are its keys. */
       members: TenantMember[];
     };
   };
@@ -1467,6 +2065,7 @@ export interface Operations {
     body: TenantMemberRequest;
     reply: {
       member: TenantMember;
+      /** Which snapshot, by its key. */
       key?: string | undefined;
     };
   };
@@ -1476,6 +2075,7 @@ export interface Operations {
   "GET /admin/tenants/{id}/policies": {
     body: undefined;
     reply: {
+      /** The tenant's policies, in the order in which they are asked. */
       policies: TenantPolicy[];
     };
   };
@@ -1492,9 +2092,13 @@ export interface Operations {
   "GET /admin/tenants/{id}/audit": {
     body: undefined;
     reply: {
+      /** The tenant that it belongs to. */
       tenantId: string;
+      /** Calls of administrators about the tenant. */
       adminAudit: AdminAuditEntry[];
+      /** Calls of the tenant's own keys. */
       opAudit: Record<string, unknown>[];
+      /** When this was written (RFC 3339). */
       exportedAt: string;
     };
   };

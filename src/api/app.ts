@@ -5,6 +5,7 @@ import { View } from "../sandboxes/view.ts";
 import { addressOf, assertLocalRequest, type Caller, identify, originAllowed, presentedKeys } from "./auth.ts";
 import { consoleRoutes } from "./console.ts";
 import type { RouteParts, ServerParts } from "./context.ts";
+import { type Document, describeFields } from "./describe-fields.ts";
 import { docsRoutes } from "./docs-page.ts";
 import {
   API_BASE,
@@ -233,13 +234,16 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     return proxyPreview(c, view, { id, port, path: `${rest || "/"}${search}`, sameOrigin: true });
   });
 
-  const document = (): object =>
-    app.getOpenAPI31Document({
+  const document = (): object => {
+    const made = app.getOpenAPI31Document({
       openapi: "3.1.0",
       info: { title: "StacyVM", version: parts.version, description: "microVM sandboxes over HTTP." },
       servers: [{ url: "/" }],
       security: [{ apiKey: [] }, { adminKey: [] }, { bearer: [] }],
     });
+    describeFields(made as unknown as Document);
+    return made;
+  };
   app.openAPIRegistry.registerComponent("securitySchemes", "apiKey", {
     type: "apiKey",
     in: "header",
