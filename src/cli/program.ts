@@ -34,11 +34,11 @@ import { templateCommand } from "./commands/template.ts";
 import { topCommand } from "./commands/top.ts";
 import { urlCommand } from "./commands/url.ts";
 import { versionCommand } from "./commands/version.ts";
+import { wrappedNote } from "./help-text.ts";
 import { publishedCommands } from "./published-forms.ts";
 import { acceptPublishedOptions } from "./published-options.ts";
 import { version } from "./version.ts";
 
-/** Lines of 78 characters at most: they are printed as they are. */
 export const EXIT_CODES = `
 Exit codes: run, exec and shell end with the command's own (128 + n when
 signal n ended it), 126 and 127 when it cannot be executed or found, 124 when
@@ -57,7 +57,7 @@ export function createProgram(): Command {
     .option("--verbose", "show the causes of errors")
     .enablePositionalOptions()
     .showSuggestionAfterError()
-    .addHelpText("after", EXIT_CODES);
+    .addHelpText("after", wrappedNote(EXIT_CODES));
   const groups: [string, Command[]][] = [
     ["Sandboxes:", [runCommand(), spawnCommand(), lsCommand(), inspectCommand(), rmCommand(), extendCommand()]],
     ["Inside one:", [execCommand(), shellCommand(), cpCommand(), filesCommand(), psCommand(), killCommand()]],
@@ -92,6 +92,6 @@ export function createProgram(): Command {
 
 /** Descriptions are wrapped even where long names leave them little width. */
 function wrapHelp(command: Command): void {
-  command.configureHelp({ minWidthToWrap: 24 });
+  command.configureHelp({ minWidthToWrap: 16 });
   for (const each of command.commands) wrapHelp(each);
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
+import { picture, type View } from "./commands/top.ts";
 import { printError } from "./error-output.ts";
 import { tableLines } from "./table.ts";
 
@@ -14,6 +15,58 @@ test("a cell cannot begin a row or order the terminal anything", () => {
   );
   assert.equal(lines.length, 3);
   for (const line of lines) assert.doesNotMatch(line, /[\p{Cc}\p{Cf}]/u);
+});
+
+const HEAD = ["ID", "IMAGE", "STATE", "STARTED", "AGE"] as const;
+const ROWS = [
+  ["sb-00000000", "registry.example:5000/a-team/with/a-long/name:2026-11", "running", "restored, 53 ms", "12m"],
+  ["sb-00000001", "python:3", "suspended", "cold, 2035 ms", "2d"],
+];
+const FIT = { drop: ["STARTED", "AGE"], shorten: ["IMAGE"] } as const;
+
+test("a table is as wide as its terminal at most: long texts are shortened first, then columns left out, the least needed first", () => {
+  const at = (width: number): string[] => tableLines(HEAD, ROWS, FIT, width);
+  for (const width of [40, 60, 80, 200]) for (const line of at(width)) assert.ok(line.length <= width, line);
+  assert.deepEqual(at(200), tableLines(HEAD, ROWS));
+  assert.match(at(200)[1] ?? "", /name:2026-11 {2}running/);
+  assert.match(at(80)[0] ?? "", /^ID +IMAGE +STATE +STARTED +AGE$/);
+  assert.match(at(80)[1] ?? "", /^sb-00000000 {2}registry\.example:5000\S*… {2}running/);
+  assert.match(at(60)[0] ?? "", /^ID +IMAGE +STATE +AGE$/);
+  assert.match(at(40)[0] ?? "", /^ID +IMAGE +STATE$/);
+  assert.match(at(40)[2] ?? "", /python:3 +suspended$/); // what is short stays as it is
+});
+
+test("two long texts share what there is, and letters of two halves are not cut apart", () => {
+  const lines = tableLines(["A", "B"], [["a".repeat(100), "😀".repeat(60)]], { shorten: ["A", "B"] }, 60);
+  assert.match(lines[1] ?? "", /^a{28}… {2}(😀){28}…$/u);
+});
+
+test("top fits 60, 80 and 200 columns with every machine on a line of its own", () => {
+  const info = {
+    id: "sb-00000000",
+    image: "registry.example:5000/a-team/with/a-long/name:2026-11",
+    state: "running",
+    memoryMb: 1024,
+    createdAt: new Date(Date.now() - 3_600_000).toISOString(),
+    expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+  };
+  const view = {
+    server: { url: "http://127.0.0.1:7423", version: "0.1.0", uptime: "26h3m4.5s" },
+    host: { cpuPct: 99.5, memPct: 50, diskPct: 12, load1: 3.14 },
+    pool: { enabled: true, vms: 4, maxVms: 8 },
+    sandboxes: [
+      { info, stats: { cpuPct: 12, memPssBytes: 2 ** 28, diskBytes: 2 ** 20 } },
+      { info, stats: undefined },
+    ],
+    spawns: Array.from({ length: 200 }, (_, i) => 50 + i),
+  } as unknown as View;
+  for (const width of [60, 80, 200]) {
+    const lines = picture(view, width);
+    for (const line of lines) assert.ok([...line].length <= width, line);
+    assert.equal(lines.length, 9);
+    assert.match(lines[7] ?? "", /^sb-00000000 .* running .* 12% .*256\.0 MiB .* 60m$/);
+  }
+  assert.match(picture(view, 200)[7] ?? "", /name:2026-11/);
 });
 
 test("the words of an error cannot look like another error, nor like our hint", (t) => {

@@ -39,6 +39,7 @@ function list(): Command {
           bytes(checkpoint.bytes),
           sinceNow(checkpoint.createdAt),
         ]),
+        { drop: ["MEMORY", "SANDBOX", "IMAGE"], shorten: ["IMAGE", "NAME"] },
       );
     }),
   );

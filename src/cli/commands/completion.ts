@@ -1,5 +1,6 @@
 import { Argument, Command } from "commander";
 import { completionScript, SHELLS, type Shell } from "../completion.ts";
+import { wrappedNote } from "../help-text.ts";
 
 /** `stacyvm completion SHELL`: a script for the shell, made from the commands and options themselves. */
 export function completionCommand(): Command {
@@ -7,7 +8,7 @@ export function completionCommand(): Command {
     .description("print the completion script of a shell")
     .addArgument(new Argument("<shell>", "which one").choices(SHELLS))
     .option("--json", "the commands and options as JSON instead")
-    .addHelpText("after", "\nFor bash: source <(stacyvm completion bash)\n")
+    .addHelpText("after", wrappedNote("For bash: source <(stacyvm completion bash)"))
     .action((shell: Shell, options: { json?: boolean }, command: Command) => {
       let root = command;
       while (root.parent !== null) root = root.parent;

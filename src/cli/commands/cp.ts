@@ -6,6 +6,7 @@ import type { Command } from "commander";
 import { type Files, NotFoundError } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
+import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson } from "../output.ts";
 import { packTree } from "../pack-tree.ts";
 import { unpackTree } from "../unpack-tree.ts";
@@ -25,7 +26,7 @@ export function cpCommand(): Command {
   return clientCommand("cp", "copy files and directories into or out of a sandbox")
     .argument("<from>", "PATH here, ID:PATH in a sandbox, or - for standard input")
     .argument("<to>", "the same; - for standard output; into a directory if it is one or ends with /")
-    .addHelpText("after", "\nFor example: stacyvm cp data.csv sb-1a2b3c4d:/workspace/\n")
+    .addHelpText("after", wrappedNote("For example: stacyvm cp data.csv sb-1a2b3c4d:/workspace/"))
     .action((from: string, to: string, options: ClientOptions) =>
       withServer(options, async ({ client, signal }) => {
         const source = placeOf(from);

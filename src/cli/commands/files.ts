@@ -52,6 +52,7 @@ function list(): Command {
             info.modTime.slice(0, 19),
             `${recursive ? info.path : info.name}${info.isDir ? "/" : ""}${info.target === undefined ? "" : ` -> ${info.target}`}`,
           ]),
+          { drop: ["OWNER", "MODE", "CHANGED"], shorten: ["NAME"] },
         );
       }),
     );

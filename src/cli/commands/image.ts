@@ -50,6 +50,7 @@ export function imageLsCommand(): Command {
           bytes(image.sizeBytes),
           sinceNow(new Date(image.createdAt).toISOString()),
         ]),
+        { drop: ["FILESYSTEM", "OWNER", "DIGEST"], shorten: ["IMAGE", "OWNER"] },
       );
     });
 }

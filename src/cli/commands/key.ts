@@ -2,6 +2,7 @@ import { Command, Option } from "commander";
 import type { Key } from "../../../sdk/src/index.ts";
 import { allowOption, parseDuration } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { wrappedNote } from "../help-text.ts";
 import { note, printJson, printLine, sinceNow } from "../output.ts";
 import { printTable } from "../table.ts";
 
@@ -34,7 +35,9 @@ function create(): Command {
     .addOption(allowOption("its sandboxes at most"))
     .addHelpText(
       "after",
-      "\nWith --owner it is another owner's: what is made with it exists for that\nowner's keys and for administrators only. Others of this host and, if the server\nlistens to them, of other hosts send it as X-API-Key, or by STACYVM_API_KEY.",
+      wrappedNote(
+        "With --owner it is another owner's: what is made with it exists for that owner's keys and for administrators only. Others of this host and, if the server listens to them, of other hosts send it as X-API-Key, or by STACYVM_API_KEY.",
+      ),
     )
     .action((name: string, options: CreateOptions) =>
       withServer(options, async ({ client, signal }) => {
@@ -75,6 +78,7 @@ function list(): Command {
             key.lastUsedAt === undefined ? "never" : sinceNow(key.lastUsedAt),
             key.expiresAt ?? "",
           ]),
+          { drop: ["KEY", "AGE", "STATE", "LAST USED", "EXPIRES"], shorten: ["NAME", "OWNER", "EXPIRES"] },
         );
       }),
     );

@@ -28,6 +28,7 @@ export function lsCommand(): Command {
             sinceNow(info.createdAt),
             untilThen(info.expiresAt),
           ]),
+          { drop: ["STARTED", "VCPUS", "MEMORY", "AGE"], shorten: ["IMAGE", "NAME"] },
         );
       }),
     );

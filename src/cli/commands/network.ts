@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { allowOption } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
+import { wrappedNote } from "../help-text.ts";
 import { note, printJson, printLine } from "../output.ts";
 
 interface NetworkOptions extends ClientOptions {
@@ -16,7 +17,9 @@ export function networkCommand(): Command {
     .option("--none", "no host any more")
     .addHelpText(
       "after",
-      "\nWith --allow the list is replaced; connections to what is no longer in it are\ncut. New commands find the proxy in their environment (http_proxy and others).",
+      wrappedNote(
+        "With --allow the list is replaced; connections to what is no longer in it are cut. New commands find the proxy in their environment (http_proxy and others).",
+      ),
     )
     .action((id: string, options: NetworkOptions) =>
       withServer(options, async ({ client, signal }) => {

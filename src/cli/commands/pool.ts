@@ -21,6 +21,7 @@ export function poolCommand(): Command {
           ...[pool.warm, pool.idle, pool.target, pool.filling].map(String),
           String(pool.key).slice(0, 12),
         ]),
+        { drop: ["KEY", "FILLING", "VCPUS", "MEMORY"], shorten: ["IMAGE"] },
       );
     }),
   );

@@ -23,6 +23,7 @@ export function psCommand(): Command {
             sinceNow(process.startedAt),
             process.command,
           ]),
+          { drop: ["PID", "AGE"], shorten: ["COMMAND"] },
         );
       }),
     );

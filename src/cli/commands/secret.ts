@@ -5,6 +5,7 @@ import type { Secret, SecretRequest } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { collect } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { wrappedNote } from "../help-text.ts";
 import { note, printJson, sinceNow } from "../output.ts";
 import { printTable } from "../table.ts";
 
@@ -46,7 +47,7 @@ function set(): Command {
     .option("--placeholder <text>", "what programs see in its place, where its form matters to them")
     .option("--everywhere", "each new sandbox gets it")
     .option("--no-everywhere", "sandboxes that name it get it (default)")
-    .addHelpText("after", "\nA changed value counts from the next request on, also in sandboxes that run.")
+    .addHelpText("after", wrappedNote("A changed value counts from the next request on, also in sandboxes that run."))
     .action((name: string, options: SetOptions) =>
       withServer(options, async ({ client, signal }) => {
         const placement = placementOf(options);
@@ -109,6 +110,7 @@ function list(): Command {
           secret.everywhere ? "yes" : "no",
           sinceNow(secret.updatedAt),
         ]),
+        { drop: ["EVERYWHERE", "CHANGED", "GOES AS"], shorten: ["HOSTS", "NAME", "GOES AS"] },
       );
     }),
   );

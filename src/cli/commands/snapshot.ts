@@ -33,6 +33,7 @@ function list(): Command {
           String(snapshot.inUse),
           `${sinceNow(snapshot.lastUsedAt)} ago`,
         ]),
+        { drop: ["PROVIDER", "VCPUS", "IN USE", "KIND", "LAST USED"], shorten: ["IMAGE"] },
       );
     }),
   );
@@ -134,6 +135,7 @@ function gc(): Command {
           printTable(
             ["KEY", "IMAGE", "ON DISK", "WOULD", "WHY"],
             [...done.removed.map((one) => row("go", one)), ...done.kept.map((one) => row("stay", one))],
+            { drop: ["ON DISK"], shorten: ["IMAGE", "WHY"] },
           );
         } else for (const { key } of done.removed) printLine(key);
         note(`${dryRun ? "would free" : "freed"} ${bytes(done.bytes)}`);

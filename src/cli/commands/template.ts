@@ -36,6 +36,7 @@ function list(): Command {
           String(template.poolSize),
           template.description,
         ]),
+        { drop: ["VERSION", "READY", "VCPUS", "TTL", "DESCRIPTION"], shorten: ["DESCRIPTION", "IMAGE", "NAME"] },
       );
     }),
   );

@@ -7,7 +7,7 @@ import { bytes, printJson, printLine, sinceNow, untilThen } from "../output.ts";
 import { Screen, sparkline } from "../screen.ts";
 import { tableLines } from "../table.ts";
 
-interface View {
+export interface View {
   server: { url: string; version: string; uptime: string };
   host: SystemStats;
   pool: PoolStatus;
@@ -143,6 +143,8 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
         sinceNow(info.createdAt),
         untilThen(info.expiresAt),
       ]),
+      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE"] },
+      width,
     ),
-  ];
+  ].map((line) => [...line].slice(0, width).join(""));
 }
