@@ -3,10 +3,11 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import type { SpawnRequest } from "../sdk/src/index.ts";
+import { parsePorts } from "../sdk/src/index.ts";
 import { BEAT_LIMIT_MS, BEAT_MS } from "../web/src/core/beat.ts";
 import { copyAs } from "../web/src/core/copy-as.ts";
 import { routeOf } from "../web/src/core/route.ts";
-import { parsePorts, parseProcesses } from "../web/src/sandbox/in-guest.ts";
+import { parseProcesses } from "../web/src/sandbox/in-guest.ts";
 
 const REQUEST: SpawnRequest = {
   name: "first-1",

@@ -41,6 +41,7 @@ export type {
   TemplateCreateRequest,
   TemplateRequest,
 } from "./generated.ts";
+export { listeningPorts, parsePorts } from "./listening.ts";
 export type { Port, Tunnel } from "./ports.ts";
 export type { Command, CommandOptions, ExitStatus, OutputChunk, SignalName, SpawnOptions } from "./process.ts";
 export { SandboxProcess } from "./process.ts";

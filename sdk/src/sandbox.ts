@@ -182,15 +182,15 @@ export class Sandbox implements AsyncDisposable {
     );
   }
 
-  /** Starts a command that goes on without a connection. @returns its id, for `attach` */
+  /** Starts a command that goes on without a connection; with `stdin` it can be written to later. @returns its id, for `attach` */
   async start(
     command: Command,
-    options: CommandOptions & { pty?: { rows: number; cols: number } } = {},
+    options: CommandOptions & { pty?: { rows: number; cols: number }; stdin?: boolean } = {},
   ): Promise<string> {
-    const { signal, pty } = options;
+    const { signal, pty, stdin } = options;
     const started = await this.#transport.call("POST /sandboxes/{id}/processes", {
       params: { id: this.id },
-      body: { ...runFields(command, options), pty },
+      body: { ...runFields(command, options), pty, stdin },
       signal,
     });
     return started.id;
@@ -292,6 +292,17 @@ export class Sandbox implements AsyncDisposable {
 
   checkpoints(options: CallOptions = {}): Promise<wire.Checkpoint[]> {
     return this.#transport.call("GET /sandboxes/{id}/checkpoints", { params: { id: this.id }, ...options });
+  }
+
+  /** Goes back to one of its checkpoints, in place. What came after it is gone. */
+  async restore(checkpoint: string, options: CallOptions = {}): Promise<wire.Sandbox> {
+    this.#info = await this.#transport.call("POST /sandboxes/{id}/restore", {
+      params: { id: this.id },
+      body: { checkpoint },
+      ...LONG,
+      ...options,
+    });
+    return this.#info;
   }
 
   /** The last lines of its console. */

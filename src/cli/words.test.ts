@@ -46,6 +46,20 @@ test("no page and no help text uses a word that the glossary replaces", () => {
   }
 });
 
+test("what strangers ask first has a row in README that says it and leads on", () => {
+  const rows = read("README.md").match(/^\| [^|]+ \| .+ \| .*\]\(.+\).* \|$/gm) ?? [];
+  const asked = [
+    ...["mount a directory", "keep data", "read logs", "open a port", "reach the internet", "100 at once"],
+    ...["Windows, a Mac or ARM", "Docker image", "come from Docker", "come from E2B", "Vercel", "pip and a compiler"],
+    ...["language model", "back up", "uninstall", "licence"],
+  ];
+  for (const words of asked) {
+    const row = rows.find((each) => each.includes(words));
+    assert.ok(row !== undefined, `README has no row about ${words}`);
+    assert.ok((row.split(" | ")[1] ?? "").length >= 10, row);
+  }
+});
+
 test("every command that a page names exists", () => {
   const program = createProgram();
   const named = (at: Command, word: string): Command | undefined =>

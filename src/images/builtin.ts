@@ -1,7 +1,8 @@
 /**
- * The images that need no registry: `stacyvm/busybox`, small; `stacyvm/python`, a minimal system with Python; `stacyvm/base`, what
- * E2B's clients expect of a machine; `stacyvm/code-interpreter`, the same with Python's libraries for data, and Node. Made from the
- * distribution's packages; the same packages and recipe give the same bytes, whoever builds and when.
+ * The images that need no registry: `stacyvm/busybox`, small; `stacyvm/python`, a minimal system with Python; `stacyvm/code`, what
+ * people and models write programs with; `stacyvm/base`, what E2B's clients expect of a machine; `stacyvm/code-interpreter`, the same
+ * with Python's libraries for data, and Node. Made from the distribution's packages; the same packages and recipe give the same bytes,
+ * whoever builds and when.
  */
 import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
@@ -27,6 +28,28 @@ const USER = "user";
 // iproute2 has `ss`, by which its clients ask whether a port is open.
 const BASE = ["python3", "ca-certificates", "curl", "git", "iproute2", "procps", "sudo"];
 
+const CODE = [
+  ...BASE,
+  ...["build-essential", "pkg-config", "python3-dev", "python3-pip", "python3-venv", "nodejs", "npm"],
+  ...[
+    "wget",
+    "openssh-client",
+    "rsync",
+    "less",
+    "nano",
+    "jq",
+    "ripgrep",
+    "sqlite3",
+    "file",
+    "unzip",
+    "zip",
+    "xz-utils",
+  ],
+  ...["numpy", "pandas", "matplotlib", "requests", "yaml", "bs4", "lxml", "pil", "pytest", "ipykernel"].map(
+    (name) => `python3-${name}`,
+  ),
+];
+
 const RECIPES: Record<string, Recipe> = {
   "stacyvm/busybox": {
     set: { variant: "extract", packages: ["busybox-static"] },
@@ -37,12 +60,22 @@ const RECIPES: Record<string, Recipe> = {
     // Certificates, since what Python programs do first is an https request.
     set: { variant: "minbase", packages: ["python3", "ca-certificates"] },
     config: config(["python3"]),
-    build: systemBuild(false),
+    build: systemBuild(),
+  },
+  "stacyvm/code": {
+    set: { variant: "minbase", packages: CODE },
+    config: {
+      ...config(["bash"]),
+      // Debian's pip installs nothing beside its own packages unless told to; here nobody else's system is at stake.
+      env: [PATH, "LANG=C.UTF-8", "PIP_BREAK_SYSTEM_PACKAGES=1", "PIP_ROOT_USER_ACTION=ignore"],
+      cwd: "/workspace",
+    },
+    build: systemBuild({ directory: "workspace" }),
   },
   "stacyvm/base": {
     set: { variant: "minbase", packages: BASE },
     config: { ...config(["bash"]), user: USER, cwd: `/home/${USER}` },
-    build: systemBuild(true),
+    build: systemBuild({ user: true }),
   },
   "stacyvm/code-interpreter": {
     set: {
@@ -54,7 +87,7 @@ const RECIPES: Record<string, Recipe> = {
       ],
     },
     config: { ...config(["python3"]), user: USER, cwd: `/home/${USER}` },
-    build: systemBuild(true),
+    build: systemBuild({ user: true }),
   },
 };
 
@@ -93,11 +126,11 @@ const DROPPED = [
 const DOCUMENTATION =
   /^usr\/share\/(doc\/.*\/(?!copyright$)[^/]+$|man\/.|info\/.|lintian\/.|locale\/.|bug\/.|doc-base\/.|linda\/.)/;
 
-/** @param withUser adds the user of E2B's templates: its rows, its home */
-function systemBuild(withUser: boolean): Recipe["build"] {
+/** @param with.user adds the user of E2B's templates: its rows, its home @param with.directory an empty one is made there */
+function systemBuild({ user = false, directory }: { user?: boolean; directory?: string } = {}): Recipe["build"] {
   const rewriteOf = (entry: string): Rewrite | undefined => {
     const rewrite = REWRITES[entry];
-    const row = withUser ? USER_ROWS[entry] : undefined;
+    const row = user ? USER_ROWS[entry] : undefined;
     if (row === undefined) return rewrite;
     return (content) => Buffer.concat([rewrite?.(content) ?? content, Buffer.from(row)]);
   };
@@ -114,7 +147,8 @@ function systemBuild(withUser: boolean): Recipe["build"] {
       {
         ...options,
         edit: (tree) => {
-          if (withUser) addHome(tree);
+          if (user) addHome(tree);
+          if (directory !== undefined) ensureDirectory(tree, directory);
           finishSystem(tree, from);
         },
       },

@@ -1,11 +1,12 @@
 import { once } from "node:events";
-import { createServer, type Socket } from "node:net";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Sandbox } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { parsePort } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
-import { note, printJsonLine, printLine, writeTo } from "../output.ts";
+import { wrappedNote } from "../help-text.ts";
+import { printJsonLine, printLine } from "../output.ts";
+import { forwardPort } from "../port-forward.ts";
 
 interface Mapping {
   local: number;
@@ -41,7 +42,9 @@ export function forwardCommand(): Command {
     )
     .addHelpText(
       "after",
-      "\nWith -R programs of the sandbox reach the port as host.stacyvm:PORT, if the\noperator permits it (network.host_ports). `spawn --allow host.stacyvm:PORT` does\nthe same for good.",
+      wrappedNote(
+        "With -R programs of the sandbox reach the port as host.stacyvm:PORT, if the operator permits it (network.host_ports). `spawn --allow host.stacyvm:PORT` does the same for good.",
+      ),
     )
     .action((id: string, mappings: Mapping[] | undefined, options: ForwardOptions) =>
       withServer(options, async ({ client, signal }) => {
@@ -59,7 +62,7 @@ export function forwardCommand(): Command {
           }
         }
         for (const { local, guest } of mappings ?? []) {
-          const { port, close } = await listen(sandbox, options.address, local, guest, signal);
+          const { port, close } = await forwardPort(sandbox, { address: options.address, local, guest }, signal);
           listeners.defer(close);
           if (options.json === true) printJsonLine({ address: options.address, port, guest_port: guest });
           else printLine(`${options.address}:${port} -> ${sandbox.id}:${guest}`);
@@ -78,53 +81,4 @@ async function openReverse(sandbox: Sandbox, ports: readonly number[]): Promise<
     const { allowedHosts: now } = await sandbox.network();
     if (added.length > 0) await sandbox.allow(now.filter((rule) => !added.includes(rule)));
   };
-}
-
-async function listen(
-  sandbox: Sandbox,
-  address: string,
-  local: number,
-  guest: number,
-  signal: AbortSignal,
-): Promise<{ port: number; close: () => Promise<void> }> {
-  const sockets = new Set<Socket>();
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket)).on("error", () => {});
-    join(sandbox, socket, guest, signal).catch((error: Error) => {
-      if (!signal.aborted) note(`port ${guest}: ${error.message}`);
-      socket.destroy();
-    });
-  });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (cause) => {
-      reject(
-        new StacyError("unavailable", `cannot listen on ${address}:${local}: ${cause.message}`, {
-          cause,
-          remedy: "choose another local port, or 0 for any",
-        }),
-      );
-    });
-    server.listen(local, address, resolve);
-  });
-  const bound = server.address();
-  return {
-    port: typeof bound === "object" && bound !== null ? bound.port : local,
-    close: () =>
-      new Promise((done) => {
-        server.close(() => done());
-        for (const socket of sockets) socket.destroy();
-      }),
-  };
-}
-
-async function join(sandbox: Sandbox, socket: Socket, guest: number, signal: AbortSignal): Promise<void> {
-  using tunnel = await sandbox.port(guest).connect(signal);
-  const inward = (async () => {
-    // Its end is not its close: the answer is still to come.
-    for await (const part of socket.iterator({ destroyOnReturn: false })) await tunnel.write(part as Uint8Array);
-  })();
-  inward.catch(() => tunnel.close());
-  for await (const part of tunnel) await writeTo(socket as never, part);
-  socket.end();
 }

@@ -1,21 +1,43 @@
 import type { Command } from "commander";
-import { allowOption, parseCount, parseDuration, sizeOption } from "../arguments.ts";
+import type { Client } from "../../../sdk/src/index.ts";
+import { allowOption, parseCount, parseDuration, parseSizeMiB } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
-import type { ModelOptions } from "../mcp-server.ts";
+import type { ModelOptions } from "../mcp/session.ts";
+import { note } from "../output.ts";
+
+type Options = ClientOptions & Omit<ModelOptions, "image"> & { image?: string };
+
+/** The most useful one, which takes minutes to make; and one that is made in half a minute. */
+const IMAGE = "stacyvm/code";
+const QUICK_IMAGE = "stacyvm/python";
 
 /** `stacyvm mcp`: sandboxes as tools for a language model, over the Model Context Protocol on standard input and output. */
 export function mcpCommand(): Command {
   return clientCommand("mcp", "give a language model sandboxes as tools (Model Context Protocol, on stdin and stdout)")
-    .option("--image <name>", "what its sandboxes are made of, unless it asks for another", "stacyvm/python")
-    .addOption(sizeOption("-m, --memory <size>", "memory of each", 512))
+    .option(
+      "--image <name>",
+      `what its sandboxes are made of, unless it asks for another (default: ${IMAGE} if it is here, else ${QUICK_IMAGE})`,
+    )
+    .option("-m, --memory <size>", "memory of each, for example 512m or 1g (default: the server's)", parseSizeMiB)
     .option("-c, --vcpus <n>", "virtual CPUs of each", parseCount, 1)
-    .option("--ttl <time>", "how long each lives at most", parseDuration, "1h")
+    .option("--ttl <time>", "how long each stays after its last use", parseDuration, "1h")
     .addOption(allowOption("they"))
     .option("--keep", "leave its sandboxes when the connection ends (default: remove them)")
-    .action((options: ClientOptions & ModelOptions) =>
+    .action((options: Options) =>
       withServer({ ...options, boots: true }, async ({ client, signal }) => {
-        const { serveModel } = await import("../mcp-server.ts");
-        await serveModel(client, options, signal);
+        const { serveModel } = await import("../mcp/serve.ts");
+        const image = options.image ?? (await defaultImage(client, signal));
+        await serveModel(client, { ...options, image }, signal);
       }),
     );
+}
+
+/** A model's first call does not wait for minutes. */
+async function defaultImage(client: Client, signal: AbortSignal): Promise<string> {
+  const images = await client.images.list({ signal }).catch(() => []);
+  if (images.some(({ reference }) => reference === IMAGE)) return IMAGE;
+  note(
+    `using ${QUICK_IMAGE}: Python alone. \`stacyvm image pull ${IMAGE}\`, once, gives the next session Node, git, pip and a compiler`,
+  );
+  return QUICK_IMAGE;
 }

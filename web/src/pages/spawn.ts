@@ -1,5 +1,5 @@
 /** A new sandbox: everything that a spawn can be asked for, and the same as a command or a program. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { SpawnRequest } from "../../../sdk/src/index.ts";
 import { useAsked } from "../core/asked.ts";
 import { theLive } from "../core/context.ts";
@@ -11,7 +11,9 @@ import { sandboxLink } from "../core/route.ts";
 import { Code } from "../parts/code.ts";
 import { SelectField, TextField } from "../parts/controls.ts";
 
-const BUILT_IN = ["stacyvm/python", "stacyvm/busybox"];
+/** The most useful one; making it takes minutes, so it is the default only where it is already. */
+const CODE = "stacyvm/code";
+const BUILT_IN = ["stacyvm/python", CODE, "stacyvm/busybox"];
 
 const EMPTY = {
   from: "image",
@@ -68,6 +70,11 @@ export function SpawnPage({ fill }: { fill: Record<string, string> }) {
   const images = useAsked(() => client.images.list(), []);
   const templates = useAsked(() => client.templates.list(), []);
   const checkpoints = useAsked(() => client.checkpoints.list(), []);
+  const hasCode = images.value?.some(({ reference }) => reference === CODE) === true;
+  useEffect(() => {
+    if (!hasCode || fill.image !== undefined) return;
+    setForm((last) => (last.image === EMPTY.image ? { ...last, image: CODE } : last));
+  }, [hasCode, fill.image]);
   const names = [...new Set([...BUILT_IN, ...(images.value ?? []).map(({ reference }) => reference)])];
 
   const of = (field: keyof Form) => ({
@@ -108,7 +115,7 @@ export function SpawnPage({ fill }: { fill: Record<string, string> }) {
       <section aria-label="What it is">
         <div class="fields">
           <${SelectField} label="Start from" ...${of("from")} options=${[["image", "an image"], ["template", "a template"], ["checkpoint", "a checkpoint"]]} />
-          ${form.from === "image" && html`<${TextField} label="Image" required list=${names} ...${of("image")} hint="One on this host, or any of a registry: it is pulled." />`}
+          ${form.from === "image" && html`<${TextField} label="Image" required list=${names} ...${of("image")} hint=${imageHint(form.image, hasCode)} />`}
           ${form.from === "template" && html`<${TextField} label="Template" required list=${(templates.value ?? []).map(({ name }) => name)} ...${of("template")} />`}
           ${form.from === "checkpoint" && html`<${TextField} label="Checkpoint" required list=${(checkpoints.value ?? []).map(({ id }) => id)} ...${of("checkpoint")} />`}
           <${TextField} label="Name" ...${of("name")} placeholder="optional" maxlength="63" hint="web-1: lower-case letters, digits, - . _" />
@@ -151,6 +158,12 @@ export function SpawnPage({ fill }: { fill: Record<string, string> }) {
       </section>
     </form>
   `;
+}
+
+function imageHint(image: string, hasCode: boolean): string {
+  if (image === CODE && !hasCode)
+    return "Python, Node, git and compilers. It is made at the first start, which takes minutes.";
+  return "One on this host, or any of a registry: it is pulled.";
 }
 
 /** @throws FieldError for what the server could not say better */

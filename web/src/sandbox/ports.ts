@@ -1,10 +1,10 @@
 /** What listens in it, with the address where it is seen. */
 import { useState } from "preact/hooks";
+import { listeningPorts } from "../../../sdk/src/index.ts";
 import { useAsked } from "../core/asked.ts";
 import { html } from "../core/html.ts";
 import { Code } from "../parts/code.ts";
 import { Action, Empty, Section, TextField } from "../parts/controls.ts";
-import { listeningPorts } from "./in-guest.ts";
 import type { TabProps } from "./page.ts";
 
 export function PortsTab({ live, sandbox, info }: TabProps) {

@@ -1,0 +1,253 @@
+/**
+ * What one conversation has: a sandbox of its own, which is made at the first use and stays for what follows, others that it asked for,
+ * their checkpoints and open ports. A model reaches these and nothing else of the server.
+ */
+import {
+  type Checkpoint,
+  type Client,
+  NotFoundError,
+  type PullProgress,
+  type Sandbox,
+  StacyError,
+} from "../../../sdk/src/index.ts";
+import { withTimeLimit } from "../../host/time-limit.ts";
+import { note } from "../output.ts";
+import { forwardPort } from "../port-forward.ts";
+import type { Call } from "./call.ts";
+import { Advice } from "./tool.ts";
+import { Work } from "./work.ts";
+
+/** What the sandboxes are that a model gets. */
+export interface ModelOptions {
+  image: string;
+  /** MiB; absent: the server's default */
+  memory?: number;
+  vcpus: number;
+  /** How long each stays after its last use. */
+  ttl: string;
+  allow?: string[];
+  keep?: boolean;
+}
+
+/** What a sandbox is made from, if not from the session's image. */
+export interface Origin {
+  image?: string | undefined;
+  checkpoint?: string | undefined;
+}
+
+interface Known {
+  sandbox: Sandbox;
+  /** From the last renewal to its end, ms. */
+  lifetime: number;
+  renewed: number;
+}
+
+/** Clients give up after 60 s. Before that a model is told how far it is, and asks again. */
+const ANSWER_WITHIN_MS = 45_000;
+
+export class Session {
+  readonly options: ModelOptions;
+  /** Those that it has made itself. */
+  readonly checkpoints = new Map<string, Checkpoint>();
+  readonly #client: Client;
+  readonly #known = new Map<string, Known>();
+  readonly #images = new Map<string, Work<void>>();
+  readonly #making = new Set<Promise<unknown>>();
+  readonly #ports = new Map<string, { port: number; close: () => Promise<void> }>();
+  readonly #ending = new AbortController();
+  readonly #waitMs: number;
+  #first: Work<Sandbox> | undefined;
+
+  constructor(client: Client, options: ModelOptions, waitMs = ANSWER_WITHIN_MS) {
+    this.#client = client;
+    this.options = options;
+    this.#waitMs = waitMs;
+    // Most often it is here already; where it has to be built or pulled, that begins before the model needs it.
+    this.#image(options.image);
+  }
+
+  get sandboxes(): Sandbox[] {
+    return [...this.#known.values()].map(({ sandbox }) => sandbox);
+  }
+
+  /** A further sandbox. @throws Advice when it takes longer than a client waits; it is in `sandboxes` later */
+  async create(origin: Origin, call: Call): Promise<Sandbox> {
+    return this.#wait(this.#make(origin), call, "list_sandboxes shows it when it is ready: look again in 30 seconds");
+  }
+
+  /** Takes in a copy of one. */
+  add(sandbox: Sandbox): Sandbox {
+    const { createdAt, expiresAt } = sandbox.info;
+    const lifetime = Date.parse(expiresAt) - Date.parse(createdAt);
+    this.#known.set(sandbox.id, { sandbox, lifetime, renewed: performance.now() });
+    return sandbox;
+  }
+
+  /**
+   * Does `work` with one of this session's sandboxes; without an id with its own, which is made when it is needed.
+   * @throws Advice for another id, and for one that has ended meanwhile
+   */
+  async use<T>(id: string | undefined, call: Call, work: (sandbox: Sandbox) => Promise<T>): Promise<T> {
+    const sandbox = id === undefined ? await this.#own(call) : this.#get(id);
+    await this.#renew(sandbox.id);
+    try {
+      return await work(sandbox);
+    } catch (error) {
+      const why = await endOf(sandbox, error);
+      if (why === undefined) throw error;
+      this.#forget(sandbox.id);
+      const next = "call again without `sandbox`: a new one is made, without the files of this one";
+      throw new Advice(`sandbox ${sandbox.id} has ended (${why})`, next, error);
+    }
+  }
+
+  #get(id: string): Sandbox {
+    const found = this.#known.get(id);
+    if (found !== undefined) return found.sandbox;
+    const all = [...this.#known.keys()].join(", ");
+    throw new Advice(
+      `this session has no sandbox ${id}; it has ${all === "" ? "none" : all}`,
+      "name one of these, or leave `sandbox` out for the session's own",
+    );
+  }
+
+  async #own(call: Call): Promise<Sandbox> {
+    this.#first ??= this.#make({});
+    const first = this.#first;
+    try {
+      const sandbox = await this.#wait(first, call, "call this tool again in 30 seconds");
+      if (this.#known.has(sandbox.id)) return sandbox;
+    } catch (error) {
+      // Failed for good: the next call begins anew. Whoever only stopped waiting finds it again.
+      if (!(error instanceof Advice) && this.#first === first) this.#first = undefined;
+      throw error;
+    }
+    if (this.#first === first) this.#first = undefined;
+    return this.#own(call);
+  }
+
+  #make(origin: Origin): Work<Sandbox> {
+    const { signal } = this.#ending;
+    const making = new Work<Sandbox>(async (say) => {
+      const image = origin.checkpoint === undefined ? (origin.image ?? this.options.image) : undefined;
+      if (image !== undefined) {
+        const pull = this.#image(image);
+        say(pull.step);
+        await pull.done;
+      }
+      say("starting the sandbox; the first one of a kind boots, which takes some seconds");
+      const { memory, vcpus, ttl, allow } = this.options;
+      const shape = image === undefined ? {} : { image, vcpus, memoryMb: memory };
+      return this.add(
+        await this.#client.create({
+          ...{
+            ...shape,
+            ttl,
+            checkpoint: origin.checkpoint,
+            metadata: { purpose: "mcp" },
+            allowedHosts: allow,
+            signal,
+          },
+        }),
+      );
+    });
+    this.#making.add(making.done);
+    const settled = (): void => void this.#making.delete(making.done);
+    making.done.then(settled, settled);
+    return making;
+  }
+
+  /** The image, when it is on the host. */
+  #image(image: string): Work<void> {
+    const known = this.#images.get(image);
+    if (known !== undefined) return known;
+    const work = new Work<void>(async (say) => {
+      const { signal } = this.#ending;
+      const onProgress = (progress: PullProgress): void => say(`preparing ${image}: ${amountOf(progress)}`);
+      await this.#client.images.pull(image, { pull: "missing", onProgress, signal }).catch((error: unknown) => {
+        // A key that may not pull: the spawn says what it has to say.
+        if (!(error instanceof StacyError) || error.status !== 403) throw error;
+      });
+    });
+    this.#images.set(image, work);
+    // Not kept: it may be removed from the host, or be there after a failure.
+    const settled = (): void => void this.#images.delete(image);
+    work.done.then(settled, settled);
+    return work;
+  }
+
+  async #wait(work: Work<Sandbox>, call: Call, next: string): Promise<Sandbox> {
+    call.say(work.step);
+    return withTimeLimit(
+      work.done,
+      this.#waitMs,
+      () => new Advice(`the sandbox is not ready yet: ${work.step() || "it is being made"}`, next),
+    );
+  }
+
+  /** A conversation in which it is used goes on longer than its time. */
+  async #renew(id: string): Promise<void> {
+    const known = this.#known.get(id);
+    const now = performance.now();
+    if (known === undefined || now - known.renewed < known.lifetime / 2) return;
+    known.renewed = now;
+    // The work itself says what is wrong.
+    await known.sandbox.extend(this.options.ttl).catch(() => {});
+  }
+
+  /** A port of this host that leads to one of the sandbox, for as long as the session lasts. */
+  async open(sandbox: Sandbox, guest: number): Promise<number> {
+    const key = `${sandbox.id}:${guest}`;
+    const open = this.#ports.get(key);
+    if (open !== undefined) return open.port;
+    const listener = await forwardPort(sandbox, { address: "127.0.0.1", local: 0, guest }, this.#ending.signal);
+    this.#ports.set(key, listener);
+    return listener.port;
+  }
+
+  async destroy(id: string): Promise<void> {
+    const sandbox = this.#get(id);
+    await sandbox.destroy();
+    this.#forget(id);
+  }
+
+  #forget(id: string): void {
+    this.#known.delete(id);
+    for (const [key, { close }] of this.#ports) {
+      if (!key.startsWith(`${id}:`)) continue;
+      this.#ports.delete(key);
+      void close();
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#ending.abort(new Error("the session has ended"));
+    await Promise.allSettled([...this.#making, ...[...this.#ports.values()].map(({ close }) => close())]);
+    if (this.options.keep === true) return;
+    const ends = this.sandboxes.map((sandbox) => sandbox.destroy());
+    report(await Promise.allSettled(ends));
+    const removals = [...this.checkpoints.keys()].map((id) => this.#client.checkpoints.remove(id));
+    report(await Promise.allSettled(removals));
+  }
+}
+
+/** Why a sandbox is gone, if that is what a failure means; a missing file is not. */
+async function endOf(sandbox: Sandbox, error: unknown): Promise<string | undefined> {
+  if (!(error instanceof StacyError)) return undefined;
+  if (error.ended !== undefined) return error.ended;
+  if (error.status !== 404) return undefined;
+  const still = await sandbox
+    .refresh()
+    .catch((gone: unknown) => (gone instanceof NotFoundError ? undefined : "unknown"));
+  return still === undefined ? "somebody else has removed it" : undefined;
+}
+
+function report(results: PromiseSettledResult<void>[]): void {
+  for (const result of results) if (result.status === "rejected") note(String(result.reason));
+}
+
+function amountOf({ step, done, total, unit }: PullProgress): string {
+  if (done === undefined) return step;
+  if (total !== undefined && total > 0) return `${step}, ${Math.round((100 * done) / total)} %`;
+  return unit === "bytes" ? `${step}, ${Math.round(done / 1e6)} MB` : `${step}, ${done}`;
+}
