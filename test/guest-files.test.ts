@@ -3,7 +3,7 @@
  * suspended and from a checkpoint. `STACYVM_LONG=1` exercises for longer.
  */
 import assert from "node:assert/strict";
-import { link, mkdir, rm, writeFile } from "node:fs/promises";
+import { cp, link, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { extract } from "tar-stream";
@@ -38,10 +38,15 @@ before(async () => {
   const source = join(packageRoot, "test/guest-programs/posix.c");
   await runTool("gcc", ["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", join(tree, "posix"), source]);
   await writeFile(join(tree, "etc/file"), "of the image\n");
-  for (const name of ["directory/a", "directory/b", "directory/below/c", "plain/d", "same/one"]) {
+  for (const name of ["directory/a", "directory/b", "directory/below/c", "plain/d", "same/one", "etc/covered"]) {
     await writeFile(join(tree, name), `${name}\n`.repeat(400));
   }
   await link(join(tree, "same/one"), join(tree, "same/two"));
+  await cp(join(tree, "directory"), join(tree, "covered"), { recursive: true });
+  // Names that the processes of `posix stress` fight for.
+  for (const dir of ["A", "B/b", "C"]) await mkdir(join(tree, "stress", dir), { recursive: true });
+  for (const name of ["A/a", "A/b", "C/h"]) await writeFile(join(tree, "stress", name), "line\n");
+  for (const name of ["A/c", "B/c", "C/c"]) await link(join(tree, "stress/A/a"), join(tree, "stress", name));
 });
 
 after(async () => {
@@ -66,6 +71,9 @@ async function everything(agent: Agent): Promise<void> {
   assert.match(await posix(agent, "image", ...IMAGE), /^asked \d\d, not so 0\n$/);
   await posix(agent, "fsx", "/made", String(OPERATIONS), "1");
   await posix(agent, "fsx", "/directory/b", String(OPERATIONS), "2");
+  await posix(agent, "stress", "/stress", String(OPERATIONS / 2), "5");
+  await posix(agent, "stress", "/stress-of-new", String(OPERATIONS / 4), "6");
+  await posix(agent, "covered", "/covered", "/etc/covered");
   const before = await marks(agent);
   await shell(agent, "sync; echo 3 > /proc/sys/vm/drop_caches");
   assert.equal(await marks(agent), before, "without its caches it is the same tree");
@@ -122,6 +130,7 @@ describe("a saved machine's root is the same one", () => {
     const [fork] = machines as [SandboxMachine];
     assert.equal(await marks(fork.agent), wanted);
     await posix(fork.agent, "new", "/in-a-fork");
+    await posix(fork.agent, "stress", "/stress", String(OPERATIONS / 4), "7");
     await posix(fork.agent, "fsx", "/plain/d", String(OPERATIONS / 2), "3");
     await fork.destroy();
     await source.suspend();

@@ -6,11 +6,14 @@
  *   posix image FILE DIR A B with a file and a directory of the image, and two of its names that are one file
  *   posix marks PATH...      device, number and number of names of each, to be compared later
  *   posix fsx FILE OPS SEED  random reads, writes, maps, holes and sizes against a model in memory
+ *   posix covered DIR FILE   with a directory and a file of the image, both of which are gone at the end
+ *   posix stress DIR OPS SEED  four processes make, link, move and remove the same names; then everything adds up
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -389,6 +392,51 @@ static int in_image(const char *file, const char *dir, const char *a, const char
   return 0;
 }
 
+/* What an overlay does to what the image has: covers it, and must not show it again. */
+static int covered(const char *dir, const char *file) {
+  char a[2 * PATH_MAX], b[2 * PATH_MAX], text[8];
+  int fd = open(file, O_RDONLY);
+  struct stat before = of(file), st;
+  OK("a map of a file of the image", fd >= 0 && before.st_size > 0);
+  char *map = mmap(NULL, 1, PROT_READ, MAP_PRIVATE, fd, 0), first = map == MAP_FAILED ? 0 : *map;
+  OK("which is written then", setxattr(file, "user.colour", "red", 3, 0) == 0 && chmod(file, 04755) == 0);
+  append(file, "tail");
+  OK("is what it was", *map == first && of(file).st_size == before.st_size + 4 && has(file, "tail"));
+  OK("attributes go with it when it moves", (snprintf(a, sizeof a, "%s.moved", file), rename(file, a) == 0) &&
+     getxattr(a, "user.colour", text, sizeof text) == 3);
+  OK("the name is free", of(file).st_ino == 0 && mkdir(file, 0755) == 0 && S_ISDIR(of(file).st_mode) && of(file).st_nlink == 2);
+  OK("for anything", rmdir(file) == 0 && symlink(a, file) == 0 && has(file, "tail") && unlink(file) == 0);
+  OK("two exchange", (put(file, "new"), renameat2(AT_FDCWD, file, AT_FDCWD, a, RENAME_EXCHANGE) == 0) && has(file, "tail") && has(a, "new"));
+  OK("as do a file and a directory of the image", renameat2(AT_FDCWD, dir, AT_FDCWD, file, RENAME_EXCHANGE) == 0 &&
+     S_ISDIR(of(file).st_mode) && S_ISREG(of(dir).st_mode) && renameat2(AT_FDCWD, dir, AT_FDCWD, file, RENAME_EXCHANGE) == 0);
+  OK("unlink", unlink(a) == 0 && (fd = open(file, O_RDWR)) >= 0 && unlink(file) == 0 && fstat(fd, &st) == 0 && st.st_nlink == 0);
+  OK("is still written by who has it open", pwrite(fd, "x", 1, 0) == 1 && pread(fd, text, 1, 0) == 1 && text[0] == 'x');
+  close(fd);
+
+  int at = open(dir, O_RDONLY | O_DIRECTORY);
+  DIR *d = fdopendir(dup(at));
+  int names = 0;
+  for (struct dirent *e; (e = readdir(d));) {
+    if (e->d_name[0] == '.') continue;
+    names++;
+    OK("a name of the image is removed", unlinkat(at, e->d_name, 0) == 0 || (errno == EISDIR && renameat(at, e->d_name, AT_FDCWD, "/elsewhere") == 0));
+  }
+  rewinddir(d);
+  int left = 0;
+  for (struct dirent *e; (e = readdir(d));) left += e->d_name[0] != '.';
+  OK("and not seen again", names > 0 && left == 0);
+  closedir(d);
+  OK("an emptied directory of the image is removed", rmdir(dir) == 0 && of(dir).st_ino == 0);
+  FAILS("and nothing is made in it by who has it open", openat(at, "late", O_CREAT | O_WRONLY, 0600), ENOENT);
+  close(at);
+  OK("a new one of its name", mkdir(dir, 0755) == 0 && (d = opendir(dir)) != NULL);
+  if (failed) return 1;
+  for (left = 0; readdir(d);) left++;
+  closedir(d);
+  OK("is empty, and full of what is put there", left == 2 && (snprintf(b, sizeof b, "%s/x", dir), put(b, "y"), has(b, "y")) && unlink(b) == 0 && rmdir(dir) == 0);
+  return 0;
+}
+
 static int marks(int count, char **paths) {
   for (int i = 0; i < count; i++) {
     struct stat st = of(paths[i]);
@@ -455,11 +503,84 @@ static int fsx(const char *path, long ops, unsigned seed) {
   return 0;
 }
 
+/* Any name, in a small world, so that they meet. */
+static const char *some(char *into) {
+  sprintf(into, "%c/%c", 'A' + draw(3), 'a' + draw(8));
+  return into;
+}
+
+static int stressed(long ops) {
+  char one[8], other[8];
+  for (long i = 0; i < ops; i++) {
+    int rc = 0, fd;
+    errno = 0;
+    switch (draw(10)) {
+      case 0: case 1: if ((rc = fd = open(some(one), O_CREAT | O_WRONLY | O_APPEND | O_NOFOLLOW, 0644)) >= 0) { rc = (int)write(fd, "line\n", 5); close(fd); } break;
+      case 2: rc = link(some(one), some(other)); break;
+      case 3: case 4: rc = rename(some(one), some(other)); break;
+      case 5: rc = unlink(some(one)); break;
+      case 6: rc = mkdir(some(one), 0755); break;
+      case 7: rc = rmdir(some(one)); break;
+      case 8: rc = symlink("nowhere", some(one)); break;
+      case 9: rc = renameat2(AT_FDCWD, some(one), AT_FDCWD, some(other), RENAME_EXCHANGE); break;
+    }
+    /* What one process does to another's names; never EXDEV, ESTALE or EIO. */
+    int usual = errno == EEXIST || errno == ENOENT || errno == ENOTDIR || errno == EISDIR || errno == ENOTEMPTY || errno == ELOOP || errno == EPERM || errno == EINVAL;
+    if (rc < 0 && !usual) {
+      printf("  %s: %s\n", one, strerror(errno));
+      return 1;
+    }
+  }
+  return 0;
+}
+
+static struct { ino_t number; nlink_t said, seen; } found[64];
+static int wrong;
+static int count(const char *path, const struct stat *st, int kind, struct FTW *at) {
+  (void)at;
+  if (kind == FTW_D) entries_agree(path);
+  if (!S_ISREG(st->st_mode)) return 0;
+  size_t i = 0;
+  while (found[i].number && found[i].number != st->st_ino) i++;
+  found[i].number = st->st_ino, found[i].said = st->st_nlink, found[i].seen++;
+  if (st->st_size % 5) wrong++;
+  return 0;
+}
+static int drop(const char *path, const struct stat *st, int kind, struct FTW *at) {
+  (void)st, (void)kind, (void)at;
+  OK("everything is removed", remove(path) == 0);
+  return 0;
+}
+
+static int stress(const char *dir, long ops, unsigned seed) {
+  OK("mkdir", (mkdir(dir, 0755) == 0 || errno == EEXIST) && chdir(dir) == 0);
+  for (char name[] = "A"; *name < 'D'; ++*name) OK("mkdir", mkdir(name, 0755) == 0 || errno == EEXIST);
+  /* A little first, while most of what was there before still is. */
+  for (int round = 0; round < 2; round++) {
+    fflush(stdout);
+    for (unsigned child = 0; child < 4; child++) {
+      if (fork()) continue;
+      state = seed * 8 + round * 4 + child;
+      int bad = stressed(round ? ops : 3);
+      fflush(stdout);
+      _exit(bad);
+    }
+    for (int status, child = 0; child < 4; child++) OK("only what others do is in the way", wait(&status) > 0 && status == 0);
+    memset(found, 0, sizeof found);
+    OK("a walk", nftw(".", count, 16, FTW_PHYS) == 0 && wrong == 0);
+    for (size_t i = 0; found[i].number; i++) OK("a file has as many names as it says", found[i].said == found[i].seen);
+  }
+  for (char name[] = "A"; *name < 'D'; ++*name) nftw(name, drop, 16, FTW_PHYS | FTW_DEPTH);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc >= 3 && !strcmp(argv[1], "new")) in_new(argv[2]);
   else if (argc == 6 && !strcmp(argv[1], "image")) in_image(argv[2], argv[3], argv[4], argv[5]);
   else if (argc >= 3 && !strcmp(argv[1], "marks")) return marks(argc - 2, argv + 2);
   else if (argc == 5 && !strcmp(argv[1], "fsx")) fsx(argv[2], atol(argv[3]), (unsigned)atol(argv[4]));
+  else if (argc == 4 && !strcmp(argv[1], "covered")) covered(argv[2], argv[3]);
+  else if (argc == 5 && !strcmp(argv[1], "stress")) stress(argv[2], atol(argv[3]), (unsigned)atol(argv[4]));
   else return 2;
   printf("asked %d, not so %d\n", asked, failed);
   return failed > 0;
