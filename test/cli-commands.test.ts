@@ -73,17 +73,25 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.equal(seen, "ready\ncaught\n");
   });
 
-  test("exec -d, ps, kill, logs of a command and of the sandbox", async () => {
+  test("exec -d, ps, kill, logs of a program and of the kernel", async () => {
     const process = await cli.out("exec", "-d", id, "--", "sh", "-c", "echo begun; sleep 600");
     assert.match(await cli.out("ps", id), new RegExp(`\n${process} +\\d+ +running .* sh -c echo begun`));
-    const logs = cli.start(["logs", id, "--process", process]);
+    const logs = cli.start(["logs", "-f", "--timestamps", id]);
     const output = ended(logs);
     await said(logs);
+    assert.equal(await cli.out("logs", id, process), "begun");
+    assert.equal(await cli.out("logs", "--tail", "0", id), "");
+    // Kept in the machine's memory: also by a copy, after a suspend, and for the server of the next command.
+    const copy = await cli.out("fork", id);
+    await cli.out("suspend", copy);
+    await cli.out("resume", copy);
+    assert.equal(await cli.out("logs", copy), "begun");
+    await cli.out("rm", copy);
     assert.equal(await cli.out("kill", "-s", "KILL", id, process), process);
-    assert.equal((await output).stdout, "begun\n");
+    assert.match((await output).stdout, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z begun\n$/);
     assert.ok((await cli.json("ps", "-a", id)).some((each: { exit_code?: number }) => each.exit_code === 137));
-    assert.match(await cli.out("logs", "-n", "5", id), /\S/);
-    const following = cli.start(["logs", "-f", id]);
+    assert.match(await cli.out("logs", "--console", "-n", "5", id), /\S/);
+    const following = cli.start(["logs", "-f", "--console", id]);
     following.stdout?.once("data", () => following.kill("SIGINT"));
     assert.equal((await ended(following)).code, 130);
   });

@@ -49,6 +49,21 @@ pub struct Stdin {
     tty: bool,
 }
 
+/// A stream that follows a command.
+pub struct Follower {
+    pub stream: u32,
+    /// In the ring.
+    pub position: u64,
+    /// It is told when what it gets was written: the time that was told last, ns since 1970.
+    pub told: Option<u64>,
+}
+
+impl Follower {
+    pub fn new(stream: u32, times: bool) -> Follower {
+        Follower { stream, position: 0, told: times.then(|| 0) }
+    }
+}
+
 pub struct Command {
     pub id: u64,
     pub pid: i32,
@@ -57,8 +72,7 @@ pub struct Command {
     pub sources: Vec<Source>,
     pub stdin: Option<Stdin>,
     pub ring: Ring,
-    /// Streams that follow it, with their positions in the ring.
-    pub followers: Vec<(u32, u64)>,
+    pub followers: Vec<Follower>,
     pub exit: Option<Exit>,
     /// Why it is being ended, once a timeout or a cancellation has asked for it.
     pub ending: Option<Reason>,
@@ -66,6 +80,8 @@ pub struct Command {
     pub stop_signal: i32,
     pub grace_ms: u32,
     pub keep: bool,
+    /// It was started to go on without anybody who follows.
+    pub detached: bool,
     /// Its part of the commands' control group.
     pub place: Option<Place>,
     pub tty: bool,
@@ -118,7 +134,7 @@ impl Source {
 impl Command {
     /// Moves output into the ring while the followers keep up. @returns true if there may be more at once
     pub fn read_output(&mut self, poll: &Poll, scratch: &mut Buffer) -> bool {
-        let slowest = self.followers.iter().map(|f| f.1).min();
+        let slowest = self.followers.iter().map(|f| f.position).min();
         let mut more = false;
         let mut i = 0;
         while i < self.sources.len() {
@@ -133,7 +149,7 @@ impl Command {
                 match sys::read(source.fd.raw(), into) {
                     Ok(0) => gone = true,
                     Ok(n) => {
-                        self.ring.push_from(source.channel, scratch, n);
+                        self.ring.push_from(source.channel, scratch, n, sys::wall());
                         if let Some(left) = &mut source.left {
                             *left = left.saturating_sub(n);
                         }

@@ -1,7 +1,7 @@
 //! Commands as the loop sees them: start, input, signals, timeouts, reaping, results.
 
 use crate::buffers::Bytes;
-use crate::command::{channel_of, Command, Exit, Reason, Source, Stdin};
+use crate::command::{channel_of, Command, Exit, Follower, Reason, Source, Stdin};
 use crate::group::SETTLE_NS;
 use crate::protocol::{channel, kind, status, tag, Fields, Reader};
 use crate::ring::Ring;
@@ -76,12 +76,13 @@ impl Agent {
             sources,
             stdin,
             ring: Ring::new(fields.number(tag::RING_BYTES).unwrap_or(DEFAULT_RING).clamp(LEAST_RING as u64, 16 << 20) as usize),
-            followers: vec![(id, 0)],
+            followers: vec![Follower::new(id, false)],
             exit: None,
             ending: None,
             stop_signal: fields.number(tag::SIGNAL).filter(|s| (1..=64).contains(s)).map_or(libc::SIGTERM, |s| s as i32),
             grace_ms: fields.number(tag::GRACE_MS).unwrap_or(DEFAULT_GRACE_MS).min(3_600_000) as u32,
             keep: fields.number(tag::KEEP).unwrap_or(1) != 0,
+            detached: fields.flag(tag::DETACHED),
             tty: pty.is_some(),
             place,
             final_end: None,
@@ -99,16 +100,17 @@ impl Agent {
         if place.is_some() {
             self.timers.insert((sys::monotonic() + SETTLE_NS, number, Timer::Settle), ());
         }
-        self.started(id, number, pid);
+        self.started(id, number, pid, 0);
         self.commands.insert(number, command);
         self.add(id, Call::Follow { command: number, owner: true });
         self.forget_old_commands();
         Ok(())
     }
 
-    fn started(&mut self, id: u32, number: u64, pid: i32) {
+    /// @param output bytes that it has written so far
+    fn started(&mut self, id: u32, number: u64, pid: i32, output: u64) {
         let mut started = Fields::new();
-        started.u64(tag::PROCESS_ID, number).u32(tag::PID, pid as u32);
+        started.u64(tag::PROCESS_ID, number).u32(tag::PID, pid as u32).u64(tag::OUTPUT, output);
         self.channel.frame(kind::EVENT, 0, 0, id, &started.0);
     }
 
@@ -116,9 +118,9 @@ impl Agent {
     pub fn attach(&mut self, id: u32, fields: &Reader) -> Result<()> {
         let number = fields.number(tag::PROCESS_ID).unwrap_or(0);
         let command = self.commands.get_mut(&number).ok_or_else(|| Fail::new(status::NO_PROCESS, "no such command"))?;
-        command.followers.push((id, 0));
-        let pid = command.pid;
-        self.started(id, number, pid);
+        command.followers.push(Follower::new(id, fields.flag(tag::TIMES)));
+        let (pid, output) = (command.pid, command.ring.end());
+        self.started(id, number, pid, output);
         self.add(id, Call::Follow { command: number, owner: false });
         self.wake(id);
         Ok(())
@@ -129,6 +131,7 @@ impl Agent {
             let mut p = Fields::new();
             p.u64(tag::PROCESS_ID, command.id).u32(tag::PID, command.pid as u32).bytes(tag::COMMAND, &command.text);
             p.u64(tag::START_TIME, command.start_time).u8(tag::RUNNING, command.exit.is_none() as u8);
+            p.u8(tag::DETACHED, command.detached as u8);
             if let Some(exit) = &command.exit {
                 p.0.extend_from_slice(&exit_fields(exit).0);
             }
@@ -198,7 +201,7 @@ impl Agent {
         let (followers, more, large) = match self.commands.get_mut(&number) {
             Some(command) => {
                 let more = command.read_output(&self.poll, &mut self.scratch);
-                (command.followers.iter().map(|f| f.0).collect::<Vec<_>>(), more, command.ring.used() > LEAST_RING)
+                (command.followers.iter().map(|f| f.stream).collect::<Vec<_>>(), more, command.ring.used() > LEAST_RING)
             }
             None => return,
         };
@@ -415,7 +418,7 @@ impl Agent {
     /// The follower has all output of an ended command: END.
     pub fn finish_follower(&mut self, stream: u32, number: u64) {
         let exit = self.commands.get_mut(&number).and_then(|c| {
-            c.followers.retain(|f| f.0 != stream);
+            c.followers.retain(|f| f.stream != stream);
             c.exit
         });
         if let Some(exit) = exit {
@@ -428,7 +431,7 @@ impl Agent {
     pub fn unfollow(&mut self, number: u64, stream: u32, lost: bool) {
         let mut end = false;
         if let Some(command) = self.commands.get_mut(&number) {
-            command.followers.retain(|f| f.0 != stream);
+            command.followers.retain(|f| f.stream != stream);
             end = lost && !command.keep && command.followers.is_empty();
         }
         if end {

@@ -174,6 +174,10 @@ pub mod tag {
     pub const LOST: u8 = 67;
     pub const GROUP: u8 = 68;
     pub const FIELDS_LENGTH: u8 = 69;
+    pub const TIMES: u8 = 70;
+    pub const TIME: u8 = 71;
+    pub const OUTPUT: u8 = 72;
+    pub const DETACHED: u8 = 73;
     pub const PATH: u8 = 80;
     pub const TO: u8 = 81;
     pub const MODE: u8 = 82;

@@ -3,7 +3,7 @@
 use crate::accept::Listener;
 use crate::buffers::{Buffer, Bytes};
 use crate::channel::{Channel, Received};
-use crate::command::Command;
+use crate::command::{Command, Follower};
 use crate::decoder::{Decoder, LARGE};
 use crate::files::{self, ReadJob, WriteJob, SMALL};
 use crate::identity::Identity;
@@ -975,8 +975,8 @@ impl Agent {
             _ => return false,
         };
         command.read_output(&self.poll, &mut self.scratch);
-        let position = match command.followers.iter_mut().find(|f| f.0 == id) {
-            Some(f) => &mut f.1,
+        let Follower { position, told, .. } = match command.followers.iter_mut().find(|f| f.stream == id) {
+            Some(follower) => follower,
             None => return false,
         };
         if *position < command.ring.start() {
@@ -989,6 +989,13 @@ impl Agent {
         let limit = command.final_end.unwrap_or(u64::MAX);
         let max = stream.credit.min(MAX_PAYLOAD as u64).min(limit.saturating_sub(*position)) as usize;
         if max > 0 {
+            if let (Some(last), Some(time)) = (told, command.ring.time_at(*position)) {
+                if std::mem::replace(last, time) != time {
+                    let mut f = Fields::new();
+                    f.u64(tag::TIME, time).u64(tag::OFFSET, *position);
+                    self.channel.frame(kind::EVENT, 0, 0, id, &f.0);
+                }
+            }
             let sent = match command.ring.whole_at(*position, max) {
                 Some((channel, buffer, length)) => {
                     self.bulk += length;

@@ -417,6 +417,8 @@ export interface Process {
   startedAt: string;
   /** Whether it runs now. */
   running: boolean;
+  /** Started to go on by itself */
+  detached?: boolean | undefined;
   /** Its exit code; 128 + n when signal n ended it. */
   exitCode?: number | undefined;
   /** The number of the signal that ended it. */
@@ -2316,6 +2318,7 @@ export const shapes: Record<string, Shape> = {
       command: "string",
       started_at: "string",
       running: "boolean",
+      "detached?": "boolean",
       "exit_code?": "integer",
       "signal?": "integer",
       "reason?": "string",

@@ -51,6 +51,8 @@ export {
   type ExecOptions,
   type ExecResult,
   type ForkOptions,
+  type LogPiece,
+  type OutputOptions,
   Sandbox,
   type StreamEvent,
 } from "./sandbox.ts";

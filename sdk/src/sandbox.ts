@@ -44,6 +44,26 @@ export type StreamEvent =
   | { type: "stdout" | "stderr"; text: string }
   | { type: "exit"; exitCode: number; signal?: number | undefined; reason: string };
 
+export interface OutputOptions {
+  /** Its number; default: the command that was last started to go on by itself (`start`). */
+  process?: string | undefined;
+  /** Go on with what comes, until the command has ended. */
+  follow?: boolean | undefined;
+  /** So many lines from the end of what is there; default: all that is kept, about 1 MiB of each command. */
+  tail?: number | undefined;
+  /** Say of each piece when it was written. */
+  timestamps?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** A piece of what a command has written. */
+export interface LogPiece {
+  stream: "stdout" | "stderr";
+  text: string;
+  /** When it was written, ISO 8601. */
+  time?: string | undefined;
+}
+
 export interface ForkOptions extends CallOptions {
   count?: number | undefined;
   /** Of a single copy; without it a copy has no name. */
@@ -194,6 +214,23 @@ export class Sandbox implements AsyncDisposable {
       signal,
     });
     return started.id;
+  }
+
+  /** What a command has written, kept over pause, suspend, fork and restarts of the server. Leaving the loop leaves the command. */
+  async *output(options: OutputOptions = {}): AsyncGenerator<LogPiece> {
+    const { process = "main", follow = false, tail, timestamps, signal } = options;
+    const response = await this.#transport.open("GET /sandboxes/{id}/processes/{process}/output", {
+      params: { id: this.id, process },
+      query: { follow: String(follow), tail, timestamps },
+      ...LONG,
+      signal,
+    });
+    for await (const line of ndjson(response.body)) {
+      if (line.type === "error") throw errorOf(statusOf(String(line.code)), line);
+      if (line.type !== undefined) continue;
+      const time = typeof line.time === "string" ? { time: line.time } : {};
+      yield { stream: line.stream === "stderr" ? "stderr" : "stdout", text: String(line.data), ...time };
+    }
   }
 
   /** Connects to a command that runs: recent output first. */

@@ -32,8 +32,9 @@ export const HABITS: Record<string, string> = {
 
 /** Options of `docker run`, and what does the same here. */
 export const OPTION_HABITS: Record<string, string> = {
-  "-d": "`stacyvm spawn IMAGE` starts a sandbox that stays, and `stacyvm exec -d ID -- COMMAND` a program in it",
-  "--detach": "`stacyvm spawn IMAGE` starts a sandbox that stays, and `stacyvm exec -d ID -- COMMAND` a program in it",
+  "-d": "`stacyvm spawn --start IMAGE` starts a sandbox that stays, with the image's command; or `stacyvm spawn IMAGE`, then `stacyvm exec -d ID -- COMMAND`",
+  "--detach":
+    "`stacyvm spawn --start IMAGE` starts a sandbox that stays, with the image's command; or `stacyvm spawn IMAGE`, then `stacyvm exec -d ID -- COMMAND`",
   "-v": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
   "--volume": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
   "--mount": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",

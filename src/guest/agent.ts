@@ -66,6 +66,8 @@ export interface ExecOptions {
   pty?: { rows: number; cols: number; term?: string };
   /** Recent output kept for `attach`, bytes. Default 1 MiB. */
   ringBytes?: number;
+  /** It goes on without anybody who follows it; `processes` says so. */
+  detached?: boolean;
   /** Aborting cancels the command: `stopSignal`, then KILL after `graceMs`. */
   signal?: AbortSignal;
 }
@@ -80,7 +82,8 @@ export interface ExitStatus {
 }
 
 export type OutputEvent =
-  | { type: "stdout" | "stderr"; data: Buffer }
+  /** `time`: ms since 1970 when it was written, where that was asked for; exact to 10 ms. */
+  | { type: "stdout" | "stderr"; data: Buffer; time?: number }
   /** The ring had dropped this many bytes before an attach. */
   | { type: "lost"; bytes: number };
 
@@ -89,6 +92,8 @@ export interface Command {
   /** The agent's own number of the command, for `attach` and `signal`; a decimal string. */
   readonly id: string;
   readonly pid: number;
+  /** Bytes of output before it was attached to; absent: the agent is older and does not say. */
+  readonly written?: number;
   /** Chunks in the order they were written, as they come. Ends when the result is known. Consume it once. */
   output(): AsyncGenerator<OutputEvent, void, void>;
   /** Settles when the command has ended, even if children of it still hold the output open. */
@@ -117,6 +122,8 @@ export interface ProcessInfo {
   /** ms since 1970 */
   startedAt: number;
   running: boolean;
+  /** It was started to go on without anybody who follows it; absent: the agent is older and does not say. */
+  detached?: boolean;
   exit?: ExitStatus;
 }
 
@@ -189,7 +196,8 @@ export interface Agent {
   start(options: ExecOptions): Promise<Command>;
   /** Runs to the end and collects. @param limitBytes for stdout and stderr together, default 64 MiB */
   exec(options: ExecOptions & { output?: CollectedOutput }): Promise<ExecResult>;
-  attach(id: string, options?: { signal?: AbortSignal }): Promise<Command>;
+  /** @param options.times each piece of output comes with its time */
+  attach(id: string, options?: { times?: boolean; signal?: AbortSignal }): Promise<Command>;
   processes(options?: { signal?: AbortSignal }): Promise<ProcessInfo[]>;
   signal(id: string, signal: number): Promise<void>;
 

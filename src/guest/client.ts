@@ -31,6 +31,7 @@ import {
   guestInfo,
   helloInfo,
   identityFields,
+  NS_PER_MS,
   pathFields,
   processId,
   processInfo,
@@ -38,6 +39,7 @@ import {
   writeFields,
 } from "./methods.ts";
 import { type CollectedOutput, OutputBudget } from "./output-budget.ts";
+import { OutputTimes } from "./output-times.ts";
 import { FieldReader, FieldWriter, MAX_PAYLOAD, Method, Tag } from "./protocol.ts";
 import { type Call, type CallOptions, Session, type SessionOptions } from "./session.ts";
 
@@ -122,19 +124,22 @@ class AgentClient implements Agent {
     );
   }
 
-  attach(id: string, options: { signal?: AbortSignal } = {}): Promise<Command> {
-    const fields = new FieldWriter().u64(Tag.PROCESS_ID, processId(id));
-    return this.#follow(Method.ATTACH, { fields, signal: options.signal }, false);
+  attach(id: string, { times, signal }: { times?: boolean; signal?: AbortSignal } = {}): Promise<Command> {
+    const fields = new FieldWriter().u64(Tag.PROCESS_ID, processId(id)).flag(Tag.TIMES, times);
+    return this.#follow(Method.ATTACH, { fields, signal }, false);
   }
 
   async #follow(method: number, options: CallOptions, owner: boolean): Promise<Command> {
     const started = Promise.withResolvers<FieldReader>();
     let lost = 0;
+    const times = new OutputTimes();
     const call = this.#session.call(method, {
       ...options,
       onEvent: (event) => {
         if (event.bytes(Tag.PROCESS_ID) !== undefined) started.resolve(event);
         lost += event.number(Tag.LOST) ?? 0;
+        const time = event.bigint(Tag.TIME);
+        if (time !== undefined) times.add(event.number(Tag.OFFSET) ?? 0, Number(time / NS_PER_MS));
       },
     });
     call.ended.then(
@@ -154,7 +159,7 @@ class AgentClient implements Agent {
       call.discard();
       await call.ended.catch(() => {});
     };
-    return new RunningCommand(call, event, takeLost, detach);
+    return new RunningCommand(call, event, { takeLost, times, detach });
   }
 
   async exec(options: ExecOptions & { output?: CollectedOutput }): Promise<ExecResult> {

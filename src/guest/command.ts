@@ -1,21 +1,30 @@
 /** A running command on the host's side. */
 import type { Command, ExitStatus, OutputEvent } from "./agent.ts";
 import { exitStatus, sizeFields } from "./methods.ts";
+import type { OutputTimes } from "./output-times.ts";
 import { Channel, type FieldReader, FieldWriter, Tag } from "./protocol.ts";
 import type { Call } from "./session.ts";
+
+export interface FollowParts {
+  /** Bytes that the ring had dropped, each told once. */
+  takeLost(): number;
+  times: OutputTimes;
+  detach(): Promise<void>;
+}
 
 export class RunningCommand implements Command {
   readonly id: string;
   readonly pid: number;
   readonly exited: Promise<ExitStatus>;
   readonly #call: Call;
-  readonly #lost: () => number;
-  readonly #detach: () => Promise<void>;
+  readonly written?: number;
+  readonly #parts: FollowParts;
 
-  constructor(call: Call, started: FieldReader, lost: () => number, detach: () => Promise<void>) {
+  constructor(call: Call, started: FieldReader, parts: FollowParts) {
     this.#call = call;
-    this.#lost = lost;
-    this.#detach = detach;
+    this.#parts = parts;
+    const written = started.number(Tag.OUTPUT);
+    if (written !== undefined) this.written = written;
     this.id = (started.bigint(Tag.PROCESS_ID) ?? 0n).toString();
     this.pid = started.number(Tag.PID) ?? 0;
     this.exited = call.ended.then(exitStatus);
@@ -24,10 +33,15 @@ export class RunningCommand implements Command {
   }
 
   async *output(): AsyncGenerator<OutputEvent> {
+    const { takeLost, times } = this.#parts;
+    let at = 0;
     for await (const { channel, data } of this.#call.chunks()) {
-      const bytes = this.#lost();
+      const bytes = takeLost();
       if (bytes > 0) yield { type: "lost", bytes };
-      yield { type: channel === Channel.STDERR ? "stderr" : "stdout", data };
+      at += bytes;
+      const time = times.at(at);
+      yield { type: channel === Channel.STDERR ? "stderr" : "stdout", data, ...(time === undefined ? {} : { time }) };
+      at += data.length;
     }
   }
 
@@ -48,6 +62,6 @@ export class RunningCommand implements Command {
   }
 
   detach(): Promise<void> {
-    return this.#detach();
+    return this.#parts.detach();
   }
 }

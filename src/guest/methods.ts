@@ -5,11 +5,12 @@
  *     method     OPEN                                              host then sends   agent answers
  *     EXEC       ARGV* ENV* CWD? USER? TIMEOUT_MS? SIGNAL?         DATA = stdin,     EVENT PROCESS_ID PID; DATA stdout and
  *                GRACE_MS? STDIN? PTY{ROWS COLS TERM?}?            FIN; CTRL SIGNAL  stderr; END EXIT_CODE REASON SIGNAL?
- *                RING_BYTES? KEEP?                                 GROUP? or ROWS
+ *                RING_BYTES? KEEP? DETACHED?                       GROUP? or ROWS
  *                                                                  COLS
- *     ATTACH     PROCESS_ID                                        as EXEC           EVENT PROCESS_ID PID; EVENT LOST?; then as EXEC
+ *     ATTACH     PROCESS_ID TIMES?                                 as EXEC           EVENT PROCESS_ID PID OUTPUT; EVENT LOST?; then
+ *                                                                                    as EXEC, with TIMES behind EVENT* TIME OFFSET
  *     PROCESSES                                                                      EVENT* PROCESS{PROCESS_ID PID COMMAND
- *                                                                                    START_TIME RUNNING EXIT_CODE? REASON? SIGNAL?}
+ *                                                                                    START_TIME RUNNING DETACHED EXIT_CODE? REASON? SIGNAL?}
  *     SIGNAL     PROCESS_ID SIGNAL GROUP?
  *     READ       PATH OFFSET? LENGTH? FOLLOW=1                                          EVENT <stat>; DATA
  *     WRITE      PATH MODE? OFFSET? APPEND? ATOMIC? EXCLUSIVE?     DATA, FIN         END SIZE
@@ -54,7 +55,7 @@ import type {
 } from "./agent.ts";
 import { type FieldReader, FieldWriter, Tag } from "./protocol.ts";
 
-const NS_PER_MS = 1_000_000n;
+export const NS_PER_MS = 1_000_000n;
 /** Where the agent takes questions for names (agent/src/intercept.rs). */
 const NAME_SERVER = "127.0.0.53";
 
@@ -104,7 +105,8 @@ export function execFields(options: ExecOptions): FieldWriter {
     .u8(Tag.SIGNAL, options.stopSignal)
     .u32(Tag.GRACE_MS, limited(options.graceMs))
     .flag(Tag.STDIN, options.stdin !== undefined && options.stdin !== false)
-    .u32(Tag.RING_BYTES, limited(options.ringBytes));
+    .u32(Tag.RING_BYTES, limited(options.ringBytes))
+    .flag(Tag.DETACHED, options.detached);
   if (options.pty !== undefined) fields.fields(Tag.PTY, sizeFields(options.pty).text(Tag.TERM, options.pty.term));
   return fields;
 }
@@ -142,6 +144,7 @@ export function processInfo(fields: FieldReader): ProcessInfo {
     command: fields.text(Tag.COMMAND) ?? "",
     startedAt: Number((fields.bigint(Tag.START_TIME) ?? 0n) / NS_PER_MS),
     running,
+    ...(fields.number(Tag.DETACHED) === undefined ? {} : { detached: fields.flag(Tag.DETACHED) }),
     ...(running ? {} : { exit: exitStatus(fields) }),
   };
 }

@@ -231,6 +231,10 @@ export const Tag = {
   LOST: 67, // u64, bytes that the ring had already dropped
   GROUP: 68, // u8 1: signal the whole process group (default 1)
   FIELDS_LENGTH: 69, // u32, OPEN: so many bytes of further fields come as the first DATA
+  TIMES: 70, // u8 1: say when what follows was written
+  TIME: 71, // u64 ns since 1970: when the output from OFFSET on was written, to 10 ms
+  OUTPUT: 72, // u64, bytes that a command has written so far
+  DETACHED: 73, // u8 1: started to go on without anybody who follows it
   // files
   PATH: 80, // path
   TO: 81, // path

@@ -22,6 +22,8 @@ export interface ExecRequest extends CommandRequest {
   stopSignal?: number;
   stdin?: boolean | Uint8Array;
   pty?: { rows: number; cols: number; term?: string };
+  /** It goes on by itself: its output is what the sandbox's logs show. */
+  detached?: boolean;
 }
 
 /** A command that goes on in the guest; the lease is given back when it has ended or when nobody follows it any longer. */
@@ -115,6 +117,7 @@ export class Executions {
       ...(request.stopSignal === undefined ? {} : { stopSignal: request.stopSignal }),
       ...(request.stdin === undefined ? {} : { stdin: request.stdin }),
       ...(request.pty === undefined ? {} : { pty: request.pty }),
+      ...(request.detached === true ? { detached: true } : {}),
     };
   }
 

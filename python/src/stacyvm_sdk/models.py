@@ -611,6 +611,8 @@ class Process:
     started_at: str
     #: Whether it runs now.
     running: bool
+    #: Started to go on by itself
+    detached: bool | None = None
     #: Its exit code; 128 + n when signal n ended it.
     exit_code: int | None = None
     #: The number of the signal that ended it.

@@ -61,6 +61,8 @@ class Output:
 
     stream: Literal["stdout", "stderr"]
     text: str
+    #: When it was written, ISO 8601, where that was asked for.
+    time: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 import { z } from "@hono/zod-openapi";
-import type { ExecResult, ExitStatus } from "../../guest/agent.ts";
+import type { Command, ExecResult, ExitStatus } from "../../guest/agent.ts";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { readBody } from "../body.ts";
 import type { RouteParts } from "../context.ts";
 import { type Call, type Endpoints, json } from "../endpoint.ts";
-import { chunks, type Encoding } from "../output.ts";
+import { keptOutput, MAIN, numberOf } from "../kept-output.ts";
+import { chunks, type Encoding, pieces, withExit } from "../output.ts";
 import { problemOf } from "../problem.ts";
 import { Flag, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import {
@@ -117,6 +118,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
           stdin: body.stdin === true ? true : undefined,
           pty: body.pty,
         }),
+        detached: true,
       };
       const { command } = await sandboxes.start(lease, request);
       await command.detach();
@@ -166,21 +168,43 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "use",
       tag: "processes",
       summary: "Attach: its recent output, then what comes, as NDJSON",
-      description: "Going away detaches; the command goes on.",
-      params: ProcessId,
-      query: z.object({ encoding: maybe(z.enum(["utf8", "base64"])) }),
-      responses: { 200: { description: "Lines as in a streamed exec", type: "application/x-ndjson" } },
+      description:
+        "Going away detaches; the command goes on. `main` in place of a number: the command that was last started to go on by itself. About the last MiB of each is kept in the guest's memory, over pause, suspend, fork and restarts of the server. With `follow=false` the answer ends with what is there.",
+      params: SandboxId.extend({ process: z.union([ProcessId.shape.process, z.literal(MAIN)]) }),
+      query: z.object({
+        encoding: maybe(z.enum(["utf8", "base64"])),
+        follow: z.enum(["true", "false"]).default("true").openapi({
+          description: "Go on with what comes until the command has ended; `false`: end with what is there",
+        }),
+        tail: whole(0, 1_000_000).optional().openapi({ description: "So many lines of what is there" }),
+        timestamps: Flag.openapi({ description: "Say of each piece when it was written" }),
+      }),
+      responses: {
+        200: {
+          description: "Lines as in a streamed exec; with `timestamps` each says as `time` when it was written",
+          type: "application/x-ndjson",
+        },
+      },
       errors: [404, 409],
     },
     async ({ sandboxes, params, query, signal }) => {
       const lease = await sandboxes.lease(params.id);
-      const command = await lease.agent.attach(params.process, { signal }).catch((error: unknown) => {
+      const { encoding = "utf8", tail, timestamps: times } = query;
+      const follow = query.follow === "true";
+      const attach = async (): Promise<Command> => {
+        const number = await numberOf(lease.agent, params.process, lease.sandbox.id, signal);
+        return lease.agent.attach(number, { times, signal });
+      };
+      const command = await attach().catch((error: unknown) => {
         lease[Symbol.dispose]();
         throw error;
       });
       async function* lines(): AsyncGenerator<string> {
         try {
-          for await (const chunk of chunks(command, command.exited, query.encoding ?? "utf8")) {
+          const kept = keptOutput(command, { tail, follow });
+          for await (const chunk of follow
+            ? withExit(pieces(kept, encoding), command.exited)
+            : pieces(kept, encoding)) {
             yield `${JSON.stringify(chunk)}\n`;
           }
         } finally {

@@ -98,6 +98,7 @@ export const ProcessBody = z
     command: z.string(),
     started_at: z.string(),
     running: z.boolean(),
+    detached: z.boolean().optional().openapi({ description: "Started to go on by itself" }),
     exit_code: z.int().optional(),
     signal: z.int().optional(),
     reason: z.string().optional(),
@@ -111,7 +112,12 @@ export function processBody(info: ProcessInfo): z.output<typeof ProcessBody> {
     command: info.command,
     started_at: iso(info.startedAt),
     running: info.running,
-    ...defined({ exit_code: info.exit?.exitCode, signal: info.exit?.signal, reason: info.exit?.reason }),
+    ...defined({
+      detached: info.detached,
+      exit_code: info.exit?.exitCode,
+      signal: info.exit?.signal,
+      reason: info.exit?.reason,
+    }),
   };
 }
 

@@ -26,7 +26,7 @@ export function execCommand(): Command {
     .argument("<command...>", "program and arguments; for a line of shell: sh -c '...'")
     .option("-i, --interactive", "pass standard input on")
     .option("-t, --tty", "give the command a terminal")
-    .option("-d, --detach", "leave it running and print its number, for `logs --process`, `ps` and `kill`")
+    .option("-d, --detach", "leave it running and print its number, for `logs`, `ps` and `kill`")
     .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .option("-w, --workdir <path>", "working directory")
     .option("-u, --user <user>", "name, uid or uid:gid")

@@ -1,4 +1,6 @@
 import { type Command, Option } from "commander";
+import type { Image } from "../../../sdk/src/index.ts";
+import { StacyError } from "../../host/error.ts";
 import {
   allowOption,
   collect,
@@ -13,6 +15,8 @@ import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { noteEmulation } from "../emulation.ts";
 import { envFileOption, variables } from "../env-file.ts";
+import { asStartFailure } from "../error-output.ts";
+import { type ImageCommand, imageCommand } from "../image-command.ts";
 import { networkHabit } from "../network-habit.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { notePorts, portsOption } from "../ports-option.ts";
@@ -39,6 +43,7 @@ interface SpawnOptions extends ClientOptions {
   checkpoint?: string;
   setup?: string[];
   init?: boolean;
+  start?: boolean;
   allow?: string[];
   secret?: string[];
   provider?: string;
@@ -67,6 +72,7 @@ export function spawnCommand(): Command {
     .option("--idle-counts <what>", "what counts as use: processes (also what runs in it; default) or calls")
     .addOption(allowOption())
     .addOption(secretOption())
+    .option("--start", "start the image's own command; `stacyvm logs` shows what it writes")
     .option("--init", "start the image's own init (systemd) and its services")
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
@@ -79,7 +85,9 @@ export function spawnCommand(): Command {
       if (options.image !== undefined) noteForm("spawn --image IMAGE", "spawn IMAGE");
       const image = named ?? options.image;
       return withServer({ ...options, boots: true }, async ({ client, kind, signal }) => {
-        if (image !== undefined && options.checkpoint === undefined) await pullFirst(client, image, signal);
+        const known =
+          image !== undefined && options.checkpoint === undefined ? await pullFirst(client, image, signal) : undefined;
+        const own = options.start === true ? ownCommand(image, known) : undefined;
         const { template, checkpoint, provider, setup, init, idleTimeout, idleAction, idleCounts, ttl, vcpus } =
           options;
         const env = variables(options);
@@ -109,6 +117,12 @@ export function spawnCommand(): Command {
           secrets: options.secret,
           ownerId: options.owner,
         });
+        if (own !== undefined) {
+          await sandbox.start(own.argv, { stopSignal: own.stopSignal, signal }).catch(async (error: unknown) => {
+            await sandbox.destroy();
+            throw asStartFailure(error);
+          });
+        }
         line[Symbol.dispose]();
         if (options.json === true) return printJson(sandbox.info);
         printLine(sandbox.id);
@@ -123,4 +137,12 @@ export function spawnCommand(): Command {
         noteEmulation(boot.path, used?.accelerator);
       });
     });
+}
+
+/** @throws StacyError `invalid` */
+function ownCommand(image: string | undefined, known: Image | undefined): ImageCommand {
+  if (image !== undefined && known !== undefined) return imageCommand(image, [], known.config);
+  throw new StacyError("invalid", "--start needs an image whose command is known here", {
+    remedy: "name the image, or start a program with `stacyvm exec -d`",
+  });
 }

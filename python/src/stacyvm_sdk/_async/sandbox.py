@@ -197,6 +197,21 @@ class AsyncSandbox:
             body["pty"] = {"rows": pty[0], "cols": pty[1]}
         return str((await self._transport.call("POST", f"{self._path}/processes", body=body))["id"])
 
+    async def output(
+        self, process: str = "main", *, follow: bool = False, tail: int | None = None, timestamps: bool = False
+    ) -> AsyncIterator[Output]:
+        """
+        What a command has written, kept over pause, suspend, fork and restarts of the server. `main`: the one that was last started
+        to go on by itself (`start`). `follow`: until it has ended; `tail`: so many lines of what is there; `timestamps`: each piece
+        says as `time` when it was written.
+        """
+        path = f"{self._path}/processes/{segment(process)}/output"
+        params = query(follow="true" if follow else "false", tail=tail, timestamps=timestamps)
+        async with self._transport.open("GET", path, params=params, timeout=LONG) as response:
+            async for line in lines_of(response):
+                if line.get("type") is None:
+                    yield Output(line["stream"], line["data"], line.get("time"))
+
     async def attach(self, process: str) -> AsyncProcess:
         """Connects to a command that runs: recent output first."""
         first = {"type": "attach", "process_id": process}

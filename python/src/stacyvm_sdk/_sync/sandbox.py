@@ -198,6 +198,21 @@ class Sandbox:
             body["pty"] = {"rows": pty[0], "cols": pty[1]}
         return str((self._transport.call("POST", f"{self._path}/processes", body=body))["id"])
 
+    def output(
+        self, process: str = "main", *, follow: bool = False, tail: int | None = None, timestamps: bool = False
+    ) -> Iterator[Output]:
+        """
+        What a command has written, kept over pause, suspend, fork and restarts of the server. `main`: the one that was last started
+        to go on by itself (`start`). `follow`: until it has ended; `tail`: so many lines of what is there; `timestamps`: each piece
+        says as `time` when it was written.
+        """
+        path = f"{self._path}/processes/{segment(process)}/output"
+        params = query(follow="true" if follow else "false", tail=tail, timestamps=timestamps)
+        with self._transport.open("GET", path, params=params, timeout=LONG) as response:
+            for line in lines_of(response):
+                if line.get("type") is None:
+                    yield Output(line["stream"], line["data"], line.get("time"))
+
     def attach(self, process: str) -> Process:
         """Connects to a command that runs: recent output first."""
         first = {"type": "attach", "process_id": process}

@@ -1,0 +1,81 @@
+/**
+ * What a command has written and its agent has kept, with the times: the last lines of it, and what comes after. The agent keeps it
+ * in the guest's memory, bounded for each command, so it is there after a pause, a suspend, a fork and a restart of the server.
+ */
+import type { Agent, Command, OutputEvent } from "../guest/agent.ts";
+import { StacyError } from "../host/error.ts";
+
+/** In place of a command's number: the one that was last started to go on by itself (`exec -d`, `spawn --start`). */
+export const MAIN = "main";
+
+/** @returns its number @throws StacyError `not-found` */
+export async function numberOf(agent: Agent, process: string, sandboxId: string, signal: AbortSignal): Promise<string> {
+  if (process !== MAIN) return process;
+  // An agent from before the mark says nothing of it: then each may be.
+  const started = (await agent.processes({ signal })).filter(({ detached }) => detached !== false);
+  const last = started.reduce<bigint | undefined>((most, { id }) => {
+    const number = BigInt(id);
+    return most === undefined || number > most ? number : most;
+  }, undefined);
+  if (last !== undefined) return String(last);
+  throw new StacyError("not-found", `no program was left running in sandbox ${sandboxId}`, {
+    remedy: `\`stacyvm exec -d ${sandboxId} -- COMMAND\` starts one; \`stacyvm logs --console ${sandboxId}\` shows the kernel's console`,
+  });
+}
+
+export interface Window {
+  /** Lines from the end of what is there; absent: all. */
+  tail?: number | undefined;
+  /** Go on with what comes. */
+  follow: boolean;
+}
+
+/** @throws StacyError `not-supported` for a part of what an older agent keeps */
+export async function* keptOutput(command: Command, { tail, follow }: Window): AsyncGenerator<OutputEvent> {
+  const { written } = command;
+  if (written === undefined && (tail !== undefined || !follow)) {
+    throw new StacyError("not-supported", "the agent of this sandbox is older and does not say how much it has kept", {
+      remedy: "follow its output instead, or start the sandbox anew",
+    });
+  }
+  let before: OutputEvent[] | undefined = tail === undefined ? undefined : [];
+  let at = 0;
+  if (written !== 0 || follow) {
+    for await (const event of command.output()) {
+      // What has come since belongs to whoever follows; the last piece may be of both.
+      if (before !== undefined && at >= (written ?? 0)) {
+        yield* lastLines(before, tail ?? 0);
+        before = undefined;
+      }
+      at += event.type === "lost" ? event.bytes : event.data.length;
+      if (before === undefined) yield event;
+      else before.push(event);
+      if (!follow && at >= (written ?? 0)) break;
+    }
+  }
+  if (before !== undefined) yield* lastLines(before, tail ?? 0);
+}
+
+const NEWLINE = 10;
+
+/** A last line without its end is one, too. */
+export function lastLines(events: readonly OutputEvent[], count: number): OutputEvent[] {
+  const kept: OutputEvent[] = [];
+  let lines = 0;
+  for (const event of events.toReversed()) {
+    if (event.type === "lost") continue;
+    const { data } = event;
+    let from = data.length;
+    while (from > 0) {
+      const ends = data[from - 1] === NEWLINE;
+      const last = kept.length === 0 && from === data.length;
+      // The end of the line before the first one that is wanted.
+      if (ends && !last && lines === count - 1) break;
+      if (ends && !last) lines += 1;
+      from -= 1;
+    }
+    if (count > 0 && from < data.length) kept.unshift({ ...event, data: data.subarray(from) });
+    if (from > 0 || count === 0) break;
+  }
+  return kept;
+}
