@@ -1,5 +1,6 @@
 /** What sandboxes reach of the network, and what not: real guests, a real server on this host, every way that a machine lives on. */
 import assert from "node:assert/strict";
+import { type ChildProcess, spawn as spawnProcess } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
@@ -7,8 +8,9 @@ import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { packageRoot } from "../src/host/paths.ts";
 import { ping } from "../src/host/ping.ts";
-import { Cli } from "./cli-support.ts";
+import { Cli, ended, said } from "./cli-support.ts";
 import { EventStream } from "./event-stream.ts";
 import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
@@ -19,6 +21,7 @@ const CONFIG = `
 network: { private: ["${ADDRESS}"], names: { web.test: "${ADDRESS}", other.test: "${ADDRESS}" } }
 warm: { adaptive: false }
 `;
+const MAIN = join(packageRoot, "src/cli/main.ts");
 const noFirecracker = await whyNot();
 
 /** Answers each request with its path, and remembers it. */
@@ -71,6 +74,7 @@ const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
 describe("the network of a sandbox", () => {
   let server: Server;
   let web: HttpServer;
+  let mine: HttpServer;
   let host: string;
   let port: string;
   const asked: string[] = [];
@@ -100,13 +104,17 @@ describe("the network of a sandbox", () => {
   before(async () => {
     ({ web, host } = await webServer(asked));
     port = host.split(":")[1] ?? "";
-    server = await Server.create(CONFIG);
+    mine = createServer((request, response) => response.end(`own ${request.url}`)).listen(0, "127.0.0.1");
+    await once(mine, "listening");
+    server = await Server.create(CONFIG.replace("{", `{ host_ports: [${(mine.address() as AddressInfo).port}],`));
     await good("POST", "/snapshots", SPAWN);
   });
   after(async () => {
     await server[Symbol.asyncDispose]();
-    web.closeAllConnections();
-    web.close();
+    for (const each of [web, mine]) {
+      each.closeAllConnections();
+      each.close();
+    }
   });
 
   test("there is none unless it was given", async () => {
@@ -193,6 +201,27 @@ describe("the network of a sandbox", () => {
     const { sent, received, refused: count } = await good("GET", `/sandboxes/${id}/network`);
     assert.ok(count >= 2 && sent > 0 && received >= "file here".length);
     assert.deepEqual(files.asked, ["here"]);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("a port of this host's own loopback: for as long as `forward -R` runs, if the operator permits it", async () => {
+    const id = await spawn({ allowed_hosts: [host] });
+    const { port: own } = mine.address() as AddressInfo;
+    const forward = (which: number): ChildProcess =>
+      spawnProcess(process.execPath, [MAIN, "forward", "-R", `${which}`, id, "--json", "--server", server.url]);
+    const reach = `${PLAIN} wget -q -O - http://host.stacyvm:${own}/reverse`;
+    assert.equal((await run(id, reach)).exit_code, 1);
+    const reverse = forward(own);
+    const done = ended(reverse);
+    assert.deepEqual(JSON.parse(await said(reverse)), { guest_address: `host.stacyvm:${own}`, host_port: own });
+    assert.equal((await run(id, reach)).stdout, "own /reverse");
+    reverse.kill("SIGINT");
+    assert.equal((await done).code, 0);
+    assert.deepEqual((await good("GET", `/sandboxes/${id}/network`)).allowed_hosts, [host]);
+    assert.equal((await run(id, reach)).exit_code, 1);
+    const refused = await ended(forward(1));
+    assert.notEqual(refused.code, 0);
+    assert.match(refused.stderr, /host\.stacyvm:1: this server gives.*network\.host_ports/);
     await good("DELETE", `/sandboxes/${id}`);
   });
 

@@ -8,6 +8,8 @@ import { wrappedNote } from "../help-text.ts";
 import { printJsonLine, printLine } from "../output.ts";
 import { forwardPort } from "../port-forward.ts";
 
+const AWAKE_MS = 3_600_000;
+
 interface Mapping {
   local: number;
   guest: number;
@@ -67,7 +69,10 @@ export function forwardCommand(): Command {
           if (options.json === true) printJsonLine({ address: options.address, port, guest_port: guest });
           else printLine(`${options.address}:${port} -> ${sandbox.id}:${guest}`);
         }
+        // With -R alone the server does all the work, and a process that waits for a signal only would end.
+        const awake = setInterval(() => {}, AWAKE_MS);
         if (!signal.aborted) await once(signal, "abort"); // Ctrl-C is how it ends, and no error
+        clearInterval(awake);
       }),
     );
 }
