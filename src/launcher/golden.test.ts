@@ -17,8 +17,11 @@ test("few are built at a time, whoever asks for however many, and nobody's many 
     const places = Math.max(2, Math.floor(availableParallelism() / 2));
     const looked: string[] = [];
     const gate = Promise.withResolvers<void>();
-    // Another process has built it, is what each finds out at last.
-    const get = async (key: string): Promise<object> => {
+    const asked = new Set<string>();
+    // It is not there at first; another process has built it, is what each finds out at last.
+    const get = async (key: string): Promise<object | undefined> => {
+      if (key === "there") return {};
+      if (!asked.has(key)) return void asked.add(key);
       looked.push(key);
       await gate.promise;
       return {};
@@ -32,6 +35,7 @@ test("few are built at a time, whoever asks for however many, and nobody's many 
     while (!looked.includes("one-0")) await new Promise((wake) => setTimeout(wake, 5));
     assert.ok(looked.length <= Math.ceil(places / 2) + 1, looked.join());
     assert.ok(builder.waiting({ spec: { imageOwner: "many" } } as Target) >= 2 * places);
+    assert.equal(await builder.ensure({ key: "there", spec: { imageOwner: "many" } } as Target), undefined);
     gate.resolve();
     await Promise.all([...many, one]);
     assert.equal(looked.length, 3 * places + 1);

@@ -63,9 +63,11 @@ export class GoldenBuilder {
 
   /** Builds unless it is there or under way. @returns `undefined` when another process had built it */
   ensure(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
-    return this.#building.join(target.key, signal, (shared) =>
-      this.#queue.run(partyOf(target), shared, () => this.#locked(target, shared)),
-    );
+    return this.#building.join(target.key, signal, async (shared) => {
+      // What is there waits behind nothing.
+      if ((await this.#present(target)) !== undefined) return undefined;
+      return this.#queue.run(partyOf(target), shared, () => this.#locked(target, shared));
+    });
   }
 
   /** Builds that wait behind those of the same owner. */
@@ -75,9 +77,12 @@ export class GoldenBuilder {
 
   async #locked(target: Target, signal: AbortSignal): Promise<GoldenReport | undefined> {
     await using _held: Lock = await lock(this.#paths.snapshots, `golden ${target.key}`, signal);
-    const present = await this.#store.get(target.key).catch(() => undefined);
-    if (present !== undefined) return undefined;
+    if ((await this.#present(target)) !== undefined) return undefined;
     return this.#build(target, signal);
+  }
+
+  #present(target: Target): ReturnType<SnapshotStore["get"]> {
+    return this.#store.get(target.key).catch(() => undefined);
   }
 
   async #build(target: Target, signal: AbortSignal): Promise<GoldenReport> {
