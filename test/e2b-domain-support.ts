@@ -11,7 +11,8 @@ import { runTool } from "../src/host/run.ts";
 import type { Server } from "./server-support.ts";
 
 const NGINX = "/usr/sbin/nginx";
-export const DOMAIN = "boxes.test";
+/** Below `localhost`, which also those resolvers find that ask no system (the Rust one of some Python SDKs). */
+export const DOMAIN = "boxes.localhost";
 /** For a test's `skip`. */
 export const noProxy = (await exists(NGINX))
   ? false
@@ -23,12 +24,12 @@ export class Domain implements AsyncDisposable {
   readonly env: Record<string, string>;
   readonly #proxy: ChildProcess;
 
-  private constructor(port: number, certificate: string, proxy: ChildProcess) {
+  private constructor(port: number, authority: string, proxy: ChildProcess) {
     this.port = port;
     this.env = {
       E2B_DOMAIN: `${DOMAIN}:${port}`,
-      NODE_EXTRA_CA_CERTS: certificate,
-      SSL_CERT_FILE: certificate,
+      NODE_EXTRA_CA_CERTS: authority,
+      SSL_CERT_FILE: authority,
     };
     this.#proxy = proxy;
   }
@@ -36,11 +37,17 @@ export class Domain implements AsyncDisposable {
   /** @param server whose `preview_domain` is the domain */
   static async before(server: Server): Promise<Domain> {
     const dir = await mkdtemp(join(server.root, "proxy-"));
-    const [certificate, secret] = [join(dir, "certificate.pem"), join(dir, "key.pem")];
-    const names = `subjectAltName=DNS:api.${DOMAIN},DNS:*.${DOMAIN}`;
-    const subject = ["-subj", `/CN=${DOMAIN}`, "-addext", names];
-    const files = ["-keyout", secret, "-out", certificate];
-    await runTool("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", ...files, "-days", "2", ...subject]);
+    const [authority, certificate, secret] = ["authority.pem", "certificate.pem", "key.pem"].map((name) =>
+      join(dir, name),
+    ) as [string, string, string];
+    // One that signs and one that is shown: some clients take no certificate for both.
+    const make = (key: string, out: string, name: string, ...more: string[]): Promise<unknown> => {
+      const begin = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", out, "-days", "2"];
+      return runTool("openssl", [...begin, "-subj", `/CN=${name}`, ...more.flatMap((each) => each.split(" "))]);
+    };
+    await make(`${authority}.key`, authority, "authority", "-addext basicConstraints=critical,CA:TRUE");
+    const signed = ["-addext basicConstraints=critical,CA:FALSE", `-CA ${authority}`, `-CAkey ${authority}.key`];
+    await make(secret, certificate, DOMAIN, `-addext subjectAltName=DNS:api.${DOMAIN},DNS:*.${DOMAIN}`, ...signed);
     const port = await freePort();
     // As it is documented, with the names and numbers of this test.
     const documented = await readFile(join(packageRoot, "packaging/e2b-nginx.conf"), "utf8");
@@ -67,7 +74,7 @@ export class Domain implements AsyncDisposable {
         socket.once("connect", () => socket.destroy());
       });
     }
-    return new Domain(port, certificate, proxy);
+    return new Domain(port, authority, proxy);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
