@@ -3,9 +3,10 @@
  * downloads, kept in `.build`, or in the file that STACYVM_PROGRAMS names).
  */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import type { Agent } from "../src/guest/agent.ts";
 import { exists } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
@@ -24,36 +25,37 @@ export interface Programs extends AsyncDisposable {
 
 /** A guest above the programs' base. @param options its size, or the disk that another one has left */
 export async function startPrograms(options: Omit<GuestOptions, "image" | "base"> = {}): Promise<Programs> {
-  const path = await programsBase();
+  const path = await packagesBase(process.env.STACYVM_PROGRAMS ?? join(packageRoot, ".build/programs.img"), PROGRAMS);
   const guest = await startGuest({
     base: { path, filesystem: "erofs" },
     ...{ memoryMiB: 1024, diskMiB: 4096, vcpus: 2, ...options },
   });
-  const run = runIn(guest);
+  const run = runIn(guest.agent);
   await run(
     "id user >/dev/null 2>&1 || useradd -m -s /bin/bash user; echo 'user:100000:65536' | tee /etc/subuid > /etc/subgid; echo 'user ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/user",
   );
   return { guest, run, [Symbol.asyncDispose]: () => guest[Symbol.asyncDispose]() };
 }
 
-/** Where its image is, made when it is not there. */
-async function programsBase(): Promise<string> {
-  const path = process.env.STACYVM_PROGRAMS ?? join(packageRoot, ".build/programs.img");
+/** An image of these packages of the distribution, made when it is not there. @returns its path */
+export async function packagesBase(path: string, packages: readonly string[]): Promise<string> {
   if (await exists(path)) return path;
   await mkdir(dirname(path), { recursive: true });
   const open = (signal?: AbortSignal) =>
-    packageTree({ variant: "minbase", packages: [...PROGRAMS] }, undefined, signal);
+    packageTree({ variant: "minbase", packages: [...packages] }, undefined, signal);
   const temporary = `${path}.${process.pid}`;
   await buildBase(temporary, [{ open, whiteouts: false, keep: (entry) => !/^(dev|proc|sys|run|tmp)\/./.test(entry) }]);
+  // Its machine's own user reads it.
+  await chmod(temporary, 0o644);
   await rename(temporary, path);
   return path;
 }
 
-function runIn(guest: Guest): Programs["run"] {
+export function runIn(agent: Agent): Programs["run"] {
   return async (script, user = "root") => {
     const argv = ["/bin/bash", "-ec", script];
     const cwd = user === "root" ? "/root" : `/home/${user}`;
-    const result = await guest.agent.exec({ argv, user, cwd, env: { HOME: cwd, LANG: "C.UTF-8" }, timeoutMs: 900_000 });
+    const result = await agent.exec({ argv, user, cwd, env: { HOME: cwd, LANG: "C.UTF-8" }, timeoutMs: 900_000 });
     const said = `${result.stdout.toString().slice(-2000)}${result.stderr.toString().slice(-2000)}`;
     assert.equal(result.exitCode, 0, `${script}\n${said}\n${result.reason}`);
     return result.stdout.toString().trim();
