@@ -1,7 +1,7 @@
 /** Each command with a real sandbox; none has a server, so every one of them starts its own and finds the sandbox again. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
+import { link, mkdir, readdir, readFile, readlink, stat, symlink, utimes, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -102,11 +102,20 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     await writeFile(join(here, "a.bin"), randomBytes(70_000), { mode: 0o640 });
     await writeFile(join(here, "deep/b"), "");
     await symlink("../a.bin", join(here, "deep/link"));
+    // Names are bytes; two names of one file stay that.
+    const odd = Buffer.from(`${here}/caf\xe9\xff`, "latin1");
+    await writeFile(odd, "of any bytes");
+    await link(join(here, "a.bin"), join(here, "same"));
+    const old = new Date(-100_000_000_000);
+    await utimes(join(here, "a.bin"), old, old);
     await cli.out("cp", here, `${id}:/tmp/in`);
     await cli.out("cp", `${id}:/tmp/in`, `${here}.back`);
     assert.deepEqual(await readFile(join(`${here}.back`, "a.bin")), await readFile(join(here, "a.bin")));
     assert.equal((await stat(join(`${here}.back`, "a.bin"))).mode & 0o777, 0o640);
     assert.equal(await readlink(join(`${here}.back`, "deep/link")), "../a.bin");
+    assert.equal(await readFile(Buffer.from(`${here}.back/caf\xe9\xff`, "latin1"), "utf8"), "of any bytes");
+    const [one, same] = await Promise.all(["a.bin", "same"].map((name) => stat(join(`${here}.back`, name))));
+    assert.deepEqual([one?.ino, one?.mtimeMs], [same?.ino, old.getTime()]);
     assert.deepEqual((await readdir(join(`${here}.back`, "deep"))).sort(), ["b", "empty", "link"]);
     await cli.out("cp", join(here, "a.bin"), `${id}:/tmp/in/deep/`);
     await cli.out("cp", `${id}:/tmp/in/deep/a.bin`, join(cli.data, "one"));
@@ -116,6 +125,9 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     const wrong = await cli.run(["cp", "a", "b"]);
     assert.deepEqual([wrong.code, wrong.stdout], [2, ""]);
     assert.match(wrong.stderr, /hint: write it as ID:PATH/);
+    const missing = await cli.run(["cp", join(here, "nothing"), `${id}:/tmp/x`]);
+    assert.match(missing.stderr, /nothing/);
+    assert.doesNotMatch(missing.stderr, /connection/);
   });
 
   test("files: every verb", async () => {

@@ -1,12 +1,25 @@
 /** Archives of a hostile guest into a directory of this host: nothing outside of the target changes, not even a mode or a time. */
 import assert from "node:assert/strict";
-import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import fc from "fast-check";
 import { type Member, tar } from "../../test/images-support.ts";
 import { StacyError } from "../host/error.ts";
+import { archiveOf } from "../images/directory.ts";
 import { unpackTree } from "./unpack-tree.ts";
 
 let dir: string;
@@ -70,6 +83,18 @@ test("a tree arrives with contents, modes, times and links", async () => {
   assert.deepEqual([x.mode & 0o777, x.mtimeMs, x.nlink], [0o755 & ~process.umask(), 1_000_000_000, 2]);
   assert.equal((await lstat(join(target, "d"))).mode & 0o777, 0o555 & ~process.umask());
   assert.equal((await lstat(join(target, "deep/er/y"))).mode & 0o7777, 0o666 & ~process.umask());
+});
+
+test("names of any bytes and times before 1970 arrive as they were", async () => {
+  const from = join(dir, "from");
+  await mkdir(from);
+  const [odd, old] = [Buffer.from("/caf\xe9\xff", "latin1"), new Date(-100_000_000_000)];
+  await writeFile(Buffer.concat([Buffer.from(from), odd]), "odd");
+  await utimes(Buffer.concat([Buffer.from(from), odd]), old, old);
+  await unpackTree(target, ReadableStream.from(archiveOf(from, { isRoot: false })) as ReadableStream<Uint8Array>);
+  const path = Buffer.concat([Buffer.from(target), odd]);
+  assert.equal(await readFile(path, "utf8"), "odd");
+  assert.equal((await lstat(path)).mtimeMs, old.getTime());
 });
 
 test("a link that an earlier copy left is replaced and not followed", async () => {

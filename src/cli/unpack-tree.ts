@@ -11,6 +11,7 @@ import { link, lstat, mkdir, mkdtemp, open, readdir, rename, rm, symlink, unlink
 import { basename, dirname, join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { UNPACK_BOUNDS } from "../host/bounds.ts";
+import { nameBytes } from "../host/byte-name.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { usersMask } from "../host/umask.ts";
 import { readTar, type TarEntry } from "../images/tar.ts";
@@ -102,7 +103,7 @@ async function makeFile(path: Buffer, entry: TarEntry, body: AsyncIterable<Buffe
   await using file = await open(path, "wx", 0o600);
   await file.writeFile(body);
   await file.chmod(entry.mode & 0o777 & ~usersMask);
-  await file.utimes(entry.mtime, entry.mtime);
+  await file.utimes(when(entry.mtime), when(entry.mtime));
 }
 
 /** A later entry of the same name replaces an earlier one, but no directory. */
@@ -158,7 +159,7 @@ async function settleModes(top: string, directories: Directory[], made: Readonly
       at(top, path),
       constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
     );
-    await directory.utimes(mtime, mtime);
+    await directory.utimes(when(mtime), when(mtime));
     await directory.chmod(mode & ~usersMask);
   }
 }
@@ -173,6 +174,11 @@ function inside(name: string): string {
   return parts.join("/");
 }
 
+/** @param seconds since 1970. Node takes a negative number for now, and a date for what it is */
+function when(seconds: number): Date {
+  return new Date(seconds * 1000);
+}
+
 function parent(path: string): string {
   const slash = path.lastIndexOf("/");
   return slash < 0 ? "" : path.slice(0, slash);
@@ -184,7 +190,7 @@ function at(top: string, path: string): Buffer {
 
 /** A path of this host, one character per byte. */
 function bytes(path: string): string {
-  return Buffer.from(path).toString("latin1");
+  return nameBytes(path).toString("latin1");
 }
 
 function show(name: string): string {

@@ -8,10 +8,24 @@ import type { Layer } from "./base.ts";
  * user's own number means nothing there.
  */
 export function directoryLayer(dir: string, isRoot = process.getuid?.() === 0, options: string[] = []): Layer {
-  return { whiteouts: false, open: (signal) => archive(dir, isRoot, options, signal) };
+  return { whiteouts: false, open: (signal) => archiveOf(dir, { isRoot, options, signal }) };
 }
 
-async function* archive(dir: string, isRoot: boolean, options: string[], signal?: AbortSignal): AsyncGenerator<Buffer> {
+export interface ArchiveOptions {
+  /** With the owners of its files; otherwise everything is root's. */
+  isRoot: boolean;
+  /** More of tar's. */
+  options?: string[];
+  /** A file that changes meanwhile is no error: it comes with the size that it had. */
+  changing?: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+/** Everything below `dir` as a tar, with names of any bytes, hard links and extended attributes. @throws StacyError `permission`, `invalid` */
+export async function* archiveOf(
+  dir: string,
+  { isRoot, options = [], changing = false, signal }: ArchiveOptions,
+): AsyncGenerator<Buffer> {
   const owner = isRoot ? [] : ["--owner=root:0", "--group=root:0"];
   const child = spawn(
     "tar",
@@ -40,7 +54,8 @@ async function* archive(dir: string, isRoot: boolean, options: string[], signal?
         cause: failed,
       });
     }
-    if (code !== 0) {
+    // 1: a file differs from what it was at first.
+    if (code !== 0 && !(changing && code === 1)) {
       const denied = /Permission denied/.test(words);
       throw new StacyError(denied ? "permission" : "invalid", `cannot read all of ${dir}: ${words.trim()}`, {
         ...(denied ? { remedy: "import it as root, or as the owner of all its files" } : {}),

@@ -4,11 +4,12 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Command } from "commander";
 import { type Files, NotFoundError } from "../../../sdk/src/index.ts";
+import { nameBytes } from "../../host/byte-name.ts";
 import { StacyError } from "../../host/error.ts";
+import { archiveOf } from "../../images/directory.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson } from "../output.ts";
-import { packTree } from "../pack-tree.ts";
 import { unpackTree } from "../unpack-tree.ts";
 
 interface Place {
@@ -61,19 +62,20 @@ function placeOf(text: string): Place | undefined {
 
 async function copyIn(files: Files, from: string, to: string, signal: AbortSignal): Promise<Copied> {
   if (from === "-") {
-    await files.write(to, web(process.stdin), { signal });
+    await sent(process.stdin, (body) => files.write(to, body, { signal }));
     return { from, to };
   }
-  const here = await stat(from).catch((cause: Error) => {
+  const here = await stat(nameBytes(from)).catch((cause: Error) => {
     throw new StacyError("not-found", cause.message, { cause });
   });
   const target = (await isDirectory(files, to, signal)) || to.endsWith("/") ? posix.join(to, basename(from)) : to;
   if (here.isDirectory()) {
     await files.mkdir(target, { signal });
-    await files.writeArchive(target, packTree(from), { signal });
+    const tree = archiveOf(from, { isRoot: false, changing: true, signal });
+    await sent(tree, (body) => files.writeArchive(target, body, { signal }));
   } else {
-    await using file = await open(from);
-    await files.write(target, web(file.createReadStream()), { mode: here.mode & 0o777, signal });
+    await using file = await open(nameBytes(from));
+    await sent(file.createReadStream(), (body) => files.write(target, body, { mode: here.mode & 0o777, signal }));
   }
   return { from, to: target };
 }
@@ -105,7 +107,7 @@ async function saveFile(files: Files, from: string, target: string, mode: number
     await using file = await open(partial, "wx");
     await pipeline(Readable.fromWeb((await files.readStream(from, { signal })) as never), file.createWriteStream());
     await chmod(partial, mode & 0o777);
-    await rename(partial, target);
+    await rename(partial, nameBytes(target));
   } catch (error) {
     await rm(partial, { force: true });
     throw error;
@@ -121,6 +123,23 @@ async function isDirectory(files: Files, path: string, signal: AbortSignal): Pro
   }
 }
 
-function web(stream: Readable): ReadableStream<Uint8Array> {
-  return Readable.toWeb(stream) as unknown as ReadableStream<Uint8Array>;
+/** What cannot be read here breaks the request, which would be told as a broken connection. */
+async function sent(
+  content: AsyncIterable<Uint8Array>,
+  send: (body: ReadableStream<Uint8Array>) => Promise<unknown>,
+): Promise<void> {
+  let unreadable: { error: unknown } | undefined;
+  async function* read(): AsyncGenerator<Uint8Array> {
+    try {
+      yield* content;
+    } catch (error) {
+      unreadable = { error };
+      throw error;
+    }
+  }
+  try {
+    await send(Readable.toWeb(Readable.from(read())) as unknown as ReadableStream<Uint8Array>);
+  } catch (error) {
+    throw unreadable === undefined ? error : unreadable.error;
+  }
 }
