@@ -140,14 +140,12 @@ export class Session {
       const shape = image === undefined ? {} : { image, vcpus, memoryMb: memory };
       return this.add(
         await this.#client.create({
-          ...{
-            ...shape,
-            ttl,
-            checkpoint: origin.checkpoint,
-            metadata: { purpose: "mcp" },
-            allowedHosts: allow,
-            signal,
-          },
+          ...shape,
+          ttl,
+          checkpoint: origin.checkpoint,
+          metadata: { purpose: "mcp" },
+          allowedHosts: allow,
+          signal,
         }),
       );
     });
