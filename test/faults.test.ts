@@ -16,17 +16,20 @@ import { whyNot } from "./firecracker-support.ts";
 const WHICH = process.env.STACYVM_FAULTS ?? "";
 const MONITOR: Monitor = process.env.STACYVM_FAULTS_VMM === "qemu" ? "qemu" : "firecracker";
 const SHORT_MS = { fail: 55_000, stop: 20_000 };
+/** Points below which a run says little; a busy host takes longer for them. */
+const LEAST = { fail: 20, stop: 4 };
 const MINUTES = Number(process.env.STACYVM_FAULTS_MINUTES ?? Number.POSITIVE_INFINITY);
 const MOST = Number(process.env.STACYVM_FAULTS_MOST ?? Number.POSITIVE_INFINITY);
 const KINDS_ONLY = process.env.STACYVM_FAULTS_KINDS ?? "";
 // The short form tries the same points each time, as far as it comes.
 const SEED = Number(process.env.STACYVM_FAULTS_SEED ?? (WHICH === "" ? 884_941 : Date.now() % 1_000_000));
 
-const options = (shortMs: number): RunOptions => ({
+const options = (shortMs: number, least: number): RunOptions => ({
   ...(WHICH === "" ? { most: 2 } : Number.isFinite(MOST) ? { most: MOST } : {}),
   until: performance.now() + (WHICH === "" ? shortMs : MINUTES * 60_000),
   ...(WHICH === "" || WHICH === "all" ? {} : { operations: WHICH.split(",") }),
   ...(KINDS_ONLY === "" ? {} : { kinds: KINDS_ONLY.split(",") as Kind[] }),
+  least,
   seed: SEED,
   say: WHICH === "" ? () => {} : (line) => process.stderr.write(`${line}\n`),
 });
@@ -45,10 +48,10 @@ const skip = MONITOR === "qemu" ? false : ((await whyNot()) ?? false);
 test("whatever call fails: an answer, no orphan, all else works, and a retry succeeds", { skip }, async (t) => {
   await using world = await World.create(MONITOR);
   t.diagnostic(`${MONITOR}, seed ${SEED}`);
-  const tried = await tryPoints(world, options(SHORT_MS.fail));
+  const tried = await tryPoints(world, options(SHORT_MS.fail, LEAST.fail));
   t.diagnostic(`${tried.points} points, ${tried.refused} of them an error of the operation`);
   assert.deepEqual(tried.failures, []);
-  assert.ok(tried.points > 20, "too few points to mean anything");
+  assert.ok(tried.points >= LEAST.fail, "too few points to mean anything");
 });
 
 test("wherever the daemon is stopped: the next one finds all of it, leaves nothing, and a retry succeeds", {
@@ -56,8 +59,8 @@ test("wherever the daemon is stopped: the next one finds all of it, leaves nothi
 }, async (t) => {
   await using world = await World.create(MONITOR);
   t.diagnostic(`${MONITOR}, seed ${SEED}`);
-  const tried = await tryStops(world, MONITOR, options(SHORT_MS.stop));
+  const tried = await tryStops(world, MONITOR, options(SHORT_MS.stop, LEAST.stop));
   t.diagnostic(`stopped at ${tried.points} points`);
   assert.deepEqual(tried.failures, []);
-  assert.ok(tried.points > 3, "too few points to mean anything");
+  assert.ok(tried.points >= LEAST.stop, "too few points to mean anything");
 });

@@ -85,7 +85,7 @@ function interpreted(why: string): KvmState {
     device: true,
     mode: "interpreted",
     reason: `/dev/kvm runs the kernel of a guest by interpreting it (${why}): ordinary Linux kernels do not run on it`,
-    remedy: `${BETTER}; for Linux under Firecracker run \`stacyvm setup interpreted-kernel\`, or name a kernel made for such a KVM in \`firecracker.kernel\``,
+    remedy: BETTER,
   };
 }
 

@@ -20,13 +20,15 @@ export interface RunOptions {
   most?: number;
   /** By `performance.now()`; absent: until all were tried. */
   until?: number;
+  /** So many are tried however long it takes. */
+  least?: number;
   /** Decides on the order, so that a form that ends early tries others each time. */
   seed: number;
   say(line: string): void;
 }
 
 export async function tryPoints(world: World, options: RunOptions): Promise<Tried> {
-  const { most, until = Number.POSITIVE_INFINITY, say } = options;
+  const { most, say } = options;
   const tried: Tried = { points: 0, refused: 0, failures: [] };
   const fail = async (name: string, error: unknown): Promise<void> => {
     disarm();
@@ -36,7 +38,7 @@ export async function tryPoints(world: World, options: RunOptions): Promise<Trie
   };
   const calls = new Map<Operation, Calls>();
   for (const { operation, kind } of pairs(options)) {
-    if (performance.now() > until) break;
+    if (isOver(options, tried)) break;
     if (!calls.has(operation)) {
       try {
         calls.set(operation, await count(world, operation));
@@ -61,6 +63,10 @@ export async function tryPoints(world: World, options: RunOptions): Promise<Trie
     say(`${operation.name} ${kind}: ${total} calls`);
   }
   return tried;
+}
+
+export function isOver({ until = Number.POSITIVE_INFINITY, least = 0 }: RunOptions, { points }: Tried): boolean {
+  return points >= least && performance.now() > until;
 }
 
 export function pairs({ operations, kinds = KINDS, seed }: RunOptions): { operation: Operation; kind: Kind }[] {

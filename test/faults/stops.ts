@@ -5,16 +5,16 @@ import { once } from "node:events";
 import type { Stop } from "./daemon.ts";
 import { type Operation, worksSoon } from "./operations.ts";
 import { type Calls, STOP_KINDS } from "./points.ts";
-import { pairs, type RunOptions, type Tried } from "./run.ts";
+import { isOver, pairs, type RunOptions, type Tried } from "./run.ts";
 import type { Monitor, World } from "./world.ts";
 
 export async function tryStops(world: World, monitor: Monitor, options: RunOptions): Promise<Tried> {
-  const { most, until = Number.POSITIVE_INFINITY, say } = options;
+  const { most, say } = options;
   const tried: Tried = { points: 0, refused: 0, failures: [] };
   await using daemons = new Daemons(world.paths.root, monitor);
   const calls = new Map<Operation, Calls>();
   for (const { operation, kind } of pairs({ kinds: STOP_KINDS, ...options })) {
-    if (performance.now() > until) break;
+    if (isOver(options, tried)) break;
     const attempt = async (at?: Stop["at"]): Promise<Calls | undefined> => {
       try {
         return await stopAt(world, daemons, operation, at);
@@ -28,7 +28,7 @@ export async function tryStops(world: World, monitor: Monitor, options: RunOptio
     if (!calls.has(operation)) calls.set(operation, (await attempt()) ?? {});
     const total = calls.get(operation)?.[kind] ?? 0;
     const step = most === undefined ? 1 : Math.max(1, total / most);
-    for (let at = 1; at <= total && performance.now() < until; at += step) {
+    for (let at = 1; at <= total && !isOver(options, tried); at += step) {
       // It may get through: some calls do not come each time.
       if ((await attempt({ kind, n: Math.floor(at) })) === undefined) tried.points += 1;
     }

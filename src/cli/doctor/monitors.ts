@@ -34,7 +34,8 @@ export async function checkMonitors(paths: DataPaths): Promise<Finding[]> {
     const guests = `guests: ${probe.guests.join(", ") || "none"}`;
     const facts = `${probe.version} (${probe.path}), ${probe.accelerator}, ${guests}`;
     // What is said of KVM above is not said again.
-    const notes = probe.notes.filter((each) => !each.includes(findings[0]?.detail.split(";")[0] ?? ""));
+    const notes = probe.notes.map((each) => each.replace(`: ${findings[0]?.detail.split(";")[0]}`, ""));
+    if (probe.linuxRemedy !== undefined) notes.push(probe.linuxRemedy);
     findings.push({ name: TITLES[vmm.name], state: "ok", detail: [facts, ...notes].join("; "), meaning });
     if (vmm.name === "qemu") findings.push(await checkCell());
   }

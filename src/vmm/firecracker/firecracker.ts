@@ -35,6 +35,7 @@ import {
 import { findGround } from "./memory-file.ts";
 import { type Probed, probeFirecracker } from "./probe.ts";
 import { FirecrackerProcess } from "./process.ts";
+import { traitsOf } from "./versions.ts";
 
 export interface FirecrackerOptions extends LocateOptions {
   /** Where set-up puts the binaries. Default: the data directory's. */
@@ -177,11 +178,13 @@ class Firecracker implements Vmm {
     try {
       await process.connect(timeoutMs, signal);
       const quick = { phase: "adopt", timeoutMs };
-      const { state } = await process.api.get<{ state: string }>("/", quick);
+      const { state, vmm_version } = await process.api.get<{ state: string; vmm_version?: string }>("/", quick);
       const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
-      const life = await this.#life(config, track_dirty_pages === true, await findGround(dir));
+      const known = await this.#life(config, track_dirty_pages === true, await findGround(dir));
+      // It is of the release that started it, which need not be the one that is installed now.
+      const life = { ...known, traits: traitsOf(vmm_version) ?? known.traits };
       if (state === "Running") return new RunningFirecracker(process, life);
-      if (state === "Paused") return new PausedFirecracker(process, life);
+      if (state === "Paused") return new PausedFirecracker(process, life, false);
       throw new StacyError("unavailable", `Firecracker says that its machine is ${JSON.stringify(state)}`);
     } catch (error) {
       await process.release();

@@ -261,8 +261,8 @@ export class RunningFirecracker extends State implements RunningMachine {
   }
 
   async pause(options: { toSave?: boolean } = {}): Promise<PausedMachine> {
-    if (options.toSave === true) await openSentinel(this.process, this.life);
-    const paused = new PausedFirecracker(this.process, this.life);
+    const ready = options.toSave === true && (await openSentinel(this.process, this.life));
+    const paused = new PausedFirecracker(this.process, this.life, ready);
     await pauseVm(this.process).catch((error: unknown) => {
       // It may still be carried out. What was not answered has not happened: this one comes right after it.
       if (asStacyError(error).code === "timeout") void paused.resume(UNDO_LIMIT_MS).catch(() => {});
@@ -280,10 +280,15 @@ function resumeVm(process: FirecrackerProcess, timeoutMs = QUICK_MS): Promise<vo
   return process.api.patch("/vm", { state: "Resumed" }, { phase: "resume", timeoutMs });
 }
 
-/** The bare guest has no sentinel: it has one connection, and no driver that could be late. */
-async function openSentinel(process: FirecrackerProcess, life: Life): Promise<void> {
+/**
+ * A new one for each pause: what is left of an earlier save's may be gone from the guest.
+ * @returns false: the guest did not take it. The bare guest needs none: it has one connection, and no driver that could be late.
+ */
+async function openSentinel(process: FirecrackerProcess, life: Life): Promise<boolean> {
+  if (life.config.initramfs === undefined) return true;
   life.sentinel?.close();
-  life.sentinel = life.config.initramfs === undefined ? undefined : await Sentinel.open(process);
+  life.sentinel = await Sentinel.open(process);
+  return life.sentinel !== undefined;
 }
 
 /** The kind of save that is possible now, with the copy that a difference is written over in place. */
@@ -309,6 +314,13 @@ function canDiff({ traits, tracking, config, ground }: Life): boolean {
 export class PausedFirecracker extends State implements PausedMachine {
   readonly state = "paused" as const;
   #saved = false;
+  /** The guest has the sentinel of this pause, or needs none. */
+  #ready: boolean;
+
+  constructor(process: FirecrackerProcess, life: Life, ready: boolean) {
+    super(process, life);
+    this.#ready = ready;
+  }
 
   async resume(timeoutMs = QUICK_MS): Promise<RunningMachine> {
     // A snapshot sends the reset that the guest's driver must acknowledge; 1.16.x waits for it after every resume.
@@ -324,7 +336,7 @@ export class PausedFirecracker extends State implements PausedMachine {
     const { process, life } = this;
     const inside = join(process.workDir, SAVING.memory);
     try {
-      if (life.sentinel === undefined && life.traits.pauseResume) await this.#goOnForSentinel();
+      if (!this.#ready && life.traits.pauseResume) await this.#goOnForSentinel();
       const kind = life.prepared ?? (await prepareGround(process, life));
       life.prepared = undefined;
       await this.#create(kind);
@@ -357,7 +369,7 @@ export class PausedFirecracker extends State implements PausedMachine {
     const { process, life } = this;
     if (life.config.initramfs === undefined) return;
     await resumeVm(process);
-    await openSentinel(process, life);
+    this.#ready = await openSentinel(process, life);
     await pauseVm(process);
   }
 

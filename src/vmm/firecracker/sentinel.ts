@@ -6,8 +6,10 @@
 import type { Socket } from "node:net";
 import type { FirecrackerProcess } from "./process.ts";
 
-/** A guest that does not answer is saved without one. */
-const OPEN_LIMIT_MS = 5_000;
+/** A guest that does not answer for so long is saved without one. */
+const OPEN_LIMIT_MS = 15_000;
+/** Firecracker gives up a request that a slow guest has not answered after 2 s; a guest without such a port refuses it at once. */
+const REFUSED_MS = 1_000;
 /**
  * After the save the machine itself goes on, and its guest gets the same reset. Until then the connection must not be closed from
  * here, which the guest would take for it; long after, nobody needs it.
@@ -25,11 +27,15 @@ export class Sentinel {
 
   /** `undefined` when the guest's agent has no such port, or does not answer: it is saved all the same. */
   static async open(process: FirecrackerProcess): Promise<Sentinel | undefined> {
-    const socket = await process.dialSentinel(OPEN_LIMIT_MS).catch(() => undefined);
-    if (socket === undefined) return undefined;
-    if (await firstByte(socket)) return new Sentinel(socket);
-    socket.destroy();
-    return undefined;
+    const began = performance.now();
+    for (let asked = began; ; asked = performance.now()) {
+      const left = OPEN_LIMIT_MS - (asked - began);
+      if (left <= 0) return undefined;
+      const socket = await process.dialSentinel(left).catch(() => undefined);
+      if (socket !== undefined && (await firstByte(socket, left))) return new Sentinel(socket);
+      socket?.destroy();
+      if (performance.now() - asked < REFUSED_MS) return undefined;
+    }
   }
 
   close(): void {
@@ -44,7 +50,7 @@ export class Sentinel {
 }
 
 /** The agent has taken the connection, and knows what it is. */
-function firstByte(socket: Socket): Promise<boolean> {
+function firstByte(socket: Socket, limitMs: number): Promise<boolean> {
   return new Promise((settle) => {
     const finish = (came: boolean): void => {
       clearTimeout(timer);
@@ -54,7 +60,7 @@ function firstByte(socket: Socket): Promise<boolean> {
     };
     const arrived = (): void => finish(true);
     const ended = (): void => finish(false);
-    const timer = setTimeout(ended, OPEN_LIMIT_MS);
+    const timer = setTimeout(ended, limitMs);
     socket.on("data", arrived);
     socket.on("close", ended);
   });

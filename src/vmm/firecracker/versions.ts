@@ -59,6 +59,16 @@ const TABLE: readonly { from: string; refused?: string; traits?: Partial<Version
 const REMEDY =
   "install an official release, 1.16.2 or newer, and set STACYVM_FIRECRACKER; or the older 1.12.1 with `stacyvm setup`";
 
+/** For a machine that runs already: `undefined` where nothing is known of its release. */
+export function traitsOf(version: string | undefined): VersionTraits | undefined {
+  if (version === undefined) return undefined;
+  try {
+    return versionTraits(version);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * @param version as `firecracker --version` prints it, for example `1.12.1`
  * @throws StacyError `not-supported` for a release that must not be used, with the reason
