@@ -22,7 +22,7 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.match(await cli.out("ls"), new RegExp(`^ID .*\n${id} +stacyvm/busybox +running +1 +256 MiB +cold`));
     const [found] = await cli.json("ls");
     assert.deepEqual([found.id, found.memory_mb, found.metadata], [id, 256, { for: "test" }]);
-    const [detail] = JSON.parse(await cli.out("inspect", id.slice(3, 8)));
+    const [detail] = JSON.parse(await cli.out("inspect", id.slice(0, 8)));
     assert.equal(detail.id, id);
     assert.ok(detail.stats.mem_bytes > 0);
     const second = await cli.json("spawn", "--name", "second", "stacyvm/busybox", "-m", "256");

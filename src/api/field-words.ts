@@ -36,6 +36,9 @@ export const FIELD_WORDS: Record<string, string> = {
   status: "What became of it.",
   "Health.status": "`healthy` while the server answers.",
   "GET /audit status": "Only calls that were answered with this HTTP status.",
+  "GET /audit path": "Only calls whose path has this in it.",
+  "GET /admin/audit status": "Only calls that were answered with this HTTP status.",
+  "GET /admin/audit path": "Only calls whose path has this in it.",
   state: "What it is doing now.",
   "Finding.state": "Whether that is as it should be.",
   "Key.state": "Whether it works: `active`, `expired` or `revoked`.",
@@ -304,7 +307,7 @@ export const FIELD_WORDS: Record<string, string> = {
   address: "Where the call came from.",
   remote_addr: "Where the call came from.",
   user_agent: "What the client calls itself.",
-  about: "Only what is about this thing, by id or name.",
+  about: "Only what was done to this owner's things.",
   format: "`csv` for a table; else JSON.",
 
   // Tenants

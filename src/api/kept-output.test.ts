@@ -77,3 +77,30 @@ test("main is the command that was last started to go on by itself", async () =>
   assert.equal(await numberOf(agent([{ id: "3" }]), MAIN, "sb-1", signal), "3");
   await assert.rejects(numberOf(agent([{ id: "3", detached: false }]), MAIN, "sb-1", signal), { code: "not-found" });
 });
+
+test("the last lines of a program that is quiet come at once", async () => {
+  const { command: quiet } = command([piece("1\n"), piece("2\n")], [piece("later\n")]);
+  const output = keptOutput(quiet, { follow: true, tail: 1 });
+  const source = quiet.output;
+  let read = 0;
+  quiet.output = async function* () {
+    for await (const event of source()) {
+      // The program writes nothing more before its last line was seen.
+      if (read++ === 2) await new Promise(() => {});
+      yield event;
+    }
+  };
+  const first = await output.next();
+  assert.deepEqual(textOf([first.value as OutputEvent]), ["2\n"]);
+});
+
+test("a guest that says it has kept more than any agent does costs no more than that", async () => {
+  const { command: liar } = command([], [], 2 ** 50);
+  const megabyte = Buffer.alloc(1 << 20, "x\n");
+  liar.output = async function* () {
+    for (let i = 0; i < 200; i++) yield { type: "stdout", data: megabyte } as OutputEvent;
+  };
+  const events = await Array.fromAsync(keptOutput(liar, { follow: true, tail: 1_000_000_000 }));
+  const bytes = events.reduce((sum, event) => sum + (event.type === "lost" ? 0 : event.data.length), 0);
+  assert.ok(bytes <= 20 << 20, `${bytes} bytes were held`);
+});

@@ -30,30 +30,55 @@ export interface Window {
   follow: boolean;
 }
 
-/** @throws StacyError `not-supported` for a part of what an older agent keeps */
-export async function* keptOutput(command: Command, { tail, follow }: Window): AsyncGenerator<OutputEvent> {
-  const { written } = command;
-  if (written === undefined && (tail !== undefined || !follow)) {
+/** More than any agent keeps of one command; how much there is, the guest says. */
+const MOST_HELD = 20 << 20;
+const EVENT_OVERHEAD = 256;
+
+/** @throws StacyError `not-supported`, before anything is read, for a part of what an older agent keeps */
+export function keptOutput(command: Command, window: Window): AsyncGenerator<OutputEvent> {
+  if (command.written === undefined && (window.tail !== undefined || !window.follow)) {
     throw new StacyError("not-supported", "the agent of this sandbox is older and does not say how much it has kept", {
       remedy: "follow its output instead, or start the sandbox anew",
     });
   }
-  let before: OutputEvent[] | undefined = tail === undefined ? undefined : [];
+  return read(command, window);
+}
+
+async function* read(command: Command, { tail, follow }: Window): AsyncGenerator<OutputEvent> {
+  const end = command.written ?? 0;
+  if (end === 0 && !follow) return;
+  let before: OutputEvent[] | undefined = tail === undefined || end === 0 ? undefined : [];
+  let held = 0;
   let at = 0;
-  if (written !== 0 || follow) {
-    for await (const event of command.output()) {
-      // What has come since belongs to whoever follows; the last piece may be of both.
-      if (before !== undefined && at >= (written ?? 0)) {
+  for await (const event of command.output()) {
+    const bytes = event.type === "lost" ? event.bytes : event.data.length;
+    at += bytes;
+    if (before === undefined) yield event;
+    else {
+      before.push(event);
+      held += sizeOf(event);
+      if (held > MOST_HELD) held = dropOldest(before, held);
+      // At once: a program that is quiet from here on would keep the lines from whoever follows it.
+      if (at >= end) {
         yield* lastLines(before, tail ?? 0);
         before = undefined;
       }
-      at += event.type === "lost" ? event.bytes : event.data.length;
-      if (before === undefined) yield event;
-      else before.push(event);
-      if (!follow && at >= (written ?? 0)) break;
     }
+    if (!follow && at >= end) break;
   }
   if (before !== undefined) yield* lastLines(before, tail ?? 0);
+}
+
+function sizeOf(event: OutputEvent): number {
+  return EVENT_OVERHEAD + (event.type === "lost" ? 0 : event.data.length);
+}
+
+/** Half of it, so that many small pieces are not moved for each one that comes. @returns what is left, bytes */
+function dropOldest(events: OutputEvent[], held: number): number {
+  let count = 0;
+  for (; held > MOST_HELD / 2; count++) held -= sizeOf(events[count] as OutputEvent);
+  events.splice(0, count);
+  return held;
 }
 
 const NEWLINE = 10;

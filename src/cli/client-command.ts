@@ -49,17 +49,22 @@ export function withServer<T>(
 }
 
 const FULL_ID = /^sb-[0-9a-f]{8}$/;
+const ID_BEGINNING = /^sb-[0-9a-f]{1,7}$/;
 
-/** By id, by name, or by an unambiguous beginning of an id. @throws StacyError `not-found`, `invalid` */
+/**
+ * By id, by name, or by an unambiguous beginning of an id, `sb-` with it: a name that is gone, `db` or `cafe`, must not mean another
+ * sandbox, whose id goes on like that.
+ * @throws StacyError `not-found`, `invalid`
+ */
 export async function findSandbox(client: Client, id: string, signal?: AbortSignal): Promise<Sandbox> {
+  if (id === "") throw new StacyError("invalid", "the sandbox's id is empty", { remedy: "see `stacyvm ls`" });
   if (FULL_ID.test(id)) return client.get(id, { signal });
   const named = await client.get(id, { signal }).catch((error: unknown) => {
     if (!(error instanceof NotFoundError)) throw error;
   });
   if (named !== undefined) return named;
-  const all = await client.list({ signal });
-  const wanted = id.startsWith("sb-") ? id : `sb-${id}`;
-  const found = all.filter((sandbox) => sandbox.id.startsWith(wanted));
+  const all = ID_BEGINNING.test(id) ? await client.list({ signal }) : [];
+  const found = all.filter((sandbox) => sandbox.id.startsWith(id));
   const [sandbox] = found;
   if (sandbox === undefined) {
     throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(id)}`, { remedy: "see `stacyvm ls`" });

@@ -55,7 +55,7 @@ const DESTRUCTIVE = new Set(["rm", "kill", "gc", "restore"]);
  */
 export function teach(text: string, path: string): string {
   const option = /^error: unknown option '([^'=]*)/.exec(text)?.[1];
-  if (option !== undefined && /^stacyvm (run|spawn)$/.test(path)) {
+  if (option !== undefined && /^stacyvm (run|spawn|create)$/.test(path)) {
     const hint = ownValue(OPTION_HABITS, option);
     return hint === undefined ? text : `${text.trimEnd()}\nhint: ${hint}\n`;
   }

@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import type { Command, ExecResult, ExitStatus } from "../../guest/agent.ts";
+import type { Command, ExecResult, ExitStatus, OutputEvent } from "../../guest/agent.ts";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
@@ -185,31 +185,33 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
           type: "application/x-ndjson",
         },
       },
-      errors: [404, 409],
+      errors: [404, 409, 501],
     },
     async ({ sandboxes, params, query, signal }) => {
       const lease = await sandboxes.lease(params.id);
       const { encoding = "utf8", tail, timestamps: times } = query;
       const follow = query.follow === "true";
-      const attach = async (): Promise<Command> => {
-        const number = await numberOf(lease.agent, params.process, lease.sandbox.id, signal);
-        return lease.agent.attach(number, { times, signal });
-      };
-      const command = await attach().catch((error: unknown) => {
+      let command: Command | undefined;
+      const leave = async (): Promise<void> => {
         lease[Symbol.dispose]();
+        await command?.detach().catch(() => {}); // it has ended
+      };
+      const attach = async (): Promise<{ kept: AsyncGenerator<OutputEvent>; exited: Command["exited"] }> => {
+        const number = await numberOf(lease.agent, params.process, lease.sandbox.id, signal);
+        command = await lease.agent.attach(number, { times, signal });
+        return { kept: keptOutput(command, { tail, follow }), exited: command.exited };
+      };
+      const { kept, exited } = await attach().catch(async (error: unknown) => {
+        await leave();
         throw error;
       });
       async function* lines(): AsyncGenerator<string> {
         try {
-          const kept = keptOutput(command, { tail, follow });
-          for await (const chunk of follow
-            ? withExit(pieces(kept, encoding), command.exited)
-            : pieces(kept, encoding)) {
+          for await (const chunk of follow ? withExit(pieces(kept, encoding), exited) : pieces(kept, encoding)) {
             yield `${JSON.stringify(chunk)}\n`;
           }
         } finally {
-          lease[Symbol.dispose]();
-          await command.detach().catch(() => {}); // it has ended
+          await leave();
         }
       }
       return streamed(begun(lines()), NDJSON_HEADERS);

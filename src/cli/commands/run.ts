@@ -78,7 +78,8 @@ export function runCommand(): Command {
     .action((image: string, words: string[], _options: RunOptions, command: Command) => {
       const given = commandWords(words, command);
       const options = command.opts<RunOptions>();
-      const argv = options.entrypoint === undefined ? given : [options.entrypoint, ...given];
+      // As in Docker, an empty one is none.
+      const argv = options.entrypoint ? [options.entrypoint, ...given] : given;
       const env = variables(options);
       if (env !== undefined) options.env = env;
       return interruptible(async (signal, interrupts) => {
