@@ -465,13 +465,14 @@ impl Agent {
         }
     }
 
-    /// Ended commands stay for ATTACH while there is room.
+    /// Ended commands stay for ATTACH while there is room; those that nobody was to follow, whose output is a log, longest.
     fn forget_old_commands(&mut self) {
         let ended = |c: &&Command| c.exit.is_some() && c.followers.is_empty();
         let mut count = self.commands.values().filter(ended).count();
         let mut memory: usize = self.commands.values().map(|c| c.ring.used()).sum();
         while count > MAX_ENDED || (count > 0 && memory > self.ring_budget()) {
-            let oldest = match self.commands.values().find(ended) {
+            let followed = |c: &&Command| ended(c) && !c.detached;
+            let oldest = match self.commands.values().find(followed).or_else(|| self.commands.values().find(ended)) {
                 Some(c) => c.id,
                 None => return,
             };

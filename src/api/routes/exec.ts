@@ -169,7 +169,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       tag: "processes",
       summary: "Attach: its recent output, then what comes, as NDJSON",
       description:
-        "Going away detaches; the command goes on. `main` in place of a number: the command that was last started to go on by itself. About the last MiB of each is kept in the guest's memory, over pause, suspend, fork and restarts of the server. With `follow=false` the answer ends with what is there.",
+        "Going away detaches; the command goes on. `main` in place of a number: the command that was last started to go on by itself. About the last MiB of each is kept in the guest's memory, over pause, suspend, fork and restarts of the server; of commands that have ended the last 64, and those that were left running before others. With `follow=false` the answer ends with what is there.",
       params: SandboxId.extend({ process: z.union([ProcessId.shape.process, z.literal(MAIN)]) }),
       query: z.object({
         encoding: maybe(z.enum(["utf8", "base64"])),
