@@ -46,9 +46,9 @@ export class Datagrams {
     if (payload.length > MOST_PAYLOAD) return; // no agent of ours sends that
     const host = names.name(other.address) ?? other.address;
     if (kind === DatagramKind.echo) {
-      void echoes.ask(host).then((answered) => {
-        if (answered !== undefined) answer(answered ? DatagramKind.echo : DatagramKind.echoRefused, payload);
-      });
+      void echoes.send(host, payload, (answered, bytes) =>
+        answer(answered ? DatagramKind.echo : DatagramKind.echoRefused, bytes),
+      );
     } else if (kind === DatagramKind.udp && other.port === DNS_PORT) {
       void nameServer.question(payload, (bytes) => answer(DatagramKind.udp, bytes));
     } else if (kind === DatagramKind.udp) {

@@ -2,13 +2,13 @@
  * ICMP echo of a guest: a host that the rules permit, on whatever port, is asked by this host in its place. Each question costs a
  * process, so a host is asked once a second at most, and few at a time.
  */
+import { DATAGRAM_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, type StacyError } from "../host/error.ts";
 import type { Target } from "./connections.ts";
+import { Held } from "./held.ts";
 
 /** One answer of a host counts for so long, ms. */
 const FRESH_MS = 1_000;
-/** Hosts that are being asked, or were a moment ago. What goes beyond is lost, as on a network. */
-const MOST = 8;
 
 export interface EchoOptions {
   /** @returns an address of the host that may be asked. @throws StacyError when there is none */
@@ -23,26 +23,44 @@ export interface EchoOptions {
 export class Echoes {
   readonly #options: EchoOptions;
   readonly #asked = new Map<string, Promise<boolean | undefined>>();
+  readonly #held = new Held();
+  /** Hosts that are being asked, or were a moment ago, those that were forgotten too. */
+  #places = 0;
 
   constructor(options: EchoOptions) {
     this.#options = options;
   }
 
-  /** @returns whether it may be told that the host answered; `undefined`: no word at all, as from a host that is silent */
-  ask(host: string): Promise<boolean | undefined> {
-    const known = this.#asked.get(host);
-    if (known !== undefined) return known;
-    if (this.#asked.size >= MOST) return Promise.resolve(undefined);
-    const answer = this.#ask(host).finally(() => {
-      setTimeout(() => this.#asked.delete(host), this.#options.freshMs ?? FRESH_MS).unref();
-    });
-    this.#asked.set(host, answer);
-    return answer;
+  /**
+   * @param reply told whether the host answered, or may not be asked, with a copy of the payload. A host that is silent, and what finds
+   * no room, get no word at all, as on a network
+   */
+  async send(host: string, payload: Buffer, reply: (answered: boolean, payload: Buffer) => void): Promise<void> {
+    const asked = this.#asked.get(host) ?? this.#begin(host);
+    if (asked === undefined) return;
+    const held = this.#held.take(payload);
+    if (held === undefined) return;
+    const answered = await asked;
+    this.#held.giveBack(held);
+    if (answered !== undefined && this.#asked.get(host) === asked) reply(answered, held);
   }
 
-  /** Other rules from now on. */
+  /** Other rules from now on: answers that are on their way are lost. What asks for them goes on to its end, and keeps its place. */
   forget(): void {
     this.#asked.clear();
+  }
+
+  #begin(host: string): Promise<boolean | undefined> | undefined {
+    if (this.#places >= DATAGRAM_BOUNDS.echoHosts) return undefined;
+    this.#places += 1;
+    const asked = this.#ask(host).finally(() => {
+      setTimeout(() => {
+        this.#places -= 1;
+        if (this.#asked.get(host) === asked) this.#asked.delete(host);
+      }, this.#options.freshMs ?? FRESH_MS).unref();
+    });
+    this.#asked.set(host, asked);
+    return asked;
   }
 
   async #ask(host: string): Promise<boolean | undefined> {

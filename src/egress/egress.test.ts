@@ -322,6 +322,7 @@ test("all sandboxes together have a limit, and a connection over which nothing g
     traffic: { sent: 0, received: 0 },
     open: 0,
     mostOpen: 1,
+    pings: 0,
   };
   using guest = new Guest([`127.0.0.1:${echoPort}`], { shared, idleMs: 200 });
   using other = new Guest([`127.0.0.1:${echoPort}`], { shared });

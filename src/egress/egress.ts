@@ -8,6 +8,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Addresses } from "../host/addresses.ts";
+import { DATAGRAM_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { ping } from "../host/ping.ts";
 import { Connections, type Permit, type Target } from "./connections.ts";
@@ -63,6 +64,8 @@ export interface SharedEgress {
   readonly traffic: Traffic;
   open: number;
   readonly mostOpen: number;
+  /** Processes that ask a host for an echo, now. */
+  pings: number;
 }
 
 /** Connections to hosts: that came about, that the rules refused, that failed otherwise. */
@@ -189,7 +192,7 @@ export class Egress {
     this.#flows = new Flows({ ...ways, most: options.maxConnections, dial: (target) => this.#dialDatagrams(target) });
     this.#echoes = new Echoes({
       find: (host) => addressForEcho(host, this.#reach),
-      ping: options.ping ?? ping,
+      ping: (address) => this.#ping(address),
       tell: ways.tell,
     });
     this.#datagrams = new Datagrams({ names, nameServer, flows: this.#flows, echoes: this.#echoes });
@@ -318,6 +321,19 @@ export class Egress {
     this.#meter.connection();
     if (shared !== undefined) shared.open++;
     return untilClosed(open(), () => void (shared !== undefined && shared.open--));
+  }
+
+  /** Each is a process of the server's host: those that find no place among all sandboxes' are lost, as on a network. */
+  async #ping(address: string): Promise<boolean> {
+    const { shared = { pings: 0 }, ping: ask = ping } = this.#options;
+    if (shared.pings >= DATAGRAM_BOUNDS.pings) return false;
+    this.#meter.connection();
+    shared.pings += 1;
+    try {
+      return await ask(address);
+    } finally {
+      shared.pings -= 1;
+    }
   }
 
   get #reach(): Reach {

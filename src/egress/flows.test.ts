@@ -2,11 +2,14 @@ import assert from "node:assert/strict";
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
 import { test } from "node:test";
-import { Flows } from "./flows.ts";
+import { errno } from "../host/error.ts";
+import { type FlowOptions, Flows } from "./flows.ts";
 import { Meter, NO_LIMITS, type TrafficLimits } from "./meter.ts";
 
 const TARGET = { host: "a.example", port: 9 };
 const SILENT = { answer: () => {}, refuse: () => {} };
+
+type Send = (payload: Buffer, done: (failure: Error | null) => void) => void;
 
 /** A server on loopback, and sockets that are connected to it. */
 class World implements AsyncDisposable {
@@ -28,7 +31,10 @@ class World implements AsyncDisposable {
     return socket;
   };
 
-  flows(dial: () => Promise<Socket>, more: { most?: number; idleMs?: number; limits?: TrafficLimits } = {}): Flows {
+  flows(
+    dial: () => Promise<Socket>,
+    more: Partial<Pick<FlowOptions, "most" | "idleMs" | "tell">> & { limits?: TrafficLimits } = {},
+  ): Flows {
     const { most = 4, limits = NO_LIMITS, ...rest } = more;
     return new Flows({ meter: new Meter(limits), most, dial, tell: () => {}, ...rest });
   }
@@ -105,4 +111,75 @@ test("what is more than the limit of bytes in a second is lost", async () => {
   for (let i = 0; i < 20; i++) flows.send("one", TARGET, Buffer.alloc(400), SILENT);
   assert.ok(sent >= 2 && sent <= 4, `${sent} went out`);
   flows.close();
+});
+
+test("empty datagrams that wait have a bound too, and what has gone out makes room for others", async () => {
+  await using world = await World.make();
+  let found = Promise.withResolvers<void>();
+  let sent = 0;
+  const flows = world.flows(async () => {
+    await found.promise;
+    const socket = await world.dial();
+    socket.send = () => {
+      sent += 1;
+    };
+    return socket;
+  });
+  for (const key of ["one", "two"]) {
+    found = Promise.withResolvers();
+    sent = 0;
+    for (let i = 0; i < 5_000; i++) flows.send(key, TARGET, Buffer.alloc(0), SILENT);
+    found.resolve();
+    // All that wait go out together.
+    while (sent === 0) await new Promise((next) => setImmediate(next));
+    assert.equal(sent, 1_024, key);
+  }
+  flows.close();
+});
+
+test("a flow that ends with the first of the datagrams that waited says why once, and the others are lost", async () => {
+  await using world = await World.make();
+  const told: (string | undefined)[] = [];
+  const refused = Promise.withResolvers<void>();
+  const flows = world.flows(world.dial, {
+    limits: { ...NO_LIMITS, maxBytes: 100 },
+    tell: (_target, failure) => told.push(failure?.message),
+  });
+  for (let i = 0; i < 3; i++) {
+    flows.send("one", TARGET, Buffer.alloc(101), { ...SILENT, refuse: () => refused.resolve() });
+  }
+  await refused.promise;
+  await new Promise((next) => setImmediate(next));
+  assert.deepEqual(told, [undefined, "this sandbox has sent and received more than 100 bytes"]);
+  assert.equal(flows.open, 0);
+});
+
+test("a flow whose host refuses what is sent is refused, also when it is the sender who is told", async () => {
+  await using world = await World.make();
+  const closed = createSocket("udp4").bind(0, "127.0.0.1");
+  await once(closed, "listening");
+  const { port } = closed.address();
+  await new Promise<void>((done) => closed.close(done));
+  const codes: (string | undefined)[] = [];
+  const flows = world.flows(async () => {
+    const socket = createSocket("udp4");
+    world.dialled.push(socket);
+    socket.connect(port, "127.0.0.1");
+    await once(socket, "connect");
+    const send = socket.send.bind(socket) as Send;
+    const watched: Send = (payload, done) =>
+      send(payload, (failure) => {
+        codes.push(errno(failure));
+        done(failure);
+      });
+    return Object.assign(socket, { send: watched });
+  });
+  const refused = Promise.withResolvers<void>();
+  // The first is answered by the kernel before the second is sent; it tells that once, and not by an event of the socket.
+  for (let i = 0; i < 2; i++) {
+    flows.send("one", TARGET, Buffer.from("x"), { ...SILENT, refuse: () => refused.resolve() });
+  }
+  await refused.promise;
+  assert.deepEqual(codes, [undefined, "ECONNREFUSED"]);
+  assert.equal(flows.open, 0);
 });

@@ -3,14 +3,16 @@
  * what comes from there goes back. It is over when nothing has gone either way for a while.
  */
 import type { Socket } from "node:dgram";
-import { asStacyError, type StacyError } from "../host/error.ts";
+import { DATAGRAM_BOUNDS } from "../host/bounds.ts";
+import { asStacyError, errno, type StacyError } from "../host/error.ts";
 import type { Permit, Target } from "./connections.ts";
+import { Held } from "./held.ts";
 import type { Meter } from "./meter.ts";
 
 /** Nothing either way for so long, ms (RFC 4787, 4.3, has two minutes; programs that need it longer keep it alive more often). */
 const IDLE_MS = 120_000;
-/** Bytes of datagrams that wait while names are looked up, or for room in a socket. */
-const MOST_HELD = 262_144;
+/** Nobody listens at the host, or no way leads there: for the program it is as where the rules refuse it. */
+const NOBODY = new Set(["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"]);
 
 export interface FlowOptions {
   meter: Meter;
@@ -45,7 +47,7 @@ export class Flows {
   readonly #options: FlowOptions;
   /** The one that something was sent over longest ago first. */
   readonly #flows = new Map<string, Flow>();
-  #held = 0;
+  readonly #held = new Held();
   #connecting = 0;
 
   constructor(options: FlowOptions) {
@@ -65,9 +67,9 @@ export class Flows {
     flow.reply = reply;
     flow.idle.refresh();
     if (flow.socket !== undefined) this.#pass(key, flow, flow.socket, payload);
-    else if (this.#held + payload.length <= MOST_HELD) {
-      this.#held += payload.length;
-      flow.held.push(Buffer.from(payload));
+    else {
+      const held = this.#held.take(payload);
+      if (held !== undefined) flow.held.push(held);
     }
   }
 
@@ -122,12 +124,16 @@ export class Flows {
   }
 
   #pass(key: string, flow: Flow, socket: Socket, payload: Buffer): void {
-    if (socket.getSendQueueSize() > MOST_HELD) return;
-    if (this.#passes(key, flow, "sent", payload.length)) socket.send(payload, () => {});
+    // One before it in the same row may have ended the flow; then the socket is closed.
+    if (this.#flows.get(key) !== flow || waiting(socket) > DATAGRAM_BOUNDS.heldBytes) return;
+    if (!this.#passes(key, flow, "sent", payload.length)) return;
+    socket.send(payload, (failure) => {
+      if (NOBODY.has(errno(failure) ?? "")) this.#refuse(key, flow);
+    });
   }
 
   #release(flow: Flow): Buffer[] {
-    for (const { length } of flow.held) this.#held -= length;
+    for (const payload of flow.held) this.#held.giveBack(payload);
     return flow.held.splice(0);
   }
 
@@ -156,4 +162,9 @@ export class Flows {
     flow.socket?.close();
     return true;
   }
+}
+
+/** Bytes that wait for room in it. */
+function waiting(socket: Socket): number {
+  return socket.getSendQueueSize() + DATAGRAM_BOUNDS.overheadBytes * socket.getSendQueueCount();
 }

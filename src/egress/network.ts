@@ -85,6 +85,7 @@ export class Network {
       traffic: { sent: 0, received: 0 },
       open: 0,
       mostOpen: options.maxConnectionsTotal,
+      pings: 0,
     };
   }
 

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { type Answer, decode, encode, type RecordType } from "dns-packet";
 import { Addresses } from "../host/addresses.ts";
 import { type Datagram, DatagramKind, type Endpoint, readDatagram, writeDatagram } from "./datagram.ts";
-import { Egress, type Refused } from "./egress.ts";
+import { Egress, type Refused, type SharedEgress } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 import type { TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
@@ -28,7 +28,7 @@ class Guest implements Disposable {
   readonly #questions: Duplex;
   readonly #ends: Duplex[] = [];
 
-  constructor(rules: string[], limits?: TrafficLimits) {
+  constructor(rules: string[], limits?: TrafficLimits, shared?: SharedEgress) {
     const never = () => new Promise<never>(() => {});
     const [mine, theirs] = duplexPair();
     this.#questions = mine;
@@ -42,6 +42,7 @@ class Guest implements Disposable {
       addresses: new Addresses(["127.0.0.1"]),
       maxConnections: 16,
       ...(limits === undefined ? {} : { limits }),
+      ...(shared === undefined ? {} : { shared }),
       idleMs: 60_000,
       guest: {
         accept: never,
@@ -95,6 +96,17 @@ class Guest implements Disposable {
     const [data] = (await once(this.#questions, "data")) as [Buffer];
     assert.equal(data.readUInt16LE(), data.length - 40);
     return readDatagram(data);
+  }
+
+  /** A program's question for an echo. @returns what comes back */
+  echo(address: string): Promise<Datagram> {
+    const payload = Buffer.from("id,number,data");
+    return this.datagram({
+      kind: DatagramKind.echo,
+      guest: { ...GUEST, port: 0 },
+      other: { address, port: 0 },
+      payload,
+    });
   }
 
   /** A datagram of the socket `from` of a program. @returns the kind and the payload of what comes back to it */
@@ -395,19 +407,48 @@ test("datagrams count within the limits: addresses at once, and bytes", async ()
 test("an echo is answered when the host that is allowed answers one, and refused for any other", async () => {
   using guest = new Guest(["localhost:1", "!127.0.0.2"]);
   guest.answering = ["127.0.0.1"];
-  const echo = (address: string): Promise<Datagram> =>
-    guest.datagram({
-      kind: DatagramKind.echo,
-      guest: { ...GUEST, port: 0 },
-      other: { address, port: 0 },
-      payload: Buffer.from("id,number,data"),
-    });
-  const { kind, payload } = await echo(await guest.address("localhost"));
+  const { kind, payload } = await guest.echo(await guest.address("localhost"));
   assert.deepEqual([kind, String(payload)], [DatagramKind.echo, "id,number,data"]);
   for (const address of ["127.0.0.1", "127.0.0.2", "203.0.113.9", "198.18.7.7"]) {
-    assert.equal((await echo(address)).kind, DatagramKind.echoRefused, address);
+    assert.equal((await guest.echo(address)).kind, DatagramKind.echoRefused, address);
   }
   assert.equal(guest.refused.length, 4);
+});
+
+test("an echo for which no place is left among those of all sandboxes is lost, and the next one that finds one is answered", async () => {
+  let pings = 16;
+  const looked = Promise.withResolvers<void>();
+  const places: number[] = [];
+  const shared: SharedEgress = {
+    counts: { connected: 0, refused: 0, failed: 0 },
+    traffic: { sent: 0, received: 0 },
+    open: 0,
+    mostOpen: 1,
+    get pings() {
+      looked.resolve();
+      return pings;
+    },
+    set pings(now) {
+      places.push(now);
+      pings = now;
+    },
+  };
+  using guest = new Guest(["localhost", "127.0.0.1"], undefined, shared);
+  guest.answering = ["127.0.0.1"];
+  const came = guest.echo(await guest.address("localhost"));
+  await looked.promise;
+  pings = 15;
+  void guest.echo("127.0.0.1");
+  assert.equal((await came).other.address, "127.0.0.1", "nothing came for the first");
+  assert.deepEqual(places, [16, 15]);
+});
+
+test("an echo counts as a connection within the limit of a minute", async () => {
+  using guest = new Guest(["localhost", "127.0.0.1"], { maxBytes: 0, bytesPerSecond: 0, connectionsPerMinute: 1 });
+  guest.answering = ["127.0.0.1"];
+  assert.equal((await guest.echo(await guest.address("localhost"))).kind, DatagramKind.echo);
+  assert.equal((await guest.echo("127.0.0.1")).kind, DatagramKind.echoRefused);
+  assert.match(guest.refused[0]?.reason ?? "", /more than 1 connections a minute/);
 });
 
 /** Answers each datagram with "got" and what it had. */

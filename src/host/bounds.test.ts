@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { CONSOLE_BOUNDS, GUEST_BOUNDS, REGISTRY_BOUNDS, UNPACK_BOUNDS } from "./bounds.ts";
+import { CONSOLE_BOUNDS, DATAGRAM_BOUNDS, GUEST_BOUNDS, REGISTRY_BOUNDS, UNPACK_BOUNDS } from "./bounds.ts";
 import { packageRoot } from "./paths.ts";
 
 const PAGE = join(packageRoot, "docs/security.md");
@@ -16,7 +16,13 @@ function shown(name: string, value: number): string {
 }
 
 function table(): string {
-  const groups = { guest: GUEST_BOUNDS, console: CONSOLE_BOUNDS, registry: REGISTRY_BOUNDS, "copy out": UNPACK_BOUNDS };
+  const groups = {
+    guest: GUEST_BOUNDS,
+    console: CONSOLE_BOUNDS,
+    datagrams: DATAGRAM_BOUNDS,
+    registry: REGISTRY_BOUNDS,
+    "copy out": UNPACK_BOUNDS,
+  };
   const rows = Object.entries(groups).flatMap(([group, bounds]) =>
     Object.entries(bounds).map(([name, value]) => `| ${group} | \`${name}\` | ${shown(name, value)} |`),
   );

@@ -58,6 +58,18 @@ export const CONSOLE_BOUNDS = {
   everyMs: 2_000,
 } as const;
 
+/** What the programs of one sandbox send to hosts without a connection. */
+export const DATAGRAM_BOUNDS = {
+  /** UDP that waits while names are looked up, or for room in a socket, bytes; and as much again of echoes that wait for an answer. */
+  heldBytes: 256 * KIB,
+  /** What one that waits costs beside its bytes. */
+  overheadBytes: 256,
+  /** Hosts that are being asked for an echo, or were a second ago. */
+  echoHosts: 8,
+  /** Processes that ask for one, of all sandboxes together. */
+  pings: 16,
+} as const;
+
 /** One registry, its token server and the hosts that it sends us to. */
 export const REGISTRY_BOUNDS = {
   /** Of the body of an error; the rest is not read. */
