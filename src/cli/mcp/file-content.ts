@@ -39,12 +39,11 @@ export interface Part {
 export async function shownFile(sandbox: Sandbox, path: string, part: Part, signal: AbortSignal): Promise<Content[]> {
   const { path: absolute, size } = await sandbox.files.stat(path, { signal });
   const whole = part.offset === undefined && part.length === undefined;
-  if (whole && size > MOST_BYTES) {
-    const next = "read a part with offset and length, or look into it with run_command (head, tail, grep)";
-    throw new Advice(`${path} is too large to be read at once: ${size} bytes`, next);
-  }
+  if (whole && size > MOST_BYTES) throw tooLarge(path, `${size} bytes`);
   const { offset = 0, length = MOST_BYTES } = part;
-  const bytes = await sandbox.files.readBytes(path, { offset, length: Math.min(length, MOST_BYTES), signal });
+  const bytes = whole
+    ? await wholeFile(sandbox, path, signal)
+    : await sandbox.files.readBytes(path, { offset, length: Math.min(length, MOST_BYTES), signal });
   const picture = pictureOf(bytes);
   if (whole && picture !== undefined) return [{ type: "image", data: base64(bytes), mimeType: picture }];
   const text = textOf(bytes, whole);
@@ -65,13 +64,29 @@ export async function fileResource(
   signal: AbortSignal,
 ): Promise<ReadResourceResult> {
   const { size } = await sandbox.files.stat(path, { signal });
-  if (size > MOST_BYTES) {
-    throw new Advice(`${path} has ${size} bytes, more than the ${MOST_BYTES} of one message`, "take it in parts");
-  }
-  const bytes = await sandbox.files.readBytes(path, { signal });
+  if (size > MOST_BYTES) throw tooLarge(path, `${size} bytes`);
+  const bytes = await wholeFile(sandbox, path, signal);
   const mimeType = mimeTypeOf(path, bytes);
   const text = textOf(bytes, true);
   return { contents: [text === undefined ? { uri, mimeType, blob: base64(bytes) } : { uri, mimeType, text }] };
+}
+
+/** Its size is no bound: what the kernel makes up has none, and may have no end (/dev/zero). A range of such a file is refused. */
+async function wholeFile(sandbox: Sandbox, path: string, signal: AbortSignal): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  // Leaving the loop ends the reading in the guest.
+  for await (const part of await sandbox.files.readStream(path, { signal })) {
+    parts.push(part);
+    size += part.length;
+    if (size > MOST_BYTES) throw tooLarge(path, `more than ${MOST_BYTES} bytes`);
+  }
+  return Buffer.concat(parts);
+}
+
+function tooLarge(path: string, size: string): Advice {
+  const next = "read a part with offset and length, or look into it with run_command (head, tail, grep)";
+  return new Advice(`${path} is too large to be read at once: ${size}`, next);
 }
 
 function mimeTypeOf(path: string, bytes: Uint8Array): string {
