@@ -1,7 +1,13 @@
 /** Programs that go on between calls, and the ports on which they listen. */
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
-import { type ExitStatus, listeningPorts, type Sandbox } from "../../../sdk/src/index.ts";
+import {
+  type ExitStatus,
+  listeningPorts,
+  type Process,
+  type Sandbox,
+  type SignalName,
+} from "../../../sdk/src/index.ts";
 import type { Call } from "./call.ts";
 import { ending } from "./command-tools.ts";
 import type { Session } from "./session.ts";
@@ -12,7 +18,9 @@ const MOST_WAIT_S = 50;
 /** What is there already arrives in this time. */
 const RECENT_MS = 300;
 const PORT_WAIT_MS = 40_000;
+/** Each look runs a command in the guest: soon at first, then ever less often. */
 const PORT_POLL_MS = 200;
+const PORT_POLL_MOST_MS = 1_000;
 const TERM_MS = 3_000;
 
 const processArgument = z.string().regex(/^\d+$/).describe("Its number, as start_process and list_processes give it");
@@ -90,13 +98,13 @@ export function addProcessTools(tools: Tools, session: Session): void {
     fields: { process: processArgument, sandbox: sandboxArgument },
     work: ({ process, sandbox }, call) =>
       session.use(sandbox, call, async (machine) => {
-        const { signal } = call;
-        if ((await known(machine, process, signal)).running) {
-          await machine.kill(process, "SIGTERM", { signal });
-          const { exit } = await outputOf(machine, process, TERM_MS / 1_000, call);
-          if (exit === undefined) await machine.kill(process, "SIGKILL", { signal });
+        const gone = `process ${process} has ended (sandbox ${machine.id})`;
+        await known(machine, process, call.signal);
+        for (const name of ["SIGTERM", "SIGKILL"] as const) {
+          if (!(await signalled(machine, process, name, call.signal))) return gone;
+          if ((await outputOf(machine, process, TERM_MS / 1_000, call)).exit !== undefined) return gone;
         }
-        return `process ${process} has ended (sandbox ${machine.id})`;
+        throw new Advice(`process ${process} was killed and has not ended yet`, "look again with read_process");
       }),
   });
   tools.add({
@@ -109,8 +117,9 @@ export function addProcessTools(tools: Tools, session: Session): void {
     work: ({ sandbox }, call) =>
       session.use(sandbox, call, async (machine) => {
         const { signal } = call;
-        const [all, ports] = await Promise.all([machine.processes({ signal }), listeningPorts(machine, signal)]);
-        const lines = all.map(({ id, running, exitCode, command }) => {
+        // One after the other: the look at the ports is a command too.
+        const ports = await listeningPorts(machine, signal);
+        const lines = shown(await machine.processes({ signal })).map(({ id, running, exitCode, command }) => {
           return `${id}  ${running ? "runs" : `exit code ${exitCode ?? "?"}`}  ${command}`;
         });
         return [...(lines.length === 0 ? ["none"] : lines), `open ports: ${ports.join(", ") || "none"}`].join("\n");
@@ -143,8 +152,34 @@ async function known(machine: Sandbox, process: string, signal: AbortSignal) {
   const all = await machine.processes({ signal });
   const found = all.find(({ id }) => id === process);
   if (found !== undefined) return found;
-  const there = all.map(({ id }) => id).join(", ") || "none";
+  const there =
+    shown(all)
+      .map(({ id }) => id)
+      .join(", ") || "none";
   throw new Advice(`sandbox ${machine.id} has no process ${process}; it has ${there}`, "see list_processes");
+}
+
+/** Not each command that was waited for: whoever ran it has its end already. */
+function shown(all: Process[]): Process[] {
+  return all.filter(({ running, detached }) => running || detached !== false);
+}
+
+/** Also false of one that is forgotten. */
+async function runs(machine: Sandbox, process: string, signal: AbortSignal): Promise<boolean> {
+  return (await machine.processes({ signal })).some(({ id, running }) => id === process && running);
+}
+
+/** @returns false when it has ended already */
+async function signalled(machine: Sandbox, process: string, name: SignalName, signal: AbortSignal): Promise<boolean> {
+  if (!(await runs(machine, process, signal))) return false;
+  try {
+    await machine.kill(process, name, { signal });
+    return true;
+  } catch (error) {
+    // It has ended between the two.
+    if (await runs(machine, process, signal)) throw error;
+    return false;
+  }
 }
 
 interface Told {
@@ -183,6 +218,8 @@ async function outputOf(
     const time = delay(Math.max(seconds * 1_000, RECENT_MS), undefined, { signal: leave.signal }).catch(() => {});
     await Promise.race([ended, time]);
     call.signal.throwIfAborted();
+    // Of one that has ended, all that it has left comes, and then its exit: however slowly.
+    if (exit === undefined && !(await runs(machine, id, call.signal))) await ended;
   } finally {
     leave.abort();
     process.detach();
@@ -194,10 +231,12 @@ async function outputOf(
 /** @returns false when nobody does in time, or the process has ended */
 async function waitForPort(machine: Sandbox, process: string, port: number, signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + PORT_WAIT_MS;
+  let pause = PORT_POLL_MS;
   while (performance.now() < deadline) {
     if ((await listeningPorts(machine, signal)).includes(port)) return true;
-    if (!(await known(machine, process, signal)).running) return false;
-    await delay(PORT_POLL_MS, undefined, { signal });
+    if (!(await runs(machine, process, signal))) return false;
+    await delay(pause, undefined, { signal });
+    pause = Math.min(1.5 * pause, PORT_POLL_MOST_MS);
   }
   return false;
 }
