@@ -12,12 +12,19 @@ export interface Forward {
   guest: number;
 }
 
-/** @returns the port that it listens on. @throws StacyError `unavailable` */
+export interface Forwarding {
+  /** That it listens on. */
+  port: number;
+  /** The listener and its connections are gone. */
+  close: () => Promise<void>;
+}
+
+/** @throws StacyError `unavailable` */
 export async function forwardPort(
   sandbox: Sandbox,
   { address, local, guest }: Forward,
   signal: AbortSignal,
-): Promise<{ port: number; close: () => Promise<void> }> {
+): Promise<Forwarding> {
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);

@@ -32,12 +32,9 @@ export function addSandboxTools(tools: Tools, session: Session): void {
     kind: "looks",
     fields: {},
     work: async (_input, { signal }) => {
-      const lines = await Promise.all(
-        session.sandboxes.map(async (sandbox) => {
-          const { id, state, image, allowedHosts } = await sandbox.refresh({ signal });
-          return `${id}  ${state}  ${image}  network: ${allowedHosts?.join(", ") || "none"}`;
-        }),
-      );
+      const lines = (await session.refreshed(signal)).map(({ id, info: { state, image, allowedHosts } }) => {
+        return `${id}  ${state}  ${image}  network: ${allowedHosts?.join(", ") || "none"}`;
+      });
       const saved = [...session.checkpoints.values()].map(({ id, sandboxId, name }) => {
         return `checkpoint ${id} of ${sandboxId}${name === undefined ? "" : `: ${name}`}`;
       });
@@ -53,7 +50,7 @@ export function addSandboxTools(tools: Tools, session: Session): void {
     fields: { sandbox: sandboxArgument, count: count(MAX_FORKS).default(1) },
     work: ({ sandbox, count }, call) =>
       session.use(sandbox, call, async (source) => {
-        const copies = await source.fork({ count, signal: call.signal });
+        const copies = await source.fork({ count, ttl: session.options.ttl, signal: call.signal });
         for (const copy of copies) session.add(copy);
         return `copies of ${source.id}: ${copies.map(({ id }) => id).join(", ")}`;
       }),

@@ -12,7 +12,7 @@ import {
 } from "../../../sdk/src/index.ts";
 import { withTimeLimit } from "../../host/time-limit.ts";
 import { note } from "../output.ts";
-import { forwardPort } from "../port-forward.ts";
+import { type Forwarding, forwardPort } from "../port-forward.ts";
 import type { Call } from "./call.ts";
 import { Advice } from "./tool.ts";
 import { Work } from "./work.ts";
@@ -23,7 +23,7 @@ export interface ModelOptions {
   /** MiB; absent: the server's default */
   memory?: number;
   vcpus: number;
-  /** How long each stays after its last use. */
+  /** How long each stays after its last use, give or take `RENEWED_EVERY_MS`. */
   ttl: string;
   allow?: string[];
   keep?: boolean;
@@ -37,10 +37,14 @@ export interface Origin {
 
 interface Known {
   sandbox: Sandbox;
-  /** From the last renewal to its end, ms. */
-  lifetime: number;
-  renewed: number;
+  /** ms. */
+  renewedEvery: number;
+  renewedAt: number;
 }
+
+/** Not for each of many short calls; more often where the whole time is short. */
+const RENEWED_EVERY_MS = 60_000;
+const RENEWALS_IN_A_LIFETIME = 4;
 
 /** Clients give up after 60 s. Before that a model is told how far it is, and asks again. */
 const ANSWER_WITHIN_MS = 45_000;
@@ -53,7 +57,8 @@ export class Session {
   readonly #known = new Map<string, Known>();
   readonly #images = new Map<string, Work<void>>();
   readonly #making = new Set<Promise<unknown>>();
-  readonly #ports = new Map<string, { port: number; close: () => Promise<void> }>();
+  /** By sandbox and port; also those that are being opened, so that each has one listener and its end finds it. */
+  readonly #ports = new Map<string, Promise<Forwarding>>();
   readonly #ending = new AbortController();
   readonly #waitMs: number;
   #first: Work<Sandbox> | undefined;
@@ -70,6 +75,21 @@ export class Session {
     return [...this.#known.values()].map(({ sandbox }) => sandbox);
   }
 
+  /** Those that are still there, as they are now. */
+  async refreshed(signal: AbortSignal): Promise<Sandbox[]> {
+    const found = this.sandboxes.map(async (sandbox) => {
+      try {
+        await sandbox.refresh({ signal });
+        return [sandbox];
+      } catch (error) {
+        if (!(error instanceof NotFoundError)) throw error;
+        this.#forget(sandbox.id);
+        return [];
+      }
+    });
+    return (await Promise.all(found)).flat();
+  }
+
   /** A further sandbox. @throws Advice when it takes longer than a client waits; it is in `sandboxes` later */
   async create(origin: Origin, call: Call): Promise<Sandbox> {
     return this.#wait(this.#make(origin), call, "list_sandboxes shows it when it is ready: look again in 30 seconds");
@@ -79,7 +99,8 @@ export class Session {
   add(sandbox: Sandbox): Sandbox {
     const { createdAt, expiresAt } = sandbox.info;
     const lifetime = Date.parse(expiresAt) - Date.parse(createdAt);
-    this.#known.set(sandbox.id, { sandbox, lifetime, renewed: performance.now() });
+    const renewedEvery = Math.min(RENEWED_EVERY_MS, lifetime / RENEWALS_IN_A_LIFETIME);
+    this.#known.set(sandbox.id, { sandbox, renewedEvery, renewedAt: performance.now() });
     return sandbox;
   }
 
@@ -90,6 +111,9 @@ export class Session {
   async use<T>(id: string | undefined, call: Call, work: (sandbox: Sandbox) => Promise<T>): Promise<T> {
     const sandbox = id === undefined ? await this.#own(call) : this.#get(id);
     await this.#renew(sandbox.id);
+    // Work may take longer than a sandbox has left: while it goes on, that is use too.
+    const every = this.#known.get(sandbox.id)?.renewedEvery;
+    const renewing = setInterval(() => void this.#renew(sandbox.id), every).unref();
     try {
       return await work(sandbox);
     } catch (error) {
@@ -98,6 +122,8 @@ export class Session {
       this.#forget(sandbox.id);
       const next = "call again without `sandbox`: a new one is made, without the files of this one";
       throw new Advice(`sandbox ${sandbox.id} has ended (${why})`, next, error);
+    } finally {
+      clearInterval(renewing);
     }
   }
 
@@ -187,20 +213,34 @@ export class Session {
   async #renew(id: string): Promise<void> {
     const known = this.#known.get(id);
     const now = performance.now();
-    if (known === undefined || now - known.renewed < known.lifetime / 2) return;
-    known.renewed = now;
-    // The work itself says what is wrong.
-    await known.sandbox.extend(this.options.ttl).catch(() => {});
+    if (known === undefined || now - known.renewedAt < known.renewedEvery) return;
+    try {
+      await known.sandbox.extend(this.options.ttl);
+      known.renewedAt = now;
+    } catch {
+      // The work itself says what is wrong; the next use tries again.
+    }
   }
 
-  /** A port of this host that leads to one of the sandbox, for as long as the session lasts. */
+  /** A port of this host that leads to one of the sandbox, for as long as both last. @throws Advice when it ends meanwhile */
   async open(sandbox: Sandbox, guest: number): Promise<number> {
     const key = `${sandbox.id}:${guest}`;
-    const open = this.#ports.get(key);
-    if (open !== undefined) return open.port;
-    const listener = await forwardPort(sandbox, { address: "127.0.0.1", local: 0, guest }, this.#ending.signal);
-    this.#ports.set(key, listener);
-    return listener.port;
+    const { signal } = this.#ending;
+    signal.throwIfAborted();
+    let opening = this.#ports.get(key);
+    if (opening === undefined) {
+      this.#get(sandbox.id);
+      opening = forwardPort(sandbox, { address: "127.0.0.1", local: 0, guest }, signal);
+      this.#ports.set(key, opening);
+    }
+    try {
+      const { port } = await opening;
+      if (this.#ports.get(key) === opening) return port;
+    } catch (error) {
+      if (this.#ports.get(key) === opening) this.#ports.delete(key);
+      throw error;
+    }
+    throw new Advice(`sandbox ${sandbox.id} has ended, and its ports are closed`, "see list_sandboxes");
   }
 
   async destroy(id: string): Promise<void> {
@@ -211,16 +251,19 @@ export class Session {
 
   #forget(id: string): void {
     this.#known.delete(id);
-    for (const [key, { close }] of this.#ports) {
-      if (!key.startsWith(`${id}:`)) continue;
-      this.#ports.delete(key);
-      void close();
-    }
+    void this.#closePorts((key) => key.startsWith(`${id}:`));
+  }
+
+  /** Never rejects. */
+  async #closePorts(whose: (key: string) => boolean): Promise<void> {
+    const closing = [...this.#ports].filter(([key]) => whose(key));
+    for (const [key] of closing) this.#ports.delete(key);
+    await Promise.allSettled(closing.map(async ([, opening]) => (await opening).close()));
   }
 
   async end(): Promise<void> {
     this.#ending.abort(new Error("the session has ended"));
-    await Promise.allSettled([...this.#making, ...[...this.#ports.values()].map(({ close }) => close())]);
+    await Promise.allSettled([...this.#making, this.#closePorts(() => true)]);
     if (this.options.keep === true) return;
     const ends = this.sandboxes.map((sandbox) => sandbox.destroy());
     report(await Promise.allSettled(ends));
