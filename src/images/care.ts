@@ -64,8 +64,9 @@ export async function removeImage(library: ImageLibrary, users: readonly ImageUs
 
 /** The same for an image that nobody will start from: its golden snapshots go first, and with them machines that only wait. */
 export async function retireImage(library: ImageLibrary, users: readonly ImageUsers[], name: string): Promise<void> {
-  const { digest, references } = await library.inspect(name);
-  const { golden } = references.length > 1 ? { golden: [] } : await useOf(users);
+  const { digest } = await library.inspect(name);
+  // Names that this owner does not see count too: the same bytes may be another one's template.
+  const { golden } = (await library.isLast(name)) ? await useOf(users) : { golden: [] };
   for (const { key, owner } of golden.filter((one) => one.digest === digest)) await dropped(owner, key);
   await removeImage(library, users, name);
 }

@@ -164,6 +164,8 @@ export interface ImageLibrary extends Images {
   scratch(): Promise<WorkDir>;
   /** @throws StacyError `not-found` */
   inspect(reference: string): Promise<ImageDetails>;
+  /** Whether the content goes when this name does: no other one, of whomever, points at it. @throws StacyError `not-found` */
+  isLast(reference: string): Promise<boolean>;
   /** Another name for an image that is here. */
   tag(reference: string, name: string): Promise<Image>;
   /** Removes what nothing refers to, then the least recently used down to the limit; never what is in use. */

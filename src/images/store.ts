@@ -197,20 +197,19 @@ class ImageStore implements ImageLibrary {
     return { ...content, reference: to, ...(made.owner === undefined ? {} : { owner: made.owner }) };
   }
 
+  async isLast(reference: string): Promise<boolean> {
+    const { last } = await this.#going(await this.#bases.refs(), this.#name(reference));
+    return last;
+  }
+
   async remove(reference: string, options: { inUse?: (digest: string) => boolean } = {}): Promise<void> {
     const name = this.#name(reference);
     await this.#bases.changeRefs(async (refs) => {
-      const digest = this.#digest(refs, name);
-      if (digest === undefined || (isDigest(name) && (await this.#bases.get(name)) === undefined)) throw missing(name);
-      const going = isDigest(name)
-        ? this.#visible(refs).filter((each) => each.digest === digest)
-        : [this.#named(refs, name)].filter((each) => each !== undefined);
-      const pointing = Object.values(refs).filter((ref) => ref.digest === digest);
-      const last = pointing.length === going.length;
+      const { digest, going, last } = await this.#going(refs, name);
       if (last && options.inUse?.(digest)) {
         throw new StacyError("conflict", `the image ${name} is in use`, { remedy: "destroy its sandboxes first" });
       }
-      for (const { ref } of going) delete refs[writeKey(ref)];
+      for (const ref of going) delete refs[writeKey(ref)];
       if (last) await this.#bases.delete(digest);
     });
   }
@@ -300,6 +299,17 @@ class ImageStore implements ImageLibrary {
     if (!isDigest(name)) return this.#named(refs, name)?.digest;
     const known = this.#visible(refs).some(({ digest }) => digest === name);
     return known || !Object.values(refs).some(({ digest }) => digest === name) ? name : undefined;
+  }
+
+  /** The names that a removal of this one means, and whether no other, of whomever, points at the same. @throws StacyError `not-found` */
+  async #going(refs: Refs, name: string): Promise<{ digest: string; going: RefName[]; last: boolean }> {
+    const digest = this.#digest(refs, name);
+    if (digest === undefined || (isDigest(name) && (await this.#bases.get(name)) === undefined)) throw missing(name);
+    const going = isDigest(name)
+      ? this.#visible(refs).filter((each) => each.digest === digest)
+      : [this.#named(refs, name)].filter((each) => each !== undefined);
+    const pointing = Object.values(refs).filter((ref) => ref.digest === digest);
+    return { digest, going: going.map(({ ref }) => ref), last: pointing.length === going.length };
   }
 
   /** Does the work once, however many callers and processes ask for it. */

@@ -59,6 +59,40 @@ test("a template's image is its owner's, has a name that only a build gives, and
   }
 });
 
+test("what one owner lets go is not the end of another's: the same bytes are the same golden snapshot, with its warm machines", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "template-images-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await mkdir(join(dir, "tree"));
+  await writeFile(join(dir, "tree", "file"), "x");
+  const images = createImages(dataPaths(join(dir, "data")), { offline: true });
+  const make = async (owner: string): Promise<{ name: string; digest: string }> => {
+    const name = templateImage(`of${owner}`, "b1");
+    const { digest } = await images.of({ name: owner, templates: true }).import(join(dir, "tree"), name);
+    return { name, digest };
+  };
+  const [hers, his] = [await make("alice"), await make("bob")];
+  assert.equal(hers.digest, his.digest);
+  const snapshots = new Set(["k"]);
+  const machines = {
+    imageUse: async () => ({
+      needed: new Set<string>(),
+      golden: [...snapshots].map((key) => ({ key, digest: his.digest })),
+    }),
+    removeSnapshot: async (key: string) => void snapshots.delete(key),
+  };
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const parts = { images, imageUsers: [machines], stopping: stop.signal } as unknown as E2bParts;
+  const view = (owner: string) => ({ owner, templates: { list: () => [] } }) as unknown as View;
+  await letGo(parts, view("alice"), [hers.name]);
+  await assert.rejects(images.of({ name: "alice" }).resolve(hers.name, { pull: "never" }), { code: "not-found" });
+  assert.equal(snapshots.size, 1);
+  assert.equal((await images.of({ name: "bob" }).resolve(his.name)).digest, his.digest);
+  await letGo(parts, view("bob"), [his.name]);
+  assert.equal(snapshots.size, 0);
+  assert.equal(await images.has(his.digest), false);
+});
+
 test("a name without a slash is a template's and never an image's", () => {
   const view = { templates: { list: () => [], get: () => unknown() }, checkpoints: { list: () => [] } };
   const source = (name: string) => sourceOf(name, view as unknown as View);
