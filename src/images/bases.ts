@@ -6,7 +6,7 @@ import { chmod, mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/p
 import { join } from "node:path";
 import { z } from "zod";
 import { replaceFile, syncPath } from "../host/durable.ts";
-import { errno, StacyError } from "../host/error.ts";
+import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import type { Image, ImageConfig } from "./image.ts";
@@ -63,11 +63,11 @@ export class Bases {
     return join(this.#paths.images, digest.slice("sha256:".length));
   }
 
-  /** `undefined` when it is not here, or not whole. */
+  /** `undefined` when it is not here, or not whole. @throws when that could not be seen: whoever collects must not take it for gone */
   async get(digest: string): Promise<Base | undefined> {
     const dir = this.path(digest);
     const file = join(dir, "image.json");
-    const parsed = RECORD.safeParse(await readJson(file).catch(() => undefined));
+    const parsed = RECORD.safeParse(await readJson(file).catch(damaged));
     if (!parsed.success || parsed.data.digest !== digest) return undefined;
     const base = join(dir, "base.img");
     try {
@@ -125,7 +125,10 @@ export class Bases {
   }
 
   async all(): Promise<Base[]> {
-    const names = await readdir(this.#paths.images).catch(() => []);
+    const names = await readdir(this.#paths.images).catch((error) => {
+      if (errno(error) === "ENOENT") return [];
+      throw error;
+    });
     const found = await Promise.all(
       names.filter((name) => /^[0-9a-f]{64}$/.test(name)).map((name) => this.get(`sha256:${name}`)),
     );
@@ -157,4 +160,8 @@ export class Bases {
     if (JSON.stringify(refs) !== before) await replaceFile(this.#refs, `${JSON.stringify(refs, null, 2)}\n`);
     return result;
   }
+}
+
+function damaged(thrown: unknown): undefined {
+  if (asStacyError(thrown).code !== "corrupt") throw thrown;
 }

@@ -2,6 +2,7 @@
  * Images that builds of templates make: `stacyvm/template/<template>:<build>`, which no registry can have. They are their template's
  * owner's, and live as long as one of its templates names them: without it they go with the next collection.
  */
+import { asStacyError } from "../host/error.ts";
 import type { ImageUse, ImageUsers } from "./care.ts";
 import type { ImageLibrary } from "./image.ts";
 import { OWN_PREFIX } from "./reference.ts";
@@ -33,11 +34,7 @@ export class TemplateImages implements ImageUsers {
     const templates = new Set<string>();
     for (const { owner, image } of this.#templates()) {
       if (!isTemplateImage(image)) continue;
-      // One that is not here cannot be collected either.
-      const found = await this.#images
-        .of({ name: owner })
-        .inspect(image)
-        .catch(() => undefined);
+      const found = await this.#images.of({ name: owner }).inspect(image).catch(notHere);
       if (found !== undefined) templates.add(found.digest);
     }
     return { needed: templates, golden: [], templates };
@@ -47,4 +44,9 @@ export class TemplateImages implements ImageUsers {
   removeSnapshot(): Promise<void> {
     return Promise.resolve();
   }
+}
+
+/** One that is not here cannot be collected either; of one that could not be looked at nobody knows that. */
+function notHere(thrown: unknown): undefined {
+  if (asStacyError(thrown).code !== "not-found") throw thrown;
 }
