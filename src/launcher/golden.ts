@@ -142,7 +142,7 @@ export class GoldenBuilder {
 }
 
 function partyOf({ spec }: Target): string {
-  return spec.imageOwner ?? "";
+  return spec.owner ?? "";
 }
 
 /** A machine whose memory is a file is ended by SIGBUS when the disk has no room for a page of it. */

@@ -17,6 +17,8 @@ export interface LaunchSpec {
   image: string;
   /** Whose name of an image that is; absent: everybody's. */
   imageOwner?: string;
+  /** Who asks: builds of owners take turns. No part of the shape, which may be several owners'. */
+  owner?: string;
   vcpus: number;
   memoryMiB: number;
   diskMiB: number;

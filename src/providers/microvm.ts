@@ -359,6 +359,7 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
   return {
     image: spec.image,
     ...(spec.imageOwner === undefined ? {} : { imageOwner: spec.imageOwner }),
+    ...(spec.owner === undefined ? {} : { owner: spec.owner }),
     vcpus: spec.vcpus,
     memoryMiB: spec.memoryMiB,
     diskMiB: spec.diskMiB,

@@ -32,6 +32,8 @@ export interface SandboxSpec {
   image: string;
   /** Whose name of an image that is; absent: everybody's. */
   imageOwner?: string;
+  /** Who asks, whose turn it is where owners take turns; no part of the key. */
+  owner?: string;
   /** MiB */
   memoryMiB: number;
   vcpus: number;

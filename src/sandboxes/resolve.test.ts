@@ -4,7 +4,7 @@ import { validateConfig } from "../config/load.ts";
 import { limitsOf } from "../config/options.ts";
 import { START_INIT } from "./init.ts";
 import type { CheckpointRecord, Template } from "./record.ts";
-import { resolveSpawn, type SpawnInput } from "./resolve.ts";
+import { resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 
 const LIMITS = {
   ...limitsOf(validateConfig({}, "")),
@@ -51,6 +51,15 @@ test("what is asked for goes before the template, and that before the server's d
   assert.deepEqual(from.metadata, { m: "own", template: "t" });
   const own = resolve({ image: "own", memoryMiB: 400, vcpus: 4, ttlMs: 5, provider: "firecracker" }, TEMPLATE);
   assert.deepEqual([own.spec.image, own.spec.memoryMiB, own.ttlMs, own.provider], ["own", 400, 5, "firecracker"]);
+});
+
+test("of a shared template the image is its owner's, and what is built for it is the matter of who asks", () => {
+  const shared = { ...TEMPLATE, owner: "alice" };
+  const whose = ({ imageOwner, owner }: { imageOwner?: string; owner?: string }) => [imageOwner, owner];
+  assert.deepEqual(whose(resolve({ owner: "bob" }, shared).spec), ["alice", "bob"]);
+  assert.deepEqual(whose(resolve({ owner: "bob", image: "own" }, shared).spec), ["bob", "bob"]);
+  assert.deepEqual(whose(resolve({}).spec), [undefined, "default"]);
+  assert.deepEqual(whose(templateSpec(shared, LIMITS)), ["alice", "alice"], "what it keeps ready");
 });
 
 test("the image that published SDKs fill in by themselves does not replace a template's", () => {

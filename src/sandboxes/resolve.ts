@@ -5,6 +5,7 @@ import type { WarmContext } from "../interpreter/contexts.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
 import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
+import { DEFAULT_OWNER } from "./owner.ts";
 import type { CheckpointRecord, ExpiryPause, IdleAction, SecretRecord, Template } from "./record.ts";
 import { hostsToAllow, type SecretInput } from "./secrets.ts";
 
@@ -103,6 +104,7 @@ export function resolveSpawn(
     spec: {
       image: size.image,
       ...(imageOwner === undefined ? {} : { imageOwner }),
+      owner: input.owner ?? DEFAULT_OWNER,
       memoryMiB: size.memoryMiB,
       vcpus: size.vcpus,
       diskMiB: size.diskMiB,
@@ -144,7 +146,7 @@ function placeholders(secrets: readonly SecretRecord[], template: Template | und
 
 /** The golden machine of a template's shape, for its pool. */
 export function templateSpec(template: Template, limits: Limits): Omit<SandboxSpec, "id" | "checkpoint"> {
-  const { spec } = resolveSpawn({}, limits, template, undefined);
+  const { spec } = resolveSpawn({ owner: template.owner }, limits, template, undefined);
   return spec;
 }
 
