@@ -19,7 +19,7 @@ import { copySparse } from "../host/sparse.ts";
 import { exitReport } from "../vmm/exit.ts";
 import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
-import { bootCold } from "./launch.ts";
+import { bootCold, endedBy } from "./launch.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import { runSetup } from "./setup.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
@@ -38,6 +38,9 @@ export interface GoldenReport {
 
 /** Of all owners at a time. Their machines are in nobody's quota, and set-up commands may take long. */
 const AT_A_TIME = Math.max(2, Math.floor(availableParallelism() / 2));
+
+/** One that hangs must not keep its place for ever; each set-up command has a shorter limit of its own (setup.ts). */
+const MOST_MS = 3_600_000;
 
 export class GoldenBuilder {
   readonly #vmm: Vmm;
@@ -66,7 +69,9 @@ export class GoldenBuilder {
     return this.#building.join(target.key, signal, async (shared) => {
       // What is there waits behind nothing.
       if ((await this.#present(target)) !== undefined) return undefined;
-      return this.#queue.run(partyOf(target), shared, () => this.#locked(target, shared));
+      return this.#queue.run(partyOf(target), shared, () =>
+        withinLimit(target, shared, (signal) => this.#locked(target, signal)),
+      );
     });
   }
 
@@ -101,6 +106,8 @@ export class GoldenBuilder {
         network: (target.spec.setupHosts?.length ?? 0) > 0,
       });
       const { machine, agent } = await bootCold(this.#vmm, target, disk, place, identity, phases, true);
+      // Whatever the guest does, or does not.
+      using _watch = endedBy(signal, machine);
       let touchedBytes = 0;
       try {
         await phases.phase("setup", async () => {
@@ -143,6 +150,28 @@ export class GoldenBuilder {
 
 function partyOf({ spec }: Target): string {
   return spec.owner ?? "";
+}
+
+/** @throws StacyError `timeout` */
+async function withinLimit<T>(
+  { image }: Target,
+  shared: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const limit = new AbortController();
+  const timer = setTimeout(() => limit.abort(), MOST_MS);
+  try {
+    return await work(AbortSignal.any([shared, limit.signal]));
+  } catch (cause) {
+    if (!limit.signal.aborted || shared.aborted) throw cause;
+    throw new StacyError("timeout", `the golden snapshot of ${image.reference} was not built within an hour`, {
+      cause,
+      phase: "golden",
+      remedy: "shorten its set-up commands, or build an image in which they have run already",
+    });
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** A machine whose memory is a file is ended by SIGBUS when the disk has no room for a page of it. */
