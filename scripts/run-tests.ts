@@ -18,7 +18,7 @@ const STOP_LIMIT_MS = 10_000;
 const LANES = 2;
 const IMAGES = ["stacyvm/busybox", "stacyvm/python", "stacyvm/base"];
 /** So many files that failed are run once more. */
-const MOST_AGAIN = 4;
+const MOST_AGAIN = 6;
 
 process.chdir(packageRoot);
 const bin = join(packageRoot, "node_modules", ".bin");

@@ -1,6 +1,6 @@
 /**
  * The guests whose daemon is killed, through the API: what they hold in memory and on disk can be asked for. Linux under QEMU, and
- * the bare guest under Firecracker, which is ready in milliseconds and has neither processes nor files.
+ * the bare guest under Firecracker, which is ready in milliseconds and has neither processes nor files; or Linux there, too.
  */
 import assert from "node:assert/strict";
 
@@ -50,9 +50,11 @@ const linux: CrashGuest = {
   echo: (ask) => output(ask, { command: "echo fine" }),
 };
 
+const FIRECRACKER = "providers: { default: firecracker }\n";
+
 const bare: CrashGuest = {
   monitor: "firecracker",
-  config: "providers: { default: firecracker }\n",
+  config: FIRECRACKER,
   spawn: { image: "stacyvm/bare", memory_mb: 128, ttl: "2h" },
   begin: async () => ({}),
   count: async (ask) => Number(await output(ask, argv("counter"))),
@@ -61,5 +63,10 @@ const bare: CrashGuest = {
   echo: (ask) => output(ask, argv("echo", "fine")),
 };
 
-/** By `STACYVM_CRASH_VMM`; QEMU if that says nothing. */
-export const crashGuest: CrashGuest = process.env.STACYVM_CRASH_VMM === "firecracker" ? bare : linux;
+const GUESTS: Record<string, CrashGuest> = {
+  firecracker: bare,
+  "firecracker-linux": { ...linux, monitor: "firecracker", config: FIRECRACKER },
+};
+
+/** By `STACYVM_CRASH_VMM`: `firecracker`, `firecracker-linux`; Linux under QEMU if that says nothing. */
+export const crashGuest: CrashGuest = GUESTS[process.env.STACYVM_CRASH_VMM ?? ""] ?? linux;
