@@ -45,7 +45,7 @@ export async function probeFirecracker(
         usable: true,
         version,
         path,
-        accelerator: kvm.mode === "interpreted" ? "kvm-interpreted" : "kvm",
+        accelerator: kvm.mode === "native" ? "kvm" : "kvm-interpreted",
         guests: linux.able ? ["linux", "bare"] : ["bare"],
         notes,
         ...(linux.remedy === undefined ? {} : { linuxRemedy: linux.remedy }),
