@@ -30,3 +30,16 @@ export function watchPage(page: Page, ...origins: string[]): string[] {
   });
   return wrong;
 }
+
+/**
+ * Looks until there is something. The browser's own waiting looks by `eval`, which the page's policy refuses from the second time on.
+ * @throws Error after 60 s
+ */
+export async function soon<T>(look: () => Promise<T>): Promise<T> {
+  for (const until = performance.now() + 60_000; ; ) {
+    const found = await look();
+    if (found) return found;
+    if (performance.now() > until) throw new Error("it did not come within 60 s");
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}

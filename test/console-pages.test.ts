@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser, BrowserContext, Page } from "playwright-core";
-import { noBrowser, startBrowser } from "./browser-support.ts";
+import { noBrowser, soon, startBrowser } from "./browser-support.ts";
 import { busy, ConsoleServer, faults } from "./console-support.ts";
 
 const PAGES = ["#/", "#/new", "#/images", "#/templates", "#/saved", "#/events", "#/host", "#/access"];
@@ -87,7 +87,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
       for (const hash of all) {
         await page.evaluate(`location.hash = ${JSON.stringify(hash)}`);
         await page.locator(`nav[aria-label] a[aria-current]`).first().waitFor();
-        await page.waitForFunction("!document.body.textContent.includes('Examining')");
+        await page.getByText("Examining").first().waitFor({ state: "detached" });
         if (deep?.test(hash)) assert.deepEqual(await faults(page), [], `${hash} at ${width}, ${colorScheme}`);
         else
           assert.equal(
@@ -357,13 +357,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     const secret = (await page.getByLabel("the secret", { exact: true }).textContent()) ?? "";
     assert.match(secret, /^stacyvm_/);
     await button(page, "Rotate ci").click();
-    await page.waitForFunction(
-      (old) =>
-        (
-          globalThis as unknown as { document: { querySelector(of: string): { textContent: string } } }
-        ).document.querySelector(".code pre").textContent !== old,
-      secret,
-    );
+    await soon(async () => (await page.locator(".code pre").first().textContent()) !== secret);
     await button(page, "Revoke ci").click();
     await confirm(page, "ci", "Revoke");
     await page.getByRole("row", { name: /^ci .*revoked/ }).waitFor();

@@ -8,7 +8,7 @@ import { request } from "node:http";
 import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
-import { noBrowser, startBrowser, watchPage } from "./browser-support.ts";
+import { noBrowser, soon, startBrowser, watchPage } from "./browser-support.ts";
 import { faults } from "./console-support.ts";
 import { Server } from "./server-support.ts";
 
@@ -166,17 +166,16 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
     // Dragged out: the content is there when the drag begins.
     const out = files.getByRole("button", { name: "note", exact: true });
     await out.dispatchEvent("pointerdown");
-    const dragged = await page.waitForFunction(
-      (element) => {
+    const dragged = await soon(() =>
+      out.evaluate((element) => {
         // biome-ignore lint/suspicious/noExplicitAny: this runs in the browser
         const { DataTransfer, DragEvent } = globalThis as any;
         const dataTransfer = new DataTransfer();
         (element as unknown as EventTarget).dispatchEvent(new DragEvent("dragstart", { dataTransfer, bubbles: true }));
-        return dataTransfer.getData("DownloadURL");
-      },
-      await out.elementHandle(),
+        return String(dataTransfer.getData("DownloadURL"));
+      }),
     );
-    assert.match(String(await dragged.jsonValue()), /^application\/octet-stream:note:blob:http/);
+    assert.match(dragged, /^application\/octet-stream:note:blob:http/);
     const download = page.waitForEvent("download");
     await button("Download note").click();
     assert.equal((await download).suggestedFilename(), "note");
