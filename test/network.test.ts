@@ -1,7 +1,6 @@
 /** What sandboxes reach of the network, and what not: real guests, a real server on this host, every way that a machine lives on. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn as spawnProcess } from "node:child_process";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer, type Server as HttpServer } from "node:http";
@@ -14,6 +13,7 @@ import { Cli, ended, said } from "./cli-support.ts";
 import { EventStream } from "./event-stream.ts";
 import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
+import { UdpServer } from "./udp-server.ts";
 
 /** On loopback, and not among what programs ask without a proxy. */
 const ADDRESS = "127.8.8.8";
@@ -36,35 +36,13 @@ async function webServer(asked: string[]): Promise<{ web: HttpServer; host: stri
 }
 
 /** Gives each file that is asked for, from the port that was asked (RFC 1350 has another one answer, which no rule would name). */
-class TftpServer implements AsyncDisposable {
-  readonly asked: string[] = [];
-  readonly #socket = createSocket("udp4");
-
-  static async open(): Promise<TftpServer> {
-    const server = new TftpServer();
-    server.#socket.on("message", (packet, from) => {
-      if (packet.readUInt16BE() !== 1) return;
-      const [name = ""] = packet.subarray(2).toString().split("\0");
-      server.asked.push(name);
-      server.#socket.send(
-        Buffer.concat([Buffer.from([0, 3, 0, 1]), Buffer.from(`file ${name}\n`)]),
-        from.port,
-        from.address,
-      );
-    });
-    server.#socket.bind(0, ADDRESS);
-    await once(server.#socket, "listening");
-    return server;
-  }
-
-  get port(): number {
-    return this.#socket.address().port;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#socket.close();
-    await once(this.#socket, "close");
-  }
+function tftpServer(asked: string[]): Promise<UdpServer> {
+  return UdpServer.open(ADDRESS, (packet) => {
+    if (packet.readUInt16BE() !== 1) return undefined;
+    const [name = ""] = packet.subarray(2).toString().split("\0");
+    asked.push(name);
+    return Buffer.concat([Buffer.from([0, 3, 0, 1]), Buffer.from(`file ${name}\n`)]);
+  });
 }
 
 /** Nothing tells the command that there is a proxy. */
@@ -185,7 +163,8 @@ describe("the network of a sandbox", () => {
   });
 
   test("datagrams and echoes: what a rule names with /udp, and hosts that answer; anything else is refused at once", async () => {
-    await using files = await TftpServer.open();
+    const names: string[] = [];
+    await using files = await tftpServer(names);
     const id = await spawn({ allowed_hosts: [`web.test:${port}`, `web.test:${files.port}/udp`] });
     const fetch = (name: string): string => `tftp -g -r ${name} -l - web.test ${files.port} 2>&1`;
     assert.match((await run(id, fetch("here"))).stdout, /^file here\n/);
@@ -200,7 +179,7 @@ describe("the network of a sandbox", () => {
     assert.equal(pinged.exit_code, hostAnswers ? 0 : 1, pinged.stdout + pinged.stderr);
     const { sent, received, refused: count } = await good("GET", `/sandboxes/${id}/network`);
     assert.ok(count >= 2 && sent > 0 && received >= "file here".length);
-    assert.deepEqual(files.asked, ["here"]);
+    assert.deepEqual(names, ["here"]);
     await good("DELETE", `/sandboxes/${id}`);
   });
 
@@ -317,7 +296,7 @@ describe("the network of a sandbox", () => {
   });
 
   test("it is there again after pause, suspension, fork, checkpoint and a killed daemon", async () => {
-    await using files = await TftpServer.open();
+    await using files = await tftpServer([]);
     const hosts = [host, `web.test:${port}`, `web.test:${files.port}/udp`];
     const id = await spawn({ allowed_hosts: hosts, env: { MINE: "kept" } });
     const works = async (which: string, path: string): Promise<void> => {

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
 import { type Answer, decode, encode, type RecordType } from "dns-packet";
+import { UdpServer } from "../../test/udp-server.ts";
 import { Addresses } from "../host/addresses.ts";
 import { type Datagram, DatagramKind, type Endpoint, readDatagram, writeDatagram } from "./datagram.ts";
 import { Egress, type Refused, type SharedEgress } from "./egress.ts";
@@ -346,20 +346,22 @@ test("a port of this host: by its own name alone, where the operator permits it,
 });
 
 test("datagrams go to a host and port that a rule names with /udp, and answers come back to the socket that asked", async () => {
-  await using server = await UdpServer.open();
+  const from = new Set<number>();
+  await using server = await udpServer(from);
   using guest = new Guest([`localhost:${server.port}/udp`, `127.0.0.1:${server.port}/udp`]);
   const address = await guest.address("localhost");
   assert.deepEqual(await guest.udp(address, server.port, "one"), [DatagramKind.udp, "got one"]);
   assert.deepEqual(await guest.udp(address, server.port, "two"), [DatagramKind.udp, "got two"]);
   assert.deepEqual(await guest.udp("127.0.0.1", server.port, "three", 40_001), [DatagramKind.udp, "got three"]);
   assert.deepEqual(await guest.udp(address, server.port, ""), [DatagramKind.udp, "got "], "an empty one is one");
-  assert.equal(server.from.size, 2, "each of a guest's sockets is one of ours");
+  assert.equal(from.size, 2, "each of a guest's sockets is one of ours");
   const { open, connected, sent, received } = guest.egress.status;
   assert.deepEqual({ open, connected, sent, received }, { open: 2, connected: 2, sent: 11, received: 27 });
 });
 
 test("other datagrams are refused at once: without a rule for them, at another port, and where nobody listens", async () => {
-  await using server = await UdpServer.open();
+  const from = new Set<number>();
+  await using server = await udpServer(from);
   using guest = new Guest([`localhost:${server.port}`, "localhost:1/udp", "10.1.2.3:*/udp"]);
   const address = await guest.address("localhost");
   const refused = [DatagramKind.udpRefused, ""];
@@ -368,12 +370,12 @@ test("other datagrams are refused at once: without a rule for them, at another p
   assert.deepEqual(await guest.udp("10.1.2.3", 9, "no public address"), refused);
   assert.match(guest.refused[1]?.reason ?? "", /no public address/);
   assert.deepEqual(await guest.udp(address, 1, "nobody there"), refused);
-  assert.equal(server.from.size, 0);
+  assert.equal(from.size, 0);
   assert.equal(guest.egress.status.open, 0);
 });
 
 test("datagrams are judged again when rules change, and end with the network", async () => {
-  await using server = await UdpServer.open();
+  await using server = await udpServer();
   const rule = `localhost:${server.port}/udp`;
   using guest = new Guest([rule]);
   const address = await guest.address("localhost");
@@ -390,7 +392,7 @@ test("datagrams are judged again when rules change, and end with the network", a
 });
 
 test("datagrams count within the limits: addresses at once, and bytes", async () => {
-  await using server = await UdpServer.open();
+  await using server = await udpServer();
   using guest = new Guest([`localhost:${server.port}/udp`], {
     maxBytes: 1_000,
     bytesPerSecond: 0,
@@ -451,28 +453,10 @@ test("an echo counts as a connection within the limit of a minute", async () => 
   assert.match(guest.refused[0]?.reason ?? "", /more than 1 connections a minute/);
 });
 
-/** Answers each datagram with "got" and what it had. */
-class UdpServer implements AsyncDisposable {
-  readonly from = new Set<number>();
-  readonly #socket = createSocket("udp4");
-
-  static async open(): Promise<UdpServer> {
-    const server = new UdpServer();
-    server.#socket.on("message", (payload, from) => {
-      server.from.add(from.port);
-      server.#socket.send(`got ${payload}`, from.port, from.address);
-    });
-    server.#socket.bind(0, "127.0.0.1");
-    await once(server.#socket, "listening");
-    return server;
-  }
-
-  get port(): number {
-    return this.#socket.address().port;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#socket.close();
-    await once(this.#socket, "close");
-  }
+/** Answers each datagram with "got" and what it had; `from` are the ports that it came from. */
+async function udpServer(from = new Set<number>()): Promise<UdpServer> {
+  return UdpServer.open("127.0.0.1", (payload, { port }) => {
+    from.add(port);
+    return `got ${payload}`;
+  });
 }
