@@ -120,7 +120,8 @@ class Service {
   async #run(path: string): Promise<void> {
     const answer = await this.#daemon.ok("POST", "/run", { ...this.#spawn, command: "echo", args: ["hello"] });
     const { stdout, boot } = JSON.parse(answer) as { stdout: string; boot: { path: string } };
-    if (stdout !== "hello\n") throw new Error(answer);
+    // The bare guest has no shell that takes the quotes off.
+    if (!/^'?hello'?\n$/.test(stdout)) throw new Error(answer);
     if (boot.path !== path) throw new Error(`it came ${boot.path}`);
   }
 

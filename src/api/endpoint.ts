@@ -351,10 +351,12 @@ function describe(endpoint: Endpoint<z.ZodType, z.ZodType, z.ZodType>): RouteCon
 
 /** JSON with a newline at its end, as clients of the published server know it. */
 export function json(value: unknown, status = 200, headers: Record<string, string> = {}): Response {
-  return new Response(`${JSON.stringify(value)}\n`, {
-    status,
-    headers: { "content-type": "application/json", ...headers },
-  });
+  return jsonText(`${JSON.stringify(value)}\n`, status, headers);
+}
+
+/** @param text JSON already */
+export function jsonText(text: string, status = 200, headers: Record<string, string> = {}): Response {
+  return new Response(text, { status, headers: { "content-type": "application/json", ...headers } });
 }
 
 /** A slash at the end changes nothing, except below a guest's port, where it is the guest's. */

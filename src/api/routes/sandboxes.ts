@@ -1,7 +1,8 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { RouteParts } from "../context.ts";
-import { type Endpoints, json } from "../endpoint.ts";
+import { type Endpoints, json, jsonText } from "../endpoint.ts";
+import { SandboxList } from "../sandbox-list.ts";
 import { SandboxSampler } from "../sandbox-stats.ts";
 import { Duration, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import {
@@ -28,6 +29,7 @@ const tag = "sandboxes";
 export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
   const { config } = parts;
   const body = (record: Parameters<typeof sandboxBody>[0]) => sandboxBody(record, config.server.preview_domain);
+  const list = new SandboxList(body);
   const one = { 200: { description: "The sandbox", schema: SandboxBody } };
 
   endpoints.add(
@@ -56,7 +58,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       summary: "List sandboxes, newest first",
       responses: { 200: { description: "All that were not destroyed", schema: z.array(SandboxBody) } },
     },
-    ({ sandboxes }) => json(sandboxes.list().map(body)),
+    ({ sandboxes }) => jsonText(list.text(sandboxes.list())),
   );
   endpoints.add(
     {
