@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm, stat, symlink } from "node:fs/promises";
+import fs, { mkdir, mkdtemp, rm, stat, symlink } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -45,6 +46,24 @@ test("processes of a directory are found and ended by whichever name it has", as
   assert.equal(await worksIn(process.record, join(link, "machine")), true);
   await endOwnProcessesIn(link);
   assert.equal(await isAlive(process.record), false);
+});
+
+test("a pid that became another machine's while a directory's processes were ended is left alone", async (t) => {
+  const [{ dir, process: own }, { process: other }] = [await sleeper(t), await sleeper(t)];
+  const { readlink } = fs;
+  t.after(() => {
+    fs.readlink = readlink;
+    syncBuiltinESMExports();
+  });
+  // As it was when it was looked at: the pid was that of a process here.
+  let looks = 0;
+  fs.readlink = (async (path: string) => {
+    if (path === `/proc/${other.record.pid}/cwd` && ++looks === 1) return dir;
+    return readlink(path);
+  }) as typeof readlink;
+  syncBuiltinESMExports();
+  await endOwnProcessesIn(dir);
+  assert.deepEqual([looks > 1, await isAlive(own.record), await isAlive(other.record)], [true, false, true]);
 });
 
 test("root without the right to see other users' processes does not take a machine's for gone", async (t) => {

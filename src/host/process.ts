@@ -236,9 +236,7 @@ export async function worksIn(record: ProcessRecord, dir: string): Promise<boole
   const at = await inode(`/proc/${record.pid}/cwd`);
   if (at === NO_INODE) {
     if (process.getuid?.() !== 0 || (await seesOthers()) || !(await isAlive(record))) return false;
-    throw new StacyError("unavailable", `process ${record.pid} cannot be looked at`, {
-      remedy: "give the server CAP_SYS_PTRACE",
-    });
+    throw notLookedAt(`process ${record.pid}`);
   }
   return at === (await inode(dir)) || (await jailRoots(dir)).has(await inode(`/proc/${record.pid}/root`));
 }
@@ -262,11 +260,30 @@ export async function endOwnProcessesIn(dir: string): Promise<void> {
   const roots = await jailRoots(dir);
   // Again until none is found: one that was ended may have started another just before.
   for (;;) {
-    const found = await Promise.all((await processesIn(dir)).map(async (pid) => (await isOurs(pid, roots)) && pid));
-    const pids = found.filter((pid) => pid !== false);
+    const pids = await ownPidsIn(dir, roots);
     if (pids.length === 0) return;
-    await Promise.all(pids.map(async (pid) => endProcess(await processRecord(pid))));
+    const records = await Promise.all(pids.map(processRecord));
+    // Looked at once more, now that they are named: a pid may have become another process's, maybe that of another machine.
+    const proven = new Set(await ownPidsIn(dir, roots));
+    await Promise.all(records.filter(({ pid }) => proven.has(pid)).map(endProcess));
   }
+}
+
+async function ownPidsIn(dir: string, jailRoots: ReadonlySet<string>): Promise<number[]> {
+  const pids = await processesIn(dir);
+  const ours = await Promise.all(pids.map((pid) => isOurs(pid, jailRoots)));
+  return pids.filter((_, at) => ours[at]);
+}
+
+/** Whether any process, whoever's, works in `dir` or below it. @throws StacyError `unavailable` when that cannot be seen */
+export async function hasProcesses(dir: string): Promise<boolean> {
+  if ((await processesIn(dir)).length > 0) return true;
+  if (process.getuid?.() === 0 && !(await seesOthers())) throw notLookedAt(`the processes in ${dir}`);
+  return false;
+}
+
+function notLookedAt(what: string): StacyError {
+  return new StacyError("unavailable", `${what} cannot be looked at`, { remedy: "give the server CAP_SYS_PTRACE" });
 }
 
 async function isOurs(pid: number, jailRoots: ReadonlySet<string>): Promise<boolean> {
