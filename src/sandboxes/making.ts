@@ -155,16 +155,19 @@ export class Making {
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
     const { table, secrets, changes, endings, events } = this.#parts;
     const ids = children.map(({ id }) => id);
-    try {
+    const fork = async () => {
       await Promise.all(children.map((child) => table.save(child)));
       await Promise.all(ids.map((id) => secrets.copy(parent.record.owner, parent.id, id)));
-      const forking = parent.changes.run((ended) => {
+      return parent.changes.run((ended) => {
         const machine = parent.machineIn(["running"]);
         const either = signal === undefined ? ended : AbortSignal.any([ended, signal]);
         const options = { signal: either, ...(env === undefined ? {} : { env }) };
         return changes.onMachine(parent, machine, () => machine.fork(ids, options));
       });
-      // To each child this is its making: an end that comes meanwhile waits for it.
+    };
+    try {
+      const forking = fork();
+      // To each child all of this is its making: an end that comes meanwhile, also before its row is written, waits for it.
       await Promise.all(
         children.map((child) =>
           child.changes

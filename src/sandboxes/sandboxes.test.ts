@@ -1,7 +1,7 @@
 /** A sandbox's life on an injected clock, with machines that do what the test says. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type FakeMachine, FakeUnreachable, fakeWorld, settle } from "../../test/fake-provider.ts";
+import { type FakeMachine, FakeUnreachable, fakeWorld, Gate, settle } from "../../test/fake-provider.ts";
 import { StacyError } from "../host/error.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
 import { Store } from "./store.ts";
@@ -147,6 +147,42 @@ test("a child that is destroyed while the fork is under way is destroyed, the ot
   );
   assert.equal(w.sandboxes.list().length, 2);
   assert.equal(w.provider.machinesById.size, 2);
+});
+
+test("a child that is destroyed before its fork begins leaves no machine", async () => {
+  const w = fakeWorld();
+  const { id } = await withMachine(w);
+  // Another program holds the database for a moment.
+  const put = w.store.putSandbox.bind(w.store);
+  const lock = new Gate();
+  lock.close();
+  w.store.putSandbox = async (row, now) => {
+    await lock.pass();
+    return put(row, now);
+  };
+  const forking = w.sandboxes.fork(id, { count: 2 });
+  await settle();
+  const child = w.sandboxes.list().find(({ forkedFrom }) => forkedFrom === id)?.id ?? "";
+  const ending = w.sandboxes.destroy(child);
+  await settle();
+  lock.open();
+  const { sandboxes } = await forking;
+  await ending;
+  const other = sandboxes.map((row) => row.id).find((each) => each !== child) ?? "";
+  assert.deepEqual([...w.provider.machinesById.keys()].sort(), [id, other].sort());
+  assert.equal(w.sandboxes.get(other).state, "running");
+});
+
+test("a fork whose rows cannot be written makes no machines", async () => {
+  const w = fakeWorld();
+  const { id } = await withMachine(w);
+  w.store.putSandbox = () => Promise.reject(new StacyError("no-space", "full"));
+  await assert.rejects(w.sandboxes.fork(id, { count: 2 }), { code: "no-space", phase: "fork" });
+  assert.deepEqual([...w.provider.machinesById.keys()], [id]);
+  assert.deepEqual(
+    w.sandboxes.list().map((row) => row.id),
+    [id],
+  );
 });
 
 test("an end that fails is tried again, by the next call and by itself, and counts until it succeeds", async () => {
