@@ -70,6 +70,7 @@ test("a machine that is left alone keeps what it runs from", async (t) => {
 test("while a record cannot be read, nothing goes that its machine may run from", async (t) => {
   const w = await world(t);
   await writeFile(join(w.dir, RECORD_FILE), "{");
+  await w.sleeper(w.dir);
   const { unreachable } = await w.provider.adopt(new Set([ID]));
   assert.equal(unreachable.length, 1);
   // A sibling ends: the other may still run from the same.
@@ -78,6 +79,33 @@ test("while a record cannot be read, nothing goes that its machine may run from"
   assert.equal(await w.kept(), true);
   await assert.rejects(w.provider.removeSnapshot(GOLDEN), { code: "conflict" });
   assert.equal(await readFile(join(w.dir, RECORD_FILE), "utf8"), "{");
+});
+
+test("of a machine that ran when its host went down nothing is left to lose: it stops no start, and is gone", async (t) => {
+  const w = await world(t);
+  const process = { pid: 4, startTime: "5", hostBootId: "the one before" };
+  for (const record of [() => w.recorded(process, "running"), () => writeFile(join(w.dir, RECORD_FILE), "")]) {
+    await mkdir(w.dir, { recursive: true });
+    await record();
+    assert.deepEqual(await w.provider.machines(), []);
+    const { gone, unreachable } = await w.provider.adopt(new Set([ID]));
+    assert.deepEqual([gone.map(({ id }) => id), unreachable, await exists(w.dir)], [[ID], [], false]);
+  }
+});
+
+test("what lives or is suspended is a machine, whether its record can be read or not", async (t) => {
+  const w = await world(t);
+  await mkdir(join(w.dir, "suspended"));
+  for (const record of [() => w.recorded(null, "suspended"), () => writeFile(join(w.dir, RECORD_FILE), "")]) {
+    await record();
+    assert.deepEqual(await w.provider.machines(), [ID]);
+  }
+  await rm(join(w.dir, "suspended"), { recursive: true });
+  assert.deepEqual(await w.provider.machines(), []);
+  const { record } = await w.sleeper(w.dir);
+  assert.deepEqual(await w.provider.machines(), [ID]);
+  await w.recorded(record, "running");
+  assert.deepEqual(await w.provider.machines(), [ID]);
 });
 
 test("a machine that is taken over has nothing left of the save that was under way", async (t) => {

@@ -10,7 +10,7 @@ import { openAgent } from "../guest/client.ts";
 import { syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
-import { endOwnProcessesIn, isAlive, worksIn } from "../host/process.ts";
+import { endOwnProcessesIn, hasProcesses, isAlive, worksIn } from "../host/process.ts";
 import { tailLines } from "../host/tail.ts";
 import type { BootReport } from "../launcher/launcher.ts";
 import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/machine-dir.ts";
@@ -28,6 +28,7 @@ const LATER_LIMIT_MS = 30_000;
 /** Between two attempts, doubled each time. */
 const PAUSE_MS = { first: 1_000, most: 60_000 };
 const CONSOLE_LINES = 20;
+const GONE_AT_START = "its machine was gone when the server started";
 
 /** The three results. */
 export type Found =
@@ -66,13 +67,29 @@ export async function attempt(
   signal?: AbortSignal,
 ): Promise<Found> {
   try {
-    const { record, problem } = await readEntry(dir);
-    if (problem !== undefined) return { result: "unreachable", reason: problem.message };
+    const entry = await readEntry(dir);
+    const { record, problem } = entry;
+    if (problem !== undefined) {
+      if (await holdsMachine(entry)) return { result: "unreachable", reason: problem.message };
+      return { result: "gone", gone: await goneMachine(dir, GONE_AT_START) };
+    }
     if (record === undefined) return await withoutRecord(dir);
     return await withRecord(context, dir, record, timeoutMs, signal);
   } catch (thrown) {
     return { result: "unreachable", reason: asStacyError(thrown).message };
   }
+}
+
+/**
+ * Whether there is something of a machine that could be lost: its process, or what it was suspended to. Of one that ran when its host
+ * went down there is neither.
+ * @throws StacyError `unavailable` when that cannot be seen
+ */
+export async function holdsMachine({ dir, record }: Entry): Promise<boolean> {
+  const suspended = await new SuspendedState(dir).exists();
+  if (record === undefined) return suspended || (await hasProcesses(dir));
+  if (record.state === "suspended" && suspended) return true;
+  return record.process !== null && (await isAlive(record.process)) && (await worksIn(record.process, dir));
 }
 
 /** Before P4 no client has heard of it, so a wanted one without a record has lost it. */
@@ -121,7 +138,7 @@ async function withRecord(
     return keep();
   }
   if (process === null || !(await isAlive(process))) {
-    return { result: "gone", gone: await goneMachine(dir, "its machine was gone when the server started") };
+    return { result: "gone", gone: await goneMachine(dir, GONE_AT_START) };
   }
   const wait = { timeoutMs, ...(signal === undefined ? {} : { signal }) };
   let found = await vmm.adopt(dir, process, record.config, wait);

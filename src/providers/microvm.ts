@@ -22,6 +22,7 @@ import {
   FIRST_LIMIT_MS,
   type Found,
   finishReplacements,
+  holdsMachine,
   readEntries,
   removeLeftover,
   Unreachable,
@@ -200,12 +201,12 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   async machines(): Promise<string[]> {
     const entries = await readEntries(this.#paths.sandboxes);
-    return entries.flatMap(({ dir, record, problem }) => {
-      const name = basename(dir);
-      if (record !== undefined) return record.vmm === this.vmm.name && record.id === name ? [name] : [];
-      // Whose it is, its record would have said.
-      return problem === undefined ? [] : [name];
-    });
+    const ours = entries.filter(({ dir, record, problem }) =>
+      // Whose one is that cannot be read, its record would have said.
+      record === undefined ? problem !== undefined : record.vmm === this.vmm.name && record.id === basename(dir),
+    );
+    const held = await Promise.all(ours.map(holdsMachine));
+    return ours.filter((_, at) => held[at]).map(({ dir }) => basename(dir));
   }
 
   async adopt(wanted: ReadonlySet<string>, others: ReadonlySet<string> = new Set()): Promise<Adoption> {

@@ -126,6 +126,30 @@ test("a change that fails leaves the record saying what the machine is", async (
   assert.equal(w.sandboxes.get(id).state, "suspended");
 });
 
+test("the row of one that is suspended outlives the host before anybody hears of it, and so does its end", async () => {
+  const w = fakeWorld();
+  const { id, machine } = await withMachine(w);
+  let full = true;
+  const synced: unknown[] = [];
+  w.store.sync = async () => {
+    if (full) throw new StacyError("unavailable", "it could not be brought to disk");
+    const row = w.store.liveSandboxes().find((each) => each.id === id);
+    synced.push([row?.state, machine.destroyed > 0]);
+  };
+  await w.sandboxes.pause(id);
+  await assert.rejects(w.sandboxes.suspend(id), { code: "unavailable" });
+  await assert.rejects(w.sandboxes.suspend(id), { code: "unavailable" });
+  full = false;
+  await w.sandboxes.suspend(id);
+  await w.sandboxes.extend(id, 60_000);
+  await w.sandboxes.destroy(id);
+  assert.deepEqual(synced, [
+    ["suspended", false],
+    ["suspended", false],
+    [undefined, false],
+  ]);
+});
+
 test("a child that is destroyed while the fork is under way is destroyed, the others live", async () => {
   const w = fakeWorld();
   const { id, machine } = await withMachine(w);

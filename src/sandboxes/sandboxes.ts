@@ -140,7 +140,7 @@ export class Sandboxes {
       },
     });
     this.#endings = endings;
-    const changes = new StateChanges({ table, store, checkpoints: this.checkpoints, events, observer, clock });
+    const changes = new StateChanges({ table, checkpoints: this.checkpoints, events, observer, clock });
     this.#changes = changes;
     const advance = (): void => admissions.advance();
     this.#making = new Making({ table, secrets, changes, endings, events, observer, log, clock, advance });

@@ -9,7 +9,6 @@ import type { CheckpointRecord, SandboxRecord } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { setHosts } from "./set-hosts.ts";
 import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
-import type { Store } from "./store.ts";
 import type { SandboxTable } from "./table.ts";
 
 /** How a state is reached: by which change of the machine, and what is told of it. */
@@ -23,7 +22,6 @@ export type RestingState = "paused" | "suspended";
 
 export interface StateChangesParts {
   table: SandboxTable;
-  store: Store;
   checkpoints: Checkpoints;
   events: Events;
   observer: Observer;
@@ -39,13 +37,13 @@ export class StateChanges {
 
   /** @param idleSince only if it was not used since then; its next use brings it back */
   to(sandbox: Sandbox, state: RestingState | "running", idleSince?: number): Promise<SandboxRecord> {
-    const { table, store, observer, events, clock } = this.#parts;
+    const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
     return sandbox.changes.run(async (signal) => {
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
-        await store.sandboxWritten(id);
+        await table.saved(sandbox);
         return record;
       }
       if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;

@@ -103,6 +103,11 @@ export class Store implements Disposable {
     return this.#sandboxes.has(id) ? this.#committing() : Promise.resolve();
   }
 
+  /** What was committed until now outlives the host. @throws StacyError as a write does */
+  sync(): Promise<void> {
+    return this.#db.sync();
+  }
+
   hasSandbox(id: string): boolean {
     return this.#sandboxes.has(id) || this.#db.get("SELECT 1 AS one FROM sandboxes WHERE id = ?", [id]) !== undefined;
   }
@@ -341,7 +346,7 @@ export class Store implements Disposable {
 
   async #durable(sql: string, values: Value[]): Promise<void> {
     await this.#write(sql, values);
-    await this.#db.sync();
+    await this.sync();
   }
 
   #refuse(): Promise<never> {

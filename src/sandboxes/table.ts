@@ -109,8 +109,19 @@ export class SandboxTable {
     }
   }
 
-  /** Its row, on disk when this resolves. */
-  save(sandbox: Sandbox): Promise<void> {
-    return this.#store.putSandbox(sandbox.record, this.#now());
+  /**
+   * Its row, in the database when this resolves. That of a suspended one is on disk for good, also when it ends: such a sandbox outlives
+   * its host, which must neither forget it nor bring it back.
+   */
+  async save(sandbox: Sandbox): Promise<void> {
+    const outlives = sandbox.machine?.state === "suspended";
+    await this.#store.putSandbox(sandbox.record, this.#now());
+    if (outlives) await this.#store.sync();
+  }
+
+  /** That its newest row is where `save` puts it, also after a `save` that failed. */
+  async saved(sandbox: Sandbox): Promise<void> {
+    await this.#store.sandboxWritten(sandbox.id);
+    if (sandbox.machine?.state === "suspended") await this.#store.sync();
   }
 }

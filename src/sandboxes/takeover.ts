@@ -94,6 +94,7 @@ async function assertKnown({ store, providers }: TakeoverParts): Promise<void> {
 
 async function takeMachine(parts: TakeoverParts, sandbox: Sandbox, machine: SandboxMachine): Promise<void> {
   const { record } = sandbox;
+  const before = JSON.stringify(record);
   sandbox.machine = machine;
   // Until now nobody could use it.
   sandbox.lastUsedAt = parts.now();
@@ -101,7 +102,8 @@ async function takeMachine(parts: TakeoverParts, sandbox: Sandbox, machine: Sand
   // What the machine is, counts: the daemon may have died between the change and its row.
   if (machine.state !== "exited") record.state = machine.state;
   setHosts(record, machine.network.allowedHosts);
-  await parts.save(sandbox).catch(retried);
+  // One after the other, and to disk where it is suspended: only where there is something to say.
+  if (JSON.stringify(record) !== before) await parts.save(sandbox).catch(retried);
   parts.follow(sandbox, machine);
   parts.events.emit("reconcile.action", record.id, { action: "adopted", state: record.state });
 }
