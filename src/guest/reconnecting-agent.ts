@@ -33,7 +33,12 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
     if (ended !== undefined) return Promise.reject(ended);
     if (current !== undefined) return Promise.resolve(current);
     opening ??= open(AbortSignal.timeout(RECONNECT_LIMIT_MS))
-      .then(hold)
+      .then(async (agent) => {
+        if (ended === undefined) return hold(agent);
+        // Closed while it connected.
+        await agent.close(ended);
+        throw ended;
+      })
       .finally(() => {
         opening = undefined;
       });

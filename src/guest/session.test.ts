@@ -269,3 +269,19 @@ test("a call after a break connects again, once for all of them, and a watch doe
   await agent.close();
   await assert.rejects(agent.ping(), code("disconnected"));
 });
+
+test("a connection that comes when its agent was closed meanwhile is closed too", async () => {
+  const guest = new FakeGuest((frame, self) => {
+    if (frame.type === FrameType.PING) self.send(FrameType.PONG, 0, frame.payload);
+  });
+  const open = Promise.withResolvers<void>();
+  const agent = reconnectingAgent(async () => {
+    await open.promise;
+    return guest.connect();
+  });
+  const failed = assert.rejects(agent.ping(), code("disconnected"));
+  await agent.close();
+  open.resolve();
+  await failed;
+  assert.equal(guest.host.destroyed, true);
+});

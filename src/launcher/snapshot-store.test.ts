@@ -75,6 +75,22 @@ test("a fork's snapshot goes with its last user, a checkpoint's does not, and a 
   last();
   await settled();
   assert.ok(!(await there()));
+
+  await store.publish(await work("once more"), { ...ABOUT, kind: "checkpoint" });
+  await store.retire(KEY);
+  assert.ok(!(await there()), "its last machine ended while it was taken off the list");
+});
+
+test("a machine that starts while its snapshot is about to be removed keeps it", async (t) => {
+  const { store, work } = await storeOf(t);
+  await store.publish(await work(), { ...ABOUT, kind: "golden" });
+  const removing = store.remove(KEY);
+  const release = store.use(KEY);
+  await assert.rejects(removing, { code: "conflict" });
+  assert.equal((await store.get(KEY))?.key, KEY);
+  release();
+  await store.remove(KEY);
+  assert.equal(await store.get(KEY), undefined);
 });
 
 test("of what was set aside the last three stay, for a day", async (t) => {

@@ -235,13 +235,13 @@ export class SnapshotStore {
 
   /** @throws StacyError `conflict` when machines use it, `not-found` */
   async remove(key: string): Promise<void> {
+    if (!(await exists(this.path(key)))) throw new StacyError("not-found", `there is no snapshot ${key}`);
     const users = this.users(key);
     if (users > 0) {
       throw new StacyError("conflict", `snapshot ${key.slice(0, 12)} is used by ${users} machines`, {
         remedy: "destroy its sandboxes first, or empty its pool",
       });
     }
-    if (!(await exists(this.path(key)))) throw new StacyError("not-found", `there is no snapshot ${key}`);
     const doomed = join(this.#root, `${key}.bad-${Date.now()}`);
     for (const id of this.#open.keys()) if (id.startsWith(key)) this.#open.delete(id);
     await rename(this.path(key), doomed);
@@ -255,6 +255,7 @@ export class SnapshotStore {
     const manifest: Manifest = { ...parseManifest(await readFile(path, "utf8")), kind: "fork", files: {} };
     await writeFile(`${path}.new`, JSON.stringify(manifest), { mode: 0o444 });
     await rename(`${path}.new`, path);
+    await this.collectFork(key); // its last machine may have ended meanwhile
   }
 
   /** Removes what was set aside a day ago, or before others. What stays is looked at again when its day is over. */
