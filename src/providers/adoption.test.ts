@@ -93,6 +93,29 @@ test("of a machine that ran when its host went down nothing is left to lose: it 
   }
 });
 
+test("what nobody wants and could not be removed at the start is removed later", async (t) => {
+  let resists = true;
+  const w = await world(t, {
+    end: async () => {
+      if (resists) throw new Error("it does not die");
+    },
+  });
+  const monitor = await w.sleeper(w.dir);
+  await w.recorded(monitor.record, "running");
+  const actions: unknown[] = [];
+  const removed = new Promise<void>((resolve) => {
+    w.provider.onEvent(({ data }) => {
+      if (actions.push(data.action) === 2) resolve();
+    });
+  });
+  assert.deepEqual((await w.provider.adopt(new Set())).removed, []);
+  assert.equal(await isAlive(monitor.record), true);
+  resists = false;
+  await removed;
+  assert.deepEqual(actions, ["failed", "removed"]);
+  assert.deepEqual([await isAlive(monitor.record), await exists(w.dir)], [false, false]);
+});
+
 test("what lives or is suspended is a machine, whether its record can be read or not", async (t) => {
   const w = await world(t);
   await mkdir(join(w.dir, "suspended"));

@@ -215,6 +215,26 @@ export async function removeLeftover(context: MachineContext, { dir, record }: E
   await removeMachineDir(dir);
 }
 
+/** The same for one that resisted, again and again. @returns whether it is gone; not when `signal` came first */
+export async function removeLater(context: MachineContext, entry: Entry, signal: AbortSignal): Promise<boolean> {
+  for await (const _ of attempts(signal)) {
+    try {
+      await removeLeftover(context, entry);
+      return true;
+    } catch {} // said once, when it was found
+  }
+  return false;
+}
+
+/** Less and less often, until `signal`. */
+async function* attempts(signal: AbortSignal): AsyncGenerator<void> {
+  for (let pause = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.most)) {
+    await delay(pause, undefined, { signal, ref: false }).catch(() => {});
+    if (signal.aborted) return;
+    yield;
+  }
+}
+
 export class Unreachable implements UnreachableMachine {
   readonly id: string;
   readonly outcome: Promise<{ machine: SandboxMachine } | { gone: GoneMachine }>;
@@ -244,9 +264,7 @@ export class Unreachable implements UnreachableMachine {
 
   async #try(settle: (outcome: { machine: SandboxMachine } | { gone: GoneMachine }) => void): Promise<void> {
     const { signal } = this.#over;
-    for (let pause = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.most)) {
-      await delay(pause, undefined, { signal, ref: false }).catch(() => {});
-      if (signal.aborted) return;
+    for await (const _ of attempts(signal)) {
       const found = await attempt(this.#context, this.#dir, LATER_LIMIT_MS, signal);
       if (found.result === "unreachable") {
         this.#reason = found.reason;

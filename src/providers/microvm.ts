@@ -24,6 +24,7 @@ import {
   finishReplacements,
   holdsMachine,
   readEntries,
+  removeLater,
   removeLeftover,
   Unreachable,
 } from "./adoption.ts";
@@ -63,6 +64,9 @@ export class MicrovmProvider implements Provider, MachineContext {
   readonly #paths: DataPaths;
   readonly #machines = new Map<string, SandboxMachine>();
   readonly #unreachable = new Set<Unreachable>();
+  /** What nobody wants and could not be removed at the start. */
+  readonly #removing = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
 
   constructor(options: MicrovmOptions) {
@@ -260,15 +264,24 @@ export class MicrovmProvider implements Provider, MachineContext {
         if (found?.result === "gone") done.gone.push(found.gone);
         return;
       } catch (error) {
-        this.emit({ type: "reconcile.action", data: { action: "failed", name, reason: asStacyError(error).message } });
-        if (!isWanted) return; // the next start tries again
         reason = asStacyError(error).message;
+        this.emit({ type: "reconcile.action", data: { action: "failed", name, reason } });
+        if (!isWanted) return this.#removeLater(entry);
       }
     }
     const unreachable = new Unreachable(this, entry, reason);
     this.#unreachable.add(unreachable);
     void unreachable.outcome.then(() => this.#unreachable.delete(unreachable));
     done.unreachable.push(unreachable);
+  }
+
+  #removeLater(entry: Entry): void {
+    const name = basename(entry.dir);
+    const removing = removeLater(this, entry, this.#closing.signal).then((gone) => {
+      if (gone) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
+    });
+    this.#removing.add(removing);
+    void removing.then(() => this.#removing.delete(removing));
   }
 
   async snapshots(): Promise<SnapshotInfo[]> {
@@ -336,7 +349,8 @@ export class MicrovmProvider implements Provider, MachineContext {
   }
 
   async close(): Promise<void> {
-    await this.launcher.close();
+    this.#closing.abort(new StacyError("cancelled", "the provider is closing"));
+    await Promise.all([this.launcher.close(), ...this.#removing]);
     await Promise.all([...this.#machines.values(), ...this.#unreachable].map((machine) => machine.release()));
   }
 
