@@ -47,3 +47,24 @@ test("of two rotations at the same time both secrets work while the one before m
     );
   }
 });
+
+test("a key ends at its time, a former secret when its grace is over, and what has ended long ago is forgotten", async () => {
+  using store = new Store(":memory:");
+  let now = 1_000_000;
+  const keys = new Keys(store, () => now);
+  const input = { name: "k", owner: "acme", scopes: ["read" as const] };
+  const { record, secret } = await keys.create({ ...input, expiresInMs: 10_000 }, "test");
+  const next = await keys.rotate(record.id, 5_000);
+  const found = () => [secret, next.secret].map((each) => keys.find(hashOf(each)) !== undefined);
+  now += 4_999;
+  assert.deepEqual(found(), [true, true]);
+  now += 1;
+  assert.deepEqual(found(), [false, true]);
+  now += 5_000;
+  assert.deepEqual([...found(), keys.state(keys.get(record.id)), keys.any], [false, false, "expired", false]);
+  await store.committed();
+  assert.equal(new Keys(store, () => now).list().length, 1);
+  now += 366 * 86_400_000;
+  assert.equal(new Keys(store, () => now).list().length, 0);
+  await assert.rejects(keys.create({ ...input, expiresInMs: 0 }, "test"), { code: "invalid" });
+});
