@@ -7,7 +7,7 @@ import type { SandboxRecord } from "./record.ts";
 import { Sandbox } from "./sandbox.ts";
 import type { StateChanges } from "./state-changes.ts";
 
-function layingDown(more: (record: { expiresAt: number }) => void): Sandbox {
+function expiring(more: (record: { expiresAt: number }) => void): Sandbox {
   const record = { id: "sb-1", expiresAt: 1_000, onExpiry: { keepMs: 60_000 } };
   const sandbox = new Sandbox({ ...record, state: "running" } as unknown as SandboxRecord, () => 0);
   const to = async (): Promise<never> => {
@@ -20,16 +20,16 @@ function layingDown(more: (record: { expiresAt: number }) => void): Sandbox {
 }
 
 test("one that cannot be suspended has its end again", async () => {
-  const sandbox = layingDown(() => {});
-  await sandbox.resting;
+  const sandbox = expiring(() => {});
+  await sandbox.autoStop;
   assert.deepEqual(sandbox.record, { id: "sb-1", state: "running", expiresAt: 1_000 });
 });
 
 test("time that was given to it meanwhile stays, and what happens at the end of that", async () => {
   const expiresAt = systemClock.now() + 3_600_000;
-  const sandbox = layingDown((record) => {
+  const sandbox = expiring((record) => {
     record.expiresAt = expiresAt;
   });
-  await sandbox.resting;
+  await sandbox.autoStop;
   assert.deepEqual(sandbox.record, { id: "sb-1", state: "running", expiresAt, onExpiry: { keepMs: 60_000 } });
 });

@@ -23,17 +23,17 @@ export class Expiry {
   expire(sandbox: Sandbox): void {
     const { record, state, unreachable } = sandbox;
     if (record.onExpiry === undefined || state !== "running" || unreachable !== undefined) this.#parts.end(sandbox);
-    else this.#layDown(sandbox, record.onExpiry);
+    else this.#suspend(sandbox, record.onExpiry);
   }
 
   /** One that cannot be suspended ends, as others do. */
-  #layDown(sandbox: Sandbox, { keepMs }: ExpiryPause): void {
+  #suspend(sandbox: Sandbox, { keepMs }: ExpiryPause): void {
     const { clock, log, changes } = this.#parts;
     const { id, record } = sandbox;
     const { expiresAt } = record;
     const kept = clock.now() + keepMs;
     record.expiresAt = kept; // from now on: the next round has nothing to do here
-    const rest = changes.to(sandbox, "suspended").then(
+    const stopping = changes.to(sandbox, "suspended").then(
       () => {},
       (error: unknown) => {
         log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");
@@ -43,6 +43,6 @@ export class Expiry {
         delete record.onExpiry;
       },
     );
-    sandbox.restDuring(rest);
+    sandbox.autoStopsDuring(stopping);
   }
 }

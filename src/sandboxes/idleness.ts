@@ -1,4 +1,4 @@
-/** Sandboxes that nobody uses are laid to rest: destroyed, paused or suspended, as each was asked for. */
+/** The idle action of sandboxes that nobody uses: they are destroyed, paused or suspended, as each was asked for. */
 import { countContexts } from "../interpreter/contexts.ts";
 import type { Clock } from "./clock.ts";
 import type { Log } from "./observer.ts";
@@ -31,11 +31,11 @@ export class Idleness {
       this.#asked.delete(sandbox);
       if (sandbox.inUse || sandbox.lastUsedAt !== asked || sandbox.state !== "running") return;
       if (busy) sandbox.lastUsedAt = this.#parts.clock.now();
-      else this.#rest(sandbox);
+      else this.#act(sandbox);
     });
   }
 
-  #rest(sandbox: Sandbox): void {
+  #act(sandbox: Sandbox): void {
     const { clock, log, changes, end } = this.#parts;
     const { idleAction } = sandbox.record;
     if (idleAction === "destroy") {
@@ -45,11 +45,11 @@ export class Idleness {
     // Counts as a use, so that a failing suspend is tried again after the same time and not every second.
     const now = clock.now();
     sandbox.lastUsedAt = now;
-    const rest = changes.to(sandbox, idleAction === "pause" ? "paused" : "suspended", now).then(
+    const stopping = changes.to(sandbox, idleAction === "pause" ? "paused" : "suspended", now).then(
       () => {},
       (error: unknown) => log.warn({ sandbox: sandbox.id, err: error }, `an idle sandbox: ${idleAction} failed`),
     );
-    sandbox.restDuring(rest);
+    sandbox.autoStopsDuring(stopping);
   }
 }
 

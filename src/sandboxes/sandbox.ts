@@ -26,7 +26,7 @@ export class Sandbox {
   readonly changes = new SerialQueue();
   /** While an end of it is under way: settles with that. */
   ending: Promise<void> | undefined;
-  #resting: Promise<void> | undefined;
+  #autoStop: Promise<void> | undefined;
   #uses = 0;
   readonly #now: () => number;
 
@@ -52,16 +52,16 @@ export class Sandbox {
     return this.#uses > 0;
   }
 
-  /** While it is laid to rest, because nobody uses it or its time is over: a use waits for that, and wakes it. */
-  get resting(): Promise<void> | undefined {
-    return this.#resting;
+  /** While it is paused or suspended by itself, because nobody uses it or its time is over: a use waits for that, and resumes it. */
+  get autoStop(): Promise<void> | undefined {
+    return this.#autoStop;
   }
 
-  /** @param rest never rejects */
-  restDuring(rest: Promise<void>): void {
-    this.#resting = rest;
-    void rest.then(() => {
-      if (this.#resting === rest) this.#resting = undefined;
+  /** @param stopping never rejects */
+  autoStopsDuring(stopping: Promise<void>): void {
+    this.#autoStop = stopping;
+    void stopping.then(() => {
+      if (this.#autoStop === stopping) this.#autoStop = undefined;
     });
   }
 

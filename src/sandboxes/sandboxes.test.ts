@@ -256,7 +256,7 @@ test("time to live: it ends when it is over, not before, and an extension counts
   await w.sandboxes.close({ destroy: false });
 });
 
-test("an idle sandbox is laid to rest; a use that comes meanwhile waits and finds it awake", async () => {
+test("an idle sandbox is suspended; a use that comes meanwhile waits and finds it running", async () => {
   const w = fakeWorld();
   await w.sandboxes.open();
   const { id, machine } = await withMachine(w, { idleTimeoutMs: 5_000, idleAction: "suspend" });

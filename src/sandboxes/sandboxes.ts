@@ -426,7 +426,7 @@ export class Sandboxes {
   /** A use of the running machine; one that idleness paused or suspended comes back first. */
   async lease(id: string): Promise<Lease> {
     const sandbox = this.get(id);
-    await sandbox.resting;
+    await sandbox.autoStop;
     const { record } = sandbox;
     if (record.resumeOnUse === true && sandbox.state !== "running") {
       await this.resume(id);

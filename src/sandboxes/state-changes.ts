@@ -18,8 +18,6 @@ const CHANGES = {
   running: { event: "sandbox.resumed", change: "resume" },
 } as const;
 
-export type RestingState = "paused" | "suspended";
-
 export interface StateChangesParts {
   table: SandboxTable;
   checkpoints: Checkpoints;
@@ -36,7 +34,7 @@ export class StateChanges {
   }
 
   /** @param idleSince only if it was not used since then; its next use brings it back */
-  to(sandbox: Sandbox, state: RestingState | "running", idleSince?: number): Promise<SandboxRecord> {
+  to(sandbox: Sandbox, state: keyof typeof CHANGES, idleSince?: number): Promise<SandboxRecord> {
     const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
