@@ -8,6 +8,7 @@ import { Keys } from "../access/keys.ts";
 import { Tenants } from "../access/tenants.ts";
 import { Tokens } from "../access/tokens.ts";
 import { createApp } from "../api/app.ts";
+import type { RouteParts } from "../api/context.ts";
 import { Metrics } from "../api/metrics.ts";
 import { RateLimiter } from "../api/rate-limit.ts";
 import { listen } from "../api/server.ts";
@@ -48,6 +49,8 @@ export interface DaemonOptions {
   pool: boolean;
   /** End machines that the database does not know, instead of refusing to start. */
   removeUnknown?: boolean;
+  /** Examines this host, for whoever asks the server for it: it knows how to start a daemon itself. */
+  doctor?: RouteParts["doctor"];
 }
 
 export interface Daemon {
@@ -171,8 +174,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     metrics,
     log: log.child({ part: "api" }),
     version,
-    // Loaded when somebody asks: the doctor itself knows how to start a daemon.
-    doctor: async () => (await import("./commands/doctor.ts")).examine(paths),
+    ...(options.doctor === undefined ? {} : { doctor: options.doctor }),
     startedAt,
     stopping: stopping.signal,
   };

@@ -135,6 +135,7 @@ async function serve(options: ServeOptions): Promise<void> {
     log,
     pool: true,
     removeUnknown: options.removeUnknown === true,
+    doctor: async () => (await import("./doctor.ts")).examine(paths), // loaded when somebody asks
   });
   log.info({ phase: "adopt", ...daemon.found }, "looked after the last run");
   let destroy = false;

@@ -8,7 +8,7 @@ import { Checkpoints } from "../pages/saved.ts";
 import { confirmed } from "../parts/confirm.ts";
 import { Action, TextField } from "../parts/controls.ts";
 import type { Column } from "../parts/table.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 
 export function CheckpointsTab({ live, sandbox, info }: TabProps) {
   const [name, setName] = useState("");

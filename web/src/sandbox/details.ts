@@ -9,7 +9,7 @@ import { sandboxLink } from "../core/route.ts";
 import { Action, Facts, Section, State, TextField } from "../parts/controls.ts";
 import { type Column, Table } from "../parts/table.ts";
 import { environment } from "./in-guest.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 
 export function DetailsTab({ live, sandbox, info }: TabProps) {
   const { boot } = info;

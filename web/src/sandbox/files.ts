@@ -8,7 +8,7 @@ import { confirmed } from "../parts/confirm.ts";
 import { Action, Section, TextField } from "../parts/controls.ts";
 import { type Column, Table } from "../parts/table.ts";
 import { DragOut, saveAs } from "./drag-out.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 import { Viewer } from "./viewer.ts";
 
 const FIRST = ["/workspace", "/"];

@@ -4,7 +4,7 @@ import { useAsked } from "../core/asked.ts";
 import { html } from "../core/html.ts";
 import { textOf } from "../core/notes.ts";
 import { Action, Section, SelectField } from "../parts/controls.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 
 const KERNEL = "console";
 const POLL_MS = 3_000;

@@ -3,7 +3,7 @@ import { bytes, percent } from "../core/format.ts";
 import { html } from "../core/html.ts";
 import { Chart } from "../parts/chart.ts";
 import { Facts, Section } from "../parts/controls.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 
 export function MetricsTab({ live, info }: TabProps) {
   const samples = live.samples(info.id);

@@ -1,11 +1,10 @@
 /** One sandbox: its state and what may be done with it, and a tab for each side of it. */
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { Sandbox, type SandboxInfo } from "../../../sdk/src/index.ts";
+import { Sandbox } from "../../../sdk/src/index.ts";
 import { changeAll, removeAll } from "../core/changes.ts";
 import { useLive } from "../core/context.ts";
 import { distance, percent } from "../core/format.ts";
 import { html } from "../core/html.ts";
-import type { Live } from "../core/live.ts";
 import { notes } from "../core/notes.ts";
 import { sandboxLink, TABS, type Tab } from "../core/route.ts";
 import { allows, nameOf, type Verb } from "../core/states.ts";
@@ -19,6 +18,7 @@ import { MetricsTab } from "./metrics.ts";
 import { PortsTab } from "./ports.ts";
 import { ProcessesTab } from "./processes.ts";
 import { Shells } from "./shells.ts";
+import type { TabProps } from "./tab.ts";
 import { TerminalTab } from "./terminal.ts";
 
 const NAMES: Record<Tab, string> = {
@@ -32,14 +32,6 @@ const NAMES: Record<Tab, string> = {
   events: "Events",
   details: "Details",
 };
-
-export interface TabProps {
-  live: Live;
-  sandbox: Sandbox;
-  info: SandboxInfo;
-  /** What the tab begins with, from the address. */
-  of?: string | undefined;
-}
 
 export function SandboxPage({ id, tab, of }: { id: string; tab: Tab; of?: string }) {
   const live = useLive();

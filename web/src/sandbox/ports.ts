@@ -5,7 +5,7 @@ import { useAsked } from "../core/asked.ts";
 import { html } from "../core/html.ts";
 import { Code } from "../parts/code.ts";
 import { Action, Empty, Section, TextField } from "../parts/controls.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 
 export function PortsTab({ live, sandbox, info }: TabProps) {
   const running = info.state === "running";

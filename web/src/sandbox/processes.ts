@@ -8,7 +8,7 @@ import { sandboxLink } from "../core/route.ts";
 import { Action, Section, State, TextField } from "../parts/controls.ts";
 import { type Column, Table } from "../parts/table.ts";
 import { type GuestProcess, guestProcesses } from "./in-guest.ts";
-import type { TabProps } from "./page.ts";
+import type { TabProps } from "./tab.ts";
 
 const POLL_MS = 3_000;
 

@@ -3,8 +3,8 @@ import { useEffect, useRef } from "preact/hooks";
 import { html } from "../core/html.ts";
 import { useStore } from "../core/store.ts";
 import { Action, Section } from "../parts/controls.ts";
-import type { TabProps } from "./page.ts";
 import type { Shell, Shells } from "./shells.ts";
+import type { TabProps } from "./tab.ts";
 
 export function TerminalTab({ sandbox, info, shells, shown }: TabProps & { shells: Shells; shown: boolean }) {
   const { list, front } = useStore(shells);
