@@ -208,10 +208,26 @@ export class SnapshotStore {
     await utimes(this.path(key), now, now).catch(() => {});
   }
 
+  /** Keys of all there are, whatever is in them. @throws when that cannot be seen */
+  async keys(): Promise<string[]> {
+    const names = await readdir(this.#root).catch((error: unknown) => {
+      if (errno(error) !== "ENOENT") throw error;
+      return [];
+    });
+    return names.filter((name) => /^[0-9a-f]{64}$/.test(name));
+  }
+
+  /**
+   * Newest first; without those that are damaged or were removed meanwhile.
+   * @throws when one cannot be seen, for example for want of descriptors: what is not in this list is taken for gone
+   */
   async list(): Promise<{ manifest: Manifest; bytes: number; lastUsedAt: number }[]> {
-    const names = (await readdir(this.#root).catch(() => [])).filter((name) => /^[0-9a-f]{64}$/.test(name));
-    for (const known of this.#listed.keys()) if (!names.includes(known)) this.#listed.delete(known);
-    const found = await Promise.all(names.map((name) => this.#describe(name).catch(() => undefined)));
+    const keys = await this.keys();
+    for (const known of this.#listed.keys()) if (!keys.includes(known)) this.#listed.delete(known);
+    const unlessDamaged = (error: unknown): undefined => {
+      if (!isDamage(error)) throw error;
+    };
+    const found = await Promise.all(keys.map((key) => this.#describe(key).catch(unlessDamaged)));
     return found.filter((entry) => entry !== undefined).sort((a, b) => b.manifest.createdAt - a.manifest.createdAt);
   }
 

@@ -233,16 +233,20 @@ export class MicrovmProvider implements Provider, MachineContext {
     const unknown = found.some(({ problem }) => problem !== undefined);
     await Promise.all(entries.map((entry) => this.#lookAfter(entry, wanted, done)));
     done.removed.push(...(await this.launcher.store.sweep()));
-    for (const { manifest } of await this.launcher.store.list()) {
-      if (manifest.shape.vmm !== this.vmm.name) continue;
-      if (unknown) this.launcher.store.use(manifest.key);
-      // Of machines that were lost while nobody looked.
-      else if (manifest.kind === "fork") await this.launcher.store.collectFork(manifest.key);
-    }
+    if (unknown) for (const key of await this.launcher.store.keys()) this.launcher.store.use(key);
+    else await this.#collectForks();
     for (const name of done.removed) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
     // A server that stays starts the next sandboxes of this host: what a start of the host has made slow is put right beside.
     if (this.launcher.pool !== undefined) this.launcher.readAhead();
     return done;
+  }
+
+  /** Of machines that were lost while nobody looked. What cannot be seen now the next start removes. */
+  async #collectForks(): Promise<void> {
+    const { store } = this.launcher;
+    for (const { manifest } of await store.list().catch(() => [])) {
+      if (manifest.shape.vmm === this.vmm.name && manifest.kind === "fork") await store.collectFork(manifest.key);
+    }
   }
 
   /** One directory; whatever is wrong with it concerns no other. */
