@@ -8,7 +8,7 @@ export interface CrashGuest {
   monitor: "qemu" | "firecracker";
   /** Of the server. */
   config?: string;
-  spawn: { image: string; memory_mb: number; ttl: string };
+  spawn: { image: string; memory_mb: number; disk_mb?: number; ttl: string };
   /** After a spawn: from then on it counts. @returns the process that does, if it is one; `undefined` when the daemon was killed first */
   begin(ask: Ask): Promise<{ process?: string } | undefined>;
   /** Counts on in the guest's memory: 1, 2, 3, ... */
@@ -63,10 +63,16 @@ const bare: CrashGuest = {
   echo: (ask) => output(ask, argv("echo", "fine")),
 };
 
-const GUESTS: Record<string, CrashGuest> = {
+export const CRASH_GUESTS = {
+  qemu: linux,
   firecracker: bare,
-  "firecracker-linux": { ...linux, monitor: "firecracker", config: FIRECRACKER },
-};
+  "firecracker-linux": {
+    ...{ ...linux, monitor: "firecracker", config: FIRECRACKER },
+    // The shape of the other tests with Linux under Firecracker, which hand its golden snapshot on.
+    spawn: { ...linux.spawn, memory_mb: 256, disk_mb: 256 },
+  },
+} satisfies Record<string, CrashGuest>;
 
 /** By `STACYVM_CRASH_VMM`: `firecracker`, `firecracker-linux`; Linux under QEMU if that says nothing. */
-export const crashGuest: CrashGuest = GUESTS[process.env.STACYVM_CRASH_VMM ?? ""] ?? linux;
+export const crashGuest: CrashGuest =
+  CRASH_GUESTS[process.env.STACYVM_CRASH_VMM as keyof typeof CRASH_GUESTS] ?? CRASH_GUESTS.qemu;

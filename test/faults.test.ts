@@ -1,7 +1,7 @@
 /**
  * Every call may fail, and the daemon may die before every call. Short form: some points of each operation and kind. All of them:
  * `STACYVM_FAULTS=all`, or only some operations: `STACYVM_FAULTS=fork,checkpoint`, or kinds: `STACYVM_FAULTS_KINDS=db,agent`;
- * `STACYVM_FAULTS_VMM=qemu` for Linux guests, `STACYVM_FAULTS_MOST` for at most so many points of each operation and kind,
+ * `STACYVM_FAULTS_VMM=qemu` or `firecracker-linux` for Linux guests, `STACYVM_FAULTS_MOST` for at most so many points of each operation and kind,
  * `STACYVM_FAULTS_MINUTES` for an end after that time of each test, `STACYVM_FAULTS_SEED` to repeat an order.
  */
 
@@ -10,11 +10,12 @@ import { test } from "node:test";
 import { arm, disarm, type Kind } from "./faults/points.ts";
 import { type RunOptions, tryPoints } from "./faults/run.ts";
 import { tryStops } from "./faults/stops.ts";
-import { type Monitor, World } from "./faults/world.ts";
-import { whyNot } from "./firecracker-support.ts";
+import { MONITORS, type Monitor, World } from "./faults/world.ts";
+import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 
 const WHICH = process.env.STACYVM_FAULTS ?? "";
-const MONITOR: Monitor = process.env.STACYVM_FAULTS_VMM === "qemu" ? "qemu" : "firecracker";
+const MONITOR = (process.env.STACYVM_FAULTS_VMM ?? "firecracker") as Monitor;
+assert.ok(MONITOR in MONITORS, `STACYVM_FAULTS_VMM is one of ${Object.keys(MONITORS).join(", ")}`);
 const SHORT_MS = { fail: 55_000, stop: 20_000 };
 /** Points below which a run says little; a busy host takes longer for them. */
 const LEAST = { fail: 20, stop: 4 };
@@ -44,7 +45,8 @@ test("a point that is armed fails once", async () => {
   assert.deepEqual([calls["fs.open"], reached], [3, true]);
 });
 
-const skip = MONITOR === "qemu" ? false : ((await whyNot()) ?? false);
+const WHY_NOT = { qemu: async () => undefined, firecracker: whyNot, "firecracker-linux": whyNotLinux };
+const skip = (await WHY_NOT[MONITOR]()) ?? false;
 test("whatever call fails: an answer, no orphan, all else works, and a retry succeeds", { skip }, async (t) => {
   await using world = await World.create(MONITOR);
   t.diagnostic(`${MONITOR}, seed ${SEED}`);

@@ -126,6 +126,14 @@ describe("the launcher over the real Firecracker, with the bare guest", { skip: 
     }
   });
 
+  test("with nothing ready of its shape, a Firecracker that was idle and of no shape loads it", async () => {
+    const idle = await bench.waiting();
+    const clone = await bench.launch(SPEC);
+    assert.deepEqual([clone.boot.path, clone.boot.idle], ["restored", undefined]);
+    assert.ok(idle.includes(clone.machine.record.pid), `${clone.machine.record.pid} is none of ${idle}`);
+    await bench.remove(clone);
+  });
+
   test("kill -9 of a Firecracker is noticed at once", async () => {
     const clone = await bench.launch(SPEC);
     process.kill(clone.machine.record.pid, "SIGKILL");

@@ -4,7 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { once } from "node:events";
+import { readFile, rm, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
@@ -13,6 +14,7 @@ import type { Launched } from "../src/launcher/launcher.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { flip } from "./damage.ts";
 import { assets, whyNotLinux } from "./firecracker-support.ts";
+import { copyGoldens } from "./goldens.ts";
 import { Bench, sh } from "./launcher-support.ts";
 
 /** 32 at once keep an interpreting KVM busy for more than ten minutes. */
@@ -22,11 +24,24 @@ describe("Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? fa
   let bench: Bench;
   const failed: string[] = [];
   before(async () => {
-    bench = await Bench.create(createFirecracker({ assets }));
+    bench = await Bench.create(createFirecracker({ assets }), { adaptive: false, maxBlank: 2 });
     bench.launcher.events.on("restore.failed", ({ phase, reason }) => failed.push(`${phase}: ${reason}`));
     await bench.golden();
   });
   after(() => bench[Symbol.asyncDispose]());
+
+  test("a spawn on demand is loaded by a Firecracker that was idle before it, of no shape", async () => {
+    // The first one shows that Firecracker is used here.
+    await bench.remove(await bench.launch());
+    const idle = await bench.waiting();
+    assert.equal(idle.length, 2);
+    const clone = await bench.launch();
+    assert.deepEqual([clone.boot.path, clone.boot.idle], ["restored", undefined]);
+    assert.ok(idle.includes(clone.machine.record.pid), `${clone.machine.record.pid} is none of ${idle}`);
+    assert.equal(await sh(clone, "hostname"), clone.identity.hostname);
+    await bench.remove(clone);
+    assert.equal((await bench.waiting()).length, 2, "another one has taken its place");
+  });
 
   for (const count of AT_ONCE) {
     test(`${count} clones at once are individuals, and the first command of each answers`, async () => {
@@ -62,17 +77,19 @@ describe("Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? fa
     assert.ok(Number(kib) > 190 * 1024 && Number(kib) <= 256 * 1024, kib);
     assert.ok(Number(diskMiB) > 200 && Number(diskMiB) <= 256, diskMiB);
     assert.ok(Math.abs(Date.now() / 1000 - Number(seconds)) < 60, seconds);
+    assert.equal(await sh(clone, "cat /sys/block/vd*/ro | sort"), "0\n1", "its own disk, and everybody's");
     await bench.remove(clone);
   });
 
   test("commands with input, errors and signals", async () => {
     const clone = await bench.launch();
     const { agent } = clone;
+    const sleeper = await agent.start({ argv: ["sleep", "1000"] });
+    // Beside it.
     const echoed = await agent.exec({ argv: ["cat"], stdin: Buffer.from("in and out") });
     assert.equal(echoed.stdout.toString("utf8"), "in and out");
     const failing = await agent.exec({ argv: ["sh", "-c", "echo wrong >&2; exit 7"] });
     assert.deepEqual([failing.exitCode, failing.stderr.toString("utf8")], [7, "wrong\n"]);
-    const sleeper = await agent.start({ argv: ["sleep", "1000"] });
     await agent.signal(sleeper.id, 15);
     assert.equal((await sleeper.exited).signal, 15);
     await bench.remove(clone);
@@ -123,16 +140,60 @@ describe("Linux under the real Firecracker", { skip: (await whyNotLinux()) ?? fa
     await bench.remove(other);
   });
 
-  test("a damaged state is found before a user sees it, and ends in a working sandbox", async () => {
-    const good = await bench.launch();
-    const dir = bench.launcher.store.path(good.boot.key);
-    await bench.remove(good);
-    await flip(join(dir, "vmstate.bin"));
-    const clone = await bench.launch();
-    assert.equal(clone.boot.path, "cold");
-    assert.match(clone.boot.fallback ?? "", /damaged/);
-    assert.equal(await sh(clone, "echo fine"), "fine");
-    await bench.remove(clone);
+  describe("damage", () => {
+    let snapshot: string;
+    let kept: string;
+    before(async () => {
+      const good = await bench.launch();
+      snapshot = bench.launcher.store.path(good.boot.key);
+      kept = join(bench.paths.root, "kept");
+      await bench.remove(good);
+      await copyGoldens(bench.paths.snapshots, kept);
+    });
+
+    test("memory that is gone under a clone ends that clone, and only that one", async () => {
+      const victim = await bench.launch();
+      await truncate(join(snapshot, "memory.bin"), 0);
+      const lost = assert.rejects(victim.agent.exec({ argv: ["cat", "/etc/passwd", "/proc/meminfo"] }));
+      const report = await victim.machine.exited;
+      await lost;
+      assert.ok(report.reason === "crash" || report.reason === "guest", JSON.stringify(report));
+      await bench.remove(victim);
+      await rm(snapshot, { recursive: true });
+      await copyGoldens(kept, bench.paths.snapshots);
+      const other = await bench.launch();
+      assert.deepEqual([other.boot.path, await sh(other, "echo fine")], ["restored", "fine"]);
+      await bench.remove(other);
+    });
+
+    test("each file that is short, missing or changed is found before a guest runs from it", async () => {
+      const { events } = bench.launcher;
+      for (const name of ["vmstate.bin", "memory.bin", "rootfs.ext4"]) {
+        for (const damage of [flip, (path: string) => truncate(path, 100), (path: string) => rm(path)]) {
+          await damage(join(snapshot, name));
+          // The cold boot that would come next is the last test's.
+          const seen = new AbortController();
+          const told = once(events, "restore.failed");
+          events.once("restore.failed", () => seen.abort(new Error("it was found")));
+          await assert.rejects(bench.launch({}, { signal: seen.signal }), /it was found/);
+          const [{ reason }] = await told;
+          assert.match(reason, /damaged/);
+          await copyGoldens(kept, bench.paths.snapshots);
+        }
+      }
+      const good = await bench.launch();
+      assert.equal(good.boot.path, "restored");
+      await bench.remove(good);
+    });
+
+    test("and it ends in a working sandbox", async () => {
+      await flip(join(snapshot, "vmstate.bin"));
+      const clone = await bench.launch();
+      assert.equal(clone.boot.path, "cold");
+      assert.match(clone.boot.fallback ?? "", /damaged/);
+      assert.equal(await sh(clone, "echo fine"), "fine");
+      await bench.remove(clone);
+    });
   });
 });
 

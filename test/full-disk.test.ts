@@ -1,27 +1,35 @@
-/** A server whose whole data directory is on a disk that becomes full, and has room again: real Firecracker machines, a real ext4. */
+/**
+ * A server whose whole data directory is on a disk that becomes full, and has room again: real Firecracker machines, a real ext4.
+ * The bare guest, and Linux (a long form where KVM interprets its kernel).
+ */
 import assert from "node:assert/strict";
 import { mkdtemp, open, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { runTool } from "../src/host/run.ts";
-import { whyNot } from "./firecracker-support.ts";
+import { type Ask, CRASH_GUESTS, type CrashGuest } from "./crash-guests.ts";
+import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
-const SPAWN = { image: "stacyvm/bare", memory_mb: 128, disk_size_mb: 16 };
-const skip = (await whyNot()) ?? (process.getuid?.() === 0 ? false : "needs root, to mount a small disk");
+const needsRoot = process.getuid?.() === 0 ? false : "needs root, to mount a small disk";
+const goesOn = "on a full disk calls say so and sandboxes live and end; with room again all goes on, without a restart";
+test(`the bare guest: ${goesOn}`, { skip: (await whyNot()) ?? needsRoot }, () =>
+  fullDisk(CRASH_GUESTS.firecracker, { mib: 128, commands: 50 }),
+);
+test(`Linux: ${goesOn}`, { skip: (await whyNotLinux({ long: true })) ?? needsRoot }, () =>
+  fullDisk(CRASH_GUESTS["firecracker-linux"], { mib: 256, commands: 5 }),
+);
 
-test("on a full disk calls say so and sandboxes live and end; with room again all goes on, without a restart", {
-  skip,
-  timeout: 180_000,
-}, async () => {
+/** @param size.mib of the disk @param size.commands that are run while it is full */
+async function fullDisk(guest: CrashGuest, size: { mib: number; commands: number }): Promise<void> {
   await using cleanup = new AsyncDisposableStack();
   const disk = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "full-"));
   cleanup.defer(() => rm(disk, { recursive: true, force: true }));
   cleanup.defer(() => rm(`${disk}.img`, { force: true }));
   // Not a tmpfs: there, reading a hole of a mapped file takes a page, and a machine's memory is full of holes.
   await writeFile(`${disk}.img`, "");
-  await truncate(`${disk}.img`, 128 << 20);
+  await truncate(`${disk}.img`, size.mib << 20);
   await runTool("mkfs.ext4", ["-q", "-F", "-m", "0", `${disk}.img`]);
   await runTool("mount", ["-o", "loop", `${disk}.img`, disk]);
   cleanup.defer(async () => void (await runTool("umount", ["-l", disk])));
@@ -41,23 +49,38 @@ test("on a full disk calls say so and sandboxes live and end; with room again al
       }
     }
   };
-  const echo = async (id: string): Promise<void> => {
-    const answer = await server.call("POST", `/sandboxes/${id}/exec`, { command: "echo", args: ["on"], mode: "argv" });
-    assert.equal(answer.body.stdout, "on\n", JSON.stringify(answer.body));
-  };
+  const asking =
+    (id: string): Ask =>
+    (method, path, body) =>
+      server.call(method, `/sandboxes/${id}${path}`, body);
+  const echo = async (id: string): Promise<void> => assert.equal(await guest.echo(asking(id)), "fine");
   const spawn = async (): Promise<string> => {
-    const answer = await server.call("POST", "/sandboxes", SPAWN);
+    const answer = await server.call("POST", "/sandboxes", guest.spawn);
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
     return answer.body.id;
   };
-  assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
+  assert.equal((await server.call("POST", "/snapshots", guest.spawn)).status, 201);
   const [kept, gone] = [await spawn(), await spawn()];
+  await guest.begin(asking(kept));
+  assert.equal(await guest.count(asking(kept)), 1);
+  const commands = async (): Promise<number> =>
+    (await server.call("GET", `/sandboxes/${kept}/history?limit=100`)).body.length;
+  const before = await commands();
 
   await fill();
-  for (let i = 0; i < 50; i++) await echo(kept); // their history has no place
-  const refused = await server.call("POST", "/sandboxes", SPAWN);
+  for (let i = 0; i < size.commands; i++) await echo(kept); // their history has no place
+  const refused = await server.call("POST", "/sandboxes", guest.spawn);
   assert.deepEqual([refused.status, refused.body.code], [507, "NO_SPACE"], JSON.stringify(refused.body));
-  const template = await server.call("POST", "/templates", { name: "t", image: "stacyvm/bare" });
+  for (const save of ["suspend", "checkpoints", "fork"]) {
+    const unsaved = await server.call("POST", `/sandboxes/${kept}/${save}`, {});
+    assert.deepEqual(
+      [unsaved.status, unsaved.body.code],
+      [507, "NO_SPACE"],
+      `${save}: ${JSON.stringify(unsaved.body)}`,
+    );
+  }
+  assert.equal(await guest.count(asking(kept)), 2, "as if it had not been asked to be saved");
+  const template = await server.call("POST", "/templates", { name: "t", image: guest.spawn.image });
   assert.deepEqual([template.status, template.body.code], [507, "NO_SPACE"], JSON.stringify(template.body));
   const ended = await server.call("DELETE", `/sandboxes/${gone}`);
   assert.ok([200, 507].includes(ended.status), JSON.stringify(ended.body));
@@ -74,8 +97,12 @@ test("on a full disk calls say so and sandboxes live and end; with room again al
   await rm(filler);
   const late = await spawn();
   await echo(late);
+  for (const change of ["suspend", "resume"]) {
+    assert.equal((await server.call("POST", `/sandboxes/${kept}/${change}`)).status, 200);
+  }
+  assert.equal(await guest.count(asking(kept)), 3);
   assert.equal((await server.call("POST", "/templates", { name: "t", image: "stacyvm/bare" })).status, 201);
-  assert.equal((await server.call("GET", `/sandboxes/${kept}/history?limit=100`)).body.length, 51, "nothing is lost");
+  assert.equal(await commands(), before + size.commands + 3, "nothing is lost");
   assert.equal((await server.call("GET", "/diagnostics")).body.store.healthy, true);
   assert.equal(server.pid, pid);
 
@@ -90,4 +117,4 @@ test("on a full disk calls say so and sandboxes live and end; with room again al
   await echo(late);
   for (const id of [kept, late]) assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
   assert.deepEqual(await server.machines(), []);
-});
+}

@@ -1,5 +1,5 @@
 /** Real machines for tests: kernel, agent and images are shared with the checkout, machines and snapshots are the test's own. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sandboxId } from "../bench/spawning.ts";
@@ -51,6 +51,14 @@ export class Bench implements AsyncDisposable {
     await this.launcher.ensureGolden(target);
     if (this.launcher.vmm.name === "firecracker") await lendGoldens(this.paths.snapshots);
     return target;
+  }
+
+  /** Processes of the pool: warm machines, and idle monitors of a shape or of none. */
+  async waiting(): Promise<number[]> {
+    await this.launcher.pool?.settled();
+    const { sandboxes } = this.paths;
+    const dirs = (await readdir(sandboxes)).filter((name) => name.startsWith("pool-"));
+    return (await Promise.all(dirs.map((name) => processesIn(join(sandboxes, name))))).flat();
   }
 
   async launch(over: Partial<LaunchSpec> = {}, options: Partial<LaunchOptions> = {}): Promise<Launched> {

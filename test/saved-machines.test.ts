@@ -291,7 +291,7 @@ describe("saved machines under the real Firecracker, with Linux", {
 }, () => {
   saved({
     create: () => Home.create(({ assets }) => createFirecracker({ assets }), {}),
-    cycles: LONG ? 50 : 2,
+    cycles: LONG ? 10 : 2,
     forks: 2,
     ...linux,
   });

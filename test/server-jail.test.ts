@@ -4,8 +4,9 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
+import { type Ask, CRASH_GUESTS } from "./crash-guests.ts";
 import { EventStream } from "./event-stream.ts";
-import { whyNot } from "./firecracker-support.ts";
+import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const UID_BASE = 310_000;
@@ -14,66 +15,92 @@ providers: { default: firecracker }
 firecracker: { jail: true, jail_uid_base: ${UID_BASE} }
 warm: { adaptive: false }
 `;
-const SPAWN = { image: "stacyvm/bare", memory_mb: 128 };
-const skip =
-  (await whyNot()) ?? (process.getuid?.() === 0 ? false : "the jailer needs root: run the tests as root to include it");
+const needsRoot = process.getuid?.() === 0 ? false : "the jailer needs root: run the tests as root to include it";
+const guests = [
+  { name: "the bare guest", guest: CRASH_GUESTS.firecracker, skip: (await whyNot()) ?? needsRoot },
+  { name: "Linux", guest: CRASH_GUESTS["firecracker-linux"], skip: (await whyNotLinux({ long: true })) ?? needsRoot },
+];
 
-describe("a server whose machines are jailed", { skip, timeout: 120_000 }, () => {
-  let server: Server;
-  before(async () => {
-    server = await Server.create(CONFIG);
-  });
-  after(() => server[Symbol.asyncDispose]());
+for (const { name, guest, skip } of guests) {
+  describe(`a server whose machines are jailed: ${name}`, { skip }, () => {
+    let server: Server;
+    before(async () => {
+      // The golden machine is a jailed one, too.
+      server = await Server.create(CONFIG, { shares: false });
+    });
+    after(() => server[Symbol.asyncDispose]());
 
-  const run = async (id: string, ...argv: string[]): Promise<string> => {
-    const [command, ...args] = argv;
-    const { status, body } = await server.call("POST", `/sandboxes/${id}/exec`, { command, args, mode: "argv" });
-    assert.equal(status, 200, JSON.stringify(body));
-    return body.stdout.trim();
-  };
-  /** Owner of the machine's process, which must be the only one there and have its own root. */
-  const owner = async (id: string): Promise<number> => {
-    const pids = await processesIn(join(server.root, "sandboxes", id));
-    assert.equal(pids.length, 1);
-    const status = await readFile(`/proc/${pids[0]}/status`, "utf8");
-    assert.match(status, /^CapEff:\t0+$/m);
-    assert.notEqual((await stat(`/proc/${pids[0]}/root/`)).ino, (await stat("/")).ino);
-    return Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
-  };
-
-  test("cold, restored, warm and idle ones, forks, woken and adopted ones: each has a user of its own", async () => {
-    const spawn = async (path: string, more: object = {}): Promise<string> => {
-      const { status, body } = await server.call("POST", "/sandboxes", { ...SPAWN, ...more });
-      assert.equal(status, 201, JSON.stringify(body));
-      assert.equal(body.boot.path, path, JSON.stringify(body.boot));
-      return body.id;
+    // biome-ignore lint/suspicious/noExplicitAny: any answer's body
+    const good = async (method: string, path: string, body?: unknown): Promise<any> => {
+      const answer = await server.call(method, path, body);
+      assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+      return answer.body;
     };
-    const cold = await spawn("cold");
-    assert.equal((await server.call("POST", "/snapshots", SPAWN)).status, 201);
-    const restored = await spawn("restored", { forkable: true });
-    await using events = await EventStream.open(server.url, { type: "pool.filled" });
-    assert.ok((await server.call("POST", "/templates", { ...SPAWN, name: "ready", pool_size: 1 })).status < 300);
-    await events.next((event) => event.data?.warm === 1);
-    const warm = await spawn("warm");
-    const forked = await server.call("POST", `/sandboxes/${restored}/fork`, { count: 2 });
-    assert.ok(forked.status < 300, JSON.stringify(forked.body));
-    const ids = [cold, restored, warm, ...forked.body.sandboxes.map((copy: { id: string }) => copy.id)];
-    assert.equal(await run(restored, "counter"), "1");
-    assert.equal((await server.call("POST", `/sandboxes/${restored}/suspend`)).status, 200);
-    assert.deepEqual(await processesIn(join(server.root, "sandboxes", restored)), []);
-    assert.equal((await server.call("POST", `/sandboxes/${restored}/resume`)).status, 200);
-    await server.stop("SIGKILL");
-    await server.start();
-    assert.equal(await run(restored, "counter"), "2");
-    const uids = await Promise.all(ids.map(owner));
-    assert.equal(new Set(uids).size, ids.length);
-    assert.ok(uids.every((uid) => uid >= UID_BASE && uid < UID_BASE + 10_000));
-    // The next daemon knows whose users are taken.
-    ids.push((await server.call("POST", "/sandboxes", SPAWN)).body.id);
-    assert.ok(!uids.includes(await owner(ids.at(-1) as string)));
-    const names = await Promise.all(ids.map((id) => run(id, "hostname")));
-    assert.deepEqual(names, ids);
-    await server.call("DELETE", "/templates/ready");
-    for (const id of ids) assert.equal((await server.call("DELETE", `/sandboxes/${id}`)).status, 200);
+    const asking =
+      (id: string): Ask =>
+      async (method, path, body) => ({ body: await good(method, `/sandboxes/${id}${path}`, body) });
+    const spawn = async (path: string, more: object = {}): Promise<string> => {
+      const { id, boot } = await good("POST", "/sandboxes", { ...guest.spawn, ...more });
+      assert.equal(boot.path, path, JSON.stringify(boot));
+      return id;
+    };
+    /** Owner of the machine's process, which must be the only one there and have its own root. */
+    const owner = async (id: string): Promise<number> => {
+      const pids = await processesIn(join(server.root, "sandboxes", id));
+      assert.equal(pids.length, 1);
+      const status = await readFile(`/proc/${pids[0]}/status`, "utf8");
+      assert.match(status, /^CapEff:\t0+$/m);
+      assert.notEqual((await stat(`/proc/${pids[0]}/root/`)).ino, (await stat("/")).ino);
+      return Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
+    };
+
+    test("cold, restored, warm ones, forks, from a checkpoint, woken and adopted ones: each has a user of its own", async () => {
+      const cold = await spawn("cold");
+      await good("POST", "/snapshots", guest.spawn);
+      const restored = await spawn("restored", { forkable: true });
+      const warm = await (async () => {
+        await using events = await EventStream.open(server.url, { type: "pool.filled" });
+        await good("POST", "/templates", { ...guest.spawn, name: "ready", pool_size: 1 });
+        await events.next((event) => event.data?.warm === 1);
+        return spawn("warm");
+      })();
+      await good("DELETE", "/templates/ready");
+      const mine = asking(restored);
+      await guest.begin(mine);
+      assert.equal(await guest.count(mine), 1);
+      const forks = (await good("POST", `/sandboxes/${restored}/fork`, { count: 2 })).sandboxes as { id: string }[];
+      for (const { id } of forks) assert.equal(await guest.count(asking(id)), 2);
+      const { id: checkpoint } = await good("POST", `/sandboxes/${restored}/checkpoints`, {});
+      assert.equal(await guest.count(mine), 2);
+      await good("POST", `/sandboxes/${restored}/restore`, { checkpoint });
+      assert.equal(await guest.count(mine), 2, "as it was at the checkpoint");
+      const { id: copy } = await good("POST", "/sandboxes", { checkpoint });
+      assert.equal(await guest.count(asking(copy)), 2);
+      await good("POST", `/sandboxes/${restored}/suspend`);
+      assert.deepEqual(await processesIn(join(server.root, "sandboxes", restored)), []);
+      await good("POST", `/sandboxes/${restored}/resume`);
+      assert.equal(await guest.count(mine), 3);
+      const asleep = forks[0]?.id as string;
+      await good("POST", `/sandboxes/${asleep}/suspend`);
+      await server.stop("SIGKILL");
+      await server.start();
+      assert.equal(await guest.count(mine), 4);
+      await good("POST", `/sandboxes/${asleep}/resume`);
+      assert.equal(await guest.count(asking(asleep)), 3);
+      const ids = [cold, restored, warm, copy, ...forks.map(({ id }) => id)];
+      const uids = await Promise.all(ids.map(owner));
+      assert.equal(new Set(uids).size, ids.length);
+      assert.ok(uids.every((uid) => uid >= UID_BASE && uid < UID_BASE + 10_000));
+      // The next daemon knows whose users are taken.
+      const late = await spawn("restored");
+      assert.ok(!uids.includes(await owner(late)));
+      ids.push(late);
+      for (const id of ids) {
+        const { stdout } = await good("POST", `/sandboxes/${id}/exec`, { command: "hostname", args: [], mode: "argv" });
+        assert.equal(stdout.trim(), id);
+        await good("DELETE", `/sandboxes/${id}`);
+      }
+      assert.deepEqual(await server.machines(), []);
+    });
   });
-});
+}

@@ -1,28 +1,42 @@
-/** A real server process on a data directory of its own; kernel, agent and images are the checkout's. */
+/**
+ * A real server process on a data directory of its own; kernel, agent and images are the checkout's. `STACYVM_PROVIDERS_DEFAULT=firecracker`
+ * is every server test's long form with Linux under Firecracker: its golden snapshots are handed on between the tests of a run.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { borrow } from "../bench/borrow.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
+import { borrowGoldens, lendGoldens } from "./goldens.ts";
 
 export class Server implements AsyncDisposable {
   readonly root: string;
   url = "";
   #child: ChildProcess | undefined;
   #log = "";
+  /** Its golden snapshots are those of the whole run. */
+  #shares = false;
 
   private constructor(root: string) {
     this.root = root;
   }
 
-  /** @param config the content of its `stacyvm.yaml` */
-  static async create(config?: string, options: { parent?: string } = {}): Promise<Server> {
+  /** @param config the content of its `stacyvm.yaml` @param options.shares false: no golden snapshot is there already */
+  static async create(config = "", options: { parent?: string; shares?: boolean } = {}): Promise<Server> {
     const root = await mkdtemp(join(options.parent ?? process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
     await borrow(root);
-    if (config !== undefined) await writeFile(join(root, "stacyvm.yaml"), config);
-    return Server.open(root);
+    if (config !== "") await writeFile(join(root, "stacyvm.yaml"), config);
+    const server = new Server(root);
+    server.#shares =
+      options.shares !== false &&
+      `${config} default: ${process.env.STACYVM_PROVIDERS_DEFAULT}`.includes("default: firecracker");
+    await server.start();
+    return server;
   }
 
   /** On a data directory that is there; it is removed in the end. */
@@ -81,16 +95,31 @@ export class Server implements AsyncDisposable {
 
   // biome-ignore lint/suspicious/noExplicitAny: the tests look into every kind of answer
   async call(method: string, path: string, body?: unknown): Promise<{ status: number; body: any; headers: Headers }> {
-    const response = await fetch(`${this.url}/api/v1${path}`, {
-      method,
-      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+    const builds = this.#shares && method === "POST" && path === "/snapshots";
+    if (builds) {
+      const {
+        image,
+        vcpus,
+        memory_mb: memoryMiB,
+        disk_mb: diskMiB,
+      } = body as Record<string, number> & { image: string };
+      await borrowGoldens(join(this.root, "snapshots"), { image, vcpus, memoryMiB, diskMiB });
+    }
+    // Not `fetch`, which gives up after five minutes: a golden snapshot of a guest whose kernel is interpreted can take longer.
+    const asked = request(`${this.url}/api/v1${path}`, {
+      ...{ method, agent: false },
+      ...(body === undefined ? {} : { headers: { "content-type": "application/json" } }),
     });
-    const text = await response.text();
-    let parsed: unknown = text;
+    asked.end(body === undefined ? undefined : JSON.stringify(body));
+    const [response] = (await once(asked, "response")) as [IncomingMessage];
+    const answer = await text(response);
+    let parsed: unknown = answer;
     try {
-      parsed = JSON.parse(text);
+      parsed = JSON.parse(answer);
     } catch {}
-    return { status: response.status, body: parsed, headers: response.headers };
+    const status = response.statusCode ?? 0;
+    if (builds && status < 300) await lendGoldens(join(this.root, "snapshots"));
+    return { status, body: parsed, headers: new Headers(response.headers as Record<string, string>) };
   }
 
   machines(): Promise<string[]> {

@@ -1,6 +1,6 @@
-/** What vmm.ts promises, held against both drivers with real machines: Linux under QEMU, the bare guest under Firecracker. */
+/** What vmm.ts promises, held against both drivers with real machines: Linux under QEMU, the bare guest and Linux under Firecracker. */
 import assert from "node:assert/strict";
-import { chmod, copyFile, mkdir, open, readdir, rename } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { sandboxId } from "../bench/spawning.ts";
@@ -8,6 +8,7 @@ import type { Agent } from "../src/guest/agent.ts";
 import { openAgent } from "../src/guest/client.ts";
 import { dataPaths } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
+import { copySparse } from "../src/host/sparse.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
 import { makeIdentity } from "../src/launcher/identity.ts";
 import { copyDisk, makeMachineDir } from "../src/launcher/machine-dir.ts";
@@ -17,28 +18,23 @@ import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { installFirecracker } from "../src/vmm/firecracker/install.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import type { LoadableVmm, RunningMachine, Vmm } from "../src/vmm/vmm.ts";
+import { DAMAGES } from "./damage.ts";
 import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 import { lendGoldens } from "./goldens.ts";
 import { Bench } from "./launcher-support.ts";
 
 const { assets } = dataPaths();
 const noFirecracker = await whyNot();
+const cut = DAMAGES.filter(({ name }) => name === "state cut");
+const linux = { image: "stacyvm/busybox", memoryMiB: 256, diskMiB: 256, reboot: ["sh", "-c", "reboot -f"] };
+const firecracker = { vmm: () => createFirecracker({ assets }), damages: DAMAGES };
 const drivers = [
-  { name: "qemu", vmm: () => createQemu(), image: "stacyvm/busybox", memoryMiB: 256, skip: undefined },
+  { name: "qemu", vmm: () => createQemu(), damages: cut, ...linux, skip: undefined },
   {
-    name: "firecracker, the bare guest",
-    vmm: () => createFirecracker({ assets }),
-    image: "stacyvm/bare",
-    memoryMiB: 128,
-    skip: noFirecracker,
+    ...{ name: "firecracker, the bare guest", ...firecracker, skip: noFirecracker },
+    ...{ image: "stacyvm/bare", memoryMiB: 128, diskMiB: 64, reboot: ["reboot"] },
   },
-  {
-    name: "firecracker, a Linux guest",
-    vmm: () => createFirecracker({ assets }),
-    image: "stacyvm/busybox",
-    memoryMiB: 256,
-    skip: await whyNotLinux(),
-  },
+  { name: "firecracker, a Linux guest", ...firecracker, ...linux, skip: await whyNotLinux() },
 ];
 
 for (const driver of drivers) {
@@ -57,7 +53,14 @@ for (const driver of drivers) {
       bench = await Bench.create(vmm);
       await mkdir(bench.paths.sandboxes, { recursive: true });
       target = await bench.launcher.targets.resolve({
-        ...{ image: driver.image, memoryMiB: driver.memoryMiB, vcpus: 1, diskMiB: 64, setup: [], setupEnv: {} },
+        ...{
+          image: driver.image,
+          memoryMiB: driver.memoryMiB,
+          vcpus: 1,
+          diskMiB: driver.diskMiB,
+          setup: [],
+          setupEnv: {},
+        },
       });
       snapshot = await bench.launcher.ensureGolden(target);
       if (vmm.name === "firecracker") await lendGoldens(bench.paths.snapshots);
@@ -188,16 +191,27 @@ for (const driver of drivers) {
       assert.deepEqual([report.reason, report.signal], ["crash", "SIGKILL"]);
     });
 
-    test("a state that was cut is `corrupt`, and the process is gone", async () => {
-      const bad = await place();
-      for (const name of ["vmstate.bin", "memory.bin"]) await copyFile(join(snapshot.dir, name), join(bad, name));
-      await chmod(join(bad, "vmstate.bin"), 0o600); // a copy of a file that only root may write
-      const state = await open(join(bad, "vmstate.bin"), "r+");
-      await state.truncate(2_000);
-      await state.close();
-      const idle = await prepare(await place(), bad);
-      await assert.rejects(idle.load({ dir: bad }), { code: "corrupt", phase: "load" });
-      await idle.exited;
+    test("a guest that reboots has ended, which is no crash", async () => {
+      const machine = await restored();
+      const agent = await greet(machine);
+      const lost = assert.rejects(agent.exec({ argv: driver.reboot }));
+      const { reason, exitCode } = await machine.exited;
+      await lost;
+      assert.deepEqual([reason, exitCode], ["guest", 0]);
+      assert.deepEqual(await sockets(machine.dir), []);
+    });
+
+    test("damaged files are `corrupt`, and the process is gone", async () => {
+      for (const { name, damage, words } of driver.damages) {
+        const bad = await place();
+        for (const file of ["vmstate.bin", "memory.bin"]) await copySparse(join(snapshot.dir, file), join(bad, file));
+        await damage(bad);
+        const idle = await prepare(await place(), bad);
+        const load = idle.load({ dir: bad });
+        await assert.rejects(load, { code: "corrupt", phase: "load" }, name);
+        if (vmm.name === "firecracker") await assert.rejects(load, words, name);
+        await idle.exited;
+      }
     });
 
     test("another daemon adopts it as it stands, running or paused; a dead one is nobody's", async () => {

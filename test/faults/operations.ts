@@ -15,7 +15,7 @@ export interface Operation {
 
 /** Also when a daemon that starts could not reach it at once: it asks again after a second. */
 export async function worksSoon(world: World, of: string): Promise<void> {
-  const until = performance.now() + 15_000;
+  const until = performance.now() + 60_000;
   for (;;) {
     try {
       return await world.echo(of, "works");

@@ -18,17 +18,19 @@ import { Store } from "../../src/sandboxes/store.ts";
 import { createFirecracker } from "../../src/vmm/firecracker/firecracker.ts";
 import { createQemu } from "../../src/vmm/qemu/qemu.ts";
 import type { Vmm } from "../../src/vmm/vmm.ts";
+import { borrowGoldens, lendGoldens, type Wanted } from "../goldens.ts";
 
-export type Monitor = "firecracker" | "qemu";
-
-const MONITORS = {
-  firecracker: { create: () => createFirecracker({ assets: dataPaths().assets }), image: "stacyvm/bare" },
-  qemu: { create: createQemu, image: "stacyvm/busybox" },
-} satisfies Record<Monitor, { create(): Vmm; image: string }>;
+const firecracker = (): Vmm => createFirecracker({ assets: dataPaths().assets });
+export const MONITORS = {
+  firecracker: { create: firecracker, spec: { image: "stacyvm/bare", memoryMiB: 128, diskMiB: 64 } },
+  "firecracker-linux": { create: firecracker, spec: { image: "stacyvm/busybox", memoryMiB: 256, diskMiB: 256 } },
+  qemu: { create: createQemu, spec: { image: "stacyvm/busybox", memoryMiB: 128, diskMiB: 64 } },
+} satisfies Record<string, { create(): Vmm; spec: SpawnInput }>;
+export type Monitor = keyof typeof MONITORS;
 
 /** What a failed end needs until it is tried again, and more. */
 const SETTLE_MS = 60_000;
-const COMMAND_LIMIT_MS = 30_000;
+const COMMAND_LIMIT_MS = 60_000;
 
 export class World implements AsyncDisposable {
   readonly paths: DataPaths;
@@ -49,15 +51,14 @@ export class World implements AsyncDisposable {
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "faults-"));
     await borrow(root);
     const world = World.at(root, monitor);
-    await world.open();
-    await world.sandboxes.buildSnapshot(world.spec, new AbortController().signal);
+    await world.#begin();
     return world;
   }
 
   /** On a data directory that is there; not open yet. */
   static at(root: string, monitor: Monitor): World {
-    const { create, image } = MONITORS[monitor];
-    return new World(dataPaths(root), create(), { image, memoryMiB: 128, diskMiB: 64 });
+    const { create, spec } = MONITORS[monitor];
+    return new World(dataPaths(root), create(), spec);
   }
 
   /** A daemon's start. What fails leaves nothing open, and may be tried again. */
@@ -114,8 +115,17 @@ export class World implements AsyncDisposable {
     for (const dir of [this.paths.sandboxes, this.paths.tmp, this.paths.snapshots, this.paths.database]) {
       await rm(dir, { recursive: true, force: true });
     }
+    await this.#begin();
+  }
+
+  /** With its golden snapshot, which costs a minute where KVM interprets a guest's kernel. */
+  async #begin(): Promise<void> {
+    const { snapshots } = this.paths;
+    const shared = this.#vmm.name === "firecracker";
+    if (shared) await borrowGoldens(snapshots, this.spec as Wanted);
     await this.open();
     await this.sandboxes.buildSnapshot(this.spec, new AbortController().signal);
+    if (shared) await lendGoldens(snapshots);
   }
 
   /** What the guest answers to `echo`. */
@@ -135,7 +145,7 @@ export class World implements AsyncDisposable {
   }
 
   get #bare(): boolean {
-    return this.#vmm.name === "firecracker";
+    return this.spec.image === "stacyvm/bare";
   }
 
   async #run(id: string, command: string, ...args: string[]): Promise<string> {

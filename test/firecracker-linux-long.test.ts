@@ -1,0 +1,81 @@
+/**
+ * Linux under the real Firecracker in shapes of its own: each costs another golden snapshot, minutes where KVM interprets the guest's
+ * kernel, so there it is a long form (`STACYVM_LONG=1`).
+ */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { type Ask, CRASH_GUESTS } from "./crash-guests.ts";
+import { whyNotLinux } from "./firecracker-support.ts";
+import { Server } from "./server-support.ts";
+
+const guest = CRASH_GUESTS["firecracker-linux"];
+const shapes = [
+  { name: "two processors", more: { vcpus: 2 }, processors: 2, leastMiB: 190, mostMiB: 256 },
+  { name: "1 GiB of memory", more: { memory_mb: 1024 }, processors: 1, leastMiB: 900, mostMiB: 1024 },
+];
+
+describe("Linux under the real Firecracker, other shapes", {
+  skip: (await whyNotLinux({ long: true })) ?? false,
+}, () => {
+  let server: Server;
+  before(async () => {
+    server = await Server.create(`${guest.config}warm: { adaptive: false }\n`);
+  });
+  after(() => server[Symbol.asyncDispose]());
+
+  for (const { name, more, processors, leastMiB, mostMiB } of shapes) {
+    test(`${name}: restored, forked, suspended and woken, back at a checkpoint, adopted`, async () => {
+      // biome-ignore lint/suspicious/noExplicitAny: any answer's body
+      const good = async (method: string, path: string, body?: unknown): Promise<any> => {
+        const answer = await server.call(method, path, body);
+        assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+        return answer.body;
+      };
+      const asking =
+        (id: string): Ask =>
+        async (method, path, body) => ({ body: await good(method, `/sandboxes/${id}${path}`, body) });
+      const shape = { ...guest.spawn, ...more };
+      await good("POST", "/snapshots", shape);
+      const { id, boot } = await good("POST", "/sandboxes", shape);
+      assert.equal(boot.path, "restored");
+      const mine = asking(id);
+      /** Each processor has worked, and all answer at once; and the memory is there. */
+      const whole = async (of: string): Promise<void> => {
+        const command = `for i in $(seq ${processors * 2}); do (n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done; echo done) & done; wait;
+          grep -c '^processor' /proc/cpuinfo; awk '/^cpu[0-9]/ && $2 + $4 > 0' /proc/stat | wc -l; grep MemTotal /proc/meminfo | tr -dc 0-9`;
+        const { exit_code, stdout, stderr } = await good("POST", `/sandboxes/${of}/exec`, { command, timeout: "5m" });
+        assert.equal(exit_code, 0, stderr);
+        const lines = stdout.trim().split("\n");
+        assert.deepEqual(
+          lines.slice(0, -3),
+          Array.from({ length: processors * 2 }, () => "done"),
+        );
+        const [listed, worked, kib] = lines.slice(-3).map(Number);
+        assert.deepEqual([listed, worked], [processors, processors]);
+        assert.ok(kib >= leastMiB * 1024 && kib <= mostMiB * 1024, `${kib} KiB`);
+      };
+      await guest.begin(mine);
+      assert.equal(await guest.count(mine), 1);
+      await whole(id);
+      const [fork] = (await good("POST", `/sandboxes/${id}/fork`, {})).sandboxes;
+      for (const each of [id, fork.id]) assert.equal(await guest.count(asking(each)), 2);
+      await whole(fork.id);
+      await good("DELETE", `/sandboxes/${fork.id}`);
+      await good("POST", `/sandboxes/${id}/suspend`);
+      await good("POST", `/sandboxes/${id}/resume`);
+      assert.equal(await guest.count(mine), 3);
+      await whole(id);
+      const { id: checkpoint } = await good("POST", `/sandboxes/${id}/checkpoints`, {});
+      assert.equal(await guest.count(mine), 4);
+      await good("POST", `/sandboxes/${id}/restore`, { checkpoint });
+      assert.equal(await guest.count(mine), 4);
+      await server.stop("SIGKILL");
+      await server.start();
+      assert.equal(await guest.count(mine), 5);
+      await whole(id);
+      await good("DELETE", `/sandboxes/${id}`);
+      await good("DELETE", `/checkpoints/${checkpoint}`);
+      assert.deepEqual(await server.machines(), []);
+    });
+  }
+});
