@@ -1,4 +1,5 @@
 import { access } from "node:fs/promises";
+import { errno } from "./error.ts";
 
 /** Whether there is something at `path` that we may look at. */
 export function exists(path: string): Promise<boolean> {
@@ -6,6 +7,17 @@ export function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** The same where it matters: what cannot be seen is not gone. @throws for every other reason than that there is nothing */
+export async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if (errno(error) === "ENOENT" || errno(error) === "ENOTDIR") return false;
+    throw error;
+  }
 }
 
 /** The first of `paths` where there is something. */

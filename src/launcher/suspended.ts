@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { replaceFile, syncPath } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
-import { exists } from "../host/exists.ts";
+import { isThere } from "../host/exists.ts";
 import { endOwnProcessesIn } from "../host/process.ts";
 import { copySparse } from "../host/sparse.ts";
 import { FILES, type PausedMachine } from "../vmm/vmm.ts";
@@ -31,8 +31,9 @@ export class SuspendedState {
     this.dir = join(machineDir, "suspended");
   }
 
+  /** @throws when that cannot be seen */
   exists(): Promise<boolean> {
-    return exists(this.dir);
+    return isThere(this.dir);
   }
 
   /** Saves the machine, which stands still, and its disk; on disk for good, and not yet the state that counts. */
@@ -64,7 +65,7 @@ export class SuspendedState {
    * @throws as `endOwnProcessesIn`
    */
   async removeUnfinished(): Promise<void> {
-    if (!(await exists(this.#next))) return;
+    if (!(await isThere(this.#next))) return;
     await endOwnProcessesIn(this.#next);
     await rm(this.#next, { recursive: true, force: true });
   }

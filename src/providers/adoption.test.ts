@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -91,6 +92,29 @@ test("of a machine that ran when its host went down nothing is left to lose: it 
     const { gone, unreachable } = await w.provider.adopt(new Set([ID]));
     assert.deepEqual([gone.map(({ id }) => id), unreachable, await exists(w.dir)], [[ID], [], false]);
   }
+});
+
+test("a saved state that cannot be seen is not gone: its sandbox is kept until the disk answers", async (t) => {
+  const w = await world(t);
+  await mkdir(join(w.dir, "suspended"));
+  await w.recorded(null, "suspended");
+  const { access } = fs;
+  const patched = (replacement: typeof access): void => {
+    fs.access = replacement;
+    syncBuiltinESMExports();
+  };
+  t.after(() => patched(access));
+  patched(async (path, mode) => {
+    if (String(path).endsWith("/suspended")) throw Object.assign(new Error("EIO"), { code: "EIO" });
+    return access(path, mode);
+  });
+  assert.deepEqual(await w.provider.machines(), [ID]);
+  const { gone, unreachable } = await w.provider.adopt(new Set([ID]));
+  assert.deepEqual([gone, unreachable.map(({ id, reason }) => [id, reason])], [[], [[ID, "EIO"]]]);
+  patched(access);
+  const outcome = await unreachable[0]?.outcome;
+  assert.ok(outcome !== undefined && "machine" in outcome);
+  assert.equal(outcome.machine.state, "suspended");
 });
 
 test("what nobody wants and could not be removed at the start is removed later", async (t) => {

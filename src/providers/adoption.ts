@@ -9,7 +9,7 @@ import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
-import { exists } from "../host/exists.ts";
+import { isThere } from "../host/exists.ts";
 import { endOwnProcessesIn, hasProcesses, isAlive, worksIn } from "../host/process.ts";
 import { tailLines } from "../host/tail.ts";
 import type { BootReport } from "../launcher/launcher.ts";
@@ -189,7 +189,7 @@ export async function finishReplacements(context: MachineContext, root: string):
     if (former === null) continue;
     if (former !== undefined && !(await isReplaced(place, former))) continue;
     if (record.process === null || !(await worksIn(record.process, dir)) || !(await isAlive(record.process))) continue;
-    if (await exists(place)) {
+    if (await isThere(place)) {
       const away = join(root, formerId(record.id));
       await endOwnProcessesIn(place);
       await removeMachineDir(away);

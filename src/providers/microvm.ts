@@ -209,7 +209,7 @@ export class MicrovmProvider implements Provider, MachineContext {
       // Whose one is that cannot be read, its record would have said.
       record === undefined ? problem !== undefined : record.vmm === this.vmm.name && record.id === basename(dir),
     );
-    const held = await Promise.all(ours.map(holdsMachine));
+    const held = await Promise.all(ours.map((entry) => holdsMachine(entry).catch(() => true))); // what cannot be seen may be one
     return ours.filter((_, at) => held[at]).map(({ dir }) => basename(dir));
   }
 
