@@ -64,8 +64,9 @@ export class MicrovmProvider implements Provider, MachineContext {
   readonly #paths: DataPaths;
   readonly #machines = new Map<string, SandboxMachine>();
   readonly #unreachable = new Set<Unreachable>();
-  /** What nobody wants and could not be removed at the start. */
-  readonly #removing = new Set<Promise<void>>();
+  readonly #background = new Set<Promise<void>>();
+  /** Wishes for warm machines whose snapshots are not there yet, by who has them. */
+  readonly #pinning = new Map<string, AbortController>();
   readonly #closing = new AbortController();
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
 
@@ -281,11 +282,11 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   #removeLater(entry: Entry): void {
     const name = basename(entry.dir);
-    const removing = removeLater(this, entry, this.#closing.signal).then((gone) => {
-      if (gone) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
-    });
-    this.#removing.add(removing);
-    void removing.then(() => this.#removing.delete(removing));
+    void this.#beside(
+      removeLater(this, entry, this.#closing.signal).then((gone) => {
+        if (gone) this.emit({ type: "reconcile.action", data: { action: "removed", name } });
+      }),
+    );
   }
 
   async snapshots(): Promise<SnapshotInfo[]> {
@@ -342,19 +343,39 @@ export class MicrovmProvider implements Provider, MachineContext {
   }
 
   /** Builds the golden snapshot first, if needed. */
-  async pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
-    if (count === 0) {
-      this.launcher.pool?.unpin(owner);
-      return;
+  pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
+    this.#pinning.get(owner)?.abort(new StacyError("cancelled", `${owner} wants something else by now`));
+    this.#pinning.delete(owner);
+    if (count > 0) return this.#beside(this.#pin(owner, spec, count));
+    this.launcher.pool?.unpin(owner);
+    return Promise.resolve();
+  }
+
+  async #pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
+    const wish = new AbortController();
+    this.#pinning.set(owner, wish);
+    const signal = AbortSignal.any([wish.signal, this.#closing.signal]);
+    try {
+      const target = await this.launcher.targets.resolve(launchSpec(spec), { signal });
+      await this.launcher.ensureGolden(target, signal);
+      if (!signal.aborted) this.launcher.pool?.pin(owner, target, count);
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      if (this.#pinning.get(owner) === wish) this.#pinning.delete(owner);
     }
-    const target = await this.launcher.targets.resolve(launchSpec(spec));
-    await this.launcher.ensureGolden(target, spec.signal);
-    this.launcher.pool?.pin(owner, target, count);
+  }
+
+  /** What goes on beside the calls, and ends before this does. */
+  #beside(work: Promise<void>): Promise<void> {
+    const kept = work.catch(() => {}).finally(() => this.#background.delete(kept));
+    this.#background.add(kept);
+    return work;
   }
 
   async close(): Promise<void> {
     this.#closing.abort(new StacyError("cancelled", "the provider is closing"));
-    await Promise.all([this.launcher.close(), ...this.#removing]);
+    await Promise.all([this.launcher.close(), ...this.#background]);
     await Promise.all([...this.#machines.values(), ...this.#unreachable].map((machine) => machine.release()));
   }
 
