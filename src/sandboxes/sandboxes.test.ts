@@ -138,12 +138,22 @@ test("the row of one that is suspended outlives the host before anybody hears of
   };
   await w.sandboxes.pause(id);
   await assert.rejects(w.sandboxes.suspend(id), { code: "unavailable" });
+  assert.equal(machine.state, "paused", "not without its row");
+  full = false;
+  machine.gate.close();
+  const suspending = w.sandboxes.suspend(id);
+  await settle();
+  full = true;
+  machine.gate.open();
+  await assert.rejects(suspending, { code: "unavailable" });
   await assert.rejects(w.sandboxes.suspend(id), { code: "unavailable" });
   full = false;
   await w.sandboxes.suspend(id);
+  assert.equal(machine.state, "suspended");
   await w.sandboxes.extend(id, 60_000);
   await w.sandboxes.destroy(id);
   assert.deepEqual(synced, [
+    ["paused", false],
     ["suspended", false],
     ["suspended", false],
     [undefined, false],

@@ -47,6 +47,8 @@ export class StateChanges {
       if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;
       const machine = sandbox.machineIn(["running", "paused", "suspended"]);
       assertMayBecome(id, sandbox.state, state);
+      // A saved state that outlived the host without its row would be a stranger's (S4).
+      if (state === "suspended") await table.sync();
       const { provider } = record;
       await observed(observer, { name: event, provider }, () =>
         this.onMachine(sandbox, machine, () => machine[change]({ signal })),

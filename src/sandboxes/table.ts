@@ -119,6 +119,11 @@ export class SandboxTable {
     if (outlives) await this.#store.sync();
   }
 
+  /** All rows until now outlive the host. */
+  sync(): Promise<void> {
+    return this.#store.sync();
+  }
+
   /** That its newest row is where `save` puts it, also after a `save` that failed. */
   async saved(sandbox: Sandbox): Promise<void> {
     await this.#store.sandboxWritten(sandbox.id);
