@@ -45,7 +45,7 @@ async function ask(messages: Message[]): Promise<Message> {
   return first.message;
 }
 
-await using sandbox = await Sandbox.create({ image: "stacyvm/python", memoryMb: 256, ttl: "10m" });
+await using sandbox = await Sandbox.create({ image: "stacyvm/python", ttl: "10m" });
 
 async function run(call: ToolCall): Promise<string> {
   const { code } = JSON.parse(call.function.arguments) as { code: string };

@@ -9,7 +9,7 @@ const project: Record<string, string> = {
   "test-3.sh": ". ./numbers.sh\n[ $(double 5) = 11 ]\n",
 };
 
-await using base = await Sandbox.create({ image: "stacyvm/busybox", memoryMb: 256, ttl: "30m" });
+await using base = await Sandbox.create({ image: "stacyvm/busybox", ttl: "30m" });
 for (const [name, content] of Object.entries(project)) await base.files.write(`/workspace/${name}`, content);
 // What takes long in a real job (dependencies, a build) happens here, once.
 await base.exec("echo prepared on $(date) > prepared", { workdir: "/workspace", check: true });

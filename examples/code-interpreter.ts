@@ -6,7 +6,7 @@ if (!stdin.isTTY) {
   console.error("this example needs a terminal");
   process.exit(2);
 }
-await using sandbox = await Sandbox.create({ image: "stacyvm/python", memoryMb: 256 });
+await using sandbox = await Sandbox.create({ image: "stacyvm/python" });
 const python = await sandbox.spawn(["python3", "-q"], {
   pty: { rows: stdout.rows, cols: stdout.columns },
   env: { PYTHON_HISTORY: "/dev/null" },

@@ -6,7 +6,7 @@ const target = process.argv[2] ?? "plot.svg";
 const days = Array.from({ length: 60 }, (_, day) => day);
 const csv = ["day,visits", ...days.map((day) => `${day},${Math.round(200 + 3 * day + 60 * Math.sin(day / 3.5))}`)];
 
-await using sandbox = await Sandbox.create({ image: "stacyvm/python", memoryMb: 256 });
+await using sandbox = await Sandbox.create({ image: "stacyvm/python" });
 await sandbox.files.write("/workspace/visits.csv", csv.join("\n"));
 
 // One interpreter for the whole session: what a step defines, the next one has.

@@ -25,7 +25,9 @@ const ms = (value: number): string => `${value.toFixed(1)} ms`;
 
 async function main(): Promise<void> {
   const engine = await createEngine();
-  const { launcher, images } = engine;
+  const { launcher, images, defaults } = engine;
+  // Of the default size, so that `stacyvm run` and `spawn` start from the golden snapshot that this makes.
+  const spec = benchSpec(IMAGE, { memoryMiB: defaults.memoryMiB, vcpus: defaults.vcpus, diskMiB: defaults.diskMiB });
   const running = new Set<Launched>();
   const started: ProcessRecord[] = [];
   const note = (launched: Launched): void => {
@@ -52,12 +54,12 @@ async function main(): Promise<void> {
       );
     }
 
-    const cold = await spawnTimed(launcher, benchSpec(IMAGE), "cold", ["echo", "hello"]);
+    const cold = await spawnTimed(launcher, spec, "cold", ["echo", "hello"]);
     note(cold.launched);
     say(`cold:     ${ms(cold.total)} until the agent answered`);
     await end(cold.launched);
 
-    const target = await launcher.targets.resolve(benchSpec(IMAGE));
+    const target = await launcher.targets.resolve(spec);
     const present = await launcher.store.get(target.key);
     const start = performance.now();
     const snapshot = await launcher.ensureGolden(target);
@@ -69,7 +71,7 @@ async function main(): Promise<void> {
 
     const restores: Timed[] = [];
     for (let i = 0; i < RESTORES; i++) {
-      const timed = await spawnTimed(launcher, benchSpec(IMAGE), undefined, ["echo", "hello"]);
+      const timed = await spawnTimed(launcher, spec, undefined, ["echo", "hello"]);
       note(timed.launched);
       if (timed.launched.boot.path !== "restored")
         throw new Error(`restore ${i + 1} came ${timed.launched.boot.path}: ${timed.launched.boot.fallback}`);
@@ -89,7 +91,7 @@ async function main(): Promise<void> {
     );
 
     const together = performance.now();
-    const three = await Promise.all([1, 2, 3].map(() => launcher.launch(benchSpec(IMAGE), { id: sandboxId() })));
+    const three = await Promise.all([1, 2, 3].map(() => launcher.launch(spec, { id: sandboxId() })));
     const wall = performance.now() - together;
     for (const launched of three) note(launched);
     say(`restore:  3 at once: ${ms(wall)} wall clock (${three.map(({ boot }) => ms(boot.totalMs)).join(", ")})`);

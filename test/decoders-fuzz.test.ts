@@ -108,7 +108,8 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
       fit += 1;
       if (schema === SpawnRequest) spawnInput(result.data as never, undefined);
       if (schema === ExecRequest) execInput(result.data as never);
-      if (schema === TemplateRequest) templateInput(result.data as never, "name");
+      if (schema === TemplateRequest)
+        templateInput(result.data as never, "name", { defaultMemoryMiB: 1024, defaultVcpus: 1, defaultTtlMs: 60_000 });
     }
     if (fit === 0) throw new StacyError("invalid", "it fits none");
   },

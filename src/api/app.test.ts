@@ -375,3 +375,11 @@ test("a template is named by what its address can hold, a tenant by what is left
   const rule = { resource_type: "image", effect: "deny", pattern: "x", priority: -3 };
   assert.equal((await call("POST", "/admin/tenants/acme/policies", rule)).body.policy.priority, -3);
 });
+
+test("a template that says no size and no time has what a spawn has that says none: both start from one golden snapshot", async () => {
+  const { call } = appOf();
+  const template = (await call("POST", "/templates", { name: "t", image: "i" })).body;
+  const spawned = (await call("POST", "/sandboxes", { image: "i" })).body;
+  assert.deepEqual([template.memory_mb, template.vcpus], [spawned.memory_mb, spawned.vcpus]);
+  assert.equal(template.ttl_seconds * 1000, Date.parse(spawned.expires_at) - Date.parse(spawned.created_at));
+});

@@ -10,10 +10,14 @@ export function parseSizeMiB(text: string): number {
   return mib;
 }
 
+/** As people would type it: `512m`, `1g`. */
+export function sizeText(mib: number): string {
+  return mib % 1024 === 0 ? `${mib / 1024}g` : `${mib}m`;
+}
+
 /** An option for a size with a default, which help shows as people would type it. */
 export function sizeOption(flags: string, description: string, mib: number): Option {
-  const shown = mib % 1024 === 0 ? `${mib / 1024}g` : `${mib}m`;
-  return new Option(flags, description).argParser(parseSizeMiB).default(mib, shown);
+  return new Option(flags, description).argParser(parseSizeMiB).default(mib, sizeText(mib));
 }
 
 /** A whole number above 0. */

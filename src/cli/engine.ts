@@ -19,8 +19,8 @@ export interface Engine {
   paths: DataPaths;
   images: ImageLibrary;
   network: Network;
-  /** Hosts that a sandbox may connect to when nobody says. */
-  defaultHosts: readonly string[];
+  /** What a sandbox has when nobody says, by the configuration: MiB, and hosts that it may connect to. */
+  defaults: { memoryMiB: number; vcpus: number; diskMiB: number; hosts: readonly string[] };
   launcher: Launcher;
 }
 
@@ -75,6 +75,12 @@ export async function createEngine(options: { provider?: string; dataDir?: strin
   const images = createImages(paths, imagesOptions(config.images));
   const vmm = await chooseVmm(vmms(paths, config), options.provider);
   const network = networkOf(config);
-  const defaultHosts = config.defaults.allowed_hosts;
-  return { paths, images, network, defaultHosts, launcher: new Launcher({ vmm, images, paths, network }) };
+  const { memory_mb: memoryMiB, vcpus, disk_size_mb: diskMiB, allowed_hosts: hosts } = config.defaults;
+  return {
+    paths,
+    images,
+    network,
+    defaults: { memoryMiB, vcpus, diskMiB, hosts },
+    launcher: new Launcher({ vmm, images, paths, network }),
+  };
 }

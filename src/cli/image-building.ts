@@ -36,7 +36,7 @@ export async function build(directory: string, options: BuildCommandOptions, sig
     args: assignments(options.arg),
     ...(options.target === undefined ? {} : { target: options.target }),
   });
-  const { images, paths, launcher, network, defaultHosts } = await createEngine(
+  const { images, paths, launcher, network, defaults } = await createEngine(
     options.provider === undefined ? {} : { provider: options.provider },
   );
   await using work = await images.scratch();
@@ -60,7 +60,7 @@ export async function build(directory: string, options: BuildCommandOptions, sig
           diskMiB: options.disk,
           env: {},
           setup: [],
-          allowedHosts: options.allow ?? defaultHosts,
+          allowedHosts: options.allow ?? defaults.hosts,
           forkable: false,
           ...(abort === undefined ? {} : { signal: abort }),
         });

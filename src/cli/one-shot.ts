@@ -23,9 +23,10 @@ export interface OneShot {
   image: string;
   /** Empty: what the image says. */
   argv: string[];
-  vcpus: number;
-  memoryMiB: number;
-  diskMiB: number;
+  /** Absent: by the configuration, like the other sizes. */
+  vcpus?: number | undefined;
+  memoryMiB?: number | undefined;
+  diskMiB?: number | undefined;
   env: Record<string, string>;
   workdir?: string | undefined;
   user?: string | undefined;
@@ -42,8 +43,8 @@ export interface OneShot {
 export interface Observer {
   signal: AbortSignal;
   progress(progress: Progress): void;
-  /** The machine runs: which way it started, and how long each phase took; after a cold boot also what accelerates it. */
-  started(boot: BootReport, accelerator?: string): void;
+  /** The machine runs: of which size, which way it started, and how long each phase took; after a cold boot also what accelerates it. */
+  started(boot: BootReport, size: { memoryMiB: number; vcpus: number }, accelerator?: string): void;
   /** The command has ended, and the golden snapshot is still being saved. */
   saving(): void;
 }
@@ -56,7 +57,13 @@ export async function runOneShot<T>(
 ): Promise<T> {
   const { signal } = observer;
   const engine = await createEngine(shot.provider === undefined ? {} : { provider: shot.provider });
-  const hosts = engine.network.rules(shot.allow ?? engine.defaultHosts).list;
+  const { defaults } = engine;
+  const size = {
+    vcpus: shot.vcpus ?? defaults.vcpus,
+    memoryMiB: shot.memoryMiB ?? defaults.memoryMiB,
+    diskMiB: shot.diskMiB ?? defaults.diskMiB,
+  };
+  const hosts = engine.network.rules(shot.allow ?? engine.defaults.hosts).list;
   await sweepTemporary(engine.paths);
   await ensureGuest(engine.paths, signal);
   const owner = await ownRecord();
@@ -74,9 +81,7 @@ export async function runOneShot<T>(
       {
         image: shot.image,
         imageOwner: DEFAULT_OWNER,
-        vcpus: shot.vcpus,
-        memoryMiB: shot.memoryMiB,
-        diskMiB: shot.diskMiB,
+        ...size,
         setup: [],
         setupEnv: {},
       },
@@ -98,7 +103,7 @@ export async function runOneShot<T>(
     machine.defer(() => egress.stop());
     egress.start();
     const probe = launched.boot.path === "cold" ? await engine.launcher.vmm.probe() : undefined;
-    observer.started(launched.boot, probe?.usable === true ? probe.accelerator : undefined);
+    observer.started(launched.boot, size, probe?.usable === true ? probe.accelerator : undefined);
     const { config } = launched.target.image;
     const command = await launched.agent
       .start({

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { parseDuration } from "../sandboxes/duration.ts";
+import { DEFAULT_SIZE } from "../sandboxes/limits.ts";
 import { OWNER_NAME } from "../sandboxes/owner.ts";
 
 const duration = z.union([z.string(), z.literal(0)]).transform((text, context): number => {
@@ -192,9 +193,9 @@ export const configSchema = z.strictObject({
   defaults: section({
     ttl: duration.default(1_800_000),
     image: text.min(1).default("alpine:latest"),
-    memory_mb: z.int().min(32).default(1_024),
-    vcpus: z.int().min(1).max(32).default(1),
-    disk_size_mb: z.int().min(16).default(1_024),
+    memory_mb: z.int().min(32).default(DEFAULT_SIZE.memoryMiB),
+    vcpus: z.int().min(1).max(32).default(DEFAULT_SIZE.vcpus),
+    disk_size_mb: z.int().min(16).default(DEFAULT_SIZE.diskMiB),
     /** Hosts that a sandbox may connect to when neither it nor its template says. */
     allowed_hosts: list.default([]),
     /** Where commands begin that do not say. Empty: the image's own directory. The published StacyVM's was `/workspace`. */

@@ -3,6 +3,12 @@ import type { HostGroups } from "../egress/host-groups.ts";
 import { formatDuration } from "./duration.ts";
 import type { IdleAction } from "./record.ts";
 
+/**
+ * The size of a sandbox when nobody says one; the server's configuration may (`defaults`). The same for every way to start one, since
+ * each size has a golden snapshot of its own: a second default would boot what the first has already saved.
+ */
+export const DEFAULT_SIZE = { memoryMiB: 1024, vcpus: 1, diskMiB: 1024 } as const;
+
 /** The server's defaults and limits. Durations in ms, sizes in MiB; 0 means none. */
 export interface Limits {
   defaultImage: string;

@@ -6,6 +6,7 @@ import { BuildContext } from "../../builder/context.ts";
 import { BUILD_FILES } from "../../builder/plan.ts";
 import { readPlan } from "../../builder/read-plan.ts";
 import { StacyError } from "../../host/error.ts";
+import { DEFAULT_SIZE } from "../../sandboxes/limits.ts";
 import { bodyStream } from "../body.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
@@ -27,8 +28,8 @@ const Query = z.object({
   allow: z.string().optional().openapi({ description: "A host that its commands may connect to; may repeat." }),
   pull: Flag,
   no_cache: Flag,
-  memory_mb: whole(64, 1 << 20).default(1024),
-  vcpus: whole(1, 32).default(1),
+  memory_mb: whole(64, 1 << 20).default(DEFAULT_SIZE.memoryMiB),
+  vcpus: whole(1, 32).default(DEFAULT_SIZE.vcpus),
   disk_mb: whole(16, 1 << 24).default(8192),
   shared: Flag,
   stream: Flag,

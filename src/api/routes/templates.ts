@@ -39,7 +39,7 @@ export function templateRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ c, sandboxes, body }) => {
       assertMayShare(c, body.shared);
-      return json(templateBody(await sandboxes.templates.create(templateInput(body, body.name))), 201);
+      return json(templateBody(await sandboxes.templates.create(templateInput(body, body.name, parts.limits))), 201);
     },
   );
   endpoints.add(
@@ -80,7 +80,9 @@ export function templateRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ c, sandboxes, params, body }) => {
       assertMayShare(c, body.shared);
-      return json(templateBody(await sandboxes.templates.replace(params.name, templateInput(body, params.name))));
+      return json(
+        templateBody(await sandboxes.templates.replace(params.name, templateInput(body, params.name, parts.limits))),
+      );
     },
   );
   endpoints.add(

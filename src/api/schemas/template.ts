@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
+import type { Limits } from "../../sandboxes/limits.ts";
 import type { OwnerQuota, Template } from "../../sandboxes/record.ts";
 import { TEMPLATE_NAME, type TemplateInput } from "../../sandboxes/templates.ts";
 import {
@@ -56,7 +57,12 @@ function startOf(command: string | undefined, ready: string | undefined): Pick<T
   throw new StacyError("invalid", "ready_command: there is no start_command that it could be about");
 }
 
-export function templateInput(body: z.output<typeof TemplateRequest>, name: string): TemplateInput {
+/** @param defaults for what the request leaves out */
+export function templateInput(
+  body: z.output<typeof TemplateRequest>,
+  name: string,
+  defaults: Pick<Limits, "defaultMemoryMiB" | "defaultVcpus" | "defaultTtlMs">,
+): TemplateInput {
   return {
     name,
     image: body.image,
@@ -65,9 +71,9 @@ export function templateInput(body: z.output<typeof TemplateRequest>, name: stri
     ...startOf(body.start_command, body.ready_command),
     ...defined({ contexts: warmContexts(body.contexts) }),
     allowedHosts: body.allowed_hosts ?? [],
-    memoryMiB: body.memory_mb || 512,
-    vcpus: body.vcpus || body.cpu_cores || 1,
-    ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || 300_000,
+    memoryMiB: body.memory_mb || defaults.defaultMemoryMiB,
+    vcpus: body.vcpus || body.cpu_cores || defaults.defaultVcpus,
+    ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || defaults.defaultTtlMs,
     env: body.env ?? {},
     secrets: (body.secrets ?? []).map(({ name, inject_at }) => ({ name, injectAt: inject_at })),
     poolSize: body.pool_size ?? 0,

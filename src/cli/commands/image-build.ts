@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
 import { BUILD_FILES } from "../../builder/plan.ts";
+import { DEFAULT_SIZE } from "../../sandboxes/limits.ts";
 import { allowOption, parseCount, sizeOption } from "../arguments.ts";
 import type { BuildCommandOptions } from "../image-building.ts";
 import { interruptible } from "../interrupt.ts";
@@ -14,8 +15,8 @@ export function imageBuildCommand(): Command {
     .option("-f, --file <path>", `the file of steps (default: ${BUILD_FILES.join(" or ")} in the directory)`)
     .option("--arg <K=V...>", "values for a Dockerfile's ARG", [])
     .option("--target <stage>", "a Dockerfile's stage that is the result (default: the last)")
-    .addOption(sizeOption("-m, --memory <size>", "memory of the sandbox", 1024))
-    .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", parseCount, 1)
+    .addOption(sizeOption("-m, --memory <size>", "memory of the sandbox", DEFAULT_SIZE.memoryMiB))
+    .option("-c, --vcpus <n>", "virtual CPUs of the sandbox", parseCount, DEFAULT_SIZE.vcpus)
     .addOption(sizeOption("--disk <size>", "writable space of the sandbox", 8192))
     .addOption(allowOption("its commands"))
     .option("--provider <name>", "firecracker, qemu or auto")

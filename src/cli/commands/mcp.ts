@@ -1,9 +1,10 @@
 import type { Command } from "commander";
 import type { Client } from "../../../sdk/src/index.ts";
-import { allowOption, parseCount, parseDuration, parseSizeMiB } from "../arguments.ts";
+import { allowOption, parseDuration } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import type { ModelOptions } from "../mcp/session.ts";
 import { note } from "../output.ts";
+import { memoryOption, vcpusOption } from "../size-options.ts";
 
 type Options = ClientOptions & Omit<ModelOptions, "image"> & { image?: string };
 
@@ -18,8 +19,8 @@ export function mcpCommand(): Command {
       "--image <name>",
       `what its sandboxes are made of, unless it asks for another (default: ${IMAGE} if it is here, else ${QUICK_IMAGE})`,
     )
-    .option("-m, --memory <size>", "memory of each, for example 512m or 1g (default: the server's)", parseSizeMiB)
-    .option("-c, --vcpus <n>", "virtual CPUs of each", parseCount, 1)
+    .addOption(memoryOption())
+    .addOption(vcpusOption())
     .option("--ttl <time>", "how long each stays after its last use", parseDuration, "1h")
     .addOption(allowOption("they"))
     .option("--keep", "leave its sandboxes when the connection ends (default: remove them)")

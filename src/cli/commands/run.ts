@@ -5,15 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
 import type { BootReport } from "../../launcher/launcher.ts";
 import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
-import {
-  allowOption,
-  commandWords,
-  parseCount,
-  parseDuration,
-  parseVariable,
-  secretOption,
-  sizeOption,
-} from "../arguments.ts";
+import { allowOption, commandWords, parseDuration, parseVariable, secretOption } from "../arguments.ts";
 import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
 import { localClient, namedServer } from "../connection.ts";
@@ -29,12 +21,13 @@ import { notePorts, portsOption } from "../ports-option.ts";
 import { conversationOf } from "../process-conversation.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { pullFirst } from "../pull-first.ts";
+import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
 import { type Conversation, collectJson, converse, terminalSize } from "../terminal.ts";
 
 interface RunOptions extends ClientOptions {
-  memory: number;
-  vcpus: number;
-  disk: number;
+  memory?: number;
+  vcpus?: number;
+  disk?: number;
   env?: Record<string, string>;
   envFile?: Record<string, string>;
   port?: number[];
@@ -57,9 +50,9 @@ export function runCommand(): Command {
     .argument("[command...]", "the command; default: what the image says")
     .option("-i, --interactive", "pass standard input on")
     .option("-t, --tty", "give the command a terminal")
-    .addOption(sizeOption("-m, --memory <size>", "memory, for example 512m or 1g", 256))
-    .option("-c, --vcpus <n>", "virtual CPUs", parseCount, 1)
-    .addOption(sizeOption("--disk <size>", "writable space", 1024))
+    .addOption(memoryOption())
+    .addOption(vcpusOption())
+    .addOption(diskOption())
     .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .addOption(envFileOption())
     .option("--entrypoint <program>", "run this program with the words as its arguments")
@@ -124,8 +117,13 @@ async function runHere(image: string, argv: string[], options: RunOptions, inter
   const observer = {
     signal: interrupts.signal,
     progress: line.show,
-    started(boot: BootReport, accelerator?: string) {
+    started(
+      boot: BootReport,
+      { memoryMiB: memoryMb, vcpus }: { memoryMiB: number; vcpus: number },
+      accelerator?: string,
+    ) {
       line[Symbol.dispose]();
+      if (!shot.cold) noteBoot({ image, memoryMb, vcpus, boot });
       noteEmulation(boot.path, accelerator);
       report(boot, options);
     },
@@ -156,8 +154,7 @@ async function runOn(
   try {
     report(sandbox.info.boot, options);
     notePorts(sandbox, options.port, "found");
-    const why = sandbox.info.boot?.path === "cold" ? bootNote(sandbox.info) : undefined;
-    if (why !== undefined && process.stderr.isTTY) note(why);
+    noteBoot(sandbox.info);
     const running = await sandbox
       .spawn(command.argv, {
         stopSignal: command.stopSignal,
@@ -181,6 +178,11 @@ function finish(command: Conversation, options: RunOptions, interrupts: Interrup
   const { tty = false, interactive = false } = options;
   const how = { tty, stdin: interactive || tty, interrupts };
   return options.json === true ? collectJson(command, how) : converse(command, how);
+}
+
+/** A restore is not waited for, and needs no words. */
+function noteBoot(started: Parameters<typeof bootNote>[0]): void {
+  if (started.boot?.path === "cold" && process.stderr.isTTY) note(bootNote(started) ?? "");
 }
 
 function report(boot: unknown, options: RunOptions): void {

@@ -2,11 +2,12 @@
 import { Command } from "commander";
 import type { Client, Snapshot } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
-import { collect, parseCount, parseSizeMiB } from "../arguments.ts";
+import { collect, parseSizeMiB } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { bytes, note, printJson, printLine, sinceNow } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { pullFirst } from "../pull-first.ts";
+import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
 import { printTable } from "../table.ts";
 
 export function snapshotCommand(): Command {
@@ -61,9 +62,9 @@ interface BuildOptions extends ClientOptions {
 function build(): Command {
   return clientCommand("build", "build the golden snapshot of an image now, so that the first spawn restores")
     .argument("<image>")
-    .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
-    .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
-    .option("--disk <size>", "writable space", parseSizeMiB)
+    .addOption(memoryOption())
+    .addOption(vcpusOption())
+    .addOption(diskOption())
     .option("--setup <command>", "run before it is saved; may be repeated", collect)
     .option("--provider <name>", "firecracker, qemu or auto")
     .action((image: string, options: BuildOptions) =>

@@ -1,16 +1,7 @@
 import { type Command, Option } from "commander";
 import type { Image } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
-import {
-  allowOption,
-  collect,
-  parseCount,
-  parseDuration,
-  parsePair,
-  parseSizeMiB,
-  parseVariable,
-  secretOption,
-} from "../arguments.ts";
+import { allowOption, collect, parseDuration, parsePair, parseVariable, secretOption } from "../arguments.ts";
 import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { noteEmulation } from "../emulation.ts";
@@ -23,6 +14,7 @@ import { notePorts, portsOption } from "../ports-option.ts";
 import { ProgressLine } from "../progress-line.ts";
 import { noteForm } from "../published-options.ts";
 import { pullFirst } from "../pull-first.ts";
+import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
 
 interface SpawnOptions extends ClientOptions {
   /** As the published StacyVM takes it. */
@@ -55,9 +47,9 @@ export function spawnCommand(): Command {
   return clientCommand("spawn", "start a sandbox and print its id")
     .argument("[image]", "for example stacyvm/python (default: the server's)")
     .option("--name <name>", "call it so: the name stands wherever its id may, for example web-1")
-    .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
-    .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
-    .option("--disk <size>", "writable space", parseSizeMiB)
+    .addOption(memoryOption())
+    .addOption(vcpusOption())
+    .addOption(diskOption())
     .option(
       "-e, --env <K=V>",
       "environment of its commands, or K alone for its value here; may be repeated",

@@ -1,15 +1,8 @@
 import { Command } from "commander";
-import {
-  allowOption,
-  collect,
-  parseCount,
-  parseDuration,
-  parseSizeMiB,
-  parseVariable,
-  secretOption,
-} from "../arguments.ts";
+import { allowOption, collect, parseCount, parseDuration, parseVariable, secretOption } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
+import { memoryOption, vcpusOption } from "../size-options.ts";
 import { printTable } from "../table.ts";
 
 /** `stacyvm template ...`: named sets of what a sandbox is started with. */
@@ -70,8 +63,8 @@ function create(): Command {
   return clientCommand("create", "save a template")
     .argument("<name>")
     .argument("<image>")
-    .option("-m, --memory <size>", "memory, for example 512m or 1g", parseSizeMiB)
-    .option("-c, --vcpus <n>", "virtual CPUs", parseCount)
+    .addOption(memoryOption())
+    .addOption(vcpusOption())
     .option("-e, --env <K=V>", "environment, or K alone for its value here; may be repeated", parseVariable)
     .option("--ttl <time>", "how long its sandboxes live", parseDuration)
     .addOption(allowOption("its sandboxes"))

@@ -20,9 +20,9 @@ import { Work } from "./work.ts";
 /** What the sandboxes are that a model gets. */
 export interface ModelOptions {
   image: string;
-  /** MiB; absent: the server's default */
+  /** MiB; absent: the server's default, also of `vcpus` */
   memory?: number;
-  vcpus: number;
+  vcpus?: number;
   /** How long each stays after its last use, give or take `RENEWED_EVERY_MS`. */
   ttl: string;
   allow?: string[];
