@@ -29,6 +29,11 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.equal(second.boot.path, "restored");
     assert.match(await cli.out("ls"), new RegExp(`^ID +NAME .*\n${second.id} +second +stacyvm/busybox`));
     assert.equal(await cli.out("exec", "second", "--", "echo", "by its name"), "by its name");
+    assert.equal(
+      await cli.out("ls", "--filter", "label=for=test", "--format", "{{.id}} {{.metadata.for}}"),
+      `${id} test`,
+    );
+    assert.equal(await cli.out("inspect", "second", "--format", "{{.name}} {{.boot.path}}"), "second restored");
     assert.equal(await cli.out("rm", "second"), second.id);
     assert.deepEqual(await readdir(join(cli.data, "sandboxes")), [id]);
   });

@@ -6,6 +6,7 @@ import type { SpawnRequest } from "../sdk/src/index.ts";
 import { parsePorts } from "../sdk/src/index.ts";
 import { BEAT_LIMIT_MS, BEAT_MS } from "../web/src/core/beat.ts";
 import { copyAs } from "../web/src/core/copy-as.ts";
+import { LogLines } from "../web/src/core/log-lines.ts";
 import { routeOf } from "../web/src/core/route.ts";
 import { parseProcesses } from "../web/src/sandbox/in-guest.ts";
 
@@ -102,4 +103,21 @@ test("addresses in the page, those of earlier versions too", () => {
 
 test("a server that is gone is seen within two seconds: how long that took in a browser is said in console-pages.test.ts", () => {
   assert.ok(BEAT_MS + BEAT_LIMIT_MS < 2_000);
+});
+
+test("a program's log: each line with the time of its first piece, streams not mixed, old lines gone", () => {
+  const lines = new LogLines(20);
+  lines.add({ stream: "stdout", text: "half ", time: "1" });
+  lines.add({ stream: "stderr", text: "no\n", time: "2" });
+  lines.add({ stream: "stdout", text: "whole\nnext\r\n", time: "3" });
+  assert.equal(lines.text(), "half whole\nno\nnext");
+  assert.equal(
+    lines.text((time) => `at ${time}`),
+    "at 1  half whole\nat 2  no\nat 3  next",
+  );
+  lines.add({ stream: "stdout", text: "a new line\n", time: "4" });
+  assert.equal(lines.text(), "no\nnext\na new line");
+  // One without an end is bounded, too.
+  for (let i = 0; i < 10; i++) lines.add({ stream: "stderr", text: "0123456789", time: "5" });
+  assert.ok(lines.text().length <= 20 + "\n".length * 3, lines.text());
 });

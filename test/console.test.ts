@@ -201,7 +201,17 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
       .waitFor();
     assert.deepEqual(await faults(page), []);
     await row.getByRole("link", { name: /^Output of/ }).click();
-    await page.getByLabel("Output", { exact: true }).filter({ hasText: "line-2" }).waitFor();
+    const output = page.getByLabel("Output", { exact: true });
+    await output.filter({ hasText: "line-2" }).waitFor();
+    await page.getByLabel("Times").check();
+    await output.filter({ hasText: /\d\d:\d\d:\d\d\.\d{3} {2}line-1\n/ }).waitFor();
+    // What it has written is there at once; what comes is shown again when somebody follows again.
+    await page.getByLabel("Follow").uncheck();
+    const last = Number(/line-(\d+)$/.exec((await output.textContent())?.trimEnd() ?? "")?.[1]);
+    assert.ok(last >= 2, String(last));
+    await page.getByLabel("Follow").check();
+    await output.filter({ hasText: `line-${last + 2}` }).waitFor();
+    assert.deepEqual(await faults(page), []);
     await page.getByLabel("Of").selectOption("console");
     await page.getByLabel("Console", { exact: true }).waitFor();
     await tab("Processes");

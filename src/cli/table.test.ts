@@ -44,6 +44,7 @@ test("two long texts share what there is, and letters of two halves are not cut 
 test("top fits 60, 80 and 200 columns with every machine on a line of its own", () => {
   const info = {
     id: "sb-00000000",
+    name: "web-1",
     image: "registry.example:5000/a-team/with/a-long/name:2026-11",
     state: "running",
     memoryMb: 1024,
@@ -64,7 +65,7 @@ test("top fits 60, 80 and 200 columns with every machine on a line of its own", 
     const lines = picture(view, width);
     for (const line of lines) assert.ok([...line].length <= width, line);
     assert.equal(lines.length, 9);
-    assert.match(lines[7] ?? "", /^sb-00000000 .* running .* 12% .*256\.0 MiB .* 60m$/);
+    assert.match(lines[7] ?? "", /^sb-00000000 {2}web-1 .* running .* 12% .*256\.0 MiB .* 60m$/);
   }
   assert.match(picture(view, 200)[7] ?? "", /name:2026-11/);
 });

@@ -1,22 +1,43 @@
 import type { Command } from "commander";
+import { wireOf } from "../../../sdk/src/index.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { type FieldTemplate, formatOption } from "../field-template.ts";
 import { printJson, printLine, sinceNow, untilThen } from "../output.ts";
+import { Filters } from "../sandbox-filter.ts";
 import { printTable } from "../table.ts";
+
+interface LsOptions extends ClientOptions {
+  quiet?: boolean;
+  filter?: Filters;
+  format?: FieldTemplate;
+}
 
 /** `stacyvm ls`: the sandboxes, newest first. */
 export function lsCommand(): Command {
   return clientCommand("ls", "list sandboxes, newest first")
     .option("-q, --quiet", "only their ids")
-    .action((options: ClientOptions & { quiet?: boolean }) =>
+    .option(
+      "-f, --filter <K=V>",
+      "only those with this name, state, image, id, template or label; may be repeated",
+      (text, earlier: Filters | undefined) => (earlier ?? new Filters()).add(text),
+    )
+    .addOption(formatOption())
+    .action((options: LsOptions) =>
       withServer(options, async ({ client, signal }) => {
-        const all = (await client.list({ signal })).map(({ info }) => info);
+        const all = (await client.list({ signal }))
+          .map(({ info }) => info)
+          .filter((info) => options.filter?.take(info) !== false);
         if (options.json === true) return printJson(all);
+        if (options.format !== undefined) {
+          for (const info of all) printLine(options.format(wireOf(info) as object));
+          return;
+        }
         if (options.quiet === true) {
           for (const { id } of all) printLine(id);
           return;
         }
         printTable(
-          ["ID", "NAME", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN"],
+          ["ID", "NAME", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN", "LABELS"],
           all.map((info) => [
             info.id,
             info.name ?? "",
@@ -27,8 +48,11 @@ export function lsCommand(): Command {
             info.boot === undefined ? "" : `${info.boot.path}, ${Math.round(info.boot.totalMs)} ms`,
             sinceNow(info.createdAt),
             untilThen(info.expiresAt),
+            Object.entries(info.metadata ?? {})
+              .map(([key, value]) => (value === "" ? key : `${key}=${value}`))
+              .join(","),
           ]),
-          { drop: ["STARTED", "VCPUS", "MEMORY", "AGE"], shorten: ["IMAGE", "NAME"] },
+          { drop: ["LABELS", "STARTED", "VCPUS", "MEMORY", "AGE"], shorten: ["IMAGE", "NAME", "LABELS"] },
         );
       }),
     );

@@ -102,6 +102,7 @@ function asWire({ server, host, pool, sandboxes, spawns }: View): object {
     pool: { enabled: pool.enabled, warm: pool.vms ?? 0, target: pool.maxVms ?? 0 },
     sandboxes: sandboxes.map(({ info, stats }) => ({
       id: info.id,
+      name: info.name,
       image: info.image,
       state: info.state,
       cpu_pct: stats?.cpuPct,
@@ -131,9 +132,10 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
     `spawns  ${chart}`,
     "",
     ...tableLines(
-      ["ID", "IMAGE", "STATE", "CPU", "MEMORY", "OF", "DISK", "AGE", "ENDS IN"],
+      ["ID", "NAME", "IMAGE", "STATE", "CPU", "MEMORY", "OF", "DISK", "AGE", "ENDS IN"],
       sandboxes.map(({ info, stats }) => [
         info.id,
+        info.name ?? "",
         info.image,
         info.state,
         stats?.cpuPct === undefined ? "" : percent(stats.cpuPct),
@@ -143,7 +145,7 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
         sinceNow(info.createdAt),
         untilThen(info.expiresAt),
       ]),
-      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE"] },
+      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE", "NAME"] },
       width,
     ),
   ].map((line) => [...line].slice(0, width).join(""));

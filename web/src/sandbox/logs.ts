@@ -1,7 +1,8 @@
-/** What programs have written, as it comes; and the console of the kernel. */
+/** What programs have written, as it comes, with times if wanted; and the console of the kernel. The same as `stacyvm logs`. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useAsked } from "../core/asked.ts";
 import { html } from "../core/html.ts";
+import { LogLines } from "../core/log-lines.ts";
 import { textOf } from "../core/notes.ts";
 import { Action, Section, SelectField } from "../parts/controls.ts";
 import type { TabProps } from "./tab.ts";
@@ -10,14 +11,16 @@ const KERNEL = "console";
 const POLL_MS = 3_000;
 /** Characters that are shown; what is older goes. */
 const SHOWN = 200_000;
+/** A program that writes without end is drawn so often, ms. */
+const DRAW_MS = 100;
 
 export function LogsTab({ sandbox, info, of }: TabProps) {
   const running = info.state === "running";
   const commands = useAsked(async () => (running ? await sandbox.processes() : []), [info.id, running], POLL_MS);
-  const list = [...(commands.value ?? [])].sort((a, b) => b.startedAt.localeCompare(a.startedAt));
   const [chosen, choose] = useState(of);
-  // What people look for first is what their program says.
-  const source = chosen ?? list[0]?.id ?? KERNEL;
+  const list = [...(commands.value ?? [])].sort((a, b) => b.startedAt.localeCompare(a.startedAt));
+  // What people look for first is what their program says: the last one that runs, else the last one.
+  const source = chosen ?? (list.find((each) => each.running) ?? list[0])?.id ?? KERNEL;
   const options = [
     ...list.map((each): [string, string] => [
       each.id,
@@ -25,9 +28,12 @@ export function LogsTab({ sandbox, info, of }: TabProps) {
     ]),
     [KERNEL, "the kernel's console"] as [string, string],
   ];
+  const picker = html`<${SelectField} label="Of" value=${source} set=${choose} options=${options} />`;
+  // Only once it is known: another source would begin anew.
+  const known = chosen !== undefined || !running || commands.value !== undefined;
   return html`
-    <${Section} title="Logs" actions=${html`<${SelectField} label="Of" value=${source} set=${choose} options=${options} />`}>
-      ${source === KERNEL ? html`<${Kernel} sandbox=${sandbox} id=${info.id} />` : html`<${Output} key=${source} sandbox=${sandbox} process=${source} />`}
+    <${Section} title="Logs" actions=${picker}>
+      ${known && (source === KERNEL ? html`<${Kernel} sandbox=${sandbox} id=${info.id} />` : html`<${Output} key=${source} sandbox=${sandbox} process=${source} />`)}
     <//>
   `;
 }
@@ -40,26 +46,60 @@ function Kernel({ sandbox, id }: Pick<TabProps, "sandbox"> & { id: string }) {
   `;
 }
 
-/** Attached while it is looked at: recent output first, then what comes. */
+/** What is kept of it first, then, while somebody follows, what comes. */
 function Output({ sandbox, process }: Pick<TabProps, "sandbox"> & { process: string }) {
-  const [text, setText] = useState("");
-  const [status, setStatus] = useState("Following");
+  const [following, follow] = useState(true);
+  const [timed, time] = useState(false);
+  const [shown, show] = useState({ lines: new LogLines(SHOWN) });
+  const [status, setStatus] = useState("");
   useEffect(() => {
     const stop = new AbortController();
+    const lines = new LogLines(SHOWN);
+    let drawing: ReturnType<typeof setTimeout> | undefined;
+    const draw = (): void => {
+      drawing = undefined;
+      if (!stop.signal.aborted) show({ lines });
+    };
     void (async () => {
+      setStatus(following ? "Following" : "");
       try {
-        const attached = await sandbox.attach(process, stop.signal);
-        stop.signal.addEventListener("abort", () => attached.detach(), { once: true });
-        for await (const piece of attached.text()) setText((last) => (last + piece).slice(-SHOWN));
-        const { exitCode } = await attached.exited;
-        setStatus(`It ended with ${exitCode}.`);
+        const pieces = sandbox.output({ process, follow: following, timestamps: true, signal: stop.signal });
+        for await (const piece of pieces) {
+          lines.add(piece);
+          drawing ??= setTimeout(draw, DRAW_MS);
+        }
+        draw();
+        const own = following ? (await sandbox.processes()).find(({ id }) => id === process) : undefined;
+        if (!stop.signal.aborted && own?.running === false)
+          setStatus(`It ended with ${own.signal === undefined ? own.exitCode : `signal ${own.signal}`}.`);
       } catch (error) {
         if (!stop.signal.aborted) setStatus(textOf(error));
       }
     })();
-    return () => stop.abort();
-  }, [process]);
-  return html`<${Lines} label="Output" text=${text} /><p class="soft" role="status">${status}</p>`;
+    return () => {
+      stop.abort();
+      clearTimeout(drawing);
+    };
+  }, [process, following]);
+  const text = shown.lines.text(timed ? clock : undefined);
+  return html`
+    <div class="bar">
+      <${Switch} label="Follow" on=${following} set=${follow} />
+      <${Switch} label="Times" on=${timed} set=${time} />
+      <span class="soft" role="status">${status}</span>
+    </div>
+    <${Lines} label="Output" text=${text} />
+  `;
+}
+
+function Switch({ label, on, set }: { label: string; on: boolean; set: (on: boolean) => void }) {
+  return html`<label class="switch"><input type="checkbox" checked=${on} onChange=${() => set(!on)} /> ${label}</label>`;
+}
+
+/** In the reader's own time, to the millisecond. */
+function clock(iso: string): string {
+  const date = new Date(iso);
+  return `${date.toLocaleTimeString([], { hour12: false })}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
 /** Stays at its end while it grows, unless somebody has scrolled up. */
