@@ -21,6 +21,11 @@ export function printLine(text: string): void {
   process.stdout.write(`${printable(text)}\n`);
 }
 
+/** Lines and tabs are those of whoever asked for them. */
+export function printText(text: string): void {
+  process.stdout.write(`${printableLines(text)}\n`);
+}
+
 /** Hints and reports; never a result. */
 export function note(text: string): void {
   process.stderr.write(`${printableLines(text)}\n`);

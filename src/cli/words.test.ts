@@ -28,7 +28,24 @@ function words(markdown: string): string {
   return markdown.replaceAll(/^```[\s\S]*?^```$/gm, "").replaceAll(/`[^`]*`/g, "");
 }
 
-test("no page and no help text uses a word that the glossary replaces", () => {
+/** What people are told when something fails: messages, remedies and notes, as they stand in the program. */
+function errorTexts(): [file: string, text: string][] {
+  const told = /(?:new \w*Error\(|refuse\w*\(|remedy: |\bnote\(|Advice\()([^;]*?)(?:;|,\n\s*\}|\n\s*\))/g;
+  const literal = /"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g;
+  return (readdirSync(join(packageRoot, "src"), { recursive: true }) as string[])
+    .filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
+    .flatMap((name) => {
+      const file = `src/${name}`;
+      return [...read(file).matchAll(told)].flatMap(([, expression = ""]) =>
+        [...expression.matchAll(literal)].map(([, plain, template]): [string, string] => [
+          file,
+          (plain ?? template ?? "").replaceAll(/\$\{[^}]*\}/g, " "),
+        ]),
+      );
+    });
+}
+
+test("no page, no help text and no error uses a word that the glossary replaces", () => {
   const banned = [...read("docs/glossary.md").matchAll(/^\| [^|]+ \| [^|]+ \| ([^|]+) \|$/gm)]
     .flatMap(([, cell = ""]) => cell.split(", "))
     .map((word) => word.trim())
@@ -43,6 +60,14 @@ test("no page and no help text uses a word that the glossary replaces", () => {
       const around = text.slice(Math.max(0, found.index - 60), found.index + 60);
       assert.fail(`${page} says "${word}", which docs/glossary.md calls otherwise: ...${around}...`);
     }
+  }
+  const errors = errorTexts();
+  assert.ok(errors.length > 500, String(errors.length));
+  for (const [file, text] of errors) {
+    // A name in backticks or quotes, or with a dot or slash in it, is what the program or a file is called.
+    const said = text.replaceAll(/\\?`[^`]*`|\S*[./_]\S*/g, "");
+    for (const word of banned)
+      assert.doesNotMatch(said, new RegExp(`\\b${word}s?\\b`, "i"), `${file}: ${JSON.stringify(text)}`);
   }
 });
 

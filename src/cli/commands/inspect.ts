@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { wireOf } from "../../../sdk/src/index.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { type FieldTemplate, formatOption } from "../field-template.ts";
-import { printJson, printLine } from "../output.ts";
+import { printJson, printText } from "../output.ts";
 
 /** `stacyvm inspect ID...`: a JSON array, one object per sandbox, with what it uses now. */
 export function inspectCommand(): Command {
@@ -19,7 +19,7 @@ export function inspectCommand(): Command {
           }),
         );
         if (options.format === undefined) return printJson(found);
-        for (const each of found) printLine(options.format(each));
+        for (const each of found) printText(options.format(each));
       }),
     );
 }

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { wireOf } from "../../../sdk/src/index.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { type FieldTemplate, formatOption } from "../field-template.ts";
-import { printJson, printLine, sinceNow, untilThen } from "../output.ts";
+import { printJson, printLine, printText, sinceNow, untilThen } from "../output.ts";
 import { Filters } from "../sandbox-filter.ts";
 import { printTable } from "../table.ts";
 
@@ -29,7 +29,7 @@ export function lsCommand(): Command {
           .filter((info) => options.filter?.take(info) !== false);
         if (options.json === true) return printJson(all);
         if (options.format !== undefined) {
-          for (const info of all) printLine(options.format(wireOf(info) as object));
+          for (const info of all) printText(options.format(wireOf(info) as object));
           return;
         }
         if (options.quiet === true) {
