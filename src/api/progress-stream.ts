@@ -1,14 +1,17 @@
 /** Long work as NDJSON: a line per progress, at last the result or the error. */
 import type { Progress } from "../images/image.ts";
 import { problemOf } from "./problem.ts";
-import { begun, NDJSON_HEADERS, streamed } from "./streams.ts";
+import { begun, NDJSON_HEADERS, resultOrTimeout, streamed } from "./streams.ts";
 
 const MAX_PRINTED = 1 << 20;
+/** Work may be silent for minutes: clients (fetch after 5 of them) and proxies take an answer for dead that is. */
+const HEARTBEAT_MS = 15_000;
 
 /**
  * @param work begins at once; what it resolves with becomes the last line
  *   `output`: what a program printed, each piece a line of its own as `{output}`
  * @param requestId for the error's line
+ * @param heartbeatMs after so much silence the last step is said again
  */
 export function progressStream(
   work: (
@@ -16,17 +19,20 @@ export function progressStream(
     output: (text: Uint8Array) => void,
   ) => Promise<Record<string, unknown>>,
   requestId: string,
+  heartbeatMs = HEARTBEAT_MS,
 ): Response {
   async function* lines(): AsyncGenerator<string> {
     // Only the newest state of each step is of interest: a slow reader skips the others.
     const latest = new Map<string, Progress>();
     const decoder = new TextDecoder();
     let printed = "";
+    let last: Progress = { step: "working" };
     let wake = (): void => {};
     let settled = false;
     const working = work(
       (step) => {
         latest.set(step.step, step);
+        last = step;
         wake();
       },
       (text) => {
@@ -40,7 +46,10 @@ export function progressStream(
     });
     working.catch(() => {}); // awaited below
     while (!settled || latest.size > 0 || printed !== "") {
-      if (latest.size === 0 && printed === "") await new Promise<void>((resolve) => (wake = resolve));
+      if (latest.size === 0 && printed === "") {
+        const woken = new Promise<true>((resolve) => (wake = () => resolve(true)));
+        if ((await resultOrTimeout(woken, heartbeatMs)) === undefined) latest.set(last.step, last);
+      }
       const now = [...latest.values()];
       latest.clear();
       const output = printed;
