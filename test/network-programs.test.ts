@@ -3,6 +3,7 @@
  * on this host: what docs/network.md says of them. A long form: STACYVM_LONG=1 makes an image of the packages first (kept in `.build`).
  */
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
 import type { Egress } from "../src/egress/egress.ts";
@@ -39,6 +40,8 @@ describe("programs without a proxy", { skip: skipPrograms }, () => {
     run = runIn(agent);
     await agent.writeFile("/root/key", servers.sshKey, { mode: 0o600 });
     await agent.writeFile("/root/ca.pem", servers.authority);
+    const client = join(packageRoot, "test/network-programs/http3-client.py");
+    await agent.writeFile("/root/http3-client.py", await readFile(client));
   });
   after(async () => {
     egress?.stop();
@@ -220,6 +223,13 @@ java J.java`,
     /^installed$/,
   );
   row("NTP", "ntp", () => `ntpdig -t 60 ${NAME}`, /host\.test|198\.18\./);
+  row(
+    "HTTP/3 over QUIC, after pip has fetched its client from the mirror",
+    "http3",
+    (port) =>
+      `pip install -q --break-system-packages --root-user-action=ignore --disable-pip-version-check --index-url http://${NAME}:${servers.ports.http}/pip/ --trusted-host ${NAME} aioquic; python3 http3-client.py ${NAME} ${port} ca.pem /one /big /two`,
+    /^page \/one 9\npage \/big\.? 262153\npage \/two 9$/,
+  );
   row(
     "STUN: the address that the host is seen at",
     "stun",

@@ -9,6 +9,10 @@ import type { Names } from "./names.ts";
 
 /** Seconds. Short: rules change while a sandbox runs. */
 const TTL = 30;
+/** Of a message (RFC 1035, 4.1.1), where it counts its sections, and what one question has at most. */
+const HEADER = 12;
+const COUNTS = 4;
+const MOST_QUESTION = 255 + 4;
 const RESPONSE = 1 << 15;
 const OPCODE = 0x7800;
 const RECURSION_DESIRED = 1 << 8;
@@ -26,15 +30,15 @@ export interface NameService {
 /** @returns nothing for what is no question: whoever sent it gets no answer */
 export async function answerQuestion(message: Buffer, service: NameService): Promise<Buffer | undefined> {
   // The header of anything that is a question; whatever else is wrong with it can be said then.
-  if (message.length < 12 || (message.readUInt16BE(2) & RESPONSE) !== 0) return undefined;
+  if (message.length < HEADER || (message.readUInt16BE(2) & RESPONSE) !== 0) return undefined;
   let query: DecodedPacket;
   try {
-    query = decode(message);
+    query = decode(questionOf(message));
   } catch {
     return bare(message, CODE.malformed);
   }
   const [question] = query.questions ?? [];
-  if (question === undefined || query.questions?.length !== 1) return bare(message, CODE.malformed);
+  if (question === undefined) return bare(message, CODE.malformed);
   if ((message.readUInt16BE(2) & OPCODE) !== 0) return bare(message, CODE.notImplemented);
   const { code, answers = [] } = await look(question, service);
   return encode({
@@ -44,6 +48,18 @@ export async function answerQuestion(message: Buffer, service: NameService): Pro
     questions: [question],
     answers,
   });
+}
+
+/**
+ * The one question of a message, whatever follows it: records that a program adds say nothing here, and thousands of them, each with a
+ * name that points to another one, are the work of half a second.
+ * @throws when it has none, or several
+ */
+function questionOf(message: Buffer): Buffer {
+  if (message.readUInt16BE(COUNTS) !== 1) throw new Error("not one question");
+  const only = Buffer.from(message.subarray(0, HEADER + MOST_QUESTION));
+  only.fill(0, COUNTS + 2, HEADER);
+  return only;
 }
 
 async function look(
@@ -79,7 +95,7 @@ function reversedAddress(name: string): string | undefined {
 
 /** An answer without any record, for a question that cannot be read. */
 function bare(message: Buffer, code: number): Buffer {
-  const answer = Buffer.alloc(12);
+  const answer = Buffer.alloc(HEADER);
   message.copy(answer, 0, 0, 2);
   answer.writeUInt16BE(
     RESPONSE | (message.readUInt16BE(2) & (OPCODE | RECURSION_DESIRED)) | RECURSION_AVAILABLE | code,

@@ -25,6 +25,7 @@ import type { Resolve } from "./resolver.ts";
 import type { Authority } from "./secrets/authority.ts";
 import { Broker } from "./secrets/broker.ts";
 import type { KeptSecret } from "./secrets/secret.ts";
+import { type Closing, Share, untilClosed } from "./share.ts";
 import { DNS_PORT, type Intercepted, Transparent } from "./transparent.ts";
 
 /** Where the proxy is in the guest, on its loopback address. */
@@ -140,8 +141,12 @@ export class Egress {
   readonly #problems = new Map<string, string>();
   /** Connections that are waited for. */
   #places = 0;
-  /** The broker's connections to hosts, those that are being made too. */
-  #brokered = 0;
+  /**
+   * Connections to hosts, of programs and the broker's, twice as many as programs may have themselves: a guest that leaves does not end
+   * what is being dialled for it, and one connection of the guest may have many requests, each of which may be a connection to a host.
+   */
+  readonly #dialled: Share;
+  readonly #brokered: Share;
   #freed = Promise.withResolvers<void>();
 
   constructor(options: EgressOptions) {
@@ -149,22 +154,16 @@ export class Egress {
     this.#rules = options.rules;
     this.#meter = new Meter(options.limits ?? NO_LIMITS, options.shared?.traffic);
     const { secrets } = options;
+    this.#dialled = new Share(2 * this.#most, "hosts");
+    this.#brokered = new Share(2 * options.maxConnections, "hosts of secrets");
     this.#broker = new Broker({
       authority: secrets?.authority,
       secrets: () => secrets?.list(),
       trusted: secrets?.trusted ?? [],
       meter: this.#meter,
       dial: async (target) => {
-        // One connection of the guest may have many requests, each of which may be a connection to a host. As many again may be kept.
-        const most = 2 * options.maxConnections;
-        if (this.#brokered >= most) {
-          throw new StacyError("limit", `this sandbox has ${most} connections to hosts of secrets, which is the most`);
-        }
-        this.#brokered += 1;
         try {
-          const socket = await untilClosed(this.#dial(target), () => {
-            this.#brokered -= 1;
-          });
+          const socket = await this.#dial(target, this.#brokered);
           this.#tell(target, undefined);
           return socket;
         } catch (thrown) {
@@ -178,7 +177,7 @@ export class Egress {
       meter: this.#meter,
       broker: this.#broker,
       assertPermitted: ({ host, port }: Target) => assertPermitted(host, { port, protocol: "tcp" }, this.#judges),
-      dial: (target: Target) => this.#dial(target),
+      dial: (target: Target) => this.#dial(target, this.#dialled),
       tell: (target: Target, failure?: StacyError) => this.#tell(target, failure),
     };
     const names = new Names();
@@ -186,7 +185,7 @@ export class Egress {
     const nameServer = new NameServer({
       names,
       permit: (name) => this.#permitName(name),
-      resolve: async (name) => name === OWN_HOST || options.resolve(name),
+      resolve: async (name) => name === OWN_HOST || this.#lookUp(name),
     });
     this.#transparent = new Transparent({ ...ways, names, nameServer });
     this.#flows = new Flows({ ...ways, most: options.maxConnections, dial: (target) => this.#dialDatagrams(target) });
@@ -246,8 +245,12 @@ export class Egress {
       const serving = (connection: Duplex, serve: () => void) => ({
         connection,
         serve: (): void => {
-          this.#connections.take(connection, () => this.#free());
-          serve();
+          // One that was over before it was ours says so no more.
+          if (connection.closed) this.#free();
+          else {
+            this.#connections.take(connection, () => this.#free());
+            serve();
+          }
         },
       });
       for (let i = 0; i < this.#waiting; i++) {
@@ -299,8 +302,8 @@ export class Egress {
     }
   }
 
-  async #dial({ host, port }: Target): Promise<Socket> {
-    const socket = await this.#counted(() => dial(host, port, this.#reach));
+  async #dial({ host, port }: Target, share: Share): Promise<Socket> {
+    const socket = await share.take(() => this.#counted(() => dial(host, port, this.#reach)));
     const { idleMs } = this.#options;
     socket.setTimeout(idleMs, () => socket.destroy());
     return socket;
@@ -311,16 +314,35 @@ export class Egress {
   }
 
   /** Within the limits of what is open, and of what is opened in a minute. */
-  #counted<T extends Closing>(open: () => Promise<T>): Promise<T> {
+  async #counted<T extends Closing>(open: () => Promise<T>): Promise<T> {
+    const free = this.#takeAmongAll();
+    return untilClosed(async () => {
+      this.#meter.connection();
+      return open();
+    }, free);
+  }
+
+  /** The answer to a program's question for a name: it takes an open file of ours, as a connection does. */
+  async #lookUp(name: string): Promise<string[]> {
+    const free = this.#takeAmongAll();
+    try {
+      return await this.#options.resolve(name);
+    } finally {
+      free();
+    }
+  }
+
+  /** @returns what gives it back. @throws StacyError `limit` */
+  #takeAmongAll(): () => void {
     const { shared } = this.#options;
-    if (shared !== undefined && shared.open >= shared.mostOpen) {
+    if (shared === undefined) return () => {};
+    if (shared.open >= shared.mostOpen) {
       throw new StacyError("limit", `all sandboxes together have ${shared.mostOpen} connections, which is the most`, {
         remedy: "try again later, or raise `network.max_connections_total`",
       });
     }
-    this.#meter.connection();
-    if (shared !== undefined) shared.open++;
-    return untilClosed(open(), () => void (shared !== undefined && shared.open--));
+    shared.open++;
+    return () => void shared.open--;
   }
 
   /** Each is a process of the server's host: those that find no place among all sandboxes' are lost, as on a network. */
@@ -395,24 +417,5 @@ export class Egress {
       this.#told.set(name, now);
       this.#options.refused({ ...target, reason: failure.message });
     }
-  }
-}
-
-interface Closing {
-  once(event: "close", listener: () => void): unknown;
-  /** Absent: it cannot be told, and it has only just been opened. */
-  readonly closed?: boolean;
-}
-
-/** @param free once: when it has failed, or when the connection is gone */
-async function untilClosed<T extends Closing>(opened: Promise<T>, free: () => void): Promise<T> {
-  try {
-    const socket = await opened;
-    if (socket.closed === true) free();
-    else socket.once("close", free);
-    return socket;
-  } catch (error) {
-    free();
-    throw error;
   }
 }

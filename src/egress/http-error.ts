@@ -1,5 +1,6 @@
 /** What a program of a guest is told in HTTP where its request comes to nothing. */
 import { type ServerResponse, STATUS_CODES } from "node:http";
+import type { Duplex } from "node:stream";
 import { asStacyError, type StacyError } from "../host/error.ts";
 
 const STATUS: Partial<Record<StacyError["code"], number>> = {
@@ -17,8 +18,14 @@ export function answerOf(thrown: unknown): { status: number; text: string } {
   return { status: STATUS[code] ?? 502, text };
 }
 
-/** The same on a connection that Node's server has given up: after CONNECT, or an upgrade. */
-export function rawAnswer({ status, text }: { status: number; text: string }): string {
+/** The same on a connection that Node's server has given up: after CONNECT, or an upgrade. It is the last that is said there. */
+export function refuse(client: Duplex, thrown: unknown): void {
+  client.end(rawAnswer(answerOf(thrown)));
+  // What else comes is nobody's; unread it would keep the connection's end from being seen.
+  client.resume();
+}
+
+function rawAnswer({ status, text }: { status: number; text: string }): string {
   return `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`;
 }
 

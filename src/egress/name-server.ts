@@ -45,6 +45,8 @@ export class NameServer {
         if (!channel.write(Buffer.concat([length, answer]))) await drained(channel);
       }
       channel.end();
+      // After what was no question more may come; unread it would keep the connection's end from being seen.
+      channel.resume();
     } catch {
       channel.destroy();
     }

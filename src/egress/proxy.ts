@@ -16,7 +16,7 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { relay } from "../host/relay.ts";
 import type { Connections, Target } from "./connections.ts";
-import { answerOf, fail, rawAnswer } from "./http-error.ts";
+import { fail, refuse } from "./http-error.ts";
 import type { Meter } from "./meter.ts";
 import type { Broker } from "./secrets/broker.ts";
 
@@ -87,7 +87,7 @@ export class EgressProxy {
       relay(client, socket, undefined, meter.sent);
       relay(socket, client, undefined, meter.received);
     } catch (thrown) {
-      client.end(rawAnswer(answerOf(thrown)));
+      refuse(client, thrown);
     }
   }
 

@@ -1,138 +1,25 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
-import { Duplex, duplexPair } from "node:stream";
+import { Duplex } from "node:stream";
 import { after, before, test } from "node:test";
-import { type Answer, decode, encode, type RecordType } from "dns-packet";
+import { decode, encode } from "dns-packet";
+import { EgressGuest } from "../../test/egress-guest.ts";
 import { UdpServer } from "../../test/udp-server.ts";
-import { Addresses } from "../host/addresses.ts";
-import { type Datagram, DatagramKind, type Endpoint, readDatagram, writeDatagram } from "./datagram.ts";
-import { Egress, type Refused, type SharedEgress } from "./egress.ts";
+import { DatagramKind } from "./datagram.ts";
+import type { SharedEgress } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 import type { TrafficLimits } from "./meter.ts";
 import { NameServer } from "./name-server.ts";
 import { Names } from "./names.ts";
-import { resolverOf } from "./resolver.ts";
-import type { Intercepted } from "./transparent.ts";
 
-const GUEST: Endpoint = { address: "198.19.255.254", port: 40_000 };
-const SERVER: Endpoint = { address: "127.0.0.53", port: 53 };
-
-/** The guest's side: what its programs open and ask is handed over as the agent would do it. */
-class Guest implements Disposable {
-  readonly egress: Egress;
-  readonly refused: Refused[] = [];
-  /** Addresses that answer an echo. */
-  answering: string[] = [];
-  readonly #taker: ((intercepted: Intercepted) => void)[] = [];
-  readonly #questions: Duplex;
-  readonly #ends: Duplex[] = [];
-
+class Guest extends EgressGuest {
   constructor(rules: string[], limits?: TrafficLimits, shared?: SharedEgress) {
-    const never = () => new Promise<never>(() => {});
-    const [mine, theirs] = duplexPair();
-    this.#questions = mine;
-    this.#ends.push(mine);
-    let asked = false;
-    this.egress = new Egress({
-      rules: new HostRules(rules),
+    super(rules, {
       ceiling: new HostRules(["*:*", "*:*/udp", `host.stacyvm:${port}`]),
-      ping: async (address) => this.answering.includes(address),
-      resolve: resolverOf({}),
-      addresses: new Addresses(["127.0.0.1"]),
-      maxConnections: 16,
       ...(limits === undefined ? {} : { limits }),
       ...(shared === undefined ? {} : { shared }),
-      idleMs: 60_000,
-      guest: {
-        accept: never,
-        intercept: () => new Promise((settle) => this.#taker.push(settle)),
-        datagrams: () => {
-          if (asked) return never();
-          asked = true;
-          return Promise.resolve(theirs);
-        },
-      },
-      refused: (each) => this.refused.push(each),
     });
-    this.egress.start();
-  }
-
-  connect(address: string, port: number): Duplex {
-    const [mine, theirs] = duplexPair();
-    mine.on("error", () => {});
-    // As the agent would do it: what is cut at one end is cut at the other.
-    theirs.once("close", () => theirs.writableFinished || mine.destroy());
-    this.#ends.push(mine);
-    const taker = this.#taker.shift();
-    assert.ok(taker, "nobody waits for a connection");
-    taker({ connection: theirs, address, port });
-    return mine;
-  }
-
-  async ask(name: string, type: RecordType = "A"): Promise<{ code: number; answers: Answer[] }> {
-    const id = Math.floor(Math.random() * 65_536);
-    return this.send(encode({ type: "query", id, flags: 0x100, questions: [{ name, type }] }), id);
-  }
-
-  async send(question: Buffer, id = question.readUInt16BE()): Promise<{ code: number; answers: Answer[] }> {
-    const asked = { kind: DatagramKind.udp, guest: GUEST, other: SERVER };
-    const { payload, ...about } = await this.datagram({ ...asked, payload: question });
-    assert.deepEqual(about, asked, "the answer goes back to the program that asked");
-    const message = decode(payload);
-    assert.deepEqual([message.type, message.id], ["response", id]);
-    return { code: (message.flags ?? 0) & 15, answers: message.answers ?? [] };
-  }
-
-  /** @returns what comes back */
-  async datagram(datagram: Datagram): Promise<Datagram> {
-    const answered = this.next();
-    this.#questions.write(writeDatagram(datagram));
-    return answered;
-  }
-
-  /** What comes to a program of itself. */
-  async next(): Promise<Datagram> {
-    const [data] = (await once(this.#questions, "data")) as [Buffer];
-    assert.equal(data.readUInt16LE(), data.length - 40);
-    return readDatagram(data);
-  }
-
-  /** A program's question for an echo. @returns what comes back */
-  echo(address: string): Promise<Datagram> {
-    const payload = Buffer.from("id,number,data");
-    return this.datagram({
-      kind: DatagramKind.echo,
-      guest: { ...GUEST, port: 0 },
-      other: { address, port: 0 },
-      payload,
-    });
-  }
-
-  /** A datagram of the socket `from` of a program. @returns the kind and the payload of what comes back to it */
-  async udp(address: string, at: number, payload: string, from = 40_000): Promise<[number, string]> {
-    const about = { guest: { ...GUEST, port: from }, other: { address, port: at } };
-    const {
-      kind,
-      payload: answer,
-      ...back
-    } = await this.datagram({
-      ...about,
-      kind: DatagramKind.udp,
-      payload: Buffer.from(payload),
-    });
-    assert.deepEqual(back, about);
-    return [kind, String(answer)];
-  }
-
-  async address(name: string): Promise<string> {
-    const { answers } = await this.ask(name);
-    return (answers[0] as { data: string }).data;
-  }
-
-  [Symbol.dispose](): void {
-    this.egress.stop();
-    for (const end of this.#ends) end.destroy();
   }
 }
 

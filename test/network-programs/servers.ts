@@ -3,21 +3,24 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createSocket, type Socket as DatagramSocket } from "node:dgram";
 import { once } from "node:events";
-import { chmod, chown, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer as createHttp, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer as createHttp2, createSecureServer, type ServerHttp2Stream } from "node:http2";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { WebSocketServer } from "ws";
-import { certify, makeAuthority } from "../../src/egress/secrets/authority.ts";
+import { type Authority, certify, makeAuthority } from "../../src/egress/secrets/authority.ts";
 import { exists } from "../../src/host/exists.ts";
+import { packageRoot } from "../../src/host/paths.ts";
 import { ping } from "../../src/host/ping.ts";
 import { runTool } from "../../src/host/run.ts";
 
 /** Nothing else of this host is there. */
 export const SERVERS_AT = "127.8.8.9";
 const NTP_PORT = 123;
+/** QUIC and HTTP/3, for the server here and for the client in the guest. */
+const AIOQUIC = "aioquic==1.7.2";
 
 export class HostServers implements AsyncDisposable {
   /** By the name of the server; absent: this host has none. */
@@ -26,6 +29,10 @@ export class HostServers implements AsyncDisposable {
   readonly dir: string;
   sshKey: Buffer = Buffer.alloc(0);
   authority: Buffer = Buffer.alloc(0);
+  /** Wheels that the mirror of pip has, by their names. */
+  readonly #wheels = new Map<string, Buffer>();
+  /** Whose certificates programs trust. */
+  readonly #world: Promise<Authority> = makeAuthority();
   readonly #children: ChildProcess[] = [];
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
@@ -42,7 +49,7 @@ export class HostServers implements AsyncDisposable {
     await chmod(servers.dir, 0o755);
     try {
       await servers.#web(name);
-      await Promise.all([servers.#udp(), servers.#sshd(), servers.#redis(), servers.#postgres()]);
+      await Promise.all([servers.#udp(), servers.#http3(name), servers.#sshd(), servers.#redis(), servers.#postgres()]);
       if (await ping(SERVERS_AT).catch(() => false)) servers.ports.ping = 0;
       return servers;
     } catch (error) {
@@ -63,9 +70,9 @@ export class HostServers implements AsyncDisposable {
   }
 
   async #web(name: string): Promise<void> {
-    const authority = await makeAuthority();
+    const authority = await this.#world;
     this.authority = Buffer.from(authority.certificate);
-    const files = await mirrors(this.dir);
+    const files = await mirrors(this.dir, this.#wheels);
     let port = 0;
     const answer = (request: IncomingMessage, response: ServerResponse): void => {
       const path = decodeURIComponent(request.url ?? "");
@@ -117,6 +124,40 @@ export class HostServers implements AsyncDisposable {
     await open("echo", 0, (packet) => packet);
     await open("ntp", NTP_PORT, ntpAnswer).catch(() => {});
     await open("stun", 0, stunAnswer);
+  }
+
+  /** QUIC's pair: the server here in an environment of its own, the wheels for a client in the guest, which has the same distribution. */
+  async #http3(name: string): Promise<void> {
+    const python = "/usr/bin/python3";
+    const venv = join(this.dir, "http3");
+    const pip = ["-m", "pip", "-q", "--disable-pip-version-check"];
+    const tool = (command: string, args: string[]) => runTool(command, args, { timeoutMs: 600_000 });
+    try {
+      await tool("python3", ["-m", "venv", venv]);
+      await tool(join(venv, "bin/python"), [...pip, "install", AIOQUIC]);
+      const version = await tool(python, ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]);
+      const only = ["--only-binary=:all:", "--python-version", version.toString().trim()];
+      await tool(join(venv, "bin/python"), [...pip, "download", ...only, "-d", join(venv, "wheels"), AIOQUIC]);
+    } catch {
+      return; // no package index, or no Python
+    }
+    for (const wheel of await readdir(join(venv, "wheels"))) {
+      this.#wheels.set(wheel, await readFile(join(venv, "wheels", wheel)));
+    }
+    const { cert, key } = await certify(await this.#world, name);
+    await writeFile(join(venv, "cert.pem"), cert);
+    await writeFile(join(venv, "key.pem"), key);
+    const free = createSocket("udp4").bind(0, SERVERS_AT);
+    await once(free, "listening");
+    const { port } = free.address();
+    free.close();
+    await once(free, "close");
+    const script = join(packageRoot, "test/network-programs/http3-server.py");
+    const args = [script, SERVERS_AT, String(port), join(venv, "cert.pem"), join(venv, "key.pem")];
+    const child = spawn(join(venv, "bin/python"), args, { stdio: ["ignore", "pipe", "ignore"] });
+    this.#children.push(child);
+    const said = await once(child.stdout, "data").then(String);
+    if (said.startsWith("ready")) this.ports.http3 = port;
   }
 
   async #sshd(): Promise<void> {
@@ -246,8 +287,11 @@ function stunAnswer(request: Buffer, port: number): Buffer {
   return answer;
 }
 
-/** What the mirrors of pip, npm and apt have at a path: one package, `probe`. @param origin where they are */
-async function mirrors(dir: string): Promise<(path: string, origin: string) => string | Buffer | undefined> {
+/** What the mirrors of pip, npm and apt have at a path: one package, `probe`, and more wheels. @param origin where they are */
+async function mirrors(
+  dir: string,
+  wheels: Map<string, Buffer>,
+): Promise<(path: string, origin: string) => string | Buffer | undefined> {
   const at = (...parts: string[]): string => join(dir, "mirror", ...parts);
   const put = async (path: string, text: string): Promise<void> => {
     await mkdir(join(path, ".."), { recursive: true });
@@ -271,8 +315,8 @@ async function mirrors(dir: string): Promise<(path: string, origin: string) => s
   );
   await put(at("deb/usr/share/probe"), "installed\n");
   await runTool("dpkg-deb", ["-b", "--root-owner-group", at("deb"), at("probe.deb")]);
+  wheels.set("probe-1.0-py3-none-any.whl", await readFile(wheel));
   const files = {
-    wheel: await readFile(wheel),
     tgz: await readFile(at("probe.tgz")),
     deb: await readFile(at("probe.deb")),
   };
@@ -280,8 +324,9 @@ async function mirrors(dir: string): Promise<(path: string, origin: string) => s
     createHash(algorithm).update(content).digest(as);
   const packages = `Package: probe\nVersion: 1.0\nArchitecture: all\nMaintainer: a <a@b>\nFilename: ./probe.deb\nSize: ${files.deb.length}\nSHA256: ${sha("sha256", files.deb)}\nDescription: probe\n\n`;
   return (path, origin) => {
-    if (path === "/pip/probe/") return `<a href="/pip/probe-1.0-py3-none-any.whl">probe-1.0-py3-none-any.whl</a>`;
-    if (path === "/pip/probe-1.0-py3-none-any.whl") return files.wheel;
+    const [, project, wheel] = /^\/pip\/(?:([^/]+)\/|([^/]+\.whl))$/.exec(path) ?? [];
+    if (wheel !== undefined) return wheels.get(wheel);
+    if (project !== undefined) return indexOf(project, wheels.keys());
     if (path === "/npm/probe.tgz") return files.tgz;
     if (path === "/apt/./Packages" || path === "/apt/Packages") return packages;
     if (path === "/apt/./probe.deb" || path === "/apt/probe.deb") return files.deb;
@@ -290,4 +335,11 @@ async function mirrors(dir: string): Promise<(path: string, origin: string) => s
     const version = { name: "probe", version: "1.0.0", dist };
     return JSON.stringify({ name: "probe", "dist-tags": { latest: "1.0.0" }, versions: { "1.0.0": version } });
   };
+}
+
+/** The page of one project, as PEP 503 has it; `undefined`: there is none. */
+function indexOf(project: string, wheels: Iterable<string>): string | undefined {
+  const found = [...wheels].filter((wheel) => wheel.split("-", 1)[0]?.toLowerCase().replaceAll("_", "-") === project);
+  if (found.length === 0) return undefined;
+  return found.map((wheel) => `<a href="/pip/${wheel}">${wheel}</a>`).join("\n");
 }

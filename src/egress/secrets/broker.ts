@@ -19,7 +19,7 @@ import { endToEnd } from "../../host/hop-by-hop.ts";
 import { relay } from "../../host/relay.ts";
 import type { Permit, Target } from "../connections.ts";
 import { normaliseHost } from "../host-rules.ts";
-import { answerOf, fail, rawAnswer } from "../http-error.ts";
+import { answerOf, fail, refuse } from "../http-error.ts";
 import type { Meter } from "../meter.ts";
 import { type Authority, certify } from "./authority.ts";
 import { type KeptSecret, type Placed, place, type Scheme } from "./secret.ts";
@@ -278,7 +278,7 @@ export class Broker {
       relay(socket, far, undefined, this.#options.meter.sent);
       relay(far, socket, undefined, this.#options.meter.received);
     } catch (thrown) {
-      socket.end(rawAnswer(answerOf(thrown)));
+      refuse(socket, thrown);
     }
   }
 
