@@ -26,6 +26,7 @@ import { keepToOwner } from "../host/umask.ts";
 import { createImages } from "../images/store.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { systemClock } from "../sandboxes/clock.ts";
+import { assertAtHome } from "../sandboxes/database-home.ts";
 import { keepClean } from "../sandboxes/keep-clean.ts";
 import { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { Store } from "../sandboxes/store.ts";
@@ -125,6 +126,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   );
   const metrics = new Metrics();
   const store = parts.use(new Store(config.database.path || paths.database, log.child({ part: "store" })));
+  if (config.database.path !== "") await assertAtHome(store, paths.root, options.removeUnknown === true);
   const keys = new Keys(store);
   const access = accessOf(options, keys);
   const sandboxes = new Sandboxes({
