@@ -6,9 +6,10 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { StacyError } from "../src/host/error.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
+import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { GROUND } from "../src/vmm/firecracker/memory-file.ts";
 import { FILES, type JailConfig, type RunningMachine, SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
-import { run, type Started, World, whyNot } from "./firecracker-support.ts";
+import { assets, run, type Started, World, whyNot } from "./firecracker-support.ts";
 
 const skip = (await whyNot()) ?? false;
 /** Where the bare guest's `dirty` begins (guests/bare/commands.c), in guest memory and so in its file. */
@@ -214,6 +215,26 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
     });
   });
 
+  test("a state that another release has saved is told as one", async (t) => {
+    if (process.env.STACYVM_LONG !== "1") return t.skip("a long form: STACYVM_LONG=1 runs it");
+    await using world = await World.create();
+    const other = createFirecracker({ assets, env: {} });
+    const [own, theirs] = await Promise.all([world.vmm.probe(), other.probe()]);
+    if (!theirs.usable || theirs.version === own.version) {
+      return t.skip("STACYVM_FIRECRACKER names no other release than the one that set-up has installed");
+    }
+    t.diagnostic(`saved by ${theirs.version}, loaded by ${own.version}, and the other way round`);
+    await using elsewhere = await World.create({ vmm: other });
+    for (const [from, to] of [
+      [elsewhere, world],
+      [world, elsewhere],
+    ] as const) {
+      const error = await codeOf(to.restore(await from.golden()));
+      assert.equal(error.code, "corrupt");
+      assert.match(error.message, /written by another version/);
+    }
+  });
+
   test("a Firecracker that is killed is noticed at once", async () => {
     await using world = await World.create();
     const { machine, agent } = await world.boot();
@@ -368,7 +389,10 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
     await run(agent, "counter");
     await agent.close();
     await machine.release();
-    const found = await world.vmm.adopt(machine.dir, machine.record, world.config);
+    // Also where none is installed any more: what it can do is a matter of its own release.
+    const nothing = createFirecracker({ assets: join(world.root, "nothing"), env: {} });
+    assert.equal((await nothing.probe()).usable, false);
+    const found = await nothing.adopt(machine.dir, machine.record, world.config);
     assert.ok(found !== undefined && found.state === "running");
     const again = await world.greet(found);
     assert.equal(await run(again.agent, "counter"), "2\n");

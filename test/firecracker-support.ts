@@ -66,12 +66,14 @@ export class World implements AsyncDisposable {
     this.base = join(root, "images", "base.img");
   }
 
-  static async create(options: { memoryMiB?: number; vcpus?: number; parent?: string } = {}): Promise<World> {
+  static async create(
+    options: { memoryMiB?: number; vcpus?: number; parent?: string; vmm?: Vmm } = {},
+  ): Promise<World> {
     await installFirecracker(assets);
     const { path: kernel } = await buildBareGuest(assets);
     const root = await mkdtemp(join(options.parent ?? process.env.STACYVM_TEST_DIR ?? tmpdir(), "fc-"));
     const config = { vcpus: options.vcpus ?? 1, memoryMiB: options.memoryMiB ?? 128, kernel };
-    const world = new World(root, createFirecracker({ assets }), config);
+    const world = new World(root, options.vmm ?? createFirecracker({ assets }), config);
     await mkdir(join(root, "images"));
     const file = await open(world.base, "wx");
     await file.write("the shared base");

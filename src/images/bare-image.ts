@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
+import { Stamped } from "../host/stamp.ts";
 import type { Image } from "./image.ts";
 
 const NAME = /^stacyvm\/bare(?::(\d{1,4})([mg]))?$/;
@@ -26,8 +27,31 @@ export interface BareImage {
   kernelDigest: string;
 }
 
-/** @throws StacyError `not-found` for an unknown size, `unavailable` when set-up has not built the guest */
-export async function bareImage(paths: DataPaths, reference: string): Promise<BareImage> {
+/** Those that were asked for, by reference: read once, and again when the guest was built anew. */
+export class BareImages {
+  readonly #paths: DataPaths;
+  readonly #known = new Map<string, Stamped<BareImage>>();
+
+  constructor(paths: DataPaths) {
+    this.#paths = paths;
+  }
+
+  /** @throws StacyError `not-found` for an unknown size, `unavailable` when set-up has not built the guest */
+  async get(reference: string): Promise<BareImage> {
+    let known = this.#known.get(reference);
+    if (known === undefined) {
+      known = new Stamped(async () => {
+        const made = await bareImage(this.#paths, reference);
+        return { value: made, paths: [made.kernel, made.image.base] };
+      });
+      // The names that there are, and no more.
+      if (NAME.test(reference)) this.#known.set(reference, known);
+    }
+    return known.get();
+  }
+}
+
+async function bareImage(paths: DataPaths, reference: string): Promise<BareImage> {
   const match = NAME.exec(reference);
   if (match === null) {
     throw new StacyError("not-found", `there is no image ${reference}`, {

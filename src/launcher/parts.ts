@@ -1,9 +1,9 @@
 /** The files that a saved machine is made of: on disk for good, with checksums, and looked at again before they are trusted. */
-import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
 import { hostBootId } from "../host/process.ts";
 import { mapSparse, type SparseMap } from "../host/sparse.ts";
+import * as files from "../host/stamp.ts";
 import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 
 export const PARTS: readonly string[] = [SNAPSHOT_FILES.state, SNAPSHOT_FILES.memory, FILES.rootfs];
@@ -29,10 +29,9 @@ export async function damagedPart(dir: string, files: Record<string, SparseMap>)
   return undefined;
 }
 
-/** Inode, size and modification time of files in one line. Not the change time: a jail's hard links touch that. */
-export async function stampOf(dir: string, names: readonly string[]): Promise<string> {
-  const stats = await Promise.all(names.map((name) => stat(join(dir, name), { bigint: true })));
-  return stats.map((s) => `${s.dev}:${s.ino}:${s.size}:${s.mtimeNs}`).join(" ");
+/** See host/stamp.ts. */
+export function stampOf(dir: string, names: readonly string[]): Promise<string> {
+  return files.stampOf(names.map((name) => join(dir, name)));
 }
 
 /** That files with this stamp were found good: it holds for this run of the host. */

@@ -3,8 +3,9 @@ import { totalmem } from "node:os";
 import { join } from "node:path";
 import { StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { bareImage, isBareReference } from "../images/bare-image.ts";
-import { type GuestFiles, loadGuestFiles } from "../images/guest-files.ts";
+import { Stamped } from "../host/stamp.ts";
+import { BareImages, isBareReference } from "../images/bare-image.ts";
+import { agentPath, type GuestFiles, loadGuestFiles } from "../images/guest-files.ts";
 import type { Image, Images, ResolveOptions } from "../images/image.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import { driverDigest } from "../interpreter/language.ts";
@@ -44,17 +45,21 @@ export interface Target {
 
 export const LIMITS = { minMemoryMiB: 64, maxVcpus: 32, minDiskMiB: 16 } as const;
 
-/** Resolves specs; remembers the guest's files, which do not change while we run. */
+/** Resolves specs; reads the guest's files once, and again when one of them was built anew. */
 export class Targets {
   readonly #vmm: Vmm;
   readonly #images: Images;
-  readonly #paths: DataPaths;
-  #files: Promise<GuestFiles> | undefined;
+  readonly #files: Stamped<GuestFiles>;
+  readonly #bareImages: BareImages;
 
   constructor(vmm: Vmm, images: Images, paths: DataPaths) {
     this.#vmm = vmm;
     this.#images = images;
-    this.#paths = paths;
+    this.#bareImages = new BareImages(paths);
+    this.#files = new Stamped(async () => {
+      const files = await loadGuestFiles(paths.assets, await vmm.guestKernel());
+      return { value: files, paths: [files.kernel.path, ...files.kernel.modules, agentPath(paths.assets)] };
+    });
   }
 
   /** @throws StacyError `invalid` (sizes), `not-found` (image), `unavailable` (VMM, kernel, agent) */
@@ -79,11 +84,7 @@ export class Targets {
   }
 
   async #linux(spec: LaunchSpec, options?: ResolveOptions): Promise<Target> {
-    this.#files ??= this.#vmm.guestKernel().then((choice) => loadGuestFiles(this.#paths.assets, choice));
-    this.#files.catch(() => {
-      this.#files = undefined;
-    });
-    const [image, files] = await Promise.all([this.#image(spec, options), this.#files]);
+    const [image, files] = await Promise.all([this.#image(spec, options), this.#files.get()]);
     const config: MachineConfig = {
       vcpus: spec.vcpus,
       memoryMiB: spec.memoryMiB,
@@ -100,7 +101,7 @@ export class Targets {
   }
 
   async #bare(spec: LaunchSpec): Promise<Target> {
-    const { image, kernel, kernelDigest } = await bareImage(this.#paths, spec.image);
+    const { image, kernel, kernelDigest } = await this.#bareImages.get(spec.image);
     return this.#target(
       spec,
       image,

@@ -148,12 +148,15 @@ class Firecracker implements Vmm {
 
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
     // Tracking makes the golden snapshot a matter of ms and KiB; a private machine that is never saved does without.
-    const life = await this.#life(options.config, options.memory === "shared", "nothing");
+    const tracking = options.memory === "shared";
+    const { traits } = await this.#usable();
+    const life: Life = { traits, config: options.config, tracking, ground: "nothing" };
     return new BootableFirecracker(await this.#start(options), life);
   }
 
   async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
-    const life = await this.#life(options.config, false, "unknown");
+    const { traits } = await this.#usable();
+    const life: Life = { traits, config: options.config, tracking: false, ground: "unknown" };
     return new LoadableFirecracker(await this.#start(options), life);
   }
 
@@ -180,9 +183,9 @@ class Firecracker implements Vmm {
       const quick = { phase: "adopt", timeoutMs };
       const { state, vmm_version } = await process.api.get<{ state: string; vmm_version?: string }>("/", quick);
       const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
-      const known = await this.#life(config, track_dirty_pages === true, await findGround(dir));
-      // It is of the release that started it, which need not be the one that is installed now.
-      const life = { ...known, traits: traitsOf(vmm_version) ?? known.traits };
+      // It is of the release that started it, which need not be the one that is installed now, if one is.
+      const traits = traitsOf(vmm_version) ?? (await this.#usable()).traits;
+      const life: Life = { traits, config, tracking: track_dirty_pages === true, ground: await findGround(dir) };
       if (state === "Running") return new RunningFirecracker(process, life);
       if (state === "Paused") return new PausedFirecracker(process, life, false);
       throw new StacyError("unavailable", `Firecracker says that its machine is ${JSON.stringify(state)}`);
@@ -195,10 +198,6 @@ class Firecracker implements Vmm {
   async end(dir: string, record: ProcessRecord): Promise<void> {
     const process = await FirecrackerProcess.find(dir, record);
     await process?.kill();
-  }
-
-  async #life(config: MachineConfig, tracking: boolean, ground: Life["ground"]): Promise<Life> {
-    return { traits: (await this.#usable()).traits, config, tracking, ground };
   }
 
   async #start({ dir, config, jail, signal }: StartOptions): Promise<FirecrackerProcess> {

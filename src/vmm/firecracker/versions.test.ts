@@ -28,6 +28,13 @@ test("1.15.1 inherits what 1.13 changed and has sound diffs of large guests", ()
   assert.equal(traits.pauseResume, true);
 });
 
+test("releases that nobody has run with it say so, those that were run do not", () => {
+  for (const version of ["1.13.1", "1.14.0", "1.15.1", "1.16.2", "1.17.0"]) {
+    assert.match(versionTraits(version).notes.join(), /not been run/, version);
+  }
+  for (const version of ["1.12.1", "1.16.1"]) assert.doesNotMatch(versionTraits(version).notes.join(), /not been run/);
+});
+
 test("1.16.0 is refused with the reason and what to install instead", () => {
   const error = refusal("1.16.0");
   assert.equal(error.code, "not-supported");

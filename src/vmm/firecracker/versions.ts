@@ -40,8 +40,8 @@ const TABLE: readonly { from: string; refused?: string; traits?: Partial<Version
       entropy: true,
     },
   },
-  { from: "1.13.0", traits: { trackField: "track_dirty_pages", diffWithoutTracking: true } },
-  { from: "1.15.0", traits: { diffAbove3GiB: true } },
+  { from: "1.13.0", traits: { trackField: "track_dirty_pages", diffWithoutTracking: true }, note: UNTRIED },
+  { from: "1.15.0", traits: { diffAbove3GiB: true }, note: UNTRIED },
   {
     from: "1.16.0",
     refused: "vsock can stay dead after a restore (firecracker#5969, fixed in 1.16.1)",

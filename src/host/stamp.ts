@@ -1,0 +1,47 @@
+/** Files by what the kernel says of them: whether they are still those that were read. */
+import type { BigIntStats } from "node:fs";
+import { stat } from "node:fs/promises";
+
+/** Inode, size and modification time of files in one line. Not the change time: a jail's hard links touch that. */
+export async function stampOf(paths: readonly string[]): Promise<string> {
+  return textOf(await look(paths));
+}
+
+/** What was read of files, read anew when one of them is another one. */
+export class Stamped<T> {
+  readonly #read: () => Promise<{ value: T; paths: readonly string[] }>;
+  #known: Promise<{ value: T; paths: readonly string[]; stamp: string | undefined }> | undefined;
+
+  /** @param read also says from which files the value comes */
+  constructor(read: () => Promise<{ value: T; paths: readonly string[] }>) {
+    this.#read = read;
+  }
+
+  async get(): Promise<T> {
+    const before = this.#known;
+    const known = await before?.catch(() => undefined);
+    if (known?.stamp !== undefined && (await stampOf(known.paths).catch(() => undefined)) === known.stamp) {
+      return known.value;
+    }
+    // Whoever else has found out the same meanwhile reads already.
+    if (this.#known === before) this.#known = this.#again();
+    return (await (this.#known as NonNullable<typeof before>)).value;
+  }
+
+  async #again(): Promise<{ value: T; paths: readonly string[]; stamp: string | undefined }> {
+    const began = BigInt(Date.now()) * 1_000_000n;
+    const { value, paths } = await this.#read();
+    const stats = await look(paths);
+    // One that was replaced while it was read may be another one than its stamp says.
+    const settled = stats.every(({ ctimeNs }) => ctimeNs < began);
+    return { value, paths, stamp: settled ? textOf(stats) : undefined };
+  }
+}
+
+function look(paths: readonly string[]): Promise<BigIntStats[]> {
+  return Promise.all(paths.map((path) => stat(path, { bigint: true })));
+}
+
+function textOf(stats: readonly BigIntStats[]): string {
+  return stats.map((s) => `${s.dev}:${s.ino}:${s.size}:${s.mtimeNs}`).join(" ");
+}
