@@ -51,6 +51,8 @@ const TICK_MS = 2_000;
 const RETRY_MS = 30_000;
 /** So long a refill gives way to spawns: under a steady load there is always one, and that load most of all needs warm machines. */
 const GIVE_WAY_MS = 1_000;
+/** A refill begins so long after a spawn: until then whoever asked for it is still being answered, and a process's start would hold that up. */
+const AFTER_SPAWN_MS = 10;
 
 export interface PoolEventData {
   key: string;
@@ -101,6 +103,7 @@ export class Pool {
   readonly #closing = new AbortController();
   readonly #timer: NodeJS.Timeout;
   #spawning = 0;
+  #refilling: NodeJS.Timeout | undefined;
   #lastArrival = Number.NEGATIVE_INFINITY;
   #addingBlank = false;
   #blankRetryAt = 0;
@@ -131,7 +134,10 @@ export class Pool {
       ended = true;
       this.#spawning -= 1;
       // Also when another spawn is in progress: it may be time to give way no longer.
-      setImmediate(() => this.#refill());
+      this.#refilling ??= setTimeout(() => {
+        this.#refilling = undefined;
+        this.#refill();
+      }, AFTER_SPAWN_MS).unref();
     };
   }
 
@@ -197,6 +203,7 @@ export class Pool {
 
   async close(): Promise<void> {
     clearInterval(this.#timer);
+    clearTimeout(this.#refilling);
     this.#closing.abort(new Error("the pool is closed"));
     // What waits does not wait for what is still being made.
     await Promise.allSettled([this.#blanks.close(), ...[...this.#shelves.keys()].map((key) => this.empty(key))]);
