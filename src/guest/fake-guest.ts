@@ -50,7 +50,7 @@ export class FakeGuest {
     this.host.push(bytes);
   }
 
-  connect(timeoutMs = 5000): Promise<Agent> {
-    return connectAgent({ stream: this.host, clean: true }, { timeoutMs });
+  connect(timeoutMs = 5000, stream: { tookMs?: number } = {}): Promise<Agent> {
+    return connectAgent({ stream: this.host, clean: true, ...stream }, { timeoutMs });
   }
 }

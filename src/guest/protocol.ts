@@ -77,7 +77,8 @@
  * one more connection, to port 1025, before each save, waits for the one byte that the agent sends on it, and keeps it open through the
  * save: the sentinel. It dies by the same reset. While it lives (5 s at most) the agent reads nothing from a new connection. So an
  * answer to HELLO means that this connection will not be taken away by the load. The host sends PINGs behind its HELLO while it
- * has no answer, after 5 ms and then in doubled steps: to a connection that the reset has taken, the guest's kernel answers with
+ * has no answer, after 5 ms (of a guest that was slow to take the connection, after four times as long as that took, 500 ms at most)
+ * and then in doubled steps: to a connection that the reset has taken, the guest's kernel answers with
  * a reset of its own, and the host connects anew. The saved machine itself, when it goes on, gets the same reset; the host leaves its
  * end of the sentinel open until then. A guest whose agent has no port 1025 is saved without one.
  *

@@ -204,6 +204,31 @@ test("a hung guest loses its calls after a silence, and an idle one is left alon
   await assert.rejects(call, code("disconnected"));
 });
 
+for (const [tookMs, firstMs] of [
+  [undefined, 5],
+  [50, 200],
+  [5_000, 500],
+] as const) {
+  test(`a guest that took a connection in ${tookMs ?? "no"} ms is asked after ${firstMs} ms whether it has lost it, then half as often each time`, async (t) => {
+    t.mock.timers.enable({ apis: ["setTimeout"] });
+    const asked: number[] = [];
+    let now = 0;
+    let nonce: Buffer = Buffer.alloc(0);
+    const guest = new FakeGuest(
+      (frame) => void (frame.type === FrameType.PING && asked.push(now)),
+      (_, told) => {
+        nonce = told;
+      },
+    );
+    const agent = guest.connect(60_000, tookMs === undefined ? {} : { tookMs });
+    for (now = 1; now <= 4 * firstMs; now++) t.mock.timers.tick(1);
+    assert.equal(asked[0], firstMs);
+    assert.equal(asked[1], firstMs + Math.min(2 * firstMs, 500));
+    guest.ack(nonce);
+    await (await agent).close();
+  });
+}
+
 test("a wait for a connection lets the guest be silent, the connection does not", async (t) => {
   t.mock.timers.enable({ apis: ["setInterval"] });
   let pings = 0;

@@ -39,6 +39,8 @@ const PING_BYTES = 8;
  * reset takes a connection away without a word (protocol.ts, LOADING), and the next packet is what brings the news.
  */
 const FIRST_ASK_MS = 5;
+/** A guest that is slow to take a connection is slow to answer on it, and each question is work for it: so many times what it took. */
+const ASK_AFTER_OPENING = 4;
 const LONGEST_ASK_MS = 500;
 /** With calls under way and nothing heard for so long, the guest is asked; as long again without an answer is the end. */
 const SILENCE_MS = 30_000;
@@ -375,7 +377,7 @@ export class Session {
     try {
       session.#hello(open.clean, options.identity);
       // A port that is not clean has no connections that could be lost.
-      if (open.clean) ask(FIRST_ASK_MS);
+      if (open.clean) ask(Math.min(LONGEST_ASK_MS, Math.max(FIRST_ASK_MS, ASK_AFTER_OPENING * (open.tookMs ?? 0))));
       const fields = await promise;
       const failure = failureOf(fields);
       if (failure !== undefined) throw failure;

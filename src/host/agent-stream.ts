@@ -8,4 +8,6 @@ export interface AgentStream {
    * resynchronising filler first (guest/protocol.ts).
    */
   clean: boolean;
+  /** How long the guest took to take the connection, ms; absent where nobody could tell. */
+  tookMs?: number;
 }

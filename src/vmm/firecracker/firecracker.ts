@@ -149,24 +149,26 @@ class Firecracker implements Vmm {
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
     // Tracking makes the golden snapshot a matter of ms and KiB; a private machine that is never saved does without.
     const tracking = options.memory === "shared";
-    const { traits } = await this.#usable();
-    const life: Life = { traits, config: options.config, tracking, ground: "nothing" };
-    return new BootableFirecracker(await this.#start(options), life);
+    const life = await this.#life(tracking, "nothing");
+    return new BootableFirecracker(await this.#start(options), { ...life, config: options.config });
   }
 
   async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
-    const { traits } = await this.#usable();
-    const life: Life = { traits, config: options.config, tracking: false, ground: "unknown" };
-    return new LoadableFirecracker(await this.#start(options), life);
+    const life = await this.#life(false, "unknown");
+    return new LoadableFirecracker(await this.#start(options), { ...life, config: options.config });
   }
 
   async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
-    const { paths, traits } = await this.#usable();
-    const { firecracker, jailer } = paths;
+    const life = await this.#life(false, "unknown");
+    const { firecracker, jailer } = (await this.#usable()).paths;
     return new BlankFirecracker(
       await FirecrackerProcess.start({ firecracker, jailer, dir, jail: undefined, signal, spawn: this.#spawn }),
-      traits,
+      life,
     );
+  }
+
+  async #life(tracking: boolean, ground: Life["ground"]): Promise<Omit<Life, "config">> {
+    return { traits: (await this.#usable()).traits, tracking, ground, interpreted: await interpreted() };
   }
 
   async adopt(
@@ -185,7 +187,8 @@ class Firecracker implements Vmm {
       const { track_dirty_pages } = await process.api.get<{ track_dirty_pages?: boolean }>("/machine-config", quick);
       // It is of the release that started it, which need not be the one that is installed now, if one is.
       const traits = traitsOf(vmm_version) ?? (await this.#usable()).traits;
-      const life: Life = { traits, config, tracking: track_dirty_pages === true, ground: await findGround(dir) };
+      const tracking = track_dirty_pages === true;
+      const life: Life = { traits, config, tracking, ground: await findGround(dir), interpreted: await interpreted() };
       if (state === "Running") return new RunningFirecracker(process, life);
       if (state === "Paused") return new PausedFirecracker(process, life, false);
       throw new StacyError("unavailable", `Firecracker says that its machine is ${JSON.stringify(state)}`);
@@ -234,6 +237,10 @@ class Firecracker implements Vmm {
     };
     return { uid, gid: uid, ...(limits === true ? most : {}), ...(netns === undefined ? {} : { netns }) };
   }
+}
+
+async function interpreted(): Promise<boolean> {
+  return (await kvmState()).mode === "interpreted";
 }
 
 /** The jail is on, and it cannot be had: nothing is started without it. */

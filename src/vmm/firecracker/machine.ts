@@ -21,6 +21,7 @@ import {
   type SnapshotSource,
   type VmmProcess,
 } from "../vmm.ts";
+import { guestAtRest } from "./at-rest.ts";
 import { bring } from "./jail.ts";
 import { copyGround, digHoles, GROUND, keepGround, loseGround } from "./memory-file.ts";
 import { type FirecrackerProcess, VSOCK_SOCKET } from "./process.ts";
@@ -31,6 +32,8 @@ const QUICK_MS = 5_000;
 /** Longer than what it undoes: its connection must be open still when Firecracker gets to it. */
 const UNDO_LIMIT_MS = 30_000;
 const LOAD_LIMIT_MS = 30_000;
+/** For a guest that has been loaded to have nothing to do. */
+const REST_LIMIT_MS = 150;
 const SAVE_LIMIT_MS = 300_000;
 /** Host-wide vsock addresses are not involved, so all machines share one guest CID. */
 const GUEST_CID = 3;
@@ -52,6 +55,10 @@ export interface Life {
   prepared?: "Diff" | "Full" | undefined;
   /** Open through a save, and for a while after it. */
   sentinel?: Sentinel | undefined;
+  /** KVM interprets the guest's kernel. */
+  interpreted: boolean;
+  /** Its guest has been loaded, and nobody has asked for its agent since. */
+  fresh?: boolean;
 }
 
 abstract class Behind implements VmmProcess {
@@ -83,15 +90,15 @@ abstract class Behind implements VmmProcess {
 
 /** Nothing in it is of any machine: Firecracker learns all of it by the load. */
 export class BlankFirecracker extends Behind implements BlankVmm {
-  readonly #traits: VersionTraits;
+  readonly #life: Omit<Life, "config">;
 
-  constructor(process: FirecrackerProcess, traits: VersionTraits) {
+  constructor(process: FirecrackerProcess, life: Omit<Life, "config">) {
     super(process);
-    this.#traits = traits;
+    this.#life = life;
   }
 
   async become(config: MachineConfig): Promise<LoadableVmm> {
-    return new LoadableFirecracker(this.process, { traits: this.#traits, config, tracking: false, ground: "unknown" });
+    return new LoadableFirecracker(this.process, { ...this.#life, config });
   }
 }
 
@@ -195,7 +202,8 @@ export class LoadableFirecracker extends State implements LoadableVmm {
     const load = (): Promise<Life["ground"]> => this.#load(snapshot);
     const ground = await (phases === undefined ? load() : phases.phase("load", load));
     this.process.confine(this.life.config);
-    return new RunningFirecracker(this.process, { ...this.life, tracking: snapshot.trackDirty === true, ground });
+    const tracking = snapshot.trackDirty === true;
+    return new RunningFirecracker(this.process, { ...this.life, tracking, ground, fresh: true });
   }
 
   async #load(snapshot: SnapshotSource): Promise<Life["ground"]> {
@@ -252,7 +260,12 @@ async function takeGround(process: FirecrackerProcess, snapshot: SnapshotSource)
 export class RunningFirecracker extends State implements RunningMachine {
   readonly state = "running" as const;
 
-  connectAgent(options?: ConnectOptions): Promise<AgentStream> {
+  async connectAgent(options?: ConnectOptions): Promise<AgentStream> {
+    const { life } = this;
+    const fresh = life.fresh === true && life.config.initramfs !== undefined;
+    life.fresh = false;
+    // A connection that is made now would be lost, and what is said on it only keeps this guest from getting to it.
+    if (fresh && life.interpreted && !life.traits.holdsBack) await guestAtRest(this.record.pid, REST_LIMIT_MS);
     return this.process.connectAgent(options);
   }
 

@@ -183,8 +183,8 @@ export class FirecrackerProcess implements VmmProcess {
 
   async connectAgent(options: ConnectOptions = {}): Promise<AgentStream> {
     const gone = this.ended("connecting to the agent");
-    const stream = await dialGuest(this.workDir, VSOCK_SOCKET, { ...options, port: AGENT_PORT, gone });
-    return { stream, clean: true };
+    const { socket, tookMs } = await dialGuest(this.workDir, VSOCK_SOCKET, { ...options, port: AGENT_PORT, gone });
+    return { stream: socket, clean: true, tookMs };
   }
 
   /** @returns `undefined` when the guest has nobody there */

@@ -19,6 +19,8 @@ export interface VersionTraits {
   diffAbove3GiB: boolean;
   /** A pause and resume with no snapshot in between leaves vsock usable (1.16.0 and 1.16.1: new connections hang for ever, #6074, until 1.16.2). */
   pauseResume: boolean;
+  /** After a load data waits until the guest's driver has acknowledged that its connections are gone (1.13). */
+  holdsBack: boolean;
   /** `/entropy` (1.3). */
   entropy: boolean;
   /** What the user should know. */
@@ -37,10 +39,15 @@ const TABLE: readonly { from: string; refused?: string; traits?: Partial<Version
       diffWithoutTracking: false,
       diffAbove3GiB: false,
       pauseResume: true,
+      holdsBack: false,
       entropy: true,
     },
   },
-  { from: "1.13.0", traits: { trackField: "track_dirty_pages", diffWithoutTracking: true }, note: UNTRIED },
+  {
+    from: "1.13.0",
+    traits: { trackField: "track_dirty_pages", diffWithoutTracking: true, holdsBack: true },
+    note: UNTRIED,
+  },
   { from: "1.15.0", traits: { diffAbove3GiB: true }, note: UNTRIED },
   {
     from: "1.16.0",

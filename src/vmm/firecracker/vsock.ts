@@ -21,8 +21,15 @@ export interface DialOptions extends ConnectOptions {
   gone: Promise<StacyError>;
 }
 
-/** @throws StacyError `timeout`, `cancelled`, or what `gone` gives */
-export async function dialGuest(dir: string, socketName: string, options: DialOptions): Promise<Socket> {
+/**
+ * @returns also how long the guest took to take the connection
+ * @throws StacyError `timeout`, `cancelled`, or what `gone` gives
+ */
+export async function dialGuest(
+  dir: string,
+  socketName: string,
+  options: DialOptions,
+): Promise<{ socket: Socket; tookMs: number }> {
   const limit = options.timeoutMs ?? 10_000;
   const deadline = performance.now() + limit;
   let gone: StacyError | undefined;
@@ -44,7 +51,10 @@ export async function dialGuest(dir: string, socketName: string, options: DialOp
       gone: options.gone,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
-    if (await handshake(socket, options.port, Math.min(attemptMs, left), options.signal)) return socket;
+    const asked = performance.now();
+    if (await handshake(socket, options.port, Math.min(attemptMs, left), options.signal)) {
+      return { socket, tookMs: performance.now() - asked };
+    }
     await new Promise((wake) => setTimeout(wake, PAUSE_MS));
   }
 }
