@@ -26,6 +26,8 @@ export class Cli implements AsyncDisposable {
     // Of the surrounding environment only what programs need: keys and addresses of the developer must not matter.
     const { PATH = "", HOME = "/" } = process.env;
     this.env = { PATH, HOME, STACYVM_DATA_DIR: data, STACYVM_PROVIDER: "qemu", LC_ALL: "C.UTF-8", TERM: "xterm" };
+    // Each command is on its own here; what goes on in the background has a test of its own.
+    this.env.STACYVM_BACKGROUND = "off";
   }
 
   static async create(): Promise<Cli> {

@@ -8,6 +8,8 @@ import { delimiter, dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { processStartTime } from "../src/host/process.ts";
+import { soon } from "./browser-support.ts";
 
 /** For npm, which may have to fetch a dozen small packages, and for the compiler of the agent, which may be the first to be asked. */
 const LIMIT_MS = 240_000;
@@ -41,6 +43,7 @@ describe("the packed packages", { timeout: 600_000 }, () => {
       HOME: dir,
       STACYVM_DATA_DIR: data,
       STACYVM_PROVIDER: "qemu",
+      STACYVM_BACKGROUND: "1s",
     };
     // npm's settings are the developer's: a registry may be named in them. So is its Node: Debian's npm runs with Debian's only.
     const foreign = (process.env.PATH ?? "").split(delimiter).filter((entry) => !entry.startsWith(packageRoot));
@@ -78,7 +81,10 @@ describe("the packed packages", { timeout: 600_000 }, () => {
     const doctor = JSON.parse(await stacyvm("doctor", "--json"));
     assert.equal(doctor.ready, true);
     assert.match(JSON.stringify(doctor), /node_modules\/stacyvm\/dist\/prebuilt\/stacyvm-agent/);
+    // The server that spawn has started in the background, and that the others used, ends by itself.
+    const { pid } = JSON.parse(await readFile(join(env.STACYVM_DATA_DIR as string, "server.key"), "utf8"));
     assert.equal((await stacyvm("rm", id)).trim(), id);
+    await soon(async () => (await processStartTime(pid)) === undefined);
   });
 
   test("the console is in it, in JavaScript, each module that it imports as well", async () => {

@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { type Client, NotFoundError, type Sandbox } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
-import { type Connection, connectServer, type ServerOptions } from "./connection.ts";
+import { type Connection, type ConnectOptions, connectServer, type ServerOptions } from "./connection.ts";
 import { type Interrupts, interruptible } from "./interrupt.ts";
 import { apiKeyOption } from "./published-options.ts";
 
@@ -25,7 +25,7 @@ export function clientCommand(name: string, description: string): Command {
     .option("--json", "print JSON, errors too")
     .option(
       "--server <url>",
-      "which server (default: STACYVM_URL, else the one on this data directory, else one inside this command)",
+      "which server (default: STACYVM_URL, else the one on this data directory, else one that this command starts)",
     )
     .option("--api-key-file <file>", "file with the server's key (default: STACYVM_API_KEY_FILE; or STACYVM_API_KEY)")
     .addOption(apiKeyOption())
@@ -34,10 +34,7 @@ export function clientCommand(name: string, description: string): Command {
 }
 
 /** Does `work` with a server, and lets go of it afterwards. */
-export function withServer<T>(
-  options: ServerOptions & { boots?: boolean },
-  work: (session: Session) => Promise<T>,
-): Promise<T> {
+export function withServer<T>(options: ConnectOptions, work: (session: Session) => Promise<T>): Promise<T> {
   return interruptible(async (signal, interrupts) => {
     const connection = await connectServer(options, signal);
     try {

@@ -1,15 +1,18 @@
 /**
  * Which server a command talks to: the one that is named (`--server`, `STACYVM_URL`), else the one that runs on this data
- * directory (`stacyvm serve`, or another command's), else one inside this command.
+ * directory (`stacyvm serve`, or another command's), else one that this command starts: in the background where the next command
+ * will need it, too, or inside itself.
  */
 import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import WebSocket from "ws";
 import { Client, type WebSocketConstructor } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
-import { dataPaths } from "../host/paths.ts";
+import { type DataPaths, dataPaths } from "../host/paths.ts";
+import { BACKGROUND_NOTE, type Starting, settingsMark, startBackground, wantsBackground } from "./background.ts";
 import type { Interrupts } from "./interrupt.ts";
-import { findLocal, type LocalServer } from "./local-socket.ts";
+import { findLocal, type LocalConnection, type LocalServer } from "./local-socket.ts";
+import { note } from "./output.ts";
 import { ProgressLine } from "./progress-line.ts";
 
 export interface ServerOptions {
@@ -20,6 +23,13 @@ export interface ServerOptions {
   /** An administrator acts as this owner. */
   as?: string;
   verbose?: boolean;
+}
+
+export interface ConnectOptions extends ServerOptions {
+  /** Machines may be started: on a fresh host, their kernel and agent are made ready first. */
+  boots?: boolean;
+  /** Where a server is to be that this command starts; default: in the background as soon as there is a sandbox. */
+  stays?: "background" | "here";
 }
 
 export interface Connection {
@@ -34,22 +44,32 @@ const OWNER_WAIT_MS = 60_000;
 // Unlike the standard's, it can be paused, so that a slow terminal or disk holds the sender back.
 const webSocket = WebSocket as unknown as WebSocketConstructor;
 
-/**
- * @param options.boots machines may be started: on a fresh host, their kernel and agent are made ready first
- * @throws StacyError `conflict` when somebody else holds the data directory and does not answer
- */
-export async function connectServer(
-  options: ServerOptions & { boots?: boolean },
-  signal: AbortSignal,
-): Promise<Connection> {
+/** @throws StacyError `conflict` when somebody else holds the data directory and does not answer */
+export async function connectServer(options: ConnectOptions, signal: AbortSignal): Promise<Connection> {
   const named = await namedServer(options);
   if (named !== undefined) return { client: named, kind: "named", async close() {} };
   const paths = dataPaths();
-  const deadline = performance.now() + OWNER_WAIT_MS;
+  let deadline = performance.now() + OWNER_WAIT_MS;
+  let background: Starting | undefined;
   for (;;) {
     const local = await findLocal(paths.root);
-    if (local !== undefined) {
+    if (local !== undefined && (await serves(local))) {
+      if (local.background !== undefined && background !== undefined) note(BACKGROUND_NOTE);
       return { client: localClient(local, options.as), kind: "found", close: async () => local[Symbol.dispose]() };
+    }
+    local?.end();
+    if (local === undefined && background === undefined && (await wantsBackground(paths, options.stays))) {
+      if (options.boots === true) {
+        const { ensureGuest } = await import("./first-run.ts");
+        await ensureGuest(paths, signal);
+      }
+      background = startBackground(paths);
+      deadline = performance.now() + OWNER_WAIT_MS;
+    }
+    if (local !== undefined || background?.ended === false) {
+      if (performance.now() > deadline) throw unanswered(paths);
+      await delay(25, undefined, { signal });
+      continue;
     }
     // Only now, since it is most of the program.
     const [{ lockDataDir }, { startEmbedded }, { ensureGuest }] = await Promise.all([
@@ -65,21 +85,28 @@ export async function connectServer(
           throw error;
         });
       }
-      const server = await startEmbedded(paths, lock, options.verbose === true);
+      const server = await startEmbedded(paths, lock, { verbose: options.verbose === true });
       return {
         client: localClient(server, options.as),
         kind: "here",
         close: (interrupts) => closeEmbedded(server, interrupts),
       };
     }
-    if (performance.now() > deadline) {
-      throw new StacyError("conflict", `another process holds the data directory ${paths.root} and does not answer`, {
-        phase: "connect",
-        remedy: "look for a `stacyvm serve` that hangs, or choose another directory with STACYVM_DATA_DIR",
-      });
-    }
+    if (performance.now() > deadline) throw unanswered(paths);
     await delay(25, undefined, { signal });
   }
+}
+
+/** A background server that has other settings than this command would give it is asked to go, where nobody uses it. */
+async function serves({ background, others }: LocalConnection): Promise<boolean> {
+  return background === undefined || others > 0 || background === (await settingsMark());
+}
+
+function unanswered({ root }: DataPaths): StacyError {
+  return new StacyError("conflict", `another process holds the data directory ${root} and does not answer`, {
+    phase: "connect",
+    remedy: "look for a `stacyvm serve` that hangs, or choose another directory with STACYVM_DATA_DIR",
+  });
 }
 
 export function localClient({ url, key }: LocalServer, owner?: string): Client {

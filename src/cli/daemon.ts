@@ -61,6 +61,8 @@ export interface Daemon {
   /** Whether its machines run in software emulation. */
   emulated(): Promise<boolean>;
   readonly found: Takeover;
+  /** How many there are, whatever their states. */
+  readonly sandboxes: number;
   /** Golden snapshots are being built beside what was asked for. */
   readonly building: boolean;
   /** Waits for them. */
@@ -191,6 +193,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       return probe.usable && probe.accelerator === "tcg";
     },
     found,
+    get sandboxes() {
+      return sandboxes.list().length;
+    },
     get building() {
       return providers.some(({ launcher }) => launcher.golden.building.size > 0);
     },

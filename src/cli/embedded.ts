@@ -1,6 +1,7 @@
-/** A server inside this command, when there is none: the same application, on loopback, with a key that is made for it. */
+/** A server inside a process of the command line, when there is none: the same application, on loopback, with a key that is made for it. */
 import { randomBytes } from "node:crypto";
 import pino from "pino";
+import { answersOwnUser } from "../access/configured.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -10,6 +11,8 @@ import { announce, type LocalServer } from "./local-socket.ts";
 
 export interface Embedded extends LocalServer {
   readonly key: string;
+  /** Nobody uses it, it has no sandbox, and no golden snapshot is being saved. */
+  readonly idle: boolean;
   /** Waits until no other command uses it and, if asked, its golden snapshots are saved; aborting ends the waiting. */
   close(options: {
     signal: AbortSignal;
@@ -20,16 +23,31 @@ export interface Embedded extends LocalServer {
 
 const GRACE_MS = 10_000;
 
+export interface EmbeddedOptions {
+  verbose?: boolean;
+  /** It is the background server of several commands, and of the user's programs and browser. */
+  background?: { mark: string; asked: () => void };
+}
+
 /** Takes over `lock`, the ownership of the data directory. */
-export async function startEmbedded(paths: DataPaths, lock: Lock, verbose: boolean): Promise<Embedded> {
+export async function startEmbedded(
+  paths: DataPaths,
+  lock: Lock,
+  { verbose, background }: EmbeddedOptions = {},
+): Promise<Embedded> {
   const key = randomBytes(32).toString("base64url");
   try {
     const { config, path } = await loadConfig({ flags: { "server.host": "127.0.0.1", "server.port": 0 } });
     config.rate_limit.enabled = false;
     // For this command and those that find it: nobody else is told where it is.
-    config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [], oidc_issuer: "" };
+    if (background === undefined) {
+      config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [], oidc_issuer: "" };
+    }
     const log = pino(
-      { level: verbose ? "info" : "silent", hooks: { streamWrite: printableJson } },
+      {
+        level: verbose === true ? "info" : background === undefined ? "silent" : "warn",
+        hooks: { streamWrite: printableJson },
+      },
       pino.destination({ dest: 2, sync: true }),
     );
     const daemon = await startDaemon({
@@ -37,17 +55,23 @@ export async function startEmbedded(paths: DataPaths, lock: Lock, verbose: boole
       configPath: path,
       paths,
       localKey: key,
-      ownUser: false,
+      ownUser: background !== undefined && answersOwnUser(config),
       log,
       pool: false,
     });
-    const local = { url: daemon.url, key, pid: process.pid };
-    const announced = await announce(paths.root, local).catch(async (error: unknown) => {
+    const local = {
+      ...{ url: daemon.url, key, pid: process.pid },
+      ...(background === undefined ? {} : { background: background.mark }),
+    };
+    const announced = await announce(paths.root, local, background?.asked).catch(async (error: unknown) => {
       await daemon.close({ graceMs: 0, destroy: false });
       throw error;
     });
     return {
       ...local,
+      get idle() {
+        return announced.users === 0 && daemon.sandboxes === 0 && !daemon.building;
+      },
       async close({ signal, snapshots, waiting }) {
         try {
           if (announced.users > 0) waiting("commands");

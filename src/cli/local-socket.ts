@@ -12,12 +12,15 @@ import { connectUnix, listenUnix } from "../host/unix-socket.ts";
 const NAME = "server.sock";
 const GREETING_MS = 5_000;
 const MAX_GREETING = 4_096;
+const END = "end\n";
 
 export interface LocalServer {
   url: string;
   /** Absent: the server asks for none. */
   key?: string;
   pid: number;
+  /** Of a server that a command has started: what it was started with (`settingsMark`). It ends when it is asked to. */
+  background?: string;
 }
 
 export interface Announcement {
@@ -28,20 +31,25 @@ export interface Announcement {
   close(): Promise<void>;
 }
 
-/** The caller holds the lock of the data directory, so what lies there is a dead server's. */
-export async function announce(root: string, server: LocalServer): Promise<Announcement> {
+/**
+ * The caller holds the lock of the data directory, so what lies there is a dead server's.
+ * @param asked somebody wants it to end
+ */
+export async function announce(root: string, server: LocalServer, asked?: () => void): Promise<Announcement> {
   await rm(join(root, NAME), { force: true });
   const users = new Set<Socket>();
   let changed = (): void => {};
   const listener = createServer((socket) => {
     users.add(socket);
     socket.on("error", () => {});
-    socket.resume();
+    socket.on("data", (said) => {
+      if (said.toString() === END) asked?.();
+    });
     socket.once("close", () => {
       users.delete(socket);
       changed();
     });
-    socket.write(`${JSON.stringify(server)}\n`);
+    socket.write(`${JSON.stringify({ ...server, others: users.size - 1 })}\n`);
   });
   await listenUnix(listener, root, NAME);
   let closed: Promise<void> | undefined;
@@ -69,7 +77,12 @@ export async function announce(root: string, server: LocalServer): Promise<Annou
   };
 }
 
-export interface LocalConnection extends LocalServer, Disposable {}
+export interface LocalConnection extends LocalServer, Disposable {
+  /** Commands that used it already. */
+  others: number;
+  /** Asks a background server to end when nobody uses it any more. */
+  end(): void;
+}
 
 /** `undefined` when no server has announced itself. Disposing tells it that it is no longer needed. */
 export async function findLocal(root: string): Promise<LocalConnection | undefined> {
@@ -98,15 +111,23 @@ export async function findLocal(root: string): Promise<LocalConnection | undefin
     return undefined;
   }
   socket.unref();
-  return { ...server, [Symbol.dispose]: () => socket.destroy() };
+  return {
+    ...server,
+    end: () => void socket.end(END),
+    [Symbol.dispose]: () => socket.destroySoon(),
+  };
 }
 
-function parse(text: string): LocalServer | undefined {
+function parse(text: string): (LocalServer & { others: number }) | undefined {
   if (!text.endsWith("\n")) return undefined;
   try {
-    const { url, key, pid } = JSON.parse(text) as Partial<LocalServer>;
+    const { url, key, pid, background, others } = JSON.parse(text) as Partial<LocalConnection>;
     if (typeof url !== "string" || typeof pid !== "number") return undefined;
-    return { url, pid, ...(typeof key === "string" ? { key } : {}) };
+    return {
+      ...{ url, pid, others: typeof others === "number" ? others : 0 },
+      ...(typeof key === "string" ? { key } : {}),
+      ...(typeof background === "string" ? { background } : {}),
+    };
   } catch {
     return undefined;
   }

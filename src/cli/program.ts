@@ -1,5 +1,6 @@
 /** All commands as one program. One file per command; this one only puts them together. */
 import { Command } from "commander";
+import { backgroundCommand } from "./commands/background.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { checkpointCommand } from "./commands/checkpoint.ts";
 import { completionCommand } from "./commands/completion.ts";
@@ -83,6 +84,7 @@ export function createProgram(): Command {
     heading = name === "" ? heading : name;
     for (const command of commands) program.addCommand(command.helpGroup(heading));
   }
+  program.addCommand(backgroundCommand(), { hidden: true });
   for (const command of publishedCommands()) program.addCommand(command, { hidden: true });
   acceptPublishedOptions(program);
   program.commandsGroup(heading).helpCommand(true);

@@ -25,7 +25,7 @@ export function mcpCommand(): Command {
     .addOption(allowOption("they"))
     .option("--keep", "leave its sandboxes when the connection ends (default: remove them)")
     .action((options: Options) =>
-      withServer({ ...options, boots: true }, async ({ client, signal }) => {
+      withServer({ ...options, boots: true, stays: "here" }, async ({ client, signal }) => {
         const { serveModel } = await import("../mcp/serve.ts");
         const image = options.image ?? (await defaultImage(client, signal));
         await serveModel(client, { ...options, image }, signal);

@@ -68,11 +68,11 @@ export function databaseForm(): Command {
       if (options.yes !== true) {
         throw new StacyError("invalid", `this replaces ${path}`, { remedy: "say --yes" });
       }
-      const [{ lockDataDir }, { Database }] = await Promise.all([
-        import("../daemon.ts"),
+      const [{ takeDataDir }, { Database }] = await Promise.all([
+        import("../take-data-dir.ts"),
         import("../../sandboxes/database.ts"),
       ]);
-      await using lock = await lockDataDir(dataPaths());
+      await using lock = await takeDataDir(dataPaths());
       if (lock === undefined) {
         throw new StacyError("conflict", "a server runs on this data directory", { remedy: "stop it first" });
       }

@@ -76,7 +76,8 @@ async function serve(options: ServeOptions): Promise<void> {
     { answersOwnUser, assertSafeToListen },
     { Keys },
     { loadConfig },
-    { lockDataDir, startDaemon },
+    { startDaemon },
+    { takeDataDir },
     { writeKeyFile },
     { announce },
     { ensureGuest },
@@ -87,6 +88,7 @@ async function serve(options: ServeOptions): Promise<void> {
     import("../../access/keys.ts"),
     import("../../config/load.ts"),
     import("../daemon.ts"),
+    import("../take-data-dir.ts"),
     import("../key-file.ts"),
     import("../local-socket.ts"),
     import("../first-run.ts"),
@@ -113,7 +115,7 @@ async function serve(options: ServeOptions): Promise<void> {
   for (const note of notes) log.warn({ phase: "config" }, note);
 
   const paths = dataPaths(resolve(options.dataDir || config.data_dir || defaultDataDir()));
-  await using lock = await lockDataDir(paths);
+  await using lock = await takeDataDir(paths);
   if (lock === undefined) {
     throw new StacyError("conflict", `another server runs on the data directory ${paths.root}`, {
       phase: "lock",

@@ -76,7 +76,7 @@ export function spawnCommand(): Command {
     .action((named: string | undefined, options: SpawnOptions) => {
       if (options.image !== undefined) noteForm("spawn --image IMAGE", "spawn IMAGE");
       const image = named ?? options.image;
-      return withServer({ ...options, boots: true }, async ({ client, kind, signal }) => {
+      return withServer({ ...options, boots: true, stays: "background" }, async ({ client, kind, signal }) => {
         const known =
           image !== undefined && options.checkpoint === undefined ? await pullFirst(client, image, signal) : undefined;
         const own = options.start === true ? ownCommand(image, known) : undefined;

@@ -103,7 +103,7 @@ async function checkLeftovers(paths: DataPaths): Promise<Finding> {
     async fix() {
       const lock = await lockDataDir(paths);
       if (lock === undefined) return "another process has just taken the data directory, and looks after them";
-      const server = await startEmbedded(paths, lock, false);
+      const server = await startEmbedded(paths, lock);
       await server.close({ signal: AbortSignal.abort(), snapshots: false, waiting() {} });
       return `removed ${names.join(", ")}`;
     },
