@@ -8,7 +8,8 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/client";
 import { StdioClientTransport } from "@modelcontextprotocol/client/stdio";
-import { packageRoot } from "../src/host/paths.ts";
+import { lockDataDir } from "../src/cli/daemon.ts";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 import { Cli } from "./cli-support.ts";
 
@@ -345,6 +346,9 @@ describe("the configurations of published agents, as docs/mcp.md has them", { ti
     };
     await using cli = await Cli.create();
     const env = { ...cli.env, PATH: `${join(packageRoot, "bin")}:${cli.env.PATH}` };
+    // No server can be had: what the agents ask first is answered all the same.
+    await using lock = await lockDataDir(dataPaths(cli.data));
+    assert.ok(lock);
     for (const [agent, version] of [
       ["claude", "2025-11-25"],
       ["vscode", "2025-06-18"],

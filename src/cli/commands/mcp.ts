@@ -1,7 +1,8 @@
 import type { Command } from "commander";
-import type { Client } from "../../../sdk/src/index.ts";
 import { allowOption, parseDuration } from "../arguments.ts";
-import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { type ClientOptions, clientCommand } from "../client-command.ts";
+import { type Connection, connectServer, namedServer } from "../connection.ts";
+import { type Interrupts, interruptible } from "../interrupt.ts";
 import type { ModelOptions } from "../mcp/session.ts";
 import { note } from "../output.ts";
 import { memoryOption, vcpusOption } from "../size-options.ts";
@@ -24,21 +25,44 @@ export function mcpCommand(): Command {
     .option("--ttl <time>", "how long each stays after its last use", parseDuration, "1h")
     .addOption(allowOption("they"))
     .option("--keep", "leave its sandboxes when the connection ends (default: remove them)")
-    .action((options: Options) =>
-      withServer({ ...options, boots: true, stays: "here" }, async ({ client, signal }) => {
-        const { serveModel } = await import("../mcp/serve.ts");
-        const image = options.image ?? (await defaultImage(client, signal));
-        await serveModel(client, { ...options, image }, signal);
-      }),
-    );
+    .action((options: Options) => interruptible((_signal, interrupts) => serve(options, interrupts)));
+}
+
+/** Its client is answered at once; the server is found or started when the client has had its first answers. */
+async function serve(options: Options, interrupts: Interrupts): Promise<void> {
+  const leaving = new AbortController();
+  const signal = AbortSignal.any([interrupts.signal, leaving.signal]);
+  let connection: Promise<Connection> | undefined;
+  const connect = async () => {
+    connection = connectServer({ ...options, boots: true, stays: "here" }, signal);
+    return (await connection).client;
+  };
+  const image = options.image ?? (await defaultImage(options, interrupts.signal));
+  const { serveModel } = await import("../mcp/serve.ts");
+  try {
+    await serveModel(connect, { ...options, image }, interrupts.signal);
+  } finally {
+    leaving.abort();
+    // Why there was none has been told to whoever called.
+    const open = await connection?.catch(() => undefined);
+    await open?.close(interrupts);
+  }
 }
 
 /** A model's first call does not wait for minutes. */
-async function defaultImage(client: Client, signal: AbortSignal): Promise<string> {
-  const images = await client.images.list({ signal }).catch(() => []);
-  if (images.some(({ reference }) => reference === IMAGE)) return IMAGE;
+async function defaultImage(options: Options, signal: AbortSignal): Promise<string> {
+  if (await isHere(options, signal)) return IMAGE;
   note(
     `using ${QUICK_IMAGE}: Python alone. \`stacyvm image pull ${IMAGE}\`, once, gives the next session Node, git, pip and a compiler`,
   );
   return QUICK_IMAGE;
+}
+
+async function isHere(options: Options, signal: AbortSignal): Promise<boolean> {
+  const named = await namedServer(options);
+  const images =
+    named === undefined
+      ? await import("../image-store.ts").then(async ({ openStore }) => (await openStore()).library.list())
+      : await named.images.list({ signal }).catch(() => []);
+  return images.some(({ reference }) => reference === IMAGE);
 }

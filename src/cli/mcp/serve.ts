@@ -11,9 +11,13 @@ import { addSandboxTools } from "./sandbox-tools.ts";
 import { type ModelOptions, Session } from "./session.ts";
 import { Tools } from "./tool.ts";
 
-/** Serves until standard input ends or `signal` is aborted. */
-export async function serveModel(client: Client, options: ModelOptions, signal: AbortSignal): Promise<void> {
-  const session = new Session(client, options);
+/** Serves until standard input ends or `signal` is aborted. What it is and has is told before `connect` has found a server. */
+export async function serveModel(
+  connect: () => Promise<Client>,
+  options: ModelOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const session = new Session(connect, options);
   const handle = serveStdio(() => serverOf(session), { onerror: (error) => note(error.message) });
   const ended = Promise.withResolvers<void>();
   process.stdin.once("end", ended.resolve);
@@ -39,6 +43,7 @@ export function serverOf(session: Session): McpServer {
   addProcessTools(tools, session);
   addSandboxTools(tools, session);
   addFileResources(server, session);
+  server.server.oninitialized = () => session.begin();
   return server;
 }
 

@@ -42,7 +42,10 @@ function callOf(send: (message: string) => void = () => {}): Call {
 
 test("an image that takes longer than a client waits: how far it is, and what to do; later calls find the same sandbox", async () => {
   const { client, made, pulled } = slowServer();
-  const session = new Session(client, OPTIONS, 20);
+  const session = new Session(async () => client, OPTIONS, 20);
+  // As soon as the client is there, before the model asks for anything.
+  session.begin();
+  await new Promise((wake) => setImmediate(wake));
   const news: string[] = [];
   using call = callOf((message) => news.push(message));
   const use = (): Promise<string> => session.use(undefined, call, async ({ id }) => id);
@@ -64,7 +67,7 @@ test("an image that takes longer than a client waits: how far it is, and what to
 
 test("a session that ends while its image is made cancels that", async () => {
   const { client, made } = slowServer();
-  const session = new Session(client, OPTIONS, 20);
+  const session = new Session(async () => client, OPTIONS, 20);
   using call = callOf();
   await assert.rejects(
     session.use(undefined, call, async () => {}),
@@ -76,7 +79,7 @@ test("a session that ends while its image is made cancels that", async () => {
 
 test("a sandbox that is none of the session's is refused with those that are", async () => {
   const { client } = slowServer();
-  const session = new Session(client, OPTIONS, 20);
+  const session = new Session(async () => client, OPTIONS, 20);
   using call = callOf();
   await assert.rejects(
     session.use("sb-12345678", call, async () => {}),
@@ -87,7 +90,7 @@ test("a sandbox that is none of the session's is refused with those that are", a
 
 /** A session that has taken in these: what each does is the test's. */
 function sessionWith(...sandboxes: Partial<Sandbox>[]): Session {
-  const session = new Session(slowServer().client, OPTIONS, 20);
+  const session = new Session(async () => slowServer().client, OPTIONS, 20);
   sandboxes.forEach((sandbox, i) => {
     const info = { createdAt: "2026-01-01T00:00:00Z", expiresAt: "2026-01-01T01:00:00Z", state: "running", image: "x" };
     session.add({ id: `sb-0000000${i}`, info, destroy: async () => {}, ...sandbox } as Sandbox);

@@ -53,7 +53,7 @@ export class Session {
   readonly options: ModelOptions;
   /** Those that it has made itself. */
   readonly checkpoints = new Map<string, Checkpoint>();
-  readonly #client: Client;
+  readonly #connect: () => Promise<Client>;
   readonly #known = new Map<string, Known>();
   readonly #images = new Map<string, Work<void>>();
   readonly #making = new Set<Promise<unknown>>();
@@ -61,14 +61,28 @@ export class Session {
   readonly #ports = new Map<string, Promise<Forwarding>>();
   readonly #ending = new AbortController();
   readonly #waitMs: number;
+  #connecting: Promise<Client> | undefined;
   #first: Work<Sandbox> | undefined;
 
-  constructor(client: Client, options: ModelOptions, waitMs = ANSWER_WITHIN_MS) {
-    this.#client = client;
+  /** @param connect finds the server or starts one, which takes longer than a client may wait for its first answers */
+  constructor(connect: () => Promise<Client>, options: ModelOptions, waitMs = ANSWER_WITHIN_MS) {
+    this.#connect = connect;
     this.options = options;
     this.#waitMs = waitMs;
-    // Most often it is here already; where it has to be built or pulled, that begins before the model needs it.
-    this.#image(options.image);
+  }
+
+  /** Before the model needs them: the server, and the image, which may have to be built or pulled. */
+  begin(): void {
+    this.#image(this.options.image);
+  }
+
+  /** One for all calls; where there is none, the next call tries again. */
+  #client(): Promise<Client> {
+    this.#connecting ??= this.#connect().catch((error: unknown) => {
+      this.#connecting = undefined;
+      throw error;
+    });
+    return this.#connecting;
   }
 
   get sandboxes(): Sandbox[] {
@@ -164,8 +178,9 @@ export class Session {
       say("starting the sandbox; the first one of a kind boots, which takes some seconds");
       const { memory, vcpus, ttl, allow } = this.options;
       const shape = image === undefined ? {} : { image, vcpus, memoryMb: memory };
+      const client = await this.#client();
       return this.add(
-        await this.#client.create({
+        await client.create({
           ...shape,
           ttl,
           checkpoint: origin.checkpoint,
@@ -188,7 +203,9 @@ export class Session {
     const work = new Work<void>(async (say) => {
       const { signal } = this.#ending;
       const onProgress = (progress: PullProgress): void => say(`preparing ${image}: ${amountOf(progress)}`);
-      await this.#client.images.pull(image, { pull: "missing", onProgress, signal }).catch((error: unknown) => {
+      say("starting the server");
+      const client = await this.#client();
+      await client.images.pull(image, { pull: "missing", onProgress, signal }).catch((error: unknown) => {
         // A key that may not pull: the spawn says what it has to say.
         if (!(error instanceof StacyError) || error.status !== 403) throw error;
       });
@@ -267,7 +284,7 @@ export class Session {
     if (this.options.keep === true) return;
     const ends = this.sandboxes.map((sandbox) => sandbox.destroy());
     report(await Promise.allSettled(ends));
-    const removals = [...this.checkpoints.keys()].map((id) => this.#client.checkpoints.remove(id));
+    const removals = [...this.checkpoints.keys()].map(async (id) => (await this.#client()).checkpoints.remove(id));
     report(await Promise.allSettled(removals));
   }
 }
