@@ -203,10 +203,13 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     await cli.out("rm", copy);
     const checkpoint = await cli.out("checkpoint", id, "mark");
     assert.match(await cli.out("checkpoint", "ls"), new RegExp(`${checkpoint} +mark +${id}`));
-    const later = await cli.out("spawn", "--checkpoint", checkpoint);
+    const later = await cli.out("spawn", "--checkpoint", "mark");
     assert.equal(await cli.out("exec", later, "cat", "/tmp/kept"), "kept");
     await cli.out("destroy", later);
-    await cli.out("checkpoint", "rm", checkpoint);
+    await cli.out("exec", id, "touch", "/after-the-mark");
+    assert.equal(await cli.out("checkpoint", "restore", id, "mark"), id);
+    assert.notEqual((await cli.run(["exec", id, "ls", "/after-the-mark"])).code, 0);
+    assert.equal(await cli.out("checkpoint", "rm", "mark"), checkpoint);
   });
 
   test("template, snapshot, image, pool, events, top", async () => {

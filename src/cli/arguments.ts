@@ -47,12 +47,13 @@ export function collectPorts(text: string, earlier: number[] = []): number[] {
   return [...earlier, port];
 }
 
-/** Go's form: `90s`, `1h30m`; `0` for none. */
+/** `90s`, `1h30m`, `7d`; a number alone is seconds, as with Docker; `0` for none. @returns in Go's form, which has no days */
 export function parseDuration(text: string): string {
-  if (!/^(0|(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+)$/.test(text)) {
-    throw new InvalidArgumentError("write a time as 90s, 30m or 1h30m.");
+  if (/^\d+$/.test(text)) return text === "0" ? text : `${text}s`;
+  if (!/^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$/.test(text)) {
+    throw new InvalidArgumentError("write a time as 90s, 30m, 1h30m or 7d.");
   }
-  return text;
+  return text.replaceAll(/(\d+(?:\.\d+)?)d/g, (_, days) => `${Number(days) * 24}h`);
 }
 
 /** Permission bits in octal: `644`, `0755`. */

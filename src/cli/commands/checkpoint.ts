@@ -1,12 +1,17 @@
 import { Command } from "commander";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
+import { findCheckpoint } from "../find-checkpoint.ts";
 import { bytes, printJson, printLine, sinceNow } from "../output.ts";
 import { printTable } from "../table.ts";
 
-/** `stacyvm checkpoint ID [NAME]`, `checkpoint ls`, `checkpoint rm`. */
+/** `stacyvm checkpoint ID [NAME]`, `checkpoint ls`, `checkpoint restore`, `checkpoint rm`. */
 export function checkpointCommand(): Command {
   const command = new Command("checkpoint").description("save sandboxes as they are, for `spawn --checkpoint`");
-  return command.addCommand(create(), { isDefault: true }).addCommand(list()).addCommand(remove());
+  return command
+    .addCommand(create(), { isDefault: true })
+    .addCommand(list())
+    .addCommand(restore())
+    .addCommand(remove());
 }
 
 function create(): Command {
@@ -45,11 +50,28 @@ function list(): Command {
   );
 }
 
+function restore(): Command {
+  return clientCommand("restore", "take a sandbox back to what it was; what it has become since is lost")
+    .argument("<id>", "the sandbox")
+    .argument("<checkpoint>", "its id or name")
+    .action((id: string, name: string, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const sandbox = await findSandbox(client, id, signal);
+        const { id: checkpoint } = await findCheckpoint(client, name, signal);
+        const info = await sandbox.restore(checkpoint, { signal });
+        if (options.json === true) printJson(info);
+        else printLine(sandbox.id);
+      }),
+    );
+}
+
 function remove(): Command {
   return clientCommand("rm", "remove checkpoints")
-    .argument("<id...>", "checkpoints")
-    .action((ids: string[], options: ClientOptions) =>
+    .argument("<id...>", "checkpoints, by id or name")
+    .action((names: string[], options: ClientOptions) =>
       withServer(options, async ({ client, signal }) => {
+        // All are found before one of them is removed.
+        const ids = await Promise.all(names.map(async (name) => (await findCheckpoint(client, name, signal)).id));
         for (const id of ids) {
           await client.checkpoints.remove(id, { signal });
           if (options.json !== true) printLine(id);

@@ -7,6 +7,7 @@ import { type ClientOptions, clientCommand, withServer } from "../client-command
 import { noteEmulation } from "../emulation.ts";
 import { envFileOption, variables } from "../env-file.ts";
 import { asStartFailure } from "../error-output.ts";
+import { findCheckpoint } from "../find-checkpoint.ts";
 import { type ImageCommand, imageCommand } from "../image-command.ts";
 import { networkHabit } from "../network-habit.ts";
 import { note, printJson, printLine } from "../output.ts";
@@ -68,7 +69,7 @@ export function spawnCommand(): Command {
     .option("--init", "start the image's own init (systemd) and its services")
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
     .option("--template <name>", "start from a template")
-    .option("--checkpoint <id>", "start from a checkpoint")
+    .option("--checkpoint <id>", "start from a checkpoint, by id or name")
     .option("--owner <id>", "user whom quotas count it for")
     .option("--provider <name>", "firecracker, qemu or auto")
     .addOption(new Option("--image <image>", "the image").hideHelp())
@@ -80,8 +81,9 @@ export function spawnCommand(): Command {
         const known =
           image !== undefined && options.checkpoint === undefined ? await pullFirst(client, image, signal) : undefined;
         const own = options.start === true ? ownCommand(image, known) : undefined;
-        const { template, checkpoint, provider, setup, init, idleTimeout, idleAction, idleCounts, ttl, vcpus } =
-          options;
+        const checkpoint =
+          options.checkpoint === undefined ? undefined : (await findCheckpoint(client, options.checkpoint, signal)).id;
+        const { template, provider, setup, init, idleTimeout, idleAction, idleCounts, ttl, vcpus } = options;
         const env = variables(options);
         using line = new ProgressLine();
         line.showAfter(500, { step: "starting; the first of a kind boots, which takes some seconds" });

@@ -30,7 +30,7 @@ export function LogsTab({ sandbox, info, of }: TabProps) {
   ];
   const picker = html`<${SelectField} label="Of" value=${source} set=${choose} options=${options} />`;
   // Only once it is known: another source would begin anew.
-  const known = chosen !== undefined || !running || commands.value !== undefined;
+  const known = chosen !== undefined || !running || commands.value !== undefined || commands.error !== undefined;
   return html`
     <${Section} title="Logs" actions=${picker}>
       ${known && (source === KERNEL ? html`<${Kernel} sandbox=${sandbox} id=${info.id} />` : html`<${Output} key=${source} sandbox=${sandbox} process=${source} />`)}
