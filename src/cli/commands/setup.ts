@@ -22,7 +22,7 @@ export function setupCommand(): Command {
   return new Command("setup")
     .description("fetch the guest kernel, compile the agent and the spawner, install Firecracker; safe to repeat")
     .addArgument(new Argument("[parts...]", "only these").choices(PARTS))
-    .option("--json", "what was done, for programs")
+    .option("--json", "print what was done as JSON")
     .action(async (only: Part[], options: { json?: boolean }) => {
       const { assets } = dataPaths();
       await mkdir(assets, { recursive: true });
