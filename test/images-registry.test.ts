@@ -222,6 +222,46 @@ describe("pulling", () => {
     assert.equal(proxy.seen.filter((line) => line.includes("/blobs/")).length, 4);
   });
 
+  test("few pulls at a time, and one owner's many keep nobody waiting", async () => {
+    const asked: string[] = [];
+    const held = new Map<string, () => unknown>();
+    let free = false;
+    let seen = Promise.withResolvers<void>();
+    await using proxy = await faultProxy(registry.port, (incoming, response) => {
+      const name = /^\/v2\/(.*)\/manifests\//.exec(incoming.url ?? "")?.[1];
+      if (name === undefined) return false;
+      asked.push(name);
+      const end = (): unknown => response.writableEnded || response.writeHead(404).end();
+      if (free) end();
+      else held.set(name, end);
+      seen.resolve();
+      return true;
+    });
+    const askedFor = async (count: number): Promise<number> => {
+      while (asked.length < count) {
+        await seen.promise;
+        seen = Promise.withResolvers();
+      }
+      return asked.filter((name) => name.startsWith("a/")).length;
+    };
+    const { images } = store();
+    const steps: string[] = [];
+    const pull = (name: string): Promise<unknown> =>
+      images
+        .of({ name: "other", party: name.slice(0, 1) })
+        .resolve(`${proxy.host}/${name}:1`, { progress: ({ step }) => steps.push(step) })
+        .catch((error: StacyError) => error.code);
+    const all = ["a/1", "a/2", "a/3", "a/4", "a/5", "a/6", "b/1", "c/1", "d/1"].map(pull);
+    assert.equal(await askedFor(4), 2, asked.join(" "));
+    assert.ok(steps.includes("waiting for other pulls (1 of yours)"), steps.join("\n"));
+    held.get(asked.find((name) => !name.startsWith("a/")) ?? "")?.();
+    assert.equal(await askedFor(5), 2, asked.join(" "));
+    free = true;
+    for (const end of held.values()) end();
+    assert.deepEqual(new Set(await Promise.all(all)), new Set(["not-found"]));
+    assert.equal(asked.length, 9);
+  });
+
   test("a moved tag is seen by `pull: always` only, and an unchanged one is not fetched again", async () => {
     await using proxy = await faultProxy(registry.port, () => false);
     const { images } = store();

@@ -13,3 +13,24 @@ export async function withTimeLimit<T>(work: Promise<T>, ms: number, late: () =>
     clearTimeout(timer);
   }
 }
+
+/**
+ * The same for work that ends when it is told to: it gets a signal that is aborted then, and with `signal`.
+ * @param late the error, of what the work ended with
+ */
+export async function endedAfter<T>(
+  ms: number,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+  late: (cause: unknown) => Error,
+): Promise<T> {
+  const limit = new AbortController();
+  const timer = setTimeout(() => limit.abort(), ms);
+  try {
+    return await work(AbortSignal.any([signal, limit.signal]));
+  } catch (cause) {
+    throw limit.signal.aborted && !signal.aborted ? late(cause) : cause;
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -19,6 +19,8 @@ export interface ImageOwner {
   name: string;
   /** Sees other owners' images too. */
   everything?: boolean;
+  /** Whose turn it is to pull, where that is another's: who asks for a shared template. */
+  party?: string;
   /** What it names is for every owner. */
   shares?: boolean;
   /** Names what it makes as template images only (template-images.ts): what they are made of has been looked at, not their names. */

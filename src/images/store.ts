@@ -33,6 +33,7 @@ import { Blobs } from "./oci/blobs.ts";
 import { imageConfig } from "./oci/documents.ts";
 import { fetchImage, lookUp, type PullOptions, type RegistryConfig, type RemoteImage } from "./oci/pull.ts";
 import { checkPolicy, followAliases, type ImagePolicy } from "./policy.ts";
+import { PullTurns } from "./pull-turns.ts";
 import { isVisible, type RefName, readKey, writeKey } from "./ref-names.ts";
 import { isDigest, OWN_PREFIX, parseReference } from "./reference.ts";
 import { isTemplateImage } from "./template-images.ts";
@@ -84,9 +85,11 @@ class ImageStore implements ImageLibrary {
   readonly #blobs: Blobs;
   readonly builds: Builds;
   readonly #owner: ImageOwner | undefined;
+  readonly #turns: PullTurns;
 
-  constructor(paths: DataPaths, options: ImagesOptions, owner?: ImageOwner) {
+  constructor(paths: DataPaths, options: ImagesOptions, turns = new PullTurns(), owner?: ImageOwner) {
     this.#owner = owner;
+    this.#turns = turns;
     this.#paths = paths;
     this.#options = options;
     this.#bases = new Bases(paths);
@@ -95,7 +98,7 @@ class ImageStore implements ImageLibrary {
   }
 
   of(owner: ImageOwner): ImageLibrary {
-    return new ImageStore(this.#paths, this.#options, owner);
+    return new ImageStore(this.#paths, this.#options, this.#turns, owner);
   }
 
   async has(digest: string): Promise<boolean> {
@@ -103,6 +106,19 @@ class ImageStore implements ImageLibrary {
   }
 
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
+    return this.#resolve(reference, options, (work) => {
+      const waits = (count: number): void =>
+        options.progress?.({ step: `waiting for other pulls (${count} of yours)` });
+      return this.#turns.run(this.#owner?.party ?? this.#owner?.name ?? "", options.signal, waits, work);
+    });
+  }
+
+  /** @param inTurn does what is not here when it may */
+  async #resolve(
+    reference: string,
+    options: ResolveOptions,
+    inTurn: (work: (signal: AbortSignal | undefined) => Promise<Image>) => Promise<Image>,
+  ): Promise<Image> {
     return inImagePhase(options.signal, async () => {
       const name = this.#name(reference);
       await this.#check(name);
@@ -118,7 +134,11 @@ class ImageStore implements ImageLibrary {
           remedy: pull === "never" ? "import it with `stacyvm image import`, or go online" : "name it by its reference",
         });
       }
-      return this.#once(name, options, pull === "missing", () => this.#obtain(name, options));
+      // Before its lock: one that waits for its turn keeps nobody else from the same image.
+      return inTurn((signal) => {
+        const work = optional({ progress: options.progress, signal });
+        return this.#once(name, work, pull === "missing", () => this.#obtain(name, work));
+      });
     });
   }
 
@@ -371,7 +391,9 @@ class ImageStore implements ImageLibrary {
     const found = Object.entries(this.#options.standIns ?? {}).find(([from]) => fullName(from) === name)?.[1];
     if (found === undefined || asStacyError(error).code !== "unavailable" || work.signal?.aborted) return undefined;
     work.progress?.({ step: `${found} stands in for ${name}: ${asStacyError(error).message}` });
-    const base = await this.#bases.get((await this.resolve(found, optional(work))).digest);
+    // It has its turn.
+    const image = await this.#resolve(found, optional(work), (act) => act(work.signal));
+    const base = await this.#bases.get(image.digest);
     if (base !== undefined) await this.#point({ name }, base);
     return base;
   }

@@ -16,6 +16,7 @@ import { endOwnProcessesIn, isAlive, ownRecord, type ProcessRecord } from "../ho
 import { mappedBytes } from "../host/process-memory.ts";
 import { SharedWork } from "../host/shared-work.ts";
 import { copySparse } from "../host/sparse.ts";
+import { endedAfter } from "../host/time-limit.ts";
 import { exitReport } from "../vmm/exit.ts";
 import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
@@ -153,25 +154,14 @@ function partyOf({ spec }: Target): string {
 }
 
 /** @throws StacyError `timeout` */
-async function withinLimit<T>(
-  { image }: Target,
-  shared: AbortSignal,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const limit = new AbortController();
-  const timer = setTimeout(() => limit.abort(), MOST_MS);
-  try {
-    return await work(AbortSignal.any([shared, limit.signal]));
-  } catch (cause) {
-    if (!limit.signal.aborted || shared.aborted) throw cause;
-    throw new StacyError("timeout", `the golden snapshot of ${image.reference} was not built within an hour`, {
+function withinLimit<T>({ image }: Target, shared: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = (cause: unknown): StacyError =>
+    new StacyError("timeout", `the golden snapshot of ${image.reference} was not built within an hour`, {
       cause,
       phase: "golden",
       remedy: "shorten its set-up commands, or build an image in which they have run already",
     });
-  } finally {
-    clearTimeout(timer);
-  }
+  return endedAfter(MOST_MS, shared, work, late);
 }
 
 /** A machine whose memory is a file is ended by SIGBUS when the disk has no room for a page of it. */

@@ -95,8 +95,9 @@ export class Targets {
     return this.#target(spec, image, "linux", config, files.kernel.digest, files.initramfs.digest);
   }
 
-  #image({ image, imageOwner }: LaunchSpec, options?: ResolveOptions): Promise<Image> {
-    const images = imageOwner === undefined ? this.#images : this.#images.of({ name: imageOwner });
+  #image({ image, imageOwner, owner }: LaunchSpec, options?: ResolveOptions): Promise<Image> {
+    const party = owner === undefined ? {} : { party: owner };
+    const images = imageOwner === undefined ? this.#images : this.#images.of({ name: imageOwner, ...party });
     return images.resolve(image, options);
   }
 
