@@ -129,6 +129,8 @@ export class Egress {
   readonly #flows: Flows;
   readonly #echoes: Echoes;
   readonly #broker: Broker;
+  /** Hosts that are being asked for an echo. */
+  #pings = 0;
   readonly #meter: Meter;
   readonly #counts: Counts = { connected: 0, refused: 0, failed: 0 };
   readonly #told = new Map<string, number>();
@@ -345,16 +347,21 @@ export class Egress {
     return () => void shared.open--;
   }
 
-  /** Each is a process of the server's host: those that find no place among all sandboxes' are lost, as on a network. */
+  /**
+   * Each is a process of the server's host: those that find no place among all sandboxes' are lost, as on a network. One sandbox never has more
+   * of the places than are free, so that a few that ask silent hosts leave some to the others.
+   */
   async #ping(address: string): Promise<boolean> {
     const { shared = { pings: 0 }, ping: ask = ping } = this.#options;
-    if (shared.pings >= DATAGRAM_BOUNDS.pings) return false;
+    if (this.#pings >= DATAGRAM_BOUNDS.pings - shared.pings) return false;
     this.#meter.connection();
     shared.pings += 1;
+    this.#pings += 1;
     try {
       return await ask(address);
     } finally {
       shared.pings -= 1;
+      this.#pings -= 1;
     }
   }
 

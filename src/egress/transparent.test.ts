@@ -332,6 +332,34 @@ test("an echo for which no place is left among those of all sandboxes is lost, a
   assert.deepEqual(places, [16, 15]);
 });
 
+test("few sandboxes that ask silent hosts leave places to the others", async () => {
+  const shared: SharedEgress = {
+    counts: { connected: 0, refused: 0, failed: 0 },
+    traffic: { sent: 0, received: 0 },
+    open: 0,
+    mostOpen: 1,
+    pings: 0,
+  };
+  for (const most of [8, 4, 2, 1]) {
+    let asked = 0;
+    const all = Promise.withResolvers<void>();
+    const ping = (): Promise<never> => {
+      if (++asked === most) all.resolve();
+      return new Promise(() => {});
+    };
+    const guest = new EgressGuest(["*"], { shared, ping });
+    after(() => guest[Symbol.dispose]());
+    for (let host = 1; host <= 8; host++) void guest.echo(`9.9.9.${host}`);
+    await all.promise;
+    // What it may not ask is lost by now: they are looked at in turn.
+    await new Promise(setImmediate);
+    assert.equal(asked, most);
+  }
+  using other = new EgressGuest(["*"], { shared });
+  other.answering = ["9.9.9.9"];
+  assert.equal((await other.echo("9.9.9.9")).kind, DatagramKind.echo);
+});
+
 test("an echo counts as a connection within the limit of a minute", async () => {
   using guest = new Guest(["localhost", "127.0.0.1"], { maxBytes: 0, bytesPerSecond: 0, connectionsPerMinute: 1 });
   guest.answering = ["127.0.0.1"];

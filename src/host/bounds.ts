@@ -66,7 +66,7 @@ export const DATAGRAM_BOUNDS = {
   overheadBytes: 256,
   /** Hosts that are being asked for an echo, or were a second ago. */
   echoHosts: 8,
-  /** Processes that ask for one, of all sandboxes together. */
+  /** Processes that ask for one, of all sandboxes together; one sandbox has no more than are free. */
   pings: 16,
 } as const;
 
