@@ -81,6 +81,15 @@ export class Backlog {
     return { channel, data };
   }
 
+  /** Everything that waits, of whichever channel, as one piece. */
+  join(): Buffer {
+    const last = this.#slabs.length - 1;
+    const all = Buffer.concat(this.#slabs.map((slab, at) => (at === last ? slab.subarray(0, this.#used) : slab)));
+    const joined = all.subarray(this.#taken);
+    this.clear();
+    return joined;
+  }
+
   /** Drops everything. @returns how many bytes that were */
   clear(): number {
     const bytes = this.#bytes;

@@ -3,7 +3,15 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { CONSOLE_BOUNDS, DATAGRAM_BOUNDS, GUEST_BOUNDS, REGISTRY_BOUNDS, UNPACK_BOUNDS } from "./bounds.ts";
+import {
+  CONSOLE_BOUNDS,
+  DATAGRAM_BOUNDS,
+  E2B_BOUNDS,
+  GUEST_BOUNDS,
+  INTERPRETER_BOUNDS,
+  REGISTRY_BOUNDS,
+  UNPACK_BOUNDS,
+} from "./bounds.ts";
 import { packageRoot } from "./paths.ts";
 
 const PAGE = join(packageRoot, "docs/security.md");
@@ -20,6 +28,8 @@ function table(): string {
     guest: GUEST_BOUNDS,
     console: CONSOLE_BOUNDS,
     datagrams: DATAGRAM_BOUNDS,
+    interpreter: INTERPRETER_BOUNDS,
+    e2b: E2B_BOUNDS,
     registry: REGISTRY_BOUNDS,
     "copy out": UNPACK_BOUNDS,
   };

@@ -70,6 +70,28 @@ export const DATAGRAM_BOUNDS = {
   pings: 16,
 } as const;
 
+/** What drivers of the code interpreter, and programs of the guest in their place, say. */
+export const INTERPRETER_BOUNDS = {
+  /** One event: a picture in base64 and what belongs to it, bytes. */
+  eventBytes: 16 * MIB,
+  /** Of it outside of its strings, bytes, and the quotes and backslashes in all: what takes time to read. */
+  structureBytes: 1 * MIB,
+  quotes: 400_000,
+} as const;
+
+/** What E2B's clients are given of a guest, beside what its calls are bounded to. */
+export const E2B_BOUNDS = {
+  /** Entries of one directory, and its links, each of which is looked up. */
+  entries: 20_000,
+  links: 2_000,
+  /** The image's users and groups, bytes of each file. */
+  userBytes: 128 * KIB,
+  /** Changes that all watchers of one sandbox keep for clients that come for them, bytes. */
+  watchedBytes: 4 * MIB,
+  /** Logs of all builds of one owner that are remembered, bytes. */
+  logBytes: 16 * MIB,
+} as const;
+
 /** One registry, its token server and the hosts that it sends us to. */
 export const REGISTRY_BOUNDS = {
   /** Of the body of an error; the rest is not read. */

@@ -1,15 +1,13 @@
 /** The Python driver's wire: a line of JSON for every request and every event, on its standard input and output. */
 import { randomBytes } from "node:crypto";
+import { Backlog } from "../guest/backlog.ts";
 import { StacyError } from "../host/error.ts";
-import { type CodeEvent, type Conversation, parseEvent } from "./wire.ts";
-
-/** One line: a picture in base64 and what belongs to it. */
-const MAX_LINE = 64 << 20;
+import { assertFits, type CodeEvent, type Conversation, parseEvent } from "./wire.ts";
 
 export function jsonLines(): Conversation {
   let mark: string | undefined;
-  let parts: Buffer[] = [];
-  let length = 0;
+  // Together, however small the pieces are that it comes in.
+  const begun = new Backlog();
   const line = (value: object): Buffer => Buffer.from(`${JSON.stringify(value)}\n`);
   return {
     begin(settings) {
@@ -22,11 +20,9 @@ export function jsonLines(): Conversation {
       const found: CodeEvent[] = [];
       let { data } = event;
       for (let end = data.indexOf(10); end !== -1; end = data.indexOf(10)) {
-        parts.push(data.subarray(0, end));
+        const rest = data.subarray(0, end);
         // The guest may write what it likes where the driver does.
-        const said = parseEvent(Buffer.concat(parts).toString("utf8"));
-        parts = [];
-        length = 0;
+        const said = parseEvent(begun.length === 0 ? rest : Buffer.concat([begun.join(), rest]));
         data = data.subarray(end + 1);
         if (mark === undefined) {
           if (said === undefined) throw new StacyError("protocol", "the interpreter does not speak its protocol");
@@ -36,9 +32,8 @@ export function jsonLines(): Conversation {
           found.push({ type: "begun" });
         }
       }
-      length += data.length;
-      if (length > MAX_LINE) throw new StacyError("limit", "a result of the interpreter is too large");
-      parts.push(data);
+      begun.push(0, data);
+      assertFits(begun.length);
       return found;
     },
   };

@@ -1,8 +1,14 @@
 /** The wire of drivers that leave standard output to the code, in pieces of every size. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { jsonLines } from "./json-lines.ts";
 import { markedStreams } from "./marked-streams.ts";
-import type { CodeEvent } from "./wire.ts";
+import { type CodeEvent, parseEvent } from "./wire.ts";
+
+setFlagsFromString("--expose-gc");
+const gc = runInNewContext("gc") as () => void;
 
 test("words among output are the same in pieces of every size, and have an end", () => {
   const wire = markedStreams({ ask: ({ code }) => code, settle: () => "" })();
@@ -38,4 +44,35 @@ test("words among output are the same in pieces of every size, and have an end",
     for (let i = 0; i < 100; i++) wire.read({ type: "stdout", data: piece });
   };
   assert.throws(endless, { code: "limit" });
+});
+
+test("an event that comes byte by byte, and never ends, costs its bytes and no more", () => {
+  const heap = (): number => {
+    gc();
+    const { heapUsed, external } = process.memoryUsage();
+    return heapUsed + external;
+  };
+  const bytes = 1 << 20;
+  const one = Buffer.from("p");
+  const marked = markedStreams({ ask: ({ code }) => code, settle: () => "" })();
+  const mark = marked.ask({ code: "x", env: {} }).toString("latin1").slice(0, 32);
+  marked.read({ type: "stdout", data: Buffer.from(`\0${mark} {`) });
+  for (const wire of [marked, jsonLines()]) {
+    const before = heap();
+    for (let i = 0; i < bytes; i++) wire.read({ type: "stdout", data: Buffer.from(one) });
+    const cost = heap() - before;
+    assert.ok(cost < 8 * bytes, `${cost} bytes for ${bytes}`);
+    assert.deepEqual(wire.read({ type: "stderr", data: one }).length, wire === marked ? 1 : 0, "it is used still");
+  }
+});
+
+test("a picture is an event; what takes long to read is none", () => {
+  const event = (value: string): Buffer => Buffer.from(`{"type":"result","data":${value}}`);
+  assert.equal(parseEvent(event(`"${"p".repeat(15 << 20)}"`))?.type, "result");
+  assert.equal(parseEvent(event(`"${'\\"\\\\'.repeat(150_000)}"`))?.type, "result");
+  const lists = [`[${"[],".repeat(2 << 20)}[]]`, `"${'\\"'.repeat(1 << 20)}"`, `[${'"",'.repeat(1 << 20)}""]`];
+  for (const value of [...lists, `"${"p".repeat(16 << 20)}"`]) {
+    assert.throws(() => parseEvent(event(value)), { code: "limit" });
+  }
+  assert.equal(parseEvent(Buffer.from("no json")), undefined);
 });

@@ -4,10 +4,12 @@
  */
 import { randomBytes } from "node:crypto";
 import { StringDecoder } from "node:string_decoder";
+import { Backlog } from "../guest/backlog.ts";
 import { StacyError } from "../host/error.ts";
-import { type CodeEvent, type CodeRequest, type Conversation, parseEvent, type Wire } from "./wire.ts";
+import { assertFits, type CodeEvent, type CodeRequest, type Conversation, parseEvent, type Wire } from "./wire.ts";
 
-const MAX_EVENT = 64 << 20;
+/** Of the words that end a piece: `end` and a status. */
+const MOST_END = 64;
 
 /** What a driver is given, without a NUL. */
 export interface Words {
@@ -26,7 +28,7 @@ type Stream = "stdout" | "stderr";
 interface Waiting {
   rest: Buffer;
   /** What follows it of words whose end has not come: put together once, since a picture comes in a thousand pieces. */
-  more: Buffer[];
+  more: Backlog;
   /** Of the words so far; 0: what waits are none. */
   length: number;
   text: StringDecoder;
@@ -71,13 +73,12 @@ class MarkedStreams implements Conversation {
     const found: CodeEvent[] = [];
     const waiting = this.#waiting[event.type];
     if (waiting.length > 0 && event.data.indexOf(0) === -1) {
-      waiting.more.push(event.data);
+      waiting.more.push(0, event.data);
       waiting.length += event.data.length;
-      if (waiting.length > MAX_EVENT) throw new StacyError("limit", "a result of the interpreter is too large");
+      assertFits(waiting.length);
       return [];
     }
-    let data = waiting.rest.length === 0 ? event.data : Buffer.concat([waiting.rest, ...waiting.more, event.data]);
-    waiting.more = [];
+    let data = waiting.rest.length === 0 ? event.data : Buffer.concat([waiting.rest, waiting.more.join(), event.data]);
     waiting.length = 0;
     for (;;) {
       const at = waiting.open ? data.indexOf(this.#mark) : -1;
@@ -90,7 +91,7 @@ class MarkedStreams implements Conversation {
         waiting.length = waiting.rest.length;
         return found;
       }
-      this.#hear(event.type, data.subarray(from, end).toString("utf8").trim(), found);
+      this.#hear(event.type, data.subarray(from, end), found);
       data = data.subarray(end + 1);
     }
     // The beginning of a mark may be its end.
@@ -107,13 +108,13 @@ class MarkedStreams implements Conversation {
     if (text !== "") found.push({ type: stream, text });
   }
 
-  #hear(stream: Stream, words: string, found: CodeEvent[]): void {
-    const [kind, ...rest] = words.split(" ");
+  #hear(stream: Stream, said: Buffer, found: CodeEvent[]): void {
+    const [kind, ...rest] = said.toString("latin1", 0, MOST_END).trim().split(" ");
     if (stream === "stdout" && kind !== "end") {
       if (this.#beginning) return;
-      const said = parseEvent(words);
-      if (said === undefined) throw new StacyError("protocol", "the interpreter does not speak its protocol");
-      found.push(said);
+      const event = parseEvent(said);
+      if (event === undefined) throw new StacyError("protocol", "the interpreter does not speak its protocol");
+      found.push(event);
       return;
     }
     if (stream === "stdout") this.#status = Number(rest[0]);
@@ -136,7 +137,7 @@ class MarkedStreams implements Conversation {
 function fresh(): Record<Stream, Waiting> {
   const one = (): Waiting => ({
     rest: Buffer.alloc(0),
-    more: [],
+    more: new Backlog(),
     length: 0,
     text: new StringDecoder("utf8"),
     open: true,

@@ -4,6 +4,7 @@ import { posix } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { FileChange, FileStat } from "../../guest/agent.ts";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { connectError } from "../error.ts";
 import { entryOf } from "./entry.ts";
@@ -17,19 +18,18 @@ import {
 } from "./gen/filesystem/filesystem_pb.ts";
 import type { Guest } from "./guest.ts";
 import { withKeepAlive } from "./keep-alive.ts";
+import { KeptChanges } from "./kept-changes.ts";
 import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
 
 type Guests = (context: HandlerContext) => Promise<Guest>;
 
 interface Watcher {
   sandbox: string;
-  events: FilesystemEvent[];
+  kept: KeptChanges;
   stop: AbortController;
   error?: ConnectError;
 }
 
-/** Events that a watcher keeps for a client that does not come. */
-const MAX_KEPT = 10_000;
 /** Of one sandbox. */
 const MAX_WATCHERS = 256;
 
@@ -91,7 +91,15 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
           guest.agent.list(directory, { recursive: depth > 1, depth: Math.max(1, depth) }),
           guest.users(),
         ]);
-        const inside = list.filter(({ path }) => path !== directory).sort((a, b) => (a.path < b.path ? -1 : 1));
+        const inside = list.filter(({ path }) => path !== directory);
+        // One answer, made at a stretch.
+        const links = inside.filter(({ kind }) => kind === "symlink").length;
+        if (inside.length > E2B_BOUNDS.entries || links > E2B_BOUNDS.links) {
+          throw new StacyError("limit", `${directory} has ${inside.length} entries, ${links} of them links`, {
+            remedy: `list its directories one by one: at most ${E2B_BOUNDS.entries} entries, ${E2B_BOUNDS.links} of them links`,
+          });
+        }
+        inside.sort((a, b) => (a.path < b.path ? -1 : 1));
         return { entries: await Promise.all(inside.map((stat) => entryOf(guest.agent, stat, users))) };
       }),
 
@@ -136,18 +144,17 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
         const user = (await guest.users()).find(guest.userName);
         const events = await watch(guest, pathOf(path, user), recursive, AbortSignal.any([stop.signal, stopping]));
         const id = `w${randomBytes(8).toString("hex")}`;
-        const watcher: Watcher = { sandbox: guest.id, events: [], stop };
+        const room = mine[0]?.kept.room ?? { left: E2B_BOUNDS.watchedBytes };
+        const watcher: Watcher = { sandbox: guest.id, kept: new KeptChanges(room), stop };
         watchers.set(id, watcher);
         void (async () => {
           try {
-            for await (const event of events) {
-              watcher.events.push(event);
-              if (watcher.events.length > MAX_KEPT) watcher.events.shift();
-            }
+            for await (const event of events) watcher.kept.push(event);
           } catch (error) {
             watcher.error = connectError(error);
           } finally {
             guest.free();
+            if (watcher.error !== undefined) watcher.kept.take();
             // With its sandbox; a client that asks again is told that there is no such watcher.
             if (watcher.error !== undefined) watchers.delete(id);
           }
@@ -161,11 +168,13 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
     },
 
     getWatcherEvents: ({ watcherId }, context) =>
-      call(context, async ({ id }) => ({ events: watcherOf(id, watcherId).events.splice(0) })),
+      call(context, async ({ id }) => ({ events: watcherOf(id, watcherId).kept.take() })),
 
     removeWatcher: ({ watcherId }, context) =>
       call(context, async ({ id }) => {
-        watcherOf(id, watcherId).stop.abort();
+        const watcher = watcherOf(id, watcherId);
+        watcher.stop.abort();
+        watcher.kept.take();
         watchers.delete(watcherId);
         return {};
       }),

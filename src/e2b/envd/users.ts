@@ -2,6 +2,7 @@
 import { posix } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Agent } from "../../guest/agent.ts";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 
 export interface GuestUser {
@@ -112,7 +113,7 @@ function rows(table: string): string[][] {
 }
 
 async function textOf(agent: Agent, path: string): Promise<string> {
-  const bytes = await agent.readFile(path, { limitBytes: 4 << 20 }).catch((error) => {
+  const bytes = await agent.readFile(path, { limitBytes: E2B_BOUNDS.userBytes }).catch((error) => {
     if (error instanceof StacyError && error.code === "not-found") return Buffer.alloc(0);
     throw error;
   });

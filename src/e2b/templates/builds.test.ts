@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import type { View } from "../../sandboxes/view.ts";
 import type { E2bParts } from "../parts.ts";
@@ -33,4 +34,29 @@ test("a template is made of what its owner's sandboxes may be made of, and its i
   assert.equal(refused.status, "waiting");
   builds.start(builds.request("acme", "t", request), from("other"), view);
   assert.deepEqual(owner, { name: "acme", templates: true });
+});
+
+test("the logs of an owner's builds have one bound: those of builds that have ended go first", async () => {
+  const printed = "x".repeat(1_000_000);
+  const parts = {
+    policies: { checkImage: () => {} },
+    images: {
+      of: () => {
+        throw new StacyError("invalid", printed);
+      },
+    },
+    log: { info: () => {} },
+  } as unknown as E2bParts;
+  const builds = new TemplateBuilds(parts, {} as TemplateFiles);
+  const view = { owner: "acme" } as View;
+  const request = { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 };
+  const all = Array.from({ length: 20 }, () => builds.request("acme", "t", request));
+  for (const build of all) {
+    builds.start(build, from("other"), view);
+    while (build.endedAt === undefined) await new Promise(setImmediate);
+  }
+  const lengths = all.map(({ logs }) => logs.reduce((sum, { message }) => sum + message.length, 0));
+  const kept = lengths.reduce((sum, each) => sum + each, 0);
+  assert.ok(kept * 2 <= E2B_BOUNDS.logBytes && kept > 6_000_000, String(kept));
+  assert.deepEqual([lengths.at(0), lengths.at(-1)], [0, 1_000_000], "the last one is there");
 });

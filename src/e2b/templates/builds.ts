@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { buildImage } from "../../builder/build.ts";
 import { BuildContext } from "../../builder/context.ts";
 import type { Plan } from "../../builder/plan.ts";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { printable } from "../../host/printable.ts";
 import { templateImage } from "../../images/template-images.ts";
@@ -31,7 +32,7 @@ export interface Build {
   readonly memoryMiB: number;
   status: "waiting" | "building" | "ready" | "error";
   readonly logs: LogEntry[];
-  logLength: number;
+  logBytes: number;
   reason?: { message: string; step: string };
   endedAt?: number;
 }
@@ -40,9 +41,10 @@ export type BuildRequest = Pick<Build, "name" | "tags" | "vcpus" | "memoryMiB">;
 
 /** Of an owner. Whoever asks later is told by the template itself that it is ready. */
 const REMEMBERED = 50;
-const MAX_LOGS = 20_000;
-/** Of a log, characters: a line is as long as its program makes it. */
-const MAX_LOG_LENGTH = 4 << 20;
+/** Of one log: a line is as long as its program makes it. */
+const MAX_LOG_BYTES = 8 << 20;
+/** What an entry costs beside its text. */
+const ENTRY_BYTES = 256;
 const BUILD_DISK_MIB = 8_192;
 const BUILD_MEMORY_MIB = 1_024;
 const BUILD_LIMIT_MS = 60 * 60_000;
@@ -65,7 +67,7 @@ export class TemplateBuilds {
     for (const { id } of done.slice(0, Math.max(0, own.length - REMEMBERED + 1))) this.#all.delete(id);
     if (own.length - done.length >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
     const id = randomBytes(16).toString("hex");
-    const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [], logLength: 0 };
+    const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [], logBytes: 0 };
     this.#all.set(id, build);
     return build;
   }
@@ -176,10 +178,25 @@ export class TemplateBuilds {
   }
 
   #log(build: Build, level: LogEntry["level"], text: string): void {
-    for (const message of text.split("\n")) {
-      if (build.logs.length >= MAX_LOGS || build.logLength + message.length > MAX_LOG_LENGTH) return;
-      build.logLength += message.length;
-      build.logs.push({ timestamp: new Date().toISOString(), level, message: printable(message) });
+    for (const line of text.split("\n")) {
+      const message = printable(line);
+      const cost = ENTRY_BYTES + 2 * message.length;
+      if (build.logBytes + cost > MAX_LOG_BYTES || !this.#makeRoom(build, cost)) return;
+      build.logBytes += cost;
+      build.logs.push({ timestamp: new Date().toISOString(), level, message });
     }
+  }
+
+  /** All of an owner's logs have one bound: those of builds that have ended go first. @returns whether there is room */
+  #makeRoom(build: Build, cost: number): boolean {
+    const own = [...this.#all.values()].filter(({ owner }) => owner === build.owner);
+    let kept = own.reduce((sum, { logBytes }) => sum + logBytes, 0);
+    for (const each of own) {
+      if (kept + cost <= E2B_BOUNDS.logBytes) return true;
+      if (each === build || each.endedAt === undefined) continue;
+      kept -= each.logBytes;
+      each.logs.length = each.logBytes = 0;
+    }
+    return kept + cost <= E2B_BOUNDS.logBytes;
   }
 }

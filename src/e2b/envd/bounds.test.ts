@@ -1,0 +1,64 @@
+/** What a guest can make this server keep and do for E2B's clients. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
+import { StacyError } from "../../host/error.ts";
+import { filesystemService } from "./filesystem.ts";
+import { EventType, FilesystemEventSchema } from "./gen/filesystem/filesystem_pb.ts";
+import type { Guest } from "./guest.ts";
+import { KeptChanges } from "./kept-changes.ts";
+import { Users } from "./users.ts";
+
+const change = (name: string) => create(FilesystemEventSchema, { type: EventType.WRITE, name });
+
+test("all watchers of a sandbox keep what has one bound in bytes, the last changes of each", () => {
+  const room = { left: 20 * 1_024 };
+  const [long, short] = [new KeptChanges(room), new KeptChanges(room)];
+  for (let i = 0; i < 1_000; i++) long.push(change(String(i).padStart(1_000, "x")));
+  short.push(change("finds no room, and has nothing to drop"));
+  const kept = long.take();
+  assert.deepEqual(
+    kept.map(({ name }) => Number(name.slice(-3))),
+    Array.from({ length: kept.length }, (_, i) => 1_000 - kept.length + i),
+  );
+  assert.ok(kept.length > 4 && kept.length <= 10, String(kept.length));
+  assert.equal(room.left, 20 * 1_024);
+  for (let i = 0; i < 100_000; i++) short.push(change(`${i}`));
+  assert.equal(short.take().at(-1)?.name, "99999");
+  assert.deepEqual([short.take().length, long.take().length], [0, 0]);
+});
+
+test("a directory with more entries, or links, than are looked up at a stretch is refused with what to do", async () => {
+  let entries: { kind: string }[] = [];
+  const guest = {
+    agent: {
+      stat: async () => ({ kind: "directory" }),
+      list: async () => entries.map(({ kind }, i) => ({ kind, path: `/d/${i}`, mode: 0, size: 0, mtimeMs: 0 })),
+    },
+    users: async () => ({ find: () => ({ home: "/" }) }),
+    free: () => {},
+  } as unknown as Guest;
+  const { listDir } = filesystemService(async () => guest, new AbortController().signal);
+  for (const [kind, most] of [
+    ["file", E2B_BOUNDS.entries],
+    ["symlink", E2B_BOUNDS.links],
+  ] as const) {
+    entries = Array.from({ length: most + 1 }, () => ({ kind }));
+    const asked = listDir?.({ path: "/d", depth: 1 } as never, {} as HandlerContext);
+    await assert.rejects(asked as Promise<unknown>, /has \d+ entries.*list its directories one by one/);
+  }
+});
+
+test("users and groups are read to a bound", async () => {
+  const limits: unknown[] = [];
+  const agent = {
+    readFile: async (_path: string, { limitBytes }: { limitBytes: number }) => {
+      limits.push(limitBytes);
+      throw new StacyError("not-found", "no such file");
+    },
+  };
+  await Users.read(agent as never, undefined);
+  assert.deepEqual(limits, [E2B_BOUNDS.userBytes, E2B_BOUNDS.userBytes]);
+});
