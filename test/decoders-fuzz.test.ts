@@ -35,6 +35,8 @@ import { StacyError } from "../src/host/error.ts";
 import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";
 import { parseReference } from "../src/images/reference.ts";
 import { readTar } from "../src/images/tar.ts";
+import { jsonLines } from "../src/interpreter/json-lines.ts";
+import { markedStreams } from "../src/interpreter/marked-streams.ts";
 import { parseDurationNs } from "../src/sandboxes/duration.ts";
 import { faultMessage, takeAnswer } from "../src/vmm/firecracker/api.ts";
 import { faultError } from "../src/vmm/firecracker/faults.ts";
@@ -98,6 +100,27 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
     const taken = takeAnswer(input.toString("latin1"));
     if (taken === undefined) throw new StacyError("protocol", "not whole");
     faultError(faultMessage(taken.answer), "load");
+  },
+  /** What a context of the code interpreter says, or a program in its place; MARK stands for the mark that only its driver knows. */
+  interpreter: (input) => {
+    const python = jsonLines();
+    const others = markedStreams({ ask: ({ code }) => code, settle: () => "" })();
+    const { mark } = JSON.parse(python.begin({ env: {}, seed: "" }).toString());
+    const streams = others.ask({ code: "x", env: {} }).toString("latin1", 0, 32);
+    let events = 0;
+    for (const [conversation, mine] of [
+      [python, mark],
+      [others, streams],
+    ] as const) {
+      const data = Buffer.from(input.toString("latin1").replaceAll("MARK", mine), "latin1");
+      const cut = data.length >> 1;
+      attempt(() => {
+        for (const type of ["stdout", "stderr"] as const)
+          for (const piece of [data.subarray(0, cut), data.subarray(cut)])
+            events += conversation.read({ type, data: piece }).length;
+      });
+    }
+    if (events === 0) throw new StacyError("protocol", "it says nothing");
   },
   requests: (input) => {
     const body = parsed(input);
