@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { StacyError } from "../../host/error.ts";
 
 const KEPT_MS = 24 * 3_600_000;
-const MAX_KEYS = 10_000;
+/** Of one owner: nobody's are forgotten for another's. */
+const MAX_KEYS = 1_000;
 const MAX_KEY = 256;
 
 interface Known<T> {
@@ -14,7 +15,8 @@ interface Known<T> {
 
 /** In memory: after a restart of the server a key is new. */
 export class Idempotency<T> {
-  readonly #known = new Map<string, Known<T>>();
+  /** By owner and key. */
+  readonly #known = new Map<string, Map<string, Known<T>>>();
 
   /**
    * @param key what the client has chosen; `undefined`: each request is one of its own
@@ -25,21 +27,26 @@ export class Idempotency<T> {
     if (key === undefined) return await work();
     if (key === "" || key.length > MAX_KEY) throw new StacyError("invalid", "Idempotency-Key: is empty, or too long");
     const now = Date.now();
-    for (const [old, { at }] of this.#known) {
-      if (at > now - KEPT_MS && this.#known.size < MAX_KEYS) break;
-      this.#known.delete(old); // the oldest come first
+    for (const [each, keys] of this.#known) {
+      for (const [old, { at }] of keys) {
+        const full = each === owner && keys.size >= MAX_KEYS;
+        if (at > now - KEPT_MS && !full) break;
+        keys.delete(old); // the oldest come first
+      }
+      if (keys.size === 0) this.#known.delete(each);
     }
-    const name = JSON.stringify([owner, key]);
+    const own = this.#known.get(owner) ?? new Map<string, Known<T>>();
     const digest = createHash("sha256").update(JSON.stringify(request)).digest("hex");
-    const known = this.#known.get(name);
+    const known = own.get(key);
     if (known !== undefined) {
       if (known.digest === digest) return await known.result;
       throw new StacyError("conflict", "this idempotency key was used for another request");
     }
     const result = work();
-    this.#known.set(name, { digest, result, at: now });
+    own.set(key, { digest, result, at: now });
+    this.#known.set(owner, own);
     // What failed may be tried again.
-    result.catch(() => this.#known.delete(name));
+    result.catch(() => own.delete(key));
     return await result;
   }
 }
