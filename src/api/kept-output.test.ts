@@ -104,3 +104,33 @@ test("a guest that says it has kept more than any agent does costs no more than 
   const bytes = events.reduce((sum, event) => sum + (event.type === "lost" ? 0 : event.data.length), 0);
   assert.ok(bytes <= 20 << 20, `${bytes} bytes were held`);
 });
+
+test("many that read what lying guests keep have one bound, which each gives back", async () => {
+  const open: (() => void)[] = [];
+  const megabyte = Buffer.alloc(1 << 20, "x\n");
+  const read = (): { tail: Promise<OutputEvent[]>; full: Promise<void> } => {
+    const { command: liar } = command([], [], 2 ** 50);
+    const full = Promise.withResolvers<void>();
+    const end = Promise.withResolvers<void>();
+    open.push(end.resolve);
+    liar.output = async function* () {
+      for (let i = 0; i < 19; i++) yield { type: "stdout", data: megabyte } as OutputEvent;
+      full.resolve();
+      await end.promise;
+    };
+    const tail = Array.fromAsync(keptOutput(liar, { follow: true, tail: 1 }));
+    return { tail, full: Promise.race([full.promise, tail.then(() => {})]) };
+  };
+  const readers: ReturnType<typeof read>[] = [];
+  for (let i = 0; i < 12; i++) {
+    readers.push(read());
+    await readers.at(-1)?.full;
+  }
+  await assert.rejects(read().full, { code: "limit", remedy: /try again/ });
+  for (const end of open) end();
+  for (const { tail } of readers) assert.equal((await tail).length, 1);
+  const again = read();
+  await again.full;
+  open.at(-1)?.();
+  assert.equal((await again.tail).length, 1);
+});

@@ -3,6 +3,7 @@
  * in the guest's memory, bounded for each command, so it is there after a pause, a suspend, a fork and a restart of the server.
  */
 import type { Agent, Command, OutputEvent } from "../guest/agent.ts";
+import { OutputBudget } from "../guest/output-budget.ts";
 import { StacyError } from "../host/error.ts";
 
 /** In place of a command's number: the one that was last started to go on by itself (`exec -d`, `spawn --start`). */
@@ -33,6 +34,10 @@ export interface Window {
 /** More than any agent keeps of one command; how much there is, the guest says. */
 const MOST_HELD = 20 << 20;
 const EVENT_OVERHEAD = 256;
+/** Of all that are read at a time, bytes; each takes as much of it as it needs, by the step. */
+const MOST_TOGETHER = 256 << 20;
+const STEP = 1 << 20;
+const together = new OutputBudget(MOST_HELD + STEP, MOST_TOGETHER);
 
 /** @throws StacyError `not-supported`, before anything is read, for a part of what an older agent keeps */
 export function keptOutput(command: Command, window: Window): AsyncGenerator<OutputEvent> {
@@ -48,6 +53,8 @@ async function* read(command: Command, { tail, follow }: Window): AsyncGenerator
   const end = command.written ?? 0;
   if (end === 0 && !follow) return;
   let before: OutputEvent[] | undefined = tail === undefined || end === 0 ? undefined : [];
+  using room = together.open();
+  let granted = 0;
   let held = 0;
   let at = 0;
   for await (const event of command.output()) {
@@ -57,16 +64,29 @@ async function* read(command: Command, { tail, follow }: Window): AsyncGenerator
     else {
       before.push(event);
       held += sizeOf(event);
+      while (held > granted && granted < MOST_HELD) {
+        if (room.take(STEP) < STEP) throw tooMany();
+        granted += STEP;
+      }
       if (held > MOST_HELD) held = dropOldest(before, held);
       // At once: a program that is quiet from here on would keep the lines from whoever follows it.
       if (at >= end) {
-        yield* lastLines(before, tail ?? 0);
+        const last = lastLines(before, tail ?? 0);
         before = undefined;
+        yield* last;
+        // Whoever follows holds nothing from here on.
+        room[Symbol.dispose]();
       }
     }
     if (!follow && at >= end) break;
   }
   if (before !== undefined) yield* lastLines(before, tail ?? 0);
+}
+
+function tooMany(): StacyError {
+  return new StacyError("limit", "the logs of too many programs are being read at a time", {
+    remedy: "try again, or read without --tail",
+  });
 }
 
 function sizeOf(event: OutputEvent): number {
