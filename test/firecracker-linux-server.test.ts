@@ -3,14 +3,12 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { join } from "node:path";
 import { test } from "node:test";
 import { whyNotLinux } from "./firecracker-support.ts";
-import { borrowGoldens, lendGoldens } from "./goldens.ts";
 import { Server } from "./server-support.ts";
 
 const ADDRESS = "127.8.8.9";
-const SHAPE = { image: "stacyvm/busybox", provider: "firecracker", memory_mb: 256, disk_mb: 256 };
+const SHAPE = { image: "stacyvm/busybox", memory_mb: 256, disk_mb: 256 };
 
 test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ?? false }, async (t) => {
   const web = createServer((request, response) => response.end(`page ${request.url}`));
@@ -19,14 +17,12 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
   const { port } = web.address() as AddressInfo;
   const host = `${ADDRESS}:${port}`;
   await using server = await Server.create(
-    `network: { private: ["${ADDRESS}"], names: { web.test: "${ADDRESS}" } }\nwarm: { adaptive: false }\n`,
+    `providers: { default: firecracker }\nnetwork: { private: ["${ADDRESS}"], names: { web.test: "${ADDRESS}" } }\nwarm: { adaptive: false }\n`,
   );
   t.after(() => {
     web.closeAllConnections();
     web.close();
   });
-  const snapshots = join(server.root, "snapshots");
-  await borrowGoldens(snapshots);
   // biome-ignore lint/suspicious/noExplicitAny: any answer's body
   const good = async (method: string, path: string, body?: unknown): Promise<any> => {
     const answer = await server.call(method, path, body);
@@ -34,7 +30,6 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
     return answer.body;
   };
   await good("POST", "/snapshots", SHAPE);
-  await lendGoldens(snapshots);
   const spawned = await good("POST", "/sandboxes", { ...SHAPE, allowed_hosts: [host, `web.test:${port}`] });
   assert.deepEqual([spawned.boot.path, spawned.boot.vmm], ["restored", "firecracker"]);
   const { id } = spawned;
@@ -42,6 +37,27 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
     const { exit_code, stdout, stderr } = await good("POST", `/sandboxes/${of}/exec`, { command });
     assert.equal(exit_code, 0, `${command}: ${stderr}`);
     return stdout.trim();
+  };
+  /** A terminal that stays open: a shell that holds a number in its memory. */
+  const { id: terminal } = await good("POST", `/sandboxes/${id}/processes`, {
+    ...{ command: "sh", args: [], mode: "argv", stdin: true, pty: { rows: 31, cols: 97 } },
+  });
+  let typed = 0;
+  /** Types into the terminal of `of`. @returns what its shell says to that, read by somebody who attaches after it */
+  const type = async (of: string, text: string): Promise<string> => {
+    const path = `/sandboxes/${of}/processes/${terminal}`;
+    typed += 1;
+    const response = await fetch(`${server.url}/api/v1${path}/output`);
+    const typing = await fetch(`${server.url}/api/v1${path}/stdin`, {
+      ...{ method: "POST", body: `${text}; echo end-$((0))${typed}\n` },
+    });
+    assert.ok(typing.ok, await typing.text());
+    let said = "";
+    for await (const chunk of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+      said += chunk;
+      if (said.includes(`end-0${typed}`)) break;
+    }
+    return said;
   };
   /** The network, by the proxy and without one, a file on the disk and a program in memory are as they were. */
   const whole = async (of: string, step: string): Promise<void> => {
@@ -55,17 +71,20 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
   await good("POST", `/sandboxes/${id}/processes`, { command: "echo $$ > /ticker.pid; exec sleep 100000" });
   await run(id, "until [ -s /ticker.pid ]; do sleep 0.2; done");
   await whole(id, "spawned");
+  assert.match(await type(id, "n=41; stty size"), /31 97/);
 
   await t.test("suspended and woken", async () => {
     await good("POST", `/sandboxes/${id}/suspend`);
     await good("POST", `/sandboxes/${id}/resume`);
     await whole(id, "woken");
+    assert.match(await type(id, "stty size; echo counts $((n += 1))"), /31 97.*counts 42/s);
   });
 
   await t.test("forked: source and copy go on", async () => {
     const [child] = (await good("POST", `/sandboxes/${id}/fork`, {})).sandboxes;
     await whole(id, "source");
     await whole(child.id, "fork");
+    for (const each of [id, child.id]) assert.match(await type(each, "echo counts $((n += 1))"), /counts 43/);
     assert.notEqual(await run(id, "hostname"), await run(child.id, "hostname"));
     await good("DELETE", `/sandboxes/${child.id}`);
   });
@@ -81,6 +100,7 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
     await server.stop("SIGKILL");
     await server.start();
     await whole(id, "adopted");
+    assert.match(await type(id, "echo counts $((n += 1))"), /counts 44/);
     await good("POST", `/sandboxes/${id}/suspend`);
     await server.stop("SIGKILL");
     await server.start();
