@@ -51,7 +51,7 @@ export function HostPage() {
           ["Memory", percent(system.memPct)],
           ["Disk", percent(system.diskPct)],
           ["Network", `${bytes(system.netRxBps)}/s in, ${bytes(system.netTxBps)}/s out`],
-          ["Server", `version ${version}, up ${health.value?.uptime ?? "–"}`],
+          ["Server", `version ${version}, up ${(health.value?.uptime ?? "–").replace(/\.\d+s$/, "s")}`],
         ]} />`
       }
       ${
