@@ -5,6 +5,7 @@ import { link, mkdir, readdir, readFile, readlink, stat, symlink, utimes, writeF
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { packageRoot } from "../src/host/paths.ts";
 import { Cli, ended, said } from "./cli-support.ts";
 
 describe("the command line without a server", { timeout: 600_000 }, () => {
@@ -122,6 +123,11 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     const [one, same] = await Promise.all(["a.bin", "same"].map((name) => stat(join(`${here}.back`, name))));
     assert.deepEqual([one?.ino, one?.mtimeMs], [same?.ino, old.getTime()]);
     assert.deepEqual((await readdir(join(`${here}.back`, "deep"))).sort(), ["b", "empty", "link"]);
+    // Also the name of what is copied, and of where it goes; a shell gives them, since Node's arguments for a child are UTF-8.
+    const odds = `set -e; main="$1 $2"; cd "$3"; d=$(printf 'caf\\351'); mkdir "$d"; echo inside > "$d/x"
+$main cp "$d" "$4:/tmp/"; $main cp "$4:/tmp/$d" "$d/back$d"; cat "$d/back$d/x"`;
+    const argv = ["sh", "-c", odds, "sh", process.execPath, join(packageRoot, "src/cli/main.ts"), here, id];
+    assert.equal(await cli.program(argv), "inside");
     await cli.out("cp", join(here, "a.bin"), `${id}:/tmp/in/deep/`);
     await cli.out("cp", `${id}:/tmp/in/deep/a.bin`, join(cli.data, "one"));
     assert.deepEqual(await readFile(join(cli.data, "one")), await readFile(join(here, "a.bin")));

@@ -54,6 +54,14 @@ export class Cli implements AsyncDisposable {
     return stdout.trimEnd();
   }
 
+  /** The same of another program, in the environment of the command line. */
+  async program([file = "", ...args]: string[]): Promise<string> {
+    const child = spawn(file, args, { env: this.env, cwd: this.data, stdio: ["ignore", "pipe", "pipe"] });
+    const { code, stdout, stderr } = await ended(child);
+    if (code !== 0) throw new Error(`${file} ended with ${code}: ${stderr}`);
+    return stdout.trimEnd();
+  }
+
   // biome-ignore lint/suspicious/noExplicitAny: the tests look into every kind of answer
   async json(...args: string[]): Promise<any> {
     return JSON.parse(await this.out(...args, "--json"));

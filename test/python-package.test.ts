@@ -45,6 +45,29 @@ describe("the Python package", { timeout: 300_000 }, () => {
     }
   });
 
+  test("names of any bytes leave as they are, as `os.fsdecode` gives them", async () => {
+    const program = `
+import http.server, threading
+from stacyvm_sdk import Client
+seen = []
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        seen.append((self.path, self.rfile.read(int(self.headers.get("content-length", "0")))))
+        self.send_response(200); self.end_headers(); self.wfile.write(b"{}")
+    do_GET = do_POST
+    def log_message(self, *_): pass
+with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    transport = Client(f"http://127.0.0.1:{server.server_port}", api_key="k")._transport
+    transport.call("GET", "/x", params={"path": "/a b/caf\\udce9/*"})
+    transport.call("POST", "/x", body={"oldPath": "/caf\\udce9"})
+    transport.http.close()
+    server.shutdown()
+assert seen == [("/api/v1/x?path=%2Fa%20b%2Fcaf%E9%2F%2A", b""), ("/api/v1/x", b'{"oldPath": "/caf\\\\udce9"}')], seen
+`;
+    await runTool(python, ["-W", "error", "-c", program], { cwd: dir, timeoutMs: 120_000 });
+  });
+
   test("no server, a wrong key, a wrong address: errors that say what to do", async () => {
     const program = `
 from stacyvm_sdk import Client, ConnectionError, InvalidError, NotFoundError, ReplyError

@@ -113,6 +113,19 @@ describe("the SDK with a real server and real sandboxes", { timeout: 120_000 }, 
     await files.writeArchive("/workspace/copy", tar);
     const names = (await files.list("/workspace/copy", { recursive: true })).map(({ name }) => name);
     assert.ok(names.includes("a.txt") && names.includes("b.bin"), names.join());
+    // Names are bytes (docs/guest.md): a directory, its copies and what is in them.
+    const odd = "/workspace/caf\udce9";
+    await files.write(`${odd}/x`, "odd");
+    await files.writeArchive(`${odd}\udcff`, await files.readArchive(odd));
+    await files.copy(`${odd}\udcff`, `${odd}2`, { recursive: true });
+    await files.move(`${odd}2`, `${odd}3`);
+    assert.equal(await files.read(`${odd}3/x`), "odd");
+    assert.deepEqual(
+      (await files.list(`${odd}3`)).map(({ path }) => path),
+      [`${odd}3/x`],
+    );
+    await files.remove(`${odd}3`, { recursive: true });
+    assert.equal(await files.exists(`${odd}3`), false);
 
     const abort = new AbortController();
     const changes = files.watch("/workspace/d", { signal: abort.signal });

@@ -97,6 +97,23 @@ test("names of any bytes and times before 1970 arrive as they were", async () =>
   assert.equal((await lstat(path)).mtimeMs, old.getTime());
 });
 
+test("a target and a source whose own names are no UTF-8, below others that are none either", async () => {
+  const from = Buffer.from(`${dir}/from\xfe`, "latin1");
+  await mkdir(from);
+  await writeFile(Buffer.concat([from, Buffer.from("/x")]), "odd");
+  for (const _ of ["new", "there"]) {
+    const archive = archiveOf(`${dir}/from\udcfe`, { isRoot: false });
+    await unpackTree(`${dir}/above\udcff/caf\udce9`, ReadableStream.from(archive) as ReadableStream<Uint8Array>);
+  }
+  const above = Buffer.from(`${dir}/above\xff`, "latin1");
+  assert.deepEqual(await readdir(above, "latin1"), ["caf\xe9"]);
+  assert.equal(await readFile(Buffer.concat([above, Buffer.from("/caf\xe9/x", "latin1")]), "utf8"), "odd");
+  await assert.rejects(
+    unpackTree(`${dir}/above\udcff/other`, new Blob([tar([{ path: "../x" }]) as Uint8Array<ArrayBuffer>]).stream()),
+  );
+  assert.deepEqual(await readdir(above, "latin1"), ["caf\xe9"], "half a tree is left");
+});
+
 test("a link that an earlier copy left is replaced and not followed", async () => {
   await unpack([link("d", outside), link("victim", join(outside, "victim"))]);
   const failure = await unharmed([

@@ -6,8 +6,9 @@
  *
  * Names are bytes: strings here have one character per byte (`latin1`, as in images/tar.ts).
  */
+import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { link, lstat, mkdir, mkdtemp, open, readdir, rename, rm, symlink, unlink } from "node:fs/promises";
+import { link, lstat, mkdir, open, readdir, readlink, rename, rm, symlink, unlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { UNPACK_BOUNDS } from "../host/bounds.ts";
@@ -29,18 +30,20 @@ interface Directory {
  * @throws StacyError `corrupt` for a name that leads out, `limit`, `conflict` when something else is in the way
  */
 export async function unpackTree(root: string, tar: ReadableStream<Uint8Array>): Promise<void> {
-  const top = resolve(root);
-  await mkdir(dirname(top), { recursive: true, mode: 0o777 & ~usersMask });
-  const staging = await mkdtemp(join(dirname(top), `.${basename(top)}.`));
+  // Node's own words for the working directory are damaged when they are not UTF-8.
+  const top = resolve(await readlink("/proc/self/cwd", "latin1"), nameBytes(root).toString("latin1"));
+  await mkdir(at(dirname(top)), { recursive: true, mode: 0o777 & ~usersMask });
+  const staging = join(dirname(top), `.${basename(top)}.${randomUUID().slice(0, 8)}`);
+  await mkdir(at(staging), 0o700);
   try {
     const fresh = join(staging, "tree");
-    await mkdir(fresh, 0o700);
-    const directories = await unpackFresh(bytes(fresh), tar);
+    await mkdir(at(fresh), 0o700);
+    const directories = await unpackFresh(fresh, tar);
     const made = new Set<string>();
-    await moveIn(bytes(fresh), bytes(top), "", made);
-    await settleModes(bytes(top), directories, made);
+    await moveIn(fresh, top, "", made);
+    await settleModes(top, directories, made);
   } finally {
-    await rm(staging, { recursive: true, force: true });
+    await rm(at(staging), { recursive: true, force: true });
   }
 }
 
@@ -184,13 +187,8 @@ function parent(path: string): string {
   return slash < 0 ? "" : path.slice(0, slash);
 }
 
-function at(top: string, path: string): Buffer {
+function at(top: string, path = ""): Buffer {
   return Buffer.from(path === "" ? top : `${top}/${path}`, "latin1");
-}
-
-/** A path of this host, one character per byte. */
-function bytes(path: string): string {
-  return nameBytes(path).toString("latin1");
 }
 
 function show(name: string): string {

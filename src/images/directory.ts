@@ -1,5 +1,9 @@
 /** A directory of the host as a layer, by way of the host's tar: Node cannot read extended attributes. */
 import { spawn } from "node:child_process";
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
+import type { Readable } from "node:stream";
+import { nameBytes } from "../host/byte-name.ts";
 import { errno, StacyError } from "../host/error.ts";
 import type { Layer } from "./base.ts";
 
@@ -27,16 +31,21 @@ export async function* archiveOf(
   { isRoot, options = [], changing = false, signal }: ArchiveOptions,
 ): AsyncGenerator<Buffer> {
   const owner = isRoot ? [] : ["--owner=root:0", "--group=root:0"];
+  // By descriptor: an argument of a child process is UTF-8, and the directory's own name may be any bytes.
+  await using root = await open(nameBytes(dir), constants.O_RDONLY | constants.O_DIRECTORY).catch((cause: Error) => {
+    throw unreadable(dir, cause.message, errno(cause) === "EACCES", cause);
+  });
   const child = spawn(
     "tar",
     [
       ...["--create", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*"],
-      ...["--warning=no-file-ignored", ...owner, ...options, `--directory=${dir}`, "--file=-", "."],
+      ...["--warning=no-file-ignored", ...owner, ...options, "--directory=/proc/self/fd/3", "--file=-", "."],
     ],
-    { stdio: ["ignore", "pipe", "pipe"], ...(signal === undefined ? {} : { signal }), killSignal: "SIGKILL" },
+    { stdio: ["ignore", "pipe", "pipe", root.fd], ...(signal === undefined ? {} : { signal }), killSignal: "SIGKILL" },
   );
+  const [, stdout, stderr] = child.stdio as [null, Readable, Readable, ...unknown[]];
   let words = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+  stderr.setEncoding("utf8").on("data", (text: string) => {
     words = (words + text).slice(-2000);
   });
   let failed: Error | undefined;
@@ -46,7 +55,7 @@ export async function* archiveOf(
   const closed = new Promise<number | null>((resolve) => child.once("close", (code) => resolve(code)));
   let complete = false;
   try {
-    for await (const chunk of child.stdout) yield chunk as Buffer;
+    for await (const chunk of stdout) yield chunk as Buffer;
     const code = await closed;
     signal?.throwIfAborted();
     if (failed !== undefined) {
@@ -56,10 +65,7 @@ export async function* archiveOf(
     }
     // 1: a file differs from what it was at first.
     if (code !== 0 && !(changing && code === 1)) {
-      const denied = /Permission denied/.test(words);
-      throw new StacyError(denied ? "permission" : "invalid", `cannot read all of ${dir}: ${words.trim()}`, {
-        ...(denied ? { remedy: "import it as root, or as the owner of all its files" } : {}),
-      });
+      throw unreadable(dir, words.trim(), /Permission denied/.test(words));
     }
     complete = true;
   } finally {
@@ -68,4 +74,11 @@ export async function* archiveOf(
       await closed;
     }
   }
+}
+
+function unreadable(dir: string, words: string, denied: boolean, cause?: Error): StacyError {
+  return new StacyError(denied ? "permission" : "invalid", `cannot read all of ${dir}: ${words}`, {
+    ...(denied ? { remedy: "import it as root, or as the owner of all its files" } : {}),
+    ...(cause === undefined ? {} : { cause }),
+  });
 }

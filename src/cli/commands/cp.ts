@@ -89,7 +89,7 @@ async function copyOut(files: Files, from: string, to: string, signal: AbortSign
     });
     return { from, to };
   }
-  const into = await stat(to).then(
+  const into = await stat(nameBytes(to)).then(
     (found) => found.isDirectory(),
     () => to.endsWith("/"),
   );
@@ -102,7 +102,7 @@ async function copyOut(files: Files, from: string, to: string, signal: AbortSign
 
 /** Under its name only when it is whole. */
 async function saveFile(files: Files, from: string, target: string, mode: number, signal: AbortSignal): Promise<void> {
-  const partial = `${target}.${process.pid}.part`;
+  const partial = nameBytes(`${target}.${process.pid}.part`);
   try {
     await using file = await open(partial, "wx");
     await pipeline(Readable.fromWeb((await files.readStream(from, { signal })) as never), file.createWriteStream());

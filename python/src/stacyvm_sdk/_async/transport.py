@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
@@ -99,11 +99,16 @@ class AsyncTransport:
         timeout: float | None = 60.0,
     ) -> AsyncIterator[httpx.Response]:
         """The same, when the answer is a stream: it is there, and it is not an error."""
+        address = self.address(path)
+        # Names of files are bytes, as `os.fsdecode` gives them; httpx takes only what is UTF-8.
+        if params:
+            address += "?" + urlencode(params, quote_via=quote, errors="surrogateescape")
+        if body is not None:
+            content = json.dumps(body).encode()
+            headers = {"content-type": "application/json", **(headers or {})}
         request = self.http.build_request(
             method,
-            self.address(path),
-            params=params,
-            json=body,
+            address,
             content=content,
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=self.timeout),
