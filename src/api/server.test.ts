@@ -125,3 +125,30 @@ test("a healthy client that is held back is not taken for dead", async (t) => {
   await until(() => open === 0);
   client.terminate();
 });
+
+test("a stop ends streams that last longer than its grace, and what they say then arrives before the connections are cut", async () => {
+  const app = newApi();
+  const stopped = Promise.withResolvers<void>();
+  const late = Promise.withResolvers<void>();
+  app.get("/stream", () => {
+    async function* lines(): AsyncGenerator<string> {
+      yield "begun\n";
+      await stopped.promise;
+      yield "why\n";
+    }
+    return streamed(lines(), { "content-type": "text/plain" });
+  });
+  // One that does not end even then.
+  app.get("/deaf", () => streamed(deaf(late.promise), { "content-type": "text/plain" }));
+  const stopping = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  const [stream, silent] = await Promise.all(["stream", "deaf"].map((path) => fetch(`${stopping.url}/${path}`)));
+  const cut = assert.rejects((silent as Response).text());
+  const [text] = await Promise.all([(stream as Response).text(), stopping.close(50, stopped.resolve), cut]);
+  assert.equal(text, "begun\nwhy\n");
+  late.resolve();
+});
+
+async function* deaf(end: Promise<void>): AsyncGenerator<string> {
+  yield "begun\n";
+  await end;
+}

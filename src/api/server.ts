@@ -10,13 +10,18 @@ import type { Api, Upgrade } from "./endpoint.ts";
 
 const MAX_HEADER_BYTES = 16_384;
 const KEEP_ALIVE_MS = 75_000;
+/** For the last lines of answers that the server's stop has ended. */
+const LAST_WORDS_MS = 3_000;
 
 export interface RunningServer {
   readonly host: string;
   readonly port: number;
   readonly url: string;
-  /** Takes no new requests, waits for those under way at most `graceMs`, then breaks off. */
-  close(graceMs: number): Promise<void>;
+  /**
+   * Takes no new requests, waits for those under way at most `graceMs`, then breaks off.
+   * @param endCalls when that time is over: ends what the requests wait for, so that streams can still say why they end
+   */
+  close(graceMs: number, endCalls?: () => void): Promise<void>;
 }
 
 /** @throws StacyError `unavailable` when the address is taken or not ours */
@@ -61,13 +66,17 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
     host: address,
     port,
     url: `http://${host}:${port}`,
-    async close(graceMs) {
+    async close(graceMs, endCalls) {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeIdleConnections();
       const idle = setInterval(() => server.closeIdleConnections(), 50);
-      const limit = setTimeout(() => {
+      const cut = (): void => {
         server.closeAllConnections();
         for (const socket of sockets) socket.destroy();
+      };
+      let limit = setTimeout(() => {
+        limit = setTimeout(cut, LAST_WORDS_MS);
+        endCalls?.();
       }, graceMs);
       await closed;
       clearInterval(idle);

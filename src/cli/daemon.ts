@@ -143,7 +143,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   network.vault = { of: (id) => sandboxes.secretsOf(id) };
   metrics.watch(sandboxes, paths.root, network);
   let destroy = false;
-  parts.defer(() => sandboxes.close({ destroy }));
+  let closing: Promise<void> | undefined;
+  const closeSandboxes = (): Promise<void> => {
+    closing ??= sandboxes.close({ destroy });
+    return closing;
+  };
+  parts.defer(closeSandboxes);
   const found = await sandboxes.open({ removeUnknown: options.removeUnknown === true });
   const { max_bytes: maxBytes, max_unused: maxUnusedMs, checkpoints, gc_interval } = config.snapshots;
   parts.use(
@@ -205,7 +210,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     async close(end) {
       destroy = end.destroy;
       stopping.abort(new Error("the server is stopping"));
-      await server.close(end.graceMs);
+      // Streams without an end are told why they end, while their connections are still there.
+      await server.close(
+        end.graceMs,
+        () =>
+          void environments[Symbol.asyncDispose]()
+            .then(closeSandboxes)
+            .catch(() => {}),
+      );
       await owned.disposeAsync();
     },
   };
