@@ -25,6 +25,9 @@ test("a writable layer has the size that was asked for, and occupies next to not
       assert.equal((await stat(path)).size, sizeMiB * 2 ** 20);
       const occupied = await allocatedBytes(path);
       assert.ok(occupied <= mostBytes, `${sizeMiB} MiB occupy ${occupied} bytes`);
+      const said = (await runTool("dumpe2fs", ["-h", path], { package: "e2fsprogs" })).toString();
+      const count = (name: string) => Number(new RegExp(`^${name} count: +(\\d+)`, "m").exec(said)?.[1]);
+      assert.ok(count("Inode") >= count("Block"), "files end before blocks do");
     }
   } finally {
     await rm(dir, { recursive: true, force: true });
