@@ -9,9 +9,9 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
-import { Server } from "./server-support.ts";
+import { e2bServer, prepare } from "./e2b-support.ts";
+import type { Server } from "./server-support.ts";
 
-const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
 const skip = process.env.STACYVM_E2B === "all" ? false : "STACYVM_E2B=all runs it: it installs 700 MB of packages";
 const EXAMPLES = join(packageRoot, "test/e2b-frameworks");
 const INSTALL_MS = 600_000;
@@ -32,18 +32,8 @@ describe("what is built on E2B's SDKs", { skip, timeout: 3_600_000 }, () => {
   let dir: string;
   before(async () => {
     dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "frameworks-"));
-    server = await Server.create(`auth: {api_key: ${KEY}}\nproviders: {default: qemu}\n`);
-    Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
-    // Saved before, so that no client waits for an image to be made.
-    const headers = { "x-api-key": KEY, "content-type": "application/json" };
-    for (const template of ["code-interpreter", "base"]) {
-      const saved = await fetch(`${server.url}/api/v1/snapshots`, {
-        method: "POST",
-        headers,
-        body: JSON.stringify({ template }),
-      });
-      assert.equal(saved.status, 201);
-    }
+    server = await e2bServer();
+    await prepare(server, "code-interpreter", "base");
   });
   after(async () => {
     await server?.[Symbol.asyncDispose]();

@@ -7,10 +7,9 @@ import { runTool } from "../src/host/run.ts";
 import { DOMAIN, Domain, noProxy } from "./e2b-domain-support.ts";
 import { untrue } from "./e2b-features.ts";
 import { type Sdk, sandboxScenarios } from "./e2b-js-scenarios.ts";
-import { PROVIDER, Scenarios } from "./e2b-scenarios.ts";
-import { Server } from "./server-support.ts";
-
-const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
+import { Scenarios } from "./e2b-scenarios.ts";
+import { e2bServer, KEY, PROVIDER, prepare } from "./e2b-support.ts";
+import type { Server } from "./server-support.ts";
 
 /** What older versions do in a run that is not the long form (STACYVM_E2B=all), which has them do everything. */
 const SHORT = [
@@ -53,9 +52,9 @@ const long = process.env.STACYVM_E2B === "all";
 describe("E2B's JavaScript SDKs", { timeout: 1_800_000 }, () => {
   let server: Server;
   before(async () => {
-    const domain = long ? `server: {preview_domain: ${DOMAIN}}\n` : "";
-    server = await Server.create(`auth: {api_key: ${KEY}}\n${domain}providers: {default: ${PROVIDER}}\n`);
-    Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
+    server = await e2bServer(long ? `server: {preview_domain: ${DOMAIN}}\n` : "");
+    // A kernel that is interpreted takes minutes to be saved.
+    if (PROVIDER !== "qemu") await prepare(server, "base");
   });
   after(() => server?.[Symbol.asyncDispose]());
 

@@ -6,24 +6,21 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Sandbox as Interpreter } from "@e2b/code-interpreter";
 import { CommandExitError, Sandbox } from "e2b";
-import { Client } from "../sdk/src/index.ts";
-import { Server } from "./server-support.ts";
+import { e2bServer, prepare } from "./e2b-support.ts";
+import type { Server } from "./server-support.ts";
 
-const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
 const skip = process.env.STACYVM_E2B === "all" ? false : "STACYVM_E2B=all runs it: it makes an image of 900 MB";
 const CLIENTS = 20;
 
 describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
   let server: Server;
   before(async () => {
-    server = await Server.create(`auth: {api_key: ${KEY}}\nproviders: {default: qemu}\n`);
-    Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
+    server = await e2bServer();
+    await prepare(server, "base", "code-interpreter");
   });
   after(() => server?.[Symbol.asyncDispose]());
 
   test("code-interpreter: pandas, figures as data, magics and JavaScript, warm at the first cell", async (t) => {
-    const client = new Client({ url: server.url, apiKey: KEY });
-    await client.transport.call("POST /snapshots", { body: { template: "code-interpreter" }, timeoutMs: 1_800_000 });
     const times: number[] = [];
     let notebook: Interpreter | undefined;
     for (let i = 0; i < 5; i++) {
@@ -65,7 +62,6 @@ describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
   });
 
   test(`${CLIENTS} clients at once, each with a sandbox of its own`, async () => {
-    await (await Sandbox.create({ timeoutMs: 60_000 })).kill(); // whose first one saves the machine
     const begun = performance.now();
     const said = await Promise.all(
       Array.from({ length: CLIENTS }, async (_, i) => {

@@ -5,11 +5,10 @@ import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import { DOMAIN, Domain, noProxy } from "./e2b-domain-support.ts";
-import { type Outcome, PROVIDER, Scenarios } from "./e2b-scenarios.ts";
+import { type Outcome, Scenarios } from "./e2b-scenarios.ts";
+import { e2bServer, PROVIDER, prepare } from "./e2b-support.ts";
 import { environment } from "./python-support.ts";
-import { Server } from "./server-support.ts";
-
-const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
+import type { Server } from "./server-support.ts";
 
 /** The newest first, then others of the last six months. */
 const VERSIONS = [
@@ -30,8 +29,8 @@ const long = process.env.STACYVM_E2B === "all";
 describe("E2B's Python SDKs, sync and async", { timeout: 1_800_000 }, () => {
   let server: Server;
   before(async () => {
-    const domain = long ? `server: {preview_domain: ${DOMAIN}}\n` : "";
-    server = await Server.create(`auth: {api_key: ${KEY}}\n${domain}providers: {default: ${PROVIDER}}\n`);
+    server = await e2bServer(long ? `server: {preview_domain: ${DOMAIN}}\n` : "");
+    if (PROVIDER !== "qemu") await prepare(server, "base");
   });
   after(() => server?.[Symbol.asyncDispose]());
 
@@ -44,7 +43,7 @@ describe("E2B's Python SDKs, sync and async", { timeout: 1_800_000 }, () => {
       const python = await environment(`python-e2b-${e2b}`, packages);
       const only = i === 0 || long ? [] : [...SHORT, ...ALSO];
       const out = await runTool(python, [join(packageRoot, "test/e2b-python.py"), ...only], {
-        env: { ...process.env, ...domain?.env, E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY },
+        env: { ...process.env, ...domain?.env },
         timeoutMs: 900_000,
       });
       const all = new Scenarios();

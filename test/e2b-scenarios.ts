@@ -2,9 +2,6 @@
 
 export type Outcome = "passed" | "501 by design" | "failed";
 
-/** The monitor: `STACYVM_E2B_PROVIDER=firecracker` is a long form of the same scenarios. */
-export const PROVIDER = process.env.STACYVM_E2B_PROVIDER ?? "qemu";
-
 export class Scenarios {
   readonly #wanted: (name: string) => boolean;
   readonly #older: boolean;

@@ -1,0 +1,37 @@
+/** What the tests of E2B's clients share: the key, the two variables, and machines that are saved before anybody asks. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
+import { Client } from "../sdk/src/index.ts";
+import { Server } from "./server-support.ts";
+
+/** In the form that E2B's clients look for. */
+export const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
+
+/** The monitor: `STACYVM_E2B_PROVIDER=firecracker` is a long form of the same scenarios. */
+export const PROVIDER = process.env.STACYVM_E2B_PROVIDER ?? "qemu";
+
+/** A server, and this process's variables for it. @param more of its `stacyvm.yaml` */
+export async function e2bServer(more = ""): Promise<Server> {
+  const server = await Server.create(`auth: {api_key: ${KEY}}\n${more}providers: {default: ${PROVIDER}}\n`);
+  Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
+  return server;
+}
+
+/** Images are made and machines saved: E2B's clients wait a minute for a sandbox, and the first one of a template takes longer. */
+export async function prepare(server: Server, ...templates: string[]): Promise<void> {
+  const client = new Client({ url: server.url, apiKey: KEY });
+  for (const template of templates) {
+    await client.images.pull(`stacyvm/${template}`);
+    // Not by `fetch`, which waits five minutes for an answer.
+    const call = request(`${server.url}/api/v1/snapshots`, {
+      method: "POST",
+      headers: { "x-api-key": KEY, "content-type": "application/json" },
+    });
+    call.end(JSON.stringify({ template }));
+    const [answer] = (await once(call, "response")) as [IncomingMessage];
+    answer.resume();
+    await once(answer, "end");
+    assert.equal(answer.statusCode, 201);
+  }
+}
