@@ -81,6 +81,9 @@ export const INTERPRETER_BOUNDS = {
 
 /** What E2B's clients are given of a guest, beside what its calls are bounded to. */
 export const E2B_BOUNDS = {
+  /** Files in one form, and how many of them are written at a time. */
+  formFiles: 10_000,
+  formAtOnce: 8,
   /** Entries of one directory, and its links, each of which is looked up. */
   entries: 20_000,
   links: 2_000,

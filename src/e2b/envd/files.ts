@@ -3,10 +3,12 @@ import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
-import { Busboy } from "@fastify/busboy";
+import { Busboy, type BusboyInstance } from "@fastify/busboy";
+import { HTTPException } from "hono/http-exception";
 import { bodyStream } from "../../api/body.ts";
 import { parseRange } from "../../api/range.ts";
-import { StacyError } from "../../host/error.ts";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
+import { errno, StacyError } from "../../host/error.ts";
 import type { E2bParts } from "../parts.ts";
 import type { Guest } from "./guest.ts";
 import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
@@ -76,7 +78,7 @@ export async function writeFiles(
   const body = bodyStream(request, { maxBytes, timeoutMs });
   const written = type.startsWith("multipart/form-data")
     ? await eachPart(body, type, (content, name) => write(guest, user, path ?? name, content))
-    : [await write(guest, user, path, unpacked(body, request.headers.get("content-encoding")))];
+    : [await write(guest, user, path, unpacked(body, request.headers.get("content-encoding"), maxBytes))];
   if (written.length === 0) throw new StacyError("invalid", "there is no file in the request");
   return Response.json(written);
 }
@@ -100,37 +102,83 @@ async function write(
   return { name: posix.basename(target), type: "file", path: target };
 }
 
-function unpacked(body: AsyncIterable<Uint8Array>, encoding: string | null): AsyncIterable<Uint8Array> {
-  if (encoding === null || encoding === "identity") return body;
+/** @param maxBytes also of what comes out, since little goes in; 0: no limit */
+export async function* unpacked(
+  body: AsyncIterable<Uint8Array>,
+  encoding: string | null,
+  maxBytes: number,
+): AsyncGenerator<Uint8Array> {
+  if (encoding === null || encoding === "identity") return yield* body;
   if (encoding !== "gzip") throw new StacyError("invalid", `content-encoding: ${encoding} is not understood`);
   const plain = createGunzip();
   pipeline(Readable.from(body), plain).catch(() => {}); // whoever reads meets it
-  return plain;
+  let total = 0;
+  try {
+    for await (const piece of plain as AsyncIterable<Buffer>) {
+      total += piece.length;
+      if (maxBytes > 0 && total > maxBytes) {
+        throw new StacyError("too-large", `the content is over the limit of ${maxBytes} bytes`);
+      }
+      yield piece;
+    }
+  } catch (cause) {
+    if (!/^Z_/.test(errno(cause) ?? "")) throw cause;
+    throw new StacyError("invalid", "the content is not what gzip makes", { cause });
+  }
 }
 
-/** The files of a form, one after another as they come. */
-async function eachPart(
+/** The files of a form, a few at a time as they come. @throws StacyError `invalid`, `too-large`, and what the body and `each` throw */
+export async function eachPart<T>(
   body: AsyncIterable<Uint8Array>,
   type: string,
-  each: (content: AsyncIterable<Uint8Array>, name: string) => Promise<Written>,
-): Promise<Written[]> {
-  const written: Promise<Written>[] = [];
-  const form = new Busboy({ headers: { "content-type": type }, preservePath: true });
+  each: (content: AsyncIterable<Uint8Array>, name: string) => Promise<T>,
+): Promise<T[]> {
+  const { formFiles, formAtOnce } = E2B_BOUNDS;
+  const form = parserOf(type);
+  const files: { content: Readable; done: Promise<T> }[] = [];
   const failed = Promise.withResolvers<never>();
   failed.promise.catch(() => {});
-  form.on("file", (_field, stream, name) => {
-    const done = each(stream, name);
-    written.push(done);
-    done.catch((error) => {
-      stream.resume();
-      failed.reject(error);
+  form.on("filesLimit", () => failed.reject(new StacyError("too-large", `a form has at most ${formFiles} files`)));
+  form.on("file", (_field, content, name) => {
+    // The parser tells a file's reader of a broken form, and leaves it waiting; nobody may read yet, and then it is an error of nobody's.
+    let broken: Error | undefined;
+    content.on("error", (error) => {
+      broken ??= error;
+      content.destroy(error);
     });
+    // A file is there when all of those before it have been sent: none of them waits for this one.
+    const before = files.at(-formAtOnce)?.done ?? Promise.resolve();
+    const done = before.then(() => each(content, name));
+    done.catch((error) => failed.reject(error === broken ? toldOf(error) : error));
+    files.push({ content, done });
   });
+  const parsing = pipeline(Readable.from(body), form).catch((error) => Promise.reject(toldOf(error)));
   try {
-    await Promise.race([pipeline(Readable.from(body), form), failed.promise]);
+    await Promise.race([parsing, failed.promise]);
+    return await Promise.all(files.map(({ done }) => done));
   } catch (error) {
     form.destroy();
-    throw error instanceof StacyError ? error : new StacyError("invalid", "the form is not sound", { cause: error });
+    parsing.catch(() => {});
+    for (const { content } of files) content.destroy(error as Error);
+    await Promise.allSettled(files.map(({ done }) => done));
+    throw error;
   }
-  return await Promise.all(written);
+}
+
+/** What reads the body has its own words; the rest is the parser's. */
+function toldOf(error: unknown): unknown {
+  return error instanceof StacyError || error instanceof HTTPException ? error : unsound(error);
+}
+
+function parserOf(type: string): BusboyInstance {
+  try {
+    const limits = { files: E2B_BOUNDS.formFiles };
+    return new Busboy({ headers: { "content-type": type }, preservePath: true, limits });
+  } catch (cause) {
+    throw unsound(cause);
+  }
+}
+
+function unsound(cause: unknown): StacyError {
+  return new StacyError("invalid", "the form is not sound", { cause });
 }
