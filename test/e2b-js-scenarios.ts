@@ -316,7 +316,10 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
       },
     );
     await sandbox.files.write("/tmp/watched/below/file", "x");
-    await until("the file", () => seen.some((each) => each.endsWith("below/file")));
+    await until(
+      "a new file, and its content",
+      () => seen.includes("create below/file") && seen.includes("write below/file"),
+    );
     await sandbox.commands.run("mv /tmp/watched/below/file /tmp/watched/moved; rm /tmp/watched/moved");
     await until("the removal", () => seen.includes("remove moved"));
     await handle.stop();
@@ -333,7 +336,12 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     const get = await sandbox.downloadUrl("/tmp/signed");
     assert.equal(await (await fetch(get)).text(), "by link");
     assert.equal((await fetch(get.replace("signed", "bytes"))).status, 401);
-    assert.equal((await fetch(await sandbox.downloadUrl("/tmp/signed", { useSignatureExpiration: -10 }))).status, 401);
+    const late = await fetch(await sandbox.downloadUrl("/tmp/signed", { useSignatureExpiration: -10 }));
+    assert.deepEqual([late.status, await late.json()], [401, { code: 401, message: "signature is already expired" }]);
+    const field = new FormData();
+    field.append("file", "without a name of its own");
+    assert.equal((await fetch(put, { method: "POST", body: field })).status, 200);
+    assert.equal(await sandbox.files.read("/tmp/signed"), "without a name of its own");
   });
   await all.run("a file is replaced by a shorter one", async () => {
     await sandbox.files.write("/tmp/replaced", "long long long");
@@ -482,6 +490,13 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     await copy.kill();
     assert.equal(await Sandbox.deleteSnapshot(snapshotId), true);
   });
+  await all.run("a sandbox that is killed under a command: its client is told so", async () => {
+    const own = await Sandbox.create({ timeoutMs: 60_000 });
+    const started = await own.commands.run("sleep 60", { background: true });
+    await own.kill();
+    // Older clients pass on that the connection broke.
+    await assert.rejects(started.wait(), /killed or reached its end of life|terminated/);
+  });
   await all.refused("volumes", /volumes/, () => Volume.create("v"));
   await all.refused("secrets", /secrets/, () => e2b.Secret.create("s", "v"));
   await all.refused("volumes in a sandbox", /volumes/, () =>
@@ -505,6 +520,10 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
   await all.refused("rules that change requests", /rules/, () =>
     create({ network: { rules: { "example.com": [{ transform: {} }] } } }),
   );
+  await all.refused("another host name for its programs", /maskRequestHost/, () =>
+    create({ network: { maskRequestHost: "localhost" } }),
+  );
+  await all.refused("ports that speak HTTPS inside", /httpsPorts/, () => create({ network: { httpsPorts: [8443] } }));
   await all.refused("identity tokens", /identity tokens/, () => create({ iam: {} }));
   await all.refused("teams", /teams/, () => asked("GET", "/teams"));
   await all.refused("keys made over the network", /keys/, () => asked("POST", "/api-keys", { name: "k" }));

@@ -36,9 +36,12 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     gate.limit(c); // before the search among all
     const link = signedLink(c.req.method, new URL(c.req.url).searchParams);
     const now = Date.now();
-    const found = all.list().find(({ id }) => tokens.matchesSignature(id, link, now));
-    if (found === undefined) throw refused();
-    return { id: found.id, port: ENVD_PORT, admitted: true };
+    for (const { id } of all.list()) {
+      const proof = tokens.looksAt(id, link, now);
+      if (proof === "expired") throw expired();
+      if (proof === "right") return { id, port: ENVD_PORT, admitted: true };
+    }
+    throw refused();
   }
 
   /** A link for a template's files needs no key. @returns empty: its signature is wrong; `undefined`: it is no such link */
@@ -61,6 +64,7 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
       const proof = everybody ? undefined : proofOf(tokens, id, port, c.req.raw);
       // A page in its user's browser has no key either: where this server knows its user by the connection, that opens no files.
       const keyless = isOwn(port) && presentedKeys(c.req.raw.headers).length === 0;
+      if (proof === "expired") throw expired();
       if (proof === "wrong" || (proof === "none" && keyless)) throw refused();
       if (proof === "none") return gate.admit(c, "use", work);
       gate.limit(c, everybody ? undefined : id);
@@ -163,6 +167,11 @@ function whyGone(sandboxes: View, id: string): string | undefined {
 function portClosed(sandboxId: string, port: number): Response {
   const body = { sandboxId, message: "The sandbox is running but port is not open", port, code: 502 };
   return Response.json(body, { status: 502 });
+}
+
+/** Said to nobody who has not had the right link. */
+function expired(): E2bError {
+  return new E2bError(401, "signature is already expired");
 }
 
 function refused(): E2bError {

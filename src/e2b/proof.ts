@@ -5,7 +5,7 @@
 import { ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
 import { type SandboxTokens, signedLink } from "./sandbox-tokens.ts";
 
-export type Proof = "right" | "wrong" | "none";
+export type Proof = "right" | "wrong" | "expired" | "none";
 
 /**
  * Its token opens files, processes and the code interpreter; that of its traffic the code interpreter and what its programs serve;
@@ -14,18 +14,21 @@ export type Proof = "right" | "wrong" | "none";
 export function proofOf(tokens: SandboxTokens, id: string, port: number, request: Request): Proof {
   const { headers, method } = request;
   const { pathname, searchParams } = new URL(request.url);
-  const shown: boolean[] = [];
+  const shown: Proof[] = [];
+  const seen = (matches: boolean): Proof => (matches ? "right" : "wrong");
   const token = headers.get("x-access-token");
   const traffic = headers.get("e2b-traffic-access-token");
   // A program of the guest may call one of its own headers so.
-  if (isOwn(port) && token !== null) shown.push(tokens.matches(id, token));
-  if (port !== ENVD_PORT && traffic !== null) shown.push(tokens.matchesTraffic(id, traffic));
+  if (isOwn(port) && token !== null) shown.push(seen(tokens.matches(id, token)));
+  if (port !== ENVD_PORT && traffic !== null) shown.push(seen(tokens.matchesTraffic(id, traffic)));
   if (port === ENVD_PORT && pathname === "/files" && searchParams.has("signature")) {
-    shown.push(tokens.matchesSignature(id, signedLink(method, searchParams), Date.now()));
+    shown.push(tokens.looksAt(id, signedLink(method, searchParams), Date.now()));
   }
-  if (shown.length === 0) return "none";
-  return shown.includes(true) ? "right" : "wrong";
+  return ORDER.find((proof) => shown.includes(proof)) ?? "none";
 }
+
+/** The best of what was shown counts. */
+const ORDER: readonly Proof[] = ["right", "expired", "wrong"];
 
 /** One of E2B's own ports, which no program of the guest answers. */
 export function isOwn(port: number): boolean {

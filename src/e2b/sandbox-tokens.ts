@@ -79,13 +79,14 @@ export class SandboxTokens {
     return Number(expires) * 1000 > nowMs && equal(this.ofUpload(owner, hash, expires), signature);
   }
 
-  matchesSignature(sandboxId: string, link: SignedLink, nowMs: number): boolean {
+  /** @returns `expired` for one that was right */
+  looksAt(sandboxId: string, link: SignedLink, nowMs: number): "right" | "expired" | "wrong" {
     const { path, operation, user, signature, expires } = link;
-    if (expires !== null && !(Number(expires) * 1000 > nowMs)) return false;
     const end = expires === null ? "" : `:${expires}`;
     const text = `${path}:${operation}:${user}:${this.of(sandboxId)}${end}`;
     const digest = createHash("sha256").update(text).digest("base64").replace(/=+$/, "");
-    return equal(`v1_${digest}`, signature.replace(/=+$/, ""));
+    if (!equal(`v1_${digest}`, signature.replace(/=+$/, ""))) return "wrong";
+    return expires === null || Number(expires) * 1000 > nowMs ? "right" : "expired";
   }
 }
 

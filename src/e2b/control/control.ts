@@ -69,7 +69,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   const creations = new Idempotency<SandboxRecord>();
   const create = async (c: ControlContext): Promise<Response> => {
     const body = await read(c, bodies.NewSandbox);
-    refuse(body);
+    refuse(body, config.server.preview_public);
     const { sandboxes } = c.env;
     const key = c.req.header("idempotency-key");
     // Who asks again has gone away the first time: that is no reason to end what it asks for.
@@ -258,8 +258,13 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   return app;
 }
 
-/** What a sandbox cannot be made with here. */
-function refuse(body: NewSandbox): void {
+/** What a sandbox cannot be made with here. @param open everybody reaches the ports of all sandboxes */
+function refuse(body: NewSandbox, open: boolean): void {
+  const { allowPublicTraffic, maskRequestHost, httpsPorts = [] } = body.network ?? {};
+  if (allowPublicTraffic === false && open)
+    throw notThere("closed ports of one sandbox, where preview_public opens all");
+  if (maskRequestHost !== undefined) throw notThere("another host name for a sandbox's programs (maskRequestHost)");
+  if (httpsPorts.length > 0) throw notThere("ports that speak HTTPS in the sandbox (httpsPorts)");
   if (body.autoPause === true && body.autoPauseMemory === false) throw notThere("a pause without memory");
   if (body.mcp != null) throw notThere("the MCP gateway");
   if (body.iam != null) throw notThere("identity tokens");

@@ -23,6 +23,7 @@ import { filesystemService } from "./filesystem.ts";
 import { Filesystem } from "./gen/filesystem/filesystem_pb.ts";
 import { Process } from "./gen/process/process_pb.ts";
 import { type Guest, openGuest, type Target, userOf } from "./guest.ts";
+import { breakable, LOST } from "./lost.ts";
 import { processService } from "./process.ts";
 import { RunningProcesses } from "./running.ts";
 
@@ -60,9 +61,10 @@ export class Envd {
     if (pathname === "/health") return new Response(null, { status: 204 });
     const call = this.#calls.get(pathname);
     if (call !== undefined) {
-      const contextValues = createContextValues().set(SANDBOX, target);
+      const lost = new AbortController();
+      const contextValues = createContextValues().set(SANDBOX, target).set(LOST, lost);
       const answer = await call({ ...universalServerRequestFromFetch(request, { httpVersion: "1.1" }), contextValues });
-      return universalServerResponseToFetch(answer);
+      return breakable(universalServerResponseToFetch(answer), lost.signal);
     }
     const guest = await openGuest(this.#parts, target);
     try {

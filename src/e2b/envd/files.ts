@@ -131,7 +131,7 @@ export async function* unpacked(
 export async function eachPart<T>(
   body: AsyncIterable<Uint8Array>,
   type: string,
-  each: (content: AsyncIterable<Uint8Array>, name: string) => Promise<T>,
+  each: (content: AsyncIterable<Uint8Array>, name: string | undefined) => Promise<T>,
 ): Promise<T[]> {
   const { formFiles, formAtOnce } = E2B_BOUNDS;
   const form = parserOf(type);
@@ -172,8 +172,13 @@ function toldOf(error: unknown): unknown {
 
 function parserOf(type: string): BusboyInstance {
   try {
-    const limits = { files: E2B_BOUNDS.formFiles };
-    return new Busboy({ headers: { "content-type": type }, preservePath: true, limits });
+    return new Busboy({
+      headers: { "content-type": type },
+      preservePath: true,
+      limits: { files: E2B_BOUNDS.formFiles },
+      // A part of this name is a file's content also without a name of its own: the request names its path.
+      isPartAFile: (field, _type, name) => name !== undefined || field === "file",
+    });
   } catch (cause) {
     throw unsound(cause);
   }

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { posix } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import type { FileChange, FileStat } from "../../guest/agent.ts";
+import type { Agent, FileChange, FileStat } from "../../guest/agent.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { connectError } from "../error.ts";
@@ -19,6 +19,7 @@ import {
 import type { Guest } from "./guest.ts";
 import { withKeepAlive } from "./keep-alive.ts";
 import { KeptChanges } from "./kept-changes.ts";
+import { noteLost } from "./lost.ts";
 import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
 
 type Guests = (context: HandlerContext) => Promise<Guest>;
@@ -116,11 +117,13 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
     async *watchDir(request, context) {
       const guest = await guestOf(context);
       const abort = new AbortController();
+      let begun = false;
       try {
         const user = (await guest.users()).find(guest.userName);
         const signal = AbortSignal.any([context.signal, abort.signal, stopping]);
         const events = await watch(guest, pathOf(request.path, user), request.recursive, signal);
         yield watched({ case: "start", value: {} as never });
+        begun = true;
         for await (const next of withKeepAlive(events, context.requestHeader)) {
           yield watched(
             next === undefined ? { case: "keepalive", value: {} as never } : { case: "filesystem", value: next },
@@ -128,6 +131,7 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
         }
         context.signal.throwIfAborted();
       } catch (error) {
+        if (begun) noteLost(context, error);
         throw connectError(error);
       } finally {
         abort.abort();
@@ -217,6 +221,8 @@ async function watch(
         if (type === undefined) continue;
         yield event(type, path);
         if (to !== undefined) yield event(EventType.CREATE, to);
+        // A file that is there at once with its content, as ours are, was written also.
+        if (change === "create" && (await hasContent(agent, path))) yield event(EventType.WRITE, path);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -224,6 +230,13 @@ async function watch(
       await changes.return?.();
     }
   })();
+}
+
+async function hasContent(agent: Agent, path: string): Promise<boolean> {
+  return await agent.stat(path, { follow: false }).then(
+    ({ kind, size }) => kind === "file" && size > 0,
+    () => false,
+  );
 }
 
 const TYPES: Record<FileChange, EventType | undefined> = {

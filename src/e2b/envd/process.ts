@@ -15,6 +15,7 @@ import {
 } from "./gen/process/process_pb.ts";
 import type { Guest } from "./guest.ts";
 import { withKeepAlive } from "./keep-alive.ts";
+import { noteLost } from "./lost.ts";
 import type { ProcessOutput, RunningProcess, RunningProcesses } from "./running.ts";
 import { pathOf } from "./users.ts";
 
@@ -199,6 +200,7 @@ async function* events(
       } else yield event({ case: "data", value: { output: { case: next.kind, value: next.data } } as never });
     }
   } catch (error) {
+    noteLost(context, error);
     throw connectError(error);
   }
   context.signal.throwIfAborted();

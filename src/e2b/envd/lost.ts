@@ -1,0 +1,26 @@
+/**
+ * The end of a sandbox under a stream. Clients learn of it as they do from E2B, by a connection that breaks: only then they look whether
+ * the sandbox is there, and say that it was killed. An error with a code would be one of the call's.
+ */
+import { createContextKey, type HandlerContext } from "@connectrpc/connect";
+import { StacyError } from "../../host/error.ts";
+
+export const LOST = createContextKey<AbortController | undefined>(undefined);
+
+/** @param error met in a stream that has begun: what is not found then is the sandbox */
+export function noteLost({ values }: HandlerContext, error: unknown): void {
+  const lost = error instanceof StacyError && ["machine-exited", "disconnected", "not-found"].includes(error.code);
+  if (lost) values.get(LOST)?.abort(error);
+}
+
+/** @returns the answer, whose body breaks off when the signal is aborted */
+export function breakable(answer: Response, lost: AbortSignal): Response {
+  const isStream = answer.headers.get("content-type")?.startsWith("application/connect+") === true;
+  if (!isStream || answer.body === null) return answer;
+  const body = answer.body.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      start: (controller) => lost.addEventListener("abort", () => controller.error(lost.reason), { once: true }),
+    }),
+  );
+  return new Response(body, answer);
+}
