@@ -126,6 +126,9 @@ test("a request that is sent again with its key is one request; another one with
   const fail = async (): Promise<number> => Promise.reject(new Error("no room"));
   await assert.rejects(known.once("a", "other", {}, fail));
   assert.equal(await known.once("a", "other", {}, make), 4, "what failed may be tried again");
+  for (let i = 0; i < 1_100; i++) await known.once("b", `key ${i}`, {}, make);
+  assert.equal(await known.once("a", "key", { t: 1 }, make), 1, "another owner's many keys cost nobody his own");
+  assert.ok((await known.once("b", "key 0", {}, make)) > 1_100, "so many of one owner are kept");
 });
 
 test("names of templates: a tag after a colon, and nothing else", () => {

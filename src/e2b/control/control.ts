@@ -107,10 +107,12 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   app.get("/sandboxes/metrics", async (c) => {
     const ids = (c.req.query("sandbox_ids") ?? "").split(",").filter((id) => id !== "");
     const known = list(c, ["running"]).filter(({ id }) => ids.includes(id));
-    const samples = await Promise.all(
-      known.map(async (record) => [record.id, await sampleMetrics(c.env.sandboxes, record.id)]),
+    // One that ends, or does not answer, is left out: the others are asked for, too.
+    const samples = await Promise.allSettled(
+      known.map(async ({ id }) => [id, await sampleMetrics(c.env.sandboxes, id)] as const),
     );
-    return Response.json({ sandboxes: Object.fromEntries(samples) });
+    const sampled = samples.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+    return Response.json({ sandboxes: Object.fromEntries(sampled) });
   });
 
   app.get("/sandboxes/:id", (c) => {
