@@ -553,6 +553,14 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     const { logs } = JSON.parse(await asked("GET", `/sandboxes/${sandboxId}/logs`)) as { logs: unknown[] };
     assert.ok(Array.isArray(logs));
   });
+  await all.run("listed by the time of its start", async () => {
+    const { startedAt } = JSON.parse(await asked("GET", `/sandboxes/${sandboxId}`)) as { startedAt: string };
+    const listed = async (from: string): Promise<boolean> =>
+      (await asked("GET", `/v2/sandboxes?startedAfter=${encodeURIComponent(from)}`)).includes(sandboxId);
+    assert.equal(await listed(startedAt), true);
+    assert.equal(await listed(new Date(Date.parse(startedAt) + 1).toISOString()), false);
+    await assert.rejects(listed("no time"), /400 .*startedAfter/);
+  });
   await all.run("asked for twice with one key", async () => {
     const once = { "idempotency-key": `the-same-${sandboxId}` };
     const body = { templateID: "base", timeout: 60 };

@@ -1,8 +1,13 @@
 /** What the tests of E2B's clients share: the key, the two variables, and machines that are saved before anybody asks. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { borrow } from "../bench/borrow.ts";
 import { Client } from "../sdk/src/index.ts";
+import { borrowGoldens, lendGoldens } from "./goldens.ts";
 import { Server } from "./server-support.ts";
 
 /** In the form that E2B's clients look for. */
@@ -11,9 +16,16 @@ export const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
 /** The monitor: `STACYVM_E2B_PROVIDER=firecracker` is a long form of the same scenarios. */
 export const PROVIDER = process.env.STACYVM_E2B_PROVIDER ?? "qemu";
 
+/** Long forms hand on the machines that they have saved. */
+const long = PROVIDER !== "qemu" || process.env.STACYVM_E2B === "all" || process.env.STACYVM_E2B_SUITES !== undefined;
+
 /** A server, and this process's variables for it. @param more of its `stacyvm.yaml` */
 export async function e2bServer(more = ""): Promise<Server> {
-  const server = await Server.create(`auth: {api_key: ${KEY}}\n${more}providers: {default: ${PROVIDER}}\n`);
+  const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
+  await borrow(root);
+  if (long) await borrowGoldens(join(root, "snapshots"));
+  await writeFile(join(root, "stacyvm.yaml"), `auth: {api_key: ${KEY}}\n${more}providers: {default: ${PROVIDER}}\n`);
+  const server = await Server.open(root);
   Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
   return server;
 }
@@ -34,4 +46,5 @@ export async function prepare(server: Server, ...templates: string[]): Promise<v
     await once(answer, "end");
     assert.equal(answer.statusCode, 201);
   }
+  if (long) await lendGoldens(join(server.root, "snapshots"));
 }

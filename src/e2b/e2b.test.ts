@@ -13,6 +13,7 @@ import type { Step } from "../builder/plan.ts";
 import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
 import { Idempotency } from "./control/idempotency.ts";
+import { isNow } from "./control/metrics.ts";
 import { pageOf } from "./control/paging.ts";
 import { FanOut } from "./envd/fan-out.ts";
 import { pathOf } from "./envd/users.ts";
@@ -260,4 +261,18 @@ test("builds: by their owner's images and policies, forgotten for nobody else's"
   for (let i = 0; i < 60; i++) builds.request("b", "t", request);
   assert.equal(builds.find("a", "t", build.id), build);
   assert.equal(builds.of("b", "t").length, 50);
+});
+
+test("metrics of an interval: the present lies in it, or not", () => {
+  const now = 1_000_000_000;
+  for (const [start, end, wanted] of [
+    [undefined, undefined, true],
+    ["999990", undefined, true],
+    ["999990", "999998", true],
+    ["999990", "999994", false],
+    ["1000004", undefined, true],
+    ["1000006", undefined, false],
+  ] as const)
+    assert.equal(isNow(start, end, now), wanted, `${start} ${end}`);
+  assert.throws(() => isNow("x", undefined, now), { code: "invalid" });
 });

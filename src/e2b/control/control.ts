@@ -17,7 +17,7 @@ import * as bodies from "./bodies.ts";
 import { type NewSandbox, own } from "./bodies.ts";
 import type { ControlContext, ControlEnv } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
-import { sampleMetrics } from "./metrics.ts";
+import { isNow, sampleMetrics } from "./metrics.ts";
 import { pageOf } from "./paging.ts";
 import { sourceOf } from "./templates.ts";
 
@@ -96,6 +96,12 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     let found = list(c, states);
     const template = c.req.query("template") ?? c.req.query("templateID");
     if (template !== undefined) found = found.filter((record) => bodies.templateOf(record) === template);
+    const after = c.req.query("startedAfter");
+    if (after !== undefined) {
+      const from = Date.parse(after);
+      if (Number.isNaN(from)) throw new StacyError("invalid", "startedAfter: is no time");
+      found = found.filter(({ createdAt }) => createdAt >= from);
+    }
     if (c.req.query("order") === "asc") found.reverse();
     const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
     const headers = {
@@ -195,7 +201,9 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
 
   app.get("/sandboxes/:id/metrics", async (c) => {
     const { id, state } = find(c);
-    return Response.json(state === "running" ? [await sampleMetrics(c.env.sandboxes, id)] : []);
+    // There is the present alone, which lies in the interval or does not.
+    const now = isNow(c.req.query("start"), c.req.query("end"));
+    return Response.json(state === "running" && now ? [await sampleMetrics(c.env.sandboxes, id)] : []);
   });
   const logs = async (c: ControlContext): Promise<string[]> => {
     const { id } = find(c);

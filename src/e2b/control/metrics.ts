@@ -1,4 +1,5 @@
 /** What a running sandbox uses now, in E2B's form. There is no history: a list has one entry. */
+import { StacyError } from "../../host/error.ts";
 import type { View } from "../../sandboxes/view.ts";
 
 export async function sampleMetrics(sandboxes: View, id: string): Promise<Record<string, unknown>> {
@@ -16,4 +17,14 @@ export async function sampleMetrics(sandboxes: View, id: string): Promise<Record
     diskTotal: info.diskTotalBytes,
     diskUsed: info.diskTotalBytes - info.diskFreeBytes,
   };
+}
+
+/** Clients ask by their own clock, in whole seconds; E2B's samples are so far apart. */
+const SLACK_MS = 5_000;
+
+/** @param start s since 1970, as it is written. @throws StacyError `invalid` */
+export function isNow(start: string | undefined, end: string | undefined, now = Date.now()): boolean {
+  const [from, to] = [Number(start ?? 0) * 1000, Number(end ?? Infinity) * 1000];
+  if (Number.isNaN(from) || Number.isNaN(to)) throw new StacyError("invalid", "start, end: must be seconds since 1970");
+  return from <= now + SLACK_MS && now - SLACK_MS <= to;
 }

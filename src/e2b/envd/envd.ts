@@ -63,7 +63,8 @@ export class Envd {
     if (call !== undefined) {
       const lost = new AbortController();
       const contextValues = createContextValues().set(SANDBOX, target).set(LOST, lost);
-      const answer = await call({ ...universalServerRequestFromFetch(request, { httpVersion: "1.1" }), contextValues });
+      const asked = universalServerRequestFromFetch(request, { httpVersion: "1.1" });
+      const answer = await call({ ...asked, header: withinTimers(asked.header), contextValues });
       return breakable(universalServerResponseToFetch(answer), lost.signal);
     }
     const guest = await openGuest(this.#parts, target);
@@ -88,6 +89,18 @@ export class Envd {
         throw notThere(`${request.method} ${path} of a sandbox's agent`);
     }
   }
+}
+
+const LIMIT = "connect-timeout-ms";
+/** What a timer takes; above it it would go off at once. */
+const MOST_MS = 2 ** 31 - 1;
+
+/** A limit of weeks is one of 24 days. */
+export function withinTimers(headers: Headers): Headers {
+  if (!(Number(headers.get(LIMIT)) > MOST_MS)) return headers;
+  const within = new Headers(headers);
+  within.set(LIMIT, String(MOST_MS));
+  return within;
 }
 
 /** What clients take for the end of a sandbox, rather than for a mistake of theirs. */
