@@ -5,6 +5,7 @@ import { mkdtemp, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { borrow } from "../bench/borrow.ts";
 import { Client } from "../sdk/src/index.ts";
 import { borrowGoldens, lendGoldens } from "./goldens.ts";
@@ -42,9 +43,8 @@ export async function prepare(server: Server, ...templates: string[]): Promise<v
     });
     call.end(JSON.stringify({ template }));
     const [answer] = (await once(call, "response")) as [IncomingMessage];
+    assert.equal(answer.statusCode, 201, `${template}: ${await text(answer)}`);
     answer.resume();
-    await once(answer, "end");
-    assert.equal(answer.statusCode, 201);
   }
   if (long) await lendGoldens(join(server.root, "snapshots"));
 }

@@ -54,8 +54,11 @@ export class Context {
     this.gone = command.exited.then(ended, ended);
   }
 
-  /** @throws StacyError `not-supported` in an image without the language's program */
-  static async start(agent: Agent, options: ContextOptions): Promise<Context> {
+  /**
+   * @param beginMs until it answers
+   * @throws StacyError `not-supported` in an image without the language's program
+   */
+  static async start(agent: Agent, options: ContextOptions, beginMs = BEGIN_MS): Promise<Context> {
     const { user, env = {}, ...info } = options;
     const { program, options: flags, driver } = kindOf(info.language);
     const path = `${FOLDER}/${driver}`;
@@ -72,19 +75,24 @@ export class Context {
         if (!(cause instanceof StacyError) || cause.code !== "not-found") throw cause;
         throw new StacyError("not-supported", `the sandbox's image has no ${program} (${cause.message})`, { cause });
       });
-    return await Context.#begin(info, command, {});
+    return await Context.#begin(info, command, {}, beginMs);
   }
 
   /** One that runs. A piece of code that nobody follows any longer is interrupted. @param env set in it for good */
   static async attach(agent: Agent, found: FoundContext, env: Record<string, string> = {}): Promise<Context> {
     const command = await agent.attach(found.process);
     await command.kill(INTERRUPT);
-    return await Context.#begin(found.info, command, env);
+    return await Context.#begin(found.info, command, env, BEGIN_MS);
   }
 
-  static async #begin(info: ContextInfo, command: Command, env: Record<string, string>): Promise<Context> {
+  static async #begin(
+    info: ContextInfo,
+    command: Command,
+    env: Record<string, string>,
+    beginMs: number,
+  ): Promise<Context> {
     const context = new Context(info, command);
-    const limit = setTimeout(() => void context.close(), BEGIN_MS);
+    const limit = setTimeout(() => void context.close(), beginMs);
     try {
       const seed = randomBytes(32).toString("hex");
       await command.write(context.#conversation.begin({ env, seed }));

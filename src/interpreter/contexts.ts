@@ -133,7 +133,7 @@ export interface WarmContext {
   code: string;
 }
 
-/** For a limit of its own: first imports of large libraries under emulation take minutes. */
+/** A limit of its own, of the start and of the code: the first of large libraries takes minutes under emulation on a busy host. */
 const WARM_MS = 15 * 60_000;
 
 /** Starts contexts and leaves them to whoever comes next. @throws StacyError `invalid` with the error of the code */
@@ -143,7 +143,7 @@ export async function warmContexts(
   signal?: AbortSignal,
 ): Promise<void> {
   for (const { language, code } of contexts) {
-    const context = await Context.start(agent, { id: language, language });
+    const context = await Context.start(agent, { id: language, language }, WARM_MS);
     const limit = AbortSignal.timeout(WARM_MS);
     const stop = signal === undefined ? limit : AbortSignal.any([limit, signal]);
     for await (const event of context.run({ code, env: {}, prepare: true }, stop)) {
