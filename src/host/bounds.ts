@@ -51,7 +51,7 @@ export const GUEST_BOUNDS = {
   lostCalls: 256,
 } as const;
 
-/** `console.log` of a machine, which its guest writes: cut when it passes `mostBytes`, looked at every `everyMs`. */
+/** `console.log` of a machine, which its guest writes, and `vmm.log`: cut when it passes `mostBytes`, looked at every `everyMs`. */
 export const CONSOLE_BOUNDS = {
   mostBytes: 1 * MIB,
   keptBytes: 256 * KIB,

@@ -57,18 +57,18 @@ export class FirecrackerProcess implements VmmProcess {
   #api: FirecrackerApi | undefined;
   #killed = false;
   #released = false;
-  readonly #letConsole: () => void;
+  readonly #letFiles: () => void;
   readonly #group: MonitorGroup;
 
   private constructor(process: HostProcess, dir: string, jail: Jail | undefined) {
-    this.#letConsole = keepShort(() => join(this.#dir, FILES.console));
+    this.#letFiles = keepShort(() => this.#dir);
     this.#process = process;
     this.#group = new MonitorGroup(process.record.pid);
     this.#dir = dir;
     this.jail = jail;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#api?.close();
-      this.#letConsole();
+      this.#letFiles();
       this.#group.remove();
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),
@@ -202,7 +202,7 @@ export class FirecrackerProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
-    this.#letConsole();
+    this.#letFiles();
     this.#process.release();
     this.#api?.close();
   }

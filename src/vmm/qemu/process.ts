@@ -43,19 +43,19 @@ export class QemuProcess implements VmmProcess {
   #stream: { destroy(): void } | undefined;
   #early: AgentStream | undefined;
 
-  readonly #letConsole: () => void;
+  readonly #letFiles: () => void;
   readonly #group: MonitorGroup;
 
   /** @param clean no host process can have used the agent's port before */
   constructor(process: HostProcess, dir: string, clean: boolean) {
     this.#group = new MonitorGroup(process.record.pid);
-    this.#letConsole = keepShort(() => join(this.#dir, FILES.console));
+    this.#letFiles = keepShort(() => this.#dir);
     this.#process = process;
     this.#dir = dir;
     this.#clean = clean;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
-      this.#letConsole();
+      this.#letFiles();
       this.#group.remove();
       const [vmmLog, console] = await Promise.all([
         // Where the directory is now: a claim renamed it.
@@ -170,7 +170,7 @@ export class QemuProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
-    this.#letConsole();
+    this.#letFiles();
     this.#process.release();
     this.#early?.stream.destroy();
     this.#stream?.destroy();
