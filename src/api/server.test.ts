@@ -148,6 +148,26 @@ test("a stop ends streams that last longer than its grace, and what they say the
   late.resolve();
 });
 
+test("the last line of an answer that breaks off arrives, at clients that read slowly too", async (t) => {
+  const app = newApi();
+  app.get("/stream", () => {
+    async function* lines(): AsyncGenerator<string> {
+      yield "begun\n";
+      yield "why\n";
+      throw new Error("the sandbox has ended");
+    }
+    return streamed(lines(), { "content-type": "text/plain" });
+  });
+  const server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  t.after(() => server.close(0));
+  const { body } = await fetch(`${server.url}/stream`);
+  let text = "";
+  await assert.rejects(async () => {
+    for await (const part of body ?? []) text += Buffer.from(part).toString();
+  });
+  assert.equal(text, "begun\nwhy\n");
+});
+
 async function* deaf(end: Promise<void>): AsyncGenerator<string> {
   yield "begun\n";
   await end;

@@ -1,6 +1,10 @@
 /** Streaming answers that the reader paces: nothing is produced that the client has not room for. */
+import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Pace } from "../host/turns.ts";
+
+/** Clients made of web streams drop what they have not read yet when the connection breaks off: their time for the last line. */
+const LAST_LINE_MS = 200;
 
 /**
  * An answer made of what `source` yields. Pulled one piece at a time; a client that goes away ends the generator (its `finally`
@@ -20,6 +24,7 @@ export function streamed(
           if (done === true) controller.close();
           else controller.enqueue(typeof value === "string" ? encoder.encode(value) : value);
         } catch (error) {
+          await delay(LAST_LINE_MS);
           controller.error(asStacyError(error)); // too late for a status: the connection breaks off
         }
       },
