@@ -12,7 +12,7 @@ import { type Config, configKeys, configSchema } from "./schema.ts";
 
 /** Set by other parts of StacyVM. */
 const FOREIGN_ENV =
-  /^STACYVM_(DATA_DIR|CACHE_DIR|SETUP|PROVIDER|URL|SERVER|API_KEY|API_KEY_FILE|CONFIG|ACCEL|AGENT|JAILER|FUZZ|TEST_.*|BENCH_.*|KVM.*|QEMU.*|FIRECRACKER.*|.*_PATH|.*_BIN)$/;
+  /^STACYVM_(DATA_DIR|CACHE_DIR|SETUP|PROVIDER|URL|SERVER|API_KEY|API_KEY_FILE|CONFIG|ACCEL|AGENT|BACKGROUND|JAILER|FUZZ|TEST_.*|BENCH_.*|KVM.*|QEMU.*|FIRECRACKER.*|.*_PATH|.*_BIN)$/;
 
 export interface LoadedConfig {
   config: Config;

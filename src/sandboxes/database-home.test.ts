@@ -27,6 +27,11 @@ test("a database is not opened with another data directory than its machines', b
   for (const wrong of [dirs[1], await mkdtemp(join(root, "new-"))]) {
     await assert.rejects(assertAtHome(store, wrong, false), { code: "conflict", remedy: /--data-dir/ });
   }
+  // One from before there were ids, with machines of its own.
+  using older = new Store(":memory:");
+  await older.putSandbox({ ...row, ...more, idleAction: "destroy" }, 1);
+  await assert.rejects(assertAtHome(older, moved, false), { code: "conflict" });
+  await assertAtHome(older, await mkdtemp(join(root, "own-")), false);
   // Another database of the same directory: what that does not know, the machines themselves say.
   await assertAtHome(other, moved, false);
   await assertAtHome(store, moved, false);

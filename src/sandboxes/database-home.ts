@@ -14,7 +14,8 @@ const ID_FILE = "database-id";
 const META = "data.id";
 
 /**
- * Binds the two where neither belongs to another, or nothing could be lost.
+ * Binds the two where neither belongs to another, or nothing could be lost. A database from before there were ids is not bound to a
+ * directory that has one: that is another's.
  * @param giveUp what the database knows and is not there is given up
  * @throws StacyError `conflict`
  */
@@ -27,7 +28,7 @@ export async function assertAtHome(store: Store, root: string, giveUp: boolean):
   });
   if (known !== undefined && known === there) return;
   const live = store.liveSandboxes().length;
-  if (known !== undefined && live > 0 && !giveUp) {
+  if ((known ?? there) !== undefined && live > 0 && !giveUp) {
     throw new StacyError(
       "conflict",
       `the database belongs to another data directory than ${root}: it knows ${live === 1 ? "a sandbox" : `${live} sandboxes`} that cannot have machines here`,
