@@ -120,4 +120,7 @@ test("a program's log: each line with the time of its first piece, streams not m
   // One without an end is bounded, too.
   for (let i = 0; i < 10; i++) lines.add({ stream: "stderr", text: "0123456789", time: "5" });
   assert.ok(lines.text().length <= 20 + "\n".length * 3, lines.text());
+  // Nor does one stand in the way of what comes after it, and empty ones count.
+  for (let i = 0; i < 100; i++) lines.add({ stream: "stdout", text: "\n0123\n", time: "6" });
+  assert.ok(lines.text().length <= 20, lines.text());
 });

@@ -168,6 +168,27 @@ test("the last line of an answer that breaks off arrives, at clients that read s
   assert.equal(text, "begun\nwhy\n");
 });
 
+test("a server knows when it was last used: now, as long as a request is open", async (t) => {
+  const app = newApi();
+  const end = Promise.withResolvers<void>();
+  app.get("/stream", () => streamed(deaf(end.promise), { "content-type": "text/plain" }));
+  const server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  t.after(() => server.close(0));
+  const start = server.usedAt;
+  await new Promise((wake) => setTimeout(wake, 5));
+  assert.equal(server.usedAt, start, "nobody has used it");
+  const answer = await fetch(`${server.url}/stream`);
+  const open = server.usedAt;
+  await new Promise((wake) => setTimeout(wake, 5));
+  assert.ok(open > start && server.usedAt > open);
+  end.resolve();
+  await answer.text();
+  await until(() => {
+    const before = performance.now();
+    return server.usedAt < before;
+  });
+});
+
 async function* deaf(end: Promise<void>): AsyncGenerator<string> {
   yield "begun\n";
   await end;

@@ -17,6 +17,8 @@ export interface RunningServer {
   readonly host: string;
   readonly port: number;
   readonly url: string;
+  /** When somebody last used it, ms of `performance.now()`; the present while a request or an upgraded connection is open. */
+  readonly usedAt: number;
   /**
    * Takes no new requests, waits for those under way at most `graceMs`, then breaks off.
    * @param endCalls when that time is over: ends what the requests wait for, so that streams can still say why they end
@@ -47,6 +49,7 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
   server.timeout = 0; // streams are never cut
   server.on("upgrade", (incoming, socket, head) => void upgrade(app, incoming, socket, head));
   const sockets = trackUpgraded(server);
+  const use = trackUse(server);
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => {
       const taken = errno(error) === "EADDRINUSE";
@@ -66,6 +69,9 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
     host: address,
     port,
     url: `http://${host}:${port}`,
+    get usedAt() {
+      return sockets.size > 0 ? performance.now() : use.at;
+    },
     async close(graceMs, endCalls) {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeIdleConnections();
@@ -93,6 +99,23 @@ function trackUpgraded(server: Server): Set<Duplex> {
     socket.once("close", () => sockets.delete(socket));
   });
   return sockets;
+}
+
+function trackUse(server: Server): { readonly at: number } {
+  let open = 0;
+  let last = performance.now();
+  server.on("request", (_incoming, outgoing) => {
+    open += 1;
+    outgoing.once("close", () => {
+      open -= 1;
+      last = performance.now();
+    });
+  });
+  return {
+    get at() {
+      return open > 0 ? performance.now() : last;
+    },
+  };
 }
 
 /** An upgrade goes through the same application as any request: same keys, limits and errors. */

@@ -56,6 +56,8 @@ export interface DaemonOptions {
 
 export interface Daemon {
   readonly url: string;
+  /** When somebody last used it over HTTP, ms of `performance.now()`. */
+  readonly usedAt: number;
   /** Name of the default provider. */
   readonly provider: string;
   /** Whether its machines run in software emulation. */
@@ -192,6 +194,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const owned = parts.move();
   return {
     url: server.url,
+    get usedAt() {
+      return server.usedAt;
+    },
     provider: vmm.name,
     emulated: async () => {
       const probe = await vmm.probe();

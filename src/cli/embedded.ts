@@ -11,7 +11,9 @@ import { announce, type LocalServer } from "./local-socket.ts";
 
 export interface Embedded extends LocalServer {
   readonly key: string;
-  /** Nobody uses it, it has no sandbox, and no golden snapshot is being saved. */
+  /** When a program or a browser last used it, ms of `performance.now()`. */
+  readonly usedAt: number;
+  /** No command uses it, it has no sandbox, and no golden snapshot is being saved. */
   readonly idle: boolean;
   /** Waits until no other command uses it and, if asked, its golden snapshots are saved; aborting ends the waiting. */
   close(options: {
@@ -69,6 +71,9 @@ export async function startEmbedded(
     });
     return {
       ...local,
+      get usedAt() {
+        return daemon.usedAt;
+      },
       get idle() {
         return announced.users === 0 && daemon.sandboxes === 0 && !daemon.building;
       },

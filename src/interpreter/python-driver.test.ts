@@ -67,6 +67,15 @@ for (const engine of ["the standard library", "IPython"]) {
       assert.deepEqual(last, ["result", "0"]);
     });
 
+    test("what is printed at once comes in pieces, none of which is as large as an event may be", async () => {
+      const texts = (await run("print('\"é\" ' * 60_000)")).map(({ type, text }) => {
+        assert.equal(type, "stdout");
+        assert.ok(String(text).length <= 65_536);
+        return text;
+      });
+      assert.equal(texts.join(""), `${'"é" '.repeat(60_000)}\n`);
+    });
+
     test("state stays, an error names its lines, and what follows works", async () => {
       await run("def f(x):\n    y = 0\n    return x / y");
       const [error, ...more] = await run("f(\n  1)");

@@ -44,7 +44,7 @@ async function serve(): Promise<void> {
       // A data directory that was removed is nobody's any more.
       while (!stop.aborted && existsSync(paths.root) && performance.now() - used < idleMs) {
         await delay(Math.min(LOOK_MS, idleMs), undefined, { signal: stop }).catch(() => {});
-        if (!server.idle) used = performance.now();
+        used = server.idle ? Math.max(used, server.usedAt) : performance.now();
       }
     } finally {
       await server.close({ signal: hurry, snapshots: !signal.aborted, waiting() {} });

@@ -153,7 +153,10 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
         watchers.set(id, watcher);
         void (async () => {
           try {
-            for await (const event of events) watcher.kept.push(event);
+            for await (const event of events) {
+              if (stop.signal.aborted) break;
+              watcher.kept.push(event);
+            }
           } catch (error) {
             watcher.error = connectError(error);
           } finally {

@@ -123,8 +123,9 @@ class Printer(io.TextIOBase):
 
     def flush(self):
         text, self.text = self.text, ""
-        if text:
-            say(self.kind, text=text)
+        # In pieces: how large one event may be has a bound, what is printed has none.
+        for at in range(0, len(text), 65536):
+            say(self.kind, text=text[at : at + 65536])
 
     def fileno(self):
         return self.number

@@ -27,6 +27,7 @@ export class LogLines {
         line = { time, text: "", whole: false };
         this.#lines.push(line);
         this.#open.set(stream, line);
+        this.#length += 1; // its end, so that empty lines count too
       }
       // A line without an end is bounded as all of them together are.
       const kept = (line.text + part.replace(/\r?\n$/, "")).slice(-this.#most);
@@ -38,9 +39,13 @@ export class LogLines {
       }
     }
     let gone = 0;
-    while (this.#length > this.#most && this.#lines[gone]?.whole) {
-      this.#length -= this.#lines[gone]?.text.length ?? 0;
+    while (this.#length > this.#most && gone < this.#lines.length - 1) {
+      const line = this.#lines[gone] as Line;
+      this.#length -= line.text.length + 1;
       gone += 1;
+      if (line.whole) continue;
+      // One that has no end yet is no exception: what comes of it is a line anew.
+      for (const [stream, open] of this.#open) if (open === line) this.#open.delete(stream);
     }
     this.#lines.splice(0, gone);
   }
