@@ -11,7 +11,7 @@ import { assets, whyNotLinux } from "./firecracker-support.ts";
 import { Bench, sh } from "./launcher-support.ts";
 
 const GOLDENS = Number(process.env.STACYVM_GOLDENS ?? 1);
-const RESTORES = Number(process.env.STACYVM_RESTORES ?? 24);
+const RESTORES = Number(process.env.STACYVM_RESTORES ?? 12);
 const STORMS = Number(process.env.STACYVM_STORMS ?? 1);
 const AT_ONCE = 10;
 
