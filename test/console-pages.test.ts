@@ -400,9 +400,9 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     const [id = ""] = await server.spawn(1);
     const page = await server.open(context);
     const focused = () => page.evaluate("document.activeElement.textContent || document.activeElement.ariaLabel");
-    const tabTo = async (wanted: RegExp, most = 40): Promise<void> => {
-      for (let i = 0; i < most; i++) {
-        await page.keyboard.press("Tab");
+    const tabTo = async (wanted: RegExp, key = "Tab"): Promise<void> => {
+      for (let i = 0; i < 40; i++) {
+        await page.keyboard.press(key);
         if (wanted.test(String(await focused()))) return;
       }
       assert.fail(`${wanted} was not reached; the focus is on ${await focused()}`);
@@ -434,7 +434,8 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await page.getByRole("heading", { name: "Sandboxes" }).waitFor();
     const message = page.getByText(`Removed ${id}.`);
     await message.waitFor();
-    await tabTo(/^✕$/, 200);
+    // Messages are the last of the page, and go by themselves: backwards it is not far, however many sandboxes there are.
+    await tabTo(/^✕$/, "Shift+Tab");
     await page.keyboard.press("Enter");
     await page.close();
   });
