@@ -15,12 +15,7 @@ const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
 
 describe("a daemon that comes after another", () => {
   let server: Server;
-  // biome-ignore lint/suspicious/noExplicitAny: any answer's body
-  const ok = async (method: string, path: string, body?: unknown): Promise<any> => {
-    const answer = await server.call(method, path, body);
-    assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
-    return answer.body;
-  };
+  const ok = (method: string, path: string, body?: unknown) => server.ok(method, path, body);
   const sh = async (id: string, command: string): Promise<string> =>
     (await ok("POST", `/sandboxes/${id}/exec`, { command })).stdout.trim();
   const fresh = async (): Promise<string> => {

@@ -2,6 +2,7 @@
  * A real server process on a data directory of its own; kernel, agent and images are the checkout's. `STACYVM_PROVIDERS_DEFAULT=firecracker`
  * is every server test's long form with Linux under Firecracker: its golden snapshots are handed on between the tests of a run.
  */
+import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
@@ -91,6 +92,14 @@ export class Server implements AsyncDisposable {
     const ended = new Promise((resolve) => child.once("exit", resolve));
     child.kill(signal);
     await ended;
+  }
+
+  /** A call that must succeed. @returns the answer's body */
+  // biome-ignore lint/suspicious/noExplicitAny: the tests look into every kind of answer
+  async ok(method: string, path: string, body?: unknown): Promise<any> {
+    const answer = await this.call(method, path, body);
+    assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: the tests look into every kind of answer

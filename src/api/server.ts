@@ -1,5 +1,5 @@
 /** The application on a socket: limits of headers and time, upgrades, and a stop that lets requests finish. */
-import { createServer, type IncomingMessage, type Server } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type Duplex, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -70,7 +70,7 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
     port,
     url: `http://${host}:${port}`,
     get usedAt() {
-      return sockets.size > 0 ? performance.now() : use.at;
+      return use.at;
     },
     async close(graceMs, endCalls) {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
@@ -104,13 +104,15 @@ function trackUpgraded(server: Server): Set<Duplex> {
 function trackUse(server: Server): { readonly at: number } {
   let open = 0;
   let last = performance.now();
-  server.on("request", (_incoming, outgoing) => {
+  const during = (use: ServerResponse | Duplex): void => {
     open += 1;
-    outgoing.once("close", () => {
+    use.once("close", () => {
       open -= 1;
       last = performance.now();
     });
-  });
+  };
+  server.on("request", (_incoming, outgoing) => during(outgoing));
+  server.on("upgrade", (_incoming, socket) => during(socket));
   return {
     get at() {
       return open > 0 ? performance.now() : last;

@@ -74,7 +74,7 @@ export const DATAGRAM_BOUNDS = {
 export const INTERPRETER_BOUNDS = {
   /** One event: a picture in base64 and what belongs to it, bytes. */
   eventBytes: 16 * MIB,
-  /** Of it outside of its strings, bytes, and the quotes and backslashes in all: what takes time to read. */
+  /** Of it outside of its strings, bytes, and the quotes in all: what takes time to read. */
   structureBytes: 1 * MIB,
   quotes: 400_000,
 } as const;

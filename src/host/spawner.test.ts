@@ -46,7 +46,7 @@ test("files of ours are the child's by number, as they were opened", async () =>
 });
 
 test("a process is named by its start, killed once, and killed again without harm", async () => {
-  const child = await sh("sleep 100");
+  const child = await sh("exec sleep 100");
   assert.equal(child.record.startTime, await processStartTime(child.record.pid));
   assert.deepEqual(await Promise.all([child.kill(), child.kill()]), [{ signal: "SIGKILL" }, { signal: "SIGKILL" }]);
   assert.equal(await isAlive(child.record), false);
@@ -77,7 +77,7 @@ test("when the spawner dies its children live, are still looked after, and the n
   const own = new Spawner(spawnerPath(assets));
   const start = (script: string): Promise<HostProcess> =>
     own.spawn({ command: "/bin/sh", args: ["-c", script], cwd: dir, log: join(dir, "log") });
-  const [lives, ends] = [await start("sleep 100"), await start("sleep 1")];
+  const [lives, ends] = [await start("exec sleep 100"), await start("exec sleep 1")];
   const parent = Number((await readFile(`/proc/${lives.record.pid}/stat`, "utf8")).split(" ")[3]);
   process.kill(parent, "SIGKILL");
   assert.deepEqual(await ends.exited, {}, "how it ended only its parent knew");

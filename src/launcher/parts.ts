@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
 import { hostBootId } from "../host/process.ts";
 import { mapSparse, type SparseMap } from "../host/sparse.ts";
-import * as files from "../host/stamp.ts";
+import { stampOf as stampOfFiles } from "../host/stamp.ts";
 import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 
 export const PARTS: readonly string[] = [SNAPSHOT_FILES.state, SNAPSHOT_FILES.memory, FILES.rootfs];
@@ -29,9 +29,9 @@ export async function damagedPart(dir: string, files: Record<string, SparseMap>)
   return undefined;
 }
 
-/** See host/stamp.ts. */
+/** Of files of one directory (host/stamp.ts). */
 export function stampOf(dir: string, names: readonly string[]): Promise<string> {
-  return files.stampOf(names.map((name) => join(dir, name)));
+  return stampOfFiles(names.map((name) => join(dir, name)));
 }
 
 /** That files with this stamp were found good: it holds for this run of the host. */

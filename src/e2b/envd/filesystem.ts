@@ -161,9 +161,11 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
             watcher.error = connectError(error);
           } finally {
             guest.free();
-            if (watcher.error !== undefined) watcher.kept.take();
             // With its sandbox; a client that asks again is told that there is no such watcher.
-            if (watcher.error !== undefined) watchers.delete(id);
+            if (watcher.error !== undefined) {
+              watcher.kept.take();
+              watchers.delete(id);
+            }
           }
         })();
         return { watcherId: id };
