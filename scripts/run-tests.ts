@@ -30,6 +30,8 @@ const scratch = await mkdtemp(join(tmpdir(), "stacyvm-test-"));
 const env = { ...process.env, PATH: `${bin}:${process.env.PATH}`, STACYVM_TEST_DIR: scratch };
 
 let failed = false;
+/** Reasons for which tests of real machines were left out, and how many tests or suites each. */
+const leftOut = new Map<string, number>();
 let stopped: NodeJS.Signals | undefined;
 const running = new Set<ChildProcess>();
 
@@ -81,7 +83,12 @@ async function run(title: string, command: string, args: string[], cwd: string, 
   running.delete(child);
   const seconds = (performance.now() - start) / 1000;
   if (printed !== undefined) {
-    process.stdout.write(`\n==> ${title}\n${await readFile(join(scratch, `${basename(title)}.log`), "utf8")}`);
+    const text = await readFile(join(scratch, `${basename(title)}.log`), "utf8");
+    process.stdout.write(`\n==> ${title}\n${text}`);
+    // As the reporter prints them: `﹣ name (0.1ms) # reason`.
+    for (const [, reason] of text.matchAll(/^ *﹣ .* # (.+)$/gm)) {
+      leftOut.set(reason as string, (leftOut.get(reason as string) ?? 0) + 1);
+    }
     await printed.close();
   }
   process.stdout.write(`<== ${title}: ${code === 0 ? "passed" : `FAILED (exit ${code})`} in ${seconds.toFixed(1)} s\n`);
@@ -103,7 +110,7 @@ async function machineSteps(files: string[]): Promise<void> {
   await Promise.all(
     Array.from({ length: lanes }, async () => {
       for (let file = waiting.shift(); file !== undefined && stopped === undefined; file = waiting.shift()) {
-        done.push(await test(file, lanes > 1));
+        done.push(await test(file, files.length > 1));
       }
     }),
   );
@@ -120,6 +127,10 @@ async function machineSteps(files: string[]): Promise<void> {
   for (const { title, passed, seconds } of done.sort((a, b) => b.seconds - a.seconds)) {
     const word = passed ? "" : flaky.includes(title) ? "  FAILED beside another file, passed by itself" : "  FAILED";
     process.stdout.write(`  ${seconds.toFixed(1).padStart(6)} s  ${title}${word}\n`);
+  }
+  if (leftOut.size > 0) process.stdout.write("\nLeft out, tests or groups of them, and why:\n");
+  for (const [reason, count] of [...leftOut].sort(([, a], [, b]) => b - a)) {
+    process.stdout.write(`  ${String(count).padStart(4)}  ${reason}\n`);
   }
   if (flaky.length > 0 && process.env.STACYVM_TEST_STRICT === "1") failed = true;
 }

@@ -1,10 +1,12 @@
 /** Commands about this host and this program: they need no machine. */
 import assert from "node:assert/strict";
-import { chmod, mkdir, readdir, stat, symlink } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { packageRoot } from "../src/host/paths.ts";
+import { kvmState } from "../src/host/kvm.ts";
+import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { locateFirecracker } from "../src/vmm/firecracker/install.ts";
 import { Cli } from "./cli-support.ts";
 
 describe("the command line about this host", { timeout: 300_000 }, () => {
@@ -27,6 +29,56 @@ describe("the command line about this host", { timeout: 300_000 }, () => {
     const { ready, findings } = JSON.parse((await cli.run(["doctor", "--json"], { env })).stdout);
     assert.equal(ready, false);
     assert.ok(findings.every((each: { meaning: string }) => each.meaning.length > 0));
+  });
+
+  test("doctor on each kind of host: native, interpreted with the kernel for it and without, none", async (t) => {
+    const firecracker = await locateFirecracker(dataPaths().assets).catch((error: Error) => error);
+    if (firecracker instanceof Error) return t.skip(firecracker.message);
+    /** What it says of KVM and of Firecracker. */
+    const say = async (env: Record<string, string>): Promise<string> => {
+      const { stdout } = await cli.run(["doctor"], { env: { ...env, STACYVM_FIRECRACKER: firecracker.firecracker } });
+      return (/^. KVM[\s\S]*?(?=^. QEMU)/m.exec(stdout) ?? [stdout])[0];
+    };
+    const nothing = join(cli.data, "nothing");
+    const kernel = join(nothing, "assets", "kernel-interpreted", "kernel.json");
+    await mkdir(dirname(kernel), { recursive: true });
+    if ((await kvmState()).device) {
+      assert.match(
+        await say({ STACYVM_ACCEL: "kvm" }),
+        /^✓ KVM +runs Linux guests.*\n✓ Firecracker .*guests: linux, bare/,
+      );
+      const interpreted = { STACYVM_ACCEL: "interpreted", STACYVM_DATA_DIR: nothing };
+      assert.match(
+        await say(interpreted),
+        /^• KVM .*\n +remedy: use a host with hardware.*`stacyvm setup interpreted-kernel`\)\n✓ Firecracker .*guests: bare; only the bare guest.*made for it is not here.*; run `stacyvm setup interpreted-kernel`, or name a kernel that runs here in `firecracker.kernel`/,
+      );
+      await writeFile(kernel, JSON.stringify({ release: "6.6.6-interpreted", inputs: "", source: "" }));
+      assert.match(
+        await say(interpreted),
+        /^• KVM [\s\S]*guests: linux, bare; Linux guests boot 6\.6\.6-interpreted, made/,
+      );
+      const own = await say({ ...interpreted, STACYVM_FIRECRACKER_KERNEL: process.execPath });
+      assert.match(
+        own,
+        /^✗ firecracker\.kernel .* has no .*virtio-vsock.*\n.*\n +remedy: build them in, or name the modules/m,
+      );
+      const emulated = /^• KVM .*\n +remedy: unset STACYVM_ACCEL[\s\S]*guests: bare; only the bare guest/;
+      assert.match(await say({ STACYVM_ACCEL: "tcg" }), emulated);
+    }
+    if (process.getuid?.() !== 0) return t.diagnostic("a host without /dev/kvm: needs root, to hide it");
+    // A mount of its own with what programs need of /dev.
+    const hide =
+      'mount -t tmpfs none "$0" && cp -a /dev/null /dev/zero /dev/random /dev/urandom "$0" && mount --bind "$0" /dev && exec "$@"';
+    const main = join(packageRoot, "src/cli/main.ts");
+    const without = await cli.program([
+      ...["unshare", "--mount", "sh", "-c", hide, await mkdtemp(join(cli.data, "dev-"))],
+      ...[process.execPath, main, "doctor"],
+    ]);
+    const none =
+      /^• KVM +there is no \/dev\/kvm\n +remedy: use a host .*\n• Firecracker .*there is no \/dev\/kvm\n +remedy: /m;
+    assert.match(without, none);
+    assert.match(without, /^✓ QEMU .* guests: linux; software emulation$/m);
+    assert.match(without, /^A sandbox can start\.$/m);
   });
 
   test("doctor --fix closes the data directory and removes what dead processes left", async () => {

@@ -10,7 +10,6 @@ import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { type Ask, crashGuest as guest } from "./crash-guests.ts";
 import type { CrashPoint } from "./crash-point.ts";
-import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const SPAWN = guest.spawn;
@@ -139,7 +138,7 @@ const ALL: Step[] = [
 const STEPS = ALL.filter(({ monitor }) => monitor === undefined || monitor === guest.monitor);
 const only = process.env.STACYVM_CRASH_STEPS?.split(",");
 
-const skip = guest.monitor === "firecracker" ? ((await whyNot()) ?? false) : false;
+const skip = (await guest.whyNot()) ?? false;
 describe(`kill -9 at every step of the crash protocol (${guest.monitor})`, { skip }, () => {
   let server: Server;
   /** One that has nothing to do with the others. */

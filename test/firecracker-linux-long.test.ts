@@ -3,9 +3,12 @@
  * kernel, so there it is a long form (`STACYVM_LONG=1`).
  */
 import assert from "node:assert/strict";
+import { dirname } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { kvmState } from "../src/host/kvm.ts";
+import { loadGuestKernel } from "../src/images/guest-kernel.ts";
 import { type Ask, CRASH_GUESTS } from "./crash-guests.ts";
-import { whyNotLinux } from "./firecracker-support.ts";
+import { assets, whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const guest = CRASH_GUESTS["firecracker-linux"];
@@ -13,6 +16,25 @@ const shapes = [
   { name: "two processors", more: { vcpus: 2 }, processors: 2, leastMiB: 190, mostMiB: 256 },
   { name: "1 GiB of memory", more: { memory_mb: 1024 }, processors: 1, leastMiB: 900, mostMiB: 1024 },
 ];
+
+test("a kernel and arguments of the user's own are what boots, and what its snapshot belongs to", {
+  skip: (await whyNotLinux({ long: true })) ?? false,
+}, async () => {
+  const { mode } = await kvmState();
+  const { path, arguments: needed, modules } = await loadGuestKernel(assets, { monitor: "firecracker", mode });
+  const own = [
+    ...[`kernel: "${path}"`, `kernel_arguments: "${needed} its.own=1"`],
+    ...(modules[0] === undefined ? [] : [`kernel_modules: "${dirname(modules[0])}"`]),
+  ];
+  const pool = "warm: { adaptive: false }\n";
+  await using server = await Server.create(`${guest.config}firecracker: { ${own.join(", ")} }\n${pool}`);
+  await server.ok("POST", "/snapshots", guest.spawn);
+  const { id, boot } = await server.ok("POST", "/sandboxes", guest.spawn);
+  assert.equal(boot.path, "restored");
+  const { stdout } = await server.ok("POST", `/sandboxes/${id}/exec`, { command: "cat /proc/cmdline" });
+  assert.match(stdout, / its\.own=1 /);
+  await server.ok("DELETE", `/sandboxes/${id}`);
+});
 
 describe("Linux under the real Firecracker, other shapes", {
   skip: (await whyNotLinux({ long: true })) ?? false,

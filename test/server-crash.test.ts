@@ -10,7 +10,6 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { type Ask, crashGuest as guest } from "./crash-guests.ts";
-import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const KILLS = Number(process.env.STACYVM_CRASH_KILLS ?? 8);
@@ -19,7 +18,7 @@ const MINUTES = Number(process.env.STACYVM_CRASH_MINUTES ?? Number.POSITIVE_INFI
 const SEED = Number(process.env.STACYVM_CRASH_SEED ?? Date.now() % 1_000_000);
 const SPAWN = guest.spawn;
 /** The kill falls into this time after the load began, ms. */
-const SPREAD_MS = guest.monitor === "qemu" ? 2_500 : 800;
+const SPREAD_MS = guest.spreadMs;
 /** From this many on, the oldest are destroyed. */
 const KEPT = 3;
 
@@ -39,7 +38,7 @@ interface Known {
   checkpoint?: { id: string; contents: string[]; counts: number[] };
 }
 
-const skip = guest.monitor === "firecracker" ? ((await whyNot()) ?? false) : false;
+const skip = (await guest.whyNot()) ?? false;
 test(`${KILLS} kills of the daemon under load (${guest.monitor}, seed ${SEED})`, { skip }, async (t) => {
   await using server = await Server.create(guest.config);
   const random = generator(SEED);

@@ -32,6 +32,8 @@ export interface KvmState {
 
 const MODES: Record<string, KvmMode> = { kvm: "native", interpreted: "interpreted", tcg: "none" };
 const BETTER = "use a host with hardware virtualisation; until then QEMU runs Linux guests in software emulation";
+const MADE_FOR_IT = `${BETTER}, and Firecracker those whose kernel is made for it (\`stacyvm setup interpreted-kernel\`)`;
+const AS_IT_IS = "unset STACYVM_ACCEL to use what is there";
 
 let cached: Promise<KvmState> | undefined;
 export function kvmState(): Promise<KvmState> {
@@ -85,7 +87,7 @@ function interpreted(why: string): KvmState {
     device: true,
     mode: "interpreted",
     reason: `/dev/kvm runs the kernel of a guest by interpreting it (${why}): ordinary Linux kernels do not run on it`,
-    remedy: BETTER,
+    remedy: MADE_FOR_IT,
   };
 }
 
@@ -97,7 +99,8 @@ function overridden(override: string, device: boolean): KvmState {
       remedy: "use kvm, interpreted or tcg, or unset it",
     });
   }
-  if (mode === "none" || device) return { device, mode, reason };
+  if (mode === "none") return { device, mode, reason, remedy: AS_IT_IS };
+  if (device) return { device, mode, reason, ...(mode === "native" ? {} : { remedy: MADE_FOR_IT }) };
   throw new StacyError("unavailable", `${reason}, but /dev/kvm cannot be opened`, {
     remedy: "add your user to the group `kvm`, or unset STACYVM_ACCEL",
   });
