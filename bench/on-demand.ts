@@ -112,7 +112,11 @@ async function overHttp(context: BenchContext, image: string, n: number): Promis
         const begun = performance.now();
         const { id, boot } = JSON.parse(await daemon.ok("POST", "/sandboxes", spawn));
         const ms = performance.now() - begun;
-        if (i >= 0) context.sample(`${name}.total`, ms);
+        if (i >= 0) {
+          context.sample(`${name}.total`, ms);
+          for (const [phase, took] of Object.entries(boot.phases)) context.sample(`${name}.${phase}`, Number(took));
+          context.sample(`${name}.service`, ms - boot.total_ms);
+        }
         if (boot.path === "cold") context.failure(name, new Error("it booted cold"));
         await daemon.ok("DELETE", `/sandboxes/${id}`);
       } catch (error) {

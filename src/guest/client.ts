@@ -41,23 +41,37 @@ import {
 import { type CollectedOutput, OutputBudget } from "./output-budget.ts";
 import { OutputTimes } from "./output-times.ts";
 import { FieldReader, FieldWriter, MAX_PAYLOAD, Method, Tag } from "./protocol.ts";
-import { type Call, type CallOptions, Session, type SessionOptions } from "./session.ts";
+import { type Call, type CallOptions, Greeting, Session, type SessionOptions } from "./session.ts";
+
+export interface AgentOptions extends SessionOptions {
+  /** Who the guest is from now on. */
+  identity?: Identity | undefined;
+}
 
 /**
  * Opens a session. The stream belongs to it, also when this fails.
+ * @param greeting has been sent already where the stream says so
  * @throws StacyError `timeout`, `cancelled`, `disconnected`, or what the guest reports about the identity
  */
-export async function connectAgent(open: AgentStream, options: SessionOptions = {}): Promise<Agent> {
-  const { identity } = options;
-  const large = identity !== undefined && identityFields(identity).finish().length > HELLO_BYTES;
-  const { session, hello } = await Session.open(
-    open,
-    large ? { ...options, identity: { ...identity, env: {} } } : options,
-  );
+export async function connectAgent(
+  open: AgentStream,
+  { identity, ...options }: AgentOptions = {},
+  greeting = greetingOf(identity),
+): Promise<Agent> {
+  const { session, hello } = await Session.open(open, greeting, options);
   const agent = new AgentClient(session, hello);
-  // A greeting is one frame. What makes a clone an individual was in it; nothing runs before the rest is there too.
-  if (large) await agent.identify({ ...identity, thaw: false });
+  // What makes a clone an individual was in the greeting; nothing runs before the rest is there too.
+  if (identity !== undefined && isLarge(identity)) await agent.identify({ ...identity, thaw: false });
   return agent;
+}
+
+/** A greeting is one frame, in which an identity has room but for a large environment. */
+function greetingOf(identity: Identity | undefined): Greeting {
+  return new Greeting(identity !== undefined && isLarge(identity) ? { ...identity, env: {} } : identity);
+}
+
+function isLarge(identity: Identity): boolean {
+  return identityFields(identity).finish().length > HELLO_BYTES;
 }
 
 /** Of an identity in the greeting; the frame has room for a little more. */
@@ -72,10 +86,14 @@ const OPENINGS = 3;
  * start, that can hit the first new one.
  * @throws StacyError as `connectAgent` and `connect`
  */
-export async function openAgent(connect: () => Promise<AgentStream>, options: SessionOptions = {}): Promise<Agent> {
+export async function openAgent(
+  connect: (greeting: () => Uint8Array) => Promise<AgentStream>,
+  options: AgentOptions = {},
+): Promise<Agent> {
   for (let opening = 1; ; opening++) {
     try {
-      return await connectAgent(await connect(), options);
+      const greeting = greetingOf(options.identity);
+      return await connectAgent(await connect(() => greeting.frame()), options, greeting);
     } catch (thrown) {
       const broken = thrown instanceof StacyError && thrown.code === "disconnected";
       if (!broken || opening === OPENINGS || options.signal?.aborted === true) throw thrown;

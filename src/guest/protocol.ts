@@ -27,7 +27,8 @@
  * SESSION. The host opens a session with HELLO (sequence 0, a fresh 16-byte nonce) and takes nothing but the HELLO_ACK
  * with that nonce as its beginning. A HELLO may come at any time, also in the middle of a session: the agent then forgets
  * every stream of the old session (commands go on running and can be attached to again), drops all output that it had not
- * sent yet and answers HELLO_ACK with sequence 0. Nothing else is valid before the first HELLO.
+ * sent yet and answers HELLO_ACK with sequence 0. Nothing else is valid before the first HELLO. Under Firecracker it may be sent together with
+ * the request for the connection: it waits there until the guest has taken it.
  *
  * RESYNCHRONISING. Over vsock each connection is new and clean. A virtio-serial port has no connections: a frame that the
  * last host process did not finish may be stuck in front, and bytes meant for it may come out. So a host that is not sure

@@ -308,8 +308,27 @@ export class Call {
   }
 }
 
+/** The beginning of one session: HELLO with a nonce of its own, which its answer must carry. */
+export class Greeting {
+  readonly nonce: Buffer = randomBytes(16);
+  readonly #identity: Identity | undefined;
+
+  constructor(identity?: Identity) {
+    this.#identity = identity;
+  }
+
+  /** Made when it is sent: an identity tells the time. */
+  frame(): Buffer {
+    const fields = new FieldWriter()
+      .u16(Tag.VERSION_MIN, PROTOCOL_VERSION)
+      .u16(Tag.VERSION_MAX, PROTOCOL_VERSION)
+      .bytes(Tag.NONCE, this.nonce);
+    if (this.#identity !== undefined) fields.fields(Tag.IDENTITY, identityFields(this.#identity));
+    return encodeFrame({ type: FrameType.HELLO, channel: 0, flags: 0, stream: 0, payload: fields.finish() }, 0);
+  }
+}
+
 export interface SessionOptions {
-  identity?: Identity | undefined;
   /** For the whole handshake, ms. */
   timeoutMs?: number;
   signal?: AbortSignal | undefined;
@@ -324,10 +343,11 @@ export class Session {
   /** Calls that we gave up, whose END has not come. */
   readonly #dropped = new Set<number>();
   readonly #close: (reason: Error) => void;
-  #sequence = 0;
+  /** The greeting was 0. */
+  #sequence = 1;
   #nextCall = 1;
   #over: Error | undefined;
-  #nonce: Buffer = randomBytes(16);
+  readonly #nonce: Buffer;
   #onHello: ((fields: FieldReader) => void) | undefined;
   #pings: { id: string; resolve: () => void; reject: (error: Error) => void }[] = [];
   #pingCount = 0n;
@@ -339,8 +359,9 @@ export class Session {
   #heard = false;
   #asked = false;
 
-  private constructor(stream: Duplex) {
+  private constructor(stream: Duplex, nonce: Buffer) {
     this.#stream = stream;
+    this.#nonce = nonce;
     const { promise, resolve } = Promise.withResolvers<Error>();
     this.closed = promise;
     this.#close = resolve;
@@ -354,8 +375,13 @@ export class Session {
   }
 
   /** The handshake: one round trip. The stream belongs to the session, also when it fails. */
-  static async open(open: AgentStream, options: SessionOptions = {}): Promise<{ session: Session; hello: HelloInfo }> {
-    const session = new Session(open.stream);
+  /** The handshake: one round trip. The stream belongs to the session, also when it fails. */
+  static async open(
+    open: AgentStream,
+    greeting: Greeting,
+    options: SessionOptions = {},
+  ): Promise<{ session: Session; hello: HelloInfo }> {
+    const session = new Session(open.stream, greeting.nonce);
     const { promise, resolve, reject } = Promise.withResolvers<FieldReader>();
     const timeoutMs = options.timeoutMs ?? 10_000;
     const timer = setTimeout(
@@ -375,7 +401,8 @@ export class Session {
       }, afterMs);
     };
     try {
-      session.#hello(open.clean, options.identity);
+      if (!open.clean) open.stream.write(Buffer.alloc(FILLER_BYTES));
+      if (open.greeted !== true) open.stream.write(greeting.frame());
       // A port that is not clean has no connections that could be lost.
       if (open.clean) ask(Math.min(LONGEST_ASK_MS, Math.max(FIRST_ASK_MS, ASK_AFTER_OPENING * (open.tookMs ?? 0))));
       const fields = await promise;
@@ -391,20 +418,6 @@ export class Session {
       clearTimeout(asking);
       options.signal?.removeEventListener("abort", onAbort);
     }
-  }
-
-  #hello(clean: boolean, identity: Identity | undefined): void {
-    const fields = new FieldWriter()
-      .u16(Tag.VERSION_MIN, PROTOCOL_VERSION)
-      .u16(Tag.VERSION_MAX, PROTOCOL_VERSION)
-      .bytes(Tag.NONCE, this.#nonce);
-    if (identity !== undefined) fields.fields(Tag.IDENTITY, identityFields(identity));
-    const hello = encodeFrame(
-      { type: FrameType.HELLO, channel: 0, flags: 0, stream: 0, payload: fields.finish() },
-      this.#sequence++,
-    );
-    if (!clean) this.#stream.write(Buffer.alloc(FILLER_BYTES));
-    this.#stream.write(hello);
   }
 
   #received(chunk: Buffer): void {

@@ -10,4 +10,6 @@ export interface AgentStream {
   clean: boolean;
   /** How long the guest took to take the connection, ms; absent where nobody could tell. */
   tookMs?: number;
+  /** The greeting that was given along has been sent: it was the stream's first bytes. */
+  greeted?: boolean;
 }

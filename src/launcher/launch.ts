@@ -197,7 +197,7 @@ async function greet(
   });
   const both = signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal]);
   const limits = { timeoutMs: limitMs, signal: both };
-  const greeting = openAgent(() => machine.connectAgent(limits), {
+  const greeting = openAgent((greeting) => machine.connectAgent({ ...limits, greeting }), {
     ...limits,
     ...(identity === undefined ? {} : { identity }),
   });

@@ -155,7 +155,7 @@ async function withRecord(
     // U1, S1 to S4, F3 to F5: it stands still for something that did not come about.
     const machine = found.state === "paused" ? await found.resume() : found;
     found = machine;
-    const agent = await openAgent(() => machine.connectAgent(wait), wait);
+    const agent = await openAgent((greeting) => machine.connectAgent({ ...wait, greeting }), wait);
     await thaw(agent); // F2 to F6
     return keep(machine, agent);
   } catch (error) {

@@ -253,7 +253,7 @@ export class MachineLife {
   }
 
   async #connect(signal: AbortSignal): Promise<Agent> {
-    return openAgent(() => this.running().connectAgent({ signal }), { signal });
+    return openAgent((greeting) => this.running().connectAgent({ signal, greeting }), { signal });
   }
 
   // Its end

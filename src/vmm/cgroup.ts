@@ -54,22 +54,36 @@ export async function confinement(): Promise<Confinement> {
   return { controllers, version: host.version, lacks };
 }
 
-/**
- * Puts a process into a group of its own. `removeGroup` once it is gone. One call after the other: the kernel takes
- * milliseconds for some, and each holds a thread of the few that all file calls of this process share, those of the start itself too.
- */
+/** Puts a process into a group of its own, with its limits. `removeGroup` once it is gone. */
 export async function confine(pid: number, share: Share): Promise<void> {
+  await enterGroup(pid);
+  await limitGroup(pid, share);
+}
+
+/**
+ * One call after the other: the kernel takes milliseconds for some, and each holds a thread of the few that all file calls of this process share,
+ * those of the start itself too.
+ */
+async function enterGroup(pid: number): Promise<void> {
   const host = await look();
   if (host === undefined) return;
-  const name = `${PREFIX}${pid}`;
-  const groups = new Set([...host.parents.values()].map((parent) => join(parent, name)));
+  const groups = groupsOf(host, pid);
   for (const group of groups) await mkdir(group).catch(() => {});
+  for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(pid)).catch(() => {});
+}
+
+async function limitGroup(pid: number, share: Share): Promise<void> {
+  const host = await look();
+  if (host === undefined) return;
   for (const [controller, file, value] of host.version === 2 ? limitsSecond(share) : limitsFirst(share)) {
     const parent = host.parents.get(controller);
     // A limit that this kernel does not know is none; the others hold all the same.
-    if (parent !== undefined) await writeFile(join(parent, name, file), String(value)).catch(() => {});
+    if (parent !== undefined) await writeFile(join(parent, `${PREFIX}${pid}`, file), String(value)).catch(() => {});
   }
-  for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(pid)).catch(() => {});
+}
+
+function groupsOf(host: Host, pid: number): Set<string> {
+  return new Set([...host.parents.values()].map((parent) => join(parent, `${PREFIX}${pid}`)));
 }
 
 type Limit = [Controller, file: string, value: number | string];
@@ -108,24 +122,34 @@ function amounts({ vcpus, memoryMiB, accelerator }: Share): { memory: number; pi
 }
 
 /**
- * The group of one monitor. It is made when the monitor has loaded or booted its machine, and nobody waits for it: while the kernel moves a
- * process it lets none make threads, for some 10 ms now and then, and a monitor makes its own until then.
+ * The group of one monitor. While the kernel moves a process, for some 10 ms now and then, no process and no thread begins anywhere on the
+ * host. So one that waits for a machine is moved meanwhile and has only its limits written when it gets one; any other is moved when it has
+ * loaded or booted its machine, and nobody waits for it.
  */
 export class MonitorGroup {
   readonly #pid: number;
-  #making: Promise<void> = Promise.resolve();
+  #entered: Promise<void> | undefined;
+  #made: Promise<void> = Promise.resolve();
 
   constructor(pid: number) {
     this.#pid = pid;
   }
 
-  make(share: Share): void {
-    this.#making = confine(this.#pid, share).catch(() => {});
+  /** Without limits yet. Never rejects */
+  enter(): Promise<void> {
+    this.#entered ??= enterGroup(this.#pid).catch(() => {});
+    return this.#entered;
+  }
+
+  limit(share: Share): void {
+    this.#made = this.enter()
+      .then(() => limitGroup(this.#pid, share))
+      .catch(() => {});
   }
 
   /** Once the monitor is gone. Nobody waits for this either. */
   remove(): void {
-    void this.#making.then(() => removeGroup(this.#pid));
+    void Promise.all([this.#entered, this.#made]).then(() => removeGroup(this.#pid));
   }
 }
 
@@ -135,8 +159,7 @@ export class MonitorGroup {
  */
 export function removeGroup(pid: number): void {
   void look().then(async (host) => {
-    const groups = new Set([...(host?.parents.values() ?? [])].map((parent) => join(parent, `${PREFIX}${pid}`)));
-    for (const group of groups) {
+    for (const group of host === undefined ? [] : groupsOf(host, pid)) {
       for (let tries = 0; tries < 50; tries++) {
         const code = await rmdir(group).then(
           () => "",

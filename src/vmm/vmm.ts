@@ -208,6 +208,11 @@ export interface ConnectOptions {
   /** The whole budget, in ms. Default 10,000. */
   timeoutMs?: number;
   signal?: AbortSignal;
+  /**
+   * First bytes for the agent. Sent together with the request for the connection where the way in can carry them, which saves a turn
+   * (`AgentStream.greeted` says so); elsewhere they are the caller's to send. Made when they are sent, since they tell the time.
+   */
+  greeting?: () => Uint8Array;
 }
 
 /** How long a guest may take until its agent answers; exact once `probe` has answered. */

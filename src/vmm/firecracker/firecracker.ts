@@ -161,10 +161,10 @@ class Firecracker implements Vmm {
   async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
     const life = await this.#life(false, "unknown");
     const { firecracker, jailer } = (await this.#usable()).paths;
-    return new BlankFirecracker(
-      await FirecrackerProcess.start({ firecracker, jailer, dir, jail: undefined, signal, spawn: this.#spawn }),
-      life,
-    );
+    const options = { firecracker, jailer, dir, jail: undefined, signal, spawn: this.#spawn };
+    const process = await FirecrackerProcess.start(options);
+    await process.enterGroup();
+    return new BlankFirecracker(process, life);
   }
 
   async #life(tracking: boolean, ground: Life["ground"]): Promise<Omit<Life, "config">> {

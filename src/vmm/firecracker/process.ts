@@ -146,9 +146,14 @@ export class FirecrackerProcess implements VmmProcess {
     });
   }
 
+  /** What its share of the host takes longest to give, while there is no machine yet. */
+  async enterGroup(): Promise<void> {
+    if (this.jail === undefined) await this.#group.enter();
+  }
+
   /** Gives the machine its share of the host; nobody waits for it. A jailed one has it from the jailer. */
   confine({ vcpus, memoryMiB }: MachineConfig): void {
-    if (this.jail === undefined) this.#group.make({ vcpus, memoryMiB, accelerator: "kvm" });
+    if (this.jail === undefined) this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
   }
 
   get record(): ProcessRecord {
@@ -183,8 +188,8 @@ export class FirecrackerProcess implements VmmProcess {
 
   async connectAgent(options: ConnectOptions = {}): Promise<AgentStream> {
     const gone = this.ended("connecting to the agent");
-    const { socket, tookMs } = await dialGuest(this.workDir, VSOCK_SOCKET, { ...options, port: AGENT_PORT, gone });
-    return { stream: socket, clean: true, tookMs };
+    const { socket, ...opened } = await dialGuest(this.workDir, VSOCK_SOCKET, { ...options, port: AGENT_PORT, gone });
+    return { stream: socket, clean: true, ...opened };
   }
 
   /** @returns `undefined` when the guest has nobody there */

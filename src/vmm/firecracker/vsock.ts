@@ -2,6 +2,9 @@
  * Host to guest over Firecracker's vsock socket (docs/vsock.md): connect to `v.sock`, send `CONNECT <port>\n`, read
  * `OK <host port>\n`. When nobody listens in the guest the socket just closes; while the guest's driver is not ready the
  * request waits without an answer, and an expired one may never be told. So each attempt has a short limit of its own.
+ *
+ * What follows the request's line waits in the socket until the guest has taken the connection (Firecracker reads the line's end byte by byte),
+ * so the first bytes for the guest can be sent with it.
  */
 import type { Socket } from "node:net";
 import { StacyError } from "../../host/error.ts";
@@ -22,20 +25,22 @@ export interface DialOptions extends ConnectOptions {
 }
 
 /**
- * @returns also how long the guest took to take the connection
+ * @returns also how long the guest took to take the connection, and whether the greeting has been sent
  * @throws StacyError `timeout`, `cancelled`, or what `gone` gives
  */
 export async function dialGuest(
   dir: string,
   socketName: string,
   options: DialOptions,
-): Promise<{ socket: Socket; tookMs: number }> {
+): Promise<{ socket: Socket; tookMs: number; greeted: boolean }> {
   const limit = options.timeoutMs ?? 10_000;
   const deadline = performance.now() + limit;
   let gone: StacyError | undefined;
   void options.gone.then((error) => {
     gone = error;
   });
+  // With the first attempt only: a greeting tells the time, and a guest that takes the connection late would be told an old one.
+  let { greeting } = options;
   for (let attemptMs = FIRST_ATTEMPT_MS; ; attemptMs = Math.min(2 * attemptMs, LONGEST_ATTEMPT_MS)) {
     options.signal?.throwIfAborted();
     if (gone !== undefined) throw gone;
@@ -52,9 +57,11 @@ export async function dialGuest(
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     const asked = performance.now();
-    if (await handshake(socket, options.port, Math.min(attemptMs, left), options.signal)) {
-      return { socket, tookMs: performance.now() - asked };
+    const first = greeting?.();
+    if (await handshake(socket, options.port, Math.min(attemptMs, left), options.signal, first)) {
+      return { socket, tookMs: performance.now() - asked, greeted: first !== undefined };
     }
+    greeting = undefined;
     await new Promise((wake) => setTimeout(wake, PAUSE_MS));
   }
 }
@@ -73,7 +80,13 @@ export async function dialGuestOnce(
  * False when this attempt failed; the socket is destroyed then. Reads by `readable`, not `data`: it must be handed over
  * neither flowing, which loses bytes, nor paused, which the next reader would not undo.
  */
-function handshake(socket: Socket, port: number, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+function handshake(
+  socket: Socket,
+  port: number,
+  timeoutMs: number,
+  signal?: AbortSignal,
+  greeting: Uint8Array = Buffer.alloc(0),
+): Promise<boolean> {
   return new Promise((settle) => {
     let answer: Buffer = Buffer.alloc(0);
     const finish = (ok: boolean): void => {
@@ -104,6 +117,6 @@ function handshake(socket: Socket, port: number, timeoutMs: number, signal?: Abo
     // `end` needs a reader to be seen; the close comes with it.
     socket.on("close", fail);
     // One write: the other side drops a connection whose first bytes come in pieces.
-    socket.write(`CONNECT ${port}\n`);
+    socket.write(Buffer.concat([Buffer.from(`CONNECT ${port}\n`), greeting]));
   });
 }
