@@ -130,6 +130,8 @@ export class Transport {
       headers["content-type"] = "application/json";
       body = JSON.stringify(encode(shape, input.body));
     } else if (body !== undefined) headers["content-type"] ??= "application/octet-stream";
+    // The server then says that it is at work: Node's fetch gives up after five minutes without a word.
+    if (input.timeoutMs === 0 && !this.#browser) headers.prefer = "processing";
     const init: RequestInit & { duplex?: "half" } = { method, headers };
     if (body !== undefined) init.body = body;
     const streaming = body instanceof ReadableStream && !this.#browser;

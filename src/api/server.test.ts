@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, type Socket as TcpSocket } from "node:net";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { validateConfig } from "../config/load.ts";
 import { newApi } from "./endpoint.ts";
@@ -21,6 +22,10 @@ let accepted: Socket | undefined;
 before(async () => {
   const app = newApi();
   app.post("/echo", async (c) => new Response(`got ${await c.req.text()}`));
+  app.post("/slow", async () => {
+    await sleep(4_000);
+    return new Response("done");
+  });
   app.get("/endless", () => {
     async function* zeros(): AsyncGenerator<Uint8Array> {
       open += 1;
@@ -49,7 +54,7 @@ before(async () => {
     return taken();
   });
   app.onError((error) => new Response(error.message, { status: 400 }));
-  server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  server = await listen(app, { ...validateConfig({}, "").server, port: 0 }, 300);
 });
 after(() => server.close(0));
 
@@ -193,3 +198,17 @@ async function* deaf(end: Promise<void>): AsyncGenerator<string> {
   yield "begun\n";
   await end;
 }
+
+test("a client that asks for it hears that its answer is being made, and does not give it up; others hear nothing", async () => {
+  // The class behind Node's own `fetch`, whose limit for the beginning of an answer has no other setting.
+  const { constructor: Agent } = [2, 1]
+    .map((version) => (globalThis as Record<symbol, unknown>)[Symbol.for(`undici.globalDispatcher.${version}`)])
+    .find((each) => each?.constructor.name === "Agent") as { constructor: new (options: object) => never };
+  const impatient = { method: "POST", dispatcher: new Agent({ headersTimeout: 1_500 }) };
+  const patient = fetch(`${server.url}/slow`, { ...impatient, headers: { prefer: "processing" } });
+  const socket = raw("POST /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+  const heard = (await socket.toArray()).join("");
+  const answer = await patient;
+  assert.deepEqual([answer.status, await answer.text()], [200, "done"]);
+  assert.match(heard, /^HTTP\/1\.1 200 /);
+});

@@ -10,6 +10,8 @@ import type { Api, Upgrade } from "./endpoint.ts";
 
 const MAX_HEADER_BYTES = 16_384;
 const KEEP_ALIVE_MS = 75_000;
+/** Clients that ask for it hear so often that their answer is being made. */
+const PROCESSING_MS = 60_000;
 /** For the last lines of answers that the server's stop has ended. */
 const LAST_WORDS_MS = 3_000;
 
@@ -26,8 +28,11 @@ export interface RunningServer {
   close(graceMs: number, endCalls?: () => void): Promise<void>;
 }
 
-/** @throws StacyError `unavailable` when the address is taken or not ours */
-export async function listen(app: Api, config: Config["server"]): Promise<RunningServer> {
+/**
+ * @param processingMs see `sayProcessing`
+ * @throws StacyError `unavailable` when the address is taken or not ours
+ */
+export async function listen(app: Api, config: Config["server"], processingMs = PROCESSING_MS): Promise<RunningServer> {
   const listener = getRequestListener((request, env) => app.fetch(request, env as never), {
     overrideGlobalObjects: false,
   });
@@ -43,7 +48,10 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
       // whose body would otherwise be taken for the new protocol.
       shouldUpgradeCallback: isWebSocket,
     },
-    (incoming, outgoing) => void listener(incoming, outgoing),
+    (incoming, outgoing) => {
+      sayProcessing(incoming, outgoing, processingMs);
+      void listener(incoming, outgoing);
+    },
   );
   server.maxConnections = config.max_connections;
   server.timeout = 0; // streams are never cut
@@ -89,6 +97,19 @@ export async function listen(app: Api, config: Config["server"]): Promise<Runnin
       clearTimeout(limit);
     },
   };
+}
+
+/**
+ * A `fetch` of Node gives an answer up that has not begun after five minutes, and has no setting for that; a command, a pull or a build may take
+ * longer. With `Prefer: processing` such a client is told 102 meanwhile. Not unasked: not every client's library reads on behind it.
+ */
+function sayProcessing(incoming: IncomingMessage, outgoing: ServerResponse, everyMs: number): void {
+  if (incoming.headers.prefer !== "processing") return;
+  const saying = setInterval(() => {
+    if (outgoing.headersSent || outgoing.destroyed) clearInterval(saying);
+    else outgoing.writeProcessing();
+  }, everyMs);
+  outgoing.once("close", () => clearInterval(saying));
 }
 
 /** Sockets that were handed over by an upgrade: the HTTP server no longer knows them. */
