@@ -3,18 +3,21 @@
  * system's programs (read-only), some devices, and what the arguments name, each under its own path. It becomes the program, so pid and
  * parent stay.
  *
- *     cell DIR [-r FILE | -o FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...
+ *     cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH]... -- PROGRAM ARGUMENT...
  *
  *   DIR      the working directory, to read
  *   -r FILE  a file or directory to read
  *   -o FILE  the same, where it is there
  *   -w FILE  one to write, also below DIR. Its name stays what it is: nobody who follows names in DIR can be led elsewhere.
  *   -l FILE  a library that is loaded into the program. Its own path may hold what separates names there.
+ *   -s FILE  one of the system's, to read where it is there: as it is, also where it is a link to another one
+ *   -a PATH  where the one before it is shown, if not under its own path
  *
  * All of them are absolute.
  *
  * As root the program gets a user of its own: USERS plus its pid, which no other living process has, and who gets what is to be written.
- * As any other user the namespaces are made in a user namespace, in which that user is itself.
+ * As any other user the namespaces are made in a user namespace, in which that user is itself; so that the program cannot send signals to that
+ * user's other processes, it is in a domain of Landlock, where the kernel has that (6.12).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +35,12 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* The same numbers on all machines; older headers do not have them. */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_restrict_self 446
+#endif
 
 /* Above what systemd gives to containers and below what is no user (systemd, "Users, Groups, UIDs and GIDs"). */
 #define USERS 0x70000000u
@@ -59,20 +68,25 @@ struct part {
 static struct part parts[64];
 static int count;
 
-static void add(const char *path, int writable, int optional) {
+/* Another one would be made beside the new root, on the host. */
+static const char *absolute(const char *path) {
+	if (path[0] == '/') return path;
+	errno = EINVAL;
+	fail("add", path);
+	return NULL;
+}
+
+/* @returns NULL: it is not there, and need not be */
+static struct part *add(const char *path, int writable, int optional) {
 	if (count == (int)(sizeof parts / sizeof *parts)) {
 		errno = E2BIG;
 		fail("add", path);
 	}
-	/* Another one would be made beside the new root, on the host. */
-	if (path[0] != '/') {
-		errno = EINVAL;
-		fail("add", path);
-	}
-	int fd = open(path, O_PATH | O_CLOEXEC);
-	if (fd < 0 && optional) return;
+	int fd = open(absolute(path), O_PATH | O_CLOEXEC);
+	if (fd < 0 && optional) return NULL;
 	if (fd < 0) fail("open", path);
-	parts[count++] = (struct part){path, fd, writable};
+	parts[count] = (struct part){path, fd, writable};
+	return &parts[count++];
 }
 
 /* Makes the directories above `path` in the new root, and returns its name there. */
@@ -90,16 +104,12 @@ static const char *above(const char *path) {
 	return at;
 }
 
-/* A system's directory: as it is, also where it is a link to another one. */
-static void add_system(const char *path) {
+/* A link of the system's, which is made again. */
+static void show_link(const char *path) {
 	char target[PATH_MAX];
 	ssize_t length = readlink(path, target, sizeof target - 1);
-	if (length < 0) {
-		add(path, 0, 1);
-		return;
-	}
-	target[length] = 0;
-	if (symlink(target, above(path)) != 0) fail("link", path);
+	if (length >= 0) target[length] = 0;
+	if (length < 0 || symlink(target, above(path)) != 0) fail("link", path);
 }
 
 /*
@@ -145,6 +155,21 @@ static void show(const struct part *part, int root) {
 	if (mount(NULL, at, NULL, MS_REMOUNT | MS_BIND | keep | more, NULL) != 0) fail("protect", part->path);
 }
 
+/*
+ * No signals to processes outside, and none of their abstract sockets. A kernel that does not know these scopes says how far it knows, and the
+ * program starts without: the namespaces hold all the same.
+ */
+static void keep_to_itself(void) {
+	/* linux/landlock.h of ABI 6: two sets of rights, of which it has none to restrict, and the scopes. */
+	const struct {
+		unsigned long long files, network, scoped;
+	} rules = {0, 0, 3};
+	int fd = syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0);
+	if (fd < 0) return;
+	if (syscall(SYS_landlock_restrict_self, fd, 0) != 0) fail("give up", "signals");
+	close(fd);
+}
+
 /* Makes it the user's. Never what has other names, too. */
 static void give(const struct part *part, uid_t to) {
 	struct stat found;
@@ -163,7 +188,7 @@ int main(int argc, char **argv) {
 	const int root = uid == 0;
 	int at = 2;
 	if (argc < 4) {
-		fprintf(stderr, "usage: cell DIR [-r FILE | -o FILE | -w FILE | -l FILE]... -- PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH]... -- PROGRAM ARGUMENT...\n");
 		return 125;
 	}
 	const mode_t mask = umask(022);
@@ -177,12 +202,23 @@ int main(int argc, char **argv) {
 		write_file("/proc/self/gid_map", map);
 	}
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("mount", "/");
-	add(argv[1], 0, 0);
-	for (; at + 1 < argc && argv[at][0] == '-' && strchr("rowl", argv[at][1]) != NULL && argv[at][1] != 0 && argv[at][2] == 0; at += 2) {
+	struct part *last = add(argv[1], 0, 0);
+	const char *links[16];
+	size_t linked = 0;
+	for (; at + 1 < argc && argv[at][0] == '-' && strchr("rowlsa", argv[at][1]) != NULL && argv[at][1] != 0 && argv[at][2] == 0; at += 2) {
 		const char option = argv[at][1];
-		add(argv[at + 1], option == 'w', option == 'o');
+		struct stat found;
+		if (option == 'a') {
+			if (last != NULL) last->path = absolute(argv[at + 1]);
+			continue;
+		}
+		if (option == 's' && lstat(argv[at + 1], &found) == 0 && S_ISLNK(found.st_mode) && linked < sizeof links / sizeof *links) {
+			links[linked++] = absolute(argv[at + 1]);
+			continue;
+		}
+		last = add(argv[at + 1], option == 'w', option == 'o' || option == 's');
 		if (option != 'l') continue;
-		parts[count - 1].path = LIBRARY;
+		last->path = LIBRARY;
 		if (setenv("LD_PRELOAD", LIBRARY, 1) != 0) fail("preload", argv[at + 1]);
 	}
 	if (at + 1 >= argc || strcmp(argv[at], "--") != 0) {
@@ -191,17 +227,12 @@ int main(int argc, char **argv) {
 	}
 	static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/urandom", "/dev/kvm"};
 	for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) add(devices[i], 1, 1);
-	add("/usr", 0, 0);
-	add("/etc/ld.so.cache", 0, 1);
-	/* Where the C library looks whether it may have huge pages. */
-	add("/sys/kernel/mm/transparent_hugepage", 0, 1);
 	struct stat kvm;
 	const int has_kvm = stat("/dev/kvm", &kvm) == 0;
 	for (int i = 0; root && i < count; i++)
 		if (parts[i].writable) give(&parts[i], USERS + (uid_t)getpid());
 	if (mount("tmpfs", PLACE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=256m,nr_inodes=256") != 0) fail("mount", PLACE);
-	static const char *const system[] = {"/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32"};
-	for (size_t i = 0; i < sizeof system / sizeof *system; i++) add_system(system[i]);
+	for (size_t i = 0; i < linked; i++) show_link(links[i]);
 	for (int i = 0; i < count; i++) show(&parts[i], root);
 	if (chdir(PLACE) != 0 || syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0) fail("enter", "the new root");
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0) fail("protect", "/");
@@ -214,6 +245,7 @@ int main(int argc, char **argv) {
 	}
 	umask(mask);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("give up", "new privileges");
+	keep_to_itself();
 	execv(argv[at + 1], argv + at + 1);
 	fail("start", argv[at + 1]);
 }

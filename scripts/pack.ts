@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import { buildAgent, buildSpawner } from "../src/images/crate-build.ts";
-import { compileCell } from "../src/vmm/qemu/cell.ts";
+import { compileCell } from "../src/vmm/cell.ts";
 
 const dist = join(packageRoot, "dist");
 await rm(dist, { recursive: true, force: true });

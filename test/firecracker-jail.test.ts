@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
-import { cgroupVersion } from "../src/vmm/firecracker/jail.ts";
+import { cgroupVersion } from "../src/vmm/firecracker/jailer.ts";
 import { FILES, type JailConfig } from "../src/vmm/vmm.ts";
 import { run, World, whyNot } from "./firecracker-support.ts";
 

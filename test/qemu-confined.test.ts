@@ -8,8 +8,8 @@ import { CONSOLE_BOUNDS } from "../src/host/bounds.ts";
 import { exists } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
+import { cellState } from "../src/vmm/cell.ts";
 import { confinement } from "../src/vmm/cgroup.ts";
-import { cellState } from "../src/vmm/qemu/cell.ts";
 import { Bench, sh } from "./launcher-support.ts";
 
 test("a restored machine runs under the filter, in its group, and its console stays short", async (t) => {

@@ -78,9 +78,9 @@ export const configSchema = z.strictObject({
     kernel_arguments: text.default(""),
     /** Directory of its uncompressed modules, loaded in the order of their names. Empty: all is built in. */
     kernel_modules: text.default(""),
-    /** Every machine runs under the jailer: own user, own root, no capabilities. Needs root. */
+    /** Every machine has a root of its own and no capabilities: under the jailer as a user of its own where the server is root, else in a cell. */
     jail: z.boolean().default(false),
-    /** Machines run as this uid and the 9,999 after it. */
+    /** For the jailer, as the next two: machines run as this uid and the 9,999 after it. */
     jail_uid_base: z.int().min(1_000).max(2_000_000_000).default(200_000),
     /** Limits of memory, CPU and processes by cgroup. */
     jail_limits: z.boolean().default(true),

@@ -38,7 +38,8 @@ export interface HostProcess {
 export const KILL_LIMIT_MS = 10_000;
 /**
  * In the environment of every machine monitor that we start: with its working directory it proves whose a process is, also one that
- * no record names yet. (The jailer empties the environment; its processes are told by their root.)
+ * no record names yet. (The jailer empties the environment; its processes are told by their root. A jail that it did not make
+ * is only the working directory.)
  */
 const MARK = "STACYVM_MACHINE";
 
@@ -238,7 +239,9 @@ export async function worksIn(record: ProcessRecord, dir: string): Promise<boole
     if (process.getuid?.() !== 0 || (await seesOthers()) || !(await isAlive(record))) return false;
     throw notLookedAt(`process ${record.pid}`);
   }
-  return at === (await inode(dir)) || (await jailRoots(dir)).has(await inode(`/proc/${record.pid}/root`));
+  if (at === (await inode(dir))) return true;
+  const roots = await jailRoots(dir);
+  return roots.has(at) || roots.has(await inode(`/proc/${record.pid}/root`));
 }
 
 const CAP_SYS_PTRACE = 19;

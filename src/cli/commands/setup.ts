@@ -86,7 +86,7 @@ const WORK: Record<Part, Work> = {
   async agent(assets, progress, { signal }) {
     const { buildAgent } = await import("../../images/crate-build.ts");
     const built = await buildAgent(assets, { progress, signal });
-    const { cellState } = await import("../../vmm/qemu/cell.ts");
+    const { cellState } = await import("../../vmm/cell.ts");
     const cell = await cellState();
     return cell.usable ? built : `${built}; QEMU without a cell: ${cell.reason}`;
   },

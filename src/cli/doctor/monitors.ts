@@ -5,7 +5,7 @@ import { kvmState } from "../../host/kvm.ts";
 import { probeKvm } from "../../host/kvm-probe.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { loadGuestKernel } from "../../images/guest-kernel.ts";
-import { cellState } from "../../vmm/qemu/cell.ts";
+import { cellState } from "../../vmm/cell.ts";
 import type { Vmm } from "../../vmm/vmm.ts";
 import { vmms } from "../engine.ts";
 import type { Finding } from "./finding.ts";

@@ -1,30 +1,37 @@
 /** Firecracker behind the `Vmm` contract. */
+import { realpath } from "node:fs/promises";
+import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
-import type {
-  AnswerLimits,
-  BlankVmm,
-  BootableVmm,
-  ConnectOptions,
-  JailConfig,
-  LoadableVmm,
-  MachineConfig,
-  PausedMachine,
-  RunningMachine,
-  SnapshotSource,
-  StartOptions,
-  Vmm,
-  VmmAbilities,
-  VmmProbe,
+import { type Cell, cellState } from "../cell.ts";
+import {
+  type AnswerLimits,
+  type BlankVmm,
+  type BootableVmm,
+  type ConnectOptions,
+  FILES,
+  type JailConfig,
+  type LoadableVmm,
+  type MachineConfig,
+  type PausedMachine,
+  type RunningMachine,
+  SNAPSHOT_FILES,
+  type SnapshotSource,
+  type StartOptions,
+  type Vmm,
+  type VmmAbilities,
+  type VmmProbe,
 } from "../vmm.ts";
+import type { Shown } from "./cell-jail.ts";
 import type { LocateOptions } from "./install.ts";
 import { JailUsers } from "./jail-users.ts";
 import {
   BlankFirecracker,
+  BOOT_FILES,
   BootableFirecracker,
   baseCommandLine,
   type Life,
@@ -34,7 +41,7 @@ import {
 } from "./machine.ts";
 import { findGround } from "./memory-file.ts";
 import { type Probed, probeFirecracker } from "./probe.ts";
-import { FirecrackerProcess } from "./process.ts";
+import { FirecrackerProcess, type JailPlan } from "./process.ts";
 import { traitsOf } from "./versions.ts";
 
 export interface FirecrackerOptions extends LocateOptions {
@@ -42,12 +49,13 @@ export interface FirecrackerOptions extends LocateOptions {
   assets?: string;
   /** The user's own kernel for Linux guests. */
   kernel?: KernelSetting;
-  /** Every machine runs under the jailer, unless its start says how itself. */
+  /** Every machine is jailed, unless its start says how itself: by the jailer where we are root, else in a cell. */
   jail?: JailPolicy;
   /** Default: from this process. */
   spawn?: SpawnProcess;
 }
 
+/** For the jailer. A cell has no users of its own, a network namespace of its own, and limits as machines without a jail have them. */
 export interface JailPolicy {
   /** Machines run as this uid and the ones after it. */
   uidBase: number;
@@ -92,8 +100,8 @@ class Firecracker implements Vmm {
     this.#options = options;
     this.#spawn = options.spawn ?? spawnProcess;
     if (options.jail === undefined) return;
-    this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
-    // A jail is made for one machine: its limits are the machine's size.
+    if (isRoot()) this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
+    // A jail is made for one machine: its limits are the machine's size, and its files are there from its start.
     this.#abilities = { ...this.#abilities, blank: false };
   }
 
@@ -108,16 +116,17 @@ class Firecracker implements Vmm {
 
   #look(): Promise<Probed> {
     const { assets, kernel } = this.#options;
-    this.#probed ??= probeFirecracker(assets ?? dataPaths().assets, this.#options, kernel).then((probed) => {
-      if (probed.found !== undefined) {
-        if (probed.probe.usable && probed.probe.accelerator === "kvm-interpreted")
-          this.answerMs = INTERPRETED_ANSWER_MS;
-        const { traits, paths } = probed.found;
-        const jail = paths.jailer !== undefined && process.getuid?.() === 0;
-        this.#abilities = { ...this.#abilities, pauseResume: traits.pauseResume, jail };
-        if (this.#users !== undefined && !jail) return { probe: unjailed(probed.probe, paths.jailer) };
-      }
-      return probed;
+    this.#probed ??= probeFirecracker(assets ?? dataPaths().assets, this.#options, kernel).then(async (probed) => {
+      if (probed.found === undefined) return probed;
+      if (probed.probe.usable && probed.probe.accelerator === "kvm-interpreted") this.answerMs = INTERPRETED_ANSWER_MS;
+      const { traits, paths } = probed.found;
+      this.#abilities = {
+        ...this.#abilities,
+        pauseResume: traits.pauseResume,
+        jail: paths.jailer !== undefined && isRoot(),
+      };
+      const lacks = this.#options.jail && (await lacksJail(this.#options.jail, paths.jailer));
+      return lacks === undefined ? probed : { probe: unjailed(probed.probe, lacks) };
     });
     return this.#probed;
   }
@@ -148,21 +157,23 @@ class Firecracker implements Vmm {
 
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
     // Tracking makes the golden snapshot a matter of ms and KiB; a private machine that is never saved does without.
-    const tracking = options.memory === "shared";
-    const life = await this.#life(tracking, "nothing");
-    return new BootableFirecracker(await this.#start(options), { ...life, config: options.config });
+    const life = await this.#life(options.memory === "shared", "nothing");
+    const { kernel, initramfs } = options.config;
+    const files: Shown[] = [[kernel, BOOT_FILES.kernel]];
+    if (initramfs !== undefined) files.push([initramfs, BOOT_FILES.initramfs]);
+    return new BootableFirecracker(await this.#start(options, files), { ...life, config: options.config });
   }
 
   async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
     const life = await this.#life(false, "unknown");
-    return new LoadableFirecracker(await this.#start(options), { ...life, config: options.config });
+    const files = Object.values(SNAPSHOT_FILES).map((name): Shown => [join(options.snapshot.dir, name), name]);
+    return new LoadableFirecracker(await this.#start(options, files), { ...life, config: options.config });
   }
 
   async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
     const life = await this.#life(false, "unknown");
-    const { firecracker, jailer } = (await this.#usable()).paths;
-    const options = { firecracker, jailer, dir, jail: undefined, signal, spawn: this.#spawn };
-    const process = await FirecrackerProcess.start(options);
+    const { firecracker } = (await this.#usable()).paths;
+    const process = await FirecrackerProcess.start({ firecracker, dir, jail: undefined, signal, spawn: this.#spawn });
     await process.enterGroup();
     return new BlankFirecracker(process, life);
   }
@@ -203,22 +214,22 @@ class Firecracker implements Vmm {
     await process?.kill();
   }
 
-  async #start({ dir, config, jail, signal }: StartOptions): Promise<FirecrackerProcess> {
+  /** @param files what a cell has to show beside the base */
+  async #start({ dir, config, jail, signal }: StartOptions, files: readonly Shown[]): Promise<FirecrackerProcess> {
     const { paths } = await this.#usable();
-    const start = (as: JailConfig | undefined): Promise<FirecrackerProcess> =>
-      FirecrackerProcess.start({
-        firecracker: paths.firecracker,
-        jailer: paths.jailer,
-        dir,
-        jail: as,
-        signal,
-        spawn: this.#spawn,
-      });
+    const { firecracker, jailer } = paths;
+    const start = (plan: JailPlan | undefined): Promise<FirecrackerProcess> =>
+      FirecrackerProcess.start({ firecracker, dir, jail: plan, signal, spawn: this.#spawn });
+    if (jail !== undefined) return start({ by: "jailer", jailer, config: jail });
+    if (this.#options.jail === undefined) return start(undefined);
     const users = this.#users;
-    if (jail !== undefined || users === undefined) return start(jail);
+    if (users === undefined) {
+      const base = join(dir, FILES.base);
+      return start({ by: "cell", cell: await usableCell(), files: [...files, [await realpath(base), FILES.base]] });
+    }
     const uid = await users.take();
     try {
-      const process = await start(this.#jail(uid, config));
+      const process = await start({ by: "jailer", jailer, config: this.#jail(uid, config) });
       void process.exited.then(() => users.give(uid));
       return process;
     } catch (error) {
@@ -243,14 +254,47 @@ async function interpreted(): Promise<boolean> {
   return (await kvmState()).mode === "interpreted";
 }
 
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
+}
+
+interface Lack {
+  reason: string;
+  remedy: string;
+}
+
+/** What is missing for the jail that is asked for. */
+async function lacksJail({ netns }: JailPolicy, jailer: string | undefined): Promise<Lack | undefined> {
+  if (isRoot()) {
+    if (jailer !== undefined) return undefined;
+    return { reason: "there is no jailer beside this Firecracker", remedy: "set `firecracker.jailer` to its path" };
+  }
+  if (netns !== undefined) {
+    const reason = "`firecracker.jail_netns` needs a server that runs as root";
+    return {
+      reason,
+      remedy: "leave it out: without root each machine has a network namespace of its own, with nothing in it",
+    };
+  }
+  const state = await cellState();
+  if (state.usable) return undefined;
+  const remedy = "allow user namespaces to this user (`stacyvm doctor` says more), run the server as root";
+  return { reason: `there is no cell for it: ${state.reason}`, remedy };
+}
+
+/** @throws StacyError `unavailable` */
+async function usableCell(): Promise<Cell> {
+  const state = await cellState();
+  if (state.usable) return state.cell;
+  throw new StacyError("unavailable", `there is no cell for Firecracker: ${state.reason}`);
+}
+
 /** The jail is on, and it cannot be had: nothing is started without it. */
-function unjailed(probe: VmmProbe, jailer: string | undefined): VmmProbe {
-  const missing = jailer === undefined ? "there is no jailer beside this Firecracker" : "the jailer needs root";
-  const remedy = jailer === undefined ? "set `firecracker.jailer` to its path" : "run the server as root";
+function unjailed({ version }: VmmProbe, { reason, remedy }: Lack): VmmProbe {
   return {
     usable: false,
-    ...(probe.version === undefined ? {} : { version: probe.version }),
-    reason: `\`firecracker.jail\` is on, but ${missing}`,
+    ...(version === undefined ? {} : { version }),
+    reason: `\`firecracker.jail\` is on, but ${reason}`,
     remedy: `${remedy}, or set \`firecracker.jail: false\``,
   };
 }

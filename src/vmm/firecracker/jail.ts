@@ -1,97 +1,78 @@
 /**
- * Running a machine under Firecracker's jailer: own uid and gid, chroot, cgroup limits, optionally a network namespace.
- *
- * The jailer insists on `<base>/<program>/<id>/root` as the new root. It lies inside the machine's directory, so that it
- * goes when that goes:
+ * Where a jailed machine works. Its root lies inside the machine's directory, so that it goes when that goes, and where the jailer
+ * insists on it:
  *
  *     <dir>/rootfs.ext4                         hard links of these two ...
  *     <dir>/vmm.log
- *     <dir>/jail/firecracker/<id>/root/         = `/` of the machine
- *         rootfs.ext4  vmm.log                  ... are here, owned by the machine's uid
- *         base.img  vmstate.bin  memory.bin     hard links of the shared read-only files
- *         api.sock  v.sock  firecracker  dev/ run/   made by the jailer and by Firecracker
+ *     <dir>/jail/firecracker/<id>/root/
+ *         rootfs.ext4  vmm.log                  ... are here
+ *         base.img  vmstate.bin  memory.bin     the shared read-only files
+ *         api.sock  v.sock                      made by Firecracker
+ *
+ * Who makes it: Firecracker's jailer, where the server is root (jailer.ts), else the cell that QEMU has too (cell-jail.ts).
  */
-import { randomBytes } from "node:crypto";
-import {
-  access,
-  chmod,
-  chown,
-  constants,
-  link,
-  mkdir,
-  readdir,
-  readFile,
-  realpath,
-  rm,
-  rmdir,
-  stat,
-} from "node:fs/promises";
+import { chmod, chown, link, mkdir, readdir, realpath, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
-import type { JailConfig } from "../vmm.ts";
 
 const JAIL = "jail";
-const V1_PERIOD_US = 100_000;
+/** The id of one that the jailer did not make. */
+const CELL = "cell";
 
 export interface Jail {
-  /** Names the chroot and the cgroups. */
+  by: "jailer" | "cell";
+  /** Names the root and the jailer's cgroups. */
   id: string;
-  /** The new root, relative to the machine's directory. */
+  /** Firecracker's working directory, relative to the machine's. */
   root: string;
   /** The program's file name: the jailer derives paths from it. */
   program: string;
   uid: number;
   gid: number;
+  /** Of a cell: the memory file that is shown in it, by device and inode. */
+  memory?: string;
 }
 
-/** Makes the new root. @throws StacyError `permission` unless root */
-export async function makeJail(dir: string, firecracker: string, config: JailConfig): Promise<Jail> {
-  if (process.getuid?.() !== 0) {
-    throw new StacyError("permission", "the jailer needs root", {
-      remedy: "run the server as root, or set `firecracker.jail: false`",
-    });
-  }
-  // Of the same machine before it was suspended: the jailer refuses a root that was used.
-  await rm(join(dir, JAIL), { recursive: true, force: true });
+/** Below which the jailer puts its root. */
+export function jailBase(dir: string): string {
+  return join(dir, JAIL);
+}
+
+/** Makes the root. @param id of the jailer's; a cell needs none */
+export async function makeRoot(
+  dir: string,
+  firecracker: string,
+  user: { uid: number; gid: number },
+  id?: string,
+): Promise<Jail> {
+  // Of the same machine before it was suspended: it was used.
+  await rm(jailBase(dir), { recursive: true, force: true });
   const program = basename(firecracker);
-  const id = randomBytes(8).toString("hex");
-  const jail: Jail = { id, program, root: join(JAIL, program, id, "root"), uid: config.uid, gid: config.gid };
-  await mkdir(join(dir, jail.root), { recursive: true });
+  const jail = describe(program, id ?? CELL, user);
+  await mkdir(join(dir, jail.root), { recursive: true, mode: 0o700 });
   return jail;
+}
+
+function describe(program: string, id: string, { uid, gid }: { uid: number; gid: number }): Jail {
+  return { by: id === CELL ? "cell" : "jailer", id, program, root: join(JAIL, program, id, "root"), uid, gid };
 }
 
 /** The jail that an earlier daemon made in this directory, if any. */
 export async function findJail(dir: string): Promise<Jail | undefined> {
-  const [program] = await readdir(join(dir, JAIL)).catch(() => []);
+  const [program] = await readdir(jailBase(dir)).catch(() => []);
   if (program === undefined) return undefined;
   const [id] = await readdir(join(dir, JAIL, program));
   if (id === undefined) return undefined;
-  const root = join(JAIL, program, id, "root");
   // The jailer gave it to the machine's user, who must be given what the machine writes.
-  const { uid, gid } = await stat(join(dir, root));
-  return { id, program, root, uid, gid };
+  return describe(program, id, await stat(join(dir, JAIL, program, id, "root")));
 }
 
-/** Command-line arguments of the jailer, before those of Firecracker. */
-export async function jailerArguments(
-  jail: Jail,
-  dir: string,
-  firecracker: string,
-  config: JailConfig,
-): Promise<string[]> {
-  const version = await cgroupVersion();
-  const limits = await cgroupLimits(version, config);
-  return [
-    ["--id", jail.id, "--exec-file", firecracker, "--uid", String(config.uid), "--gid", String(config.gid)],
-    ["--chroot-base-dir", join(dir, JAIL), "--cgroup-version", String(version)],
-    limits.flatMap((limit) => ["--cgroup", limit]),
-    config.netns === undefined ? [] : ["--netns", config.netns],
-    ["--"],
-  ].flat();
-}
-
-/** Makes a file of the host appear in the jail, by hard link. @param own gives it to the machine's uid */
+/**
+ * Makes a file of the host appear in the jail, by hard link. What machines share is in a cell since its start, to read only.
+ * @param own gives it to the machine's uid
+ */
 export async function bring(jail: Jail, dir: string, path: string, name: string, own: boolean): Promise<void> {
+  if (jail.by === "cell" && !own) return;
   const target = join(dir, jail.root, name);
   try {
     await link(await realpath(path), target);
@@ -106,65 +87,4 @@ export async function bring(jail: Jail, dir: string, path: string, name: string,
   if (own) await chown(target, jail.uid, jail.gid);
   // Shared by all machines and read only: its user is not the one that made it.
   else await chmod(target, 0o444);
-}
-
-/** 2 where the unified hierarchy offers the controllers, else 1. */
-export async function cgroupVersion(): Promise<1 | 2> {
-  const controllers = await readFile("/sys/fs/cgroup/cgroup.controllers", "utf8").catch(() => "");
-  return controllers.includes("memory") ? 2 : 1;
-}
-
-/** `file=value` for each limit; @throws StacyError `unavailable` naming a controller that is missing. */
-async function cgroupLimits(version: 1 | 2, config: JailConfig): Promise<string[]> {
-  const { memoryMaxBytes, cpuMaxPercent, pidsMax } = config;
-  const limits: { controller: string; lines: string[] }[] = [];
-  if (memoryMaxBytes !== undefined) {
-    const file = version === 2 ? "memory.max" : "memory.limit_in_bytes";
-    limits.push({ controller: "memory", lines: [`${file}=${memoryMaxBytes}`] });
-  }
-  if (cpuMaxPercent !== undefined) {
-    const quota = Math.round((cpuMaxPercent / 100) * V1_PERIOD_US);
-    const lines =
-      version === 2
-        ? [`cpu.max=${quota} ${V1_PERIOD_US}`]
-        : [`cpu.cfs_period_us=${V1_PERIOD_US}`, `cpu.cfs_quota_us=${quota}`];
-    limits.push({ controller: "cpu", lines });
-  }
-  if (pidsMax !== undefined) limits.push({ controller: "pids", lines: [`pids.max=${pidsMax}`] });
-  for (const { controller } of limits) await requireController(version, controller);
-  return limits.flatMap(({ lines }) => lines);
-}
-
-async function requireController(version: 1 | 2, controller: string): Promise<void> {
-  const there =
-    version === 2
-      ? (await readFile("/sys/fs/cgroup/cgroup.controllers", "utf8")).split(/\s/).includes(controller)
-      : await access(`/sys/fs/cgroup/${controller}/cgroup.procs`, constants.W_OK).then(
-          () => true,
-          () => false,
-        );
-  if (there) return;
-  throw new StacyError("unavailable", `the cgroup controller ${controller} (version ${version}) is not available`, {
-    remedy: `enable the controller ${controller} on the host, or drop that limit`,
-  });
-}
-
-/** Removes the cgroups that the jailer made and leaves behind. */
-export async function removeCgroups(jail: Jail): Promise<void> {
-  const root = "/sys/fs/cgroup";
-  const places =
-    (await cgroupVersion()) === 2 ? [root] : (await readdir(root)).map((controller) => join(root, controller));
-  for (const place of places) {
-    const path = join(place, jail.program, jail.id);
-    // The kernel needs a moment to take the dead process out.
-    for (let attempt = 0; ; attempt++) {
-      try {
-        await rmdir(path);
-        break;
-      } catch (error) {
-        if (errno(error) !== "EBUSY" || attempt === 50) break;
-        await new Promise((wake) => setTimeout(wake, 2));
-      }
-    }
-  }
 }

@@ -5,6 +5,7 @@ import { asStacyError, StacyError } from "../../host/error.ts";
 import type { Phases } from "../../host/phases.ts";
 import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
+import { takeBack } from "../take-back.ts";
 import {
   type AgentStream,
   type BlankVmm,
@@ -22,6 +23,7 @@ import {
   type VmmProcess,
 } from "../vmm.ts";
 import { guestAtRest } from "./at-rest.ts";
+import { identityOf } from "./cell-jail.ts";
 import { bring } from "./jail.ts";
 import { copyGround, digHoles, GROUND, keepGround, loseGround } from "./memory-file.ts";
 import { type FirecrackerProcess, VSOCK_SOCKET } from "./process.ts";
@@ -38,6 +40,8 @@ const SAVE_LIMIT_MS = 300_000;
 /** Host-wide vsock addresses are not involved, so all machines share one guest CID. */
 const GUEST_CID = 3;
 const DIFF_SOUND_BELOW_MIB = 3 * 1024;
+/** Names in a jail. */
+export const BOOT_FILES = { kernel: "kernel", initramfs: "initramfs" } as const;
 const SAVING = { state: "saving-vmstate.bin", memory: "saving-memory.bin" } as const;
 
 /** What the states share besides the process; follows the machine through its states. */
@@ -142,11 +146,11 @@ export class BootableFirecracker extends State implements BootableVmm {
     let initramfs = config.initramfs;
     if (process.jail !== undefined) {
       await bringDisks(process);
-      await bring(process.jail, this.dir, kernel, "kernel", false);
-      kernel = "kernel";
+      await bring(process.jail, this.dir, kernel, BOOT_FILES.kernel, false);
+      kernel = BOOT_FILES.kernel;
       if (initramfs !== undefined) {
-        await bring(process.jail, this.dir, initramfs, "initramfs", false);
-        initramfs = "initramfs";
+        await bring(process.jail, this.dir, initramfs, BOOT_FILES.initramfs, false);
+        initramfs = BOOT_FILES.initramfs;
       }
     }
     await put("/machine-config", {
@@ -249,6 +253,8 @@ async function takeGround(process: FirecrackerProcess, snapshot: SnapshotSource)
   const ground = join(process.dir, GROUND);
   try {
     await keepGround(join(snapshot.dir, SNAPSHOT_FILES.memory), ground);
+    const { memory } = process.jail ?? {};
+    if (memory !== undefined && memory !== (await identityOf(ground))) throw new Error("another one has its name");
     return "own";
   } catch {
     // On another filesystem, or linked too often: its first save is a full one. What is missing, the load says.
@@ -310,10 +316,14 @@ async function prepareGround(process: FirecrackerProcess, life: Life): Promise<"
   await rm(inside, { force: true });
   if (!canDiff(life)) return "Full";
   if (life.ground === "own") {
-    await copyGround(join(process.dir, GROUND), inside);
+    // Made beside the jail: in it, the machine could put something else under its name before it is given to it.
+    const copy = join(process.dir, SAVING.memory);
+    await rm(copy, { force: true });
+    await copyGround(join(process.dir, GROUND), copy);
     // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
-    await chmod(inside, 0o600);
-    if (process.jail !== undefined) await chown(inside, process.jail.uid, process.jail.gid);
+    await chmod(copy, 0o600);
+    if (process.jail !== undefined) await chown(copy, process.jail.uid, process.jail.gid);
+    if (copy !== inside) await rename(copy, inside);
   }
   return "Diff";
 }
@@ -353,13 +363,11 @@ export class PausedFirecracker extends State implements PausedMachine {
       const kind = life.prepared ?? (await prepareGround(process, life));
       life.prepared = undefined;
       await this.#create(kind);
-      if (kind === "Full") await digHoles(inside);
       const state = join(dir, SNAPSHOT_FILES.state);
       const memory = join(dir, SNAPSHOT_FILES.memory);
-      await rename(join(process.workDir, SAVING.state), state);
-      await rename(inside, memory);
-      await chmod(memory, 0o444);
-      if (process.jail !== undefined) await Promise.all([chown(state, 0, 0), chown(memory, 0, 0)]);
+      await takeBack(join(process.workDir, SAVING.state), state, 0o444);
+      await takeBack(inside, memory, 0o444);
+      if (kind === "Full") await digHoles(memory);
       if (life.tracking) {
         // Tracking starts anew with each save, so the next difference stands on this file.
         await keepGround(memory, join(process.dir, GROUND));

@@ -6,6 +6,7 @@ import { StacyError } from "../../host/error.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, type SpawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
+import type { Cell } from "../cell.ts";
 import { MonitorGroup } from "../cgroup.ts";
 import { keepShort } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
@@ -19,7 +20,9 @@ import {
   type VmmProcess,
 } from "../vmm.ts";
 import { FirecrackerApi } from "./api.ts";
-import { bring, findJail, type Jail, jailerArguments, makeJail, removeCgroups } from "./jail.ts";
+import { cellArguments, makeCellJail, type Shown } from "./cell-jail.ts";
+import { bring, findJail, type Jail } from "./jail.ts";
+import { jailerArguments, makeJail, removeCgroups } from "./jailer.ts";
 import { dialGuest, dialGuestOnce } from "./vsock.ts";
 
 export const API_SOCKET = "api.sock";
@@ -40,11 +43,15 @@ const LOG_LINES = 20;
 const DESCRIPTORS_WORTH_LIMITING = 32_768;
 const DESCRIPTORS = 2_048;
 
+/** How a machine is to be jailed. */
+export type JailPlan =
+  | { by: "jailer"; jailer: string | undefined; config: JailConfig }
+  | { by: "cell"; cell: Cell; files: readonly Shown[] };
+
 export interface StartFirecracker {
   firecracker: string;
-  jailer: string | undefined;
   dir: string;
-  jail: JailConfig | undefined;
+  jail: JailPlan | undefined;
   signal: AbortSignal | undefined;
   spawn: SpawnProcess;
 }
@@ -87,32 +94,30 @@ export class FirecrackerProcess implements VmmProcess {
 
   /** Starts it and connects to its API. Nothing is left when that fails. */
   static async start(options: StartFirecracker): Promise<FirecrackerProcess> {
-    const { dir, firecracker } = options;
-    let jail: Jail | undefined;
-    if (options.jail !== undefined) {
-      if (options.jailer === undefined) {
-        throw new StacyError("unavailable", "there is no jailer beside this Firecracker", {
-          remedy: "set STACYVM_JAILER to its path, or set `firecracker.jail: false`",
-        });
-      }
-      jail = await makeJail(dir, firecracker, options.jail);
-    }
+    const { dir, firecracker, jail: plan } = options;
     const inside = ["--api-sock", API_SOCKET, "--log-path", FILES.log, "--level", "Info"];
     // Firecracker removes no socket that an earlier process left, and refuses to start over it.
-    await Promise.all([
+    const [jail] = await Promise.all([
+      plan === undefined ? undefined : makePlanned(plan, dir, firecracker),
       rm(join(dir, API_SOCKET), { force: true }),
       rm(join(dir, VSOCK_SOCKET), { force: true }),
       touch(join(dir, FILES.log)),
     ]);
+    if (jail !== undefined) await bring(jail, dir, join(dir, FILES.log), FILES.log, true);
     let command = firecracker;
     let args = inside;
-    if (jail !== undefined && options.jail !== undefined) {
-      await bring(jail, dir, join(dir, FILES.log), FILES.log, true);
-      command = options.jailer as string;
-      args = [...(await jailerArguments(jail, dir, firecracker, options.jail)), ...inside];
-    } else if (await descriptorsNeedLimit()) {
-      command = "prlimit";
-      args = [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, firecracker, ...inside];
+    if (jail !== undefined && plan?.by === "jailer") {
+      command = plan.jailer as string;
+      args = [...(await jailerArguments(jail, dir, firecracker, plan.config)), ...inside];
+    } else {
+      if (jail !== undefined && plan?.by === "cell") {
+        command = plan.cell.program;
+        args = await cellArguments(jail, dir, firecracker, plan.files, inside);
+      }
+      if (await descriptorsNeedLimit()) {
+        args = [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, command, ...args];
+        command = "prlimit";
+      }
     }
     const host = await options.spawn({ command, args, cwd: dir, log: join(dir, FILES.console) });
     const process = new FirecrackerProcess(host, dir, jail);
@@ -148,12 +153,12 @@ export class FirecrackerProcess implements VmmProcess {
 
   /** What its share of the host takes longest to give, while there is no machine yet. */
   async enterGroup(): Promise<void> {
-    if (this.jail === undefined) await this.#group.enter();
+    if (this.jail?.by !== "jailer") await this.#group.enter();
   }
 
-  /** Gives the machine its share of the host; nobody waits for it. A jailed one has it from the jailer. */
+  /** Gives the machine its share of the host; nobody waits for it. One that the jailer started has it from there. */
   confine({ vcpus, memoryMiB }: MachineConfig): void {
-    if (this.jail === undefined) this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
+    if (this.jail?.by !== "jailer") this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
   }
 
   get record(): ProcessRecord {
@@ -216,10 +221,18 @@ export class FirecrackerProcess implements VmmProcess {
     // The next daemon's, which may have put another machine in this place.
     if (this.#released) return;
     const removals = [API_SOCKET, VSOCK_SOCKET].map((name) => rm(join(this.workDir, name), { force: true }));
-    if (this.jail !== undefined) removals.push(removeCgroups(this.jail));
+    if (this.jail?.by === "jailer") removals.push(removeCgroups(this.jail));
     // The directory may be gone already: whoever removed it knew that the machine was dead.
     await Promise.allSettled(removals);
   }
+}
+
+function makePlanned(plan: JailPlan, dir: string, firecracker: string): Promise<Jail> {
+  if (plan.by === "cell") return makeCellJail(dir, firecracker, plan.files);
+  if (plan.jailer !== undefined) return makeJail(dir, firecracker, plan.config);
+  throw new StacyError("unavailable", "there is no jailer beside this Firecracker", {
+    remedy: "set STACYVM_JAILER to its path, or set `firecracker.jail: false`",
+  });
 }
 
 function touch(path: string): Promise<void> {

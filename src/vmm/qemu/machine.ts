@@ -7,6 +7,7 @@ import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
 import type { Share } from "../cgroup.ts";
 import { endedFromOutside } from "../exit.ts";
+import { takeBack } from "../take-back.ts";
 import {
   type AgentStream,
   type BootableVmm,
@@ -22,7 +23,6 @@ import {
 } from "../vmm.ts";
 import { loadState, STREAM_FILE } from "./migration.ts";
 import type { QemuProcess } from "./process.ts";
-import { takeBack } from "./save-file.ts";
 
 /** What the states need besides the process. */
 export interface QemuContext {

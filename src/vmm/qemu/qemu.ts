@@ -19,7 +19,9 @@ import { kvmState } from "../../host/kvm.ts";
 import { adoptProcess, type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
+import { cellState, inCell } from "../cell.ts";
 import { exitReport } from "../exit.ts";
+import { takeBack } from "../take-back.ts";
 import {
   type AnswerLimits,
   type ConnectOptions,
@@ -45,12 +47,11 @@ import {
   RUN_DIR,
   type Start,
 } from "./arguments.ts";
-import { cellState, inCell } from "./cell.ts";
 import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, RunningQemu } from "./machine.ts";
 import { cancelMigration, incomingUri, loadState, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
 import { QemuProcess, removeSockets } from "./process.ts";
-import { hasFileUri, takeBack } from "./save-file.ts";
+import { hasFileUri } from "./save-file.ts";
 
 /** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
 const START_LIMIT_MS = 20_000;

@@ -2,11 +2,12 @@
  * Where a machine's saved state goes. QEMU may start no program (arguments.ts, `-sandbox`), and before 8.2 it cannot write a migration to a
  * file itself: it connects to a socket of ours in the machine's directory then, and what comes is written here.
  */
-import { chmod, lchown, lstat, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { lchown, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { listenUnix } from "../../host/unix-socket.ts";
+import { takeBack } from "../take-back.ts";
 import { RUN_DIR } from "./arguments.ts";
 
 /** `file:` came with QEMU 8.2. */
@@ -91,19 +92,6 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
     },
     close,
   };
-}
-
-/**
- * What QEMU has written under a user of its own becomes ours, at another place: only where QEMU cannot put another one is it judged.
- * @throws StacyError `corrupt` for what is no file of one name
- */
-export async function takeBack(from: string, to: string, mode: number): Promise<void> {
-  await rename(from, to);
-  const found = await lstat(to);
-  if (!found.isFile() || found.nlink !== 1)
-    throw new StacyError("corrupt", `${to} is not what QEMU should have written`);
-  if (process.getuid?.() === 0) await lchown(to, 0, 0);
-  await chmod(to, mode);
 }
 
 async function listen(server: Server, dir: string): Promise<void> {

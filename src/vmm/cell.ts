@@ -1,18 +1,19 @@
 /**
- * Where QEMU runs: in namespaces of its own in which only its machine's files exist (cell/cell.c says how). Two small programs in C, compiled
+ * Where a monitor runs: in namespaces of its own in which only its machine's files exist (cell/cell.c says how). Two small programs in C, compiled
  * once with whatever compiler set-up has brought, or the published package's own. Where that cannot be, QEMU runs as it used to, under its
- * filter of system calls alone, and `stacyvm doctor` says why.
+ * filter of system calls alone, and `stacyvm doctor` says why. Firecracker runs in one where `firecracker.jail` asks for it and the server is
+ * not root, or not at all.
  */
 import { createHash } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { asStacyError, StacyError } from "../../host/error.ts";
-import { exists } from "../../host/exists.ts";
-import { kvmState } from "../../host/kvm.ts";
-import { dataPaths, packageRoot } from "../../host/paths.ts";
-import { ownCapabilities } from "../../host/process.ts";
-import { runTool } from "../../host/run.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { exists } from "../host/exists.ts";
+import { kvmState } from "../host/kvm.ts";
+import { dataPaths, packageRoot } from "../host/paths.ts";
+import { ownCapabilities } from "../host/process.ts";
+import { runTool } from "../host/run.ts";
 
 const SOURCE = join(packageRoot, "cell");
 const PREBUILT = join(packageRoot, "prebuilt");
@@ -37,13 +38,18 @@ export function cellState(): Promise<CellState> {
 }
 
 export interface CellFiles {
-  /** The machine's directory, by its real path. */
+  /** The working directory, by its real path. */
   dir: string;
-  read: readonly string[];
+  /** A pair: a file, and the path under which it is shown. */
+  read: readonly (string | readonly [file: string, as: string])[];
   write: readonly string[];
-  /** It maps a snapshot's memory. */
+  /** It maps a snapshot's memory, and has to be kept from opening that for writing. */
   clones?: boolean;
 }
+
+/** What a program of the system's needs: its libraries and data, and where the C library looks whether it may have huge pages. */
+const SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32"];
+const SYSTEM_FILES = ["/etc/ld.so.cache", "/sys/kernel/mm/transparent_hugepage"];
 
 /**
  * What a QEMU that is none of the system's needs of its own: libraries and firmware, where it was installed and where it was built. Not all
@@ -51,22 +57,29 @@ export interface CellFiles {
  */
 const BESIDE = ["../lib", "../lib64", "../share/qemu", "qemu-bundle", "pc-bios"];
 
-/** The command line that starts the program in its cell. */
+/** The command line that starts a program of the system's, or one beside its libraries, in its cell. */
 export function inCell(cell: Cell, files: CellFiles, command: string, args: readonly string[]): string[] {
-  const named = (option: string, paths: readonly string[]): string[] => paths.flatMap((path) => [option, path]);
   const dir = dirname(command);
   const own = command.startsWith("/usr/") || command.startsWith("/bin/") ? [] : [command];
   const near = own.length === 0 ? [] : BESIDE.map((each) => join(dir, each));
-  return [
-    files.dir,
-    ...named("-o", near),
-    ...named("-r", [...own, ...files.read]),
-    ...named("-l", files.clones === true ? [cell.preload] : []),
-    ...named("-w", files.write),
-    "--",
-    command,
-    ...args,
-  ];
+  const needs = [...named("-s", SYSTEM), ...named("-o", [...SYSTEM_FILES, ...near]), ...named("-r", own)];
+  const preload = named("-l", files.clones === true ? [cell.preload] : []);
+  return [files.dir, ...needs, ...shown(files), ...preload, "--", command, ...args];
+}
+
+/** The same of a program that needs nothing but itself. */
+export function aloneInCell(files: CellFiles, command: string, args: readonly string[]): string[] {
+  return [files.dir, ...shown(files), "-r", command, "--", command, ...args];
+}
+
+function shown({ read, write }: CellFiles): string[] {
+  const reads = read.flatMap((each) => (typeof each === "string" ? ["-r", each] : ["-r", each[0], "-a", each[1]]));
+  // What is shown in a directory that is to be written comes behind it.
+  return [...named("-w", write), ...reads];
+}
+
+function named(option: string, paths: readonly string[]): string[] {
+  return paths.flatMap((path) => [option, path]);
 }
 
 /** Whether a user of a machine's own can open it: by its group, or as everybody. */
@@ -99,7 +112,8 @@ async function find(): Promise<CellState> {
   const cell = (await exists(prebuilt.program)) ? prebuilt : await compiled();
   const dir = await mkdtemp(join(tmpdir(), "cell-"));
   try {
-    await runTool(cell.program, [dir, "--", "/usr/bin/env", "true"], { timeoutMs: 10_000 });
+    const args = inCell(cell, { dir, read: [], write: [] }, "/usr/bin/env", ["true"]);
+    await runTool(cell.program, args, { timeoutMs: 10_000 });
   } finally {
     await rm(dir, { recursive: true });
   }

@@ -131,7 +131,7 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
   });
 
   test("a relative path is refused, and nothing is made on the host", async () => {
-    const args = ["relative", "--", "/usr/bin/env", "true"];
+    const args = ["relative", "-s", "/usr", "--", "/usr/bin/env", "true"];
     await assert.rejects(execute(cell.program, args, { cwd: "/" }), /cell: add relative: Invalid argument/);
     await assert.rejects(stat("/tmprelative"), /ENOENT/);
   });

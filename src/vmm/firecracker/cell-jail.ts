@@ -1,0 +1,38 @@
+/**
+ * A jail for a server that is not root: the machine's Firecracker runs in a cell (../cell.ts), in which nothing exists but its working
+ * directory and the files that it is started for. Those are shown there to read, under the names that the jailer's jail has for them.
+ */
+import { realpath, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { aloneInCell } from "../cell.ts";
+import { SNAPSHOT_FILES } from "../vmm.ts";
+import { type Jail, makeRoot } from "./jail.ts";
+
+/** A file of the host, and its name in the jail. */
+export type Shown = readonly [file: string, name: string];
+
+export async function makeCellJail(dir: string, firecracker: string, files: readonly Shown[]): Promise<Jail> {
+  const user = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  const memory = files.find(([, name]) => name === SNAPSHOT_FILES.memory)?.[0];
+  const jail = await makeRoot(dir, firecracker, user);
+  return memory === undefined ? jail : { ...jail, memory: await identityOf(memory) };
+}
+
+/** By device and inode. */
+export async function identityOf(path: string): Promise<string> {
+  const { dev, ino } = await stat(path);
+  return `${dev}:${ino}`;
+}
+
+/** Arguments of the cell. */
+export async function cellArguments(
+  jail: Jail,
+  dir: string,
+  firecracker: string,
+  files: readonly Shown[],
+  args: readonly string[],
+): Promise<string[]> {
+  const root = await realpath(join(dir, jail.root));
+  const read = files.map(([file, name]) => [file, join(root, name)] as const);
+  return aloneInCell({ dir: root, read, write: [root] }, await realpath(firecracker), args);
+}
