@@ -1,15 +1,17 @@
 /** Firecracker in the jail of a server that is not root. As root these tests are run again as an ordinary user. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { chmod, mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, readlink, rename, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
 import { exists } from "../src/host/exists.ts";
 import { processesIn, worksIn } from "../src/host/process.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
+import { removeMachineDir } from "../src/launcher/machine-dir.ts";
 import { cellState } from "../src/vmm/cell.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
+import { locateFirecracker } from "../src/vmm/firecracker/install.ts";
 import { FILES } from "../src/vmm/vmm.ts";
 import { assets, run, World, whyNot } from "./firecracker-support.ts";
 import { asOrdinaryUser, whyNotOrdinary } from "./ordinary-user.ts";
@@ -90,6 +92,37 @@ describe("jailed Firecracker without root", { skip, timeout: 300_000 }, () => {
       await machine.kill();
     }
     await source.machine.kill();
+    // Without notes of what was written it is saved whole.
+    const whole = await world.restore(saved);
+    await run(whole.agent, "counter");
+    await whole.agent.close();
+    const full = await world.save(whole.machine);
+    await whole.machine.kill();
+    assert.ok((await allocatedBytes(join(full, "memory.bin"))) < 32 << 20, "its zeros take no room");
+    const { machine, agent } = await world.restore(full);
+    assert.equal(await run(agent, "counter"), "5\n");
+    await agent.close();
+    await machine.kill();
+  });
+
+  test("a difference that cannot be prepared leaves no copy of the memory, and is no end of the machine", async () => {
+    await using world = await jailed();
+    const { machine, agent } = await world.restore(await world.golden(), { trackDirty: true });
+    await agent.close();
+    const root = join(machine.dir, "jail/firecracker/cell/root");
+    const out = join(world.root, "out");
+    await mkdir(out);
+    const paused = await machine.pause();
+    await chmod(root, 0o500);
+    await assert.rejects(paused.save(out));
+    await chmod(root, 0o700);
+    assert.deepEqual(
+      (await readdir(machine.dir)).filter((name) => name.startsWith("saving-")),
+      [],
+    );
+    const again = await world.greet(await paused.resume());
+    await again.agent.close();
+    await machine.kill();
   });
 
   test("what a monitor that was taken over puts in place of what it saves is not followed", async () => {
@@ -133,13 +166,27 @@ describe("jailed Firecracker without root", { skip, timeout: 300_000 }, () => {
     await again.agent.close();
     await found.kill();
     assert.deepEqual(await processesIn(world.root), []);
-    await rm(machine.dir, { recursive: true });
+    // As one that was taken over could do.
+    const closed = join(machine.dir, "jail/firecracker/cell/root/closed");
+    await mkdir(join(closed, "in"), { recursive: true });
+    await chmod(closed, 0o000);
+    await removeMachineDir(machine.dir);
+    assert.equal(await exists(machine.dir), false);
   });
 
   test("where there can be no such jail, nothing starts without one", async () => {
     const probe = await createFirecracker({ assets, jail: { ...jail, netns: "/run/netns/none" } }).probe();
     assert.equal(probe.usable, false);
     assert.match(probe.usable ? "" : `${probe.reason}; ${probe.remedy}`, /jail_netns.*root.*leave it out/);
+    // One that needs something of the host's: here a shell.
+    await using world = await World.create();
+    const { firecracker } = await locateFirecracker(assets);
+    const script = join(world.root, "firecracker");
+    await writeFile(script, `#!/bin/sh\nexec ${firecracker} "$@"\n`, { mode: 0o755 });
+    const needy = await createFirecracker({ assets, firecracker: script, jail }).probe();
+    assert.equal(needy.usable, false);
+    assert.match(needy.usable ? "" : `${needy.reason}; ${needy.remedy}`, /does not run by itself.*linked statically/s);
+    assert.equal((await createFirecracker({ assets, firecracker: script }).probe()).usable, true, "but for the jail");
   });
 });
 

@@ -3,7 +3,7 @@
  * built beside the callers, once per key, however many ask, in this process or in others. Few are built at a time, owners in turn: who asks for
  * many shapes has no more machines by it than its limits say, and some.
  */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Network } from "../egress/network.ts";
@@ -98,7 +98,7 @@ export class GoldenBuilder {
     const dir = join(this.#paths.tmp, name);
     const out = join(this.#paths.tmp, `${name}.out`);
     await mkdir(this.#paths.tmp, { recursive: true });
-    await Promise.all([rm(dir, { recursive: true, force: true }), rm(out, { recursive: true, force: true })]);
+    await Promise.all([dir, out].map(removeMachineDir));
     const disk = await this.#disks.get(target.spec.diskMiB);
     const place = { dir, signal };
     try {

@@ -1,10 +1,11 @@
 /** One directory per machine: the VMM's working directory, with its private disk, the link to the shared base, and its record. */
-import { mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rmdir, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { replaceFile } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
+import { removeTree } from "../host/remove-tree.ts";
 import { FILES } from "../vmm/vmm.ts";
 import type { Shape } from "./shape.ts";
 import type { DiskTemplate } from "./snapshot-store.ts";
@@ -127,7 +128,7 @@ export async function readRecord(dir: string): Promise<MachineRecord | undefined
 export async function removeMachineDir(dir: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await rm(dir, { recursive: true, force: true });
+      return await removeTree(dir);
     } catch (error) {
       if (attempt === REMOVE_ATTEMPTS) throw error;
       await delay(REMOVE_PAUSE_MS * attempt);

@@ -1,7 +1,7 @@
 /** Firecracker behind the `Vmm` contract. */
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { StacyError } from "../../host/error.ts";
+import { asStacyError, StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
@@ -26,8 +26,8 @@ import {
   type VmmAbilities,
   type VmmProbe,
 } from "../vmm.ts";
-import type { Shown } from "./cell-jail.ts";
-import type { LocateOptions } from "./install.ts";
+import { type Shown, tryInCell } from "./cell-jail.ts";
+import type { FirecrackerPaths, LocateOptions } from "./install.ts";
 import { JailUsers } from "./jail-users.ts";
 import {
   BlankFirecracker,
@@ -125,7 +125,7 @@ class Firecracker implements Vmm {
         pauseResume: traits.pauseResume,
         jail: paths.jailer !== undefined && isRoot(),
       };
-      const lacks = this.#options.jail && (await lacksJail(this.#options.jail, paths.jailer));
+      const lacks = this.#options.jail && (await lacksJail(this.#options.jail, paths));
       return lacks === undefined ? probed : { probe: unjailed(probed.probe, lacks) };
     });
     return this.#probed;
@@ -264,7 +264,7 @@ interface Lack {
 }
 
 /** What is missing for the jail that is asked for. */
-async function lacksJail({ netns }: JailPolicy, jailer: string | undefined): Promise<Lack | undefined> {
+async function lacksJail({ netns }: JailPolicy, { firecracker, jailer }: FirecrackerPaths): Promise<Lack | undefined> {
   if (isRoot()) {
     if (jailer !== undefined) return undefined;
     return { reason: "there is no jailer beside this Firecracker", remedy: "set `firecracker.jailer` to its path" };
@@ -277,7 +277,15 @@ async function lacksJail({ netns }: JailPolicy, jailer: string | undefined): Pro
     };
   }
   const state = await cellState();
-  if (state.usable) return undefined;
+  if (state.usable) {
+    return tryInCell(state.cell, firecracker).then(
+      () => undefined,
+      (error: unknown) => ({
+        reason: `it does not run by itself, with nothing of the host's: ${asStacyError(error).message}`,
+        remedy: "use a Firecracker that is linked statically, as its releases are",
+      }),
+    );
+  }
   const remedy = "allow user namespaces to this user (`stacyvm doctor` says more), run the server as root";
   return { reason: `there is no cell for it: ${state.reason}`, remedy };
 }

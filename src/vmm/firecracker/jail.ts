@@ -11,9 +11,10 @@
  *
  * Who makes it: Firecracker's jailer, where the server is root (jailer.ts), else the cell that QEMU has too (cell-jail.ts).
  */
-import { chmod, chown, link, mkdir, readdir, realpath, rm, stat } from "node:fs/promises";
+import { chmod, chown, link, mkdir, readdir, realpath, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
+import { removeTree } from "../../host/remove-tree.ts";
 
 const JAIL = "jail";
 /** The id of one that the jailer did not make. */
@@ -46,7 +47,7 @@ export async function makeRoot(
   id?: string,
 ): Promise<Jail> {
   // Of the same machine before it was suspended: it was used.
-  await rm(jailBase(dir), { recursive: true, force: true });
+  await removeTree(jailBase(dir));
   const program = basename(firecracker);
   const jail = describe(program, id ?? CELL, user);
   await mkdir(join(dir, jail.root), { recursive: true, mode: 0o700 });

@@ -319,11 +319,17 @@ async function prepareGround(process: FirecrackerProcess, life: Life): Promise<"
     // Made beside the jail: in it, the machine could put something else under its name before it is given to it.
     const copy = join(process.dir, SAVING.memory);
     await rm(copy, { force: true });
-    await copyGround(join(process.dir, GROUND), copy);
-    // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
-    await chmod(copy, 0o600);
-    if (process.jail !== undefined) await chown(copy, process.jail.uid, process.jail.gid);
-    if (copy !== inside) await rename(copy, inside);
+    try {
+      await copyGround(join(process.dir, GROUND), copy);
+      // The copy keeps the source's mode where it is a reflink, and belongs to us; in a jail another user writes it.
+      await chmod(copy, 0o600);
+      if (process.jail !== undefined) await chown(copy, process.jail.uid, process.jail.gid);
+      if (copy !== inside) await rename(copy, inside);
+    } catch (error) {
+      // Of a full disk, most likely: as much as had room.
+      await rm(copy, { force: true });
+      throw error;
+    }
   }
   return "Diff";
 }
@@ -366,8 +372,10 @@ export class PausedFirecracker extends State implements PausedMachine {
       const state = join(dir, SNAPSHOT_FILES.state);
       const memory = join(dir, SNAPSHOT_FILES.memory);
       await takeBack(join(process.workDir, SAVING.state), state, 0o444);
-      await takeBack(inside, memory, 0o444);
+      await takeBack(inside, memory, 0o600);
+      // Only who may write it can give its zeros back.
       if (kind === "Full") await digHoles(memory);
+      await chmod(memory, 0o444);
       if (life.tracking) {
         // Tracking starts anew with each save, so the next difference stands on this file.
         await keepGround(memory, join(process.dir, GROUND));
