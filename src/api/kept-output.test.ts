@@ -25,8 +25,8 @@ function command(kept: OutputEvent[], rest: OutputEvent[] = [], written?: number
   return { command: { output, written: all } as unknown as Command, state };
 }
 
-async function read(of: Command, window: Window): Promise<string[]> {
-  return textOf(await Array.fromAsync(keptOutput(of, window)));
+async function read(of: Command, window: Omit<Window, "owner">): Promise<string[]> {
+  return textOf(await Array.fromAsync(keptOutput(of, { ...window, owner: "a" })));
 }
 
 test("the last lines, over pieces that end anywhere", () => {
@@ -80,7 +80,7 @@ test("main is the command that was last started to go on by itself", async () =>
 
 test("the last lines of a program that is quiet come at once", async () => {
   const { command: quiet } = command([piece("1\n"), piece("2\n")], [piece("later\n")]);
-  const output = keptOutput(quiet, { follow: true, tail: 1 });
+  const output = keptOutput(quiet, { follow: true, tail: 1, owner: "a" });
   const source = quiet.output;
   let read = 0;
   quiet.output = async function* () {
@@ -100,15 +100,15 @@ test("a guest that says it has kept more than any agent does costs no more than 
   liar.output = async function* () {
     for (let i = 0; i < 200; i++) yield { type: "stdout", data: megabyte } as OutputEvent;
   };
-  const events = await Array.fromAsync(keptOutput(liar, { follow: true, tail: 1_000_000_000 }));
+  const events = await Array.fromAsync(keptOutput(liar, { follow: true, tail: 1_000_000_000, owner: "a" }));
   const bytes = events.reduce((sum, event) => sum + (event.type === "lost" ? 0 : event.data.length), 0);
   assert.ok(bytes <= 20 << 20, `${bytes} bytes were held`);
 });
 
-test("many that read what lying guests keep have one bound, which each gives back", async () => {
+test("many that read what lying guests keep have one bound, of which an owner has a share, and which each gives back", async () => {
   const open: (() => void)[] = [];
   const megabyte = Buffer.alloc(1 << 20, "x\n");
-  const read = (): { tail: Promise<OutputEvent[]>; full: Promise<void> } => {
+  const read = (owner = "a"): { tail: Promise<OutputEvent[]>; full: Promise<void> } => {
     const { command: liar } = command([], [], 2 ** 50);
     const full = Promise.withResolvers<void>();
     const end = Promise.withResolvers<void>();
@@ -118,15 +118,15 @@ test("many that read what lying guests keep have one bound, which each gives bac
       full.resolve();
       await end.promise;
     };
-    const tail = Array.fromAsync(keptOutput(liar, { follow: true, tail: 1 }));
+    const tail = Array.fromAsync(keptOutput(liar, { follow: true, tail: 1, owner }));
     return { tail, full: Promise.race([full.promise, tail.then(() => {})]) };
   };
   const readers: ReturnType<typeof read>[] = [];
-  for (let i = 0; i < 12; i++) {
-    readers.push(read());
+  for (const owner of ["a", "a", "a", "a", "a", "a", "b", "b", "b"]) {
+    readers.push(read(owner));
     await readers.at(-1)?.full;
   }
-  await assert.rejects(read().full, { code: "limit", remedy: /try again/ });
+  for (const owner of ["a", "b"]) await assert.rejects(read(owner).full, { code: "limit", remedy: /try again/ });
   for (const end of open) end();
   for (const { tail } of readers) assert.equal((await tail).length, 1);
   const again = read();

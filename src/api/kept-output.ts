@@ -29,12 +29,14 @@ export interface Window {
   tail?: number | undefined;
   /** Go on with what comes. */
   follow: boolean;
+  /** Who reads. */
+  owner: string;
 }
 
 /** More than any agent keeps of one command; how much there is, the guest says. */
 const MOST_HELD = 20 << 20;
 const EVENT_OVERHEAD = 256;
-/** Of all that are read at a time, bytes; each takes as much of it as it needs, by the step. */
+/** Of all that are read at a time, bytes, of which one owner has half at most; each takes as much of it as it needs, by the step. */
 const MOST_TOGETHER = 256 << 20;
 const STEP = 1 << 20;
 const together = new OutputBudget(MOST_HELD + STEP, MOST_TOGETHER);
@@ -49,11 +51,11 @@ export function keptOutput(command: Command, window: Window): AsyncGenerator<Out
   return read(command, window);
 }
 
-async function* read(command: Command, { tail, follow }: Window): AsyncGenerator<OutputEvent> {
+async function* read(command: Command, { tail, follow, owner }: Window): AsyncGenerator<OutputEvent> {
   const end = command.written ?? 0;
   if (end === 0 && !follow) return;
   let before: OutputEvent[] | undefined = tail === undefined || end === 0 ? undefined : [];
-  using room = together.open();
+  using room = together.open(owner);
   let granted = 0;
   let held = 0;
   let at = 0;

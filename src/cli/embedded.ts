@@ -7,6 +7,7 @@ import type { Lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { printableJson } from "../host/printable.ts";
 import { startDaemon } from "./daemon.ts";
+import { writeKeyFile } from "./key-file.ts";
 import { announce, type LocalServer } from "./local-socket.ts";
 
 export interface Embedded extends LocalServer {
@@ -65,10 +66,13 @@ export async function startEmbedded(
       ...{ url: daemon.url, key, pid: process.pid },
       ...(background === undefined ? {} : { background: background.mark }),
     };
-    const announced = await announce(paths.root, local, background?.asked).catch(async (error: unknown) => {
-      await daemon.close({ graceMs: 0, destroy: false });
-      throw error;
-    });
+    await using parts = new AsyncDisposableStack();
+    let graceMs = 0;
+    parts.defer(() => daemon.close({ graceMs, destroy: false }));
+    // Before it can be found by its socket: whoever waits for that may look for the key next.
+    if (background !== undefined) parts.use(await writeKeyFile(paths.root, local.url, key));
+    const announced = await announce(paths.root, local, background?.asked);
+    const owned = parts.move();
     return {
       ...local,
       get usedAt() {
@@ -87,9 +91,9 @@ export async function startEmbedded(
             signal.addEventListener("abort", () => skip.resolve(), { once: true });
             await Promise.race([daemon.settle(), skip.promise]);
           }
-          await daemon.close({ graceMs: signal.aborted ? 0 : GRACE_MS, destroy: false });
+          if (!signal.aborted) graceMs = GRACE_MS;
         } finally {
-          await lock.release();
+          await owned.disposeAsync().finally(() => lock.release());
         }
       },
     };

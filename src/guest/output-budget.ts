@@ -5,6 +5,8 @@
 export class OutputBudget {
   readonly #perCall: number;
   #left: number;
+  /** By party, what its calls have. */
+  readonly #taken = new Map<string, number>();
 
   /** @param perCall bytes @param total bytes, of all calls together */
   constructor(perCall: number, total: number) {
@@ -12,21 +14,37 @@ export class OutputBudget {
     this.#left = total;
   }
 
-  /** For one call: what it took is given back when this is disposed of. */
-  open(): CollectedOutput {
+  /**
+   * For one call: what it took is given back when this is disposed of.
+   * @param party its calls together never have more than is free, so that the others always find some; absent: as much as there is
+   */
+  open(party?: string): CollectedOutput {
     let taken = 0;
     return {
       take: (bytes) => {
-        const granted = Math.max(0, Math.min(bytes, this.#perCall - taken, this.#left));
+        const granted = Math.max(0, Math.min(bytes, this.#perCall - taken, this.#free(party)));
         taken += granted;
-        this.#left -= granted;
+        this.#count(party, granted);
         return granted;
       },
       [Symbol.dispose]: () => {
-        this.#left += taken;
+        this.#count(party, -taken);
         taken = 0;
       },
     };
+  }
+
+  #free(party: string | undefined): number {
+    if (party === undefined) return this.#left;
+    return Math.floor((this.#left - (this.#taken.get(party) ?? 0)) / 2);
+  }
+
+  #count(party: string | undefined, bytes: number): void {
+    this.#left -= bytes;
+    if (party === undefined) return;
+    const sum = (this.#taken.get(party) ?? 0) + bytes;
+    if (sum === 0) this.#taken.delete(party);
+    else this.#taken.set(party, sum);
   }
 }
 

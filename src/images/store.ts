@@ -85,9 +85,9 @@ class ImageStore implements ImageLibrary {
   readonly #blobs: Blobs;
   readonly builds: Builds;
   readonly #owner: ImageOwner | undefined;
-  readonly #turns: PullTurns;
+  readonly #turns: PullTurns<Image>;
 
-  constructor(paths: DataPaths, options: ImagesOptions, turns = new PullTurns(), owner?: ImageOwner) {
+  constructor(paths: DataPaths, options: ImagesOptions, turns = new PullTurns<Image>(), owner?: ImageOwner) {
     this.#owner = owner;
     this.#turns = turns;
     this.#paths = paths;
@@ -106,18 +106,21 @@ class ImageStore implements ImageLibrary {
   }
 
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
-    return this.#resolve(reference, options, (work) => {
-      const waits = (count: number): void =>
-        options.progress?.({ step: `waiting for other pulls (${count} of yours)` });
-      return this.#turns.run(this.#owner?.party ?? this.#owner?.name ?? "", options.signal, waits, work);
-    });
+    const { signal, progress } = options;
+    const party = this.#owner?.party ?? this.#owner?.name ?? "";
+    // Before its lock: one that waits for its turn keeps nobody else from the same image.
+    return this.#resolve(reference, options, (name, pull) =>
+      this.#turns.run(name, pull, { party, signal, progress }, (signal, progress) =>
+        this.#everybodys.#fetch(name, pull, { progress, signal }),
+      ),
+    );
   }
 
-  /** @param inTurn does what is not here when it may */
+  /** @param fetch brings what is not here */
   async #resolve(
     reference: string,
     options: ResolveOptions,
-    inTurn: (work: (signal: AbortSignal | undefined) => Promise<Image>) => Promise<Image>,
+    fetch: (name: string, pull: "missing" | "always") => Promise<Image>,
   ): Promise<Image> {
     return inImagePhase(options.signal, async () => {
       const name = this.#name(reference);
@@ -134,12 +137,17 @@ class ImageStore implements ImageLibrary {
           remedy: pull === "never" ? "import it with `stacyvm image import`, or go online" : "name it by its reference",
         });
       }
-      // Before its lock: one that waits for its turn keeps nobody else from the same image.
-      return inTurn((signal) => {
-        const work = optional({ progress: options.progress, signal });
-        return this.#once(name, work, pull === "missing", () => this.#obtain(name, work));
-      });
+      return fetch(name, pull);
     });
+  }
+
+  /** The same images in the eyes of nobody: what it finds, every owner may have. */
+  get #everybodys(): ImageStore {
+    return this.#owner === undefined ? this : new ImageStore(this.#paths, this.#options, this.#turns);
+  }
+
+  #fetch(name: string, pull: "missing" | "always", work: Work): Promise<Image> {
+    return this.#once(name, work, pull === "missing", () => this.#obtain(name, work));
   }
 
   async import(source: string, reference: string, options: ImportOptions = {}): Promise<Image> {
@@ -392,7 +400,7 @@ class ImageStore implements ImageLibrary {
     if (found === undefined || asStacyError(error).code !== "unavailable" || work.signal?.aborted) return undefined;
     work.progress?.({ step: `${found} stands in for ${name}: ${asStacyError(error).message}` });
     // It has its turn.
-    const image = await this.#resolve(found, optional(work), (act) => act(work.signal));
+    const image = await this.#resolve(found, optional(work), (name, pull) => this.#fetch(name, pull, work));
     const base = await this.#bases.get(image.digest);
     if (base !== undefined) await this.#point({ name }, base);
     return base;

@@ -35,9 +35,9 @@ export interface RunningCommand {
 /** The history shows what ran, not what was piped through it. */
 const SHOWN = 1_024;
 
-/** Of collected output, bytes: of one call, and of all at once. As JSON it takes up to six times as much for a moment. */
+/** Of collected output, bytes: of one call, and of all at once, of which one owner has half at most. As JSON it takes up to six times as much for a moment. */
 const COLLECT_CALL = 32 * 2 ** 20;
-const COLLECT_TOTAL = 64 * 2 ** 20;
+const COLLECT_TOTAL = 128 * 2 ** 20;
 
 export class Executions {
   readonly #collected = new OutputBudget(COLLECT_CALL, COLLECT_TOTAL);
@@ -64,7 +64,7 @@ export class Executions {
   ): Promise<ExecResult & { durationMs: number } & Disposable> {
     const options = this.#options(lease, request, true);
     const note = this.note(lease, shown(options), false);
-    const output = this.#collected.open();
+    const output = this.#collected.open(lease.sandbox.record.owner);
     try {
       const result = await lease.agent.exec({ ...options, signal, output });
       const durationMs = note(result);

@@ -2,23 +2,26 @@
  * `console.log` stays small, whatever the guest prints, and so does `vmm.log`, whatever the guest makes the monitor complain of. The monitor
  * writes to them by itself, also while no daemon runs, so they are cut from outside: the last part is kept and what was before is dropped.
  */
-import { open, stat } from "node:fs/promises";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CONSOLE_BOUNDS } from "../host/bounds.ts";
-import { runTool } from "../host/run.ts";
 import { FILES } from "./vmm.ts";
 
-/** @param dir the machine's, where it is now: a claim renames directories @returns ends it */
-export function keepShort(dir: () => string): () => void {
-  let busy = false;
-  const timer = setInterval(async () => {
-    if (busy) return;
-    busy = true;
+/** @param dir the machine's, where it is now: a claim renames directories @returns ends it, when nothing of it is under way any more */
+export function keepShort(dir: () => string): () => Promise<void> {
+  let round: Promise<unknown> | undefined;
+  const timer = setInterval(() => {
     // One that is gone with its machine, or for which the disk is full: the next round sees.
-    await Promise.allSettled([shorten(join(dir(), FILES.console)), dropBeginning(join(dir(), FILES.log))]);
-    busy = false;
+    round ??= Promise.allSettled([shorten(join(dir(), FILES.console)), dropBeginning(join(dir(), FILES.log))]).finally(
+      () => {
+        round = undefined;
+      },
+    );
   }, CONSOLE_BOUNDS.everyMs).unref();
-  return () => clearInterval(timer);
+  return async () => {
+    clearInterval(timer);
+    await round;
+  };
 }
 
 /** The writer must append: one that keeps a position of its own would go on where it was. */
@@ -26,17 +29,25 @@ export async function shorten(path: string): Promise<void> {
   const { size } = await stat(path);
   if (size <= CONSOLE_BOUNDS.mostBytes) return;
   await using file = await open(path, "r+");
-  const kept = Buffer.alloc(CONSOLE_BOUNDS.keptBytes);
-  const { bytesRead } = await file.read(kept, 0, kept.length, size - kept.length);
-  await file.truncate(0);
+  const { kept } = await cut(file);
   await using end = await open(path, "a");
-  await end.write(kept, 0, bytesRead);
+  await end.write(kept);
 }
 
 /** The same for a writer that keeps a position of its own: what is dropped takes no room any more, and the end stays where it was. */
 export async function dropBeginning(path: string): Promise<void> {
-  const { size, blocks } = await stat(path);
+  const { blocks } = await stat(path);
   if (blocks * 512 <= CONSOLE_BOUNDS.mostBytes) return;
-  const dropped = String(size - CONSOLE_BOUNDS.keptBytes);
-  await runTool("fallocate", ["--punch-hole", "--offset", "0", "--length", dropped, path], { package: "util-linux" });
+  await using file = await open(path, "r+");
+  const { kept, at } = await cut(file);
+  await file.write(kept, 0, kept.length, at);
+}
+
+/** What is written between its reading and its cut is lost: a moment of somebody who writes very much. @returns the last part, and where it was */
+async function cut(file: FileHandle): Promise<{ kept: Buffer; at: number }> {
+  const { size } = await file.stat();
+  const at = Math.max(0, size - CONSOLE_BOUNDS.keptBytes);
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(size - at), 0, size - at, at);
+  await file.truncate(0);
+  return { kept: buffer.subarray(0, bytesRead), at };
 }

@@ -199,7 +199,10 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       const attach = async (): Promise<{ kept: AsyncGenerator<OutputEvent>; exited: Command["exited"] }> => {
         const number = await numberOf(lease.agent, params.process, lease.sandbox.id, signal);
         command = await lease.agent.attach(number, { times, signal });
-        return { kept: keptOutput(command, { tail, follow }), exited: command.exited };
+        return {
+          kept: keptOutput(command, { tail, follow, owner: lease.sandbox.record.owner }),
+          exited: command.exited,
+        };
       };
       const { kept, exited } = await attach().catch(async (error: unknown) => {
         await leave();

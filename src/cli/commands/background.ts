@@ -24,11 +24,7 @@ async function free<T>(take: () => Promise<T | undefined>): Promise<T | undefine
 
 async function serve(): Promise<void> {
   const idleMs = backgroundIdleMs() ?? 0;
-  const [{ lockDataDir }, { startEmbedded }, { writeKeyFile }] = await Promise.all([
-    import("../daemon.ts"),
-    import("../embedded.ts"),
-    import("../key-file.ts"),
-  ]);
+  const [{ lockDataDir }, { startEmbedded }] = await Promise.all([import("../daemon.ts"), import("../embedded.ts")]);
   const paths = dataPaths();
   const lock = await free(() => lockDataDir(paths));
   // Another one was faster: whoever has started this one finds that.
@@ -39,7 +35,6 @@ async function serve(): Promise<void> {
     const server = await startEmbedded(paths, lock, { background });
     const stop = AbortSignal.any([signal, ending.signal]);
     try {
-      await using _keyFile = await writeKeyFile(paths.root, server.url, server.key);
       let used = performance.now();
       // A data directory that was removed is nobody's any more.
       while (!stop.aborted && existsSync(paths.root) && performance.now() - used < idleMs) {

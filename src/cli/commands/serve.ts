@@ -143,8 +143,9 @@ async function serve(options: ServeOptions): Promise<void> {
   let destroy = false;
   try {
     const url = daemon.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
-    const announced = await announce(paths.root, { url, pid: process.pid, key: localKey });
+    // Before it can be found by its socket: whoever waits for that may look for the key next.
     await using _keyFile = await writeKeyFile(paths.root, url, localKey);
+    const announced = await announce(paths.root, { url, pid: process.pid, key: localKey });
     const access = ownUser ? "own-user" : "keys";
     log.info({ url: daemon.url, provider: daemon.provider, data: paths.root, access }, "listening");
     ready = true;

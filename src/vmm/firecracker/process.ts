@@ -64,7 +64,7 @@ export class FirecrackerProcess implements VmmProcess {
   #api: FirecrackerApi | undefined;
   #killed = false;
   #released = false;
-  readonly #letFiles: () => void;
+  readonly #letFiles: () => Promise<void>;
   readonly #group: MonitorGroup;
 
   private constructor(process: HostProcess, dir: string, jail: Jail | undefined) {
@@ -75,8 +75,8 @@ export class FirecrackerProcess implements VmmProcess {
     this.jail = jail;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#api?.close();
-      this.#letFiles();
       this.#group.remove();
+      await this.#letFiles();
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),
         tailLines(join(this.dir, FILES.console), LOG_LINES),
@@ -212,9 +212,9 @@ export class FirecrackerProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
-    this.#letFiles();
     this.#process.release();
     this.#api?.close();
+    await this.#letFiles();
   }
 
   async #removeLeftovers(): Promise<void> {

@@ -43,7 +43,7 @@ export class QemuProcess implements VmmProcess {
   #stream: { destroy(): void } | undefined;
   #early: AgentStream | undefined;
 
-  readonly #letFiles: () => void;
+  readonly #letFiles: () => Promise<void>;
   readonly #group: MonitorGroup;
 
   /** @param clean no host process can have used the agent's port before */
@@ -55,8 +55,8 @@ export class QemuProcess implements VmmProcess {
     this.#clean = clean;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
-      this.#letFiles();
       this.#group.remove();
+      await this.#letFiles();
       const [vmmLog, console] = await Promise.all([
         // Where the directory is now: a claim renamed it.
         tailLines(join(this.dir, FILES.log), LOG_LINES),
@@ -170,10 +170,10 @@ export class QemuProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
-    this.#letFiles();
     this.#process.release();
     this.#early?.stream.destroy();
     this.#stream?.destroy();
     this.#qmp?.close();
+    await this.#letFiles();
   }
 }
