@@ -1,6 +1,7 @@
 /**
  * Firecracker through the launcher with the bare guest: cold boot, restore on demand, idle VMM, jailed, many at once, sizes,
- * memory per clone; `--density=N` instead keeps N machines of one snapshot alive at once, and `--guest=linux` takes a Linux guest.
+ * memory per clone; `--density=N` instead keeps N machines of one snapshot alive at once, `--guest=linux` takes a Linux guest, and `--jail`
+ * restores in turns with and without `firecracker.jail`: as root by the jailer, else in a cell.
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,6 +9,7 @@ import { createEngine } from "../src/cli/engine.ts";
 import { processMemory } from "../src/host/process-memory.ts";
 import { allocatedBytes } from "../src/host/sparse.ts";
 import { buildBareGuest } from "../src/images/bare-guest.ts";
+import type { ImageLibrary } from "../src/images/image.ts";
 import { type Launched, Launcher } from "../src/launcher/launcher.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
@@ -45,6 +47,7 @@ export const suite: Suite = {
       context.versions.firecracker = probe.version;
       for (const note of probe.notes) context.note(note);
       if (linux) return await linuxGuest(context, launcher, engine, option("n") ?? 30);
+      if (context.args.includes("--jail")) return await besideJail(context, launcher, images, option("n") ?? 50);
       const density = option("density");
       if (density === undefined) await everyWay(context, launcher, option("n") ?? 50);
       else await hold(context, launcher, density, "density");
@@ -134,6 +137,37 @@ async function everyWay(context: BenchContext, launcher: Launcher, runs: number)
     }
   }
   await hold(context, launcher, 32, "held");
+}
+
+/** What the jail adds to a restore, of this user: each pair is a moment apart, now the one first and now the other. */
+async function besideJail(context: BenchContext, free: Launcher, images: ImageLibrary, runs: number): Promise<void> {
+  const { paths } = free;
+  const vmm = createFirecracker({ assets: paths.assets, jail: { uidBase: JAIL_UID, limits: true } });
+  const jailed = new Launcher({ vmm, images, paths });
+  try {
+    const probe = await vmm.probe();
+    if (!probe.usable) throw new Error(probe.reason);
+    const spec = benchSpec(IMAGE);
+    await free.golden.ensure(await free.targets.resolve(spec));
+    const restore = async (launcher: Launcher): Promise<number> => {
+      const { launched, total } = await spawnTimed(launcher, spec, undefined);
+      await remove(launched);
+      if (launched.boot.path !== "restored") throw new Error("it booted cold");
+      return total;
+    };
+    for (const launcher of [free, jailed]) await restore(launcher);
+    for (let i = 0; i < runs; i++) {
+      context.signal.throwIfAborted();
+      const first = i % 2 === 0 ? await restore(free) : undefined;
+      const inJail = await restore(jailed);
+      const plain = first ?? (await restore(free));
+      context.sample("plain.total", plain);
+      context.sample("jailed.total", inJail);
+      context.sample("jailed.added", inJail - plain);
+    }
+  } finally {
+    await jailed.close();
+  }
 }
 
 /** A Firecracker that waits with its disk in place: the claim is load and handshake. */
