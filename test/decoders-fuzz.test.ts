@@ -15,11 +15,21 @@ import { shapes } from "../sdk/src/generated.ts";
 import { decode as decodeReply } from "../sdk/src/schema.ts";
 import { parseRange } from "../src/api/range.ts";
 import { ExecRequest, execInput, ProcessRequest } from "../src/api/schemas/exec.ts";
-import { ChmodRequest, CopyRequest, MkdirRequest, MoveRequest, WriteFileRequest } from "../src/api/schemas/file.ts";
+import {
+  ChmodRequest,
+  CopyRequest,
+  fileBody,
+  MkdirRequest,
+  MoveRequest,
+  WriteFileRequest,
+} from "../src/api/schemas/file.ts";
 import { ImportRequest, PullRequest } from "../src/api/schemas/image.ts";
 import { ForkRequest, NetworkRequest, SpawnRequest, spawnInput } from "../src/api/schemas/sandbox.ts";
 import { QuotaRequest, TemplateRequest, TemplateSpawnRequest, templateInput } from "../src/api/schemas/template.ts";
+import { ignoreRules } from "../src/builder/ignore.ts";
+import { namePattern } from "../src/builder/match.ts";
 import { readPlan } from "../src/builder/read-plan.ts";
+import { eachPart } from "../src/e2b/envd/files.ts";
 import { Connections } from "../src/egress/connections.ts";
 import { answerQuestion } from "../src/egress/dns.ts";
 import { HostRules, normaliseHost } from "../src/egress/host-rules.ts";
@@ -32,6 +42,7 @@ import { exitStatus, fileChange, fileStat, guestInfo, helloInfo, processInfo } f
 import { FieldReader } from "../src/guest/protocol.ts";
 import { failureOf } from "../src/guest/status.ts";
 import { StacyError } from "../src/host/error.ts";
+import { parseChallenge } from "../src/images/oci/challenge.ts";
 import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";
 import { parseReference } from "../src/images/reference.ts";
 import { readTar } from "../src/images/tar.ts";
@@ -65,9 +76,38 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
   },
   fields: (input) => {
     const fields = new FieldReader(input);
-    for (const read of [helloInfo, exitStatus, processInfo, fileStat, fileChange, guestInfo, failureOf]) {
+    const shown = (of: FieldReader): unknown => fileBody(fileStat(of));
+    for (const read of [helloInfo, exitStatus, processInfo, shown, fileChange, guestInfo, failureOf]) {
       attempt(() => read(fields));
     }
+  },
+  challenge: (input) => {
+    const { scheme } = parseChallenge(input.toString());
+    if (scheme === "") throw new StacyError("invalid", "no scheme");
+  },
+  /** A form of E2B's clients: its boundary is the first line. */
+  forms: async (input) => {
+    const boundary = input.subarray(2, Math.max(2, input.indexOf("\r\n"))).toString("latin1");
+    const cut = input.length >> 1;
+    const body = async function* (): AsyncGenerator<Uint8Array> {
+      yield input.subarray(0, cut);
+      yield input.subarray(cut);
+    };
+    await eachPart(body(), `multipart/form-data; boundary="${boundary}"`, async (content) => {
+      for await (const part of content) void part;
+    });
+  },
+  /** COPY's, in the first line, and the names that it is held against. */
+  patterns: (input) => {
+    const [pattern = "", ...names] = input.toString().split("\n");
+    const fits = namePattern(pattern);
+    if (names.filter(fits).length === 0) throw new StacyError("not-found", "it means nothing");
+  },
+  /** Rules, and after two zero bytes the paths. */
+  ignore: (input) => {
+    const [rules = "", paths = ""] = input.toString().split("\0\0");
+    const ignores = ignoreRules(rules);
+    if (paths.split("\n").filter(ignores).length === 0) throw new StacyError("not-found", "it hides nothing");
   },
   tar: (input) =>
     readTar(
@@ -223,7 +263,7 @@ function mutated(corpus: Buffer[], next: (below: number) => number): Buffer {
   for (let step = next(6); step >= 0 && input.length > 0; step--) {
     const at = next(input.length);
     const length = Math.min(input.length - at, 1 + next(next(4) === 0 ? 600 : 8));
-    switch (next(7)) {
+    switch (next(8)) {
       case 0:
         input[at] = (input[at] as number) ^ (1 << next(8));
         break;
@@ -242,6 +282,13 @@ function mutated(corpus: Buffer[], next: (below: number) => number): Buffer {
       case 5:
         input = input.subarray(0, at);
         break;
+      // A long run of the same: what looks at all of it from each place takes seconds.
+      case 6: {
+        const piece = input.subarray(at, at + 1 + next(next(2) === 0 ? 2 : 24));
+        const run = next(200) === 0 ? Buffer.alloc(100_000, piece) : Buffer.alloc(next(600), piece);
+        input = Buffer.concat([input.subarray(0, at), run, input.subarray(at)]);
+        break;
+      }
       default: {
         const other = corpus[next(corpus.length)] as Buffer;
         input = Buffer.concat([input.subarray(0, at), other.subarray(next(other.length + 1))]);

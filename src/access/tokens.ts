@@ -4,6 +4,7 @@
  */
 import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from "jose";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { withoutEnd } from "../host/trim.ts";
 import { OWNER_NAME } from "../sandboxes/owner.ts";
 import { type Identity, SCOPES, type Scope, scopesUpTo } from "./identity.ts";
 
@@ -123,7 +124,7 @@ export class Tokens {
 
   async #jwksUrl(): Promise<string> {
     const { issuer } = this.#options;
-    const url = secureUrl(`${issuer.replace(/\/+$/, "")}/.well-known/openid-configuration`, issuer);
+    const url = secureUrl(`${withoutEnd(issuer, "/")}/.well-known/openid-configuration`, issuer);
     try {
       const response = await fetch(url, { redirect: "error", signal: AbortSignal.timeout(DISCOVERY_MS) });
       if (!response.ok) throw new Error(`it answered with ${response.status}`);

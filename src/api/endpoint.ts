@@ -12,6 +12,7 @@ import type { Audit } from "../access/audit.ts";
 import type { Scope } from "../access/identity.ts";
 import { decodeName } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
+import { withoutEnd } from "../host/trim.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { checkOwnerName, checkUser } from "../sandboxes/owner.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
@@ -365,7 +366,7 @@ export function newApi(): Api {
     getPath: (request) => {
       const path = getPath(request);
       const ours = path.startsWith(`${API_BASE}/`) && !/^\/api\/v1\/sandboxes\/[^/]*\/ports\//.test(path);
-      return ours && path.endsWith("/") ? path.replace(/\/+$/, "") : path;
+      return ours && path.endsWith("/") ? withoutEnd(path, "/") : path;
     },
   });
 }

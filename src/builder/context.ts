@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { join } from "node:path/posix";
 import { errno, StacyError } from "../host/error.ts";
+import { Pace } from "../host/turns.ts";
 import { directoryLayer } from "../images/directory.ts";
 import { readTar } from "../images/tar.ts";
 import { type BuildFile, type BuildFiles, relativePath } from "./files.ts";
@@ -124,7 +125,9 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
       const rules = names.map((name) => this.#entries.get(name)).find((entry) => entry?.type === "file");
       if (rules === undefined) return;
       const ignores = ignoreRules((await this.content(rules)).toString("utf8"), rules.path);
+      const pace = new Pace();
       for (const [path, entry] of [...this.#entries]) {
+        if (pace.over) await pace.rest();
         if (!ignores(path)) continue;
         this.#entries.delete(path);
         if (path === own) this.#hidden.set(path, entry);

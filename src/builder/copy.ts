@@ -8,6 +8,7 @@ import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { withoutEnd } from "../host/trim.ts";
 import { decompressed } from "../images/layer.ts";
 import { isTarHeader } from "../images/tar.ts";
 import { BuildContext } from "./context.ts";
@@ -109,7 +110,7 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
   }
   if (plain.length === 0 && selected.length > 0) return;
   const intoDirectory = to.endsWith("/") || !single || (await isDirectory(agent, to));
-  const directory = intoDirectory ? to.replace(/\/+$/, "") : to.slice(0, to.lastIndexOf("/"));
+  const directory = intoDirectory ? withoutEnd(to, "/") : to.slice(0, to.lastIndexOf("/"));
   const archive = pack();
   const write = async (): Promise<void> => {
     for (const { file, below } of plain) {
@@ -182,7 +183,7 @@ async function unpack(
   try {
     await pipeline(file.bytes(), createWriteStream(path, { mode: 0o600 }), abort);
     if (!(await isArchive(path))) return false;
-    await agent.tarIn(to.replace(/(.)\/+$/, "$1"), decompressed(path, signal), abort);
+    await agent.tarIn(withoutEnd(to, "/") || "/", decompressed(path, signal), abort);
     return true;
   } catch (error) {
     throw asStacyError(error).code === "not-supported"

@@ -1,6 +1,12 @@
-/** `.dockerignore` (docs.docker.com, "Build context"): which files of a directory a build does not get to see. */
-import dockerignore from "@balena/dockerignore";
+/**
+ * `.dockerignore` (docs.docker.com, "Build context"): which files of a directory a build does not get to see. A pattern is one of Go's
+ * filepath.Match, with `**` for any number of directories; what it says of a directory it says of all in it.
+ */
+import { posix } from "node:path";
+import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
+import { anything, Glob, type Token } from "./glob.ts";
+import { readToken } from "./match.ts";
 
 export type Ignores = (path: string) => boolean;
 
@@ -10,33 +16,57 @@ export type Ignores = (path: string) => boolean;
  * @throws StacyError `invalid` for a pattern that is none
  */
 export function ignoreRules(text: string, file = ".dockerignore"): Ignores {
-  const rules = dockerignore.default({ ignorecase: false });
-  for (const [i, line] of text
-    .replace(/^\uFEFF/, "")
-    .split(/\r?\n/)
-    .entries()) {
+  const rules: { keeps: boolean; glob: Glob }[] = [];
+  const lines = (text.startsWith("\uFEFF") ? text.slice(1) : text).split(/\r?\n/);
+  for (const [i, line] of lines.entries()) {
     const pattern = line.trim();
     if (pattern === "" || line.startsWith("#")) continue;
-    const fail = (cause?: unknown): StacyError =>
-      new StacyError("invalid", `line ${i + 1} of ${file}: ${pattern} is no pattern`, {
-        ...(cause === undefined ? {} : { cause }),
+    const keeps = pattern.startsWith("!");
+    const tokens = readRule(keeps ? pattern.slice(1).trim() : pattern);
+    if (tokens === undefined) {
+      throw new StacyError("invalid", `line ${i + 1} of ${file}: ${pattern} is no pattern`, {
         remedy: "write a backslash before a character that means itself",
       });
-    if (pattern === "!") throw fail();
-    try {
-      // The library makes a regular expression of it when it is first asked.
-      dockerignore.default({ ignorecase: false }).add(literal(pattern)).ignores("a");
-    } catch (cause) {
-      throw fail(cause);
     }
-    rules.add(literal(pattern));
+    if (rules.length === BUILD_BOUNDS.ignoreRules) {
+      throw new StacyError("limit", `${file} has more than ${BUILD_BOUNDS.ignoreRules} rules`, {
+        remedy: "name directories in place of their files",
+      });
+    }
+    rules.push({ keeps, glob: new Glob(tokens) });
   }
-  // Its memory of answers is an object, where a file `constructor` would find more than it should; we ask once for each path.
-  const asked = rules as unknown as { _test(path: string): boolean };
-  return (path) => !asked._test(path);
+  rules.reverse();
+  return (path) => {
+    const characters = [...path];
+    const rule = rules.find(({ glob }) => meets(glob, characters));
+    return rule !== undefined && !rule.keeps;
+  };
 }
 
-/** The library leaves some characters in its regular expression that are ordinary ones to Docker. */
-function literal(pattern: string): string {
-  return pattern.replace(/\\[\s\S]|\[\^|[+(){}|^]/g, (found) => (found.length > 1 ? found : `\\${found}`));
+/** The path itself, or a directory above it. */
+function meets(glob: Glob, path: readonly string[]): boolean {
+  for (const end of glob.ends(path)) if (end > 0 && (end === path.length || path[end] === "/")) return true;
+  return false;
+}
+
+/** @returns `undefined`: it is no pattern */
+function readRule(rule: string): Token[] | undefined {
+  if (rule === "") return undefined;
+  const clean = posix.normalize(rule);
+  const pattern = [
+    ...clean.slice(clean.startsWith("/") ? 1 : 0, clean.length > 1 && clean.endsWith("/") ? -1 : undefined),
+  ];
+  const tokens: Token[] = [];
+  for (let at = 0; at < pattern.length; ) {
+    if (pattern[at] === "*" && pattern[at + 1] === "*") {
+      at += pattern[at + 2] === "/" ? 3 : 2;
+      tokens.push(at >= pattern.length ? { is: "run", fits: anything } : { is: "directories" });
+      continue;
+    }
+    const read = readToken(pattern, at);
+    if (read === undefined) return undefined;
+    tokens.push(read.token);
+    at = read.end;
+  }
+  return tokens;
 }

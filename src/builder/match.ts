@@ -1,6 +1,6 @@
 /** Patterns of COPY and ADD: what Go's filepath.Match says of one name, since that is what Docker asks. */
-import { Minimatch } from "minimatch";
 import { StacyError } from "../host/error.ts";
+import { butSlash, Glob, literal, readSet, type Token } from "./glob.ts";
 
 const SPECIAL = /[*?[\\]/;
 
@@ -14,18 +14,30 @@ export function isPattern(name: string): boolean {
  */
 export function namePattern(pattern: string): (name: string) => boolean {
   if (!isPattern(pattern)) return (name) => name === pattern;
-  const known = pattern.replace(/\\[\s\S]|\[(\^?)((?:\\[\s\S]|[^\]\\])*)\]/g, (found, not: string, inside?: string) => {
-    if (inside === undefined) return found;
-    if (inside === "") throw bad(pattern);
-    // `!` and `[:` mean something to others, and themselves to Go.
-    return `[${not}${inside.replace(/^!/, "\\!").replace(/\[/g, "\\[")}]`;
-  });
-  if (/(?:^|[^\\])(?:\\\\)*\[(?!(?:\\[\s\S]|[^\]\\])*\])/.test(known) || /(?:^|[^\\])(?:\\\\)*\\$/.test(known)) {
-    throw bad(pattern);
+  const characters = [...pattern];
+  const tokens: Token[] = [];
+  for (let at = 0; at < characters.length; ) {
+    const read = readToken(characters, at);
+    if (read === undefined) throw bad(pattern);
+    tokens.push(read.token);
+    at = read.end;
   }
-  const options = { dot: true, nobrace: true, noext: true, nocomment: true, nonegate: true, noglobstar: true } as const;
-  const matcher = new Minimatch(known, options);
-  return (name) => matcher.match(name);
+  const glob = new Glob(tokens);
+  return (name) => {
+    const text = [...name];
+    for (const end of glob.ends(text)) if (end === text.length) return true;
+    return false;
+  };
+}
+
+/** @returns `undefined`: it is no pattern */
+export function readToken(pattern: readonly string[], at: number): { token: Token; end: number } | undefined {
+  const c = pattern[at];
+  if (c === "*") return { token: { is: "run", fits: butSlash }, end: at + 1 };
+  if (c === "?") return { token: { is: "one", fits: butSlash }, end: at + 1 };
+  if (c === "[") return readSet(pattern, at + 1);
+  const meant = c === "\\" ? pattern[at + 1] : c;
+  return meant === undefined ? undefined : { token: literal(meant), end: at + (c === "\\" ? 2 : 1) };
 }
 
 function bad(pattern: string): StacyError {

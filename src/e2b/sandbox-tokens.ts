@@ -6,6 +6,7 @@ import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypt
 import { link, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { errno } from "../host/error.ts";
+import { withoutEnd } from "../host/trim.ts";
 
 const FILE = "e2b.key";
 
@@ -84,8 +85,8 @@ export class SandboxTokens {
     const { path, operation, user, signature, expires } = link;
     const end = expires === null ? "" : `:${expires}`;
     const text = `${path}:${operation}:${user}:${this.of(sandboxId)}${end}`;
-    const digest = createHash("sha256").update(text).digest("base64").replace(/=+$/, "");
-    if (!equal(`v1_${digest}`, signature.replace(/=+$/, ""))) return "wrong";
+    const digest = createHash("sha256").update(text).digest("base64");
+    if (!equal(`v1_${withoutEnd(digest, "=")}`, withoutEnd(signature, "="))) return "wrong";
     return expires === null || Number(expires) * 1000 > nowMs ? "right" : "expired";
   }
 }

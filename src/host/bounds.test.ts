@@ -4,6 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
+  BUILD_BOUNDS,
   CONSOLE_BOUNDS,
   DATAGRAM_BOUNDS,
   E2B_BOUNDS,
@@ -31,6 +32,7 @@ function table(): string {
     interpreter: INTERPRETER_BOUNDS,
     e2b: E2B_BOUNDS,
     registry: REGISTRY_BOUNDS,
+    build: BUILD_BOUNDS,
     "copy out": UNPACK_BOUNDS,
   };
   const rows = Object.entries(groups).flatMap(([group, bounds]) =>

@@ -109,6 +109,15 @@ export const REGISTRY_BOUNDS = {
   redirects: 5,
 } as const;
 
+/** What a build is told to do: a Dockerfile, ignore rules. */
+export const BUILD_BOUNDS = {
+  planBytes: 1 * MIB,
+  /** Characters that a Dockerfile's variables become, and places that its patterns are held against. */
+  work: 4 * MIB,
+  stages: 256,
+  ignoreRules: 10_000,
+} as const;
+
 /** A tree that is copied out of a sandbox to this host. */
 export const UNPACK_BOUNDS = {
   entries: 1_000_000,

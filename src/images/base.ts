@@ -1,6 +1,7 @@
 /** From layers to one read-only base disk: the layers' entries are applied to a tree, their files stream into the image. */
 import { rename, rm } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
+import { withoutEnd } from "../host/trim.ts";
 import { ErofsImage, type ErofsStats } from "./erofs.ts";
 import { ErofsBase } from "./erofs-reader.ts";
 import type { Progress } from "./image.ts";
@@ -125,7 +126,7 @@ function blocksOf(node: TreeNode): number {
 }
 
 function relative(path: string): string {
-  return path.replace(/^(?:\.?\/)+/, "").replace(/\/+$/, "");
+  return withoutEnd(path.replace(/^(?:\.?\/)+/, ""), "/");
 }
 
 function reporter(options: BaseOptions): (bytes: number) => void {

@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { errno, StacyError } from "../host/error.ts";
 import { runTool } from "../host/run.ts";
+import { withoutEnd } from "../host/trim.ts";
 import type { Progress } from "./image.ts";
 
 /** One line of apt's configuration that the host's archive is reached by. */
@@ -153,7 +154,7 @@ function lastWords(child: ChildProcess, progress?: (progress: Progress) => void)
     const lines = (rest + text).split(/[\r\n]+/);
     rest = (lines.pop() ?? "").slice(-1000);
     for (const line of lines) {
-      if (line.startsWith("I: ")) progress?.({ step: line.slice(3).replace(/\.*$/, "") });
+      if (line.startsWith("I: ")) progress?.({ step: withoutEnd(line.slice(3), ".") });
       else if (line.trim() !== "") words.push(line.slice(0, 400));
       if (words.length > WORDS) words.shift();
     }

@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import type { FileStat } from "../../guest/agent.ts";
+import { withoutEnd } from "../../host/trim.ts";
 import { type ModeChange, parseMode } from "../file-mode.ts";
 import { GuestPath, maybe } from "./common.ts";
 import { defined, isoSeconds } from "./values.ts";
@@ -64,7 +65,7 @@ export const FileBody = z
 export function fileBody(stat: FileStat): z.output<typeof FileBody> {
   return {
     path: stat.path,
-    name: stat.path.replace(/\/+$/, "").split("/").at(-1) || "/",
+    name: withoutEnd(stat.path, "/").split("/").at(-1) || "/",
     size: stat.size,
     mode: stat.mode.toString(8),
     is_dir: stat.kind === "directory",

@@ -2,6 +2,7 @@
  * The Dockerfile format (docs.docker.com, "Dockerfile reference") as a plan. What is not done here is refused by name and line,
  * because a build that leaves something out is worse than none.
  */
+import { BUILD_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
 import type { ImageConfig } from "../../images/image.ts";
@@ -54,6 +55,7 @@ export function readDockerfile(text: string, options: DockerfileOptions = {}): P
 
 class Dockerfile {
   readonly #options: DockerfileOptions;
+  #left: number = BUILD_BOUNDS.work;
   readonly #escape: string;
   /** `ARG` before the first FROM. */
   readonly #declared: Variables = new Map(PREDEFINED);
@@ -61,6 +63,7 @@ class Dockerfile {
 
   constructor(text: string, options: DockerfileOptions) {
     this.#options = options;
+    if (text.length > BUILD_BOUNDS.planBytes) throw tooMuch("it is too long");
     const { instructions, escapeChar } = readLines(text);
     this.#escape = escapeChar;
     for (const instruction of instructions) this.#sort(instruction);
@@ -102,6 +105,7 @@ class Dockerfile {
     const { name, rest, line } = instruction;
     if (name === "") throw new StacyError("invalid", `line ${line}: this is no instruction`);
     if (rest === "") throw failure(instruction, "says nothing");
+    if (this.#sections.length > BUILD_BOUNDS.stages) throw tooMuch("it has too many stages");
     if (name === "FROM") this.#sections.push(this.#from(instruction));
     else if (this.#sections.length > 0) this.#sections.at(-1)?.instructions.push(instruction);
     else if (name === "ARG") {
@@ -164,19 +168,30 @@ class Dockerfile {
       given: this.#options.args ?? {},
       escapeChar: this.#escape,
       lenient: root === undefined,
+      spend: this.#spend,
       stageOf: (name) => this.#stage(name, this.#sections.indexOf(section)),
     });
     const triggers = (inherited === undefined ? root?.onBuild : inherited.onBuild) ?? [];
     for (const trigger of triggers) {
       for (const instruction of readLines(trigger).instructions) reader.read({ ...instruction, line: section.line });
     }
-    for (const instruction of section.instructions) reader.read(instruction);
+    for (const instruction of section.instructions) {
+      this.#spend(instruction.rest.length);
+      reader.read(instruction);
+    }
     return { ...reader.scope, steps: reader.steps };
   }
 
   #expand(text: string, instruction: Instruction, variables: Variables): string {
-    return substitute(text, { variables, escapeChar: this.#escape, fail: (why) => failure(instruction, why) });
+    const fail = (why: string): StacyError => failure(instruction, why);
+    return substitute(text, { variables, escapeChar: this.#escape, fail, spend: this.#spend });
   }
+
+  /** Variables may hold many others, and stages stand on many: a short file can ask for any amount of work. */
+  readonly #spend = (work: number): void => {
+    this.#left -= work;
+    if (this.#left < 0) throw tooMuch("its variables become too long");
+  };
 }
 
 interface SectionOptions {
@@ -185,6 +200,7 @@ interface SectionOptions {
   given: Record<string, string>;
   escapeChar: string;
   lenient: boolean;
+  spend: (work: number) => void;
   stageOf: (name: string) => number | undefined;
 }
 
@@ -286,9 +302,9 @@ class SectionReader {
   }
 
   #expand(text: string, instruction: Instruction, quotes = false): string {
-    const { escapeChar, lenient } = this.#options;
+    const { escapeChar, lenient, spend } = this.#options;
     const fail = (why: string): StacyError => failure(instruction, why);
-    return substitute(text, { variables: this.scope.variables, escapeChar, fail, lenient, quotes });
+    return substitute(text, { variables: this.scope.variables, escapeChar, fail, lenient, quotes, spend });
   }
 
   #declare(instruction: Instruction): void {
@@ -405,7 +421,8 @@ class SectionReader {
 }
 
 function refuseRemote(instruction: Instruction, source: string): void {
-  if (/^git@|^git:\/\/|^ssh:\/\/|\.git(#.*)?$/.test(source) && /[:/]/.test(source)) {
+  const git = /^git@|^git:\/\/|^ssh:\/\//.test(source) || source.endsWith(".git") || source.includes(".git#");
+  if (git && /[:/]/.test(source)) {
     throw unsupported(
       instruction,
       `ADD of the git source ${source}`,
@@ -419,6 +436,12 @@ function refuseRemote(instruction: Instruction, source: string): void {
       "download it beside the file and COPY it, or with RUN and `--allow HOST`",
     );
   }
+}
+
+function tooMuch(why: string): StacyError {
+  return new StacyError("limit", `the Dockerfile asks for more than is allowed: ${why}`, {
+    remedy: "make it shorter, or put what is long into a script that it runs",
+  });
 }
 
 function failure({ name, line }: Instruction, why: string): StacyError {

@@ -54,7 +54,9 @@ export function readLines(text: string): Lines {
       i = begin + 1;
       continue;
     }
-    const [, name = "", rest = ""] = /^\s*([A-Za-z]+)(?:\s+([\s\S]*?))?\s*$/.exec(whole) ?? [];
+    const trimmed = whole.trim();
+    const name = /^[A-Za-z]+(?=\s|$)/.exec(trimmed)?.[0] ?? "";
+    const rest = name === "" ? "" : trimmed.slice(name.length).trim();
     const instruction: Instruction = { name: name.toUpperCase(), rest, line: begin + 1, heredocs: [] };
     if (WITH_HEREDOCS.has(instruction.name)) i = readHeredocs(instruction, lines, i);
     instructions.push(instruction);
@@ -65,7 +67,7 @@ export function readLines(text: string): Lines {
 /** `# escape=` among the comments `# name=value` at the very begin. */
 function escapeOf(lines: readonly string[]): string {
   for (const line of lines) {
-    const [, name, value] = /^#\s*([A-Za-z]+)\s*=\s*(.+?)\s*$/.exec(line.trim()) ?? [];
+    const [, name, value] = /^#\s*([A-Za-z]+)\s*=\s*(.+)$/.exec(line.trim()) ?? [];
     if (name === undefined) break;
     if (name.toLowerCase() !== "escape") continue;
     if (value === "\\" || value === "`") return value;

@@ -4,6 +4,7 @@
  * replace one. Quotes and escapes go.
  */
 import type { StacyError } from "../../host/error.ts";
+import { anything, Glob, literal, type Token } from "../glob.ts";
 
 export interface Scope {
   variables: ReadonlyMap<string, string>;
@@ -13,16 +14,22 @@ export interface Scope {
   lenient?: boolean;
   /** Quotes are ordinary characters: in here-documents. */
   quotes?: boolean;
+  /** Told of each character that is made, and of what is looked at for it. @throws StacyError when it is too much */
+  spend: (work: number) => void;
 }
 
 export function substitute(text: string, scope: Scope): string {
   return new Reader(text, scope).read("");
 }
 
+/** Braces in one another. */
+const MOST_DEEP = 100;
+
 class Reader {
   readonly #text: string;
   readonly #scope: Scope;
   #at = 0;
+  #depth = 0;
 
   constructor(text: string, scope: Scope) {
     this.#text = text;
@@ -38,9 +45,13 @@ class Reader {
       if (c === "") {
         if (quote !== "") throw this.#scope.fail("a quote is not closed");
         if (stop !== "") throw this.#scope.fail("a brace is not closed");
+        this.#scope.spend(out.length);
         return out;
       }
-      if (quote === "" && stop.includes(c)) return out;
+      if (quote === "" && stop.includes(c)) {
+        this.#scope.spend(out.length);
+        return out;
+      }
       this.#at++;
       if (c === this.#scope.escapeChar && quote !== "'") {
         const next = this.#text.charAt(this.#at++);
@@ -64,7 +75,9 @@ class Reader {
     }
     this.#at += name.length + (braced ? 1 : 0);
     if (!braced) return variables.get(name) ?? "";
+    if (++this.#depth > MOST_DEEP) throw this.#scope.fail("there are too many braces in one another");
     const value = this.#form(name, rest);
+    this.#depth -= 1;
     this.#at++; // the brace
     return value;
   }
@@ -99,12 +112,12 @@ class Reader {
           this.#at++;
           by = this.read("}");
         }
-        return (value ?? "").replace(glob(pattern, "", "", operator === "//" ? "g" : ""), () => by);
+        return replaced(value ?? "", pattern, by, operator === "//", this.#scope.spend);
       }
       case "#":
-        return trimStart(value ?? "", this.read("}", true), operator === "##");
+        return trimStart(value ?? "", this.read("}", true), operator === "##", this.#scope.spend);
       default:
-        return trimEnd(value ?? "", this.read("}", true), operator === "%%");
+        return trimEnd(value ?? "", this.read("}", true), operator === "%%", this.#scope.spend);
     }
   }
 
@@ -113,25 +126,65 @@ class Reader {
   }
 }
 
-/** A shell's pattern, with `*` and `?`, as a regular expression. */
-function glob(pattern: string, before: string, after: string, flags = ""): RegExp {
-  const source = pattern.replace(/\\([\s\S])|[\s\S]/g, (c, escaped: string | undefined) => {
-    if (escaped !== undefined) return escaped.replace(/[^A-Za-z0-9]/g, "\\$&");
-    return c === "*" ? "[\\s\\S]*" : c === "?" ? "[\\s\\S]" : c.replace(/[^A-Za-z0-9]/g, "\\$&");
-  });
-  return new RegExp(`${before}${source}${after}`, flags);
+/** A shell's pattern, with `*` and `?`. */
+function glob(pattern: string): Glob {
+  const characters = [...pattern];
+  const tokens: Token[] = [];
+  for (let at = 0; at < characters.length; at++) {
+    const c = characters[at] as string;
+    const escaped = c === "\\" ? characters[at + 1] : undefined;
+    if (escaped !== undefined) at += 1;
+    if (escaped !== undefined) tokens.push(literal(escaped));
+    else
+      tokens.push(c === "*" ? { is: "run", fits: anything } : c === "?" ? { is: "one", fits: anything } : literal(c));
+  }
+  return new Glob(tokens);
 }
 
-function trimStart(value: string, pattern: string, longest: boolean): string {
-  const fits = glob(pattern, "^(?:", ")$");
-  const lengths = Array.from({ length: value.length + 1 }, (_, n) => (longest ? value.length - n : n));
-  const cut = lengths.find((length) => fits.test(value.slice(0, length)));
-  return cut === undefined ? value : value.slice(cut);
+function trimStart(value: string, pattern: string, longest: boolean, spend: Scope["spend"]): string {
+  const text = [...value];
+  return text.slice(endOf(glob(pattern), text, longest, spend) ?? 0).join("");
 }
 
-function trimEnd(value: string, pattern: string, longest: boolean): string {
-  const fits = glob(pattern, "^(?:", ")$");
-  const starts = Array.from({ length: value.length + 1 }, (_, n) => (longest ? n : value.length - n));
-  const cut = starts.find((at) => fits.test(value.slice(at)));
-  return cut === undefined ? value : value.slice(0, cut);
+function trimEnd(value: string, pattern: string, longest: boolean, spend: Scope["spend"]): string {
+  const text = [...value];
+  const backwards = text.toReversed();
+  return text.slice(0, text.length - (endOf(glob(pattern).reversed(), backwards, longest, spend) ?? 0)).join("");
+}
+
+function endOf(
+  pattern: Glob,
+  text: readonly string[],
+  longest: boolean,
+  spend: Scope["spend"],
+  from = 0,
+): number | undefined {
+  let found: number | undefined;
+  for (const end of pattern.ends(text, from, spend)) {
+    found = end;
+    if (!longest) break;
+  }
+  return found;
+}
+
+/** Of the first places, or all of them, that the pattern means, as much as it can. */
+function replaced(value: string, pattern: string, by: string, all: boolean, spend: Scope["spend"]): string {
+  const text = [...value];
+  const fits = glob(pattern);
+  let out = "";
+  let before = -1;
+  for (let at = 0; at <= text.length; ) {
+    const end = endOf(fits, text, true, spend, at);
+    // Nothing right behind what was replaced is not replaced again.
+    const found = end !== undefined && !(end === at && at === before);
+    if (found) {
+      spend(by.length);
+      out += by;
+      if (!all) return out + text.slice(end).join("");
+      before = end;
+    }
+    if (found && end > at) at = end;
+    else out += text[at++] ?? "";
+  }
+  return out;
 }

@@ -4,6 +4,7 @@ import type { Addresses } from "../../host/addresses.ts";
 import { REGISTRY_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { printable } from "../../host/printable.ts";
+import { parseChallenge } from "./challenge.ts";
 import type { Credentials } from "./credentials.ts";
 import { type Answer, Asker, type AskOptions } from "./request.ts";
 
@@ -223,14 +224,11 @@ export class RegistryHttp {
 
   async #answer(challenge: string): Promise<void> {
     const { credentials } = this.#options;
-    const scheme = /^\s*([a-z]+)/i.exec(challenge)?.[1]?.toLowerCase();
+    const { scheme, fields } = parseChallenge(challenge);
     if (scheme === "basic" && credentials !== undefined) {
       this.#authorization = basic(credentials);
       return;
     }
-    const fields = Object.fromEntries(
-      [...challenge.matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/gi)].map(([, name, value]) => [name?.toLowerCase(), value]),
-    ) as Record<string, string | undefined>;
     if (scheme !== "bearer" || fields.realm === undefined || !URL.canParse(fields.realm)) {
       throw denied(this.#options.origin, credentials !== undefined);
     }

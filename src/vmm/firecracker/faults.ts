@@ -8,6 +8,7 @@ interface Rule {
   remedy?: string;
 }
 
+const MOST_WORDS = 4_096;
 const REBUILD = "the snapshot is set aside and built again by the next spawn";
 
 /** First match wins; each pattern quotes a real answer. */
@@ -124,7 +125,9 @@ const RULES: readonly Rule[] = [
 ];
 
 /** @param fault Firecracker's own words; they stay in the error's message and in `data.fault` */
-export function faultError(fault: string, phase: string): StacyError {
+export function faultError(whole: string, phase: string): StacyError {
+  // Its own are some hundred bytes; one that was taken over says what it likes.
+  const fault = whole.slice(0, MOST_WORDS);
   const rule = RULES.find(({ pattern }) => pattern.test(fault));
   return new StacyError(rule?.code ?? "internal", `${rule?.message ?? "Firecracker refused"} (Firecracker: ${fault})`, {
     phase,

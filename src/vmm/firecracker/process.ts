@@ -85,7 +85,7 @@ export class FirecrackerProcess implements VmmProcess {
       // Firecracker ends with 0 when the guest reboots and also when it crashes by a triple fault; from 1.16 on, the latter is an error.
       const guestEnded =
         exit.exitCode === 0 ||
-        vmmLog.some((line) => line.includes("exit_code=0") || /[Vv]cpu.*\bShutdown\b/.test(line));
+        vmmLog.some((line) => line.includes("exit_code=0") || (/[Vv]cpu/.test(line) && /\bShutdown\b/.test(line)));
       const unknown = exit.exitCode === undefined && exit.signal === undefined && !guestEnded;
       const reason = this.#killed ? "requested" : guestEnded ? "guest" : unknown ? "unknown" : "crash";
       return { ...exit, reason, vmmLog, console };

@@ -1,0 +1,99 @@
+/**
+ * Patterns of names and values. Whoever writes one also writes what it is held against, so it is not made a regular expression, whose work
+ * grows by a power with each star: here it is the length of the text times that of the pattern.
+ */
+
+/** What one place of a pattern means. */
+export type Token =
+  /** One character. */
+  | { is: "one"; fits: (c: string) => boolean }
+  /** Any number of them. */
+  | { is: "run"; fits: (c: string) => boolean }
+  /** Nothing, or whatever ends with a slash. */
+  | { is: "directories" };
+
+export const anything = (): boolean => true;
+export const butSlash = (c: string): boolean => c !== "/";
+
+export function literal(character: string): Token {
+  return { is: "one", fits: (c) => c === character };
+}
+
+export class Glob {
+  readonly #tokens: readonly Token[];
+
+  constructor(tokens: readonly Token[]) {
+    // Two runs of the same are one.
+    this.#tokens = tokens.filter((token, at) => {
+      const before = tokens[at - 1];
+      return !(token.is === "run" && before?.is === "run" && before.fits === token.fits);
+    });
+  }
+
+  /** The same of a text that is read backwards. */
+  reversed(): Glob {
+    return new Glob(this.#tokens.toReversed());
+  }
+
+  /** @param spend told of the work, a place for a character @returns where the matches that begin at `from` end, in order */
+  *ends(text: readonly string[], from = 0, spend?: (work: number) => void): Generator<number> {
+    const last = this.#tokens.length;
+    let [now, next] = [new Set<number>(), new Set<number>()];
+    this.#enter(now, 0);
+    for (let at = from; ; at++) {
+      if (now.has(last)) yield at;
+      const c = text[at];
+      if (c === undefined || now.size === 0) return;
+      spend?.(now.size);
+      for (const place of now) {
+        const token = this.#tokens[place];
+        if (token === undefined) continue;
+        if (token.is === "directories") {
+          // In the middle of a name it only goes on.
+          if (c === "/") this.#enter(next, place + 1);
+          next.add(place);
+        } else if (token.fits(c)) this.#enter(next, token.is === "run" ? place : place + 1);
+      }
+      [now, next] = [next, now];
+      next.clear();
+    }
+  }
+
+  /** Also the places behind what may be nothing. */
+  #enter(places: Set<number>, place: number): void {
+    for (let at = place; ; at++) {
+      places.add(at);
+      const token = this.#tokens[at];
+      if (token === undefined || token.is === "one") return;
+    }
+  }
+}
+
+/**
+ * A set of characters in brackets, from `at`, which is behind the bracket, as Go's filepath.Match has them.
+ * @returns where it ends; `undefined`: it does not end, or holds nothing
+ */
+export function readSet(pattern: readonly string[], at: number): { token: Token; end: number } | undefined {
+  const not = pattern[at] === "^";
+  const ranges: [number, number][] = [];
+  let i = not ? at + 1 : at;
+  const one = (): number | undefined => {
+    if (pattern[i] === "\\") i += 1;
+    return pattern[i++]?.codePointAt(0);
+  };
+  while (pattern[i] !== "]") {
+    const from = one();
+    if (from === undefined) return undefined;
+    const isRange = pattern[i] === "-" && pattern[i + 1] !== undefined && pattern[i + 1] !== "]";
+    if (isRange) i += 1;
+    const to = isRange ? one() : from;
+    if (to === undefined) return undefined;
+    ranges.push([from, to]);
+  }
+  if (ranges.length === 0) return undefined;
+  const among = (c: string): boolean => {
+    const code = c.codePointAt(0) ?? 0;
+    return ranges.some(([from, to]) => from <= code && code <= to);
+  };
+  return { token: { is: "one", fits: (c) => butSlash(c) && among(c) !== not }, end: i + 1 };
+}
