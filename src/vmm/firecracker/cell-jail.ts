@@ -16,8 +16,11 @@ export type Shown = readonly [file: string, name: string];
 export async function makeCellJail(dir: string, firecracker: string, files: readonly Shown[]): Promise<Jail> {
   const user = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const memory = files.find(([, name]) => name === SNAPSHOT_FILES.memory)?.[0];
-  const jail = await makeRoot(dir, firecracker, user);
-  return memory === undefined ? jail : { ...jail, memory: await identityOf(memory) };
+  const [jail, identity] = await Promise.all([
+    makeRoot(dir, firecracker, user),
+    memory === undefined ? undefined : identityOf(memory),
+  ]);
+  return identity === undefined ? jail : { ...jail, memory: identity };
 }
 
 /** By device and inode. */
@@ -34,9 +37,10 @@ export async function cellArguments(
   files: readonly Shown[],
   args: readonly string[],
 ): Promise<string[]> {
-  const root = await realpath(join(dir, jail.root));
+  const [machine, program] = await Promise.all([realpath(dir), realpath(firecracker)]);
+  const root = join(machine, jail.root);
   const read = files.map(([file, name]) => [file, join(root, name)] as const);
-  return aloneInCell({ dir: root, read, write: [root] }, await realpath(firecracker), args);
+  return aloneInCell({ dir: root, read, write: [root] }, program, args);
 }
 
 /** Starts it once where nothing exists but itself. @throws StacyError saying what it lacks there, such as its libraries */

@@ -85,6 +85,8 @@ export async function bring(jail: Jail, dir: string, path: string, name: string,
       remedy: "keep images, snapshots and sandboxes on one filesystem when the jail is on",
     });
   }
+  // In a cell its user is ours.
+  if (jail.by === "cell") return;
   if (own) await chown(target, jail.uid, jail.gid);
   // Shared by all machines and read only: its user is not the one that made it.
   else await chmod(target, 0o444);

@@ -103,22 +103,10 @@ export class FirecrackerProcess implements VmmProcess {
       rm(join(dir, VSOCK_SOCKET), { force: true }),
       touch(join(dir, FILES.log)),
     ]);
-    if (jail !== undefined) await bring(jail, dir, join(dir, FILES.log), FILES.log, true);
-    let command = firecracker;
-    let args = inside;
-    if (jail !== undefined && plan?.by === "jailer") {
-      command = plan.jailer as string;
-      args = [...(await jailerArguments(jail, dir, firecracker, plan.config)), ...inside];
-    } else {
-      if (jail !== undefined && plan?.by === "cell") {
-        command = plan.cell.program;
-        args = await cellArguments(jail, dir, firecracker, plan.files, inside);
-      }
-      if (await descriptorsNeedLimit()) {
-        args = [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, command, ...args];
-        command = "prlimit";
-      }
-    }
+    const [{ command, args }] = await Promise.all([
+      commandLine(options, jail, inside),
+      jail === undefined ? undefined : bring(jail, dir, join(dir, FILES.log), FILES.log, true),
+    ]);
     const host = await options.spawn({ command, args, cwd: dir, log: join(dir, FILES.console) });
     const process = new FirecrackerProcess(host, dir, jail);
     try {
@@ -233,6 +221,25 @@ function makePlanned(plan: JailPlan, dir: string, firecracker: string): Promise<
   throw new StacyError("unavailable", "there is no jailer beside this Firecracker", {
     remedy: "set STACYVM_JAILER to its path, or set `firecracker.jail: false`",
   });
+}
+
+async function commandLine(
+  { dir, firecracker, jail: plan }: StartFirecracker,
+  jail: Jail | undefined,
+  inside: string[],
+): Promise<{ command: string; args: string[] }> {
+  let command = firecracker;
+  let args = inside;
+  if (jail !== undefined && plan?.by === "jailer") {
+    args = [...(await jailerArguments(jail, dir, firecracker, plan.config)), ...inside];
+    return { command: plan.jailer as string, args };
+  }
+  if (jail !== undefined && plan?.by === "cell") {
+    command = plan.cell.program;
+    args = await cellArguments(jail, dir, firecracker, plan.files, inside);
+  }
+  if (!(await descriptorsNeedLimit())) return { command, args };
+  return { command: "prlimit", args: [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, command, ...args] };
 }
 
 function touch(path: string): Promise<void> {
