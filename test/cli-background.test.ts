@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { findLocal } from "../src/cli/local-socket.ts";
 import { processesIn } from "../src/host/process.ts";
 import { soon } from "./browser-support.ts";
 import { Cli } from "./cli-support.ts";
@@ -30,8 +31,17 @@ test("a server in the background: started once where a sandbox is, used, replace
   await one();
   assert.equal((await run("off", ["ls", "-q"])).said, false);
   await one();
+  // Whoever finds it by its socket finds its key, too.
+  const found = (async () => {
+    for (;;) {
+      using local = await findLocal(cli.data);
+      if (local !== undefined) return pid();
+      await new Promise((wake) => setTimeout(wake, 1));
+    }
+  })();
   assert.equal((await run("10m", ["ls", "-q"])).said, true);
   const first = await pid();
+  assert.equal(await found, first);
   assert.ok(first !== undefined);
   assert.equal((await run("10m", ["ls", "-q"])).said, false);
   assert.equal(await pid(), first);
