@@ -6,9 +6,13 @@
  */
 
 import assert from "node:assert/strict";
+import { mkdtempDisposable } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
-import { arm, disarm, type Kind } from "./faults/points.ts";
-import { type RunOptions, tryPoints } from "./faults/run.ts";
+import { arm, choose, disarm, type Kind } from "./faults/points.ts";
+import { describePoints, type RunOptions, tryPoints } from "./faults/run.ts";
 import { tryStops } from "./faults/stops.ts";
 import { MONITORS, type Monitor, World } from "./faults/world.ts";
 import { whyNot, whyNotLinux } from "./firecracker-support.ts";
@@ -16,7 +20,7 @@ import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 const WHICH = process.env.STACYVM_FAULTS ?? "";
 const MONITOR = (process.env.STACYVM_FAULTS_VMM ?? "firecracker") as Monitor;
 assert.ok(MONITOR in MONITORS, `STACYVM_FAULTS_VMM is one of ${Object.keys(MONITORS).join(", ")}`);
-const SHORT_MS = { fail: 55_000, stop: 20_000 };
+const SHORT_MS = { fail: 45_000, stop: 20_000 };
 /** Points below which a run says little; a busy host takes longer for them. A long form that is to end after some minutes says how many. */
 const LEAST = WHICH === "" ? { fail: 20, stop: 4 } : { fail: 1, stop: 1 };
 const MINUTES = Number(process.env.STACYVM_FAULTS_MINUTES ?? Number.POSITIVE_INFINITY);
@@ -42,7 +46,40 @@ test("a point that is armed fails once", async () => {
   await assert.rejects(readFile(import.meta.filename), { code: "EMFILE" });
   await readFile(import.meta.filename);
   const { calls, reached } = disarm();
-  assert.deepEqual([calls["fs.open"], reached], [3, true]);
+  assert.deepEqual([calls["fs.open"]?.length, reached], [3, true]);
+});
+
+test("every call is tried, but of those from one place over and over some", () => {
+  const once = Array.from({ length: 20 }, (_, i) => `place ${i}`);
+  assert.deepEqual(
+    choose(once),
+    Array.from(once, (_, i) => i + 1),
+  );
+  const chosen = choose([...once, ...Array.from({ length: 1_000 }, () => "a loop"), "after it"]);
+  assert.equal(chosen.length, 33);
+  for (const n of [20, 21, 1_020, 1_021]) assert.ok(chosen.includes(n), `${n} of ${chosen}`);
+  assert.deepEqual(choose(once, 2), [1, 20]);
+});
+
+test("a monitor and an agent are known by their sockets, however these are opened", async () => {
+  const { connectUnix, listenUnix } = await import("../src/host/unix-socket.ts");
+  await using dir = await mkdtempDisposable(join(tmpdir(), "faults-"));
+  for (const [name, kind] of [
+    ["qmp.sock", "monitor"],
+    ["qmp.sock", "monitor.mute"],
+    ["agent.sock", "agent"],
+    ["v.sock", "agent.mute"],
+    ["api.sock", "monitor.cut"],
+  ] as const) {
+    const server = createServer((socket) => socket.resume());
+    await listenUnix(server, dir.path, name);
+    arm(kind, 1);
+    const socket = await connectUnix(dir.path, name, { timeoutMs: 60_000 });
+    socket.write("{}");
+    assert.ok(disarm().reached, `${name} is no ${kind}`);
+    socket.destroy();
+    await new Promise((closed) => server.close(closed));
+  }
 });
 
 const WHY_NOT = { qemu: async () => undefined, firecracker: whyNot, "firecracker-linux": whyNotLinux };
@@ -52,6 +89,7 @@ test("whatever call fails: an answer, no orphan, all else works, and a retry suc
   t.diagnostic(`${MONITOR}, seed ${SEED}`);
   const tried = await tryPoints(world, options(SHORT_MS.fail, LEAST.fail));
   t.diagnostic(`${tried.points} points, ${tried.refused} of them an error of the operation`);
+  for (const line of describePoints(tried)) t.diagnostic(line);
   assert.deepEqual(tried.failures, []);
   assert.ok(tried.points >= LEAST.fail, "too few points to mean anything");
 });
@@ -63,6 +101,7 @@ test("wherever the daemon is stopped: the next one finds all of it, leaves nothi
   t.diagnostic(`${MONITOR}, seed ${SEED}`);
   const tried = await tryStops(world, MONITOR, options(SHORT_MS.stop, LEAST.stop));
   t.diagnostic(`stopped at ${tried.points} points`);
+  for (const line of describePoints(tried)) t.diagnostic(line);
   assert.deepEqual(tried.failures, []);
   assert.ok(tried.points >= LEAST.stop, "too few points to mean anything");
 });

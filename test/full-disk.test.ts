@@ -21,34 +21,95 @@ test(`Linux: ${goesOn}`, { skip: (await whyNotLinux({ long: true })) ?? needsRoo
   fullDisk(CRASH_GUESTS["firecracker-linux"], { mib: 256, commands: 5 }),
 );
 
-/** @param size.mib of the disk @param size.commands that are run while it is full */
-async function fullDisk(guest: CrashGuest, size: { mib: number; commands: number }): Promise<void> {
+test("under QEMU a guest that writes stands still until there is room, and loses nothing; a start does not wait for it", {
+  skip: needsRoot,
+}, async () => {
   await using cleanup = new AsyncDisposableStack();
+  const disk = await smallDisk(cleanup, 512);
+  const server = cleanup.use(
+    await Server.create("providers: { default: qemu }\nwarm: { adaptive: false }\n", { parent: disk }),
+  );
+  const spawn = { image: "stacyvm/busybox", memory_mb: 128, disk_mb: 128 };
+  await server.ok("POST", "/snapshots", spawn);
+  const { id } = await server.ok("POST", "/sandboxes", spawn);
+  const exec = (command: string): Promise<{ exit_code: number; stdout: string }> =>
+    server.ok("POST", `/sandboxes/${id}/exec`, { command, timeout: "10m" });
+  const write = "dd if=/dev/zero bs=1M count=32 2>/dev/null | tr '\\0' a >/workspace/file && sync";
+  await exec("cat /bin/busybox >/dev/null"); // read once, so that it needs no disk later
+  const { pid } = server;
+
+  const filler = join(disk, "filler");
+  await fillUp(filler);
+  let done = false;
+  const writing = exec(write).then((result) => {
+    done = true;
+    return result;
+  });
+  // While it stands still nobody answers.
+  const answers = (): Promise<boolean> =>
+    fetch(`${server.url}/api/v1/sandboxes/${id}/exec`, {
+      ...{ method: "POST", headers: { "content-type": "application/json" } },
+      ...{ body: JSON.stringify({ command: "true" }), signal: AbortSignal.timeout(5_000) },
+    }).then(
+      () => true,
+      () => false,
+    );
+  while (!done && (await answers())) {}
+  assert.equal(done, false, "what could not be written was not said to be");
+  await rm(filler);
+  assert.equal((await writing).exit_code, 0);
+  assert.equal((await exec("tr -d a </workspace/file | wc -c; wc -c </workspace/file")).stdout, `0\n${32 << 20}\n`);
+
+  // With room for its directory and not for what its guest writes when it boots, since nothing like it is saved.
+  await fillUp(filler, 256 << 10);
+  const begun = performance.now();
+  const refused = await server.call("POST", "/sandboxes", { ...spawn, memory_mb: 160 });
+  assert.deepEqual([refused.status, refused.body.code], [507, "NO_SPACE"], JSON.stringify(refused.body));
+  assert.ok(performance.now() - begun < 100_000, "it waited for an answer of a guest that stood still");
+  await rm(filler);
+  assert.equal((await exec("echo fine")).stdout, "fine\n");
+  assert.equal(server.pid, pid);
+  await server.ok("DELETE", `/sandboxes/${id}`);
+  assert.deepEqual(await server.machines(), []);
+});
+
+/** A new filesystem of its own, on a file. Not a tmpfs: there, reading a hole of a mapped file takes a page, and a machine's memory is full of holes. */
+async function smallDisk(cleanup: AsyncDisposableStack, mib: number): Promise<string> {
   const disk = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "full-"));
   cleanup.defer(() => rm(disk, { recursive: true, force: true }));
   cleanup.defer(() => rm(`${disk}.img`, { force: true }));
-  // Not a tmpfs: there, reading a hole of a mapped file takes a page, and a machine's memory is full of holes.
   await writeFile(`${disk}.img`, "");
-  await truncate(`${disk}.img`, size.mib << 20);
+  await truncate(`${disk}.img`, mib << 20);
   await runTool("mkfs.ext4", ["-q", "-F", "-m", "0", `${disk}.img`]);
   await runTool("mount", ["-o", "loop", `${disk}.img`, disk]);
   cleanup.defer(async () => void (await runTool("umount", ["-l", disk])));
+  return disk;
+}
+
+/** Makes a file of all the room that there is. @param but so many bytes, which stay free */
+async function fillUp(filler: string, but = 0): Promise<void> {
+  await using file = await open(filler, "a");
+  for (const size of [1 << 20, 4096]) {
+    for (;;) {
+      const failed = await file.write(Buffer.alloc(size)).then(
+        ({ bytesWritten }) => bytesWritten < size,
+        () => true,
+      );
+      if (failed) break;
+    }
+  }
+  if (but > 0) await file.truncate((await file.stat()).size - but);
+}
+
+/** @param size.mib of the disk @param size.commands that are run while it is full */
+async function fullDisk(guest: CrashGuest, size: { mib: number; commands: number }): Promise<void> {
+  await using cleanup = new AsyncDisposableStack();
+  const disk = await smallDisk(cleanup, size.mib);
   const server = cleanup.use(
     await Server.create("providers: { default: firecracker }\nwarm: { adaptive: false }\n", { parent: disk }),
   );
   const filler = join(disk, "filler");
-  const fill = async (): Promise<void> => {
-    await using file = await open(filler, "a");
-    for (const size of [1 << 20, 4096]) {
-      for (;;) {
-        const failed = await file.write(Buffer.alloc(size)).then(
-          ({ bytesWritten }) => bytesWritten < size,
-          () => true,
-        );
-        if (failed) break;
-      }
-    }
-  };
+  const fill = (): Promise<void> => fillUp(filler);
   const asking =
     (id: string): Ask =>
     (method, path, body) =>

@@ -17,6 +17,11 @@ export interface ProcessRecord {
   hostBootId: string;
 }
 
+/** The same pid is not enough: the kernel gives it to others later. */
+export function isSameProcess(a: ProcessRecord | undefined, b: ProcessRecord): boolean {
+  return a?.pid === b.pid && a.startTime === b.startTime && a.hostBootId === b.hostBootId;
+}
+
 export interface ProcessExit {
   exitCode?: number;
   signal?: NodeJS.Signals;
@@ -258,17 +263,23 @@ export async function ownCapabilities(): Promise<Set<number>> {
   return new Set(Array.from({ length: 64 }, (_, bit) => bit).filter((bit) => ((effective >> BigInt(bit)) & 1n) === 1n));
 }
 
-/** Ends the processes in `dir` or below it that are proven to be ours, and waits until they are gone. @throws as `endProcess` */
-export async function endOwnProcessesIn(dir: string): Promise<void> {
+/**
+ * Ends the processes in `dir` or below it that are proven to be ours, and waits until they are gone.
+ * @returns their pids @throws as `endProcess`
+ */
+export async function endOwnProcessesIn(dir: string): Promise<number[]> {
   const roots = await jailRoots(dir);
+  const ended = new Set<number>();
   // Again until none is found: one that was ended may have started another just before.
   for (;;) {
     const pids = await ownPidsIn(dir, roots);
-    if (pids.length === 0) return;
+    if (pids.length === 0) return [...ended];
     const records = await Promise.all(pids.map(processRecord));
     // Looked at once more, now that they are named: a pid may have become another process's, maybe that of another machine.
     const proven = new Set(await ownPidsIn(dir, roots));
-    await Promise.all(records.filter(({ pid }) => proven.has(pid)).map(endProcess));
+    const ours = records.filter(({ pid }) => proven.has(pid));
+    await Promise.all(ours.map(endProcess));
+    for (const { pid } of ours) ended.add(pid);
   }
 }
 

@@ -12,7 +12,7 @@ import { FairQueue } from "../host/fair-queue.ts";
 import { type Lock, lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
-import { endOwnProcessesIn, isAlive, ownRecord, type ProcessRecord } from "../host/process.ts";
+import { isAlive, ownRecord, type ProcessRecord } from "../host/process.ts";
 import { mappedBytes } from "../host/process-memory.ts";
 import { SharedWork } from "../host/shared-work.ts";
 import { copySparse } from "../host/sparse.ts";
@@ -21,7 +21,7 @@ import { exitReport } from "../vmm/exit.ts";
 import { FILES, SNAPSHOT_FILES, type Vmm } from "../vmm/vmm.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold, endedBy } from "./launch.ts";
-import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import { makeMachineDir, removeWithProcesses } from "./machine-dir.ts";
 import { runSetup } from "./setup.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
@@ -98,7 +98,7 @@ export class GoldenBuilder {
     const dir = join(this.#paths.tmp, name);
     const out = join(this.#paths.tmp, `${name}.out`);
     await mkdir(this.#paths.tmp, { recursive: true });
-    await Promise.all([dir, out].map(removeMachineDir));
+    await Promise.all([dir, out].map(removeWithProcesses));
     const disk = await this.#disks.get(target.spec.diskMiB);
     const place = { dir, signal };
     try {
@@ -143,8 +143,8 @@ export class GoldenBuilder {
     } catch (error) {
       throw spaceOrOther(asStacyError(error), this.#paths.root).inPhase("golden");
     } finally {
-      // One that resists the next start removes: it must not hide what has come of the build.
-      await Promise.allSettled([dir, out].map(removeMachineDir));
+      // One that resists the next start removes, with its process: it must not hide what has come of the build.
+      await Promise.allSettled([dir, out].map(removeWithProcesses));
     }
   }
 }
@@ -185,8 +185,7 @@ export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
       const { hostBootId } = await ownRecord();
       const owner: ProcessRecord = { pid: Number(match[1]), startTime: match[2], hostBootId };
       if (await isAlive(owner)) continue;
-      await endOwnProcessesIn(dir);
-      await removeMachineDir(dir);
+      await removeWithProcesses(dir);
       removed.push(name);
     } catch {} // the next start tries again: one that resists is no reason not to serve the others
   }

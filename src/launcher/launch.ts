@@ -202,7 +202,9 @@ async function greet(
     ...(identity === undefined ? {} : { identity }),
   });
   try {
-    return await Promise.race([greeting, ended.then((error) => Promise.reject(error))]);
+    const fail = (error: StacyError): Promise<never> => Promise.reject(error);
+    const starved = machine.starved === undefined ? [] : [machine.starved.then(fail)];
+    return await Promise.race([greeting, ended.then(fail), ...starved]);
   } catch (error) {
     abort.abort(error);
     // A greeting that succeeds after all must not leave its connection open.

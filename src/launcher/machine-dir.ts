@@ -6,6 +6,7 @@ import { z } from "zod";
 import { replaceFile } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { removeTree } from "../host/remove-tree.ts";
+import { endLeftovers } from "../vmm/leftovers.ts";
 import { FILES } from "../vmm/vmm.ts";
 import type { Shape } from "./shape.ts";
 import type { DiskTemplate } from "./snapshot-store.ts";
@@ -122,6 +123,12 @@ export async function readRecord(dir: string): Promise<MachineRecord | undefined
       cause instanceof z.ZodError ? z.prettifyError(cause).split("\n").slice(0, 2).join(" ") : "it is no JSON";
     throw new StacyError("corrupt", `the record ${path} cannot be read: ${why}`, { cause });
   }
+}
+
+/** With whatever of ours still works in it, which nobody would find once its directory is gone. @throws as `endLeftovers` */
+export async function removeWithProcesses(dir: string): Promise<void> {
+  await endLeftovers(dir);
+  await removeMachineDir(dir);
 }
 
 /** Also when that fails for a moment: nobody else comes back for it before the next start. */

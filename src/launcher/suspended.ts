@@ -12,8 +12,8 @@ import { z } from "zod";
 import { replaceFile, syncPath } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
-import { endOwnProcessesIn } from "../host/process.ts";
 import { copySparse } from "../host/sparse.ts";
+import { endLeftovers } from "../vmm/leftovers.ts";
 import { FILES, type PausedMachine } from "../vmm/vmm.ts";
 import { makeMachineDir } from "./machine-dir.ts";
 import { sparseMap } from "./manifest.ts";
@@ -62,11 +62,11 @@ export class SuspendedState {
 
   /**
    * Removes a save that an earlier daemon did not finish; a monitor of ours that is at work in it is ended first.
-   * @throws as `endOwnProcessesIn`
+   * @throws as `endLeftovers`
    */
   async removeUnfinished(): Promise<void> {
     if (!(await isThere(this.#next))) return;
-    await endOwnProcessesIn(this.#next);
+    await endLeftovers(this.#next);
     await rm(this.#next, { recursive: true, force: true });
   }
 

@@ -140,6 +140,32 @@ test("what nobody wants and could not be removed at the start is removed later",
   assert.deepEqual([await isAlive(monitor.record), await exists(w.dir)], [false, false]);
 });
 
+test("a removal that is tried again does not end the machine that has the name by then", async (t) => {
+  const attempts: string[] = [];
+  const w = await world(t, {
+    end: async (dir) => {
+      attempts.push(dir);
+      throw new Error("it does not die");
+    },
+  });
+  const resisting = await w.sleeper(w.dir);
+  await w.recorded(resisting.record, "running");
+  const retried = new Promise<void>((resolve) => {
+    w.provider.onEvent(({ data }) => {
+      if (data.action === "removed") resolve();
+    });
+  });
+  await w.provider.adopt(new Set());
+  assert.deepEqual(attempts, [w.dir]);
+  // It died after all, and its directory went.
+  await resisting.kill();
+  await rm(w.dir, { recursive: true });
+  const another = await w.sleeper(w.dir);
+  await w.recorded(another.record, "running");
+  await retried;
+  assert.deepEqual([attempts.length, await isAlive(another.record), await exists(w.dir)], [1, true, true]);
+});
+
 test("what lives or is suspended is a machine, whether its record can be read or not", async (t) => {
   const w = await world(t);
   await mkdir(join(w.dir, "suspended"));

@@ -7,15 +7,17 @@ import { basename, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
+import { directoryIdentity } from "../host/directory.ts";
 import { syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
-import { endOwnProcessesIn, hasProcesses, isAlive, worksIn } from "../host/process.ts";
+import { hasProcesses, isAlive, worksIn } from "../host/process.ts";
 import { tailLines } from "../host/tail.ts";
 import type { BootReport } from "../launcher/launcher.ts";
-import { type MachineRecord, readRecord, removeMachineDir } from "../launcher/machine-dir.ts";
+import { type MachineRecord, readRecord, removeMachineDir, removeWithProcesses } from "../launcher/machine-dir.ts";
 import { SuspendedState } from "../launcher/suspended.ts";
 import { targetOf } from "../launcher/target.ts";
+import { endLeftovers } from "../vmm/leftovers.ts";
 import { FILES, type PausedMachine, type RunningMachine } from "../vmm/vmm.ts";
 import type { MachineContext } from "./machine-context.ts";
 import { formerId, nextId } from "./machine-life.ts";
@@ -36,18 +38,22 @@ export type Found =
   | { result: "unreachable"; reason: string }
   | { result: "gone"; gone: GoneMachine };
 
-/** A directory of machines, as it was found: each with its record, or with why that cannot be read. */
+/** A directory of a machine, as it was found: with its record, or with why that cannot be read. */
 export interface Entry {
   dir: string;
+  /** Which directory had that name then (`directoryIdentity`). */
+  identity: string | undefined;
   record: MachineRecord | undefined;
   problem?: StacyError;
 }
 
 export async function readEntry(dir: string): Promise<Entry> {
+  let identity: string | undefined;
   try {
-    return { dir, record: await readRecord(dir) };
+    identity = await directoryIdentity(dir);
+    return { dir, identity, record: await readRecord(dir) };
   } catch (thrown) {
-    return { dir, record: undefined, problem: asStacyError(thrown) };
+    return { dir, identity, record: undefined, problem: asStacyError(thrown) };
   }
 }
 
@@ -134,7 +140,7 @@ async function withRecord(
   };
   if (record.state === "suspended" && suspended) {
     // S4 was reached: what is saved is what counts. A process is one that did not die, or a wake that did not get to W5.
-    await endOwnProcessesIn(dir);
+    await endLeftovers(dir);
     return keep();
   }
   if (process === null || !(await isAlive(process))) {
@@ -191,7 +197,7 @@ export async function finishReplacements(context: MachineContext, root: string):
     if (record.process === null || !(await worksIn(record.process, dir)) || !(await isAlive(record.process))) continue;
     if (await isThere(place)) {
       const away = join(root, formerId(record.id));
-      await endOwnProcessesIn(place);
+      await endLeftovers(place);
       await removeMachineDir(away);
       await rename(place, away);
     }
@@ -211,15 +217,17 @@ async function isReplaced(place: string, { process, state }: MachineRecord): Pro
 export async function removeLeftover(context: MachineContext, { dir, record }: Entry): Promise<void> {
   const { process } = record ?? {};
   if (process && (await worksIn(process, dir))) await context.launcher.vmm.end(dir, process);
-  await endOwnProcessesIn(dir);
-  await removeMachineDir(dir);
+  await removeWithProcesses(dir);
 }
 
-/** The same for one that resisted, again and again. @returns whether it is gone; not when `signal` came first */
+/**
+ * The same for one that resisted, again and again, as long as it is that one: another machine may have its name by then.
+ * @returns whether it is gone; not when `signal` came first
+ */
 export async function removeLater(context: MachineContext, entry: Entry, signal: AbortSignal): Promise<boolean> {
   for await (const _ of attempts(signal)) {
     try {
-      await removeLeftover(context, entry);
+      if ((await directoryIdentity(entry.dir)) === entry.identity) await removeLeftover(context, entry);
       return true;
     } catch {} // said once, when it was found
   }

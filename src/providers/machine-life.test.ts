@@ -8,9 +8,11 @@ import { arm, disarm } from "../../test/faults/points.ts";
 import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
+import { isAlive, spawnProcess } from "../host/process.ts";
 import { type MachineRecord, RECORD_FILE } from "../launcher/machine-dir.ts";
 import type { ExitReport, PausedMachine, RunningMachine } from "../vmm/vmm.ts";
 import type { MachineContext } from "./machine-context.ts";
+import { type LifeParts, MachineLife, nextId } from "./machine-life.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 
 const EXIT = { reason: "crash", signal: "SIGSEGV", vmmLog: [], console: [] } as unknown as ExitReport;
@@ -59,7 +61,8 @@ async function world(t: TestContext) {
   const parts = { dir, record, target: {}, boot: {}, machine: running, agent, releaseSnapshot() {} };
   const machine = new MicrovmMachine(context, parts as unknown as ConstructorParameters<typeof MicrovmMachine>[1]);
   const written = async (): Promise<string> => JSON.parse(await readFile(join(dir, RECORD_FILE), "utf8")).state;
-  return { machine, does, asked, dir, written, forgotten, die: () => exit.resolve(EXIT) };
+  const life = (): MachineLife => new MachineLife(context, parts as unknown as LifeParts);
+  return { machine, life, running, does, asked, root, dir, written, forgotten, die: () => exit.resolve(EXIT) };
 }
 
 const never = (): Promise<void> => new Promise(() => {});
@@ -146,4 +149,23 @@ test("a machine that dies in the middle of a change is dead, and nothing brings 
   assert.deepEqual([machine.state, (await machine.exited).signal], ["exited", "SIGSEGV"]);
   await assert.rejects(machine.resume(), { code: "not-found" });
   await assert.rejects(machine.pause(), { code: "not-found" });
+});
+
+test("the end of a process is no news of the machine that has its pid by now", async (t) => {
+  const { life, running } = await world(t);
+  const now = life();
+  const former = { record: { ...running.record, startTime: "0" }, exited: Promise.resolve(EXIT) };
+  now.watch(former as unknown as RunningMachine);
+  await former.exited;
+  assert.equal(now.state, "running");
+});
+
+test("an end leaves nothing of a restore that was cut off, its process included", async (t) => {
+  const { machine, root } = await world(t);
+  const beside = join(root, nextId("sb-1"));
+  await mkdir(beside);
+  const left = await spawnProcess({ command: "sleep", args: ["60"], cwd: beside, log: join(root, "log") });
+  t.after(() => left.kill());
+  await machine.destroy();
+  assert.deepEqual([await isAlive(left.record), await exists(beside)], [false, false]);
 });

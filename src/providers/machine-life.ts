@@ -11,7 +11,9 @@ import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
 import { StacyError } from "../host/error.ts";
-import { type MachineRecord, removeMachineDir, writeRecord } from "../launcher/machine-dir.ts";
+import { isThere } from "../host/exists.ts";
+import { isSameProcess } from "../host/process.ts";
+import { type MachineRecord, removeMachineDir, removeWithProcesses, writeRecord } from "../launcher/machine-dir.ts";
 import type { Target } from "../launcher/target.ts";
 import type { ExitReport, PausedMachine, RunningMachine, VmmProcess } from "../vmm/vmm.ts";
 import { agentStep, Freeze } from "./freeze.ts";
@@ -215,7 +217,7 @@ export class MachineLife {
   watch(machine: RunningMachine | PausedMachine): void {
     void machine.exited.then((report) => {
       // An end that we asked for (destroy, suspend, a restore in its place) is not news.
-      if (this.#over.signal.aborted || this.machine?.record.pid !== machine.record.pid) return;
+      if (this.#over.signal.aborted || !isSameProcess(this.machine?.record, machine.record)) return;
       this.#now = { state: "exited" };
       this.egress.stop();
       void this.agent.close(
@@ -276,9 +278,12 @@ export class MachineLife {
     await Promise.all([this.machine?.kill(), this.#dying?.kill()]);
     this.#now = { state: "exited" };
     this.releaseSnapshot();
+    await removeMachineDir(this.place);
     const root = dirname(this.place);
-    const beside = [nextId(this.id), formerId(this.id)].map((name) => join(root, name));
-    await Promise.all([this.place, ...beside].map(removeMachineDir));
+    for (const beside of [nextId(this.id), formerId(this.id)].map((name) => join(root, name))) {
+      // There is one only if a restore was cut off; what runs in it may be one that resisted.
+      if (await isThere(beside)) await removeWithProcesses(beside);
+    }
   }
 
   /** This daemon stops; the machine goes on. */

@@ -20,6 +20,7 @@ import type { KernelChoice } from "../images/guest-kernel.ts";
 
 export type { AgentStream };
 
+import type { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import type { ProcessRecord } from "../host/process.ts";
 
@@ -174,6 +175,11 @@ export interface SnapshotSource {
 
 export interface RunningMachine extends VmmProcess {
   readonly state: "running";
+  /**
+   * Settles with `no-space` once the host's disk has no room for what the guest writes: it stands still until there is. Never rejects;
+   * absent where the guest is told of it instead.
+   */
+  readonly starved?: Promise<StacyError>;
   /** A new byte stream to the agent (guest port 1024). It may be called again at any time; a newer stream wins. */
   connectAgent(options?: ConnectOptions): Promise<AgentStream>;
   /** Does what the coming `save` does not need the guest to stand still for. */

@@ -38,39 +38,72 @@ interface Armed {
 }
 
 let armed: Armed | undefined;
-let counts: Calls | undefined;
+let calls: Partial<Record<Kind, string[]>> | undefined;
 
-/** How many calls there were of each kind. */
-export type Calls = Partial<Record<Kind, number>>;
+/** The calls of each kind, in order: from where each was made, as far as they were counted and not armed. */
+export type Calls = Partial<Record<Kind, readonly string[]>>;
+
+/** Of more calls than this from one place, as of the writes of a file, not every one is tried. */
+const LOOP = 12;
 
 /** From now on the `at`-th call of `kind` fails. */
 export function arm(kind: Kind, at: number, how: Armed["how"] = "once"): void {
   armed = { kind, at, how };
-  counts = {};
+  calls = {};
 }
 
 /** From now on calls of all kinds are counted, and none fails. */
 export function countCalls(): void {
   armed = undefined;
-  counts = {};
+  calls = {};
 }
 
-/** @returns how many calls there were, and whether the armed one came */
+/** @returns what was called, and whether the armed call came */
 export function disarm(): { calls: Calls; reached: boolean } {
-  const calls = counts ?? {};
-  const reached = armed !== undefined && (calls[armed.kind] ?? 0) >= armed.at;
+  const made = calls ?? {};
+  const reached = armed !== undefined && (made[armed.kind]?.length ?? 0) >= armed.at;
   armed = undefined;
-  counts = undefined;
-  return { calls, reached };
+  calls = undefined;
+  return { calls: made, reached };
+}
+
+/**
+ * Which of these calls are tried, from 1: all of them, but of those that come from one place over and over the first, the last, and some
+ * evenly between. @param most at most so many, spread over all
+ */
+export function choose(made: readonly string[], most = Number.POSITIVE_INFINITY): number[] {
+  const places = Map.groupBy(
+    made.map((_, index) => index + 1),
+    (n) => made[n - 1],
+  );
+  const all = [...places.values()].flatMap((group) => spread(group, LOOP)).sort((a, b) => a - b);
+  return spread(all, most);
+}
+
+function spread(list: number[], most: number): number[] {
+  if (list.length <= most) return list;
+  const step = (list.length - 1) / Math.max(1, most - 1);
+  return Array.from({ length: most }, (_, i) => list[Math.round(i * step)] as number);
+}
+
+/** Where in the product a call comes from. */
+function place(): string {
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 50;
+  const { stack = "" } = new Error();
+  Error.stackTraceLimit = stackTraceLimit;
+  const ours = stack.split("\n").flatMap((line) => /\/src\/[^)]*/.exec(line) ?? []);
+  return ours.join(" ");
 }
 
 /** Whether this is the call. */
 function hit(kind: Kind): boolean {
-  if (counts === undefined) return false;
-  const calls = (counts[kind] ?? 0) + 1;
-  counts[kind] = calls;
+  if (calls === undefined) return false;
+  calls[kind] ??= [];
+  calls[kind].push(armed === undefined ? place() : "");
   if (armed?.kind !== kind) return false;
-  if (calls < armed.at || (calls > armed.at && armed.how !== "lasting")) return false;
+  const n = calls[kind].length;
+  if (n < armed.at || (n > armed.at && armed.how !== "lasting")) return false;
   if (armed.how === "stop") process.kill(process.pid, "SIGKILL");
   return true;
 }
@@ -132,8 +165,14 @@ const ROLES: Record<string, "api" | "qmp" | "agent"> = {
   "agent.sock": "agent",
 };
 
-function watchSocket(socket: net.Socket, path: unknown): net.Socket {
-  const role = typeof path === "string" ? ROLES[basename(path)] : undefined;
+/** Which of a monitor's sockets an address is. One may be a descriptor that was opened before (src/host/unix-socket.ts). */
+function roleOf(address: unknown): "api" | "qmp" | "agent" | undefined {
+  if (typeof address !== "string") return undefined;
+  return ROLES[basename(/^\/proc\/self\/fd\/\d+$/.test(address) ? fs.readlinkSync(address) : address)];
+}
+
+function watchSocket(socket: net.Socket, address: unknown): net.Socket {
+  const role = roleOf(address);
   if (role === undefined) return socket;
   const write = socket.write.bind(socket) as Any;
   const cut = (): boolean => {

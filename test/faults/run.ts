@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { asStacyError } from "../../src/host/error.ts";
 import { OPERATIONS, type Operation, worksSoon } from "./operations.ts";
-import { arm, type Calls, countCalls, disarm, KINDS, type Kind } from "./points.ts";
+import { arm, type Calls, choose, countCalls, disarm, KINDS, type Kind } from "./points.ts";
 import type { World } from "./world.ts";
 
 export interface Tried {
@@ -10,7 +10,28 @@ export interface Tried {
   points: number;
   /** Of these: the operation failed, and said so. In the others it went around the fault. */
   refused: number;
+  /** The points of each operation and kind. */
+  of: Record<string, Partial<Record<Kind, number>>>;
   failures: string[];
+}
+
+export function nothingTried(): Tried {
+  return { points: 0, refused: 0, of: {}, failures: [] };
+}
+
+/** `fork 40 (db 8, fs.open 14, ...)` */
+export function describePoints({ of }: Tried): string[] {
+  return Object.entries(of).map(([operation, kinds]) => {
+    const each = Object.entries(kinds).filter(([, count]) => count > 0);
+    const sum = each.reduce((total, [, count]) => total + count, 0);
+    return `${operation} ${sum} (${each.map(([kind, count]) => `${kind} ${count}`).join(", ")})`;
+  });
+}
+
+export function countPoint(tried: Tried, { name }: Operation, kind: Kind): void {
+  tried.points += 1;
+  tried.of[name] ??= {};
+  tried.of[name][kind] = (tried.of[name][kind] ?? 0) + 1;
 }
 
 export interface RunOptions {
@@ -29,7 +50,7 @@ export interface RunOptions {
 
 export async function tryPoints(world: World, options: RunOptions): Promise<Tried> {
   const { most, say } = options;
-  const tried: Tried = { points: 0, refused: 0, failures: [] };
+  const tried = nothingTried();
   const fail = async (name: string, error: unknown): Promise<void> => {
     disarm();
     tried.failures.push(`${name}: ${(error as Error).stack ?? error}`);
@@ -47,20 +68,22 @@ export async function tryPoints(world: World, options: RunOptions): Promise<Trie
         await fail(`${operation.name} without a fault`, error);
       }
     }
-    const total = calls.get(operation)?.[kind] ?? 0;
-    const step = most === undefined ? 1 : Math.max(1, total / most);
-    for (let at = 1; at <= total; at += step) {
-      const n = Math.floor(at);
+    const made = calls.get(operation)?.[kind] ?? [];
+    const begun = performance.now();
+    const before = tried.points;
+    for (const n of choose(made, most)) {
+      if (isOver(options, tried)) break;
       try {
         const { reached, refused } = await tryPoint(world, operation, kind, n);
-        if (reached) tried.points += 1;
+        if (reached) countPoint(tried, operation, kind);
         if (refused) tried.refused += 1;
       } catch (error) {
-        tried.points += 1;
-        await fail(`${operation.name}, ${kind} ${n} of ${total}`, error);
+        countPoint(tried, operation, kind);
+        await fail(`${operation.name}, ${kind} ${n} of ${made.length}`, error);
       }
     }
-    say(`${operation.name} ${kind}: ${total} calls`);
+    const seconds = ((performance.now() - begun) / 1_000).toFixed(1);
+    say(`${operation.name} ${kind}: ${made.length} calls, ${tried.points - before} of them tried, ${seconds} s`);
   }
   return tried;
 }

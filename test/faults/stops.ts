@@ -4,13 +4,13 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Stop } from "./daemon.ts";
 import { type Operation, worksSoon } from "./operations.ts";
-import { type Calls, STOP_KINDS } from "./points.ts";
-import { isOver, pairs, type RunOptions, type Tried } from "./run.ts";
+import { type Calls, choose, STOP_KINDS } from "./points.ts";
+import { countPoint, isOver, nothingTried, pairs, type RunOptions, type Tried } from "./run.ts";
 import type { Monitor, World } from "./world.ts";
 
 export async function tryStops(world: World, monitor: Monitor, options: RunOptions): Promise<Tried> {
   const { most, say } = options;
-  const tried: Tried = { points: 0, refused: 0, failures: [] };
+  const tried = nothingTried();
   await using daemons = new Daemons(world.paths.root, monitor);
   const calls = new Map<Operation, Calls>();
   for (const { operation, kind } of pairs({ kinds: STOP_KINDS, ...options })) {
@@ -26,13 +26,13 @@ export async function tryStops(world: World, monitor: Monitor, options: RunOptio
       }
     };
     if (!calls.has(operation)) calls.set(operation, (await attempt()) ?? {});
-    const total = calls.get(operation)?.[kind] ?? 0;
-    const step = most === undefined ? 1 : Math.max(1, total / most);
-    for (let at = 1; at <= total && !isOver(options, tried); at += step) {
+    const made = calls.get(operation)?.[kind] ?? [];
+    for (const n of choose(made, most)) {
+      if (isOver(options, tried)) break;
       // It may get through: some calls do not come each time.
-      if ((await attempt({ kind, n: Math.floor(at) })) === undefined) tried.points += 1;
+      if ((await attempt({ kind, n })) === undefined) countPoint(tried, operation, kind);
     }
-    say(`${operation.name} ${kind}: ${total} calls`);
+    say(`${operation.name} ${kind}: ${made.length} calls`);
   }
   return tried;
 }

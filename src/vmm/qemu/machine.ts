@@ -75,7 +75,7 @@ abstract class State implements VmmProcess {
 /** QEMU boots from its command line, so a bootable one was started stopped. */
 export class BootableQemu extends State implements BootableVmm {
   async boot(phases?: Phases): Promise<RunningMachine> {
-    const start = async (): Promise<unknown> => (await this.process.monitor()).execute("cont");
+    const start = (): Promise<void> => this.process.goOn();
     await (phases === undefined ? start() : phases.phase("start", start));
     this.process.confine(this.context.share);
     return new RunningQemu(this.process, this.context);
@@ -116,6 +116,10 @@ export class LoadableQemu extends State implements LoadableVmm {
 export class RunningQemu extends State implements RunningMachine {
   readonly state = "running" as const;
 
+  get starved(): Promise<StacyError> {
+    return this.process.starved;
+  }
+
   connectAgent(options?: ConnectOptions): Promise<AgentStream> {
     return this.process.connectAgent(options);
   }
@@ -125,13 +129,14 @@ export class RunningQemu extends State implements RunningMachine {
 
   async pause(): Promise<PausedMachine> {
     const qmp = await this.process.monitor();
+    this.process.stands();
     if (this.context.sharedMemory) {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.
       await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
     } else {
       await qmp.execute("stop").catch((error: unknown) => {
         // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
-        if (qmp.open) void qmp.execute("cont").catch(() => {});
+        void this.process.goOn().catch(() => {});
         throw error;
       });
     }
@@ -143,7 +148,7 @@ export class PausedQemu extends State implements PausedMachine {
   readonly state = "paused" as const;
 
   async resume(): Promise<RunningMachine> {
-    await (await this.process.monitor()).execute("cont");
+    await this.process.goOn();
     return new RunningQemu(this.process, this.context);
   }
 

@@ -14,6 +14,7 @@ import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
 import { migrateOut } from "./migration.ts";
 import { Qmp } from "./qmp.ts";
 import { saveTarget } from "./save-file.ts";
+import { Starvation } from "./starvation.ts";
 
 const LOG_LINES = 20;
 const RECONNECT_LIMIT_MS = 5_000;
@@ -45,6 +46,14 @@ export class QemuProcess implements VmmProcess {
 
   readonly #letFiles: () => Promise<void>;
   readonly #group: MonitorGroup;
+  readonly #starvation = new Starvation(
+    () => this.#dir,
+    async () => {
+      if (!this.#standing) await (await this.monitor()).execute("cont");
+    },
+  );
+  /** Somebody wants it to stand still. */
+  #standing = false;
 
   /** @param clean no host process can have used the agent's port before */
   constructor(process: HostProcess, dir: string, clean: boolean) {
@@ -55,6 +64,7 @@ export class QemuProcess implements VmmProcess {
     this.#clean = clean;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
+      this.#starvation.end();
       this.#group.remove();
       await this.#letFiles();
       const [vmmLog, console] = await Promise.all([
@@ -113,6 +123,7 @@ export class QemuProcess implements VmmProcess {
     qmp.onEvent(({ event, data }) => {
       if (event === "SHUTDOWN" && data.guest === true) this.#guestEnded = true;
     });
+    qmp.onEvent((event) => this.#starvation.heard(event));
     // For an adopted process the hang-up is the first sign of its end.
     void qmp.closed.then(() => this.#process.check());
     this.#qmp = qmp;
@@ -126,6 +137,22 @@ export class QemuProcess implements VmmProcess {
     const qmp = await this.connectMonitor(RECONNECT_LIMIT_MS);
     await qmp.execute("qmp_capabilities");
     return qmp;
+  }
+
+  /** The host's disk has no room for what the guest writes. Never rejects. */
+  get starved(): Promise<StacyError> {
+    return this.#starvation.noticed;
+  }
+
+  /** The guest is to stand still from now on. */
+  stands(): void {
+    this.#standing = true;
+  }
+
+  /** Lets the guest run, for the first time or after `stands`. */
+  async goOn(): Promise<void> {
+    await (await this.monitor()).execute("cont");
+    this.#standing = false;
   }
 
   /** Saves the state to the absolute `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
@@ -170,6 +197,7 @@ export class QemuProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
+    this.#starvation.end();
     this.#process.release();
     this.#early?.stream.destroy();
     this.#stream?.destroy();

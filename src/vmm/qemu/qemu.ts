@@ -176,7 +176,10 @@ class Qemu implements Vmm {
       const { status } = await qmp.execute<{ status: string }>("query-status", undefined, wait);
       const context = await this.#context(config, false);
       // An earlier daemon died while it saved: the machine must not go on under a stream that is still written.
-      if (status !== "running") await cancelMigration(qmp);
+      if (status !== "running") {
+        process.stands();
+        await cancelMigration(qmp);
+      }
       return status === "running" ? new RunningQemu(process, context) : new PausedQemu(process, context);
     } catch (error) {
       await process.release();
