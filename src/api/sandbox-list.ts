@@ -28,10 +28,10 @@ export class SandboxList {
 }
 
 function same(before: object, now: object): boolean {
-  return within(before, now) && within(now, before);
+  return isPartOf(before, now) && isPartOf(now, before);
 }
 
-function within(one: object, other: object): boolean {
+function isPartOf(one: object, other: object): boolean {
   for (const key in one) if (one[key as never] !== other[key as never]) return false;
   return true;
 }

@@ -71,7 +71,7 @@ export class GoldenBuilder {
       // What is there waits behind nothing.
       if ((await this.#present(target)) !== undefined) return undefined;
       return this.#queue.run(partyOf(target), shared, () =>
-        withinLimit(target, shared, (signal) => this.#locked(target, signal)),
+        endedAtLimit(target, shared, (signal) => this.#locked(target, signal)),
       );
     });
   }
@@ -154,7 +154,7 @@ function partyOf({ spec }: Target): string {
 }
 
 /** @throws StacyError `timeout` */
-function withinLimit<T>({ image }: Target, shared: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+function endedAtLimit<T>({ image }: Target, shared: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const late = (cause: unknown): StacyError =>
     new StacyError("timeout", `the golden snapshot of ${image.reference} was not built within an hour`, {
       cause,

@@ -64,7 +64,7 @@ export class Envd {
       const lost = new AbortController();
       const contextValues = createContextValues().set(SANDBOX, target).set(LOST, lost);
       const asked = universalServerRequestFromFetch(request, { httpVersion: "1.1" });
-      const answer = await call({ ...asked, header: withinTimers(asked.header), contextValues });
+      const answer = await call({ ...asked, header: boundTimers(asked.header), contextValues });
       return breakable(universalServerResponseToFetch(answer), lost.signal);
     }
     const guest = await openGuest(this.#parts, target);
@@ -96,11 +96,11 @@ const LIMIT = "connect-timeout-ms";
 const MOST_MS = 2 ** 31 - 1;
 
 /** A limit of weeks is one of 24 days. */
-export function withinTimers(headers: Headers): Headers {
+export function boundTimers(headers: Headers): Headers {
   if (!(Number(headers.get(LIMIT)) > MOST_MS)) return headers;
-  const within = new Headers(headers);
-  within.set(LIMIT, String(MOST_MS));
-  return within;
+  const bounded = new Headers(headers);
+  bounded.set(LIMIT, String(MOST_MS));
+  return bounded;
 }
 
 /** What clients take for the end of a sandbox, rather than for a mistake of theirs. */

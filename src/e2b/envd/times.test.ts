@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
-import { withinTimers } from "./envd.ts";
+import { boundTimers } from "./envd.ts";
 import { withKeepAlive } from "./keep-alive.ts";
 
 test("signs of life come no oftener than they are asked for, however seldom that is", async () => {
@@ -18,9 +18,9 @@ test("signs of life come no oftener than they are asked for, however seldom that
 
 test("a time limit of weeks is no limit of a millisecond", () => {
   const limit = (text: string): string | null =>
-    withinTimers(new Headers({ "connect-timeout-ms": text })).get("connect-timeout-ms");
+    boundTimers(new Headers({ "connect-timeout-ms": text })).get("connect-timeout-ms");
   assert.deepEqual(["60000", "2147483647", "2147483648", "9999999999", "x"].map(limit), [
     ...["60000", "2147483647", "2147483647", "2147483647", "x"],
   ]);
-  assert.equal(withinTimers(new Headers()).has("connect-timeout-ms"), false);
+  assert.equal(boundTimers(new Headers()).has("connect-timeout-ms"), false);
 });

@@ -27,11 +27,11 @@ export class Starvation {
 
   /** What QEMU says. */
   heard({ event, data }: QmpEvent): void {
+    // Of every other error the guest is told.
     if (event !== "BLOCK_IO_ERROR" || data.action !== "stop") return;
-    const what = data.nospace === true ? "has no room for" : "does not take";
     this.#notice(
-      new StacyError("no-space", `the disk of ${this.#dir()} ${what} what the guest writes: the machine stands still`, {
-        remedy: "free some space: `stacyvm snapshot gc`, `stacyvm image gc`; the machine goes on by itself then",
+      new StacyError("no-space", `the disk of ${this.#dir()} has no room for what the guest writes`, {
+        remedy: "free some space: `stacyvm snapshot gc`, `stacyvm image gc`",
       }),
     );
     this.#later();
