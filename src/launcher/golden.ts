@@ -154,7 +154,11 @@ function partyOf({ spec }: Target): string {
 }
 
 /** @throws StacyError `timeout` */
-function endedAtLimit<T>({ image }: Target, shared: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+function endedAtLimit<T>(
+  { image }: Target,
+  shared: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const late = (cause: unknown): StacyError =>
     new StacyError("timeout", `the golden snapshot of ${image.reference} was not built within an hour`, {
       cause,
