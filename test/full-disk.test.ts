@@ -7,6 +7,7 @@ import { mkdtemp, open, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { processesIn } from "../src/host/process.ts";
 import { runTool } from "../src/host/run.ts";
 import { type Ask, CRASH_GUESTS, type CrashGuest } from "./crash-guests.ts";
 import { whyNot, whyNotLinux } from "./firecracker-support.ts";
@@ -60,10 +61,18 @@ test("under QEMU a guest that writes stands still until there is room, and loses
   assert.equal((await writing).exit_code, 0);
   assert.equal((await exec("tr -d a </workspace/file | wc -c; wc -c </workspace/file")).stdout, `0\n${32 << 20}\n`);
 
-  // With room for its directory and not for what its guest writes when it boots, since nothing like it is saved.
-  await fillUp(filler, 256 << 10);
+  // With room for its directory and not for what its guest writes when it boots: nothing like it is saved.
+  await fillUp(filler, 4 << 20);
   const begun = performance.now();
-  const refused = await server.call("POST", "/sandboxes", { ...spawn, memory_mb: 160 });
+  const booting = server.call("POST", "/sandboxes", { ...spawn, memory_mb: 160 });
+  let booted = false;
+  void booting.then(() => {
+    booted = true;
+  });
+  const monitors = (): Promise<number[]> => processesIn(join(server.root, "sandboxes"));
+  while (!booted && (await monitors()).length < 2) {}
+  await fillUp(filler);
+  const refused = await booting;
   assert.deepEqual([refused.status, refused.body.code], [507, "NO_SPACE"], JSON.stringify(refused.body));
   assert.ok(performance.now() - begun < 100_000, "it waited for an answer of a guest that stood still");
   await rm(filler);
