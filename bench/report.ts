@@ -26,6 +26,8 @@ function markdown(report: Report, sides: readonly string[]): string {
   return [
     `# Starting sandboxes, ${report.at.slice(0, 10)}`,
     "",
+    "Look up how long each way to start a sandbox takes, from a cold boot to a machine that waits ready.",
+    "",
     `Machine: ${facts(report.machine)}. Versions: ${facts(report.versions)}. Failures: ${report.failures}.`,
     "",
     ...report.notes.map((note) => `- ${note}`),

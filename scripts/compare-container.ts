@@ -177,6 +177,7 @@ function documentOf(sandbox: Rows, container: Rows): string {
   const lines = [
     "# A sandbox beside a container of the same image",
     "",
+    "Look up what a program sees of its surroundings in a sandbox, and what in a container of the same image.",
     `What one program read in \`${IMAGE}\`, in a sandbox under QEMU with the distribution's kernel and in the same files under \`runc\` with the`,
     "specification that `runc spec` writes and the image's environment. Made by `node scripts/compare-container.ts`, which fails when a",
     "difference has no reason. What is the same in both is counted only. The sandbox had 512 MiB, the container its host's memory.",

@@ -94,8 +94,8 @@ function apiReference(document: OpenApi): string {
   const parts = [
     MADE,
     "# HTTP interface",
-    `Everything is below \`${BASE}\`; the same as a document for programs is at \`${BASE}/openapi.json\`, for people with a form to try it at \`/docs\`.`,
-    "Errors are JSON: `{code, message, phase?, remedy?, request_id?}`. Durations are Go's: `300ms`, `90s`, `1h30m`; sizes are MiB. With keys configured, `X-API-Key` (or `Authorization: Bearer`) goes with every request; a browser's WebSocket, which takes no headers, names the protocols `stacyvm` and `stacyvm.key.` with the key in base64url.",
+    `Use the server from any language: each route, what it takes, what it answers. Everything is below \`${BASE}\`; the same as a document for programs is at \`${BASE}/openapi.json\`, for people with a form to try it at \`/docs\`.`,
+    "Errors are JSON: `{code, message, phase?, remedy?, request_id?}`. Durations are Go's: `300ms`, `90s`, `1h30m`; sizes are MiB. A field of a body that is not known here is refused with the one that was meant. With keys configured, `X-API-Key` (or `Authorization: Bearer`) goes with every request; a browser's WebSocket, which takes no headers, names the protocols `stacyvm` and `stacyvm.key.` with the key in base64url.",
   ];
   const byTag = new Map<string, string[]>();
   for (const [path, methods] of Object.entries(document.paths)) {
@@ -114,6 +114,8 @@ function apiReference(document: OpenApi): string {
   for (const [name, schema] of Object.entries(document.components.schemas)) {
     const fields = objectFields(schema, document);
     if (fields.length > 0) parts.push(`### ${name}`, table(["field", "type", ""], fields));
+    // One whose fields are for its sender to choose.
+    else if (schema.description !== undefined) parts.push(`### ${name}`, schema.description);
   }
   return `${parts.join("\n\n")}\n`;
 }

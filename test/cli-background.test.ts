@@ -53,6 +53,14 @@ test("a server in the background: started once where a sandbox is, used, replace
   const second = await pid();
   assert.notEqual(second, first);
 
+  // One command needs no server: it does what its own settings say, and that one stays.
+  const refused = { STACYVM_IMAGES_DENY: "stacyvm/busybox" };
+  const ran = await cli.run(["run", "stacyvm/busybox", "--", "true"], {
+    env: { STACYVM_BACKGROUND: "10m", ...refused },
+  });
+  assert.match(ran.stderr, /is not allowed on this host/);
+  assert.equal(await pid(), second);
+
   // The user's own takes its place.
   const serve = cli.start(["serve", "--port", "0"], other);
   const listening = once(serve.stdout ?? assert.fail(), "data");

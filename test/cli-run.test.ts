@@ -7,16 +7,27 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { borrow } from "../bench/borrow.ts";
 import { packageRoot } from "../src/host/paths.ts";
+import { processesIn } from "../src/host/process.ts";
 
 test("run passes on output and exit code, with and without --, and leaves no machine", async () => {
   const data = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "run-"));
   await borrow(data);
-  const run = (...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> =>
+  const run = (...args: string[]) => runWith([], ...args);
+  const runWith = (options: string[], ...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> =>
     new Promise((resolve) => {
       execFile(
         process.execPath,
-        [join(packageRoot, "src/cli/main.ts"), "run", "--provider", "qemu", "--report", "stacyvm/busybox", ...args],
-        { env: { ...process.env, STACYVM_DATA_DIR: data } },
+        [
+          join(packageRoot, "src/cli/main.ts"),
+          "run",
+          "--provider",
+          "qemu",
+          "--report",
+          ...options,
+          "stacyvm/busybox",
+          ...args,
+        ],
+        { env: { ...process.env, STACYVM_DATA_DIR: data, STACYVM_BACKGROUND: "1s" } },
         (error, stdout, stderr) => resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
       );
     });
@@ -30,6 +41,14 @@ test("run passes on output and exit code, with and without --, and leaves no mac
     // As shells have it, without a server too.
     assert.equal((await run("--", "nothing-of-this-name")).code, 127);
     assert.equal((await run("--", "/etc/passwd")).code, 126);
+    // What only a server has brings one.
+    const seen = await runWith(["-p", "80"], "echo", "served");
+    assert.deepEqual([seen.code, seen.stdout], [0, "served\n"], seen.stderr);
+    assert.match(
+      seen.stderr,
+      /started a server in the background[\s\S]*^port 80: http:\/\/80-sb-[0-9a-f]{8}\.localhost:\d+$/m,
+    );
+    while ((await processesIn(data)).length > 0) await new Promise((wake) => setTimeout(wake, 50));
     assert.deepEqual(
       await readdir(join(data, "tmp")),
       [],

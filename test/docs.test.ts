@@ -111,10 +111,27 @@ describe("code in the documents", { timeout: 300_000 }, () => {
   }
 });
 
-test("links between the documents lead somewhere", async () => {
+/** The anchors of a document, as pages of code hosts make them of headings. */
+function anchors(markdown: string): Set<string> {
+  const headings = markdown.replaceAll(/^```[\s\S]*?^```$/gm, "").matchAll(/^#+ (.+)$/gm);
+  return new Set(
+    [...headings].map(([, heading = ""]) =>
+      heading
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
+        .replaceAll(" ", "-"),
+    ),
+  );
+}
+
+test("links between the documents lead somewhere, to the very heading that they name", async () => {
   for (const document of documents) {
-    for (const [, target = ""] of (await read(document)).matchAll(/\]\(([^)#]+)[^)]*\)/g)) {
-      if (!/^https?:/.test(target)) await access(join(packageRoot, dirname(document), target));
+    for (const [, target = "", anchor = ""] of (await read(document)).matchAll(/\]\(([^)#]*)(?:#([^)]*))?\)/g)) {
+      if (/^https?:/.test(target)) continue;
+      const file = target === "" ? document : join(dirname(document), target);
+      await access(join(packageRoot, file));
+      if (anchor !== "" && file.endsWith(".md"))
+        assert.ok(anchors(await read(file)).has(anchor), `${document} leads to ${file}#${anchor}, which is not there`);
     }
   }
 });

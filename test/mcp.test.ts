@@ -8,7 +8,7 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/client";
 import { StdioClientTransport } from "@modelcontextprotocol/client/stdio";
-import { lockDataDir } from "../src/cli/daemon.ts";
+import { lockDataDir } from "../src/cli/data-dir.ts";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 import { Cli } from "./cli-support.ts";

@@ -22,6 +22,7 @@ import { type BodyLimits, readJson } from "./body.ts";
 import { OpenCalls } from "./open-calls.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { ErrorBody } from "./schemas/common.ts";
+import { refuseUnknown } from "./unknown-fields.ts";
 
 export interface Upgrade {
   incoming: IncomingMessage;
@@ -165,6 +166,7 @@ export class Endpoints {
       if (body === undefined && endpoint.body !== undefined && endpoint.bodyOptional !== true) {
         throw new StacyError("invalid", "a JSON body is required");
       }
+      if (endpoint.body !== undefined) refuseUnknown(endpoint.body, body ?? {});
       return handler({
         c,
         params: check(endpoint.params, c.req.param(), "path"),

@@ -10,6 +10,7 @@ import { Client, type WebSocketConstructor } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
 import { BACKGROUND_NOTE, type Starting, settingsMark, startBackground, wantsBackground } from "./background.ts";
+import { lockDataDir } from "./data-dir.ts";
 import type { Interrupts } from "./interrupt.ts";
 import { findLocal, type LocalConnection, type LocalServer } from "./local-socket.ts";
 import { note } from "./output.ts";
@@ -51,18 +52,24 @@ export async function connectServer(options: ConnectOptions, signal: AbortSignal
   const paths = dataPaths();
   let deadline = performance.now() + OWNER_WAIT_MS;
   let background: Starting | undefined;
+  let ready = options.boots !== true;
   for (;;) {
     const local = await findLocal(paths.root);
     if (local !== undefined && (await serves(local))) {
       if (local.background !== undefined && background !== undefined) note(BACKGROUND_NOTE);
       return { client: localClient(local, options.as), kind: "found", close: async () => local[Symbol.dispose]() };
     }
+    // One that serves somebody else goes when nobody uses it; its sandboxes stay.
     local?.end();
+    if (local === undefined && !ready) {
+      // Before any server: it may take minutes, after which somebody else's may be there.
+      const { ensureGuest } = await import("./first-run.ts");
+      await ensureGuest(paths, signal);
+      ready = true;
+      deadline = performance.now() + OWNER_WAIT_MS;
+      continue;
+    }
     if (local === undefined && background === undefined && (await wantsBackground(paths, options.stays))) {
-      if (options.boots === true) {
-        const { ensureGuest } = await import("./first-run.ts");
-        await ensureGuest(paths, signal);
-      }
       background = startBackground(paths);
       deadline = performance.now() + OWNER_WAIT_MS;
     }
@@ -72,19 +79,9 @@ export async function connectServer(options: ConnectOptions, signal: AbortSignal
       continue;
     }
     // Only now, since it is most of the program.
-    const [{ lockDataDir }, { startEmbedded }, { ensureGuest }] = await Promise.all([
-      import("./daemon.ts"),
-      import("./embedded.ts"),
-      import("./first-run.ts"),
-    ]);
+    const { startEmbedded } = await import("./embedded.ts");
     const lock = await lockDataDir(paths);
     if (lock !== undefined) {
-      if (options.boots === true) {
-        await ensureGuest(paths, signal).catch(async (error: unknown) => {
-          await lock.release();
-          throw error;
-        });
-      }
       const server = await startEmbedded(paths, lock, { verbose: options.verbose === true });
       return {
         client: localClient(server, options.as),
@@ -97,8 +94,8 @@ export async function connectServer(options: ConnectOptions, signal: AbortSignal
   }
 }
 
-/** A background server that has other settings than this command would give it is asked to go, where nobody uses it. */
-async function serves({ background, others }: LocalConnection): Promise<boolean> {
+/** A background server that has other settings than this command would give it is not this command's, unless others use it already. */
+export async function serves({ background, others }: LocalConnection): Promise<boolean> {
   return background === undefined || others > 0 || background === (await settingsMark());
 }
 

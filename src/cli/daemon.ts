@@ -1,5 +1,4 @@
 /** The server's layers, put together and taken apart in the right order: for `serve`, and inside a command that finds no server. */
-import { chmod, mkdir, stat } from "node:fs/promises";
 import type { Logger } from "pino";
 import { Access, type ConfiguredKey } from "../access/access.ts";
 import { Audit } from "../access/audit.ts";
@@ -17,12 +16,9 @@ import type { Config } from "../config/schema.ts";
 import { e2b } from "../e2b/mount.ts";
 import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
 import { Environments } from "../environments/environments.ts";
-import { asStacyError, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
-import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Spawner, spawnerPath } from "../host/spawner.ts";
-import { keepToOwner } from "../host/umask.ts";
 import { createImages } from "../images/store.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { systemClock } from "../sandboxes/clock.ts";
@@ -71,41 +67,6 @@ export interface Daemon {
   settle(): Promise<void>;
   /** Lets requests under way finish for `graceMs`. Sandboxes go on, unless `destroy`. */
   close(options: { graceMs: number; destroy: boolean }): Promise<void>;
-}
-
-/**
- * Ownership of a data directory, or `undefined` when another process has it. Two names of one directory are one.
- * @throws StacyError `unavailable` when there cannot be such a directory
- */
-export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
-  keepToOwner();
-  await mkdir(paths.root, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
-    throw new StacyError("unavailable", `there is no data directory: ${asStacyError(cause).message}`, {
-      cause,
-      remedy: "set STACYVM_DATA_DIR to a directory you may write to",
-    });
-  });
-  await closeToOthers(paths);
-  return tryLock(paths.database, "daemon");
-}
-
-/** Snapshots hold the memory of guests, the database what ran. Both may be from a time when somebody else had set their modes. */
-async function closeToOthers({ root, database }: DataPaths): Promise<void> {
-  for (const [path, mode] of [
-    [root, 0o700],
-    [database, 0o600],
-    [`${database}-wal`, 0o600],
-    [`${database}-shm`, 0o600],
-  ] as const) {
-    const found = await stat(path).catch(() => undefined);
-    if (found === undefined || (found.mode & 0o077) === 0) continue;
-    await chmod(path, mode).catch((cause: Error) => {
-      throw new StacyError("permission", `${path} is open to other users of this host, and cannot be closed to them`, {
-        cause,
-        remedy: `give it to the user of the server, mode ${mode.toString(8)}`,
-      });
-    });
-  }
 }
 
 /** The caller holds the lock. @throws StacyError when the address is taken, or the database cannot be opened */

@@ -1,4 +1,5 @@
 /** What people should know of a host without KVM, said where machines are started: by the server once, by commands at a first start. */
+import type { Client, SandboxInfo } from "../../sdk/src/index.ts";
 import { note } from "./output.ts";
 
 export const EMULATION =
@@ -12,4 +13,15 @@ export function emulationNote(path: string | undefined, accelerator: string | un
 export function noteEmulation(path: string | undefined, accelerator: string | undefined): void {
   const text = emulationNote(path, accelerator);
   if (text !== undefined && process.stderr.isTTY) note(text);
+}
+
+/** The same of a sandbox that a server has started: it is there, and what is only worth knowing fails nothing. */
+export async function noteEmulationOf(
+  client: Client,
+  { provider, boot }: SandboxInfo,
+  signal: AbortSignal,
+): Promise<void> {
+  if (boot?.path !== "cold" || !process.stderr.isTTY) return;
+  const all = await client.providers({ signal }).catch(() => []);
+  noteEmulation(boot.path, all.find(({ name }) => name === provider)?.accelerator);
 }

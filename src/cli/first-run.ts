@@ -5,12 +5,15 @@ import { lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { agentPath } from "../images/guest-files.ts";
 import { findKernel } from "../images/kernel.ts";
+import { makeDataDir } from "./data-dir.ts";
 import { ProgressLine } from "./progress-line.ts";
 
 /** @throws StacyError `unavailable` with the remedy */
-export async function ensureGuest({ assets }: DataPaths, signal?: AbortSignal): Promise<void> {
+export async function ensureGuest(paths: DataPaths, signal?: AbortSignal): Promise<void> {
+  const { assets } = paths;
   const complete = async (): Promise<boolean> => (await findKernel(assets)) !== undefined && (await hasAgent(assets));
   if (await complete()) return;
+  await makeDataDir(paths);
   await mkdir(assets, { recursive: true, mode: 0o700 });
   await using _held = await lock(assets, "setup", signal);
   if (await complete()) return;

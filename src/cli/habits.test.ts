@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Command } from "commander";
-import { HABITS, OPTION_HABITS, teach } from "./habits.ts";
+import { DESTRUCTIVE, HABITS, OPTION_HABITS, teach } from "./habits.ts";
 import { createProgram } from "./program.ts";
 
 test("a word from elsewhere is answered with what it is called here, and every command that is named there exists", () => {
@@ -26,7 +26,24 @@ test("nothing that takes something away is guessed from a spelling", () => {
   assert.equal(teach("error: unknown command 'rn'\n(Did you mean rm?)\n", "stacyvm"), "error: unknown command 'rn'\n");
   const guess = "error: unknown command 'spwan'\n(Did you mean spawn?)\n";
   assert.equal(teach(guess, "stacyvm"), guess);
+  // Whatever takes something away says so first in its description.
+  const takesAway = /^(?:remove|end|delete|send a signal|take a sandbox back|put a copy back)\b/;
+  const look = ({ commands }: Command): void => {
+    for (const command of commands) {
+      if (takesAway.test(command.description()))
+        for (const name of [command.name(), ...command.aliases()]) assert.ok(DESTRUCTIVE.has(name), name);
+      look(command);
+    }
+  };
+  look(createProgram());
+  assert.doesNotMatch(teach("error: unknown command 'histroy'\n(Did you mean destroy?)\n", "stacyvm"), /destroy/);
   assert.equal(teach("error: unknown command 'tag'\n", "stacyvm template"), "error: unknown command 'tag'\n");
+});
+
+test("whoever leaves out the sandbox hears how to find it; `ps` alone lists containers elsewhere", () => {
+  const missing = "error: missing required argument 'id'\n";
+  assert.equal(teach(missing, "stacyvm exec"), `${missing}hint: \`stacyvm ls\` lists the sandboxes\n`);
+  assert.match(teach(missing, "stacyvm ps"), /lists the sandboxes, `stacyvm ps ID` the commands in one of them\n$/);
 });
 
 test("an option of docker run is answered with what does the same here", () => {
@@ -51,7 +68,7 @@ test("an option of docker run is answered with what does the same here", () => {
 
 test("nothing destructive is suggested for what is not", () => {
   const removes = /`stacyvm (?:rm|kill|image rm|snapshot rm|checkpoint rm|gc)\b/;
-  const meant = new Set(["delete", "destroy", "uninstall"]);
+  const meant = new Set(["delete", "destroy", "prune", "remove", "uninstall"]);
   for (const [word, hint] of Object.entries(HABITS)) if (!meant.has(word)) assert.doesNotMatch(hint, removes, word);
 });
 

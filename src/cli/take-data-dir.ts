@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Lock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { lockDataDir } from "./daemon.ts";
+import { lockDataDir } from "./data-dir.ts";
 import { findLocal } from "./local-socket.ts";
 
 /** Commands that use it may finish in this time. */

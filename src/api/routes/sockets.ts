@@ -31,6 +31,7 @@ import { Duration, EnvMap, GuestText, maybe, SandboxId, whole } from "../schemas
 import { ExecRequest, execInput, Signal } from "../schemas/exec.ts";
 import { defined } from "../schemas/values.ts";
 import { acceptSocket, type Message, type Socket, taken } from "../socket.ts";
+import { refuseUnknown } from "../unknown-fields.ts";
 
 const tag = "streams";
 /** Of stdin that a command has not taken yet, bytes. */
@@ -118,6 +119,7 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
         if (typeof value === "object" && value !== null && "type" in value) {
           return session(call.sandboxes, socket, lease, messages, value, false);
         }
+        refuseUnknown(ExecRequest, value);
         const request = ExecRequest.safeParse(value);
         if (!request.success) throw new StacyError("invalid", request.error.issues[0]?.message ?? "not an ExecRequest");
         const { command, exited } = await call.sandboxes.start(lease, execInput(request.data), socket.closed);

@@ -84,7 +84,10 @@ export function systemRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "admin",
       tag,
       summary: "Change the configuration file; needs a restart",
-      body: z.record(z.string(), z.unknown()).openapi("ConfigPatch", { example: { "defaults.ttl": "1h" } }),
+      body: z.record(z.string(), z.unknown()).openapi("ConfigPatch", {
+        description: "Keys of the configuration, each with its new value: `defaults.ttl`.",
+        example: { "defaults.ttl": "1h" },
+      }),
       responses: {
         200: {
           description: "Written",

@@ -30,10 +30,9 @@ export function mcpCommand(): Command {
 
 /** Its client is answered at once; the server is found or started when the client has had its first answers. */
 async function serve(options: Options, interrupts: Interrupts): Promise<void> {
-  const leaving = new AbortController();
-  const signal = AbortSignal.any([interrupts.signal, leaving.signal]);
   let connection: Promise<Connection> | undefined;
-  const connect = async () => {
+  const connect = async (ended: AbortSignal) => {
+    const signal = AbortSignal.any([interrupts.signal, ended]);
     connection = connectServer({ ...options, boots: true, stays: "here" }, signal);
     return (await connection).client;
   };
@@ -42,7 +41,6 @@ async function serve(options: Options, interrupts: Interrupts): Promise<void> {
   try {
     await serveModel(connect, { ...options, image }, interrupts.signal);
   } finally {
-    leaving.abort();
     // Why there was none has been told to whoever called.
     const open = await connection?.catch(() => undefined);
     await open?.close(interrupts);

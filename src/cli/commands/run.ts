@@ -8,8 +8,8 @@ import { parseDuration as durationMs } from "../../sandboxes/duration.ts";
 import { allowOption, commandWords, parseDuration, parseVariable, secretOption } from "../arguments.ts";
 import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand } from "../client-command.ts";
-import { localClient, namedServer } from "../connection.ts";
-import { noteEmulation } from "../emulation.ts";
+import { type Connection, connectServer, localClient, namedServer, serves } from "../connection.ts";
+import { noteEmulation, noteEmulationOf } from "../emulation.ts";
 import { envFileOption, variables } from "../env-file.ts";
 import { asOwnFailure, asStartFailure } from "../error-output.ts";
 import { imageCommand } from "../image-command.ts";
@@ -86,21 +86,32 @@ export function runCommand(): Command {
 }
 
 async function run(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
-  const client = options.cold === true ? undefined : await namedServer(options);
-  if (client !== undefined) return runOn(client, image, argv, options, interrupts);
-  using local = options.cold === true ? undefined : await findLocal(dataPaths().root);
-  if (local !== undefined) {
-    return runOn(localClient(local), image, argv, options, interrupts);
+  const work = (client: Client, kind: Connection["kind"]): Promise<number> =>
+    runOn({ client, kind }, image, argv, options, interrupts);
+  if (options.cold === true) return runHere(image, argv, options, interrupts);
+  if (options.secret !== undefined || options.port !== undefined) {
+    // Which only a server has.
+    const connection = await connectServer({ ...options, boots: true, stays: "background" }, interrupts.signal);
+    try {
+      return await work(connection.client, connection.kind);
+    } finally {
+      await connection.close(interrupts);
+    }
   }
+  const named = await namedServer(options);
+  if (named !== undefined) return work(named, "named");
+  using local = await findLocal(dataPaths().root);
+  // One with other settings is left alone: this command needs none.
+  if (local !== undefined && (await serves(local))) return work(localClient(local, options.as), "found");
   return runHere(image, argv, options, interrupts);
 }
 
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
-  if (options.secret !== undefined) {
-    throw new StacyError("unavailable", "only a server has secrets", { remedy: "start one: stacyvm serve" });
-  }
-  if (options.port !== undefined) {
-    throw new StacyError("unavailable", "only a server has URLs for ports", { remedy: "start one: stacyvm serve" });
+  if (options.secret !== undefined || options.port !== undefined) {
+    const what = options.secret === undefined ? "URLs for ports" : "secrets";
+    throw new StacyError("invalid", `only a server has ${what}, and --cold starts without one`, {
+      remedy: "leave out --cold",
+    });
   }
   const { runOneShot } = await import("../one-shot.ts");
   const { tty = false, interactive = false, env = {}, workdir, user, allow, timeout, provider } = options;
@@ -134,7 +145,7 @@ async function runHere(image: string, argv: string[], options: RunOptions, inter
 
 /** On a server the sandbox is one of many; it goes when the command has ended, whatever became of that. */
 async function runOn(
-  client: Client,
+  { client, kind }: Pick<Connection, "client" | "kind">,
   image: string,
   argv: string[],
   options: RunOptions,
@@ -153,8 +164,9 @@ async function runOn(
   });
   try {
     report(sandbox.info.boot, options);
-    notePorts(sandbox, options.port, "found");
+    notePorts(sandbox, options.port, kind);
     noteBoot(sandbox.info);
+    await noteEmulationOf(client, sandbox.info, signal);
     const running = await sandbox
       .spawn(command.argv, {
         stopSignal: command.stopSignal,

@@ -49,7 +49,7 @@ function set(): Command {
     .option("--no-everywhere", "sandboxes that name it get it (default)")
     .addHelpText("after", wrappedNote("A changed value counts from the next request on, also in sandboxes that run."))
     .action((name: string, options: SetOptions) =>
-      withServer(options, async ({ client, signal }) => {
+      withServer({ ...options, stays: "background" }, async ({ client, kind, signal }) => {
         const placement = placementOf(options);
         const request: SecretRequest = {
           hosts: options.host,
@@ -61,7 +61,10 @@ function set(): Command {
         const saved = await client.secrets.put(name, request, { signal });
         if (options.json === true) return printJson(saved);
         note(`${saved.name} goes to ${saved.hosts.join(", ")} as ${told(saved)}`);
-        if (!saved.kept) note("its value is in the server's memory alone: set `secrets.key` to keep it, encrypted");
+        if (saved.kept) return;
+        const until =
+          kind === "here" ? "its value is gone with this command" : "its value is in the server's memory alone";
+        note(`${until}: set \`secrets.key\` to keep it, encrypted`);
       }),
     );
 }

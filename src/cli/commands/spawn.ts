@@ -4,7 +4,7 @@ import { StacyError } from "../../host/error.ts";
 import { allowOption, collect, parseDuration, parsePair, parseVariable, secretOption } from "../arguments.ts";
 import { bootNote } from "../boot-note.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
-import { noteEmulation } from "../emulation.ts";
+import { noteEmulationOf } from "../emulation.ts";
 import { envFileOption, variables } from "../env-file.ts";
 import { asStartFailure } from "../error-output.ts";
 import { findCheckpoint } from "../find-checkpoint.ts";
@@ -121,14 +121,9 @@ export function spawnCommand(): Command {
         if (options.json === true) return printJson(sandbox.info);
         printLine(sandbox.id);
         notePorts(sandbox, options.port, kind);
-        const { boot } = sandbox.info;
-        if (boot === undefined || !process.stderr.isTTY) return;
+        if (sandbox.info.boot === undefined || !process.stderr.isTTY) return;
         note(bootNote(sandbox.info) ?? "");
-        if (boot.path !== "cold") return;
-        // The sandbox is there: what is only worth knowing does not fail the command.
-        const all = await client.providers({ signal }).catch(() => []);
-        const used = all.find(({ name }) => name === sandbox.info.provider);
-        noteEmulation(boot.path, used?.accelerator);
+        await noteEmulationOf(client, sandbox.info, signal);
       });
     });
 }

@@ -7,7 +7,7 @@ import { exists } from "../../host/exists.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { hostBootId, isAlive } from "../../host/process.ts";
 import { canReflink } from "../../host/sparse.ts";
-import { lockDataDir } from "../daemon.ts";
+import { lockDataDir } from "../data-dir.ts";
 import { startEmbedded } from "../embedded.ts";
 import { findLocal } from "../local-socket.ts";
 import type { Finding } from "./finding.ts";

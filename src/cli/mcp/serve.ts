@@ -13,7 +13,7 @@ import { Tools } from "./tool.ts";
 
 /** Serves until standard input ends or `signal` is aborted. What it is and has is told before `connect` has found a server. */
 export async function serveModel(
-  connect: () => Promise<Client>,
+  connect: (signal: AbortSignal) => Promise<Client>,
   options: ModelOptions,
   signal: AbortSignal,
 ): Promise<void> {

@@ -77,6 +77,18 @@ test("a session that ends while its image is made cancels that", async () => {
   assert.deepEqual(made, []);
 });
 
+test("a session that ends while there is no server yet waits for none, whatever the model has asked for", async () => {
+  const none = (signal: AbortSignal): Promise<Client> =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  const session = new Session(none, OPTIONS, 20);
+  using call = callOf();
+  await assert.rejects(
+    session.use(undefined, call, async () => {}),
+    /not ready yet: starting the server/,
+  );
+  await session.end();
+});
+
 test("a sandbox that is none of the session's is refused with those that are", async () => {
   const { client } = slowServer();
   const session = new Session(async () => client, OPTIONS, 20);

@@ -53,7 +53,7 @@ export class Session {
   readonly options: ModelOptions;
   /** Those that it has made itself. */
   readonly checkpoints = new Map<string, Checkpoint>();
-  readonly #connect: () => Promise<Client>;
+  readonly #connect: (signal: AbortSignal) => Promise<Client>;
   readonly #known = new Map<string, Known>();
   readonly #images = new Map<string, Work<void>>();
   readonly #making = new Set<Promise<unknown>>();
@@ -64,8 +64,11 @@ export class Session {
   #connecting: Promise<Client> | undefined;
   #first: Work<Sandbox> | undefined;
 
-  /** @param connect finds the server or starts one, which takes longer than a client may wait for its first answers */
-  constructor(connect: () => Promise<Client>, options: ModelOptions, waitMs = ANSWER_WITHIN_MS) {
+  /**
+   * @param connect finds the server or starts one, which takes longer than a client may wait for its first answers; its signal says that
+   * the session has ended
+   */
+  constructor(connect: (signal: AbortSignal) => Promise<Client>, options: ModelOptions, waitMs = ANSWER_WITHIN_MS) {
     this.#connect = connect;
     this.options = options;
     this.#waitMs = waitMs;
@@ -78,7 +81,7 @@ export class Session {
 
   /** One for all calls; where there is none, the next call tries again. */
   #client(): Promise<Client> {
-    this.#connecting ??= this.#connect().catch((error: unknown) => {
+    this.#connecting ??= this.#connect(this.#ending.signal).catch((error: unknown) => {
       this.#connecting = undefined;
       throw error;
     });

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { dataPaths } from "../host/paths.ts";
-import { lockDataDir } from "./daemon.ts";
+import { lockDataDir } from "./data-dir.ts";
 
 test("whoever takes a data directory closes it and its database to other users, and what is made from then on is closed", async () => {
   const root = await mkdtemp(join(tmpdir(), "modes-"));
