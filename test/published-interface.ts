@@ -396,6 +396,7 @@ export function rows(image: string): Row[] {
     post("/sandboxes", { image, owner_id: "a b" }, "Error", { status: 400 }),
     post("/sandboxes", { image, ttl: "1000h" }, "Error", { status: 429 }),
     post("/sandboxes", { image, ttl: "soon" }, "Error", { status: 500, ...differs("Wrong durations", 400) }),
+    post("/sandboxes", { image, memory: 512 }, "Sandbox", { status: 201, ...differs("Unknown fields", 400) }),
     post("/sandboxes/admission", { image }, "Admission", { exact: true }),
     post("/sandboxes/admission", { image, ttl: "soon" }, "Error", { status: 400 }),
     get("/sandboxes", "Sandbox[]"),

@@ -24,6 +24,7 @@ const ELSEWHERE: Record<string, string[]> = {
   envvars: ["env"],
   hosts: ["allowed_hosts"],
   allow: ["allowed_hosts"],
+  initcommands: ["setup"],
   labels: ["metadata"],
   lifetime: ["ttl"],
   ram: ["memory_mb"],
@@ -42,7 +43,9 @@ export function refuseUnknown(schema: z.ZodType, value: unknown): void {
   const meant = meantBy(name, known);
   throw new StacyError("invalid", `there is no field ${JSON.stringify(path.join("."))}`, {
     remedy:
-      meant === undefined ? `the fields here are ${known.join(", ")}` : `write ${[...path.slice(0, -1), meant].join(".")}`,
+      meant === undefined
+        ? `the fields here are ${known.join(", ")}`
+        : `write ${[...path.slice(0, -1), meant].join(".")}`,
   });
 }
 
