@@ -51,6 +51,13 @@ Standard output has results only; progress, hints and errors are on standard
 error.
 `;
 
+/** Last, where a terminal shows it. */
+const BEGIN = `
+To begin: \`stacyvm run stacyvm/busybox -- echo hello\` runs a command in a
+fresh sandbox. \`stacyvm spawn --name web stacyvm/python\` starts one that stays,
+and \`stacyvm shell web\` opens a shell in it.
+`;
+
 export function createProgram(): Command {
   const program = new Command("stacyvm")
     .description("microVM sandboxes that restore from a snapshot in milliseconds")
@@ -58,7 +65,7 @@ export function createProgram(): Command {
     .option("--verbose", "show the causes of errors")
     .enablePositionalOptions()
     .showSuggestionAfterError()
-    .addHelpText("after", wrappedNote(EXIT_CODES));
+    .addHelpText("after", wrappedNote(`${EXIT_CODES}\n${BEGIN}`));
   const groups: [string, Command[]][] = [
     ["Sandboxes:", [runCommand(), spawnCommand(), lsCommand(), inspectCommand(), rmCommand(), extendCommand()]],
     ["Inside one:", [execCommand(), shellCommand(), cpCommand(), filesCommand(), psCommand(), killCommand()]],
