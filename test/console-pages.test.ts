@@ -10,6 +10,12 @@ import { busy, ConsoleServer, faults } from "./console-support.ts";
 
 const PAGES = ["#/", "#/new", "#/images", "#/templates", "#/saved", "#/events", "#/host", "#/access"];
 const MAX_BYTES = 250_000;
+/** Buttons of a table that are seen in part or not at all unless somebody scrolls it sideways. */
+const HIDDEN_BUTTONS = `[...document.querySelectorAll(".scroll")].flatMap((box) => {
+  const { right } = box.getBoundingClientRect();
+  const buttons = [...box.querySelectorAll("button, a.button")].filter((each) => each.checkVisibility());
+  return buttons.filter((each) => each.getBoundingClientRect().right > right + 1).map((each) => each.ariaLabel || each.textContent);
+})`;
 
 describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
   let server: ConsoleServer;
@@ -73,6 +79,8 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await server.call("POST", "/templates", { name: "web", image: "stacyvm/python", setup: ["true"] });
     await server.call("PUT", "/quotas/u", { max_sandboxes: 3 });
     world.sandboxes.events.emit("operation.failed", first?.id, { operation: "pull", message: "<b>no</b>" });
+    const image = "docker.io/library/some-long-name-of-an-image:3.12-slim-bookworm";
+    const long = await world.sandboxes.spawn({ owner: "default", image, name: `long-${"name-".repeat(8)}0` });
     const all = [
       ...PAGES,
       ...["terminal", "metrics", "checkpoints", "events", "details"].map((tab) => `#/sandboxes/${first?.id}/${tab}`),
@@ -96,10 +104,12 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
             `${hash} at ${width}`,
           );
         assert.equal(await page.locator("h1").count(), 1, hash);
+        assert.deepEqual(await page.evaluate(HIDDEN_BUTTONS), [], `${hash} at ${width}: to the right of its table`);
       }
       assert.match(await page.title(), /^.+, details · StacyVM$/);
       await sized.close();
     }
+    await world.sandboxes.destroy(long.id);
   });
 
   test("nothing: the page says how to begin. One: its own name is what removes it", async () => {

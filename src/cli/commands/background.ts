@@ -24,10 +24,7 @@ async function free<T>(take: () => Promise<T | undefined>): Promise<T | undefine
 
 async function serve(): Promise<void> {
   const idleMs = backgroundIdleMs() ?? 0;
-  const [{ lockDataDir }, { startEmbedded }] = await Promise.all([
-    import("../data-dir.ts"),
-    import("../embedded.ts"),
-  ]);
+  const [{ lockDataDir }, { startEmbedded }] = await Promise.all([import("../data-dir.ts"), import("../embedded.ts")]);
   const paths = dataPaths();
   const lock = await free(() => lockDataDir(paths));
   // Another one was faster: whoever has started this one finds that.

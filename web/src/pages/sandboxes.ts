@@ -36,7 +36,7 @@ const COLUMNS: readonly Column<Row>[] = [
     from: "tablet",
     by: ({ use, memoryMb }) => use?.memBytes ?? memoryMb / 1e9,
     cell: ({ use, memoryMb }) =>
-      html`${use?.memBytes === undefined ? "–" : bytes(use.memBytes)} <span class="soft">guest ${bytes(memoryMb * 2 ** 20)}</span>`,
+      html`${use?.memBytes === undefined ? "–" : bytes(use.memBytes)} <span class="soft from-desktop">guest ${bytes(memoryMb * 2 ** 20)}</span>`,
   },
   {
     name: "Started",
