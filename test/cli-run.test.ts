@@ -39,7 +39,12 @@ test("run passes on output and exit code, with and without --, and leaves no mac
     assert.deepEqual([second.code, second.stdout], [0, "-- -n\n"], second.stderr);
     assert.match(second.stderr, /"path":"restored"/);
     // As shells have it, without a server too.
-    assert.equal((await run("--", "nothing-of-this-name")).code, 127);
+    const line = await run("--", "ls / | wc");
+    assert.equal(line.code, 127);
+    assert.match(
+      line.stderr,
+      /ls \/ \| wc: No such file or directory \(phase: start\)\nhint: .* sh -c 'ls \/ \| wc'\n$/,
+    );
     assert.equal((await run("--", "/etc/passwd")).code, 126);
     // What only a server has brings one.
     const seen = await runWith(["-p", "80"], "echo", "served");

@@ -7,12 +7,14 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { networkEnvironment } from "../egress/network.ts";
 import type { Command } from "../guest/agent.ts";
+import { StacyError } from "../host/error.ts";
 import { ownRecord } from "../host/process.ts";
 import type { Progress } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
 import { type BootReport, Launcher } from "../launcher/launcher.ts";
 import { removeMachineDir } from "../launcher/machine-dir.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
+import { startRemedy } from "../sandboxes/start-remedy.ts";
 import { createEngine } from "./engine.ts";
 import { asStartFailure } from "./error-output.ts";
 import { ensureGuest } from "./first-run.ts";
@@ -105,9 +107,10 @@ export async function runOneShot<T>(
     const probe = launched.boot.path === "cold" ? await engine.launcher.vmm.probe() : undefined;
     observer.started(launched.boot, size, probe?.usable === true ? probe.accelerator : undefined);
     const { config } = launched.target.image;
+    const asked = imageCommand(shot.image, shot.argv, config);
     const command = await launched.agent
       .start({
-        ...imageCommand(shot.image, shot.argv, config),
+        ...asked,
         signal,
         ...(shot.stdin || shot.pty !== undefined ? { stdin: true } : {}),
         ...(shot.workdir === undefined ? {} : { cwd: shot.workdir }),
@@ -116,7 +119,15 @@ export async function runOneShot<T>(
         ...(shot.pty === undefined ? {} : { pty: shot.pty }),
       })
       .catch((error: unknown) => {
-        throw asStartFailure(error);
+        const missing = error instanceof StacyError && error.code === "not-found";
+        const told = missing
+          ? new StacyError("not-found", error.message, {
+              phase: "start",
+              cause: error,
+              remedy: startRemedy(asked.argv),
+            })
+          : error;
+        throw asStartFailure(told);
       });
     return await work(conversationOf(command));
   } finally {

@@ -22,6 +22,7 @@ import type {
 } from "./agent.ts";
 import { ByteCollector, CollectBudget, collectBytes, collectFields, sortedUnique } from "./collect.ts";
 import { RunningCommand } from "./command.ts";
+import { exerciseArgv, isExercise } from "./exercise.ts";
 import {
   destination,
   execFields,
@@ -211,7 +212,7 @@ class AgentClient implements Agent {
       }
     };
     await this.#simple(Method.PROCESSES, undefined, { ...QUICK, ...options, onEvent });
-    return list;
+    return list.filter(({ command }) => !isExercise(command));
   }
 
   async signal(id: string, signal: number): Promise<void> {
@@ -480,7 +481,7 @@ class AgentClient implements Agent {
   async exercise(): Promise<void> {
     // The real calls, because under emulation each path is slow exactly once, the channel's and the client's included.
     if (this.#hello.guest === "linux") {
-      await this.exec({ argv: ["/bin/sh", "-c", "echo exercised"], timeoutMs: GUEST_BOUNDS.quickMs }).catch((error) => {
+      await this.exec({ argv: exerciseArgv("/bin/sh"), timeoutMs: GUEST_BOUNDS.quickMs }).catch((error) => {
         if (asStacyError(error).code !== "not-found") throw error;
       });
       await this.writeFile("/run/stacyvm/exercised", Buffer.from("exercised"));

@@ -25,13 +25,17 @@ const CODES: Record<number, ErrorCode> = {
   [Status.TOO_LARGE]: "too-large",
 };
 
+/** Rust's standard library writes the number behind the words; it is in `data`. */
+const NUMBER = / \(os error \d+\)/g;
+
 /** The error that `fields` report, or `undefined` for STATUS OK. */
 export function failureOf(fields: FieldReader): StacyError | undefined {
   const status = fields.number(Tag.STATUS);
   if (status === Status.OK) return undefined;
   if (status === undefined) return new StacyError("protocol", "the guest sent a result without a status");
   const words = fields.bytes(Tag.MESSAGE)?.toString("utf8", 0, GUEST_BOUNDS.errorBytes);
-  const message = words === undefined ? `the guest answered with status ${status}` : printable(words);
+  const message =
+    words === undefined ? `the guest answered with status ${status}` : printable(words.replaceAll(NUMBER, ""));
   const errno = fields.number(Tag.ERRNO);
   return new StacyError(CODES[status] ?? "internal", message, errno === undefined ? {} : { data: { errno } });
 }

@@ -1,6 +1,7 @@
 /** One machine that waits for a caller: restored, exercised, and stopped where the VMM can stop it safely. */
 import { rename } from "node:fs/promises";
 import type { Agent, Identity } from "../guest/agent.ts";
+import { exerciseArgv } from "../guest/exercise.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
@@ -58,7 +59,7 @@ export async function exercise(agent: Agent): Promise<void> {
   await agent.ping();
   if (agent.hello.guest !== "linux") return;
   await agent.exercise();
-  await agent.exec({ argv: ["sh", "-c", "echo ready"] });
+  await agent.exec({ argv: exerciseArgv("sh") });
 }
 
 function withLimit(work: Promise<unknown>): Promise<unknown> {

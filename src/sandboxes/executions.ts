@@ -10,6 +10,7 @@ import type { Observer } from "./observer.ts";
 import type { Quotas } from "./quotas.ts";
 import type { ExecRecord } from "./record.ts";
 import type { Lease } from "./sandbox.ts";
+import { startRemedy } from "./start-remedy.ts";
 import type { Store } from "./store.ts";
 
 export interface ExecRequest extends CommandRequest {
@@ -74,7 +75,7 @@ export class Executions {
     } catch (error) {
       output[Symbol.dispose]();
       note(error);
-      throw startFailure(error, lease);
+      throw startFailure(error, lease, options);
     }
   }
 
@@ -100,7 +101,7 @@ export class Executions {
       return { command, exited };
     } catch (error) {
       note(error);
-      throw startFailure(error, lease);
+      throw startFailure(error, lease, options);
     }
   }
 
@@ -173,12 +174,12 @@ function shown({ argv }: ExecOptions): string {
  * What the guest does not have to start a command with is a wrong request: `not-found` is said of sandboxes, and clients take it
  * for the end of theirs.
  */
-function startFailure(error: unknown, lease: Lease): unknown {
+function startFailure(error: unknown, lease: Lease, { argv }: ExecOptions): unknown {
   if (!(error instanceof StacyError) || error.code !== "not-found" || !lease.sandbox.visible) return error;
   return new StacyError("invalid", error.message, {
     phase: "start",
     cause: error,
-    remedy: "name a program, a user and a working directory that the sandbox has",
+    remedy: startRemedy(argv),
   });
 }
 
