@@ -79,6 +79,7 @@ test("what is wrong with a request is said, with its code and the request's id",
   for (const [method, path, body, status, code] of [
     ["POST", "/sandboxes", "{", 400, "BAD_REQUEST"],
     ["POST", "/sandboxes", { ttl: "soon" }, 400, "BAD_REQUEST"],
+    ["POST", "/sandboxes", { memory: 512 }, 400, "BAD_REQUEST"],
     ["POST", "/sandboxes", { provider: "none" }, 404, "NOT_FOUND"],
     ["POST", "/sandboxes", { provider: "docker" }, 404, "NOT_FOUND"], // without providers.aliases
     ["GET", "/sandboxes/sb-00000000", undefined, 404, "NOT_FOUND"],
