@@ -30,7 +30,7 @@ test("a kernel and arguments of the user's own are what boots, and what its snap
   await using server = await Server.create(`${guest.config}firecracker: { ${own.join(", ")} }\n${pool}`);
   await server.ok("POST", "/snapshots", guest.spawn);
   const { id, boot } = await server.ok("POST", "/sandboxes", guest.spawn);
-  assert.equal(boot.path, "restored");
+  assert.equal(boot.path, "restored", JSON.stringify(boot));
   const { stdout } = await server.ok("POST", `/sandboxes/${id}/exec`, { command: "cat /proc/cmdline" });
   assert.match(stdout, / its\.own=1 /);
   await server.ok("DELETE", `/sandboxes/${id}`);
@@ -54,7 +54,7 @@ describe("Linux under the real Firecracker, other shapes", {
       const shape = { ...guest.spawn, ...more };
       await good("POST", "/snapshots", shape);
       const { id, boot } = await good("POST", "/sandboxes", shape);
-      assert.equal(boot.path, "restored");
+      assert.equal(boot.path, "restored", JSON.stringify(boot));
       const mine = asking(id);
       /** Each processor has worked, and all answer at once; and the memory is there. */
       const whole = async (of: string): Promise<void> => {

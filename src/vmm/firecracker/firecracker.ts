@@ -146,6 +146,7 @@ class Firecracker implements Vmm {
       accelerator: probe.usable ? probe.accelerator : "none",
       devices: config.initramfs === undefined ? "rootfs,base,vsock" : "rootfs,base,vsock,entropy",
       cmdline: baseCommandLine(config),
+      ...(config.initramfs !== undefined && (await interpreted()) ? { features: "no hypercalls" } : {}),
       hostCpu: host.cpu,
       hostKernel: host.kernel,
     };

@@ -4,7 +4,8 @@ import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { type Life, RunningFirecracker } from "./machine.ts";
+import type { NO_HYPERCALLS } from "./hypercalls.ts";
+import { BootableFirecracker, type Life, RunningFirecracker } from "./machine.ts";
 import type { FirecrackerProcess } from "./process.ts";
 import { versionTraits } from "./versions.ts";
 
@@ -80,4 +81,26 @@ test("a guest that is too busy to answer at once is asked again, and saved with 
   assert.deepEqual(atSaves, [1]);
   life.sentinel?.close();
   close();
+});
+
+test("a Linux guest is offered no hypercalls where KVM interprets its kernel, and is told nothing of it elsewhere", async () => {
+  for (const [interpreted, initramfs, told] of [
+    [true, "/initramfs", ["0b0x0x0x0xxxxxxx"]],
+    [true, undefined, []],
+    [false, "/initramfs", []],
+  ] as const) {
+    const bitmaps: string[] = [];
+    const put = async (path: string, body: typeof NO_HYPERCALLS): Promise<void> => {
+      if (path !== "/cpu-config") return;
+      for (const { leaf, modifiers } of body.cpuid_modifiers) {
+        assert.equal(leaf, "0x40000001");
+        bitmaps.push(...modifiers.map(({ bitmap }) => bitmap));
+      }
+    };
+    const process = { dir, record: { pid: 0 }, confine() {}, api: { put } } as unknown as FirecrackerProcess;
+    const config = { vcpus: 2, memoryMiB: 128, kernel: "/kernel", ...(initramfs === undefined ? {} : { initramfs }) };
+    const life = { traits: versionTraits("1.12.1"), config, tracking: true, ground: "nothing", interpreted } as const;
+    await new BootableFirecracker(process, life).boot();
+    assert.deepEqual(bitmaps, told);
+  }
 });

@@ -1,0 +1,25 @@
+/**
+ * What a guest must not be offered where KVM interprets its kernel. A hypercall is not interpreted: KVM means to replace the
+ * instruction by its own kind of it, in kernel text that may not be written, and the guest dies of that page fault.
+ * Each of these is a bit of EAX in the leaf of KVM's features (Linux, Documentation/virt/kvm/x86/cpuid.rst):
+ *
+ *     7  PV_UNHALT      a waiting lock wakes a processor by a hypercall
+ *     9  PV_TLB_FLUSH   the backend flushes for a processor that does not run; whether this one does is not known
+ *    11  PV_SEND_IPI    interrupts to several processors by a hypercall
+ *    13  PV_SCHED_YIELD a hypercall after an interrupt to a processor that does not run
+ *
+ * All are of use between processors only, so a guest of one does as before.
+ */
+const FEATURES_LEAF = "0x40000001";
+/** From bit 13 down; `x`, and all above, stays as it is. */
+const WITHOUT_HYPERCALLS = "0b0x0x0x0xxxxxxx";
+
+/** Body of `PUT /cpu-config`. */
+export const NO_HYPERCALLS = {
+  cpuid_modifiers: [
+    {
+      ...{ leaf: FEATURES_LEAF, subleaf: "0x0", flags: 0 },
+      modifiers: [{ register: "eax", bitmap: WITHOUT_HYPERCALLS }],
+    },
+  ],
+};
