@@ -98,4 +98,6 @@ test("words of Docker do here what they do there, hidden, and options of docker 
   for (const option of [...options, "-w", "-u", "--mount", "--cpus", "--privileged"]) {
     assert.ok(run.includes(option) || OPTION_HABITS[option] !== undefined, `${option} is neither done nor answered`);
   }
+  // Which a list of containers needs to show those that have stopped.
+  assert.ok(program.commands.find((each) => each.name() === "ls")?.options.some(({ short }) => short === "-a"));
 });

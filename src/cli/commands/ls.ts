@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { wireOf } from "../../../sdk/src/index.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { type FieldTemplate, formatOption } from "../field-template.ts";
@@ -22,6 +22,7 @@ export function lsCommand(): Command {
       (text, earlier: Filters | undefined) => (earlier ?? new Filters()).add(text),
     )
     .addOption(formatOption())
+    .addOption(new Option("-a, --all", "it always does").hideHelp())
     .action((options: LsOptions) =>
       withServer(options, async ({ client, signal }) => {
         const all = (await client.list({ signal }))
