@@ -45,6 +45,12 @@ function indented(text: string): string {
   return printableLines(text).replaceAll("\n", "\n  ");
 }
 
+/** Of a file of this host, as other programs say it: `ENOENT: no such file or directory, stat '/x'` is Node's. */
+function fileWords({ message, path }: NodeJS.ErrnoException): string | undefined {
+  const words = /^E[A-Z0-9]+: (.+), [a-z]+ '/s.exec(message)?.[1];
+  return words === undefined || path === undefined ? undefined : `${path}: ${words} on this host`;
+}
+
 /** Red where somebody sees it. */
 export function errorLabel(): string {
   return process.stderr.isTTY && !process.env.NO_COLOR ? "\x1b[31merror:\x1b[0m" : "error:";
@@ -73,7 +79,7 @@ function reportOf(error: unknown): Report {
   const place = error instanceof Error ? (error.stack ?? "").split("\n").slice(1, 6).join("\n") : "";
   return {
     code: "internal",
-    message: error instanceof Error ? error.message : String(error),
+    message: error instanceof Error ? (fileWords(error) ?? error.message) : String(error),
     causes: [...causes, ...(place === "" ? [] : [`\n${place}`])],
   };
 }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { stat } from "node:fs/promises";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import { picture, type View } from "./commands/top.ts";
@@ -84,4 +85,13 @@ test("the words of an error cannot look like another error, nor like our hint", 
     text.split("\n").filter((line) => line.startsWith("hint:")),
     ["hint: look"],
   );
+});
+
+test("a file of this host that is not there is said in words, not in those of a system call", async (t) => {
+  const missing = await stat("/no/such").catch((error: unknown) => error);
+  const written: string[] = [];
+  t.mock.method(process.stderr, "write", (text: string) => written.push(text) > 0);
+  printError(missing, { verbose: false, json: false });
+  t.mock.restoreAll();
+  assert.match(written.join(""), /error:\S* \/no\/such: no such file or directory on this host\n$/);
 });
