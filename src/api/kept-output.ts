@@ -121,8 +121,8 @@ export function lastLines(events: readonly OutputEvent[], count: number): Output
       if (ends && !last) lines += 1;
       from -= 1;
     }
-    if (count > 0 && from < data.length) kept.unshift({ ...event, data: data.subarray(from) });
+    if (count > 0 && from < data.length) kept.push({ ...event, data: data.subarray(from) });
     if (from > 0 || count === 0) break;
   }
-  return kept;
+  return kept.reverse();
 }

@@ -148,6 +148,15 @@ describe("hostile archives are refused:", () => {
       /malformed/,
       [tar([{ path: "h", type: "x", content: "0 path=x\n" }, { path: "x" }])],
     ],
+    "2,000 records in an extended header, which each entry would have a copy of": [
+      "corrupt",
+      /too many extended records/,
+      [
+        tar([
+          { path: "x", content: "x", pax: Object.fromEntries(Array.from({ length: 2_000 }, (_, i) => [`k${i}`, "v"])) },
+        ]),
+      ],
+    ],
     "300 extended attributes": [
       "corrupt",
       /attributes/,

@@ -35,6 +35,8 @@ const MAX_PATH = 4096;
 /** One extended header: long paths and extended attributes (Linux allows 64 KiB per value). */
 const MAX_EXTENDED = 1 << 20;
 const MAX_XATTRS = 256;
+/** Of the extended headers that hold for one member. */
+const MAX_RECORDS = 1_024;
 const MAX_ID = 0xfffffffe;
 
 /** @throws StacyError `corrupt` for what is no tar or breaks a bound; `not-supported` for an unknown form of sparse member */
@@ -288,6 +290,7 @@ function cString(data: Buffer, offset: number, length: number): string {
 /** Records `LENGTH KEY=VALUE\n`; a later one replaces an earlier one, an empty value removes it. */
 function pax(data: Buffer, before: Map<string, Buffer>): Map<string, Buffer> {
   const records = new Map(before);
+  const map: Buffer[] = [];
   for (let at = 0; at < data.length; ) {
     const space = data.indexOf(32, at);
     const digits = space === -1 ? "" : data.toString("latin1", at, space);
@@ -301,16 +304,14 @@ function pax(data: Buffer, before: Map<string, Buffer>): Map<string, Buffer> {
     const value = data.subarray(equals + 1, end - 1);
     if (value.length === 0 && !key.startsWith("SCHILY.xattr.")) records.delete(key);
     // The oldest pax form of a sparse member's map repeats its keys; the next one has a list of the same numbers.
-    else if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") append(records, "GNU.sparse.map", value);
+    else if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") map.push(value);
     else records.set(key, value);
+    if (records.size > MAX_RECORDS || map.length > 2 * MAX_PIECES) throw corrupt("too many extended records");
     at = end;
   }
+  if (map.length > 0)
+    records.set("GNU.sparse.map", Buffer.from(map.map((value) => value.toString("latin1")).join(",")));
   return records;
-}
-
-function append(records: Map<string, Buffer>, key: string, value: Buffer): void {
-  const before = records.get(key);
-  records.set(key, before === undefined ? value : Buffer.concat([before, Buffer.from(","), value]));
 }
 
 function text(attributes: Map<string, Buffer>, key: string): string | undefined {
