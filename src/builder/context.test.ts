@@ -86,3 +86,11 @@ test("a copy's digest is of names, modes and contents, not of times", async () =
     (error: unknown) => error instanceof StacyError && error.code === "not-found",
   );
 });
+
+test("directories that no entry names count, and so does how deep they are", async () => {
+  const limit = { code: "limit", remedy: /dockerignore/ };
+  await assert.rejects(ofTar(tar([{ path: `${"d/".repeat(300)}x`, content: "" }])), limit);
+  const deep = Array.from({ length: 40 }, (_, i) => ({ path: `${i}/${"d/".repeat(200)}x`, content: "" }));
+  await using context = await ofTar(tar(deep));
+  assert.equal([...below(context, "")].length, 40 * 202);
+});

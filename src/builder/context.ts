@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { join } from "node:path/posix";
+import { ARCHIVE_BOUNDS, BUILD_BOUNDS } from "../host/bounds.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { Pace } from "../host/turns.ts";
 import { directoryLayer } from "../images/directory.ts";
@@ -19,8 +20,6 @@ export interface ContextEntry extends BuildFile {
   sha256: string;
 }
 
-const MAX_ENTRIES = 1_000_000;
-const MAX_BYTES = 16 * 2 ** 30;
 const IGNORE_FILE = ".dockerignore";
 const CHUNK = 1 << 20;
 
@@ -75,16 +74,23 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   async #read(tar: AsyncIterable<Uint8Array>, ignores: Ignores, signal: AbortSignal | undefined): Promise<void> {
     const entries = this.#entries;
     const file = this.#file;
+    const directories = new Set<string>();
     let end = 0;
+    let words = 0;
     try {
       await readTar(tar, async (entry, body) => {
         signal?.throwIfAborted();
         const path = relativePath(utf8(entry.path));
         if (path === "" || ignores(path)) return;
-        if (entries.size >= MAX_ENTRIES || end + entry.size > MAX_BYTES) {
+        words += path.length + entry.link.length;
+        const { entries: most, contentBytes, depth } = BUILD_BOUNDS;
+        const isDeep = path.split("/").length > depth;
+        if (!isDeep) noteDirectories(path, directories);
+        const names = entries.size + directories.size;
+        if (isDeep || names >= most || end + entry.size > contentBytes || words > ARCHIVE_BOUNDS.nameBytes) {
           throw new StacyError("limit", "the build's files are more than is allowed", {
             remedy: `leave files out by ${IGNORE_FILE}`,
-            data: { entries: MAX_ENTRIES, bytes: MAX_BYTES },
+            data: { ...BUILD_BOUNDS, ...ARCHIVE_BOUNDS },
           });
         }
         const { type } = entry;
@@ -175,7 +181,10 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         const slash = rest.lastIndexOf("/");
         const parent = slash === -1 ? "" : rest.slice(0, slash);
         const inside = names.get(parent) ?? new Set();
-        names.set(parent, inside.add(rest.slice(slash + 1)));
+        const name = rest.slice(slash + 1);
+        // Then those above it are there, too.
+        if (inside.has(name)) break;
+        names.set(parent, inside.add(name));
         rest = parent;
       }
     }
@@ -195,6 +204,15 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
 
   async content(entry: ContextEntry): Promise<Buffer> {
     return Buffer.concat(await Array.fromAsync(this.#bytes(entry)));
+  }
+}
+
+/** Also those that no entry names. @param known those that were there before */
+function noteDirectories(path: string, known: Set<string>): void {
+  for (let end = path.lastIndexOf("/"); end !== -1; end = path.lastIndexOf("/", end - 1)) {
+    const parent = path.slice(0, end);
+    if (known.has(parent)) return;
+    known.add(parent);
   }
 }
 

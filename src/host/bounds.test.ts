@@ -4,6 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
+  ARCHIVE_BOUNDS,
   BUILD_BOUNDS,
   CONSOLE_BOUNDS,
   DATAGRAM_BOUNDS,
@@ -32,6 +33,7 @@ function table(): string {
     interpreter: INTERPRETER_BOUNDS,
     e2b: E2B_BOUNDS,
     registry: REGISTRY_BOUNDS,
+    archive: ARCHIVE_BOUNDS,
     build: BUILD_BOUNDS,
     "copy out": UNPACK_BOUNDS,
   };

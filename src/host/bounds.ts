@@ -109,8 +109,19 @@ export const REGISTRY_BOUNDS = {
   redirects: 5,
 } as const;
 
-/** What a build is told to do: a Dockerfile, ignore rules. */
+/** An archive of an image or of a build's files, beside the bytes of its content (`images.max_image_bytes`, `images.max_image_entries`). */
+export const ARCHIVE_BOUNDS = {
+  /** Of names, targets of links and attributes, which are kept in memory. */
+  nameBytes: 256 * MIB,
+} as const;
+
+/** What a build is told to do, and the files that it may copy. */
 export const BUILD_BOUNDS = {
+  /** Of the files: names, those of directories that none of them names too, and their content. */
+  entries: 1_000_000,
+  contentBytes: 16 * 1024 * MIB,
+  /** Directories in one another. */
+  depth: 256,
   planBytes: 1 * MIB,
   /** Characters that a Dockerfile's variables become, and places that its patterns are held against. */
   work: 4 * MIB,

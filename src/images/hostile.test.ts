@@ -148,6 +148,12 @@ describe("hostile archives are refused:", () => {
       /malformed/,
       [tar([{ path: "h", type: "x", content: "0 path=x\n" }, { path: "x" }])],
     ],
+    "directories that no entry names, hundreds for each entry": [
+      "limit",
+      /more than is allowed/,
+      [tar(Array.from({ length: 30 }, (_, i) => ({ path: `${i}/${"d/".repeat(400)}x`, content: "" })))],
+      { entries: 10_000 },
+    ],
     "2,000 records in an extended header, which each entry would have a copy of": [
       "corrupt",
       /too many extended records/,
@@ -194,6 +200,24 @@ describe("hostile archives are refused:", () => {
   for (const [title, [code, words, archives, limits]] of Object.entries(cases)) {
     test(title, () => refused(code, words, archives, limits));
   }
+
+  test("attributes without end, in an archive that is nothing but them", async () => {
+    const value = "v".repeat((1 << 20) - 100);
+    // Without the two blocks that end an archive.
+    const member = tar([{ path: "f", content: "", pax: { "SCHILY.xattr.user.a": value } }]).subarray(0, -1024);
+    let sent = 0;
+    const layer: Layer = {
+      whiteouts: true,
+      async *open() {
+        for (; sent < 1_000; sent++) yield Buffer.from(member);
+      },
+    };
+    await assert.rejects(buildBase(join(dir, "out", "base.img"), [layer], {}), {
+      code: "limit",
+      message: /attributes/,
+    });
+    assert.ok(sent < 300, `${sent} MiB were taken`);
+  });
 
   test("a gzip bomb: 2 GiB of zeros in 2 MB stop at the limit", async () => {
     const zeros = Buffer.alloc(64 << 20);

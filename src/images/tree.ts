@@ -4,6 +4,7 @@
  *
  * Names are bytes as `latin1` strings, as `tar.ts` gives them; sorting such strings sorts by bytes.
  */
+import { ARCHIVE_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { TarEntry } from "./tar.ts";
 
@@ -74,6 +75,8 @@ export class FileTree {
   #layer = 0;
   #entries = 0;
   #bytes = 0;
+  /** Of names, targets and attributes: they are in memory, and an archive of nothing but them is small. */
+  #words = 0;
 
   constructor(limits: TreeLimits) {
     this.#limits = limits;
@@ -89,12 +92,23 @@ export class FileTree {
    * @throws StacyError `limit`
    */
   admit(entry: TarEntry): void {
-    this.#entries++;
     this.#bytes += entry.size;
+    for (const [name, value] of entry.xattrs) this.#words += name.length + value.length;
+    this.#words += entry.link.length + Math.min(entry.path.length, 255);
+    this.#count();
+  }
+
+  #count(): void {
+    this.#entries++;
     if (this.#entries > this.#limits.entries || this.#bytes > this.#limits.bytes) {
       throw new StacyError("limit", "the image holds more than is allowed", {
         data: { entries: this.#entries, bytes: this.#bytes, limits: this.#limits },
         remedy: "raise `images.max_image_bytes` and `images.max_image_entries` if you trust this image",
+      });
+    }
+    if (this.#words > ARCHIVE_BOUNDS.nameBytes) {
+      throw new StacyError("limit", "the image's names and attributes are longer than is allowed", {
+        remedy: "leave files or attributes out of the image",
       });
     }
   }
@@ -246,6 +260,9 @@ export class FileTree {
       } else if (child !== undefined) {
         throw corrupt(`${show(name)} is no directory`, path);
       } else if (create) {
+        // No entry names it, and a path may have a thousand of them.
+        this.#words += name.length;
+        this.#count();
         const made = directory();
         here.children.set(name, { node: made, layer: this.#layer });
         trail.push(made);
