@@ -116,7 +116,7 @@ class Build implements AsyncDisposable {
 
   /** What a copy's result depends on. */
   async #copied(step: Extract<Step, { kind: "copy" }>): Promise<string> {
-    return step.from === undefined ? copyDigest(step, this.#options.context) : await this.#keyOf(step.from);
+    return step.from === undefined ? await copyDigest(step, this.#options.context) : await this.#keyOf(step.from);
   }
 
   async #keyOf(from: Origin): Promise<string> {

@@ -29,7 +29,8 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   readonly #entries: Map<string, ContextEntry>;
   /** What may be read as the build's own instructions, although no copy sees it. */
   readonly #hidden = new Map<string, ContextEntry>();
-  #names: Map<string, string[]> | undefined;
+  /** Directories and the names in them. */
+  #names = new Map<string, string[]>();
 
   private constructor(file: FileHandle) {
     this.#file = file;
@@ -52,6 +53,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     // A hard link to a file that is ignored would be lost with it: each name comes with its content.
     const context = new BuildContext(await open(store, "wx+", 0o600));
     await context.#read(directoryLayer(dir, true, ["--hard-dereference"]).open(signal), ignores, signal);
+    await context.#plant();
     return context;
   }
 
@@ -68,6 +70,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     await context.#read(tar, () => false, options.signal);
     // In an archive the file with the rules may come last.
     await context.#ignore(options.buildFiles ?? []);
+    await context.#plant();
     return context;
   }
 
@@ -150,7 +153,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
 
   get(path: string): ContextEntry | undefined {
     const found = this.#entries.get(path);
-    if (found !== undefined || !this.#tree().has(path)) return found;
+    if (found !== undefined || !this.#names.has(path)) return found;
     // A directory that no entry names, because it is ignored and something in it is not.
     const common = { path, mode: 0o755, mtime: 0, uid: 0, gid: 0, target: "", size: 0, offset: 0, sha256: "" };
     const implied: ContextEntry = {
@@ -163,7 +166,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   }
 
   names(path: string): readonly string[] {
-    return this.#tree().get(path) ?? [];
+    return this.#names.get(path) ?? [];
   }
 
   /** A file of steps, whether copies see it or not. */
@@ -171,11 +174,11 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     return this.#entries.get(path) ?? this.#hidden.get(path);
   }
 
-  /** Directories and the names in them. */
-  #tree(): Map<string, string[]> {
-    if (this.#names !== undefined) return this.#names;
+  async #plant(): Promise<void> {
+    const pace = new Pace();
     const names = new Map<string, Set<string>>([["", new Set()]]);
     for (const { path, type } of this.#entries.values()) {
+      if (pace.over) await pace.rest();
       if (type === "directory" && !names.has(path)) names.set(path, new Set());
       for (let rest = path; rest !== ""; ) {
         const slash = rest.lastIndexOf("/");
@@ -188,8 +191,10 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         rest = parent;
       }
     }
-    this.#names = new Map([...names].map(([path, inside]) => [path, [...inside].sort()]));
-    return this.#names;
+    for (const [path, inside] of names) {
+      if (pace.over) await pace.rest();
+      this.#names.set(path, [...inside].sort());
+    }
   }
 
   async *#bytes({ offset, size }: ContextEntry): AsyncGenerator<Buffer> {

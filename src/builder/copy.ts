@@ -9,6 +9,7 @@ import { type Pack, pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
+import { Pace } from "../host/turns.ts";
 import { decompressed } from "../images/layer.ts";
 import { isTarHeader } from "../images/tar.ts";
 import { BuildContext } from "./context.ts";
@@ -37,7 +38,8 @@ export interface CopyPlace {
 }
 
 /** @throws StacyError `not-found` for a source that means nothing; a pattern may, as long as another source does not */
-function select(step: CopyStep, files: BuildFiles | undefined): Selected[] {
+async function select(step: CopyStep, files: BuildFiles | undefined): Promise<Selected[]> {
+  const pace = new Pace();
   const found: Selected[] = [];
   const nothing = (source: string): StacyError =>
     new StacyError("not-found", `line ${step.line}: ${files?.name ?? "the build's files"} have no ${source}`, {
@@ -53,9 +55,10 @@ function select(step: CopyStep, files: BuildFiles | undefined): Selected[] {
       found.push({ file: inline(source), source: source.name, below: "" });
       continue;
     }
-    const paths = files === undefined ? [] : inLine(step, () => matching(files, source));
+    const paths = files === undefined ? [] : await inLine(step, () => matching(files, source));
     if (files === undefined || (paths.length === 0 && !isPattern(source))) throw nothing(source);
     for (const path of paths) {
+      if (pace.over) await pace.rest();
       // A source that is a link stands for what it leads to; a link below a source is copied as one.
       const target = follow(files, path);
       const file = target === undefined ? undefined : files.get(target);
@@ -65,6 +68,7 @@ function select(step: CopyStep, files: BuildFiles | undefined): Selected[] {
         // Of a directory what is in it is copied, not the directory itself.
         const cut = target === "" || target === undefined ? 0 : target.length + 1;
         for (const inner of below(files, target ?? "")) {
+          if (pace.over) await pace.rest();
           found.push({ file: inner, source: path, below: inner.path.slice(cut) });
         }
       } else if (!isPattern(source)) throw nothing(source);
@@ -82,9 +86,11 @@ function inline({ name, content }: { name: string; content: string }): BuildFile
 }
 
 /** What a copy out of the build's own files depends on, as text; times do not count, as with every container tool. */
-export function copyDigest(step: CopyStep, context: BuildContext | undefined): string {
+export async function copyDigest(step: CopyStep, context: BuildContext | undefined): Promise<string> {
+  const pace = new Pace();
   const hash = createHash("sha256");
-  for (const { file, source, below } of select(step, context)) {
+  for (const { file, source, below } of await select(step, context)) {
+    if (pace.over) await pace.rest();
     const { type, mode, target } = file;
     // What is written in the step itself is part of its key already.
     const content = "sha256" in file ? file.sha256 : "";
@@ -94,7 +100,7 @@ export function copyDigest(step: CopyStep, context: BuildContext | undefined): s
 }
 
 export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, signal }: CopyPlace): Promise<void> {
-  const selected = select(step, files);
+  const selected = await select(step, files);
   const own = files === undefined || files instanceof BuildContext;
   const owner = step.owner === undefined ? undefined : await ownerOf(agent, step.owner, step.line);
   const to = absolute(cwd, step.to);
@@ -253,9 +259,9 @@ async function lookUp(agent: Agent, table: string, name: string): Promise<string
 }
 
 /** Errors about a pattern name its line. */
-function inLine<T>(step: CopyStep, work: () => T): T {
+async function inLine<T>(step: CopyStep, work: () => Promise<T>): Promise<T> {
   try {
-    return work();
+    return await work();
   } catch (error) {
     if (!(error instanceof StacyError)) throw error;
     const { remedy } = error;

@@ -1,5 +1,6 @@
 /** What a copy takes files from: the build's own files, or an image. */
 import { StacyError } from "../host/error.ts";
+import { Pace } from "../host/turns.ts";
 import { namePattern } from "./match.ts";
 
 export interface BuildFile {
@@ -67,16 +68,21 @@ export function follow(files: BuildFiles, path: string): string | undefined {
 }
 
 /** Paths that a pattern means, in their order; a plain name means itself. A star stops at a slash. */
-export function matching(files: BuildFiles, pattern: string): string[] {
+export async function matching(files: BuildFiles, pattern: string): Promise<string[]> {
+  const pace = new Pace();
   let found = [""];
   for (const part of relativePath(pattern).split("/")) {
     if (part === "") continue;
     const fits = namePattern(part);
-    found = found.flatMap((path) => {
+    const next: string[] = [];
+    for (const path of found) {
       const directory = follow(files, path);
-      const names = directory === undefined ? [] : files.names(directory);
-      return names.filter(fits).map((name) => (path === "" ? name : `${path}/${name}`));
-    });
+      for (const name of directory === undefined ? [] : files.names(directory)) {
+        if (pace.over) await pace.rest();
+        if (fits(name)) next.push(path === "" ? name : `${path}/${name}`);
+      }
+    }
+    found = next;
   }
   return found;
 }

@@ -5,6 +5,7 @@
  * length is bounded before it is used.
  */
 import { StacyError } from "../host/error.ts";
+import { Pace } from "../host/turns.ts";
 import { expanded, MAX_PIECES, type SparseMap, sparseMap } from "./sparse-member.ts";
 
 export type TarType = "file" | "directory" | "symlink" | "hardlink" | "character" | "block" | "fifo";
@@ -62,7 +63,10 @@ async function readEntries(
   let local = new Map<string, Buffer>();
   let longPath: string | undefined;
   let longLink: string | undefined;
+  const pace = new Pace();
   for (;;) {
+    // What is decompressed at a time may be thousands of entries.
+    if (pace.over) await pace.rest();
     const header = await reader.read(BLOCK);
     if (header === undefined) {
       if (reader.position === 0) throw corrupt("the archive is empty");

@@ -19,11 +19,14 @@ export function jsonLines(): Conversation {
       if (event.type !== "stdout") return [];
       const found: CodeEvent[] = [];
       let { data } = event;
-      for (let end = data.indexOf(10); end !== -1; end = data.indexOf(10)) {
+      for (;;) {
+        if (mark !== undefined && begun.length === 0) data = fromLineOf(mark, data);
+        const end = data.indexOf(10);
+        if (end === -1) break;
         const rest = data.subarray(0, end);
-        // The guest may write what it likes where the driver does.
-        const said = parseEvent(begun.length === 0 ? rest : Buffer.concat([begun.join(), rest]));
+        const whole = begun.length === 0 ? rest : Buffer.concat([begun.join(), rest]);
         data = data.subarray(end + 1);
+        const said = parseEvent(whole);
         if (mark === undefined) {
           if (said === undefined) throw new StacyError("protocol", "the interpreter does not speak its protocol");
           found.push(said.type === "end" ? { type: "end", execution_count: said.count } : said);
@@ -37,4 +40,10 @@ export function jsonLines(): Conversation {
       return found;
     },
   };
+}
+
+/** The guest may write what it likes where the driver does, and a piece has thousands of lines: those before the driver's are not looked at. */
+function fromLineOf(mark: string, data: Buffer): Buffer {
+  const at = data.indexOf(mark);
+  return data.subarray(data.lastIndexOf(10, at === -1 ? data.length : at) + 1);
 }

@@ -76,3 +76,20 @@ test("a picture is an event; what takes long to read is none", () => {
   }
   assert.equal(parseEvent(Buffer.from("no json")), undefined);
 });
+
+test("lines without end, before the driver has begun, are not read one by one", () => {
+  const wire = jsonLines();
+  wire.begin({ env: {}, seed: "" });
+  const lines = Buffer.alloc(1 << 20, "\n");
+  const begun = performance.now();
+  for (let i = 0; i < 4; i++) assert.deepEqual(wire.read({ type: "stdout", data: lines }), []);
+  const other = jsonLines();
+  const { mark } = JSON.parse(other.begin({ env: {}, seed: "" }).toString());
+  const said = Buffer.from(`{"type":"x"}\n${mark}\n{"type":"configured","mark":"${mark}"}\n{"type":"end","count":1}\n`);
+  const events = [...said].flatMap((byte) => other.read({ type: "stdout", data: Buffer.of(byte) }));
+  assert.deepEqual(events, [{ type: "begun" }, { type: "end", execution_count: 1 }]);
+  const whole = jsonLines();
+  const { mark: second } = JSON.parse(whole.begin({ env: {}, seed: "" }).toString());
+  assert.deepEqual(whole.read({ type: "stdout", data: Buffer.from(said.toString().replaceAll(mark, second)) }), events);
+  assert.ok(performance.now() - begun < 15_000, "each line was an error of its own once");
+});
