@@ -34,6 +34,11 @@ test("a Dockerfile that would become endless is refused, and so is one that is t
   soon(() => assert.throws(() => readPlan(`FROM x\nENV B=${deep}`), { code: "invalid" }));
 });
 
+test("a declarative file that is too long or too deep is refused", () => {
+  assert.throws(() => readPlan(`from: x\nsteps:\n${"  - run: a\n".repeat(10_000)}`), { code: "limit" });
+  assert.throws(() => readPlan(`from: x\nsteps: ${"[".repeat(60_000)}`), { code: "invalid" });
+});
+
 test("long runs of spaces take no time", () => {
   soon(() => readPlan(`FROM x\nRUN a${" ".repeat(200_000)}b\n`));
   soon(() => readPlan(`# escape =${" ".repeat(200_000)}\\ \nFROM x\n`.replace("\\ ", "\\")));

@@ -1,6 +1,7 @@
 /** A build file: our own declarative form (YAML), or a Dockerfile, told apart by what is in it. */
 import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
+import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { type DockerfileOptions, readDockerfile } from "./dockerfile/dockerfile.ts";
 import type { Origin, Plan, Step } from "./plan.ts";
@@ -58,6 +59,15 @@ function isDockerfile(text: string): boolean {
   return first !== undefined && /^\s*(FROM|ARG)\s+[^:\s]/i.test(first) && !/^\s*from\s*:/.test(first);
 }
 
+/** The parser goes into itself for what is in one another, and says so when that is too much for it. */
+function parsed(text: string, lineCounter: LineCounter): ReturnType<typeof parseDocument> {
+  try {
+    return parseDocument(text, { lineCounter });
+  } catch (cause) {
+    throw new StacyError("invalid", `the build file is no YAML: ${(cause as Error).message}`, { cause });
+  }
+}
+
 /** References are met only here: to nothing, or so many of them that the file would be another, larger one. */
 function resolved(document: ReturnType<typeof parseDocument>): unknown {
   try {
@@ -68,11 +78,16 @@ function resolved(document: ReturnType<typeof parseDocument>): unknown {
 }
 
 function readDeclarative(text: string): Plan {
+  if (text.length > BUILD_BOUNDS.declarativeBytes) {
+    throw new StacyError("limit", "the build file is longer than 64 KiB", {
+      remedy: "put what is long into scripts that it copies and runs",
+    });
+  }
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
+  const document = parsed(text, lines);
   const [problem] = document.errors;
   if (problem !== undefined) throw new StacyError("invalid", `the build file is no YAML: ${problem.message}`);
-  const parsed = FILE.safeParse(resolved(document));
+  const read = FILE.safeParse(resolved(document));
   const lineOf = (path: readonly PropertyKey[]): number => {
     for (let n = path.length; n > 0; n--) {
       const node = document.getIn(path.slice(0, n), true) as { range?: [number, number, number] } | undefined;
@@ -80,8 +95,8 @@ function readDeclarative(text: string): Plan {
     }
     return 1;
   };
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
+  if (!read.success) {
+    const issue = read.error.issues[0];
     const path = issue?.path ?? [];
     throw new StacyError(
       "invalid",
@@ -89,7 +104,7 @@ function readDeclarative(text: string): Plan {
       { remedy: "write `from: IMAGE` and `steps:` with `run`, `copy`, `env`, `workdir` or `user`" },
     );
   }
-  const { from, env, workdir, user, steps, entrypoint, cmd, labels } = parsed.data;
+  const { from, env, workdir, user, steps, entrypoint, cmd, labels } = read.data;
   const place = (...path: PropertyKey[]) => ({ line: lineOf(path) });
   const list: Step[] = [
     ...(env === undefined ? [] : [{ kind: "env" as const, env, text: "env", ...place("env") }]),

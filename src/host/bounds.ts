@@ -123,6 +123,8 @@ export const BUILD_BOUNDS = {
   /** Directories in one another. */
   depth: 256,
   planBytes: 1 * MIB,
+  /** The same of our own form: reading YAML takes its time. */
+  declarativeBytes: 64 * KIB,
   /** Characters that a Dockerfile's variables become, and places that its patterns are held against. */
   work: 4 * MIB,
   stages: 256,
