@@ -134,9 +134,9 @@ export class RunningQemu extends State implements RunningMachine {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.
       await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
     } else {
-      await qmp.execute("stop").catch((error: unknown) => {
+      await qmp.execute("stop").catch(async (error: unknown) => {
         // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
-        void this.process.goOn().catch(() => {});
+        await this.process.goOn().catch(() => {});
         throw error;
       });
     }

@@ -50,9 +50,7 @@ export async function migrateOut(qmp: Qmp, target: SaveTarget, shared: boolean):
         qmp.bounded(done.promise, "that the machine is saved", { timeoutMs: SAVE_LIMIT_MS }),
       ]),
     )
-    .catch(async (error: unknown) => {
-      // Should it still be at it, it has to end before the machine can go on.
-      if (qmp.open) await cancelMigration(qmp).catch(() => {});
+    .catch((error: unknown) => {
       throw target.failure ?? error;
     });
   await finalized(qmp);

@@ -11,7 +11,7 @@ import { keepShort } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
-import { migrateOut } from "./migration.ts";
+import { cancelMigration, migrateOut } from "./migration.ts";
 import { Qmp } from "./qmp.ts";
 import { saveTarget } from "./save-file.ts";
 import { Starvation } from "./starvation.ts";
@@ -161,6 +161,12 @@ export class QemuProcess implements VmmProcess {
     const target = await saveTarget(version, this.dir, path);
     try {
       await migrateOut(qmp, target, shared);
+    } catch (error) {
+      // Should it still be at it, it has to end before the machine can go on.
+      await this.monitor()
+        .then(cancelMigration)
+        .catch(() => {});
+      throw error;
     } finally {
       await target.close();
     }

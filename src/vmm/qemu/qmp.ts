@@ -96,7 +96,8 @@ export class Qmp {
   }
 
   /**
-   * One that is given up is not taken back: QEMU carries it out when it reads it, before whatever is asked for later.
+   * One that is given up is not taken back: QEMU carries it out when it reads it, before whatever is asked for later. One that is not
+   * answered in its time is the last over this connection: the next one may be heard over a new one.
    * @throws StacyError `internal` with QEMU's words, `timeout`, `machine-exited`, or the signal's reason
    */
   execute<T = unknown>(command: string, args?: Record<string, unknown>, options: WaitOptions = {}): Promise<T> {
@@ -110,17 +111,22 @@ export class Qmp {
     this.#socket.write(
       `${JSON.stringify(args === undefined ? { execute: command } : { execute: command, arguments: args })}\n`,
     );
-    return this.bounded(answer as Promise<T>, command, options);
+    return this.bounded(answer as Promise<T>, command, options, () => this.close());
   }
 
   /** Waits for what comes over this connection, which keeps our process alive meanwhile. @param doing for the error */
-  async bounded<T>(work: Promise<T>, doing: string, { timeoutMs = ANSWER_LIMIT_MS, signal }: WaitOptions): Promise<T> {
+  async bounded<T>(
+    work: Promise<T>,
+    doing: string,
+    { timeoutMs = ANSWER_LIMIT_MS, signal }: WaitOptions,
+    late = (): void => {},
+  ): Promise<T> {
     const { promise: given, reject: giveUp } = Promise.withResolvers<never>();
     const abort = (): void => giveUp(signal?.reason);
-    const timer = setTimeout(
-      () => giveUp(new StacyError("timeout", `QEMU did not answer ${doing} within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
+    const timer = setTimeout(() => {
+      giveUp(new StacyError("timeout", `QEMU did not answer ${doing} within ${timeoutMs} ms`));
+      late();
+    }, timeoutMs);
     signal?.addEventListener("abort", abort, { once: true });
     if (signal?.aborted === true) abort();
     this.#hold();
