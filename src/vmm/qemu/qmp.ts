@@ -167,6 +167,7 @@ export class Qmp {
   }
 
   close(): void {
+    this.#open = false; // at once: whoever goes on after an error must not write to it
     this.#socket.destroy();
   }
 
