@@ -97,7 +97,8 @@ export class World implements AsyncDisposable {
   /** A sandbox that nothing is done to; it must not notice anything. */
   async bystander(): Promise<string> {
     const there = this.sandboxes.list().find(({ id }) => id === this.#bystander);
-    if (there === undefined) this.#bystander = await this.spawn();
+    // It lives longer than a run does.
+    if (there === undefined) this.#bystander = (await this.sandboxes.spawn({ ...this.spec, ttlMs: 86_400_000 })).id;
     return this.#bystander;
   }
 
