@@ -61,6 +61,8 @@ export interface CallInput<K extends keyof Operations> extends CallOptions {
 /** Spawns, commands, pulls: as long as the caller does not say otherwise, the server's own limits hold. */
 export const LONG: CallOptions = { timeoutMs: 0 };
 
+/** Calls that may take longer ask to be told that they are at work. */
+const PATIENT_MS = 240_000;
 const DEFAULT_URL = "http://127.0.0.1:7423";
 const IDEMPOTENT = new Set(["GET", "PUT", "DELETE"]);
 const TEMPORARY = new Set([502, 503, 504]);
@@ -131,7 +133,8 @@ export class Transport {
       body = JSON.stringify(encode(shape, input.body));
     } else if (body !== undefined) headers["content-type"] ??= "application/octet-stream";
     // The server then says that it is at work: Node's fetch gives up after five minutes without a word.
-    if (input.timeoutMs === 0 && !this.#browser) headers.prefer = "processing";
+    const limit = input.timeoutMs ?? this.#timeoutMs;
+    if ((limit === 0 || limit > PATIENT_MS) && !this.#browser) headers.prefer = "processing";
     const init: RequestInit & { duplex?: "half" } = { method, headers };
     if (body !== undefined) init.body = body;
     const streaming = body instanceof ReadableStream && !this.#browser;

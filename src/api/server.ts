@@ -104,7 +104,8 @@ export async function listen(app: Api, config: Config["server"], processingMs = 
  * longer. With `Prefer: processing` such a client is told 102 meanwhile. Not unasked: not every client's library reads on behind it.
  */
 function sayProcessing(incoming: IncomingMessage, outgoing: ServerResponse, everyMs: number): void {
-  if (incoming.headers.prefer !== "processing") return;
+  const prefers = String(incoming.headers.prefer ?? "").split(",");
+  if (!prefers.some((each) => each.trim() === "processing")) return;
   const saying = setInterval(() => {
     if (outgoing.headersSent || outgoing.destroyed) clearInterval(saying);
     else outgoing.writeProcessing();

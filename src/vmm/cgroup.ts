@@ -130,6 +130,7 @@ export class MonitorGroup {
   readonly #pid: number;
   #entered: Promise<void> | undefined;
   #made: Promise<void> = Promise.resolve();
+  #removed = false;
 
   constructor(pid: number) {
     this.#pid = pid;
@@ -142,6 +143,7 @@ export class MonitorGroup {
   }
 
   limit(share: Share): void {
+    if (this.#removed) return;
     this.#made = this.enter()
       .then(() => limitGroup(this.#pid, share))
       .catch(() => {});
@@ -149,6 +151,7 @@ export class MonitorGroup {
 
   /** Once the monitor is gone. Nobody waits for this either. */
   remove(): void {
+    this.#removed = true;
     void Promise.all([this.#entered, this.#made]).then(() => removeGroup(this.#pid));
   }
 }
