@@ -27,6 +27,7 @@ import {
   type VmmProbe,
 } from "../vmm.ts";
 import { type Shown, tryInCell } from "./cell-jail.ts";
+import { mustNotCall } from "./hypercalls.ts";
 import type { FirecrackerPaths, LocateOptions } from "./install.ts";
 import { JailUsers } from "./jail-users.ts";
 import {
@@ -146,7 +147,7 @@ class Firecracker implements Vmm {
       accelerator: probe.usable ? probe.accelerator : "none",
       devices: config.initramfs === undefined ? "rootfs,base,vsock" : "rootfs,base,vsock,entropy",
       cmdline: baseCommandLine(config),
-      ...(config.initramfs !== undefined && (await interpreted()) ? { features: "no hypercalls" } : {}),
+      ...(mustNotCall(config, await interpreted()) ? { features: "no hypercalls" } : {}),
       hostCpu: host.cpu,
       hostKernel: host.kernel,
     };

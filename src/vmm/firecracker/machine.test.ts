@@ -83,11 +83,12 @@ test("a guest that is too busy to answer at once is asked again, and saved with 
   close();
 });
 
-test("a Linux guest is offered no hypercalls where KVM interprets its kernel, and is told nothing of it elsewhere", async () => {
-  for (const [interpreted, initramfs, told] of [
-    [true, "/initramfs", ["0b0x0x0x0xxxxxxx"]],
-    [true, undefined, []],
-    [false, "/initramfs", []],
+test("a Linux guest of several processors is offered no hypercalls where KVM interprets its kernel; all others are told nothing", async () => {
+  for (const [interpreted, vcpus, initramfs, told] of [
+    [true, 2, "/initramfs", ["0b0x0x0x0xxxxxxx"]],
+    [true, 1, "/initramfs", []],
+    [true, 2, undefined, []],
+    [false, 2, "/initramfs", []],
   ] as const) {
     const bitmaps: string[] = [];
     const put = async (path: string, body: typeof NO_HYPERCALLS): Promise<void> => {
@@ -98,7 +99,7 @@ test("a Linux guest is offered no hypercalls where KVM interprets its kernel, an
       }
     };
     const process = { dir, record: { pid: 0 }, confine() {}, api: { put } } as unknown as FirecrackerProcess;
-    const config = { vcpus: 2, memoryMiB: 128, kernel: "/kernel", ...(initramfs === undefined ? {} : { initramfs }) };
+    const config = { vcpus, memoryMiB: 128, kernel: "/kernel", ...(initramfs === undefined ? {} : { initramfs }) };
     const life = { traits: versionTraits("1.12.1"), config, tracking: true, ground: "nothing", interpreted } as const;
     await new BootableFirecracker(process, life).boot();
     assert.deepEqual(bitmaps, told);

@@ -24,7 +24,7 @@ import {
 } from "../vmm.ts";
 import { guestAtRest } from "./at-rest.ts";
 import { identityOf } from "./cell-jail.ts";
-import { NO_HYPERCALLS } from "./hypercalls.ts";
+import { mustNotCall, NO_HYPERCALLS } from "./hypercalls.ts";
 import { bring } from "./jail.ts";
 import { copyGround, digHoles, GROUND, keepGround, loseGround } from "./memory-file.ts";
 import { type FirecrackerProcess, VSOCK_SOCKET } from "./process.ts";
@@ -159,7 +159,7 @@ export class BootableFirecracker extends State implements BootableVmm {
       mem_size_mib: config.memoryMiB,
       track_dirty_pages: life.tracking,
     });
-    if (linux && life.interpreted) await put("/cpu-config", NO_HYPERCALLS);
+    if (mustNotCall(config, life.interpreted)) await put("/cpu-config", NO_HYPERCALLS);
     await put("/boot-source", {
       kernel_image_path: kernel,
       boot_args: kernelCommandLine(config),
