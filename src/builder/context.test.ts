@@ -44,7 +44,7 @@ test("a directory without what .dockerignore names; patterns; contents", async (
   assert.deepEqual(await matching(context, "nothing"), []);
   const entry = context.get("src/ä.txt");
   assert.ok(entry);
-  assert.equal((await context.content(entry)).toString(), "umlaut");
+  assert.equal((await context.content(entry, 1_000)).toString(), "umlaut");
   assert.equal(context.get("src/link")?.target, "deep/b.txt");
 });
 
@@ -64,7 +64,7 @@ test("an archive's own .dockerignore holds wherever in it it lies, hard links ar
   );
   const b = context.get("b");
   assert.ok(b);
-  assert.equal((await context.content(b)).toString(), "same");
+  assert.equal((await context.content(b, 1_000)).toString(), "same");
   await assert.rejects(ofTar(tar([{ path: "../out", content: "x" }])), /outside/);
   await assert.rejects(matching(context, "../a"), /outside/);
 });
@@ -113,4 +113,12 @@ test("an archive of very many entries leaves turns to everybody else", async () 
   ended = true;
   assert.equal(context.names("").length, 50);
   assert.ok(turns > ms / 50, `${turns} turns in ${ms} ms`);
+});
+
+test("a file of rules or steps that is longer than any is refused before it is read", async () => {
+  await assert.rejects(ofTar(tar([{ path: ".dockerignore", content: "a\n".repeat(600_000) }])), { code: "limit" });
+  await using context = await ofTar(tar([{ path: "long", content: "0123456789" }]));
+  const long = context.get("long");
+  assert.ok(long !== undefined);
+  await assert.rejects(context.content(long, 9), { code: "limit" });
 });

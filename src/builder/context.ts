@@ -11,7 +11,7 @@ import { Pace } from "../host/turns.ts";
 import { directoryLayer } from "../images/directory.ts";
 import { readTar } from "../images/tar.ts";
 import { type BuildFile, type BuildFiles, relativePath } from "./files.ts";
-import { type Ignores, ignoreRules } from "./ignore.ts";
+import { ignoreRules } from "./ignore.ts";
 
 export interface ContextEntry extends BuildFile {
   /** Where its bytes lie in our file. */
@@ -49,7 +49,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     const { buildFile, signal } = options;
     const own = buildFile === undefined ? undefined : await textIfThere(`${buildFile}${IGNORE_FILE}`);
     const rules = own ?? (await textIfThere(join(dir, IGNORE_FILE)));
-    const ignores = rules === undefined ? () => false : ignoreRules(rules);
+    const ignores = rules === undefined ? nothing : ignoreRules(rules);
     // A hard link to a file that is ignored would be lost with it: each name comes with its content.
     const context = new BuildContext(await open(store, "wx+", 0o600));
     await context.#read(directoryLayer(dir, true, ["--hard-dereference"]).open(signal), ignores, signal);
@@ -58,23 +58,28 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   }
 
   /**
-   * @param buildFiles names of the files of steps, the one that is there may have ignore rules of its own
+   * @param options.buildFiles names of the files of steps, the one that is there may have ignore rules of its own
+   * @param options.rules false: no file of the archive says what of it is ignored
    * @throws StacyError `corrupt` for what is no tar, `limit`
    */
   static async ofTar(
     tar: AsyncIterable<Uint8Array>,
     store: string,
-    options: { buildFiles?: readonly string[]; signal?: AbortSignal } = {},
+    options: { buildFiles?: readonly string[]; rules?: boolean; signal?: AbortSignal } = {},
   ): Promise<BuildContext> {
     const context = new BuildContext(await open(store, "wx+", 0o600));
-    await context.#read(tar, () => false, options.signal);
+    await context.#read(tar, nothing, options.signal);
     // In an archive the file with the rules may come last.
-    await context.#ignore(options.buildFiles ?? []);
+    if (options.rules !== false) await context.#ignore(options.buildFiles ?? []);
     await context.#plant();
     return context;
   }
 
-  async #read(tar: AsyncIterable<Uint8Array>, ignores: Ignores, signal: AbortSignal | undefined): Promise<void> {
+  async #read(
+    tar: AsyncIterable<Uint8Array>,
+    ignores: (path: string) => boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const entries = this.#entries;
     const file = this.#file;
     const directories = new Set<string>();
@@ -133,11 +138,14 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
       const names = [...(own === undefined ? [] : [`${own}${IGNORE_FILE}`]), IGNORE_FILE];
       const rules = names.map((name) => this.#entries.get(name)).find((entry) => entry?.type === "file");
       if (rules === undefined) return;
-      const ignores = ignoreRules((await this.content(rules)).toString("utf8"), rules.path);
+      const ignores = ignoreRules((await this.content(rules, BUILD_BOUNDS.planBytes)).toString("utf8"), rules.path);
       const pace = new Pace();
       for (const [path, entry] of [...this.#entries]) {
         if (pace.over) await pace.rest();
-        if (!ignores(path)) continue;
+        const looking = ignores.steps(path);
+        let step = looking.next();
+        for (; step.done !== true; step = looking.next()) if (pace.over) await pace.rest();
+        if (!step.value) continue;
         this.#entries.delete(path);
         if (path === own) this.#hidden.set(path, entry);
       }
@@ -207,9 +215,17 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     }
   }
 
-  async content(entry: ContextEntry): Promise<Buffer> {
+  /** @param most bytes @throws StacyError `limit` before anything of it is read */
+  async content(entry: ContextEntry, most: number): Promise<Buffer> {
+    if (entry.size > most) {
+      throw new StacyError("limit", `${entry.path} has ${entry.size} bytes, and may have ${most}`);
+    }
     return Buffer.concat(await Array.fromAsync(this.#bytes(entry)));
   }
+}
+
+function nothing(): boolean {
+  return false;
 }
 
 /** Also those that no entry names. @param known those that were there before */

@@ -19,6 +19,9 @@ test("a pattern of many stars takes no time for the name that it nearly means", 
   soon(() => assert.equal(namePattern(stars)(`${name}b`), true));
   soon(() => assert.equal(ignoreRules(`**/${stars}\n`)(`x/${name}`), false));
   soon(() => assert.equal(ignoreRules(`${"**/".repeat(40)}b`)(`${"a/".repeat(2_000)}c`), false));
+  soon(() => assert.equal(ignoreRules(`${"**/".repeat(10_000)}b`)(`${"a/".repeat(2_000)}c`), false));
+  soon(() => assert.equal(ignoreRules(`${"**/".repeat(10_000)}c`)(`${"a/".repeat(2_000)}c`), true));
+  soon(() => assert.throws(() => ignoreRules(`${"*a".repeat(65)}`), { code: "limit" }));
   soon(() => readPlan(`FROM x\nENV A=${"a".repeat(4_000)}\nENV B=\${A#${stars}} C=\${A%${stars}} D=\${A/b*/}`));
 });
 

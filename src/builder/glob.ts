@@ -23,11 +23,17 @@ export class Glob {
   readonly #tokens: readonly Token[];
 
   constructor(tokens: readonly Token[]) {
-    // Two runs of the same are one.
+    // Two runs of the same are one, and so are two of directories.
     this.#tokens = tokens.filter((token, at) => {
       const before = tokens[at - 1];
+      if (token.is === "directories") return before?.is !== "directories";
       return !(token.is === "run" && before?.is === "run" && before.fits === token.fits);
     });
+  }
+
+  /** Places that stand for more than one character: what a match costs for each of a text. */
+  get wildcards(): number {
+    return this.#tokens.filter(({ is }) => is !== "one").length;
   }
 
   /** The same of a text that is read backwards. */
@@ -39,29 +45,32 @@ export class Glob {
   *ends(text: readonly string[], from = 0, spend?: (work: number) => void): Generator<number> {
     const last = this.#tokens.length;
     let [now, next] = [new Set<number>(), new Set<number>()];
-    this.#enter(now, 0);
+    const entered = new Set<number>();
+    this.#enter(now, 0, entered);
     for (let at = from; ; at++) {
       if (now.has(last)) yield at;
       const c = text[at];
       if (c === undefined || now.size === 0) return;
       spend?.(now.size);
+      entered.clear();
       for (const place of now) {
         const token = this.#tokens[place];
         if (token === undefined) continue;
         if (token.is === "directories") {
           // In the middle of a name it only goes on.
-          if (c === "/") this.#enter(next, place + 1);
+          if (c === "/") this.#enter(next, place + 1, entered);
           next.add(place);
-        } else if (token.fits(c)) this.#enter(next, token.is === "run" ? place : place + 1);
+        } else if (token.fits(c)) this.#enter(next, token.is === "run" ? place : place + 1, entered);
       }
       [now, next] = [next, now];
       next.clear();
     }
   }
 
-  /** Also the places behind what may be nothing. */
-  #enter(places: Set<number>, place: number): void {
-    for (let at = place; ; at++) {
+  /** Also the places behind what may be nothing. @param entered for this character already, with all behind them */
+  #enter(places: Set<number>, place: number, entered: Set<number>): void {
+    for (let at = place; !entered.has(at); at++) {
+      entered.add(at);
       places.add(at);
       const token = this.#tokens[at];
       if (token === undefined || token.is === "one") return;

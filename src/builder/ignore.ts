@@ -8,12 +8,16 @@ import { StacyError } from "../host/error.ts";
 import { anything, Glob, type Token } from "./glob.ts";
 import { readToken } from "./match.ts";
 
-export type Ignores = (path: string) => boolean;
+export interface Ignores {
+  /** @param path relative to the context, without `./` */
+  (path: string): boolean;
+  /** The same, a rule in each step: there may be many, and others want to be served between them. */
+  steps(path: string): Generator<undefined, boolean>;
+}
 
 /**
  * @param text of the file; later lines win, `!` keeps
- * @returns takes a path relative to the context, without `./`
- * @throws StacyError `invalid` for a pattern that is none
+ * @throws StacyError `invalid` for a pattern that is none, `limit`
  */
 export function ignoreRules(text: string, file = ".dockerignore"): Ignores {
   const rules: { keeps: boolean; glob: Glob }[] = [];
@@ -33,14 +37,35 @@ export function ignoreRules(text: string, file = ".dockerignore"): Ignores {
         remedy: "name directories in place of their files",
       });
     }
-    rules.push({ keeps, glob: new Glob(tokens) });
+    const glob = new Glob(tokens);
+    if (glob.wildcards > BUILD_BOUNDS.ignoreWildcards) {
+      throw new StacyError(
+        "limit",
+        `line ${i + 1} of ${file} has more than ${BUILD_BOUNDS.ignoreWildcards} wildcards`,
+        {
+          remedy: "name directories in place of their files",
+        },
+      );
+    }
+    rules.push({ keeps, glob });
   }
   rules.reverse();
-  return (path) => {
+  function* steps(path: string): Generator<undefined, boolean> {
     const characters = [...path];
-    const rule = rules.find(({ glob }) => meets(glob, characters));
-    return rule !== undefined && !rule.keeps;
+    for (const { keeps, glob } of rules) {
+      if (meets(glob, characters)) return !keeps;
+      yield;
+    }
+    return false;
+  }
+  const ignores = (path: string): boolean => {
+    const looking = steps(path);
+    for (;;) {
+      const { done, value } = looking.next();
+      if (done === true) return value;
+    }
   };
+  return Object.assign(ignores, { steps });
 }
 
 /** The path itself, or a directory above it. */

@@ -129,6 +129,8 @@ export const BUILD_BOUNDS = {
   work: 4 * MIB,
   stages: 256,
   ignoreRules: 10_000,
+  /** Of one rule. */
+  ignoreWildcards: 64,
 } as const;
 
 /** A tree that is copied out of a sandbox to this host. */

@@ -129,6 +129,7 @@ export class TemplateBuilds {
     const hashes = (start.steps ?? []).flatMap(({ filesHash }) => (filesHash === undefined ? [] : [filesHash]));
     const context = open.use(
       await BuildContext.ofTar(this.#files.archive(build.owner, hashes, signal), join(work.path, "context"), {
+        rules: false,
         signal,
       }),
     );

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { extract, pack } from "tar-stream";
+import { relativePath } from "../../builder/files.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
 import { decompressed } from "../../images/layer.ts";
@@ -76,11 +77,14 @@ export class TemplateFiles {
         reading.catch(() => {}); // met where its entries are read
         for await (const entry of source) {
           const { header } = entry;
-          const linkname = header.type === "link" && header.linkname ? `${hash}/${header.linkname}` : header.linkname;
+          // Alone, before it gets its folder: no name leads out of that.
+          const name = relativePath(header.name);
+          const linkname =
+            header.type === "link" && header.linkname ? `${hash}/${relativePath(header.linkname)}` : header.linkname;
           const { pax: _, ...plain } = header;
           const next = out.entry({
             ...plain,
-            name: `${hash}/${header.name}`,
+            name: `${hash}/${name}`,
             ...(linkname ? { linkname } : {}),
           } as never);
           await pipeline(entry, next);
