@@ -34,14 +34,17 @@ const ELSEWHERE: Record<string, string[]> = {
   timeout: ["ttl"],
 };
 
+/** Of what was sent, in an error. */
+const LONGEST_NAME = 100;
+
 /** @throws StacyError `invalid` for the first one */
 export function refuseUnknown(schema: z.ZodType, value: unknown): void {
   const found = unknownField(schema, value, []);
   if (found === undefined) return;
   const { path, known } = found;
-  const name = path.at(-1) ?? "";
+  const name = (path.at(-1) ?? "").slice(0, LONGEST_NAME);
   const meant = meantBy(name, known);
-  throw new StacyError("invalid", `there is no field ${JSON.stringify(path.join("."))}`, {
+  throw new StacyError("invalid", `there is no field ${JSON.stringify([...path.slice(0, -1), name].join("."))}`, {
     remedy:
       meant === undefined
         ? `the fields here are ${known.join(", ")}`

@@ -278,12 +278,17 @@ export class MachineLife {
     await Promise.all([this.machine?.kill(), this.#dying?.kill()]);
     this.#now = { state: "exited" };
     this.releaseSnapshot();
-    await removeMachineDir(this.place);
     const root = dirname(this.place);
-    for (const beside of [nextId(this.id), formerId(this.id)].map((name) => join(root, name))) {
-      // There is one only if a restore was cut off; what runs in it may be one that resisted.
-      if (await isThere(beside)) await removeWithProcesses(beside);
-    }
+    const removed = await Promise.allSettled([
+      removeMachineDir(this.place),
+      ...[nextId(this.id), formerId(this.id)].map(async (name) => {
+        // There is one only if a restore was cut off; what runs in it may be one that resisted.
+        const beside = join(root, name);
+        if (await isThere(beside)) await removeWithProcesses(beside);
+      }),
+    ]);
+    // What could be removed is gone, whatever could not.
+    for (const each of removed) if (each.status === "rejected") throw each.reason;
   }
 
   /** This daemon stops; the machine goes on. */

@@ -138,12 +138,12 @@ export class MonitorGroup {
 
   /** Without limits yet. Never rejects */
   enter(): Promise<void> {
+    if (this.#removed) return Promise.resolve();
     this.#entered ??= enterGroup(this.#pid).catch(() => {});
     return this.#entered;
   }
 
   limit(share: Share): void {
-    if (this.#removed) return;
     this.#made = this.enter()
       .then(() => limitGroup(this.#pid, share))
       .catch(() => {});

@@ -102,8 +102,8 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
   if (named !== undefined) return work(named, "named");
   using local = await findLocal(dataPaths().root);
   // One with other settings is left alone: this command needs none.
-  if (local !== undefined && (await serves(local))) return work(localClient(local, options.as), "found");
-  return runHere(image, argv, options, interrupts);
+  if (local !== undefined && (await serves(local))) return await work(localClient(local, options.as), "found");
+  return await runHere(image, argv, options, interrupts);
 }
 
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {

@@ -130,15 +130,15 @@ export class RunningQemu extends State implements RunningMachine {
   async pause(): Promise<PausedMachine> {
     const qmp = await this.process.monitor();
     this.process.stands();
-    if (this.context.sharedMemory) {
+    try {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.
-      await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
-    } else {
-      await qmp.execute("stop").catch(async (error: unknown) => {
-        // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
-        await this.process.goOn().catch(() => {});
-        throw error;
-      });
+      if (this.context.sharedMemory)
+        await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
+      else await qmp.execute("stop");
+    } catch (error) {
+      // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
+      await this.process.goOn().catch(() => {});
+      throw error;
     }
     return new PausedQemu(this.process, this.context);
   }

@@ -49,7 +49,9 @@ export class QemuProcess implements VmmProcess {
   readonly #starvation = new Starvation(
     () => this.#dir,
     async () => {
-      if (!this.#standing) await (await this.monitor()).execute("cont");
+      const qmp = await this.monitor();
+      // Not before: somebody may want it to stand still by then.
+      if (!this.#standing) await qmp.execute("cont");
     },
   );
   /** Somebody wants it to stand still. */
@@ -151,8 +153,9 @@ export class QemuProcess implements VmmProcess {
 
   /** Lets the guest run, for the first time or after `stands`. */
   async goOn(): Promise<void> {
-    await (await this.monitor()).execute("cont");
+    const qmp = await this.monitor();
     this.#standing = false;
+    await qmp.execute("cont");
   }
 
   /** Saves the state to the absolute `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
