@@ -143,7 +143,10 @@ describe("the command line about this host", { timeout: 300_000 }, () => {
       [["image", "bild"], /Did you mean build\?[\s\S]*hint: see `stacyvm image --help`/],
       [["spawn", "--memry", "1g"], /unknown option '--memry'[\s\S]*Did you mean --memory\?/],
       [["run", "-m", "much", "x"], /'much' is invalid\. write a size as 512m or 1g/],
-      [["exec"], /missing required argument 'id'\nhint: `stacyvm ls` lists the sandboxes\nhint: see `stacyvm exec --help`/],
+      [
+        ["exec"],
+        /missing required argument 'id'\nhint: `stacyvm ls` lists the sandboxes\nhint: see `stacyvm exec --help`/,
+      ],
       [["bench", "nothing"], /spawn/],
     ] as const) {
       const { code, stdout, stderr } = await cli.run([...args]);
