@@ -41,6 +41,7 @@ import { FrameDecoder } from "../src/guest/frame-decoder.ts";
 import { exitStatus, fileChange, fileStat, guestInfo, helloInfo, processInfo } from "../src/guest/methods.ts";
 import { FieldReader } from "../src/guest/protocol.ts";
 import { failureOf } from "../src/guest/status.ts";
+import { BUILD_BOUNDS } from "../src/host/bounds.ts";
 import { StacyError } from "../src/host/error.ts";
 import { parseChallenge } from "../src/images/oci/challenge.ts";
 import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";
@@ -107,7 +108,8 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
   ignore: (input) => {
     const [rules = "", paths = ""] = input.toString().split("\0\0");
     const ignores = ignoreRules(rules);
-    if (paths.split("\n").filter(ignores).length === 0) throw new StacyError("not-found", "it hides nothing");
+    const names = paths.split("\n").map((path) => path.slice(0, BUILD_BOUNDS.pathLetters));
+    if (names.filter(ignores).length === 0) throw new StacyError("not-found", "it hides nothing");
   },
   tar: (input) =>
     readTar(

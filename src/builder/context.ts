@@ -91,8 +91,8 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         const path = relativePath(utf8(entry.path));
         if (path === "" || ignores(path)) return;
         words += path.length + entry.link.length;
-        const { entries: most, contentBytes, depth } = BUILD_BOUNDS;
-        const isDeep = path.split("/").length > depth;
+        const { entries: most, contentBytes, depth, pathLetters } = BUILD_BOUNDS;
+        const isDeep = path.length > pathLetters || path.split("/").length > depth;
         if (!isDeep) noteDirectories(path, directories);
         const names = entries.size + directories.size;
         if (isDeep || names >= most || end + entry.size > contentBytes || words > ARCHIVE_BOUNDS.nameBytes) {

@@ -22,6 +22,8 @@ test("a pattern of many stars takes no time for the name that it nearly means", 
   soon(() => assert.equal(ignoreRules(`${"**/".repeat(10_000)}b`)(`${"a/".repeat(2_000)}c`), false));
   soon(() => assert.equal(ignoreRules(`${"**/".repeat(10_000)}c`)(`${"a/".repeat(2_000)}c`), true));
   soon(() => assert.throws(() => ignoreRules(`${"*a".repeat(65)}`), { code: "limit" }));
+  soon(() => assert.throws(() => ignoreRules(`**/${"a/".repeat(300)}b`), { code: "limit" }));
+  soon(() => assert.equal(ignoreRules(`${"a/".repeat(300)}b`)(`${"a/".repeat(300)}b`), true));
   soon(() => readPlan(`FROM x\nENV A=${"a".repeat(4_000)}\nENV B=\${A#${stars}} C=\${A%${stars}} D=\${A/b*/}`));
 });
 

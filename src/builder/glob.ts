@@ -31,6 +31,10 @@ export class Glob {
     });
   }
 
+  get length(): number {
+    return this.#tokens.length;
+  }
+
   /** Places that stand for more than one character: what a match costs for each of a text. */
   get wildcards(): number {
     return this.#tokens.filter(({ is }) => is !== "one").length;

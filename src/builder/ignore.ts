@@ -47,6 +47,11 @@ export function ignoreRules(text: string, file = ".dockerignore"): Ignores {
         },
       );
     }
+    if (glob.wildcards > 0 && glob.length > BUILD_BOUNDS.ignoreLetters) {
+      throw new StacyError("limit", `line ${i + 1} of ${file} has more than ${BUILD_BOUNDS.ignoreLetters} letters`, {
+        remedy: "a rule without wildcards may be longer",
+      });
+    }
     rules.push({ keeps, glob });
   }
   rules.reverse();

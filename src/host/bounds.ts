@@ -131,6 +131,10 @@ export const BUILD_BOUNDS = {
   ignoreRules: 10_000,
   /** Of one rule. */
   ignoreWildcards: 64,
+  /** Of one rule that has a wildcard: what it is held against costs up to so much for each letter. */
+  ignoreLetters: 512,
+  /** Of a file's path, as Linux has it. */
+  pathLetters: 4_096,
 } as const;
 
 /** A tree that is copied out of a sandbox to this host. */
