@@ -62,17 +62,14 @@ export async function connectAgent(
   const { session, hello } = await Session.open(open, greeting, options);
   const agent = new AgentClient(session, hello);
   // What makes a clone an individual was in the greeting; nothing runs before the rest is there too.
-  if (identity !== undefined && isLarge(identity)) await agent.identify({ ...identity, thaw: false });
+  if (identity !== undefined && !greeting.whole) await agent.identify({ ...identity, thaw: false });
   return agent;
 }
 
 /** A greeting is one frame, in which an identity has room but for a large environment. */
 function greetingOf(identity: Identity | undefined): Greeting {
-  return new Greeting(identity !== undefined && isLarge(identity) ? { ...identity, env: {} } : identity);
-}
-
-function isLarge(identity: Identity): boolean {
-  return identityFields(identity).finish().length > HELLO_BYTES;
+  const large = identity !== undefined && identityFields(identity).finish().length > HELLO_BYTES;
+  return large ? new Greeting({ ...identity, env: {} }, false) : new Greeting(identity);
 }
 
 /** Of an identity in the greeting; the frame has room for a little more. */

@@ -311,10 +311,13 @@ export class Call {
 /** The beginning of one session: HELLO with a nonce of its own, which its answer must carry. */
 export class Greeting {
   readonly nonce: Buffer = randomBytes(16);
+  /** False: a part of the identity had no room, and comes behind it. */
+  readonly whole: boolean;
   readonly #identity: Identity | undefined;
 
-  constructor(identity?: Identity) {
+  constructor(identity?: Identity, whole = true) {
     this.#identity = identity;
+    this.whole = whole;
   }
 
   /** Made when it is sent: an identity tells the time. */
@@ -374,7 +377,6 @@ export class Session {
     stream.on("close", () => this.end(new StacyError("disconnected", "the agent's channel was closed")));
   }
 
-  /** The handshake: one round trip. The stream belongs to the session, also when it fails. */
   /** The handshake: one round trip. The stream belongs to the session, also when it fails. */
   static async open(
     open: AgentStream,
