@@ -25,11 +25,12 @@ for (const at of [root, root + "/system.slice"]) {
 }
 mkdirSync(unit);
 writeFileSync(unit + "/cgroup.procs", String(process.pid));
-const { confine, confinement, removeGroup } = await import("/app/vmm/cgroup.ts");
+const { confinement, MonitorGroup } = await import("/app/vmm/cgroup.ts");
 const read = (path) => readFileSync(path, "utf8").trim();
 const host = await confinement();
 const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"]);
-await confine(child.pid, { vcpus: 2, memoryMiB: 64, accelerator: "kvm" });
+const monitor = new MonitorGroup(child.pid);
+await monitor.limit({ vcpus: 2, memoryMiB: 64, accelerator: "kvm" });
 const group = unit + "/stacyvm-vm-" + child.pid;
 const files = ["memory.max", "memory.oom.group", "pids.max", "cpu.weight", "cpu.max", "io.weight"];
 const limits = Object.fromEntries(files.map((file) => [file, existsSync(group + "/" + file) ? read(group + "/" + file) : null]));
@@ -39,7 +40,8 @@ writeFileSync(group + "/pids.max", read(group + "/pids.current"));
 const gone = once(child, "exit");
 child.kill("SIGKILL");
 await gone;
-await removeGroup(child.pid);
+monitor.remove();
+while (existsSync(group)) await new Promise((later) => setTimeout(later, 10));
 const left = readdirSync(unit).filter((name) => name.startsWith("stacyvm-vm-"));
 console.log(JSON.stringify({ host, limits, members, child: child.pid, left }));
 `;

@@ -91,7 +91,7 @@ test("names of any bytes and times before 1970 arrive as they were", async () =>
   const [odd, old] = [Buffer.from("/caf\xe9\xff", "latin1"), new Date(-100_000_000_000)];
   await writeFile(Buffer.concat([Buffer.from(from), odd]), "odd");
   await utimes(Buffer.concat([Buffer.from(from), odd]), old, old);
-  await unpackTree(target, ReadableStream.from(archiveOf(from, { isRoot: false })) as ReadableStream<Uint8Array>);
+  await unpackTree(target, ReadableStream.from(archiveOf(from, { asRoot: false })) as ReadableStream<Uint8Array>);
   const path = Buffer.concat([Buffer.from(target), odd]);
   assert.equal(await readFile(path, "utf8"), "odd");
   assert.equal((await lstat(path)).mtimeMs, old.getTime());
@@ -102,7 +102,7 @@ test("a target and a source whose own names are no UTF-8, below others that are 
   await mkdir(from);
   await writeFile(Buffer.concat([from, Buffer.from("/x")]), "odd");
   for (const _ of ["new", "there"]) {
-    const archive = archiveOf(`${dir}/from\udcfe`, { isRoot: false });
+    const archive = archiveOf(`${dir}/from\udcfe`, { asRoot: false });
     await unpackTree(`${dir}/above\udcff/caf\udce9`, ReadableStream.from(archive) as ReadableStream<Uint8Array>);
   }
   const above = Buffer.from(`${dir}/above\xff`, "latin1");

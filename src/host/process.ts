@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { open, readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { errno, StacyError } from "./error.ts";
+import { isRoot } from "./is-root.ts";
 import { withTimeLimit } from "./time-limit.ts";
 
 /** Names one process for sure. Stored on disk. */
@@ -241,7 +242,7 @@ export async function endProcess(record: ProcessRecord): Promise<void> {
 export async function worksIn(record: ProcessRecord, dir: string): Promise<boolean> {
   const at = await inode(`/proc/${record.pid}/cwd`);
   if (at === NO_INODE) {
-    if (process.getuid?.() !== 0 || (await seesOthers()) || !(await isAlive(record))) return false;
+    if (!isRoot() || (await seesOthers()) || !(await isAlive(record))) return false;
     throw notLookedAt(`process ${record.pid}`);
   }
   if (at === (await inode(dir))) return true;
@@ -292,7 +293,7 @@ async function ownPidsIn(dir: string, jailRoots: ReadonlySet<string>): Promise<n
 /** Whether any process, whoever's, works in `dir` or below it. @throws StacyError `unavailable` when that cannot be seen */
 export async function hasProcesses(dir: string): Promise<boolean> {
   if ((await processesIn(dir)).length > 0) return true;
-  if (process.getuid?.() === 0 && !(await seesOthers())) throw notLookedAt(`the processes in ${dir}`);
+  if (isRoot() && !(await seesOthers())) throw notLookedAt(`the processes in ${dir}`);
   return false;
 }
 

@@ -27,7 +27,7 @@ test("names of any bytes, hard links, times before 1970; everything is root's un
     await utimes(join(dir, "deep/a"), new Date(-5000), new Date(-5000));
     await link(join(dir, "deep/a"), join(dir, "deep/b"));
     await symlink(Buffer.from("\xfe", "latin1"), join(dir, "link"));
-    const entries = await entriesOf(archiveOf(dir, { isRoot: false }));
+    const entries = await entriesOf(archiveOf(dir, { asRoot: false }));
     const at = (name: string) => entries.get(name) ?? entries.get(`./${name}`);
     assert.match(at("caf\xe9\xff") ?? "", /^file 0 .* odd$/);
     assert.match(at("deep/a") ?? "", /^file 0 -5 +text$/);
@@ -40,7 +40,7 @@ test("names of any bytes, hard links, times before 1970; everything is root's un
 
 test("what is not there is an error that says so", async () => {
   await assert.rejects(
-    entriesOf(archiveOf("/nonexistent/tree", { isRoot: false })),
+    entriesOf(archiveOf("/nonexistent/tree", { asRoot: false })),
     (error) => error instanceof StacyError && /nonexistent/.test(error.message),
   );
 });

@@ -5,19 +5,20 @@ import { open } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { nameBytes } from "../host/byte-name.ts";
 import { errno, StacyError } from "../host/error.ts";
+import { isRoot } from "../host/is-root.ts";
 import type { Layer } from "./base.ts";
 
 /**
  * Everything below `dir`. For root with its owners; for another user everything belongs to root in the image, since the
  * user's own number means nothing there.
  */
-export function directoryLayer(dir: string, isRoot = process.getuid?.() === 0, options: string[] = []): Layer {
-  return { whiteouts: false, open: (signal) => archiveOf(dir, { isRoot, options, signal }) };
+export function directoryLayer(dir: string, asRoot = isRoot(), options: string[] = []): Layer {
+  return { whiteouts: false, open: (signal) => archiveOf(dir, { asRoot, options, signal }) };
 }
 
 export interface ArchiveOptions {
   /** With the owners of its files; otherwise everything is root's. */
-  isRoot: boolean;
+  asRoot: boolean;
   /** More of tar's. */
   options?: string[];
   /** A file that changes meanwhile is no error: it comes with the size that it had. */
@@ -28,9 +29,9 @@ export interface ArchiveOptions {
 /** Everything below `dir` as a tar, with names of any bytes, hard links and extended attributes. @throws StacyError `permission`, `invalid` */
 export async function* archiveOf(
   dir: string,
-  { isRoot, options = [], changing = false, signal }: ArchiveOptions,
+  { asRoot, options = [], changing = false, signal }: ArchiveOptions,
 ): AsyncGenerator<Buffer> {
-  const owner = isRoot ? [] : ["--owner=root:0", "--group=root:0"];
+  const owner = asRoot ? [] : ["--owner=root:0", "--group=root:0"];
   // By descriptor: an argument of a child process is UTF-8, and the directory's own name may be any bytes.
   await using root = await open(nameBytes(dir), constants.O_RDONLY | constants.O_DIRECTORY).catch((cause: Error) => {
     throw unreadable(dir, cause.message, errno(cause) === "EACCES", cause);

@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
+import { isRoot } from "../host/is-root.ts";
 import { kvmState } from "../host/kvm.ts";
 import { dataPaths, packageRoot } from "../host/paths.ts";
 import { ownCapabilities } from "../host/process.ts";
@@ -107,7 +108,7 @@ async function assertOtherUsers(): Promise<void> {
 }
 
 async function find(): Promise<CellState> {
-  if (process.getuid?.() === 0) await assertOtherUsers();
+  if (isRoot()) await assertOtherUsers();
   const prebuilt = { program: join(PREBUILT, PROGRAM), preload: join(PREBUILT, READ_ONLY) };
   const cell = (await exists(prebuilt.program)) ? prebuilt : await compiled();
   const dir = await mkdtemp(join(tmpdir(), "cell-"));

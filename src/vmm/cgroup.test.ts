@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { exists } from "../host/exists.ts";
-import { confine, confinement, removeGroup } from "./cgroup.ts";
+import { confinement, MonitorGroup } from "./cgroup.ts";
 
 test("a process gets a group with limits, also its threads; the group goes with it", async (t) => {
   const { controllers, version, lacks } = await confinement();
@@ -13,8 +13,9 @@ test("a process gets a group with limits, also its threads; the group goes with 
     return t.skip(`no memory controller here (${lacks}); root with cgroups v1, or a delegated group`);
   const child = spawn("sleep", ["60"]);
   const pid = child.pid ?? 0;
+  const monitor = new MonitorGroup(pid);
   try {
-    await confine(pid, { vcpus: 2, memoryMiB: 64, accelerator: "kvm" });
+    await monitor.limit({ vcpus: 2, memoryMiB: 64, accelerator: "kvm" });
     const lines = (await readFile(`/proc/${pid}/cgroup`, "utf8")).split("\n");
     const group = lines.find((line) => (version === 2 ? line.startsWith("0::") : line.split(":")[1] === "memory"));
     assert.match(group ?? "", new RegExp(`/stacyvm-vm-${pid}$`));
@@ -27,7 +28,7 @@ test("a process gets a group with limits, also its threads; the group goes with 
     child.kill("SIGKILL");
     await gone;
   }
-  removeGroup(pid);
+  monitor.remove();
   for (const name of controllers) {
     while (await exists(`/sys/fs/cgroup/${name === "io" ? "blkio" : name}/stacyvm-vm-${pid}`)) await sleep(10);
   }

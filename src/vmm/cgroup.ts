@@ -54,12 +54,6 @@ export async function confinement(): Promise<Confinement> {
   return { controllers, version: host.version, lacks };
 }
 
-/** Puts a process into a group of its own, with its limits. `removeGroup` once it is gone. */
-export async function confine(pid: number, share: Share): Promise<void> {
-  await enterGroup(pid);
-  await limitGroup(pid, share);
-}
-
 /**
  * One call after the other: the kernel takes milliseconds for some, and each holds a thread of the few that all file calls of this process share,
  * those of the start itself too.
@@ -143,10 +137,12 @@ export class MonitorGroup {
     return this.#entered;
   }
 
-  limit(share: Share): void {
+  /** Never rejects */
+  limit(share: Share): Promise<void> {
     this.#made = this.enter()
       .then(() => limitGroup(this.#pid, share))
       .catch(() => {});
+    return this.#made;
   }
 
   /** Once the monitor is gone. Nobody waits for this either. */

@@ -71,7 +71,7 @@ async function copyIn(files: Files, from: string, to: string, signal: AbortSigna
   const target = (await isDirectory(files, to, signal)) || to.endsWith("/") ? posix.join(to, basename(from)) : to;
   if (here.isDirectory()) {
     await files.mkdir(target, { signal });
-    const tree = archiveOf(from, { isRoot: false, changing: true, signal });
+    const tree = archiveOf(from, { asRoot: false, changing: true, signal });
     await sent(tree, (body) => files.writeArchive(target, body, { signal }));
   } else {
     await using file = await open(nameBytes(from));

@@ -1,6 +1,7 @@
 /** What runs machines: KVM, QEMU, Firecracker. */
 import { loadConfig, validateConfig } from "../../config/load.ts";
 import { asStacyError } from "../../host/error.ts";
+import { isRoot } from "../../host/is-root.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { probeKvm } from "../../host/kvm-probe.ts";
 import type { DataPaths } from "../../host/paths.ts";
@@ -71,7 +72,7 @@ async function checkCell(): Promise<Finding> {
   const meaning = "QEMU in namespaces of its own, in which only its machine's files exist";
   const state = await cellState();
   if (state.usable) {
-    const who = process.getuid?.() === 0 ? "each under a user of its own" : "each in a user namespace";
+    const who = isRoot() ? "each under a user of its own" : "each in a user namespace";
     return { name: "QEMU's cell", state: "ok", detail: `machines start in one, ${who}`, meaning };
   }
   const remedy =

@@ -3,6 +3,7 @@ import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
+import { isRoot } from "../../host/is-root.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
@@ -254,10 +255,6 @@ class Firecracker implements Vmm {
 
 async function interpreted(): Promise<boolean> {
   return (await kvmState()).mode === "interpreted";
-}
-
-function isRoot(): boolean {
-  return process.getuid?.() === 0;
 }
 
 interface Lack {

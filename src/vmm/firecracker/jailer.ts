@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { access, constants, readdir, readFile, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
+import { isRoot } from "../../host/is-root.ts";
 import type { JailConfig } from "../vmm.ts";
 import { type Jail, jailBase, makeRoot } from "./jail.ts";
 
@@ -10,7 +11,7 @@ const V1_PERIOD_US = 100_000;
 
 /** Makes the new root. @throws StacyError `permission` unless root */
 export async function makeJail(dir: string, firecracker: string, config: JailConfig): Promise<Jail> {
-  if (process.getuid?.() !== 0) {
+  if (!isRoot()) {
     throw new StacyError("permission", "the jailer needs root", {
       remedy: "run the server as root, or set `firecracker.jail: false`",
     });

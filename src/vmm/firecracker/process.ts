@@ -146,7 +146,7 @@ export class FirecrackerProcess implements VmmProcess {
 
   /** Gives the machine its share of the host; nobody waits for it. One that the jailer started has it from there. */
   confine({ vcpus, memoryMiB }: MachineConfig): void {
-    if (this.jail?.by !== "jailer") this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
+    if (this.jail?.by !== "jailer") void this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
   }
 
   get record(): ProcessRecord {

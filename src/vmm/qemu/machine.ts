@@ -2,6 +2,7 @@
 import { rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
+import { isRoot } from "../../host/is-root.ts";
 import type { Phases } from "../../host/phases.ts";
 import type { ProcessRecord } from "../../host/process.ts";
 import { allocatedBytes } from "../../host/sparse.ts";
@@ -40,7 +41,7 @@ export interface QemuContext {
  * read-only file that way.
  */
 export function memoryMode(): number {
-  return process.getuid?.() === 0 ? 0o444 : 0o600;
+  return isRoot() ? 0o444 : 0o600;
 }
 
 abstract class State implements VmmProcess {

@@ -101,7 +101,7 @@ export class QemuProcess implements VmmProcess {
 
   /** Gives the machine its share of the host; nobody waits for it. */
   confine(share: Share): void {
-    this.#group.limit(share);
+    void this.#group.limit(share);
   }
 
   /** An error that says how the process ended, once it has. */

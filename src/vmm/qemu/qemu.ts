@@ -15,6 +15,7 @@ import {
 import { dirname, join, resolve } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
+import { isRoot } from "../../host/is-root.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { adoptProcess, type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import { tscKhz } from "../../host/tsc.ts";
@@ -297,7 +298,7 @@ async function confined(
     clones ? memory.path : undefined,
     state,
   ].filter((file) => file !== undefined);
-  if (process.getuid?.() === 0) {
+  if (isRoot()) {
     // QEMU's user has to get to what it was given, by names; what a suspended machine wakes from lies in a directory below.
     const below = read.filter((file) => file.startsWith(`${own}/`)).map((file) => dirname(file));
     await Promise.all([...new Set([own, ...below])].map((each) => chmod(each, 0o711)));

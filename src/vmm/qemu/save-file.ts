@@ -6,6 +6,7 @@ import { lchown, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { isRoot } from "../../host/is-root.ts";
 import { listenUnix } from "../../host/unix-socket.ts";
 import { takeBack } from "../take-back.ts";
 import { RUN_DIR } from "./arguments.ts";
@@ -97,7 +98,7 @@ export async function saveTarget(version: string, dir: string, path: string): Pr
 async function listen(server: Server, dir: string): Promise<void> {
   await rm(join(dir, SAVE_SOCKET), { force: true });
   await listenUnix(server, dir, SAVE_SOCKET);
-  if (process.getuid?.() === 0) {
+  if (isRoot()) {
     // The user that QEMU is.
     const { uid, gid } = await stat(join(dir, RUN_DIR));
     await lchown(join(dir, SAVE_SOCKET), uid, gid);
