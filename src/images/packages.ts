@@ -8,7 +8,6 @@ import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { errno, StacyError } from "../host/error.ts";
 import { runTool } from "../host/run.ts";
-import { withoutEnd } from "../host/trim.ts";
 import type { Progress } from "./image.ts";
 
 /** One line of apt's configuration that the host's archive is reached by. */
@@ -147,6 +146,21 @@ function stop(child: ChildProcess): void {
   void once(child, "close").finally(() => clearTimeout(timer));
 }
 
+/** What people wait for, in our words; the rest of what mmdebstrap says of itself helps nobody. */
+const STEPS: readonly (readonly [RegExp, string])[] = [
+  [/^running apt-get update/, "reading the distribution's package lists"],
+  [/^downloading packages/, "downloading packages"],
+  [/^extracting archives/, "unpacking packages"],
+  [/^installing/, "installing packages"],
+  [/^creating tarball/, "collecting the files"],
+];
+
+export function stepOf(line: string): string | undefined {
+  if (!line.startsWith("I: ")) return undefined;
+  const said = line.slice(3);
+  return STEPS.find(([pattern]) => pattern.test(said))?.[1];
+}
+
 function lastWords(child: ChildProcess, progress?: (progress: Progress) => void): string[] {
   const words: string[] = [];
   let rest = "";
@@ -154,7 +168,9 @@ function lastWords(child: ChildProcess, progress?: (progress: Progress) => void)
     const lines = (rest + text).split(/[\r\n]+/);
     rest = (lines.pop() ?? "").slice(-1000);
     for (const line of lines) {
-      if (line.startsWith("I: ")) progress?.({ step: withoutEnd(line.slice(3), ".") });
+      const step = stepOf(line);
+      if (step !== undefined) progress?.({ step });
+      else if (line.startsWith("I: ")) continue;
       else if (line.trim() !== "") words.push(line.slice(0, 400));
       if (words.length > WORDS) words.shift();
     }
