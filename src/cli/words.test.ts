@@ -45,16 +45,20 @@ function errorTexts(): [file: string, text: string][] {
     });
 }
 
-test("no page, no help text and no error uses a word that the glossary replaces", () => {
-  const banned = [...read("docs/glossary.md").matchAll(/^\| [^|]+ \| [^|]+ \| ([^|]+) \|$/gm)]
+function banned(): string[] {
+  const found = [...read("docs/glossary.md").matchAll(/^\| [^|]+ \| [^|]+ \| ([^|]+) \|$/gm)]
     .flatMap(([, cell = ""]) => cell.split(", "))
     .map((word) => word.trim())
     .filter((word) => word !== "" && word !== "---" && word !== "not called");
-  assert.ok(banned.length >= 8, banned.join());
+  assert.ok(found.length >= 8, found.join());
+  return found;
+}
+
+test("no page, no help text and no error uses a word that the glossary replaces", () => {
   for (const page of pages) {
     if (page === "docs/glossary.md") continue;
     const text = words(read(page));
-    for (const word of banned) {
+    for (const word of banned()) {
       const found = new RegExp(`\\b${word}s?\\b`, "i").exec(text);
       if (found === null || EXCEPT[word]?.includes(page)) continue;
       const around = text.slice(Math.max(0, found.index - 60), found.index + 60);
@@ -66,23 +70,28 @@ test("no page, no help text and no error uses a word that the glossary replaces"
   for (const [file, text] of errors) {
     // A name in backticks or quotes, or with a dot or slash in it, is what the program or a file is called.
     const said = text.replaceAll(/\\?`[^`]*`|\S*[./_]\S*/g, "");
-    for (const word of banned)
+    for (const word of banned())
       assert.doesNotMatch(said, new RegExp(`\\b${word}s?\\b`, "i"), `${file}: ${JSON.stringify(text)}`);
   }
 });
 
-test("what strangers ask first has a row in README that says it and leads on", () => {
-  const rows = read("README.md").match(/^\| [^|]+ \| .+ \| .*\]\(.+\).* \|$/gm) ?? [];
-  const asked = [
-    ...["mount a directory", "keep data", "read logs", "open a port", "reach the internet", "100 at once"],
-    ...["Windows, a Mac or ARM", "Docker image", "come from Docker", "come from E2B", "Vercel", "pip and a compiler"],
-    ...["language model", "back up", "uninstall", "licence"],
-  ];
-  for (const words of asked) {
-    const row = rows.find((each) => each.includes(words));
-    assert.ok(row !== undefined, `README has no row about ${words}`);
-    assert.ok((row.split(" | ")[1] ?? "").length >= 10, row);
+test("no text of the console uses a word that the glossary replaces", () => {
+  const files = (readdirSync(join(packageRoot, "web/src"), { recursive: true }) as string[]).filter((name) =>
+    name.endsWith(".ts"),
+  );
+  let seen = 0;
+  for (const name of files) {
+    // Texts between tags, and literals with a blank in them or a capital: what is shown. The rest are names of the program's own.
+    const code = read(`web/src/${name}`).replaceAll(/\/\*[\s\S]*?\*\/|(?:^|\s)\/\/.*$|^import .*$/gm, "");
+    const shown = [...code.matchAll(/>([^<>]*[A-Za-z][^<>]*)<|"([A-Z][^"\n]*|[^"\n]* [^"\n]*)"/g)];
+    for (const [, text = "", literal = ""] of shown) {
+      seen += 1;
+      const said = (text || literal).replaceAll(/\$\{[^}]*\}/g, " ");
+      for (const word of banned())
+        assert.doesNotMatch(said, new RegExp(`\\b${word}s?\\b`, "i"), `web/src/${name}: ${JSON.stringify(said)}`);
+    }
   }
+  assert.ok(seen > 300, String(seen));
 });
 
 test("every command that a page names exists", () => {
