@@ -210,8 +210,13 @@ $main cp "$d" "$4:/tmp/"; $main cp "$4:/tmp/$d" "$d/back$d"; cat "$d/back$d/x"`;
     const [extended] = await cli.json("extend", id, "2h");
     assert.ok(Date.parse(extended.expires_at) > Date.now() + 7_000_000);
     await cli.run(["files", "write", id, "/tmp/kept"], { input: "kept" });
+    const own = async (): Promise<number> => (await cli.json("inspect", id))[0].stats.mem_bytes;
+    const before = await own();
     const [copy = ""] = (await cli.out("fork", id, "-e", "COPY=yes")).split("\n");
     assert.equal(await cli.out("exec", copy, "--", "sh", "-c", "echo $(cat /tmp/kept) $COPY"), "kept yes");
+    // The save reads all of its 256 MiB; what it has read and not written is no memory of its own.
+    const grown = (await own()) - before;
+    assert.ok(before > 2 ** 20 && grown < 64 * 2 ** 20, `${before} and ${grown} more after a fork`);
     await cli.out("checkpoint", copy, "clean");
     await cli.out("exec", copy, "rm", "/tmp/kept");
     assert.equal(await cli.out("checkpoint", "restore", copy, "clean"), copy);

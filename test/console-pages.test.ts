@@ -205,6 +205,26 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await page.close();
   });
 
+  test("suspended by idleness is told from suspended by hand: the first wakes on use", async () => {
+    const { sandboxes, clock } = server.world;
+    const kept = { owner: "default", idleTimeoutMs: 5_000, idleAction: "suspend" } as const;
+    const { id: idle } = await sandboxes.spawn({ ...kept, name: "sleeper" });
+    const { id: asked } = await sandboxes.spawn({ owner: "default", name: "put-away" });
+    await sandboxes.suspend(asked);
+    await clock.pass(7_000);
+    const page = await server.open(context);
+    await page.getByRole("row", { name: /sleeper.*suspended wakes on use/ }).waitFor();
+    await page.getByRole("row", { name: /put-away.*suspended (?!wakes)/ }).waitFor();
+    await page.getByLabel("Filter").fill("wakes");
+    await rows(page).nth(1).waitFor({ state: "detached" });
+    assert.equal(await rows(page).count(), 1);
+    await page.goto(`${server.url}/ui/#/sandboxes/${idle}/events`);
+    await page.getByRole("main").getByText("wakes on use").waitFor();
+    await page.getByRole("row", { name: /sandbox\.suspended idle/ }).waitFor();
+    await Promise.all([sandboxes.destroy(idle), sandboxes.destroy(asked)]);
+    await page.close();
+  });
+
   test("what a state does not allow is not offered; every change is said", async () => {
     const [id = ""] = await server.spawn(1);
     const page = await server.open(context, `#/sandboxes/${id}/details`);

@@ -38,6 +38,7 @@ export class ConsoleServer implements AsyncDisposable {
     const server = new ConsoleServer();
     const { secret } = await server.world.keys.create({ name: "console", owner: "default", scopes: ["admin"] }, "test");
     server.key = secret;
+    await server.world.sandboxes.open();
     await server.spawn(sandboxes);
     await server.start();
     return server;

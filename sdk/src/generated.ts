@@ -45,6 +45,8 @@ export interface Sandbox {
   forkedFrom?: string | undefined;
   /** After how long without use `idle_action` is done (a Go duration). */
   idleTimeout?: string | undefined;
+  /** It was paused or suspended by itself, and its next use brings it back. Absent: only `resume` does, or it runs. */
+  resumeOnUse?: boolean | undefined;
   /** Hosts that it may connect to. Empty: none. */
   allowedHosts?: string[] | undefined;
   /** Names of those that its programs may use */
@@ -207,9 +209,9 @@ export interface SandboxStats {
   supported: boolean;
   /** Of one core */
   cpuPct?: number | undefined;
-  /** Memory that is its own */
+  /** What it alone has written to memory; page cache that the host can take back is not counted */
   memBytes?: number | undefined;
-  /** With its share of what it has in common with others */
+  /** The same, with its share of what it has in common with others */
   memPssBytes?: number | undefined;
   /** What its machine has, bytes. */
   memLimitBytes?: number | undefined;
@@ -2131,6 +2133,7 @@ export const shapes: Record<string, Shape> = {
       "checkpoint?": "string",
       "forked_from?": "string",
       "idle_timeout?": "string",
+      "resume_on_use?": "boolean",
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "string" },
       "boot?": { ref: "Boot" },

@@ -71,6 +71,8 @@ export const FIELD_WORDS: Record<string, string> = {
   secrets: "Secrets that it may use; their values stay on the server.",
   inject_at: "Where the secret goes.",
   idle_timeout: "After how long without use `idle_action` is done (a Go duration).",
+  resume_on_use:
+    "It was paused or suspended by itself, and its next use brings it back. Absent: only `resume` does, or it runs.",
   idle_action: "What is done with it when it has been idle for `idle_timeout`.",
   forkable: "Under QEMU: memory is kept in a file from the start, so that the first fork is fast.",
   pool_size: "How many machines of it are kept ready.",

@@ -69,6 +69,18 @@ test("top fits 60, 80 and 200 columns with every machine on a line of its own", 
     assert.match(lines[7] ?? "", /^sb-00000000 {2}web-1 .* running .* 12% .*256\.0 MiB .* 60m$/);
   }
   assert.match(picture(view, 200)[7] ?? "", /name:2026-11/);
+  // Two words tell one that wakes by itself from one that does not; shortened where there is no room for them.
+  const [first] = view.sandboxes;
+  if (first !== undefined) first.info = { ...first.info, state: "suspended", resumeOnUse: true };
+  for (const [width, words] of [
+    [60, "suspended, wak…"],
+    [80, "suspended, wakes on…"],
+    [200, "suspended, wakes on use"],
+  ] as const) {
+    const line = picture(view, width)[7] ?? "";
+    assert.ok([...line].length <= width, line);
+    assert.ok(line.startsWith("sb-00000000  web-1  ") && line.includes(` ${words} `) && line.endsWith(" 60m"), line);
+  }
 });
 
 test("the words of an error cannot look like another error, nor like our hint", (t) => {

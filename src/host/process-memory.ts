@@ -12,9 +12,24 @@ export async function mappedBytes(pid: number, name: string): Promise<number> {
   return bytes;
 }
 
-/** Private and proportional memory of a process, bytes. */
-export async function processMemory(pid: number): Promise<{ privateBytes: number; pssBytes: number }> {
-  const text = await readFile(`/proc/${pid}/smaps_rollup`, "latin1").catch(() => "");
-  const kib = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0);
-  return { privateBytes: (kib("Private_Dirty") + kib("Private_Clean")) * 1024, pssBytes: kib("Pss") * 1024 };
+export interface ProcessMemory {
+  /** What it alone has written, bytes: it comes back with its end, and not before. */
+  privateBytes: number;
+  /** That, with its share of what others have mapped as well, bytes. */
+  pssBytes: number;
+}
+
+export async function processMemory(pid: number): Promise<ProcessMemory> {
+  return memoryOf(await readFile(`/proc/${pid}/smaps_rollup`, "latin1").catch(() => ""));
+}
+
+/**
+ * Pages of files that only it has mapped and that are as on disk (`Private_Clean`) are not counted: they are page cache, which the kernel
+ * takes back without writing anything. They are many where QEMU has saved a machine that was loaded from a file: it reads all of the
+ * guest's memory for that, holes too.
+ * @param text of /proc/PID/smaps_rollup (proc_pid_smaps(5))
+ */
+export function memoryOf(text: string): ProcessMemory {
+  const bytes = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0) * 1024;
+  return { privateBytes: bytes("Private_Dirty"), pssBytes: bytes("Pss") - bytes("Private_Clean") };
 }

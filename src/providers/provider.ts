@@ -171,7 +171,7 @@ export interface NetworkStatus extends EgressStatus {
 export interface MachineStats {
   /** Of one core = 100; since the last call, or since start. */
   cpuPercent: number;
-  /** Memory of the VMM process that nobody else shares, bytes. */
+  /** What the VMM process alone has written to memory, bytes. */
   privateBytes: number;
   /** Proportional share including what clones have in common, bytes. */
   pssBytes: number;

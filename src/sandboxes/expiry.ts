@@ -33,7 +33,7 @@ export class Expiry {
     const { expiresAt } = record;
     const kept = clock.now() + keepMs;
     record.expiresAt = kept; // from now on: the next round has nothing to do here
-    const stopping = changes.to(sandbox, "suspended").then(
+    const stopping = changes.to(sandbox, "suspended", { reason: "ttl" }).then(
       () => {},
       (error: unknown) => {
         log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");

@@ -45,7 +45,8 @@ export class Idleness {
     // Counts as a use, so that a failing suspend is tried again after the same time and not every second.
     const now = clock.now();
     sandbox.lastUsedAt = now;
-    const stopping = changes.to(sandbox, idleAction === "pause" ? "paused" : "suspended", now).then(
+    const state = idleAction === "pause" ? "paused" : "suspended";
+    const stopping = changes.to(sandbox, state, { reason: "idle", idleSince: now }).then(
       () => {},
       (error: unknown) => log.warn({ sandbox: sandbox.id, err: error }, `an idle sandbox: ${idleAction} failed`),
     );

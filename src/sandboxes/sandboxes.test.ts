@@ -283,6 +283,11 @@ test("an idle sandbox is suspended; a use that comes meanwhile waits and finds i
   await settle();
   assert.equal(used.machine.state, "running");
   assert.equal(w.sandboxes.get(id).state, "running");
+  const told = w.sandboxes.events.after(0).map(({ type, data }) => [type, data?.reason]);
+  assert.deepEqual(told.slice(-2), [
+    ["sandbox.suspended", "idle"],
+    ["sandbox.resumed", "used"],
+  ]);
   await w.sandboxes.close({ destroy: false });
 });
 

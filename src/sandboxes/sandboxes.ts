@@ -429,7 +429,7 @@ export class Sandboxes {
     await sandbox.autoStop;
     const { record } = sandbox;
     if (record.resumeOnUse === true && sandbox.state !== "running") {
-      await this.resume(id);
+      await this.#changes.to(sandbox, "running", { reason: "used" });
       const { resumeMs } = record.onExpiry ?? {};
       if (resumeMs !== undefined) await this.extend(id, resumeMs);
     }

@@ -18,6 +18,14 @@ const CHANGES = {
   running: { event: "sandbox.resumed", change: "resume" },
 } as const;
 
+/** A change that no client asked for. */
+export interface ByItself {
+  /** Told with the event. */
+  reason?: "idle" | "ttl" | "used";
+  /** Only if it was not used since then; its next use brings it back. */
+  idleSince?: number;
+}
+
 export interface StateChangesParts {
   table: SandboxTable;
   checkpoints: Checkpoints;
@@ -33,11 +41,12 @@ export class StateChanges {
     this.#parts = parts;
   }
 
-  /** @param idleSince only if it was not used since then; its next use brings it back */
-  to(sandbox: Sandbox, state: keyof typeof CHANGES, idleSince?: number): Promise<SandboxRecord> {
+  /** @param by what asks for it, where no client does */
+  to(sandbox: Sandbox, state: keyof typeof CHANGES, by: ByItself = {}): Promise<SandboxRecord> {
     const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
+    const { reason, idleSince } = by;
     return sandbox.changes.run(async (signal) => {
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
@@ -59,7 +68,7 @@ export class StateChanges {
       else delete record.resumeOnUse;
       sandbox.lastUsedAt = clock.now();
       await table.save(sandbox);
-      events.emit(event, id);
+      events.emit(event, id, reason && { reason });
       return record;
     });
   }

@@ -786,6 +786,8 @@ class Sandbox:
     forked_from: str | None = None
     #: After how long without use `idle_action` is done (a Go duration).
     idle_timeout: str | None = None
+    #: It was paused or suspended by itself, and its next use brings it back. Absent: only `resume` does, or it runs.
+    resume_on_use: bool | None = None
     #: Hosts that it may connect to. Empty: none.
     allowed_hosts: list[str] | None = None
     #: Names of those that its programs may use
@@ -823,9 +825,9 @@ class SandboxStats:
     supported: bool
     #: Of one core
     cpu_pct: float | None = None
-    #: Memory that is its own
+    #: What it alone has written to memory; page cache that the host can take back is not counted
     mem_bytes: int | None = None
-    #: With its share of what it has in common with others
+    #: The same, with its share of what it has in common with others
     mem_pss_bytes: int | None = None
     #: What its machine has, bytes.
     mem_limit_bytes: int | None = None

@@ -116,6 +116,7 @@ export const SandboxBody = z
     checkpoint: z.string().optional(),
     forked_from: z.string().optional(),
     idle_timeout: z.string().optional(),
+    resume_on_use: z.boolean().optional(),
     allowed_hosts: z.array(z.string()).optional(),
     secrets: z.array(z.string()).optional().openapi({ description: "Names of those that its programs may use" }),
     boot: BootBody.optional(),
@@ -158,6 +159,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     forked_from: record.forkedFrom,
     allowed_hosts: record.allowedHosts,
     secrets: record.secrets,
+    resume_on_use: record.resumeOnUse,
     idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     boot: boot && {
       path: boot.path,
@@ -242,8 +244,13 @@ export const StatsBody = z
   .object({
     supported: z.boolean(),
     cpu_pct: z.number().optional().openapi({ description: "Of one core" }),
-    mem_bytes: z.int().optional().openapi({ description: "Memory that is its own" }),
-    mem_pss_bytes: z.int().optional().openapi({ description: "With its share of what it has in common with others" }),
+    mem_bytes: z.int().optional().openapi({
+      description: "What it alone has written to memory; page cache that the host can take back is not counted",
+    }),
+    mem_pss_bytes: z
+      .int()
+      .optional()
+      .openapi({ description: "The same, with its share of what it has in common with others" }),
     mem_limit_bytes: z.int().optional(),
     disk_bytes: z.int().optional(),
   })

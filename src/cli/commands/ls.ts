@@ -4,6 +4,7 @@ import { type ClientOptions, clientCommand, withServer } from "../client-command
 import { type FieldTemplate, formatOption } from "../field-template.ts";
 import { printJson, printLine, printText, sinceNow, untilThen } from "../output.ts";
 import { Filters } from "../sandbox-filter.ts";
+import { stateWords } from "../state-words.ts";
 import { printTable } from "../table.ts";
 
 interface LsOptions extends ClientOptions {
@@ -43,7 +44,7 @@ export function lsCommand(): Command {
             info.id,
             info.name ?? "",
             info.image,
-            info.state,
+            stateWords(info),
             String(info.vcpus),
             `${info.memoryMb} MiB`,
             info.boot === undefined ? "" : `${info.boot.path}, ${Math.round(info.boot.totalMs)} ms`,
@@ -53,7 +54,7 @@ export function lsCommand(): Command {
               .map(([key, value]) => (value === "" ? key : `${key}=${value}`))
               .join(","),
           ]),
-          { drop: ["LABELS", "STARTED", "VCPUS", "MEMORY", "AGE"], shorten: ["IMAGE", "NAME", "LABELS"] },
+          { drop: ["LABELS", "STARTED", "VCPUS", "MEMORY", "AGE"], shorten: ["IMAGE", "NAME", "STATE", "LABELS"] },
         );
       }),
     );

@@ -4,6 +4,7 @@ import type { Sandbox, SandboxInfo } from "../../../sdk/src/index.ts";
 import { parseDuration } from "../arguments.ts";
 import { type ClientOptions, clientCommand, forEachSandbox, withServer } from "../client-command.ts";
 import { printJson, printLine } from "../output.ts";
+import { stateWords } from "../state-words.ts";
 
 type Change = (sandbox: Sandbox, signal: AbortSignal) => Promise<SandboxInfo>;
 
@@ -13,7 +14,7 @@ async function change(ids: string[], options: ClientOptions, work: Change): Prom
     await forEachSandbox(session, ids, async (sandbox) => {
       const info = await work(sandbox, session.signal);
       done.push(info);
-      if (options.json !== true) printLine(`${info.id} ${info.state}`);
+      if (options.json !== true) printLine(`${info.id} ${stateWords(info)}`);
     });
     if (options.json === true) printJson(done);
   });
@@ -26,13 +27,13 @@ function stateCommand(name: string, description: string, work: Change): Command 
 }
 
 export function pauseCommand(): Command {
-  return stateCommand("pause", "stop the processors of sandboxes; memory stays", (sandbox, signal) =>
+  return stateCommand("pause", "stop the processors of sandboxes until `resume`; memory stays", (sandbox, signal) =>
     sandbox.pause({ signal }),
   );
 }
 
 export function suspendCommand(): Command {
-  return stateCommand("suspend", "save sandboxes to disk and free their memory", (sandbox, signal) =>
+  return stateCommand("suspend", "save sandboxes to disk and free their memory, until `resume`", (sandbox, signal) =>
     sandbox.suspend({ signal }),
   );
 }

@@ -5,6 +5,7 @@ import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, type Session, withServer } from "../client-command.ts";
 import { bytes, printJson, printLine, sinceNow, untilThen } from "../output.ts";
 import { Screen, sparkline } from "../screen.ts";
+import { stateWords } from "../state-words.ts";
 import { tableLines } from "../table.ts";
 
 export interface View {
@@ -105,6 +106,7 @@ function asWire({ server, host, pool, sandboxes, spawns }: View): object {
       name: info.name,
       image: info.image,
       state: info.state,
+      resume_on_use: info.resumeOnUse,
       cpu_pct: stats?.cpuPct,
       mem_bytes: stats?.memPssBytes ?? stats?.memBytes,
       disk_bytes: stats?.diskBytes,
@@ -137,7 +139,7 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
         info.id,
         info.name ?? "",
         info.image,
-        info.state,
+        stateWords(info),
         stats?.cpuPct === undefined ? "" : percent(stats.cpuPct),
         stats === undefined ? "" : bytes(memory(stats)),
         `${info.memoryMb} MiB`,
@@ -145,7 +147,7 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
         sinceNow(info.createdAt),
         untilThen(info.expiresAt),
       ]),
-      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE", "NAME"] },
+      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE", "NAME", "STATE"] },
       width,
     ),
   ].map((line) => [...line].slice(0, width).join(""));

@@ -21,7 +21,8 @@ const COLUMNS: readonly Column<Row>[] = [
   {
     name: "State",
     by: ({ state }) => state,
-    cell: (row) => html`<${State} state=${row.state} note=${row.unreachable?.reason ?? row.error?.message} />`,
+    cell: (row) =>
+      html`<${State} state=${row.state} wakes=${row.resumeOnUse} note=${row.unreachable?.reason ?? row.error?.message} />`,
   },
   { name: "Image", by: ({ image }) => image, from: "tablet", cell: ({ image }) => image },
   {
@@ -125,6 +126,7 @@ function matches(info: SandboxInfo, words: readonly string[]): boolean {
     info.id,
     info.image,
     info.state,
+    info.resumeOnUse === true ? "wakes on use" : "",
     info.template,
     info.provider,
     info.owner,

@@ -126,8 +126,17 @@ export function SelectField({
   `;
 }
 
-export function State({ state, note }: { state: string; note?: string | undefined }) {
-  return html`<span class=${`state ${state}`} title=${note}>${state}${note !== undefined && html`<span class="visually-hidden">: ${note}</span>`}</span>`;
+/** @param note why @param wakes its next use brings it back */
+export function State({
+  state,
+  note,
+  wakes = false,
+}: {
+  state: string;
+  note?: string | undefined;
+  wakes?: boolean | undefined;
+}) {
+  return html`<span class=${`state ${state}`} title=${note}>${state}${note !== undefined && html`<span class="visually-hidden">: ${note}</span>`}</span>${wakes && html` <span class="wakes soft">wakes on use</span>`}`;
 }
 
 /** A part of a page with its heading. */

@@ -54,7 +54,7 @@ export function SandboxPage({ id, tab, of }: { id: string; tab: Tab; of?: string
     <div class="bar title">
       <h1 tabindex="-1">${nameOf(info)}</h1>
       ${nameOf(info) !== id && html`<span class="mono soft">${id}</span>`}
-      <${State} state=${info.state} />
+      <${State} state=${info.state} wakes=${info.resumeOnUse} />
       <span class="soft">${info.image}, ${info.vcpus} CPU, ${info.memoryMb} MiB${use?.cpuPct === undefined ? "" : `, ${percent(use.cpuPct)} busy`}, ${distance(info.expiresAt)} left</span>
     </div>
     <${Actions} live=${live} sandbox=${sandbox} info=${info} />
