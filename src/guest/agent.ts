@@ -190,8 +190,11 @@ export interface Agent {
   /** Settles with the reason when the channel is gone. Never rejects. */
   readonly closed: Promise<Error>;
   ping(): Promise<void>;
-  /** The handshake again, on an open connection (a warm machine at its claim). The clock is filled in at the last moment. */
-  identify(identity: Identity): Promise<HelloInfo>;
+  /**
+   * The handshake again, on an open connection (a warm machine at its claim). The clock is filled in at the last moment.
+   * @param options.limitMs default 30 s
+   */
+  identify(identity: Identity, options?: { limitMs?: number }): Promise<HelloInfo>;
 
   start(options: ExecOptions): Promise<Command>;
   /** Runs to the end and collects. @param limitBytes for stdout and stderr together, default 64 MiB */
@@ -273,8 +276,10 @@ export interface Agent {
   /** Flushes the guest's filesystems. */
   sync(): Promise<void>;
   /** Stops every command (not the agent) until `thaw` or an identity with `thaw`. */
-  freeze(): Promise<void>;
-  thaw(): Promise<void>;
+  freeze(options?: { limitMs?: number }): Promise<void>;
+  thaw(options?: { limitMs?: number }): Promise<void>;
+  /** While its machine stands still a guest may be silent, however long that is. */
+  standsStill(still: boolean): void;
   /** Runs the code paths of a first command once, so that a warm machine has them ready. */
   exercise(): Promise<void>;
   /** Orderly: TERM to all, sync, power off. The channel closes. */

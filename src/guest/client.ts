@@ -4,7 +4,6 @@ import type { AgentStream } from "../host/agent-stream.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { nameText } from "../host/byte-name.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import { withTimeLimit } from "../host/time-limit.ts";
 import type {
   Agent,
   Command,
@@ -20,6 +19,7 @@ import type {
   ReadOptions,
   WriteOptions,
 } from "./agent.ts";
+import { inTime } from "./answer-limit.ts";
 import { ByteCollector, CollectBudget, collectBytes, collectFields, sortedUnique } from "./collect.ts";
 import { RunningCommand } from "./command.ts";
 import { exerciseArgv, isExercise } from "./exercise.ts";
@@ -116,13 +116,15 @@ class AgentClient implements Agent {
   }
 
   ping(): Promise<void> {
-    const late = () => new StacyError("timeout", `the guest did not answer a ping in ${GUEST_BOUNDS.quickMs} ms`);
-    return withTimeLimit(this.#session.ping(), GUEST_BOUNDS.quickMs, late);
+    return inTime(this.#session, this.#session.ping(), GUEST_BOUNDS.quickMs, (silent) => {
+      if (silent) this.#session.silent();
+      return new StacyError("timeout", `the guest did not answer a ping in ${GUEST_BOUNDS.quickMs} ms`);
+    });
   }
 
-  async identify(identity: Identity): Promise<HelloInfo> {
+  async identify(identity: Identity, options: Limited = {}): Promise<HelloInfo> {
     const fields = new FieldWriter().fields(Tag.IDENTITY, identityFields(identity));
-    this.#hello = helloInfo(await this.#simple(Method.IDENTITY, fields, QUICK));
+    this.#hello = helloInfo(await this.#simple(Method.IDENTITY, fields, { ...QUICK, ...options }));
     return this.#hello;
   }
 
@@ -264,9 +266,9 @@ class AgentClient implements Agent {
     try {
       for await (const chunk of source) {
         if (call.done) break;
-        await taken(call, call.send(chunk));
+        await call.inTime(call.send(chunk), GUEST_BOUNDS.fileMs); // a part that the guest must take in time
       }
-      if (!call.done) await taken(call, call.send(new Uint8Array(0), true));
+      if (!call.done) await call.inTime(call.send(new Uint8Array(0), true), GUEST_BOUNDS.fileMs);
     } catch (thrown) {
       if (!call.done) {
         call.cancel();
@@ -274,12 +276,12 @@ class AgentClient implements Agent {
         throw asStacyError(thrown);
       }
     }
-    await withTimeLimit(call.ended, GUEST_BOUNDS.treeMs, () => unanswered(call, GUEST_BOUNDS.treeMs));
+    await call.inTime(call.ended, GUEST_BOUNDS.treeMs);
   }
 
   /** The event that a call begins with. */
   #first<T>(call: Call, event: Promise<T>): Promise<T> {
-    return withTimeLimit(event, GUEST_BOUNDS.fileMs, () => unanswered(call, GUEST_BOUNDS.fileMs));
+    return call.inTime(event, GUEST_BOUNDS.fileMs);
   }
 
   async stat(path: string, options: { follow?: boolean } & Signalled = {}): Promise<FileStat> {
@@ -467,12 +469,12 @@ class AgentClient implements Agent {
     await this.#simple(Method.SYNC, undefined, tree({}));
   }
 
-  async freeze(): Promise<void> {
-    await this.#simple(Method.FREEZE, undefined, QUICK);
+  async freeze(options: Limited = {}): Promise<void> {
+    await this.#simple(Method.FREEZE, undefined, { ...QUICK, ...options });
   }
 
-  async thaw(): Promise<void> {
-    await this.#simple(Method.THAW, undefined, QUICK);
+  async thaw(options: Limited = {}): Promise<void> {
+    await this.#simple(Method.THAW, undefined, { ...QUICK, ...options });
   }
 
   async exercise(): Promise<void> {
@@ -499,6 +501,10 @@ class AgentClient implements Agent {
       // The guest may be gone before its answer was out.
       if (asStacyError(thrown).code !== "disconnected") throw thrown;
     }
+  }
+
+  standsStill(still: boolean): void {
+    this.#session.still = still;
   }
 
   async close(why?: StacyError): Promise<void> {
@@ -555,6 +561,10 @@ function tunnelStream(call: Call): Duplex {
   return duplex;
 }
 
+interface Limited {
+  limitMs?: number;
+}
+
 interface Signalled {
   signal?: AbortSignal | undefined;
 }
@@ -571,15 +581,4 @@ function file({ signal }: Signalled): CallOptions {
 
 function tree({ signal }: Signalled): CallOptions {
   return { signal, limitMs: GUEST_BOUNDS.treeMs };
-}
-
-function unanswered(call: Call, ms: number): StacyError {
-  const error = new StacyError("timeout", `the guest did not go on for ${ms / 1000} s`);
-  call.drop(error);
-  return error;
-}
-
-/** A part of an upload that the guest must take in time. */
-function taken(call: Call, sent: Promise<void>): Promise<void> {
-  return withTimeLimit(sent, GUEST_BOUNDS.fileMs, () => unanswered(call, GUEST_BOUNDS.fileMs));
 }

@@ -31,6 +31,14 @@ export class FakeGuest {
     });
   }
 
+  /** A script of a guest that is there: it answers whoever asks for that. */
+  static alive(script: Script = () => {}): Script {
+    return (frame, guest) => {
+      if (frame.type === FrameType.PING) guest.send(FrameType.PONG, 0, frame.payload);
+      else script(frame, guest);
+    };
+  }
+
   ack(nonce: Buffer): void {
     const fields = new FieldWriter().bytes(Tag.NONCE, nonce).u8(Tag.STATUS, 0).u16(Tag.VERSION, 1);
     this.sequence = 0;

@@ -71,7 +71,8 @@
  *   payload   of an echo: identifier, number and data; its ports are 0
  *
  * KEEP-ALIVE. PING (any payload up to 64 bytes) is answered with PONG of the same payload, in both directions. An agent
- * whose host is silent does nothing: idle it makes no wake-ups.
+ * whose host is silent does nothing: idle it makes no wake-ups. A host asks so before it gives a call up: a guest that is slow answers,
+ * and a channel over which nothing comes for 10 s is closed with the call (answer-limit.ts). The next one opens another.
  *
  * LOADING. Loading a snapshot under Firecracker makes the guest's vsock driver reset all connections, which it does some time
  * after the machine has gone on: a connection that was opened meanwhile goes with them, and the host is not told. So the host opens

@@ -1,6 +1,7 @@
 /**
  * An agent whose channel may break and come back: calls in flight fail at once with `disconnected`, and the next call
- * connects again. Commands go on in the guest meanwhile and can be attached to.
+ * connects again. Commands go on in the guest meanwhile and can be attached to. A channel that is open and silent breaks with the first
+ * call that is given up over it (answer-limit.ts).
  */
 import { StacyError } from "../host/error.ts";
 import type { Agent } from "./agent.ts";
@@ -19,11 +20,13 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
   let opening: Promise<Agent> | undefined;
   let last: Agent["hello"] | undefined;
   let ended: StacyError | undefined;
+  let still = false;
   const closed = Promise.withResolvers<Error>();
 
   const hold = (agent: Agent): Agent => {
     current = agent;
     last = agent.hello;
+    if (still) agent.standsStill(still);
     void agent.closed.then(() => {
       if (current === agent) current = undefined;
     });
@@ -57,6 +60,11 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
     await disconnect(why);
     closed.resolve(why);
   };
+  const standsStill = (now: boolean): void => {
+    if (now === still) return;
+    still = now;
+    current?.standsStill(still);
+  };
   const watch: Agent["watch"] = async function* (...args) {
     yield* (await connected()).watch(...args);
   };
@@ -66,6 +74,7 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
     get(_target, name) {
       if (name === "disconnect") return disconnect;
       if (name === "close") return close;
+      if (name === "standsStill") return standsStill;
       if (name === "closed") return closed.promise;
       if (name === "hello") return current?.hello ?? last;
       // A promise looks for this on whatever it resolves with.

@@ -1,10 +1,11 @@
 /** The host's side against guests that misbehave: each loses its own connection, at bounded memory, with a typed error. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { StacyError } from "../host/error.ts";
+import type { Agent, Identity } from "./agent.ts";
 import { openAgent } from "./client.ts";
 import { FakeGuest } from "./fake-guest.ts";
-import { FieldReader, FieldWriter, FrameType, INITIAL_CREDIT, Tag } from "./protocol.ts";
+import { FieldReader, FieldWriter, FrameType, INITIAL_CREDIT, Method, Tag } from "./protocol.ts";
 import { reconnectingAgent } from "./reconnecting-agent.ts";
 
 function code(expected: string) {
@@ -15,6 +16,9 @@ function code(expected: string) {
   };
 }
 
+const IDENTITY: Identity = {
+  ...{ sandboxId: "sb-1", hostname: "h", machineId: "0".repeat(32), bootId: "0", entropy: new Uint8Array(32), env: {} },
+};
 const ok = new FieldWriter().u8(Tag.STATUS, 0).finish();
 
 test("noise, stale frames and a foreign hello before the answer are passed by", async () => {
@@ -309,4 +313,111 @@ test("a connection that comes when its agent was closed meanwhile is closed too"
   open.resolve();
   await failed;
   assert.equal(guest.host.destroyed, true);
+});
+
+const exit = new FieldWriter().u8(Tag.STATUS, 0).u8(Tag.EXIT_CODE, 0).u8(Tag.REASON, 0).finish();
+const known = new FieldWriter().u8(Tag.STATUS, 0).u16(Tag.VERSION, 1).finish();
+const started = new FieldWriter().u64(Tag.PROCESS_ID, 1).u32(Tag.PID, 2).finish();
+
+/** An agent over channels of guests that are there, and how many were opened. The guest of the channel that is open may fall silent. */
+function channels() {
+  const state = { opened: 0, silent: false, guest: undefined as FakeGuest | undefined };
+  const script = FakeGuest.alive((frame, self) => {
+    if (frame.type !== FrameType.OPEN) return;
+    const method = Buffer.from(frame.payload).readUInt16LE();
+    if (method === Method.EXEC) self.send(FrameType.EVENT, frame.stream, started);
+    if (method === Method.EXEC && Buffer.from(frame.payload).includes("long")) return;
+    self.send(FrameType.END, frame.stream, method === Method.EXEC ? exit : method === Method.IDENTITY ? known : ok);
+  });
+  const agent = reconnectingAgent(() => {
+    state.opened += 1;
+    state.silent = false;
+    const guest = new FakeGuest((frame, self) => {
+      if (guest === state.guest && !state.silent) script(frame, self);
+    });
+    state.guest = guest;
+    return guest.connect();
+  });
+  return { agent, state };
+}
+
+const delivered = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Time passes, second by second, and what is due is done. */
+async function seconds(t: TestContext, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    t.mock.timers.tick(1_000);
+    await delivered();
+  }
+}
+
+const GIVEN_UP: Record<string, (agent: Agent, signal: AbortSignal) => Promise<unknown>> = {
+  "a command": (agent, signal) => agent.exec({ argv: ["x"], signal }),
+  "a file that is written": (agent, signal) => agent.writeFile("/x", Buffer.from("x"), { signal }),
+  "a machine that comes back": (agent) => agent.identify(IDENTITY, { limitMs: 15_000 }),
+};
+for (const [what, call] of Object.entries(GIVEN_UP)) {
+  test(`over a channel that has fallen silent it fails once, and the next attempt has another: ${what}`, async (t) => {
+    t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
+    const { agent, state } = channels();
+    await agent.ping();
+    state.silent = true;
+    const gone = new AbortController();
+    const failed = call(agent, gone.signal).then(
+      () => assert.fail("nobody answered it"),
+      // As a client does that tries again at once.
+      () => call(agent, new AbortController().signal),
+    );
+    failed.catch(() => {});
+    await delivered();
+    gone.abort();
+    await seconds(t, 15);
+    await failed;
+    assert.equal(state.opened, 2);
+    await agent.close();
+  });
+}
+
+test("a guest that is slow and says so keeps its channel, and so do the others on it", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
+  let opened = 0;
+  const guest = new FakeGuest(FakeGuest.alive());
+  const agent = reconnectingAgent(() => {
+    opened += 1;
+    return guest.connect();
+  });
+  const other = agent.exec({ argv: ["long"] });
+  other.catch(() => {});
+  for (let i = 0; i < 3; i++) {
+    const slow = assert.rejects(agent.identify(IDENTITY, { limitMs: 15_000 }), code("timeout"));
+    await delivered();
+    await seconds(t, 15);
+    await slow;
+  }
+  guest.send(FrameType.EVENT, 1, started);
+  guest.send(FrameType.END, 1, exit);
+  assert.equal((await other).exitCode, 0);
+  assert.equal(opened, 1);
+  await agent.close();
+});
+
+test("a guest whose machine stands still may be silent for as long as that lasts, and is asked again afterwards", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
+  const { agent, state } = channels();
+  const { exited } = await agent.start({ argv: ["long"] });
+  const { guest } = state;
+  state.silent = true;
+  const given = new AbortController();
+  const up = assert.rejects(agent.exec({ argv: ["x"], signal: given.signal }), code("cancelled"));
+  await delivered();
+  agent.standsStill(true);
+  given.abort();
+  await seconds(t, 600);
+  await up;
+  assert.equal(guest?.host.destroyed, false);
+  agent.standsStill(false);
+  await seconds(t, 100);
+  await assert.rejects(exited, code("disconnected"));
+  assert.equal(guest?.host.destroyed, true);
+  await agent.close();
 });

@@ -9,6 +9,7 @@ import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { turns } from "../host/turns.ts";
 import type { HelloInfo, Identity } from "./agent.ts";
+import { AnswerLimit, inTime } from "./answer-limit.ts";
 import { Backlog } from "./backlog.ts";
 import { FrameDecoder } from "./frame-decoder.ts";
 import { helloInfo, identityFields } from "./methods.ts";
@@ -92,7 +93,7 @@ export class Call {
   #patient: boolean;
   readonly #cancelMs: number;
   /** The call's own limit, and after a CANCEL the one for its END. */
-  #limit: NodeJS.Timeout | undefined;
+  #limit: AnswerLimit | undefined;
   #cancelled = false;
 
   constructor(session: Session, id: number, options: CallOptions) {
@@ -104,10 +105,8 @@ export class Call {
     this.#cancelMs = options.cancelMs ?? GUEST_BOUNDS.cancelMs;
     const { limitMs } = options;
     if (limitMs !== undefined) {
-      this.#limit = setTimeout(
-        () => this.drop(new StacyError("timeout", `the guest did not answer in ${limitMs} ms`)),
-        limitMs,
-      );
+      const failure = (): StacyError => new StacyError("timeout", `the guest did not answer in ${limitMs} ms`);
+      this.#limit = new AnswerLimit(session, limitMs, (silent) => this.drop(failure(), silent));
     }
     const { promise, resolve, reject } = Promise.withResolvers<FieldReader>();
     this.ended = promise;
@@ -228,18 +227,28 @@ export class Call {
     if (this.#done || this.#cancelled) return;
     this.#cancelled = true;
     this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
-    clearTimeout(this.#limit);
-    const late = (): void => this.drop(new StacyError("cancelled", "cancelled; the guest did not confirm it"));
-    this.#limit = setTimeout(late, this.#cancelMs);
+    this.#limit?.clear();
+    const failure = (): StacyError => new StacyError("cancelled", "cancelled; the guest did not confirm it");
+    this.#limit = new AnswerLimit(this.#session, this.#cancelMs, (silent) => this.drop(failure(), silent));
   }
 
-  /** Fails at once; whatever the guest still says about it is dropped. */
-  drop(failure: Error): void {
+  /** What the guest must do in so many ms, or the call is given up. */
+  inTime<T>(work: Promise<T>, ms: number): Promise<T> {
+    return inTime(this.#session, work, ms, (silent) => {
+      const failure = new StacyError("timeout", `the guest did not go on for ${ms / 1000} s`);
+      this.drop(failure, silent);
+      return failure;
+    });
+  }
+
+  /** Fails at once; whatever the guest still says about it is dropped. @param silent so is the channel: it goes too */
+  drop(failure: Error, silent = false): void {
     if (this.#done) return;
     if (!this.#cancelled) this.#session.send({ type: FrameType.CANCEL, stream: this.id, payload: new Uint8Array(0) });
     this.finish(failure);
     this.#backlog.clear();
     this.#session.dropped(this);
+    if (silent) this.#session.silent();
   }
 
   /** @internal A frame of this call. @throws StacyError `protocol` */
@@ -294,7 +303,7 @@ export class Call {
     if (this.#done) return;
     this.#done = true;
     this.#failure = failure;
-    clearTimeout(this.#limit);
+    this.#limit?.clear();
     this.#signal?.removeEventListener("abort", this.#onAbort);
     if (failure !== undefined) this.#settle.reject(failure);
     this.#ring();
@@ -361,6 +370,11 @@ export class Session {
   /** Bytes or frames came since the last look. */
   #heard = false;
   #asked = false;
+  /** Times that something of it was read. */
+  #arrivals = 0;
+  #still = false;
+  /** A question that is under way. */
+  #asking: Promise<void> | undefined;
 
   private constructor(stream: Duplex, nonce: Buffer) {
     this.#stream = stream;
@@ -438,6 +452,7 @@ export class Session {
 
   /** @returns whether frames are left */
   #turn(): boolean {
+    this.#arrivals += 1;
     const until = performance.now() + GUEST_BOUNDS.turnMs;
     try {
       do {
@@ -529,7 +544,7 @@ export class Session {
     this.#heard = true;
     this.#asked = false;
     this.#silence = setInterval(() => {
-      const { heard, asked } = { heard: this.#heard, asked: this.#asked };
+      const { heard, asked } = { heard: this.#heard || this.#still, asked: this.#asked };
       this.#heard = false;
       this.#asked = !heard;
       if (heard) return;
@@ -604,6 +619,29 @@ export class Session {
     this.#pings.push({ id: payload.toString("hex"), resolve, reject });
     this.send({ type: FrameType.PING, stream: 0, payload });
     return promise;
+  }
+
+  /** Asks the guest whether it is there. @returns whether nothing at all has come since, though it could have */
+  question(): () => boolean {
+    const before = this.#arrivals;
+    this.#asking ??= this.ping()
+      .catch(() => {})
+      .finally(() => {
+        this.#asking = undefined;
+      });
+    return () => this.#arrivals === before && !this.#still;
+  }
+
+  /** While the machine stands still its guest may be silent, and has its time anew when it goes on. */
+  set still(still: boolean) {
+    this.#still = still;
+    this.#heard = true;
+    this.#arrivals += 1;
+  }
+
+  /** @internal A question was not answered in its time. */
+  silent(): void {
+    this.end(new StacyError("disconnected", "the guest did not answer over this channel"));
   }
 
   /** Ends the session: everything under way fails with `reason` at once. Idempotent. */

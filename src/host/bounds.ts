@@ -47,6 +47,8 @@ export const GUEST_BOUNDS = {
   treeMs: 10 * 60_000,
   /** From a CANCEL to the end of a call that is not a command, ms. */
   cancelMs: 10_000,
+  /** From a question, before a limit is over, to the end of a channel over which nothing at all came since, ms. */
+  answerMs: 10_000,
   /** Calls whose END is missing after that time; one more is the end of the session. */
   lostCalls: 256,
 } as const;

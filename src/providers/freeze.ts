@@ -5,7 +5,7 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 
 /** Freezing, thawing and handshakes take milliseconds; a guest that does not answer in this time has other troubles. */
-const STEP_LIMIT_MS = 15_000;
+export const STEP_LIMIT = { limitMs: 15_000 };
 /** So long a change waits for the guest's processes to go on; the attempts themselves go on until they do. */
 const THAW_WAIT_MS = 30_000;
 const THAW_PAUSE_MS = { first: 50, most: 5_000 };
@@ -34,7 +34,7 @@ export class Freeze {
 
   async freeze(): Promise<void> {
     this.#frozen = true; // also when the answer is lost
-    await agentStep(this.#options.agent.freeze(), "freezing the guest's processes");
+    await agentStep(this.#options.agent.freeze(STEP_LIMIT), "freezing the guest's processes");
   }
 
   /** The guest said, in whatever way, that its processes go on. */
@@ -80,7 +80,7 @@ export class Freeze {
     for (let pause = THAW_PAUSE_MS.first; !signal.aborted; pause = Math.min(2 * pause, THAW_PAUSE_MS.most)) {
       if (!runs()) return;
       try {
-        await agentStep(agent.thaw(), "thawing the guest's processes");
+        await agentStep(agent.thaw(STEP_LIMIT), "thawing the guest's processes");
         this.#frozen = false;
         thawed();
         return;
@@ -97,12 +97,16 @@ export class Freeze {
   }
 }
 
-/** A call of the agent that belongs to a change of the machine. @throws StacyError `timeout` and others, in phase `freeze` */
+/**
+ * A call of the agent, within `STEP_LIMIT`, that belongs to a change of the machine.
+ * @throws StacyError `timeout` and others, in phase `freeze`
+ */
 export async function agentStep<T>(work: Promise<T>, doing: string): Promise<T> {
-  const late = (): StacyError => new StacyError("timeout", `${doing} took more than ${STEP_LIMIT_MS} ms`);
   try {
-    return await withTimeLimit(work, STEP_LIMIT_MS, late);
-  } catch (error) {
-    throw asStacyError(error).inPhase("freeze");
+    return await work;
+  } catch (thrown) {
+    const error = asStacyError(thrown);
+    if (error.code !== "timeout") throw error.inPhase("freeze");
+    throw new StacyError("timeout", `${doing}: ${error.message}`, { cause: error, phase: "freeze" });
   }
 }

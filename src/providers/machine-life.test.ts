@@ -28,6 +28,8 @@ async function world(t: TestContext) {
   /** What the monitor and the guest do when they are asked. */
   const does = { pause: nothing, resume: nothing, identify: nothing };
   const asked: string[] = [];
+  /** What the guest's channel was told. */
+  const still: boolean[] = [];
   const doing = async (what: keyof typeof does): Promise<void> => {
     asked.push(what);
     await Promise.race([
@@ -54,6 +56,7 @@ async function world(t: TestContext) {
   } as unknown as MachineContext;
   const agent = {
     identify: () => doing("identify"),
+    standsStill: (now: boolean) => still.push(now),
     close: nothing,
     closed: new Promise(() => {}),
   } as unknown as Agent;
@@ -62,13 +65,13 @@ async function world(t: TestContext) {
   const machine = new MicrovmMachine(context, parts as unknown as ConstructorParameters<typeof MicrovmMachine>[1]);
   const written = async (): Promise<string> => JSON.parse(await readFile(join(dir, RECORD_FILE), "utf8")).state;
   const life = (): MachineLife => new MachineLife(context, parts as unknown as LifeParts);
-  return { machine, life, running, does, asked, root, dir, written, forgotten, die: () => exit.resolve(EXIT) };
+  return { machine, life, running, does, asked, still, root, dir, written, forgotten, die: () => exit.resolve(EXIT) };
 }
 
 const never = (): Promise<void> => new Promise(() => {});
 
 test("pause and resume: the record says what the machine is; asked again they do nothing", async (t) => {
-  const { machine, asked, written } = await world(t);
+  const { machine, asked, still, written } = await world(t);
   await machine.pause();
   await machine.pause();
   assert.deepEqual([machine.state, await written()], ["paused", "paused"]);
@@ -76,6 +79,7 @@ test("pause and resume: the record says what the machine is; asked again they do
   await machine.resume();
   assert.deepEqual([machine.state, await written()], ["running", "running"]);
   assert.deepEqual(asked, ["pause", "resume", "identify"]);
+  assert.deepEqual(still, [true, false], "a guest that stands still may be silent");
 });
 
 test("a pause whose record cannot be written has not happened", async (t) => {

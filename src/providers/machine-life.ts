@@ -16,7 +16,7 @@ import { isSameProcess } from "../host/process.ts";
 import { type MachineRecord, removeMachineDir, removeWithProcesses, writeRecord } from "../launcher/machine-dir.ts";
 import type { Target } from "../launcher/target.ts";
 import type { ExitReport, PausedMachine, RunningMachine, VmmProcess } from "../vmm/vmm.ts";
-import { agentStep, Freeze } from "./freeze.ts";
+import { agentStep, Freeze, STEP_LIMIT } from "./freeze.ts";
 import type { MachineContext } from "./machine-context.ts";
 import type { ChangeOptions, MachineState } from "./provider.ts";
 
@@ -98,6 +98,7 @@ export class MachineLife {
       refused: (refused) => context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
     });
     if (parts.machine !== undefined) this.watch(parts.machine);
+    this.settle(this.#now);
     if (this.#now.state === "running") this.egress.start();
   }
 
@@ -142,12 +143,13 @@ export class MachineLife {
   /** The next state. @throws StacyError when the machine ended while the change waited for something */
   become(life: Life): void {
     if (this.over) throw this.gone();
-    this.#now = life;
+    this.settle(life);
   }
 
   /** What it is after all, whatever happened meanwhile. */
   settle(life: Life): void {
     this.#now = life;
+    this.agent.standsStill(life.state === "paused");
   }
 
   /** A change looks after each of its waits whether it still counts. */
@@ -210,7 +212,8 @@ export class MachineLife {
   /** Clock, entropy and names anew, and whatever stood still goes on. */
   async identify(): Promise<void> {
     const entropy = crypto.getRandomValues(new Uint8Array(64));
-    await agentStep(this.agent.identify({ ...this.names(), entropy, thaw: true }), "telling the guest who it is");
+    const identity = { ...this.names(), entropy, thaw: true };
+    await agentStep(this.agent.identify(identity, STEP_LIMIT), "telling the guest who it is");
     this.freeze.ended();
   }
 
