@@ -1,10 +1,41 @@
 import assert from "node:assert/strict";
-import { chmod, chown, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { exists } from "./exists.ts";
 import { removeTree } from "./remove-tree.ts";
+
+/** Deeper than a path may be long, and with a name that is no text; nobody can say a path to its end. */
+async function deep(root: string): Promise<string> {
+  const dir = join(root, "deep");
+  await mkdir(dir);
+  await writeFile(Buffer.concat([Buffer.from(`${dir}/`), Buffer.from([0xff, 0xfe])]), "");
+  for (let depth = 0; depth < 30; depth++) {
+    const above = join(root, "above");
+    await mkdir(above);
+    await writeFile(join(above, "file"), "");
+    await rename(dir, join(above, "d".repeat(250)));
+    await rename(above, dir);
+  }
+  return dir;
+}
+
+test("a tree that is deeper than a path may be long is removed, whoever made it", async () => {
+  const root = await mkdtemp(join(tmpdir(), "remove-"));
+  const isRoot = process.geteuid?.() === 0;
+  try {
+    if (isRoot) await chown(root, ORDINARY, ORDINARY);
+    if (isRoot) process.seteuid?.(ORDINARY);
+    const dir = await deep(root);
+    await assert.rejects(rm(dir, { recursive: true, force: true }), { code: "ENAMETOOLONG" });
+    await removeTree(dir);
+    assert.deepEqual(await readdir(root), []);
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+    await removeTree(root);
+  }
+});
 
 const ORDINARY = 65_534;
 

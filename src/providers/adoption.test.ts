@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
@@ -165,6 +166,52 @@ test("a removal that is tried again does not end the machine that has the name b
   await retried;
   assert.deepEqual([attempts.length, await isAlive(another.record), await exists(w.dir)], [1, true, true]);
 });
+
+for (const [times, told] of [
+  [1, ["failed", "removed"]],
+  [2, ["failed"]],
+] as const) {
+  test(`a directory that could not be seen ${times === 1 ? "at first is removed before that is said" : "at all is not said to be removed"}`, async (t) => {
+    const w = await world(t);
+    await w.recorded(null, "running");
+    const { stat, rm: remove } = fs;
+    const restore = (): void => {
+      Object.assign(fs, { stat, rm: remove });
+      syncBuiltinESMExports();
+    };
+    t.after(restore);
+    let blind: number = times;
+    let unremovable = true;
+    const tooMany = Object.assign(new Error("EMFILE"), { code: "EMFILE" });
+    fs.stat = (async (path: string, options: never) => {
+      if (path === w.dir && blind-- > 0) throw tooMany;
+      return stat(path, options);
+    }) as typeof stat;
+    fs.rm = async (path, options) => {
+      if (path === w.dir && unremovable) throw tooMany;
+      return remove(path, options);
+    };
+    syncBuiltinESMExports();
+    const actions: unknown[] = [];
+    const there: boolean[] = [];
+    const last = Promise.withResolvers<void>();
+    w.provider.onEvent(({ data }) => {
+      there.push(existsSync(w.dir));
+      if (actions.push(data.action) === told.length) last.resolve();
+    });
+    assert.deepEqual((await w.provider.adopt(new Set())).removed, []);
+    unremovable = false;
+    await last.promise;
+    await w.provider.close();
+    restore();
+    assert.deepEqual(actions, told);
+    assert.deepEqual(
+      there,
+      told.map((action) => action === "failed"),
+    );
+    assert.equal(await exists(w.dir), times === 2);
+  });
+}
 
 test("what lives or is suspended is a machine, whether its record can be read or not", async (t) => {
   const w = await world(t);

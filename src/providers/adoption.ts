@@ -41,7 +41,7 @@ export type Found =
 /** A directory of a machine, as it was found: with its record, or with why that cannot be read. */
 export interface Entry {
   dir: string;
-  /** Which directory had that name then (`directoryIdentity`). */
+  /** Which directory had that name then (`directoryIdentity`); `undefined` also where that could not be seen. */
   identity: string | undefined;
   record: MachineRecord | undefined;
   problem?: StacyError;
@@ -222,12 +222,16 @@ export async function removeLeftover(context: MachineContext, { dir, record }: E
 
 /**
  * The same for one that resisted, again and again, as long as it is that one: another machine may have its name by then.
- * @returns whether it is gone; not when `signal` came first
+ * Begun while the daemon starts.
+ * @returns whether it is gone; not when `signal` came first, or when it cannot be seen
  */
 export async function removeLater(context: MachineContext, entry: Entry, signal: AbortSignal): Promise<boolean> {
+  // Where it could not be seen before: nothing else has been made under its name yet, since the start is still under way.
+  const identity = entry.identity ?? (await directoryIdentity(entry.dir).catch(() => "unseen"));
+  if (identity === "unseen") return false; // nobody can say any more which one it is; the next start looks again
   for await (const _ of attempts(signal)) {
     try {
-      if ((await directoryIdentity(entry.dir)) === entry.identity) await removeLeftover(context, entry);
+      if ((await directoryIdentity(entry.dir)) === identity) await removeLeftover(context, entry);
       return true;
     } catch {} // said once, when it was found
   }
