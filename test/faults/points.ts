@@ -25,9 +25,10 @@ export const KINDS = [
 ] as const;
 /** Each of these waits until a limit is over: forms of their own. */
 export const MUTE_KINDS = ["monitor.mute", "agent.mute"] as const;
+export type Kind = (typeof KINDS)[number] | (typeof MUTE_KINDS)[number];
+export const isMute = (kind: Kind): boolean => (MUTE_KINDS as readonly Kind[]).includes(kind);
 /** Where a daemon can be stopped; the other kinds are the same places again. */
 export const STOP_KINDS = KINDS.filter((kind) => kind !== "db.io" && kind !== "monitor.cut");
-export type Kind = (typeof KINDS)[number] | (typeof MUTE_KINDS)[number];
 
 interface Armed {
   kind: Kind;
