@@ -26,6 +26,7 @@ import {
 import { ImportRequest, PullRequest } from "../src/api/schemas/image.ts";
 import { ForkRequest, NetworkRequest, SpawnRequest, spawnInput } from "../src/api/schemas/sandbox.ts";
 import { QuotaRequest, TemplateRequest, TemplateSpawnRequest, templateInput } from "../src/api/schemas/template.ts";
+import { configAfter } from "../src/builder/configuration.ts";
 import { ignoreRules } from "../src/builder/ignore.ts";
 import { namePattern } from "../src/builder/match.ts";
 import { readPlan } from "../src/builder/read-plan.ts";
@@ -43,6 +44,7 @@ import { FieldReader } from "../src/guest/protocol.ts";
 import { failureOf } from "../src/guest/status.ts";
 import { BUILD_BOUNDS } from "../src/host/bounds.ts";
 import { StacyError } from "../src/host/error.ts";
+import { plainConfig } from "../src/images/content.ts";
 import { parseChallenge } from "../src/images/oci/challenge.ts";
 import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";
 import { parseReference } from "../src/images/reference.ts";
@@ -58,6 +60,9 @@ const INPUTS = Number(process.env.STACYVM_FUZZ ?? 2_000);
 const SEED = Number(process.env.STACYVM_FUZZ_SEED ?? Date.now() % 2 ** 31);
 /** Far beyond what any input takes; a pattern or a loop that explodes takes longer. */
 const SLOW_MS = 2_000;
+
+/** An image's that a build begins with, which may be anybody's too. */
+const BASE = { ...plainConfig(), onBuild: ["ENV PUT_OFF=$PATH"] };
 
 const CORPUS = join(import.meta.dirname, "corpus");
 
@@ -125,7 +130,9 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
   config: (input) => parseConfig(input),
   "docker-save": (input) => parseDockerSave(input),
   reference: (input) => parseReference(input.toString()),
-  plan: (input) => readPlan(input.toString(), {}),
+  plan: (input) => {
+    for (const stage of readPlan(input.toString(), {}).stages) configAfter(BASE, stage.steps(BASE));
+  },
   range: (input) => parseRange(input.toString(), 1000),
   duration: (input) => parseDurationNs(input.toString()),
   dns: (input) =>

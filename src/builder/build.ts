@@ -11,10 +11,11 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import { Periodic } from "../host/periodic.ts";
 import { plainConfig } from "../images/content.ts";
 import type { Image, ImageConfig } from "../images/image.ts";
+import { configAfter } from "./configuration.ts";
 import { copyDigest } from "./copy.ts";
 import type { BuildFiles } from "./files.ts";
 import { ImageFiles } from "./image-files.ts";
-import { configAfter, type Origin, type Plan, type Step } from "./plan.ts";
+import type { Origin, Plan, Step } from "./plan.ts";
 import { type BuildOptions, runStage, type StageWork } from "./stage.ts";
 
 export type { BuildMachine, BuildOptions } from "./stage.ts";

@@ -12,10 +12,11 @@ import { withoutEnd } from "../host/trim.ts";
 import { Pace } from "../host/turns.ts";
 import { decompressed } from "../images/layer.ts";
 import { isTarHeader } from "../images/tar.ts";
+import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
 import { type BuildFile, type BuildFiles, below, follow, matching } from "./files.ts";
 import { isPattern } from "./match.ts";
-import { absolute, type Step } from "./plan.ts";
+import type { Step } from "./plan.ts";
 
 export type CopyStep = Extract<Step, { kind: "copy" }>;
 

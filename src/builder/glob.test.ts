@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
+import { plainConfig } from "../images/content.ts";
+import { configAfter } from "./configuration.ts";
 import { ignoreRules } from "./ignore.ts";
 import { namePattern } from "./match.ts";
 import { readPlan } from "./read-plan.ts";
@@ -37,6 +39,65 @@ test("a Dockerfile that would become endless is refused, and so is one that is t
   soon(() => assert.throws(() => ignoreRules("a\n".repeat(20_000)), limit));
   const deep = `${"${A:-".repeat(20_000)}${"}".repeat(20_000)}`;
   soon(() => assert.throws(() => readPlan(`FROM x\nENV B=${deep}`), { code: "invalid" }));
+});
+
+test("a short Dockerfile cannot make a variable endless, however it names it", () => {
+  for (const [value, times, use] of [
+    [60_000, 60_000, "$A"],
+    [60_000, 40_000, `\${A}`],
+    [60_000, 30_000, `\${A%}`],
+    [60_000, 30_000, `\${A#b}`],
+    [60_000, 30_000, `\${A/b}`],
+    [60_000, 20_000, `\${A:-b}`],
+  ] as const) {
+    const text = `FROM x\nENV A=${"a".repeat(value)}\nLABEL b=${use.repeat(times)}`;
+    soon(() => assert.throws(() => readPlan(text), { code: "limit", message: /become too long/ }, use));
+  }
+});
+
+test("what is there already costs no later step anything, and a stage has so many steps", () => {
+  const base = { ...plainConfig(), onBuild: [] };
+  const done = (text: string): unknown => readPlan(text).stages.map((stage) => configAfter(base, stage.steps(base)));
+  const names = (many: number, line: number): string =>
+    Array.from({ length: many }, (_, i) => `a${line}_${i}=1`).join(" ");
+  const lines = (many: number, line: (i: number) => string): string =>
+    `FROM x\n${Array.from({ length: many }, (_, i) => `${line(i)}\n`).join("")}`;
+  for (const fits of [
+    `FROM x\nENV ${names(18_000, 0)}`,
+    lines(900, (i) => `ENV ${names(25, i)}`),
+    lines(900, (i) => `EXPOSE ${i} ${`${i}/udp `.repeat(20)}`),
+    lines(900, (i) => `VOLUME ${`/${i}/a `.repeat(20)}`),
+    lines(900, () => `ONBUILD RUN ${"a".repeat(200)}`),
+    lines(1_000, () => "WORKDIR a"),
+  ])
+    soon(() => done(fits));
+  for (const [many, why] of [
+    [lines(1_001, () => "USER a"), /more than 1000 instructions/],
+    [lines(490, (i) => `ARG ${names(25, i)}\nRUN x`), /become too long/],
+    [`FROM x\nARG ${names(20_000, 0)}\n${"ARG b=1\n".repeat(400)}`, /become too long/],
+    [`FROM x\nARG ${names(20_000, 0)}\n${"ENV a0_1=1\nARG a0_1=1\n".repeat(400)}`, /become too long/],
+    [`FROM x AS s\nENV ${names(20_000, 0)}\n${"FROM s AS s\n".repeat(100)}`, /become too long/],
+    [`FROM x\nSHELL ["${"a".repeat(200_000)}"]\n${"RUN a\n".repeat(900)}`, /become too long/],
+  ] as const)
+    soon(() => assert.throws(() => done(many), { code: "limit", message: why }));
+  const triggers = { ...base, onBuild: Array.from({ length: 1_001 }, () => "RUN a") };
+  assert.throws(() => readPlan("FROM x").stages[0]?.steps(triggers), { code: "limit" });
+  soon(() => assert.throws(() => done(lines(900, () => `WORKDIR ${"a/".repeat(100)}`)), { code: "invalid" }));
+});
+
+test("many stages on one another are read once each", () => {
+  const chain = Array.from(
+    { length: 250 },
+    (_, i) => `FROM ${i === 0 ? "x" : `s${i - 1}`} AS s${i}\n${"RUN x\n".repeat(60)}`,
+  );
+  const { stages } = readPlan(chain.join(""));
+  const base = plainConfig();
+  soon(() =>
+    assert.equal(
+      stages.reduce((sum, stage) => sum + stage.steps(base).length, 0),
+      250 * 60,
+    ),
+  );
 });
 
 test("a declarative file that is too long or too deep is refused", () => {

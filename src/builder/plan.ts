@@ -23,7 +23,7 @@ export type Step = {
       kind: "run";
       argv: string[];
       /** Set for this command, but not in the image (a Dockerfile's `ARG`). */
-      env: Record<string, string>;
+      env: Readonly<Record<string, string>>;
       /** A program of the build file's own, put where `argv` names it. */
       script?: string;
     }
@@ -70,66 +70,4 @@ export interface Plan {
   stages: Stage[];
   /** Number of the stage that is the result. */
   target: number;
-}
-
-/** The configuration after some steps. A pure function: what a step says about processes needs no machine. */
-export function configAfter(base: ImageConfig, steps: readonly Step[]): ImageConfig {
-  const { onBuild: _done, ...inherited } = base;
-  const config: ImageConfig = { ...inherited, env: [...base.env], labels: { ...base.labels } };
-  let ownCmd = false;
-  for (const step of steps) {
-    switch (step.kind) {
-      case "env":
-        for (const [name, value] of Object.entries(step.env)) setEnv(config.env, name, value);
-        break;
-      case "workdir":
-        config.cwd = absolute(config.cwd, step.path);
-        break;
-      case "user":
-        config.user = step.user;
-        break;
-      case "cmd":
-        config.cmd = step.argv;
-        ownCmd = true;
-        break;
-      case "entrypoint":
-        config.entrypoint = step.argv;
-        // The base's command was meant for the base's entry point (Dockerfile reference, "ENTRYPOINT").
-        if (!ownCmd) config.cmd = [];
-        break;
-      case "label":
-        Object.assign(config.labels, step.labels);
-        break;
-      case "expose":
-        config.exposedPorts = [...new Set([...config.exposedPorts, ...step.ports])];
-        break;
-      case "stop-signal":
-        config.stopSignal = step.signal;
-        break;
-      case "volume":
-        config.volumes = [...new Set([...(config.volumes ?? []), ...step.paths])];
-        break;
-      case "on-build":
-        config.onBuild = [...(config.onBuild ?? []), step.instruction];
-        break;
-    }
-  }
-  return config;
-}
-
-function setEnv(env: string[], name: string, value: string): void {
-  const at = env.findIndex((entry) => entry.startsWith(`${name}=`));
-  if (at === -1) env.push(`${name}=${value}`);
-  else env[at] = `${name}=${value}`;
-}
-
-/** A path of the image, relative to its working directory; keeps a slash at the end. */
-export function absolute(cwd: string | undefined, path: string): string {
-  const joined = path.startsWith("/") ? path : `${cwd ?? ""}/${path}`;
-  const parts: string[] = [];
-  for (const part of joined.split("/")) {
-    if (part === "..") parts.pop();
-    else if (part !== "" && part !== ".") parts.push(part);
-  }
-  return `/${parts.join("/")}${/(^|\/)\.?$/.test(path) && parts.length > 0 ? "/" : ""}`;
 }

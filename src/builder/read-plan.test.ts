@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
-import { configAfter, SCRIPT, type Step } from "./plan.ts";
+import { configAfter } from "./configuration.ts";
+import { SCRIPT, type Step } from "./plan.ts";
 import { readPlan } from "./read-plan.ts";
 
 const BASE = { ...plainConfig(), env: ["PATH=/bin"], cmd: ["base"] };

@@ -38,7 +38,7 @@ const FILE = z.strictObject({
   env: Names.optional(),
   workdir: Text.optional(),
   user: z.union([Text, z.number()]).transform(String).optional(),
-  steps: z.array(STEP).max(1000).default([]),
+  steps: z.array(STEP).max(BUILD_BOUNDS.steps).default([]),
   entrypoint: Words.optional(),
   cmd: Words.optional(),
   labels: z.record(z.string(), Scalar).optional(),

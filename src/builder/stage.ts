@@ -12,10 +12,11 @@ import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
 import { decompressed } from "../images/layer.ts";
+import { absolute, Configuration } from "./configuration.ts";
 import type { BuildContext } from "./context.ts";
 import { type CopyStep, copyInto } from "./copy.ts";
 import type { BuildFiles } from "./files.ts";
-import { absolute, configAfter, SCRIPT, type Step } from "./plan.ts";
+import { SCRIPT, type Step } from "./plan.ts";
 
 /** A running sandbox of an image; disposing of it ends it. */
 export interface BuildMachine extends AsyncDisposable {
@@ -131,6 +132,8 @@ class StageRun {
     }
     let unsaved = false;
     let saved = 0;
+    const before = new Configuration(base.config);
+    for (const step of steps.slice(0, begin.at)) before.apply(step);
     for (const [i, step] of steps.entries()) {
       if (i < begin.at) continue;
       signal?.throwIfAborted();
@@ -140,14 +143,14 @@ class StageRun {
         unsaved = false;
       }
       this.#say(i, step);
-      const before = configAfter(base.config, steps.slice(0, i));
       await this.#do(agent, step, before);
+      before.apply(step);
       unsaved ||= step.kind === "run";
     }
     return await this.#layer(agent, join(this.#dir, "last.layer"));
   }
 
-  async #do(agent: Agent, step: Step, before: ImageConfig): Promise<void> {
+  async #do(agent: Agent, step: Step, before: Configuration): Promise<void> {
     const { signal } = this.#options;
     switch (step.kind) {
       case "run":
@@ -164,7 +167,7 @@ class StageRun {
     }
   }
 
-  async #command(agent: Agent, step: Extract<Step, { kind: "run" }>, config: ImageConfig): Promise<void> {
+  async #command(agent: Agent, step: Extract<Step, { kind: "run" }>, config: Configuration): Promise<void> {
     const { output, signal } = this.#options;
     const env = Object.fromEntries(
       config.env.map((entry) => [entry.split("=", 1)[0] ?? "", entry.replace(/^[^=]*=/, "")]),

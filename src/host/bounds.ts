@@ -124,12 +124,14 @@ export const BUILD_BOUNDS = {
   contentBytes: 16 * 1024 * MIB,
   /** Directories in one another. */
   depth: 256,
-  planBytes: 1 * MIB,
+  planBytes: 256 * KIB,
   /** The same of our own form: reading YAML takes its time. */
   declarativeBytes: 64 * KIB,
-  /** Characters that a Dockerfile's variables become, and places that its patterns are held against. */
+  /** Characters that a Dockerfile's variables become and its steps repeat, and places that its patterns are held against. */
   work: 4 * MIB,
   stages: 256,
+  /** Of a stage. */
+  steps: 1_000,
   ignoreRules: 10_000,
   /** Of one rule. */
   ignoreWildcards: 64,

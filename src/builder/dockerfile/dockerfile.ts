@@ -23,11 +23,13 @@ type Variables = Map<string, string>;
 /** What a stage hands to one that begins with it. */
 interface Scope {
   variables: Variables;
-  /** Of `ARG` after FROM: in the environment of RUN, not in the image. */
-  args: Record<string, string>;
-  shell: string[];
+  /** Of `ARG` after FROM: in the environment of RUN, not in the image. What RUN has been given never changes. */
+  args: Readonly<Record<string, string>>;
+  shell: readonly string[];
   onBuild: string[];
 }
+
+type ReadSection = Scope & { steps: Step[] };
 
 interface Section {
   name: string;
@@ -47,6 +49,8 @@ const PREDEFINED = new Map(
   ]),
 );
 const DEFAULT_SHELL = ["/bin/sh", "-c"];
+/** What a variable costs that is copied, in characters. */
+const ENTRY = 16;
 
 /** @throws StacyError `invalid`, `not-supported` */
 export function readDockerfile(text: string, options: DockerfileOptions = {}): Plan {
@@ -60,6 +64,8 @@ class Dockerfile {
   /** `ARG` before the first FROM. */
   readonly #declared: Variables = new Map(PREDEFINED);
   readonly #sections: Section[] = [];
+  /** By the configuration that they begin with: a section is read once, however many stand on it. */
+  readonly #done = new Map<ImageConfig | undefined, Map<Section, ReadSection>>();
 
   constructor(text: string, options: DockerfileOptions) {
     this.#options = options;
@@ -153,14 +159,22 @@ class Dockerfile {
   }
 
   /** @param root `undefined`: only to find mistakes */
-  #read(section: Section, root: ImageConfig | undefined): Scope & { steps: Step[] } {
+  #read(section: Section, root: ImageConfig | undefined): ReadSection {
+    const done = this.#done.get(root) ?? new Map<Section, ReadSection>();
+    this.#done.set(root, done);
+    const read = done.get(section) ?? this.#readAnew(section, root);
+    done.set(section, read);
+    return read;
+  }
+
+  #readAnew(section: Section, root: ImageConfig | undefined): ReadSection {
     const { from } = section;
     const below = from.kind === "stage" ? this.#sections[from.stage] : undefined;
     const inherited = below === undefined ? undefined : this.#read(below, root);
     const reader = new SectionReader({
       scope: {
         variables: new Map(inherited?.variables ?? root?.env.map(keyAndValue)),
-        args: { ...inherited?.args },
+        args: inherited?.args ?? {},
         shell: inherited?.shell ?? DEFAULT_SHELL,
         onBuild: [],
       },
@@ -171,14 +185,12 @@ class Dockerfile {
       spend: this.#spend,
       stageOf: (name) => this.#stage(name, this.#sections.indexOf(section)),
     });
+    this.#spend(ENTRY * reader.scope.variables.size);
     const triggers = (inherited === undefined ? root?.onBuild : inherited.onBuild) ?? [];
     for (const trigger of triggers) {
       for (const instruction of readLines(trigger).instructions) reader.read({ ...instruction, line: section.line });
     }
-    for (const instruction of section.instructions) {
-      this.#spend(instruction.rest.length);
-      reader.read(instruction);
-    }
+    for (const instruction of section.instructions) reader.read(instruction);
     return { ...reader.scope, steps: reader.steps };
   }
 
@@ -190,7 +202,7 @@ class Dockerfile {
   /** Variables may hold many others, and stages stand on many: a short file can ask for any amount of work. */
   readonly #spend = (work: number): void => {
     this.#left -= work;
-    if (this.#left < 0) throw tooMuch("its variables become too long");
+    if (this.#left < 0) throw tooMuch("its variables and steps become too long");
   };
 }
 
@@ -209,6 +221,7 @@ class SectionReader {
   readonly scope: Scope;
   readonly steps: Step[] = [];
   readonly #options: SectionOptions;
+  #count = 0;
 
   constructor(options: SectionOptions) {
     this.scope = options.scope;
@@ -217,11 +230,13 @@ class SectionReader {
 
   read(instruction: Instruction): void {
     const { name, rest, line } = instruction;
+    if (++this.#count > BUILD_BOUNDS.steps) throw tooMuch(`a stage has more than ${BUILD_BOUNDS.steps} instructions`);
+    this.#options.spend(rest.length);
     const text = `${name} ${rest}`;
     const at = { text: text.length > 200 ? `${text.slice(0, 199)}…` : text, line };
     const fail = (why: string): StacyError => failure(instruction, why);
     const expand = (value: string): string => this.#expand(value, instruction);
-    const argv = (): string[] => jsonWords(rest) ?? [...this.scope.shell, rest];
+    const argv = (): string[] => jsonWords(rest) ?? this.#byShell(rest);
     switch (name) {
       case "ARG":
         this.#declare(instruction);
@@ -301,6 +316,12 @@ class SectionReader {
     }
   }
 
+  /** Each step has its own. */
+  #byShell(script: string): string[] {
+    for (const word of this.scope.shell) this.#options.spend(word.length);
+    return [...this.scope.shell, script];
+  }
+
   #expand(text: string, instruction: Instruction, quotes = false): string {
     const { escapeChar, lenient, spend } = this.#options;
     const fail = (why: string): StacyError => failure(instruction, why);
@@ -308,8 +329,11 @@ class SectionReader {
   }
 
   #declare(instruction: Instruction): void {
-    const { variables, args } = this.scope;
-    const { declared, given } = this.#options;
+    const { variables } = this.scope;
+    const { declared, given, spend } = this.#options;
+    spend(ENTRY * Object.keys(this.scope.args).length);
+    const args = { ...this.scope.args };
+    this.scope.args = args;
     for (const { key, value } of declarations(instruction)) {
       const chosen =
         ownValue(given, key) ?? (value === undefined ? declared.get(key) : this.#expand(value, instruction));
@@ -321,6 +345,16 @@ class SectionReader {
     }
   }
 
+  /** An ENV of the same name wins. */
+  #forgetArgs(names: readonly string[]): void {
+    const { args } = this.scope;
+    if (!names.some((name) => Object.hasOwn(args, name))) return;
+    this.#options.spend(ENTRY * Object.keys(args).length);
+    const left = { ...args };
+    for (const name of names) delete left[name];
+    this.scope.args = left;
+  }
+
   #run(instruction: Instruction, at: { text: string; line: number }): void {
     const { options, rest } = flags(instruction.rest);
     for (const [option, value] of options) {
@@ -329,19 +363,20 @@ class SectionReader {
     }
     if (rest === "") throw failure(instruction, "says nothing");
     const { heredocs } = instruction;
-    const env = { ...this.scope.args };
+    const env = this.scope.args;
+    for (const [key, value] of Object.entries(env)) this.#options.spend(ENTRY + key.length + value.length);
     const push = (argv: string[], script?: string): void => {
       this.steps.push({ kind: "run", argv, env, ...(script === undefined ? {} : { script }), ...at });
     };
     const [only] = heredocs;
-    if (only === undefined) push(jsonWords(rest) ?? [...this.scope.shell, rest]);
+    if (only === undefined) push(jsonWords(rest) ?? this.#byShell(rest));
     else if (heredocs.length === 1 && rawWords(rest).length === 1 && isHeredoc(rest)) {
       if (only.content.startsWith("#!")) push([SCRIPT], only.content);
-      else push([...this.scope.shell, only.content]);
+      else push(this.#byShell(only.content));
     } else {
       // The shell reads them itself.
       const whole = heredocs.reduce((text, { name, content }) => `${text}\n${content}${name}`, rest);
-      push([...this.scope.shell, whole]);
+      push(this.#byShell(whole));
     }
   }
 
@@ -414,8 +449,8 @@ class SectionReader {
     for (const [key, value] of Object.entries(values)) {
       if (!isName(key)) throw fail(`${key} is no name of a variable`);
       this.scope.variables.set(key, value);
-      delete this.scope.args[key];
     }
+    this.#forgetArgs(Object.keys(values));
     this.steps.push({ kind: "env", env: values, ...at });
   }
 }

@@ -40,27 +40,28 @@ class Reader {
   read(stop: string, pattern = false): string {
     let out = "";
     let quote = "";
+    // Before it is there: a variable can be large, and its name short.
+    const append = (piece: string): void => {
+      this.#scope.spend(piece.length);
+      out += piece;
+    };
     for (;;) {
       const c = this.#text.charAt(this.#at);
       if (c === "") {
         if (quote !== "") throw this.#scope.fail("a quote is not closed");
         if (stop !== "") throw this.#scope.fail("a brace is not closed");
-        this.#scope.spend(out.length);
         return out;
       }
-      if (quote === "" && stop.includes(c)) {
-        this.#scope.spend(out.length);
-        return out;
-      }
+      if (quote === "" && stop.includes(c)) return out;
       this.#at++;
       if (c === this.#scope.escapeChar && quote !== "'") {
         const next = this.#text.charAt(this.#at++);
         const kept = pattern || (quote === '"' && !`"$${this.#scope.escapeChar}`.includes(next));
-        out += kept ? `${c}${next}` : next;
+        append(kept ? `${c}${next}` : next);
       } else if ((c === '"' || c === "'") && this.#scope.quotes !== true && (quote === "" || quote === c)) {
         quote = quote === "" ? c : "";
-      } else if (c === "$" && quote !== "'") out += this.#variable();
-      else out += c;
+      } else if (c === "$" && quote !== "'") append(this.#variable());
+      else append(c);
     }
   }
 
@@ -142,11 +143,13 @@ function glob(pattern: string): Glob {
 }
 
 function trimStart(value: string, pattern: string, longest: boolean, spend: Scope["spend"]): string {
+  spend(value.length);
   const text = [...value];
   return text.slice(endOf(glob(pattern), text, longest, spend) ?? 0).join("");
 }
 
 function trimEnd(value: string, pattern: string, longest: boolean, spend: Scope["spend"]): string {
+  spend(value.length);
   const text = [...value];
   const backwards = text.toReversed();
   return text.slice(0, text.length - (endOf(glob(pattern).reversed(), backwards, longest, spend) ?? 0)).join("");
@@ -169,6 +172,7 @@ function endOf(
 
 /** Of the first places, or all of them, that the pattern means, as much as it can. */
 function replaced(value: string, pattern: string, by: string, all: boolean, spend: Scope["spend"]): string {
+  spend(value.length);
   const text = [...value];
   const fits = glob(pattern);
   let out = "";

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { maybe } from "../../api/schemas/common.ts";
 import type { Origin, Plan, Step } from "../../builder/plan.ts";
+import { BUILD_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
 import { notThere } from "../error.ts";
@@ -19,7 +20,7 @@ export const BuildStart = z.object({
   fromTemplate: maybe(z.string().max(600)),
   fromImageRegistry: z.unknown().optional(),
   force: maybe(z.boolean()),
-  steps: maybe(z.array(Instruction).max(1_000)),
+  steps: maybe(z.array(Instruction).max(BUILD_BOUNDS.steps)),
   startCmd: maybe(z.string().max(65_536)),
   readyCmd: maybe(z.string().max(65_536)),
 });
