@@ -142,10 +142,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
       const pace = new Pace();
       for (const [path, entry] of [...this.#entries]) {
         if (pace.over) await pace.rest();
-        const looking = ignores.steps(path);
-        let step = looking.next();
-        for (; step.done !== true; step = looking.next()) if (pace.over) await pace.rest();
-        if (!step.value) continue;
+        if (!(await pace.through(ignores.steps(path)))) continue;
         this.#entries.delete(path);
         if (path === own) this.#hidden.set(path, entry);
       }

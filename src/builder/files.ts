@@ -79,7 +79,7 @@ export async function matching(files: BuildFiles, pattern: string): Promise<stri
       const directory = follow(files, path);
       for (const name of directory === undefined ? [] : files.names(directory)) {
         if (pace.over) await pace.rest();
-        if (fits(name)) next.push(path === "" ? name : `${path}/${name}`);
+        if (await pace.through(fits.steps(name))) next.push(path === "" ? name : `${path}/${name}`);
       }
     }
     found = next;

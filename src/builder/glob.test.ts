@@ -26,6 +26,10 @@ test("a pattern of many stars takes no time for the name that it nearly means", 
   soon(() => assert.throws(() => ignoreRules(`${"*a".repeat(65)}`), { code: "limit" }));
   soon(() => assert.throws(() => ignoreRules(`**/${"a/".repeat(300)}b`), { code: "limit" }));
   soon(() => assert.equal(ignoreRules(`${"a/".repeat(300)}b`)(`${"a/".repeat(300)}b`), true));
+  soon(() => assert.throws(() => namePattern(`${"*a".repeat(65)}`), { code: "limit" }));
+  soon(() => assert.throws(() => namePattern(`*${"a".repeat(512)}`), { code: "limit" }));
+  const looking = namePattern(stars).steps(name);
+  for (let steps = 0; steps < 50; steps++) assert.equal(looking.next().done, false, "others are served between");
   soon(() => readPlan(`FROM x\nENV A=${"a".repeat(4_000)}\nENV B=\${A#${stars}} C=\${A%${stars}} D=\${A/b*/}`));
 });
 

@@ -3,6 +3,19 @@
  * grows by a power with each star: here it is the length of the text times that of the pattern.
  */
 
+import { BUILD_BOUNDS } from "../host/bounds.ts";
+import { StacyError } from "../host/error.ts";
+
+/** Whether a name is meant. */
+export interface Fits {
+  (name: string): boolean;
+  /** The same, to be left for a while at each step: there may be much to do, and others want to be served between. */
+  steps(name: string): Generator<undefined, boolean>;
+}
+
+/** Places that are looked at in a step: some hundred microseconds. */
+const STEP = 1_024;
+
 /** What one place of a pattern means. */
 export type Token =
   /** One character. */
@@ -31,13 +44,19 @@ export class Glob {
     });
   }
 
-  get length(): number {
-    return this.#tokens.length;
-  }
-
-  /** Places that stand for more than one character: what a match costs for each of a text. */
-  get wildcards(): number {
-    return this.#tokens.filter(({ is }) => is !== "one").length;
+  /** @param name what has the pattern. @throws StacyError `limit` for one that costs more than any name needs */
+  assertShort(name: () => string): void {
+    // What stands for more than one character costs something for each of a text.
+    const wildcards = this.#tokens.filter(({ is }) => is !== "one").length;
+    const { patternWildcards, patternLetters } = BUILD_BOUNDS;
+    if (wildcards > patternWildcards)
+      throw new StacyError("limit", `${name()} has more than ${patternWildcards} wildcards`, {
+        remedy: "name directories in place of their files",
+      });
+    if (wildcards > 0 && this.#tokens.length > patternLetters)
+      throw new StacyError("limit", `${name()} has more than ${patternLetters} letters`, {
+        remedy: "one without wildcards may be longer",
+      });
   }
 
   /** The same of a text that is read backwards. */
@@ -46,8 +65,23 @@ export class Glob {
   }
 
   /** @param spend told of the work, a place for a character @returns where the matches that begin at `from` end, in order */
-  *ends(text: readonly string[], from = 0, spend?: (work: number) => void): Generator<number> {
+  *ends(text: readonly string[], from: number, spend: (work: number) => void): Generator<number> {
+    for (const end of this.#walk(text, from, spend)) if (end !== undefined) yield end;
+  }
+
+  /** Whether a match from the begin on ends where it may. */
+  *meets(text: readonly string[], mayEnd: (end: number) => boolean): Generator<undefined, boolean> {
+    for (const end of this.#walk(text, 0, () => {})) {
+      if (end === undefined) yield;
+      else if (mayEnd(end)) return true;
+    }
+    return false;
+  }
+
+  /** `undefined` is a step. */
+  *#walk(text: readonly string[], from: number, spend: (work: number) => void): Generator<number | undefined> {
     const last = this.#tokens.length;
+    let left = STEP;
     let [now, next] = [new Set<number>(), new Set<number>()];
     const entered = new Set<number>();
     this.#enter(now, 0, entered);
@@ -55,7 +89,12 @@ export class Glob {
       if (now.has(last)) yield at;
       const c = text[at];
       if (c === undefined || now.size === 0) return;
-      spend?.(now.size);
+      spend(now.size);
+      left -= now.size;
+      if (left < 0) {
+        left = STEP;
+        yield undefined;
+      }
       entered.clear();
       for (const place of now) {
         const token = this.#tokens[place];
@@ -80,6 +119,17 @@ export class Glob {
       if (token === undefined || token.is === "one") return;
     }
   }
+}
+
+export function bySteps(steps: Fits["steps"]): Fits {
+  const atOnce = (name: string): boolean => {
+    const looking = steps(name);
+    for (;;) {
+      const { done, value } = looking.next();
+      if (done === true) return value;
+    }
+  };
+  return Object.assign(atOnce, { steps });
 }
 
 /**

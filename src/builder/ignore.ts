@@ -5,21 +5,15 @@
 import { posix } from "node:path";
 import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
-import { anything, Glob, type Token } from "./glob.ts";
+import { anything, bySteps, type Fits, Glob, type Token } from "./glob.ts";
 import { readToken } from "./match.ts";
-
-export interface Ignores {
-  /** @param path relative to the context, without `./` */
-  (path: string): boolean;
-  /** The same, a rule in each step: there may be many, and others want to be served between them. */
-  steps(path: string): Generator<undefined, boolean>;
-}
 
 /**
  * @param text of the file; later lines win, `!` keeps
+ * @returns whether a path, relative to the context and without `./`, is hidden
  * @throws StacyError `invalid` for a pattern that is none, `limit`
  */
-export function ignoreRules(text: string, file = ".dockerignore"): Ignores {
+export function ignoreRules(text: string, file = ".dockerignore"): Fits {
   const rules: { keeps: boolean; glob: Glob }[] = [];
   const lines = (text.startsWith("\uFEFF") ? text.slice(1) : text).split(/\r?\n/);
   for (const [i, line] of lines.entries()) {
@@ -38,45 +32,20 @@ export function ignoreRules(text: string, file = ".dockerignore"): Ignores {
       });
     }
     const glob = new Glob(tokens);
-    if (glob.wildcards > BUILD_BOUNDS.ignoreWildcards) {
-      throw new StacyError(
-        "limit",
-        `line ${i + 1} of ${file} has more than ${BUILD_BOUNDS.ignoreWildcards} wildcards`,
-        {
-          remedy: "name directories in place of their files",
-        },
-      );
-    }
-    if (glob.wildcards > 0 && glob.length > BUILD_BOUNDS.ignoreLetters) {
-      throw new StacyError("limit", `line ${i + 1} of ${file} has more than ${BUILD_BOUNDS.ignoreLetters} letters`, {
-        remedy: "a rule without wildcards may be longer",
-      });
-    }
+    glob.assertShort(() => `line ${i + 1} of ${file}`);
     rules.push({ keeps, glob });
   }
   rules.reverse();
-  function* steps(path: string): Generator<undefined, boolean> {
+  return bySteps(function* (path) {
     const characters = [...path];
+    // The path itself, or a directory above it.
+    const mayEnd = (end: number): boolean => end > 0 && (end === characters.length || characters[end] === "/");
     for (const { keeps, glob } of rules) {
-      if (meets(glob, characters)) return !keeps;
+      if (yield* glob.meets(characters, mayEnd)) return !keeps;
       yield;
     }
     return false;
-  }
-  const ignores = (path: string): boolean => {
-    const looking = steps(path);
-    for (;;) {
-      const { done, value } = looking.next();
-      if (done === true) return value;
-    }
-  };
-  return Object.assign(ignores, { steps });
-}
-
-/** The path itself, or a directory above it. */
-function meets(glob: Glob, path: readonly string[]): boolean {
-  for (const end of glob.ends(path)) if (end > 0 && (end === path.length || path[end] === "/")) return true;
-  return false;
+  });
 }
 
 /** @returns `undefined`: it is no pattern */

@@ -1,6 +1,6 @@
 /** Patterns of COPY and ADD: what Go's filepath.Match says of one name, since that is what Docker asks. */
 import { StacyError } from "../host/error.ts";
-import { butSlash, Glob, literal, readSet, type Token } from "./glob.ts";
+import { butSlash, bySteps, type Fits, Glob, literal, readSet, type Token } from "./glob.ts";
 
 const SPECIAL = /[*?[\\]/;
 
@@ -10,10 +10,14 @@ export function isPattern(name: string): boolean {
 
 /**
  * @param pattern of one component of a path: `*`, `?`, `[a-z]`, `[^a]`, a backslash before what means itself
- * @throws StacyError `invalid` for a bracket that is not closed, or holds nothing
+ * @throws StacyError `invalid` for a bracket that is not closed, or holds nothing, `limit`
  */
-export function namePattern(pattern: string): (name: string) => boolean {
-  if (!isPattern(pattern)) return (name) => name === pattern;
+export function namePattern(pattern: string): Fits {
+  if (!isPattern(pattern))
+    // biome-ignore lint/correctness/useYield: it takes one step
+    return bySteps(function* (name) {
+      return name === pattern;
+    });
   const characters = [...pattern];
   const tokens: Token[] = [];
   for (let at = 0; at < characters.length; ) {
@@ -23,11 +27,11 @@ export function namePattern(pattern: string): (name: string) => boolean {
     at = read.end;
   }
   const glob = new Glob(tokens);
-  return (name) => {
+  glob.assertShort(() => pattern.slice(0, 100));
+  return bySteps((name) => {
     const text = [...name];
-    for (const end of glob.ends(text)) if (end === text.length) return true;
-    return false;
-  };
+    return glob.meets(text, (end) => end === text.length);
+  });
 }
 
 /** @returns `undefined`: it is no pattern */

@@ -133,10 +133,10 @@ export const BUILD_BOUNDS = {
   /** Of a stage. */
   steps: 1_000,
   ignoreRules: 10_000,
-  /** Of one rule. */
-  ignoreWildcards: 64,
-  /** Of one rule that has a wildcard: what it is held against costs up to so much for each letter. */
-  ignoreLetters: 512,
+  /** Of a rule of what is ignored, and of a name that is copied. */
+  patternWildcards: 64,
+  /** Of one that has a wildcard: what it is held against costs up to so much for each letter. */
+  patternLetters: 512,
   /** Of a file's path, as Linux has it. */
   pathLetters: 4_096,
 } as const;

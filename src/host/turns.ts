@@ -53,4 +53,13 @@ export class Pace {
     await turns.next();
     this.#until = performance.now() + GUEST_BOUNDS.turnMs;
   }
+
+  /** Work that says by itself where it can be left for a while. */
+  async through<T>(steps: Generator<undefined, T>): Promise<T> {
+    for (;;) {
+      const { done, value } = steps.next();
+      if (done === true) return value;
+      if (this.over) await this.rest();
+    }
+  }
 }
