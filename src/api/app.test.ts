@@ -377,6 +377,24 @@ test("a template is named by what its address can hold, a tenant by what is left
   assert.equal((await call("POST", "/admin/tenants/acme/policies", rule)).body.policy.priority, -3);
 });
 
+test("what is read can be sent back to where it came from, changed or not; other unknown fields stay refused", async () => {
+  const { call } = appOf();
+  await call("PUT", "/secrets/KEY", { hosts: ["api.example"], value: "value-of-the-secret" });
+  await call("POST", "/templates", { name: "t", image: "i" });
+  await call("POST", "/admin/tenants", { id: "acme", name: "Acme" });
+  await call("PUT", "/quotas/acme", { max_sandboxes: 3 });
+  for (const path of ["/secrets/KEY", "/templates/t", "/quotas/acme", "/admin/tenants/acme"]) {
+    const answer = (await call("GET", path)).body;
+    const record = answer.tenant ?? answer;
+    const { status, body } = await call("PUT", path, record);
+    assert.equal(status, 200, `${path}: ${JSON.stringify(body)}`);
+    const other = await call("PUT", path, { ...record, nonsense: 1 });
+    assert.equal(other.status, 400, path);
+    assert.match(JSON.stringify(other.body), /there is no field ..nonsense/);
+  }
+  assert.equal((await call("PUT", "/secrets/KEY", { sauce: "x" })).status, 400);
+});
+
 test("a template that says no size and no time has what a spawn has that says none: both start from one golden snapshot", async () => {
   const { call } = appOf();
   const template = (await call("POST", "/templates", { name: "t", image: "i" })).body;

@@ -22,7 +22,7 @@ import { type BodyLimits, readJson } from "./body.ts";
 import { OpenCalls } from "./open-calls.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { ErrorBody } from "./schemas/common.ts";
-import { refuseUnknown } from "./unknown-fields.ts";
+import { fieldsOf, refuseUnknown } from "./unknown-fields.ts";
 
 export interface Upgrade {
   incoming: IncomingMessage;
@@ -142,6 +142,8 @@ export class Endpoints {
   readonly #open = new OpenCalls();
   /** What was there before: middleware. */
   readonly #before: number;
+  /** Of each path that can be read: what it has may come back there. */
+  readonly #records = new Map<string, ReadonlySet<string>>();
   readonly #paths: { pattern: RegExp; methods: string[] }[] = [];
 
   constructor(app: Api, parts: EndpointParts) {
@@ -161,12 +163,13 @@ export class Endpoints {
     const route = `${API_BASE}${endpoint.path}`;
     const { images: library } = this.#parts;
     const limits = endpoint.content === true ? this.#parts.contentLimits : this.#parts.limits;
+    if (endpoint.method === "get") this.#records.set(route, fieldsOf(endpoint.responses[200]?.schema));
     this.#on(endpoint.method.toUpperCase(), route, endpoint.scope, async (c, sandboxes) => {
       const body = endpoint.body === undefined ? undefined : await readJson(c.req.raw, limits);
       if (body === undefined && endpoint.body !== undefined && endpoint.bodyOptional !== true) {
         throw new StacyError("invalid", "a JSON body is required");
       }
-      if (endpoint.body !== undefined) refuseUnknown(endpoint.body, body ?? {});
+      if (endpoint.body !== undefined) refuseUnknown(endpoint.body, body ?? {}, this.#records.get(route));
       return handler({
         c,
         params: check(endpoint.params, c.req.param(), "path"),

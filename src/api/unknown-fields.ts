@@ -6,7 +6,7 @@ import { z } from "@hono/zod-openapi";
 import { StacyError } from "../host/error.ts";
 import { ownValue } from "../host/own-value.ts";
 
-/** What records have: clients send them back with what they have changed in them. The server decides these itself. */
+/** What records have, whatever they are of: clients make another one out of them. The server decides these itself. */
 const SENT_BACK = new Set(["id", "owner", "owner_id", "tenant_id", "created_at", "updated_at"]);
 
 /** What fields are called elsewhere: in the command line here, by Docker, by E2B's clients and others. */
@@ -37,9 +37,19 @@ const ELSEWHERE: Record<string, string[]> = {
 /** Of what was sent, in an error. */
 const LONGEST_NAME = 100;
 
-/** @throws StacyError `invalid` for the first one */
-export function refuseUnknown(schema: z.ZodType, value: unknown): void {
-  const found = unknownField(schema, value, []);
+/** Names of what an object may have. */
+export function fieldsOf(schema: z.ZodType | undefined): ReadonlySet<string> {
+  const inner = schema === undefined ? undefined : unwrapped(schema);
+  return new Set(inner instanceof z.ZodObject ? Object.keys(inner.shape) : []);
+}
+
+/**
+ * @param record fields of what stands at this address, as clients get it: they send it back with what they have changed in it
+ * @throws StacyError `invalid` for the first one
+ */
+export function refuseUnknown(schema: z.ZodType, value: unknown, record: ReadonlySet<string> = new Set()): void {
+  const own = (name: string, path: readonly string[]): boolean => path.length === 0 && record.has(name);
+  const found = unknownField(schema, value, [], own);
   if (found === undefined) return;
   const { path, known } = found;
   const name = (path.at(-1) ?? "").slice(0, LONGEST_NAME);
@@ -56,21 +66,22 @@ function unknownField(
   schema: z.ZodType,
   value: unknown,
   path: string[],
+  isRecords: (name: string, path: readonly string[]) => boolean,
 ): { path: string[]; known: string[] } | undefined {
   const inner = unwrapped(schema);
   if (Array.isArray(value)) {
     if (!(inner instanceof z.ZodArray)) return undefined;
     const element = unwrapped(inner.element as z.ZodType);
     if (!(element instanceof z.ZodObject)) return undefined;
-    return first(value.entries(), (each, index) => unknownField(element, each, [...path, String(index)]));
+    return first(value.entries(), (each, index) => unknownField(element, each, [...path, String(index)], isRecords));
   }
   if (!(inner instanceof z.ZodObject) || typeof value !== "object" || value === null) return undefined;
   const shape = inner.shape as Record<string, z.ZodType>;
   const known = Object.keys(shape);
   return first(Object.entries(value), (each, name) => {
     const field = ownValue(shape, name);
-    if (field !== undefined) return unknownField(field, each, [...path, name]);
-    return SENT_BACK.has(name) ? undefined : { path: [...path, name], known };
+    if (field !== undefined) return unknownField(field, each, [...path, name], isRecords);
+    return SENT_BACK.has(name) || isRecords(name, path) ? undefined : { path: [...path, name], known };
   });
 }
 

@@ -5,6 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
 import { checkPlacement, checkValue, type KeptSecret, type Placement, SecretHosts } from "../egress/secrets/secret.ts";
 import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
@@ -212,7 +213,10 @@ export class Secrets {
       throw new StacyError("invalid", `the secret ${name} needs one of value, file and variable`);
     }
     // Whoever could send a value that he does not have elsewhere would have it.
-    if (given.length === 0 && (input.hosts !== undefined || input.placement !== undefined)) {
+    const elsewhere = (["hosts", "placement"] as const).some(
+      (field) => input[field] !== undefined && !isDeepStrictEqual(input[field], before?.[field]),
+    );
+    if (given.length === 0 && elsewhere) {
       throw new StacyError("invalid", `where the secret ${name} goes can only be changed together with its value`);
     }
     const hosts = input.hosts ?? before?.hosts ?? [];
