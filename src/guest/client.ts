@@ -211,7 +211,7 @@ class AgentClient implements Agent {
       }
     };
     await this.#simple(Method.PROCESSES, undefined, { ...QUICK, ...options, onEvent });
-    return list.filter(({ command }) => !isExercise(command));
+    return list.filter((each) => !isExercise(each));
   }
 
   async signal(id: string, signal: number): Promise<void> {

@@ -1,14 +1,19 @@
 /**
  * Commands that make a machine ready for the first one of its user: what a machine does for the first time is slow. Nobody asked for
- * them, so no list shows them; they are known by their `$0`.
+ * them, so no list shows them. They have ended before anybody else's command begins, and are known by the whole of what they say: a
+ * command that only calls itself so is shown.
  */
-const NAME = "stacyvm-exercise";
+import type { ProcessInfo } from "./agent.ts";
 
-export function exerciseArgv(shell: string): string[] {
-  return [shell, "-c", "echo exercised", NAME];
+const SHELLS = ["sh", "/bin/sh"] as const;
+
+export function exerciseArgv(shell: (typeof SHELLS)[number]): string[] {
+  return [shell, "-c", "echo exercised", "stacyvm-exercise"];
 }
 
-/** @param command as the guest lists it, its words with blanks between them */
-export function isExercise(command: string): boolean {
-  return command.endsWith(` ${NAME}`);
+// As the guest lists them, their words with blanks between them.
+const COMMANDS: ReadonlySet<string> = new Set(SHELLS.map((shell) => exerciseArgv(shell).join(" ")));
+
+export function isExercise({ command, running }: Pick<ProcessInfo, "command" | "running">): boolean {
+  return !running && COMMANDS.has(command);
 }

@@ -47,6 +47,47 @@ test("one image that many wait for takes one place, and all hear of its pull", a
   await Promise.all(other);
 });
 
+test("who throws at what is told leaves alone: at its begin, on the way, while it waits", async () => {
+  const turns = new PullTurns<string>();
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let told = (_step: string): void => {};
+  const work = (_: AbortSignal, progress: (progress: { step: string }) => void): Promise<string> => {
+    told = (step) => progress({ step });
+    return promise;
+  };
+  const heard: string[] = [];
+  const throws = (): void => {
+    throw new Error("its connection is gone");
+  };
+  const pull = (progress: (progress: { step: string }) => void): Promise<string> =>
+    turns.run("one", "missing", { party: "a", signal: undefined, progress }, work);
+  const first = pull(throws);
+  const good = pull(({ step }) => heard.push(step));
+  const joins = pull(throws);
+  await assert.rejects(joins, /connection is gone/);
+  told("pulling");
+  await assert.rejects(first, /connection is gone/);
+  told("pulling more");
+  resolve("it");
+  assert.equal(await good, "it");
+  assert.deepEqual(heard.slice(-2), ["pulling", "pulling more"]);
+});
+
+test("one that nobody can be told of any more is cancelled", async () => {
+  const turns = new PullTurns<string>();
+  const progress = (): void => {
+    throw new Error("its connection is gone");
+  };
+  let cancelled = false;
+  const only = turns.run("one", "missing", { party: "a", signal: undefined, progress }, (signal, tell) => {
+    signal.addEventListener("abort", () => (cancelled = true));
+    tell({ step: "pulling" });
+    return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  });
+  await assert.rejects(only, /connection is gone/);
+  assert.ok(cancelled);
+});
+
 test("whoever has a turn first pulls for those who wait longer for theirs, and goes on for them when its caller leaves", async () => {
   const turns = new PullTurns<string>();
   const ends: ((result: string) => void)[] = [];

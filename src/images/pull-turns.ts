@@ -40,22 +40,31 @@ export class PullTurns<T> {
    * @throws StacyError `timeout` when it takes longer than an hour from its turn on
    */
   async run(name: string, wants: "missing" | "always", { party, signal, progress }: Asking, work: Work<T>): Promise<T> {
-    const wanted = signal ?? new AbortController().signal;
+    const gone = new AbortController();
+    const wanted = signal === undefined ? gone.signal : AbortSignal.any([signal, gone.signal]);
+    // Who cannot be told any more does not wait any more; the others do.
+    const tell = (step: Progress): void => {
+      try {
+        progress?.(step);
+      } catch (error) {
+        gone.abort(error);
+      }
+    };
     const key = `${wants} ${name}`;
     // It begins in this very call.
     const result = this.#shared.join(key, wanted, (cancelled) => this.#open(key, cancelled, work));
     const pull = this.#pulls.get(key);
     if (pull === undefined) return result;
     const { begun } = pull;
-    if (progress !== undefined) pull.told.add(progress);
-    if (begun) progress?.({ step: `waiting for another pull or build of ${name}` });
+    if (progress !== undefined) pull.told.add(tell);
+    if (begun) tell({ step: `waiting for another pull or build of ${name}` });
     else {
       this.#queue.run(party, wanted, () => pull.begin()).catch(() => {}); // it left, which the result tells
       const waiting = this.#queue.waiting(party);
-      if (!pull.begun && waiting > 0) progress?.({ step: `waiting for other pulls (${waiting} of yours)` });
+      if (!pull.begun && waiting > 0) tell({ step: `waiting for other pulls (${waiting} of yours)` });
     }
     return result.finally(() => {
-      if (progress !== undefined) pull.told.delete(progress);
+      pull.told.delete(tell);
     });
   }
 

@@ -52,8 +52,9 @@ async function readConfig(file: string): Promise<DockerConfig | undefined> {
   if (text === undefined) return undefined;
   try {
     return JSON.parse(text) as DockerConfig;
-  } catch (cause) {
-    throw new StacyError("invalid", `${file} is no JSON`, { cause, remedy: "correct the file or log in again" });
+  } catch {
+    // Without the parser's words: they quote what stands there.
+    throw new StacyError("invalid", `${file} is no JSON`, { remedy: "correct the file or log in again" });
   }
 }
 
@@ -104,7 +105,8 @@ async function fromHelper(config: DockerConfig, registry: string): Promise<Crede
       return { username: "<token>", password: "", identityToken: answer.Secret };
     }
     return { username: answer.Username, password: answer.Secret };
-  } catch (cause) {
-    throw new StacyError("unavailable", `docker-credential-${helper} did not answer with JSON`, { cause });
+  } catch {
+    // Nor here.
+    throw new StacyError("unavailable", `docker-credential-${helper} did not answer with JSON`);
   }
 }

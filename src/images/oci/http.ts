@@ -247,8 +247,9 @@ export class RegistryHttp {
     try {
       const answer = JSON.parse(text.toString("utf8")) as { token?: unknown; access_token?: unknown };
       token = answer.token ?? answer.access_token;
-    } catch (cause) {
-      throw new StacyError("unavailable", `${realm.host} did not answer with a token`, { cause });
+    } catch {
+      // Without the parser's words: they quote what stands there.
+      throw new StacyError("unavailable", `${realm.host} did not answer with a token`);
     }
     if (typeof token !== "string" || !/^[\x21-\x7e]+$/.test(token)) {
       throw new StacyError("unavailable", `${realm.host} did not answer with a token`);
