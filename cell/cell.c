@@ -11,7 +11,7 @@
  *   -w FILE  one to write, also below DIR. Its name stays what it is: nobody who follows names in DIR can be led elsewhere.
  *   -l FILE  a library that is loaded into the program. Its own path may hold what separates names there.
  *   -s FILE  one of the system's, to read where it is there: as it is, also where it is a link to another one
- *   -a PATH  where the one before it is shown, if not under its own path
+ *   -a PATH  where the file of -r, -o or -w before it is shown, if not under its own path
  *
  * All of them are absolute.
  *
@@ -202,16 +202,24 @@ int main(int argc, char **argv) {
 		write_file("/proc/self/gid_map", map);
 	}
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("mount", "/");
-	struct part *last = add(argv[1], 0, 0);
+	add(argv[1], 0, 0);
+	struct part *last = NULL;
+	int nameable = 0;
 	const char *links[16];
 	size_t linked = 0;
 	for (; at + 1 < argc && argv[at][0] == '-' && strchr("rowlsa", argv[at][1]) != NULL && argv[at][1] != 0 && argv[at][2] == 0; at += 2) {
 		const char option = argv[at][1];
 		struct stat found;
 		if (option == 'a') {
+			/* Another part must not get the name that was meant for this one. */
+			if (!nameable) {
+				errno = EINVAL;
+				fail("name", argv[at + 1]);
+			}
 			if (last != NULL) last->path = absolute(argv[at + 1]);
 			continue;
 		}
+		nameable = option != 's' && option != 'l';
 		if (option == 's' && lstat(argv[at + 1], &found) == 0 && S_ISLNK(found.st_mode) && linked < sizeof links / sizeof *links) {
 			links[linked++] = absolute(argv[at + 1]);
 			continue;

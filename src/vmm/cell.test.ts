@@ -136,6 +136,27 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
     await assert.rejects(stat("/tmprelative"), /ENOENT/);
   });
 
+  test("another name is for the file right before it, which must be one that can have it", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "cell-"));
+    try {
+      await chmod(dir, 0o755);
+      for (const name of ["a", "b"]) await writeFile(join(dir, name), name);
+      const system = ["/usr", "/bin", "/lib", "/lib64"].flatMap((path) => ["-s", path]);
+      const run = async (...args: string[]): Promise<string> => {
+        const command = ["--", "/usr/bin/env", "cat", "/named"];
+        return (await execute(cell.program, [dir, ...args, ...command], { env: { PATH: "/usr/bin:/bin" } })).stdout;
+      };
+      const [a, b] = [join(dir, "a"), join(dir, "b")];
+      assert.equal(await run(...system, "-r", b, "-r", a, "-a", "/named"), "a");
+      // One that need not be there is not, and the one before it keeps its name.
+      await assert.rejects(run(...system, "-r", a, "-o", join(dir, "none"), "-a", "/named"), /No such file/);
+      for (const before of [[], ["-r", a, "-s", "/lib"], ["-r", a, "-s", "/usr"], ["-r", a, "-l", cell.preload]])
+        await assert.rejects(run(...before, "-a", "/named"), /cell: name \/named: Invalid argument/, before.join(" "));
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+
   test("a snapshot's memory is opened for reading, whatever the program asks for", async () => {
     const dir = await mkdtemp(join(tmpdir(), "memory-"));
     try {
