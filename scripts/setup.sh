@@ -4,7 +4,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
-say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+# In a pipe and in a file there are no colours.
+if [ -t 1 ]; then arrow=$(printf '\033[1m==>\033[0m'); else arrow='==>'; fi
+say() { printf '%s %s\n' "$arrow" "$*"; }
 fail() { printf 'setup: %s\n' "$1" >&2; [ $# -lt 2 ] || printf '  remedy: %s\n' "$2" >&2; exit 1; }
 
 [ "$(uname -s)" = Linux ] || fail "StacyVM runs on Linux, this is $(uname -s)" "use a Linux machine or a virtual one"
