@@ -901,7 +901,7 @@ export interface OwnerQuota {
   maxSandboxes: number;
   /** The longest life that a sandbox may have (a Go duration). */
   maxTtl: string;
-  /** The longest time that a command may have (a Go duration). */
+  /** The longest time that a command may have (a Go duration); what names none has this where its result is waited for. */
   maxExecTimeout: string;
   /** When it was made (RFC 3339). */
   createdAt: string;
@@ -925,7 +925,7 @@ export interface QuotaRequest {
   maxSandboxes?: number | undefined;
   /** The longest life that a sandbox may have (a Go duration). */
   maxTtl?: string | undefined;
-  /** The longest time that a command may have (a Go duration). */
+  /** The longest time that a command may have (a Go duration); what names none has this where its result is waited for. */
   maxExecTimeout?: string | undefined;
 }
 
@@ -938,7 +938,7 @@ export interface QuotaUsage {
   maxSandboxes: number;
   /** The longest life that a sandbox may have (a Go duration). */
   maxTtl: string;
-  /** The longest time that a command may have (a Go duration). */
+  /** The longest time that a command may have (a Go duration); what names none has this where its result is waited for. */
   maxExecTimeout: string;
   /** Whether this user has limits of their own. */
   quotaConfigured: boolean;

@@ -110,7 +110,8 @@ export const FIELD_WORDS: Record<string, string> = {
   max_sandboxes: "The most at once; 0: no limit.",
   max_owner_sandboxes: "The most at once of this user; 0: no limit.",
   max_ttl: "The longest life that a sandbox may have (a Go duration).",
-  max_exec_timeout: "The longest time that a command may have (a Go duration).",
+  max_exec_timeout:
+    "The longest time that a command may have (a Go duration); what names none has this where its result is waited for.",
   total: "How many quotas there are.",
   with_max_sandboxes: "How many of them limit sandboxes.",
   with_max_ttl: "How many of them limit the life of sandboxes.",

@@ -133,7 +133,9 @@ export class Executions {
         remedy: "ask for less time, or raise defaults.max_exec_timeout or the owner's quota",
       });
     }
-    return asked ?? (limits.defaultExecTimeoutMs || (collected ? max : 0));
+    if (asked !== undefined) return asked;
+    const standard = limits.defaultExecTimeoutMs;
+    return standard > 0 && max > 0 ? Math.min(standard, max) : standard || (collected ? max : 0);
   }
 
   /** Writes the beginning, and gives what writes the end (once): an `ExitStatus`, or what was thrown. */

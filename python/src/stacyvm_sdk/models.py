@@ -575,7 +575,7 @@ class OwnerQuota:
     max_sandboxes: int
     #: The longest life that a sandbox may have (a Go duration).
     max_ttl: str
-    #: The longest time that a command may have (a Go duration).
+    #: The longest time that a command may have (a Go duration); what names none has this where its result is waited for.
     max_exec_timeout: str
     #: When it was made (RFC 3339).
     created_at: str
@@ -694,7 +694,7 @@ class QuotaUsage:
     max_sandboxes: int
     #: The longest life that a sandbox may have (a Go duration).
     max_ttl: str
-    #: The longest time that a command may have (a Go duration).
+    #: The longest time that a command may have (a Go duration); what names none has this where its result is waited for.
     max_exec_timeout: str
     #: Whether this user has limits of their own.
     quota_configured: bool
