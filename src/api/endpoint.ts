@@ -12,6 +12,7 @@ import type { Audit } from "../access/audit.ts";
 import type { Scope } from "../access/identity.ts";
 import { decodeName } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
+import { schemaWords } from "../host/schema-words.ts";
 import { withoutEnd } from "../host/trim.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { checkOwnerName, checkUser } from "../sandboxes/owner.ts";
@@ -308,7 +309,7 @@ export class Endpoints {
 
 function check<S extends z.ZodType>(schema: S | undefined, value: unknown, where: string): z.output<S> {
   if (schema === undefined) return undefined as z.output<S>;
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { error: schemaWords });
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   const at = issue?.path.join(".") ?? "";

@@ -3,6 +3,7 @@ import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
 import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
+import { schemaWords } from "../host/schema-words.ts";
 import { type DockerfileOptions, readDockerfile } from "./dockerfile/dockerfile.ts";
 import type { Origin, Plan, Step } from "./plan.ts";
 
@@ -87,7 +88,7 @@ function readDeclarative(text: string): Plan {
   const document = parsed(text, lines);
   const [problem] = document.errors;
   if (problem !== undefined) throw new StacyError("invalid", `the build file is no YAML: ${problem.message}`);
-  const read = FILE.safeParse(resolved(document));
+  const read = FILE.safeParse(resolved(document), { error: schemaWords });
   const lineOf = (path: readonly PropertyKey[]): number => {
     for (let n = path.length; n > 0; n--) {
       const node = document.getIn(path.slice(0, n), true) as { range?: [number, number, number] } | undefined;

@@ -7,6 +7,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
 import { errno, StacyError } from "../host/error.ts";
+import { schemaWords } from "../host/schema-words.ts";
 import { isPublishedConfig, isTheirKey } from "./published.ts";
 import { type Config, configKeys, configSchema } from "./schema.ts";
 
@@ -75,7 +76,7 @@ export function validateConfig(
   remedy?: string,
   from: ReadonlyMap<string, string> = new Map(),
 ): Config {
-  const parsed = configSchema.safeParse(raw);
+  const parsed = configSchema.safeParse(raw, { error: schemaWords });
   if (parsed.success) return parsed.data;
   const lines = parsed.error.issues.map((issue) => {
     const at = issue.path.join(".");

@@ -21,6 +21,7 @@ import { z } from "@hono/zod-openapi";
 import type { Command, ExitStatus } from "../../guest/agent.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { push } from "../../host/push.ts";
+import { schemaWords } from "../../host/schema-words.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
@@ -120,7 +121,7 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
           return session(call.sandboxes, socket, lease, messages, value, false);
         }
         refuseUnknown(ExecRequest, value);
-        const request = ExecRequest.safeParse(value);
+        const request = ExecRequest.safeParse(value, { error: schemaWords });
         if (!request.success) throw new StacyError("invalid", request.error.issues[0]?.message ?? "not an ExecRequest");
         const { command, exited } = await call.sandboxes.start(lease, execInput(request.data), socket.closed);
         for await (const chunk of chunks(command, exited, request.data.encoding ?? "utf8")) {
@@ -319,7 +320,7 @@ function parse(message: Message): unknown {
 }
 
 function control(value: unknown): Control {
-  const result = Control.safeParse(value);
+  const result = Control.safeParse(value, { error: schemaWords });
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   throw new StacyError("invalid", `${issue?.path.join(".") || "frame"}: ${issue?.message ?? "is not valid"}`);

@@ -4,6 +4,7 @@ import { readJson } from "../../api/body.ts";
 import { maybe } from "../../api/schemas/common.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../../api/streams.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { schemaWords } from "../../host/schema-words.ts";
 import type { CodeEvent, ContextInfo } from "../../sandboxes/code.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { openGuest, type Target } from "../envd/guest.ts";
@@ -105,7 +106,9 @@ export class Interpreter {
 
   async #body<S extends z.ZodType>(request: Request, schema: S): Promise<z.output<S>> {
     const timeoutMs = this.#parts.config.server.body_timeout;
-    const parsed = schema.safeParse((await readJson(request, { maxBytes: MAX_CODE, timeoutMs })) ?? {});
+    const parsed = schema.safeParse((await readJson(request, { maxBytes: MAX_CODE, timeoutMs })) ?? {}, {
+      error: schemaWords,
+    });
     if (parsed.success) return parsed.data;
     const issue = parsed.error.issues[0];
     throw new StacyError("invalid", `${issue?.path.join(".") || "the body"}: ${issue?.message}`);
