@@ -1,8 +1,10 @@
 /** A session over data: upload, look, compute, draw; the plot comes back as a file. Plain Python, so it needs no packages. */
 import { writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Sandbox } from "../sdk/src/index.ts";
 
-const target = process.argv[2] ?? "plot.svg";
+const target = process.argv[2] ?? join(tmpdir(), "plot.svg");
 const days = Array.from({ length: 60 }, (_, day) => day);
 const csv = ["day,visits", ...days.map((day) => `${day},${Math.round(200 + 3 * day + 60 * Math.sin(day / 3.5))}`)];
 

@@ -1,6 +1,9 @@
 /** What people see and type, through a real terminal. */
 import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { borrow } from "../bench/borrow.ts";
 import { Cli } from "./cli-support.ts";
 
 describe("the command line in a terminal", { timeout: 600_000 }, () => {
@@ -84,6 +87,18 @@ describe("the command line in a terminal", { timeout: 600_000 }, () => {
     top.type("q");
     assert.equal(await top.exited, 0);
     assert.ok(top.raw.startsWith("\x1b[?1049h") && top.raw.endsWith("\x1b[?25h\x1b[?1049l"));
+  });
+
+  test("a server in a terminal says where the console is, and logs lines for people", async () => {
+    const own = { STACYVM_DATA_DIR: join(cli.data, "serve"), NO_COLOR: "1" };
+    await mkdir(own.STACYVM_DATA_DIR);
+    await borrow(own.STACYVM_DATA_DIR);
+    const server = cli.terminal(24, 100, ["serve", "--port", "0"], own);
+    await server.until(/the console: http:\/\/127\.0\.0\.1:\d+\/ui\//);
+    server.type("\x03");
+    await server.exited;
+    assert.match(server.text, /^\[?\d\d:\d\d:\d\d\.\d+\]? \w+/m);
+    assert.doesNotMatch(server.text, /^\{/m);
   });
 
   test("errors are red on a terminal, wrong usage too; NO_COLOR is kept", async () => {

@@ -162,10 +162,12 @@ export function busy(id: string, server: ConsoleServer, cpuPercent: number): voi
 }
 
 /** What axe finds, as lines; and whether the page is wider than its window. */
-export async function faults(page: Page): Promise<string[]> {
+export async function faults(page: Page, rules?: string[]): Promise<string[]> {
   // Evaluated by the debugger, which the page's own policy does not concern.
   await page.evaluate(axe.source);
-  const { violations } = (await page.evaluate("axe.run({ resultTypes: ['violations'] })")) as axe.AxeResults;
+  const only = rules === undefined ? {} : { runOnly: { type: "rule", values: rules } };
+  const options = JSON.stringify({ resultTypes: ["violations"], ...only });
+  const { violations } = (await page.evaluate(`axe.run(${options})`)) as axe.AxeResults;
   const found = violations.flatMap(({ id, nodes }) =>
     nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 200)} ${failureSummary}`),
   );

@@ -7,6 +7,7 @@ import { parsePorts } from "../sdk/src/index.ts";
 import { BEAT_LIMIT_MS, BEAT_MS } from "../web/src/core/beat.ts";
 import { copyAs } from "../web/src/core/copy-as.ts";
 import { LogLines } from "../web/src/core/log-lines.ts";
+import { notes } from "../web/src/core/notes.ts";
 import { routeOf } from "../web/src/core/route.ts";
 import { parseProcesses } from "../web/src/sandbox/in-guest.ts";
 
@@ -103,6 +104,28 @@ test("addresses in the page, those of earlier versions too", () => {
 
 test("a server that is gone is seen within two seconds: how long that took in a browser is said in console-pages.test.ts", () => {
   assert.ok(BEAT_MS + BEAT_LIMIT_MS < 2_000);
+});
+
+test("a message goes by itself, stays while it is read, can be closed, and the same is not said twice", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const said = (): string[] => notes.list.map(({ text }) => text);
+  notes.say("Saved.");
+  notes.fail(Object.assign(new Error("it is paused"), { hint: "resume it first" }));
+  notes.say("Saved.");
+  assert.deepEqual(said(), ["Saved.", "it is paused (resume it first)"]);
+  t.mock.timers.tick(6_000);
+  assert.deepEqual(said(), ["it is paused (resume it first)"], "a failure stays longer");
+  const [failure] = notes.list;
+  assert.ok(failure);
+  notes.hold(failure.id);
+  t.mock.timers.tick(60_000);
+  assert.equal(said().length, 1, "somebody reads it");
+  notes.release(failure);
+  t.mock.timers.tick(15_000);
+  assert.deepEqual(said(), []);
+  notes.say("Removed.");
+  notes.close(notes.list[0]?.id ?? -1);
+  assert.deepEqual(said(), []);
 });
 
 test("a program's log: each line with the time of its first piece, streams not mixed, old lines gone", () => {

@@ -1,7 +1,7 @@
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 import type { Live } from "./live.ts";
-import { useStore } from "./store.ts";
+import { useStore } from "./use-store.ts";
 
 export const LiveContext = createContext<Live | undefined>(undefined);
 

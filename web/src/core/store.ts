@@ -1,5 +1,4 @@
-/** Something that changes, and what draws it. */
-import { useEffect, useState } from "preact/hooks";
+/** Something that changes, and tells those who listen; use-store.ts draws it. */
 
 export class Store {
   readonly #listeners = new Set<() => void>();
@@ -20,11 +19,4 @@ export class Store {
       for (const listener of this.#listeners) listener();
     });
   }
-}
-
-/** Draws again whenever it changes. */
-export function useStore<S extends Store>(store: S): S {
-  const [, again] = useState(0);
-  useEffect(() => store.onChange(() => again((n) => n + 1)), [store]);
-  return store;
 }

@@ -2,8 +2,8 @@
 import { useEffect, useRef } from "preact/hooks";
 import type UPlot from "uplot";
 import { html } from "../core/html.ts";
-import { useStore } from "../core/store.ts";
 import { colour, theme } from "../core/theme.ts";
+import { useStore } from "../core/use-store.ts";
 
 export interface Series {
   label: string;

@@ -1,7 +1,8 @@
 /** Before something is gone for good: its name is typed once more. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { html } from "../core/html.ts";
-import { Store, useStore } from "../core/store.ts";
+import { Store } from "../core/store.ts";
+import { useStore } from "../core/use-store.ts";
 
 export interface Question {
   /** "Remove sb-1234?" */

@@ -1,7 +1,7 @@
 /** Shells side by side; they go on while another tab is looked at. */
 import { useEffect, useRef } from "preact/hooks";
 import { html } from "../core/html.ts";
-import { useStore } from "../core/store.ts";
+import { useStore } from "../core/use-store.ts";
 import { Action, Section } from "../parts/controls.ts";
 import type { Shell, Shells } from "./shells.ts";
 import type { TabProps } from "./tab.ts";
