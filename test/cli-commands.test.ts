@@ -26,10 +26,12 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     const [detail] = JSON.parse(await cli.out("inspect", id.slice(0, 8)));
     assert.equal(detail.id, id);
     assert.ok(detail.stats.mem_bytes > 0);
-    const second = await cli.json("spawn", "--name", "second", "stacyvm/busybox", "-m", "256");
+    const second = await cli.json("spawn", "--start", "--name", "second", "stacyvm/busybox", "-m", "256");
     assert.equal(second.boot.path, "restored");
     assert.match(await cli.out("ls"), new RegExp(`^ID +NAME .*\n${second.id} +second +stacyvm/busybox`));
     assert.equal(await cli.out("exec", "second", "--", "echo", "by its name"), "by its name");
+    const [own] = await cli.json("ps", "-a", "second");
+    assert.equal(own.command, "sh", "the image's own command was started");
     assert.equal(
       await cli.out("ls", "--filter", "label=for=test", "--format", "{{.id}} {{.metadata.for}}"),
       `${id} test`,

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { stat } from "node:fs/promises";
 import { test } from "node:test";
+import type { SandboxInfo } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
+import { FIT as LS_FIT, HEAD as LS_HEAD, row as lsRow } from "./commands/ls.ts";
 import { picture, type View } from "./commands/top.ts";
 import { printError } from "./error-output.ts";
 import { tableLines } from "./table.ts";
@@ -80,6 +82,28 @@ test("top fits 60, 80 and 200 columns with every machine on a line of its own", 
     const line = picture(view, width)[7] ?? "";
     assert.ok([...line].length <= width, line);
     assert.ok(line.startsWith("sb-00000000  web-1  ") && line.includes(` ${words} `) && line.endsWith(" 60m"), line);
+  }
+});
+
+test("ls fits 60, 80 and 200 columns: which sandbox, its state and its end are always there, labels where there is room", () => {
+  const info = {
+    ...{ id: "sb-00000000", name: "web-1", image: "registry.example:5000/a-team/with/a-long/name:2026-11" },
+    ...{ state: "suspended", resumeOnUse: true, vcpus: 1, memoryMb: 1024, metadata: { team: "search", urgent: "" } },
+    boot: { path: "restored", totalMs: 53.4 },
+    createdAt: new Date(Date.now() - 3_600_000).toISOString(),
+    expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
+  } as unknown as SandboxInfo;
+  const asked = { ...info, id: "sb-00000001", resumeOnUse: undefined } as unknown as SandboxInfo;
+  for (const [width, state] of [
+    [60, "suspended, wak…"],
+    [80, "suspended, wakes on…"],
+    [200, "suspended, wakes on use"],
+  ] as const) {
+    const [head = "", first = "", second = ""] = tableLines(LS_HEAD, [info, asked].map(lsRow), LS_FIT, width);
+    for (const line of [head, first, second]) assert.ok(line.length <= width, line);
+    assert.match(first, new RegExp(`^sb-00000000 {2}web-1 .* ${state} .*\\b60m`));
+    assert.match(second, /^sb-00000001 {2}web-1 .* suspended {2,}.*\b60m/);
+    assert.equal(/team=search,urgent/.test(first), width === 200, first);
   }
 });
 

@@ -106,7 +106,7 @@ export async function buildBuiltin(name: string, path: string, options: BuiltinO
   const recipe = RECIPES[name];
   if (recipe === undefined) throw new TypeError(`${name} is no built-in image`);
   const from = Math.floor(Date.now() / 1000);
-  // The tool's own words; whose they are says the name.
+  // Which of several images it is about.
   const progress = ({ step, ...amount }: Progress): void => options.progress?.({ step: `${name}: ${step}`, ...amount });
   const layer: Layer = { open: (signal) => packageTree(recipe.set, progress, signal), whiteouts: false };
   await recipe.build(layer, path, options.workDir, options, from);

@@ -1,16 +1,39 @@
 import { type Command, Option } from "commander";
-import { wireOf } from "../../../sdk/src/index.ts";
+import { type SandboxInfo, wireOf } from "../../../sdk/src/index.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { type FieldTemplate, formatOption } from "../field-template.ts";
 import { printJson, printLine, printText, sinceNow, untilThen } from "../output.ts";
 import { Filters } from "../sandbox-filter.ts";
 import { stateWords } from "../state-words.ts";
-import { printTable } from "../table.ts";
+import { type Fit, printTable } from "../table.ts";
 
 interface LsOptions extends ClientOptions {
   quiet?: boolean;
   filter?: Filters;
   format?: FieldTemplate;
+}
+
+export const HEAD = ["ID", "NAME", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN", "LABELS"] as const;
+export const FIT: Fit<(typeof HEAD)[number]> = {
+  drop: ["LABELS", "STARTED", "VCPUS", "MEMORY", "AGE"],
+  shorten: ["IMAGE", "NAME", "STATE", "LABELS"],
+};
+
+export function row(info: SandboxInfo): string[] {
+  return [
+    info.id,
+    info.name ?? "",
+    info.image,
+    stateWords(info),
+    String(info.vcpus),
+    `${info.memoryMb} MiB`,
+    info.boot === undefined ? "" : `${info.boot.path}, ${Math.round(info.boot.totalMs)} ms`,
+    sinceNow(info.createdAt),
+    untilThen(info.expiresAt),
+    Object.entries(info.metadata ?? {})
+      .map(([key, value]) => (value === "" ? key : `${key}=${value}`))
+      .join(","),
+  ];
 }
 
 /** `stacyvm ls`: the sandboxes, newest first. */
@@ -38,24 +61,7 @@ export function lsCommand(): Command {
           for (const { id } of all) printLine(id);
           return;
         }
-        printTable(
-          ["ID", "NAME", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN", "LABELS"],
-          all.map((info) => [
-            info.id,
-            info.name ?? "",
-            info.image,
-            stateWords(info),
-            String(info.vcpus),
-            `${info.memoryMb} MiB`,
-            info.boot === undefined ? "" : `${info.boot.path}, ${Math.round(info.boot.totalMs)} ms`,
-            sinceNow(info.createdAt),
-            untilThen(info.expiresAt),
-            Object.entries(info.metadata ?? {})
-              .map(([key, value]) => (value === "" ? key : `${key}=${value}`))
-              .join(","),
-          ]),
-          { drop: ["LABELS", "STARTED", "VCPUS", "MEMORY", "AGE"], shorten: ["IMAGE", "NAME", "STATE", "LABELS"] },
-        );
+        printTable(HEAD, all.map(row), FIT);
       }),
     );
 }
