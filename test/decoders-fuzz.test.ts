@@ -44,6 +44,7 @@ import { FieldReader } from "../src/guest/protocol.ts";
 import { failureOf } from "../src/guest/status.ts";
 import { BUILD_BOUNDS } from "../src/host/bounds.ts";
 import { StacyError } from "../src/host/error.ts";
+import { boundJsonLevels } from "../src/host/json-levels.ts";
 import { plainConfig } from "../src/images/content.ts";
 import { parseChallenge } from "../src/images/oci/challenge.ts";
 import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";
@@ -55,6 +56,9 @@ import { parseDurationNs } from "../src/sandboxes/duration.ts";
 import { faultMessage, takeAnswer } from "../src/vmm/firecracker/api.ts";
 import { faultError } from "../src/vmm/firecracker/faults.ts";
 import { parseLine } from "../src/vmm/qemu/qmp.ts";
+
+// As the program does at its start.
+boundJsonLevels();
 
 const INPUTS = Number(process.env.STACYVM_FUZZ ?? 2_000);
 const SEED = Number(process.env.STACYVM_FUZZ_SEED ?? Date.now() % 2 ** 31);

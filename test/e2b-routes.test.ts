@@ -10,6 +10,7 @@ import { Filesystem } from "../src/e2b/envd/gen/filesystem/filesystem_pb.ts";
 import { Process } from "../src/e2b/envd/gen/process/process_pb.ts";
 import { ENVD_PORT } from "../src/e2b/parts.ts";
 import { StacyError } from "../src/host/error.ts";
+import { boundJsonLevels } from "../src/host/json-levels.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { connection } from "./fake-access.ts";
 import { fakeApp } from "./fake-app.ts";
@@ -45,6 +46,8 @@ describe("every route that E2B's clients know", () => {
   const things: Record<string, string> = {};
 
   before(async () => {
+    // As the program does at its start.
+    boundJsonLevels();
     headers["x-api-key"] = (await keys.create({ name: "k", owner: "alice", scopes: ["use"] }, "test")).secret;
     const body = JSON.stringify({ name: "site", image: "i" });
     assert.equal((await app.request("/api/v1/templates", { method: "POST", headers, body }, connection())).status, 201);
@@ -53,7 +56,11 @@ describe("every route that E2B's clients know", () => {
   after(() => sandboxes.close({ destroy: true }));
 
   /** Each with a sandbox of its own: some end it. */
-  async function answerTo({ method, path }: Route, port?: number): Promise<{ status: number; text: string }> {
+  async function answerTo(
+    { method, path }: Route,
+    port?: number,
+    body = "{}",
+  ): Promise<{ status: number; text: string }> {
     const { id, machine } = await sandboxes.spawn({ owner: "alice" });
     const nothing = async () => Promise.reject(new StacyError("not-found", "it is not there"));
     Object.assign(machine?.agent ?? {}, { processes: async () => [], readFile: nothing, stat: nothing });
@@ -61,7 +68,7 @@ describe("every route that E2B's clients know", () => {
     const target = port === undefined ? {} : { "e2b-sandbox-id": id, "e2b-sandbox-port": String(port) };
     const response = await app.request(
       `http://h${asked}`,
-      { method, headers: { ...headers, ...target }, ...(method === "GET" ? {} : { body: "{}" }) },
+      { method, headers: { ...headers, ...target }, ...(method === "GET" ? {} : { body }) },
       connection(),
     );
     return { status: response.status, text: await response.text() };
@@ -105,5 +112,12 @@ describe("every route that E2B's clients know", () => {
         assert.ok(status !== 501 || /signal 0/.test(text), `${name}: ${status} ${text}`);
       }
     }
+  });
+
+  test("a message that nests too deep is refused, where the library reads it too", async () => {
+    const deep = `${'{"a":1,"b":'.repeat(20_000)}"\u0001`;
+    const { status, text } = await answerTo({ method: "POST", path: `/${Process.typeName}/List` }, ENVD_PORT, deep);
+    assert.equal(status, 400, text);
+    assert.match(text, /levels/);
   });
 });

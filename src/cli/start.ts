@@ -1,4 +1,5 @@
 import { type Command, CommanderError } from "commander";
+import { boundJsonLevels } from "../host/json-levels.ts";
 import { EXIT, errorLabel, exitCodeOf, printError } from "./error-output.ts";
 import { teach } from "./habits.ts";
 import { ownArguments } from "./own-arguments.ts";
@@ -6,6 +7,7 @@ import { createProgram } from "./program.ts";
 
 /** Parses, runs, and sets the exit code. */
 export async function main(): Promise<void> {
+  boundJsonLevels();
   const program = createProgram();
   let chosen: Command = program;
   program.hook("preAction", (_, command) => {

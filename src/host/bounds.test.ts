@@ -11,6 +11,7 @@ import {
   E2B_BOUNDS,
   GUEST_BOUNDS,
   INTERPRETER_BOUNDS,
+  JSON_BOUNDS,
   REGISTRY_BOUNDS,
   UNPACK_BOUNDS,
 } from "./bounds.ts";
@@ -28,6 +29,7 @@ function shown(name: string, value: number): string {
 function table(): string {
   const groups = {
     guest: GUEST_BOUNDS,
+    json: JSON_BOUNDS,
     console: CONSOLE_BOUNDS,
     datagrams: DATAGRAM_BOUNDS,
     interpreter: INTERPRETER_BOUNDS,

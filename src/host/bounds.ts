@@ -53,6 +53,12 @@ export const GUEST_BOUNDS = {
   lostCalls: 256,
 } as const;
 
+/** Any JSON that this process reads. */
+export const JSON_BOUNDS = {
+  /** Lists and objects within one another: far more than any document has, and far below what overflows the parser. */
+  levels: 1_000,
+} as const;
+
 /** `console.log` of a machine, which its guest writes, and `vmm.log`: cut when it passes `mostBytes`, looked at every `everyMs`. */
 export const CONSOLE_BOUNDS = {
   mostBytes: 1 * MIB,
