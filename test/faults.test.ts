@@ -2,7 +2,8 @@
  * Every call may fail, and the daemon may die before every call. Short form: some points of each operation and kind. All of them:
  * `STACYVM_FAULTS=all`, or only some operations: `STACYVM_FAULTS=fork,checkpoint`, or kinds: `STACYVM_FAULTS_KINDS=db,agent`;
  * `STACYVM_FAULTS_VMM=qemu` or `firecracker-linux` for Linux guests, `STACYVM_FAULTS_MOST` for at most so many points of each operation and kind,
- * `STACYVM_FAULTS_MINUTES` for an end after that time of each test, `STACYVM_FAULTS_SEED` to repeat an order.
+ * `STACYVM_FAULTS_MINUTES` for an end after that time of each test, `STACYVM_FAULTS_FROM=9` to go on with the ninth point of each where a
+ * run ended so, `STACYVM_FAULTS_SEED` to repeat an order.
  */
 
 import assert from "node:assert/strict";
@@ -31,6 +32,7 @@ const SEED = Number(process.env.STACYVM_FAULTS_SEED ?? (WHICH === "" ? 884_941 :
 
 const options = (shortMs: number, least: number): RunOptions => ({
   ...(WHICH === "" ? { most: 2 } : Number.isFinite(MOST) ? { most: MOST } : {}),
+  from: Number(process.env.STACYVM_FAULTS_FROM ?? 1),
   until: performance.now() + (WHICH === "" ? shortMs : MINUTES * 60_000),
   ...(WHICH === "" || WHICH === "all" ? {} : { operations: WHICH.split(",") }),
   ...(KINDS_ONLY === "" ? {} : { kinds: KINDS_ONLY.split(",") as Kind[] }),

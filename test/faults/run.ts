@@ -39,6 +39,8 @@ export interface RunOptions {
   kinds?: readonly Kind[];
   /** At most so many points of each operation and kind, spread over all; absent: every one. */
   most?: number;
+  /** Of each operation and kind only the points from this one on. */
+  from?: number;
   /** By `performance.now()`; absent: until all were tried. */
   until?: number;
   /** So many are tried however long it takes. */
@@ -49,7 +51,7 @@ export interface RunOptions {
 }
 
 export async function tryPoints(world: World, options: RunOptions): Promise<Tried> {
-  const { most, say } = options;
+  const { most, from = 1, say } = options;
   const tried = nothingTried();
   const fail = async (name: string, error: unknown): Promise<void> => {
     disarm();
@@ -71,7 +73,7 @@ export async function tryPoints(world: World, options: RunOptions): Promise<Trie
     const made = calls.get(operation)?.[kind] ?? [];
     const begun = performance.now();
     const before = tried.points;
-    for (const n of choose(made, most)) {
+    for (const n of choose(made, most).filter((each) => each >= from)) {
       if (isOver(options, tried)) break;
       try {
         const { reached, refused } = await tryPoint(world, operation, kind, n);

@@ -9,7 +9,7 @@ import { countPoint, isOver, nothingTried, pairs, type RunOptions, type Tried } 
 import type { Monitor, World } from "./world.ts";
 
 export async function tryStops(world: World, monitor: Monitor, options: RunOptions): Promise<Tried> {
-  const { most, say } = options;
+  const { most, from = 1, say } = options;
   const tried = nothingTried();
   await using daemons = new Daemons(world.paths.root, monitor);
   const calls = new Map<Operation, Calls>();
@@ -27,7 +27,7 @@ export async function tryStops(world: World, monitor: Monitor, options: RunOptio
     };
     if (!calls.has(operation)) calls.set(operation, (await attempt()) ?? {});
     const made = calls.get(operation)?.[kind] ?? [];
-    for (const n of choose(made, most)) {
+    for (const n of choose(made, most).filter((each) => each >= from)) {
       if (isOver(options, tried)) break;
       // It may get through: some calls do not come each time.
       if ((await attempt({ kind, n })) === undefined) countPoint(tried, operation, kind);
