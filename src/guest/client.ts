@@ -1,5 +1,6 @@
 /** The agent's client over one session: each method of the contract as calls. */
 import { Duplex, Readable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import type { AgentStream } from "../host/agent-stream.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { nameText } from "../host/byte-name.ts";
@@ -75,11 +76,14 @@ function greetingOf(identity: Identity | undefined): Greeting {
 /** Of an identity in the greeting; the frame has room for a little more. */
 const HELLO_BYTES = 60_000;
 
-/** A channel is opened so often until its greeting is answered. */
-const OPENINGS = 3;
+/**
+ * A channel is opened again until its greeting is answered, after these pauses, ms. The last ones are for a machine that has just gone on
+ * after a save: its driver resets what was open when it comes to that, and takes what was opened meanwhile along.
+ */
+const AGAIN_AFTER_MS = [0, 0, 50, 200, 500];
 
 /**
- * Connects and opens a session; where the channel breaks before the greeting is answered, once more. What an earlier connection has
+ * Connects and opens a session; where the channel breaks before the greeting is answered, again. What an earlier connection has
  * left in a saved machine's queues is answered with a reset, and under a new monitor, which numbers its connections from the
  * start, that can hit the first new one.
  * @throws StacyError as `connectAgent` and `connect`
@@ -88,13 +92,17 @@ export async function openAgent(
   connect: (greeting: () => Uint8Array) => Promise<AgentStream>,
   options: AgentOptions = {},
 ): Promise<Agent> {
-  for (let opening = 1; ; opening++) {
+  for (const pauses = AGAIN_AFTER_MS.values(); ; ) {
     try {
       const greeting = greetingOf(options.identity);
       return await connectAgent(await connect(() => greeting.frame()), options, greeting);
     } catch (thrown) {
       const broken = thrown instanceof StacyError && thrown.code === "disconnected";
-      if (!broken || opening === OPENINGS || options.signal?.aborted === true) throw thrown;
+      const pause = pauses.next().value;
+      if (!broken || pause === undefined) throw thrown;
+      const { signal } = options;
+      if (pause > 0) await delay(pause, undefined, signal === undefined ? {} : { signal }).catch(() => {});
+      if (signal?.aborted === true) throw thrown;
     }
   }
 }
