@@ -111,6 +111,35 @@ test("every command that a page names exists", () => {
   }
 });
 
+/** Pages that a stranger reads to use it; the others are read to know why, and may take longer. */
+const FIRST_READ = [
+  ...["README.md", "examples/README.md", "sdk/README.md", "python/README.md", "docs/README.md", "docs/quick-start.md"],
+  ...["docs/faq.md", "docs/concepts.md", "docs/images.md", "docs/console.md", "docs/mcp.md", "docs/python.md"],
+  ...["docs/from-docker.md", "docs/from-e2b.md", "docs/comparison.md", "docs/troubleshooting.md", "docs/glossary.md"],
+  ...["docs/operations.md", "docs/ready.md"],
+];
+const MOST_WORDS = 40;
+
+test("no sentence that a stranger reads first is longer than 40 words", () => {
+  for (const page of FIRST_READ) {
+    const text = read(page).replaceAll(/^```[\s\S]*?^```$|<!--[\s\S]*?-->/gm, "");
+    const parts = text.split(/\n\s*\n|\n(?=[|#-] ?|\d\. )/).flatMap((part) => part.split(/\||(?<=[.!?:;])\s+/));
+    assert.ok(parts.length > 10, page);
+    for (const part of parts) {
+      const count = part.replaceAll(/`[^`]*`/g, "Code").match(/[\p{L}\p{N}]\S*/gu)?.length ?? 0;
+      assert.ok(count <= MOST_WORDS, `${page}: ${count} words: ${part.replaceAll(/\s+/g, " ")}`);
+    }
+  }
+});
+
+test("options that every command has are listed once in the reference of commands", () => {
+  const cli = read("docs/cli.md");
+  for (const option of ["--server", "--api-key-file", "--as", "--verbose"]) {
+    const rows = cli.match(new RegExp(`^\\| \`[^\`]*${option}\\b`, "gm"));
+    assert.ok(rows !== null && rows.length <= 3, `${option}: ${rows?.length}`);
+  }
+});
+
 test("every page opens with what one can do with it", () => {
   const verbs = "Check|Decide|Find|Give|Go|Learn|Let|Look up|Make|Move|Run|See|Start|Understand|Use";
   for (const page of [...pages, "docs/benchmark/report.md"].filter((name) => name !== "CHANGELOG.md")) {
