@@ -120,8 +120,10 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await using empty = await ConsoleServer.create(0);
     const page = await empty.open(context);
     await page.getByText("No sandboxes yet.").waitFor();
+    assert.deepEqual(await faults(page), [], "of an empty page");
     const [id = ""] = await empty.spawn(1);
     await page.getByRole("link", { name: id }).waitFor();
+    assert.deepEqual(await faults(page), [], "of one sandbox");
     await button(page, `Remove ${id}`).click();
     await confirm(page, id, "Remove");
     await page.getByText("No sandboxes yet.").waitFor();
@@ -133,6 +135,11 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await using many = await ConsoleServer.create(500);
     const page = await many.open(context);
     await rows(page).nth(499).waitFor();
+    for (const width of [360, 768, 1440]) {
+      await page.setViewportSize({ width, height: 900 });
+      assert.equal(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, String(width));
+      assert.deepEqual(await page.evaluate(HIDDEN_BUTTONS), [], String(width));
+    }
     const ids = many.world.sandboxes.list().map(({ id }) => id);
     const running = many.world.sandboxes.list().filter(({ state }) => state === "running");
     const chosen = running[200]?.id ?? "";
