@@ -76,6 +76,12 @@ test("a spawn that fails says why, also when its row cannot be removed", async (
   w.provider.spawnFailure = new StacyError("no-space", "the disk is full");
   await assert.rejects(w.sandboxes.spawn({}), { code: "no-space" });
   assert.deepEqual(w.store.liveSandboxes(), []);
+  // It stays in the history, with its reason.
+  const told = w.sandboxes.events.after(0).map(({ type, data }) => [type, data?.message ?? data?.reason]);
+  assert.deepEqual(told.slice(-2), [
+    ["sandbox.error", "the disk is full"],
+    ["sandbox.destroyed", "spawn failed"],
+  ]);
 });
 
 for (const change of ["pause", "suspend", "checkpoint", "fork", "restore"] as const) {
