@@ -1,5 +1,6 @@
 /** The sandboxes themselves: further ones, copies, saved states. */
 import { z } from "zod";
+import { stateWords } from "../state-words.ts";
 import type { Session } from "./session.ts";
 import { Advice, count, sandboxArgument, type Tools } from "./tool.ts";
 
@@ -32,8 +33,9 @@ export function addSandboxTools(tools: Tools, session: Session): void {
     kind: "looks",
     fields: {},
     work: async (_input, { signal }) => {
-      const lines = (await session.refreshed(signal)).map(({ id, info: { state, image, allowedHosts } }) => {
-        return `${id}  ${state}  ${image}  network: ${allowedHosts?.join(", ") || "none"}`;
+      const lines = (await session.refreshed(signal)).map(({ id, info }) => {
+        const { image, allowedHosts } = info;
+        return `${id}  ${stateWords(info)}  ${image}  network: ${allowedHosts?.join(", ") || "none"}`;
       });
       const saved = [...session.checkpoints.values()].map(({ id, sandboxId, name }) => {
         return `checkpoint ${id} of ${sandboxId}${name === undefined ? "" : `: ${name}`}`;
