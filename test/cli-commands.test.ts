@@ -30,8 +30,11 @@ describe("the command line without a server", { timeout: 600_000 }, () => {
     assert.equal(second.boot.path, "restored");
     assert.match(await cli.out("ls"), new RegExp(`^ID +NAME .*\n${second.id} +second +stacyvm/busybox`));
     assert.equal(await cli.out("exec", "second", "--", "echo", "by its name"), "by its name");
-    const [own] = await cli.json("ps", "-a", "second");
-    assert.equal(own.command, "sh", "the image's own command was started");
+    const ran: { command: string }[] = await cli.json("ps", "-a", "second");
+    assert.ok(
+      ran.some(({ command }) => command === "sh"),
+      "the image's own command was started",
+    );
     assert.equal(
       await cli.out("ls", "--filter", "label=for=test", "--format", "{{.id}} {{.metadata.for}}"),
       `${id} test`,

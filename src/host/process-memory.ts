@@ -13,7 +13,7 @@ export async function mappedBytes(pid: number, name: string): Promise<number> {
 }
 
 export interface ProcessMemory {
-  /** What it alone has written, bytes: it comes back with its end, and not before. */
+  /** What it has written, bytes: it comes back with its end, and not before. */
   privateBytes: number;
   /** That, with its share of what others have mapped as well, bytes. */
   pssBytes: number;
@@ -24,12 +24,14 @@ export async function processMemory(pid: number): Promise<ProcessMemory> {
 }
 
 /**
- * Pages of files that only it has mapped and that are as on disk (`Private_Clean`) are not counted: they are page cache, which the kernel
- * takes back without writing anything. They are many where QEMU has saved a machine that was loaded from a file: it reads all of the
- * guest's memory for that, holes too.
+ * Pages of files that only it has mapped are not counted: they are page cache, which the kernel takes back. They are many where QEMU has saved
+ * a machine that was loaded from a file: it reads all of the guest's memory for that, holes too. A private page that was written is no
+ * page of the file any more, but `Anonymous`; `Private_Dirty` has pages of a new file too, until they are on disk.
  * @param text of /proc/PID/smaps_rollup (proc_pid_smaps(5))
  */
 export function memoryOf(text: string): ProcessMemory {
   const bytes = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0) * 1024;
-  return { privateBytes: bytes("Private_Dirty"), pssBytes: bytes("Pss") - bytes("Private_Clean") };
+  const own = bytes("Anonymous");
+  const cached = bytes("Private_Clean") + bytes("Private_Dirty") - own;
+  return { privateBytes: own, pssBytes: Math.max(own, bytes("Pss") - Math.max(0, cached)) };
 }
