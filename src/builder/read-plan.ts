@@ -1,5 +1,5 @@
 /** A build file: our own declarative form (YAML), or a Dockerfile, told apart by what is in it. */
-import { LineCounter, parseDocument } from "yaml";
+import { isScalar, LineCounter, parseDocument, visit } from "yaml";
 import { z } from "zod";
 import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
@@ -60,13 +60,38 @@ function isDockerfile(text: string): boolean {
   return first !== undefined && /^\s*(FROM|ARG)\s+[^:\s]/i.test(first) && !/^\s*from\s*:/.test(first);
 }
 
+/** Marks of structure that follow one another, each within the one before: a plan needs two. The parser takes seconds for thousands. */
+const TOO_DEEP = /(?:(?:[-?:]|[&!*]\S{0,100})[ \t]{1,100}){50}/;
+
 /** The parser goes into itself for what is in one another, and says so when that is too much for it. */
 function parsed(text: string, lineCounter: LineCounter): ReturnType<typeof parseDocument> {
+  if (TOO_DEEP.test(text)) throw new StacyError("invalid", "the build file is no plan: it has too much in one another");
   try {
-    return parseDocument(text, { lineCounter });
+    // It would compare each key with all others, and show the text around each of thousands of mistakes.
+    const document = parseDocument(text, { lineCounter, uniqueKeys: false, prettyErrors: false });
+    if (document.errors.length === 0) refuseTwice(document, lineCounter);
+    return document;
   } catch (cause) {
+    if (cause instanceof StacyError) throw cause;
     throw new StacyError("invalid", `the build file is no YAML: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** @throws StacyError `invalid` for a key that stands twice in a map */
+function refuseTwice(document: ReturnType<typeof parseDocument>, lines: LineCounter): void {
+  visit(document, {
+    Map(_, { items }) {
+      const seen = new Set<unknown>();
+      for (const { key } of items) {
+        if (!isScalar(key)) continue;
+        if (seen.has(key.value)) {
+          const { line } = lines.linePos(key.range?.[0] ?? 0);
+          throw new StacyError("invalid", `line ${line}: the key ${String(key.value).slice(0, 100)} is there twice`);
+        }
+        seen.add(key.value);
+      }
+    },
+  });
 }
 
 /** References are met only here: to nothing, or so many of them that the file would be another, larger one. */
@@ -87,7 +112,10 @@ function readDeclarative(text: string): Plan {
   const lines = new LineCounter();
   const document = parsed(text, lines);
   const [problem] = document.errors;
-  if (problem !== undefined) throw new StacyError("invalid", `the build file is no YAML: ${problem.message}`);
+  if (problem !== undefined) {
+    const { line } = lines.linePos(problem.pos[0]);
+    throw new StacyError("invalid", `the build file is no YAML: line ${line}: ${problem.message}`);
+  }
   const read = FILE.safeParse(resolved(document), { error: schemaWords });
   const lineOf = (path: readonly PropertyKey[]): number => {
     for (let n = path.length; n > 0; n--) {
