@@ -17,6 +17,8 @@ test("the documented configuration names every key, at its default", async () =>
   );
   assert.deepEqual(named.sort(), configKeys().sort());
   assert.deepEqual(validateConfig(raw, example), validateConfig({}, "defaults"));
+  const { notes } = await loadConfig({ file: example, env: {} });
+  assert.deepEqual(notes, [], "nothing of it is taken for another server's");
 });
 
 test("environment over file, flags over both; a wrong key is named with its remedy", async () => {

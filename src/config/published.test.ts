@@ -10,9 +10,15 @@ test("what is theirs is recognised, and ours is not", () => {
     { database: { driver: "sqlite" } },
     { auth: { oidc_enabled: false } },
     { pool: { enabled: true } },
+    { environments: { enabled: true } },
   ])
     assert.ok(isPublishedConfig(theirs), JSON.stringify(theirs));
-  for (const ours of [{}, { providers: { default: "qemu", aliases: { docker: "qemu" } } }, { server: { port: 1 } }])
+  for (const ours of [
+    {},
+    { environments: { allowed_hosts: [] } },
+    { providers: { default: "qemu", aliases: { docker: "qemu" } } },
+    { server: { port: 1 } },
+  ])
     assert.ok(!isPublishedConfig(ours), JSON.stringify(ours));
 });
 

@@ -5,11 +5,12 @@ type Tree = Record<string, unknown>;
 
 /** Keys that only the published StacyVM has. */
 const THEIRS = new Set(
-  "providers.mock providers.firecracker providers.docker providers.e2b providers.custom providers.proot defaults.pool_size defaults.pool_template auth.enabled auth.admin_audit_retention rate_limit.bucket_ttl rate_limit.cleanup_interval database.driver database.dsn pool worker environments".split(
+  "providers.mock providers.firecracker providers.docker providers.e2b providers.custom providers.proot defaults.pool_size defaults.pool_template auth.enabled auth.admin_audit_retention rate_limit.bucket_ttl rate_limit.cleanup_interval database.driver database.dsn pool worker".split(
     " ",
   ),
 );
-const THEIRS_PREFIX = /^auth\.(worker|oidc)_/;
+/** Of sections that both have, what is not ours is theirs. */
+const THEIRS_PREFIX = /^(auth\.(worker|oidc)_|environments\.)/;
 const OURS = new Set(configKeys());
 const THEIR_PROVIDERS = new Set(["docker", "mock", "proot", "e2b", "custom"]);
 const CONTAINERS = new Set(["docker", "mock", "proot"]);
