@@ -35,6 +35,9 @@ const BACKENDS: readonly { msr: number; value?: number; name: string }[] = [
   // From the headers of the public patches (arch/x86/include/uapi/asm/pvm_para.h), not tried.
   { msr: 0x4b564df0, name: "PVM" },
 ];
+/** Nobody's. Where it can be read all unknown ones can (`kvm.ignore_msrs`), and that one can proves nothing. */
+const UNKNOWN_MSR = 0x4b564dfe;
+const ASKED = [...BACKENDS.map(({ msr }) => msr), UNKNOWN_MSR].map(String);
 
 /**
  * Numbers and structures: Linux, include/uapi/linux/kvm.h and arch/x86/include/uapi/asm/kvm.h. The machine is in 64-bit mode with one
@@ -85,6 +88,9 @@ for msr in sys.argv[1:]:
     print(struct.unpack("<IIIIQ", asked)[4] if got == 1 else "-")
 `;
 
+/** Whoever asks otherwise asks anew. */
+const QUESTION = `${SCRIPT}${ASKED}`;
+
 /** @returns `undefined` where Python or KVM cannot be had */
 export async function probeKvm(cacheDir: string = defaultCacheDir()): Promise<KvmProbe | undefined> {
   const file = join(cacheDir, "kvm.json");
@@ -93,11 +99,11 @@ export async function probeKvm(cacheDir: string = defaultCacheDir()): Promise<Kv
     (text) => JSON.parse(text) as Kept,
     () => undefined,
   );
-  if (kept?.boot === boot && kept.script === SCRIPT && isLasting(kept.probe)) return kept.probe;
+  if (kept?.boot === boot && kept.script === QUESTION && isLasting(kept.probe)) return kept.probe;
   const probe = await ask();
   // Of no weight: who cannot keep it asks again.
   if (probe !== undefined && isLasting(probe)) {
-    const next: Kept = { boot, script: SCRIPT, probe };
+    const next: Kept = { boot, script: QUESTION, probe };
     await mkdir(cacheDir, { recursive: true })
       .then(() => replaceFile(file, JSON.stringify(next)))
       .catch(() => {});
@@ -110,16 +116,20 @@ function isLasting({ backend, ring0 }: KvmProbe): boolean {
 }
 
 async function ask(): Promise<KvmProbe | undefined> {
-  const args = ["-c", SCRIPT, ...BACKENDS.map(({ msr }) => String(msr))];
-  const text = await runTool("python3", args, { timeoutMs: LIMIT_MS }).then(
+  const text = await runTool("python3", ["-c", SCRIPT, ...ASKED], { timeoutMs: LIMIT_MS }).then(
     (output) => output.toString("utf8"),
     () => undefined,
   );
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : judgeAnswer(text);
+}
+
+/** @param text what the script printed */
+export function judgeAnswer(text: string): KvmProbe {
   const [heard, ...values] = text.trim().split("\n");
+  const readsAny = (values[BACKENDS.length] ?? "-") !== "-";
   const backend = BACKENDS.find(({ value }, i) => {
     const read = values[i] ?? "-";
-    return read !== "-" && (value === undefined || Number(read) === value);
+    return read !== "-" && (value === undefined ? !readsAny : Number(read) === value);
   })?.name;
   const ring0 = heard === "2" ? "native" : heard === "1" ? "interpreted" : "none";
   return { ring0, ...(backend === undefined ? {} : { backend }) };

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { judgeKvm, kvmState } from "./kvm.ts";
-import { type KvmProbe, probeKvm } from "./kvm-probe.ts";
+import { judgeAnswer, type KvmProbe, probeKvm } from "./kvm-probe.ts";
 
 test("each kind of evidence has its verdict, and what to do is said of all but native ones", () => {
   const rows: [Parameters<typeof judgeKvm>[0], string, RegExp][] = [
@@ -26,6 +26,15 @@ test("each kind of evidence has its verdict, and what to do is said of all but n
     assert.equal(state.remedy === undefined, mode === "native", mode);
     if (mode === "interpreted") assert.match(state.remedy ?? "", /hardware virtualisation/);
   }
+});
+
+test("a register that answers everybody proves no backend; one that must read so does", () => {
+  // How often the machine was heard, two backends' registers, and nobody's.
+  assert.deepEqual(judgeAnswer("2\n-\n-\n-\n"), { ring0: "native" });
+  assert.deepEqual(judgeAnswer("2\n-\n0\n-\n"), { ring0: "native", backend: "PVM" });
+  assert.deepEqual(judgeAnswer("2\n0\n0\n0\n"), { ring0: "native" }, "kvm.ignore_msrs");
+  assert.match(judgeAnswer(`1\n${0x4d5650}\n0\n0\n`).backend ?? "", /variant of PVM/);
+  assert.deepEqual(judgeAnswer(""), { ring0: "none" });
 });
 
 test("the probe agrees with what the host's modules say, and is asked once per boot", async (t) => {

@@ -4,8 +4,8 @@
  * `/dev/kvm` alone proves nothing: a paravirtual backend opens it and answers every capability question, and an ordinary
  * Linux guest dies early in boot. What counts is who stands behind it, in this order:
  *
- *   kvm_intel or kvm_amd is loaded      native: hardware virtualisation
  *   kvm_pvm is loaded                   interpreted: ring 3 of a guest runs natively, its ring 0 does not; needs a kernel made for it
+ *   kvm_intel or kvm_amd is loaded      native: hardware virtualisation
  *   a machine made for asking           what it showed (kvm-probe.ts): where /sys tells nothing, as in some containers, or the module is built in
  *   the CPU shows vmx or svm            native: where that machine cannot be made for want of Python
  *
@@ -48,7 +48,8 @@ async function look(override: string | undefined): Promise<KvmState> {
   );
   if (override !== undefined && override !== "") return overridden(override, device);
   if (!device) return unopened();
-  for (const module of ["kvm_intel", "kvm_amd", "kvm_pvm"]) {
+  // Only one of them has /dev/kvm. One that is built in shows its name also where the CPU has nothing for it to drive.
+  for (const module of ["kvm_pvm", "kvm_intel", "kvm_amd"]) {
     if (await exists(`/sys/module/${module}`)) return judgeKvm({ module });
   }
   const probe = await probeKvm();

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { loadGuestKernel } from "./guest-kernel.ts";
 
-const BUILT_IN = ["virtio-mmio", "virtio_blk", "overlay", "erofs", "vmw_vsock_virtio_transport", "virtio_console"];
+const DISK_PARTS = ["virtio-mmio", "virtio_blk", "overlayfs", "EXT4-fs"];
+const BUILT_IN = [...DISK_PARTS, "erofs", "vmw_vsock_virtio_transport", "virtio_console"];
 
 /** What stands for an ELF kernel: a header, a version and the names of its parts. */
 function elf(parts: string[], machine = 62): Buffer {
@@ -41,7 +42,10 @@ test("a kernel of one's own is named by its release, its arguments and its conte
 test("what it lacks is named, and may come as modules", async (t) => {
   const dir = await scratch(t);
   const path = join(dir, "vmlinux");
-  await writeFile(path, elf(["virtio-mmio", "virtio_blk", "overlay"]));
+  // What other parts call by the same word does not count.
+  await writeFile(path, elf(["virtio-mmio", "virtio_blk", "arp_overlay", "overlay_memory"]));
+  await assert.rejects(own(path), /has no overlay, erofs, ext4, virtio-vsock, which guests need/);
+  await writeFile(path, elf(DISK_PARTS));
   await assert.rejects(own(path), (error: Error & { remedy?: string }) => {
     assert.match(error.message, /has no erofs, virtio-vsock, which guests need/);
     assert.match(error.remedy ?? "", /firecracker\.kernel_modules/);

@@ -60,8 +60,10 @@ export const INTERPRETED_ARGUMENTS = [
 const PARTS: readonly { part: string; text: string; module: string; monitor?: KernelChoice["monitor"] }[] = [
   { part: "virtio-mmio", text: "virtio-mmio", module: "virtio_mmio" },
   { part: "virtio-blk", text: "virtio_blk", module: "virtio_blk" },
-  { part: "overlay", text: "overlay", module: "overlay" },
+  // Not "overlay", which other parts have in their names, too.
+  { part: "overlay", text: "overlayfs", module: "overlay" },
   { part: "erofs", text: "erofs", module: "erofs" },
+  { part: "ext4", text: "EXT4-fs", module: "ext4" },
   {
     part: "virtio-vsock",
     text: "vmw_vsock_virtio_transport",

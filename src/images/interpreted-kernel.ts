@@ -41,6 +41,8 @@ interface Built {
   inputs: string;
   /** The package and its version, with a space between them. */
   source: string;
+  /** SHA-256 of the ELF image, hex; one that was built before this was written down has none. */
+  image?: string;
 }
 
 export interface InterpretedKernel extends Built {
@@ -82,9 +84,12 @@ export async function installInterpretedKernel(
     return versionOf(built);
   });
   const inputs = digest(version, recipe);
-  if (present?.inputs === inputs) return { kernel: present, result: "present" };
+  if (present?.inputs === inputs && (await isWhole(installDir(assets), present))) {
+    return { kernel: present, result: "present" };
+  }
   const cached = join(cache, inputs.slice(0, 16));
-  const result = (await readBuilt(cached)) === undefined ? "built" : "cached";
+  const kept = await readBuilt(cached);
+  const result = kept !== undefined && (await isWhole(cached, kept)) ? "cached" : "built";
   if (result === "built") await build(cached, version, inputs, options);
   await copyInto(cached, installDir(assets));
   return { kernel: (await findInterpretedKernel(assets)) as InterpretedKernel, result };
@@ -100,6 +105,16 @@ async function readBuilt(dir: string): Promise<Built | undefined> {
   } catch {
     return undefined;
   }
+}
+
+/** Whether the image is there as it was built. */
+async function isWhole(dir: string, { image }: Built): Promise<boolean> {
+  const bytes = await readFile(join(dir, "vmlinux")).catch(() => undefined);
+  return bytes !== undefined && (image === undefined || image === sha256(bytes));
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 async function allBuilt(cache: string): Promise<Built[]> {
@@ -212,7 +227,8 @@ async function build(target: string, version: string, inputs: string, options: S
     const out = join(work, "out");
     await mkdir(out);
     await rename(join(work, PACKAGE, "vmlinux"), join(out, "vmlinux"));
-    const built: Built = { release, inputs, source: `${PACKAGE} ${version}` };
+    const image = sha256(await readFile(join(out, "vmlinux")));
+    const built: Built = { release, inputs, source: `${PACKAGE} ${version}`, image };
     await writeFile(join(out, "kernel.json"), `${JSON.stringify(built)}\n`);
     await rm(target, { recursive: true, force: true });
     await rename(out, target);

@@ -3,7 +3,8 @@
  * built beside the callers, once per key, however many ask, in this process or in others. Few are built at a time, owners in turn: who asks for
  * many shapes has no more machines by it than its limits say, and some.
  */
-import { mkdir, readdir } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, readdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Network } from "../egress/network.ts";
@@ -92,6 +93,7 @@ export class GoldenBuilder {
   }
 
   async #build(target: Target, signal: AbortSignal): Promise<GoldenReport> {
+    await assertSameKernel(target);
     const phases = new Phases();
     const owner = await ownRecord();
     const name = `golden-${target.key.slice(0, 12)}-${owner.pid}-${owner.startTime}`;
@@ -194,4 +196,15 @@ export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
     } catch {} // the next start tries again: one that resists is no reason not to serve the others
   }
   return removed;
+}
+
+/** The key is of the kernel that was there when the snapshot was asked for; its turn may come much later. */
+async function assertSameKernel({ config: { kernel }, shape }: Target): Promise<void> {
+  if (
+    createHash("sha256")
+      .update(await readFile(kernel))
+      .digest("hex") === shape.kernel
+  )
+    return;
+  throw new StacyError("unavailable", `${kernel} was replaced before it was booted`, { remedy: "try again" });
 }

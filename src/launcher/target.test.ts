@@ -11,7 +11,7 @@ import type { Image, Images } from "../images/image.ts";
 import type { Vmm } from "../vmm/vmm.ts";
 import { Targets } from "./target.ts";
 
-const PARTS = ["virtio-mmio", "virtio_blk", "overlay", "erofs", "vmw_vsock_virtio_transport"];
+const PARTS = ["virtio-mmio", "virtio_blk", "overlayfs", "EXT4-fs", "erofs", "vmw_vsock_virtio_transport"];
 
 /** What stands for a kernel with all that guests need. */
 function elf(release: string): Buffer {

@@ -1,6 +1,6 @@
 /** From what is wanted to what is started: image, machine configuration, shape and key. */
 import { totalmem } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Stamped } from "../host/stamp.ts";
@@ -58,7 +58,10 @@ export class Targets {
     this.#bareImages = new BareImages(paths);
     this.#files = new Stamped(async () => {
       const files = await loadGuestFiles(paths.assets, await vmm.guestKernel());
-      return { value: files, paths: [files.kernel.path, ...files.kernel.modules, agentPath(paths.assets)] };
+      const { path, modules } = files.kernel;
+      // A directory changes when a module is added to it.
+      const dirs = new Set(modules.map((module) => dirname(module)));
+      return { value: files, paths: [path, ...modules, ...dirs, agentPath(paths.assets)] };
     });
   }
 

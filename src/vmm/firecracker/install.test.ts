@@ -103,7 +103,7 @@ test("an official release that the user names is fetched, checked and used", asy
 
 test("of several official releases the named one is used, else the newest; one that cannot be fetched leaves what is there", async (t) => {
   const assets = await scratch(t);
-  for (const version of ["1.17.0", "1.9.0", "1.16.2"]) {
+  for (const version of ["1.17.0", "1.16.10", "1.16.2"]) {
     const { place, sha256 } = await releases(t, version);
     const env = { PATH: "", STACYVM_FIRECRACKER_RELEASE: `${version}:${sha256}`, STACYVM_FIRECRACKER_RELEASES: place };
     assert.equal((await installFirecracker(assets, { env })).version, version);
@@ -115,6 +115,27 @@ test("of several official releases the named one is used, else the newest; one t
   const kept = await installFirecracker(assets, { env });
   assert.equal(kept.version, "1.17.0");
   assert.match(kept.notes.join(), /1\.18\.0.* cannot be fetched: it answered 404/);
+});
+
+test("a release that must not be used is not installed, and one that is there is not taken", async (t) => {
+  const assets = await scratch(t);
+  const { place, sha256 } = await releases(t, "1.16.0");
+  const env = { PATH: "", STACYVM_FIRECRACKER_RELEASE: `1.16.0:${sha256}`, STACYVM_FIRECRACKER_RELEASES: place };
+  await assert.rejects(installFirecracker(assets, { env }), { code: "not-supported" });
+  const dir = join(assets, "firecracker", "official-1.16.0");
+  await mkdir(dir, { recursive: true });
+  await writeFile(join(dir, "firecracker"), "#!/bin/sh\n", { mode: 0o755 });
+  await assert.rejects(locateFirecracker(assets, { env: { PATH: "" } }), { code: "unavailable" });
+});
+
+test("a release that is named for nothing, since another Firecracker comes first, is said", async (t) => {
+  const assets = await scratch(t);
+  const own = join(assets, "firecracker");
+  await writeFile(own, "#!/bin/sh\n", { mode: 0o755 });
+  const env = { PATH: assets, STACYVM_FIRECRACKER_RELEASE: `1.17.0:${"0".repeat(64)}` };
+  const { firecracker, notes } = await installFirecracker(join(assets, "assets"), { env });
+  assert.equal(firecracker, own);
+  assert.match(notes.join(), /names 1\.17\.0, which is not installed: .* comes before it/);
 });
 
 test("an archive with another checksum is refused, and nothing takes its place", async (t) => {

@@ -13,7 +13,8 @@ import { access, chmod, mkdir, mkdtemp, readdir, readFile, rename, rm } from "no
 import { delimiter, join, resolve } from "node:path";
 import { asStacyError, errno, StacyError } from "../../host/error.ts";
 import type { Progress } from "../../images/image.ts";
-import { findOfficial, installOfficial, RELEASE_VARIABLE, wantedRelease } from "./official.ts";
+import { findOfficial, installOfficial, type OfficialRelease, RELEASE_VARIABLE, wantedRelease } from "./official.ts";
+import { versionTraits } from "./versions.ts";
 
 /** What set-up installs where no official release is named. */
 export const BUNDLED_VERSION = "1.12.1";
@@ -131,13 +132,14 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
   const notes: string[] = [];
   try {
     const found = await locateFirecracker(assetsDir, options);
-    if (found.source !== "installed") return found;
+    if (found.source !== "installed") return { ...found, notes: [...found.notes, ...unused(wanted, found)] };
     if (wanted === undefined && (await isWhole(assetsDir, found))) return found;
   } catch (error) {
     if (!(error instanceof StacyError) || error.code !== "unavailable") throw error;
   }
   if (wanted !== undefined) {
     try {
+      versionTraits(wanted.version);
       await installOfficial(join(assetsDir, "firecracker"), wanted, options);
       return await locateFirecracker(assetsDir, options);
     } catch (thrown) {
@@ -159,6 +161,13 @@ export async function installFirecracker(assetsDir: string, options: InstallOpti
   if (!(await matches(folder(assetsDir)))) await installBundled(assetsDir, options);
   const found = await locateFirecracker(assetsDir, options);
   return { ...found, notes: [...notes, ...found.notes] };
+}
+
+/** A release that was named for nothing. */
+function unused(wanted: OfficialRelease | undefined, { firecracker }: FirecrackerPaths): string[] {
+  return wanted === undefined
+    ? []
+    : [`${RELEASE_VARIABLE} names ${wanted.version}, which is not installed: ${firecracker} comes before it`];
 }
 
 /** The bundled one is checked at every set-up; an official one whenever it is named. */

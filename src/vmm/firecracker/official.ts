@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
 import { runTool } from "../../host/run.ts";
 import type { Progress } from "../../images/image.ts";
+import { traitsOf } from "./versions.ts";
 
 export const RELEASE_VARIABLE = "STACYVM_FIRECRACKER_RELEASE";
 /** Set to another address for a mirror of the same layout. */
@@ -49,13 +50,13 @@ type Checksums = Record<"archive" | (typeof PROGRAMS)[number], string>;
 
 const CHECKSUMS = "checksums.json";
 
-/** The named one where it is installed, else the newest. @param root `<assets>/firecracker` */
+/** The named one where it is installed, else the newest that may be used. @param root `<assets>/firecracker` */
 export async function findOfficial(
   root: string,
   named?: string,
 ): Promise<{ dir: string; version: string } | undefined> {
   const names = (await readdir(root).catch(() => [])).filter((name) => name.startsWith(PREFIX));
-  const versions = names.map((name) => name.slice(PREFIX.length));
+  const versions = names.map((name) => name.slice(PREFIX.length)).filter((each) => traitsOf(each) !== undefined);
   versions.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   const version = versions.find((each) => each === named) ?? versions.at(-1);
   return version === undefined ? undefined : { dir: join(root, `${PREFIX}${version}`), version };
