@@ -14,10 +14,13 @@ import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const UID_BASE = 310_000;
+/** A template has no size of disk of its own. */
+const DISK_MIB = 256;
 const CONFIG = `
 providers: { default: firecracker }
 firecracker: { jail: true, jail_uid_base: ${UID_BASE} }
 warm: { adaptive: false }
+defaults: { disk_size_mb: ${DISK_MIB} }
 `;
 const isRoot = process.getuid?.() === 0;
 const state = isRoot ? undefined : await cellState();
@@ -67,7 +70,9 @@ for (const { name, guest, skip } of guests) {
       const restored = await spawn("restored", { forkable: true });
       const warm = await (async () => {
         await using events = await EventStream.open(server.url, { type: "pool.filled" });
-        await good("POST", "/templates", { ...guest.spawn, name: "ready", pool_size: 1 });
+        const { disk_mb, ...shape } = { disk_mb: DISK_MIB, ...guest.spawn };
+        assert.equal(disk_mb, DISK_MIB);
+        await good("POST", "/templates", { ...shape, name: "ready", pool_size: 1 });
         await events.next((event) => event.data?.warm === 1);
         return spawn("warm");
       })();
