@@ -141,7 +141,9 @@ export class Server implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     // Orderly, so that no refill is half-way; the sandboxes that it leaves running on purpose are ended here.
     await this.stop("SIGTERM");
-    for (const pid of await processesIn(this.root)) process.kill(pid, "SIGKILL");
+    const homes = await readdir(this.root).catch(() => []);
+    const left = await Promise.all([this.root, ...homes.map((name) => join(this.root, name))].map(processesIn));
+    for (const pid of new Set(left.flat())) process.kill(pid, "SIGKILL");
     await rm(this.root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   }
 }
