@@ -28,6 +28,13 @@ test("1.15.1 inherits what 1.13 changed and has sound diffs of large guests", ()
   assert.equal(traits.pauseResume, true);
 });
 
+test("data is held back until the guest has lost its old connections from 1.16 on, not before", () => {
+  for (const version of ["1.12.1", "1.13.2", "1.14.4", "1.15.1"]) {
+    assert.equal(versionTraits(version).holdsBack, false, version);
+  }
+  for (const version of ["1.16.1", "1.16.2", "1.17.0"]) assert.equal(versionTraits(version).holdsBack, true, version);
+});
+
 test("releases that nobody has run with it say so, those that were run do not", () => {
   for (const version of ["1.13.1", "1.14.0", "1.15.1", "1.16.2", "1.17.0"]) {
     assert.match(versionTraits(version).notes.join(), /not been run/, version);

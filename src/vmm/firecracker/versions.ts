@@ -19,7 +19,7 @@ export interface VersionTraits {
   diffAbove3GiB: boolean;
   /** A pause and resume with no snapshot in between leaves vsock usable (1.16.0 and 1.16.1: new connections hang for ever, #6074, until 1.16.2). */
   pauseResume: boolean;
-  /** After a load data waits until the guest's driver has acknowledged that its connections are gone (1.13). */
+  /** After a load or a save data waits until the guest's driver has acknowledged that its connections are gone (1.16, #5882). */
   holdsBack: boolean;
   /** `/entropy` (1.3). */
   entropy: boolean;
@@ -45,7 +45,7 @@ const TABLE: readonly { from: string; refused?: string; traits?: Partial<Version
   },
   {
     from: "1.13.0",
-    traits: { trackField: "track_dirty_pages", diffWithoutTracking: true, holdsBack: true },
+    traits: { trackField: "track_dirty_pages", diffWithoutTracking: true },
     note: UNTRIED,
   },
   { from: "1.15.0", traits: { diffAbove3GiB: true }, note: UNTRIED },
@@ -55,7 +55,7 @@ const TABLE: readonly { from: string; refused?: string; traits?: Partial<Version
   },
   {
     from: "1.16.1",
-    traits: { pauseResume: false },
+    traits: { pauseResume: false, holdsBack: true },
     note: "pausing a sandbox without saving it is off: after it new vsock connections hang in 1.16.1 (firecracker#6074, fixed in 1.16.2)",
   },
   // Its snapshots have another format than those of 1.16.1: the key holds the version, so they never meet.
