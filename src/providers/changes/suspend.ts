@@ -13,6 +13,8 @@ export async function suspend(life: MachineLife, signal: AbortSignal): Promise<v
   let paused: PausedMachine | undefined;
   let committed = false;
   try {
+    if (before.state === "running") await before.prepareSave();
+    life.counts(signal);
     life.egress.stop();
     await life.agent.disconnect();
     paused = before.state === "paused" ? before : await before.pause({ toSave: true }); // S1

@@ -119,7 +119,7 @@ const RULES: readonly Rule[] = [
   { pattern: /Load snapshot error/i, code: "corrupt", message: "the snapshot cannot be loaded", remedy: REBUILD },
   {
     pattern: /deserializing the json body|Invalid request method|Empty PUT|Empty PATCH/i,
-    code: "internal",
+    code: "protocol",
     message: "Firecracker does not understand the request",
   },
 ];

@@ -203,8 +203,8 @@ class Firecracker implements Vmm {
       const traits = traitsOf(vmm_version) ?? (await this.#usable()).traits;
       const tracking = track_dirty_pages === true;
       const life: Life = { traits, config, tracking, ground: await findGround(dir), interpreted: await interpreted() };
-      if (state === "Running") return new RunningFirecracker(process, life);
-      if (state === "Paused") return new PausedFirecracker(process, life, false);
+      if (state === "Running") return await RunningFirecracker.adopted(process, life);
+      if (state === "Paused") return new PausedFirecracker(process, life, { ready: false, reset: "unknown" });
       throw new StacyError("unavailable", `Firecracker says that its machine is ${JSON.stringify(state)}`);
     } catch (error) {
       await process.release();

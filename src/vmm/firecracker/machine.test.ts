@@ -4,8 +4,10 @@ import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { StacyError } from "../../host/error.ts";
+import { faultError } from "./faults.ts";
 import type { NO_HYPERCALLS } from "./hypercalls.ts";
-import { BootableFirecracker, type Life, RunningFirecracker } from "./machine.ts";
+import { BootableFirecracker, type Life, PausedFirecracker, RunningFirecracker } from "./machine.ts";
 import type { FirecrackerProcess } from "./process.ts";
 import { versionTraits } from "./versions.ts";
 
@@ -15,15 +17,28 @@ before(async () => {
 });
 after(() => rm(dir, { recursive: true, force: true }));
 
-/** A guest that takes sentinels, after it has ignored the first `silent` requests; each save notes how many it has. */
-async function machine(options: { silent?: number } = {}) {
+interface Conditions {
+  /** Requests for a sentinel that the guest ignores, at first. */
+  silent?: number;
+  version?: string;
+  tracking?: boolean;
+  /** What comes of each save, one after the other; then they succeed. */
+  saves?: StacyError[];
+}
+
+/** A guest that takes sentinels; each save notes how many it has. */
+async function machine(options: Conditions = {}) {
   const open = new Set<Socket>();
   const atSaves: number[] = [];
+  /** The host's ends. */
+  const dialed: Socket[] = [];
   const said: string[] = [];
+  const kinds: string[] = [];
+  const failures = [...(options.saves ?? [])];
   let asked = 0;
   const guest = createServer((socket) => {
     open.add(socket.on("close", () => open.delete(socket)).on("error", () => {}));
-    socket.write("\x01");
+    socket.unref().write("\x01");
   });
   await new Promise<void>((done) => guest.listen(join(dir, `${crypto.randomUUID().slice(0, 8)}.sock`), done));
   // A test that fails closes nothing.
@@ -41,29 +56,41 @@ async function machine(options: { silent?: number } = {}) {
       }
       const socket = connect(guest.address() as string);
       await new Promise((done) => socket.once("connect", done));
+      dialed.push(socket);
       return socket;
     },
     api: {
       patch: async (_path: string, { state }: { state: string }) => void said.push(state),
-      put: async (_path: string, body: { snapshot_path: string; mem_file_path: string }) => {
+      put: async (_path: string, body: { snapshot_type: string; snapshot_path: string; mem_file_path: string }) => {
         atSaves.push(open.size);
+        kinds.push(body.snapshot_type);
         said.push("save");
+        const failure = failures.shift();
+        if (failure !== undefined) throw failure;
         for (const name of [body.snapshot_path, body.mem_file_path]) await writeFile(join(dir, name), "x");
       },
     },
   } as unknown as FirecrackerProcess;
   const config = { memoryMiB: 128, initramfs: "/initramfs" };
-  const life = { traits: versionTraits("1.12.1"), config, tracking: false, ground: "unknown" } as unknown as Life;
+  const { version = "1.12.1", tracking = false } = options;
+  const life = { traits: versionTraits(version), config, tracking, ground: "unknown" } as unknown as Life;
   /** The reset that a save sends takes every connection away. */
   const reset = async (): Promise<void> => {
     for (const socket of open) socket.destroy();
     while (open.size > 0) await new Promise((done) => setTimeout(done, 1));
   };
-  return { running: new RunningFirecracker(process, life), said, atSaves, reset, life, close: () => guest.close() };
+  const close = (): void => {
+    life.sentinel?.close();
+    guest.close();
+  };
+  const running = new RunningFirecracker(process, life);
+  return { process, running, open, dialed, said, kinds, atSaves, reset, life, close };
 }
 
+const FULL = new StacyError("no-space", "the disk is full");
+
 test("a machine that was saved, goes on and is paused for another reason has a new sentinel in its next save", async () => {
-  const { running, said, atSaves, reset, life, close } = await machine();
+  const { running, said, atSaves, reset, close } = await machine();
   const first = await running.pause({ toSave: true });
   await first.save(dir);
   const goesOn = (await first.resume()) as RunningFirecracker;
@@ -71,16 +98,110 @@ test("a machine that was saved, goes on and is paused for another reason has a n
   await (await goesOn.pause()).save(dir);
   assert.deepEqual(atSaves, [1, 1], "each save has one sentinel");
   assert.deepEqual(said, ["Paused", "save", "Resumed", "Paused", "Resumed", "Paused", "save"]);
-  life.sentinel?.close();
   close();
 });
 
 test("a guest that is too busy to answer at once is asked again, and saved with its sentinel", async () => {
-  const { running, atSaves, life, close } = await machine({ silent: 2 });
+  const { running, atSaves, close } = await machine({ silent: 2 });
   await (await running.pause({ toSave: true })).save(dir);
   assert.deepEqual(atSaves, [1]);
-  life.sentinel?.close();
   close();
+});
+
+test("a save that fails once it has begun has sent the reset: the sentinel is left to it", async () => {
+  for (const saves of [[FULL], [new StacyError("timeout", "no answer")], [new StacyError("corrupt", "EIO")]]) {
+    const { running, dialed, close } = await machine({ saves });
+    const paused = await running.pause({ toSave: true });
+    await assert.rejects(paused.save(dir));
+    await paused.resume();
+    assert.equal(dialed[0]?.destroyed, false, saves[0]?.code);
+    close();
+  }
+});
+
+test("without a reset nothing waits for one: no save, or one that was refused before it began", async () => {
+  for (const saves of [
+    undefined,
+    [faultError("Diff snapshots are not allowed on uVMs with dirty page tracking disabled.", "save")],
+  ]) {
+    const { running, open, close } = await machine({ ...(saves === undefined ? {} : { saves }) });
+    const paused = await running.pause({ toSave: true });
+    if (saves !== undefined) await assert.rejects(paused.save(dir), { code: "not-supported" });
+    const [sentinel] = open;
+    const closed = new Promise((done) => sentinel?.once("close", done));
+    await paused.resume();
+    await closed;
+    close();
+  }
+});
+
+test("a sentinel that is opened right after a save waits until the reset of that one has come", async () => {
+  const { running, open, atSaves, close } = await machine({ saves: [FULL] });
+  const paused = await running.pause({ toSave: true });
+  await assert.rejects(paused.save(dir));
+  const [first] = open;
+  const goesOn = await paused.resume();
+  // The guest's kernel has nothing to say by itself; it answers what comes on a connection that it has reset.
+  let [asked, together] = [0, 0];
+  first?.on("data", () => {
+    asked += 1;
+    together = Math.max(together, open.size);
+    if (asked === 3) first.destroy();
+  });
+  const closed = new Promise((done) => first?.once("close", done));
+  await (await goesOn.pause({ toSave: true })).save(dir);
+  await closed;
+  assert.deepEqual([asked, together], [3, 1], "no new one until then");
+  assert.deepEqual(atSaves, [1, 1]);
+  close();
+});
+
+test("what another daemon left may be about to lose its connections: its agent is asked behind a sentinel, which ends by itself", async () => {
+  const running = await machine();
+  await RunningFirecracker.adopted(running.process, running.life);
+  const paused = await machine();
+  await new PausedFirecracker(paused.process, paused.life, { ready: false, reset: "unknown" }).resume();
+  assert.deepEqual(paused.said, ["Resumed"]);
+  for (const { dialed, open, close } of [running, paused]) {
+    assert.deepEqual([dialed.length, dialed[0]?.destroyed], [1, false]);
+    for (const socket of open) await new Promise((done) => socket.once("close", done));
+    close();
+  }
+});
+
+test("where data is held back, and under the bare guest, a machine that another daemon left gets no sentinel", async () => {
+  for (const [version, initramfs] of [
+    ["1.16.1", "/initramfs"],
+    ["1.12.1", undefined],
+  ] as const) {
+    const { process, life, dialed, close } = await machine({ version });
+    const { initramfs: _, ...bare } = life.config;
+    await RunningFirecracker.adopted(process, { ...life, config: initramfs === undefined ? bare : life.config });
+    assert.deepEqual(dialed, [], version);
+    close();
+  }
+});
+
+test("under 1.16.1 a machine goes on after a save that failed, without another one", async () => {
+  const { running, said, close } = await machine({ version: "1.16.1", saves: [FULL] });
+  const paused = await running.pause({ toSave: true });
+  await assert.rejects(paused.save(dir), { code: "no-space" });
+  await paused.resume();
+  assert.deepEqual(said, ["Paused", "save", "Resumed"]);
+  close();
+});
+
+test("under 1.16.1 a pause ends on a full disk too: what its save writes is the least, and thrown away", async () => {
+  for (const tracking of [true, false]) {
+    const { running, said, kinds, close } = await machine({ version: "1.16.1", tracking, saves: [FULL] });
+    await (await running.pause()).resume();
+    assert.deepEqual([said, kinds], [["Paused", "save", "Resumed"], ["Diff"]]);
+    close();
+  }
+  const refused = await machine({ version: "1.16.1", saves: [new StacyError("not-supported", "no")] });
+  await assert.rejects((await refused.running.pause()).resume(), { code: "not-supported" });
+  assert.deepEqual(refused.said, ["Paused", "save"], "it would lose its guest");
+  refused.close();
 });
 
 test("a Linux guest of several processors is offered no hypercalls where KVM interprets its kernel; all others are told nothing", async () => {

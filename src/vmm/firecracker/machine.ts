@@ -38,11 +38,15 @@ const LOAD_LIMIT_MS = 30_000;
 /** For a guest that has been loaded to have nothing to do. */
 const REST_LIMIT_MS = 150;
 const SAVE_LIMIT_MS = 300_000;
+/** For a guest that goes on after a save to get to the reset of its connections. */
+const RESET_LIMIT_MS = 1_000;
 /** Host-wide vsock addresses are not involved, so all machines share one guest CID. */
 const GUEST_CID = 3;
 const DIFF_SOUND_BELOW_MIB = 3 * 1024;
 /** Names in a jail. */
 export const BOOT_FILES = { kernel: "kernel", initramfs: "initramfs" } as const;
+/** Answers to a save that Firecracker refuses before it does anything. */
+const NOT_BEGUN: ReadonlySet<string> = new Set(["conflict", "not-supported", "protocol"]);
 const SAVING = { state: "saving-vmstate.bin", memory: "saving-memory.bin" } as const;
 
 /** What the states share besides the process; follows the machine through its states. */
@@ -268,6 +272,12 @@ async function takeGround(process: FirecrackerProcess, snapshot: SnapshotSource)
 export class RunningFirecracker extends State implements RunningMachine {
   readonly state = "running" as const;
 
+  /** One that another daemon left: it may have been saved a moment ago, and that daemon's sentinel is gone with it. */
+  static async adopted(process: FirecrackerProcess, life: Life): Promise<RunningFirecracker> {
+    await awaitReset(process, life);
+    return new RunningFirecracker(process, life);
+  }
+
   async connectAgent(options?: ConnectOptions): Promise<AgentStream> {
     const { life } = this;
     const fresh = life.fresh === true && life.config.initramfs !== undefined;
@@ -283,7 +293,7 @@ export class RunningFirecracker extends State implements RunningMachine {
 
   async pause(options: { toSave?: boolean } = {}): Promise<PausedMachine> {
     const ready = options.toSave === true && (await openSentinel(this.process, this.life));
-    const paused = new PausedFirecracker(this.process, this.life, ready);
+    const paused = new PausedFirecracker(this.process, this.life, { ready, reset: "none" });
     await pauseVm(this.process).catch((error: unknown) => {
       // It may still be carried out. What was not answered has not happened: this one comes right after it.
       if (asStacyError(error).code === "timeout") void paused.resume(UNDO_LIMIT_MS).catch(() => {});
@@ -302,14 +312,28 @@ function resumeVm(process: FirecrackerProcess, timeoutMs = QUICK_MS): Promise<vo
 }
 
 /**
- * A new one for each pause: what is left of an earlier save's may be gone from the guest.
+ * A new one for each pause: what is left of an earlier save's may be gone from the guest. That save's reset is waited for, or it would
+ * take the new one instead.
  * @returns false: the guest did not take it. The bare guest needs none: it has one connection, and no driver that could be late.
  */
 async function openSentinel(process: FirecrackerProcess, life: Life): Promise<boolean> {
   if (life.config.initramfs === undefined) return true;
-  life.sentinel?.close();
+  await life.sentinel?.outlived(RESET_LIMIT_MS);
   life.sentinel = await Sentinel.open(process);
   return life.sentinel !== undefined;
+}
+
+/**
+ * For a guest that goes on, may have a reset to come, and was saved without a sentinel or left by another daemon: the agent reads nothing
+ * from a new connection until the reset has come, or ought to have.
+ */
+async function awaitReset(process: FirecrackerProcess, life: Life): Promise<void> {
+  if (life.config.initramfs === undefined || life.traits.holdsBack) return;
+  // As after a load.
+  if (life.interpreted) await guestAtRest(process.record.pid, REST_LIMIT_MS);
+  life.sentinel?.close();
+  life.sentinel = await Sentinel.open(process, { limitMs: 2 * RESET_LIMIT_MS, byteMs: RESET_LIMIT_MS });
+  life.sentinel?.linger(RESET_LIMIT_MS);
 }
 
 /** The kind of save that is possible now, with the copy that a difference is written over in place. */
@@ -342,25 +366,32 @@ function canDiff({ traits, tracking, config, ground }: Life): boolean {
   return tracking || (traits.diffWithoutTracking && ground === "nothing");
 }
 
+/** What a machine's guest gets with its next step: Firecracker sends the reset of all connections before it writes anything of a save. */
+type Reset = "none" | "sent" | "unknown";
+
 export class PausedFirecracker extends State implements PausedMachine {
   readonly state = "paused" as const;
-  #saved = false;
+  #reset: Reset;
   /** The guest has the sentinel of this pause, or needs none. */
   #ready: boolean;
 
-  constructor(process: FirecrackerProcess, life: Life, ready: boolean) {
+  /** @param pause.reset `unknown` for one that another daemon left: it may have been saving */
+  constructor(process: FirecrackerProcess, life: Life, pause: { ready: boolean; reset: Reset }) {
     super(process, life);
-    this.#ready = ready;
+    this.#ready = pause.ready;
+    this.#reset = pause.reset;
   }
 
   async resume(timeoutMs = QUICK_MS): Promise<RunningMachine> {
+    const { process, life } = this;
     // A snapshot sends the reset that the guest's driver must acknowledge; 1.16.x waits for it after every resume.
-    if (!this.life.traits.pauseResume && !this.#saved) await this.#throwAwaySave();
-    await resumeVm(this.process, timeoutMs);
-    // Without a save there is no reset, and a new connection must not wait for one.
-    if (this.#saved) this.life.sentinel?.linger();
-    else this.life.sentinel?.close();
-    return new RunningFirecracker(this.process, this.life);
+    if (!life.traits.pauseResume && this.#reset !== "sent") await this.#throwAwaySave();
+    await resumeVm(process, timeoutMs);
+    // Without a reset a new connection must not wait for one.
+    if (this.#reset === "none") life.sentinel?.notNeeded();
+    else if (life.sentinel !== undefined) life.sentinel.linger();
+    else await awaitReset(process, life);
+    return new RunningFirecracker(process, life);
   }
 
   async save(dir: string): Promise<SavedState> {
@@ -406,22 +437,38 @@ export class PausedFirecracker extends State implements PausedMachine {
 
   async #create(kind: "Full" | "Diff"): Promise<void> {
     const body = { snapshot_type: kind, snapshot_path: SAVING.state, mem_file_path: SAVING.memory };
-    await this.process.api.put("/snapshot/create", body, { phase: "save", timeoutMs: SAVE_LIMIT_MS });
-    this.#saved = true;
+    const before = this.#reset;
+    this.#reset = "sent";
+    try {
+      await this.process.api.put("/snapshot/create", body, { phase: "save", timeoutMs: SAVE_LIMIT_MS });
+    } catch (error) {
+      // One that failed later, or was not answered, has sent it.
+      if (NOT_BEGUN.has(asStacyError(error).code)) this.#reset = before;
+      throw error;
+    }
   }
 
+  /** For its reset alone: what is written is of no use, so as little as this release can write, and it need not succeed. */
   async #throwAwaySave(): Promise<void> {
-    this.life.prepared = undefined;
-    try {
-      await this.#create(canDiff(this.life) ? "Diff" : "Full");
-      if (this.life.tracking) {
-        this.life.ground = "unknown";
-        await loseGround(join(this.dir, GROUND));
-      }
-    } catch (cause) {
-      throw new StacyError("not-supported", "this Firecracker cannot resume a machine that was not saved", { cause });
-    } finally {
+    const { life, dir } = this;
+    const removeWritten = async (): Promise<void> => {
       await Promise.all(Object.values(SAVING).map((name) => rm(join(this.process.workDir, name), { force: true })));
+    };
+    life.prepared = undefined;
+    await removeWritten();
+    try {
+      await this.#create(life.tracking || life.traits.diffWithoutTracking ? "Diff" : "Full");
+    } catch (cause) {
+      if (this.#reset !== "sent") {
+        const why = "this Firecracker cannot resume a machine that was not saved";
+        throw new StacyError("not-supported", why, { cause });
+      }
+    } finally {
+      if (life.tracking) {
+        life.ground = "unknown";
+        await loseGround(join(dir, GROUND)).catch(() => {});
+      }
+      await removeWritten();
     }
   }
 }

@@ -4,6 +4,7 @@
  * start: on one port the first new connection could have the numbers of an old one.
  */
 import type { Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import type { FirecrackerProcess } from "./process.ts";
 
 /** A guest that does not answer for so long is saved without one. */
@@ -25,14 +26,20 @@ export class Sentinel {
     socket.unref();
   }
 
-  /** `undefined` when the guest's agent has no such port, or does not answer: it is saved all the same. */
-  static async open(process: FirecrackerProcess): Promise<Sentinel | undefined> {
+  /**
+   * `undefined` when the guest's agent has no such port, or does not answer: it is saved all the same.
+   * @param limits.byteMs after which one that has been connected is given up: a reset has taken it, and nobody says so
+   */
+  static async open(
+    process: FirecrackerProcess,
+    { limitMs = OPEN_LIMIT_MS, byteMs = limitMs }: { limitMs?: number; byteMs?: number } = {},
+  ): Promise<Sentinel | undefined> {
     const began = performance.now();
     for (let asked = began; ; asked = performance.now()) {
-      const left = OPEN_LIMIT_MS - (asked - began);
+      const left = limitMs - (asked - began);
       if (left <= 0) return undefined;
       const socket = await process.dialSentinel(left).catch(() => undefined);
-      if (socket !== undefined && (await firstByte(socket, left))) return new Sentinel(socket);
+      if (socket !== undefined && (await firstByte(socket, Math.min(left, byteMs)))) return new Sentinel(socket);
       socket?.destroy();
       if (performance.now() - asked < REFUSED_MS) return undefined;
     }
@@ -44,8 +51,28 @@ export class Sentinel {
   }
 
   /** The machine was saved and goes on. */
-  linger(): void {
-    this.#linger ??= setTimeout(() => this.close(), LINGER_MS).unref();
+  linger(forMs = LINGER_MS): void {
+    this.#linger ??= setTimeout(() => this.close(), forMs).unref();
+  }
+
+  /** The machine goes on and was not saved. One that lingers waits for the reset of an earlier save. */
+  notNeeded(): void {
+    if (this.#linger === undefined) this.close();
+  }
+
+  /**
+   * Waits until the reset that it lingers for has taken it, then ends it. The guest tells nobody by itself: its kernel answers what is
+   * said on the connection after that.
+   */
+  async outlived(limitMs: number): Promise<void> {
+    const deadline = performance.now() + limitMs;
+    const closed = new Promise<void>((settle) => this.#socket.once("close", () => settle()));
+    for (let pauseMs = 1; this.#linger !== undefined && !this.#socket.destroyed; pauseMs *= 2) {
+      if (performance.now() >= deadline) break;
+      this.#socket.write("\x00");
+      await Promise.race([closed, delay(pauseMs)]);
+    }
+    this.close();
   }
 }
 
