@@ -190,6 +190,7 @@ export class Launcher {
     // A checkpoint that was deleted while machines use it is kept as a fork, for them alone.
     if (snapshot?.manifest.kind !== kind) throw new StacyError("not-found", `there is no ${kind} ${key.slice(0, 12)}`);
     const target = targetOf(snapshot.manifest, this.paths);
+    await this.vmm.checkLoadable?.(target.shape.vmmIdentity);
     const fresh = makeIdentity(options.id, target.image, options.env ?? {}, {
       thaw: snapshot.manifest.frozen === true,
       network: options.network === true,

@@ -237,6 +237,11 @@ export interface Vmm {
   probe(): Promise<VmmProbe>;
   /** What belongs to the shape besides `MachineConfig`: version, accelerator, machine type, CPU model, device list. */
   identity(config: MachineConfig): Promise<Record<string, string>>;
+  /**
+   * Whether what was saved under such an identity can be loaded now. Absent: by the load itself.
+   * @throws StacyError `not-supported` that says by what it was saved, and what can load it
+   */
+  checkLoadable?(identity: Record<string, string>): Promise<void>;
   /** Which kernel its Linux guests boot: the user's own, or the one that fits this host. */
   guestKernel(): Promise<KernelChoice>;
   /** Starts a process that will boot. Phase: `vmm`. */

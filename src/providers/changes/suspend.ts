@@ -39,6 +39,9 @@ export async function suspend(life: MachineLife, signal: AbortSignal): Promise<v
 export async function wake(life: MachineLife, signal: AbortSignal): Promise<void> {
   await life.lastOneDied();
   const suspended = new SuspendedState(life.dir);
+  const { vmm } = life.context.launcher;
+  // A golden snapshot's key holds the release; this one may have been saved before another one was installed.
+  await vmm.checkLoadable?.(life.target.shape.vmmIdentity);
   await suspended.verify(); // W1
   const disk = join(life.dir, FILES.rootfs);
   await rm(disk, { force: true });
@@ -48,7 +51,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
   signal.addEventListener("abort", stop, { once: true });
   try {
     await copySparse(join(from, FILES.rootfs), disk); // W2
-    const loadable = await life.context.launcher.vmm.prepareLoad({
+    const loadable = await vmm.prepareLoad({
       ...{ dir: life.dir, config: life.target.config, memory: "private", snapshot: { dir: from } },
       signal,
     });

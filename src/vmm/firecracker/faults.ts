@@ -74,14 +74,8 @@ const RULES: readonly Rule[] = [
     remedy: "free disk space, or run `stacyvm snapshot gc` and `stacyvm image gc`",
   },
   {
-    // From 1.16 on the decoder comes before checksum and version: a file of 1.12 fails in it as one does that was cut or changed.
-    pattern: /bitcode serialization/i,
-    code: "corrupt",
-    message: "vmstate.bin is damaged, or was written by another version of Firecracker",
-    remedy: REBUILD,
-  },
-  {
-    pattern: /CRC64 validation failed|serialization\/deserialization|Snapshot size exceeds/i,
+    // From 1.16 on the decoder (bitcode) comes before checksum and version. What another release saved is told before it is loaded.
+    pattern: /bitcode serialization|CRC64 validation failed|serialization\/deserialization|Snapshot size exceeds/i,
     code: "corrupt",
     message: "vmstate.bin is damaged",
     remedy: REBUILD,

@@ -44,6 +44,7 @@ import {
 import { findGround } from "./memory-file.ts";
 import { type Probed, probeFirecracker } from "./probe.ts";
 import { FirecrackerProcess, type JailPlan } from "./process.ts";
+import { checkFormat } from "./snapshot-format.ts";
 import { traitsOf } from "./versions.ts";
 
 export interface FirecrackerOptions extends LocateOptions {
@@ -152,6 +153,13 @@ class Firecracker implements Vmm {
       hostCpu: host.cpu,
       hostKernel: host.kernel,
     };
+  }
+
+  async checkLoadable(identity: Record<string, string>): Promise<void> {
+    const { probe, found } = await this.#look();
+    // One that is not there says so when it is to be started.
+    if (found === undefined || probe.version === undefined) return;
+    checkFormat(identity, { version: probe.version, snapshotFormat: found.snapshotFormat });
   }
 
   async guestKernel(): Promise<KernelChoice> {

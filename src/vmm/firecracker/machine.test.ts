@@ -114,7 +114,7 @@ test("a save that fails once it has begun has sent the reset: the sentinel is le
     const paused = await running.pause({ toSave: true });
     await assert.rejects(paused.save(dir));
     await paused.resume();
-    assert.equal(dialed[0]?.destroyed, false, saves[0]?.code);
+    assert.equal(dialed[0]?.destroyed, false, String(saves[0]));
     close();
   }
 });
