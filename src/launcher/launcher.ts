@@ -13,7 +13,7 @@ import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
 import type { Images, ResolveOptions } from "../images/image.ts";
 import { endedFromOutside } from "../vmm/exit.ts";
-import type { GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
+import type { BlankVmm, GuestKind, JailConfig, RunningMachine, Vmm, VmmName } from "../vmm/vmm.ts";
 import { GoldenBuilder, type GoldenReport } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold, discard, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
@@ -346,12 +346,25 @@ export class Launcher {
     phases: Phases,
     options: LaunchOptions,
   ): Promise<Started> {
+    const start = async (blank?: BlankVmm): Promise<Started> => {
+      const idle = await prepareIdle(this.vmm, target, snapshot, place, phases, blank);
+      return loadInto(this.vmm, idle, snapshot, identity, phases, {
+        ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+    };
     const blank = place.jail === undefined ? this.pool?.takeBlank() : undefined;
-    const idle = await prepareIdle(this.vmm, target, snapshot, place, phases, blank);
-    return loadInto(this.vmm, idle, snapshot, identity, phases, {
-      ...(options.trackDirty === undefined ? {} : { trackDirty: options.trackDirty }),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
+    if (blank === undefined) return start();
+    try {
+      return await start(blank);
+    } catch (thrown) {
+      const { code, phase, message: reason } = asStacyError(thrown);
+      // One that has ended while it waited says nothing about the snapshot, and nobody has been told who he is by then.
+      const unusable = phase === "vmm" || (phase === "load" && code === "machine-exited");
+      if (!unusable || options.signal?.aborted) throw thrown;
+      this.events.emit("restore.failed", { id: options.id, key: snapshot.key, phase: "idle", reason });
+      return start();
+    }
   }
 
   #place(dir: string, options: LaunchOptions): Place {
