@@ -83,7 +83,7 @@
  * and then in doubled steps: to a connection that the reset has taken, the guest's kernel answers with
  * a reset of its own, and the host connects anew. The saved machine itself, when it goes on, gets the same reset; the host leaves its
  * end of the sentinel open until then. One whose daemon died meanwhile gets a sentinel from the next daemon, for a second, before its
- * HELLO. A guest whose agent has no port 1025 is saved without one.
+ * HELLO. A guest whose agent has no port 1025 is saved without one, a golden machine is not.
  *
  * FAULT (stream 0, fields STATUS and MESSAGE) says why the sender gives up the session; the agent then hunts.
  *

@@ -168,7 +168,8 @@ class Firecracker implements Vmm {
 
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
     // Tracking makes the golden snapshot a matter of ms and KiB; a private machine that is never saved does without.
-    const life = await this.#life(options.memory === "shared", "nothing");
+    const golden = options.memory === "shared";
+    const life = { ...(await this.#life(golden, "nothing")), golden };
     const { kernel, initramfs } = options.config;
     const files: Shown[] = [[kernel, BOOT_FILES.kernel]];
     if (initramfs !== undefined) files.push([initramfs, BOOT_FILES.initramfs]);

@@ -64,6 +64,8 @@ export interface Life {
   prepared?: "Diff" | "Full" | undefined;
   /** Open through a save, and for a while after it. */
   sentinel?: Sentinel | undefined;
+  /** Its snapshot is what machines of its shape are loaded from from now on. */
+  golden?: boolean;
   /** KVM interprets the guest's kernel. */
   interpreted: boolean;
   /** Its guest has been loaded, and nobody has asked for its agent since. */
@@ -366,6 +368,12 @@ function canDiff({ traits, tracking, config, ground }: Life): boolean {
   return tracking || (traits.diffWithoutTracking && ground === "nothing");
 }
 
+function notTaken(): StacyError {
+  return new StacyError("timeout", "the guest's agent did not take the connection that is open through a save", {
+    remedy: "it is tried again with the next build; see the console's last lines, and how busy the host is",
+  });
+}
+
 /** What a machine's guest gets with its next step: Firecracker sends the reset of all connections before it writes anything of a save. */
 type Reset = "none" | "sent" | "unknown";
 
@@ -399,6 +407,8 @@ export class PausedFirecracker extends State implements PausedMachine {
     const inside = join(process.workDir, SAVING.memory);
     try {
       if (!this.#ready && life.traits.pauseResume) await this.#goOnForSentinel();
+      // All that are loaded from it would be without; one that is built anew has it.
+      if (!this.#ready && life.golden === true && !life.traits.holdsBack) throw notTaken();
       const kind = life.prepared ?? (await prepareGround(process, life));
       life.prepared = undefined;
       await this.#create(kind);
