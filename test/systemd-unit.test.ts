@@ -30,7 +30,14 @@ test("it leaves what the monitors' cells are made of, and makes no root: the jai
   const allowed = (name: string): string => settings.filter((line) => line.startsWith(`${name}=`)).join(" ");
   for (const space of ["user", "mnt", "net", "ipc", "uts"])
     assert.match(allowed("RestrictNamespaces"), new RegExp(`\\b${space}\\b`));
-  for (const call of ["@mount", "pivot_root", "unshare", "landlock_create_ruleset", "landlock_restrict_self"])
+  for (const call of [
+    "@mount",
+    "pivot_root",
+    "unshare",
+    "landlock_create_ruleset",
+    "landlock_restrict_self",
+    "seccomp",
+  ])
     assert.match(allowed("SystemCallFilter"), new RegExp(`${call}\\b`));
   assert.ok(settings.includes("CapabilityBoundingSet="));
 });
