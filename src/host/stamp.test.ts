@@ -30,6 +30,20 @@ test("a file is read once while it stays, and again when it is another one", asy
   await assert.rejects(file.get(), { code: "ENOENT" });
 });
 
+test("it is read again when a file that was not there has come, and each time when it says that it is not to be kept", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "stamp-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  let [reads, keep] = [0, true];
+  const own = new Stamped(async () => {
+    reads += 1;
+    return { value: reads, paths: [join(dir, "file")], keep };
+  });
+  assert.deepEqual([await own.get(), await own.get()], [1, 1]);
+  keep = false;
+  await writeFile(join(dir, "file"), "");
+  assert.deepEqual([await own.get(), await own.get()], [2, 3]);
+});
+
 test("many at once read it together", async () => {
   let reads = 0;
   const own = new Stamped(async () => {

@@ -233,7 +233,7 @@ export interface Vmm {
   readonly name: VmmName;
   readonly abilities: VmmAbilities;
   readonly answerMs: AnswerLimits;
-  /** Looks at the host; cached after the first call. Never throws. */
+  /** Looks at the host; what it found is kept as long as it can be used and is still what is installed. Never throws. */
   probe(): Promise<VmmProbe>;
   /** What belongs to the shape besides `MachineConfig`: version, accelerator, machine type, CPU model, device list. */
   identity(config: MachineConfig): Promise<Record<string, string>>;

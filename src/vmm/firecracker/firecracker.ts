@@ -7,6 +7,7 @@ import { isRoot } from "../../host/is-root.ts";
 import { kvmState } from "../../host/kvm.ts";
 import { dataPaths } from "../../host/paths.ts";
 import { type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
+import { Stamped } from "../../host/stamp.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import { type Cell, cellState } from "../cell.ts";
 import {
@@ -73,6 +74,8 @@ const JAIL_UIDS = 10_000;
 /** What Firecracker itself may take besides the guest's RAM. */
 const JAIL_OVERHEAD_MIB = 64;
 const JAIL_PIDS = 64;
+/** In the assets: that there is a kernel for hosts whose KVM interprets it, and which (images/interpreted-kernel.ts). */
+const INTERPRETED_KERNEL = "kernel-interpreted/kernel.json";
 
 /** A kernel that is interpreted boots in 40 s on a quiet host; at a load of 15 on two cores it took five minutes. */
 const INTERPRETED_ANSWER_MS: AnswerLimits = { booted: [600_000], restored: 60_000 };
@@ -86,7 +89,7 @@ class Firecracker implements Vmm {
   readonly #options: FirecrackerOptions;
   readonly #users: JailUsers | undefined;
   readonly #spawn: SpawnProcess;
-  #probed: Promise<Probed> | undefined;
+  readonly #probed: Stamped<Probed>;
   #abilities: VmmAbilities = {
     diskBeforeStart: false,
     pauseResume: true,
@@ -102,6 +105,13 @@ class Firecracker implements Vmm {
   constructor(options: FirecrackerOptions) {
     this.#options = options;
     this.#spawn = options.spawn ?? spawnProcess;
+    const assets = options.assets ?? dataPaths().assets;
+    this.#probed = new Stamped(async () => {
+      const probed = await this.#probe(assets);
+      // What it was told by; either may be replaced or come while the server runs. One that cannot be used is looked for again.
+      const paths = [probed.found?.paths.firecracker ?? "", join(assets, INTERPRETED_KERNEL)];
+      return { value: probed, paths, keep: probed.probe.usable };
+    });
     if (options.jail === undefined) return;
     if (isRoot()) this.#users = new JailUsers(options.jail.uidBase, JAIL_UIDS);
     // A jail is made for one machine: its limits are the machine's size, and its files are there from its start.
@@ -117,21 +127,23 @@ class Firecracker implements Vmm {
     return (await this.#look()).probe;
   }
 
+  /** A spawn asks several times: what is known costs two calls of `stat`. */
   #look(): Promise<Probed> {
-    const { assets, kernel } = this.#options;
-    this.#probed ??= probeFirecracker(assets ?? dataPaths().assets, this.#options, kernel).then(async (probed) => {
-      if (probed.found === undefined) return probed;
-      if (probed.probe.usable && probed.probe.accelerator === "kvm-interpreted") this.answerMs = INTERPRETED_ANSWER_MS;
-      const { traits, paths } = probed.found;
-      this.#abilities = {
-        ...this.#abilities,
-        pauseResume: traits.pauseResume,
-        jail: paths.jailer !== undefined && isRoot(),
-      };
-      const lacks = this.#options.jail && (await lacksJail(this.#options.jail, paths));
-      return lacks === undefined ? probed : { probe: unjailed(probed.probe, lacks) };
-    });
-    return this.#probed;
+    return this.#probed.get();
+  }
+
+  async #probe(assets: string): Promise<Probed> {
+    const probed = await probeFirecracker(assets, this.#options, this.#options.kernel);
+    if (probed.found === undefined) return probed;
+    if (probed.probe.usable && probed.probe.accelerator === "kvm-interpreted") this.answerMs = INTERPRETED_ANSWER_MS;
+    const { traits, paths } = probed.found;
+    this.#abilities = {
+      ...this.#abilities,
+      pauseResume: traits.pauseResume,
+      jail: paths.jailer !== undefined && isRoot(),
+    };
+    const lacks = this.#options.jail && (await lacksJail(this.#options.jail, paths));
+    return lacks === undefined ? probed : { probe: unjailed(probed.probe, lacks) };
   }
 
   async #usable(): Promise<Required<Probed>["found"]> {
@@ -184,10 +196,11 @@ class Firecracker implements Vmm {
 
   async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
     const life = await this.#life(false, "unknown");
-    const { firecracker } = (await this.#usable()).paths;
+    const found = await this.#usable();
+    const { firecracker } = found.paths;
     const process = await FirecrackerProcess.start({ firecracker, dir, jail: undefined, signal, spawn: this.#spawn });
     await process.enterGroup();
-    return new BlankFirecracker(process, life);
+    return new BlankFirecracker(process, life, async () => (await this.#look()).found === found);
   }
 
   async #life(tracking: boolean, ground: Life["ground"]): Promise<Omit<Life, "config">> {

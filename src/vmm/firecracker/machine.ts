@@ -102,13 +102,21 @@ abstract class Behind implements VmmProcess {
 /** Nothing in it is of any machine: Firecracker learns all of it by the load. */
 export class BlankFirecracker extends Behind implements BlankVmm {
   readonly #life: Omit<Life, "config">;
+  readonly #current: () => Promise<boolean>;
 
-  constructor(process: FirecrackerProcess, life: Omit<Life, "config">) {
+  /** @param current whether the program that was started is still the one that is installed */
+  constructor(process: FirecrackerProcess, life: Omit<Life, "config">, current: () => Promise<boolean>) {
     super(process);
     this.#life = life;
+    this.#current = current;
   }
 
   async become(config: MachineConfig): Promise<LoadableVmm> {
+    if (!(await this.#current())) {
+      throw new StacyError("conflict", "Firecracker was replaced after this process had been started", {
+        phase: "vmm",
+      });
+    }
     return new LoadableFirecracker(this.process, { ...this.#life, config });
   }
 }
