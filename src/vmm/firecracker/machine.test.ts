@@ -127,6 +127,14 @@ test("a golden machine that takes no sentinel is not saved, where the machines t
   }
 });
 
+test("the bare guest needs no sentinel: its golden machine is saved whatever it was paused for", async () => {
+  const { process, said, dialed, life, close } = await machine({ refuses: true });
+  const { initramfs: _, ...config } = life.config;
+  await (await new RunningFirecracker(process, { ...life, config, golden: true }).pause()).save(dir);
+  assert.deepEqual([said, dialed], [["Paused", "save"], []]);
+  close();
+});
+
 test("a save that fails once it has begun has sent the reset: the sentinel is left to it", async () => {
   for (const saves of [[FULL], [new StacyError("timeout", "no answer")], [new StacyError("corrupt", "EIO")]]) {
     const { running, dialed, close } = await machine({ saves });

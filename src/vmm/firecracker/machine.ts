@@ -394,7 +394,7 @@ export class PausedFirecracker extends State implements PausedMachine {
   /** @param pause.reset `unknown` for one that another daemon left: it may have been saving */
   constructor(process: FirecrackerProcess, life: Life, pause: { ready: boolean; reset: Reset }) {
     super(process, life);
-    this.#ready = pause.ready;
+    this.#ready = pause.ready || life.config.initramfs === undefined;
     this.#reset = pause.reset;
   }
 
@@ -447,7 +447,6 @@ export class PausedFirecracker extends State implements PausedMachine {
   /** It was paused for another reason: the guest runs for a moment. */
   async #goOnForSentinel(): Promise<void> {
     const { process, life } = this;
-    if (life.config.initramfs === undefined) return;
     await resumeVm(process);
     this.#ready = await openSentinel(process, life);
     await pauseVm(process);
