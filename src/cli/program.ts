@@ -22,6 +22,7 @@ import { migrateCommand } from "./commands/migrate.ts";
 import { networkCommand } from "./commands/network.ts";
 import { poolCommand } from "./commands/pool.ts";
 import { psCommand } from "./commands/ps.ts";
+import { databaseForm } from "./commands/published.ts";
 import { rmCommand } from "./commands/rm.ts";
 import { runCommand } from "./commands/run.ts";
 import { secretCommand } from "./commands/secret.ts";
@@ -80,6 +81,7 @@ export function createProgram(): Command {
         secretCommand(),
         mcpCommand(),
         migrateCommand(),
+        databaseForm(),
         benchCommand(),
         completionCommand(),
         versionCommand(),

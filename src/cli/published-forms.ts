@@ -7,7 +7,7 @@ import { type Command, Option } from "commander";
 import { doctorCommand } from "./commands/doctor.ts";
 import { imageLsCommand, imageRmCommand, pullCommand } from "./commands/image.ts";
 import { lsCommand } from "./commands/ls.ts";
-import { configForm, databaseForm, supportForm } from "./commands/published.ts";
+import { configForm, supportForm } from "./commands/published.ts";
 import { shellCommand } from "./commands/shell.ts";
 import { spawnCommand } from "./commands/spawn.ts";
 import { resumeCommand } from "./commands/state-changes.ts";
@@ -33,7 +33,6 @@ export function publishedCommands(): Command[] {
     renamed(doctorCommand(), "info", "doctor"),
     renamed(resumeCommand(), "unpause", "resume"),
     configForm(),
-    databaseForm(),
     supportForm(),
   ];
 }

@@ -30,7 +30,8 @@ const QUESTIONS: [row: string, answer: RegExp][] = [
   ["compare it", /E2B, hosted[\s\S]*microsandbox[\s\S]*Vercel Sandbox/],
   ["language model", /mcp/],
   ["run it as a service", /systemctl enable/],
-  ["back up", /Copy the database[\s\S]*\.backup\(/],
+  ["restart the server or the host", /The host reboots: .*gone/],
+  ["back up", /stacyvm db backup[\s\S]*stacyvm db restore/],
   ["uninstall", /stacyvm rm --all[\s\S]*rm -rf stacyvm/],
 ];
 
