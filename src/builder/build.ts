@@ -2,9 +2,10 @@
  * Builds an image from a plan: stages, each an image and a list of steps, done in a sandbox (stage.ts). Which sandbox, and where
  * it comes from, is the caller's.
  *
- * The cache. Each step has a key made of what its stage begins with, all steps before it and, for a copy, the content of what is
- * copied; for a copy from another stage the key of that stage's last step. So the keys of all stages are known before anything is
- * done, and stages that nothing new depends on are not even looked at.
+ * The cache. Each step has a key made of whose build it is, what its stage begins with, all steps before it and, for a copy, the
+ * content of what is copied; for a copy from another stage the key of that stage's last step. So the keys of all stages are known
+ * before anything is done, and stages that nothing new depends on are not even looked at. The owner is part of it because the
+ * sandbox of a build is its owner's, who may put into it what no step says.
  */
 import { createHash } from "node:crypto";
 import { asStacyError, StacyError } from "../host/error.ts";
@@ -104,7 +105,9 @@ class Build implements AsyncDisposable {
     const config = below?.config ?? (await this.#pull(from)).config;
     const steps = stage.steps(await this.#rootConfig(from));
     const keys = [
-      below === undefined ? digest([VERSION, await this.#keyOf(from)]) : digest([VERSION, below.keys.at(-1)]),
+      below === undefined
+        ? digest([VERSION, this.#options.images.owner ?? null, await this.#keyOf(from)])
+        : digest([VERSION, below.keys.at(-1)]),
     ];
     for (const step of steps) {
       const { text: _text, line: _line, ...what } = step;

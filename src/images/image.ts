@@ -147,6 +147,8 @@ export interface Collected {
 
 /** What the operator can do with the images of a host, beside using them. */
 export interface ImageLibrary extends Images {
+  /** Whose it is; absent: the operator's. */
+  readonly owner: string | undefined;
   of(owner: ImageOwner): ImageLibrary;
   /** Whether the content is here, whoever has a name for it. */
   has(digest: string): Promise<boolean>;

@@ -97,6 +97,10 @@ class ImageStore implements ImageLibrary {
     this.builds = new Builds(join(paths.images, "builds"));
   }
 
+  get owner(): string | undefined {
+    return this.#owner?.name;
+  }
+
   of(owner: ImageOwner): ImageLibrary {
     return new ImageStore(this.#paths, this.#options, this.#turns, owner);
   }

@@ -1,0 +1,69 @@
+/** What a build takes from earlier ones, with real images and a sandbox that only says what it was changed to. */
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { test } from "node:test";
+import { tar } from "../../test/images-support.ts";
+import type { Agent } from "../guest/agent.ts";
+import { StacyError } from "../host/error.ts";
+import { dataPaths } from "../host/paths.ts";
+import type { ImageLibrary } from "../images/image.ts";
+import { createImages } from "../images/store.ts";
+import { buildImage } from "./build.ts";
+import { readPlan } from "./read-plan.ts";
+
+/** What the commands do here: the one file with this text. */
+function guest(content: string): Agent {
+  return {
+    start: async () => ({ async *output() {}, exited: Promise.resolve({ exitCode: 0, reason: "exited" }) }),
+    ...{ freeze: async () => {}, thaw: async () => {}, tarIn: async () => {} },
+    stat: () => Promise.reject(new StacyError("not-found", "there is no such file")),
+    changes: async () => Readable.from([tar([{ path: "tool", content }])]),
+  } as unknown as Agent;
+}
+
+test("an owner's build takes what that owner's own have made, and never another's", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "build-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await mkdir(join(dir, "tree"));
+  await writeFile(join(dir, "tree", "file"), "base");
+  const operator = createImages(dataPaths(join(dir, "data")), { offline: true });
+  await operator.import(join(dir, "tree"), "base:1");
+
+  for (const [form, text] of Object.entries({
+    "one stage": "FROM base:1\nRUN make tool\n",
+    "a stage above another": "FROM base:1 AS one\nRUN make two\nFROM one\nRUN finish\n",
+    "a copy out of another":
+      "FROM base:1 AS one\nRUN make three\nFROM base:1\nCOPY --from=one /tool /tool\nRUN finish\n",
+  })) {
+    let started = 0;
+    const build = async (images: ImageLibrary, name: string, content: string) => {
+      started = 0;
+      const { image, cached, steps } = await buildImage(readPlan(text), `${name}:1`, {
+        images,
+        start: async () => {
+          started++;
+          return { agent: guest(content), [Symbol.asyncDispose]: async () => {} };
+        },
+      });
+      return { file: (await readFile(image.base)).includes(content), cached, steps };
+    };
+    const none = { file: true, cached: 0 };
+    for (const [name, images] of [
+      ["alice", operator.of({ name: "alice" })],
+      ["bob", operator.of({ name: "bob" })],
+      ["operator", operator],
+    ] as const) {
+      const { steps, ...first } = await build(images, name, `by ${name}: ${form}`);
+      assert.deepEqual(first, none, `${form}, ${name}`);
+      assert.ok(started > 0, form);
+      const again = await build(images, `${name}-again`, `by ${name}: ${form}`);
+      assert.deepEqual([again, started], [{ file: true, cached: steps, steps }, 0], `${form}, ${name} again`);
+    }
+    const shared = operator.of({ name: "alice", shares: true });
+    await build(shared, "everybodys", `by alice: ${form}`);
+    assert.equal(started, 0, "what is for all is an owner's build too");
+  }
+});
