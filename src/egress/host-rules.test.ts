@@ -168,3 +168,14 @@ test("only a rule that names the server's own host means it, and only a group th
   for (const name of ["constructor", "__proto__", "toString"])
     assert.throws(() => new HostRules([`@${name}`]), /there is no such group/);
 });
+
+test("a list has a bound, to which the rules of its groups count", () => {
+  const group = { many: Array.from({ length: 1_000 }, (_, i) => `${i}.example`) };
+  assert.equal(new HostRules(Array(10).fill("@many"), group).permit("999.example", 443), true);
+  for (const list of [[...Array(10).fill("@many"), "a.example"], Array(174_000).fill("::1")]) {
+    assert.throws(
+      () => new HostRules(list, group),
+      (error) => error instanceof StacyError && error.code === "invalid" && /more than 10000 hosts/.test(error.message),
+    );
+  }
+});

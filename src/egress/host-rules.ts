@@ -38,6 +38,8 @@ const WEB_PORTS: Ports = [
   [443, 443],
 ];
 const MOST_PORT = 65_535;
+/** Of one list, those of its groups too. Each is kept, and a connection is held against all of them. */
+const MOST_RULES = 10_000;
 const NAME = /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/;
 
 /** Which hosts a rule means, for comparing it with others. */
@@ -82,10 +84,14 @@ export class HostRules {
   readonly #allow: readonly Rule[];
   readonly #deny: readonly Rule[];
 
-  /** @throws StacyError `invalid` naming the rule */
+  /** @throws StacyError `invalid` naming the rule, or for too many */
   constructor(list: readonly string[], groups: HostGroups = BUILT_IN_GROUPS) {
     this.list = [...list];
-    const rules = list.flatMap((text) => expand(text, groups));
+    const rules: Rule[] = [];
+    for (const text of list) {
+      rules.push(...expand(text, groups));
+      if (rules.length > MOST_RULES) throw tooMany();
+    }
     this.#allow = rules.filter(({ denies }) => !denies);
     this.#deny = rules.filter(({ denies }) => denies);
   }
@@ -252,6 +258,12 @@ function split(text: string): { host: string; port: string | undefined } {
   const at = text.lastIndexOf(":");
   if (at < 0 || isIPv6(text.split("/")[0] ?? "")) return { host: text, port: undefined };
   return { host: text.slice(0, at), port: text.slice(at + 1) };
+}
+
+function tooMany(): StacyError {
+  return new StacyError("invalid", `a list of more than ${MOST_RULES} hosts, those of its groups among them`, {
+    remedy: "name ranges, or names with a wildcard, in place of single hosts",
+  });
 }
 
 function wrong(text: string, why: string, remedy?: string): StacyError {

@@ -1,6 +1,6 @@
 /** The control plane's JSON: what clients send, and sandboxes as they are shown. Sizes in MiB, times in seconds. */
 import { z } from "zod";
-import { maybe } from "../../api/schemas/common.ts";
+import { AllowedHosts, maybe } from "../../api/schemas/common.ts";
 import type { SandboxRecord } from "../../sandboxes/record.ts";
 import { ENVD_VERSION } from "../parts.ts";
 import type { SandboxTokens } from "../sandbox-tokens.ts";
@@ -21,12 +21,12 @@ export const NewSandbox = z.object({
   allow_internet_access: maybe(z.boolean()),
   network: maybe(
     z.object({
-      allowOut: maybe(z.array(z.string())),
-      denyOut: maybe(z.array(z.string())),
+      allowOut: maybe(AllowedHosts),
+      denyOut: maybe(AllowedHosts),
       allowPublicTraffic: maybe(z.boolean()),
       maskRequestHost: maybe(z.string()),
       egressProxy: z.unknown().optional(),
-      httpsPorts: maybe(z.array(z.number())),
+      httpsPorts: maybe(z.array(z.number()).max(256)),
       rules: z.unknown().optional(),
     }),
   ),
@@ -47,8 +47,8 @@ export const Snapshot = z.object({ name: maybe(z.string()) });
 export const Fork = z.object({ timeout: maybe(Seconds), count: maybe(z.int().min(1).max(64)) });
 export const Network = z.object({
   allow_internet_access: maybe(z.boolean()),
-  allowOut: maybe(z.array(z.string())),
-  denyOut: maybe(z.array(z.string())),
+  allowOut: maybe(AllowedHosts),
+  denyOut: maybe(AllowedHosts),
   rules: z.unknown().optional(),
   egressProxy: z.unknown().optional(),
 });
