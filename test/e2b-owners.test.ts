@@ -350,3 +350,58 @@ test("where the server knows its user by the connection, a sandbox still asks fo
     await sandboxes.close({ destroy: true });
   }
 });
+
+test("under a preview's host name every path is the guest's: its page is no client of the server, nor of other sandboxes", async () => {
+  const { app, sandboxes, tokens } = fakeApp({ ownUser: true });
+  try {
+    const reached: string[] = [];
+    const spawn = async (name: string) => {
+      const { id, machine } = await sandboxes.spawn({});
+      const tunnel = async (port: number) => {
+        reached.push(`${name}:${port}`);
+        throw new StacyError("not-found", "nobody listens");
+      };
+      Object.assign(machine?.agent ?? {}, { tunnel });
+      return id;
+    };
+    const [hers, other] = [await spawn("hers"), await spawn("other")];
+    /** As a page of hers sends it in the browser of the server's user: from its own origin, without a key. */
+    const ask = async (request: string, headers: Record<string, string> = {}, host = `8080-${hers}.localhost:7423`) => {
+      const [method = "", path = ""] = request.split(" ");
+      const body = method === "POST" ? { body: JSON.stringify({ templateID: "docker.io/library/alpine:3" }) } : {};
+      const init = { method, headers: { host, origin: `http://${host}`, ...headers }, ...body };
+      return (await app.request(`http://${host}${path}`, init, ownConnection())).status;
+    };
+    const own = ["GET /events", "GET /templates", "GET /secrets", "GET /files?path=/x&signature=v1_x", "POST /x"];
+    const control = ["GET /sandboxes", "GET /v2/sandboxes", "POST /sandboxes", `DELETE /sandboxes/${other}`];
+    for (const each of [...own, ...control, "GET /api/v1/sandboxes"]) {
+      reached.length = 0;
+      assert.equal(await ask(each), 503, each);
+      assert.deepEqual(reached, ["hers:8080"], each);
+    }
+    const linked = { "x-access-token": tokens.of(other) };
+    for (const port of [ENVD_PORT, INTERPRETER_PORT, 3000]) {
+      reached.length = 0;
+      const at = { ...linked, "e2b-sandbox-id": other, "e2b-sandbox-port": String(port) };
+      assert.equal(await ask("GET /health", at), 503, "a header that names another sandbox");
+      assert.deepEqual(reached, ["hers:8080"]);
+      assert.equal(await ask("GET /health", at, `${ENVD_PORT}-${hers}.localhost`), 401, "hers is what is asked");
+    }
+    assert.equal(sandboxes.list().length, 2);
+    // Names below the domain that are no preview, as of another server's page: not without a key.
+    for (const host of ["api.localhost:7423", "other.localhost:7423"]) {
+      for (const each of ["GET /sandboxes", "GET /api/v1/sandboxes"])
+        assert.equal(await ask(each, {}, host), 403, each);
+      const at = { "e2b-sandbox-id": other, "e2b-sandbox-port": "3000" };
+      assert.equal(await ask("GET /", at, host), 403);
+    }
+    // E2B's own way by the domain: its ports, with the header too, and a port with the token of the sandbox's traffic.
+    const envd = `${ENVD_PORT}-${hers}.localhost:7423`;
+    const same = { "e2b-sandbox-id": hers, "e2b-sandbox-port": String(ENVD_PORT), "x-access-token": tokens.of(hers) };
+    assert.equal(await ask("GET /health", same, envd), 204);
+    assert.equal(await ask("GET /", { "e2b-traffic-access-token": tokens.traffic(hers) }), 502);
+    assert.equal(await ask("GET /health", same, "sandbox.localhost:7423"), 204);
+  } finally {
+    await sandboxes.close({ destroy: true });
+  }
+});

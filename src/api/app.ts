@@ -113,7 +113,10 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
       });
     }
     // Pages for everybody too: what a foreign page cannot load, it cannot build upon.
-    if (access.ownUser && presentedKeys(c.req.raw.headers).length === 0) assertLocalRequest(c.req.raw.headers, config);
+    // A preview may be what is asked for, or E2B's protocol, with a sandbox's token: who else answers looks again (`identify`).
+    if (access.ownUser && presentedKeys(c.req.raw.headers).length === 0) {
+      assertLocalRequest(c.req.raw.headers, config, { preview: true });
+    }
     await next();
     if (allowed) {
       c.res.headers.set("access-control-allow-origin", origin);
@@ -151,7 +154,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
       limit(c, bucketOf(c));
       return proxyPreview(c, anyones, request);
     }
-    const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
+    const caller = await identify(c.req.raw.headers, c.env.incoming, access, config, { preview: true });
     c.set("identity", caller);
     limit(c, bucketOf(c, caller));
     return endpoints.guard(c, "use", (view) => proxyPreview(c, view, request));

@@ -27,12 +27,16 @@ const KEY_HEADERS: Record<string, (value: string) => string | undefined> = {
 /** Set by whoever passes requests of others on. */
 const FORWARDED = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
-/** @throws HTTPException 401, 403; StacyError `limit` after too many wrong keys, `permission`, `unavailable` */
+/**
+ * @param preview what answers is a guest, to which alone the names below `server.preview_domain` belong
+ * @throws HTTPException 401, 403; StacyError `limit` after too many wrong keys, `permission`, `unavailable`
+ */
 export async function identify(
   headers: Headers,
   incoming: IncomingMessage | undefined,
   access: Access,
   config: Config,
+  { preview = false } = {},
 ): Promise<Caller> {
   const presented = presentedKeys(headers);
   for (const { header, secret } of presented) {
@@ -41,7 +45,7 @@ export async function identify(
   }
   if (presented.length > 0) throw httpError(401, "invalid API key");
   if (!access.ownUser) throw httpError(401, "missing API key: send it as X-API-Key");
-  assertLocalRequest(headers, config);
+  assertLocalRequest(headers, config, { preview });
   return access.identifyUser(incoming?.socket).catch((error: StacyError) => {
     throw httpError(401, `${error.message}: ${error.remedy}`);
   });
@@ -70,9 +74,10 @@ export function withoutPort(host: string): string {
  * page in it. So a request from another web page is refused (by `Origin`), so is one under a foreign name (DNS rebinding, by
  * `Host`), and so is one that a proxy of that user passes on for somebody else. A proxy that serves this host only, as the published
  * server's `web-ui` does, says so by the addresses that it names; that is heard where the configuration says that there is one.
+ * @param preview whether a name below `server.preview_domain` will do: a page of such a name is a guest's, and has no other way in
  * @throws HTTPException 403
  */
-export function assertLocalRequest(headers: Headers, config: Config): void {
+export function assertLocalRequest(headers: Headers, config: Config, { preview = false } = {}): void {
   const origin = headers.get("origin") ?? undefined;
   const host = headers.get("host") ?? "";
   const name = withoutPort(host);
@@ -80,7 +85,7 @@ export function assertLocalRequest(headers: Headers, config: Config): void {
     name === "" ||
     isLoopback(name) ||
     name === config.server.host.toLowerCase() ||
-    name.endsWith(`.${withoutPort(config.server.preview_domain)}`) ||
+    (preview && name.endsWith(`.${withoutPort(config.server.preview_domain)}`)) ||
     config.server.allowed_hosts.includes(name);
   if (!known) throw httpError(403, `the host name ${JSON.stringify(name)} is not allowed; see server.allowed_hosts`);
   if (origin !== undefined && !originAllowed(origin, host, config)) {

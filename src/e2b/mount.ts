@@ -1,6 +1,7 @@
 /**
  * E2B's protocol on our port: which requests speak it, and who may. Requests to a sandbox are told by `E2b-Sandbox-Id`, or by a
- * host name `<port>-<id>.<domain>` with one of E2B's own ports; the control plane by its paths.
+ * host name `<port>-<id>.<domain>` with one of E2B's own ports; the control plane by its paths. Under such a name of another port
+ * every path is the guest's: its page, in the browser of the server's user, is no client of the control plane or of other sandboxes.
  *
  * Nothing is told of a sandbox, not even whether there is one, before its caller has shown a key or the sandbox's own token.
  */
@@ -90,7 +91,9 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   return (app, gate) => {
     app.use(async (c, next) => {
       const { headers } = c.req.raw;
-      const named = targetOf(headers, config.server.preview_domain);
+      const host = previewTarget(headers.get("host") ?? undefined, config.server.preview_domain);
+      const named = targetOf(headers, host);
+      if (named === undefined && host !== undefined) return next();
       if (named !== undefined || isSignedLink(c)) {
         const port = named?.port ?? ENVD_PORT;
         c.set("route", `e2b port ${isOwn(port) ? port : "other"}`);
@@ -139,10 +142,11 @@ interface Target {
   admitted?: boolean;
 }
 
-function targetOf(headers: Headers, domain: string): Target | undefined {
+/** @param named by the request's host: no header makes another sandbox of it */
+function targetOf(headers: Headers, named: Target | undefined): Target | undefined {
   const id = headers.get("e2b-sandbox-id");
-  if (id !== null) return { id, port: Number(headers.get("e2b-sandbox-port") ?? ENVD_PORT) };
-  const named = previewTarget(headers.get("host") ?? undefined, domain);
+  if (id !== null && (named === undefined || named.id === id))
+    return { id, port: Number(headers.get("e2b-sandbox-port") ?? ENVD_PORT) };
   // With a sandbox's own token it is ours to look at; without one it is a preview, which asks for a key.
   const ours = named !== undefined && (isOwn(named.port) || headers.has("e2b-traffic-access-token"));
   return ours ? named : undefined;

@@ -60,3 +60,58 @@ test("the logs of an owner's builds have one bound: those of builds that have en
   assert.ok(kept * 2 <= E2B_BOUNDS.logBytes && kept > 6_000_000, String(kept));
   assert.deepEqual([lengths.at(0), lengths.at(-1)], [0, 1_000_000], "the last one is there");
 });
+
+/** Whose builds fail at once, with this in their log. */
+function failing(text: () => string) {
+  const parts = {
+    policies: { checkImage: () => {} },
+    images: {
+      of: () => {
+        throw new StacyError("invalid", text());
+      },
+    },
+    log: { info: () => {} },
+  } as unknown as E2bParts;
+  const builds = new TemplateBuilds(parts, {} as TemplateFiles);
+  const request = { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 };
+  const add = (owner: string) => builds.request(owner, "t", request);
+  const run = async (build: ReturnType<typeof add>): Promise<void> => {
+    builds.start(build, from("other"), { owner: build.owner } as View);
+    while (build.endedAt === undefined) await new Promise(setImmediate);
+  };
+  return { add, run };
+}
+
+test("a piece of a log is work for its lines only: not for each build that is remembered, another owner's least of all", async () => {
+  const { add, run } = failing(() => "a\n".repeat(10_000));
+  let looks = 0;
+  const counted = <T extends ReturnType<typeof add>>(build: T, key: "owner" | "logBytes"): T => {
+    const value = build[key];
+    const get = () => {
+      looks += 1;
+      return value;
+    };
+    return Object.defineProperty(build, key, { get });
+  };
+  for (let i = 0; i < 40; i++) {
+    counted(counted(add("other"), "owner"), "logBytes");
+    counted(counted(add("acme"), "owner"), "logBytes");
+  }
+  const build = add("acme");
+  looks = 0;
+  await run(build);
+  assert.equal(build.logs.length, 10_001);
+  assert.ok(looks <= 80, `${looks} looks at other builds for one piece`);
+});
+
+test("a build that is forgotten no longer counts in the bound of its owner's logs", async () => {
+  const { add, run } = failing(() => "x".repeat(100_000));
+  const all: ReturnType<typeof add>[] = [];
+  for (let i = 0; i < 150; i++) {
+    const build = add("acme");
+    await run(build);
+    all.push(build);
+  }
+  const kept = all.slice(-50).filter(({ logs }) => logs.length > 0);
+  assert.equal(kept.length, 50);
+});

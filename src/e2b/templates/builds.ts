@@ -52,7 +52,7 @@ const BUILD_LIMIT_MS = 60 * 60_000;
 export class TemplateBuilds {
   readonly #parts: E2bParts;
   readonly #files: TemplateFiles;
-  readonly #all = new Map<string, Build>();
+  readonly #owners = new Map<string, Owned>();
 
   constructor(parts: E2bParts, files: TemplateFiles) {
     this.#parts = parts;
@@ -62,25 +62,31 @@ export class TemplateBuilds {
   /** A build that waits to be told its steps. */
   request(owner: string, templateId: string, request: BuildRequest): Build {
     // Nobody's builds are forgotten for another owner's.
-    const own = [...this.#all.values()].filter((build) => build.owner === owner);
-    const done = own.filter(({ status }) => status !== "building");
-    for (const { id } of done.slice(0, Math.max(0, own.length - REMEMBERED + 1))) this.#all.delete(id);
-    if (own.length - done.length >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
+    const own = this.#owners.get(owner) ?? { builds: new Map(), logBytes: 0 };
+    this.#owners.set(owner, own);
+    const { size } = own.builds;
+    const done = [...own.builds.values()].filter(({ status }) => status !== "building");
+    for (const { id, logBytes } of done.slice(0, Math.max(0, size - REMEMBERED + 1))) {
+      own.builds.delete(id);
+      own.logBytes -= logBytes;
+    }
+    if (size - done.length >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
     const id = randomBytes(16).toString("hex");
     const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [], logBytes: 0 };
-    this.#all.set(id, build);
+    own.builds.set(id, build);
     return build;
   }
 
   /** @throws E2bError 404 */
   find(owner: string, templateId: string, id: string): Build {
-    const found = this.#all.get(id);
-    if (found !== undefined && found.owner === owner && found.templateId === templateId) return found;
+    const found = this.#owners.get(owner)?.builds.get(id);
+    if (found !== undefined && found.templateId === templateId) return found;
     throw new E2bError(404, `build '${id.slice(0, 64)}' of template '${templateId.slice(0, 64)}' not found`);
   }
 
   of(owner: string, templateId: string): Build[] {
-    return [...this.#all.values()].filter((build) => build.owner === owner && build.templateId === templateId);
+    const own = [...(this.#owners.get(owner)?.builds.values() ?? [])];
+    return own.filter((build) => build.templateId === templateId);
   }
 
   /** Begins; how it goes says the build. @throws StacyError `conflict`, `invalid`, E2bError 501 */
@@ -179,25 +185,51 @@ export class TemplateBuilds {
   }
 
   #log(build: Build, level: LogEntry["level"], text: string): void {
+    const own = this.#owners.get(build.owner);
+    // One that is forgotten is read by nobody, and counted nowhere.
+    if (own?.builds.get(build.id) !== build) return;
+    const messages: string[] = [];
+    let bytes = 0;
     for (const line of text.split("\n")) {
       const message = printable(line);
-      const cost = ENTRY_BYTES + 2 * message.length;
-      if (build.logBytes + cost > MAX_LOG_BYTES || !this.#makeRoom(build, cost)) return;
-      build.logBytes += cost;
+      const cost = costOf(message);
+      if (build.logBytes + bytes + cost > MAX_LOG_BYTES) break;
+      messages.push(message);
+      bytes += cost;
+    }
+    const room = makeRoom(own, build, bytes);
+    let used = 0;
+    for (const message of messages) {
+      const cost = costOf(message);
+      if (used + cost > room) break;
+      used += cost;
       build.logs.push({ timestamp: new Date().toISOString(), level, message });
     }
+    build.logBytes += used;
+    own.logBytes += used;
   }
+}
 
-  /** All of an owner's logs have one bound: those of builds that have ended go first. @returns whether there is room */
-  #makeRoom(build: Build, cost: number): boolean {
-    const own = [...this.#all.values()].filter(({ owner }) => owner === build.owner);
-    let kept = own.reduce((sum, { logBytes }) => sum + logBytes, 0);
-    for (const each of own) {
-      if (kept + cost <= E2B_BOUNDS.logBytes) return true;
+/** What is remembered of one owner. */
+interface Owned {
+  readonly builds: Map<string, Build>;
+  /** Of all of them. */
+  logBytes: number;
+}
+
+function costOf(message: string): number {
+  return ENTRY_BYTES + 2 * message.length;
+}
+
+/** All of an owner's logs have one bound: those of builds that have ended go first. @returns the room that there is, bytes */
+function makeRoom(own: Owned, build: Build, bytes: number): number {
+  if (own.logBytes + bytes > E2B_BOUNDS.logBytes) {
+    for (const each of own.builds.values()) {
       if (each === build || each.endedAt === undefined) continue;
-      kept -= each.logBytes;
+      own.logBytes -= each.logBytes;
       each.logs.length = each.logBytes = 0;
+      if (own.logBytes + bytes <= E2B_BOUNDS.logBytes) break;
     }
-    return kept + cost <= E2B_BOUNDS.logBytes;
   }
+  return E2B_BOUNDS.logBytes - own.logBytes;
 }
