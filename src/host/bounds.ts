@@ -110,6 +110,10 @@ export const REGISTRY_BOUNDS = {
   /** A manifest or a configuration, and a token. */
   documentBytes: 4 * MIB,
   tokenBytes: 1 * MIB,
+  /** Images of an index or an archive, layers of one, and entries of any other list or table in these documents. */
+  images: 10_000,
+  layers: 1_000,
+  documentEntries: 10_000,
   /** A document or a token as a whole, ms. */
   documentMs: 2 * 60_000,
   /** A layer that comes more slowly on the average, after the first minute, is given up; bytes a second. */

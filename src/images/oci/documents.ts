@@ -1,5 +1,6 @@
 /** The JSON documents of the OCI image format and of Docker's, and what we take from them. */
 import { z } from "zod";
+import { REGISTRY_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import type { ImageConfig } from "../image.ts";
 
@@ -10,33 +11,63 @@ export const MEDIA = {
   dockerManifest: "application/vnd.docker.distribution.manifest.v2+json",
 } as const;
 
-/** More layers than any builder makes. */
-const MAX_LAYERS = 1000;
+const { images: MAX_IMAGES, layers: MAX_LAYERS, documentEntries: MAX_ENTRIES } = REGISTRY_BOUNDS;
+const SHA256 = /^sha256:[0-9a-f]{64}$/;
+
+/** Platforms that an error says. */
+const MAX_NAMED = 32;
+
+const isText = (value: unknown): value is string => typeof value === "string";
+
+/** Says one thing of a list that is unsound: of each entry it would be more than the document, and take seconds. */
+function texts(most: number, what = "texts", form = /(?:)/): z.ZodType<string[]> {
+  return z.custom<string[]>(
+    (value) => Array.isArray(value) && value.length <= most && value.every((one) => isText(one) && form.test(one)),
+    `must be a list of ${what}, ${most} at most`,
+  );
+}
+
+/** As `texts`, for what has a schema of its own: its length is looked at first. */
+function list<T>(entry: z.ZodType<T>, most: number): z.ZodType<T[]> {
+  return z
+    .custom((value) => Array.isArray(value) && value.length <= most, `must be a list, ${most} at most`)
+    .pipe(z.array(entry));
+}
+
+/** As `texts`, by name. */
+function table<T>(entry: z.ZodType<T>, is: (value: unknown) => boolean): z.ZodType<Record<string, T>> {
+  return z
+    .custom((value) => {
+      if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+      const entries = Object.values(value);
+      return entries.length <= MAX_ENTRIES && entries.every(is);
+    }, `must be a table, ${MAX_ENTRIES} entries at most`)
+    .pipe(z.record(z.string(), entry));
+}
 
 const DESCRIPTOR = z.object({
   mediaType: z.string().max(255).optional(),
-  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/, "only sha256 digests are supported"),
+  digest: z.string().regex(SHA256, "only sha256 digests are supported"),
   size: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
   platform: z
-    .object({ architecture: z.string(), os: z.string(), variant: z.string().optional() })
+    .object({ architecture: z.string().max(255), os: z.string().max(255), variant: z.string().optional() })
     .optional()
     .catch(undefined),
-  annotations: z.record(z.string(), z.string()).optional().catch(undefined),
+  annotations: table(z.string(), isText).optional().catch(undefined),
 });
 export type Descriptor = z.infer<typeof DESCRIPTOR>;
 
-const INDEX = z.object({ manifests: z.array(DESCRIPTOR).max(10_000) });
-const MANIFEST = z.object({ config: DESCRIPTOR, layers: z.array(DESCRIPTOR).max(MAX_LAYERS) });
+const INDEX = z.object({ manifests: list(DESCRIPTOR, MAX_IMAGES) });
+const MANIFEST = z.object({ config: DESCRIPTOR, layers: list(DESCRIPTOR, MAX_LAYERS) });
 export type Manifest = z.infer<typeof MANIFEST>;
 
-const strings = z
-  .array(z.string())
+const strings = texts(MAX_ENTRIES)
   .nullish()
   .transform((value) => value ?? []);
 const CONFIG = z.object({
   architecture: z.string().optional(),
   os: z.string().optional(),
-  rootfs: z.object({ diff_ids: z.array(z.string().regex(/^sha256:[0-9a-f]{64}$/)).nullish() }).optional(),
+  rootfs: z.object({ diff_ids: texts(MAX_LAYERS, "sha256 digests", SHA256).nullish() }).optional(),
   config: z
     .object({
       Env: strings,
@@ -44,10 +75,10 @@ const CONFIG = z.object({
       User: z.string().nullish(),
       Entrypoint: strings,
       Cmd: strings,
-      Labels: z.record(z.string(), z.string()).nullish(),
+      Labels: table(z.string(), isText).nullish(),
       StopSignal: z.string().nullish(),
-      ExposedPorts: z.record(z.string(), z.unknown()).nullish(),
-      Volumes: z.record(z.string(), z.unknown()).nullish(),
+      ExposedPorts: table(z.unknown(), () => true).nullish(),
+      Volumes: table(z.unknown(), () => true).nullish(),
       OnBuild: strings,
     })
     .nullish(),
@@ -55,9 +86,10 @@ const CONFIG = z.object({
 export type OciConfig = z.infer<typeof CONFIG>;
 
 /** `docker save`: one entry per image, paths within the archive. */
-const DOCKER_SAVE = z
-  .array(z.object({ Config: z.string(), RepoTags: strings, Layers: z.array(z.string()).max(MAX_LAYERS) }))
-  .min(1);
+const DOCKER_SAVE = list(
+  z.object({ Config: z.string(), RepoTags: strings, Layers: texts(MAX_LAYERS) }),
+  MAX_IMAGES,
+).refine((entries) => entries.length > 0, "names no image");
 export type DockerSave = z.infer<typeof DOCKER_SAVE>;
 
 function parse<T>(schema: z.ZodType<T>, bytes: Buffer, what: string): T {
@@ -70,9 +102,8 @@ function parse<T>(schema: z.ZodType<T>, bytes: Buffer, what: string): T {
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new StacyError("corrupt", `the ${what} is unsound: ${issue?.path.join(".")} ${issue?.message}`, {
-    cause: parsed.error,
-  });
+  // All of them are no cause to be logged.
+  throw new StacyError("corrupt", `the ${what} is unsound: ${issue?.path.join(".")} ${issue?.message}`);
 }
 
 export const parseIndex = (bytes: Buffer) => parse(INDEX, bytes, "image index");
@@ -99,9 +130,9 @@ export function choosePlatform(manifests: Descriptor[]): Descriptor {
   if (fitting !== undefined) return fitting;
   const [only] = real;
   if (only !== undefined && real.length === 1 && only.platform === undefined) return only;
-  const offered = real.map(({ platform }) =>
-    platform === undefined ? "?" : `${platform.os}/${platform.architecture}`,
-  );
+  const offered = real
+    .slice(0, MAX_NAMED)
+    .map(({ platform }) => (platform === undefined ? "?" : `${platform.os}/${platform.architecture}`));
   throw new StacyError(
     "not-supported",
     `the image has no linux/${hostArchitecture} version, only ${offered.join(", ")}`,
