@@ -544,6 +544,46 @@ test("what a build borrows has no secrets, also where each sandbox has one", asy
   );
 });
 
+test("a snapshot that several owners share is called as each owner's own sandboxes are, and tells of no others", async () => {
+  const w = fakeWorld();
+  const info = {
+    ...{
+      key: "k",
+      kind: "golden",
+      image: "local/bobs-secret:1",
+      imageDigest: "d",
+      vmm: "qemu",
+      vcpus: 1,
+      memoryMiB: 64,
+    },
+    ...{ diskMiB: 64, createdAt: 1, lastUsedAt: 9e12, bytes: 1, inUse: 7 },
+  };
+  const pool = { key: "k", image: info.image, vcpus: 1, memoryMiB: 64, warm: 1, idle: 0, target: 1, filling: 0 };
+  Object.assign(w.provider, { snapshots: async () => [info], pool: () => [pool], buildSnapshot: async () => info });
+  const view = (owner: string, everything = false): View => new View(w.sandboxes, { owner, everything });
+  const { signal } = new AbortController();
+  assert.deepEqual([await view("alice").snapshots(), view("alice").pools()], [[], []]);
+  const built = await view("alice").buildSnapshot({ image: "mine:1" }, signal);
+  assert.deepEqual(built, { ...info, image: "mine:1", lastUsedAt: 1, inUse: 0 });
+
+  for (const [owner, image] of [
+    ["bob", info.image],
+    ["alice", "mine:1"],
+    ["alice", "mine:2"],
+  ] as const) {
+    const { id } = await view(owner).spawn({ image });
+    await w.clock.pass(1_000);
+    Object.assign(w.sandboxes.get(id).record, { boot: { key: "k" } });
+  }
+  const [newest] = view("alice").list();
+  const hers = { ...info, image: "mine:2", lastUsedAt: newest?.createdAt, inUse: 2 };
+  assert.deepEqual(await view("alice").snapshots(), [hers]);
+  assert.deepEqual(await view("alice").buildSnapshot({ image: "mine:1" }, signal), hers);
+  assert.deepEqual(view("alice").pools(), [{ ...pool, image: "mine:2" }]);
+  assert.deepEqual([await view("root", true).snapshots(), view("root", true).pools()], [[info], [pool]]);
+  assert.deepEqual(await view("root", true).buildSnapshot({ image: "mine:1" }, signal), info);
+});
+
 test("a key with a limit makes no copy of what may connect to more", async () => {
   const w = fakeWorld();
   const { id } = await w.sandboxes.spawn({ allowedHosts: ["a.example"] });

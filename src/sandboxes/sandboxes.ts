@@ -292,10 +292,10 @@ export class Sandboxes {
   }
 
   /** Builds the golden snapshot of what a spawn would be, unless it is there. */
-  async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<SnapshotInfo> {
+  async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<{ info: SnapshotInfo; image: string }> {
     if (input.checkpoint) throw new StacyError("invalid", "checkpoint: a checkpoint is a saved machine already");
     const { spec, provider } = this.#resolve(input);
-    return this.providers.pick(provider).buildSnapshot({ ...spec, signal });
+    return { info: await this.providers.pick(provider).buildSnapshot({ ...spec, signal }), image: spec.image };
   }
 
   /** Copies of a running sandbox, each its own from then on. */

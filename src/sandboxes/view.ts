@@ -116,8 +116,10 @@ export class View {
     return this.#all.borrow(this.#own(input), signal);
   }
 
-  buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<SnapshotInfo> {
-    return this.#all.buildSnapshot(this.#own(input), signal);
+  async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<SnapshotInfo> {
+    const { info, image } = await this.#all.buildSnapshot(this.#own(input), signal);
+    if (this.caller.everything) return info;
+    return ofOwn(info, this.#uses().get(info.key) ?? { image, createdAt: info.createdAt, count: 0 });
   }
 
   async extend(idOrName: string, ttlMs: number): Promise<SandboxRecord> {
@@ -264,26 +266,30 @@ export class View {
     const checkpoints = new Set(this.checkpoints.list().map(({ id }) => checkpointKey(id)));
     const uses = this.#uses();
     return all.flatMap((info) => {
-      const inUse = uses.get(info.key);
+      const own = uses.get(info.key);
       if (checkpoints.has(info.key)) return [info];
-      // How many of others run from it is theirs.
-      return inUse === undefined ? [] : [{ ...info, inUse }];
+      return own === undefined ? [] : [ofOwn(info, own)];
     });
   }
 
-  /** Machines kept ready; an owner sees those that its own sandboxes came from. */
+  /** Machines kept ready; an owner sees those that its own sandboxes came from, by the image that those have. */
   pools(): PoolStatus[] {
     const all = this.#all.providers.pools();
     if (this.caller.everything) return all;
     const uses = this.#uses();
-    return all.filter(({ key }) => uses.has(key));
+    return all.flatMap((pool) => {
+      const own = uses.get(pool.key);
+      return own === undefined ? [] : [{ ...pool, image: own.image }];
+    });
   }
 
-  /** Own sandboxes by the snapshot that they came from. */
-  #uses(): Map<string, number> {
-    const uses = new Map<string, number>();
-    for (const { boot } of this.list()) {
-      if (boot?.key !== undefined) uses.set(boot.key, (uses.get(boot.key) ?? 0) + 1);
+  /** Own sandboxes by the snapshot that they came from: how many, and of the newest its image and when it was made. */
+  #uses(): Map<string, Uses> {
+    const uses = new Map<string, Uses>();
+    for (const { boot, image, createdAt } of this.list()) {
+      if (boot?.key === undefined) continue;
+      const newer = uses.get(boot.key);
+      uses.set(boot.key, { ...(newer ?? { image, createdAt }), count: (newer?.count ?? 0) + 1 });
     }
     return uses;
   }
@@ -316,6 +322,19 @@ export class View {
     if (input.checkpoint) this.checkpoints.get(input.checkpoint);
     return { ...input, owner: this.owner, ...(this.caller.hosts === undefined ? {} : { within: this.caller.hosts }) };
   }
+}
+
+/** An owner's sandboxes of one snapshot. */
+interface Uses {
+  count: number;
+  /** Of the newest. */
+  image: string;
+  createdAt: number;
+}
+
+/** What a shared one is called, when it was last used and how often it is in use, as far as that is this owner's to know. */
+function ofOwn(info: SnapshotInfo, { image, createdAt, count }: Uses): SnapshotInfo {
+  return { ...info, image, lastUsedAt: createdAt, inUse: count };
 }
 
 type Tail<F> = F extends (id: string, ...rest: infer R) => unknown ? R : never;
