@@ -44,7 +44,7 @@ import { FieldReader } from "../src/guest/protocol.ts";
 import { failureOf } from "../src/guest/status.ts";
 import { BUILD_BOUNDS } from "../src/host/bounds.ts";
 import { StacyError } from "../src/host/error.ts";
-import { boundJsonLevels } from "../src/host/json-levels.ts";
+import { boundJsonLevels } from "../src/host/json-bounds.ts";
 import { plainConfig } from "../src/images/content.ts";
 import { parseChallenge } from "../src/images/oci/challenge.ts";
 import { parseConfig, parseDockerSave, parseIndex, parseManifest } from "../src/images/oci/documents.ts";

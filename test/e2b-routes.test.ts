@@ -10,7 +10,7 @@ import { Filesystem } from "../src/e2b/envd/gen/filesystem/filesystem_pb.ts";
 import { Process } from "../src/e2b/envd/gen/process/process_pb.ts";
 import { ENVD_PORT } from "../src/e2b/parts.ts";
 import { StacyError } from "../src/host/error.ts";
-import { boundJsonLevels } from "../src/host/json-levels.ts";
+import { boundJsonLevels } from "../src/host/json-bounds.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { connection } from "./fake-access.ts";
 import { fakeApp } from "./fake-app.ts";

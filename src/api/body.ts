@@ -1,5 +1,6 @@
 /** Reading request bodies within limits of size and of silence. */
 import { StacyError } from "../host/error.ts";
+import { JsonBoundError, parseClientJson } from "../host/json-bounds.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import { httpError } from "./problem.ts";
 
@@ -59,9 +60,12 @@ export async function readJson(request: Request, limits: BodyLimits): Promise<un
   }
   if (text.trim() === "") return undefined;
   try {
-    return JSON.parse(text);
-  } catch {
-    throw new StacyError("invalid", "the body is not valid JSON");
+    return parseClientJson(text);
+  } catch (error) {
+    throw new StacyError(
+      "invalid",
+      `the body is ${error instanceof JsonBoundError ? error.message : "not valid JSON"}`,
+    );
   }
 }
 

@@ -1,5 +1,5 @@
 import { type Command, CommanderError } from "commander";
-import { boundJsonLevels } from "../host/json-levels.ts";
+import { boundJsonLevels } from "../host/json-bounds.ts";
 import { EXIT, errorLabel, exitCodeOf, printError } from "./error-output.ts";
 import { teach } from "./habits.ts";
 import { ownArguments } from "./own-arguments.ts";

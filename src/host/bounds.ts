@@ -53,10 +53,12 @@ export const GUEST_BOUNDS = {
   lostCalls: 256,
 } as const;
 
-/** Any JSON that this process reads. */
+/** JSON that this process reads. */
 export const JSON_BOUNDS = {
   /** Lists and objects within one another: far more than any document has, and far below what overflows the parser. */
   levels: 1_000,
+  /** What a client sends: lists, objects, and commas, which is what takes time to read. */
+  clientValues: 200_000,
 } as const;
 
 /** `console.log` of a machine, which its guest writes, and `vmm.log`: cut when it passes `mostBytes`, looked at every `everyMs`. */
@@ -89,6 +91,8 @@ export const INTERPRETER_BOUNDS = {
 
 /** What E2B's clients are given of a guest, beside what its calls are bounded to. */
 export const E2B_BOUNDS = {
+  /** A call that carries no input of a process: arguments and environment, as much as a guest's call may ask. */
+  callBytes: 4 * MIB,
   /** Files in one form, and how many of them are written at a time. */
   formFiles: 10_000,
   formAtOnce: 8,

@@ -20,6 +20,7 @@
 import { z } from "@hono/zod-openapi";
 import type { Command, ExitStatus } from "../../guest/agent.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { JsonBoundError, parseClientJson } from "../../host/json-bounds.ts";
 import { push } from "../../host/push.ts";
 import { schemaWords } from "../../host/schema-words.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
@@ -313,9 +314,9 @@ function startInput(begin: z.output<typeof Start>, terminal: boolean) {
 function parse(message: Message): unknown {
   if (message.binary) throw new StacyError("invalid", "the first frame must be JSON text");
   try {
-    return JSON.parse(message.data.toString("utf8"));
-  } catch {
-    throw new StacyError("invalid", "the frame is not JSON");
+    return parseClientJson(message.data.toString("utf8"));
+  } catch (error) {
+    throw new StacyError("invalid", `the frame is ${error instanceof JsonBoundError ? error.message : "not JSON"}`);
   }
 }
 

@@ -14,6 +14,7 @@ import {
   universalServerRequestFromFetch,
   universalServerResponseToFetch,
 } from "@connectrpc/connect/protocol";
+import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
@@ -24,30 +25,56 @@ import { Filesystem } from "./gen/filesystem/filesystem_pb.ts";
 import { Process } from "./gen/process/process_pb.ts";
 import { type Guest, openGuest, type Target, userOf } from "./guest.ts";
 import { breakable, LOST } from "./lost.ts";
+import { wholeMessages } from "./messages.ts";
 import { processService } from "./process.ts";
 import { RunningProcesses } from "./running.ts";
 
 const SANDBOX = createContextKey<Target | undefined>(undefined);
 
+interface Call {
+  handler: UniversalHandler;
+  /** Of one message. */
+  maxBytes: number;
+}
+
+/** What programs are written, whose messages may be as long as those of files; of the others none is. */
+const CARRIES_INPUT: ReadonlySet<unknown> = new Set([Process.method.sendInput, Process.method.streamInput]);
+
+/** Fields that nobody knows are skipped: each would be kept as an object. */
+function createRouter(readMaxBytes: number): ConnectRouter {
+  return createConnectRouter({
+    ...{ connect: true, grpc: false, grpcWeb: false },
+    ...{ readMaxBytes, binaryOptions: { readUnknownFields: false } },
+  });
+}
+
 export class Envd {
   readonly #parts: E2bParts;
   /** By path. */
-  readonly #calls: ReadonlyMap<string, UniversalHandler>;
+  readonly #calls: ReadonlyMap<string, Call>;
 
   constructor(parts: E2bParts) {
     this.#parts = parts;
-    const router: ConnectRouter = createConnectRouter({
-      ...{ connect: true, grpc: false, grpcWeb: false },
-      readMaxBytes: parts.config.server.max_file_json_bytes,
-    });
     const guestOf = ({ values, requestHeader }: HandlerContext): Promise<Guest> => {
       const target = values.get(SANDBOX);
       if (target === undefined) throw new StacyError("internal", "a call without its sandbox");
       return openGuest(parts, target, userOf(requestHeader));
     };
-    router.service(Process, processService(guestOf, new RunningProcesses()));
-    router.service(Filesystem, filesystemService(guestOf, parts.stopping));
-    this.#calls = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+    const processes = processService(guestOf, new RunningProcesses());
+    const files = filesystemService(guestOf, parts.stopping);
+    const inputBytes = parts.config.server.max_file_json_bytes;
+    const callsOf = (maxBytes: number): Call[] =>
+      createRouter(maxBytes)
+        .service(Process, processes)
+        .service(Filesystem, files)
+        .handlers.map((handler) => ({ handler, maxBytes }));
+    const calls = [
+      ...callsOf(Math.min(E2B_BOUNDS.callBytes, inputBytes)).filter(
+        ({ handler }) => !CARRIES_INPUT.has(handler.method),
+      ),
+      ...callsOf(inputBytes).filter(({ handler }) => CARRIES_INPUT.has(handler.method)),
+    ];
+    this.#calls = new Map(calls.map((call) => [call.handler.requestPath, call]));
   }
 
   /** The paths of its calls. */
@@ -64,7 +91,12 @@ export class Envd {
       const lost = new AbortController();
       const contextValues = createContextValues().set(SANDBOX, target).set(LOST, lost);
       const asked = universalServerRequestFromFetch(request, { httpVersion: "1.1" });
-      const answer = await call({ ...asked, header: boundTimers(asked.header), contextValues });
+      const body = wholeMessages(
+        asked.body as AsyncIterable<Uint8Array>,
+        request.headers.get("content-type"),
+        call.maxBytes,
+      );
+      const answer = await call.handler({ ...asked, body, header: boundTimers(asked.header), contextValues });
       return breakable(universalServerResponseToFetch(answer), lost.signal);
     }
     const guest = await openGuest(this.#parts, target);
