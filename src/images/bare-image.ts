@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { sha256 } from "../host/digest.ts";
 import { StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -66,7 +67,7 @@ async function bareImage(paths: DataPaths, reference: string): Promise<BareImage
       remedy: "run `stacyvm setup bare`",
     });
   });
-  const kernelDigest = createHash("sha256").update(elf).digest("hex");
+  const kernelDigest = sha256(elf);
   const digest = createHash("sha256").update(`bare base ${size}`).digest("hex");
   const dir = join(paths.images, digest);
   const base = join(dir, "base.img");

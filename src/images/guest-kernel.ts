@@ -2,9 +2,9 @@
  * Which kernel a Linux guest boots, and what its command line needs: the distribution's own (kernel.ts), the one made for a
  * KVM that interprets ring 0 (interpreted-kernel.ts), or the user's.
  */
-import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import { sha256 } from "../host/digest.ts";
 import { errno, StacyError } from "../host/error.ts";
 import type { KvmMode } from "../host/kvm.ts";
 import { findInterpretedKernel } from "./interpreted-kernel.ts";
@@ -83,13 +83,13 @@ export async function loadGuestKernel(assets: string, choice: KernelChoice): Pro
       throw missing("the guest kernel for a KVM that interprets ring 0", "run `stacyvm setup interpreted-kernel`");
     }
     const { release, vmlinux: path } = kernel;
-    return { release, path, arguments: INTERPRETED_ARGUMENTS, modules: [], digest: digestOf(await readFile(path)) };
+    return { release, path, arguments: INTERPRETED_ARGUMENTS, modules: [], digest: sha256(await readFile(path)) };
   }
   const kernel = await findKernel(assets);
   if (kernel === undefined) throw missing(`the guest kernel is missing: ${join(assets, "kernel")}`);
   const path = choice.monitor === "firecracker" ? kernel.vmlinux : kernel.vmlinuz;
   const { release, modules } = kernel;
-  return { release, path, arguments: "", modules, digest: digestOf(await readFile(path)) };
+  return { release, path, arguments: "", modules, digest: sha256(await readFile(path)) };
 }
 
 function missing(what: string, remedy = "run `stacyvm setup`"): StacyError {
@@ -97,10 +97,6 @@ function missing(what: string, remedy = "run `stacyvm setup`"): StacyError {
     phase: "resolve",
     remedy,
   });
-}
-
-function digestOf(image: Buffer): string {
-  return createHash("sha256").update(image).digest("hex");
 }
 
 async function ownKernel(monitor: KernelChoice["monitor"], setting: KernelSetting): Promise<GuestKernel> {
@@ -125,7 +121,7 @@ async function ownKernel(monitor: KernelChoice["monitor"], setting: KernelSettin
     );
   }
   const release = /Linux version (\S+)/.exec(elf.toString("latin1"))?.[1] ?? basename(path);
-  return { release, path, arguments: setting.arguments ?? "", modules, digest: digestOf(image) };
+  return { release, path, arguments: setting.arguments ?? "", modules, digest: sha256(image) };
 }
 
 /** The ELF image, unpacked where the monitor takes a bzImage. */

@@ -9,6 +9,7 @@ import { createHash } from "node:crypto";
 import { constants, copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { sha256 } from "../host/digest.ts";
 import { StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { lock } from "../host/lock.ts";
@@ -19,6 +20,7 @@ import type { SetupOptions } from "./kernel.ts";
 const PACKAGE = "linux-source-6.12";
 /** What the patch was made against; where apt has it no more, its newest one is tried. */
 const TRIED_VERSION = "6.12.117-1~deb12u1";
+const RECORD = "kernel.json";
 const PATCH = "interpreted-ring0.patch";
 const SOURCES = join(packageRoot, "guests", "linux-interpreted");
 /** Lines that the compilation prints, about: for the progress. */
@@ -95,13 +97,18 @@ export async function installInterpretedKernel(
   return { kernel: (await findInterpretedKernel(assets)) as InterpretedKernel, result };
 }
 
+/** The file that says which one is there, if one is: it changes with it. */
+export function interpretedKernelRecord(assets: string): string {
+  return join(installDir(assets), RECORD);
+}
+
 function installDir(assets: string): string {
   return join(assets, "kernel-interpreted");
 }
 
 async function readBuilt(dir: string): Promise<Built | undefined> {
   try {
-    return JSON.parse(await readFile(join(dir, "kernel.json"), "utf8")) as Built;
+    return JSON.parse(await readFile(join(dir, RECORD), "utf8")) as Built;
   } catch {
     return undefined;
   }
@@ -111,10 +118,6 @@ async function readBuilt(dir: string): Promise<Built | undefined> {
 async function isWhole(dir: string, { image }: Built): Promise<boolean> {
   const bytes = await readFile(join(dir, "vmlinux")).catch(() => undefined);
   return bytes !== undefined && (image === undefined || image === sha256(bytes));
-}
-
-function sha256(bytes: Buffer): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }
 
 async function allBuilt(cache: string): Promise<Built[]> {
@@ -134,7 +137,7 @@ async function copyInto(from: string, to: string): Promise<void> {
   const work = `${to}.${process.pid}`;
   await rm(work, { recursive: true, force: true });
   await mkdir(work, { recursive: true });
-  for (const name of ["vmlinux", "kernel.json"]) {
+  for (const name of ["vmlinux", RECORD]) {
     await copyFile(join(from, name), join(work, name), constants.COPYFILE_FICLONE);
   }
   await rm(to, { recursive: true, force: true });
@@ -229,7 +232,7 @@ async function build(target: string, version: string, inputs: string, options: S
     await rename(join(work, PACKAGE, "vmlinux"), join(out, "vmlinux"));
     const image = sha256(await readFile(join(out, "vmlinux")));
     const built: Built = { release, inputs, source: `${PACKAGE} ${version}`, image };
-    await writeFile(join(out, "kernel.json"), `${JSON.stringify(built)}\n`);
+    await writeFile(join(out, RECORD), `${JSON.stringify(built)}\n`);
     await rm(target, { recursive: true, force: true });
     await rename(out, target);
   } catch (thrown) {

@@ -3,11 +3,11 @@
  * built beside the callers, once per key, however many ask, in this process or in others. Few are built at a time, owners in turn: who asks for
  * many shapes has no more machines by it than its limits say, and some.
  */
-import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Network } from "../egress/network.ts";
+import { sha256 } from "../host/digest.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { FairQueue } from "../host/fair-queue.ts";
 import { type Lock, lock } from "../host/lock.ts";
@@ -200,11 +200,6 @@ export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
 
 /** The key is of the kernel that was there when the snapshot was asked for; its turn may come much later. */
 async function assertSameKernel({ config: { kernel }, shape }: Target): Promise<void> {
-  if (
-    createHash("sha256")
-      .update(await readFile(kernel))
-      .digest("hex") === shape.kernel
-  )
-    return;
+  if (sha256(await readFile(kernel)) === shape.kernel) return;
   throw new StacyError("unavailable", `${kernel} was replaced before it was booted`, { remedy: "try again" });
 }

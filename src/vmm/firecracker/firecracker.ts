@@ -9,6 +9,7 @@ import { dataPaths } from "../../host/paths.ts";
 import { type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/process.ts";
 import { Stamped } from "../../host/stamp.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
+import { interpretedKernelRecord } from "../../images/interpreted-kernel.ts";
 import { type Cell, cellState } from "../cell.ts";
 import {
   type AnswerLimits,
@@ -74,8 +75,6 @@ const JAIL_UIDS = 10_000;
 /** What Firecracker itself may take besides the guest's RAM. */
 const JAIL_OVERHEAD_MIB = 64;
 const JAIL_PIDS = 64;
-/** In the assets: that there is a kernel for hosts whose KVM interprets it, and which (images/interpreted-kernel.ts). */
-const INTERPRETED_KERNEL = "kernel-interpreted/kernel.json";
 
 /** A kernel that is interpreted boots in 40 s on a quiet host; at a load of 15 on two cores it took five minutes. */
 const INTERPRETED_ANSWER_MS: AnswerLimits = { booted: [600_000], restored: 60_000 };
@@ -109,7 +108,7 @@ class Firecracker implements Vmm {
     this.#probed = new Stamped(async () => {
       const probed = await this.#probe(assets);
       // What it was told by; either may be replaced or come while the server runs. One that cannot be used is looked for again.
-      const paths = [probed.found?.paths.firecracker ?? "", join(assets, INTERPRETED_KERNEL)];
+      const paths = [probed.found?.paths.firecracker ?? "", interpretedKernelRecord(assets)];
       return { value: probed, paths, keep: probed.probe.usable };
     });
     if (options.jail === undefined) return;
