@@ -10,6 +10,8 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { duplexPair } from "node:stream";
 import { test } from "node:test";
+import { type DescMessage, fromBinary } from "@bufbuild/protobuf";
+import { ConnectError } from "@connectrpc/connect";
 import { ReplyError } from "../sdk/src/errors.ts";
 import { shapes } from "../sdk/src/generated.ts";
 import { decode as decodeReply } from "../sdk/src/schema.ts";
@@ -31,6 +33,13 @@ import { ignoreRules } from "../src/builder/ignore.ts";
 import { namePattern } from "../src/builder/match.ts";
 import { readPlan } from "../src/builder/read-plan.ts";
 import { eachPart } from "../src/e2b/envd/files.ts";
+import { WatchDirRequestSchema } from "../src/e2b/envd/gen/filesystem/filesystem_pb.ts";
+import {
+  SendInputRequestSchema,
+  StartRequestSchema,
+  StreamInputRequestSchema,
+} from "../src/e2b/envd/gen/process/process_pb.ts";
+import { assertFewFields } from "../src/e2b/envd/message-fields.ts";
 import { Connections } from "../src/egress/connections.ts";
 import { answerQuestion } from "../src/egress/dns.ts";
 import { HostRules, normaliseHost } from "../src/egress/host-rules.ts";
@@ -70,6 +79,10 @@ const MOST_STEPS = 100_000;
 /** An image's that a build begins with, which may be anybody's too. */
 const BASE = { ...plainConfig(), onBuild: ["ENV PUT_OFF=$PATH"] };
 
+const MESSAGES: DescMessage[] = [
+  ...[StartRequestSchema, SendInputRequestSchema, StreamInputRequestSchema, WatchDirRequestSchema],
+];
+
 const CORPUS = join(import.meta.dirname, "corpus");
 
 const REQUESTS = [
@@ -108,6 +121,23 @@ const DECODERS: Record<string, (input: Buffer) => unknown> = {
     await eachPart(body(), `multipart/form-data; boundary="${boundary}"`, async (content) => {
       for await (const part of content) void part;
     });
+  },
+  /** What E2B's clients call with, in protobuf. */
+  messages: (input) => {
+    let fit = 0;
+    for (const type of MESSAGES) {
+      try {
+        assertFewFields(input, type);
+      } catch (error) {
+        if (!(error instanceof ConnectError)) throw error;
+        continue;
+      }
+      try {
+        fromBinary(type, input, { readUnknownFields: false });
+        fit += 1;
+      } catch {} // the library's words: Connect makes an answer of them
+    }
+    if (fit === 0) throw new StacyError("invalid", "it is none");
   },
   /** COPY's, in the first line, and the names that it is held against. */
   *patterns(input) {

@@ -57,7 +57,7 @@ export const GUEST_BOUNDS = {
 export const JSON_BOUNDS = {
   /** Lists and objects within one another: far more than any document has, and far below what overflows the parser. */
   levels: 1_000,
-  /** What a client sends: lists, objects, and commas, which is what takes time to read. */
+  /** What a client sends: lists, objects, and commas, which is what takes time to read. Of protobuf: fields. */
   clientValues: 200_000,
 } as const;
 
@@ -93,6 +93,8 @@ export const INTERPRETER_BOUNDS = {
 export const E2B_BOUNDS = {
   /** A call that carries no input of a process: arguments and environment, as much as a guest's call may ask. */
   callBytes: 4 * MIB,
+  /** A message with input of a process. In JSON it is base64, which takes a while to read: a client sends more in several. */
+  inputBytes: 16 * MIB,
   /** Files in one form, and how many of them are written at a time. */
   formFiles: 10_000,
   formAtOnce: 8,

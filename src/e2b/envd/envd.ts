@@ -37,7 +37,7 @@ interface Call {
   maxBytes: number;
 }
 
-/** What programs are written, whose messages may be as long as those of files; of the others none is. */
+/** What programs are written, whose messages may be long; of the others none is. */
 const CARRIES_INPUT: ReadonlySet<unknown> = new Set([Process.method.sendInput, Process.method.streamInput]);
 
 /** Fields that nobody knows are skipped: each would be kept as an object. */
@@ -62,17 +62,16 @@ export class Envd {
     };
     const processes = processService(guestOf, new RunningProcesses());
     const files = filesystemService(guestOf, parts.stopping);
-    const inputBytes = parts.config.server.max_file_json_bytes;
+    const { callBytes, inputBytes } = E2B_BOUNDS;
+    const mostBytes = parts.config.server.max_file_json_bytes;
     const callsOf = (maxBytes: number): Call[] =>
       createRouter(maxBytes)
         .service(Process, processes)
         .service(Filesystem, files)
         .handlers.map((handler) => ({ handler, maxBytes }));
     const calls = [
-      ...callsOf(Math.min(E2B_BOUNDS.callBytes, inputBytes)).filter(
-        ({ handler }) => !CARRIES_INPUT.has(handler.method),
-      ),
-      ...callsOf(inputBytes).filter(({ handler }) => CARRIES_INPUT.has(handler.method)),
+      ...callsOf(Math.min(callBytes, mostBytes)).filter(({ handler }) => !CARRIES_INPUT.has(handler.method)),
+      ...callsOf(Math.min(inputBytes, mostBytes)).filter(({ handler }) => CARRIES_INPUT.has(handler.method)),
     ];
     this.#calls = new Map(calls.map((call) => [call.handler.requestPath, call]));
   }
@@ -91,12 +90,12 @@ export class Envd {
       const lost = new AbortController();
       const contextValues = createContextValues().set(SANDBOX, target).set(LOST, lost);
       const asked = universalServerRequestFromFetch(request, { httpVersion: "1.1" });
-      const body = wholeMessages(
-        asked.body as AsyncIterable<Uint8Array>,
-        request.headers.get("content-type"),
-        call.maxBytes,
-      );
-      const answer = await call.handler({ ...asked, body, header: boundTimers(asked.header), contextValues });
+      const { handler, maxBytes } = call;
+      const body = wholeMessages(asked.body as AsyncIterable<Uint8Array>, request.headers.get("content-type"), {
+        message: handler.method.input,
+        maxBytes,
+      });
+      const answer = await handler({ ...asked, body, header: boundTimers(asked.header), contextValues });
       return breakable(universalServerResponseToFetch(answer), lost.signal);
     }
     const guest = await openGuest(this.#parts, target);

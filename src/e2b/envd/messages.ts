@@ -1,28 +1,36 @@
 /**
  * The bodies of Connect calls, as the library can bear them: it counts all pieces of a message anew with every one that comes, so that
- * a message in pieces of a byte keeps everybody waiting, and it reads JSON of any number of values.
+ * a message in pieces of a byte keeps everybody waiting, and it reads JSON of any number of values and protobuf of any number of fields.
  *
  * A stream is a row of messages, each behind five bytes: flags, and its length (big endian).
  */
+import type { DescMessage } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { assertClientJson } from "../../host/json-bounds.ts";
+import { assertFewFields } from "./message-fields.ts";
 
 const HEAD = 5;
 
+/** What a call takes. */
+export interface Taken {
+  message: DescMessage;
+  /** Of one message. The library refuses a longer one, so it is passed on as it comes. */
+  maxBytes: number;
+}
+
 /**
- * The same bytes: each message of a stream in one piece, at once when it is whole, and any other JSON in one piece.
- * @param type of the content
- * @param maxBytes of one message. The library refuses a longer one, so it is passed on as it comes
- * @returns fails with a ConnectError for JSON of too many values
+ * The same bytes: each message of a stream in one piece, at once when it is whole, and any other message in one piece.
+ * @param type of the content. What is neither JSON nor protobuf the library refuses
+ * @returns fails with a ConnectError for a message of too many values
  */
 export function wholeMessages(
   body: AsyncIterable<Uint8Array>,
   type: string | null,
-  maxBytes: number,
+  { message, maxBytes }: Taken,
 ): AsyncIterable<Uint8Array> {
-  const [, stream, json] = /^application\/(connect\+)?(?:(json)|proto)\b/i.exec(type ?? "") ?? [];
-  if (stream === undefined && json === undefined) return body;
-  const check = json === undefined ? () => {} : assertFewValues;
+  const [known, stream, json] = /^application\/(connect\+)?(?:(json)|proto)\b/i.exec(type ?? "") ?? [];
+  if (known === undefined) return body;
+  const check = json === undefined ? (bytes: Buffer) => assertFewFields(bytes, message) : assertFewValues;
   const ready = (bytes: Buffer): number => {
     if (stream !== undefined) return endOfMessages(bytes, maxBytes, check);
     return bytes.length > maxBytes ? bytes.length : 0;
