@@ -5,10 +5,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, describe, test } from "node:test";
-import { validateConfig } from "../src/config/load.ts";
-import { controlPlane } from "../src/e2b/control/control.ts";
-import { Envd } from "../src/e2b/envd/envd.ts";
-import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "../src/e2b/parts.ts";
+import type { RouteAccess } from "../src/api/endpoint.ts";
+import { ENVD_PORT, INTERPRETER_PORT } from "../src/e2b/parts.ts";
 import { StacyError } from "../src/host/error.ts";
 import { connection as ownConnection } from "./fake-access.ts";
 import { fakeApp } from "./fake-app.ts";
@@ -17,6 +15,7 @@ const NEVER = { sandbox: "sb-00000000", checkpoint: "cp-00000000", template: "no
 type Things = typeof NEVER;
 
 interface Asked {
+  route?: RouteAccess;
   name: string;
   method: string;
   path: (things: Things) => string;
@@ -48,36 +47,25 @@ function signature(text: string): string {
   return `v1_${createHash("sha256").update(text).digest("base64").replace(/=+$/, "")}`;
 }
 
-/** Every route there is. */
-function routes(): Asked[] {
-  const stopping = new AbortController().signal;
-  const parts = { config: validateConfig({}, ""), limits: {}, dataDir: "/nonexistent", stopping } as E2bParts;
-  const control = controlPlane(parts).routes.map(({ method, path }): Asked => {
+/** Every route of the application's table that is of this protocol. */
+function routes(table: readonly RouteAccess[]): Asked[] {
+  const query: Record<string, string> = { "/files": "?path=/x" };
+  const listed = table.filter(({ protocol }) => protocol === "E2B");
+  return listed.flatMap((route): Asked[] => {
+    const { method, path, port } = route;
     const kind = path.startsWith("/templates/") ? (path.includes(":alias") ? "template" : "checkpoint") : "sandbox";
-    return {
-      name: `${method} ${path}`,
-      method: method === "ALL" ? "GET" : method,
-      path: (things) => path.replace(/:\w+/, things[kind]).replace("*", "x"),
-      one: path.includes(":"),
+    const asked = {
+      route,
+      name: `${port === undefined ? "" : `${port}: `}${method} ${path}`,
+      path: (things: Things) =>
+        `${path.replace(/:\w+/, things[kind]).replace(/:\w+/, "ab12").replace("*", "x")}${query[path] ?? ""}`,
+      ...(port === undefined ? {} : { port: port === "other" ? 8080 : port }),
+      one: port !== undefined || path.includes(":"),
     };
+    // Of the control plane a POST may be another route's.
+    const any = port === undefined ? ["GET"] : ["GET", "POST"];
+    return (method === "ALL" ? any : [method]).map((each) => ({ ...asked, method: each }));
   });
-  const at = (port: number, paths: string[]): Asked[] =>
-    paths.map((each) => {
-      const [method = "", path = ""] = each.split(" ");
-      return { name: `${port}: ${each}`, method, path: () => path, port, one: true };
-    });
-  return [
-    ...control,
-    ...at(
-      ENVD_PORT,
-      new Envd(parts).paths.map((path) => `POST ${path}`),
-    ),
-    ...at(ENVD_PORT, ["GET /health", "GET /metrics", "POST /init", "GET /nothing"]),
-    ...at(ENVD_PORT, ["GET /files?path=/x", "POST /files?path=/x"]),
-    ...at(INTERPRETER_PORT, ["GET /health", "POST /execute", "GET /contexts", "POST /contexts"]),
-    ...at(INTERPRETER_PORT, ["DELETE /contexts/python", "POST /contexts/python/restart", "GET /nothing"]),
-    ...at(8080, ["GET /", "POST /x"]),
-  ];
 }
 
 describe("every route of E2B's protocol", () => {
@@ -91,6 +79,7 @@ describe("every route of E2B's protocol", () => {
     for (const [name, owner, scope] of [
       ["use", "alice", "use"],
       ["read", "alice", "read"],
+      ["admin", "alice", "admin"],
       ["revoked", "alice", "admin"],
       ["other", "bob", "use"],
     ] as const) {
@@ -136,6 +125,9 @@ describe("every route of E2B's protocol", () => {
   });
   const strangers = Object.keys(shows) as Stranger[];
 
+  const health: Asked = { name: "", method: "GET", path: () => "/health", port: ENVD_PORT, one: true };
+  const get: Asked = { name: "", method: "GET", path: ({ sandbox }) => `/sandboxes/${sandbox}`, one: true };
+
   async function ask(asked: Asked, things: Things, headers: Record<string, string>, query = "") {
     const target: Record<string, string> =
       asked.port === undefined ? {} : { "e2b-sandbox-id": things.sandbox, "e2b-sandbox-port": String(asked.port) };
@@ -155,6 +147,37 @@ describe("every route of E2B's protocol", () => {
     return { status: response.status, text, told };
   }
 
+  test("every one is in the table, with who may call it: each scope, an expired key, tokens", async () => {
+    const { secret: expired } = await keys.create(
+      { name: "expired", owner: "alice", scopes: ["admin"], expiresInMs: 1 },
+      "test",
+    );
+    while ((await ask(get, NEVER, { "x-api-key": expired })).status !== 401);
+    const rank = { read: 0, use: 1, admin: 2 };
+    let checked = 0;
+    for (const asked of routes(app.routeTable)) {
+      const access = asked.route?.access;
+      assert.ok(access !== undefined && access !== "everybody", asked.name);
+      // What changes something is never for who may only read; `ALL` of the control plane is what is not there.
+      assert.ok(access !== "read" || /^(GET|ALL)$/.test(asked.route?.method ?? ""), asked.name);
+      for (const holder of ["read", "use", "admin"] as const) {
+        // Of one that never was, whatever it does: what runs is no part of this.
+        const { status, text } = await ask(asked, NEVER, { "x-api-key": secrets[holder] ?? "" });
+        const least: number = rank[access === "sandbox" ? "use" : access];
+        assert.equal(status === 401 || status === 403, rank[holder] < least, `${asked.name} with ${holder}: ${text}`);
+      }
+      assert.equal((await ask(asked, NEVER, { "x-api-key": expired })).status, 401, asked.name);
+      const shown = tokensOf(NEVER.sandbox);
+      assert.equal(
+        (await ask(asked, NEVER, shown)).status === 401,
+        access !== "sandbox",
+        `${asked.name} with its tokens`,
+      );
+      checked += 1;
+    }
+    assert.ok(checked > 70, String(checked));
+  });
+
   /** Without the names that were asked for. */
   function alike(answer: Awaited<ReturnType<typeof ask>>, things: Things): unknown {
     const text = Object.values(things).reduce((left, name) => left.replaceAll(name, "NAME"), answer.text);
@@ -163,7 +186,7 @@ describe("every route of E2B's protocol", () => {
 
   test("nothing is told of a sandbox to whoever may not know that it is there", async () => {
     let compared = 0;
-    for (const asked of routes()) {
+    for (const asked of routes(app.routeTable)) {
       for (const stranger of strangers) {
         const query = stranger === "a signature" ? `signature=${signature(`/x:read::${tokens.of(bobs)}`)}` : "";
         const never = await ask(asked, NEVER, shows[stranger](), query);
@@ -195,8 +218,6 @@ describe("every route of E2B's protocol", () => {
     assert.equal(sandboxes.checkpoints.list(hers.running?.sandbox).length, 1);
   });
 
-  const health: Asked = { name: "", method: "GET", path: () => "/health", port: ENVD_PORT, one: true };
-  const get: Asked = { name: "", method: "GET", path: ({ sandbox }) => `/sandboxes/${sandbox}`, one: true };
   const linkOf = (id: string, text: string) =>
     `/files?path=/x&signature=${encodeURIComponent(signature(`${text}:${tokens.of(id)}`))}`;
 

@@ -12,6 +12,7 @@ import {
   type Api,
   type ApiContext,
   Endpoints,
+  type Gate,
   json,
   type Mount,
   newApi,
@@ -49,7 +50,7 @@ const CORS_EXPOSED =
   "X-Request-ID,Server-Timing,Retry-After,X-RateLimit-Limit,X-RateLimit-Remaining,Content-Range,Accept-Ranges";
 
 export interface App extends Api {
-  /** Every route, with who may call it. */
+  /** Every route, other protocols' too, with who may call it. */
   readonly routeTable: readonly RouteAccess[];
 }
 
@@ -126,20 +127,19 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     return undefined;
   });
 
-  for (const mount of mounts) {
-    mount(app, {
-      async admit(c, scope, work) {
-        const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
-        c.set("identity", caller);
-        limit(c, bucketOf(c, caller));
-        return endpoints.guard(c, scope, work);
-      },
-      limit(c, sandboxId) {
-        const byAddress = sandboxId === undefined || config.rate_limit.key_by === "ip";
-        limit(c, byAddress ? bucketOf(c) : `sandbox:${sandboxId}`);
-      },
-    });
-  }
+  const gate: Gate = {
+    async admit(c, scope, work) {
+      const caller = await identify(c.req.raw.headers, c.env.incoming, access, config);
+      c.set("identity", caller);
+      limit(c, bucketOf(c, caller));
+      return endpoints.guard(c, scope, work);
+    },
+    limit(c, sandboxId) {
+      const byAddress = sandboxId === undefined || config.rate_limit.key_by === "ip";
+      limit(c, byAddress ? bucketOf(c) : `sandbox:${sandboxId}`);
+    },
+  };
+  for (const mount of mounts) app.use(async (c, next) => (await mount.answer(c, gate)) ?? next());
 
   // Previews by host name: everything under such a name is the guest's.
   app.use(async (c, next) => {
@@ -266,7 +266,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   docsRoutes(endpoints);
   consoleRoutes(endpoints);
   endpoints.assertComplete();
-  return Object.assign(app, { routeTable: endpoints.table });
+  return Object.assign(app, { routeTable: [...endpoints.table, ...mounts.flatMap(({ routes }) => routes)] });
 }
 
 const PROBLEM = { description: "Error", content: { "application/json": { schema: ErrorBody } } };

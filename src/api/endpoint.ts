@@ -57,8 +57,12 @@ export interface Gate {
   limit(c: ApiContext, sandboxId?: string): void;
 }
 
-/** Adds another protocol to the application, before our own routes. */
-export type Mount = (app: Api, gate: Gate) => void;
+/** Another protocol on the same port, asked before our own routes. It is given no way to add what it does not list. */
+export interface Mount {
+  readonly routes: readonly RouteAccess[];
+  /** @returns `undefined` for a request that is not of this protocol */
+  answer(c: ApiContext, gate: Gate): Promise<Response | undefined>;
+}
 
 export type ApiContext = Context<ApiEnv>;
 export type Api = OpenAPIHono<ApiEnv>;
@@ -112,10 +116,13 @@ export interface Call<P, Q, B> {
   signal: AbortSignal;
 }
 
+/** Where what is for every request hangs. */
+const MIDDLEWARE: ReadonlySet<string> = new Set(["/*", `${API_BASE}/*`]);
+
 const COMMON_ERRORS = [400, 401, 403, 408, 413, 429, 500, 503];
 
-/** Who may call a route: whoever has the scope, or everybody. */
-export type Access = Scope | "everybody";
+/** Who may call a route: whoever has the scope, or everybody; `sandbox`: whoever may use the sandbox, or shows its own token. */
+export type Access = Scope | "everybody" | "sandbox";
 
 /** A route as the application has it. */
 export interface RouteAccess {
@@ -124,6 +131,12 @@ export interface RouteAccess {
   /** With `:names`. */
   path: string;
   access: Access;
+  /** `undefined`: our own. */
+  protocol?: "E2B";
+  /** Of a sandbox, whose own it is; `other`: any that has no meaning here; `undefined`: it is the server's. */
+  port?: number | "other";
+  /** A link opens it, too: one with a signature that is for this alone. */
+  link?: true;
 }
 
 export interface EndpointParts {
@@ -141,8 +154,6 @@ export class Endpoints {
   readonly table: RouteAccess[] = [];
   readonly #parts: EndpointParts;
   readonly #open = new OpenCalls();
-  /** What was there before: middleware. */
-  readonly #before: number;
   /** Of each path that can be read: what it has may come back there. */
   readonly #records = new Map<string, ReadonlySet<string>>();
   readonly #paths: { pattern: RegExp; methods: string[] }[] = [];
@@ -150,7 +161,6 @@ export class Endpoints {
   constructor(app: Api, parts: EndpointParts) {
     this.app = app;
     this.#parts = parts;
-    this.#before = app.routes.length;
   }
 
   add<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType>(
@@ -210,7 +220,8 @@ export class Endpoints {
 
   /** @throws StacyError `internal` for a route that does not say who may call it */
   assertComplete(): void {
-    for (const { method, path } of this.app.routes.slice(this.#before)) {
+    for (const { method, path } of this.app.routes) {
+      if (method === "ALL" && MIDDLEWARE.has(path)) continue;
       if (this.table.some((each) => each.method === method && each.path === path)) continue;
       throw new StacyError("internal", `the route ${method} ${path} does not say who may call it`, {
         remedy: "add it by Endpoints",

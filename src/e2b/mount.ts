@@ -7,11 +7,12 @@
  */
 import { presentedKeys } from "../api/auth.ts";
 import type { ServerParts } from "../api/context.ts";
-import type { ApiContext, Gate, Mount } from "../api/endpoint.ts";
+import type { ApiContext, Gate, Mount, RouteAccess } from "../api/endpoint.ts";
 import { previewTarget, proxyPreview } from "../api/preview.ts";
 import { StacyError } from "../host/error.ts";
 import { View } from "../sandboxes/view.ts";
 import { controlPlane, isControlPath } from "./control/control.ts";
+import type { ControlEnv } from "./control/env.ts";
 import { Envd, gone, isGone } from "./envd/envd.ts";
 import { E2bError, errorResponse } from "./error.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
@@ -53,6 +54,24 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     return tokens.matchesUpload(owner, hash, expires, signature, Date.now()) ? owner : "";
   }
 
+  /** Who calls the control plane: the holder of a key, or of a link where the route has those. */
+  function admission(c: ApiContext, gate: Gate): ControlEnv["Bindings"] {
+    const uploader = ownerOfUpload(c);
+    if (uploader === undefined) {
+      return {
+        admit: ({ access }, work) =>
+          gate.admit(c, access, (sandboxes) => work(sandboxes, c.get("identity").scopes.has("use"))),
+      };
+    }
+    return {
+      admit: async ({ link }, work) => {
+        gate.limit(c);
+        if (uploader === "" || link !== true) throw refused();
+        return await work(new View(all, { owner: uploader, everything: false }), true);
+      },
+    };
+  }
+
   /** Work for whoever may use the sandbox, if it is there: who shows its token, or a key that is looked at like any other. */
   async function admit(
     c: ApiContext,
@@ -88,52 +107,39 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     }
   }
 
-  return (app, gate) => {
-    app.use(async (c, next) => {
+  /** Of a sandbox: the answer, or the error in its protocol's form. */
+  async function ofSandbox(c: ApiContext, gate: Gate, named: Target | undefined): Promise<Response> {
+    const port = named?.port ?? ENVD_PORT;
+    c.set("route", `e2b port ${isOwn(port) ? port : "other"}`);
+    let id = named?.id;
+    try {
+      if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new E2bError(400, "that is not a port");
+      const target = named ?? signedFor(c, gate);
+      id = target.id;
+      return await admit(c, gate, target, (sandboxes) => answer(c, target, sandboxes));
+    } catch (error) {
+      if (id !== undefined && isGone(error)) return gone(id, (error as StacyError).message);
+      return errorResponse(error);
+    }
+  }
+
+  return {
+    routes: [...control.table, ...envd.routes, ...interpreter.routes, GUESTS],
+    async answer(c, gate) {
       const { headers } = c.req.raw;
       const host = previewTarget(headers.get("host") ?? undefined, config.server.preview_domain);
       const named = targetOf(headers, host);
-      if (named === undefined && host !== undefined) return next();
-      if (named !== undefined || isSignedLink(c)) {
-        const port = named?.port ?? ENVD_PORT;
-        c.set("route", `e2b port ${isOwn(port) ? port : "other"}`);
-        let id = named?.id;
-        try {
-          if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new E2bError(400, "that is not a port");
-          const target = named ?? signedFor(c, gate);
-          id = target.id;
-          return await admit(c, gate, target, (sandboxes) => answer(c, target, sandboxes));
-        } catch (error) {
-          if (id !== undefined && isGone(error)) return gone(id, (error as StacyError).message);
-          return errorResponse(error);
-        }
-      }
-      if (!isControlPath(c.req.path)) return next();
+      if (named === undefined && host !== undefined) return undefined;
+      if (named !== undefined || isSignedLink(c)) return ofSandbox(c, gate, named);
+      if (!isControlPath(c.req.path)) return undefined;
       c.set("route", "e2b control");
-      const uploader = ownerOfUpload(c);
-      if (uploader !== undefined) {
-        try {
-          gate.limit(c);
-          if (uploader === "") throw refused();
-          return await control.fetch(c.req.raw, {
-            sandboxes: new View(all, { owner: uploader, everything: false }),
-            mayUse: true,
-          });
-        } catch (error) {
-          return errorResponse(error);
-        }
-      }
-      const scope = c.req.method === "GET" ? "read" : "use";
-      try {
-        return await gate.admit(c, scope, (sandboxes) =>
-          control.fetch(c.req.raw, { sandboxes, mayUse: c.get("identity").scopes.has("use") }),
-        );
-      } catch (error) {
-        return errorResponse(error);
-      }
-    });
+      return control.answer(c.req.raw, admission(c, gate));
+    },
   };
 }
+
+/** Whatever a program of a guest serves. */
+const GUESTS: RouteAccess = { method: "ALL", path: "/*", access: "sandbox", protocol: "E2B", port: "other" };
 
 interface Target {
   id: string;

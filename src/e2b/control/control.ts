@@ -2,7 +2,6 @@
  * E2B's control plane: sandboxes made, listed, paused and ended by its names, and what this server does not have refused by name.
  * It translates; `sandboxes` decides.
  */
-import { Hono } from "hono";
 import type { z } from "zod";
 import { withoutPort } from "../../api/auth.ts";
 import { readJson } from "../../api/body.ts";
@@ -16,10 +15,11 @@ import type { E2bParts } from "../parts.ts";
 import { templateRoutes } from "../templates/routes.ts";
 import * as bodies from "./bodies.ts";
 import { type NewSandbox, own } from "./bodies.ts";
-import type { ControlContext, ControlEnv } from "./env.ts";
+import type { ControlContext } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
 import { isNow, sampleMetrics } from "./metrics.ts";
 import { pageOf } from "./paging.ts";
+import { ControlRoutes } from "./routes.ts";
 import { sourceOf } from "./templates.ts";
 
 /** What a client that names no time gets, ms. */
@@ -35,13 +35,11 @@ export function isControlPath(path: string): boolean {
   return OURS.test(path);
 }
 
-export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
+export function controlPlane(parts: E2bParts): ControlRoutes {
   const { tokens, config } = parts;
   const { maxTtlMs = 0 } = parts.limits;
   const keptMs = maxTtlMs > 0 ? Math.min(maxTtlMs, PAUSED_MS) : PAUSED_MS;
-  const app = new Hono<ControlEnv>();
-  app.onError((error) => errorResponse(error));
-  app.notFound((c) => errorResponse(notThere(`${c.req.method} ${c.req.path}`)));
+  const routes = new ControlRoutes();
 
   const limits = { maxBytes: config.server.max_json_bytes, timeoutMs: config.server.body_timeout };
   const read = async <S extends z.ZodType>(c: ControlContext, schema: S): Promise<z.output<S>> => {
@@ -52,7 +50,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   };
   /** A sandbox that clients see: paused or running. */
   const find = (c: ControlContext, id = c.req.param("id") ?? ""): SandboxRecord => {
-    const found = c.env.sandboxes.get(id).record;
+    const found = c.var.sandboxes.get(id).record;
     if (found.state === "error")
       throw new StacyError("not-found", `sandbox ${id} has failed: ${found.failure?.message}`);
     return found;
@@ -71,7 +69,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   const create = async (c: ControlContext): Promise<Response> => {
     const body = await read(c, bodies.NewSandbox);
     refuse(body, config.server.preview_public);
-    const { sandboxes } = c.env;
+    const { sandboxes } = c.var;
     const key = c.req.header("idempotency-key");
     // Who asks again has gone away the first time: that is no reason to end what it asks for.
     const signal = key === undefined ? c.req.raw.signal : parts.stopping;
@@ -80,19 +78,19 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     });
     return created(c, made);
   };
-  app.post("/sandboxes", create);
-  app.post("/v2/sandboxes", create);
+  routes.on("POST", "/sandboxes", "use", create);
+  routes.on("POST", "/v2/sandboxes", "use", create);
 
   const list = (c: ControlContext, states: readonly string[]): SandboxRecord[] => {
     const wanted = new URLSearchParams(c.req.query("metadata") ?? "");
-    return c.env.sandboxes
+    return c.var.sandboxes
       .list()
       .filter((record) => record.state !== "error" && record.state !== "creating")
       .filter((record) => states.includes(bodies.stateOf(record)))
       .filter((record) => [...wanted].every(([key, value]) => record.metadata[key] === value));
   };
-  app.get("/sandboxes", (c) => Response.json(list(c, ["running"]).map(bodies.listed)));
-  app.get("/v2/sandboxes", (c) => {
+  routes.on("GET", "/sandboxes", "read", (c) => Response.json(list(c, ["running"]).map(bodies.listed)));
+  routes.on("GET", "/v2/sandboxes", "read", (c) => {
     const states = c.req.queries("state")?.flatMap((state) => state.split(",")) ?? ["running", "paused"];
     let found = list(c, states);
     const template = c.req.query("template") ?? c.req.query("templateID");
@@ -111,23 +109,23 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     };
     return Response.json(page.map(bodies.listed), { headers });
   });
-  app.get("/sandboxes/metrics", async (c) => {
+  routes.on("GET", "/sandboxes/metrics", "read", async (c) => {
     const ids = (c.req.query("sandbox_ids") ?? "").split(",").filter((id) => id !== "");
     const known = list(c, ["running"]).filter(({ id }) => ids.includes(id));
     // One that ends, or does not answer, is left out: the others are asked for, too.
     const samples = await Promise.allSettled(
-      known.map(async ({ id }) => [id, await sampleMetrics(c.env.sandboxes, id)] as const),
+      known.map(async ({ id }) => [id, await sampleMetrics(c.var.sandboxes, id)] as const),
     );
     const sampled = samples.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
     return Response.json({ sandboxes: Object.fromEntries(sampled) });
   });
 
-  app.get("/sandboxes/:id", (c) => {
+  routes.on("GET", "/sandboxes/:id", "read", (c) => {
     const record = find(c);
     return Response.json({
       ...bodies.listed(record),
       // The tokens open files and processes: they are not for who may only read.
-      ...(c.env.mayUse ? bodies.opened(record, tokens, domainOf(c)) : {}),
+      ...(c.var.mayUse ? bodies.opened(record, tokens, domainOf(c)) : {}),
       allowInternetAccess: (record.allowedHosts ?? []).length > 0,
       network: { allowOut: record.allowedHosts ?? [] },
       lifecycle: {
@@ -136,43 +134,43 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
       },
     });
   });
-  app.delete("/sandboxes/:id", async (c) => {
+  routes.on("DELETE", "/sandboxes/:id", "use", async (c) => {
     const { id } = find(c);
-    await c.env.sandboxes.destroy(id);
+    await c.var.sandboxes.destroy(id);
     return nothing();
   });
 
   const setTimeout = async (c: ControlContext, id: string, seconds: number): Promise<void> => {
     // At once: E2B ends a sandbox whose time is set to nothing.
-    if (seconds === 0) await c.env.sandboxes.destroy(id);
-    else await c.env.sandboxes.extend(id, seconds * 1000);
+    if (seconds === 0) await c.var.sandboxes.destroy(id);
+    else await c.var.sandboxes.extend(id, seconds * 1000);
   };
-  app.post("/sandboxes/:id/timeout", async (c) => {
+  routes.on("POST", "/sandboxes/:id/timeout", "use", async (c) => {
     const { id } = find(c);
     await setTimeout(c, id, (await read(c, bodies.Timeout)).timeout);
     return nothing();
   });
-  app.post("/sandboxes/:id/refreshes", async (c) => {
+  routes.on("POST", "/sandboxes/:id/refreshes", "use", async (c) => {
     const { id, expiresAt } = find(c);
     const wanted = ((await read(c, bodies.Refresh)).duration ?? 60) * 1000;
     // A refresh never takes time away.
-    if (Date.now() + wanted > expiresAt) await c.env.sandboxes.extend(id, wanted);
+    if (Date.now() + wanted > expiresAt) await c.var.sandboxes.extend(id, wanted);
     return nothing();
   });
 
-  app.post("/sandboxes/:id/pause", async (c) => {
+  routes.on("POST", "/sandboxes/:id/pause", "use", async (c) => {
     const { id } = find(c);
     const { memory } = await read(c, bodies.Pause);
     if (memory === false) throw notThere("a pause without memory");
     if (bodies.stateOf(find(c, id)) === "paused") throw new StacyError("conflict", `sandbox ${id} is paused already`);
-    await c.env.sandboxes.suspend(id);
-    await c.env.sandboxes.extend(id, keptMs);
+    await c.var.sandboxes.suspend(id);
+    await c.var.sandboxes.extend(id, keptMs);
     return nothing();
   });
   /** @returns whether it was paused */
   const wake = async (c: ControlContext, id: string): Promise<boolean> => {
     const paused = bodies.stateOf(find(c, id)) === "paused";
-    if (paused) await c.env.sandboxes.resume(id);
+    if (paused) await c.var.sandboxes.resume(id);
     return paused;
   };
   const connect = async (c: ControlContext): Promise<Response> => {
@@ -183,81 +181,80 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
     if (timeout !== undefined || woken) {
       const wanted = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
       // Of a running one a connection makes the time longer, never shorter.
-      if (woken || Date.now() + wanted > find(c, id).expiresAt) await c.env.sandboxes.extend(id, wanted);
+      if (woken || Date.now() + wanted > find(c, id).expiresAt) await c.var.sandboxes.extend(id, wanted);
     }
     return created(c, find(c, id), woken ? 201 : 200);
   };
-  app.post("/sandboxes/:id/connect", connect);
-  app.post("/v2/sandboxes/:id/connect", connect);
-  app.post("/sandboxes/:id/resume", async (c) => {
+  routes.on("POST", "/sandboxes/:id/connect", "use", connect);
+  routes.on("POST", "/v2/sandboxes/:id/connect", "use", connect);
+  routes.on("POST", "/sandboxes/:id/resume", "use", async (c) => {
     const { id } = find(c);
     const { timeout, autoPause, memory } = await read(c, bodies.Resume);
     if (autoPause === true && find(c, id).onExpiry === undefined)
       throw notThere("autoPause of a sandbox that was made without it");
     if (memory === false) throw notThere("a resume that starts the system anew");
     if (!(await wake(c, id))) throw new StacyError("conflict", `sandbox ${id} is running already`);
-    await c.env.sandboxes.extend(id, timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000);
+    await c.var.sandboxes.extend(id, timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000);
     return created(c, find(c, id));
   });
 
-  app.get("/sandboxes/:id/metrics", async (c) => {
+  routes.on("GET", "/sandboxes/:id/metrics", "read", async (c) => {
     const { id, state } = find(c);
     // There is the present alone, which lies in the interval or does not.
     const now = isNow(c.req.query("start"), c.req.query("end"));
-    return Response.json(state === "running" && now ? [await sampleMetrics(c.env.sandboxes, id)] : []);
+    return Response.json(state === "running" && now ? [await sampleMetrics(c.var.sandboxes, id)] : []);
   });
   const logs = async (c: ControlContext): Promise<string[]> => {
     const { id } = find(c);
-    const { machine } = c.env.sandboxes.get(id);
+    const { machine } = c.var.sandboxes.get(id);
     return machine === undefined || machine.process === undefined ? [] : await machine.console(1000);
   };
   const entry = (message: string) => ({ timestamp: new Date().toISOString(), message, level: "info", fields: {} });
-  app.get("/sandboxes/:id/logs", async (c) => {
+  routes.on("GET", "/sandboxes/:id/logs", "read", async (c) => {
     const lines = await logs(c);
     const { timestamp } = entry("");
     return Response.json({ logs: lines.map((line) => ({ timestamp, line })), logEntries: lines.map(entry) });
   });
-  app.get("/v2/sandboxes/:id/logs", async (c) => Response.json({ logs: (await logs(c)).map(entry) }));
+  routes.on("GET", "/v2/sandboxes/:id/logs", "read", async (c) => Response.json({ logs: (await logs(c)).map(entry) }));
 
-  app.put("/sandboxes/:id/network", async (c) => {
+  routes.on("PUT", "/sandboxes/:id/network", "use", async (c) => {
     const { id } = find(c);
     const body = await read(c, bodies.Network);
     // Without a word: what a new one has.
-    await c.env.sandboxes.setNetwork(id, hostsOf(body) ?? parts.limits.defaultHosts);
+    await c.var.sandboxes.setNetwork(id, hostsOf(body) ?? parts.limits.defaultHosts);
     return nothing();
   });
 
-  app.post("/sandboxes/:id/fork", async (c) => {
+  routes.on("POST", "/sandboxes/:id/fork", "use", async (c) => {
     const { id } = find(c);
     const { timeout, count = 1 } = await read(c, bodies.Fork);
     const ttlMs = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
-    const forked = await c.env.sandboxes.fork(id, { count, ttlMs }, c.req.raw.signal);
+    const forked = await c.var.sandboxes.fork(id, { count, ttlMs }, c.req.raw.signal);
     return Response.json(
       forked.sandboxes.map((record) => ({ sandbox: bodies.opened(record, tokens, domainOf(c)) })),
       { status: 201 },
     );
   });
 
-  app.post("/sandboxes/:id/snapshots", async (c) => {
+  routes.on("POST", "/sandboxes/:id/snapshots", "use", async (c) => {
     const { id } = find(c);
     const { name } = await read(c, bodies.Snapshot);
-    const checkpoint = await c.env.sandboxes.checkpoint(id, name);
+    const checkpoint = await c.var.sandboxes.checkpoint(id, name);
     return Response.json({ snapshotID: checkpoint.id, names: name === undefined ? [] : [name] }, { status: 201 });
   });
-  app.get("/snapshots", (c) => {
-    const found = c.env.sandboxes.checkpoints.list(c.req.query("sandboxID"));
+  routes.on("GET", "/snapshots", "read", (c) => {
+    const found = c.var.sandboxes.checkpoints.list(c.req.query("sandboxID"));
     const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
     return Response.json(
       page.map(({ id, name }) => ({ snapshotID: id, names: name === undefined ? [] : [name] })),
       { headers: next === undefined ? {} : { "x-next-token": next } },
     );
   });
-  templateRoutes(app, parts, read);
+  templateRoutes(routes, parts, read);
 
   const feature = (paths: string[], what: string): void => {
     for (const path of paths) {
-      app.all(path, () => errorResponse(notThere(what)));
-      app.all(`${path}/*`, () => errorResponse(notThere(what)));
+      for (const each of [path, `${path}/*`]) routes.on("ALL", each, "read", () => errorResponse(notThere(what)));
     }
   };
   feature(["/volumes"], "volumes");
@@ -266,7 +263,7 @@ export function controlPlane(parts: E2bParts): Hono<ControlEnv> {
   feature(["/access-tokens", "/api-keys"], "keys made over the network");
   feature(["/nodes", "/events"], "this part of the control plane");
   feature(["/templates", "/v2/templates", "/v3/templates"], "this part of templates");
-  return app;
+  return routes;
 }
 
 /** What a sandbox cannot be made with here. @param open everybody reaches the ports of all sandboxes */

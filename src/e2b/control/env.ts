@@ -1,9 +1,20 @@
 /** What a request to the control plane comes with. */
 import type { Context } from "hono";
+import type { Scope } from "../../access/identity.ts";
+import type { RouteAccess } from "../../api/endpoint.ts";
 import type { View } from "../../sandboxes/view.ts";
 
-/** What of the sandboxes the caller of a request may see, and whether it may use them, comes with the request. */
+/** Keys have scopes; what is a sandbox's own is not in the control plane. */
+export interface ControlRoute extends RouteAccess {
+  access: Scope;
+}
+
 export interface ControlEnv {
-  Bindings: { sandboxes: View; mayUse: boolean };
+  Bindings: {
+    /** Work for a caller that may call the route. @param mayUse whether the caller may use what it sees, too */
+    admit(route: ControlRoute, work: (sandboxes: View, mayUse: boolean) => Promise<Response>): Promise<Response>;
+  };
+  /** Of an admitted caller. */
+  Variables: { sandboxes: View; mayUse: boolean };
 }
 export type ControlContext = Context<ControlEnv>;

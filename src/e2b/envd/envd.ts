@@ -14,10 +14,11 @@ import {
   universalServerRequestFromFetch,
   universalServerResponseToFetch,
 } from "@connectrpc/connect/protocol";
+import type { RouteAccess } from "../../api/endpoint.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { notThere } from "../error.ts";
-import type { E2bParts } from "../parts.ts";
+import { type E2bParts, ENVD_PORT } from "../parts.ts";
 import { sampleEnvd } from "./envd-metrics.ts";
 import { readFile, writeFiles } from "./files.ts";
 import { filesystemService } from "./filesystem.ts";
@@ -30,6 +31,11 @@ import { processService } from "./process.ts";
 import { RunningProcesses } from "./running.ts";
 
 const SANDBOX = createContextKey<Target | undefined>(undefined);
+
+const HEALTH = "/health";
+const FILES = "/files";
+
+type Plain = (guest: Guest, request: Request, query: URLSearchParams) => Promise<Response>;
 
 interface Call {
   handler: UniversalHandler;
@@ -52,6 +58,8 @@ export class Envd {
   readonly #parts: E2bParts;
   /** By path. */
   readonly #calls: ReadonlyMap<string, Call>;
+  /** What is no such call, by method and path. */
+  readonly #plain: Readonly<Record<string, Plain>>;
 
   constructor(parts: E2bParts) {
     this.#parts = parts;
@@ -74,17 +82,28 @@ export class Envd {
       ...callsOf(Math.min(inputBytes, mostBytes)).filter(({ handler }) => CARRIES_INPUT.has(handler.method)),
     ];
     this.#calls = new Map(calls.map((call) => [call.handler.requestPath, call]));
+    this.#plain = {
+      [`GET ${FILES}`]: readFile,
+      [`POST ${FILES}`]: (guest, request, query) => writeFiles(parts, guest, request, query),
+      "GET /metrics": async ({ agent }) => Response.json(await sampleEnvd(agent)),
+      "POST /init": async () => new Response(null, { status: 204 }),
+    };
   }
 
-  /** The paths of its calls. */
-  get paths(): string[] {
-    return [...this.#calls.keys()];
+  /** With each call, whoever may use the sandbox may do what it says there. */
+  get routes(): RouteAccess[] {
+    const plain = Object.keys(this.#plain).map((each) => each.split(" ") as [string, string]);
+    const calls = [...this.#calls.keys()].map((path) => ["POST", path] as const);
+    return [["ALL", HEALTH] as const, ...plain, ...calls].map(([method, path]) => ({
+      ...{ method, path, access: "sandbox", protocol: "E2B", port: ENVD_PORT },
+      ...(path === FILES ? { link: true } : {}),
+    }));
   }
 
   /** @param target a sandbox that runs, for whoever may use it. @throws StacyError, E2bError */
   async handle(target: Target, request: Request): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
-    if (pathname === "/health") return new Response(null, { status: 204 });
+    if (pathname === HEALTH) return new Response(null, { status: 204 });
     const call = this.#calls.get(pathname);
     if (call !== undefined) {
       const lost = new AbortController();
@@ -100,24 +119,12 @@ export class Envd {
     }
     const guest = await openGuest(this.#parts, target);
     try {
-      return await this.#rest(guest, request, pathname, searchParams);
+      const route = `${request.method} ${pathname}`;
+      const plain = Object.hasOwn(this.#plain, route) ? this.#plain[route] : undefined;
+      if (plain === undefined) throw notThere(`${route} of a sandbox's agent`);
+      return await plain(guest, request, searchParams);
     } finally {
       guest.free();
-    }
-  }
-
-  async #rest(guest: Guest, request: Request, path: string, query: URLSearchParams): Promise<Response> {
-    switch (`${request.method} ${path}`) {
-      case "GET /files":
-        return await readFile(guest, request, query);
-      case "POST /files":
-        return await writeFiles(this.#parts, guest, request, query);
-      case "GET /metrics":
-        return Response.json(await sampleEnvd(guest.agent));
-      case "POST /init":
-        return new Response(null, { status: 204 });
-      default:
-        throw notThere(`${request.method} ${path} of a sandbox's agent`);
     }
   }
 }

@@ -1,6 +1,7 @@
 /** E2B's code interpreter, port 49999 of any sandbox: contexts, and code that runs in them, told as lines of JSON. */
 import { z } from "zod";
 import { readJson } from "../../api/body.ts";
+import type { RouteAccess } from "../../api/endpoint.ts";
 import { maybe } from "../../api/schemas/common.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../../api/streams.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
@@ -10,9 +11,10 @@ import type { Lease } from "../../sandboxes/sandbox.ts";
 import { openGuest, type Target } from "../envd/guest.ts";
 import { type GuestUser, pathOf } from "../envd/users.ts";
 import { E2bError, notThere } from "../error.ts";
-import type { E2bParts } from "../parts.ts";
+import { type E2bParts, INTERPRETER_PORT } from "../parts.ts";
 
 const MAX_CODE = 16 << 20;
+const HEALTH = "/health";
 
 const ExecuteBody = z.object({
   code: z.string(),
@@ -22,54 +24,77 @@ const ExecuteBody = z.object({
 });
 const ContextBody = z.object({ language: maybe(z.string()), cwd: maybe(z.string()) });
 
+interface Call {
+  target: Target;
+  lease: Lease;
+  request: Request;
+  /** Of a context, from the path; empty where there is none. */
+  id: string;
+  /** Set by whoever frees the lease itself. */
+  kept: boolean;
+}
+
 export class Interpreter {
   readonly #parts: E2bParts;
+  /** By method and path, with `:id` for a context's. */
+  readonly #routes: Readonly<Record<string, (call: Call) => Promise<Response>>> = {
+    "POST /execute": (call) => {
+      call.kept = true;
+      return this.#execute(call);
+    },
+    "GET /contexts": async ({ target, lease }) => {
+      const user = await this.#user(target);
+      return Response.json((await target.sandboxes.code.contexts(lease)).map((info) => shown(info, user)));
+    },
+    "POST /contexts": async ({ target, lease, request }) => {
+      const { language, cwd } = await this.#body(request, ContextBody);
+      const user = await this.#user(target);
+      const begin = { ...asUser(user, target.id), cwd: pathOf(cwd ?? "", user) };
+      const { code } = target.sandboxes;
+      const made = await known(code.create(lease, { ...begin, ...(language === undefined ? {} : { language }) }));
+      return Response.json(shown(made, user));
+    },
+    "DELETE /contexts/:id": async ({ target, lease, id }) => {
+      await found(id, target.sandboxes.code.remove(lease, id));
+      return new Response(null, { status: 204 });
+    },
+    "POST /contexts/:id/restart": async ({ target, lease, id }) => {
+      await found(id, target.sandboxes.code.restart(lease, id, asUser(await this.#user(target), target.id)));
+      return new Response(null, { status: 204 });
+    },
+  };
 
   constructor(parts: E2bParts) {
     this.#parts = parts;
   }
 
+  get routes(): RouteAccess[] {
+    const listed = Object.keys(this.#routes).map((each) => each.split(" ") as [string, string]);
+    return [["ALL", HEALTH] as const, ...listed].map(([method, path]) => ({
+      ...{ method, path, access: "sandbox", protocol: "E2B", port: INTERPRETER_PORT },
+    }));
+  }
+
   /** @param target a sandbox that runs, for whoever may use it. @throws StacyError, E2bError */
   async handle(target: Target, request: Request): Promise<Response> {
     const { pathname } = new URL(request.url);
-    if (pathname === "/health") return new Response(JSON.stringify("OK"), { status: 200 });
+    if (pathname === HEALTH) return new Response(JSON.stringify("OK"), { status: 200 });
     const lease = await target.sandboxes.lease(target.id);
-    let kept = false;
+    const call: Call = { target, lease, request, id: "", kept: false };
     try {
-      const { code } = target.sandboxes;
       const [, first, id = "", action] = pathname.split("/");
-      const route = `${request.method} ${[first, id && ":id", action].filter(Boolean).join("/")}`;
-      switch (route) {
-        case "POST execute":
-          kept = true;
-          return await this.#execute(target, lease, request);
-        case "GET contexts": {
-          const user = await this.#user(target);
-          return Response.json((await code.contexts(lease)).map((info) => shown(info, user)));
-        }
-        case "POST contexts": {
-          const { language, cwd } = await this.#body(request, ContextBody);
-          const user = await this.#user(target);
-          const begin = { ...asUser(user, target.id), cwd: pathOf(cwd ?? "", user) };
-          const made = await known(code.create(lease, { ...begin, ...(language === undefined ? {} : { language }) }));
-          return Response.json(shown(made, user));
-        }
-        case "DELETE contexts/:id":
-          await found(id, code.remove(lease, id));
-          return new Response(null, { status: 204 });
-        case "POST contexts/:id/restart":
-          await found(id, code.restart(lease, id, asUser(await this.#user(target), target.id)));
-          return new Response(null, { status: 204 });
-        default:
-          throw notThere(`${request.method} ${pathname} of the code interpreter`);
-      }
+      const route = `${request.method} /${[first, id && ":id", action].filter(Boolean).join("/")}`;
+      const answer = Object.hasOwn(this.#routes, route) ? this.#routes[route] : undefined;
+      if (answer === undefined) throw notThere(`${request.method} ${pathname} of the code interpreter`);
+      call.id = id;
+      return await answer(call);
     } finally {
-      if (!kept) lease[Symbol.dispose]();
+      if (!call.kept) lease[Symbol.dispose]();
     }
   }
 
   /** Owns the lease. */
-  async #execute(target: Target, lease: Lease, request: Request): Promise<Response> {
+  async #execute({ target, lease, request }: Call): Promise<Response> {
     try {
       const { code, context_id, language, env_vars = {} } = await this.#body(request, ExecuteBody);
       const user = await this.#user(target);

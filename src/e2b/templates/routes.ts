@@ -1,11 +1,11 @@
 /** The control plane's part about templates: lists, names and tags, builds and the files that they copy. */
-import type { Hono } from "hono";
 import { z } from "zod";
 import { bodyStream } from "../../api/body.ts";
 import { maybe } from "../../api/schemas/common.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Template } from "../../sandboxes/record.ts";
-import type { ControlContext, ControlEnv } from "../control/env.ts";
+import type { ControlContext } from "../control/env.ts";
+import type { ControlRoutes } from "../control/routes.ts";
 import { E2bError, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import { type Build, TemplateBuilds } from "./builds.ts";
@@ -35,7 +35,7 @@ const HASH = /^[0-9a-f]{1,128}$/;
 
 type Read = <S extends z.ZodType>(c: ControlContext, schema: S) => Promise<z.output<S>>;
 
-export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Read): void {
+export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Read): void {
   const files = new TemplateFiles(parts.dataDir);
   const builds = new TemplateBuilds(parts, files);
   const { limits, tokens } = parts;
@@ -62,28 +62,28 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
   };
   const one = (template: Template): boolean => (template.metadata[OWN.tag] ?? DEFAULT_TAG) === DEFAULT_TAG;
   for (const path of ["/templates", "/v2/templates"]) {
-    app.get(path, (c) => Response.json(c.env.sandboxes.templates.list().filter(one).map(shown)));
+    routes.on("GET", path, "read", (c) => Response.json(c.var.sandboxes.templates.list().filter(one).map(shown)));
   }
-  app.get("/templates/aliases/:alias", (c) => {
+  routes.on("GET", "/templates/aliases/:alias", "read", (c) => {
     const { alias } = c.req.param();
-    const found = getTemplate(alias, c.env.sandboxes);
+    const found = getTemplate(alias, c.var.sandboxes);
     return Response.json({ templateID: found.metadata[OWN.id] ?? found.name, public: found.shared === true });
   });
 
   // Tags
 
-  app.get("/templates/:id/tags", (c) =>
+  routes.on("GET", "/templates/:id/tags", "read", (c) =>
     Response.json(
-      tagsOf(c.req.param("id"), c.env.sandboxes).map(({ metadata, name, updatedAt }) => ({
+      tagsOf(c.req.param("id"), c.var.sandboxes).map(({ metadata, name, updatedAt }) => ({
         tag: metadata[OWN.tag] ?? DEFAULT_TAG,
         buildID: metadata[OWN.build] ?? name,
         createdAt: new Date(updatedAt).toISOString(),
       })),
     ),
   );
-  app.post("/templates/tags", async (c) => {
+  routes.on("POST", "/templates/tags", "use", async (c) => {
     const { target, tags } = await read(c, NewTags);
-    const { sandboxes } = c.env;
+    const { sandboxes } = c.var;
     const source = getTemplate(target, sandboxes);
     const name = source.metadata[OWN.name] ?? source.name;
     const before = sandboxes.templates.list().map(({ image }) => image);
@@ -97,9 +97,9 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     await letGo(parts, sandboxes, before);
     return Response.json({ buildID: source.metadata[OWN.build] ?? source.name, tags }, { status: 201 });
   });
-  app.delete("/templates/tags", async (c) => {
+  routes.on("DELETE", "/templates/tags", "use", async (c) => {
     const { name, tags } = await read(c, OldTags);
-    const { sandboxes } = c.env;
+    const { sandboxes } = c.var;
     for (const each of tags) {
       const { name: whole, tag } = parseName(`${parseName(name).name}:${each}`);
       const found = findTemplate(nameOf(whole, tag), sandboxes);
@@ -114,7 +114,7 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
 
   const requested = async (c: ControlContext): Promise<Response> => {
     const body = await read(c, NewBuild);
-    const { sandboxes } = c.env;
+    const { sandboxes } = c.var;
     const { name, tag } = parseName(body.name ?? body.alias ?? "");
     const others = (body.tags ?? []).map((each) => parseName(`${name}:${each}`).tag);
     const tags = [...new Set([tag, ...others])];
@@ -131,20 +131,20 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     };
     return Response.json(answer, { status: 202 });
   };
-  app.post("/v3/templates", requested);
-  app.post("/v2/templates", requested);
+  routes.on("POST", "/v3/templates", "use", requested);
+  routes.on("POST", "/v2/templates", "use", requested);
 
   const find = (c: ControlContext): Build => {
     const { id = "", build = "" } = c.req.param() as { id?: string; build?: string };
-    return builds.find(c.env.sandboxes.owner, id, build);
+    return builds.find(c.var.sandboxes.owner, id, build);
   };
-  app.post("/v2/templates/:id/builds/:build", async (c) => {
+  routes.on("POST", "/v2/templates/:id/builds/:build", "use", async (c) => {
     const build = find(c);
-    builds.start(build, await read(c, BuildStart), c.env.sandboxes);
+    builds.start(build, await read(c, BuildStart), c.var.sandboxes);
     // Said, so that clients do not look for JSON in it.
     return new Response(null, { status: 202, headers: { "content-length": "0" } });
   });
-  app.get("/templates/:id/builds/:build/status", (c) => {
+  routes.on("GET", "/templates/:id/builds/:build/status", "read", (c) => {
     const { id, templateId, status, logs, reason } = find(c);
     const offset = Number(c.req.query("logsOffset") ?? 0) || 0;
     const page = logs.slice(offset, offset + LOG_PAGE);
@@ -153,32 +153,34 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
       ...(reason === undefined ? {} : { reason: { ...reason, logEntries: [] } }),
     });
   });
-  app.get("/templates/:id/builds/:build/logs", (c) => Response.json({ logs: find(c).logs.slice(0, 1_000) }));
+  routes.on("GET", "/templates/:id/builds/:build/logs", "read", (c) =>
+    Response.json({ logs: find(c).logs.slice(0, 1_000) }),
+  );
 
   // Files
 
-  app.get("/templates/:id/files/:hash", async (c) => {
+  // The link writes, and needs no key then.
+  routes.on("GET", "/templates/:id/files/:hash", "use", async (c) => {
     const { id, hash } = c.req.param();
     if (!HASH.test(hash)) throw new StacyError("invalid", "that is not a hash of files");
-    // The link writes, and needs no key then.
-    if (!c.env.mayUse) throw new E2bError(403, "a key that may only read is given no link to send files to");
-    const { owner } = c.env.sandboxes;
+    const { owner } = c.var.sandboxes;
     const expires = String(Math.floor(Date.now() / 1000) + LINK_SECONDS);
     const query = new URLSearchParams({ owner, expires, signature: tokens.ofUpload(owner, hash, expires) });
     const url = new URL(`/templates/${encodeURIComponent(id)}/files/${hash}?${query}`, originOf(c));
     return Response.json({ present: await files.has(owner, hash), url: String(url) }, { status: 201 });
   });
-  app.put("/templates/:id/files/:hash", async (c) => {
-    const { hash } = c.req.param();
-    const { owner } = c.env.sandboxes;
+  const receive = async (c: ControlContext): Promise<Response> => {
+    const hash = c.req.param("hash") ?? "";
+    const { owner } = c.var.sandboxes;
     if (!HASH.test(hash)) throw new StacyError("invalid", "that is not a hash of files");
     const { max_upload_bytes, body_timeout } = parts.config.server;
     await files.put(owner, hash, bodyStream(c.req.raw, { maxBytes: max_upload_bytes, timeoutMs: body_timeout }));
     return new Response(null, { status: 200 });
-  });
+  };
+  routes.on("PUT", "/templates/:id/files/:hash", "use", receive, { link: true });
 
-  app.get("/templates/:id", (c) => {
-    const { sandboxes } = c.env;
+  routes.on("GET", "/templates/:id", "read", (c) => {
+    const { sandboxes } = c.var;
     const id = c.req.param("id");
     const found = getTemplate(id, sandboxes);
     const own = builds.of(sandboxes.owner, found.metadata[OWN.id] ?? found.name);
@@ -188,9 +190,9 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     };
     return Response.json({ ...shown(found), builds: own.map(state) });
   });
-  app.delete("/templates/:id", async (c) => {
+  routes.on("DELETE", "/templates/:id", "use", async (c) => {
     const id = c.req.param("id");
-    const { sandboxes } = c.env;
+    const { sandboxes } = c.var;
     // Snapshots are templates to clients.
     if (id.startsWith("cp-")) await sandboxes.checkpoints.remove(id);
     else {
@@ -204,7 +206,7 @@ export function templateRoutes(app: Hono<ControlEnv>, parts: E2bParts, read: Rea
     }
     return nothing();
   });
-  app.patch("/templates/:id", () => {
+  routes.on("PATCH", "/templates/:id", "use", () => {
     throw notThere("templates that everybody may use, made so over this protocol");
   });
 }
