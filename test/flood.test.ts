@@ -86,10 +86,13 @@ test("a good guest goes on beside hostile ones, and what they cost has a bound",
       most = Math.max(most, process.memoryUsage.rss());
     }, 50);
     const agents = Array.from({ length: GUESTS }, (_, i) =>
-      reconnectingAgent(async (signal) => {
-        const stream = await connectUnix(dir, String(i), { timeoutMs: 5000, signal });
-        return connectAgent({ stream, clean: true }, { timeoutMs: 2000, signal });
-      }),
+      reconnectingAgent(
+        async (signal) => {
+          const stream = await connectUnix(dir, String(i), { timeoutMs: 5000, signal });
+          return connectAgent({ stream, clean: true }, { timeoutMs: 2000, signal });
+        },
+        { limitMs: () => 10_000 },
+      ),
     );
     flooding = Promise.all(agents.map((agent) => use(agent, stop.signal)));
     const until = performance.now() + FLOOD_MS;

@@ -6,16 +6,23 @@
 import { StacyError } from "../host/error.ts";
 import type { Agent } from "./agent.ts";
 
-/** The whole time that a call may spend on connecting again, ms. */
-const RECONNECT_LIMIT_MS = 10_000;
-
 export interface ReconnectingAgent extends Agent {
   /** Drops the channel; the next call opens it again. */
   disconnect(): Promise<void>;
 }
 
-/** @param open makes a new session; @param first one that is open already */
-export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>, first?: Agent): ReconnectingAgent {
+export interface ReconnectOptions {
+  /** The whole time that a call may spend on connecting again, ms. */
+  limitMs: () => number;
+  /** A session that is open already. */
+  first?: Agent | undefined;
+}
+
+/** @param open makes a new session */
+export function reconnectingAgent(
+  open: (signal: AbortSignal) => Promise<Agent>,
+  { limitMs, first }: ReconnectOptions,
+): ReconnectingAgent {
   let current: Agent | undefined;
   let opening: Promise<Agent> | undefined;
   let last: Agent["hello"] | undefined;
@@ -35,7 +42,7 @@ export function reconnectingAgent(open: (signal: AbortSignal) => Promise<Agent>,
   const connected = (): Promise<Agent> => {
     if (ended !== undefined) return Promise.reject(ended);
     if (current !== undefined) return Promise.resolve(current);
-    opening ??= open(AbortSignal.timeout(RECONNECT_LIMIT_MS))
+    opening ??= open(AbortSignal.timeout(limitMs()))
       .then(async (agent) => {
         if (ended === undefined) return hold(agent);
         // Closed while it connected.

@@ -286,6 +286,8 @@ test("a connection that crosses the end of the wait for it is nobody's", async (
   await agent.close();
 });
 
+const LIMIT = { limitMs: () => 10_000 };
+
 test("a call after a break connects again, once for all of them, and a watch does too", async () => {
   let opened = 0;
   let guest: FakeGuest | undefined;
@@ -296,7 +298,7 @@ test("a call after a break connects again, once for all of them, and a watch doe
       if (frame.type === FrameType.PING) self.send(FrameType.PONG, 0, frame.payload);
     });
     return guest.connect();
-  });
+  }, LIMIT);
   await Promise.all([agent.ping(), agent.sync(), agent.thaw()]);
   assert.equal(opened, 1);
   guest?.host.destroy();
@@ -315,7 +317,7 @@ test("a connection that comes when its agent was closed meanwhile is closed too"
   const agent = reconnectingAgent(async () => {
     await open.promise;
     return guest.connect();
-  });
+  }, LIMIT);
   const failed = assert.rejects(agent.ping(), code("disconnected"));
   await agent.close();
   open.resolve();
@@ -345,7 +347,7 @@ function channels() {
     });
     state.guest = guest;
     return guest.connect();
-  });
+  }, LIMIT);
   return { agent, state };
 }
 
@@ -393,7 +395,7 @@ test("a guest that is slow and says so keeps its channel, and so do the others o
   const agent = reconnectingAgent(() => {
     opened += 1;
     return guest.connect();
-  });
+  }, LIMIT);
   const other = agent.exec({ argv: ["long"] });
   other.catch(() => {});
   for (let i = 0; i < 3; i++) {

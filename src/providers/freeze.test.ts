@@ -6,12 +6,14 @@ import { Freeze } from "./freeze.ts";
 
 /** A guest whose answers to `thaw` are these, one after the other; the last one stays. */
 function guest(...answers: (() => Promise<void>)[]) {
-  const counts = { thaws: 0, atOnce: 0, most: 0, connections: 0, thawed: 0 };
+  const counts = { thaws: 0, atOnce: 0, most: 0, connections: 0, thawed: 0, limits: [] as number[] };
   const over = new AbortController();
   const state = { runs: true };
+  const limits = { answerMs: 15_000 };
   const agent = {
-    freeze: async () => {},
-    thaw: async () => {
+    freeze: async ({ limitMs }: { limitMs: number }) => void counts.limits.push(limitMs),
+    thaw: async ({ limitMs }: { limitMs: number }) => {
+      counts.limits.push(limitMs);
       const answer = answers[Math.min(counts.thaws++, answers.length - 1)];
       counts.most = Math.max(counts.most, ++counts.atOnce);
       try {
@@ -23,8 +25,15 @@ function guest(...answers: (() => Promise<void>)[]) {
   } as unknown as Agent;
   const reconnect = async (): Promise<void> => void counts.connections++;
   const thawed = (): void => void counts.thawed++;
-  const freeze = new Freeze({ agent, reconnect, runs: () => state.runs, thawed, over: over.signal });
-  return { freeze, counts, over, state };
+  const freeze = new Freeze({
+    agent,
+    limitMs: () => 15_000,
+    reconnect,
+    runs: () => state.runs,
+    thawed,
+    over: over.signal,
+  });
+  return { freeze, counts, over, state, limits };
 }
 
 const lost = (): Promise<void> => Promise.reject(new StacyError("disconnected", "the channel broke"));
@@ -77,4 +86,15 @@ test("that the guest goes on is told once, whoever waits for it", async () => {
   await Promise.all(waiting);
   await freeze.thaw();
   assert.deepEqual([counts.thawed, freeze.frozen], [1, false]);
+});
+
+test("each call of the guest, and the wait for it, is as long as the monitor says that a guest may take", async () => {
+  const silent = guest(() => new Promise(() => {}));
+  silent.limits.answerMs = 40;
+  await silent.freeze.freeze();
+  const begun = performance.now();
+  await assert.rejects(silent.freeze.thaw(), { code: "timeout", phase: "freeze" });
+  assert.ok(performance.now() - begun >= 75, "two attempts have room in it");
+  assert.deepEqual(silent.counts.limits, [40, 40]);
+  silent.over.abort();
 });

@@ -4,14 +4,12 @@ import type { Agent } from "../guest/agent.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 
-/** Freezing, thawing and handshakes take milliseconds; a guest that does not answer in this time has other troubles. */
-export const STEP_LIMIT = { limitMs: 15_000 };
-/** So long a change waits for the guest's processes to go on; the attempts themselves go on until they do. */
-const THAW_WAIT_MS = 30_000;
 const THAW_PAUSE_MS = { first: 50, most: 5_000 };
 
 export interface FreezeOptions {
   agent: Agent;
+  /** Freezing and thawing take milliseconds; a guest that does not answer in this time, ms, has other troubles. */
+  limitMs(): number;
   /** Drops the connection, so that the next attempt opens another one. */
   reconnect(): Promise<void>;
   /** Whether the guest runs; one that does not is thawed by whoever brings it back. */
@@ -34,7 +32,8 @@ export class Freeze {
 
   async freeze(): Promise<void> {
     this.#frozen = true; // also when the answer is lost
-    await agentStep(this.#options.agent.freeze(STEP_LIMIT), "freezing the guest's processes");
+    const { agent, limitMs } = this.#options;
+    await agentStep(agent.freeze({ limitMs: limitMs() }), "freezing the guest's processes");
   }
 
   /** The guest said, in whatever way, that its processes go on. */
@@ -63,7 +62,8 @@ export class Freeze {
       new StacyError("timeout", "the guest does not let its processes go on; it is asked again and again", {
         phase: "freeze",
       });
-    await withTimeLimit(this.#thawing.done, THAW_WAIT_MS, late);
+    // So long a change waits; the attempts themselves go on.
+    await withTimeLimit(this.#thawing.done, 2 * this.#options.limitMs(), late);
   }
 
   #begin(): { done: Promise<void>; stop: AbortController } {
@@ -76,11 +76,11 @@ export class Freeze {
   }
 
   async #try(signal: AbortSignal): Promise<void> {
-    const { agent, reconnect, runs, thawed } = this.#options;
+    const { agent, limitMs, reconnect, runs, thawed } = this.#options;
     for (let pause = THAW_PAUSE_MS.first; !signal.aborted; pause = Math.min(2 * pause, THAW_PAUSE_MS.most)) {
       if (!runs()) return;
       try {
-        await agentStep(agent.thaw(STEP_LIMIT), "thawing the guest's processes");
+        await agentStep(agent.thaw({ limitMs: limitMs() }), "thawing the guest's processes");
         this.#frozen = false;
         thawed();
         return;
@@ -98,7 +98,7 @@ export class Freeze {
 }
 
 /**
- * A call of the agent, within `STEP_LIMIT`, that belongs to a change of the machine.
+ * A call of the agent, with a limit, that belongs to a change of the machine.
  * @throws StacyError `timeout` and others, in phase `freeze`
  */
 export async function agentStep<T>(work: Promise<T>, doing: string): Promise<T> {

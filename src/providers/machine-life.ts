@@ -16,7 +16,7 @@ import { isSameProcess } from "../host/process.ts";
 import { type MachineRecord, removeMachineDir, removeWithProcesses, writeRecord } from "../launcher/machine-dir.ts";
 import type { Target } from "../launcher/target.ts";
 import type { ExitReport, PausedMachine, RunningMachine, VmmProcess } from "../vmm/vmm.ts";
-import { agentStep, Freeze, STEP_LIMIT } from "./freeze.ts";
+import { agentStep, Freeze } from "./freeze.ts";
 import type { MachineContext } from "./machine-context.ts";
 import type { ChangeOptions, MachineState } from "./provider.ts";
 
@@ -84,9 +84,11 @@ export class MachineLife {
     this.releaseSnapshot = parts.releaseSnapshot;
     this.#now = lifeOf(parts.machine);
     this.exited = this.#exited.promise;
-    this.agent = reconnectingAgent((signal) => this.#connect(signal), parts.agent);
+    const limitMs = (): number => this.answerMs;
+    this.agent = reconnectingAgent((signal) => this.#connect(signal), { limitMs, first: parts.agent });
     this.freeze = new Freeze({
       agent: this.agent,
+      limitMs,
       reconnect: () => this.agent.disconnect(),
       runs: () => this.#now.state === "running" || this.#now.state === "returning",
       thawed: () => this.startEgress(),
@@ -119,6 +121,11 @@ export class MachineLife {
 
   get machine(): RunningMachine | PausedMachine | undefined {
     return "machine" in this.#now ? this.#now.machine : undefined;
+  }
+
+  /** As long as the guest of a loaded machine may take on this host: where KVM interprets its kernel, a wake is slow too. */
+  get answerMs(): number {
+    return this.context.launcher.vmm.answerMs.restored;
   }
 
   /** @throws StacyError `conflict`, `not-found` */
@@ -213,7 +220,7 @@ export class MachineLife {
   async identify(): Promise<void> {
     const entropy = crypto.getRandomValues(new Uint8Array(64));
     const identity = { ...this.names(), entropy, thaw: true };
-    await agentStep(this.agent.identify(identity, STEP_LIMIT), "telling the guest who it is");
+    await agentStep(this.agent.identify(identity, { limitMs: this.answerMs }), "telling the guest who it is");
     this.freeze.ended();
   }
 
