@@ -46,16 +46,7 @@ test("under QEMU a guest that writes stands still until there is room, and loses
     done = true;
     return result;
   });
-  // While it stands still nobody answers.
-  const answers = (): Promise<boolean> =>
-    fetch(`${server.url}/api/v1/sandboxes/${id}/exec`, {
-      ...{ method: "POST", headers: { "content-type": "application/json" } },
-      ...{ body: JSON.stringify({ command: "true" }), signal: AbortSignal.timeout(5_000) },
-    }).then(
-      () => true,
-      () => false,
-    );
-  while (!done && (await answers())) {}
+  while (!done && (await server.answers(id, 5_000))) {}
   assert.equal(done, false, "what could not be written was not said to be");
   await rm(filler);
   assert.equal((await writing).exit_code, 0);

@@ -131,6 +131,18 @@ export class Server implements AsyncDisposable {
     return { status, body: parsed, headers: new Headers(response.headers as Record<string, string>) };
   }
 
+  /** Whether a command in the sandbox is answered within that time, well or not: nobody answers for a guest that stands still. */
+  answers(id: string, withinMs: number): Promise<boolean> {
+    const request = {
+      ...{ method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ command: "true" }) },
+      signal: AbortSignal.timeout(withinMs),
+    };
+    return fetch(`${this.url}/api/v1/sandboxes/${id}/exec`, request).then(
+      () => true,
+      () => false,
+    );
+  }
+
   machines(): Promise<string[]> {
     return readdir(join(this.root, "sandboxes")).then(
       (names) => names.filter((name) => name.startsWith("sb-")),

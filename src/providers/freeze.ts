@@ -7,11 +7,10 @@ import { withTimeLimit } from "../host/time-limit.ts";
 const THAW_PAUSE_MS = { first: 50, most: 5_000 };
 
 export interface FreezeOptions {
+  /** Opens a new connection by itself where one broke or was silent; one that only was slow others use. */
   agent: Agent;
   /** Freezing and thawing take milliseconds; a guest that does not answer in this time, ms, has other troubles. */
   limitMs(): number;
-  /** Drops the connection, so that the next attempt opens another one. */
-  reconnect(): Promise<void>;
   /** Whether the guest runs; one that does not is thawed by whoever brings it back. */
   runs(): boolean;
   /** The guest confirmed it, maybe long after whoever waited for it had given up. */
@@ -52,8 +51,8 @@ export class Freeze {
   }
 
   /**
-   * Asks the guest to let its processes go on, over new connections too, until it confirms it. Rejects when that takes long; the
-   * attempts go on beside, until the next change or the end.
+   * Asks the guest to let its processes go on until it confirms it. Rejects when that takes long; the attempts go on beside, until
+   * the next change or the end.
    */
   async thaw(): Promise<void> {
     if (!this.#frozen) return;
@@ -76,7 +75,7 @@ export class Freeze {
   }
 
   async #try(signal: AbortSignal): Promise<void> {
-    const { agent, limitMs, reconnect, runs, thawed } = this.#options;
+    const { agent, limitMs, runs, thawed } = this.#options;
     for (let pause = THAW_PAUSE_MS.first; !signal.aborted; pause = Math.min(2 * pause, THAW_PAUSE_MS.most)) {
       if (!runs()) return;
       try {
@@ -90,7 +89,6 @@ export class Freeze {
           thawed();
           return;
         }
-        await reconnect();
         await delay(pause, undefined, { signal }).catch(() => {});
       }
     }

@@ -89,7 +89,6 @@ export class MachineLife {
     this.freeze = new Freeze({
       agent: this.agent,
       limitMs,
-      reconnect: () => this.agent.disconnect(),
       runs: () => this.#now.state === "running" || this.#now.state === "returning",
       thawed: () => this.startEgress(),
       over: this.#over.signal,
