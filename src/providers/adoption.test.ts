@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import fs, { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { exists } from "../host/exists.ts";
 import { dataPaths } from "../host/paths.ts";
@@ -11,6 +11,7 @@ import { isAlive, type ProcessRecord, spawnProcess } from "../host/process.ts";
 import { createImages } from "../images/store.ts";
 import { type MachineRecord, RECORD_FILE } from "../launcher/machine-dir.ts";
 import type { PausedMachine, Vmm } from "../vmm/vmm.ts";
+import { formerId, nextId } from "./machine-life.ts";
 import { createMicrovmProvider } from "./microvm.ts";
 
 const KEY = "a".repeat(64);
@@ -244,3 +245,23 @@ test("a machine that is taken over has nothing left of the save that was under w
   assert.deepEqual([await isAlive(monitor.record), await isAlive(second.record)], [true, false]);
   assert.equal(await exists(unfinished), false);
 });
+
+for (const state of ["suspended", "running"] as const) {
+  test(`a restore that its host did not live through, between two renames: the machine that was ${state} before is what is looked for`, async (t) => {
+    const w = await world(t);
+    const root = dirname(w.dir);
+    const dead = { pid: 4, startTime: "5", hostBootId: "the one before" };
+    await w.recorded(dead, "running");
+    await rename(w.dir, join(root, nextId(ID)));
+    await mkdir(join(w.dir, "suspended"), { recursive: true });
+    await w.recorded(state === "running" ? dead : null, state);
+    await rename(w.dir, join(root, formerId(ID)));
+    assert.deepEqual(await w.provider.machines(), state === "suspended" ? [ID] : []);
+    const { adopted, gone } = await w.provider.adopt(new Set([ID]));
+    assert.deepEqual(
+      [adopted.map((machine) => [machine.id, machine.state]), gone.map(({ id }) => id)],
+      state === "suspended" ? [[[ID, "suspended"]], []] : [[], [ID]],
+    );
+    assert.deepEqual(await readdir(root), state === "suspended" ? [ID] : []);
+  });
+}

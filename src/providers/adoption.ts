@@ -183,12 +183,14 @@ async function goneMachine(dir: string, reason: string): Promise<GoneMachine> {
   return { id: basename(dir), reason, console: await tailLines(join(dir, FILES.console), CONSOLE_LINES) };
 }
 
-/** B2 to B4: a checkpoint was about to take a machine's place. Once the old one is dead, the new one is the sandbox's. */
+/**
+ * B2 to B4: a checkpoint was about to take a machine's place. Once the old one is dead, the new one is the sandbox's; where that is
+ * dead too, as after the host's end, it is the old one again, with what it was suspended to.
+ */
 export async function finishReplacements(context: MachineContext, root: string): Promise<void> {
-  const entries = await readEntries(root);
+  const entries = (await readEntries(root)).filter(({ record }) => record?.vmm === context.launcher.vmm.name);
   for (const { dir, record } of entries) {
-    if (record === undefined || basename(dir) !== nextId(record.id) || record.vmm !== context.launcher.vmm.name)
-      continue;
+    if (record === undefined || basename(dir) !== nextId(record.id)) continue;
     const place = join(root, record.id);
     const former = await readRecord(place).catch(() => null);
     // One that cannot be read is not judged.
@@ -204,6 +206,13 @@ export async function finishReplacements(context: MachineContext, root: string):
     await rename(dir, place);
     await syncPath(root);
     await removeMachineDir(join(root, formerId(record.id)));
+  }
+  for (const { dir, record } of entries) {
+    if (record === undefined || basename(dir) !== formerId(record.id)) continue;
+    const place = join(root, record.id);
+    if (await isThere(place)) continue;
+    await rename(dir, place);
+    await syncPath(root);
   }
 }
 

@@ -5,7 +5,7 @@
  * Changes come one at a time (the queue is the sandbox's). The end may come beside one: it takes the monitor away, so that
  * whatever waits for it fails at once, lets the change clean up behind itself, and removes what is left.
  */
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Egress } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
@@ -28,6 +28,11 @@ export function nextId(id: string): string {
 /** Directory of a machine whose place another one has taken. */
 export function formerId(id: string): string {
   return `${id}-former`;
+}
+
+/** Whether a machine of sandbox `id` may be there: in its place, or while one takes another's. */
+export function isPlaceOf(dir: string, id: string): boolean {
+  return [id, nextId(id), formerId(id)].includes(basename(dir));
 }
 
 /** Where the machine is in its life; what can be done is in the types. */

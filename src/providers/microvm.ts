@@ -30,6 +30,7 @@ import {
 } from "./adoption.ts";
 import { installTrust } from "./install-trust.ts";
 import type { MachineContext } from "./machine-context.ts";
+import { isPlaceOf } from "./machine-life.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 import {
   type Adoption,
@@ -208,10 +209,10 @@ export class MicrovmProvider implements Provider, MachineContext {
     const entries = await readEntries(this.#paths.sandboxes);
     const ours = entries.filter(({ dir, record, problem }) =>
       // Whose one is that cannot be read, its record would have said.
-      record === undefined ? problem !== undefined : record.vmm === this.vmm.name && record.id === basename(dir),
+      record === undefined ? problem !== undefined : record.vmm === this.vmm.name && isPlaceOf(dir, record.id),
     );
     const held = await Promise.all(ours.map((entry) => holdsMachine(entry).catch(() => true))); // what cannot be seen may be one
-    return ours.filter((_, at) => held[at]).map(({ dir }) => basename(dir));
+    return [...new Set(ours.filter((_, at) => held[at]).map(({ dir, record }) => record?.id ?? basename(dir)))];
   }
 
   async adopt(wanted: ReadonlySet<string>, others: ReadonlySet<string> = new Set()): Promise<Adoption> {
