@@ -23,7 +23,7 @@ const SPREAD_MS = guest.spreadMs;
 const KEPT = 3;
 
 type State = "running" | "paused" | "suspended";
-const OPERATIONS = ["write", "exec", "fork", "checkpoint", "suspend", "pause", "restore"] as const;
+const OPERATIONS = ["write", "exec", "fork", "checkpoint", "suspend", "pause", "restore", "copy", "forget"] as const;
 
 /** What the clients know of a sandbox. */
 interface Known {
@@ -69,8 +69,8 @@ test(`${KILLS} kills of the daemon under load (${guest.monitor}, seed ${SEED})`,
     (box: Known, kind: string): Ask =>
     (method, path, body) =>
       askBox(box, kind, method, path, body);
-  const newBox = (id: string, of?: Known): Known => {
-    const { contents = [""], counts = [0], counter } = of ?? {};
+  const newBox = (id: string, of: Partial<Pick<Known, "contents" | "counts" | "counter">> = {}): Known => {
+    const { contents = [""], counts = [0], counter } = of;
     const box: Known = { ...{ id, states: ["running"], contents: [...contents], counts: [...counts] } };
     if (counter !== undefined) box.counter = counter;
     known.set(id, box);
@@ -123,6 +123,23 @@ test(`${KILLS} kills of the daemon under load (${guest.monitor}, seed ${SEED})`,
       if (answer === undefined) return;
       box.contents = [...checkpoint.contents];
       box.counts = [...checkpoint.counts];
+    },
+    copy: async (box) => {
+      const { checkpoint, counter } = box;
+      if (checkpoint === undefined) return perform.checkpoint(box);
+      const answer = await ask("copy", "POST", "/sandboxes", { checkpoint: checkpoint.id, ttl: SPAWN.ttl });
+      if (answer === undefined) return;
+      assert.equal(answer.status, 201, JSON.stringify(answer.body));
+      newBox(answer.body.id, { ...checkpoint, ...(counter === undefined ? {} : { counter }) });
+    },
+    forget: async (box) => {
+      const { checkpoint } = box;
+      if (checkpoint === undefined) return perform.checkpoint(box);
+      // From here on either outcome is right. Copies, and the sandbox that went back to it, run from it.
+      delete box.checkpoint;
+      checkpoints.delete(checkpoint.id);
+      const answer = await ask("forget", "DELETE", `/checkpoints/${checkpoint.id}`);
+      if (answer !== undefined) assert.equal(answer.status, 200, JSON.stringify(answer.body));
     },
   };
   const destroyOne = async (box: Known): Promise<void> => {

@@ -7,7 +7,7 @@
  */
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { syncPath } from "../host/durable.ts";
+import { replaceFile, syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { allocatedBytes, copySparse, SparseTemplate } from "../host/sparse.ts";
@@ -269,8 +269,8 @@ export class SnapshotStore {
   async retire(key: string): Promise<void> {
     const path = join(this.path(key), "manifest.json");
     const manifest: Manifest = { ...parseManifest(await readFile(path, "utf8")), kind: "fork", files: {} };
-    await writeFile(`${path}.new`, JSON.stringify(manifest), { mode: 0o444 });
-    await rename(`${path}.new`, path);
+    // On disk: nobody would look for a checkpoint whose row is gone.
+    await replaceFile(path, JSON.stringify(manifest));
     await this.collectFork(key); // its last machine may have ended meanwhile
   }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -77,4 +77,24 @@ test("a stop cancels what is built for templates and waits for its end; one that
   await w.provider.close();
   await pinning;
   assert.deepEqual([...w.pins], []);
+});
+
+test("a checkpoint that machines came from is removed once: whoever asks again, since its row could not be, is told that it is gone", async (t) => {
+  const root = await mkdtemp(join(tmpdir(), "microvm-"));
+  t.after(() => rm(root, { recursive: true, force: true }));
+  const paths = dataPaths(root);
+  const provider = createMicrovmProvider({ vmm: { name: "qemu" } as Vmm, images: createImages(paths), paths });
+  const { store } = provider.launcher;
+  const key = "c".repeat(64);
+  const work = join(root, "work");
+  await mkdir(work);
+  for (const part of ["vmstate.bin", "memory.bin", "rootfs.ext4"]) await writeFile(join(work, part), part);
+  const shape = { imageDigest: "d", cmdline: "", vmm: "qemu", vmmIdentity: {} };
+  await store.publish(work, { key, kind: "checkpoint", image: "i", shape: shape as never });
+  const release = store.use(key);
+  await provider.removeSnapshot(key);
+  await assert.rejects(provider.removeSnapshot(key), { code: "not-found" });
+  assert.equal((await store.get(key))?.key, key, "its machine runs from it");
+  release();
+  await provider.close();
 });

@@ -89,6 +89,26 @@ export const OPERATIONS: readonly Operation[] = [
     holds: works,
   },
   {
+    // Of a checkpoint that a machine runs from.
+    name: "forget",
+    prepare: async (world) => {
+      const id = await world.spawn();
+      const { id: checkpoint } = await world.sandboxes.checkpoint(id);
+      last = (await world.sandboxes.spawn({ checkpoint })).id;
+      return id;
+    },
+    again: async (world, of) => {
+      if (world.sandboxes.checkpoints.list(of).length === 0) await world.sandboxes.checkpoint(of);
+    },
+    work: async (world, of) => {
+      for (const { id } of world.sandboxes.checkpoints.list(of)) await world.sandboxes.checkpoints.remove(id);
+    },
+    holds: async (world, of) => {
+      assert.deepEqual(world.sandboxes.checkpoints.list(of), []);
+      await works(world, last);
+    },
+  },
+  {
     name: "suspend",
     prepare: spawned,
     work: async (world, of) => void (await world.sandboxes.suspend(of)),
