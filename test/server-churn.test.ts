@@ -32,6 +32,8 @@ interface Holdings {
   rssMiB: number;
   directories: number;
   processes: number;
+  /** Processes that the server and its spawner started otherwise, also those that have ended and nobody has asked for. */
+  children: number;
   /** Monitors that wait for a machine, in directories of their own: as many as the server keeps ready at that moment. */
   waiting: number;
   /** UNIX sockets of machines, as the kernel lists them. */
@@ -90,6 +92,7 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
       rssMiB: Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024),
       directories: (await server.machines()).length,
       processes: (await processesIn(sandboxes)).filter((pid) => !idle.includes(pid)).length,
+      children: (await descendants(server.pid)).filter((pid) => !idle.includes(pid)).length,
       waiting: waiting.length,
       sockets: (await readFile("/proc/net/unix", "utf8")).split(server.root).length - 1,
       diskMiB: Math.round(Number((await runTool("du", ["-sk", server.root])).toString("utf8").split("\t")[0]) / 1024),
@@ -114,6 +117,7 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   }
   assert.equal(after.directories, 0, "directories of machines");
   assert.equal(after.processes, 0, "processes");
+  assert.equal(after.children, before.children, "children");
   assert.ok(after.waiting <= MOST_WAITING, `${after.waiting} monitors wait`);
   assert.equal(after.sockets, before.sockets, "sockets");
   // The history is bounded (store.ts); until then it grows.
@@ -124,3 +128,17 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   assert.ok(after.rssMiB <= before.rssMiB + 128, `memory: ${before.rssMiB} MiB before, ${after.rssMiB} MiB after`);
   assert.deepEqual((await server.call("GET", "/sandboxes")).body, []);
 });
+
+/** Pids of a process's children and of theirs, ended ones that were not waited for included. */
+async function descendants(pid: number): Promise<number[]> {
+  const parents = new Map<number, number>();
+  for (const name of await readdir("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    const stat = await readFile(`/proc/${name}/stat`, "latin1").catch(() => "");
+    // The name in parentheses may hold anything.
+    parents.set(Number(name), Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]));
+  }
+  const below = (of: number): number[] =>
+    [...parents].filter(([, parent]) => parent === of).flatMap(([child]) => [child, ...below(child)]);
+  return below(pid);
+}
