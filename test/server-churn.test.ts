@@ -84,6 +84,9 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   };
   const holdings = async (): Promise<Holdings> => {
     const sandboxes = join(server.root, "sandboxes");
+    // Before those that wait are looked for: another one may begin to at any moment.
+    const processes = await processesIn(sandboxes);
+    const children = await descendants(server.pid);
     const waiting = (await readdir(sandboxes)).filter((name) => name.startsWith("pool-"));
     const idle = (await Promise.all(waiting.map((name) => processesIn(join(sandboxes, name))))).flat();
     const status = await readFile(`/proc/${server.pid}/status`, "utf8");
@@ -91,8 +94,8 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
       files: (await readdir(`/proc/${server.pid}/fd`)).length,
       rssMiB: Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024),
       directories: (await server.machines()).length,
-      processes: (await processesIn(sandboxes)).filter((pid) => !idle.includes(pid)).length,
-      children: (await descendants(server.pid)).filter((pid) => !idle.includes(pid)).length,
+      processes: processes.filter((pid) => !idle.includes(pid)).length,
+      children: children.filter((pid) => !idle.includes(pid)).length,
       waiting: waiting.length,
       sockets: (await readFile("/proc/net/unix", "utf8")).split(server.root).length - 1,
       diskMiB: Math.round(Number((await runTool("du", ["-sk", server.root])).toString("utf8").split("\t")[0]) / 1024),
