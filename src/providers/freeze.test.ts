@@ -26,7 +26,7 @@ function guest(...answers: (() => Promise<void>)[]) {
   const thawed = (): void => void counts.thawed++;
   const freeze = new Freeze({
     agent,
-    limitMs: () => 15_000,
+    limitMs: () => limits.answerMs,
     runs: () => state.runs,
     thawed,
     over: over.signal,
