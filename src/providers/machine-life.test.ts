@@ -51,7 +51,7 @@ async function world(t: TestContext) {
   const forgotten: string[] = [];
   const context = {
     network: { egress: () => ({ start() {}, stop() {} }) },
-    launcher: { vmm: { abilities: { pauseResume: true } } },
+    launcher: { vmm: { abilities: { pauseResume: true }, answerMs: { restored: 15_000 } } },
     forget: ({ id }: { id: string }) => forgotten.push(id),
   } as unknown as MachineContext;
   const agent = {
