@@ -1,6 +1,6 @@
 /** The published StacyVM's command line, typed at ours; and the way from its configuration and database to ours. */
 import assert from "node:assert/strict";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
@@ -59,6 +59,11 @@ test("its commands for configuration and database", async () => {
 
   await cli.out("template", "create", "kept", "stacyvm/busybox");
   await cli.out("db", "backup", "copy.db");
+  assert.equal((await stat(join(cli.data, "copy.db"))).mode & 0o777, 0o600, "it has what people ran");
+  assert.deepEqual(
+    (await readdir(cli.data)).filter((name) => name.startsWith("copy.db")),
+    ["copy.db"],
+  );
   assert.notEqual((await cli.run(["db", "backup", "copy.db"])).code, 0, "it would replace the copy");
   await cli.out("template", "rm", "kept");
   assert.match((await cli.run(["db", "restore", "copy.db"])).stderr, /--yes/);

@@ -3,7 +3,9 @@ import type { Socket } from "node:net";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
 import { Access } from "./access.ts";
+import type { Identity } from "./identity.ts";
 import type { Keys } from "./keys.ts";
+import type { Tokens } from "./tokens.ts";
 
 const access = (peer: (socket: Socket) => Promise<number | undefined>): Access =>
   new Access({ configured: [], keys: {} as Keys, ownUser: true, peer });
@@ -37,4 +39,19 @@ test("requests at once ask once, and another user is told whom this server answe
     assert.match(String(result.status === "rejected" && result.reason), /not the user with uid 65534/);
   }
   assert.equal(asked, 1);
+});
+
+test("after many wrong keys of an address its tokens are good all the same: behind a proxy all have one", async () => {
+  const alice = { name: "oidc:alice", owner: "acme" } as Identity;
+  const tokens = { identify: async (token: string) => (token === "a.good.one" ? alice : undefined) } as Tokens;
+  const users = new Access({
+    configured: [],
+    keys: { find: () => undefined } as unknown as Keys,
+    tokens,
+    ownUser: false,
+  });
+  for (let i = 0; i < 100; i++) await users.identify(`wrong${i}`, "10.0.0.9").catch(() => {});
+  await assert.rejects(users.identify("wrong", "10.0.0.9"), { code: "limit" });
+  assert.equal(await users.identify("a.good.one", "10.0.0.9"), alice);
+  await assert.rejects(users.identify("a.bad.one", "10.0.0.9"), { code: "limit" });
 });

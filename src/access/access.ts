@@ -77,7 +77,8 @@ export class Access {
       const limit = allowedHosts === undefined ? {} : { hosts: allowedHosts };
       return { name, owner, scopes: scopesUpTo(scopes), keyId: id, holds: () => this.keys.holds(hash), ...limit };
     }
-    if (!guessing && this.#tokens !== undefined && Tokens.looksLikeOne(secret)) {
+    // Nobody guesses a signature.
+    if (this.#tokens !== undefined && Tokens.looksLikeOne(secret)) {
       const identity = await this.#tokens.identify(secret);
       if (identity !== undefined) return identity;
     }

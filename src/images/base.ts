@@ -2,6 +2,7 @@
 import { rename, rm } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
+import { ArchiveBytes } from "./archive-bytes.ts";
 import { ErofsImage, type ErofsStats } from "./erofs.ts";
 import { ErofsBase } from "./erofs-reader.ts";
 import type { Progress } from "./image.ts";
@@ -53,10 +54,11 @@ export async function buildBase(
   const inherited = new Set([...tree.nodes()].map(([, node]) => node));
   await using image = await ErofsImage.create(path);
   const report = reporter(options);
+  const bytes = new ArchiveBytes(limits);
   for (const layer of layers) {
     tree.beginLayer();
     const { signal } = options;
-    await readTar(layer.open(signal), async (entry, body) => {
+    await readTar(bytes.through(layer.open(signal)), async (entry, body) => {
       signal?.throwIfAborted();
       tree.admit(entry);
       if (layer.keep?.(relative(entry.path)) === false) return;

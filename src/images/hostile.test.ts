@@ -219,6 +219,46 @@ describe("hostile archives are refused:", () => {
     assert.ok(sent < 300, `${sent} MiB were taken`);
   });
 
+  test("extended headers without end before one member: none of them is kept for a record of it", async () => {
+    const rest = "p".repeat((1 << 20) - 20_000);
+    const begun = process.memoryUsage().arrayBuffers;
+    let most = 0;
+    const layer: Layer = {
+      whiteouts: true,
+      async *open() {
+        for (let i = 0; i < 300; i++) {
+          // The member behind them is another's.
+          const header = tar([{ path: "f", pax: { [`KEY${i}`]: "v", comment: rest } }]).subarray(0, -1536);
+          yield header;
+          most = Math.max(most, process.memoryUsage().arrayBuffers - begun);
+        }
+        yield tar([{ path: "f", content: "x" }]);
+      },
+    };
+    await buildBase(join(dir, "out", "base.img"), [layer], {});
+    assert.ok(most < 150 * 2 ** 20, `${most / 2 ** 20} MiB`);
+  });
+
+  test("records of extended headers have a length in all", async () => {
+    const members = Array.from({ length: 4 }, (_, i) =>
+      tar([{ path: "f", pax: { [`KEY${i}`]: "v".repeat(300_000) } }]),
+    );
+    const archive = Buffer.concat([...members.map((each) => each.subarray(0, -1536)), tar([{ path: "f" }])]);
+    await refused("corrupt", /too many extended records/, [archive]);
+  });
+
+  test("marks that hide what lower layers have: each costs what it hides", async () => {
+    const names = Array.from({ length: 30_000 }, (_, i) => ({ path: `d/e/${i}`, content: "" }));
+    const marks = (path: string) => Array.from({ length: 3_000 }, () => ({ path, content: "" }));
+    const archive = tar([...names, ...marks("d/e/.wh..wh..opq"), ...marks("d/.wh.e"), ...marks(".wh..wh..opq")]);
+    const before = process.threadCpuUsage();
+    const tree = await build([archive]);
+    const { user } = process.threadCpuUsage(before);
+    assert.equal(tree.find("d/e/29999")?.type, "file");
+    // Looked at anew for each it is ten seconds and more.
+    assert.ok(user < 5_000_000, `${user / 1000} ms`);
+  });
+
   test("a gzip bomb: 2 GiB of zeros in 2 MB stop at the limit", async () => {
     const zeros = Buffer.alloc(64 << 20);
     const size = 2 * 2 ** 30;

@@ -6,7 +6,8 @@ import { join, resolve as resolvePath } from "node:path";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { type Lock, lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { buildBase } from "./base.ts";
+import { ArchiveBytes } from "./archive-bytes.ts";
+import { buildBase, DEFAULT_LIMITS } from "./base.ts";
 import { type Base, Bases, type Refs } from "./bases.ts";
 import { Builds } from "./builds.ts";
 import { buildBuiltin, builtinNames } from "./builtin.ts";
@@ -412,6 +413,9 @@ class ImageStore implements ImageLibrary {
 
   async #pull(name: string, remote: RemoteImage, options: PullOptions): Promise<Base> {
     await using work = await WorkDir.create(this.#paths);
+    const { manifest } = remote;
+    const bytes = new ArchiveBytes(this.#limits);
+    for (const { size } of [manifest.config, ...manifest.layers]) bytes.add(size);
     const fetched = await fetchImage(remote, this.#blobs, work.path, options);
     const diffIds = fetched.config.rootfs?.diff_ids ?? [];
     const content: ImageContent = {
@@ -420,7 +424,19 @@ class ImageStore implements ImageLibrary {
       layers: fetched.layers.map((path, i) => layerFile(path, { whiteouts: true, diffId: diffIds[i] })),
       blobs: fetched.blobs,
     };
-    return await this.#publish({ name }, options, (path) => this.#build(path, content, options));
+    try {
+      return await this.#publish({ name }, options, (path) => this.#build(path, content, options));
+    } catch (error) {
+      // Of an image that is refused for what it is nothing is kept for the next attempt.
+      if (["limit", "corrupt", "not-supported"].includes(asStacyError(error).code)) {
+        for (const digest of fetched.fresh) await this.#blobs.delete(digest);
+      }
+      throw error;
+    }
+  }
+
+  get #limits(): TreeLimits {
+    return { ...DEFAULT_LIMITS, ...this.#options.limits };
   }
 
   /** What a path on the host is, and how to read it. */
@@ -441,9 +457,10 @@ class ImageStore implements ImageLibrary {
       return isLayout ? readLayout(layoutDirectory(source), { tag, signal }) : rootfs(directoryLayer(source));
     }
     if (!found.isFile()) throw new StacyError("invalid", `${source} is neither a file nor a directory`);
-    const kind = options.as ?? (await archiveKind(source, signal).catch((cause) => noArchive(source, cause)));
+    const kind =
+      options.as ?? (await archiveKind(source, this.#limits, signal).catch((cause) => noArchive(source, cause)));
     if (kind === "rootfs") return rootfs(layerFile(source, { whiteouts: false }));
-    const files = await unpackMembers(source, workDir, signal);
+    const files = await unpackMembers(source, workDir, this.#limits, signal);
     return kind === "oci" ? readLayout(files, { tag, signal }) : readDockerSave(files, { tag, signal });
   }
 

@@ -39,6 +39,8 @@ const MAX_XATTRS = 256;
 /** Of the extended headers that hold for one member. */
 const MAX_RECORDS = 1_024;
 const MAX_ID = 0xfffffffe;
+/** Records that are read between two looks at the time. */
+const STEP = 256;
 
 /** @throws StacyError `corrupt` for what is no tar or breaks a bound; `not-supported` for an unknown form of sparse member */
 export async function readTar(
@@ -78,8 +80,8 @@ async function readEntries(
     if (flag === "x" || flag === "g" || flag === "L" || flag === "K") {
       if (storedSize > MAX_EXTENDED) throw corrupt(`an extended header of ${storedSize} bytes`);
       const data = await reader.readPadded(storedSize);
-      if (flag === "x") local = pax(data, local);
-      else if (flag === "g") global = pax(data, global);
+      if (flag === "x") local = await pace.through(pax(data, local));
+      else if (flag === "g") global = await pace.through(pax(data, global));
       else if (flag === "L") longPath = cString(data, 0, data.length);
       else longLink = cString(data, 0, data.length);
       continue;
@@ -292,10 +294,13 @@ function cString(data: Buffer, offset: number, length: number): string {
 }
 
 /** Records `LENGTH KEY=VALUE\n`; a later one replaces an earlier one, an empty value removes it. */
-function pax(data: Buffer, before: Map<string, Buffer>): Map<string, Buffer> {
+function* pax(data: Buffer, before: Map<string, Buffer>): Generator<undefined, Map<string, Buffer>> {
   const records = new Map(before);
-  const map: Buffer[] = [];
-  for (let at = 0; at < data.length; ) {
+  const map: string[] = [];
+  let bytes = 0;
+  for (const [key, value] of records) bytes += key.length + value.length;
+  for (let at = 0, n = 0; at < data.length; n++) {
+    if (n % STEP === STEP - 1) yield;
     const space = data.indexOf(32, at);
     const digits = space === -1 ? "" : data.toString("latin1", at, space);
     const length = /^[0-9]{1,7}$/.test(digits) ? Number(digits) : 0;
@@ -306,16 +311,28 @@ function pax(data: Buffer, before: Map<string, Buffer>): Map<string, Buffer> {
     }
     const key = data.toString("latin1", space + 1, equals);
     const value = data.subarray(equals + 1, end - 1);
-    if (value.length === 0 && !key.startsWith("SCHILY.xattr.")) records.delete(key);
     // The oldest pax form of a sparse member's map repeats its keys; the next one has a list of the same numbers.
-    else if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") map.push(value);
-    else records.set(key, value);
-    if (records.size > MAX_RECORDS || map.length > 2 * MAX_PIECES) throw corrupt("too many extended records");
+    if (value.length > 0 && (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes")) {
+      map.push(value.toString("latin1"));
+    } else {
+      bytes -= lengthOf(records, key);
+      records.delete(key);
+      // A copy: a part of the header would keep all of it.
+      if (value.length > 0 || key.startsWith("SCHILY.xattr.")) records.set(key, Buffer.from(value));
+      bytes += lengthOf(records, key);
+    }
+    // Headers may follow one another before a member.
+    if (records.size > MAX_RECORDS || bytes > MAX_EXTENDED || map.length > 2 * MAX_PIECES)
+      throw corrupt("too many extended records");
     at = end;
   }
-  if (map.length > 0)
-    records.set("GNU.sparse.map", Buffer.from(map.map((value) => value.toString("latin1")).join(",")));
+  if (map.length > 0) records.set("GNU.sparse.map", Buffer.from(map.join(",")));
   return records;
+}
+
+function lengthOf(records: Map<string, Buffer>, key: string): number {
+  const value = records.get(key);
+  return value === undefined ? 0 : key.length + value.length;
 }
 
 function text(attributes: Map<string, Buffer>, key: string): string | undefined {

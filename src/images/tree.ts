@@ -42,6 +42,8 @@ export interface DeviceNode extends Common {
 export interface DirectoryNode extends Common {
   type: "directory";
   children: Map<string, Child>;
+  /** The layer in which all that lower ones had put here was hidden: what marks that again has nothing to look for. */
+  cleared?: number;
 }
 export type TreeNode = FileNode | SymlinkNode | DeviceNode | DirectoryNode;
 
@@ -209,7 +211,7 @@ export class FileTree {
 
   #whiteout(parent: DirectoryNode, name: string, path: string): void {
     if (name === OPAQUE) {
-      for (const child of [...parent.children.keys()]) this.#hide(parent, child);
+      this.#clear(parent);
       return;
     }
     if (name.startsWith(`${WHITEOUT}${WHITEOUT}`)) return; // notes of the aufs driver
@@ -218,12 +220,19 @@ export class FileTree {
     this.#hide(parent, hidden);
   }
 
+  /** Removes what lower layers put into a directory. Once for each: an archive may ask for it as often as it has room for. */
+  #clear(directory: DirectoryNode): void {
+    if (directory.cleared === this.#layer) return;
+    for (const child of [...directory.children.keys()]) this.#hide(directory, child);
+    directory.cleared = this.#layer;
+  }
+
   /** Removes what lower layers put under a name, and keeps what this layer did. */
   #hide(parent: DirectoryNode, name: string): void {
     const child = parent.children.get(name);
     if (child === undefined) return;
     if (child.node.type === "directory") {
-      for (const inner of [...child.node.children.keys()]) this.#hide(child.node, inner);
+      this.#clear(child.node);
       // Layers need not name a directory again to put something into it.
       if (child.node.children.size > 0) return;
     }

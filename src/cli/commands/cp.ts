@@ -1,4 +1,4 @@
-import { chmod, open, rename, rm, stat } from "node:fs/promises";
+import { open, rename, rm, stat } from "node:fs/promises";
 import { basename, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -6,6 +6,7 @@ import type { Command } from "commander";
 import { type Files, NotFoundError } from "../../../sdk/src/index.ts";
 import { nameBytes } from "../../host/byte-name.ts";
 import { StacyError } from "../../host/error.ts";
+import { usersMask } from "../../host/umask.ts";
 import { archiveOf } from "../../images/directory.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
@@ -105,8 +106,9 @@ async function saveFile(files: Files, from: string, target: string, mode: number
   const partial = nameBytes(`${target}.${process.pid}.part`);
   try {
     await using file = await open(partial, "wx");
-    await pipeline(Readable.fromWeb((await files.readStream(from, { signal })) as never), file.createWriteStream());
-    await chmod(partial, mode & 0o777);
+    const content = Readable.fromWeb((await files.readStream(from, { signal })) as never);
+    await pipeline(content, file.createWriteStream({ autoClose: false }));
+    await file.chmod(mode & 0o777 & ~usersMask);
     await rename(partial, nameBytes(target));
   } catch (error) {
     await rm(partial, { force: true });

@@ -1,9 +1,11 @@
 /** Commands of the published StacyVM that have no counterpart of their own here: `config lint`, `db backup|restore`, `support bundle`. */
-import { copyFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { Command } from "commander";
 import { StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
 import { dataPaths, defaultDataDir } from "../../host/paths.ts";
+import { keepToOwner } from "../../host/umask.ts";
 import { clientCommand } from "../client-command.ts";
 import { localClient, namedServer, type ServerOptions } from "../connection.ts";
 import { findLocal } from "../local-socket.ts";
@@ -48,13 +50,17 @@ export function databaseForm(): Command {
       const sqlite = await import("node:sqlite");
       const path = options.database ?? (await databasePath());
       if (!(await exists(path))) throw new StacyError("not-found", `there is no database ${path}`);
-      const partial = `${output}.partial`;
+      // It has what people ran, and hashes of keys. Beside it lies a journal while it is written, so a directory of its own, in
+      // which nobody has put anything.
+      keepToOwner();
+      const work = await mkdtemp(`${output}.partial-`);
+      const partial = join(work, "copy.db");
       using source = new sqlite.DatabaseSync(path, { readOnly: true, timeout: 5_000 });
       try {
         await sqlite.backup(source, partial);
         await rename(partial, output);
       } finally {
-        await rm(partial, { force: true });
+        await rm(work, { recursive: true, force: true });
       }
       printLine(output);
     });
@@ -79,6 +85,7 @@ export function databaseForm(): Command {
       const fresh = `${path}.restoring`;
       await copyFile(copy, fresh);
       try {
+        await chmod(fresh, 0o600); // as the copy is, until then
         new Database(fresh).close(); // what is no database of ours, or of a newer version, is refused here
       } catch (error) {
         await rm(fresh, { force: true });

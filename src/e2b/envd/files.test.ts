@@ -1,9 +1,11 @@
 /** Forms of files, as clients send them and as they should not. */
 import assert from "node:assert/strict";
+import { Readable } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as later } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
-import { eachPart, unpacked } from "./files.ts";
+import { eachPart, readFile, unpacked } from "./files.ts";
+import type { Guest } from "./guest.ts";
 
 const TYPE = "multipart/form-data; boundary=b";
 const part = (name: string, content: string): string =>
@@ -109,4 +111,34 @@ test("gzip: what comes out has the limit, not what goes in; what is no gzip is a
   await assert.rejects(all(0, Buffer.from("plain text")), { code: "invalid" });
   await assert.rejects(all(0, whole.subarray(0, 100)), { code: "invalid" });
   await assert.rejects(Array.fromAsync(unpacked([whole] as never, "br", 0)), { code: "invalid" });
+});
+
+/** A guest that says of a file what it likes, and sends the pieces. */
+function guestOf(size: number, ...pieces: string[]): Guest {
+  const user = { name: "user", uid: 0, gid: 0, home: "/" };
+  const agent = {
+    stat: async () => ({ kind: "file", size, mtimeMs: 0, mode: 0o644 }),
+    readStream: async () => ({ stream: Readable.from(sent(...pieces)) }),
+  };
+  return { userName: "user", users: async () => ({ find: () => user }), hold: () => () => {}, agent } as unknown as Guest;
+}
+
+test("of a file come as many bytes as were announced, or the connection breaks: more would be the next answer", async () => {
+  const ask = async (size: number, pieces: string[], headers: Record<string, string> = {}) => {
+    const query = new URLSearchParams({ path: "/x" });
+    return await readFile(guestOf(size, ...pieces), new Request("http://h/files", { headers }), query);
+  };
+  const whole = await ask(5, ["123", "45"]);
+  assert.deepEqual([whole.headers.get("content-length"), await whole.text()], ["5", "12345"]);
+  for (const pieces of [["12345", "HTTP/1.1 200 OK\r\n\r\n"], ["123456"], ["1234"]]) {
+    const answer = await ask(5, pieces);
+    assert.equal(answer.headers.get("content-length"), "5");
+    await assert.rejects(answer.text(), /than it had announced/, pieces.join());
+    const part = await ask(9, pieces, { range: "bytes=2-6" });
+    assert.deepEqual([part.status, part.headers.get("content-length")], [206, "5"]);
+    await assert.rejects(part.text(), /than it had announced/, pieces.join());
+  }
+  // Of what has no size before it is read, as below /proc, none is announced.
+  const unknown = await ask(0, ["content"]);
+  assert.deepEqual([unknown.headers.get("content-length"), await unknown.text()], [null, "content"]);
 });

@@ -7,6 +7,7 @@ import { Busboy, type BusboyInstance } from "@fastify/busboy";
 import { HTTPException } from "hono/http-exception";
 import { bodyStream } from "../../api/body.ts";
 import { parseRange } from "../../api/range.ts";
+import { exactly } from "../../api/streams.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import type { E2bParts } from "../parts.ts";
@@ -37,14 +38,17 @@ export async function readFile(guest: Guest, request: Request, query: URLSearchP
   if (range === "unsatisfiable") {
     return new Response(null, { status: 416, headers: { "content-range": `bytes */${stat.size}` } });
   }
-  const part = range === undefined ? {} : { offset: range.start, length: range.end - range.start + 1 };
+  // Also of a whole file: one that grows meanwhile is read to the length that is announced.
+  const whole = stat.size === 0 ? {} : { length: stat.size };
+  const part = range === undefined ? whole : { offset: range.start, length: range.end - range.start + 1 };
   const { stream } = await guest.agent.readStream(target, { ...part, signal: request.signal });
   const hold = guest.hold();
   stream.once("close", hold);
   if (range !== undefined) {
     headers["content-range"] = `bytes ${range.start}-${range.end}/${stat.size}`;
-    headers["content-length"] = String(range.end - range.start + 1);
-    return new Response(Readable.toWeb(stream) as ReadableStream, { status: 206, headers });
+    const length = range.end - range.start + 1;
+    headers["content-length"] = String(length);
+    return new Response(webStream(exactly(stream, length)), { status: 206, headers });
   }
   if (
     /(^|,)\s*gzip\s*(,|;|$)/.test(request.headers.get("accept-encoding") ?? "") &&
@@ -54,10 +58,16 @@ export async function readFile(guest: Guest, request: Request, query: URLSearchP
     headers["content-encoding"] = "gzip";
     const packed = createGzip();
     pipeline(stream, packed).catch((error) => packed.destroy(error));
-    return new Response(Readable.toWeb(packed) as ReadableStream, { headers });
+    return new Response(webStream(packed), { headers });
   }
+  // /proc and the like have size 0 and content all the same.
+  if (stat.size === 0) return new Response(webStream(stream), { headers });
   headers["content-length"] = String(stat.size);
-  return new Response(Readable.toWeb(stream) as ReadableStream, { headers });
+  return new Response(webStream(exactly(stream, stat.size)), { headers });
+}
+
+function webStream(source: AsyncIterable<Uint8Array>): ReadableStream {
+  return Readable.toWeb(Readable.from(source, { objectMode: false })) as ReadableStream;
 }
 
 /** Every HTTP client takes gzip; it is worth its time where nothing else is taken, which is how E2B's clients ask for it. */

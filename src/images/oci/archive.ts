@@ -7,9 +7,11 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
+import { ArchiveBytes } from "../archive-bytes.ts";
 import type { ImageContent } from "../content.ts";
 import { decompressed, layerFile } from "../layer.ts";
 import { readTar } from "../tar.ts";
+import type { TreeLimits } from "../tree.ts";
 import {
   choosePlatform,
   type Descriptor,
@@ -43,11 +45,15 @@ export function layoutDirectory(dir: string): ImageFiles {
 }
 
 /** What an archive is, by the names in it. */
-export async function archiveKind(path: string, signal?: AbortSignal): Promise<"oci" | "docker" | "rootfs"> {
+export async function archiveKind(
+  path: string,
+  limits: TreeLimits,
+  signal?: AbortSignal,
+): Promise<"oci" | "docker" | "rootfs"> {
   let oci = false;
   let docker = false;
   let other = false;
-  await readTar(decompressed(path, signal), async (entry) => {
+  await readTar(new ArchiveBytes(limits).through(decompressed(path, signal)), async (entry) => {
     const name = member(entry.path);
     if (name === "oci-layout") oci = true;
     else if (name === "manifest.json") docker = true;
@@ -57,12 +63,20 @@ export async function archiveKind(path: string, signal?: AbortSignal): Promise<"
   return oci ? "oci" : docker ? "docker" : "rootfs";
 }
 
-/** Copies the members of an archive to files in `dir`. */
-export async function unpackMembers(path: string, dir: string, signal?: AbortSignal): Promise<ImageFiles> {
+/** Copies the members of an archive to files in `dir`. @throws StacyError `limit` before there is more than an image may have */
+export async function unpackMembers(
+  path: string,
+  dir: string,
+  limits: TreeLimits,
+  signal?: AbortSignal,
+): Promise<ImageFiles> {
   const files = new Map<string, string>();
   const links = new Map<string, string>();
-  await readTar(decompressed(path, signal), async (entry, body) => {
+  const bytes = new ArchiveBytes(limits);
+  await readTar(bytes.through(decompressed(path, signal)), async (entry, body) => {
     if (files.size + links.size >= MAX_MEMBERS) throw new StacyError("limit", "the archive has too many members");
+    // A member with holes is far larger than the archive.
+    bytes.add(entry.size);
     const name = member(entry.path);
     // Old archives store a layer that two images share once, and link to it.
     if (entry.type === "symlink") links.set(name, member(join("/", name, "..", entry.link)));
@@ -143,11 +157,13 @@ export async function readDockerSave(files: ImageFiles, options: ArchiveOptions 
   }
   const bytes = await document(files, entry.Config);
   const config = parseConfig(bytes);
-  const diffIds = config.rootfs?.diff_ids ?? [];
-  if (diffIds.length > 0 && diffIds.length !== entry.Layers.length) {
+  // By these the configuration's digest, which names the image, says what its layers hold. Without them it may be the digest of
+  // anything, such as a registry's manifest, and take the place of that image.
+  const diffIds = config.rootfs?.diff_ids;
+  if (diffIds?.length !== entry.Layers.length) {
     throw new StacyError(
       "corrupt",
-      `the archive has ${entry.Layers.length} layers, its configuration ${diffIds.length}`,
+      `the archive has ${entry.Layers.length} layers, its configuration ${diffIds?.length ?? "names none"}`,
     );
   }
   const layers = entry.Layers.map((name, i) => {

@@ -59,6 +59,8 @@ export interface FetchedImage {
   /** In order, lowest first. */
   layers: string[];
   blobs: string[];
+  /** Those of them that were not here before. */
+  fresh: string[];
 }
 
 const MAX_DOCUMENT = REGISTRY_BOUNDS.documentBytes;
@@ -147,6 +149,7 @@ export async function fetchImage(
     done += bytes;
     options.progress?.({ step, done, total, unit: "bytes" });
   };
+  const fresh: string[] = [];
   const path = (digest: string): string => join(dir, digest.slice("sha256:".length));
   const fetchOne = async (blob: Descriptor, signal: AbortSignal): Promise<void> => {
     if (await blobs.take(blob.digest, path(blob.digest))) return advance(blob.size);
@@ -161,12 +164,14 @@ export async function fetchImage(
         options.signal === undefined ? signal : AbortSignal.any([options.signal, signal]),
       ),
     );
+    fresh.push(blob.digest);
   };
   await atOnce([...wanted.values()], options.parallel ?? PARALLEL, fetchOne);
   return {
     config: parseConfig(await readFile(path(manifest.config.digest))),
     layers: manifest.layers.map(({ digest }) => path(digest)),
     blobs: [...wanted.keys()],
+    fresh,
   };
 }
 
