@@ -120,7 +120,12 @@ function guestOf(size: number, ...pieces: string[]): Guest {
     stat: async () => ({ kind: "file", size, mtimeMs: 0, mode: 0o644 }),
     readStream: async () => ({ stream: Readable.from(sent(...pieces)) }),
   };
-  return { userName: "user", users: async () => ({ find: () => user }), hold: () => () => {}, agent } as unknown as Guest;
+  return {
+    userName: "user",
+    users: async () => ({ find: () => user }),
+    hold: () => () => {},
+    agent,
+  } as unknown as Guest;
 }
 
 test("of a file come as many bytes as were announced, or the connection breaks: more would be the next answer", async () => {
