@@ -7,7 +7,7 @@ import { tar } from "../../test/images-support.ts";
 import { StacyError } from "../host/error.ts";
 import { BuildContext } from "./context.ts";
 import { type CopyStep, copyDigest } from "./copy.ts";
-import { below, matching } from "./files.ts";
+import { below, follow, matching } from "./files.ts";
 
 let dir: string;
 before(async () => {
@@ -121,4 +121,31 @@ test("a file of rules or steps that is longer than any is refused before it is r
   const long = context.get("long");
   assert.ok(long !== undefined);
   await assert.rejects(context.content(long, 9), { code: "limit" });
+});
+
+test("a name that leads through links costs what a path does, however long their targets are", async () => {
+  const deep = Array.from({ length: 250 }, () => "d").join("/");
+  const round = "d/../".repeat(780);
+  const links = Array.from({ length: 40 }, (_, i) => ({
+    ...{ path: `${deep}/l${i}`, type: "2" },
+    link: `${round}${i === 39 ? "d" : `l${i + 1}`}`,
+  }));
+  const names = Array.from({ length: 20 }, (_, i) => ({ path: `s${i}`, type: "2", link: `${deep}/l1` }));
+  const sound = [
+    { path: "a/b/c/", type: "5" },
+    { path: "x", type: "2", link: "/a/../a/b/./c" },
+    { path: "a/y", type: "2", link: "../x/../../.." },
+    { path: "a/z", type: "2", link: "../x/d" },
+    { path: "loop", type: "2", link: "loop" },
+  ];
+  await using context = await ofTar(tar([{ path: `${deep}/d/`, type: "5" }, ...links, ...names, ...sound]));
+  const { user } = process.threadCpuUsage();
+  for (const { path } of names) assert.equal(follow(context, path), undefined);
+  const ms = (process.threadCpuUsage().user - user) / 1_000;
+  // Every component of every target, each with all that lies above it, is 150 ms a name.
+  assert.ok(ms < 1_000, `${ms} ms`);
+  assert.deepEqual(
+    ["x", "a/y", "a/z", "loop", "x/", "a/b/../../x", ""].map((path) => follow(context, path)),
+    ["a/b/c", "", undefined, undefined, "a/b/c", "a/b/c", ""],
+  );
 });

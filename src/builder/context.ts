@@ -12,16 +12,86 @@ import { directoryLayer } from "../images/directory.ts";
 import { readTar } from "../images/tar.ts";
 import { type BuildFile, type BuildFiles, relativePath } from "./files.ts";
 import { ignoreRules } from "./ignore.ts";
+import { NameBudget } from "./name-budget.ts";
 
-export interface ContextEntry extends BuildFile {
+export type ContextEntry = ContextFile;
+
+type Head = Pick<BuildFile, "path" | "type" | "mode" | "mtime">;
+
+interface Content {
+  target: string;
+  size: number;
   /** Where its bytes lie in our file. */
   offset: number;
   /** Hex, of a file's content. */
   sha256: string;
 }
 
+const NO_CONTENT: Content = { target: "", size: 0, offset: 0, sha256: "" };
+const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
+
+/** There may be a million of them: what all have alike each has not by itself. */
+class ContextFile implements BuildFile, Content {
+  readonly path: string;
+  readonly type: BuildFile["type"];
+  readonly mode: number;
+  readonly mtime: number;
+  readonly target: string;
+  readonly size: number;
+  readonly offset: number;
+  readonly sha256: string;
+  readonly #file: FileHandle;
+
+  constructor(file: FileHandle, { path, type, mode, mtime }: Head, { target, size, offset, sha256 }: Content) {
+    this.#file = file;
+    this.path = path;
+    this.type = type;
+    this.mode = mode;
+    this.mtime = mtime;
+    this.target = target;
+    this.size = size;
+    this.offset = offset;
+    this.sha256 = sha256;
+  }
+
+  get uid(): number {
+    return 0;
+  }
+
+  get gid(): number {
+    return 0;
+  }
+
+  get xattrs(): ReadonlyMap<string, Buffer> {
+    return NO_XATTRS;
+  }
+
+  get head(): Head {
+    const { path, type, mode, mtime } = this;
+    return { path, type, mode, mtime };
+  }
+
+  async *bytes(): AsyncGenerator<Buffer> {
+    const { offset, size } = this;
+    for (let done = 0; done < size; ) {
+      const chunk = Buffer.allocUnsafe(Math.min(CHUNK, size - done));
+      const { bytesRead } = await this.#file.read(chunk, 0, chunk.length, offset + done);
+      if (bytesRead === 0) throw new StacyError("internal", "the build's files were cut short");
+      yield chunk.subarray(0, bytesRead);
+      done += bytesRead;
+    }
+  }
+}
+
+/** An archive whose names are all put into one folder, of which none leads out. */
+export interface FolderArchive {
+  folder: string;
+  tar: AsyncIterable<Uint8Array>;
+}
+
 const IGNORE_FILE = ".dockerignore";
 const CHUNK = 1 << 20;
+const names = new NameBudget(BUILD_BOUNDS.allEntries);
 
 export class BuildContext implements BuildFiles, AsyncDisposable {
   readonly name = "the build's files";
@@ -31,6 +101,13 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   readonly #hidden = new Map<string, ContextEntry>();
   /** Directories and the names in them. */
   #names = new Map<string, string[]>();
+  readonly #share = names.share();
+  /** Bytes in our file. */
+  #end = 0;
+  /** Of names and targets. */
+  #words = 0;
+  /** Directories of the names, also those that no entry names. */
+  readonly #directories = new Set<string>();
 
   private constructor(file: FileHandle) {
     this.#file = file;
@@ -52,82 +129,105 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     const ignores = rules === undefined ? nothing : ignoreRules(rules);
     // A hard link to a file that is ignored would be lost with it: each name comes with its content.
     const context = new BuildContext(await open(store, "wx+", 0o600));
-    await context.#read(directoryLayer(dir, true, ["--hard-dereference"]).open(signal), ignores, signal);
+    const tar = directoryLayer(dir, true, ["--hard-dereference"]).open(signal);
+    await context.#read({ folder: "", tar }, ignores, signal);
     await context.#plant();
     return context;
   }
 
   /**
    * @param options.buildFiles names of the files of steps, the one that is there may have ignore rules of its own
-   * @param options.rules false: no file of the archive says what of it is ignored
    * @throws StacyError `corrupt` for what is no tar, `limit`
    */
   static async ofTar(
     tar: AsyncIterable<Uint8Array>,
     store: string,
-    options: { buildFiles?: readonly string[]; rules?: boolean; signal?: AbortSignal } = {},
+    options: { buildFiles?: readonly string[]; signal?: AbortSignal } = {},
   ): Promise<BuildContext> {
     const context = new BuildContext(await open(store, "wx+", 0o600));
-    await context.#read(tar, nothing, options.signal);
+    await context.#read({ folder: "", tar }, nothing, options.signal);
     // In an archive the file with the rules may come last.
-    if (options.rules !== false) await context.#ignore(options.buildFiles ?? []);
+    await context.#ignore(options.buildFiles ?? []);
+    await context.#plant();
+    return context;
+  }
+
+  /** Each in its folder; no file of theirs says what of them is ignored. @throws StacyError as `ofTar`; what naming the next one throws */
+  static async ofFolders(
+    archives: AsyncIterable<FolderArchive>,
+    store: string,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<BuildContext> {
+    const context = new BuildContext(await open(store, "wx+", 0o600));
+    try {
+      for await (const each of archives) await context.#read(each, nothing, options.signal);
+    } catch (error) {
+      await context[Symbol.asyncDispose]();
+      throw error;
+    }
     await context.#plant();
     return context;
   }
 
   async #read(
-    tar: AsyncIterable<Uint8Array>,
+    { folder, tar }: FolderArchive,
     ignores: (path: string) => boolean,
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const entries = this.#entries;
     const file = this.#file;
-    const directories = new Set<string>();
-    let end = 0;
-    let words = 0;
+    const directories = this.#directories;
+    const placed = (name: string): string => {
+      const path = relativePath(utf8(name));
+      return folder === "" || path === "" ? path : `${folder}/${path}`;
+    };
     try {
       await readTar(tar, async (entry, body) => {
         signal?.throwIfAborted();
-        const path = relativePath(utf8(entry.path));
+        const path = placed(entry.path);
         if (path === "" || ignores(path)) return;
-        words += path.length + entry.link.length;
+        this.#words += path.length + entry.link.length;
         const { entries: most, contentBytes, depth, pathLetters } = BUILD_BOUNDS;
         const isDeep = path.length > pathLetters || path.split("/").length > depth;
         if (!isDeep) noteDirectories(path, directories);
-        const names = entries.size + directories.size;
-        if (isDeep || names >= most || end + entry.size > contentBytes || words > ARCHIVE_BOUNDS.nameBytes) {
+        const count = entries.size + directories.size;
+        this.#share.set(count + 1);
+        if (
+          isDeep ||
+          count >= most ||
+          this.#end + entry.size > contentBytes ||
+          this.#words > ARCHIVE_BOUNDS.nameBytes
+        ) {
           throw new StacyError("limit", "the build's files are more than is allowed", {
             remedy: `leave files out by ${IGNORE_FILE}`,
             data: { ...BUILD_BOUNDS, ...ARCHIVE_BOUNDS },
           });
         }
         const { type } = entry;
-        const put = (type: BuildFile["type"], more: Partial<ContextEntry> = {}): void => {
-          const { mode, mtime } = entry;
-          const common = { path, mode, mtime, uid: 0, gid: 0, target: "", size: 0, offset: end, sha256: "" };
-          const added: ContextEntry = { ...common, xattrs: new Map(), bytes: () => this.#bytes(added), type, ...more };
-          entries.set(path, added);
+        const { mode, mtime } = entry;
+        const put = (type: BuildFile["type"], more: Partial<Content> = {}): void => {
+          entries.set(path, new ContextFile(this.#file, { path, type, mode, mtime }, { ...NO_CONTENT, ...more }));
         };
         if (type === "directory") put("directory");
         else if (type === "symlink") put("symlink", { target: utf8(entry.link) });
         else if (type === "hardlink") {
-          const same = entries.get(relativePath(utf8(entry.link)));
-          if (same !== undefined) entries.set(path, { ...same, path });
+          const same = entries.get(placed(entry.link));
+          if (same !== undefined) entries.set(path, new ContextFile(this.#file, { ...same.head, path }, same));
         } else if (type === "file") {
-          const offset = end;
+          const offset = this.#end;
           const hash = createHash("sha256");
           for await (const chunk of body) {
             hash.update(chunk);
             for (let done = 0; done < chunk.length; )
-              done += (await file.write(chunk, done, chunk.length - done, end + done)).bytesWritten;
-            end += chunk.length;
+              done += (await file.write(chunk, done, chunk.length - done, this.#end + done)).bytesWritten;
+            this.#end += chunk.length;
           }
-          put("file", { offset, size: end - offset, sha256: hash.digest("hex") });
+          put("file", { offset, size: this.#end - offset, sha256: hash.digest("hex") });
         }
         // Sockets, pipes and devices are nothing that could be copied.
       });
     } catch (error) {
-      await file.close();
+      await this[Symbol.asyncDispose]();
       throw error;
     }
   }
@@ -147,12 +247,13 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         if (path === own) this.#hidden.set(path, entry);
       }
     } catch (error) {
-      await this.#file.close();
+      await this[Symbol.asyncDispose]();
       throw error;
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#share.set(0);
     await this.#file.close();
   }
 
@@ -160,14 +261,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     const found = this.#entries.get(path);
     if (found !== undefined || !this.#names.has(path)) return found;
     // A directory that no entry names, because it is ignored and something in it is not.
-    const common = { path, mode: 0o755, mtime: 0, uid: 0, gid: 0, target: "", size: 0, offset: 0, sha256: "" };
-    const implied: ContextEntry = {
-      ...common,
-      xattrs: new Map(),
-      type: "directory",
-      bytes: () => this.#bytes(implied),
-    };
-    return implied;
+    return new ContextFile(this.#file, { path, type: "directory", mode: 0o755, mtime: 0 }, NO_CONTENT);
   }
 
   names(path: string): readonly string[] {
@@ -202,22 +296,12 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     }
   }
 
-  async *#bytes({ offset, size }: ContextEntry): AsyncGenerator<Buffer> {
-    for (let done = 0; done < size; ) {
-      const chunk = Buffer.allocUnsafe(Math.min(CHUNK, size - done));
-      const { bytesRead } = await this.#file.read(chunk, 0, chunk.length, offset + done);
-      if (bytesRead === 0) throw new StacyError("internal", "the build's files were cut short");
-      yield chunk.subarray(0, bytesRead);
-      done += bytesRead;
-    }
-  }
-
   /** @param most bytes @throws StacyError `limit` before anything of it is read */
   async content(entry: ContextEntry, most: number): Promise<Buffer> {
     if (entry.size > most) {
       throw new StacyError("limit", `${entry.path} has ${entry.size} bytes, and may have ${most}`);
     }
-    return Buffer.concat(await Array.fromAsync(this.#bytes(entry)));
+    return Buffer.concat(await Array.fromAsync(entry.bytes()));
   }
 }
 

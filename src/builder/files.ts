@@ -30,6 +30,8 @@ export interface BuildFiles {
 }
 
 const MAX_LINKS = 40;
+/** Names on the way, those of the links' targets too: more than a path has room for. */
+const MAX_STEPS = 4_096;
 
 /** A clean relative path. @throws StacyError `invalid` when it climbs out */
 export function relativePath(path: string): string {
@@ -45,26 +47,28 @@ export function relativePath(path: string): string {
 /** Where a path leads, links followed as if the files' root were `/`; `undefined`: nowhere. */
 export function follow(files: BuildFiles, path: string): string | undefined {
   const pending = path.split("/").reverse();
-  const trail: string[] = [];
+  let trail = "";
   let links = 0;
+  let steps = 0;
   for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
     if (name === "" || name === ".") continue;
+    if (++steps > MAX_STEPS) return undefined;
     if (name === "..") {
-      trail.pop();
+      trail = trail.slice(0, Math.max(0, trail.lastIndexOf("/")));
       continue;
     }
-    const here = [...trail, name].join("/");
+    const here = trail === "" ? name : `${trail}/${name}`;
     const found = files.get(here);
     if (found === undefined) return undefined;
     if (found.type !== "symlink") {
-      trail.push(name);
+      trail = here;
       continue;
     }
     if (++links > MAX_LINKS) return undefined;
-    if (found.target.startsWith("/")) trail.length = 0;
+    if (found.target.startsWith("/")) trail = "";
     pending.push(...found.target.split("/").reverse());
   }
-  return trail.join("/");
+  return trail;
 }
 
 /** Paths that a pattern means, in their order; a plain name means itself. A star stops at a slash. */

@@ -5,10 +5,12 @@ import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { test } from "node:test";
 import { createGzip } from "node:zlib";
-import { extract, pack } from "tar-stream";
+import { pack } from "tar-stream";
+import { tar } from "../../test/images-support.ts";
+import { BuildContext } from "../builder/context.ts";
+import { below } from "../builder/files.ts";
 import type { Step } from "../builder/plan.ts";
 import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
@@ -188,22 +190,33 @@ test("files of templates: each owner's own, in folders of their hashes, links am
       [await files.has("a", "ab"), await files.has("b", "ab"), await files.has("a", "cd")],
       [true, false, false],
     );
-    const names: (string | null | undefined)[] = [];
-    const reader = extract();
-    const reading = pipeline(Readable.from(files.archive("a", ["ab", "ab"], new AbortController().signal)), reader);
-    for await (const entry of reader) {
-      names.push(entry.header.name, entry.header.linkname);
-      entry.resume();
+    let stores = 0;
+    const read = (owner: string, ...hashes: string[]) =>
+      BuildContext.ofFolders(files.archives(owner, hashes, new AbortController().signal), join(dir, `${stores++}`));
+    const outside = pack();
+    outside.entry({ name: "a/../../ab/app/file" }, "evil");
+    outside.finalize();
+    await files.put("a", "cc", outside.pipe(createGzip()));
+    await assert.rejects(read("a", "ab", "cc"), { code: "invalid", message: /outside/ });
+    const more = pack();
+    for (const name of ["app/other", ".dockerignore"]) more.entry({ name }, "*");
+    more.finalize();
+    await files.put("a", "cd", more.pipe(createGzip()));
+    {
+      await using context = await read("a", "ab", "ab", "cd");
+      assert.deepEqual(
+        [...below(context, "")].map(({ path }) => path),
+        [...["ab", "ab/app", "ab/app/file", "ab/app/same"], ...["cd", "cd/.dockerignore", "cd/app", "cd/app/other"]],
+      );
+      const same = context.get("ab/app/same");
+      assert.ok(same !== undefined);
+      assert.equal((await context.content(same, 100)).toString(), "content");
     }
-    await reading;
-    assert.deepEqual(names, ["ab/app/file", null, "ab/app/same", "ab/app/file"]);
-    await assert.rejects(Array.fromAsync(files.archive("b", ["ab"], new AbortController().signal)), {
-      code: "invalid",
-    });
-    const more = (): Readable => Readable.from([Buffer.alloc(600)]);
-    await files.put("c", "01", more(), { maxBytes: 1_000 });
-    await assert.rejects(files.put("c", "02", more(), { maxBytes: 1_000 }), { code: "limit" });
-    await files.put("d", "02", more(), { maxBytes: 1_000 });
+    await assert.rejects(read("b", "ab"), { code: "invalid" });
+    const some = (): Readable => Readable.from([Buffer.alloc(600)]);
+    await files.put("c", "01", some(), { maxBytes: 1_000 });
+    await assert.rejects(files.put("c", "02", some(), { maxBytes: 1_000 }), { code: "limit" });
+    await files.put("d", "02", some(), { maxBytes: 1_000 });
     assert.ok(!(await files.has("c", "02")));
     // Many that are on their way at once have one owner's room together.
     const piece = Buffer.alloc(16 * 1024);
@@ -216,7 +229,12 @@ test("files of templates: each owner's own, in folders of their hashes, links am
       "nothing half-sent stays",
     );
     await files.put("a", "ef", Readable.from([Buffer.from("no archive, and longer than nothing".repeat(40))]));
-    await assert.rejects(Array.fromAsync(files.archive("a", ["ef"], new AbortController().signal)));
+    await assert.rejects(read("a", "ef"), { code: "corrupt" });
+    // Keys that hold for all members, which each of these would be given anew.
+    const keys = Array.from({ length: 30_000 }, (_, i) => `15 K${String(i).padStart(8, "0")}=1\n`).join("");
+    const many = tar([{ path: "g", type: "g", content: keys }, ...Array(100).fill({ path: "f", pax: { a: "1" } })]);
+    await files.put("a", "fa", Readable.from([many]));
+    await assert.rejects(read("a", "fa"), { code: "corrupt", message: /too many extended records/ });
   } finally {
     await rm(dir, { recursive: true });
   }

@@ -137,6 +137,8 @@ export const ARCHIVE_BOUNDS = {
 export const BUILD_BOUNDS = {
   /** Of the files: names, those of directories that none of them names too, and their content. */
   entries: 1_000_000,
+  /** Of all builds that run at a time. */
+  allEntries: 2_000_000,
   contentBytes: 16 * 1024 * MIB,
   /** Directories in one another. */
   depth: 256,

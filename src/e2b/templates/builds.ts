@@ -134,8 +134,7 @@ export class TemplateBuilds {
     const work = open.use(await images.scratch());
     const hashes = (start.steps ?? []).flatMap(({ filesHash }) => (filesHash === undefined ? [] : [filesHash]));
     const context = open.use(
-      await BuildContext.ofTar(this.#files.archive(build.owner, hashes, signal), join(work.path, "context"), {
-        rules: false,
+      await BuildContext.ofFolders(this.#files.archives(build.owner, hashes, signal), join(work.path, "context"), {
         signal,
       }),
     );

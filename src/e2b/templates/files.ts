@@ -3,10 +3,8 @@ import { createHash } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import { mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
-import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { extract, pack } from "tar-stream";
-import { relativePath } from "../../builder/files.ts";
+import type { FolderArchive } from "../../builder/context.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
 import { decompressed } from "../../images/layer.ts";
@@ -61,46 +59,17 @@ export class TemplateFiles {
     }
   }
 
-  /** All of them as one archive, each in a folder of its hash. @throws StacyError `invalid` for one that nobody sent, `corrupt` */
-  async *archive(owner: string, hashes: readonly string[], signal: AbortSignal): AsyncGenerator<Buffer> {
-    const out = pack();
-    const filling = (async () => {
-      for (const hash of new Set(hashes)) {
-        const path = this.#path(owner, hash);
-        if (!(await exists(path))) {
-          throw new StacyError("invalid", `the files ${hash.slice(0, 12)} of this template were not sent`, {
-            remedy: "build the template again",
-          });
-        }
-        const source = extract();
-        const reading = pipeline(Readable.from(decompressed(path, signal)), source);
-        reading.catch(() => {}); // met where its entries are read
-        for await (const entry of source) {
-          const { header } = entry;
-          // Alone, before it gets its folder: no name leads out of that.
-          const name = relativePath(header.name);
-          const linkname =
-            header.type === "link" && header.linkname ? `${hash}/${relativePath(header.linkname)}` : header.linkname;
-          const { pax: _, ...plain } = header;
-          const next = out.entry({
-            ...plain,
-            name: `${hash}/${name}`,
-            ...(linkname ? { linkname } : {}),
-          } as never);
-          await pipeline(entry, next);
-        }
-        await reading;
+  /** Each of them, in a folder of its hash. @throws StacyError `invalid` for one that nobody sent */
+  async *archives(owner: string, hashes: readonly string[], signal: AbortSignal): AsyncGenerator<FolderArchive> {
+    for (const hash of new Set(hashes)) {
+      const path = this.#path(owner, hash);
+      if (!(await exists(path))) {
+        throw new StacyError("invalid", `the files ${hash.slice(0, 12)} of this template were not sent`, {
+          remedy: "build the template again",
+        });
       }
-      out.finalize();
-    })().catch((cause) => {
-      const told =
-        cause instanceof StacyError
-          ? cause
-          : new StacyError("invalid", "the template's files are no archive", { cause });
-      out.destroy(told);
-    });
-    for await (const chunk of out) yield chunk as Buffer;
-    await filling;
+      yield { folder: hash, tar: decompressed(path, signal) };
+    }
   }
 
   /** @returns bytes of what the owner has, also of what is still on its way */
