@@ -219,7 +219,7 @@ async function greet(
 
 /** What the guest or the VMM said last; a panic's own line first, since a long trace follows it. */
 function lastWords({ console, vmmLog }: ExitReport): string {
-  const cause = console.find((line) => /Kernel panic|Out of memory/.test(line));
+  const cause = console.find((line) => /Kernel panic|Out of memory|BUG: |Oops: /.test(line));
   const last = (console.length > 0 ? console : vmmLog).slice(-5);
   return (cause === undefined || last.includes(cause) ? last : [cause, ...last]).join("\n");
 }

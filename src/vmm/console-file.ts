@@ -5,7 +5,23 @@
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CONSOLE_BOUNDS } from "../host/bounds.ts";
+import { tailLines } from "../host/tail.ts";
 import { FILES } from "./vmm.ts";
+
+/** How much of an end a report holds, and where the cause of a kernel's death is looked for: its trace takes some hundred lines. */
+const [REPORTED, SEARCHED] = [20, 300];
+/** The first line of what a kernel says of itself before it ends. */
+const OOPS =
+  /\bBUG: |\bOops: |general protection fault|invalid opcode|double fault|unable to handle|Kernel panic|Out of memory|CPU#\d+ stuck/;
+
+/** The last lines of a machine's console, for the report of its end; the first ones of a kernel's last trace come before them. */
+export async function lastWords(path: string): Promise<string[]> {
+  const lines = await tailLines(path, SEARCHED);
+  const cause = lines.findIndex((line) => OOPS.test(line));
+  const half = REPORTED / 2;
+  if (cause === -1 || cause >= lines.length - REPORTED) return lines.slice(-REPORTED);
+  return [...lines.slice(cause, cause + half), ...lines.slice(-half)];
+}
 
 /** @param dir the machine's, where it is now: a claim renames directories @returns ends it, when nothing of it is under way any more */
 export function keepShort(dir: () => string): () => Promise<void> {

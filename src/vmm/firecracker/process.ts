@@ -8,7 +8,7 @@ import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
 import type { Cell } from "../cell.ts";
 import { MonitorGroup } from "../cgroup.ts";
-import { keepShort } from "../console-file.ts";
+import { keepShort, lastWords } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import {
   type AgentStream,
@@ -79,7 +79,7 @@ export class FirecrackerProcess implements VmmProcess {
       await this.#letFiles();
       const [vmmLog, console] = await Promise.all([
         tailLines(join(this.dir, FILES.log), LOG_LINES),
-        tailLines(join(this.dir, FILES.console), LOG_LINES),
+        lastWords(join(this.dir, FILES.console)),
         this.#removeLeftovers(),
       ]);
       // Firecracker ends with 0 when the guest reboots and also when it crashes by a triple fault; from 1.16 on, the latter is an error.

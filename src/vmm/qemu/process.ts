@@ -7,7 +7,7 @@ import type { HostProcess, ProcessRecord } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
 import { MonitorGroup, type Share } from "../cgroup.ts";
-import { keepShort } from "../console-file.ts";
+import { keepShort, lastWords } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
@@ -72,7 +72,7 @@ export class QemuProcess implements VmmProcess {
       const [vmmLog, console] = await Promise.all([
         // Where the directory is now: a claim renamed it.
         tailLines(join(this.dir, FILES.log), LOG_LINES),
-        tailLines(join(this.dir, FILES.console), LOG_LINES),
+        lastWords(join(this.dir, FILES.console)),
         // Of one that was released they are the next daemon's, which may have put another machine in this place.
         this.#released ? undefined : removeSockets(this.dir).catch(() => {}),
       ]);
