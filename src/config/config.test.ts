@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -74,4 +74,38 @@ test("no variable that StacyVM itself reads is called unknown", async () => {
   const env = Object.fromEntries([...names].map((name) => [name, "auto"]));
   const { notes } = await loadConfig({ env: { ...env, STACYVM_CONFIG: "" } });
   assert.deepEqual(notes, []);
+});
+
+test("a file of the working directory, which nobody named: not another user's, and nothing of this host but for a server", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "stacyvm-config-"));
+  try {
+    const file = join(dir, "stacyvm.yaml");
+    const load = (more: object = {}) => loadConfig({ cwd: dir, env: {}, ...more });
+    await writeFile(file, "server: { port: 1000 }\nfirecracker: { path: '', jail: true }\n", { mode: 0o644 });
+    assert.equal((await load()).config.server.port, 1000);
+    for (const [text, key] of [
+      ["firecracker: { path: ./evil.sh }", "firecracker.path"],
+      ["firecracker: { jailer: ./evil.sh }", "firecracker.jailer"],
+      ["data_dir: ./data", "data_dir"],
+      ["network: { private: [127.0.0.0/8] }", "network.private"],
+      ["qemu: { kernel: k }\ndatabase: { path: d }", "database.path, qemu.kernel"],
+    ] as const) {
+      await writeFile(file, `${text}\n`);
+      await assert.rejects(load(), { code: "permission", message: new RegExp(`sets ${key}, and`) });
+      await load({ serves: true });
+      await load({ file });
+      await loadConfig({ cwd: dir, env: { STACYVM_CONFIG: file } });
+    }
+    await chmod(file, 0o666);
+    const open = await load({ serves: true });
+    assert.match(open.notes.join(), /is not read: everybody may write it/);
+    assert.notEqual(open.path, file);
+    assert.equal((await load({ file })).path, file);
+    if (process.getuid?.() !== 0) return;
+    await chmod(file, 0o644);
+    await chown(file, 65_534, 65_534);
+    assert.match((await load({ serves: true })).notes.join(), /belongs to another user/);
+  } finally {
+    await rm(dir, { recursive: true });
+  }
 });

@@ -2,7 +2,8 @@
  * The configuration: defaults, then a YAML file, then environment variables (`STACYVM_` and the key with `_`, for example
  * `STACYVM_SERVER_PORT`). What only other servers know is ignored with a note, what is wrong names the key and the remedy.
  */
-import { readFile } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { open } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
@@ -10,6 +11,7 @@ import { errno, StacyError } from "../host/error.ts";
 import { schemaWords } from "../host/schema-words.ts";
 import { isPublishedConfig, isTheirKey } from "./published.ts";
 import { type Config, configKeys, configSchema } from "./schema.ts";
+import { assertHarmless, whyForeign } from "./working-directory.ts";
 
 /** Set by other parts of StacyVM. */
 const FOREIGN_ENV =
@@ -25,30 +27,42 @@ export interface LoadedConfig {
 
 /**
  * @param file an explicit path, which must exist; else `./stacyvm.yaml`, then `~/.stacyvm/config.yaml`, if there
- * @throws StacyError `invalid` naming the key
+ * @param serves a server is started by it, or it is what is looked at: then the working directory's is heard as a whole
+ * @throws StacyError `invalid` naming the key, `permission`
  */
 export async function loadConfig(
-  options: { file?: string; env?: NodeJS.ProcessEnv; cwd?: string; flags?: Record<string, unknown> } = {},
+  options: {
+    file?: string;
+    env?: NodeJS.ProcessEnv;
+    cwd?: string;
+    flags?: Record<string, unknown>;
+    serves?: boolean;
+  } = {},
 ): Promise<LoadedConfig> {
   const env = options.env ?? process.env;
   const explicit = (options.file ?? env.STACYVM_CONFIG) || undefined;
-  const candidates =
-    explicit === undefined
-      ? [resolve(options.cwd ?? process.cwd(), "stacyvm.yaml"), join(homedir(), ".stacyvm", "config.yaml")]
-      : [resolve(explicit)];
+  const here = resolve(options.cwd ?? process.cwd(), "stacyvm.yaml");
+  const candidates = explicit === undefined ? [here, join(homedir(), ".stacyvm", "config.yaml")] : [resolve(explicit)];
   let raw: Record<string, unknown> = {};
   let path = candidates.at(-1) ?? "";
+  const notes: string[] = [];
   for (const candidate of candidates) {
-    const content = await readFile(candidate, "utf8").catch((error: unknown) => {
-      if (errno(error) === "ENOENT" && explicit === undefined) return undefined;
+    const unnamed = explicit === undefined && candidate === here;
+    const found = await readIfThere(candidate).catch((error: unknown) => {
       throw new StacyError("invalid", `cannot read the configuration ${candidate}: ${(error as Error).message}`);
     });
-    if (content === undefined) continue;
-    raw = parseConfig(content, candidate);
+    if (found === undefined && explicit === undefined) continue;
+    if (found === undefined) throw new StacyError("invalid", `there is no configuration ${candidate}`);
+    const foreign = unnamed ? whyForeign(found.stats) : undefined;
+    if (foreign !== undefined) {
+      notes.push(`${candidate} is not read: ${foreign}`);
+      continue;
+    }
+    raw = parseConfig(found.content, candidate);
+    if (unnamed && options.serves !== true) assertHarmless(raw, candidate);
     path = candidate;
     break;
   }
-  const notes: string[] = [];
   // Their file lies where ours would, and a start on it must say more than which of its keys are wrong.
   const published = isPublishedConfig(raw);
   if (published) notes.push(`${path} is a configuration of the published StacyVM; ${MIGRATE(path)}`);
@@ -60,6 +74,16 @@ export async function loadConfig(
     variables.delete(key);
   }
   return { config: validateConfig(raw, path, published ? MIGRATE(path) : undefined, variables), path, notes };
+}
+
+async function readIfThere(path: string): Promise<{ content: string; stats: Stats } | undefined> {
+  try {
+    await using file = await open(path);
+    return { content: await file.readFile("utf8"), stats: await file.stat() };
+  } catch (error) {
+    if (errno(error) === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 const MIGRATE = (path: string): string => `\`stacyvm migrate ${path}\` makes ours of it`;

@@ -24,7 +24,10 @@ export function configForm(): Command {
         import("../../access/keys.ts"),
         import("../../sandboxes/store.ts"),
       ]);
-      const { config, path, notes } = await loadConfig(options.file === undefined ? {} : { file: options.file });
+      const { config, path, notes } = await loadConfig({
+        serves: true,
+        ...(options.file === undefined ? {} : { file: options.file }),
+      });
       for (const each of notes) note(`note: ${each}`);
       const database = await databasePath();
       using store = new Store((await exists(database)) ? database : ":memory:");
@@ -119,7 +122,10 @@ export function supportForm(): Command {
         import("../../config/schema.ts"),
         import("./doctor.ts"),
       ]);
-      const { config, path, notes } = await loadConfig(options.config === undefined ? {} : { file: options.config });
+      const { config, path, notes } = await loadConfig({
+        serves: true,
+        ...(options.config === undefined ? {} : { file: options.config }),
+      });
       using local = await findLocal(dataPaths().root);
       const client = (await namedServer(options)) ?? (local === undefined ? undefined : localClient(local));
       const server =

@@ -95,6 +95,7 @@ async function serve(options: ServeOptions): Promise<void> {
     import("../../sandboxes/store.ts"),
   ]);
   const { config, path, notes } = await loadConfig({
+    serves: true,
     ...(options.config === undefined ? {} : { file: options.config }),
     flags: {
       "server.host": options.host,
