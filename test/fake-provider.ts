@@ -88,7 +88,10 @@ export class FakeMachine implements SandboxMachine {
   /** What its calls under way fail with. */
   why: StacyError | undefined;
   readonly process = undefined;
-  readonly network = { allowedHosts: [], ...new Network().egress([], this.agent).status };
+  hosts: readonly string[] = [];
+  get network() {
+    return { allowedHosts: this.hosts, ...new Network().egress([], this.agent).status };
+  }
   state: MachineState = "running";
   secretsChanged(): void {}
   readonly #exited = Promise.withResolvers<ExitReport>();
@@ -127,8 +130,10 @@ export class FakeMachine implements SandboxMachine {
     });
   }
 
-  allow(_hosts: readonly string[], options?: ChangeOptions): Promise<void> {
-    return this.#change(options, () => {});
+  allow(hosts: readonly string[], options?: ChangeOptions): Promise<void> {
+    return this.#change(options, () => {
+      this.hosts = hosts;
+    });
   }
   pause(options?: ChangeOptions): Promise<void> {
     return this.#become("paused", options);

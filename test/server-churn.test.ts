@@ -67,6 +67,7 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
       `/sandboxes/${id}/exec`,
       BARE ? { command: "echo", args: [String(i)], mode: "argv" } : { command },
     );
+    assert.equal(result.status, 200, `${id}: ${JSON.stringify(result.body)}\n${server.log.slice(-2_000)}`);
     assert.equal(
       result.body.stdout.trim(),
       network ? "HTTP/1.1 403 Forbidden" : String(i),

@@ -184,6 +184,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
             .then(closeSandboxes)
             .catch(() => {}),
       );
+      // Before whatever may take long: changes are told to end, and what `destroy` asks for is done.
+      await environments[Symbol.asyncDispose]();
+      await closeSandboxes();
       await owned.disposeAsync();
     },
   };

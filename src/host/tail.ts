@@ -1,6 +1,6 @@
 import { open } from "node:fs/promises";
 
-/** The last `lines` lines of a text file, reading at most 64 KiB of it; empty when there is no such file. */
+/** The last `lines` lines of a text file, reading at most 64 KiB of it; empty when there is no such file, or it cannot be read. Never rejects. */
 export async function tailLines(path: string, lines: number): Promise<string[]> {
   const file = await open(path, "r").catch(() => undefined);
   if (file === undefined) return [];
@@ -13,7 +13,9 @@ export async function tailLines(path: string, lines: number): Promise<string[]> 
       .split("\n")
       .filter((line) => line !== "")
       .slice(-lines);
+  } catch {
+    return []; // its disk is broken: what it would have said is lost, and nothing else may be
   } finally {
-    await file.close();
+    await file.close().catch(() => {});
   }
 }

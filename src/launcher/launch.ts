@@ -4,8 +4,10 @@
  */
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
+import { directoryIdentity } from "../host/directory.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { hangUpError } from "../vmm/exit.ts";
@@ -13,6 +15,9 @@ import type { BlankVmm, ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm
 import { copyDisk, linkBase, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
+
+/** Between two attempts to remove what resists. */
+const DISCARD_PAUSE_MS = { first: 1_000, most: 60_000 };
 
 export interface Place {
   /** Absolute; must not exist. */
@@ -224,10 +229,30 @@ function lastWords({ console, vmmLog }: ExitReport): string {
   return (cause === undefined || last.includes(cause) ? last : [cause, ...last]).join("\n");
 }
 
-/** Nothing of a failed start stays: process first, then its directory. */
+/**
+ * Nothing of a failed start stays: process first, then its directory. Never rejects, since why the start failed says more: what resists is
+ * tried again, less and less often, while this process lives; then it is the next one's leftover.
+ */
 export async function discard(dir: string, process: VmmProcess | undefined): Promise<void> {
-  if (process !== undefined) await process.kill();
-  await removeMachineDir(dir);
+  const identity = await directoryIdentity(dir).catch(() => undefined);
+  const removed = async (): Promise<boolean> => {
+    try {
+      await process?.kill();
+      await removeMachineDir(dir);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  if (await removed()) return;
+  void (async () => {
+    for (let pause = DISCARD_PAUSE_MS.first; ; pause = Math.min(2 * pause, DISCARD_PAUSE_MS.most)) {
+      await delay(pause, undefined, { ref: false });
+      // Another machine may have its name by now.
+      const now = await directoryIdentity(dir).catch(() => identity);
+      if ((now !== undefined && now !== identity) || (await removed())) return;
+    }
+  })();
 }
 
 function optional(place: Place): { jail?: JailConfig; signal?: AbortSignal } {

@@ -17,7 +17,6 @@ import type { BlankVmm, GuestKind, JailConfig, RunningMachine, Vmm, VmmName } fr
 import { GoldenBuilder, type GoldenReport } from "./golden.ts";
 import { makeIdentity } from "./identity.ts";
 import { bootCold, discard, loadInto, machineDir, type Place, prepareIdle, type Started } from "./launch.ts";
-import { removeMachineDir } from "./machine-dir.ts";
 import type { Manifest } from "./manifest.ts";
 import { DEFAULT_POOL, Pool, type PoolEvents, type PoolLimits } from "./pool.ts";
 import { readAhead } from "./read-ahead.ts";
@@ -253,7 +252,6 @@ export class Launcher {
       } catch (thrown) {
         await warm.item.discard();
         warm.release();
-        await removeMachineDir(warm.item.dir);
         this.events.emit("restore.failed", {
           id: options.id,
           key: target.key,
@@ -277,9 +275,8 @@ export class Launcher {
       launched.boot.idle = true;
       return launched;
     } catch (thrown) {
-      await idle.item.kill();
+      await discard(idle.item.dir, idle.item);
       idle.release();
-      await removeMachineDir(idle.item.dir);
       this.events.emit("restore.failed", {
         id: options.id,
         key: target.key,

@@ -5,7 +5,6 @@ import { Phases } from "../host/phases.ts";
 import type { LoadableVmm, Vmm } from "../vmm/vmm.ts";
 import { Demand } from "./demand.ts";
 import { discard, endedBy, loadInto, machineDir, prepareIdle } from "./launch.ts";
-import { removeMachineDir } from "./machine-dir.ts";
 import type { Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
 import { WarmMachine } from "./warm.ts";
@@ -110,15 +109,11 @@ export class Shelf {
 }
 
 export async function endWarm({ item, release }: Waiting<WarmMachine>): Promise<void> {
-  const { dir } = item;
   await item.discard();
   release();
-  await removeMachineDir(dir);
 }
 
 export async function endIdle({ item, release }: Waiting<LoadableVmm>): Promise<void> {
-  const { dir } = item;
-  await item.kill();
+  await discard(item.dir, item);
   release();
-  await removeMachineDir(dir);
 }

@@ -7,7 +7,7 @@
  *     <data>/sandboxes/<id>/suspended.old/  replaced; a machine that woke from it may still map its memory
  */
 import { readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { replaceFile, syncPath } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
@@ -57,6 +57,8 @@ export class SuspendedState {
     });
     await rename(this.#next, this.dir);
     await syncPath(this.#machineDir);
+    // Its own name too: the machine may have been a pool's a moment ago.
+    await syncPath(dirname(this.#machineDir));
     await rm(old, { recursive: true, force: true });
   }
 

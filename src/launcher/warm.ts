@@ -6,7 +6,7 @@ import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import type { PausedMachine, RunningMachine, Vmm } from "../vmm/vmm.ts";
-import type { Started } from "./launch.ts";
+import { discard, type Started } from "./launch.ts";
 
 /** Runs of a first command's code paths before the stop: under emulation each is translated on its first use. */
 const EXERCISES = 3;
@@ -48,9 +48,10 @@ export class WarmMachine {
     });
   }
 
+  /** Ends it and removes its directory. Never rejects. */
   async discard(): Promise<void> {
     await this.agent.close();
-    await this.machine.kill();
+    await discard(this.dir, this.machine);
   }
 }
 

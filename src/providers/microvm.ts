@@ -6,6 +6,7 @@ import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
 import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { Images } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
@@ -43,6 +44,9 @@ import {
   type SandboxSpec,
   type SnapshotInfo,
 } from "./provider.ts";
+
+/** The certificate of a sandbox's authority is a few files; it takes milliseconds. */
+const TRUST_LIMIT_MS = 60_000;
 
 export interface MicrovmOptions {
   vmm: Vmm;
@@ -141,18 +145,29 @@ export class MicrovmProvider implements Provider, MachineContext {
       throw error;
     });
     const machine = await this.own(launched, { id: spec.id, allowedHosts, authority });
-    if (authority !== undefined) await this.#trust(machine, authority);
+    if (authority !== undefined) await this.#trust(machine, authority, spec.signal);
     return machine;
   }
 
   /** Before anybody's program runs in it. */
-  async #trust(machine: SandboxMachine, { certificate }: Authority): Promise<void> {
+  async #trust(machine: SandboxMachine, { certificate }: Authority, signal?: AbortSignal): Promise<void> {
     const begun = performance.now();
+    // A guest of a checkpoint may hold it up. Without its machine every call of it fails at once.
+    const end = (): void => void machine.destroy().catch(() => {}); // met again below
+    signal?.addEventListener("abort", end, { once: true });
     try {
-      await installTrust(machine.agent, certificate);
+      signal?.throwIfAborted();
+      await withTimeLimit(
+        installTrust(machine.agent, certificate),
+        TRUST_LIMIT_MS,
+        () => new StacyError("timeout", `the guest did not take its certificate within ${TRUST_LIMIT_MS / 1000} s`),
+      );
     } catch (error) {
       await machine.destroy();
+      signal?.throwIfAborted(); // why it failed
       throw asStacyError(error, "internal", { phase: "trust" });
+    } finally {
+      signal?.removeEventListener("abort", end);
     }
     machine.boot.phases.trust = performance.now() - begun;
   }

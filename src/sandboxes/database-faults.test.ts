@@ -128,6 +128,9 @@ async function agrees({ store, sandboxes, provider }: World): Promise<void> {
       .map(({ id }) => id)
       .sort(),
   );
+  for (const { id, allowedHosts = [] } of store.liveSandboxes()) {
+    assert.deepEqual(provider.machinesById.get(id)?.network.allowedHosts, allowedHosts, "the rules that are in force");
+  }
   assert.deepEqual(
     store.templates().map(({ name }) => name),
     sandboxes.templates.list().map(({ name }) => name),

@@ -1,4 +1,5 @@
 import { StacyError } from "../host/error.ts";
+import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import { type EffectiveQuota, effectiveMax } from "./limits.ts";
@@ -15,6 +16,8 @@ export class Quotas {
   readonly #clock: Clock;
   readonly #events: Events;
   readonly #byUser: Map<string, OwnerQuota>;
+  /** What is in memory is what was written last. */
+  readonly #changes = new SerialQueue();
 
   constructor(parts: { store: Store; clock: Clock; events: Events }) {
     this.#store = parts.store;
@@ -52,28 +55,32 @@ export class Quotas {
     return found;
   }
 
-  async put(
+  put(
     owner: string,
     user: string,
     limits: Omit<OwnerQuota, "owner" | "ownerId" | "createdAt" | "updatedAt">,
   ): Promise<OwnerQuota> {
-    const ownerId = checkUser(user);
-    if (ownerId === undefined) throw new StacyError("invalid", "a quota needs an owner");
-    const now = this.#clock.now();
-    const createdAt = this.find(owner, ownerId)?.createdAt ?? now;
-    const quota = { ...limits, owner, ownerId, createdAt, updatedAt: now };
-    await this.#store.putQuota(quota);
-    this.#byUser.set(keyOf(owner, ownerId), quota);
-    this.#events.emit("quota.saved", undefined, { owner_id: ownerId }, owner);
-    return quota;
+    return this.#changes.run(async () => {
+      const ownerId = checkUser(user);
+      if (ownerId === undefined) throw new StacyError("invalid", "a quota needs an owner");
+      const now = this.#clock.now();
+      const createdAt = this.find(owner, ownerId)?.createdAt ?? now;
+      const quota = { ...limits, owner, ownerId, createdAt, updatedAt: now };
+      await this.#store.putQuota(quota);
+      this.#byUser.set(keyOf(owner, ownerId), quota);
+      this.#events.emit("quota.saved", undefined, { owner_id: ownerId }, owner);
+      return quota;
+    });
   }
 
   /** @throws StacyError `not-found` */
-  async remove(owner: string, user: string): Promise<void> {
-    this.get(owner, user);
-    await this.#store.deleteQuota(owner, user);
-    this.#byUser.delete(keyOf(owner, user));
-    this.#events.emit("quota.deleted", undefined, { owner_id: user }, owner);
+  remove(owner: string, user: string): Promise<void> {
+    return this.#changes.run(async () => {
+      this.get(owner, user);
+      await this.#store.deleteQuota(owner, user);
+      this.#byUser.delete(keyOf(owner, user));
+      this.#events.emit("quota.deleted", undefined, { owner_id: user }, owner);
+    });
   }
 
   /** Of all owners, or of one. */

@@ -121,10 +121,14 @@ async function waitFor(parts: TakeoverParts, sandbox: Sandbox, unreachable: Unre
       // At once, so that an end that comes now meets it.
       if ("machine" in outcome) sandbox.machine = outcome.machine;
       return sandbox.changes.run(async () => {
-        sandbox.unreachable = undefined;
-        if ("machine" in outcome) return takeMachine(parts, sandbox, outcome.machine);
+        if ("machine" in outcome) {
+          sandbox.unreachable = undefined;
+          return takeMachine(parts, sandbox, outcome.machine);
+        }
         await lose(parts, sandbox, outcome.gone);
+        // Where that fails, the sandbox's own end tries it again.
         await unreachable.destroy();
+        sandbox.unreachable = undefined;
       });
     })
     .catch((error: unknown) => parts.log.warn({ sandbox: record.id, err: error }, "taking over failed"));

@@ -172,6 +172,8 @@ async function serve(options: ServeOptions): Promise<void> {
     await daemon.close({ graceMs: config.shutdown.grace, destroy });
   }
   log.info({}, "stopped");
+  // What did not end by its signal (a slow disk) must not go on when somebody else has the data directory: the lock goes with the process.
+  process.exit();
 }
 
 function whoMayCall(ownUser: boolean, root: string): string {

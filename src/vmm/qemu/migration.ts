@@ -54,7 +54,7 @@ export async function migrateOut(qmp: Qmp, target: SaveTarget, shared: boolean):
       throw target.failure ?? error;
     });
   await finalized(qmp);
-  await target.finish();
+  await qmp.bounded(target.finish(), "that what was saved is in its file", { timeoutMs: SAVE_LIMIT_MS });
 }
 
 /** The event comes before QEMU leaves `finish-migrate`, and until it does it refuses `cont`. */
