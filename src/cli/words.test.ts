@@ -111,6 +111,18 @@ test("every command that a page names exists", () => {
   }
 });
 
+test("a block that starts a sandbox does not remove it: what it printed works when it was pasted", () => {
+  let removing = 0;
+  for (const page of pages) {
+    for (const [, block = ""] of read(page).matchAll(/^```sh\n([\s\S]*?)^```$/gm)) {
+      if (!/stacyvm rm /.test(block)) continue;
+      removing += 1;
+      assert.doesNotMatch(block, /stacyvm (?:spawn|exec|url|cp|fork|logs) /, `${page}: ${block}`);
+    }
+  }
+  assert.ok(removing >= 3, String(removing));
+});
+
 /** Pages that a stranger reads to use it; the others are read to know why, and may take longer. */
 const FIRST_READ = [
   ...["README.md", "examples/README.md", "sdk/README.md", "python/README.md", "docs/README.md", "docs/quick-start.md"],

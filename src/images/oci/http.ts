@@ -7,6 +7,7 @@ import { printable } from "../../host/printable.ts";
 import { parseChallenge } from "./challenge.ts";
 import type { Credentials } from "./credentials.ts";
 import { type Answer, Asker, type AskOptions } from "./request.ts";
+import { unreachable } from "./unreachable.ts";
 
 export interface RetryPolicy {
   /** Attempts in a row without progress. */
@@ -385,26 +386,6 @@ function denied(where: string, known: boolean, words = ""): StacyError {
   return new StacyError("permission", `${where} refuses access${known ? " with the credentials we have" : ""}${said}`, {
     remedy: "check the image's name, and log in with `docker login`",
   });
-}
-
-function unreachable(url: URL, error: unknown): StacyError {
-  const cause = (error as { cause?: unknown }).cause ?? error;
-  const words =
-    cause instanceof Error && cause.message !== "" ? cause.message : String((cause as { code?: string }).code ?? cause);
-  return new StacyError("unavailable", `cannot reach ${url.host}: ${words}`, {
-    cause: error,
-    remedy: remedyFor(url, String((cause as { code?: string }).code ?? "")),
-  });
-}
-
-function remedyFor({ host }: URL, code: string): string {
-  if (/CERT|SIGNATURE/.test(code)) {
-    return "if its certificate is right, name its authority in NODE_EXTRA_CA_CERTS=FILE, or set NODE_USE_SYSTEM_CA=1";
-  }
-  if (/WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|EPROTO/.test(code)) {
-    return `if it speaks plain http, set \`insecure: true\` for ${host} in \`images.registries\``;
-  }
-  return "check the network, or import the image with `stacyvm image import`";
 }
 
 function unavailable(message: string): StacyError {
