@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
-import type { Socket } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { test } from "node:test";
 import { StacyError } from "../host/error.ts";
+import { isGuests, rememberGuests } from "../host/guest-sockets.ts";
 import { Access } from "./access.ts";
 import type { Identity } from "./identity.ts";
 import type { Keys } from "./keys.ts";
@@ -54,4 +56,27 @@ test("after many wrong keys of an address its tokens are good all the same: behi
   await assert.rejects(users.identify("wrong", "10.0.0.9"), { code: "limit" });
   assert.equal(await users.identify("a.good.one", "10.0.0.9"), alice);
   await assert.rejects(users.identify("a.bad.one", "10.0.0.9"), { code: "limit" });
+});
+
+test("a program of a guest that reaches this server through it is not the server's own user", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    const users = new Access({ configured: [], keys: {} as Keys, ownUser: true });
+    for (const guests of [false, true]) {
+      const accepted = once(server, "connection") as Promise<[Socket]>;
+      const client = connect((server.address() as AddressInfo).port, "127.0.0.1");
+      await once(client, "connect");
+      if (guests) rememberGuests(client);
+      const [socket] = await accepted;
+      if (guests) await assert.rejects(users.identifyUser(socket), { code: "permission", message: /its sandboxes/ });
+      else assert.ok((await users.identifyUser(socket)).scopes.has("admin"));
+      client.destroy();
+      await once(client, "close");
+      assert.equal(isGuests(socket), false, "another connection may have that port");
+      socket.destroy();
+    }
+  } finally {
+    server.close();
+  }
 });

@@ -4,6 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { StacyError } from "../host/error.ts";
+import { isGuests } from "../host/guest-sockets.ts";
 import { peerUid } from "../host/peer-uid.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { Buckets } from "./buckets.ts";
@@ -98,6 +99,12 @@ export class Access {
    * @throws StacyError `permission` with what to do
    */
   async identifyUser(socket: Socket | undefined): Promise<Identity> {
+    if (socket !== undefined && isGuests(socket)) {
+      throw new StacyError("permission", "without a key this server does not answer programs of its sandboxes", {
+        phase: "auth",
+        remedy: "give the program a key (`stacyvm key create`), which it sends as X-API-Key",
+      });
+    }
     const own = process.getuid?.();
     const uid = socket === undefined ? undefined : await this.#uidOf(socket);
     if (uid !== undefined && (uid === own || uid === 0)) {

@@ -1,5 +1,6 @@
 /** What a build takes from earlier ones, with real images and a sandbox that only says what it was changed to. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -43,6 +44,7 @@ test("an owner's build takes what that owner's own have made, and never another'
       started = 0;
       const { image, cached, steps } = await buildImage(readPlan(text), `${name}:1`, {
         images,
+        diskMiB: 64,
         start: async () => {
           started++;
           return { agent: guest(content), [Symbol.asyncDispose]: async () => {} };
@@ -66,4 +68,25 @@ test("an owner's build takes what that owner's own have made, and never another'
     await build(shared, "everybodys", `by alice: ${form}`);
     assert.equal(started, 0, "what is for all is an owner's build too");
   }
+});
+
+test("what a sandbox says has been changed is no more than its disk could hold", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "build-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await mkdir(join(dir, "tree"));
+  await writeFile(join(dir, "tree", "file"), "base");
+  const images = createImages(dataPaths(join(dir, "data")), { offline: true });
+  await images.import(join(dir, "tree"), "base:1");
+  let sent = 0;
+  async function* endless(): AsyncGenerator<Buffer> {
+    for (; sent < 200; sent++) yield randomBytes(2 ** 20);
+  }
+  const agent = { ...guest(""), changes: async () => Readable.from(endless()) } as Agent;
+  const build = buildImage(readPlan("FROM base:1\nRUN fill\n"), "full:1", {
+    images,
+    diskMiB: 16,
+    start: async () => ({ agent, [Symbol.asyncDispose]: async () => {} }),
+  });
+  await assert.rejects(build, { code: "limit", message: /than its disk can hold/ });
+  assert.ok(sent < 100, `${sent} MiB were taken`);
 });

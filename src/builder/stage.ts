@@ -27,6 +27,8 @@ export interface BuildOptions {
   images: ImageLibrary;
   /** Starts a sandbox of an image that is here. */
   start(image: string, signal: AbortSignal | undefined): Promise<BuildMachine>;
+  /** Of that sandbox: what it says has been changed is no more. */
+  diskMiB: number;
   context?: BuildContext;
   /** Ask the registry again what the base's name means. */
   pull?: boolean;
@@ -53,6 +55,9 @@ export interface StageWork {
 
 /** For the message of a command that failed. */
 const LAST_WORDS = 2000;
+/** What an archive has beside the content of its files, as a share of the disk and in bytes. */
+const PACKED_SHARE = 0.25;
+const PACKED_BYTES = 16 << 20;
 /** The agent's own, and what every sandbox gets anew. */
 const OWN_FILES = new Set(["etc/hostname", "etc/machine-id", "etc/resolv.conf"]);
 const OWN_TREES = /^(dev|proc|sys|run)\/./;
@@ -206,11 +211,25 @@ class StageRun {
         progress?.({ step: "saving what was changed", done, unit: "bytes" });
       });
       const compress = createZstdCompress({ params: { [constants.ZSTD_c_compressionLevel]: 1 } });
-      await pipeline(changes, compress, createWriteStream(path, { flags: "wx", mode: 0o600 }), maybe(signal));
+      const file = createWriteStream(path, { flags: "wx", mode: 0o600 });
+      await pipeline(changes, compress, (packed) => this.#atMost(packed), file, maybe(signal));
     } finally {
       await agent.thaw();
     }
     return path;
+  }
+
+  /** Packed, since the holes of files come as zeros. @throws StacyError `limit` for more than the sandbox's disk could hold */
+  async *#atMost(packed: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    const most = this.#options.diskMiB * 2 ** 20 * (1 + PACKED_SHARE) + PACKED_BYTES;
+    let bytes = 0;
+    for await (const piece of packed) {
+      bytes += piece.length;
+      if (bytes > most) {
+        throw new StacyError("limit", "the sandbox of the build says that more was changed than its disk can hold");
+      }
+      yield piece;
+    }
   }
 
   #say(i: number, step: Step, note = ""): void {

@@ -51,6 +51,7 @@ export async function build(directory: string, options: BuildCommandOptions, sig
     const { image, cached, steps } = await buildImage(plan, options.tag, {
       images,
       context,
+      diskMiB: options.disk,
       start: async (image, abort) => {
         const machine = await provider.spawn({
           id: newSandboxId(),

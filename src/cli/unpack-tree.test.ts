@@ -221,3 +221,19 @@ test("no archive at all changes anything outside, whatever lies in the target", 
     { numRuns: Number(process.env.STACYVM_FUZZ ?? 60) },
   );
 });
+
+test("a file of a few bytes that is said to be a thousand gigabytes is refused, and names without end", async () => {
+  const holes = { path: "x", pax: { "GNU.sparse.size": String(2 ** 40) } };
+  assert.equal((await unharmed([{ path: "a", content: "a" }, holes]))?.code, "corrupt");
+  const link = tar([{ path: "l", type: "2", link: "t".repeat(4_000) }]).subarray(0, -1024);
+  let sent = 0;
+  const many = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      if (sent++ < 100_000) controller.enqueue(Buffer.from(link));
+      else controller.close();
+    },
+  });
+  await assert.rejects(unpackTree(target, many), { code: "limit" });
+  assert.ok(sent < 80_000, String(sent));
+  assert.deepEqual(await readdir(join(dir, "work")), []);
+});

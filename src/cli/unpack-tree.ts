@@ -17,6 +17,9 @@ import { errno, StacyError } from "../host/error.ts";
 import { usersMask } from "../host/umask.ts";
 import { readTar, type TarEntry } from "../images/tar.ts";
 
+/** What an entry costs beside its names. */
+const ENTRY_BYTES = 100;
+
 interface Directory {
   /** Below the root. */
   path: string;
@@ -52,10 +55,14 @@ async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>): Promis
   const symlinks: { path: string; target: string }[] = [];
   const directories: Directory[] = [];
   let entries = 0;
+  let words = 0;
   await readTar(Readable.fromWeb(tar as never), async (entry, body) => {
-    if (++entries > UNPACK_BOUNDS.entries) {
-      throw new StacyError("limit", `the archive has more than ${UNPACK_BOUNDS.entries} entries`);
+    words += entry.path.length + entry.link.length + ENTRY_BYTES;
+    if (++entries > UNPACK_BOUNDS.entries || words > UNPACK_BOUNDS.nameBytes) {
+      throw new StacyError("limit", `the archive has more than ${UNPACK_BOUNDS.entries} entries, or very long names`);
     }
+    // Agents send none. It would be as large as somebody says, out of an archive of a few bytes.
+    if (entry.size > entry.stored) throw new StacyError("corrupt", `the archive has ${show(entry.path)} with holes`);
     const path = inside(entry.path);
     if (entry.type === "directory") {
       await makeDirectory(top, path);

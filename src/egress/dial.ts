@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { connect, isIP, isIPv4, type Socket } from "node:net";
 import type { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
+import { rememberGuests } from "../host/guest-sockets.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import { type HostRules, normaliseHost, OWN_HOST, type Protocol } from "./host-rules.ts";
 import type { Resolve } from "./resolver.ts";
@@ -40,6 +41,7 @@ export async function dial(host: string, port: number, reach: Reach): Promise<So
   const { socket, connected } = open(name, port, await inTime(permittedAddresses(name, wanted, reach)));
   try {
     await inTime(connected);
+    rememberGuests(socket);
     // They may have been changed meanwhile.
     assertPermitted(name, wanted, reach.judges());
     return socket;

@@ -6,6 +6,7 @@ import { type Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
 import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
+import { isGuests } from "../host/guest-sockets.ts";
 import { Egress, type EgressOptions, PROXY_PORT, type Refused } from "./egress.ts";
 import { HostRules } from "./host-rules.ts";
 import { resolverOf } from "./resolver.ts";
@@ -136,9 +137,11 @@ async function head(connection: Duplex): Promise<string> {
 
 test("CONNECT is a tunnel: both directions, each ended by itself", async () => {
   using guest = new Guest([`127.0.0.1:${echoPort}`]);
+  const accepted = once(echo, "connection") as Promise<[Socket]>;
   const connection = guest.connect();
   connection.write(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\nHost: x\r\n\r\nearly `);
   assert.match(await head(connection), /^HTTP\/1\.1 200 /);
+  assert.ok(isGuests((await accepted)[0]), "the kernel says that it is the server's own user");
   connection.end("late");
   assert.equal((await connection.toArray()).join(""), "EARLY LATE");
   const { sent, received, ...counts } = guest.egress.status;

@@ -62,6 +62,8 @@ const KEEP_BUILDS = 200;
 const LOG_LENGTH = 32_768;
 /** One that hangs must not keep the others waiting for ever. */
 const MAX_BUILD_MS = 3_600_000;
+/** Of the sandbox of a build. */
+export const BUILD_DISK_MIB = 8_192;
 
 export class Environments implements AsyncDisposable {
   readonly #store: EnvironmentStore;
@@ -225,6 +227,7 @@ export class Environments implements AsyncDisposable {
       const { image } = await buildImage(readPlan(dockerfileOf(spec)), queued.image, {
         images: this.#images.of({ name: spec.owner }),
         start,
+        diskMiB: BUILD_DISK_MIB,
         signal: AbortSignal.any([signal, AbortSignal.timeout(MAX_BUILD_MS)]),
         progress: ({ step }) => {
           if (step !== shown) add(`\n${step}`);

@@ -162,6 +162,8 @@ export const BUILD_BOUNDS = {
 /** A tree that is copied out of a sandbox to this host. */
 export const UNPACK_BOUNDS = {
   entries: 1_000_000,
+  /** Of names and targets, which are kept until the end. */
+  nameBytes: 256 * MIB,
   /** Directories in one another. */
   depth: 256,
 } as const;

@@ -20,6 +20,8 @@ export interface TarEntry {
   gid: number;
   /** Bytes of content; 0 for all but files. */
   size: number;
+  /** What of that is in the archive: less where there are holes. */
+  stored: number;
   /** Seconds since 1970, and the nanoseconds below. */
   mtime: number;
   mtimeNs: number;
@@ -102,6 +104,7 @@ async function readEntries(
     const end = sparse?.end ?? reader.position + size;
     if (entry !== undefined) {
       entry.size = sparse?.map.size ?? size;
+      entry.stored = size;
       const take = (length: number): AsyncIterable<Buffer> => reader.body(reader.position + length);
       await onEntry(entry, sparse === undefined ? take(size) : expanded(sparse.map, take));
     }
@@ -238,6 +241,7 @@ function decode(
     uid: id(attributes.has("uid") ? decimal(attributes, "uid") : number(header, 108, 8, "uid")),
     gid: id(attributes.has("gid") ? decimal(attributes, "gid") : number(header, 116, 8, "gid")),
     size: 0,
+    stored: 0,
     mtime,
     mtimeNs,
     link: type === "symlink" || type === "hardlink" ? link : "",

@@ -3,7 +3,7 @@
  * nothing is pushed to a registry, so there are no connections to one.
  */
 import { z } from "@hono/zod-openapi";
-import type { Build } from "../../environments/environments.ts";
+import { BUILD_DISK_MIB, type Build } from "../../environments/environments.ts";
 import type { Spec } from "../../environments/spec.ts";
 import { StacyError } from "../../host/error.ts";
 import type { View } from "../../sandboxes/view.ts";
@@ -13,7 +13,6 @@ import { maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import { iso } from "../schemas/values.ts";
 
 const tag = "environments";
-const DISK_MIB = 8_192;
 const Text = z.string().trim().min(1, "is required").max(256);
 const Packages = z.array(z.string().max(200)).max(200);
 
@@ -198,7 +197,7 @@ export function environmentRoutes(endpoints: Endpoints, parts: RouteParts): void
           {
             image,
             imageChecked: true,
-            diskMiB: DISK_MIB,
+            diskMiB: BUILD_DISK_MIB,
             metadata: { purpose: "environment-build", environment: spec.id },
             forkable: false,
             ...(user === undefined ? {} : { ownerId: user }),

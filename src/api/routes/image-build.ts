@@ -79,6 +79,7 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: RouteParts): void 
         signal,
         pull: query.pull,
         noCache: query.no_cache,
+        diskMiB: query.disk_mb,
         start: (image, abort) =>
           sandboxes.borrow(
             {

@@ -144,7 +144,7 @@ export class TemplateBuilds {
     // What this build took the place of, or what it made itself when it fails.
     open.defer(() => letGo(this.#parts, sandboxes, [...before, reference]));
     const { image } = await buildImage(plan, reference, {
-      ...{ images, context, signal },
+      ...{ images, context, signal, diskMiB: BUILD_DISK_MIB },
       noCache: start.force === true || (start.steps ?? []).some(({ force }) => force === true),
       progress: ({ step: next }) => {
         if (next !== step) this.#log(build, "info", next);
