@@ -154,7 +154,7 @@ export const configSchema = z.strictObject({
       .int()
       .min(1)
       .default(64 * 2 ** 30),
-    max_image_entries: z.int().min(1).default(4_000_000),
+    max_image_entries: z.int().min(1).default(1_000_000),
     /** How often images that nobody needs are removed. 0: never by itself. */
     gc_interval: duration.default(600_000),
   }),

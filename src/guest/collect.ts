@@ -1,6 +1,7 @@
 /** Answers of a guest that are collected, within bounds, and decoded while they come. */
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
+import { sortedInTurns } from "../host/sorted.ts";
 import { Pace } from "../host/turns.ts";
 import { FIELD_HEAD_BYTES, MAX_PAYLOAD } from "./protocol.ts";
 import type { Call } from "./session.ts";
@@ -124,37 +125,9 @@ function tooMuch(what: string): StacyError {
   return new StacyError("limit", `the answer has more than ${what}`, { remedy: "ask for a smaller part of the tree" });
 }
 
-/** Sorted, each once; in steps, because sorting this many at once takes as long as a hundred requests. */
+/** Sorted, each once. */
 export async function sortedUnique(texts: readonly string[]): Promise<string[]> {
-  const pace = new Pace();
-  let runs: string[][] = [];
-  for (let at = 0; at < texts.length; at += SORT_STEP) {
-    runs.push(texts.slice(at, at + SORT_STEP).sort());
-    if (pace.over) await pace.rest();
-  }
-  while (runs.length > 1) {
-    const merged: string[][] = [];
-    for (let i = 0; i < runs.length; i += 2) merged.push(await merge(runs[i] ?? [], runs[i + 1] ?? [], pace));
-    runs = merged;
-  }
-  return (runs[0] ?? []).filter((text, i, all) => i === 0 || text !== all[i - 1]);
+  return (await sortedInTurns(texts)).filter((text, i, all) => i === 0 || text !== all[i - 1]);
 }
 
-async function merge(a: string[], b: string[], pace: Pace): Promise<string[]> {
-  const out: string[] = [];
-  for (let i = 0, j = 0; i < a.length || j < b.length; ) {
-    const [left, right] = [a[i], b[j]];
-    if (right === undefined || (left !== undefined && left <= right)) {
-      out.push(left as string);
-      i++;
-    } else {
-      out.push(right);
-      j++;
-    }
-    if (out.length % 512 === 0 && pace.over) await pace.rest();
-  }
-  return out;
-}
-
-const SORT_STEP = 1024;
 const GROWTH = 16 * 1024 * 1024;

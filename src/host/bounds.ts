@@ -131,6 +131,15 @@ export const REGISTRY_BOUNDS = {
 export const ARCHIVE_BOUNDS = {
   /** Of names, targets of links and attributes, which are kept in memory. */
   nameBytes: 256 * MIB,
+  /**
+   * What the files of one image take in memory while its disk is made, or a quarter of what Node may have where that is less: each so
+   * much beside its names, each attribute so much beside its bytes.
+   */
+  treeBytes: 512 * MIB,
+  entryBytes: 512,
+  attributeBytes: 256,
+  /** Disks of images that are made at a time; one owner has half of them. */
+  disksAtOnce: 2,
 } as const;
 
 /** What a build is told to do, and the files that it may copy. */

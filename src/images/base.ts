@@ -1,7 +1,10 @@
 /** From layers to one read-only base disk: the layers' entries are applied to a tree, their files stream into the image. */
 import { rename, rm } from "node:fs/promises";
+import { ARCHIVE_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
+import { FairQueue } from "../host/fair-queue.ts";
 import { withoutEnd } from "../host/trim.ts";
+import { Pace } from "../host/turns.ts";
 import { ArchiveBytes } from "./archive-bytes.ts";
 import { ErofsImage, type ErofsStats } from "./erofs.ts";
 import { ErofsBase } from "./erofs-reader.ts";
@@ -27,11 +30,16 @@ export interface BaseOptions {
   /** Last changes to the tree before it is written. */
   edit?(tree: FileTree): void;
   progress?: (progress: Progress) => void;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
+  /** Whose turn it is. */
+  party?: string | undefined;
 }
 
 /** Generous for real images (the largest public ones have some 500,000 names and 30 GiB), deadly for no host. */
-export const DEFAULT_LIMITS: TreeLimits = { entries: 4_000_000, bytes: 64 * 2 ** 30 };
+export const DEFAULT_LIMITS: TreeLimits = { entries: 1_000_000, bytes: 64 * 2 ** 30 };
+
+/** Of this process: each takes memory by what an image holds. */
+const turns = new FairQueue(ARCHIVE_BOUNDS.disksAtOnce);
 
 const REWRITE_MAX = 16 << 20;
 const PROGRESS_EVERY_MS = 100;
@@ -40,7 +48,7 @@ const WASTE_SHARE = 0.1;
 const WASTE_BLOCKS = 4096;
 
 /**
- * Writes the base to `path`, which must not exist; on failure it does not exist again.
+ * Writes the base to `path`, which must not exist; on failure it does not exist again. Few are written at a time, parties in turn.
  * @throws StacyError `corrupt`, `limit`, `not-supported`; what a layer's source throws
  */
 export async function buildBase(
@@ -48,10 +56,20 @@ export async function buildBase(
   layers: readonly Layer[],
   options: BaseOptions = {},
 ): Promise<ErofsStats> {
+  const { party = "", signal = new AbortController().signal } = options;
+  return await turns.run(party, signal, () => writeBase(path, layers, options));
+}
+
+async function writeBase(path: string, layers: readonly Layer[], options: BaseOptions): Promise<ErofsStats> {
+  const pace = new Pace();
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   await using below = options.below === undefined ? undefined : await ErofsBase.open(options.below);
   const tree = below === undefined ? new FileTree(limits) : await below.tree(limits);
-  const inherited = new Set([...tree.nodes()].map(([, node]) => node));
+  const inherited = new Set<TreeNode>();
+  for (const [, node] of below === undefined ? [] : tree.nodes()) {
+    if (pace.over) await pace.rest();
+    if (node.type === "file") inherited.add(node);
+  }
   await using image = await ErofsImage.create(path);
   const report = reporter(options);
   const bytes = new ArchiveBytes(limits);
@@ -63,23 +81,24 @@ export async function buildBase(
       tree.admit(entry);
       if (layer.keep?.(relative(entry.path)) === false) return;
       const data = entry.type === "file" ? await addFile(image, layer, entry, body) : undefined;
-      tree.apply(entry, data, layer);
+      await pace.through(tree.apply(entry, data, layer));
       report(entry.size);
     });
   }
   options.edit?.(tree);
   if (below !== undefined) {
     for (const [, node] of tree.nodes()) {
+      if (pace.over) await pace.rest();
       if (node.type !== "file" || !inherited.has(node)) continue;
       options.signal?.throwIfAborted();
       node.data = await image.copyFile(below, node.data);
       report(node.data.size);
     }
   }
-  const live = liveBlocks(tree);
+  const live = await liveBlocks(tree, pace);
   const waste = image.dataBlocks - live;
   if (waste <= WASTE_BLOCKS || waste <= live * WASTE_SHARE) return await image.finish(tree);
-  return await compact(path, image, tree);
+  return await compact(path, image, tree, pace);
 }
 
 async function addFile(
@@ -99,12 +118,13 @@ async function* once(content: Buffer): AsyncGenerator<Buffer> {
   if (content.length > 0) yield content;
 }
 
-async function compact(path: string, image: ErofsImage, tree: FileTree): Promise<ErofsStats> {
+async function compact(path: string, image: ErofsImage, tree: FileTree, pace: Pace): Promise<ErofsStats> {
   const compactPath = `${path}.compact`;
   let stats: ErofsStats;
   {
     await using smaller = await ErofsImage.create(compactPath);
     for (const [, node] of tree.nodes()) {
+      if (pace.over) await pace.rest();
       if (node.type === "file") node.data = await smaller.copyFile(image, node.data);
     }
     stats = await smaller.finish(tree);
@@ -117,9 +137,12 @@ async function compact(path: string, image: ErofsImage, tree: FileTree): Promise
   return stats;
 }
 
-function liveBlocks(tree: FileTree): number {
+async function liveBlocks(tree: FileTree, pace: Pace): Promise<number> {
   let blocks = 0;
-  for (const [, node] of tree.nodes()) blocks += blocksOf(node);
+  for (const [, node] of tree.nodes()) {
+    if (pace.over) await pace.rest();
+    blocks += blocksOf(node);
+  }
   return blocks;
 }
 

@@ -10,7 +10,7 @@ import { runTool } from "../host/run.ts";
 import { type BaseOptions, buildBase, type Layer } from "./base.ts";
 import type { ImageConfig, Progress } from "./image.ts";
 import { type PackageSet, packageTree } from "./packages.ts";
-import { type DirectoryNode, directory, type FileData, type FileTree, symlink } from "./tree.ts";
+import { type DirectoryNode, directory, type FileData, type FileTree, NO_XATTRS, symlink } from "./tree.ts";
 
 /** Raised when a recipe changes what it makes: an older result is then built again. */
 export const RECIPE_VERSION = 1;
@@ -216,7 +216,7 @@ function addTexts(tree: FileTree): void {
 
 function addFile(tree: FileTree, path: string, content: string, mode = 0o644): void {
   const data: FileData = { size: content.length, block: 0, tail: content === "" ? undefined : Buffer.from(content) };
-  tree.put(path, { type: "file", data, mode, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: new Map() });
+  tree.put(path, { type: "file", data, mode, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: NO_XATTRS });
 }
 
 function ensureDirectory(tree: FileTree, path: string, mode = 0o755): DirectoryNode {

@@ -4,8 +4,9 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
+import { Pace } from "../host/turns.ts";
 import { S_IF } from "./erofs.ts";
-import { type DirectoryNode, FileTree, type TreeLimits, type TreeNode } from "./tree.ts";
+import { type DirectoryNode, FileTree, NO_XATTRS, type TreeLimits, type TreeNode } from "./tree.ts";
 
 const BLOCK = 4096;
 const SLOT = 32;
@@ -14,6 +15,7 @@ const MAGIC = 0xe0f5e1e2;
 const LAYOUT_INLINE = 2;
 const WINDOW = 1 << 20;
 const READ_CHUNK = 1 << 20;
+const NOTHING = Buffer.alloc(0);
 const XATTR_PREFIXES: Record<number, string> = {
   1: "user.",
   2: "system.posix_acl_access",
@@ -69,30 +71,36 @@ export class ErofsBase implements AsyncDisposable {
     if (superblock.readUInt32LE(0) !== MAGIC || superblock.readUInt8(12) !== 12) throw this.#damaged();
     const meta = superblock.readUInt32LE(40) * BLOCK;
     const tree = new FileTree(limits);
+    const pace = new Pace();
     const seen = new Map<number, TreeNode>();
     const rootNumber = superblock.readUInt16LE(14);
-    const pending: { node: DirectoryNode; names: [name: string, number: number][] }[] = [];
-    const load = async (number: number): Promise<TreeNode> => {
+    const pending: ({ node: DirectoryNode; content: Buffer } | undefined)[] = [];
+    const load = async (number: number): Promise<{ node: TreeNode; isNew: boolean }> => {
       const known = seen.get(number);
-      if (known !== undefined) return known;
-      const { node, names } = await this.#inode(meta + number * SLOT);
+      if (known !== undefined) return { node: known, isNew: false };
+      const { node, content } = await this.#inode(meta + number * SLOT);
       seen.set(number, node);
-      if (node.type === "directory") pending.push({ node, names });
-      return node;
+      if (node.type === "directory") pending.push({ node, content });
+      return { node, isNew: true };
     };
-    const root = await load(rootNumber);
+    const { node: root } = await load(rootNumber);
     if (root.type !== "directory") throw this.#damaged();
+    // The writer has put the inodes into this order, too.
     for (let i = 0; i < pending.length; i++) {
       const next = pending[i];
-      for (const [name, number] of next?.names ?? []) {
-        next?.node.children.set(name, { node: await load(number), layer: 0 });
+      if (next === undefined) continue;
+      pending[i] = undefined;
+      for (const [name, number] of entries(next.content)) {
+        if (pace.over) await pace.rest();
+        const { node, isNew } = await load(number);
+        tree.inherit(next.node, name, node, isNew);
       }
     }
     Object.assign(tree.root, root);
     return tree;
   }
 
-  async #inode(at: number): Promise<{ node: TreeNode; names: [string, number][] }> {
+  async #inode(at: number): Promise<{ node: TreeNode; content: Buffer }> {
     const bytes = Buffer.from(await this.#bytes(at, INODE, 0));
     const format = bytes.readUInt16LE(0);
     const layout = (format >> 1) & 7;
@@ -114,20 +122,20 @@ export class ErofsBase implements AsyncDisposable {
     const inline = layout === LAYOUT_INLINE ? size % BLOCK : 0;
     const tail = inline === 0 ? undefined : Buffer.from(await this.#bytes(at + INODE + xattrBytes, inline, 0));
     const content = async (): Promise<Buffer> => {
-      const blocks = size === inline ? Buffer.alloc(0) : await this.#bytes(location * BLOCK, size - inline, 1);
+      const blocks = size === inline ? NOTHING : await this.#bytes(location * BLOCK, size - inline, 1);
       return Buffer.concat([blocks, ...(tail === undefined ? [] : [tail])]);
     };
     switch (type) {
       case "file":
-        return { node: { type, data: { size, block: location, tail }, ...common }, names: [] };
+        return { node: { type, data: { size, block: location, tail }, ...common }, content: NOTHING };
       case "symlink":
-        return { node: { type, target: (await content()).toString("latin1"), ...common }, names: [] };
+        return { node: { type, target: (await content()).toString("latin1"), ...common }, content: NOTHING };
       case "directory":
-        return { node: { type, children: new Map(), ...common }, names: entries(await content()) };
+        return { node: { type, children: new Map(), ...common }, content: await content() };
       default: {
         const major = type === "fifo" ? 0 : (location >>> 8) & 0xfff;
         const minor = type === "fifo" ? 0 : (location & 0xff) | ((location >>> 12) & 0xfff00);
-        return { node: { type, major, minor, ...common }, names: [] };
+        return { node: { type, major, minor, ...common }, content: NOTHING };
       }
     }
   }
@@ -156,8 +164,7 @@ export class ErofsBase implements AsyncDisposable {
 }
 
 /** Names and inode numbers of a directory, without `.` and `..`. */
-function entries(content: Buffer): [string, number][] {
-  const found: [string, number][] = [];
+function* entries(content: Buffer): Generator<[name: string, number: number]> {
   for (let block = 0; block < content.length; block += BLOCK) {
     const bytes = content.subarray(block, block + BLOCK);
     const count = bytes.readUInt16LE(8) / 12;
@@ -165,13 +172,13 @@ function entries(content: Buffer): [string, number][] {
       const nameAt = bytes.readUInt16LE(i * 12 + 8);
       const end = i + 1 < count ? bytes.readUInt16LE((i + 1) * 12 + 8) : bytes.length;
       const name = bytes.toString("latin1", nameAt, end).replace(/\0+$/, "");
-      if (name !== "." && name !== "..") found.push([name, Number(bytes.readBigUInt64LE(i * 12))]);
+      if (name !== "." && name !== "..") yield [name, Number(bytes.readBigUInt64LE(i * 12))];
     }
   }
-  return found;
 }
 
-function parseXattrs(area: Buffer): Map<string, Buffer> {
+function parseXattrs(area: Buffer): ReadonlyMap<string, Buffer> {
+  if (area.length === 0) return NO_XATTRS;
   const xattrs = new Map<string, Buffer>();
   for (let at = 12; at + 4 <= area.length; ) {
     const nameLength = area.readUInt8(at);

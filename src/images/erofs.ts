@@ -15,6 +15,8 @@
 import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
+import { sortedInTurns } from "../host/sorted.ts";
+import { Pace } from "../host/turns.ts";
 import type { DirectoryNode, FileData, FileTree, TreeNode } from "./tree.ts";
 
 const BLOCK = 4096;
@@ -42,6 +44,8 @@ export const S_IF = {
 } as const;
 const DIRENT_TYPE = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, symlink: 7 } as const;
 
+const NOTHING = Buffer.alloc(0);
+
 interface Placed {
   /** Byte offset of the inode within the meta area. */
   at: number;
@@ -54,6 +58,8 @@ interface Placed {
   inline: number;
   /** First block of the rest, or 0. */
   block: number;
+  /** `..` of a directory; the root is its own parent. */
+  parent: DirectoryNode | undefined;
 }
 
 /** Where a file's blocks can be read: an image under construction, or a finished one (erofs-reader.ts). */
@@ -148,13 +154,15 @@ export class ErofsImage implements AsyncDisposable {
     }
   }
 
-  /** Writes the inodes and directories, and syncs: the image is complete. */
+  /** Writes the inodes and directories, and syncs: the image is complete. The tree's directories are sorted for it. */
   async finish(tree: FileTree): Promise<ErofsStats> {
+    const pace = new Pace();
     const metaBlock = this.#nextBlock;
-    const { placed, order, metaSize } = this.#place(tree);
+    const { placed, order, metaSize } = await this.#place(tree, pace);
     const directories = metaBlock + Math.ceil(metaSize / BLOCK);
     let next = directories;
     for (const node of order) {
+      if (pace.over) await pace.rest();
       const place = at(placed, node);
       if (node.type === "file" || place.dataSize <= place.inline) continue;
       place.block = next;
@@ -164,21 +172,31 @@ export class ErofsImage implements AsyncDisposable {
     const digest = createHash("sha256");
     const meta = new BlockWriter(this.#file, metaBlock * BLOCK, this.#buffer, digest);
     for (const node of order) {
+      if (pace.over) await pace.rest();
       const place = at(placed, node);
       await meta.padTo(metaBlock * BLOCK + place.at);
       await meta.write(inode(node, place));
       await meta.write(place.xattrs);
       if (place.inline === 0) continue;
-      const content = contentOf(node, placed);
-      await meta.write(content.subarray(content.length - place.inline));
+      let last: Buffer | undefined;
+      for (const piece of contentOf(node, placed)) {
+        if (pace.over) await pace.rest();
+        last = piece;
+      }
+      if (last !== undefined) await meta.write(last);
     }
     await meta.padTo(directories * BLOCK);
     for (const node of order) {
       const place = at(placed, node);
       if (node.type === "file" || place.block === 0) continue;
       await meta.padTo(place.block * BLOCK);
-      const content = contentOf(node, placed);
-      await meta.write(content.subarray(0, content.length - place.inline));
+      let left = place.dataSize - place.inline;
+      for (const piece of contentOf(node, placed)) {
+        if (left === 0) break;
+        if (pace.over) await pace.rest();
+        await meta.write(piece);
+        left -= piece.length;
+      }
     }
     await meta.padTo(next * BLOCK);
     await meta.flush();
@@ -192,14 +210,17 @@ export class ErofsImage implements AsyncDisposable {
   }
 
   /** Gives every inode its place: the root first (its number has 16 bits only), then each directory's children together. */
-  #place(tree: FileTree): { placed: Map<TreeNode, Placed>; order: TreeNode[]; metaSize: number } {
+  async #place(
+    tree: FileTree,
+    pace: Pace,
+  ): Promise<{ placed: Map<TreeNode, Placed>; order: TreeNode[]; metaSize: number }> {
     const placed = new Map<TreeNode, Placed>();
     const order: TreeNode[] = [];
     // Number 0 is kept free: C libraries take an inode number of 0 for a deleted entry.
     let end = SLOT * 2;
-    const add = (node: TreeNode): void => {
+    const add = async (node: TreeNode, parent?: DirectoryNode): Promise<void> => {
       const xattrs = xattrArea(node);
-      const dataSize = sizeOf(node);
+      const dataSize = node.type === "directory" ? await sort(node, pace) : sizeOf(node);
       let inline = node.type === "file" ? (node.data.tail?.length ?? 0) : dataSize % BLOCK;
       if (INODE + xattrs.length + inline > BLOCK) {
         if (node.type === "file") throw new StacyError("not-supported", "a file's extended attributes are too large");
@@ -208,25 +229,23 @@ export class ErofsImage implements AsyncDisposable {
       const need = INODE + xattrs.length + inline;
       const left = BLOCK - (end % BLOCK);
       if (need > left && inline > 0) end += left; // what lies behind an inode must not cross into another block
-      placed.set(node, { at: end, number: order.length + 1, links: 1, xattrs, dataSize, inline, block: 0 });
+      placed.set(node, { at: end, number: order.length + 1, links: 1, xattrs, dataSize, inline, block: 0, parent });
       order.push(node);
       end = Math.ceil((end + need) / SLOT) * SLOT;
     };
-    add(tree.root);
+    await add(tree.root);
     at(placed, tree.root).links = 2;
     for (let i = 0; i < order.length; i++) {
       const dir = order[i];
       if (dir?.type !== "directory") continue;
-      for (const name of sorted(dir)) {
-        const child = dir.children.get(name)?.node;
-        if (child === undefined) continue;
+      for (const { node: child } of dir.children.values()) {
+        if (pace.over) await pace.rest();
         const before = placed.get(child);
         if (before !== undefined) before.links++;
-        else add(child);
+        else await add(child, dir);
         if (child.type === "directory") {
           at(placed, child).links = 2;
           at(placed, dir).links++;
-          parents.set(child, dir);
         }
       }
     }
@@ -234,71 +253,93 @@ export class ErofsImage implements AsyncDisposable {
   }
 }
 
-/** `..` of each directory; the root is its own parent. Weak, so a finished tree goes away. */
-const parents = new WeakMap<DirectoryNode, DirectoryNode>();
-
 function at(placed: Map<TreeNode, Placed>, node: TreeNode): Placed {
   const place = placed.get(node);
   if (place === undefined) throw new StacyError("internal", "a node without a place");
   return place;
 }
 
-function sorted(dir: DirectoryNode): string[] {
+/** Puts a directory's names into the order of their bytes. @returns the size of its entries */
+async function sort(dir: DirectoryNode, pace: Pace): Promise<number> {
   // Default order of strings is by UTF-16 units, which for one character per byte is the order of the bytes.
-  return [...dir.children.keys()].sort();
+  const names = await sortedInTurns([...dir.children.keys()], pace);
+  const sorted: DirectoryNode["children"] = new Map();
+  for (const name of names) {
+    if (pace.over) await pace.rest();
+    const child = dir.children.get(name);
+    if (child !== undefined) sorted.set(name, child);
+  }
+  dir.children = sorted;
+  let blocks = 0;
+  let last = 0;
+  for (const { size } of direntBlocks(dir)) {
+    if (pace.over) await pace.rest();
+    blocks++;
+    last = size;
+  }
+  return (blocks - 1) * BLOCK + last;
 }
 
 function sizeOf(node: TreeNode): number {
-  if (node.type === "symlink") return node.target.length;
-  if (node.type !== "directory") return 0;
-  return direntBlocks([".", "..", ...node.children.keys()].sort()).reduce(
-    (sum, block, index, all) => sum + (index === all.length - 1 ? block.size : BLOCK),
-    0,
-  );
+  return node.type === "symlink" ? node.target.length : 0;
+}
+
+/** Of a sorted directory, with its own two. */
+function* direntNames(dir: DirectoryNode): Generator<string> {
+  const own = [".", ".."];
+  for (const name of dir.children.keys()) {
+    while (own[0] !== undefined && own[0] < name) yield own.shift() as string;
+    yield name;
+  }
+  yield* own;
 }
 
 /** Distributes sorted names over blocks; a block holds its entries first, then their names. */
-function direntBlocks(names: string[]): { names: string[]; size: number }[] {
-  const blocks: { names: string[]; size: number }[] = [];
-  let current: { names: string[]; size: number } | undefined;
-  for (const name of names) {
+function* direntBlocks(dir: DirectoryNode): Generator<{ names: string[]; size: number }> {
+  let names: string[] = [];
+  let size = 0;
+  for (const name of direntNames(dir)) {
     const need = 12 + name.length;
-    if (current === undefined || current.size + need > BLOCK) {
-      current = { names: [], size: 0 };
-      blocks.push(current);
+    if (size + need > BLOCK) {
+      yield { names, size };
+      names = [];
+      size = 0;
     }
-    current.names.push(name);
-    current.size += need;
+    names.push(name);
+    size += need;
   }
-  return blocks;
+  yield { names, size };
 }
 
-/** What an inode other than a file's describes; of a file only its end. */
-function contentOf(node: TreeNode, placed: Map<TreeNode, Placed>): Buffer {
-  if (node.type === "file") return node.data.tail ?? Buffer.alloc(0);
-  if (node.type === "symlink") return Buffer.from(node.target, "latin1");
-  if (node.type !== "directory") return Buffer.alloc(0);
-  const content = Buffer.alloc(at(placed, node).dataSize);
+/** What an inode other than a file's describes, in pieces of a block of which only the last may be shorter; of a file only its end. */
+function* contentOf(node: TreeNode, placed: Map<TreeNode, Placed>): Generator<Buffer> {
+  if (node.type === "file") {
+    if (node.data.tail !== undefined) yield node.data.tail;
+    return;
+  }
+  if (node.type === "symlink") yield Buffer.from(node.target, "latin1");
+  if (node.type !== "directory") return;
+  let left = at(placed, node).dataSize;
   const resolve = (name: string): TreeNode => {
     if (name === ".") return node;
-    if (name === "..") return parents.get(node) ?? node;
+    if (name === "..") return at(placed, node).parent ?? node;
     return node.children.get(name)?.node ?? node;
   };
-  let offset = 0;
-  for (const block of direntBlocks([".", "..", ...node.children.keys()].sort())) {
+  for (const block of direntBlocks(node)) {
+    const content = Buffer.alloc(Math.min(BLOCK, left));
+    left -= content.length;
     let nameAt = block.names.length * 12;
     block.names.forEach((name, index) => {
       const child = resolve(name);
-      const entry = offset + index * 12;
+      const entry = index * 12;
       content.writeBigUInt64LE(BigInt(at(placed, child).at / SLOT), entry);
       content.writeUInt16LE(nameAt, entry + 8);
       content.writeUInt8(DIRENT_TYPE[child.type], entry + 10);
-      content.write(name, offset + nameAt, "latin1");
+      content.write(name, nameAt, "latin1");
       nameAt += name.length;
     });
-    offset += BLOCK;
+    yield content;
   }
-  return content;
 }
 
 function inode(node: TreeNode, place: Placed): Buffer {
@@ -338,7 +379,7 @@ const XATTR_PREFIXES: [prefix: string, index: number][] = [
 ];
 
 function xattrArea(node: TreeNode): Buffer {
-  if (node.xattrs.size === 0) return Buffer.alloc(0);
+  if (node.xattrs.size === 0) return NOTHING;
   const parts: Buffer[] = [Buffer.alloc(12)];
   for (const [name, value] of [...node.xattrs].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const prefix = XATTR_PREFIXES.find(([start]) => name.startsWith(start));
@@ -356,7 +397,7 @@ function xattrArea(node: TreeNode): Buffer {
     value.copy(entry, 4 + rest.length);
     parts.push(entry);
   }
-  if (parts.length === 1) return Buffer.alloc(0);
+  if (parts.length === 1) return NOTHING;
   const area = Buffer.concat(parts);
   if (area.length > 12 + 4 * 0xfffe) {
     throw new StacyError("not-supported", "a file's extended attributes are too large");

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { type Member, tar } from "../../test/images-support.ts";
+import { ARCHIVE_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { buildBase, type Layer } from "./base.ts";
 import { layerFile } from "./layer.ts";
-import type { FileTree } from "./tree.ts";
+import { FileTree } from "./tree.ts";
 
 let dir: string;
 beforeEach(async () => {
@@ -57,6 +58,10 @@ async function refused(code: string, words: RegExp, archives: Buffer[], limits =
     assert.match(error.message, words);
     return true;
   });
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes;
 }
 
 const dirEntry = (path: string): Member => ({ path, type: "5", mode: 0o755 });
@@ -257,6 +262,83 @@ describe("hostile archives are refused:", () => {
     assert.equal(tree.find("d/e/29999")?.type, "file");
     // Looked at anew for each it is ten seconds and more.
     assert.ok(user < 5_000_000, `${user / 1000} ms`);
+  });
+
+  test("very many files: others have their turns while the disk is written, and also while it is read again", async () => {
+    const members = Array.from({ length: 30_000 }, (_, i) => ({ path: `d/${i}`, content: "" }));
+    const archive = tar(members);
+    const ownMs = (): number => {
+      const { user, system } = process.threadCpuUsage();
+      return (user + system) / 1_000;
+    };
+    const begun = ownMs();
+    let [longest, last, ended] = [0, begun, false];
+    const turn = (): void => {
+      longest = Math.max(longest, ownMs() - last);
+      last = ownMs();
+      if (!ended) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const [lower, upper] = [join(dir, "lower.img"), join(dir, "upper.img")];
+    const layer = (bytes: Buffer): Layer => ({ whiteouts: true, open: () => once(bytes) });
+    await buildBase(lower, [layer(archive)]);
+    await buildBase(upper, [layer(tar([{ path: "d/.wh..wh..opq" }]))], { below: lower });
+    await new Promise((wake) => setImmediate(wake));
+    ended = true;
+    const all = ownMs() - begun;
+    assert.ok(longest < all / 8, `${longest} of ${all} ms at a stretch`);
+  });
+
+  test("what a tree takes in memory has a bound, whatever it is taken by", () => {
+    const one = { path: "f", type: "file", mode: 0, uid: 0, gid: 0, size: 0, stored: 0 } as const;
+    const rest = { mtime: 0, mtimeNs: 0, link: "", major: 0, minor: 0 };
+    const xattrs = new Map(Array.from({ length: 256 }, (_, i) => [`user.${i}`, Buffer.alloc(0)]));
+    for (const entry of [
+      { ...one, ...rest, xattrs },
+      { ...one, ...rest, xattrs: new Map() },
+    ]) {
+      let taken = 0;
+      const take = (bytes: number): void => {
+        taken += bytes;
+      };
+      const tree = new FileTree({ entries: 2_000_000, bytes: 1, take });
+      assert.throws(
+        () => {
+          for (;;) tree.admit(entry);
+        },
+        { code: "limit", message: /memory/ },
+      );
+      assert.ok(taken <= ARCHIVE_BOUNDS.treeBytes + 100_000, `${taken}`);
+    }
+  });
+
+  test("disks are made few at a time, those of one party one after the other", async () => {
+    const order: string[] = [];
+    const [first, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const made = (name: string, party: string, wait?: Promise<void>): Promise<unknown> =>
+      buildBase(
+        join(dir, name),
+        [
+          {
+            whiteouts: true,
+            async *open() {
+              order.push(name);
+              first.resolve();
+              await wait;
+              yield tar([{ path: "f", content: "x" }]);
+            },
+          },
+        ],
+        { party },
+      );
+    const slow = made("slow", "a", gate.promise);
+    await first.promise;
+    const next = made("next", "a");
+    await made("other", "b");
+    assert.deepEqual(order, ["slow", "other"]);
+    gate.resolve();
+    await Promise.all([slow, next]);
+    assert.deepEqual(order, ["slow", "other", "next"]);
   });
 
   test("a gzip bomb: 2 GiB of zeros in 2 MB stop at the limit", async () => {

@@ -69,6 +69,8 @@ export function createImages(paths: DataPaths, options: ImagesOptions = {}): Ima
 interface Work {
   progress?: ((progress: Progress) => void) | undefined;
   signal?: AbortSignal | undefined;
+  /** Whose turn it is; absent: this library's owner's. */
+  party?: string | undefined;
 }
 
 /** What a builder leaves at the path that it was given, and what belongs to it. */
@@ -102,6 +104,10 @@ class ImageStore implements ImageLibrary {
     return this.#owner?.name;
   }
 
+  get #party(): string {
+    return this.#owner?.party ?? this.#owner?.name ?? "";
+  }
+
   of(owner: ImageOwner): ImageLibrary {
     return new ImageStore(this.#paths, this.#options, this.#turns, owner);
   }
@@ -112,11 +118,11 @@ class ImageStore implements ImageLibrary {
 
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
     const { signal, progress } = options;
-    const party = this.#owner?.party ?? this.#owner?.name ?? "";
+    const party = this.#party;
     // Before its lock: one that waits for its turn keeps nobody else from the same image.
     return this.#resolve(reference, options, (name, pull) =>
       this.#turns.run(name, pull, { party, signal, progress }, (signal, progress) =>
-        this.#everybodys.#fetch(name, pull, { progress, signal }),
+        this.#everybodys.#fetch(name, pull, { progress, signal, party }),
       ),
     );
   }
@@ -364,7 +370,11 @@ class ImageStore implements ImageLibrary {
     if (builtinNames.includes(name)) {
       await using scratch = await WorkDir.create(this.#paths);
       return await this.#publish({ name }, work, async (path) => {
-        const config = await buildBuiltin(name, path, { workDir: scratch.path, ...optional(work) });
+        const config = await buildBuiltin(name, path, {
+          workDir: scratch.path,
+          party: work.party,
+          ...optional(work),
+        });
         return { digest: undefined, config, blobs: [] };
       });
     }
@@ -373,12 +383,13 @@ class ImageStore implements ImageLibrary {
         remedy: `built-in are ${builtinNames.join(", ")}`,
       });
     }
-    const options: PullOptions = {
+    const options: PullOptions & Work = {
       registries: this.#options.registries,
       credentialFiles: this.#options.credentialFiles,
       privateHosts: this.#options.privateHosts,
       ...this.#options.network,
       ...optional(work),
+      party: work.party,
     };
     const remote = await lookUp(parseReference(name), options).catch(async (error: unknown) => {
       const standIn = await this.#standIn(name, error, work);
@@ -411,7 +422,7 @@ class ImageStore implements ImageLibrary {
     return base;
   }
 
-  async #pull(name: string, remote: RemoteImage, options: PullOptions): Promise<Base> {
+  async #pull(name: string, remote: RemoteImage, options: PullOptions & Work): Promise<Base> {
     await using work = await WorkDir.create(this.#paths);
     const { manifest } = remote;
     const bytes = new ArchiveBytes(this.#limits);
@@ -467,6 +478,7 @@ class ImageStore implements ImageLibrary {
   async #build(path: string, content: ImageContent, work: Work, below?: string): Promise<Built> {
     configPlaces(content.config); // before the work
     await buildBase(path, content.layers, {
+      party: work.party ?? this.#party,
       edit: (tree) => makePlaces(tree, content.config),
       ...(below === undefined ? {} : { below }),
       ...(this.#options.limits === undefined ? {} : { limits: this.#options.limits }),

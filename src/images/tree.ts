@@ -4,6 +4,7 @@
  *
  * Names are bytes as `latin1` strings, as `tar.ts` gives them; sorting such strings sorts by bytes.
  */
+import { getHeapStatistics } from "node:v8";
 import { ARCHIVE_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { TarEntry } from "./tar.ts";
@@ -23,7 +24,7 @@ interface Common {
   gid: number;
   mtime: number;
   mtimeNs: number;
-  xattrs: Map<string, Buffer>;
+  xattrs: ReadonlyMap<string, Buffer>;
 }
 
 export interface FileNode extends Common {
@@ -59,10 +60,17 @@ export interface TreeLimits {
   entries: number;
   /** Bytes of all files. */
   bytes: number;
+  /** Told how much more memory the tree needs, bytes; may throw. */
+  take?(bytes: number): void;
 }
+
+/** Most have none, and an empty table takes more than all else that is known of a file. */
+export const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
 
 const MAX_LINKS = 40; // what Linux follows in one path
 const MAX_DEPTH = 1024;
+/** On a small host a tree has less: two are built at a time, and builds keep some. */
+const HEAP_SHARE = getHeapStatistics().heap_size_limit / 4;
 const WHITEOUT = ".wh.";
 const OPAQUE = ".wh..wh..opq";
 
@@ -79,6 +87,8 @@ export class FileTree {
   #bytes = 0;
   /** Of names, targets and attributes: they are in memory, and an archive of nothing but them is small. */
   #words = 0;
+  /** What all of it takes in memory, also while it is written out. */
+  #memory = 0;
 
   constructor(limits: TreeLimits) {
     this.#limits = limits;
@@ -95,32 +105,50 @@ export class FileTree {
    */
   admit(entry: TarEntry): void {
     this.#bytes += entry.size;
-    for (const [name, value] of entry.xattrs) this.#words += name.length + value.length;
-    this.#words += entry.link.length + Math.min(entry.path.length, 255);
-    this.#count();
+    // A part of a path keeps the whole of it.
+    let words = entry.link.length + entry.path.length;
+    for (const [name, value] of entry.xattrs) words += name.length + value.length + ARCHIVE_BOUNDS.attributeBytes;
+    this.#count(words);
   }
 
-  #count(): void {
+  /** Puts a node of a finished image into a directory, as it was there. @param isNew it has no other name yet @throws StacyError `limit` */
+  inherit(parent: DirectoryNode, name: string, node: TreeNode, isNew: boolean): void {
+    let words = name.length;
+    if (isNew) {
+      if (node.type === "file") this.#bytes += node.data.size;
+      if (node.type === "symlink") words += node.target.length;
+      for (const [key, value] of node.xattrs) words += key.length + value.length + ARCHIVE_BOUNDS.attributeBytes;
+    }
+    this.#count(words);
+    parent.children.set(name, { node, layer: 0 });
+  }
+
+  #count(words: number): void {
+    const { entryBytes, treeBytes, nameBytes } = ARCHIVE_BOUNDS;
     this.#entries++;
+    this.#words += words;
+    this.#memory += entryBytes + words;
+    this.#limits.take?.(entryBytes + words);
     if (this.#entries > this.#limits.entries || this.#bytes > this.#limits.bytes) {
       throw new StacyError("limit", "the image holds more than is allowed", {
         data: { entries: this.#entries, bytes: this.#bytes, limits: this.#limits },
         remedy: "raise `images.max_image_bytes` and `images.max_image_entries` if you trust this image",
       });
     }
-    if (this.#words > ARCHIVE_BOUNDS.nameBytes) {
-      throw new StacyError("limit", "the image's names and attributes are longer than is allowed", {
+    if (this.#words > nameBytes || this.#memory > Math.min(treeBytes, HEAP_SHARE)) {
+      throw new StacyError("limit", "the image's names and attributes take more memory than is allowed", {
+        data: { entries: this.#entries, memory: this.#memory },
         remedy: "leave files or attributes out of the image",
       });
     }
   }
 
   /**
-   * Applies one entry of the current layer.
+   * Applies one entry of the current layer. In steps: what it hides may be very much.
    * @param data of a file; required there
    * @throws StacyError `corrupt` when its path leaves the image, or contradicts what is there
    */
-  apply(entry: TarEntry, data: FileData | undefined, { whiteouts }: Applied): void {
+  *apply(entry: TarEntry, data: FileData | undefined, { whiteouts }: Applied): Generator<undefined, void> {
     const parts = split(entry.path);
     const name = parts.pop();
     if (name === undefined) {
@@ -130,7 +158,7 @@ export class FileTree {
     }
     const parent = this.#parent(parts, entry.path);
     if (whiteouts && name.startsWith(WHITEOUT)) {
-      this.#whiteout(parent, name, entry.path);
+      yield* this.#whiteout(parent, name, entry.path);
       return;
     }
     const before = parent.children.get(name);
@@ -174,15 +202,24 @@ export class FileTree {
 
   /** Every node once, with one of its paths, directories before what is in them. */
   *nodes(): Generator<[path: string, node: TreeNode]> {
+    // Only what is no directory has several names.
     const seen = new Set<TreeNode>();
-    const stack: [string, TreeNode][] = [["", this.root]];
-    for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
-      const [path, node] = top;
-      if (seen.has(node)) continue;
-      seen.add(node);
-      yield [path === "" ? "/" : path, node];
-      if (node.type !== "directory") continue;
-      for (const [name, child] of node.children) stack.push([`${path}/${name}`, child.node]);
+    yield ["/", this.root];
+    const stack: { path: string; left: Iterator<[string, Child]> }[] = [
+      { path: "", left: this.root.children.entries() },
+    ];
+    for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
+      const next = top.left.next();
+      if (next.done) {
+        stack.pop();
+        continue;
+      }
+      const [name, { node }] = next.value;
+      const path = `${top.path}/${name}`;
+      if (node.type === "directory") stack.push({ path, left: node.children.entries() });
+      else if (seen.has(node)) continue;
+      else seen.add(node);
+      yield [path, node];
     }
   }
 
@@ -209,30 +246,33 @@ export class FileTree {
     }
   }
 
-  #whiteout(parent: DirectoryNode, name: string, path: string): void {
+  *#whiteout(parent: DirectoryNode, name: string, path: string): Generator<undefined, void> {
     if (name === OPAQUE) {
-      this.#clear(parent);
+      yield* this.#clear(parent);
       return;
     }
     if (name.startsWith(`${WHITEOUT}${WHITEOUT}`)) return; // notes of the aufs driver
     const hidden = name.slice(WHITEOUT.length);
     if (hidden === "" || hidden === "." || hidden === "..") throw corrupt("a whiteout of no name", path);
-    this.#hide(parent, hidden);
+    yield* this.#hide(parent, hidden);
   }
 
   /** Removes what lower layers put into a directory. Once for each: an archive may ask for it as often as it has room for. */
-  #clear(directory: DirectoryNode): void {
+  *#clear(directory: DirectoryNode): Generator<undefined, void> {
     if (directory.cleared === this.#layer) return;
-    for (const child of [...directory.children.keys()]) this.#hide(directory, child);
+    for (const child of directory.children.keys()) {
+      yield* this.#hide(directory, child);
+      yield;
+    }
     directory.cleared = this.#layer;
   }
 
   /** Removes what lower layers put under a name, and keeps what this layer did. */
-  #hide(parent: DirectoryNode, name: string): void {
+  *#hide(parent: DirectoryNode, name: string): Generator<undefined, void> {
     const child = parent.children.get(name);
     if (child === undefined) return;
     if (child.node.type === "directory") {
-      this.#clear(child.node);
+      yield* this.#clear(child.node);
       // Layers need not name a directory again to put something into it.
       if (child.node.children.size > 0) return;
     }
@@ -270,8 +310,7 @@ export class FileTree {
         throw corrupt(`${show(name)} is no directory`, path);
       } else if (create) {
         // No entry names it, and a path may have a thousand of them.
-        this.#words += name.length;
-        this.#count();
+        this.#count(name.length);
         const made = directory();
         here.children.set(name, { node: made, layer: this.#layer });
         trail.push(made);
@@ -285,11 +324,11 @@ export class FileTree {
 }
 
 export function directory(mode = 0o755): DirectoryNode {
-  return { type: "directory", children: new Map(), mode, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: new Map() };
+  return { type: "directory", children: new Map(), mode, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: NO_XATTRS };
 }
 
 export function symlink(target: string): SymlinkNode {
-  return { type: "symlink", target, mode: 0o777, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: new Map() };
+  return { type: "symlink", target, mode: 0o777, uid: 0, gid: 0, mtime: 0, mtimeNs: 0, xattrs: NO_XATTRS };
 }
 
 function common(entry: TarEntry): Common {
@@ -304,7 +343,8 @@ function common(entry: TarEntry): Common {
 }
 
 /** Overlay's own attributes would act on the guest's overlay: an image must not hide or redirect its files that way. */
-function keptXattrs(xattrs: Map<string, Buffer>): Map<string, Buffer> {
+function keptXattrs(xattrs: ReadonlyMap<string, Buffer>): ReadonlyMap<string, Buffer> {
+  if (xattrs.size === 0) return NO_XATTRS;
   return new Map([...xattrs].filter(([name]) => !/^(trusted|user)\.overlay\./.test(name)));
 }
 
