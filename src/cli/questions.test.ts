@@ -24,7 +24,7 @@ const QUESTIONS: [row: string, answer: RegExp, inRow?: RegExp][] = [
     /\*\*Fork\*\* makes running copies/,
     /spawn --checkpoint NAME.*fork ID -n 3/,
   ],
-  ["read logs", /`stacyvm logs ID`[\s\S]*the server \| its standard error[\s\S]*journalctl/],
+  ["read logs, output of the background", /`stacyvm logs ID`[\s\S]*the server \| its standard error[\s\S]*journalctl/],
   ["open a port (preview URL)", /stacyvm url "\$id" 8080/, /on this host; for others/],
   ["reach the internet, install packages", /--allow/, /--allow @pypi.*network ID --allow HOST/],
   [
@@ -35,7 +35,7 @@ const QUESTIONS: [row: string, answer: RegExp, inRow?: RegExp][] = [
   [
     "run 100 at once; how many fit",
     /Memory decides/,
-    /25 idle, 10 with Python.*130 idle per core.*16 GiB and 8 cores.*With KVM: 2 MiB/,
+    /25 idle, 10 with Python.*130 idle per core.*16 GiB and 8 cores.*With KVM \(not measured\): 2 MiB/,
   ],
   ["use a Docker image or Dockerfile", /image build/, /docker save.*image import.*--allow @debian/],
   ["have Node, git, pip", /`stacyvm\/code` \| Python with pip, Node with npm, git/],
