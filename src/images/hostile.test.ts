@@ -10,6 +10,7 @@ import { ARCHIVE_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { buildBase, type Layer } from "./base.ts";
 import { layerFile } from "./layer.ts";
+import { readTar } from "./tar.ts";
 import { FileTree } from "./tree.ts";
 
 let dir: string;
@@ -262,6 +263,45 @@ describe("hostile archives are refused:", () => {
     assert.equal(tree.find("d/e/29999")?.type, "file");
     // Looked at anew for each it is ten seconds and more.
     assert.ok(user < 5_000_000, `${user / 1000} ms`);
+  });
+
+  test("what is kept of a header is no more than that, however small it is beside the rest", async () => {
+    const count = 300;
+    const junk = `32008 a=${"j".repeat(31_999)}\n`.repeat(4);
+    const header = { path: "h", type: "x", content: `${junk}28 SCHILY.xattr.user.k=vvvv\n${junk}` };
+    const piece = tar([header, { path: "f" }], false);
+    const kept: (Buffer | undefined)[] = [];
+    await readTar(
+      (async function* () {
+        for (let i = 0; i < count; i++) yield piece;
+      })(),
+      async ({ xattrs }) => void kept.push(xattrs.get("user.k")),
+    );
+    assert.equal(kept[0]?.toString(), "vvvv");
+    const memory = new Map(kept.map((value) => [value?.buffer, value?.buffer.byteLength ?? 0]));
+    assert.ok([...memory.values()].reduce((sum, bytes) => sum + bytes, 0) < 500_000);
+  });
+
+  test("a sparse member of very many pieces: others have their turns", async () => {
+    const pieces = 20_000;
+    const numbers = Array.from({ length: pieces }, (_, i) => `${2 * i}\n1\n`).join("");
+    const map = Buffer.from(`${pieces}\n${numbers}`);
+    const content = Buffer.concat([map, Buffer.alloc((512 - (map.length % 512)) % 512), Buffer.alloc(pieces, 1)]);
+    const pax = { "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": String(2 * pieces) };
+    let turns = 0;
+    let ended = false;
+    const count = (): void => {
+      turns += 1;
+      if (!ended) setImmediate(count);
+    };
+    setImmediate(count);
+    let bytes = 0;
+    await readTar(once(tar([{ path: "f", content, pax }])), async (_entry, body) => {
+      for await (const part of body) bytes += part.length;
+    });
+    ended = true;
+    assert.equal(bytes, 2 * pieces);
+    assert.ok(turns > 10, `${turns} turns`);
   });
 
   test("very many files: others have their turns while the disk is written, and also while it is read again", async () => {

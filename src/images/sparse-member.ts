@@ -3,6 +3,7 @@
  * use (GNU tar manual, "Storing Sparse Files"): the old header with flag `S`, and pax 0.0, 0.1 and 1.0.
  */
 import { StacyError } from "../host/error.ts";
+import { Pace } from "../host/turns.ts";
 
 export interface SparseMap {
   /** Bytes of the file with its holes. */
@@ -26,19 +27,25 @@ const ZEROS = Buffer.alloc(1 << 20);
  * @param stored bytes of data in the archive, which the pieces must add up to
  * @throws StacyError `corrupt`
  */
-export function sparseMap(size: number, numbers: readonly number[], stored: number): SparseMap {
+export function* sparseMap(
+  size: number,
+  numbers: readonly number[],
+  stored: number,
+): Generator<undefined, SparseMap> {
   if (numbers.length % 2 !== 0 || numbers.length > 2 * MAX_PIECES) throw unsound("its map has no sensible length");
   const pieces: SparsePiece[] = [];
   let end = 0;
   let data = 0;
   for (let i = 0; i < numbers.length; i += 2) {
-    const [offset = 0, length = 0] = numbers.slice(i, i + 2);
+    const offset = numbers[i] ?? 0;
+    const length = numbers[i + 1] ?? 0;
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < end || offset + length > size) {
       throw unsound("its map leaves the file or goes backwards");
     }
     end = offset + length;
     data += length;
     if (length > 0) pieces.push({ offset, length });
+    yield;
   }
   if (data !== stored) throw unsound(`its map names ${data} bytes and the archive has ${stored}`);
   return { size, pieces };
@@ -50,7 +57,10 @@ export async function* expanded(
   take: (length: number) => AsyncIterable<Buffer>,
 ): AsyncGenerator<Buffer> {
   let at = 0;
+  const pace = new Pace();
   for (const { offset, length } of pieces) {
+    // What is at hand may be very many of them.
+    if (pace.over) await pace.rest();
     yield* zeros(offset - at);
     yield* take(length);
     at = offset + length;

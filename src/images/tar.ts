@@ -41,6 +41,13 @@ const MAX_XATTRS = 256;
 /** Of the extended headers that hold for one member. */
 const MAX_RECORDS = 1_024;
 const MAX_ID = 0xfffffffe;
+
+/**
+ * Of extended headers, bytes as `latin1`. No part of a header's bytes, nor a small buffer of its own: that would keep all of the header,
+ * or all of the piece of memory that small buffers share, for one byte that somebody keeps.
+ */
+type Records = ReadonlyMap<string, string>;
+
 /** Records that are read between two looks at the time. */
 const STEP = 256;
 
@@ -63,8 +70,8 @@ async function readEntries(
   reader: ByteReader,
   onEntry: (entry: TarEntry, body: AsyncIterable<Buffer>) => Promise<void>,
 ): Promise<void> {
-  let global = new Map<string, Buffer>();
-  let local = new Map<string, Buffer>();
+  let global: Records = new Map();
+  let local: Records = new Map();
   let longPath: string | undefined;
   let longLink: string | undefined;
   const pace = new Pace();
@@ -100,7 +107,7 @@ async function readEntries(
       await onEntry(entry, empty());
       continue;
     }
-    const sparse = entry === undefined ? undefined : await sparseOf(reader, header, flag, attributes, size);
+    const sparse = entry === undefined ? undefined : await sparseOf(reader, header, flag, attributes, size, pace);
     const end = sparse?.end ?? reader.position + size;
     if (entry !== undefined) {
       entry.size = sparse?.map.size ?? size;
@@ -121,8 +128,9 @@ async function sparseOf(
   reader: ByteReader,
   header: Buffer,
   flag: string,
-  attributes: Map<string, Buffer>,
+  attributes: Records,
   size: number,
+  pace: Pace,
 ): Promise<{ map: SparseMap; end: number } | undefined> {
   if (flag === "S") {
     const numbers: number[] = [];
@@ -135,40 +143,57 @@ async function sparseOf(
     };
     collect(header, 386, 4);
     for (let more = header[482] !== 0; more; ) {
+      if (pace.over) await pace.rest();
       const block = await reader.read(BLOCK);
       if (block === undefined || numbers.length > 2 * MAX_PIECES) throw corrupt("a sparse member's map has no end");
       collect(block, 0, 21);
       more = block[504] !== 0;
     }
-    return { map: sparseMap(number(header, 483, 12, "real size"), numbers, size), end: reader.position + size };
+    const map = await pace.through(sparseMap(number(header, 483, 12, "real size"), numbers, size));
+    return { map, end: reader.position + size };
   }
   const end = reader.position + size;
-  const list = text(attributes, "GNU.sparse.map");
+  const list = attributes.get("GNU.sparse.map");
   if (list !== undefined) {
-    const numbers = list === "" ? [] : list.split(",").map((digits) => whole(digits));
-    return { map: sparseMap(decimal(attributes, "GNU.sparse.size"), numbers, size), end };
+    const numbers = await pace.through(listed(list));
+    return { map: await pace.through(sparseMap(decimal(attributes, "GNU.sparse.size"), numbers, size)), end };
   }
   if (attributes.has("GNU.sparse.major")) {
-    if (text(attributes, "GNU.sparse.major") !== "1" || text(attributes, "GNU.sparse.minor") !== "0") {
+    if (attributes.get("GNU.sparse.major") !== "1" || attributes.get("GNU.sparse.minor") !== "0") {
       throw new StacyError("not-supported", "the archive has sparse members of an unknown form", {
         remedy: "make the archive again without `--sparse`",
       });
     }
-    const numbers = await leadingNumbers(reader, end);
-    return { map: sparseMap(decimal(attributes, "GNU.sparse.realsize"), numbers, end - reader.position), end };
+    const numbers = await leadingNumbers(reader, end, pace);
+    const data = end - reader.position;
+    return { map: await pace.through(sparseMap(decimal(attributes, "GNU.sparse.realsize"), numbers, data)), end };
   }
   // Without a single piece the older pax form has no list.
   if (attributes.has("GNU.sparse.size"))
-    return { map: sparseMap(decimal(attributes, "GNU.sparse.size"), [], size), end };
+    return { map: await pace.through(sparseMap(decimal(attributes, "GNU.sparse.size"), [], size)), end };
   return undefined;
 }
 
+/** Numbers with commas between them. */
+function* listed(list: string): Generator<undefined, number[]> {
+  const numbers: number[] = [];
+  for (let at = 0; at < list.length; ) {
+    const comma = list.indexOf(",", at);
+    const end = comma === -1 ? list.length : comma;
+    numbers.push(whole(list.slice(at, end)));
+    at = end + 1;
+    yield;
+  }
+  return numbers;
+}
+
 /** The map of pax form 1.0: a count and pairs, a number a line, filled up to a block. */
-async function leadingNumbers(reader: ByteReader, end: number): Promise<number[]> {
+async function leadingNumbers(reader: ByteReader, end: number, pace: Pace): Promise<number[]> {
   const numbers: number[] = [];
   let wanted: number | undefined;
   let line = "";
   while (wanted === undefined || numbers.length < wanted) {
+    if (pace.over) await pace.rest();
     const block = reader.position + BLOCK > end ? undefined : await reader.read(BLOCK);
     if (block === undefined) throw corrupt("a sparse member's map has no end");
     const lines = (line + block.toString("latin1")).split("\n");
@@ -214,7 +239,7 @@ function checked(header: Buffer): string {
 function decode(
   header: Buffer,
   flag: string,
-  attributes: Map<string, Buffer>,
+  attributes: Records,
   longPath: string | undefined,
   longLink: string | undefined,
 ): TarEntry | undefined {
@@ -223,11 +248,11 @@ function decode(
   const prefix = ustar && header[262] === 0 ? cString(header, 345, 155) : "";
   const name = cString(header, 0, 100);
   const path =
-    text(attributes, "GNU.sparse.name") ??
-    text(attributes, "path") ??
+    attributes.get("GNU.sparse.name") ??
+    attributes.get("path") ??
     longPath ??
     (prefix === "" ? name : `${prefix}/${name}`);
-  const link = text(attributes, "linkpath") ?? longLink ?? cString(header, 157, 100);
+  const link = attributes.get("linkpath") ?? longLink ?? cString(header, 157, 100);
   if (path.length > MAX_PATH || link.length > MAX_PATH) throw corrupt("a path longer than 4096 bytes");
   if (path === "") throw corrupt("an entry without a name");
   if (path.includes("\0") || link.includes("\0")) throw corrupt("a path with a NUL byte");
@@ -298,7 +323,7 @@ function cString(data: Buffer, offset: number, length: number): string {
 }
 
 /** Records `LENGTH KEY=VALUE\n`; a later one replaces an earlier one, an empty value removes it. */
-function* pax(data: Buffer, before: Map<string, Buffer>): Generator<undefined, Map<string, Buffer>> {
+function* pax(data: Buffer, before: Records): Generator<undefined, Records> {
   const records = new Map(before);
   const map: string[] = [];
   let bytes = 0;
@@ -314,15 +339,14 @@ function* pax(data: Buffer, before: Map<string, Buffer>): Generator<undefined, M
       throw corrupt("a malformed extended header");
     }
     const key = data.toString("latin1", space + 1, equals);
-    const value = data.subarray(equals + 1, end - 1);
+    const value = data.toString("latin1", equals + 1, end - 1);
     // The oldest pax form of a sparse member's map repeats its keys; the next one has a list of the same numbers.
     if (value.length > 0 && (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes")) {
-      map.push(value.toString("latin1"));
+      map.push(value);
     } else {
       bytes -= lengthOf(records, key);
       records.delete(key);
-      // A copy: a part of the header would keep all of it.
-      if (value.length > 0 || key.startsWith("SCHILY.xattr.")) records.set(key, Buffer.from(value));
+      if (value.length > 0 || key.startsWith("SCHILY.xattr.")) records.set(key, value);
       bytes += lengthOf(records, key);
     }
     // Headers may follow one another before a member.
@@ -330,21 +354,17 @@ function* pax(data: Buffer, before: Map<string, Buffer>): Generator<undefined, M
       throw corrupt("too many extended records");
     at = end;
   }
-  if (map.length > 0) records.set("GNU.sparse.map", Buffer.from(map.join(",")));
+  if (map.length > 0) records.set("GNU.sparse.map", map.join(","));
   return records;
 }
 
-function lengthOf(records: Map<string, Buffer>, key: string): number {
+function lengthOf(records: Records, key: string): number {
   const value = records.get(key);
   return value === undefined ? 0 : key.length + value.length;
 }
 
-function text(attributes: Map<string, Buffer>, key: string): string | undefined {
-  return attributes.get(key)?.toString("latin1");
-}
-
-function decimal(attributes: Map<string, Buffer>, key: string): number {
-  return whole(text(attributes, key) ?? "", key);
+function decimal(attributes: Records, key: string): number {
+  return whole(attributes.get(key) ?? "", key);
 }
 
 function whole(digits: string, what = "a sparse member's map"): number {
@@ -353,8 +373,8 @@ function whole(digits: string, what = "a sparse member's map"): number {
   return parsed;
 }
 
-function time(attributes: Map<string, Buffer>): [number, number] | undefined {
-  const value = text(attributes, "mtime");
+function time(attributes: Records): [number, number] | undefined {
+  const value = attributes.get("mtime");
   if (value === undefined) return undefined;
   const match = /^(-?[0-9]{1,12})(?:\.([0-9]{1,20}))?$/.exec(value);
   if (match === null) throw corrupt("mtime is no number");
@@ -368,10 +388,10 @@ function id(value: number): number {
   return value;
 }
 
-function xattrsOf(attributes: Map<string, Buffer>): Map<string, Buffer> {
+function xattrsOf(attributes: Records): Map<string, Buffer> {
   const xattrs = new Map<string, Buffer>();
   for (const [key, value] of attributes) {
-    if (key.startsWith("SCHILY.xattr.")) xattrs.set(key.slice("SCHILY.xattr.".length), value);
+    if (key.startsWith("SCHILY.xattr.")) xattrs.set(key.slice("SCHILY.xattr.".length), Buffer.from(value, "latin1"));
   }
   if (xattrs.size > MAX_XATTRS) throw corrupt("too many extended attributes on one entry");
   return xattrs;
