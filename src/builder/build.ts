@@ -212,7 +212,7 @@ class Build implements AsyncDisposable {
     if (known !== undefined) return await known;
     const stage = from.kind === "stage" ? this.#plan.stages[from.stage] : undefined;
     const name = stage === undefined ? `the files of ${image.reference}` : `the files of the stage ${stage.name}`;
-    const files = ImageFiles.open(image, name).then((opened) => this.#open.use(opened));
+    const files = ImageFiles.open(image, name, this.#options.images.owner).then((opened) => this.#open.use(opened));
     this.#files.set(image.digest, files);
     return await files;
   }

@@ -7,12 +7,13 @@ import { type FileHandle, open, readFile } from "node:fs/promises";
 import { join } from "node:path/posix";
 import { ARCHIVE_BOUNDS, BUILD_BOUNDS } from "../host/bounds.ts";
 import { errno, StacyError } from "../host/error.ts";
+import { sortedInTurns } from "../host/sorted.ts";
 import { Pace } from "../host/turns.ts";
 import { directoryLayer } from "../images/directory.ts";
 import { readTar } from "../images/tar.ts";
 import { type BuildFile, type BuildFiles, relativePath } from "./files.ts";
 import { ignoreRules } from "./ignore.ts";
-import { NameBudget } from "./name-budget.ts";
+import { buildNames, type NameShare } from "./name-budget.ts";
 
 export type ContextEntry = ContextFile;
 
@@ -91,7 +92,6 @@ export interface FolderArchive {
 
 const IGNORE_FILE = ".dockerignore";
 const CHUNK = 1 << 20;
-const names = new NameBudget(BUILD_BOUNDS.allEntries);
 
 export class BuildContext implements BuildFiles, AsyncDisposable {
   readonly name = "the build's files";
@@ -101,7 +101,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   readonly #hidden = new Map<string, ContextEntry>();
   /** Directories and the names in them. */
   #names = new Map<string, string[]>();
-  readonly #share = names.share();
+  readonly #share: NameShare;
   /** Bytes in our file. */
   #end = 0;
   /** Of names and targets. */
@@ -109,8 +109,9 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   /** Directories of the names, also those that no entry names. */
   readonly #directories = new Set<string>();
 
-  private constructor(file: FileHandle) {
+  private constructor(file: FileHandle, party?: string) {
     this.#file = file;
+    this.#share = buildNames.share(party);
     this.#entries = new Map();
   }
 
@@ -136,15 +137,16 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   }
 
   /**
+   * @param options.party whose build it is
    * @param options.buildFiles names of the files of steps, the one that is there may have ignore rules of its own
    * @throws StacyError `corrupt` for what is no tar, `limit`
    */
   static async ofTar(
     tar: AsyncIterable<Uint8Array>,
     store: string,
-    options: { buildFiles?: readonly string[]; signal?: AbortSignal } = {},
+    options: { buildFiles?: readonly string[]; party?: string | undefined; signal?: AbortSignal } = {},
   ): Promise<BuildContext> {
-    const context = new BuildContext(await open(store, "wx+", 0o600));
+    const context = new BuildContext(await open(store, "wx+", 0o600), options.party);
     await context.#read({ folder: "", tar }, nothing, options.signal);
     // In an archive the file with the rules may come last.
     await context.#ignore(options.buildFiles ?? []);
@@ -156,9 +158,9 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   static async ofFolders(
     archives: AsyncIterable<FolderArchive>,
     store: string,
-    options: { signal?: AbortSignal } = {},
+    options: { party?: string | undefined; signal?: AbortSignal } = {},
   ): Promise<BuildContext> {
-    const context = new BuildContext(await open(store, "wx+", 0o600));
+    const context = new BuildContext(await open(store, "wx+", 0o600), options.party);
     try {
       for await (const each of archives) await context.#read(each, nothing, options.signal);
     } catch (error) {
@@ -189,9 +191,12 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         this.#words += path.length + entry.link.length;
         const { entries: most, contentBytes, depth, pathLetters } = BUILD_BOUNDS;
         const isDeep = path.length > pathLetters || path.split("/").length > depth;
+        const before = entries.size + directories.size;
         if (!isDeep) noteDirectories(path, directories);
         const count = entries.size + directories.size;
-        this.#share.set(count + 1);
+        const added = count - before + (entries.has(path) ? 0 : 1);
+        // Letters may take two bytes each.
+        this.#share.take(added * BUILD_BOUNDS.entryBytes + 2 * (path.length + entry.link.length));
         if (
           isDeep ||
           count >= most ||
@@ -240,7 +245,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
       if (rules === undefined) return;
       const ignores = ignoreRules((await this.content(rules, BUILD_BOUNDS.planBytes)).toString("utf8"), rules.path);
       const pace = new Pace();
-      for (const [path, entry] of [...this.#entries]) {
+      for (const [path, entry] of this.#entries) {
         if (pace.over) await pace.rest();
         if (!(await pace.through(ignores.steps(path)))) continue;
         this.#entries.delete(path);
@@ -253,7 +258,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#share.set(0);
+    this.#share[Symbol.dispose]();
     await this.#file.close();
   }
 
@@ -264,7 +269,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     return new ContextFile(this.#file, { path, type: "directory", mode: 0o755, mtime: 0 }, NO_CONTENT);
   }
 
-  names(path: string): readonly string[] {
+  async names(path: string): Promise<readonly string[]> {
     return this.#names.get(path) ?? [];
   }
 
@@ -292,7 +297,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     }
     for (const [path, inside] of names) {
       if (pace.over) await pace.rest();
-      this.#names.set(path, [...inside].sort());
+      this.#names.set(path, await sortedInTurns([...inside], pace));
     }
   }
 

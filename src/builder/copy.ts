@@ -14,7 +14,7 @@ import { decompressed } from "../images/layer.ts";
 import { isTarHeader } from "../images/tar.ts";
 import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
-import { type BuildFile, type BuildFiles, below, follow, matching } from "./files.ts";
+import { assertFew, type BuildFile, type BuildFiles, below, follow, matching } from "./files.ts";
 import { isPattern } from "./match.ts";
 import type { Step } from "./plan.ts";
 
@@ -61,15 +61,17 @@ async function select(step: CopyStep, files: BuildFiles | undefined): Promise<Se
     for (const path of paths) {
       if (pace.over) await pace.rest();
       // A source that is a link stands for what it leads to; a link below a source is copied as one.
-      const target = follow(files, path);
+      const target = await pace.through(follow(files, path));
+      assertFew(found.length);
       const file = target === undefined ? undefined : files.get(target);
       if (target !== undefined && file?.type === "file")
         found.push({ file: { ...file, path }, source: path, below: "" });
       else if (target === "" || file?.type === "directory") {
         // Of a directory what is in it is copied, not the directory itself.
         const cut = target === "" || target === undefined ? 0 : target.length + 1;
-        for (const inner of below(files, target ?? "")) {
+        for await (const inner of below(files, target ?? "")) {
           if (pace.over) await pace.rest();
+          assertFew(found.length);
           found.push({ file: inner, source: path, below: inner.path.slice(cut) });
         }
       } else if (!isPattern(source)) throw nothing(source);

@@ -1,4 +1,5 @@
 /** What a copy takes files from: the build's own files, or an image. */
+import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { Pace } from "../host/turns.ts";
 import { namePattern } from "./match.ts";
@@ -26,7 +27,7 @@ export interface BuildFiles {
   /** Links on the way and at the end are not followed. Pipes, sockets and devices are nothing that could be copied. */
   get(path: string): BuildFile | undefined;
   /** Names in a directory, in their order; empty for anything else. */
-  names(path: string): readonly string[];
+  names(path: string): Promise<readonly string[]>;
 }
 
 const MAX_LINKS = 40;
@@ -44,8 +45,8 @@ export function relativePath(path: string): string {
   return parts.join("/");
 }
 
-/** Where a path leads, links followed as if the files' root were `/`; `undefined`: nowhere. */
-export function follow(files: BuildFiles, path: string): string | undefined {
+/** Where a path leads, links followed as if the files' root were `/`; `undefined`: nowhere. In steps. */
+export function* follow(files: BuildFiles, path: string): Generator<undefined, string | undefined> {
   const pending = path.split("/").reverse();
   let trail = "";
   let links = 0;
@@ -53,6 +54,7 @@ export function follow(files: BuildFiles, path: string): string | undefined {
   for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
     if (name === "" || name === ".") continue;
     if (++steps > MAX_STEPS) return undefined;
+    yield;
     if (name === "..") {
       trail = trail.slice(0, Math.max(0, trail.lastIndexOf("/")));
       continue;
@@ -80,10 +82,13 @@ export async function matching(files: BuildFiles, pattern: string): Promise<stri
     const fits = namePattern(part);
     const next: string[] = [];
     for (const path of found) {
-      const directory = follow(files, path);
-      for (const name of directory === undefined ? [] : files.names(directory)) {
+      const directory = await pace.through(follow(files, path));
+      for (const name of directory === undefined ? [] : await files.names(directory)) {
         if (pace.over) await pace.rest();
-        if (await pace.through(fits.steps(name))) next.push(path === "" ? name : `${path}/${name}`);
+        if (!(await pace.through(fits.steps(name)))) continue;
+        // Links to directories let it mean the same files again and again.
+        assertFew(next.length);
+        next.push(path === "" ? name : `${path}/${name}`);
       }
     }
     found = next;
@@ -91,12 +96,26 @@ export async function matching(files: BuildFiles, pattern: string): Promise<stri
   return found;
 }
 
+/** @param copied files that a copy means already @throws StacyError `limit` */
+export function assertFew(copied: number): void {
+  if (copied < BUILD_BOUNDS.copied) return;
+  throw new StacyError("limit", `one copy means more than ${BUILD_BOUNDS.copied} files`, {
+    remedy: "copy a directory, or leave files out",
+  });
+}
+
 /** Everything below a directory, directories before what is in them. */
-export function* below(files: BuildFiles, path: string): Generator<BuildFile> {
-  for (const name of files.names(path)) {
-    const file = files.get(path === "" ? name : `${path}/${name}`);
+export async function* below(files: BuildFiles, path: string): AsyncGenerator<BuildFile> {
+  const stack = [{ path, names: await files.names(path), at: 0 }];
+  for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
+    const name = top.names[top.at++];
+    if (name === undefined) {
+      stack.pop();
+      continue;
+    }
+    const file = files.get(top.path === "" ? name : `${top.path}/${name}`);
     if (file === undefined) continue;
     yield file;
-    if (file.type === "directory") yield* below(files, file.path);
+    if (file.type === "directory") stack.push({ path: file.path, names: await files.names(file.path), at: 0 });
   }
 }

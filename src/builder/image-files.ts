@@ -1,31 +1,39 @@
 /** An image's files as a source of copies: read from its base, no machine is needed. */
-import { DEFAULT_LIMITS } from "../images/base.ts";
+import { sortedInTurns } from "../host/sorted.ts";
+import { Pace } from "../host/turns.ts";
 import { ErofsBase } from "../images/erofs-reader.ts";
 import type { Image } from "../images/image.ts";
 import type { FileNode, FileTree } from "../images/tree.ts";
 import type { BuildFile, BuildFiles } from "./files.ts";
+import { buildNames, type NameShare } from "./name-budget.ts";
 
 export class ImageFiles implements BuildFiles, AsyncDisposable {
   readonly name: string;
   readonly #base: ErofsBase;
   readonly #tree: FileTree;
+  readonly #share: NameShare;
 
-  private constructor(name: string, base: ErofsBase, tree: FileTree) {
+  private constructor(name: string, base: ErofsBase, tree: FileTree, share: NameShare) {
     this.name = name;
     this.#base = base;
     this.#tree = tree;
+    this.#share = share;
   }
 
-  /** @param name for messages */
-  static async open(image: Image, name: string): Promise<ImageFiles> {
+  /** @param name for messages @param party whose build it is @throws StacyError `limit` */
+  static async open(image: Image, name: string, party: string | undefined): Promise<ImageFiles> {
     await using open = new AsyncDisposableStack();
     const base = open.use(await ErofsBase.open(image.base));
-    const files = new ImageFiles(name, base, await base.tree(DEFAULT_LIMITS));
+    const share = open.use(buildNames.share(party));
+    // It is here, so what it may hold was looked at.
+    const tree = await base.tree({ entries: Infinity, bytes: Infinity, take: share.take });
+    const files = new ImageFiles(name, base, tree, share);
     open.move();
     return files;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#share[Symbol.dispose]();
     await this.#base[Symbol.asyncDispose]();
   }
 
@@ -43,9 +51,16 @@ export class ImageFiles implements BuildFiles, AsyncDisposable {
     };
   }
 
-  names(path: string): readonly string[] {
+  async names(path: string): Promise<readonly string[]> {
     const node = this.#tree.find(toBytes(path));
-    return node?.type === "directory" ? [...node.children.keys()].map(fromBytes).sort() : [];
+    if (node?.type !== "directory") return [];
+    const pace = new Pace();
+    const names: string[] = [];
+    for (const name of node.children.keys()) {
+      if (pace.over) await pace.rest();
+      names.push(fromBytes(name));
+    }
+    return await sortedInTurns(names, pace);
   }
 
   async *#bytes({ data }: FileNode): AsyncGenerator<Uint8Array> {

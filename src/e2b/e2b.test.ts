@@ -205,7 +205,7 @@ test("files of templates: each owner's own, in folders of their hashes, links am
     {
       await using context = await read("a", "ab", "ab", "cd");
       assert.deepEqual(
-        [...below(context, "")].map(({ path }) => path),
+        (await Array.fromAsync(below(context, ""))).map(({ path }) => path),
         [...["ab", "ab/app", "ab/app/file", "ab/app/same"], ...["cd", "cd/.dockerignore", "cd/app", "cd/app/other"]],
       );
       const same = context.get("ab/app/same");

@@ -146,8 +146,14 @@ export const ARCHIVE_BOUNDS = {
 export const BUILD_BOUNDS = {
   /** Of the files: names, those of directories that none of them names too, and their content. */
   entries: 1_000_000,
-  /** Of all builds that run at a time. */
-  allEntries: 2_000_000,
+  /**
+   * What all builds that run at a time keep of names, those of images that they copy from too, or a quarter of what Node may have where
+   * that is less; one owner has half at most. Each name costs so much beside its letters.
+   */
+  nameBytes: 512 * MIB,
+  entryBytes: 512,
+  /** Files that one copy means, however many links lead to them. */
+  copied: 500_000,
   contentBytes: 16 * 1024 * MIB,
   /** Directories in one another. */
   depth: 256,

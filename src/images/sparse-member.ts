@@ -27,11 +27,7 @@ const ZEROS = Buffer.alloc(1 << 20);
  * @param stored bytes of data in the archive, which the pieces must add up to
  * @throws StacyError `corrupt`
  */
-export function* sparseMap(
-  size: number,
-  numbers: readonly number[],
-  stored: number,
-): Generator<undefined, SparseMap> {
+export function* sparseMap(size: number, numbers: readonly number[], stored: number): Generator<undefined, SparseMap> {
   if (numbers.length % 2 !== 0 || numbers.length > 2 * MAX_PIECES) throw unsound("its map has no sensible length");
   const pieces: SparsePiece[] = [];
   let end = 0;

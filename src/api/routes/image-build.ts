@@ -64,6 +64,7 @@ export function imageBuildRoutes(endpoints: Endpoints, parts: RouteParts): void 
       const work = open.use(await images.scratch());
       const context = open.use(
         await BuildContext.ofTar(bodyStream(c.req.raw, upload), join(work.path, "context"), {
+          party: images.owner,
           buildFiles: query.file === undefined ? BUILD_FILES : [inArchive(query.file)],
           signal,
         }),

@@ -135,6 +135,7 @@ export class TemplateBuilds {
     const hashes = (start.steps ?? []).flatMap(({ filesHash }) => (filesHash === undefined ? [] : [filesHash]));
     const context = open.use(
       await BuildContext.ofFolders(this.#files.archives(build.owner, hashes, signal), join(work.path, "context"), {
+        party: build.owner,
         signal,
       }),
     );
