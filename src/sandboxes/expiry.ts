@@ -1,14 +1,20 @@
 /** Sandboxes whose time is over: they end, or are suspended and kept, as each was asked for. */
+import { asStacyError } from "../host/error.ts";
 import type { Clock } from "./clock.ts";
 import type { Log } from "./observer.ts";
 import type { ExpiryPause } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
+import { holdsMachine } from "./state.ts";
 import type { StateChanges } from "./state-changes.ts";
+
+/** What cannot be suspended now, for want of room or an answer, is tried again after this time. */
+const AGAIN_MS = 60_000;
 
 export interface ExpiryParts {
   clock: Clock;
   log: Log;
   changes: StateChanges;
+  save(sandbox: Sandbox): Promise<void>;
   /** Begins its end. */
   end(sandbox: Sandbox): void;
 }
@@ -21,28 +27,45 @@ export class Expiry {
   }
 
   expire(sandbox: Sandbox): void {
-    const { record, state, unreachable } = sandbox;
-    if (record.onExpiry === undefined || state !== "running" || unreachable !== undefined) this.#parts.end(sandbox);
-    else this.#suspend(sandbox, record.onExpiry);
+    const { clock, end } = this.#parts;
+    const { record, state } = sandbox;
+    const { onExpiry } = record;
+    const now = clock.now();
+    const { over = now, keepMs = 0 } = onExpiry ?? {};
+    if (onExpiry === undefined || !holdsMachine(state) || now >= over + keepMs) {
+      end(sandbox);
+      return;
+    }
+    record.onExpiry = { ...onExpiry, over };
+    if (sandbox.unreachable !== undefined) record.expiresAt = this.#again(record.onExpiry);
+    else sandbox.autoStopsDuring(this.#keep(sandbox, record.onExpiry));
   }
 
-  /** One that cannot be suspended ends, as others do. */
-  #suspend(sandbox: Sandbox, { keepMs }: ExpiryPause): void {
-    const { clock, log, changes } = this.#parts;
-    const { id, record } = sandbox;
+  /** Never rejects. One that can never be suspended ends, as others do. */
+  async #keep(sandbox: Sandbox, onExpiry: ExpiryPause): Promise<void> {
+    const { changes, save, log } = this.#parts;
+    const { id, record, state } = sandbox;
     const { expiresAt } = record;
-    const kept = clock.now() + keepMs;
+    const kept = endOf(onExpiry);
     record.expiresAt = kept; // from now on: the next round has nothing to do here
-    const stopping = changes.to(sandbox, "suspended", { reason: "ttl" }).then(
-      () => {},
-      (error: unknown) => {
-        log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");
-        // Who has given it more time meanwhile finds it as it was.
-        if (record.expiresAt !== kept) return;
+    try {
+      await (state === "suspended" ? save(sandbox) : changes.to(sandbox, "suspended", { reason: "ttl" }));
+    } catch (error) {
+      log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");
+      // Who has given it more time meanwhile finds it as it was; and what is suspended the store goes on recording.
+      if (record.expiresAt !== kept || sandbox.state === "suspended") return;
+      if (asStacyError(error).code === "not-supported") {
         record.expiresAt = expiresAt;
         delete record.onExpiry;
-      },
-    );
-    sandbox.autoStopsDuring(stopping);
+      } else record.expiresAt = this.#again(onExpiry);
+    }
   }
+
+  #again(onExpiry: ExpiryPause): number {
+    return Math.min(this.#parts.clock.now() + AGAIN_MS, endOf(onExpiry));
+  }
+}
+
+function endOf({ over = 0, keepMs }: ExpiryPause): number {
+  return over + keepMs;
 }

@@ -13,6 +13,8 @@ export interface ExpiryPause {
   keepMs: number;
   /** A use of the suspended one brings it back, for this time (ms); absent: only who asks for that. */
   resumeMs?: number;
+  /** Since when its time is over, ms since 1970; absent: it is not. */
+  over?: number;
 }
 
 export interface SandboxRecord {
@@ -52,6 +54,11 @@ export interface SandboxRecord {
   failure?: SandboxFailure;
   /** Its machine is there, or may be, and does not answer; the state is the one that it had. */
   unreachable?: { since: number; reason: string };
+}
+
+/** It has time again, or runs again and has what is left: at the end of that it is kept anew. */
+export function hasTime({ onExpiry }: SandboxRecord): void {
+  if (onExpiry !== undefined) delete onExpiry.over;
 }
 
 /** Why a sandbox is in state `error`. */

@@ -332,6 +332,82 @@ test("one that is to be kept is suspended at the end of its time, comes back by 
   await w.sandboxes.close({ destroy: false });
 });
 
+test("one that is to be kept is kept whatever it was at the end of its time: suspended by its user, paused, or not reachable", async () => {
+  const store = new Store(":memory:");
+  const onExpiry = { keepMs: 600_000 };
+  const silent = record({ onExpiry, expiresAt: 1_000_000 + 5_000 });
+  await store.putSandbox(silent, 1);
+  const w = fakeWorld({ store });
+  const unreachable = new FakeUnreachable(silent.id);
+  w.provider.found = { ...w.provider.found, unreachable: [unreachable] };
+  await w.sandboxes.open();
+  const asleep = await withMachine(w, { ttlMs: 5_000, onExpiry });
+  const still = await withMachine(w, { ttlMs: 5_000, onExpiry });
+  await w.sandboxes.suspend(asleep.id);
+  await w.sandboxes.pause(still.id);
+  await w.clock.pass(10_000);
+  const state = (id: string): string => w.sandboxes.get(id).state;
+  assert.deepEqual([state(asleep.id), state(still.id), state(silent.id)], ["suspended", "suspended", "running"]);
+  assert.equal(unreachable.destroyed, false);
+  const rows = store.liveSandboxes().map(({ id, expiresAt }) => [id, expiresAt > w.clock.now()]);
+  assert.deepEqual(new Map(rows as [string, boolean][]).get(asleep.id), true, "the next start finds it so");
+
+  const machine = (await fakeWorld().provider.spawn({ id: silent.id } as never)) as FakeMachine;
+  unreachable.settle({ machine });
+  await settle();
+  await w.clock.pass(90_000);
+  assert.equal(state(silent.id), "suspended", "as soon as it is there");
+  await w.clock.pass(600_000);
+  assert.deepEqual(w.sandboxes.list(), [], "each of them was kept for its time");
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("one that is to be kept and cannot be suspended for a while is tried again; where that can never be, it ends", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const onExpiry = { keepMs: 600_000 };
+  const kept = await withMachine(w, { ttlMs: 5_000, onExpiry });
+  const unable = await withMachine(w, { ttlMs: 5_000, onExpiry });
+  kept.machine.failure = new StacyError("no-space", "the disk is full");
+  unable.machine.failure = new StacyError("not-supported", "this monitor cannot");
+  await w.clock.pass(30_000);
+  assert.deepEqual([kept.machine.destroyed, unable.machine.destroyed > 0], [0, true]);
+  kept.machine.failure = undefined;
+  await w.clock.pass(60_000);
+  assert.equal(w.sandboxes.get(kept.id).state, "suspended");
+  await w.clock.pass(600_000);
+  assert.deepEqual(w.sandboxes.list(), []);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("one that was suspended for good and whose row does not say so yet is kept by the next start", async () => {
+  const store = new Store(":memory:");
+  const row = record({ onExpiry: { keepMs: 60_000 }, expiresAt: 1_000_000 - 1 });
+  await store.putSandbox(row, 1);
+  const w = fakeWorld({ store });
+  const machine = (await fakeWorld().provider.spawn({ id: row.id } as never)) as FakeMachine;
+  machine.state = "suspended";
+  w.provider.found = { ...w.provider.found, adopted: [machine] };
+  await w.sandboxes.open();
+  await w.clock.pass(30_000);
+  assert.deepEqual([w.sandboxes.get(row.id).state, machine.destroyed], ["suspended", 0]);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("one that is slow to say what runs in it is not idle for that", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { machine } = await withMachine(w, { idleTimeoutMs: 5_000, idleAction: "destroy" });
+  const { info } = machine.agent;
+  Object.assign(machine.agent, { info: () => Promise.reject(new StacyError("timeout", "no answer")) });
+  await w.clock.pass(30_000);
+  assert.equal(machine.destroyed, 0);
+  Object.assign(machine.agent, { info });
+  await w.clock.pass(10_000);
+  assert.equal(machine.destroyed > 0, true);
+  await w.sandboxes.close({ destroy: false });
+});
+
 test("calls under way are told why their sandbox ends", async () => {
   const w = fakeWorld();
   await w.sandboxes.open();

@@ -35,7 +35,7 @@ import { Policies } from "./policies.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
-import type { CheckpointRecord, SandboxRecord, Template } from "./record.ts";
+import { type CheckpointRecord, hasTime, type SandboxRecord, type Template } from "./record.ts";
 import { type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
@@ -151,7 +151,7 @@ export class Sandboxes {
       events.emit("sandbox.expired", sandbox.id);
       endings.end(sandbox, "expired", "ttl").catch(noop);
     };
-    const expiry = new Expiry({ clock, log, changes, end: expired });
+    const expiry = new Expiry({ clock, log, changes, save: (sandbox) => table.save(sandbox), end: expired });
     this.#reaper = new Reaper(clock, {
       all: () => table.all(),
       expire: (sandbox) => expiry.expire(sandbox),
@@ -392,6 +392,7 @@ export class Sandboxes {
     const before = sandbox.record.expiresAt;
     const expiresAt = this.#clock.now() + ttlMs;
     sandbox.record.expiresAt = expiresAt;
+    hasTime(sandbox.record);
     try {
       await this.#table.save(sandbox);
     } catch (error) {

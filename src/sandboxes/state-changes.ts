@@ -5,7 +5,7 @@ import type { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import { type Observer, observed } from "./observer.ts";
-import type { CheckpointRecord, SandboxRecord } from "./record.ts";
+import { type CheckpointRecord, hasTime, type SandboxRecord } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { setHosts } from "./set-hosts.ts";
 import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
@@ -66,6 +66,7 @@ export class StateChanges {
       const comesBack = idleSince !== undefined || record.onExpiry?.resumeMs !== undefined;
       if (state !== "running" && comesBack) record.resumeOnUse = true;
       else delete record.resumeOnUse;
+      if (state === "running") hasTime(record);
       sandbox.lastUsedAt = clock.now();
       await table.save(sandbox);
       events.emit(event, id, reason && { reason });
@@ -109,6 +110,7 @@ export class StateChanges {
       await this.onMachine(sandbox, machine, () => machine.restore(checkpointId, { signal }));
       assertThere(sandbox);
       delete sandbox.record.resumeOnUse;
+      hasTime(sandbox.record);
       sandbox.lastUsedAt = clock.now();
       await table.save(sandbox);
       events.emit("sandbox.restored", id, { checkpoint: checkpointId });
