@@ -5,6 +5,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { arm, disarm } from "../../test/faults/points.ts";
 import { exists } from "../host/exists.ts";
 import { dataPaths } from "../host/paths.ts";
 import { isAlive, type ProcessRecord, spawnProcess } from "../host/process.ts";
@@ -265,3 +266,51 @@ for (const state of ["suspended", "running"] as const) {
     assert.deepEqual(await readdir(root), state === "suspended" ? [ID] : []);
   });
 }
+
+/** A restore that got to B3: the new machine beside its place is suspended by now, the old one is dead in it. */
+async function halfReplaced(t: TestContext) {
+  const w = await world(t);
+  const next = join(dirname(w.dir), nextId(ID));
+  const dead = { pid: 4, startTime: "5", hostBootId: "the one before" };
+  await mkdir(join(w.dir, "suspended"));
+  await w.recorded(null, "suspended");
+  await rename(w.dir, next);
+  await mkdir(w.dir);
+  await w.recorded(dead, "running");
+  return { ...w, next };
+}
+
+test("one that was restored, could not be moved into its place, and was suspended there is taken over from there", async (t) => {
+  const w = await halfReplaced(t);
+  assert.deepEqual(await w.provider.machines(), [ID]);
+  const { adopted } = await w.provider.adopt(new Set([ID]));
+  assert.deepEqual(
+    adopted.map(({ id, state }) => [id, state]),
+    [[ID, "suspended"]],
+  );
+  assert.deepEqual(await readdir(dirname(w.dir)), [ID]);
+});
+
+test("a replacement that cannot be finished costs one sandbox its adoption, until it can be", async (t) => {
+  const w = await halfReplaced(t);
+  arm("fs.rename", 1);
+  t.after(() => disarm());
+  const { adopted, unreachable, removed } = await w.provider.adopt(new Set([ID]));
+  assert.equal(disarm().reached, true);
+  assert.deepEqual([adopted, unreachable.map(({ id }) => id), removed], [[], [ID], []]);
+  assert.deepEqual((await readdir(dirname(w.dir))).sort(), [ID, nextId(ID)]);
+  const outcome = await unreachable[0]?.outcome;
+  assert.ok(outcome !== undefined && "machine" in outcome);
+  assert.equal(outcome.machine.state, "suspended");
+  assert.deepEqual(await readdir(dirname(w.dir)), [ID]);
+});
+
+test("one whose replacement cannot be finished ends when its user says so, with all that there is of it", async (t) => {
+  const w = await halfReplaced(t);
+  arm("fs.rename", 1);
+  t.after(() => disarm());
+  const { unreachable } = await w.provider.adopt(new Set([ID]));
+  disarm();
+  await unreachable[0]?.destroy();
+  assert.deepEqual(await readdir(dirname(w.dir)), []);
+});

@@ -3,7 +3,7 @@
  * says what it is made again, whatever the earlier daemon was about to do with it.
  */
 import { readdir, rename } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
@@ -183,43 +183,47 @@ async function goneMachine(dir: string, reason: string): Promise<GoneMachine> {
   return { id: basename(dir), reason, console: await tailLines(join(dir, FILES.console), CONSOLE_LINES) };
 }
 
-/**
- * B2 to B4: a checkpoint was about to take a machine's place. Once the old one is dead, the new one is the sandbox's; where that is
- * dead too, as after the host's end, it is the old one again, with what it was suspended to.
- */
-export async function finishReplacements(context: MachineContext, root: string): Promise<void> {
-  const entries = (await readEntries(root)).filter(({ record }) => record?.vmm === context.launcher.vmm.name);
-  for (const { dir, record } of entries) {
-    if (record === undefined || basename(dir) !== nextId(record.id)) continue;
-    const place = join(root, record.id);
-    const former = await readRecord(place).catch(() => null);
-    // One that cannot be read is not judged.
-    if (former === null) continue;
-    if (former !== undefined && !(await isReplaced(place, former))) continue;
-    if (record.process === null || !(await worksIn(record.process, dir)) || !(await isAlive(record.process))) continue;
-    if (await isThere(place)) {
-      const away = join(root, formerId(record.id));
-      await endLeftovers(place);
-      await removeMachineDir(away);
-      await rename(place, away);
-    }
-    await rename(dir, place);
-    await syncPath(root);
-    await removeMachineDir(join(root, formerId(record.id)));
+/** The replacements of these sandboxes' machines. @returns of those that cannot be finished now, why, by sandbox */
+export async function finishReplacements(
+  context: MachineContext,
+  root: string,
+  wanted: ReadonlySet<string>,
+): Promise<Map<string, string>> {
+  const unfinished = new Map<string, string>();
+  const names = new Set(await readdir(root));
+  for (const id of wanted) {
+    if (!names.has(nextId(id)) && !names.has(formerId(id))) continue;
+    await finishReplacement(context, join(root, id)).catch((error: unknown) => {
+      unfinished.set(id, asStacyError(error).message);
+    });
   }
-  for (const { dir, record } of entries) {
-    if (record === undefined || basename(dir) !== formerId(record.id)) continue;
-    const place = join(root, record.id);
-    if (await isThere(place)) continue;
-    await rename(dir, place);
-    await syncPath(root);
-  }
+  return unfinished;
 }
 
-/** The old one is no more; one that was suspended cannot tell, and the answer of that restore was never given: it stays. */
-async function isReplaced(place: string, { process, state }: MachineRecord): Promise<boolean> {
-  if (state === "suspended") return false;
-  return process === null || !(await worksIn(process, place)) || !(await isAlive(process));
+/**
+ * B2 to B4: a checkpoint was about to take the machine's place. Once the old one is dead, the new one is the sandbox's; where that is
+ * dead too, as after the host's end, it is the old one again, with what it was suspended to.
+ * @throws when that cannot be done now
+ */
+export async function finishReplacement(context: MachineContext, place: string): Promise<void> {
+  const [root, id] = [dirname(place), basename(place)];
+  const [next, former] = [join(root, nextId(id)), join(root, formerId(id))];
+  const ours = ({ record }: Entry): boolean => record?.id === id && record.vmm === context.launcher.vmm.name;
+  const isTaken = async (): Promise<boolean> => (await isThere(place)) && holdsMachine(await readEntry(place));
+  const successor = await readEntry(next);
+  if (ours(successor) && (await holdsMachine(successor)) && !(await isTaken())) {
+    if (await isThere(place)) {
+      await endLeftovers(place);
+      await removeMachineDir(former);
+      await rename(place, former);
+    }
+    await rename(next, place);
+    await syncPath(root);
+    await removeMachineDir(former);
+  } else if (ours(await readEntry(former)) && !(await isThere(place))) {
+    await rename(former, place);
+    await syncPath(root);
+  }
 }
 
 /** Ends whatever of ours still runs in a directory that nobody wants, and removes it. */
@@ -286,7 +290,7 @@ export class Unreachable implements UnreachableMachine {
   async #try(settle: (outcome: { machine: SandboxMachine } | { gone: GoneMachine }) => void): Promise<void> {
     const { signal } = this.#over;
     for await (const _ of attempts(signal)) {
-      const found = await attempt(this.#context, this.#dir, LATER_LIMIT_MS, signal);
+      const found = await this.#attempt(signal);
       if (found.result === "unreachable") {
         this.#reason = found.reason;
         continue;
@@ -297,6 +301,15 @@ export class Unreachable implements UnreachableMachine {
       this.#context.keep(found.machine);
       return settle({ machine: found.machine });
     }
+  }
+
+  async #attempt(signal: AbortSignal): Promise<Found> {
+    try {
+      await finishReplacement(this.#context, this.#dir);
+    } catch (thrown) {
+      return { result: "unreachable", reason: asStacyError(thrown).message };
+    }
+    return attempt(this.#context, this.#dir, LATER_LIMIT_MS, signal);
   }
 
   console(lines: number): Promise<string[]> {
@@ -314,7 +327,11 @@ export class Unreachable implements UnreachableMachine {
   async #destroy(): Promise<void> {
     this.#letGo();
     // First the process: an attempt that waits for it fails at once.
-    await removeLeftover(this.#context, await readEntry(this.#dir));
+    const root = dirname(this.#dir);
+    for (const name of [this.id, nextId(this.id), formerId(this.id)]) {
+      const dir = join(root, name);
+      if (await isThere(dir)) await removeLeftover(this.#context, await readEntry(dir));
+    }
     await this.#trying;
     this.#releaseSnapshot();
   }

@@ -5,11 +5,13 @@
  * Changes come one at a time (the queue is the sandbox's). The end may come beside one: it takes the monitor away, so that
  * whatever waits for it fails at once, lets the change clean up behind itself, and removes what is left.
  */
+import { rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Egress } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
 import { type ReconnectingAgent, reconnectingAgent } from "../guest/reconnecting-agent.ts";
+import { syncPath } from "../host/durable.ts";
 import { StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
 import { isSameProcess } from "../host/process.ts";
@@ -30,9 +32,9 @@ export function formerId(id: string): string {
   return `${id}-former`;
 }
 
-/** Whether a machine of sandbox `id` may be there: in its place, or while one takes another's. */
-export function isPlaceOf(dir: string, id: string): boolean {
-  return [id, nextId(id), formerId(id)].includes(basename(dir));
+/** The sandbox whose machine may be there: in its place, or while one takes another's. */
+export function sandboxAt(dir: string): string {
+  return basename(dir).replace(/-(next|former)$/, "");
 }
 
 /** Where the machine is in its life; what can be done is in the types. */
@@ -228,6 +230,27 @@ export class MachineLife {
     this.freeze.ended();
   }
 
+  /** Whatever is in its place gives way to the machine that is beside it (B4). */
+  async moveAside(): Promise<void> {
+    if (!(await isThere(this.place))) return;
+    const former = join(dirname(this.place), formerId(this.id));
+    await removeMachineDir(former);
+    await rename(this.place, former);
+  }
+
+  /** Moves from beside its place into it, if it is not there. */
+  async takePlace(): Promise<void> {
+    const { place } = this;
+    if (this.dir === place) return;
+    await this.moveAside();
+    await rename(this.dir, place);
+    this.dir = place;
+    this.machine?.relocate(place);
+    const root = dirname(place);
+    await syncPath(root);
+    await removeMachineDir(join(root, formerId(this.id)));
+  }
+
   watch(machine: RunningMachine | PausedMachine): void {
     void machine.exited.then((report) => {
       // An end that we asked for (destroy, suspend, a restore in its place) is not news.
@@ -255,6 +278,7 @@ export class MachineLife {
     const change = (async () => {
       await this.freeze.stopTrying();
       this.counts(signal);
+      await this.takePlace(); // what an earlier restore left undone
       return work(signal);
     })();
     const settled = (): void => {

@@ -1,15 +1,16 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { arm, disarm } from "../../test/faults/points.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { MachineContext } from "./machine-context.ts";
-import { nextId } from "./machine-life.ts";
+import { formerId, nextId } from "./machine-life.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 
-test("a restore that runs, and cannot take its place, has its network", async (t) => {
+/** A suspended machine that is restored, of whose renames one fails. */
+async function restored(t: TestContext, failing: number) {
   const root = await mkdtemp(join(tmpdir(), "machine-"));
   t.after(() => rm(root, { recursive: true }));
   const [place, beside] = [join(root, "sb-1"), join(root, nextId("sb-1"))];
@@ -32,8 +33,7 @@ test("a restore that runs, and cannot take its place, has its network", async (t
       store: { path: (key: string) => join(root, key) },
       launchSaved: async () => {
         await mkdir(beside);
-        // The first one is that of the new record.
-        arm("fs.rename", 2);
+        arm("fs.rename", failing);
         return { dir: beside, machine: next, agent: { close: async () => {} }, releaseSnapshot() {} };
       },
     },
@@ -44,5 +44,19 @@ test("a restore that runs, and cannot take its place, has its network", async (t
   t.after(() => disarm());
   await assert.rejects(machine.restore("cp-1"), /fs.rename|rename|EIO|ENOSPC/);
   assert.equal(disarm().reached, true);
-  assert.deepEqual([machine.state, network], ["running", true]);
+  return { machine, root, network: () => network };
+}
+
+// The first rename is that of the new record.
+test("a suspended one that cannot be moved aside for its restore is what it was", async (t) => {
+  const { machine, root, network } = await restored(t, 2);
+  assert.deepEqual([machine.state, network(), await readdir(root)], ["suspended", false, ["sb-1"]]);
+});
+
+test("a restore that runs, and cannot take its place, has its network; its next change takes the place first", async (t) => {
+  const { machine, root, network } = await restored(t, 3);
+  assert.deepEqual([machine.state, network()], ["running", true]);
+  assert.deepEqual((await readdir(root)).sort(), [formerId("sb-1"), nextId("sb-1")]);
+  await machine.allow([]).catch(() => {}); // its guest answers nobody
+  assert.deepEqual(await readdir(root), ["sb-1"]);
 });

@@ -1,6 +1,6 @@
 /** The provider behind which the microVMs stand: spawns through the launcher, finds machines again, saves and forks them. */
 import { mkdir } from "node:fs/promises";
-import { basename } from "node:path";
+import { basename, join } from "node:path";
 import { Network, networkEnvironment } from "../egress/network.ts";
 import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
 import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
@@ -31,7 +31,7 @@ import {
 } from "./adoption.ts";
 import { installTrust } from "./install-trust.ts";
 import type { MachineContext } from "./machine-context.ts";
-import { isPlaceOf } from "./machine-life.ts";
+import { sandboxAt } from "./machine-life.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 import {
   type Adoption,
@@ -224,7 +224,7 @@ export class MicrovmProvider implements Provider, MachineContext {
     const entries = await readEntries(this.#paths.sandboxes);
     const ours = entries.filter(({ dir, record, problem }) =>
       // Whose one is that cannot be read, its record would have said.
-      record === undefined ? problem !== undefined : record.vmm === this.vmm.name && isPlaceOf(dir, record.id),
+      record === undefined ? problem !== undefined : record.vmm === this.vmm.name && sandboxAt(dir) === record.id,
     );
     const held = await Promise.all(ours.map((entry) => holdsMachine(entry).catch(() => true))); // what cannot be seen may be one
     return [...new Set(ours.filter((_, at) => held[at]).map(({ dir, record }) => record?.id ?? basename(dir)))];
@@ -234,20 +234,23 @@ export class MicrovmProvider implements Provider, MachineContext {
     const root = this.#paths.sandboxes;
     await mkdir(root, { recursive: true, mode: 0o700 });
     const done: Adoption = { adopted: [], unreachable: [], gone: [], removed: await sweepTemporary(this.#paths) };
-    await finishReplacements(this, root);
+    const unfinished = await finishReplacements(this, root, wanted);
     const found = await readEntries(root);
     const entries = found.filter(({ dir, record }) => {
       const name = basename(dir);
       // What another provider runs, or may run, is not ours to judge.
-      const theirs = others.has(name) || (record !== undefined && record.vmm !== this.vmm.name);
-      return !theirs && !this.#machines.has(name);
+      const theirs = others.has(sandboxAt(dir)) || (record !== undefined && record.vmm !== this.vmm.name);
+      return !theirs && !this.#machines.has(name) && !unfinished.has(sandboxAt(dir));
     });
     for (const { dir, record } of found) {
       // Left alone until the next start, with what it runs from.
-      if (record?.vmm === this.vmm.name && others.has(basename(dir))) this.launcher.store.use(record.key);
+      if (record?.vmm === this.vmm.name && others.has(sandboxAt(dir))) this.launcher.store.use(record.key);
     }
     // What it runs from, its record would have said: until the next start all of them stay.
-    const unknown = found.some(({ problem }) => problem !== undefined);
+    const unknown = unfinished.size > 0 || found.some(({ problem }) => problem !== undefined);
+    for (const [id, reason] of unfinished) {
+      this.#wait({ dir: join(root, id), identity: undefined, record: undefined }, reason, done);
+    }
     await Promise.all(entries.map((entry) => this.#lookAfter(entry, wanted, done)));
     done.removed.push(...(await this.launcher.store.sweep()));
     if (unknown) for (const key of await this.launcher.store.keys()) this.launcher.store.use(key);
@@ -290,6 +293,10 @@ export class MicrovmProvider implements Provider, MachineContext {
         if (!isWanted) return this.#removeLater(entry);
       }
     }
+    this.#wait(entry, reason, done);
+  }
+
+  #wait(entry: Entry, reason: string, done: Adoption): void {
     const unreachable = new Unreachable(this, entry, reason);
     this.#unreachable.add(unreachable);
     void unreachable.outcome.then(() => this.#unreachable.delete(unreachable));

@@ -4,7 +4,8 @@ import type { MachineLife } from "../machine-life.ts";
 import { wake } from "./suspend.ts";
 
 export async function pause(life: MachineLife): Promise<void> {
-  if (life.state === "paused") return;
+  // One that is shown as paused may run: a copy was made of it, or a resume failed, and it could not be stopped again.
+  if (life.now.state === "paused") return;
   const machine = life.running();
   if (!life.context.launcher.vmm.abilities.pauseResume) {
     throw new StacyError("not-supported", "this version of the machine monitor cannot pause safely", {

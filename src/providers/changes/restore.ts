@@ -1,17 +1,12 @@
 /** Another machine takes its place, from one of its checkpoints: B1 to B5 of docs/crash-protocol.md. */
-import { rename } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { syncPath } from "../../host/durable.ts";
-import { errno } from "../../host/error.ts";
 import { discard } from "../../launcher/launch.ts";
-import { removeMachineDir, writeRecord } from "../../launcher/machine-dir.ts";
-import { formerId, type MachineLife, nextId } from "../machine-life.ts";
+import { writeRecord } from "../../launcher/machine-dir.ts";
+import { type MachineLife, nextId } from "../machine-life.ts";
 
 /** @param key of the checkpoint's snapshot */
 export async function restore(life: MachineLife, key: string, signal: AbortSignal): Promise<void> {
   if (life.now.state === "exited") throw life.gone();
   await life.lastOneDied();
-  await takePlace(life); // what an earlier restore left undone
   const names = life.names();
   const next = await life.context.launcher.launchSaved(key, "checkpoint", {
     ...{ id: nextId(life.id), names, trackDirty: true, signal },
@@ -29,7 +24,10 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
     // Not the end of this sandbox's machine: whoever watches the old one must see the new one in its place.
     life.become({ state: "running", machine: next.machine });
     replaced = true;
-    if ("machine" in former) await former.machine.kill(); // B3
+    if ("machine" in former)
+      await former.machine.kill(); // B3
+    // A suspended one has no process that could end: it is the sandbox's no more when it is out of its place.
+    else await life.moveAside();
   } catch (error) {
     if (replaced) life.settle(former);
     await discard(next.dir, next.machine);
@@ -45,26 +43,9 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
   life.watch(next.machine);
   releaseFormer();
   try {
-    await takePlace(life); // B4
+    await life.takePlace(); // B4
     await life.write("running"); // B5
   } finally {
     life.startEgress(); // it runs, wherever it is
   }
-}
-
-/** Moves from beside its place into it, if it is not there. */
-async function takePlace(life: MachineLife): Promise<void> {
-  const { place } = life;
-  if (life.dir === place) return;
-  const root = dirname(place);
-  const former = join(root, formerId(life.id));
-  await removeMachineDir(former);
-  await rename(place, former).catch((error: unknown) => {
-    if (errno(error) !== "ENOENT") throw error; // moved away by the attempt before
-  });
-  await rename(life.dir, place);
-  life.dir = place;
-  life.machine?.relocate(place);
-  await syncPath(root);
-  await removeMachineDir(former);
 }

@@ -1,10 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { StacyError } from "../../host/error.ts";
+import { RECORD_FILE } from "../../launcher/machine-dir.ts";
+import type { ExitReport } from "../../vmm/vmm.ts";
+import type { MachineContext } from "../machine-context.ts";
 import type { MachineLife } from "../machine-life.ts";
+import { MicrovmMachine } from "../microvm-machine.ts";
 import { suspend, wake } from "./suspend.ts";
 
 const { signal } = new AbortController();
@@ -53,3 +58,48 @@ test("what another release saved is told before anything is loaded, and is suspe
   await assert.rejects(wake(life, signal), other);
   assert.deepEqual(asked, [{ version: "1.12.1" }]);
 });
+
+for (const [how, during] of [
+  ["its caller gives up", (_: MicrovmMachine, caller: AbortController) => caller.abort(new Error("the server stops"))],
+  ["the server lets it go", (machine: MicrovmMachine) => void machine.release()],
+] as const) {
+  test(`a wake whose record is being written when ${how} has come about: the machine that the record names lives`, async (t) => {
+    const dir = await mkdtemp(join(tmpdir(), "wake-"));
+    t.after(() => rm(dir, { recursive: true }));
+    await mkdir(join(dir, "suspended"));
+    await writeFile(join(dir, "suspended", "rootfs.ext4"), "disk");
+    const nothing = async (): Promise<void> => {};
+    let kills = 0;
+    const process = {
+      ...{ record: { pid: 1, startTime: "1", hostBootId: "none" }, exited: new Promise<ExitReport>(() => {}) },
+      ...{ release: nothing, kill: async () => void kills++ },
+    };
+    const load = async () => ({ ...process, state: "running" });
+    const vmm = { answerMs: { restored: 15_000 }, prepareLoad: async () => ({ ...process, load }) };
+    const context = {
+      network: { egress: () => ({ start() {}, stop() {} }) },
+      ...{ launcher: { vmm }, forget() {} },
+    } as unknown as MachineContext;
+    const agent = { identify: nothing, standsStill() {}, close: nothing, closed: new Promise(() => {}) };
+    const record = { id: "sb-1", state: "suspended", process: null, identity: {} };
+    const target = { shape: {}, config: {} };
+    const parts = { dir, record, target, boot: {}, agent, releaseSnapshot() {} };
+    const machine = new MicrovmMachine(context, parts as unknown as ConstructorParameters<typeof MicrovmMachine>[1]);
+    const caller = new AbortController();
+    const { rename } = fs;
+    const restore = (): void => {
+      fs.rename = rename;
+      syncBuiltinESMExports();
+    };
+    t.after(restore);
+    fs.rename = async (from, to) => {
+      during(machine, caller); // the disk takes its time
+      restore();
+      return rename(from, to);
+    };
+    syncBuiltinESMExports();
+    await machine.resume({ signal: caller.signal });
+    const { state } = JSON.parse(await readFile(join(dir, RECORD_FILE), "utf8"));
+    assert.deepEqual([machine.state, state, kills], ["running", "running", 0]);
+  });
+}

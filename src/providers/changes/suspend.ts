@@ -62,19 +62,22 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
     life.counts(signal);
     life.become({ state: "returning", from: "suspended", machine });
     await life.identify(); // W4
+    life.counts(signal);
+    // What the record names from here on must live: only the sandbox's own end takes it away.
+    signal.removeEventListener("abort", stop);
     await life.write("running"); // W5
-    life.become({ state: "running", machine });
+    life.settle({ state: "running", machine });
     life.watch(machine);
   } catch (error) {
     // What is saved is what counts, and it is as it was.
     life.settle({ state: "suspended" });
+    await life.write("suspended").catch(() => {}); // it may say `running` there
     await life.agent.disconnect();
     await life.kill(loading);
-    await life.write("suspended").catch(() => {}); // it may say `running` there
     await rm(disk, { force: true }).catch(() => {});
     throw error;
   } finally {
     signal.removeEventListener("abort", stop);
   }
-  life.egress.start();
+  life.startEgress();
 }
