@@ -6,7 +6,7 @@
  *     <data>/snapshots/<key>.bad-<time>/ set aside: it failed to load or to verify; the last three are kept, for one day
  */
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { replaceFile, syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
@@ -144,7 +144,8 @@ export class SnapshotStore {
       await syncPath(join(work, "manifest.json"));
       await syncPath(work);
     }
-    await mkdir(this.#root, { recursive: true });
+    const made = await mkdir(this.#root, { recursive: true });
+    if (made !== undefined && lasting) await syncPath(dirname(this.#root));
     try {
       await rename(work, this.path(about.key));
       // Read again now, the files would come from the page cache: the first restore is spared that.

@@ -1,6 +1,7 @@
 /** The state machine of a machine, over a monitor and a guest that do as each test says. */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -61,11 +62,25 @@ async function world(t: TestContext) {
     closed: new Promise(() => {}),
   } as unknown as Agent;
   const record = { id: "sb-1", state: "running", process: process.record, identity: {} } as unknown as MachineRecord;
-  const parts = { dir, record, target: {}, boot: {}, machine: running, agent, releaseSnapshot() {} };
+  const target = { image: { base: root } };
+  const parts = { dir, record, target, boot: {}, machine: running, agent, releaseSnapshot() {} };
   const machine = new MicrovmMachine(context, parts as unknown as ConstructorParameters<typeof MicrovmMachine>[1]);
   const written = async (): Promise<string> => JSON.parse(await readFile(join(dir, RECORD_FILE), "utf8")).state;
   const life = (): MachineLife => new MachineLife(context, parts as unknown as LifeParts);
-  return { machine, life, running, does, asked, still, root, dir, written, forgotten, die: () => exit.resolve(EXIT) };
+  return {
+    machine,
+    life,
+    running,
+    paused,
+    does,
+    asked,
+    still,
+    root,
+    dir,
+    written,
+    forgotten,
+    die: () => exit.resolve(EXIT),
+  };
 }
 
 const never = (): Promise<void> => new Promise(() => {});
@@ -162,6 +177,35 @@ test("the end of a process is no news of the machine that has its pid by now", a
   now.watch(former as unknown as RunningMachine);
   await former.exited;
   assert.equal(now.state, "running");
+});
+
+test("a monitor that dies while the record of its suspended machine is written takes nothing with it", async (t) => {
+  const w = await world(t);
+  await writeFile(join(w.dir, "rootfs.ext4"), "disk");
+  const save = async (dir: string) => {
+    for (const part of ["vmstate.bin", "memory.bin"]) await writeFile(join(dir, part), part);
+    return { finish: nothing };
+  };
+  Object.assign(w.running, { prepareSave: nothing });
+  Object.assign(w.paused, { save });
+  const { rename } = fs;
+  const restore = (): void => {
+    fs.rename = rename;
+    syncBuiltinESMExports();
+  };
+  t.after(restore);
+  fs.rename = async (from, to) => {
+    if (String(to).endsWith(RECORD_FILE)) {
+      restore();
+      w.die();
+      await new Promise((wake) => setImmediate(wake));
+    }
+    return rename(from, to);
+  };
+  syncBuiltinESMExports();
+  await w.machine.suspend();
+  const told = await Promise.race([w.machine.exited, new Promise((wake) => setImmediate(wake, "nothing"))]);
+  assert.deepEqual([w.machine.state, await w.written(), told], ["suspended", "suspended", "nothing"]);
 });
 
 test("an end leaves nothing of a restore that was cut off, its process included", async (t) => {

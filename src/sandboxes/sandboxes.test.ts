@@ -408,6 +408,62 @@ test("one that is slow to say what runs in it is not idle for that", async () =>
   await w.sandboxes.close({ destroy: false });
 });
 
+test("one that is suspended to be kept does not end by its time in the middle of it, and has that again if it fails", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { id, machine } = await withMachine(w, { ttlMs: 5_000 });
+  machine.gate.close();
+  const suspending = w.sandboxes.suspend(id, 600_000);
+  await w.clock.pass(10_000);
+  assert.equal(machine.destroyed, 0);
+  machine.gate.open();
+  await suspending;
+  const [row] = w.store.liveSandboxes();
+  assert.deepEqual([row?.state, (row?.expiresAt ?? 0) > w.clock.now() + 500_000], ["suspended", true]);
+  const other = await withMachine(w, { ttlMs: 5_000 });
+  const { expiresAt } = w.sandboxes.get(other.id).record;
+  other.machine.failure = new StacyError("no-space", "the disk is full");
+  await assert.rejects(w.sandboxes.suspend(other.id, 600_000), { code: "no-space" });
+  assert.equal(w.sandboxes.get(other.id).record.expiresAt, expiresAt);
+  await w.sandboxes.close({ destroy: false });
+});
+
+test("one whose row says that it runs, and which is found paused or suspended, comes back by its next use", async () => {
+  for (const state of ["paused", "suspended"] as const) {
+    const store = new Store(":memory:");
+    const row = record({});
+    await store.putSandbox(row, 1);
+    const w = fakeWorld({ store });
+    const machine = (await fakeWorld().provider.spawn({ id: row.id } as never)) as FakeMachine;
+    machine.state = state;
+    w.provider.found = { ...w.provider.found, adopted: [machine] };
+    await w.sandboxes.open();
+    assert.equal(w.sandboxes.get(row.id).state, state);
+    using _lease = await w.sandboxes.lease(row.id);
+    assert.equal(machine.state, "running");
+    await w.sandboxes.close({ destroy: false });
+  }
+});
+
+test("what could not be removed of a machine that turned out to be gone goes with its sandbox", async () => {
+  const store = new Store(":memory:");
+  const row = record({});
+  await store.putSandbox(row, 1);
+  const w = fakeWorld({ store });
+  const unreachable = new FakeUnreachable(row.id);
+  const { destroy } = unreachable;
+  unreachable.destroy = () => Promise.reject(new Error("the disk does not answer"));
+  w.provider.found = { ...w.provider.found, unreachable: [unreachable] };
+  await w.sandboxes.open();
+  unreachable.settle({ gone: { id: row.id, reason: "it ended", console: [] } });
+  await settle();
+  assert.equal(w.sandboxes.get(row.id).state, "error");
+  unreachable.destroy = destroy;
+  await w.sandboxes.destroy(row.id);
+  assert.equal(unreachable.destroyed, true);
+  await w.sandboxes.close({ destroy: false });
+});
+
 test("calls under way are told why their sandbox ends", async () => {
   const w = fakeWorld();
   await w.sandboxes.open();

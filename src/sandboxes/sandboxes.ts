@@ -382,13 +382,7 @@ export class Sandboxes {
   /** @throws StacyError `invalid`, `limit`, `not-found` */
   async extend(id: string, ttlMs: number): Promise<SandboxRecord> {
     const sandbox = this.get(id);
-    if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
-    const whose = whoseIs(sandbox.record);
-    const maxTtlMs = this.maxTtlMs(whose.owner, whose.ownerId);
-    if (maxTtlMs !== undefined && ttlMs > maxTtlMs) {
-      const refused = { ...this.#admissions.look(ttlMs, whose, 0), reason: "max_ttl" as const };
-      throw this.#admissions.refusal(refused, whose.owner);
-    }
+    this.#checkTtl(sandbox, ttlMs);
     const before = sandbox.record.expiresAt;
     const expiresAt = this.#clock.now() + ttlMs;
     sandbox.record.expiresAt = expiresAt;
@@ -402,6 +396,16 @@ export class Sandboxes {
     }
     this.events.emit("sandbox.extended", id, { expires_at: new Date(sandbox.record.expiresAt).toISOString() });
     return sandbox.record;
+  }
+
+  #checkTtl({ record }: Sandbox, ttlMs: number): void {
+    if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
+    const whose = whoseIs(record);
+    const maxTtlMs = this.maxTtlMs(whose.owner, whose.ownerId);
+    if (maxTtlMs !== undefined && ttlMs > maxTtlMs) {
+      const refused = { ...this.#admissions.look(ttlMs, whose, 0), reason: "max_ttl" as const };
+      throw this.#admissions.refusal(refused, whose.owner);
+    }
   }
 
   /**
@@ -441,8 +445,11 @@ export class Sandboxes {
     return this.#changes.to(this.get(id), "paused");
   }
 
-  async suspend(id: string): Promise<SandboxRecord> {
-    return this.#changes.to(this.get(id), "suspended");
+  /** @param keepMs it is kept so long, whatever time it had; absent: its time runs on. @throws StacyError as `extend` */
+  async suspend(id: string, keepMs?: number): Promise<SandboxRecord> {
+    const sandbox = this.get(id);
+    if (keepMs !== undefined) this.#checkTtl(sandbox, keepMs);
+    return this.#changes.to(sandbox, "suspended", keepMs === undefined ? {} : { keepMs });
   }
 
   async resume(id: string): Promise<SandboxRecord> {

@@ -24,6 +24,8 @@ export interface ByItself {
   reason?: "idle" | "ttl" | "used";
   /** Only if it was not used since then; its next use brings it back. */
   idleSince?: number;
+  /** It is kept so long from now on, ms, whatever time it had. */
+  keepMs?: number;
 }
 
 export interface StateChangesParts {
@@ -46,7 +48,7 @@ export class StateChanges {
     const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
-    const { reason, idleSince } = by;
+    const { reason, idleSince, keepMs } = by;
     return sandbox.changes.run(async (signal) => {
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
@@ -59,14 +61,23 @@ export class StateChanges {
       // A saved state that outlived the host without its row would be a stranger's (S4).
       if (state === "suspended") await table.sync();
       const { provider } = record;
-      await observed(observer, { name: event, provider }, () =>
-        this.onMachine(sandbox, machine, () => machine[change]({ signal })),
-      );
+      const { expiresAt } = record;
+      // In the same row as the new state, and before: its time must not end it in the middle.
+      if (keepMs !== undefined) record.expiresAt = clock.now() + keepMs;
+      const kept = record.expiresAt;
+      try {
+        await observed(observer, { name: event, provider }, () =>
+          this.onMachine(sandbox, machine, () => machine[change]({ signal })),
+        );
+      } catch (error) {
+        if (record.expiresAt === kept) record.expiresAt = expiresAt;
+        throw error;
+      }
       assertThere(sandbox);
       const comesBack = idleSince !== undefined || record.onExpiry?.resumeMs !== undefined;
       if (state !== "running" && comesBack) record.resumeOnUse = true;
       else delete record.resumeOnUse;
-      if (state === "running") hasTime(record);
+      if (state === "running" || keepMs !== undefined) hasTime(record);
       sandbox.lastUsedAt = clock.now();
       await table.save(sandbox);
       events.emit(event, id, reason && { reason });

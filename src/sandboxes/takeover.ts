@@ -100,7 +100,11 @@ async function takeMachine(parts: TakeoverParts, sandbox: Sandbox, machine: Sand
   sandbox.lastUsedAt = parts.now();
   delete record.unreachable;
   // What the machine is, counts: the daemon may have died between the change and its row.
-  if (machine.state !== "exited") record.state = machine.state;
+  if (machine.state !== "exited") {
+    // Nobody was told that it has stopped: to its clients it runs, so their next use brings it back.
+    if (record.state === "running" && machine.state !== "running") record.resumeOnUse = true;
+    record.state = machine.state;
+  }
   setHosts(record, machine.network.allowedHosts);
   // One after the other, and to disk where it is suspended: only where there is something to say.
   if (JSON.stringify(record) !== before) await parts.save(sandbox).catch(retried);

@@ -135,8 +135,8 @@ export class View {
     return this.#all.pause(this.get(idOrName).id);
   }
 
-  async suspend(idOrName: string): Promise<SandboxRecord> {
-    return this.#all.suspend(this.get(idOrName).id);
+  async suspend(idOrName: string, keepMs?: number): Promise<SandboxRecord> {
+    return this.#all.suspend(this.get(idOrName).id, keepMs);
   }
 
   async resume(idOrName: string): Promise<SandboxRecord> {

@@ -163,8 +163,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     const { memory } = await read(c, bodies.Pause);
     if (memory === false) throw notThere("a pause without memory");
     if (bodies.stateOf(find(c, id)) === "paused") throw new StacyError("conflict", `sandbox ${id} is paused already`);
-    await c.var.sandboxes.suspend(id);
-    await c.var.sandboxes.extend(id, keptMs);
+    await c.var.sandboxes.suspend(id, keptMs);
     return nothing();
   });
   /** @returns whether it was paused */

@@ -23,15 +23,20 @@ export async function suspend(life: MachineLife, signal: AbortSignal): Promise<v
     life.counts(signal);
     committed = true;
     await suspended.commit(); // S3
+    // From here on the end of its process is no news: what is saved is what it is.
+    life.become({ state: "suspended" });
     await life.write("suspended"); // S4
   } catch (error) {
     await suspended.discard(committed).catch(() => {});
+    if (paused !== undefined && life.now.state === "suspended") {
+      life.settle({ state: "paused", machine: paused });
+      life.watch(paused);
+    }
     // Nothing is lost: it goes on where it stood.
     if (before.state === "running") await life.goOn(paused);
     else if (committed) await life.write("paused").catch(() => {}); // it may say `suspended` there
     throw error;
   }
-  life.settle({ state: "suspended" });
   await life.kill(paused); // S5
   await rm(join(life.dir, FILES.rootfs), { force: true }).catch(() => {}); // the next wake writes it anew
 }
