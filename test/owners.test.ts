@@ -391,7 +391,11 @@ describe("every route of our own", () => {
       return answer.text === "" ? undefined : JSON.parse(answer.text);
     };
     const { tenant } = await admin("POST", "", { name: "Acme Corp" }, 201);
-    const { key } = await admin("PUT", `/${tenant.id}/members/eve`, { role: "operator" });
+    const { key, member } = await admin("PUT", `/${tenant.id}/members/eve`, { role: "operator" });
+    // As it came, and about somebody else.
+    assert.equal((await admin("PUT", `/${tenant.id}/members/eve`, member)).member.user_id, "eve");
+    const other = { ...member, user_id: "mallory" };
+    assert.equal((await ask("admin", "PUT", `/admin/tenants/${tenant.id}/members/eve`, other)).status, 400);
     const eve = (method: string, path: string, body?: object) =>
       ask(undefined, method, path, body, { "x-api-key": key });
     const made = await eve("POST", "/sandboxes", { image: "alpine:3" });

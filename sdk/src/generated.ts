@@ -1661,6 +1661,8 @@ export interface TenantMember {
 export interface TenantMemberRequest {
   /** What the member may do: `viewer` reads, `operator` uses, `admin` administers. */
   role: "viewer" | "operator" | "admin";
+  /** As it comes back: the member that the address names */
+  userId?: string | undefined;
 }
 
 export interface TenantPolicy {
@@ -2957,7 +2959,7 @@ export const shapes: Record<string, Shape> = {
       updated_at: "string",
     },
   },
-  TenantMemberRequest: { object: { role: { enum: ["viewer", "operator", "admin"] } } },
+  TenantMemberRequest: { object: { role: { enum: ["viewer", "operator", "admin"] }, "user_id?": "string" } },
   TenantPolicy: {
     object: {
       id: "string",

@@ -186,13 +186,27 @@ export function tenantRoutes(endpoints: Endpoints, parts: RouteParts): void {
       description:
         "A viewer's has the scope `read`, an operator's and an admin's `use`: none of them administers the server. `key` is the new key's secret, shown once.",
       params: MemberParams,
-      body: z.object({ role: Role }).openapi("TenantMemberRequest"),
+      body: z
+        .object({
+          role: Role,
+          user_id: z
+            .string()
+            .optional()
+            .openapi({ description: "As it comes back: the member that the address names" }),
+        })
+        .openapi("TenantMemberRequest"),
       responses: {
         200: { description: "The member", schema: z.object({ member: MemberBody, key: z.string().optional() }) },
       },
       errors: [404],
     },
     async ({ c, params, sandboxes, body: request }) => {
+      if (request.user_id !== undefined && request.user_id !== params.member) {
+        throw new StacyError(
+          "invalid",
+          `user_id: is ${JSON.stringify(request.user_id.slice(0, 100))}, the address names another`,
+        );
+      }
       const by = { name: c.get("identity").name, only: sandboxes.only };
       const { member, secret } = await tenants.putMember(params.id, params.member, request.role, by);
       sandboxes.about(params.id);
