@@ -18,8 +18,9 @@ export function fakeAccess(store: Store, options: Partial<AccessOptions> & { now
   const { now, ...rest } = options;
   const keys = new Keys(store, now);
   const access = new Access({
-    ...{ configured: [], keys, ownUser: true, ...rest },
+    ...{ configured: [], keys, ownUser: true },
     peer: async (socket) => (socket as Socket & { uid: number }).uid,
+    ...rest,
   });
   const audit = new Audit(store, () => {}); // a full disk, in a test of one
   return { access, audit, keys, tenants: new Tenants(store, keys, 0, now) };

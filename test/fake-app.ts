@@ -10,6 +10,7 @@ import { e2b } from "../src/e2b/mount.ts";
 import { SandboxTokens } from "../src/e2b/sandbox-tokens.ts";
 import { Environments } from "../src/environments/environments.ts";
 import { StacyError } from "../src/host/error.ts";
+import { peerUid } from "../src/host/peer-uid.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import { fakeAccess } from "./fake-access.ts";
 import { fakeWorld } from "./fake-provider.ts";
@@ -22,6 +23,8 @@ export function fakeApp(
   options: {
     wrongKey?: (address: string, left: number) => void;
     ownUser?: boolean;
+    /** Whose a connection is says the kernel, not the test. */
+    peer?: "kernel";
     config?: Record<string, unknown>;
     now?: () => number;
     images?: Partial<ImageLibrary>;
@@ -33,6 +36,7 @@ export function fakeApp(
   const { now, ownUser = false, wrongKey } = options;
   const { access, audit, keys, tenants } = fakeAccess(world.store, {
     ownUser,
+    ...(options.peer === "kernel" ? { peer: peerUid } : {}),
     ...(now === undefined ? {} : { now }),
     ...(wrongKey === undefined ? {} : { wrongKey }),
   });

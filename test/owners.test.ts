@@ -621,6 +621,30 @@ describe("without a configured key", () => {
     assert.equal((await ask(OWN_UID, { "x-forwarded-for": "127.0.0.1" })).status, 401);
   });
 
+  test("what a page makes a browser ask for is not its user's: pictures, scripts and frames, which have no origin", async () => {
+    const shown = { "sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image" };
+    const page = (referer: string) => ({ ...shown, referer });
+    for (const headers of [
+      shown,
+      { ...shown, "sec-fetch-site": "same-site" },
+      { ...shown, "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe" },
+      page("https://evil.example/"),
+      page("http://8080-sb-00000000.localhost:7423/"),
+      page("http://127.0.0.1.evil.example/"),
+    ]) {
+      assert.equal((await ask(OWN_UID, headers)).status, 403, JSON.stringify(headers));
+    }
+    for (const headers of [
+      { "sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" },
+      { "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" },
+      { ...shown, "sec-fetch-site": "same-origin" },
+      page("http://localhost:3000/"),
+      page("http://127.0.0.1:3000/app"),
+    ]) {
+      assert.equal((await ask(OWN_UID, headers)).status, 200, JSON.stringify(headers));
+    }
+  });
+
   test("a proxy of this host is let through where the configuration says so, for this host only", async () => {
     const proxied = fakeApp({ ownUser: true, config: { server: { local_proxies: true } } });
     const ask = async (uid: number, headers: Record<string, string>): Promise<number> => {

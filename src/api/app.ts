@@ -18,6 +18,7 @@ import {
   newApi,
   type RouteAccess,
 } from "./endpoint.ts";
+import { assertOwnPage } from "./other-pages.ts";
 import { previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { codeRoutes } from "./routes/code.ts";
@@ -117,6 +118,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     // A preview may be what is asked for, or E2B's protocol, with a sandbox's token: who else answers looks again (`identify`).
     if (access.ownUser && presentedKeys(c.req.raw.headers).length === 0) {
       assertLocalRequest(c.req.raw.headers, config, { preview: true });
+      assertOwnPage(c.req.raw.headers, c.req.path, config);
     }
     await next();
     if (allowed) {
