@@ -158,9 +158,9 @@ test("a name that leads through links costs what a path does, however long their
 });
 
 test("links that lead to the same files again and again: a copy means so many and no more", async () => {
-  const files = Array.from({ length: 600 }, (_, i) => ({ path: `d/${i}`, content: "" }));
-  const links = Array.from({ length: 900 }, (_, i) => ({ path: `l/${i}`, type: "2", link: "../d" }));
+  const files = Array.from({ length: 60 }, (_, i) => ({ path: `d/${i}`, content: "" }));
+  const links = Array.from({ length: 90 }, (_, i) => ({ path: `l/${i}`, type: "2", link: "../d" }));
   await using context = await ofTar(tar([...files, ...links]));
-  await assert.rejects(copyDigest(copy("l/*"), context), { code: "limit", message: /one copy means/ });
-  await assert.rejects(matching(context, "l/*/*"), { code: "limit" });
+  await assert.rejects(copyDigest(copy("l/*"), context, 5_000), { code: "limit", message: /one copy means/ });
+  await assert.rejects(matching(context, "l/*/*", 5_000), { code: "limit" });
 });

@@ -7,6 +7,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
+import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
 import { Pace } from "../host/turns.ts";
@@ -39,7 +40,7 @@ export interface CopyPlace {
 }
 
 /** @throws StacyError `not-found` for a source that means nothing; a pattern may, as long as another source does not */
-async function select(step: CopyStep, files: BuildFiles | undefined): Promise<Selected[]> {
+async function select(step: CopyStep, files: BuildFiles | undefined, most?: number): Promise<Selected[]> {
   const pace = new Pace();
   const found: Selected[] = [];
   const nothing = (source: string): StacyError =>
@@ -56,13 +57,13 @@ async function select(step: CopyStep, files: BuildFiles | undefined): Promise<Se
       found.push({ file: inline(source), source: source.name, below: "" });
       continue;
     }
-    const paths = files === undefined ? [] : await inLine(step, () => matching(files, source));
+    const paths = files === undefined ? [] : await inLine(step, () => matching(files, source, most));
     if (files === undefined || (paths.length === 0 && !isPattern(source))) throw nothing(source);
     for (const path of paths) {
       if (pace.over) await pace.rest();
       // A source that is a link stands for what it leads to; a link below a source is copied as one.
       const target = await pace.through(follow(files, path));
-      assertFew(found.length);
+      assertFew(found.length, most);
       const file = target === undefined ? undefined : files.get(target);
       if (target !== undefined && file?.type === "file")
         found.push({ file: { ...file, path }, source: path, below: "" });
@@ -71,7 +72,7 @@ async function select(step: CopyStep, files: BuildFiles | undefined): Promise<Se
         const cut = target === "" || target === undefined ? 0 : target.length + 1;
         for await (const inner of below(files, target ?? "")) {
           if (pace.over) await pace.rest();
-          assertFew(found.length);
+          assertFew(found.length, most);
           found.push({ file: inner, source: path, below: inner.path.slice(cut) });
         }
       } else if (!isPattern(source)) throw nothing(source);
@@ -88,11 +89,18 @@ function inline({ name, content }: { name: string; content: string }): BuildFile
   return { ...common, type: "file", size: bytes.length, bytes: () => Readable.from([bytes]) };
 }
 
-/** What a copy out of the build's own files depends on, as text; times do not count, as with every container tool. */
-export async function copyDigest(step: CopyStep, context: BuildContext | undefined): Promise<string> {
+/**
+ * What a copy out of the build's own files depends on, as text; times do not count, as with every container tool.
+ * @param most files that it may mean
+ */
+export async function copyDigest(
+  step: CopyStep,
+  context: BuildContext | undefined,
+  most: number = BUILD_BOUNDS.copied,
+): Promise<string> {
   const pace = new Pace();
   const hash = createHash("sha256");
-  for (const { file, source, below } of await select(step, context)) {
+  for (const { file, source, below } of await select(step, context, most)) {
     if (pace.over) await pace.rest();
     const { type, mode, target } = file;
     // What is written in the step itself is part of its key already.

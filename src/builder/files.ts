@@ -74,7 +74,7 @@ export function* follow(files: BuildFiles, path: string): Generator<undefined, s
 }
 
 /** Paths that a pattern means, in their order; a plain name means itself. A star stops at a slash. */
-export async function matching(files: BuildFiles, pattern: string): Promise<string[]> {
+export async function matching(files: BuildFiles, pattern: string, most?: number): Promise<string[]> {
   const pace = new Pace();
   let found = [""];
   for (const part of relativePath(pattern).split("/")) {
@@ -87,7 +87,7 @@ export async function matching(files: BuildFiles, pattern: string): Promise<stri
         if (pace.over) await pace.rest();
         if (!(await pace.through(fits.steps(name)))) continue;
         // Links to directories let it mean the same files again and again.
-        assertFew(next.length);
+        assertFew(next.length, most);
         next.push(path === "" ? name : `${path}/${name}`);
       }
     }
@@ -97,9 +97,9 @@ export async function matching(files: BuildFiles, pattern: string): Promise<stri
 }
 
 /** @param copied files that a copy means already @throws StacyError `limit` */
-export function assertFew(copied: number): void {
-  if (copied < BUILD_BOUNDS.copied) return;
-  throw new StacyError("limit", `one copy means more than ${BUILD_BOUNDS.copied} files`, {
+export function assertFew(copied: number, most: number = BUILD_BOUNDS.copied): void {
+  if (copied < most) return;
+  throw new StacyError("limit", `one copy means more than ${most} files`, {
     remedy: "copy a directory, or leave files out",
   });
 }

@@ -12,6 +12,7 @@ import { gzipSync } from "node:zlib";
 import { tar } from "../../test/images-support.ts";
 import { dataPaths } from "../host/paths.ts";
 import type { ImageLibrary } from "./image.ts";
+import { hostArchitecture } from "./oci/documents.ts";
 import { createImages } from "./store.ts";
 
 const MIB = 2 ** 20;
@@ -28,8 +29,9 @@ const images = (bytes?: number): ImageLibrary =>
 const digestOf = (bytes: Buffer): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 
 /** Everything that a registry has of an image of one layer. */
-function imageOf(layer: Buffer, diffId = digestOf(layer)) {
-  const config = Buffer.from(JSON.stringify({ architecture: "amd64", os: "linux", rootfs: { diff_ids: [diffId] } }));
+function imageOf(layer: Buffer, diffId = digestOf(layer), more: object = {}) {
+  const said = { architecture: hostArchitecture, os: "linux", rootfs: { diff_ids: [diffId] }, ...more };
+  const config = Buffer.from(JSON.stringify(said));
   const named = (bytes: Buffer) => ({
     mediaType: "application/octet-stream",
     digest: digestOf(bytes),
@@ -60,14 +62,16 @@ describe("archives of `docker save`", () => {
     const evil = tar([{ path: "marker", content: "EVIL" }]);
     const { manifest } = imageOf(tar([{ path: "marker", content: "GOOD" }]));
     // A registry's manifest, which anybody may read, reads as a configuration, too.
-    for (const layers of [[evil], [evil, evil], []]) {
+    for (const layers of [[evil], [evil, evil]]) {
       const source = await dockerSave(manifest, layers);
       await assert.rejects(images().import(source, "harmless:1"), { code: "corrupt", message: /names none/ });
     }
     assert.equal(await images().has(digestOf(manifest)), false);
     const [config = Buffer.alloc(0)] = imageOf(evil).blobs;
     const made = await images().import(await dockerSave(config, [evil]), "harmless:1");
-    assert.equal(made.digest, digestOf(config));
+    // Not of anything that a registry could have as a manifest.
+    assert.notEqual(made.digest, digestOf(config));
+    assert.equal((await images().import(await dockerSave(config, [evil]), "again:1")).digest, made.digest);
     const other = tar([{ path: "marker", content: "OTHER" }]);
     await assert.rejects(images().import(await dockerSave(config, [other]), "x:1"), { code: "corrupt" });
     await assert.rejects(images().import(await dockerSave(config, [evil, evil]), "x:1"), { code: "corrupt" });
@@ -140,7 +144,13 @@ describe("a registry", () => {
       await assert.rejects(pull(images(MIB)), /unsound entry|more than is allowed|configuration says/);
       assert.deepEqual(await kept(), []);
     }
-    has = imageOf(tar([{ path: "x", content: "x" }]));
+    const sound = tar([{ path: "x", content: "x" }]);
+    for (const config of [{ architecture: "other" }, { rootfs: {} }, { rootfs: { diff_ids: [1] } }]) {
+      has = imageOf(sound, digestOf(sound), config);
+      await assert.rejects(pull(images(MIB)), /is for linux\/other|names none|unsound/);
+      assert.deepEqual(await kept(), []);
+    }
+    has = imageOf(sound);
     await pull(images(MIB));
     assert.equal((await kept()).length, 2);
   });

@@ -31,7 +31,7 @@ import type {
 import { layerFile } from "./layer.ts";
 import { archiveKind, layoutDirectory, readDockerSave, readLayout, unpackMembers } from "./oci/archive.ts";
 import { Blobs } from "./oci/blobs.ts";
-import { imageConfig } from "./oci/documents.ts";
+import { imageConfig, layerDigests } from "./oci/documents.ts";
 import { fetchImage, lookUp, type PullOptions, type RegistryConfig, type RemoteImage } from "./oci/pull.ts";
 import { checkPolicy, followAliases, type ImagePolicy } from "./policy.ts";
 import { PullTurns } from "./pull-turns.ts";
@@ -427,20 +427,21 @@ class ImageStore implements ImageLibrary {
     const { manifest } = remote;
     const bytes = new ArchiveBytes(this.#limits);
     for (const { size } of [manifest.config, ...manifest.layers]) bytes.add(size);
-    const fetched = await fetchImage(remote, this.#blobs, work.path, options);
-    const diffIds = fetched.config.rootfs?.diff_ids ?? [];
-    const content: ImageContent = {
-      digest: remote.digest,
-      config: imageConfig(fetched.config),
-      layers: fetched.layers.map((path, i) => layerFile(path, { whiteouts: true, diffId: diffIds[i] })),
-      blobs: fetched.blobs,
-    };
+    const fresh: string[] = [];
     try {
+      const fetched = await fetchImage(remote, this.#blobs, work.path, options, fresh);
+      const diffIds = layerDigests(fetched.config, fetched.layers.length);
+      const content: ImageContent = {
+        digest: remote.digest,
+        config: imageConfig(fetched.config),
+        layers: fetched.layers.map((path, i) => layerFile(path, { whiteouts: true, diffId: diffIds[i] })),
+        blobs: fetched.blobs,
+      };
       return await this.#publish({ name }, options, (path) => this.#build(path, content, options));
     } catch (error) {
       // Of an image that is refused for what it is nothing is kept for the next attempt.
       if (["limit", "corrupt", "not-supported"].includes(asStacyError(error).code)) {
-        for (const digest of fetched.fresh) await this.#blobs.delete(digest);
+        for (const digest of fresh) await this.#blobs.delete(digest);
       }
       throw error;
     }

@@ -17,6 +17,7 @@ import {
   type Descriptor,
   imageConfig,
   isIndex,
+  layerDigests,
   parseConfig,
   parseDockerSave,
   parseIndex,
@@ -118,7 +119,7 @@ export async function readLayout(files: ImageFiles, options: ArchiveOptions = {}
   }
   const manifest = parseManifest(bytes);
   const config = parseConfig(await blob(files, manifest.config));
-  const diffIds = config.rootfs?.diff_ids ?? [];
+  const diffIds = layerDigests(config, manifest.layers.length);
   const layers = await Promise.all(
     manifest.layers.map(async (layer, i) => {
       const path = await checkedBlob(files, layer, options.signal);
@@ -157,21 +158,16 @@ export async function readDockerSave(files: ImageFiles, options: ArchiveOptions 
   }
   const bytes = await document(files, entry.Config);
   const config = parseConfig(bytes);
-  // By these the configuration's digest, which names the image, says what its layers hold. Without them it may be the digest of
-  // anything, such as a registry's manifest, and take the place of that image.
-  const diffIds = config.rootfs?.diff_ids;
-  if (diffIds?.length !== entry.Layers.length) {
-    throw new StacyError(
-      "corrupt",
-      `the archive has ${entry.Layers.length} layers, its configuration ${diffIds?.length ?? "names none"}`,
-    );
-  }
+  const diffIds = layerDigests(config, entry.Layers.length);
   const layers = entry.Layers.map((name, i) => {
     const path = files.path(name);
     if (path === undefined) throw new StacyError("corrupt", `the archive lacks ${JSON.stringify(name)}`);
     return layerFile(path, { whiteouts: true, diffId: diffIds[i] });
   });
-  return { digest: digestOf(bytes), config: imageConfig(config), layers, blobs: [] };
+  // By these digests the configuration names what is in the layers. Images of registries are known by the digests of manifests: an
+  // archive may have one of those in the configuration's place, so the two never meet.
+  const digest = digestOf(Buffer.concat([Buffer.from("docker save\n"), bytes]));
+  return { digest, config: imageConfig(config), layers, blobs: [] };
 }
 
 async function document(files: ImageFiles, name: string): Promise<Buffer> {

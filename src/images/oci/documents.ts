@@ -139,6 +139,20 @@ export function choosePlatform(manifests: Descriptor[]): Descriptor {
   );
 }
 
+/**
+ * What the configuration says that each layer holds, uncompressed. One for each, or it says nothing of some layer, and what is made of
+ * the image would not be what its digest names.
+ * @throws StacyError `corrupt`
+ */
+export function layerDigests({ rootfs }: OciConfig, layers: number): string[] {
+  const digests = rootfs?.diff_ids ?? [];
+  if (digests.length === layers) return digests;
+  throw new StacyError(
+    "corrupt",
+    `the image has ${layers} layers, its configuration ${digests.length === 0 ? "names none" : digests.length}`,
+  );
+}
+
 /** @throws StacyError `not-supported` for another platform */
 export function imageConfig(document: OciConfig): ImageConfig {
   const { os = "linux", architecture = hostArchitecture } = document;

@@ -59,8 +59,6 @@ export interface FetchedImage {
   /** In order, lowest first. */
   layers: string[];
   blobs: string[];
-  /** Those of them that were not here before. */
-  fresh: string[];
 }
 
 const MAX_DOCUMENT = REGISTRY_BOUNDS.documentBytes;
@@ -132,12 +130,13 @@ async function manifest(http: RegistryHttp, name: string, digest: string | undef
   return bytes;
 }
 
-/** Fetches what is not in `blobs` yet into `dir`, several at once. */
+/** Fetches what is not in `blobs` yet into `dir`, several at once. @param fresh gets the digests of what was not here before, also when it fails */
 export async function fetchImage(
   remote: RemoteImage,
   blobs: Blobs,
   dir: string,
   options: PullOptions,
+  fresh: string[],
 ): Promise<FetchedImage> {
   const { manifest, http } = remote;
   if (manifest.config.size > MAX_DOCUMENT) throw new StacyError("corrupt", "the image's configuration is too long");
@@ -149,7 +148,6 @@ export async function fetchImage(
     done += bytes;
     options.progress?.({ step, done, total, unit: "bytes" });
   };
-  const fresh: string[] = [];
   const path = (digest: string): string => join(dir, digest.slice("sha256:".length));
   const fetchOne = async (blob: Descriptor, signal: AbortSignal): Promise<void> => {
     if (await blobs.take(blob.digest, path(blob.digest))) return advance(blob.size);
@@ -171,7 +169,6 @@ export async function fetchImage(
     config: parseConfig(await readFile(path(manifest.config.digest))),
     layers: manifest.layers.map(({ digest }) => path(digest)),
     blobs: [...wanted.keys()],
-    fresh,
   };
 }
 
