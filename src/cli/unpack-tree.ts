@@ -16,6 +16,7 @@ import { nameBytes } from "../host/byte-name.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { usersMask } from "../host/umask.ts";
 import { readTar, type TarEntry } from "../images/tar.ts";
+import { Room, writeSparse } from "./sparse-copy.ts";
 
 /** What an entry costs beside its names. */
 const ENTRY_BYTES = 100;
@@ -54,6 +55,7 @@ export async function unpackTree(root: string, tar: ReadableStream<Uint8Array>):
 async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>): Promise<Directory[]> {
   const symlinks: { path: string; target: string }[] = [];
   const directories: Directory[] = [];
+  const room = Room.on(at(top));
   let entries = 0;
   let words = 0;
   await readTar(Readable.fromWeb(tar as never), async (entry, body) => {
@@ -80,7 +82,7 @@ async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>): Promis
       });
     } else if (entry.type === "file") {
       await makeDirectory(top, parent(path));
-      await makeFile(at(top, path), entry, body);
+      await makeFile(at(top, path), entry, body, room);
     }
   });
   for (const { path, target } of symlinks) {
@@ -108,10 +110,10 @@ async function makeDirectory(top: string, path: string): Promise<void> {
   }
 }
 
-async function makeFile(path: Buffer, entry: TarEntry, body: AsyncIterable<Buffer>): Promise<void> {
+async function makeFile(path: Buffer, entry: TarEntry, body: AsyncIterable<Buffer>, room: Room): Promise<void> {
   await clear(path);
   await using file = await open(path, "wx", 0o600);
-  await file.writeFile(body);
+  await writeSparse(file, body, room);
   await file.chmod(entry.mode & 0o777 & ~usersMask);
   await file.utimes(when(entry.mtime), when(entry.mtime));
 }
@@ -149,17 +151,17 @@ async function moveIn(from: string, to: string, path: string, made: Set<string>)
 
 /** Directories were made for the owner alone, so that they could be written to and moved. */
 async function settleModes(top: string, directories: Directory[], made: ReadonlySet<string>): Promise<void> {
+  const known = new Map<string, boolean>();
   const isNew = (path: string): boolean => {
-    for (let each = path; ; each = parent(each)) {
-      if (made.has(each)) return true;
-      if (each === "") return false;
-    }
+    const found = known.get(path) ?? (made.has(path) || (path !== "" && isNew(parent(path))));
+    known.set(path, found);
+    return found;
   };
   const modes = new Map<string, Directory>();
   if (made.has("")) modes.set("", { path: "", mode: 0o777, mtime: Date.now() / 1000 });
   // Parents that the archive does not name.
   for (const { path } of directories)
-    for (let each = path; each !== ""; each = parent(each))
+    for (let each = path; each !== "" && !modes.has(each); each = parent(each))
       modes.set(each, { path: each, mode: 0o755, mtime: Date.now() / 1000 });
   for (const each of directories) if (each.path !== "") modes.set(each.path, each);
   // From the innermost: writing into a directory changes its time, and may need a permission that it is about to lose.

@@ -1,5 +1,5 @@
 import { open, rename, rm, stat } from "node:fs/promises";
-import { basename, join, posix } from "node:path";
+import { basename, dirname, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Command } from "commander";
@@ -11,6 +11,7 @@ import { archiveOf } from "../../images/directory.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson } from "../output.ts";
+import { Room, writeSparse } from "../sparse-copy.ts";
 import { unpackTree } from "../unpack-tree.ts";
 
 interface Place {
@@ -107,7 +108,7 @@ async function saveFile(files: Files, from: string, target: string, mode: number
   try {
     await using file = await open(partial, "wx");
     const content = Readable.fromWeb((await files.readStream(from, { signal })) as never);
-    await pipeline(content, file.createWriteStream({ autoClose: false }));
+    await writeSparse(file, content, Room.on(nameBytes(dirname(target))));
     await file.chmod(mode & 0o777 & ~usersMask);
     await rename(partial, nameBytes(target));
   } catch (error) {
