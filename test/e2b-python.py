@@ -1,10 +1,13 @@
 """What users of E2B's Python SDKs do, synchronous and asynchronous. Prints one line of JSON for each scenario.
 
 Arguments: names of scenarios, of which only these are run; what an older version of the SDK does not have is told as absent.
+With STACYVM_E2B=all the asynchronous clients do what the synchronous ones do, too, beside what is theirs alone.
 """
 import asyncio
+import inspect
 import json
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -113,7 +116,80 @@ def until(holds):
         time.sleep(0.05)
 
 
-def sync_scenarios(box):
+class Blocking:
+    """Something of an asynchronous client, used like its synchronous sibling: each call waits for its end, in a loop of another thread."""
+
+    def __init__(self, thing, loop):
+        self._thing, self._loop = thing, loop
+
+    def _whole(self, value):
+        async def awaited():
+            return await value
+
+        async def collected():
+            return [each async for each in value]
+
+        if inspect.isawaitable(value):
+            return self._whole(asyncio.run_coroutine_threadsafe(awaited(), self._loop).result())
+        if hasattr(value, "__aiter__"):
+            return asyncio.run_coroutine_threadsafe(collected(), self._loop).result()
+        ours = type(value).__module__.startswith("e2b") and any(
+            inspect.iscoroutinefunction(getattr(type(value), name, None)) for name in dir(type(value)) if not name.startswith("__")
+        )
+        return Blocking(value, self._loop) if ours else value
+
+    def __getattr__(self, name):
+        value = getattr(self._thing, name)
+        if not callable(value):
+            return self._whole(value)
+        return lambda *given, **named: self._whole(value(*given, **named))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+# What the two kinds of clients have in different forms: the asynchronous ones have scenarios of their own for these.
+OTHER_FORM = {
+    "output in a loop", "a terminal", "a terminal's size", "a terminal is killed", "a watcher", "changes below a directory",
+    "a template is built", "a template's step that fails", "tags of a template", "every route that the package knows",
+    "volumes", "secrets",
+}
+
+
+def known_routes():
+    """(method, path) of each call that the package's generated clients make: of the control plane and of volumes."""
+    import e2b
+
+    found = set()
+    for folder, _, names in os.walk(os.path.dirname(e2b.__file__)):
+        for name in names:
+            if name.endswith(".py") and os.sep + "api" + os.sep in folder:
+                with open(os.path.join(folder, name)) as file:
+                    text = file.read()
+                for method, path in re.findall(r'"method": "(\w+)",\s*"url": f?"([^"]+)"', text):
+                    found.add((method.upper(), path))
+    return sorted(found)
+
+
+def ask(method, path):
+    """As the caller with the key. Returns the status and the answer's text."""
+    import urllib.error
+    import urllib.request
+
+    data = None if method == "GET" else b"{}"
+    headers = {"x-api-key": os.environ["E2B_API_KEY"], "content-type": "application/json"}
+    request = urllib.request.Request(os.environ["E2B_API_URL"] + path, data=data, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def sync_scenarios(box, Sandbox=Sandbox, way="sync: "):
     def info():
         found = box.get_info()
         assert found.sandbox_id == box.sandbox_id and found.state == SandboxState.RUNNING, found
@@ -384,9 +460,6 @@ def sync_scenarios(box):
         ("gzip both ways", packed), ("a terminal's size", terminal_size), ("a terminal is killed", terminal_killed),
         ("a signed link to write", upload), ("changes below a directory", recursive), ("by its id, without an object", by_class),
         ("a repository", repository),
-        
-        
-        
         ("information", info), ("listed by metadata", listed), ("its time is set", timeout), ("a command", command),
         ("a command that fails", fails), ("environment, directory, user", options), ("output as it comes", callbacks),
         ("standard input", background), ("connect and kill", kill), ("a command that takes too long", late),
@@ -395,10 +468,11 @@ def sync_scenarios(box):
         ("a signed link", links), ("much output", many), ("paused and resumed", paused), ("a snapshot", snapshot),
         ("keys and ids that are not known", strangers),
     ]:
-        scenario("sync: " + name, work)
+        if way == "sync: " or name not in OTHER_FORM:
+            scenario(way + name, work)
 
 
-def own_scenarios():
+def own_scenarios(Sandbox=Sandbox, way="sync: "):
     """Each with sandboxes of its own, or with none."""
 
     def closed():
@@ -423,8 +497,8 @@ def own_scenarios():
         assert not other.is_running()
 
     def twice():
-        one = Sandbox.create(timeout=60, idempotency_key="the-same")
-        two = Sandbox.create(timeout=60, idempotency_key="the-same")
+        one = Sandbox.create(timeout=60, idempotency_key="the-same " + way)
+        two = Sandbox.create(timeout=60, idempotency_key="the-same " + way)
         assert one.sandbox_id == two.sandbox_id
         one.kill()
 
@@ -451,6 +525,27 @@ def own_scenarios():
         made = Template().from_template("base").run_cmd("echo before; no-such-program")
         error = raises(BuildException, lambda: Template.build(made, alias="py-poor", cpu_count=1, memory_mb=256))
         assert "no-such-program: command not found" in str(error), error
+
+    def tags():
+        from e2b import Template
+
+        assert [each.tag for each in Template.get_tags("py-site")] == ["default"]
+        assert Template.assign_tags("py-site", ["v1", "stable"]).tags == ["v1", "stable"]
+        Template.remove_tags("py-site", ["v1"])
+        assert sorted(each.tag for each in Template.get_tags("py-site")) == ["default", "stable"]
+
+    def routes():
+        found = known_routes()
+        assert len(found) > 30, found
+        wrong = []
+        for method, path in found:
+            status, text = ask(method, re.sub(r"\{\w+\}", "x", path))
+            if status >= 300:
+                told = json.loads(text)
+                named = status != 404 or "'x'" in told["message"] or "sandbox x" in told["message"] or "secret" in told["message"]
+                if told.get("code") != status or not isinstance(told.get("message"), str) or not named or status >= 500 and status != 501:
+                    wrong.append("%s %s: %d %s" % (method, path, status, text))
+        assert not wrong, "\n".join(wrong)
 
     def no_volumes():
         from e2b import Volume
@@ -479,9 +574,11 @@ def own_scenarios():
     for name, work in [
         ("no network", closed), ("environment of all", given), ("a with block", with_block), ("asked for twice with one key", twice),
         ("a template is built", template), ("a template's step that fails", poor_template), ("volumes", no_volumes), ("secrets", no_secrets),
-        ("the MCP gateway", no_mcp), ("ranges of addresses", no_ranges), ("a pause at the end of its time", auto_pause),
+        ("the MCP gateway", no_mcp), ("tags of a template", tags), ("every route that the package knows", routes),
+        ("ranges of addresses", no_ranges), ("a pause at the end of its time", auto_pause),
     ]:
-        scenario("sync: " + name, work)
+        if way == "sync: " or name not in OTHER_FORM:
+            scenario(way + name, work)
 
 
 async def async_scenarios(box):
@@ -593,7 +690,7 @@ async def async_scenarios(box):
         await ascenario("async: " + name, work)
 
 
-def interpreter_scenarios(box):
+def interpreter_scenarios(box, way="interpreter: "):
     def state():
         assert box.run_code("x = 20").error is None
         done = box.run_code("x += 1; x * 2")
@@ -676,7 +773,7 @@ def interpreter_scenarios(box):
                        ("rich results", rich), ("contexts", contexts), ("no standard input", refused),
                        ("environment of one call", environment), ("await", awaits), ("a shell line", magic),
                        ("code that takes too long", late), ("a large result", large)]:
-        scenario("interpreter: " + name, work)
+        scenario(way + name, work)
 
 
 async def interpreter_async(box):
@@ -723,6 +820,27 @@ def of_code():
         notebook.kill()
 
 
+def of_async_clients():
+    """What the synchronous clients do."""
+    if os.environ.get("STACYVM_E2B") != "all":
+        return
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        Boxes = Blocking(AsyncSandbox, loop)
+        own_scenarios(Boxes, "async client: ")
+        with Boxes.create(timeout=600, metadata={"who": "python"}) as box:
+            sync_scenarios(box, Boxes, "async client: ")
+        template = os.environ.get("E2B_TEST_TEMPLATE", "base")
+        with Blocking(AsyncInterpreter, loop).create(template=template, timeout=600) as notebook:
+            interpreter_scenarios(notebook, "interpreter, async client: ")
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 def main():
     """Three at a time; what fails outside a scenario ends the program with its words."""
     failed = []
@@ -738,6 +856,7 @@ def main():
         each.start()
     for each in lanes:
         each.join()
+    lane(of_async_clients)
     if failed:
         sys.exit("\n".join(failed))
 

@@ -20,6 +20,14 @@ interface Route {
   path: string;
 }
 
+/** What the routes of tags answer, in one: a list of tags, one assignment, groups of them. */
+interface Told extends Array<{ buildID: string }> {
+  buildID: string;
+  tags: { tag: string; assignments: { buildId: string }[] }[];
+  data: { buildId: string }[];
+  nextCursor: string | null;
+}
+
 /** @returns the control plane's, and those of the agent in a sandbox, as the types of one version have them */
 async function routesOf(version: string): Promise<{ control: Route[]; agent: Route[] }> {
   const types = await readFile(join(packageRoot, "node_modules", version, "dist/index.d.ts"), "utf8");
@@ -101,6 +109,55 @@ describe("every route that E2B's clients know", () => {
       assert.deepEqual(wrong, []);
     });
   }
+
+  test("tags of a template that no client of E2B's made: each has one build, with an id that is a UUID to clients", async () => {
+    const asked = async (method: string, path: string, body?: object): Promise<{ status: number; body: Told }> => {
+      const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+      const answer = await app.request(path, init, connection());
+      const text = await answer.text();
+      return { status: answer.status, body: text === "" ? undefined : JSON.parse(text) };
+    };
+    await asked("POST", "/api/v1/templates", { name: "shop", image: "i" });
+    const made = await asked("POST", "/templates/tags", { target: "shop", tags: ["v1", "v2"] });
+    assert.equal(made.status, 201, JSON.stringify(made.body));
+    const at = async (rest: string) => (await asked("GET", `/templates/shop/tags${rest}`)).body;
+    const builds: string[] = [made.body.buildID, ...(await at("")).map(({ buildID }) => buildID)];
+    assert.equal(builds.length, 4);
+    for (const build of builds) assert.match(build, /^[0-9a-f]{32}$/);
+    assert.deepEqual(await at("/count"), { total: 3 });
+    assert.deepEqual(await at("/exists?tag=v2"), { exists: true, normalizedTag: "v2" });
+    assert.deepEqual(await at("/exists?tag=v3"), { exists: false, normalizedTag: "v3" });
+    const names = ({ tags }: Told): string[] => tags.map(({ tag }) => tag);
+    const first = await at("/groups?sort=name_desc&tagsLimit=2");
+    assert.deepEqual(names(first), ["v2", "v1"]);
+    const rest = await at(`/groups?sort=name_desc&tagsLimit=2&tagsCursor=${first.nextCursor}`);
+    assert.deepEqual([names(rest), rest.nextCursor], [["default"], null]);
+    assert.deepEqual(names(await at("/groups?search=v1")), ["v1"]);
+    const { data, nextCursor } = await at("/v1/assignments");
+    assert.deepEqual([data.length, nextCursor, data[0]?.buildId], [1, null, first.tags[1]?.assignments[0]?.buildId]);
+    assert.equal((await asked("GET", "/templates/none/tags/count")).status, 404);
+    // The name's other tags go with it.
+    assert.equal((await asked("DELETE", "/templates/shop")).status, 204);
+    assert.equal((await asked("GET", "/templates/shop/tags")).status, 404);
+  });
+
+  test("templates in pages, and those that every server has", async () => {
+    const page = async (path: string) => {
+      const answer = await app.request(path, { headers }, connection());
+      const names = ((await answer.json()) as { names: string[] }[]).flatMap((each) => each.names);
+      return { names, next: answer.headers.get("x-next-token") };
+    };
+    for (const name of ["first", "second"]) {
+      const body = JSON.stringify({ name, image: "i" });
+      await app.request("/api/v1/templates", { method: "POST", headers, body }, connection());
+    }
+    const all = await page("/v2/templates");
+    const one = await page("/v2/templates?limit=1");
+    assert.deepEqual(one.names, all.names.slice(0, 1));
+    assert.deepEqual((await page(`/v2/templates?nextToken=${one.next}`)).names, all.names.slice(1));
+    assert.ok(all.names.length > 1 && all.next === null);
+    assert.deepEqual((await page("/default-templates")).names, ["base", "code-interpreter"]);
+  });
 
   test("the agent's calls of processes and files: all of them are there", async () => {
     for (const service of [Process, Filesystem]) {

@@ -156,6 +156,8 @@ const BUILT_IN: Readonly<Record<string, Template>> = Object.fromEntries(
   ]),
 );
 
+export const builtInTemplates: readonly Template[] = Object.values(BUILT_IN);
+
 function unknown(name: string): StacyError {
   return new StacyError("not-found", `there is no template ${JSON.stringify(name)}`);
 }

@@ -29,7 +29,7 @@ const PAUSED_MS = 30 * 24 * 3_600_000;
 
 /** First parts of the paths that are E2B's control plane, below no base. */
 const OURS =
-  /^\/(?:v[0-9]+\/)?(?:sandboxes|templates|snapshots|teams|volumes|secrets|access-tokens|api-keys|nodes|events)(?:\/|$)/;
+  /^\/(?:v[0-9]+\/)?(?:sandboxes|templates|default-templates|snapshots|teams|volumes|volumecontent|secrets|access-tokens|api-keys|nodes|events)(?:\/|$)/;
 
 export function isControlPath(path: string): boolean {
   return OURS.test(path);
@@ -104,7 +104,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     if (c.req.query("order") === "asc") found.reverse();
     const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
     const headers = {
-      "x-total-running": String(found.length),
+      "x-total-running": String(found.filter((record) => bodies.stateOf(record) === "running").length),
       ...(next === undefined ? {} : { "x-next-token": next }),
     };
     return Response.json(page.map(bodies.listed), { headers });
@@ -256,7 +256,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
       for (const each of [path, `${path}/*`]) routes.on("ALL", each, "read", () => errorResponse(notThere(what)));
     }
   };
-  feature(["/volumes"], "volumes");
+  feature(["/volumes", "/volumecontent"], "volumes");
   feature(["/secrets"], "secrets");
   feature(["/teams"], "teams");
   feature(["/access-tokens", "/api-keys"], "keys made over the network");

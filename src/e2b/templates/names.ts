@@ -1,5 +1,5 @@
 /** Names of templates: `name` is the one with the tag `default`, `name:tag` another; all tags of a name have one id. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
 import type { Template } from "../../sandboxes/record.ts";
@@ -68,21 +68,27 @@ export function getTemplate(text: string, sandboxes: View): Template {
   return found;
 }
 
-/** All tags of a template that a client has built. @throws E2bError 404 */
+/** All tags of an owner's template, by its name or id. @throws StacyError `invalid`, E2bError 404 */
 export function tagsOf(text: string, sandboxes: View): Template[] {
   const { name } = parseName(text);
   const all = sandboxes.templates.list().filter(({ owner }) => owner === sandboxes.owner);
-  const found = all.filter(({ metadata }) => metadata[OWN.id] === name || metadata[OWN.name] === name);
-  if (found.length > 0) return found;
-  const plain = all.find((template) => template.name === name);
-  if (plain === undefined) throw new E2bError(404, `template '${name}' not found`);
-  return [plain];
+  const isOne = (each: Template): boolean =>
+    each.name === name || each.metadata[OWN.id] === name || each.metadata[OWN.name] === name;
+  const found = all.filter(isOne);
+  if (found.length === 0) throw new E2bError(404, `template '${name}' not found`);
+  return found;
 }
 
 /** Of a name that was built before, or a fresh one. */
 export function idOf(name: string, sandboxes: View): string {
   const known = meant(sandboxes).find(({ metadata }) => metadata[OWN.name] === name)?.metadata[OWN.id];
   return known ?? randomBytes(10).toString("hex");
+}
+
+/** Of what no build of a client's made, too: clients read the id as a UUID. @returns 32 hexadecimal digits */
+export function buildIdOf({ owner, name, version, metadata }: Template): string {
+  const text = JSON.stringify([owner, name, version]);
+  return metadata[OWN.build] ?? createHash("sha256").update(text).digest("hex").slice(0, 32);
 }
 
 type Remembered = Partial<TemplateInput> & Pick<TemplateInput, "image" | "memoryMiB" | "vcpus" | "metadata">;

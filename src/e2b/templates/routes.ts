@@ -1,18 +1,21 @@
-/** The control plane's part about templates: lists, names and tags, builds and the files that they copy. */
+/** The control plane's part about templates: lists and names, builds and the files that they copy. */
 import { z } from "zod";
 import { bodyStream } from "../../api/body.ts";
 import { maybe } from "../../api/schemas/common.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Template } from "../../sandboxes/record.ts";
+import { builtInTemplates } from "../../sandboxes/templates.ts";
 import type { ControlContext } from "../control/env.ts";
+import { pageOf } from "../control/paging.ts";
 import type { ControlRoutes } from "../control/routes.ts";
-import { E2bError, notThere } from "../error.ts";
+import { notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import { type Build, TemplateBuilds } from "./builds.ts";
 import { TemplateFiles } from "./files.ts";
 import { letGo } from "./images.ts";
 import { BuildStart } from "./instructions.ts";
-import { DEFAULT_TAG, findTemplate, getTemplate, idOf, nameOf, OWN, parseName, remember, tagsOf } from "./names.ts";
+import { buildIdOf, DEFAULT_TAG, getTemplate, idOf, OWN, parseName, tagsOf } from "./names.ts";
+import { tagRoutes } from "./tags.ts";
 
 const NewBuild = z.object({
   name: maybe(z.string()),
@@ -26,8 +29,6 @@ const NewBuild = z.object({
       .max(1 << 20),
   ),
 });
-const NewTags = z.object({ target: z.string(), tags: z.array(z.string()).min(1).max(32) });
-const OldTags = z.object({ name: z.string(), tags: z.array(z.string()).min(1).max(32) });
 
 const LOG_PAGE = 100;
 const LINK_SECONDS = 3_600;
@@ -49,7 +50,7 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
     return {
       ...{
         templateID: metadata[OWN.id] ?? name,
-        buildID: metadata[OWN.build] ?? name,
+        buildID: buildIdOf(template),
         aliases: [whole],
         names: [whole],
       },
@@ -61,54 +62,24 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
     };
   };
   const one = (template: Template): boolean => (template.metadata[OWN.tag] ?? DEFAULT_TAG) === DEFAULT_TAG;
-  for (const path of ["/templates", "/v2/templates"]) {
-    routes.on("GET", path, "read", (c) => Response.json(c.var.sandboxes.templates.list().filter(one).map(shown)));
-  }
+  const all = (c: ControlContext): Template[] => c.var.sandboxes.templates.list().filter(one);
+  routes.on("GET", "/templates", "read", (c) => Response.json(all(c).map(shown)));
+  routes.on("GET", "/v2/templates", "read", (c) => {
+    const named = all(c).map((template) => ({ id: `${template.owner}/${template.name}`, template }));
+    const { page, next } = pageOf(named, c.req.query("limit"), c.req.query("nextToken"));
+    return Response.json(
+      page.map(({ template }) => shown(template)),
+      { headers: next === undefined ? {} : { "x-next-token": next } },
+    );
+  });
+  routes.on("GET", "/default-templates", "read", () => Response.json(builtInTemplates.map(shown)));
   routes.on("GET", "/templates/aliases/:alias", "read", (c) => {
     const { alias } = c.req.param();
     const found = getTemplate(alias, c.var.sandboxes);
     return Response.json({ templateID: found.metadata[OWN.id] ?? found.name, public: found.shared === true });
   });
 
-  // Tags
-
-  routes.on("GET", "/templates/:id/tags", "read", (c) =>
-    Response.json(
-      tagsOf(c.req.param("id"), c.var.sandboxes).map(({ metadata, name, updatedAt }) => ({
-        tag: metadata[OWN.tag] ?? DEFAULT_TAG,
-        buildID: metadata[OWN.build] ?? name,
-        createdAt: new Date(updatedAt).toISOString(),
-      })),
-    ),
-  );
-  routes.on("POST", "/templates/tags", "use", async (c) => {
-    const { target, tags } = await read(c, NewTags);
-    const { sandboxes } = c.var;
-    const source = getTemplate(target, sandboxes);
-    const name = source.metadata[OWN.name] ?? source.name;
-    const before = sandboxes.templates.list().map(({ image }) => image);
-    for (const next of tags) {
-      const { tag } = parseName(`${name}:${next}`);
-      // All that its sandboxes are made of; not what is the name's own.
-      const { owner: _o, shared: _s, version: _v, createdAt: _c, updatedAt: _u, ...whole } = source;
-      const metadata = { ...source.metadata, [OWN.name]: name, [OWN.tag]: tag };
-      await remember(sandboxes, nameOf(name, tag), { ...whole, poolSize: 0, metadata });
-    }
-    await letGo(parts, sandboxes, before);
-    return Response.json({ buildID: source.metadata[OWN.build] ?? source.name, tags }, { status: 201 });
-  });
-  routes.on("DELETE", "/templates/tags", "use", async (c) => {
-    const { name, tags } = await read(c, OldTags);
-    const { sandboxes } = c.var;
-    for (const each of tags) {
-      const { name: whole, tag } = parseName(`${parseName(name).name}:${each}`);
-      const found = findTemplate(nameOf(whole, tag), sandboxes);
-      if (found === undefined) throw new E2bError(404, `template '${whole}:${tag}' not found`);
-      await sandboxes.templates.remove(found.name);
-      await letGo(parts, sandboxes, [found.image]);
-    }
-    return nothing();
-  });
+  tagRoutes(routes, parts, read);
 
   // Builds
 
@@ -206,9 +177,11 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
     }
     return nothing();
   });
-  routes.on("PATCH", "/templates/:id", "use", () => {
-    throw notThere("templates that everybody may use, made so over this protocol");
-  });
+  for (const path of ["/templates/:id", "/v2/templates/:id"] as const) {
+    routes.on("PATCH", path, "use", () => {
+      throw notThere("templates that everybody may use, made so over this protocol");
+    });
+  }
 }
 
 /** Where clients reach this server, as the client has written it. */
