@@ -18,7 +18,7 @@ export const KEY = `e2b_${"0123456789abcdef".repeat(3).slice(0, 40)}`;
 export const PROVIDER = process.env.STACYVM_E2B_PROVIDER ?? "qemu";
 
 /** Long forms hand on the machines that they have saved. */
-const long = PROVIDER !== "qemu" || process.env.STACYVM_E2B === "all";
+const long = PROVIDER !== "qemu" || process.env.STACYVM_E2B === "all" || "STACYVM_E2B_SUITES" in process.env;
 
 /** A server, and this process's variables for it. @param more of its `stacyvm.yaml` */
 export async function e2bServer(more = ""): Promise<Server> {
