@@ -38,7 +38,7 @@ export async function sandboxScenarios(all: Scenarios, sdk: Sdk, place: Place): 
 
 async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): Promise<void> {
   const { AuthenticationError, CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError } = e2b;
-  const { Sandbox, SandboxNotFoundError, TimeoutError, Volume } = e2b;
+  const { NotEnoughSpaceError, Sandbox, SandboxNotFoundError, TimeoutError, Volume } = e2b;
   let sandbox = await Sandbox.create({
     timeoutMs: 300_000,
     metadata: { purpose: "tests", n: "1" },
@@ -352,6 +352,11 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     const bytes = Uint8Array.from({ length: 5 << 20 }, (_, i) => (i * 7) % 256);
     await sandbox.files.write("/tmp/large", new Blob([bytes]));
     assert.deepEqual(await sandbox.files.read("/tmp/large", { format: "bytes" }), bytes);
+  });
+  await all.run("a file for which there is no room", async () => {
+    const small = "mkdir /tmp/small && mount -t tmpfs -o size=64k,mode=777 none /tmp/small";
+    await sandbox.commands.run(small, { user: "root" });
+    await assert.rejects(sandbox.files.write("/tmp/small/file", "x".repeat(1_000_000)), NotEnoughSpaceError);
   });
   await all.run("a user may not write where only root may", async () => {
     await sandbox.files.write("/etc/by-root", "x", { user: "root" });
@@ -699,8 +704,9 @@ async function ofCodeAndOthers(all: Scenarios, { e2b, interpreter }: Sdk): Promi
     await small.kill();
   });
   await all.run("paused at the end of its time, and brought back by its use", async () => {
-    const own = await Sandbox.create({ timeoutMs: 4_000, lifecycle: { onTimeout: "pause", autoResume: true } });
+    const own = await Sandbox.create({ timeoutMs: 60_000, lifecycle: { onTimeout: "pause", autoResume: true } });
     await own.commands.run("echo kept > /dev/shm/memory");
+    await own.setTimeout(1_000);
     const limit = Date.now() + 60_000;
     while ((await Sandbox.getInfo(own.sandboxId)).state === "running") {
       assert.ok(Date.now() < limit);

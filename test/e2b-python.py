@@ -564,8 +564,9 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
         refused("range of addresses", lambda: Sandbox.create(network={"allow_out": ["10.0.0.0/8"]}))
 
     def auto_pause():
-        own = Sandbox.create(timeout=10, lifecycle={"on_timeout": "pause"})
+        own = Sandbox.create(timeout=60, lifecycle={"on_timeout": "pause"})
         own.files.write("/tmp/kept", "yes")
+        own.set_timeout(1)
         until(lambda: Sandbox.get_info(own.sandbox_id).state == SandboxState.PAUSED)
         again = Sandbox.connect(own.sandbox_id, timeout=60)
         assert again.files.read("/tmp/kept") == "yes"
