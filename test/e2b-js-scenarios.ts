@@ -260,9 +260,8 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     assert.equal((await sandbox.files.getInfo("/tmp/owned")).owner, "nobody");
   });
   await all.run("a file that is not there", async () => {
-    await assert.rejects(
-      sandbox.files.read("/tmp/none"),
-      (error) => error instanceof FileNotFoundError || error instanceof NotFoundError,
+    await assert.rejects(sandbox.files.read("/tmp/none"), (error) =>
+      [FileNotFoundError, NotFoundError].some((kind) => kind !== undefined && error instanceof kind),
     );
     assert.equal(await sandbox.files.exists("/tmp/none"), false);
     assert.equal(await sandbox.files.exists("/tmp/bytes"), true);
@@ -576,10 +575,11 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
   });
   await all.refused("a pause without memory", /memory/, () => sandbox.pause({ keepMemory: false } as never));
   await all.run("killed, and gone", async () => {
-    assert.equal(await sandbox.kill(), true);
+    // Older clients do not tell whether there was one.
+    assert.notEqual(await sandbox.kill(), false);
     assert.equal(await sandbox.isRunning(), false);
-    await assert.rejects(sandbox.commands.run("true"), SandboxNotFoundError);
-    assert.equal(await sandbox.kill(), false);
+    await assert.rejects(sandbox.commands.run("true"), SandboxNotFoundError ?? NotFoundError);
+    assert.notEqual(await sandbox.kill(), true);
   });
 }
 

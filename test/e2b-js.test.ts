@@ -38,12 +38,26 @@ const OLDER = [
     e2b: "e2b-2-35",
     interpreter: "e2b-code-interpreter-2-6",
     by: [...SHORT, ...FILES],
+    without: [],
   },
   {
     name: "e2b 2.9.0, @e2b/code-interpreter 2.2.0",
     e2b: "e2b-2-9",
     interpreter: "e2b-code-interpreter-2-2",
     by: SHORT,
+    without: [
+      // It takes no such options, and goes on without them.
+      ...["volumes in a sandbox", "metadata of files", "paused at the end of its time, and brought back by its use"],
+      // Its names stand in other places.
+      "a template is built from steps and files, with its log as it comes, and a sandbox starts from it",
+      ...[
+        "a step that fails, with its words and its place",
+        "a template is deleted, and the image that was made for it",
+      ],
+      // It shows the sandbox's token for code, and not for contexts.
+      "contexts of the code interpreter",
+      "code interpreter: a context keeps its own names and its directory",
+    ],
   },
 ];
 
@@ -61,7 +75,8 @@ describe("E2B's JavaScript SDKs", { timeout: 1_800_000 }, () => {
   function judge(all: Scenarios, name: string, atLeast: number): void {
     console.log(all.table(name));
     assert.deepEqual(all.failed, []);
-    assert.ok(all.results.length >= atLeast, String(all.results.length));
+    if (process.env.STACYVM_E2B_ONLY === undefined)
+      assert.ok(all.results.length >= atLeast, String(all.results.length));
   }
 
   test(NEWEST.name, async () => {
@@ -73,7 +88,7 @@ describe("E2B's JavaScript SDKs", { timeout: 1_800_000 }, () => {
       assert.deepEqual(await untrue(all), [], "docs/e2b.md tells the truth");
   });
 
-  for (const { name, e2b, interpreter, by } of OLDER) {
+  for (const { name, e2b, interpreter, by, without } of OLDER) {
     test(`${name}: a short list by the two variables`, { skip: long && "the long form does all of them" }, async () => {
       const sdk: Sdk = { e2b: await import(e2b), interpreter: await import(interpreter) };
       const all = new Scenarios((each) => by.some((pattern) => pattern.test(each)), true);
@@ -84,8 +99,15 @@ describe("E2B's JavaScript SDKs", { timeout: 1_800_000 }, () => {
     const skip = long ? noProxy : "a short list is done; STACYVM_E2B=all does all of them";
     test(`${name}: all, with a domain`, { skip }, async () => {
       await using domain = await Domain.before(server);
-      const program = [join(packageRoot, "test/e2b-js-older.ts"), e2b, interpreter];
-      const env = { ...process.env, ...domain.env };
+      const program = [
+        join(packageRoot, "test/e2b-js-older.ts"),
+        e2b,
+        interpreter,
+        server.url,
+        JSON.stringify(without),
+      ];
+      const { E2B_API_URL: _api, E2B_SANDBOX_URL: _sandbox, ...rest } = process.env;
+      const env = { ...rest, ...domain.env };
       const out = await runTool(process.execPath, program, { env, timeoutMs: 900_000 });
       const all = new Scenarios();
       const { results, absent } = JSON.parse(out.toString("utf8")) as Pick<Scenarios, "results" | "absent">;

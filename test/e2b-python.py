@@ -181,7 +181,7 @@ def ask(method, path):
 
     data = None if method == "GET" else b"{}"
     headers = {"x-api-key": os.environ["E2B_API_KEY"], "content-type": "application/json"}
-    request = urllib.request.Request(os.environ["E2B_API_URL"] + path, data=data, method=method, headers=headers)
+    request = urllib.request.Request(os.environ["STACYVM_TEST_URL"] + path, data=data, method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()

@@ -39,11 +39,13 @@ describe("E2B's Python SDKs, sync and async", { timeout: 1_800_000 }, () => {
     const older = i > 0 && long;
     test(older ? `${name}: all, with a domain` : name, { skip: older && noProxy }, async () => {
       await using domain = older ? await Domain.before(server) : undefined;
+      const { E2B_API_URL: _api, E2B_SANDBOX_URL: _sandbox, ...rest } = process.env;
+      const env = older ? rest : process.env;
       const packages = [`e2b==${e2b}`, `e2b-code-interpreter==${interpreter}`];
       const python = await environment(`python-e2b-${e2b}`, packages);
       const only = i === 0 || long ? [] : [...SHORT, ...ALSO];
       const out = await runTool(python, [join(packageRoot, "test/e2b-python.py"), ...only], {
-        env: { ...process.env, ...domain?.env },
+        env: { ...env, ...domain?.env, STACYVM_TEST_URL: server.url },
         timeoutMs: 900_000,
       });
       const all = new Scenarios();
