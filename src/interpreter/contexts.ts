@@ -41,7 +41,7 @@ export class Contexts {
   async default(guest: InterpreterGuest, options: Omit<ContextOptions, "id">): Promise<Context> {
     const id = options.language;
     const make = async (): Promise<Context> =>
-      (await this.#attach(guest, id)) ?? (await Context.start(guest.agent, { ...options, id }));
+      (await this.#attach(guest, id, options.env)) ?? (await Context.start(guest.agent, { ...options, id }));
     const context = await this.#open(guest, id, make);
     if (context === undefined) throw new StacyError("internal", "a context that is neither there nor made");
     return context;
@@ -103,9 +103,10 @@ export class Contexts {
     }
   }
 
-  async #attach(guest: InterpreterGuest, id: string): Promise<Context | undefined> {
+  /** @param env for one that was saved before anybody asked for it: what it would have been started with */
+  async #attach(guest: InterpreterGuest, id: string, env: Record<string, string> = {}): Promise<Context | undefined> {
     const there = (await found(guest.agent)).find(({ info }) => info.id === id);
-    return there === undefined ? undefined : await Context.attach(guest.agent, there, guest.env);
+    return there === undefined ? undefined : await Context.attach(guest.agent, there, { ...guest.env, ...env });
   }
 
   #forget(sandboxId: string, id: string): void {

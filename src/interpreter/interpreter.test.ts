@@ -226,12 +226,13 @@ describe("contexts", { timeout: 60_000 }, () => {
     await warmContexts(saved.agent, [{ language: "python", code: "import os, random\nready = 1\nrandom.seed(1)" }]);
     const numbers: unknown[] = [];
     for (const env of [{ MINE: "a" }, { MINE: "b" }]) {
-      const context = await new Contexts().default({ ...saved, env }, { language: "python" });
-      const code = "(ready, os.environ['MINE'], random.random())";
+      const begin = { language: "python", env: { USER: "its user" } } as const;
+      const context = await new Contexts().default({ ...saved, env }, begin);
+      const code = "(ready, os.environ['MINE'] + os.environ['USER'], random.random())";
       numbers.push(value(await Array.fromAsync(context.run({ code, env: {} }, new AbortController().signal))));
     }
-    assert.match(String(numbers[0]), /^\(1, 'a', 0\.(?!13436424411240122)/);
-    assert.match(String(numbers[1]), /^\(1, 'a', /, "it is the same process, used before");
+    assert.match(String(numbers[0]), /^\(1, 'aits user', 0\.(?!13436424411240122)/);
+    assert.match(String(numbers[1]), /^\(1, 'aits user', /, "it is the same process, used before");
     for (const [language, code, draw] of [
       ["javascript", "Math.random = () => 1", "console.log(Math.random())"],
       ["bash", "RANDOM=1", "echo $RANDOM$RANDOM$RANDOM"],
