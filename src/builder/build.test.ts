@@ -8,6 +8,7 @@ import { Readable } from "node:stream";
 import { test } from "node:test";
 import { tar } from "../../test/images-support.ts";
 import type { Agent } from "../guest/agent.ts";
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { dataPaths } from "../host/paths.ts";
 import type { ImageLibrary } from "../images/image.ts";
@@ -89,4 +90,32 @@ test("what a sandbox says has been changed is no more than its disk could hold",
   });
   await assert.rejects(build, { code: "limit", message: /than its disk can hold/ });
   assert.ok(sent < 100, `${sent} MiB were taken`);
+});
+
+test("a sandbox that does not say what has been changed, or a byte at a time, is given up", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "build-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await mkdir(join(dir, "tree"));
+  await writeFile(join(dir, "tree", "file"), "base");
+  const images = createImages(dataPaths(join(dir, "data")), { offline: true });
+  await images.import(join(dir, "tree"), "base:1");
+  const asked = Promise.withResolvers<Readable>();
+  const changes = new Readable({
+    read() {
+      asked.resolve(this);
+    },
+  });
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const build = buildImage(readPlan("FROM base:1\nRUN wait\n"), "slow:1", {
+    images,
+    diskMiB: 16,
+    start: async () => ({
+      agent: { ...guest(""), changes: async () => changes } as Agent,
+      [Symbol.asyncDispose]: async () => {},
+    }),
+  });
+  const refused = assert.rejects(build, { code: "timeout", message: /does not say/ });
+  (await asked.promise).push(Buffer.alloc(1_000));
+  t.mock.timers.tick(GUEST_BOUNDS.treeMs);
+  await refused;
 });

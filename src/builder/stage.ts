@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress } from "node:zlib";
 import type { Agent } from "../guest/agent.ts";
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
 import { decompressed } from "../images/layer.ts";
@@ -58,6 +59,9 @@ const LAST_WORDS = 2000;
 /** What an archive has beside the content of its files, as a share of the disk and in bytes. */
 const PACKED_SHARE = 0.25;
 const PACKED_BYTES = 16 << 20;
+/** After an operation's time, what was changed in a sandbox comes at least so fast on the average, or not at all. */
+const LEAST_BYTES_PER_SECOND = 4 << 10;
+const LOOK_MS = 10_000;
 /** The agent's own, and what every sandbox gets anew. */
 const OWN_FILES = new Set(["etc/hostname", "etc/machine-id", "etc/resolv.conf"]);
 const OWN_TREES = /^(dev|proc|sys|run)\/./;
@@ -203,8 +207,15 @@ class StageRun {
   async #layer(agent: Agent, path: string): Promise<string> {
     const { progress, signal } = this.#options;
     await agent.freeze();
+    let done = 0;
+    const slow = new AbortController();
+    let waited = 0;
+    const looks = setInterval(() => {
+      waited += LOOK_MS;
+      if (waited < GUEST_BOUNDS.treeMs || done >= (waited / 1_000) * LEAST_BYTES_PER_SECOND) return;
+      slow.abort(new StacyError("timeout", "the sandbox of the build does not say what was changed in it"));
+    }, LOOK_MS);
     try {
-      let done = 0;
       const changes = await agent.changes(maybe(signal));
       changes.on("data", (chunk: Buffer) => {
         done += chunk.length;
@@ -212,8 +223,13 @@ class StageRun {
       });
       const compress = createZstdCompress({ params: { [constants.ZSTD_c_compressionLevel]: 1 } });
       const file = createWriteStream(path, { flags: "wx", mode: 0o600 });
-      await pipeline(changes, compress, (packed) => this.#atMost(packed), file, maybe(signal));
+      const either = signal === undefined ? slow.signal : AbortSignal.any([signal, slow.signal]);
+      await pipeline(changes, compress, (packed) => this.#atMost(packed), file, { signal: either });
+    } catch (error) {
+      slow.signal.throwIfAborted();
+      throw error;
     } finally {
+      clearInterval(looks);
       await agent.thaw();
     }
     return path;
