@@ -74,6 +74,30 @@ test("its commands for configuration and database", async () => {
   assert.match(await cli.out("template", "ls"), /kept/);
 });
 
+test("a backup brings back a suspended sandbox and a checkpoint: the directories first, then the database", async () => {
+  await using cli = await Cli.create();
+  const parts = ["snapshots", "images", "sandboxes"];
+  const id = await cli.out("spawn", "stacyvm/busybox", "--memory", "128m", "--ttl", "2h");
+  await cli.out("exec", id, "--", "sh", "-c", "echo kept > /root/note");
+  await cli.out("checkpoint", id, "mark");
+  await cli.out("suspend", id);
+
+  await cli.out("db", "backup", "backup.db");
+  await cli.program(["mkdir", "backup"]);
+  await cli.program(["cp", "-a", "--sparse=always", ...parts.map((part) => join(cli.data, part)), "backup"]);
+  await cli.out("rm", id);
+  await cli.out("checkpoint", "rm", "mark");
+  assert.equal(await cli.out("ls", "-q"), "");
+
+  await cli.program(["cp", "-a", "--sparse=always", ...parts.map((part) => join("backup", part)), cli.data]);
+  await cli.out("db", "restore", "backup.db", "--yes");
+  await cli.out("resume", id);
+  assert.equal(await cli.out("exec", id, "--", "cat", "/root/note"), "kept");
+  const copy = await cli.out("spawn", "--checkpoint", "mark");
+  assert.equal(await cli.out("exec", copy, "--", "cat", "/root/note"), "kept");
+  await cli.out("rm", "--all");
+});
+
 test("its configuration and database become ours; sandboxes are named as not movable", async () => {
   await using cli = await Cli.create();
   const config = join(cli.data, "stacyvm.yaml");

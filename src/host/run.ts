@@ -42,7 +42,9 @@ export function runTool(command: string, args: string[], options: RunOptions = {
             }),
           );
         }
-        const words = stderr.toString("utf8").trim().split("\n").slice(-5).join("\n");
+        // Where a program that panics has been says nothing to whoever called it.
+        const [said = ""] = stderr.toString("utf8").split(/^stack backtrace:/im);
+        const words = said.trim().split("\n").slice(-5).join("\n");
         const full = /No space left on device/.test(words);
         reject(
           new StacyError(

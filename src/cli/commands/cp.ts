@@ -1,17 +1,16 @@
-import { open, rename, rm, stat } from "node:fs/promises";
-import { basename, dirname, join, posix } from "node:path";
+import { open, stat } from "node:fs/promises";
+import { basename, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Command } from "commander";
 import { type Files, NotFoundError } from "../../../sdk/src/index.ts";
 import { nameBytes } from "../../host/byte-name.ts";
 import { StacyError } from "../../host/error.ts";
-import { usersMask } from "../../host/umask.ts";
 import { archiveOf } from "../../images/directory.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson } from "../output.ts";
-import { Room, writeSparse } from "../sparse-copy.ts";
+import { saveFile } from "../save-file.ts";
 import { unpackTree } from "../unpack-tree.ts";
 
 interface Place {
@@ -77,7 +76,9 @@ async function copyIn(files: Files, from: string, to: string, signal: AbortSigna
     await sent(tree, (body) => files.writeArchive(target, body, { signal }));
   } else {
     await using file = await open(nameBytes(from));
-    await sent(file.createReadStream(), (body) => files.write(target, body, { mode: here.mode & 0o777, signal }));
+    // Gone before its handle is closed, which waits for it: an answer may come before all was read.
+    await using content = file.createReadStream();
+    await sent(content, (body) => files.write(target, body, { mode: here.mode & 0o777, signal }));
   }
   return { from, to: target };
 }
@@ -97,24 +98,12 @@ async function copyOut(files: Files, from: string, to: string, signal: AbortSign
   );
   const target = into ? join(to, posix.basename(posix.resolve("/", from))) : to;
   if (there.isDir) await unpackTree(target, await files.readArchive(from, { signal }));
-  else await saveFile(files, from, target, Number.parseInt(there.mode, 8), signal);
+  else {
+    const content = Readable.fromWeb((await files.readStream(from, { signal })) as never);
+    await saveFile(target, content, Number.parseInt(there.mode, 8));
+  }
   if (process.stderr.isTTY && !there.isDir) note(`${target}: ${bytes(there.size)}`);
   return { from, to: target };
-}
-
-/** Under its name only when it is whole. */
-async function saveFile(files: Files, from: string, target: string, mode: number, signal: AbortSignal): Promise<void> {
-  const partial = nameBytes(`${target}.${process.pid}.part`);
-  try {
-    await using file = await open(partial, "wx");
-    const content = Readable.fromWeb((await files.readStream(from, { signal })) as never);
-    await writeSparse(file, content, Room.on(nameBytes(dirname(target))));
-    await file.chmod(mode & 0o777 & ~usersMask);
-    await rename(partial, nameBytes(target));
-  } catch (error) {
-    await rm(partial, { force: true });
-    throw error;
-  }
 }
 
 async function isDirectory(files: Files, path: string, signal: AbortSignal): Promise<boolean> {

@@ -1,0 +1,37 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { saveFile } from "./save-file.ts";
+
+test("a file is saved and let go of, however the parts of its content come, and nothing of one that breaks off stays", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "save-"));
+  try {
+    for (let round = 0; round < 24; round++) {
+      let parts = round % 4;
+      // The web's streams, as answers come: all at once, or in turns of the event loop.
+      const web = new ReadableStream<Uint8Array>({
+        async pull(controller) {
+          if (round % 3 > 0) await delay((round % 3) - 1);
+          if (parts-- > 0) controller.enqueue(Buffer.from("part\n"));
+          else controller.close();
+        },
+      });
+      const target = join(folder, `${round}`);
+      await saveFile(target, Readable.fromWeb(web as never), 0o640);
+      assert.equal(await readFile(target, "utf8"), "part\n".repeat(round % 4));
+      assert.equal((await stat(target)).mode & 0o737, 0o600);
+    }
+    async function* breaksOff(): AsyncGenerator<Uint8Array> {
+      yield Buffer.from("a part");
+      throw new Error("the connection broke");
+    }
+    await assert.rejects(saveFile(join(folder, "broken"), breaksOff(), 0o644), /connection broke/);
+    assert.equal((await readdir(folder)).length, 24);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
