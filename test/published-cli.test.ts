@@ -1,6 +1,6 @@
 /** The published StacyVM's command line, typed at ours; and the way from its configuration and database to ours. */
 import assert from "node:assert/strict";
-import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
@@ -76,26 +76,30 @@ test("its commands for configuration and database", async () => {
 
 test("a backup brings back a suspended sandbox and a checkpoint: the directories first, then the database", async () => {
   await using cli = await Cli.create();
-  const parts = ["snapshots", "images", "sandboxes"];
-  const id = await cli.out("spawn", "stacyvm/busybox", "--memory", "128m", "--ttl", "2h");
-  await cli.out("exec", id, "--", "sh", "-c", "echo kept > /root/note");
-  await cli.out("checkpoint", id, "mark");
-  await cli.out("suspend", id);
+  await using server = await Server.create("defaults: { memory_mb: 128 }\n");
+  const database = (...args: string[]) => cli.run(["db", ...args], { env: { STACYVM_DATA_DIR: server.root } });
+  const [copy, parts] = [join(cli.data, "copy.db"), ["snapshots", "images", "sandboxes"]];
+  const note = async (id: string) =>
+    (await server.ok("POST", `/sandboxes/${id}/exec`, { command: "cat /root/note" })).stdout;
+  const { id } = await server.ok("POST", "/sandboxes", { image: "stacyvm/busybox", ttl: "2h" });
+  await server.ok("POST", `/sandboxes/${id}/exec`, { command: "echo kept > /root/note" });
+  const { id: checkpoint } = await server.ok("POST", `/sandboxes/${id}/checkpoints`, { name: "mark" });
+  await server.ok("POST", `/sandboxes/${id}/suspend`);
 
-  await cli.out("db", "backup", "backup.db");
-  await cli.program(["mkdir", "backup"]);
-  await cli.program(["cp", "-a", "--sparse=always", ...parts.map((part) => join(cli.data, part)), "backup"]);
-  await cli.out("rm", id);
-  await cli.out("checkpoint", "rm", "mark");
-  assert.equal(await cli.out("ls", "-q"), "");
+  assert.equal((await database("backup", copy)).code, 0);
+  const backup = join(cli.data, "backup");
+  await mkdir(backup);
+  await cli.program(["cp", "-a", "--sparse=always", ...parts.map((part) => join(server.root, part)), backup]);
+  await server.stop("SIGTERM");
+  for (const lost of [...parts, "stacyvm.db"]) await rm(join(server.root, lost), { recursive: true });
 
-  await cli.program(["cp", "-a", "--sparse=always", ...parts.map((part) => join("backup", part)), cli.data]);
-  await cli.out("db", "restore", "backup.db", "--yes");
-  await cli.out("resume", id);
-  assert.equal(await cli.out("exec", id, "--", "cat", "/root/note"), "kept");
-  const copy = await cli.out("spawn", "--checkpoint", "mark");
-  assert.equal(await cli.out("exec", copy, "--", "cat", "/root/note"), "kept");
-  await cli.out("rm", "--all");
+  await cli.program(["cp", "-a", "--sparse=always", ...parts.map((part) => join(backup, part)), server.root]);
+  assert.equal((await database("restore", copy, "--yes")).code, 0);
+  await server.start();
+  await server.ok("POST", `/sandboxes/${id}/resume`);
+  assert.equal(await note(id), "kept\n");
+  const again = await server.ok("POST", "/sandboxes", { checkpoint });
+  assert.equal(await note(again.id), "kept\n");
 });
 
 test("its configuration and database become ours; sandboxes are named as not movable", async () => {

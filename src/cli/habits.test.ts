@@ -46,6 +46,12 @@ test("whoever leaves out the sandbox hears how to find it; `ps` alone lists cont
   assert.match(teach(missing, "stacyvm ps"), /lists the sandboxes, `stacyvm ps ID` the commands in one of them\n$/);
 });
 
+test("whoever names no image to run sees a line that works", () => {
+  const missing = "error: missing required argument 'image'\n";
+  assert.match(teach(missing, "stacyvm run"), /hint: `stacyvm run stacyvm\/busybox -- echo hello`/);
+  assert.equal(teach(missing, "stacyvm snapshot build"), missing);
+});
+
 test("an option of docker run is answered with what does the same here", () => {
   const wrong = "error: unknown option '-v'\n";
   assert.match(teach(wrong, "stacyvm run"), /\nhint: no directory of the host can be mounted: `stacyvm cp/);

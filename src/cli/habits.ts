@@ -81,6 +81,9 @@ export function teach(text: string, path: string): string {
     const inside = path === "stacyvm ps" ? ", `stacyvm ps ID` the commands in one of them" : "";
     return `${text.trimEnd()}\nhint: \`stacyvm ls\` lists the sandboxes${inside}\n`;
   }
+  if (/^error: missing required argument 'image'/.test(text) && path === "stacyvm run") {
+    return `${text.trimEnd()}\nhint: \`stacyvm run stacyvm/busybox -- echo hello\`; any name of a registry, such as python:3.12-slim, is pulled\n`;
+  }
   const word = /^error: unknown command '([^']*)'/.exec(text)?.[1];
   if (word === undefined) return text;
   const habit = path.includes(" ") ? undefined : ownValue(HABITS, word);
