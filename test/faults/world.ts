@@ -157,6 +157,15 @@ export class World implements AsyncDisposable {
     return result.stdout.toString();
   }
 
+  /** Waits until every machine that a start could not reach at once has been taken over. */
+  async reached(): Promise<void> {
+    const until = performance.now() + SETTLE_MS;
+    while (this.sandboxes.list().some(({ unreachable }) => unreachable !== undefined)) {
+      assert.ok(performance.now() < until, "a machine was not taken over");
+      await new Promise((wake) => setTimeout(wake, 50));
+    }
+  }
+
   /** Waits until what is on the host is what the sandboxes say, in directories, processes, temporary files and rows. */
   async settled(): Promise<void> {
     await this.#provider.launcher.settle();
