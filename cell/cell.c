@@ -17,14 +17,19 @@
  *
  * As root the program gets a user of its own: USERS plus its pid, which no other living process has, and who gets what is to be written.
  * As any other user the namespaces are made in a user namespace, in which that user is itself; so that the program cannot send signals to that
- * user's other processes, it is in a domain of Landlock, where the kernel has that (6.12).
+ * user's other processes, it is in a domain of Landlock, where the kernel has that (6.12). What else changes another process by its number (limits,
+ * priorities, processors) a filter of system calls refuses.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +45,17 @@
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
 #define SYS_landlock_restrict_self 446
+#endif
+
+/* What a system call is counted as, and those that count otherwise in the same process. */
+#if defined(__x86_64__)
+#define NATIVE AUDIT_ARCH_X86_64
+#define FOREIGN 0x40000000u
+#elif defined(__aarch64__)
+#define NATIVE AUDIT_ARCH_AARCH64
+#define FOREIGN 0xffffffffu
+#else
+#error "the filter of system calls is not written for this processor"
 #endif
 
 /* Above what systemd gives to containers and below what is no user (systemd, "Users, Groups, UIDs and GIDs"). */
@@ -170,6 +186,55 @@ static void keep_to_itself(void) {
 	close(fd);
 }
 
+/*
+ * No changes of other processes by their numbers: the kernel asks for no more than the same user. `prlimit` with a limit of CPU time ends any of them, in
+ * spite of Landlock. A thread's own changes name no process, or this one.
+ */
+static void keep_off_others(void) {
+#define LOAD(what) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, what))
+#define REFUSE BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
+#define NEVER(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 1), REFUSE
+#define OWN(call) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 4), LOAD(args[0]), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 2, 0), \
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, self, 1, 0), REFUSE, LOAD(nr)
+	/* It becomes the program, and keeps its number. */
+	const unsigned self = (unsigned)getpid();
+	struct sock_filter filter[] = {
+		LOAD(arch),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE, 1, 0),
+		REFUSE,
+		LOAD(nr),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FOREIGN, 0, 1),
+		REFUSE,
+		OWN(prlimit64),
+		OWN(sched_setaffinity),
+		OWN(sched_setscheduler),
+		OWN(sched_setparam),
+		OWN(sched_setattr),
+		OWN(migrate_pages),
+		OWN(move_pages),
+		NEVER(setpriority),
+		NEVER(ioprio_set),
+		NEVER(process_vm_readv),
+		NEVER(process_vm_writev),
+		NEVER(ptrace),
+		NEVER(kcmp),
+		/* The same numbers on all machines; older headers do not have them: pidfd_open, pidfd_getfd, process_madvise, process_mrelease. */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 434, 0, 1), REFUSE,
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 438, 0, 1), REFUSE,
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 440, 0, 1), REFUSE,
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 448, 0, 1), REFUSE,
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+	/* What it costs in speculation is for the program to decide, which has a filter of its own. */
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program) != 0) fail("give up", "changes of other processes");
+#undef LOAD
+#undef REFUSE
+#undef NEVER
+#undef OWN
+}
+
 /* Makes it the user's. Never what has other names, too. */
 static void give(const struct part *part, uid_t to) {
 	struct stat found;
@@ -254,6 +319,7 @@ int main(int argc, char **argv) {
 	umask(mask);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("give up", "new privileges");
 	keep_to_itself();
+	keep_off_others();
 	execv(argv[at + 1], argv + at + 1);
 	fail("start", argv[at + 1]);
 }

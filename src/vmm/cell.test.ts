@@ -1,6 +1,7 @@
 /** The programs in cell/, as root and as another user, without a machine. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmod, chown, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -84,6 +85,45 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
       }
     });
   }
+
+  test("a program changes no other process of its user by its number: no limits, priorities or processors", async (t) => {
+    const others = spawn("/bin/sleep", ["600"], { stdio: "ignore", ...(isRoot ? { uid: NOBODY, gid: NOBODY } : {}) });
+    t.after(() => others.kill("SIGKILL"));
+    await once(others, "spawn");
+    const { pid = 0 } = others;
+    const dir = await mkdtemp(join(tmpdir(), "cell-"));
+    t.after(() => rm(dir, { recursive: true }));
+    await chmod(dir, 0o755);
+    const near = join(dir, basename(cell.program));
+    await copyFile(cell.program, near);
+    const be = isRoot ? ["setpriv", `--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups"] : [];
+    const inside = inCell({ program: near, preload: cell.preload }, { dir, read: [], write: [] }, "/bin/bash", ["-c"]);
+    const tried = async (script: string, confined: boolean): Promise<boolean> => {
+      const command = [...be, ...(confined ? [near, ...inside.slice(0, -1), "-c"] : ["/bin/bash", "-c"]), script];
+      const [file = "", ...args] = command;
+      return execute(file, args, { env: { PATH: "/usr/bin:/bin:/usr/sbin" }, cwd: "/" }).then(
+        () => true,
+        (error: { code?: number; stderr?: string }) => {
+          assert.match(error.stderr ?? "", /not permitted/, script);
+          return false;
+        },
+      );
+    };
+    for (const act of [
+      `prlimit --pid ${pid} --nofile=64:64`,
+      `prlimit --pid ${pid} --cpu=1000:1000`,
+      `ionice -c 3 -p ${pid}`,
+      `renice -n 19 -p ${pid}`,
+      `taskset -p 1 ${pid}`,
+      `chrt --batch -p 0 ${pid}`,
+    ]) {
+      assert.equal(await tried(act, true), false, act);
+      assert.equal(await tried(act, false), true, `${act}, outside`);
+    }
+    for (const own of ["ulimit -n 32", "prlimit --pid $$ --cpu=1000:1000", "taskset -p 1 $$"]) {
+      assert.equal(await tried(own, true), true, own);
+    }
+  });
 
   test("paths with spaces and colons; what only root may read below the directory", async () => {
     const dir = await mkdtemp(join(tmpdir(), "a cell: its "));
