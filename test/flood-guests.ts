@@ -29,6 +29,8 @@ class Channel {
 
   constructor(socket: Socket) {
     this.socket = socket;
+    // Each of its calls may have a flood, which waits for its turn.
+    socket.setMaxListeners(0);
   }
 
   frame(type: number, stream: number, payload: Uint8Array = NONE, channel = 0): Buffer {
