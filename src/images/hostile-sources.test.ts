@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -95,6 +95,27 @@ describe("archives of `docker save`", () => {
     await writeFile(zeros, gzipSync(member, { level: 1 }));
     await assert.rejects(images(MIB).import(zeros, "x:1"), { code: "limit", message: /longer than what it may hold/ });
   });
+});
+
+test("a layout's documents and layers are files, also where links lead to them", async () => {
+  const layer = tar([{ path: "x", content: "x" }]);
+  const { manifest, blobs } = imageOf(layer);
+  const layout = join(dir, "layout");
+  const named = (bytes: Buffer): string => join(layout, "blobs/sha256", digestOf(bytes).slice("sha256:".length));
+  await mkdir(join(layout, "blobs/sha256"), { recursive: true });
+  await writeFile(join(layout, "oci-layout"), "{}");
+  const index = JSON.stringify({ manifests: [{ digest: digestOf(manifest), size: manifest.length }] });
+  await writeFile(join(dir, "index"), index);
+  await symlink(join(dir, "index"), join(layout, "index.json"));
+  for (const bytes of [manifest, ...blobs]) await writeFile(named(bytes), bytes);
+  assert.equal((await images().import(layout, "sound:1")).digest, digestOf(manifest));
+  for (const path of [join(layout, "index.json"), named(layer)]) {
+    await rm(path);
+    await symlink("/dev/zero", path);
+    await assert.rejects(images().import(layout, "x:1"), { code: "corrupt", message: /is no file/ });
+    await rm(path);
+    await writeFile(path, index);
+  }
 });
 
 describe("a registry", () => {

@@ -174,12 +174,20 @@ async function document(files: ImageFiles, name: string): Promise<Buffer> {
   const path = files.path(name);
   try {
     if (path === undefined) throw new StacyError("corrupt", `the image lacks ${JSON.stringify(name)}`);
-    if ((await stat(path)).size > MAX_DOCUMENT) throw new StacyError("corrupt", `${JSON.stringify(name)} is too long`);
+    const { size } = await regular(path, name);
+    if (size > MAX_DOCUMENT) throw new StacyError("corrupt", `${JSON.stringify(name)} is too long`);
     return await readFile(path);
   } catch (error) {
     if (errno(error) !== "ENOENT") throw error;
     throw new StacyError("corrupt", `the image lacks ${JSON.stringify(name)}`, { cause: error });
   }
+}
+
+/** A directory may have links in it, also to what has no end. @throws StacyError `corrupt` */
+async function regular(path: string, name: string): Promise<{ size: number }> {
+  const found = await stat(path);
+  if (found.isFile()) return found;
+  throw new StacyError("corrupt", `the image's ${JSON.stringify(name)} is no file`);
 }
 
 async function blob(files: ImageFiles, { digest }: Descriptor): Promise<Buffer> {
@@ -193,6 +201,7 @@ async function checkedBlob(files: ImageFiles, { digest }: Descriptor, signal?: A
   if (path === undefined) throw new StacyError("corrupt", `the image lacks the layer ${digest}`);
   const hash = createHash("sha256");
   try {
+    await regular(path, digest);
     for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) {
       signal?.throwIfAborted();
       hash.update(chunk as Buffer);
