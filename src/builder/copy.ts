@@ -24,6 +24,8 @@ export type CopyStep = Extract<Step, { kind: "copy" }>;
 /** A file and its name below its source; empty for a source that is a file. */
 interface Selected {
   file: BuildFile;
+  /** What it was asked for by: of a link that leads to it, the link's. */
+  path: string;
   source: string;
   below: string;
 }
@@ -54,7 +56,7 @@ async function select(step: CopyStep, files: BuildFiles | undefined, most?: numb
     });
   for (const source of step.sources) {
     if (typeof source !== "string") {
-      found.push({ file: inline(source), source: source.name, below: "" });
+      found.push({ file: inline(source), path: source.name, source: source.name, below: "" });
       continue;
     }
     const paths = files === undefined ? [] : await inLine(step, () => matching(files, source, most));
@@ -65,15 +67,14 @@ async function select(step: CopyStep, files: BuildFiles | undefined, most?: numb
       const target = await pace.through(follow(files, path));
       assertFew(found.length, most);
       const file = target === undefined ? undefined : files.get(target);
-      if (target !== undefined && file?.type === "file")
-        found.push({ file: { ...file, path }, source: path, below: "" });
+      if (target !== undefined && file?.type === "file") found.push({ file, path, source: path, below: "" });
       else if (target === "" || file?.type === "directory") {
         // Of a directory what is in it is copied, not the directory itself.
         const cut = target === "" || target === undefined ? 0 : target.length + 1;
         for await (const inner of below(files, target ?? "")) {
           if (pace.over) await pace.rest();
           assertFew(found.length, most);
-          found.push({ file: inner, source: path, below: inner.path.slice(cut) });
+          found.push({ file: inner, path: inner.path, source: path, below: inner.path.slice(cut) });
         }
       } else if (!isPattern(source)) throw nothing(source);
     }
@@ -130,8 +131,8 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
   const directory = intoDirectory ? withoutEnd(to, "/") : to.slice(0, to.lastIndexOf("/"));
   const archive = pack();
   const write = async (): Promise<void> => {
-    for (const { file, below } of plain) {
-      const base = file.path.split("/").at(-1) ?? "";
+    for (const { file, path, below } of plain) {
+      const base = path.split("/").at(-1) ?? "";
       const name = below === "" ? (intoDirectory ? base : to.slice(directory.length + 1)) : below;
       await add(archive, file, {
         name,
