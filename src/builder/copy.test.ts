@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { tar } from "../../test/images-support.ts";
@@ -10,6 +11,7 @@ import { StacyError } from "../host/error.ts";
 import { readTar } from "../images/tar.ts";
 import { BuildContext } from "./context.ts";
 import { type CopyStep, copyInto } from "./copy.ts";
+import type { BuildFile, BuildFiles } from "./files.ts";
 
 test("a copy sends files with their contents: named ones, those that links lead to, those of a directory, unpacked ones", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "copy-"));
@@ -48,4 +50,36 @@ test("a copy sends files with their contents: named ones, those that links lead 
     "/tree/b": "second",
     "/unpacked/inner": "third",
   });
+});
+
+test("what cannot be packed fails the copy, and nothing else", async () => {
+  const attribute = new Map([["user.bytes", Buffer.from([200])]]);
+  const common = { type: "file", mode: 0o644, uid: 0, gid: 0, mtime: 0, target: "", size: 1 } as const;
+  const file: BuildFile = { ...common, path: "a", xattrs: attribute, bytes: () => Readable.from([Buffer.from("x")]) };
+  const files: BuildFiles = {
+    name: "files",
+    get: (path) => (path === "a" ? file : undefined),
+    names: async () => ["a"],
+  };
+  const agent = {
+    stat: () => Promise.reject(new StacyError("not-found", "there is no such file")),
+    // As a guest's: it is read only after it has been asked.
+    tarIn: async (_path: string, sent: AsyncIterable<Uint8Array>, { signal }: { signal?: AbortSignal }) => {
+      await new Promise((wake) => setTimeout(wake, 20));
+      signal?.throwIfAborted();
+      await Array.fromAsync(sent);
+    },
+  } as unknown as Agent;
+  const step: CopyStep = { kind: "copy", sources: ["a"], to: "/x/", text: "", line: 3 };
+  const place = { agent, files, cwd: "/", scratch: tmpdir(), signal: undefined };
+  await assert.rejects(copyInto(step, place), { code: "not-supported", message: /line 3/ });
+  const full = {
+    ...agent,
+    tarIn: async (_path: string, sent: AsyncIterable<Uint8Array>) => {
+      for await (const _ of sent) throw new StacyError("no-space", "the disk is full");
+    },
+  } as unknown as Agent;
+  const large = { ...file, size: 1 << 20, xattrs: new Map(), bytes: () => Readable.from([Buffer.alloc(1 << 20)]) };
+  const one = { ...files, get: () => large };
+  await assert.rejects(copyInto(step, { ...place, agent: full, files: one }), { code: "no-space" });
 });

@@ -149,13 +149,37 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
     }
     archive.finalize();
   };
-  const writing = write().catch((error: Error) => archive.destroy(error));
-  await agent.tarIn(directory === "" ? "/" : directory, archive as AsyncIterable<Uint8Array>, {
-    // Extended attributes are set in that form only. In it, names that delete would delete: nobody copies such.
-    layer: plain.some(({ file }) => file.xattrs.size > 0),
-    ...(signal === undefined ? {} : { signal }),
+  const failed = new AbortController();
+  // Where nobody reads it yet, an error of its own would end the process.
+  archive.on("error", () => {});
+  let left = false;
+  const writing = write().catch((error: Error) => {
+    if (!left) failed.abort(error);
+    archive.destroy(error);
   });
-  await writing;
+  /** Whoever reads it says why it stops; what the writer says of that is no news. */
+  async function* sent(): AsyncGenerator<Uint8Array> {
+    for await (const piece of archive as AsyncIterable<Uint8Array>) {
+      let goesOn = false;
+      try {
+        yield piece;
+        goesOn = true;
+      } finally {
+        left ||= !goesOn;
+      }
+    }
+  }
+  try {
+    await agent.tarIn(directory === "" ? "/" : directory, sent(), {
+      // Extended attributes are set in that form only. In it, names that delete would delete: nobody copies such.
+      layer: plain.some(({ file }) => file.xattrs.size > 0),
+      signal: signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]),
+    });
+    await writing;
+  } finally {
+    archive.destroy();
+    failed.signal.throwIfAborted();
+  }
 }
 
 /** tar-stream writes texts: a value with other bytes would come out changed. */
