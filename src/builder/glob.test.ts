@@ -122,5 +122,8 @@ test("a declarative file that is too long or too deep is refused", () => {
 
 test("long runs of spaces take no time", () => {
   soon(() => readPlan(`FROM x\nRUN a${" ".repeat(200_000)}b\n`));
+  const declarative = `from: x\nworkdir: a\n${" ".repeat(60_000)}b\n`;
+  soon(() => assert.throws(() => readPlan(declarative), { code: "invalid", message: /256 blanks in a row/ }));
+  assert.equal(readPlan(`from: x\nsteps:\n- run: |\n    a${" ".repeat(256)}b\n`).stages.length, 1);
   soon(() => readPlan(`# escape =${" ".repeat(200_000)}\\ \nFROM x\n`.replace("\\ ", "\\")));
 });

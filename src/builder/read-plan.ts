@@ -63,9 +63,15 @@ function isDockerfile(text: string): boolean {
 /** Marks of structure that follow one another, each within the one before: a plan needs two. The parser takes seconds for thousands. */
 const TOO_DEEP = /(?:(?:[-?:]|[&!*]\S{0,100})[ \t]{1,100}){50}/;
 
+/** In a text of several lines the parser looks at the rest of a run of blanks from each of its places: seconds for some ten thousand. */
+const TOO_BLANK = /[ \t]{257}/;
+
 /** The parser goes into itself for what is in one another, and says so when that is too much for it. */
 function parsed(text: string, lineCounter: LineCounter): ReturnType<typeof parseDocument> {
   if (TOO_DEEP.test(text)) throw new StacyError("invalid", "the build file is no plan: it has too much in one another");
+  if (TOO_BLANK.test(text)) {
+    throw new StacyError("invalid", "the build file is no plan: it has more than 256 blanks in a row");
+  }
   try {
     // It would compare each key with all others, and show the text around each of thousands of mistakes.
     const document = parseDocument(text, { lineCounter, uniqueKeys: false, prettyErrors: false });
