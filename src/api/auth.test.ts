@@ -50,6 +50,9 @@ test("without a key: no other site's page, no foreign name, nobody's proxy", () 
 
 test("limits by address: what one customer of a provider has counts as one", () => {
   const from = (remoteAddress?: string) => addressOf({ socket: { remoteAddress } } as IncomingMessage);
+  assert.equal(from("2001:db8::1:2:3:4"), "2001:db8:0:0");
+  assert.equal(from("2001:db8::9999:2:3:4"), "2001:db8:0:0");
+  assert.equal(from("2001:db8:1::"), "2001:db8:1:0");
   assert.equal(from("2001:db8:1:2:3:4:5:6"), from("2001:db8:1:2:ffff::1"));
   assert.notEqual(from("2001:db8:1:2::1"), from("2001:db8:1:3::1"));
   assert.deepEqual([from("192.0.2.1"), from("::ffff:192.0.2.1"), from()], ["192.0.2.1", "::ffff:192.0.2.1", "local"]);

@@ -61,7 +61,16 @@ export function presentedKeys(headers: Headers): { header: string; secret: strin
 /** Of limits by address: what one customer of a provider has is one address. */
 export function addressOf(incoming: IncomingMessage | undefined): string {
   const address = incoming?.socket?.remoteAddress ?? "local";
-  return isIP(address) === 6 && !address.startsWith("::ffff:") ? address.split(":").slice(0, 4).join(":") : address;
+  return isIP(address) === 6 && !address.startsWith("::ffff:") ? network(address) : address;
+}
+
+/** The first 64 bits, wherever its zeros are left out. */
+function network(address: string): string {
+  const [before = "", after] = address.split("::");
+  const groups = before === "" ? [] : before.split(":");
+  const rest = after ? after.split(":") : [];
+  const zeros = after === undefined ? 0 : Math.max(0, 8 - groups.length - rest.length);
+  return [...groups, ...Array<string>(zeros).fill("0"), ...rest].slice(0, 4).join(":");
 }
 
 /** A host's name. Also of `server.preview_domain`, which has a port where clients have to ask another one than ours. */
