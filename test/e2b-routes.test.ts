@@ -110,6 +110,23 @@ describe("every route that E2B's clients know", () => {
     });
   }
 
+  test("who names no time gets what each version's routes say: 15 seconds, or 300 since clients leave it to the server", async () => {
+    const left = async (path: string, body: object): Promise<[string, number]> => {
+      const answer = await app.request(path, { method: "POST", headers, body: JSON.stringify(body) }, connection());
+      const { sandboxID } = (await answer.json()) as { sandboxID: string };
+      const { createdAt, expiresAt } = sandboxes.get(sandboxID).record;
+      return [sandboxID, (expiresAt - createdAt) / 1000];
+    };
+    const template = { name: "timed", image: "i" };
+    await app.request("/api/v1/templates", { method: "POST", headers, body: JSON.stringify(template) }, connection());
+    const [id, first] = await left("/sandboxes", { templateID: "timed" });
+    assert.equal(first, 15);
+    assert.equal((await left("/v2/sandboxes", { templateID: "timed" }))[1], 300);
+    assert.equal((await left("/v2/sandboxes", { templateID: "timed", timeout: 60 }))[1], 60);
+    assert.ok((await left(`/sandboxes/${id}/connect`, {}))[1] < 60, "it is left as it is");
+    assert.ok((await left(`/v2/sandboxes/${id}/connect`, {}))[1] > 60);
+  });
+
   test("tags of a template that no client of E2B's made: each has one build, with an id that is a UUID to clients", async () => {
     const asked = async (method: string, path: string, body?: object): Promise<{ status: number; body: Told }> => {
       const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };

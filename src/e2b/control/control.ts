@@ -24,6 +24,8 @@ import { sourceOf } from "./templates.ts";
 
 /** What a client that names no time gets, ms. */
 const DEFAULT_TIMEOUT_MS = 15_000;
+/** The same of the second version's routes, s: newer clients leave it to the server. */
+const V2_TIMEOUT = 300;
 /** How long a paused sandbox is kept, where no limit of the server is shorter. */
 const PAUSED_MS = 30 * 24 * 3_600_000;
 
@@ -66,8 +68,9 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   const nothing = (): Response => new Response(null, { status: 204 });
 
   const creations = new Idempotency<SandboxRecord>();
-  const create = async (c: ControlContext): Promise<Response> => {
-    const body = await read(c, bodies.NewSandbox);
+  const create = async (c: ControlContext, byDefault?: number): Promise<Response> => {
+    const { timeout = byDefault, ...rest } = await read(c, bodies.NewSandbox);
+    const body: NewSandbox = { ...rest, timeout };
     refuse(body, config.server.preview_public);
     const { sandboxes } = c.var;
     const key = c.req.header("idempotency-key");
@@ -78,8 +81,8 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     });
     return created(c, made);
   };
-  routes.on("POST", "/sandboxes", "use", create);
-  routes.on("POST", "/v2/sandboxes", "use", create);
+  routes.on("POST", "/sandboxes", "use", (c) => create(c));
+  routes.on("POST", "/v2/sandboxes", "use", (c) => create(c, V2_TIMEOUT));
 
   const list = (c: ControlContext, states: readonly string[]): SandboxRecord[] => {
     const wanted = new URLSearchParams(c.req.query("metadata") ?? "");
@@ -172,9 +175,9 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     if (paused) await c.var.sandboxes.resume(id);
     return paused;
   };
-  const connect = async (c: ControlContext): Promise<Response> => {
+  const connect = async (c: ControlContext, byDefault?: number): Promise<Response> => {
     const id = c.req.param("id") ?? "";
-    const { timeout, memory } = await read(c, bodies.Connect);
+    const { timeout = byDefault, memory } = await read(c, bodies.Connect);
     if (memory === false) throw notThere("a resume that starts the system anew");
     const woken = await wake(c, id);
     if (timeout !== undefined || woken) {
@@ -184,8 +187,8 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     }
     return created(c, find(c, id), woken ? 201 : 200);
   };
-  routes.on("POST", "/sandboxes/:id/connect", "use", connect);
-  routes.on("POST", "/v2/sandboxes/:id/connect", "use", connect);
+  routes.on("POST", "/sandboxes/:id/connect", "use", (c) => connect(c));
+  routes.on("POST", "/v2/sandboxes/:id/connect", "use", (c) => connect(c, V2_TIMEOUT));
   routes.on("POST", "/sandboxes/:id/resume", "use", async (c) => {
     const { id } = find(c);
     const { timeout, autoPause, memory } = await read(c, bodies.Resume);
