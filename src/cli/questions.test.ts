@@ -24,7 +24,10 @@ const QUESTIONS: [row: string, answer: RegExp, inRow?: RegExp][] = [
     /\*\*Fork\*\* makes running copies/,
     /spawn --checkpoint NAME.*fork ID -n 3/,
   ],
-  ["read logs, output of the background", /`stacyvm logs ID`[\s\S]*the server \| its standard error[\s\S]*journalctl/],
+  [
+    "read logs, output of background programs",
+    /`stacyvm logs ID`[\s\S]*the server \| its standard error[\s\S]*journalctl/,
+  ],
   ["open a port (preview URL)", /stacyvm url "\$id" 8080/, /on this host; for others/],
   ["reach the internet, install packages", /--allow/, /--allow @pypi.*network ID --allow HOST/],
   [
