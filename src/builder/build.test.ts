@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { tar } from "../../test/images-support.ts";
 import type { Agent } from "../guest/agent.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
@@ -15,6 +15,17 @@ import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { buildImage } from "./build.ts";
 import { readPlan } from "./read-plan.ts";
+
+/** Images of their own, with one that builds may begin from. */
+async function based(t: TestContext): Promise<ImageLibrary> {
+  const dir = await mkdtemp(join(tmpdir(), "build-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await mkdir(join(dir, "tree"));
+  await writeFile(join(dir, "tree", "file"), "base");
+  const images = createImages(dataPaths(join(dir, "data")), { offline: true });
+  await images.import(join(dir, "tree"), "base:1");
+  return images;
+}
 
 /** What the commands do here: the one file with this text. */
 function guest(content: string): Agent {
@@ -27,12 +38,7 @@ function guest(content: string): Agent {
 }
 
 test("an owner's build takes what that owner's own have made, and never another's", async (t) => {
-  const dir = await mkdtemp(join(tmpdir(), "build-"));
-  t.after(() => rm(dir, { recursive: true }));
-  await mkdir(join(dir, "tree"));
-  await writeFile(join(dir, "tree", "file"), "base");
-  const operator = createImages(dataPaths(join(dir, "data")), { offline: true });
-  await operator.import(join(dir, "tree"), "base:1");
+  const operator = await based(t);
 
   for (const [form, text] of Object.entries({
     "one stage": "FROM base:1\nRUN make tool\n",
@@ -72,12 +78,7 @@ test("an owner's build takes what that owner's own have made, and never another'
 });
 
 test("what a sandbox says has been changed is no more than its disk could hold", async (t) => {
-  const dir = await mkdtemp(join(tmpdir(), "build-"));
-  t.after(() => rm(dir, { recursive: true }));
-  await mkdir(join(dir, "tree"));
-  await writeFile(join(dir, "tree", "file"), "base");
-  const images = createImages(dataPaths(join(dir, "data")), { offline: true });
-  await images.import(join(dir, "tree"), "base:1");
+  const images = await based(t);
   let sent = 0;
   async function* endless(): AsyncGenerator<Buffer> {
     for (; sent < 200; sent++) yield randomBytes(2 ** 20);
@@ -93,12 +94,7 @@ test("what a sandbox says has been changed is no more than its disk could hold",
 });
 
 test("a sandbox that does not say what has been changed, or a byte at a time, is given up", async (t) => {
-  const dir = await mkdtemp(join(tmpdir(), "build-"));
-  t.after(() => rm(dir, { recursive: true }));
-  await mkdir(join(dir, "tree"));
-  await writeFile(join(dir, "tree", "file"), "base");
-  const images = createImages(dataPaths(join(dir, "data")), { offline: true });
-  await images.import(join(dir, "tree"), "base:1");
+  const images = await based(t);
   const asked = Promise.withResolvers<Readable>();
   const changes = new Readable({
     read() {

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { countTurns } from "../../test/count-turns.ts";
 import { tar } from "../../test/images-support.ts";
 import { StacyError } from "../host/error.ts";
 import { BuildContext } from "./context.ts";
@@ -107,17 +108,11 @@ test("an archive of very many entries leaves turns to everybody else", async () 
   async function* many(): AsyncGenerator<Buffer> {
     for (let i = 0; i < 200; i++) yield members;
   }
-  let turns = 0;
-  let ended = false;
-  const count = (): void => {
-    turns += 1;
-    if (!ended) setImmediate(count);
-  };
-  setImmediate(count);
+  const ended = countTurns();
   const begun = performance.now();
   await using context = await BuildContext.ofTar(many(), join(dir, `store-${stores++}`));
   const ms = performance.now() - begun;
-  ended = true;
+  const turns = ended();
   assert.equal((await context.names("")).length, 50);
   assert.ok(turns > ms / 50, `${turns} turns in ${ms} ms`);
 });

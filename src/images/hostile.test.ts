@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
+import { countTurns } from "../../test/count-turns.ts";
 import { type Member, tar } from "../../test/images-support.ts";
 import { ARCHIVE_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
@@ -288,18 +289,12 @@ describe("hostile archives are refused:", () => {
     const map = Buffer.from(`${pieces}\n${numbers}`);
     const content = Buffer.concat([map, Buffer.alloc((512 - (map.length % 512)) % 512), Buffer.alloc(pieces, 1)]);
     const pax = { "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": String(2 * pieces) };
-    let turns = 0;
-    let ended = false;
-    const count = (): void => {
-      turns += 1;
-      if (!ended) setImmediate(count);
-    };
-    setImmediate(count);
+    const ended = countTurns();
     let bytes = 0;
     await readTar(once(tar([{ path: "f", content, pax }])), async (_entry, body) => {
       for await (const part of body) bytes += part.length;
     });
-    ended = true;
+    const turns = ended();
     assert.equal(bytes, 2 * pieces);
     assert.ok(turns > 10, `${turns} turns`);
   });

@@ -4,9 +4,9 @@
  */
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import type { Agent, Identity } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
+import { attempts } from "../host/attempts.ts";
 import { directoryIdentity } from "../host/directory.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
@@ -15,9 +15,6 @@ import type { BlankVmm, ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm
 import { copyDisk, linkBase, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
-
-/** Between two attempts to remove what resists. */
-const DISCARD_PAUSE_MS = { first: 1_000, most: 60_000 };
 
 export interface Place {
   /** Absolute; must not exist. */
@@ -246,8 +243,7 @@ export async function discard(dir: string, process: VmmProcess | undefined): Pro
   };
   if (await removed()) return;
   void (async () => {
-    for (let pause = DISCARD_PAUSE_MS.first; ; pause = Math.min(2 * pause, DISCARD_PAUSE_MS.most)) {
-      await delay(pause, undefined, { ref: false });
+    for await (const _ of attempts()) {
       // Another machine may have its name by now.
       const now = await directoryIdentity(dir).catch(() => identity);
       if ((now !== undefined && now !== identity) || (await removed())) return;

@@ -4,9 +4,9 @@
  */
 import { readdir, rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
+import { attempts } from "../host/attempts.ts";
 import { directoryIdentity } from "../host/directory.ts";
 import { syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
@@ -27,8 +27,6 @@ import type { GoneMachine, SandboxMachine, UnreachableMachine } from "./provider
 /** For each of a machine's answers, ms. At the start somebody waits for the server; later nobody does. */
 export const FIRST_LIMIT_MS = 5_000;
 const LATER_LIMIT_MS = 30_000;
-/** Between two attempts, doubled each time. */
-const PAUSE_MS = { first: 1_000, most: 60_000 };
 const CONSOLE_LINES = 20;
 const GONE_AT_START = "its machine was gone when the server started";
 
@@ -249,15 +247,6 @@ export async function removeLater(context: MachineContext, entry: Entry, signal:
     } catch {} // said once, when it was found
   }
   return false;
-}
-
-/** Less and less often, until `signal`. */
-async function* attempts(signal: AbortSignal): AsyncGenerator<void> {
-  for (let pause = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.most)) {
-    await delay(pause, undefined, { signal, ref: false }).catch(() => {});
-    if (signal.aborted) return;
-    yield;
-  }
 }
 
 export class Unreachable implements UnreachableMachine {

@@ -1,10 +1,10 @@
 /** The state machine of a machine, over a monitor and a guest that do as each test says. */
 import assert from "node:assert/strict";
-import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { beforeRename } from "../../test/before-rename.ts";
 import { arm, disarm } from "../../test/faults/points.ts";
 import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
@@ -188,21 +188,10 @@ test("a monitor that dies while the record of its suspended machine is written t
   };
   Object.assign(w.running, { prepareSave: nothing });
   Object.assign(w.paused, { save });
-  const { rename } = fs;
-  const restore = (): void => {
-    fs.rename = rename;
-    syncBuiltinESMExports();
-  };
-  t.after(restore);
-  fs.rename = async (from, to) => {
-    if (String(to).endsWith(RECORD_FILE)) {
-      restore();
-      w.die();
-      await new Promise((wake) => setImmediate(wake));
-    }
-    return rename(from, to);
-  };
-  syncBuiltinESMExports();
+  beforeRename(t, RECORD_FILE, () => {
+    w.die();
+    return new Promise((wake) => setImmediate(wake));
+  });
   await w.machine.suspend();
   const told = await Promise.race([w.machine.exited, new Promise((wake) => setImmediate(wake, "nothing"))]);
   assert.deepEqual([w.machine.state, await w.written(), told], ["suspended", "suspended", "nothing"]);

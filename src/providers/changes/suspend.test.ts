@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import fs, { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { beforeRename } from "../../../test/before-rename.ts";
 import { StacyError } from "../../host/error.ts";
 import { RECORD_FILE } from "../../launcher/machine-dir.ts";
 import type { ExitReport } from "../../vmm/vmm.ts";
@@ -86,18 +86,7 @@ for (const [how, during] of [
     const parts = { dir, record, target, boot: {}, agent, releaseSnapshot() {} };
     const machine = new MicrovmMachine(context, parts as unknown as ConstructorParameters<typeof MicrovmMachine>[1]);
     const caller = new AbortController();
-    const { rename } = fs;
-    const restore = (): void => {
-      fs.rename = rename;
-      syncBuiltinESMExports();
-    };
-    t.after(restore);
-    fs.rename = async (from, to) => {
-      during(machine, caller); // the disk takes its time
-      restore();
-      return rename(from, to);
-    };
-    syncBuiltinESMExports();
+    beforeRename(t, "", () => during(machine, caller));
     await machine.resume({ signal: caller.signal });
     const { state } = JSON.parse(await readFile(join(dir, RECORD_FILE), "utf8"));
     assert.deepEqual([machine.state, state, kills], ["running", "running", 0]);
