@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import fs, { mkdir, mkdtemp, rm, stat, symlink } from "node:fs/promises";
+import fs, { mkdir, mkdtemp, readFile, readlink, rename, rm, stat, symlink } from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { packageRoot } from "./paths.ts";
-import { endOwnProcessesIn, isAlive, processesIn, spawnProcess, worksIn } from "./process.ts";
+import { endOwnProcessesIn, hasProcesses, isAlive, processesIn, spawnProcess, worksIn } from "./process.ts";
 
 async function sleeper(t: TestContext) {
   const root = await mkdtemp(join(tmpdir(), "process-"));
@@ -48,19 +49,57 @@ test("processes of a directory are found and ended by whichever name it has", as
   assert.equal(await isAlive(process.record), false);
 });
 
+test("a process in another mount namespace, whose directory only has the same name there, is not one of it", async (t) => {
+  const { root, dir, process: own } = await sleeper(t);
+  // As a container has it, with a server of its own in it: the same paths, the same mark.
+  const script = `mount -t tmpfs none "$1" && mkdir -p "$2" && cd "$2" && echo ready && exec sleep 60`;
+  const args = [...["-rm", "sh", "-c", script, "sh"], ...[join(root, "data"), dir]];
+  const log = join(root, "other.log");
+  const other = await spawnProcess({ command: "unshare", args, cwd: root, log });
+  t.after(() => other.kill());
+  const ended = other.exited.then(() => true);
+  while (!(await readFile(log, "utf8")).startsWith("ready")) {
+    if (await Promise.race([ended, delay(5, false)]))
+      return t.skip(`no mount namespace: ${await readFile(log, "utf8")}`);
+  }
+  assert.equal(await readlink(`/proc/${other.record.pid}/cwd`), dir, "it says so");
+  for (const place of [dir, join(root, "data")]) assert.deepEqual(await processesIn(place), [own.record.pid], place);
+  assert.equal(await worksIn(other.record, dir), false);
+  assert.deepEqual(await endOwnProcessesIn(join(root, "data")), [own.record.pid]);
+  assert.equal(await isAlive(other.record), true);
+  // Without its directory there is nothing that anybody could work in.
+  await rm(dir, { recursive: true });
+  assert.equal(await hasProcesses(dir), false);
+});
+
+test("a process deep below a directory is found, also after its own directory was renamed or removed", async (t) => {
+  const root = await mkdtemp(join(tmpdir(), "process-"));
+  t.after(() => rm(root, { recursive: true }));
+  const place = join(root, "1", "2", "3");
+  const dir = join(place, "4");
+  await mkdir(dir, { recursive: true });
+  const { record, kill } = await spawnProcess({ command: "sleep", args: ["60"], cwd: dir, log: join(root, "log") });
+  t.after(kill);
+  assert.deepEqual(await processesIn(root), [record.pid]);
+  await rename(dir, join(place, "5"));
+  assert.deepEqual(await processesIn(root), [record.pid]);
+  await mkdir(dir);
+  assert.deepEqual(await processesIn(dir), [], "another one has the name now");
+  await rm(join(place, "5"), { recursive: true });
+  assert.deepEqual(await processesIn(root), [record.pid]);
+});
+
 test("a pid that became another machine's while a directory's processes were ended is left alone", async (t) => {
   const [{ dir, process: own }, { process: other }] = [await sleeper(t), await sleeper(t)];
-  const { readlink } = fs;
+  const { stat } = fs;
   t.after(() => {
-    fs.readlink = readlink;
+    fs.stat = stat;
     syncBuiltinESMExports();
   });
   // As it was when it was looked at: the pid was that of a process here.
   let looks = 0;
-  fs.readlink = (async (path: string) => {
-    if (path === `/proc/${other.record.pid}/cwd` && ++looks === 1) return dir;
-    return readlink(path);
-  }) as typeof readlink;
+  fs.stat = (async (path: string) =>
+    stat(path === `/proc/${other.record.pid}/cwd` && ++looks === 1 ? dir : path)) as typeof stat;
   syncBuiltinESMExports();
   await endOwnProcessesIn(dir);
   assert.deepEqual([looks > 1, await isAlive(own.record), await isAlive(other.record)], [true, false, true]);

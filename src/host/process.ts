@@ -309,12 +309,14 @@ async function isOurs(pid: number, jailRoots: ReadonlySet<string>): Promise<bool
 }
 
 /**
- * Pids of live processes whose working directory is `dir` or below it, whoever started them. A chrooted
+ * Pids of live processes whose working directory is `dir` or below it, whoever started them: by inode. The name alone that /proc shows
+ * proves nothing, since in another mount namespace (a container's, any user's own) another directory may have it. A chrooted
  * process shows `/`, so those are told by the inode of their root, which a jailer puts at `jail/<program>/<id>/root`.
  * @throws StacyError `unavailable` when they cannot be seen
  */
 export async function processesIn(dir: string): Promise<number[]> {
   const found: number[] = [];
+  // One with a mount namespace of its own shows the name that its directory had there at its start.
   const [roots, dirs] = await Promise.all([jailRoots(dir), dirInodes(dir)]);
   // /proc names a directory by its own path, whatever links led to it.
   const own = await realpath(dir).catch(absent(dir, dir, GONE));
@@ -322,19 +324,25 @@ export async function processesIn(dir: string): Promise<number[]> {
   await Promise.all(
     names.map(async (name) => {
       if (!/^\d+$/.test(name)) return;
-      const cwd = await readlink(`/proc/${name}/cwd`).catch(
-        absent("", `where process ${name} works`, [...GONE, ...NOT_OURS]),
-      );
-      if (cwd === own || cwd.startsWith(`${own}/`)) found.push(Number(name));
-      // One with a mount namespace of its own shows the name that its directory had there at its start.
-      else if (
-        cwd !== "" &&
-        (dirs.has(await inode(`/proc/${name}/cwd`)) || roots.has(await inode(`/proc/${name}/cwd`)))
-      )
-        found.push(Number(name));
+      const link = `/proc/${name}/cwd`;
+      const cwd = await readlink(link).catch(absent("", `where process ${name} works`, [...GONE, ...NOT_OURS]));
+      if (cwd === "") return;
+      const at = await inode(link);
+      if (dirs.has(at) || roots.has(at) || (await isBelow(own, cwd, link))) found.push(Number(name));
     }),
   );
   return found.sort((a, b) => a - b);
+}
+
+/** Whether a process that says that it works at `cwd` does so in `own` or below it. @param link leads to where it works */
+async function isBelow(own: string, cwd: string, link: string): Promise<boolean> {
+  if (cwd !== own && !cwd.startsWith(`${own}/`)) return false;
+  const [at, here] = await Promise.all([inode(link), inode(cwd)]);
+  if (at === here) return at !== NO_INODE;
+  // What has been removed or renamed since is still below its parents.
+  const levels = cwd.slice(own.length).split("/").length - 1;
+  const above = await inode(`${link}${"/..".repeat(levels)}`);
+  return above !== NO_INODE && above === (await inode(own));
 }
 
 /** Inodes of `dir` and of the two levels of directories below it: a data directory's machines are there, under whichever name. */
