@@ -259,11 +259,11 @@ for family, address in ((socket.AF_INET, "203.0.113.9"), (socket.AF_INET6, "2001
     /^refused\nrefused$/,
   );
   row(
-    "ping",
+    "ping, of both families: the host's own answer, and nobody's for another",
     "ping",
     () =>
-      `ping -c 1 -W 60 ${NAME} | grep -o '1 received'; ping -c 1 -W 60 203.0.113.9 | grep -io 'filtered'; ping -c 1 -W 60 localhost | grep -o '1 received'`,
-    /^1 received\nfiltered\n1 received$/i,
+      `for f in -4 -6; do ping $f -c 1 -W 60 ${NAME} | grep -o '1 received'; ping $f -c 1 -W 60 localhost | grep -o '1 received'; done; ping -c 1 -W 60 203.0.113.9 | grep -io 'filtered'; ping -c 1 -W 60 2001:db8::9 | grep -io 'prohibited'`,
+    /^(1 received\n){4}filtered\nprohibited$/i,
   );
 
   test("what was reached is counted, and nothing is left", async (context: TestContext) => {

@@ -168,10 +168,19 @@ describe("the network of a sandbox", () => {
     assert.match(refused.stdout, /^ 1 {2}203\.0\.113\.9 .* ms$/m);
     assert.notEqual((await run(id, "ping -c 1 -W 20 other.test")).exit_code, 0);
     // Its own addresses need nobody.
-    assert.equal((await run(id, "ping -c 1 -W 60 127.0.0.1 && ping -c 1 -W 60 198.19.255.254")).exit_code, 0);
-    const pinged = await run(id, "ping -c 1 -W 60 web.test");
+    for (const own of ["127.0.0.1", "198.19.255.254", "::1", "fd53:7461:6379::1"]) {
+      assert.equal((await run(id, `ping -c 1 -W 60 ${own}`)).exit_code, 0, own);
+    }
     const hostAnswers = await ping(ADDRESS).catch(() => false);
-    assert.equal(pinged.exit_code, hostAnswers ? 0 : 1, pinged.stdout + pinged.stderr);
+    for (const family of ["-4", "-6"]) {
+      const pinged = await run(id, `ping ${family} -c 1 -W ${hostAnswers ? 60 : 3} web.test`);
+      assert.equal(pinged.exit_code, hostAnswers ? 0 : 1, pinged.stdout + pinged.stderr);
+    }
+    // The guest's own kernel would answer for every address.
+    for (const foreign of ["203.0.113.9", "2001:db8::9"]) {
+      const silent = await run(id, `ping -c 1 -W 3 ${foreign}`);
+      assert.notEqual(silent.exit_code, 0, silent.stdout);
+    }
     const { sent, received, refused: count } = await good("GET", `/sandboxes/${id}/network`);
     assert.ok(count >= 2 && sent > 0 && received >= "file here".length);
     assert.deepEqual(names, ["here"]);

@@ -35,18 +35,18 @@ mod is {
     pub const ECHO_REFUSED: u8 = 3;
 }
 
-/// While this is 1, the kernel answers no echo itself: it would answer for every address.
-const ECHO_SWITCH: &str = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
+/// While these are 1, the kernel answers no echo itself: it would answer for every address.
+const ECHO_SWITCHES: [&str; 2] = ["/proc/sys/net/ipv4/icmp_echo_ignore_all", "/proc/sys/net/ipv6/icmp/echo_ignore_all"];
 
 pub struct Datagrams {
     /// Of IPv4 and of IPv6.
     udp: [UdpSocket; 2],
-    /// Gets a copy of each ICMP echo.
-    echo: Fd,
+    /// Get a copy of each ICMP echo, of IPv4 and of IPv6.
+    echo: [Fd; 2],
     /// For answers from addresses that are not ours, of IPv4 and of IPv6.
     out: [Fd; 2],
-    /// The guest's own address.
-    own: Address,
+    /// The guest's own addresses.
+    own: [Address; 2],
     /// There is a network, so echoes are ours to answer.
     on: bool,
     /// The call that takes the datagrams.
@@ -88,8 +88,8 @@ impl Datagram<'_> {
 }
 
 impl Datagrams {
-    /// `names`: where questions for names come to. `own`: the guest's own address.
-    pub fn open(names: IpAddr, own: IpAddr) -> Result<Datagrams> {
+    /// `names`: where questions for names come to. `own`: the guest's own addresses.
+    pub fn open(names: IpAddr, own: [IpAddr; 2]) -> Result<Datagrams> {
         let bind = |address: IpAddr| -> Result<UdpSocket> {
             let doing = |e: std::io::Error| Fail::io(&e, "the socket for datagrams");
             // Any port: programs of the guest keep all the known ones.
@@ -100,9 +100,9 @@ impl Datagrams {
         };
         Ok(Datagrams {
             udp: [bind(names)?, bind(std::net::Ipv6Addr::LOCALHOST.into())?],
-            echo: packets::echo_socket()?,
+            echo: packets::echo_sockets()?,
             out: [packets::raw_socket(libc::AF_INET)?, packets::raw_socket(libc::AF_INET6)?],
-            own: packets::address(own),
+            own: own.map(packets::address),
             on: false,
             call: None,
             partial: Vec::new(),
@@ -116,14 +116,17 @@ impl Datagrams {
 
     pub fn switch(&mut self, on: bool) -> Result<()> {
         self.on = on;
-        std::fs::write(ECHO_SWITCH, if on { "1" } else { "0" }).map_err(|e| Fail::io(&e, ECHO_SWITCH))
+        for switch in ECHO_SWITCHES {
+            std::fs::write(switch, if on { "1" } else { "0" }).map_err(|e| Fail::io(&e, switch))?;
+        }
+        Ok(())
     }
 
     /// The next one that a program has sent, for the host.
     fn udp(&self, family: usize) -> Option<Vec<u8>> {
         let mut payload = [0u8; MAX_PAYLOAD];
         loop {
-            let (n, guest, other) = packets::receive_udp(&self.udp[family], &mut payload)?;
+            let (n, guest, other) = packets::receive(self.udp[family].as_raw_fd(), &mut payload)?;
             if let Some(payload) = payload.get(..n) {
                 return Some(Datagram { kind: is::UDP, guest, other, payload }.bytes());
             }
@@ -131,18 +134,25 @@ impl Datagrams {
     }
 
     /// The next echo for the host. What is for the guest itself is answered here.
-    fn echo(&self) -> Option<Vec<u8>> {
+    fn echo(&self, family: usize) -> Option<Vec<u8>> {
         let mut packet = [0u8; MAX_PAYLOAD];
         loop {
-            let (n, guest, other) = packets::receive_echo(self.echo.raw(), &mut packet)?;
-            let payload = match packets::echo_body(packet.get(..n).unwrap_or(&[])) {
+            let (guest, other, payload) = if family == 0 {
+                let (n, guest, other) = packets::receive_echo4(&self.echo[0], &mut packet)?;
+                (guest, other, packet.get(..n).and_then(packets::echo_body4))
+            } else {
+                let (n, (guest, _), (other, _)) = packets::receive(self.echo[1].raw(), &mut packet)?;
+                (guest, other, packet.get(..n).and_then(packets::echo_body6))
+            };
+            let payload = match payload {
                 Some(payload) if self.on => payload,
                 _ => continue,
             };
-            if other == self.own || other[12] == 127 {
-                self.send(&Datagram { kind: is::ECHO, guest: (guest, 0), other: (other, 0), payload });
+            let datagram = Datagram { kind: is::ECHO, guest: (guest, 0), other: (other, 0), payload };
+            if self.own.contains(&other) || packets::is_loopback(&other) {
+                self.send(&datagram);
             } else {
-                return Some(Datagram { kind: is::ECHO, guest: (guest, 0), other: (other, 0), payload }.bytes());
+                return Some(datagram.bytes());
             }
         }
     }
@@ -167,7 +177,10 @@ impl Agent {
         for socket in datagrams.descriptors() {
             self.poll.add(socket, LEVEL_IN, token::DATAGRAMS)?;
         }
-        self.poll.add(datagrams.echo.raw(), LEVEL_IN, token::DATAGRAMS)
+        for echo in &datagrams.echo {
+            self.poll.add(echo.raw(), LEVEL_IN, token::DATAGRAMS)?;
+        }
+        Ok(())
     }
 
     /// This call gets the datagrams from now on; a newer one wins.
@@ -190,7 +203,7 @@ impl Agent {
 
     pub fn datagrams_ready(&mut self) {
         type Next = fn(&Datagrams) -> Option<Vec<u8>>;
-        let ways: [Next; 3] = [|d| d.udp(0), |d| d.udp(1), Datagrams::echo];
+        let ways: [Next; 4] = [|d| d.udp(0), |d| d.udp(1), |d| d.echo(0), |d| d.echo(1)];
         for next in ways {
             for _ in 0..TURN {
                 let (call, datagram) = match self.datagrams().map(|d| (d.call, next(d))) {

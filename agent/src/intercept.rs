@@ -37,7 +37,7 @@ impl Intercept {
         for (slot, socket) in [TCP4, TCP6].into_iter().zip(listener.descriptors()) {
             steering.give(slot, socket)?;
         }
-        let datagrams = Datagrams::open(NAME_SERVER.into(), OWN4.into())?;
+        let datagrams = Datagrams::open(NAME_SERVER.into(), [OWN4.into(), OWN6.into()])?;
         for (slot, socket) in [UDP4, UDP6].into_iter().zip(datagrams.descriptors()) {
             steering.give(slot, socket)?;
         }

@@ -1,4 +1,4 @@
-//! Packets by hand: those that come from addresses which are not ours, as a socket cannot send them (RFC 768, 791, 792, 8200).
+//! Packets by hand: those that come from addresses which are not ours, as a socket cannot send them (RFC 768, 791, 792, 4443, 8200).
 
 use crate::sys::{check, Fd, Result};
 use std::net::{IpAddr, UdpSocket};
@@ -12,16 +12,24 @@ pub type Endpoint = (Address, u16);
 const IPV6_RECVORIGDSTADDR: libc::c_int = 74;
 /// linux/icmp.h
 const ICMP_FILTER: libc::c_int = 1;
+/// linux/icmpv6.h
+const ICMP6_FILTER: libc::c_int = 1;
 const SOL_RAW: libc::c_int = 255;
-const ECHO_REPLY: u8 = 0;
-const UNREACHABLE: u8 = 3;
-const ECHO: u8 = 8;
-const PORT: u8 = 3;
-const PROHIBITED: u8 = 13;
-/// Of ICMPv6.
-const UNREACHABLE6: u8 = 1;
-const PORT6: u8 = 4;
 const HOPS: u8 = 64;
+
+/// What a message of ICMP is: type and code, of IPv4 and of IPv6.
+struct Message([(u8, u8); 2]);
+
+const ECHO: Message = Message([(8, 0), (128, 0)]);
+const ECHO_REPLY: Message = Message([(0, 0), (129, 0)]);
+const PORT_UNREACHABLE: Message = Message([(3, 3), (1, 4)]);
+const PROHIBITED: Message = Message([(3, 13), (1, 1)]);
+
+impl Message {
+    fn kind(&self, family: usize) -> u8 {
+        self.0[family].0
+    }
+}
 
 pub fn address(address: IpAddr) -> Address {
     match address {
@@ -32,6 +40,10 @@ pub fn address(address: IpAddr) -> Address {
 
 pub fn is_ipv4(address: &Address) -> bool {
     address.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+}
+
+pub fn is_loopback(address: &Address) -> bool {
+    if is_ipv4(address) { address[12] == 127 } else { *address == std::net::Ipv6Addr::LOCALHOST.octets() }
 }
 
 pub fn udp((from, source): Endpoint, (to, target): Endpoint, payload: &[u8]) -> Vec<u8> {
@@ -50,44 +62,40 @@ pub fn udp((from, source): Endpoint, (to, target): Endpoint, payload: &[u8]) -> 
 
 /// `rest`: identifier, number and data of the request.
 pub fn echo_reply(from: Address, to: Address, rest: &[u8]) -> Vec<u8> {
-    packet(&from, &to, libc::IPPROTO_ICMP, icmp(ECHO_REPLY, 0, rest))
+    icmp(&from, &to, &ECHO_REPLY, rest)
 }
 
 /// What tells a program at once that its echo will not be passed on.
 pub fn echo_prohibited(guest: Address, other: Address, rest: &[u8]) -> Vec<u8> {
-    let sent = packet(&guest, &other, libc::IPPROTO_ICMP, icmp(ECHO, 0, rest.get(..4).unwrap_or(&[])));
-    unreachable(other, guest, PROHIBITED, &sent)
+    let sent = icmp(&guest, &other, &ECHO, rest.get(..4).unwrap_or(&[]));
+    unreachable(other, guest, &PROHIBITED, &sent)
 }
 
 /// What makes the next call of a program on its UDP socket fail with "connection refused".
 pub fn port_unreachable(guest: Endpoint, other: Endpoint) -> Vec<u8> {
     let sent = packet(&guest.0, &other.0, libc::IPPROTO_UDP, udp_header(guest.1, other.1, 0));
-    unreachable(other.0, guest.0, PORT, &sent)
+    unreachable(other.0, guest.0, &PORT_UNREACHABLE, &sent)
 }
 
-fn unreachable(from: Address, to: Address, code: u8, sent: &[u8]) -> Vec<u8> {
+fn unreachable(from: Address, to: Address, why: &Message, sent: &[u8]) -> Vec<u8> {
     let mut rest = vec![0; 4];
     rest.extend_from_slice(sent);
-    if is_ipv4(&from) {
-        return packet(&from, &to, libc::IPPROTO_ICMP, icmp(UNREACHABLE, code, &rest));
-    }
-    let mut body = vec![UNREACHABLE6, PORT6, 0, 0];
-    body.extend_from_slice(&rest);
-    let sum = checksum(&[&pseudo(&from, &to, libc::IPPROTO_ICMPV6, body.len()), &body]);
-    body[2..4].copy_from_slice(&sum.to_be_bytes());
-    packet(&from, &to, libc::IPPROTO_ICMPV6, body)
+    icmp(&from, &to, why, &rest)
 }
 
 fn udp_header(source: u16, target: u16, payload: usize) -> Vec<u8> {
     [source, target, (8 + payload) as u16, 0].iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-fn icmp(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+fn icmp(from: &Address, to: &Address, what: &Message, rest: &[u8]) -> Vec<u8> {
+    let family = usize::from(!is_ipv4(from));
+    let (kind, code) = what.0[family];
     let mut message = vec![kind, code, 0, 0];
     message.extend_from_slice(rest);
-    let sum = checksum(&[&message]);
+    let protocol = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6][family];
+    let sum = if family == 0 { checksum(&[&message]) } else { checksum(&[&pseudo(from, to, protocol, message.len()), &message]) };
     message[2..4].copy_from_slice(&sum.to_be_bytes());
-    message
+    packet(from, to, protocol, message)
 }
 
 fn packet(from: &Address, to: &Address, protocol: libc::c_int, body: Vec<u8>) -> Vec<u8> {
@@ -131,11 +139,18 @@ pub fn raw_socket(family: libc::c_int) -> Result<Fd> {
     open_raw(family, libc::IPPROTO_RAW, "the socket for answers")
 }
 
-/// A socket that gets a copy of each ICMP echo of IPv4.
-pub fn echo_socket() -> Result<Fd> {
-    let socket = open_raw(libc::AF_INET, libc::IPPROTO_ICMP, "the socket for echoes")?;
-    option(socket.raw(), SOL_RAW, ICMP_FILTER, !(1 << ECHO), "the socket for echoes")?;
-    Ok(socket)
+/// Sockets that get a copy of each ICMP echo, of IPv4 and of IPv6.
+pub fn echo_sockets() -> Result<[Fd; 2]> {
+    let doing = "the socket for echoes";
+    let four = open_raw(libc::AF_INET, libc::IPPROTO_ICMP, doing)?;
+    option(four.raw(), SOL_RAW, ICMP_FILTER, &[!(1 << ECHO.kind(0))], doing)?;
+    let six = open_raw(libc::AF_INET6, libc::IPPROTO_ICMPV6, doing)?;
+    // A bit for each type that is kept away.
+    let mut others = [-1; 8];
+    others[usize::from(ECHO.kind(1)) / 32] = !(1 << (ECHO.kind(1) % 32));
+    option(six.raw(), libc::IPPROTO_ICMPV6, ICMP6_FILTER, &others, doing)?;
+    option(six.raw(), libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, &[1], doing)?;
+    Ok([four, six])
 }
 
 fn open_raw(family: libc::c_int, protocol: libc::c_int, doing: &str) -> Result<Fd> {
@@ -146,12 +161,13 @@ fn open_raw(family: libc::c_int, protocol: libc::c_int, doing: &str) -> Result<F
 /// Each datagram says to which address it was sent.
 pub fn original_destination(socket: &UdpSocket, six: bool) -> Result<()> {
     let (level, name) = if six { (libc::SOL_IPV6, IPV6_RECVORIGDSTADDR) } else { (libc::SOL_IP, libc::IP_RECVORIGDSTADDR) };
-    option(socket.as_raw_fd(), level, name, 1, "addresses of datagrams")
+    option(socket.as_raw_fd(), level, name, &[1], "addresses of datagrams")
 }
 
-fn option(socket: i32, level: libc::c_int, name: libc::c_int, value: libc::c_int, doing: &str) -> Result<()> {
-    // SAFETY: the kernel reads one int.
-    check(unsafe { libc::setsockopt(socket, level, name, &value as *const _ as *const libc::c_void, 4) }, doing).map(|_| ())
+fn option(socket: i32, level: libc::c_int, name: libc::c_int, value: &[libc::c_int], doing: &str) -> Result<()> {
+    let size = std::mem::size_of_val(value) as libc::socklen_t;
+    // SAFETY: the kernel reads as many bytes as there are.
+    check(unsafe { libc::setsockopt(socket, level, name, value.as_ptr() as *const libc::c_void, size) }, doing).map(|_| ())
 }
 
 pub fn send(socket: &Fd, to: &Address, packet: &[u8]) {
@@ -172,24 +188,29 @@ pub fn send(socket: &Fd, to: &Address, packet: &[u8]) {
     }
 }
 
-/// An echo request as it came, its header first: the length, who sent it, and to whom.
-pub fn receive_echo(socket: i32, buffer: &mut [u8]) -> Option<(usize, Address, Address)> {
+/// An echo request of IPv4, its header first: the length, who sent it, and to whom.
+pub fn receive_echo4(socket: &Fd, buffer: &mut [u8]) -> Option<(usize, Address, Address)> {
     // SAFETY: the buffer is valid for its length.
-    let n = unsafe { libc::recv(socket, buffer.as_mut_ptr() as *mut libc::c_void, buffer.len(), 0) };
+    let n = unsafe { libc::recv(socket.raw(), buffer.as_mut_ptr() as *mut libc::c_void, buffer.len(), 0) };
     let ip = |at: usize| buffer.get(at..at + 4).map_or([0; 4], |b| [b[0], b[1], b[2], b[3]]);
     (n >= 0).then(|| (n as usize, address(ip(12).into()), address(ip(16).into())))
 }
 
-/// What of an echo request goes into its answer. `None`: it is none, or damaged, or cut to our buffer.
-pub fn echo_body(packet: &[u8]) -> Option<&[u8]> {
+/// What of an echo request of IPv4, its header first, goes into its answer. `None`: it is none, or damaged, or cut to our buffer.
+pub fn echo_body4(packet: &[u8]) -> Option<&[u8]> {
     let message = packet.get(usize::from(packet.first()? & 15) * 4..)?;
     let length = packet.get(2..4)?;
     let whole = usize::from(u16::from_be_bytes([length[0], length[1]])) == packet.len();
-    (whole && message.first() == Some(&ECHO) && checksum(&[message]) == 0).then(|| message.get(4..)).flatten()
+    (whole && message.first() == Some(&ECHO.kind(0)) && checksum(&[message]) == 0).then(|| message.get(4..)).flatten()
+}
+
+/// The same of one of IPv6, which comes without its header; the kernel has looked at the checksum.
+pub fn echo_body6(message: &[u8]) -> Option<&[u8]> {
+    (message.first() == Some(&ECHO.kind(1))).then(|| message.get(4..)).flatten()
 }
 
 /// A datagram: its length, whose it is, and to which address it was sent. A length beyond the buffer: it was cut.
-pub fn receive_udp(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, Endpoint, Endpoint)> {
+pub fn receive(socket: i32, buffer: &mut [u8]) -> Option<(usize, Endpoint, Endpoint)> {
     // SAFETY: all buffers outlive the call, and what is read of them is what the kernel says it wrote.
     unsafe {
         let mut from: libc::sockaddr_in6 = std::mem::zeroed();
@@ -202,19 +223,24 @@ pub fn receive_udp(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, Endp
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr() as *mut libc::c_void;
         message.msg_controllen = std::mem::size_of_val(&control) as _;
-        let n = libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_TRUNC);
+        let n = libc::recvmsg(socket, &mut message, libc::MSG_TRUNC);
         if n < 0 {
             return None;
         }
         let mut to = None;
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while !header.is_null() {
-            let wanted = matches!(((*header).cmsg_level, (*header).cmsg_type), (libc::SOL_IP, libc::IP_RECVORIGDSTADDR) | (libc::SOL_IPV6, IPV6_RECVORIGDSTADDR));
-            if wanted {
-                let mut storage: libc::sockaddr_in6 = std::mem::zeroed();
-                let size = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize).min(std::mem::size_of_val(&storage));
-                std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header), &mut storage as *mut _ as *mut u8, size);
-                to = Some(endpoint(&storage));
+            let bytes = std::slice::from_raw_parts(libc::CMSG_DATA(header), ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize));
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::SOL_IP, libc::IP_RECVORIGDSTADDR) | (libc::SOL_IPV6, IPV6_RECVORIGDSTADDR) => {
+                    let mut storage: libc::sockaddr_in6 = std::mem::zeroed();
+                    let size = bytes.len().min(std::mem::size_of_val(&storage));
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), &mut storage as *mut _ as *mut u8, size);
+                    to = Some(endpoint(&storage));
+                }
+                // The address, then the number of the interface.
+                (libc::SOL_IPV6, libc::IPV6_PKTINFO) => to = bytes.get(..16).and_then(|octets| octets.try_into().ok()).map(|octets| (octets, 0)),
+                _ => {}
             }
             header = libc::CMSG_NXTHDR(&message, header);
         }
@@ -250,25 +276,48 @@ mod tests {
     fn an_echo_is_answered_with_what_it_had_and_nothing_else_is() {
         let (guest, other) = (address([198, 19, 255, 254].into()), address([203, 0, 113, 9].into()));
         let rest = [0x12, 0x34, 0, 7, b'p', b'i', b'n', b'g'];
-        let request = packet(&guest, &other, libc::IPPROTO_ICMP, icmp(ECHO, 0, &rest));
-        assert_eq!(echo_body(&request), Some(&rest[..]));
-        assert_eq!(echo_body(&request[..request.len() - 1]), None);
+        let request = icmp(&guest, &other, &ECHO, &rest);
+        assert_eq!(echo_body4(&request), Some(&rest[..]));
+        assert_eq!(echo_body4(&request[..request.len() - 1]), None);
         let reply = echo_reply(other, guest, &rest);
-        assert_eq!((&reply[12..16], &reply[16..20], reply[20]), (&[203, 0, 113, 9][..], &[198, 19, 255, 254][..], ECHO_REPLY));
-        assert_eq!(echo_body(&reply), None);
+        assert_eq!((&reply[12..16], &reply[16..20], reply[20]), (&[203, 0, 113, 9][..], &[198, 19, 255, 254][..], 0));
+        assert_eq!(echo_body4(&reply), None);
         let mut damaged = request;
         damaged[28] ^= 1;
-        assert_eq!(echo_body(&damaged), None);
-        assert_eq!(echo_body(&[]), None);
-        assert_eq!(echo_body(&[0x45]), None);
+        assert_eq!(echo_body4(&damaged), None);
+        assert_eq!(echo_body4(&[]), None);
+        assert_eq!(echo_body4(&[0x45]), None);
     }
 
     #[test]
     fn a_refusal_quotes_what_was_sent() {
         let (guest, other) = ((address([198, 19, 255, 254].into()), 4_000), (address([203, 0, 113, 9].into()), 123));
         let packet = port_unreachable(guest, other);
-        assert_eq!((packet[20], packet[21]), (UNREACHABLE, PORT));
+        assert_eq!((packet[20], packet[21]), (3, 3));
         let quoted = &packet[28..];
         assert_eq!((&quoted[12..16], &quoted[20..24]), (&[198, 19, 255, 254][..], &[0x0f, 0xa0, 0, 123][..]));
+    }
+
+    #[test]
+    fn messages_of_ipv6_have_their_own_kinds_and_a_checksum_over_both_addresses() {
+        let six = |n: u16| address(std::net::Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, n).into());
+        let (guest, other) = (six(1), six(2));
+        let whole = |packet: &[u8]| checksum(&[&pseudo(&other, &guest, libc::IPPROTO_ICMPV6, packet.len() - 40), &packet[40..]]) == 0;
+        let rest = [0x12, 0x34, 0, 7, b'o', b'd', b'd'];
+        let reply = echo_reply(other, guest, &rest);
+        assert_eq!((reply[6], reply[40], reply[41], &reply[44..]), (58, 129, 0, &rest[..]));
+        assert!(whole(&reply));
+        let refused = echo_prohibited(guest, other, &rest);
+        assert_eq!((refused[40], refused[41]), (1, 1));
+        assert!(whole(&refused));
+        // What was sent, as far as a program knows its own by it.
+        let quoted = &refused[48..];
+        assert_eq!((&quoted[8..24], &quoted[24..40], quoted[40], &quoted[44..]), (&guest[..], &other[..], 128, &rest[..4]));
+        assert_eq!(echo_body6(&quoted[40..]), Some(&rest[..4]));
+        assert_eq!(echo_body6(&reply[40..]), None);
+        assert_eq!(echo_body6(&[128, 0, 0]), None);
+        let port = port_unreachable((guest, 4_000), (other, 123));
+        assert_eq!((port[40], port[41]), (1, 4));
+        assert!(whole(&port));
     }
 }
