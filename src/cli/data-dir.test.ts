@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { dataPaths } from "../host/paths.ts";
+import { examine } from "./commands/doctor.ts";
 import { lockDataDir } from "./data-dir.ts";
 
 test("whoever takes a data directory closes it and its database to other users, and what is made from then on is closed", async () => {
@@ -22,4 +23,30 @@ test("whoever takes a data directory closes it and its database to other users, 
     process.umask(before);
     await rm(root, { recursive: true });
   }
+});
+
+test("a data directory that another user has made is not taken, and nothing is made in it or below it", async (t) => {
+  if (process.getuid?.() !== 0) return t.skip("only root can make another user's directory");
+  const root = await mkdtemp(join(tmpdir(), "planted-"));
+  t.after(() => rm(root, { recursive: true }));
+  const theirs = join(root, "theirs");
+  await mkdir(theirs);
+  await chown(theirs, 12_345, 12_345);
+  for (const dir of [theirs, join(theirs, "data")]) {
+    await assert.rejects(lockDataDir(dataPaths(dir)), {
+      code: "permission",
+      message: /theirs belongs to another user/,
+    });
+    const [, first, ...rest] = await examine(dataPaths(dir));
+    assert.deepEqual([first?.name, first?.state], ["data directory", "missing"]);
+    assert.match(first?.detail ?? "", /belongs to another user/);
+    assert.ok(!rest.some(({ name }) => /firecracker|qemu/i.test(name)), "none of its programs was asked");
+  }
+  assert.deepEqual(await readdir(theirs), []);
+  // One in which only a database was planted.
+  const paths = dataPaths(join(root, "own"));
+  await mkdir(paths.root);
+  await writeFile(paths.database, "");
+  await chown(paths.database, 12_345, 12_345);
+  await assert.rejects(lockDataDir(paths), { code: "permission", message: /stacyvm\.db belongs to another user/ });
 });

@@ -3,22 +3,31 @@ import { chmod, mkdir, stat } from "node:fs/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type Lock, tryLock } from "../host/lock.ts";
 import type { DataPaths } from "../host/paths.ts";
+import { assertTrustedContents, assertTrustedPath } from "../host/trusted-path.ts";
 import { keepToOwner } from "../host/umask.ts";
 
-/** @throws StacyError `unavailable` when there cannot be such a directory */
+/** @throws StacyError `unavailable` when there cannot be such a directory, `permission` when it is, or may be made, another user's */
 export async function makeDataDir({ root }: DataPaths): Promise<void> {
   keepToOwner();
+  await assertTrustedPath(root); // before anything is made there
   await mkdir(root, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
     throw new StacyError("unavailable", `there is no data directory: ${asStacyError(cause).message}`, {
       cause,
       remedy: "set STACYVM_DATA_DIR to a directory you may write to",
     });
   });
+  await assertTrustedContents(root);
+}
+
+/** @throws StacyError `permission`: it is, or may be made, another user's, or another user has put something into it */
+export async function assertTrusted({ root }: DataPaths): Promise<void> {
+  await assertTrustedPath(root);
+  await assertTrustedContents(root);
 }
 
 /**
  * Ownership of a data directory, or `undefined` when another process has it. Two names of one directory are one.
- * @throws StacyError `unavailable` when there cannot be such a directory
+ * @throws as `makeDataDir`
  */
 export async function lockDataDir(paths: DataPaths): Promise<Lock | undefined> {
   await makeDataDir(paths);

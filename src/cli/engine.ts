@@ -14,6 +14,7 @@ import { Launcher } from "../launcher/launcher.ts";
 import { createFirecracker } from "../vmm/firecracker/firecracker.ts";
 import { createQemu } from "../vmm/qemu/qemu.ts";
 import type { Vmm, VmmName } from "../vmm/vmm.ts";
+import { assertTrusted } from "./data-dir.ts";
 
 export interface Engine {
   paths: DataPaths;
@@ -70,6 +71,7 @@ export async function chooseVmm(
 
 export async function createEngine(options: { provider?: string; dataDir?: string } = {}): Promise<Engine> {
   const paths = options.dataDir === undefined ? dataPaths() : dataPaths(options.dataDir);
+  await assertTrusted(paths);
   await mkdir(paths.root, { recursive: true });
   const { config } = await loadConfig();
   const images = createImages(paths, imagesOptions(config.images));

@@ -12,6 +12,7 @@ import type { Image, ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
 import { imageUse } from "../launcher/image-use.ts";
 import { SnapshotStore } from "../launcher/snapshot-store.ts";
+import { assertTrusted } from "./data-dir.ts";
 import { printJson, printLine } from "./output.ts";
 
 export { imageBody, imageDetailsBody } from "../api/schemas/image.ts";
@@ -25,6 +26,7 @@ export interface ImageStore {
 
 export async function openStore(): Promise<ImageStore> {
   const paths = dataPaths();
+  await assertTrusted(paths);
   const { config } = await loadConfig();
   const snapshots = new SnapshotStore(paths.snapshots);
   return {

@@ -53,7 +53,7 @@ async function fix(findings: Finding[]): Promise<boolean> {
 }
 
 export async function examine(paths = dataPaths()): Promise<Finding[]> {
-  const [{ checkMonitors }, { checkGuest }, { checkHost }, { checkData }] = await Promise.all([
+  const [{ checkMonitors }, { checkGuest }, { checkHost }, { checkData, checkTrust }] = await Promise.all([
     import("../doctor/monitors.ts"),
     import("../doctor/guest.ts"),
     import("../doctor/host.ts"),
@@ -65,6 +65,9 @@ export async function examine(paths = dataPaths()): Promise<Finding[]> {
     detail: `${version}, Node ${process.versions.node}`,
     meaning: "this program",
   };
+  // What lies in another user's is not even looked at: some of it would be run.
+  const refused = await checkTrust(paths);
+  if (refused !== undefined) return [program, refused, ...(await checkHost())];
   return [
     program,
     ...(await checkMonitors(paths)),

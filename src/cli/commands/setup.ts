@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { Argument, Command } from "commander";
 import { asStacyError } from "../../host/error.ts";
 import { dataPaths, packageRoot } from "../../host/paths.ts";
+import { assertTrusted } from "../data-dir.ts";
 import { interruptible } from "../interrupt.ts";
 import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
@@ -24,7 +25,9 @@ export function setupCommand(): Command {
     .addArgument(new Argument("[parts...]", "only these").choices(PARTS))
     .option("--json", "print what was done as JSON")
     .action(async (only: Part[], options: { json?: boolean }) => {
-      const { assets } = dataPaths();
+      const paths = dataPaths();
+      const { assets } = paths;
+      await assertTrusted(paths);
       await mkdir(assets, { recursive: true });
       const done: Done[] = [];
       // The published package has no sources of the bare guest, which only tests and benchmarks of Firecracker use.

@@ -7,7 +7,7 @@ import { exists } from "../../host/exists.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { hostBootId, isAlive } from "../../host/process.ts";
 import { canReflink } from "../../host/sparse.ts";
-import { lockDataDir } from "../data-dir.ts";
+import { assertTrusted, lockDataDir } from "../data-dir.ts";
 import { startEmbedded } from "../embedded.ts";
 import { findLocal } from "../local-socket.ts";
 import type { Finding } from "./finding.ts";
@@ -30,6 +30,18 @@ export async function checkData(paths: DataPaths): Promise<Finding[]> {
   const space = await checkSpace(paths.root);
   if (space.state === "missing") return [space];
   return [space, await checkAccess(paths.root), checkNames(paths.root), await checkLeftovers(paths)];
+}
+
+/** `undefined`: all that lies there is of users who may have it run. */
+export async function checkTrust(paths: DataPaths): Promise<Finding | undefined> {
+  try {
+    await assertTrusted(paths);
+    return undefined;
+  } catch (thrown) {
+    const { message, remedy } = asStacyError(thrown);
+    const meaning = "programs, kernels and images that lie there are run by the user of the server";
+    return { name: "data directory", state: "missing", detail: message, meaning, remedy };
+  }
 }
 
 async function checkSpace(root: string): Promise<Finding> {
