@@ -5,9 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { StacyError } from "../../host/error.ts";
+import { Undoing } from "../undoing.ts";
 import { faultError } from "./faults.ts";
 import type { NO_HYPERCALLS } from "./hypercalls.ts";
 import { BootableFirecracker, type Life, PausedFirecracker, RunningFirecracker } from "./machine.ts";
+import { GROUND } from "./memory-file.ts";
 import type { FirecrackerProcess } from "./process.ts";
 import { versionTraits } from "./versions.ts";
 
@@ -26,6 +28,10 @@ interface Conditions {
   tracking?: boolean;
   /** What comes of each save, one after the other; then they succeed. */
   saves?: StacyError[];
+  /** What comes of each change of its state, one after the other; then they succeed. */
+  changes?: StacyError[];
+  /** Saves wait for it. */
+  mayBeSaved?: Promise<void>;
 }
 
 /** A guest that takes sentinels; each save notes how many it has. */
@@ -37,6 +43,7 @@ async function machine(options: Conditions = {}) {
   const said: string[] = [];
   const kinds: string[] = [];
   const failures = [...(options.saves ?? [])];
+  const changes = [...(options.changes ?? [])];
   let asked = 0;
   const guest = createServer((socket) => {
     open.add(socket.on("close", () => open.delete(socket)).on("error", () => {}));
@@ -49,6 +56,7 @@ async function machine(options: Conditions = {}) {
     dir,
     workDir: dir,
     record: { pid: 0 },
+    undoing: new Undoing(),
     dialSentinel: async (limitMs: number) => {
       asked += 1;
       if (options.refuses === true) return undefined;
@@ -63,8 +71,13 @@ async function machine(options: Conditions = {}) {
       return socket;
     },
     api: {
-      patch: async (_path: string, { state }: { state: string }) => void said.push(state),
+      patch: async (_path: string, { state }: { state: string }) => {
+        said.push(state);
+        const failure = changes.shift();
+        if (failure !== undefined) throw failure;
+      },
       put: async (_path: string, body: { snapshot_type: string; snapshot_path: string; mem_file_path: string }) => {
+        await options.mayBeSaved;
         atSaves.push(open.size);
         kinds.push(body.snapshot_type);
         said.push("save");
@@ -231,6 +244,56 @@ test("under 1.16.1 a pause ends on a full disk too: what its save writes is the 
   await assert.rejects((await refused.running.pause()).resume(), { code: "not-supported" });
   assert.deepEqual(refused.said, ["Paused", "save"], "it would lose its guest");
   refused.close();
+});
+
+const LATE = new StacyError("timeout", "it did not answer");
+
+test("what follows a pause that was not answered waits until that is undone, and is a whole save where the undoing was one", async () => {
+  const gate = Promise.withResolvers<void>();
+  const conditions = { version: "1.16.1", tracking: true, changes: [LATE], mayBeSaved: gate.promise };
+  const { running, said, kinds, life, open, close } = await machine(conditions);
+  await writeFile(join(dir, GROUND), "what it was loaded from");
+  life.ground = "own";
+  await running.prepareSave();
+  await assert.rejects(running.pause({ toSave: true }), { code: "timeout" });
+  // Its caller tries it again at once.
+  let prepared = false;
+  const again = running.prepareSave().then(() => {
+    prepared = true;
+    return running.pause({ toSave: true });
+  });
+  for (let turn = 0; turn < 10_000 && !prepared; turn++) await new Promise((next) => setImmediate(next));
+  assert.equal(prepared, false);
+  gate.resolve();
+  const paused = await again;
+  assert.equal(open.size > 0, true, "the undoing does not end the sentinel of what comes after it");
+  await paused.save(dir);
+  assert.deepEqual(said, ["Paused", "save", "Resumed", "Paused", "save"]);
+  assert.deepEqual(kinds, ["Diff", "Full"]);
+  close();
+});
+
+test("a guest that may have been stopped is let go on until its monitor confirms it", async () => {
+  for (const failure of [LATE, new StacyError("machine-exited", "Firecracker closed its API connection")]) {
+    const { running, said, close } = await machine({ changes: [failure, LATE, LATE] });
+    await assert.rejects(running.pause(), { code: failure.code });
+    await running.pause();
+    assert.deepEqual(said, ["Paused", "Resumed", "Resumed", "Resumed", "Paused"]);
+    close();
+  }
+});
+
+test("a guest that was not stopped by the pause that was not answered needs no resume; nor does one whose pause was refused", async () => {
+  const runs = faultError("Create snapshot error: unavailable while running", "save");
+  const running = await machine({ version: "1.16.1", changes: [LATE], saves: [runs] });
+  await assert.rejects(running.running.pause(), { code: "timeout" });
+  await running.running.pause();
+  assert.deepEqual(running.said, ["Paused", "save", "Paused"]);
+  const refused = await machine({ changes: [runs] });
+  await assert.rejects(refused.running.pause(), { code: "conflict" });
+  await refused.running.pause();
+  assert.deepEqual(refused.said, ["Paused", "Paused"]);
+  for (const { close } of [running, refused]) close();
 });
 
 test("a Linux guest of several processors is offered no hypercalls where KVM interprets its kernel; all others are told nothing", async () => {

@@ -47,6 +47,8 @@ const DIFF_SOUND_BELOW_MIB = 3 * 1024;
 export const BOOT_FILES = { kernel: "kernel", initramfs: "initramfs" } as const;
 /** Answers to a save that Firecracker refuses before it does anything. */
 const NOT_BEGUN: ReadonlySet<string> = new Set(["conflict", "not-supported", "protocol"]);
+/** What a request fails with that may have been carried out, or still be. */
+const UNANSWERED: ReadonlySet<string> = new Set(["timeout", "machine-exited"]);
 const SAVING = { state: "saving-vmstate.bin", memory: "saving-memory.bin" } as const;
 
 /** What the states share besides the process; follows the machine through its states. */
@@ -298,18 +300,29 @@ export class RunningFirecracker extends State implements RunningMachine {
   }
 
   async prepareSave(): Promise<void> {
+    await this.process.undoing.settled();
     this.life.prepared = await prepareGround(this.process, this.life);
   }
 
   async pause(options: { toSave?: boolean } = {}): Promise<PausedMachine> {
+    await this.process.undoing.settled();
     const ready = options.toSave === true && (await openSentinel(this.process, this.life));
     const paused = new PausedFirecracker(this.process, this.life, { ready, reset: "none" });
     await pauseVm(this.process).catch((error: unknown) => {
-      // It may still be carried out. What was not answered has not happened: this one comes right after it.
-      if (asStacyError(error).code === "timeout") void paused.resume(UNDO_LIMIT_MS).catch(() => {});
+      if (UNANSWERED.has(asStacyError(error).code)) this.process.undoing.begin(() => undo(paused));
       throw error;
     });
     return paused;
+  }
+}
+
+/** Lets a guest go on that may have been stopped, or may be about to be: this comes right after it. */
+async function undo(paused: PausedFirecracker): Promise<void> {
+  try {
+    await paused.resume(UNDO_LIMIT_MS);
+  } catch (error) {
+    // It refused to save what runs, and was right: its guest was never stopped.
+    if (asStacyError(error).code !== "not-supported") throw error;
   }
 }
 
@@ -368,6 +381,13 @@ async function prepareGround(process: FirecrackerProcess, life: Life): Promise<"
     }
   }
   return "Diff";
+}
+
+/** What Firecracker wrote, and what it believes to have saved, is unknown now: what was made ready for a difference is of no use either. */
+async function forgetGround(process: FirecrackerProcess, life: Life): Promise<void> {
+  life.ground = "unknown";
+  life.prepared = undefined;
+  await loseGround(join(process.dir, GROUND)).catch(() => {});
 }
 
 function canDiff({ traits, tracking, config, ground }: Life): boolean {
@@ -435,9 +455,7 @@ export class PausedFirecracker extends State implements PausedMachine {
       const stateBytes = (await stat(state)).size;
       return { stateBytes, memoryBytes: await allocatedBytes(memory), resumable: true, finish: async () => {} };
     } catch (error) {
-      // What Firecracker wrote, and what it believes to have saved, is unknown now.
-      life.ground = "unknown";
-      await loseGround(join(process.dir, GROUND)).catch(() => {});
+      await forgetGround(process, life);
       throw asStacyError(error).inPhase("save");
     } finally {
       await Promise.all(Object.values(SAVING).map((name) => rm(join(process.workDir, name), { force: true })));
@@ -467,9 +485,9 @@ export class PausedFirecracker extends State implements PausedMachine {
 
   /** For its reset alone: what is written is of no use, so as little as this release can write, and it need not succeed. */
   async #throwAwaySave(): Promise<void> {
-    const { life, dir } = this;
+    const { process, life } = this;
     const removeWritten = async (): Promise<void> => {
-      await Promise.all(Object.values(SAVING).map((name) => rm(join(this.process.workDir, name), { force: true })));
+      await Promise.all(Object.values(SAVING).map((name) => rm(join(process.workDir, name), { force: true })));
     };
     life.prepared = undefined;
     await removeWritten();
@@ -481,10 +499,7 @@ export class PausedFirecracker extends State implements PausedMachine {
         throw new StacyError("not-supported", why, { cause });
       }
     } finally {
-      if (life.tracking) {
-        life.ground = "unknown";
-        await loseGround(join(dir, GROUND)).catch(() => {});
-      }
+      if (life.tracking) await forgetGround(process, life);
       await removeWritten();
     }
   }

@@ -10,6 +10,7 @@ import type { Cell } from "../cell.ts";
 import { MonitorGroup } from "../cgroup.ts";
 import { keepShort, lastWords } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
+import { Undoing } from "../undoing.ts";
 import {
   type AgentStream,
   type ConnectOptions,
@@ -59,6 +60,8 @@ export interface StartFirecracker {
 export class FirecrackerProcess implements VmmProcess {
   readonly exited: Promise<ExitReport>;
   readonly jail: Jail | undefined;
+  /** Of a pause that was not answered. */
+  readonly undoing = new Undoing();
   readonly #process: HostProcess;
   #dir: string;
   #api: FirecrackerApi | undefined;
@@ -75,6 +78,7 @@ export class FirecrackerProcess implements VmmProcess {
     this.jail = jail;
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#api?.close();
+      this.undoing.end();
       this.#group.remove();
       await this.#letFiles();
       const [vmmLog, console] = await Promise.all([
@@ -200,6 +204,7 @@ export class FirecrackerProcess implements VmmProcess {
 
   async release(): Promise<void> {
     this.#released = true;
+    this.undoing.end();
     this.#process.release();
     this.#api?.close();
     await this.#letFiles();
