@@ -12,6 +12,7 @@ import { replaceFile } from "./durable.ts";
 import { defaultCacheDir } from "./paths.ts";
 import { hostBootId } from "./process.ts";
 import { runTool } from "./run.ts";
+import { unlessShort } from "./shortage.ts";
 
 export interface KvmProbe {
   /** Name of a paravirtual backend that showed itself. */
@@ -91,7 +92,7 @@ for msr in sys.argv[1:]:
 /** Whoever asks otherwise asks anew. */
 const QUESTION = `${SCRIPT}${ASKED}`;
 
-/** @returns `undefined` where Python or KVM cannot be had */
+/** @returns `undefined` where Python or KVM cannot be had @throws when the host was too short of something to ask */
 export async function probeKvm(cacheDir: string = defaultCacheDir()): Promise<KvmProbe | undefined> {
   const file = join(cacheDir, "kvm.json");
   const boot = await hostBootId();
@@ -118,7 +119,7 @@ function isLasting({ backend, ring0 }: KvmProbe): boolean {
 async function ask(): Promise<KvmProbe | undefined> {
   const text = await runTool("python3", ["-c", SCRIPT, ...ASKED], { timeoutMs: LIMIT_MS }).then(
     (output) => output.toString("utf8"),
-    () => undefined,
+    unlessShort(undefined),
   );
   return text === undefined ? undefined : judgeAnswer(text);
 }

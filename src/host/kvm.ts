@@ -16,6 +16,7 @@ import { access, readFile } from "node:fs/promises";
 import { StacyError } from "./error.ts";
 import { exists } from "./exists.ts";
 import { type KvmProbe, probeKvm } from "./kvm-probe.ts";
+import { once } from "./once.ts";
 
 /** `native`: any Linux guest. `interpreted`: a Linux guest with a kernel made for it. `none`: no guest at all, or none but the bare one. */
 export type KvmMode = "native" | "interpreted" | "none";
@@ -35,11 +36,7 @@ const BETTER = "use a host with hardware virtualisation; until then QEMU runs Li
 const MADE_FOR_IT = `${BETTER}, and Firecracker those whose kernel is made for it (\`stacyvm setup interpreted-kernel\`)`;
 const AS_IT_IS = "unset STACYVM_ACCEL to use what is there";
 
-let cached: Promise<KvmState> | undefined;
-export function kvmState(): Promise<KvmState> {
-  cached ??= look(process.env.STACYVM_ACCEL);
-  return cached;
-}
+export const kvmState: () => Promise<KvmState> = once(() => look(process.env.STACYVM_ACCEL));
 
 async function look(override: string | undefined): Promise<KvmState> {
   const device = await access("/dev/kvm", constants.R_OK | constants.W_OK).then(

@@ -7,6 +7,7 @@ import { constants, copyFile, type FileHandle, open, rm, stat } from "node:fs/pr
 import { dirname, join } from "node:path";
 import { StacyError } from "./error.ts";
 import { runTool } from "./run.ts";
+import { unlessShort } from "./shortage.ts";
 
 const BLOCK = 4096;
 const WINDOW = 1 << 20;
@@ -214,15 +215,16 @@ export async function copySparse(source: string, destination: string): Promise<v
 
 const reflinkByDevice = new Map<number, Promise<boolean>>();
 
-/** Whether the filesystem of `dir` shares extents between files; tried once per device. */
+/** Whether the filesystem of `dir` shares extents between files; tried once per device, and again where the disk was full. */
 export async function canReflink(dir: string): Promise<boolean> {
   const { dev } = await stat(dir);
   let known = reflinkByDevice.get(dev);
   if (known === undefined) {
     known = tryReflink(dir);
     reflinkByDevice.set(dev, known);
+    known.catch(() => reflinkByDevice.delete(dev));
   }
-  return known;
+  return known.catch(() => false);
 }
 
 async function tryReflink(dir: string): Promise<boolean> {
@@ -233,8 +235,8 @@ async function tryReflink(dir: string): Promise<boolean> {
     await file.close();
     await copyFile(probe, `${probe}.copy`, constants.COPYFILE_FICLONE_FORCE);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return unlessShort(false)(error);
   } finally {
     await rm(probe, { force: true });
     await rm(`${probe}.copy`, { force: true });

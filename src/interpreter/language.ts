@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { StacyError } from "../host/error.ts";
+import { once } from "../host/once.ts";
 import { jsonLines } from "./json-lines.ts";
 import { markedStreams } from "./marked-streams.ts";
 import type { CodeRequest, Wire } from "./wire.ts";
@@ -57,14 +58,14 @@ export function kindOf(language: Language): Kind {
   return KINDS[language];
 }
 
-const texts = new Map<string, Promise<Buffer>>();
+const texts = new Map<string, () => Promise<Buffer>>();
 
 /** The driver's text. */
 export function driverOf(language: Language): Promise<Buffer> {
   const { driver } = KINDS[language];
-  const known = texts.get(driver) ?? readFile(new URL(`drivers/${driver}`, import.meta.url));
-  texts.set(driver, known);
-  return known;
+  const text = texts.get(driver) ?? once(() => readFile(new URL(`drivers/${driver}`, import.meta.url)));
+  texts.set(driver, text);
+  return text();
 }
 
 /** Of the driver, for the key of machines that are saved with it. */

@@ -5,21 +5,28 @@
  * not root, or not at all.
  */
 import { createHash } from "node:crypto";
-import { chmod, mkdir, mkdtemp, readFile, rename, rm, stat } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { isRoot } from "../host/is-root.ts";
 import { kvmState } from "../host/kvm.ts";
+import { once } from "../host/once.ts";
 import { dataPaths, packageRoot } from "../host/paths.ts";
 import { ownCapabilities } from "../host/process.ts";
 import { runTool } from "../host/run.ts";
+import { isShortage, wasEnded } from "../host/shortage.ts";
 
 const SOURCE = join(packageRoot, "cell");
 const PREBUILT = join(packageRoot, "prebuilt");
 const PROGRAM = "cell";
 const KVM = "/dev/kvm";
+/** What the cell says when the kernel was short of something (strerror(3)). */
+const SHORT_WORDS = /Cannot allocate memory|Too many open files|Resource temporarily unavailable/;
+const NAMESPACES = "/proc/sys/user";
+/** It takes milliseconds, and on a host that is very busy seconds. */
+const TRIAL_MS = 60_000;
 const READ_ONLY = "read-only-memory.so";
 
 export interface Cell {
@@ -30,12 +37,30 @@ export interface Cell {
 
 export type CellState = { usable: true; cell: Cell } | { usable: false; reason: string };
 
-let found: Promise<CellState> | undefined;
+/**
+ * Looks, compiles and tries it once.
+ * @throws StacyError while the host is short of what that takes: it says nothing of whether there can be a cell, and nobody is to start without
+ * one for it. The next who asks looks again
+ */
+export const cellState: () => Promise<CellState> = once(() => find().catch(judge));
 
-/** Looks, compiles and tries it once. */
-export function cellState(): Promise<CellState> {
-  found ??= find().catch((error: unknown) => ({ usable: false, reason: asStacyError(error).message }));
-  return found;
+/** A verdict about the host, if it is one. */
+async function judge(thrown: unknown): Promise<CellState> {
+  const error = asStacyError(thrown);
+  const short = isShortage(thrown) || SHORT_WORDS.test(error.message);
+  if (wasEnded(thrown) || (short && !(await forbidsNamespaces())))
+    throw new StacyError("unavailable", `whether a monitor can have a cell is not known: ${error.message}`, {
+      cause: thrown,
+      remedy: error.remedy ?? "try again; see whether the host has run out of open files, memory or disk space",
+    });
+  return { usable: false, reason: error.message };
+}
+
+/** By a limit of none, which the kernel reports as if there were no room for another (namespaces(7)). */
+async function forbidsNamespaces(): Promise<boolean> {
+  const names = (await readdir(NAMESPACES).catch(() => [])).filter((name) => name.endsWith("_namespaces"));
+  const limits = await Promise.all(names.map((name) => readFile(join(NAMESPACES, name), "latin1").catch(() => "")));
+  return limits.some((limit) => limit.trim() === "0");
 }
 
 export interface CellFiles {
@@ -114,7 +139,7 @@ async function find(): Promise<CellState> {
   const dir = await mkdtemp(join(tmpdir(), "cell-"));
   try {
     const args = inCell(cell, { dir, read: [], write: [] }, "/usr/bin/env", ["true"]);
-    await runTool(cell.program, args, { timeoutMs: 10_000 });
+    await runTool(cell.program, args, { timeoutMs: TRIAL_MS });
   } finally {
     await rm(dir, { recursive: true });
   }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import fs, { readFile } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { exists } from "../host/exists.ts";
@@ -32,4 +33,23 @@ test("a process gets a group with limits, also its threads; the group goes with 
   for (const name of controllers) {
     while (await exists(`/sys/fs/cgroup/${name === "io" ? "blkio" : name}/stacyvm-vm-${pid}`)) await sleep(10);
   }
+});
+
+test("a host that had no descriptor when it was asked for its groups is asked again", async (t) => {
+  const { readFile: read } = fs;
+  const restore = (): void => {
+    fs.readFile = read;
+    syncBuiltinESMExports();
+  };
+  t.after(restore);
+  fs.readFile = (async () => {
+    throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
+  }) as unknown as typeof read;
+  syncBuiltinESMExports();
+  // One that has not looked yet.
+  const url = `${new URL("./cgroup.ts", import.meta.url).href}?fresh`;
+  const fresh = (await import(url)) as typeof import("./cgroup.ts");
+  assert.match((await fresh.confinement()).lacks ?? "", /EMFILE/);
+  restore();
+  assert.deepEqual(await fresh.confinement(), await confinement());
 });

@@ -6,6 +6,8 @@
 import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { once } from "../host/once.ts";
+import { unlessShort } from "../host/shortage.ts";
 
 const ROOT = "/sys/fs/cgroup";
 const PREFIX = "stacyvm-vm-";
@@ -40,11 +42,17 @@ export interface Confinement {
   lacks: string | undefined;
 }
 
-let found: Promise<Host | undefined> | undefined;
+/** A shortage of the moment is no answer: the next machine asks again. */
+const look = once(() => find().catch(unlessShort(undefined)));
 
 /** What this server can limit. It looks once. */
 export async function confinement(): Promise<Confinement> {
-  const host = await look();
+  let host: Host | undefined;
+  try {
+    host = await look();
+  } catch (error) {
+    return { controllers: [], version: undefined, lacks: `not known yet: ${(error as Error).message}` };
+  }
   if (host === undefined) {
     return { controllers: [], version: undefined, lacks: "no control group that this user may divide" };
   }
@@ -157,28 +165,26 @@ export class MonitorGroup {
  * its end; ours does not end before it is done.
  */
 export function removeGroup(pid: number): void {
-  void look().then(async (host) => {
-    for (const group of host === undefined ? [] : groupsOf(host, pid)) {
-      for (let tries = 0; tries < 50; tries++) {
-        const code = await rmdir(group).then(
-          () => "",
-          (error: NodeJS.ErrnoException) => error.code,
-        );
-        if (code !== "EBUSY") break;
-        await sleep(10);
+  void look().then(
+    async (host) => {
+      for (const group of host === undefined ? [] : groupsOf(host, pid)) {
+        for (let tries = 0; tries < 50; tries++) {
+          const code = await rmdir(group).then(
+            () => "",
+            (error: NodeJS.ErrnoException) => error.code,
+          );
+          if (code !== "EBUSY") break;
+          await sleep(10);
+        }
       }
-    }
-  });
-}
-
-function look(): Promise<Host | undefined> {
-  found ??= find().catch(() => undefined);
-  return found;
+    },
+    () => {},
+  ); // nothing was made without a look
 }
 
 async function find(): Promise<Host | undefined> {
   const own = (await readFile("/proc/self/cgroup", "utf8")).split("\n");
-  const unified = await readFile(join(ROOT, "cgroup.controllers"), "utf8").catch(() => undefined);
+  const unified = await readFile(join(ROOT, "cgroup.controllers"), "utf8").catch(unlessShort(undefined));
   const host = unified === undefined ? await findFirst(own) : await findSecond(own, unified);
   if (host === undefined || host.parents.size === 0) return undefined;
   await removeEmpty(new Set(host.parents.values()));
@@ -216,24 +222,21 @@ async function findSecond(own: string[], controllers: string): Promise<Host | un
     // Delegated to us alone, by the unit; a session's group has others in it.
     const members = (await readFile(join(parent, "cgroup.procs"), "utf8")).trim().split("\n");
     if (members.some((pid) => pid !== String(process.pid))) return undefined;
-    await mkdir(join(parent, SERVER)).catch(() => {});
+    await mkdir(join(parent, SERVER)).catch(unlessShort(undefined));
     await writeFile(join(parent, SERVER, "cgroup.procs"), String(process.pid));
   }
   const parents = new Map<Controller, string>();
   for (const controller of wanted) {
     await writeFile(join(parent, "cgroup.subtree_control"), `+${controller}`).then(
       () => parents.set(controller, parent),
-      () => {},
+      unlessShort(undefined),
     );
   }
   return { version: 2, parents };
 }
 
 function writable(path: string): Promise<boolean> {
-  return access(path, constants.W_OK).then(
-    () => true,
-    () => false,
-  );
+  return access(path, constants.W_OK).then(() => true, unlessShort(false));
 }
 
 /** Groups of machines that ended while no server ran; one with a process in it cannot be removed. */

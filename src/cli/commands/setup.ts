@@ -90,8 +90,8 @@ const WORK: Record<Part, Work> = {
     const { buildAgent } = await import("../../images/crate-build.ts");
     const built = await buildAgent(assets, { progress, signal });
     const { cellState } = await import("../../vmm/cell.ts");
-    const cell = await cellState();
-    return cell.usable ? built : `${built}; QEMU without a cell: ${cell.reason}`;
+    const cell = await cellState().catch((error: unknown) => ({ usable: false, reason: asStacyError(error).message }));
+    return "cell" in cell ? built : `${built}; QEMU without a cell: ${cell.reason}`;
   },
   async spawner(assets, progress, { signal }) {
     const { buildSpawner } = await import("../../images/crate-build.ts");

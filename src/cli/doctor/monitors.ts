@@ -6,7 +6,7 @@ import { kvmState } from "../../host/kvm.ts";
 import { probeKvm } from "../../host/kvm-probe.ts";
 import type { DataPaths } from "../../host/paths.ts";
 import { loadGuestKernel } from "../../images/guest-kernel.ts";
-import { cellState } from "../../vmm/cell.ts";
+import { type CellState, cellState } from "../../vmm/cell.ts";
 import type { Vmm } from "../../vmm/vmm.ts";
 import { vmms } from "../engine.ts";
 import type { Finding } from "./finding.ts";
@@ -70,7 +70,13 @@ async function checkOwnKernel(vmm: Vmm, { assets }: DataPaths): Promise<Finding 
 /** What is around QEMU beside its filter. */
 async function checkCell(): Promise<Finding> {
   const meaning = "QEMU in namespaces of its own, in which only its machine's files exist";
-  const state = await cellState();
+  let state: CellState;
+  try {
+    state = await cellState();
+  } catch (thrown) {
+    const { message: detail, remedy } = asStacyError(thrown);
+    return { name: "QEMU's cell", state: "missing", detail, meaning, remedy };
+  }
   if (state.usable) {
     const who = isRoot() ? "each under a user of its own" : "each in a user namespace";
     return { name: "QEMU's cell", state: "ok", detail: `machines start in one, ${who}`, meaning };

@@ -4,6 +4,7 @@
  */
 import { isIP } from "node:net";
 import type * as X509 from "@peculiar/x509";
+import { once } from "../../host/once.ts";
 
 /** PEM. The key stays on the host. */
 export interface Authority {
@@ -30,11 +31,7 @@ const AUTHORITY_MS = 3_650 * DAY_MS;
 const HOST_MS = 365 * DAY_MS;
 
 /** Loaded when the first secret is used: most servers have none. */
-let loaded: Promise<typeof X509> | undefined;
-function x509(): Promise<typeof X509> {
-  loaded ??= import("reflect-metadata").then(() => import("@peculiar/x509"));
-  return loaded;
-}
+const x509: () => Promise<typeof X509> = once(() => import("reflect-metadata").then(() => import("@peculiar/x509")));
 
 export async function makeAuthority(): Promise<Authority> {
   const { X509CertificateGenerator, BasicConstraintsExtension, KeyUsagesExtension, KeyUsageFlags, ...more } =

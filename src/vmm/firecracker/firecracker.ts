@@ -10,7 +10,7 @@ import { type ProcessRecord, type SpawnProcess, spawnProcess } from "../../host/
 import { Stamped } from "../../host/stamp.ts";
 import type { KernelChoice, KernelSetting } from "../../images/guest-kernel.ts";
 import { interpretedKernelRecord } from "../../images/interpreted-kernel.ts";
-import { type Cell, cellState } from "../cell.ts";
+import { type Cell, type CellState, cellState } from "../cell.ts";
 import {
   type AnswerLimits,
   type BlankVmm,
@@ -296,7 +296,13 @@ async function lacksJail({ netns }: JailPolicy, { firecracker, jailer }: Firecra
       remedy: "leave it out: without root each machine has a network namespace of its own, with nothing in it",
     };
   }
-  const state = await cellState();
+  let state: CellState;
+  try {
+    state = await cellState();
+  } catch (error) {
+    const { message: reason, remedy = "try again" } = asStacyError(error);
+    return { reason, remedy };
+  }
   if (state.usable) {
     return tryInCell(state.cell, firecracker).then(
       () => undefined,

@@ -20,13 +20,16 @@ export class JailUsers {
     this.#next = randomInt(count);
   }
 
-  /** @throws StacyError `limit` when all of them are in use */
+  /** @throws StacyError `limit` when all of them are in use; whatever the look at the processes throws */
   async take(): Promise<number> {
     for (let tried = 0; tried < this.#count; tried++) {
       if (this.#untilScan-- <= 0) {
         // Once per round, which also forgets machines that have ended since.
         this.#untilScan = this.#count;
         this.#found = living(this.#base, this.#count);
+        this.#found.catch(() => {
+          this.#untilScan = 0; // nothing was seen: who comes next looks again
+        });
       }
       // All who begin at once wait for the same look, also those that came after the one who began it.
       const found = await this.#found;

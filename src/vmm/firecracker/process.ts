@@ -3,6 +3,7 @@ import { constants, open, readFile, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { StacyError } from "../../host/error.ts";
+import { once } from "../../host/once.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, type SpawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
 import { connectUnix } from "../../host/unix-socket.ts";
@@ -251,11 +252,8 @@ function touch(path: string): Promise<void> {
   return open(path, constants.O_CREAT | constants.O_WRONLY, 0o600).then((file) => file.close());
 }
 
-let limitNeeded: Promise<boolean> | undefined;
-function descriptorsNeedLimit(): Promise<boolean> {
-  limitNeeded ??= readFile("/proc/self/limits", "latin1").then((limits) => {
-    const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1];
-    return !(Number(hard) <= DESCRIPTORS_WORTH_LIMITING);
-  });
-  return limitNeeded;
-}
+const descriptorsNeedLimit = once(async () => {
+  const limits = await readFile("/proc/self/limits", "latin1");
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1];
+  return !(Number(hard) <= DESCRIPTORS_WORTH_LIMITING);
+});
