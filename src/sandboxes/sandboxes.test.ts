@@ -297,6 +297,52 @@ test("an idle sandbox is suspended; a use that comes meanwhile waits and finds i
   await w.sandboxes.close({ destroy: false });
 });
 
+for (const change of ["suspend", "pause"] as const) {
+  test(`one that came to ${change} by itself stays so once its client has asked for it`, async () => {
+    const w = fakeWorld();
+    await w.sandboxes.open();
+    const { id, machine } = await withMachine(w, { idleTimeoutMs: 5_000, idleAction: change });
+    const marks = () => [w.sandboxes.get(id).record.resumeOnUse, w.store.liveSandboxes()[0]?.resumeOnUse];
+    await w.clock.pass(6_000);
+    assert.deepEqual(marks(), [true, true]);
+    await w.sandboxes[change](id);
+    assert.deepEqual(marks(), [undefined, undefined]);
+    await assert.rejects(w.sandboxes.lease(id), { code: "conflict" });
+    assert.notEqual(machine.state, "running");
+    await w.sandboxes.close({ destroy: false });
+  });
+}
+
+test("one that is suspended already is kept as long as its client asks now, and comes back by its use where that is its way", async () => {
+  const w = fakeWorld();
+  await w.sandboxes.open();
+  const { id } = await withMachine(w, { ttlMs: 5_000, onExpiry: { keepMs: 60_000, resumeMs: 8_000 } });
+  await w.clock.pass(6_000);
+  await w.sandboxes.suspend(id, 600_000);
+  const [row] = w.store.liveSandboxes();
+  assert.deepEqual([row?.expiresAt, row?.resumeOnUse, row?.onExpiry?.over], [w.clock.now() + 600_000, true, undefined]);
+  await w.sandboxes.close({ destroy: false });
+});
+
+for (const change of ["checkpoint", "fork", "suspend"] as const) {
+  test(`one that stands still after a ${change} that failed comes back by its next use: nobody asked for it`, async () => {
+    const w = fakeWorld();
+    const { id, machine } = await withMachine(w);
+    Object.assign(machine, {
+      [change]: async () => {
+        machine.state = "paused"; // its monitor would not let it go on
+        throw new StacyError("timeout", "the monitor did not answer");
+      },
+    });
+    const changing = change === "fork" ? w.sandboxes.fork(id, { count: 1 }) : w.sandboxes[change](id);
+    await assert.rejects(changing, { code: "timeout" });
+    assert.deepEqual([w.sandboxes.get(id).state, w.sandboxes.get(id).record.resumeOnUse], ["paused", true]);
+    using _lease = await w.sandboxes.lease(id);
+    assert.equal(machine.state, "running");
+    assert.equal(w.sandboxes.get(id).record.resumeOnUse, undefined);
+  });
+}
+
 test("what runs in a sandbox is use: it is idle when that has ended", async () => {
   const w = fakeWorld();
   await w.sandboxes.open();

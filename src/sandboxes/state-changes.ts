@@ -51,8 +51,12 @@ export class StateChanges {
     const { reason, idleSince, keepMs } = by;
     return sandbox.changes.run(async (signal) => {
       if (sandbox.state === state) {
-        // Asked twice, two uses woke it at once, or the change was made and could not be recorded.
-        await table.saved(sandbox);
+        // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
+        // client that asks for it now wants it to stay so.
+        const before = JSON.stringify(record);
+        if (keepMs !== undefined) record.expiresAt = clock.now() + keepMs;
+        if (reason === undefined) noteAsked(record, state, by);
+        await (JSON.stringify(record) === before ? table.saved(sandbox) : table.save(sandbox));
         return record;
       }
       if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;
@@ -74,10 +78,7 @@ export class StateChanges {
         throw error;
       }
       assertThere(sandbox);
-      const comesBack = idleSince !== undefined || record.onExpiry?.resumeMs !== undefined;
-      if (state !== "running" && comesBack) record.resumeOnUse = true;
-      else delete record.resumeOnUse;
-      if (state === "running" || keepMs !== undefined) hasTime(record);
+      noteAsked(record, state, by);
       sandbox.lastUsedAt = clock.now();
       await table.save(sandbox);
       events.emit(event, id, reason && { reason });
@@ -134,10 +135,24 @@ export class StateChanges {
     try {
       return await change();
     } finally {
+      const { record } = sandbox;
       const { state } = machine;
-      if (state !== "exited" && mayBecome(sandbox.state, state)) sandbox.record.state = state;
+      if (state !== "exited" && mayBecome(record.state, state)) {
+        // Nobody has been told that it stands still: to its clients it runs, so their next use brings it back. Who asked for it says so.
+        if (state === "running") delete record.resumeOnUse;
+        else if (record.state === "running") record.resumeOnUse = true;
+        record.state = state;
+      }
     }
   }
+}
+
+/** What it is to do from now on, in the state that was asked for. */
+function noteAsked(record: SandboxRecord, state: keyof typeof CHANGES, { idleSince, keepMs }: ByItself): void {
+  const comesBack = idleSince !== undefined || record.onExpiry?.resumeMs !== undefined;
+  if (state !== "running" && comesBack) record.resumeOnUse = true;
+  else delete record.resumeOnUse;
+  if (state === "running" || keepMs !== undefined) hasTime(record);
 }
 
 /** It may have ended, or failed, while a change was under way: that stands. */
