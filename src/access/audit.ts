@@ -1,4 +1,8 @@
-/** What administrators did: to the server, and with the things of owners that are not theirs. Kept in the database. */
+/**
+ * What administrators did: to the server, and with the things of owners that are not theirs. Kept in the database. What that cannot take (its
+ * disk is full) waits in memory and is tried again; what has no room there is counted, and the count is an entry of its own as soon as one can be written.
+ */
+import { attempts } from "../host/attempts.ts";
 
 export interface AuditEntry {
   /** ms since 1970 */
@@ -46,18 +50,98 @@ export interface AuditStore {
 const MAX_SCAN = 20_000;
 const BATCH = 500;
 
-export class Audit {
-  readonly #store: AuditStore;
-  readonly #failed: (error: unknown) => void;
+/** Entries that wait for a database which cannot be written: some MiB. */
+const MAX_WAITING = 10_000;
 
-  /** @param failed an entry could not be written */
-  constructor(store: AuditStore, failed: (error: unknown) => void) {
+/** What became of entries that could not be written. */
+export interface AuditTrouble {
+  /** They are kept, and tried again. */
+  waiting: number;
+  /** For these there was no room. */
+  lost: number;
+}
+
+export class Audit implements AsyncDisposable {
+  readonly #store: AuditStore;
+  readonly #failed: (error: unknown, trouble: AuditTrouble) => void;
+  readonly #again: (signal: AbortSignal) => AsyncIterable<void>;
+  readonly #over = new AbortController();
+  #waiting: AuditEntry[] = [];
+  #lost = 0;
+  #retrying: Promise<void> | undefined;
+  readonly #writing = new Set<Promise<void>>();
+
+  /**
+   * @param failed an entry could not be written, for the first time or again
+   * @param again when to try again
+   */
+  constructor(
+    store: AuditStore,
+    failed: (error: unknown, trouble: AuditTrouble) => void,
+    again: (signal: AbortSignal) => AsyncIterable<void> = attempts,
+  ) {
     this.#store = store;
     this.#failed = failed;
+    this.#again = again;
+  }
+
+  get trouble(): AuditTrouble {
+    return { waiting: this.#waiting.length, lost: this.#lost };
   }
 
   add(entry: AuditEntry): void {
-    this.#store.addAudit(entry).catch(this.#failed);
+    // Behind those that wait: in the order in which it happened.
+    if (this.#retrying !== undefined) {
+      this.#keep(entry);
+      return;
+    }
+    const write = this.#store
+      .addAudit(entry)
+      .catch((error: unknown) => {
+        this.#keep(entry);
+        this.#failed(error, this.trouble);
+        this.#retrying ??= this.#retry();
+      })
+      .finally(() => this.#writing.delete(write));
+    this.#writing.add(write);
+  }
+
+  #keep(entry: AuditEntry): void {
+    if (this.#waiting.length < MAX_WAITING) this.#waiting.push(entry);
+    else this.#lost += 1;
+  }
+
+  async #retry(): Promise<void> {
+    for await (const _ of this.#again(this.#over.signal)) {
+      if (await this.#written()) break;
+    }
+    this.#retrying = undefined;
+  }
+
+  /** Whether nothing waits any more. */
+  async #written(): Promise<boolean> {
+    try {
+      for (let entry = this.#waiting[0]; entry !== undefined; entry = this.#waiting[0]) {
+        await this.#store.addAudit(entry);
+        this.#waiting.shift();
+      }
+      const lost = this.#lost;
+      if (lost > 0) await this.#store.addAudit(lostEntry(lost));
+      this.#lost -= lost;
+      return this.#waiting.length === 0;
+    } catch (error) {
+      this.#failed(error, this.trouble);
+      return false;
+    }
+  }
+
+  /** What waits is tried once more; what then still cannot be written is said for the last time. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#writing);
+    this.#over.abort();
+    await this.#retrying;
+    const { waiting, lost } = this.trouble;
+    if (waiting + lost > 0) await this.#written();
   }
 
   /** Newest first. */
@@ -72,6 +156,12 @@ export class Audit {
     }
     return found.slice(0, filter.limit);
   }
+}
+
+/** Stands where they would be. */
+function lostEntry(lost: number): AuditEntry {
+  const path = `${lost} entries were lost: the database could not be written`;
+  return { at: Date.now(), actor: "server", owner: "", method: "LOST", route: "", path, status: 0, requestId: "" };
 }
 
 function matches(entry: AuditEntry, { actor, method, status, path, about }: AuditFilter): boolean {

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
 import { test } from "node:test";
+import { Access } from "../access/access.ts";
+import type { Keys } from "../access/keys.ts";
 import { validateConfig } from "../config/load.ts";
-import { addressOf, assertLocalRequest, presentedKeys } from "./auth.ts";
+import { addressOf, assertLocalRequest, identify, presentedKeys } from "./auth.ts";
 
 test("a key is taken from where clients have it, the strongest place first", () => {
   const key = Buffer.from("a key").toString("base64url");
@@ -19,6 +21,28 @@ test("a key is taken from where clients have it, the strongest place first", () 
   ]) {
     assert.deepEqual(found(none), []);
   }
+});
+
+test("one right key is enough, whatever else a request presents, also when its address has sent too many wrong ones", async () => {
+  const keys = { find: () => undefined } as unknown as Keys;
+  const right = "0123456789abcdef0123456789abcdef";
+  const access = new Access({
+    configured: [{ name: "right", key: right, scopes: ["use"] }],
+    ...{ keys, ownUser: false },
+  });
+  const config = validateConfig({}, "");
+  const ask = (headers: Record<string, string>) => identify(new Headers(headers), undefined, access, config);
+  const both = [
+    { "x-api-key": "wrong", authorization: `Bearer ${right}` },
+    { "x-api-key": right, authorization: "Bearer wrong" },
+    { "x-admin-api-key": "wrong", "x-api-key": "wrong", authorization: `Bearer ${right}` },
+  ];
+  for (let i = 0; i < 50; i++) {
+    for (const headers of both) assert.equal((await ask(headers)).name, "right");
+  }
+  // The wrong ones count: a right key must not be a way to guess a better one.
+  await assert.rejects(ask({ "x-api-key": "wrong" }), { code: "limit" });
+  await assert.rejects(ask({ "x-api-key": "wrong", authorization: "Bearer wrong, too" }), { code: "limit" });
 });
 
 test("without a key: no other site's page, no foreign name, nobody's proxy", () => {

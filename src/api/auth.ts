@@ -39,10 +39,17 @@ export async function identify(
   { preview = false } = {},
 ): Promise<Caller> {
   const presented = presentedKeys(headers);
+  // A client may send one of ours and, in another place, one that is for somebody else, such as a proxy before us.
+  let refused: unknown;
   for (const { header, secret } of presented) {
-    const identity = await access.identify(secret, addressOf(incoming));
-    if (identity !== undefined) return { ...identity, header };
+    try {
+      const identity = await access.identify(secret, addressOf(incoming));
+      if (identity !== undefined) return { ...identity, header };
+    } catch (error) {
+      refused ??= error;
+    }
   }
+  if (refused !== undefined) throw refused;
   if (presented.length > 0) throw httpError(401, "invalid API key");
   if (!access.ownUser) throw httpError(401, "missing API key: send it as X-API-Key");
   assertLocalRequest(headers, config, { preview });

@@ -130,6 +130,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       report: (err) => log.error({ phase: "environments", err }, "the state of a build could not be kept"),
     }),
   );
+  const audit = parts.use(
+    new Audit(store, (err, trouble) => {
+      const words = "the audit log cannot be written: its entries wait in memory and are tried again";
+      log.error({ phase: "audit", err, ...trouble }, words);
+    }),
+  );
   const stopping = new AbortController();
   const startedAt = Date.now();
   const serverParts = {
@@ -139,7 +145,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     dataDir: paths.root,
     configPath: options.configPath,
     access,
-    audit: new Audit(store, (err) => log.error({ phase: "audit", err }, "an entry of the audit log was lost")),
+    audit,
     tenants: new Tenants(store, keys, startedAt),
     environments,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,

@@ -174,3 +174,21 @@ test("mutated streams neither crash nor grow, and hunting finds the next hello",
     assert.equal(last?.toString(), "again");
   }
 });
+
+test("what looks like many headers is searched in turns, and the hello behind them is found", () => {
+  // Each could be one until its checksum says that it is not.
+  const decoy = encodeFrame(frame(FrameType.HELLO_ACK, Buffer.alloc(0), 0), 0).subarray(0, 16);
+  const decoder = new FrameDecoder();
+  const decoys = 10_000;
+  decoder.feed(Buffer.concat([...Array.from({ length: decoys }, () => decoy), session([Buffer.from("found")])]));
+  let turns = 0;
+  const seen: string[] = [];
+  do {
+    const found = decoder.take();
+    if (found !== undefined) seen.push(Buffer.from(found.payload).toString());
+    else if (!decoder.unfinished) break;
+    turns += 1;
+  } while (turns < decoys);
+  assert.equal(seen.at(-1), "found");
+  assert.ok(turns > decoys / 300, `${turns} turns`);
+});

@@ -16,6 +16,8 @@ interface Header {
   check: number;
 }
 
+/** What is looked at for a hello before others have their turn: well below a millisecond. */
+const HEADERS_A_TURN = 256;
 const EMPTY = Buffer.alloc(0);
 
 export class FrameDecoder {
@@ -29,6 +31,7 @@ export class FrameDecoder {
   /** The next sequence; `undefined`: hunting. */
   #expect: number | undefined;
   #strict = false;
+  #unfinished = false;
 
   constructor(hello: number = FrameType.HELLO_ACK) {
     this.#hello = hello;
@@ -55,6 +58,11 @@ export class FrameDecoder {
     return this.#have;
   }
 
+  /** `take` found nothing yet in what was fed, and has more of it to search. */
+  get unfinished(): boolean {
+    return this.#unfinished;
+  }
+
   feed(chunk: Buffer): void {
     this.#more.push(chunk);
     this.#have += chunk.length;
@@ -62,6 +70,7 @@ export class FrameDecoder {
 
   /** The next frame of what was fed, if it is whole. @throws StacyError `protocol` */
   take(): Frame | undefined {
+    this.#unfinished = false;
     while (this.#have >= this.#need) {
       this.#join();
       if (this.#expect === undefined && !this.#findHello()) return undefined;
@@ -74,7 +83,9 @@ export class FrameDecoder {
   /** Takes a chunk and calls `onFrame` for each frame in it. @throws StacyError `protocol` */
   push(chunk: Buffer, onFrame: (frame: Frame) => void): void {
     this.feed(chunk);
-    for (let frame = this.take(); frame !== undefined; frame = this.take()) onFrame(frame);
+    for (let frame = this.take(); frame !== undefined || this.#unfinished; frame = this.take()) {
+      if (frame !== undefined) onFrame(frame);
+    }
   }
 
   #join(): void {
@@ -92,17 +103,18 @@ export class FrameDecoder {
     this.#need = HEADER_BYTES;
   }
 
-  /** Drops bytes until a hello's header is first. @returns false when more bytes are needed */
+  /** Drops bytes until a hello's header is first. @returns false when more bytes, or another turn, are needed */
   #findHello(): boolean {
     let at = 0;
-    for (;;) {
+    for (let looked = 0; ; looked++) {
       at = this.#rest.indexOf(MAGIC, at);
-      if (at < 0) {
-        this.#drop(this.#rest.length);
+      if (at < 0 || this.#rest.length - at < HEADER_BYTES) {
+        this.#drop(at < 0 ? this.#rest.length : at);
         return false;
       }
-      if (this.#rest.length - at < HEADER_BYTES) {
+      if (looked === HEADERS_A_TURN) {
         this.#drop(at);
+        this.#unfinished = true;
         return false;
       }
       const header = parseHeader(this.#rest, at);

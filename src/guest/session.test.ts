@@ -1,6 +1,8 @@
 /** The host's side against guests that misbehave: each loses its own connection, at bounded memory, with a typed error. */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
+import { countTurns } from "../../test/count-turns.ts";
+import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { Agent, Identity } from "./agent.ts";
 import { openAgent } from "./client.ts";
@@ -34,6 +36,31 @@ test("noise, stale frames and a foreign hello before the answer are passed by", 
   const agent = await guest.connect();
   assert.equal(agent.hello.protocol, 1);
   await agent.close();
+});
+
+test("a guest that sends and sends and never answers the greeting loses its connection, and others have their turns meanwhile", async () => {
+  // Looks like headers all along.
+  const noise = Buffer.alloc(64 * 1024, Buffer.from([0xa7, FrameType.HELLO_ACK, 0, 0]));
+  let sent = 0;
+  const guest = new FakeGuest(
+    () => {},
+    (self) => {
+      const more = (): void => {
+        if (self.host.destroyed) return;
+        // As fast as it is read.
+        if (self.host.readableLength === 0) {
+          self.raw(noise);
+          sent += noise.length;
+        }
+        setImmediate(more);
+      };
+      more();
+    },
+  );
+  const turns = countTurns();
+  await assert.rejects(guest.connect(), code("protocol"));
+  assert.ok(sent < GUEST_BOUNDS.huntBytes + 4 * noise.length, `${sent} bytes were read`);
+  assert.ok(turns() > sent / noise.length, "others had a turn for each piece of it");
 });
 
 test("a channel that breaks before the greeting is answered is opened again, a few times within a second, but not for ever", async () => {

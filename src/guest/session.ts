@@ -361,6 +361,8 @@ export class Session {
   #over: Error | undefined;
   readonly #nonce: Buffer;
   #onHello: ((fields: FieldReader) => void) | undefined;
+  /** Bytes that came before the answer to the greeting. */
+  #hunted = 0;
   #pings: { id: string; resolve: () => void; reject: (error: Error) => void }[] = [];
   #pingCount = 0n;
   #drain: PromiseWithResolvers<void> | undefined;
@@ -439,6 +441,13 @@ export class Session {
   #received(chunk: Buffer): void {
     if (this.#over !== undefined) return;
     this.#heard = true;
+    if (this.#onHello !== undefined) {
+      this.#hunted += chunk.length;
+      if (this.#hunted > GUEST_BOUNDS.huntBytes) {
+        this.end(new StacyError("protocol", `the guest sent ${this.#hunted} bytes without answering the greeting`));
+        return;
+      }
+    }
     this.#decoder.feed(chunk);
     if (!this.#turn()) return;
     // More than a turn's work: this guest waits for its next one, and nothing more is read from it until then.
@@ -456,9 +465,10 @@ export class Session {
     const until = performance.now() + GUEST_BOUNDS.turnMs;
     try {
       do {
-        const frame = this.#over === undefined ? this.#decoder.take() : undefined;
-        if (frame === undefined) return false;
-        this.#frame(frame);
+        if (this.#over !== undefined) return false;
+        const frame = this.#decoder.take();
+        if (frame !== undefined) this.#frame(frame);
+        else if (!this.#decoder.unfinished) return false;
       } while (performance.now() < until);
       return true;
     } catch (thrown) {

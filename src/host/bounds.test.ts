@@ -12,6 +12,7 @@ import {
   GUEST_BOUNDS,
   INTERPRETER_BOUNDS,
   JSON_BOUNDS,
+  MONITOR_BOUNDS,
   REGISTRY_BOUNDS,
   UNPACK_BOUNDS,
 } from "./bounds.ts";
@@ -29,6 +30,7 @@ function shown(name: string, value: number): string {
 function table(): string {
   const groups = {
     guest: GUEST_BOUNDS,
+    monitor: MONITOR_BOUNDS,
     json: JSON_BOUNDS,
     console: CONSOLE_BOUNDS,
     datagrams: DATAGRAM_BOUNDS,

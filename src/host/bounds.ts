@@ -11,6 +11,8 @@ const MIB = 1024 * KIB;
 export const GUEST_BOUNDS = {
   /** Work on a guest's frames before others have their turn, ms. */
   turnMs: 1,
+  /** What comes before the answer to a greeting: the rest of an earlier session's calls. */
+  huntBytes: 16 * MIB,
   /** Fields in one frame. */
   fields: 4096,
   /** What a call may ask in fields, bytes: above what Linux takes as arguments and environment (2 MiB). */
@@ -51,6 +53,14 @@ export const GUEST_BOUNDS = {
   answerMs: 10_000,
   /** Calls whose END is missing after that time; one more is the end of the session. */
   lostCalls: 256,
+} as const;
+
+/** A machine's monitor, which its guest may have taken over. */
+export const MONITOR_BOUNDS = {
+  /** Of QEMU's monitor, one line; of Firecracker's API, one answer. */
+  answerBytes: 64 * KIB,
+  /** Its words for what it refuses. */
+  errorBytes: 1 * KIB,
 } as const;
 
 /** JSON that this process reads. */

@@ -5,11 +5,12 @@
  * The connection stays open for the life of the machine: its hang-up is the first sign of the process's end.
  */
 import type { Socket } from "node:net";
+import { MONITOR_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { faultError } from "./faults.ts";
 
-/** Also bounds what a broken server can make us keep. */
-const MAX_ANSWER_BYTES = 1 << 20;
+/** Interim answers before one: Firecracker sends none to what we ask. */
+const MOST_INTERIM = 8;
 const HEAD_END = "\r\n\r\n";
 
 export interface RequestOptions {
@@ -163,19 +164,26 @@ export class FirecrackerApi {
     throw faultError(faultMessage(answer), phase);
   }
 
+  /** A Firecracker that its guest has taken over says whatever that likes: what is too long, and what nobody asked for, ends the connection. */
   #data(text: string): void {
     this.#buffer += text;
-    if (this.#buffer.length > MAX_ANSWER_BYTES) this.#socket.destroy();
-    const taken = takeAnswer(this.#buffer);
-    if (taken === undefined) return;
-    this.#buffer = taken.rest;
-    if (taken.answer.status === 100) {
-      this.#data("");
-      return;
+    for (let interim = 0; ; interim++) {
+      if (this.#waiting === undefined || interim > MOST_INTERIM) break;
+      const taken = takeAnswer(this.#buffer);
+      if (taken === undefined) {
+        if (this.#buffer.length > MONITOR_BOUNDS.answerBytes) break;
+        return;
+      }
+      this.#buffer = taken.rest;
+      if (taken.answer.status === 100) continue;
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      waiting.settle(taken.answer);
+      if (this.#buffer === "") return;
     }
-    const waiting = this.#waiting;
-    this.#waiting = undefined;
-    waiting?.settle(taken.answer);
+    this.#buffer = "";
+    this.#broken = true;
+    this.#socket.destroy();
   }
 }
 
@@ -184,8 +192,12 @@ export function faultMessage({ status, body }: Answer): string {
   try {
     const parsed = JSON.parse(body) as { fault_message?: unknown; error?: unknown };
     const words = parsed.fault_message ?? parsed.error;
-    return typeof words === "string" ? words : body;
+    return shortened(typeof words === "string" ? words : body);
   } catch {
-    return body === "" ? `status ${status}` : body;
+    return body === "" ? `status ${status}` : shortened(body);
   }
+}
+
+function shortened(words: string): string {
+  return words.slice(0, MONITOR_BOUNDS.errorBytes);
 }

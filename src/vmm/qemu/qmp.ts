@@ -3,7 +3,9 @@
  * Commands are answered in order; events come in between. (QEMU, docs/interop/qmp-spec.rst)
  */
 import type { Socket } from "node:net";
+import { GUEST_BOUNDS, MONITOR_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
+import { turns } from "../../host/turns.ts";
 
 interface Waiting {
   command: string;
@@ -28,7 +30,7 @@ export function parseLine(line: string): QmpMessage {
   if (!("error" in message)) return "greeting";
   const { class: kind, desc } = asRecord(message.error) ?? {};
   return {
-    refused: typeof desc === "string" ? desc : "no reason given",
+    refused: typeof desc === "string" ? desc.slice(0, MONITOR_BOUNDS.errorBytes) : "no reason given",
     kind: typeof kind === "string" ? kind : undefined,
   };
 }
@@ -51,8 +53,6 @@ export interface WaitOptions {
   signal?: AbortSignal;
 }
 
-/** QEMU's lines are small; more than this without a line end is not QEMU. */
-const MAX_LINE = 4 << 20;
 /** QEMU answers at once; on a loaded host, in seconds. A stopped one never. */
 const ANSWER_LIMIT_MS = 20_000;
 
@@ -171,16 +171,35 @@ export class Qmp {
     this.#socket.destroy();
   }
 
+  /** A QEMU that its guest has taken over says whatever that likes: it is worked on in turns, as frames of guests are. */
   #receive(text: string): void {
     this.#buffer += text;
-    for (;;) {
-      const end = this.#buffer.indexOf("\n");
+    if (!this.#turn()) return;
+    this.#socket.pause();
+    turns.add(() => {
+      if (this.#turn()) return true;
+      if (this.#open) this.#socket.resume();
+      return false;
+    });
+  }
+
+  /** @returns whether lines are left */
+  #turn(): boolean {
+    const until = performance.now() + GUEST_BOUNDS.turnMs;
+    let at = 0;
+    let late = false;
+    while (this.#open && !late) {
+      const end = this.#buffer.indexOf("\n", at);
       if (end < 0) break;
-      const line = this.#buffer.slice(0, end);
-      this.#buffer = this.#buffer.slice(end + 1);
+      const line = this.#buffer.slice(at, end);
+      at = end + 1;
       if (line.trim() !== "") this.#line(line);
+      late = performance.now() >= until;
     }
-    if (this.#buffer.length > MAX_LINE) this.#socket.destroy();
+    this.#buffer = this.#open ? this.#buffer.slice(at) : "";
+    // QEMU's lines are small; so much without an end is not QEMU's.
+    if (!late && this.#buffer.length > MONITOR_BOUNDS.answerBytes) this.close();
+    return late;
   }
 
   #line(line: string): void {
@@ -188,7 +207,7 @@ export class Qmp {
     try {
       message = parseLine(line);
     } catch {
-      this.#socket.destroy();
+      this.close();
       return;
     }
     if (message === "greeting") return;
