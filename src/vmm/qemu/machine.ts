@@ -126,9 +126,12 @@ export class RunningQemu extends State implements RunningMachine {
   }
 
   /** The whole RAM goes through the stream, which is written while the guest stands still. */
-  async prepareSave(): Promise<void> {}
+  async prepareSave(): Promise<void> {
+    await this.process.undoing.settled();
+  }
 
   async pause(): Promise<PausedMachine> {
+    await this.process.undoing.settled();
     const qmp = await this.process.monitor();
     this.process.stands();
     try {
@@ -137,8 +140,7 @@ export class RunningQemu extends State implements RunningMachine {
         await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
       else await qmp.execute("stop");
     } catch (error) {
-      // It may still be carried out. What was not answered has not happened: QEMU takes this one right after it.
-      await this.process.goOn().catch(() => {});
+      this.process.undoStop();
       throw error;
     }
     return new PausedQemu(this.process, this.context);

@@ -9,6 +9,7 @@ import { connectUnix } from "../../host/unix-socket.ts";
 import { MonitorGroup, type Share } from "../cgroup.ts";
 import { keepShort, lastWords } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
+import { Undoing } from "../undoing.ts";
 import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
 import { cancelMigration, migrateOut } from "./migration.ts";
@@ -33,9 +34,12 @@ export async function removeSockets(dir: string): Promise<void> {
 
 export class QemuProcess implements VmmProcess {
   readonly exited: Promise<ExitReport>;
+  /** Of a pause that failed. */
+  readonly undoing = new Undoing();
   readonly #process: HostProcess;
   #dir: string;
   #qmp: Qmp | undefined;
+  #reopening: Promise<Qmp> | undefined;
   #killed = false;
   #released = false;
   /** The agent's port has had no connection yet in this machine's life. */
@@ -67,6 +71,7 @@ export class QemuProcess implements VmmProcess {
     this.exited = process.exited.then(async (exit): Promise<ExitReport> => {
       this.#qmp?.close();
       this.#starvation.end();
+      this.undoing.end();
       this.#group.remove();
       await this.#letFiles();
       const [vmmLog, console] = await Promise.all([
@@ -132,11 +137,19 @@ export class QemuProcess implements VmmProcess {
     return qmp;
   }
 
-  /** The monitor. One whose connection broke, while QEMU lives, is opened again. */
+  /** The monitor. One whose connection broke, while QEMU lives, is opened again: once for all who ask, since it serves one client at a time. */
   async monitor(): Promise<Qmp> {
-    if (this.#qmp?.open === true) return this.#qmp;
+    if (this.#reopening === undefined && this.#qmp?.open === true) return this.#qmp;
+    this.#reopening ??= this.#reopen().finally(() => {
+      this.#reopening = undefined;
+    });
+    return this.#reopening;
+  }
+
+  async #reopen(): Promise<Qmp> {
     if (this.#released) throw new StacyError("internal", "the machine was released");
     const qmp = await this.connectMonitor(RECONNECT_LIMIT_MS);
+    if (this.#released) qmp.close(); // the next daemon needs it free
     await qmp.execute("qmp_capabilities");
     return qmp;
   }
@@ -156,6 +169,12 @@ export class QemuProcess implements VmmProcess {
     const qmp = await this.monitor();
     this.#standing = false;
     await qmp.execute("cont");
+  }
+
+  /** Lets the guest go on after a stop that failed, and may still be carried out: QEMU takes this right after it. */
+  undoStop(): void {
+    this.#standing = false;
+    this.undoing.begin(() => this.goOn());
   }
 
   /** Saves the state to the absolute `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
@@ -207,6 +226,7 @@ export class QemuProcess implements VmmProcess {
   async release(): Promise<void> {
     this.#released = true;
     this.#starvation.end();
+    this.undoing.end();
     this.#process.release();
     this.#early?.stream.destroy();
     this.#stream?.destroy();
