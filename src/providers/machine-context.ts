@@ -15,5 +15,10 @@ export interface MachineContext {
   /** Holds it until it is forgotten. */
   keep(machine: SandboxMachine): void;
   forget(machine: SandboxMachine): void;
+  /**
+   * Ends one that no sandbox has got, and nobody else will end. Never rejects, since why it came to nothing says more: what resists is said,
+   * and tried again while this server lives.
+   */
+  discard(machine: SandboxMachine): Promise<void>;
   emit(event: ProviderEvent): void;
 }

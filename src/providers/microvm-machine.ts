@@ -109,7 +109,7 @@ export class MicrovmMachine implements SandboxMachine {
     try {
       await writeFirstRecord(this.#life.dir, this.#life.record); // P4
     } catch (error) {
-      await this.destroy();
+      await this.#context.discard(this);
       throw asStacyError(error, "internal", { phase: "record" });
     }
   }

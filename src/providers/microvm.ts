@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import { Network, networkEnvironment } from "../egress/network.ts";
 import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
 import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
+import { attempts } from "../host/attempts.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
@@ -153,7 +154,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   async #trust(machine: SandboxMachine, { certificate }: Authority, signal?: AbortSignal): Promise<void> {
     const begun = performance.now();
     // A guest of a checkpoint may hold it up. Without its machine every call of it fails at once.
-    const end = (): void => void machine.destroy().catch(() => {}); // met again below
+    const end = (): void => void machine.destroy().catch(() => {}); // tried again below
     signal?.addEventListener("abort", end, { once: true });
     try {
       signal?.throwIfAborted();
@@ -163,7 +164,7 @@ export class MicrovmProvider implements Provider, MachineContext {
         () => new StacyError("timeout", `the guest did not take its certificate within ${TRUST_LIMIT_MS / 1000} s`),
       );
     } catch (error) {
-      await machine.destroy();
+      await this.discard(machine);
       signal?.throwIfAborted(); // why it failed
       throw asStacyError(error, "internal", { phase: "trust" });
     } finally {
@@ -218,6 +219,26 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   forget(machine: SandboxMachine): void {
     this.#machines.delete(machine.id);
+  }
+
+  async discard(machine: SandboxMachine): Promise<void> {
+    const { id: name } = machine;
+    try {
+      await machine.destroy();
+    } catch (error) {
+      this.emit({ type: "reconcile.action", data: { action: "failed", name, reason: asStacyError(error).message } });
+      void this.#beside(this.#discardLater(machine));
+    }
+  }
+
+  async #discardLater(machine: SandboxMachine): Promise<void> {
+    for await (const _ of attempts(this.#closing.signal)) {
+      try {
+        await machine.destroy();
+        this.emit({ type: "reconcile.action", data: { action: "removed", name: machine.id } });
+        return;
+      } catch {} // said once
+    }
   }
 
   async machines(): Promise<string[]> {

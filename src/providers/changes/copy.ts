@@ -33,7 +33,7 @@ export async function fork(
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) {
       // All or none: a caller that asked for three must not have to find out which one is missing.
-      await Promise.allSettled(machines.map((machine) => machine.destroy()));
+      await Promise.all(machines.map((machine) => life.context.discard(machine)));
       throw failed.reason;
     }
     return { machines, stoppedMs };
