@@ -5,6 +5,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { beforeRename } from "../../test/before-rename.ts";
 import { arm, disarm } from "../../test/faults/points.ts";
 import { exists } from "../host/exists.ts";
 import { dataPaths } from "../host/paths.ts";
@@ -313,4 +314,35 @@ test("one whose replacement cannot be finished ends when its user says so, with 
   disarm();
   await unreachable[0]?.destroy();
   assert.deepEqual(await readdir(dirname(w.dir)), []);
+});
+
+test("one that ends while its replacement is moved into its place leaves nothing: neither name may hide it from the end", async (t) => {
+  const w = await halfReplaced(t);
+  arm("fs.rename", 1);
+  t.after(() => disarm());
+  const { unreachable } = await w.provider.adopt(new Set([ID]));
+  disarm();
+  const { access } = fs;
+  t.after(() => {
+    fs.access = access;
+    syncBuiltinESMExports();
+  });
+  const ended = Promise.withResolvers<void>();
+  beforeRename(t, ID, async () => {
+    // It finds nothing in the place, and gets to the name beside it when the move is over.
+    const passed = Promise.withResolvers<void>();
+    fs.access = async (path, mode) => {
+      if (path === w.next) {
+        passed.resolve();
+        while (existsSync(w.next)) await new Promise((turn) => setImmediate(turn));
+      }
+      return access(path, mode);
+    };
+    syncBuiltinESMExports();
+    unreachable[0]?.destroy().then(ended.resolve, ended.reject);
+    await passed.promise;
+  });
+  await ended.promise;
+  assert.deepEqual(await readdir(dirname(w.dir)), []);
+  assert.equal(w.store.users(KEY), 1, "that of the start, which could not see what it runs from");
 });

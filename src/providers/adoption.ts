@@ -257,6 +257,8 @@ export class Unreachable implements UnreachableMachine {
   readonly #over = new AbortController();
   readonly #trying: Promise<void>;
   #reason: string;
+  /** False once it is to end; one that is only let go is the next daemon's. */
+  #wanted = true;
   #end: Promise<void> | undefined;
   /** Gives back the snapshot that it may run from. */
   #releaseSnapshot: () => void;
@@ -286,7 +288,7 @@ export class Unreachable implements UnreachableMachine {
       }
       if (found.result === "gone") return settle({ gone: found.gone });
       this.#releaseSnapshot();
-      if (signal.aborted) return found.machine.release();
+      if (signal.aborted) return this.#wanted ? found.machine.release() : this.#context.discard(found.machine);
       this.#context.keep(found.machine);
       return settle({ machine: found.machine });
     }
@@ -314,15 +316,22 @@ export class Unreachable implements UnreachableMachine {
   }
 
   async #destroy(): Promise<void> {
+    this.#wanted = false;
     this.#letGo();
     // First the process: an attempt that waits for it fails at once.
+    await this.#remove();
+    await this.#trying;
+    // It may have moved the machine from one name to another while they were gone over.
+    await this.#remove();
+    this.#releaseSnapshot();
+  }
+
+  async #remove(): Promise<void> {
     const root = dirname(this.#dir);
     for (const name of [this.id, nextId(this.id), formerId(this.id)]) {
       const dir = join(root, name);
       if (await isThere(dir)) await removeLeftover(this.#context, await readEntry(dir));
     }
-    await this.#trying;
-    this.#releaseSnapshot();
   }
 
   release(): Promise<void> {
