@@ -58,6 +58,8 @@ export interface SpawnOptions {
   /** Descriptors that the child gets as 3, 4, ... */
   fds?: number[];
   env?: Record<string, string>;
+  /** Nobody wants it any longer: one that starts all the same is ended. */
+  signal?: AbortSignal | undefined;
 }
 
 let bootId: Promise<string> | undefined;
@@ -130,6 +132,7 @@ export type SpawnProcess = (options: SpawnOptions) => Promise<HostProcess>;
 
 /** @throws StacyError `unavailable` when the program cannot be started */
 export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> {
+  options.signal?.throwIfAborted();
   const log = await open(options.log, "a");
   let child: ChildProcess;
   try {

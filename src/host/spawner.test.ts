@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, before, type TestContext, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { dataPaths } from "./paths.ts";
-import { type HostProcess, isAlive, processStartTime } from "./process.ts";
+import { type HostProcess, isAlive, processesIn, processStartTime, type SpawnOptions } from "./process.ts";
 import { Spawner, spawnerPath } from "./spawner.ts";
 
 const { assets } = dataPaths();
@@ -98,6 +99,64 @@ test("a kill that the spawner did not live to carry out is carried out", async (
   await killed;
   assert.equal(await isAlive(child.record), false);
   own[Symbol.dispose]();
+});
+
+/** A spawner of its own that is stopped, as one that hangs in a file of a disk that does not answer, and a child of it. */
+async function stopped(t: TestContext, lookMs?: number) {
+  const own = new Spawner(spawnerPath(assets), lookMs);
+  t.after(() => own[Symbol.dispose]());
+  const place = await mkdtemp(join(dir, "stopped-"));
+  const start = (more: Partial<SpawnOptions> = {}): Promise<HostProcess> =>
+    own.spawn({ command: "/bin/sleep", args: ["100"], cwd: place, log: join(place, "log"), ...more });
+  const child = await start();
+  t.after(() => child.kill());
+  const pid = Number((await readFile(`/proc/${child.record.pid}/stat`, "utf8")).split(" ")[3]);
+  process.kill(pid, "SIGSTOP");
+  return { child, start, place, pid };
+}
+
+test("a spawner that hangs keeps nobody from ending what it has started", async (t) => {
+  const { child } = await stopped(t);
+  assert.deepEqual(await child.kill(), {}, "how it ended only its parent knows");
+  assert.deepEqual([await isAlive(child.record), await child.exited], [false, {}]);
+});
+
+test("a spawner that answers nothing is replaced: who waits for it hears so, and its children are looked after", async (t) => {
+  const { child, start, pid } = await stopped(t, 20);
+  await assert.rejects(start(), { code: "unavailable", message: /the spawner did not answer/ });
+  while ((await processStartTime(pid)) !== undefined) await setImmediate();
+  const other = await start();
+  process.kill(child.record.pid, "SIGKILL");
+  assert.deepEqual([await child.exited, await other.kill()], [{}, { signal: "SIGKILL" }]);
+});
+
+test("one that owes the news of an end is replaced too", async (t) => {
+  const { child, pid } = await stopped(t, 20);
+  process.kill(child.record.pid, "SIGKILL");
+  child.check(); // its socket closed
+  assert.deepEqual(await child.exited, {});
+  while ((await processStartTime(pid)) !== undefined) await setImmediate();
+});
+
+test("what is no longer wanted is not waited for, and ended if it starts all the same", async (t) => {
+  const { child, start, place, pid } = await stopped(t);
+  const unwanted = new AbortController();
+  const starting = start({ signal: unwanted.signal });
+  setTimeout(() => unwanted.abort(new Error("nobody wants it")), 10);
+  await assert.rejects(starting, /nobody wants it/);
+  process.kill(pid, "SIGCONT");
+  const next = await start();
+  while ((await processesIn(place)).length > 2) await setImmediate();
+  assert.deepEqual(
+    await processesIn(place),
+    [child.record.pid, next.record.pid].sort((a, b) => a - b),
+  );
+  await next.kill();
+});
+
+test("what the spawner has forked is ours before it has become another program", async (t) => {
+  const { pid } = await stopped(t);
+  assert.match(await readFile(`/proc/${pid}/environ`, "latin1"), /STACYVM_MACHINE=1/);
 });
 
 test("where the spawner cannot run, the server starts its processes itself", async () => {

@@ -14,8 +14,10 @@ import { packageRoot } from "./paths.ts";
 import {
   adoptProcess,
   childEnvironment,
+  endProcess,
   type HostProcess,
   hostBootId,
+  isAlive,
   KILL_LIMIT_MS,
   type ProcessExit,
   type ProcessRecord,
@@ -40,6 +42,10 @@ export function spawnerPath(assets: string): string {
 interface Child {
   record: ProcessRecord;
   settle(exit: ProcessExit): void;
+  /** Its end, by the spawner, or never any more. */
+  told: PromiseWithResolvers<void>;
+  /** It is gone, and the spawner has not said so. */
+  owed: boolean;
   /** How it is looked after since the spawner died. */
   adopted?: Promise<HostProcess | undefined>;
   /** Asked for: what the spawner has not done yet when it dies is done without it. */
@@ -47,6 +53,14 @@ interface Child {
 }
 
 const LOOK_AGAIN_MS = 500;
+/** What the spawner has not ended by then is ended without it. It takes microseconds, and on a host that is very busy a moment. */
+const KILL_ANSWER_MS = 1_000;
+/**
+ * A spawner that owes an answer and says nothing in so many looks hangs, for example in a file of a disk that does not answer. Looks, not time: while this
+ * process stands still it hears nobody.
+ */
+const LOOKS = 10;
+const LOOK_MS = 1_000;
 
 /** One process of ours, and what it has started. */
 class Session {
@@ -58,16 +72,23 @@ class Session {
   #waiting = 0;
   #next = 0;
   #rest = "";
+  /** Answers that it owes. */
+  #owed = 0;
+  #silentLooks = 0;
+  readonly #lookMs: number;
+  #watch: NodeJS.Timeout | undefined;
   open = true;
   /** It never ran: nothing can have been started by it. */
   failed = false;
 
-  constructor(path: string) {
+  constructor(path: string, lookMs: number) {
+    this.#lookMs = lookMs;
     const spawner = spawn(path, [String(process.pid)], {
       stdio: ["pipe", "pipe", "ignore"],
       detached: true,
       cwd: "/",
-      env: {},
+      // What it has forked is ours also before that has become another program; by its own directory it is no machine's.
+      env: childEnvironment({}),
     });
     this.#process = spawner;
     spawner.on("error", () => {
@@ -89,34 +110,73 @@ class Session {
   }
 
   async spawn(options: SpawnOptions): Promise<HostProcess> {
-    const { command, args, fds = [] } = options;
+    const { command, args, fds = [], signal } = options;
     const id = String(this.#next++);
     const env = Object.entries(childEnvironment(options.env)).map(([name, value]) => `${name}=${value}`);
-    const started = new Promise<[number, string]>((resolve, reject) => this.#starting.set(id, { resolve, reject }));
     const argv = [command, ...args];
     const fields = [id, resolve(options.cwd), resolve(options.log), fds.length, ...fds, argv.length, ...argv, ...env];
-    started.catch(() => {});
+    const unwanted = Promise.withResolvers<never>();
+    const leave = (): void => unwanted.reject(signal?.reason);
     this.#hold(1);
     try {
       // First: one that could not be named would run for nobody.
       const boot = await hostBootId();
-      this.#write("spawn", ...fields);
-      const [pid, startTime] = await started.catch((cause: unknown) => {
-        throw new StacyError("unavailable", `cannot start ${command}: ${(cause as Error).message}`, {
-          cause,
-          remedy: "run `stacyvm doctor`",
-        });
+      signal?.throwIfAborted();
+      signal?.addEventListener("abort", leave, { once: true });
+      const child = this.#ask(id, fields).then(([pid, startTime]) => this.#look({ pid, startTime, hostBootId: boot }));
+      // It may start when nobody waits for it any longer, and nobody else would come back for it.
+      unwanted.promise.catch(() => child.then(({ kill }) => kill()).catch(() => {}));
+      return await Promise.race([child, unwanted.promise]);
+    } catch (cause) {
+      signal?.throwIfAborted();
+      throw new StacyError("unavailable", `cannot start ${command}: ${(cause as Error).message}`, {
+        cause,
+        remedy: "run `stacyvm doctor`",
       });
-      return this.#look({ pid, startTime, hostBootId: boot });
     } finally {
-      this.#starting.delete(id);
+      signal?.removeEventListener("abort", leave);
       this.#hold(-1);
     }
   }
 
+  async #ask(id: string, fields: (string | number)[]): Promise<[pid: number, startTime: string]> {
+    const { promise, resolve, reject } = Promise.withResolvers<[number, string]>();
+    // Also of one that died just now.
+    if (!this.open) throw new Error("the spawner ended");
+    this.#starting.set(id, { resolve, reject });
+    this.#write("spawn", ...fields);
+    try {
+      await this.#owe(promise);
+      return await promise;
+    } finally {
+      this.#starting.delete(id);
+    }
+  }
+
+  /** Until `answer` settles, a spawner that is silent for long is one that hangs. */
+  #owe(answer: Promise<unknown>): Promise<void> {
+    if (this.#owed++ === 0) {
+      this.#silentLooks = 0;
+      this.#watch = setInterval(() => {
+        if (++this.#silentLooks > LOOKS) this.#giveUp();
+      }, this.#lookMs).unref();
+    }
+    const paid = (): void => {
+      if (--this.#owed === 0) clearInterval(this.#watch);
+    };
+    return answer.then(paid, paid);
+  }
+
+  /** The next one is started by whoever needs it; what this one has started is looked after without it. */
+  #giveUp(): void {
+    this.#process.kill("SIGKILL");
+    this.#process.stdin.destroy();
+    this.#lost(`the spawner did not answer for ${(LOOKS * this.#lookMs) / 1000} s`);
+  }
+
   #look(record: ProcessRecord): HostProcess {
     const { pid } = record;
-    const child: Child = { record, settle() {}, killed: false };
+    const child: Child = { record, settle() {}, told: Promise.withResolvers(), owed: false, killed: false };
     const exited = new Promise<ProcessExit>((settle) => {
       child.settle = settle;
     });
@@ -128,16 +188,24 @@ class Session {
     return {
       record,
       exited,
-      check() {
-        void child.adopted?.then((adopted) => adopted?.check());
+      check: () => {
+        if (child.adopted === undefined) void this.#checkEnd(child, exited);
+        else void child.adopted.then((adopted) => adopted?.check());
       },
       kill: async () => {
         child.killed = true;
         // Whoever kills wants to know: the wait keeps our process alive.
         this.#hold(1);
         try {
-          if (this.#children.has(pid)) this.#write("kill", pid);
           const end = async (): Promise<ProcessExit> => {
+            if (this.#children.has(pid)) {
+              this.#write("kill", pid);
+              if (!(await settlesWithin(exited, KILL_ANSWER_MS))) {
+                await endProcess(child.record);
+                this.#owesEnd(child);
+                child.settle({});
+              }
+            }
             await (await child.adopted)?.kill();
             return exited;
           };
@@ -148,6 +216,18 @@ class Session {
       },
       release() {},
     };
+  }
+
+  async #checkEnd(child: Child, exited: Promise<ProcessExit>): Promise<void> {
+    if (await settlesWithin(exited, KILL_ANSWER_MS)) return;
+    if (!(await isAlive(child.record).catch(() => true))) this.#owesEnd(child);
+  }
+
+  /** It is gone, and nobody has said so. */
+  #owesEnd(child: Child): void {
+    if (child.owed || this.#children.get(child.record.pid) !== child) return;
+    child.owed = true;
+    void this.#owe(child.told.promise);
   }
 
   /** Its children go on, as those of a server that died. */
@@ -161,6 +241,7 @@ class Session {
   }
 
   #read(text: string): void {
+    this.#silentLooks = 0;
     const lines = (this.#rest + text).split("\n");
     this.#rest = lines.pop() ?? "";
     for (const line of lines) this.#answer(line.split(" "));
@@ -177,14 +258,18 @@ class Session {
       this.#children.delete(pid);
       if (child === undefined) this.#early.set(pid, exit);
       else child.settle(exit);
+      child?.told.resolve();
     }
   }
 
   /** The spawner is gone; what it has started is not. */
-  #lost(): void {
+  #lost(why = "the spawner ended"): void {
     this.open = false;
-    for (const { reject } of this.#starting.values()) reject(new Error("the spawner ended"));
-    for (const child of this.#children.values()) this.#adopt(child);
+    for (const { reject } of this.#starting.values()) reject(new Error(why));
+    for (const child of this.#children.values()) {
+      child.told.resolve();
+      this.#adopt(child);
+    }
     this.#children.clear();
   }
 
@@ -208,6 +293,10 @@ class Session {
   }
 }
 
+function settlesWithin(work: Promise<unknown>, ms: number): Promise<boolean> {
+  return Promise.race([work.then(() => true), delay(ms, false, { ref: false })]);
+}
+
 /** What cannot be seen is not gone: it is looked at again. */
 async function adoptSurely(record: ProcessRecord): Promise<HostProcess | undefined> {
   for (;;) {
@@ -221,17 +310,19 @@ async function adoptSurely(record: ProcessRecord): Promise<HostProcess | undefin
 
 export class Spawner implements Disposable {
   readonly #path: string;
+  readonly #lookMs: number;
   #session: Session | undefined;
 
-  /** @param path the binary; it starts now */
-  constructor(path: string) {
+  /** @param path the binary; it starts now @param lookMs between two looks at whether it has answered */
+  constructor(path: string, lookMs = LOOK_MS) {
     this.#path = path;
-    this.#session = new Session(path);
+    this.#lookMs = lookMs;
+    this.#session = new Session(path, lookMs);
   }
 
-  /** As `spawnProcess`, which does it where the spawner does not run. A spawner that died is started again. @throws StacyError `unavailable` when the program cannot be started */
+  /** As `spawnProcess`, which does it where the spawner does not run. One that died, or hangs, is started again. @throws StacyError `unavailable` when the program cannot be started */
   readonly spawn = async (options: SpawnOptions): Promise<HostProcess> => {
-    if (this.#session?.open !== true) this.#session = new Session(this.#path);
+    if (this.#session?.open !== true) this.#session = new Session(this.#path, this.#lookMs);
     const session = this.#session;
     try {
       return await session.spawn(options);

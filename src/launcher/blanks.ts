@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import type { BlankVmm, Vmm } from "../vmm/vmm.ts";
-import { machineDir } from "./launch.ts";
+import { discard, machineDir } from "./launch.ts";
 import { removeMachineDir } from "./machine-dir.ts";
 
 export class Blanks {
@@ -44,7 +44,7 @@ export class Blanks {
     try {
       blank = await this.#vmm.prepareBlank({ dir });
     } catch (error) {
-      await removeMachineDir(dir);
+      await discard(dir, undefined);
       throw error;
     }
     if (this.#closed) return end(blank);

@@ -12,7 +12,7 @@ import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { hangUpError } from "../vmm/exit.ts";
 import type { BlankVmm, ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
-import { copyDisk, linkBase, makeMachineDir, removeMachineDir } from "./machine-dir.ts";
+import { copyDisk, linkBase, makeMachineDir, removeMachineDir, removeWithProcesses } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
 
@@ -57,8 +57,9 @@ export async function prepareIdle(
       }),
     );
   let started: LoadableVmm | undefined;
+  // What is there already is another machine's: it must not be cleared away with what failed here.
+  await makeMachineDir(dir, target.image.base);
   try {
-    await makeMachineDir(dir, target.image.base);
     if (vmm.abilities.diskBeforeStart) {
       await disk();
       started = await start();
@@ -160,8 +161,8 @@ async function bootOnce(
 ): Promise<Started> {
   const { dir } = place;
   let started: VmmProcess | undefined;
+  await makeMachineDir(dir, target.image.base);
   try {
-    await makeMachineDir(dir, target.image.base);
     await phases.phase("disk", () => copyDisk(dir, disk));
     const bootable = await phases.phase("vmm", () =>
       vmm.prepareBoot({ dir, config: target.config, memory: shared ? "shared" : "private", ...optional(place) }),
@@ -227,15 +228,19 @@ function lastWords({ console, vmmLog }: ExitReport): string {
 }
 
 /**
- * Nothing of a failed start stays: process first, then its directory. Never rejects, since why the start failed says more: what resists is
+ * Nothing of a failed start stays: processes first, then its directory. Never rejects, since why the start failed says more: what resists is
  * tried again, less and less often, while this process lives; then it is the next one's leftover.
  */
 export async function discard(dir: string, process: VmmProcess | undefined): Promise<void> {
   const identity = await directoryIdentity(dir).catch(() => undefined);
   const removed = async (): Promise<boolean> => {
     try {
-      await process?.kill();
-      await removeMachineDir(dir);
+      // One that is in the directory all the same, for example since whoever started it died before telling, nobody would find any more.
+      if (process === undefined) await removeWithProcesses(dir);
+      else {
+        await process.kill();
+        await removeMachineDir(dir);
+      }
       return true;
     } catch {
       return false;

@@ -112,7 +112,13 @@ export class FirecrackerProcess implements VmmProcess {
       commandLine(options, jail, inside),
       jail === undefined ? undefined : bring(jail, dir, join(dir, FILES.log), FILES.log, true),
     ]);
-    const host = await options.spawn({ command, args, cwd: dir, log: join(dir, FILES.console) });
+    const host = await options.spawn({
+      command,
+      args,
+      cwd: dir,
+      log: join(dir, FILES.console),
+      signal: options.signal,
+    });
     const process = new FirecrackerProcess(host, dir, jail);
     try {
       await process.connect(START_LIMIT_MS, options.signal);

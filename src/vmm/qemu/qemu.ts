@@ -225,6 +225,7 @@ class Qemu implements Vmm {
       })),
       cwd: dir,
       log: join(dir, FILES.log),
+      signal,
       ...(state === undefined ? {} : { fds: [state.fd] }),
     });
     const process = new QemuProcess(host, dir, true);
