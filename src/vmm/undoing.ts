@@ -9,8 +9,8 @@ import { withTimeLimit } from "../host/time-limit.ts";
 
 /** Between two attempts, doubled each time. */
 const PAUSE_MS = { first: 50, most: 5_000 };
-/** So long the next change waits; the attempts go on. */
-const WAIT_LIMIT_MS = 30_000;
+/** So long the next change waits; the attempts go on. Longer than one that nobody answers. */
+const WAIT_LIMIT_MS = 60_000;
 
 export class Undoing {
   readonly #over = new AbortController();

@@ -309,21 +309,17 @@ export class RunningFirecracker extends State implements RunningMachine {
     const ready = options.toSave === true && (await openSentinel(this.process, this.life));
     const paused = new PausedFirecracker(this.process, this.life, { ready, reset: "none" });
     await pauseVm(this.process).catch((error: unknown) => {
-      if (UNANSWERED.has(asStacyError(error).code)) this.process.undoing.begin(() => undo(paused));
+      if (UNANSWERED.has(asStacyError(error).code)) this.process.undoing.begin(() => undo(this.process, paused));
       throw error;
     });
     return paused;
   }
 }
 
-/** Lets a guest go on that may have been stopped, or may be about to be: this comes right after it. */
-async function undo(paused: PausedFirecracker): Promise<void> {
-  try {
-    await paused.resume(UNDO_LIMIT_MS);
-  } catch (error) {
-    // It refused to save what runs, and was right: its guest was never stopped.
-    if (asStacyError(error).code !== "not-supported") throw error;
-  }
+/** Lets a guest go on that may have been stopped. Firecracker comes to this after the pause, unless it never read that. */
+async function undo(process: FirecrackerProcess, paused: PausedFirecracker): Promise<void> {
+  const { state } = await process.api.get<{ state: string }>("/", { phase: "pause", timeoutMs: UNDO_LIMIT_MS });
+  if (state !== "Running") await paused.resume(UNDO_LIMIT_MS);
 }
 
 function pauseVm(process: FirecrackerProcess): Promise<void> {
