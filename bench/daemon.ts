@@ -12,13 +12,14 @@ export interface BenchDaemon extends AsyncDisposable {
   ok(method: string, path: string, body?: unknown): Promise<string>;
 }
 
-/** @param parallel connections that are kept open */
+/** @param parallel connections that are kept open @param tree whose server: another commit's checkout, or this one */
 export async function startDaemon(
   dir: string,
   parallel: number,
   settings: Record<string, string>,
+  tree = packageRoot,
 ): Promise<BenchDaemon> {
-  const args = [join(packageRoot, "src/cli/main.ts"), "serve", "--data-dir", dir, "--port", "0"];
+  const args = [join(tree, "src/cli/main.ts"), "serve", "--data-dir", dir, "--port", "0"];
   const env = { ...process.env, STACYVM_LOGGING_LEVEL: "warn", ...settings };
   const child = spawn(process.execPath, [...args, "--destroy-on-exit"], {
     stdio: ["ignore", "pipe", "inherit"],

@@ -24,6 +24,8 @@ export interface BenchContext {
   progress(line: string): void;
   /** Facts for the report: which guest ran, why something was left out, ... */
   note(line: string): void;
+  /** Lines for people, below the table of results. */
+  conclude(lines: readonly string[]): void;
   versions: Record<string, string>;
   guest: "linux" | "bare" | "none";
   /** Arguments after the suite's name. */
@@ -50,6 +52,7 @@ export interface Report {
   guest: string;
   results: Record<string, Summary>;
   notes: string[];
+  conclusion: string[];
   failures: number;
 }
 
@@ -68,6 +71,7 @@ function round(value: number): number {
 export async function runSuite(suite: Suite, args: string[], signal: AbortSignal): Promise<Report> {
   const samples = new Map<string, { unit: string; values: number[] }>();
   const notes: string[] = [];
+  const conclusion: string[] = [];
   let failures = 0;
   const context: BenchContext = {
     sample(name, value, unit = "ms") {
@@ -81,6 +85,7 @@ export async function runSuite(suite: Suite, args: string[], signal: AbortSignal
     },
     progress: (line) => process.stderr.write(`${line}\n`),
     note: (line) => notes.push(line),
+    conclude: (lines) => conclusion.push(...lines),
     versions: { node: process.version },
     guest: "none",
     args,
@@ -95,6 +100,7 @@ export async function runSuite(suite: Suite, args: string[], signal: AbortSignal
     guest: context.guest,
     results: Object.fromEntries([...samples].map(([name, { unit, values }]) => [name, summarize(values, unit)])),
     notes,
+    conclusion,
     failures,
   };
 }

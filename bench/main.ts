@@ -1,7 +1,18 @@
 /** `npm run -s bench -- [SUITE] [--json] [...]`: runs one suite, `ready` unless named; with `--json` standard output is one JSON document. */
 import { renderTable, runSuite, type Suite } from "./harness.ts";
 
-const SUITES = ["spawn", "firecracker", "on-demand", "agent", "server", "service", "images", "ready", "network"];
+const SUITES = [
+  "spawn",
+  "firecracker",
+  "on-demand",
+  "agent",
+  "server",
+  "service",
+  "images",
+  "ready",
+  "network",
+  "check",
+];
 
 const named = process.argv[2]?.startsWith("-") === false;
 const name = named ? (process.argv[2] as string) : "ready";
@@ -22,6 +33,9 @@ const report = await runSuite(suite, args, abort.signal).catch((error: unknown) 
   process.exit(130);
 });
 if (json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
-else process.stdout.write(`${[renderTable(report), "", ...(suite.render?.(report) ?? [])].join("\n")}\n`);
+else
+  process.stdout.write(
+    `${[renderTable(report), "", ...(suite.render?.(report) ?? []), ...report.conclusion].join("\n")}\n`,
+  );
 await suite.finish?.(report, rest);
 process.exitCode = report.failures === 0 ? 0 : 1;
