@@ -1,5 +1,5 @@
 /**
- * Where one sandbox's machine is in its life, its record on disk, its one queue of changes, and its end. The changes themselves are
+ * Where one sandbox's machine is in its life, its one queue of changes, and its end. The changes themselves are
  * in changes/: each is a function of this, and its steps carry the names of docs/crash-protocol.md.
  *
  * Changes come one at a time (the queue is the sandbox's). The end may come beside one: it takes the monitor away, so that
@@ -15,12 +15,13 @@ import { syncPath } from "../host/durable.ts";
 import { StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
 import { isSameProcess } from "../host/process.ts";
-import { type MachineRecord, removeMachineDir, removeWithProcesses, writeRecord } from "../launcher/machine-dir.ts";
+import { type MachineRecord, removeMachineDir, removeWithProcesses } from "../launcher/machine-dir.ts";
 import type { Target } from "../launcher/target.ts";
 import type { ExitReport, PausedMachine, RunningMachine, VmmProcess } from "../vmm/vmm.ts";
 import { agentStep, Freeze } from "./freeze.ts";
 import type { MachineContext } from "./machine-context.ts";
 import type { ChangeOptions, MachineState } from "./provider.ts";
+import { RecordFile } from "./record-file.ts";
 
 /** Directory of a machine that is about to take the place of sandbox `id`'s. */
 export function nextId(id: string): string {
@@ -63,6 +64,8 @@ export class MachineLife {
   readonly context: MachineContext;
   readonly target: Target;
   readonly record: MachineRecord;
+  /** `sandbox.json`: `state` there is what the next daemon makes it again. */
+  readonly recordFile: RecordFile;
   readonly agent: ReconnectingAgent;
   readonly egress: Egress;
   readonly freeze: Freeze;
@@ -91,6 +94,12 @@ export class MachineLife {
     this.releaseSnapshot = parts.releaseSnapshot;
     this.#now = lifeOf(parts.machine);
     this.exited = this.#exited.promise;
+    this.recordFile = new RecordFile({
+      record: parts.record,
+      dir: () => this.dir,
+      process: () => this.machine?.record ?? null,
+      over: this.#over.signal,
+    });
     const limitMs = (): number => this.answerMs;
     this.agent = reconnectingAgent((signal) => this.#connect(signal), { limitMs, first: parts.agent });
     this.freeze = new Freeze({
@@ -171,30 +180,18 @@ export class MachineLife {
     if (this.#now.state === "exited") throw this.gone();
   }
 
-  /** Writes `sandbox.json` as things are; the state is what the next daemon makes it again. */
-  async write(state: MachineRecord["state"]): Promise<void> {
-    const before = { process: this.record.process, state: this.record.state };
-    this.record.process = this.machine?.record ?? null;
-    this.record.state = state;
+  /**
+   * After a change that failed: it runs on. What stands still all the same is `paused`, and `resume` brings it back.
+   * @param recorded the change had begun to write the record
+   */
+  async goOn(paused: PausedMachine | undefined, recorded: boolean): Promise<void> {
     try {
-      await writeRecord(this.dir, this.record);
-    } catch (error) {
-      Object.assign(this.record, before);
-      throw error;
-    }
-  }
-
-  /** After a change that failed: it runs on. What stands still all the same is `paused`, and `resume` brings it back. */
-  async goOn(paused: PausedMachine | undefined): Promise<void> {
-    if (this.over) return;
-    try {
-      if (paused !== undefined && this.#now.state === "paused") {
+      if (paused !== undefined && this.#now.state === "paused" && !this.over) {
         this.become({ state: "running", machine: await paused.resume() });
       }
-      this.egress.start();
-      // Also when it says so here: the write that failed may have reached the disk.
-      await this.write("running");
+      if (!this.over) this.egress.start();
     } catch {} // the first error says more
+    if (recorded) await this.recordFile.correct("running");
   }
 
   /** What goes in and out of a running machine goes on; also after a change that failed. */
@@ -242,6 +239,7 @@ export class MachineLife {
   async takePlace(): Promise<void> {
     const { place } = this;
     if (this.dir === place) return;
+    await this.lastOneDied(); // it works in that place
     await this.moveAside();
     await rename(this.dir, place);
     this.dir = place;
@@ -277,6 +275,7 @@ export class MachineLife {
     const signal = asked === undefined ? this.#over.signal : AbortSignal.any([asked, this.#over.signal]);
     const change = (async () => {
       await this.freeze.stopTrying();
+      await this.recordFile.settle();
       this.counts(signal);
       await this.takePlace(); // what an earlier restore left undone
       return work(signal);
@@ -312,6 +311,7 @@ export class MachineLife {
     // First the monitor: whatever waits for it, or for the guest, fails at once.
     await Promise.all([this.agent.close(why), this.machine?.kill()]);
     await this.#change;
+    await this.recordFile.close(this.gone());
     // A change may have brought another one in the meantime, or left one behind.
     await Promise.all([this.machine?.kill(), this.#dying?.kill()]);
     this.#now = { state: "exited" };
@@ -338,6 +338,7 @@ export class MachineLife {
       data: { ended: "server-stop" },
     });
     await this.agent.close(stops);
+    await this.recordFile.settle().catch(() => {}); // the next daemon reads what is there
     await this.machine?.release();
   }
 

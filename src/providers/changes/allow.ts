@@ -10,12 +10,12 @@ export async function allow(life: MachineLife, hosts: readonly string[]): Promis
   const { env } = record.identity;
   setHosts(record, hosts, networkEnvironment(hosts, env));
   try {
-    await life.write(record.state);
+    await life.recordFile.write(record.state);
     // One that does not run learns its environment when it runs again.
     if (life.now.state === "running") await life.identify();
   } catch (error) {
     setHosts(record, allowedHosts, env);
-    await life.write(record.state).catch(() => {}); // the first error says more
+    await life.recordFile.correct(record.state);
     throw error;
   }
   life.egress.allow(rules);

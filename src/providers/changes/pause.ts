@@ -15,9 +15,9 @@ export async function pause(life: MachineLife): Promise<void> {
   const paused = await machine.pause(); // U1
   life.become({ state: "paused", machine: paused });
   try {
-    await life.write("paused"); // U2
+    await life.recordFile.write("paused"); // U2
   } catch (error) {
-    await life.goOn(paused);
+    await life.goOn(paused, true);
     throw error;
   }
 }
@@ -33,13 +33,13 @@ export async function resume(life: MachineLife, signal: AbortSignal): Promise<vo
   life.become({ state: "returning", from: "paused", machine });
   try {
     await life.identify(); // R2: its clock stood still
-    await life.write("running"); // R3
+    await life.recordFile.write("running"); // R3
     life.become({ state: "running", machine });
   } catch (error) {
     if (life.now.state === "returning") {
       const paused = await machine.pause().catch(() => undefined);
       if (paused !== undefined && life.now.state === "returning") life.settle({ state: "paused", machine: paused });
-      await life.write("paused").catch(() => {}); // it may say `running` there
+      await life.recordFile.correct("paused");
     }
     throw error;
   }

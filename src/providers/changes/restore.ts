@@ -24,8 +24,8 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
     // Not the end of this sandbox's machine: whoever watches the old one must see the new one in its place.
     life.become({ state: "running", machine: next.machine });
     replaced = true;
-    if ("machine" in former)
-      await former.machine.kill(); // B3
+    // B3. There is no way back from the first signal: what resists is dead as soon as the host lets it be.
+    if ("machine" in former) await life.kill(former.machine);
     // A suspended one has no process that could end: it is the sandbox's no more when it is out of its place.
     else await life.moveAside();
   } catch (error) {
@@ -41,10 +41,12 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
   life.freeze.ended();
   life.record.key = key;
   life.watch(next.machine);
-  releaseFormer();
+  // It maps its snapshot's memory to its end.
+  if ("machine" in former) void former.machine.exited.then(releaseFormer);
+  else releaseFormer();
   try {
     await life.takePlace(); // B4
-    await life.write("running"); // B5
+    await life.recordFile.write("running"); // B5
   } finally {
     life.startEgress(); // it runs, wherever it is
   }

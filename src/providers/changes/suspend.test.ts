@@ -34,6 +34,7 @@ test("what a save stands on is made ready while the guest runs; when the disk ha
     counts() {},
     egress: { stop: () => did.push("egress stopped") },
     agent: { disconnect: async () => did.push("disconnected") },
+    recordFile: { whenRight: (work: () => Promise<void>) => work() },
     goOn: async (paused: unknown) => void did.push(`goes on: ${paused}`),
   } as unknown as MachineLife;
   await assert.rejects(suspend(life, signal), full);

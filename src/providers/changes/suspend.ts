@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { copySparse } from "../../host/sparse.ts";
 import { SuspendedState } from "../../launcher/suspended.ts";
-import { FILES, type PausedMachine, type VmmProcess } from "../../vmm/vmm.ts";
+import { FILES, type PausedMachine, type RunningMachine, type VmmProcess } from "../../vmm/vmm.ts";
 import type { MachineLife } from "../machine-life.ts";
 
 export async function suspend(life: MachineLife, signal: AbortSignal): Promise<void> {
@@ -12,6 +12,7 @@ export async function suspend(life: MachineLife, signal: AbortSignal): Promise<v
   const suspended = new SuspendedState(life.dir);
   let paused: PausedMachine | undefined;
   let committed = false;
+  let recorded = false;
   try {
     if (before.state === "running") await before.prepareSave();
     life.counts(signal);
@@ -21,20 +22,23 @@ export async function suspend(life: MachineLife, signal: AbortSignal): Promise<v
     life.become({ state: "paused", machine: paused });
     await suspended.save(paused, life.target.image.base); // S2
     life.counts(signal);
+    // From here on the end of its process is no news: what is saved is whole.
+    life.become({ state: "suspended" });
     committed = true;
     await suspended.commit(); // S3
-    // From here on the end of its process is no news: what is saved is what it is.
-    life.become({ state: "suspended" });
-    await life.write("suspended"); // S4
+    life.counts(signal);
+    recorded = true;
+    await life.recordFile.write("suspended"); // S4
   } catch (error) {
-    await suspended.discard(committed).catch(() => {});
     if (paused !== undefined && life.now.state === "suspended") {
       life.settle({ state: "paused", machine: paused });
       life.watch(paused);
     }
     // Nothing is lost: it goes on where it stood.
-    if (before.state === "running") await life.goOn(paused);
-    else if (committed) await life.write("paused").catch(() => {}); // it may say `suspended` there
+    if (before.state === "running") await life.goOn(paused, recorded);
+    else if (recorded) await life.recordFile.correct("paused");
+    // What the record may name is there until it says otherwise.
+    await life.recordFile.whenRight(() => suspended.discard(committed)).catch(() => {});
     throw error;
   }
   await life.kill(paused); // S5
@@ -52,6 +56,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
   await rm(disk, { force: true });
   const from = suspended.dir;
   let loading: VmmProcess | undefined;
+  let named: RunningMachine | undefined;
   const stop = (): void => void life.kill(loading);
   signal.addEventListener("abort", stop, { once: true });
   try {
@@ -70,13 +75,21 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
     life.counts(signal);
     // What the record names from here on must live: only the sandbox's own end takes it away.
     signal.removeEventListener("abort", stop);
-    await life.write("running"); // W5
+    named = machine;
+    await life.recordFile.write("running"); // W5
     life.settle({ state: "running", machine });
     life.watch(machine);
   } catch (error) {
     // What is saved is what counts, and it is as it was.
     life.settle({ state: "suspended" });
-    await life.write("suspended").catch(() => {}); // it may say `running` there
+    if (named !== undefined && !(await life.recordFile.correct("suspended"))) {
+      // The record may name the new process, and cannot be put right now: so that one lives, and is the machine.
+      life.settle({ state: "running", machine: named });
+      life.watch(named);
+      await life.recordFile.correct("running");
+      life.startEgress();
+      throw error;
+    }
     await life.agent.disconnect();
     await life.kill(loading);
     await rm(disk, { force: true }).catch(() => {});
