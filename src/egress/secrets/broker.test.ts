@@ -8,7 +8,8 @@ import {
   createSecureServer,
   type Http2SecureServer,
 } from "node:http2";
-import { type AddressInfo, connect as connectTcp, type Socket } from "node:net";
+import { createServer as createHttps } from "node:https";
+import { type AddressInfo, connect as connectTcp, createServer as createTcp, type Socket } from "node:net";
 import { type Duplex, duplexPair } from "node:stream";
 import { after, before, beforeEach, test } from "node:test";
 import { connect as connectTls } from "node:tls";
@@ -481,6 +482,113 @@ test("a request behind a request, and one in a body, stay what they are", async 
     ],
   );
   assert.match(told, /HTTP\/1\.1 403 /);
+});
+
+/** A host that shows what each of its connections gets, and answers each request as soon as its head is there. */
+async function rawHost(
+  answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+): Promise<{ port: number; got: string[]; [Symbol.dispose](): void }> {
+  const got: string[] = [];
+  const server = createTcp((socket) => {
+    sockets.add(socket);
+    const at = got.push("") - 1;
+    socket.on("error", () => {});
+    socket.on("data", (data) => {
+      const heads = (text = ""): number => text.split("\r\n\r\n").length;
+      const before = heads(got[at]);
+      got[at] += data.toString("latin1");
+      for (let more = heads(got[at]) - before; more > 0; more--) {
+        socket.write(answer);
+      }
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return { port: (server.address() as AddressInfo).port, got, [Symbol.dispose]: () => void server.close() };
+}
+
+test("a request that is not sent whole has its connection to the host for itself: the next one is no part of its body", async () => {
+  using host = await rawHost();
+  using guest = await Guest.make({ hosts: [`http://${HOST}`], port: host.port });
+  const client = guest.raw({ host: HOST, port: 80 });
+  let said = "";
+  client.on("data", (data) => {
+    said += data;
+  });
+  const answer = async (): Promise<void> => {
+    while (!said.endsWith("ok")) await once(client, "data");
+    assert.match(said, /^HTTP\/1\.1 200 /);
+    said = "";
+  };
+  // Answered before its body is there; what is missing of it comes after the answer, when nobody listens any more.
+  client.write(`POST /early HTTP/1.1\r\nHost: ${HOST}\r\nContent-Length: 400\r\n\r\nbody`);
+  await answer();
+  client.write(`${"x".repeat(396)}GET /next HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
+  await answer();
+  const [first = "", ...more] = host.got;
+  assert.match(first, /^POST \/early /);
+  const rest = first.slice(first.indexOf("\r\n\r\n") + 4);
+  assert.ok(!rest.slice(0, 400).includes("GET /next"), `the body was ${JSON.stringify(rest)}`);
+  assert.match([rest.slice(400), ...more].join(""), /^GET \/next /);
+});
+
+test("a WebSocket that is asked for with a body is refused: its length would reach the host, and its bytes would not", async () => {
+  using host = await rawHost();
+  for (const body of ["Content-Length: 300\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n12c\r\n"]) {
+    using guest = await Guest.make({ hosts: [`http://${HOST}`], port: host.port });
+    const client = guest.raw({ host: HOST, port: 80 });
+    let told = "";
+    client.on("data", (data) => {
+      told += data;
+    });
+    const head = `GET /ws HTTP/1.1\r\nHost: ${HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n`;
+    const ended = once(client, "end");
+    client.write(`${head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2V5IG9mIDE2IGJ5dGVz\r\n${body}`);
+    await ended;
+    assert.match(told, /^HTTP\/1\.1 400 [\s\S]*no body/);
+  }
+  assert.deepEqual(host.got, []);
+});
+
+test("an answer that cannot be passed on is given up, with its connection to the host", async () => {
+  using host = await rawHost("HTTP/1.1 099 odd\r\nContent-Length: 400\r\n\r\nsome");
+  using guest = await Guest.make({ hosts: [`http://${HOST}`], port: host.port });
+  const client = guest.raw({ host: HOST, port: 80 });
+  client.write(`GET / HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
+  const [told] = await once(client, "data");
+  assert.match(String(told), /^HTTP\/1\.1 5\d\d /);
+  const [reached] = guest.reached;
+  assert.ok(reached !== undefined);
+  if (!reached.closed) await once(reached, "close");
+});
+
+test("HTTP/2 whose body is not as long as it says never becomes more or less than one request of HTTP/1.1", async () => {
+  const asked: string[] = [];
+  const old = createHttps(await certify(world, HOST), (request, response) => {
+    asked.push(request.url ?? "");
+    request.resume();
+    response.end(request.url);
+  });
+  old.on("connection", (socket: Socket) => void sockets.add(socket)).listen(0, "127.0.0.1");
+  await once(old, "listening");
+  for (const [length, body] of [
+    ["4", `bodyGET /smuggled HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`],
+    ["400", "body"],
+    ["+4", "body"],
+  ] as const) {
+    using guest = await Guest.make({ port: (old.address() as AddressInfo).port });
+    const session = await guest.http2();
+    await over(session, { ":method": "POST", ":path": "/first", "content-length": length }, body).catch(() => {});
+    session.destroy();
+    const again = await guest.http2();
+    assert.equal((await over(again, { ":path": "/next" })).text, "/next", length);
+    again.destroy();
+  }
+  old.close();
+  assert.deepEqual(
+    [...new Set(asked)].filter((url) => url !== "/first"),
+    ["/next"],
+  );
 });
 
 test("too many requests ahead of their answers end the connection", async () => {

@@ -23,7 +23,7 @@ import { answerOf, fail, refuse } from "../http-error.ts";
 import type { Meter } from "../meter.ts";
 import { type Authority, certify } from "./authority.ts";
 import { type KeptSecret, type Placed, place, type Scheme } from "./secret.ts";
-import { type Asked, Upstream } from "./upstream.ts";
+import { type Asked, type Exchange, Upstream } from "./upstream.ts";
 
 /** Hosts of one sandbox that are spoken for at once; the one asked for longest ago goes. */
 const MOST_HOSTS = 64;
@@ -190,14 +190,15 @@ export class Broker {
   ): Promise<void> {
     const ahead = waiting(request.socket, response);
     if (ahead > MOST_AHEAD) return void request.socket.destroy();
+    let exchange: Exchange | undefined;
     try {
       const { method = "GET", headers } = request;
       const path = pathOf(request.url ?? "", host);
       assertFor(host, authorities);
       const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
       const placed = await this.#place(host, method, path, headers);
-      const asked = askedOf(host, method, placed, hasBody ? request : undefined, false);
-      const { answer, request: outgoing } = await host.upstream.ask(asked);
+      exchange = await host.upstream.ask(askedOf(host, method, placed, hasBody ? request : undefined, false));
+      const { answer, request: outgoing } = exchange;
       answer.catch(() => {});
       if (response.closed) return void outgoing.destroy(); // it left meanwhile
       response.once("close", () => void (response.writableFinished || outgoing.destroy()));
@@ -208,6 +209,8 @@ export class Broker {
       body.once("end", () => quietly(response, () => response.addTrailers(masked(trailers(), placed) as never)));
       relay(body, response, undefined, this.#options.meter.received);
     } catch (thrown) {
+      // An answer that cannot be passed on is not read any further.
+      exchange?.request.destroy();
       fail(response, thrown);
     }
   }
@@ -258,6 +261,10 @@ export class Broker {
       assertFor(host, hostHeaders(request));
       if (headers.upgrade?.toLowerCase() !== "websocket" || method !== "GET") {
         throw new StacyError("not-supported", "where secrets are put in, the only other protocol is websocket");
+      }
+      // Nobody would send it on, so the host would take the next request over this connection for it.
+      if (headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0) {
+        throw new StacyError("invalid", "a request for a WebSocket has no body");
       }
       const placed = await this.#place(host, method, path, headers);
       const became = await host.upstream.upgrade(askedOf(host, method, placed, undefined, false));
