@@ -2,14 +2,15 @@
 import { Network } from "../src/egress/network.ts";
 import type { Agent } from "../src/guest/agent.ts";
 import { StacyError } from "../src/host/error.ts";
-import type {
-  Adoption,
-  ChangeOptions,
-  MachineState,
-  Provider,
-  SandboxMachine,
-  SandboxSpec,
-  UnreachableMachine,
+import {
+  type Adoption,
+  type ChangeOptions,
+  checkpointKey,
+  type MachineState,
+  type Provider,
+  type SandboxMachine,
+  type SandboxSpec,
+  type UnreachableMachine,
 } from "../src/providers/provider.ts";
 import type { Clock } from "../src/sandboxes/clock.ts";
 import { silentLog, silentObserver } from "../src/sandboxes/observer.ts";
@@ -153,8 +154,11 @@ export class FakeMachine implements SandboxMachine {
       stoppedMs: 1,
     }));
   }
-  checkpoint(_id: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }> {
-    return this.#change(options, () => ({ bytes: 1, stoppedMs: 1 }));
+  checkpoint(id: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }> {
+    return this.#change(options, () => {
+      this.#provider.saved.add(checkpointKey(id));
+      return { bytes: 1, stoppedMs: 1 };
+    });
   }
   async console(): Promise<string[]> {
     return [];
@@ -207,10 +211,17 @@ export class FakeProvider implements Provider {
   async snapshots() {
     return [];
   }
+  /** Keys of what is saved. */
+  readonly saved = new Set<string>();
+  async snapshotKeys() {
+    return [...this.saved];
+  }
   async buildSnapshot(): Promise<never> {
     throw new Error("not here");
   }
-  async removeSnapshot(): Promise<void> {}
+  async removeSnapshot(key: string): Promise<void> {
+    if (!this.saved.delete(key)) throw new StacyError("not-found", "there is no such snapshot");
+  }
   async imageUse() {
     return { needed: new Set<string>(), golden: [] };
   }

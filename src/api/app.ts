@@ -206,7 +206,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   quotaRoutes(endpoints, shared);
   secretRoutes(endpoints);
   providerRoutes(endpoints, shared);
-  snapshotRoutes(endpoints, shared);
+  snapshotRoutes(endpoints);
   imageRoutes(endpoints, shared);
   imageBuildRoutes(endpoints, shared);
   systemRoutes(endpoints, shared);

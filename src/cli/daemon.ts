@@ -119,6 +119,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       providers,
       images,
       imageUsers: sandboxes.imageUsers(images),
+      snapshots: sandboxes.checkpoints.snapshotOwners(),
       imageLimits: { maxBytes: config.images.max_bytes, everyMs: config.images.gc_interval },
       snapshotLimits: { maxBytes, maxUnusedMs, checkpoints, everyMs: gc_interval },
       log,

@@ -160,3 +160,13 @@ test("whatever call fails while a snapshot is published: it is there whole, or n
   t.diagnostic(`${points} points`);
   assert.ok(points >= 10);
 });
+
+test("a key that is taken stays whose it is: a checkpoint is no other one's memory, a golden machine is the same", async (t) => {
+  const { store, work } = await storeOf(t);
+  await store.publish(await work(), { ...ABOUT, kind: "checkpoint", image: "first" });
+  for (const kind of ["checkpoint", "fork"] as const)
+    await assert.rejects(store.publish(await work(kind), { ...ABOUT, kind }), { code: "conflict" });
+  assert.equal((await store.get(KEY))?.manifest.image, "first");
+  await store.publish(await work("golden"), { ...ABOUT, kind: "golden" });
+  assert.equal((await store.get(KEY))?.manifest.image, "first");
+});

@@ -130,7 +130,8 @@ export class SnapshotStore {
 
   /**
    * Makes a finished directory the snapshot of its key: checksums, manifest, fsync, read-only, rename. When another
-   * process was faster, its snapshot stays and ours is removed.
+   * process was faster with a golden one, its snapshot stays and ours is removed.
+   * @throws StacyError `conflict` when a fork's or a checkpoint's key is taken
    */
   async publish(work: string, about: Omit<Manifest, "version" | "files" | "createdAt">): Promise<void> {
     // A fork's snapshot dies with its machines and is used at once: neither a checksum nor a power cut concerns it.
@@ -153,6 +154,8 @@ export class SnapshotStore {
       if (stamp !== undefined) await writeFile(this.#verified(about.key), await proofOf(stamp));
     } catch (error) {
       if (errno(error) !== "ENOTEMPTY" && errno(error) !== "EEXIST") throw error;
+      // Not the same machine, as two golden ones of a key are.
+      if (about.kind !== "golden") throw new StacyError("conflict", `there is a snapshot ${about.key} already`);
       await rm(work, { recursive: true, force: true });
     }
     if (lasting) await syncPath(this.#root);

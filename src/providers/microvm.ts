@@ -352,6 +352,10 @@ export class MicrovmProvider implements Provider, MachineContext {
       }));
   }
 
+  snapshotKeys(): Promise<string[]> {
+    return this.launcher.store.keys();
+  }
+
   async buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo> {
     const target = await this.launcher.targets.resolve(launchSpec(spec));
     await this.launcher.ensureGolden(target, spec.signal);

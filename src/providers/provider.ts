@@ -235,6 +235,8 @@ export interface Provider {
    */
   adopt(wanted: ReadonlySet<string>, others?: ReadonlySet<string>): Promise<Adoption>;
   snapshots(): Promise<SnapshotInfo[]>;
+  /** Keys of all that is saved, also of what cannot be read or is kept only for the machines that run from it. @throws when that cannot be seen */
+  snapshotKeys(): Promise<string[]>;
   /** Builds the golden snapshot of a shape now, unless it is there. */
   buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo>;
   /**

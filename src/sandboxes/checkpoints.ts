@@ -1,10 +1,11 @@
 /** Checkpoints: running sandboxes that a user saved, to spawn from later. */
 import { StacyError } from "../host/error.ts";
-import { checkpointKey, type SandboxMachine } from "../providers/provider.ts";
+import { checkpointKey, type Provider, type SandboxMachine } from "../providers/provider.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Providers } from "./providers.ts";
 import { type CheckpointRecord, newCheckpointId, type SandboxRecord } from "./record.ts";
+import type { SnapshotOwner } from "./snapshot-collection.ts";
 import type { Store } from "./store.ts";
 
 export class Checkpoints {
@@ -14,6 +15,8 @@ export class Checkpoints {
   readonly #providers: Providers;
   readonly #byId: Map<string, CheckpointRecord>;
   readonly #halfMade: CheckpointRecord[];
+  /** Ids of those that are being saved. */
+  readonly #saving = new Set<string>();
 
   constructor(parts: { store: Store; clock: Clock; events: Events; providers: Providers }) {
     this.#store = parts.store;
@@ -25,15 +28,28 @@ export class Checkpoints {
     this.#halfMade = stored.filter(({ saving }) => saving === true);
   }
 
-  /** Removes what an earlier daemon was saving when it died. */
+  /** Removes what an earlier daemon was saving when it died, and rows of what is saved no more. */
   async sweep(): Promise<void> {
-    for (const record of this.#halfMade.splice(0)) {
-      const action = await this.#discard(record).then(
-        () => "removed",
-        () => "failed", // its row stays, and the next start tries again
-      );
-      this.#events.emit("reconcile.action", record.sandboxId, { action, name: record.id });
+    for (const record of this.#halfMade.splice(0)) await this.#sweepOne(record, "it was being saved");
+    for (const provider of this.#providers.all()) {
+      // What cannot be seen is not gone.
+      const keys = new Set(await provider.snapshotKeys().catch(() => []));
+      // Nor is everything at once: then the disk with the saved machines is another one, or not there yet.
+      if (keys.size === 0) continue;
+      for (const record of [...this.#byId.values()]) {
+        if (record.provider !== provider.name || keys.has(checkpointKey(record.id))) continue;
+        if (await this.#sweepOne(record, "its saved machine is gone")) this.#byId.delete(record.id);
+      }
     }
+  }
+
+  async #sweepOne(record: CheckpointRecord, reason: string): Promise<boolean> {
+    const action = await this.#discard(record).then(
+      () => "removed",
+      () => "failed", // its row stays, and the next start tries again
+    );
+    this.#events.emit("reconcile.action", record.sandboxId, { action, name: record.id, reason });
+    return action === "removed";
   }
 
   /** Newest first. */
@@ -58,7 +74,7 @@ export class Checkpoints {
     signal: AbortSignal,
   ): Promise<CheckpointRecord & { stoppedMs: number }> {
     const record: CheckpointRecord = {
-      id: newCheckpointId(),
+      id: await this.#freshId(sandbox.provider),
       sandboxId: sandbox.id,
       provider: sandbox.provider,
       image: sandbox.image,
@@ -73,13 +89,21 @@ export class Checkpoints {
     };
     const { id } = record;
     let stoppedMs: number;
+    this.#saving.add(id);
     try {
-      await this.#store.putCheckpoint({ ...record, saving: true }); // F1
-      ({ bytes: record.bytes, stoppedMs } = await machine.checkpoint(id, { signal }));
-      await this.#store.putCheckpoint(record); // F8
-    } catch (error) {
-      await this.#discard(record).catch(() => {}); // the first error says more, and the next start tries again
-      throw error;
+      await this.#store.addCheckpoint({ ...record, saving: true }); // F1
+      try {
+        ({ bytes: record.bytes, stoppedMs } = await machine.checkpoint(id, { signal }));
+        await this.#store.putCheckpoint(record); // F8
+      } catch (error) {
+        // What lies under a key that was taken is another one's.
+        const published = !(error instanceof StacyError && error.code === "conflict");
+        const undone = published ? this.#discard(record) : this.#store.deleteCheckpoint(id);
+        await undone.catch(() => {}); // the first error says more, and the next start tries again
+        throw error;
+      }
+    } finally {
+      this.#saving.delete(id);
     }
     this.#byId.set(id, record);
     this.#events.emit("checkpoint.created", sandbox.id, { checkpoint: id, bytes: record.bytes, stopped_ms: stoppedMs });
@@ -92,6 +116,31 @@ export class Checkpoints {
     await this.#discard(record);
     this.#byId.delete(id);
     this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id }, record.owner);
+  }
+
+  /** 32 bits: one that is taken, also by a saved machine whose row is gone, would start another one's memory. */
+  async #freshId(provider: string): Promise<string> {
+    const keys = new Set(await this.#providers.pick(provider).snapshotKeys());
+    for (;;) {
+      const id = newCheckpointId();
+      if (!this.#saving.has(id) && !keys.has(checkpointKey(id)) && !this.#store.hasCheckpoint(id)) return id;
+    }
+  }
+
+  /** The saved machines of each provider; what is removed of them is no checkpoint any more either. */
+  snapshotOwners(): SnapshotOwner[] {
+    return this.#providers.all().map((provider) => ({
+      snapshots: () => provider.snapshots(),
+      removeSnapshot: (key) => this.removeSnapshot(provider, key),
+    }));
+  }
+
+  /** @throws StacyError `not-found`, `conflict` when machines run from it, or when it is being saved */
+  async removeSnapshot(provider: Pick<Provider, "removeSnapshot">, key: string): Promise<void> {
+    const isIt = (id: string): boolean => checkpointKey(id) === key;
+    if ([...this.#saving].some(isIt)) throw new StacyError("conflict", "the checkpoint is being saved");
+    const id = [...this.#byId.keys()].find(isIt);
+    await (id === undefined ? provider.removeSnapshot(key) : this.remove(id));
   }
 
   /** Its files, then its row. */

@@ -4,7 +4,7 @@ import { collectImages, type ImageUsers } from "../images/care.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import type { Provider } from "../providers/provider.ts";
 import type { Log } from "./observer.ts";
-import { collectSnapshots } from "./snapshot-collection.ts";
+import { collectSnapshots, type SnapshotOwner } from "./snapshot-collection.ts";
 
 export interface KeepCleanOptions {
   providers: readonly Provider[];
@@ -12,13 +12,14 @@ export interface KeepCleanOptions {
   imageUsers: readonly ImageUsers[];
   /** `everyMs` 0: never by itself. Other limits, 0: none. */
   imageLimits: { maxBytes: number; everyMs: number };
+  snapshots: readonly SnapshotOwner[];
   snapshotLimits: { maxBytes: number; maxUnusedMs: number; checkpoints: boolean; everyMs: number };
   log: Log;
 }
 
 /** Works until it is disposed, which waits for the round under way. */
 export function keepClean(options: KeepCleanOptions): AsyncDisposable {
-  const { providers, images, imageUsers, imageLimits, snapshotLimits, log } = options;
+  const { providers, snapshots: owners, images, imageUsers, imageLimits, snapshotLimits, log } = options;
   const owned = new AsyncDisposableStack();
   owned.use(
     new Periodic({
@@ -36,7 +37,7 @@ export function keepClean(options: KeepCleanOptions): AsyncDisposable {
     new Periodic({
       everyMs,
       work: (signal) =>
-        collectSnapshots(providers, Date.now(), { checkpoints, signal, ...some({ maxBytes, maxUnusedMs }) }),
+        collectSnapshots(owners, Date.now(), { checkpoints, signal, ...some({ maxBytes, maxUnusedMs }) }),
       report: (done) => {
         if ("error" in done) log.warn({ phase: "snapshot-gc", err: done.error }, "could not collect snapshots");
         else if (done.removed.length > 0) {

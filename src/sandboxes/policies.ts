@@ -57,11 +57,19 @@ export class Policies {
       if (this.list(input.owner).length >= MAX_POLICIES) {
         throw new StacyError("limit", `the owner has ${MAX_POLICIES} policies already`);
       }
-      const policy = { ...input, id: `pol-${randomBytes(4).toString("hex")}` };
+      const policy = { ...input, id: this.#freshId() };
       await this.#store.putDocument(KIND, policy);
       this.#take(policy);
       return policy;
     });
+  }
+
+  #freshId(): string {
+    const taken = new Set([...this.#byOwner.values()].flat().map(({ id }) => id));
+    for (;;) {
+      const id = `pol-${randomBytes(4).toString("hex")}`;
+      if (!taken.has(id)) return id;
+    }
   }
 
   /** @throws StacyError `not-found` */

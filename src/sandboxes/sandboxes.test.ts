@@ -1,8 +1,18 @@
 /** A sandbox's life on an injected clock, with machines that do what the test says. */
 import assert from "node:assert/strict";
+import crypto from "node:crypto";
+import { syncBuiltinESMExports } from "node:module";
 import { test } from "node:test";
-import { type FakeMachine, FakeUnreachable, fakeWorld, Gate, settle } from "../../test/fake-provider.ts";
+import {
+  type FakeMachine,
+  type FakeProvider,
+  FakeUnreachable,
+  fakeWorld,
+  Gate,
+  settle,
+} from "../../test/fake-provider.ts";
 import { StacyError } from "../host/error.ts";
+import { checkpointKey } from "../providers/provider.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
 import { Store } from "./store.ts";
 import { View } from "./view.ts";
@@ -674,6 +684,84 @@ test("a checkpoint that was being saved when the daemon died is no checkpoint", 
     ["cp-2"],
   );
   await w.sandboxes.close({ destroy: false });
+});
+
+const CHECKPOINT = {
+  ...{ sandboxId: "sb-1", owner: "default", provider: "qemu", image: "i", memoryMiB: 1, vcpus: 1, diskMiB: 1 },
+  ...{ bytes: 0, createdAt: 1 },
+};
+
+test("a checkpoint whose saved machine is gone goes at a start, unless all of them are, or none can be seen", async () => {
+  const store = new Store(":memory:");
+  for (const id of ["cp-1", "cp-2"]) await store.putCheckpoint({ ...CHECKPOINT, id });
+  const started = async (change: (provider: FakeProvider) => void) => {
+    const w = fakeWorld({ store });
+    change(w.provider);
+    const { last } = w.sandboxes.events;
+    await w.sandboxes.open();
+    const events = w.sandboxes.events.after(last).map(({ type, data }) => [type, data?.name, data?.action]);
+    await w.sandboxes.close({ destroy: false });
+    assert.deepEqual(
+      w.sandboxes.checkpoints.list().map(({ id }) => id),
+      store.checkpoints().map(({ id }) => id),
+    );
+    return { left: store.checkpoints().map(({ id }) => id), events };
+  };
+  assert.deepEqual((await started(() => {})).left, ["cp-1", "cp-2"]);
+  const unseen = await started((provider) => {
+    provider.snapshotKeys = async () => {
+      throw new Error("EMFILE");
+    };
+  });
+  assert.deepEqual(unseen.left, ["cp-1", "cp-2"]);
+  const { left, events } = await started(({ saved }) => void saved.add(checkpointKey("cp-1")));
+  assert.deepEqual([left, events], [["cp-1"], [["reconcile.action", "cp-2", "removed"]]]);
+});
+
+test("a checkpoint that goes as a snapshot is no checkpoint any more; one that is being saved stays", async () => {
+  const w = fakeWorld();
+  const { id } = await w.sandboxes.spawn({});
+  const { id: cp } = await w.sandboxes.checkpoint(id);
+  const [owner] = w.sandboxes.checkpoints.snapshotOwners();
+  const machine = w.provider.machinesById.get(id) as FakeMachine;
+  machine.gate.close();
+  const saving = w.sandboxes.checkpoint(id);
+  await settle();
+  const half = w.store.checkpoints().find((each) => each.saving === true)?.id ?? "";
+  await assert.rejects(owner?.removeSnapshot(checkpointKey(half)) ?? assert.fail(), { code: "conflict" });
+  await owner?.removeSnapshot(checkpointKey(cp));
+  assert.throws(() => w.sandboxes.checkpoints.get(cp), { code: "not-found" });
+  machine.gate.open();
+  assert.equal((await saving).id, half);
+  assert.deepEqual([w.store.checkpoints().map((each) => each.id), w.provider.saved.size], [[half], 1]);
+  await w.sandboxes.close({ destroy: true });
+});
+
+test("a checkpoint gets an id that neither a row nor a saved machine has", async (t) => {
+  const taken = ["aaaaaaaa", "bbbbbbbb"];
+  const store = new Store(":memory:");
+  await store.putCheckpoint({ ...CHECKPOINT, id: "cp-aaaaaaaa" });
+  const w = fakeWorld({ store });
+  for (const each of taken) w.provider.saved.add(checkpointKey(`cp-${each}`));
+  await w.sandboxes.open();
+  const { id } = await w.sandboxes.spawn({});
+  const { randomBytes } = crypto;
+  const restore = (): void => {
+    crypto.randomBytes = randomBytes;
+    syncBuiltinESMExports();
+  };
+  t.after(restore);
+  crypto.randomBytes = ((size: number) => {
+    const next = taken.shift();
+    return next === undefined ? randomBytes(size) : Buffer.from(next, "hex");
+  }) as typeof randomBytes;
+  syncBuiltinESMExports();
+  const { id: cp } = await w.sandboxes.checkpoint(id);
+  restore();
+  assert.deepEqual(taken, []);
+  assert.deepEqual([/^cp-[ab]{8}$/.test(cp), w.provider.saved.size], [false, 3]);
+  assert.equal(w.sandboxes.checkpoints.get("cp-aaaaaaaa").createdAt, 1);
+  await w.sandboxes.close({ destroy: true });
 });
 
 test("a clock that is set back ends nobody early and wedges nothing; set forward, what is over ends once", async () => {

@@ -4,7 +4,7 @@
  * make it again.
  */
 import { asStacyError } from "../host/error.ts";
-import type { Provider, SnapshotInfo } from "../providers/provider.ts";
+import type { SnapshotInfo } from "../providers/provider.ts";
 
 export interface CollectSnapshotsOptions {
   /** What may stay, bytes; 0: nothing, not even what was used last. Absent: only `maxUnusedMs` counts. */
@@ -32,13 +32,20 @@ export interface CollectedSnapshots {
   kept: JudgedSnapshot[];
 }
 
+/** Whoever has saved machines. */
+export interface SnapshotOwner {
+  snapshots(): Promise<SnapshotInfo[]>;
+  /** With what is known of it elsewhere. */
+  removeSnapshot(key: string): Promise<void>;
+}
+
 export async function collectSnapshots(
-  providers: readonly Pick<Provider, "snapshots" | "removeSnapshot">[],
+  owners: readonly SnapshotOwner[],
   now: number,
   options: CollectSnapshotsOptions,
 ): Promise<CollectedSnapshots> {
   const lists = await Promise.all(
-    providers.map(async (owner) => (await owner.snapshots()).map((info) => ({ info, owner }))),
+    owners.map(async (owner) => (await owner.snapshots()).map((info) => ({ info, owner }))),
   );
   const all = lists.flat().sort((a, b) => a.info.lastUsedAt - b.info.lastUsedAt);
   const done: CollectedSnapshots = { removed: [], kept: [] };

@@ -169,6 +169,17 @@ export class Store implements Disposable {
     return this.#records(checkpointRow, "SELECT data FROM checkpoints ORDER BY id");
   }
 
+  /** Also one whose row cannot be read. */
+  hasCheckpoint(id: string): boolean {
+    return this.#db.get("SELECT 1 FROM checkpoints WHERE id = ?", [id]) !== undefined;
+  }
+
+  /** A new one. */
+  addCheckpoint(record: CheckpointRecord): Promise<void> {
+    const { id, sandboxId } = record;
+    return this.#durable("INSERT INTO checkpoints VALUES (?,?,?)", [id, sandboxId, JSON.stringify(record)]);
+  }
+
   putCheckpoint(record: CheckpointRecord): Promise<void> {
     const { id, sandboxId } = record;
     return this.#durable("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", [id, sandboxId, JSON.stringify(record)]);

@@ -16,6 +16,7 @@ import type { SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import type { SecretInfo, SecretInput } from "./secrets.ts";
+import { type CollectedSnapshots, type CollectSnapshotsOptions, collectSnapshots } from "./snapshot-collection.ts";
 import type { TemplateInput } from "./templates.ts";
 
 export interface Caller {
@@ -270,6 +271,18 @@ export class View {
       if (checkpoints.has(info.key)) return [info];
       return own === undefined ? [] : [ofOwn(info, own)];
     });
+  }
+
+  /** @throws StacyError `not-found`, `conflict` */
+  async removeSnapshot(key: string): Promise<void> {
+    const found = (await this.snapshots()).find((info) => info.key === key);
+    if (found === undefined) throw new StacyError("not-found", `there is no snapshot ${key}`);
+    await this.#all.checkpoints.removeSnapshot(this.#all.providers.pick(found.vmm), key);
+  }
+
+  /** Of all owners: for administrators, as the route says. */
+  collectSnapshots(options: CollectSnapshotsOptions): Promise<CollectedSnapshots> {
+    return collectSnapshots(this.#all.checkpoints.snapshotOwners(), Date.now(), options);
   }
 
   /** Machines kept ready; an owner sees those that its own sandboxes came from, by the image that those have. */

@@ -1,9 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { SnapshotInfo } from "../../providers/provider.ts";
-import { collectSnapshots } from "../../sandboxes/snapshot-collection.ts";
 import type { View } from "../../sandboxes/view.ts";
-import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { Duration, maybe, StatusBody } from "../schemas/common.ts";
 import { SpawnRequest, spawnInput } from "../schemas/sandbox.ts";
@@ -47,8 +45,7 @@ const JudgedBody = z.object({ key: z.string(), image: z.string(), bytes: z.int()
 
 const KeyParam = z.object({ key: z.string().regex(/^[0-9a-f]{64}$/, "is not a snapshot key") });
 
-export function snapshotRoutes(endpoints: Endpoints, parts: RouteParts): void {
-  const { providers } = parts;
+export function snapshotRoutes(endpoints: Endpoints): void {
   const tag = "snapshots";
 
   async function find(sandboxes: View, key: string): Promise<SnapshotInfo> {
@@ -108,8 +105,7 @@ export function snapshotRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409],
     },
     async ({ sandboxes, params }) => {
-      const { vmm } = await find(sandboxes, params.key);
-      await providers.pick(vmm).removeSnapshot(params.key);
+      await sandboxes.removeSnapshot(params.key);
       return json({ status: "deleted" });
     },
   );
@@ -145,11 +141,11 @@ export function snapshotRoutes(endpoints: Endpoints, parts: RouteParts): void {
         },
       },
     },
-    async ({ body, signal }) => {
+    async ({ sandboxes, body, signal }) => {
       const dryRun = body.dry_run === true;
       const maxUnusedMs = body.max_unused;
       const maxBytes = body.max_bytes ?? (maxUnusedMs === undefined ? 0 : undefined);
-      const { removed, kept } = await collectSnapshots(providers.all(), Date.now(), {
+      const { removed, kept } = await sandboxes.collectSnapshots({
         dryRun,
         signal,
         checkpoints: body.checkpoints === true,
