@@ -45,6 +45,14 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     envs: { OF_ALL: "yes" },
   });
   const { sandboxId } = sandbox;
+  /** What no client of these versions asks for by a method of its own. */
+  const asked = async (method: string, path: string, body?: object, more: Record<string, string> = {}) => {
+    const headers = { "x-api-key": key, "content-type": "application/json", ...more };
+    const answer = await fetch(`${url}${path}`, { method, headers, ...(body && { body: JSON.stringify(body) }) });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`${answer.status} ${text}`);
+    return text;
+  };
 
   await all.run("a sandbox is running", async () => assert.equal(await sandbox.isRunning(), true));
   await all.run("its information", async () => {
@@ -489,6 +497,9 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     const { snapshotId } = await sandbox.createSnapshot();
     const listed = await Sandbox.listSnapshots({ sandboxId }).nextItems();
     assert.ok(listed.some((each) => each.snapshotId === snapshotId));
+    const named = async (name: string): Promise<unknown[]> =>
+      JSON.parse(await asked("GET", `/snapshots?name=${encodeURIComponent(name)}`)) as unknown[];
+    assert.deepEqual([(await named(snapshotId)).length, await named("no-such-snapshot")], [1, []]);
     const copy = await Sandbox.create(snapshotId, { timeoutMs: 60_000 });
     assert.equal(await copy.files.read("/home/user/state"), "saved");
     await copy.kill();
@@ -510,14 +521,6 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
   await all.refused("ranges of addresses", /range of addresses/, () =>
     Sandbox.create({ network: { allowOut: ["10.0.0.0/8"] } }),
   );
-  /** What no client of these versions asks for by a method of its own. */
-  const asked = async (method: string, path: string, body?: object, more: Record<string, string> = {}) => {
-    const headers = { "x-api-key": key, "content-type": "application/json", ...more };
-    const answer = await fetch(`${url}${path}`, { method, headers, ...(body && { body: JSON.stringify(body) }) });
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(`${answer.status} ${text}`);
-    return text;
-  };
   const create = (body: object) => asked("POST", "/sandboxes", { templateID: "base", timeout: 15, ...body });
   await all.refused("single hosts refused", /single hosts/, () => create({ network: { denyOut: ["example.com"] } }));
   await all.refused("a proxy of one's own", /a proxy/, () => create({ network: { egressProxy: { address: "x:1" } } }));
@@ -529,7 +532,14 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
   );
   await all.refused("ports that speak HTTPS inside", /httpsPorts/, () => create({ network: { httpsPorts: [8443] } }));
   await all.refused("identity tokens", /identity tokens/, () => create({ iam: {} }));
-  await all.refused("teams", /teams/, () => asked("GET", "/teams"));
+  await all.run("its team is its owner", async () => {
+    const [team] = JSON.parse(await asked("GET", "/teams")) as { teamID: string; isDefault: boolean }[];
+    assert.deepEqual([team?.teamID, team?.isDefault], ["default", true]);
+  });
+  await all.refused("a resume that leaves the saved memory out", /starts the system anew/, () =>
+    asked("POST", `/sandboxes/${sandboxId}/connect`, { timeout: 60, memory: false }),
+  );
+  await all.refused("a team's metrics", /teams/, () => asked("GET", "/teams/default/metrics"));
   await all.refused("keys made over the network", /keys/, () => asked("POST", "/api-keys", { name: "k" }));
   await all.refused("builds of version 1", /templates/, () => asked("POST", "/templates", { dockerfile: "FROM x" }));
   await all.refused("a template for everybody", /everybody/, () => asked("PATCH", "/templates/x", { public: true }));
@@ -573,7 +583,6 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     assert.equal(id(one), id(two));
     await Sandbox.kill(id(one));
   });
-  await all.refused("a pause without memory", /memory/, () => sandbox.pause({ keepMemory: false } as never));
   await all.run("killed, and gone", async () => {
     // Older clients do not tell whether there was one.
     assert.notEqual(await sandbox.kill(), false);
@@ -713,6 +722,40 @@ async function ofCodeAndOthers(all: Scenarios, { e2b, interpreter }: Sdk): Promi
       await new Promise((wake) => setTimeout(wake, 300));
     }
     assert.equal(await own.files.read("/dev/shm/memory"), "kept\n");
+    await own.kill();
+  });
+  await all.run("paused without memory: its files are there again, and its system has started anew", async () => {
+    const boot = "cat /proc/sys/kernel/random/boot_id";
+    const own = await Sandbox.create({ timeoutMs: 300_000, envs: { OF_ALL: "yes" } });
+    const first = (await own.commands.run(`${boot}; echo written > kept; echo gone > /dev/shm/memory`)).stdout;
+    const running = await own.commands.run("sleep 1000", { background: true, timeoutMs: 0 });
+    assert.notEqual(await own.pause({ keepMemory: false }), false);
+    assert.equal((await Sandbox.getInfo(own.sandboxId)).state, "paused");
+    await assert.rejects(running.wait());
+    const again = await Sandbox.connect(own.sandboxId, { timeoutMs: 300_000 });
+    const { stdout } = await again.commands.run(`${boot}; cat kept; ls /dev/shm; echo $OF_ALL; hostname`);
+    const [second, ...rest] = stdout.split("\n");
+    assert.notEqual(`${second}\n`, first);
+    assert.deepEqual(rest, ["written", "yes", own.sandboxId, ""]);
+    assert.doesNotMatch((await again.commands.list()).map(({ args }) => args.join(" ")).join("\n"), /sleep 1000/);
+    // It can be paused once more, both ways.
+    await again.files.write("kept", "again");
+    await again.pause();
+    assert.equal(await (await Sandbox.connect(own.sandboxId)).files.read("kept"), "again");
+    await own.kill();
+  });
+  await all.run("paused without memory at the end of its time", async () => {
+    const onTimeout = { action: "pause", keepMemory: false } as const;
+    const own = await Sandbox.create({ timeoutMs: 60_000, lifecycle: { onTimeout } });
+    await own.commands.run("echo kept > file; echo gone > /dev/shm/memory");
+    await own.setTimeout(1_000);
+    const limit = Date.now() + 60_000;
+    while ((await Sandbox.getInfo(own.sandboxId)).state === "running") {
+      assert.ok(Date.now() < limit);
+      await new Promise((wake) => setTimeout(wake, 300));
+    }
+    const again = await Sandbox.connect(own.sandboxId, { timeoutMs: 60_000 });
+    assert.equal((await again.commands.run("cat file; ls /dev/shm")).stdout, "kept\n");
     await own.kill();
   });
 }

@@ -3,7 +3,6 @@ const KNOWN: [RegExp, string][] = [
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [/entry.info|network.mounts/, "events with the file's information, watching network mounts: not yet (a newer agent)"],
   [/MCP|mcp/, "the MCP gateway: not yet"],
-  [/filesystem.only|fs.only/, "a pause without memory: not yet"],
   [
     /internet.access (enabled|default)|internet_access_(enabled|default)/i,
     "asks the internet, which sandboxes do not reach by default",

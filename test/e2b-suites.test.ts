@@ -1,14 +1,17 @@
 /**
- * E2B's own integration tests against a server of ours. `STACYVM_E2B_SUITES` names a folder with clones of github.com/e2b-dev/E2B and
+ * E2B's own tests against a server of ours. `STACYVM_E2B_SUITES` names a folder with clones of github.com/e2b-dev/E2B and
  * github.com/e2b-dev/code-interpreter in it; they are copied, and what they need is installed from the registries. What does not pass is
  * named, with its reason, in e2b-suites-known.ts; `STACYVM_E2B_SUITES_ONLY` is a pattern for the names of suites.
  */
 import assert from "node:assert/strict";
-import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, glob, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { exists } from "../src/host/exists.ts";
+import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { DOMAIN, Domain, noProxy } from "./e2b-domain-support.ts";
 import { knownReason } from "./e2b-suites-known.ts";
 import { e2bServer, prepare } from "./e2b-support.ts";
 import type { Server } from "./server-support.ts";
@@ -16,7 +19,7 @@ import type { Server } from "./server-support.ts";
 const clones = process.env.STACYVM_E2B_SUITES ?? "";
 const only = new RegExp(process.env.STACYVM_E2B_SUITES_ONLY ?? "");
 const skip =
-  clones === "" ? "STACYVM_E2B_SUITES=<folder with the clones> runs it: minutes, and packages of 500 MB" : false;
+  clones === "" ? "STACYVM_E2B_SUITES=<folder with the clones> runs it: an hour, and packages of 500 MB" : false;
 const INSTALL_MS = 600_000;
 const SUITE_MS = 1_800_000;
 
@@ -24,112 +27,172 @@ interface Suite {
   name: string;
   /** Of the package, in the clones. */
   folder: string;
-  /** Those that drive a sandbox; the others test the client alone, with a server that is made up. */
-  tests: string[];
+  /** Which of its files, by their paths; those that an earlier suite of the same package has are left out. */
+  files: RegExp;
+  /** By names below a domain, rather than by the two variables. */
+  domain?: true;
+  /** Without a server: they have one that is made up, or none. */
+  alone?: true;
 }
 
-const ONE = ["files", "commands", "pty"];
 const JS = "E2B/packages/js-sdk";
 const PYTHON = "E2B/packages/python-sdk";
-const LIFE = ["create", "kill", "connect", "host", "fork", "metrics", "secure", "snapshot", "timeout"];
-const NETWORK = ["network.test", "internetAccess", "lifecyclePayload"];
 
+/** All of their tests, each in one suite: the first that names its file. */
 const SUITES: Suite[] = [
-  { name: "JavaScript: files, commands, terminals", folder: JS, tests: ONE.map(sandboxTest) },
-  { name: "JavaScript: git", folder: JS, tests: ["tests/sandbox/git"] },
-  { name: "JavaScript: sandboxes", folder: JS, tests: ["tests/api", ...LIFE.map(sandboxTest)] },
-  { name: "JavaScript: networks", folder: JS, tests: NETWORK.map(sandboxTest) },
-  { name: "Python, sync: files, commands, terminals", folder: PYTHON, tests: python("sync", ONE) },
-  { name: "Python, async: files, commands, terminals", folder: PYTHON, tests: python("async", ONE) },
   {
-    name: "Python: sandboxes",
-    folder: PYTHON,
-    tests: ["sync", "async"].flatMap((way) => [...python(way, []), api(way)]),
+    name: "JavaScript: the client alone",
+    folder: JS,
+    files: /^tests\/(?!sandbox|api|template)|urls\.test/,
+    alone: true,
   },
-  { name: "code interpreter, JavaScript", folder: "code-interpreter/js", tests: ["tests"] },
-  { name: "code interpreter, Python", folder: "code-interpreter/python", tests: ["tests"] },
+  { name: "JavaScript: files, commands, terminals", folder: JS, files: /sandbox\/(files|commands|pty)\// },
+  { name: "JavaScript: git", folder: JS, files: /sandbox\/git\// },
+  { name: "JavaScript: templates", folder: JS, files: /tests\/template\//, domain: true },
+  { name: "JavaScript: sandboxes, ports, networks", folder: JS, files: /./, domain: true },
+  { name: "Python: the client alone", folder: PYTHON, files: /^tests\/(?!a?sync)|volume|secret/, alone: true },
+  { name: "Python, sync: files, commands, terminals", folder: PYTHON, files: /sandbox_sync\/(files|commands|pty)\// },
+  { name: "Python, async: files, commands, terminals", folder: PYTHON, files: /sandbox_async\/(files|commands|pty)\// },
+  { name: "Python: templates", folder: PYTHON, files: /template_a?sync\//, domain: true },
+  { name: "Python: sandboxes, ports, networks", folder: PYTHON, files: /./, domain: true },
+  { name: "code interpreter, JavaScript", folder: "code-interpreter/js", files: /./ },
+  { name: "code interpreter, Python", folder: "code-interpreter/python", files: /./ },
 ];
 
-function sandboxTest(name: string): string {
-  return `tests/sandbox/${name}`;
-}
-
-/** @param parts empty: what is beside these parts */
-function python(way: string, parts: string[]): string[] {
-  const folder = `tests/${way}/sandbox_${way}`;
-  if (parts.length > 0) return parts.map((part) => `${folder}/${part}`);
-  return [folder, ...ONE.map((part) => `--ignore=${folder}/${part}`)];
-}
-
-function api(way: string): string {
-  return `tests/${way}/api_${way}`;
+/** The tests of a package's copy, by suite. */
+async function filesOf(folder: string, wanted: Suite): Promise<string[]> {
+  const own = SUITES.filter((suite) => suite.folder === wanted.folder);
+  const tests: string[] = [];
+  for await (const path of glob("tests/**/{*.test.ts,test_*.py}", { cwd: folder })) {
+    if (path.startsWith("tests/runtimes/")) continue;
+    if (own.find(({ files }) => files.test(path)) === wanted) tests.push(path);
+  }
+  return tests.sort();
 }
 
 /** What they need beside what their packages name for everybody. */
 const JS_TOOLS = ["vitest", "msw", "dotenv", "error-stack-parser-es"];
 const PYTHON_TOOLS = ["pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "pytest-dotenv"];
 
-describe("E2B's own integration tests", { skip, timeout: 7_200_000 }, () => {
+describe("E2B's own tests", { skip, timeout: 7_200_000 }, () => {
   let server: Server;
   let dir: string;
+  /** Where each package's copy is, with what it needs installed. */
+  const installed = new Map<string, Promise<string>>();
+  const sums: string[] = [];
   before(async () => {
     dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "suites-"));
-    server = await e2bServer();
+    // Ports are open to everybody, as E2B's are.
+    server = await e2bServer(`server: {preview_domain: ${DOMAIN}, preview_public: true}\n`);
     await prepare(server, "base");
   });
   after(async () => {
+    console.log(sums.join("\n"));
     await server?.[Symbol.asyncDispose]();
     if (dir !== undefined) await rm(dir, { recursive: true, force: true });
   });
 
+  const copyOf = async (from: string): Promise<string> => {
+    const folder = await mkdtemp(join(dir, "suite-"));
+    const filter = (path: string): boolean => basename(path) !== "node_modules";
+    await cp(join(clones, from), folder, { recursive: true, filter });
+    await (from.includes("python") ? installPython : installJs)(folder);
+    return folder;
+  };
+
   for (const suite of SUITES.filter(({ name }) => only.test(name))) {
-    test(suite.name, async () => {
-      const folder = await mkdtemp(join(dir, "suite-"));
+    test(suite.name, { skip: suite.domain === true && noProxy }, async () => {
       if (suite.name.startsWith("code")) await prepare(server, "code-interpreter");
-      const filter = (path: string): boolean => basename(path) !== "node_modules";
-      await cp(join(clones, suite.folder), folder, { recursive: true, filter });
-      const outcomes = await (suite.folder.includes("python") ? runPython : runJs)(folder, suite);
+      const copying = installed.get(suite.folder) ?? copyOf(suite.folder);
+      installed.set(suite.folder, copying);
+      const folder = await copying;
+      await using domain = suite.domain === true ? await Domain.before(server) : undefined;
+      const env = { ...process.env, ...(domain === undefined ? {} : byName(domain, folder)) };
+      if (suite.alone === true) Object.assign(env, { E2B_API_URL: undefined, E2B_SANDBOX_URL: undefined });
+      const tests = await filesOf(folder, suite);
+      const outcomes = await (suite.folder.includes("python") ? runPython : runJs)(folder, tests, env);
       const count = (outcome: string): number => outcomes.filter((each) => each.outcome === outcome).length;
-      console.log(`${suite.name}: ${count("passed")} passed, ${count("failed")} failed, ${count("skipped")} skipped`);
-      const failed = outcomes.filter(({ outcome }) => outcome === "failed").map(({ name }) => name);
-      for (const name of failed) console.log(`  ${name}: ${knownReason(name) ?? "NOT KNOWN"}`);
-      assert.ok(count("passed") > 0);
-      assert.deepEqual(
-        failed.filter((name) => knownReason(name) === undefined),
-        [],
+      const failed = outcomes.filter(({ outcome }) => outcome === "failed");
+      const unknown = failed.filter(({ name }) => knownReason(name) === undefined);
+      const known = failed.length - unknown.length;
+      sums.push(
+        `${suite.name}: ${outcomes.length} tests: ${count("passed")} passed, ${known} known not to pass, ${unknown.length} failed, ${count("skipped")} skipped`,
       );
+      console.log(sums.at(-1));
+      for (const { name, why } of failed) console.log(`  ${name}: ${knownReason(name) ?? `NOT KNOWN: ${why}`}`);
+      assert.ok(count("passed") > 0);
+      assert.deepEqual(unknown, []);
     });
   }
 });
 
+/** Names below the domain are this host's: what a name server says elsewhere. */
+function byName({ env }: Domain, folder: string): Record<string, string | undefined> {
+  return {
+    ...env,
+    ...{ E2B_API_URL: undefined, E2B_SANDBOX_URL: undefined },
+    NODE_OPTIONS: `--import=${join(packageRoot, "test/e2b-domain-names.ts")}`,
+    PYTHONPATH: join(folder, "names"),
+  };
+}
+
+/** Run by Python at its start. */
+const NAMES = `import os, socket
+domain = "." + os.environ.get("E2B_DOMAIN", "").split(":")[0]
+getaddrinfo = socket.getaddrinfo
+def ours(host, *rest, **named):
+    name = host.decode() if isinstance(host, bytes) else host
+    return getaddrinfo("127.0.0.1" if name and name.endswith(domain) else host, *rest, **named)
+socket.getaddrinfo = ours
+`;
+
 interface Outcome {
   name: string;
   outcome: "passed" | "failed" | "skipped";
+  /** The failure's first words. */
+  why?: string;
 }
 
-async function runJs(folder: string, { tests }: Suite): Promise<Outcome[]> {
+type Env = Record<string, string | undefined>;
+
+async function installJs(folder: string): Promise<void> {
   const manifest = join(folder, "package.json");
   const { dependencies, type } = JSON.parse(await readFile(manifest, "utf8"));
   await writeFile(manifest, JSON.stringify({ type, dependencies, private: true }));
   const flags = ["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", folder];
   await runTool("npm", [...flags, ...JS_TOOLS], { timeoutMs: INSTALL_MS, cwd: folder });
-  // As theirs, with room for machines that are emulated.
-  const config = `export default { test: { include: ["tests/**/*.test.ts"], exclude: ["tests/runtimes/**"], testTimeout: 120_000,
-    hookTimeout: 120_000, maxWorkers: 2, deps: { interopDefault: true } } };`;
-  await writeFile(join(folder, "own.config.mjs"), config);
-  const report = join(folder, "report.xml");
-  const run = ["vitest", "run", "--config", "own.config.mjs", "--reporter=junit", `--outputFile=${report}`, ...tests];
-  return await outcomesIn(runTool("npx", run, { cwd: folder, timeoutMs: SUITE_MS, env: process.env }), report);
 }
 
-async function runPython(folder: string, { tests }: Suite): Promise<Outcome[]> {
+async function runJs(folder: string, tests: string[], env: Env): Promise<Outcome[]> {
+  const setup = "tests/globalFetchFallback.setup.ts";
+  const setupFiles = (await exists(join(folder, setup))) ? [setup] : [];
+  // As theirs, with room for machines that are emulated.
+  const options = {
+    ...{ include: tests, setupFiles },
+    ...{ testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 2, deps: { interopDefault: true } },
+  };
+  await writeFile(join(folder, "own.config.mjs"), `export default { test: ${JSON.stringify(options)} };`);
+  const report = join(folder, "report.xml");
+  const run = ["vitest", "run", "--config", "own.config.mjs", "--reporter=junit", `--outputFile=${report}`];
+  return await outcomesIn(runTool("npx", run, { cwd: folder, timeoutMs: SUITE_MS, env }), report);
+}
+
+async function installPython(folder: string): Promise<void> {
   await runTool("python3", ["-m", "venv", join(folder, "venv")], { package: "python3-venv" });
+  await mkdir(join(folder, "names"));
+  await writeFile(join(folder, "names", "sitecustomize.py"), NAMES);
   const python = join(folder, "venv/bin/python");
   await runTool(python, ["-m", "pip", "install", "--quiet", folder, ...PYTHON_TOOLS], { timeoutMs: INSTALL_MS });
+}
+
+async function runPython(folder: string, tests: string[], env: Env): Promise<Outcome[]> {
   const report = join(folder, "report.xml");
   const flags = ["-m", "pytest", "-q", "--timeout", "120", "-n", "2", `--junitxml=${report}`];
   const run = [...flags, "-o", "addopts=--import-mode=importlib", ...tests];
-  return await outcomesIn(runTool(python, run, { cwd: folder, timeoutMs: SUITE_MS, env: process.env }), report);
+  return await outcomesIn(
+    runTool(join(folder, "venv/bin/python"), run, { cwd: folder, timeoutMs: SUITE_MS, env }),
+    report,
+  );
 }
 
 /** A run whose tests do not all pass fails; its report says which. */
@@ -141,10 +204,12 @@ async function outcomesIn(run: Promise<unknown>, report: string): Promise<Outcom
   const text = await readFile(report, "utf8").catch(() => {
     throw failure;
   });
+  await rm(report);
   return [...text.matchAll(/<testcase ([^>]*?)(?:\/>|>([\s\S]*?)<\/testcase>)/g)].map(([, head = "", body = ""]) => {
     const attribute = (name: string): string => new RegExp(`\\b${name}="([^"]*)"`).exec(head)?.[1] ?? "";
     const name = `${attribute("classname")} ${attribute("name")}`;
-    if (/<(failure|error)\b/.test(body)) return { name, outcome: "failed" };
+    const [, why] = /<(?:failure|error)\b([^>]*)/.exec(body) ?? [];
+    if (why !== undefined) return { name, outcome: "failed", why: why.trim().slice(0, 600) };
     return { name, outcome: /<skipped\b/.test(body) ? "skipped" : "passed" };
   });
 }

@@ -11,7 +11,16 @@ import { directoryIdentity } from "../host/directory.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import { hangUpError } from "../vmm/exit.ts";
-import type { BlankVmm, ExitReport, JailConfig, LoadableVmm, RunningMachine, Vmm, VmmProcess } from "../vmm/vmm.ts";
+import type {
+  BlankVmm,
+  ExitReport,
+  JailConfig,
+  LoadableVmm,
+  MachineConfig,
+  RunningMachine,
+  Vmm,
+  VmmProcess,
+} from "../vmm/vmm.ts";
 import { copyDisk, linkBase, makeMachineDir, removeMachineDir, removeWithProcesses } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
@@ -137,16 +146,52 @@ export async function bootCold(
   phases: Phases,
   shared = false,
 ): Promise<Started> {
+  return await untilItAnswers(vmm, place.signal, (limit) =>
+    bootOnce(vmm, target, disk, place, identity, phases, shared, limit),
+  );
+}
+
+/** A machine that is silent for so long (ms) is booted again. */
+async function untilItAnswers<T>(
+  vmm: Vmm,
+  signal: AbortSignal | undefined,
+  boot: (limitMs: number) => Promise<T>,
+): Promise<T> {
   const limits = [...vmm.answerMs.booted];
   for (;;) {
     const limit = limits.shift() as number;
     try {
-      return await bootOnce(vmm, target, disk, place, identity, phases, shared, limit);
+      return await boot(limit);
     } catch (error) {
       const silent = error instanceof StacyError && error.code === "timeout";
-      if (!silent || limits.length === 0 || place.signal?.aborted === true) throw error;
+      if (!silent || limits.length === 0 || signal?.aborted === true) throw error;
     }
   }
+}
+
+/**
+ * Boots in a directory whose disk is there, and waits until its guest answers; who it is nobody has told it yet.
+ * @param begun the monitor, which belongs to the caller from then on; again for each attempt, when the one before is gone
+ */
+export async function bootAnew(
+  vmm: Vmm,
+  config: MachineConfig,
+  place: Place,
+  begun: (process: VmmProcess) => void,
+): Promise<RunningMachine> {
+  return await untilItAnswers(vmm, place.signal, async (limitMs) => {
+    const bootable = await vmm.prepareBoot({ dir: place.dir, config, memory: "private", ...optional(place) });
+    begun(bootable);
+    try {
+      const machine = await bootable.boot();
+      const agent = await greet(machine, undefined, limitMs, place.signal);
+      await agent.close();
+      return machine;
+    } catch (error) {
+      await bootable.kill();
+      throw error;
+    }
+  });
 }
 
 async function bootOnce(

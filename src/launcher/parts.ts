@@ -9,9 +9,9 @@ import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 export const PARTS: readonly string[] = [SNAPSHOT_FILES.state, SNAPSHOT_FILES.memory, FILES.rootfs];
 
 /** Brings the parts to the disk and gives their checksums. */
-export async function sealParts(dir: string): Promise<Record<string, SparseMap>> {
+export async function sealParts(dir: string, parts = PARTS): Promise<Record<string, SparseMap>> {
   const files: Record<string, SparseMap> = {};
-  for (const name of PARTS) {
+  for (const name of parts) {
     files[name] = await mapSparse(join(dir, name));
     await syncPath(join(dir, name));
   }
@@ -19,8 +19,12 @@ export async function sealParts(dir: string): Promise<Record<string, SparseMap>>
 }
 
 /** The first part that is not what was sealed, or `undefined`. */
-export async function damagedPart(dir: string, files: Record<string, SparseMap>): Promise<string | undefined> {
-  for (const name of PARTS) {
+export async function damagedPart(
+  dir: string,
+  files: Record<string, SparseMap>,
+  parts = PARTS,
+): Promise<string | undefined> {
+  for (const name of parts) {
     const sealed = files[name];
     if (sealed === undefined) return name;
     const found = await mapSparse(join(dir, name));

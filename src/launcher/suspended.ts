@@ -3,6 +3,7 @@
  * checksums before the machine may go.
  *
  *     <data>/sandboxes/<id>/suspended/      vmstate.bin  memory.bin  rootfs.ext4  base.img  sealed.json
+ *                                           (without its memory: rootfs.ext4  base.img  sealed.json)
  *     <data>/sandboxes/<id>/suspended.new/  being made; nothing counts on it
  *     <data>/sandboxes/<id>/suspended.old/  replaced; a machine that woke from it may still map its memory
  */
@@ -14,13 +15,15 @@ import { errno, StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
 import { copySparse } from "../host/sparse.ts";
 import { endLeftovers } from "../vmm/leftovers.ts";
-import { FILES, type PausedMachine } from "../vmm/vmm.ts";
+import { FILES, type PausedMachine, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 import { makeMachineDir } from "./machine-dir.ts";
 import { sparseMap } from "./manifest.ts";
 import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 
 const SEAL = "sealed.json";
 const seal = z.object({ proof: z.string(), files: z.record(z.string(), sparseMap) });
+/** Of one that is to start anew. */
+const DISK: readonly string[] = [FILES.rootfs];
 
 export class SuspendedState {
   readonly dir: string;
@@ -44,8 +47,22 @@ export class SuspendedState {
     const saved = await machine.save(next);
     await copySparse(join(this.#machineDir, FILES.rootfs), join(next, FILES.rootfs));
     await saved.finish();
-    const files = await sealParts(next);
-    await replaceFile(join(next, SEAL), JSON.stringify({ proof: await proofOf(await stampOf(next, PARTS)), files }));
+    await this.#seal(PARTS);
+  }
+
+  /** Its disk alone, for a start of the system. The machine stands still, and its guest has nothing left to write. */
+  async saveDisk(base: string): Promise<void> {
+    const next = this.#next;
+    await rm(next, { recursive: true, force: true });
+    await makeMachineDir(next, base);
+    await copySparse(join(this.#machineDir, FILES.rootfs), join(next, FILES.rootfs));
+    await this.#seal(DISK);
+  }
+
+  async #seal(parts: readonly string[]): Promise<void> {
+    const next = this.#next;
+    const files = await sealParts(next, parts);
+    await replaceFile(join(next, SEAL), JSON.stringify({ proof: await proofOf(await stampOf(next, parts)), files }));
   }
 
   /** What was saved takes the place of an earlier state. */
@@ -78,26 +95,29 @@ export class SuspendedState {
     if (committed) await rm(this.dir, { recursive: true, force: true });
   }
 
-  /** Looks whether it is what was saved. @throws StacyError `corrupt` */
-  async verify(): Promise<void> {
+  /** Looks whether it is what was saved. @returns what that is. @throws StacyError `corrupt` */
+  async verify(): Promise<"machine" | "disk"> {
     const text = await readFile(join(this.dir, SEAL), "utf8").catch((error: unknown) => {
       // A machine that an earlier version suspended has none.
       if (errno(error) === "ENOENT") return undefined;
       throw error;
     });
-    if (text === undefined) return;
+    if (text === undefined) return "machine";
     let sealed: z.infer<typeof seal>;
     try {
       sealed = seal.parse(JSON.parse(text));
     } catch (cause) {
       throw damaged(SEAL, cause);
     }
-    const stamp = await stampOf(this.dir, PARTS).catch((cause: unknown) => {
+    const { proof, files } = sealed;
+    const [kind, parts] = SNAPSHOT_FILES.memory in files ? (["machine", PARTS] as const) : (["disk", DISK] as const);
+    const stamp = await stampOf(this.dir, parts).catch((cause: unknown) => {
       throw damaged("a part of it", cause);
     });
-    if (sealed.proof === (await proofOf(stamp))) return;
-    const part = await damagedPart(this.dir, sealed.files);
+    if (proof === (await proofOf(stamp))) return kind;
+    const part = await damagedPart(this.dir, files, parts);
     if (part !== undefined) throw damaged(part);
+    return kind;
   }
 
   get #next(): string {

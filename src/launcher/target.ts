@@ -86,8 +86,18 @@ export class Targets {
     return bare ? this.#bare(spec) : this.#linux(spec, options);
   }
 
+  /** A machine of an earlier start, for a boot with the kernel, agent and monitor of now. */
+  async anew({ spec, image, guest, key }: Target): Promise<Target> {
+    await assertUsable(this.#vmm);
+    return { ...(guest === "bare" ? await this.#bare(spec) : await this.#linuxOf(spec, image)), key };
+  }
+
   async #linux(spec: LaunchSpec, options?: ResolveOptions): Promise<Target> {
-    const [image, files] = await Promise.all([this.#image(spec, options), this.#files.get()]);
+    return await this.#linuxOf(spec, await this.#image(spec, options));
+  }
+
+  async #linuxOf(spec: LaunchSpec, image: Image): Promise<Target> {
+    const files = await this.#files.get();
     const config: MachineConfig = {
       vcpus: spec.vcpus,
       memoryMiB: spec.memoryMiB,

@@ -62,7 +62,7 @@ export interface LifeParts {
 export class MachineLife {
   readonly id: string;
   readonly context: MachineContext;
-  readonly target: Target;
+  target: Target;
   readonly record: MachineRecord;
   /** `sandbox.json`: `state` there is what the next daemon makes it again. */
   readonly recordFile: RecordFile;

@@ -23,12 +23,12 @@ import {
   type MachineStats,
   type NetworkStatus,
   type SandboxMachine,
+  type SuspendOptions,
 } from "./provider.ts";
 
 export class MicrovmMachine implements SandboxMachine {
   readonly id: string;
   readonly boot: BootReport;
-  readonly target: Target;
   readonly exited: Promise<ExitReport>;
   readonly #context: MachineContext;
   readonly #life: MachineLife;
@@ -39,8 +39,11 @@ export class MicrovmMachine implements SandboxMachine {
     this.#life = new MachineLife(context, parts);
     this.id = parts.record.id;
     this.boot = parts.boot;
-    this.target = parts.target;
     this.exited = this.#life.exited;
+  }
+
+  get target(): Target {
+    return this.#life.target;
   }
 
   get state(): MachineState {
@@ -84,8 +87,8 @@ export class MicrovmMachine implements SandboxMachine {
     return this.#life.exclusively(options, (signal) => resume(this.#life, signal));
   }
 
-  suspend(options: ChangeOptions = {}): Promise<void> {
-    return this.#life.exclusively(options, (signal) => suspend(this.#life, signal));
+  suspend({ keeps = "machine", ...options }: SuspendOptions = {}): Promise<void> {
+    return this.#life.exclusively(options, (signal) => suspend(this.#life, signal, keeps));
   }
 
   fork(

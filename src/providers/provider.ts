@@ -86,6 +86,11 @@ export interface ChangeOptions {
   signal?: AbortSignal;
 }
 
+export interface SuspendOptions extends ChangeOptions {
+  /** `machine`: all of it. `disk`: its files alone, so that `resume` starts its system anew, with none of its programs. */
+  keeps?: "machine" | "disk";
+}
+
 /**
  * A sandbox's machine, for as long as this daemon holds it. Its owner asks for one change at a time (`allow`, `pause`, `resume`,
  * `suspend`, `fork`, `checkpoint`, `restore`); another one meanwhile is the error `conflict`. Only the end comes at any moment: a
@@ -109,8 +114,8 @@ export interface SandboxMachine {
   secretsChanged(): void;
   pause(options?: ChangeOptions): Promise<void>;
   resume(options?: ChangeOptions): Promise<void>;
-  /** To disk, for good: frees memory and process, keeps everything else. `resume` brings it back. */
-  suspend(options?: ChangeOptions): Promise<void>;
+  /** To disk, for good: frees memory and process, keeps everything else. `resume` brings it back. @throws StacyError `conflict` for a paused one that is to keep its disk alone */
+  suspend(options?: SuspendOptions): Promise<void>;
   /** Copies of this running machine, each with its own identity. */
   fork(
     ids: string[],

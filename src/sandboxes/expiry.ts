@@ -46,10 +46,13 @@ export class Expiry {
     const { changes, save, log } = this.#parts;
     const { id, record, state } = sandbox;
     const { expiresAt } = record;
+    const { keeps } = onExpiry;
     const kept = endOf(onExpiry);
     record.expiresAt = kept; // from now on: the next round has nothing to do here
     try {
-      await (state === "suspended" ? save(sandbox) : changes.to(sandbox, "suspended", { reason: "ttl" }));
+      await (state === "suspended"
+        ? save(sandbox)
+        : changes.to(sandbox, "suspended", { reason: "ttl", ...(keeps === undefined ? {} : { keeps }) }));
     } catch (error) {
       log.warn({ sandbox: id, err: error }, "a sandbox whose time was over could not be suspended");
       // Who has given it more time meanwhile finds it as it was; and what is suspended the store goes on recording.

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type { Placement } from "../egress/secrets/secret.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
-import type { BootReport } from "../providers/provider.ts";
+import type { BootReport, SuspendOptions } from "../providers/provider.ts";
 import type { SandboxState } from "./state.ts";
 
 /** `pause` keeps the memory, `suspend` frees it; either comes back with the next use. */
@@ -13,6 +13,8 @@ export interface ExpiryPause {
   keepMs: number;
   /** A use of the suspended one brings it back, for this time (ms); absent: only who asks for that. */
   resumeMs?: number;
+  /** Absent: all of its machine. */
+  keeps?: SuspendOptions["keeps"];
   /** Since when its time is over, ms since 1970; absent: it is not. */
   over?: number;
 }

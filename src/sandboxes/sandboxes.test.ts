@@ -469,7 +469,7 @@ test("one that is suspended to be kept does not end by its time in the middle of
   await w.sandboxes.open();
   const { id, machine } = await withMachine(w, { ttlMs: 5_000 });
   machine.gate.close();
-  const suspending = w.sandboxes.suspend(id, 600_000);
+  const suspending = w.sandboxes.suspend(id, { keepMs: 600_000 });
   await w.clock.pass(10_000);
   assert.equal(machine.destroyed, 0);
   machine.gate.open();
@@ -479,7 +479,7 @@ test("one that is suspended to be kept does not end by its time in the middle of
   const other = await withMachine(w, { ttlMs: 5_000 });
   const { expiresAt } = w.sandboxes.get(other.id).record;
   other.machine.failure = new StacyError("no-space", "the disk is full");
-  await assert.rejects(w.sandboxes.suspend(other.id, 600_000), { code: "no-space" });
+  await assert.rejects(w.sandboxes.suspend(other.id, { keepMs: 600_000 }), { code: "no-space" });
   assert.equal(w.sandboxes.get(other.id).record.expiresAt, expiresAt);
   await w.sandboxes.close({ destroy: false });
 });

@@ -41,7 +41,7 @@ import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
 import { type SecretInput, Secrets } from "./secrets.ts";
 import type { QueueCounts } from "./spawn-queue.ts";
-import { StateChanges } from "./state-changes.ts";
+import { type ByItself, StateChanges } from "./state-changes.ts";
 import type { Store } from "./store.ts";
 import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
@@ -445,11 +445,11 @@ export class Sandboxes {
     return this.#changes.to(this.get(id), "paused");
   }
 
-  /** @param keepMs it is kept so long, whatever time it had; absent: its time runs on. @throws StacyError as `extend` */
-  async suspend(id: string, keepMs?: number): Promise<SandboxRecord> {
+  /** @param how.keepMs it is kept so long, whatever time it had; absent: its time runs on. @throws StacyError as `extend` */
+  async suspend(id: string, how: Pick<ByItself, "keepMs" | "keeps"> = {}): Promise<SandboxRecord> {
     const sandbox = this.get(id);
-    if (keepMs !== undefined) this.#checkTtl(sandbox, keepMs);
-    return this.#changes.to(sandbox, "suspended", keepMs === undefined ? {} : { keepMs });
+    if (how.keepMs !== undefined) this.#checkTtl(sandbox, how.keepMs);
+    return this.#changes.to(sandbox, "suspended", how);
   }
 
   async resume(id: string): Promise<SandboxRecord> {

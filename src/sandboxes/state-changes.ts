@@ -1,6 +1,6 @@
 /** What clients change of a sandbox that is there, one change after another. The record follows the machine. */
 import { StacyError } from "../host/error.ts";
-import type { SandboxMachine } from "../providers/provider.ts";
+import type { SandboxMachine, SuspendOptions } from "../providers/provider.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
@@ -26,6 +26,8 @@ export interface ByItself {
   idleSince?: number;
   /** It is kept so long from now on, ms, whatever time it had. */
   keepMs?: number;
+  /** Of a suspended one; absent: all of its machine. */
+  keeps?: SuspendOptions["keeps"];
 }
 
 export interface StateChangesParts {
@@ -48,7 +50,7 @@ export class StateChanges {
     const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
-    const { reason, idleSince, keepMs } = by;
+    const { reason, idleSince, keepMs, keeps } = by;
     return sandbox.changes.run(async (signal) => {
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
@@ -71,7 +73,9 @@ export class StateChanges {
       const kept = record.expiresAt;
       try {
         await observed(observer, { name: event, provider }, () =>
-          this.onMachine(sandbox, machine, () => machine[change]({ signal })),
+          this.onMachine(sandbox, machine, () =>
+            machine[change]({ signal, ...(keeps === undefined ? {} : { keeps }) }),
+          ),
         );
       } catch (error) {
         if (record.expiresAt === kept) record.expiresAt = expiresAt;

@@ -136,8 +136,8 @@ export class View {
     return this.#all.pause(this.get(idOrName).id);
   }
 
-  async suspend(idOrName: string, keepMs?: number): Promise<SandboxRecord> {
-    return this.#all.suspend(this.get(idOrName).id, keepMs);
+  async suspend(idOrName: string, how: Parameters<Sandboxes["suspend"]>[1] = {}): Promise<SandboxRecord> {
+    return this.#all.suspend(this.get(idOrName).id, how);
   }
 
   async resume(idOrName: string): Promise<SandboxRecord> {

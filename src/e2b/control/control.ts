@@ -164,9 +164,8 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   routes.on("POST", "/sandboxes/:id/pause", "use", async (c) => {
     const { id } = find(c);
     const { memory } = await read(c, bodies.Pause);
-    if (memory === false) throw notThere("a pause without memory");
     if (bodies.stateOf(find(c, id)) === "paused") throw new StacyError("conflict", `sandbox ${id} is paused already`);
-    await c.var.sandboxes.suspend(id, keptMs);
+    await c.var.sandboxes.suspend(id, { keepMs: keptMs, keeps: memory === false ? "disk" : "machine" });
     return nothing();
   });
   /** @returns whether it was paused */
@@ -245,7 +244,10 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     return Response.json({ snapshotID: checkpoint.id, names: name === undefined ? [] : [name] }, { status: 201 });
   });
   routes.on("GET", "/snapshots", "read", (c) => {
-    const found = c.var.sandboxes.checkpoints.list(c.req.query("sandboxID"));
+    const wanted = c.req.query("name");
+    const found = c.var.sandboxes.checkpoints
+      .list(c.req.query("sandboxID"))
+      .filter((checkpoint) => wanted === undefined || isNamed(checkpoint, wanted));
     const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
     return Response.json(
       page.map(({ id, name }) => ({ snapshotID: id, names: name === undefined ? [] : [name] })),
@@ -261,11 +263,22 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   };
   feature(["/volumes", "/volumecontent"], "volumes");
   feature(["/secrets"], "secrets");
-  feature(["/teams"], "teams");
+  // A caller has one team: the owner whose everything is.
+  routes.on("GET", "/teams", "read", (c) => {
+    const { owner } = c.var.sandboxes;
+    return Response.json([{ teamID: owner, name: owner, apiKey: "", isDefault: true }]);
+  });
+  feature(["/teams"], "this part of teams");
   feature(["/access-tokens", "/api-keys"], "keys made over the network");
   feature(["/nodes", "/events"], "this part of the control plane");
   feature(["/templates", "/v2/templates", "/v3/templates"], "this part of templates");
   return routes;
+}
+
+/** @param wanted its id or name; a team's name may stand before, and the tag that each has after it */
+function isNamed({ id, name }: { id: string; name?: string }, wanted: string): boolean {
+  const last = wanted.slice(wanted.lastIndexOf("/") + 1);
+  return [id, `${id}:default`, name, `${name}:default`].some((each) => each === last || each === wanted);
 }
 
 /** What a sandbox cannot be made with here. @param open everybody reaches the ports of all sandboxes */
@@ -275,7 +288,6 @@ function refuse(body: NewSandbox, open: boolean): void {
     throw notThere("closed ports of one sandbox, where preview_public opens all");
   if (maskRequestHost !== undefined) throw notThere("another host name for a sandbox's programs (maskRequestHost)");
   if (httpsPorts.length > 0) throw notThere("ports that speak HTTPS in the sandbox (httpsPorts)");
-  if (body.autoPause === true && body.autoPauseMemory === false) throw notThere("a pause without memory");
   if (body.mcp != null) throw notThere("the MCP gateway");
   if (body.iam != null) throw notThere("identity tokens");
   if (body.volumeMounts !== undefined && body.volumeMounts.length > 0) throw notThere("volumes");
@@ -291,7 +303,13 @@ function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number): SpawnInp
     ...sourceOf(body.templateID, sandboxes),
     ttlMs,
     ...(body.autoPause === true
-      ? { onExpiry: { keepMs, ...(body.autoResume?.enabled === true ? { resumeMs: ttlMs } : {}) } }
+      ? {
+          onExpiry: {
+            keepMs,
+            ...(body.autoResume?.enabled === true ? { resumeMs: ttlMs } : {}),
+            ...(body.autoPauseMemory === false ? { keeps: "disk" } : {}),
+          },
+        }
       : {}),
     metadata: { ...body.metadata, [own.template]: body.templateID },
     env: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: body.templateID, ...body.envVars },

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -39,6 +39,35 @@ test("what a save stands on is made ready while the guest runs; when the disk ha
   } as unknown as MachineLife;
   await assert.rejects(suspend(life, signal), full);
   assert.deepEqual(did, ["prepare", "goes on: undefined"]);
+});
+
+test("a disk alone is saved when the guest stands still with nothing left to write, and checked before it is started from", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "suspend-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await writeFile(join(dir, "rootfs.ext4"), "disk");
+  const did: string[] = [];
+  const step = (name: string) => async () => void did.push(name);
+  const running = {
+    state: "running",
+    prepareSave: step("prepare"),
+    pause: async ({ toSave }: { toSave: boolean }) => did.push(`pause, to save: ${toSave}`),
+  };
+  const life = {
+    ...{ dir, state: "running", now: { state: "running" }, target: { image: { base: join(dir, "base") } } },
+    ...{ running: () => running, counts() {}, become() {}, settle() {}, egress: { stop() {} } },
+    ...{ freeze: { freeze: step("freeze") }, agent: { sync: step("sync"), disconnect: async () => {} } },
+    ...{ recordFile: { write: step("record") }, kill: step("kill"), lastOneDied: async () => {}, context: { launcher: {} } },
+  } as unknown as MachineLife;
+  await suspend(life, signal, "disk");
+  assert.deepEqual(did, ["freeze", "sync", "pause, to save: false", "record", "kill"]);
+  const saved = join(dir, "suspended");
+  assert.deepEqual((await readdir(saved)).sort(), ["base.img", "rootfs.ext4", "sealed.json"]);
+  await writeFile(join(saved, "rootfs.ext4"), "dusk");
+  await assert.rejects(wake(life, signal), { code: "corrupt" });
+
+  const still = new StacyError("conflict", "it is paused");
+  const paused = { ...life, state: "paused", running: () => assert.fail(still) } as unknown as MachineLife;
+  await assert.rejects(suspend(paused, signal, "disk"), still);
 });
 
 test("what another release saved is told before anything is loaded, and is suspended still", async () => {

@@ -1,26 +1,38 @@
 /** It goes to disk, and comes back from there: S1 to S5 and W1 to W5 of docs/crash-protocol.md. */
+import { randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { copySparse } from "../../host/sparse.ts";
+import { bootAnew } from "../../launcher/launch.ts";
 import { SuspendedState } from "../../launcher/suspended.ts";
 import { FILES, type PausedMachine, type RunningMachine, type VmmProcess } from "../../vmm/vmm.ts";
+import { agentStep } from "../freeze.ts";
 import type { MachineLife } from "../machine-life.ts";
 
-export async function suspend(life: MachineLife, signal: AbortSignal): Promise<void> {
+export async function suspend(
+  life: MachineLife,
+  signal: AbortSignal,
+  keeps: "machine" | "disk" = "machine",
+): Promise<void> {
   if (life.state === "suspended") return;
-  const before = life.alive();
+  // What a guest that stands still has not written yet, it cannot write.
+  const before = keeps === "disk" ? life.running() : life.alive();
   const suspended = new SuspendedState(life.dir);
   let paused: PausedMachine | undefined;
   let committed = false;
   let recorded = false;
   try {
-    if (before.state === "running") await before.prepareSave();
+    if (keeps === "disk") {
+      await life.freeze.freeze();
+      await agentStep(life.agent.sync(), "writing what the guest has in memory to its disk");
+    } else if (before.state === "running") await before.prepareSave();
     life.counts(signal);
     life.egress.stop();
     await life.agent.disconnect();
-    paused = before.state === "paused" ? before : await before.pause({ toSave: true }); // S1
+    paused = before.state === "paused" ? before : await before.pause({ toSave: keeps === "machine" }); // S1
     life.become({ state: "paused", machine: paused });
-    await suspended.save(paused, life.target.image.base); // S2
+    const { base } = life.target.image;
+    await (keeps === "disk" ? suspended.saveDisk(base) : suspended.save(paused, base)); // S2
     life.counts(signal);
     // From here on the end of its process is no news: what is saved is whole.
     life.become({ state: "suspended" });
@@ -48,10 +60,10 @@ export async function suspend(life: MachineLife, signal: AbortSignal): Promise<v
 export async function wake(life: MachineLife, signal: AbortSignal): Promise<void> {
   await life.lastOneDied();
   const suspended = new SuspendedState(life.dir);
-  const { vmm } = life.context.launcher;
+  const { vmm, targets } = life.context.launcher;
+  const keeps = await suspended.verify(); // W1
   // A golden snapshot's key holds the release; this one may have been saved before another one was installed.
-  await vmm.checkLoadable?.(life.target.shape.vmmIdentity);
-  await suspended.verify(); // W1
+  if (keeps === "machine") await vmm.checkLoadable?.(life.target.shape.vmmIdentity);
   const disk = join(life.dir, FILES.rootfs);
   await rm(disk, { force: true });
   const from = suspended.dir;
@@ -61,13 +73,25 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
   signal.addEventListener("abort", stop, { once: true });
   try {
     await copySparse(join(from, FILES.rootfs), disk); // W2
-    const loadable = await vmm.prepareLoad({
-      ...{ dir: life.dir, config: life.target.config, memory: "private", snapshot: { dir: from } },
-      signal,
-    });
-    loading = loadable;
-    life.counts(signal);
-    const machine = await loadable.load({ dir: from, trackDirty: true }); // W3
+    let machine: RunningMachine;
+    if (keeps === "disk") {
+      life.target = await targets.anew(life.target);
+      const { config, shape } = life.target;
+      const { record } = life;
+      // Its system has started again, which programs tell by this. Should it come to nothing, the next start is of these as well.
+      Object.assign(record, { config, shape, identity: { ...record.identity, bootId: randomUUID() } });
+      machine = await bootAnew(vmm, config, { dir: life.dir, signal }, (process) => {
+        loading = process;
+      }); // W3
+    } else {
+      const loadable = await vmm.prepareLoad({
+        ...{ dir: life.dir, config: life.target.config, memory: "private", snapshot: { dir: from } },
+        signal,
+      });
+      loading = loadable;
+      life.counts(signal);
+      machine = await loadable.load({ dir: from, trackDirty: true }); // W3
+    }
     loading = machine;
     life.counts(signal);
     life.become({ state: "returning", from: "suspended", machine });

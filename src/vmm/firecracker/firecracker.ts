@@ -1,5 +1,5 @@
 /** Firecracker behind the `Vmm` contract. */
-import { realpath } from "node:fs/promises";
+import { realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
@@ -43,7 +43,7 @@ import {
   PausedFirecracker,
   RunningFirecracker,
 } from "./machine.ts";
-import { findGround } from "./memory-file.ts";
+import { findGround, GROUND } from "./memory-file.ts";
 import { type Probed, probeFirecracker } from "./probe.ts";
 import { FirecrackerProcess, type JailPlan } from "./process.ts";
 import { checkFormat } from "./snapshot-format.ts";
@@ -180,6 +180,8 @@ class Firecracker implements Vmm {
   async prepareBoot(options: StartOptions): Promise<BootableVmm> {
     // Tracking makes the golden snapshot a matter of ms and KiB; a private machine that is never saved does without.
     const golden = options.memory === "shared";
+    // An earlier machine of this directory may have left one.
+    await rm(join(options.dir, GROUND), { force: true });
     const life = { ...(await this.#life(golden, "nothing")), golden };
     const { kernel, initramfs } = options.config;
     const files: Shown[] = [[kernel, BOOT_FILES.kernel]];
