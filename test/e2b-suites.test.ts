@@ -4,7 +4,7 @@
  * named, with its reason, in e2b-suites-known.ts; `STACYVM_E2B_SUITES_ONLY` is a pattern for the names of suites.
  */
 import assert from "node:assert/strict";
-import { cp, glob, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, glob, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -13,7 +13,7 @@ import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import { DOMAIN, Domain, noProxy } from "./e2b-domain-support.ts";
 import { knownReason } from "./e2b-suites-known.ts";
-import { e2bServer, prepare } from "./e2b-support.ts";
+import { e2bServer, KEY, prepare } from "./e2b-support.ts";
 import type { Server } from "./server-support.ts";
 
 const clones = process.env.STACYVM_E2B_SUITES ?? "";
@@ -59,6 +59,19 @@ const SUITES: Suite[] = [
   { name: "code interpreter, Python", folder: "code-interpreter/python", files: /./ },
 ];
 
+/** The image that tests of templates begin from: here the built-in one has its name, so that they need no Docker Hub. */
+const STANDS_FOR = "ubuntu:22.04";
+
+/** Its images are the checkout's until here: that name is for this server alone. */
+async function ownImages(server: Server): Promise<void> {
+  const images = join(server.root, "images");
+  const shared = await realpath(images);
+  await server.stop("SIGTERM");
+  await rm(images);
+  await runTool("cp", ["-a", "--reflink=auto", shared, images]);
+  await server.start({}, ["--port", new URL(server.url).port]);
+}
+
 /** The tests of a package's copy, by suite. */
 async function filesOf(folder: string, wanted: Suite): Promise<string[]> {
   const own = SUITES.filter((suite) => suite.folder === wanted.folder);
@@ -85,6 +98,13 @@ describe("E2B's own tests", { skip, timeout: 7_200_000 }, () => {
     // Ports are open to everybody, as E2B's are.
     server = await e2bServer(`server: {preview_domain: ${DOMAIN}, preview_public: true}\n`);
     await prepare(server, "base");
+    await ownImages(server);
+    const tagged = await fetch(`${server.url}/api/v1/images/tag`, {
+      method: "POST",
+      headers: { "x-api-key": KEY, "content-type": "application/json" },
+      body: JSON.stringify({ reference: "stacyvm/base", name: STANDS_FOR }),
+    });
+    assert.ok(tagged.ok, await tagged.text());
   });
   after(async () => {
     console.log(sums.join("\n"));

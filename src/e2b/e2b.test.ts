@@ -15,6 +15,7 @@ import type { Step } from "../builder/plan.ts";
 import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
 import { Idempotency } from "./control/idempotency.ts";
+import { wantedOf } from "./control/logs.ts";
 import { isNow } from "./control/metrics.ts";
 import { pageOf } from "./control/paging.ts";
 import { FanOut } from "./envd/fan-out.ts";
@@ -24,6 +25,16 @@ import { TemplateBuilds } from "./templates/builds.ts";
 import { TemplateFiles } from "./templates/files.ts";
 import { BuildStart, Instruction, planOf } from "./templates/instructions.ts";
 import { nameOf, parseName } from "./templates/names.ts";
+
+test("of a log comes what was asked for", () => {
+  const lines = ["one", "two", "three"];
+  assert.deepEqual(wantedOf(lines, {}), lines);
+  assert.deepEqual(wantedOf(lines, { search: "t", direction: "backward", limit: "1" }), ["three"]);
+  assert.deepEqual([wantedOf(lines, { level: "info" }).length, wantedOf(lines, { level: "warn" })], [3, []]);
+  for (const wrong of [{ limit: "x" }, { limit: "1001" }, { level: "loud" }, { direction: "up" }]) {
+    assert.throws(() => wantedOf(lines, wrong), { code: "invalid" });
+  }
+});
 
 test("tokens stay over restarts, differ by sandbox, and sign links that end", async () => {
   const dir = await mkdtemp(join(tmpdir(), "e2b-"));

@@ -26,7 +26,7 @@ const PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 /** As E2B's templates have it. */
 const USER = "user";
 // iproute2 has `ss`, by which its clients ask whether a port is open.
-const BASE = ["python3", "ca-certificates", "curl", "git", "iproute2", "procps", "sudo"];
+const BASE = ["python3", "python-is-python3", "ca-certificates", "curl", "git", "iproute2", "procps", "sudo"];
 
 const CODE = [
   ...BASE,

@@ -17,6 +17,7 @@ import * as bodies from "./bodies.ts";
 import { type NewSandbox, own } from "./bodies.ts";
 import type { ControlContext } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
+import { logEntry, wantedOf } from "./logs.ts";
 import { isNow, sampleMetrics } from "./metrics.ts";
 import { pageOf } from "./paging.ts";
 import { ControlRoutes } from "./routes.ts";
@@ -208,15 +209,17 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   const logs = async (c: ControlContext): Promise<string[]> => {
     const { id } = find(c);
     const { machine } = c.var.sandboxes.get(id);
-    return machine === undefined || machine.process === undefined ? [] : await machine.console(1000);
+    const lines = machine === undefined || machine.process === undefined ? [] : await machine.console(1000);
+    return wantedOf(lines, c.req.query());
   };
-  const entry = (message: string) => ({ timestamp: new Date().toISOString(), message, level: "info", fields: {} });
   routes.on("GET", "/sandboxes/:id/logs", "read", async (c) => {
     const lines = await logs(c);
-    const { timestamp } = entry("");
-    return Response.json({ logs: lines.map((line) => ({ timestamp, line })), logEntries: lines.map(entry) });
+    const { timestamp } = logEntry("");
+    return Response.json({ logs: lines.map((line) => ({ timestamp, line })), logEntries: lines.map(logEntry) });
   });
-  routes.on("GET", "/v2/sandboxes/:id/logs", "read", async (c) => Response.json({ logs: (await logs(c)).map(entry) }));
+  routes.on("GET", "/v2/sandboxes/:id/logs", "read", async (c) =>
+    Response.json({ logs: (await logs(c)).map(logEntry) }),
+  );
 
   routes.on("PUT", "/sandboxes/:id/network", "use", async (c) => {
     const { id } = find(c);
