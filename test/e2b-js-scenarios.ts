@@ -185,6 +185,9 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     assert.equal((await sandbox.commands.run("id -u", { user: "root" })).stdout, "0\n");
     assert.equal((await sandbox.commands.run("sudo id -u")).stdout, "0\n");
   });
+  await all.run("Python, by both of its names", async () => {
+    assert.equal((await sandbox.commands.run("python -c 'print(1)'; python3 -c 'print(2)'")).stdout, "1\n2\n");
+  });
   await all.run("a program that is not there", async () => {
     await assert.rejects(
       sandbox.commands.run("no-such-program"),
