@@ -328,7 +328,7 @@ test("one that is suspended already is kept as long as its client asks now, and 
   await w.sandboxes.open();
   const { id } = await withMachine(w, { ttlMs: 5_000, onExpiry: { keepMs: 60_000, resumeMs: 8_000 } });
   await w.clock.pass(6_000);
-  await w.sandboxes.suspend(id, 600_000);
+  await w.sandboxes.suspend(id, { keepMs: 600_000 });
   const [row] = w.store.liveSandboxes();
   assert.deepEqual([row?.expiresAt, row?.resumeOnUse, row?.onExpiry?.over], [w.clock.now() + 600_000, true, undefined]);
   await w.sandboxes.close({ destroy: false });
