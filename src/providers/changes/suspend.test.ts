@@ -56,7 +56,12 @@ test("a disk alone is saved when the guest stands still with nothing left to wri
     ...{ dir, state: "running", now: { state: "running" }, target: { image: { base: join(dir, "base") } } },
     ...{ running: () => running, counts() {}, become() {}, settle() {}, egress: { stop() {} } },
     ...{ freeze: { freeze: step("freeze") }, agent: { sync: step("sync"), disconnect: async () => {} } },
-    ...{ recordFile: { write: step("record") }, kill: step("kill"), lastOneDied: async () => {}, context: { launcher: {} } },
+    ...{
+      recordFile: { write: step("record") },
+      kill: step("kill"),
+      lastOneDied: async () => {},
+      context: { launcher: {} },
+    },
   } as unknown as MachineLife;
   await suspend(life, signal, "disk");
   assert.deepEqual(did, ["freeze", "sync", "pause, to save: false", "record", "kill"]);
