@@ -153,10 +153,8 @@ for (const driver of drivers) {
       await running.kill();
     });
 
-    test("a clone is saved while it runs, goes on, and the save loads", async () => {
-      const machine = await restored();
-      const agent = await greet(machine);
-      await agent.close();
+    /** Saves it; it goes on, and what was saved runs beside it. Ends both. */
+    const saveAndLoad = async (machine: RunningMachine): Promise<void> => {
       const out = await place();
       await machine.prepareSave();
       const paused = await machine.pause({ toSave: true });
@@ -174,6 +172,25 @@ for (const driver of drivers) {
       await echo(other, "copy");
       await Promise.all([again.close(), other.close()]);
       await Promise.all([running.kill(), copy.kill()]);
+    };
+
+    test("a clone is saved while it runs, goes on, and the save loads", async () => {
+      const machine = await restored();
+      await (await greet(machine)).close();
+      await saveAndLoad(machine);
+    });
+
+    test("a monitor that is stopped when it is asked to pause lets its guest go on once it goes on itself, and saves it whole after that", async () => {
+      const machine = await (await prepare(await place())).load({ dir: snapshot.dir, trackDirty: true });
+      await (await greet(machine)).close();
+      process.kill(machine.record.pid, "SIGSTOP");
+      await assert.rejects(machine.pause(), { code: "timeout" });
+      process.kill(machine.record.pid, "SIGCONT");
+      await machine.prepareSave();
+      const agent = await greet(machine);
+      await echo(agent, "on");
+      await agent.close();
+      await saveAndLoad(machine);
     });
 
     test("an idle process waits, and its own end or a kill is told", async () => {
