@@ -3,7 +3,7 @@ import { chmod, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { dataPaths } from "../src/host/paths.ts";
-import { mapSparse } from "../src/host/sparse.ts";
+import { mapSparse } from "../src/host/sparse-map.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 import type { Pool } from "../src/launcher/pool.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";

@@ -90,6 +90,18 @@ export const DATAGRAM_BOUNDS = {
   pings: 16,
 } as const;
 
+/** A machine's disk and saved memory, which its guest lays out as it likes. */
+export const DISK_BOUNDS = {
+  /** Places with data that are remembered of one file; of more, neighbours count as one, with the zeros between them. */
+  extents: 1_024,
+  /** Holes below that are read and written with what is around them, bytes: a call for each piece costs more. */
+  holeBytes: 64 * KIB,
+  /** What is read, looked through and hashed at a stretch, bytes. */
+  turnBytes: 256 * KIB,
+  /** Pieces of one disk that are written at a time. */
+  writes: 64,
+} as const;
+
 /** What drivers of the code interpreter, and programs of the guest in their place, say. */
 export const INTERPRETER_BOUNDS = {
   /** One event: a picture in base64 and what belongs to it, bytes. */

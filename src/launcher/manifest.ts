@@ -1,14 +1,29 @@
 /** What a published snapshot says of itself: `manifest.json`, written last before the directory is renamed into place. */
 import { z } from "zod";
+import { boundExtents, type Extent } from "../host/extents.ts";
 import type { ImageConfig } from "../images/image.ts";
 import type { MachineConfig } from "../vmm/vmm.ts";
 import type { Shape } from "./shape.ts";
 
 export const sparseMap = z.object({
   size: z.number().int().nonnegative(),
-  extents: z.array(z.object({ start: z.number().int().nonnegative(), length: z.number().int().positive() })),
+  // Looked through by hand: earlier versions wrote hundreds of thousands down, and a schema's object for each takes its time.
+  extents: z.custom<Extent[]>(areExtents, "no ascending extents").transform(boundExtents),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
 });
+
+function areExtents(value: unknown): boolean {
+  let end = 0;
+  return (
+    Array.isArray(value) &&
+    value.every((extent: Partial<Extent> | null) => {
+      const { start = -1, length = 0 } = extent ?? {};
+      const sound = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= end && length > 0;
+      end = start + length;
+      return sound;
+    })
+  );
+}
 
 const manifest = z.object({
   version: z.literal(1),

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
 import { hostBootId } from "../host/process.ts";
-import { mapSparse, type SparseMap } from "../host/sparse.ts";
+import { mapSparse, type SparseMap } from "../host/sparse-map.ts";
 import { stampOf as stampOfFiles } from "../host/stamp.ts";
 import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
 

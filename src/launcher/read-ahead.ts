@@ -4,7 +4,7 @@
  */
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { readExtents } from "../host/sparse.ts";
+import { readExtents } from "../host/extents.ts";
 import type { Manifest } from "./manifest.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
 
@@ -30,20 +30,28 @@ export async function readAhead(
     await resolve(manifest).catch(() => {});
     const checked = await store.get(manifest.key).catch(() => undefined);
     if (checked === undefined) continue;
-    await readData(checked.dir, manifest, signal);
-    left -= bytes;
+    left -= await readData(checked.dir, manifest, left, signal);
   }
 }
 
-/** Reads the files' data, which leaves it in the host's page cache, where clones map it from. */
-async function readData(dir: string, manifest: Manifest, signal: AbortSignal): Promise<void> {
+/**
+ * Reads the files' data, which leaves it in the host's page cache, where clones map it from.
+ * @param most bytes: of a file that is scattered, holes are read too
+ * @returns how many were read
+ */
+async function readData(dir: string, manifest: Manifest, most: number, signal: AbortSignal): Promise<number> {
+  let read = 0;
   for (const [name, { extents }] of Object.entries(manifest.files)) {
     const file = await open(join(dir, name)).catch(() => undefined);
     if (file === undefined) continue; // it was removed meanwhile
     try {
-      for await (const _ of readExtents(file, extents)) if (signal.aborted) return;
+      for await (const { data } of readExtents(file, extents)) {
+        read += data.length;
+        if (signal.aborted || read >= most) return read;
+      }
     } finally {
       await file.close();
     }
   }
+  return read;
 }

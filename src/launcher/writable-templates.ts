@@ -4,7 +4,8 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
 import { exists } from "../host/exists.ts";
-import { mapSparse, SparseTemplate } from "../host/sparse.ts";
+import { SparseTemplate } from "../host/sparse.ts";
+import { mapSparse } from "../host/sparse-map.ts";
 import { createWritableLayer, WRITABLE_FORMAT } from "../images/writable.ts";
 
 export class WritableTemplates {
