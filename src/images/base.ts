@@ -66,7 +66,7 @@ async function writeBase(path: string, layers: readonly Layer[], options: BaseOp
   await using below = options.below === undefined ? undefined : await ErofsBase.open(options.below);
   const tree = below === undefined ? new FileTree(limits) : await below.tree(limits);
   const inherited = new Set<TreeNode>();
-  for (const [, node] of below === undefined ? [] : tree.nodes()) {
+  for (const [, node] of below === undefined ? [] : tree.names()) {
     if (pace.over) await pace.rest();
     if (node.type === "file") inherited.add(node);
   }
@@ -87,9 +87,9 @@ async function writeBase(path: string, layers: readonly Layer[], options: BaseOp
   }
   options.edit?.(tree);
   if (below !== undefined) {
-    for (const [, node] of tree.nodes()) {
+    for (const [, node, again] of tree.names()) {
       if (pace.over) await pace.rest();
-      if (node.type !== "file" || !inherited.has(node)) continue;
+      if (again || node.type !== "file" || !inherited.has(node)) continue;
       options.signal?.throwIfAborted();
       node.data = await image.copyFile(below, node.data);
       report(node.data.size);
@@ -123,9 +123,9 @@ async function compact(path: string, image: ErofsImage, tree: FileTree, pace: Pa
   let stats: ErofsStats;
   {
     await using smaller = await ErofsImage.create(compactPath);
-    for (const [, node] of tree.nodes()) {
+    for (const [, node, again] of tree.names()) {
       if (pace.over) await pace.rest();
-      if (node.type === "file") node.data = await smaller.copyFile(image, node.data);
+      if (!again && node.type === "file") node.data = await smaller.copyFile(image, node.data);
     }
     stats = await smaller.finish(tree);
   }
@@ -139,9 +139,9 @@ async function compact(path: string, image: ErofsImage, tree: FileTree, pace: Pa
 
 async function liveBlocks(tree: FileTree, pace: Pace): Promise<number> {
   let blocks = 0;
-  for (const [, node] of tree.nodes()) {
+  for (const [, node, again] of tree.names()) {
     if (pace.over) await pace.rest();
-    blocks += blocksOf(node);
+    if (!again) blocks += blocksOf(node);
   }
   return blocks;
 }

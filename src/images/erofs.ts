@@ -161,10 +161,12 @@ export class ErofsImage implements AsyncDisposable {
     const { placed, order, metaSize } = await this.#place(tree, pace);
     const directories = metaBlock + Math.ceil(metaSize / BLOCK);
     let next = directories;
+    const large: TreeNode[] = [];
     for (const node of order) {
       if (pace.over) await pace.rest();
       const place = at(placed, node);
       if (node.type === "file" || place.dataSize <= place.inline) continue;
+      large.push(node);
       place.block = next;
       next += Math.ceil((place.dataSize - place.inline) / BLOCK);
     }
@@ -186,9 +188,8 @@ export class ErofsImage implements AsyncDisposable {
       if (last !== undefined) await meta.write(last);
     }
     await meta.padTo(directories * BLOCK);
-    for (const node of order) {
+    for (const node of large) {
       const place = at(placed, node);
-      if (node.type === "file" || place.block === 0) continue;
       await meta.padTo(place.block * BLOCK);
       let left = place.dataSize - place.inline;
       for (const piece of contentOf(node, placed)) {
@@ -237,6 +238,7 @@ export class ErofsImage implements AsyncDisposable {
     at(placed, tree.root).links = 2;
     for (let i = 0; i < order.length; i++) {
       const dir = order[i];
+      if (pace.over) await pace.rest();
       if (dir?.type !== "directory") continue;
       for (const { node: child } of dir.children.values()) {
         if (pace.over) await pace.rest();
@@ -262,7 +264,12 @@ function at(placed: Map<TreeNode, Placed>, node: TreeNode): Placed {
 /** Puts a directory's names into the order of their bytes. @returns the size of its entries */
 async function sort(dir: DirectoryNode, pace: Pace): Promise<number> {
   // Default order of strings is by UTF-16 units, which for one character per byte is the order of the bytes.
-  const names = await sortedInTurns([...dir.children.keys()], pace);
+  const unsorted: string[] = [];
+  for (const name of dir.children.keys()) {
+    if (pace.over) await pace.rest();
+    unsorted.push(name);
+  }
+  const names = await sortedInTurns(unsorted, pace);
   const sorted: DirectoryNode["children"] = new Map();
   for (const name of names) {
     if (pace.over) await pace.rest();

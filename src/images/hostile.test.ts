@@ -12,7 +12,7 @@ import { StacyError } from "../host/error.ts";
 import { buildBase, type Layer } from "./base.ts";
 import { layerFile } from "./layer.ts";
 import { readTar } from "./tar.ts";
-import { FileTree } from "./tree.ts";
+import { FileTree, NO_XATTRS } from "./tree.ts";
 
 let dir: string;
 beforeEach(async () => {
@@ -322,6 +322,28 @@ describe("hostile archives are refused:", () => {
     ended = true;
     const all = ownMs() - begun;
     assert.ok(longest < all / 8, `${longest} of ${all} ms at a stretch`);
+  });
+
+  test("a file of very many names: each of them is a step, between which others may have their turn", () => {
+    const tree = new FileTree({ entries: 2_000, bytes: 1 });
+    const file = {
+      type: "file",
+      data: { size: 0, block: 0, tail: undefined },
+      mode: 0,
+      uid: 0,
+      gid: 0,
+      mtime: 0,
+      mtimeNs: 0,
+      xattrs: NO_XATTRS,
+    } as const;
+    for (let i = 0; i < 1_000; i++) tree.put(`d/${i}`, file);
+    const names = [...tree.names()];
+    assert.equal(names.length, 1_002);
+    assert.equal(names.filter(([, , again]) => again).length, 999);
+    assert.deepEqual(
+      [...tree.nodes()].map(([path]) => path),
+      ["/", "/d", "/d/0"],
+    );
   });
 
   test("what a tree takes in memory has a bound, whatever it is taken by", () => {

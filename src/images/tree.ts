@@ -202,9 +202,18 @@ export class FileTree {
 
   /** Every node once, with one of its paths, directories before what is in them. */
   *nodes(): Generator<[path: string, node: TreeNode]> {
+    for (const [path, node, again] of this.names()) if (!again) yield [path, node];
+  }
+
+  /**
+   * Every name, directories before what is in them, for those who let others have their turn between the steps: one file may have a
+   * million names.
+   * @returns also whether the node came before, under another name
+   */
+  *names(): Generator<[path: string, node: TreeNode, again: boolean]> {
     // Only what is no directory has several names.
     const seen = new Set<TreeNode>();
-    yield ["/", this.root];
+    yield ["/", this.root, false];
     const stack: { path: string; left: Iterator<[string, Child]> }[] = [
       { path: "", left: this.root.children.entries() },
     ];
@@ -216,10 +225,11 @@ export class FileTree {
       }
       const [name, { node }] = next.value;
       const path = `${top.path}/${name}`;
-      if (node.type === "directory") stack.push({ path, left: node.children.entries() });
-      else if (seen.has(node)) continue;
-      else seen.add(node);
-      yield [path, node];
+      const isDirectory = node.type === "directory";
+      const again = !isDirectory && seen.has(node);
+      if (isDirectory) stack.push({ path, left: node.children.entries() });
+      else if (!again) seen.add(node);
+      yield [path, node, again];
     }
   }
 
