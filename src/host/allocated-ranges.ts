@@ -1,5 +1,5 @@
 /** Where the filesystem has given a file room, by `filefrag` (of e2fsprogs, which makes our disks); Node cannot ask it. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { DISK_BOUNDS } from "./bounds.ts";
 import { append, BLOCK, type Extent } from "./extents.ts";
 
@@ -11,22 +11,18 @@ const LIMIT_MS = 600_000;
  * @param size the file's, bytes
  */
 export async function* allocatedRanges(path: string, size: number): AsyncGenerator<Extent> {
-  // -s writes delayed data out first: until then it has no place.
-  const child = spawn("filefrag", ["-s", "-v", path], {
-    stdio: ["ignore", "pipe", "ignore"],
-    timeout: LIMIT_MS,
-    killSignal: "SIGKILL",
-  });
+  const child = start(path);
   const ended = new Promise<boolean>((resolve) => {
-    child.once("error", () => resolve(false));
-    child.once("close", (code) => resolve(code === 0));
+    child?.once("error", () => resolve(false));
+    child?.once("close", (code) => resolve(code === 0));
+    if (child === undefined) resolve(false);
   });
   const ranges: Extent[] = [];
   let unit = 0;
   let told = 0;
   let rest = "";
   try {
-    for await (const chunk of child.stdout.setEncoding("latin1")) {
+    for await (const chunk of child?.stdout?.setEncoding("latin1") ?? []) {
       const lines: string[] = (rest + chunk).split("\n");
       rest = lines.pop() ?? "";
       for (const line of lines) {
@@ -43,6 +39,20 @@ export async function* allocatedRanges(path: string, size: number): AsyncGenerat
     if (!all && told < size) append(ranges, told, size - told, DISK_BOUNDS.holeBytes);
     yield* ranges;
   } finally {
-    child.kill("SIGKILL");
+    child?.kill("SIGKILL");
+  }
+}
+
+/** @returns without an output, or nothing at all, where there is no room for one more process */
+function start(path: string): ChildProcess | undefined {
+  try {
+    // -s writes delayed data out first: until then it has no place.
+    return spawn("filefrag", ["-s", "-v", path], {
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: LIMIT_MS,
+      killSignal: "SIGKILL",
+    });
+  } catch {
+    return undefined;
   }
 }

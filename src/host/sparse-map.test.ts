@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import { countTurns } from "../../test/count-turns.ts";
 import { DISK_BOUNDS } from "./bounds.ts";
 import { BLOCK, type Extent } from "./extents.ts";
+import { runTool } from "./run.ts";
 import { mapSparse } from "./sparse-map.ts";
 
 let dir: string;
@@ -102,6 +103,24 @@ test("a scattered file has few extents, in which all its data lies, and the chec
       assert.ok(extent !== undefined && extent.start <= start && start + BLOCK <= extent.start + extent.length);
     }
   }
+});
+
+test("without descriptors for the program that asks the filesystem, the whole file is read", async () => {
+  const path = await fileOf("short", 4 << 20, every(1 << 20, 3));
+  const told = await mapSparse(path);
+  // In a process of its own, whose limit leaves room for the file and not for a program with its pipes.
+  const script = `
+    import { open } from "node:fs/promises";
+    import { mapSparse } from ${JSON.stringify(join(import.meta.dirname, "sparse-map.ts"))};
+    const file = process.argv[1];
+    const held = [];
+    try { for (;;) held.push(await open(file)); } catch {}
+    await held.pop().close();
+    await held.pop().close();
+    process.stdout.write(JSON.stringify(await mapSparse(file)));
+  `;
+  const args = ["--nofile=64:64", process.execPath, "--input-type=module", "-e", script, path];
+  assert.deepEqual(JSON.parse((await runTool("prlimit", args)).toString()), told);
 });
 
 test("what the filesystem does not tell is read", async (t) => {
