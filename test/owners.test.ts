@@ -591,6 +591,17 @@ describe("keys", () => {
   });
 });
 
+test("keys that two owners call the same are two to the rate limit that counts keys", async () => {
+  const rate_limit = { enabled: true, burst: 1, requests_per_minute: 1, key_by: "api_key" };
+  const { app, keys } = fakeApp({ config: { rate_limit } });
+  const statuses: number[] = [];
+  for (const owner of ["one", "two"]) {
+    const { secret } = await keys.create({ name: "ci", owner, scopes: ["use"] }, "test");
+    statuses.push((await app.request(`${BASE}/health`, { headers: { "x-api-key": secret } }, {})).status);
+  }
+  assert.deepEqual(statuses, [200, 200]);
+});
+
 describe("without a configured key", () => {
   const { app, keys } = fakeApp({ ownUser: true });
   const ask = async (uid: number, headers: Record<string, string> = {}): Promise<{ status: number; text: string }> => {

@@ -173,7 +173,10 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   function bucketOf(c: ApiContext, caller?: Caller): string {
     const by = config.rate_limit.key_by;
     if (caller === undefined || by === "ip") return `address:${addressOf(c.env.incoming)}`;
-    return by === "owner" ? `owner:${caller.owner}` : `key:${caller.name}`;
+    // Two owners may call their keys the same.
+    return by === "owner"
+      ? `owner:${caller.owner}`
+      : `key:${caller.keyId ?? JSON.stringify([caller.owner, caller.name])}`;
   }
 
   /** @throws HTTPException 429 */

@@ -53,12 +53,16 @@ export class ByteCollector {
   }
 }
 
-/** All of a body. @throws StacyError `limit` */
+/** All of a body, each part of which the guest must send within a minute. @throws StacyError `limit`, `timeout` */
 export async function collectBytes(call: Call, limitBytes: number, budget: CollectBudget): Promise<Buffer> {
   const collected = new ByteCollector();
   let size = 0;
+  const parts = call.chunks()[Symbol.asyncIterator]();
   try {
-    for await (const { data } of call.chunks()) {
+    for (;;) {
+      const part = await call.inTime(parts.next(), GUEST_BOUNDS.fileMs);
+      if (part.done === true) break;
+      const { data } = part.value;
       size += data.length;
       if (size > limitBytes) throw new StacyError("limit", `the answer passes ${limitBytes} bytes`);
       budget.take(data.length);

@@ -231,6 +231,10 @@ test("a call that never ends is given up: when its client goes away, and at its 
   assert.equal((await late).code, "timeout");
   await turn();
   assert.deepEqual(cancelled, [1, 2]);
+  // One whose answer has no end of its own too: each part of it is waited for.
+  const file = rejection(agent.readFile("/x"));
+  await pass(t, GUEST_BOUNDS.fileMs);
+  assert.equal((await file).code, "timeout");
   // What still comes of them is nobody's, and the session goes on.
   for (const call of [1, 2]) {
     guest.send(FrameType.DATA, call, Buffer.from("x"));

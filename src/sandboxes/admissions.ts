@@ -66,7 +66,7 @@ export class Admissions {
     };
     events.emit("spawn.queued", undefined, { waiting: this.#queue.length + 1 }, owner);
     try {
-      await this.#queue.wait(attempt, {
+      await this.#queue.wait(owner, attempt, {
         max: limits.maxQueue,
         timeoutMs: limits.queueTimeoutMs,
         ...(signal === undefined ? {} : { signal }),

@@ -8,8 +8,12 @@ function queueOf() {
   const queue = new SpawnQueue(clock);
   let room = 0;
   const came: string[] = [];
-  const wait = (name: string, options: { timeoutMs?: number; signal?: AbortSignal } = {}): Promise<void> =>
+  const wait = (
+    name: string,
+    { owner = "one", ...options }: { owner?: string; timeoutMs?: number; signal?: AbortSignal } = {},
+  ): Promise<void> =>
     queue.wait(
+      owner,
       () => {
         if (room === 0) return false;
         room -= 1;
@@ -64,4 +68,20 @@ test("a stop ends all waiting, and no timer of theirs is left", async () => {
   await clock.pass(20_000);
   await settle();
   assert.equal(queue.counts.timedOut, 0);
+});
+
+test("owners take turns, and who has most in a full queue makes room for who has less", async () => {
+  const { queue, wait, came, make } = queueOf();
+  const all = ["a1", "a2"].map((name) => wait(name, { owner: "a" }));
+  const last = wait("a3", { owner: "a" });
+  const refused = assert.rejects(last, { code: "limit" });
+  all.push(wait("b1", { owner: "b" }));
+  await refused;
+  // What is theirs already is not taken from them for an equal.
+  await assert.rejects(wait("b2", { owner: "b" }), { code: "limit" });
+  await assert.rejects(wait("a4", { owner: "a" }), { code: "limit" });
+  make(3);
+  queue.advance();
+  await Promise.all(all);
+  assert.deepEqual([came, queue.length], [["a1", "b1", "a2"], 0]);
 });

@@ -1,4 +1,4 @@
-/** Spawns that wait for room: first come, first served, bounded in number and in time. */
+/** Spawns that wait for room: owners in turn, each owner's in order of arrival, bounded in number and in time. */
 import { StacyError } from "../host/error.ts";
 import type { Clock } from "./clock.ts";
 
@@ -21,7 +21,8 @@ export interface QueueCounts {
 
 export class SpawnQueue {
   readonly #clock: Clock;
-  readonly #waiting: Waiter[] = [];
+  /** By owner, in the order of their next turn. */
+  readonly #waiting = new Map<string, Waiter[]>();
   readonly #counts = { entered: 0, left: 0, timedOut: 0, waitedMs: 0, longestMs: 0 };
 
   constructor(clock: Clock) {
@@ -29,22 +30,33 @@ export class SpawnQueue {
   }
 
   get length(): number {
-    return this.#waiting.length;
+    let length = 0;
+    for (const waiters of this.#waiting.values()) length += waiters.length;
+    return length;
   }
 
   get counts(): QueueCounts {
-    return { waiting: this.#waiting.length, ...this.#counts };
+    return { waiting: this.length, ...this.#counts };
   }
 
   /**
-   * Waits until `attempt` succeeds; it is called when room may have come, in order of arrival.
+   * Waits until `attempt` succeeds; it is called when room may have come and it is this one's turn. In a queue that is full an owner
+   * who has fewer in it takes the place of the last one of whoever has most.
    * @throws StacyError `limit` when the queue is full, `timeout`, `cancelled`
    */
-  wait(attempt: () => boolean, options: { max: number; timeoutMs: number; signal?: AbortSignal }): Promise<void> {
-    if (this.#waiting.length >= options.max) {
-      return Promise.reject(
-        new StacyError("limit", `${this.#waiting.length} spawns are waiting already`, { remedy: "try again later" }),
-      );
+  wait(
+    owner: string,
+    attempt: () => boolean,
+    options: { max: number; timeoutMs: number; signal?: AbortSignal },
+  ): Promise<void> {
+    const { length } = this;
+    if (length >= options.max) {
+      const full = new StacyError("limit", `${length} spawns are waiting already`, { remedy: "try again later" });
+      const most = [...this.#waiting.values()].reduce((a, b) => (b.length > a.length ? b : a), []);
+      const own = this.#waiting.get(owner)?.length ?? 0;
+      // Of equals who came first stays.
+      if (most.length <= own + 1) return Promise.reject(full);
+      most.at(-1)?.settle(full);
     }
     return new Promise((resolve, reject) => {
       const begun = performance.now();
@@ -54,8 +66,7 @@ export class SpawnQueue {
         settle: (error) => {
           stop();
           options.signal?.removeEventListener("abort", abort);
-          const at = this.#waiting.indexOf(waiter);
-          if (at >= 0) this.#waiting.splice(at, 1);
+          this.#remove(owner, waiter);
           this.#count(error, performance.now() - begun);
           if (error === undefined) resolve();
           else reject(error);
@@ -66,7 +77,9 @@ export class SpawnQueue {
           new StacyError("timeout", `no room for a sandbox within ${options.timeoutMs} ms`, { phase: "queue" }),
         ),
       );
-      this.#waiting.push(waiter);
+      const waiters = this.#waiting.get(owner);
+      if (waiters === undefined) this.#waiting.set(owner, [waiter]);
+      else waiters.push(waiter);
       this.#counts.entered += 1;
       options.signal?.addEventListener("abort", abort, { once: true });
       if (options.signal?.aborted === true) abort();
@@ -81,13 +94,32 @@ export class SpawnQueue {
     this.#counts.longestMs = Math.max(this.#counts.longestMs, ms);
   }
 
-  /** Room may have come: lets in as many as fit, in order. */
+  #remove(owner: string, waiter: Waiter): void {
+    const left = this.#waiting.get(owner)?.filter((one) => one !== waiter) ?? [];
+    if (left.length === 0) this.#waiting.delete(owner);
+    else this.#waiting.set(owner, left);
+  }
+
+  /** Room may have come: lets in as many as fit. Who has no room now holds up those behind, or many small ones would starve a large one. */
   advance(): void {
-    for (let first = this.#waiting[0]; first?.attempt(); first = this.#waiting[0]) first.settle();
+    for (let next = this.#next(); next?.waiter.attempt(); next = this.#next()) {
+      next.waiter.settle();
+      // The other owners' turn.
+      const left = this.#waiting.get(next.owner);
+      if (left === undefined) continue;
+      this.#waiting.delete(next.owner);
+      this.#waiting.set(next.owner, left);
+    }
+  }
+
+  #next(): { owner: string; waiter: Waiter } | undefined {
+    for (const [owner, [waiter]] of this.#waiting) if (waiter !== undefined) return { owner, waiter };
+    return undefined;
   }
 
   /** The daemon stops: nobody waits any longer. */
   close(): void {
-    for (const waiter of [...this.#waiting]) waiter.settle(new StacyError("unavailable", "the server is stopping"));
+    const stops = new StacyError("unavailable", "the server is stopping");
+    for (const waiter of [...this.#waiting.values()].flat()) waiter.settle(stops);
   }
 }

@@ -16,6 +16,7 @@ import type { z } from "zod";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { Database, isBusy, type Row, type Value } from "./database.ts";
 import { type Log, silentLog } from "./observer.ts";
+import { prune } from "./pruning.ts";
 import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, SecretRecord, Template } from "./record.ts";
 import {
   auditRow,
@@ -33,10 +34,6 @@ const RETRY_MS = 1_000;
 const BUSY_WAIT_MS = 5_000;
 const BUSY_STEP_MS = 20;
 const KEEP_UNWRITTEN = 10_000;
-const KEEP_EXECS = 50_000;
-const KEEP_EVENTS = 50_000;
-const KEEP_AUDIT = 100_000;
-const KEEP_DESTROYED = 5_000;
 const PRUNE_EVERY = 1_000;
 
 export interface StoredEvent {
@@ -455,15 +452,7 @@ export class Store implements Disposable {
     if (this.#sincePrune < PRUNE_EVERY || this.#closed) return;
     this.#sincePrune = 0;
     try {
-      this.#db.transaction((run) => {
-        run("DELETE FROM execs WHERE id <= (SELECT max(id) FROM execs) - ?", [KEEP_EXECS]);
-        run("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [KEEP_EVENTS]);
-        run("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", [KEEP_AUDIT]);
-        run(
-          "DELETE FROM sandboxes WHERE state = 'destroyed' AND id NOT IN (SELECT id FROM sandboxes WHERE state = 'destroyed' ORDER BY updated_at DESC LIMIT ?)",
-          [KEEP_DESTROYED],
-        );
-      });
+      prune(this.#db);
     } catch (error) {
       this.#log.warn({ err: error, phase: "database" }, "old rows could not be removed");
     }

@@ -63,10 +63,10 @@ export class Envd {
 
   constructor(parts: E2bParts) {
     this.#parts = parts;
-    const guestOf = ({ values, requestHeader }: HandlerContext): Promise<Guest> => {
+    const guestOf = ({ values, requestHeader, signal }: HandlerContext): Promise<Guest> => {
       const target = values.get(SANDBOX);
       if (target === undefined) throw new StacyError("internal", "a call without its sandbox");
-      return openGuest(parts, target, userOf(requestHeader));
+      return openGuest(parts, target, signal, userOf(requestHeader));
     };
     const processes = processService(guestOf, new RunningProcesses());
     const files = filesystemService(guestOf, parts.stopping);
@@ -117,7 +117,7 @@ export class Envd {
       const answer = await handler({ ...asked, body, header: boundTimers(asked.header), contextValues });
       return breakable(universalServerResponseToFetch(answer), lost.signal);
     }
-    const guest = await openGuest(this.#parts, target);
+    const guest = await openGuest(this.#parts, target, request.signal);
     try {
       const route = `${request.method} ${pathname}`;
       const plain = Object.hasOwn(this.#plain, route) ? this.#plain[route] : undefined;

@@ -23,10 +23,11 @@ export interface Guest {
   hold(): () => void;
 }
 
-/** @throws StacyError when the sandbox does not run */
+/** @param signal the client is gone: its guest is asked no more @throws StacyError when the sandbox does not run */
 export async function openGuest(
   { images }: Pick<E2bParts, "images">,
   { sandboxes, id }: Target,
+  signal: AbortSignal,
   userName?: string,
 ): Promise<Guest> {
   const lease: Lease = await sandboxes.lease(id);
@@ -41,7 +42,7 @@ export async function openGuest(
         .of({ name: owner })
         .resolve(name, { pull: "never" })
         .catch(() => undefined);
-      return await Users.read(agent, image?.config.user);
+      return await Users.read(agent, image?.config.user, signal);
     },
     free: () => lease[Symbol.dispose](),
     hold: () => {

@@ -33,8 +33,9 @@ export class Users {
   }
 
   /** @param imageUser who commands run as by default, as the image says */
-  static async read(agent: Agent, imageUser: string | undefined): Promise<Users> {
-    const [passwd, group] = await Promise.all([textOf(agent, "/etc/passwd"), textOf(agent, "/etc/group")]);
+  static async read(agent: Agent, imageUser: string | undefined, signal?: AbortSignal): Promise<Users> {
+    const tables = ["/etc/passwd", "/etc/group"].map((path) => textOf(agent, path, signal));
+    const [passwd = "", group = ""] = await Promise.all(tables);
     return new Users(passwd, group, imageUser);
   }
 
@@ -112,8 +113,9 @@ function rows(table: string): string[][] {
     .filter((fields) => fields.length >= 3);
 }
 
-async function textOf(agent: Agent, path: string): Promise<string> {
-  const bytes = await agent.readFile(path, { limitBytes: E2B_BOUNDS.userBytes }).catch((error) => {
+async function textOf(agent: Agent, path: string, signal: AbortSignal | undefined): Promise<string> {
+  const options = { limitBytes: E2B_BOUNDS.userBytes, ...(signal === undefined ? {} : { signal }) };
+  const bytes = await agent.readFile(path, options).catch((error) => {
     if (error instanceof StacyError && error.code === "not-found") return Buffer.alloc(0);
     throw error;
   });

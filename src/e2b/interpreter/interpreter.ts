@@ -42,13 +42,13 @@ export class Interpreter {
       call.kept = true;
       return this.#execute(call);
     },
-    "GET /contexts": async ({ target, lease }) => {
-      const user = await this.#user(target);
+    "GET /contexts": async ({ target, lease, request }) => {
+      const user = await this.#user(target, request);
       return Response.json((await target.sandboxes.code.contexts(lease)).map((info) => shown(info, user)));
     },
     "POST /contexts": async ({ target, lease, request }) => {
       const { language, cwd } = await this.#body(request, ContextBody);
-      const user = await this.#user(target);
+      const user = await this.#user(target, request);
       const begin = { ...asUser(user, target.id), cwd: pathOf(cwd ?? "", user) };
       const { code } = target.sandboxes;
       const made = await known(code.create(lease, { ...begin, ...(language === undefined ? {} : { language }) }));
@@ -58,8 +58,9 @@ export class Interpreter {
       await found(id, target.sandboxes.code.remove(lease, id));
       return new Response(null, { status: 204 });
     },
-    "POST /contexts/:id/restart": async ({ target, lease, id }) => {
-      await found(id, target.sandboxes.code.restart(lease, id, asUser(await this.#user(target), target.id)));
+    "POST /contexts/:id/restart": async ({ target, lease, request, id }) => {
+      const user = await this.#user(target, request);
+      await found(id, target.sandboxes.code.restart(lease, id, asUser(user, target.id)));
       return new Response(null, { status: 204 });
     },
   };
@@ -97,7 +98,7 @@ export class Interpreter {
   async #execute({ target, lease, request }: Call): Promise<Response> {
     try {
       const { code, context_id, language, env_vars = {} } = await this.#body(request, ExecuteBody);
-      const user = await this.#user(target);
+      const user = await this.#user(target, request);
       const signal = AbortSignal.any([request.signal, this.#parts.stopping]);
       const running = target.sandboxes.code.run(
         lease,
@@ -120,8 +121,8 @@ export class Interpreter {
   }
 
   /** Who its processes belong to. */
-  async #user(target: Target): Promise<GuestUser> {
-    const guest = await openGuest(this.#parts, target);
+  async #user(target: Target, { signal }: Request): Promise<GuestUser> {
+    const guest = await openGuest(this.#parts, target, signal);
     try {
       return (await guest.users()).find(undefined);
     } finally {
