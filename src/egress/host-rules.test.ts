@@ -78,6 +78,25 @@ test("a refusal decides over everything that permits it, on every port unless it
   assert.ok(new HostRules(["!a.example"]).empty, "a refusal permits nothing");
 });
 
+test("a refused range is refused in IPv6 clothes too, in which a translator would connect to it; a permitted one is itself alone", () => {
+  const rules = new HostRules(["*:*", "!203.0.113.0/24"]);
+  const only = new HostRules(["203.0.113.0/24:*"]);
+  for (const address of [
+    ...["::ffff:203.0.113.7", "64:ff9b::203.0.113.7", "64:ff9b::cb00:7107", "::203.0.113.7", "::ffff:0:203.0.113.7"],
+    "2001:db8::5efe:203.0.113.7",
+  ]) {
+    assert.deepEqual(rules.judge(address, 443), { permitted: false, rule: "!203.0.113.0/24" }, address);
+    assert.deepEqual(rules.judgeHost(address), { permitted: false, rule: "!203.0.113.0/24" }, address);
+    assert.equal(rules.refusal(address, 443), "!203.0.113.0/24", address);
+    assert.equal(rules.refusal(address), "!203.0.113.0/24", address);
+    if (!address.startsWith("::ffff:203")) assert.equal(only.permit(address, 443), false, address);
+  }
+  for (const address of ["64:ff9b::203.0.114.7", "2001:db8::203.0.113.7", "203.0.114.7"]) {
+    assert.ok(rules.permit(address, 443), address);
+    assert.equal(rules.refusal(address, 443), undefined, address);
+  }
+});
+
 test("a group stands for its rules, to permit and to refuse", () => {
   const groups = { lan: ["db.lan:5432", "10.0.0.0/8:22"] };
   const rules = new HostRules(["@lan"], groups);

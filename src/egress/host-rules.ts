@@ -19,6 +19,7 @@
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
+import { embeddedAddress } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import { ownValue } from "../host/own-value.ts";
 import { BUILT_IN_GROUPS, type HostGroups } from "./host-groups.ts";
@@ -52,8 +53,8 @@ interface Rule {
   /** As it was given, with the group that it is of. */
   text: string;
   denies: boolean;
-  /** Of a name in its normalised form, or an address. */
-  means(host: string): boolean;
+  /** @param host a name in its normalised form, or an address. @param inside of an IPv6 address the IPv4 one in it, for a refusal */
+  means(host: string, inside?: string): boolean;
   extent: Extent;
   /** Absent: all. */
   ports?: Ports;
@@ -104,7 +105,7 @@ export class HostRules {
   /** @param host a name or an address, in any case */
   judge(host: string, port: number, protocol: Protocol = "tcp"): Verdict {
     const name = normaliseHost(host);
-    const denied = find(this.#deny, name, port, protocol);
+    const denied = find(this.#deny, name, port, protocol, embedded(name));
     if (denied !== undefined) return { permitted: false, rule: denied.text };
     const allowed = find(this.#allow, name, port, protocol);
     return allowed === undefined ? { permitted: false } : { permitted: true, rule: allowed.text };
@@ -117,7 +118,8 @@ export class HostRules {
   /** As `judge`, but of the host: some port of it may be reached, one way or the other. */
   judgeHost(host: string): Verdict {
     const name = normaliseHost(host);
-    const denied = this.#deny.find((rule) => refusesAll(rule) && rule.means(name));
+    const inside = embedded(name);
+    const denied = this.#deny.find((rule) => refusesAll(rule) && rule.means(name, inside));
     if (denied !== undefined) return { permitted: false, rule: denied.text };
     const allowed = this.#allow.find((rule) => rule.means(name));
     return allowed === undefined ? { permitted: false } : { permitted: true, rule: allowed.text };
@@ -141,12 +143,24 @@ export class HostRules {
   /** The rule that refuses an address which some name resolves to. @param port absent: whatever the port */
   refusal(address: string, port?: number, protocol: Protocol = "tcp"): string | undefined {
     const refuses = (rule: Rule): boolean => (port === undefined ? refusesAll(rule) : applies(rule, port, protocol));
-    return this.#deny.find((rule) => rule.extent.kind === "range" && refuses(rule) && rule.means(address))?.text;
+    const inside = embedded(address);
+    return this.#deny.find((rule) => rule.extent.kind === "range" && refuses(rule) && rule.means(address, inside))
+      ?.text;
   }
 }
 
-function find(rules: readonly Rule[], name: string, port: number, protocol: Protocol): Rule | undefined {
-  return rules.find((rule) => applies(rule, port, protocol) && rule.means(name));
+function find(
+  rules: readonly Rule[],
+  name: string,
+  port: number,
+  protocol: Protocol,
+  inside?: string,
+): Rule | undefined {
+  return rules.find((rule) => applies(rule, port, protocol) && rule.means(name, inside));
+}
+
+function embedded(host: string): string | undefined {
+  return isIPv6(host) ? embeddedAddress(host) : undefined;
 }
 
 function applies({ ports, protocol: of }: Rule, port: number, protocol: Protocol): boolean {
@@ -203,7 +217,8 @@ function parse(text: string, denies: boolean, label: string): Rule {
     return {
       ...rest,
       extent: { kind: "range", ...range },
-      means: (name) => isIP(name) !== 0 && inRange(range.list, name),
+      means: (name, inside) =>
+        (isIP(name) !== 0 && inRange(range.list, name)) || (inside !== undefined && inRange(range.list, inside)),
     };
   }
   const below = host.startsWith("*.");

@@ -221,6 +221,18 @@ test("a refused range is refused in every notation and to every name that leads 
   for (const { reason } of guest.refused) assert.match(reason, /the rule !127\.0\.0\.0\/16 of this sandbox/);
 });
 
+test("a refused address is refused as the NAT64 of the host's network would reach it, asked for as it is and behind a name", async () => {
+  using guest = guestWith({ names: { "nat64.test": "64:ff9b::203.0.113.7" } }, [...ALL, "!203.0.113.0/24"]);
+  for (const host of ["64:ff9b::203.0.113.7", "64:ff9b::cb00:7107", "nat64.test"]) {
+    for (const [way, reach] of Object.entries(WAYS)) {
+      assert.doesNotMatch(await reach(guest, host), REACHED[way] ?? /^/, `${way} to ${host}`);
+    }
+  }
+  assert.deepEqual([guest.pinged, guest.egress.status.connected], [[], 0]);
+  assert.ok(guest.refused.length > 0);
+  for (const { reason } of guest.refused) assert.match(reason, /the rule !203\.0\.113\.0\/24 of this sandbox/);
+});
+
 test("a name that changes where it leads: each connection goes to an address that was looked at, never to the next answer", async () => {
   for (const [way, reach] of Object.entries(WAYS)) {
     // Whoever owns the name tells the guest's question, then the connection, something else each time.

@@ -61,7 +61,7 @@ export class Addresses {
   }
 
   permit(address: string): boolean {
-    const inside = embedded(address);
+    const inside = embeddedAddress(address);
     // Behind a prefix it is an address of its own too.
     if (inside !== undefined && !has(WRAPPED, address) && has(special, address)) return has(this.#opened, address);
     if (has(this.#opened, address) || (inside !== undefined && has(this.#opened, inside))) return true;
@@ -70,8 +70,8 @@ export class Addresses {
   }
 }
 
-/** The IPv4 address inside an IPv6 one. */
-function embedded(address: string): string | undefined {
+/** The IPv4 address inside an IPv6 one, which a translator on the way (NAT64, say) may connect to. */
+export function embeddedAddress(address: string): string | undefined {
   if (isIPv4(address)) return undefined;
   // The URL parser writes every form in hex groups, dotted ones too.
   const groups = new URL(`http://[${address.split("%")[0]}]`).hostname.slice(1, -1).split(":");
