@@ -10,8 +10,9 @@ import {
   type ServerResponse,
 } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
-import type { Duplex } from "node:stream";
+import { Duplex } from "node:stream";
 import { after, before, beforeEach, test } from "node:test";
+import { countTurns } from "../../test/count-turns.ts";
 import type { View } from "../sandboxes/view.ts";
 import type { ApiContext } from "./endpoint.ts";
 import { proxyPreview } from "./preview.ts";
@@ -45,6 +46,8 @@ const listening = async (server: Server): Promise<number> => {
 };
 let guestPort = 0;
 let frontPort = 0;
+/** A guest that says this once it is asked, at once and however it is read. */
+let flood: Buffer[] | undefined;
 
 function context(incoming: IncomingMessage, body: string, upgrade?: { socket: Duplex; head: Buffer }): ApiContext {
   const headers = new Headers();
@@ -62,6 +65,7 @@ const sandboxes = {
   lease: async () => ({
     agent: {
       tunnel: async () => {
+        if (flood !== undefined) return flooding(flood);
         const socket = connect(guestPort, "127.0.0.1");
         await once(socket, "connect");
         return socket;
@@ -70,6 +74,20 @@ const sandboxes = {
     [Symbol.dispose]: () => freed++,
   }),
 } as unknown as View;
+
+function flooding(said: Buffer[]): Duplex {
+  const left = [...said];
+  const asked = Promise.withResolvers<void>();
+  return new Duplex({
+    read() {
+      void asked.promise.then(() => this.push(left.shift() ?? null));
+    },
+    write(_piece, _encoding, done) {
+      asked.resolve();
+      done();
+    },
+  });
+}
 
 const target = (url: string | undefined) => ({
   id: "sb-00000000",
@@ -114,6 +132,7 @@ after(() => {
 });
 beforeEach(() => {
   seen = [];
+  flood = undefined;
   freed = 0;
   identity = { header: "x-api-key" };
   answer = (response) => response.writeHead(200, { ...RULES, "x-kept": "yes" }).end("hello");
@@ -227,4 +246,28 @@ test("the body of a DELETE is its body, and not the next request", async () => {
       ["/e", inner],
     ],
   );
+});
+
+test("an answer in chunks of a byte is passed on in a few pieces, and others have their turn meanwhile", async () => {
+  const chunks = Buffer.from("1\r\na\r\n".repeat(10_000));
+  const head = Buffer.from("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+  flood = [head, ...Array<Buffer>(40).fill(chunks), Buffer.from("0\r\n\r\n")];
+  const end = countTurns();
+  const preview = await proxyPreview(context({ headers: {} } as IncomingMessage, ""), sandboxes, target("/"));
+  let [bytes, pieces] = [0, 0];
+  for await (const piece of preview.body ?? []) {
+    bytes += piece.length;
+    pieces += 1;
+  }
+  const turns = end();
+  assert.equal(bytes, 400_000);
+  assert.ok(pieces < 4_000, `${pieces} pieces`);
+  assert.ok(turns > 40, `${turns} turns`);
+});
+
+test("interim answers without an end are none", async () => {
+  flood = Array<Buffer>(40).fill(Buffer.from("HTTP/1.1 103 Wait\r\n\r\n".repeat(3_000)));
+  const asked = proxyPreview(context({ headers: {} } as IncomingMessage, ""), sandboxes, target("/"));
+  await assert.rejects(asked, (error: Error) => /interim/.test((error.cause as Error).message));
+  assert.equal(freed, 1);
 });

@@ -6,6 +6,8 @@ import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, req
 import { type Duplex, Readable } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { framing } from "../host/hop-by-hop.ts";
+import { InSlices } from "../host/in-slices.ts";
+import { mergeBody } from "../host/merge-body.ts";
 import { printable } from "../host/printable.ts";
 import { relay } from "../host/relay.ts";
 import type { View } from "../sandboxes/view.ts";
@@ -69,7 +71,7 @@ export async function proxyPreview(c: ApiContext, sandboxes: View, target: Previ
     // Answers without a body, by their status (RFC 9110).
     const empty = status === 204 || status === 205 || status === 304 || c.req.method === "HEAD";
     if (empty) answer.resume();
-    return new Response(empty ? null : (Readable.toWeb(answer) as ReadableStream), { status, headers });
+    return new Response(empty ? null : bodyOf(answer), { status, headers });
   } catch (error) {
     free();
     throw error;
@@ -80,6 +82,25 @@ export async function proxyPreview(c: ApiContext, sandboxes: View, target: Previ
 function keyHeader(c: ApiContext): string | undefined {
   return (c.get("identity") as Caller | undefined)?.header;
 }
+
+/** Its reader paces it. What has come at a time is one piece, as `Readable.toWeb` does not have it. */
+function bodyOf(answer: IncomingMessage): ReadableStream<Uint8Array> {
+  const pieces = answer[Symbol.asyncIterator]();
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await pieces.next();
+        if (done === true) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: () => void answer.destroy(),
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/** Before an answer: a guest could send them for ever. */
+const MOST_INTERIM = 64;
 
 /** The request as the guest gets it. */
 function ask(
@@ -92,13 +113,21 @@ function ask(
   }: { method: string; path: string; headers: IncomingHttpHeaders; signal?: AbortSignal },
 ): ClientRequest {
   const { host = "localhost" } = headers;
-  return request({
+  const connection = new InSlices(tunnel);
+  const asked = request({
     method,
     path,
     headers: { ...headers, host, "x-forwarded-host": host, "x-forwarded-proto": "http" },
-    createConnection: () => tunnel,
+    createConnection: () => connection,
     ...(signal === undefined ? {} : { signal }),
   });
+  let interim = 0;
+  asked.on("information", () => {
+    interim += 1;
+    if (interim > MOST_INTERIM) asked.destroy(new Error("it sends one interim answer after another"));
+  });
+  asked.once("response", mergeBody);
+  return asked;
 }
 
 function forward(
