@@ -63,6 +63,29 @@ test("a name has an address of its own, the same each time, and a connection to 
   assert.equal((answers[0] as { data: string }).data, "localhost");
 });
 
+test("a thousand connections one after the other, and 200 at once, leave nothing", async () => {
+  const shared: SharedEgress = {
+    ...{ counts: { connected: 0, refused: 0, failed: 0 }, traffic: { sent: 0, received: 0 } },
+    ...{ open: 0, mostOpen: 64, pings: 0 },
+  };
+  using guest = new Guest([`localhost:${port}`], undefined, shared);
+  const address = await guest.address("localhost");
+  const one = async (at: number): Promise<void> => {
+    const client = guest.connect(address, port);
+    client.end(`program ${at}`);
+    assert.equal(await read(client), `program ${at}`);
+  };
+  /** Sockets of this process, both ends of each. */
+  const sockets = (): number => process.getActiveResourcesInfo().filter((kind) => kind === "TCPSocketWrap").length;
+  const before = sockets();
+  for (let at = 0; at < 1_000; at++) await one(at);
+  await Promise.all(Array.from({ length: 200 }, (_, at) => one(at)));
+  while (guest.egress.status.open > 0 || shared.open > 0) await new Promise((next) => setImmediate(next));
+  assert.equal(guest.egress.status.connected, 1_200);
+  echo.emit("close"); // its own ends, whose programs are gone
+  while (sockets() > before) await new Promise((next) => setImmediate(next));
+});
+
 test("it has one of IPv6 as well, which leads to the same name", async () => {
   using guest = new Guest([`localhost:${port}`]);
   const { answers } = await guest.ask("localhost", "AAAA");
