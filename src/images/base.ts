@@ -65,11 +65,6 @@ async function writeBase(path: string, layers: readonly Layer[], options: BaseOp
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   await using below = options.below === undefined ? undefined : await ErofsBase.open(options.below);
   const tree = below === undefined ? new FileTree(limits) : await below.tree(limits);
-  const inherited = new Set<TreeNode>();
-  for (const [, node] of below === undefined ? [] : tree.names()) {
-    if (pace.over) await pace.rest();
-    if (node.type === "file") inherited.add(node);
-  }
   await using image = await ErofsImage.create(path);
   const report = reporter(options);
   const bytes = new ArchiveBytes(limits);
@@ -89,7 +84,7 @@ async function writeBase(path: string, layers: readonly Layer[], options: BaseOp
   if (below !== undefined) {
     for (const [, node, again] of tree.names()) {
       if (pace.over) await pace.rest();
-      if (again || node.type !== "file" || !inherited.has(node)) continue;
+      if (again || node.type !== "file" || node.data.below !== true) continue;
       options.signal?.throwIfAborted();
       node.data = await image.copyFile(below, node.data);
       report(node.data.size);

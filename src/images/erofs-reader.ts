@@ -127,7 +127,7 @@ export class ErofsBase implements AsyncDisposable {
     };
     switch (type) {
       case "file":
-        return { node: { type, data: { size, block: location, tail }, ...common }, content: NOTHING };
+        return { node: { type, data: { size, block: location, tail, below: true }, ...common }, content: NOTHING };
       case "symlink":
         return { node: { type, target: (await content()).toString("latin1"), ...common }, content: NOTHING };
       case "directory":

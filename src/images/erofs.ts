@@ -47,6 +47,7 @@ const DIRENT_TYPE = { file: 1, directory: 2, character: 3, block: 4, fifo: 5, sy
 const NOTHING = Buffer.alloc(0);
 
 interface Placed {
+  node: TreeNode;
   /** Byte offset of the inode within the meta area. */
   at: number;
   number: number;
@@ -130,15 +131,15 @@ export class ErofsImage implements AsyncDisposable {
   }
 
   /** Copies a file's content from another image: leaves behind what was overwritten or deleted by later layers. */
-  async copyFile(from: BlockSource, data: FileData): Promise<FileData> {
-    const length = data.size - (data.tail?.length ?? 0);
-    if (length === 0) return data;
+  async copyFile(from: BlockSource, { size, tail, block }: FileData): Promise<FileData> {
+    const length = size - (tail?.length ?? 0);
+    if (length === 0) return { size, tail, block };
     const first = this.#nextBlock;
     const writer = new BlockWriter(this.#file, first * BLOCK, this.#buffer);
-    for await (const chunk of from.read(data.block * BLOCK, length)) await writer.write(chunk);
+    for await (const chunk of from.read(block * BLOCK, length)) await writer.write(chunk);
     await writer.flush();
     this.#nextBlock += Math.ceil(length / BLOCK);
-    return { ...data, block: first };
+    return { size, tail, block: first };
   }
 
   /** Bytes that were written so far. A chunk is valid until the next one is asked for. */
@@ -158,24 +159,23 @@ export class ErofsImage implements AsyncDisposable {
   async finish(tree: FileTree): Promise<ErofsStats> {
     const pace = new Pace();
     const metaBlock = this.#nextBlock;
-    const { placed, order, metaSize } = await this.#place(tree, pace);
+    const { placed, metaSize } = await this.#place(tree, pace);
     const directories = metaBlock + Math.ceil(metaSize / BLOCK);
     let next = directories;
-    const large: TreeNode[] = [];
-    for (const node of order) {
+    const large: Placed[] = [];
+    for (const place of placed) {
       if (pace.over) await pace.rest();
-      const place = at(placed, node);
-      if (node.type === "file" || place.dataSize <= place.inline) continue;
-      large.push(node);
+      if (place.node.type === "file" || place.dataSize <= place.inline) continue;
+      large.push(place);
       place.block = next;
       next += Math.ceil((place.dataSize - place.inline) / BLOCK);
     }
 
     const digest = createHash("sha256");
     const meta = new BlockWriter(this.#file, metaBlock * BLOCK, this.#buffer, digest);
-    for (const node of order) {
+    for (const place of placed) {
       if (pace.over) await pace.rest();
-      const place = at(placed, node);
+      const { node } = place;
       await meta.padTo(metaBlock * BLOCK + place.at);
       await meta.write(inode(node, place));
       await meta.write(place.xattrs);
@@ -188,11 +188,10 @@ export class ErofsImage implements AsyncDisposable {
       if (last !== undefined) await meta.write(last);
     }
     await meta.padTo(directories * BLOCK);
-    for (const node of large) {
-      const place = at(placed, node);
+    for (const place of large) {
       await meta.padTo(place.block * BLOCK);
       let left = place.dataSize - place.inline;
-      for (const piece of contentOf(node, placed)) {
+      for (const piece of contentOf(place.node, placed)) {
         if (left === 0) break;
         if (pace.over) await pace.rest();
         await meta.write(piece);
@@ -204,19 +203,15 @@ export class ErofsImage implements AsyncDisposable {
     await this.#file.truncate(next * BLOCK);
 
     const root = at(placed, tree.root);
-    await this.#file.write(superblock(metaBlock, root.at / SLOT, order.length, next, uuid(digest)), 0, BLOCK, 0);
+    await this.#file.write(superblock(metaBlock, root.at / SLOT, placed.length, next, uuid(digest)), 0, BLOCK, 0);
     await this.#file.sync();
     this.#finished = true;
-    return { files: order.length, bytes: next * BLOCK };
+    return { files: placed.length, bytes: next * BLOCK };
   }
 
   /** Gives every inode its place: the root first (its number has 16 bits only), then each directory's children together. */
-  async #place(
-    tree: FileTree,
-    pace: Pace,
-  ): Promise<{ placed: Map<TreeNode, Placed>; order: TreeNode[]; metaSize: number }> {
-    const placed = new Map<TreeNode, Placed>();
-    const order: TreeNode[] = [];
+  async #place(tree: FileTree, pace: Pace): Promise<{ placed: Placed[]; metaSize: number }> {
+    const placed: Placed[] = [];
     // Number 0 is kept free: C libraries take an inode number of 0 for a deleted entry.
     let end = SLOT * 2;
     const add = async (node: TreeNode, parent?: DirectoryNode): Promise<void> => {
@@ -230,19 +225,20 @@ export class ErofsImage implements AsyncDisposable {
       const need = INODE + xattrs.length + inline;
       const left = BLOCK - (end % BLOCK);
       if (need > left && inline > 0) end += left; // what lies behind an inode must not cross into another block
-      placed.set(node, { at: end, number: order.length + 1, links: 1, xattrs, dataSize, inline, block: 0, parent });
-      order.push(node);
+      node.index = placed.length;
+      const number = placed.length + 1;
+      placed.push({ node, at: end, number, links: 1, xattrs, dataSize, inline, block: 0, parent });
       end = Math.ceil((end + need) / SLOT) * SLOT;
     };
     await add(tree.root);
     at(placed, tree.root).links = 2;
-    for (let i = 0; i < order.length; i++) {
-      const dir = order[i];
+    for (let i = 0; i < placed.length; i++) {
+      const dir = placed[i]?.node;
       if (pace.over) await pace.rest();
       if (dir?.type !== "directory") continue;
       for (const { node: child } of dir.children.values()) {
         if (pace.over) await pace.rest();
-        const before = placed.get(child);
+        const before = placeOf(placed, child);
         if (before !== undefined) before.links++;
         else await add(child, dir);
         if (child.type === "directory") {
@@ -251,12 +247,18 @@ export class ErofsImage implements AsyncDisposable {
         }
       }
     }
-    return { placed, order, metaSize: end };
+    return { placed, metaSize: end };
   }
 }
 
-function at(placed: Map<TreeNode, Placed>, node: TreeNode): Placed {
-  const place = placed.get(node);
+/** An index that another image's writing has left is not one of this. */
+function placeOf(placed: readonly Placed[], node: TreeNode): Placed | undefined {
+  const place = placed[node.index ?? placed.length];
+  return place?.node === node ? place : undefined;
+}
+
+function at(placed: readonly Placed[], node: TreeNode): Placed {
+  const place = placeOf(placed, node);
   if (place === undefined) throw new StacyError("internal", "a node without a place");
   return place;
 }
@@ -319,7 +321,7 @@ function* direntBlocks(dir: DirectoryNode): Generator<{ names: string[]; size: n
 }
 
 /** What an inode other than a file's describes, in pieces of a block of which only the last may be shorter; of a file only its end. */
-function* contentOf(node: TreeNode, placed: Map<TreeNode, Placed>): Generator<Buffer> {
+function* contentOf(node: TreeNode, placed: readonly Placed[]): Generator<Buffer> {
   if (node.type === "file") {
     if (node.data.tail !== undefined) yield node.data.tail;
     return;

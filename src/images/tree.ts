@@ -16,8 +16,11 @@ export interface FileData {
   block: number;
   /** The bytes after the whole blocks, when they are stored beside the inode. */
   tail: Buffer | undefined;
+  /** The blocks are in the base below, not in the image under construction. */
+  below?: boolean;
 }
 
+// Notes of those who walk over a tree stand on its nodes: a table of a million of them stops everything for 30 ms when it grows.
 interface Common {
   mode: number;
   uid: number;
@@ -25,6 +28,10 @@ interface Common {
   mtime: number;
   mtimeNs: number;
   xattrs: ReadonlyMap<string, Buffer>;
+  /** The walk that has met it (`FileTree.names`). */
+  walk?: number;
+  /** Where it stands in the order of what is written (erofs.ts). */
+  index?: number;
 }
 
 export interface FileNode extends Common {
@@ -89,6 +96,7 @@ export class FileTree {
   #words = 0;
   /** What all of it takes in memory, also while it is written out. */
   #memory = 0;
+  #walks = 0;
 
   constructor(limits: TreeLimits) {
     this.#limits = limits;
@@ -207,12 +215,11 @@ export class FileTree {
 
   /**
    * Every name, directories before what is in them, for those who let others have their turn between the steps: one file may have a
-   * million names.
+   * million names. One walk at a time.
    * @returns also whether the node came before, under another name
    */
   *names(): Generator<[path: string, node: TreeNode, again: boolean]> {
-    // Only what is no directory has several names.
-    const seen = new Set<TreeNode>();
+    const walk = ++this.#walks;
     yield ["/", this.root, false];
     const stack: { path: string; left: Iterator<[string, Child]> }[] = [
       { path: "", left: this.root.children.entries() },
@@ -225,10 +232,10 @@ export class FileTree {
       }
       const [name, { node }] = next.value;
       const path = `${top.path}/${name}`;
-      const isDirectory = node.type === "directory";
-      const again = !isDirectory && seen.has(node);
-      if (isDirectory) stack.push({ path, left: node.children.entries() });
-      else if (!again) seen.add(node);
+      // Only what is no directory has several names.
+      const again = node.walk === walk;
+      node.walk = walk;
+      if (node.type === "directory") stack.push({ path, left: node.children.entries() });
       yield [path, node, again];
     }
   }
