@@ -115,7 +115,16 @@ export function jsonList<T>(items: readonly T[], encode: (item: T) => unknown): 
 
 const TEXT_STEP = 64 * 1024;
 
-type Value = string | number | boolean | readonly string[] | undefined | { [name: string]: Value };
+/** An array whose entries are JSON already. */
+export class JsonTexts {
+  readonly texts: readonly string[];
+
+  constructor(texts: readonly string[]) {
+    this.texts = texts;
+  }
+}
+
+type Value = string | number | boolean | readonly string[] | undefined | JsonTexts | { [name: string]: Value };
 
 /**
  * A JSON object whose texts may be long, which are then written in steps: a guest's output can grow sixfold when it is escaped.
@@ -144,6 +153,7 @@ export function jsonRecord(value: Record<string, Value>, done: () => void): Resp
 
 function isShort(value: Value): boolean {
   if (typeof value === "string") return value.length <= TEXT_STEP;
+  if (value instanceof JsonTexts) return false;
   return typeof value !== "object" || Array.isArray(value) || Object.values(value).every(isShort);
 }
 
@@ -155,6 +165,10 @@ function* encoded(value: Value): Generator<string> {
       yield JSON.stringify(value.slice(at, at + TEXT_STEP)).slice(1, -1);
     }
     yield '"';
+  } else if (value instanceof JsonTexts) {
+    yield "[";
+    for (const [i, text] of value.texts.entries()) yield i === 0 ? text : `,${text}`;
+    yield "]";
   } else if (typeof value !== "object" || Array.isArray(value)) yield JSON.stringify(value);
   else {
     let before = "{";

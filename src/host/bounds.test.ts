@@ -14,6 +14,7 @@ import {
   INTERPRETER_BOUNDS,
   JSON_BOUNDS,
   MONITOR_BOUNDS,
+  OWNER_BOUNDS,
   REGISTRY_BOUNDS,
   UNPACK_BOUNDS,
 } from "./bounds.ts";
@@ -38,6 +39,7 @@ function table(): string {
     disk: DISK_BOUNDS,
     interpreter: INTERPRETER_BOUNDS,
     e2b: E2B_BOUNDS,
+    owner: OWNER_BOUNDS,
     registry: REGISTRY_BOUNDS,
     archive: ARCHIVE_BOUNDS,
     build: BUILD_BOUNDS,

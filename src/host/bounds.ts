@@ -111,6 +111,14 @@ export const INTERPRETER_BOUNDS = {
   quotes: 400_000,
 } as const;
 
+/** What one owner may leave in the server: it is kept in memory until it is removed. */
+export const OWNER_BOUNDS = {
+  templates: 500,
+  secrets: 500,
+  /** Names and values of a sandbox's metadata together. */
+  metadataBytes: 64 * KIB,
+} as const;
+
 /** What E2B's clients are given of a guest, beside what its calls are bounded to. */
 export const E2B_BOUNDS = {
   /** A call that carries no input of a process: arguments and environment, as much as a guest's call may ask. */

@@ -1,5 +1,6 @@
 /** The code interpreter of sandboxes: limits of time, history, events and measures are those of commands. */
 import { setTimeout as sleep } from "node:timers/promises";
+import type { CollectedOutput } from "../guest/output-budget.ts";
 import { StacyError } from "../host/error.ts";
 import type { Context, ContextInfo, ContextOptions } from "../interpreter/context.ts";
 import { Contexts, type InterpreterGuest, type NewContext } from "../interpreter/contexts.ts";
@@ -52,6 +53,11 @@ export class CodeRuns {
       ? this.#contexts.default(guest, { ...begin, language })
       : this.#contexts.get(guest, id));
     return this.#follow(lease, context, request, timeoutMs, signal);
+  }
+
+  /** Memory for the events of a call that is answered when all of them have come. */
+  collecting(lease: Lease): CollectedOutput {
+    return this.#executions.collecting(lease);
   }
 
   async *#follow(

@@ -1,6 +1,6 @@
 /** Running commands in a sandbox: timeouts by quota, history, events, measures. */
 import type { Command, ExecOptions, ExecResult, ExitStatus } from "../guest/agent.ts";
-import { OutputBudget } from "../guest/output-budget.ts";
+import { type CollectedOutput, OutputBudget } from "../guest/output-budget.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type CommandRequest, commandArgv } from "./command.ts";
 import { formatDuration } from "./duration.ts";
@@ -65,7 +65,7 @@ export class Executions {
   ): Promise<ExecResult & { durationMs: number } & Disposable> {
     const options = this.#options(lease, request, true);
     const note = this.note(lease, shown(options), false);
-    const output = this.#collected.open(lease.sandbox.record.owner);
+    const output = this.collecting(lease);
     try {
       const result = await lease.agent.exec({ ...options, signal, output });
       const durationMs = note(result);
@@ -77,6 +77,11 @@ export class Executions {
       note(error);
       throw startFailure(error, lease, options);
     }
+  }
+
+  /** Memory for what a call collects, out of what all may together. */
+  collecting(lease: Lease): CollectedOutput {
+    return this.#collected.open(lease.sandbox.record.owner);
   }
 
   /** Starts and follows: aborting `signal` cancels the command. The caller owns the lease and reads the output. */

@@ -90,3 +90,9 @@ test("sizes over the server's limits and times that are none are refused", () =>
   assert.throws(() => resolve({}, { ...TEMPLATE, memoryMiB: 2_000 }), { code: "limit" }, "a template's too");
   for (const ttlMs of [0, -1]) assert.throws(() => resolve({ ttlMs }), { code: "invalid" });
 });
+
+test("metadata has a bound for all of it, what the template brings included", () => {
+  const half = { a: "x".repeat(40_000) };
+  assert.equal(resolve({ metadata: half }).metadata.a?.length, 40_000);
+  assert.throws(() => resolve({ metadata: half }, { ...TEMPLATE, metadata: { b: half.a } }), { code: "invalid" });
+});

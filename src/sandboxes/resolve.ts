@@ -1,5 +1,6 @@
 /** From what a client asks for to what a provider gets: template, checkpoint, defaults and limits, in one place. */
 import { HostRules, withRefusals } from "../egress/host-rules.ts";
+import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
@@ -129,11 +130,11 @@ export function resolveSpawn(
       ? { idleCounts: "calls" as const }
       : {}),
     ...(input.onExpiry === undefined ? {} : { onExpiry: input.onExpiry }),
-    metadata: {
+    metadata: boundedMetadata({
       ...template?.metadata,
       ...(template === undefined ? {} : { template: template.name }),
       ...input.metadata,
-    },
+    }),
     ...(secrets.length === 0 ? {} : { secrets: secrets.map(({ name }) => name) }),
   };
 }
@@ -155,6 +156,17 @@ function imageOf(input: SpawnInput, template: Template | undefined, limits: Limi
   // An image that the SDK filled in by itself must not override what the template is about.
   if (template !== undefined && (asked === undefined || asked === SDK_DEFAULT_IMAGE)) return template.image;
   return asked ?? limits.defaultImage;
+}
+
+/** It is in memory, in every list, and in the database, longer than its sandbox. @throws StacyError `invalid` */
+export function boundedMetadata(metadata: Record<string, string>): Record<string, string> {
+  const bytes = Object.entries(metadata).reduce((sum, entry) => sum + Buffer.byteLength(entry.join("")), 0);
+  if (bytes > OWNER_BOUNDS.metadataBytes) {
+    throw new StacyError("invalid", `metadata: has ${bytes} bytes, and may have ${OWNER_BOUNDS.metadataBytes}`, {
+      remedy: "keep what is larger in a file of the sandbox",
+    });
+  }
+  return metadata;
 }
 
 function bounded(name: string, asked: number | undefined, fallback: number, max: number): number {

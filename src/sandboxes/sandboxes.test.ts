@@ -11,6 +11,7 @@ import {
   Gate,
   settle,
 } from "../../test/fake-provider.ts";
+import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { checkpointKey } from "../providers/provider.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
@@ -891,4 +892,16 @@ test("two owners that share a template of one name at the same time: one of them
     replaced.map(({ version }) => version),
     [2, 3],
   );
+});
+
+test("an owner has a bound of templates; another one has its own", async () => {
+  const { templates } = fakeWorld().sandboxes;
+  const input = (name: string) => ({
+    ...{ name, image: "i", setup: [], allowedHosts: [], memoryMiB: 128, vcpus: 1, ttlMs: 1_000, env: {} },
+    ...{ secrets: [], poolSize: 0, metadata: {}, description: "" },
+  });
+  for (let i = 0; i < OWNER_BOUNDS.templates; i++) await templates.create("a", input(`t${i}`));
+  await assert.rejects(templates.create("a", input("more")), { code: "limit" });
+  await templates.replace("a", "t0", input("t0"));
+  await templates.create("b", input("t"));
 });

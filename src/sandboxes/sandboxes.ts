@@ -36,7 +36,7 @@ import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
 import { type CheckpointRecord, hasTime, type SandboxRecord, type Template } from "./record.ts";
-import { type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
+import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
 import { type SecretInput, Secrets } from "./secrets.ts";
@@ -328,7 +328,7 @@ export class Sandboxes {
       idleTimeoutMs: record.idleTimeoutMs,
       idleAction: record.idleAction,
       ...(record.idleCounts === undefined ? {} : { idleCounts: record.idleCounts }),
-      metadata: { ...record.metadata, ...options.metadata },
+      metadata: boundedMetadata({ ...record.metadata, ...options.metadata }),
     };
     const { owner, ownerId } = record;
     const origin = { forkedFrom: id, owner, ...(name ? { name } : {}), ...(ownerId === undefined ? {} : { ownerId }) };

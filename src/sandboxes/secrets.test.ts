@@ -4,6 +4,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { systemClock } from "./clock.ts";
 import { Events } from "./events.ts";
 import { silentLog } from "./observer.ts";
@@ -200,4 +201,14 @@ test("of two changes at once the hosts of one never get the value of the other; 
   assert.throws(() => secrets.get("o", "sb-1/OWN"), /there is no secret/);
   assert.throws(() => secrets.granted("o", ["sb-1/OWN"]), /there is no secret/);
   await assert.rejects(secrets.remove("o", "sb-1/OWN"), /there is no secret/);
+});
+
+test("an owner has a bound of secrets; another one, and a sandbox, has its own", async () => {
+  using store = new Store(":memory:");
+  const secrets = secretsIn(store);
+  for (let i = 0; i < OWNER_BOUNDS.secrets; i++) await secrets.put("o", { ...KEY, name: `S${i}` });
+  await assert.rejects(secrets.put("o", { ...KEY, name: "MORE" }), { code: "limit" });
+  await secrets.put("o", { ...KEY, name: "S0" });
+  await secrets.put("o", { ...KEY, name: "MORE" }, "sb-1");
+  await secrets.put("p", KEY);
 });

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { checkPlacement, checkValue, type KeptSecret, type Placement, SecretHosts } from "../egress/secrets/secret.ts";
+import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
@@ -98,6 +99,9 @@ export class Secrets {
     const key = keyOf({ owner, name: input.name, ...(sandbox === undefined ? {} : { sandbox }) });
     const before = this.#records.get(key);
     const { record, value } = this.#made(owner, input, before, sandbox);
+    if (before === undefined && sandbox === undefined && this.list(owner).length >= OWNER_BOUNDS.secrets) {
+      throw new StacyError("limit", `there are ${OWNER_BOUNDS.secrets} secrets already`, { remedy: "delete some" });
+    }
     if (value !== undefined && this.#parts.seal !== undefined) record.sealed = this.#parts.seal.close(value, key);
     await this.#parts.store.putSecret(record);
     this.#records.set(key, record);

@@ -4,6 +4,7 @@
  */
 import { BUILT_IN_GROUPS, type HostGroups } from "../egress/host-groups.ts";
 import { HostRules } from "../egress/host-rules.ts";
+import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { ownValue } from "../host/own-value.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
@@ -63,6 +64,11 @@ export class Templates {
       if (this.#byOwner.get(owner)?.has(input.name) === true) {
         throw new StacyError("conflict", `the template ${input.name} exists already`, {
           remedy: `choose another name, or replace it: PUT /api/v1/templates/${input.name}, \`template create --replace\``,
+        });
+      }
+      if (this.#of(owner).size >= OWNER_BOUNDS.templates) {
+        throw new StacyError("limit", `there are ${OWNER_BOUNDS.templates} templates already`, {
+          remedy: "delete some",
         });
       }
       const now = this.#clock.now();

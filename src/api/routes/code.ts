@@ -1,8 +1,8 @@
 /** The code interpreter: code with state between calls, and the contexts that it runs in. */
 import { z } from "@hono/zod-openapi";
-import { StacyError } from "../../host/error.ts";
 import type { CodeEvent } from "../../sandboxes/code.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
+import { collectCode } from "../collected-code.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import { problemOf } from "../problem.ts";
 import {
@@ -17,13 +17,10 @@ import {
 } from "../schemas/code.ts";
 import { SandboxId, StatusBody } from "../schemas/common.ts";
 import { defined } from "../schemas/values.ts";
-import { begun, NDJSON_HEADERS, streamed } from "../streams.ts";
+import { begun, jsonRecord, NDJSON_HEADERS, streamed } from "../streams.ts";
 
 const tag = "code";
 const ContextId = SandboxId.extend({ context: z.string().max(128) });
-
-/** Of one collected answer, characters. */
-const COLLECTED = 16 << 20;
 
 export function codeRoutes(endpoints: Endpoints): void {
   endpoints.add(
@@ -52,7 +49,14 @@ export function codeRoutes(endpoints: Endpoints): void {
       }
       if (body.stream === true) return streamed(begun(lines(events, lease)), NDJSON_HEADERS);
       using _ = lease;
-      return json(await collected(events));
+      const memory = sandboxes.code.collecting(lease);
+      try {
+        const body = await collectCode(events, memory);
+        return jsonRecord(body, () => memory[Symbol.dispose]());
+      } catch (error) {
+        memory[Symbol.dispose]();
+        throw error;
+      }
     },
   );
   endpoints.add(
@@ -123,24 +127,6 @@ export function codeRoutes(endpoints: Endpoints): void {
       return json({ status: "removed" });
     },
   );
-}
-
-async function collected(events: AsyncGenerator<CodeEvent>): Promise<z.output<typeof CodeBody>> {
-  const body: z.output<typeof CodeBody> = { results: [], stdout: "", stderr: "", execution_count: 0 };
-  let size = 0;
-  for await (const event of events) {
-    size += JSON.stringify(event).length;
-    if (size > COLLECTED) {
-      throw new StacyError("limit", "the code says more than one answer holds", {
-        remedy: "ask with `stream: true`, or write what is large to a file",
-      });
-    }
-    if (event.type === "stdout" || event.type === "stderr") body[event.type] += String(event.text);
-    else if (event.type === "result") body.results.push(codeResult(event));
-    else if (event.type === "error") body.error = codeError(event);
-    else if (event.type === "end") body.execution_count = Number(event.execution_count);
-  }
-  return body;
 }
 
 async function* lines(events: AsyncGenerator<CodeEvent>, lease: Lease): AsyncGenerator<string> {

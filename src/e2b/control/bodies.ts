@@ -92,20 +92,30 @@ export function listed(record: SandboxRecord): Record<string, unknown> {
   };
 }
 
+/** What an answer that opens a sandbox tells of it: all that is kept for who asks again. */
+export interface Opened {
+  id: string;
+  template: string;
+}
+
+export function openedOf(record: SandboxRecord): Opened {
+  return { id: record.id, template: templateOf(record) };
+}
+
 /**
  * As the answer to who made it or connects to it.
  * @param domain below which its ports have names; absent: the client was not reached by such a name either
  */
-export function opened(record: SandboxRecord, tokens: SandboxTokens, domain?: string): Record<string, unknown> {
+export function opened({ id, template }: Opened, tokens: SandboxTokens, domain?: string): Record<string, unknown> {
   return {
-    sandboxID: record.id,
-    templateID: templateOf(record),
-    alias: templateOf(record),
+    sandboxID: id,
+    templateID: template,
+    alias: template,
     clientID: "stacyvm",
     envdVersion: ENVD_VERSION,
     domain: domain ?? null,
-    trafficAccessToken: tokens.traffic(record.id),
+    trafficAccessToken: tokens.traffic(id),
     // Also for who asks to do without: a client that gets a token shows it.
-    envdAccessToken: tokens.of(record.id),
+    envdAccessToken: tokens.of(id),
   };
 }

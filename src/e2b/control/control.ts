@@ -14,7 +14,7 @@ import { errorResponse, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import { templateRoutes } from "../templates/routes.ts";
 import * as bodies from "./bodies.ts";
-import { type NewSandbox, own } from "./bodies.ts";
+import { type NewSandbox, type Opened, own } from "./bodies.ts";
 import type { ControlContext } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
 import { logEntry, wantedOf } from "./logs.ts";
@@ -58,8 +58,8 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
       throw new StacyError("not-found", `sandbox ${id} has failed: ${found.failure?.message}`);
     return found;
   };
-  const created = (c: ControlContext, record: SandboxRecord, status = 201): Response =>
-    Response.json(bodies.opened(record, tokens, domainOf(c)), { status });
+  const created = (c: ControlContext, opened: Opened, status = 201): Response =>
+    Response.json(bodies.opened(opened, tokens, domainOf(c)), { status });
   /** Of a request to `api.<domain>`, with the port that the client named. */
   const domainOf = (c: ControlContext): string | undefined => {
     const [, host = ""] = /^api\.(.+)$/i.exec(c.req.header("host") ?? "") ?? [];
@@ -68,7 +68,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   };
   const nothing = (): Response => new Response(null, { status: 204 });
 
-  const creations = new Idempotency<SandboxRecord>();
+  const creations = new Idempotency<Opened>();
   const create = async (c: ControlContext, byDefault?: number): Promise<Response> => {
     const { timeout = byDefault, ...rest } = await read(c, bodies.NewSandbox);
     const body: NewSandbox = { ...rest, timeout };
@@ -78,7 +78,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     // Who asks again has gone away the first time: that is no reason to end what it asks for.
     const signal = key === undefined ? c.req.raw.signal : parts.stopping;
     const made = await creations.once(sandboxes.owner, key, body, async () => {
-      return (await sandboxes.spawn(spawnInput(body, sandboxes, keptMs), signal)).record;
+      return bodies.openedOf((await sandboxes.spawn(spawnInput(body, sandboxes, keptMs), signal)).record);
     });
     return created(c, made);
   };
@@ -129,7 +129,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     return Response.json({
       ...bodies.listed(record),
       // The tokens open files and processes: they are not for who may only read.
-      ...(c.var.mayUse ? bodies.opened(record, tokens, domainOf(c)) : {}),
+      ...(c.var.mayUse ? bodies.opened(bodies.openedOf(record), tokens, domainOf(c)) : {}),
       allowInternetAccess: (record.allowedHosts ?? []).length > 0,
       network: { allowOut: record.allowedHosts ?? [] },
       lifecycle: {
@@ -185,7 +185,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
       // Of a running one a connection makes the time longer, never shorter.
       if (woken || Date.now() + wanted > find(c, id).expiresAt) await c.var.sandboxes.extend(id, wanted);
     }
-    return created(c, find(c, id), woken ? 201 : 200);
+    return created(c, bodies.openedOf(find(c, id)), woken ? 201 : 200);
   };
   routes.on("POST", "/sandboxes/:id/connect", "use", (c) => connect(c));
   routes.on("POST", "/v2/sandboxes/:id/connect", "use", (c) => connect(c, V2_TIMEOUT));
@@ -197,7 +197,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     if (memory === false) throw notThere("a resume that starts the system anew");
     if (!(await wake(c, id))) throw new StacyError("conflict", `sandbox ${id} is running already`);
     await c.var.sandboxes.extend(id, timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000);
-    return created(c, find(c, id));
+    return created(c, bodies.openedOf(find(c, id)));
   });
 
   routes.on("GET", "/sandboxes/:id/metrics", "read", async (c) => {
@@ -235,7 +235,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     const ttlMs = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
     const forked = await c.var.sandboxes.fork(id, { count, ttlMs }, c.req.raw.signal);
     return Response.json(
-      forked.sandboxes.map((record) => ({ sandbox: bodies.opened(record, tokens, domainOf(c)) })),
+      forked.sandboxes.map((record) => ({ sandbox: bodies.opened(bodies.openedOf(record), tokens, domainOf(c)) })),
       { status: 201 },
     );
   });
