@@ -1,7 +1,7 @@
 /** Reading request bodies within limits of size and of silence. */
 import { StacyError } from "../host/error.ts";
 import { JsonBoundError, parseClientJson } from "../host/json-bounds.ts";
-import { withTimeLimit } from "../host/time-limit.ts";
+import { Pace } from "../host/turns.ts";
 import { httpError } from "./problem.ts";
 
 export interface BodyLimits {
@@ -21,15 +21,28 @@ export async function* bodyStream(request: Request, limits: BodyLimits): AsyncGe
   if (request.body === null) return;
   const reader = request.body.getReader();
   let total = 0;
+  let [reading, late] = [false, false];
+  // One for all pieces: a client decides how many there are.
+  const silence = setTimeout(() => {
+    late = reading;
+    if (late) reader.cancel().catch(() => {}); // which ends the wait
+  }, limits.timeoutMs);
+  const pace = new Pace();
   try {
     for (;;) {
-      const { done, value } = await withTimeLimit(reader.read(), limits.timeoutMs, tooSlow);
+      reading = true;
+      silence.refresh();
+      const { done, value } = await reader.read();
+      reading = false;
+      if (late) throw tooSlow();
       if (done) return;
       total += value.byteLength;
       if (limits.maxBytes > 0 && total > limits.maxBytes) throw tooLarge(limits.maxBytes);
       yield value;
+      if (pace.over) await pace.rest();
     }
   } finally {
+    clearTimeout(silence);
     reader.cancel().catch(() => {}); // it ended, or nobody wants the rest
   }
 }

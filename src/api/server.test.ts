@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { validateConfig } from "../config/load.ts";
+import { bodyStream, readBody } from "./body.ts";
 import { newApi } from "./endpoint.ts";
 import { listen, type RunningServer } from "./server.ts";
 import { acceptSocket, type Socket, taken } from "./socket.ts";
@@ -192,6 +193,36 @@ test("a server knows when it was last used: now, as long as a request is open", 
     const before = performance.now();
     return server.usedAt < before;
   });
+});
+
+test("a body in chunks of a byte comes in a few pieces, and whole", async (t) => {
+  const app = newApi();
+  app.post("/body", async (c) => {
+    let [bytes, pieces] = [0, 0];
+    for await (const piece of bodyStream(c.req.raw, { maxBytes: 0, timeoutMs: 600_000 })) {
+      bytes += piece.length;
+      pieces += 1;
+    }
+    return c.json({ bytes, pieces });
+  });
+  app.post(
+    "/whole",
+    async (c) => new Response((await readBody(c.req.raw, { maxBytes: 0, timeoutMs: 600_000 })) as never),
+  );
+  const server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  t.after(() => server.close(0));
+  const send = async (path: string, body: string): Promise<string> => {
+    const socket = connect(server.port, "127.0.0.1");
+    const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n`;
+    socket.write(`${head}${[...body].map((byte) => `1\r\n${byte}\r\n`).join("")}0\r\n\r\n`);
+    const answer = await textOf(socket);
+    return answer.slice(answer.indexOf("\r\n\r\n") + 4);
+  };
+  const { bytes, pieces } = JSON.parse(await send("/body", "x".repeat(200_000)));
+  assert.equal(bytes, 200_000);
+  assert.ok(pieces < 4_000, `${pieces} pieces`);
+  const letters = Array.from({ length: 20_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
+  assert.equal(await send("/whole", letters), letters);
 });
 
 async function* deaf(end: Promise<void>): AsyncGenerator<string> {

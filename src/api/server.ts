@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { getRequestListener } from "@hono/node-server";
 import type { Config } from "../config/schema.ts";
 import { errno, StacyError } from "../host/error.ts";
+import { mergeBody } from "../host/merge-body.ts";
 import type { Api, Upgrade } from "./endpoint.ts";
 
 const MAX_HEADER_BYTES = 16_384;
@@ -49,6 +50,7 @@ export async function listen(app: Api, config: Config["server"], processingMs = 
       shouldUpgradeCallback: isWebSocket,
     },
     (incoming, outgoing) => {
+      mergeBody(incoming);
       sayProcessing(incoming, outgoing, processingMs);
       void listener(incoming, outgoing);
     },
