@@ -133,6 +133,8 @@ export const E2B_BOUNDS = {
   links: 2_000,
   /** The image's users and groups, bytes of each file. */
   userBytes: 128 * KIB,
+  /** Of them the first so many lines. */
+  users: 4_096,
   /** Changes that all watchers of one sandbox keep for clients that come for them, bytes. */
   watchedBytes: 4 * MIB,
   /** Logs of all builds of one owner that are remembered, bytes. */

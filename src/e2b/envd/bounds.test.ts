@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
+import { countTurns } from "../../../test/count-turns.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { filesystemService } from "./filesystem.ts";
@@ -61,4 +62,36 @@ test("users and groups are read to a bound", async () => {
   };
   await Users.read(agent as never, undefined);
   assert.deepEqual(limits, [E2B_BOUNDS.userBytes, E2B_BOUNDS.userBytes]);
+});
+
+test("of many users each is found by name and number, the first of several; others have their turn while a directory is listed", async () => {
+  const line = (i: number) => `u${i}:x:${i}:${i}::/home/u${i}\n`;
+  const passwd = `${Array.from({ length: 2_000 }, (_, i) => line(i)).join("")}u7:x:9:9::/other\nlater:x:5:5::/\n`;
+  const agent = {
+    readFile: async (path: string) => Buffer.from(path === "/etc/passwd" ? passwd : ":x:\n".repeat(40_000)),
+  };
+  const users = await Users.read(agent as never, undefined);
+  assert.deepEqual([users.find("u7").home, users.find("5").name, users.userName(1_999)], ["/home/u7", "u5", "u1999"]);
+  const entries = Array.from({ length: E2B_BOUNDS.entries }, (_, i) => ({
+    ...{ kind: "file", path: `/d/${(i * 7_919) % E2B_BOUNDS.entries}`, mode: 0o644, size: 1, mtimeMs: 1 },
+    ...{ uid: 100_000 + i, gid: 100_000 + i },
+  }));
+  const guest = {
+    agent: { stat: async () => ({ kind: "directory" }), list: async () => entries },
+    users: async () => users,
+    userName: "u7",
+    free: () => {},
+  } as unknown as Guest;
+  const { listDir } = filesystemService(async () => guest, new AbortController().signal);
+  const end = countTurns();
+  const answer = (await listDir?.({ path: "/d", depth: 1 } as never, {} as HandlerContext)) as {
+    entries: { path: string; owner: string }[];
+  };
+  const turns = end();
+  assert.deepEqual(
+    answer.entries.map(({ path }) => path),
+    entries.map(({ path }) => path).sort(),
+  );
+  assert.equal(answer.entries[0]?.owner, "100000");
+  assert.ok(turns > 5, `${turns} turns`);
 });

@@ -6,9 +6,12 @@ import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@conn
 import type { Agent, FileChange, FileStat } from "../../guest/agent.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { sortedInTurns } from "../../host/sorted.ts";
+import { Pace } from "../../host/turns.ts";
 import { connectError } from "../error.ts";
 import { entryOf } from "./entry.ts";
 import {
+  type EntryInfo,
   EventType,
   type Filesystem,
   type FilesystemEvent,
@@ -33,6 +36,8 @@ interface Watcher {
 
 /** Of one sandbox. */
 const MAX_WATCHERS = 256;
+/** Entries of a directory that are looked up together. */
+const AT_ONCE = 64;
 
 export function filesystemService(guestOf: Guests, stopping: AbortSignal): Partial<ServiceImpl<typeof Filesystem>> {
   const watchers = new Map<string, Watcher>();
@@ -93,15 +98,22 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
           guest.users(),
         ]);
         const inside = list.filter(({ path }) => path !== directory);
-        // One answer, made at a stretch.
         const links = inside.filter(({ kind }) => kind === "symlink").length;
         if (inside.length > E2B_BOUNDS.entries || links > E2B_BOUNDS.links) {
           throw new StacyError("limit", `${directory} has ${inside.length} entries, ${links} of them links`, {
             remedy: `list its directories one by one: at most ${E2B_BOUNDS.entries} entries, ${E2B_BOUNDS.links} of them links`,
           });
         }
-        inside.sort((a, b) => (a.path < b.path ? -1 : 1));
-        return { entries: await Promise.all(inside.map((stat) => entryOf(guest.agent, stat, users))) };
+        const pace = new Pace();
+        const byPath = new Map(inside.map((stat) => [stat.path, stat]));
+        const paths = await sortedInTurns([...byPath.keys()], pace);
+        const entries: EntryInfo[] = [];
+        for (let at = 0; at < paths.length; at += AT_ONCE) {
+          const some = paths.slice(at, at + AT_ONCE).flatMap((path) => byPath.get(path) ?? []);
+          entries.push(...(await Promise.all(some.map((stat) => entryOf(guest.agent, stat, users)))));
+          if (pace.over) await pace.rest();
+        }
+        return { entries };
       }),
 
     remove: ({ path }, context) =>

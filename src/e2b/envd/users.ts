@@ -20,14 +20,19 @@ const ROOT: GuestUser = { name: "root", uid: 0, gid: 0, home: "/root" };
 
 /** The image's users and groups, as they are now. */
 export class Users {
-  readonly #users: GuestUser[];
+  readonly #byName: Map<string, GuestUser>;
+  readonly #byUid: Map<string, GuestUser>;
   readonly #groups: Map<number, string>;
   readonly #imageUser: string | undefined;
 
   private constructor(passwd: string, group: string, imageUser: string | undefined) {
-    this.#users = rows(passwd).flatMap(([name, , uid, gid, , home]) =>
+    const users = rows(passwd).flatMap(([name, , uid, gid, , home]) =>
       name === undefined || gid === undefined ? [] : [{ name, uid: Number(uid), gid: Number(gid), home: home || "/" }],
     );
+    // Of two lines the first one counts, as Linux has it.
+    users.reverse();
+    this.#byName = new Map(users.map((user) => [user.name, user]));
+    this.#byUid = new Map(users.map((user) => [String(user.uid), user]));
     this.#groups = new Map(rows(group).map(([name = "", , gid]) => [Number(gid), name]));
     this.#imageUser = imageUser;
   }
@@ -50,17 +55,17 @@ export class Users {
   }
 
   #known(wanted: string): GuestUser | undefined {
-    return this.#users.find((user) => user.name === wanted || String(user.uid) === wanted);
+    return this.#byName.get(wanted) ?? this.#byUid.get(wanted);
   }
 
   #default(): string {
-    if (this.#users.some(({ name }) => name === DEFAULT)) return DEFAULT;
+    if (this.#byName.has(DEFAULT)) return DEFAULT;
     const [user] = (this.#imageUser ?? "").split(":");
     return user || "root";
   }
 
   userName(uid: number): string {
-    return this.#users.find((user) => user.uid === uid)?.name ?? String(uid);
+    return this.#byUid.get(String(uid))?.name ?? String(uid);
   }
 
   groupName(gid: number): string {
@@ -108,7 +113,7 @@ export async function missingDirectories(agent: Agent, directory: string): Promi
 
 function rows(table: string): string[][] {
   return table
-    .split("\n")
+    .split("\n", E2B_BOUNDS.users)
     .map((line) => line.split(":"))
     .filter((fields) => fields.length >= 3);
 }
