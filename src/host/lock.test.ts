@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdtemp, readdir, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -83,4 +83,28 @@ test("it holds across network and process namespaces, as between two containers"
   assert.equal((await other(guarded)).said, "taken");
   child.kill("SIGKILL");
   await (await lock(guarded, "daemon")).release();
+});
+
+test("the file goes with its lock, and is one lock however many take turns", async () => {
+  const guarded = join(root, "turns", "it");
+  const url = new URL("lock.ts", import.meta.url).href;
+  // Each looks whether another one is inside, by a file that only one of them can make.
+  const script = `
+    const { lock } = await import(process.argv[1]);
+    const { openSync, closeSync, unlinkSync } = await import("node:fs");
+    for (let i = 0; i < 200; i++) {
+      const held = await lock(process.argv[2], "turn");
+      closeSync(openSync(process.argv[2] + ".inside", "wx"));
+      await new Promise((next) => setImmediate(next));
+      unlinkSync(process.argv[2] + ".inside");
+      await held.release();
+    }
+  `;
+  const ends = [1, 2, 3].map(async () => {
+    const args = ["--input-type=module", "-e", script, url, guarded];
+    return (await once(spawn(process.execPath, args, { stdio: "inherit" }), "exit"))[0];
+  });
+  const own = lock(guarded, "another").then((held) => held.release());
+  assert.deepEqual(await Promise.all([...ends, own]), [0, 0, 0, undefined]);
+  assert.deepEqual(await readdir(join(root, "turns", "locks")), []);
 });

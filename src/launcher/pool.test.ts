@@ -13,7 +13,7 @@ const TICK_MS = 2_000;
 async function world(limits: Partial<PoolLimits>) {
   const sandboxes = await mkdtemp(join(tmpdir(), "pool-"));
   mock.timers.enable({ apis: ["setInterval"] });
-  const state = { now: 0, freeShare: 0.5, attempts: 0, built: [] as string[] };
+  const state = { now: 0, freeShare: 0.5, attempts: 0, built: [] as string[], building: Promise.resolve() };
   const pool = new Pool(
     {
       vmm: { abilities: { blank: false } } as never,
@@ -35,6 +35,7 @@ async function world(limits: Partial<PoolLimits>) {
       events: { emit: () => true },
       build: async ({ key }) => {
         state.built.push(key);
+        await state.building;
       },
       relaxed: () => {},
       now: () => state.now,
@@ -120,6 +121,22 @@ test("a pin outlives the removal of its snapshot, which is built again", async (
     [1],
   );
   assert.ok(w.state.built.includes(target.key));
+});
+
+test("a snapshot that takes long to build holds up no refill of another shape, and is built once", async () => {
+  await using w = await world({ adaptive: false });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  w.state.building = promise;
+  w.pool.pin("one", target, 1);
+  await w.tick();
+  w.pool.pin("two", { ...target, key: "b" } as Target, 1);
+  await w.tick();
+  await w.tick();
+  const { attempts, built } = w.state;
+  resolve();
+  assert.deepEqual(built, ["a", "b"]);
+  await w.tick();
+  assert.ok(w.state.attempts > attempts, "what was built is looked for at once");
 });
 
 test("a host that does not say how much memory is free stops neither the pool nor the process", async () => {

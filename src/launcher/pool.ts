@@ -298,7 +298,7 @@ export class Pool {
     let running = 0;
     for (const { filling } of this.#shelves.values()) running += filling;
     for (const shelf of this.#shelves.values()) {
-      if (now < shelf.retryAt) continue;
+      if (now < shelf.retryAt || shelf.building) continue;
       const wanted = this.#wanted(shelf);
       const idleWanted = Math.min(this.#limits.maxIdle, wanted);
       while (running < this.#limits.parallel) {
@@ -351,29 +351,51 @@ export class Pool {
 
   async #fill(shelf: Shelf, add: (snapshot: Snapshot) => Promise<void>): Promise<void> {
     shelf.filling += 1;
-    const { key, image } = shelf.target;
-    const { store, events, now } = this.#parts;
+    const { key } = shelf.target;
+    const { store, now } = this.#parts;
     const start = now();
     try {
       const snapshot = await store.get(key).catch(() => undefined);
       if (snapshot === undefined) {
         // It is still being built, unless somebody removed it; what is promised is built again.
         shelf.retryAt = now() + TICK_MS;
-        if (this.#pinned(key) > 0) await this.#parts.build(shelf.target);
+        if (this.#pinned(key) > 0) this.#build(shelf);
         return;
       }
       await add(snapshot);
       shelf.demand.refillTook(now() - start);
     } catch (thrown) {
-      if (this.#closed) return;
-      const error = asStacyError(thrown);
-      shelf.retryAt = now() + RETRY_MS;
-      const data = { key, image: image.reference, warm: shelf.warm.length, error, reason: error.message };
-      events.emit("pool.failed", data);
+      this.#failed(shelf, thrown);
     } finally {
       shelf.filling -= 1;
     }
     this.#refill();
+  }
+
+  /** Beside the refills: it may take minutes, in which the other shapes need theirs. */
+  #build(shelf: Shelf): void {
+    if (shelf.building) return;
+    shelf.building = true;
+    const work = async (): Promise<void> => {
+      try {
+        await this.#parts.build(shelf.target);
+      } catch (thrown) {
+        this.#failed(shelf, thrown);
+      } finally {
+        shelf.building = false;
+      }
+      this.#refill();
+    };
+    this.#background(work());
+  }
+
+  #failed(shelf: Shelf, thrown: unknown): void {
+    if (this.#closed) return;
+    const { key, image } = shelf.target;
+    const error = asStacyError(thrown);
+    shelf.retryAt = this.#parts.now() + RETRY_MS;
+    const data = { key, image: image.reference, warm: shelf.warm.length, error, reason: error.message };
+    this.#parts.events.emit("pool.failed", data);
   }
 
   async #addWarm(shelf: Shelf, snapshot: Snapshot): Promise<void> {

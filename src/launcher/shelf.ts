@@ -37,6 +37,8 @@ export class Shelf {
   readonly idle: Waiting<LoadableVmm>[] = [];
   /** Machines that are being made for it. */
   filling = 0;
+  /** Its snapshot is being built. */
+  building = false;
   /** ms, on the workshop's clock */
   lastArrival: number;
   retryAt = 0;
