@@ -12,6 +12,7 @@ const SUITES = [
   "ready",
   "network",
   "check",
+  "volumes",
 ];
 
 const named = process.argv[2]?.startsWith("-") === false;

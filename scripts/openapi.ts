@@ -71,6 +71,7 @@ export function appWithoutMachines(store: Store): App {
     clock: systemClock,
     observer: new Metrics().observer,
     log,
+    volumes: "/nonexistent",
   });
   const keys = new Keys(store);
   return createApp({

@@ -29,9 +29,10 @@ export function fakeApp(
     now?: () => number;
     images?: Partial<ImageLibrary>;
     doctor?: () => Promise<HostFinding[]>;
+    volumes?: string;
   } = {},
 ) {
-  const world = fakeWorld();
+  const world = fakeWorld(options.volumes === undefined ? {} : { volumes: options.volumes });
   const config = validateConfig(options.config ?? {}, "");
   const { now, ownUser = false, wrongKey } = options;
   const { access, audit, keys, tenants } = fakeAccess(world.store, {

@@ -202,6 +202,11 @@ export class FakeProvider implements Provider {
     if (this.spawnFailure !== undefined) throw this.spawnFailure;
     return new FakeMachine(this, spec.id);
   }
+  /** Sandboxes whose machines leave something behind. */
+  readonly remains = new Set<string>();
+  async holds(id: string): Promise<boolean> {
+    return this.remains.has(id) || this.machinesById.has(id);
+  }
   async machines(): Promise<string[]> {
     return this.strangers;
   }
@@ -258,7 +263,9 @@ export class FakeUnreachable implements UnreachableMachine {
   async release(): Promise<void> {}
 }
 
-export function fakeWorld(options: { store?: Store; maxSandboxes?: number; overflow?: "reject" | "queue" } = {}) {
+export function fakeWorld(
+  options: { volumes?: string; store?: Store; maxSandboxes?: number; overflow?: "reject" | "queue" } = {},
+) {
   const store = options.store ?? new Store(":memory:");
   const clock = new FakeClock();
   const provider = new FakeProvider();
@@ -278,9 +285,10 @@ export function fakeWorld(options: { store?: Store; maxSandboxes?: number; overf
       },
       ...{ defaultHosts: [], defaultIdleTimeoutMs: 0, idleAction: "destroy", maxTtlMs: 0, defaultExecTimeoutMs: 0 },
       ...{ maxExecTimeoutMs: 0, maxSandboxes: options.maxSandboxes ?? 0, maxSandboxesPerOwner: 0, maxMemoryMiB: 0 },
+      ...{ maxVolumesPerOwner: 0, maxVolumeMiBPerOwner: 0 },
       ...{ maxVcpus: 0, maxDiskMiB: 0, overflow: options.overflow ?? "reject", queueTimeoutMs: 10_000, maxQueue: 4 },
     },
-    ...{ clock, observer: silentObserver, log: silentLog },
+    ...{ clock, observer: silentObserver, log: silentLog, volumes: options.volumes ?? "/nonexistent/volumes" },
   });
   return { store, clock, provider, sandboxes };
 }

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtempSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,6 +40,8 @@ const BODIES: Record<string, object> = {
   "POST /sandboxes/:id/files/chmod": { path: "/x", mode: "0644" },
   "POST /sandboxes/:id/files/mkdir": { path: "/x" },
   "PUT /templates/:name": { image: "i" },
+  "PATCH /volumes/:name": { size_mb: 32 },
+  "POST /volumes/:name/clone": { name: "copy" },
   "POST /environments/builds": { spec_id: "SPEC" },
 };
 /** An id as environments and their builds have one. */
@@ -51,6 +54,7 @@ const NOT_404: Record<string, number> = {
   "GET /quotas/:owner/usage": 200,
   // It would be one of the asker's own.
   "PUT /secrets/:name": 400,
+  "PUT /volumes/:name/content": 400,
 };
 
 /** The beginning of an answer: some never end. */
@@ -73,7 +77,9 @@ async function textOf(response: Response, gone: AbortController): Promise<string
 
 describe("every route of our own", () => {
   let now = 1_000_000;
-  const world = fakeApp({ now: () => now });
+  const volumes = mkdtempSync(join(tmpdir(), "owners-"));
+  after(() => rm(volumes, { recursive: true }));
+  const world = fakeApp({ now: () => now, volumes });
   const { app, keys, sandboxes, store } = world;
   /** E2B's are in test/e2b-owners.test.ts. */
   const own = app.routeTable.filter(({ protocol }) => protocol === undefined);
@@ -103,6 +109,8 @@ describe("every route of our own", () => {
     assert.equal((await ask("admin", "PUT", "/quotas/CANARY-user", { max_sandboxes: 7 })).status, 200);
     const secret = { hosts: ["canary.example"], value: "CANARY-value-of-hers" };
     assert.equal((await ask("use", "PUT", "/secrets/CANARY_SECRET", secret)).status, 200);
+    const volume = await ask("use", "POST", "/volumes", { name: "canary-volume", size_mb: 16 });
+    assert.equal(volume.status, 201, volume.text);
     const packages = { owner_id: "CANARY-user", name: "CANARY", base_image: "canary" };
     const spec = await ask("use", "POST", "/environments/specs", packages);
     assert.equal(spec.status, 201, spec.text);
@@ -153,6 +161,7 @@ describe("every route of our own", () => {
     };
     if (path.includes("/providers/")) values.name = "none";
     if (path.includes("/secrets/")) values.name = mine ? "CANARY_SECRET" : "NO_SECRET";
+    if (path.includes("/volumes/")) values.name = mine ? "canary-volume" : "no-volume";
     if (/\/(workers?|tenants)\//.test(path)) values.id = "none";
     const environment = /\/environments\/(spec|build)s\//.exec(path)?.[1];
     if (environment !== undefined) values.id = (mine ? hers[environment] : undefined) ?? NEVER_MADE;
@@ -223,7 +232,7 @@ describe("every route of our own", () => {
       text
         .replaceAll(/"request_id":"[^"]*"|"(?:timestamp|uptime|latency_ms|last_checked|last_heartbeat)":[^,}]*/g, "")
         .replaceAll(
-          /[sc][bp]-[0-9a-f]{8}|CANARY-template|no-template|CANARY-user|no-user|CANARY_SECRET|NO_SECRET|evt-\d+/g,
+          /[sc][bp]-[0-9a-f]{8}|CANARY-template|no-template|CANARY-user|no-user|CANARY_SECRET|NO_SECRET|canary-volume|no-volume|evt-\d+/g,
           "ID",
         )
         .replaceAll(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "ID");
@@ -243,7 +252,9 @@ describe("every route of our own", () => {
       const nothing = await ask("other", methodOf(route), fill(route, false), bodyOf(route, false));
       assert.deepEqual([theirs.status, strip(theirs.text)], [nothing.status, strip(nothing.text)], where);
       if (
-        !/\/(sandboxes|checkpoints|templates|quotas|secrets|environments\/(specs|builds))\/:/.test(route.path) ||
+        !/\/(sandboxes|checkpoints|templates|quotas|secrets|volumes|environments\/(specs|builds))\/:/.test(
+          route.path,
+        ) ||
         route.access === "admin"
       )
         continue;

@@ -34,5 +34,6 @@ pub mod temporary;
 pub mod tree;
 pub mod tunnel;
 pub mod user;
+pub mod volumes;
 pub mod walk;
 pub mod watch;

@@ -123,6 +123,8 @@ pub mod method {
     pub const THAW: u16 = 69;
     pub const EXERCISE: u16 = 70;
     pub const CONSOLE: u16 = 71;
+    pub const MOUNT: u16 = 72;
+    pub const STILL: u16 = 73;
 }
 
 /// One number means the same in every payload.
@@ -216,6 +218,10 @@ pub mod tag {
     pub const KERNEL: u8 = 122;
     pub const CPU_NS: u8 = 123;
     pub const COMMANDS: u8 = 124;
+    pub const SLOT: u8 = 125;
+    pub const READ_ONLY: u8 = 126;
+    pub const PROBE: u8 = 127;
+    pub const NAME: u8 = 128;
 }
 
 const fn crc_table() -> [u32; 256] {

@@ -19,6 +19,7 @@ use crate::sentinel::{self, Sentinel};
 use crate::system;
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
+use crate::volumes::{Mount, Volumes};
 use crate::changes::{changes, Layers};
 use crate::{glob, tar, tree, watch};
 use std::collections::{BTreeMap, VecDeque};
@@ -129,6 +130,7 @@ pub struct Agent {
     running_jobs: usize,
     children: Fd,
     layers: Layers,
+    volumes: Option<Volumes>,
     pub null: Fd,
     pub scratch: Buffer,
     pub stack: Vec<u8>,
@@ -182,6 +184,7 @@ impl Agent {
             running_jobs: 0,
             children,
             layers,
+            volumes: None,
             null: sys::open(b"/dev/null", libc::O_RDWR, 0)?,
             scratch: Buffer::new(),
             stack: vec![0; 65_536],
@@ -570,8 +573,24 @@ impl Agent {
                 self.job(id, INITIAL_CREDIT, system::wait_frozen)
             }
             method::THAW => {
-                self.group()?.set(false)?;
-                self.done(id)
+                let thawed = self.group().and_then(|group| group.set(false));
+                match self.volumes.clone() {
+                    // A filesystem that is just coming to stand still must not hold the loop.
+                    Some(volumes) => self.job(id, INITIAL_CREDIT, move |_| volumes.go_on().and_then(|done| thawed.map(|_| done))),
+                    None => {
+                        thawed?;
+                        self.done(id)
+                    }
+                }
+            }
+            method::MOUNT => {
+                let mount = Mount::new(fields)?;
+                let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
+                self.job(id, INITIAL_CREDIT, move |_| mount.run(&volumes))
+            }
+            method::STILL => {
+                let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
+                self.job(id, INITIAL_CREDIT, move |_| volumes.still())
             }
             method::EXERCISE => {
                 system::exercise()?;

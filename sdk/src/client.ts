@@ -114,6 +114,41 @@ export class Client {
     },
   };
 
+  /** Disks that stay when sandboxes go. */
+  readonly volumes = {
+    list: (options: CallOptions = {}): Promise<wire.Volume[]> => this.transport.call("GET /volumes", options),
+    get: (name: string, options: CallOptions = {}): Promise<wire.Volume> =>
+      this.transport.call("GET /volumes/{name}", { params: { name }, ...options }),
+    create: (volume: wire.VolumeRequest, options: CallOptions = {}): Promise<wire.Volume> =>
+      this.transport.call("POST /volumes", { body: volume, ...options }),
+    /** It can only grow, and only while no sandbox has it. */
+    resize: (name: string, sizeMb: number, options: CallOptions = {}): Promise<wire.Volume> =>
+      this.transport.call("PATCH /volumes/{name}", { params: { name }, body: { sizeMb }, ...options }),
+    /** While no sandbox may write to it. @param to.readOnly a snapshot, which never changes */
+    clone: (name: string, to: wire.VolumeClone, options: CallOptions = {}): Promise<wire.Volume> =>
+      this.transport.call("POST /volumes/{name}/clone", { params: { name }, body: to, ...LONG, ...options }),
+    /** Its disk, compressed with gzip, while no sandbox may write to it. */
+    readContent: async (name: string, options: CallOptions = {}): Promise<ReadableStream<Uint8Array>> => {
+      const response = await this.transport.open("GET /volumes/{name}/content", {
+        params: { name },
+        ...LONG,
+        ...options,
+      });
+      return response.body ?? new ReadableStream();
+    },
+    /** Makes a volume of what `readContent` gave. */
+    writeContent: (
+      name: string,
+      content: ReadableStream<Uint8Array>,
+      options: CallOptions = {},
+    ): Promise<wire.Volume> =>
+      this.transport.call("PUT /volumes/{name}/content", { params: { name }, raw: content, ...LONG, ...options }),
+    /** With all that is in it, and only while no sandbox has it. */
+    remove: async (name: string, options: CallOptions = {}): Promise<void> => {
+      await this.transport.call("DELETE /volumes/{name}", { params: { name }, ...options });
+    },
+  };
+
   readonly images = {
     list: (options: CallOptions = {}): Promise<wire.Image[]> => this.transport.call("GET /images", options),
     /** Pulls or builds it, unless it is there. */

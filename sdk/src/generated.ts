@@ -51,6 +51,8 @@ export interface Sandbox {
   allowedHosts?: string[] | undefined;
   /** Names of those that its programs may use */
   secrets?: string[] | undefined;
+  /** Volumes that it has */
+  volumes?: VolumeMount[] | undefined;
   boot?: Boot | undefined;
   /** What went wrong, if something did. */
   error?:
@@ -76,6 +78,15 @@ export interface Sandbox {
         reason: string;
       }
     | undefined;
+}
+
+export interface VolumeMount {
+  /** Its name, for people and in paths. */
+  name: string;
+  /** The path in the sandbox; a relative one begins in the working directory. */
+  path: string;
+  /** Whether it can only be read. */
+  readOnly: boolean;
 }
 
 export interface Boot {
@@ -152,6 +163,8 @@ export interface SpawnRequest {
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
   secrets?: (string | OwnSecret)[] | undefined;
+  /** The owner's, by name: disks that stay when the sandbox goes */
+  volumes?: VolumeMountRequest[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
   /** What is done with it when it has been idle for `idle_timeout`. */
@@ -183,6 +196,15 @@ export interface SecretPlacementRequest {
   template?: string | undefined;
   /** The user's name that goes with it. */
   username?: string | undefined;
+}
+
+export interface VolumeMountRequest {
+  /** The volume's name */
+  name: string;
+  /** Where it is; made where it is not there */
+  path: string;
+  /** Others may read it at the same time */
+  readOnly?: boolean | undefined;
 }
 
 export interface Admission {
@@ -595,6 +617,8 @@ export interface RunRequest {
   allowedHosts?: string[] | undefined;
   /** The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too */
   secrets?: (string | OwnSecret)[] | undefined;
+  /** The owner's, by name: disks that stay when the sandbox goes */
+  volumes?: VolumeMountRequest[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
   /** What is done with it when it has been idle for `idle_timeout`. */
@@ -993,6 +1017,53 @@ export interface SecretRequest {
   variable?: string | undefined;
   /** Each new sandbox of the owner gets it */
   everywhere?: boolean | undefined;
+}
+
+export interface Volume {
+  /** Its name, for people and in paths. */
+  name: string;
+  /** Whose it is. `default` where no owners are set up. */
+  owner: string;
+  /** Size of its disk, MiB */
+  sizeMb: number;
+  /** What it occupies on the host, bytes; absent: its file is not there */
+  usedBytes?: number | undefined;
+  /** It is a snapshot, and never changes */
+  readOnly: boolean;
+  /** Name of the volume that it was copied from */
+  from?: string | undefined;
+  /** Sandboxes that have it: one that writes, or any number that read */
+  sandboxes: VolumeUse[];
+  /** When it was made (RFC 3339). */
+  createdAt: string;
+}
+
+export interface VolumeUse {
+  /** Its id, which the server gave it. */
+  id: string;
+  /** The path in the sandbox; a relative one begins in the working directory. */
+  path: string;
+  /** Whether it can only be read. */
+  readOnly: boolean;
+}
+
+export interface VolumeRequest {
+  /** Its name, for people and in paths. */
+  name: string;
+  /** Size of its disk, MiB */
+  sizeMb: number;
+}
+
+export interface VolumeResize {
+  /** Size of its disk, MiB */
+  sizeMb: number;
+}
+
+export interface VolumeClone {
+  /** Of the copy */
+  name: string;
+  /** A snapshot: the copy never changes, and is there to be read and cloned */
+  readOnly?: boolean | undefined;
 }
 
 export interface Provider {
@@ -1857,6 +1928,22 @@ export interface Operations {
   "PUT /secrets/{name}": { body: SecretRequest; reply: Secret };
   /** Delete a secret */
   "DELETE /secrets/{name}": { body: undefined; reply: Status };
+  /** All volumes, with who has them */
+  "GET /volumes": { body: undefined; reply: Volume[] };
+  /** Make a volume */
+  "POST /volumes": { body: VolumeRequest; reply: Volume };
+  /** One volume */
+  "GET /volumes/{name}": { body: undefined; reply: Volume };
+  /** Make a volume larger */
+  "PATCH /volumes/{name}": { body: VolumeResize; reply: Volume };
+  /** Remove a volume, with all that is in it */
+  "DELETE /volumes/{name}": { body: undefined; reply: Status };
+  /** Copy a volume, or save a snapshot of it */
+  "POST /volumes/{name}/clone": { body: VolumeClone; reply: Volume };
+  /** Export a volume */
+  "GET /volumes/{name}/content": { body: undefined; reply: undefined };
+  /** Make a volume of an export */
+  "PUT /volumes/{name}/content": { body: undefined; reply: Volume };
   /** Providers and their health */
   "GET /admin/providers": { body: undefined; reply: Provider[] };
   /** Providers and their health */
@@ -2138,6 +2225,7 @@ export const shapes: Record<string, Shape> = {
       "resume_on_use?": "boolean",
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "string" },
+      "volumes?": { array: { ref: "VolumeMount" } },
       "boot?": { ref: "Boot" },
       "error?": {
         object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
@@ -2145,6 +2233,7 @@ export const shapes: Record<string, Shape> = {
       "unreachable?": { object: { since: "string", reason: "string" } },
     },
   },
+  VolumeMount: { object: { name: "string", path: "string", read_only: "boolean" } },
   Boot: {
     object: {
       path: { enum: ["warm", "restored", "cold"] },
@@ -2181,6 +2270,7 @@ export const shapes: Record<string, Shape> = {
       },
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
+      "volumes?": { array: { ref: "VolumeMountRequest" } },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
@@ -2204,6 +2294,7 @@ export const shapes: Record<string, Shape> = {
       "username?": "string",
     },
   },
+  VolumeMountRequest: { object: { name: "string", path: "string", "read_only?": "boolean" } },
   Admission: {
     object: {
       allowed: "boolean",
@@ -2408,6 +2499,7 @@ export const shapes: Record<string, Shape> = {
       },
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
+      "volumes?": { array: { ref: "VolumeMountRequest" } },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
@@ -2601,6 +2693,22 @@ export const shapes: Record<string, Shape> = {
       "everywhere?": "boolean",
     },
   },
+  Volume: {
+    object: {
+      name: "string",
+      owner: "string",
+      size_mb: "integer",
+      "used_bytes?": "integer",
+      read_only: "boolean",
+      "from?": "string",
+      sandboxes: { array: { ref: "VolumeUse" } },
+      created_at: "string",
+    },
+  },
+  VolumeUse: { object: { id: "string", path: "string", read_only: "boolean" } },
+  VolumeRequest: { object: { name: "string", size_mb: "integer" } },
+  VolumeResize: { object: { size_mb: "integer" } },
+  VolumeClone: { object: { name: "string", "read_only?": "boolean" } },
   Provider: {
     object: {
       name: "string",
@@ -3060,6 +3168,14 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /secrets/{name}": { reply: { ref: "Secret" } },
   "PUT /secrets/{name}": { body: { ref: "SecretRequest" }, reply: { ref: "Secret" } },
   "DELETE /secrets/{name}": { reply: { ref: "Status" } },
+  "GET /volumes": { reply: { array: { ref: "Volume" } } },
+  "POST /volumes": { body: { ref: "VolumeRequest" }, reply: { ref: "Volume" } },
+  "GET /volumes/{name}": { reply: { ref: "Volume" } },
+  "PATCH /volumes/{name}": { body: { ref: "VolumeResize" }, reply: { ref: "Volume" } },
+  "DELETE /volumes/{name}": { reply: { ref: "Status" } },
+  "POST /volumes/{name}/clone": { body: { ref: "VolumeClone" }, reply: { ref: "Volume" } },
+  "GET /volumes/{name}/content": {},
+  "PUT /volumes/{name}/content": { reply: { ref: "Volume" } },
   "GET /admin/providers": { reply: { array: { ref: "Provider" } } },
   "GET /providers": { reply: { array: { ref: "Provider" } } },
   "GET /admin/providers/{name}": { reply: { ref: "ProviderDetail" } },

@@ -40,6 +40,10 @@ export type {
   Template,
   TemplateCreateRequest,
   TemplateRequest,
+  Volume,
+  VolumeClone,
+  VolumeMountRequest,
+  VolumeRequest,
 } from "./generated.ts";
 export { listeningPorts, parsePorts } from "./listening.ts";
 export type { Port, Tunnel } from "./ports.ts";

@@ -40,6 +40,7 @@ import { socketRoutes } from "./routes/sockets.ts";
 import { systemRoutes } from "./routes/system.ts";
 import { quotaRoutes, templateRoutes } from "./routes/templates.ts";
 import { tenantRoutes } from "./routes/tenants.ts";
+import { volumeRoutes } from "./routes/volumes.ts";
 import { workerRoutes } from "./routes/workers.ts";
 import { ErrorBody } from "./schemas/common.ts";
 
@@ -208,6 +209,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   templateRoutes(endpoints, shared);
   quotaRoutes(endpoints, shared);
   secretRoutes(endpoints);
+  volumeRoutes(endpoints, shared);
   providerRoutes(endpoints, shared);
   snapshotRoutes(endpoints);
   imageRoutes(endpoints, shared);

@@ -301,6 +301,9 @@ export const FIELD_WORDS: Record<string, string> = {
   everywhere: "Whether every sandbox of the owner has it.",
   username: "The user's name that goes with it.",
 
+  // Volumes
+  read_only: "Whether it can only be read.",
+
   // Who calls
   scopes: "What it may do: `read`, `use`, `admin`.",
   key_id: "The key that called.",

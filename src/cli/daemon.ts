@@ -102,6 +102,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     observer: metrics.observer,
     log: log.child({ part: "sandboxes" }),
     seal: sealOf(config),
+    volumes: paths.volumes,
   });
   network.vault = { of: (id) => sandboxes.secretsOf(id) };
   metrics.watch(sandboxes, paths.root, network);

@@ -53,8 +53,8 @@ test("whoever names no image to run sees a line that works", () => {
 });
 
 test("an option of docker run is answered with what does the same here", () => {
-  const wrong = "error: unknown option '-v'\n";
-  assert.match(teach(wrong, "stacyvm run"), /\nhint: no directory of the host can be mounted: `stacyvm cp/);
+  const wrong = "error: unknown option '--mount'\n";
+  assert.match(teach(wrong, "stacyvm run"), /\nhint: -v NAME:\/PATH mounts a volume/);
   assert.equal(teach(wrong, "stacyvm ls"), wrong);
   assert.equal(teach("error: unknown option '--nonsense'\n", "stacyvm run"), "error: unknown option '--nonsense'\n");
   const program = createProgram();

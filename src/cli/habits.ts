@@ -42,7 +42,6 @@ export const HABITS: Record<string, string> = {
   up: "`stacyvm serve` runs the server, `stacyvm spawn IMAGE` starts a sandbox",
   update: "npm or git brings a newer StacyVM; sandboxes go on meanwhile",
   upgrade: "npm or git brings a newer StacyVM; sandboxes go on meanwhile",
-  volume: "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
   wait: "`stacyvm logs -f ID` goes on until the program has ended",
   "web-ui": "`stacyvm serve` has the console at /ui/",
   worker: "`stacyvm serve` runs the whole server on this machine; no other joins it",
@@ -53,9 +52,8 @@ export const OPTION_HABITS: Record<string, string> = {
   "-d": "`stacyvm spawn --start IMAGE` starts a sandbox that stays, with the image's command; or `stacyvm spawn IMAGE`, then `stacyvm exec -d ID -- COMMAND`",
   "--detach":
     "`stacyvm spawn --start IMAGE` starts a sandbox that stays, with the image's command; or `stacyvm spawn IMAGE`, then `stacyvm exec -d ID -- COMMAND`",
-  "-v": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
-  "--volume": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
-  "--mount": "no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
+  "--mount":
+    "-v NAME:/PATH mounts a volume (`stacyvm volume create NAME`); no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
   "--publish": "-p PORT prints the URL of a port; `stacyvm forward ID 8080:80` connects port 8080 of this host",
   "--net": "a sandbox has no network by itself; --allow HOST names a host that it may connect to",
   "--name":

@@ -87,12 +87,12 @@ test("wrong usage is JSON where JSON was asked for, and words where only the gue
     assert.equal(error.code, 2);
     return error.stderr;
   };
-  const { error } = JSON.parse(await usage("run", "--json", "-v", "a:b", "image"));
+  const { error } = JSON.parse(await usage("run", "--json", "--mount", "a:b", "image"));
   assert.equal(error.code, "usage");
-  assert.equal(error.message, "unknown option '-v'");
-  assert.match(error.hint, /^no directory of the host.*; see `stacyvm run --help`$/);
+  assert.equal(error.message, "unknown option '--mount'");
+  assert.match(error.hint, /^-v NAME:.*; see `stacyvm run --help`$/);
   assert.match(
-    await usage("run", "-v", "a:b", "image", "--", "--json"),
-    /^error: unknown option '-v'\nhint: no directory/,
+    await usage("run", "--mount", "a:b", "image", "--", "--json"),
+    /^error: unknown option '--mount'\nhint: -v NAME/,
   );
 });

@@ -36,6 +36,7 @@ import { templateCommand } from "./commands/template.ts";
 import { topCommand } from "./commands/top.ts";
 import { urlCommand } from "./commands/url.ts";
 import { versionCommand } from "./commands/version.ts";
+import { volumeCommand } from "./commands/volume.ts";
 import { wrappedNote } from "./help-text.ts";
 import { publishedCommands } from "./published-forms.ts";
 import { acceptPublishedOptions } from "./published-options.ts";
@@ -73,12 +74,12 @@ export function createProgram(): Command {
     ["", [logsCommand(), urlCommand(), forwardCommand(), networkCommand()]],
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
+    ["What stays:", [volumeCommand(), secretCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],
     [
       "",
       [
         keyCommand(),
-        secretCommand(),
         mcpCommand(),
         migrateCommand(),
         databaseForm(),

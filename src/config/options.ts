@@ -30,6 +30,8 @@ export function limitsOf(config: Config): Limits {
     maxExecTimeoutMs: d.max_exec_timeout,
     maxSandboxes: d.max_sandboxes,
     maxSandboxesPerOwner: d.max_sandboxes_per_owner,
+    maxVolumesPerOwner: d.max_volumes_per_owner,
+    maxVolumeMiBPerOwner: d.max_volume_mb_per_owner,
     maxMemoryMiB: d.max_memory_mb,
     maxVcpus: d.max_vcpus,
     maxDiskMiB: d.max_disk_mb,

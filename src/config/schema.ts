@@ -207,6 +207,9 @@ export const configSchema = z.strictObject({
     max_exec_timeout: duration.default(600_000),
     max_sandboxes: count.default(0),
     max_sandboxes_per_owner: count.default(0),
+    /** Volumes of one owner, and their sizes together. */
+    max_volumes_per_owner: count.default(0),
+    max_volume_mb_per_owner: count.default(0),
     max_memory_mb: count.default(0),
     max_vcpus: z.int().min(0).max(32).default(32),
     max_disk_mb: count.default(0),

@@ -185,6 +185,19 @@ export interface GuestInfo {
   commands: number;
 }
 
+export interface MountOptions {
+  name: string;
+  /** From 0. */
+  slot: number;
+  /** Of the disk. */
+  bytes: number;
+  /** Absolute; made where it is not there. */
+  path: string;
+  readOnly: boolean;
+  /** Nobody has told the guest's kernel of the disk's size. */
+  probe: boolean;
+}
+
 export interface Agent {
   readonly hello: HelloInfo;
   /** Settles with the reason when the channel is gone. Never rejects. */
@@ -278,6 +291,13 @@ export interface Agent {
   /** Stops every command (not the agent) until `thaw` or an identity with `thaw`. */
   freeze(options?: { limitMs?: number }): Promise<void>;
   thaw(options?: { limitMs?: number }): Promise<void>;
+  /**
+   * Mounts the volume in a spare slot, before any program of the user's runs; its journal is replayed first.
+   * @throws StacyError that names the volume, of one that is damaged, or was not closed in order and is to be read only
+   */
+  mount(volume: MountOptions): Promise<void>;
+  /** What was written to volumes is on their disks when this resolves, and what is written waits: until `thaw`, 60 s at most. */
+  still(options?: { limitMs?: number }): Promise<void>;
   /** While its machine stands still a guest may be silent, however long that is. */
   standsStill(still: boolean): void;
   /** Runs the code paths of a first command once, so that a warm machine has them ready. */

@@ -16,6 +16,7 @@ import type {
   HelloInfo,
   Identity,
   Intercepted,
+  MountOptions,
   ProcessInfo,
   ReadOptions,
   WriteOptions,
@@ -483,6 +484,15 @@ class AgentClient implements Agent {
 
   async thaw(options: Limited = {}): Promise<void> {
     await this.#simple(Method.THAW, undefined, { ...QUICK, ...options });
+  }
+
+  async mount({ name, slot, bytes, path, readOnly, probe }: MountOptions): Promise<void> {
+    const fields = new FieldWriter().u8(Tag.SLOT, slot).u64(Tag.SIZE, bytes).text(Tag.PATH, path).text(Tag.NAME, name);
+    await this.#simple(Method.MOUNT, fields.flag(Tag.READ_ONLY, readOnly).flag(Tag.PROBE, probe), tree({}));
+  }
+
+  async still(options: Limited = {}): Promise<void> {
+    await this.#simple(Method.STILL, undefined, { ...tree({}), ...options });
   }
 
   async exercise(): Promise<void> {

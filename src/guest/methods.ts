@@ -35,6 +35,8 @@
  *     INFO                                                                           END KERNEL CPUS LOAD MEMORY_* DISK_*
  *                                                                                    CPU_NS NOW MINOR_FAULTS UPTIME COMMANDS
  *     SYNC, SHUTDOWN, FREEZE, THAW, EXERCISE                                         END
+ *     MOUNT      SLOT SIZE PATH NAME READ_ONLY? PROBE?                               END
+ *     STILL      writes to volumes wait until THAW, 60 s at most                     END: what was written is on their disks
  *     IDENTITY   IDENTITY{...}                                                       END as HELLO_ACK
  *     CONSOLE                                                                        DATA = the kernel's log
  *

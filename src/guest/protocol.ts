@@ -180,6 +180,8 @@ export const Method = {
   THAW: 69,
   EXERCISE: 70,
   CONSOLE: 71,
+  MOUNT: 72,
+  STILL: 73,
 } as const;
 
 /** Tags are global: one number means the same in every payload. */
@@ -280,6 +282,11 @@ export const Tag = {
   KERNEL: 122, // text
   CPU_NS: 123, // u64, busy time of all CPUs
   COMMANDS: 124, // u16, that run, or have left something running
+  // volumes
+  SLOT: 125, // u8, which of the machine's spare disks, from 0
+  READ_ONLY: 126, // u8
+  PROBE: 127, // u8 1: nobody has told the guest's kernel of the disk's size; its driver must look anew
+  NAME: 128, // text, for errors
   // bare guest only
   BLOCK_DRIVE: 240, // u8
   BLOCK_SECTOR: 241, // u64

@@ -13,6 +13,8 @@ export interface DataPaths {
   images: string;
   snapshots: string;
   sandboxes: string;
+  /** What outlives sandboxes (volumes/disks.ts). */
+  volumes: string;
   /** Kernel, initramfs, agent, Firecracker: what set-up put here. */
   assets: string;
   /** Half-made things; on the same filesystem, so that a rename publishes. Emptied of dead owners' leftovers at start. */
@@ -37,6 +39,7 @@ export function dataPaths(root: string = defaultDataDir()): DataPaths {
     images: join(root, "images"),
     snapshots: join(root, "snapshots"),
     sandboxes: join(root, "sandboxes"),
+    volumes: join(root, "volumes"),
     assets: join(root, "assets"),
     tmp: join(root, "tmp"),
     database: join(root, "stacyvm.db"),

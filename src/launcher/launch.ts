@@ -21,13 +21,15 @@ import type {
   Vmm,
   VmmProcess,
 } from "../vmm/vmm.ts";
-import { copyDisk, linkBase, makeMachineDir, removeMachineDir, removeWithProcesses } from "./machine-dir.ts";
+import { copyDisk, fillSlots, linkBase, makeMachineDir, removeMachineDir, removeWithProcesses } from "./machine-dir.ts";
 import type { DiskTemplate, Snapshot } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
 
 export interface Place {
   /** Absolute; must not exist. */
   dir: string;
+  /** Files of the volumes in its slots; absent: empty ones. */
+  volumes?: readonly string[];
   jail?: JailConfig;
   signal?: AbortSignal;
 }
@@ -51,7 +53,7 @@ export async function prepareIdle(
   blank?: BlankVmm,
 ): Promise<LoadableVmm> {
   const { dir } = place;
-  if (blank !== undefined) return prepareBlank(blank, target, snapshot, dir, phases);
+  if (blank !== undefined) return prepareBlank(blank, target, snapshot, place, phases);
   const disk = async (): Promise<void> => {
     await phases.phase("disk", () => copyDisk(dir, snapshot.disk));
   };
@@ -69,6 +71,7 @@ export async function prepareIdle(
   // What is there already is another machine's: it must not be cleared away with what failed here.
   await makeMachineDir(dir, target.image.base);
   try {
+    await fillSlots(dir, target.config, place.volumes);
     if (vmm.abilities.diskBeforeStart) {
       await disk();
       started = await start();
@@ -90,7 +93,7 @@ async function prepareBlank(
   blank: BlankVmm,
   target: Target,
   snapshot: Snapshot,
-  dir: string,
+  { dir, volumes }: Place,
   phases: Phases,
 ): Promise<LoadableVmm> {
   try {
@@ -98,7 +101,13 @@ async function prepareBlank(
       await rename(blank.dir, dir);
       blank.relocate(dir);
     });
-    await phases.phase("disk", () => Promise.all([linkBase(dir, target.image.base), copyDisk(dir, snapshot.disk)]));
+    await phases.phase("disk", () =>
+      Promise.all([
+        linkBase(dir, target.image.base),
+        copyDisk(dir, snapshot.disk),
+        fillSlots(dir, target.config, volumes),
+      ]),
+    );
     return await blank.become(target.config);
   } catch (error) {
     await discard(blank.dir, blank);
@@ -208,6 +217,7 @@ async function bootOnce(
   let started: VmmProcess | undefined;
   await makeMachineDir(dir, target.image.base);
   try {
+    await fillSlots(dir, target.config, place.volumes);
     await phases.phase("disk", () => copyDisk(dir, disk));
     const bootable = await phases.phase("vmm", () =>
       vmm.prepareBoot({ dir, config: target.config, memory: shared ? "shared" : "private", ...optional(place) }),

@@ -57,6 +57,8 @@ export interface LaunchOptions {
   /** It has hosts that it may connect to. */
   network?: boolean;
   jail?: JailConfig;
+  /** Files of the volumes in its slots. */
+  volumes?: readonly string[];
   trackDirty?: boolean;
   /** Names that it keeps, where it takes the place of another machine of the same sandbox. */
   names?: Omit<Identity, "entropy">;
@@ -125,7 +127,8 @@ export class Launcher {
   async launch(spec: LaunchSpec, options: LaunchOptions): Promise<Launched> {
     const phases = new Phases();
     const target = await phases.phase("resolve", () => this.targets.resolve(spec, options.resolve));
-    const spawned = options.mode === "cold" || options.jail !== undefined ? undefined : this.pool?.arrive(target);
+    const pooled = options.mode !== "cold" && fromPool(options);
+    const spawned = pooled ? this.pool?.arrive(target) : undefined;
     try {
       return await this.#launch(target, options, phases);
     } finally {
@@ -140,8 +143,7 @@ export class Launcher {
     await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
     let fallback: string | undefined;
     if (options.mode !== "cold") {
-      const ready =
-        options.jail === undefined ? await this.#tryReady(target, dir, identity, phases, options) : undefined;
+      const ready = fromPool(options) ? await this.#tryReady(target, dir, identity, phases, options) : undefined;
       if (ready !== undefined) return ready;
       if (options.mode === "restore") await this.golden.ensure(target, options.signal);
       const restored = await this.#tryRestore(target, place, identity, phases, options);
@@ -368,6 +370,7 @@ export class Launcher {
     return {
       dir,
       ...(options.jail === undefined ? {} : { jail: options.jail }),
+      ...(options.volumes === undefined ? {} : { volumes: options.volumes }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     };
   }
@@ -427,4 +430,9 @@ export class Launcher {
     };
     return { dir, target, identity, ...started, boot, releaseSnapshot };
   }
+}
+
+/** A machine that waits has opened its disks, and is in no jail of its own. */
+function fromPool({ jail, volumes }: LaunchOptions): boolean {
+  return jail === undefined && volumes === undefined;
 }

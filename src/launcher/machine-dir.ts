@@ -1,5 +1,5 @@
 /** One directory per machine: the VMM's working directory, with its private disk, the link to the shared base, and its record. */
-import { mkdir, readFile, rename, rmdir, symlink, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, rename, rmdir, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
@@ -7,7 +7,7 @@ import { replaceFile } from "../host/durable.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { removeTree } from "../host/remove-tree.ts";
 import { endLeftovers } from "../vmm/leftovers.ts";
-import { FILES } from "../vmm/vmm.ts";
+import { EMPTY_VOLUME_BYTES, FILES, type MachineConfig, volumeFile } from "../vmm/vmm.ts";
 import type { Shape } from "./shape.ts";
 import type { DiskTemplate } from "./snapshot-store.ts";
 
@@ -36,6 +36,7 @@ const machineRecord = z.object({
     kernel: z.string(),
     initramfs: z.string().exactOptional(),
     cmdline: z.string().exactOptional(),
+    volumes: z.array(z.enum(["write", "read"])).exactOptional(),
   }),
   process: z
     .object({ pid: z.number().int().positive(), startTime: z.string().regex(/^\d+$/), hostBootId: z.string() })
@@ -88,6 +89,32 @@ export async function makeMachineDir(dir: string, base: string): Promise<void> {
 
 export function linkBase(dir: string, base: string): Promise<void> {
   return symlink(relative(dir, base), join(dir, FILES.base));
+}
+
+/**
+ * Puts the volumes into their slots, by relative links as the base is.
+ * @param files absolute paths, one per slot; absent: an empty disk in each, in a machine that is to be saved
+ */
+export async function fillSlots(
+  dir: string,
+  { volumes = [] }: MachineConfig,
+  files: readonly string[] | undefined,
+): Promise<void> {
+  for (const slot of volumes.keys()) {
+    const place = join(dir, volumeFile(slot));
+    const file = files?.[slot];
+    if (file !== undefined) await symlink(relative(dir, file), place);
+    else await makeEmptyDisk(place);
+  }
+}
+
+async function makeEmptyDisk(path: string): Promise<void> {
+  const file = await open(path, "wx", 0o600);
+  try {
+    await file.truncate(EMPTY_VOLUME_BYTES);
+  } finally {
+    await file.close();
+  }
 }
 
 export function copyDisk(dir: string, disk: DiskTemplate): Promise<void> {

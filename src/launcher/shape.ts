@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { WarmContext } from "../interpreter/contexts.ts";
+import type { VolumeAccess } from "../vmm/vmm.ts";
 
 export interface Shape {
   /** Version of this structure and of the agent's handshake; a change makes all old snapshots unused. */
@@ -35,6 +36,8 @@ export interface Shape {
   /** Contexts that run in it, and the digests of their drivers. */
   contexts?: WarmContext[];
   drivers?: string[];
+  /** Slots for volumes, in their order; absent: none. */
+  slots?: VolumeAccess[];
 }
 
 /** sha256 (hex) of the canonical JSON: keys sorted, no white space. */

@@ -10,7 +10,7 @@ import type { Image, Images, ResolveOptions } from "../images/image.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import { driverDigest } from "../interpreter/language.ts";
 import { assertUsable } from "../vmm/usable.ts";
-import type { GuestKind, MachineConfig, Vmm } from "../vmm/vmm.ts";
+import type { GuestKind, MachineConfig, Vmm, VolumeAccess } from "../vmm/vmm.ts";
 import type { Manifest } from "./manifest.ts";
 import { type Shape, snapshotKey } from "./shape.ts";
 
@@ -32,6 +32,8 @@ export interface LaunchSpec {
   start?: { command: string; ready?: string; env: Record<string, string> };
   /** Contexts of the code interpreter that it is saved with. */
   contexts?: WarmContext[];
+  /** For volumes. */
+  slots?: VolumeAccess[];
 }
 
 export interface Target {
@@ -99,8 +101,7 @@ export class Targets {
   async #linuxOf(spec: LaunchSpec, image: Image): Promise<Target> {
     const files = await this.#files.get();
     const config: MachineConfig = {
-      vcpus: spec.vcpus,
-      memoryMiB: spec.memoryMiB,
+      ...sizeOf(spec),
       kernel: files.kernel.path,
       initramfs: files.initramfs.path,
       cmdline: `${files.kernel.arguments} stacyvm.base=${image.filesystem}`.trim(),
@@ -116,14 +117,7 @@ export class Targets {
 
   async #bare(spec: LaunchSpec): Promise<Target> {
     const { image, kernel, kernelDigest } = await this.#bareImages.get(spec.image);
-    return this.#target(
-      spec,
-      image,
-      "bare",
-      { vcpus: spec.vcpus, memoryMiB: spec.memoryMiB, kernel },
-      kernelDigest,
-      "",
-    );
+    return this.#target(spec, image, "bare", { ...sizeOf(spec), kernel }, kernelDigest, "");
   }
 
   async #target(
@@ -153,20 +147,27 @@ export class Targets {
         ? {}
         : { setupHosts: spec.setupHosts }),
       ...(spec.start === undefined ? {} : { start: spec.start }),
+      // None leaves the key as it was: what is started without volumes is what it would be if there were none.
+      ...(spec.slots === undefined ? {} : { slots: spec.slots }),
       ...(spec.contexts === undefined ? {} : { contexts: spec.contexts, drivers: await driversOf(spec.contexts) }),
     };
     return { spec, image, guest, config, shape, key: snapshotKey(shape) };
   }
 }
 
+function sizeOf({ vcpus, memoryMiB, slots }: LaunchSpec): Pick<MachineConfig, "vcpus" | "memoryMiB" | "volumes"> {
+  return { vcpus, memoryMiB, ...(slots === undefined ? {} : { volumes: slots }) };
+}
+
 /** What was asked for when this was saved. */
 export function specOf({ image, shape }: Manifest): LaunchSpec {
-  const { vcpus, memoryMiB, diskMiB, setup, setupEnv, setupHosts, start, contexts } = shape;
+  const { vcpus, memoryMiB, diskMiB, setup, setupEnv, setupHosts, start, contexts, slots } = shape;
   return {
     ...{ image, vcpus, memoryMiB, diskMiB, setup, setupEnv },
     ...(setupHosts === undefined ? {} : { setupHosts }),
     ...(start === undefined ? {} : { start }),
     ...(contexts === undefined ? {} : { contexts }),
+    ...(slots === undefined ? {} : { slots }),
   };
 }
 

@@ -35,6 +35,19 @@ export class Freeze {
     await agentStep(agent.freeze({ limitMs: limitMs() }), "freezing the guest's processes");
   }
 
+  /** The same of what its programs write to volumes: that is on their disks, and what comes waits for `thaw`. */
+  async still(): Promise<void> {
+    this.#frozen = true;
+    const { agent, limitMs } = this.#options;
+    await agentStep(agent.still({ limitMs: limitMs() }), "writing the guest's volumes");
+  }
+
+  /** Of one that was saved so. Rejects as `thaw` does. */
+  async goOn(): Promise<void> {
+    this.#frozen = true;
+    await this.thaw();
+  }
+
   /** The guest said, in whatever way, that its processes go on. */
   ended(): void {
     this.#frozen = false;

@@ -22,6 +22,10 @@ import { agentStep, Freeze } from "./freeze.ts";
 import type { MachineContext } from "./machine-context.ts";
 import type { ChangeOptions, MachineState } from "./provider.ts";
 import { RecordFile } from "./record-file.ts";
+import { writesVolumes } from "./written-volumes.ts";
+
+/** For what waits in a guest's memory to be written to its volumes. */
+const CLOSE_LIMIT_MS = 15_000;
 
 /** Directory of a machine that is about to take the place of sandbox `id`'s. */
 export function nextId(id: string): string {
@@ -307,6 +311,7 @@ export class MachineLife {
   }
 
   async #destroy(why: StacyError = this.gone()): Promise<void> {
+    await this.#closeVolumes();
     this.#letGo();
     // First the monitor: whatever waits for it, or for the guest, fails at once.
     await Promise.all([this.agent.close(why), this.machine?.kill()]);
@@ -327,6 +332,22 @@ export class MachineLife {
     ]);
     // What could be removed is gone, whatever could not.
     for (const each of removed) if (each.status === "rejected") throw each.reason;
+  }
+
+  /**
+   * What its guest has written to volumes is on their disks, which are closed as if unmounted. A guest that does not answer ends all the same, as
+   * by a power cut: the journal is replayed when the volume is next mounted.
+   */
+  async #closeVolumes(): Promise<void> {
+    if (!writesVolumes(this.record)) return;
+    try {
+      const before = this.#now;
+      // While a change is under way the monitor is that one's.
+      if (before.state === "paused" && this.#change === undefined)
+        this.become({ state: "returning", from: "paused", machine: await before.machine.resume() });
+      const { state } = this.#now;
+      if (state === "running" || state === "returning") await this.agent.still({ limitMs: CLOSE_LIMIT_MS });
+    } catch {} // it ends
   }
 
   /** This daemon stops; the machine goes on. */

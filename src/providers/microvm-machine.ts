@@ -25,6 +25,7 @@ import {
   type SandboxMachine,
   type SuspendOptions,
 } from "./provider.ts";
+import { writesVolumes } from "./written-volumes.ts";
 
 export class MicrovmMachine implements SandboxMachine {
   readonly id: string;
@@ -88,7 +89,12 @@ export class MicrovmMachine implements SandboxMachine {
   }
 
   suspend({ keeps = "machine", ...options }: SuspendOptions = {}): Promise<void> {
-    return this.#life.exclusively(options, (signal) => suspend(this.#life, signal, keeps));
+    return this.#life.exclusively(options, async (signal) => {
+      const { record, now } = this.#life;
+      // Its volumes must rest first, which takes its guest.
+      if (now.state === "paused" && writesVolumes(record)) await resume(this.#life, signal);
+      await suspend(this.#life, signal, keeps);
+    });
   }
 
   fork(

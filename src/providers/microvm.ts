@@ -6,6 +6,7 @@ import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
 import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
 import { attempts } from "../host/attempts.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { isThere } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import type { ImageUse } from "../images/care.ts";
@@ -17,7 +18,7 @@ import { type Launched, Launcher } from "../launcher/launcher.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { PoolLimits } from "../launcher/pool.ts";
 import type { LaunchSpec } from "../launcher/target.ts";
-import type { Vmm } from "../vmm/vmm.ts";
+import type { Vmm, VolumeAccess } from "../vmm/vmm.ts";
 import {
   attempt,
   type Entry,
@@ -32,7 +33,7 @@ import {
 } from "./adoption.ts";
 import { installTrust } from "./install-trust.ts";
 import type { MachineContext } from "./machine-context.ts";
-import { sandboxAt } from "./machine-life.ts";
+import { formerId, nextId, sandboxAt } from "./machine-life.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
 import {
   type Adoption,
@@ -44,6 +45,7 @@ import {
   type SandboxMachine,
   type SandboxSpec,
   type SnapshotInfo,
+  type SpecVolume,
 } from "./provider.ts";
 
 /** The certificate of a sandbox's authority is a few files; it takes milliseconds. */
@@ -133,6 +135,7 @@ export class MicrovmProvider implements Provider, MachineContext {
       env: networkEnvironment(allowedHosts, env),
       network: allowedHosts.length > 0,
       trackDirty: spec.forkable ?? true,
+      ...(spec.volumes === undefined ? {} : { volumes: spec.volumes.map(({ file }) => file) }),
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
     };
     const launched =
@@ -147,30 +150,53 @@ export class MicrovmProvider implements Provider, MachineContext {
     });
     const machine = await this.own(launched, { id: spec.id, allowedHosts, authority });
     if (authority !== undefined) await this.#trust(machine, authority, spec.signal);
+    // The bare guest has drives, and no filesystems.
+    if (spec.volumes !== undefined && machine.boot.guest === "linux")
+      await this.#mount(machine, spec.volumes, spec.signal);
     return machine;
   }
 
+  #trust(machine: SandboxMachine, { certificate }: Authority, signal?: AbortSignal): Promise<void> {
+    const late = (): StacyError =>
+      new StacyError("timeout", `the guest did not take its certificate within ${TRUST_LIMIT_MS / 1000} s`);
+    return this.#prepare(machine, "trust", signal, () =>
+      withTimeLimit(installTrust(machine.agent, certificate), TRUST_LIMIT_MS, late),
+    );
+  }
+
+  /** The one whose place holds another's first. */
+  #mount(machine: SandboxMachine, volumes: readonly SpecVolume[], signal?: AbortSignal): Promise<void> {
+    const probe = !this.vmm.abilities.tellsVolumeSizes;
+    const mounts = volumes.map(({ file: _, ...volume }, slot) => ({ ...volume, slot, probe }));
+    mounts.sort((a, b) => (a.path < b.path ? -1 : 1));
+    return this.#prepare(machine, "volumes", signal, async () => {
+      for (const each of mounts)
+        await machine.agent.mount(each).catch((error: unknown) => Promise.reject(volumeError(error)));
+    });
+  }
+
   /** Before anybody's program runs in it. */
-  async #trust(machine: SandboxMachine, { certificate }: Authority, signal?: AbortSignal): Promise<void> {
+  async #prepare(
+    machine: SandboxMachine,
+    phase: string,
+    signal: AbortSignal | undefined,
+    work: () => Promise<void>,
+  ): Promise<void> {
     const begun = performance.now();
     // A guest of a checkpoint may hold it up. Without its machine every call of it fails at once.
     const end = (): void => void machine.destroy().catch(() => {}); // tried again below
     signal?.addEventListener("abort", end, { once: true });
     try {
       signal?.throwIfAborted();
-      await withTimeLimit(
-        installTrust(machine.agent, certificate),
-        TRUST_LIMIT_MS,
-        () => new StacyError("timeout", `the guest did not take its certificate within ${TRUST_LIMIT_MS / 1000} s`),
-      );
+      await work();
     } catch (error) {
       await this.discard(machine);
       signal?.throwIfAborted(); // why it failed
-      throw asStacyError(error, "internal", { phase: "trust" });
+      throw asStacyError(error, "internal", { phase });
     } finally {
       signal?.removeEventListener("abort", end);
     }
-    machine.boot.phases.trust = performance.now() - begun;
+    machine.boot.phases[phase] = performance.now() - begun;
   }
 
   async own(
@@ -239,6 +265,11 @@ export class MicrovmProvider implements Provider, MachineContext {
         return;
       } catch {} // said once
     }
+  }
+
+  async holds(id: string): Promise<boolean> {
+    const names = [id, nextId(id), formerId(id)];
+    return (await Promise.all(names.map((name) => isThere(this.dir(name))))).includes(true);
   }
 
   async machines(): Promise<string[]> {
@@ -444,6 +475,21 @@ export class MicrovmProvider implements Provider, MachineContext {
   }
 }
 
+function accessOf({ readOnly }: SpecVolume): VolumeAccess {
+  return readOnly ? "read" : "write";
+}
+
+/** What the guest says of a volume that it cannot mount is about the volume, and not about the request or the server. */
+function volumeError(thrown: unknown): StacyError {
+  const error = asStacyError(thrown);
+  if (error.code === "invalid") return new StacyError("conflict", error.message, { cause: error });
+  if (error.code !== "internal") return error;
+  return new StacyError("corrupt", error.message, {
+    cause: error,
+    remedy: "restore it from a snapshot, or export it and look at it with e2fsck",
+  });
+}
+
 function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
   const setupHosts = spec.setupHosts ?? spec.allowedHosts;
   return {
@@ -457,6 +503,7 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
     setupEnv: spec.setup.length === 0 ? {} : spec.env,
     ...(spec.start === undefined ? {} : { start: spec.start }),
     ...(spec.contexts === undefined ? {} : { contexts: spec.contexts }),
+    ...(spec.volumes === undefined ? {} : { slots: spec.volumes.map(accessOf) }),
     ...(setupHosts === undefined ? {} : { setupHosts: [...setupHosts] }),
   };
 }

@@ -25,6 +25,17 @@ export interface StartCommand {
   env: Record<string, string>;
 }
 
+/** A volume that a machine is given, and mounts before anybody's program runs in it. */
+export interface SpecVolume {
+  name: string;
+  /** Absolute path on the host; on the filesystem of the data directory. */
+  file: string;
+  bytes: number;
+  /** In the guest. */
+  path: string;
+  readOnly: boolean;
+}
+
 /** One spawn as the provider needs it; everything is resolved and validated above. */
 export interface SandboxSpec {
   /** `sb-` and 8 hex digits; the directory's name. */
@@ -56,6 +67,8 @@ export interface SandboxSpec {
    * (egress/secrets/). Absent: it will never have any.
    */
   secrets?: Record<string, string>;
+  /** In the order of its slots, those that are written first. Absent: none. */
+  volumes?: readonly SpecVolume[];
   /** Start from this checkpoint instead of the image's golden snapshot. */
   checkpoint?: string;
   /** Keep track of dirty pages: a fork or checkpoint of it is then fast. */
@@ -230,6 +243,8 @@ export interface Provider {
   readonly name: "firecracker" | "qemu";
   health(): Promise<ProviderHealth>;
   spawn(spec: SandboxSpec): Promise<SandboxMachine>;
+  /** Whether anything of a sandbox's machine is there, at least its directory. */
+  holds(id: string): Promise<boolean>;
   /** Ids of the sandboxes of which there are machines in the data directory, running or suspended. */
   machines(): Promise<string[]>;
   /**

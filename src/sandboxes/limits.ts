@@ -33,6 +33,9 @@ export interface Limits {
   maxExecTimeoutMs: number;
   maxSandboxes: number;
   maxSandboxesPerOwner: number;
+  /** And their sizes together. */
+  maxVolumesPerOwner: number;
+  maxVolumeMiBPerOwner: number;
   maxMemoryMiB: number;
   maxVcpus: number;
   maxDiskMiB: number;

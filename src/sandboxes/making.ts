@@ -6,20 +6,23 @@ import { asStacyError, StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
+import type { Volumes } from "../volumes/volumes.ts";
 import type { Clock } from "./clock.ts";
 import type { Endings } from "./endings.ts";
 import type { Events } from "./events.ts";
 import type { Log, Observer } from "./observer.ts";
-import type { SandboxFailure, SandboxRecord } from "./record.ts";
+import type { SandboxFailure, SandboxRecord, VolumeMount } from "./record.ts";
 import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
 import { Sandbox } from "./sandbox.ts";
 import type { SecretInput, Secrets } from "./secrets.ts";
 import { mayBecome } from "./state.ts";
 import type { StateChanges } from "./state-changes.ts";
 import type { SandboxTable } from "./table.ts";
+import { leaseAll } from "./volume-mounts.ts";
 
 export interface MakingParts {
   table: SandboxTable;
+  volumes: Volumes;
   secrets: Secrets;
   changes: StateChanges;
   endings: Endings;
@@ -43,9 +46,14 @@ export class Making {
   reserve(
     resolved: ResolvedSpawn,
     provider: string,
-    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint"> & { owner: string; forkedFrom?: string },
+    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint"> & {
+      owner: string;
+      forkedFrom?: string;
+      mounts?: VolumeMount[];
+    },
   ): Sandbox {
-    const { clock, table } = this.#parts;
+    const { clock, table, volumes } = this.#parts;
+    for (const mount of input.mounts ?? []) volumes.assertAvailable(mount, mount.readOnly);
     const now = clock.now();
     const { spec } = resolved;
     table.assertFree(input.owner, input.name);
@@ -69,6 +77,7 @@ export class Making {
       ...(spec.allowedHosts?.length ? { allowedHosts: [...spec.allowedHosts] } : {}),
       ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
+      ...(input.mounts?.length ? { volumes: input.mounts } : {}),
       ...(input.template ? { template: input.template } : {}),
       ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
       ...(input.forkedFrom === undefined ? {} : { forkedFrom: input.forkedFrom }),
@@ -88,7 +97,7 @@ export class Making {
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
-    const { table, secrets, endings, events, observer, log } = this.#parts;
+    const { table, secrets, volumes, endings, events, observer, log } = this.#parts;
     const { id } = sandbox;
     const leave = (): void => void endings.end(sandbox, "destroyed", "the client went away").catch(noop);
     signal?.addEventListener("abort", leave, { once: true });
@@ -100,7 +109,9 @@ export class Making {
         const { name } = sandbox.record;
         events.emit("sandbox.created", id, { name, image: spec.image, provider: provider.name });
         ended.throwIfAborted();
-        const machine = await provider.spawn({ ...spec, id, signal: ended });
+        const given = sandbox.record.volumes === undefined ? {} : { volumes: await leaseAll(volumes, sandbox.record) };
+        ended.throwIfAborted();
+        const machine = await provider.spawn({ ...spec, ...given, id, signal: ended });
         sandbox.machine = machine;
         ended.throwIfAborted();
         this.#begin(sandbox, machine);

@@ -19,6 +19,16 @@ export interface ExpiryPause {
   over?: number;
 }
 
+/** A volume that a sandbox has. */
+export interface VolumeMount {
+  /** Of the volume: another one may have its name later. */
+  id: string;
+  name: string;
+  /** Absolute, in the guest. */
+  path: string;
+  readOnly: boolean;
+}
+
 export interface SandboxRecord {
   id: string;
   /** What its owner calls it, in place of the id (name.ts); no two of an owner have the same. */
@@ -52,6 +62,8 @@ export interface SandboxRecord {
   allowedHosts?: string[];
   /** Names of the secrets that its programs may use; absent: it was given none when it was made. */
   secrets?: string[];
+  /** In the order of its machine's slots; absent: none. */
+  volumes?: VolumeMount[];
   boot?: BootReport;
   failure?: SandboxFailure;
   /** Its machine is there, or may be, and does not answer; the state is the one that it had. */

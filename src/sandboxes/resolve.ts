@@ -9,6 +9,7 @@ import type { Limits } from "./limits.ts";
 import { DEFAULT_OWNER } from "./owner.ts";
 import type { CheckpointRecord, ExpiryPause, IdleAction, SecretRecord, Template } from "./record.ts";
 import { hostsToAllow, type SecretInput } from "./secrets.ts";
+import type { VolumeInput } from "./volume-mounts.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {
@@ -39,6 +40,8 @@ export interface SpawnInput {
   allowedHosts?: string[];
   /** The owner's by name, or the sandbox's own. */
   secrets?: (string | SecretInput)[];
+  /** The owner's volumes by name, and where they are in the guest. */
+  volumes?: VolumeInput[];
   /** It has no secrets at all, not even those that are everywhere: what it makes is an image for others. */
   withoutSecrets?: boolean;
   /** What it may connect to at most, whoever says so; absent: no limit but the server's. */

@@ -19,6 +19,9 @@ export const sandboxRow = z.looseObject({
   idleAction: z.enum(["destroy", "pause", "suspend"]),
   idleCounts: z.literal("calls").exactOptional(),
   metadata: z.record(z.string(), z.string()),
+  volumes: z
+    .array(z.object({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))
+    .exactOptional(),
 });
 
 export const templateRow = z.looseObject({

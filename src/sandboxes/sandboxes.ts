@@ -17,6 +17,7 @@ import type { ImageUsers } from "../images/care.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { TemplateImages } from "../images/template-images.ts";
 import type { Provider, SnapshotInfo } from "../providers/provider.ts";
+import { Volumes } from "../volumes/volumes.ts";
 import { Admissions, type Whose } from "./admissions.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
@@ -46,6 +47,7 @@ import type { Store } from "./store.ts";
 import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
 import { Templates } from "./templates.ts";
+import { asSlot, assertNoVolumes, resolveVolumes, usersOf } from "./volume-mounts.ts";
 
 export interface SandboxesOptions {
   store: Store;
@@ -57,6 +59,8 @@ export interface SandboxesOptions {
   log: Log;
   /** What values of secrets are kept with; absent: they are not kept. */
   seal?: Seal | undefined;
+  /** Where volumes are: `<data>/volumes`. */
+  volumes: string;
 }
 
 /** What is said of copies; absent: as with the source. */
@@ -81,6 +85,7 @@ export class Sandboxes {
   readonly policies: Policies;
   readonly checkpoints: Checkpoints;
   readonly secrets: Secrets;
+  readonly volumes: Volumes;
   readonly executions: Executions;
   readonly code: CodeRuns;
   readonly providers: Providers;
@@ -128,6 +133,14 @@ export class Sandboxes {
       },
     });
     this.secrets = secrets;
+    const volumes = new Volumes({
+      ...{ root: options.volumes, rows: store, now, log },
+      limits: { maxVolumes: limits.maxVolumesPerOwner, maxVolumeMiB: limits.maxVolumeMiBPerOwner },
+      users: (id) => usersOf(id, table.all()),
+      hasMachine: async (sandbox) =>
+        (await Promise.all(this.providers.all().map((provider) => provider.holds(sandbox)))).includes(true),
+    });
+    this.volumes = volumes;
     const admissions = new Admissions({ table, limits, quotas: this.quotas, events, clock });
     this.#admissions = admissions;
     const endings = new Endings({
@@ -136,6 +149,8 @@ export class Sandboxes {
       ended: (sandbox) => {
         table.remove(sandbox);
         void secrets.ended(sandbox.id);
+        for (const mount of sandbox.record.volumes ?? [])
+          volumes.release(mount, sandbox.id, mount.readOnly).catch(noop); // of no meaning without a machine
         admissions.advance();
       },
     });
@@ -143,7 +158,7 @@ export class Sandboxes {
     const changes = new StateChanges({ table, checkpoints: this.checkpoints, events, observer, clock });
     this.#changes = changes;
     const advance = (): void => admissions.advance();
-    this.#making = new Making({ table, secrets, changes, endings, events, observer, log, clock, advance });
+    this.#making = new Making({ table, secrets, volumes, changes, endings, events, observer, log, clock, advance });
     // What fails of these is logged, and tried again.
     const end = (sandbox: Sandbox): void => void endings.end(sandbox, "destroyed", "idle").catch(noop);
     const idleness = new Idleness({ clock, log, changes, end });
@@ -165,6 +180,7 @@ export class Sandboxes {
    * @throws StacyError `conflict` when there are machines that the database does not know, unless they are to be removed
    */
   async open(options: { removeUnknown?: boolean } = {}): Promise<Takeover> {
+    await this.volumes.open();
     const done = await takeOver(
       {
         ...{ store: this.store, providers: this.providers, events: this.events, log: this.#log },
@@ -253,12 +269,23 @@ export class Sandboxes {
     const ownerId = checkUser(input.ownerId);
     this.#table.assertFree(owner, checkSandboxName(input.name)); // before it waits for a place
     const resolved = this.#resolve(input);
+    const mounts = resolveVolumes(this.volumes, owner, input.volumes);
+    if (mounts.length > 0 && input.checkpoint) {
+      throw new StacyError("invalid", "volumes: a checkpoint is a saved machine, which has no place for them", {
+        remedy: "start from its image or from a template",
+      });
+    }
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
     const reserve = (): Sandbox | undefined => {
       const admission = this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1);
       if (admission.allowed)
-        return this.#making.reserve(resolved, provider.name, { ...input, owner, ...(ownerId ? { ownerId } : {}) });
+        return this.#making.reserve(resolved, provider.name, {
+          ...input,
+          mounts,
+          owner,
+          ...(ownerId ? { ownerId } : {}),
+        });
       if (admission.queueable) return undefined;
       throw this.#admissions.refusal(admission, owner);
     };
@@ -295,7 +322,9 @@ export class Sandboxes {
   async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<{ info: SnapshotInfo; image: string }> {
     if (input.checkpoint) throw new StacyError("invalid", "checkpoint: a checkpoint is a saved machine already");
     const { spec, provider } = this.#resolve(input);
-    return { info: await this.providers.pick(provider).buildSnapshot({ ...spec, signal }), image: spec.image };
+    const slots = resolveVolumes(this.volumes, input.owner ?? DEFAULT_OWNER, input.volumes).map(asSlot);
+    const whole = { ...spec, ...(slots.length === 0 ? {} : { volumes: slots }), signal };
+    return { info: await this.providers.pick(provider).buildSnapshot(whole), image: spec.image };
   }
 
   /** Copies of a running sandbox, each its own from then on. */
@@ -314,6 +343,8 @@ export class Sandboxes {
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
+    const { volumes: _none, ...shape } = record;
+    assertNoVolumes(record, "forked");
     // A sandbox may be older than a denial; its copies are not.
     this.#checkPolicies(record.owner, record.image, [record.provider]);
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
@@ -321,7 +352,7 @@ export class Sandboxes {
     const admission = this.#admissions.look(ttlMs, whoseIs(record), options.count);
     if (!admission.allowed) throw this.#admissions.refusal(admission, record.owner);
     const resolved: ResolvedSpawn = {
-      spec: { ...record, env: { ...parent.env, ...options.env }, setup: [], secrets: {} },
+      spec: { ...shape, env: { ...parent.env, ...options.env }, setup: [], secrets: {} },
       provider: record.provider,
       ...(record.secrets === undefined ? {} : { secrets: record.secrets }),
       ttlMs,

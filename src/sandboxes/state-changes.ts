@@ -10,6 +10,7 @@ import type { Sandbox } from "./sandbox.ts";
 import { setHosts } from "./set-hosts.ts";
 import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
 import type { SandboxTable } from "./table.ts";
+import { assertNoVolumes } from "./volume-mounts.ts";
 
 /** How a state is reached: by which change of the machine, and what is told of it. */
 const CHANGES = {
@@ -52,6 +53,8 @@ export class StateChanges {
     const { id, record } = sandbox;
     const { reason, idleSince, keepMs, keeps } = by;
     return sandbox.changes.run(async (signal) => {
+      // What starts again from its disk alone starts as machines without volumes do.
+      if (keeps === "disk") assertNoVolumes(record, "suspended without its memory");
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
         // client that asks for it now wants it to stay so.
@@ -106,6 +109,7 @@ export class StateChanges {
   async checkpoint(id: string, name?: string): Promise<CheckpointRecord & { stoppedMs: number }> {
     const { table, checkpoints } = this.#parts;
     const sandbox = table.get(id);
+    assertNoVolumes(sandbox.record, "saved as a checkpoint");
     return sandbox.changes.run((signal) => {
       const machine = sandbox.machineIn(["running", "paused"]);
       return this.onMachine(sandbox, machine, () => checkpoints.create(sandbox.record, machine, name, signal));

@@ -7,6 +7,7 @@
  */
 import { StacyError } from "../host/error.ts";
 import { checkpointKey, type PoolStatus, type SnapshotInfo } from "../providers/provider.ts";
+import type { VolumeInfo } from "../volumes/volumes.ts";
 import type { CodeRuns } from "./code.ts";
 import type { EventType, SandboxEvent } from "./events.ts";
 import type { ExecRequest, RunningCommand } from "./executions.ts";
@@ -244,6 +245,21 @@ export class View {
     get: (name: string): SecretInfo => this.#all.secrets.get(this.owner, name),
     put: (input: SecretInput): Promise<SecretInfo> => this.#all.secrets.put(this.owner, input),
     remove: (name: string): Promise<void> => this.#all.secrets.remove(this.owner, name),
+  };
+
+  /** By name, within the owner. */
+  readonly volumes = {
+    list: (): Promise<VolumeInfo[]> => this.#all.volumes.list(this.only),
+    get: (name: string): Promise<VolumeInfo> => this.#all.volumes.get(this.owner, name),
+    create: (input: { name: string; sizeMiB: number }): Promise<VolumeInfo> =>
+      this.#all.volumes.create(this.owner, input),
+    clone: (name: string, to: { name: string; frozen: boolean }): Promise<VolumeInfo> =>
+      this.#all.volumes.clone(this.owner, name, to),
+    resize: (name: string, sizeMiB: number): Promise<VolumeInfo> => this.#all.volumes.resize(this.owner, name, sizeMiB),
+    remove: (name: string): Promise<void> => this.#all.volumes.remove(this.owner, name),
+    import: (name: string, stream: AsyncIterable<Uint8Array>): Promise<VolumeInfo> =>
+      this.#all.volumes.import(this.owner, name, stream),
+    export: (name: string): Promise<ReadableStream<Uint8Array>> => this.#all.volumes.export(this.owner, name),
   };
 
   /** By user, within the owner. */

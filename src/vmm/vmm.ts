@@ -34,6 +34,17 @@ export const FILES = {
   log: "vmm.log",
 } as const;
 
+/** How a machine uses the volume in a slot. */
+export type VolumeAccess = "write" | "read";
+
+/** What is in a slot's place, inside a machine's directory: the volume, or of a machine that is to be saved an empty disk. */
+export function volumeFile(slot: number): string {
+  return `volume-${slot}.ext4`;
+}
+
+/** Of a slot in a machine that is to be saved: whoever is loaded from it has another disk there. */
+export const EMPTY_VOLUME_BYTES = 1 << 20;
+
 /** Names inside a snapshot's directory that the VMM writes and reads. */
 export const SNAPSHOT_FILES = { state: "vmstate.bin", memory: "memory.bin" } as const;
 
@@ -71,6 +82,8 @@ export interface VmmAbilities {
   jail: boolean;
   /** A process can be started before it is known what it will load: `prepareBlank`. */
   blank: boolean;
+  /** After a load it tells the guest's kernel how large the volumes are that it was given. */
+  tellsVolumeSizes: boolean;
 }
 
 /**
@@ -88,6 +101,8 @@ export interface MachineConfig {
   initramfs?: string;
   /** Extra kernel command line; the VMM adds what it needs itself. */
   cmdline?: string;
+  /** Slots for volumes, in their order; absent: none. */
+  volumes?: VolumeAccess[];
 }
 
 /** Jail settings; only with `abilities.jail`. */

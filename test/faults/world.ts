@@ -69,7 +69,7 @@ export class World implements AsyncDisposable {
       this.#provider = createMicrovmProvider({ vmm: this.#vmm, images, paths: this.paths });
       const { limits } = { limits: limitsOf(validateConfig({}, "")) };
       const parts = { limits, clock: systemClock, observer: silentObserver, log: silentLog };
-      const sandboxes = new Sandboxes({ store, providers: [this.#provider], ...parts });
+      const sandboxes = new Sandboxes({ store, providers: [this.#provider], volumes: this.paths.volumes, ...parts });
       try {
         await sandboxes.open();
       } catch (error) {

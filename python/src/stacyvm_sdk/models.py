@@ -792,6 +792,8 @@ class Sandbox:
     allowed_hosts: list[str] | None = None
     #: Names of those that its programs may use
     secrets: list[str] | None = None
+    #: Volumes that it has
+    volumes: list[VolumeMount] | None = None
     boot: Boot | None = None
     #: What went wrong, if something did.
     error: dict[str, Any] | None = None
@@ -1050,6 +1052,46 @@ class TenantPolicy:
     created_at: str
     #: When it was last changed (RFC 3339).
     updated_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    #: Its name, for people and in paths.
+    name: str
+    #: Whose it is. `default` where no owners are set up.
+    owner: str
+    #: Size of its disk, MiB
+    size_mb: int
+    #: What it occupies on the host, bytes; absent: its file is not there
+    used_bytes: int | None = None
+    #: It is a snapshot, and never changes
+    read_only: bool
+    #: Name of the volume that it was copied from
+    from: str | None = None
+    #: Sandboxes that have it: one that writes, or any number that read
+    sandboxes: list[VolumeUse]
+    #: When it was made (RFC 3339).
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeMount:
+    #: Its name, for people and in paths.
+    name: str
+    #: The path in the sandbox; a relative one begins in the working directory.
+    path: str
+    #: Whether it can only be read.
+    read_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeUse:
+    #: Its id, which the server gave it.
+    id: str
+    #: The path in the sandbox; a relative one begins in the working directory.
+    path: str
+    #: Whether it can only be read.
+    read_only: bool
 
 
 @dataclass(frozen=True, kw_only=True)

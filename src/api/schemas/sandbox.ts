@@ -8,6 +8,7 @@ import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap, WarmContexts, warmContexts } from "./common.ts";
 import { OwnSecret, secretInput } from "./secret.ts";
 import { defined, iso } from "./values.ts";
+import { VolumeMountBody, VolumeMountRequest, volumeInput } from "./volume.ts";
 
 const size = z.int().min(0).max(1_048_576);
 
@@ -37,6 +38,9 @@ export const SpawnRequest = z
     allowed_hosts: maybe(AllowedHosts),
     secrets: maybe(z.array(z.union([z.string().max(128), OwnSecret])).max(64)).openapi({
       description: "The owner's by name, or with a value for this sandbox alone; their hosts are allowed, too",
+    }),
+    volumes: maybe(z.array(VolumeMountRequest).max(16)).openapi({
+      description: "The owner's, by name: disks that stay when the sandbox goes",
     }),
     idle_timeout: maybe(Duration),
     idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
@@ -71,6 +75,7 @@ export function spawnInput(
     contexts: warmContexts(body.contexts),
     allowedHosts: body.allowed_hosts,
     secrets: body.secrets?.map((each) => (typeof each === "string" ? each : secretInput(each.name, each))),
+    volumes: volumeInput(body.volumes),
     idleTimeoutMs: body.idle_timeout,
     idleAction: body.idle_action,
     idleCounts: body.idle_counts,
@@ -119,6 +124,7 @@ export const SandboxBody = z
     resume_on_use: z.boolean().optional(),
     allowed_hosts: z.array(z.string()).optional(),
     secrets: z.array(z.string()).optional().openapi({ description: "Names of those that its programs may use" }),
+    volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that it has" }),
     boot: BootBody.optional(),
     error: z
       .object({
@@ -159,6 +165,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     forked_from: record.forkedFrom,
     allowed_hosts: record.allowedHosts,
     secrets: record.secrets,
+    volumes: record.volumes?.map(({ name, path, readOnly }) => ({ name, path, read_only: readOnly })),
     resume_on_use: record.resumeOnUse,
     idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     boot: boot && {

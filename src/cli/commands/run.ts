@@ -1,6 +1,6 @@
 /** `stacyvm run IMAGE -- COMMAND`: spawn, run, remove. */
 import { type Command, Option } from "commander";
-import type { Client, Sandbox } from "../../../sdk/src/index.ts";
+import type { Client, Sandbox, VolumeMountRequest } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
 import type { BootReport } from "../../launcher/launcher.ts";
@@ -23,6 +23,7 @@ import { ProgressLine } from "../progress-line.ts";
 import { pullFirst } from "../pull-first.ts";
 import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
 import { type Conversation, collectJson, converse, terminalSize } from "../terminal.ts";
+import { volumeOption } from "../volume-option.ts";
 
 interface RunOptions extends ClientOptions {
   memory?: number;
@@ -36,6 +37,7 @@ interface RunOptions extends ClientOptions {
   user?: string;
   allow?: string[];
   secret?: string[];
+  volume?: VolumeMountRequest[];
   timeout?: string;
   interactive?: boolean;
   tty?: boolean;
@@ -61,6 +63,7 @@ export function runCommand(): Command {
     .option("-u, --user <user>", "name, uid or uid:gid")
     .addOption(allowOption())
     .addOption(secretOption())
+    .addOption(volumeOption())
     .option("--timeout <time>", "end the command after this time, for example 30s (exit code 124)", parseDuration)
     .option("--provider <name>", "firecracker, qemu or auto")
     .option("--cold", "boot without snapshots (only without a server)")
@@ -89,7 +92,7 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
   const work = (client: Client, kind: Connection["kind"]): Promise<number> =>
     runOn({ client, kind }, image, argv, options, interrupts);
   if (options.cold === true) return runHere(image, argv, options, interrupts);
-  if (options.secret !== undefined || options.port !== undefined) {
+  if (needsServer(options)) {
     // Which only a server has.
     const connection = await connectServer({ ...options, boots: true, stays: "background" }, interrupts.signal);
     try {
@@ -106,9 +109,14 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
   return await runHere(image, argv, options, interrupts);
 }
 
+function needsServer({ secret, port, volume }: RunOptions): boolean {
+  return secret !== undefined || port !== undefined || volume !== undefined;
+}
+
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
-  if (options.secret !== undefined || options.port !== undefined) {
-    const what = options.secret === undefined ? "URLs for ports" : "secrets";
+  if (needsServer(options)) {
+    const { secret, volume } = options;
+    const what = secret !== undefined ? "secrets" : volume !== undefined ? "volumes" : "URLs for ports";
     throw new StacyError("invalid", `only a server has ${what}, and --cold starts without one`, {
       remedy: "leave out --cold",
     });
@@ -160,6 +168,7 @@ async function runOn(
     ...{ image, provider, env, vcpus: options.vcpus, memoryMb: options.memory, diskMb: options.disk, signal },
     allowedHosts: allow,
     secrets: options.secret,
+    volumes: options.volume,
     forkable: false,
   });
   try {

@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import type { Image } from "../../../sdk/src/index.ts";
+import type { Image, VolumeMountRequest } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { allowOption, collect, parseDuration, parsePair, parseVariable, secretOption } from "../arguments.ts";
 import { bootNote } from "../boot-note.ts";
@@ -16,6 +16,7 @@ import { ProgressLine } from "../progress-line.ts";
 import { noteForm } from "../published-options.ts";
 import { pullFirst } from "../pull-first.ts";
 import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
+import { volumeOption } from "../volume-option.ts";
 
 interface SpawnOptions extends ClientOptions {
   /** As the published StacyVM takes it. */
@@ -39,6 +40,7 @@ interface SpawnOptions extends ClientOptions {
   start?: boolean;
   allow?: string[];
   secret?: string[];
+  volume?: VolumeMountRequest[];
   provider?: string;
   owner?: string;
 }
@@ -65,6 +67,7 @@ export function spawnCommand(): Command {
     .option("--idle-counts <what>", "what counts as use: processes (also what runs in it; default) or calls")
     .addOption(allowOption())
     .addOption(secretOption())
+    .addOption(volumeOption())
     .option("--start", "start the image's own command; `stacyvm logs` shows what it writes")
     .option("--init", "start the image's own init (systemd) and its services")
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
@@ -109,6 +112,7 @@ export function spawnCommand(): Command {
           metadata: options.label,
           allowedHosts: options.allow,
           secrets: options.secret,
+          volumes: options.volume,
           ownerId: options.owner,
         });
         if (own !== undefined) {

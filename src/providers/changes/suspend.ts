@@ -8,6 +8,7 @@ import { SuspendedState } from "../../launcher/suspended.ts";
 import { FILES, type PausedMachine, type RunningMachine, type VmmProcess } from "../../vmm/vmm.ts";
 import { agentStep } from "../freeze.ts";
 import type { MachineLife } from "../machine-life.ts";
+import { writesVolumes } from "../written-volumes.ts";
 
 export async function suspend(
   life: MachineLife,
@@ -27,6 +28,8 @@ export async function suspend(
       await agentStep(life.agent.sync(), "writing what the guest has in memory to its disk");
     } else if (before.state === "running") await before.prepareSave();
     life.counts(signal);
+    // A wake may be taken back, and what its guest wrote to a volume could not.
+    if (keeps === "machine" && before.state === "running" && writesVolumes(life.record)) await life.freeze.still();
     life.egress.stop();
     await life.agent.disconnect();
     paused = before.state === "paused" ? before : await before.pause({ toSave: keeps === "machine" }); // S1
@@ -112,6 +115,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
       life.watch(named);
       await life.recordFile.correct("running");
       life.startEgress();
+      await volumesGoOn(life);
       throw error;
     }
     await life.agent.disconnect();
@@ -122,4 +126,10 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
     signal.removeEventListener("abort", stop);
   }
   life.startEgress();
+  await volumesGoOn(life);
+}
+
+/** A guest that does not answer is asked again and again, beside. */
+async function volumesGoOn(life: MachineLife): Promise<void> {
+  if (writesVolumes(life.record)) await life.freeze.goOn().catch(() => {});
 }

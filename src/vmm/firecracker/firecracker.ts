@@ -28,6 +28,7 @@ import {
   type Vmm,
   type VmmAbilities,
   type VmmProbe,
+  volumeFile,
 } from "../vmm.ts";
 import { type Shown, tryInCell } from "./cell-jail.ts";
 import { mustNotCall } from "./hypercalls.ts";
@@ -97,6 +98,7 @@ class Firecracker implements Vmm {
     saveKeepsChannel: false,
     jail: true,
     blank: true,
+    tellsVolumeSizes: true,
   };
 
   answerMs: AnswerLimits = { booted: [90_000], restored: 15_000 };
@@ -250,8 +252,10 @@ class Firecracker implements Vmm {
     if (this.#options.jail === undefined) return start(undefined);
     const users = this.#users;
     if (users === undefined) {
-      const base = join(dir, FILES.base);
-      return start({ by: "cell", cell: await usableCell(), files: [...files, [await realpath(base), FILES.base]] });
+      const shown: Shown[] = [...files, [await realpath(join(dir, FILES.base)), FILES.base]];
+      for (const [slot, access] of (config.volumes ?? []).entries())
+        if (access === "read") shown.push([await realpath(join(dir, volumeFile(slot))), volumeFile(slot)]);
+      return start({ by: "cell", cell: await usableCell(), files: shown });
     }
     const uid = await users.take();
     try {

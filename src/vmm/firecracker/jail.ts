@@ -87,7 +87,11 @@ export async function bring(jail: Jail, dir: string, path: string, name: string,
   }
   // In a cell its user is ours.
   if (jail.by === "cell") return;
-  if (own) await chown(target, jail.uid, jail.gid);
+  if (own) {
+    await chown(target, jail.uid, jail.gid);
+    // A volume that was shared before.
+    await chmod(target, 0o600);
+  }
   // Shared by all machines and read only: its user is not the one that made it.
   else await chmod(target, 0o444);
 }

@@ -21,6 +21,7 @@ import {
   SNAPSHOT_FILES,
   type SnapshotSource,
   type VmmProcess,
+  volumeFile,
 } from "../vmm.ts";
 import { guestAtRest } from "./at-rest.ts";
 import { identityOf } from "./cell-jail.ts";
@@ -162,7 +163,7 @@ export class BootableFirecracker extends State implements BootableVmm {
     let kernel = config.kernel;
     let initramfs = config.initramfs;
     if (process.jail !== undefined) {
-      await bringDisks(process);
+      await bringDisks(process, config);
       await bring(process.jail, this.dir, kernel, BOOT_FILES.kernel, false);
       kernel = BOOT_FILES.kernel;
       if (initramfs !== undefined) {
@@ -183,6 +184,11 @@ export class BootableFirecracker extends State implements BootableVmm {
     });
     await put("/drives/rootfs", drive("rootfs", FILES.rootfs, false));
     await put("/drives/base", drive("base", FILES.base, true));
+    for (const [slot, access] of (config.volumes ?? []).entries()) {
+      const volume = drive(volumeId(slot), volumeFile(slot), access === "read");
+      // What a guest's program has synced must be on the host's disk.
+      await put(`/drives/${volumeId(slot)}`, { ...volume, cache_type: "Writeback" });
+    }
     await put("/vsock", { guest_cid: GUEST_CID, uds_path: VSOCK_SOCKET });
     // The bare guest has no use for random numbers, and a device less to restore.
     if (linux && traits.entropy) await put("/entropy", {});
@@ -192,6 +198,11 @@ export class BootableFirecracker extends State implements BootableVmm {
 function drive(id: string, path: string, readOnly: boolean): object {
   // The initramfs mounts the root itself, so neither is the kernel's root device. `Sync`: the other engine slows restores.
   return { drive_id: id, path_on_host: path, is_root_device: false, is_read_only: readOnly };
+}
+
+/** Letters, digits and underscores only. */
+function volumeId(slot: number): string {
+  return `volume_${slot}`;
 }
 
 const LINUX_COMMAND_LINE =
@@ -207,11 +218,14 @@ function kernelCommandLine(config: MachineConfig): string {
 }
 
 /** Hard-links the machine's disks into its jail; the writable one becomes the machine's. */
-async function bringDisks(process: FirecrackerProcess): Promise<void> {
-  if (process.jail === undefined) return;
+async function bringDisks({ jail, dir }: FirecrackerProcess, { volumes = [] }: MachineConfig): Promise<void> {
+  if (jail === undefined) return;
   await Promise.all([
-    bring(process.jail, process.dir, join(process.dir, FILES.rootfs), FILES.rootfs, true),
-    bring(process.jail, process.dir, join(process.dir, FILES.base), FILES.base, false),
+    bring(jail, dir, join(dir, FILES.rootfs), FILES.rootfs, true),
+    bring(jail, dir, join(dir, FILES.base), FILES.base, false),
+    ...volumes.map((access, slot) =>
+      bring(jail, dir, join(dir, volumeFile(slot)), volumeFile(slot), access === "write"),
+    ),
   ]).catch((cause) => {
     throw asStacyError(cause, "not-found", {
       remedy: "put rootfs.ext4 and base.img into the machine's directory first",
@@ -237,7 +251,7 @@ export class LoadableFirecracker extends State implements LoadableVmm {
     if (process.jail !== undefined) {
       const { jail, dir } = process;
       await Promise.all([
-        bringDisks(process),
+        bringDisks(process, life.config),
         bring(jail, dir, state, SNAPSHOT_FILES.state, false),
         bring(jail, dir, memory, SNAPSHOT_FILES.memory, false),
       ]).catch((cause) => {
@@ -254,6 +268,11 @@ export class LoadableFirecracker extends State implements LoadableVmm {
     };
     try {
       await process.api.put("/snapshot/load", body, { phase: "load", timeoutMs: LOAD_LIMIT_MS });
+      // It has opened what is there; that is said again so that the guest is told its size.
+      for (const slot of (life.config.volumes ?? []).keys()) {
+        const volume = { drive_id: volumeId(slot), path_on_host: volumeFile(slot) };
+        await process.api.patch(`/drives/${volumeId(slot)}`, volume, { phase: "load", timeoutMs: QUICK_MS });
+      }
     } catch (error) {
       // A failed load ends the process by itself; the answer came first. The kill only makes sure and waits.
       await process.kill();

@@ -2,7 +2,7 @@
  * QEMU's command line. A golden machine and its clones get the same devices in the same order: a saved state fits nothing
  * else. All paths are relative to the machine's directory, except the snapshot's memory, which all clones map.
  */
-import { FILES, type MachineConfig } from "../vmm.ts";
+import { FILES, type MachineConfig, volumeFile } from "../vmm.ts";
 
 /** What QEMU makes itself: all of the machine's directory that it may write to, beside files that are there before it. */
 export const RUN_DIR = "run";
@@ -84,6 +84,7 @@ export function qemuArguments(
     ...["-device", `virtserialport,chardev=ag,name=${AGENT_PORT_NAME}`],
     ...disk("base", FILES.base, true),
     ...disk("rw", FILES.rootfs, false),
+    ...(config.volumes ?? []).flatMap((access, slot) => disk(`volume-${slot}`, volumeFile(slot), access === "read")),
     ...startArguments(config, accelerator, start, tsc),
   ];
 }

@@ -1,6 +1,7 @@
 /** QEMU's `microvm` behind the `Vmm` contract, by the recipe of qemu.md. */
 import {
   chmod,
+  lstat,
   mkdir,
   open,
   readlink,
@@ -26,6 +27,7 @@ import { takeBack } from "../take-back.ts";
 import {
   type AnswerLimits,
   type ConnectOptions,
+  EMPTY_VOLUME_BYTES,
   FILES,
   type LoadableVmm,
   type MachineConfig,
@@ -37,6 +39,8 @@ import {
   type Vmm,
   type VmmAbilities,
   type VmmProbe,
+  type VolumeAccess,
+  volumeFile,
 } from "../vmm.ts";
 import {
   type Accelerator,
@@ -85,6 +89,7 @@ class Qemu implements Vmm {
     jail: false,
     // Its command line is the machine.
     blank: false,
+    tellsVolumeSizes: false,
   };
   /**
    * A boot under emulation takes seconds; on a busy host, many. But QEMU 7.2's emulation loses the very first timer tick in about one
@@ -219,6 +224,7 @@ class Qemu implements Vmm {
     const host = await (this.#options.spawn ?? spawnProcess)({
       ...(await confined(path, args, dir, {
         boot: start === "boot" ? config : undefined,
+        volumes: config.volumes ?? [],
         memory,
         // Read by its name where QEMU can do that.
         state: hasFileUri(version) ? state?.path : undefined,
@@ -251,8 +257,8 @@ class Qemu implements Vmm {
     await mkdir(work);
     await makeMemoryFile(work, config);
     // The guest does not run, so its disk only has to have the size.
-    await writeFile(join(work, FILES.rootfs), "");
-    await truncate(join(work, FILES.rootfs), (await stat(join(dir, FILES.rootfs))).size);
+    await makeHole(join(work, FILES.rootfs), (await stat(join(dir, FILES.rootfs))).size);
+    for (const slot of (config.volumes ?? []).keys()) await makeHole(join(work, volumeFile(slot)), EMPTY_VOLUME_BYTES);
     await symlink(join("..", FILES.base), join(work, FILES.base));
     const stream = await open(join(dir, STREAM_FILE), "r");
     try {
@@ -280,7 +286,12 @@ async function confined(
   path: string,
   args: string[],
   dir: string,
-  needs: { boot: MachineConfig | undefined; memory: MemorySource; state: string | undefined },
+  needs: {
+    boot: MachineConfig | undefined;
+    volumes: readonly VolumeAccess[];
+    memory: MemorySource;
+    state: string | undefined;
+  },
 ): Promise<{ command: string; args: string[]; env: Record<string, string> }> {
   await mkdir(join(dir, RUN_DIR), { recursive: true, mode: 0o700 });
   const found = await cellState();
@@ -288,28 +299,47 @@ async function confined(
   const { cell } = found;
   // QEMU appends to it; made by it, it would lie where QEMU may not write.
   await (await open(join(dir, FILES.console), "a", 0o600)).close();
-  const { boot, memory, state } = needs;
+  const { boot, volumes, memory, state } = needs;
   const clones = memory.path !== undefined && !memory.shared;
   const own = await realpath(dir);
+  const disks = await Promise.all(
+    volumes.map(async (access, slot) => ({ access, path: await placeOf(own, volumeFile(slot)) })),
+  );
+  const disksTo = (wanted: VolumeAccess): string[] =>
+    disks.flatMap(({ access, path }) => (access === wanted ? [path] : []));
   const read = [
-    // Where the link says that it is: what it passes on the way may be a link too, and is not there.
-    resolve(own, await readlink(join(dir, FILES.base))),
+    await placeOf(own, FILES.base),
     boot?.kernel,
     boot?.initramfs,
     clones ? memory.path : undefined,
     state,
+    ...disksTo("read"),
   ].filter((file) => file !== undefined);
   if (isRoot()) {
     // QEMU's user has to get to what it was given, by names; what a suspended machine wakes from lies in a directory below.
     const below = read.filter((file) => file.startsWith(`${own}/`)).map((file) => dirname(file));
     await Promise.all([...new Set([own, ...below])].map((each) => chmod(each, 0o711)));
+    // Its other readers are other users. No user gets to it by its name: what it lies in is ours alone.
+    await Promise.all(disks.map(({ access, path }) => chmod(path, access === "read" ? 0o644 : 0o600)));
     // Saved by a server that was not root: too much for a copy.
     if (clones && memory.path !== undefined && ((await stat(memory.path)).mode & 0o004) === 0)
       await chmod(memory.path, memoryMode());
   }
-  const write = [RUN_DIR, FILES.rootfs, FILES.console, ...(memory.shared ? [SNAPSHOT_FILES.memory] : [])];
-  const files = { dir: own, read, write: write.map((name) => join(own, name)), clones };
+  const shared = memory.shared ? [SNAPSHOT_FILES.memory] : [];
+  const write = [RUN_DIR, FILES.rootfs, FILES.console, ...shared].map((name) => join(own, name));
+  const files = { dir: own, read, write: [...write, ...disksTo("write")], clones };
   return { command: cell.program, args: inCell(cell, files, path, args), env: ENVIRONMENT };
+}
+
+/** A file of the machine's, or where the link says that it is: what that passes on the way may be a link too, and is not there in a cell. */
+async function placeOf(dir: string, name: string): Promise<string> {
+  const path = join(dir, name);
+  return (await lstat(path)).isSymbolicLink() ? resolve(dir, await readlink(path)) : path;
+}
+
+async function makeHole(path: string, bytes: number): Promise<void> {
+  await writeFile(path, "");
+  await truncate(path, bytes);
 }
 
 async function makeMemoryFile(dir: string, config: MachineConfig): Promise<void> {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, List
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from typing import Any, List, Union
 
 from ..decode import decode
 from ..errors import ConnectionError, ReplyError, error_in_frame
@@ -29,6 +29,7 @@ from ..models import (
     SystemSample,
     SystemStats,
     Template,
+    Volume,
 )
 from ..models import Sandbox as Info
 from ..values import (
@@ -71,6 +72,7 @@ class AsyncClient:
         self._transport = AsyncTransport(url, api_key, user_id, timeout, retries, owner)
         self.templates = AsyncTemplates(self._transport)
         self.secrets = AsyncSecrets(self._transport)
+        self.volumes = AsyncVolumes(self._transport)
         self.images = AsyncImages(self._transport)
         self.snapshots = AsyncSnapshots(self._transport)
         self.checkpoints = AsyncCheckpoints(self._transport)
@@ -267,6 +269,49 @@ class AsyncSecrets(_Group):
 
     async def remove(self, name: str) -> None:
         await self._transport.call("DELETE", f"/secrets/{segment(name)}")
+
+
+class AsyncVolumes(_Group):
+    """Disks that stay when sandboxes go."""
+
+    async def list(self) -> List[Volume]:
+        return decode(list[Volume], await self._transport.call("GET", "/volumes"))
+
+    async def get(self, name: str) -> Volume:
+        return decode(Volume, await self._transport.call("GET", f"/volumes/{segment(name)}"))
+
+    async def create(self, name: str, *, size_mb: int = 1024) -> Volume:
+        body = {"name": name, "size_mb": size_mb}
+        return decode(Volume, await self._transport.call("POST", "/volumes", body=body))
+
+    async def resize(self, name: str, size_mb: int) -> Volume:
+        """It can only grow, and only while no sandbox has it."""
+        path = f"/volumes/{segment(name)}"
+        return decode(Volume, await self._transport.call("PATCH", path, body={"size_mb": size_mb}))
+
+    async def clone(self, name: str, to: str, *, read_only: bool = False) -> Volume:
+        """While no sandbox may write to it. `read_only`: a snapshot, which never changes."""
+        body = {"name": to, "read_only": read_only}
+        path = f"/volumes/{segment(name)}/clone"
+        return decode(Volume, await self._transport.call("POST", path, body=body, timeout=LONG))
+
+    async def read_content(self, name: str) -> AsyncIterator[bytes]:
+        """Its disk, compressed with gzip, while no sandbox may write to it."""
+        path = f"/volumes/{segment(name)}/content"
+        async with self._transport.open("GET", path, timeout=LONG) as response:
+            async for part in response.aiter_bytes():
+                yield part
+
+    async def write_content(self, name: str, content: Union[bytes, AsyncIterable[bytes]]) -> Volume:
+        """Makes a volume of what `read_content` gave."""
+        path = f"/volumes/{segment(name)}/content"
+        headers = {"content-type": "application/gzip"}
+        reply = await self._transport.call("PUT", path, content=content, headers=headers, timeout=LONG)
+        return decode(Volume, reply)
+
+    async def remove(self, name: str) -> None:
+        """With all that is in it, and only while no sandbox has it."""
+        await self._transport.call("DELETE", f"/volumes/{segment(name)}")
 
 
 class AsyncImages(_Group):

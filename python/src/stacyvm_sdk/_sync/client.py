@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Callable, Mapping
-from typing import Any, List
+from collections.abc import Iterable, Iterator, Callable, Mapping
+from typing import Any, List, Union
 
 from ..decode import decode
 from ..errors import ConnectionError, ReplyError, error_in_frame
@@ -30,6 +30,7 @@ from ..models import (
     SystemSample,
     SystemStats,
     Template,
+    Volume,
 )
 from ..models import Sandbox as Info
 from ..values import (
@@ -72,6 +73,7 @@ class Client:
         self._transport = Transport(url, api_key, user_id, timeout, retries, owner)
         self.templates = Templates(self._transport)
         self.secrets = Secrets(self._transport)
+        self.volumes = Volumes(self._transport)
         self.images = Images(self._transport)
         self.snapshots = Snapshots(self._transport)
         self.checkpoints = Checkpoints(self._transport)
@@ -268,6 +270,49 @@ class Secrets(_Group):
 
     def remove(self, name: str) -> None:
         self._transport.call("DELETE", f"/secrets/{segment(name)}")
+
+
+class Volumes(_Group):
+    """Disks that stay when sandboxes go."""
+
+    def list(self) -> List[Volume]:
+        return decode(list[Volume], self._transport.call("GET", "/volumes"))
+
+    def get(self, name: str) -> Volume:
+        return decode(Volume, self._transport.call("GET", f"/volumes/{segment(name)}"))
+
+    def create(self, name: str, *, size_mb: int = 1024) -> Volume:
+        body = {"name": name, "size_mb": size_mb}
+        return decode(Volume, self._transport.call("POST", "/volumes", body=body))
+
+    def resize(self, name: str, size_mb: int) -> Volume:
+        """It can only grow, and only while no sandbox has it."""
+        path = f"/volumes/{segment(name)}"
+        return decode(Volume, self._transport.call("PATCH", path, body={"size_mb": size_mb}))
+
+    def clone(self, name: str, to: str, *, read_only: bool = False) -> Volume:
+        """While no sandbox may write to it. `read_only`: a snapshot, which never changes."""
+        body = {"name": to, "read_only": read_only}
+        path = f"/volumes/{segment(name)}/clone"
+        return decode(Volume, self._transport.call("POST", path, body=body, timeout=LONG))
+
+    def read_content(self, name: str) -> Iterator[bytes]:
+        """Its disk, compressed with gzip, while no sandbox may write to it."""
+        path = f"/volumes/{segment(name)}/content"
+        with self._transport.open("GET", path, timeout=LONG) as response:
+            for part in response.iter_bytes():
+                yield part
+
+    def write_content(self, name: str, content: Union[bytes, Iterable[bytes]]) -> Volume:
+        """Makes a volume of what `read_content` gave."""
+        path = f"/volumes/{segment(name)}/content"
+        headers = {"content-type": "application/gzip"}
+        reply = self._transport.call("PUT", path, content=content, headers=headers, timeout=LONG)
+        return decode(Volume, reply)
+
+    def remove(self, name: str) -> None:
+        """With all that is in it, and only while no sandbox has it."""
+        self._transport.call("DELETE", f"/volumes/{segment(name)}")
 
 
 class Images(_Group):

@@ -1,0 +1,267 @@
+//! Volumes: disks that the host puts into the machine's spare slots, mounted before any program of the user's runs.
+//!
+//! The machine was saved with an empty disk in each slot, and its kernel still believes in that one's size. Firecracker tells it of the new
+//! one; under QEMU its driver is made to look anew.
+
+use crate::boot;
+use crate::protocol::{status, tag, Fields, Reader};
+use crate::sys::{self, check, Fail, Fd, Result};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A kernel that is interpreted may take its time over an interrupt.
+const SIZE_WAIT: Duration = Duration::from_secs(20);
+/// Whoever made them stand still may be gone: nobody's writes wait longer.
+const MOST_STILL: Duration = Duration::from_secs(60);
+/// Disks of every machine: its own and its base.
+const OWN_DISKS: usize = 2;
+const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_blk";
+/// linux/fs.h
+const FIFREEZE: libc::c_ulong = 0xC004_5877;
+const FITHAW: libc::c_ulong = 0xC004_5878;
+/// ext4.h: _IOW('f', 16, __u64)
+const EXT4_RESIZE: libc::c_ulong = 0x4008_6610;
+
+/// What can be written to, so that it can be made to stand still.
+#[derive(Clone, Default)]
+pub struct Volumes(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// Roots of what is mounted to be written.
+    writable: Vec<(String, Fd)>,
+    /// Counts the times that they were made to stand still, or to go on.
+    turn: u64,
+}
+
+pub struct Mount {
+    slot: usize,
+    bytes: u64,
+    path: Vec<u8>,
+    name: String,
+    read_only: bool,
+    probe: bool,
+}
+
+impl Mount {
+    pub fn new(fields: &Reader) -> Result<Mount> {
+        let number = |which, what: &str| fields.number(which).ok_or_else(|| Fail::invalid(format!("no {} given", what)));
+        let path = fields.bytes(tag::PATH).unwrap_or(b"").to_vec();
+        if path.first() != Some(&b'/') {
+            return Err(Fail::invalid("PATH is not absolute"));
+        }
+        Ok(Mount {
+            slot: number(tag::SLOT, "SLOT")? as usize,
+            bytes: number(tag::SIZE, "SIZE")?,
+            path,
+            name: String::from_utf8_lossy(fields.bytes(tag::NAME).unwrap_or(b"")).into_owned(),
+            read_only: fields.flag(tag::READ_ONLY),
+            probe: fields.flag(tag::PROBE),
+        })
+    }
+
+    /// May take long: the journal of one that was not unmounted is replayed.
+    pub fn run(&self, volumes: &Volumes) -> Result<Fields> {
+        self.mount(volumes).map_err(|f| Fail { message: format!("volume {}: {}", self.name, f.message), ..f })?;
+        Ok(Fields::new())
+    }
+
+    fn mount(&self, volumes: &Volumes) -> Result<()> {
+        let disk = self.sized_disk()?;
+        let device = format!("/dev/{}", disk);
+        let found = Superblock::read(&device)?;
+        if self.read_only && found.needs_recovery {
+            let why = "it was not closed in order, and its journal can only be replayed where it may be written: start a sandbox that may write to it once";
+            return Err(Fail::new(status::INVALID, why));
+        }
+        let shown = String::from_utf8_lossy(&self.path).into_owned();
+        fs::create_dir_all(OsStr::from_bytes(&self.path)).map_err(|e| Fail::io(&e, &shown))?;
+        let access = if self.read_only { libc::MS_RDONLY } else { 0 };
+        // No initialisation in the background: it would fill the holes of the host's file.
+        boot::mount(&device, &shown, "ext4", libc::MS_NOATIME | access, "errors=remount-ro,noinit_itable").map_err(damaged)?;
+        if self.read_only {
+            return Ok(());
+        }
+        let root = sys::open(&self.path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        if self.bytes / found.block_bytes > found.blocks {
+            let blocks: u64 = self.bytes / found.block_bytes;
+            // SAFETY: the descriptor is ours, and the request reads one u64.
+            check(unsafe { libc::ioctl(root.raw(), EXT4_RESIZE as _, &blocks) }, "its filesystem cannot grow to its new size")?;
+        }
+        volumes.lock().writable.push((self.name.clone(), root));
+        Ok(())
+    }
+
+    /// The disk in the slot, once the kernel knows how large it is.
+    fn sized_disk(&self) -> Result<String> {
+        let begin = Instant::now();
+        let mut probe = self.probe;
+        loop {
+            let disk = disk_of(self.slot);
+            let bytes = disk.as_deref().map(size_of);
+            match (disk, bytes) {
+                (Some(disk), Some(bytes)) if bytes == self.bytes => return Ok(disk),
+                (Some(disk), _) if probe => {
+                    look_anew(&disk)?;
+                    probe = false;
+                    continue;
+                }
+                _ => {}
+            }
+            if begin.elapsed() > SIZE_WAIT {
+                let have = bytes.map_or("is not there".to_string(), |n| format!("has {} bytes", n));
+                return Err(Fail::new(status::TIMEOUT, format!("its disk {} and not {}", have, self.bytes)));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A filesystem that the kernel refuses.
+fn damaged(f: Fail) -> Fail {
+    const EUCLEAN: i32 = 117;
+    match f.errno {
+        EUCLEAN | libc::EINVAL | libc::EIO => Fail { status: status::IO, message: format!("its filesystem is damaged, or is no ext4 ({})", f.message), ..f },
+        _ => f,
+    }
+}
+
+/// Of an ext4 (Linux, Documentation/filesystems/ext4/super.rst).
+struct Superblock {
+    blocks: u64,
+    block_bytes: u64,
+    needs_recovery: bool,
+}
+
+impl Superblock {
+    fn read(device: &str) -> Result<Superblock> {
+        let mut bytes = [0u8; 1024];
+        let mut file = fs::File::open(device).map_err(|e| Fail::io(&e, device))?;
+        file.seek(SeekFrom::Start(1024)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| Fail::io(&e, device))?;
+        Superblock::parse(&bytes).ok_or_else(|| Fail::new(status::IO, "it holds no ext4"))
+    }
+
+    fn parse(bytes: &[u8; 1024]) -> Option<Superblock> {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let shift = u32_at(0x18);
+        if (bytes[0x38], bytes[0x39]) != (0x53, 0xEF) || shift > 6 {
+            return None;
+        }
+        let incompatible = u32_at(0x60);
+        let high = if incompatible & 0x80 != 0 { u64::from(u32_at(0x150)) << 32 } else { 0 };
+        Some(Superblock {
+            blocks: high | u64::from(u32_at(4)),
+            block_bytes: 1024 << shift,
+            needs_recovery: incompatible & 4 != 0,
+        })
+    }
+}
+
+fn attribute(disk: &str, name: &str) -> String {
+    fs::read_to_string(format!("/sys/block/{}/{}", disk, name)).unwrap_or_default().trim().to_string()
+}
+
+fn size_of(disk: &str) -> u64 {
+    attribute(disk, "size").parse::<u64>().unwrap_or(0).saturating_mul(512)
+}
+
+/// By its serial number (QEMU), else by its place behind the machine's own (Firecracker).
+fn disk_of(slot: usize) -> Option<String> {
+    let mut disks: Vec<String> = fs::read_dir("/sys/block").ok()?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    disks.retain(|name| name.starts_with("vd"));
+    disks.sort();
+    let serial = format!("volume-{}", slot);
+    if disks.iter().any(|disk| attribute(disk, "serial") == "base") {
+        return disks.into_iter().find(|disk| attribute(disk, "serial") == serial);
+    }
+    disks.into_iter().nth(OWN_DISKS + slot)
+}
+
+/// Lets the driver go, and has it take the disk as if it had just come.
+fn look_anew(disk: &str) -> Result<()> {
+    let device = fs::read_link(format!("/sys/block/{}/device", disk)).map_err(|e| Fail::io(&e, disk))?;
+    let name = device.file_name().ok_or_else(|| Fail::invalid("a disk without a device"))?.to_owned();
+    for what in ["unbind", "bind"] {
+        fs::write(format!("{}/{}", DRIVER, what), name.as_bytes()).map_err(|e| Fail::io(&e, &format!("{} {}", what, disk)))?;
+    }
+    Ok(())
+}
+
+impl Volumes {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What was written is on the disks, whose filesystems are closed as if unmounted; whoever writes waits until they go on.
+    pub fn still(&self) -> Result<Fields> {
+        let turn = {
+            let mut state = self.lock();
+            for (name, root) in &state.writable {
+                // SAFETY: the descriptor is ours; the request takes no argument.
+                let done = check(unsafe { libc::ioctl(root.raw(), FIFREEZE as _, 0) }, &format!("volume {}", name));
+                match done {
+                    Err(f) if f.errno != libc::EBUSY => {
+                        set_going(&state);
+                        return Err(f);
+                    }
+                    _ => {}
+                }
+            }
+            state.turn += 1;
+            state.turn
+        };
+        let volumes = self.clone();
+        let watch = move || {
+            std::thread::sleep(MOST_STILL);
+            if volumes.lock().turn == turn {
+                let _ = volumes.go_on();
+            }
+        };
+        if !self.lock().writable.is_empty() && std::thread::Builder::new().stack_size(64 * 1024).spawn(watch).is_err() {
+            self.go_on()?;
+            return Err(Fail::new(status::LIMIT, "no thread to watch over volumes that stand still"));
+        }
+        Ok(Fields::new())
+    }
+
+    /// One that does not stand still is none the worse for it.
+    pub fn go_on(&self) -> Result<Fields> {
+        let mut state = self.lock();
+        state.turn += 1;
+        set_going(&state);
+        Ok(Fields::new())
+    }
+}
+
+fn set_going(state: &State) {
+    for (_, root) in &state.writable {
+        // SAFETY: the descriptor is ours; the request takes no argument.
+        unsafe { libc::ioctl(root.raw(), FITHAW as _, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_superblock() {
+        let mut bytes = [0u8; 1024];
+        assert!(Superblock::parse(&bytes).is_none());
+        bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xEF]);
+        bytes[4..8].copy_from_slice(&25_600u32.to_le_bytes());
+        bytes[0x18] = 2;
+        let found = Superblock::parse(&bytes).expect("an ext4");
+        assert_eq!((found.blocks, found.block_bytes, found.needs_recovery), (25_600, 4096, false));
+        bytes[0x60] = 0x84;
+        bytes[0x150] = 1;
+        let found = Superblock::parse(&bytes).expect("an ext4");
+        assert_eq!((found.blocks, found.needs_recovery), ((1 << 32) + 25_600, true));
+        bytes[0x18] = 60;
+        assert!(Superblock::parse(&bytes).is_none());
+    }
+}

@@ -1,0 +1,71 @@
+import { z } from "@hono/zod-openapi";
+import type { VolumeInput } from "../../sandboxes/volume-mounts.ts";
+import { MIB } from "../../volumes/record.ts";
+import type { VolumeInfo } from "../../volumes/volumes.ts";
+import { GuestText, maybe } from "./common.ts";
+import { iso } from "./values.ts";
+
+const sizeMb = z.int().min(1).openapi({ description: "Size of its disk, MiB" });
+
+export const VolumeRequest = z.object({ name: z.string().max(128), size_mb: sizeMb }).openapi("VolumeRequest");
+
+export const VolumeResize = z.object({ size_mb: sizeMb }).openapi("VolumeResize");
+
+export const VolumeClone = z
+  .object({
+    name: z.string().max(128).openapi({ description: "Of the copy" }),
+    read_only: maybe(z.boolean()).openapi({
+      type: "boolean",
+      description: "A snapshot: the copy never changes, and is there to be read and cloned",
+    }),
+  })
+  .openapi("VolumeClone");
+
+/** With a spawn: a volume, and where it is in the sandbox. */
+export const VolumeMountRequest = z
+  .object({
+    name: z.string().max(128).openapi({ description: "The volume's name" }),
+    path: GuestText.max(1_024).openapi({ example: "/data", description: "Where it is; made where it is not there" }),
+    read_only: maybe(z.boolean()).openapi({ type: "boolean", description: "Others may read it at the same time" }),
+  })
+  .openapi("VolumeMountRequest");
+
+export const VolumeMountBody = z
+  .object({ name: z.string(), path: z.string(), read_only: z.boolean() })
+  .openapi("VolumeMount");
+
+export const VolumeBody = z
+  .object({
+    name: z.string(),
+    owner: z.string(),
+    size_mb: z.int().openapi({ description: "Size of its disk, MiB" }),
+    used_bytes: z
+      .int()
+      .optional()
+      .openapi({ description: "What it occupies on the host, bytes; absent: its file is not there" }),
+    read_only: z.boolean().openapi({ description: "It is a snapshot, and never changes" }),
+    from: z.string().optional().openapi({ description: "Name of the volume that it was copied from" }),
+    sandboxes: z
+      .array(z.object({ id: z.string(), path: z.string(), read_only: z.boolean() }).openapi("VolumeUse"))
+      .openapi({ description: "Sandboxes that have it: one that writes, or any number that read" }),
+    created_at: z.string(),
+  })
+  .openapi("Volume");
+
+export function volumeInput(mounts: z.output<typeof VolumeMountRequest>[] | undefined): VolumeInput[] | undefined {
+  return mounts?.map(({ name, path, read_only }) => ({ name, path, readOnly: read_only === true }));
+}
+
+export function volumeBody(volume: VolumeInfo): z.output<typeof VolumeBody> {
+  const { name, owner, bytes, usedBytes, frozen, from, users, createdAt } = volume;
+  return {
+    name,
+    owner,
+    size_mb: Math.floor(bytes / MIB),
+    ...(usedBytes === undefined ? {} : { used_bytes: usedBytes }),
+    read_only: frozen === true,
+    ...(from === undefined ? {} : { from }),
+    sandboxes: users.map(({ sandbox, path, readOnly }) => ({ id: sandbox, path, read_only: readOnly })),
+    created_at: iso(createdAt),
+  };
+}

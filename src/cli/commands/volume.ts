@@ -1,0 +1,148 @@
+import { open } from "node:fs/promises";
+import { Readable } from "node:stream";
+import { Command } from "commander";
+import type { Volume } from "../../../sdk/src/index.ts";
+import { parseSizeMiB, sizeText } from "../arguments.ts";
+import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { wrappedNote } from "../help-text.ts";
+import { bytes, note, printJson, sinceNow } from "../output.ts";
+import { saveFile } from "../save-file.ts";
+import { printTable } from "../table.ts";
+
+const DEFAULT_SIZE_MIB = 1_024;
+
+/** `stacyvm volume ...`: disks that stay when sandboxes go. */
+export function volumeCommand(): Command {
+  const command = new Command("volume").description("disks that stay when sandboxes go");
+  for (const part of [create(), list(), inspect(), resize(), clone(), snapshot(), exporting(), importing(), remove()])
+    command.addCommand(part);
+  return command;
+}
+
+function create(): Command {
+  return clientCommand("create", "make an empty volume")
+    .argument("<name>", "what to call it, for example data")
+    .option("--size <size>", `its size, for example 10g (default: ${sizeText(DEFAULT_SIZE_MIB)})`, parseSizeMiB)
+    .addHelpText(
+      "after",
+      wrappedNote("It occupies what is written to it. `stacyvm spawn -v data:/data IMAGE` starts a sandbox with it."),
+    )
+    .action((name: string, options: ClientOptions & { size?: number }) =>
+      withServer(options, async ({ client, signal }) => {
+        const made = await client.volumes.create({ name, sizeMb: options.size ?? DEFAULT_SIZE_MIB }, { signal });
+        if (options.json === true) return printJson(made);
+        note(`${made.name} is there, ${sizeText(made.sizeMb)}`);
+      }),
+    );
+}
+
+function list(): Command {
+  return clientCommand("ls", "list volumes, with the sandboxes that have them").action((options: ClientOptions) =>
+    withServer(options, async ({ client, signal }) => {
+      const all = await client.volumes.list({ signal });
+      if (options.json === true) return printJson(all);
+      printTable(
+        ["NAME", "SIZE", "USED", "WITH", "KIND", "CREATED"],
+        all.map((volume) => [
+          volume.name,
+          sizeText(volume.sizeMb),
+          volume.usedBytes === undefined ? "missing" : bytes(volume.usedBytes),
+          volume.sandboxes.map(withWhom).join(",") || "-",
+          kindOf(volume),
+          sinceNow(volume.createdAt),
+        ]),
+        { drop: ["CREATED", "KIND"], shorten: ["WITH", "NAME"] },
+      );
+    }),
+  );
+}
+
+function withWhom({ id, readOnly }: Volume["sandboxes"][number]): string {
+  return readOnly ? `${id} (reads)` : id;
+}
+
+function kindOf({ readOnly, from }: Volume): string {
+  const kind = readOnly ? "snapshot" : "volume";
+  return from === undefined ? kind : `${kind} of ${from}`;
+}
+
+function inspect(): Command {
+  return clientCommand("inspect", "all that is known of a volume, as JSON")
+    .argument("<name>")
+    .action((name: string, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => printJson(await client.volumes.get(name, { signal }))),
+    );
+}
+
+function resize(): Command {
+  return clientCommand("resize", "make a volume larger")
+    .argument("<name>")
+    .argument("<size>", "its new size, for example 20g", parseSizeMiB)
+    .action((name: string, sizeMb: number, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const grown = await client.volumes.resize(name, sizeMb, { signal });
+        if (options.json === true) return printJson(grown);
+        note(
+          `${grown.name} has ${sizeText(grown.sizeMb)}; its filesystem grows with the next sandbox that may write to it`,
+        );
+      }),
+    );
+}
+
+function clone(): Command {
+  return clientCommand("clone", "copy a volume")
+    .argument("<name>")
+    .argument("<new>", "what to call the copy")
+    .action((name: string, to: string, options: ClientOptions) => copy(name, { name: to }, options));
+}
+
+function snapshot(): Command {
+  return clientCommand("snapshot", "save what a volume holds now: a copy that never changes")
+    .argument("<name>")
+    .argument("<new>", "what to call the snapshot")
+    .action((name: string, to: string, options: ClientOptions) => copy(name, { name: to, readOnly: true }, options));
+}
+
+function copy(name: string, to: { name: string; readOnly?: boolean }, options: ClientOptions): Promise<void> {
+  return withServer(options, async ({ client, signal }) => {
+    const made = await client.volumes.clone(name, to, { signal });
+    if (options.json === true) return printJson(made);
+    note(`${made.name} holds what ${name} holds`);
+  });
+}
+
+function exporting(): Command {
+  return clientCommand("export", "save a volume into a file of this host")
+    .argument("<name>")
+    .argument("<file>", "such as data.ext4.gz; gzip unpacks it to the disk itself")
+    .action((name: string, file: string, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) =>
+        saveFile(file, await client.volumes.readContent(name, { signal }), 0o600),
+      ),
+    );
+}
+
+function importing(): Command {
+  return clientCommand("import", "make a volume of an export")
+    .argument("<file>")
+    .argument("<name>", "what to call the volume")
+    .action((file: string, name: string, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        await using handle = await open(file, "r");
+        const content = Readable.toWeb(handle.createReadStream()) as unknown as ReadableStream<Uint8Array>;
+        const made = await client.volumes.writeContent(name, content, { signal });
+        if (options.json === true) return printJson(made);
+        note(`${made.name} is there, ${sizeText(made.sizeMb)}`);
+      }),
+    );
+}
+
+function remove(): Command {
+  return clientCommand("rm", "remove volumes, with all that is in them")
+    .argument("<name...>")
+    .action((names: string[], options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        for (const name of names) await client.volumes.remove(name, { signal });
+      }),
+    );
+}
