@@ -275,6 +275,24 @@ RUN cat <<<here`);
 });
 
 describe("a declarative file", () => {
+  test("nothing of it is printed by the parser", async (t) => {
+    const printed: string[] = [];
+    const listen = (warning: Error): void => {
+      printed.push(warning.message);
+    };
+    process.on("warning", listen);
+    t.after(() => process.off("warning", listen));
+    for (const text of ["from: a\n? [ x ]\n: y", "from: a\nsteps: !mine []", "%MINE 1\n---\nfrom: a"]) {
+      try {
+        steps(text);
+      } catch (error) {
+        assert.ok(error instanceof StacyError, String(error));
+      }
+      await new Promise((wake) => setImmediate(wake));
+    }
+    assert.deepEqual(printed, []);
+  });
+
   test("its steps in order, and what holds for the whole image", () => {
     const text = `
 from: stacyvm/python

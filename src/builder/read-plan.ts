@@ -73,8 +73,9 @@ function parsed(text: string, lineCounter: LineCounter): ReturnType<typeof parse
     throw new StacyError("invalid", "the build file is no plan: it has more than 256 blanks in a row");
   }
   try {
-    // It would compare each key with all others, and show the text around each of thousands of mistakes.
-    const document = parseDocument(text, { lineCounter, uniqueKeys: false, prettyErrors: false });
+    // It would compare each key with all others, show the text around each of thousands of mistakes, and print warnings with words of the
+    // file where the server's log goes.
+    const document = parseDocument(text, { lineCounter, uniqueKeys: false, prettyErrors: false, logLevel: "error" });
     if (document.errors.length === 0) refuseTwice(document, lineCounter);
     return document;
   } catch (cause) {
