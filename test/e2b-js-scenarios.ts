@@ -18,6 +18,8 @@ export interface Sdk {
 export interface Place {
   url: string;
   key: string;
+  /** How long the sandbox of most scenarios lives; 5 minutes unless it is named. */
+  lifeMs?: number;
 }
 
 /** Waits until it holds: for what comes by itself. */
@@ -36,11 +38,11 @@ export async function sandboxScenarios(all: Scenarios, sdk: Sdk, place: Place): 
   for (const lane of ended) if (lane.status === "rejected") throw lane.reason;
 }
 
-async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): Promise<void> {
+async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 300_000 }: Place): Promise<void> {
   const { AuthenticationError, CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError } = e2b;
   const { NotEnoughSpaceError, Sandbox, SandboxNotFoundError, TimeoutError, Volume } = e2b;
   let sandbox = await Sandbox.create({
-    timeoutMs: 300_000,
+    timeoutMs: lifeMs,
     metadata: { purpose: "tests", n: "1" },
     envs: { OF_ALL: "yes" },
   });
@@ -75,9 +77,9 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     assert.equal(pages.hasNext, false);
   });
   await all.run("its time is set", async () => {
-    await sandbox.setTimeout(600_000);
+    await sandbox.setTimeout(2 * lifeMs);
     const { endAt } = await sandbox.getInfo();
-    assert.ok(endAt.getTime() - Date.now() > 590_000);
+    assert.ok(endAt.getTime() - Date.now() > 2 * lifeMs - 10_000);
   });
   await all.run("connected by its id from another client", async () => {
     const other = await Sandbox.connect(sandboxId);
@@ -492,7 +494,7 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key }: Place): 
     const asleep = await Sandbox.list({ query: { state: ["paused"], metadata: { purpose: "tests" } } }).nextItems();
     assert.equal(asleep[0]?.sandboxId, sandboxId);
     assert.equal(await sandbox.isRunning(), false);
-    sandbox = await Sandbox.connect(sandboxId, { timeoutMs: 300_000 });
+    sandbox = await Sandbox.connect(sandboxId, { timeoutMs: lifeMs });
     assert.equal((await sandbox.commands.run("cat /dev/shm/memory")).stdout, "kept\n");
   });
   await all.run("a snapshot, and a sandbox from it", async () => {

@@ -45,7 +45,9 @@ export class Scenarios {
     const add = (outcome: Outcome, why?: string): void => {
       const ms = Math.round(performance.now() - begun);
       this.results.push({ name, outcome, ms, ...(why === undefined ? {} : { why }) });
-      if (process.env.STACYVM_E2B_TRACE) process.stderr.write(`${outcome} ${ms} ms ${name} ${why ?? ""}\n`);
+      // As it comes, where all of it takes long.
+      if (process.env.STACYVM_E2B_TRACE || process.env.STACYVM_E2B_PROVIDER)
+        process.stderr.write(`${outcome} ${ms} ms ${name} ${why ?? ""}\n`);
     };
     try {
       add(await work());

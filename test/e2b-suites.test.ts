@@ -50,7 +50,13 @@ const SUITES: Suite[] = [
   { name: "JavaScript: git", folder: JS, files: /sandbox\/git\// },
   { name: "JavaScript: templates", folder: JS, files: /tests\/template\//, domain: true },
   { name: "JavaScript: sandboxes, ports, networks", folder: JS, files: /./, domain: true },
-  { name: "Python: the client alone", folder: PYTHON, files: /^tests\/(?!a?sync)|volume|secret/, alone: true },
+  {
+    name: "Python: the client alone",
+    folder: PYTHON,
+    files: /^tests\/(?!a?sync|shared\/git)|volume|secret/,
+    alone: true,
+  },
+  { name: "Python: git", folder: PYTHON, files: /shared\/git\// },
   { name: "Python, sync: files, commands, terminals", folder: PYTHON, files: /sandbox_sync\/(files|commands|pty)\// },
   { name: "Python, async: files, commands, terminals", folder: PYTHON, files: /sandbox_async\/(files|commands|pty)\// },
   { name: "Python: templates", folder: PYTHON, files: /template_a?sync\//, domain: true },
@@ -88,16 +94,20 @@ const JS_TOOLS = ["vitest", "msw", "dotenv", "error-stack-parser-es"];
 const PYTHON_TOOLS = ["pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "pytest-dotenv"];
 
 describe("E2B's own tests", { skip, timeout: 7_200_000 }, () => {
-  let server: Server;
+  const suites = SUITES.filter(({ name }) => only.test(name));
+  const withCode = suites.some(({ name }) => name.startsWith("code"));
+  let server: Server | undefined;
   let dir: string;
   /** Where each package's copy is, with what it needs installed. */
   const installed = new Map<string, Promise<string>>();
   const sums: string[] = [];
   before(async () => {
     dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "suites-"));
+    process.env.E2B_API_KEY = KEY;
+    if (suites.every(({ alone }) => alone === true)) return;
     // Ports are open to everybody, as E2B's are.
     server = await e2bServer(`server: {preview_domain: ${DOMAIN}, preview_public: true}\n`);
-    await prepare(server, "base");
+    await prepare(server, "base", ...(withCode ? ["code-interpreter"] : []));
     await ownImages(server);
     const tagged = await fetch(`${server.url}/api/v1/images/tag`, {
       method: "POST",
@@ -120,13 +130,12 @@ describe("E2B's own tests", { skip, timeout: 7_200_000 }, () => {
     return folder;
   };
 
-  for (const suite of SUITES.filter(({ name }) => only.test(name))) {
+  for (const suite of suites) {
     test(suite.name, { skip: suite.domain === true && noProxy }, async () => {
-      if (suite.name.startsWith("code")) await prepare(server, "code-interpreter");
       const copying = installed.get(suite.folder) ?? copyOf(suite.folder);
       installed.set(suite.folder, copying);
       const folder = await copying;
-      await using domain = suite.domain === true ? await Domain.before(server) : undefined;
+      await using domain = suite.domain === true && server !== undefined ? await Domain.before(server) : undefined;
       const env = { ...process.env, ...(domain === undefined ? {} : byName(domain, folder)) };
       if (suite.alone === true) Object.assign(env, { E2B_API_URL: undefined, E2B_SANDBOX_URL: undefined });
       const tests = await filesOf(folder, suite);
