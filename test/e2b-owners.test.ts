@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, describe, test } from "node:test";
+import { e2bForm } from "../src/access/secret.ts";
 import type { RouteAccess } from "../src/api/endpoint.ts";
 import { ENVD_PORT, INTERPRETER_PORT } from "../src/e2b/parts.ts";
 import { StacyError } from "../src/host/error.ts";
@@ -275,6 +276,18 @@ describe("every route of E2B's protocol", () => {
       [401, 200],
     );
     assert.equal(await status(metrics, { "x-api-key": secrets.read ?? "" }), 403);
+  });
+
+  test("a key that was made here is good in the form that E2B's clients insist on, and nothing else that looks like it", async () => {
+    const shown = e2bForm(secrets.use ?? "");
+    assert.match(shown, /^e2b_[0-9a-f]+$/);
+    const status = async (key: string): Promise<number> =>
+      (await app.request("http://h/sandboxes", { headers: { "x-api-key": key } }, connection())).status;
+    assert.deepEqual(
+      [await status(shown), await status(`${shown}00`), await status(shown.slice(0, -2))],
+      [200, 401, 401],
+    );
+    assert.equal(await status(`e2b_${Buffer.from("wrong").toString("hex")}`), 401);
   });
 
   test("a key that may only read is not handed the tokens that write", async () => {

@@ -10,7 +10,7 @@ import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { Buckets } from "./buckets.ts";
 import { type Identity, type Scope, scopesUpTo } from "./identity.ts";
 import type { Keys } from "./keys.ts";
-import { configuredHash, hashOf, isWeak } from "./secret.ts";
+import { configuredHash, hashOf, isWeak, ownForm } from "./secret.ts";
 import { Tokens } from "./tokens.ts";
 
 export interface ConfiguredKey {
@@ -67,7 +67,8 @@ export class Access {
    * @returns `undefined` when it is nobody's
    * @throws StacyError `limit`; `permission` and `unavailable` for tokens
    */
-  async identify(secret: string, address: string): Promise<Identity | undefined> {
+  async identify(presented: string, address: string): Promise<Identity | undefined> {
+    const secret = ownForm(presented);
     const hash = hashOf(secret);
     const configured = this.#configured.get(hash);
     const guessing = this.#wrong.level(address) < 1;

@@ -11,6 +11,20 @@ export function newSecret(): string {
   return PREFIX + randomBytes(BYTES).toString("base64url");
 }
 
+const E2B = "e2b_";
+
+/** The same secret as E2B's clients want one: they refuse to send what has no hexadecimal digits after `e2b_`. */
+export function e2bForm(secret: string): string {
+  return E2B + Buffer.from(secret, "utf8").toString("hex");
+}
+
+/** What was made, in whichever form it is presented. */
+export function ownForm(presented: string): string {
+  if (!/^e2b_(?:[0-9a-f]{2})+$/.test(presented)) return presented;
+  const text = Buffer.from(presented.slice(E2B.length), "hex").toString("utf8");
+  return text.startsWith(PREFIX) ? text : presented;
+}
+
 /** Hex. A fast hash is enough for what cannot be guessed, and `isWeak` says of what it is not. */
 export function hashOf(secret: string): string {
   return createHash("sha256").update(secret).digest("hex");

@@ -1,5 +1,6 @@
 import { Command, Option } from "commander";
 import type { Key } from "../../../sdk/src/index.ts";
+import { e2bForm } from "../../access/secret.ts";
 import { allowOption, parseDuration } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
@@ -20,6 +21,7 @@ interface CreateOptions extends ClientOptions {
   owner?: string;
   expires?: string;
   allow?: string[];
+  e2b?: boolean;
 }
 
 function create(): Command {
@@ -33,6 +35,7 @@ function create(): Command {
     .option("--owner <name>", "whose it is (default: the caller's own)")
     .option("--expires <time>", "how long it works, for example 720h (default: until it is revoked)", parseDuration)
     .addOption(allowOption("its sandboxes at most"))
+    .option("--e2b", "print it in the form that E2B's clients take")
     .addHelpText(
       "after",
       wrappedNote(
@@ -47,7 +50,7 @@ function create(): Command {
           { signal },
         );
         if (options.json === true) return printJson(made);
-        printLine(made.key);
+        printLine(options.e2b === true ? e2bForm(made.key) : made.key);
         note(`${made.id}: ${scope} for the owner ${made.owner}; keep it, it is not shown again`);
       }),
     );
