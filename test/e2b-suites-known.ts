@@ -3,19 +3,23 @@ const KNOWN: [RegExp, string][] = [
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [/entry.info|network.mounts/, "events with the file's information, watching network mounts: not yet (a newer agent)"],
   [/MCP|mcp/, "the MCP gateway: not yet"],
+  [/requires traffic/, "closed ports of one sandbox, where preview_public opens all: not yet"],
+  [/maskRequestHost|mask_request_host/, "another host name for a sandbox's programs: not yet"],
+  [/transform/, "rules that change requests: not yet"],
   [
     /internet.access (enabled|default)|internet_access_(enabled|default)/i,
     "asks the internet, which sandboxes do not reach by default",
   ],
-  [
-    /host\.test|test_host|test_ping_server|without token|requires traffic|auto-resume wakes|requires connect/,
-    "asks for a name below E2B's domain: these run by the two variables",
-  ],
+  [/works without token/, "gives a server 3 s to listen, beside others"],
+  [/network\.test|test_network/, "asks addresses of the internet, or for ranges of them"],
+  [/non-running sandbox/, "the port of a sandbox that is gone is answered 404, in our own form"],
+  [/user that does not exist|user_that_does_not_exist/, "the build fails as it should, and says it in other words"],
   [
     /pty connect\/reconnect|test_pty_connect/,
     "gives a shell 0.3 s to answer, which an emulated machine beside others may not",
   ],
-  [/network\.test|test_network/, "ranges of addresses, rules, hosts of the internet: not yet, or not reached"],
+  [/requires connect|auto-resume wakes/, "gives a machine 2 s to be paused"],
+  [/completed long running|with http server/, "gives a command 2 s, or a server 5 s, beside others"],
 ];
 
 export function knownReason(name: string): string | undefined {
