@@ -1,6 +1,7 @@
 /** What happens, as a stream; and what happened, page by page. */
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
+import { Pace } from "../../host/turns.ts";
 import type { SandboxEvent } from "../../sandboxes/events.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
@@ -8,7 +9,7 @@ import { maybe, whole } from "../schemas/common.ts";
 import { EventBody, eventBody } from "../schemas/event.ts";
 import { begun, SSE_HEADERS, streamed } from "../streams.ts";
 
-/** Events looked through for one page: a filter that matches few does not read the whole database in one go. */
+/** Events looked through for one page, or until a stream says how far it has come: a filter that matches few does not read the whole database in one go. */
 const MAX_SCANNED = 4_096;
 
 const Filter = z.object({
@@ -43,13 +44,18 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
         let at = number;
         // Counted from the last line, not from the last event: others' events are no sign of life to this reader.
         let said = performance.now();
+        let scanned = 0;
+        const pace = new Pace();
         // With where it begins: after a break before the first event, a client continues from here.
         yield `: connected\nid: evt-${at}\nretry: 2000\n\n`;
         while (!stop.aborted) {
+          // A replay reads thousands of events, and perhaps none of them is wanted.
+          if (pace.over) await pace.rest();
           const newest = sandboxes.events.last();
           const batch = sandboxes.events.after(at);
           // What came since is others'.
           if (batch.length === 0) at = Math.max(at, newest);
+          scanned += batch.length;
           let text = "";
           for (const event of batch) {
             at = event.number;
@@ -57,9 +63,11 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
           }
           const silent = performance.now() - said;
           if (text === "" && silent >= config.server.event_heartbeat) text = `: heartbeat\nid: evt-${at}\n\n`;
+          else if (text === "" && scanned >= MAX_SCANNED) text = `id: evt-${at}\n\n`;
           if (text !== "") {
             yield text;
             said = performance.now();
+            scanned = 0;
           } else if (batch.length === 0) await sandboxes.events.wait(config.server.event_heartbeat - silent, stop);
         }
       }
