@@ -98,7 +98,8 @@ export interface Command {
   output(): AsyncGenerator<OutputEvent, void, void>;
   /** Settles when the command has ended, even if children of it still hold the output open. */
   readonly exited: Promise<ExitStatus>;
-  write(data: Uint8Array): Promise<void>;
+  /** @param options.withinMs when it takes nothing for so long the rest is given up: StacyError `timeout`. Absent: never */
+  write(data: Uint8Array, options?: { withinMs?: number }): Promise<void>;
   /** Half-closes stdin. */
   closeStdin(): Promise<void>;
   /** Sends a signal by number to the process group. */

@@ -45,8 +45,8 @@ export class RunningCommand implements Command {
     }
   }
 
-  write(data: Uint8Array): Promise<void> {
-    return this.#call.send(data);
+  write(data: Uint8Array, { withinMs }: { withinMs?: number } = {}): Promise<void> {
+    return this.#call.send(data, false, withinMs);
   }
 
   closeStdin(): Promise<void> {

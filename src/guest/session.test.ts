@@ -90,6 +90,35 @@ test("a channel that breaks before the greeting is answered is opened again, a f
   assert.ok(opened < 6, "nobody waits for it any longer");
 });
 
+test("input that a program does not take is given up, and what waits behind it; the command and later input go on", async () => {
+  let taken = 0;
+  let stream = 0;
+  const guest = new FakeGuest(
+    FakeGuest.alive((frame, self) => {
+      if (frame.type === FrameType.DATA) taken += frame.payload.length;
+      if (frame.type !== FrameType.OPEN) return;
+      stream = frame.stream;
+      self.send(FrameType.EVENT, stream, new FieldWriter().u64(Tag.PROCESS_ID, 1).u32(Tag.PID, 2).finish());
+    }),
+  );
+  const agent = await guest.connect();
+  const command = await agent.attach("1");
+  const input = new Uint8Array(4 << 20);
+  const writes = [command.write(input, { withinMs: 20 }), command.write(input, { withinMs: 20 })];
+  for (const write of await Promise.allSettled(writes)) {
+    assert.equal(write.status === "rejected" && write.reason.code, "timeout");
+  }
+  assert.ok(taken < input.length);
+  const later = command.write(Buffer.from("later"));
+  const before = taken;
+  const credit = Buffer.alloc(4);
+  credit.writeUInt32LE(5);
+  guest.send(FrameType.CREDIT, stream, credit);
+  await later;
+  assert.equal(taken, before + 5);
+  await agent.close();
+});
+
 test("fields that do not fit into a frame follow it, before standard input; what no Linux would take is too large at once", async () => {
   let opened: FieldReader | undefined;
   const data: Buffer[] = [];

@@ -87,6 +87,8 @@ export class Call {
   /** Bytes that we may still send. */
   #credit = INITIAL_CREDIT;
   #creditWaiters: (() => void)[] = [];
+  /** When the last of it came. */
+  #creditAt = 0;
   #sending: Promise<void> = Promise.resolve();
   #finSent = false;
   #finReceived = false;
@@ -185,21 +187,33 @@ export class Call {
     this.#session.send({ type: FrameType.CREDIT, stream: this.id, payload: u32(bytes) });
   }
 
-  /** Sends body bytes as the guest takes them, in the order of the calls. Rejects when the call has ended. */
-  send(data: Uint8Array, fin = false): Promise<void> {
-    const sent = this.#sending.then(() => this.#sendNow(data, fin));
+  /**
+   * Sends body bytes as the guest takes them, in the order of the calls. Rejects when the call has ended.
+   * @param withinMs of what it takes nothing of for so long the rest is given up: StacyError `timeout`. The call goes on
+   */
+  send(data: Uint8Array, fin = false, withinMs?: number): Promise<void> {
+    const since = performance.now();
+    const sent = this.#sending.then(() =>
+      this.#sendNow(data, fin, withinMs === undefined ? undefined : { ms: withinMs, since }),
+    );
     this.#sending = sent.catch(() => {});
     return sent;
   }
 
-  async #sendNow(data: Uint8Array, fin: boolean): Promise<void> {
+  async #sendNow(data: Uint8Array, fin: boolean, limit?: { ms: number; since: number }): Promise<void> {
     let at = 0;
     while (at < data.length || (fin && !this.#finSent)) {
       if (this.#done) throw this.#failure ?? new StacyError("conflict", "the call has ended");
       if (this.#finSent) throw new StacyError("conflict", "the input is closed already");
       const size = Math.min(data.length - at, MAX_PAYLOAD, this.#credit);
       if (size === 0 && at < data.length) {
-        await new Promise<void>((resolve) => this.#creditWaiters.push(resolve));
+        if (!(await this.#moreCredit(limit))) {
+          const taken = `${at} of ${data.length} bytes of the input were taken`;
+          throw new StacyError("timeout", `${taken}, and for ${(limit?.ms ?? 0) / 1000} s none`, {
+            phase: "input",
+            remedy: "the program does not read its standard input; send the rest when it does",
+          });
+        }
         continue;
       }
       if (this.#session.crowded) {
@@ -209,6 +223,24 @@ export class Call {
       const last = at + size === data.length;
       this.#data(data.subarray(at, at + size), fin && last);
       at += size;
+    }
+  }
+
+  /** @returns whether it came, or the call's end, before the limit */
+  async #moreCredit(limit?: { ms: number; since: number }): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const wake = (): void => resolve(true);
+    let timer: NodeJS.Timeout | undefined;
+    if (limit !== undefined) {
+      const left = limit.ms - (performance.now() - Math.max(limit.since, this.#creditAt));
+      timer = setTimeout(resolve, Math.max(0, left), false);
+    }
+    this.#creditWaiters.push(wake);
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#creditWaiters = this.#creditWaiters.filter((each) => each !== wake);
     }
   }
 
@@ -282,6 +314,7 @@ export class Call {
       case FrameType.CREDIT:
         if (frame.payload.length !== 4) throw new StacyError("protocol", "the guest sent a bad credit");
         this.#credit += Buffer.from(frame.payload).readUInt32LE();
+        this.#creditAt = performance.now();
         for (const wake of this.#creditWaiters.splice(0)) wake();
         return;
       case FrameType.END: {

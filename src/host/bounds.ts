@@ -47,6 +47,10 @@ export const GUEST_BOUNDS = {
   fileMs: 60_000,
   /** An operation on a tree: a search, a listing, a copy, ms. */
   treeMs: 10 * 60_000,
+  /** Input of which a program takes nothing, ms, where a client sends it in a request. */
+  inputMs: 60_000,
+  /** All such input that waits, bytes, of which one owner has half at most. */
+  inputBytes: 256 * MIB,
   /** From a CANCEL to the end of a call that is not a command, ms. */
   cancelMs: 10_000,
   /** From a question, before a limit is over, to the end of a channel over which nothing at all came since, ms. */

@@ -1,5 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import type { Command, ExecResult, ExitStatus, OutputEvent } from "../../guest/agent.ts";
+import { OutputBudget } from "../../guest/output-budget.ts";
+import { GUEST_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
@@ -25,6 +27,9 @@ import { begun, jsonList, jsonRecord, NDJSON_HEADERS, streamed } from "../stream
 
 const tag = "exec";
 const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
+
+/** Of requests with input that programs have not taken yet. */
+const waitingInput = new OutputBudget(GUEST_BOUNDS.inputBytes, GUEST_BOUNDS.inputBytes);
 
 /** Words for clients that print what comes and look at nothing else. */
 const NOTICES: Partial<Record<ExitStatus["reason"], string>> = {
@@ -257,10 +262,16 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
         maxBytes: parts.config.server.max_file_json_bytes,
         timeoutMs: parts.config.server.body_timeout,
       });
+      using room = waitingInput.open(lease.sandbox.record.owner);
+      if (room.take(data.length) < data.length) {
+        throw new StacyError("limit", "too much input waits for programs that do not take it", {
+          remedy: "wait until they do, or send less at a time",
+        });
+      }
       const command = await lease.agent.attach(params.process, { signal });
       command.exited.catch(() => {});
       try {
-        if (data.length > 0) await command.write(data);
+        if (data.length > 0) await command.write(data, { withinMs: GUEST_BOUNDS.inputMs });
         if (query.eof) await command.closeStdin();
       } finally {
         await command.detach().catch(() => {});

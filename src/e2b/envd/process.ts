@@ -2,6 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { ExitStatus } from "../../guest/agent.ts";
+import { GUEST_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { connectError } from "../error.ts";
 import {
@@ -50,7 +51,10 @@ export function processService(guestOf: Guests, running: RunningProcesses): Part
     if (!process.stdin) throw new ConnectError("its standard input is not open", Code.FailedPrecondition);
     if (input.input.case === "pty" && !process.pty)
       throw new ConnectError("it has no terminal", Code.FailedPrecondition);
-    await process.command.write(input.input.value).catch((error) => Promise.reject(connectError(error)));
+    const { value } = input.input;
+    await process.command
+      .write(value, { withinMs: GUEST_BOUNDS.inputMs })
+      .catch((error) => Promise.reject(connectError(error)));
   };
 
   return {
