@@ -197,7 +197,8 @@ export class Broker {
       assertFor(host, authorities);
       const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
       const placed = await this.#place(host, method, path, headers);
-      exchange = await host.upstream.ask(askedOf(host, method, placed, hasBody ? request : undefined, false));
+      const asked = askedOf(host, method, placed, hasBody ? request : undefined, false);
+      exchange = await host.upstream.ask(asked, closing(response));
       const { answer, request: outgoing } = exchange;
       answer.catch(() => {});
       if (response.closed) return void outgoing.destroy(); // it left meanwhile
@@ -230,6 +231,7 @@ export class Broker {
       const hasBody = !stream.endAfterHeaders;
       const { answer, request: outgoing } = await host.upstream.ask(
         askedOf(host, method, placed, hasBody ? stream : undefined, true),
+        closing(stream),
       );
       answer.catch(() => {});
       if (stream.closed) return void outgoing.destroy(); // it left meanwhile
@@ -298,6 +300,14 @@ export class Broker {
     const secrets = await Promise.all(meant.map(async (secret) => ({ ...secret, ...(await secret.read()) })));
     return place(path, headers, secrets);
   }
+}
+
+/** Aborted when it closes, or has. */
+function closing(client: ServerResponse | ServerHttp2Stream): AbortSignal {
+  const gone = new AbortController();
+  if (client.closed) gone.abort();
+  else client.once("close", () => gone.abort());
+  return gone.signal;
 }
 
 function tlsOptions(target: Target): TlsOptions {

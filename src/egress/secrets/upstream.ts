@@ -13,10 +13,12 @@ import { connect as connectTls, type TLSSocket } from "node:tls";
 import { StacyError } from "../../host/error.ts";
 import { endToEnd, framing } from "../../host/hop-by-hop.ts";
 import type { Target } from "../connections.ts";
+import { Places } from "./places.ts";
 import type { Scheme } from "./secret.ts";
 
 /** So many requests to one host at once over HTTP/1.1; the others wait. */
 const MOST_SOCKETS = 64;
+const MOST_WAITING = 256;
 /** Of connections that nothing is asked over, and for how long. */
 const MOST_FREE = 8;
 const FREE_MS = 30_000;
@@ -71,6 +73,7 @@ export class Upstream {
   readonly #options: UpstreamOptions;
   readonly #agent: Agent;
   readonly #sockets = new Set<Socket>();
+  readonly #places = new Places(MOST_SOCKETS, MOST_WAITING);
   #session: Promise<ClientHttp2Session | undefined> | undefined;
   /** It was asked for HTTP/2 and does not speak it. */
   #onlyHttp1 = false;
@@ -81,10 +84,22 @@ export class Upstream {
     this.#agent = new DialAgent(() => this.#connect(["http/1.1"]));
   }
 
-  /** @throws StacyError when the host cannot or may not be reached */
-  async ask(asked: Asked): Promise<Exchange> {
+  /**
+   * @param gone whoever asked has gone: while it waits for its turn nothing else would end it
+   * @throws StacyError when the host cannot or may not be reached, `limit` when too many wait for it
+   */
+  async ask(asked: Asked, gone: AbortSignal): Promise<Exchange> {
     const session = asked.http2 ? await this.#http2() : undefined;
-    return session === undefined ? this.#askHttp1(asked) : this.#askHttp2(session, asked);
+    if (session !== undefined) return this.#askHttp2(session, asked);
+    const free = await this.#places.take(gone);
+    try {
+      const exchange = this.#askHttp1(asked);
+      exchange.request.once("close", free);
+      return exchange;
+    } catch (thrown) {
+      free();
+      throw thrown;
+    }
   }
 
   /** Asks for a WebSocket. @returns what became of it: the other protocol, or an ordinary answer */
