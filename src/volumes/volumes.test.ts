@@ -111,6 +111,7 @@ test("what is left of a machine keeps its volume until it is gone, whatever the 
   await volumes.lease(made, "sb-1", false);
   // It has ended for everybody, and its monitor would not die.
   machines.add("sb-1");
+  await volumes.release(made, "sb-1", false);
   const next = await again();
   for (const each of [volumes, next]) {
     await assert.rejects(each.lease(made, "sb-2", true), { code: "conflict", message: /left of sandbox sb-1/ });

@@ -243,9 +243,9 @@ export class Volumes {
     return { file: this.#disks.path(id), bytes: sizes.bytes };
   }
 
-  /** After the end of a machine; what stays behind is of no meaning. */
+  /** After a sandbox's end. A start that failed may have left a monitor that resists: as long as its directory is there, so is its use. */
   async release({ id }: Pick<VolumeRecord, "id">, sandbox: string, readOnly: boolean): Promise<void> {
-    await this.#disks.removeUse(id, sandbox, !readOnly);
+    if (!(await this.#parts.hasMachine(sandbox))) await this.#disks.removeUse(id, sandbox, !readOnly);
   }
 
   async #make(
