@@ -79,6 +79,26 @@ test("a stop cancels what is built for templates and waits for its end; one that
   assert.deepEqual([...w.pins], []);
 });
 
+test("what could not be kept ready is tried again, and meanwhile nothing is kept of what was wanted before", async (t) => {
+  const w = await building(t);
+  const former = w.provider.pin("owner/template", w.spec("a"), 2);
+  await begun(w.builds, "a");
+  w.builds.get("a")?.resolve({} as Snapshot);
+  await former;
+  assert.deepEqual([...w.pins], [["owner/template", ["a", 2]]]);
+  const failing = w.provider.pin("owner/template", w.spec("b"), 3);
+  await begun(w.builds, "b");
+  w.builds.get("b")?.reject(new Error("the registry does not answer"));
+  w.builds.delete("b");
+  await assert.rejects(failing, /does not answer/);
+  assert.deepEqual([...w.pins], []);
+  await begun(w.builds, "b");
+  w.builds.get("b")?.resolve({} as Snapshot);
+  while (w.pins.size === 0) await new Promise((wake) => setImmediate(wake));
+  assert.deepEqual([...w.pins], [["owner/template", ["b", 3]]]);
+  await w.provider.close();
+});
+
 test("a checkpoint that machines came from is removed once: whoever asks again, since its row could not be, is told that it is gone", async (t) => {
   const root = await mkdtemp(join(tmpdir(), "microvm-"));
   t.after(() => rm(root, { recursive: true, force: true }));

@@ -50,6 +50,8 @@ import {
 
 /** The certificate of a sandbox's authority is a few files; it takes milliseconds. */
 const TRUST_LIMIT_MS = 60_000;
+/** What could not be pinned is left alone for so many times as long as it took to fail. */
+const PIN_REST = 10;
 
 export interface MicrovmOptions {
   vmm: Vmm;
@@ -73,7 +75,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   readonly #machines = new Map<string, SandboxMachine>();
   readonly #unreachable = new Set<Unreachable>();
   readonly #background = new Set<Promise<void>>();
-  /** Wishes for warm machines whose snapshots are not there yet, by who has them. */
+  /** Wishes for warm machines, by who has them. */
   readonly #pinning = new Map<string, AbortController>();
   readonly #closing = new AbortController();
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
@@ -423,27 +425,28 @@ export class MicrovmProvider implements Provider, MachineContext {
     }));
   }
 
-  /** Builds the golden snapshot first, if needed. */
-  pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
+  /** Builds the golden snapshot first, if needed. Rejects when that fails; it is tried again until it has come about, or something else is wanted. */
+  async pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
     this.#pinning.get(owner)?.abort(new StacyError("cancelled", `${owner} wants something else by now`));
     this.#pinning.delete(owner);
-    if (count > 0) return this.#beside(this.#pin(owner, spec, count));
-    this.launcher.pool?.unpin(owner);
-    return Promise.resolve();
-  }
-
-  async #pin(owner: string, spec: Omit<SandboxSpec, "id" | "checkpoint">, count: number): Promise<void> {
+    if (count <= 0) return this.launcher.pool?.unpin(owner);
     const wish = new AbortController();
     this.#pinning.set(owner, wish);
     const signal = AbortSignal.any([wish.signal, this.#closing.signal]);
-    try {
+    const pin = async (): Promise<void> => {
       const target = await this.launcher.targets.resolve(launchSpec(spec), { signal });
       await this.launcher.ensureGolden(target, signal);
       if (!signal.aborted) this.launcher.pool?.pin(owner, target, count);
+    };
+    const begun = performance.now();
+    try {
+      await this.#beside(pin());
     } catch (error) {
-      if (!signal.aborted) throw error;
-    } finally {
-      if (this.#pinning.get(owner) === wish) this.#pinning.delete(owner);
+      if (signal.aborted) return;
+      // What it wanted before it wants no longer, whatever becomes of this.
+      this.launcher.pool?.unpin(owner);
+      void this.#beside(pinLater(pin, performance.now() - begun, signal));
+      throw error;
     }
   }
 
@@ -488,6 +491,21 @@ function volumeError(thrown: unknown): StacyError {
     cause: error,
     remedy: "restore it from a snapshot, or export it and look at it with e2fsck",
   });
+}
+
+/** @param tookMs how long it took to fail */
+async function pinLater(pin: () => Promise<void>, tookMs: number, signal: AbortSignal): Promise<void> {
+  let notBefore = performance.now() + PIN_REST * tookMs;
+  for await (const _ of attempts(signal)) {
+    const begun = performance.now();
+    if (begun < notBefore) continue;
+    try {
+      return await pin();
+    } catch {
+      // The first one was told of. Set-up commands that fail after minutes must not keep the host busy with it.
+      notBefore = performance.now() + PIN_REST * (performance.now() - begun);
+    }
+  }
 }
 
 function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
