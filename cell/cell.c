@@ -3,7 +3,7 @@
  * system's programs (read-only), some devices, and what the arguments name, each under its own path. It becomes the program, so pid and
  * parent stay.
  *
- *     cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH]... -- PROGRAM ARGUMENT...
+ *     cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH | -f BYTES]... -- PROGRAM ARGUMENT...
  *
  *   DIR      the working directory, to read
  *   -r FILE  a file or directory to read
@@ -13,7 +13,9 @@
  *   -s FILE  one of the system's, to read where it is there: as it is, also where it is a link to another one
  *   -a PATH  where the file of -r, -o or -w before it is shown, if not under its own path
  *
- * All of them are absolute.
+ *   -f BYTES no file becomes larger by what it writes, and it makes none but sockets (the latter where the kernel has Landlock)
+ *
+ * All paths are absolute.
  *
  * As root the program gets a user of its own: USERS plus its pid, which no other living process has, and who gets what is to be written.
  * As any other user the namespaces are made in a user namespace, in which that user is itself; so that the program cannot send signals to that
@@ -29,12 +31,14 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -172,18 +176,25 @@ static void show(const struct part *part, int root) {
 }
 
 /*
- * No signals to processes outside, and none of their abstract sockets. A kernel that does not know these scopes says how far it knows, and the
- * program starts without: the namespaces hold all the same.
+ * No signals to processes outside, and none of their abstract sockets; and where `files` are bounded, no new ones. A kernel that does not know these
+ * scopes says how far it knows, and the program starts without: the namespaces hold all the same.
  */
-static void keep_to_itself(void) {
-	/* linux/landlock.h of ABI 6: two sets of rights, of which it has none to restrict, and the scopes. */
+static void keep_to_itself(int files) {
+	/* linux/landlock.h: to make devices, directories, files, pipes and links is handled, and allowed nowhere. Of ABI 6: the scopes. */
 	const struct {
 		unsigned long long files, network, scoped;
-	} rules = {0, 0, 3};
+	} rules = {files ? 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 : 0, 0, 3};
 	int fd = syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0);
+	if (fd < 0 && files) fd = syscall(SYS_landlock_create_ruleset, &rules, sizeof rules.files, 0);
 	if (fd < 0) return;
 	if (syscall(SYS_landlock_restrict_self, fd, 0) != 0) fail("give up", "signals");
 	close(fd);
+}
+
+/* A write beyond it fails, as on a full disk, and ends nobody. */
+static void bound_files(unsigned long long bytes) {
+	const struct rlimit most = {bytes, bytes};
+	if (setrlimit(RLIMIT_FSIZE, &most) != 0 || signal(SIGXFSZ, SIG_IGN) == SIG_ERR) fail("bound", "files");
 }
 
 /*
@@ -253,7 +264,7 @@ int main(int argc, char **argv) {
 	const int root = uid == 0;
 	int at = 2;
 	if (argc < 4) {
-		fprintf(stderr, "usage: cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH]... -- PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH | -f BYTES]... -- PROGRAM ARGUMENT...\n");
 		return 125;
 	}
 	const mode_t mask = umask(022);
@@ -270,9 +281,10 @@ int main(int argc, char **argv) {
 	add(argv[1], 0, 0);
 	struct part *last = NULL;
 	int nameable = 0;
+	unsigned long long file_bytes = 0;
 	const char *links[16];
 	size_t linked = 0;
-	for (; at + 1 < argc && argv[at][0] == '-' && strchr("rowlsa", argv[at][1]) != NULL && argv[at][1] != 0 && argv[at][2] == 0; at += 2) {
+	for (; at + 1 < argc && argv[at][0] == '-' && strchr("rowlsaf", argv[at][1]) != NULL && argv[at][1] != 0 && argv[at][2] == 0; at += 2) {
 		const char option = argv[at][1];
 		struct stat found;
 		if (option == 'a') {
@@ -284,7 +296,15 @@ int main(int argc, char **argv) {
 			if (last != NULL) last->path = absolute(argv[at + 1]);
 			continue;
 		}
-		nameable = option != 's' && option != 'l';
+		nameable = option != 's' && option != 'l' && option != 'f';
+		if (option == 'f') {
+			char *end;
+			errno = 0;
+			file_bytes = strtoull(argv[at + 1], &end, 10);
+			if (errno == 0 && (*end != 0 || file_bytes == 0)) errno = EINVAL;
+			if (errno != 0) fail("bound files to", argv[at + 1]);
+			continue;
+		}
 		if (option == 's' && lstat(argv[at + 1], &found) == 0 && S_ISLNK(found.st_mode) && linked < sizeof links / sizeof *links) {
 			links[linked++] = absolute(argv[at + 1]);
 			continue;
@@ -318,7 +338,8 @@ int main(int argc, char **argv) {
 	}
 	umask(mask);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("give up", "new privileges");
-	keep_to_itself();
+	keep_to_itself(file_bytes != 0);
+	if (file_bytes != 0) bound_files(file_bytes);
 	keep_off_others();
 	execv(argv[at + 1], argv + at + 1);
 	fail("start", argv[at + 1]);

@@ -10,6 +10,7 @@ import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 import { cellState } from "../src/vmm/cell.ts";
 import { confinement } from "../src/vmm/cgroup.ts";
+import { mostSaved } from "../src/vmm/qemu/save-file.ts";
 import { Bench, sh } from "./launcher-support.ts";
 
 test("a restored machine runs under the filter, in its group, and its console stays short", async (t) => {
@@ -38,6 +39,10 @@ test("a restored machine runs under the filter, in its group, and its console st
   else {
     const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1]);
     if (process.getuid?.() === 0) assert.ok(uid > 0x7000_0000, `it runs as uid ${uid}`);
+    // No file that it writes grows beyond its disk or its memory, saved.
+    const most = Math.max(mostSaved(launched.target.spec.memoryMiB), launched.target.spec.diskMiB * 2 ** 20);
+    const limits = await readFile(`/proc/${pid}/limits`, "utf8");
+    assert.match(limits, new RegExp(`^Max file size\\s+${most}\\s+${most}\\s`, "m"));
     const inside = (path: string): string => `/proc/${pid}/root${path}`;
     for (const path of ["/proc/self", "/etc/passwd", "/var/lib", join(packageRoot, "package.json")]) {
       assert.equal(await exists(inside(path)), false, path);

@@ -189,6 +189,38 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
     assert.deepEqual(await fresh.cellState(), state);
   });
 
+  test("bounded files: none grows beyond the bound or is made, sockets are, and a write too many ends nobody", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "cell-"));
+    try {
+      await chmod(dir, 0o755);
+      await mkdir(join(dir, "run"));
+      await writeFile(join(dir, "disk"), "");
+      const write = [join(dir, "run"), join(dir, "disk")];
+      const say = async (script: string, fileBytes?: number): Promise<string> => {
+        const files = { dir, read: [], write, ...(fileBytes === undefined ? {} : { fileBytes }) };
+        const args = inCell(cell, files, "/usr/bin/perl", ["-e", script]);
+        return (await execute(cell.program, args, { env: { PATH: "/usr/bin:/bin" } })).stdout;
+      };
+      const fill = `open(D, "+<", "disk"); my $n = 0; while ($n < 9e6) { my $w = syswrite(D, "x" x 65536); last unless $w; $n += $w } print "$n $!"`;
+      assert.equal(await say(fill, 1_000_000), "1000000 File too large");
+      assert.equal((await stat(join(dir, "disk"))).size, 1_000_000);
+      const make = (what: string): string => `print((${what}) ? "made" : "$!")`;
+      const landlock = (await execute("/usr/bin/perl", ["-e", "print syscall(444, 0, 0, 1)"])).stdout !== "-1";
+      const bind = `use Socket; socket(S, AF_UNIX, SOCK_STREAM, 0); ${make("bind(S, pack_sockaddr_un('run/s'))")}`;
+      for (const what of ['open(F, ">", "run/new")', 'mkdir("run/dir")', 'symlink("x", "run/link")']) {
+        if (landlock) assert.equal(await say(make(what), 1_000_000), "Permission denied", what);
+        assert.equal(await say(make(what)), "made", what);
+      }
+      assert.equal(await say(bind, 1_000_000), "made");
+      for (const wrong of ["0", "x", "1x"]) {
+        const args = [dir, "-f", wrong, "--", "/usr/bin/env", "true"];
+        await assert.rejects(execute(cell.program, args), /cell: bound files to/, wrong);
+      }
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+
   test("a relative path is refused, and nothing is made on the host", async () => {
     const args = ["relative", "-s", "/usr", "--", "/usr/bin/env", "true"];
     await assert.rejects(execute(cell.program, args, { cwd: "/" }), /cell: add relative: Invalid argument/);

@@ -69,6 +69,8 @@ export interface CellFiles {
   /** A pair: a file, and the path under which it is shown. */
   read: readonly (string | readonly [file: string, as: string])[];
   write: readonly string[];
+  /** No file becomes larger, bytes, and none is made but sockets. */
+  fileBytes?: number;
   /** It maps a snapshot's memory, and has to be kept from opening that for writing. */
   clones?: boolean;
 }
@@ -98,10 +100,10 @@ export function aloneInCell(files: CellFiles, command: string, args: readonly st
   return [files.dir, ...shown(files), "-r", command, "--", command, ...args];
 }
 
-function shown({ read, write }: CellFiles): string[] {
+function shown({ read, write, fileBytes }: CellFiles): string[] {
   const reads = read.flatMap((each) => (typeof each === "string" ? ["-r", each] : ["-r", each[0], "-a", each[1]]));
   // What is shown in a directory that is to be written comes behind it.
-  return [...named("-w", write), ...reads];
+  return [...named("-w", write), ...reads, ...named("-f", fileBytes === undefined ? [] : [String(fileBytes)])];
 }
 
 function named(option: string, paths: readonly string[]): string[] {

@@ -137,7 +137,7 @@ export class RunningQemu extends State implements RunningMachine {
     try {
       // Saved by the very stop: the stream then says "running", and clones start without a further command.
       if (this.context.sharedMemory)
-        await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), true);
+        await this.process.save(this.context.version, join(this.dir, SNAPSHOT_FILES.state), 0);
       else await qmp.execute("stop");
     } catch (error) {
       this.process.undoStop();
@@ -166,7 +166,7 @@ export class PausedQemu extends State implements PausedMachine {
     }
     // A clone's RAM is private, so the stream carries it; QEMU goes on from here with `cont`.
     const stream = join(dir, STREAM_FILE);
-    await this.process.save(this.context.version, stream, false);
+    await this.process.save(this.context.version, stream, this.context.share.memoryMiB);
     return {
       stateBytes: (await stat(stream)).size,
       memoryBytes: await allocatedBytes(stream),

@@ -40,6 +40,7 @@ export async function migrateOut(qmp: Qmp, target: SaveTarget, shared: boolean):
     }
   };
   void qmp.lost.then(done.reject);
+  void target.failed.then(done.reject);
   await qmp
     .following(follow, () =>
       Promise.all([

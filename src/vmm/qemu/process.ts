@@ -14,7 +14,7 @@ import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type Vmm
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
 import { cancelMigration, migrateOut } from "./migration.ts";
 import { Qmp } from "./qmp.ts";
-import { saveTarget } from "./save-file.ts";
+import { mostSaved, saveTarget } from "./save-file.ts";
 import { Starvation } from "./starvation.ts";
 
 const LOG_LINES = 20;
@@ -177,12 +177,12 @@ export class QemuProcess implements VmmProcess {
     this.undoing.begin(() => this.goOn());
   }
 
-  /** Saves the state to the absolute `path` and leaves the machine stopped. @param shared RAM is a shared file and stays out */
-  async save(version: string, path: string, shared: boolean): Promise<void> {
+  /** Saves the state to the absolute `path` and leaves the machine stopped. @param memoryMiB its RAM; 0: that is a shared file, and stays out */
+  async save(version: string, path: string, memoryMiB: number): Promise<void> {
     const qmp = await this.monitor();
-    const target = await saveTarget(version, this.dir, path);
+    const target = await saveTarget(version, this.dir, path, mostSaved(memoryMiB));
     try {
-      await migrateOut(qmp, target, shared);
+      await migrateOut(qmp, target, memoryMiB === 0);
     } catch (error) {
       // Should it still be at it, it has to end before the machine can go on.
       await this.monitor()

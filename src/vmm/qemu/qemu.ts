@@ -56,7 +56,7 @@ import { BootableQemu, LoadableQemu, memoryMode, PausedQemu, type QemuContext, R
 import { cancelMigration, incomingUri, loadState, STREAM_FILE } from "./migration.ts";
 import { probeQemu } from "./probe.ts";
 import { QemuProcess, removeSockets } from "./process.ts";
-import { hasFileUri } from "./save-file.ts";
+import { hasFileUri, mostSaved } from "./save-file.ts";
 
 /** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
 const START_LIMIT_MS = 20_000;
@@ -223,6 +223,7 @@ class Qemu implements Vmm {
     const args = qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined);
     const host = await (this.#options.spawn ?? spawnProcess)({
       ...(await confined(path, args, dir, {
+        memoryMiB: config.memoryMiB,
         boot: start === "boot" ? config : undefined,
         volumes: config.volumes ?? [],
         memory,
@@ -267,7 +268,7 @@ class Qemu implements Vmm {
       const process = await this.#start({ dir: work, config }, memory, "load", state);
       try {
         await loadState(await process.monitor(), incomingUri(version, join(dir, STREAM_FILE), STATE_FD), false, false);
-        await process.save(version, join(work, SNAPSHOT_FILES.state), true);
+        await process.save(version, join(work, SNAPSHOT_FILES.state), 0);
       } finally {
         await process.kill();
       }
@@ -287,6 +288,7 @@ async function confined(
   args: string[],
   dir: string,
   needs: {
+    memoryMiB: number;
     boot: MachineConfig | undefined;
     volumes: readonly VolumeAccess[];
     memory: MemorySource;
@@ -299,7 +301,7 @@ async function confined(
   const { cell } = found;
   // QEMU appends to it; made by it, it would lie where QEMU may not write.
   await (await open(join(dir, FILES.console), "a", 0o600)).close();
-  const { boot, volumes, memory, state } = needs;
+  const { memoryMiB, boot, volumes, memory, state } = needs;
   const clones = memory.path !== undefined && !memory.shared;
   const own = await realpath(dir);
   const disks = await Promise.all(
@@ -327,7 +329,9 @@ async function confined(
   }
   const shared = memory.shared ? [SNAPSHOT_FILES.memory] : [];
   const write = [RUN_DIR, FILES.rootfs, FILES.console, ...shared].map((name) => join(own, name));
-  const files = { dir: own, read, write: [...write, ...disksTo("write")], clones };
+  const written = await Promise.all([join(own, FILES.rootfs), ...disksTo("write")].map((path) => stat(path)));
+  const fileBytes = Math.max(mostSaved(memoryMiB), ...written.map(({ size }) => size));
+  const files = { dir: own, read, write: [...write, ...disksTo("write")], clones, fileBytes };
   return { command: cell.program, args: inCell(cell, files, path, args), env: ENVIRONMENT };
 }
 

@@ -53,7 +53,7 @@ async function place(t: TestContext): Promise<string> {
 
 test("a QEMU that cannot write its state itself: a full disk is `no-space`, and nothing is left", async (t) => {
   const dir = await place(t);
-  const target = await saveTarget("7.2.0", dir, join(dir, "vmstate.bin"));
+  const target = await saveTarget("7.2.0", dir, join(dir, "vmstate.bin"), 1e6);
   t.after(() => disarm());
   arm("fs.write", 3, "lasting");
   await assert.rejects(migrateOut(monitor(dir), target, true), { code: "no-space", message: /ENOSPC/ });
@@ -65,7 +65,7 @@ test("a QEMU that cannot write its state itself: a full disk is `no-space`, and 
 test("what it sends is the file", async (t) => {
   const dir = await place(t);
   const path = join(dir, "vmstate.bin");
-  const target = await saveTarget("7.2.0", dir, path);
+  const target = await saveTarget("7.2.0", dir, path, 1e6);
   await migrateOut(monitor(dir), target, true);
   await target.close();
   assert.match(await readFile(path, "latin1"), /^x+$/);
@@ -75,7 +75,7 @@ test("what it sends is the file", async (t) => {
 test("what it writes itself can be read by the user of the next one; what is no file is refused", async (t) => {
   const dir = await place(t);
   const path = join(dir, "stream.bin");
-  const target = await saveTarget("8.2.0", dir, path);
+  const target = await saveTarget("8.2.0", dir, path, 1e6);
   assert.equal(target.uri, "file:run/save.bin");
   await writeFile(join(dir, "run/save.bin"), "state", { mode: 0o600 });
   await target.finish();
@@ -85,6 +85,22 @@ test("what it writes itself can be read by the user of the next one; what is no 
   await symlink(outside, join(dir, "run/save.bin"));
   await assert.rejects(target.finish(), { code: "corrupt" });
   assert.equal((await stat(outside)).mode & 0o777, 0o600);
+});
+
+test("a QEMU that sends more than its machine can need is not heard to the end: nothing is left, and nobody waits for it", async (t) => {
+  const dir = await place(t);
+  const target = await saveTarget("7.2.0", dir, join(dir, "vmstate.bin"), 10_000);
+  // It says nothing of a failure.
+  const mute = { ...monitor(dir), following: (_: unknown, work: () => Promise<unknown>) => work() } as unknown as Qmp;
+  await assert.rejects(migrateOut(mute, target, true), { code: "too-large", message: /more than 10000 bytes/ });
+  assert.ok((await stat(join(dir, "save.bin"))).size <= 10_000);
+  await target.close();
+  assert.deepEqual(await readdir(dir), ["run"]);
+  const own = await saveTarget("8.2.0", dir, join(dir, "vmstate.bin"), 10_000);
+  await writeFile(join(dir, "run/save.bin"), "x".repeat(10_001));
+  await assert.rejects(own.finish(), { code: "too-large" });
+  await own.close();
+  assert.deepEqual(await readdir(dir, { recursive: true }), ["run"]);
 });
 
 test("sockets of a QEMU that was killed are removed where an earlier version had them, too", async (t) => {
