@@ -1,6 +1,6 @@
 /** Firecracker under its jailer. Needs root, and says so otherwise. */
 import assert from "node:assert/strict";
-import { access, readdir, readFile, stat } from "node:fs/promises";
+import { access, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
@@ -41,6 +41,34 @@ describe("jailed Firecracker", { skip, timeout: 120_000 }, () => {
       assert.match(report.vmmLog.join("\n"), /Firecracker/, "its log is where every machine's is");
     }
     assert.equal((await stat(join(snapshot, "memory.bin"))).uid, 0, "the shared files change no owner");
+  });
+
+  test("each machine has a network namespace of its own with nothing in it, and no file of its grows beyond its bound", async () => {
+    await using world = await World.create();
+    const snapshot = await world.golden();
+    const fileMaxBytes = 512 << 20;
+    const start = (uid: number, more = {}) => world.restore(snapshot, { jail: { uid, gid: uid, ...more } });
+    const clones = await Promise.all([start(20_001, { fileMaxBytes }), start(20_002)]);
+    const net = (pid: number | "self"): Promise<string> => readlink(`/proc/${pid}/ns/net`);
+    const pids = clones.map(({ machine }) => machine.record.pid);
+    const spaces = await Promise.all([net("self"), ...pids.map(net)]);
+    assert.equal(new Set(spaces).size, 3, spaces.join(", "));
+    for (const pid of pids) {
+      const devices = (await readFile(`/proc/${pid}/net/dev`, "utf8")).trim().split("\n").slice(2);
+      assert.deepEqual(
+        devices.map((line) => line.trim().split(":")[0]),
+        ["lo"],
+      );
+    }
+    const limits = await readFile(`/proc/${pids[0]}/limits`, "utf8");
+    assert.match(limits, new RegExp(`^Max file size\\s+${fileMaxBytes}\\s+${fileMaxBytes}\\s`, "m"));
+    // One that is told to is where it is told to be.
+    const elsewhere = await start(20_003, { netns: "/proc/self/ns/net" });
+    assert.equal(await net(elsewhere.machine.record.pid), await net("self"));
+    for (const { machine, agent } of [...clones, elsewhere]) {
+      await agent.close();
+      await machine.kill();
+    }
   });
 
   test("limits are set in the cgroup version of this host, and its groups are removed with the machine", async () => {

@@ -65,7 +65,7 @@ export const MONITOR_BOUNDS = {
   answerBytes: 64 * KIB,
   /** Its words for what it refuses. */
   errorBytes: 1 * KIB,
-  /** What it saves beside the memory: devices, some 60 KB as a rule. No file that it writes in its cell or jail grows beyond memory and this, or its disk. */
+  /** What it saves beside the memory: devices, some 60 KB as a rule. No file that it writes in QEMU's cell or the jailer's jail grows beyond memory and this, or its disk. */
   stateBytes: 64 * MIB,
 } as const;
 

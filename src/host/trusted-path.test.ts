@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { chmod, chown, lchown, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { promisify } from "node:util";
 import type { StacyError } from "./error.ts";
 import { assertTrustedContents, assertTrustedPath } from "./trusted-path.ts";
 
@@ -70,4 +73,22 @@ test("nor one in which another user has put something", { skip: notRoot }, async
   await writeFile(join(root, "stacyvm.db"), "");
   await chown(join(root, "stacyvm.db"), OTHER, OTHER);
   await refused(root, /stacyvm\.db belongs to another user/, assertTrustedContents);
+});
+
+test("in a container whoever owns what was mounted into it is trusted, on a host not", { skip: notRoot }, async (t) => {
+  const root = await place(t);
+  const module = new URL("./trusted-path.ts", import.meta.url).href;
+  const script = `const { assertTrustedPath } = await import(${JSON.stringify(module)});
+    for (const path of process.argv.slice(1)) console.log(await assertTrustedPath(path).then(() => "trusted", (error) => error.code));`;
+  await mkdir(join(root, "a volume"));
+  const mount = `mount -t tmpfs -o uid=${OTHER},mode=755 none "$0/a volume" && mkdir "$0/a volume/data" && chown ${OTHER} "$0/a volume/data" && exec "$@" "$0/a volume" "$0/a volume/data"`;
+  const ask = async (env: Record<string, string>): Promise<string[]> => {
+    const args = ["--mount", "sh", "-c", mount, root, process.execPath, "--input-type=module", "-e", script];
+    const { stdout } = await promisify(execFile)("unshare", args, { env: { PATH: process.env.PATH, ...env } });
+    return stdout.trim().split("\n");
+  };
+  assert.deepEqual(await ask({ KUBERNETES_SERVICE_HOST: "10.0.0.1" }), ["trusted", "trusted"]);
+  const outside = await ask({});
+  const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");
+  assert.deepEqual(outside, inContainer ? ["trusted", "trusted"] : ["permission", "permission"]);
 });

@@ -109,8 +109,10 @@ export interface MachineConfig {
 export interface JailConfig {
   uid: number;
   gid: number;
-  /** Network namespace path, or none. */
+  /** Path of a network namespace. Default: an empty one of its own, which ends with the process. */
   netns?: string;
+  /** No file that it writes becomes larger. */
+  fileMaxBytes?: number;
   /** Limits for the machine's cgroup. */
   memoryMaxBytes?: number;
   cpuMaxPercent?: number;

@@ -1,6 +1,7 @@
 /** Firecracker behind the `Vmm` contract. */
-import { realpath, rm } from "node:fs/promises";
+import { realpath, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { MONITOR_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { isRoot } from "../../host/is-root.ts";
@@ -67,7 +68,7 @@ export interface JailPolicy {
   uidBase: number;
   /** Limits in the cgroup version of this host: memory and CPU of the machine's size, and a number of processes. */
   limits: boolean;
-  /** Path of a network namespace. */
+  /** Path of a network namespace. Default: an empty one for each machine. */
   netns?: string;
 }
 
@@ -188,13 +189,15 @@ class Firecracker implements Vmm {
     const { kernel, initramfs } = options.config;
     const files: Shown[] = [[kernel, BOOT_FILES.kernel]];
     if (initramfs !== undefined) files.push([initramfs, BOOT_FILES.initramfs]);
-    return new BootableFirecracker(await this.#start(options, files), { ...life, config: options.config });
+    const start = await this.#start(options, files, options.dir);
+    return new BootableFirecracker(start, { ...life, config: options.config });
   }
 
   async prepareLoad(options: StartOptions & { snapshot: SnapshotSource }): Promise<LoadableVmm> {
     const life = await this.#life(false, "unknown");
     const files = Object.values(SNAPSHOT_FILES).map((name): Shown => [join(options.snapshot.dir, name), name]);
-    return new LoadableFirecracker(await this.#start(options, files), { ...life, config: options.config });
+    const start = await this.#start(options, files, options.snapshot.dir);
+    return new LoadableFirecracker(start, { ...life, config: options.config });
   }
 
   async prepareBlank({ dir, signal }: Pick<StartOptions, "dir" | "signal">): Promise<BlankVmm> {
@@ -242,8 +245,12 @@ class Firecracker implements Vmm {
     await process?.kill();
   }
 
-  /** @param files what a cell has to show beside the base */
-  async #start({ dir, config, jail, signal }: StartOptions, files: readonly Shown[]): Promise<FirecrackerProcess> {
+  /** @param files what a cell has to show beside the base @param disks where there is a disk of the size of its own, which may still be on its way */
+  async #start(
+    { dir, config, jail, signal }: StartOptions,
+    files: readonly Shown[],
+    disks: string,
+  ): Promise<FirecrackerProcess> {
     const { paths } = await this.#usable();
     const { firecracker, jailer } = paths;
     const start = (plan: JailPlan | undefined): Promise<FirecrackerProcess> =>
@@ -257,9 +264,14 @@ class Firecracker implements Vmm {
         if (access === "read") shown.push([await realpath(join(dir, volumeFile(slot))), volumeFile(slot)]);
       return start({ by: "cell", cell: await usableCell(), files: shown });
     }
+    // What it saves are its memory and its state. A Firecracker that its guest has taken over would fill the disk.
+    // (Of a disk that is missing whoever brings it into the jail says so. Volumes may come later, and have sizes of their own.)
+    const disk = await stat(join(disks, FILES.rootfs)).catch(() => undefined);
+    const saved = config.memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes;
+    const bound = disk === undefined || config.volumes !== undefined ? {} : { fileMaxBytes: Math.max(disk.size, saved) };
     const uid = await users.take();
     try {
-      const process = await start({ by: "jailer", jailer, config: this.#jail(uid, config) });
+      const process = await start({ by: "jailer", jailer, config: { ...this.#jail(uid, config), ...bound } });
       void process.exited.then(() => users.give(uid));
       return process;
     } catch (error) {

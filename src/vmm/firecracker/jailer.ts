@@ -1,4 +1,4 @@
-/** Running a machine under Firecracker's jailer: own uid and gid, chroot, cgroup limits, optionally a network namespace. */
+/** Running a machine under Firecracker's jailer: own uid and gid, chroot, network namespace, limits of its cgroup and of its files. */
 import { randomBytes } from "node:crypto";
 import { access, constants, readdir, readFile, rmdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,13 +19,24 @@ export async function makeJail(dir: string, firecracker: string, config: JailCon
   return makeRoot(dir, firecracker, config, randomBytes(8).toString("hex"));
 }
 
-/** Command-line arguments of the jailer, before those of Firecracker. */
-export async function jailerArguments(
+/**
+ * The jailer's command line, before what Firecracker is told. An empty network namespace is made by whom the jailer is started by, who becomes
+ * it: so it is the process's alone, and nobody has to remove it.
+ */
+export async function jailerCommand(
+  jailer: string,
   jail: Jail,
   dir: string,
   firecracker: string,
   config: JailConfig,
-): Promise<string[]> {
+): Promise<{ command: string; args: string[] }> {
+  const args = await jailerArguments(jail, dir, firecracker, config);
+  return config.netns === undefined
+    ? { command: "unshare", args: ["--net", "--", jailer, ...args] }
+    : { command: jailer, args };
+}
+
+async function jailerArguments(jail: Jail, dir: string, firecracker: string, config: JailConfig): Promise<string[]> {
   const version = await cgroupVersion();
   const limits = await cgroupLimits(version, config);
   return [
@@ -33,6 +44,7 @@ export async function jailerArguments(
     ["--chroot-base-dir", jailBase(dir), "--cgroup-version", String(version)],
     limits.flatMap((limit) => ["--cgroup", limit]),
     config.netns === undefined ? [] : ["--netns", config.netns],
+    config.fileMaxBytes === undefined ? [] : ["--resource-limit", `fsize=${config.fileMaxBytes}`],
     ["--"],
   ].flat();
 }

@@ -24,7 +24,7 @@ import {
 import { FirecrackerApi } from "./api.ts";
 import { cellArguments, makeCellJail, type Shown } from "./cell-jail.ts";
 import { bring, findJail, type Jail } from "./jail.ts";
-import { jailerArguments, makeJail, removeCgroups } from "./jailer.ts";
+import { jailerCommand, makeJail, removeCgroups } from "./jailer.ts";
 import { dialGuest, dialGuestOnce } from "./vsock.ts";
 
 export const API_SOCKET = "api.sock";
@@ -243,8 +243,8 @@ async function commandLine(
   let command = firecracker;
   let args = inside;
   if (jail !== undefined && plan?.by === "jailer") {
-    args = [...(await jailerArguments(jail, dir, firecracker, plan.config)), ...inside];
-    return { command: plan.jailer as string, args };
+    const start = await jailerCommand(plan.jailer as string, jail, dir, firecracker, plan.config);
+    return { command: start.command, args: [...start.args, ...inside] };
   }
   if (jail !== undefined && plan?.by === "cell") {
     command = plan.cell.program;
