@@ -268,7 +268,8 @@ class Firecracker implements Vmm {
     // (Of a disk that is missing whoever brings it into the jail says so. Volumes may come later, and have sizes of their own.)
     const disk = await stat(join(disks, FILES.rootfs)).catch(() => undefined);
     const saved = config.memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes;
-    const bound = disk === undefined || config.volumes !== undefined ? {} : { fileMaxBytes: Math.max(disk.size, saved) };
+    const bound =
+      disk === undefined || config.volumes !== undefined ? {} : { fileMaxBytes: Math.max(disk.size, saved) };
     const uid = await users.take();
     try {
       const process = await start({ by: "jailer", jailer, config: { ...this.#jail(uid, config), ...bound } });
