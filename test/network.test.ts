@@ -22,6 +22,8 @@ network: { private: ["${ADDRESS}"], names: { web.test: "${ADDRESS}", other.test:
 warm: { adaptive: false }
 `;
 const MAIN = join(packageRoot, "src/cli/main.ts");
+/** Connections one after the other; an emulated guest starts a program for each. */
+const IN_A_ROW = process.env.STACYVM_LONG === "1" ? 1_000 : 50;
 const noFirecracker = await whyNot();
 
 /** Answers each request with its path, and remembers it. */
@@ -208,14 +210,43 @@ describe("the network of a sandbox", () => {
     await good("DELETE", `/sandboxes/${id}`);
   });
 
-  test("200 connections at once and 50 one after the other leave nothing", async () => {
+  test(`200 connections at once and ${IN_A_ROW} one after the other leave nothing`, async () => {
     const id = await spawn({ allowed_hosts: [`web.test:${port}`] });
     const many = `for i in $(seq 200); do ${PLAIN} wget -q -O - http://web.test:${port}/$i & done | grep -o 'page /[0-9]*' | sort -u | wc -l`;
     assert.equal((await run(id, many)).stdout.trim(), "200");
-    const row = `for i in $(seq 50); do printf 'GET /r HTTP/1.0\r\n\r\n' | nc web.test ${port} >/dev/null || exit 1; done; echo done`;
+    const row = `for i in $(seq ${IN_A_ROW}); do printf 'GET /r HTTP/1.0\r\n\r\n' | nc web.test ${port} >/dev/null || exit 1; done; echo done`;
+    // Of the agent; the command that counts has its own.
+    const files = async (): Promise<string> => (await run(id, "ls /proc/1/fd | wc -l")).stdout;
+    const before = await files();
     assert.equal((await run(id, row)).stdout, "done\n");
     let open = 1;
     while (open > 0) ({ open } = await good("GET", `/sandboxes/${id}/network`));
+    assert.equal(await files(), before);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("the agent's own ports give a guest's programs no more than its rules", async () => {
+    const id = await spawn({ allowed_hosts: ["*:*", "*:*/udp"] });
+    // What listens in the guest is the agent: the proxy, and what connections and datagrams to any address come to.
+    const found = await run(id, "cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == \"0A\" { print $2 }'");
+    const listening = found.stdout
+      .trim()
+      .split("\n")
+      .map((entry) => entry.split(":"));
+    assert.ok(listening.length >= 2, found.stdout);
+    const { port: own } = mine.address() as AddressInfo;
+    const before = asked.length;
+    for (const [address = "", hex = ""] of listening) {
+      const at = address.length === 8 ? (address.match(/../g) ?? []).map((byte) => Number.parseInt(byte, 16)) : [];
+      const to = at.length === 4 ? at.reverse().join(".") : "::1";
+      const ask = `printf 'GET http://127.0.0.1:${own}/ HTTP/1.0\r\n\r\n' | nc -w 5 ${to} ${Number.parseInt(hex, 16)}`;
+      assert.doesNotMatch((await run(id, ask)).stdout, /own|page|200/, `${to}:${hex}`);
+    }
+    assert.equal(asked.length, before);
+    // Its channel to the host has one holder.
+    const channel = await run(id, "for port in /dev/vport*; do (exec 3<>$port) && echo open $port; done");
+    assert.equal(channel.stdout, "", "nobody else opens it");
+    assert.match(channel.stderr, /busy|can't open|nonexistent/i);
     await good("DELETE", `/sandboxes/${id}`);
   });
 
