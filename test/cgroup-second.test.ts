@@ -59,6 +59,8 @@ test("a delegated group of version 2 is divided: the server in one part, each mo
       await copyFile(file, join(tree, to));
     }
     await cp(join(packageRoot, "src/vmm/cgroup.ts"), join(tree, "app/vmm/cgroup.ts"));
+    // What it imports, whatever that is by now.
+    await cp(join(packageRoot, "src/host"), join(tree, "app/host"), { recursive: true });
     await writeFile(join(tree, "app/program.mjs"), PROGRAM);
     await writeFile(join(tree, "app/package.json"), '{"type":"module"}');
     const images = createImages(dataPaths(join(dir, "data")), { offline: true });
