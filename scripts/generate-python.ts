@@ -39,6 +39,14 @@ export function synchronous(text: string): string {
   return WORDS.reduce((result, [from, to]) => result.replace(from, to), text);
 }
 
+/** Of Python 3, `keyword.kwlist`: no field of a class can be called so, and the whole package fails to load. */
+const KEYWORDS = new Set(
+  (
+    "False None True and as assert async await break class continue def del elif else except finally for from global if import in is " +
+    "lambda nonlocal not or pass raise return try while with yield"
+  ).split(" "),
+);
+
 const refName = (ref: string): string => ref.split("/").at(-1) ?? ref;
 
 function pythonModels(document: OpenApi): string {
@@ -66,6 +74,7 @@ function pythonModels(document: OpenApi): string {
     const { properties, required } = merged(schemas[name] ?? {}, schemas);
     if (properties === undefined) return [];
     const fields = Object.entries(properties).map(([field, schema]) => {
+      if (KEYWORDS.has(field)) throw new Error(`${name}.${field}: is a word of Python's; call it something else`);
       const doc = schema.description === undefined ? "" : `    #: ${schema.description.replaceAll("\n", " ")}\n`;
       const type = pythonType(schema);
       return required?.includes(field) ? `${doc}    ${field}: ${type}` : `${doc}    ${field}: ${type} | None = None`;

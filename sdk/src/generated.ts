@@ -1031,7 +1031,7 @@ export interface Volume {
   /** It is a snapshot, and never changes */
   readOnly: boolean;
   /** Name of the volume that it was copied from */
-  from?: string | undefined;
+  copiedFrom?: string | undefined;
   /** Sandboxes that have it: one that writes, or any number that read */
   sandboxes: VolumeUse[];
   /** When it was made (RFC 3339). */
@@ -2700,7 +2700,7 @@ export const shapes: Record<string, Shape> = {
       size_mb: "integer",
       "used_bytes?": "integer",
       read_only: "boolean",
-      "from?": "string",
+      "copied_from?": "string",
       sandboxes: { array: { ref: "VolumeUse" } },
       created_at: "string",
     },

@@ -1067,7 +1067,7 @@ class Volume:
     #: It is a snapshot, and never changes
     read_only: bool
     #: Name of the volume that it was copied from
-    from: str | None = None
+    copied_from: str | None = None
     #: Sandboxes that have it: one that writes, or any number that read
     sandboxes: list[VolumeUse]
     #: When it was made (RFC 3339).

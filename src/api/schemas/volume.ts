@@ -44,7 +44,7 @@ export const VolumeBody = z
       .optional()
       .openapi({ description: "What it occupies on the host, bytes; absent: its file is not there" }),
     read_only: z.boolean().openapi({ description: "It is a snapshot, and never changes" }),
-    from: z.string().optional().openapi({ description: "Name of the volume that it was copied from" }),
+    copied_from: z.string().optional().openapi({ description: "Name of the volume that it was copied from" }),
     sandboxes: z
       .array(z.object({ id: z.string(), path: z.string(), read_only: z.boolean() }).openapi("VolumeUse"))
       .openapi({ description: "Sandboxes that have it: one that writes, or any number that read" }),
@@ -64,7 +64,7 @@ export function volumeBody(volume: VolumeInfo): z.output<typeof VolumeBody> {
     size_mb: Math.floor(bytes / MIB),
     ...(usedBytes === undefined ? {} : { used_bytes: usedBytes }),
     read_only: frozen === true,
-    ...(from === undefined ? {} : { from }),
+    ...(from === undefined ? {} : { copied_from: from }),
     sandboxes: users.map(({ sandbox, path, readOnly }) => ({ id: sandbox, path, read_only: readOnly })),
     created_at: iso(createdAt),
   };

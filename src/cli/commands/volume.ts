@@ -61,9 +61,9 @@ function withWhom({ id, readOnly }: Volume["sandboxes"][number]): string {
   return readOnly ? `${id} (reads)` : id;
 }
 
-function kindOf({ readOnly, from }: Volume): string {
+function kindOf({ readOnly, copiedFrom }: Volume): string {
   const kind = readOnly ? "snapshot" : "volume";
-  return from === undefined ? kind : `${kind} of ${from}`;
+  return copiedFrom === undefined ? kind : `${kind} of ${copiedFrom}`;
 }
 
 function inspect(): Command {
