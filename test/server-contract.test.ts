@@ -407,6 +407,24 @@ describe("the contract", () => {
     assert.equal(another.name, "x");
     await good("DELETE", "/admin/tenants/{id}", { at: { id: another.id } });
 
+    await good("POST", "/volumes", { json: { name: "kept", size_mb: 16 } });
+    const kept = { at: { name: "kept" } };
+    await good("PATCH", "/volumes/{name}", { ...kept, json: { size_mb: 20 } });
+    assert.equal((await good("GET", "/volumes/{name}", kept)).body.size_mb, 20);
+    const clone = await good("POST", "/volumes/{name}/clone", { ...kept, json: { name: "copy", read_only: true } });
+    assert.deepEqual([clone.body.copied_from, clone.body.read_only], ["kept", true]);
+    await good("GET", "/volumes/{name}/content", kept);
+    const exported = await fetch(`${server.url}/api/v1/volumes/kept/content`, { headers });
+    const raw = new Uint8Array(await exported.arrayBuffer());
+    const imported = await good("PUT", "/volumes/{name}/content", { at: { name: "again" }, raw });
+    assert.equal(imported.body.size_mb, 20);
+    const volumes = (await good("GET", "/volumes")).body as { name: string }[];
+    assert.deepEqual(
+      volumes.map(({ name }) => name),
+      ["again", "copy", "kept"],
+    );
+    for (const { name } of volumes) await good("DELETE", "/volumes/{name}", { at: { name } });
+
     const replay = await good("GET", "/events", { firstOnly: true, headers: { "last-event-id": "evt-0" } });
     assert.ok(replay.text.includes("connected"));
     const events = await fetch(`${server.url}/api/v1/events?sandbox_id=${id}&last_event_id=evt-0`, { headers });
