@@ -1,10 +1,14 @@
-/** Volumes on a real server: what is kept, who may have it, also over pause, suspend and kills of the server. */
+/** Volumes on a real server: what is kept, who may have it, and what kills of machine and server leave of it. */
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
+import { open, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { runTool } from "../src/host/run.ts";
+import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
+
+/** Kills of a machine, or of the server, in the last test; the long form makes 100. */
+const KILLS = Number(process.env.STACYVM_VOLUME_KILLS ?? 6);
 
 interface Mount {
   name: string;
@@ -33,6 +37,9 @@ describe("volumes of a server, QEMU with Linux guests", () => {
   };
   const make = (name: string, size_mb = 64) => server.ok("POST", "/volumes", { name, size_mb });
   const remove = (id: string) => server.ok("DELETE", `/sandboxes/${id}`);
+  const machinePid = async (id: string): Promise<number> =>
+    JSON.parse(await readFile(join(server.root, "sandboxes", id, "sandbox.json"), "utf8")).process.pid;
+
   /** Of the volume that was made last. */
   const disk = async (): Promise<string> => {
     const root = join(server.root, "volumes");
@@ -114,5 +121,109 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     assert.equal(await sh(next, "cat /data/words"), "pause\nsuspend\nlast");
     await remove(next);
     await dropVolumes();
+  });
+
+  test("a full volume is an error in the sandbox alone, a damaged one is named, and a clone is another one", async () => {
+    await make("data", 16);
+    const id = await started({ name: "data", path: "/data" });
+    const full = await server.call("POST", `/sandboxes/${id}/exec`, {
+      command: "dd if=/dev/zero of=/data/much bs=1M count=64",
+    });
+    assert.match(full.body.stderr, /[Nn]o space/);
+    await remove(id);
+    await server.ok("POST", "/volumes/data/clone", { name: "copy" });
+    await server.ok("PATCH", "/volumes/copy", { size_mb: 128 });
+    const both = await started({ name: "data", path: "/data" }, { name: "copy", path: "/copy" });
+    await sh(both, "rm /data/much && [ -s /copy/much ] && dd if=/dev/zero of=/copy/more bs=1M count=64");
+    await remove(both);
+    await server.ok("DELETE", "/volumes/copy");
+    await using file = await open(await disk(), "r+");
+    await file.write(Buffer.alloc(65_536, 0x5a), 0, 65_536, 0);
+    const damaged = await spawn([{ name: "data", path: "/data" }]);
+    assert.equal(damaged.status, 500);
+    assert.match(damaged.body.message, /volume data: it holds no ext4/);
+    assert.deepEqual(await server.ok("GET", "/sandboxes"), []);
+    await dropVolumes();
+  });
+
+  test(`what was synced is there after each of ${KILLS} kills of machine and server, and the filesystem is whole`, async () => {
+    await make("data", 64);
+    const path = await disk();
+    const sums = new Map<string, string>();
+    /** What is left of a machine that was killed is removed beside, and has the volume until then: the server says to try again. */
+    const startedAgain = async (): Promise<string> => {
+      for (;;) {
+        const { status, body } = await spawn([{ name: "data", path: "/data" }]);
+        if (status === 201) return body.id;
+        assert.match(JSON.stringify(body), /what is left of sandbox/);
+      }
+    };
+    for (let round = 0; round < KILLS; round++) {
+      const id = await startedAgain();
+      for (const [name, sum] of sums)
+        assert.equal((await sh(id, `sha256sum < /data/${name}`)).split(" ")[0], sum, name);
+      const name = `file-${round}`;
+      const written = await sh(
+        id,
+        `head -c $((4096 * (1 + ${round} % 64))) /dev/urandom > /data/${name} && sync /data/${name} && sha256sum < /data/${name}`,
+      );
+      sums.set(name, written.split(" ")[0] ?? "");
+      // What is under way when it dies may be there or not.
+      await server.ok("POST", `/sandboxes/${id}/processes`, {
+        command:
+          "i=0; while true; do i=$((i+1)); cp /data/file-0 /data/copy-$((i % 8)); rm -f /data/copy-$(((i+4) % 8)); done",
+      });
+      const pid = await machinePid(id);
+      if (round % 3 === 2) {
+        await server.stop("SIGKILL");
+        process.kill(pid, "SIGKILL");
+        await server.start();
+      } else process.kill(pid, "SIGKILL");
+      for (;;) {
+        const { body } = await server.call("GET", `/sandboxes/${id}`);
+        if (body.state === "error") break;
+      }
+      // Without its end being asked for: a machine that is gone has no volume.
+      if (round % 2 === 0) await remove(id);
+    }
+    const last = await startedAgain();
+    for (const [name, sum] of sums)
+      assert.equal((await sh(last, `sha256sum < /data/${name}`)).split(" ")[0], sum, name);
+    for (const { id } of await server.ok("GET", "/sandboxes")) await remove(id);
+    await assertClean(path);
+    await dropVolumes();
+  });
+});
+
+describe("volumes of a server, Firecracker with the bare guest", { skip: (await whyNot()) ?? false }, () => {
+  test("a volume is with a machine, and with the next one after it", async () => {
+    await using server = await Server.create("warm: { adaptive: false }\nproviders: { default: firecracker }\n");
+    await server.ok("POST", "/volumes", { name: "data", size_mb: 64 });
+    const spawn = (read_only: boolean) =>
+      server.call("POST", "/sandboxes", {
+        ...{ image: "stacyvm/bare", memory_mb: 128, disk_mb: 64 },
+        volumes: [{ name: "data", path: "/data", read_only }],
+      });
+    const first = await spawn(false);
+    assert.equal(first.status, 201, JSON.stringify(first.body));
+    const block = async (id: string, command: string): Promise<string> => {
+      const asked = { mode: "argv", command: "block", args: command.split(" ") };
+      const { body } = await server.call("POST", `/sandboxes/${id}/exec`, asked);
+      assert.equal(body.exit_code, 0, JSON.stringify(body));
+      return body.stdout.trim();
+    };
+    await block(first.body.id, "write 2 mine");
+    assert.equal((await spawn(false)).status, 409);
+    assert.equal((await spawn(true)).status, 409);
+    await server.stop("SIGKILL");
+    await server.start();
+    assert.equal((await spawn(true)).status, 409);
+    await server.ok("DELETE", `/sandboxes/${first.body.id}`);
+    for (let i = 0; i < 3; i++) {
+      const reader = await spawn(true);
+      assert.equal(reader.status, 201, JSON.stringify(reader.body));
+      assert.equal(await block(reader.body.id, "read 2"), "mine");
+    }
+    assert.equal((await spawn(false)).status, 409);
   });
 });
