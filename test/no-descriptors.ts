@@ -1,6 +1,6 @@
 import fs from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
 import type { TestContext } from "node:test";
+import { replaceFs } from "./replace-fs.ts";
 
 /**
  * From the next rename to a path with that end on, which comes about, no file is opened: the shortage in which a change has reached the
@@ -8,20 +8,17 @@ import type { TestContext } from "node:test";
  * @returns its end
  */
 export function noDescriptorsAfter(t: TestContext, end: string): () => void {
-  const { rename, open } = fs;
-  const over = (): void => {
-    Object.assign(fs, { rename, open });
-    syncBuiltinESMExports();
-  };
-  t.after(over);
-  fs.rename = async (from, to) => {
+  const { rename } = fs;
+  let opens: (() => void) | undefined;
+  const renames = replaceFs(t, "rename", async (from: string, to: string) => {
     await rename(from, to);
     if (!String(to).endsWith(end)) return;
-    fs.open = async () => {
+    opens ??= replaceFs(t, "open", async () => {
       throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
-    };
-    syncBuiltinESMExports();
+    });
+  });
+  return () => {
+    renames();
+    opens?.();
   };
-  syncBuiltinESMExports();
-  return over;
 }

@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import fs, { chmod, chown, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
+import { chmod, chown, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
+import { replaceFs } from "../../test/replace-fs.ts";
 import { type Cell, cellState, inCell, opensForOthers } from "./cell.ts";
 
 const execute = promisify(execFile);
@@ -172,16 +172,9 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
   });
 
   test("a disk that was full when it was tried is no verdict: nothing starts without a cell for it, and the next one has it", async (t) => {
-    const { mkdtemp: make } = fs;
-    const restore = (): void => {
-      fs.mkdtemp = make;
-      syncBuiltinESMExports();
-    };
-    t.after(restore);
-    fs.mkdtemp = (async () => {
+    const restore = replaceFs(t, "mkdtemp", async () => {
       throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
-    }) as unknown as typeof make;
-    syncBuiltinESMExports();
+    });
     // One that has not looked yet.
     const fresh = (await import(`${new URL("./cell.ts", import.meta.url).href}?fresh`)) as typeof import("./cell.ts");
     await assert.rejects(fresh.cellState(), { code: "unavailable", message: /not known: ENOSPC/ });

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import fs, { readFile } from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { replaceFs } from "../../test/replace-fs.ts";
 import { exists } from "../host/exists.ts";
 import { confinement, MonitorGroup } from "./cgroup.ts";
 
@@ -36,16 +36,9 @@ test("a process gets a group with limits, also its threads; the group goes with 
 });
 
 test("a host that had no descriptor when it was asked for its groups is asked again", async (t) => {
-  const { readFile: read } = fs;
-  const restore = (): void => {
-    fs.readFile = read;
-    syncBuiltinESMExports();
-  };
-  t.after(restore);
-  fs.readFile = (async () => {
+  const restore = replaceFs(t, "readFile", async () => {
     throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
-  }) as unknown as typeof read;
-  syncBuiltinESMExports();
+  });
   // One that has not looked yet.
   const url = `${new URL("./cgroup.ts", import.meta.url).href}?fresh`;
   const fresh = (await import(url)) as typeof import("./cgroup.ts");

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import fs from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
 import { test } from "node:test";
+import { replaceFs } from "../../../test/replace-fs.ts";
 import { JailUsers } from "./jail-users.ts";
 
 const skip =
@@ -29,16 +28,9 @@ test("users that others have already are passed over, however many ask at once; 
 });
 
 test("a look at the processes that the host had no descriptor for fails who waited for it, and nobody after", async (t) => {
-  const { readdir } = fs;
-  const restore = (): void => {
-    fs.readdir = readdir;
-    syncBuiltinESMExports();
-  };
-  t.after(restore);
-  fs.readdir = (async () => {
+  const restore = replaceFs(t, "readdir", async () => {
     throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
-  }) as unknown as typeof readdir;
-  syncBuiltinESMExports();
+  });
   const users = new JailUsers(1_900_000_000, 10);
   for (const { status } of await Promise.allSettled([users.take(), users.take()])) assert.equal(status, "rejected");
   restore();
