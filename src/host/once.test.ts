@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
 import { type TestContext, test } from "node:test";
+import { replaceFs } from "../../test/replace-fs.ts";
 import { StacyError } from "./error.ts";
 import { hostIdentity } from "./host-identity.ts";
 import { once } from "./once.ts";
@@ -26,17 +26,11 @@ test("work is done once, for those who wait and those who come later; what faile
 /** The next read of that file fails, as for want of descriptors. */
 function failRead(t: TestContext, path: string): void {
   const { readFile } = fs;
-  const restore = (): void => {
-    fs.readFile = readFile;
-    syncBuiltinESMExports();
-  };
-  t.after(restore);
-  fs.readFile = (async (file: string, ...more: []) => {
+  const restore = replaceFs(t, "readFile", async (file: string, ...more: []) => {
     if (file !== path) return readFile(file, ...more);
     restore();
     throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
-  }) as typeof readFile;
-  syncBuiltinESMExports();
+  });
 }
 
 for (const [what, ask] of Object.entries({ "the counter's frequency": tscKhz, "what the host is": hostIdentity })) {

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import fs, { mkdir, mkdtemp, readFile, readlink, rename, rm, stat, symlink } from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
+import { replaceFs } from "../../test/replace-fs.ts";
 import { packageRoot } from "./paths.ts";
 import { endOwnProcessesIn, hasProcesses, isAlive, processesIn, spawnProcess, worksIn } from "./process.ts";
 
@@ -92,15 +92,11 @@ test("a process deep below a directory is found, also after its own directory wa
 test("a pid that became another machine's while a directory's processes were ended is left alone", async (t) => {
   const [{ dir, process: own }, { process: other }] = [await sleeper(t), await sleeper(t)];
   const { stat } = fs;
-  t.after(() => {
-    fs.stat = stat;
-    syncBuiltinESMExports();
-  });
   // As it was when it was looked at: the pid was that of a process here.
   let looks = 0;
-  fs.stat = (async (path: string) =>
-    stat(path === `/proc/${other.record.pid}/cwd` && ++looks === 1 ? dir : path)) as typeof stat;
-  syncBuiltinESMExports();
+  replaceFs(t, "stat", async (path: string) =>
+    stat(path === `/proc/${other.record.pid}/cwd` && ++looks === 1 ? dir : path),
+  );
   await endOwnProcessesIn(dir);
   assert.deepEqual([looks > 1, await isAlive(own.record), await isAlive(other.record)], [true, false, true]);
 });
