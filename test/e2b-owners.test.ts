@@ -439,3 +439,33 @@ test("under a preview's host name every path is the guest's: its page is no clie
     await sandboxes.close({ destroy: true });
   }
 });
+
+test("a port of a sandbox that is gone, and one that nobody listens on, by host name and by header: as E2B's clients know them", async () => {
+  for (const open of [true, false]) {
+    const { app, sandboxes, tokens } = fakeApp({ config: { server: { preview_public: open } } });
+    try {
+      const { id, machine } = await sandboxes.spawn({});
+      const { id: killed } = await sandboxes.spawn({});
+      await sandboxes.destroy(killed);
+      const tunnel = async (): Promise<never> => {
+        throw new StacyError("not-found", "nobody listens");
+      };
+      Object.assign(machine?.agent ?? {}, { tunnel });
+      for (const each of [id, killed, NEVER.sandbox]) {
+        const traffic: Record<string, string> = open ? {} : { "e2b-traffic-access-token": tokens.traffic(each) };
+        const ways = [{ host: `3000-${each}.localhost` }, { "e2b-sandbox-id": each, "e2b-sandbox-port": "3000" }];
+        for (const way of ways) {
+          const answer = await app.request("/", { headers: { host: "127.0.0.1", ...way, ...traffic } }, connection());
+          const wanted =
+            each === id
+              ? { message: "The sandbox is running but port is not open", port: 3000 }
+              : { message: "The sandbox was not found" };
+          const told = { status: answer.status, body: await answer.json() };
+          assert.deepEqual(told, { status: 502, body: { sandboxId: each, code: 502, ...wanted } }, JSON.stringify(way));
+        }
+      }
+    } finally {
+      await sandboxes.close({ destroy: true });
+    }
+  }
+});

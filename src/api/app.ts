@@ -155,7 +155,13 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     const anyones = new View(sandboxes, { owner: DEFAULT_OWNER, everything: true });
     if (config.server.preview_public) {
       limit(c, bucketOf(c));
-      return proxyPreview(c, anyones, request);
+      return proxyPreview(c, anyones, request).catch((error: unknown) => {
+        for (const mount of mounts) {
+          const told = mount.leadsNowhere?.(target, error);
+          if (told !== undefined) return told;
+        }
+        throw error;
+      });
     }
     const caller = await identify(c.req.raw.headers, c.env.incoming, access, config, { preview: true });
     c.set("identity", caller);

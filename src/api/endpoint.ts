@@ -62,6 +62,11 @@ export interface Mount {
   readonly routes: readonly RouteAccess[];
   /** @returns `undefined` for a request that is not of this protocol */
   answer(c: ApiContext, gate: Gate): Promise<Response | undefined>;
+  /**
+   * A public port was asked for by host name, as this protocol's clients do it too, and leads nowhere.
+   * @returns what they are told; `undefined`: there are no words for it, and the answer is in our own form
+   */
+  leadsNowhere?(target: { id: string; port: number }, error: unknown): Response | undefined;
 }
 
 export type ApiContext = Context<ApiEnv>;

@@ -135,6 +135,12 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
       c.set("route", "e2b control");
       return control.answer(c.req.raw, admission(c, gate));
     },
+    leadsNowhere({ id, port }, error) {
+      if (!(error instanceof StacyError)) return undefined;
+      if (error.phase === "tunnel") return portClosed(id, port);
+      if (error.code === "not-found") return gone(id);
+      return isGone(error) ? gone(id, "The sandbox is not running") : undefined;
+    },
   };
 }
 
