@@ -4,6 +4,7 @@
  * with Python's libraries for data, and Node. Made from the distribution's packages; the same packages and recipe give the same bytes,
  * whoever builds and when.
  */
+import { createHash } from "node:crypto";
 import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
 import { runTool } from "../host/run.ts";
@@ -12,13 +13,21 @@ import type { ImageConfig, Progress } from "./image.ts";
 import { type PackageSet, packageTree } from "./packages.ts";
 import { type DirectoryNode, directory, type FileData, type FileTree, NO_XATTRS, symlink } from "./tree.ts";
 
-/** Raised when a recipe changes what it makes: an older result is then built again. */
-export const RECIPE_VERSION = 1;
+/** Raised when the code below makes something else of the same recipe; a changed recipe is seen by itself (`recipeDigest`). */
+const BUILD_VERSION = 1;
 
-interface Recipe {
+/** Data only, all of it in its digest. */
+export interface Recipe {
   set: PackageSet;
   config: ImageConfig;
-  build(layer: Layer, path: string, workDir: string, options: BaseOptions, from: number): Promise<void>;
+  makes: "busybox" | SystemOptions;
+}
+
+interface SystemOptions {
+  /** The user of E2B's templates: its rows, its home. */
+  user?: true;
+  /** An empty one is made there. */
+  directory?: string;
 }
 
 const PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,13 +63,13 @@ const RECIPES: Record<string, Recipe> = {
   "stacyvm/busybox": {
     set: { variant: "extract", packages: ["busybox-static"] },
     config: config(["sh"]),
-    build: buildBusybox,
+    makes: "busybox",
   },
   "stacyvm/python": {
     // Certificates, since what Python programs do first is an https request.
     set: { variant: "minbase", packages: ["python3", "ca-certificates"] },
     config: config(["python3"]),
-    build: systemBuild(),
+    makes: {},
   },
   "stacyvm/code": {
     set: { variant: "minbase", packages: CODE },
@@ -70,12 +79,12 @@ const RECIPES: Record<string, Recipe> = {
       env: [PATH, "LANG=C.UTF-8", "PIP_BREAK_SYSTEM_PACKAGES=1", "PIP_ROOT_USER_ACTION=ignore"],
       cwd: "/workspace",
     },
-    build: systemBuild({ directory: "workspace" }),
+    makes: { directory: "workspace" },
   },
   "stacyvm/base": {
     set: { variant: "minbase", packages: BASE },
     config: { ...config(["bash"]), user: USER, cwd: `/home/${USER}` },
-    build: systemBuild({ user: true }),
+    makes: { user: true },
   },
   "stacyvm/code-interpreter": {
     set: {
@@ -87,7 +96,7 @@ const RECIPES: Record<string, Recipe> = {
       ],
     },
     config: { ...config(["python3"]), user: USER, cwd: `/home/${USER}` },
-    build: systemBuild({ user: true }),
+    makes: { user: true },
   },
 };
 
@@ -96,6 +105,20 @@ function config(cmd: string[]): ImageConfig {
 }
 
 export const builtinNames = Object.keys(RECIPES);
+
+/** @returns of a built-in image what it is made of: an image that another recipe made is not it. `undefined` for other images */
+export function builtinDigest(name: string): string | undefined {
+  const recipe = Object.hasOwn(RECIPES, name) ? RECIPES[name] : undefined;
+  return recipe === undefined ? undefined : recipeDigest(recipe);
+}
+
+export function recipeDigest(recipe: Recipe): string {
+  const everywhere = [BUILD_VERSION, DROPPED.map(String), String(DOCUMENTATION), USER_ROWS];
+  return createHash("sha256")
+    .update(JSON.stringify([everywhere, recipe]))
+    .digest("hex")
+    .slice(0, 16);
+}
 
 export interface BuiltinOptions extends BaseOptions {
   workDir: string;
@@ -109,7 +132,8 @@ export async function buildBuiltin(name: string, path: string, options: BuiltinO
   // Which of several images it is about.
   const progress = ({ step, ...amount }: Progress): void => options.progress?.({ step: `${name}: ${step}`, ...amount });
   const layer: Layer = { open: (signal) => packageTree(recipe.set, progress, signal), whiteouts: false };
-  await recipe.build(layer, path, options.workDir, options, from);
+  if (recipe.makes === "busybox") await buildBusybox(layer, path, options.workDir, options, from);
+  else await buildSystem(recipe.makes, layer, path, options, from);
   return recipe.config;
 }
 
@@ -126,34 +150,29 @@ const DROPPED = [
 const DOCUMENTATION =
   /^usr\/share\/(doc\/.*\/(?!copyright$)[^/]+$|man\/.|info\/.|lintian\/.|locale\/.|bug\/.|doc-base\/.|linda\/.)/;
 
-/** @param with.user adds the user of E2B's templates: its rows, its home @param with.directory an empty one is made there */
-function systemBuild({ user = false, directory }: { user?: boolean; directory?: string } = {}): Recipe["build"] {
-  const rewriteOf = (entry: string): Rewrite | undefined => {
-    const rewrite = REWRITES[entry];
+async function buildSystem(
+  { user, directory }: SystemOptions,
+  layer: Layer,
+  path: string,
+  options: BaseOptions,
+  from: number,
+): Promise<void> {
+  const rewrite = (entry: string): Rewrite | undefined => {
+    const known = REWRITES[entry];
     const row = user ? USER_ROWS[entry] : undefined;
-    if (row === undefined) return rewrite;
-    return (content) => Buffer.concat([rewrite?.(content) ?? content, Buffer.from(row)]);
+    if (row === undefined) return known;
+    return (content) => Buffer.concat([known?.(content) ?? content, Buffer.from(row)]);
   };
-  return async (layer, path, _workDir, options, from) => {
-    await buildBase(
-      path,
-      [
-        {
-          ...layer,
-          keep: (entry) => !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry),
-          rewrite: rewriteOf,
-        },
-      ],
-      {
-        ...options,
-        edit: (tree) => {
-          if (user) addHome(tree);
-          if (directory !== undefined) ensureDirectory(tree, directory);
-          finishSystem(tree, from);
-        },
-      },
-    );
-  };
+  const keep = (entry: string): boolean =>
+    !DROPPED.some((pattern) => pattern.test(entry)) && !DOCUMENTATION.test(entry);
+  await buildBase(path, [{ ...layer, keep, rewrite }], {
+    ...options,
+    edit: (tree) => {
+      if (user) addHome(tree);
+      if (directory !== undefined) ensureDirectory(tree, directory);
+      finishSystem(tree, from);
+    },
+  });
 }
 
 type Rewrite = (content: Buffer) => Buffer;

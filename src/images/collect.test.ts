@@ -4,6 +4,7 @@ import type { Base } from "./bases.ts";
 import type { StoredBuild } from "./builds.ts";
 import { planCollection } from "./collect.ts";
 import { plainConfig } from "./content.ts";
+import { writeKey } from "./ref-names.ts";
 
 const NOW = 10_000_000;
 const digest = (letter: string): string => `sha256:${letter.repeat(64)}`;
@@ -44,6 +45,16 @@ test("what builds remember goes with the images that it needs, and not before", 
   assert.deepEqual(plan.blobs, [digest("f")]);
   assert.deepEqual(plan.builds, ["result-gone", "base-gone"]);
   assert.deepEqual([plan.freed, plan.kept], [170, 230]);
+});
+
+test("what an older recipe made of a built-in image goes, unless something runs from it", () => {
+  const refs = {
+    [writeKey({ name: "stacyvm/base" })]: { digest: digest("a"), at: 0 },
+    "stacyvm/base@recipe1": { digest: digest("b"), at: 0 },
+    "stacyvm/python@recipe1": { digest: digest("c"), at: 0 },
+  };
+  const plan = planCollection({ ...state, refs, builds: [] }, { inUse: (each) => each === digest("c") });
+  assert.deepEqual([plan.images, plan.refs], [[digest("b")], ["stacyvm/base@recipe1", "stacyvm/python@recipe1"]]);
 });
 
 test("an image of a template goes with the last template that names it, and stays where nobody knows the templates", () => {

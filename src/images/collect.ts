@@ -52,6 +52,8 @@ export function planCollection(
       return held || options.inUse?.(digest) || now - at <= TEMPLATE_GRACE_MS ? [] : [key];
     }),
   );
+  // A built-in image that an older recipe made, and that another one has taken the name of.
+  for (const key of Object.keys(refs)) if (readKey(key) === undefined) forgotten.add(key);
   plan.refs.push(...forgotten);
   const referenced = new Set(Object.entries(refs).flatMap(([key, { digest }]) => (forgotten.has(key) ? [] : [digest])));
   // They cannot be fetched or made again by their name.

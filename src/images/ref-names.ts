@@ -1,5 +1,5 @@
 /** How names stand in `refs.json`: everybody's as they are, an owner's own with whose they are before them. */
-import { builtinNames, RECIPE_VERSION } from "./builtin.ts";
+import { builtinDigest } from "./builtin.ts";
 import type { ImageOwner } from "./image.ts";
 
 export interface RefName {
@@ -15,14 +15,15 @@ const OWNED = /^owner=(\S+) (\S+)$/;
 /** A changed recipe makes another image of the same name. */
 export function writeKey({ name, owner }: RefName): string {
   if (owner !== undefined) return `owner=${owner} ${name}`;
-  return builtinNames.includes(name) ? `${name}@recipe${RECIPE_VERSION}` : name;
+  const recipe = builtinDigest(name);
+  return recipe === undefined ? name : `${name}@recipe${recipe}`;
 }
 
 /** `undefined` for what an older recipe made. */
 export function readKey(key: string): RefName | undefined {
   const [, owner, owned] = OWNED.exec(key) ?? [];
   if (owner !== undefined && owned !== undefined) return { name: owned, owner };
-  const name = key.replace(/@recipe\d+$/, "");
+  const name = key.replace(/@recipe[0-9a-f]+$/, "");
   return writeKey({ name }) === key ? { name } : undefined;
 }
 
