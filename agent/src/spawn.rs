@@ -6,6 +6,8 @@ use crate::sys::{cstring, Fail, Result};
 use crate::user::User;
 use std::ffi::CString;
 use std::os::raw::{c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
 
 const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -68,11 +70,23 @@ fn key(entry: &[u8]) -> &[u8] {
     entry.split(|&b| b == b'=').next().unwrap_or(entry)
 }
 
+/// What C libraries may use of the processor, when the host says so on the kernel's command line, from where it is in the environment of PID 1:
+/// a kernel that does not save all registers must not have programs that use them.
+const PROCESSOR_NAME: &str = "GLIBC_TUNABLES";
+static PROCESSOR: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+
+fn given(name: &str) -> Option<Vec<u8>> {
+    let value = std::env::var_os(name)?;
+    Some([name.as_bytes(), b"=", value.as_bytes()].concat())
+}
+
 /// The environment: built-in defaults, the identity's, the call's; the last of a name wins.
 fn environment(user: &User, defaults: &Defaults, program: &Program) -> Result<Vec<CString>> {
     let home = [b"HOME=", user.home.as_slice()].concat();
     let term = program.term.map(|t| [b"TERM=", t].concat());
+    let processor = PROCESSOR.get_or_init(|| given(PROCESSOR_NAME));
     let mut all: Vec<&[u8]> = vec![DEFAULT_PATH, &home];
+    all.extend(processor.as_deref());
     all.extend(defaults.env.iter().map(|e| e.as_slice()));
     all.extend(term.as_deref());
     all.extend(program.env.iter().copied());
