@@ -4,10 +4,15 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { PassThrough } from "node:stream";
 import { after, before, describe, test } from "node:test";
+import type { Access } from "../src/access/access.ts";
+import type { Credential } from "../src/access/identity.ts";
 import { e2bForm } from "../src/access/secret.ts";
 import type { RouteAccess } from "../src/api/endpoint.ts";
 import { ENVD_PORT, INTERPRETER_PORT } from "../src/e2b/parts.ts";
+import { proofOf } from "../src/e2b/proof.ts";
 import { StacyError } from "../src/host/error.ts";
 import { connection as ownConnection } from "./fake-access.ts";
 import { fakeApp } from "./fake-app.ts";
@@ -43,6 +48,13 @@ function connection() {
   return { incoming: { socket: { remoteAddress } } } as never;
 }
 
+/** What the tokens stand on that whoever has this key is given: of one that is good, or of the own user. */
+function credentialOf(access: Access, name?: string): Credential {
+  const found = access.holders().find((each) => name === undefined || each.name === name);
+  assert.ok(found);
+  return found.credential;
+}
+
 /** As E2B's clients make it. */
 function signature(text: string): string {
   return `v1_${createHash("sha256").update(text).digest("base64").replace(/=+$/, "")}`;
@@ -70,7 +82,7 @@ function routes(table: readonly RouteAccess[]): Asked[] {
 }
 
 describe("every route of E2B's protocol", () => {
-  const { app, keys, sandboxes, tokens } = fakeApp();
+  const { app, access, keys, sandboxes, tokens } = fakeApp();
   const secrets: Record<string, string> = {};
   /** By what has become of it. */
   const hers: Record<string, Things> = {};
@@ -117,12 +129,13 @@ describe("every route of E2B's protocol", () => {
     "wrong key": () => ({ "x-api-key": "wrong" }),
     "revoked key": () => ({ "x-api-key": secrets.revoked ?? "" }),
     "another owner's key": () => ({ "x-api-key": secrets.other ?? "" }),
-    "tokens of another sandbox": () => tokensOf(bobs),
+    "tokens of another sandbox": () => tokensOf(bobs, "other"),
     "a signature": () => ({}),
   };
-  const tokensOf = (id: string) => ({
-    "x-access-token": tokens.of(id),
-    "e2b-traffic-access-token": tokens.traffic(id),
+  /** Of the key with this name, Alice's by default. */
+  const tokensOf = (id: string, by = "use") => ({
+    "x-access-token": tokens.of(id, credentialOf(access, by)),
+    "e2b-traffic-access-token": tokens.traffic(id, credentialOf(access, by)),
   });
   const strangers = Object.keys(shows) as Stranger[];
 
@@ -179,9 +192,10 @@ describe("every route of E2B's protocol", () => {
     assert.ok(checked > 70, String(checked));
   });
 
-  /** Without the names that were asked for. */
+  /** Without the names that were asked for, and the time. */
   function alike(answer: Awaited<ReturnType<typeof ask>>, things: Things): unknown {
-    const text = Object.values(things).reduce((left, name) => left.replaceAll(name, "NAME"), answer.text);
+    const timeless = answer.text.replace(/expires=\d+&signature=[\w.-]+/, "SIGNED");
+    const text = Object.values(things).reduce((left, name) => left.replaceAll(name, "NAME"), timeless);
     return { ...answer, text };
   }
 
@@ -189,7 +203,10 @@ describe("every route of E2B's protocol", () => {
     let compared = 0;
     for (const asked of routes(app.routeTable)) {
       for (const stranger of strangers) {
-        const query = stranger === "a signature" ? `signature=${signature(`/x:read::${tokens.of(bobs)}`)}` : "";
+        const query =
+          stranger === "a signature"
+            ? `signature=${signature(`/x:read::${tokensOf(bobs, "other")["x-access-token"]}`)}`
+            : "";
         const never = await ask(asked, NEVER, shows[stranger](), query);
         const where = `${asked.name} with ${stranger}: ${never.text}`;
         if (stranger !== "another owner's key") {
@@ -220,7 +237,7 @@ describe("every route of E2B's protocol", () => {
   });
 
   const linkOf = (id: string, text: string) =>
-    `/files?path=/x&signature=${encodeURIComponent(signature(`${text}:${tokens.of(id)}`))}`;
+    `/files?path=/x&signature=${encodeURIComponent(signature(`${text}:${tokensOf(id)["x-access-token"]}`))}`;
 
   test("its owner's key, its tokens and its links are told how it is", async () => {
     const { running, paused, ended } = hers as Record<string, Things>;
@@ -263,8 +280,8 @@ describe("every route of E2B's protocol", () => {
     const metrics: Asked = { ...health, path: () => "/metrics" };
     const contexts: Asked = { ...health, path: () => "/contexts", port: INTERPRETER_PORT };
     const port: Asked = { ...health, path: () => "/", port: 8080 };
-    const token = { "x-access-token": tokens.of(sandbox) };
-    const traffic = { "e2b-traffic-access-token": tokens.traffic(sandbox) };
+    const { "x-access-token": files, "e2b-traffic-access-token": ports } = tokensOf(sandbox);
+    const [token, traffic] = [{ "x-access-token": files }, { "e2b-traffic-access-token": ports }];
     const status = async (asked: Asked, headers: Record<string, string>) => (await ask(asked, running, headers)).status;
     assert.deepEqual([await status(metrics, token), await status(metrics, traffic)], [200, 401]);
     assert.deepEqual([await status(contexts, token), await status(contexts, traffic)], [200, 200]);
@@ -294,10 +311,10 @@ describe("every route of E2B's protocol", () => {
     const { running } = hers as Record<string, Things>;
     assert.ok(running);
     const shown = async (key: string) => (await ask(get, running, { "x-api-key": secrets[key] ?? "" })).text;
-    assert.equal(JSON.parse(await shown("use")).envdAccessToken, tokens.of(running.sandbox));
+    assert.equal(JSON.parse(await shown("use")).envdAccessToken, tokensOf(running.sandbox)["x-access-token"]);
     const text = await shown("read");
     assert.equal(JSON.parse(text).sandboxID, running.sandbox);
-    for (const token of [tokens.of(running.sandbox), tokens.traffic(running.sandbox)]) assert.ok(!text.includes(token));
+    assert.ok(!/token/i.test(text), text);
     const link = { ...get, path: () => "/templates/x/files/ab12" };
     const asked = async (key: string) => (await ask(link, running, { "x-api-key": secrets[key] ?? "" })).status;
     assert.deepEqual([await asked("use"), await asked("read")], [201, 403], "nor a link that takes files");
@@ -335,14 +352,150 @@ describe("every route of E2B's protocol", () => {
   });
 });
 
+describe("a sandbox's tokens and links end with the key that they were given for", () => {
+  const HOUR_MS = 3_600_000;
+  let now = Date.now();
+  const world = fakeApp({ now: () => now });
+  const { app, keys, sandboxes } = world;
+  let id = "";
+  before(async () => {
+    id = (await sandboxes.spawn({ owner: "alice" })).id;
+    const nothing = async () => Promise.reject(new StacyError("not-found", "it is not there"));
+    Object.assign(sandboxes.get(id).machine?.agent ?? {}, { readFile: nothing, stat: nothing, run: nothing });
+  });
+  after(() => sandboxes.close({ destroy: true }));
+
+  /** Statuses of all that was given for this key. */
+  async function given(key: string) {
+    const headers = { "x-api-key": key };
+    const read = async (path: string) =>
+      (await (await app.request(`http://h${path}`, { headers }, connection())).json()) as Record<string, string>;
+    const { envdAccessToken = "", trafficAccessToken = "" } = await read(`/sandboxes/${id}`);
+    const { url = "" } = await read("/templates/x/files/ab12");
+    const link = `/files?path=/x&signature=${encodeURIComponent(signature(`/x:read::${envdAccessToken}`))}`;
+    const at = (port: number) => ({ "e2b-sandbox-id": id, "e2b-sandbox-port": String(port) });
+    return async (): Promise<Record<string, boolean>> => {
+      const asked: Record<string, Response> = {
+        files: await app.request(
+          "http://h/health",
+          { headers: { ...at(ENVD_PORT), "x-access-token": envdAccessToken } },
+          connection(),
+        ),
+        code: await app.request(
+          "http://h/health",
+          { headers: { ...at(INTERPRETER_PORT), "e2b-traffic-access-token": trafficAccessToken } },
+          connection(),
+        ),
+        port: await app.request(
+          "http://h/",
+          { headers: { ...at(8080), "e2b-traffic-access-token": trafficAccessToken } },
+          connection(),
+        ),
+        link: await app.request(`http://h${link}`, { headers: at(ENVD_PORT) }, connection()),
+        "link without a name": await app.request(`http://h${link}`, {}, connection()),
+        upload: await app.request(url, { method: "PUT", body: "x" }, connection()),
+      };
+      return Object.fromEntries(Object.entries(asked).map(([name, { status }]) => [name, status !== 401]));
+    };
+  }
+  const all = (open: boolean) =>
+    Object.fromEntries(["files", "code", "port", "link", "link without a name", "upload"].map((name) => [name, open]));
+
+  const made = async (owner: string, scope: "use" | "admin", expiresInMs?: number) =>
+    await keys.create(
+      { name: `key ${Math.random()}`, owner, scopes: [scope], ...(expiresInMs === undefined ? {} : { expiresInMs }) },
+      "test",
+    );
+
+  test("revoked", async () => {
+    const { record, secret } = await made("alice", "use");
+    const { secret: another } = await made("alice", "use");
+    const [hers, others] = [await given(secret), await given(another)];
+    assert.deepEqual(await hers(), all(true));
+    await keys.revoke(record.id);
+    assert.deepEqual([await hers(), await others()], [all(false), all(true)], "another key's go on");
+  });
+
+  test("expired", async () => {
+    const { secret } = await made("alice", "use", HOUR_MS);
+    const hers = await given(secret);
+    assert.deepEqual(await hers(), all(true));
+    now += HOUR_MS;
+    assert.deepEqual(await hers(), all(false));
+  });
+
+  test("rotated, when the secret before is good no longer", async () => {
+    const { record, secret } = await made("alice", "use");
+    const before = await given(secret);
+    const rotated = await keys.rotate(record.id, HOUR_MS);
+    const since = await given(rotated.secret);
+    assert.deepEqual([await before(), await since()], [all(true), all(true)]);
+    now += HOUR_MS;
+    assert.deepEqual([await before(), await since()], [all(false), all(true)]);
+  });
+
+  test("of a key that may do less now", async () => {
+    const { record, secret } = await made("alice", "use");
+    const hers = await given(secret);
+    assert.deepEqual(await hers(), all(true));
+    await keys.change(record.id, { scopes: ["read"], role: "viewer" });
+    assert.deepEqual(await hers(), all(false));
+    // An administrator's for another owner's sandbox: with the scope, not with the key alone.
+    const ops = await made("ops", "admin");
+    const theirs = await given(ops.secret);
+    assert.equal((await theirs()).files, true);
+    await keys.change(ops.record.id, { scopes: ["use"], role: "operator" });
+    assert.deepEqual(await theirs(), { ...all(false), upload: true }, "files of templates are its own owner's");
+  });
+
+  test("a call that such a token has opened is broken off", async () => {
+    const { record, secret } = await made("alice", "use");
+    const { envdAccessToken } = (await (
+      await app.request(`http://h/sandboxes/${id}`, { headers: { "x-api-key": secret } }, connection())
+    ).json()) as Record<string, string>;
+    const socket = Object.assign(new PassThrough(), { remoteAddress: "10.9.9.9" });
+    const outgoing = new PassThrough();
+    const headers = { "e2b-sandbox-id": id, "x-access-token": envdAccessToken ?? "" };
+    const response = await app.request("http://h/health", { headers }, { incoming: { socket }, outgoing } as never);
+    assert.equal(response.status, 204);
+    await keys.revoke(record.id);
+    await once(socket, "close");
+    outgoing.destroy();
+  });
+});
+
+test("what an open server has given its own user is good only while it asks for no key", async () => {
+  const open = fakeApp({ ownUser: true });
+  const closed = fakeApp();
+  try {
+    const credential = credentialOf(open.access);
+    const { id } = await open.sandboxes.spawn({});
+    const shown = { "e2b-sandbox-id": id, "x-access-token": open.tokens.of(id, credential) };
+    const ask = async (access: Access) =>
+      (
+        await proofOf(
+          { tokens: open.tokens, access },
+          { id, owner: "default" },
+          ENVD_PORT,
+          new Request("http://h/health", { headers: shown }),
+        )
+      ).kind;
+    assert.deepEqual([await ask(open.access), await ask(closed.access)], ["right", "wrong"]);
+  } finally {
+    await open.sandboxes.close({ destroy: true });
+    await closed.sandboxes.close({ destroy: true });
+  }
+});
+
 test("the rate limit counts who shows a token by its sandbox, links by their address, and says so in E2B's form", async () => {
-  const { app, sandboxes, tokens } = fakeApp({
+  const { app, access, keys, sandboxes, tokens } = fakeApp({
     config: { rate_limit: { enabled: true, burst: 3, requests_per_minute: 1 } },
   });
   try {
+    await keys.create({ name: "user", owner: "a", scopes: ["use"] }, "test");
     const [one, two] = [await sandboxes.spawn({ owner: "a" }), await sandboxes.spawn({ owner: "a" })];
     const ask = (id: string) => {
-      const headers = { "e2b-sandbox-id": id, "x-access-token": tokens.of(id) };
+      const headers = { "e2b-sandbox-id": id, "x-access-token": tokens.of(id, credentialOf(access)) };
       return app.request("http://h/health", { headers }, connection());
     };
     const statuses: number[] = [];
@@ -366,7 +519,7 @@ test("the rate limit counts who shows a token by its sandbox, links by their add
 });
 
 test("where the server knows its user by the connection, a sandbox still asks for its token; by host name too", async () => {
-  const { app, sandboxes, tokens } = fakeApp({ ownUser: true });
+  const { app, access, sandboxes, tokens } = fakeApp({ ownUser: true });
   try {
     const { id } = await sandboxes.spawn({});
     const ask = async (path: string, headers: Record<string, string>): Promise<number> =>
@@ -378,7 +531,13 @@ test("where the server knows its user by the connection, a sandbox still asks fo
         assert.equal(await ask("/health", { host: `${port}-${each}.localhost` }), 401);
       }
     }
-    assert.equal(await ask("/health", { host: `${ENVD_PORT}-${id}.localhost`, "x-access-token": tokens.of(id) }), 204);
+    assert.equal(
+      await ask("/health", {
+        host: `${ENVD_PORT}-${id}.localhost`,
+        "x-access-token": tokens.of(id, credentialOf(access)),
+      }),
+      204,
+    );
     assert.equal(await ask("/", { "e2b-sandbox-id": id, "e2b-sandbox-port": "x" }), 400);
   } finally {
     await sandboxes.close({ destroy: true });
@@ -386,7 +545,7 @@ test("where the server knows its user by the connection, a sandbox still asks fo
 });
 
 test("under a preview's host name every path is the guest's: its page is no client of the server, nor of other sandboxes", async () => {
-  const { app, sandboxes, tokens } = fakeApp({ ownUser: true });
+  const { app, access, sandboxes, tokens } = fakeApp({ ownUser: true });
   try {
     const reached: string[] = [];
     const spawn = async (name: string) => {
@@ -413,7 +572,7 @@ test("under a preview's host name every path is the guest's: its page is no clie
       assert.equal(await ask(each), 503, each);
       assert.deepEqual(reached, ["hers:8080"], each);
     }
-    const linked = { "x-access-token": tokens.of(other) };
+    const linked = { "x-access-token": tokens.of(other, credentialOf(access)) };
     for (const port of [ENVD_PORT, INTERPRETER_PORT, 3000]) {
       reached.length = 0;
       const at = { ...linked, "e2b-sandbox-id": other, "e2b-sandbox-port": String(port) };
@@ -431,9 +590,13 @@ test("under a preview's host name every path is the guest's: its page is no clie
     }
     // E2B's own way by the domain: its ports, with the header too, and a port with the token of the sandbox's traffic.
     const envd = `${ENVD_PORT}-${hers}.localhost:7423`;
-    const same = { "e2b-sandbox-id": hers, "e2b-sandbox-port": String(ENVD_PORT), "x-access-token": tokens.of(hers) };
+    const same = {
+      "e2b-sandbox-id": hers,
+      "e2b-sandbox-port": String(ENVD_PORT),
+      "x-access-token": tokens.of(hers, credentialOf(access)),
+    };
     assert.equal(await ask("GET /health", same, envd), 204);
-    assert.equal(await ask("GET /", { "e2b-traffic-access-token": tokens.traffic(hers) }), 502);
+    assert.equal(await ask("GET /", { "e2b-traffic-access-token": tokens.traffic(hers, credentialOf(access)) }), 502);
     assert.equal(await ask("GET /health", same, "sandbox.localhost:7423"), 204);
   } finally {
     await sandboxes.close({ destroy: true });

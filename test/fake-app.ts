@@ -67,5 +67,5 @@ export function fakeApp(
     stopping: stopping.signal,
   };
   const app = createApp(parts, [e2b({ ...parts, tokens })]);
-  return { ...world, app, keys, audit, tokens, stopping };
+  return { ...world, app, access, keys, audit, tokens, stopping };
 }

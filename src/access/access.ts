@@ -9,7 +9,7 @@ import { peerUid } from "../host/peer-uid.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { Buckets } from "./buckets.ts";
 import { type Identity, type Scope, scopesUpTo } from "./identity.ts";
-import type { Keys } from "./keys.ts";
+import type { KeyRecord, Keys } from "./keys.ts";
 import { configuredHash, hashOf, isWeak, ownForm } from "./secret.ts";
 import { Tokens } from "./tokens.ts";
 
@@ -55,8 +55,11 @@ export class Access {
     this.#wrongKey = options.wrongKey ?? (() => {});
     for (const { name, key, scopes, owner, allowed_hosts: hosts } of options.configured) {
       const limit = hosts === undefined ? {} : { hosts };
-      const identity = { name, owner: owner ?? DEFAULT_OWNER, scopes: scopesUpTo(scopes), ...limit };
-      this.#configured.set(configuredHash(key), { identity, weak: isWeak(key) });
+      const whose = owner ?? DEFAULT_OWNER;
+      const hash = configuredHash(key);
+      const credential = { id: `set-${hashOf(JSON.stringify([whose, name])).slice(0, 16)}`, bound: hash };
+      const identity = { name, owner: whose, scopes: scopesUpTo(scopes), credential, ...limit };
+      this.#configured.set(hash, { identity, weak: isWeak(key) });
     }
   }
 
@@ -74,11 +77,7 @@ export class Access {
     const guessing = this.#wrong.level(address) < 1;
     if (configured !== undefined && !(configured.weak && guessing)) return configured.identity;
     const made = this.keys.find(hash);
-    if (made !== undefined) {
-      const { id, name, owner, scopes, allowedHosts } = made;
-      const limit = allowedHosts === undefined ? {} : { hosts: allowedHosts };
-      return { name, owner, scopes: scopesUpTo(scopes), keyId: id, holds: () => this.keys.holds(hash), ...limit };
-    }
+    if (made !== undefined) return this.#ofMade(made, hash);
     // Nobody guesses a signature.
     if (this.#tokens !== undefined && Tokens.looksLikeOne(secret)) {
       const identity = await this.#tokens.identify(secret);
@@ -109,13 +108,36 @@ export class Access {
     const own = process.getuid?.();
     const uid = socket === undefined ? undefined : await this.#uidOf(socket);
     if (uid !== undefined && (uid === own || uid === 0)) {
-      return { name: uid === own ? "own user" : "root", owner: DEFAULT_OWNER, scopes: scopesUpTo(["admin"]) };
+      return ofUser(uid === own ? "own user" : "root");
     }
     const who = uid === undefined ? "whoever this is" : `the user with uid ${uid}`;
     throw new StacyError("permission", `without a key this server answers its own user (uid ${own}) only, not ${who}`, {
       phase: "auth",
       remedy: "ask that user for a key (`stacyvm key create`), and send it as X-API-Key",
     });
+  }
+
+  /**
+   * Who is behind a credential now: nobody when its key is revoked, has expired or is configured no more; two secrets of one key that is
+   * being rotated. Who an issuer's token was for stands in its credential; it is good until that token has expired.
+   */
+  behind(id: string): Identity[] {
+    const token = this.#tokens?.behind(id);
+    return token === undefined ? this.holders().filter(({ credential }) => credential.id === id) : [token];
+  }
+
+  /** Everybody with a key that is good now, and the own user where that needs none. */
+  holders(): Identity[] {
+    const configured = [...this.#configured.values()].map(({ identity }) => identity);
+    const made = this.keys.good().map(([hash, record]) => this.#ofMade(record, hash));
+    return [...configured, ...made, ...(this.ownUser ? [ofUser("own user")] : [])];
+  }
+
+  #ofMade({ id, name, owner, scopes, allowedHosts }: KeyRecord, hash: string): Identity {
+    const limit = allowedHosts === undefined ? {} : { hosts: allowedHosts };
+    const credential = { id, bound: hash };
+    const holds = (): boolean => this.keys.holds(hash);
+    return { name, owner, scopes: scopesUpTo(scopes), keyId: id, credential, holds, ...limit };
   }
 
   async #uidOf(socket: Socket): Promise<number | undefined> {
@@ -126,4 +148,10 @@ export class Access {
     if (uid === undefined) this.#uids.delete(socket);
     return uid;
   }
+}
+
+/** Of the user at the other end of a connection, on a server that asks for no key. */
+function ofUser(name: string): Identity {
+  const credential = { id: "user", bound: "user" };
+  return { name, owner: DEFAULT_OWNER, scopes: scopesUpTo(["admin"]), credential };
 }

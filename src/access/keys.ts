@@ -195,6 +195,11 @@ export class Keys {
     return this.#good(hash) !== undefined;
   }
 
+  /** Every key that is good now, by the hash of its secret; of one that is being rotated, by both. */
+  good(): [hash: string, record: KeyRecord][] {
+    return [...this.#byHash].filter(([hash]) => this.holds(hash));
+  }
+
   #good(hash: string): KeyRecord | undefined {
     const record = this.#byHash.get(hash);
     if (record === undefined || this.state(record) !== "active") return undefined;

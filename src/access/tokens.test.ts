@@ -108,6 +108,18 @@ describe("tokens of an issuer", () => {
     assert.deepEqual([...(identity?.scopes ?? [])], ["read"]);
   });
 
+  test("who is behind what a token was shown for is known without it, until it expires", async () => {
+    const each = tokens();
+    const shown = await each.identify(await sign(claims));
+    assert.ok(shown);
+    const behind = each.behind(shown.credential.id);
+    assert.deepEqual([behind?.owner, behind?.scopes, behind?.credential], ["acme", shown.scopes, shown.credential]);
+    assert.ok(!shown.credential.id.includes("."));
+    const past = Math.floor(Date.now() / 1000) - 60;
+    const ended = shown.credential.id.replace(/^jwt-\d+/, `jwt-${past}`);
+    for (const odd of [ended, "", "jwt-1", "key-12345678"]) assert.equal(each.behind(odd), undefined, odd);
+  });
+
   test("an issuer that cannot be asked is said, and asked again", async () => {
     const each = tokens();
     says = () => undefined;

@@ -6,7 +6,7 @@ import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtV
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
 import { OWNER_NAME } from "../sandboxes/owner.ts";
-import { type Identity, SCOPES, type Scope, scopesUpTo } from "./identity.ts";
+import { highestOf, type Identity, SCOPES, type Scope, scopesUpTo } from "./identity.ts";
 
 export interface TokenOptions {
   /** As in the tokens; `{issuer}/.well-known/openid-configuration` says where its keys are, unless `jwksUrl` does. */
@@ -97,9 +97,18 @@ export class Tokens {
     const scopes = SCOPES.filter((scope) => named.includes(scope));
     if (scopes.length === 0 && defaultScope !== "") scopes.push(defaultScope);
     if (scopes.length === 0) throw new StacyError("permission", `the token's claim ${scopeClaim} names no scope`);
-    const until = ((payload.exp ?? 0) + TOLERANCE_S) * 1000;
-    const holds = (): boolean => Date.now() < until;
-    return { name: `oidc:${payload.sub}`.slice(0, 128), owner, scopes: scopesUpTo(scopes), holds };
+    const expires = Math.floor(payload.exp ?? 0);
+    const id = `jwt-${expires}-${highestOf(scopes)}-${Buffer.from(owner).toString("base64url")}`;
+    return { ...ofCredential(id, expires, owner, scopes), name: `oidc:${payload.sub}`.slice(0, 128) };
+  }
+
+  /** Who a credential of such a token was for, if that has not expired. It is believed as it stands: who asks has seen it bound to something. */
+  behind(id: string): Identity | undefined {
+    const [, expires = "", scope = "", encoded = ""] = /^jwt-(\d+)-(read|use|admin)-([\w-]+)$/.exec(id) ?? [];
+    if (encoded === "") return undefined;
+    const owner = Buffer.from(encoded, "base64url").toString();
+    const identity = ofCredential(id, Number(expires), owner, [scope as Scope]);
+    return identity.holds?.() === true ? identity : undefined;
   }
 
   /** Fetched once, and again after a failure. */
@@ -136,6 +145,13 @@ export class Tokens {
       throw unreachable(issuer, error);
     }
   }
+}
+
+/** @param expires s since 1970 */
+function ofCredential(id: string, expires: number, owner: string, scopes: readonly Scope[]): Identity {
+  const until = (expires + TOLERANCE_S) * 1000;
+  const holds = (): boolean => Date.now() < until;
+  return { name: "oidc", owner, scopes: scopesUpTo(scopes), credential: { id, bound: id }, holds };
 }
 
 async function limitedText(response: Response): Promise<string> {

@@ -141,6 +141,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
       const byAddress = sandboxId === undefined || config.rate_limit.key_by === "ip";
       limit(c, byAddress ? bucketOf(c) : `sandbox:${sandboxId}`);
     },
+    follow: (c, by) => endpoints.follow(c, by),
   };
   for (const mount of mounts) app.use(async (c, next) => (await mount.answer(c, gate)) ?? next());
 

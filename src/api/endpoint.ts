@@ -9,7 +9,7 @@ import type { Context } from "hono";
 import { getPath } from "hono/utils/url";
 import type { Logger } from "pino";
 import type { Audit } from "../access/audit.ts";
-import type { Scope } from "../access/identity.ts";
+import type { Identity, Scope } from "../access/identity.ts";
 import { decodeName } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
 import { schemaWords } from "../host/schema-words.ts";
@@ -55,6 +55,8 @@ export interface Gate {
   admit(c: ApiContext, scope: Scope, work: (sandboxes: View) => Promise<Response> | Response): Promise<Response>;
   /** Counts a request without a key: for the sandbox whose token it has shown, else for its address. @throws HTTPException 429 */
   limit(c: ApiContext, sandboxId?: string): void;
+  /** Ends the call soon after the key on which it stands; what is admitted by a key is followed already. */
+  follow(c: ApiContext, by: Identity): void;
 }
 
 /** Another protocol on the same port, asked before our own routes. It is given no way to add what it does not list. */
@@ -251,6 +253,10 @@ export class Endpoints {
     else this.app.on(method, path, guarded);
   }
 
+  follow(c: ApiContext, by: Identity): void {
+    this.#open.follow(c.env, by);
+  }
+
   /** Lets the work have what the caller may see, if the caller may call it at all; what administrators do is written down. */
   async guard(c: ApiContext, scope: Scope, work: (sandboxes: View) => Promise<Response> | Response): Promise<Response> {
     const caller = c.get("identity") as Caller | undefined;
@@ -260,7 +266,7 @@ export class Endpoints {
         remedy: `use one that has it: \`stacyvm key create --scope ${scope} NAME\`${scope === "admin" ? ", or auth.admin_api_key" : ""}`,
       });
     }
-    this.#open.follow(c.env, caller);
+    this.follow(c, caller);
     const sandboxes = this.#viewOf(c, caller);
     let status = 500;
     const begun = performance.now();

@@ -41,12 +41,16 @@ test("tokens stay over restarts, differ by sandbox, and sign links that end", as
   try {
     const [one, other] = await Promise.all([SandboxTokens.open(dir), SandboxTokens.open(dir)]);
     assert.equal((await stat(join(dir, "e2b.key"))).mode & 0o777, 0o600);
-    const token = one.of("sb-1");
-    assert.ok(other.matches("sb-1", token));
-    for (const wrong of [one.of("sb-2"), one.traffic("sb-1"), "", null, undefined]) {
-      assert.ok(!one.matches("sb-1", wrong));
+    const key = { id: "key-1", bound: "hash" };
+    const token = one.of("sb-1", key);
+    assert.ok(other.matches("sb-1", key, token));
+    const rotated = { ...key, bound: "another hash" };
+    for (const wrong of [one.of("sb-2", key), one.traffic("sb-1", key), one.of("sb-1", rotated), ""]) {
+      assert.ok(!one.matches("sb-1", key, wrong));
     }
-    assert.ok(one.matchesTraffic("sb-1", other.traffic("sb-1")) && !one.matchesTraffic("sb-1", token));
+    assert.equal(SandboxTokens.credentialIn(token), key.id);
+    const traffic = other.traffic("sb-1", key);
+    assert.ok(one.matchesTraffic("sb-1", key, traffic) && !one.matchesTraffic("sb-1", key, token));
     // As E2B's clients make it.
     const sign = (text: string) => `v1_${createHash("sha256").update(text).digest("base64").replace(/=+$/, "")}`;
     const link = (method: string, query: Record<string, string>) => signedLink(method, new URLSearchParams(query));
@@ -57,7 +61,7 @@ test("tokens stay over restarts, differ by sandbox, and sign links that end", as
       signature_expiration: "100",
     };
     const look = (id: string, method: string, changed: object, now = 99_000) =>
-      one.looksAt(id, link(method, { ...query, ...changed }), now);
+      one.looksAt(id, key, link(method, { ...query, ...changed }), now);
     assert.equal(look("sb-1", "GET", {}), "right");
     assert.equal(look("sb-1", "GET", {}, 101_000), "expired");
     assert.equal(look("sb-1", "POST", {}), "wrong", "for reading only");

@@ -5,6 +5,7 @@
  *
  * Nothing is told of a sandbox, not even whether there is one, before its caller has shown a key or the sandbox's own token.
  */
+import type { Identity } from "../access/identity.ts";
 import { presentedKeys } from "../api/auth.ts";
 import type { ServerParts } from "../api/context.ts";
 import type { ApiContext, Gate, Mount, RouteAccess } from "../api/endpoint.ts";
@@ -17,15 +18,15 @@ import { Envd, gone, isGone } from "./envd/envd.ts";
 import { E2bError, errorResponse } from "./error.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
 import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
-import { isOwn, proofOf } from "./proof.ts";
-import { type SandboxTokens, signedLink } from "./sandbox-tokens.ts";
+import { isOwn, type Proof, proofOf, signerOf } from "./proof.ts";
+import { SandboxTokens, signedLink } from "./sandbox-tokens.ts";
 
 export interface MountParts extends ServerParts {
   tokens: SandboxTokens;
 }
 
 export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
-  const { config } = rest;
+  const { config, access } = rest;
   const { providers, limits, store, policies } = all;
   const imageUsers = all.imageUsers(rest.images);
   const parts: E2bParts = { ...rest, tokens, providers, imageUsers, limits, store, policies };
@@ -34,40 +35,49 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   const interpreter = new Interpreter(parts);
 
   /** Where all sandboxes share one address a link names none: whose token signed it says which. */
-  function signedFor(c: ApiContext, gate: Gate): Target {
+  async function signedFor(c: ApiContext, gate: Gate): Promise<Target> {
     gate.limit(c); // before the search among all
-    const link = signedLink(c.req.method, new URL(c.req.url).searchParams);
-    const now = Date.now();
-    for (const { id } of all.list()) {
-      const proof = tokens.looksAt(id, link, now);
-      if (proof === "expired") throw expired();
-      if (proof === "right") return { id, port: ENVD_PORT, admitted: true };
-    }
-    throw refused();
+    const proof = await signerOf(
+      { tokens, access },
+      all.list(),
+      signedLink(c.req.method, new URL(c.req.url).searchParams),
+    );
+    if (proof.kind === "expired") throw expired();
+    if (proof.kind !== "right" || proof.id === undefined) throw refused();
+    return { id: proof.id, port: ENVD_PORT, admitted: proof.by };
   }
 
-  /** A link for a template's files needs no key. @returns empty: its signature is wrong; `undefined`: it is no such link */
-  function ownerOfUpload(c: ApiContext): string | undefined {
+  /** A link for a template's files needs no key. @returns `by`: absent when its signature is wrong; `undefined`: it is no such link */
+  function uploadBy(c: ApiContext): { owner: string; by?: Identity | undefined } | undefined {
     const [, hash = ""] = /^\/templates\/[^/]+\/files\/([0-9a-f]+)$/.exec(c.req.path) ?? [];
     const { owner = "", expires = "", signature } = c.req.query();
     if (c.req.method !== "PUT" || hash === "" || signature === undefined) return undefined;
-    return tokens.matchesUpload(owner, hash, expires, signature, Date.now()) ? owner : "";
+    const by = access
+      .behind(SandboxTokens.credentialIn(signature))
+      .filter(({ scopes, owner: own }) => scopes.has("use") && (own === owner || scopes.has("admin")))
+      .find(({ credential }) => tokens.matchesUpload({ owner, hash, expires }, credential, signature, Date.now()));
+    return { owner, by };
   }
 
   /** Who calls the control plane: the holder of a key, or of a link where the route has those. */
   function admission(c: ApiContext, gate: Gate): ControlEnv["Bindings"] {
-    const uploader = ownerOfUpload(c);
-    if (uploader === undefined) {
+    const upload = uploadBy(c);
+    if (upload === undefined) {
       return {
-        admit: ({ access }, work) =>
-          gate.admit(c, access, (sandboxes) => work(sandboxes, c.get("identity").scopes.has("use"))),
+        admit: ({ access: scope }, work) =>
+          gate.admit(c, scope, (sandboxes) => {
+            const { scopes, credential } = c.get("identity");
+            return work(sandboxes, scopes.has("use") ? credential : undefined);
+          }),
       };
     }
+    const { owner, by } = upload;
     return {
       admit: async ({ link }, work) => {
         gate.limit(c);
-        if (uploader === "" || link !== true) throw refused();
-        return await work(new View(all, { owner: uploader, everything: false }), true);
+        if (by === undefined || link !== true) throw refused();
+        gate.follow(c, by);
+        return await work(new View(all, { owner, everything: false }), undefined);
       },
     };
   }
@@ -76,21 +86,28 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   async function admit(
     c: ApiContext,
     gate: Gate,
-    { id, port, admitted = false }: Target,
+    { id, port, admitted }: Target,
     work: (sandboxes: View) => Promise<Response>,
   ): Promise<Response> {
-    if (!admitted) {
+    const owner = all.ownerOf(id);
+    let by = admitted;
+    if (by === undefined) {
       const everybody = !isOwn(port) && config.server.preview_public;
-      const proof = everybody ? undefined : proofOf(tokens, id, port, c.req.raw);
+      const proof: Proof | undefined = everybody
+        ? undefined
+        : await proofOf({ tokens, access }, { id, owner }, port, c.req.raw);
       // A page in its user's browser has no key either: where this server knows its user by the connection, that opens no files.
       const keyless = isOwn(port) && presentedKeys(c.req.raw.headers).length === 0;
-      if (proof === "expired") throw expired();
-      if (proof === "wrong" || (proof === "none" && keyless)) throw refused();
-      if (proof === "none") return gate.admit(c, "use", work);
+      if (proof?.kind === "expired") throw expired();
+      if (proof?.kind === "wrong" || (proof?.kind === "none" && keyless)) throw refused();
+      if (proof?.kind === "none") return gate.admit(c, "use", work);
       gate.limit(c, everybody ? undefined : id);
+      if (proof?.kind === "right") by = proof.by;
     }
+    if (by !== undefined) gate.follow(c, by);
+    const limit = by?.hosts === undefined ? {} : { hosts: by.hosts };
     // Whoever has the sandbox's token acts for its owner there. Of one that never was nobody is the owner, and its view is empty.
-    return work(new View(all, { owner: all.ownerOf(id) ?? "", everything: false }));
+    return work(new View(all, { owner: owner ?? "", everything: false, ...limit }));
   }
 
   async function answer(c: ApiContext, { id, port }: Target, sandboxes: View): Promise<Response> {
@@ -114,7 +131,7 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     let id = named?.id;
     try {
       if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new E2bError(400, "that is not a port");
-      const target = named ?? signedFor(c, gate);
+      const target = named ?? (await signedFor(c, gate));
       id = target.id;
       return await admit(c, gate, target, (sandboxes) => answer(c, target, sandboxes));
     } catch (error) {
@@ -150,8 +167,8 @@ const GUESTS: RouteAccess = { method: "ALL", path: "/*", access: "sandbox", prot
 interface Target {
   id: string;
   port: number;
-  /** What the request shows has been looked at and counted. */
-  admitted?: boolean;
+  /** What the request shows has been looked at and counted: it is this one's. */
+  admitted?: Identity;
 }
 
 /** @param named by the request's host: no header makes another sandbox of it */

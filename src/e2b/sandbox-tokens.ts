@@ -1,10 +1,12 @@
 /**
  * The tokens of sandboxes. A client gets one with its sandbox and shows it with each request to that sandbox; it is made of the
- * sandbox's id and a secret of this server, so nothing has to be kept.
+ * sandbox's id, the key that the client has shown and a secret of this server, so nothing has to be kept. It names the key by its id:
+ * who is behind that now, and whether anybody still is, says `Access`.
  */
 import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { link, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Credential } from "../access/identity.ts";
 import { errno } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
 
@@ -18,6 +20,14 @@ export interface SignedLink {
   signature: string;
   /** s since 1970, as it is written; `null`: for ever. */
   expires: string | null;
+}
+
+/** What may be sent by a link: files of a template, by their hash. */
+export interface Upload {
+  owner: string;
+  hash: string;
+  /** s since 1970, as it is written. */
+  expires: string;
 }
 
 export function signedLink(method: string, query: URLSearchParams): SignedLink {
@@ -52,39 +62,47 @@ export class SandboxTokens {
   }
 
   /** What opens a sandbox's files and processes. */
-  of(sandboxId: string): string {
-    return createHmac("sha256", this.#secret).update(`envd ${sandboxId}`).digest("hex");
+  of(sandboxId: string, by: Credential): string {
+    return this.#made(by, "envd", sandboxId);
   }
 
-  matches(sandboxId: string, presented: string | null | undefined): boolean {
-    return equal(this.of(sandboxId), presented ?? "");
+  matches(sandboxId: string, by: Credential, presented: string): boolean {
+    return equal(this.of(sandboxId, by), presented);
   }
 
   /** What opens the ports that its programs serve, and the code interpreter. */
-  traffic(sandboxId: string): string {
-    return createHmac("sha256", this.#secret).update(`traffic ${sandboxId}`).digest("hex");
+  traffic(sandboxId: string, by: Credential): string {
+    return this.#made(by, "traffic", sandboxId);
   }
 
-  matchesTraffic(sandboxId: string, presented: string | null | undefined): boolean {
-    return equal(this.traffic(sandboxId), presented ?? "");
+  matchesTraffic(sandboxId: string, by: Credential, presented: string): boolean {
+    return equal(this.traffic(sandboxId, by), presented);
   }
 
   /** Of a link to which a template's files are sent. @param expires s since 1970 */
-  ofUpload(owner: string, hash: string, expires: string): string {
-    return createHmac("sha256", this.#secret)
-      .update(`upload ${JSON.stringify([owner, hash, expires])}`)
-      .digest("hex");
+  ofUpload({ owner, hash, expires }: Upload, by: Credential): string {
+    return this.#made(by, "upload", owner, hash, expires);
   }
 
-  matchesUpload(owner: string, hash: string, expires: string, signature: string, nowMs: number): boolean {
-    return Number(expires) * 1000 > nowMs && equal(this.ofUpload(owner, hash, expires), signature);
+  matchesUpload(upload: Upload, by: Credential, signature: string, nowMs: number): boolean {
+    return Number(upload.expires) * 1000 > nowMs && equal(this.ofUpload(upload, by), signature);
+  }
+
+  /** Whose a token or an upload's signature says that it is. */
+  static credentialIn(presented: string): string {
+    return presented.slice(0, Math.max(0, presented.indexOf(".")));
+  }
+
+  #made({ id, bound }: Credential, ...what: string[]): string {
+    const text = JSON.stringify([...what, id, bound]);
+    return `${id}.${createHmac("sha256", this.#secret).update(text).digest("hex")}`;
   }
 
   /** @returns `expired` for one that was right */
-  looksAt(sandboxId: string, link: SignedLink, nowMs: number): "right" | "expired" | "wrong" {
+  looksAt(sandboxId: string, by: Credential, link: SignedLink, nowMs: number): "right" | "expired" | "wrong" {
     const { path, operation, user, signature, expires } = link;
     const end = expires === null ? "" : `:${expires}`;
-    const text = `${path}:${operation}:${user}:${this.of(sandboxId)}${end}`;
+    const text = `${path}:${operation}:${user}:${this.of(sandboxId, by)}${end}`;
     const digest = createHash("sha256").update(text).digest("base64");
     if (!equal(`v1_${withoutEnd(digest, "=")}`, withoutEnd(signature, "="))) return "wrong";
     return expires === null || Number(expires) * 1000 > nowMs ? "right" : "expired";

@@ -3,7 +3,6 @@ import { z } from "zod";
 import { AllowedHosts, maybe } from "../../api/schemas/common.ts";
 import type { SandboxRecord } from "../../sandboxes/record.ts";
 import { ENVD_VERSION } from "../parts.ts";
-import type { SandboxTokens } from "../sandbox-tokens.ts";
 
 const Seconds = z
   .number()
@@ -102,11 +101,17 @@ export function openedOf(record: SandboxRecord): Opened {
   return { id: record.id, template: templateOf(record) };
 }
 
+/** Of a sandbox, for the caller that is answered. */
+export interface TokensOf {
+  of(id: string): string;
+  traffic(id: string): string;
+}
+
 /**
  * As the answer to who made it or connects to it.
  * @param domain below which its ports have names; absent: the client was not reached by such a name either
  */
-export function opened({ id, template }: Opened, tokens: SandboxTokens, domain?: string): Record<string, unknown> {
+export function opened({ id, template }: Opened, tokens: TokensOf, domain?: string): Record<string, unknown> {
   return {
     sandboxID: id,
     templateID: template,

@@ -59,7 +59,13 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     return found;
   };
   const created = (c: ControlContext, opened: Opened, status = 201): Response =>
-    Response.json(bodies.opened(opened, tokens, domainOf(c)), { status });
+    Response.json(openedTo(c, opened), { status });
+  const openedTo = (c: ControlContext, opened: Opened): Record<string, unknown> => {
+    const by = c.var.credential;
+    if (by === undefined) return {};
+    const own = { of: (id: string) => tokens.of(id, by), traffic: (id: string) => tokens.traffic(id, by) };
+    return bodies.opened(opened, own, domainOf(c));
+  };
   /** Of a request to `api.<domain>`, with the port that the client named. */
   const domainOf = (c: ControlContext): string | undefined => {
     const [, host = ""] = /^api\.(.+)$/i.exec(c.req.header("host") ?? "") ?? [];
@@ -129,7 +135,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     return Response.json({
       ...bodies.listed(record),
       // The tokens open files and processes: they are not for who may only read.
-      ...(c.var.mayUse ? bodies.opened(bodies.openedOf(record), tokens, domainOf(c)) : {}),
+      ...openedTo(c, bodies.openedOf(record)),
       allowInternetAccess: (record.allowedHosts ?? []).length > 0,
       network: { allowOut: record.allowedHosts ?? [] },
       lifecycle: {
@@ -235,7 +241,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     const ttlMs = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
     const forked = await c.var.sandboxes.fork(id, { count, ttlMs }, c.req.raw.signal);
     return Response.json(
-      forked.sandboxes.map((record) => ({ sandbox: bodies.opened(bodies.openedOf(record), tokens, domainOf(c)) })),
+      forked.sandboxes.map((record) => ({ sandbox: openedTo(c, bodies.openedOf(record)) })),
       { status: 201 },
     );
   });

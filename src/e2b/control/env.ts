@@ -1,6 +1,6 @@
 /** What a request to the control plane comes with. */
 import type { Context } from "hono";
-import type { Scope } from "../../access/identity.ts";
+import type { Credential, Scope } from "../../access/identity.ts";
 import type { RouteAccess } from "../../api/endpoint.ts";
 import type { View } from "../../sandboxes/view.ts";
 
@@ -11,10 +11,13 @@ export interface ControlRoute extends RouteAccess {
 
 export interface ControlEnv {
   Bindings: {
-    /** Work for a caller that may call the route. @param mayUse whether the caller may use what it sees, too */
-    admit(route: ControlRoute, work: (sandboxes: View, mayUse: boolean) => Promise<Response>): Promise<Response>;
+    /** Work for a caller that may call the route. @param credential of one that may use what it sees, too */
+    admit(
+      route: ControlRoute,
+      work: (sandboxes: View, credential: Credential | undefined) => Promise<Response>,
+    ): Promise<Response>;
   };
   /** Of an admitted caller. */
-  Variables: { sandboxes: View; mayUse: boolean };
+  Variables: { sandboxes: View; credential: Credential | undefined };
 }
 export type ControlContext = Context<ControlEnv>;

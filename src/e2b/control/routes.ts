@@ -38,9 +38,9 @@ export class ControlRoutes {
 }
 
 function admitted(c: ControlContext, route: ControlRoute, work: () => Promise<Response>): Promise<Response> {
-  return c.env.admit(route, (sandboxes, mayUse) => {
+  return c.env.admit(route, (sandboxes, credential) => {
     c.set("sandboxes", sandboxes);
-    c.set("mayUse", mayUse);
+    c.set("credential", credential);
     return work();
   });
 }

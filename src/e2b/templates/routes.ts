@@ -134,9 +134,12 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
   routes.on("GET", "/templates/:id/files/:hash", "use", async (c) => {
     const { id, hash } = c.req.param();
     if (!HASH.test(hash)) throw new StacyError("invalid", "that is not a hash of files");
-    const { owner } = c.var.sandboxes;
+    const { sandboxes, credential } = c.var;
+    const { owner } = sandboxes;
     const expires = String(Math.floor(Date.now() / 1000) + LINK_SECONDS);
-    const query = new URLSearchParams({ owner, expires, signature: tokens.ofUpload(owner, hash, expires) });
+    const upload = { owner, hash, expires };
+    const signed = credential === undefined ? {} : { signature: tokens.ofUpload(upload, credential) };
+    const query = new URLSearchParams({ owner, expires, ...signed });
     const url = new URL(`/templates/${encodeURIComponent(id)}/files/${hash}?${query}`, originOf(c));
     return Response.json({ present: await files.has(owner, hash), url: String(url) }, { status: 201 });
   });
