@@ -171,15 +171,36 @@ describe("a cell", { skip: state.usable ? false : `no cell on this host: ${state
     }
   });
 
-  test("a disk that was full when it was tried is no verdict: nothing starts without a cell for it, and the next one has it", async (t) => {
-    const restore = replaceFs(t, "mkdtemp", async () => {
-      throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+  test("a host that was short of something is no verdict: nothing starts without a cell for it, and the next one has it", async (t) => {
+    const restore = replaceFs(t, "readFile", async () => {
+      throw Object.assign(new Error("EMFILE: too many open files"), { code: "EMFILE" });
     });
     // One that has not looked yet.
     const fresh = (await import(`${new URL("./cell.ts", import.meta.url).href}?fresh`)) as typeof import("./cell.ts");
-    await assert.rejects(fresh.cellState(), { code: "unavailable", message: /not known: ENOSPC/ });
+    await assert.rejects(fresh.cellState(), { code: "unavailable", message: /not known: .*EMFILE/ });
     restore();
     assert.deepEqual(await fresh.cellState(), state);
+  });
+
+  test("a trial makes no directory, which would stay behind where the server is killed meanwhile", async (t) => {
+    const made: string[] = [];
+    const restore = ["mkdtemp", "mkdir"].map((name) =>
+      replaceFs(t, name as "mkdir", async (path: string) => {
+        made.push(path);
+        throw new Error("nothing is to be made");
+      }),
+    );
+    const fresh = (await import(`${new URL("./cell.ts", import.meta.url).href}?kept`)) as typeof import("./cell.ts");
+    assert.deepEqual(await fresh.cellState(), state);
+    for (const each of restore) each();
+    assert.deepEqual(made, []);
+  });
+
+  test("nothing of a server is made where nobody sweeps: in the system's temporary directory", async () => {
+    const source = new URL("../", import.meta.url);
+    const names = (await readdir(source, { recursive: true })).filter((name) => /(?<!\.test)\.ts$/.test(name));
+    assert.ok(names.length > 300, String(names.length));
+    for (const name of names) assert.doesNotMatch(await readFile(new URL(name, source), "utf8"), /\btmpdir\b/, name);
   });
 
   test("bounded files: none grows beyond the bound or is made, sockets are, and a write too many ends nobody", async () => {

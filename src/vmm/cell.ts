@@ -6,7 +6,6 @@
  */
 import { createHash } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
@@ -138,14 +137,14 @@ async function find(): Promise<CellState> {
   if (isRoot()) await assertOtherUsers();
   const prebuilt = { program: join(PREBUILT, PROGRAM), preload: join(PREBUILT, READ_ONLY) };
   const cell = (await exists(prebuilt.program)) ? prebuilt : await compiled();
-  const dir = await mkdtemp(join(tmpdir(), "cell-"));
-  try {
-    const args = inCell(cell, { dir, read: [], write: [] }, "/usr/bin/env", ["true"]);
-    await runTool(cell.program, args, { timeoutMs: TRIAL_MS });
-  } finally {
-    await rm(dir, { recursive: true });
-  }
+  const args = inCell(cell, { dir: trialDir(cell), read: [], write: [] }, "/usr/bin/env", ["true"]);
+  await runTool(cell.program, args, { timeoutMs: TRIAL_MS });
   return { usable: true, cell };
+}
+
+/** Where a trial works: it writes nothing, and a directory made for it would stay behind where a server is killed meanwhile. */
+export function trialDir({ program }: Cell): string {
+  return dirname(program);
 }
 
 /** Under the digest of its source, so that a new version never takes the place of one that is being started. */

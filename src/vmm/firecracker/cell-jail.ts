@@ -2,11 +2,10 @@
  * A jail for a server that is not root: the machine's Firecracker runs in a cell (../cell.ts), in which nothing exists but its working
  * directory and the files that it is started for. Those are shown there to read, under the names that the jailer's jail has for them.
  */
-import { mkdtemp, realpath, rm, stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { runTool } from "../../host/run.ts";
-import { aloneInCell, type Cell } from "../cell.ts";
+import { aloneInCell, type Cell, trialDir } from "../cell.ts";
 import { SNAPSHOT_FILES } from "../vmm.ts";
 import { type Jail, makeRoot } from "./jail.ts";
 
@@ -44,12 +43,7 @@ export async function cellArguments(
 }
 
 /** Starts it once where nothing exists but itself. @throws StacyError saying what it lacks there, such as its libraries */
-export async function tryInCell({ program }: Cell, firecracker: string): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), "cell-"));
-  try {
-    const args = aloneInCell({ dir, read: [], write: [dir] }, await realpath(firecracker), ["--version"]);
-    await runTool(program, args, { timeoutMs: 10_000 });
-  } finally {
-    await rm(dir, { recursive: true });
-  }
+export async function tryInCell(cell: Cell, firecracker: string): Promise<void> {
+  const args = aloneInCell({ dir: trialDir(cell), read: [], write: [] }, await realpath(firecracker), ["--version"]);
+  await runTool(cell.program, args, { timeoutMs: 10_000 });
 }
