@@ -192,6 +192,7 @@ export class FakeProvider implements Provider {
   /** What the next `adopt` finds, and what `machines` tells. */
   found: Adoption = { adopted: [], unreachable: [], gone: [], removed: [] };
   strangers: string[] = [];
+  /** What it was told to keep ready, in order. */
   readonly pins: [string, number][] = [];
 
   async health() {
@@ -287,6 +288,7 @@ export function fakeWorld(
       ...{ maxExecTimeoutMs: 0, maxSandboxes: options.maxSandboxes ?? 0, maxSandboxesPerOwner: 0, maxMemoryMiB: 0 },
       ...{ maxVolumesPerOwner: 0, maxVolumeMiBPerOwner: 0 },
       ...{ maxVcpus: 0, maxDiskMiB: 0, overflow: options.overflow ?? "reject", queueTimeoutMs: 10_000, maxQueue: 4 },
+      maxKeptReady: 4,
     },
     ...{ clock, observer: silentObserver, log: silentLog, volumes: options.volumes ?? "/nonexistent/volumes" },
   });

@@ -38,6 +38,7 @@ export function limitsOf(config: Config): Limits {
     overflow: d.spawn_overflow,
     queueTimeoutMs: d.spawn_queue_timeout,
     maxQueue: d.max_spawn_queue,
+    maxKeptReady: config.warm.max_pool_size,
   };
 }
 

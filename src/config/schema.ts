@@ -96,8 +96,10 @@ export const configSchema = z.strictObject({
   warm: section({
     /** Keep machines ready for what is asked for often. Templates' `pool_size` counts either way. */
     adaptive: z.boolean().default(true),
-    /** Machines kept ready per shape, at most. */
+    /** Machines kept ready per shape because they are asked for often, at most. */
     max_machines: z.int().min(0).max(256).default(8),
+    /** Machines that templates' `pool_size` keeps ready, of all templates together. Owners take of them in turn. 0: none. */
+    max_pool_size: z.int().min(0).max(1_024).default(32),
     /** Memory that all of them may take together. 0: a quarter of the host's. */
     max_memory_mb: count.default(0),
     /** Started monitors that know of no machine yet, for restores of whatever is asked for (Firecracker, not with its jail). 0: none. */

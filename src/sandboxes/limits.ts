@@ -42,6 +42,8 @@ export interface Limits {
   overflow: "reject" | "queue";
   queueTimeoutMs: number;
   maxQueue: number;
+  /** Machines that templates' `pool_size` keeps ready, of all owners together. */
+  maxKeptReady: number;
 }
 
 /** What holds for one user of an owner; 0: no limit. */

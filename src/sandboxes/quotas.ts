@@ -19,7 +19,11 @@ export class Quotas {
   /** What is in memory is what was written last. */
   readonly #changes = new SerialQueue();
 
-  constructor(parts: { store: Store; clock: Clock; events: Events }) {
+  readonly #changed: () => void;
+
+  /** @param changed is told after each change */
+  constructor(parts: { store: Store; clock: Clock; events: Events }, changed: () => void = () => {}) {
+    this.#changed = changed;
     this.#store = parts.store;
     this.#clock = parts.clock;
     this.#events = parts.events;
@@ -69,6 +73,7 @@ export class Quotas {
       await this.#store.putQuota(quota);
       this.#byUser.set(keyOf(owner, ownerId), quota);
       this.#events.emit("quota.saved", undefined, { owner_id: ownerId }, owner);
+      this.#changed();
       return quota;
     });
   }
@@ -80,6 +85,7 @@ export class Quotas {
       await this.#store.deleteQuota(owner, user);
       this.#byUser.delete(keyOf(owner, user));
       this.#events.emit("quota.deleted", undefined, { owner_id: user }, owner);
+      this.#changed();
     });
   }
 

@@ -27,6 +27,7 @@ import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { Expiry } from "./expiry.ts";
 import { Idleness } from "./idleness.ts";
+import { KeptReady } from "./kept-ready.ts";
 import type { Admission, Limits } from "./limits.ts";
 import { Making } from "./making.ts";
 import { checkSandboxName } from "./name.ts";
@@ -36,8 +37,8 @@ import { Policies } from "./policies.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
-import { type CheckpointRecord, hasTime, type SandboxRecord, type Template } from "./record.ts";
-import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
+import { type CheckpointRecord, hasTime, type SandboxRecord } from "./record.ts";
+import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
 import { type SecretInput, Secrets } from "./secrets.ts";
@@ -100,6 +101,7 @@ export class Sandboxes {
   readonly #changes: StateChanges;
   readonly #endings: Endings;
   readonly #reaper: Reaper;
+  readonly #keptReady: KeptReady;
   /** Spawns and forks under way, which a stop waits for. */
   readonly #work = new Set<Promise<unknown>>();
   #closing = false;
@@ -117,12 +119,16 @@ export class Sandboxes {
     const events = new Events(store, now, (id) => table.ownerOf(id));
     this.events = events;
     this.providers = new Providers(options.providers, { aliases: limits.providerAliases, events, log, clock });
-    this.quotas = new Quotas({ store, clock, events });
+    this.quotas = new Quotas({ store, clock, events }, () => this.#keptReady.update());
     this.policies = new Policies(store, limits.imageAliases);
     const groups = limits.hostGroups;
-    this.templates = new Templates({ store, clock, events, ...(groups === undefined ? {} : { groups }) }, (template) =>
-      this.#pin(template),
+    this.templates = new Templates({ store, clock, events, ...(groups === undefined ? {} : { groups }) }, () =>
+      this.#keptReady.update(),
     );
+    this.#keptReady = new KeptReady({
+      ...{ providers: this.providers, quotas: this.quotas, limits, log },
+      templates: () => this.templates.list(),
+    });
     this.executions = new Executions({ store, events, observer, quotas: this.quotas, limits });
     this.code = new CodeRuns(this.executions);
     this.checkpoints = new Checkpoints({ store, clock, events, providers: this.providers });
@@ -194,7 +200,7 @@ export class Sandboxes {
     );
     await this.checkpoints.sweep();
     await this.secrets.sweep((id) => this.#table.find(id) !== undefined);
-    for (const template of this.templates.list()) if (template.poolSize > 0) this.#pin(template);
+    this.#keptReady.update();
     this.#reaper.start();
     return done;
   }
@@ -512,17 +518,6 @@ export class Sandboxes {
     const expired = this.#reaper.sweep().filter(({ record }) => owner === undefined || record.owner === owner);
     await this.#endings.settled(expired);
     return expired.length;
-  }
-
-  #pin(template: Template): void {
-    try {
-      // Names are each owner's own.
-      const name = `${template.owner}/${template.name}`;
-      this.providers.pin(name, template.provider, templateSpec(template, this.limits), template.poolSize);
-    } catch (error) {
-      // Saved by an earlier version that did not look, or over a limit that came later: its spawns say so.
-      this.#log.warn({ template: template.name, err: error }, "the template cannot be kept ready");
-    }
   }
 
   #track<T>(work: Promise<T>): Promise<T> {

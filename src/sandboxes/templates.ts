@@ -27,13 +27,10 @@ export class Templates {
   /** Each change looks first, and what it saw has to hold until it is written. */
   readonly #changes = new SerialQueue();
   readonly #groups: HostGroups;
-  readonly #changed: (template: Template, before: Template | undefined) => void;
+  readonly #changed: () => void;
 
-  /** @param changed is told after each change, with `poolSize: 0` when one was removed */
-  constructor(
-    parts: { store: Store; clock: Clock; events: Events; groups?: HostGroups },
-    changed: (template: Template, before: Template | undefined) => void,
-  ) {
+  /** @param changed is told after each change */
+  constructor(parts: { store: Store; clock: Clock; events: Events; groups?: HostGroups }, changed: () => void) {
     this.#store = parts.store;
     this.#clock = parts.clock;
     this.#events = parts.events;
@@ -73,7 +70,7 @@ export class Templates {
       }
       const now = this.#clock.now();
       const fresh = { ...input, owner, version: input.version ?? 1, createdAt: now, updatedAt: now };
-      return this.#save(fresh, undefined);
+      return this.#save(fresh);
     });
   }
 
@@ -91,18 +88,18 @@ export class Templates {
         createdAt: before.createdAt,
         updatedAt: this.#clock.now(),
       };
-      return this.#save(next, before);
+      return this.#save(next);
     });
   }
 
   /** Only the owner's own. @throws StacyError `not-found` */
   remove(owner: string, name: string): Promise<void> {
     return this.#changes.run(async () => {
-      const before = this.#own(owner, name);
+      this.#own(owner, name);
       await this.#store.deleteTemplate(owner, name);
       this.#of(owner).delete(name);
       this.#events.emit("template.deleted", undefined, { name }, owner);
-      this.#changed({ ...before, poolSize: 0 }, before);
+      this.#changed();
     });
   }
 
@@ -126,7 +123,7 @@ export class Templates {
     return undefined;
   }
 
-  async #save(template: Template, before: Template | undefined): Promise<Template> {
+  async #save(template: Template): Promise<Template> {
     new HostRules(template.allowedHosts, this.#groups); // a wrong one would fail each of its spawns
     const taken = template.shared === true ? this.#shared(template.name) : undefined;
     if (taken !== undefined && taken.owner !== template.owner) {
@@ -136,7 +133,7 @@ export class Templates {
     await this.#store.putTemplate(template);
     this.#of(owner).set(name, template);
     this.#events.emit("template.saved", undefined, { name, version }, owner);
-    this.#changed(template, before);
+    this.#changed();
     return template;
   }
 }
