@@ -1,8 +1,4 @@
-/**
- * One server with Linux sandboxes under the real Firecracker, through all that a sandbox lives on: the network goes along everywhere. Where
- * KVM interprets the guest's kernel it is a long form (`STACYVM_LONG=1`): there a guest's programs were seen to die of SIGSEGV in most
- * runs on one host and in none on others, with an older tree too, so a failure says nothing about the tree.
- */
+/** One server with Linux sandboxes under the real Firecracker, through all that a sandbox lives on: the network goes along everywhere. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -14,7 +10,7 @@ import { Server } from "./server-support.ts";
 const ADDRESS = "127.8.8.9";
 const SHAPE = { image: "stacyvm/busybox", memory_mb: 256, disk_mb: 256 };
 
-test("Linux under Firecracker behind a server", { skip: (await whyNotLinux({ long: true })) ?? false }, async (t) => {
+test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ?? false }, async (t) => {
   const web = createServer((request, response) => response.end(`page ${request.url}`));
   web.listen(0, ADDRESS);
   await once(web, "listening");
