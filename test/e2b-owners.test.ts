@@ -605,7 +605,7 @@ test("under a preview's host name every path is the guest's: its page is no clie
 
 test("a port of a sandbox that is gone, and one that nobody listens on, by host name and by header: as E2B's clients know them", async () => {
   for (const open of [true, false]) {
-    const { app, sandboxes, tokens } = fakeApp({ config: { server: { preview_public: open } } });
+    const { app, access, sandboxes, tokens } = fakeApp({ ownUser: true, config: { server: { preview_public: open } } });
     try {
       const { id, machine } = await sandboxes.spawn({});
       const { id: killed } = await sandboxes.spawn({});
@@ -615,7 +615,9 @@ test("a port of a sandbox that is gone, and one that nobody listens on, by host 
       };
       Object.assign(machine?.agent ?? {}, { tunnel });
       for (const each of [id, killed, NEVER.sandbox]) {
-        const traffic: Record<string, string> = open ? {} : { "e2b-traffic-access-token": tokens.traffic(each) };
+        const traffic: Record<string, string> = open
+          ? {}
+          : { "e2b-traffic-access-token": tokens.traffic(each, credentialOf(access)) };
         const ways = [{ host: `3000-${each}.localhost` }, { "e2b-sandbox-id": each, "e2b-sandbox-port": "3000" }];
         for (const way of ways) {
           const answer = await app.request("/", { headers: { host: "127.0.0.1", ...way, ...traffic } }, connection());
