@@ -517,11 +517,44 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
     // Older clients pass on that the connection broke.
     await assert.rejects(started.wait(), /killed or reached its end of life|terminated/);
   });
-  await all.refused("volumes", /volumes/, () => Volume.create("v"));
+  await all.run("volumes", async () => {
+    const made = await Volume.create("own-files");
+    assert.deepEqual([made.name, made.token.length > 0], ["own-files", true]);
+    const { volumeId } = made;
+    assert.deepEqual(await Volume.list(), [{ volumeId, name: "own-files" }]);
+    const { name, token } = await Volume.getInfo(volumeId);
+    assert.deepEqual([name, token], ["own-files", made.token]);
+    assert.equal((await Volume.connect(volumeId)).name, "own-files");
+    await assert.rejects(Volume.create("own-files"), /there is a volume own-files/);
+    await assert.rejects(Volume.getInfo("vol-00000000"), /not found/);
+    assert.deepEqual([await Volume.destroy(volumeId), await Volume.destroy(volumeId)], [true, false]);
+    assert.deepEqual(await Volume.list(), []);
+  });
+  await all.refused("files of a volume outside of a sandbox", /files of a volume/, async () => {
+    const volume = await Volume.create("looked-into");
+    try {
+      await volume.list("/");
+    } finally {
+      await Volume.destroy(volume.volumeId);
+    }
+  });
   await all.refused("secrets", /secrets/, () => e2b.Secret.create("s", "v"));
-  await all.refused("volumes in a sandbox", /volumes/, () =>
-    Sandbox.create({ volumeMounts: { "/v": "name" } } as never),
-  );
+  await all.run("volumes in a sandbox", async () => {
+    const volume = await Volume.create("kept-files");
+    // The first machine with a place for one starts its system.
+    const mounts = { volumeMounts: { "/mnt/kept": volume }, requestTimeoutMs: 600_000, timeoutMs: 300_000 };
+    const first = await Sandbox.create(mounts);
+    assert.deepEqual((await first.getInfo()).volumeMounts, [{ name: "kept-files", path: "/mnt/kept" }]);
+    await first.files.write("/mnt/kept/word", "outlives it");
+    await assert.rejects(Sandbox.create({ volumeMounts: { "/v": "kept-files" } }), /is with sandbox/);
+    await assert.rejects(Volume.destroy(volume.volumeId), /is with sandbox/);
+    await first.kill();
+    const second = await Sandbox.create({ ...mounts, volumeMounts: { "/other/place": "kept-files" } });
+    assert.equal(await second.files.read("/other/place/word"), "outlives it");
+    await second.kill();
+    assert.equal(await Volume.destroy(volume.volumeId), true);
+    await assert.rejects(Sandbox.create({ volumeMounts: { "/v": "kept-files" } }), /no volume/);
+  });
   await all.refused("the MCP gateway", /MCP/, () => Sandbox.create({ mcp: { duckduckgo: {} } } as never));
   await all.refused("ranges of addresses", /range of addresses/, () =>
     Sandbox.create({ network: { allowOut: ["10.0.0.0/8"] } }),

@@ -634,3 +634,51 @@ test("a port of a sandbox that is gone, and one that nobody listens on, by host 
     }
   }
 });
+
+test("volumes: their owner's own, and a token of one tells of its files, which are for sandboxes, and opens nothing", async () => {
+  const { app, sandboxes, keys } = fakeApp({});
+  try {
+    const keyOf = async (owner: string, scope: "read" | "use"): Promise<string> =>
+      (await keys.create({ name: `${owner} ${scope}`, owner, scopes: [scope] }, "test")).secret;
+    const [hers, reads, his] = [await keyOf("alice", "use"), await keyOf("alice", "read"), await keyOf("bob", "use")];
+    const ask = async (request: string, headers: Record<string, string>, body?: object) => {
+      const [method = "", path = ""] = request.split(" ");
+      const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+      const answer = await app.request(path, init, connection());
+      const text = await answer.text();
+      return { status: answer.status, body: text === "" ? undefined : JSON.parse(text) };
+    };
+    const made = await ask("POST /volumes", { "x-api-key": hers }, { name: "data" });
+    const { volumeID, token } = made.body;
+    assert.deepEqual([made.status, made.body.name], [201, "data"]);
+    assert.equal((await ask(`GET /volumes/${volumeID}`, { "x-api-key": hers })).body.token, token);
+    assert.deepEqual((await ask("GET /volumes", { "x-api-key": hers })).body, [{ volumeID, name: "data" }]);
+    assert.deepEqual((await ask("GET /volumes", { "x-api-key": his })).body, []);
+    assert.equal((await ask(`GET /volumes/${volumeID}`, { "x-api-key": reads })).body.token, "");
+    for (const method of ["GET", "DELETE"])
+      assert.equal((await ask(`${method} /volumes/${volumeID}`, { "x-api-key": his })).status, 404);
+    assert.equal((await ask(`DELETE /volumes/${volumeID}`, { "x-api-key": reads })).status, 403);
+
+    const bearer = { authorization: `Bearer ${token}` };
+    const files = await ask(`GET /volumecontent/${volumeID}/dir?path=/`, bearer);
+    assert.equal(files.status, 501);
+    assert.match(files.body.message, /^files of a volume outside of a sandbox/);
+    for (const path of ["/volumecontent/vol-00000000/dir", "/volumes", `/volumes/${volumeID}`, "/sandboxes"])
+      assert.equal((await ask(`GET ${path}`, bearer)).status, 401, path);
+
+    const brief = await keys.create({ name: "brief", owner: "alice", scopes: ["use"] }, "test");
+    const given = (await ask(`GET /volumes/${volumeID}`, { "x-api-key": brief.secret })).body.token;
+    const asked = async () =>
+      (await ask(`GET /volumecontent/${volumeID}/dir?path=/`, { authorization: `Bearer ${given}` })).status;
+    assert.equal(await asked(), 501);
+    await keys.revoke(brief.record.id);
+    assert.equal(await asked(), 401, "with the key that it was given for");
+
+    const end = { autoPause: true, autoPauseMemory: false, volumeMounts: [{ name: "data", path: "/data" }] };
+    const refused = await ask("POST /sandboxes", { "x-api-key": hers }, { templateID: "base", ...end });
+    assert.deepEqual([refused.status, /without its memory/.test(refused.body.message)], [400, true]);
+    assert.equal((await ask(`DELETE /volumes/${volumeID}`, { "x-api-key": hers })).status, 204);
+  } finally {
+    await sandboxes.close({ destroy: true });
+  }
+});

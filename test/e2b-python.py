@@ -155,7 +155,7 @@ class Blocking:
 OTHER_FORM = {
     "output in a loop", "a terminal", "a terminal's size", "a terminal is killed", "a watcher", "changes below a directory",
     "a template is built", "a template's step that fails", "tags of a template", "every route that the package knows",
-    "volumes", "secrets",
+    "volumes", "files of a volume outside of a sandbox", "volumes in a sandbox", "secrets",
 }
 
 
@@ -547,10 +547,38 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
                     wrong.append("%s %s: %d %s" % (method, path, status, text))
         assert not wrong, "\n".join(wrong)
 
-    def no_volumes():
+    def volumes():
         from e2b import Volume
 
-        refused("volumes", lambda: Volume.create("v"))
+        made = Volume.create("py-files")
+        assert made.name == "py-files" and made.token, made
+        assert [each.name for each in Volume.list() if each.volume_id == made.volume_id] == ["py-files"]
+        assert Volume.get_info(made.volume_id).token == made.token
+        assert Volume.connect(made.volume_id).name == "py-files"
+        raises(Exception, lambda: Volume.get_info("vol-00000000"))
+        assert Volume.destroy(made.volume_id) and not Volume.destroy(made.volume_id)
+
+    def volume_files():
+        from e2b import Volume
+
+        volume = Volume.create("py-looked-into")
+        try:
+            refused("files of a volume", lambda: volume.list("/"))
+        finally:
+            Volume.destroy(volume.volume_id)
+
+    def mounted():
+        from e2b import Volume
+
+        volume = Volume.create("py-kept")
+        # The first machine with a place for one starts its system.
+        first = Sandbox.create(volume_mounts={"/mnt/kept": volume}, timeout=300, request_timeout=600)
+        first.files.write("/mnt/kept/word", "outlives it")
+        first.kill()
+        second = Sandbox.create(volume_mounts={"/mnt/kept": "py-kept"}, timeout=300, request_timeout=600)
+        assert second.files.read("/mnt/kept/word") == "outlives it"
+        second.kill()
+        assert Volume.destroy(volume.volume_id)
 
     def no_secrets():
         from e2b import Secret
@@ -574,7 +602,8 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
 
     for name, work in [
         ("no network", closed), ("environment of all", given), ("a with block", with_block), ("asked for twice with one key", twice),
-        ("a template is built", template), ("a template's step that fails", poor_template), ("volumes", no_volumes), ("secrets", no_secrets),
+        ("a template is built", template), ("a template's step that fails", poor_template), ("volumes", volumes), ("secrets", no_secrets),
+        ("files of a volume outside of a sandbox", volume_files), ("volumes in a sandbox", mounted),
         ("the MCP gateway", no_mcp), ("tags of a template", tags), ("every route that the package knows", routes),
         ("ranges of addresses", no_ranges), ("a pause at the end of its time", auto_pause),
     ]:

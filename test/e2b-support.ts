@@ -1,4 +1,4 @@
-/** What the tests of E2B's clients share: the key, the two variables, and machines that are saved before anybody asks. */
+/** What the tests of E2B's clients share: the key, the variables, and machines that are saved before anybody asks. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtemp, writeFile } from "node:fs/promises";
@@ -27,7 +27,11 @@ export async function e2bServer(more = ""): Promise<Server> {
   if (long) await borrowGoldens(join(root, "snapshots"));
   await writeFile(join(root, "stacyvm.yaml"), `auth: {api_key: ${KEY}}\n${more}providers: {default: ${PROVIDER}}\n`);
   const server = await Server.open(root);
-  Object.assign(process.env, { E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY });
+  Object.assign(process.env, {
+    ...{ E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY },
+    // Without it or a domain, clients ask E2B itself for the files of a volume.
+    E2B_VOLUME_API_URL: server.url,
+  });
   return server;
 }
 

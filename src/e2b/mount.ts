@@ -14,6 +14,7 @@ import { StacyError } from "../host/error.ts";
 import { View } from "../sandboxes/view.ts";
 import { controlPlane, isControlPath } from "./control/control.ts";
 import type { ControlEnv } from "./control/env.ts";
+import { volumeShown } from "./control/volumes.ts";
 import { Envd, gone, isGone } from "./envd/envd.ts";
 import { E2bError, errorResponse } from "./error.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
@@ -59,10 +60,19 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     return { owner, by };
   }
 
+  /** A volume's token needs no key beside it, and brings nothing of its owner in sight. @returns `undefined`: it shows no token, or another one */
+  function volumeBy(c: ApiContext): { owner: string; by: Identity } | undefined {
+    const { id, token } = volumeShown(c.req.raw) ?? { id: "", token: "" };
+    const by = access
+      .behind(SandboxTokens.credentialIn(token))
+      .find(({ scopes, credential }) => scopes.has("use") && tokens.matchesVolume(id, credential, token));
+    return by === undefined ? undefined : { owner: "", by };
+  }
+
   /** Who calls the control plane: the holder of a key, or of a link where the route has those. */
   function admission(c: ApiContext, gate: Gate): ControlEnv["Bindings"] {
-    const upload = uploadBy(c);
-    if (upload === undefined) {
+    const shown = volumeBy(c) ?? uploadBy(c);
+    if (shown === undefined) {
       return {
         admit: ({ access: scope }, work) =>
           gate.admit(c, scope, (sandboxes) => {
@@ -71,7 +81,7 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
           }),
       };
     }
-    const { owner, by } = upload;
+    const { owner, by } = shown;
     return {
       admit: async ({ link }, work) => {
         gate.limit(c);

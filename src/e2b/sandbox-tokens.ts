@@ -88,6 +88,15 @@ export class SandboxTokens {
     return Number(upload.expires) * 1000 > nowMs && equal(this.ofUpload(upload, by), signature);
   }
 
+  /** What is shown for a volume's files. */
+  ofVolume(volumeId: string, by: Credential): string {
+    return this.#made(by, "volume", volumeId);
+  }
+
+  matchesVolume(volumeId: string, by: Credential, presented: string): boolean {
+    return equal(this.ofVolume(volumeId, by), presented);
+  }
+
   /** Whose a token or an upload's signature says that it is. */
   static credentialIn(presented: string): string {
     return presented.slice(0, Math.max(0, presented.indexOf(".")));

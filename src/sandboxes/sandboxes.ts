@@ -281,6 +281,12 @@ export class Sandboxes {
         remedy: "start from its image or from a template",
       });
     }
+    // It would be refused at the end of its time, each minute again.
+    if (mounts.length > 0 && resolved.onExpiry?.keeps === "disk") {
+      throw new StacyError("invalid", "volumes: a sandbox that has some cannot be kept without its memory at its end", {
+        remedy: "keep its memory, too: clients of E2B leave autoPauseMemory out",
+      });
+    }
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
     const reserve = (): Sandbox | undefined => {

@@ -7,7 +7,7 @@
  */
 import { StacyError } from "../host/error.ts";
 import { checkpointKey, type PoolStatus, type SnapshotInfo } from "../providers/provider.ts";
-import type { VolumeInfo } from "../volumes/volumes.ts";
+import type { NewVolume, VolumeInfo } from "../volumes/volumes.ts";
 import type { CodeRuns } from "./code.ts";
 import type { EventType, SandboxEvent } from "./events.ts";
 import type { ExecRequest, RunningCommand } from "./executions.ts";
@@ -251,8 +251,7 @@ export class View {
   readonly volumes = {
     list: (): Promise<VolumeInfo[]> => this.#all.volumes.list(this.only),
     get: (name: string): Promise<VolumeInfo> => this.#all.volumes.get(this.owner, name),
-    create: (input: { name: string; sizeMiB: number }): Promise<VolumeInfo> =>
-      this.#all.volumes.create(this.owner, input),
+    create: (input: NewVolume): Promise<VolumeInfo> => this.#all.volumes.create(this.owner, input),
     clone: (name: string, to: { name: string; frozen: boolean }): Promise<VolumeInfo> =>
       this.#all.volumes.clone(this.owner, name, to),
     resize: (name: string, sizeMiB: number): Promise<VolumeInfo> => this.#all.volumes.resize(this.owner, name, sizeMiB),

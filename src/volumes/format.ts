@@ -19,12 +19,15 @@ const FEATURES = [
   ...["huge_file", "large_file", "metadata_csum", "resize_inode", "sparse_super"],
 ].join(",");
 
-/** Makes an ext4 of the whole file, which exists and is empty. A failure leaves no file. */
-export async function formatVolume(path: string): Promise<void> {
+/**
+ * Makes an ext4 of the whole file, which exists and is empty. A failure leaves no file.
+ * @param rootOwner id of the user and group that its first directory belongs to
+ */
+export async function formatVolume(path: string, rootOwner = 0): Promise<void> {
   const args = [
     ...["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-I", "256", "-O", FEATURES],
     // In a file that is new, discarding says that inode tables and journal are zero: neither is written, here or by the guest's kernel.
-    ...["-E", "discard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"],
+    ...["-E", `discard,lazy_itable_init=1,lazy_journal_init=1,root_owner=${rootOwner}:${rootOwner}`],
     path,
   ];
   try {

@@ -38,6 +38,13 @@ export interface VolumeUser {
   readOnly: boolean;
 }
 
+export interface NewVolume {
+  name: string;
+  sizeMiB: number;
+  /** Id of the user and group in guests who may write to it first; without: root. */
+  rootOwner?: number;
+}
+
 export interface VolumeLimits {
   /** Of one owner; 0: none. */
   maxVolumes: number;
@@ -113,10 +120,10 @@ export class Volumes {
   }
 
   /** @throws StacyError `invalid`, `conflict`, `limit`, `no-space` */
-  async create(owner: string, input: { name: string; sizeMiB: number }): Promise<VolumeInfo> {
+  async create(owner: string, input: NewVolume): Promise<VolumeInfo> {
     const bytes = checkVolumeSize(input.sizeMiB);
     return this.#make(owner, input.name, bytes, {}, async (path) => {
-      await formatVolume(path);
+      await formatVolume(path, input.rootOwner);
       return bytes;
     });
   }

@@ -1,6 +1,6 @@
 /** The control plane's JSON: what clients send, and sandboxes as they are shown. Sizes in MiB, times in seconds. */
 import { z } from "zod";
-import { AllowedHosts, maybe } from "../../api/schemas/common.ts";
+import { AllowedHosts, GuestText, maybe } from "../../api/schemas/common.ts";
 import type { SandboxRecord } from "../../sandboxes/record.ts";
 import { ENVD_VERSION } from "../parts.ts";
 
@@ -33,7 +33,7 @@ export const NewSandbox = z.object({
   envVars: maybe(Strings),
   mcp: z.unknown().optional(),
   iam: z.unknown().optional(),
-  volumeMounts: maybe(z.array(z.unknown())),
+  volumeMounts: maybe(z.array(z.object({ name: z.string().max(128), path: GuestText.max(1_024) })).max(64)),
 });
 export type NewSandbox = z.output<typeof NewSandbox>;
 
@@ -88,6 +88,7 @@ export function listed(record: SandboxRecord): Record<string, unknown> {
     diskSizeMB: record.diskMiB,
     metadata: metadataOf(record),
     envdVersion: ENVD_VERSION,
+    volumeMounts: (record.volumes ?? []).map(({ name, path }) => ({ name, path })),
   };
 }
 

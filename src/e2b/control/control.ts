@@ -22,6 +22,7 @@ import { isNow, sampleMetrics } from "./metrics.ts";
 import { pageOf } from "./paging.ts";
 import { ControlRoutes } from "./routes.ts";
 import { sourceOf } from "./templates.ts";
+import { volumeRoutes } from "./volumes.ts";
 
 /** What a client that names no time gets, ms. */
 const DEFAULT_TIMEOUT_MS = 15_000;
@@ -264,13 +265,13 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     );
   });
   templateRoutes(routes, parts, read);
+  volumeRoutes(routes, { tokens, read, domainOf });
 
   const feature = (paths: string[], what: string): void => {
     for (const path of paths) {
       for (const each of [path, `${path}/*`]) routes.on("ALL", each, "read", () => errorResponse(notThere(what)));
     }
   };
-  feature(["/volumes", "/volumecontent"], "volumes");
   feature(["/secrets"], "secrets");
   // A caller has one team: the owner whose everything is.
   routes.on("GET", "/teams", "read", (c) => {
@@ -299,7 +300,6 @@ function refuse(body: NewSandbox, open: boolean): void {
   if (httpsPorts.length > 0) throw notThere("ports that speak HTTPS in the sandbox (httpsPorts)");
   if (body.mcp != null) throw notThere("the MCP gateway");
   if (body.iam != null) throw notThere("identity tokens");
-  if (body.volumeMounts !== undefined && body.volumeMounts.length > 0) throw notThere("volumes");
 }
 
 function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number): SpawnInput {
@@ -323,6 +323,7 @@ function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number): SpawnInp
     metadata: { ...body.metadata, [own.template]: body.templateID },
     env: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: body.templateID, ...body.envVars },
     ...(hosts === undefined ? {} : { allowedHosts: hosts }),
+    ...(body.volumeMounts === undefined ? {} : { volumes: body.volumeMounts }),
   };
 }
 
