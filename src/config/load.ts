@@ -9,6 +9,7 @@ import { join, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
 import { errno, StacyError } from "../host/error.ts";
 import { schemaWords } from "../host/schema-words.ts";
+import { assertNamedFiles } from "./named-files.ts";
 import { isPublishedConfig, isTheirKey } from "./published.ts";
 import { type Config, configKeys, configSchema } from "./schema.ts";
 import { assertHarmless, whyForeign } from "./working-directory.ts";
@@ -73,7 +74,9 @@ export async function loadConfig(
     setKey(raw, key, value);
     variables.delete(key);
   }
-  return { config: validateConfig(raw, path, published ? MIGRATE(path) : undefined, variables), path, notes };
+  const config = validateConfig(raw, path, published ? MIGRATE(path) : undefined, variables);
+  await assertNamedFiles(config);
+  return { config, path, notes };
 }
 
 async function readIfThere(path: string): Promise<{ content: string; stats: Stats } | undefined> {

@@ -5,13 +5,10 @@
  */
 import type { Stats } from "node:fs";
 import { StacyError } from "../host/error.ts";
+import { FILE_KEYS } from "./named-files.ts";
 
 /** Programs of this host, directories with programs or data, files that are read, and what guests may reach of this host. */
-const OF_THIS_HOST = [
-  ...["data_dir", "database.path", "network.ca_file", "network.private", "network.host_ports", "secrets.key_file"],
-  ...["firecracker.path", "firecracker.jailer", "firecracker.kernel", "firecracker.kernel_modules"],
-  ...["firecracker.jail_netns", "qemu.kernel", "qemu.kernel_modules"],
-];
+const OF_THIS_HOST = ["data_dir", "database.path", "network.private", "network.host_ports", ...FILE_KEYS];
 
 /** @returns why the file is not heard: it is, or may be, another user's */
 export function whyForeign({ uid, mode }: Pick<Stats, "uid" | "mode">, own = process.getuid?.()): string | undefined {

@@ -5,6 +5,7 @@
  * Any statement may fail (disk full, locked by another program, read-only, damaged). Then it throws a typed error, no transaction
  * stays open, and the next call finds the connection as it was.
  */
+import { chmodSync, closeSync, existsSync, openSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { StacyError } from "../host/error.ts";
@@ -16,6 +17,8 @@ export type Row = Record<string, unknown>;
 
 /** While it opens there is nothing else to do; later, who meets a lock comes back (store.ts) and holds up nobody. */
 const OPEN_BUSY_MS = 5_000;
+const MODE = 0o600;
+const OTHERS = 0o077;
 const SQLITE_BUSY = 5;
 const SQLITE_LOCKED = 6;
 
@@ -32,6 +35,7 @@ export class Database {
   constructor(path: string) {
     let db: DatabaseSync | undefined;
     try {
+      if (path !== ":memory:") keepToOwner(path);
       db = new DatabaseSync(path, { timeout: OPEN_BUSY_MS });
       db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;");
       migrate(db);
@@ -161,6 +165,31 @@ function databaseError(error: unknown, doing: string): StacyError {
       });
     default:
       return new StacyError("internal", message, detail);
+  }
+}
+
+/**
+ * It holds hashes of keys and what ran, and SQLite gives what it makes beside it the same mode.
+ * @throws StacyError `permission` for one that is open to other users and cannot be closed to them
+ */
+function keepToOwner(path: string): void {
+  const found = ["", "-wal", "-shm"].map((each) => `${path}${each}`).filter((each) => existsSync(each));
+  if (!found.includes(path)) {
+    try {
+      closeSync(openSync(path, "a", MODE));
+    } catch {} // SQLite says why it cannot be
+  }
+  for (const each of found) {
+    if ((statSync(each).mode & OTHERS) === 0) continue;
+    try {
+      chmodSync(each, MODE);
+    } catch (cause) {
+      throw new StacyError("permission", `${each} is open to other users of this host, and cannot be closed to them`, {
+        phase: "database",
+        cause,
+        remedy: `give it to the user of the server, mode ${MODE.toString(8)}`,
+      });
+    }
   }
 }
 
