@@ -5,6 +5,10 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
+import { mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { after, before, describe, test } from "node:test";
 import type { Access } from "../src/access/access.ts";
@@ -39,6 +43,13 @@ type Stranger =
   | "another owner's key"
   | "tokens of another sandbox"
   | "a signature";
+
+/** For files of templates. */
+function temporary(): string {
+  const dir = mkdtempSync(join(tmpdir(), "e2b-owners-"));
+  after(() => rm(dir, { recursive: true }));
+  return dir;
+}
 
 let addresses = 0;
 /** A new address each time: wrong keys are counted by it. */
@@ -82,7 +93,7 @@ function routes(table: readonly RouteAccess[]): Asked[] {
 }
 
 describe("every route of E2B's protocol", () => {
-  const { app, access, keys, sandboxes, tokens } = fakeApp();
+  const { app, access, keys, sandboxes, tokens } = fakeApp({ dataDir: temporary() });
   const secrets: Record<string, string> = {};
   /** By what has become of it. */
   const hers: Record<string, Things> = {};
@@ -355,7 +366,7 @@ describe("every route of E2B's protocol", () => {
 describe("a sandbox's tokens and links end with the key that they were given for", () => {
   const HOUR_MS = 3_600_000;
   let now = Date.now();
-  const world = fakeApp({ now: () => now });
+  const world = fakeApp({ now: () => now, dataDir: temporary() });
   const { app, keys, sandboxes } = world;
   let id = "";
   before(async () => {

@@ -30,6 +30,8 @@ export function fakeApp(
     images?: Partial<ImageLibrary>;
     doctor?: () => Promise<HostFinding[]>;
     volumes?: string;
+    /** For what is sent to it. */
+    dataDir?: string;
   } = {},
 ) {
   const world = fakeWorld(options.volumes === undefined ? {} : { volumes: options.volumes });
@@ -54,7 +56,7 @@ export function fakeApp(
     environments: new Environments({ store: world.store, images, report: () => {} }),
     ...(options.doctor === undefined ? {} : { doctor: options.doctor }),
     config,
-    dataDir: "/",
+    dataDir: options.dataDir ?? "/",
     configPath: "/nonexistent/stacyvm.yaml",
     access,
     audit,

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Readable } from "node:stream";
+import { PassThrough, Readable } from "node:stream";
 import { test } from "node:test";
 import { createGzip } from "node:zlib";
 import { pack } from "tar-stream";
@@ -228,21 +228,6 @@ test("files of templates: each owner's own, in folders of their hashes, links am
       assert.equal((await context.content(same, 100)).toString(), "content");
     }
     await assert.rejects(read("b", "ab"), { code: "invalid" });
-    const some = (): Readable => Readable.from([Buffer.alloc(600)]);
-    await files.put("c", "01", some(), { maxBytes: 1_000 });
-    await assert.rejects(files.put("c", "02", some(), { maxBytes: 1_000 }), { code: "limit" });
-    await files.put("d", "02", some(), { maxBytes: 1_000 });
-    assert.ok(!(await files.has("c", "02")));
-    // Many that are on their way at once have one owner's room together.
-    const piece = Buffer.alloc(16 * 1024);
-    const large = (): Readable => Readable.from(Array.from({ length: 48 }, () => piece));
-    const room = { maxBytes: 64 * piece.length, lookBytes: 4 * piece.length };
-    const sent = await Promise.allSettled(["11", "12", "13"].map((hash) => files.put("e", hash, large(), room)));
-    assert.ok(sent.filter(({ status }) => status === "rejected").length >= 2, JSON.stringify(sent));
-    assert.ok(
-      !(await readdir(join(dir, "e2b-files"))).some((name) => !name.endsWith(".tar")),
-      "nothing half-sent stays",
-    );
     await files.put("a", "ef", Readable.from([Buffer.from("no archive, and longer than nothing".repeat(40))]));
     await assert.rejects(read("a", "ef"), { code: "corrupt" });
     // Keys that hold for all members, which each of these would be given anew.
@@ -250,6 +235,80 @@ test("files of templates: each owner's own, in folders of their hashes, links am
     const many = tar([{ path: "g", type: "g", content: keys }, ...Array(100).fill({ path: "f", pax: { a: "1" } })]);
     await files.put("a", "fa", Readable.from([many]));
     await assert.rejects(read("a", "fa"), { code: "corrupt", message: /too many extended records/ });
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+});
+
+test("files of templates: one bound for all of an owner's, also of those that are on their way at once", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "e2b-"));
+  try {
+    const piece = Buffer.alloc(1024);
+    const files = new TemplateFiles(dir, { maxBytes: 10 * piece.length, maxFiles: 4 });
+    const some = (pieces: number): Readable => Readable.from(Array.from({ length: pieces }, () => piece));
+    await files.put("c", "01", some(6));
+    await assert.rejects(files.put("c", "02", some(6)), { code: "limit" });
+    await files.put("d", "02", some(6));
+    assert.deepEqual([await files.has("c", "01"), await files.has("c", "02")], [true, false]);
+    // One in place of another: it has room when the one before is gone, and is counted once.
+    await files.put("d", "02", some(4));
+    await files.put("d", "03", some(6));
+    // Eight senders, of which each waits for the others before it sends on: together they have what one would.
+    let [waiting, went] = [8, Promise.withResolvers<void>()];
+    async function* together(): AsyncGenerator<Buffer> {
+      for (let i = 0; i < 9; i++) {
+        yield piece;
+        if (i > 0) continue;
+        waiting -= 1;
+        if (waiting === 0) went.resolve();
+        await went.promise;
+      }
+    }
+    const many = new TemplateFiles(join(dir, "many"), { maxBytes: 10 * piece.length, maxFiles: 100 });
+    const sent = await Promise.allSettled(Array.from({ length: 8 }, (_, i) => many.put("e", `1${i}`, together())));
+    const held = sent.filter(({ status }) => status === "fulfilled").length;
+    assert.ok(held <= 1, JSON.stringify(sent));
+    for (const { reason } of sent as PromiseRejectedResult[])
+      if (reason !== undefined) assert.equal(reason.code, "limit");
+    const left = (await readdir(join(dir, "many", "e2b-files"), { recursive: true })).filter((name) => /\./.test(name));
+    assert.equal(left.length, held, "nothing half-sent stays");
+    // What did not come takes no room.
+    await many.put("e", "20", some(10 - 9 * held));
+    // As many files, whatever their size.
+    for (const hash of ["a1", "a2", "a3", "a4"]) await files.put("f", hash, Readable.from([Buffer.from("x")]));
+    await assert.rejects(files.put("f", "a5", some(1)), { code: "limit", message: /too many/ });
+    await files.put("f", "a4", some(1));
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+});
+
+test("files of templates: of a server that was killed stays what was whole, and what nobody uses goes after a day, whoever calls", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "e2b-"));
+  try {
+    let now = Date.now();
+    const there = async () =>
+      (await readdir(join(dir, "e2b-files"), { recursive: true })).filter((name) => name.includes(".")).length;
+    const before = new TemplateFiles(dir, { now: () => now });
+    await before.put("a", "01", Readable.from([Buffer.alloc(600)]));
+    const stuck = new PassThrough();
+    stuck.write(Buffer.alloc(10));
+    const putting = before.put("a", "02", stuck);
+    while ((await there()) < 2) await new Promise(setImmediate);
+    // Not told of the end, as a process that is killed.
+    const after = new TemplateFiles(dir, { now: () => now, maxBytes: 1_000 });
+    assert.deepEqual([await after.has("a", "01"), await after.has("a", "02"), await there()], [true, false, 1]);
+    await assert.rejects(after.put("a", "03", Readable.from([Buffer.alloc(600)])), { code: "limit" }, "it is counted");
+    now += 23 * 3_600_000;
+    assert.ok(await after.has("a", "01"));
+    now += 23 * 3_600_000;
+    await after.sweep();
+    assert.ok(await after.has("a", "01"), "its last use counts");
+    now += 25 * 3_600_000;
+    await after.sweep();
+    assert.deepEqual([await after.has("a", "01"), await there()], [false, 0]);
+    stuck.destroy();
+    await assert.rejects(putting);
   } finally {
     await rm(dir, { recursive: true });
   }

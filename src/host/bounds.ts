@@ -145,6 +145,8 @@ export const E2B_BOUNDS = {
   watchedBytes: 4 * MIB,
   /** Logs of all builds of one owner that are remembered, bytes. */
   logBytes: 16 * MIB,
+  /** Archives of one owner's templates that are kept; their bytes together are a build's (`contentBytes`). */
+  templateFiles: 10_000,
 } as const;
 
 /** One registry, its token server and the hosts that it sends us to. */

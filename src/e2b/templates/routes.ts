@@ -37,7 +37,7 @@ const HASH = /^[0-9a-f]{1,128}$/;
 type Read = <S extends z.ZodType>(c: ControlContext, schema: S) => Promise<z.output<S>>;
 
 export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Read): void {
-  const files = new TemplateFiles(parts.dataDir);
+  const files = new TemplateFiles(parts.dataDir, { stopping: parts.stopping });
   const builds = new TemplateBuilds(parts, files);
   const { limits, tokens } = parts;
   const nothing = (): Response => new Response(null, { status: 204 });
