@@ -496,6 +496,14 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
             assert other.is_running()
         assert not other.is_running()
 
+    def killed():
+        other = Sandbox.create(timeout=60)
+        started = other.commands.run("sleep 60", background=True)
+        other.kill()
+        # Older clients pass on that the connection broke.
+        error = str(raises(Exception, started.wait))
+        assert "killed or reached its end of life" in error, error
+
     def twice():
         one = Sandbox.create(timeout=60, idempotency_key="the-same-" + way[0])
         two = Sandbox.create(timeout=60, idempotency_key="the-same-" + way[0])
@@ -601,7 +609,8 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
         again.kill()
 
     for name, work in [
-        ("no network", closed), ("environment of all", given), ("a with block", with_block), ("asked for twice with one key", twice),
+        ("no network", closed), ("environment of all", given), ("a with block", with_block), ("a sandbox that is killed under a command", killed),
+        ("asked for twice with one key", twice),
         ("a template is built", template), ("a template's step that fails", poor_template), ("volumes", volumes), ("secrets", no_secrets),
         ("files of a volume outside of a sandbox", volume_files), ("volumes in a sandbox", mounted),
         ("the MCP gateway", no_mcp), ("tags of a template", tags), ("every route that the package knows", routes),

@@ -105,8 +105,9 @@ describe("E2B's own tests", { skip, timeout: 7_200_000 }, () => {
     dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "suites-"));
     process.env.E2B_API_KEY = KEY;
     if (suites.every(({ alone }) => alone === true)) return;
-    // Ports are open to everybody, as E2B's are.
-    server = await e2bServer(`server: {preview_domain: ${DOMAIN}, preview_public: true}\n`);
+    // Ports are open to everybody, as E2B's are; those of the code interpreter ask for closed ones, and for no others.
+    const open = !suites.every(({ name }) => name.startsWith("code"));
+    server = await e2bServer(`server: {preview_domain: ${DOMAIN}, preview_public: ${open}}\n`);
     await prepare(server, "base", ...(withCode ? ["code-interpreter"] : []));
     await ownImages(server);
     const tagged = await fetch(`${server.url}/api/v1/images/tag`, {
@@ -211,7 +212,11 @@ async function installPython(folder: string): Promise<void> {
   await mkdir(join(folder, "names"));
   await writeFile(join(folder, "names", "sitecustomize.py"), NAMES);
   const python = join(folder, "venv/bin/python");
-  await runTool(python, ["-m", "pip", "install", "--quiet", folder, ...PYTHON_TOOLS], { timeoutMs: INSTALL_MS });
+  const install = ["-m", "pip", "install", "--quiet"];
+  await runTool(python, [...install, folder, ...PYTHON_TOOLS], { timeoutMs: INSTALL_MS });
+  // The code interpreter breaks with newer ones of the package that it stands on; the oldest that it names is what it was made with.
+  const [, oldest] = /^e2b = "\^([\d.]+)"$/m.exec(await readFile(join(folder, "pyproject.toml"), "utf8")) ?? [];
+  if (oldest !== undefined) await runTool(python, [...install, `e2b==${oldest}`], { timeoutMs: INSTALL_MS });
 }
 
 async function runPython(folder: string, tests: string[], env: Env): Promise<Outcome[]> {

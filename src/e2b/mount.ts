@@ -123,7 +123,7 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
   async function answer(c: ApiContext, { id, port }: Target, sandboxes: View): Promise<Response> {
     const why = whyGone(sandboxes, id);
     if (why !== undefined) return gone(id, why);
-    if (port === ENVD_PORT) return envd.handle({ sandboxes, id }, c.req.raw);
+    if (port === ENVD_PORT) return envd.handle({ sandboxes, id }, c.req.raw, c.env.incoming?.socket);
     if (port === INTERPRETER_PORT) return interpreter.handle({ sandboxes, id }, c.req.raw);
     const { pathname, search } = new URL(c.req.url);
     try {

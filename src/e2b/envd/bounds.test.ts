@@ -31,6 +31,26 @@ test("all watchers of a sandbox keep what has one bound in bytes, the last chang
   assert.deepEqual([short.take().length, long.take().length], [0, 0]);
 });
 
+test("a client that asks for changes has those, too, that are on their way from the guest; a directory that is never quiet does not keep it", async () => {
+  const { signal } = new AbortController();
+  const kept = new KeptChanges({ left: 1e6 });
+  const settling = kept.settled(signal);
+  setImmediate(() => kept.push(change("one")));
+  setTimeout(() => kept.push(change("and another one after it")), 120);
+  await settling;
+  assert.deepEqual(
+    kept.take().map(({ name }) => name),
+    ["one", "and another one after it"],
+  );
+  const never = setInterval(() => kept.push(change("x")), 5);
+  try {
+    await kept.settled(signal);
+    await assert.rejects(kept.settled(AbortSignal.abort()), { name: "AbortError" });
+  } finally {
+    clearInterval(never);
+  }
+});
+
 test("a directory with more entries, or links, than are looked up at a stretch is refused with what to do", async () => {
   let entries: { kind: string }[] = [];
   const guest = {

@@ -2,6 +2,7 @@
  * E2B's agent of a sandbox, answered here through our own: nothing of it is installed in any image. Files over HTTP, processes
  * and the file system over Connect (JSON and protobuf).
  */
+import type { Socket } from "node:net";
 import {
   type ConnectRouter,
   createConnectRouter,
@@ -100,8 +101,12 @@ export class Envd {
     }));
   }
 
-  /** @param target a sandbox that runs, for whoever may use it. @throws StacyError, E2bError */
-  async handle(target: Target, request: Request): Promise<Response> {
+  /**
+   * @param target a sandbox that runs, for whoever may use it
+   * @param socket that the request has come by
+   * @throws StacyError, E2bError
+   */
+  async handle(target: Target, request: Request, socket?: Socket): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === HEALTH) return new Response(null, { status: 204 });
     const call = this.#calls.get(pathname);
@@ -115,7 +120,7 @@ export class Envd {
         maxBytes,
       });
       const answer = await handler({ ...asked, body, header: boundTimers(asked.header), contextValues });
-      return breakable(universalServerResponseToFetch(answer), lost.signal);
+      return breakable(universalServerResponseToFetch(answer), lost.signal, socket);
     }
     const guest = await openGuest(this.#parts, target, request.signal);
     try {

@@ -29,6 +29,7 @@ type Guests = (context: HandlerContext) => Promise<Guest>;
 
 interface Watcher {
   sandbox: string;
+  directory: string;
   kept: KeptChanges;
   stop: AbortController;
   error?: ConnectError;
@@ -158,10 +159,11 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
         const mine = [...watchers.values()].filter(({ sandbox }) => sandbox === guest.id);
         if (mine.length >= MAX_WATCHERS) throw new StacyError("limit", "this sandbox has too many watchers");
         const user = (await guest.users()).find(guest.userName);
-        const events = await watch(guest, pathOf(path, user), recursive, AbortSignal.any([stop.signal, stopping]));
+        const directory = pathOf(path, user);
+        const events = await watch(guest, directory, recursive, AbortSignal.any([stop.signal, stopping]));
         const id = `w${randomBytes(8).toString("hex")}`;
         const room = mine[0]?.kept.room ?? { left: E2B_BOUNDS.watchedBytes };
-        const watcher: Watcher = { sandbox: guest.id, kept: new KeptChanges(room), stop };
+        const watcher: Watcher = { sandbox: guest.id, directory, kept: new KeptChanges(room), stop };
         watchers.set(id, watcher);
         void (async () => {
           try {
@@ -189,7 +191,13 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
     },
 
     getWatcherEvents: ({ watcherId }, context) =>
-      call(context, async ({ id }) => ({ events: watcherOf(id, watcherId).kept.take() })),
+      call(context, async ({ id, agent }) => {
+        const { kept, directory } = watcherOf(id, watcherId);
+        // What the guest was busy with before is done when it answers; the directory may be gone.
+        await agent.stat(directory).catch(() => {});
+        await kept.settled(context.signal);
+        return { events: kept.take() };
+      }),
 
     removeWatcher: ({ watcherId }, context) =>
       call(context, async ({ id }) => {

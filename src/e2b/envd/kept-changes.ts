@@ -2,6 +2,7 @@
  * Changes that a watcher keeps for a client that comes for them. How long their names are says the guest, and how many watchers there
  * are its clients: all of one sandbox have the same room.
  */
+import { setTimeout } from "node:timers/promises";
 import type { FilesystemEvent } from "./gen/filesystem/filesystem_pb.ts";
 
 /** Bytes that are left for all watchers of one sandbox. */
@@ -12,8 +13,14 @@ export interface Room {
 /** What an event costs beside its name. */
 const OVERHEAD = 256;
 
+/** What the guest's kernel has told is here after that time; one change follows another, as those of a rename do. */
+const QUIET_MS = 100;
+/** For a directory that is never quiet. */
+const MOST_QUIETS = 10;
+
 export class KeptChanges {
   readonly room: Room;
+  #pushed = 0;
   #events: FilesystemEvent[] = [];
   /** Those before it were dropped. */
   #first = 0;
@@ -24,6 +31,7 @@ export class KeptChanges {
 
   /** Where there is no room the oldest ones go; with none of its own, this one. */
   push(event: FilesystemEvent): void {
+    this.#pushed += 1;
     const bytes = costOf(event);
     while (this.room.left < bytes && this.#first < this.#events.length) {
       this.room.left += costOf(this.#events[this.#first++] as FilesystemEvent);
@@ -35,6 +43,15 @@ export class KeptChanges {
     if (this.room.left < bytes) return;
     this.room.left -= bytes;
     this.#events.push(event);
+  }
+
+  /** When nothing more comes: a client that has changed a file and asks has what it changed, which takes its way through the guest. */
+  async settled(signal: AbortSignal): Promise<void> {
+    let before = -1;
+    for (let i = 0; i < MOST_QUIETS && before !== this.#pushed; i++) {
+      before = this.#pushed;
+      await setTimeout(QUIET_MS, undefined, { signal, ref: false });
+    }
   }
 
   /** All of them, which are kept no longer. */
