@@ -109,6 +109,7 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   const parts = ROUNDS >= 1_000 ? 20 : 1;
   let after = before;
   let done = 0;
+  const rss = [before.rssMiB + 128];
   const until = performance.now() + MINUTES * 60_000;
   for (let part = 1; part <= parts && performance.now() < until; part++) {
     const begun = performance.now();
@@ -116,6 +117,7 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
     await churn(count);
     done += count;
     after = await holdings();
+    rss.push(after.rssMiB);
     const each = ((performance.now() - begun) / count).toFixed(1);
     t.diagnostic(`after ${done}: ${JSON.stringify(after)}, ${each} ms for one of ${PARALLEL} at a time`);
   }
@@ -128,8 +130,10 @@ test(`${ROUNDS} sandboxes, ${PARALLEL} at a time, leave nothing`, async (t) => {
   assert.ok(after.diskMiB <= before.diskMiB + 64, `disk: ${before.diskMiB} MiB before, ${after.diskMiB} after`);
   // The HTTP client's own connections come and go.
   assert.ok(after.files <= before.files + PARALLEL, `open files: ${before.files} before, ${after.files} after`);
-  // V8 gives memory back late (500 sandboxes ended at 224 MiB, 1,500 at 206): a leak is what goes on beyond that.
-  assert.ok(after.rssMiB <= before.rssMiB + 128, `memory: ${before.rssMiB} MiB before, ${after.rssMiB} MiB after`);
+  // V8 takes memory while there is some, and gives it back late: 10,000 sandboxes ended at 258 MiB on one day and at 397 on another, with the
+  // same heap after a collection. A leak is what goes on: it ends above all that the first half needed.
+  const most = Math.max(...rss.slice(0, Math.ceil(rss.length / 2)));
+  assert.ok(after.rssMiB <= most + 32, `memory, MiB: ${rss.slice(1)}; at most ${most} in the first half`);
   assert.deepEqual((await server.call("GET", "/sandboxes")).body, []);
 });
 
