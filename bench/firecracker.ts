@@ -12,6 +12,7 @@ import { buildBareGuest } from "../src/images/bare-guest.ts";
 import type { ImageLibrary } from "../src/images/image.ts";
 import { type Launched, Launcher } from "../src/launcher/launcher.ts";
 import type { LaunchSpec } from "../src/launcher/target.ts";
+import { emptyNetwork } from "../src/vmm/empty-network.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
 import { linuxGuest } from "./firecracker-linux.ts";
@@ -142,13 +143,14 @@ async function everyWay(context: BenchContext, launcher: Launcher, runs: number)
 /** What the jail adds to a restore, of this user: each pair is a moment apart, now the one first and now the other. */
 async function besideJail(context: BenchContext, free: Launcher, images: ImageLibrary, runs: number): Promise<void> {
   const { paths } = free;
-  const vmm = createFirecracker({ assets: paths.assets, jail: { uidBase: JAIL_UID, limits: true } });
+  const vmm = createFirecracker({ assets: paths.assets, jail: { uidBase: JAIL_UID } });
   const jailed = new Launcher({ vmm, images, paths });
   try {
     const probe = await vmm.probe();
     if (!probe.usable) throw new Error(probe.reason);
     const spec = benchSpec(IMAGE);
     await free.golden.ensure(await free.targets.resolve(spec));
+    await emptyNetwork(); // as a server does
     const restore = async (launcher: Launcher): Promise<number> => {
       const { launched, total } = await spawnTimed(launcher, spec, undefined);
       await remove(launched);

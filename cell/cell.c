@@ -3,9 +3,10 @@
  * system's programs (read-only), some devices, and what the arguments name, each under its own path. It becomes the program, so pid and
  * parent stay.
  *
- *     cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH | -f BYTES]... -- PROGRAM ARGUMENT...
+ *     cell DIR [-n FILE] [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH | -f BYTES]... -- PROGRAM ARGUMENT...
  *
  *   DIR      the working directory, to read
+ *   -n FILE  a network namespace that is there already, in place of one of its own
  *   -r FILE  a file or directory to read
  *   -o FILE  the same, where it is there
  *   -w FILE  one to write, also below DIR. Its name stays what it is: nobody who follows names in DIR can be led elsewhere.
@@ -29,6 +30,7 @@
 #include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/nsfs.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -36,6 +38,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -258,25 +261,50 @@ static void give(const struct part *part, uid_t to) {
 	if (fchownat(part->fd, "", to, to, AT_EMPTY_PATH) != 0) fail("give", part->path);
 }
 
+/* In a new user namespace: itself, and nobody else. */
+static void map_user(uid_t uid, gid_t gid) {
+	char map[64];
+	write_file("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof map, "%u %u 1", uid, uid);
+	write_file("/proc/self/uid_map", map);
+	snprintf(map, sizeof map, "%u %u 1", gid, gid);
+	write_file("/proc/self/gid_map", map);
+}
+
+/*
+ * Not root, it gets there by the user namespace that has the rights in it. Its own is made below that one afterwards, and has none there: not
+ * even the loopback can be brought up.
+ */
+static void enter_network(const char *path, int root) {
+	int fd = open(absolute(path), O_RDONLY | O_CLOEXEC);
+	if (fd < 0) fail("open", path);
+	if (!root) {
+		int owner = ioctl(fd, NS_GET_USERNS);
+		if (owner < 0 || setns(owner, CLONE_NEWUSER) != 0) fail("enter the user namespace of", path);
+		close(owner);
+	}
+	if (setns(fd, CLONE_NEWNET) != 0) fail("enter", path);
+	close(fd);
+}
+
 int main(int argc, char **argv) {
 	const uid_t uid = geteuid();
 	const gid_t gid = getegid();
 	const int root = uid == 0;
 	int at = 2;
 	if (argc < 4) {
-		fprintf(stderr, "usage: cell DIR [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH | -f BYTES]... -- PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: cell DIR [-n FILE] [-r FILE | -o FILE | -w FILE | -l FILE | -s FILE | -a PATH | -f BYTES]... -- PROGRAM ARGUMENT...\n");
 		return 125;
 	}
 	const mode_t mask = umask(022);
-	if (unshare((root ? 0 : CLONE_NEWUSER) | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) != 0) fail("unshare", "namespaces");
-	if (!root) {
-		char map[64];
-		write_file("/proc/self/setgroups", "deny");
-		snprintf(map, sizeof map, "%u %u 1", uid, uid);
-		write_file("/proc/self/uid_map", map);
-		snprintf(map, sizeof map, "%u %u 1", gid, gid);
-		write_file("/proc/self/gid_map", map);
+	int own_network = CLONE_NEWNET;
+	if (strcmp(argv[at], "-n") == 0) {
+		enter_network(argv[at + 1], root);
+		own_network = 0;
+		at += 2;
 	}
+	if (unshare((root ? 0 : CLONE_NEWUSER) | CLONE_NEWNS | own_network | CLONE_NEWIPC | CLONE_NEWUTS) != 0) fail("unshare", "namespaces");
+	if (!root) map_user(uid, gid);
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) fail("mount", "/");
 	add(argv[1], 0, 0);
 	struct part *last = NULL;

@@ -20,7 +20,7 @@ const missing = await whyNot();
 const isRoot = process.getuid?.() === 0;
 const state = isRoot ? undefined : await cellState();
 const skip = missing ?? (isRoot ? "root has the jailer" : state?.usable === false ? state.reason : false);
-const jail = { uidBase: 200_000, limits: true };
+const jail = { uidBase: 200_000 };
 const jailed = (): Promise<World> => World.create({ vmm: createFirecracker({ assets, jail }) });
 
 test("the jail of a server that is not root, and a server with it", {

@@ -3,7 +3,7 @@
  * ordinary user, as whom firecracker-cell.test.ts runs it again, each in a cell.
  */
 import assert from "node:assert/strict";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
@@ -53,6 +53,7 @@ for (const { name, guest, skip } of guests) {
       assert.equal(boot.path, path, JSON.stringify(boot));
       return id;
     };
+    const networks = new Set<string>();
     /** Owner of the machine's process, which must be the only one there and have its own root. */
     const owner = async (id: string): Promise<number> => {
       const pids = await processesIn(join(server.root, "sandboxes", id));
@@ -60,6 +61,7 @@ for (const { name, guest, skip } of guests) {
       const status = await readFile(`/proc/${pids[0]}/status`, "utf8");
       assert.match(status, /^CapEff:\t0+$/m);
       assert.notEqual((await stat(`/proc/${pids[0]}/root/`)).ino, (await stat("/")).ino);
+      networks.add(await readlink(`/proc/${pids[0]}/ns/net`));
       return Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
     };
 
@@ -109,6 +111,9 @@ for (const { name, guest, skip } of guests) {
         // The next daemon knows whose users are taken.
         assert.ok(!uids.includes(lateUid));
       } else assert.deepEqual(new Set([...uids, lateUid]), new Set([process.getuid?.()]));
+      // One of each server, and none of them the host's.
+      assert.equal(networks.size, 2);
+      assert.ok(!networks.has(await readlink("/proc/self/ns/net")));
       ids.push(late);
       for (const id of ids) {
         const { stdout } = await good("POST", `/sandboxes/${id}/exec`, { command: "hostname", args: [], mode: "argv" });

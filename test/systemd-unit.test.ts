@@ -1,7 +1,7 @@
 /** The unit in packaging/, judged by systemd itself; with `STACYVM_SYSTEMD=1` started by one, too. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readlink, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -43,6 +43,7 @@ test("it leaves what the monitors' cells are made of, and makes no root: the jai
     "@mount",
     "pivot_root",
     "unshare",
+    "setns",
     "landlock_create_ruleset",
     "landlock_restrict_self",
     "seccomp",
@@ -89,6 +90,11 @@ test("started by systemd it makes sandboxes, which live over its restart and its
   assert.match(user, /^CapEff:\t0+$/m);
   // It is in its cell under the unit's own filters.
   assert.equal(await exists(`/proc/${monitor}/root/opt`), false);
+  const networkOf = (pid: number): Promise<string> => readlink(`/proc/${pid}/ns/net`);
+  const other = await cli("spawn", "stacyvm/busybox");
+  const [beside = 0] = await processesIn(join(state, "sandboxes", other));
+  assert.equal(await networkOf(beside), await networkOf(monitor), "one network namespace for all, with nothing in it");
+  await cli("rm", other);
 
   await host.run("systemctl", "restart", "stacyvm");
   await until("it does not come up again", answers);

@@ -28,6 +28,7 @@ import { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { Store } from "../sandboxes/store.ts";
 import type { Takeover } from "../sandboxes/takeover.ts";
 import { confinement } from "../vmm/cgroup.ts";
+import { emptyNetwork } from "../vmm/empty-network.ts";
 import { assertUsable } from "../vmm/usable.ts";
 import { chooseVmm, vmms } from "./engine.ts";
 import { version } from "./version.ts";
@@ -76,6 +77,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const images = createImages(paths, { ...imagesOptions(config.images), privateHosts: "named" });
   const spawner = options.pool ? await openSpawner(paths.assets) : undefined;
   if (spawner !== undefined) parts.use(spawner);
+  // Without it each cell makes its own.
+  if (options.pool)
+    await emptyNetwork().catch((err: unknown) =>
+      log.debug({ phase: "network", err }, "no network namespace for all monitors"),
+    );
   const all = vmms(paths, config, spawner?.spawn);
   // Before anything is adopted: a daemon that cannot do what it is told to must not judge the machines of one that could.
   if (config.firecracker.jail) await assertUsable(all.firecracker);

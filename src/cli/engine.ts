@@ -31,8 +31,8 @@ export function vmms(
   config: Pick<Config, "firecracker" | "qemu">,
   spawn: SpawnProcess = spawnProcess,
 ): Record<VmmName, Vmm> {
-  const { path, jailer, jail, jail_uid_base, jail_limits, jail_netns } = config.firecracker;
-  const policy = { uidBase: jail_uid_base, limits: jail_limits, ...(jail_netns ? { netns: jail_netns } : {}) };
+  const { path, jailer, jail, jail_uid_base, jail_netns } = config.firecracker;
+  const policy = { uidBase: jail_uid_base, ...(jail_netns ? { netns: jail_netns } : {}) };
   const firecracker = createFirecracker({
     assets: paths.assets,
     spawn,

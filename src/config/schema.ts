@@ -80,11 +80,9 @@ export const configSchema = z.strictObject({
     kernel_modules: text.default(""),
     /** Every machine has a root of its own and no capabilities: under the jailer as a user of its own where the server is root, else in a cell. */
     jail: z.boolean().default(false),
-    /** For the jailer, as the next two: machines run as this uid and the 9,999 after it. */
+    /** For the jailer, as the next one: machines run as this uid and the 9,999 after it. */
     jail_uid_base: z.int().min(1_000).max(2_000_000_000).default(200_000),
-    /** Limits of memory, CPU and processes by cgroup. */
-    jail_limits: z.boolean().default(true),
-    /** Path of a network namespace for them. Empty: the host's. */
+    /** Path of a network namespace for them. Empty: one with nothing in it. */
     jail_netns: text.default(""),
   }),
   qemu: section({

@@ -16,6 +16,7 @@ import { dataPaths, packageRoot } from "../host/paths.ts";
 import { ownCapabilities } from "../host/process.ts";
 import { runTool } from "../host/run.ts";
 import { isShortage, wasEnded } from "../host/shortage.ts";
+import { emptyNetworkIfMade } from "./empty-network.ts";
 
 const SOURCE = join(packageRoot, "cell");
 const PREBUILT = join(packageRoot, "prebuilt");
@@ -91,12 +92,18 @@ export function inCell(cell: Cell, files: CellFiles, command: string, args: read
   const near = own.length === 0 ? [] : BESIDE.map((each) => join(dir, each));
   const needs = [...named("-s", SYSTEM), ...named("-o", [...SYSTEM_FILES, ...near]), ...named("-r", own)];
   const preload = named("-l", files.clones === true ? [cell.preload] : []);
-  return [files.dir, ...needs, ...shown(files), ...preload, "--", command, ...args];
+  return [files.dir, ...network(), ...needs, ...shown(files), ...preload, "--", command, ...args];
 }
 
 /** The same of a program that needs nothing but itself. */
 export function aloneInCell(files: CellFiles, command: string, args: readonly string[]): string[] {
-  return [files.dir, ...shown(files), "-r", command, "--", command, ...args];
+  return [files.dir, ...network(), ...shown(files), "-r", command, "--", command, ...args];
+}
+
+/** First: it is entered before anything is looked at. Without one the cell makes its own. */
+function network(): string[] {
+  const path = emptyNetworkIfMade();
+  return named("-n", path === undefined ? [] : [path]);
 }
 
 function shown({ read, write, fileBytes }: CellFiles): string[] {

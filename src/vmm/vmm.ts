@@ -109,14 +109,10 @@ export interface MachineConfig {
 export interface JailConfig {
   uid: number;
   gid: number;
-  /** Path of a network namespace. Default: an empty one of its own, which ends with the process. */
+  /** Path of a network namespace. Default: an empty one (empty-network.ts). */
   netns?: string;
   /** No file that it writes becomes larger. */
   fileMaxBytes?: number;
-  /** Limits for the machine's cgroup. */
-  memoryMaxBytes?: number;
-  cpuMaxPercent?: number;
-  pidsMax?: number;
 }
 
 export interface StartOptions {

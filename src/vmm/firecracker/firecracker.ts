@@ -18,7 +18,6 @@ import {
   type BootableVmm,
   type ConnectOptions,
   FILES,
-  type JailConfig,
   type LoadableVmm,
   type MachineConfig,
   type PausedMachine,
@@ -62,21 +61,16 @@ export interface FirecrackerOptions extends LocateOptions {
   spawn?: SpawnProcess;
 }
 
-/** For the jailer. A cell has no users of its own, a network namespace of its own, and limits as machines without a jail have them. */
+/** For the jailer: a cell has no users of its own. */
 export interface JailPolicy {
   /** Machines run as this uid and the ones after it. */
   uidBase: number;
-  /** Limits in the cgroup version of this host: memory and CPU of the machine's size, and a number of processes. */
-  limits: boolean;
-  /** Path of a network namespace. Default: an empty one for each machine. */
+  /** Path of a network namespace. Default: an empty one. */
   netns?: string;
 }
 
 /** So many machines at once; the uids above belong to others. */
 const JAIL_UIDS = 10_000;
-/** What Firecracker itself may take besides the guest's RAM. */
-const JAIL_OVERHEAD_MIB = 64;
-const JAIL_PIDS = 64;
 
 /** A kernel that is interpreted boots in 40 s on a quiet host; at a load of 15 on two cores it took five minutes. */
 const INTERPRETED_ANSWER_MS: AnswerLimits = { booted: [600_000], restored: 60_000 };
@@ -270,26 +264,16 @@ class Firecracker implements Vmm {
     const saved = config.memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes;
     const bound =
       disk === undefined || config.volumes !== undefined ? {} : { fileMaxBytes: Math.max(disk.size, saved) };
+    const netns = this.#options.jail.netns === undefined ? {} : { netns: this.#options.jail.netns };
     const uid = await users.take();
     try {
-      const process = await start({ by: "jailer", jailer, config: { ...this.#jail(uid, config), ...bound } });
+      const process = await start({ by: "jailer", jailer, config: { uid, gid: uid, ...netns, ...bound } });
       void process.exited.then(() => users.give(uid));
       return process;
     } catch (error) {
       users.give(uid);
       throw error;
     }
-  }
-
-  #jail(uid: number, { memoryMiB, vcpus }: MachineConfig): JailConfig {
-    const { limits, netns } = this.#options.jail ?? {};
-    const most = {
-      memoryMaxBytes: (memoryMiB + JAIL_OVERHEAD_MIB) * 2 ** 20,
-      // One more than the guest has: Firecracker's own threads.
-      cpuMaxPercent: (vcpus + 1) * 100,
-      pidsMax: JAIL_PIDS,
-    };
-    return { uid, gid: uid, ...(limits === true ? most : {}), ...(netns === undefined ? {} : { netns }) };
   }
 }
 
@@ -312,7 +296,7 @@ async function lacksJail({ netns }: JailPolicy, { firecracker, jailer }: Firecra
     const reason = "`firecracker.jail_netns` needs a server that runs as root";
     return {
       reason,
-      remedy: "leave it out: without root each machine has a network namespace of its own, with nothing in it",
+      remedy: "leave it out: without root machines are in a network namespace with nothing in it",
     };
   }
   let state: CellState;

@@ -24,7 +24,7 @@ import {
 import { FirecrackerApi } from "./api.ts";
 import { cellArguments, makeCellJail, type Shown } from "./cell-jail.ts";
 import { bring, findJail, type Jail } from "./jail.ts";
-import { jailerCommand, makeJail, removeCgroups } from "./jailer.ts";
+import { jailerArguments, makeJail } from "./jailer.ts";
 import { dialGuest, dialGuestOnce } from "./vsock.ts";
 
 export const API_SOCKET = "api.sock";
@@ -152,12 +152,12 @@ export class FirecrackerProcess implements VmmProcess {
 
   /** What its share of the host takes longest to give, while there is no machine yet. */
   async enterGroup(): Promise<void> {
-    if (this.jail?.by !== "jailer") await this.#group.enter();
+    await this.#group.enter();
   }
 
-  /** Gives the machine its share of the host; nobody waits for it. One that the jailer started has it from there. */
+  /** Gives the machine its share of the host; nobody waits for it. */
   confine({ vcpus, memoryMiB }: MachineConfig): void {
-    if (this.jail?.by !== "jailer") void this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
+    void this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
   }
 
   get record(): ProcessRecord {
@@ -221,7 +221,6 @@ export class FirecrackerProcess implements VmmProcess {
     // The next daemon's, which may have put another machine in this place.
     if (this.#released) return;
     const removals = [API_SOCKET, VSOCK_SOCKET].map((name) => rm(join(this.workDir, name), { force: true }));
-    if (this.jail?.by === "jailer") removals.push(removeCgroups(this.jail));
     // The directory may be gone already: whoever removed it knew that the machine was dead.
     await Promise.allSettled(removals);
   }
@@ -243,8 +242,10 @@ async function commandLine(
   let command = firecracker;
   let args = inside;
   if (jail !== undefined && plan?.by === "jailer") {
-    const start = await jailerCommand(plan.jailer as string, jail, dir, firecracker, plan.config);
-    return { command: start.command, args: [...start.args, ...inside] };
+    return {
+      command: plan.jailer as string,
+      args: [...(await jailerArguments(jail, dir, firecracker, plan.config)), ...inside],
+    };
   }
   if (jail !== undefined && plan?.by === "cell") {
     command = plan.cell.program;
