@@ -602,7 +602,7 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
     def auto_pause():
         own = Sandbox.create(timeout=60, lifecycle={"on_timeout": "pause"})
         own.files.write("/tmp/kept", "yes")
-        own.set_timeout(1)
+        own.set_timeout(0)
         until(lambda: Sandbox.get_info(own.sandbox_id).state == SandboxState.PAUSED)
         again = Sandbox.connect(own.sandbox_id, timeout=60)
         assert again.files.read("/tmp/kept") == "yes"

@@ -3,7 +3,10 @@ const KNOWN: [RegExp, string][] = [
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [/entry.info|network.mounts/, "events with the file's information, watching network mounts: not yet (a newer agent)"],
   [/MCP|mcp/, "the MCP gateway: not yet"],
-  [/requires traffic/, "closed ports of one sandbox, where preview_public opens all: not yet"],
+  [
+    /requires traffic|allow_public_traffic_false/,
+    "closed ports of one sandbox, where preview_public opens all: not yet",
+  ],
   [/maskRequestHost|mask_request_host/, "another host name for a sandbox's programs: not yet"],
   [/transform/, "rules that change requests: not yet"],
   [
@@ -12,13 +15,12 @@ const KNOWN: [RegExp, string][] = [
   ],
   [/works without token/, "gives a server 3 s to listen, beside others"],
   [/network\.test|test_network/, "asks addresses of the internet, or for ranges of them"],
-  [/non-running sandbox/, "the port of a sandbox that is gone is answered 404, in our own form"],
   [/user that does not exist|user_that_does_not_exist/, "the build fails as it should, and says it in other words"],
   [
     /pty connect\/reconnect|test_pty_connect/,
     "gives a shell 0.3 s to answer, which an emulated machine beside others may not",
   ],
-  [/requires connect|auto-resume wakes/, "gives a machine 2 s to be paused"],
+  [/requires.connect|auto.resume.wakes/, "gives a machine 2 s to be paused"],
   [/completed long running|with http server/, "gives a command 2 s, or a server 5 s, beside others"],
 ];
 

@@ -152,8 +152,9 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   });
 
   const setTimeout = async (c: ControlContext, id: string, seconds: number): Promise<void> => {
-    // At once: E2B ends a sandbox whose time is set to nothing.
-    if (seconds === 0) await c.var.sandboxes.destroy(id);
+    // At once: E2B ends a sandbox whose time is set to nothing, or pauses one that was made so.
+    if (seconds === 0 && find(c, id).onExpiry !== undefined) await c.var.sandboxes.extend(id, 1);
+    else if (seconds === 0) await c.var.sandboxes.destroy(id);
     else await c.var.sandboxes.extend(id, seconds * 1000);
   };
   routes.on("POST", "/sandboxes/:id/timeout", "use", async (c) => {

@@ -72,6 +72,17 @@ test("what it sends is the file", async (t) => {
   assert.deepEqual(await readdir(dir), ["run", "vmstate.bin"]);
 });
 
+test("a monitor that has sent everything before its connection is taken has sent it", async (t) => {
+  const dir = await place(t);
+  const path = join(dir, "vmstate.bin");
+  const target = await saveTarget("7.2.0", dir, path, 1e6);
+  const finished = target.finish(); // nobody has come yet
+  connect(join(dir, target.uri.replace("unix:", ""))).end("all of it");
+  await finished;
+  await target.close();
+  assert.equal(await readFile(path, "latin1"), "all of it");
+});
+
 test("what it writes itself can be read by the user of the next one; what is no file is refused", async (t) => {
   const dir = await place(t);
   const path = join(dir, "stream.bin");

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { MONITOR_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { isRoot } from "../../host/is-root.ts";
+import { withTimeLimit } from "../../host/time-limit.ts";
 import { listenUnix } from "../../host/unix-socket.ts";
 import { takeBack } from "../take-back.ts";
 import { RUN_DIR } from "./arguments.ts";
@@ -21,6 +22,9 @@ export function hasFileUri(version: string): boolean {
 /** In the machine's directory; relative names are the same for QEMU, whose working directory it is. */
 const SAVE_SOCKET = `${RUN_DIR}/save.sock`;
 const SAVE_FILE = `${RUN_DIR}/save.bin`;
+
+/** For a connection that QEMU has made already. */
+const ACCEPT_MS = 10_000;
 
 /** The most that a QEMU can have to say of its machine, bytes. @param memoryMiB that is in the stream */
 export function mostSaved(memoryMiB: number): number {
@@ -78,6 +82,7 @@ export async function saveTarget(version: string, dir: string, path: string, mos
   const written = Promise.withResolvers<void>();
   written.promise.catch(() => {});
   let taken: Socket | undefined;
+  const accepted = Promise.withResolvers<void>();
   let failure: StacyError | undefined;
   const failed = Promise.withResolvers<StacyError>();
   const fail = (error: StacyError): StacyError => {
@@ -88,6 +93,7 @@ export async function saveTarget(version: string, dir: string, path: string, mos
   let bytes = 0;
   const server = createServer((socket) => {
     taken = socket;
+    accepted.resolve();
     server.close(); // one
     socket.on("error", written.reject);
     void (async () => {
@@ -119,8 +125,10 @@ export async function saveTarget(version: string, dir: string, path: string, mos
     },
     failed: failed.promise,
     async finish() {
-      if (taken === undefined)
-        throw new StacyError("internal", "QEMU says that it saved the machine, and sent nothing");
+      // It can have sent all of it before we have come to take its connection.
+      await withTimeLimit(accepted.promise, ACCEPT_MS, () => {
+        return new StacyError("internal", "QEMU says that it saved the machine, and sent nothing");
+      });
       await written.promise;
       await rename(ours, path);
     },
