@@ -9,6 +9,8 @@ export interface CrashGuest {
   monitor: "qemu" | "firecracker";
   /** Why it cannot run on this host. */
   whyNot(): Promise<string | undefined>;
+  /** It can be started anew from its disk alone. */
+  hasSystem: boolean;
   /** What is asked of a few of them at once takes about so long, ms: a moment within it is in the middle of something. */
   spreadMs: number;
   /** Of the server. */
@@ -45,6 +47,7 @@ const argv = (command: string, ...args: string[]): object => ({ command, args, m
 const linux: CrashGuest = {
   monitor: "qemu",
   whyNot: async () => undefined,
+  hasSystem: true,
   spreadMs: 2_500,
   spawn: { image: "stacyvm/busybox", memory_mb: 128, ttl: "2h" },
   begin: async (ask) => {
@@ -62,6 +65,7 @@ const FIRECRACKER = "providers: { default: firecracker }\n";
 const bare: CrashGuest = {
   monitor: "firecracker",
   whyNot,
+  hasSystem: false,
   spreadMs: 800,
   config: FIRECRACKER,
   spawn: { image: "stacyvm/bare", memory_mb: 128, ttl: "2h" },

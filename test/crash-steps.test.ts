@@ -16,8 +16,14 @@ const SPAWN = guest.spawn;
 /** A record that is replaced for good, which every change but the first does. */
 const RECORD = "sandbox.json\\..*tmp -> ";
 
+/** Only E2B's clients ask for that, whose paths are below no base. */
+const toDisk = (id: string): string => `/../../sandboxes/${id}/pause`;
+
 type State = "running" | "paused" | "suspended";
-type Operation = "spawn" | "pause" | "resume" | "suspend" | "wake" | "fork" | "checkpoint" | "restore" | "destroy";
+/** `to disk`: without its memory; `boot`: the wake of one that was suspended so, which is a start of its system. */
+type Operation =
+  | ("spawn" | "pause" | "resume" | "suspend" | "wake" | "fork" | "checkpoint" | "restore" | "destroy")
+  | ("to disk" | "boot");
 
 interface Step {
   name: string;
@@ -67,6 +73,11 @@ const beginning = (where: string): CrashPoint[] => [
   { call: "rename", match: `pool-[^/]* -> .*${where}$`, when: "after" },
 ];
 
+/** The bare guest has no system that could start anew. */
+function ofDiskAlone(steps: Step[]): Step[] {
+  return guest.hasSystem ? steps : [];
+}
+
 const ALL: Step[] = [
   { name: "P1", doing: "spawn", at: commit('"state":"creating"') },
   { name: "P2", doing: "spawn", at: { call: "symlink", match: "sandboxes/sb-.*base.img", when: "after" } },
@@ -102,6 +113,34 @@ const ALL: Step[] = [
   { name: "W3 loading", doing: "wake", at: send("load"), states: ["suspended"] },
   { name: "W4", doing: "wake", at: record("before"), states: ["suspended"] },
   { name: "W5", doing: "wake", at: record("after"), states: ["running"] },
+  ...ofDiskAlone([
+    { name: "S1 frozen", doing: "to disk", at: send("stop", "before"), states: ["running"] },
+    { name: "S1 to disk", doing: "to disk", at: send("stop"), states: ["running"] },
+    {
+      name: "S2 to disk",
+      doing: "to disk",
+      at: { call: "rename", match: "sealed.json", when: "after" },
+      states: ["running"],
+    },
+    {
+      name: "S3 to disk",
+      doing: "to disk",
+      at: { call: "rename", match: "suspended.new -> ", when: "after" },
+      states: ["running"],
+    },
+    { name: "S4 to disk", doing: "to disk", at: record("after"), states: ["suspended"] },
+    { name: "S5 to disk", doing: "to disk", at: commit('"state":"suspended"'), states: ["suspended"] },
+    {
+      name: "W1 boot",
+      doing: "boot",
+      at: { call: "rm", match: "sb-[^/]*/rootfs.ext4", when: "before" },
+      states: ["suspended"],
+    },
+    { name: "W2 boot", doing: "boot", at: start("", "before"), states: ["suspended"] },
+    { name: "W3 boot", doing: "boot", at: start(""), states: ["suspended"] },
+    { name: "W4 boot", doing: "boot", at: record("before"), states: ["suspended"] },
+    { name: "W5 boot", doing: "boot", at: record("after"), states: ["running"] },
+  ]),
   { name: "F1", doing: "fork", at: { call: "mkdir", match: "tmp/fork-", when: "after" } },
   { name: "F2", doing: "fork", at: send("stop", "before") },
   { name: "F3", doing: "fork", at: send("save", "before") },
@@ -185,6 +224,13 @@ describe(`kill -9 at every step of the crash protocol (${guest.monitor})`, { ski
     checkpoint: (id) => ["POST", `/sandboxes/${id}/checkpoints`, {}],
     restore: (id, checkpoint) => ["POST", `/sandboxes/${id}/restore`, { checkpoint }],
     destroy: (id) => ["DELETE", `/sandboxes/${id}`],
+    "to disk": (id) => ["POST", toDisk(id), { memory: false }],
+    boot: (id) => ["POST", `/sandboxes/${id}/resume`],
+  };
+  /** What has been done before it can be. */
+  const prepare = async (doing: Operation, id: string): Promise<void> => {
+    const first = ({ resume: "pause", wake: "suspend", boot: "to disk" } as const)[doing as "wake"];
+    if (first !== undefined) await ok(...operations[first](id, ""));
   };
 
   for (const { name, doing, at, states } of STEPS) {
@@ -194,8 +240,7 @@ describe(`kill -9 at every step of the crash protocol (${guest.monitor})`, { ski
       for (const { id } of await ok("GET", "/sandboxes")) if (id !== bystander) await ok("DELETE", `/sandboxes/${id}`);
       const id = doing === "spawn" ? "" : await fresh();
       const checkpoint = doing === "restore" ? (await ok("POST", `/sandboxes/${id}/checkpoints`, {})).id : "";
-      if (doing === "resume") await ok("POST", `/sandboxes/${id}/pause`);
-      if (doing === "wake") await ok("POST", `/sandboxes/${id}/suspend`);
+      await prepare(doing, id);
       await writeFile(point(), JSON.stringify([at].flat()));
       const died = server.ended();
       const [method, path, body] = operations[doing](id, checkpoint);
@@ -226,14 +271,15 @@ describe(`kill -9 at every step of the crash protocol (${guest.monitor})`, { ski
       for (const { id: found, state } of mine) {
         if (state !== "running") await ok("POST", `/sandboxes/${found}/resume`);
         if (doing !== "spawn") {
-          assert.equal(await guest.count(asking(found)), 2);
+          const anew = doing === "boot" || (doing === "to disk" && state === "suspended");
+          if (anew) await guest.begin(asking(found));
+          assert.equal(await guest.count(asking(found)), anew ? 1 : 2);
           assert.equal(await guest.read(asking(found)), "kept");
         }
         assert.equal(await guest.echo(asking(found)), "fine");
         // And what was cut off can be done now.
         if (doing !== "spawn" && doing !== "destroy") {
-          if (doing === "resume") await ok("POST", `/sandboxes/${found}/pause`);
-          if (doing === "wake") await ok("POST", `/sandboxes/${found}/suspend`);
+          await prepare(doing, found);
           const again = await ok(...operations[doing](found, checkpoint));
           for (const child of doing === "fork" ? again.sandboxes : []) await ok("DELETE", `/sandboxes/${child.id}`);
           if (doing === "checkpoint") await ok("DELETE", `/checkpoints/${again.id}`);
