@@ -53,7 +53,11 @@ export class Scenarios {
       add(await work());
     } catch (error) {
       if (this.#isAbsent(error)) this.absent.push(name);
-      else add("failed", error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+      else {
+        const { cause } = error as { cause?: unknown };
+        const why = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+        add("failed", cause === undefined ? why : `${why} (${String(cause)})`);
+      }
     }
   }
 

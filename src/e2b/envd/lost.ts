@@ -22,6 +22,8 @@ export function noteLost({ values }: HandlerContext, error: unknown): void {
 export function breakable(answer: Response, lost: AbortSignal, socket?: Socket): Response {
   const isStream = answer.headers.get("content-type")?.startsWith("application/connect+") === true;
   if (!isStream || answer.body === null) return answer;
+  // What has ended is over: its connection may serve somebody else's request by then.
+  const over = new AbortController();
   const body = answer.body.pipeThrough(
     new TransformStream<Uint8Array, Uint8Array>({
       start(controller) {
@@ -30,8 +32,10 @@ export function breakable(answer: Response, lost: AbortSignal, socket?: Socket):
           if (socket?.remoteAddress !== undefined) socket.resetAndDestroy();
           controller.error(lost.reason);
         };
-        lost.addEventListener("abort", breakOff, { once: true });
+        lost.addEventListener("abort", breakOff, { once: true, signal: over.signal });
       },
+      flush: () => over.abort(),
+      cancel: () => over.abort(),
     }),
   );
   return new Response(body, answer);
