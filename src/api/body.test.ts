@@ -1,12 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { countTurns } from "../../test/count-turns.ts";
+import { HeldInput } from "../guest/held-input.ts";
 import { JSON_BOUNDS } from "../host/bounds.ts";
 import { bodyStream, readJson } from "./body.ts";
 
 test("a body of too many values is refused in words of its own, whatever its length in bytes may be", async () => {
   const read = (body: string) =>
-    readJson(new Request("http://x", { method: "POST", body }), { maxBytes: 0, timeoutMs: 60_000 });
+    readJson(
+      new Request("http://x", { method: "POST", body }),
+      { maxBytes: 0, timeoutMs: 60_000 },
+      new HeldInput("owner"),
+    );
   const values = (count: number) => `[${"[],".repeat(count)}0]`;
   await assert.rejects(read(values(JSON_BOUNDS.clientValues)), {
     code: "invalid",

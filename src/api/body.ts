@@ -1,4 +1,5 @@
 /** Reading request bodies within limits of size and of silence. */
+import type { HeldInput } from "../guest/held-input.ts";
 import { StacyError } from "../host/error.ts";
 import { JsonBoundError, parseClientJson } from "../host/json-bounds.ts";
 import { Pace } from "../host/turns.ts";
@@ -47,11 +48,13 @@ export async function* bodyStream(request: Request, limits: BodyLimits): AsyncGe
   }
 }
 
-export async function readBody(request: Request, limits: BodyLimits): Promise<Buffer> {
+/** @param held what it takes of memory. @throws StacyError `limit`; HTTPException 413, 408 */
+export async function readBody(request: Request, limits: BodyLimits, held: HeldInput): Promise<Buffer> {
   const parts: Uint8Array[] = [];
   // The whole body has a limit too: one byte every few seconds would keep it open for ever.
   const deadline = performance.now() + limits.timeoutMs;
   for await (const part of bodyStream(request, limits)) {
+    held.add(part.length);
     parts.push(part);
     if (performance.now() > deadline) throw tooSlow();
   }
@@ -60,10 +63,11 @@ export async function readBody(request: Request, limits: BodyLimits): Promise<Bu
 
 /**
  * The body as JSON, whatever its Content-Type says (curl's default is a form). `undefined` when it is empty.
- * @throws StacyError `invalid`; HTTPException 413, 408
+ * @param held what it takes of memory, for the caller to give back
+ * @throws StacyError `invalid`, `limit`; HTTPException 413, 408
  */
-export async function readJson(request: Request, limits: BodyLimits): Promise<unknown> {
-  const bytes = await readBody(request, limits);
+export async function readJson(request: Request, limits: BodyLimits, held: HeldInput): Promise<unknown> {
+  const bytes = await readBody(request, limits, held);
   if (bytes.length === 0) return undefined;
   let text: string;
   try {

@@ -10,6 +10,7 @@ import { getPath } from "hono/utils/url";
 import type { Logger } from "pino";
 import type { Audit } from "../access/audit.ts";
 import type { Identity, Scope } from "../access/identity.ts";
+import { HeldInput } from "../guest/held-input.ts";
 import { decodeName } from "../host/byte-name.ts";
 import { StacyError } from "../host/error.ts";
 import { schemaWords } from "../host/schema-words.ts";
@@ -121,6 +122,8 @@ export interface Call<P, Q, B> {
   user: string | undefined;
   /** The client went away. */
   signal: AbortSignal;
+  /** What the request's body takes of memory, until the answer begins, or the handler has no use for it any more. */
+  held: HeldInput;
 }
 
 /** Where what is for every request hangs. */
@@ -183,16 +186,14 @@ export class Endpoints {
     const limits = endpoint.content === true ? this.#parts.contentLimits : this.#parts.limits;
     if (endpoint.method === "get") this.#records.set(route, fieldsOf(endpoint.responses[200]?.schema));
     this.#on(endpoint.method.toUpperCase(), route, endpoint.scope, async (c, sandboxes) => {
-      const body = endpoint.body === undefined ? undefined : await readJson(c.req.raw, limits);
-      if (body === undefined && endpoint.body !== undefined && endpoint.bodyOptional !== true) {
-        throw new StacyError("invalid", "a JSON body is required");
-      }
-      if (endpoint.body !== undefined) refuseUnknown(endpoint.body, body ?? {}, this.#records.get(route));
-      return handler({
+      using held = new HeldInput(sandboxes.owner);
+      const body = await this.#body(endpoint.body, c, { limits, held, optional: endpoint.bodyOptional === true });
+      return await handler({
         c,
+        held,
         params: check(endpoint.params, c.req.param(), "path"),
         query: check(endpoint.query, queryOf(c.req.url), "query"),
-        body: check(endpoint.body, body ?? {}, "body"),
+        body,
         sandboxes,
         get images() {
           return library.of({ name: sandboxes.owner, everything: sandboxes.caller.everything });
@@ -201,6 +202,19 @@ export class Endpoints {
         signal: c.req.raw.signal,
       });
     });
+  }
+
+  /** Only what the schema makes of it is there afterwards, and not a second time as it was sent. */
+  async #body<B extends z.ZodType>(
+    schema: B | undefined,
+    c: ApiContext,
+    { limits, held, optional }: { limits: BodyLimits; held: HeldInput; optional: boolean },
+  ): Promise<z.output<B>> {
+    if (schema === undefined) return undefined as z.output<B>;
+    const body = await readJson(c.req.raw, limits, held);
+    if (body === undefined && !optional) throw new StacyError("invalid", "a JSON body is required");
+    refuseUnknown(schema, body ?? {}, this.#records.get(c.get("route")));
+    return check(schema, body ?? {}, "body");
   }
 
   /** The methods of a path that has some. */

@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { validateConfig } from "../config/load.ts";
+import { HeldInput } from "../guest/held-input.ts";
 import { bodyStream, readBody } from "./body.ts";
 import { newApi } from "./endpoint.ts";
 import { listen, type RunningServer } from "./server.ts";
@@ -207,7 +208,8 @@ test("a body in chunks of a byte comes in a few pieces, and whole", async (t) =>
   });
   app.post(
     "/whole",
-    async (c) => new Response((await readBody(c.req.raw, { maxBytes: 0, timeoutMs: 600_000 })) as never),
+    async (c) =>
+      new Response((await readBody(c.req.raw, { maxBytes: 0, timeoutMs: 600_000 }, new HeldInput("owner"))) as never),
   );
   const server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
   t.after(() => server.close(0));

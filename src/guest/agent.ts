@@ -63,6 +63,8 @@ export interface ExecOptions {
   graceMs?: number;
   /** `true`: `stdin` is a writable stream; bytes: sent and closed; absent: /dev/null. */
   stdin?: boolean | Uint8Array;
+  /** Told once the guest has all bytes of `stdin`, or the command has ended without. */
+  stdinTaken?: () => void;
   pty?: { rows: number; cols: number; term?: string };
   /** Recent output kept for `attach`, bytes. Default 1 MiB. */
   ringBytes?: number;

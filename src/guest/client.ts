@@ -146,7 +146,7 @@ class AgentClient implements Agent {
     const limitMs = options.timeoutMs ? options.timeoutMs + cancelMs : undefined;
     return this.#follow(
       Method.EXEC,
-      { fields: execFields(options), signal: options.signal, body, cancelMs, limitMs },
+      { fields: execFields(options), signal: options.signal, body, bodyTaken: options.stdinTaken, cancelMs, limitMs },
       true,
     );
   }

@@ -119,6 +119,38 @@ test("input that a program does not take is given up, and what waits behind it; 
   await agent.close();
 });
 
+test("who waits for standard input to be taken is told when all of it is, and when the command ends without", async () => {
+  const streams: number[] = [];
+  const guest = new FakeGuest(
+    FakeGuest.alive((frame, self) => {
+      if (frame.type !== FrameType.OPEN) return;
+      streams.push(frame.stream);
+      self.send(FrameType.EVENT, frame.stream, new FieldWriter().u64(Tag.PROCESS_ID, 1).u32(Tag.PID, 2).finish());
+    }),
+  );
+  const agent = await guest.connect();
+  const taken = [Promise.withResolvers<string>(), Promise.withResolvers<string>()];
+  let told = 0;
+  for (const { resolve } of taken) {
+    const stdinTaken = (): void => {
+      told += 1;
+      resolve("told");
+    };
+    await agent.start({ argv: ["cat"], stdin: new Uint8Array(2 << 20), stdinTaken });
+  }
+  await new Promise((wake) => setImmediate(wake));
+  assert.equal(told, 0, "the guest has taken a part of it");
+  const credit = Buffer.alloc(4);
+  credit.writeUInt32LE(4 << 20);
+  guest.send(FrameType.CREDIT, streams[0] ?? 0, credit);
+  assert.equal(await taken[0]?.promise, "told");
+  assert.equal(told, 1);
+  const exit = new FieldWriter().u8(Tag.STATUS, 0).u8(Tag.EXIT_CODE, 0).u8(Tag.REASON, 3);
+  guest.send(FrameType.END, streams[1] ?? 0, exit.finish());
+  assert.equal(await taken[1]?.promise, "told");
+  await agent.close();
+});
+
 test("fields that do not fit into a frame follow it, before standard input; what no Linux would take is too large at once", async () => {
   let opened: FieldReader | undefined;
   const data: Buffer[] = [];

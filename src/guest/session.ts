@@ -56,6 +56,8 @@ export interface CallOptions {
   fields?: FieldWriter;
   /** Body that fits into the OPEN's own write; closes the body. */
   body?: Uint8Array | undefined;
+  /** Nothing of the body waits any more: all was sent, or the call has ended. */
+  bodyTaken?: (() => void) | undefined;
   onEvent?: (fields: FieldReader) => void;
   signal?: AbortSignal | undefined;
   /** Until its first event it only waits: the guest may be silent for as long as it likes, and `signal` ends only the waiting. */
@@ -622,7 +624,11 @@ export class Session {
     this.#stream.cork();
     this.send({ type: FrameType.OPEN, stream: call.id, payload: Buffer.concat([head, first]) });
     if (!fits) call.send(fields).catch(() => {});
-    if (options.body !== undefined) call.send(options.body, true).catch(() => {});
+    if (options.body !== undefined)
+      call
+        .send(options.body, true)
+        .catch(() => {})
+        .finally(options.bodyTaken);
     // The body's first frames are sent in microtasks, and shall go out in the same write.
     process.nextTick(() => this.#stream.uncork());
     return call;

@@ -49,8 +49,9 @@ export const GUEST_BOUNDS = {
   treeMs: 10 * 60_000,
   /** Input of which a program takes nothing, ms, where a client sends it in a request. */
   inputMs: 60_000,
-  /** All such input that waits, bytes, of which one owner has half at most. */
+  /** All such input that waits, and all bodies of requests that are read whole, bytes, of which one owner has half at most; of each call the first are not counted. */
   inputBytes: 256 * MIB,
+  inputFreeBytes: 64 * KIB,
   /** From a CANCEL to the end of a call that is not a command, ms. */
   cancelMs: 10_000,
   /** From a question, before a limit is over, to the end of a channel over which nothing at all came since, ms. */

@@ -1,5 +1,6 @@
 /** Running commands in a sandbox: timeouts by quota, history, events, measures. */
 import type { Command, ExecOptions, ExecResult, ExitStatus } from "../guest/agent.ts";
+import { HeldInput } from "../guest/held-input.ts";
 import { type CollectedOutput, OutputBudget } from "../guest/output-budget.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { type CommandRequest, commandArgv } from "./command.ts";
@@ -64,6 +65,7 @@ export class Executions {
     signal: AbortSignal,
   ): Promise<ExecResult & { durationMs: number } & Disposable> {
     const options = this.#options(lease, request, true);
+    using _input = holdInput(lease, options);
     const note = this.note(lease, shown(options), false);
     const output = this.collecting(lease);
     try {
@@ -87,6 +89,7 @@ export class Executions {
   /** Starts and follows: aborting `signal` cancels the command. The caller owns the lease and reads the output. */
   async start(lease: Lease, request: ExecRequest, signal?: AbortSignal): Promise<RunningCommand> {
     const options = this.#options(lease, request, false);
+    const input = holdInput(lease, options);
     const note = this.note(lease, shown(options), true);
     const begun = performance.now();
     try {
@@ -102,9 +105,11 @@ export class Executions {
           throw error;
         },
       );
-      exited.catch(() => {}); // whoever reads the output meets the same error
+      // Whoever reads the output meets the same error.
+      exited.catch(() => {}).finally(() => input[Symbol.dispose]());
       return { command, exited };
     } catch (error) {
+      input[Symbol.dispose]();
       note(error);
       throw startFailure(error, lease, options);
     }
@@ -170,6 +175,14 @@ export class Executions {
       return durationMs;
     };
   }
+}
+
+/** Until the guest has taken it; a program that never reads has it wait for as long as it runs. @throws StacyError `limit` */
+function holdInput(lease: Lease, options: ExecOptions): HeldInput {
+  const held = new HeldInput(lease.sandbox.record.owner);
+  if (options.stdin instanceof Uint8Array) held.add(options.stdin.length);
+  options.stdinTaken = () => held[Symbol.dispose]();
+  return held;
 }
 
 function shown({ argv }: ExecOptions): string {

@@ -1,9 +1,10 @@
 import { z } from "@hono/zod-openapi";
 import type { Command, ExecResult, ExitStatus, OutputEvent } from "../../guest/agent.ts";
-import { OutputBudget } from "../../guest/output-budget.ts";
+import { HeldInput } from "../../guest/held-input.ts";
 import { GUEST_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
+import type { ExecRequest as ExecInput } from "../../sandboxes/executions.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import { readBody } from "../body.ts";
 import type { RouteParts } from "../context.ts";
@@ -27,9 +28,6 @@ import { begun, jsonList, jsonRecord, NDJSON_HEADERS, streamed } from "../stream
 
 const tag = "exec";
 const ProcessId = SandboxId.extend({ process: z.string().regex(/^\d{1,20}$/, "is not a process id") });
-
-/** Of requests with input that programs have not taken yet. */
-const waitingInput = new OutputBudget(GUEST_BOUNDS.inputBytes, GUEST_BOUNDS.inputBytes);
 
 /** Words for clients that print what comes and look at nothing else. */
 const NOTICES: Partial<Record<ExitStatus["reason"], string>> = {
@@ -65,7 +63,7 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
       }
       using _ = lease;
       const encoding: Encoding = call.body.encoding ?? "utf8";
-      const result = await call.sandboxes.run(lease, execInput(call.body), call.signal);
+      const result = await call.sandboxes.run(lease, takenInput(call), call.signal);
       const body = execBody(result, encoding);
       return jsonRecord(body, () => result[Symbol.dispose]());
     },
@@ -258,16 +256,9 @@ export function execRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ c, sandboxes, params, query, signal }) => {
       using lease = await sandboxes.lease(params.id);
-      const data = await readBody(c.req.raw, {
-        maxBytes: parts.config.server.max_file_json_bytes,
-        timeoutMs: parts.config.server.body_timeout,
-      });
-      using room = waitingInput.open(lease.sandbox.record.owner);
-      if (room.take(data.length) < data.length) {
-        throw new StacyError("limit", "too much input waits for programs that do not take it", {
-          remedy: "wait until they do, or send less at a time",
-        });
-      }
+      using held = new HeldInput(lease.sandbox.record.owner);
+      const { max_file_json_bytes: maxBytes, body_timeout: timeoutMs } = parts.config.server;
+      const data = await readBody(c.req.raw, { maxBytes, timeoutMs }, held);
       const command = await lease.agent.attach(params.process, { signal });
       command.exited.catch(() => {});
       try {
@@ -297,23 +288,35 @@ export function execBody(result: ExecResult & { durationMs: number }, encoding: 
   };
 }
 
-type StreamCall = Pick<Call<unknown, unknown, z.output<typeof ExecRequest>>, "sandboxes" | "body" | "signal">;
+type StreamCall = Pick<Call<unknown, unknown, z.output<typeof ExecRequest>>, "sandboxes" | "body" | "signal"> & {
+  held?: HeldInput | undefined;
+};
+
+/** Its input waits for the command, which counts it by itself; as a part of the body it is needed no more. */
+function takenInput({ body, held }: Pick<StreamCall, "body" | "held">): ExecInput {
+  const input = execInput(body);
+  body.stdin = undefined;
+  held?.[Symbol.dispose]();
+  return input;
+}
 
 /**
  * Starts the command and gives its output and exit as lines. Whoever stops reading them ends it.
  * @param beforeExit further lines, once the command has ended
  */
 export async function follow(
-  { sandboxes, body, signal }: StreamCall,
+  { sandboxes, body, signal, held }: StreamCall,
   lease: Lease,
   beforeExit?: () => AsyncGenerator<object>,
 ): Promise<AsyncGenerator<string>> {
   const abort = new AbortController();
-  const { command, exited } = await sandboxes.start(lease, execInput(body), AbortSignal.any([signal, abort.signal]));
+  const { encoding = "utf8" } = body;
+  const input = takenInput({ body, held });
+  const { command, exited } = await sandboxes.start(lease, input, AbortSignal.any([signal, abort.signal]));
   const line = (value: object): string => `${JSON.stringify(value)}\n`;
   async function* lines(): AsyncGenerator<string> {
     try {
-      for await (const chunk of chunks(command, exited, body.encoding ?? "utf8")) {
+      for await (const chunk of chunks(command, exited, encoding)) {
         if ("type" in chunk && chunk.type === "exit") {
           const why = NOTICES[chunk.reason];
           if (why !== undefined) yield line({ stream: "stderr", data: `${why}: ${lease.sandbox.id}\n` });

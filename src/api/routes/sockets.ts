@@ -19,6 +19,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import type { Command, ExitStatus } from "../../guest/agent.ts";
+import { HeldInput } from "../../guest/held-input.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { JsonBoundError, parseClientJson } from "../../host/json-bounds.ts";
 import { push } from "../../host/push.ts";
@@ -207,7 +208,7 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
     else socket.closed.addEventListener("abort", gone, { once: true });
     await socket.json({ type: "started", process_id: command.id, pid: command.pid });
 
-    const stdin = new Stdin(command);
+    const stdin = new Stdin(command, lease.sandbox.record.owner);
     const input = (async () => {
       for await (const message of messages) {
         const value = message.binary ? undefined : control(parse(message));
@@ -228,7 +229,7 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
     const failed = new Promise<never>((_, reject) => {
       input.catch((error: unknown) => {
         // After the end of a command its stdin is closed; a late key stroke is no error.
-        if (asStacyError(error).code === "invalid") reject(error);
+        if (["invalid", "limit"].includes(asStacyError(error).code)) reject(error);
       });
     });
     failed.catch(() => {});
@@ -268,14 +269,16 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
 /** A command's stdin: in order, and beside what else the client asks for. */
 class Stdin {
   readonly #command: Command;
+  readonly #owner: string;
   #waiting = 0;
   #tail: Promise<void> = Promise.resolve();
 
-  constructor(command: Command) {
+  constructor(command: Command, owner: string) {
     this.#command = command;
+    this.#owner = owner;
   }
 
-  /** Resolves at once while there is room, else when the command has taken what was there. */
+  /** Resolves at once while there is room, else when the command has taken what was there. @throws StacyError `limit` */
   write(data: Uint8Array): Promise<void> {
     return this.#after(data.length, () => this.#command.write(data));
   }
@@ -285,6 +288,8 @@ class Stdin {
   }
 
   #after(bytes: number, work: () => Promise<void>): Promise<void> {
+    const held = new HeldInput(this.#owner);
+    held.add(bytes);
     this.#waiting += bytes;
     this.#tail = this.#tail
       .then(work)
@@ -292,6 +297,7 @@ class Stdin {
       .catch(() => {})
       .finally(() => {
         this.#waiting -= bytes;
+        held[Symbol.dispose]();
       });
     return this.#waiting > MOST_STDIN ? this.#tail : Promise.resolve();
   }

@@ -5,6 +5,7 @@
 import type { z } from "zod";
 import { withoutPort } from "../../api/auth.ts";
 import { readJson } from "../../api/body.ts";
+import { HeldInput } from "../../guest/held-input.ts";
 import { StacyError } from "../../host/error.ts";
 import { schemaWords } from "../../host/schema-words.ts";
 import type { SandboxRecord } from "../../sandboxes/record.ts";
@@ -47,7 +48,8 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
 
   const limits = { maxBytes: config.server.max_json_bytes, timeoutMs: config.server.body_timeout };
   const read = async <S extends z.ZodType>(c: ControlContext, schema: S): Promise<z.output<S>> => {
-    const parsed = schema.safeParse((await readJson(c.req.raw, limits)) ?? {}, { error: schemaWords });
+    using held = new HeldInput(c.var.sandboxes.owner);
+    const parsed = schema.safeParse((await readJson(c.req.raw, limits, held)) ?? {}, { error: schemaWords });
     if (parsed.success) return parsed.data;
     const issue = parsed.error.issues[0];
     throw new StacyError("invalid", `${issue?.path.join(".") || "the body"}: ${issue?.message}`);

@@ -16,6 +16,7 @@ import {
   universalServerResponseToFetch,
 } from "@connectrpc/connect/protocol";
 import type { RouteAccess } from "../../api/endpoint.ts";
+import { HeldInput } from "../../guest/held-input.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { notThere } from "../error.ts";
@@ -69,7 +70,8 @@ export class Envd {
       if (target === undefined) throw new StacyError("internal", "a call without its sandbox");
       return openGuest(parts, target, signal, userOf(requestHeader));
     };
-    const processes = processService(guestOf, new RunningProcesses());
+    const ownerOf = ({ values }: HandlerContext): string => values.get(SANDBOX)?.sandboxes.owner ?? "";
+    const processes = processService(guestOf, new RunningProcesses(), ownerOf);
     const files = filesystemService(guestOf, parts.stopping);
     const { callBytes, inputBytes } = E2B_BOUNDS;
     const mostBytes = parts.config.server.max_file_json_bytes;
@@ -118,6 +120,7 @@ export class Envd {
       const body = wholeMessages(asked.body as AsyncIterable<Uint8Array>, request.headers.get("content-type"), {
         message: handler.method.input,
         maxBytes,
+        memory: new HeldInput(target.sandboxes.owner),
       });
       const answer = await handler({ ...asked, body, header: boundTimers(asked.header), contextValues });
       return breakable(universalServerResponseToFetch(answer), lost.signal, socket);

@@ -1,7 +1,10 @@
 /** What of a Connect call's body reaches the library, and what the library makes of it. */
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { E2B_BOUNDS, JSON_BOUNDS } from "../../host/bounds.ts";
+import { Code } from "@connectrpc/connect";
+import { HeldInput } from "../../guest/held-input.ts";
+import { E2B_BOUNDS, GUEST_BOUNDS, JSON_BOUNDS } from "../../host/bounds.ts";
 import type { E2bParts } from "../parts.ts";
 import { Envd } from "./envd.ts";
 import { StreamInputRequestSchema } from "./gen/process/process_pb.ts";
@@ -23,9 +26,8 @@ async function* cut(bytes: Buffer, length: number): AsyncGenerator<Uint8Array> {
 }
 
 async function passedOn(pieces: AsyncIterable<Uint8Array>, type = STREAM, maxBytes = 1_000): Promise<Buffer[]> {
-  return (await Array.fromAsync(wholeMessages(pieces, type, { message: StreamInputRequestSchema, maxBytes }))).map(
-    (piece) => Buffer.from(piece),
-  );
+  const taken = { message: StreamInputRequestSchema, maxBytes, memory: new HeldInput("owner") };
+  return (await Array.fromAsync(wholeMessages(pieces, type, taken))).map((piece) => Buffer.from(piece));
 }
 
 test("a stream's messages come whole, however they are cut, and nothing is lost", async () => {
@@ -61,9 +63,10 @@ test("a message is passed on before the next piece comes, and the end of the rea
       },
     }),
   };
-  const reader = wholeMessages(silent, STREAM, { message: StreamInputRequestSchema, maxBytes: 1_000 })[
-    Symbol.asyncIterator
-  ]();
+  const reader = wholeMessages(silent, STREAM, {
+    ...{ message: StreamInputRequestSchema, maxBytes: 1_000 },
+    memory: new HeldInput("owner"),
+  })[Symbol.asyncIterator]();
   assert.deepEqual((await reader.next()).value, message(3));
   assert.deepEqual((await reader.next()).value, message(4));
   void reader.next();
@@ -95,6 +98,27 @@ test("a message in tens of thousands of pieces costs what its bytes cost", async
   const { user } = process.cpuUsage(before);
   // Counted anew with every piece it is 20 s and more.
   assert.ok(user < 8_000_000, `${user / 1000} ms`);
+});
+
+test("messages that never become whole have one bound, and it is free again when they are given up", async () => {
+  const owner = "of messages";
+  const most = GUEST_BOUNDS.inputBytes / 2;
+  const length = 16 * 2 ** 20;
+  const began = Array.from({ length: most / length + 1 }, () => {
+    const { promise: never } = Promise.withResolvers<never>();
+    const begin = message(length).subarray(0, length);
+    const body = (async function* () {
+      yield begin;
+      await never;
+    })();
+    const taken = { message: StreamInputRequestSchema, maxBytes: length, memory: new HeldInput(owner) };
+    const reader = wholeMessages(body, STREAM, taken)[Symbol.asyncIterator]();
+    return { reader, first: reader.next() };
+  });
+  await assert.rejects(began.at(-1)?.first ?? Promise.resolve(), { code: Code.ResourceExhausted });
+  for (const { reader } of began) void reader.throw?.("enough").catch(() => {});
+  using again = new HeldInput(owner);
+  again.add(most);
 });
 
 test("JSON of too many values is refused, in a message of a stream and alone", async () => {

@@ -6,7 +6,9 @@
  */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import type { HeldInput } from "../../guest/held-input.ts";
 import { assertClientJson } from "../../host/json-bounds.ts";
+import { connectError } from "../error.ts";
 import { assertFewFields } from "./message-fields.ts";
 
 const HEAD = 5;
@@ -16,6 +18,8 @@ export interface Taken {
   message: DescMessage;
   /** Of one message. The library refuses a longer one, so it is passed on as it comes. */
   maxBytes: number;
+  /** What waits here until it is whole takes of it. */
+  memory: HeldInput;
 }
 
 /**
@@ -26,7 +30,7 @@ export interface Taken {
 export function wholeMessages(
   body: AsyncIterable<Uint8Array>,
   type: string | null,
-  { message, maxBytes }: Taken,
+  { message, maxBytes, memory }: Taken,
 ): AsyncIterable<Uint8Array> {
   const [known, stream, json] = /^application\/(connect\+)?(?:(json)|proto)\b/i.exec(type ?? "") ?? [];
   if (known === undefined) return body;
@@ -38,25 +42,33 @@ export function wholeMessages(
   return {
     [Symbol.asyncIterator]: () => {
       const pieces = body[Symbol.asyncIterator]();
-      const held = new Held();
+      const held = new Held(memory);
       return {
         async next() {
-          for (;;) {
-            const piece = await pieces.next();
-            if (piece.done === true) {
-              const rest = held.take(held.bytes.length);
-              if (rest.length === 0) return piece;
-              // All of it; of a stream, what broke off.
-              if (stream === undefined) check(rest);
-              return { done: false, value: rest };
+          try {
+            for (;;) {
+              const piece = await pieces.next();
+              if (piece.done === true) {
+                const rest = held.take(held.bytes.length);
+                if (rest.length === 0) return piece;
+                // All of it; of a stream, what broke off.
+                if (stream === undefined) check(rest);
+                return { done: false, value: rest };
+              }
+              held.add(piece.value);
+              const end = ready(held.bytes);
+              if (end > 0) return { done: false, value: held.take(end) };
             }
-            held.add(piece.value);
-            const end = ready(held.bytes);
-            if (end > 0) return { done: false, value: held.take(end) };
+          } catch (error) {
+            memory[Symbol.dispose]();
+            throw error;
           }
         },
         // At once: a generator's would wait for the piece that is being read.
-        throw: async (error) => (await pieces.throw?.(error)) ?? { done: true, value: undefined },
+        throw: async (error) => {
+          memory[Symbol.dispose]();
+          return (await pieces.throw?.(error)) ?? { done: true, value: undefined };
+        },
       };
     },
   };
@@ -89,12 +101,23 @@ function assertFewValues(json: Buffer): void {
 class Held {
   #room = Buffer.alloc(0);
   #length = 0;
+  readonly #memory: HeldInput;
+
+  constructor(memory: HeldInput) {
+    this.#memory = memory;
+  }
 
   get bytes(): Buffer {
     return this.#room.subarray(0, this.#length);
   }
 
+  /** @throws ConnectError */
   add(piece: Uint8Array): void {
+    try {
+      this.#memory.add(piece.length);
+    } catch (error) {
+      throw connectError(error);
+    }
     const length = this.#length + piece.length;
     if (length > this.#room.length) {
       const room = Buffer.allocUnsafe(Math.max(length, 2 * this.#room.length));
@@ -110,6 +133,8 @@ class Held {
     const taken = this.#room.subarray(0, end);
     this.#room = Buffer.from(this.#room.subarray(end, this.#length));
     this.#length = this.#room.length;
+    this.#memory[Symbol.dispose]();
+    this.#memory.add(this.#length);
     return taken;
   }
 }

@@ -2,6 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { ExitStatus } from "../../guest/agent.ts";
+import { HeldInput } from "../../guest/held-input.ts";
 import { GUEST_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { connectError } from "../error.ts";
@@ -31,7 +32,12 @@ interface Started {
 
 type Guests = (context: HandlerContext) => Promise<Guest>;
 
-export function processService(guestOf: Guests, running: RunningProcesses): Partial<ServiceImpl<typeof Process>> {
+/** @param ownerOf whose the sandbox of a call is */
+export function processService(
+  guestOf: Guests,
+  running: RunningProcesses,
+  ownerOf: (context: HandlerContext) => string,
+): Partial<ServiceImpl<typeof Process>> {
   const find = async (context: HandlerContext, selector: ProcessSelector | undefined): Promise<RunningProcess> => {
     const guest = await guestOf(context);
     try {
@@ -46,15 +52,19 @@ export function processService(guestOf: Guests, running: RunningProcesses): Part
     const wanted = by === "pid" ? { pid: value as number } : { tag: value as string };
     return running.find(guest.id, guest.agent, wanted, () => guest.hold());
   };
-  const write = async (process: RunningProcess, input: ProcessInput | undefined): Promise<void> => {
+  const write = async (process: RunningProcess, input: ProcessInput | undefined, owner: string): Promise<void> => {
     if (input?.input.value === undefined) throw new ConnectError("there is no input", Code.InvalidArgument);
     if (!process.stdin) throw new ConnectError("its standard input is not open", Code.FailedPrecondition);
     if (input.input.case === "pty" && !process.pty)
       throw new ConnectError("it has no terminal", Code.FailedPrecondition);
     const { value } = input.input;
-    await process.command
-      .write(value, { withinMs: GUEST_BOUNDS.inputMs })
-      .catch((error) => Promise.reject(connectError(error)));
+    try {
+      using held = new HeldInput(owner);
+      held.add(value.length);
+      await process.command.write(value, { withinMs: GUEST_BOUNDS.inputMs });
+    } catch (error) {
+      throw connectError(error);
+    }
   };
 
   return {
@@ -100,7 +110,7 @@ export function processService(guestOf: Guests, running: RunningProcesses): Part
     },
 
     async sendInput({ process: selector, input }, context) {
-      await write(await find(context, selector), input);
+      await write(await find(context, selector), input, ownerOf(context));
       return {};
     },
 
@@ -110,7 +120,7 @@ export function processService(guestOf: Guests, running: RunningProcesses): Part
         if (event.case === "start") process = await find(context, event.value.process);
         else if (event.case === "data") {
           if (process === undefined) throw new ConnectError("no process was named first", Code.InvalidArgument);
-          await write(process, event.value.input);
+          await write(process, event.value.input, ownerOf(context));
         }
       }
       return {};

@@ -4,6 +4,7 @@ import { readJson } from "../../api/body.ts";
 import type { RouteAccess } from "../../api/endpoint.ts";
 import { maybe } from "../../api/schemas/common.ts";
 import { begun, NDJSON_HEADERS, streamed } from "../../api/streams.ts";
+import { HeldInput } from "../../guest/held-input.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { schemaWords } from "../../host/schema-words.ts";
 import type { CodeEvent, ContextInfo } from "../../sandboxes/code.ts";
@@ -47,7 +48,7 @@ export class Interpreter {
       return Response.json((await target.sandboxes.code.contexts(lease)).map((info) => shown(info, user)));
     },
     "POST /contexts": async ({ target, lease, request }) => {
-      const { language, cwd } = await this.#body(request, ContextBody);
+      const { language, cwd } = await this.#body(request, ContextBody, target.sandboxes.owner);
       const user = await this.#user(target, request);
       const begin = { ...asUser(user, target.id), cwd: pathOf(cwd ?? "", user) };
       const { code } = target.sandboxes;
@@ -97,7 +98,12 @@ export class Interpreter {
   /** Owns the lease. */
   async #execute({ target, lease, request }: Call): Promise<Response> {
     try {
-      const { code, context_id, language, env_vars = {} } = await this.#body(request, ExecuteBody);
+      const {
+        code,
+        context_id,
+        language,
+        env_vars = {},
+      } = await this.#body(request, ExecuteBody, target.sandboxes.owner);
       const user = await this.#user(target, request);
       const signal = AbortSignal.any([request.signal, this.#parts.stopping]);
       const running = target.sandboxes.code.run(
@@ -130,9 +136,10 @@ export class Interpreter {
     }
   }
 
-  async #body<S extends z.ZodType>(request: Request, schema: S): Promise<z.output<S>> {
+  async #body<S extends z.ZodType>(request: Request, schema: S, owner: string): Promise<z.output<S>> {
     const timeoutMs = this.#parts.config.server.body_timeout;
-    const parsed = schema.safeParse((await readJson(request, { maxBytes: MAX_CODE, timeoutMs })) ?? {}, {
+    using held = new HeldInput(owner);
+    const parsed = schema.safeParse((await readJson(request, { maxBytes: MAX_CODE, timeoutMs }, held)) ?? {}, {
       error: schemaWords,
     });
     if (parsed.success) return parsed.data;
