@@ -51,18 +51,45 @@ export async function makeAuthority(): Promise<Authority> {
   return { certificate: `${certificate.toString("pem")}\n`, key: await privatePem(keys.privateKey) };
 }
 
+/** What every certificate of an authority needs, made once: all of a sandbox's hosts have one key, which never leaves this process. */
+interface Issuer {
+  certificate: X509.X509Certificate;
+  signingKey: CryptoKey;
+  publicKey: CryptoKey;
+  /** PEM, of the hosts. */
+  key: string;
+}
+
+const issuers = new WeakMap<Authority, Promise<Issuer>>();
+
+async function makeIssuer(authority: Authority): Promise<Issuer> {
+  const { X509Certificate } = await x509();
+  const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+  return {
+    certificate: new X509Certificate(authority.certificate),
+    signingKey: await signingKey(authority.key),
+    publicKey: keys.publicKey,
+    key: await privatePem(keys.privateKey),
+  };
+}
+
+function issuerOf(authority: Authority): Promise<Issuer> {
+  const known = issuers.get(authority) ?? makeIssuer(authority);
+  issuers.set(authority, known);
+  known.catch(() => issuers.delete(authority)); // the next one tries again
+  return known;
+}
+
 /** @param host a name or an address */
 export async function certify(authority: Authority, host: string): Promise<HostCertificate> {
-  const { X509CertificateGenerator, X509Certificate, BasicConstraintsExtension, KeyUsagesExtension, ...more } =
-    await x509();
-  const issuer = new X509Certificate(authority.certificate);
-  const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+  const { X509CertificateGenerator, BasicConstraintsExtension, KeyUsagesExtension, ...more } = await x509();
+  const { certificate: issuer, signingKey, publicKey, key } = await issuerOf(authority);
   const certificate = await X509CertificateGenerator.create({
     // A name may be longer than a common name's 64 characters; what counts is below.
     subject: "CN=StacyVM sandbox",
     issuer: issuer.subject,
-    publicKey: keys.publicKey,
-    signingKey: await signingKey(authority.key),
+    publicKey,
+    signingKey,
     signingAlgorithm: ALGORITHM,
     ...validFor(HOST_MS),
     extensions: [
@@ -75,7 +102,7 @@ export async function certify(authority: Authority, host: string): Promise<HostC
   });
   return {
     cert: `${certificate.toString("pem")}\n${authority.certificate}`,
-    key: await privatePem(keys.privateKey),
+    key,
   };
 }
 

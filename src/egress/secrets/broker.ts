@@ -21,7 +21,8 @@ import type { Permit, Target } from "../connections.ts";
 import { normaliseHost } from "../host-rules.ts";
 import { answerOf, fail, refuse } from "../http-error.ts";
 import type { Meter } from "../meter.ts";
-import { type Authority, certify } from "./authority.ts";
+import type { Authority } from "./authority.ts";
+import { Certificates } from "./certificates.ts";
 import { type KeptSecret, type Placed, place, type Scheme } from "./secret.ts";
 import { type Asked, type Exchange, Upstream } from "./upstream.ts";
 
@@ -56,9 +57,12 @@ export class Broker {
   readonly #options: BrokerOptions;
   /** The one asked for longest ago first. */
   readonly #hosts = new Map<string, Promise<Host>>();
+  readonly #certificates: Certificates | undefined;
 
   constructor(options: BrokerOptions) {
     this.#options = options;
+    const { authority } = options;
+    this.#certificates = authority === undefined ? undefined : new Certificates(authority);
   }
 
   /**
@@ -147,14 +151,15 @@ export class Broker {
   }
 
   async #open(target: Target, scheme: Scheme): Promise<Host> {
-    const { authority, trusted, dial } = this.#options;
-    if (authority === undefined) throw new StacyError("internal", "a secret's host without an authority");
+    const { trusted, dial } = this.#options;
+    const certificates = this.#certificates;
+    if (certificates === undefined) throw new StacyError("internal", "a secret's host without an authority");
     const upstream = new Upstream({ target, scheme, trusted, dial });
     const host: Host = { target, scheme, upstream, accept: () => {}, clients: new Set() };
     const http1 = this.#http1Server(host);
     if (scheme === "http") host.accept = (client) => void http1.emit("connection", client);
     else {
-      const tls = createTls({ ...(await certify(authority, target.host)), ...tlsOptions(target) });
+      const tls = createTls({ ...(await certificates.of(target.host)), ...tlsOptions(target) });
       tls.on("secureConnection", (socket: TLSSocket) => {
         if (socket.alpnProtocol === "h2") this.#http2Session(host, socket);
         else http1.emit("connection", socket);
