@@ -192,6 +192,8 @@ describe("every route of E2B's protocol", () => {
         assert.equal(status === 401 || status === 403, rank[holder] < least, `${asked.name} with ${holder}: ${text}`);
       }
       assert.equal((await ask(asked, NEVER, { "x-api-key": expired })).status, 401, asked.name);
+      const inHerName = { "x-api-key": secrets.other ?? "", "x-owner": "alice" };
+      assert.equal((await ask(asked, NEVER, inHerName)).status, 403, `${asked.name} as another owner`);
       const shown = tokensOf(NEVER.sandbox);
       assert.equal(
         (await ask(asked, NEVER, shown)).status === 401,

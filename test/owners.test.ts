@@ -216,6 +216,19 @@ describe("every route of our own", () => {
       }
       const { access } = route;
       assert.ok(access !== "sandbox", where);
+      // Whatever is asked for in another owner's name, by a key that is not an administrator's.
+      assert.equal((await call("other", { "x-owner": "alice" })).status, 403, `${where} as another owner`);
+      // Whichever method a route for all of them is asked with.
+      for (const method of route.method === "ALL" ? ["POST", "PUT", "DELETE", "OPTIONS", "HEAD"] : []) {
+        for (const [holder, status] of [
+          [undefined, 401],
+          ["read", 403],
+          ["other", 404],
+        ] as const) {
+          const answer = await ask(holder, method, fill(route, false));
+          assert.equal(answer.status, status, `${method} ${where} with ${holder ?? "no key"}`);
+        }
+      }
       for (const holder of ["read", "use", "admin"] as const) {
         const { status } = await call(holder);
         const refused = status === 401 || status === 403;
@@ -275,6 +288,8 @@ describe("every route of our own", () => {
       return app.request("/", { headers: { host: `8080-${hers.id}.localhost`, ...key } }, {});
     };
     assert.equal((await at(undefined)).status, 401);
+    for (const holder of ["expired", "revoked"] as const)
+      assert.ok([401, 429].includes((await at(holder)).status), holder);
     assert.equal((await at("read")).status, 403);
     assert.equal((await at("other")).status, 404);
     // Allowed; that these machines have no ports is another matter.
@@ -285,19 +300,37 @@ describe("every route of our own", () => {
   test("sockets, over a real connection: refused before the upgrade, with the same statuses", async () => {
     const server = await listen(app, { ...validateConfig({ server: { port: 0 } }, "").server });
     try {
-      for (const way of ["terminal", "exec/ws", "tunnel/8080"]) {
+      // Every one that the document has, and previews.
+      const document = (await (await fetch(`${server.url}/swagger/doc.json`)).json()) as {
+        paths: Record<string, { get?: { responses: Record<string, unknown> } }>;
+      };
+      const sockets = Object.entries(document.paths).flatMap(([path, { get }]) =>
+        get?.responses["101"] === undefined ? [] : [path.replace("{port}", "8080")],
+      );
+      assert.ok(sockets.length >= 3, String(sockets));
+      const previews: [way: string, host?: string][] = [
+        [`${BASE}/sandboxes/{id}/ports/8080/x`],
+        ["/", `8080-${hers.id}.localhost`],
+      ];
+      for (const [way, host] of [...sockets.map((path): [string] => [path]), ...previews]) {
+        // What is let in to a port is answered: nobody listens in these machines.
+        const open101 = previews.some(([each]) => each === way) ? 500 : 101;
         const open = async (key: string | undefined): Promise<number> => {
-          const url = `${server.url.replace("http", "ws")}${BASE}/sandboxes/${hers.id}/${way}`;
-          const socket = new WebSocket(url, { headers: key === undefined ? {} : { "x-api-key": key } });
+          const url = `${server.url.replace("http", "ws")}${way.replace("{id}", hers.id ?? "")}`;
+          const headers = {
+            ...(key === undefined ? {} : { "x-api-key": key }),
+            ...(host === undefined ? {} : { host: `${host}:${server.port}` }),
+          };
+          const socket = new WebSocket(url, { headers });
           socket.on("error", () => {});
           const refused = once(socket, "unexpected-response").then(([, response]) => Number(response.statusCode));
           const status = await Promise.race([once(socket, "open").then(() => 101), refused]);
           socket.terminate();
           return status;
         };
-        const { secret: good } = await keys.create({ name: way, owner: "alice", scopes: ["use"] }, "test");
-        assert.equal(await open(good), 101, way);
-        assert.equal(await open(secrets.admin), 101, way);
+        const { secret: good } = await keys.create({ name: "socket", owner: "alice", scopes: ["use"] }, "test");
+        assert.equal(await open(good), open101, way);
+        assert.equal(await open(secrets.admin), open101, way);
         assert.equal(await open(secrets.read), 403, way);
         assert.equal(await open(secrets.other), 404, way);
         // This address has presented many wrong keys by now.
