@@ -38,6 +38,16 @@ export async function sandboxScenarios(all: Scenarios, sdk: Sdk, place: Place): 
   for (const lane of ended) if (lane.status === "rejected") throw lane.reason;
 }
 
+/** A program that answers with the host name that it was asked by. */
+const TELLS_HOST = `from http.server import BaseHTTPRequestHandler, HTTPServer
+class Told(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.headers["Host"].encode())
+HTTPServer(("", 8080), Told).serve_forever()
+`;
+
 async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 300_000 }: Place): Promise<void> {
   const { AuthenticationError, CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError } = e2b;
   const { NotEnoughSpaceError, Sandbox, SandboxNotFoundError, TimeoutError, Volume } = e2b;
@@ -565,9 +575,20 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
   await all.refused("rules that change requests", /rules/, () =>
     create({ network: { rules: { "example.com": [{ transform: {} }] } } }),
   );
-  await all.refused("another host name for its programs", /maskRequestHost/, () =>
-    create({ network: { maskRequestHost: "localhost" } }),
-  );
+  await all.run("another host name for its programs", async () => {
+    const masked = await Sandbox.create({
+      timeoutMs: 60_000,
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: what stands for the port
+      network: { maskRequestHost: "inside.example:${PORT}", allowPublicTraffic: false },
+    });
+    await masked.files.write("/tmp/told.py", TELLS_HOST);
+    await masked.commands.run("python3 /tmp/told.py", { background: true });
+    await masked.commands.run("until curl -sf localhost:8080 >/dev/null; do sleep 0.1; done");
+    const at = { "e2b-sandbox-id": masked.sandboxId, "e2b-sandbox-port": "8080" };
+    const page = await fetch(url, { headers: { ...at, "e2b-traffic-access-token": masked.trafficAccessToken ?? "" } });
+    assert.deepEqual([page.status, await page.text()], [200, "inside.example:8080"]);
+    await masked.kill();
+  });
   await all.refused("ports that speak HTTPS inside", /httpsPorts/, () => create({ network: { httpsPorts: [8443] } }));
   await all.refused("identity tokens", /identity tokens/, () => create({ iam: {} }));
   await all.run("its team is its owner", async () => {

@@ -695,3 +695,41 @@ test("volumes: their owner's own, and a token of one tells of its files, which a
     await sandboxes.close({ destroy: true });
   }
 });
+
+test("a sandbox whose maker has closed its ports, where all are open: its token or a key opens them, by host name and by header", async () => {
+  const { app, keys, sandboxes } = fakeApp({ config: { server: { preview_public: true } } });
+  try {
+    const { secret } = await keys.create({ name: "maker", owner: "alice", scopes: ["use"] }, "test");
+    const made = async (network: object) => {
+      const body = JSON.stringify({ templateID: "docker.io/library/alpine:3", network });
+      const answer = await app.request(
+        "/sandboxes",
+        { method: "POST", headers: { "x-api-key": secret }, body },
+        connection(),
+      );
+      const { sandboxID: id, trafficAccessToken: token } = (await answer.json()) as Record<string, string>;
+      const tunnel = async (): Promise<never> => {
+        throw new StacyError("not-found", "nobody listens");
+      };
+      Object.assign(sandboxes.get(id ?? "").machine?.agent ?? {}, { tunnel });
+      return { id: id ?? "", token: token ?? "" };
+    };
+    const [closed, open] = [await made({ allowPublicTraffic: false }), await made({})];
+    const ask = async (headers: Record<string, string>) =>
+      (await app.request("/", { headers: { host: "127.0.0.1", ...headers } }, connection())).status;
+    const ways = ({ id }: { id: string }): Record<string, string>[] => [
+      { host: `3000-${id}.localhost` },
+      { "e2b-sandbox-id": id, "e2b-sandbox-port": "3000" },
+    ];
+    for (const way of ways(open)) assert.equal(await ask(way), 502, "there, and nobody listens");
+    assert.deepEqual(await Promise.all(ways(closed).map(ask)), [403, 401]);
+    for (const way of ways(closed)) {
+      assert.equal(await ask({ ...way, "e2b-traffic-access-token": closed.token }), 502);
+      assert.equal(await ask({ ...way, "e2b-traffic-access-token": open.token }), 401, "another sandbox's");
+      assert.ok([502, 503].includes(await ask({ ...way, "x-api-key": secret })), "by its owner's key");
+      assert.equal(await ask({ ...way, "x-api-key": "wrong" }), 401);
+    }
+  } finally {
+    await sandboxes.close({ destroy: true });
+  }
+});

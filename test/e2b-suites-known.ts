@@ -3,17 +3,13 @@ const KNOWN: [RegExp, string][] = [
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [/entry.info|network.mounts/, "events with the file's information, watching network mounts: not yet (a newer agent)"],
   [/MCP|mcp/, "the MCP gateway: not yet"],
-  [
-    /requires traffic|allow_public_traffic_false/,
-    "closed ports of one sandbox, where preview_public opens all: not yet",
-  ],
-  [/maskRequestHost|mask_request_host/, "another host name for a sandbox's programs: not yet"],
   [/transform/, "rules that change requests: not yet"],
   [
     /internet.access (enabled|default)|internet_access_(enabled|default)/i,
     "asks the internet, which sandboxes do not reach by default",
   ],
   [/works without token/, "gives a server 3 s to listen, beside others"],
+  [/requires traffic|allow_public_traffic_false/, "gives a server 3 s to listen, beside others"],
   [/network\.test|test_network/, "asks addresses of the internet, or for ranges of them"],
   [/user that does not exist|user_that_does_not_exist/, "the build fails as it should, and says it in other words"],
   [

@@ -19,7 +19,7 @@ import {
   type RouteAccess,
 } from "./endpoint.ts";
 import { assertOwnPage } from "./other-pages.ts";
-import { previewTarget, proxyPreview } from "./preview.ts";
+import { isClosed, previewTarget, proxyPreview } from "./preview.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { codeRoutes } from "./routes/code.ts";
 import { environmentRoutes } from "./routes/environments.ts";
@@ -154,7 +154,12 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     const request = { ...target, path: `${pathname}${search}`, sameOrigin: false };
     // A public one shows what the sandbox's owner serves, to everybody; by name, the default owner's.
     const anyones = new View(sandboxes, { owner: DEFAULT_OWNER, everything: true });
-    if (config.server.preview_public) {
+    const closed = config.server.preview_public && isClosed(anyones, target.id);
+    if (closed && presentedKeys(c.req.raw.headers).length === 0) {
+      limit(c, bucketOf(c));
+      throw httpError(403, "the ports of this sandbox are closed: show its traffic token, or a key");
+    }
+    if (config.server.preview_public && !closed) {
       limit(c, bucketOf(c));
       return proxyPreview(c, anyones, request).catch((error: unknown) => {
         for (const mount of mounts) {

@@ -20,6 +20,8 @@ export interface Passing {
   sameOrigin: boolean;
   /** Header that the caller's key was in; none for a public preview or a server without keys. */
   keyHeader: string | undefined;
+  /** Host name that the guest is told; without: the one that was asked for. */
+  named?: string | undefined;
 }
 
 /** Of a request, to the guest. */

@@ -35,6 +35,16 @@ export interface PreviewRequest {
   sameOrigin: boolean;
 }
 
+/** Its maker has closed its ports, whatever the server does with those of others. @param idOrName of any sandbox, there or not */
+export function isClosed(sandboxes: Pick<View, "get">, idOrName: string): boolean {
+  try {
+    return sandboxes.get(idOrName).record.ports?.closed === true;
+  } catch (error) {
+    if (error instanceof StacyError && error.code === "not-found") return false;
+    throw error;
+  }
+}
+
 export async function proxyPreview(c: ApiContext, sandboxes: View, target: PreviewRequest): Promise<Response> {
   const lease = await sandboxes.lease(target.id);
   const abort = new AbortController();
@@ -55,7 +65,9 @@ export async function proxyPreview(c: ApiContext, sandboxes: View, target: Previ
     });
     tunnel.on("error", () => {});
     const { upgrade } = c.env;
-    const passing: Passing = { sameOrigin: target.sameOrigin, keyHeader: keyHeader(c) };
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: what stands for the port
+    const named = lease.sandbox.record.ports?.host?.replaceAll("${PORT}", String(target.port));
+    const passing: Passing = { sameOrigin: target.sameOrigin, keyHeader: keyHeader(c), named };
     if (upgrade !== undefined) {
       upgrade.taken = true;
       passThrough(upgrade, tunnel, target.path, passing, free);
@@ -109,15 +121,16 @@ function ask(
     method,
     path,
     headers,
+    named,
     signal,
-  }: { method: string; path: string; headers: IncomingHttpHeaders; signal?: AbortSignal },
+  }: { method: string; path: string; headers: IncomingHttpHeaders; named: string | undefined; signal?: AbortSignal },
 ): ClientRequest {
   const { host = "localhost" } = headers;
   const connection = new InSlices(tunnel);
   const asked = request({
     method,
     path,
-    headers: { ...headers, host, "x-forwarded-host": host, "x-forwarded-proto": "http" },
+    headers: { ...headers, host: named ?? host, "x-forwarded-host": host, "x-forwarded-proto": "http" },
     createConnection: () => connection,
     ...(signal === undefined ? {} : { signal }),
   });
@@ -146,7 +159,7 @@ function forward(
       ...hostOf(c.req.header("host")),
       connection: "close",
     };
-    const outgoing = ask(tunnel, { method: c.req.method, path, headers, signal });
+    const outgoing = ask(tunnel, { method: c.req.method, path, headers, named: passing.named, signal });
     const broke = (cause: Error): void =>
       reject(new StacyError("unavailable", "the program in the sandbox broke off", { phase: "preview", cause }));
     const nonsense = (what: string): void => {
@@ -187,6 +200,7 @@ function passThrough(
   const outgoing = ask(tunnel, {
     method,
     path,
+    named: passing.named,
     headers: {
       ...toGuest(headers, passing),
       ...hostOf(headers.host),

@@ -9,7 +9,7 @@ import type { Identity } from "../access/identity.ts";
 import { presentedKeys } from "../api/auth.ts";
 import type { ServerParts } from "../api/context.ts";
 import type { ApiContext, Gate, Mount, RouteAccess } from "../api/endpoint.ts";
-import { previewTarget, proxyPreview } from "../api/preview.ts";
+import { isClosed, previewTarget, proxyPreview } from "../api/preview.ts";
 import { StacyError } from "../host/error.ts";
 import { View } from "../sandboxes/view.ts";
 import { controlPlane, isControlPath } from "./control/control.ts";
@@ -102,7 +102,7 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     const owner = all.ownerOf(id);
     let by = admitted;
     if (by === undefined) {
-      const everybody = !isOwn(port) && config.server.preview_public;
+      const everybody = !isOwn(port) && config.server.preview_public && !isClosed(all, id);
       const proof: Proof | undefined = everybody
         ? undefined
         : await proofOf({ tokens, access }, { id, owner }, port, c.req.raw);

@@ -46,7 +46,7 @@ export class Making {
   reserve(
     resolved: ResolvedSpawn,
     provider: string,
-    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint"> & {
+    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint" | "ports"> & {
       owner: string;
       forkedFrom?: string;
       mounts?: VolumeMount[];
@@ -78,6 +78,7 @@ export class Making {
       ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
       ...(input.mounts?.length ? { volumes: input.mounts } : {}),
+      ...(input.ports === undefined ? {} : { ports: input.ports }),
       ...(input.template ? { template: input.template } : {}),
       ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
       ...(input.forkedFrom === undefined ? {} : { forkedFrom: input.forkedFrom }),

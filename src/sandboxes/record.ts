@@ -29,6 +29,14 @@ export interface VolumeMount {
   readOnly: boolean;
 }
 
+/** How a sandbox's ports are reached, where that is not as the server has it for all. */
+export interface PortRules {
+  /** By whoever shows its token or a key, also where the server shows all ports to everybody. */
+  closed?: true;
+  /** Host name that its programs are told in place of the one that was asked for; `${PORT}` in it is the port. */
+  host?: string;
+}
+
 export interface SandboxRecord {
   id: string;
   /** What its owner calls it, in place of the id (name.ts); no two of an owner have the same. */
@@ -64,6 +72,7 @@ export interface SandboxRecord {
   secrets?: string[];
   /** In the order of its machine's slots; absent: none. */
   volumes?: VolumeMount[];
+  ports?: PortRules;
   boot?: BootReport;
   failure?: SandboxFailure;
   /** Its machine is there, or may be, and does not answer; the state is the one that it had. */

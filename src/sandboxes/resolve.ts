@@ -7,7 +7,7 @@ import type { SandboxSpec } from "../providers/provider.ts";
 import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
 import { DEFAULT_OWNER } from "./owner.ts";
-import type { CheckpointRecord, ExpiryPause, IdleAction, SecretRecord, Template } from "./record.ts";
+import type { CheckpointRecord, ExpiryPause, IdleAction, PortRules, SecretRecord, Template } from "./record.ts";
 import { hostsToAllow, type SecretInput } from "./secrets.ts";
 import type { VolumeInput } from "./volume-mounts.ts";
 
@@ -53,6 +53,7 @@ export interface SpawnInput {
   forkable?: boolean;
   /** Instead of its end (record.ts). */
   onExpiry?: ExpiryPause;
+  ports?: PortRules;
 }
 
 export interface ResolvedSpawn {

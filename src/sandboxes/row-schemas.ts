@@ -22,6 +22,7 @@ export const sandboxRow = z.looseObject({
   volumes: z
     .array(z.object({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))
     .exactOptional(),
+  ports: z.object({ closed: z.literal(true).exactOptional(), host: z.string().exactOptional() }).exactOptional(),
 });
 
 export const templateRow = z.looseObject({

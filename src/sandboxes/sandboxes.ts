@@ -373,8 +373,13 @@ export class Sandboxes {
       ...(record.idleCounts === undefined ? {} : { idleCounts: record.idleCounts }),
       metadata: boundedMetadata({ ...record.metadata, ...options.metadata }),
     };
-    const { owner, ownerId } = record;
-    const origin = { forkedFrom: id, owner, ...(name ? { name } : {}), ...(ownerId === undefined ? {} : { ownerId }) };
+    const { owner, ownerId, ports } = record;
+    const origin = {
+      ...{ forkedFrom: id, owner },
+      ...(name ? { name } : {}),
+      ...(ownerId === undefined ? {} : { ownerId }),
+      ...(ports === undefined ? {} : { ports }),
+    };
     const children: Sandbox[] = [];
     try {
       while (children.length < options.count) {

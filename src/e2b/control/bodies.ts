@@ -10,6 +10,9 @@ const Seconds = z
   .max(10 ** 9);
 const Strings = z.record(z.string(), z.string());
 
+/** With a port, or `${PORT}` for whichever it is. */
+const HOST_NAME = /^[\w.${}:[\]-]{1,300}$/;
+
 export const NewSandbox = z.object({
   templateID: z.string().min(1).max(600),
   timeout: maybe(Seconds),
@@ -23,7 +26,7 @@ export const NewSandbox = z.object({
       allowOut: maybe(AllowedHosts),
       denyOut: maybe(AllowedHosts),
       allowPublicTraffic: maybe(z.boolean()),
-      maskRequestHost: maybe(z.string()),
+      maskRequestHost: maybe(z.string().regex(HOST_NAME, "is no host name")),
       egressProxy: z.unknown().optional(),
       httpsPorts: maybe(z.array(z.number()).max(256)),
       rules: z.unknown().optional(),

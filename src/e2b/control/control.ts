@@ -8,7 +8,7 @@ import { readJson } from "../../api/body.ts";
 import { HeldInput } from "../../guest/held-input.ts";
 import { StacyError } from "../../host/error.ts";
 import { schemaWords } from "../../host/schema-words.ts";
-import type { SandboxRecord } from "../../sandboxes/record.ts";
+import type { PortRules, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import type { View } from "../../sandboxes/view.ts";
 import { errorResponse, notThere } from "../error.ts";
@@ -81,7 +81,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   const create = async (c: ControlContext, byDefault?: number): Promise<Response> => {
     const { timeout = byDefault, ...rest } = await read(c, bodies.NewSandbox);
     const body: NewSandbox = { ...rest, timeout };
-    refuse(body, config.server.preview_public);
+    refuse(body);
     const { sandboxes } = c.var;
     const key = c.req.header("idempotency-key");
     // Who asks again has gone away the first time: that is no reason to end what it asks for.
@@ -294,12 +294,9 @@ function isNamed({ id, name }: { id: string; name?: string }, wanted: string): b
   return [id, `${id}:default`, name, `${name}:default`].some((each) => each === last || each === wanted);
 }
 
-/** What a sandbox cannot be made with here. @param open everybody reaches the ports of all sandboxes */
-function refuse(body: NewSandbox, open: boolean): void {
-  const { allowPublicTraffic, maskRequestHost, httpsPorts = [] } = body.network ?? {};
-  if (allowPublicTraffic === false && open)
-    throw notThere("closed ports of one sandbox, where preview_public opens all");
-  if (maskRequestHost !== undefined) throw notThere("another host name for a sandbox's programs (maskRequestHost)");
+/** What a sandbox cannot be made with here. */
+function refuse(body: NewSandbox): void {
+  const { httpsPorts = [] } = body.network ?? {};
   if (httpsPorts.length > 0) throw notThere("ports that speak HTTPS in the sandbox (httpsPorts)");
   if (body.mcp != null) throw notThere("the MCP gateway");
   if (body.iam != null) throw notThere("identity tokens");
@@ -327,7 +324,17 @@ function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number): SpawnInp
     env: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: body.templateID, ...body.envVars },
     ...(hosts === undefined ? {} : { allowedHosts: hosts }),
     ...(body.volumeMounts === undefined ? {} : { volumes: body.volumeMounts }),
+    ...portsOf(body),
   };
+}
+
+function portsOf({ network }: NewSandbox): Pick<SpawnInput, "ports"> {
+  const host = network?.maskRequestHost;
+  const rules: PortRules = {
+    ...(network?.allowPublicTraffic === false ? { closed: true } : {}),
+    ...(host === undefined ? {} : { host }),
+  };
+  return Object.keys(rules).length === 0 ? {} : { ports: rules };
 }
 
 /** Hosts that it may connect to; `undefined`: what the server gives to everyone. */
