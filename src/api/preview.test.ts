@@ -13,6 +13,7 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { after, before, beforeEach, test } from "node:test";
 import { countTurns } from "../../test/count-turns.ts";
+import type { PortRules } from "../sandboxes/record.ts";
 import type { View } from "../sandboxes/view.ts";
 import type { ApiContext } from "./endpoint.ts";
 import { proxyPreview } from "./preview.ts";
@@ -61,8 +62,12 @@ function context(incoming: IncomingMessage, body: string, upgrade?: { socket: Du
   } as unknown as ApiContext;
 }
 
+/** Of the sandbox. */
+let ports: PortRules = {};
+
 const sandboxes = {
   lease: async () => ({
+    sandbox: { record: { ports } },
     agent: {
       tunnel: async () => {
         if (flood !== undefined) return flooding(flood);
@@ -132,6 +137,7 @@ after(() => {
 });
 beforeEach(() => {
   seen = [];
+  ports = {};
   flood = undefined;
   freed = 0;
   identity = { header: "x-api-key" };
@@ -173,6 +179,14 @@ test("under a host name of its own: its cookies are its own, and only that", asy
   assert.deepEqual(response.headers.getSetCookie(), ["a=1"]);
   for (const name of ["x-accel-redirect", "x-sendfile"]) assert.equal(response.headers.get(name), null, name);
   assert.equal(seen[0]?.headers.cookie, "session=1");
+});
+
+test("a program can be told another host name than the one that was asked for, with its port", async () => {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: what stands for the port
+  ports = { host: "inside.example:${PORT}" };
+  await (await ask("/x")).text();
+  const { host, "x-forwarded-host": asked } = seen[0]?.headers ?? {};
+  assert.deepEqual([host, asked], ["inside.example:80", `127.0.0.1:${frontPort}`]);
 });
 
 test("a WebSocket's answer is looked at like any other, then both sides speak for themselves", async () => {

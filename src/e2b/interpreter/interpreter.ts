@@ -177,15 +177,25 @@ async function* told(events: AsyncGenerator<CodeEvent>, lease: Lease): AsyncGene
         yield line({ type: "end_of_execution" });
       } else if (event.type === "stdout" || event.type === "stderr") {
         yield line({ ...event, timestamp: new Date().toISOString() });
-      } else yield line(event);
+      } else if (event.type === "result") yield line(withoutQuotes(event));
+      else yield line(event);
     }
   } catch (error) {
-    const { message } = asStacyError(error);
+    const { code, message } = asStacyError(error);
+    // Clients learn of its sandbox's end by a stream that breaks off, and look then.
+    if (code === "machine-exited" || code === "disconnected" || code === "not-found") throw error;
     yield line({ type: "error", name: "ContextEnded", value: message, traceback: message });
     yield line({ type: "end_of_execution" });
   } finally {
     lease[Symbol.dispose]();
   }
+}
+
+/** E2B shows a text as it is, and not as its language writes it. */
+function withoutQuotes(event: CodeEvent): CodeEvent {
+  const { text } = event;
+  const quoted = typeof text === "string" && text.length > 1 && /^(?:'.*'|".*")$/s.test(text);
+  return quoted ? { ...event, text: text.slice(1, -1) } : event;
 }
 
 function shown({ id, language, cwd }: ContextInfo, { home }: GuestUser): Record<string, string> {
