@@ -7,10 +7,7 @@ const KNOWN: [RegExp, string][] = [
   [/list_contexts/, "counts contexts of languages that nobody has used, which are made at their first use"],
   [/test_async_systemd|test_systemd|systemd/, "ends E2B's own processes in the sandbox, which are not there"],
   [/get_image_on_save/, "a picture that is saved into a file is no result here"],
-  [
-    /charts[./]test_|charts\//,
-    "fields of chart data that are not told here: units, other scales, box plots, unknown charts",
-  ],
+  [/box_and_whiskers|box and whisker/i, "box plots as chart data: not yet"],
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [/entry.info|network.mounts/, "events with the file's information, watching network mounts: not yet (a newer agent)"],
   [/MCP|mcp/, "the MCP gateway: not yet"],

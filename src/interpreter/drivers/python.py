@@ -13,6 +13,7 @@ import ast
 import asyncio
 import base64
 import random
+import re
 import builtins
 import importlib.util
 import inspect
@@ -225,26 +226,44 @@ def chart(figure):
     if len(charts) == 1:
         return charts[0]
     title = figure._suptitle.get_text() if getattr(figure, "_suptitle", None) else ""
-    return {"type": "superchart" if charts else "unknown", "title": title, "elements": charts}
+    if not charts and len(figure.axes) == 1:
+        title = title or figure.axes[0].get_title()
+    return {"type": "superchart" if charts else "unknown", "title": title or None, "elements": charts}
+
+
+def unit_in(label):
+    """What a label has in brackets."""
+    found = re.search(r"\(([^)]+)\)|\[([^\]]+)\]", label)
+    return found and (found.group(1) or found.group(2))
+
+
+def axis_data(axis, scale, prefix):
+    places = [float(at) for at in axis.get_majorticklocs()]
+    names = [str(label.get_text()) for label in axis.get_majorticklabels()]
+    converter = type(getattr(axis, "converter", None)).__name__
+    ticks = places
+    if "Date" in converter:
+        import matplotlib.dates
+
+        scale, ticks = "datetime", [matplotlib.dates.num2date(at).isoformat() for at in places]
+    elif scale == "linear" and places == list(range(len(places))) and all(str(i) != name for i, name in enumerate(names)):
+        scale = "categorical"
+    return {prefix + "_ticks": ticks, prefix + "_tick_labels": names, prefix + "_scale": scale}
 
 
 def axes_data(axes):
-    base = {"title": axes.get_title(), "x_label": axes.get_xlabel(), "y_label": axes.get_ylabel(), "x_unit": None, "y_unit": None}
-    names = [str(label.get_text()) for label in axes.get_xticklabels()]
-    ticks = {
-        "x_ticks": [float(at) for at in axes.get_xticks()],
-        "x_tick_labels": names,
-        "x_scale": axes.get_xscale(),
-        "y_ticks": [float(at) for at in axes.get_yticks()],
-        "y_tick_labels": [str(label.get_text()) for label in axes.get_yticklabels()],
-        "y_scale": axes.get_yscale(),
+    x_label, y_label = axes.get_xlabel(), axes.get_ylabel()
+    base = {
+        **{"title": axes.get_title() or None, "x_label": x_label or None, "y_label": y_label or None},
+        **{"x_unit": unit_in(x_label), "y_unit": unit_in(y_label)},
     }
+    names = [str(label.get_text()) for label in axes.get_xticklabels()]
+    ticks = {**axis_data(axes.xaxis, axes.get_xscale(), "x"), **axis_data(axes.yaxis, axes.get_yscale(), "y")}
     wedges = [each for each in axes.patches if type(each).__name__ == "Wedge"]
     if wedges:
-        texts = [text.get_text() for text in axes.texts]
         return {"type": "pie", "title": base["title"], "elements": [
-            {"label": texts[i] if i < len(texts) else "", "angle": float(each.theta2 - each.theta1), "radius": float(each.r)}
-            for i, each in enumerate(wedges)
+            {"label": str(each.get_label()), "angle": round(float(each.theta2 - each.theta1), 3), "radius": float(each.r)}
+            for each in wedges
         ]}
     groups = [each for each in axes.containers if hasattr(each, "patches")]
     if groups:
@@ -266,7 +285,11 @@ def axes_data(axes):
 
 
 def plain(value):
+    if type(value).__name__ == "datetime64":
+        value = value.astype("datetime64[us]")
     value = value.item() if hasattr(value, "item") else value
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
     return value if isinstance(value, (int, float)) else str(value)
 
 
