@@ -28,6 +28,10 @@ before(async () => {
     await sleep(4_000);
     return new Response("done");
   });
+  app.post("/no-room", async (c) => {
+    for await (const _piece of bodyStream(c.req.raw, { maxBytes: 0, timeoutMs: 10_000 })) break;
+    return new Response("no room", { status: 507 });
+  });
   app.get("/endless", () => {
     async function* zeros(): AsyncGenerator<Uint8Array> {
       open += 1;
@@ -225,6 +229,15 @@ test("a body in chunks of a byte comes in a few pieces, and whole", async (t) =>
   assert.ok(pieces < 4_000, `${pieces} pieces`);
   const letters = Array.from({ length: 20_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
   assert.equal(await send("/whole", letters), letters);
+});
+
+test("what is left of a body that was answered before its end does not stand before the next request on its connection", async () => {
+  const body = "x".repeat(1_000_000);
+  const socket = raw(`POST /no-room HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  const [early] = await once(socket, "data");
+  assert.match(String(early), /^HTTP\/1\.1 507 /);
+  socket.write("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nnext");
+  assert.match(await textOf(socket), /^HTTP\/1\.1 200 [^]*got next$/);
 });
 
 async function* deaf(end: Promise<void>): AsyncGenerator<string> {

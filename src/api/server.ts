@@ -30,6 +30,16 @@ export interface RunningServer {
 }
 
 /**
+ * What is left of a body that was answered before its end: nobody reads it, and whoever did holds it up still, by a listener that pauses it.
+ * The next request on the connection stands behind it, and would wait until the listener's own end (half a second) cuts both.
+ */
+function dropRest(incoming: IncomingMessage): void {
+  if (incoming.complete || incoming.destroyed) return;
+  incoming.removeAllListeners("data");
+  incoming.resume();
+}
+
+/**
  * @param processingMs see `sayProcessing`
  * @throws StacyError `unavailable` when the address is taken or not ours
  */
@@ -51,6 +61,7 @@ export async function listen(app: Api, config: Config["server"], processingMs = 
     },
     (incoming, outgoing) => {
       mergeBody(incoming);
+      outgoing.once("finish", () => dropRest(incoming));
       sayProcessing(incoming, outgoing, processingMs);
       void listener(incoming, outgoing);
     },
