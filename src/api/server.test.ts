@@ -237,7 +237,7 @@ test("what is left of a body that was answered before its end does not stand bef
   const [early] = await once(socket, "data");
   assert.match(String(early), /^HTTP\/1\.1 507 /);
   socket.write("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nnext");
-  assert.match(await textOf(socket), /^HTTP\/1\.1 200 [^]*got next$/);
+  assert.match(await textOf(socket), /^HTTP\/1\.1 200 .*got next$/s);
 });
 
 async function* deaf(end: Promise<void>): AsyncGenerator<string> {
