@@ -5,6 +5,7 @@
 import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, request } from "node:http";
 import { type Duplex, Readable } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { fewInterim } from "../host/few-interim.ts";
 import { framing } from "../host/hop-by-hop.ts";
 import { InSlices } from "../host/in-slices.ts";
 import { mergeBody } from "../host/merge-body.ts";
@@ -111,9 +112,6 @@ function bodyOf(answer: IncomingMessage): ReadableStream<Uint8Array> {
   );
 }
 
-/** Before an answer: a guest could send them for ever. */
-const MOST_INTERIM = 64;
-
 /** The request as the guest gets it. */
 function ask(
   tunnel: Duplex,
@@ -134,11 +132,7 @@ function ask(
     createConnection: () => connection,
     ...(signal === undefined ? {} : { signal }),
   });
-  let interim = 0;
-  asked.on("information", () => {
-    interim += 1;
-    if (interim > MOST_INTERIM) asked.destroy(new Error("it sends one interim answer after another"));
-  });
+  fewInterim(asked);
   asked.once("response", mergeBody);
   return asked;
 }

@@ -13,7 +13,9 @@ import {
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
+import { fewInterim } from "../host/few-interim.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
+import { mergeBody } from "../host/merge-body.ts";
 import { relay } from "../host/relay.ts";
 import type { Connections, Target } from "./connections.ts";
 import { fail, refuse } from "./http-error.ts";
@@ -46,7 +48,10 @@ export class EgressProxy {
     this.#server = createServer({ keepAlive: false, insecureHTTPParser: false });
     // A program that has sent its request may close its side and wait for the answer.
     Object.assign(this.#server, { httpAllowHalfOpen: true });
-    this.#server.on("request", (request, response) => void this.#forward(request, response));
+    this.#server.on("request", (request, response) => {
+      mergeBody(request);
+      void this.#forward(request, response);
+    });
     this.#server.on("connect", (request, client, head) => void this.#tunnel(request, client, head));
     this.#server.on("clientError", (_error, client) => client.destroy());
   }
@@ -131,7 +136,9 @@ export class EgressProxy {
         fail(response, new StacyError("unavailable", message, { cause }));
         socket.destroy();
       };
+      fewInterim(outgoing);
       outgoing.once("response", (answer) => {
+        mergeBody(answer);
         try {
           // What was parsed is not always what may be written: a status of 99, say.
           response.writeHead(answer.statusCode ?? 502, answer.statusMessage, endToEnd(answer.headers));

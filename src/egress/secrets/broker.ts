@@ -16,6 +16,7 @@ import type { Duplex } from "node:stream";
 import { createServer as createTls, type TLSSocket, type TlsOptions } from "node:tls";
 import { StacyError } from "../../host/error.ts";
 import { endToEnd } from "../../host/hop-by-hop.ts";
+import { mergeBody } from "../../host/merge-body.ts";
 import { relay } from "../../host/relay.ts";
 import type { Permit, Target } from "../connections.ts";
 import { normaliseHost } from "../host-rules.ts";
@@ -175,7 +176,10 @@ export class Broker {
     const server = createHttp1({ insecureHTTPParser: false });
     // A program that has sent its request may close its side and wait for the answer.
     Object.assign(server, { httpAllowHalfOpen: true });
-    server.on("request", (request, response) => void this.#http1(host, request, response));
+    server.on("request", (request, response) => {
+      mergeBody(request);
+      void this.#http1(host, request, response);
+    });
     server.on("upgrade", (request, socket, head) => void this.#upgrade(host, request, socket, head));
     server.on("clientError", (_error, socket) => socket.destroy());
     return server;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { type Asked, Upstream } from "./upstream.ts";
 
 test("of requests to a host that does not answer few wait, those of clients that have gone do not, and a free place goes to the next", async (t) => {
@@ -47,4 +47,58 @@ test("of requests to a host that does not answer few wait, those of clients that
   while (seen.length < 65) await new Promise((wake) => setImmediate(wake));
   assert.equal(seen.at(-1), "/next");
   await assert.rejects(upstream.ask(asked("/late"), AbortSignal.abort()), { code: "cancelled" });
+});
+
+const END = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/** A host that answers every request with these bytes. */
+async function hostThatSays(t: TestContext, bytes: string, later = "") {
+  const host = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.once("data", () => {
+      socket.write(bytes);
+      // What is read with the last of the others is an answer all the same.
+      if (later !== "") setTimeout(() => socket.write(later), 200).unref();
+    });
+  });
+  await once(host.listen(0, "127.0.0.1"), "listening");
+  const { port } = host.address() as AddressInfo;
+  const upstream = new Upstream({
+    ...{ target: { host: "127.0.0.1", port }, scheme: "http", trusted: [] },
+    dial: async () => {
+      const socket = connect(port, "127.0.0.1");
+      await once(socket, "connect");
+      return socket;
+    },
+  });
+  t.after(() => {
+    upstream.close();
+    host.close();
+  });
+  const asked: Asked = { method: "GET", path: "/", authority: "x", headers: {}, body: undefined, http2: false };
+  return { upstream, asked };
+}
+
+test("of interim answers a few are taken, and the request ends with one more; for a WebSocket too", async (t) => {
+  const many = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(65);
+  const { upstream, asked } = await hostThatSays(t, many, END);
+  const { answer } = await upstream.ask(asked, new AbortController().signal);
+  await assert.rejects(answer, { message: /one interim answer after another/ });
+  await assert.rejects(upstream.upgrade(asked), { message: /one interim answer after another/ });
+  const few = await hostThatSays(t, many.slice(many.length / 65), END);
+  const exchange = await few.upstream.ask(few.asked, new AbortController().signal);
+  assert.equal((await exchange.answer).status, 200);
+});
+
+test("an answer in chunks of a byte is passed on in a few pieces, and whole", async (t) => {
+  const letters = Array.from({ length: 50_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
+  const chunks = [...letters].map((letter) => `1\r\n${letter}\r\n`).join("");
+  const { upstream, asked } = await hostThatSays(
+    t,
+    `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${chunks}0\r\n\r\n`,
+  );
+  const { answer } = await upstream.ask(asked, new AbortController().signal);
+  const pieces = await Array.fromAsync((await answer).body as AsyncIterable<Buffer>);
+  assert.equal(Buffer.concat(pieces).toString(), letters);
+  assert.ok(pieces.length < 1_000, `${pieces.length} pieces`);
 });

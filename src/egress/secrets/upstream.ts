@@ -11,7 +11,9 @@ import { isIP, type Socket } from "node:net";
 import type { Duplex, Readable, Writable } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { StacyError } from "../../host/error.ts";
+import { fewInterim } from "../../host/few-interim.ts";
 import { endToEnd, framing } from "../../host/hop-by-hop.ts";
+import { mergeBody } from "../../host/merge-body.ts";
 import type { Target } from "../connections.ts";
 import { Places } from "./places.ts";
 import type { Scheme } from "./secret.ts";
@@ -114,8 +116,12 @@ export class Upstream {
           upgrade: "websocket",
         },
       });
+      fewInterim(outgoing);
       outgoing.once("upgrade", (answer, socket, early) => resolve({ answer, socket, early }));
-      outgoing.once("response", (answer) => resolve(http1Answer(answer)));
+      outgoing.once("response", (answer) => {
+        mergeBody(answer);
+        resolve(http1Answer(answer));
+      });
       outgoing.once("error", (cause) => reject(this.#broken(cause)));
       outgoing.end();
     });
@@ -138,10 +144,12 @@ export class Upstream {
       ...{ agent: this.#agent, method, path, setHost: false },
       headers: { ...endToEnd(headers), ...framing(headers, body !== undefined), host: authority },
     });
+    fewInterim(outgoing);
     let answered = false;
     const answer = new Promise<Answer>((resolve, reject) => {
       outgoing.once("response", (incoming) => {
         answered = true;
+        mergeBody(incoming);
         resolve(http1Answer(incoming));
       });
       outgoing.once("upgrade", (_answer, socket) => {
@@ -172,6 +180,7 @@ export class Upstream {
       },
       { endStream: body === undefined },
     );
+    fewInterim(stream);
     const answer = new Promise<Answer>((resolve, reject) => {
       stream.once("response", (head, flags) => resolve(http2Answer(stream, head, flags)));
       stream.on("error", (cause) => reject(this.#broken(cause)));
