@@ -75,7 +75,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
   test("every page fits a phone, a tablet and a desktop, light and dark; axe finds nothing", async () => {
     const { world } = server;
     const [first] = world.sandboxes.list();
-    await world.sandboxes.checkpoint(first?.id ?? "", "before");
+    await world.sandboxes.checkpoint(first?.id ?? "", { name: "before" });
     await server.call("POST", "/templates", { name: "web", image: "stacyvm/python", setup: ["true"] });
     await server.call("PUT", "/quotas/u", { max_sandboxes: 3 });
     world.sandboxes.events.emit("operation.failed", first?.id, { operation: "pull", message: "<b>no</b>" });

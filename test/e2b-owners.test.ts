@@ -115,7 +115,7 @@ describe("every route of E2B's protocol", () => {
       // What contexts and users are read from; nothing else runs in these machines.
       const nothing = async () => Promise.reject(new StacyError("not-found", "it is not there"));
       Object.assign(machine?.agent ?? {}, { processes: async () => [], readFile: nothing });
-      const checkpoint = await sandboxes.checkpoint(id, `CANARY-${state}`);
+      const checkpoint = await sandboxes.checkpoint(id, { name: `CANARY-${state}` });
       const template = `CANARY-template-${state}`;
       const made = await app.request(
         "/api/v1/templates",

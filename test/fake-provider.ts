@@ -5,6 +5,7 @@ import { StacyError } from "../src/host/error.ts";
 import {
   type Adoption,
   type ChangeOptions,
+  type CopiedSlot,
   checkpointKey,
   type MachineState,
   type Provider,
@@ -112,14 +113,14 @@ export class FakeMachine implements SandboxMachine {
     provider.machinesById.set(id, this);
   }
 
-  async #change<T>(options: ChangeOptions | undefined, work: () => T): Promise<T> {
+  async #change<T>(options: ChangeOptions | undefined, work: () => T | Promise<T>): Promise<T> {
     if (this.#changing) throw new Error(`two changes of ${this.id} at once`);
     this.#changing = true;
     try {
       await this.gate.pass(options?.signal);
       if (this.destroyed > 0) throw new StacyError("not-found", "the machine is gone");
       if (this.failure !== undefined) throw this.failure;
-      return work();
+      return await work();
     } finally {
       this.#changing = false;
     }
@@ -148,11 +149,18 @@ export class FakeMachine implements SandboxMachine {
   restore(_id: string, options?: ChangeOptions): Promise<void> {
     return this.#become("running", options);
   }
-  fork(ids: string[], options?: ChangeOptions): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
-    return this.#change(options, () => ({
-      machines: ids.map((id) => new FakeMachine(this.#provider, id)),
-      stoppedMs: 1,
-    }));
+  /** What its copies were given of its volumes, by copy. */
+  readonly copied = new Map<string, CopiedSlot[]>();
+  async fork(
+    ids: string[],
+    options?: Parameters<SandboxMachine["fork"]>[1],
+  ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
+    return this.#change(options, async () => {
+      await options?.volumes?.copy();
+      for (const id of ids) this.copied.set(id, (await options?.volumes?.slots(id)) ?? []);
+      if (this.#provider.spawnFailure !== undefined) throw this.#provider.spawnFailure;
+      return { machines: ids.map((id) => new FakeMachine(this.#provider, id)), stoppedMs: 1 };
+    });
   }
   checkpoint(id: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }> {
     return this.#change(options, () => {
@@ -208,6 +216,11 @@ export class FakeProvider implements Provider {
   async holds(id: string): Promise<boolean> {
     return this.remains.has(id) || this.machinesById.has(id);
   }
+  savedVolume(id: string, slot: number): string {
+    return `${this.savedVolumes}/${id}-${slot}`;
+  }
+  /** Where what is saved of volumes is. */
+  savedVolumes = "/nonexistent";
   async machines(): Promise<string[]> {
     return this.strangers;
   }
@@ -265,7 +278,13 @@ export class FakeUnreachable implements UnreachableMachine {
 }
 
 export function fakeWorld(
-  options: { volumes?: string; store?: Store; maxSandboxes?: number; overflow?: "reject" | "queue" } = {},
+  options: {
+    volumes?: string;
+    maxVolumes?: number;
+    store?: Store;
+    maxSandboxes?: number;
+    overflow?: "reject" | "queue";
+  } = {},
 ) {
   const store = options.store ?? new Store(":memory:");
   const clock = new FakeClock();
@@ -286,7 +305,7 @@ export function fakeWorld(
       },
       ...{ defaultHosts: [], defaultIdleTimeoutMs: 0, idleAction: "destroy", maxTtlMs: 0, defaultExecTimeoutMs: 0 },
       ...{ maxExecTimeoutMs: 0, maxSandboxes: options.maxSandboxes ?? 0, maxSandboxesPerOwner: 0, maxMemoryMiB: 0 },
-      ...{ maxVolumesPerOwner: 0, maxVolumeMiBPerOwner: 0 },
+      ...{ maxVolumesPerOwner: options.maxVolumes ?? 0, maxVolumeMiBPerOwner: 0 },
       ...{ maxVcpus: 0, maxDiskMiB: 0, overflow: options.overflow ?? "reject", queueTimeoutMs: 10_000, maxQueue: 4 },
       maxKeptReady: 4,
     },

@@ -410,6 +410,8 @@ describe("the contract", () => {
     await good("POST", "/volumes", { json: { name: "kept", size_mb: 16 } });
     const kept = { at: { name: "kept" } };
     await good("PATCH", "/volumes/{name}", { ...kept, json: { size_mb: 20 } });
+    const [usage] = (await good("GET", "/usage/volumes")).body;
+    assert.deepEqual([usage.owner, usage.volumes, usage.size_mb, usage.max_volumes], ["default", 1, 20, 0]);
     assert.equal((await good("GET", "/volumes/{name}", kept)).body.size_mb, 20);
     const clone = await good("POST", "/volumes/{name}/clone", { ...kept, json: { name: "copy", read_only: true } });
     assert.deepEqual([clone.body.copied_from, clone.body.read_only], ["kept", true]);

@@ -122,5 +122,47 @@ for (const { name, guest, skip } of guests) {
       }
       assert.deepEqual(await server.machines(), []);
     });
+
+    test("a volume is with a jailed machine, its fork has a clone, what starts from a checkpoint what was saved, and it is there for the next one", async () => {
+      await good("POST", "/volumes", { name: "data", size_mb: 64 });
+      const volumes = [{ name: "data", path: "/data" }];
+      const bare = guest === CRASH_GUESTS.firecracker;
+      const run = async (id: string, ...args: string[]): Promise<string> => {
+        const [command = "", ...rest] = args;
+        const asked = { command, args: rest, mode: "argv" };
+        const { exit_code, stdout, stderr } = await good("POST", `/sandboxes/${id}/exec`, asked);
+        assert.equal(exit_code, 0, stderr);
+        return stdout.trim();
+      };
+      // The bare guest has drives, and no filesystems.
+      const write = (id: string, word: string): Promise<string> =>
+        bare ? run(id, "block", "write", "2", word) : run(id, "sh", "-c", `echo ${word} > /data/word`);
+      const read = (id: string): Promise<string> =>
+        bare ? run(id, "block", "read", "2") : run(id, "cat", "/data/word");
+      const { id } = await good("POST", "/sandboxes", { ...guest.spawn, volumes });
+      await write(id, "first");
+      const { sandboxes } = await good("POST", `/sandboxes/${id}/fork`, {});
+      const [copy] = sandboxes;
+      const { id: checkpoint } = await good("POST", `/sandboxes/${id}/checkpoints`, {});
+      await write(id, "later");
+      assert.equal(await read(copy.id), "first");
+      await write(copy.id, "own");
+      const late = await good("POST", "/sandboxes", { checkpoint });
+      assert.equal(await read(late.id), "first");
+      assert.equal(await read(id), "later");
+      const uids = await Promise.all([id, copy.id, late.id].map(owner));
+      if (isRoot) assert.equal(new Set(uids).size, 3);
+      await good("POST", `/sandboxes/${id}/suspend`);
+      await good("POST", `/sandboxes/${id}/resume`);
+      assert.equal(await read(id), "later");
+      for (const each of [id, copy.id, late.id]) await good("DELETE", `/sandboxes/${each}`);
+      await good("DELETE", `/checkpoints/${checkpoint}`);
+      for (const read_only of [true, false]) {
+        const next = await good("POST", "/sandboxes", { ...guest.spawn, volumes: [{ ...volumes[0], read_only }] });
+        assert.equal(await read(next.id), "later");
+        await good("DELETE", `/sandboxes/${next.id}`);
+      }
+      for (const { name } of await good("GET", "/volumes")) await good("DELETE", `/volumes/${name}`);
+    });
   });
 }

@@ -65,8 +65,8 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     assert.equal(taken.status, 409);
     assert.match(taken.body.message, /volume data is with sandbox sb-/);
     assert.equal((await server.call("DELETE", "/volumes/data")).status, 409);
-    for (const what of ["fork", "checkpoints"])
-      assert.equal((await server.call("POST", `/sandboxes/${first}/${what}`, {})).status, 409, what);
+    const unsaved = await server.call("POST", `/sandboxes/${first}/checkpoints`, { volumes: "refuse" });
+    assert.equal(unsaved.status, 409);
     await remove(first);
     await assertClean(await disk());
     const readers = await Promise.all([1, 2].map(() => started({ name: "data", path: "/data", read_only: true })));
@@ -81,8 +81,10 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     await make("data", 200);
     const volumes = [{ name: "data", path: "/data" }];
     await server.ok("POST", "/snapshots", { image: "stacyvm/busybox", memory_mb: 256, disk_mb: 256, volumes });
-    for (let i = 1; i <= 3; i++) {
-      const { status, body } = await spawn(volumes);
+    await server.ok("POST", "/templates", { name: "kept", image: "stacyvm/busybox", memory_mb: 256, volumes });
+    for (let i = 1; i <= 4; i++) {
+      const { status, body } =
+        i < 4 ? await spawn(volumes) : await server.call("POST", "/sandboxes", { template: "kept", disk_mb: 256 });
       assert.equal(status, 201, JSON.stringify(body));
       assert.equal(body.boot.path, "restored");
       assert.equal(await sh(body.id, `echo ${i} >> /data/rounds; wc -l < /data/rounds`), String(i));
@@ -120,6 +122,109 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     const next = await started({ name: "data", path: "/data", read_only: true });
     assert.equal(await sh(next, "cat /data/words"), "pause\nsuspend\nlast");
     await remove(next);
+    await dropVolumes();
+  });
+
+  test("a copy has its own clone of the volume, with its programs at work in it, or reads it, or has lost it; its source goes on", async () => {
+    await make("data");
+    await make("shared");
+    const writer = await started({ name: "shared", path: "/shared" });
+    await sh(writer, "echo shared > /shared/word");
+    await remove(writer);
+    const id = await started({ name: "data", path: "/data" }, { name: "shared", path: "/shared", read_only: true });
+    const fork = (request: object) => server.call("POST", `/sandboxes/${id}/fork`, request);
+    await sh(id, "seq 100000 > /data/numbers"); // not synced
+    const sum = await sh(id, "sha256sum < /data/numbers");
+    const program =
+      "echo $$ > /pid; exec 3> /data/log; while echo $((i = i + 1)) > /count && cat /count >&3; do sleep 0.05; done";
+    await server.ok("POST", `/sandboxes/${id}/processes`, { command: program });
+    await sh(id, "until [ -s /data/log ]; do sleep 0.05; done");
+    // Its program has a file open to write.
+    const busy = await fork({ volumes: "read_only" });
+    assert.equal(busy.status, 409, JSON.stringify(busy.body));
+    assert.match(busy.body.message, /volume data: programs of the sandbox have files of it open/);
+    assert.deepEqual(
+      (await server.ok("GET", "/volumes")).map(({ name }: Mount) => name),
+      ["data", "shared"],
+    );
+    const copies: string[] = [];
+    const { body } = await fork({ count: 2 });
+    for (const copy of body.sandboxes) {
+      copies.push(copy.id);
+      assert.deepEqual(copy.volumes, [
+        { name: `data-${copy.id}`, path: "/data", read_only: false },
+        { name: "shared", path: "/shared", read_only: true },
+      ]);
+      assert.equal(await sh(copy.id, "sha256sum < /data/numbers"), sum);
+      assert.equal(await sh(copy.id, "cat /shared/word"), "shared");
+      const before = await sh(copy.id, "tail -n 1 /data/log");
+      await sh(copy.id, `until [ "$(tail -n 1 /data/log)" -gt ${before} ]; do sleep 0.05; done`);
+      await sh(copy.id, `echo ${copy.id} > /data/mine; sync`);
+    }
+    assert.equal(await sh(id, "ls /data"), "log\nlost+found\nnumbers");
+    const lost = (await fork({ volumes: "none" })).body.sandboxes[0];
+    assert.equal(lost.volumes, undefined);
+    assert.equal(await sh(lost.id, "ls -A /data /shared; grep -c ext4 /proc/mounts || true"), "/data:\n\n/shared:\n0");
+    assert.notEqual(
+      (await server.call("POST", `/sandboxes/${lost.id}/exec`, { command: "sync /proc/$(cat /pid)/fd/3" })).body
+        .exit_code,
+      0,
+    );
+    const going = await sh(id, "tail -n 1 /data/log");
+    await sh(id, `until [ "$(tail -n 1 /data/log)" -gt ${going} ]; do sleep 0.05; done; kill $(cat /pid)`);
+    // What it had started may have the file open for a moment longer.
+    await sh(id, "while ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q /data/log; do sleep 0.05; done");
+    const forked = await fork({ volumes: "read_only" });
+    assert.equal(forked.status, 201, JSON.stringify(forked.body));
+    const [reader] = forked.body.sandboxes;
+    assert.equal(
+      await sh(reader.id, "sha256sum < /data/numbers; touch /data/x 2>/dev/null || echo refused"),
+      `${sum}\nrefused`,
+    );
+    await Promise.all([id, lost.id, reader.id, ...copies].map(remove));
+    for (const copy of [...copies, reader.id]) {
+      const { used_bytes } = await server.ok("GET", `/volumes/data-${copy}`);
+      assert.ok(used_bytes < 32 * 2 ** 20, String(used_bytes));
+    }
+    for (const name of await readdir(join(server.root, "volumes")))
+      await assertClean(join(server.root, "volumes", name, "disk.ext4"));
+    const next = await started({ name: `data-${copies[0]}`, path: "/data" });
+    assert.equal(await sh(next, "cat /data/mine; sha256sum < /data/numbers"), `${copies[0]}\n${sum}`);
+    await remove(next);
+    await dropVolumes();
+  });
+
+  test("a checkpoint saves the volume with it: what starts from it goes on in a volume of its own, whatever has become of the first", async () => {
+    await make("data");
+    const id = await started({ name: "data", path: "/data" });
+    await sh(id, "seq 100000 > /data/numbers"); // not synced
+    const sum = await sh(id, "sha256sum < /data/numbers");
+    const program = "exec 3> /data/log; while echo $((i = i + 1)) >&3; do sleep 0.05; done";
+    await server.ok("POST", `/sandboxes/${id}/processes`, { command: program });
+    await sh(id, "until [ -s /data/log ]; do sleep 0.05; done");
+    const saved = await server.ok("POST", `/sandboxes/${id}/checkpoints`, {});
+    assert.deepEqual(saved.volumes, [{ name: "data", path: "/data", read_only: false }]);
+    await sh(id, "rm /data/numbers; seq 10 > /data/later; sync");
+    assert.equal((await server.call("POST", `/sandboxes/${id}/restore`, { checkpoint: saved.id })).status, 409);
+    await remove(id);
+    await server.ok("DELETE", "/volumes/data");
+    await server.stop("SIGKILL");
+    await server.start();
+    const copies = [];
+    for (const _ of [1, 2]) copies.push(await server.ok("POST", "/sandboxes", { checkpoint: saved.id }));
+    for (const copy of copies) {
+      assert.deepEqual(copy.volumes, [{ name: `data-${copy.id}`, path: "/data", read_only: false }]);
+      assert.equal(await sh(copy.id, "sha256sum < /data/numbers; ls /data"), `${sum}\nlog\nlost+found\nnumbers`);
+      const before = await sh(copy.id, "tail -n 1 /data/log");
+      await sh(copy.id, `until [ "$(tail -n 1 /data/log)" -gt ${before} ]; do sleep 0.05; done`);
+    }
+    await server.ok("DELETE", `/checkpoints/${saved.id}`);
+    await Promise.all(copies.map((copy) => remove(copy.id)));
+    const snapshots = join(server.root, "snapshots");
+    const left = (await readdir(snapshots, { recursive: true })).filter((name) => /volume-\d/.test(name));
+    assert.deepEqual(left, []);
+    for (const name of await readdir(join(server.root, "volumes")))
+      await assertClean(join(server.root, "volumes", name, "disk.ext4"));
     await dropVolumes();
   });
 

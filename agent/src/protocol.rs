@@ -125,6 +125,8 @@ pub mod method {
     pub const CONSOLE: u16 = 71;
     pub const MOUNT: u16 = 72;
     pub const STILL: u16 = 73;
+    pub const UNMOUNT: u16 = 74;
+    pub const REMOUNT: u16 = 75;
 }
 
 /// One number means the same in every payload.
@@ -222,6 +224,7 @@ pub mod tag {
     pub const READ_ONLY: u8 = 126;
     pub const PROBE: u8 = 127;
     pub const NAME: u8 = 128;
+    pub const FORCE: u8 = 129;
 }
 
 const fn crc_table() -> [u32; 256] {

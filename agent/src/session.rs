@@ -19,7 +19,7 @@ use crate::sentinel::{self, Sentinel};
 use crate::system;
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
-use crate::volumes::{Mount, Volumes};
+use crate::volumes::{Mount, Mounted, Volumes};
 use crate::changes::{changes, Layers};
 use crate::{glob, tar, tree, watch};
 use std::collections::{BTreeMap, VecDeque};
@@ -591,6 +591,17 @@ impl Agent {
             method::STILL => {
                 let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
                 self.job(id, INITIAL_CREDIT, move |_| volumes.still())
+            }
+            method::UNMOUNT => {
+                let mounted = Mounted::new(fields)?;
+                let force = fields.flag(tag::FORCE);
+                let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
+                self.job(id, INITIAL_CREDIT, move |_| mounted.unmount(&volumes, force))
+            }
+            method::REMOUNT => {
+                let mounted = Mounted::new(fields)?;
+                let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
+                self.job(id, INITIAL_CREDIT, move |_| mounted.only_read(&volumes))
             }
             method::EXERCISE => {
                 system::exercise()?;

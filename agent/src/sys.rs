@@ -114,6 +114,12 @@ pub fn check(rc: libc::c_int, doing: &str) -> Result<libc::c_int> {
     }
 }
 
+pub fn unmount(path: &[u8], flags: libc::c_int) -> Result<()> {
+    let c = cstring(path)?;
+    // SAFETY: `c` is NUL-terminated and outlives the call.
+    check(unsafe { libc::umount2(c.as_ptr(), flags) }, &String::from_utf8_lossy(path)).map(|_| ())
+}
+
 pub fn open(path: &[u8], flags: libc::c_int, mode: libc::mode_t) -> Result<Fd> {
     let c = cstring(path)?;
     loop {

@@ -6,7 +6,7 @@
 use crate::boot;
 use crate::protocol::{status, tag, Fields, Reader};
 use crate::sys::{self, check, Fail, Fd, Result};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
@@ -121,6 +121,105 @@ impl Mount {
     }
 }
 
+/// A volume that was mounted, also by the machine that this one is a copy of.
+pub struct Mounted {
+    slot: usize,
+    path: Vec<u8>,
+    name: String,
+}
+
+impl Mounted {
+    pub fn new(fields: &Reader) -> Result<Mounted> {
+        Ok(Mounted {
+            slot: fields.number(tag::SLOT).ok_or_else(|| Fail::invalid("no SLOT given"))? as usize,
+            path: fields.bytes(tag::PATH).unwrap_or(b"").to_vec(),
+            name: String::from_utf8_lossy(fields.bytes(tag::NAME).unwrap_or(b"")).into_owned(),
+        })
+    }
+
+    /// What was written is on the disk. `force`: whatever holds it loses it, and gets errors from then on.
+    pub fn unmount(&self, volumes: &Volumes, force: bool) -> Result<Fields> {
+        self.named(self.take_away(volumes, force))
+    }
+
+    /// It cannot be written to any more. Fails while a program has a file of it open to write.
+    pub fn only_read(&self, volumes: &Volumes) -> Result<Fields> {
+        let shown = String::from_utf8_lossy(&self.path);
+        self.named(boot::mount("", &shown, "", libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOATIME, "").map_err(held))?;
+        volumes.lock().writable.retain(|(name, _)| *name != self.name);
+        Ok(Fields::new())
+    }
+
+    fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|f| Fail { message: format!("volume {}: {}", self.name, f.message), ..f })
+    }
+
+    fn take_away(&self, volumes: &Volumes, force: bool) -> Result<Fields> {
+        let disk = disk_of(self.slot).ok_or_else(|| Fail::new(status::NOT_FOUND, "its disk is not there"))?;
+        // Our own hold on it must go first.
+        let mut state = volumes.lock();
+        let at = state.writable.iter().position(|(name, _)| *name == self.name);
+        let own = at.map(|at| state.writable.remove(at));
+        // The last that was mounted first: one may lie in another.
+        for place in places_of(&disk).iter().rev() {
+            let done = sys::unmount(place, if force { libc::MNT_DETACH } else { 0 });
+            if let Err(f) = done {
+                // Where its own place is still mounted it goes on as it was.
+                if let (Some((name, _)), Ok(root)) = (own, sys::open(&self.path, libc::O_RDONLY | libc::O_DIRECTORY, 0)) {
+                    state.writable.push((name, root));
+                }
+                return Err(held(f));
+            }
+        }
+        drop(own);
+        if force {
+            tell_driver("unbind", &device_of(&disk)?)?;
+        }
+        Ok(Fields::new())
+    }
+}
+
+/// Where a disk is mounted, in the order in which it was.
+fn places_of(disk: &str) -> Vec<Vec<u8>> {
+    let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
+    let device = format!("/dev/{}", disk);
+    let lines = mounts.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut words = line.split(|&byte| byte == b' ');
+        let source = words.next()?;
+        let place = words.next()?;
+        (source == device.as_bytes()).then(|| unescaped(place))
+    });
+    lines.collect()
+}
+
+/// A path in /proc/self/mounts: white space and backslashes are written in octal.
+fn unescaped(word: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(word.len());
+    let mut at = 0;
+    while at < word.len() {
+        let octal = word.get(at + 1..at + 4).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal {
+            Some(byte) if word[at] == b'\\' => {
+                path.push(byte);
+                at += 4;
+            }
+            _ => {
+                path.push(word[at]);
+                at += 1;
+            }
+        }
+    }
+    path
+}
+
+/// A volume that programs hold.
+fn held(f: Fail) -> Fail {
+    match f.errno {
+        libc::EBUSY => Fail { status: status::BUSY, message: "programs of the sandbox have files of it open, or work in it".to_string(), ..f },
+        _ => f,
+    }
+}
+
 /// A filesystem that the kernel refuses.
 fn damaged(f: Fail) -> Fail {
     const EUCLEAN: i32 = 117;
@@ -183,12 +282,20 @@ fn disk_of(slot: usize) -> Option<String> {
 
 /// Lets the driver go, and has it take the disk as if it had just come.
 fn look_anew(disk: &str) -> Result<()> {
-    let device = fs::read_link(format!("/sys/block/{}/device", disk)).map_err(|e| Fail::io(&e, disk))?;
-    let name = device.file_name().ok_or_else(|| Fail::invalid("a disk without a device"))?.to_owned();
+    let name = device_of(disk)?;
     for what in ["unbind", "bind"] {
-        fs::write(format!("{}/{}", DRIVER, what), name.as_bytes()).map_err(|e| Fail::io(&e, &format!("{} {}", what, disk)))?;
+        tell_driver(what, &name)?;
     }
     Ok(())
+}
+
+fn device_of(disk: &str) -> Result<OsString> {
+    let device = fs::read_link(format!("/sys/block/{}/device", disk)).map_err(|e| Fail::io(&e, disk))?;
+    device.file_name().map(OsStr::to_owned).ok_or_else(|| Fail::invalid("a disk without a device"))
+}
+
+fn tell_driver(what: &str, device: &OsStr) -> Result<()> {
+    fs::write(format!("{}/{}", DRIVER, what), device.as_bytes()).map_err(|e| Fail::io(&e, &format!("{} {}", what, device.to_string_lossy())))
 }
 
 impl Volumes {
@@ -247,6 +354,12 @@ fn set_going(state: &State) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_paths_of_mounts() {
+        assert_eq!(unescaped(b"/a\\040b\\134c\\9"), b"/a b\\c\\9");
+        assert_eq!(unescaped(b"/data"), b"/data");
+    }
 
     #[test]
     fn reads_a_superblock() {

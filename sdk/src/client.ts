@@ -117,6 +117,9 @@ export class Client {
   /** Disks that stay when sandboxes go. */
   readonly volumes = {
     list: (options: CallOptions = {}): Promise<wire.Volume[]> => this.transport.call("GET /volumes", options),
+    /** What an owner's volumes take, and may take; an administrator's: of every owner that has some. */
+    usage: (options: CallOptions = {}): Promise<wire.VolumeUsage[]> =>
+      this.transport.call("GET /usage/volumes", options),
     get: (name: string, options: CallOptions = {}): Promise<wire.Volume> =>
       this.transport.call("GET /volumes/{name}", { params: { name }, ...options }),
     create: (volume: wire.VolumeRequest, options: CallOptions = {}): Promise<wire.Volume> =>

@@ -293,6 +293,8 @@ export interface ForkRequest {
   metadata?: Record<string, string> | undefined;
   /** Environment variables: names and values. */
   env?: Record<string, string> | undefined;
+  /** What a copy gets of volumes that the sandbox writes to: a `clone` of each, which stays when the copy goes (default); the same, mounted `read_only`; or `none` */
+  volumes?: "clone" | "read_only" | "none" | undefined;
 }
 
 export interface Checkpoint {
@@ -318,6 +320,8 @@ export interface Checkpoint {
   name?: string | undefined;
   /** What it takes on disk, bytes. */
   bytes: number;
+  /** Volumes that are saved with it */
+  volumes?: VolumeMount[] | undefined;
   /** When it was made (RFC 3339). */
   createdAt: string;
   /** How long the source stood still for it, ms. */
@@ -327,6 +331,8 @@ export interface Checkpoint {
 export interface CheckpointRequest {
   /** Its name, for people and in paths. */
   name?: string | undefined;
+  /** Of a sandbox that has volumes: a `snapshot` of each is saved with it (default), or it is `refuse`d */
+  volumes?: "snapshot" | "refuse" | undefined;
 }
 
 export interface RestoreRequest {
@@ -783,6 +789,8 @@ export interface Template {
     /** Where the secret goes. */
     injectAt: string;
   }[];
+  /** Volumes that its sandboxes get */
+  volumes?: VolumeMount[] | undefined;
   /** How many machines of it are kept ready. */
   poolSize: number;
   /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
@@ -842,6 +850,8 @@ export interface TemplateCreateRequest {
         injectAt?: string | undefined;
       }[]
     | undefined;
+  /** Volumes of whoever spawns from it, by name; a spawn's own take the place of those with the same name or path */
+  volumes?: unknown[] | undefined;
   /** How many machines of it are kept ready. */
   poolSize?: number | undefined;
   /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
@@ -899,6 +909,8 @@ export interface TemplateRequest {
         injectAt?: string | undefined;
       }[]
     | undefined;
+  /** Volumes of whoever spawns from it, by name; a spawn's own take the place of those with the same name or path */
+  volumes?: unknown[] | undefined;
   /** How many machines of it are kept ready. */
   poolSize?: number | undefined;
   /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
@@ -1045,6 +1057,21 @@ export interface VolumeUse {
   path: string;
   /** Whether it can only be read. */
   readOnly: boolean;
+}
+
+export interface VolumeUsage {
+  /** Whose it is. `default` where no owners are set up. */
+  owner: string;
+  /** How many there are */
+  volumes: number;
+  /** Sizes of their disks together, MiB */
+  sizeMb: number;
+  /** What they occupy on the host; what clones share counts with each */
+  usedBytes: number;
+  /** How many there may be; 0: no limit */
+  maxVolumes: number;
+  /** What their sizes may be together, MiB; 0: no limit */
+  maxSizeMb: number;
 }
 
 export interface VolumeRequest {
@@ -1932,6 +1959,8 @@ export interface Operations {
   "GET /volumes": { body: undefined; reply: Volume[] };
   /** Make a volume */
   "POST /volumes": { body: VolumeRequest; reply: Volume };
+  /** What an owner's volumes take, and may take */
+  "GET /usage/volumes": { body: undefined; reply: VolumeUsage[] };
   /** One volume */
   "GET /volumes/{name}": { body: undefined; reply: Volume };
   /** Make a volume larger */
@@ -2340,6 +2369,7 @@ export const shapes: Record<string, Shape> = {
       "ttl?": "duration",
       "metadata?": { record: "string" },
       "env?": { record: "string" },
+      "volumes?": { enum: ["clone", "read_only", "none"] },
     },
   },
   Checkpoint: {
@@ -2355,11 +2385,12 @@ export const shapes: Record<string, Shape> = {
       "owner_id?": "string",
       "name?": "string",
       bytes: "integer",
+      "volumes?": { array: { ref: "VolumeMount" } },
       created_at: "string",
       "stopped_ms?": "number",
     },
   },
-  CheckpointRequest: { object: { "name?": "string" } },
+  CheckpointRequest: { object: { "name?": "string", "volumes?": { enum: ["snapshot", "refuse"] } } },
   RestoreRequest: { object: { checkpoint: "string" } },
   ExecResult: {
     object: {
@@ -2570,6 +2601,7 @@ export const shapes: Record<string, Shape> = {
       ttl: "string",
       env: { record: "string" },
       secrets: { array: { object: { name: "string", inject_at: "string" } } },
+      "volumes?": { array: { ref: "VolumeMount" } },
       pool_size: "integer",
       provider: "string",
       metadata: { record: "string" },
@@ -2597,6 +2629,7 @@ export const shapes: Record<string, Shape> = {
       "ttl?": "duration",
       "env?": { record: "string" },
       "secrets?": { array: { object: { name: "string", "inject_at?": "string" } } },
+      "volumes?": { array: "any" },
       "pool_size?": "integer",
       "provider?": "string",
       "metadata?": { record: "string" },
@@ -2623,6 +2656,7 @@ export const shapes: Record<string, Shape> = {
       "ttl?": "duration",
       "env?": { record: "string" },
       "secrets?": { array: { object: { name: "string", "inject_at?": "string" } } },
+      "volumes?": { array: "any" },
       "pool_size?": "integer",
       "provider?": "string",
       "metadata?": { record: "string" },
@@ -2706,6 +2740,16 @@ export const shapes: Record<string, Shape> = {
     },
   },
   VolumeUse: { object: { id: "string", path: "string", read_only: "boolean" } },
+  VolumeUsage: {
+    object: {
+      owner: "string",
+      volumes: "integer",
+      size_mb: "integer",
+      used_bytes: "integer",
+      max_volumes: "integer",
+      max_size_mb: "integer",
+    },
+  },
   VolumeRequest: { object: { name: "string", size_mb: "integer" } },
   VolumeResize: { object: { size_mb: "integer" } },
   VolumeClone: { object: { name: "string", "read_only?": "boolean" } },
@@ -3170,6 +3214,7 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "DELETE /secrets/{name}": { reply: { ref: "Status" } },
   "GET /volumes": { reply: { array: { ref: "Volume" } } },
   "POST /volumes": { body: { ref: "VolumeRequest" }, reply: { ref: "Volume" } },
+  "GET /usage/volumes": { reply: { array: { ref: "VolumeUsage" } } },
   "GET /volumes/{name}": { reply: { ref: "Volume" } },
   "PATCH /volumes/{name}": { body: { ref: "VolumeResize" }, reply: { ref: "Volume" } },
   "DELETE /volumes/{name}": { reply: { ref: "Status" } },

@@ -44,6 +44,7 @@ export type {
   VolumeClone,
   VolumeMountRequest,
   VolumeRequest,
+  VolumeUsage,
 } from "./generated.ts";
 export { listeningPorts, parsePorts } from "./listening.ts";
 export type { Port, Tunnel } from "./ports.ts";
@@ -51,6 +52,7 @@ export type { Command, CommandOptions, ExitStatus, OutputChunk, SignalName, Spaw
 export { SandboxProcess } from "./process.ts";
 export type { RunOptions, RunResult } from "./run.ts";
 export {
+  type CheckpointOptions,
   type CreateOptions,
   type ExecOptions,
   type ExecResult,

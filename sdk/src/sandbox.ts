@@ -71,6 +71,13 @@ export interface ForkOptions extends CallOptions {
   ttl?: wire.Duration | undefined;
   metadata?: Record<string, string> | undefined;
   env?: Record<string, string> | undefined;
+  /** What a copy gets of volumes that this one writes to; without it a clone of each. */
+  volumes?: wire.ForkRequest["volumes"] | undefined;
+}
+
+export interface CheckpointOptions extends CallOptions {
+  /** Where it has volumes: a snapshot of each is saved with it (without this, too), or it is refused. */
+  volumes?: wire.CheckpointRequest["volumes"] | undefined;
 }
 
 /** Which server: a `Client`, or how to reach it. */
@@ -318,12 +325,13 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Saves it as it is; it goes on. `Sandbox.create({ checkpoint: id })` starts from there. */
-  checkpoint(name?: string, options: CallOptions = {}): Promise<wire.Checkpoint> {
+  checkpoint(name?: string, options: CheckpointOptions = {}): Promise<wire.Checkpoint> {
+    const { volumes, ...call } = options;
     return this.#transport.call("POST /sandboxes/{id}/checkpoints", {
       params: { id: this.id },
-      body: { name },
+      body: { name, volumes },
       ...LONG,
-      ...options,
+      ...call,
     });
   }
 

@@ -188,14 +188,17 @@ export interface GuestInfo {
   commands: number;
 }
 
-export interface MountOptions {
+export interface MountedVolume {
   name: string;
   /** From 0. */
   slot: number;
+  /** Absolute. */
+  path: string;
+}
+
+export interface MountOptions extends MountedVolume {
   /** Of the disk. */
   bytes: number;
-  /** Absolute; made where it is not there. */
-  path: string;
   readOnly: boolean;
   /** Nobody has told the guest's kernel of the disk's size. */
   probe: boolean;
@@ -299,6 +302,14 @@ export interface Agent {
    * @throws StacyError that names the volume, of one that is damaged, or was not closed in order and is to be read only
    */
   mount(volume: MountOptions): Promise<void>;
+  /**
+   * What was written to it is on its disk when this resolves, and its place is empty.
+   * @param options.force whatever holds it loses it: what is written there goes nowhere, and syncs are errors
+   * @throws StacyError `conflict` while programs hold it
+   */
+  unmount(volume: MountedVolume, options?: { force?: boolean }): Promise<void>;
+  /** Nothing can be written to it any more. @throws StacyError `conflict` while programs have files of it open to write */
+  onlyRead(volume: MountedVolume): Promise<void>;
   /** What was written to volumes is on their disks when this resolves, and what is written waits: until `thaw`, 60 s at most. */
   still(options?: { limitMs?: number }): Promise<void>;
   /** While its machine stands still a guest may be silent, however long that is. */

@@ -16,6 +16,7 @@ import type {
   HelloInfo,
   Identity,
   Intercepted,
+  MountedVolume,
   MountOptions,
   ProcessInfo,
   ReadOptions,
@@ -489,6 +490,16 @@ class AgentClient implements Agent {
   async mount({ name, slot, bytes, path, readOnly, probe }: MountOptions): Promise<void> {
     const fields = new FieldWriter().u8(Tag.SLOT, slot).u64(Tag.SIZE, bytes).text(Tag.PATH, path).text(Tag.NAME, name);
     await this.#simple(Method.MOUNT, fields.flag(Tag.READ_ONLY, readOnly).flag(Tag.PROBE, probe), tree({}));
+  }
+
+  async unmount({ name, slot, path }: MountedVolume, options: { force?: boolean } = {}): Promise<void> {
+    const fields = new FieldWriter().u8(Tag.SLOT, slot).text(Tag.PATH, path).text(Tag.NAME, name);
+    await this.#simple(Method.UNMOUNT, fields.flag(Tag.FORCE, options.force), tree({}));
+  }
+
+  async onlyRead({ name, slot, path }: MountedVolume): Promise<void> {
+    const fields = new FieldWriter().u8(Tag.SLOT, slot).text(Tag.PATH, path).text(Tag.NAME, name);
+    await this.#simple(Method.REMOUNT, fields, tree({}));
   }
 
   async still(options: Limited = {}): Promise<void> {

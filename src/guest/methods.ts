@@ -37,6 +37,8 @@
  *     SYNC, SHUTDOWN, FREEZE, THAW, EXERCISE                                         END
  *     MOUNT      SLOT SIZE PATH NAME READ_ONLY? PROBE?                               END
  *     STILL      writes to volumes wait until THAW, 60 s at most                     END: what was written is on their disks
+ *     UNMOUNT    SLOT PATH NAME FORCE?                                               END: what was written is on its disk
+ *     REMOUNT    SLOT PATH NAME                                                      END: nothing can be written to it
  *     IDENTITY   IDENTITY{...}                                                       END as HELLO_ACK
  *     CONSOLE                                                                        DATA = the kernel's log
  *

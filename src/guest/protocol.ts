@@ -182,6 +182,8 @@ export const Method = {
   CONSOLE: 71,
   MOUNT: 72,
   STILL: 73,
+  UNMOUNT: 74,
+  REMOUNT: 75,
 } as const;
 
 /** Tags are global: one number means the same in every payload. */
@@ -287,6 +289,7 @@ export const Tag = {
   READ_ONLY: 126, // u8
   PROBE: 127, // u8 1: nobody has told the guest's kernel of the disk's size; its driver must look anew
   NAME: 128, // text, for errors
+  FORCE: 129, // u8 1: whatever holds it loses it
   // bare guest only
   BLOCK_DRIVE: 240, // u8
   BLOCK_SECTOR: 241, // u64

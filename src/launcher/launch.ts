@@ -29,7 +29,7 @@ export interface Place {
   /** Absolute; must not exist. */
   dir: string;
   /** Files of the volumes in its slots; absent: empty ones. */
-  volumes?: readonly string[];
+  volumes?: readonly (string | undefined)[];
   jail?: JailConfig;
   signal?: AbortSignal;
 }

@@ -57,8 +57,10 @@ export interface LaunchOptions {
   /** It has hosts that it may connect to. */
   network?: boolean;
   jail?: JailConfig;
-  /** Files of the volumes in its slots. */
-  volumes?: readonly string[];
+  /** Files of the volumes in its slots; where there is none the slot has an empty disk. */
+  volumes?: readonly (string | undefined)[];
+  /** Of one that was saved while its programs stood still: they still do. */
+  still?: boolean;
   trackDirty?: boolean;
   /** Names that it keeps, where it takes the place of another machine of the same sandbox. */
   names?: Omit<Identity, "entropy">;
@@ -193,7 +195,7 @@ export class Launcher {
     const target = targetOf(snapshot.manifest, this.paths);
     await this.vmm.checkLoadable?.(target.shape.vmmIdentity);
     const fresh = makeIdentity(options.id, target.image, options.env ?? {}, {
-      thaw: snapshot.manifest.frozen === true,
+      thaw: snapshot.manifest.frozen === true && options.still !== true,
       network: options.network === true,
     });
     const identity = { ...fresh, ...options.names };

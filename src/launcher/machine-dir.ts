@@ -93,12 +93,12 @@ export function linkBase(dir: string, base: string): Promise<void> {
 
 /**
  * Puts the volumes into their slots, by relative links as the base is.
- * @param files absolute paths, one per slot; absent: an empty disk in each, in a machine that is to be saved
+ * @param files absolute paths, one per slot; where there is none the slot has an empty disk, as in a machine that is to be saved
  */
 export async function fillSlots(
   dir: string,
   { volumes = [] }: MachineConfig,
-  files: readonly string[] | undefined,
+  files: readonly (string | undefined)[] | undefined,
 ): Promise<void> {
   for (const slot of volumes.keys()) {
     const place = join(dir, volumeFile(slot));

@@ -1,10 +1,11 @@
 /** A running machine that is saved beside itself, for machines that start from it: a fork's or a checkpoint's snapshot in the making. */
 import { randomBytes } from "node:crypto";
-import { mkdir } from "node:fs/promises";
+import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { syncPath } from "../host/durable.ts";
 import { ownRecord } from "../host/process.ts";
-import { copySparse } from "../host/sparse.ts";
-import { FILES, type PausedMachine, type SavedState } from "../vmm/vmm.ts";
+import { allocatedBytes, copySparse } from "../host/sparse.ts";
+import { FILES, type PausedMachine, type SavedState, volumesOf } from "../vmm/vmm.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
@@ -12,10 +13,12 @@ import type { Target } from "./target.ts";
 export class SavedWork implements AsyncDisposable {
   readonly #dir: string;
   readonly #target: Target;
+  readonly #kind: "checkpoint" | "fork";
   #saved: SavedState | undefined;
 
-  private constructor(dir: string, target: Target) {
+  private constructor(dir: string, kind: "checkpoint" | "fork", target: Target) {
     this.#dir = dir;
+    this.#kind = kind;
     this.#target = target;
   }
 
@@ -25,13 +28,19 @@ export class SavedWork implements AsyncDisposable {
     await mkdir(tmp, { recursive: true });
     const dir = join(tmp, `${kind}-${randomBytes(4).toString("hex")}-${pid}-${startTime}`);
     await makeMachineDir(dir, target.image.base);
-    return new SavedWork(dir, target);
+    return new SavedWork(dir, kind, target);
   }
 
   /** What the machine must stand still for. */
   async save(machine: PausedMachine): Promise<void> {
     this.#saved = await machine.save(this.#dir);
     await copySparse(join(machine.dir, FILES.rootfs), join(this.#dir, FILES.rootfs));
+    for (const name of this.#volumes) await copySparse(join(machine.dir, name), join(this.#dir, name));
+  }
+
+  /** A fork's volumes go on as its copies' own. */
+  get #volumes(): string[] {
+    return this.#kind === "fork" ? [] : volumesOf(this.#target.config);
   }
 
   /** The rest, and its publication under a key. @returns bytes that the saved state occupies */
@@ -41,6 +50,13 @@ export class SavedWork implements AsyncDisposable {
   ): Promise<number> {
     const { image, config, shape } = this.#target;
     await this.#saved?.finish();
+    let volumeBytes = 0;
+    for (const name of this.#volumes) {
+      const path = join(this.#dir, name);
+      await chmod(path, 0o444);
+      await syncPath(path);
+      volumeBytes += await allocatedBytes(path);
+    }
     await store.publish(this.#dir, {
       ...about,
       image: image.reference,
@@ -49,7 +65,7 @@ export class SavedWork implements AsyncDisposable {
       shape,
       frozen: true,
     });
-    return (this.#saved?.stateBytes ?? 0) + (this.#saved?.memoryBytes ?? 0);
+    return (this.#saved?.stateBytes ?? 0) + (this.#saved?.memoryBytes ?? 0) + volumeBytes;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -2,6 +2,7 @@
  * Saved machines on disk, immutable once published:
  *
  *     <data>/snapshots/<key>/            vmstate.bin  memory.bin  rootfs.ext4  base.img  manifest.json
+ *                                        of a checkpoint with volumes also volume-0.ext4 and so on, without checksums
  *     <data>/snapshots/<key>.verified    which files (inode, size, times) were found good, so that a check happens once
  *     <data>/snapshots/<key>.bad-<time>/ set aside: it failed to load or to verify; the last three are kept, for one day
  */
@@ -11,7 +12,7 @@ import { replaceFile, syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { allocatedBytes, copySparse, SparseTemplate } from "../host/sparse.ts";
-import { FILES, SNAPSHOT_FILES } from "../vmm/vmm.ts";
+import { FILES, SNAPSHOT_FILES, volumesOf } from "../vmm/vmm.ts";
 import { type Manifest, parseManifest } from "./manifest.ts";
 import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 
@@ -246,7 +247,8 @@ export class SnapshotStore {
     let listed = this.#listed.get(key);
     if (listed?.stamp !== stamp) {
       const manifest = parseManifest(await readFile(join(dir, "manifest.json"), "utf8"));
-      const sizes = await Promise.all([...PARTS, "manifest.json"].map((part) => allocatedBytes(join(dir, part))));
+      const names = [...PARTS, "manifest.json", ...savedVolumes(manifest)];
+      const sizes = await Promise.all(names.map((name) => allocatedBytes(join(dir, name))));
       listed = { stamp, manifest, bytes: sizes.reduce((a, b) => a + b, 0) };
       this.#listed.set(key, listed);
     }
@@ -275,6 +277,8 @@ export class SnapshotStore {
     const manifest: Manifest = { ...parseManifest(await readFile(path, "utf8")), kind: "fork", files: {} };
     // On disk: nobody would look for a checkpoint whose row is gone.
     await replaceFile(path, JSON.stringify(manifest));
+    // Its machines have their own.
+    for (const name of volumesOf(manifest.config ?? {})) await rm(join(this.path(key), name), { force: true });
     await this.collectFork(key); // its last machine may have ended meanwhile
   }
 
@@ -294,6 +298,10 @@ export class SnapshotStore {
     this.#sweeping = setTimeout(() => this.sweep().catch(() => {}), BAD_KEPT_MS);
     this.#sweeping.unref();
   }
+}
+
+function savedVolumes({ kind, config }: Manifest): string[] {
+  return kind === "checkpoint" && config !== undefined ? volumesOf(config) : [];
 }
 
 /** What was read is not what was saved, or a part of it is not there. */

@@ -99,9 +99,9 @@ export class MicrovmMachine implements SandboxMachine {
 
   fork(
     ids: string[],
-    options: ChangeOptions & { env?: Record<string, string> } = {},
+    options: Parameters<SandboxMachine["fork"]>[1] = {},
   ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
-    return this.#life.exclusively(options, (signal) => fork(this.#life, ids, signal, options.env));
+    return this.#life.exclusively(options, (signal) => fork(this.#life, ids, signal, options));
   }
 
   checkpoint(checkpointId: string, options: ChangeOptions = {}): Promise<{ bytes: number; stoppedMs: number }> {

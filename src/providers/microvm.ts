@@ -18,7 +18,7 @@ import { type Launched, Launcher } from "../launcher/launcher.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { PoolLimits } from "../launcher/pool.ts";
 import type { LaunchSpec } from "../launcher/target.ts";
-import type { Vmm, VolumeAccess } from "../vmm/vmm.ts";
+import { type Vmm, type VolumeAccess, volumeFile } from "../vmm/vmm.ts";
 import {
   attempt,
   type Entry,
@@ -152,8 +152,8 @@ export class MicrovmProvider implements Provider, MachineContext {
     });
     const machine = await this.own(launched, { id: spec.id, allowedHosts, authority });
     if (authority !== undefined) await this.#trust(machine, authority, spec.signal);
-    // The bare guest has drives, and no filesystems.
-    if (spec.volumes !== undefined && machine.boot.guest === "linux")
+    // The bare guest has drives, and no filesystems; a saved machine has them mounted.
+    if (spec.volumes !== undefined && spec.checkpoint === undefined && machine.boot.guest === "linux")
       await this.#mount(machine, spec.volumes, spec.signal);
     return machine;
   }
@@ -267,6 +267,10 @@ export class MicrovmProvider implements Provider, MachineContext {
         return;
       } catch {} // said once
     }
+  }
+
+  savedVolume(checkpointId: string, slot: number): string {
+    return join(this.launcher.store.path(checkpointKey(checkpointId)), volumeFile(slot));
   }
 
   async holds(id: string): Promise<boolean> {

@@ -36,6 +36,25 @@ export interface SpecVolume {
   readOnly: boolean;
 }
 
+/** What a copy of a machine has in one of that one's slots. */
+export interface CopiedSlot {
+  name: string;
+  /** In the guest. */
+  path: string;
+  /** Absent: nothing. Its guest loses the volume, and what programs had open of it leads nowhere. */
+  file?: string;
+  /** It is mounted to read only from now on, in a slot that can be written to. */
+  onlyRead?: boolean;
+}
+
+/** What becomes of a machine's volumes in its copies. */
+export interface CopiedVolumes {
+  /** While the machine stands still: what its memory knows of the disks is what is on them. */
+  copy(): Promise<void>;
+  /** For a copy, in the order of its slots; after `copy`, while the machine goes on. */
+  slots(id: string): Promise<CopiedSlot[]>;
+}
+
 /** One spawn as the provider needs it; everything is resolved and validated above. */
 export interface SandboxSpec {
   /** `sb-` and 8 hex digits; the directory's name. */
@@ -132,9 +151,9 @@ export interface SandboxMachine {
   /** Copies of this running machine, each with its own identity. */
   fork(
     ids: string[],
-    options?: ChangeOptions & { env?: Record<string, string> },
+    options?: ChangeOptions & { env?: Record<string, string>; volumes?: CopiedVolumes },
   ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }>;
-  /** Saves it under a new checkpoint id, for good; it goes on. */
+  /** Saves it under a new checkpoint id, for good, with what is in its volumes; it goes on. */
   checkpoint(checkpointId: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }>;
   /** Goes back to a checkpoint in place: same sandbox, same names, running; what came after the checkpoint is gone. */
   restore(checkpointId: string, options?: ChangeOptions): Promise<void>;
@@ -257,6 +276,8 @@ export interface Provider {
   snapshots(): Promise<SnapshotInfo[]>;
   /** Keys of all that is saved, also of what cannot be read or is kept only for the machines that run from it. @throws when that cannot be seen */
   snapshotKeys(): Promise<string[]>;
+  /** The file of what is saved of the volume in a slot of a checkpoint's machine. */
+  savedVolume(checkpointId: string, slot: number): string;
   /** Builds the golden snapshot of a shape now, unless it is there. */
   buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo>;
   /**

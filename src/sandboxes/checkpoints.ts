@@ -4,7 +4,7 @@ import { checkpointKey, type Provider, type SandboxMachine } from "../providers/
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Providers } from "./providers.ts";
-import { type CheckpointRecord, newCheckpointId, type SandboxRecord } from "./record.ts";
+import { type CheckpointRecord, newCheckpointId, type SandboxRecord, type SavedVolume } from "./record.ts";
 import type { SnapshotOwner } from "./snapshot-collection.ts";
 import type { Store } from "./store.ts";
 
@@ -70,7 +70,7 @@ export class Checkpoints {
   async create(
     sandbox: SandboxRecord,
     machine: SandboxMachine,
-    name: string | undefined,
+    { name, volumes }: { name?: string | undefined; volumes: SavedVolume[] },
     signal: AbortSignal,
   ): Promise<CheckpointRecord & { stoppedMs: number }> {
     const record: CheckpointRecord = {
@@ -86,6 +86,7 @@ export class Checkpoints {
       owner: sandbox.owner,
       ...(sandbox.ownerId === undefined ? {} : { ownerId: sandbox.ownerId }),
       ...(name === undefined ? {} : { name }),
+      ...(volumes.length === 0 ? {} : { volumes }),
     };
     const { id } = record;
     let stoppedMs: number;

@@ -7,9 +7,11 @@ import type { Phases } from "../host/phases.ts";
 import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
 import type { ExitReport } from "../vmm/vmm.ts";
 import type { Volumes } from "../volumes/volumes.ts";
+import type { CheckpointVolumes } from "./checkpoint-volumes.ts";
 import type { Clock } from "./clock.ts";
 import type { Endings } from "./endings.ts";
 import type { Events } from "./events.ts";
+import type { ForkedVolumes } from "./forked-volumes.ts";
 import type { Log, Observer } from "./observer.ts";
 import type { SandboxFailure, SandboxRecord, VolumeMount } from "./record.ts";
 import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
@@ -50,6 +52,8 @@ export class Making {
       owner: string;
       forkedFrom?: string;
       mounts?: VolumeMount[];
+      /** Volumes that are made for it. */
+      made?: CheckpointVolumes | ForkedVolumes | undefined;
     },
   ): Sandbox {
     const { clock, table, volumes } = this.#parts;
@@ -57,8 +61,10 @@ export class Making {
     const now = clock.now();
     const { spec } = resolved;
     table.assertFree(input.owner, input.name);
+    const id = table.freshId();
+    const mounts = input.made?.mountsOf(id) ?? input.mounts;
     const record: SandboxRecord = {
-      id: table.freshId(),
+      id,
       ...(input.name ? { name: input.name } : {}),
       state: "creating",
       provider,
@@ -77,7 +83,7 @@ export class Making {
       ...(spec.allowedHosts?.length ? { allowedHosts: [...spec.allowedHosts] } : {}),
       ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
-      ...(input.mounts?.length ? { volumes: input.mounts } : {}),
+      ...(mounts?.length ? { volumes: mounts } : {}),
       ...(input.ports === undefined ? {} : { ports: input.ports }),
       ...(input.template ? { template: input.template } : {}),
       ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
@@ -89,12 +95,12 @@ export class Making {
     return sandbox;
   }
 
-  /** @param own secrets that it brings along for itself alone */
+  /** @param brings secrets for itself alone, and volumes that are made for it */
   async spawn(
     sandbox: Sandbox,
     provider: Provider,
     spec: Omit<SandboxSpec, "id">,
-    own: readonly SecretInput[],
+    { secrets: own, made }: { secrets: readonly SecretInput[]; made?: CheckpointVolumes | undefined },
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
@@ -110,6 +116,7 @@ export class Making {
         const { name } = sandbox.record;
         events.emit("sandbox.created", id, { name, image: spec.image, provider: provider.name });
         ended.throwIfAborted();
+        await made?.ready();
         const given = sandbox.record.volumes === undefined ? {} : { volumes: await leaseAll(volumes, sandbox.record) };
         ended.throwIfAborted();
         const machine = await provider.spawn({ ...spec, ...given, id, signal: ended });
@@ -117,10 +124,13 @@ export class Making {
         ended.throwIfAborted();
         this.#begin(sandbox, machine);
         await phases.phase("commit", () => table.save(sandbox));
+        await made?.keep();
         this.follow(sandbox, machine);
       });
     } catch (error) {
-      throw await this.#unmake(sandbox, asStacyError(error));
+      const failure = await this.#unmake(sandbox, asStacyError(error));
+      await made?.abandon();
+      throw failure;
     } finally {
       signal?.removeEventListener("abort", leave);
     }
@@ -162,18 +172,23 @@ export class Making {
   async fork(
     parent: Sandbox,
     children: readonly Sandbox[],
-    env: Record<string, string> | undefined,
+    { env, volumes }: { env?: Record<string, string> | undefined; volumes?: ForkedVolumes | undefined },
     signal: AbortSignal | undefined,
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
     const { table, secrets, changes, endings, events } = this.#parts;
     const ids = children.map(({ id }) => id);
     const fork = async () => {
       await Promise.all(children.map((child) => table.save(child)));
+      await volumes?.begin();
       await Promise.all(ids.map((id) => secrets.copy(parent.record.owner, parent.id, id)));
       return parent.changes.run((ended) => {
         const machine = parent.machineIn(["running"]);
         const either = signal === undefined ? ended : AbortSignal.any([ended, signal]);
-        const options = { signal: either, ...(env === undefined ? {} : { env }) };
+        const options = {
+          signal: either,
+          ...(env === undefined ? {} : { env }),
+          ...(volumes === undefined ? {} : { volumes }),
+        };
         return changes.onMachine(parent, machine, () => machine.fork(ids, options));
       });
     };
@@ -197,10 +212,12 @@ export class Making {
         ),
       );
       const { stoppedMs } = await forking;
+      await volumes?.keep();
       events.emit("sandbox.forked", parent.id, { children: ids, stopped_ms: stoppedMs });
       return { sandboxes: children.map((child) => child.record), stoppedMs };
     } catch (error) {
       await Promise.allSettled(children.map((child) => endings.end(child, "destroyed", "fork failed")));
+      await volumes?.abandon(error);
       throw asStacyError(error).inPhase("fork");
     }
   }

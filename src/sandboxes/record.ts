@@ -19,6 +19,14 @@ export interface ExpiryPause {
   over?: number;
 }
 
+/** As a spawn or a template asks for it. */
+export interface VolumeInput {
+  name: string;
+  /** Absolute, in the guest; made where it is not there. */
+  path: string;
+  readOnly?: boolean;
+}
+
 /** A volume that a sandbox has. */
 export interface VolumeMount {
   /** Of the volume: another one may have its name later. */
@@ -27,6 +35,8 @@ export interface VolumeMount {
   /** Absolute, in the guest. */
   path: string;
   readOnly: boolean;
+  /** It has a disk that it could write to, and has it mounted to read only. */
+  onlyRead?: true;
 }
 
 /** How a sandbox's ports are reached, where that is not as the server has it for all. */
@@ -36,6 +46,9 @@ export interface PortRules {
   /** Host name that its programs are told in place of the one that was asked for; `${PORT}` in it is the port. */
   host?: string;
 }
+
+/** A volume as it was when its sandbox was saved: in the sandbox, and the size of its disk. */
+export type SavedVolume = VolumeMount & { bytes: number };
 
 export interface SandboxRecord {
   id: string;
@@ -122,6 +135,8 @@ export interface Template {
   ttlMs: number;
   env: Record<string, string>;
   secrets: TemplateSecret[];
+  /** Volumes of whoever spawns from it, by name. */
+  volumes?: VolumeInput[];
   /** Warm machines kept ready. */
   poolSize: number;
   provider?: string;
@@ -154,6 +169,8 @@ export interface CheckpointRecord {
   ownerId?: string;
   name?: string;
   bytes: number;
+  /** Saved with it, in the order of the machine's slots; absent: it had none. */
+  volumes?: SavedVolume[];
   createdAt: number;
   /** Nobody was told of it yet: a start that finds it so removes it. */
   saving?: true;

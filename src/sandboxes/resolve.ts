@@ -7,9 +7,16 @@ import type { SandboxSpec } from "../providers/provider.ts";
 import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
 import { DEFAULT_OWNER } from "./owner.ts";
-import type { CheckpointRecord, ExpiryPause, IdleAction, PortRules, SecretRecord, Template } from "./record.ts";
+import type {
+  CheckpointRecord,
+  ExpiryPause,
+  IdleAction,
+  PortRules,
+  SecretRecord,
+  Template,
+  VolumeInput,
+} from "./record.ts";
 import { hostsToAllow, type SecretInput } from "./secrets.ts";
-import type { VolumeInput } from "./volume-mounts.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {
@@ -40,7 +47,7 @@ export interface SpawnInput {
   allowedHosts?: string[];
   /** The owner's by name, or the sandbox's own. */
   secrets?: (string | SecretInput)[];
-  /** The owner's volumes by name, and where they are in the guest. */
+  /** The owner's volumes by name, and where they are in the guest; beside the template's. */
   volumes?: VolumeInput[];
   /** It has no secrets at all, not even those that are everywhere: what it makes is an image for others. */
   withoutSecrets?: boolean;

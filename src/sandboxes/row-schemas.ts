@@ -20,7 +20,7 @@ export const sandboxRow = z.looseObject({
   idleCounts: z.literal("calls").exactOptional(),
   metadata: z.record(z.string(), z.string()),
   volumes: z
-    .array(z.object({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))
+    .array(z.looseObject({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))
     .exactOptional(),
   ports: z.object({ closed: z.literal(true).exactOptional(), host: z.string().exactOptional() }).exactOptional(),
 });

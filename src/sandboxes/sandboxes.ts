@@ -19,6 +19,7 @@ import { TemplateImages } from "../images/template-images.ts";
 import type { Provider, SnapshotInfo } from "../providers/provider.ts";
 import { Volumes } from "../volumes/volumes.ts";
 import { Admissions, type Whose } from "./admissions.ts";
+import { CheckpointVolumes } from "./checkpoint-volumes.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import { CodeRuns } from "./code.ts";
@@ -26,6 +27,7 @@ import { Endings } from "./endings.ts";
 import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { Expiry } from "./expiry.ts";
+import { ForkedVolumes, type ForkedVolumesMode } from "./forked-volumes.ts";
 import { Idleness } from "./idleness.ts";
 import { KeptReady } from "./kept-ready.ts";
 import type { Admission, Limits } from "./limits.ts";
@@ -37,18 +39,18 @@ import { Policies } from "./policies.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
-import { type CheckpointRecord, hasTime, type SandboxRecord } from "./record.ts";
+import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeMount } from "./record.ts";
 import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
 import { type SecretInput, Secrets } from "./secrets.ts";
 import type { QueueCounts } from "./spawn-queue.ts";
-import { type ByItself, StateChanges } from "./state-changes.ts";
+import { type ByItself, type CheckpointInput, StateChanges } from "./state-changes.ts";
 import type { Store } from "./store.ts";
 import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
 import { Templates } from "./templates.ts";
-import { asSlot, assertNoVolumes, resolveVolumes, usersOf } from "./volume-mounts.ts";
+import { asSlot, resolveVolumes, usersOf, withTemplate } from "./volume-mounts.ts";
 
 export interface SandboxesOptions {
   store: Store;
@@ -72,6 +74,8 @@ export interface ForkInput {
   ttlMs?: number;
   metadata?: Record<string, string>;
   env?: Record<string, string>;
+  /** What a copy gets of volumes that the source writes to; absent: a clone of each. */
+  volumes?: ForkedVolumesMode;
 }
 
 /** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
@@ -161,7 +165,7 @@ export class Sandboxes {
       },
     });
     this.#endings = endings;
-    const changes = new StateChanges({ table, checkpoints: this.checkpoints, events, observer, clock });
+    const changes = new StateChanges({ table, checkpoints: this.checkpoints, volumes, events, observer, clock });
     this.#changes = changes;
     const advance = (): void => admissions.advance();
     this.#making = new Making({ table, secrets, volumes, changes, endings, events, observer, log, clock, advance });
@@ -198,6 +202,7 @@ export class Sandboxes {
       },
       options.removeUnknown === true,
     );
+    await this.volumes.settle((id) => this.#table.find(id) !== undefined);
     await this.checkpoints.sweep();
     await this.secrets.sweep((id) => this.#table.find(id) !== undefined);
     this.#keptReady.update();
@@ -275,34 +280,44 @@ export class Sandboxes {
     const ownerId = checkUser(input.ownerId);
     this.#table.assertFree(owner, checkSandboxName(input.name)); // before it waits for a place
     const resolved = this.#resolve(input);
-    const mounts = resolveVolumes(this.volumes, owner, input.volumes);
+    const mounts = this.#volumesOf(input);
     if (mounts.length > 0 && input.checkpoint) {
       throw new StacyError("invalid", "volumes: a checkpoint is a saved machine, which has no place for them", {
         remedy: "start from its image or from a template",
       });
     }
     // It would be refused at the end of its time, each minute again.
-    if (mounts.length > 0 && resolved.onExpiry?.keeps === "disk") {
+    const saved = input.checkpoint ? this.checkpoints.get(input.checkpoint) : undefined;
+    if ((mounts.length > 0 || saved?.volumes !== undefined) && resolved.onExpiry?.keeps === "disk") {
       throw new StacyError("invalid", "volumes: a sandbox that has some cannot be kept without its memory at its end", {
         remedy: "keep its memory, too: clients of E2B leave autoPauseMemory out",
       });
     }
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
+    let made: CheckpointVolumes | undefined;
     const reserve = (): Sandbox | undefined => {
       const admission = this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1);
-      if (admission.allowed)
+      if (admission.allowed) {
+        if (saved?.volumes !== undefined) {
+          const file = (slot: number): string => provider.savedVolume(saved.id, slot);
+          made = new CheckpointVolumes(this.volumes, owner, saved.volumes, file);
+        }
         return this.#making.reserve(resolved, provider.name, {
           ...input,
           mounts,
+          made,
           owner,
           ...(ownerId ? { ownerId } : {}),
         });
+      }
       if (admission.queueable) return undefined;
       throw this.#admissions.refusal(admission, owner);
     };
     const sandbox = reserve() ?? (await phases.phase("queue", () => this.#admissions.wait(reserve, owner, signal)));
-    return this.#track(this.#making.spawn(sandbox, provider, resolved.spec, ownSecrets(input), phases, signal));
+    return this.#track(
+      this.#making.spawn(sandbox, provider, resolved.spec, { secrets: ownSecrets(input), made }, phases, signal),
+    );
   }
 
   /** A new one that is in use, and destroyed with its lease. */
@@ -334,7 +349,7 @@ export class Sandboxes {
   async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<{ info: SnapshotInfo; image: string }> {
     if (input.checkpoint) throw new StacyError("invalid", "checkpoint: a checkpoint is a saved machine already");
     const { spec, provider } = this.#resolve(input);
-    const slots = resolveVolumes(this.volumes, input.owner ?? DEFAULT_OWNER, input.volumes).map(asSlot);
+    const slots = this.#volumesOf(input).map(asSlot);
     const whole = { ...spec, ...(slots.length === 0 ? {} : { volumes: slots }), signal };
     return { info: await this.providers.pick(provider).buildSnapshot(whole), image: spec.image };
   }
@@ -355,8 +370,7 @@ export class Sandboxes {
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
-    const { volumes: _none, ...shape } = record;
-    assertNoVolumes(record, "forked");
+    const { volumes: mounts = [], ...shape } = record;
     // A sandbox may be older than a denial; its copies are not.
     this.#checkPolicies(record.owner, record.image, [record.provider]);
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
@@ -374,8 +388,10 @@ export class Sandboxes {
       metadata: boundedMetadata({ ...record.metadata, ...options.metadata }),
     };
     const { owner, ownerId, ports } = record;
+    const forked =
+      mounts.length === 0 ? undefined : new ForkedVolumes(this.volumes, owner, mounts, options.volumes ?? "clone");
     const origin = {
-      ...{ forkedFrom: id, owner },
+      ...{ forkedFrom: id, owner, made: forked },
       ...(name ? { name } : {}),
       ...(ownerId === undefined ? {} : { ownerId }),
       ...(ports === undefined ? {} : { ports }),
@@ -388,9 +404,10 @@ export class Sandboxes {
     } catch (error) {
       // The database did not say whether an id is free. Nothing was begun for those before it.
       for (const child of children) this.#table.remove(child);
+      await forked?.abandon(error);
       throw error;
     }
-    return this.#track(this.#making.fork(parent, children, options.env, signal));
+    return this.#track(this.#making.fork(parent, children, { env: options.env, volumes: forked }, signal));
   }
 
   #assertOpen(): void {
@@ -400,6 +417,12 @@ export class Sandboxes {
   /** Who needs the images of this host: machines with their snapshots, and templates. */
   imageUsers(images: ImageLibrary): ImageUsers[] {
     return [...this.providers.all(), new TemplateImages(images, () => this.templates.list())];
+  }
+
+  /** @throws StacyError `invalid`, `not-found` */
+  #volumesOf({ owner = DEFAULT_OWNER, template, volumes }: SpawnInput): VolumeMount[] {
+    const from = template ? this.templates.get(owner, template) : undefined;
+    return resolveVolumes(this.volumes, owner, withTemplate(from, volumes));
   }
 
   #resolve(input: SpawnInput): ResolvedSpawn {
@@ -504,8 +527,8 @@ export class Sandboxes {
     return this.#changes.to(this.get(id), "running");
   }
 
-  checkpoint(id: string, name?: string): Promise<CheckpointRecord & { stoppedMs: number }> {
-    return this.#changes.checkpoint(id, name);
+  checkpoint(id: string, input?: CheckpointInput): Promise<CheckpointRecord & { stoppedMs: number }> {
+    return this.#changes.checkpoint(id, input);
   }
 
   /** Goes back to one of its own checkpoints in place; it runs afterwards, whatever it did before. */

@@ -1,6 +1,7 @@
 /** What clients change of a sandbox that is there, one change after another. The record follows the machine. */
 import { StacyError } from "../host/error.ts";
 import type { SandboxMachine, SuspendOptions } from "../providers/provider.ts";
+import type { Volumes } from "../volumes/volumes.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
@@ -31,9 +32,19 @@ export interface ByItself {
   keeps?: SuspendOptions["keeps"];
 }
 
+/** What is done with a sandbox's volumes when it is saved. */
+export const SAVED_VOLUMES = ["snapshot", "refuse"] as const;
+
+export interface CheckpointInput {
+  name?: string | undefined;
+  /** Absent: `snapshot`. */
+  volumes?: (typeof SAVED_VOLUMES)[number] | undefined;
+}
+
 export interface StateChangesParts {
   table: SandboxTable;
   checkpoints: Checkpoints;
+  volumes: Volumes;
   events: Events;
   observer: Observer;
   clock: Clock;
@@ -106,13 +117,20 @@ export class StateChanges {
     });
   }
 
-  async checkpoint(id: string, name?: string): Promise<CheckpointRecord & { stoppedMs: number }> {
-    const { table, checkpoints } = this.#parts;
+  /** @param about.volumes what it does where the sandbox has volumes: save them with it (default), or refuse */
+  async checkpoint(
+    id: string,
+    { name, volumes: mode = "snapshot" }: CheckpointInput = {},
+  ): Promise<CheckpointRecord & { stoppedMs: number }> {
+    const { table, checkpoints, volumes } = this.#parts;
     const sandbox = table.get(id);
-    assertNoVolumes(sandbox.record, "saved as a checkpoint");
+    if (mode === "refuse") assertNoVolumes(sandbox.record, "saved without them");
+    const saved = (sandbox.record.volumes ?? []).map((mount) => ({ ...mount, bytes: volumes.bytesOf(mount) }));
     return sandbox.changes.run((signal) => {
       const machine = sandbox.machineIn(["running", "paused"]);
-      return this.onMachine(sandbox, machine, () => checkpoints.create(sandbox.record, machine, name, signal));
+      return this.onMachine(sandbox, machine, () =>
+        checkpoints.create(sandbox.record, machine, { name, volumes: saved }, signal),
+      );
     });
   }
 
@@ -120,6 +138,12 @@ export class StateChanges {
   async restore(id: string, checkpointId: string): Promise<SandboxRecord> {
     const { table, checkpoints, events, clock } = this.#parts;
     const sandbox = table.get(id);
+    // Its volumes may be others' by now, and would have to go back with it.
+    if (checkpoints.get(checkpointId).volumes !== undefined || sandbox.record.volumes !== undefined) {
+      throw new StacyError("conflict", `sandbox ${id} has, or had, volumes, and cannot go back in its place`, {
+        remedy: "spawn a new sandbox from the checkpoint: it has them as they were",
+      });
+    }
     if (checkpoints.get(checkpointId).sandboxId !== id) {
       throw new StacyError("invalid", `checkpoint ${checkpointId} is not one of sandbox ${id}`, {
         remedy: "spawn a new sandbox from it",

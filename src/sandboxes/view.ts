@@ -7,7 +7,7 @@
  */
 import { StacyError } from "../host/error.ts";
 import { checkpointKey, type PoolStatus, type SnapshotInfo } from "../providers/provider.ts";
-import type { NewVolume, VolumeInfo } from "../volumes/volumes.ts";
+import type { NewVolume, VolumeInfo, VolumeUsage } from "../volumes/volumes.ts";
 import type { CodeRuns } from "./code.ts";
 import type { EventType, SandboxEvent } from "./events.ts";
 import type { ExecRequest, RunningCommand } from "./executions.ts";
@@ -18,6 +18,7 @@ import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import type { SecretInfo, SecretInput } from "./secrets.ts";
 import { type CollectedSnapshots, type CollectSnapshotsOptions, collectSnapshots } from "./snapshot-collection.ts";
+import type { CheckpointInput } from "./state-changes.ts";
 import type { TemplateInput } from "./templates.ts";
 
 export interface Caller {
@@ -156,8 +157,8 @@ export class View {
     return this.#all.fork(id, ...rest);
   }
 
-  checkpoint(idOrName: string, name?: string): ReturnType<Sandboxes["checkpoint"]> {
-    return this.#all.checkpoint(this.get(idOrName).id, name);
+  checkpoint(idOrName: string, input?: CheckpointInput): ReturnType<Sandboxes["checkpoint"]> {
+    return this.#all.checkpoint(this.get(idOrName).id, input);
   }
 
   restore(idOrName: string, checkpoint: string): Promise<SandboxRecord> {
@@ -251,6 +252,7 @@ export class View {
   readonly volumes = {
     list: (): Promise<VolumeInfo[]> => this.#all.volumes.list(this.only),
     get: (name: string): Promise<VolumeInfo> => this.#all.volumes.get(this.owner, name),
+    usage: (): Promise<VolumeUsage[]> => this.#all.volumes.usage(this.only),
     create: (input: NewVolume): Promise<VolumeInfo> => this.#all.volumes.create(this.owner, input),
     clone: (name: string, to: { name: string; frozen: boolean }): Promise<VolumeInfo> =>
       this.#all.volumes.clone(this.owner, name, to),

@@ -2,16 +2,8 @@
 import { StacyError } from "../host/error.ts";
 import type { SpecVolume } from "../providers/provider.ts";
 import type { Volumes, VolumeUser } from "../volumes/volumes.ts";
-import type { SandboxRecord, VolumeMount } from "./record.ts";
+import type { SandboxRecord, Template, VolumeInput, VolumeMount } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
-
-/** As a spawn asks for it. */
-export interface VolumeInput {
-  name: string;
-  /** Absolute, in the guest; made where it is not there. */
-  path: string;
-  readOnly?: boolean;
-}
 
 /** Each is a device of the machine. */
 const MOST = 4;
@@ -23,19 +15,30 @@ const TAKEN = /^\/(?:proc|sys|dev|run|etc)?(?:\/|$)/;
  * @throws StacyError `invalid`, `not-found`
  */
 export function resolveVolumes(volumes: Volumes, owner: string, asked: readonly VolumeInput[] = []): VolumeMount[] {
+  const mounts = checkVolumes(asked).map((mount) => ({ id: volumes.find(owner, mount.name).id, ...mount }));
+  return [...mounts.filter(({ readOnly }) => !readOnly), ...mounts.filter(({ readOnly }) => readOnly)];
+}
+
+/** What can be asked for, whether or not there are such volumes. @throws StacyError `invalid` */
+export function checkVolumes(asked: readonly VolumeInput[]): Required<VolumeInput>[] {
   if (asked.length > MOST) {
     throw new StacyError("invalid", `volumes: at most ${MOST}, and these are ${asked.length}`);
   }
-  const mounts = asked.map(({ name, path, readOnly = false }) => ({
-    ...{ id: volumes.find(owner, name).id, name, readOnly },
-    path: checkPath(path),
-  }));
-  for (const [at, { id, name, path }] of mounts.entries()) {
+  const mounts = asked.map(({ name, path, readOnly = false }) => ({ name, path: checkPath(path), readOnly }));
+  for (const [at, { name, path }] of mounts.entries()) {
     const before = mounts.slice(0, at);
-    if (before.some((other) => other.id === id)) throw new StacyError("invalid", `volumes: ${name} is there twice`);
+    if (before.some((other) => other.name === name)) throw new StacyError("invalid", `volumes: ${name} is there twice`);
     if (before.some((other) => other.path === path)) throw new StacyError("invalid", `volumes: ${path} is there twice`);
   }
-  return [...mounts.filter(({ readOnly }) => !readOnly), ...mounts.filter(({ readOnly }) => readOnly)];
+  return mounts;
+}
+
+/** A template's, without those whose name or place a spawn from it gives another one. */
+export function withTemplate(template: Template | undefined, asked: readonly VolumeInput[] = []): VolumeInput[] {
+  const own = checkVolumes(asked);
+  const replaced = ({ name, path }: VolumeInput): boolean =>
+    own.some((other) => other.name === name || other.path === path);
+  return [...(template?.volumes ?? []).filter((each) => !replaced(each)), ...own];
 }
 
 function checkPath(given: string): string {
@@ -63,13 +66,17 @@ export function usersOf(id: string, sandboxes: Iterable<Sandbox>): VolumeUser[] 
 }
 
 /** For the machine, in the order of its slots. */
-export function leaseAll(volumes: Volumes, { id, volumes: mounts = [] }: SandboxRecord): Promise<SpecVolume[]> {
+export function leaseFiles(volumes: Volumes, sandbox: string, mounts: readonly VolumeMount[]): Promise<SpecVolume[]> {
   return Promise.all(
     mounts.map(async (mount) => {
-      const { file, bytes } = await volumes.lease(mount, id, mount.readOnly);
+      const { file, bytes } = await volumes.lease(mount, sandbox, mount.readOnly);
       return { name: mount.name, path: mount.path, readOnly: mount.readOnly, file, bytes };
     }),
   );
+}
+
+export function leaseAll(volumes: Volumes, { id, volumes: mounts = [] }: SandboxRecord): Promise<SpecVolume[]> {
+  return leaseFiles(volumes, id, mounts);
 }
 
 /** Of a machine that is to be saved: it has a place for the volume, whichever that will be. */

@@ -34,6 +34,11 @@ export const FILES = {
   log: "vmm.log",
 } as const;
 
+/** Names of all slots of a machine. */
+export function volumesOf({ volumes = [] }: Pick<MachineConfig, "volumes">): string[] {
+  return [...volumes.keys()].map(volumeFile);
+}
+
 /** How a machine uses the volume in a slot. */
 export type VolumeAccess = "write" | "read";
 

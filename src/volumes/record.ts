@@ -12,6 +12,8 @@ export const volumeRecord = z.object({
   bytes: z.number().int().positive(),
   /** A snapshot: it can be read and cloned, and never changes. */
   frozen: z.literal(true).exactOptional(),
+  /** The sandbox that it is being made for: it goes with a start that does not find that one. */
+  madeFor: z.string().exactOptional(),
   /** Name of the volume that it was made from. */
   from: z.string().exactOptional(),
   createdAt: z.number(),
@@ -24,10 +26,16 @@ export const MIB = 2 ** 20;
 export const VOLUME_MIN_MIB = 16;
 export const VOLUME_MAX_MIB = 8 * 1024 * 1024;
 
+const NAME_CHARACTERS = 63;
 const NAME = /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/;
 
 export function newVolumeId(): string {
   return `vol-${randomBytes(4).toString("hex")}`;
+}
+
+/** A name for what a sandbox gets of a volume. */
+export function volumeNameWith(name: string, sandbox: string): string {
+  return `${name.slice(0, NAME_CHARACTERS - sandbox.length - 1)}-${sandbox}`;
 }
 
 /** @throws StacyError `invalid` */

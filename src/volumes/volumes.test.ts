@@ -236,3 +236,22 @@ test("nobody is given a volume that is being exported, until the stream has ende
     volumes.assertAvailable(made, false);
   }
 });
+
+test("what an owner's volumes take is told beside what they may take, to an owner that has none, too", async (t) => {
+  const { volumes } = await world(t, { limits: { maxVolumes: 3, maxVolumeMiB: 100 } });
+  await volumes.create("alice", { name: "one", sizeMiB: 16 });
+  await volumes.create("alice", { name: "two", sizeMiB: 32 });
+  await volumes.create("bob", { name: "one", sizeMiB: 16 });
+  const [alice, bob] = await volumes.usage();
+  assert.deepEqual([alice?.owner, alice?.volumes, alice?.bytes, bob?.owner], ["alice", 2, 48 * 2 ** 20, "bob"]);
+  const listed = await volumes.list("alice");
+  assert.equal(
+    alice?.usedBytes,
+    listed.reduce((sum, { usedBytes = 0 }) => sum + usedBytes, 0),
+  );
+  assert.ok((alice?.usedBytes ?? 0) > 0);
+  assert.deepEqual(await volumes.usage("bob"), [bob]);
+  assert.deepEqual(await volumes.usage("carol"), [
+    { owner: "carol", volumes: 0, bytes: 0, usedBytes: 0, maxVolumes: 3, maxVolumeMiB: 100 },
+  ]);
+});

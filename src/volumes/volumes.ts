@@ -71,6 +71,16 @@ export interface VolumeInfo extends VolumeRecord {
   users: VolumeUser[];
 }
 
+/** What an owner has, and may have; 0: no limit. */
+export interface VolumeUsage extends VolumeLimits {
+  owner: string;
+  volumes: number;
+  /** Sizes of their disks together. */
+  bytes: number;
+  /** What they occupy; what clones share on the host's disk counts with each. */
+  usedBytes: number;
+}
+
 export class Volumes {
   readonly #parts: VolumesParts;
   readonly #disks: VolumeDisks;
@@ -106,6 +116,24 @@ export class Volumes {
     return Promise.all(all.map((record) => this.#info(record)));
   }
 
+  /** By owner; of one owner also if it has none. */
+  async usage(owner?: string): Promise<VolumeUsage[]> {
+    const found = new Map<string, VolumeUsage>();
+    const of = (name: string): VolumeUsage => {
+      const known = found.get(name) ?? { ...this.#parts.limits, owner: name, volumes: 0, bytes: 0, usedBytes: 0 };
+      found.set(name, known);
+      return known;
+    };
+    if (owner !== undefined) of(owner);
+    for (const { owner: name, bytes, usedBytes = 0 } of await this.list(owner)) {
+      const usage = of(name);
+      usage.volumes += 1;
+      usage.bytes += bytes;
+      usage.usedBytes += usedBytes;
+    }
+    return [...found.values()].sort((a, b) => (a.owner < b.owner ? -1 : 1));
+  }
+
   /** @throws StacyError `not-found` */
   async get(owner: string, name: string): Promise<VolumeInfo> {
     return this.#info(this.find(owner, name));
@@ -135,7 +163,7 @@ export class Volumes {
   async import(owner: string, name: string, stream: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
     const { maxVolumeMiB } = this.#parts.limits;
     const most = (maxVolumeMiB > 0 ? Math.min(maxVolumeMiB, VOLUME_MAX_MIB) : VOLUME_MAX_MIB) * MIB;
-    return this.#make(owner, name, MIB, {}, (path) => importDisk(path, stream, most - this.#bytesOf(owner) + MIB));
+    return this.#make(owner, name, MIB, {}, (path) => importDisk(path, stream, most - this.#ownersBytes(owner) + MIB));
   }
 
   /** All that is in it, while nobody may write to it; nobody may begin to until the stream has ended. @throws StacyError `conflict` */
@@ -194,14 +222,89 @@ export class Volumes {
     const record = this.find(owner, name);
     await this.#exclusively(record, "being removed", async () => {
       await this.#assertFree(record);
-      await this.#disks.setAside(record.id);
-      await this.#parts.rows.deleteDocument(KIND, record.id);
-      this.#records.delete(record.id);
-      await this.#disks.removeSetAside(record.id);
+      await this.#remove(record);
     });
   }
 
+  async #remove({ id }: VolumeRecord): Promise<void> {
+    await this.#disks.setAside(id);
+    await this.#parts.rows.deleteDocument(KIND, id);
+    this.#records.delete(id);
+    await this.#disks.removeSetAside(id);
+  }
+
   // For sandboxes
+
+  /**
+   * A copy of one that another sandbox has or had, for this sandbox. It has its name and its room at once; until
+   * `keepFor` it goes with a server that dies.
+   * @param write makes the file
+   */
+  copyFor(
+    sandbox: string,
+    owner: string,
+    source: Pick<VolumeRecord, "name" | "bytes">,
+    name: string,
+    write: (path: string) => Promise<void>,
+  ): { id: string; made: Promise<VolumeInfo> } {
+    const id = newVolumeId();
+    const { bytes } = source;
+    const about = { id, from: source.name, madeFor: sandbox };
+    const made = this.#make(owner, name, bytes, about, async (path) => {
+      await rm(path);
+      await write(path);
+      return bytes;
+    });
+    return { id, made };
+  }
+
+  /** Size of its disk. @throws StacyError `not-found` */
+  bytesOf({ id, name }: Pick<VolumeRecord, "id" | "name">): number {
+    const record = this.#records.get(id);
+    if (record === undefined) throw new StacyError("not-found", `volume ${name} is gone`);
+    return record.bytes;
+  }
+
+  /** Its file on the host. */
+  file(id: string): string {
+    return this.#disks.path(id);
+  }
+
+  /** What was made for the sandbox is its owner's from now on. */
+  async keepFor(sandbox: string): Promise<void> {
+    for (const record of this.#madeFor(sandbox)) {
+      const { madeFor: _, ...kept } = record;
+      await this.#parts.rows.putDocument(KIND, kept);
+      this.#records.set(kept.id, kept);
+    }
+  }
+
+  /** What was made for a sandbox that came to nothing goes. @throws StacyError `conflict` while something of its machine is there */
+  async dropFor(sandbox: string): Promise<void> {
+    for (const record of this.#madeFor(sandbox)) {
+      await this.#exclusively(record, "being removed", async () => {
+        await this.#clearUses(record.id, record.name, () => false);
+        await this.#remove(record);
+      });
+    }
+  }
+
+  /** After a start: @param runs whether a sandbox came to be */
+  async settle(runs: (sandbox: string) => boolean): Promise<void> {
+    const sandboxes = [...this.#records.values()].flatMap(({ madeFor }) => (madeFor === undefined ? [] : [madeFor]));
+    for (const sandbox of new Set(sandboxes)) {
+      if (runs(sandbox)) await this.keepFor(sandbox);
+      else {
+        await this.dropFor(sandbox).catch((err: unknown) =>
+          this.#parts.log.warn({ sandbox, err }, "a volume of a sandbox that came to nothing could not be removed"),
+        );
+      }
+    }
+  }
+
+  #madeFor(sandbox: string): VolumeRecord[] {
+    return [...this.#records.values()].filter(({ madeFor }) => madeFor === sandbox);
+  }
 
   /**
    * Whether a sandbox that is being made may have it. Without any wait: whoever asks notes the sandbox as a user before it waits for anything.
@@ -310,7 +413,7 @@ export class Volumes {
         remedy: "remove one of them, or raise defaults.max_volumes_per_owner",
       });
     }
-    const total = this.#bytesOf(owner) + bytes;
+    const total = this.#ownersBytes(owner) + bytes;
     if (maxVolumeMiB > 0 && total > maxVolumeMiB * MIB) {
       throw new StacyError("limit", `the owner's volumes would have ${total / MIB} of at most ${maxVolumeMiB} MiB`, {
         remedy: "remove one of them, or raise defaults.max_volume_mb_per_owner",
@@ -318,7 +421,7 @@ export class Volumes {
     }
   }
 
-  #bytesOf(owner: string): number {
+  #ownersBytes(owner: string): number {
     return [...this.#records.values()].reduce((sum, each) => sum + (each.owner === owner ? each.bytes : 0), 0);
   }
 

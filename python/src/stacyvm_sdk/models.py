@@ -129,6 +129,8 @@ class Checkpoint:
     name: str | None = None
     #: What it takes on disk, bytes.
     bytes: int
+    #: Volumes that are saved with it
+    volumes: list[VolumeMount] | None = None
     #: When it was made (RFC 3339).
     created_at: str
     #: How long the source stood still for it, ms.
@@ -992,6 +994,8 @@ class Template:
     env: dict[str, str]
     #: Secrets that it may use; their values stay on the server.
     secrets: list[dict[str, Any]]
+    #: Volumes that its sandboxes get
+    volumes: list[VolumeMount] | None = None
     #: How many machines of it are kept ready.
     pool_size: int
     #: Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here.
@@ -1082,6 +1086,22 @@ class VolumeMount:
     path: str
     #: Whether it can only be read.
     read_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeUsage:
+    #: Whose it is. `default` where no owners are set up.
+    owner: str
+    #: How many there are
+    volumes: int
+    #: Sizes of their disks together, MiB
+    size_mb: int
+    #: What they occupy on the host; what clones share counts with each
+    used_bytes: int
+    #: How many there may be; 0: no limit
+    max_volumes: int
+    #: What their sizes may be together, MiB; 0: no limit
+    max_size_mb: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,12 @@ import type { RouteParts } from "../context.ts";
 import { type Endpoints, json, jsonText } from "../endpoint.ts";
 import { SandboxList } from "../sandbox-list.ts";
 import { SandboxSampler } from "../sandbox-stats.ts";
-import { Duration, maybe, SandboxId, StatusBody, whole } from "../schemas/common.ts";
+import { Duration, SandboxId, StatusBody, whole } from "../schemas/common.ts";
 import {
   AdmissionBody,
   admissionBody,
   CheckpointBody,
+  CheckpointRequest,
   checkpointBody,
   ForkBody,
   ForkRequest,
@@ -213,8 +214,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409, 501, 507],
     },
     async ({ sandboxes, params, body: request, signal }) => {
-      const { count = 1, name, ttl, metadata, env } = request;
-      const options = { count, ...defined({ name, ttlMs: ttl, metadata, env }) };
+      const { count = 1, name, ttl, metadata, env, volumes } = request;
+      const options = { count, ...defined({ name, ttlMs: ttl, metadata, env, volumes }) };
       const { sandboxes: children, stoppedMs } = await sandboxes.fork(params.id, options, signal);
       return json({ sandboxes: children.map(body), stopped_ms: stoppedMs }, 201);
     },
@@ -227,13 +228,13 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       tag: "checkpoints",
       summary: "Save the sandbox as it is; it goes on",
       params: SandboxId,
-      body: z.object({ name: maybe(z.string().max(128)) }).openapi("CheckpointRequest"),
+      body: CheckpointRequest,
       bodyOptional: true,
       responses: { 201: { description: "The checkpoint", schema: CheckpointBody } },
       errors: [404, 409, 501, 507],
     },
-    async ({ sandboxes, params, body: { name } }) =>
-      json(checkpointBody(await sandboxes.checkpoint(params.id, name)), 201),
+    async ({ sandboxes, params, body: input }) =>
+      json(checkpointBody(await sandboxes.checkpoint(params.id, input)), 201),
   );
   endpoints.add(
     {

@@ -5,7 +5,15 @@ import type { RouteParts } from "../context.ts";
 import type { Endpoints } from "../endpoint.ts";
 import { json } from "../endpoint.ts";
 import { NameParam, StatusBody } from "../schemas/common.ts";
-import { VolumeBody, VolumeClone, VolumeRequest, VolumeResize, volumeBody } from "../schemas/volume.ts";
+import {
+  VolumeBody,
+  VolumeClone,
+  VolumeRequest,
+  VolumeResize,
+  VolumeUsageBody,
+  volumeBody,
+  volumeUsageBody,
+} from "../schemas/volume.ts";
 
 export function volumeRoutes(endpoints: Endpoints, { config }: RouteParts): void {
   const upload = { maxBytes: config.server.max_upload_bytes, timeoutMs: config.server.body_timeout };
@@ -22,6 +30,18 @@ export function volumeRoutes(endpoints: Endpoints, { config }: RouteParts): void
       responses: { 200: { description: "By name", schema: z.array(VolumeBody) } },
     },
     async ({ sandboxes }) => json((await sandboxes.volumes.list()).map(volumeBody)),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/usage/volumes",
+      scope: "read",
+      tag,
+      summary: "What an owner's volumes take, and may take",
+      description: "Administrators see every owner that has some.",
+      responses: { 200: { description: "By owner", schema: z.array(VolumeUsageBody) } },
+    },
+    async ({ sandboxes }) => json((await sandboxes.volumes.usage()).map(volumeUsageBody)),
   );
   endpoints.add(
     {

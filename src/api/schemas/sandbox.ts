@@ -1,14 +1,16 @@
 import { z } from "@hono/zod-openapi";
 import type { MachineStats, NetworkStatus } from "../../providers/provider.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
+import { FORKED_VOLUMES } from "../../sandboxes/forked-volumes.ts";
 import type { Admission } from "../../sandboxes/limits.ts";
 import { DEFAULT_OWNER } from "../../sandboxes/owner.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
+import { SAVED_VOLUMES } from "../../sandboxes/state-changes.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap, WarmContexts, warmContexts } from "./common.ts";
 import { OwnSecret, secretInput } from "./secret.ts";
 import { defined, iso } from "./values.ts";
-import { VolumeMountBody, VolumeMountRequest, volumeInput } from "./volume.ts";
+import { VolumeMountBody, VolumeMountRequest, volumeInput, volumeMountBody } from "./volume.ts";
 
 const size = z.int().min(0).max(1_048_576);
 
@@ -165,7 +167,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     forked_from: record.forkedFrom,
     allowed_hosts: record.allowedHosts,
     secrets: record.secrets,
-    volumes: record.volumes?.map(({ name, path, readOnly }) => ({ name, path, read_only: readOnly })),
+    volumes: record.volumes?.map(volumeMountBody),
     resume_on_use: record.resumeOnUse,
     idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     boot: boot && {
@@ -225,6 +227,12 @@ export const ForkRequest = z
     ttl: maybe(Duration),
     metadata: maybe(StringMap),
     env: maybe(EnvMap),
+    volumes: maybe(z.enum(FORKED_VOLUMES)).openapi({
+      type: "string",
+      enum: [...FORKED_VOLUMES],
+      description:
+        "What a copy gets of volumes that the sandbox writes to: a `clone` of each, which stays when the copy goes (default); the same, mounted `read_only`; or `none`",
+    }),
   })
   .openapi("ForkRequest");
 
@@ -276,6 +284,17 @@ export function statsBody(stats: MachineStats): z.output<typeof StatsBody> {
 
 export const ForkBody = z.object({ sandboxes: z.array(SandboxBody), stopped_ms: z.number() }).openapi("Fork");
 
+export const CheckpointRequest = z
+  .object({
+    name: maybe(z.string().max(128)),
+    volumes: maybe(z.enum(SAVED_VOLUMES)).openapi({
+      type: "string",
+      enum: [...SAVED_VOLUMES],
+      description: "Of a sandbox that has volumes: a `snapshot` of each is saved with it (default), or it is `refuse`d",
+    }),
+  })
+  .openapi("CheckpointRequest");
+
 export const CheckpointBody = z
   .object({
     id: z.string(),
@@ -289,6 +308,7 @@ export const CheckpointBody = z
     owner_id: z.string().optional(),
     name: z.string().optional(),
     bytes: z.int(),
+    volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that are saved with it" }),
     created_at: z.string(),
     stopped_ms: z.number().optional(),
   })
@@ -306,6 +326,11 @@ export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }
     owner: record.owner,
     bytes: record.bytes,
     created_at: iso(record.createdAt),
-    ...defined({ owner_id: record.ownerId, name: record.name, stopped_ms: record.stoppedMs }),
+    ...defined({
+      owner_id: record.ownerId,
+      name: record.name,
+      volumes: record.volumes?.map(volumeMountBody),
+      stopped_ms: record.stoppedMs,
+    }),
   };
 }

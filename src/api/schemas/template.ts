@@ -16,6 +16,7 @@ import {
   warmContexts,
 } from "./common.ts";
 import { defined, iso } from "./values.ts";
+import { VolumeMountBody, VolumeMountRequest, volumeInput } from "./volume.ts";
 
 const whole = z.int().min(0).max(1_048_576);
 
@@ -44,6 +45,11 @@ export const TemplateRequest = z
     ttl: maybe(Duration),
     env: maybe(EnvMap),
     secrets: maybe(z.array(z.object({ name: z.string(), inject_at: z.string().default("") })).max(64)),
+    volumes: maybe(z.array(VolumeMountRequest).max(16)).openapi({
+      type: "array",
+      description:
+        "Volumes of whoever spawns from it, by name; a spawn's own take the place of those with the same name or path",
+    }),
     pool_size: maybe(z.int().min(0).max(256)),
     provider: maybe(z.string().max(64)),
     metadata: maybe(StringMap),
@@ -76,6 +82,7 @@ export function templateInput(
     ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || defaults.defaultTtlMs,
     env: body.env ?? {},
     secrets: (body.secrets ?? []).map(({ name, inject_at }) => ({ name, injectAt: inject_at })),
+    ...defined({ volumes: volumeInput(body.volumes) }),
     poolSize: body.pool_size ?? 0,
     metadata: body.metadata ?? {},
     ...(body.provider ? { provider: body.provider } : {}),
@@ -106,6 +113,7 @@ export const TemplateBody = z
     ttl: z.string(),
     env: z.record(z.string(), z.string()),
     secrets: z.array(z.object({ name: z.string(), inject_at: z.string() })),
+    volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that its sandboxes get" }),
     pool_size: z.int(),
     provider: z.string(),
     metadata: z.record(z.string(), z.string()),
@@ -136,6 +144,9 @@ export function templateBody(template: Template): z.output<typeof TemplateBody> 
     ttl: formatDuration(template.ttlMs),
     env: template.env,
     secrets: template.secrets.map((secret) => ({ name: secret.name, inject_at: secret.injectAt })),
+    ...defined({
+      volumes: template.volumes?.map(({ name, path, readOnly = false }) => ({ name, path, read_only: readOnly })),
+    }),
     pool_size: template.poolSize,
     provider: template.provider ?? "",
     metadata: template.metadata,

@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
-import type { VolumeInput } from "../../sandboxes/volume-mounts.ts";
+import type { VolumeInput, VolumeMount } from "../../sandboxes/record.ts";
 import { MIB } from "../../volumes/record.ts";
-import type { VolumeInfo } from "../../volumes/volumes.ts";
+import type { VolumeInfo, VolumeUsage } from "../../volumes/volumes.ts";
 import { GuestText, maybe } from "./common.ts";
 import { iso } from "./values.ts";
 
@@ -51,6 +51,33 @@ export const VolumeBody = z
     created_at: z.string(),
   })
   .openapi("Volume");
+
+export const VolumeUsageBody = z
+  .object({
+    owner: z.string(),
+    volumes: z.int().openapi({ description: "How many there are" }),
+    size_mb: z.int().openapi({ description: "Sizes of their disks together, MiB" }),
+    used_bytes: z.int().openapi({ description: "What they occupy on the host; what clones share counts with each" }),
+    max_volumes: z.int().openapi({ description: "How many there may be; 0: no limit" }),
+    max_size_mb: z.int().openapi({ description: "What their sizes may be together, MiB; 0: no limit" }),
+  })
+  .openapi("VolumeUsage");
+
+export function volumeUsageBody(usage: VolumeUsage): z.output<typeof VolumeUsageBody> {
+  const { owner, volumes, bytes, usedBytes, maxVolumes, maxVolumeMiB } = usage;
+  return {
+    owner,
+    volumes,
+    size_mb: Math.floor(bytes / MIB),
+    used_bytes: usedBytes,
+    max_volumes: maxVolumes,
+    max_size_mb: maxVolumeMiB,
+  };
+}
+
+export function volumeMountBody({ name, path, readOnly, onlyRead }: VolumeMount): z.output<typeof VolumeMountBody> {
+  return { name, path, read_only: readOnly || onlyRead === true };
+}
 
 export function volumeInput(mounts: z.output<typeof VolumeMountRequest>[] | undefined): VolumeInput[] | undefined {
   return mounts?.map(({ name, path, read_only }) => ({ name, path, readOnly: read_only === true }));

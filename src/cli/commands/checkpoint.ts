@@ -1,4 +1,4 @@
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { findCheckpoint } from "../find-checkpoint.ts";
 import { bytes, printJson, printLine, sinceNow } from "../output.ts";
@@ -18,10 +18,16 @@ function create(): Command {
   return clientCommand("create", "save a sandbox and print the checkpoint's id; `checkpoint ID` is the same")
     .argument("<id>", "the sandbox, which goes on")
     .argument("[name]", "a name to know it by")
-    .action((id: string, name: string | undefined, options: ClientOptions) =>
+    .addOption(
+      new Option(
+        "--volumes <what>",
+        "of a sandbox with volumes: save a snapshot of each, or refuse; default: snapshot",
+      ).choices(["snapshot", "refuse"]),
+    )
+    .action((id: string, name: string | undefined, options: ClientOptions & { volumes?: "snapshot" | "refuse" }) =>
       withServer(options, async ({ client, signal }) => {
         const sandbox = await findSandbox(client, id, signal);
-        const checkpoint = await sandbox.checkpoint(name, { signal });
+        const checkpoint = await sandbox.checkpoint(name, { volumes: options.volumes, signal });
         if (options.json === true) printJson(checkpoint);
         else printLine(checkpoint.id);
       }),

@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { parseCount, parseDuration, parsePair, parseVariable } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { printJson, printLine } from "../output.ts";
@@ -9,6 +9,7 @@ interface ForkOptions extends ClientOptions {
   ttl?: string;
   env?: Record<string, string>;
   label?: Record<string, string>;
+  volumes?: "clone" | "read-only" | "none";
 }
 
 /** `stacyvm fork ID`: copies with memory and running programs. */
@@ -23,12 +24,19 @@ export function forkCommand(): Command {
       "environment of their commands, or K alone for its value here; may be repeated",
       parseVariable,
     )
+    .addOption(
+      new Option(
+        "--volumes <what>",
+        "what a copy gets of volumes that the sandbox writes to; default: a clone of each",
+      ).choices([...["clone", "read-only", "none"]]),
+    )
     .option("-l, --label <K=V>", "a label to find them by; may be repeated", parsePair)
     .action((id: string, options: ForkOptions) =>
       withServer(options, async ({ client, signal }) => {
         const sandbox = await findSandbox(client, id, signal);
-        const { count, name, ttl, env, label } = options;
-        const copies = await sandbox.fork({ count, name, ttl, env, metadata: label, signal });
+        const { count, name, ttl, env, label, volumes: what } = options;
+        const volumes = what === "read-only" ? "read_only" : what;
+        const copies = await sandbox.fork({ count, name, ttl, env, metadata: label, volumes, signal });
         if (options.json === true) return printJson(copies.map(({ info }) => info));
         for (const copy of copies) printLine(copy.id);
       }),

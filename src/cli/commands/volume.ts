@@ -14,7 +14,18 @@ const DEFAULT_SIZE_MIB = 1_024;
 /** `stacyvm volume ...`: disks that stay when sandboxes go. */
 export function volumeCommand(): Command {
   const command = new Command("volume").description("disks that stay when sandboxes go");
-  for (const part of [create(), list(), inspect(), resize(), clone(), snapshot(), exporting(), importing(), remove()])
+  for (const part of [
+    create(),
+    list(),
+    usage(),
+    inspect(),
+    resize(),
+    clone(),
+    snapshot(),
+    exporting(),
+    importing(),
+    remove(),
+  ])
     command.addCommand(part);
   return command;
 }
@@ -52,6 +63,25 @@ function list(): Command {
           sinceNow(volume.createdAt),
         ]),
         { drop: ["CREATED", "KIND"], shorten: ["WITH", "NAME"] },
+      );
+    }),
+  );
+}
+
+function usage(): Command {
+  return clientCommand("usage", "what an owner's volumes take, and may take").action((options: ClientOptions) =>
+    withServer(options, async ({ client, signal }) => {
+      const all = await client.volumes.usage({ signal });
+      if (options.json === true) return printJson(all);
+      printTable(
+        ["OWNER", "VOLUMES", "SIZE", "USED"],
+        all.map(({ owner, volumes, sizeMb, usedBytes, maxVolumes, maxSizeMb }) => [
+          owner,
+          maxVolumes === 0 ? String(volumes) : `${volumes} of ${maxVolumes}`,
+          maxSizeMb === 0 ? sizeText(sizeMb) : `${sizeText(sizeMb)} of ${sizeText(maxSizeMb)}`,
+          bytes(usedBytes),
+        ]),
+        { drop: ["USED"], shorten: ["OWNER"] },
       );
     }),
   );

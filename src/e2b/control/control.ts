@@ -253,7 +253,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   routes.on("POST", "/sandboxes/:id/snapshots", "use", async (c) => {
     const { id } = find(c);
     const { name } = await read(c, bodies.Snapshot);
-    const checkpoint = await c.var.sandboxes.checkpoint(id, name);
+    const checkpoint = await c.var.sandboxes.checkpoint(id, { name });
     return Response.json({ snapshotID: checkpoint.id, names: name === undefined ? [] : [name] }, { status: 201 });
   });
   routes.on("GET", "/snapshots", "read", (c) => {

@@ -4,7 +4,7 @@ import { asStacyError, StacyError } from "../../host/error.ts";
 import { SavedWork } from "../../launcher/saved.ts";
 import type { PausedMachine, RunningMachine } from "../../vmm/vmm.ts";
 import type { MachineLife } from "../machine-life.ts";
-import type { SandboxMachine } from "../provider.ts";
+import type { CopiedSlot, CopiedVolumes, SandboxMachine } from "../provider.ts";
 
 const RESUME_ATTEMPTS = 4;
 
@@ -12,11 +12,11 @@ export async function fork(
   life: MachineLife,
   ids: readonly string[],
   signal: AbortSignal,
-  ownEnv: Record<string, string> = {},
+  { env: ownEnv = {}, volumes }: { env?: Record<string, string>; volumes?: CopiedVolumes } = {},
 ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
   const { launcher } = life.context;
   const key = forkKey();
-  const { stoppedMs } = await saveRunning(life, "fork", key, signal);
+  const { stoppedMs } = await saveRunning(life, "fork", key, signal, () => volumes?.copy());
   // Held until the children are there: the first of them that ends must not take it from the others.
   const release = launcher.store.use(key);
   try {
@@ -25,8 +25,19 @@ export async function fork(
     const { allowedHosts = [], authority } = life.record;
     const network = allowedHosts.length > 0;
     const start = async (id: string): Promise<SandboxMachine> => {
-      const launched = await launcher.launchSaved(key, "fork", { id, env, network, trackDirty: true, signal });
-      return life.context.own(launched, { id, allowedHosts, authority });
+      const slots = await volumes?.slots(id);
+      const disks = slots === undefined ? {} : { volumes: slots.map(({ file }) => file), still: true };
+      const launched = await launcher.launchSaved(key, "fork", {
+        id,
+        env,
+        network,
+        trackDirty: true,
+        signal,
+        ...disks,
+      });
+      const machine = await life.context.own(launched, { id, allowedHosts, authority });
+      if (slots !== undefined) await settleSlots(life, machine, slots);
+      return machine;
     };
     const results = await Promise.allSettled(ids.map(start)); // F8
     const machines = results.filter((result) => result.status === "fulfilled").map((result) => result.value);
@@ -42,12 +53,34 @@ export async function fork(
   }
 }
 
-/** Saves the running machine beside itself; its processes stand still in the copy until the next handshake. */
+/** Before the copy's programs go on: what they find of its volumes is what it has. */
+async function settleSlots(life: MachineLife, machine: SandboxMachine, slots: readonly CopiedSlot[]): Promise<void> {
+  const { agent } = machine;
+  try {
+    // From the last to the first: a disk that is taken away moves those behind it.
+    // The bare guest has drives, and no filesystems.
+    const mounted = life.target.guest === "linux" ? [...slots.entries()] : [];
+    for (const [slot, { name, path, file, onlyRead }] of mounted.reverse()) {
+      if (file === undefined) await agent.unmount({ slot, name, path }, { force: true });
+      else if (onlyRead === true) await agent.onlyRead({ slot, name, path });
+    }
+    await agent.thaw({ limitMs: life.answerMs });
+  } catch (error) {
+    await life.context.discard(machine);
+    throw asStacyError(error).inPhase("volumes");
+  }
+}
+
+/**
+ * Saves the running machine beside itself; its processes stand still in the copy until the next handshake.
+ * @param beside what else it must stand still for
+ */
 export async function saveRunning(
   life: MachineLife,
   kind: "checkpoint" | "fork",
   key: string,
   signal: AbortSignal,
+  beside: () => Promise<void> | undefined = () => undefined,
 ): Promise<{ stoppedMs: number; bytes: number }> {
   const { launcher } = life.context;
   if (!launcher.vmm.abilities.saveClone) {
@@ -63,7 +96,10 @@ export async function saveRunning(
     life.counts(signal);
     // From here on the user's processes stand still: in the guest first, then with it.
     const stopped = performance.now();
-    const saving = standingStill(life, machine, (paused) => work.save(paused));
+    const saving = standingStill(life, machine, async (paused) => {
+      await work.save(paused);
+      await beside();
+    });
     await saving.catch(() => {});
     const thawed = await life.freeze.thaw().catch(asStacyError); // F6
     if (thawed === undefined) life.startEgress();

@@ -9,12 +9,14 @@ import { sandboxLink, spawnLink } from "../core/route.ts";
 import { confirmed } from "../parts/confirm.ts";
 import { Action, Section } from "../parts/controls.ts";
 import { type Column, Table } from "../parts/table.ts";
+import { Volumes } from "./volumes.ts";
 
 export function SavedPage() {
   return html`
-    <h1 tabindex="-1">Snapshots and checkpoints</h1>
+    <h1 tabindex="-1">Snapshots, checkpoints and volumes</h1>
     <${Checkpoints} />
     <${Snapshots} />
+    <${Volumes} />
   `;
 }
 

@@ -30,6 +30,7 @@ from ..models import (
     SystemStats,
     Template,
     Volume,
+    VolumeUsage,
 )
 from ..models import Sandbox as Info
 from ..values import (
@@ -276,6 +277,10 @@ class AsyncVolumes(_Group):
 
     async def list(self) -> List[Volume]:
         return decode(list[Volume], await self._transport.call("GET", "/volumes"))
+
+    async def usage(self) -> list[VolumeUsage]:
+        """What an owner's volumes take, and may take; an administrator's: of every owner that has some."""
+        return decode(list[VolumeUsage], await self._transport.call("GET", "/usage/volumes"))
 
     async def get(self, name: str) -> Volume:
         return decode(Volume, await self._transport.call("GET", f"/volumes/{segment(name)}"))

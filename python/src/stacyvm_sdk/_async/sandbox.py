@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..decode import decode
 from ..errors import ConnectionError
@@ -269,15 +269,25 @@ class AsyncSandbox:
         ttl: Duration | None = None,
         metadata: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        volumes: Literal["clone", "read_only", "none"] | None = None,
     ) -> list[AsyncSandbox]:
-        """Copies of it, memory and running programs included; each is its own from then on. `name`: of a single copy."""
-        body = without_none(count=count, name=name, ttl=duration_text(ttl), metadata=metadata, env=env)
+        """
+        Copies of it, memory and running programs included; each is its own from then on. `name`: of a single copy. `volumes`: what a copy
+        gets of volumes that this one writes to; without it a clone of each.
+        """
+        text = duration_text(ttl)
+        body = without_none(count=count, name=name, ttl=text, metadata=metadata, env=env, volumes=volumes)
         reply = decode(Fork, await self._transport.call("POST", f"{self._path}/fork", body=body, timeout=LONG))
         return [AsyncSandbox(self._transport, info) for info in reply.sandboxes]
 
-    async def checkpoint(self, name: str | None = None) -> Checkpoint:
-        """Saves it as it is; it goes on. `create(checkpoint=id)` starts from there, `restore(id)` goes back to it."""
-        body = without_none(name=name)
+    async def checkpoint(
+        self, name: str | None = None, *, volumes: Literal["snapshot", "refuse"] | None = None
+    ) -> Checkpoint:
+        """
+        Saves it as it is; it goes on. `create(checkpoint=id)` starts from there, `restore(id)` goes back to it. `volumes`: where it has
+        some, a snapshot of each is saved with it (without this, too), or it is refused.
+        """
+        body = without_none(name=name, volumes=volumes)
         reply = await self._transport.call("POST", f"{self._path}/checkpoints", body=body, timeout=LONG)
         return decode(Checkpoint, reply)
 

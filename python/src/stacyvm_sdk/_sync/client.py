@@ -31,6 +31,7 @@ from ..models import (
     SystemStats,
     Template,
     Volume,
+    VolumeUsage,
 )
 from ..models import Sandbox as Info
 from ..values import (
@@ -277,6 +278,10 @@ class Volumes(_Group):
 
     def list(self) -> List[Volume]:
         return decode(list[Volume], self._transport.call("GET", "/volumes"))
+
+    def usage(self) -> list[VolumeUsage]:
+        """What an owner's volumes take, and may take; an administrator's: of every owner that has some."""
+        return decode(list[VolumeUsage], self._transport.call("GET", "/usage/volumes"))
 
     def get(self, name: str) -> Volume:
         return decode(Volume, self._transport.call("GET", f"/volumes/{segment(name)}"))
