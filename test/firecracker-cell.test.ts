@@ -13,7 +13,7 @@ import { cellState } from "../src/vmm/cell.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { locateFirecracker } from "../src/vmm/firecracker/install.ts";
 import { FILES } from "../src/vmm/vmm.ts";
-import { assets, run, World, whyNot } from "./firecracker-support.ts";
+import { assets, run, savesTooMuch, World, whyNot } from "./firecracker-support.ts";
 import { asOrdinaryUser, whyNotOrdinary } from "./ordinary-user.ts";
 
 const missing = await whyNot();
@@ -73,6 +73,11 @@ describe("jailed Firecracker without root", { skip, timeout: 300_000 }, () => {
       const report = await machine.kill();
       assert.match(report.vmmLog.join("\n"), /Firecracker/, "its log is where every machine's is");
     }
+  });
+
+  test("no file of its grows beyond its disk, or its memory and state", async () => {
+    await using world = await jailed();
+    await savesTooMuch(world, await world.golden(), { ...world.config, memoryMiB: 16 });
   });
 
   test("it is saved whole and by differences, and its snapshots serve jailed and other machines", async () => {

@@ -9,7 +9,7 @@ import { allocatedBytes } from "../src/host/sparse.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { GROUND } from "../src/vmm/firecracker/memory-file.ts";
 import { FILES, type JailConfig, type RunningMachine, SNAPSHOT_FILES } from "../src/vmm/vmm.ts";
-import { assets, run, type Started, World, whyNot } from "./firecracker-support.ts";
+import { assets, largestFile, run, type Started, savesTooMuch, World, whyNot } from "./firecracker-support.ts";
 
 const skip = (await whyNot()) ?? false;
 /** Where the bare guest's `dirty` begins (guests/bare/commands.c), in guest memory and so in its file. */
@@ -120,6 +120,25 @@ describe("Firecracker", { skip, timeout: 120_000 }, () => {
     const started = await world.greet(await idle.load(source));
     assert.equal(await run(started.agent, "echo", "awake"), "awake\n");
     await end([started]);
+  });
+
+  test("no file of its grows beyond its disk, or its memory and state: booted, restored, and loaded by a process that waited", async () => {
+    await using world = await World.create();
+    const { config, vmm } = world;
+    const most = (config.memoryMiB + 64) * 2 ** 20;
+    const booted = await world.boot();
+    assert.equal(await largestFile(booted.machine.record.pid), most);
+    const snapshot = await world.golden();
+    const dir = await world.placeFor(snapshot);
+    const blank = await vmm.prepareBlank?.({ dir });
+    assert.ok(blank !== undefined);
+    const loaded = await world.greet(await (await blank.become(config)).load({ dir: snapshot }));
+    assert.equal(await largestFile(loaded.machine.record.pid), most);
+    for (const { agent, machine } of [booted, loaded]) {
+      await agent.close();
+      await machine.kill();
+    }
+    await savesTooMuch(world, snapshot, { ...config, memoryMiB: 16 });
   });
 
   test("data of any size passes in both directions", async () => {

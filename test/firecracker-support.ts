@@ -1,6 +1,6 @@
 /** Real Firecracker machines for tests: the binary, the bare guest, directories, a golden snapshot. */
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, open, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, open, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Agent, Identity } from "../src/guest/agent.ts";
@@ -164,6 +164,29 @@ export class World implements AsyncDisposable {
     console.error(`left running: ${left.join(" ")}`);
     process.exitCode = 1;
   }
+}
+
+/** The largest size of a file that a process may write, bytes. */
+export async function largestFile(pid: number): Promise<number> {
+  return Number(/^Max file size +(\d+) +\1 /m.exec(await readFile(`/proc/${pid}/limits`, "utf8"))?.[1]);
+}
+
+/**
+ * A machine that would write more than it can have by rights: its directory is that of a smaller one, so a save of its memory comes to the
+ * bound of its files.
+ */
+export async function savesTooMuch(world: World, snapshot: string, small: MachineConfig): Promise<void> {
+  const dir = await world.placeFor(snapshot);
+  const source = { dir: snapshot };
+  const idle = await world.vmm.prepareLoad({ dir, config: small, memory: "private", snapshot: source });
+  const { machine, agent } = await world.greet(await idle.load(source));
+  assert.equal(await largestFile(machine.record.pid), (small.memoryMiB + 64) * 2 ** 20);
+  await agent.close();
+  const out = await mkdtemp(join(world.root, "much-"));
+  const paused = await machine.pause();
+  await assert.rejects(paused.save(out));
+  assert.deepEqual(await readdir(out), [], "nothing is left of it");
+  await machine.kill();
 }
 
 /** The standard output of one command. */

@@ -10,7 +10,7 @@ import { processesIn } from "../src/host/process.ts";
 import { cellState } from "../src/vmm/cell.ts";
 import { type Ask, CRASH_GUESTS } from "./crash-guests.ts";
 import { EventStream } from "./event-stream.ts";
-import { whyNot, whyNotLinux } from "./firecracker-support.ts";
+import { largestFile, whyNot, whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const UID_BASE = 310_000;
@@ -61,6 +61,8 @@ for (const { name, guest, skip } of guests) {
       const status = await readFile(`/proc/${pids[0]}/status`, "utf8");
       assert.match(status, /^CapEff:\t0+$/m);
       assert.notEqual((await stat(`/proc/${pids[0]}/root/`)).ino, (await stat("/")).ino);
+      // Its disk: its memory and state are less.
+      assert.equal(await largestFile(pids[0] ?? 0), DISK_MIB * 2 ** 20);
       networks.add(await readlink(`/proc/${pids[0]}/ns/net`));
       return Number(/^Uid:\t(\d+)/m.exec(status)?.[1]);
     };

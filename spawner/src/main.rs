@@ -6,8 +6,9 @@
 //! - `spawn ID CWD LOG FDS FD... ARGS ARG... NAME=VALUE...`: starts `ARG...` in its own session, in `CWD`, with stdout and stderr
 //!   appended to `LOG`; each `FD` is one of the server's, a file, and becomes 3, 4, ... of the child.
 //! - `kill PID`: SIGKILL, if it is a child that has not ended yet.
+//! - `limit ID PID BYTES`: no file becomes larger by what this child writes.
 //!
-//! Answers on stdout are lines: `started ID PID STARTTIME`, `failed ID ERRNO`, `exited PID CODE`, `killed PID SIGNAL`. The start of a child is told before
+//! Answers on stdout are lines: `started ID PID STARTTIME`, `limited ID`, `failed ID ERRNO`, `exited PID CODE`, `killed PID SIGNAL`. The start of a child is told before
 //! its end. The argument is the server's pid. With the server this process ends, whatever it was asked last: the next server must not meet a
 //! monitor that starts after it has looked. Children go on.
 
@@ -61,6 +62,7 @@ fn main() {
                         unsafe { libc::kill(pid, libc::SIGKILL) };
                     }
                     Request::Kill(_) => {}
+                    Request::Limit(id, pid, bytes) => limit(&id, pid, bytes, &children),
                 }
             }
         }
@@ -75,6 +77,19 @@ fn start(spawn: &Spawn, children: &mut Vec<libc::pid_t>) {
         }
         Err(error) => answer(&format!("failed {} {}", spawn.id, error.raw_os_error().unwrap_or(libc::EIO))),
     }
+}
+
+fn limit(id: &str, pid: libc::pid_t, bytes: u64, children: &[libc::pid_t]) {
+    let most = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    let error = if !children.contains(&pid) {
+        libc::ESRCH
+    // SAFETY: not waited for yet, so the pid is still this child's; the limit is ours.
+    } else if unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &most, std::ptr::null_mut()) } != 0 {
+        io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+    } else {
+        return answer(&format!("limited {}", id));
+    };
+    answer(&format!("failed {} {}", id, error));
 }
 
 fn run(spawn: &Spawn) -> io::Result<libc::pid_t> {

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 pub enum Request {
     Spawn(Spawn),
     Kill(i32),
+    Limit(String, i32, u64),
 }
 
 #[derive(Debug, PartialEq)]
@@ -59,6 +60,11 @@ impl Requests {
 fn decode(mut fields: VecDeque<Vec<u8>>) -> Option<Request> {
     match fields.pop_front()?.as_slice() {
         b"kill" => Some(Request::Kill(number(&fields.pop_front()?)? as i32)),
+        b"limit" => {
+            let id = String::from_utf8(fields.pop_front()?).ok()?;
+            let pid = number(&fields.pop_front()?)? as i32;
+            Some(Request::Limit(id, pid, number(&fields.pop_front()?)? as u64))
+        }
         b"spawn" => {
             let id = String::from_utf8(fields.pop_front()?).ok()?;
             let cwd = OsString::from_vec(fields.pop_front()?);
@@ -102,6 +108,7 @@ mod tests {
     fn requests_come_whole_however_they_are_cut() {
         let mut all = bytes(&["spawn", "7", "/dir", "/log", "1", "9", "2", "true", "", "A=b"]);
         all.extend(bytes(&["kill", "42"]));
+        all.extend(bytes(&["limit", "8", "42", "5000000000"]));
         for cut in 0..all.len() {
             let mut requests = Requests::default();
             requests.push(&all[..cut]);
@@ -116,7 +123,7 @@ mod tests {
                 args: vec!["true".into(), "".into()],
                 env: vec!["A=b".into()],
             };
-            assert_eq!(found, [Request::Spawn(spawn), Request::Kill(42)]);
+            assert_eq!(found, [Request::Spawn(spawn), Request::Kill(42), Request::Limit("8".into(), 42, 5_000_000_000)]);
         }
     }
 }

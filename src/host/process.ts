@@ -7,6 +7,7 @@ import { open, readdir, readFile, readlink, realpath, stat } from "node:fs/promi
 import { join } from "node:path";
 import { errno, StacyError } from "./error.ts";
 import { isRoot } from "./is-root.ts";
+import { runTool } from "./run.ts";
 import { withTimeLimit } from "./time-limit.ts";
 
 /** Names one process for sure. Stored on disk. */
@@ -36,12 +37,16 @@ export interface HostProcess {
   check(): void;
   /** SIGKILL, then waits until it is gone. Idempotent; safe against recycled pids. @throws StacyError `timeout`, `permission` */
   kill(): Promise<ProcessExit>;
+  /** No file becomes larger by what it writes from now on. Nothing when it is gone. @throws StacyError `unavailable` */
+  limitFiles(bytes: number): Promise<void>;
   /** Stops looking after it: it goes on, and `exited` may never settle. */
   release(): void;
 }
 
 /** A killed process is gone in milliseconds, unless the kernel holds it, for example for a disk that does not answer. */
 export const KILL_LIMIT_MS = 10_000;
+/** It takes milliseconds, and on a host that is very busy seconds. */
+const LIMIT_LIMIT_MS = 60_000;
 /**
  * In the environment of every machine monitor that we start: with its working directory it proves whose a process is, also one that
  * no record names yet. (The jailer empties the environment; its processes are told by their root. A jail that it did not make
@@ -168,7 +173,24 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
     await kill(pid).catch(() => {}); // nobody could name it later
     throw error;
   });
-  return { record, exited, check() {}, kill: () => kill(pid), release() {} };
+  const limitFiles = (bytes: number): Promise<void> => limitFilesOf(record, bytes);
+  return { record, exited, check() {}, kill: () => kill(pid), limitFiles, release() {} };
+}
+
+/** With the system's program: only a spawner can do it by itself. */
+async function limitFilesOf(record: ProcessRecord, bytes: number): Promise<void> {
+  try {
+    await runTool("prlimit", [`--pid=${record.pid}`, `--fsize=${bytes}:${bytes}`], { timeoutMs: LIMIT_LIMIT_MS });
+  } catch (cause) {
+    if (await isAlive(record)) throw notLimited(record.pid, cause);
+  }
+}
+
+export function notLimited(pid: number, cause: unknown): StacyError {
+  return new StacyError("unavailable", `the files of process ${pid} cannot be limited: ${(cause as Error).message}`, {
+    cause,
+    remedy: "see whether the host has run out of processes, memory or open files",
+  });
 }
 
 export function stillThere(pid: number): StacyError {
@@ -215,6 +237,7 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
       end();
       return exited;
     },
+    limitFiles: (bytes) => limitFilesOf(record, bytes),
     release() {
       gone = true;
       clearInterval(timer);

@@ -1,11 +1,20 @@
 import assert from "node:assert/strict";
-import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, type TestContext, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
+import { promisify } from "node:util";
 import { dataPaths } from "./paths.ts";
-import { type HostProcess, isAlive, processesIn, processStartTime, type SpawnOptions } from "./process.ts";
+import {
+  type HostProcess,
+  isAlive,
+  processesIn,
+  processStartTime,
+  type SpawnOptions,
+  spawnProcess,
+} from "./process.ts";
 import { Spawner, spawnerPath } from "./spawner.ts";
 
 const { assets } = dataPaths();
@@ -53,6 +62,34 @@ test("a process is named by its start, killed once, and killed again without har
   assert.equal(await isAlive(child.record), false);
   assert.deepEqual(await child.kill(), { signal: "SIGKILL" });
 });
+
+test("no file becomes larger by what a process writes: a child of the spawner, one of ours, and one that was adopted", async () => {
+  const log = join(dir, "log");
+  const waits = { command: "/bin/sh", args: ["-c", "read -r _ < go; head -c 100000 /dev/zero > big"], cwd: dir, log };
+  const own = new Spawner(spawnerPath(assets));
+  const starts = [spawner.spawn, spawnProcess, own.spawn];
+  for (const start of starts) {
+    for (const name of ["go", "big"]) await rm(join(dir, name), { force: true });
+    await promisify(execFile)("mkfifo", [join(dir, "go")]);
+    const child = await start(waits);
+    // Its child is looked after without it from now on.
+    if (start === own.spawn) process.kill(await ownSpawner(child), "SIGKILL");
+    await child.limitFiles(50_000);
+    await writeFile(join(dir, "go"), "\n");
+    await child.exited;
+    assert.equal((await stat(join(dir, "big"))).size, 50_000);
+  }
+  own[Symbol.dispose]();
+  const gone = await sh("exit 0");
+  await gone.exited;
+  await gone.limitFiles(1);
+});
+
+/** The parent of its children. */
+async function ownSpawner({ record }: HostProcess): Promise<number> {
+  const status = await readFile(`/proc/${record.pid}/status`, "utf8");
+  return Number(/^PPid:\t(\d+)$/m.exec(status)?.[1]);
+}
 
 test("a program that is not there is an error, and others go on", async () => {
   const log = join(dir, "log");

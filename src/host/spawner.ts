@@ -19,6 +19,7 @@ import {
   hostBootId,
   isAlive,
   KILL_LIMIT_MS,
+  notLimited,
   type ProcessExit,
   type ProcessRecord,
   type SpawnOptions,
@@ -66,6 +67,7 @@ const LOOK_MS = 1_000;
 class Session {
   readonly #process: ChildProcess & { stdin: Writable; stdout: Readable };
   readonly #starting = new Map<string, { resolve(child: [number, string]): void; reject(error: Error): void }>();
+  readonly #limiting = new Map<string, { resolve(): void; reject(error: Error): void }>();
   readonly #children = new Map<number, Child>();
   /** Ends that came before anybody had asked for them: a child that lived for a moment. */
   readonly #early = new Map<number, ProcessExit>();
@@ -214,8 +216,31 @@ class Session {
           this.#hold(-1);
         }
       },
+      limitFiles: (bytes) => this.#limitFiles(child, bytes),
       release() {},
     };
+  }
+
+  async #limitFiles(child: Child, bytes: number): Promise<void> {
+    const { record } = child;
+    if (!this.#children.has(record.pid)) return (await child.adopted)?.limitFiles(bytes);
+    const id = String(this.#next++);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#limiting.set(id, { resolve, reject });
+    this.#hold(1);
+    try {
+      this.#write("limit", id, record.pid, bytes);
+      await this.#owe(promise);
+      await promise;
+    } catch (cause) {
+      // It may have ended meanwhile, or the spawner, which leaves it to us.
+      if (!(await isAlive(record))) return;
+      if (this.open) throw notLimited(record.pid, cause);
+      await (await child.adopted)?.limitFiles(bytes);
+    } finally {
+      this.#limiting.delete(id);
+      this.#hold(-1);
+    }
   }
 
   async #checkEnd(child: Child, exited: Promise<ProcessExit>): Promise<void> {
@@ -249,7 +274,9 @@ class Session {
 
   #answer([what, first = "", second = "", third = ""]: string[]): void {
     if (what === "started") this.#starting.get(first)?.resolve([Number(second), third]);
-    else if (what === "failed") this.#starting.get(first)?.reject(new Error(ERRORS.get(Number(second)) ?? second));
+    else if (what === "limited") this.#limiting.get(first)?.resolve();
+    else if (what === "failed")
+      (this.#starting.get(first) ?? this.#limiting.get(first))?.reject(new Error(ERRORS.get(Number(second)) ?? second));
     else {
       const exit =
         what === "killed" ? { signal: SIGNALS.get(Number(second)) ?? "SIGKILL" } : { exitCode: Number(second) };
@@ -265,7 +292,7 @@ class Session {
   /** The spawner is gone; what it has started is not. */
   #lost(why = "the spawner ended"): void {
     this.open = false;
-    for (const { reject } of this.#starting.values()) reject(new Error(why));
+    for (const { reject } of [...this.#starting.values(), ...this.#limiting.values()]) reject(new Error(why));
     for (const child of this.#children.values()) {
       child.told.resolve();
       this.#adopt(child);

@@ -114,10 +114,10 @@ export interface MachineConfig {
 export interface JailConfig {
   uid: number;
   gid: number;
-  /** Path of a network namespace. Default: an empty one (empty-network.ts). */
-  netns?: string;
   /** No file that it writes becomes larger. */
   fileMaxBytes?: number;
+  /** Path of a network namespace. Default: an empty one (empty-network.ts). */
+  netns?: string;
 }
 
 export interface StartOptions {

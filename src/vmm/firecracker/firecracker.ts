@@ -1,7 +1,6 @@
 /** Firecracker behind the `Vmm` contract. */
-import { realpath, rm, stat } from "node:fs/promises";
+import { realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { MONITOR_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { hostIdentity } from "../../host/host-identity.ts";
 import { isRoot } from "../../host/is-root.ts";
@@ -46,7 +45,7 @@ import {
 } from "./machine.ts";
 import { findGround, GROUND } from "./memory-file.ts";
 import { type Probed, probeFirecracker } from "./probe.ts";
-import { FirecrackerProcess, type JailPlan } from "./process.ts";
+import { FirecrackerProcess, type JailPlan, mostWritten } from "./process.ts";
 import { checkFormat } from "./snapshot-format.ts";
 import { traitsOf } from "./versions.ts";
 
@@ -247,9 +246,12 @@ class Firecracker implements Vmm {
   ): Promise<FirecrackerProcess> {
     const { paths } = await this.#usable();
     const { firecracker, jailer } = paths;
+    // (Of a file that is missing whoever opens it says so.)
+    const fileBytes = await mostWritten(config, disks, dir).catch(() => undefined);
     const start = (plan: JailPlan | undefined): Promise<FirecrackerProcess> =>
-      FirecrackerProcess.start({ firecracker, dir, jail: plan, signal, spawn: this.#spawn });
-    if (jail !== undefined) return start({ by: "jailer", jailer, config: jail });
+      FirecrackerProcess.start({ firecracker, dir, jail: plan, fileBytes, signal, spawn: this.#spawn });
+    const bound = fileBytes === undefined ? {} : { fileMaxBytes: fileBytes };
+    if (jail !== undefined) return start({ by: "jailer", jailer, config: { ...bound, ...jail } });
     if (this.#options.jail === undefined) return start(undefined);
     const users = this.#users;
     if (users === undefined) {
@@ -258,12 +260,6 @@ class Firecracker implements Vmm {
         if (access === "read") shown.push([await realpath(join(dir, volumeFile(slot))), volumeFile(slot)]);
       return start({ by: "cell", cell: await usableCell(), files: shown });
     }
-    // What it saves are its memory and its state. A Firecracker that its guest has taken over would fill the disk.
-    // (Of a disk that is missing whoever brings it into the jail says so. Volumes may come later, and have sizes of their own.)
-    const disk = await stat(join(disks, FILES.rootfs)).catch(() => undefined);
-    const saved = config.memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes;
-    const bound =
-      disk === undefined || config.volumes !== undefined ? {} : { fileMaxBytes: Math.max(disk.size, saved) };
     const netns = this.#options.jail.netns === undefined ? {} : { netns: this.#options.jail.netns };
     const uid = await users.take();
     try {

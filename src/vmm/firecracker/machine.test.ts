@@ -323,7 +323,13 @@ test("a Linux guest of several processors is offered no hypercalls where KVM int
         bitmaps.push(...modifiers.map(({ bitmap }) => bitmap));
       }
     };
-    const process = { dir, record: { pid: 0 }, confine() {}, api: { put } } as unknown as FirecrackerProcess;
+    const process = {
+      dir,
+      record: { pid: 0 },
+      confine() {},
+      limitFiles: async () => {},
+      api: { put },
+    } as unknown as FirecrackerProcess;
     const config = { vcpus, memoryMiB: 128, kernel: "/kernel", ...(initramfs === undefined ? {} : { initramfs }) };
     const life = { traits: versionTraits("1.12.1"), config, tracking: true, ground: "nothing", interpreted } as const;
     await new BootableFirecracker(process, life).boot();

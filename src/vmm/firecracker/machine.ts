@@ -146,7 +146,10 @@ export class BootableFirecracker extends State implements BootableVmm {
   async boot(phases?: Phases): Promise<RunningMachine> {
     const inPhase = <T>(name: string, work: () => Promise<T>): Promise<T> =>
       phases === undefined ? work() : phases.phase(name, work);
-    await inPhase("configure", () => this.#configure());
+    await inPhase("configure", async () => {
+      await this.#configure();
+      await this.process.limitFiles(this.life.config);
+    });
     await inPhase("start", () =>
       this.process.api.put("/actions", { action_type: "InstanceStart" }, { phase: "start", timeoutMs: LOAD_LIMIT_MS }),
     );
@@ -267,7 +270,10 @@ export class LoadableFirecracker extends State implements LoadableVmm {
       ...(snapshot.trackDirty === true ? { [life.traits.trackField]: true } : {}),
     };
     try {
-      await process.api.put("/snapshot/load", body, { phase: "load", timeoutMs: LOAD_LIMIT_MS });
+      await Promise.all([
+        process.api.put("/snapshot/load", body, { phase: "load", timeoutMs: LOAD_LIMIT_MS }),
+        process.limitFiles(life.config),
+      ]);
       // It has opened what is there; that is said again so that the guest is told its size.
       for (const slot of (life.config.volumes ?? []).keys()) {
         const volume = { drive_id: volumeId(slot), path_on_host: volumeFile(slot) };

@@ -1,8 +1,9 @@
 /** The Firecracker process behind every state of a machine: its API, its sockets, its end and why it ended. */
-import { constants, open, readFile, rm } from "node:fs/promises";
+import { constants, open, readFile, rm, stat } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
-import { StacyError } from "../../host/error.ts";
+import { MONITOR_BOUNDS } from "../../host/bounds.ts";
+import { errno, StacyError } from "../../host/error.ts";
 import { once } from "../../host/once.ts";
 import { adoptProcess, type HostProcess, type ProcessRecord, type SpawnProcess } from "../../host/process.ts";
 import { tailLines } from "../../host/tail.ts";
@@ -20,6 +21,7 @@ import {
   type JailConfig,
   type MachineConfig,
   type VmmProcess,
+  volumeFile,
 } from "../vmm.ts";
 import { FirecrackerApi } from "./api.ts";
 import { cellArguments, makeCellJail, type Shown } from "./cell-jail.ts";
@@ -54,6 +56,8 @@ export interface StartFirecracker {
   firecracker: string;
   dir: string;
   jail: JailPlan | undefined;
+  /** Of its machine (`mostWritten`), where that is known yet. */
+  fileBytes?: number | undefined;
   signal: AbortSignal | undefined;
   spawn: SpawnProcess;
 }
@@ -70,8 +74,11 @@ export class FirecrackerProcess implements VmmProcess {
   #released = false;
   readonly #letFiles: () => Promise<void>;
   readonly #group: MonitorGroup;
+  /** Its files are since its start. */
+  readonly #limited: boolean;
 
-  private constructor(process: HostProcess, dir: string, jail: Jail | undefined) {
+  private constructor(process: HostProcess, dir: string, jail: Jail | undefined, limited: boolean) {
+    this.#limited = limited;
     this.#letFiles = keepShort(() => this.#dir);
     this.#process = process;
     this.#group = new MonitorGroup(process.record.pid);
@@ -108,7 +115,7 @@ export class FirecrackerProcess implements VmmProcess {
       rm(join(dir, VSOCK_SOCKET), { force: true }),
       touch(join(dir, FILES.log)),
     ]);
-    const [{ command, args }] = await Promise.all([
+    const [{ command, args, limited }] = await Promise.all([
       commandLine(options, jail, inside),
       jail === undefined ? undefined : bring(jail, dir, join(dir, FILES.log), FILES.log, true),
     ]);
@@ -119,7 +126,7 @@ export class FirecrackerProcess implements VmmProcess {
       log: join(dir, FILES.console),
       signal: options.signal,
     });
-    const process = new FirecrackerProcess(host, dir, jail);
+    const process = new FirecrackerProcess(host, dir, jail, limited);
     try {
       await process.connect(START_LIMIT_MS, options.signal);
       return process;
@@ -132,7 +139,7 @@ export class FirecrackerProcess implements VmmProcess {
   /** That of an earlier daemon, not connected yet; `undefined` when it is gone. */
   static async find(dir: string, record: ProcessRecord): Promise<FirecrackerProcess | undefined> {
     const found = await adoptProcess(record);
-    return found === undefined ? undefined : new FirecrackerProcess(found, dir, await findJail(dir));
+    return found === undefined ? undefined : new FirecrackerProcess(found, dir, await findJail(dir), true);
   }
 
   async connect(timeoutMs: number, signal?: AbortSignal): Promise<void> {
@@ -158,6 +165,16 @@ export class FirecrackerProcess implements VmmProcess {
   /** Gives the machine its share of the host; nobody waits for it. */
   confine({ vcpus, memoryMiB }: MachineConfig): void {
     void this.#group.limit({ vcpus, memoryMiB, accelerator: "kvm" });
+  }
+
+  /** No file that it writes becomes larger than this machine needs, where that was not said at its start. @throws StacyError `unavailable` */
+  async limitFiles(config: MachineConfig): Promise<void> {
+    if (this.#limited) return;
+    // Of a disk that is missing Firecracker says so.
+    const most = await mostWritten(config, this.dir, this.dir).catch((error: unknown) => {
+      if (errno(error) !== "ENOENT") throw error;
+    });
+    if (most !== undefined) await this.#process.limitFiles(most);
   }
 
   get record(): ProcessRecord {
@@ -235,24 +252,46 @@ function makePlanned(plan: JailPlan, dir: string, firecracker: string): Promise<
 }
 
 async function commandLine(
-  { dir, firecracker, jail: plan }: StartFirecracker,
+  { dir, firecracker, jail: plan, fileBytes }: StartFirecracker,
   jail: Jail | undefined,
   inside: string[],
-): Promise<{ command: string; args: string[] }> {
+): Promise<{ command: string; args: string[]; limited: boolean }> {
   let command = firecracker;
   let args = inside;
   if (jail !== undefined && plan?.by === "jailer") {
     return {
       command: plan.jailer as string,
       args: [...(await jailerArguments(jail, dir, firecracker, plan.config)), ...inside],
+      // Only a root with CAP_SYS_RESOURCE may limit another user's process later.
+      limited: true,
     };
   }
   if (jail !== undefined && plan?.by === "cell") {
     command = plan.cell.program;
     args = await cellArguments(jail, dir, firecracker, plan.files, inside);
   }
-  if (!(await descriptorsNeedLimit())) return { command, args };
-  return { command: "prlimit", args: [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, command, ...args] };
+  if (!(await descriptorsNeedLimit())) return { command, args, limited: false };
+  const files = fileBytes === undefined ? [] : [`--fsize=${fileBytes}:${fileBytes}`];
+  return {
+    command: "prlimit",
+    args: [`--nofile=${DESCRIPTORS}:${DESCRIPTORS}`, ...files, command, ...args],
+    limited: fileBytes !== undefined,
+  };
+}
+
+/**
+ * The largest file that a machine's Firecracker makes by rights, bytes: a disk, or memory and state when it is saved. One that its guest has taken
+ * over would fill the host's disk.
+ * @param disks where its disk is, or one of the same size @param dir where its volumes are @throws as `stat`, for one that is missing
+ */
+export async function mostWritten(
+  { memoryMiB, volumes = [] }: MachineConfig,
+  disks: string,
+  dir: string,
+): Promise<number> {
+  const slots = volumes.flatMap((access, slot) => (access === "write" ? [join(dir, volumeFile(slot))] : []));
+  const found = await Promise.all([join(disks, FILES.rootfs), ...slots].map((path) => stat(path)));
+  return Math.max(memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes, ...found.map(({ size }) => size));
 }
 
 function touch(path: string): Promise<void> {
