@@ -13,7 +13,12 @@ import { createApp } from "./app.ts";
 import { Metrics } from "./metrics.ts";
 import { RateLimiter } from "./rate-limit.ts";
 
-function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fakeWorld>[0] = {}, configPath = "") {
+function appOf(
+  raw: Record<string, unknown> = {},
+  options: Parameters<typeof fakeWorld>[0] = {},
+  configPath = "",
+  metrics = new Metrics(),
+) {
   const world = fakeWorld(options);
   const config = validateConfig(raw, "");
   const stop = new AbortController();
@@ -22,7 +27,7 @@ function appOf(raw: Record<string, unknown> = {}, options: Parameters<typeof fak
     ...fakeAccess(world.store),
     environments: {} as never,
     rateLimiter: config.rate_limit.enabled ? new RateLimiter(config.rate_limit) : undefined,
-    ...{ metrics: new Metrics(), log: pino({ level: "silent" }), startedAt: 0, stopping: stop.signal },
+    ...{ metrics, log: pino({ level: "silent" }), startedAt: 0, stopping: stop.signal },
   });
   const call = async (method: string, path: string, body?: unknown, headers: Record<string, string> = {}) => {
     const init = {
@@ -240,6 +245,31 @@ test("use of all sandboxes at once, and the doctor where there is one", async ()
   assert.equal(body[id].supported, true);
   assert.deepEqual((await call("GET", "/system/history")).body, []);
   assert.equal((await call("GET", "/doctor")).status, 501);
+});
+
+test("no number that an owner reads changes with how many things other owners have", async () => {
+  const metrics = new Metrics();
+  const { call, sandboxes } = appOf({}, {}, "", metrics);
+  const network = { counts: { connected: 3 }, traffic: { sent: 5 } };
+  metrics.watch(sandboxes, "/", network as unknown as Parameters<Metrics["watch"]>[2]);
+  const { key } = (await call("POST", "/keys", { name: "k", owner: "bob", scopes: ["use"] })).body;
+  const bob = { "x-api-key": key };
+  const look = async (headers?: Record<string, string>) => {
+    const { store, sandboxes: counted, pools } = (await call("GET", "/diagnostics", undefined, headers)).body;
+    const gauges = (await call("GET", "/metrics/prometheus", undefined, headers)).body as string;
+    const lines = gauges.split("\n").filter((line) => /^stacyvm_(sandboxes|snapshots?|pool|network)/.test(line));
+    const { latency_ms: _, ...rest } = store;
+    return { store: rest, counted, pools, lines, pool: (await call("GET", "/pool/status", undefined, headers)).body };
+  };
+  const [own, all] = [await look(bob), await look()];
+  const { id } = (await call("POST", "/sandboxes", { image: "i" })).body;
+  await call("POST", `/sandboxes/${id}/checkpoints`, {});
+  await call("POST", "/templates", { name: "t", image: "i" });
+  assert.deepEqual(await look(bob), own);
+  const administrators = await look();
+  assert.equal(administrators.store.rows.templates, all.store.rows.templates + 1);
+  assert.ok(administrators.lines.includes('stacyvm_sandboxes{state="running"} 1'), administrators.lines.join("\n"));
+  assert.ok(administrators.lines.includes('stacyvm_network_connections_total{result="connected"} 3'));
 });
 
 test("who may not is told with which key one may", async () => {

@@ -25,6 +25,8 @@ export interface OperationCount {
 
 export class Metrics {
   readonly registry = new Registry();
+  /** How much of what there is now, of all owners: for administrators. */
+  readonly #ofAllOwners = new Registry();
   readonly observer: Observer;
   readonly #http: Histogram<"method" | "route" | "status">;
   readonly #operations = new Map<string, OperationCount>();
@@ -112,7 +114,7 @@ export class Metrics {
         });
       return looking;
     };
-    const registers = [this.registry];
+    const registers = [this.#ofAllOwners];
     new Counter({
       name: "stacyvm_network_connections_total",
       help: "Connections of sandboxes to hosts, by what became of them",
@@ -147,7 +149,7 @@ export class Metrics {
     new Gauge({
       name: "stacyvm_spawn_queue_length",
       help: "Spawns that wait for room",
-      registers,
+      registers: [this.registry],
       collect() {
         this.set(sandboxes.queue.waiting);
       },
@@ -189,7 +191,7 @@ export class Metrics {
       name: "stacyvm_disk_bytes",
       help: "The data directory's filesystem: its size, and what is free for the server's user",
       labelNames: ["what"],
-      registers,
+      registers: [this.registry],
       async collect() {
         const { blocks, bavail, bsize } = await statfs(dataDir);
         this.set({ what: "size" }, blocks * bsize);
@@ -199,7 +201,7 @@ export class Metrics {
     new Gauge({
       name: "stacyvm_event_followers",
       help: "Open event streams",
-      registers,
+      registers: [this.registry],
       collect() {
         this.set(sandboxes.events.followers);
       },
@@ -208,6 +210,12 @@ export class Metrics {
 
   request(method: string, route: string, status: number, ms: number): void {
     this.#http.observe({ method, route, status: String(status) }, ms / 1000);
+  }
+
+  /** For Prometheus. @param everything also how many things all owners have, and what those do on the network */
+  async text(everything: boolean): Promise<string> {
+    const registries = everything ? [this.registry, this.#ofAllOwners] : [this.registry];
+    return (await Promise.all(registries.map((registry) => registry.metrics()))).join("\n");
   }
 
   /** Garbage collections since the start. */

@@ -106,7 +106,7 @@ export function providerRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     ({ sandboxes }) => {
       const pools = sandboxes.pools();
-      if (providers.pools().length === 0) return json({ enabled: false });
+      if (pools.length === 0) return json({ enabled: false });
       return json({
         enabled: true,
         vms: pools.reduce((sum, pool) => sum + pool.warm, 0),

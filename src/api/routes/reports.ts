@@ -37,12 +37,13 @@ export function reportRoutes(endpoints: Endpoints, parts: RouteParts): void {
       admin: true,
       tag,
       summary: "Numbers for Prometheus",
-      description: "Our own names, then those of the published server.",
+      description:
+        "Our own names, then those of the published server. What there is of all owners (sandboxes, snapshots, machines kept ready, connections) is for administrators.",
       responses: { 200: { description: "Text format 0.0.4", type: "text/plain" } },
     },
     async ({ sandboxes }) =>
       new Response(
-        `${await metrics.registry.metrics()}\n${await publishedMetrics(await systemReport(parts, sandboxes))}`,
+        `${await metrics.text(sandboxes.caller.everything)}\n${await publishedMetrics(await systemReport(parts, sandboxes))}`,
         {
           headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
         },
@@ -63,6 +64,7 @@ export function reportRoutes(endpoints: Endpoints, parts: RouteParts): void {
       const check = await store.check();
       const checkMs = Math.round(performance.now() - begun);
       const { failure } = store;
+      const { everything } = sandboxes.caller;
       const report = await systemReport(parts, sandboxes);
       return json({
         generated_at: isoSeconds(Date.now()),
@@ -88,8 +90,10 @@ export function reportRoutes(endpoints: Endpoints, parts: RouteParts): void {
           healthy: check === "ok" && failure === undefined,
           latency_ms: checkMs,
           ...(check === "ok" ? {} : { error: check }),
-          ...(failure === undefined ? {} : { error: failure.message, unwritten: failure.unwritten }),
-          rows: store.counts(),
+          ...(failure === undefined ? {} : { error: failure.message }),
+          // Of all owners' things.
+          ...(everything && failure !== undefined ? { unwritten: failure.unwritten } : {}),
+          ...(everything ? { rows: store.counts() } : {}),
         },
         limits: limitsBody(limits),
         scheduler: report.scheduler,
@@ -115,7 +119,7 @@ export function reportRoutes(endpoints: Endpoints, parts: RouteParts): void {
         },
         operations: report.operations,
         // Names of registries and paths of this host: for those who look after it.
-        ...(sandboxes.caller.everything ? { config: redact(config) } : {}),
+        ...(everything ? { config: redact(config) } : {}),
         remediation: {
           operations: "docs/operations.md",
           security: "docs/security.md",
