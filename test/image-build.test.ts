@@ -1,6 +1,7 @@
 /** Images built in a real sandbox: by command line and over HTTP, with their cache. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +9,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
+import { processesIn } from "../src/host/process.ts";
 import { DEFAULT_LIMITS } from "../src/images/base.ts";
 import { ErofsBase } from "../src/images/erofs-reader.ts";
 import { createImages } from "../src/images/store.ts";
@@ -325,4 +327,49 @@ test("over HTTP: a tar with the steps in it, progress and output line by line", 
   assert.equal(failed.status, "failed");
   assert.match(failed.log, /run pip install --no-cache-dir 'requests>=2'/i);
   assert.match(failed.error, /pip: not found/);
+});
+
+test("a build that runs, or was killed, keeps no server from starting, and leaves nothing", async (t) => {
+  const slow = await mkdtemp(join(root, "slow-"));
+  await writeFile(join(slow, "Dockerfile"), "FROM stacyvm/busybox\nRUN sleep 300\n");
+  const tmp = join(data, "tmp");
+  const machines = async (): Promise<string[]> =>
+    (await readdir(tmp).catch(() => [])).filter((name) => name.startsWith("build-")).map((name) => join(tmp, name));
+  const child = spawn(
+    process.execPath,
+    [join(packageRoot, "src/cli/main.ts"), "image", "build", slow, "-t", "built/slow:1"],
+    { env: { ...process.env, STACYVM_DATA_DIR: data, STACYVM_PROVIDER: "qemu" }, stdio: "ignore" },
+  );
+  const ended = once(child, "exit");
+  t.after(() => child.kill("SIGKILL"));
+  const running = async (): Promise<number[]> => (await Promise.all((await machines()).map(processesIn))).flat();
+  while ((await running()).length === 0) {
+    assert.equal(child.exitCode, null, "the build has ended");
+    await delay(100);
+  }
+  // The last test here: it takes the data directory with it.
+  await using server = await Server.open(data);
+  assert.equal((await running()).length, 1, "the build goes on");
+  child.kill("SIGKILL");
+  await ended;
+  assert.equal((await running()).length, 1, "its machine does not know");
+  await server.stop("SIGTERM");
+  await server.start();
+  assert.deepEqual(await machines(), []);
+  // The same over HTTP: there its sandbox is one of the server, which the next one ends.
+  const body = tar([{ path: "Dockerfile", content: "FROM stacyvm/busybox\nRUN sleep 300\n" }]);
+  const cut = fetch(`${server.url}/api/v1/images/build?reference=built/slow:2&memory_mb=256`, {
+    method: "POST",
+    headers: { "content-type": "application/x-tar" },
+    body: new Uint8Array(body),
+  }).then(
+    () => assert.fail("the server is killed before"),
+    () => {},
+  );
+  const list = async (): Promise<{ state: string }[]> => server.ok("GET", "/sandboxes");
+  while ((await list())[0]?.state !== "running") await delay(100);
+  await server.stop("SIGKILL");
+  await cut;
+  await server.start();
+  assert.deepEqual([await list(), await server.machines()], [[], []]);
 });

@@ -1,4 +1,5 @@
 /** `stacyvm image build`: the work itself. Loaded when it is asked for, as image-store.ts is. */
+import { randomBytes } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { imageBody } from "../api/schemas/image.ts";
@@ -7,8 +8,8 @@ import { BuildContext } from "../builder/context.ts";
 import { BUILD_FILES } from "../builder/plan.ts";
 import { readPlan } from "../builder/read-plan.ts";
 import { errno, StacyError } from "../host/error.ts";
+import { ownRecord } from "../host/process.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
-import { newSandboxId } from "../sandboxes/record.ts";
 import { createEngine } from "./engine.ts";
 import { printJson, printLine } from "./output.ts";
 import { ProgressLine } from "./progress-line.ts";
@@ -46,7 +47,13 @@ export async function build(directory: string, options: BuildCommandOptions, sig
     buildFile: file,
     signal,
   });
-  const provider = createMicrovmProvider({ vmm: launcher.vmm, images, paths, network });
+  // Its machines belong to this process, and not to the sandboxes of a server, which may start meanwhile or has been running for long:
+  // what a build that is killed leaves is removed by the next start, as a golden snapshot that was being made.
+  const { pid, startTime } = await ownRecord();
+  const provider = createMicrovmProvider({
+    ...{ vmm: launcher.vmm, images, network },
+    paths: { ...paths, sandboxes: paths.tmp },
+  });
   try {
     const { image, cached, steps } = await buildImage(plan, options.tag, {
       images,
@@ -54,7 +61,7 @@ export async function build(directory: string, options: BuildCommandOptions, sig
       diskMiB: options.disk,
       start: async (image, abort) => {
         const machine = await provider.spawn({
-          id: newSandboxId(),
+          id: `build-${randomBytes(4).toString("hex")}-${pid}-${startTime}`,
           image,
           memoryMiB: options.memory,
           vcpus: options.vcpus,

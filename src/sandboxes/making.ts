@@ -48,7 +48,7 @@ export class Making {
   reserve(
     resolved: ResolvedSpawn,
     provider: string,
-    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint" | "ports"> & {
+    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint" | "lent" | "ports"> & {
       owner: string;
       forkedFrom?: string;
       mounts?: VolumeMount[];
@@ -79,6 +79,7 @@ export class Making {
       idleAction: resolved.idleAction,
       ...(resolved.idleCounts === undefined ? {} : { idleCounts: resolved.idleCounts }),
       ...(resolved.onExpiry === undefined ? {} : { onExpiry: resolved.onExpiry }),
+      ...(input.lent === undefined ? {} : { lent: input.lent }),
       metadata: resolved.metadata,
       ...(spec.allowedHosts?.length ? { allowedHosts: [...spec.allowedHosts] } : {}),
       ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),

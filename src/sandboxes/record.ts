@@ -78,6 +78,8 @@ export interface SandboxRecord {
   resumeOnUse?: boolean;
   /** At the end of its time it is suspended, and kept. */
   onExpiry?: ExpiryPause;
+  /** It ends with the call that it was made for; a server that finds it anew ends it. */
+  lent?: true;
   metadata: Record<string, string>;
   /** Hosts that it may connect to; absent: none. */
   allowedHosts?: string[];

@@ -51,6 +51,8 @@ export interface SpawnInput {
   volumes?: VolumeInput[];
   /** It has no secrets at all, not even those that are everywhere: what it makes is an image for others. */
   withoutSecrets?: boolean;
+  /** It ends with the call that it is made for. */
+  lent?: true;
   /** What it may connect to at most, whoever says so; absent: no limit but the server's. */
   within?: readonly string[];
   idleTimeoutMs?: number;

@@ -18,6 +18,7 @@ export const sandboxRow = z.looseObject({
   idleTimeoutMs: z.number(),
   idleAction: z.enum(["destroy", "pause", "suspend"]),
   idleCounts: z.literal("calls").exactOptional(),
+  lent: z.literal(true).exactOptional(),
   metadata: z.record(z.string(), z.string()),
   volumes: z
     .array(z.looseObject({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))

@@ -574,7 +574,8 @@ test("a start takes over what answers, keeps what does not, and loses only what 
   const rows = ["running", "paused", "suspended", "running", "running", "creating"].map((state) =>
     record({ state: state as SandboxRecord["state"] }),
   );
-  for (const row of rows) await store.putSandbox(row, 1);
+  const cutOff = record({ lent: true });
+  for (const row of [...rows, cutOff]) await store.putSandbox(row, 1);
   const [fine, , asleep, silent, gone] = rows.map(({ id }) => id) as [string, string, string, string, string];
   const w = fakeWorld({ store });
   const probe = fakeWorld();
@@ -599,6 +600,7 @@ test("a start takes over what answers, keeps what does not, and loses only what 
   assert.equal(w.sandboxes.get(rows[1]?.id ?? "").state, "running", "what the machine is, counts");
   assert.deepEqual(w.sandboxes.get(gone).record.failure?.console, ["bye"]);
   assert.throws(() => w.sandboxes.get(rows[5]?.id ?? ""), { code: "not-found" });
+  assert.throws(() => w.sandboxes.get(cutOff.id), { code: "not-found" }, "its call is gone with its server");
 
   const kept = w.sandboxes.get(silent);
   assert.equal(kept.state, "running");

@@ -322,7 +322,7 @@ export class Sandboxes {
 
   /** A new one that is in use, and destroyed with its lease. */
   async lend(input: SpawnInput, signal?: AbortSignal): Promise<Lease & AsyncDisposable> {
-    const sandbox = await this.spawn(input, signal);
+    const sandbox = await this.spawn({ ...input, lent: true }, signal);
     try {
       const lease = sandbox.lease();
       const end = async (): Promise<void> => {

@@ -4,6 +4,7 @@ import type { GoneMachine, SandboxMachine, UnreachableMachine } from "../provide
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
 import type { Providers } from "./providers.ts";
+import type { SandboxRecord } from "./record.ts";
 import { Sandbox } from "./sandbox.ts";
 import { setHosts } from "./set-hosts.ts";
 import type { Store } from "./store.ts";
@@ -36,7 +37,7 @@ export async function takeOver(parts: TakeoverParts, removeUnknown: boolean): Pr
   const { store, providers, events } = parts;
   if (!removeUnknown) await assertKnown(parts);
   const rows = store.liveSandboxes();
-  const wanted = rows.filter(({ state }) => state === "running" || state === "paused" || state === "suspended");
+  const wanted = rows.filter((row) => !isOver(row) && KEPT.has(row.state));
   // Somebody may repair their rows: until then nothing of them is touched, by whichever provider.
   const damaged = store.damagedSandboxes().map((id) => ({ id, provider: "" }));
   const found = await providers.adopt([...wanted.map(({ id, provider }) => ({ id, provider })), ...damaged]);
@@ -48,11 +49,11 @@ export async function takeOver(parts: TakeoverParts, removeUnknown: boolean): Pr
     const sandbox = new Sandbox(row, parts.now);
     const machine = machines.get(row.id);
     const unreachable = silent.get(row.id);
-    if (row.state === "creating" || row.state === "expired") {
-      // No client knows of the one, and the other's time is over.
+    if (isOver(row)) {
+      const reason = row.lent ? "its call was cut off" : "half-made";
       row.state = "destroyed";
       await parts.save(sandbox).catch(retried);
-      events.emit("reconcile.action", row.id, { action: "removed", reason: "half-made" });
+      events.emit("reconcile.action", row.id, { action: "removed", reason });
       continue;
     }
     parts.keep(sandbox);
@@ -68,6 +69,13 @@ export async function takeOver(parts: TakeoverParts, removeUnknown: boolean): Pr
     }
   }
   return done;
+}
+
+const KEPT: ReadonlySet<string> = new Set<SandboxRecord["state"]>(["running", "paused", "suspended"]);
+
+/** No client knows of one that was being made, and the others' time is over: its own, or that of the call that it was made for. */
+function isOver({ state, lent }: SandboxRecord): boolean {
+  return state === "creating" || state === "expired" || lent === true;
 }
 
 /** A row that cannot be written now is tried again by the store: a full disk must not keep a daemon from starting. */
