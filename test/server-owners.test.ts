@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { once } from "node:events";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
@@ -10,6 +10,7 @@ import { WebSocket } from "ws";
 import { Client } from "../sdk/src/index.ts";
 import { firstExisting } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
+import { Cli } from "./cli-support.ts";
 import { Server } from "./server-support.ts";
 
 const NOBODY = 65_534;
@@ -110,6 +111,33 @@ describe("a server without a configured key", () => {
     assert.ok(!server.log.includes(key));
   });
 
+  test("a command that is given a key is who has it, on the own data directory too; a wrong one is nobody", async () => {
+    const main = join(packageRoot, "src/cli/main.ts");
+    const { STACYVM_URL: _, ...rest } = process.env;
+    const run = (args: string[], env: Record<string, string>) =>
+      promisify(execFile)(process.execPath, [main, ...args], {
+        env: { ...rest, STACYVM_DATA_DIR: server.root, ...env },
+        cwd: server.root,
+      });
+    const bob = { STACYVM_API_KEY: keys.other ?? "" };
+    assert.equal((await run(["ls", "-q"], {})).stdout, `${id}\n`);
+    assert.equal((await run(["ls", "-q"], bob)).stdout, "");
+    const file = join(server.root, "bob.key");
+    await writeFile(file, `${keys.other}\n`, { mode: 0o600 });
+    await run(["rm", "--all", "--api-key-file", file], {});
+    assert.equal((await run(["ls", "-q"], { STACYVM_API_KEY: keys.use ?? "" })).stdout, `${id}\n`);
+    for (const env of [{ STACYVM_API_KEY: "wrong" }, { STACYVM_API_KEY: keys.revoked ?? "" }]) {
+      await assert.rejects(run(["ls"], env), /invalid API key/);
+    }
+    const finder = join(packageRoot, "python/src/stacyvm_sdk/local_key.py");
+    const program = "import sys; exec(open(sys.argv[1]).read()); print(key_of_file())";
+    const python = (env: Record<string, string>) =>
+      promisify(execFile)("python3", ["-c", program, finder], { env: { ...rest, ...env } });
+    assert.equal((await python({ STACYVM_API_KEY_FILE: file })).stdout, `${keys.other}\n`);
+    assert.equal((await python({ STACYVM_API_KEY_FILE: "" })).stdout, "None\n");
+    await assert.rejects(python({ STACYVM_API_KEY_FILE: "/gone" }), /ValueError/);
+  });
+
   test("sockets and previews: who may open which", async () => {
     const started = await fetch(`${server.url}/api/v1/sandboxes/${id}/exec`, {
       method: "POST",
@@ -167,3 +195,17 @@ async function get(url: string, headers: Record<string, string>): Promise<number
   outgoing.destroy();
   return response.statusCode;
 }
+
+test("a command that is its own server knows the key that it is given, and does not take any for an administrator's", async () => {
+  await using cli = await Cli.create();
+  const { key } = await cli.json("key", "create", "bob", "--owner", "bob");
+  const bob = await cli.run(["ls", "--json"], { env: { STACYVM_API_KEY: key } });
+  assert.deepEqual([bob.code, bob.stdout.trim()], [0, "[]"], bob.stderr);
+  const above = await cli.run(["key", "ls"], { env: { STACYVM_API_KEY: key } });
+  assert.notEqual(above.code, 0, above.stdout);
+  const configured = { STACYVM_AUTH_API_KEY: "configured", STACYVM_AUTH_ADMIN_API_KEY: "configured-admin" };
+  for (const [given, code] of Object.entries({ configured: 0, "configured-admin": 0, wrong: 1 })) {
+    const { code: ended, stderr } = await cli.run(["ls"], { env: { ...configured, STACYVM_API_KEY: given } });
+    assert.equal(ended, code, `${given}: ${stderr}`);
+  }
+});

@@ -36,6 +36,17 @@ export function localKey(url: string): string | undefined {
   }
 }
 
+/** In the file that `STACYVM_API_KEY_FILE` names, if it does. @throws Error when there is none in it */
+export function keyOfFile(): string | undefined {
+  const { process } = globalThis as { process?: NodeProcess };
+  const path = process?.env.STACYVM_API_KEY_FILE;
+  const files = process?.getBuiltinModule?.("node:fs") as Files | undefined;
+  if (!path || files === undefined) return undefined;
+  const key = files.readFileSync(path, "utf8").trim();
+  if (key === "") throw new Error(`${path} is empty`);
+  return key;
+}
+
 function originOf(url: string): string {
   return new URL(url).origin.replace("//localhost", "//127.0.0.1");
 }

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { Client } from "./client.ts";
 import { AuthError, CancelledError, ConnectionError, ReplyError, TimeoutError } from "./errors.ts";
@@ -118,4 +121,43 @@ test("in a browser the key of a socket is the name of a protocol, and streams ar
   const raw = new Blob(["content"]).stream();
   await client.transport.open("PUT /sandboxes/{id}/files", { params: { id: "sb-1" }, raw });
   assert.equal(await (bodies[0] as Blob).text(), "content");
+});
+
+test("a key of the environment goes before what a server has left, one in a file first; a file without one is refused", async (t) => {
+  const root = await mkdtemp(join(tmpdir(), "key-"));
+  const names = ["STACYVM_DATA_DIR", "STACYVM_API_KEY", "STACYVM_API_KEY_FILE"] as const;
+  const before = names.map((name) => [name, process.env[name]] as const);
+  t.after(async () => {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+    await rm(root, { recursive: true });
+  });
+  const url = "http://127.0.0.1:1";
+  const stat = await readFile("/proc/self/stat", "utf8");
+  const startTime = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  const left = { url, key: "left", pid: process.pid, start_time: startTime };
+  await writeFile(join(root, "server.key"), JSON.stringify(left), { mode: 0o600 });
+  await writeFile(join(root, "bob.key"), "of the file\n");
+  await writeFile(join(root, "empty.key"), "\n");
+  const sent = async (env: Record<string, string>, apiKey?: string): Promise<unknown> => {
+    for (const name of names) delete process.env[name];
+    Object.assign(process.env, { STACYVM_DATA_DIR: root, ...env });
+    let key: unknown;
+    const fake = (async (_: string, init: RequestInit) => {
+      key = (init.headers as Record<string, string>)["x-api-key"];
+      return Response.json({ code: "UNAUTHORIZED", message: "no" }, { status: 401 });
+    }) as unknown as typeof fetch;
+    await assert.rejects(new Client({ url, apiKey, fetch: fake }).list(), AuthError);
+    return key;
+  };
+  const file = { STACYVM_API_KEY_FILE: join(root, "bob.key") };
+  assert.equal(await sent({}), "left");
+  assert.equal(await sent({ STACYVM_API_KEY: "wrong" }), "wrong");
+  assert.equal(await sent({ STACYVM_API_KEY: "other", ...file }), "of the file");
+  assert.equal(await sent(file, "option"), "option");
+  for (const name of ["empty.key", "gone.key"]) {
+    await assert.rejects(sent({ STACYVM_API_KEY_FILE: join(root, name) }), /STACYVM_API_KEY_FILE: cannot read the key/);
+  }
 });

@@ -1,13 +1,13 @@
 /** HTTP: addresses, keys, time limits, retries, errors. Everything above speaks in operations of the interface. */
 import { CancelledError, ConnectionError, errorOf, ReplyError, StacyError, TimeoutError } from "./errors.ts";
 import { type Operations, operations } from "./generated.ts";
-import { localKey } from "./local-key.ts";
+import { keyOfFile, localKey } from "./local-key.ts";
 import { decode, encode } from "./schema.ts";
 
 export interface ClientOptions {
   /** For example `http://127.0.0.1:7423`. Default: `STACYVM_URL`, else that address. */
   url?: string | undefined;
-  /** Default: `STACYVM_API_KEY`, else what a server of the same user on this host has left for its programs. */
+  /** Default: in the file that `STACYVM_API_KEY_FILE` names, else `STACYVM_API_KEY`, else what a server of the same user on this host has left for its programs. */
   apiKey?: string | undefined;
   /** The user within the key's owner, for quotas (`X-User-ID`). */
   userId?: string | undefined;
@@ -89,7 +89,7 @@ export class Transport {
         hint: "write it as http://host:7423",
       });
     }
-    const given = options.apiKey ?? (env.STACYVM_API_KEY || undefined);
+    const given = options.apiKey ?? fromFile() ?? (env.STACYVM_API_KEY || undefined);
     const key = given ?? localKey(this.url);
     this.#found = given === undefined;
     if (key) this.#headers["x-api-key"] = key;
@@ -288,6 +288,17 @@ export class Transport {
     return new ConnectionError("CONNECTION", `no connection to ${this.url}: ${why}`, {
       cause: error,
       hint: "is the server running? `stacyvm serve` starts one",
+    });
+  }
+}
+
+/** @throws StacyError when it cannot be read: another key would be somebody else's */
+function fromFile(): string | undefined {
+  try {
+    return keyOfFile();
+  } catch (cause) {
+    throw new StacyError("BAD_REQUEST", `STACYVM_API_KEY_FILE: cannot read the key: ${(cause as Error).message}`, {
+      cause,
     });
   }
 }

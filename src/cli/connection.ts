@@ -49,6 +49,8 @@ const webSocket = WebSocket as unknown as WebSocketConstructor;
 export async function connectServer(options: ConnectOptions, signal: AbortSignal): Promise<Connection> {
   const named = await namedServer(options);
   if (named !== undefined) return { client: named, kind: "named", async close() {} };
+  // Before anything is started: it may not be readable.
+  const key = await givenKey(options);
   const paths = dataPaths();
   let deadline = performance.now() + OWNER_WAIT_MS;
   let background: Starting | undefined;
@@ -57,7 +59,8 @@ export async function connectServer(options: ConnectOptions, signal: AbortSignal
     const local = await findLocal(paths.root);
     if (local !== undefined && (await serves(local))) {
       if (local.background !== undefined && background !== undefined) note(BACKGROUND_NOTE);
-      return { client: localClient(local, options.as), kind: "found", close: async () => local[Symbol.dispose]() };
+      const client = await localClient(local, options);
+      return { client, kind: "found", close: async () => local[Symbol.dispose]() };
     }
     // One that serves somebody else goes when nobody uses it; its sandboxes stay.
     local?.end();
@@ -82,9 +85,9 @@ export async function connectServer(options: ConnectOptions, signal: AbortSignal
     const { startEmbedded } = await import("./embedded.ts");
     const lock = await lockDataDir(paths);
     if (lock !== undefined) {
-      const server = await startEmbedded(paths, lock, { verbose: options.verbose === true });
+      const server = await startEmbedded(paths, lock, { verbose: options.verbose === true, keys: key !== undefined });
       return {
-        client: localClient(server, options.as),
+        client: await localClient(server, options),
         kind: "here",
         close: (interrupts) => closeEmbedded(server, interrupts),
       };
@@ -106,21 +109,40 @@ function unanswered({ root }: DataPaths): StacyError {
   });
 }
 
-export function localClient({ url, key }: LocalServer, owner?: string): Client {
-  return new Client({ url, apiKey: key ?? "", owner, webSocket });
+/** Of the data directory: its own key is for who has given none. @throws StacyError `invalid` */
+export async function localClient({ url, key }: LocalServer, options: ServerOptions): Promise<Client> {
+  return new Client({ url, apiKey: (await givenKey(options)) ?? key ?? "", owner: options.as, webSocket });
+}
+
+/**
+ * What was said about the key, in the command line or in the environment. It is used with every server, so that nobody who names a
+ * key of less acts as the administrator whom the data directory makes of its user.
+ * @throws StacyError `invalid` when it is empty, or its file cannot be read
+ */
+export async function givenKey(options: ServerOptions): Promise<string | undefined> {
+  if (options.apiKey !== undefined) return notEmpty(options.apiKey, "--api-key");
+  const file = options.apiKeyFile ?? (process.env.STACYVM_API_KEY_FILE || undefined);
+  if (file === undefined) return process.env.STACYVM_API_KEY || undefined;
+  const text = await readFile(file, "utf8").catch((cause: unknown) => {
+    throw new StacyError("invalid", `cannot read the key: ${(cause as Error).message}`, { cause });
+  });
+  return notEmpty(text.trim(), file);
+}
+
+/** An empty one is a slip (a variable without a value), and not the wish to go without. */
+function notEmpty(key: string, place: string): string {
+  if (key !== "") return key;
+  throw new StacyError("invalid", `the key is empty: ${place}`, {
+    phase: "connect",
+    remedy: "write the key there, or leave the option out",
+  });
 }
 
 /** The server that the user has named, if any. */
 export async function namedServer(options: ServerOptions): Promise<Client | undefined> {
   const url = options.server ?? process.env.STACYVM_URL;
   if (url === undefined || url === "") return undefined;
-  if (options.apiKey !== undefined) return new Client({ url, apiKey: options.apiKey, owner: options.as, webSocket });
-  const file = options.apiKeyFile ?? process.env.STACYVM_API_KEY_FILE;
-  if (file === undefined || file === "") return new Client({ url, owner: options.as, webSocket });
-  const key = await readFile(file, "utf8").catch((cause: unknown) => {
-    throw new StacyError("invalid", `cannot read the key: ${(cause as Error).message}`, { cause });
-  });
-  return new Client({ url, apiKey: key.trim(), owner: options.as, webSocket });
+  return new Client({ url, apiKey: await givenKey(options), owner: options.as, webSocket });
 }
 
 async function closeEmbedded(server: import("./embedded.ts").Embedded, { signal, hurry }: Interrupts): Promise<void> {

@@ -28,6 +28,8 @@ const GRACE_MS = 10_000;
 
 export interface EmbeddedOptions {
   verbose?: boolean;
+  /** It knows those of the configuration: its command brings one. */
+  keys?: boolean;
   /** It is the background server of several commands, and of the user's programs and browser. */
   background?: { mark: string; asked: () => void };
 }
@@ -36,14 +38,16 @@ export interface EmbeddedOptions {
 export async function startEmbedded(
   paths: DataPaths,
   lock: Lock,
-  { verbose, background }: EmbeddedOptions = {},
+  { verbose, keys, background }: EmbeddedOptions = {},
 ): Promise<Embedded> {
   const key = randomBytes(32).toString("base64url");
   try {
-    const { config, path } = await loadConfig({ flags: { "server.host": "127.0.0.1", "server.port": 0 } });
+    // Which says who asks here, as for every other server: it would make whoever has a key of less an administrator.
+    const { STACYVM_API_KEY: _, ...env } = process.env;
+    const { config, path } = await loadConfig({ env, flags: { "server.host": "127.0.0.1", "server.port": 0 } });
     config.rate_limit.enabled = false;
     // For this command and those that find it: nobody else is told where it is.
-    if (background === undefined) {
+    if (background === undefined && keys !== true) {
       config.auth = { ...config.auth, api_key: "", admin_api_key: "", keys: [], oidc_issuer: "" };
     }
     const log = pino(

@@ -32,6 +32,21 @@ def local_key(url: str) -> str | None:
         return None
 
 
+def key_of_file() -> str | None:
+    """In the file that ``STACYVM_API_KEY_FILE`` names, if it does. @raises ValueError when there is none in it"""
+    path = os.environ.get("STACYVM_API_KEY_FILE")
+    if not path:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            key = file.read().strip()
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    if not key:
+        raise ValueError(f"{path} is empty")
+    return key
+
+
 def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     host = parts.hostname or ""

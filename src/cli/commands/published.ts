@@ -127,7 +127,8 @@ export function supportForm(): Command {
         ...(options.config === undefined ? {} : { file: options.config }),
       });
       using local = await findLocal(dataPaths().root);
-      const client = (await namedServer(options)) ?? (local === undefined ? undefined : localClient(local));
+      const client =
+        (await namedServer(options)) ?? (local === undefined ? undefined : await localClient(local, options));
       const server =
         client === undefined
           ? { note: "no server runs" }

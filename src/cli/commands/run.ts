@@ -105,7 +105,7 @@ async function run(image: string, argv: string[], options: RunOptions, interrupt
   if (named !== undefined) return work(named, "named");
   using local = await findLocal(dataPaths().root);
   // One with other settings is left alone: this command needs none.
-  if (local !== undefined && (await serves(local))) return await work(localClient(local, options.as), "found");
+  if (local !== undefined && (await serves(local))) return await work(await localClient(local, options), "found");
   return await runHere(image, argv, options, interrupts);
 }
 

@@ -11,7 +11,8 @@ export function versionCommand(): Command {
   return clientCommand("version", "versions of this program and of the server, if one runs").action(
     async (options: ServerOptions & { json?: boolean }) => {
       using local = await findLocal(dataPaths().root);
-      const client = (await namedServer(options)) ?? (local === undefined ? undefined : localClient(local));
+      const client =
+        (await namedServer(options)) ?? (local === undefined ? undefined : await localClient(local, options));
       const server = client === undefined ? undefined : { url: client.url, version: (await client.health()).version };
       const runtime = process.versions.node;
       if (options.json === true) return printJson({ version, node: runtime, ...(server && { server }) });

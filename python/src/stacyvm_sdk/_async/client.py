@@ -55,7 +55,7 @@ from .transport import LONG, AsyncTransport, lines_of, segment, server_sent
 
 class AsyncClient:
     """
-    The server is `STACYVM_URL` and its key `STACYVM_API_KEY`, unless they are given; without a key, what a server of the same user
+    The server is `STACYVM_URL` and its key `STACYVM_API_KEY` (or in the file `STACYVM_API_KEY_FILE`), unless they are given; without a key, what a server of the same user
     on this host has left for its programs.
     """
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from ..errors import ConnectionError, InvalidError, ReplyError, StacyError, TimeoutError, error_of
-from ..local_key import local_key
+from ..local_key import key_of_file, local_key
 
 DEFAULT_URL = "http://127.0.0.1:7423"
 #: Spawns, commands, transfers: they end by themselves, or when the caller goes away.
@@ -39,7 +39,7 @@ class AsyncTransport:
             raise InvalidError(
                 "BAD_REQUEST", f'"{self.url}" is not the address of a server', hint="write it as http://host:7423"
             )
-        given = api_key if api_key is not None else os.environ.get("STACYVM_API_KEY") or None
+        given = api_key if api_key is not None else _from_environment()
         key = given if given is not None else local_key(self.url)
         # Another one may be there after the server has started anew.
         self._key_was_found = given is None
@@ -218,6 +218,14 @@ async def server_sent(response: httpx.Response) -> AsyncIterator[dict[str, Any]]
 def segment(text: str) -> str:
     """A name in a path."""
     return quote(text, safe="")
+
+
+def _from_environment() -> str | None:
+    """@raises InvalidError when its file cannot be read: another key would be somebody else's"""
+    try:
+        return key_of_file() or os.environ.get("STACYVM_API_KEY") or None
+    except ValueError as error:
+        raise InvalidError("BAD_REQUEST", f"STACYVM_API_KEY_FILE: cannot read the key: {error}") from error
 
 
 def _problem(response: httpx.Response) -> StacyError:
