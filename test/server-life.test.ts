@@ -4,6 +4,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
+import { checkpointKey } from "../src/providers/provider.ts";
 import { flip } from "./damage.ts";
 import { EventStream } from "./event-stream.ts";
 import { Server } from "./server-support.ts";
@@ -217,6 +218,38 @@ describe("a server over its sandboxes' lives", () => {
     assert.ok(Number(before) < 64 << 20, `it wrote ${before} bytes that nobody read`);
     abort.abort();
     await sh(id, "while pidof yes; do sleep 0.05; done");
+    await destroy(id);
+  });
+
+  test("a checkpoint that was damaged is refused by its name, works once its file is put back, and leaves nothing when it is removed", async () => {
+    const { id } = await spawn();
+    assert.equal(await sh(id, "echo kept > /tmp/file && echo fine"), "fine");
+    const { body: checkpoint } = await server.call("POST", `/sandboxes/${id}/checkpoints`, { name: "good2" });
+    const from = { checkpoint: checkpoint.id };
+    const snapshots = join(server.root, "snapshots");
+    const path = join(snapshots, checkpointKey(checkpoint.id), "memory.bin");
+    const names = await readdir(snapshots);
+    await flip(path, 5_000_000);
+    for (const _ of [1, 2]) {
+      const { status, body } = await server.call("POST", "/sandboxes", from);
+      assert.ok(status >= 400, JSON.stringify(body));
+      assert.equal(body.message, "the checkpoint good2 is damaged: memory.bin does not match its checksum");
+      assert.match(body.remedy, /from a backup, or remove it/);
+      assert.match((await server.call("POST", `/sandboxes/${id}/restore`, from)).body.message, /good2 is damaged/);
+    }
+    assert.equal(await sh(id, "cat /tmp/file"), "kept");
+    await flip(path, 5_000_000);
+    const { body: copy } = await server.call("POST", "/sandboxes", from);
+    assert.equal(await sh(copy.id, "cat /tmp/file"), "kept");
+    await destroy(copy.id);
+    await flip(path, 5_000_000);
+    assert.ok((await server.call("POST", "/sandboxes", from)).status >= 400);
+    assert.deepEqual((await readdir(snapshots)).sort(), names.sort());
+    assert.equal((await server.call("DELETE", `/checkpoints/${checkpoint.id}`)).status, 200);
+    assert.deepEqual(
+      (await readdir(snapshots)).filter((name) => name.startsWith(checkpointKey(checkpoint.id))),
+      [],
+    );
     await destroy(id);
   });
 

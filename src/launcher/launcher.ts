@@ -189,7 +189,11 @@ export class Launcher {
    */
   async launchSaved(key: string, kind: "checkpoint" | "fork", options: LaunchOptions): Promise<Launched> {
     const phases = new Phases();
-    const snapshot = await phases.phase("resolve", () => this.store.get(key));
+    const snapshot = await phases.phase("resolve", async () => {
+      const found = await this.store.get(key, kind);
+      if (found === undefined && kind === "checkpoint") throw new StacyError("corrupt", "its files are gone");
+      return found;
+    });
     // A checkpoint that was deleted while machines use it is kept as a fork, for them alone.
     if (snapshot?.manifest.kind !== kind) throw new StacyError("not-found", `there is no ${kind} ${key.slice(0, 12)}`);
     const target = targetOf(snapshot.manifest, this.paths);

@@ -28,7 +28,7 @@ export async function readAhead(
   for (const { manifest, bytes } of recent) {
     if (signal.aborted || bytes > left) break;
     await resolve(manifest).catch(() => {});
-    const checked = await store.get(manifest.key).catch(() => undefined);
+    const checked = await store.get(manifest.key, manifest.kind).catch(() => undefined);
     if (checked === undefined) continue;
     left -= await readData(checked.dir, manifest, left, signal);
   }

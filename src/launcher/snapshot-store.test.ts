@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -48,6 +48,37 @@ test("a snapshot without one of its parts is damaged, and set aside", async (t) 
   await assert.rejects(store.get(KEY), { code: "corrupt" });
   assert.equal((await readdir(root)).filter((name) => name.includes(".bad-")).length, 1);
   assert.equal(await store.get(KEY), undefined);
+});
+
+test("a damaged checkpoint stays where it is, is refused each time, and works once its file is put back", async (t) => {
+  const { store, root, work } = await storeOf(t);
+  await store.publish(await work(), { ...ABOUT, kind: "checkpoint" });
+  const before = await readdir(root);
+  const get = () => store.get(KEY, "checkpoint");
+  for (const part of ["memory.bin", "vmstate.bin", "rootfs.ext4", "manifest.json"]) {
+    const path = join(store.path(KEY), part);
+    const good = await readFile(path);
+    for (const damage of [
+      async () => {
+        await rm(path);
+        await writeFile(path, "other");
+      },
+      () => rm(path),
+    ]) {
+      await damage();
+      for (const again of [1, 2]) await assert.rejects(get, { code: "corrupt" }, `${part}, look ${again}`);
+      await rm(path, { force: true });
+      await writeFile(path, good);
+      assert.equal((await get())?.key, KEY, part);
+    }
+  }
+  assert.deepEqual(await readdir(root), before);
+  await writeFile(join(store.path(KEY), "memory.bin"), "other");
+  await assert.rejects(get, { code: "corrupt", message: "memory.bin does not match its checksum" });
+  // What an earlier version set aside of it goes too.
+  await mkdir(join(root, `${KEY}.bad-${Date.now()}`));
+  await store.remove(KEY);
+  assert.deepEqual(await readdir(root), []);
 });
 
 test("a fork's snapshot goes with its last user, a checkpoint's does not, and a removed one's does", async (t) => {

@@ -4,7 +4,10 @@
  *     <data>/snapshots/<key>/            vmstate.bin  memory.bin  rootfs.ext4  base.img  manifest.json
  *                                        of a checkpoint with volumes also volume-0.ext4 and so on, without checksums
  *     <data>/snapshots/<key>.verified    which files (inode, size, times) were found good, so that a check happens once
- *     <data>/snapshots/<key>.bad-<time>/ set aside: it failed to load or to verify; the last three are kept, for one day
+ *     <data>/snapshots/<key>.bad-<time>/ a golden one, set aside: it failed to load or to verify; the last three are kept, for one day
+ *
+ * A golden one can be built again. A checkpoint cannot: one that is damaged stays where it is, is refused as long as it is so, and
+ * works again once its files are put back.
  */
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -20,6 +23,8 @@ import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 const BAD_KEPT_MS = 24 * 3600 * 1000;
 const BAD_KEPT = 3;
 const BAD = /\.bad-(\d+)$/;
+
+type Kind = Manifest["kind"];
 
 /** A snapshot that was checked, with its disk ready for copying. */
 export interface Snapshot {
@@ -51,12 +56,13 @@ export class SnapshotStore {
   }
 
   /**
-   * The snapshot, checked, or `undefined` when there is none. One that is damaged is set aside, and the error says so.
-   * Files that were touched since they were checked are checked again.
-   * @throws StacyError `corrupt`
+   * The snapshot, checked, or `undefined` when there is none. One that is damaged is set aside unless it is a checkpoint, and the
+   * error says so. Files that were touched since they were checked are checked again.
+   * @param kind what it is to be: its manifest may be what is damaged
+   * @throws StacyError `corrupt`; of a checkpoint the message is only what is wrong
    */
-  async get(key: string): Promise<Snapshot | undefined> {
-    const stamp = await this.#stamp(key);
+  async get(key: string, kind: Kind = "golden"): Promise<Snapshot | undefined> {
+    const stamp = await this.#stamp(key, kind);
     if (stamp === undefined) {
       this.#open.delete(key);
       return undefined;
@@ -65,17 +71,20 @@ export class SnapshotStore {
     let opened = this.#open.get(id);
     if (opened === undefined) {
       for (const old of this.#open.keys()) if (old.startsWith(key)) this.#open.delete(old);
-      opened = this.#check(key, stamp);
+      opened = this.#check(key, stamp, kind);
       this.#open.set(id, opened);
       void opened.then(
         (snapshot) => snapshot ?? this.#open.delete(id),
-        () => this.#open.delete(id),
+        (error) => {
+          // A damaged checkpoint stays: its checksums are not computed again before somebody touches its files.
+          if (kind !== "checkpoint" || !isDamage(error)) this.#open.delete(id);
+        },
       );
     }
     return opened;
   }
 
-  async #stamp(key: string): Promise<string | undefined> {
+  async #stamp(key: string, kind: Kind): Promise<string | undefined> {
     const dir = this.path(key);
     const look = (): Promise<string> => stampOf(dir, [...PARTS, "manifest.json"]);
     try {
@@ -92,16 +101,15 @@ export class SnapshotStore {
       if (errno(error) !== "ENOENT") throw error;
       if ((await stat(dir).catch(() => undefined))?.ino !== ino) return undefined;
       // A directory without all its parts is not a snapshot: somebody damaged it.
-      await this.setAside(key);
-      throw corrupt(key, "a part of it is missing", error);
+      return this.#refuse(key, kind, error, "a part of it is missing");
     }
   }
 
-  async #check(key: string, stamp: string): Promise<Snapshot | undefined> {
+  async #check(key: string, stamp: string, kind: Kind): Promise<Snapshot | undefined> {
     const dir = this.path(key);
     try {
       const manifest = parseManifest(await readFile(join(dir, "manifest.json"), "utf8"));
-      if (manifest.key !== key) throw corrupt(key, "its manifest names another key");
+      if (manifest.key !== key) throw corrupt("its manifest names another key");
       if (manifest.kind === "fork") {
         return {
           key,
@@ -113,20 +121,29 @@ export class SnapshotStore {
       const found = await readFile(this.#verified(key), "utf8").catch(() => "");
       if (found !== (await proofOf(stamp))) {
         const damaged = await damagedPart(dir, manifest.files);
-        if (damaged !== undefined) throw corrupt(key, `${damaged} does not match its checksum`);
+        if (damaged !== undefined) throw corrupt(`${damaged} does not match its checksum`);
         // Only spares the next look: a disk that is full has no room for it.
         await writeFile(this.#verified(key), await proofOf(stamp)).catch(() => {});
       }
       const diskMap = manifest.files[FILES.rootfs];
-      if (diskMap === undefined) throw corrupt(key, "its manifest does not name the disk");
+      if (diskMap === undefined) throw corrupt("its manifest does not name the disk");
       return { key, dir, manifest, disk: await SparseTemplate.open(join(dir, FILES.rootfs), diskMap) };
     } catch (thrown) {
       if (!(await exists(dir))) return undefined; // removed while it was looked at
       // That it could not be read now (no file descriptor, a disk that does not answer) says nothing about what is in it.
       if (!isDamage(thrown)) throw asStacyError(thrown);
-      await this.setAside(key);
-      throw thrown instanceof StacyError ? thrown : corrupt(key, asStacyError(thrown).message, thrown);
+      return this.#refuse(key, kind, thrown, whatIsWrong(thrown));
     }
+  }
+
+  /** What is damaged goes out of the way if it can be built again. */
+  async #refuse(key: string, kind: Kind, cause: unknown, why: string): Promise<never> {
+    if (kind === "checkpoint") throw corrupt(why, cause);
+    await this.setAside(key);
+    throw new StacyError("corrupt", `snapshot ${key.slice(0, 12)} is damaged: ${why}`, {
+      cause,
+      remedy: "it was set aside and is built again by the next spawn",
+    });
   }
 
   /**
@@ -151,7 +168,7 @@ export class SnapshotStore {
     try {
       await rename(work, this.path(about.key));
       // Read again now, the files would come from the page cache: the first restore is spared that.
-      const stamp = lasting ? await this.#stamp(about.key) : undefined;
+      const stamp = lasting ? await this.#stamp(about.key, about.kind) : undefined;
       if (stamp !== undefined) await writeFile(this.#verified(about.key), await proofOf(stamp));
     } catch (error) {
       if (errno(error) !== "ENOTEMPTY" && errno(error) !== "EEXIST") throw error;
@@ -255,8 +272,15 @@ export class SnapshotStore {
     return { manifest: listed.manifest, bytes: listed.bytes, lastUsedAt };
   }
 
-  /** @throws StacyError `conflict` when machines use it, `not-found` */
+  /**
+   * With what was set aside of it earlier.
+   * @throws StacyError `conflict` when machines use it, `not-found`
+   */
   async remove(key: string): Promise<void> {
+    const names = await readdir(this.#root).catch(() => []);
+    for (const name of names) {
+      if (name.startsWith(key) && BAD.test(name)) await rm(join(this.#root, name), { recursive: true, force: true });
+    }
     if (!(await exists(this.path(key)))) throw new StacyError("not-found", `there is no snapshot ${key}`);
     const users = this.users(key);
     if (users > 0) {
@@ -269,6 +293,16 @@ export class SnapshotStore {
     await rename(this.path(key), doomed);
     await rm(this.#verified(key), { force: true });
     await rm(doomed, { recursive: true, force: true });
+  }
+
+  /** What it says that it is, whatever is wrong with its files; `undefined` when it does not say. */
+  async kindOf(key: string): Promise<Kind | undefined> {
+    try {
+      return parseManifest(await readFile(join(this.path(key), "manifest.json"), "utf8")).kind;
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return undefined;
+    }
   }
 
   /** Takes one that is in use off the list: it goes with the last machine that came from it, as a fork's does. */
@@ -311,9 +345,12 @@ function isDamage(thrown: unknown): boolean {
   return code === undefined || code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR";
 }
 
-function corrupt(key: string, why: string, cause?: unknown): StacyError {
-  return new StacyError("corrupt", `snapshot ${key.slice(0, 12)} is damaged: ${why}`, {
-    cause,
-    remedy: "it was set aside and is built again by the next spawn",
-  });
+function corrupt(why: string, cause?: unknown): StacyError {
+  return new StacyError("corrupt", why, { cause });
+}
+
+/** For people. The words of an error of the system's name paths, and a schema's are many. */
+function whatIsWrong(thrown: unknown): string {
+  if (thrown instanceof StacyError) return thrown.message;
+  return errno(thrown) === undefined ? "its manifest cannot be read" : "a part of it is missing";
 }

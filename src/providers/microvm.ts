@@ -405,7 +405,7 @@ export class MicrovmProvider implements Provider, MachineContext {
     // Machines that only wait are no reason to keep it.
     await this.launcher.pool?.empty(key);
     const { store } = this.launcher;
-    const kind = store.users(key) === 0 ? undefined : (await store.get(key))?.manifest.kind;
+    const kind = store.users(key) === 0 ? undefined : await store.kindOf(key);
     // Off the list already: asked for again, since something after it failed.
     if (kind === "fork") throw new StacyError("not-found", `there is no snapshot ${key}`);
     await (kind === "checkpoint" ? store.retire(key) : store.remove(key));

@@ -1,5 +1,5 @@
 /** Checkpoints: running sandboxes that a user saved, to spawn from later. */
-import { StacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
 import { checkpointKey, type Provider, type SandboxMachine } from "../providers/provider.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
@@ -117,6 +117,26 @@ export class Checkpoints {
     await this.#discard(record);
     this.#byId.delete(id);
     this.#events.emit("checkpoint.deleted", record.sandboxId, { checkpoint: id }, record.owner);
+  }
+
+  /**
+   * Work that starts a machine from one. Its errors name the checkpoint, and say what to do.
+   * @throws StacyError `corrupt`; `not-found` when it was removed meanwhile
+   */
+  async using<T>(id: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      const error = asStacyError(thrown);
+      const { name = id } = this.get(id);
+      if (error.code !== "corrupt") throw error;
+      const what = error.phase === "resolve" ? "is damaged" : "does not load";
+      throw new StacyError("corrupt", `the checkpoint ${name} ${what}: ${error.message}`, {
+        cause: error,
+        ...(error.phase === undefined ? {} : { phase: error.phase }),
+        remedy: `put its files back from a backup, or remove it: \`stacyvm checkpoint rm ${id}\``,
+      });
+    }
   }
 
   /** 32 bits: one that is taken, also by a saved machine whose row is gone, would start another one's memory. */

@@ -8,6 +8,7 @@ import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provide
 import type { ExitReport } from "../vmm/vmm.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { CheckpointVolumes } from "./checkpoint-volumes.ts";
+import type { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import type { Endings } from "./endings.ts";
 import type { Events } from "./events.ts";
@@ -28,6 +29,7 @@ export interface MakingParts {
   secrets: Secrets;
   changes: StateChanges;
   endings: Endings;
+  checkpoints: Checkpoints;
   events: Events;
   observer: Observer;
   log: Log;
@@ -105,7 +107,7 @@ export class Making {
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
-    const { table, secrets, volumes, endings, events, observer, log } = this.#parts;
+    const { table, secrets, volumes, checkpoints, endings, events, observer, log } = this.#parts;
     const { id } = sandbox;
     const leave = (): void => void endings.end(sandbox, "destroyed", "the client went away").catch(noop);
     signal?.addEventListener("abort", leave, { once: true });
@@ -120,7 +122,8 @@ export class Making {
         await made?.ready();
         const given = sandbox.record.volumes === undefined ? {} : { volumes: await leaseAll(volumes, sandbox.record) };
         ended.throwIfAborted();
-        const machine = await provider.spawn({ ...spec, ...given, id, signal: ended });
+        const start = () => provider.spawn({ ...spec, ...given, id, signal: ended });
+        const machine = await (spec.checkpoint === undefined ? start() : checkpoints.using(spec.checkpoint, start));
         sandbox.machine = machine;
         ended.throwIfAborted();
         this.#begin(sandbox, machine);

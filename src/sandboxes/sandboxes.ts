@@ -168,7 +168,19 @@ export class Sandboxes {
     const changes = new StateChanges({ table, checkpoints: this.checkpoints, volumes, events, observer, clock });
     this.#changes = changes;
     const advance = (): void => admissions.advance();
-    this.#making = new Making({ table, secrets, volumes, changes, endings, events, observer, log, clock, advance });
+    this.#making = new Making({
+      table,
+      secrets,
+      volumes,
+      checkpoints: this.checkpoints,
+      changes,
+      endings,
+      events,
+      observer,
+      log,
+      clock,
+      advance,
+    });
     // What fails of these is logged, and tried again.
     const end = (sandbox: Sandbox): void => void endings.end(sandbox, "destroyed", "idle").catch(noop);
     const idleness = new Idleness({ clock, log, changes, end });

@@ -151,7 +151,9 @@ export class StateChanges {
     }
     return sandbox.changes.run(async (signal) => {
       const machine = sandbox.machineIn(["running", "paused", "suspended"]);
-      await this.onMachine(sandbox, machine, () => machine.restore(checkpointId, { signal }));
+      await this.onMachine(sandbox, machine, () =>
+        checkpoints.using(checkpointId, () => machine.restore(checkpointId, { signal })),
+      );
       assertThere(sandbox);
       delete sandbox.record.resumeOnUse;
       hasTime(sandbox.record);
