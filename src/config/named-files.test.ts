@@ -40,12 +40,17 @@ test("every key that names a file of this host is looked at", () => {
 test("a file that everybody may write is refused by its key, and so is another user's; one's own is not", async (t) => {
   const root = await place(t);
   const [own, open, theirs] = ["own", "open", "theirs"].map((name) => join(root, name)) as [string, string, string];
-  for (const path of [own, open, theirs]) await writeFile(path, "");
+  for (const path of [own, open, theirs]) await writeFile(path, "", { mode: 0o600 });
   await chmod(open, 0o666);
   for (const key of FILE_KEYS) {
     assert.equal(await refusedFor(root, setting(key, own)), "none");
     assert.equal(await refusedFor(root, setting(key, join(root, "not-there"))), "none");
     assert.equal(await refusedFor(root, setting(key, open)), `permission config ${key}`);
+  }
+  await chmod(own, 0o644);
+  for (const key of FILE_KEYS) {
+    const secret = key === "secrets.key_file";
+    assert.equal(await refusedFor(root, setting(key, own)), secret ? `permission config ${key}` : "none");
   }
   if (notRoot !== false) return;
   await chown(theirs, OTHER, OTHER);

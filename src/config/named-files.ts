@@ -17,6 +17,9 @@ export const FILE_KEYS = [
 /** What SQLite believes beside a database. */
 const BESIDE = ["-wal", "-shm", "-journal"];
 const OTHERS_WRITE = 0o002;
+const OTHERS_READ = 0o004;
+/** Whoever reads it has what it closes. */
+const SECRET = "secrets.key_file";
 
 /** What is not there yet is nobody's. @throws StacyError `permission`: another user has made, or may change, one of them */
 export async function assertNamedFiles(config: Config): Promise<void> {
@@ -53,7 +56,15 @@ async function trusted(key: string, path: string): Promise<void> {
 
 async function closed(key: string, path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
-  if (found === undefined || (found.mode & OTHERS_WRITE) === 0) return;
+  if (found === undefined) return;
+  if (key === SECRET && (found.mode & OTHERS_READ) !== 0) {
+    throw refused(
+      key,
+      `everybody on this host may read ${path}`,
+      `\`chmod o= ${path}\`, and make a new key if others use this host`,
+    );
+  }
+  if ((found.mode & OTHERS_WRITE) === 0) return;
   throw refused(
     key,
     `everybody on this host may write ${found.isDirectory() ? "into " : ""}${path}`,
