@@ -67,7 +67,12 @@ export function problemOf(thrown: unknown, requestId?: string): Problem {
   const error = asStacyError(thrown);
   const status = STATUS[error.code];
   // What we did not foresee may say more about the host than a client should know; the log has it.
-  const message = thrown instanceof StacyError ? error.message : "the server met an error; see its log";
+  const message =
+    thrown instanceof StacyError
+      ? error.message
+      : error.code === "no-space"
+        ? "there is no space left on a disk of the server"
+        : "the server met an error; see its log";
   return {
     status,
     body: {

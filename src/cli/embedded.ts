@@ -9,6 +9,7 @@ import { printableJson } from "../host/printable.ts";
 import { startDaemon } from "./daemon.ts";
 import { writeKeyFile } from "./key-file.ts";
 import { announce, type LocalServer } from "./local-socket.ts";
+import { LogOutput } from "./log-output.ts";
 
 export interface Embedded extends LocalServer {
   readonly key: string;
@@ -55,7 +56,7 @@ export async function startEmbedded(
         level: verbose === true ? "info" : background === undefined ? "silent" : "warn",
         hooks: { streamWrite: printableJson },
       },
-      pino.destination({ dest: 2, sync: true }),
+      new LogOutput(2),
     );
     const daemon = await startDaemon({
       config,

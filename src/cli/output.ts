@@ -31,6 +31,11 @@ export function note(text: string): void {
   process.stderr.write(`${printableLines(text)}\n`);
 }
 
+/** What is said there is lost when its disk is full or nobody reads it any more: a server, and a command's work, go on. */
+export function unheardIsNoError(out: NodeJS.WriteStream): void {
+  out.on("error", () => {});
+}
+
 /** Waits for a slow reader. */
 export async function writeTo(out: NodeJS.WriteStream, data: string | Uint8Array): Promise<void> {
   if (out.write(data) || out.errored !== null) return;

@@ -2,6 +2,7 @@ import { type Command, CommanderError } from "commander";
 import { boundJsonLevels } from "../host/json-bounds.ts";
 import { EXIT, errorLabel, exitCodeOf, printError } from "./error-output.ts";
 import { teach } from "./habits.ts";
+import { unheardIsNoError } from "./output.ts";
 import { ownArguments } from "./own-arguments.ts";
 import { createProgram } from "./program.ts";
 
@@ -18,6 +19,7 @@ export async function main(): Promise<void> {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE" && process.stdout.listenerCount("error") === 1) process.exit(process.exitCode ?? 0);
   });
+  unheardIsNoError(process.stderr);
   try {
     await program.parseAsync(await ownArguments());
   } catch (error) {

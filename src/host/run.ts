@@ -16,7 +16,7 @@ export interface RunOptions {
   onOutput?: (chunk: Buffer) => void;
 }
 
-/** Its standard output as bytes. @throws StacyError `unavailable` when missing or failing, with its last words */
+/** Its standard output as bytes. @throws StacyError `unavailable` when missing or failing, with its last words; `no-space` */
 export function runTool(command: string, args: string[], options: RunOptions = {}): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const child = execFile(
@@ -44,17 +44,16 @@ export function runTool(command: string, args: string[], options: RunOptions = {
         }
         // Where a program that panics has been says nothing to whoever called it.
         const [said = ""] = stderr.toString("utf8").split(/^stack backtrace:/im);
+        // The tool's own words stay in the cause: whoever called it is not helped by each sector that could not be written.
+        if (/No space left on device|Disk quota exceeded/.test(said)) {
+          const detail = { cause: error, remedy: "free disk space; nothing needs a restart" };
+          return reject(
+            new StacyError("no-space", `there is no space left on the disk that ${command} writes to`, detail),
+          );
+        }
         const words = said.trim().split("\n").slice(-5).join("\n");
-        const full = /No space left on device/.test(words);
         reject(
-          new StacyError(
-            full ? "no-space" : "unavailable",
-            `${command} failed: ${words === "" ? error.message : words}`,
-            {
-              cause: error,
-              ...(full ? { remedy: "free disk space" } : {}),
-            },
-          ),
+          new StacyError("unavailable", `${command} failed: ${words === "" ? error.message : words}`, { cause: error }),
         );
       },
     );

@@ -4,6 +4,7 @@ import { Command } from "commander";
 import { dataPaths } from "../../host/paths.ts";
 import { backgroundIdleMs, settingsMark } from "../background.ts";
 import { interruptible } from "../interrupt.ts";
+import { unheardIsNoError } from "../output.ts";
 
 const LOOK_MS = 1_000;
 const LEAVING_MS = 5_000;
@@ -23,6 +24,7 @@ async function free<T>(take: () => Promise<T | undefined>): Promise<T | undefine
 }
 
 async function serve(): Promise<void> {
+  unheardIsNoError(process.stdout);
   const idleMs = backgroundIdleMs() ?? 0;
   const [{ lockDataDir }, { startEmbedded }] = await Promise.all([import("../data-dir.ts"), import("../embedded.ts")]);
   const paths = dataPaths();

@@ -1,15 +1,14 @@
 /** `stacyvm serve`: the daemon. */
 import { randomBytes } from "node:crypto";
 import { resolve } from "node:path";
-import { Writable } from "node:stream";
 import { Command } from "commander";
-import type { DestinationStream } from "pino";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths, defaultDataDir } from "../../host/paths.ts";
 import { printableColoured, printableJson } from "../../host/printable.ts";
 import { parsePort } from "../arguments.ts";
 import { EMULATION } from "../emulation.ts";
-import { note } from "../output.ts";
+import { LogOutput } from "../log-output.ts";
+import { note, unheardIsNoError } from "../output.ts";
 
 /** After the grace of requests, what else may be under way has this long to end. */
 const SETTLE_MS = 15_000;
@@ -41,25 +40,19 @@ export function serveCommand(): Command {
 }
 
 /** One line per entry for people, coloured on a terminal. */
-async function readable(): Promise<DestinationStream> {
-  const { default: pretty, isColorSupported } = await import("pino-pretty");
-  const destination = new Writable({
-    write(line: Buffer, _encoding, done) {
-      process.stderr.write(printableColoured(line.toString()));
-      done();
-    },
-  });
-  return pretty({
-    destination,
-    sync: true,
+async function readable(): Promise<(line: string) => string> {
+  const { isColorSupported, prettyFactory } = await import("pino-pretty");
+  const pretty = prettyFactory({
     colorize: isColorSupported && process.stderr.isTTY,
     ignore: "pid,hostname",
     translateTime: "SYS:HH:MM:ss.l",
     singleLine: true,
   });
+  return (line) => printableColoured(pretty(line));
 }
 
 async function serve(options: ServeOptions): Promise<void> {
+  unheardIsNoError(process.stdout);
   const stop = Promise.withResolvers<NodeJS.Signals>();
   let ready = false;
   let stopping = false;
@@ -109,9 +102,7 @@ async function serve(options: ServeOptions): Promise<void> {
   const { level, format } = config.logging;
   const log = pino(
     { level, hooks: { streamWrite: printableJson } },
-    format === "pretty" || (format === "auto" && process.stderr.isTTY)
-      ? await readable()
-      : pino.destination({ dest: 2, sync: true }),
+    new LogOutput(2, format === "pretty" || (format === "auto" && process.stderr.isTTY) ? await readable() : undefined),
   );
   for (const note of notes) log.warn({ phase: "config" }, note);
 
