@@ -21,7 +21,17 @@ test("a way that is not there says why: gone, or both states by name", () => {
   assert.throws(() => assertMayBecome("sb-1", "suspended", "paused"), {
     code: "conflict",
     message: /suspended and cannot become paused/,
+    remedy: /resume it first/,
   });
+  for (const from of ALL) {
+    for (const to of ALL.filter((each) => isVisible(from) && !mayBecome(from, each))) {
+      assert.throws(
+        () => assertMayBecome("sb-1", from, to),
+        ({ remedy }) => remedy.length > 5,
+        `${from} to ${to}`,
+      );
+    }
+  }
 });
 
 test("what clients see no longer holds no machine of theirs", () => {

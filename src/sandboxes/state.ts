@@ -32,8 +32,17 @@ export function mayBecome(from: SandboxState, to: SandboxState): boolean {
 export function assertMayBecome(id: string, from: SandboxState, to: SandboxState): void {
   if (mayBecome(from, to)) return;
   if (from === "destroyed" || from === "expired") throw new StacyError("not-found", `sandbox ${id} is gone`);
-  throw new StacyError("conflict", `sandbox ${id} is ${from} and cannot become ${to}`);
+  throw new StacyError("conflict", `sandbox ${id} is ${from} and cannot become ${to}`, { remedy: REMEDIES[from] });
 }
+
+/** What to do with a sandbox in this state that is to have another one. */
+const REMEDIES: Record<Exclude<SandboxState, "expired" | "destroyed">, string> = {
+  creating: "wait until it runs",
+  running: "pause or suspend it first",
+  paused: "resume it first",
+  suspended: "it stands still and takes no memory already; to have it paused instead, resume it first",
+  error: "destroy it; its console is kept under /logs",
+};
 
 /** States in which a machine belongs to the sandbox, or is about to. */
 export function holdsMachine(state: SandboxState): boolean {
