@@ -104,6 +104,9 @@ const BY_STATUS: Record<number, new (code: string, message: string, details: Err
   507: LimitError,
 };
 
+/** Where the server says nothing of what to do: it was sent no key. */
+export const KEY_HINT = "set the key: `apiKey`, or STACYVM_API_KEY";
+
 /** The error that an answer with this status means. `body` is what the server wrote: `{code, message, phase?, remedy?}`. */
 export function errorOf(status: number, body: unknown, requestId?: string): StacyError {
   const problem = (typeof body === "object" && body !== null ? body : {}) as Record<string, unknown>;
@@ -118,7 +121,7 @@ export function errorOf(status: number, body: unknown, requestId?: string): Stac
     {
       status,
       phase: text("phase"),
-      hint: text("remedy") ?? (status === 401 ? "set the key: `apiKey`, or STACYVM_API_KEY" : undefined),
+      hint: text("remedy") ?? (status === 401 ? KEY_HINT : undefined),
       requestId: text("request_id") ?? requestId,
       ended: text("ended"),
       output:

@@ -5,6 +5,7 @@ import { Access } from "../access/access.ts";
 import type { Keys } from "../access/keys.ts";
 import { validateConfig } from "../config/load.ts";
 import { addressOf, assertLocalRequest, identify, presentedKeys } from "./auth.ts";
+import { problemOf } from "./problem.ts";
 
 test("a key is taken from where clients have it, the strongest place first", () => {
   const key = Buffer.from("a key").toString("base64url");
@@ -43,6 +44,18 @@ test("one right key is enough, whatever else a request presents, also when its a
   // The wrong ones count: a right key must not be a way to guess a better one.
   await assert.rejects(ask({ "x-api-key": "wrong" }), { code: "limit" });
   await assert.rejects(ask({ "x-api-key": "wrong", authorization: "Bearer wrong, too" }), { code: "limit" });
+});
+
+test("a key that is nobody's is refused with what to do, and without whether it ever was somebody's", async () => {
+  const keys = { find: () => undefined } as unknown as Keys;
+  const access = new Access({ configured: [], keys, ownUser: false });
+  const ask = (headers: Record<string, string>) =>
+    identify(new Headers(headers), undefined, access, validateConfig({}, "")).catch((error) => problemOf(error));
+  const refused = (await ask({ "x-api-key": "ended" })) as ReturnType<typeof problemOf>;
+  assert.deepEqual([refused.status, refused.body.message], [401, "invalid API key"]);
+  assert.match(refused.body.remedy ?? "", /wrong, has expired or was revoked.*`stacyvm key create`/);
+  const none = (await ask({})) as ReturnType<typeof problemOf>;
+  assert.deepEqual([none.status, none.body.remedy], [401, undefined]);
 });
 
 test("without a key: no other site's page, no foreign name, nobody's proxy", () => {

@@ -27,6 +27,10 @@ const KEY_HEADERS: Record<string, (value: string) => string | undefined> = {
 /** Set by whoever passes requests of others on. */
 const FORWARDED = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
+/** The same for all of them: whoever tries keys does not learn that one was good. */
+const INVALID_KEY_REMEDY =
+  "it is wrong, has expired or was revoked: an administrator sees which are good (`stacyvm key ls --all`) and makes another (`stacyvm key create`)";
+
 /**
  * @param preview what answers is a guest, to which alone the names below `server.preview_domain` belong
  * @throws HTTPException 401, 403; StacyError `limit` after too many wrong keys, `permission`, `unavailable`
@@ -50,7 +54,7 @@ export async function identify(
     }
   }
   if (refused !== undefined) throw refused;
-  if (presented.length > 0) throw httpError(401, "invalid API key");
+  if (presented.length > 0) throw httpError(401, "invalid API key", INVALID_KEY_REMEDY);
   if (!access.ownUser) throw httpError(401, "missing API key: send it as X-API-Key");
   assertLocalRequest(headers, config, { preview });
   return access.identifyUser(incoming?.socket).catch((error: StacyError) => {

@@ -62,7 +62,8 @@ export function problemOf(thrown: unknown, requestId?: string): Problem {
   const id = requestId === undefined ? {} : { request_id: requestId };
   if (thrown instanceof HTTPException) {
     const status = thrown.status in NAME ? (thrown.status as Status) : 500;
-    return { status, body: { code: NAME[status], message: thrown.message, ...id } };
+    const remedy = thrown instanceof HttpError && thrown.remedy !== undefined ? { remedy: thrown.remedy } : {};
+    return { status, body: { code: NAME[status], message: thrown.message, ...remedy, ...id } };
   }
   const error = asStacyError(thrown);
   const status = STATUS[error.code];
@@ -93,6 +94,15 @@ function output(data: Record<string, unknown> | undefined): { stdout?: string; s
   return { stdout: data.stdout, stderr: data.stderr };
 }
 
-export function httpError(status: Status, message: string): HTTPException {
-  return new HTTPException(status, { message });
+class HttpError extends HTTPException {
+  readonly remedy: string | undefined;
+
+  constructor(status: Status, message: string, remedy?: string) {
+    super(status, { message });
+    this.remedy = remedy;
+  }
+}
+
+export function httpError(status: Status, message: string, remedy?: string): HTTPException {
+  return new HttpError(status, message, remedy);
 }

@@ -60,16 +60,27 @@ export async function findSandbox(client: Client, id: string, signal?: AbortSign
     if (!(error instanceof NotFoundError)) throw error;
   });
   if (named !== undefined) return named;
-  const all = ID_BEGINNING.test(id) ? await client.list({ signal }) : [];
-  const found = all.filter((sandbox) => sandbox.id.startsWith(id));
+  const all = await client.list({ signal });
+  const found = ID_BEGINNING.test(id) ? all.filter((sandbox) => sandbox.id.startsWith(id)) : [];
   const [sandbox] = found;
-  if (sandbox === undefined) {
-    throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(id)}`, { remedy: "see `stacyvm ls`" });
-  }
+  if (sandbox === undefined) throw notFound(id, all);
   if (found.length > 1) {
     throw new StacyError("invalid", `${found.length} sandboxes begin with ${id}`, { remedy: "write more of the id" });
   }
   return sandbox;
+}
+
+/** Names are each owner's own: an administrator's list shows one that only its owner may use. */
+function notFound(id: string, all: Sandbox[]): StacyError {
+  const others = all.filter(({ info }) => info.name === id);
+  const [first] = others;
+  if (first === undefined) {
+    return new StacyError("not-found", `there is no sandbox ${JSON.stringify(id)}`, { remedy: "see `stacyvm ls`" });
+  }
+  const ways = others.map(({ id: theirs, info }) => `${theirs} (or --as ${info.owner})`);
+  return new StacyError("not-found", `no sandbox of your own is called ${JSON.stringify(id)}`, {
+    remedy: `another owner's is: name it by its id, ${ways.slice(0, 3).join(", ")}${ways.length > 3 ? ", ... (see `stacyvm ls`)" : ""}`,
+  });
 }
 
 /** The same work for each of several ids; all are tried, and the first failure is thrown. */

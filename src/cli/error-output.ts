@@ -1,5 +1,5 @@
 /** The one way out for errors: what failed, in which phase, why, and what to do next. stdout stays untouched. */
-import { StacyError as ClientError } from "../../sdk/src/errors.ts";
+import { StacyError as ClientError, KEY_HINT as SDK_KEY_HINT } from "../../sdk/src/errors.ts";
 import { StacyError } from "../host/error.ts";
 import { printableJson, printableLines } from "../host/printable.ts";
 import { OutputClosed } from "./interrupt.ts";
@@ -66,7 +66,7 @@ function reportOf(error: unknown): Report {
     cause = cause instanceof Error ? cause.cause : undefined;
   }
   if (error instanceof StacyError || error instanceof ClientError) {
-    const hint = error instanceof StacyError ? error.remedy : error.status === 401 ? KEY_HINT : error.hint;
+    const hint = error instanceof StacyError ? error.remedy : error.hint === SDK_KEY_HINT ? KEY_HINT : error.hint;
     return {
       code: error.code,
       message: error.message,

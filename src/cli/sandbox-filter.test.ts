@@ -8,6 +8,7 @@ test("filters: one kind twice is either, different kinds are both, labels are al
     { id: "sb-1", name: "web-1", state: "running", image: "python:3.12", metadata: { team: "a", x: "=" } },
     { id: "sb-2", name: "web-2", state: "paused", image: "python", metadata: { team: "b" } },
     { id: "sb-3", state: "running", image: "pythonic", metadata: {} },
+    { id: "sb-4", state: "running", image: "alpine", metadata: {}, unreachable: { since: "", reason: "stopped" } },
   ] as unknown as SandboxInfo[];
   const of = (...texts: string[]) => {
     const filters = texts.reduce((built, text) => built.add(text), new Filters());
@@ -15,6 +16,8 @@ test("filters: one kind twice is either, different kinds are both, labels are al
   };
   assert.deepEqual(of("name=web"), ["1", "2"]);
   assert.deepEqual(of("state=running", "status=paused", "name=web-2"), ["2"]);
+  assert.deepEqual(of("state=running"), ["1", "3"]);
+  assert.deepEqual(of("state=unreachable"), ["4"]);
   assert.deepEqual(of("ancestor=python"), ["1", "2"]);
   assert.deepEqual(of("label=team"), ["1", "2"]);
   assert.deepEqual(of("label=team", "label=x=="), ["1"]);

@@ -7,7 +7,8 @@ export type Filter = (info: SandboxInfo) => boolean;
 
 const BY: Record<string, (value: string) => Filter> = {
   name: (value) => (info) => info.name?.includes(value) === true,
-  state: (value) => (info) => info.state === value,
+  // As the list shows it.
+  state: (value) => (info) => (info.unreachable === undefined ? info.state : "unreachable") === value,
   image: (value) => (info) => info.image === value || info.image.startsWith(`${value}:`),
   id: (value) => (info) => info.id.startsWith(value),
   template: (value) => (info) => info.template === value,

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { stat } from "node:fs/promises";
 import { test } from "node:test";
+import { errorOf } from "../../sdk/src/errors.ts";
 import type { SandboxInfo } from "../../sdk/src/index.ts";
 import { StacyError } from "../host/error.ts";
-import { FIT as LS_FIT, HEAD as LS_HEAD, row as lsRow } from "./commands/ls.ts";
+import { FIT as LS_FIT, table as lsTable } from "./commands/ls.ts";
 import { picture, type View } from "./commands/top.ts";
 import { printError } from "./error-output.ts";
 import { tableLines } from "./table.ts";
@@ -99,13 +100,38 @@ test("ls fits 60, 80 and 200 columns: which sandbox, its state and its end are a
     [80, "suspended, wakes on…"],
     [200, "suspended, wakes on use"],
   ] as const) {
-    const [head = "", first = "", second = ""] = tableLines(LS_HEAD, [info, asked].map(lsRow), LS_FIT, width);
+    const [head = "", first = "", second = ""] = lsLines([info, asked], width);
     for (const line of [head, first, second]) assert.ok(line.length <= width, line);
     assert.match(first, new RegExp(`^sb-00000000 {2}web-1 .* ${state} .*\\b60m`));
     assert.match(second, /^sb-00000001 {2}web-1 .* suspended {2,}.*\b60m/);
     assert.equal(/team=search,urgent/.test(first), width === 200, first);
   }
 });
+
+test("ls and top show whose each sandbox is when they are of several owners, and which do not answer", () => {
+  const infos = ["anna", "bob"].map((owner, i) => ({
+    ...{ id: `sb-0000000${i}`, name: "box", owner, image: "python", state: "running", vcpus: 1, memoryMb: 1024 },
+    ...(i === 1 ? { unreachable: { since: new Date().toISOString(), reason: "stopped" } } : {}),
+    ...{ createdAt: new Date().toISOString(), expiresAt: new Date().toISOString() },
+  })) as unknown as SandboxInfo[];
+  const [head = "", annas = "", bobs = ""] = lsLines(infos, 200);
+  assert.match(head, /^ID +NAME +OWNER +IMAGE +STATE/);
+  assert.match(annas, /^sb-00000000 +box +anna +python +running {2}/);
+  assert.match(bobs, /^sb-00000001 +box +bob +python +unreachable, was running {2}/);
+  for (const width of [60, 80]) assert.match(lsLines(infos, width)[2] ?? "", /^sb-00000001 +box +bob +python +unreach/);
+  assert.doesNotMatch(lsLines(infos.slice(1), 200).join("\n"), /OWNER|bob/);
+  const view = {
+    ...{ server: { url: "", version: "", uptime: "" }, host: { cpuPct: 1, memPct: 1, diskPct: 1, load1: 1 } },
+    ...{ pool: { enabled: false }, spawns: [], sandboxes: infos.map((info) => ({ info })) },
+  } as unknown as View;
+  const shown = picture(view, 200).join("\n");
+  assert.match(shown, /1 running of 2.*NAME +OWNER +IMAGE.*box +anna.*box +bob +python +unreachable, was running/s);
+});
+
+function lsLines(infos: SandboxInfo[], width: number): string[] {
+  const { head, rows } = lsTable(infos);
+  return tableLines(head, rows, LS_FIT, width);
+}
 
 test("the words of an error cannot look like another error, nor like our hint", (t) => {
   const written: string[] = [];
@@ -120,6 +146,20 @@ test("the words of an error cannot look like another error, nor like our hint", 
   assert.deepEqual(
     text.split("\n").filter((line) => line.startsWith("hint:")),
     ["hint: look"],
+  );
+});
+
+test("a key that is refused is told with the server's hint, one that is missing with ours", (t) => {
+  const written: string[] = [];
+  t.mock.method(process.stderr, "write", (text: string) => written.push(text) > 0);
+  printError(errorOf(401, { code: "UNAUTHORIZED", message: "invalid API key", remedy: "ask for another" }), {
+    ...{ verbose: false, json: false },
+  });
+  printError(errorOf(401, { code: "UNAUTHORIZED", message: "missing API key" }), { verbose: false, json: false });
+  t.mock.restoreAll();
+  assert.match(
+    written.join(""),
+    /invalid API key\nhint: ask for another\n.*missing API key\nhint: set STACYVM_API_KEY, or/,
   );
 });
 

@@ -3,6 +3,7 @@ import { type SandboxInfo, wireOf } from "../../../sdk/src/index.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { type FieldTemplate, formatOption } from "../field-template.ts";
 import { printJson, printLine, printText, sinceNow, untilThen } from "../output.ts";
+import { type OwnerColumn, ownerColumn } from "../owner-column.ts";
 import { Filters } from "../sandbox-filter.ts";
 import { stateWords } from "../state-words.ts";
 import { type Fit, printTable } from "../table.ts";
@@ -13,16 +14,23 @@ interface LsOptions extends ClientOptions {
   format?: FieldTemplate;
 }
 
-export const HEAD = ["ID", "NAME", "IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN", "LABELS"] as const;
-export const FIT: Fit<(typeof HEAD)[number]> = {
+const HEAD = ["IMAGE", "STATE", "VCPUS", "MEMORY", "STARTED", "AGE", "ENDS IN", "LABELS"] as const;
+type Heading = "ID" | "NAME" | "OWNER" | (typeof HEAD)[number];
+export const FIT: Fit<Heading> = {
   drop: ["LABELS", "STARTED", "VCPUS", "MEMORY", "AGE"],
-  shorten: ["IMAGE", "NAME", "STATE", "LABELS"],
+  shorten: ["IMAGE", "NAME", "OWNER", "STATE", "LABELS"],
 };
 
-export function row(info: SandboxInfo): string[] {
+export function table(infos: SandboxInfo[]): { head: Heading[]; rows: string[][] } {
+  const owners = ownerColumn(infos);
+  return { head: ["ID", "NAME", ...owners.head, ...HEAD], rows: infos.map((info) => row(info, owners)) };
+}
+
+function row(info: SandboxInfo, owners: OwnerColumn): string[] {
   return [
     info.id,
     info.name ?? "",
+    ...owners.cell(info),
     info.image,
     stateWords(info),
     String(info.vcpus),
@@ -61,7 +69,8 @@ export function lsCommand(): Command {
           for (const { id } of all) printLine(id);
           return;
         }
-        printTable(HEAD, all.map(row), FIT);
+        const { head, rows } = table(all);
+        printTable(head, rows, FIT);
       }),
     );
 }

@@ -4,6 +4,7 @@ import type { Client, PoolStatus, SandboxInfo, SandboxStats, SystemStats } from 
 import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, type Session, withServer } from "../client-command.ts";
 import { bytes, printJson, printLine, sinceNow, untilThen } from "../output.ts";
+import { ownerColumn } from "../owner-column.ts";
 import { Screen, sparkline } from "../screen.ts";
 import { stateWords } from "../state-words.ts";
 import { tableLines } from "../table.ts";
@@ -107,6 +108,7 @@ function asWire({ server, host, pool, sandboxes, spawns }: View): object {
       image: info.image,
       state: info.state,
       resume_on_use: info.resumeOnUse,
+      unreachable: info.unreachable,
       cpu_pct: stats?.cpuPct,
       mem_bytes: stats?.memPssBytes ?? stats?.memBytes,
       disk_bytes: stats?.diskBytes,
@@ -119,13 +121,14 @@ function asWire({ server, host, pool, sandboxes, spawns }: View): object {
 export function picture({ server, host, pool, sandboxes, spawns }: View, width: number): string[] {
   const memory = (stats: SandboxStats | undefined): number => stats?.memPssBytes ?? stats?.memBytes ?? 0;
   const total = sandboxes.reduce((sum, { stats }) => sum + memory(stats), 0);
-  const running = sandboxes.filter(({ info }) => info.state === "running").length;
+  const running = sandboxes.filter(({ info }) => info.state === "running" && info.unreachable === undefined).length;
   const last = spawns.at(-1);
   const percent = (value: number): string => `${Math.round(value)}%`;
   const chart =
     last === undefined
       ? "none yet"
       : `last ${Math.round(last)} ms, slowest ${Math.round(Math.max(...spawns))} ms  ${sparkline(spawns, Math.max(10, width - 50))}`;
+  const owners = ownerColumn(sandboxes.map(({ info }) => info));
   return [
     `stacyvm ${server.version}  ${server.url}  up ${server.uptime.replace(/\.\d+s$/, "s")}`,
     `host    CPU ${percent(host.cpuPct)}  memory ${percent(host.memPct)}  disk ${percent(host.diskPct)}  load ${host.load1.toFixed(2)}`,
@@ -134,10 +137,11 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
     `spawns  ${chart}`,
     "",
     ...tableLines(
-      ["ID", "NAME", "IMAGE", "STATE", "CPU", "MEMORY", "OF", "DISK", "AGE", "ENDS IN"],
+      ["ID", "NAME", ...owners.head, "IMAGE", "STATE", "CPU", "MEMORY", "OF", "DISK", "AGE", "ENDS IN"],
       sandboxes.map(({ info, stats }) => [
         info.id,
         info.name ?? "",
+        ...owners.cell(info),
         info.image,
         stateWords(info),
         stats?.cpuPct === undefined ? "" : percent(stats.cpuPct),
@@ -147,7 +151,7 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
         sinceNow(info.createdAt),
         untilThen(info.expiresAt),
       ]),
-      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE", "NAME", "STATE"] },
+      { drop: ["AGE", "OF", "DISK", "IMAGE"], shorten: ["IMAGE", "NAME", "OWNER", "STATE"] },
       width,
     ),
   ].map((line) => [...line].slice(0, width).join(""));
