@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { processesIn } from "../src/host/process.ts";
 import { checkpointKey } from "../src/providers/provider.ts";
 import { flip } from "./damage.ts";
@@ -268,6 +269,24 @@ describe("a server over its sandboxes' lives", () => {
     const numbers = await (await fetch(`${server.url}/api/v1/metrics/prometheus`)).text();
     assert.match(numbers, /^stacyvm_spawn_fallbacks_total\S* 1$/m);
     await destroy(saved.id);
+  });
+
+  test("a command that a stop of the server cuts off is answered with that, which is no error in the log", async () => {
+    await restart({ STACYVM_SHUTDOWN_GRACE: "300ms" });
+    const { id } = await spawn();
+    const cut = server.call("POST", `/sandboxes/${id}/exec`, { command: "touch /tmp/begun; sleep 600" });
+    await sh(id, "until [ -e /tmp/begun ]; do sleep 0.05; done");
+    await server.stop("SIGTERM");
+    const { status, body } = await cut;
+    assert.deepEqual([status, body.code], [503, "UNAVAILABLE"], JSON.stringify(body));
+    // What a process has said can come after the news of its end.
+    const saying = (): string => server.log.slice(server.log.lastIndexOf('"msg":"stopping"'));
+    while (!saying().includes('"msg":"stopped"')) await setImmediate();
+    const said = saying();
+    assert.match(said, /"level":30,[^\n]*"msg":"cut off: /);
+    assert.doesNotMatch(said, /"level":(50|60)|"stack"/);
+    await restart();
+    await destroy(id);
   });
 
   test("snapshots over the limit go by themselves, the one used longest ago first, but none in use", async () => {

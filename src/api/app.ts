@@ -71,8 +71,10 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
 
   function fail(c: ApiContext, error: unknown, headers: Record<string, string> = {}): Response {
     const problem = problemOf(error, c.get("requestId"));
-    const level = problem.status >= 500 ? "error" : "debug";
-    log[level]({ err: error, request: c.get("requestId"), route: c.get("route") }, problem.body.message);
+    const about = { request: c.get("requestId"), route: c.get("route") };
+    // Whoever stops the server ends what is under way: that is no error of its own.
+    if (problem.status === 503 && parts.stopping.aborted) log.info(about, `cut off: ${problem.body.message}`);
+    else log[problem.status >= 500 ? "error" : "debug"]({ err: error, ...about }, problem.body.message);
     if (problem.status === 429 && c.res.headers.get("retry-after") === null) headers["retry-after"] = "1";
     return json(problem.body, problem.status, headers);
   }
