@@ -216,6 +216,11 @@ export class FakeProvider implements Provider {
   async holds(id: string): Promise<boolean> {
     return this.remains.has(id) || this.machinesById.has(id);
   }
+  /** By key. */
+  readonly damage = new Map<string, string>();
+  async checkpointDamage(id: string): Promise<string | undefined> {
+    return this.damage.get(checkpointKey(id));
+  }
   savedVolume(id: string, slot: number): string {
     return `${this.savedVolumes}/${id}-${slot}`;
   }

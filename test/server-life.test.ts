@@ -238,8 +238,11 @@ describe("a server over its sandboxes' lives", () => {
       assert.match(body.remedy, /from a backup, or remove it/);
       assert.match((await server.call("POST", `/sandboxes/${id}/restore`, from)).body.message, /good2 is damaged/);
     }
+    const damage = async () => (await server.call("GET", "/checkpoints")).body[0].damaged;
+    assert.equal(await damage(), "memory.bin does not match its checksum");
     assert.equal(await sh(id, "cat /tmp/file"), "kept");
     await flip(path, 5_000_000);
+    assert.equal(await damage(), undefined);
     const { body: copy } = await server.call("POST", "/sandboxes", from);
     assert.equal(await sh(copy.id, "cat /tmp/file"), "kept");
     await destroy(copy.id);

@@ -320,6 +320,8 @@ export interface Checkpoint {
   name?: string | undefined;
   /** What it takes on disk, bytes. */
   bytes: number;
+  /** What is wrong with its files: nothing starts from it until they are put back */
+  damaged?: string | undefined;
   /** Volumes that are saved with it */
   volumes?: VolumeMount[] | undefined;
   /** When it was made (RFC 3339). */
@@ -2385,6 +2387,7 @@ export const shapes: Record<string, Shape> = {
       "owner_id?": "string",
       "name?": "string",
       bytes: "integer",
+      "damaged?": "string",
       "volumes?": { array: { ref: "VolumeMount" } },
       created_at: "string",
       "stopped_ms?": "number",

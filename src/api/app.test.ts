@@ -9,6 +9,7 @@ import { connection, fakeAccess } from "../../test/fake-access.ts";
 import { fakeWorld } from "../../test/fake-provider.ts";
 import { arm, disarm } from "../../test/faults/points.ts";
 import { validateConfig } from "../config/load.ts";
+import { checkpointKey } from "../providers/provider.ts";
 import { createApp } from "./app.ts";
 import { Metrics } from "./metrics.ts";
 import { RateLimiter } from "./rate-limit.ts";
@@ -270,6 +271,27 @@ test("no number that an owner reads changes with how many things other owners ha
   assert.equal(administrators.store.rows.templates, all.store.rows.templates + 1);
   assert.ok(administrators.lines.includes('stacyvm_sandboxes{state="running"} 1'), administrators.lines.join("\n"));
   assert.ok(administrators.lines.includes('stacyvm_network_connections_total{result="connected"} 3'));
+});
+
+test("checkpoints are listed with what is wrong with their files", async () => {
+  const { call, provider } = appOf();
+  const { id } = (await call("POST", "/sandboxes", { image: "i" })).body;
+  const [good, bad] = [
+    (await call("POST", `/sandboxes/${id}/checkpoints`, {})).body.id,
+    (await call("POST", `/sandboxes/${id}/checkpoints`, {})).body.id,
+  ];
+  provider.damage.set(checkpointKey(bad), "memory.bin is other");
+  for (const path of ["/checkpoints", `/sandboxes/${id}/checkpoints`]) {
+    const listed = (await call("GET", path)).body as { id: string; damaged?: string }[];
+    assert.deepEqual(
+      new Map(listed.map((each) => [each.id, each.damaged])),
+      new Map([
+        [good, undefined],
+        [bad, "memory.bin is other"],
+      ]),
+    );
+  }
+  assert.equal((await call("GET", `/checkpoints/${bad}`)).body.damaged, "memory.bin is other");
 });
 
 test("who may not is told with which key one may", async () => {

@@ -21,7 +21,7 @@ import type { Manifest } from "./manifest.ts";
 import { DEFAULT_POOL, Pool, type PoolEvents, type PoolLimits } from "./pool.ts";
 import { readAhead } from "./read-ahead.ts";
 import { needsSetup, runSetup } from "./setup.ts";
-import { type Snapshot, SnapshotStore } from "./snapshot-store.ts";
+import { FILES_GONE, type Snapshot, SnapshotStore } from "./snapshot-store.ts";
 import { type LaunchSpec, specOf, type Target, Targets, targetOf } from "./target.ts";
 import { WritableTemplates } from "./writable-templates.ts";
 
@@ -191,7 +191,7 @@ export class Launcher {
     const phases = new Phases();
     const snapshot = await phases.phase("resolve", async () => {
       const found = await this.store.get(key, kind);
-      if (found === undefined && kind === "checkpoint") throw new StacyError("corrupt", "its files are gone");
+      if (found === undefined && kind === "checkpoint") throw new StacyError("corrupt", FILES_GONE);
       return found;
     });
     // A checkpoint that was deleted while machines use it is kept as a fork, for them alone.

@@ -66,9 +66,11 @@ test("a damaged checkpoint stays where it is, is refused each time, and works on
       () => rm(path),
     ]) {
       await damage();
+      assert.ok((await store.damageOf(KEY)) !== undefined, part);
       for (const again of [1, 2]) await assert.rejects(get, { code: "corrupt" }, `${part}, look ${again}`);
       await rm(path, { force: true });
       await writeFile(path, good);
+      assert.equal(await store.damageOf(KEY), undefined, part);
       assert.equal((await get())?.key, KEY, part);
     }
   }
@@ -79,6 +81,7 @@ test("a damaged checkpoint stays where it is, is refused each time, and works on
   await mkdir(join(root, `${KEY}.bad-${Date.now()}`));
   await store.remove(KEY);
   assert.deepEqual(await readdir(root), []);
+  assert.equal(await store.damageOf(KEY), "its files are gone");
 });
 
 test("a fork's snapshot goes with its last user, a checkpoint's does not, and a removed one's does", async (t) => {

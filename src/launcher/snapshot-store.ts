@@ -22,6 +22,7 @@ import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 /** For whoever wants to know what was wrong with it. */
 const BAD_KEPT_MS = 24 * 3600 * 1000;
 const BAD_KEPT = 3;
+export const FILES_GONE = "its files are gone";
 const BAD = /\.bad-(\d+)$/;
 
 type Kind = Manifest["kind"];
@@ -144,6 +145,24 @@ export class SnapshotStore {
       cause,
       remedy: "it was set aside and is built again by the next spawn",
     });
+  }
+
+  /**
+   * What is wrong with a checkpoint, for lists. Only files that were touched since they were found good are read, also in an earlier
+   * run of the host.
+   * @throws when that cannot be seen
+   */
+  async damageOf(key: string): Promise<string | undefined> {
+    try {
+      const stamp = await this.#stamp(key, "checkpoint");
+      if (stamp === undefined) return FILES_GONE;
+      const found = await readFile(this.#verified(key), "utf8").catch(() => "");
+      if (found.endsWith(` ${stamp}`)) return undefined;
+      return (await this.get(key, "checkpoint")) === undefined ? FILES_GONE : undefined;
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return whatIsWrong(error);
+    }
   }
 
   /**

@@ -269,6 +269,10 @@ export class MicrovmProvider implements Provider, MachineContext {
     }
   }
 
+  checkpointDamage(checkpointId: string): Promise<string | undefined> {
+    return this.launcher.store.damageOf(checkpointKey(checkpointId));
+  }
+
   savedVolume(checkpointId: string, slot: number): string {
     return join(this.launcher.store.path(checkpointKey(checkpointId)), volumeFile(slot));
   }

@@ -276,6 +276,8 @@ export interface Provider {
   snapshots(): Promise<SnapshotInfo[]>;
   /** Keys of all that is saved, also of what cannot be read or is kept only for the machines that run from it. @throws when that cannot be seen */
   snapshotKeys(): Promise<string[]>;
+  /** What is wrong with what is saved of a checkpoint, if anything is. @throws when that cannot be seen */
+  checkpointDamage(checkpointId: string): Promise<string | undefined>;
   /** The file of what is saved of the volume in a slot of a checkpoint's machine. */
   savedVolume(checkpointId: string, slot: number): string;
   /** Builds the golden snapshot of a shape now, unless it is there. */

@@ -67,6 +67,15 @@ export class Checkpoints {
     return found;
   }
 
+  /** What is wrong with its files, if anything is known to be. */
+  async damageOf({ id, provider }: CheckpointRecord): Promise<string | undefined> {
+    try {
+      return await this.#providers.pick(provider).checkpointDamage(id);
+    } catch {
+      return undefined; // what cannot be seen now is not damaged
+    }
+  }
+
   async create(
     sandbox: SandboxRecord,
     machine: SandboxMachine,

@@ -218,6 +218,8 @@ export class View {
       if (!this.#may(found.owner)) throw unknownCheckpoint(id);
       return found;
     },
+    /** Of one that was found here. */
+    damageOf: (record: CheckpointRecord): Promise<string | undefined> => this.#all.checkpoints.damageOf(record),
     remove: async (id: string): Promise<void> => {
       this.checkpoints.get(id);
       await this.#all.checkpoints.remove(id);

@@ -129,6 +129,8 @@ class Checkpoint:
     name: str | None = None
     #: What it takes on disk, bytes.
     bytes: int
+    #: What is wrong with its files: nothing starts from it until they are put back
+    damaged: str | None = None
     #: Volumes that are saved with it
     volumes: list[VolumeMount] | None = None
     #: When it was made (RFC 3339).

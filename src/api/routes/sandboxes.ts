@@ -1,5 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
+import type { CheckpointRecord } from "../../sandboxes/record.ts";
+import type { View } from "../../sandboxes/view.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json, jsonText } from "../endpoint.ts";
 import { SandboxList } from "../sandbox-list.ts";
@@ -246,7 +248,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       params: SandboxId,
       responses: { 200: { description: "Newest first", schema: z.array(CheckpointBody) } },
     },
-    ({ sandboxes, params }) => json(sandboxes.checkpoints.list(params.id).map(checkpointBody)),
+    async ({ sandboxes, params }) => json(await looked(sandboxes, sandboxes.checkpoints.list(params.id))),
   );
   endpoints.add(
     {
@@ -272,7 +274,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       summary: "All checkpoints",
       responses: { 200: { description: "Newest first", schema: z.array(CheckpointBody) } },
     },
-    ({ sandboxes }) => json(sandboxes.checkpoints.list().map(checkpointBody)),
+    async ({ sandboxes }) => json(await looked(sandboxes, sandboxes.checkpoints.list())),
   );
   endpoints.add(
     {
@@ -285,7 +287,7 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "The checkpoint", schema: CheckpointBody } },
       errors: [404],
     },
-    ({ sandboxes, params }) => json(checkpointBody(sandboxes.checkpoints.get(params.id))),
+    async ({ sandboxes, params }) => json((await looked(sandboxes, [sandboxes.checkpoints.get(params.id)]))[0]),
   );
   endpoints.add(
     {
@@ -345,4 +347,13 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       return json(statsBody(await sandbox.machine.stats()));
     },
   );
+}
+
+/** Checkpoints as they are on the disk now, one after another: files that were touched are read. */
+async function looked(sandboxes: View, records: readonly CheckpointRecord[]) {
+  const bodies: ReturnType<typeof checkpointBody>[] = [];
+  for (const record of records) {
+    bodies.push(checkpointBody({ ...record, damaged: await sandboxes.checkpoints.damageOf(record) }));
+  }
+  return bodies;
 }

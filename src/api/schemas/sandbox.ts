@@ -308,13 +308,19 @@ export const CheckpointBody = z
     owner_id: z.string().optional(),
     name: z.string().optional(),
     bytes: z.int(),
+    damaged: z
+      .string()
+      .optional()
+      .openapi({ description: "What is wrong with its files: nothing starts from it until they are put back" }),
     volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that are saved with it" }),
     created_at: z.string(),
     stopped_ms: z.number().optional(),
   })
   .openapi("Checkpoint");
 
-export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }): z.output<typeof CheckpointBody> {
+export function checkpointBody(
+  record: CheckpointRecord & { stoppedMs?: number; damaged?: string | undefined },
+): z.output<typeof CheckpointBody> {
   return {
     id: record.id,
     sandbox_id: record.sandboxId,
@@ -330,6 +336,7 @@ export function checkpointBody(record: CheckpointRecord & { stoppedMs?: number }
       owner_id: record.ownerId,
       name: record.name,
       volumes: record.volumes?.map(volumeMountBody),
+      damaged: record.damaged,
       stopped_ms: record.stoppedMs,
     }),
   };

@@ -47,7 +47,7 @@ function list(): Command {
           checkpoint.sandboxId,
           checkpoint.image,
           `${checkpoint.memoryMb} MiB`,
-          bytes(checkpoint.bytes),
+          checkpoint.damaged === undefined ? bytes(checkpoint.bytes) : `${bytes(checkpoint.bytes)}, damaged`,
           sinceNow(checkpoint.createdAt),
         ]),
         { drop: ["MEMORY", "SANDBOX", "IMAGE"], shorten: ["IMAGE", "NAME"] },

@@ -53,7 +53,7 @@ export function Checkpoints({
           },
         ]
       : []),
-    { name: "Size", number: true, by: (each) => each.bytes, cell: (each) => bytes(each.bytes) },
+    { name: "Size", number: true, by: (each) => each.bytes, cell: checkpointSize },
     {
       name: "Made",
       from: "tablet",
@@ -163,4 +163,8 @@ function Snapshots() {
       ${snapshots.value !== undefined && html`<${Table} label="Golden snapshots" columns=${columns} rows=${snapshots.value} keyOf=${({ key }: Snapshot) => key} empty="None yet. The first start of an image makes one." />`}
     <//>
   `;
+}
+
+function checkpointSize({ bytes: size, damaged }: Checkpoint) {
+  return html`${bytes(size)}${damaged !== undefined && html`<span class="under wrong">damaged: ${damaged}</span>`}`;
 }
