@@ -20,7 +20,8 @@ import fc from "fast-check";
 import { type Member, tar } from "../../test/images-support.ts";
 import { StacyError } from "../host/error.ts";
 import { archiveOf } from "../images/directory.ts";
-import { unpackTree } from "./unpack-tree.ts";
+import { noteLeftOut } from "./commands/cp.ts";
+import { type LeftOut, unpackTree } from "./unpack-tree.ts";
 
 let dir: string;
 let outside: string;
@@ -46,7 +47,7 @@ async function picture(path: string): Promise<string[]> {
   return [self, ...below.flat()];
 }
 
-function unpack(members: Member[]): Promise<void> {
+function unpack(members: Member[]): Promise<LeftOut> {
   return unpackTree(target, new Blob([tar(members) as Uint8Array<ArrayBuffer>]).stream());
 }
 
@@ -236,4 +237,31 @@ test("a file of a few bytes that is said to be a thousand gigabytes is refused, 
   await assert.rejects(unpackTree(target, many), { code: "limit" });
   assert.ok(sent < 80_000, String(sent));
   assert.deepEqual(await readdir(join(dir, "work")), []);
+});
+
+test("what is left out is counted and warned of: device nodes and FIFOs, and bits that would be the user's here", async (t) => {
+  const left = await unpack([
+    ...[
+      { path: "null", type: "3", major: 1, minor: 3 },
+      { path: "disk", type: "4" },
+      { path: "pipe", type: "6" },
+    ],
+    ...[
+      { path: "su", content: "x", mode: 0o4755 },
+      { path: "sticky", type: "5", mode: 0o1777 },
+    ],
+    ...[
+      { path: "plain", content: "x", mode: 0o755 },
+      { path: "link", type: "2", link: "plain", mode: 0o777 },
+    ],
+  ]);
+  assert.deepEqual(left, { nodes: 3, bits: 2 });
+  assert.deepEqual((await readdir(target)).sort(), ["link", "plain", "sticky", "su"]);
+  assert.equal((await lstat(join(target, "su"))).mode & 0o7000, 0);
+  const written: string[] = [];
+  t.mock.method(process.stderr, "write", (text: string) => written.push(text) > 0);
+  noteLeftOut(left);
+  noteLeftOut({ nodes: 0, bits: 0 });
+  t.mock.restoreAll();
+  assert.match(written.join(""), /^warning: not copied: 3 device nodes or FIFOs\n.*sticky bit: 2 of .*\n$/);
 });

@@ -21,6 +21,14 @@ import { Room, writeSparse } from "./sparse-copy.ts";
 /** What an entry costs beside its names. */
 const ENTRY_BYTES = 100;
 
+/** What of an archive is not made on this host, where it would be of the user and not of the guest. */
+export interface LeftOut {
+  /** Device nodes and FIFOs. */
+  nodes: number;
+  /** Files and directories that are there without their setuid, setgid or sticky bit. */
+  bits: number;
+}
+
 interface Directory {
   /** Below the root. */
   path: string;
@@ -33,7 +41,7 @@ interface Directory {
  * the way is replaced. When it fails, nothing of the archive is left.
  * @throws StacyError `corrupt` for a name that leads out, `limit`, `conflict` when something else is in the way
  */
-export async function unpackTree(root: string, tar: ReadableStream<Uint8Array>): Promise<void> {
+export async function unpackTree(root: string, tar: ReadableStream<Uint8Array>): Promise<LeftOut> {
   // Node's own words for the working directory are damaged when they are not UTF-8.
   const top = resolve(await readlink("/proc/self/cwd", "latin1"), nameBytes(root).toString("latin1"));
   await mkdir(at(dirname(top)), { recursive: true, mode: 0o777 & ~usersMask });
@@ -42,17 +50,19 @@ export async function unpackTree(root: string, tar: ReadableStream<Uint8Array>):
   try {
     const fresh = join(staging, "tree");
     await mkdir(at(fresh), 0o700);
-    const directories = await unpackFresh(fresh, tar);
+    const left: LeftOut = { nodes: 0, bits: 0 };
+    const directories = await unpackFresh(fresh, tar, left);
     const made = new Set<string>();
     await moveIn(fresh, top, "", made);
     await settleModes(top, directories, made);
+    return left;
   } finally {
     await rm(at(staging), { recursive: true, force: true });
   }
 }
 
 /** Into an empty directory that nobody else writes to. */
-async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>): Promise<Directory[]> {
+async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>, left: LeftOut): Promise<Directory[]> {
   const symlinks: { path: string; target: string }[] = [];
   const directories: Directory[] = [];
   const room = Room.on(at(top));
@@ -66,6 +76,7 @@ async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>): Promis
     // Agents send none. It would be as large as somebody says, out of an archive of a few bytes.
     if (entry.size > entry.stored) throw new StacyError("corrupt", `the archive has ${show(entry.path)} with holes`);
     const path = inside(entry.path);
+    if ((entry.type === "file" || entry.type === "directory") && (entry.mode & 0o7000) !== 0) left.bits++;
     if (entry.type === "directory") {
       await makeDirectory(top, path);
       directories.push({ path, mode: entry.mode & 0o777, mtime: entry.mtime });
@@ -83,7 +94,7 @@ async function unpackFresh(top: string, tar: ReadableStream<Uint8Array>): Promis
     } else if (entry.type === "file") {
       await makeDirectory(top, parent(path));
       await makeFile(at(top, path), entry, body, room);
-    }
+    } else left.nodes++;
   });
   for (const { path, target } of symlinks) {
     await makeDirectory(top, parent(path));

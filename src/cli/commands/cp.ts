@@ -11,7 +11,7 @@ import { type ClientOptions, clientCommand, findSandbox, withServer } from "../c
 import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson } from "../output.ts";
 import { saveFile } from "../save-file.ts";
-import { unpackTree } from "../unpack-tree.ts";
+import { type LeftOut, unpackTree } from "../unpack-tree.ts";
 
 interface Place {
   sandbox: string;
@@ -25,7 +25,11 @@ interface Copied {
 
 /** `stacyvm cp`: files and directories, in and out; `-` is standard input or output. */
 export function cpCommand(): Command {
-  return clientCommand("cp", "copy files and directories into or out of a sandbox")
+  return clientCommand(
+    "cp",
+    "copy files and directories into or out of a sandbox. What comes out of it belongs to you: setuid, setgid and sticky bits are dropped, and device nodes, FIFOs and sockets are left out; a warning says how many bits and nodes",
+  )
+    .summary("copy files and directories into or out of a sandbox")
     .argument("<from>", "PATH here, ID:PATH in a sandbox, or - for standard input")
     .argument("<to>", "the same; - for standard output; into a directory if it is one or ends with /")
     .addHelpText("after", wrappedNote("For example: stacyvm cp data.csv sb-1a2b3c4d:/workspace/"))
@@ -97,13 +101,21 @@ async function copyOut(files: Files, from: string, to: string, signal: AbortSign
     () => to.endsWith("/"),
   );
   const target = into ? join(to, posix.basename(posix.resolve("/", from))) : to;
-  if (there.isDir) await unpackTree(target, await files.readArchive(from, { signal }));
+  if (there.isDir) noteLeftOut(await unpackTree(target, await files.readArchive(from, { signal })));
   else {
     const content = Readable.fromWeb((await files.readStream(from, { signal })) as never);
-    await saveFile(target, content, Number.parseInt(there.mode, 8));
+    const mode = Number.parseInt(there.mode, 8);
+    await saveFile(target, content, mode);
+    noteLeftOut({ nodes: 0, bits: (mode & 0o7000) === 0 ? 0 : 1 });
   }
   if (process.stderr.isTTY && !there.isDir) note(`${target}: ${bytes(there.size)}`);
   return { from, to: target };
+}
+
+/** A copy that is not whole says so. */
+export function noteLeftOut({ nodes, bits }: LeftOut): void {
+  if (nodes > 0) note(`warning: not copied: ${nodes} device ${nodes === 1 ? "node or FIFO" : "nodes or FIFOs"}`);
+  if (bits > 0) note(`warning: copied without the setuid, setgid or sticky bit: ${bits} of the files and directories`);
 }
 
 async function isDirectory(files: Files, path: string, signal: AbortSignal): Promise<boolean> {
