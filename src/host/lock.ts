@@ -40,10 +40,12 @@ export async function tryLock(path: string, what: string): Promise<Lock | undefi
     // None of this waits for anything: nobody else in this process comes between.
     makeFile(lockFile);
     id = identity(lockFile);
+    // Its holder has removed it meanwhile. SQLite would make it anew, without our mode, and fails when that one goes too.
+    if (id === undefined) return tryLock(path, what);
     file = new DatabaseSync(lockFile, { timeout: 0 });
     // Nothing is ever written: the file stays empty, and there is no journal.
     file.exec("BEGIN EXCLUSIVE");
-    if (id === undefined || identity(lockFile) !== id) {
+    if (identity(lockFile) !== id) {
       // Its holder has removed it meanwhile: a lock on what nobody else opens any more is none.
       file.close();
       return tryLock(path, what);
