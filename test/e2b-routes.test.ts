@@ -102,7 +102,7 @@ describe("every route that E2B's clients know", () => {
           const { code, message } = JSON.parse(text) as { code: unknown; message: unknown };
           if (code !== status || typeof message !== "string") wrong.push(where);
           // A thing that is not there is named; of the sandbox, which is there, nobody says so.
-          else if (status === 404 && !/'(x|b1|site)'|it is not there/.test(message)) wrong.push(where);
+          else if (status === 404 && !/(['"])(x|b1|site)\1|it is not there/.test(message)) wrong.push(where);
           else if (status >= 500 && status !== 501) wrong.push(where);
         }
       }
