@@ -278,7 +278,7 @@ class AsyncVolumes(_Group):
     async def list(self) -> List[Volume]:
         return decode(list[Volume], await self._transport.call("GET", "/volumes"))
 
-    async def usage(self) -> list[VolumeUsage]:
+    async def usage(self) -> List[VolumeUsage]:
         """What an owner's volumes take, and may take; an administrator's: of every owner that has some."""
         return decode(list[VolumeUsage], await self._transport.call("GET", "/usage/volumes"))
 

@@ -279,7 +279,7 @@ class Volumes(_Group):
     def list(self) -> List[Volume]:
         return decode(list[Volume], self._transport.call("GET", "/volumes"))
 
-    def usage(self) -> list[VolumeUsage]:
+    def usage(self) -> List[VolumeUsage]:
         """What an owner's volumes take, and may take; an administrator's: of every owner that has some."""
         return decode(list[VolumeUsage], self._transport.call("GET", "/usage/volumes"))
 
