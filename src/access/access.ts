@@ -123,14 +123,25 @@ export class Access {
    */
   behind(id: string): Identity[] {
     const token = this.#tokens?.behind(id);
-    return token === undefined ? this.holders().filter(({ credential }) => credential.id === id) : [token];
+    if (token !== undefined) return [token];
+    // Asked with each request to a sandbox: there may be very many keys.
+    const made = this.#made(this.keys.goodOf(id));
+    return made.length > 0 ? made : this.#unmade().filter(({ credential }) => credential.id === id);
   }
 
   /** Everybody with a key that is good now, and the own user where that needs none. */
   holders(): Identity[] {
+    return [...this.#unmade(), ...this.#made(this.keys.good())];
+  }
+
+  /** With a configured key, or none. */
+  #unmade(): Identity[] {
     const configured = [...this.#configured.values()].map(({ identity }) => identity);
-    const made = this.keys.good().map(([hash, record]) => this.#ofMade(record, hash));
-    return [...configured, ...made, ...(this.ownUser ? [ofUser("own user")] : [])];
+    return this.ownUser ? [...configured, ofUser("own user")] : configured;
+  }
+
+  #made(good: [hash: string, record: KeyRecord][]): Identity[] {
+    return good.map(([hash, record]) => this.#ofMade(record, hash));
   }
 
   #ofMade({ id, name, owner, scopes, allowedHosts }: KeyRecord, hash: string): Identity {

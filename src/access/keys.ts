@@ -197,7 +197,15 @@ export class Keys {
 
   /** Every key that is good now, by the hash of its secret; of one that is being rotated, by both. */
   good(): [hash: string, record: KeyRecord][] {
-    return [...this.#byHash].filter(([hash]) => this.holds(hash));
+    return [...this.#byId.keys()].flatMap((id) => this.goodOf(id));
+  }
+
+  /** The same of one key. */
+  goodOf(id: string): [hash: string, record: KeyRecord][] {
+    const record = this.#byId.get(id);
+    if (record === undefined) return [];
+    const hashes = [record.hash, ...(record.before === undefined ? [] : [record.before.hash])];
+    return hashes.filter((hash) => this.holds(hash)).map((hash) => [hash, record]);
   }
 
   #good(hash: string): KeyRecord | undefined {
