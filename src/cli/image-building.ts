@@ -1,5 +1,4 @@
 /** `stacyvm image build`: the work itself. Loaded when it is asked for, as image-store.ts is. */
-import { randomBytes } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { imageBody } from "../api/schemas/image.ts";
@@ -8,7 +7,7 @@ import { BuildContext } from "../builder/context.ts";
 import { BUILD_FILES } from "../builder/plan.ts";
 import { readPlan } from "../builder/read-plan.ts";
 import { errno, StacyError } from "../host/error.ts";
-import { ownRecord } from "../host/process.ts";
+import { ownedName } from "../host/owned-name.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
 import { createEngine } from "./engine.ts";
 import { printJson, printLine } from "./output.ts";
@@ -49,7 +48,6 @@ export async function build(directory: string, options: BuildCommandOptions, sig
   });
   // Its machines belong to this process, and not to the sandboxes of a server, which may start meanwhile or has been running for long:
   // what a build that is killed leaves is removed by the next start, as a golden snapshot that was being made.
-  const { pid, startTime } = await ownRecord();
   const provider = createMicrovmProvider({
     ...{ vmm: launcher.vmm, images, network },
     paths: { ...paths, sandboxes: paths.tmp },
@@ -61,7 +59,7 @@ export async function build(directory: string, options: BuildCommandOptions, sig
       diskMiB: options.disk,
       start: async (image, abort) => {
         const machine = await provider.spawn({
-          id: `build-${randomBytes(4).toString("hex")}-${pid}-${startTime}`,
+          id: await ownedName("build"),
           image,
           memoryMiB: options.memory,
           vcpus: options.vcpus,

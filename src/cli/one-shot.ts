@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { networkEnvironment } from "../egress/network.ts";
 import type { Command } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
-import { ownRecord } from "../host/process.ts";
+import { ownedName } from "../host/owned-name.ts";
 import type { Progress } from "../images/image.ts";
 import { sweepTemporary } from "../launcher/golden.ts";
 import { type BootReport, Launcher } from "../launcher/launcher.ts";
@@ -68,8 +68,7 @@ export async function runOneShot<T>(
   const hosts = engine.network.rules(shot.allow ?? engine.defaults.hosts).list;
   await sweepTemporary(engine.paths);
   await ensureGuest(engine.paths, signal);
-  const owner = await ownRecord();
-  const scratch = join(engine.paths.tmp, `run-${randomBytes(4).toString("hex")}-${owner.pid}-${owner.startTime}`);
+  const scratch = join(engine.paths.tmp, await ownedName("run"));
   const launcher = new Launcher({
     vmm: engine.launcher.vmm,
     images: engine.images,

@@ -1,9 +1,9 @@
 /** A private directory for something half-made, gone when its owner is: at once on dispose, or with the next sweep. */
-import { randomBytes } from "node:crypto";
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { ownedName } from "../host/owned-name.ts";
 import type { DataPaths } from "../host/paths.ts";
-import { hostBootId, isAlive, ownRecord } from "../host/process.ts";
+import { hostBootId, isAlive } from "../host/process.ts";
 
 const NAME = /^image-[0-9a-f]{8}-(\d+)-(\d+)$/;
 
@@ -17,9 +17,7 @@ export class WorkDir implements AsyncDisposable {
   /** Makes one, after removing those of dead owners. */
   static async create(paths: DataPaths): Promise<WorkDir> {
     await sweepWorkDirs(paths);
-    const owner = await ownRecord();
-    const name = `image-${randomBytes(4).toString("hex")}-${owner.pid}-${owner.startTime}`;
-    const path = join(paths.tmp, name);
+    const path = join(paths.tmp, await ownedName("image"));
     await mkdir(path, { recursive: true, mode: 0o700 });
     return new WorkDir(path);
   }

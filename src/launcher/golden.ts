@@ -11,9 +11,10 @@ import { sha256 } from "../host/digest.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { FairQueue } from "../host/fair-queue.ts";
 import { type Lock, lock } from "../host/lock.ts";
+import { ownedName, ownerIn } from "../host/owned-name.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Phases } from "../host/phases.ts";
-import { isAlive, ownRecord, type ProcessRecord } from "../host/process.ts";
+import { isAlive } from "../host/process.ts";
 import { mappedBytes } from "../host/process-memory.ts";
 import { SharedWork } from "../host/shared-work.ts";
 import { copySparse } from "../host/sparse.ts";
@@ -95,8 +96,7 @@ export class GoldenBuilder {
   async #build(target: Target, signal: AbortSignal): Promise<GoldenReport> {
     await assertSameKernel(target);
     const phases = new Phases();
-    const owner = await ownRecord();
-    const name = `golden-${target.key.slice(0, 12)}-${owner.pid}-${owner.startTime}`;
+    const name = await ownedName("golden", target.key.slice(0, 12));
     const dir = join(this.#paths.tmp, name);
     const out = join(this.#paths.tmp, `${name}.out`);
     await mkdir(this.#paths.tmp, { recursive: true });
@@ -184,13 +184,10 @@ export async function sweepTemporary(paths: DataPaths): Promise<string[]> {
   const removed: string[] = [];
   const names = await readdir(paths.tmp).catch(() => []);
   for (const name of names) {
-    const match = /-(\d+)-(\d+)(\.out)?$/.exec(name);
-    if (match?.[1] === undefined || match[2] === undefined) continue;
     const dir = join(paths.tmp, name);
     try {
-      const { hostBootId } = await ownRecord();
-      const owner: ProcessRecord = { pid: Number(match[1]), startTime: match[2], hostBootId };
-      if (await isAlive(owner)) continue;
+      const owner = await ownerIn(name);
+      if (owner === undefined || (await isAlive(owner))) continue;
       await removeWithProcesses(dir);
       removed.push(name);
     } catch {} // the next start tries again: one that resists is no reason not to serve the others

@@ -1,9 +1,8 @@
 /** A running machine that is saved beside itself, for machines that start from it: a fork's or a checkpoint's snapshot in the making. */
-import { randomBytes } from "node:crypto";
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { syncPath } from "../host/durable.ts";
-import { ownRecord } from "../host/process.ts";
+import { ownedName } from "../host/owned-name.ts";
 import { allocatedBytes, copySparse } from "../host/sparse.ts";
 import { FILES, type PausedMachine, type SavedState, volumesOf } from "../vmm/vmm.ts";
 import { makeMachineDir, removeMachineDir } from "./machine-dir.ts";
@@ -24,9 +23,8 @@ export class SavedWork implements AsyncDisposable {
 
   /** Its name says whose it is, so that the next start can clear it away when we die. */
   static async begin(tmp: string, kind: "checkpoint" | "fork", target: Target): Promise<SavedWork> {
-    const { pid, startTime } = await ownRecord();
     await mkdir(tmp, { recursive: true });
-    const dir = join(tmp, `${kind}-${randomBytes(4).toString("hex")}-${pid}-${startTime}`);
+    const dir = join(tmp, await ownedName(kind));
     await makeMachineDir(dir, target.image.base);
     return new SavedWork(dir, kind, target);
   }

@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { asStacyError } from "../../host/error.ts";
 import { exists } from "../../host/exists.ts";
+import { ownerIn } from "../../host/owned-name.ts";
 import type { DataPaths } from "../../host/paths.ts";
-import { hostBootId, isAlive } from "../../host/process.ts";
+import { isAlive } from "../../host/process.ts";
 import { canReflink } from "../../host/sparse.ts";
 import { assertTrusted, lockDataDir } from "../data-dir.ts";
 import { startEmbedded } from "../embedded.ts";
@@ -136,10 +137,8 @@ async function forgottenMachines({ sandboxes, database }: DataPaths): Promise<st
 async function deadWork(tmp: string): Promise<string[]> {
   const found: string[] = [];
   for (const name of await readdir(tmp).catch(() => [])) {
-    const [, pid, startTime] = /-(\d+)-(\d+)(?:\.out)?$/.exec(name) ?? [];
-    if (pid === undefined || startTime === undefined) continue;
-    if (!(await isAlive({ pid: Number(pid), startTime, hostBootId: await hostBootId() })))
-      found.push(join("tmp", name));
+    const owner = await ownerIn(name);
+    if (owner !== undefined && !(await isAlive(owner))) found.push(join("tmp", name));
   }
   return found;
 }
