@@ -3,13 +3,14 @@
  * The bare guest, and Linux (a long form where KVM interprets its kernel).
  */
 import assert from "node:assert/strict";
-import { mkdtemp, open, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
 import { runTool } from "../src/host/run.ts";
 import { type Ask, CRASH_GUESTS, type CrashGuest } from "./crash-guests.ts";
+import { fillUp } from "./fill-up.ts";
 import { whyNot, whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
@@ -84,21 +85,6 @@ async function smallDisk(cleanup: AsyncDisposableStack, mib: number): Promise<st
   await runTool("mount", ["-o", "loop", `${disk}.img`, disk]);
   cleanup.defer(async () => void (await runTool("umount", ["-l", disk])));
   return disk;
-}
-
-/** Makes a file of all the room that there is. @param but so many bytes, which stay free */
-async function fillUp(filler: string, but = 0): Promise<void> {
-  await using file = await open(filler, "a");
-  for (const size of [1 << 20, 4096]) {
-    for (;;) {
-      const failed = await file.write(Buffer.alloc(size)).then(
-        ({ bytesWritten }) => bytesWritten < size,
-        () => true,
-      );
-      if (failed) break;
-    }
-  }
-  if (but > 0) await file.truncate((await file.stat()).size - but);
 }
 
 /** @param size.mib of the disk @param size.commands that are run while it is full */

@@ -11,6 +11,7 @@ import { borrow } from "../bench/borrow.ts";
 import { findLocal } from "../src/cli/local-socket.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { fillUp } from "./fill-up.ts";
 
 const skip = process.getuid?.() === 0 ? false : "needs root, to mount a small disk";
 const main = join(packageRoot, "src/cli/main.ts");
@@ -133,17 +134,4 @@ async function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   child.kill("SIGKILL");
   await once(child, "exit");
-}
-
-async function fillUp(filler: string): Promise<void> {
-  await using file = await open(filler, "a");
-  for (const size of [1 << 20, 4096]) {
-    for (;;) {
-      const full = await file.write(Buffer.alloc(size)).then(
-        ({ bytesWritten }) => bytesWritten < size,
-        () => true,
-      );
-      if (full) break;
-    }
-  }
 }

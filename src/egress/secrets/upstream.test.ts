@@ -4,6 +4,17 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { type Asked, Upstream } from "./upstream.ts";
 
+function upstreamTo(port: number): Upstream {
+  return new Upstream({
+    ...{ target: { host: "127.0.0.1", port }, scheme: "http", trusted: [] },
+    dial: async () => {
+      const socket = connect(port, "127.0.0.1");
+      await once(socket, "connect");
+      return socket;
+    },
+  });
+}
+
 test("of requests to a host that does not answer few wait, those of clients that have gone do not, and a free place goes to the next", async (t) => {
   const sockets: Socket[] = [];
   const seen: string[] = [];
@@ -14,14 +25,7 @@ test("of requests to a host that does not answer few wait, those of clients that
   });
   await once(host.listen(0, "127.0.0.1"), "listening");
   const { port } = host.address() as AddressInfo;
-  const upstream = new Upstream({
-    ...{ target: { host: "127.0.0.1", port }, scheme: "http", trusted: [] },
-    dial: async () => {
-      const socket = connect(port, "127.0.0.1");
-      await once(socket, "connect");
-      return socket;
-    },
-  });
+  const upstream = upstreamTo(port);
   t.after(() => {
     upstream.close();
     for (const socket of sockets) socket.destroy();
@@ -63,14 +67,7 @@ async function hostThatSays(t: TestContext, bytes: string, later = "") {
   });
   await once(host.listen(0, "127.0.0.1"), "listening");
   const { port } = host.address() as AddressInfo;
-  const upstream = new Upstream({
-    ...{ target: { host: "127.0.0.1", port }, scheme: "http", trusted: [] },
-    dial: async () => {
-      const socket = connect(port, "127.0.0.1");
-      await once(socket, "connect");
-      return socket;
-    },
-  });
+  const upstream = upstreamTo(port);
   t.after(() => {
     upstream.close();
     host.close();
