@@ -1,7 +1,6 @@
 /** A running machine that is saved beside itself, for machines that start from it: a fork's or a checkpoint's snapshot in the making. */
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { syncPath } from "../host/durable.ts";
 import { ownedName } from "../host/owned-name.ts";
 import { allocatedBytes, copySparse } from "../host/sparse.ts";
 import { FILES, type PausedMachine, type SavedState, volumesOf } from "../vmm/vmm.ts";
@@ -52,7 +51,6 @@ export class SavedWork implements AsyncDisposable {
     for (const name of this.#volumes) {
       const path = join(this.#dir, name);
       await chmod(path, 0o444);
-      await syncPath(path);
       volumeBytes += await allocatedBytes(path);
     }
     await store.publish(this.#dir, {

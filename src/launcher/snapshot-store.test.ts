@@ -52,10 +52,13 @@ test("a snapshot without one of its parts is damaged, and set aside", async (t) 
 
 test("a damaged checkpoint stays where it is, is refused each time, and works once its file is put back", async (t) => {
   const { store, root, work } = await storeOf(t);
-  await store.publish(await work(), { ...ABOUT, kind: "checkpoint" });
+  const dir = await work();
+  await writeFile(join(dir, "volume-0.ext4"), "volume");
+  const config = { vcpus: 1, memoryMiB: 128, kernel: "k", volumes: ["write" as const] };
+  await store.publish(dir, { ...ABOUT, config, kind: "checkpoint" });
   const before = await readdir(root);
   const get = () => store.get(KEY, "checkpoint");
-  for (const part of ["memory.bin", "vmstate.bin", "rootfs.ext4", "manifest.json"]) {
+  for (const part of ["memory.bin", "vmstate.bin", "rootfs.ext4", "volume-0.ext4", "manifest.json"]) {
     const path = join(store.path(KEY), part);
     const good = await readFile(path);
     for (const damage of [

@@ -2,7 +2,7 @@
  * Saved machines on disk, immutable once published:
  *
  *     <data>/snapshots/<key>/            vmstate.bin  memory.bin  rootfs.ext4  base.img  manifest.json
- *                                        of a checkpoint with volumes also volume-0.ext4 and so on, without checksums
+ *                                        of a checkpoint with volumes also volume-0.ext4 and so on
  *     <data>/snapshots/<key>.verified    which files (inode, size, times) were found good, so that a check happens once
  *     <data>/snapshots/<key>.bad-<time>/ a golden one, set aside: it failed to load or to verify; the last three are kept, for one day
  *
@@ -15,7 +15,7 @@ import { replaceFile, syncPath } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { allocatedBytes, copySparse, SparseTemplate } from "../host/sparse.ts";
-import { FILES, SNAPSHOT_FILES, volumesOf } from "../vmm/vmm.ts";
+import { FILES, isVolumeFile, SNAPSHOT_FILES, volumesOf } from "../vmm/vmm.ts";
 import { type Manifest, parseManifest } from "./manifest.ts";
 import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 
@@ -87,7 +87,8 @@ export class SnapshotStore {
 
   async #stamp(key: string, kind: Kind): Promise<string | undefined> {
     const dir = this.path(key);
-    const look = (): Promise<string> => stampOf(dir, [...PARTS, "manifest.json"]);
+    const volumes = kind === "checkpoint" ? (await readdir(dir).catch(() => [])).filter(isVolumeFile).sort() : [];
+    const look = (): Promise<string> => stampOf(dir, [...PARTS, "manifest.json", ...volumes]);
     try {
       return await look();
     } catch (error) {
@@ -121,7 +122,8 @@ export class SnapshotStore {
       }
       const found = await readFile(this.#verified(key), "utf8").catch(() => "");
       if (found !== (await proofOf(stamp))) {
-        const damaged = await damagedPart(dir, manifest.files);
+        const parts = new Set([...PARTS, ...Object.keys(manifest.files)]);
+        const damaged = await damagedPart(dir, manifest.files, [...parts]);
         if (damaged !== undefined) throw corrupt(`${damaged} does not match its checksum`);
         // Only spares the next look: a disk that is full has no room for it.
         await writeFile(this.#verified(key), await proofOf(stamp)).catch(() => {});
@@ -173,7 +175,8 @@ export class SnapshotStore {
   async publish(work: string, about: Omit<Manifest, "version" | "files" | "createdAt">): Promise<void> {
     // A fork's snapshot dies with its machines and is used at once: neither a checksum nor a power cut concerns it.
     const lasting = about.kind !== "fork";
-    const files = lasting ? await sealParts(work) : {};
+    const volumes = about.kind === "checkpoint" && about.config !== undefined ? volumesOf(about.config) : [];
+    const files = lasting ? await sealParts(work, [...PARTS, ...volumes]) : {};
     // The memory file's mode is the driver's: not every VMM can map a file that it may not write.
     for (const name of [SNAPSHOT_FILES.state, FILES.rootfs]) await chmod(join(work, name), 0o444);
     const manifest: Manifest = { version: 1, ...about, createdAt: Date.now(), files };

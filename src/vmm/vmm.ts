@@ -47,6 +47,10 @@ export function volumeFile(slot: number): string {
   return `volume-${slot}.ext4`;
 }
 
+export function isVolumeFile(name: string): boolean {
+  return /^volume-\d+\.ext4$/.test(name);
+}
+
 /** Of a slot in a machine that is to be saved: whoever is loaded from it has another disk there. */
 export const EMPTY_VOLUME_BYTES = 1 << 20;
 
