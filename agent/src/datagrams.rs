@@ -35,7 +35,7 @@ mod is {
     pub const ECHO_REFUSED: u8 = 3;
 }
 
-/// While these are 1, the kernel answers no echo itself: it would answer for every address.
+/// With 1 in these the kernel answers no echo itself: it would answer for every address.
 const ECHO_SWITCHES: [&str; 2] = ["/proc/sys/net/ipv4/icmp_echo_ignore_all", "/proc/sys/net/ipv6/icmp/echo_ignore_all"];
 
 pub struct Datagrams {
@@ -47,8 +47,6 @@ pub struct Datagrams {
     out: [Fd; 2],
     /// The guest's own addresses.
     own: [Address; 2],
-    /// There is a network, so echoes are ours to answer.
-    on: bool,
     /// The call that takes the datagrams.
     call: Option<u32>,
     /// Of a datagram of the host, what has come.
@@ -103,7 +101,6 @@ impl Datagrams {
             echo: packets::echo_sockets()?,
             out: [packets::raw_socket(libc::AF_INET)?, packets::raw_socket(libc::AF_INET6)?],
             own: own.map(packets::address),
-            on: false,
             call: None,
             partial: Vec::new(),
         })
@@ -114,12 +111,9 @@ impl Datagrams {
         [self.udp[0].as_raw_fd(), self.udp[1].as_raw_fd()]
     }
 
-    pub fn switch(&mut self, on: bool) -> Result<()> {
-        self.on = on;
-        for switch in ECHO_SWITCHES {
-            std::fs::write(switch, if on { "1" } else { "0" }).map_err(|e| Fail::io(&e, switch))?;
-        }
-        Ok(())
+    /// From now on echoes are ours to answer.
+    pub fn take_echoes(&self) -> Result<()> {
+        ECHO_SWITCHES.iter().try_for_each(|switch| std::fs::write(switch, "1").map_err(|e| Fail::io(&e, switch)))
     }
 
     /// The next one that a program has sent, for the host.
@@ -145,8 +139,8 @@ impl Datagrams {
                 (guest, other, packet.get(..n).and_then(packets::echo_body6))
             };
             let payload = match payload {
-                Some(payload) if self.on => payload,
-                _ => continue,
+                Some(payload) => payload,
+                None => continue,
             };
             let datagram = Datagram { kind: is::ECHO, guest: (guest, 0), other: (other, 0), payload };
             if self.own.contains(&other) || packets::is_loopback(&other) {

@@ -2,8 +2,8 @@
 //! kernel is the other end of each connection; a program of bpf.rs gives it to a socket of ours, and the host dials instead (INTERCEPT).
 //! Datagrams come to sockets of ours too (datagrams.rs).
 //!
-//! Sockets and program are made at boot, so a golden snapshot has them; address and routes, without which nothing reaches
-//! them, come and go with the identity (NETWORK).
+//! Sockets, program and addresses are made at boot, so a golden snapshot has them; the routes, without which nothing reaches
+//! them, come and go with the identity (NETWORK): code that each clone would run for the first time in its handshake.
 
 use crate::accept::{Listener, ANYWHERE};
 use crate::bpf::{Addresses, Steering, TCP4, TCP6, UDP4, UDP6};
@@ -11,10 +11,10 @@ use crate::datagrams::Datagrams;
 use crate::netlink;
 use crate::protocol::status;
 use crate::session::Agent;
-use crate::sys::{Fail, Result};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use crate::sys::{self, Fail, Result};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Loopback's, while there is a network. Of the ranges for benchmarks and for private use: nobody else's.
+/// Loopback's. Of the ranges for benchmarks and for private use: nobody else's.
 const OWN4: Ipv4Addr = Ipv4Addr::new(198, 19, 255, 254);
 const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd53, 0x7461, 0x6379, 0, 0, 0, 0, 1);
 /// The name server of /etc/resolv.conf.
@@ -25,6 +25,8 @@ pub struct Intercept {
     _steering: Steering,
     pub datagrams: Datagrams,
     on: bool,
+    /// Why the last switch failed.
+    problem: Option<String>,
 }
 
 impl Intercept {
@@ -41,24 +43,19 @@ impl Intercept {
         for (slot, socket) in [UDP4, UDP6].into_iter().zip(datagrams.descriptors()) {
             steering.give(slot, socket)?;
         }
-        Ok((Intercept { _steering: steering, datagrams, on: false }, listener))
+        datagrams.take_echoes()?;
+        netlink::address(OWN4.into())?;
+        netlink::address(OWN6.into())?;
+        Ok((Intercept { _steering: steering, datagrams, on: false, problem: None }, listener))
     }
 
     fn switch(&mut self, on: bool) -> Result<()> {
         if on == self.on {
             return Ok(());
         }
+        netlink::everything_is_local(OWN4.into(), on)?;
+        netlink::everything_is_local(OWN6.into(), on)?;
         self.on = on;
-        self.datagrams.switch(on)?;
-        for own in [IpAddr::V4(OWN4), IpAddr::V6(OWN6)] {
-            if on {
-                netlink::address(own, true)?;
-            }
-            netlink::everything_is_local(own, on)?;
-            if !on {
-                netlink::address(own, false)?;
-            }
-        }
         Ok(())
     }
 }
@@ -75,9 +72,23 @@ impl Agent {
 
     /// From now on every address is taken, or none is any more.
     pub fn network(&mut self, on: bool) -> Result<()> {
+        self.network_due = false;
         match &mut self.intercept {
-            Some(intercept) => intercept.switch(on),
+            Some(intercept) => {
+                let switched = intercept.switch(on);
+                intercept.problem = switched.as_ref().err().map(|fail| fail.message.clone());
+                switched
+            }
             None => Ok(()),
+        }
+    }
+
+    /// What a handshake has left: whoever waits for its answer has no program that could connect yet.
+    pub fn give_network(&mut self) {
+        if self.network_due {
+            if let Err(fail) = self.network(true) {
+                sys::say(&fail.message);
+            }
         }
     }
 
@@ -89,6 +100,7 @@ impl Agent {
 
     pub fn intercept_ready(&self) -> Result<()> {
         match &self.intercept {
+            Some(Intercept { problem: Some(problem), .. }) => Err(Fail::new(status::IO, problem.clone())),
             Some(_) => Ok(()),
             None => Err(Fail::new(status::NOT_SUPPORTED, "this guest's kernel has no BPF program of type sk_lookup")),
         }

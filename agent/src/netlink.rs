@@ -11,8 +11,8 @@ const LOOPBACK: u32 = 1;
 /// Of a route that any other is preferred to.
 const LAST_METRIC: u32 = 0xffff_0000;
 
-/// Gives loopback an address of its own, or takes it away.
-pub fn address(address: IpAddr, present: bool) -> Result<()> {
+/// Gives loopback an address of its own.
+pub fn address(address: IpAddr) -> Result<()> {
     let bytes = octets(address);
     // Without waiting for somebody else who might have it.
     let flags = if address.is_ipv6() { 0x02 } else { 0 };
@@ -20,7 +20,7 @@ pub fn address(address: IpAddr, present: bool) -> Result<()> {
     body.extend_from_slice(&LOOPBACK.to_ne_bytes());
     attribute(&mut body, 2, &bytes);
     attribute(&mut body, 1, &bytes);
-    request(NEW_ADDRESS, present, &body, "an address for loopback")
+    request(NEW_ADDRESS, true, &body, "an address for loopback")
 }
 
 /// All addresses that no other route knows are this machine's own, as seen from `source`; or no more.
@@ -80,7 +80,7 @@ fn request(kind: u16, present: bool, body: &[u8], doing: &str) -> Result<()> {
         -i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]])
     };
     match (errno, present) {
-        (0, _) | (libc::EEXIST, true) | (libc::ESRCH, false) | (libc::EADDRNOTAVAIL, false) => Ok(()),
+        (0, _) | (libc::EEXIST, true) | (libc::ESRCH, false) => Ok(()),
         (errno, _) => Err(Fail::errno(errno, doing)),
     }
 }

@@ -111,6 +111,8 @@ pub struct Agent {
     /// By `accept::PORT` and `accept::ANYWHERE`.
     pub inbound: [Option<Listener>; 2],
     pub intercept: Option<Intercept>,
+    /// There is to be a network once the handshake is answered, and before anything else is done.
+    pub network_due: bool,
     ready: VecDeque<u32>,
     pub commands: BTreeMap<u64, Command>,
     pub next_command: u64,
@@ -170,6 +172,7 @@ impl Agent {
             streams: BTreeMap::new(),
             inbound: [None, None],
             intercept: None,
+            network_due: false,
             ready: VecDeque::new(),
             commands: BTreeMap::new(),
             next_command: 1,
@@ -239,6 +242,10 @@ impl Agent {
             self.turn_unfollowed();
             self.run_timers();
             self.pump();
+            // Until the kernel has noted that the host is there, the answer to its handshake has to wait.
+            if self.channel.queued() == 0 {
+                self.give_network();
+            }
             let moved = std::mem::take(&mut self.bulk);
             self.pause.after(moved, self.channel.blocked());
         }
@@ -477,7 +484,11 @@ impl Agent {
             self.another_sandbox();
         }
         let thaw = applied?;
-        self.network(fields.flag(tag::NETWORK))?;
+        self.network_due = fields.flag(tag::NETWORK) && !thaw;
+        // Programs that run again find theirs, and nobody keeps one that is no longer theirs.
+        if !self.network_due {
+            self.network(fields.flag(tag::NETWORK))?;
+        }
         match (&self.group, thaw) {
             (Some(group), true) => group.set(false),
             _ => Ok(()),
@@ -508,6 +519,7 @@ impl Agent {
     }
 
     fn begin(&mut self, id: u32, method: u16, fields: &Reader) {
+        self.give_network();
         if let Err(fail) = self.call(id, method, fields) {
             self.end(id, Err(fail));
         }
