@@ -566,11 +566,24 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
     await assert.rejects(Sandbox.create({ volumeMounts: { "/v": "kept-files" } }), /no volume/);
   });
   await all.refused("the MCP gateway", /MCP/, () => Sandbox.create({ mcp: { duckduckgo: {} } } as never));
-  await all.refused("ranges of addresses", /range of addresses/, () =>
-    Sandbox.create({ network: { allowOut: ["10.0.0.0/8"] } }),
-  );
+  const networkOf = async (rules: object): Promise<unknown> => {
+    await asked("PUT", `/sandboxes/${sandboxId}/network`, rules);
+    return (JSON.parse(await asked("GET", `/sandboxes/${sandboxId}`)) as { network: unknown }).network;
+  };
+  await all.run("ranges of addresses", async () => {
+    const allowOut = ["192.0.2.0/24", "2001:db8::/32", "example.com"];
+    assert.deepEqual(await networkOf({ allowOut, denyOut: ["0.0.0.0/0"] }), { allowOut, denyOut: [] });
+  });
   const create = (body: object) => asked("POST", "/sandboxes", { templateID: "base", timeout: 15, ...body });
-  await all.refused("single hosts refused", /single hosts/, () => create({ network: { denyOut: ["example.com"] } }));
+  await all.run("single hosts refused", async () => {
+    const denyOut = ["192.0.2.7", "198.51.100.0/24"];
+    const { commands } = sandbox;
+    assert.deepEqual(await networkOf({ allowOut: ["0.0.0.0/0"], denyOut }), { allowOut: ["*"], denyOut });
+    // Refused at once; what is permitted, and nowhere, would be waited for.
+    const refused = await commands.run("curl -sS -m 50 http://192.0.2.7/ 2>&1", { timeoutMs: 0 }).catch((error) => error);
+    assert.match(String(refused.stdout), /refused|reset|denied|not allowed|403/i);
+    assert.deepEqual(await networkOf({ allow_internet_access: false }), { allowOut: [], denyOut: [] });
+  });
   await all.refused("a proxy of one's own", /a proxy/, () => create({ network: { egressProxy: { address: "x:1" } } }));
   await all.refused("rules that change requests", /rules/, () =>
     create({ network: { rules: { "example.com": [{ transform: {} }] } } }),

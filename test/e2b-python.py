@@ -600,8 +600,9 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
     def no_mcp():
         refused("MCP", lambda: Sandbox.create(mcp={"duckduckgo": {}}))
 
-    def no_ranges():
-        refused("range of addresses", lambda: Sandbox.create(network={"allow_out": ["10.0.0.0/8"]}))
+    def ranges():
+        with Sandbox.create(network={"allow_out": ["192.0.2.0/24"], "deny_out": ["0.0.0.0/0"]}, timeout=60) as other:
+            assert other.commands.run("echo here").stdout == "here\n"
 
     def auto_pause():
         own = Sandbox.create(timeout=60, lifecycle={"on_timeout": "pause"})
@@ -618,7 +619,7 @@ def own_scenarios(Sandbox=Sandbox, way="sync: "):
         ("a template is built", template), ("a template's step that fails", poor_template), ("volumes", volumes), ("secrets", no_secrets),
         ("files of a volume outside of a sandbox", volume_files), ("volumes in a sandbox", mounted),
         ("the MCP gateway", no_mcp), ("tags of a template", tags), ("every route that the package knows", routes),
-        ("ranges of addresses", no_ranges), ("a pause at the end of its time", auto_pause),
+        ("ranges of addresses", ranges), ("a pause at the end of its time", auto_pause),
     ]:
         if way == "sync: " or name not in OTHER_FORM:
             scenario(way + name, work)

@@ -10,7 +10,8 @@ import { mergeBody } from "../host/merge-body.ts";
 import type { Api, Upgrade } from "./endpoint.ts";
 
 const MAX_HEADER_BYTES = 16_384;
-const KEEP_ALIVE_MS = 75_000;
+/** Longer than clients keep a connection that nobody uses (Go and reqwest 90 s, E2B's for Python 300 s): who ends it first cuts no request. */
+const KEEP_ALIVE_MS = 310_000;
 /** Clients that ask for it hear so often that their answer is being made. */
 const PROCESSING_MS = 60_000;
 /** For the last lines of answers that the server's stop has ended. */

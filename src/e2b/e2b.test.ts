@@ -14,7 +14,6 @@ import { below } from "../builder/files.ts";
 import type { Step } from "../builder/plan.ts";
 import { StacyError } from "../host/error.ts";
 import { plainConfig } from "../images/content.ts";
-import { Idempotency } from "./control/idempotency.ts";
 import { wantedOf } from "./control/logs.ts";
 import { isNow } from "./control/metrics.ts";
 import { pageOf } from "./control/paging.ts";
@@ -130,23 +129,6 @@ test("paths are relative to the home directory, which the tilde means", () => {
   }
   assert.throws(() => pathOf("~other/x", user), { code: "invalid" });
   assert.throws(() => pathOf("a\0b", user), { code: "invalid" });
-});
-
-test("a request that is sent again with its key is one request; another one with that key is refused", async () => {
-  const known = new Idempotency<number>();
-  let made = 0;
-  const make = async (): Promise<number> => ++made;
-  const [one, again] = await Promise.all([1, 2].map(() => known.once("a", "key", { t: 1 }, make)));
-  assert.deepEqual([one, again, made], [1, 1, 1]);
-  assert.equal(await known.once("b", "key", { t: 1 }, make), 2, "another owner's key is another");
-  assert.equal(await known.once("a", undefined, { t: 1 }, make), 3);
-  await assert.rejects(known.once("a", "key", { t: 2 }, make), { code: "conflict" });
-  const fail = async (): Promise<number> => Promise.reject(new Error("no room"));
-  await assert.rejects(known.once("a", "other", {}, fail));
-  assert.equal(await known.once("a", "other", {}, make), 4, "what failed may be tried again");
-  for (let i = 0; i < 1_100; i++) await known.once("b", `key ${i}`, {}, make);
-  assert.equal(await known.once("a", "key", { t: 1 }, make), 1, "another owner's many keys cost nobody his own");
-  assert.ok((await known.once("b", "key 0", {}, make)) > 1_100, "so many of one owner are kept");
 });
 
 test("names of templates: a tag after a colon, and nothing else", () => {

@@ -50,7 +50,7 @@ export class Making {
   reserve(
     resolved: ResolvedSpawn,
     provider: string,
-    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint" | "lent" | "ports"> & {
+    input: Pick<SpawnInput, "name" | "ownerId" | "template" | "checkpoint" | "lent" | "ports" | "request"> & {
       owner: string;
       forkedFrom?: string;
       mounts?: VolumeMount[];
@@ -88,6 +88,7 @@ export class Making {
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
       ...(mounts?.length ? { volumes: mounts } : {}),
       ...(input.ports === undefined ? {} : { ports: input.ports }),
+      ...(input.request === undefined ? {} : { request: input.request }),
       ...(input.template ? { template: input.template } : {}),
       ...(input.checkpoint ? { checkpoint: input.checkpoint } : {}),
       ...(input.forkedFrom === undefined ? {} : { forkedFrom: input.forkedFrom }),

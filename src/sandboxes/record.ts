@@ -88,6 +88,8 @@ export interface SandboxRecord {
   /** In the order of its machine's slots; absent: none. */
   volumes?: VolumeMount[];
   ports?: PortRules;
+  /** The request that it was made for, by the key that its client has chosen: one that comes again is answered with this sandbox. */
+  request?: { key: string; digest: string };
   boot?: BootReport;
   failure?: SandboxFailure;
   /** Its machine is there, or may be, and does not answer; the state is the one that it had. */

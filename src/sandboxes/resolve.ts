@@ -12,6 +12,7 @@ import type {
   ExpiryPause,
   IdleAction,
   PortRules,
+  SandboxRecord,
   SecretRecord,
   Template,
   VolumeInput,
@@ -63,6 +64,8 @@ export interface SpawnInput {
   /** Instead of its end (record.ts). */
   onExpiry?: ExpiryPause;
   ports?: PortRules;
+  /** Kept with it. */
+  request?: NonNullable<SandboxRecord["request"]>;
 }
 
 export interface ResolvedSpawn {

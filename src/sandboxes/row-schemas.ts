@@ -24,6 +24,7 @@ export const sandboxRow = z.looseObject({
     .array(z.looseObject({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))
     .exactOptional(),
   ports: z.object({ closed: z.literal(true).exactOptional(), host: z.string().exactOptional() }).exactOptional(),
+  request: z.object({ key: z.string(), digest: z.string() }).exactOptional(),
 });
 
 export const templateRow = z.looseObject({

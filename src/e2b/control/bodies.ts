@@ -54,6 +54,7 @@ export const Network = z.object({
   rules: z.unknown().optional(),
   egressProxy: z.unknown().optional(),
 });
+export type NetworkWish = Partial<z.output<typeof Network>>;
 
 /** What we have to remember of a sandbox for E2B's clients: beside their own metadata, and never shown as theirs. */
 const OWN = "stacyvm.e2b/";

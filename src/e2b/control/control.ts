@@ -20,6 +20,7 @@ import type { ControlContext } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
 import { logEntry, wantedOf } from "./logs.ts";
 import { isNow, sampleMetrics } from "./metrics.ts";
+import { hostsOf, networkOf } from "./network.ts";
 import { pageOf } from "./paging.ts";
 import { ControlRoutes } from "./routes.ts";
 import { sourceOf } from "./templates.ts";
@@ -86,9 +87,17 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     const key = c.req.header("idempotency-key");
     // Who asks again has gone away the first time: that is no reason to end what it asks for.
     const signal = key === undefined ? c.req.raw.signal : parts.stopping;
-    const made = await creations.once(sandboxes.owner, key, body, async () => {
-      return bodies.openedOf((await sandboxes.spawn(spawnInput(body, sandboxes, keptMs), signal)).record);
-    });
+    const made = await creations.once(
+      { owner: sandboxes.owner, key, request: body },
+      async (request) => {
+        const input = spawnInput(body, sandboxes, keptMs, parts.limits.defaultHosts);
+        return bodies.openedOf((await sandboxes.spawn({ ...input, ...request }, signal)).record);
+      },
+      (earlier) => {
+        const record = sandboxes.list().find(({ request, state }) => request?.key === earlier && state !== "error");
+        return record?.request && { ...record.request, at: record.createdAt, result: bodies.openedOf(record) };
+      },
+    );
     return created(c, made);
   };
   routes.on("POST", "/sandboxes", "use", (c) => create(c));
@@ -140,7 +149,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
       // The tokens open files and processes: they are not for who may only read.
       ...openedTo(c, bodies.openedOf(record)),
       allowInternetAccess: (record.allowedHosts ?? []).length > 0,
-      network: { allowOut: record.allowedHosts ?? [] },
+      network: networkOf(record.allowedHosts ?? []),
       lifecycle: {
         onTimeout: record.onExpiry === undefined ? "kill" : "pause",
         autoResume: record.onExpiry?.resumeMs !== undefined,
@@ -234,8 +243,9 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   routes.on("PUT", "/sandboxes/:id/network", "use", async (c) => {
     const { id } = find(c);
     const body = await read(c, bodies.Network);
+    const { defaultHosts } = parts.limits;
     // Without a word: what a new one has.
-    await c.var.sandboxes.setNetwork(id, hostsOf(body) ?? parts.limits.defaultHosts);
+    await c.var.sandboxes.setNetwork(id, hostsOf(body, defaultHosts) ?? defaultHosts);
     return nothing();
   });
 
@@ -302,12 +312,13 @@ function refuse(body: NewSandbox): void {
   if (body.iam != null) throw notThere("identity tokens");
 }
 
-function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number): SpawnInput {
+/** @param byDefault what it may reach where nothing is said of that */
+function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number, byDefault: readonly string[]): SpawnInput {
   for (const key of Object.keys(body.metadata ?? {})) {
     if (key.startsWith("stacyvm.")) throw new StacyError("invalid", `metadata: ${key} is a name of the server's own`);
   }
   const ttlMs = body.timeout === undefined ? DEFAULT_TIMEOUT_MS : body.timeout * 1000;
-  const hosts = hostsOf({ allow_internet_access: body.allow_internet_access, ...body.network });
+  const hosts = hostsOf({ allow_internet_access: body.allow_internet_access, ...body.network }, byDefault);
   return {
     ...sourceOf(body.templateID, sandboxes),
     ttlMs,
@@ -335,22 +346,4 @@ function portsOf({ network }: NewSandbox): Pick<SpawnInput, "ports"> {
     ...(host === undefined ? {} : { host }),
   };
   return Object.keys(rules).length === 0 ? {} : { ports: rules };
-}
-
-/** Hosts that it may connect to; `undefined`: what the server gives to everyone. */
-function hostsOf(network: Partial<z.output<typeof bodies.Network>>): string[] | undefined {
-  if (network.egressProxy != null) throw notThere("a proxy of one's own for what goes out");
-  if (network.rules != null && Object.keys(network.rules).length > 0) throw notThere("rules that change requests");
-  const everything = (host: string): boolean => host === "0.0.0.0/0" || host === "::/0";
-  const denied = network.denyOut ?? [];
-  const odd = [...denied, ...(network.allowOut ?? [])].find((host) => host.includes("/") && !everything(host));
-  if (odd !== undefined) throw notThere(`a network rule with a range of addresses (${odd})`);
-  const some = denied.find((host) => !everything(host));
-  if (some !== undefined) throw notThere(`refusing single hosts (${some}): name the hosts that are allowed`);
-  if (network.allow_internet_access === false) return [];
-  if (network.allowOut !== undefined && network.allowOut.length > 0) {
-    return network.allowOut.map((host) => (everything(host) ? "*" : host));
-  }
-  if (denied.length > 0) return [];
-  return undefined;
 }

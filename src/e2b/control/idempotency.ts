@@ -13,18 +13,38 @@ interface Known<T> {
   at: number;
 }
 
-/** In memory: after a restart of the server a key is new. */
+/** What of a request is kept with what it made. */
+export interface KeptRequest {
+  /** The client's. */
+  key: string;
+  /** Of what it asked for. */
+  digest: string;
+}
+
+export interface Asked {
+  owner: string;
+  /** What the client has chosen; `undefined`: each request is one of its own. */
+  key: string | undefined;
+  /** What has to be the same. */
+  request: unknown;
+}
+
+/** Here are those of this server; what an earlier one made says itself which request it was made for. */
 export class Idempotency<T> {
   /** By owner and key. */
   readonly #known = new Map<string, Map<string, Known<T>>>();
 
   /**
-   * @param key what the client has chosen; `undefined`: each request is one of its own
-   * @param request what has to be the same
-   * @throws StacyError `conflict` when it is not
+   * @param work what it makes keeps the request
+   * @param made what an earlier server has made for a key, ms since 1970 when
+   * @throws StacyError `conflict` when the key was used for another request
    */
-  async once(owner: string, key: string | undefined, request: unknown, work: () => Promise<T>): Promise<T> {
-    if (key === undefined) return await work();
+  async once(
+    { owner, key, request }: Asked,
+    work: (kept: { request?: KeptRequest }) => Promise<T>,
+    made: (key: string) => (KeptRequest & { at: number; result: T }) | undefined,
+  ): Promise<T> {
+    if (key === undefined) return await work({});
     if (key === "" || key.length > MAX_KEY) throw new StacyError("invalid", "Idempotency-Key: is empty, or too long");
     const now = Date.now();
     for (const [each, keys] of this.#known) {
@@ -37,12 +57,12 @@ export class Idempotency<T> {
     }
     const own = this.#known.get(owner) ?? new Map<string, Known<T>>();
     const digest = createHash("sha256").update(JSON.stringify(request)).digest("hex");
-    const known = own.get(key);
-    if (known !== undefined) {
+    const known = own.get(key) ?? made(key);
+    if (known !== undefined && known.at > now - KEPT_MS) {
       if (known.digest === digest) return await known.result;
       throw new StacyError("conflict", "this idempotency key was used for another request");
     }
-    const result = work();
+    const result = work({ request: { key, digest } });
     own.set(key, { digest, result, at: now });
     this.#known.set(owner, own);
     // What failed may be tried again.
