@@ -92,7 +92,8 @@ const RECIPES: Record<string, Recipe> = {
       packages: [
         ...BASE,
         ...["numpy", "pandas", "matplotlib", "ipykernel", "pip"].map((name) => `python3-${name}`),
-        "nodejs",
+        // Debian's Node runs no TypeScript by itself.
+        ...["nodejs", "esbuild"],
       ],
     },
     config: { ...config(["python3"]), user: USER, cwd: `/home/${USER}` },

@@ -173,6 +173,20 @@ describe("contexts", { timeout: 60_000 }, () => {
     assert.equal(value(await run("javascript", "x")), "41");
   });
 
+  test("JavaScript: imports as statements, again and again, and texts that look like them", async () => {
+    const code = `
+      import { sep as slash, join } from 'path'
+      import path, { basename } from "path"; import * as all from 'path'
+      import 'fs'
+      [slash, join('a', 'b'), path.dirname('a/b'), basename('a/b'), all.extname('a.c')].join(" ")`;
+    for (let i = 0; i < 2; i++) assert.equal(value(await run("javascript", code)), "'/ a/b a b .c'");
+    assert.equal(value(await run("javascript", "join('kept', slash)")), "'kept/'");
+    const text = "`\nimport a from 'b'\n`.length";
+    assert.equal(value(await run("javascript", text)), "19");
+    const error = (await run("javascript", "import { none from 'path'")).find(({ type }) => type === "error");
+    assert.equal(error?.name, "SyntaxError");
+  });
+
   test("JavaScript: an interruption ends a wait, and a loop one way or the other", async () => {
     const events = await interrupted("javascript", "console.log('begun'); await new Promise(() => {})");
     assert.equal(events.at(-2)?.type, "error");
@@ -197,6 +211,25 @@ describe("contexts", { timeout: 60_000 }, () => {
     assert.equal(value(await Array.fromAsync(context.run({ code, env: {} }, new AbortController().signal))), "2");
     await contexts.remove(guest, context.info.id);
     await assert.rejects(contexts.get(guest, context.info.id), { code: "not-found" });
+  });
+
+  test("TypeScript in an older Node: by the image's esbuild, or refused by name", async () => {
+    await writeFile(join(dir, "older.cjs"), "require('node:module').stripTypeScriptTypes = undefined;");
+    // Takes away what the first piece has of types, and finds the second wrong.
+    const esbuild = `#!/bin/sh\nread code\ncase $code in *wrong*) echo 'no: wrong' >&2; exit 1;; *) echo 'const a = 3; a';; esac\n`;
+    const found = { NODE_OPTIONS: `--require=${join(dir, "older.cjs")}`, PATH: `${dir}:${process.env.PATH}` };
+    await writeFile(join(dir, "esbuild"), esbuild, { mode: 0o755 });
+    const ask = async (env: Record<string, string>, code: string): Promise<CodeEvent[]> => {
+      const context = await contexts.create(guest, { language: "typescript", env });
+      const events = await Array.fromAsync(context.run({ code, env: {} }, new AbortController().signal));
+      await contexts.remove(guest, context.info.id);
+      return events;
+    };
+    assert.equal(value(await ask(found, "const a: number = 3; a")), "3");
+    const wrong = (await ask(found, "wrong")).find(({ type }) => type === "error");
+    assert.deepEqual([wrong?.name, wrong?.value], ["SyntaxError", "no: wrong"]);
+    const without = (await ask({ ...found, PATH: "/nowhere" }, "1")).find(({ type }) => type === "error");
+    assert.match(String(without?.value), /TypeScript needs Node 22.13 or esbuild/);
   });
 
   test("another server finds them with their state, and ends what nobody follows", async () => {

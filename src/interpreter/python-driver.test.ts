@@ -162,6 +162,67 @@ def show(): raise NotImplementedError()
       await rm(dir, { recursive: true });
     });
 
+    test("pictures that Pillow saves by a path are shown: so many of a piece, and none that is huge", async () => {
+      const dir = await mkdtemp(join(tmpdir(), "pillow-"));
+      await mkdir(join(dir, "PIL"));
+      await writeFile(join(dir, "PIL/__init__.py"), "");
+      const pillow = `class Image:
+  def __init__(self, side): self.width = self.height = side
+  def save(self, fp, format=None, **options): self.kept = (fp, format, options)
+  def _repr_png_(self): return b"PNG"
+`;
+      await writeFile(join(dir, "PIL/Image.py"), pillow);
+      await run(`import sys\nsys.path.insert(0, ${JSON.stringify(dir)})\nsys.modules.pop("PIL", None)`);
+      const begin = "from PIL.Image import Image\nsmall, huge = Image(9), Image(2_001)\n";
+      const events = await run(`${begin}small.save("a", "PNG", dpi=3)\nhuge.save("b")\nsmall.save(None)\nhuge.kept`);
+      assert.deepEqual(
+        events.map(({ png, text }) => png ?? text),
+        ["UE5H", "('b', None, {})"],
+      );
+      assert.deepEqual(brief(await run("small.save('a', 'PNG', dpi=3); small.kept")).slice(1), [
+        ["result", "('a', 'PNG', {'dpi': 3})"],
+      ]);
+      assert.equal((await run("for i in range(12): small.save('c')")).length, 10);
+      await rm(dir, { recursive: true });
+    });
+
+    test("box plots as data: standing and lying", async () => {
+      // What matplotlib makes of a box plot: filled boxes, and lines for whiskers, their ends, medians and points beyond. The driver's own
+      // \`input\` leads to what else it has.
+      const plot = `
+class Line:
+  def __init__(self, xs, ys): self.xs, self.ys = xs, ys
+  def get_xdata(self): return self.xs
+  def get_ydata(self): return self.ys
+class PathPatch:
+  def __init__(self, *corners): self.vertices = corners
+  def get_path(self): return self
+class Axes:
+  def __init__(self, turn):
+    each = lambda *points: [point[::-1] if turn else point for point in points]
+    line = lambda *points: Line(*zip(*each(*points))) if points else Line([], [])
+    self.patches = [PathPatch(*each((.75, 2), (1.25, 2), (1.25, 4), (.75, 4), (.75, 2))), PathPatch(*each((1.75, 5), (2.25, 5), (2.25, 8), (1.75, 8), (1.75, 5)))]
+    self.lines = [
+      line((1, 2), (1, 1)), line((1, 4), (1, 6)), line((.9, 1), (1.1, 1)), line((.9, 6), (1.1, 6)), line((.75, 3), (1.25, 3)), line((1, 9), (1, 0)),
+      line((2, 5), (2, 4)), line((2, 8), (2, 9)), line((1.9, 4), (2.1, 4)), line((1.9, 9), (2.1, 9)), line((1.75, 7), (2.25, 7)), line(),
+    ]
+import builtins
+box_data = builtins.input.__globals__["box_data"]
+`;
+      const value = async (code: string) => (await run(code)).find(({ type }) => type === "result")?.text;
+      await run(plot);
+      const boxes = [
+        "{'min': 1.0, 'first_quartile': 2.0, 'median': 3.0, 'third_quartile': 4.0, 'max': 6.0, 'outliers': [9.0, 0.0]}",
+        "{'min': 4.0, 'first_quartile': 5.0, 'median': 7.0, 'third_quartile': 8.0, 'max': 9.0, 'outliers': []}",
+      ];
+      for (const [turn, upright] of [
+        ["False", "True"],
+        ["True", "False"],
+      ]) {
+        assert.equal(await value(`str(box_data(Axes(${turn})))`), `"(${upright}, [${boxes.join(", ")}])"`);
+      }
+    });
+
     test("an interruption ends what runs and nothing else", async () => {
       const stopped = run("kept = 1\nprint('begun', flush=True)\nwhile True: pass");
       setTimeout(() => child.kill("SIGINT"), 300);

@@ -153,9 +153,13 @@ const BUILT_IN: Readonly<Record<string, Template>> = Object.fromEntries(
     {
       name: "code-interpreter",
       image: "stacyvm/code-interpreter",
-      description: "The same with Python's libraries for data, and Node; saved with a context that has imported them.",
+      description:
+        "The same with Python's libraries for data, and Node; saved with a context of each, the first of which has imported them.",
       memoryMiB: 1024,
-      contexts: [{ language: "python" as const, code: "import numpy, pandas, matplotlib.pyplot" }],
+      contexts: [
+        { language: "python" as const, code: "import numpy, pandas, matplotlib.pyplot" },
+        { language: "javascript" as const, code: "" },
+      ],
     },
   ].map((template) => [
     template.name,

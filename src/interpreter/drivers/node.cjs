@@ -8,9 +8,11 @@
  * mark, NUL. SIGINT ends the piece that runs.
  */
 "use strict";
+const { spawnSync } = require("node:child_process");
 const { PassThrough } = require("node:stream");
 const repl = require("node:repl");
 const util = require("node:util");
+const vm = require("node:vm");
 const { stripTypeScriptTypes } = require("node:module");
 
 const typescript = process.argv.at(-2) === "typescript";
@@ -86,10 +88,44 @@ function interrupt() {
   failed?.(new Error("interrupted"));
 }
 
+/** Node's own means keep lines and columns; esbuild is what images with an older one may have. */
+function untyped(code) {
+  if (stripTypeScriptTypes !== undefined) return stripTypeScriptTypes(code);
+  // What is imported here may be used by a later piece.
+  const settings = '--tsconfig-raw={"compilerOptions":{"preserveValueImports":true}}';
+  const flags = ["--loader=ts", "--log-level=error", settings];
+  const options = { input: code, encoding: "utf8", maxBuffer: 64 << 20 };
+  const { error, status, stdout: made, stderr: complaints } = spawnSync("esbuild", flags, options);
+  if (error?.code === "ENOENT") throw new Error("TypeScript needs Node 22.13 or esbuild, and the image has neither");
+  if (error !== undefined) throw error;
+  if (status !== 0) throw new SyntaxError(complaints.trim());
+  return made;
+}
+
+const IMPORT =
+  /(?<=^|;)[ \t]*import\b\s*(?:([\w$]+)?\s*,?\s*(?:\*\s*as\s+([\w$]+)|\{([^}]*)\})?\s*\bfrom\s*)?(["'])([^"'\n]+)\4(?:\s*(with|assert)\s*(\{[^}]*\}))?/gm;
+
+/** Imports as statements belong to modules, which a piece of code is not. `var`, since pieces repeat their imports. */
+function withoutImports(source) {
+  if (!/\bimport\b/.test(source)) return source;
+  try {
+    new vm.Script(`(async () => {${source}\n})`);
+    return source;
+  } catch (error) {
+    if (!/import statement/.test(error.message)) return source;
+  }
+  return source.replace(IMPORT, (_, own, all, names, __, from, word, how) => {
+    const module = `await import(${JSON.stringify(from)}${how === undefined ? "" : `, { ${word}: ${how} }`})`;
+    const fields = [own && `default: ${own}`, names?.replace(/\bas\b/g, ":")].filter(Boolean);
+    const parts = [all && `var ${all} = ${module}`, fields.length > 0 && `var { ${fields.join(", ")} } = ${module}`];
+    return `${parts.filter(Boolean).join("; ") || module};`;
+  });
+}
+
 function evaluate(code) {
   return new Promise((resolve, reject) => {
     failed = reject;
-    const source = typescript ? stripTypeScriptTypes(code) : code;
+    const source = withoutImports(typescript && code !== "" ? untyped(code) : code);
     const done = (error, value) => (error ? reject(error) : resolve(value));
     if (/\bawait\b/.test(source)) return waiting.eval(`${source}\n`, context, "cell", done);
     process.off("SIGINT", interrupt);
@@ -106,7 +142,6 @@ async function run({ code, env, seed, prepare = false, settle = false }) {
   const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]));
   Object.assign(process.env, env);
   try {
-    if (typescript && stripTypeScriptTypes === undefined) throw new Error("this version of Node knows no TypeScript");
     const value = await evaluate(code);
     if (value !== undefined) show(value, true);
   } catch (thrown) {

@@ -251,6 +251,58 @@ def axis_data(axis, scale, prefix):
     return {prefix + "_ticks": ticks, prefix + "_tick_labels": names, prefix + "_scale": scale}
 
 
+def named(labels, i):
+    return labels[i] if i < len(labels) else str(i)
+
+
+def numbered(artist, prefix, word):
+    """What its maker called it, or its number."""
+    label = str(artist.get_label())
+    return word + " " + label[len(prefix):] if label.startswith(prefix) else label
+
+
+def is_ruler(line):
+    """Two points that a straight line of the grid's directions connects."""
+    xs, ys = line.get_xdata(), line.get_ydata()
+    return len(xs) == len(ys) == 2 and bool(xs[0] == xs[1] or ys[0] == ys[1])
+
+
+def edges(outline):
+    """Of a box: left, right, and where its sides of the whole width are, which a notch may go beyond."""
+    xs = [x for x, _ in outline]
+    left, right = min(xs), max(xs)
+    sides = [y for (x, y), (to, at) in zip(outline, outline[1:]) if y == at and abs(x - to) == right - left] or [y for _, y in outline]
+    return left, right, min(sides), max(sides)
+
+
+def box_data(axes):
+    """Of box plots whose boxes are filled: each box, and the lines in its width. @returns whether they stand, and what each shows"""
+    lines = [([float(x) for x in line.get_xdata()], [float(y) for y in line.get_ydata()]) for line in axes.lines]
+    outlines = [[(float(x), float(y)) for x, y in patch.get_path().vertices] for patch in axes.patches]
+    # A whisker stands in the middle of its box's width, and begins where that ends.
+    left, right, low, high = edges(outlines[0])
+    upright = any(
+        len(set(y)) == 2 and all(abs(each - (left + right) / 2) < 1e-9 for each in x) and (min(y) == high or max(y) == low)
+        for x, y in lines
+    )
+    if not upright:
+        lines, outlines = [(y, x) for x, y in lines], [[(y, x) for x, y in outline] for outline in outlines]
+    found = []
+    for outline in outlines:
+        left, right, low, high = edges(outline)
+        own = [(x, y) for x, y in lines if x and left <= min(x) and max(x) <= right]
+        whiskers = [y for _, y in own if len(set(y)) == 2 and (min(y) == high or max(y) == low)]
+        lowest, highest = min(map(min, whiskers), default=low), max(map(max, whiskers), default=high)
+        # The widest of the lines across it.
+        level = [(max(x) - min(x), y[0]) for x, y in own if len(y) == 2 and y[0] == y[1] and low <= y[0] <= high]
+        beyond = [each for x, y in own if len(set(x)) == 1 for each in y if each < lowest or each > highest]
+        found.append({
+            **{"min": lowest, "first_quartile": low, "median": max(level)[1] if level else None},
+            **{"third_quartile": high, "max": highest, "outliers": beyond},
+        })
+    return upright, found
+
+
 def axes_data(axes):
     x_label, y_label = axes.get_xlabel(), axes.get_ylabel()
     base = {
@@ -265,16 +317,34 @@ def axes_data(axes):
             {"label": str(each.get_label()), "angle": round(float(each.theta2 - each.theta1), 3), "radius": float(each.r)}
             for each in wedges
         ]}
+    lying = [str(label.get_text()) for label in axes.get_yticklabels()]
+    turned = {**base, **{"x" + name: base["y" + name] for name in ("_label", "_unit")}, **{"y" + name: base["x" + name] for name in ("_label", "_unit")}}
     groups = [each for each in axes.containers if hasattr(each, "patches")]
     if groups:
-        return {"type": "bar", **base, "elements": [
-            {"label": names[i] if i < len(names) else str(i), "group": str(group.get_label()), "value": float(bar.get_height())}
-            for group in groups for i, bar in enumerate(group.patches)
+        across = [getattr(group, "orientation", None) == "horizontal" for group in groups]
+        return {"type": "bar", **(turned if all(across) else base), "elements": [
+            {
+                "label": named(lying if flat else names, i),
+                "group": numbered(group, "_container", "Group"),
+                "value": float(bar.get_width() if flat else bar.get_height()),
+            }
+            for group, flat in zip(groups, across) for i, bar in enumerate(group.patches)
         ]}
-    if axes.lines:
+    boxes = axes.patches and all(type(each).__name__ == "PathPatch" for each in axes.patches) and not axes.collections
+    if boxes and axes.lines:
+        upright, elements = box_data(axes)
+        labels = names if upright else lying
+        return {"type": "box_and_whisker", **(base if upright else turned), "elements": [
+            {"label": named(labels, i), **each} for i, each in enumerate(elements)
+        ]}
+    lines = [line for line in axes.lines if not is_ruler(line)]
+    if lines:
         return {"type": "line", **base, **ticks, "elements": [
-            {"label": str(line.get_label()), "points": [[plain(x), plain(y)] for x, y in zip(line.get_xdata(), line.get_ydata())]}
-            for line in axes.lines
+            {
+                "label": numbered(line, "_child", "Line"),
+                "points": [[plain(x), plain(y)] for x, y in zip(line.get_xdata(), line.get_ydata())],
+            }
+            for line in lines
         ]}
     if axes.collections:
         return {"type": "scatter", **base, **ticks, "elements": [
@@ -344,12 +414,39 @@ def evaluate(node, name, mode):
     return loop.run_until_complete(value) if compiled.co_flags & inspect.CO_COROUTINE else value
 
 
-class PyplotFinder:
-    """Gives `pyplot.show()` its meaning when the code imports it. A backend of our own would be known to this process alone, and named
-    in the environment of every program that the code starts."""
+def show_by_pyplot(pyplot):
+    """A backend of our own would be known to this process alone, and named in the environment of every program that the code starts."""
+    pyplot.show = lambda *_, **__: show_figures()
+
+
+# Of pictures that are saved: what a piece of code shows by that, and how large each may be, in pixels.
+MOST_SAVED, MOST_PIXELS = 10, 4_000_000
+saved = 0
+
+
+def show_by_saving(pillow):
+    """A picture that goes into a file is shown, as E2B's clients expect: `savefig` saves by it, too."""
+    save = pillow.Image.save
+
+    def saving(image, fp, format=None, **options):
+        global saved
+        save(image, fp, format, **options)
+        if isinstance(fp, str) and saved < MOST_SAVED and image.width * image.height <= MOST_PIXELS:
+            saved += 1
+            display(image)
+
+    pillow.Image.save = saving
+
+
+class Finder:
+    """Changes a module when the code imports it."""
+
+    def __init__(self, name, change):
+        self.name = name
+        self.change = change
 
     def find_spec(self, name, path, target=None):
-        if name != "matplotlib.pyplot":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -359,7 +456,7 @@ class PyplotFinder:
 
         def exec_module(module):
             execute(module)
-            module.show = lambda *_, **__: show_figures()
+            self.change(module)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -469,8 +566,9 @@ def worded(error):
 
 
 def run(code, env, prepare):
-    global count, running
+    global count, running, saved
     count += not prepare
+    saved = 0
     before = {key: os.environ.get(key) for key in env}
     try:
         os.environ.update(env)  # which refuses names and values that no environment can have
@@ -523,7 +621,7 @@ def main():
     signal.signal(signal.SIGINT, interrupt)
     sys.path.insert(0, "")
     sys.argv = [""]
-    sys.meta_path.insert(0, PyplotFinder())
+    sys.meta_path[:0] = [Finder("matplotlib.pyplot", show_by_pyplot), Finder("PIL.Image", show_by_saving)]
     engine = ipython() or plain_python
     say("ready")
     for line in commands:
