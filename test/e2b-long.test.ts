@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Sandbox as Interpreter } from "@e2b/code-interpreter";
 import { CommandExitError, Sandbox } from "e2b";
-import { e2bServer, prepare } from "./e2b-support.ts";
+import { e2bServer, KEY, prepare } from "./e2b-support.ts";
 import type { Server } from "./server-support.ts";
 
 const skip = process.env.STACYVM_E2B === "all" ? false : "STACYVM_E2B=all runs it: it makes an image of 900 MB";
@@ -59,6 +59,23 @@ describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
     assert.match(magic.logs.stdout.join(""), /Wall time|CPU times/);
     await notebook.runCode("const x = 20", { language: "javascript" });
     assert.equal((await notebook.runCode("x * 2", { language: "javascript" })).text, "40");
+    const imports = "import { sep } from 'path'\nimport fs from 'fs'\nsep + typeof fs.readFileSync";
+    assert.equal((await notebook.runCode(imports, { language: "javascript" })).text, "/function");
+    // Debian's Node knows no types: esbuild takes them away.
+    const typed = "enum Side { Left = 3 }\nconst side: number = Side.Left; side";
+    assert.equal((await notebook.runCode(typed, { language: "typescript" })).text, "3");
+    const boxes = await notebook.runCode(
+      "plt.boxplot([[85, 90, 78, 92, 88], [95, 89, 76, 91, 84, 87]], labels=['a', 'b'], patch_artist=True);",
+    );
+    const box = JSON.parse(JSON.stringify(boxes.results[0]?.chart?.elements[1] ?? {}));
+    const numbers = { min: 84, first_quartile: 84.75, median: 88, third_quartile: 90.5, max: 95, outliers: [76] };
+    assert.deepEqual(box, { label: "b", ...numbers });
+    const saved = await notebook.runCode("plt.plot([1, 2])\nplt.savefig('saved.png')\nplt.close()");
+    assert.match(saved.results[0]?.png ?? "", /^iVBOR/);
+    assert.deepEqual(
+      (await notebook.listCodeContexts()).map(({ language }) => language),
+      ["python", "javascript", "typescript"],
+    );
     assert.equal((await notebook.runCode("import os; os.getcwd() + os.environ['USER']")).text, "/home/useruser");
     await notebook.kill();
   });
@@ -101,6 +118,7 @@ describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
       () => undefined,
       (error: unknown) => error,
     );
+    const asked = await createdWith("a-key", { templateID: "base", timeout: 600 });
     const { port } = new URL(server.url);
     await server.stop("SIGKILL");
     assert.ok((await broken) instanceof Error);
@@ -116,8 +134,24 @@ describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
       numbers.every((number, i) => i === 0 || number === (numbers[i - 1] ?? 0) + 1),
       "no line is lost from there on",
     );
+    assert.equal(
+      await createdWith("a-key", { templateID: "base", timeout: 600 }),
+      asked,
+      "what was asked for before is not made again",
+    );
+    await Sandbox.kill(asked);
     await again.kill();
   });
+
+  async function createdWith(key: string, body: object): Promise<string> {
+    const answer = await fetch(`${server.url}/sandboxes`, {
+      method: "POST",
+      headers: { "x-api-key": KEY, "content-type": "application/json", "idempotency-key": key },
+      body: JSON.stringify(body),
+    });
+    assert.equal(answer.status, 201);
+    return ((await answer.json()) as { sandboxID: string }).sandboxID;
+  }
 });
 
 async function timed(work: () => Promise<unknown>): Promise<number[]> {

@@ -136,7 +136,8 @@ function evaluate(code) {
 
 async function run({ code, env, seed, prepare = false, settle = false }) {
   if (settle && used) return; // what its user has made of it stays
-  if (settle && prepared) context.Math.random = generator(seed);
+  // Older versions show the context's own objects to its code alone.
+  if (settle && prepared) vm.runInContext("Math", context).random = generator(seed);
   prepared ||= prepare;
   used ||= !settle && !prepare;
   const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]));
