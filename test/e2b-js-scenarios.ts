@@ -350,6 +350,22 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
       NotFoundError,
     );
   });
+  await all.run("changes with what it is that has changed", async () => {
+    await sandbox.files.makeDir("/tmp/entries");
+    const seen = new Map<string, unknown>();
+    const handle = await sandbox.files.watchDir(
+      "/tmp/entries",
+      ({ type, name, entry }) => void seen.set(`${type} ${name}`, entry && { path: entry.path, size: entry.size }),
+      { includeEntry: true, allowNetworkMounts: true, timeoutMs: 0 },
+    );
+    await sandbox.files.write("/tmp/entries/file", "three");
+    await until("the new file", () => seen.has("write file"));
+    assert.deepEqual(seen.get("write file"), { path: "/tmp/entries/file", size: 5 });
+    await sandbox.files.remove("/tmp/entries/file");
+    await until("the removal", () => seen.has("remove file"));
+    assert.equal(seen.get("remove file"), undefined);
+    await handle.stop();
+  });
   await all.run("signed links to read and to write", async () => {
     const put = await sandbox.uploadUrl("/tmp/signed", { useSignatureExpiration: 60 });
     const form = new FormData();
@@ -580,7 +596,9 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
     const { commands } = sandbox;
     assert.deepEqual(await networkOf({ allowOut: ["0.0.0.0/0"], denyOut }), { allowOut: ["*"], denyOut });
     // Refused at once; what is permitted, and nowhere, would be waited for.
-    const refused = await commands.run("curl -sS -m 50 http://192.0.2.7/ 2>&1", { timeoutMs: 0 }).catch((error) => error);
+    const refused = await commands
+      .run("curl -sS -m 50 http://192.0.2.7/ 2>&1", { timeoutMs: 0 })
+      .catch((error) => error);
     assert.match(String(refused.stdout), /refused|reset|denied|not allowed|403/i);
     assert.deepEqual(await networkOf({ allow_internet_access: false }), { allowOut: [], denyOut: [] });
   });

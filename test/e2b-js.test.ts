@@ -48,6 +48,7 @@ const OLDER = [
     without: [
       // It takes no such options, and goes on without them.
       "paused without memory at the end of its time",
+      "changes with what it is that has changed",
       ...["volumes in a sandbox", "metadata of files", "paused at the end of its time, and brought back by its use"],
       // Its names stand in other places.
       "a template is built from steps and files, with its log as it comes, and a sandbox starts from it",

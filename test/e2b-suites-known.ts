@@ -4,7 +4,6 @@ const KNOWN: [RegExp, string][] = [
   [/create.context.with.options/, "a context in /root, where the user `user` may not go: code runs as root at E2B"],
   [/test_async_systemd|test_systemd|systemd/, "ends E2B's own processes in the sandbox, which are not there"],
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
-  [/entry.info|network.mounts/, "events with the file's information, watching network mounts: not yet (a newer agent)"],
   [
     /test_watch_iterated|test_watch_recursive_directory_changes$/,
     "count the change of a new file's permissions, too, which is not told",

@@ -11,6 +11,6 @@ export interface E2bParts extends RouteParts {
 }
 
 /** The version of E2B's agent in the sandbox whose calls are answered here: clients choose by it what they ask for. */
-export const ENVD_VERSION = "0.6.1";
+export const ENVD_VERSION = "0.6.4";
 export const ENVD_PORT = 49983;
 export const INTERPRETER_PORT = 49999;

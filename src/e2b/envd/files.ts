@@ -10,6 +10,7 @@ import { parseRange } from "../../api/range.ts";
 import { exactly } from "../../api/streams.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { errno, StacyError } from "../../host/error.ts";
+import { notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import type { Guest } from "./guest.ts";
 import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
@@ -83,6 +84,7 @@ export async function writeFiles(
 ): Promise<Response> {
   const path = query.get("path") ?? undefined;
   const user = (await guest.users()).find(query.get("username") ?? guest.userName);
+  if ([...request.headers.keys()].some((name) => name.startsWith("x-metadata-"))) throw notThere("metadata of files");
   const type = request.headers.get("content-type") ?? "";
   const { max_upload_bytes: maxBytes, body_timeout: timeoutMs } = parts.config.server;
   const body = bodyStream(request, { maxBytes, timeoutMs });

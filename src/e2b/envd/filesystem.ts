@@ -134,7 +134,7 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
       try {
         const user = (await guest.users()).find(guest.userName);
         const signal = AbortSignal.any([context.signal, abort.signal, stopping]);
-        const events = await watch(guest, pathOf(request.path, user), request.recursive, signal);
+        const events = await watch(guest, pathOf(request.path, user), request, signal);
         yield watched({ case: "start", value: {} as never });
         begun = true;
         for await (const next of withKeepAlive(events, context.requestHeader)) {
@@ -152,15 +152,15 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
       }
     },
 
-    async createWatcher({ path, recursive }, context) {
+    async createWatcher(request, context) {
       const guest = await guestOf(context);
       const stop = new AbortController();
       try {
         const mine = [...watchers.values()].filter(({ sandbox }) => sandbox === guest.id);
         if (mine.length >= MAX_WATCHERS) throw new StacyError("limit", "this sandbox has too many watchers");
         const user = (await guest.users()).find(guest.userName);
-        const directory = pathOf(path, user);
-        const events = await watch(guest, directory, recursive, AbortSignal.any([stop.signal, stopping]));
+        const directory = pathOf(request.path, user);
+        const events = await watch(guest, directory, request, AbortSignal.any([stop.signal, stopping]));
         const id = `w${randomBytes(8).toString("hex")}`;
         const room = mine[0]?.kept.room ?? { left: E2B_BOUNDS.watchedBytes };
         const watcher: Watcher = { sandbox: guest.id, directory, kept: new KeptChanges(room), stop };
@@ -223,15 +223,26 @@ async function statIfThere({ agent }: Guest, path: string): Promise<FileStat | u
   });
 }
 
-/** The directory is watched when this resolves. @throws ConnectError when it is none */
+/**
+ * The directory is watched when this resolves.
+ * @param wanted `includeEntry`: events say of what is there still what it is
+ * @throws ConnectError when it is none
+ */
 async function watch(
-  { agent }: Guest,
+  { agent, users }: Guest,
   directory: string,
-  recursive: boolean,
+  { recursive, includeEntry }: { recursive: boolean; includeEntry: boolean },
   signal: AbortSignal,
 ): Promise<AsyncGenerator<FilesystemEvent>> {
   const { kind } = await agent.stat(directory);
   if (kind !== "directory") throw new ConnectError(`path is not a directory: ${directory}`, Code.InvalidArgument);
+  const entryIfThere = async (path: string): Promise<EntryInfo | undefined> => {
+    try {
+      return await entryOf(agent, await agent.stat(path, { follow: false }), await users());
+    } catch {
+      return undefined; // it may have gone since
+    }
+  };
   const begun = Promise.withResolvers<void>();
   const changes = agent.watch(directory, { recursive, signal, ready: begun.resolve })[Symbol.asyncIterator]();
   const first = changes.next();
@@ -240,14 +251,17 @@ async function watch(
     try {
       for (let next = await first; next.done !== true; next = await changes.next()) {
         const { change, path, to } = next.value;
-        const event = (type: EventType, at: string): FilesystemEvent =>
-          create(FilesystemEventSchema, { type, name: posix.relative(directory, at) });
+        const event = async (type: EventType, at: string): Promise<FilesystemEvent> => {
+          const entry = includeEntry ? await entryIfThere(at) : undefined;
+          const name = posix.relative(directory, at);
+          return create(FilesystemEventSchema, { type, name, ...(entry === undefined ? {} : { entry }) });
+        };
         const type = TYPES[change];
         if (type === undefined) continue;
-        yield event(type, path);
-        if (to !== undefined) yield event(EventType.CREATE, to);
+        yield await event(type, path);
+        if (to !== undefined) yield await event(EventType.CREATE, to);
         // A file that is there at once with its content, as ours are, was written also.
-        if (change === "create" && (await hasContent(agent, path))) yield event(EventType.WRITE, path);
+        if (change === "create" && (await hasContent(agent, path))) yield await event(EventType.WRITE, path);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
