@@ -6,7 +6,7 @@ const KNOWN: [RegExp, string][] = [
   [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [
     /test_watch_iterated|test_watch_recursive_directory_changes$/,
-    "count the change of a new file's permissions, too, which is not told",
+    "count three events of a new file: here it is there at once with its permissions and content, which are two",
   ],
   [/MCP|mcp/, "the MCP gateway: not yet"],
   [/transform/, "rules that change requests: not yet"],

@@ -43,3 +43,17 @@ test("a body has the length that was announced, or breaks", async () => {
   assert.equal((await read(parts(3, 2), 5)).length, 2);
   for (const source of [parts(3, 3), parts(3), parts()]) await assert.rejects(read(source, 5), { code: "protocol" });
 });
+
+test("a body is over with its last announced byte: its reader may go on to end its sandbox, on the same connection", async () => {
+  let freed = false;
+  async function* lost(): AsyncGenerator<Uint8Array> {
+    try {
+      yield new Uint8Array(5);
+      throw new Error("its sandbox is gone");
+    } finally {
+      freed = true;
+    }
+  }
+  assert.equal((await Array.fromAsync(exactly(lost(), 5))).length, 1);
+  assert.ok(freed, "nobody else frees what it is read from");
+});

@@ -87,6 +87,8 @@ export async function* exactly(source: AsyncIterable<Uint8Array>, length: number
     if (part.length > left) throw new StacyError("protocol", "the sandbox sent more than it had announced");
     left -= part.length;
     yield part;
+    // Its reader has all of it, and may have sent its next request by then: what becomes of the source would cut that one off.
+    if (left === 0) return;
   }
   if (left > 0) throw new StacyError("protocol", "the sandbox sent less than it had announced");
 }
