@@ -281,6 +281,13 @@ def sync_scenarios(box, Sandbox=Sandbox, way="sync: "):
 
         until(more)
         handle.stop()
+        # Older versions do not ask what it is that has changed.
+        if "include_entry" in inspect.signature(box.files.watch_dir).parameters:
+            handle = box.files.watch_dir("/tmp/seen", include_entry=True)
+            box.files.write("/tmp/seen/file", "three")
+            sizes = []
+            until(lambda: sizes.extend(event.entry and event.entry.size for event in handle.get_new_events()) or 5 in sizes)
+            handle.stop()
 
     def terminal():
         screen = []

@@ -236,9 +236,11 @@ async function watch(
 ): Promise<AsyncGenerator<FilesystemEvent>> {
   const { kind } = await agent.stat(directory);
   if (kind !== "directory") throw new ConnectError(`path is not a directory: ${directory}`, Code.InvalidArgument);
+  // Read once: a watcher outlives the request that made it, and its events are many.
+  const owners = includeEntry ? await users() : undefined;
   const entryIfThere = async (path: string): Promise<EntryInfo | undefined> => {
     try {
-      return await entryOf(agent, await agent.stat(path, { follow: false }), await users());
+      return owners && (await entryOf(agent, await agent.stat(path, { follow: false }), owners));
     } catch {
       return undefined; // it may have gone since
     }
@@ -252,7 +254,7 @@ async function watch(
       for (let next = await first; next.done !== true; next = await changes.next()) {
         const { change, path, to } = next.value;
         const event = async (type: EventType, at: string): Promise<FilesystemEvent> => {
-          const entry = includeEntry ? await entryIfThere(at) : undefined;
+          const entry = await entryIfThere(at);
           const name = posix.relative(directory, at);
           return create(FilesystemEventSchema, { type, name, ...(entry === undefined ? {} : { entry }) });
         };
