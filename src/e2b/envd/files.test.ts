@@ -128,14 +128,17 @@ function guestOf(size: number, ...pieces: string[]): Guest {
   } as unknown as Guest;
 }
 
-test("of a file come as many bytes as were announced, or the connection breaks: more would be the next answer", async () => {
+test("of a file come as many bytes as were announced and none behind them, or the connection breaks: more would be the next answer", async () => {
   const ask = async (size: number, pieces: string[], headers: Record<string, string> = {}) => {
     const query = new URLSearchParams({ path: "/x" });
     return await readFile(guestOf(size, ...pieces), new Request("http://h/files", { headers }), query);
   };
   const whole = await ask(5, ["123", "45"]);
   assert.deepEqual([whole.headers.get("content-length"), await whole.text()], ["5", "12345"]);
-  for (const pieces of [["12345", "HTTP/1.1 200 OK\r\n\r\n"], ["123456"], ["1234"]]) {
+  for (const headers of [{}, { range: "bytes=0-4" }]) {
+    assert.equal(await (await ask(5, ["12345", "HTTP/1.1 200 OK\r\n\r\n"], headers)).text(), "12345");
+  }
+  for (const pieces of [["123456"], ["123", "4HTTP/1.1 200 OK\r\n\r\n"], ["1234"]]) {
     const answer = await ask(5, pieces);
     assert.equal(answer.headers.get("content-length"), "5");
     await assert.rejects(answer.text(), /than it had announced/, pieces.join());
