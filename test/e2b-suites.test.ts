@@ -1,7 +1,8 @@
 /**
  * E2B's own tests against a server of ours. `STACYVM_E2B_SUITES` names a folder with clones of github.com/e2b-dev/E2B and
  * github.com/e2b-dev/code-interpreter in it; they are copied, and what they need is installed from the registries. What does not pass is
- * named, with its reason, in e2b-suites-known.ts; `STACYVM_E2B_SUITES_ONLY` is a pattern for the names of suites.
+ * named, with its reason, in e2b-suites-known.ts; `STACYVM_E2B_SUITES_ONLY` is a pattern for the names of suites, and `STACYVM_E2B_SUITES_FILES`
+ * one for the paths of their files, to look for a fault.
  */
 import assert from "node:assert/strict";
 import { cp, glob, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
@@ -18,6 +19,7 @@ import type { Server } from "./server-support.ts";
 
 const clones = process.env.STACYVM_E2B_SUITES ?? "";
 const only = new RegExp(process.env.STACYVM_E2B_SUITES_ONLY ?? "");
+const onlyFiles = new RegExp(process.env.STACYVM_E2B_SUITES_FILES ?? "");
 const skip =
   clones === "" ? "STACYVM_E2B_SUITES=<folder with the clones> runs it: an hour, and packages of 500 MB" : false;
 const INSTALL_MS = 600_000;
@@ -83,7 +85,7 @@ async function filesOf(folder: string, wanted: Suite): Promise<string[]> {
   const own = SUITES.filter((suite) => suite.folder === wanted.folder);
   const tests: string[] = [];
   for await (const path of glob("tests/**/{*.test.ts,test_*.py}", { cwd: folder })) {
-    if (path.startsWith("tests/runtimes/")) continue;
+    if (path.startsWith("tests/runtimes/") || !onlyFiles.test(path)) continue;
     if (own.find(({ files }) => files.test(path)) === wanted) tests.push(path);
   }
   return tests.sort();

@@ -177,7 +177,7 @@ async function* told(events: AsyncGenerator<CodeEvent>, lease: Lease): AsyncGene
         yield line({ type: "end_of_execution" });
       } else if (event.type === "stdout" || event.type === "stderr") {
         yield line({ ...event, timestamp: new Date().toISOString() });
-      } else if (event.type === "result") yield line(withoutQuotes(event));
+      } else if (event.type === "result") yield line(withFloats(withoutQuotes(event)));
       else yield line(event);
     }
   } catch (error) {
@@ -190,6 +190,21 @@ async function* told(events: AsyncGenerator<CodeEvent>, lease: Lease): AsyncGene
     lease[Symbol.dispose]();
   }
 }
+
+/** E2B's numbers of a chart are all floats, which Python's clients tell from whole ones. */
+export function withFloats(event: CodeEvent): CodeEvent {
+  return event.chart === undefined ? event : { ...event, chart: floats(event.chart) };
+}
+
+function floats(value: unknown): unknown {
+  if (Number.isSafeInteger(value)) return rawJson(`${value}.0`);
+  if (Array.isArray(value)) return value.map(floats);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, floats(each)]));
+}
+
+/** Not yet among TypeScript's own. */
+const { rawJSON: rawJson } = JSON as unknown as { rawJSON(text: string): unknown };
 
 /** E2B shows a text as it is, and not as its language writes it. */
 function withoutQuotes(event: CodeEvent): CodeEvent {
