@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type IncomingMessage } from "node:htt
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { type Duplex, duplexPair } from "node:stream";
 import { after, before, test } from "node:test";
+import { countTurns } from "../../test/count-turns.ts";
 import { Addresses } from "../host/addresses.ts";
 import { StacyError } from "../host/error.ts";
 import { isGuests } from "../host/guest-sockets.ts";
@@ -172,6 +173,28 @@ test("requests with a whole URL are passed on, one after another over one connec
     assert.equal(headers["proxy-authorization"], undefined);
     assert.equal(headers["x-private"], undefined);
   }
+});
+
+test("bodies in chunks of a byte, of a program and of a host, are taken in turns, and are whole", async () => {
+  const chunks = "1\r\nz\r\n".repeat(50_000);
+  const letters = (answer: string): number => answer.split("z").length - 1;
+  const chatty = createServer((socket) => {
+    socket.on("error", () => {}).resume();
+    socket.write(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n${chunks}0\r\n\r\n`);
+  });
+  await once(chatty.listen(0, "127.0.0.1"), "listening");
+  const { port } = chatty.address() as AddressInfo;
+  using guest = new Guest([`127.0.0.1:${webPort}`, `127.0.0.1:${port}`]);
+  const sent = countTurns();
+  const posted = `POST http://127.0.0.1:${webPort}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n`;
+  assert.equal(letters(await guest.ask(`${posted}${chunks}0\r\n\r\n`)), 50_000);
+  const [turnsOut, received] = [sent(), countTurns()];
+  const answer = await guest.ask(`GET http://127.0.0.1:${port}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+  const turnsIn = received();
+  assert.equal(letters(answer), 50_000);
+  // 64 KiB of them would be one.
+  assert.ok(turnsOut > 40 && turnsIn > 40, `${turnsOut} and ${turnsIn} turns`);
+  chatty.close();
 });
 
 test("what a request's body is, stays its body: whatever its method, and whatever Connection says", async () => {

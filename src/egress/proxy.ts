@@ -15,6 +15,7 @@ import type { Duplex } from "node:stream";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { fewInterim } from "../host/few-interim.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
+import { InSlices } from "../host/in-slices.ts";
 import { mergeBody } from "../host/merge-body.ts";
 import { relay } from "../host/relay.ts";
 import type { Connections, Target } from "./connections.ts";
@@ -52,12 +53,14 @@ export class EgressProxy {
       mergeBody(request);
       void this.#forward(request, response);
     });
-    this.#server.on("connect", (request, client, head) => void this.#tunnel(request, client, head));
+    this.#server.on("connect", (request, client, head) => {
+      void this.#tunnel(request, client instanceof InSlices ? client.release() : client, head);
+    });
     this.#server.on("clientError", (_error, client) => client.destroy());
   }
 
   serve(client: Duplex): void {
-    this.#server.emit("connection", client);
+    this.#server.emit("connection", new InSlices(client));
   }
 
   async #dial(target: Target, client: Duplex): Promise<Socket> {
@@ -125,7 +128,7 @@ export class EgressProxy {
       const socket = await this.#dial(target, client);
       const outgoing = httpRequest({
         // Without an agent: it would make connections of its own.
-        createConnection: () => socket,
+        createConnection: () => new InSlices(socket),
         method: request.method,
         path: `${url.pathname}${url.search}`,
         headers: { ...endToEnd(request.headers), ...framing(request.headers), host: url.host, connection: "close" },

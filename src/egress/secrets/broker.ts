@@ -16,6 +16,7 @@ import type { Duplex } from "node:stream";
 import { createServer as createTls, type TLSSocket, type TlsOptions } from "node:tls";
 import { StacyError } from "../../host/error.ts";
 import { endToEnd } from "../../host/hop-by-hop.ts";
+import { InSlices } from "../../host/in-slices.ts";
 import { mergeBody } from "../../host/merge-body.ts";
 import { relay } from "../../host/relay.ts";
 import type { Permit, Target } from "../connections.ts";
@@ -158,12 +159,13 @@ export class Broker {
     const upstream = new Upstream({ target, scheme, trusted, dial });
     const host: Host = { target, scheme, upstream, accept: () => {}, clients: new Set() };
     const http1 = this.#http1Server(host);
-    if (scheme === "http") host.accept = (client) => void http1.emit("connection", client);
+    if (scheme === "http") host.accept = (client) => void http1.emit("connection", new InSlices(client));
     else {
       const tls = createTls({ ...(await certificates.of(target.host)), ...tlsOptions(target) });
       tls.on("secureConnection", (socket: TLSSocket) => {
-        if (socket.alpnProtocol === "h2") this.#http2Session(host, socket);
-        else http1.emit("connection", socket);
+        const slices = new InSlices(socket);
+        if (socket.alpnProtocol === "h2") this.#http2Session(host, slices);
+        else http1.emit("connection", slices);
       });
       tls.on("tlsClientError", () => {}); // the guest's own doing; Node has closed it
       host.accept = (client) => void tls.emit("connection", client);
@@ -180,12 +182,15 @@ export class Broker {
       mergeBody(request);
       void this.#http1(host, request, response);
     });
-    server.on("upgrade", (request, socket, head) => void this.#upgrade(host, request, socket, head));
+    server.on("upgrade", (request, socket, head) => {
+      // Of a request with a body it is something of Node's own.
+      void this.#upgrade(host, request, socket instanceof InSlices ? socket.release() : socket, head);
+    });
     server.on("clientError", (_error, socket) => socket.destroy());
     return server;
   }
 
-  #http2Session(host: Host, socket: TLSSocket): void {
+  #http2Session(host: Host, socket: Duplex): void {
     const session = performServerHandshake(socket, { settings: { maxConcurrentStreams: MOST_STREAMS } });
     session.on("error", () => socket.destroy());
     session.on("stream", (stream, headers) => void this.#http2(host, stream, headers));

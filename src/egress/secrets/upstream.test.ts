@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
+import { countTurns } from "../../../test/count-turns.ts";
 import { type Asked, Upstream } from "./upstream.ts";
 
 function upstreamTo(port: number): Upstream {
@@ -87,7 +88,7 @@ test("of interim answers a few are taken, and the request ends with one more; fo
   assert.equal((await exchange.answer).status, 200);
 });
 
-test("an answer in chunks of a byte is passed on in a few pieces, and whole", async (t) => {
+test("an answer in chunks of a byte is passed on in a few pieces, and whole, and others have their turn meanwhile", async (t) => {
   const letters = Array.from({ length: 50_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
   const chunks = [...letters].map((letter) => `1\r\n${letter}\r\n`).join("");
   const { upstream, asked } = await hostThatSays(
@@ -95,7 +96,11 @@ test("an answer in chunks of a byte is passed on in a few pieces, and whole", as
     `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${chunks}0\r\n\r\n`,
   );
   const { answer } = await upstream.ask(asked, new AbortController().signal);
+  const turns = countTurns();
   const pieces = await Array.fromAsync((await answer).body as AsyncIterable<Buffer>);
   assert.equal(Buffer.concat(pieces).toString(), letters);
   assert.ok(pieces.length < 1_000, `${pieces.length} pieces`);
+  // 64 KiB of them would be one.
+  const had = turns();
+  assert.ok(had > 20, `${had} turns`);
 });

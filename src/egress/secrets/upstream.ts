@@ -13,6 +13,7 @@ import { connect as connectTls, type TLSSocket } from "node:tls";
 import { StacyError } from "../../host/error.ts";
 import { fewInterim } from "../../host/few-interim.ts";
 import { endToEnd, framing } from "../../host/hop-by-hop.ts";
+import { InSlices } from "../../host/in-slices.ts";
 import { mergeBody } from "../../host/merge-body.ts";
 import type { Target } from "../connections.ts";
 import { Places } from "./places.ts";
@@ -117,7 +118,9 @@ export class Upstream {
         },
       });
       fewInterim(outgoing);
-      outgoing.once("upgrade", (answer, socket, early) => resolve({ answer, socket, early }));
+      outgoing.once("upgrade", (answer, socket, early) => {
+        resolve({ answer, socket: socket instanceof InSlices ? socket.release() : socket, early });
+      });
       outgoing.once("response", (answer) => {
         mergeBody(answer);
         resolve(http1Answer(answer));
@@ -212,7 +215,7 @@ export class Upstream {
       return undefined;
     }
     const session = connectHttp2("https://upstream.invalid", {
-      createConnection: () => socket,
+      createConnection: () => new InSlices(socket),
       settings: { enablePush: false },
     });
     session.on("error", () => socket.destroy()); // each request tells its own
@@ -274,6 +277,34 @@ function handshake(socket: TLSSocket): Promise<void> {
   });
 }
 
+/** With what Node's agent wants of a socket. */
+class SlicedSocket extends InSlices<Socket> {
+  constructor(socket: Socket) {
+    super(socket);
+    socket.on("timeout", () => this.emit("timeout"));
+  }
+
+  setTimeout(ms: number): this {
+    this.connection.setTimeout(ms);
+    return this;
+  }
+
+  setKeepAlive(on?: boolean, firstMs?: number): this {
+    this.connection.setKeepAlive(on, firstMs);
+    return this;
+  }
+
+  ref(): this {
+    this.connection.ref();
+    return this;
+  }
+
+  unref(): this {
+    this.connection.unref();
+    return this;
+  }
+}
+
 class DialAgent extends Agent {
   readonly #open: () => Promise<Socket>;
   /** How long each may be idle while it is in use, ms. */
@@ -287,8 +318,9 @@ class DialAgent extends Agent {
   override createConnection(_options: unknown, done?: (error: Error | null, socket: Duplex) => void): undefined {
     this.#open().then(
       (socket) => {
-        this.#idleMs.set(socket, socket.timeout ?? 0);
-        done?.(null, socket);
+        const sliced = new SlicedSocket(socket);
+        this.#idleMs.set(sliced, socket.timeout ?? 0);
+        done?.(null, sliced);
       },
       (error: Error) => done?.(error, undefined as never),
     );
