@@ -150,6 +150,16 @@ test("CONNECT is a tunnel: both directions, each ended by itself", async () => {
   assert.deepEqual({ sent, received }, { sent: 10, received: 10 });
 });
 
+test("what comes right behind CONNECT, however much, reaches the host whole and in order", async () => {
+  using guest = new Guest([`127.0.0.1:${echoPort}`]);
+  const data = Array.from({ length: 40_000 }, (_, at) => `word ${at}`).join(" ");
+  const connection = guest.connect();
+  connection.end(`CONNECT 127.0.0.1:${echoPort} HTTP/1.1\r\nHost: x\r\n\r\n${data}`);
+  const answer = (await connection.toArray()).join("");
+  assert.ok(answer.slice(answer.indexOf("\r\n\r\n") + 4) === data.toUpperCase());
+  assert.equal(guest.egress.status.sent, data.length);
+});
+
 test("requests with a whole URL are passed on, one after another over one connection, without what is between us only", async () => {
   using guest = new Guest([`127.0.0.1:${webPort}`]);
   const url = `http://127.0.0.1:${webPort}/a?b=c`;

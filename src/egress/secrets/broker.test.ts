@@ -430,7 +430,43 @@ test("another name in the TLS handshake than the one that was connected to ends 
   using guest = await Guest.make({ hosts: [HOST, "other.example"] });
   await assert.rejects(guest.tls(["http/1.1"], "other.example"));
   await assert.rejects(guest.tls(["h2"], "elsewhere.example"));
+  // Whoever takes any certificate gets no further.
+  const careless = connectTls({ socket: guest.raw(), servername: "other.example", rejectUnauthorized: false });
+  await assert.rejects(once(careless, "secureConnect"));
   assert.equal(guest.dialled.length, 0);
+});
+
+test("of a sandbox's secrets each host gets its own alone, whichever placeholder a request has in which place", async () => {
+  using host = await rawHost();
+  const other: KeptSecret = {
+    ...{
+      name: "OTHER",
+      placeholder: "placeholder-of-the-other",
+      placement: { kind: "header", name: "X-Key", template: "{}" },
+    },
+    hosts: new SecretHosts(["http://other.test"]),
+    read: async () => ({ value: "value-of-the-other" }),
+  };
+  using guest = await Guest.make({ hosts: ["http://api.test"], more: [other], port: host.port });
+  for (const name of ["api.test", "other.test"]) {
+    const client = guest.raw({ host: name, port: 80 });
+    const asked = `GET / HTTP/1.1\r\nHost: ${name}\r\nConnection: close\r\n`;
+    client.write(`${asked}Authorization: Bearer ${PLACEHOLDER}\r\nX-Key: ${other.placeholder}\r\n\r\n`);
+    assert.match((await client.toArray()).join(""), /^HTTP\/1\.1 200 /);
+    const empty = guest.raw({ host: name, port: 80 });
+    empty.write(`${asked}\r\n`);
+    assert.match((await empty.toArray()).join(""), /^HTTP\/1\.1 200 /);
+  }
+  const sent = (name: string): string =>
+    host.got
+      .join("")
+      .split(/(?=GET )/)
+      .filter((each) => each.includes(`host: ${name}`))
+      .join("");
+  assert.equal(sent("api.test").split(VALUE).length - 1, 2, sent("api.test"));
+  assert.ok(!sent("api.test").includes("value-of-the-other"));
+  assert.equal(sent("other.test").split("value-of-the-other").length - 1, 2, sent("other.test"));
+  assert.ok(!sent("other.test").includes(VALUE));
 });
 
 for (const [what, text] of Object.entries({
