@@ -21,4 +21,4 @@ bench: setup
 
 # Removes what set-up and tests made here, not the system packages.
 clean:
-	rm -rf .data .build node_modules agent/target spawner/target
+	rm -rf .data .build node_modules agent/target spawner/target directory/target

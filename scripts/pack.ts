@@ -6,7 +6,7 @@ import { chmod, copyFile, cp, mkdir, readFile, rm, writeFile } from "node:fs/pro
 import { basename, join } from "node:path";
 import { dataPaths, packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
-import { buildAgent, buildSpawner } from "../src/images/crate-build.ts";
+import { buildAgent, buildDirectoryHelper, buildSpawner } from "../src/images/crate-build.ts";
 import { compileCell } from "../src/vmm/cell.ts";
 
 const dist = join(packageRoot, "dist");
@@ -37,8 +37,9 @@ if (!process.argv.includes("--clean")) {
   await mkdir(assets, { recursive: true });
   await buildAgent(assets);
   await buildSpawner(assets);
+  await buildDirectoryHelper(assets);
   await mkdir(join(dist, "prebuilt"));
-  for (const name of ["agent", "spawner"]) {
+  for (const name of ["agent", "spawner", "directory"]) {
     await copyFile(join(assets, `${name}/stacyvm-${name}`), join(dist, `prebuilt/stacyvm-${name}`));
     await chmod(join(dist, `prebuilt/stacyvm-${name}`), 0o755);
   }

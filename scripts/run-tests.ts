@@ -159,7 +159,7 @@ try {
     await step("lint, format and layers", join(bin, "biome"), ["check", "."]);
     await step("types", join(bin, "tsc"), ["--noEmit"]);
     await step("types of the console", join(bin, "tsc"), ["--project", "web", "--noEmit"]);
-    for (const crate of ["agent", "spawner"]) {
+    for (const crate of ["agent", "spawner", "directory"]) {
       const source = join(packageRoot, crate);
       const target = join(packageRoot, ".build", `${crate}-test`);
       const test = ["test", "--locked", "--quiet", "--target-dir", target, ...(await crateSource(source))];

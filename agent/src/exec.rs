@@ -2,11 +2,11 @@
 
 use crate::buffers::Bytes;
 use crate::command::{channel_of, Command, Exit, Follower, Reason, Source, Stdin};
-use crate::group::SETTLE_NS;
+use crate::group::{Place, SETTLE_NS};
 use crate::protocol::{channel, kind, status, tag, Fields, Reader};
 use crate::ring::Ring;
 use crate::session::{token, Agent, Call, Timer};
-use crate::spawn::{self, Program};
+use crate::starting::{start, terminal_of, Starting};
 use crate::sys::{self, Fail, Fd, Result, EDGE_BOTH, EDGE_IN, EDGE_OUT};
 
 const MAX_COMMANDS: usize = 512;
@@ -24,18 +24,13 @@ impl Agent {
         if self.commands.values().filter(|c| c.exit.is_none()).count() >= self.max_commands() {
             return Err(Fail::new(status::LIMIT, "too many commands at once"));
         }
-        let argv: Vec<&[u8]> = fields.all(tag::ARGV).collect();
-        let env: Vec<&[u8]> = fields.all(tag::ENV).collect();
-        let pty = match fields.bytes(tag::PTY) {
-            Some(inner) => Some(Reader::new(inner).map_err(|_| Fail::invalid("bad fields in PTY"))?),
-            None => None,
-        };
+        let pty = terminal_of(fields)?;
         let wants_stdin = fields.flag(tag::STDIN);
         // A process that is born into a frozen group would hold us until it is thawed.
         if self.group.as_ref().map_or(false, |g| g.is_frozen()) {
             return Err(Fail::new(status::BUSY, "the guest's commands are frozen"));
         }
-        let (program_stdio, sources, stdin, child_ends) = match &pty {
+        let (stdio, sources, stdin, child_ends) = match &pty {
             Some(p) => self.terminal(p)?,
             None => self.pipes(wants_stdin)?,
         };
@@ -43,29 +38,57 @@ impl Agent {
             Some(group) => Some(group.enter()?),
             None => None,
         };
-        let program = Program {
-            argv: &argv,
-            env: &env,
-            cwd: fields.bytes(tag::CWD),
-            user: fields.bytes(tag::USER),
-            term: pty.as_ref().map(|p| p.bytes(tag::TERM).unwrap_or(b"xterm-256color")),
-            stdio: program_stdio,
-            tty: pty.is_some(),
-            cgroup: place.and_then(|p| self.group.as_ref().map(|g| g.dir(p))),
-        };
-        let mut spawned = spawn::spawn(&program, &self.identity.defaults, &mut self.stack);
-        let busy = spawned.as_ref().err().map_or(false, |fail| fail.errno == libc::EBUSY);
-        if let (true, Some(place), Some(group)) = (busy, place, self.group.as_ref()) {
-            group.clear(place);
-            spawned = spawn::spawn(&program, &self.identity.defaults, &mut self.stack);
+        let starting = Starting { stream: id, fields: fields.to_vec(), stdio, sources, stdin, child_ends, place, cancelled: false, again: false };
+        if self.directories.any() {
+            return self.start_beside(starting);
         }
-        if let (Err(_), Some(place)) = (&spawned, place) {
-            if let Some(group) = self.group.as_mut() {
+        let cgroup = self.cgroup_of(place);
+        let mut spawned = start(fields, stdio, cgroup, &self.identity.defaults, &mut self.stack);
+        if self.make_room(&spawned, place) {
+            spawned = start(fields, stdio, cgroup, &self.identity.defaults, &mut self.stack);
+        }
+        self.add(id, Call::Starting(Vec::new()));
+        self.finish_exec(starting, spawned);
+        Ok(())
+    }
+
+    pub fn cgroup_of(&self, place: Option<Place>) -> Option<i32> {
+        place.and_then(|place| self.group.as_ref().map(|group| group.dir(place)))
+    }
+
+    /// @returns whether it may be started once more: something was left in its group
+    pub fn make_room(&self, spawned: &Result<i32>, place: Option<Place>) -> bool {
+        let busy = spawned.as_ref().err().map_or(false, |fail| fail.errno == libc::EBUSY);
+        match (busy, place, self.group.as_ref()) {
+            (true, Some(place), Some(group)) => {
+                group.clear(place);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// It runs, or it does not: the call goes on, or ends.
+    pub fn finish_exec(&mut self, starting: Starting, spawned: Result<i32>) {
+        let (stream, place) = (starting.stream, starting.place);
+        let result = spawned.and_then(|pid| self.run_command(starting, pid));
+        if let Err(fail) = result {
+            if let (Some(place), Some(group)) = (place, self.group.as_mut()) {
                 group.leave(place);
             }
+            if self.streams.contains_key(&stream) {
+                self.end(stream, Err(fail));
+            }
         }
-        let pid = spawned?;
+    }
+
+    fn run_command(&mut self, starting: Starting, pid: i32) -> Result<()> {
+        let Starting { stream: id, fields, sources, stdin, child_ends, place, cancelled, .. } = starting;
         drop(child_ends);
+        let fields = Reader::new(&fields).map_err(|_| Fail::invalid("bad fields"))?;
+        let fields = &fields;
+        let argv: Vec<&[u8]> = fields.all(tag::ARGV).collect();
+        let pty = terminal_of(fields)?;
         let number = self.next_command;
         self.next_command += 1;
         let command = Command {
@@ -76,7 +99,7 @@ impl Agent {
             sources,
             stdin,
             ring: Ring::new(fields.number(tag::RING_BYTES).unwrap_or(DEFAULT_RING).clamp(LEAST_RING as u64, 16 << 20) as usize),
-            followers: vec![Follower::new(id, false)],
+            followers: Vec::new(),
             exit: None,
             ending: None,
             stop_signal: fields.number(tag::SIGNAL).filter(|s| (1..=64).contains(s)).map_or(libc::SIGTERM, |s| s as i32),
@@ -100,11 +123,36 @@ impl Agent {
         if place.is_some() {
             self.timers.insert((sys::monotonic() + SETTLE_NS, number, Timer::Settle), ());
         }
-        self.started(id, number, pid, 0);
         self.commands.insert(number, command);
-        self.add(id, Call::Follow { command: number, owner: true });
+        // Its session may be over by now.
+        if let Some(Call::Starting(early)) = self.streams.get_mut(&id).map(|stream| &mut stream.call) {
+            let early = std::mem::take(early);
+            self.follow_started(id, number, pid, early);
+            if cancelled {
+                self.cancel_command(number);
+            }
+        } else if let Some(false) = self.commands.get(&number).map(|command| command.keep) {
+            self.cancel_command(number);
+        }
+        self.ended_early(pid);
         self.forget_old_commands();
         Ok(())
+    }
+
+    fn follow_started(&mut self, id: u32, number: u64, pid: i32, early: Vec<Bytes>) {
+        if let Some(command) = self.commands.get_mut(&number) {
+            command.followers.push(Follower::new(id, false));
+        }
+        let mut fin = false;
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.call = Call::Follow { command: number, owner: true };
+            fin = stream.fin;
+        }
+        self.started(id, number, pid, 0);
+        let last = early.len().saturating_sub(1);
+        for (at, bytes) in early.into_iter().enumerate() {
+            self.input(id, number, bytes, fin && at == last);
+        }
     }
 
     /// @param output bytes that it has written so far
@@ -351,6 +399,7 @@ impl Agent {
                     self.output_turn(number);
                 }
                 Timer::Sentinel => self.held_long_enough(),
+                Timer::Directories => self.directories_alone(),
             }
         }
     }
@@ -381,13 +430,14 @@ impl Agent {
             let mut wait_status = 0;
             // SAFETY: reaps exactly this child.
             unsafe { libc::waitpid(pid, &mut wait_status, 0) };
-            if let Some(number) = number {
-                self.command_ended(number, wait_status, ending.unwrap_or(Reason::Exited));
+            match number {
+                Some(number) => self.command_ended(number, wait_status, ending.unwrap_or(Reason::Exited)),
+                None => self.note_end(pid, wait_status),
             }
         }
     }
 
-    fn command_ended(&mut self, number: u64, wait_status: i32, reason: Reason) {
+    pub fn command_ended(&mut self, number: u64, wait_status: i32, reason: Reason) {
         // A shell tells the death of its child by that code.
         let killed = libc::WIFSIGNALED(wait_status) && libc::WTERMSIG(wait_status) == libc::SIGKILL
             || libc::WIFEXITED(wait_status) && libc::WEXITSTATUS(wait_status) == 128 + libc::SIGKILL;

@@ -17,7 +17,7 @@ const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
 
 /// Defaults of commands, from the last identity.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Defaults {
     /// `K=V`
     pub env: Vec<Vec<u8>>,

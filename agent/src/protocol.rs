@@ -127,6 +127,9 @@ pub mod method {
     pub const STILL: u16 = 73;
     pub const UNMOUNT: u16 = 74;
     pub const REMOUNT: u16 = 75;
+    pub const SHARE: u16 = 76;
+    pub const SERVE: u16 = 77;
+    pub const UNSHARE: u16 = 78;
 }
 
 /// One number means the same in every payload.
@@ -370,6 +373,10 @@ impl<'a> Reader<'a> {
             rest = rest.get(5..).and_then(|r| r.get(length..)).ok_or(BadFields)?;
         }
         Ok(Reader(payload))
+    }
+
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.to_vec()
     }
 
     pub fn all(&self, tag: u8) -> impl Iterator<Item = &'a [u8]> {

@@ -5,6 +5,7 @@ use crate::buffers::{Buffer, Bytes};
 use crate::channel::{Channel, Received};
 use crate::command::{Command, Follower};
 use crate::decoder::{Decoder, LARGE};
+use crate::directories::{Directories, Share};
 use crate::files::{self, ReadJob, WriteJob, SMALL};
 use crate::identity::Identity;
 use crate::intercept::Intercept;
@@ -16,6 +17,7 @@ use crate::queue::Queue;
 use crate::group::Group;
 use crate::memory::Watch;
 use crate::sentinel::{self, Sentinel};
+use crate::starting::Starting;
 use crate::system;
 use crate::sys::{self, Fail, Fd, Poll, Result, EDGE_BOTH, LEVEL_IN};
 use crate::tunnel::Tunnel;
@@ -44,6 +46,7 @@ pub mod token {
     pub const SENTINEL: u64 = 10 << 56;
     pub const DATAGRAMS: u64 = 11 << 56;
     pub const MEMORY: u64 = 12 << 56;
+    pub const DIRECTORY: u64 = 13 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -59,6 +62,10 @@ pub enum Call {
     Accept(Queue),
     /// Datagrams of programs, and the answers to them.
     Datagrams,
+    /// Requests for a directory of the host, by its number.
+    Directory(u64),
+    /// A command that is being started, with what the host has sent for it already.
+    Starting(Vec<Bytes>),
     /// The fields of a call that did not fit into one frame; so many bytes of them are missing.
     Gather { method: u16, fields: Vec<u8>, missing: usize },
 }
@@ -93,6 +100,8 @@ pub enum Timer {
     Memory,
     /// The command has been running for a while.
     Settle,
+    /// Nobody has come to answer for a directory of the host.
+    Directories,
 }
 
 pub struct Agent {
@@ -133,6 +142,11 @@ pub struct Agent {
     children: Fd,
     layers: Layers,
     volumes: Option<Volumes>,
+    pub directories: Directories,
+    /// Commands that jobs start, by the jobs' numbers.
+    pub starting: BTreeMap<u64, Starting>,
+    /// Children that ended before the loop knew whose they are, while some are being started: pid and status.
+    pub early_ends: Vec<(i32, i32)>,
     pub null: Fd,
     pub scratch: Buffer,
     pub stack: Vec<u8>,
@@ -188,6 +202,9 @@ impl Agent {
             children,
             layers,
             volumes: None,
+            directories: Directories::default(),
+            starting: BTreeMap::new(),
+            early_ends: Vec::new(),
             null: sys::open(b"/dev/null", libc::O_RDWR, 0)?,
             scratch: Buffer::new(),
             stack: vec![0; 65_536],
@@ -229,6 +246,7 @@ impl Agent {
                     token::INBOUND => self.take_connections(id as usize),
                     token::DATAGRAMS => self.datagrams_ready(),
                     token::MEMORY => self.memory_event(),
+                    token::DIRECTORY => self.directory_ready(id),
                     _ => {}
                 }
             }
@@ -380,7 +398,8 @@ impl Agent {
             match stream.call {
                 Call::Follow { command, .. } => self.unfollow(command, id, true),
                 Call::Job { handle, .. } => handle.cancel(),
-                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) | Call::Datagrams | Call::Gather { .. } => {}
+                Call::Directory(number) => self.leave_directory(number),
+                Call::Write { .. } | Call::Tunnel(_) | Call::Accept(_) | Call::Datagrams | Call::Starting(_) | Call::Gather { .. } => {}
             }
         }
         self.forget_waiting();
@@ -615,6 +634,13 @@ impl Agent {
                 let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
                 self.job(id, INITIAL_CREDIT, move |_| mounted.only_read(&volumes))
             }
+            method::SHARE => {
+                let share = Share::new(fields, self.identity.defaults.user.as_deref())?;
+                let fresh = self.directories.fresh.clone();
+                self.job(id, INITIAL_CREDIT, move |_| share.run(&fresh))
+            }
+            method::SERVE => self.serve_call(id, fields),
+            method::UNSHARE => self.unshare_call(id, fields),
             method::EXERCISE => {
                 system::exercise()?;
                 self.done(id)
@@ -641,10 +667,21 @@ impl Agent {
     /// Calls about paths: one or two quick system calls are done at once, everything else is a job.
     fn file_call(&mut self, id: u32, name: u16, fields: &Reader) -> Result<()> {
         let cwd = self.identity.defaults.cwd.clone();
+        // What may have to wait for the host must not hold the loop, which asks it.
+        let remote = self.directories.any();
         let path = |which| files::path_of(fields, which, cwd.as_deref());
         let recursive = fields.flag(tag::RECURSIVE);
         let follow = |default: bool| fields.number(tag::FOLLOW).map_or(default, |f| f != 0);
         match name {
+            method::READ if remote => {
+                let fields = fields.to_vec();
+                return self.job(id, INITIAL_CREDIT, move |io| {
+                    let reader = Reader::new(&fields).map_err(|_| Fail::invalid("bad fields"))?;
+                    let read = ReadJob::open(&reader, cwd.as_deref())?;
+                    io.event(read.stat.clone())?;
+                    read.run(io)
+                });
+            }
             method::READ => {
                 let mut read = ReadJob::open(fields, cwd.as_deref())?;
                 self.channel.frame(kind::EVENT, 0, 0, id, &read.stat.0);
@@ -660,8 +697,11 @@ impl Agent {
                 return Ok(());
             }
             method::STAT => {
-                let path = path(tag::PATH)?;
-                let st = files::stat(&path, follow(true))?;
+                let (path, follow) = (path(tag::PATH)?, follow(true));
+                if remote {
+                    return self.job(id, INITIAL_CREDIT, move |_| files::stat(&path, follow).map(|st| files::describe(&path, &st)));
+                }
+                let st = files::stat(&path, follow)?;
                 self.end(id, Ok(files::describe(&path, &st)));
                 return Ok(());
             }
@@ -693,6 +733,12 @@ impl Agent {
             }
             method::MOVE => {
                 let (from, to) = (path(tag::PATH)?, path(tag::TO)?);
+                if remote {
+                    return self.job(id, INITIAL_CREDIT, move |io| match tree::rename(&from, &to) {
+                        Err(f) if f.errno == libc::EXDEV => tree::move_by_copy(io, &from, &to),
+                        result => result.map(|()| Fields::new()),
+                    });
+                }
                 match tree::rename(&from, &to) {
                     Err(f) if f.errno == libc::EXDEV => {
                         return self.job(id, INITIAL_CREDIT, move |io| tree::move_by_copy(io, &from, &to));
@@ -707,7 +753,19 @@ impl Agent {
             method::CHMOD => {
                 let path = path(tag::PATH)?;
                 let mode = fields.number(tag::MODE).ok_or_else(|| Fail::invalid("no MODE given"))? as u32;
-                if !follow(true) {
+                let follow = follow(true);
+                if remote {
+                    return self.job(id, INITIAL_CREDIT, move |io| {
+                        if !follow {
+                            files::no_link(&path)?;
+                        }
+                        if recursive && files::is(&files::stat(&path, true)?, libc::S_IFDIR) {
+                            return tree::chmod_tree(io, &path, mode);
+                        }
+                        tree::chmod(&path, mode).map(|()| Fields::new())
+                    });
+                }
+                if !follow {
                     files::no_link(&path)?;
                 }
                 if recursive && files::is(&files::stat(&path, true)?, libc::S_IFDIR) {
@@ -717,6 +775,14 @@ impl Agent {
             }
             method::DELETE => {
                 let path = path(tag::PATH)?;
+                if remote {
+                    return self.job(id, INITIAL_CREDIT, move |io| {
+                        if files::is(&files::stat(&path, false)?, libc::S_IFDIR) {
+                            return tree::delete(io, &path, recursive);
+                        }
+                        tree::remove_file(&path).map(|()| Fields::new())
+                    });
+                }
                 let st = files::stat(&path, false)?;
                 if files::is(&st, libc::S_IFDIR) || st.st_size > SMALL as i64 {
                     return self.job(id, INITIAL_CREDIT, move |io| tree::delete(io, &path, recursive));
@@ -726,7 +792,11 @@ impl Agent {
             method::MKDIR => {
                 let mode = fields.number(tag::MODE).unwrap_or(0o755) as u32 & 0o7777;
                 let owner = files::owner(fields, self.identity.defaults.user.as_deref())?;
-                tree::mkdir(&path(tag::PATH)?, mode, fields.flag(tag::PARENTS), owner)?;
+                let (path, parents) = (path(tag::PATH)?, fields.flag(tag::PARENTS));
+                if remote {
+                    return self.job(id, INITIAL_CREDIT, move |_| tree::mkdir(&path, mode, parents, owner).map(|()| Fields::new()));
+                }
+                tree::mkdir(&path, mode, parents, owner)?;
             }
             method::TAR_OUT => {
                 if fields.flag(tag::LAYER) {
@@ -774,7 +844,7 @@ impl Agent {
         Ok(())
     }
 
-    fn start_job(
+    pub fn start_job(
         &mut self,
         id: u32,
         credit: u64,
@@ -816,21 +886,26 @@ impl Agent {
             Call::Tunnel(_) => self.tunnel_input(id, payload),
             Call::Accept(early) => early.push(id, payload),
             Call::Datagrams => self.datagram_input(id, payload),
+            Call::Directory(number) => {
+                let number = *number;
+                self.directory_input(id, number, payload);
+            }
+            Call::Starting(early) => early.push(payload),
             Call::Gather { .. } => return self.gather(id, &payload),
             Call::Write { job, body } => {
                 body.extend_from_slice(&payload);
-                if fin {
+                if fin && !self.directories.any() {
                     let (job, body) = (job.take(), std::mem::take(body));
                     if let Some(job) = job {
                         let result = job.run_small(body);
                         self.end(id, result);
                     }
-                } else if body.len() > SMALL {
+                } else if fin || body.len() > SMALL {
                     let (job, body) = (job.take(), std::mem::take(body));
                     if let Some(job) = job {
                         match self.start_job(id, 0, move |io| job.run(io)) {
                             Ok(handle) => {
-                                handle.body(Bytes::Own(body), false);
+                                handle.body(Bytes::Own(body), fin);
                                 if let Some(stream) = self.streams.get_mut(&id) {
                                     stream.call = Call::Job { handle, frames: VecDeque::new(), end: None };
                                 }
@@ -857,6 +932,16 @@ impl Agent {
             Some(Call::Accept(_)) => {
                 self.stop_waiting(id);
                 self.end(id, Err(Fail::cancelled()));
+                return;
+            }
+            Some(Call::Directory(number)) => {
+                let number = *number;
+                self.leave_directory(number);
+                self.end(id, Err(Fail::cancelled()));
+                return;
+            }
+            Some(Call::Starting(_)) => {
+                self.cancel_start(id);
                 return;
             }
             Some(Call::Write { .. }) | Some(Call::Tunnel(_)) | Some(Call::Datagrams) | Some(Call::Gather { .. }) => {
@@ -929,6 +1014,13 @@ impl Agent {
             if let Message::End(_) = &message {
                 self.running_jobs = self.running_jobs.saturating_sub(1);
             }
+            if let Some(starting) = self.starting.remove(&serial) {
+                self.jobs.remove(&serial);
+                if let Message::End(result) = message {
+                    self.finish_start(starting, result);
+                }
+                continue;
+            }
             let id = match self.jobs.get(&serial) {
                 Some(id) => *id,
                 None => continue,
@@ -986,7 +1078,11 @@ impl Agent {
                 let command = *command;
                 self.send_output(id, command)
             }
-            Call::Write { .. } | Call::Accept(_) | Call::Datagrams | Call::Gather { .. } => false,
+            Call::Write { .. } | Call::Accept(_) | Call::Datagrams | Call::Starting(_) | Call::Gather { .. } => false,
+            Call::Directory(number) => {
+                let number = *number;
+                self.directory_send(id, number)
+            }
             Call::Tunnel(_) => self.tunnel_send(id),
             Call::Job { handle, frames, end } => {
                 match frames.pop_front() {

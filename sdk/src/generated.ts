@@ -53,6 +53,8 @@ export interface Sandbox {
   secrets?: string[] | undefined;
   /** Volumes that it has */
   volumes?: VolumeMount[] | undefined;
+  /** Directories of the host that it has */
+  mounts?: Directory[] | undefined;
   boot?: Boot | undefined;
   /** What went wrong, if something did. */
   error?:
@@ -85,6 +87,15 @@ export interface VolumeMount {
   name: string;
   /** The path in the sandbox; a relative one begins in the working directory. */
   path: string;
+  /** Whether it can only be read. */
+  readOnly: boolean;
+}
+
+export interface Directory {
+  /** Where its value comes from. */
+  source: string;
+  /** Where a symbolic link leads. */
+  target: string;
   /** Whether it can only be read. */
   readOnly: boolean;
 }
@@ -165,6 +176,8 @@ export interface SpawnRequest {
   secrets?: (string | OwnSecret)[] | undefined;
   /** The owner's, by name: disks that stay when the sandbox goes */
   volumes?: VolumeMountRequest[] | undefined;
+  /** Directories of the server's host; for administrators, and where `mounts.allow` permits */
+  mounts?: DirectoryRequest[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
   /** What is done with it when it has been idle for `idle_timeout`. */
@@ -204,6 +217,15 @@ export interface VolumeMountRequest {
   /** Where it is; made where it is not there */
   path: string;
   /** Others may read it at the same time */
+  readOnly?: boolean | undefined;
+}
+
+export interface DirectoryRequest {
+  /** Absolute, on the server's host */
+  source: string;
+  /** Where it is; made where it is not there */
+  target: string;
+  /** The sandbox cannot change it */
   readOnly?: boolean | undefined;
 }
 
@@ -295,6 +317,8 @@ export interface ForkRequest {
   env?: Record<string, string> | undefined;
   /** What a copy gets of volumes that the sandbox writes to: a `clone` of each, which stays when the copy goes (default); the same, mounted `read_only`; or `none` */
   volumes?: "clone" | "read_only" | "none" | undefined;
+  /** What a copy gets of directories of the host: the same, mounted `read_only` (default), or `none` */
+  mounts?: "read_only" | "none" | undefined;
 }
 
 export interface Checkpoint {
@@ -627,6 +651,8 @@ export interface RunRequest {
   secrets?: (string | OwnSecret)[] | undefined;
   /** The owner's, by name: disks that stay when the sandbox goes */
   volumes?: VolumeMountRequest[] | undefined;
+  /** Directories of the server's host; for administrators, and where `mounts.allow` permits */
+  mounts?: DirectoryRequest[] | undefined;
   /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
   /** What is done with it when it has been idle for `idle_timeout`. */
@@ -2257,6 +2283,7 @@ export const shapes: Record<string, Shape> = {
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "string" },
       "volumes?": { array: { ref: "VolumeMount" } },
+      "mounts?": { array: { ref: "Directory" } },
       "boot?": { ref: "Boot" },
       "error?": {
         object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
@@ -2265,6 +2292,7 @@ export const shapes: Record<string, Shape> = {
     },
   },
   VolumeMount: { object: { name: "string", path: "string", read_only: "boolean" } },
+  Directory: { object: { source: "string", target: "string", read_only: "boolean" } },
   Boot: {
     object: {
       path: { enum: ["warm", "restored", "cold"] },
@@ -2302,6 +2330,7 @@ export const shapes: Record<string, Shape> = {
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
       "volumes?": { array: { ref: "VolumeMountRequest" } },
+      "mounts?": { array: { ref: "DirectoryRequest" } },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
@@ -2326,6 +2355,7 @@ export const shapes: Record<string, Shape> = {
     },
   },
   VolumeMountRequest: { object: { name: "string", path: "string", "read_only?": "boolean" } },
+  DirectoryRequest: { object: { source: "string", target: "string", "read_only?": "boolean" } },
   Admission: {
     object: {
       allowed: "boolean",
@@ -2372,6 +2402,7 @@ export const shapes: Record<string, Shape> = {
       "metadata?": { record: "string" },
       "env?": { record: "string" },
       "volumes?": { enum: ["clone", "read_only", "none"] },
+      "mounts?": { enum: ["read_only", "none"] },
     },
   },
   Checkpoint: {
@@ -2534,6 +2565,7 @@ export const shapes: Record<string, Shape> = {
       "allowed_hosts?": { array: "string" },
       "secrets?": { array: "any" },
       "volumes?": { array: { ref: "VolumeMountRequest" } },
+      "mounts?": { array: { ref: "DirectoryRequest" } },
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },

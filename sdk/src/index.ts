@@ -15,6 +15,8 @@ export type {
   Admission,
   Boot,
   Checkpoint,
+  Directory,
+  DirectoryRequest,
   Doctor,
   Duration,
   ExecRecord,

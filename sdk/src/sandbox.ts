@@ -73,6 +73,8 @@ export interface ForkOptions extends CallOptions {
   env?: Record<string, string> | undefined;
   /** What a copy gets of volumes that this one writes to; without it a clone of each. */
   volumes?: wire.ForkRequest["volumes"] | undefined;
+  /** What a copy gets of directories of the host; without it, it reads them. */
+  mounts?: wire.ForkRequest["mounts"] | undefined;
 }
 
 export interface CheckpointOptions extends CallOptions {

@@ -20,6 +20,8 @@ export interface ConfiguredKey {
   scopes: readonly Scope[];
   owner?: string | undefined;
   allowed_hosts?: readonly string[] | undefined;
+  /** Of commands of the server's own user. */
+  local?: true;
 }
 
 export interface AccessOptions {
@@ -53,12 +55,19 @@ export class Access {
     this.#tokens = options.tokens;
     this.#peer = options.peer ?? peerUid;
     this.#wrongKey = options.wrongKey ?? (() => {});
-    for (const { name, key, scopes, owner, allowed_hosts: hosts } of options.configured) {
+    for (const { name, key, scopes, owner, allowed_hosts: hosts, local } of options.configured) {
       const limit = hosts === undefined ? {} : { hosts };
       const whose = owner ?? DEFAULT_OWNER;
       const hash = configuredHash(key);
       const credential = { id: `set-${hashOf(JSON.stringify([whose, name])).slice(0, 16)}`, bound: hash };
-      const identity = { name, owner: whose, scopes: scopesUpTo(scopes), credential, ...limit };
+      const identity = {
+        name,
+        owner: whose,
+        scopes: scopesUpTo(scopes),
+        credential,
+        ...limit,
+        ...(local && { local }),
+      };
       this.#configured.set(hash, { identity, weak: isWeak(key) });
     }
   }

@@ -13,6 +13,8 @@ export interface Credential {
 }
 
 export interface Identity {
+  /** A command of the server's own user, with the key that only that user can read. */
+  local?: true;
   /** Of the key, or of the token's subject. Safe to log. */
   name: string;
   /** Whose everything is that it makes, and what it sees. */

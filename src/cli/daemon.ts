@@ -109,6 +109,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     log: log.child({ part: "sandboxes" }),
     seal: sealOf(config),
     volumes: paths.volumes,
+    directories: { allow: config.mounts.allow, hidden: paths.root },
   });
   network.vault = { of: (id) => sandboxes.secretsOf(id) };
   metrics.watch(sandboxes, paths.root, network);
@@ -216,7 +217,7 @@ async function openSpawner(assets: string): Promise<Spawner | undefined> {
 }
 
 function accessOf({ config, localKey, ownUser, log }: DaemonOptions, keys: Keys): Access {
-  const local: ConfiguredKey = { name: "local", key: localKey, scopes: ["admin"] };
+  const local: ConfiguredKey = { name: "local", key: localKey, scopes: ["admin"], local: true };
   const tokens = tokenOptions(config.auth);
   return new Access({
     configured: [...configuredKeys(config.auth), local],

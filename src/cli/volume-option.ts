@@ -1,23 +1,44 @@
-/** `-v NAME:/PATH[:ro]`: volumes of a sandbox. */
+/** `-v NAME:/PATH[:ro]`: volumes of a sandbox, and, where NAME is a path, directories of the server's host. */
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
 import { InvalidArgumentError, Option } from "commander";
-import type { VolumeMountRequest } from "../../sdk/src/index.ts";
+import type { DirectoryRequest, VolumeMountRequest } from "../../sdk/src/index.ts";
+
+export interface Mounts {
+  volumes?: VolumeMountRequest[];
+  mounts?: DirectoryRequest[];
+}
 
 export function volumeOption(): Option {
   return new Option(
     "-v, --volume <name:path>",
-    "a volume (see `stacyvm volume`) at this path, such as data:/data, or data:/data:ro to read only; may be repeated",
+    "a volume (see `stacyvm volume`), or a directory of this host (a path such as ./src), at this path: data:/data, .:/work, or with :ro to read only; may be repeated",
   ).argParser(parseVolume);
 }
 
-function parseVolume(text: string, earlier: VolumeMountRequest[] = []): VolumeMountRequest[] {
-  const [name = "", path = "", how, more] = text.split(":");
-  if (/^[./~]/.test(name)) {
+/** Of a template, which has none of this host's directories. */
+export function templateVolumeOption(): Option {
+  return new Option(
+    "-v, --volume <name:path>",
+    "a volume (see `stacyvm volume`) at this path, such as data:/data, or data:/data:ro to read only; may be repeated",
+  ).argParser((text: string, earlier?: Mounts): Mounts => {
+    const all = parseVolume(text, earlier);
+    if (all.mounts === undefined) return all;
     throw new InvalidArgumentError(
-      "no directory of the host can be mounted, volumes can: `stacyvm cp DIR ID:/PATH` copies one in, and back.",
+      "a template can have no directories of the host, volumes it can: give them with -v.",
     );
-  }
+  });
+}
+
+export function parseVolume(text: string, earlier: Mounts = {}): Mounts {
+  const [name = "", path = "", how, more] = text.split(":");
   if (name === "" || !path.startsWith("/") || more !== undefined || !["ro", "rw", undefined].includes(how)) {
-    throw new InvalidArgumentError("write it as NAME:/PATH, or NAME:/PATH:ro.");
+    throw new InvalidArgumentError("write it as NAME:/PATH or ./DIRECTORY:/PATH, with :ro at the end to read only.");
   }
-  return [...earlier, { name, path, readOnly: how === "ro" }];
+  const readOnly = how === "ro";
+  if (!/^(?:[/~]|\.\.?(?:\/|$))/.test(name)) {
+    return { ...earlier, volumes: [...(earlier.volumes ?? []), { name, path, readOnly }] };
+  }
+  const source = /^~(?:\/|$)/.test(name) ? join(homedir(), name.slice(1)) : resolve(name);
+  return { ...earlier, mounts: [...(earlier.mounts ?? []), { source, target: path, readOnly }] };
 }

@@ -184,6 +184,10 @@ export const configSchema = z.strictObject({
     /** A connection over which nothing went for so long is closed. */
     idle_timeout: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(3_600_000),
   }),
+  mounts: section({
+    /** Directories of this host that administrators may give sandboxes, with what is below them. Commands of the server's own user may give any. */
+    allow: z.array(text.regex(/^\//, "must be an absolute path")).default([]),
+  }),
   secrets: section({
     /** Values are kept encrypted with this: 32 random bytes in hex or base64. Empty: in memory alone. */
     key: text.default(""),

@@ -310,6 +310,16 @@ export interface Agent {
   unmount(volume: MountedVolume, options?: { force?: boolean }): Promise<void>;
   /** Nothing can be written to it any more. @throws StacyError `conflict` while programs have files of it open to write */
   onlyRead(volume: MountedVolume): Promise<void>;
+  /**
+   * Mounts a directory of the host, with nobody behind it yet: what is asked of it waits, and is an error after a while.
+   * @returns whom files of the host's user belong to in the guest: the user of its commands
+   * @throws StacyError `not-supported` where the guest's kernel has no FUSE
+   */
+  share(directory: { path: string; readOnly: boolean }): Promise<{ uid: number; gid: number }>;
+  /** FUSE requests to such a directory, and the answers to them (directory/), in the place of whoever answered before. */
+  serve(path: string, options?: { signal?: AbortSignal }): Promise<Duplex>;
+  /** Unmounts all such directories but these. What programs have open of them are errors from then on. */
+  unshare(keep: readonly string[]): Promise<void>;
   /** What was written to volumes is on their disks when this resolves, and what is written waits: until `thaw`, 60 s at most. */
   still(options?: { limitMs?: number }): Promise<void>;
   /** While its machine stands still a guest may be silent, however long that is. */

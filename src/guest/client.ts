@@ -502,6 +502,22 @@ class AgentClient implements Agent {
     await this.#simple(Method.REMOUNT, fields, tree({}));
   }
 
+  async share({ path, readOnly }: { path: string; readOnly: boolean }): Promise<{ uid: number; gid: number }> {
+    const fields = pathFields(path).flag(Tag.READ_ONLY, readOnly);
+    const owner = await this.#simple(Method.SHARE, fields, tree({}));
+    return { uid: owner.number(Tag.UID) ?? 0, gid: owner.number(Tag.GID) ?? 0 };
+  }
+
+  async serve(path: string, { signal }: Signalled = {}): Promise<Duplex> {
+    return this.#connection(Method.SERVE, { fields: pathFields(path), signal, patient: true });
+  }
+
+  async unshare(keep: readonly string[]): Promise<void> {
+    const fields = new FieldWriter();
+    for (const path of keep) fields.text(Tag.PATH, path);
+    await this.#simple(Method.UNSHARE, fields, tree({}));
+  }
+
   async still(options: Limited = {}): Promise<void> {
     await this.#simple(Method.STILL, undefined, { ...tree({}), ...options });
   }

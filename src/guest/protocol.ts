@@ -184,6 +184,9 @@ export const Method = {
   STILL: 73,
   UNMOUNT: 74,
   REMOUNT: 75,
+  SHARE: 76,
+  SERVE: 77,
+  UNSHARE: 78,
 } as const;
 
 /** Tags are global: one number means the same in every payload. */

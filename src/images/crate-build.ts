@@ -1,7 +1,8 @@
-/** Compiles our two Rust programs with whatever cargo is there, and puts them where the host looks for them. */
+/** Compiles our Rust programs with whatever cargo is there, and puts them where the host looks for them. */
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { directoryHelperPath } from "../host/directory-helper.ts";
 import { StacyError } from "../host/error.ts";
 import { exists } from "../host/exists.ts";
 import { packageRoot } from "../host/paths.ts";
@@ -25,6 +26,11 @@ export function buildAgent(assets: string, options: SetupOptions = {}): Promise<
 /** What starts a server's processes (host/spawner.ts). @throws as `buildAgent` */
 export function buildSpawner(assets: string, options: SetupOptions = {}): Promise<Built> {
   return buildCrate("spawner", spawnerPath(assets), assets, options);
+}
+
+/** What serves a directory of the host to a guest (host/directory-helper.ts). @throws as `buildAgent` */
+export function buildDirectoryHelper(assets: string, options: SetupOptions = {}): Promise<Built> {
+  return buildCrate("directory", directoryHelperPath(assets), assets, options);
 }
 
 /** @param used the binary that the host takes */

@@ -54,6 +54,10 @@ const machineRecord = z.object({
   }),
   /** Hosts that it may connect to; absent: none. */
   allowedHosts: strings.exactOptional(),
+  /** Directories of the host that are mounted in its guest (directories/). */
+  directories: z
+    .array(z.object({ source: z.string(), path: z.string(), readOnly: z.boolean(), uid: z.number(), gid: z.number() }))
+    .exactOptional(),
   /** Its guest trusts this one (egress/secrets/authority.ts); absent: it was given no secret. */
   authority: z.object({ certificate: z.string(), key: z.string() }).exactOptional(),
   /** What a saved machine needs to be started elsewhere. */

@@ -1,4 +1,6 @@
 /** What the machines of one provider share. */
+import type { MountedDirectory } from "../directories/directory.ts";
+import type { HelperOptions } from "../directories/helper.ts";
 import type { Network } from "../egress/network.ts";
 import type { Authority } from "../egress/secrets/authority.ts";
 import type { Launched, Launcher } from "../launcher/launcher.ts";
@@ -7,10 +9,18 @@ import type { ProviderEvent, SandboxMachine } from "./provider.ts";
 export interface MachineContext {
   readonly launcher: Launcher;
   readonly network: Network;
+  /** How directories of the host are served. */
+  readonly directories: HelperOptions;
   /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
   own(
     launched: Launched,
-    about: { id: string; allowedHosts: readonly string[]; authority?: Authority | undefined },
+    about: {
+      id: string;
+      allowedHosts: readonly string[];
+      authority?: Authority | undefined;
+      /** Mounted in its guest already: in the machine that it is a copy of. */
+      directories?: readonly MountedDirectory[] | undefined;
+    },
   ): Promise<SandboxMachine>;
   /** Holds it until it is forgotten. */
   keep(machine: SandboxMachine): void;

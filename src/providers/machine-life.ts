@@ -7,6 +7,8 @@
  */
 import { rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import type { HostDirectory } from "../directories/directory.ts";
+import { ServedDirectories } from "../directories/serving.ts";
 import type { Egress } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
 import { openAgent } from "../guest/client.ts";
@@ -72,6 +74,7 @@ export class MachineLife {
   readonly recordFile: RecordFile;
   readonly agent: ReconnectingAgent;
   readonly egress: Egress;
+  readonly directories: ServedDirectories;
   readonly freeze: Freeze;
   readonly exited: Promise<ExitReport>;
   /** Where it belongs. */
@@ -110,7 +113,7 @@ export class MachineLife {
       agent: this.agent,
       limitMs,
       runs: () => this.#now.state === "running" || this.#now.state === "returning",
-      thawed: () => this.startEgress(),
+      thawed: () => this.startTraffic(),
       over: this.#over.signal,
     });
     this.egress = context.network.egress(this.record.allowedHosts ?? [], this.agent, {
@@ -118,9 +121,18 @@ export class MachineLife {
       authority: this.record.authority,
       refused: (refused) => context.emit({ type: "network.refused", sandboxId: this.id, data: { ...refused } }),
     });
+    this.directories = new ServedDirectories(this.agent, this.record.directories ?? [], {
+      ...context.directories,
+      failed: ({ source }, error) =>
+        context.emit({
+          type: "directory.failed",
+          sandboxId: this.id,
+          data: { source, reason: error.message, ...(error.remedy === undefined ? {} : { remedy: error.remedy }) },
+        }),
+    });
     if (parts.machine !== undefined) this.watch(parts.machine);
     this.settle(this.#now);
-    if (this.#now.state === "running") this.egress.start();
+    this.startTraffic();
   }
 
   // Where it is
@@ -193,14 +205,29 @@ export class MachineLife {
       if (paused !== undefined && this.#now.state === "paused" && !this.over) {
         this.become({ state: "running", machine: await paused.resume() });
       }
-      if (!this.over) this.egress.start();
+      if (!this.over) this.startTraffic();
     } catch {} // the first error says more
     if (recorded) await this.recordFile.correct("running");
   }
 
   /** What goes in and out of a running machine goes on; also after a change that failed. */
-  startEgress(): void {
-    if (this.#now.state === "running" && !this.#over.signal.aborted) this.egress.start();
+  startTraffic(): void {
+    if (this.#now.state !== "running" || this.#over.signal.aborted) return;
+    this.egress.start();
+    this.directories.start();
+  }
+
+  /** Before its channel is closed, or it is saved. */
+  stopTraffic(): void {
+    this.egress.stop();
+    this.directories.stop();
+  }
+
+  /** In a new guest, before anybody's program runs in it. */
+  async mountDirectories(list: readonly HostDirectory[]): Promise<void> {
+    this.record.directories = [...(await this.directories.mount(list))];
+    await this.recordFile.write("running");
+    this.startTraffic();
   }
 
   /** Ends a monitor whose machine is not needed any more; one that resists is tried again before anything else starts. */
@@ -258,7 +285,7 @@ export class MachineLife {
       // An end that we asked for (destroy, suspend, a restore in its place) is not news.
       if (this.#over.signal.aborted || !isSameProcess(this.machine?.record, machine.record)) return;
       this.#now = { state: "exited" };
-      this.egress.stop();
+      this.stopTraffic();
       void this.agent.close(
         new StacyError("machine-exited", `the machine of sandbox ${this.id} has ended by itself`, {
           data: { ended: "crash" },
@@ -365,7 +392,7 @@ export class MachineLife {
 
   #letGo(): void {
     this.#over.abort(this.gone());
-    this.egress.stop();
+    this.stopTraffic();
   }
 }
 

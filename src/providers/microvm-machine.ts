@@ -1,5 +1,6 @@
 /** One sandbox's machine, as the provider hands it out: what can be asked of it, and the changes (changes/) of its life (machine-life.ts). */
 import { join } from "node:path";
+import type { HostDirectory } from "../directories/directory.ts";
 import type { Agent } from "../guest/agent.ts";
 import { asStacyError, type StacyError } from "../host/error.ts";
 import type { ProcessRecord } from "../host/process.ts";
@@ -78,6 +79,10 @@ export class MicrovmMachine implements SandboxMachine {
 
   secretsChanged(): void {
     this.#life.egress.secretsChanged();
+  }
+
+  mountDirectories(list: readonly HostDirectory[]): Promise<void> {
+    return this.#life.mountDirectories(list);
   }
 
   pause(options: ChangeOptions = {}): Promise<void> {

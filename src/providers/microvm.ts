@@ -1,10 +1,12 @@
 /** The provider behind which the microVMs stand: spawns through the launcher, finds machines again, saves and forks them. */
 import { mkdir } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { HelperOptions } from "../directories/helper.ts";
 import { Network, networkEnvironment } from "../egress/network.ts";
 import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
 import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
 import { attempts } from "../host/attempts.ts";
+import { directoryHelperPath } from "../host/directory-helper.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -71,6 +73,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   readonly vmm: Vmm;
   readonly launcher: Launcher;
   readonly network: Network;
+  readonly directories: HelperOptions;
   readonly #paths: DataPaths;
   readonly #machines = new Map<string, SandboxMachine>();
   readonly #unreachable = new Set<Unreachable>();
@@ -84,6 +87,7 @@ export class MicrovmProvider implements Provider, MachineContext {
     this.vmm = options.vmm;
     this.#paths = options.paths;
     this.network = options.network ?? new Network();
+    this.directories = { program: directoryHelperPath(options.paths.assets), hidden: options.paths.root };
     this.launcher = new Launcher({ ...options, network: this.network });
     const { events } = this.launcher;
     events.on("snapshot.built", (report) => this.emit({ type: "snapshot.built", data: { ...report } }));
@@ -155,6 +159,13 @@ export class MicrovmProvider implements Provider, MachineContext {
     // The bare guest has drives, and no filesystems; a saved machine has them mounted.
     if (spec.volumes !== undefined && spec.checkpoint === undefined && machine.boot.guest === "linux")
       await this.#mount(machine, spec.volumes, spec.signal);
+    const { directories } = spec;
+    if (directories !== undefined) {
+      await this.#prepare(machine, "directories", spec.signal, async () => {
+        if (spec.checkpoint !== undefined) await machine.agent.unshare([]);
+        await machine.mountDirectories(directories);
+      });
+    }
     return machine;
   }
 
@@ -203,8 +214,8 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   async own(
     launched: Launched,
-    { id, allowedHosts, authority }: Parameters<MachineContext["own"]>[1],
-  ): Promise<SandboxMachine> {
+    { id, allowedHosts, authority, directories }: Parameters<MachineContext["own"]>[1],
+  ): Promise<MicrovmMachine> {
     const { target, identity, boot } = launched;
     const record: MachineRecord = {
       version: 1,
@@ -228,6 +239,7 @@ export class MicrovmProvider implements Provider, MachineContext {
       },
       ...(allowedHosts.length === 0 ? {} : { allowedHosts: [...allowedHosts] }),
       ...(authority === undefined ? {} : { authority }),
+      ...(directories === undefined ? {} : { directories: [...directories] }),
       shape: target.shape,
       imageConfig: target.image.config,
       boot,

@@ -5,6 +5,7 @@
  * that is gone rejects with `not-found`.
  */
 import { createHash } from "node:crypto";
+import type { CopiedDirectories, HostDirectory } from "../directories/directory.ts";
 import type { EgressStatus } from "../egress/network.ts";
 import type { Agent } from "../guest/agent.ts";
 import type { StacyError } from "../host/error.ts";
@@ -88,6 +89,8 @@ export interface SandboxSpec {
   secrets?: Record<string, string>;
   /** In the order of its slots, those that are written first. Absent: none. */
   volumes?: readonly SpecVolume[];
+  /** Directories of the host, beside one another. Absent: none. */
+  directories?: readonly HostDirectory[];
   /** Start from this checkpoint instead of the image's golden snapshot. */
   checkpoint?: string;
   /** Keep track of dirty pages: a fork or checkpoint of it is then fast. */
@@ -151,7 +154,12 @@ export interface SandboxMachine {
   /** Copies of this running machine, each with its own identity. */
   fork(
     ids: string[],
-    options?: ChangeOptions & { env?: Record<string, string>; volumes?: CopiedVolumes },
+    options?: ChangeOptions & {
+      env?: Record<string, string>;
+      volumes?: CopiedVolumes;
+      /** Of the host; absent: copies read them. */
+      directories?: CopiedDirectories;
+    },
   ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }>;
   /** Saves it under a new checkpoint id, for good, with what is in its volumes; it goes on. */
   checkpoint(checkpointId: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }>;
@@ -310,6 +318,7 @@ export interface ProviderEvent {
     | "pool.filled"
     | "pool.replaced"
     | "network.refused"
+    | "directory.failed"
     | "reconcile.action";
   sandboxId?: string;
   data: Record<string, unknown>;

@@ -44,7 +44,8 @@ export type EventType =
   | "restore.failed"
   | "pool.filled"
   | "pool.replaced"
-  | "network.refused";
+  | "network.refused"
+  | "directory.failed";
 
 export interface SandboxEvent {
   number: number;

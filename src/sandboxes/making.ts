@@ -2,6 +2,7 @@
  * Sandboxes come to be: by a spawn, or as copies of one that runs. Nobody hears of one before its row says that it runs, and of one
  * that comes to nothing nothing stays. A machine that dies by itself is noticed from then on.
  */
+import type { CopiedDirectories, HostDirectory } from "../directories/directory.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
 import type { Provider, SandboxMachine, SandboxSpec } from "../providers/provider.ts";
@@ -22,6 +23,13 @@ import { mayBecome } from "./state.ts";
 import type { StateChanges } from "./state-changes.ts";
 import type { SandboxTable } from "./table.ts";
 import { leaseAll } from "./volume-mounts.ts";
+
+/** What copies get that their source does not simply share with them. */
+interface ForkedThings {
+  env?: Record<string, string> | undefined;
+  volumes?: ForkedVolumes | undefined;
+  directories?: CopiedDirectories | undefined;
+}
 
 export interface MakingParts {
   table: SandboxTable;
@@ -54,6 +62,7 @@ export class Making {
       owner: string;
       forkedFrom?: string;
       mounts?: VolumeMount[];
+      directories?: HostDirectory[];
       /** Volumes that are made for it. */
       made?: CheckpointVolumes | ForkedVolumes | undefined;
     },
@@ -87,6 +96,7 @@ export class Making {
       ...(resolved.secrets === undefined ? {} : { secrets: resolved.secrets }),
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
       ...(mounts?.length ? { volumes: mounts } : {}),
+      ...(input.directories?.length ? { directories: input.directories } : {}),
       ...(input.ports === undefined ? {} : { ports: input.ports }),
       ...(input.request === undefined ? {} : { request: input.request }),
       ...(input.template ? { template: input.template } : {}),
@@ -123,7 +133,9 @@ export class Making {
         await made?.ready();
         const given = sandbox.record.volumes === undefined ? {} : { volumes: await leaseAll(volumes, sandbox.record) };
         ended.throwIfAborted();
-        const start = () => provider.spawn({ ...spec, ...given, id, signal: ended });
+        const { directories } = sandbox.record;
+        const more = { ...given, ...(directories === undefined ? {} : { directories }) };
+        const start = () => provider.spawn({ ...spec, ...more, id, signal: ended });
         const machine = await (spec.checkpoint === undefined ? start() : checkpoints.using(spec.checkpoint, start));
         sandbox.machine = machine;
         ended.throwIfAborted();
@@ -177,7 +189,7 @@ export class Making {
   async fork(
     parent: Sandbox,
     children: readonly Sandbox[],
-    { env, volumes }: { env?: Record<string, string> | undefined; volumes?: ForkedVolumes | undefined },
+    { env, volumes, directories }: ForkedThings,
     signal: AbortSignal | undefined,
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
     const { table, secrets, changes, endings, events } = this.#parts;
@@ -193,6 +205,7 @@ export class Making {
           signal: either,
           ...(env === undefined ? {} : { env }),
           ...(volumes === undefined ? {} : { volumes }),
+          ...(directories === undefined ? {} : { directories }),
         };
         return changes.onMachine(parent, machine, () => machine.fork(ids, options));
       });

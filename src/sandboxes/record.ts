@@ -1,5 +1,7 @@
 /** What is stored: the data types of this layer. Times are ms since 1970, durations ms, sizes MiB. */
+
 import { randomBytes } from "node:crypto";
+import type { HostDirectory } from "../directories/directory.ts";
 import type { Placement } from "../egress/secrets/secret.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import type { BootReport, SuspendOptions } from "../providers/provider.ts";
@@ -87,6 +89,8 @@ export interface SandboxRecord {
   secrets?: string[];
   /** In the order of its machine's slots; absent: none. */
   volumes?: VolumeMount[];
+  /** Of the host; absent: none. */
+  directories?: HostDirectory[];
   ports?: PortRules;
   /** The request that it was made for, by the key that its client has chosen: one that comes again is answered with this sandbox. */
   request?: { key: string; digest: string };

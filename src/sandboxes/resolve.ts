@@ -4,6 +4,7 @@ import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import type { SandboxSpec } from "../providers/provider.ts";
+import type { DirectoryCaller, DirectoryInput } from "./directories.ts";
 import { START_INIT } from "./init.ts";
 import type { Limits } from "./limits.ts";
 import { DEFAULT_OWNER } from "./owner.ts";
@@ -50,6 +51,9 @@ export interface SpawnInput {
   secrets?: (string | SecretInput)[];
   /** The owner's volumes by name, and where they are in the guest; beside the template's. */
   volumes?: VolumeInput[];
+  /** Of the host, with who asks for them. */
+  directories?: DirectoryInput[];
+  directoriesFor?: DirectoryCaller;
   /** It has no secrets at all, not even those that are everywhere: what it makes is an image for others. */
   withoutSecrets?: boolean;
   /** It ends with the call that it is made for. */

@@ -23,6 +23,7 @@ export const sandboxRow = z.looseObject({
   volumes: z
     .array(z.looseObject({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))
     .exactOptional(),
+  directories: z.array(z.looseObject({ source: z.string(), path: z.string(), readOnly: z.boolean() })).exactOptional(),
   ports: z.object({ closed: z.literal(true).exactOptional(), host: z.string().exactOptional() }).exactOptional(),
   request: z.object({ key: z.string(), digest: z.string() }).exactOptional(),
 });

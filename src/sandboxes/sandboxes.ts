@@ -8,6 +8,7 @@
  * either wanted (a live row) or not, keeps the first kind and removes the second; and a row that was still `creating` names a
  * sandbox that no client knows of, which is removed too.
  */
+import type { CopiedDirectories } from "../directories/directory.ts";
 import { HostRules, withRefusals } from "../egress/host-rules.ts";
 import type { KeptSecret } from "../egress/secrets/secret.ts";
 import { StacyError } from "../host/error.ts";
@@ -23,6 +24,7 @@ import { CheckpointVolumes } from "./checkpoint-volumes.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import { CodeRuns } from "./code.ts";
+import { type DirectoryRules, resolveDirectories } from "./directories.ts";
 import { Endings } from "./endings.ts";
 import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
@@ -64,6 +66,8 @@ export interface SandboxesOptions {
   seal?: Seal | undefined;
   /** Where volumes are: `<data>/volumes`. */
   volumes: string;
+  /** Absent: no directory of the host is given to anybody. */
+  directories?: DirectoryRules;
 }
 
 /** What is said of copies; absent: as with the source. */
@@ -76,6 +80,8 @@ export interface ForkInput {
   env?: Record<string, string>;
   /** What a copy gets of volumes that the source writes to; absent: a clone of each. */
   volumes?: ForkedVolumesMode;
+  /** What a copy gets of directories of the host; absent: it reads them. */
+  directories?: CopiedDirectories;
 }
 
 /** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
@@ -97,6 +103,7 @@ export class Sandboxes {
   readonly limits: Limits;
   readonly store: Store;
   readonly #clock: Clock;
+  readonly #directoryRules: DirectoryRules | undefined;
   readonly #observer: Observer;
   readonly #log: Log;
   readonly #table: SandboxTable;
@@ -115,6 +122,7 @@ export class Sandboxes {
     this.store = store;
     this.limits = limits;
     this.#clock = clock;
+    this.#directoryRules = options.directories;
     this.#observer = observer;
     this.#log = log;
     const now = (): number => clock.now();
@@ -305,6 +313,14 @@ export class Sandboxes {
         remedy: "keep its memory, too: clients of E2B leave autoPauseMemory out",
       });
     }
+    const { directories: asked = [] } = input;
+    if (asked.length > 0 && resolved.onExpiry?.keeps === "disk") {
+      throw new StacyError("invalid", "mounts: a sandbox that has some cannot be kept without its memory at its end", {
+        remedy: "keep its memory, too: clients of E2B leave autoPauseMemory out",
+      });
+    }
+    const rules = this.#directoryRules ?? { allow: [], hidden: "/" };
+    const directories = await resolveDirectories(rules, asked, mounts, input.directoriesFor);
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
     let made: CheckpointVolumes | undefined;
@@ -318,6 +334,7 @@ export class Sandboxes {
         return this.#making.reserve(resolved, provider.name, {
           ...input,
           mounts,
+          directories,
           made,
           owner,
           ...(ownerId ? { ownerId } : {}),
@@ -382,7 +399,7 @@ export class Sandboxes {
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
-    const { volumes: mounts = [], ...shape } = record;
+    const { volumes: mounts = [], directories: _, ...shape } = record;
     // A sandbox may be older than a denial; its copies are not.
     this.#checkPolicies(record.owner, record.image, [record.provider]);
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
@@ -400,10 +417,14 @@ export class Sandboxes {
       metadata: boundedMetadata({ ...record.metadata, ...options.metadata }),
     };
     const { owner, ownerId, ports } = record;
+    const copied = options.directories ?? "read_only";
+    const directories =
+      copied === "none" ? undefined : record.directories?.map((each) => ({ ...each, readOnly: true }));
     const forked =
       mounts.length === 0 ? undefined : new ForkedVolumes(this.volumes, owner, mounts, options.volumes ?? "clone");
     const origin = {
       ...{ forkedFrom: id, owner, made: forked },
+      ...(directories === undefined ? {} : { directories }),
       ...(name ? { name } : {}),
       ...(ownerId === undefined ? {} : { ownerId }),
       ...(ports === undefined ? {} : { ports }),
@@ -419,7 +440,9 @@ export class Sandboxes {
       await forked?.abandon(error);
       throw error;
     }
-    return this.#track(this.#making.fork(parent, children, { env: options.env, volumes: forked }, signal));
+    return this.#track(
+      this.#making.fork(parent, children, { env: options.env, volumes: forked, directories: copied }, signal),
+    );
   }
 
   #assertOpen(): void {

@@ -4,6 +4,7 @@ import type { SandboxMachine, SuspendOptions } from "../providers/provider.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
+import { assertNoDirectories } from "./directories.ts";
 import type { Events } from "./events.ts";
 import { type Observer, observed } from "./observer.ts";
 import { type CheckpointRecord, hasTime, type SandboxRecord } from "./record.ts";
@@ -65,7 +66,10 @@ export class StateChanges {
     const { reason, idleSince, keepMs, keeps } = by;
     return sandbox.changes.run(async (signal) => {
       // What starts again from its disk alone starts as machines without volumes do.
-      if (keeps === "disk") assertNoVolumes(record, "suspended without its memory");
+      if (keeps === "disk") {
+        assertNoVolumes(record, "suspended without its memory");
+        assertNoDirectories(record, "suspended without its memory");
+      }
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
         // client that asks for it now wants it to stay so.
@@ -124,6 +128,7 @@ export class StateChanges {
   ): Promise<CheckpointRecord & { stoppedMs: number }> {
     const { table, checkpoints, volumes } = this.#parts;
     const sandbox = table.get(id);
+    assertNoDirectories(sandbox.record, "saved as a checkpoint");
     if (mode === "refuse") assertNoVolumes(sandbox.record, "saved without them");
     const saved = (sandbox.record.volumes ?? []).map((mount) => ({ ...mount, bytes: volumes.bytesOf(mount) }));
     return sandbox.changes.run((signal) => {

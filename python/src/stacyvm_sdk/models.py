@@ -213,6 +213,16 @@ class ConfigUpdated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Directory:
+    #: Where its value comes from.
+    source: str
+    #: Where a symbolic link leads.
+    target: str
+    #: Whether it can only be read.
+    read_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor:
     #: Whether it can be used now.
     ready: bool
@@ -798,6 +808,8 @@ class Sandbox:
     secrets: list[str] | None = None
     #: Volumes that it has
     volumes: list[VolumeMount] | None = None
+    #: Directories of the host that it has
+    mounts: list[Directory] | None = None
     boot: Boot | None = None
     #: What went wrong, if something did.
     error: dict[str, Any] | None = None

@@ -1,9 +1,11 @@
 /** One command in a sandbox of its own: one request instead of three. Files in, output, exit code, files out, gone. */
+
 import type { z } from "@hono/zod-openapi";
 import type { Agent } from "../../guest/agent.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Lease, Sandbox } from "../../sandboxes/sandbox.ts";
 import type { Call, Endpoints } from "../endpoint.ts";
+import { directoryCaller } from "../schemas/directory.ts";
 import { execInput } from "../schemas/exec.ts";
 import { RunBody, RunRequest } from "../schemas/run.ts";
 import { spawnInput } from "../schemas/sandbox.ts";
@@ -33,7 +35,7 @@ export function runRoutes(endpoints: Endpoints): void {
       errors: [404, 408, 409, 413, 501, 507],
     },
     async ({ c, sandboxes, body, user, signal }) => {
-      const input = spawnInput(body, user);
+      const input = { ...spawnInput(body, user), directoriesFor: directoryCaller(c.get("identity")) };
       if (body.timeout !== undefined) input.ttlMs ??= outliving(body.timeout, sandboxes.maxTtlMs(input.ownerId));
       const run = await sandboxes.lend(input, signal);
       const { sandbox } = run;

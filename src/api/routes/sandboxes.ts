@@ -7,6 +7,7 @@ import { type Endpoints, json, jsonText } from "../endpoint.ts";
 import { SandboxList } from "../sandbox-list.ts";
 import { SandboxSampler } from "../sandbox-stats.ts";
 import { Duration, SandboxId, StatusBody, whole } from "../schemas/common.ts";
+import { directoryCaller } from "../schemas/directory.ts";
 import {
   AdmissionBody,
   admissionBody,
@@ -47,7 +48,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409, 501, 507],
     },
     async ({ c, sandboxes, body: request, user, signal }) => {
-      const sandbox = await sandboxes.spawn(spawnInput(request, user), signal);
+      const directoriesFor = directoryCaller(c.get("identity"));
+      const sandbox = await sandboxes.spawn({ ...spawnInput(request, user), directoriesFor }, signal);
       c.set("timing", sandbox.record.boot?.phases ?? {});
       return json(body(sandbox.record), 201);
     },
@@ -216,8 +218,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       errors: [404, 409, 501, 507],
     },
     async ({ sandboxes, params, body: request, signal }) => {
-      const { count = 1, name, ttl, metadata, env, volumes } = request;
-      const options = { count, ...defined({ name, ttlMs: ttl, metadata, env, volumes }) };
+      const { count = 1, name, ttl, metadata, env, volumes, mounts: directories } = request;
+      const options = { count, ...defined({ name, ttlMs: ttl, metadata, env, volumes, directories }) };
       const { sandboxes: children, stoppedMs } = await sandboxes.fork(params.id, options, signal);
       return json({ sandboxes: children.map(body), stopped_ms: stoppedMs }, 201);
     },

@@ -1,4 +1,5 @@
 import { z } from "@hono/zod-openapi";
+import { COPIED_DIRECTORIES } from "../../directories/directory.ts";
 import type { MachineStats, NetworkStatus } from "../../providers/provider.ts";
 import { formatDuration } from "../../sandboxes/duration.ts";
 import { FORKED_VOLUMES } from "../../sandboxes/forked-volumes.ts";
@@ -8,6 +9,7 @@ import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts"
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import { SAVED_VOLUMES } from "../../sandboxes/state-changes.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap, WarmContexts, warmContexts } from "./common.ts";
+import { DirectoryBody, DirectoryRequest, directoryBody, directoryInput } from "./directory.ts";
 import { OwnSecret, secretInput } from "./secret.ts";
 import { defined, iso } from "./values.ts";
 import { VolumeMountBody, VolumeMountRequest, volumeInput, volumeMountBody } from "./volume.ts";
@@ -44,6 +46,9 @@ export const SpawnRequest = z
     volumes: maybe(z.array(VolumeMountRequest).max(16)).openapi({
       description: "The owner's, by name: disks that stay when the sandbox goes",
     }),
+    mounts: maybe(z.array(DirectoryRequest).max(16)).openapi({
+      description: "Directories of the server's host; for administrators, and where `mounts.allow` permits",
+    }),
     idle_timeout: maybe(Duration),
     idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
     idle_counts: maybe(z.enum(["processes", "calls"])).openapi({
@@ -78,6 +83,7 @@ export function spawnInput(
     allowedHosts: body.allowed_hosts,
     secrets: body.secrets?.map((each) => (typeof each === "string" ? each : secretInput(each.name, each))),
     volumes: volumeInput(body.volumes),
+    directories: directoryInput(body.mounts),
     idleTimeoutMs: body.idle_timeout,
     idleAction: body.idle_action,
     idleCounts: body.idle_counts,
@@ -127,6 +133,7 @@ export const SandboxBody = z
     allowed_hosts: z.array(z.string()).optional(),
     secrets: z.array(z.string()).optional().openapi({ description: "Names of those that its programs may use" }),
     volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that it has" }),
+    mounts: z.array(DirectoryBody).optional().openapi({ description: "Directories of the host that it has" }),
     boot: BootBody.optional(),
     error: z
       .object({
@@ -168,6 +175,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     allowed_hosts: record.allowedHosts,
     secrets: record.secrets,
     volumes: record.volumes?.map(volumeMountBody),
+    mounts: record.directories?.map(directoryBody),
     resume_on_use: record.resumeOnUse,
     idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     boot: boot && {
@@ -232,6 +240,11 @@ export const ForkRequest = z
       enum: [...FORKED_VOLUMES],
       description:
         "What a copy gets of volumes that the sandbox writes to: a `clone` of each, which stays when the copy goes (default); the same, mounted `read_only`; or `none`",
+    }),
+    mounts: maybe(z.enum(COPIED_DIRECTORIES)).openapi({
+      type: "string",
+      enum: [...COPIED_DIRECTORIES],
+      description: "What a copy gets of directories of the host: the same, mounted `read_only` (default), or `none`",
     }),
   })
   .openapi("ForkRequest");

@@ -9,6 +9,7 @@ interface ForkOptions extends ClientOptions {
   ttl?: string;
   env?: Record<string, string>;
   label?: Record<string, string>;
+  mounts?: "read-only" | "none";
   volumes?: "clone" | "read-only" | "none";
 }
 
@@ -30,13 +31,19 @@ export function forkCommand(): Command {
         "what a copy gets of volumes that the sandbox writes to; default: a clone of each",
       ).choices([...["clone", "read-only", "none"]]),
     )
+    .addOption(
+      new Option("--mounts <what>", "what a copy gets of directories of the host; default: it reads them").choices([
+        ...["read-only", "none"],
+      ]),
+    )
     .option("-l, --label <K=V>", "a label to find them by; may be repeated", parsePair)
     .action((id: string, options: ForkOptions) =>
       withServer(options, async ({ client, signal }) => {
         const sandbox = await findSandbox(client, id, signal);
-        const { count, name, ttl, env, label, volumes: what } = options;
+        const { count, name, ttl, env, label, volumes: what, mounts: how } = options;
         const volumes = what === "read-only" ? "read_only" : what;
-        const copies = await sandbox.fork({ count, name, ttl, env, metadata: label, volumes, signal });
+        const mounts = how === "read-only" ? "read_only" : how;
+        const copies = await sandbox.fork({ count, name, ttl, env, metadata: label, volumes, mounts, signal });
         if (options.json === true) return printJson(copies.map(({ info }) => info));
         for (const copy of copies) printLine(copy.id);
       }),

@@ -1,6 +1,6 @@
 /** `stacyvm run IMAGE -- COMMAND`: spawn, run, remove. */
 import { type Command, Option } from "commander";
-import type { Client, Sandbox, VolumeMountRequest } from "../../../sdk/src/index.ts";
+import type { Client, Sandbox } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { dataPaths } from "../../host/paths.ts";
 import type { BootReport } from "../../launcher/launcher.ts";
@@ -23,7 +23,7 @@ import { ProgressLine } from "../progress-line.ts";
 import { pullFirst } from "../pull-first.ts";
 import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
 import { type Conversation, collectJson, converse, terminalSize } from "../terminal.ts";
-import { volumeOption } from "../volume-option.ts";
+import { type Mounts, volumeOption } from "../volume-option.ts";
 
 interface RunOptions extends ClientOptions {
   memory?: number;
@@ -37,7 +37,7 @@ interface RunOptions extends ClientOptions {
   user?: string;
   allow?: string[];
   secret?: string[];
-  volume?: VolumeMountRequest[];
+  volume?: Mounts;
   timeout?: string;
   interactive?: boolean;
   tty?: boolean;
@@ -116,7 +116,7 @@ function needsServer({ secret, port, volume }: RunOptions): boolean {
 async function runHere(image: string, argv: string[], options: RunOptions, interrupts: Interrupts): Promise<number> {
   if (needsServer(options)) {
     const { secret, volume } = options;
-    const what = secret !== undefined ? "secrets" : volume !== undefined ? "volumes" : "URLs for ports";
+    const what = secret !== undefined ? "secrets" : volume !== undefined ? "volumes and directories" : "URLs for ports";
     throw new StacyError("invalid", `only a server has ${what}, and --cold starts without one`, {
       remedy: "leave out --cold",
     });
@@ -168,7 +168,7 @@ async function runOn(
     ...{ image, provider, env, vcpus: options.vcpus, memoryMb: options.memory, diskMb: options.disk, signal },
     allowedHosts: allow,
     secrets: options.secret,
-    volumes: options.volume,
+    ...options.volume,
     forkable: false,
   });
   try {

@@ -9,7 +9,7 @@ import { interruptible } from "../interrupt.ts";
 import { note, printJson } from "../output.ts";
 import { ProgressLine } from "../progress-line.ts";
 
-const PARTS = ["kernel", "interpreted-kernel", "agent", "spawner", "firecracker", "bare"] as const;
+const PARTS = ["kernel", "interpreted-kernel", "agent", "spawner", "directory", "firecracker", "bare"] as const;
 type Part = (typeof PARTS)[number];
 
 interface Done {
@@ -21,7 +21,7 @@ interface Done {
 /** `stacyvm setup`: everything besides system packages. Each part is left alone when it is there. */
 export function setupCommand(): Command {
   return new Command("setup")
-    .description("fetch the guest kernel, compile the agent and the spawner, install Firecracker; safe to repeat")
+    .description("fetch the guest kernel, compile the agent and its helpers, install Firecracker; safe to repeat")
     .addArgument(new Argument("[parts...]", "only these").choices(PARTS))
     .option("--json", "print what was done as JSON")
     .action(async (only: Part[], options: { json?: boolean }) => {
@@ -56,6 +56,7 @@ const TITLES: Record<Part, string> = {
   "interpreted-kernel": "kernel for interpreted KVM",
   agent: "guest agent",
   spawner: "spawner",
+  directory: "directories",
   firecracker: "Firecracker",
   bare: "bare guest",
 };
@@ -96,6 +97,10 @@ const WORK: Record<Part, Work> = {
   async spawner(assets, progress, { signal }) {
     const { buildSpawner } = await import("../../images/crate-build.ts");
     return buildSpawner(assets, { progress, signal });
+  },
+  async directory(assets, progress, { signal }) {
+    const { buildDirectoryHelper } = await import("../../images/crate-build.ts");
+    return buildDirectoryHelper(assets, { progress, signal });
   },
   async firecracker(assets, progress, { signal }) {
     const { installFirecracker } = await import("../../vmm/firecracker/install.ts");

@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import type { Image, VolumeMountRequest } from "../../../sdk/src/index.ts";
+import type { Image } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { allowOption, collect, parseDuration, parsePair, parseVariable, secretOption } from "../arguments.ts";
 import { bootNote } from "../boot-note.ts";
@@ -16,7 +16,7 @@ import { ProgressLine } from "../progress-line.ts";
 import { noteForm } from "../published-options.ts";
 import { pullFirst } from "../pull-first.ts";
 import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
-import { volumeOption } from "../volume-option.ts";
+import { type Mounts, volumeOption } from "../volume-option.ts";
 
 interface SpawnOptions extends ClientOptions {
   /** As the published StacyVM takes it. */
@@ -40,7 +40,7 @@ interface SpawnOptions extends ClientOptions {
   start?: boolean;
   allow?: string[];
   secret?: string[];
-  volume?: VolumeMountRequest[];
+  volume?: Mounts;
   provider?: string;
   owner?: string;
 }
@@ -112,7 +112,7 @@ export function spawnCommand(): Command {
           metadata: options.label,
           allowedHosts: options.allow,
           secrets: options.secret,
-          volumes: options.volume,
+          ...options.volume,
           ownerId: options.owner,
         });
         if (own !== undefined) {

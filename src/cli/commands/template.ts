@@ -1,11 +1,10 @@
 import { Command } from "commander";
-import type { VolumeMountRequest } from "../../../sdk/src/index.ts";
 import { allowOption, collect, parseCount, parseDuration, parseVariable, secretOption } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { note, printJson, printLine } from "../output.ts";
 import { memoryOption, vcpusOption } from "../size-options.ts";
 import { printTable } from "../table.ts";
-import { volumeOption } from "../volume-option.ts";
+import { type Mounts, templateVolumeOption } from "../volume-option.ts";
 
 /** `stacyvm template ...`: named sets of what a sandbox is started with. */
 export function templateCommand(): Command {
@@ -56,7 +55,7 @@ interface CreateOptions extends ClientOptions {
   allow?: string[];
   secret?: string[];
   pool?: number;
-  volume?: VolumeMountRequest[];
+  volume?: Mounts;
   description?: string;
   provider?: string;
   replace?: boolean;
@@ -72,7 +71,7 @@ function create(): Command {
     .option("--ttl <time>", "how long its sandboxes live", parseDuration)
     .addOption(allowOption("its sandboxes"))
     .addOption(secretOption("they"))
-    .addOption(volumeOption())
+    .addOption(templateVolumeOption())
     .option("--setup <command>", "run once, before the golden snapshot is saved; may be repeated", collect)
     .option("--pool <n>", "machines that `stacyvm serve` keeps ready", parseCount)
     .option("--description <text>", "what it is for, in words")
@@ -85,7 +84,7 @@ function create(): Command {
           ...{ name, image, vcpus, env, ttl, setup, description, provider },
           memoryMb: options.memory,
           poolSize: options.pool,
-          volumes: options.volume,
+          volumes: options.volume?.volumes,
           allowedHosts: options.allow,
           secrets: options.secret?.map((name) => ({ name })),
         };

@@ -4,15 +4,17 @@ import { asStacyError, StacyError } from "../../host/error.ts";
 import { SavedWork } from "../../launcher/saved.ts";
 import type { PausedMachine, RunningMachine } from "../../vmm/vmm.ts";
 import type { MachineLife } from "../machine-life.ts";
-import type { CopiedSlot, CopiedVolumes, SandboxMachine } from "../provider.ts";
+import type { CopiedSlot, SandboxMachine } from "../provider.ts";
 
 const RESUME_ATTEMPTS = 4;
+
+type ForkOptions = NonNullable<Parameters<SandboxMachine["fork"]>[1]>;
 
 export async function fork(
   life: MachineLife,
   ids: readonly string[],
   signal: AbortSignal,
-  { env: ownEnv = {}, volumes }: { env?: Record<string, string>; volumes?: CopiedVolumes } = {},
+  { env: ownEnv = {}, volumes, directories: copied = "read_only" }: ForkOptions = {},
 ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
   const { launcher } = life.context;
   const key = forkKey();
@@ -24,6 +26,8 @@ export async function fork(
     // What the parent's programs trust, its copies' do.
     const { allowedHosts = [], authority } = life.record;
     const network = allowedHosts.length > 0;
+    const directories =
+      copied === "none" ? undefined : life.record.directories?.map((each) => ({ ...each, readOnly: true }));
     const start = async (id: string): Promise<SandboxMachine> => {
       const slots = await volumes?.slots(id);
       const disks = slots === undefined ? {} : { volumes: slots.map(({ file }) => file), still: true };
@@ -35,7 +39,9 @@ export async function fork(
         signal,
         ...disks,
       });
-      const machine = await life.context.own(launched, { id, allowedHosts, authority });
+      const machine = await life.context.own(launched, { id, allowedHosts, authority, directories });
+      // Before whatever could wait for the host: nobody answers in this copy.
+      if (life.record.directories !== undefined && directories === undefined) await leaveDirectories(life, machine);
       if (slots !== undefined) await settleSlots(life, machine, slots);
       return machine;
     };
@@ -50,6 +56,16 @@ export async function fork(
     return { machines, stoppedMs };
   } finally {
     release();
+  }
+}
+
+/** What its programs have open of them are errors from now on. */
+async function leaveDirectories(life: MachineLife, machine: SandboxMachine): Promise<void> {
+  try {
+    await machine.agent.unshare([]);
+  } catch (error) {
+    await life.context.discard(machine);
+    throw asStacyError(error).inPhase("directories");
   }
 }
 
@@ -102,7 +118,7 @@ export async function saveRunning(
     });
     await saving.catch(() => {});
     const thawed = await life.freeze.thaw().catch(asStacyError); // F6
-    if (thawed === undefined) life.startEgress();
+    if (thawed === undefined) life.startTraffic();
     await saving; // its error says more than one of the thaw
     if (thawed !== undefined) throw thawed;
     stoppedMs = performance.now() - stopped;
@@ -124,7 +140,7 @@ async function standingStill(
 ): Promise<void> {
   await life.freeze.freeze(); // F2
   if (!life.context.launcher.vmm.abilities.saveKeepsChannel) {
-    life.egress.stop();
+    life.stopTraffic();
     await life.agent.disconnect();
   }
   const before = life.now;

@@ -43,5 +43,5 @@ export async function resume(life: MachineLife, signal: AbortSignal): Promise<vo
     }
     throw error;
   }
-  life.egress.start();
+  life.startTraffic();
 }

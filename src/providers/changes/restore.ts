@@ -18,7 +18,7 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
     await writeRecord(next.dir, { ...life.record, key, process: next.machine.record, state: "running" }); // B2
     // The new machine's next caller opens the channel anew.
     await next.agent.close();
-    life.egress.stop();
+    life.stopTraffic();
     await life.agent.disconnect();
     life.counts(signal);
     // Not the end of this sandbox's machine: whoever watches the old one must see the new one in its place.
@@ -32,7 +32,7 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
     if (replaced) life.settle(former);
     await discard(next.dir, next.machine);
     next.releaseSnapshot();
-    life.startEgress();
+    life.startTraffic();
     throw error;
   }
   const releaseFormer = life.releaseSnapshot;
@@ -48,6 +48,6 @@ export async function restore(life: MachineLife, key: string, signal: AbortSigna
     await life.takePlace(); // B4
     await life.recordFile.write("running"); // B5
   } finally {
-    life.startEgress(); // it runs, wherever it is
+    life.startTraffic(); // it runs, wherever it is
   }
 }

@@ -30,7 +30,7 @@ export async function suspend(
     life.counts(signal);
     // A wake may be taken back, and what its guest wrote to a volume could not.
     if (keeps === "machine" && before.state === "running" && writesVolumes(life.record)) await life.freeze.still();
-    life.egress.stop();
+    life.stopTraffic();
     await life.agent.disconnect();
     paused = before.state === "paused" ? before : await before.pause({ toSave: keeps === "machine" }); // S1
     life.become({ state: "paused", machine: paused });
@@ -114,7 +114,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
       life.settle({ state: "running", machine: named });
       life.watch(named);
       await life.recordFile.correct("running");
-      life.startEgress();
+      life.startTraffic();
       await volumesGoOn(life);
       throw error;
     }
@@ -125,7 +125,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
   } finally {
     signal.removeEventListener("abort", stop);
   }
-  life.startEgress();
+  life.startTraffic();
   await volumesGoOn(life);
 }
 

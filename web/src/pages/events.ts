@@ -19,6 +19,7 @@ const KINDS: Record<string, { shown: string; types?: string[] }> = {
       "spawn.queue_timeout",
       "resource.limit",
       "network.refused",
+      "directory.failed",
     ],
   },
   commands: { shown: "commands and files", types: ["exec.*", "file.*"] },

@@ -1,0 +1,452 @@
+//! Directories of the host: FUSE filesystems whose requests are handed to the host as they are (SERVE), and its answers to the kernel.
+//! Whoever answers there comes and goes, with the session, with the server, with the whole machine; the mount and what the kernel
+//! knows of it stay (fuse.rs). Requests wait meanwhile, and are errors when nobody has come for long.
+
+use crate::boot;
+use crate::buffers::Bytes;
+use crate::files;
+use crate::fuse::{self, opcode, Table, IN_HEADER, MAX_ANSWER, MAX_REQUEST, OUT_HEADER};
+use crate::protocol::{channel, kind, status, tag, Fields, Reader, MAX_PAYLOAD};
+use crate::session::{token, Agent, Call, Timer};
+use crate::sys::{self, Fail, Fd, Result, EDGE_IN};
+use crate::user::User;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+/// With nobody to answer them, requests are errors (EIO) after so long.
+const ALONE_NS: u64 = 30_000_000_000;
+/// Bytes of requests that nobody has answered yet: the rest waits in the kernel.
+const MOST_HELD: usize = 4 << 20;
+const MOST_QUEUED: usize = 512 * 1024;
+
+struct Request {
+    bytes: Vec<u8>,
+    /// A helper may have it.
+    sent: bool,
+    /// Another helper may have done it.
+    again: bool,
+}
+
+enum Out {
+    Request(u64),
+    /// Without an answer.
+    Told(Vec<u8>),
+}
+
+pub struct Directory {
+    path: Vec<u8>,
+    fuse: Fd,
+    stream: Option<u32>,
+    /// Since when there is none, ns.
+    alone: u64,
+    readable: bool,
+    /// By their numbers, which grow.
+    requests: BTreeMap<u64, Request>,
+    held: usize,
+    out: VecDeque<Out>,
+    /// Of the first of `out`, bytes that are sent.
+    sent: usize,
+    queued: usize,
+    answers: Vec<u8>,
+    table: Table,
+}
+
+/// Mounted by jobs, for the loop to take.
+pub type Fresh = Arc<Mutex<Vec<(Vec<u8>, Fd)>>>;
+
+#[derive(Default)]
+pub struct Directories {
+    all: BTreeMap<u64, Directory>,
+    next: u64,
+    pub fresh: Fresh,
+    buffer: Vec<u8>,
+}
+
+impl Directories {
+    /// Calls about paths may have to wait for the host from now on, which only the loop can ask.
+    pub fn any(&self) -> bool {
+        !self.all.is_empty() || self.fresh.lock().map_or(true, |fresh| !fresh.is_empty())
+    }
+}
+
+/// What SHARE asks for, checked.
+pub struct Share {
+    path: Vec<u8>,
+    read_only: bool,
+    user: Option<Vec<u8>>,
+}
+
+impl Share {
+    pub fn new(fields: &Reader, user: Option<&[u8]>) -> Result<Share> {
+        let path = files::path_of(fields, tag::PATH, None)?;
+        Ok(Share { path, read_only: fields.flag(tag::READ_ONLY), user: user.map(<[u8]>::to_vec) })
+    }
+
+    /// @returns UID and GID of the user that commands run as
+    pub fn run(self, fresh: &Fresh) -> Result<Fields> {
+        let user = match &self.user {
+            Some(spec) => User::resolve(spec)?,
+            None => User::root(),
+        };
+        let shown = files::name(&self.path);
+        let made = std::fs::create_dir_all(files::os(&self.path));
+        made.map_err(|e| Fail::io(&e, &shown))?;
+        let fuse = sys::open(b"/dev/fuse", libc::O_RDWR | libc::O_NONBLOCK, 0)
+            .map_err(|f| Fail::new(status::NOT_SUPPORTED, format!("this guest's kernel has no FUSE: {}", f.message)))?;
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", fuse.raw());
+        let access = if self.read_only { libc::MS_RDONLY } else { 0 };
+        boot::mount("host", &shown, "fuse", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME | access, &options)?;
+        if let Ok(mut list) = fresh.lock() {
+            list.push((self.path, fuse));
+        }
+        let mut answer = Fields::new();
+        answer.u32(tag::UID, user.uid).u32(tag::GID, user.gid);
+        Ok(answer)
+    }
+}
+
+impl Agent {
+    fn take_fresh(&mut self) -> Result<()> {
+        let fresh = match self.directories.fresh.lock() {
+            Ok(mut list) => std::mem::take(&mut *list),
+            Err(_) => return Ok(()),
+        };
+        for (path, fuse) in fresh {
+            let number = self.directories.next;
+            self.directories.next += 1;
+            self.poll.add(fuse.raw(), EDGE_IN, token::DIRECTORY | number)?;
+            let alone = sys::monotonic();
+            let directory = Directory {
+                path,
+                fuse,
+                stream: None,
+                alone,
+                readable: true,
+                requests: BTreeMap::new(),
+                held: 0,
+                out: VecDeque::new(),
+                sent: 0,
+                queued: 0,
+                answers: Vec::new(),
+                table: Table::default(),
+            };
+            self.directories.all.insert(number, directory);
+            self.timers.insert((alone + ALONE_NS, 0, Timer::Directories), ());
+        }
+        Ok(())
+    }
+
+    /// The host answers for a directory from now on, in the place of whoever did before.
+    pub fn serve_call(&mut self, id: u32, fields: &Reader) -> Result<()> {
+        self.take_fresh()?;
+        let path = files::path_of(fields, tag::PATH, None)?;
+        let found = self.directories.all.iter_mut().find(|(_, directory)| directory.path == path);
+        let (number, directory) = found.ok_or_else(|| Fail::new(status::NOT_FOUND, format!("no directory of the host is at {}", files::name(&path))))?;
+        let number = *number;
+        let former = directory.stream.replace(id);
+        directory.begin();
+        if self.directories.buffer.is_empty() {
+            self.directories.buffer = vec![0; MAX_REQUEST];
+        }
+        if let Some(former) = former {
+            self.end(former, Err(Fail::cancelled()));
+        }
+        self.add(id, Call::Directory(number));
+        self.channel.frame(kind::EVENT, 0, 0, id, &[]);
+        self.directory_turn(number);
+        self.wake(id);
+        Ok(())
+    }
+
+    /// Whoever has files of it open gets errors from now on.
+    pub fn unshare_call(&mut self, id: u32, fields: &Reader) -> Result<()> {
+        self.take_fresh()?;
+        let keep: Vec<&[u8]> = fields.all(tag::PATH).collect();
+        let gone: Vec<u64> = self.directories.all.iter().filter(|(_, d)| !keep.contains(&d.path.as_slice())).map(|(n, _)| *n).collect();
+        let mut paths = Vec::new();
+        for number in gone {
+            paths.extend(self.remove_directory(number));
+        }
+        self.job(id, 0, move |_| {
+            for path in paths {
+                // One that a program has unmounted is not there any more.
+                let _ = sys::unmount(&path, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW);
+            }
+            Ok(Fields::new())
+        })
+    }
+
+    fn remove_directory(&mut self, number: u64) -> Option<Vec<u8>> {
+        let directory = self.directories.all.remove(&number)?;
+        self.poll.remove(directory.fuse.raw());
+        if let Some(stream) = directory.stream {
+            self.end(stream, Err(Fail::new(status::NOT_FOUND, "the directory was unmounted")));
+        }
+        Some(directory.path)
+    }
+
+    pub fn directory_ready(&mut self, number: u64) {
+        if let Some(directory) = self.directories.all.get_mut(&number) {
+            directory.readable = true;
+            self.directory_turn(number);
+        }
+    }
+
+    /// Takes what the kernel asks for, as long as somebody answers it, and it has room.
+    fn directory_turn(&mut self, number: u64) {
+        let now = sys::monotonic();
+        loop {
+            let directory = match self.directories.all.get_mut(&number) {
+                Some(directory) => directory,
+                None => return,
+            };
+            if !directory.readable || !directory.may_take(now) {
+                break;
+            }
+            match sys::read(directory.fuse.raw(), &mut self.directories.buffer) {
+                Ok(length) => directory.asked(self.directories.buffer.get(..length).unwrap_or(&[])),
+                Err(libc::EAGAIN) => directory.readable = false,
+                // The program that waited for it was ended.
+                Err(libc::ENOENT) => {}
+                Err(_) => {
+                    self.remove_directory(number);
+                    return;
+                }
+            }
+        }
+        if let Some(stream) = self.directories.all.get(&number).and_then(|directory| directory.stream) {
+            self.wake(stream);
+        }
+    }
+
+    /// Answers from the host.
+    pub fn directory_input(&mut self, id: u32, number: u64, bytes: Bytes) {
+        let understood = match self.directories.all.get_mut(&number) {
+            Some(directory) => directory.answered(&bytes),
+            None => return,
+        };
+        if !understood {
+            self.leave_directory(number);
+            self.end(id, Err(Fail::new(status::PROTOCOL, "the host answered something else than FUSE")));
+            return;
+        }
+        self.grant(id, bytes.len());
+        self.directory_turn(number);
+    }
+
+    /// One frame of requests. @returns whether there may be more
+    pub fn directory_send(&mut self, id: u32, number: u64) -> bool {
+        let (stream, directory) = match (self.streams.get_mut(&id), self.directories.all.get_mut(&number)) {
+            (Some(stream), Some(directory)) => (stream, directory),
+            _ => return false,
+        };
+        let room = stream.credit.min(MAX_PAYLOAD as u64) as usize;
+        let length = directory.fill(&mut self.scratch.payload()[..room]);
+        if length == 0 {
+            return false;
+        }
+        stream.credit -= length as u64;
+        self.channel.frame_from(kind::DATA, channel::BODY, id, &mut self.scratch, length);
+        self.directory_turn(number);
+        true
+    }
+
+    /// Nobody answers any more.
+    pub fn leave_directory(&mut self, number: u64) {
+        if let Some(directory) = self.directories.all.get_mut(&number) {
+            directory.stream = None;
+            directory.alone = sys::monotonic();
+            self.timers.insert((directory.alone + ALONE_NS, 0, Timer::Directories), ());
+        }
+    }
+
+    /// Nobody has come for long.
+    pub fn directories_alone(&mut self) {
+        let now = sys::monotonic();
+        let numbers: Vec<u64> = self.directories.all.keys().copied().collect();
+        for number in numbers {
+            if let Some(directory) = self.directories.all.get_mut(&number).filter(|d| d.overdue(now)) {
+                directory.fail_all();
+                if self.directories.buffer.is_empty() {
+                    self.directories.buffer = vec![0; MAX_REQUEST];
+                }
+                self.directory_turn(number);
+            }
+        }
+    }
+}
+
+impl Directory {
+    fn overdue(&self, now: u64) -> bool {
+        self.stream.is_none() && now >= self.alone + ALONE_NS
+    }
+
+    fn may_take(&self, now: u64) -> bool {
+        match self.stream {
+            Some(_) => self.held < MOST_HELD && self.queued < MOST_QUEUED,
+            None => self.overdue(now),
+        }
+    }
+
+    fn tell(&mut self, answer: &[u8]) -> std::result::Result<(), i32> {
+        sys::write(self.fuse.raw(), answer).map(|_| ())
+    }
+
+    fn fail(&mut self, unique: u64, errno: i32) {
+        let _ = self.tell(&fuse::failure(unique, errno));
+    }
+
+    /// For somebody new: what the kernel knows, then what it waits for.
+    fn begin(&mut self) {
+        self.answers.clear();
+        self.out.clear();
+        self.sent = 0;
+        self.queued = 0;
+        for message in self.table.messages() {
+            self.push(Out::Told(message));
+        }
+        let waiting: Vec<u64> = self.requests.keys().copied().collect();
+        for unique in waiting {
+            let maybe_done = match self.requests.get_mut(&unique) {
+                Some(request) => {
+                    request.again |= std::mem::take(&mut request.sent);
+                    request.again && fuse::once_only(&request.bytes)
+                }
+                None => false,
+            };
+            if maybe_done {
+                self.take(unique);
+                self.fail(unique, libc::EIO);
+            } else {
+                self.push(Out::Request(unique));
+            }
+        }
+    }
+
+    fn push(&mut self, out: Out) {
+        self.queued += match &out {
+            Out::Told(bytes) => bytes.len(),
+            Out::Request(unique) => self.requests.get(unique).map_or(0, |request| request.bytes.len()),
+        };
+        self.out.push_back(out);
+    }
+
+    fn take(&mut self, unique: u64) -> Option<Request> {
+        let request = self.requests.remove(&unique)?;
+        self.held -= request.bytes.len();
+        Some(request)
+    }
+
+    fn asked(&mut self, request: &[u8]) {
+        if request.len() < IN_HEADER {
+            return;
+        }
+        let unique = fuse::unique_of(request);
+        self.table.asked(request);
+        match fuse::opcode_of(request) {
+            opcode::INIT => {
+                let _ = self.tell(&fuse::init(request));
+            }
+            opcode::DESTROY => self.fail(unique, 0),
+            // The kernel asks no more then, and waits for what it has asked for.
+            opcode::INTERRUPT => self.fail(unique, libc::ENOSYS),
+            opcode::FORGET | opcode::BATCH_FORGET => {
+                if self.stream.is_some() {
+                    self.push(Out::Told(request.to_vec()));
+                }
+            }
+            _ if self.stream.is_none() => self.fail(unique, libc::EIO),
+            _ => {
+                self.held += request.len();
+                self.requests.insert(unique, Request { bytes: request.to_vec(), sent: false, again: false });
+                self.push(Out::Request(unique));
+            }
+        }
+    }
+
+    /// Requests, one after the other. @returns bytes
+    fn fill(&mut self, room: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while filled < room.len() {
+            let bytes = match self.out.front() {
+                None => break,
+                Some(Out::Told(bytes)) => bytes,
+                Some(Out::Request(unique)) => match self.requests.get_mut(unique) {
+                    Some(request) => {
+                        request.sent = true;
+                        &request.bytes
+                    }
+                    None => {
+                        self.out.pop_front();
+                        self.sent = 0;
+                        continue;
+                    }
+                },
+            };
+            let rest = bytes.get(self.sent..).unwrap_or(&[]);
+            let n = rest.len().min(room.len() - filled);
+            room[filled..filled + n].copy_from_slice(&rest[..n]);
+            filled += n;
+            self.sent += n;
+            self.queued = self.queued.saturating_sub(n);
+            if n == rest.len() {
+                self.out.pop_front();
+                self.sent = 0;
+            }
+        }
+        filled
+    }
+
+    /// @returns false for bytes that are no answers
+    fn answered(&mut self, bytes: &[u8]) -> bool {
+        let mut all = std::mem::take(&mut self.answers);
+        all.extend_from_slice(bytes);
+        let mut start = 0;
+        while all.len() - start >= OUT_HEADER {
+            let length = fuse::u32_at(&all, start) as usize;
+            if !(OUT_HEADER..=MAX_ANSWER).contains(&length) {
+                return false;
+            }
+            match all.get(start..start + length) {
+                Some(answer) => self.answer(answer),
+                None => break,
+            }
+            start += length;
+        }
+        all.drain(..start);
+        self.answers = all;
+        true
+    }
+
+    fn answer(&mut self, answer: &[u8]) {
+        let unique = fuse::u64_at(answer, 8);
+        let request = match self.take(unique) {
+            Some(request) => request,
+            None => return,
+        };
+        let errno = -(fuse::u32_at(answer, 4) as i32);
+        let done = errno == 0 || (request.again && errno == libc::ENOENT && fuse::missing_means_done(&request.bytes));
+        let told = if done { self.table.done(&request.bytes, answer) } else { None };
+        let given = if done && errno != 0 { self.tell(&fuse::failure(unique, 0)) } else { self.tell(answer) };
+        match given {
+            Ok(()) => {}
+            // The program that waited for it was ended, so the kernel knows nothing of it.
+            Err(libc::ENOENT) => {
+                if let Some(node) = told {
+                    self.table.forget(node, 1);
+                    self.push(Out::Told(fuse::forget_message(node)));
+                }
+            }
+            // Not what the kernel expects as an answer to that.
+            Err(_) => self.fail(unique, libc::EIO),
+        }
+    }
+
+    fn fail_all(&mut self) {
+        let waiting: Vec<u64> = self.requests.keys().copied().collect();
+        for unique in waiting {
+            self.take(unique);
+            self.fail(unique, libc::EIO);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! FUSE's messages (linux/fuse.h, 7.34), as far as they pass by: what the guest's kernel has been told of files is noted here, because
+//! it outlives whoever answers on the host. Whoever comes after is told it, and finds the files again by their names.
+
+use std::collections::BTreeMap;
+
+/// Of data in one WRITE or READ: the helper's (directory/src/wire.rs) are the same.
+pub const MAX_IO: usize = 256 * 1024;
+pub const IN_HEADER: usize = 40;
+pub const OUT_HEADER: usize = 16;
+/// What the kernel wants room for when it hands out a request.
+pub const MAX_REQUEST: usize = IN_HEADER + 4096 + MAX_IO;
+pub const MAX_ANSWER: usize = OUT_HEADER + MAX_IO;
+/// Of records in one message to a new helper.
+const RESTORE_BYTES: usize = 48 * 1024;
+
+pub mod opcode {
+    pub const LOOKUP: u32 = 1;
+    pub const FORGET: u32 = 2;
+    pub const SYMLINK: u32 = 6;
+    pub const MKNOD: u32 = 8;
+    pub const MKDIR: u32 = 9;
+    pub const UNLINK: u32 = 10;
+    pub const RMDIR: u32 = 11;
+    pub const RENAME: u32 = 12;
+    pub const LINK: u32 = 13;
+    pub const OPEN: u32 = 14;
+    pub const RELEASE: u32 = 18;
+    pub const INIT: u32 = 26;
+    pub const OPENDIR: u32 = 27;
+    pub const RELEASEDIR: u32 = 29;
+    pub const CREATE: u32 = 35;
+    pub const INTERRUPT: u32 = 36;
+    pub const DESTROY: u32 = 38;
+    pub const BATCH_FORGET: u32 = 42;
+    pub const RENAME2: u32 = 45;
+    /// Not FUSE's: to the next helper.
+    pub const RESTORE: u32 = 0x5354_4143;
+}
+use opcode::*;
+
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+pub fn opcode_of(request: &[u8]) -> u32 {
+    u32_at(request, 4)
+}
+
+pub fn unique_of(request: &[u8]) -> u64 {
+    u64_at(request, 8)
+}
+
+fn text_at(bytes: &[u8], at: usize) -> &[u8] {
+    let rest = bytes.get(at..).unwrap_or(&[]);
+    rest.split(|byte| *byte == 0).next().unwrap_or(&[])
+}
+
+pub fn failure(unique: u64, errno: i32) -> [u8; OUT_HEADER] {
+    let mut answer = [0; OUT_HEADER];
+    answer[..4].copy_from_slice(&(OUT_HEADER as u32).to_le_bytes());
+    answer[4..8].copy_from_slice(&(-errno).to_le_bytes());
+    answer[8..].copy_from_slice(&unique.to_le_bytes());
+    answer
+}
+
+/// ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, AUTO_INVAL_DATA, PARALLEL_DIROPS, MAX_PAGES, HANDLE_KILLPRIV_V2. Locks are the guest's kernel's own.
+const FLAGS: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 18 | 1 << 22 | 1 << 28;
+
+/// The answer to INIT. Nobody on the host needs to be asked, so that a mount never waits.
+pub fn init(request: &[u8]) -> Vec<u8> {
+    let mut answer = failure(unique_of(request), 0).to_vec();
+    let numbers = |answer: &mut Vec<u8>, values: &[u32]| values.iter().for_each(|v| answer.extend_from_slice(&v.to_le_bytes()));
+    let read_ahead = u32_at(request, IN_HEADER + 8).min(MAX_IO as u32);
+    // 16 requests of its own accord at once, congested at 12; times in ns; pages in one request.
+    numbers(&mut answer, &[7, 34, read_ahead, u32_at(request, IN_HEADER + 12) & FLAGS, 16 | 12 << 16, MAX_IO as u32, 1, (MAX_IO / 4096) as u32]);
+    answer.resize(OUT_HEADER + 64, 0);
+    let length = answer.len() as u32;
+    answer[..4].copy_from_slice(&length.to_le_bytes());
+    answer
+}
+
+/// What may not be done twice. Of the others it is no harm.
+pub fn once_only(request: &[u8]) -> bool {
+    match opcode_of(request) {
+        SYMLINK | MKNOD | MKDIR | LINK => true,
+        CREATE => u32_at(request, IN_HEADER) & libc::O_EXCL as u32 != 0,
+        _ => false,
+    }
+}
+
+/// The kernel has seen what these take away, so the second attempt finds it missing only if the first one was done.
+pub fn missing_means_done(request: &[u8]) -> bool {
+    matches!(opcode_of(request), UNLINK | RMDIR | RENAME | RENAME2)
+}
+
+struct Node {
+    parent: u64,
+    /// Empty once it was removed.
+    name: Vec<u8>,
+    inode: u64,
+    generation: u64,
+    lookups: u64,
+}
+
+struct Open {
+    node: u64,
+    flags: u32,
+    directory: bool,
+}
+
+/// What the kernel has been told of.
+#[derive(Default)]
+pub struct Table {
+    nodes: BTreeMap<u64, Node>,
+    names: BTreeMap<(u64, Vec<u8>), u64>,
+    open: BTreeMap<u64, Open>,
+}
+
+impl Table {
+    /// A request that was answered without an error, and its answer with header.
+    /// @returns the node that the kernel is told of by it
+    pub fn done(&mut self, request: &[u8], answer: &[u8]) -> Option<u64> {
+        let node = u64_at(request, 16);
+        let (body, result) = (IN_HEADER, OUT_HEADER);
+        match opcode_of(request) {
+            LOOKUP | SYMLINK => return self.told(node, text_at(request, body), answer),
+            MKDIR | LINK => return self.told(node, text_at(request, body + 8), answer),
+            MKNOD => return self.told(node, text_at(request, body + 16), answer),
+            CREATE => {
+                let told = self.told(node, text_at(request, body + 16), answer);
+                let made = Open { node: told.unwrap_or(0), flags: u32_at(request, body), directory: false };
+                self.open.insert(u64_at(answer, result + 128), made);
+                return told;
+            }
+            UNLINK | RMDIR => {
+                if let Some(gone) = self.names.get(&(node, text_at(request, body).to_vec())).copied() {
+                    self.clear(gone);
+                }
+            }
+            RENAME | RENAME2 => {
+                let (skip, flags) = if opcode_of(request) == RENAME { (8, 0) } else { (16, u32_at(request, body + 8)) };
+                let old = text_at(request, body + skip);
+                let new = text_at(request, body + skip + old.len() + 1);
+                self.renamed((node, old), (u64_at(request, body), new), flags & libc::RENAME_EXCHANGE != 0);
+            }
+            OPEN => {
+                self.open.insert(u64_at(answer, result), Open { node, flags: u32_at(request, body), directory: false });
+            }
+            OPENDIR => {
+                self.open.insert(u64_at(answer, result), Open { node, flags: 0, directory: true });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Requests that the kernel does not wait for, or that fail for nobody.
+    pub fn asked(&mut self, request: &[u8]) {
+        match opcode_of(request) {
+            FORGET => self.forget(u64_at(request, 16), u64_at(request, IN_HEADER)),
+            BATCH_FORGET => {
+                for each in request.get(IN_HEADER + 8..).unwrap_or(&[]).chunks_exact(16) {
+                    self.forget(u64_at(each, 0), u64_at(each, 8));
+                }
+            }
+            RELEASE | RELEASEDIR => {
+                self.open.remove(&u64_at(request, IN_HEADER));
+            }
+            _ => {}
+        }
+    }
+
+    fn told(&mut self, parent: u64, name: &[u8], answer: &[u8]) -> Option<u64> {
+        let number = u64_at(answer, OUT_HEADER);
+        if number <= 1 {
+            return None;
+        }
+        let (generation, inode) = (u64_at(answer, OUT_HEADER + 8), u64_at(answer, OUT_HEADER + 40));
+        let node = self.nodes.entry(number).or_insert(Node { parent, name: Vec::new(), inode, generation, lookups: 0 });
+        node.lookups = node.lookups.saturating_add(1);
+        self.put(number, parent, name);
+        Some(number)
+    }
+
+    pub fn forget(&mut self, number: u64, times: u64) {
+        if let Some(node) = self.nodes.get_mut(&number) {
+            node.lookups = node.lookups.saturating_sub(times);
+            if node.lookups == 0 {
+                self.clear(number);
+                self.nodes.remove(&number);
+            }
+        }
+    }
+
+    fn put(&mut self, number: u64, parent: u64, name: &[u8]) {
+        self.clear(number);
+        if let Some(node) = self.nodes.get_mut(&number) {
+            node.parent = parent;
+            node.name = name.to_vec();
+            if let Some(former) = self.names.insert((parent, name.to_vec()), number) {
+                if let Some(former) = self.nodes.get_mut(&former) {
+                    former.name.clear();
+                }
+            }
+        }
+    }
+
+    fn clear(&mut self, number: u64) {
+        if let Some(node) = self.nodes.get_mut(&number) {
+            let name = std::mem::take(&mut node.name);
+            self.names.remove(&(node.parent, name));
+        }
+    }
+
+    fn renamed(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), exchange: bool) {
+        let at = |names: &BTreeMap<(u64, Vec<u8>), u64>, (parent, name): (u64, &[u8])| names.get(&(parent, name.to_vec())).copied();
+        let moved = at(&self.names, from);
+        let replaced = at(&self.names, to).filter(|other| Some(*other) != moved);
+        if let Some(number) = replaced {
+            self.clear(number);
+        }
+        if let Some(number) = moved {
+            self.put(number, to.0, to.1);
+        }
+        if let (Some(number), true) = (replaced, exchange) {
+            self.put(number, from.0, from.1);
+        }
+    }
+
+    /// Messages that tell all of it to somebody new.
+    pub fn messages(&self) -> Vec<Vec<u8>> {
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        let mut add = |record: Vec<u8>| match all.last_mut() {
+            Some(last) if last.len() + record.len() <= RESTORE_BYTES => last.extend_from_slice(&record),
+            _ => all.push([&[0; IN_HEADER][..], &record].concat()),
+        };
+        for (number, node) in &self.nodes {
+            let mut record = 1u32.to_le_bytes().to_vec();
+            for value in [*number, node.parent, node.inode, node.generation, node.lookups] {
+                record.extend_from_slice(&value.to_le_bytes());
+            }
+            record.extend_from_slice(&(node.name.len() as u32).to_le_bytes());
+            record.extend_from_slice(&node.name);
+            add(record);
+        }
+        for (number, open) in &self.open {
+            let mut record = 2u32.to_le_bytes().to_vec();
+            record.extend_from_slice(&number.to_le_bytes());
+            record.extend_from_slice(&open.node.to_le_bytes());
+            record.extend_from_slice(&open.flags.to_le_bytes());
+            record.extend_from_slice(&u32::from(open.directory).to_le_bytes());
+            add(record);
+        }
+        for message in &mut all {
+            let length = message.len() as u32;
+            message[..4].copy_from_slice(&length.to_le_bytes());
+            message[4..8].copy_from_slice(&RESTORE.to_le_bytes());
+        }
+        all
+    }
+}
+
+/// The kernel will not have what it was told of: it had stopped waiting.
+pub fn forget_message(node: u64) -> Vec<u8> {
+    let mut message = vec![0; IN_HEADER + 8];
+    message[..4].copy_from_slice(&(IN_HEADER as u32 + 8).to_le_bytes());
+    message[4..8].copy_from_slice(&FORGET.to_le_bytes());
+    message[16..24].copy_from_slice(&node.to_le_bytes());
+    message[IN_HEADER..].copy_from_slice(&1u64.to_le_bytes());
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(opcode: u32, node: u64, body: &[u8]) -> Vec<u8> {
+        let mut request = vec![0; IN_HEADER];
+        request[4..8].copy_from_slice(&opcode.to_le_bytes());
+        request[16..24].copy_from_slice(&node.to_le_bytes());
+        request.extend_from_slice(body);
+        request
+    }
+
+    fn entry(node: u64) -> Vec<u8> {
+        let mut answer = vec![0; OUT_HEADER + 144];
+        answer[OUT_HEADER..OUT_HEADER + 8].copy_from_slice(&node.to_le_bytes());
+        answer[OUT_HEADER + 128..OUT_HEADER + 136].copy_from_slice(&(node + 100).to_le_bytes());
+        answer
+    }
+
+    #[test]
+    fn names_follow_what_the_kernel_does() {
+        let mut table = Table::default();
+        table.done(&request(LOOKUP, 1, b"dir\0"), &entry(2));
+        table.done(&request(CREATE, 2, &[&[2, 0, 0, 0][..], &[0; 12], b"new\0"].concat()), &entry(3));
+        let name = |table: &Table, node: u64| (table.nodes[&node].parent, String::from_utf8(table.nodes[&node].name.clone()).unwrap());
+        assert_eq!(name(&table, 3), (2, "new".into()));
+        assert_eq!((table.open[&103].node, table.open[&103].flags), (3, 2));
+        table.done(&request(RENAME2, 2, &[&1u64.to_le_bytes()[..], &[0; 8], b"new\0moved\0"].concat()), &[0; 16]);
+        assert_eq!(name(&table, 3), (1, "moved".into()));
+        table.done(&request(RENAME, 1, &[&1u64.to_le_bytes()[..], b"moved\0dir\0"].concat()), &[0; 16]);
+        assert_eq!((name(&table, 3), name(&table, 2)), ((1, "dir".into()), (1, "".into())));
+        table.done(&request(UNLINK, 1, b"dir\0"), &[0; 16]);
+        assert_eq!(name(&table, 3).1, "");
+        let told = table.messages().concat();
+        assert_eq!((told.len(), u32_at(&told, 0) as usize), (40 + 2 * 48 + 28, told.len()));
+        table.asked(&request(RELEASE, 3, &103u64.to_le_bytes()));
+        table.asked(&request(BATCH_FORGET, 0, &[2u64, 3, 1, 2, 1].map(u64::to_le_bytes).concat()));
+        assert!(table.nodes.is_empty() && table.names.is_empty() && table.open.is_empty());
+        assert!(table.messages().is_empty());
+    }
+
+    #[test]
+    fn a_cut_request_is_no_fault() {
+        let mut table = Table::default();
+        for opcode in 0..60 {
+            for length in 0..IN_HEADER + 20 {
+                let whole = request(opcode, 1, &[7; 20]);
+                table.done(&whole[..length], &[1; 20]);
+                table.asked(&whole[..length]);
+            }
+        }
+    }
+}

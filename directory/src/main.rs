@@ -1,0 +1,96 @@
+//! Serves one directory of the host to one guest: FUSE requests on stdin, answers on stdout, each as the guest's kernel has written it. What
+//! is asked for is hostile; docs/security.md says what holds it.
+//!
+//! Arguments: the directory (absolute, without links in it), `rw` or `ro`, the user and group that files of ours belong to in the guest, the server's
+//! pid, and a directory that no guest may see, wherever it lies (the server's own data). When it is ready it writes one line on stderr: `ready`, or why not. It ends with its server.
+
+mod confine;
+mod serve;
+mod sys;
+mod tree;
+mod wire;
+
+use serve::Server;
+use std::os::unix::ffi::OsStringExt;
+use std::process::exit;
+use wire::{Header, IN_HEADER, MAX_MESSAGE};
+
+const USAGE: &str = "usage: stacyvm-directory DIRECTORY rw|ro UID GID SERVER-PID HIDDEN";
+
+fn main() {
+    let arguments: Vec<Vec<u8>> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
+    let number = |at: usize| arguments.get(at).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse::<u32>().ok());
+    let (path, access, hidden) = match (arguments.get(0), arguments.get(1).map(Vec::as_slice), arguments.get(5)) {
+        (Some(path), Some(access), Some(hidden)) if path.starts_with(b"/") && (access == b"rw" || access == b"ro") => (path, access, hidden),
+        _ => fail(USAGE),
+    };
+    let (uid, gid, server) = match (number(2), number(3), number(4)) {
+        (Some(uid), Some(gid), Some(server)) => (uid, gid, server),
+        _ => fail(USAGE),
+    };
+    end_with(server);
+    let (root, own) = confine::confine(path, hidden, || end_with(server)).unwrap_or_else(|why| fail(&why));
+    say("ready");
+    run(&mut Server::new(root, access == b"ro", own, (uid, gid)));
+}
+
+/// Until nobody asks any more.
+fn run(server: &mut Server) {
+    let mut buffer = vec![0; 2 * MAX_MESSAGE];
+    let (mut start, mut end) = (0, 0);
+    loop {
+        while end - start >= IN_HEADER {
+            let header = match Header::parse(&buffer[start..end]) {
+                Some(header) => header,
+                None => fail("the guest sent something else than requests"),
+            };
+            if end - start < header.length {
+                break;
+            }
+            if let Some(answer) = server.serve(&header, &buffer[start + IN_HEADER..start + header.length]) {
+                write_all(&answer);
+            }
+            start += header.length;
+        }
+        buffer.copy_within(start..end, 0);
+        end -= start;
+        start = 0;
+        let room = &mut buffer[end..];
+        // SAFETY: the slice is valid for its length.
+        match sys::uninterrupted(|| unsafe { libc::read(0, room.as_mut_ptr().cast(), room.len()) as i64 }) {
+            Ok(0) => exit(0),
+            Ok(length) => end += length as usize,
+            Err(_) => exit(1),
+        }
+    }
+}
+
+fn write_all(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        // SAFETY: the slice is valid for its length.
+        match sys::uninterrupted(|| unsafe { libc::write(1, bytes.as_ptr().cast(), bytes.len()) as i64 }) {
+            Ok(length) => bytes = &bytes[length as usize..],
+            Err(_) => exit(0),
+        }
+    }
+}
+
+fn end_with(server: u32) {
+    // SAFETY: plain call.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    // It may have ended before the line above.
+    if server != std::os::unix::process::parent_id() {
+        exit(0);
+    }
+}
+
+fn say(text: &str) {
+    let line = format!("{}\n", text);
+    // SAFETY: the string is valid for its length.
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+}
+
+fn fail(why: &str) -> ! {
+    say(why);
+    exit(2)
+}

@@ -1,0 +1,679 @@
+//! One FUSE request after the other. Whatever a guest asks for is looked for beneath the directory (tree.rs), opened only if it is a
+//! file or a directory, and done with the rights of the user that this process runs as.
+
+use crate::sys::{self, check, text, uninterrupted, Fd};
+use crate::tree::{identity, Identity, Tree};
+use crate::wire::{opcode, Answer, Body, Header, BAD, MAX_IO};
+use std::collections::HashMap;
+use std::os::raw::c_void;
+
+/// What is found under a name the guest's kernel may believe for so long. Directories: their names stay. Everything else is looked up each time, so
+/// that a change by the host is seen at once; a file that is open is asked for its size again after a moment.
+const DIRECTORY_VALID_NS: u64 = 1_000_000_000;
+const FILE_VALID_NS: u64 = 100_000_000;
+/// Neither set-user-ID nor the like: the host's programs would heed them.
+const FILE_BITS: u32 = 0o777;
+const DIRECTORY_BITS: u32 = 0o1777;
+const MAX_XATTR: usize = 64 * 1024;
+
+pub struct Handle {
+    node: u64,
+    /// Absent: it was open before this process was there, and could not be opened again.
+    file: Option<Fd>,
+}
+
+pub struct Server {
+    tree: Tree,
+    handles: HashMap<u64, Handle>,
+    next_handle: u64,
+    read_only: bool,
+    /// Whom files of this process's user belong to in the guest.
+    shown: (u32, u32),
+    own: (u32, u32),
+}
+
+type Done = Result<Answer, i32>;
+
+impl Server {
+    /// @param own user and group of this process
+    pub fn new(root: Fd, read_only: bool, own: (u32, u32), shown: (u32, u32)) -> Server {
+        Server { tree: Tree::new(root), handles: HashMap::new(), next_handle: 1, read_only, shown, own }
+    }
+
+    /// @returns the answer, if the message has one
+    pub fn serve(&mut self, header: &Header, body: &[u8]) -> Option<Vec<u8>> {
+        let mut body = Body(body);
+        match header.opcode {
+            opcode::FORGET => {
+                if let Ok(times) = body.u64() {
+                    self.tree.forget(header.node, times);
+                }
+                return None;
+            }
+            opcode::BATCH_FORGET => {
+                let _ = self.batch_forget(&mut body);
+                return None;
+            }
+            opcode::RESTORE => {
+                let _ = self.restore(&mut body);
+                return None;
+            }
+            _ => {}
+        }
+        let done = self.call(header.opcode, header.node, &mut body);
+        Some(match done {
+            Ok(answer) => answer.finish(header.unique),
+            Err(errno) => Answer::failure(header.unique, errno),
+        })
+    }
+
+    fn call(&mut self, code: u32, node: u64, body: &mut Body) -> Done {
+        match code {
+            opcode::LOOKUP => self.lookup(node, body.name()?),
+            opcode::GETATTR => self.getattr(node, body),
+            opcode::SETATTR => self.setattr(node, body),
+            opcode::READLINK => self.readlink(node),
+            opcode::SYMLINK => {
+                let name = body.name()?;
+                self.symlink(node, name, body.text()?)
+            }
+            opcode::MKNOD => self.mknod(node, body),
+            opcode::MKDIR => self.mkdir(node, body),
+            opcode::UNLINK => self.remove(node, body.name()?, 0),
+            opcode::RMDIR => self.remove(node, body.name()?, libc::AT_REMOVEDIR),
+            opcode::RENAME => {
+                let to = body.u64()?;
+                self.rename(node, to, 0, body)
+            }
+            opcode::RENAME2 => {
+                let (to, flags) = (body.u64()?, body.u32()?);
+                body.skip(4)?;
+                self.rename(node, to, flags, body)
+            }
+            opcode::LINK => {
+                let from = body.u64()?;
+                self.link(from, node, body.name()?)
+            }
+            opcode::OPEN => {
+                let flags = body.u32()? as i32;
+                let file = self.open_node(node, flags & (libc::O_ACCMODE | libc::O_TRUNC))?;
+                self.opened(node, file, Answer::new())
+            }
+            opcode::OPENDIR => {
+                let directory = self.tree.directory(node)?;
+                let file = sys::open_beneath(directory.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+                self.opened(node, file, Answer::new())
+            }
+            opcode::CREATE => self.create(node, body),
+            opcode::RELEASE | opcode::RELEASEDIR => {
+                self.handles.remove(&body.u64()?);
+                Ok(Answer::new())
+            }
+            opcode::READ => self.read(body),
+            opcode::WRITE => self.write(body),
+            opcode::READDIR => self.readdir(body),
+            opcode::FSYNC | opcode::FSYNCDIR => {
+                let file = self.handle(body.u64()?)?.raw();
+                let data_only = body.u32()? & 1 != 0;
+                // SAFETY: a descriptor of ours.
+                uninterrupted(|| i64::from(unsafe { if data_only { libc::fdatasync(file) } else { libc::fsync(file) } }))?;
+                Ok(Answer::new())
+            }
+            opcode::STATFS => self.statfs(),
+            opcode::ACCESS => self.access(node, body.u32()?),
+            opcode::FALLOCATE => self.fallocate(body),
+            opcode::LSEEK => self.lseek(body),
+            opcode::GETXATTR | opcode::LISTXATTR | opcode::SETXATTR | opcode::REMOVEXATTR => self.attribute(code, node, body),
+            _ => Err(libc::ENOSYS),
+        }
+    }
+
+    fn writable(&self) -> Result<(), i32> {
+        if self.read_only {
+            return Err(libc::EROFS);
+        }
+        Ok(())
+    }
+
+    fn handle(&self, number: u64) -> Result<&Fd, i32> {
+        self.handles.get(&number).ok_or(libc::EBADF)?.file.as_ref().ok_or(libc::ESTALE)
+    }
+
+    // What is there
+
+    fn lookup(&mut self, parent: u64, name: &[u8]) -> Done {
+        let directory = self.tree.directory(parent)?;
+        self.entry(&directory, parent, name, Answer::new())
+    }
+
+    /// The guest's kernel learns of what is under that name now.
+    fn entry(&mut self, directory: &Fd, parent: u64, name: &[u8], mut answer: Answer) -> Done {
+        let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+        let stat = sys::stat(&found)?;
+        let node = self.tree.remember(parent, name, &stat)?;
+        let (entry, attributes) = valid(&stat);
+        answer.u64(node);
+        answer.u64(identity(&stat).generation);
+        answer.u64(entry / 1_000_000_000);
+        answer.u64(attributes / 1_000_000_000);
+        answer.u32((entry % 1_000_000_000) as u32);
+        answer.u32((attributes % 1_000_000_000) as u32);
+        self.attributes(&stat, &mut answer);
+        Ok(answer)
+    }
+
+    fn attributes(&self, stat: &libc::statx, answer: &mut Answer) {
+        answer.u64(stat.stx_ino);
+        answer.u64(stat.stx_size);
+        answer.u64(stat.stx_blocks);
+        let times = [stat.stx_atime, stat.stx_mtime, stat.stx_ctime];
+        for time in &times {
+            answer.u64(time.tv_sec as u64);
+        }
+        for time in &times {
+            answer.u32(time.tv_nsec);
+        }
+        let shown = |id: u32, own: u32, as_what: u32| if id == own { as_what } else { 65_534 };
+        answer.u32(u32::from(stat.stx_mode));
+        answer.u32(stat.stx_nlink);
+        answer.u32(shown(stat.stx_uid, self.own.0, self.shown.0));
+        answer.u32(shown(stat.stx_gid, self.own.1, self.shown.1));
+        answer.u32(0); // devices are nothing but their names here
+        answer.u32(stat.stx_blksize.min(1 << 20));
+        answer.u32(0);
+    }
+
+    fn with_attributes(&self, stat: &libc::statx) -> Answer {
+        let mut answer = Answer::new();
+        let (_, attributes) = valid(stat);
+        answer.u64(attributes / 1_000_000_000);
+        answer.u32((attributes % 1_000_000_000) as u32);
+        answer.u32(0);
+        self.attributes(stat, &mut answer);
+        answer
+    }
+
+    fn getattr(&mut self, node: u64, body: &mut Body) -> Done {
+        let by_handle = body.u32()? & 1 != 0;
+        body.skip(4)?;
+        let handle = body.u64()?;
+        // A file that was removed is there as long as it is open.
+        let stat = match self.handles.get(&handle).filter(|h| by_handle && h.node == node).and_then(|h| h.file.as_ref()) {
+            Some(file) => sys::stat(file)?,
+            None => self.tree.find(node)?.1,
+        };
+        Ok(self.with_attributes(&stat))
+    }
+
+    fn readlink(&mut self, node: u64) -> Done {
+        let (link, _) = self.tree.find(node)?;
+        let mut answer = Answer::new();
+        answer.fill(4096, |room| {
+            // SAFETY: an empty path that ends, and room for as many bytes as said.
+            check(unsafe { libc::readlinkat(link.raw(), b"\0".as_ptr().cast(), room.as_mut_ptr().cast(), room.len()) } as i64).map(|n| n as usize)
+        })?;
+        Ok(answer)
+    }
+
+    fn access(&mut self, node: u64, mask: u32) -> Done {
+        if mask & !7 != 0 {
+            return Err(BAD);
+        }
+        if mask & libc::W_OK as u32 != 0 {
+            self.writable()?;
+        }
+        let (found, _) = self.tree.find(node)?;
+        let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
+        // SAFETY: an empty path that ends.
+        check(unsafe { libc::syscall(libc::SYS_faccessat2, found.raw(), b"\0".as_ptr(), mask, flags) })?;
+        Ok(Answer::new())
+    }
+
+    fn statfs(&mut self) -> Done {
+        // SAFETY: zeroes are a valid structure, which the kernel fills.
+        let stat = unsafe {
+            let mut stat: libc::statfs = std::mem::zeroed();
+            check(i64::from(libc::fstatfs(self.tree.root().raw(), &mut stat)))?;
+            stat
+        };
+        let mut answer = Answer::new();
+        for number in [stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree] {
+            answer.u64(number);
+        }
+        for number in [stat.f_bsize as u32, 255, stat.f_bsize as u32, 0] {
+            answer.u32(number);
+        }
+        answer.bytes(&[0; 24]);
+        Ok(answer)
+    }
+
+    // Open files
+
+    /// A file, and nothing else: to open a device or a named pipe can do things.
+    fn open_node(&mut self, node: u64, flags: i32) -> Result<Fd, i32> {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+            self.writable()?;
+        }
+        let (_, wanted) = self.tree.find(node)?;
+        if u32::from(wanted.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+            return Err(libc::EPERM);
+        }
+        let (directory, name) = self.tree.place(node)?;
+        open_same(&directory, name, flags, &wanted)
+    }
+
+    fn opened(&mut self, node: u64, file: Fd, mut answer: Answer) -> Done {
+        let number = self.next_handle;
+        self.next_handle += 1;
+        self.handles.insert(number, Handle { node, file: Some(file) });
+        answer.u64(number);
+        answer.u32(0);
+        answer.u32(0);
+        Ok(answer)
+    }
+
+    fn create(&mut self, parent: u64, body: &mut Body) -> Done {
+        let (flags, mode) = (body.u32()? as i32, body.u32()?);
+        body.skip(8)?;
+        let name = body.name()?;
+        self.writable()?;
+        if mode & libc::S_IFMT & !libc::S_IFREG != 0 {
+            return Err(libc::EPERM);
+        }
+        let directory = self.tree.directory(parent)?;
+        let access = flags & libc::O_ACCMODE;
+        let make = access | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = match sys::open_beneath(directory.raw(), name, make, mode & FILE_BITS) {
+            Ok(file) => file,
+            // The host has made one meanwhile.
+            Err(libc::EEXIST) if flags & libc::O_EXCL == 0 => {
+                let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+                let wanted = sys::stat(&found)?;
+                if u32::from(wanted.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+                    return Err(libc::EPERM);
+                }
+                open_same(&directory, name, flags & (libc::O_ACCMODE | libc::O_TRUNC), &wanted)?
+            }
+            Err(errno) => return Err(errno),
+        };
+        let stat = sys::stat(&file)?;
+        let answer = self.entry(&directory, parent, name, Answer::new())?;
+        let node = self.tree.remember(parent, name, &stat)?;
+        self.tree.forget(node, 1);
+        self.opened(node, file, answer)
+    }
+
+    fn read(&mut self, body: &mut Body) -> Done {
+        let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()? as usize);
+        let file = self.handle(handle)?;
+        let mut answer = Answer::new();
+        answer.fill(size.min(MAX_IO), |room| sys::read_at(file, room, offset))?;
+        Ok(answer)
+    }
+
+    fn write(&mut self, body: &mut Body) -> Done {
+        let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()? as usize);
+        body.skip(20)?;
+        let bytes = body.take(size)?;
+        self.writable()?;
+        let written = sys::write_at(self.handle(handle)?, bytes, offset)?;
+        let mut answer = Answer::new();
+        answer.u32(written as u32);
+        answer.u32(0);
+        Ok(answer)
+    }
+
+    fn fallocate(&mut self, body: &mut Body) -> Done {
+        let (handle, offset, length, mode) = (body.u64()?, body.u64()?, body.u64()?, body.u32()?);
+        self.writable()?;
+        let file = self.handle(handle)?.raw();
+        // SAFETY: plain integers.
+        check(i64::from(unsafe { libc::fallocate(file, mode as i32, offset as libc::off_t, length as libc::off_t) }))?;
+        Ok(Answer::new())
+    }
+
+    fn lseek(&mut self, body: &mut Body) -> Done {
+        let (handle, offset, whence) = (body.u64()?, body.u64()?, body.u32()? as i32);
+        if whence != libc::SEEK_DATA && whence != libc::SEEK_HOLE {
+            return Err(BAD);
+        }
+        let file = self.handle(handle)?.raw();
+        // SAFETY: plain integers.
+        let found = check(unsafe { libc::lseek(file, offset as libc::off_t, whence) })?;
+        let mut answer = Answer::new();
+        answer.u64(found as u64);
+        Ok(answer)
+    }
+
+    fn readdir(&mut self, body: &mut Body) -> Done {
+        let (handle, offset, size) = (body.u64()?, body.u64()?, (body.u32()? as usize).min(64 * 1024));
+        let directory = self.handle(handle)?.raw();
+        // SAFETY: plain integers.
+        check(unsafe { libc::lseek(directory, offset as libc::off_t, libc::SEEK_SET) })?;
+        let mut answer = Answer::new();
+        let mut buffer = [0u8; 8 * 1024];
+        loop {
+            // SAFETY: the buffer is valid for its length.
+            let got = check(unsafe { libc::syscall(libc::SYS_getdents64, directory, buffer.as_mut_ptr(), buffer.len()) })? as usize;
+            if got == 0 {
+                return Ok(answer);
+            }
+            let mut entries = Body(&buffer[..got]);
+            while !entries.0.is_empty() {
+                let (inode, next, length, kind) = (entries.u64()?, entries.u64()?, entries.u16()? as usize, entries.take(1)?[0]);
+                let rest = entries.take(length.checked_sub(19).ok_or(libc::EIO)?)?;
+                let name = Body(rest).text()?;
+                // What is above the directory is not the guest's to know.
+                let inode = if name == b".." { 0xffff_ffff } else { inode };
+                let padded = (24 + name.len() + 7) & !7;
+                if answer.len() + padded > size {
+                    return Ok(answer);
+                }
+                answer.u64(inode);
+                answer.u64(next);
+                answer.u32(name.len() as u32);
+                answer.u32(u32::from(kind));
+                answer.bytes(name);
+                answer.bytes(&[0; 8][..padded - 24 - name.len()]);
+            }
+        }
+    }
+
+    // Changes
+
+    fn setattr(&mut self, node: u64, body: &mut Body) -> Done {
+        let valid = body.u32()?;
+        body.skip(4)?;
+        let (handle, size) = (body.u64()?, body.u64()?);
+        body.skip(8)?;
+        let seconds = [body.u64()?, body.u64()?];
+        body.skip(8)?;
+        let nanoseconds = [body.u32()?, body.u32()?];
+        body.skip(4)?;
+        let mode = body.u32()?;
+        self.writable()?;
+        let open = match self.handles.get(&handle).filter(|h| valid & SET_HANDLE != 0 && h.node == node) {
+            // SAFETY: a copy of a descriptor of ours.
+            Some(Handle { file: Some(file), .. }) => Some(Fd::own(check(i64::from(unsafe { libc::fcntl(file.raw(), libc::F_DUPFD_CLOEXEC, 3) }))? as i32)),
+            _ => None,
+        };
+        if valid & SET_MODE != 0 {
+            self.set_mode(node, open.as_ref(), mode)?;
+        }
+        // Whom a file belongs to does not change: it is the host's user's, whatever a guest calls it.
+        if valid & SET_SIZE != 0 {
+            let length = i64::try_from(size).map_err(|_| libc::EFBIG)?;
+            let by_name = if open.is_none() { Some(self.open_node(node, libc::O_WRONLY)?) } else { None };
+            if let Some(file) = open.as_ref().or(by_name.as_ref()) {
+                // SAFETY: plain integers.
+                uninterrupted(|| i64::from(unsafe { libc::ftruncate(file.raw(), length) }))?;
+            }
+        }
+        if valid & (SET_ATIME | SET_MTIME) != 0 {
+            let time = |set: u32, now: u32, at: usize| libc::timespec {
+                tv_sec: seconds[at] as libc::time_t,
+                tv_nsec: match (valid & set != 0, valid & now != 0) {
+                    (false, _) => libc::UTIME_OMIT,
+                    (true, true) => libc::UTIME_NOW,
+                    (true, false) => i64::from(nanoseconds[at].min(999_999_999)),
+                },
+            };
+            let times = [time(SET_ATIME, SET_ATIME_NOW, 0), time(SET_MTIME, SET_MTIME_NOW, 1)];
+            match &open {
+                // SAFETY: two times, as the call reads.
+                Some(file) => check(i64::from(unsafe { libc::futimens(file.raw(), times.as_ptr()) }))?,
+                None => {
+                    let (found, _) = self.tree.find(node)?;
+                    // SAFETY: as above, and an empty path that ends.
+                    check(i64::from(unsafe { libc::utimensat(found.raw(), b"\0".as_ptr().cast(), times.as_ptr(), libc::AT_EMPTY_PATH) }))?
+                }
+            };
+        }
+        let stat = match &open {
+            Some(file) => sys::stat(file)?,
+            None => self.tree.find(node)?.1,
+        };
+        Ok(self.with_attributes(&stat))
+    }
+
+    fn set_mode(&mut self, node: u64, open: Option<&Fd>, mode: u32) -> Result<(), i32> {
+        if let Some(file) = open {
+            // SAFETY: plain integers.
+            return check(i64::from(unsafe { libc::fchmod(file.raw(), mode & FILE_BITS) })).map(|_| ());
+        }
+        let (found, stat) = self.tree.find(node)?;
+        let bits = match u32::from(stat.stx_mode) & libc::S_IFMT {
+            libc::S_IFDIR => DIRECTORY_BITS,
+            libc::S_IFREG => FILE_BITS,
+            _ => return Err(libc::EOPNOTSUPP),
+        };
+        // SAFETY: an empty path that ends.
+        let done = check(unsafe { libc::syscall(FCHMODAT2, found.raw(), b"\0".as_ptr(), mode & bits, libc::AT_EMPTY_PATH) });
+        if !matches!(done, Err(libc::ENOSYS)) {
+            return done.map(|_| ());
+        }
+        // Before Linux 6.6 only what can be opened can be changed without going by its name.
+        let (directory, name) = self.tree.place(node)?;
+        let file = open_same(&directory, name, libc::O_RDONLY, &stat).or_else(|_| open_same(&directory, name, libc::O_WRONLY, &stat))?;
+        // SAFETY: plain integers.
+        check(i64::from(unsafe { libc::fchmod(file.raw(), mode & bits) })).map(|_| ())
+    }
+
+    fn symlink(&mut self, parent: u64, name: &[u8], target: &[u8]) -> Done {
+        self.writable()?;
+        let directory = self.tree.directory(parent)?;
+        let (target, at) = (text(target)?, text(name)?);
+        // SAFETY: strings that end and outlive the call.
+        check(i64::from(unsafe { libc::symlinkat(target.as_ptr(), directory.raw(), at.as_ptr()) }))?;
+        self.entry(&directory, parent, name, Answer::new())
+    }
+
+    fn mknod(&mut self, parent: u64, body: &mut Body) -> Done {
+        let mode = body.u32()?;
+        body.skip(12)?;
+        let name = body.name()?;
+        self.writable()?;
+        // Devices would be the host's, and pipes and sockets lead nowhere between the two.
+        if mode & libc::S_IFMT & !libc::S_IFREG != 0 {
+            return Err(libc::EPERM);
+        }
+        let directory = self.tree.directory(parent)?;
+        let make = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        sys::open_beneath(directory.raw(), name, make, mode & FILE_BITS)?;
+        self.entry(&directory, parent, name, Answer::new())
+    }
+
+    fn mkdir(&mut self, parent: u64, body: &mut Body) -> Done {
+        let mode = body.u32()?;
+        body.skip(4)?;
+        let name = body.name()?;
+        self.writable()?;
+        let directory = self.tree.directory(parent)?;
+        let at = text(name)?;
+        // SAFETY: a string that ends and outlives the call.
+        check(i64::from(unsafe { libc::mkdirat(directory.raw(), at.as_ptr(), mode & DIRECTORY_BITS) }))?;
+        self.entry(&directory, parent, name, Answer::new())
+    }
+
+    fn remove(&mut self, parent: u64, name: &[u8], flags: i32) -> Done {
+        self.writable()?;
+        let directory = self.tree.directory(parent)?;
+        let at = text(name)?;
+        // SAFETY: as above.
+        check(i64::from(unsafe { libc::unlinkat(directory.raw(), at.as_ptr(), flags) }))?;
+        self.tree.removed(parent, name);
+        Ok(Answer::new())
+    }
+
+    fn rename(&mut self, from: u64, to: u64, flags: u32, body: &mut Body) -> Done {
+        let (old, new) = (body.name()?, body.name()?);
+        self.writable()?;
+        if flags & !(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE) != 0 {
+            return Err(BAD);
+        }
+        let (source, target) = (self.tree.directory(from)?, self.tree.directory(to)?);
+        let (a, b) = (text(old)?, text(new)?);
+        // SAFETY: as above.
+        check(unsafe { libc::syscall(libc::SYS_renameat2, source.raw(), a.as_ptr(), target.raw(), b.as_ptr(), flags) })?;
+        self.tree.renamed((from, old), (to, new), flags & libc::RENAME_EXCHANGE != 0);
+        Ok(Answer::new())
+    }
+
+    fn link(&mut self, from: u64, parent: u64, name: &[u8]) -> Done {
+        self.writable()?;
+        let (_, stat) = self.tree.find(from)?;
+        if u32::from(stat.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+            return Err(libc::EPERM);
+        }
+        let target = self.tree.directory(parent)?;
+        {
+            let (source, old) = self.tree.place(from)?;
+            let (a, b) = (text(old)?, text(name)?);
+            // SAFETY: as above. A link at the old name is not followed.
+            check(i64::from(unsafe { libc::linkat(source.raw(), a.as_ptr(), target.raw(), b.as_ptr(), 0) }))?;
+        }
+        self.entry(&target, parent, name, Answer::new())
+    }
+
+    // Extended attributes
+
+    fn attribute(&mut self, code: u32, node: u64, body: &mut Body) -> Done {
+        let size = body.u32()? as usize;
+        body.skip(4)?;
+        let flags = 0;
+        let name = if code == opcode::LISTXATTR { None } else { Some(text(body.text()?)?) };
+        // What the host's kernel or other programs act upon is none of the guest's.
+        if name.as_ref().map_or(false, |name| !name.as_bytes().starts_with(b"user.")) {
+            return Err(libc::EOPNOTSUPP);
+        }
+        if matches!(code, opcode::SETXATTR | opcode::REMOVEXATTR) {
+            self.writable()?;
+        }
+        let (_, stat) = self.tree.find(node)?;
+        if !matches!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) {
+            return Err(libc::EOPNOTSUPP);
+        }
+        let file = if node == crate::tree::ROOT {
+            sys::open_beneath(self.tree.root().raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?
+        } else {
+            let (directory, place) = self.tree.place(node)?;
+            open_same(&directory, place, libc::O_RDONLY, &stat)?
+        };
+        let mut answer = Answer::new();
+        let name_pointer = name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr());
+        match code {
+            opcode::SETXATTR => {
+                let value = body.take(size.min(MAX_XATTR))?;
+                // SAFETY: name and value outlive the call.
+                check(i64::from(unsafe { libc::fsetxattr(file.raw(), name_pointer, value.as_ptr().cast(), value.len(), flags) }))?;
+            }
+            opcode::REMOVEXATTR => {
+                // SAFETY: the name outlives the call.
+                check(i64::from(unsafe { libc::fremovexattr(file.raw(), name_pointer) }))?;
+            }
+            _ => {
+                let mut room = vec![0u8; MAX_XATTR];
+                // SAFETY: room for as many bytes as said.
+                let got = check(unsafe {
+                    match code {
+                        opcode::LISTXATTR => libc::flistxattr(file.raw(), room.as_mut_ptr().cast(), room.len()),
+                        _ => libc::fgetxattr(file.raw(), name_pointer, room.as_mut_ptr().cast::<c_void>(), room.len()),
+                    }
+                } as i64)? as usize;
+                let mut value = room.get(..got).unwrap_or(&[]).to_vec();
+                if code == opcode::LISTXATTR {
+                    let names = value.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user."));
+                    value = names.flat_map(|name| [name, b"\0"].concat()).collect();
+                }
+                match size {
+                    0 => {
+                        answer.u32(value.len() as u32);
+                        answer.u32(0);
+                    }
+                    size if size < value.len() => return Err(libc::ERANGE),
+                    _ => answer.bytes(&value),
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    // What an earlier helper has told
+
+    fn batch_forget(&mut self, body: &mut Body) -> Result<(), i32> {
+        let count = body.u32()?;
+        body.skip(4)?;
+        for _ in 0..count {
+            let (node, times) = (body.u64()?, body.u64()?);
+            self.tree.forget(node, times);
+        }
+        Ok(())
+    }
+
+    /// Nodes (1, number, parent, inode, generation, lookups, length and name) and, after all of these, open files (2, number, node, flags, whether it is a
+    /// directory). It comes from the guest, and can name nothing that the guest could not name otherwise.
+    fn restore(&mut self, body: &mut Body) -> Result<(), i32> {
+        while !body.0.is_empty() {
+            if body.u32()? == 1 {
+                let (node, parent) = (body.u64()?, body.u64()?);
+                let identity = Identity { inode: body.u64()?, generation: body.u64()? };
+                let (lookups, length) = (body.u64()?, body.u32()? as usize);
+                let name = body.take(length)?;
+                // Empty: it was removed.
+                if length > 0 {
+                    Body(&[name, b"\0"].concat()).name()?;
+                }
+                self.tree.restore(node, parent, identity, lookups, name)?;
+            } else {
+                let (number, node, flags, directory) = (body.u64()?, body.u64()?, body.u32()? as i32, body.u32()? != 0);
+                if number == u64::MAX {
+                    return Err(BAD);
+                }
+                let file = if directory {
+                    let found = self.tree.directory(node);
+                    found.and_then(|found| sys::open_beneath(found.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0))
+                } else {
+                    let access = flags & libc::O_ACCMODE;
+                    // What was open to write before only reads now where nothing may be written any more.
+                    self.open_node(node, if self.read_only { libc::O_RDONLY } else { access })
+                };
+                self.next_handle = self.next_handle.max(number + 1);
+                self.handles.insert(number, Handle { node, file: file.ok() });
+            }
+        }
+        Ok(())
+    }
+}
+
+const SET_MODE: u32 = 1;
+const SET_SIZE: u32 = 1 << 3;
+const SET_ATIME: u32 = 1 << 4;
+const SET_MTIME: u32 = 1 << 5;
+const SET_HANDLE: u32 = 1 << 6;
+const SET_ATIME_NOW: u32 = 1 << 7;
+const SET_MTIME_NOW: u32 = 1 << 8;
+const FCHMODAT2: libc::c_long = 452;
+
+/// The file that was looked at, or ESTALE: the host may have put another one in its place.
+fn open_same(directory: &Fd, name: &[u8], flags: i32, wanted: &libc::statx) -> Result<Fd, i32> {
+    let plain = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let truncate = flags & libc::O_TRUNC;
+    let file = sys::open_beneath(directory.raw(), name, flags & !libc::O_TRUNC | plain, 0)?;
+    if identity(&sys::stat(&file)?) != identity(wanted) {
+        return Err(libc::ESTALE);
+    }
+    if truncate != 0 {
+        // SAFETY: plain integers.
+        uninterrupted(|| i64::from(unsafe { libc::ftruncate(file.raw(), 0) }))?;
+    }
+    Ok(file)
+}
+
+/// For how long the name, and what is known of it, hold: ns.
+fn valid(stat: &libc::statx) -> (u64, u64) {
+    if u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR {
+        (DIRECTORY_VALID_NS, DIRECTORY_VALID_NS)
+    } else {
+        (0, FILE_VALID_NS)
+    }
+}

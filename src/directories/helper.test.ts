@@ -1,0 +1,308 @@
+/** The helper itself, asked what no kernel would ask, with something outside of its directory that it must never touch. */
+import assert from "node:assert/strict";
+import { chmod, link, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { constants, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, test } from "node:test";
+import { directoryHelperPath } from "../host/directory-helper.ts";
+import { dataPaths } from "../host/paths.ts";
+import { FuseClient, message, Op, ROOT, text, u32, u64 } from "./fuse-client.ts";
+import { type Helper, startHelper } from "./helper.ts";
+
+const { errno } = constants;
+const CANARY = "never to be seen";
+/** Short form; `STACYVM_LONG` makes it a million. */
+const MUTATIONS = process.env.STACYVM_LONG === undefined ? 100_000 : 1_000_000;
+const [O_RDONLY, O_RDWR] = [0, 2];
+
+let outside: string;
+let dir: string;
+let helper: Helper;
+let fuse: FuseClient;
+
+async function start(more: { readOnly?: boolean; hidden?: string } = {}): Promise<void> {
+  const program = directoryHelperPath(dataPaths().assets);
+  helper = await startHelper(
+    { program, hidden: more.hidden ?? join(outside, "data") },
+    { source: dir, path: "/work", readOnly: more.readOnly ?? false, uid: 1000, gid: 1001 },
+  );
+  fuse = new FuseClient(helper);
+}
+
+beforeEach(async () => {
+  outside = await mkdtemp(join(tmpdir(), "directories-"));
+  dir = join(outside, "dir");
+  await mkdir(join(dir, "sub"), { recursive: true });
+  await mkdir(join(outside, "data"));
+  await writeFile(join(outside, "secret"), CANARY);
+  await writeFile(join(dir, "file"), "content");
+  await start();
+});
+afterEach(async () => {
+  await helper?.[Symbol.asyncDispose]();
+  await rm(outside, { recursive: true, force: true });
+});
+
+const create = (parent: bigint, name: string, mode = 0o100644, flags = O_RDWR) =>
+  fuse.call(Op.CREATE, parent, u32(flags, mode, 0, 0), text(name));
+
+describe("the helper of a directory", () => {
+  test("serves what is there, and makes what is asked for", async () => {
+    const file = await fuse.lookup(ROOT, "file");
+    assert.equal(String((await fuse.read(await fuse.open(file))).body), "content");
+    const made = await create(ROOT, "new");
+    assert.equal(made.errno, 0);
+    assert.equal((await fuse.write(made.body.readBigUInt64LE(128), "written", 3)).errno, 0);
+    assert.equal(await readFile(join(dir, "new"), "latin1"), "\0\0\0written");
+    await fuse.good(Op.MKDIR, ROOT, u32(0o755, 0), text("made"));
+    await fuse.good(Op.RENAME, ROOT, u64(ROOT), text("new"), text("renamed"));
+    await fuse.good(Op.UNLINK, ROOT, text("file"));
+    assert.deepEqual((await readdir(dir)).sort(), ["made", "renamed", "sub"]);
+    const attributes = await fuse.good(Op.GETATTR, ROOT, u32(0, 0), u64(0));
+    assert.deepEqual([attributes.readUInt32LE(16 + 68), attributes.readUInt32LE(16 + 72)], [1000, 1001]);
+  });
+
+  test("names lead nowhere: neither up, nor from the root, nor through a link", async () => {
+    await symlink("..", join(dir, "up"));
+    await symlink(outside, join(dir, "absolute"));
+    await symlink(join(outside, "secret"), join(dir, "direct"));
+    await symlink("/proc/self/root", join(dir, "magic"));
+    for (const name of ["..", ".", "", "/", "../secret", "/etc/passwd", "sub/../../secret", "x".repeat(256)]) {
+      assert.notEqual((await fuse.call(Op.LOOKUP, ROOT, text(name))).errno, 0, name);
+      assert.notEqual((await create(ROOT, name)).errno, 0, name);
+      assert.notEqual((await fuse.call(Op.MKDIR, ROOT, u32(0o755, 0), text(name))).errno, 0, name);
+      assert.notEqual((await fuse.call(Op.RENAME, ROOT, u64(ROOT), text("file"), text(name))).errno, 0, name);
+      assert.notEqual((await fuse.call(Op.LINK, ROOT, u64(ROOT), text(name))).errno, 0, name);
+    }
+    for (const name of ["up", "absolute", "direct", "magic"]) {
+      const node = await fuse.lookup(ROOT, name);
+      // It is a link, to be read; the guest's own kernel goes where it says, in the guest.
+      assert.equal((await fuse.call(Op.READLINK, node)).errno, 0);
+      assert.equal((await fuse.call(Op.LOOKUP, node, text("secret"))).errno, errno.ENOTDIR);
+      assert.equal((await fuse.call(Op.OPEN, node, u32(O_RDWR, 0))).errno, errno.EPERM);
+      assert.notEqual((await fuse.call(Op.OPENDIR, node, u32(0, 0))).errno, 0);
+      assert.notEqual((await create(ROOT, name)).errno, 0);
+      const setMode = Buffer.concat([u32(1, 0), u64(0, 0, 0, 0, 0, 0), u32(0, 0, 0, 0o777, 0, 0, 0, 0)]);
+      assert.notEqual((await fuse.call(Op.SETATTR, node, setMode)).errno, 0);
+    }
+    assert.equal(await readFile(join(outside, "secret"), "utf8"), CANARY);
+    assert.deepEqual((await readdir(outside)).sort(), ["data", "dir", "secret"]);
+  });
+
+  test("a directory that is replaced by a link while it is known is not followed", async () => {
+    const sub = await fuse.lookup(ROOT, "sub");
+    await writeFile(join(dir, "sub", "secret"), "inside");
+    const inner = await fuse.lookup(sub, "secret");
+    await rename(join(dir, "sub"), join(dir, "moved"));
+    await symlink("..", join(dir, "sub"));
+    assert.equal((await fuse.call(Op.LOOKUP, sub, text("secret"))).errno, errno.ESTALE);
+    assert.equal((await fuse.call(Op.OPEN, inner, u32(O_RDWR, 0))).errno, errno.ESTALE);
+    assert.notEqual((await create(sub, "made")).errno, 0);
+  });
+
+  test("what another process renames and links at the same time shows nothing of the outside", async () => {
+    const sub = await fuse.lookup(ROOT, "sub");
+    await writeFile(join(dir, "sub", "secret"), "inside");
+    await symlink(outside, join(dir, "link"));
+    let stop = false;
+    const racing = (async () => {
+      while (!stop) {
+        await rename(join(dir, "sub"), join(dir, "aside"));
+        await rename(join(dir, "link"), join(dir, "sub"));
+        await rename(join(dir, "sub"), join(dir, "link"));
+        await rename(join(dir, "aside"), join(dir, "sub"));
+      }
+    })();
+    const seen = new Set<string>();
+    try {
+      for (let round = 0; round < 2_000; round++) {
+        const found = await fuse.call(Op.LOOKUP, sub, text("secret"));
+        if (found.errno !== 0) continue;
+        const opened = await fuse.call(Op.OPEN, found.body.readBigUInt64LE(0), u32(O_RDONLY, 0));
+        if (opened.errno !== 0) continue;
+        const handle = opened.body.readBigUInt64LE(0);
+        seen.add(String((await fuse.read(handle)).body));
+        fuse.tell(Op.RELEASE, 0n, Buffer.concat([u64(handle), u32(0, 0), u64(0)]));
+        await create(sub, `made-${round % 8}`);
+      }
+    } finally {
+      stop = true;
+      await racing;
+    }
+    assert.deepEqual([...seen], ["inside"]);
+    assert.deepEqual((await readdir(outside)).sort(), ["data", "dir", "secret"]);
+  });
+
+  test("neither devices nor pipes nor set-user-ID programs come about, and none is opened", async () => {
+    for (const kind of [0o020000, 0o060000, 0o010000, 0o140000, 0o120000]) {
+      assert.equal((await fuse.call(Op.MKNOD, ROOT, u32(kind | 0o666, 0x103, 0, 0), text("node"))).errno, errno.EPERM);
+      assert.equal((await create(ROOT, "node", kind | 0o666)).errno, errno.EPERM);
+    }
+    await create(ROOT, "program", 0o106755);
+    assert.equal((await stat(join(dir, "program"))).mode & 0o7777, 0o755);
+    const program = await fuse.lookup(ROOT, "program");
+    const setMode = Buffer.concat([u32(1, 0), u64(0, 0, 0, 0, 0, 0), u32(0, 0, 0, 0o6777, 0, 0, 0, 0)]);
+    await fuse.good(Op.SETATTR, program, setMode);
+    assert.equal((await stat(join(dir, "program"))).mode & 0o7777, 0o777);
+    const capability = fuse.call(Op.SETXATTR, program, u32(4, 0), text("security.capability"), Buffer.from("abcd"));
+    assert.equal((await capability).errno, errno.EOPNOTSUPP);
+  });
+
+  test("read-only is read-only, whatever is asked", async () => {
+    await helper[Symbol.asyncDispose]();
+    await start({ readOnly: true });
+    const file = await fuse.lookup(ROOT, "file");
+    const handle = await fuse.open(file);
+    const asked = [
+      fuse.call(Op.OPEN, file, u32(O_RDWR, 0)),
+      fuse.call(Op.OPEN, file, u32(0o1000, 0)),
+      fuse.write(handle, "no"),
+      create(ROOT, "new"),
+      fuse.call(Op.MKDIR, ROOT, u32(0o755, 0), text("made")),
+      fuse.call(Op.UNLINK, ROOT, text("file")),
+      fuse.call(Op.RENAME, ROOT, u64(ROOT), text("file"), text("moved")),
+      fuse.call(Op.SYMLINK, ROOT, text("link"), text("file")),
+      fuse.call(Op.LINK, ROOT, u64(file), text("hard")),
+      fuse.call(Op.SETATTR, file, u32(8, 0), u64(0, 0, 0, 0, 0, 0), u32(0, 0, 0, 0, 0, 0, 0, 0)),
+      fuse.call(Op.SETXATTR, file, u32(1, 0), text("user.x"), Buffer.from("x")),
+      fuse.call(Op.ACCESS, file, u32(2, 0)),
+    ];
+    for (const answer of await Promise.all(asked)) assert.equal(answer.errno, errno.EROFS);
+    assert.deepEqual((await readdir(dir)).sort(), ["file", "sub"]);
+    assert.equal(await readFile(join(dir, "file"), "utf8"), "content");
+  });
+
+  test("the server's own files are not there, whatever directory they lie in", async () => {
+    await helper[Symbol.asyncDispose]();
+    await mkdir(join(dir, "sub", "own"));
+    await writeFile(join(dir, "sub", "own", "keys"), CANARY);
+    await start({ hidden: join(dir, "sub", "own") });
+    const sub = await fuse.lookup(ROOT, "sub");
+    const own = (await fuse.call(Op.LOOKUP, sub, text("own"))).body.readBigUInt64LE(0);
+    assert.notEqual((await fuse.call(Op.LOOKUP, own, text("keys"))).errno, 0);
+    // Nor by a table that says it was known already, by its true number.
+    const { ino } = await stat(join(dir, "sub", "own", "keys"), { bigint: true });
+    const record = (node: bigint, parent: bigint, inode: bigint, name: string): Buffer =>
+      Buffer.concat([u32(1), u64(node, parent, inode, 0, 1), u32(name.length), Buffer.from(name)]);
+    const own2 = await stat(join(dir, "sub", "own"), { bigint: true });
+    fuse.tell(Op.RESTORE, 0n, Buffer.concat([record(50n, sub, own2.ino, "own"), record(51n, 50n, ino, "keys")]));
+    for (const node of [50n, 51n]) assert.notEqual((await fuse.call(Op.GETATTR, node, u32(0, 0), u64(0))).errno, 0);
+    assert.notEqual((await fuse.call(Op.OPEN, 51n, u32(0, 0))).errno, 0);
+  });
+
+  test("whoever comes after goes on with what was known and open, and says what is gone", async () => {
+    const stay = await fuse.lookup(ROOT, "file");
+    const sub = await fuse.lookup(ROOT, "sub");
+    await writeFile(join(dir, "sub", "gone"), "x");
+    const entry = await fuse.good(Op.LOOKUP, sub, text("gone"));
+    const entries = [
+      await fuse.good(Op.LOOKUP, ROOT, text("file")),
+      await fuse.good(Op.LOOKUP, ROOT, text("sub")),
+      entry,
+    ];
+    const gone = entry.readBigUInt64LE(0);
+    await helper[Symbol.asyncDispose]();
+    await rm(join(dir, "sub", "gone"));
+    await writeFile(join(dir, "sub", "gone"), "another one");
+    await start();
+    const names = [
+      ["file", ROOT],
+      ["sub", ROOT],
+      ["gone", sub],
+    ] as const;
+    const records = entries.map((each, at) => {
+      const [name, parent] = names[at] ?? ["", 0n];
+      const identity = u64(each.readBigUInt64LE(40), each.readBigUInt64LE(8), 1);
+      return Buffer.concat([u32(1), each.subarray(0, 8), u64(parent), identity, u32(name.length), Buffer.from(name)]);
+    });
+    const open = Buffer.concat([u32(2), u64(7, stay), u32(O_RDWR, 0), u32(2), u64(8, gone), u32(O_RDWR, 0)]);
+    fuse.tell(Op.RESTORE, 0n, Buffer.concat([...records, open]));
+    assert.equal(String((await fuse.read(7n)).body), "content");
+    assert.equal((await fuse.write(7n, "C")).errno, 0);
+    assert.equal((await fuse.read(8n)).errno, errno.ESTALE);
+    assert.equal((await fuse.call(Op.GETATTR, gone, u32(0, 0), u64(0))).errno, errno.ESTALE);
+    assert.equal(await fuse.lookup(ROOT, "sub"), sub);
+    assert.equal(await readFile(join(dir, "file"), "utf8"), "Content");
+  });
+
+  test("a flood of open files is an error of the guest that opens them", async () => {
+    const file = await fuse.lookup(ROOT, "file");
+    const answers = await Promise.all(Array.from({ length: 20_000 }, () => fuse.call(Op.OPEN, file, u32(0, 0))));
+    assert.equal(answers.at(-1)?.errno, errno.EMFILE);
+    assert.equal((await fuse.call(Op.STATFS, ROOT)).errno, 0);
+  });
+
+  test("bytes that are no requests end it, and it alone", async () => {
+    helper.requests.write(Buffer.alloc(64));
+    await helper.ended;
+    assert.equal((await fuse.call(Op.STATFS, ROOT)).errno, -1);
+  });
+
+  test(`${MUTATIONS} requests with anything in them never reach what is outside`, async () => {
+    await symlink("../secret", join(dir, "relative"));
+    await symlink(join(outside, "secret"), join(dir, "absolute"));
+    await link(join(dir, "file"), join(dir, "hard"));
+    await chmod(outside, 0o777);
+    await chmod(join(outside, "secret"), 0o666);
+    const random = xorshift(0x5eed);
+    const names = ["file", "sub", "relative", "absolute", "hard", "..", ".", "../secret", "a", "b/c", "", "new"];
+    const pick = <T>(list: readonly T[]): T => list[random() % list.length] as T;
+    const opcodes = [...Object.values(Op), 19, 20, 23, 24, 29, 30, 42, 43, 46];
+    let asked = 0;
+    let starts = 0;
+    let leaked = false;
+    const watch = (): void => {
+      let tail = "";
+      helper.answers.on("data", (bytes: Buffer) => {
+        const all = tail + bytes.toString("latin1");
+        leaked ||= all.includes(CANARY);
+        tail = all.slice(-64);
+      });
+    };
+    watch();
+    while (asked < MUTATIONS) {
+      const batch: Buffer[] = [];
+      for (let each = 0; each < 200; each++, asked++) {
+        const node = BigInt(random() % 12);
+        const parts = Array.from({ length: random() % 6 }, () =>
+          pick([
+            () => text(pick(names)),
+            () => u64(random() % 12),
+            () => u32(random()),
+            () => u32(random() % 4),
+            () => u64(BigInt(random()) << 32n),
+          ])(),
+        );
+        const whole = message(pick(opcodes), node, Buffer.concat(parts), BigInt(asked));
+        // Most keep the length that they have: another one is the end of the conversation.
+        for (let flips = random() % 3; flips > 0; flips--) {
+          const at = (random() % 2_000 === 0 ? 0 : 4) + (random() % (whole.length - 4));
+          whole[at] = random() & 255;
+        }
+        batch.push(whole);
+      }
+      helper.requests.write(Buffer.concat(batch));
+      // Its answer says that all before it were worked on; where the helper has ended, the next one goes on.
+      if ((await fuse.call(Op.STATFS, ROOT)).errno === -1) {
+        await helper[Symbol.asyncDispose]();
+        await start();
+        watch();
+        starts += 1;
+      }
+    }
+    assert.equal(leaked, false);
+    assert.ok(starts < MUTATIONS / 200, `${starts} starts`);
+    assert.equal(await readFile(join(outside, "secret"), "utf8"), CANARY);
+    assert.deepEqual((await readdir(outside)).sort(), ["data", "dir", "secret"]);
+  });
+});
+
+function xorshift(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state >>> 0;
+  };
+}

@@ -1,0 +1,83 @@
+/** The process that serves one directory to one guest (`directory/`, in Rust). It is confined to it, and ends with this one. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { realpath } from "node:fs/promises";
+import type { Readable, Writable } from "node:stream";
+import { StacyError } from "../host/error.ts";
+import { childEnvironment } from "../host/process.ts";
+import { withTimeLimit } from "../host/time-limit.ts";
+import type { MountedDirectory } from "./directory.ts";
+
+const START_LIMIT_MS = 30_000;
+/** What it may say of a start that fails. */
+const MOST_WORDS = 4_096;
+export interface HelperOptions {
+  program: string;
+  /** Of this server: no guest may see it, wherever it lies. */
+  hidden: string;
+}
+
+export interface Helper extends AsyncDisposable {
+  readonly pid: number;
+  /** FUSE requests, and the answers to them. */
+  readonly requests: Writable;
+  readonly answers: Readable;
+  /** Settles when it has ended. */
+  readonly ended: Promise<void>;
+}
+
+/** @throws StacyError `unavailable`, `timeout`: it did not start, and why */
+export async function startHelper(
+  { program, hidden }: HelperOptions,
+  { source, readOnly, uid, gid }: MountedDirectory,
+): Promise<Helper> {
+  const access = readOnly ? "ro" : "rw";
+  const unseen = await realpath(hidden).catch(() => hidden);
+  const child = spawn(program, [source, access, String(uid), String(gid), String(process.pid), unseen], {
+    cwd: "/",
+    env: childEnvironment({}),
+    stdio: ["pipe", "pipe", "pipe"],
+  }) as ChildProcess & { stdin: Writable; stdout: Readable; stderr: Readable };
+  const ended = new Promise<void>((settle) => {
+    child.once("exit", () => settle());
+    child.once("error", () => settle());
+  });
+  const end = async (): Promise<void> => {
+    child.kill("SIGKILL");
+    await ended;
+  };
+  try {
+    await withTimeLimit(
+      ready(child, source),
+      START_LIMIT_MS,
+      () => new StacyError("timeout", `the helper for ${source} did not start within ${START_LIMIT_MS / 1000} s`),
+    );
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  child.stdin.on("error", () => {}); // its end says more
+  child.stdout.on("error", () => {});
+  child.stderr.resume();
+  const { pid = 0, stdin: requests, stdout: answers } = child;
+  return { pid, requests, answers, ended, [Symbol.asyncDispose]: end };
+}
+
+/** Until it has said that it is. */
+function ready(child: ChildProcess & { stderr: Readable }, source: string): Promise<void> {
+  return new Promise((settle, fail) => {
+    let said = "";
+    const no = (why: string, cause?: Error): void =>
+      fail(
+        new StacyError("unavailable", `the directory ${source} cannot be served: ${why}`, {
+          ...(cause === undefined ? {} : { cause }),
+          remedy: "see whether it is there, and run `stacyvm setup directory`",
+        }),
+      );
+    child.once("error", (error) => no(error.message, error));
+    child.once("close", () => no(said.trim() || "its helper ended at once"));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      if (said.length < MOST_WORDS) said += text;
+      if (said.startsWith("ready\n")) settle();
+    });
+  });
+}

@@ -1,0 +1,105 @@
+/**
+ * The directories of one guest, while it runs: a helper for each (helper.ts), and the guest's requests led to it. Whatever ends, the channel, the
+ * helper, the machine's pause, the guest's kernel waits, and whoever comes next is told by the guest what it must know.
+ */
+import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+import { asStacyError, StacyError } from "../host/error.ts";
+import { relay } from "../host/relay.ts";
+import type { HostDirectory, MountedDirectory } from "./directory.ts";
+import { type HelperOptions, startHelper } from "./helper.ts";
+
+/** Between attempts, ms. */
+const PAUSE_MS = { first: 100, most: 5_000 };
+/** After these no attempt will do better: the guest is gone, or has no such mount (any more). */
+const FINAL = new Set<StacyError["code"]>(["not-found", "not-supported"]);
+
+/** What it needs of a guest's agent. */
+export interface DirectoryGuest {
+  /** Mounts it, with nobody behind it yet. */
+  share(directory: { path: string; readOnly: boolean }): Promise<{ uid: number; gid: number }>;
+  /** FUSE requests to it, and the answers to them. */
+  serve(path: string, options?: { signal?: AbortSignal }): Promise<Duplex>;
+}
+
+export interface ServingOptions extends HelperOptions {
+  /** Is told of each start that failed; the same failure once. */
+  failed?: (directory: HostDirectory, error: StacyError) => void;
+}
+
+export class ServedDirectories {
+  readonly #guest: DirectoryGuest;
+  readonly #options: ServingOptions;
+  #list: readonly MountedDirectory[];
+  #serving: AbortController | undefined;
+  /** Pids of the helpers that run. */
+  readonly helpers = new Set<number>();
+
+  constructor(guest: DirectoryGuest, list: readonly MountedDirectory[], options: ServingOptions) {
+    this.#guest = guest;
+    this.#list = list;
+    this.#options = options;
+  }
+
+  /** In a new guest, those above first. @returns what is mounted from now on, and served after `start` */
+  async mount(list: readonly HostDirectory[]): Promise<readonly MountedDirectory[]> {
+    const mounted: MountedDirectory[] = [];
+    for (const directory of list) mounted.push({ ...directory, ...(await this.#guest.share(directory)) });
+    this.#list = mounted;
+    return mounted;
+  }
+
+  /** From now on requests are answered, also after an end of whatever is in between. */
+  start(): void {
+    if (this.#serving !== undefined || this.#list.length === 0) return;
+    this.#serving = new AbortController();
+    const { signal } = this.#serving;
+    for (const directory of this.#list) void this.#keepServing(directory, signal);
+  }
+
+  /** Helpers are ended, and requests wait. It can be started again. */
+  stop(): void {
+    this.#serving?.abort(new StacyError("cancelled", "the directories of the host are not served any more"));
+    this.#serving = undefined;
+  }
+
+  async #keepServing(directory: MountedDirectory, signal: AbortSignal): Promise<void> {
+    let told = "";
+    for (let pause = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.most)) {
+      const begun = performance.now();
+      try {
+        await this.#serve(directory, signal);
+        // One that has served for a while begins anew.
+        if (performance.now() - begun > PAUSE_MS.most) pause = PAUSE_MS.first;
+      } catch (thrown) {
+        const error = asStacyError(thrown);
+        if (signal.aborted) return;
+        if (told !== error.message) this.#options.failed?.(directory, error);
+        told = error.message;
+        if (FINAL.has(error.code)) return;
+      }
+      await delay(pause, undefined, { ref: false, signal }).catch(() => {});
+      if (signal.aborted) return;
+    }
+  }
+
+  /** Until one of the two ends is gone. */
+  async #serve(directory: MountedDirectory, signal: AbortSignal): Promise<void> {
+    await using helper = await startHelper(this.#options, directory);
+    this.helpers.add(helper.pid);
+    try {
+      signal.throwIfAborted();
+      const guest = await this.#guest.serve(directory.path, { signal });
+      const over = Promise.withResolvers<void>();
+      const stop = (): void => over.resolve();
+      signal.addEventListener("abort", stop, { once: true });
+      relay(guest, helper.requests, stop);
+      relay(helper.answers, guest, stop);
+      await Promise.race([over.promise, helper.ended]);
+      signal.removeEventListener("abort", stop);
+      guest.destroy();
+    } finally {
+      this.helpers.delete(helper.pid);
+    }
+  }
+}

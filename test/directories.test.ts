@@ -1,0 +1,159 @@
+/** Directories of the host in real machines: what both sides see, who may have them, and what lives through what. */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { Server } from "./server-support.ts";
+
+describe("directories of the host under QEMU", () => {
+  let server: Server;
+  let outside: string;
+  let dir: string;
+  let id: string;
+  before(async () => {
+    outside = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "directories-"));
+    dir = join(outside, "project");
+    await mkdir(dir);
+    await writeFile(join(outside, "secret"), "canary");
+    server = await Server.create(`mounts: { allow: [${JSON.stringify(dir)}] }\nproviders: { default: qemu }\n`);
+    id = await spawn([{ source: dir, target: "/work" }]);
+  });
+  after(async () => {
+    await server?.[Symbol.asyncDispose]();
+    await rm(outside, { recursive: true, force: true });
+  });
+
+  const spawn = async (mounts: object[], more: object = {}): Promise<string> =>
+    (await server.ok("POST", "/sandboxes", { image: "stacyvm/busybox", mounts, ...more })).id;
+  const run = (command: string, sandbox = id): Promise<{ exit_code: number; stdout: string; stderr: string }> =>
+    server.ok("POST", `/sandboxes/${sandbox}/exec`, { command, timeout: "60s" });
+  const sh = async (command: string, sandbox = id): Promise<string> => {
+    const { exit_code, stdout, stderr } = await run(command, sandbox);
+    assert.equal(exit_code, 0, `${command}: ${stderr}`);
+    return stdout.trim();
+  };
+
+  test("both sides see at once what the other writes", async () => {
+    await writeFile(join(dir, "host"), "from the host");
+    assert.equal(await sh("cat /work/host"), "from the host");
+    await writeFile(join(dir, "host"), "changed, and longer");
+    assert.equal(await sh("cat /work/host"), "changed, and longer");
+    await rm(join(dir, "host"));
+    assert.notEqual((await run("cat /work/host")).exit_code, 0);
+    await sh("mkdir -p /work/a/b && printf 'from the guest' > /work/a/b/file && chmod 640 /work/a/b/file");
+    assert.equal(await readFile(join(dir, "a/b/file"), "utf8"), "from the guest");
+    assert.equal((await stat(join(dir, "a/b/file"))).mode & 0o7777, 0o640);
+    assert.equal(await sh("stat -c %u:%g /work/a/b/file"), "0:0");
+  });
+
+  test("programs run from it, map it, lock it, rename in it and work in it", async () => {
+    await sh("cp /bin/busybox /work/busybox && chmod 755 /work/busybox && cd /work && ./busybox echo ran");
+    assert.equal(await sh("/work/busybox sh -c 'cd /work/a && pwd'"), "/work/a");
+    const inside = await server.ok("POST", `/sandboxes/${id}/exec`, { command: "pwd", workdir: "/work/a" });
+    assert.equal(inside.stdout.trim(), "/work/a");
+    await sh("flock /work/lock -c 'echo locked > /work/locked'");
+    await sh("cd /work && mv a c && ln c/b/file hard && ln -s c/b/file soft && cat soft && rm hard");
+    assert.deepEqual(await readdir(join(dir, "c/b")), ["file"]);
+    await sh("cd /work && dd if=/dev/urandom of=big bs=1M count=20 2>/dev/null");
+    const sum = createHash("sha256")
+      .update(await readFile(join(dir, "big")))
+      .digest("hex");
+    assert.equal((await sh("sha256sum /work/big")).split(" ")[0], sum);
+    await sh("rm -r /work/c /work/big /work/soft && mkdir /work/many && cd /work/many && seq 1 300 | xargs touch");
+    assert.equal((await readdir(join(dir, "many"))).length, 300);
+    assert.equal(await sh("ls /work/many | wc -l; rm -r /work/many"), "300");
+  });
+
+  test("files are read and written there by calls as well", async () => {
+    const at = `/sandboxes/${id}/files`;
+    await server.ok("POST", at, { path: "/work/by-call", content: "through the agent" });
+    assert.equal(await readFile(join(dir, "by-call"), "utf8"), "through the agent");
+    assert.equal(await sh("cat /work/by-call"), "through the agent");
+  });
+
+  test("links out of it lead nowhere outside, and devices do not come about", async () => {
+    await symlink("../secret", join(dir, "relative"));
+    await symlink(join(outside, "secret"), join(dir, "absolute"));
+    for (const name of ["relative", "absolute", "../secret"])
+      assert.notEqual((await run(`cat /work/${name}`)).exit_code, 0, name);
+    assert.notEqual((await run("mknod /work/device c 1 3")).exit_code, 0);
+    assert.notEqual((await run("mkfifo /work/pipe")).exit_code, 0);
+    assert.equal(await readFile(join(outside, "secret"), "utf8"), "canary");
+  });
+
+  test("what was open goes on after the server was killed, after a suspend, and after its helper was killed", async () => {
+    await sh(
+      "(exec 3>>/work/log; while true; do echo line >&3 || echo failed >> /tmp/failed; sleep 0.2; done) >/dev/null 2>&1 &",
+    );
+    const grows = async (): Promise<void> => {
+      const before = (await readFile(join(dir, "log"), "utf8").catch(() => "")).length;
+      while ((await readFile(join(dir, "log"), "utf8").catch(() => "")).length < before + 15)
+        await new Promise((resolve) => setTimeout(resolve, 100));
+    };
+    await grows();
+    await server.stop("SIGKILL");
+    await server.start();
+    await grows();
+    await server.ok("POST", `/sandboxes/${id}/suspend`);
+    await server.ok("POST", `/sandboxes/${id}/resume`);
+    await grows();
+    for (const pid of await helpers()) process.kill(pid, "SIGKILL");
+    await grows();
+    assert.equal(await sh("cat /tmp/failed 2>/dev/null | wc -l"), "0");
+  });
+
+  test("a copy reads it, or has nothing of it, as asked", async () => {
+    const copies = async (mounts?: string): Promise<string> =>
+      (await server.ok("POST", `/sandboxes/${id}/fork`, mounts === undefined ? {} : { mounts })).sandboxes[0].id;
+    const reads = await copies();
+    await writeFile(join(dir, "host"), "for both");
+    assert.equal(await sh("cat /work/host", reads), "for both");
+    assert.match((await run("echo no > /work/host", reads)).stderr, /[Rr]ead-only/);
+    assert.equal(await readFile(join(dir, "host"), "utf8"), "for both");
+    const without = await copies("none");
+    assert.notEqual((await run("cat /work/host", without)).exit_code, 0);
+    for (const copy of [reads, without]) await server.ok("DELETE", `/sandboxes/${copy}`);
+    const saved = await server.call("POST", `/sandboxes/${id}/checkpoints`, {});
+    assert.deepEqual([saved.status, saved.body.code], [409, "CONFLICT"]);
+  });
+
+  test("read-only is read-only, and only what is permitted is given", async () => {
+    const reader = await spawn([{ source: dir, target: "/work", read_only: true }]);
+    assert.equal(await sh("cat /work/host", reader), "for both");
+    assert.notEqual((await run("rm /work/host", reader)).exit_code, 0);
+    await server.ok("DELETE", `/sandboxes/${reader}`);
+    for (const [source, target, status] of [
+      [outside, "/work", 403],
+      [join(dir, "../secret"), "/work", 403],
+      [join(dir, "missing"), "/work", 400],
+      [join(dir, "host"), "/work", 400],
+      ["relative", "/work", 400],
+      [dir, "/etc/x", 400],
+    ] as const) {
+      const answer = await server.call("POST", "/sandboxes", {
+        image: "stacyvm/busybox",
+        mounts: [{ source, target }],
+      });
+      assert.equal(answer.status, status, `${source} at ${target}: ${JSON.stringify(answer.body)}`);
+    }
+  });
+
+  test("nothing of it is left when its sandbox is gone", async () => {
+    assert.equal((await helpers()).length, 1);
+    await server.ok("DELETE", `/sandboxes/${id}`);
+    while ((await helpers()).length > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(await readFile(join(dir, "host"), "utf8"), "for both");
+  });
+
+  /** Children of the server that serve the directory. */
+  const helpers = async (): Promise<number[]> => {
+    const found: number[] = [];
+    for (const name of await readdir("/proc")) {
+      const words = await readFile(`/proc/${name}/cmdline`, "latin1").catch(() => "");
+      if (/stacyvm-directory\0/.test(words) && words.split("\0")[1] === dir) found.push(Number(name));
+    }
+    return found;
+  };
+});
