@@ -17,7 +17,7 @@ const SECONDS = 30;
 /** The row's words, what the answer has in it, and what the row has to say by itself. */
 const QUESTIONS: [row: string, answer: RegExp, inRow?: RegExp][] = [
   ["keep files when sandboxes go (volume", /Make a volume[\s\S]*stacyvm volume create/, /spawn -v data:\/data/],
-  ["mount a directory", /a sandbox shares no files [\s\S]*`-v NAME:\/PATH`/],
+  ["mount a directory", /stacyvm run -v \.\/src:\/work/],
   ["limit memory, processors, time", /--memory[\s\S]*--vcpus/, /1 GiB, 1, 1 GiB, 30 minutes.*--idle-timeout/],
   ["keep data", /`spawn --ttl [\s\S]*`checkpoint ID NAME`/],
   [

@@ -8,7 +8,14 @@ import { StacyError } from "../host/error.ts";
 import { FILE_KEYS } from "./named-files.ts";
 
 /** Programs of this host, directories with programs or data, files that are read, and what guests may reach of this host. */
-const OF_THIS_HOST = ["data_dir", "database.path", "network.private", "network.host_ports", ...FILE_KEYS];
+const OF_THIS_HOST = [
+  "data_dir",
+  "database.path",
+  "network.private",
+  "network.host_ports",
+  "mounts.allow",
+  ...FILE_KEYS,
+];
 
 /** @returns why the file is not heard: it is, or may be, another user's */
 export function whyForeign({ uid, mode }: Pick<Stats, "uid" | "mode">, own = process.getuid?.()): string | undefined {

@@ -42,7 +42,7 @@ async function buildCrate(name: string, used: string, assets: string, options: S
   const digest = await sourceDigest(source);
   const stamp = join(dir, "source.sha256");
   if ((await exists(binary)) && (await readFile(stamp, "utf8").catch(() => "")) === digest) return "present";
-  options.progress?.({ step: `compiling the ${name}` });
+  options.progress?.({ step: `compiling stacyvm-${name}` });
   const target = join(packageRoot, ".build", name);
   await mkdir(dir, { recursive: true });
   const build = ["build", "--release", "--locked", "--target", TARGET, "--target-dir", target];

@@ -271,13 +271,15 @@ class Sandbox:
         metadata: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         volumes: Literal["clone", "read_only", "none"] | None = None,
+        mounts: Literal["read_only", "none"] | None = None,
     ) -> list[Sandbox]:
         """
         Copies of it, memory and running programs included; each is its own from then on. `name`: of a single copy. `volumes`: what a copy
-        gets of volumes that this one writes to; without it a clone of each.
+        gets of volumes that this one writes to; without it a clone of each. `mounts`: what it gets of directories of the host; without it, it
+        reads them.
         """
         text = duration_text(ttl)
-        body = without_none(count=count, name=name, ttl=text, metadata=metadata, env=env, volumes=volumes)
+        body = without_none(count=count, name=name, ttl=text, metadata=metadata, env=env, volumes=volumes, mounts=mounts)
         reply = decode(Fork, self._transport.call("POST", f"{self._path}/fork", body=body, timeout=LONG))
         return [Sandbox(self._transport, info) for info in reply.sandboxes]
 
