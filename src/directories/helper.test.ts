@@ -1,10 +1,24 @@
 /** The helper itself, asked what no kernel would ask, with something outside of its directory that it must never touch. */
 import assert from "node:assert/strict";
-import { chmod, link, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  link,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { directoryHelperPath } from "../host/directory-helper.ts";
+import { isRoot } from "../host/is-root.ts";
 import { dataPaths } from "../host/paths.ts";
 import { FuseClient, message, Op, ROOT, text, u32, u64 } from "./fuse-client.ts";
 import { type Helper, startHelper } from "./helper.ts";
@@ -223,6 +237,20 @@ describe("the helper of a directory", () => {
     assert.equal((await fuse.call(Op.GETATTR, gone, u32(0, 0), u64(0))).errno, errno.ESTALE);
     assert.equal(await fuse.lookup(ROOT, "sub"), sub);
     assert.equal(await readFile(join(dir, "file"), "utf8"), "Content");
+  });
+
+  test("started by root it is the directory's owner, with that user's rights", async (t) => {
+    if (!isRoot()) return t.skip("only root can become another user");
+    await helper[Symbol.asyncDispose]();
+    await writeFile(join(dir, "roots"), CANARY, { mode: 0o600 });
+    await chmod(outside, 0o755);
+    await chown(dir, 65_534, 65_534);
+    await start();
+    assert.equal((await create(ROOT, "made")).errno, 0);
+    const { uid, gid } = await stat(join(dir, "made"));
+    assert.deepEqual([uid, gid], [65_534, 65_534]);
+    const roots = await fuse.lookup(ROOT, "roots");
+    assert.equal((await fuse.call(Op.OPEN, roots, u32(O_RDONLY, 0))).errno, errno.EACCES);
   });
 
   test("a flood of open files is an error of the guest that opens them", async () => {
