@@ -48,12 +48,11 @@ describe("directories of the host under QEMU", () => {
     assert.equal(await sh("stat -c %u:%g /work/a/b/file"), "0:0");
   });
 
-  test("programs run from it, map it, lock it, rename in it and work in it", async () => {
+  test("programs run from it, rename in it and work in it", async () => {
     await sh("cp /bin/busybox /work/busybox && chmod 755 /work/busybox && cd /work && ./busybox echo ran");
     assert.equal(await sh("/work/busybox sh -c 'cd /work/a && pwd'"), "/work/a");
     const inside = await server.ok("POST", `/sandboxes/${id}/exec`, { command: "pwd", workdir: "/work/a" });
     assert.equal(inside.stdout.trim(), "/work/a");
-    await sh("flock /work/lock -c 'echo locked > /work/locked'");
     await sh("cd /work && mv a c && ln c/b/file hard && ln -s c/b/file soft && cat soft && rm hard");
     assert.deepEqual(await readdir(join(dir, "c/b")), ["file"]);
     await sh("cd /work && dd if=/dev/urandom of=big bs=1M count=20 2>/dev/null");
