@@ -20,14 +20,21 @@ export function notThere(what: string): E2bError {
 
 export function errorResponse(thrown: unknown): Response {
   const { status, message } =
-    thrown instanceof E2bError ? thrown : { status: problemOf(thrown).status, message: messageOf(thrown) };
+    thrown instanceof E2bError ? thrown : { status: statusOf(thrown), message: messageOf(thrown) };
   const headers: Record<string, string> = { "content-type": "application/json" };
   if (status === 429 || status === 503) headers["retry-after"] = "1";
   return new Response(JSON.stringify({ code: status, message }), { status, headers });
 }
 
+/** Clients ask again after a 429, and tell their users of a rate. */
+function statusOf(thrown: unknown): number {
+  if (thrown instanceof ConnectError && thrown.code === Code.Unauthenticated) return 401;
+  return thrown instanceof StacyError && thrown.final ? 400 : problemOf(thrown).status;
+}
+
 /** With the remedy, for which E2B's shape has no place. */
 function messageOf(thrown: unknown): string {
+  if (thrown instanceof ConnectError && thrown.code === Code.Unauthenticated) return thrown.rawMessage;
   const { message, remedy } = problemOf(thrown).body;
   return remedy === undefined ? message : `${message} (${remedy})`;
 }
@@ -57,5 +64,6 @@ const CODES: Record<ErrorCode, Code> = {
 export function connectError(thrown: unknown): ConnectError {
   if (thrown instanceof ConnectError) return thrown;
   const error = asStacyError(thrown);
-  return new ConnectError(thrown instanceof StacyError ? messageOf(thrown) : "internal error", CODES[error.code]);
+  const code = error.final ? Code.InvalidArgument : CODES[error.code];
+  return new ConnectError(thrown instanceof StacyError ? messageOf(thrown) : "internal error", code);
 }

@@ -64,7 +64,7 @@ export async function collectBytes(call: Call, limitBytes: number, budget: Colle
       if (part.done === true) break;
       const { data } = part.value;
       size += data.length;
-      if (size > limitBytes) throw new StacyError("limit", `the answer passes ${limitBytes} bytes`);
+      if (size > limitBytes) throw new StacyError("limit", `the answer passes ${limitBytes} bytes`, { final: true });
       budget.take(data.length);
       collected.push(data);
     }
@@ -126,7 +126,10 @@ export async function collectFields<T>(
 }
 
 function tooMuch(what: string): StacyError {
-  return new StacyError("limit", `the answer has more than ${what}`, { remedy: "ask for a smaller part of the tree" });
+  return new StacyError("limit", `the answer has more than ${what}`, {
+    remedy: "ask for a smaller part of the tree",
+    final: true,
+  });
 }
 
 /** Sorted, each once. */

@@ -6,7 +6,7 @@ export type ErrorCode =
   | "invalid" // the request is wrong; nothing was changed
   | "not-found"
   | "conflict" // exists already, or is in the wrong state for this
-  | "limit" // a quota or a queue is full: it may work later
+  | "limit" // a quota or a queue is full: it may work later, unless the error is `final`
   | "too-large" // this request will never fit
   | "timeout"
   | "cancelled"
@@ -29,6 +29,8 @@ export interface ErrorDetail {
   cause?: unknown;
   /** One imperative sentence for the user, for example "run `stacyvm setup`". */
   remedy?: string;
+  /** Of a `limit`: more was asked for than is ever given, and asking again does not help. */
+  final?: true;
   /** Further facts for programs; must be JSON-serialisable and free of secrets. */
   data?: Record<string, unknown>;
 }
@@ -38,6 +40,7 @@ export class StacyError extends Error {
   readonly code: ErrorCode;
   readonly phase: string | undefined;
   readonly remedy: string | undefined;
+  readonly final: boolean;
   readonly data: Record<string, unknown> | undefined;
 
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}) {
@@ -45,6 +48,7 @@ export class StacyError extends Error {
     this.code = code;
     this.phase = detail.phase;
     this.remedy = detail.remedy;
+    this.final = detail.final === true;
     this.data = detail.data;
   }
 
@@ -55,6 +59,7 @@ export class StacyError extends Error {
       phase,
       cause: this.cause,
       ...(this.remedy === undefined ? {} : { remedy: this.remedy }),
+      ...(this.final ? { final: true } : {}),
       ...(this.data === undefined ? {} : { data: this.data }),
     });
     if (this.stack !== undefined) error.stack = this.stack;

@@ -55,6 +55,7 @@ function assertQuick(json: Buffer): void {
 function tooLarge(): StacyError {
   return new StacyError("limit", "a result of the interpreter is too large", {
     remedy: "write it to a file of the sandbox, and read that",
+    final: true,
   });
 }
 

@@ -43,7 +43,9 @@ export class Admissions {
   refusal(admission: Admission, owner: string): StacyError {
     const { message, remedy } = explain(admission);
     this.#parts.events.emit("resource.limit", undefined, { reason: admission.reason }, owner);
-    return new StacyError("limit", message, { phase: "admission", remedy, data: { reason: admission.reason } });
+    const { reason } = admission;
+    const final = reason === "max_ttl" ? { final: true as const } : {};
+    return new StacyError("limit", message, { phase: "admission", remedy, data: { reason }, ...final });
   }
 
   /**

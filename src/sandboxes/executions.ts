@@ -141,6 +141,7 @@ export class Executions {
     if (asked !== undefined && max > 0 && asked > max) {
       throw new StacyError("limit", `the timeout is over the limit of ${formatDuration(max)}`, {
         remedy: "ask for less time, or raise defaults.max_exec_timeout or the owner's quota",
+        final: true,
       });
     }
     if (asked !== undefined) return asked;

@@ -191,6 +191,6 @@ export function boundedMetadata(metadata: Record<string, string>): Record<string
 
 function bounded(name: string, asked: number | undefined, fallback: number, max: number): number {
   const value = asked === undefined || asked === 0 ? fallback : asked;
-  if (max > 0 && value > max) throw new StacyError("limit", `${name} is over the limit of ${max}`);
+  if (max > 0 && value > max) throw new StacyError("limit", `${name} is over the limit of ${max}`, { final: true });
   return value;
 }

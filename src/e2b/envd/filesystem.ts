@@ -103,6 +103,7 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
         if (inside.length > E2B_BOUNDS.entries || links > E2B_BOUNDS.links) {
           throw new StacyError("limit", `${directory} has ${inside.length} entries, ${links} of them links`, {
             remedy: `list its directories one by one: at most ${E2B_BOUNDS.entries} entries, ${E2B_BOUNDS.links} of them links`,
+            final: true,
           });
         }
         const pace = new Pace();
