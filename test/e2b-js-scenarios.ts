@@ -864,6 +864,9 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
         .copy("app", "site", { mode: 0o750 })
         .runCmd("echo made by $(id -un) > made")
         .runCmd(`touch /by-root # ${Date.now()}, so that it is done and not remembered`, { user: "root" })
+        .setWorkdir("/app/deep")
+        .runCmd("echo by user > out.txt && touch ../beside")
+        .setWorkdir("/home/user")
         .setStartCmd("cd site && python3 -m http.server 8000", waitForURL("http://localhost:8000"));
       const logs: string[] = [];
       const built = await Template.build(template, "my-site", {

@@ -13,7 +13,9 @@ import { StacyError } from "../host/error.ts";
 import { dataPaths } from "../host/paths.ts";
 import type { ImageLibrary } from "../images/image.ts";
 import { createImages } from "../images/store.ts";
+import { readTar } from "../images/tar.ts";
 import { buildImage } from "./build.ts";
+import type { Step } from "./plan.ts";
 import { readPlan } from "./read-plan.ts";
 
 /** Images of their own, with one that builds may begin from. */
@@ -114,4 +116,36 @@ test("a sandbox that does not say what has been changed, or a byte at a time, is
   (await asked.promise).push(Buffer.alloc(1_000));
   t.mock.timers.tick(GUEST_BOUNDS.treeMs);
   await refused;
+});
+
+test("a working directory's new directories belong to whom the step says, those above it that are there stay as they are", async (t) => {
+  const images = await based(t);
+  const came: unknown[] = [];
+  const agent = {
+    ...guest("x"),
+    stat: async (path: string) => {
+      if (path !== "/srv") throw new StacyError("not-found", "there is no such file");
+    },
+    readFile: async () => Buffer.from("root:x:0:0::/root:/bin/sh\nuser:x:1000:1001::/home/user:/bin/sh\n"),
+    tarIn: (path: string, sent: AsyncIterable<Uint8Array>) =>
+      readTar(sent, async ({ path: name, type, mode, uid, gid }) => {
+        came.push([path, name, type, mode, uid, gid]);
+      }),
+  } as unknown as Agent;
+  const workdir = { kind: "workdir", text: "", line: 1 } as const;
+  const steps: Step[] = [
+    { ...workdir, path: "/srv/app/sub/", owner: "user" },
+    { ...workdir, path: "/of-root" },
+    { ...workdir, path: "/srv", owner: "nobody that is there" },
+  ];
+  const from = { kind: "image", reference: "base:1" } as const;
+  await buildImage({ stages: [{ name: "", from, steps: () => steps }], target: 0 }, "places:1", {
+    ...{ images, diskMiB: 64 },
+    start: async () => ({ agent, [Symbol.asyncDispose]: async () => {} }),
+  });
+  assert.deepEqual(came, [
+    ["/srv", "app", "directory", 0o755, 1000, 1001],
+    ["/srv", "app/sub", "directory", 0o755, 1000, 1001],
+    ["/", "of-root", "directory", 0o755, 0, 0],
+  ]);
 });

@@ -41,7 +41,12 @@ export type Step = {
       unpack?: boolean;
     }
   | { kind: "env"; env: Record<string, string> }
-  | { kind: "workdir"; path: string }
+  | {
+      kind: "workdir";
+      path: string;
+      /** Of the directories that are made for it, as in a copy; default root. */
+      owner?: string;
+    }
   | { kind: "user"; user: string }
   | { kind: "cmd"; argv: string[] }
   | { kind: "entrypoint"; argv: string[] }

@@ -8,6 +8,7 @@ import { createWriteStream } from "node:fs";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress } from "node:zlib";
+import { pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
@@ -17,6 +18,7 @@ import { absolute, Configuration } from "./configuration.ts";
 import type { BuildContext } from "./context.ts";
 import { type CopyStep, copyInto } from "./copy.ts";
 import type { BuildFiles } from "./files.ts";
+import { ownerOf } from "./owner.ts";
 import { SCRIPT, type Step } from "./plan.ts";
 
 /** A running sandbox of an image; disposing of it ends it. */
@@ -171,7 +173,7 @@ class StageRun {
         break;
       }
       case "workdir":
-        await makeDirectory(agent, absolute(before.cwd, step.path).replace(/(.)\/$/, "$1"));
+        await makeDirectory(agent, absolute(before.cwd, step.path), step);
         break;
     }
   }
@@ -259,21 +261,33 @@ function needsMachine({ kind }: Step): boolean {
   return kind === "run" || kind === "copy" || kind === "workdir";
 }
 
-/** Of root, as builders do it, whatever the user is; one that is there already stays as it is. */
-async function makeDirectory(agent: Agent, path: string): Promise<void> {
-  const missing = await agent.stat(path).then(
-    () => false,
+/** Of root, as builders do it, unless the step says whose; what is there already stays as it is. */
+async function makeDirectory(
+  agent: Agent,
+  path: string,
+  { owner, line }: Extract<Step, { kind: "workdir" }>,
+): Promise<void> {
+  const names = path.split("/").filter((name) => name !== "");
+  let there = names.length;
+  while (there > 0 && !(await isThere(agent, `/${names.slice(0, there).join("/")}`))) there -= 1;
+  if (there === names.length) return;
+  const whose = owner === undefined ? { uid: 0, gid: 0 } : await ownerOf(agent, owner, line);
+  const archive = pack();
+  for (let end = there + 1; end <= names.length; end += 1) {
+    archive.entry({ name: names.slice(there, end).join("/"), type: "directory", mode: 0o755, ...whose });
+  }
+  archive.finalize();
+  await agent.tarIn(`/${names.slice(0, there).join("/")}`, archive as AsyncIterable<Uint8Array>);
+}
+
+async function isThere(agent: Agent, path: string): Promise<boolean> {
+  return await agent.stat(path).then(
+    () => true,
     (error) => {
-      if (error instanceof StacyError && error.code === "not-found") return true;
+      if (error instanceof StacyError && error.code === "not-found") return false;
       throw error;
     },
   );
-  // An empty archive: its target is made, with those above it.
-  if (missing) await agent.tarIn(path, once(Buffer.alloc(1024)));
-}
-
-async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes;
 }
 
 /** Paths that belong to a sandbox and not to an image. */

@@ -159,6 +159,14 @@ test("steps of a template: user, shell, copies below their hash; what lies outsi
     ),
     ["root", "run", "user", "run"],
   );
+  const workdirs = plan(step("WORKDIR", ["/a"]), step("USER", ["root"]), step("WORKDIR", ["b"]));
+  assert.deepEqual(
+    workdirs.flatMap((each) => (each.kind === "workdir" ? [[each.path, each.owner]] : [])),
+    [
+      ["/a", "user"],
+      ["b", "root"],
+    ],
+  );
   for (const odd of [
     step("COPY", ["/etc/passwd", "x"], "ab"),
     step("COPY", ["a/../../b", "x"], "ab"),

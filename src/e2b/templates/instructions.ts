@@ -106,7 +106,7 @@ function stepsOf(step: Instruction, line: number, user: string): Step[] {
       return [{ kind: "env", env, text: `ENV ${Object.keys(env).join(" ")}`, line }];
     }
     case "WORKDIR":
-      return [{ kind: "workdir", path: first, text, line }];
+      return [{ kind: "workdir", path: first, owner: user, text, line }];
     case "USER":
       return [{ kind: "user", user: first, text, line }];
     default:
