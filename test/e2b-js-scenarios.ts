@@ -3,7 +3,7 @@
  * older one does not have is left out, and said.
  */
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type * as interpreterPackage from "@e2b/code-interpreter";
@@ -858,10 +858,12 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
       const dir = await mkdtemp(join(tmpdir(), "e2b-template-"));
       await mkdir(join(dir, "app"));
       await writeFile(join(dir, "app", "page.html"), "served\n");
+      await symlink("app/page.html", join(dir, "link"));
       const template = Template({ fileContextPath: dir })
         .fromImage("e2bdev/base")
         .setEnvs({ BUILT: "in the image" })
         .copy("app", "site", { mode: 0o750 })
+        .copy("link", "site/link")
         .runCmd("echo made by $(id -un) > made")
         .runCmd(`touch /by-root # ${Date.now()}, so that it is done and not remembered`, { user: "root" })
         .setWorkdir("/app/deep")
@@ -882,9 +884,9 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
       assert.equal(await Template.exists("my-site"), true);
       const made = await Sandbox.create("my-site", { timeoutMs: 120_000 });
       const look = await made.commands.run(
-        "cat made; stat -c '%U %a' site/page.html; pwd; echo $BUILT; ls /by-root; curl -s localhost:8000/page.html",
+        "cat made; readlink site/link; stat -c '%U %a' site/page.html; pwd; echo $BUILT; ls /by-root; curl -s localhost:8000/page.html",
       );
-      assert.equal(look.stdout, "made by user\nuser 750\n/home/user\nin the image\n/by-root\nserved\n");
+      assert.equal(look.stdout, "made by user\napp/page.html\nuser 750\n/home/user\nin the image\n/by-root\nserved\n");
       await made.kill();
       const tags = async (): Promise<string[]> => (await Template.getTags("my-site")).map(({ tag }) => tag).sort();
       assert.deepEqual(await tags(), ["default", "v1"]);

@@ -10,7 +10,7 @@ import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import { readTar } from "../images/tar.ts";
 import { BuildContext } from "./context.ts";
-import { type CopyStep, copyInto } from "./copy.ts";
+import { type CopyStep, copyDigest, copyInto } from "./copy.ts";
 import type { BuildFile, BuildFiles } from "./files.ts";
 
 test("a copy sends files with their contents: named ones, those that links lead to, those of a directory, unpacked ones", async (t) => {
@@ -50,6 +50,41 @@ test("a copy sends files with their contents: named ones, those that links lead 
     "/tree/b": "second",
     "/unpacked/inner": "third",
   });
+});
+
+test("a source that is a link is copied as one where the step says so, wherever it leads", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "copy-"));
+  t.after(() => rm(dir, { recursive: true }));
+  async function* archive(): AsyncGenerator<Buffer> {
+    yield tar([
+      { path: "f/nowhere", type: "2", link: "gone" },
+      { path: "f/folder", type: "2", link: "d" },
+      { path: "f/d/inner", type: "2", link: "../file" },
+      { path: "f/file", content: "a file" },
+    ]);
+  }
+  await using context = await BuildContext.ofTar(archive(), join(dir, "store"));
+  const came: Record<string, unknown> = {};
+  const agent = {
+    stat: () => Promise.reject(new StacyError("not-found", "there is no such file")),
+    tarIn: (path: string, sent: AsyncIterable<Uint8Array>) =>
+      readTar(sent, async ({ type, path: name, link }) => {
+        came[join(path, name)] = type === "symlink" ? link : type;
+      }),
+  } as unknown as Agent;
+  const place = { agent, files: context, cwd: "/", scratch: dir, signal: undefined };
+  const step = (source: string, to: string): CopyStep => ({ kind: "copy", sources: [source], to, text: "", line: 1 });
+  await assert.rejects(copyInto(step("f/nowhere", "/x/"), place), { code: "not-found" });
+  for (const [source, to] of [
+    ["f/nowhere", "/x/named"],
+    ["f/folder", "/x/"],
+    ["f/folder/inner", "/x/"],
+    ["f/file", "/x/"],
+  ] as const)
+    await copyInto({ ...step(source, to), links: true }, place);
+  assert.deepEqual(came, { "/x/named": "gone", "/x/folder": "d", "/x/inner": "../file", "/x/file": "file" });
+  const key = await copyDigest({ ...step("f/nowhere", "/x"), links: true }, context);
+  assert.notEqual(key, await copyDigest({ ...step("f/folder", "/x"), links: true }, context));
 });
 
 test("what cannot be packed fails the copy, and nothing else", async () => {

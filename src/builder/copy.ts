@@ -15,7 +15,7 @@ import { decompressed } from "../images/layer.ts";
 import { isTarHeader } from "../images/tar.ts";
 import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
-import { assertFew, type BuildFile, type BuildFiles, below, follow, matching } from "./files.ts";
+import { assertFew, type BuildFile, type BuildFiles, below, follow, matching, relativePath } from "./files.ts";
 import { isPattern } from "./match.ts";
 import { ownerOf } from "./owner.ts";
 import type { Step } from "./plan.ts";
@@ -64,9 +64,14 @@ async function select(step: CopyStep, files: BuildFiles | undefined, most?: numb
     if (files === undefined || (paths.length === 0 && !isPattern(source))) throw nothing(source);
     for (const path of paths) {
       if (pace.over) await pace.rest();
+      assertFew(found.length, most);
+      const link = step.links === true ? await pace.through(linkAt(files, path)) : undefined;
+      if (link !== undefined) {
+        found.push({ file: link, path, source: path, below: "" });
+        continue;
+      }
       // A source that is a link stands for what it leads to; a link below a source is copied as one.
       const target = await pace.through(follow(files, path));
-      assertFew(found.length, most);
       const file = target === undefined ? undefined : files.get(target);
       if (target !== undefined && file?.type === "file") found.push({ file, path, source: path, below: "" });
       else if (target === "" || file?.type === "directory") {
@@ -83,6 +88,15 @@ async function select(step: CopyStep, files: BuildFiles | undefined, most?: numb
   const patterns = step.sources.filter((source): source is string => typeof source === "string" && isPattern(source));
   if (found.length === 0 && patterns.length === step.sources.length) throw nothing(patterns.join(" and no "));
   return found;
+}
+
+/** The link that a path itself is; links on the way are followed. In steps. */
+function* linkAt(files: BuildFiles, path: string): Generator<undefined, BuildFile | undefined> {
+  const place = relativePath(path);
+  const name = place.split("/").at(-1) ?? "";
+  const above = yield* follow(files, place.slice(0, -name.length));
+  const file = above === undefined ? undefined : files.get(above === "" ? name : `${above}/${name}`);
+  return file?.type === "symlink" ? file : undefined;
 }
 
 function inline({ name, content }: { name: string; content: string }): BuildFile {

@@ -37,6 +37,8 @@ export type Step = {
       /** `user`, `user:group`, names or numbers of the image; default root. */
       owner?: string;
       mode?: number;
+      /** A source that is a link is copied as one; else it stands for what it leads to. */
+      links?: true;
       /** A source that is an archive is unpacked. */
       unpack?: boolean;
     }

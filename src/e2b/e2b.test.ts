@@ -153,6 +153,7 @@ test("steps of a template: user, shell, copies below their hash; what lies outsi
   const [copy] = plan(step("COPY", ["./src/", "/app/", "", "0755"], "ab12"));
   assert.ok(copy?.kind === "copy");
   assert.deepEqual([copy.sources, copy.to, copy.owner, copy.mode], [["ab12/src/"], "/app/", "user", 0o755]);
+  assert.equal(copy.links, true);
   assert.deepEqual(
     plan(step("RUN", ["true", "root"]), step("RUN", ["true"])).map((each) =>
       each.kind === "user" ? each.user : each.kind,

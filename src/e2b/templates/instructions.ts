@@ -94,6 +94,8 @@ function stepsOf(step: Instruction, line: number, user: string): Step[] {
           to: second || ".",
           owner: third === "" ? user : third,
           ...(mode === undefined ? {} : { mode }),
+          // Clients that want what it leads to send that instead of the link.
+          links: true,
           ...{ text, line },
         },
       ];
