@@ -11,6 +11,12 @@ use crate::sys::{self, Fd, Poll};
 pub const WINDOW: u64 = 524_288;
 /// What the pipe of a command with much input or output holds: fewer turns between its process and us.
 const WIDE_PIPE: libc::c_int = 524_288;
+/// What a command has started and left behind (`exec > >(tee log)`) may still have words of it: the output is over when it has been
+/// silent for so long, and in any case after so long.
+const QUIET_NS: u64 = 250_000_000;
+const LONGEST_WAIT_NS: u64 = 2_000_000_000;
+/// A terminal's last bytes are on their way within the kernel only.
+const TERMINAL_QUIET_NS: u64 = 30_000_000;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Reason {
@@ -87,6 +93,12 @@ pub struct Command {
     pub tty: bool,
     /// The ring's end when the last byte of the result was in it.
     pub final_end: Option<u64>,
+    /// Its output goes on until nobody holds it open, however long after its end.
+    pub until_closed: bool,
+    /// Once it has ended, while others still hold its output open: the ring's end at the last look.
+    pub looked: u64,
+    /// When nothing more of them is waited for, ns.
+    pub look_until: u64,
 }
 
 pub const EOT: &[u8] = &[4];
@@ -182,29 +194,48 @@ impl Command {
         more
     }
 
-    /// Called once the process is reaped.
+    /// Called once the process is reaped. What it wrote itself always belongs to the result, and what others write that hold its
+    /// output open: until they have closed it, or are silent.
     pub fn ended(&mut self, exit: Exit) {
         self.exit = Some(exit);
+        self.until_closed &= exit.reason == Reason::Exited;
         for source in &mut self.sources {
-            let left = sys::readable_bytes(source.fd.raw());
-            source.left = Some(left);
-            source.readable |= left > 0;
+            source.left = Some(sys::readable_bytes(source.fd.raw()));
+            // Also to see that it is closed.
+            source.readable = true;
         }
         self.stdin = None;
+        self.looked = self.ring.end();
+        self.look_until = sys::monotonic() + LONGEST_WAIT_NS;
         self.settle();
     }
 
     fn settle(&mut self) {
-        if self.exit.is_some() && self.final_end.is_none() {
-            // A terminal's last bytes may still be on their way: its end is when the other side is gone.
-            let drained = self.sources.iter().all(|s| s.left == Some(0) && !self.tty);
-            if drained {
-                self.final_end = Some(self.ring.end());
-            }
+        if self.exit.is_some() && self.final_end.is_none() && self.sources.is_empty() {
+            self.final_end = Some(self.ring.end());
         }
     }
 
-    /// The terminal stays open in some background process: what is there now is all that counts.
+    /// When to look next whether an ended command's output is over; none: it is.
+    pub fn next_look(&self) -> Option<u64> {
+        match (self.final_end, self.tty) {
+            (Some(_), _) => None,
+            (None, true) => Some(TERMINAL_QUIET_NS),
+            (None, false) => Some(QUIET_NS),
+        }
+    }
+
+    /// Some background process holds the output open: is it over?
+    pub fn look(&mut self, now: u64) {
+        let silent = self.looked == self.ring.end() && !self.sources.iter().any(|s| s.readable);
+        self.looked = self.ring.end();
+        let waits = self.until_closed || (!silent && now < self.look_until);
+        // A slow follower may not have let us read what the command itself wrote.
+        if !waits && self.sources.iter().all(|s| s.left == Some(0)) {
+            self.give_up_draining();
+        }
+    }
+
     pub fn give_up_draining(&mut self) {
         if self.exit.is_some() && self.final_end.is_none() {
             self.final_end = Some(self.ring.end());

@@ -17,7 +17,6 @@ const LEAST_RING: usize = 1 << 19;
 /// A MiB is still there when the oldest piece has gone.
 const DEFAULT_RING: u64 = (1 << 20) + (1 << 17);
 const DEFAULT_GRACE_MS: u64 = 2_000;
-const DRAIN_NS: u64 = 30_000_000;
 
 impl Agent {
     pub fn exec(&mut self, id: u32, fields: &Reader) -> Result<()> {
@@ -94,6 +93,9 @@ impl Agent {
         let command = Command {
             id: number,
             pid,
+            until_closed: fields.flag(tag::UNTIL_CLOSED),
+            looked: 0,
+            look_until: 0,
             text: argv.join(&b' ').into_iter().take(4096).collect(),
             start_time: sys::wall(),
             sources,
@@ -332,6 +334,11 @@ impl Agent {
             Some(c) => c,
             None => return Err(Fail::new(status::NO_PROCESS, "no such command")),
         };
+        if command.exit.is_some() && command.final_end.is_none() && command.until_closed {
+            // Who ends what has ended ends the wait for what it left behind.
+            self.cancel_command(number);
+            return Ok(());
+        }
         let result = if group {
             command.signal_group(signal as i32)
         } else if command.exit.is_some() {
@@ -350,7 +357,11 @@ impl Agent {
     /// Its stop signal to the group, KILL after the grace.
     fn terminate(&mut self, number: u64, reason: Reason) {
         if let Some(command) = self.commands.get_mut(&number) {
-            if command.exit.is_some() || command.ending.is_some() {
+            if command.exit.is_some() {
+                command.give_up_draining();
+                return self.output_turn(number);
+            }
+            if command.ending.is_some() {
                 return;
             }
             command.ending = Some(reason);
@@ -387,13 +398,11 @@ impl Agent {
                     }
                 }
                 Timer::Drain => {
+                    self.output_turn(number);
                     if let Some(command) = self.commands.get_mut(&number) {
-                        command.read_output(&self.poll, &mut self.scratch);
-                        if command.sources.iter().any(|s| s.readable) {
-                            // A follower that is slow: its bytes are still in the terminal.
-                            self.timers.insert((now + DRAIN_NS, number, Timer::Drain), ());
-                        } else {
-                            command.give_up_draining();
+                        command.look(now);
+                        if let Some(wait) = command.next_look() {
+                            self.timers.insert((now + wait, number, Timer::Drain), ());
                         }
                     }
                     self.output_turn(number);
@@ -457,12 +466,14 @@ impl Agent {
         };
         if let Some(command) = self.commands.get_mut(&number) {
             command.ended(exit);
-            if command.tty && command.final_end.is_none() {
-                self.timers.insert((sys::monotonic() + DRAIN_NS, number, Timer::Drain), ());
-            }
         }
-        self.timers.retain(|(_, n, t), _| *n != number || *t == Timer::Drain);
         self.output_turn(number);
+        let command = self.commands.get(&number);
+        let waits = command.map_or(false, |c| c.until_closed);
+        self.timers.retain(|(_, n, t), _| *n != number || (*t == Timer::Timeout && waits));
+        if let Some(wait) = command.and_then(|c| c.next_look()) {
+            self.timers.insert((sys::monotonic() + wait, number, Timer::Drain), ());
+        }
     }
 
     /// The follower has all output of an ended command: END.

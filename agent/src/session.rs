@@ -92,7 +92,7 @@ pub enum Timer {
     Timeout,
     /// It had its grace.
     Kill,
-    /// The terminal of an ended command had time to give its last bytes.
+    /// Others that hold an ended command's output open had time to write.
     Drain,
     /// A new connection has waited long enough for the sentinel's end.
     Sentinel,

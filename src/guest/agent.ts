@@ -70,6 +70,11 @@ export interface ExecOptions {
   ringBytes?: number;
   /** It goes on without anybody who follows it; `processes` says so. */
   detached?: boolean;
+  /**
+   * Its result waits until nobody holds its output open any more. Default: for what others that it has started (`exec > >(tee log)`) still
+   * write, as long as they are not silent for 250 ms, and 2 s at most.
+   */
+  untilClosed?: boolean;
   /** Aborting cancels the command: `stopSignal`, then KILL after `graceMs`. */
   signal?: AbortSignal;
 }

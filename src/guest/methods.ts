@@ -5,7 +5,7 @@
  *     method     OPEN                                              host then sends   agent answers
  *     EXEC       ARGV* ENV* CWD? USER? TIMEOUT_MS? SIGNAL?         DATA = stdin,     EVENT PROCESS_ID PID; DATA stdout and
  *                GRACE_MS? STDIN? PTY{ROWS COLS TERM?}?            FIN; CTRL SIGNAL  stderr; END EXIT_CODE REASON SIGNAL?
- *                RING_BYTES? KEEP? DETACHED?                       GROUP? or ROWS
+ *                RING_BYTES? KEEP? DETACHED? UNTIL_CLOSED?         GROUP? or ROWS
  *                                                                  COLS
  *     ATTACH     PROCESS_ID TIMES?                                 as EXEC           EVENT PROCESS_ID PID OUTPUT; EVENT LOST?; then
  *                                                                                    as EXEC, with TIMES behind EVENT* TIME OFFSET
@@ -113,7 +113,8 @@ export function execFields(options: ExecOptions): FieldWriter {
     .u32(Tag.GRACE_MS, limited(options.graceMs))
     .flag(Tag.STDIN, options.stdin !== undefined && options.stdin !== false)
     .u32(Tag.RING_BYTES, limited(options.ringBytes))
-    .flag(Tag.DETACHED, options.detached);
+    .flag(Tag.DETACHED, options.detached)
+    .flag(Tag.UNTIL_CLOSED, options.untilClosed);
   if (options.pty !== undefined) fields.fields(Tag.PTY, sizeFields(options.pty).text(Tag.TERM, options.pty.term));
   return fields;
 }

@@ -168,6 +168,8 @@ export function processService(
         env: { HOME: user.home, USER: user.name, LOGNAME: user.name, E2B_SANDBOX_ID: guest.id, ...config.envs },
         cwd: isThere ? cwd : "/",
         user: user.name === String(user.uid) ? `${user.uid}:${user.gid}` : user.name,
+        // As envd: what a shell has left behind may go on to write.
+        untilClosed: true,
         ...(size === undefined
           ? { stdin }
           : {
