@@ -197,7 +197,8 @@ export function withFloats(event: CodeEvent): CodeEvent {
 }
 
 function floats(value: unknown): unknown {
-  if (Number.isSafeInteger(value)) return rawJson(`${value}.0`);
+  // Those from 1e21 on are written with an exponent, which makes them floats.
+  if (Number.isInteger(value) && /^-?\d+$/.test(String(value))) return rawJson(`${value}.0`);
   if (Array.isArray(value)) return value.map(floats);
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, floats(each)]));
