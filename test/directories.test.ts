@@ -1,5 +1,6 @@
 /** Directories of the host in real machines: what both sides see, who may have them, and what lives through what. */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -47,11 +48,21 @@ describe("directories of the host under QEMU", () => {
     assert.equal(await sh("stat -c %u:%g /work/a/b/file"), "0:0");
   });
 
-  test("programs run from it and work in it", async () => {
+  test("programs run from it, rename in it and work in it", async () => {
     await sh("cp /bin/busybox /work/busybox && chmod 755 /work/busybox && cd /work && ./busybox echo ran");
     assert.equal(await sh("/work/busybox sh -c 'cd /work/a && pwd'"), "/work/a");
     const inside = await server.ok("POST", `/sandboxes/${id}/exec`, { command: "pwd", workdir: "/work/a" });
     assert.equal(inside.stdout.trim(), "/work/a");
+    await sh("cd /work && mv a c && ln c/b/file hard && ln -s c/b/file soft && cat soft && rm hard");
+    assert.deepEqual(await readdir(join(dir, "c/b")), ["file"]);
+    await sh("cd /work && dd if=/dev/urandom of=big bs=1M count=20 2>/dev/null");
+    const sum = createHash("sha256")
+      .update(await readFile(join(dir, "big")))
+      .digest("hex");
+    assert.equal((await sh("sha256sum /work/big")).split(" ")[0], sum);
+    await sh("rm -r /work/c /work/big /work/soft && mkdir /work/many && cd /work/many && seq 1 300 | xargs touch");
+    assert.equal((await readdir(join(dir, "many"))).length, 300);
+    assert.equal(await sh("ls /work/many | wc -l; rm -r /work/many"), "300");
   });
 
   test("files are read and written there by calls as well", async () => {
