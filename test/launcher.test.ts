@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { chmod, readdir, rm, stat, truncate } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { processesIn } from "../src/host/process.ts";
@@ -214,6 +215,29 @@ describe("Linux sandboxes under the real QEMU", () => {
     );
     assert.ok(!(await readdir(bench.paths.sandboxes)).includes("sb-panic"));
   });
+});
+
+test("a start command that is never ready holds up no other snapshot of its owner", async () => {
+  await using bench = await Bench.create();
+  const { targets } = bench.launcher;
+  const gone = new AbortController();
+  const spec = { image: "stacyvm/busybox", vcpus: 1, memoryMiB: 256, diskMiB: 256, setup: [], setupEnv: {} };
+  let ended = 0;
+  // As many as one owner has places (golden.ts).
+  const places = Math.ceil(Math.max(2, Math.floor(availableParallelism() / 2)) / 2);
+  const waits = Array.from({ length: places }, async (_, i) => {
+    const start = { command: "sleep 1000", ready: "false", env: { N: String(i) } };
+    const target = await targets.resolve({ ...spec, start });
+    await bench.launcher.ensureGolden(target, gone.signal).finally(() => {
+      ended += 1;
+    });
+  });
+  const all = Promise.allSettled(waits);
+  while (bench.launcher.golden.building.size < places) await new Promise((wake) => setTimeout(wake, 20));
+  await bench.golden();
+  assert.equal(ended, 0);
+  gone.abort(new Error("enough"));
+  for (const { reason } of (await all) as PromiseRejectedResult[]) assert.match(String(reason), /enough/);
 });
 
 test("a disk without room for a golden snapshot is `no-space`; a sandbox boots cold on it all the same", async (t) => {

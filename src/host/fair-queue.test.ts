@@ -50,3 +50,38 @@ test("several at a time: one party has half of the places, and whoever leaves wh
   await assert.rejects(failing(gone.signal), /it has gone/);
   await assert.rejects(failing(new AbortController().signal), /it failed/);
 });
+
+test("what waits for something lets others have its place, as many of a party as there are places, and works on at once", async () => {
+  const queue = new FairQueue(2);
+  const { signal } = new AbortController();
+  const gates = Array.from({ length: 3 }, () => Promise.withResolvers<void>());
+  const resting = gates.map(({ promise }) => queue.run("a", signal, (rest) => rest(() => promise)));
+  assert.equal(queue.waiting("a"), 0, "the first two have no place, the third keeps its own");
+  let done = false;
+  const next = queue.run("a", signal, async () => {
+    done = true;
+  });
+  assert.deepEqual([queue.waiting("a"), done], [1, false]);
+  const held = Promise.withResolvers<void>();
+  const other = queue.run("b", signal, () => held.promise);
+  gates[0]?.resolve();
+  await resting[0];
+  assert.equal(done, false, "it had its place back while it ended, and the third has one");
+  gates[2]?.resolve();
+  await Promise.all([resting[2], next]);
+  assert.equal(done, true);
+  let idle = false;
+  void queue.idle().then(() => {
+    idle = true;
+  });
+  held.resolve();
+  await other;
+  await new Promise(setImmediate);
+  assert.equal(idle, false, "one rests");
+  gates[1]?.resolve();
+  await resting[1];
+  await queue.idle();
+  const fails = queue.run("a", signal, (rest) => rest(() => Promise.reject(new Error("it failed"))));
+  await assert.rejects(fails, /it failed/);
+  await queue.idle();
+});

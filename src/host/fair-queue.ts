@@ -1,7 +1,12 @@
 /**
  * Work of many parties on one thing: some pieces at a time, and the parties take turns, so that nobody's many pieces keep another one's
- * single piece waiting. Where several are done at a time, one party has half of the places at most: pieces may take long.
+ * single piece waiting. Where several are done at a time, one party has half of the places at most: pieces may take long. A piece that
+ * itself waits for something, and works at nothing meanwhile, lets others have its place.
  */
+
+/** What waits without its place. What comes after it has one at once: it may hold what others wait for. */
+export type Resting = <T>(wait: () => Promise<T>) => Promise<T>;
+
 export class FairQueue {
   readonly #places: number;
   readonly #most: number;
@@ -9,6 +14,8 @@ export class FairQueue {
   readonly #waiting = new Map<string, (() => Promise<void>)[]>();
   /** Pieces of each party that are under way. */
   readonly #active = new Map<string, number>();
+  /** Of those that wait without their places: of each party, at most as many as there are places. */
+  readonly #resting = new Map<string, number>();
   #busy = 0;
   #idle = Promise.withResolvers<void>();
 
@@ -26,7 +33,7 @@ export class FairQueue {
 
   /** @param work never rejects */
   add(party: string, work: () => Promise<void>): void {
-    if (this.#busy === 0 && this.#waiting.size === 0) this.#idle = Promise.withResolvers<void>();
+    if (this.#nothing) this.#idle = Promise.withResolvers<void>();
     const pieces = this.#waiting.get(party);
     if (pieces === undefined) this.#waiting.set(party, [work]);
     else pieces.push(work);
@@ -34,7 +41,7 @@ export class FairQueue {
   }
 
   /** The same for one that somebody waits for. @param signal leaves the queue; of a piece under way it is the work's own matter */
-  run<T>(party: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  run<T>(party: string, signal: AbortSignal, work: (resting: Resting) => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const leave = (): void => reject(signal.reason);
       if (signal.aborted) return leave();
@@ -42,7 +49,7 @@ export class FairQueue {
       this.add(party, async () => {
         signal.removeEventListener("abort", leave);
         if (signal.aborted) return;
-        await work().then(resolve, reject);
+        await work((wait) => this.#rest(party, wait)).then(resolve, reject);
       });
     });
   }
@@ -58,21 +65,44 @@ export class FairQueue {
       if (next === undefined) break;
       void this.#work(next.party, next.piece);
     }
-    if (this.#busy === 0 && this.#waiting.size === 0) this.#idle.resolve();
+    if (this.#nothing) this.#idle.resolve();
+  }
+
+  get #nothing(): boolean {
+    return this.#busy === 0 && this.#waiting.size === 0 && this.#resting.size === 0;
   }
 
   async #work(party: string, piece: () => Promise<void>): Promise<void> {
-    this.#busy += 1;
-    this.#active.set(party, (this.#active.get(party) ?? 0) + 1);
+    this.#enter(party);
     try {
       await piece();
     } finally {
-      this.#busy -= 1;
-      const left = (this.#active.get(party) ?? 1) - 1;
-      if (left === 0) this.#active.delete(party);
-      else this.#active.set(party, left);
+      this.#leave(party);
       this.#advance();
     }
+  }
+
+  async #rest<T>(party: string, wait: () => Promise<T>): Promise<T> {
+    if ((this.#resting.get(party) ?? 0) >= this.#places) return await wait();
+    add(this.#resting, party, 1);
+    this.#leave(party);
+    this.#advance();
+    try {
+      return await wait();
+    } finally {
+      add(this.#resting, party, -1);
+      this.#enter(party);
+    }
+  }
+
+  #enter(party: string): void {
+    this.#busy += 1;
+    add(this.#active, party, 1);
+  }
+
+  #leave(party: string): void {
+    this.#busy -= 1;
+    add(this.#active, party, -1);
   }
 
   #next(): { party: string; piece: () => Promise<void> } | undefined {
@@ -85,4 +115,10 @@ export class FairQueue {
     }
     return undefined;
   }
+}
+
+function add(counts: Map<string, number>, party: string, more: number): void {
+  const count = (counts.get(party) ?? 0) + more;
+  if (count === 0) counts.delete(party);
+  else counts.set(party, count);
 }

@@ -68,19 +68,23 @@ test("a build that hangs gives its place back within an hour, which begins with 
   for (const key of hanging) others.use(await lock(paths.snapshots, `golden ${key}`));
   t.mock.timers.enable({ apis: ["setTimeout"] });
   let ended = 0;
+  const unasked = (): void => assert.fail("it has its turn at once");
   const held = hanging.map((key) =>
-    assert.rejects(builder.ensure(target(key)), (error: Error) => {
+    assert.rejects(builder.ensure(target(key), undefined, unasked), (error: Error) => {
       ended += 1;
       assert.equal(error.message, "the golden snapshot of some/image was not built within an hour");
       return Reflect.get(error, "code") === "timeout";
     }),
   );
   while (!hanging.every((key) => asked.has(key))) await setImmediate();
-  const next = builder.ensure(target("next"));
+  let queued = 0;
+  const next = builder.ensure(target("next"), undefined, () => {
+    queued += 1;
+  });
   while (builder.waiting(target("next")) === 0) await setImmediate();
   t.mock.timers.tick(59 * 60_000);
   for (let i = 0; i < 20; i += 1) await setImmediate();
-  assert.deepEqual([ended, builder.waiting(target("next"))], [0, 1]);
+  assert.deepEqual([ended, builder.waiting(target("next")), queued], [0, 1, 1], "who waits is told so");
   t.mock.timers.tick(60_000);
   await Promise.all(held);
   assert.equal(await next, undefined);

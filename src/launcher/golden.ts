@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { Network } from "../egress/network.ts";
 import { sha256 } from "../host/digest.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
-import { FairQueue } from "../host/fair-queue.ts";
+import { FairQueue, type Resting } from "../host/fair-queue.ts";
 import { type Lock, lock } from "../host/lock.ts";
 import { ownedName, ownerIn } from "../host/owned-name.ts";
 import type { DataPaths } from "../host/paths.ts";
@@ -39,7 +39,10 @@ export interface GoldenReport {
   touchedBytes?: number;
 }
 
-/** Of all owners at a time. Their machines are in nobody's quota, and set-up commands may take long. */
+/**
+ * Of all owners at a time. Their machines are in nobody's quota, and set-up commands may take long. Beside them, as many of each owner
+ * at most may wait for a start command to become ready.
+ */
 const AT_A_TIME = Math.max(2, Math.floor(availableParallelism() / 2));
 
 /** One that hangs must not keep its place for ever; each set-up command has a shorter limit of its own (setup.ts). */
@@ -67,14 +70,21 @@ export class GoldenBuilder {
     return this.#building.keys;
   }
 
-  /** Builds unless it is there or under way. @returns `undefined` when another process had built it */
-  ensure(target: Target, signal?: AbortSignal): Promise<GoldenReport | undefined> {
+  /**
+   * Builds unless it is there or under way.
+   * @param queued is told when its turn does not come at once
+   * @returns `undefined` when another process had built it
+   */
+  ensure(target: Target, signal?: AbortSignal, queued?: () => void): Promise<GoldenReport | undefined> {
     return this.#building.join(target.key, signal, async (shared) => {
       // What is there waits behind nothing.
       if ((await this.#present(target)) !== undefined) return undefined;
-      return this.#queue.run(partyOf(target), shared, () =>
-        endedAtLimit(target, shared, (signal) => this.#locked(target, signal)),
+      const turn = this.#queue.run(partyOf(target), shared, (resting) =>
+        endedAtLimit(target, shared, (signal) => this.#locked(target, signal, resting)),
       );
+      // Those of one owner have their turns in order, and this is the last of them.
+      if (this.waiting(target) > 0) queued?.();
+      return await turn;
     });
   }
 
@@ -83,17 +93,17 @@ export class GoldenBuilder {
     return this.#queue.waiting(partyOf(target));
   }
 
-  async #locked(target: Target, signal: AbortSignal): Promise<GoldenReport | undefined> {
+  async #locked(target: Target, signal: AbortSignal, resting: Resting): Promise<GoldenReport | undefined> {
     await using _held: Lock = await lock(this.#paths.snapshots, `golden ${target.key}`, signal);
     if ((await this.#present(target)) !== undefined) return undefined;
-    return this.#build(target, signal);
+    return this.#build(target, signal, resting);
   }
 
   #present(target: Target): ReturnType<SnapshotStore["get"]> {
     return this.#store.get(target.key).catch(() => undefined);
   }
 
-  async #build(target: Target, signal: AbortSignal): Promise<GoldenReport> {
+  async #build(target: Target, signal: AbortSignal, resting: Resting): Promise<GoldenReport> {
     await assertSameKernel(target);
     const phases = new Phases();
     const name = await ownedName("golden", target.key.slice(0, 12));
@@ -114,7 +124,7 @@ export class GoldenBuilder {
       let touchedBytes = 0;
       try {
         await phases.phase("setup", async () => {
-          await runSetup(agent, target.spec, this.#network, signal);
+          await runSetup(agent, target.spec, this.#network, signal, resting);
           await exercise(agent);
           await agent.sync();
           // The saved machine must have no connection and nothing half-sent in its channel.

@@ -215,9 +215,9 @@ export class Launcher {
     }
   }
 
-  /** The golden snapshot, built now if needed. */
-  async ensureGolden(target: Target, signal?: AbortSignal): Promise<Snapshot> {
-    const report = await this.golden.ensure(target, signal);
+  /** The golden snapshot, built now if needed. @param queued is told when its turn does not come at once */
+  async ensureGolden(target: Target, signal?: AbortSignal, queued?: () => void): Promise<Snapshot> {
+    const report = await this.golden.ensure(target, signal, queued);
     if (report !== undefined) this.events.emit("snapshot.built", { ...report, image: target.image.reference });
     const snapshot = await this.store.get(target.key);
     if (snapshot === undefined) throw new StacyError("internal", "the golden snapshot vanished after its build");

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Network, networkEnvironment } from "../egress/network.ts";
 import type { Agent, ExitStatus } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
+import type { Resting } from "../host/fair-queue.ts";
 import { warmContexts } from "../interpreter/contexts.ts";
 import type { LaunchSpec } from "./target.ts";
 
@@ -24,8 +25,18 @@ export function needsSetup({ setup, start, contexts = [] }: LaunchSpec): boolean
   return setup.length > 0 || start !== undefined || contexts.length > 0;
 }
 
-/** All of it, in this order, with the network that it may have. @throws StacyError `invalid` with the last lines of what failed */
-export async function runSetup(agent: Agent, spec: LaunchSpec, network: Network, signal?: AbortSignal): Promise<void> {
+/**
+ * All of it, in this order, with the network that it may have.
+ * @param resting within it the start command becomes ready, which can take long and is no work of ours
+ * @throws StacyError `invalid` with the last lines of what failed
+ */
+export async function runSetup(
+  agent: Agent,
+  spec: LaunchSpec,
+  network: Network,
+  signal?: AbortSignal,
+  resting: Resting = (wait) => wait(),
+): Promise<void> {
   if (!needsSetup(spec)) return;
   const { setupHosts = [], contexts = [] } = spec;
   // Contexts alone are one saved machine for all that ask for them, whatever each may connect to (target.ts): with nobody's network.
@@ -34,7 +45,7 @@ export async function runSetup(agent: Agent, spec: LaunchSpec, network: Network,
   egress.start();
   try {
     for (const command of spec.setup) await runCommand(agent, command, spec, signal);
-    if (spec.start !== undefined) await startCommand(agent, spec.start, spec, signal);
+    if (spec.start !== undefined) await startCommand(agent, spec.start, spec, resting, signal);
     await warmContexts(agent, contexts, signal);
   } finally {
     egress.stop();
@@ -56,6 +67,7 @@ async function startCommand(
   agent: Agent,
   { command, ready, env }: NonNullable<LaunchSpec["start"]>,
   { setupHosts = [] }: LaunchSpec,
+  resting: Resting,
   signal?: AbortSignal,
 ): Promise<void> {
   const own = { ...env, ...(setupHosts.length === 0 ? {} : networkEnvironment(setupHosts, env)) };
@@ -74,23 +86,25 @@ async function startCommand(
     }
   })().catch(() => {});
   const begun = performance.now();
-  for (;;) {
-    signal?.throwIfAborted();
-    // What it has started may be what stays.
-    if (ended !== undefined && ended.exitCode !== 0) {
-      await reading;
-      throw failed("start", command, { exitCode: ended.exitCode, stdout: words, stderr: Buffer.alloc(0) });
+  await resting(async () => {
+    for (;;) {
+      signal?.throwIfAborted();
+      // What it has started may be what stays.
+      if (ended !== undefined && ended.exitCode !== 0) {
+        await reading;
+        throw failed("start", command, { exitCode: ended.exitCode, stdout: words, stderr: Buffer.alloc(0) });
+      }
+      const since = performance.now() - begun;
+      if (ready === undefined) {
+        if (ended !== undefined || since > STAYS_MS) break;
+      } else {
+        const asked = await agent.exec({ argv: ["sh", "-c", ready], env: own, timeoutMs: 60_000 });
+        if (asked.exitCode === 0) break;
+        if (since > READY_LIMIT_MS) throw failed("ready", ready, asked);
+      }
+      await sleep(READY_PAUSE_MS, undefined, signal === undefined ? {} : { signal });
     }
-    const since = performance.now() - begun;
-    if (ready === undefined) {
-      if (ended !== undefined || since > STAYS_MS) break;
-    } else {
-      const asked = await agent.exec({ argv: ["sh", "-c", ready], env: own, timeoutMs: 60_000 });
-      if (asked.exitCode === 0) break;
-      if (since > READY_LIMIT_MS) throw failed("ready", ready, asked);
-    }
-    await sleep(READY_PAUSE_MS, undefined, signal === undefined ? {} : { signal });
-  }
+  });
   await started.detach();
 }
 

@@ -409,9 +409,9 @@ export class MicrovmProvider implements Provider, MachineContext {
     return this.launcher.store.keys();
   }
 
-  async buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo> {
+  async buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">, queued?: () => void): Promise<SnapshotInfo> {
     const target = await this.launcher.targets.resolve(launchSpec(spec));
-    await this.launcher.ensureGolden(target, spec.signal);
+    await this.launcher.ensureGolden(target, spec.signal, queued);
     const info = (await this.snapshots()).find(({ key }) => key === target.key);
     if (info === undefined) throw new StacyError("internal", "the snapshot vanished after its build");
     return info;

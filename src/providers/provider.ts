@@ -288,8 +288,8 @@ export interface Provider {
   checkpointDamage(checkpointId: string): Promise<string | undefined>;
   /** The file of what is saved of the volume in a slot of a checkpoint's machine. */
   savedVolume(checkpointId: string, slot: number): string;
-  /** Builds the golden snapshot of a shape now, unless it is there. */
-  buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">): Promise<SnapshotInfo>;
+  /** Builds the golden snapshot of a shape now, unless it is there. @param queued is told when its turn does not come at once */
+  buildSnapshot(spec: Omit<SandboxSpec, "id" | "checkpoint">, queued?: () => void): Promise<SnapshotInfo>;
   /**
    * A checkpoint that machines came from is off the list at once, and its files go with the last of them.
    * @throws StacyError `conflict` for a golden one in use, `not-found`

@@ -828,11 +828,21 @@ test("a snapshot that several owners share is called as each owner's own sandbox
     ...{ diskMiB: 64, createdAt: 1, lastUsedAt: 9e12, bytes: 1, inUse: 7 },
   };
   const pool = { key: "k", image: info.image, vcpus: 1, memoryMiB: 64, warm: 1, idle: 0, target: 1, filling: 0 };
-  Object.assign(w.provider, { snapshots: async () => [info], pool: () => [pool], buildSnapshot: async () => info });
+  Object.assign(w.provider, { snapshots: async () => [info], pool: () => [pool] });
+  Object.assign(w.provider, {
+    buildSnapshot: async (_spec: unknown, queued?: () => void) => {
+      queued?.();
+      return info;
+    },
+  });
   const view = (owner: string, everything = false): View => new View(w.sandboxes, { owner, everything });
   const { signal } = new AbortController();
   assert.deepEqual([await view("alice").snapshots(), view("alice").pools()], [[], []]);
-  const built = await view("alice").buildSnapshot({ image: "mine:1" }, signal);
+  let queued = 0;
+  const built = await view("alice").buildSnapshot({ image: "mine:1" }, signal, () => {
+    queued += 1;
+  });
+  assert.equal(queued, 1, "who waits for a turn is told so");
   assert.deepEqual(built, { ...info, image: "mine:1", lastUsedAt: 1, inUse: 0 });
 
   for (const [owner, image] of [

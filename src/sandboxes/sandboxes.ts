@@ -374,13 +374,17 @@ export class Sandboxes {
     return this.lend({ ttlMs, ...input, withoutSecrets: true }, signal);
   }
 
-  /** Builds the golden snapshot of what a spawn would be, unless it is there. */
-  async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<{ info: SnapshotInfo; image: string }> {
+  /** Builds the golden snapshot of what a spawn would be, unless it is there. @param queued is told when its turn does not come at once */
+  async buildSnapshot(
+    input: SpawnInput,
+    signal: AbortSignal,
+    queued?: () => void,
+  ): Promise<{ info: SnapshotInfo; image: string }> {
     if (input.checkpoint) throw new StacyError("invalid", "checkpoint: a checkpoint is a saved machine already");
     const { spec, provider } = this.#resolve(input);
     const slots = this.#volumesOf(input).map(asSlot);
     const whole = { ...spec, ...(slots.length === 0 ? {} : { volumes: slots }), signal };
-    return { info: await this.providers.pick(provider).buildSnapshot(whole), image: spec.image };
+    return { info: await this.providers.pick(provider).buildSnapshot(whole, queued), image: spec.image };
   }
 
   /** Copies of a running sandbox, each its own from then on. */

@@ -119,8 +119,8 @@ export class View {
     return this.#all.borrow(this.#own(input), signal);
   }
 
-  async buildSnapshot(input: SpawnInput, signal: AbortSignal): Promise<SnapshotInfo> {
-    const { info, image } = await this.#all.buildSnapshot(this.#own(input), signal);
+  async buildSnapshot(input: SpawnInput, signal: AbortSignal, queued?: () => void): Promise<SnapshotInfo> {
+    const { info, image } = await this.#all.buildSnapshot(this.#own(input), signal, queued);
     if (this.caller.everything) return info;
     return ofOwn(info, this.#uses().get(info.key) ?? { image, createdAt: info.createdAt, count: 0 });
   }

@@ -175,7 +175,9 @@ export class TemplateBuilds {
         : {}),
     };
     this.#log(build, "info", "starting the template once, and saving it");
-    await sandboxes.buildSnapshot(shape, signal);
+    await sandboxes.buildSnapshot(shape, signal, () =>
+      this.#log(build, "info", "waiting for its turn: others are started and saved before it"),
+    );
     for (const tag of build.tags) {
       await remember(sandboxes, nameOf(build.name, tag), {
         ...shape,
