@@ -177,7 +177,7 @@ async function* told(events: AsyncGenerator<CodeEvent>, lease: Lease): AsyncGene
         yield line({ type: "end_of_execution" });
       } else if (event.type === "stdout" || event.type === "stderr") {
         yield line({ ...event, timestamp: new Date().toISOString() });
-      } else if (event.type === "result") yield line(withFloats(withoutQuotes(event)));
+      } else if (event.type === "result") yield line(withFloats(withExtra(withoutQuotes(event))));
       else yield line(event);
     }
   } catch (error) {
@@ -202,6 +202,17 @@ function floats(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(floats);
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, floats(each)]));
+}
+
+const KNOWN: ReadonlySet<string> = new Set([
+  ...["type", "is_main_result", "text", "html", "markdown", "svg", "png", "jpeg"],
+  ...["pdf", "latex", "json", "javascript", "data", "chart"],
+]);
+
+/** Forms that have no name of E2B's, by their types: JavaScript's clients find them among the others, Python's in `extra`. */
+export function withExtra(event: CodeEvent): CodeEvent {
+  const extra = Object.entries(event).filter(([name]) => !KNOWN.has(name));
+  return extra.length === 0 ? event : { ...event, extra: Object.fromEntries(extra) };
 }
 
 /** Not yet among TypeScript's own. */
