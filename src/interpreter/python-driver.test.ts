@@ -87,6 +87,7 @@ for (const engine of ["the standard library", "IPython"]) {
       assert.doesNotMatch(String(error?.traceback), /driver\.py/);
       assert.deepEqual(brief(await run("if True print()")), [["error", "SyntaxError"]]);
       assert.deepEqual(brief(await run("raise SystemExit(3)")), [["error", "SystemExit"]]);
+      if (engine === "IPython") assert.deepEqual(brief(await run("exit()")), [["error", "SystemExit"]]);
       assert.deepEqual(brief(await run("f(1.0) if False else 'still here'")), [["result", "'still here'"]]);
     });
 
@@ -119,6 +120,51 @@ Rich()`);
       assert.deepEqual(first, { type: "result", is_main_result: false, markdown: "*x*" });
       assert.deepEqual(await run("None"), []);
       assert.deepEqual(await run("7;"), []);
+    });
+
+    test("a value of which no form can be made is an error", async () => {
+      const broken = "class Broken:\n  def __repr__(self): raise ValueError('no form')\n";
+      const [error, ...more] = await run(`${broken}Broken()`);
+      assert.deepEqual([error?.type, error?.name, error?.value, more.length], ["error", "ValueError", "no form", 0]);
+      assert.match(String(error?.traceback), /__repr__/);
+      assert.deepEqual(brief(await run("1 + 1")), [["result", "2"]]);
+    });
+
+    test("many prints are few events, in the order of both streams; what is printed before a wait is told before it ends", async () => {
+      const events = await run(
+        "import sys\nfor i in range(5000): print(i)\nprint('wrong', file=sys.stderr)\nprint('last')\n'value'",
+      );
+      assert.ok(events.length < 1_000, String(events.length));
+      const all = Array.from({ length: 5_000 }, (_, i) => `${i}\n`).join("");
+      const [value, last, wrong, ...before] = events.reverse();
+      assert.equal(
+        before
+          .reverse()
+          .map(({ text }) => text)
+          .join(""),
+        all,
+      );
+      assert.deepEqual(brief([wrong, last, value] as Event[]), [
+        ["stderr", "wrong\n"],
+        ["stdout", "last\n"],
+        ["result", "'value'"],
+      ]);
+      child.stdin.write(`${JSON.stringify({ code: "print('begun', end='')\nwhile True: pass", env: {} })}\n`);
+      assert.deepEqual(brief([await next()]), [["stdout", "begun"]]);
+      child.kill("SIGINT");
+      assert.deepEqual(brief([await next()]), [["error", "KeyboardInterrupt"]]);
+      assert.equal((await next()).type, "end");
+    });
+
+    test("what was printed before a fork is told once, and what the copy prints is not lost", async () => {
+      const fork = "import os\nprint('before')\npid = os.fork()\nif pid == 0:\n  print('copy')\n  os._exit(0)\n";
+      const events = brief(await run(`${fork}os.waitpid(pid, 0)\nprint('after')`));
+      assert.deepEqual(events.map(([, text]) => text).join(""), "before\ncopy\nafter\n");
+    });
+
+    test("a program's words come after what was printed before it", async () => {
+      const events = await run("import os\nprint('before')\nos.system('echo program');");
+      assert.equal(events.map(({ text }) => text).join(""), "before\nprogram\n");
     });
 
     test("figures are shown where the code asks for it, each of its own, and at the end of a piece, also of one that fails", async () => {

@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import types
 import warnings
@@ -43,6 +44,7 @@ def tell(kind, **fields):
             stream.flush()
         except Exception:
             pass  # the code has put something else in its place
+    gathered.flush()
     # Programs write by themselves: what they wrote is read first.
     with draining:
         for catcher in catchers:
@@ -57,6 +59,68 @@ def say(kind, **fields):
         view = memoryview(line)
         while view:
             view = view[out.write(view):]
+
+
+MOST_GATHERED, GATHERED_FOR = 65536, 0.05
+
+
+class Gathered(threading.Thread):
+    """What Python prints, in its order: told when there is much of it, when some time has passed, or before anything else is told. An
+    event for each line would take longer than the lines."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        # What is printed by an object's end may come while one is held.
+        self.lock, self.telling = threading.RLock(), threading.RLock()
+        self.parts, self.size = [], 0
+        self.waiting = threading.Event()
+        # A copy of this process has its memory and not its threads.
+        self.alone = False
+        os.register_at_fork(before=self.before_fork, after_in_parent=self.after_fork, after_in_child=self.in_child)
+
+    def run(self):
+        while True:
+            self.waiting.wait()
+            time.sleep(GATHERED_FOR)
+            self.waiting.clear()
+            self.flush()
+
+    def add(self, kind, text):
+        with self.lock:
+            if not self.parts or self.parts[-1][0] != kind:
+                self.parts.append((kind, []))
+            self.parts[-1][1].append(text)
+            self.size += len(text)
+        if self.size > MOST_GATHERED or (self.alone and "\n" in text):
+            self.flush()
+        elif not self.waiting.is_set():
+            self.waiting.set()
+
+    def flush(self):
+        with self.telling:
+            with self.lock:
+                parts, self.parts, self.size = self.parts, [], 0
+            for kind, texts in parts:
+                text = "".join(texts)
+                # In pieces: how large one event may be has a bound, what is printed has none.
+                for at in range(0, len(text), 65536):
+                    say(kind, text=text[at : at + 65536])
+
+    def before_fork(self):
+        self.telling.acquire()
+        self.flush()
+        self.lock.acquire()
+
+    def after_fork(self):
+        self.lock.release()
+        self.telling.release()
+
+    def in_child(self):
+        self.alone = True
+        self.after_fork()
+
+
+gathered = Gathered()
 
 
 class Catcher(threading.Thread):
@@ -87,6 +151,7 @@ class Catcher(threading.Thread):
 
     def tell(self, data):
         if data:
+            gathered.flush()
             say(self.kind, text=data.decode("utf-8", "replace"))
 
     def drain(self):
@@ -109,7 +174,6 @@ class Printer(io.TextIOBase):
     def __init__(self, kind, number):
         self.kind = kind
         self.number = number
-        self.text = ""
 
     def writable(self):
         return True
@@ -117,16 +181,12 @@ class Printer(io.TextIOBase):
     def write(self, text):
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not " + type(text).__name__)
-        self.text += text
-        if "\n" in text or len(self.text) > 8192:
-            self.flush()
+        if text:
+            gathered.add(self.kind, text)
         return len(text)
 
     def flush(self):
-        text, self.text = self.text, ""
-        # In pieces: how large one event may be has a bound, what is printed has none.
-        for at in range(0, len(text), 65536):
-            say(self.kind, text=text[at : at + 65536])
+        gathered.flush()
 
     def fileno(self):
         return self.number
@@ -520,10 +580,15 @@ def ipython():
 
     class Shell(InteractiveShell):
         formatting = False
+        failed = None
+
+        def ask_exit(self):
+            raise SystemExit  # the context stays, as it does when the code raises this itself
 
         def _showtraceback(self, etype, evalue, stb):
             if self.formatting:
-                return  # a form that fails hides no other
+                self.failed = (etype, evalue, stb)  # a form that fails hides no other
+                return
             tell("error", name=etype.__name__, value=worded(evalue), traceback="\n".join(stb))
 
         def system(self, command):
@@ -538,11 +603,13 @@ def ipython():
     own = formatter.format
 
     def every_form(value, include=None, exclude=None):
-        shell.formatting = True
+        shell.formatting, shell.failed = True, None
         try:
             data, about = own(value, include=include, exclude=exclude)
         finally:
             shell.formatting = False
+        if shell.failed is not None and not data:
+            shell._showtraceback(*shell.failed)
         data.update({name: each for name, each in extras(value).items() if name not in ("png",) or "image/png" not in data})
         return data, about
 
@@ -612,8 +679,8 @@ def main():
     global engine
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     catchers.extend((Catcher(1, "stdout"), Catcher(2, "stderr")))
-    for catcher in catchers:
-        catcher.start()
+    for thread in (gathered, *catchers):
+        thread.start()
     sys.stdout, sys.stderr = Printer("stdout", 1), Printer("stderr", 2)
     sys.stdin = open(os.devnull)
     os.environ.setdefault("MPLBACKEND", "Agg")
