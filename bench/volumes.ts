@@ -1,4 +1,7 @@
-/** What a volume costs a restore: machines with none, one and two of them, in turns. `--n=N` rounds under Firecracker, a fifth under QEMU. */
+/**
+ * What a volume costs a restore: machines with none, one and two of them, in turns. `--n=N` rounds under Firecracker, a fifth under QEMU. Then
+ * what files on one cost beside the machine's own disk, in turns (`--files` alone: only that).
+ */
 import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
@@ -12,10 +15,12 @@ const VOLUME_BYTES = 256 * 2 ** 20;
 
 export const suite: Suite = {
   name: "volumes",
-  about: "restores with no volume, one and two",
+  about: "restores with no volume, one and two; files on a volume and on the machine's own disk",
   async run(context) {
     const rounds = Number(/--n=(\d+)/.exec(context.args.join(" "))?.[1] ?? 100);
     context.guest = "linux";
+    await measureFiles(context, 5);
+    if (context.args.includes("--files")) return;
     for (const [provider, image, n] of [
       ["firecracker", "stacyvm/bare", rounds],
       ["qemu", "stacyvm/busybox", Math.ceil(rounds / 5)],
@@ -93,4 +98,88 @@ async function makeVolume(path: string): Promise<string> {
   await file.truncate(VOLUME_BYTES);
   await formatVolume(path);
   return path;
+}
+
+/** One pass over a directory; prints what each part took, ms. What is read comes from the disk: the guest's caches are dropped before. */
+const FILES_PROGRAM = `
+import os, random, sys, time
+place = sys.argv[1]; big = place + "/big"; block = os.urandom(1 << 20); random.seed(1)
+def part(name, work):
+    begun = time.monotonic(); work(); print(name, (time.monotonic() - begun) * 1000)
+def cold():
+    os.sync(); open("/proc/sys/vm/drop_caches", "w").write("3")
+def write():
+    with open(big, "wb") as f:
+        for _ in range(64): f.write(block)
+        f.flush(); os.fsync(f.fileno())
+def read():
+    with open(big, "rb", buffering=0) as f:
+        while f.read(1 << 20): pass
+places = [random.randrange(64 << 8) * 4096 for _ in range(2000)]
+def random_write():
+    fd = os.open(big, os.O_WRONLY)
+    for at in places: os.pwrite(fd, block[:4096], at)
+    os.fsync(fd); os.close(fd)
+def synced_write():
+    fd = os.open(big, os.O_WRONLY)
+    for at in places[:100]: os.pwrite(fd, block[:4096], at); os.fdatasync(fd)
+    os.close(fd)
+def random_read():
+    fd = os.open(big, os.O_RDONLY)
+    for at in places: os.pread(fd, 4096, at)
+    os.close(fd)
+def small():
+    os.mkdir(place + "/small")
+    for i in range(1000):
+        with open(place + "/small/%d" % i, "wb") as f: f.write(block[:1024])
+    os.sync()
+def remove():
+    for i in range(1000): os.unlink(place + "/small/%d" % i)
+    os.rmdir(place + "/small"); os.sync()
+os.makedirs(place, exist_ok=True)
+part("write-64m", write); cold(); part("read-64m", read)
+part("random-write-2000x4k", random_write); part("synced-write-100x4k", synced_write); cold(); part("random-read-2000x4k", random_read)
+part("small-files-1000", small); part("remove-1000", remove); os.unlink(big)
+`;
+
+/** Under QEMU, in one machine, in turns. */
+async function measureFiles(context: BenchContext, rounds: number): Promise<void> {
+  const { launcher } = await createEngine({ provider: "qemu" });
+  const probe = await launcher.vmm.probe();
+  if (!probe.usable) {
+    context.note(`qemu cannot be used: ${probe.reason}`);
+    return launcher.close();
+  }
+  await mkdir(launcher.paths.tmp, { recursive: true });
+  const dir = await mkdtemp(join(launcher.paths.tmp, "bench-volumes-"));
+  try {
+    const file = await makeVolume(join(dir, "files.ext4"));
+    const spec = benchSpec("stacyvm/python", { slots: ["write"] });
+    await launcher.ensureGolden(await launcher.targets.resolve(spec));
+    const launched = await launcher.launch(spec, { id: sandboxId(), mode: "restore", volumes: [file] });
+    try {
+      await mount(launched, 1, true);
+      await launched.agent.thaw();
+      for (let round = 0; round < rounds && !context.signal.aborted; round++) {
+        for (const [disk, place] of [
+          ["root", "/root/bench"],
+          ["volume", "/volume-0/bench"],
+        ] as const) {
+          const argv = ["python3", "-c", FILES_PROGRAM, place];
+          const { exitCode, stdout, stderr } = await launched.agent.exec({ argv, timeoutMs: 600_000 });
+          if (exitCode !== 0) throw new Error(stderr.toString());
+          for (const line of stdout.toString().trim().split("\n")) {
+            const [name = "", took] = line.split(" ");
+            context.sample(`files.${name}.${disk}`, Number(took), "ms");
+          }
+          context.progress(`files on the ${disk}, round ${round + 1} of ${rounds}`);
+        }
+      }
+    } finally {
+      await remove(launched);
+    }
+  } finally {
+    await launcher.close();
+    await rm(dir, { recursive: true });
+  }
 }

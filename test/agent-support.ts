@@ -11,7 +11,9 @@ import { buildInitramfs } from "../src/images/initramfs.ts";
 import { installKernel } from "../src/images/kernel.ts";
 import { createImages } from "../src/images/store.ts";
 import { createWritableLayer } from "../src/images/writable.ts";
+import { fillSlots } from "../src/launcher/machine-dir.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
+import type { VolumeAccess } from "../src/vmm/vmm.ts";
 
 const BOOT_LIMIT_MS = 60_000;
 
@@ -24,6 +26,8 @@ export interface GuestOptions {
   diskMiB?: number;
   /** A writable disk that another machine has left, which is taken over. */
   disk?: string;
+  /** Files of volumes, in its slots; it writes to them. */
+  volumes?: string[];
 }
 
 export interface Guest extends AsyncDisposable {
@@ -65,7 +69,11 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
     if (options.disk === undefined) await createWritableLayer(join(dir, "rootfs.ext4"), options.diskMiB ?? 512);
     else await rename(options.disk, join(dir, "rootfs.ext4"));
     await symlink(base.path, join(dir, "base.img"));
+    const { volumes = [] } = options;
+    const slots = volumes.map((): VolumeAccess => "write");
+    await fillSlots(dir, { volumes: slots }, volumes);
     const config = {
+      ...(slots.length === 0 ? {} : { volumes: slots }),
       vcpus: options.vcpus ?? 1,
       memoryMiB: options.memoryMiB ?? 256,
       kernel: kernel.vmlinuz,

@@ -11,6 +11,7 @@ import {
   type Provider,
   type SandboxMachine,
   type SandboxSpec,
+  type SpecVolume,
   type UnreachableMachine,
 } from "../src/providers/provider.ts";
 import type { Clock } from "../src/sandboxes/clock.ts";
@@ -166,6 +167,27 @@ export class FakeMachine implements SandboxMachine {
     return this.#change(options, () => {
       this.#provider.saved.add(checkpointKey(id));
       return { bytes: 1, stoppedMs: 1 };
+    });
+  }
+  /** By slot: what is attached. */
+  readonly attached = new Map<number, string>();
+  /** Programs hold what is attached. */
+  held = false;
+  attach({ slot, name }: SpecVolume, options?: ChangeOptions): Promise<void> {
+    return this.#change(options, () => {
+      this.attached.set(slot, name);
+      if (this.attachFailure !== undefined) throw this.attachFailure;
+    });
+  }
+  attachFailure: Error | undefined;
+  detach(
+    { slot }: Pick<SpecVolume, "slot">,
+    options: ChangeOptions & { force?: boolean } = {},
+  ): Promise<{ reusable: boolean }> {
+    return this.#change(options, () => {
+      if (this.held && options.force !== true) throw new StacyError("conflict", "sh (7) works in it");
+      this.attached.delete(slot);
+      return { reusable: !this.held };
     });
   }
   async console(): Promise<string[]> {

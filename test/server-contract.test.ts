@@ -425,6 +425,21 @@ describe("the contract", () => {
       volumes.map(({ name }) => name),
       ["again", "copy", "kept"],
     );
+    const attaching = await ask("POST", "/sandboxes/{id}/volumes", {
+      at: { id },
+      json: { name: "kept", path: "/kept" },
+    });
+    assert.equal(attaching.status, 409);
+    const absent = await ask("DELETE", "/sandboxes/{id}/volumes/{name}", { at: { id, name: "kept" } });
+    assert.equal(absent.status, 404);
+    const withSlot = (await good("POST", "/sandboxes", { json: { ...SPAWN, volume_slots: 1 } })).body;
+    const own = { id: withSlot.id };
+    const place = { name: "kept", path: "/kept" };
+    const attached = (await good("POST", "/sandboxes/{id}/volumes", { at: own, json: place })).body;
+    assert.deepEqual(attached.volumes, [{ ...place, read_only: false }]);
+    const detaching = { at: { ...own, name: "kept" }, query: "force=true" };
+    assert.equal((await good("DELETE", "/sandboxes/{id}/volumes/{name}", detaching)).body.volumes, undefined);
+    await good("DELETE", "/sandboxes/{id}", { at: own });
     for (const { name } of volumes) await good("DELETE", "/volumes/{name}", { at: { name } });
 
     const replay = await good("GET", "/events", { firstOnly: true, headers: { "last-event-id": "evt-0" } });

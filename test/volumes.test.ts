@@ -99,6 +99,7 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     await server.ok("POST", `/sandboxes/${id}/processes`, {
       command: "i=0; while true; do i=$((i+1)); echo $i > /data/counter; sleep 0.05; done",
     });
+    await sh(id, "until [ -s /data/counter ]; do sleep 0.05; done");
     for (const [there, back] of [
       ["pause", "resume"],
       ["suspend", "resume"],

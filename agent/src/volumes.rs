@@ -10,6 +10,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,8 +34,8 @@ pub struct Volumes(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Roots of what is mounted to be written.
-    writable: Vec<(String, Fd)>,
+    /// Slots and roots of what is mounted to be written. Not names: a copy's volumes have others.
+    writable: Vec<(usize, Fd)>,
     /// Counts the times that they were made to stand still, or to go on.
     turn: u64,
 }
@@ -92,7 +94,7 @@ impl Mount {
             // SAFETY: the descriptor is ours, and the request reads one u64.
             check(unsafe { libc::ioctl(root.raw(), EXT4_RESIZE as _, &blocks) }, "its filesystem cannot grow to its new size")?;
         }
-        volumes.lock().writable.push((self.name.clone(), root));
+        volumes.lock().writable.push((self.slot, root));
         Ok(())
     }
 
@@ -145,8 +147,8 @@ impl Mounted {
     /// It cannot be written to any more. Fails while a program has a file of it open to write.
     pub fn only_read(&self, volumes: &Volumes) -> Result<Fields> {
         let shown = String::from_utf8_lossy(&self.path);
-        self.named(boot::mount("", &shown, "", libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOATIME, "").map_err(held))?;
-        volumes.lock().writable.retain(|(name, _)| *name != self.name);
+        self.named(boot::mount("", &shown, "", libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOATIME, "").map_err(|f| held(f, &self.path)))?;
+        volumes.lock().writable.retain(|(slot, _)| *slot != self.slot);
         Ok(Fields::new())
     }
 
@@ -155,27 +157,41 @@ impl Mounted {
     }
 
     fn take_away(&self, volumes: &Volumes, force: bool) -> Result<Fields> {
-        let disk = disk_of(self.slot).ok_or_else(|| Fail::new(status::NOT_FOUND, "its disk is not there"))?;
+        // A disk that was taken away is mounted nowhere.
+        let Some(disk) = disk_of(self.slot) else { return Ok(Fields::new()) };
+        let device = format!("/dev/{}", disk);
         // Our own hold on it must go first.
         let mut state = volumes.lock();
-        let at = state.writable.iter().position(|(name, _)| *name == self.name);
-        let own = at.map(|at| state.writable.remove(at));
+        let at = state.writable.iter().position(|(slot, _)| *slot == self.slot);
+        let writable = at.map(|at| state.writable.remove(at)).is_some();
         // The last that was mounted first: one may lie in another.
         for place in places_of(&disk).iter().rev() {
             let done = sys::unmount(place, if force { libc::MNT_DETACH } else { 0 });
             if let Err(f) = done {
-                // Where its own place is still mounted it goes on as it was.
-                if let (Some((name, _)), Ok(root)) = (own, sys::open(&self.path, libc::O_RDONLY | libc::O_DIRECTORY, 0)) {
-                    state.writable.push((name, root));
-                }
-                return Err(held(f));
+                self.hold_again(&mut state, writable);
+                return Err(held(f, place));
             }
         }
-        drop(own);
         if force {
             tell_driver("unbind", &device_of(&disk)?)?;
+        } else if let Err(f) = sys::open(device.as_bytes(), libc::O_RDONLY | libc::O_EXCL, 0) {
+            // Another mount namespace has it still: as long as it does, the filesystem is at work.
+            if f.errno != libc::EBUSY {
+                return Err(f);
+            }
+            let access = if writable { 0 } else { libc::MS_RDONLY };
+            boot::mount(&device, &String::from_utf8_lossy(&self.path), "ext4", libc::MS_NOATIME | access, "")?;
+            self.hold_again(&mut state, writable);
+            return Err(Fail::new(status::BUSY, "it is mounted in another mount namespace of the sandbox, too"));
         }
         Ok(Fields::new())
+    }
+
+    /// Where its own place is still mounted it goes on as it was.
+    fn hold_again(&self, state: &mut State, writable: bool) {
+        if let (true, Ok(root)) = (writable, sys::open(&self.path, libc::O_RDONLY | libc::O_DIRECTORY, 0)) {
+            state.writable.push((self.slot, root));
+        }
     }
 }
 
@@ -213,11 +229,45 @@ fn unescaped(word: &[u8]) -> Vec<u8> {
 }
 
 /// A volume that programs hold.
-fn held(f: Fail) -> Fail {
+fn held(f: Fail, place: &[u8]) -> Fail {
     match f.errno {
-        libc::EBUSY => Fail { status: status::BUSY, message: "programs of the sandbox have files of it open, or work in it".to_string(), ..f },
+        libc::EBUSY => {
+            let programs = holders(place);
+            let whose = if programs.is_empty() { String::new() } else { format!(": {}", programs.join(", ")) };
+            let message = format!("programs of the sandbox have files of it open, or work in it{}", whose);
+            Fail { status: status::BUSY, message, ..f }
+        }
         _ => f,
     }
+}
+
+/// Programs with a file of the filesystem there, by name and process id.
+fn holders(place: &[u8]) -> Vec<String> {
+    const MOST: usize = 8;
+    let Ok(root) = fs::metadata(OsStr::from_bytes(place)) else { return Vec::new() };
+    let mut pids: Vec<u32> = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    let own = std::process::id();
+    let found = pids.into_iter().filter(|&pid| pid != own && holds(pid, root.dev()));
+    let named = found.map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{}/comm", pid)).unwrap_or_default();
+        format!("{} ({})", name.trim_end(), pid)
+    });
+    named.take(MOST).collect()
+}
+
+fn holds(pid: u32, device: u64) -> bool {
+    let on_it = |path: &str| fs::metadata(path).is_ok_and(|found| found.dev() == device);
+    let own = |name: &str| format!("/proc/{}/{}", pid, name);
+    let descriptors = || fs::read_dir(own("fd")).into_iter().flatten().flatten().any(|e| e.path().to_str().is_some_and(on_it));
+    let mapped = || {
+        // SAFETY: plain arithmetic.
+        let (major, minor) = unsafe { (libc::major(device), libc::minor(device)) };
+        let number = format!("{:02x}:{:02x}", major, minor);
+        let maps = fs::read_to_string(own("maps")).unwrap_or_default();
+        maps.lines().any(|line| line.split_ascii_whitespace().nth(3) == Some(number.as_str()))
+    };
+    ["cwd", "root", "exe"].iter().any(|name| on_it(&own(name))) || descriptors() || mapped()
 }
 
 /// A filesystem that the kernel refuses.
@@ -270,14 +320,29 @@ fn size_of(disk: &str) -> u64 {
 
 /// By its serial number (QEMU), else by its place behind the machine's own (Firecracker).
 fn disk_of(slot: usize) -> Option<String> {
-    let mut disks: Vec<String> = fs::read_dir("/sys/block").ok()?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    disks.retain(|name| name.starts_with("vd"));
-    disks.sort();
+    let devices = block_devices();
+    let disks: Vec<Option<String>> = devices.iter().map(|device| disk_at(device)).collect();
     let serial = format!("volume-{}", slot);
-    if disks.iter().any(|disk| attribute(disk, "serial") == "base") {
-        return disks.into_iter().find(|disk| attribute(disk, "serial") == serial);
+    let with = |wanted: &str| disks.iter().flatten().find(|disk| attribute(disk, "serial") == wanted).cloned();
+    match with("base") {
+        Some(_) => with(&serial),
+        None => disks.into_iter().nth(OWN_DISKS + slot)?,
     }
-    disks.into_iter().nth(OWN_DISKS + slot)
+}
+
+/// In the order in which they came, those without a driver as well: a disk that was let go keeps its place.
+fn block_devices() -> Vec<PathBuf> {
+    const BLOCK: &str = "0x0002";
+    let number = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_prefix("virtio")?.parse::<u32>().ok());
+    let all = fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten().map(|e| e.path());
+    let mut found: Vec<PathBuf> = all.filter(|path| fs::read_to_string(path.join("device")).is_ok_and(|kind| kind.trim() == BLOCK)).collect();
+    found.sort_by_key(number);
+    found
+}
+
+fn disk_at(device: &Path) -> Option<String> {
+    let disk = fs::read_dir(device.join("block")).ok()?.flatten().next()?;
+    Some(disk.file_name().to_string_lossy().into_owned())
 }
 
 /// Lets the driver go, and has it take the disk as if it had just come.
@@ -307,9 +372,9 @@ impl Volumes {
     pub fn still(&self) -> Result<Fields> {
         let turn = {
             let mut state = self.lock();
-            for (name, root) in &state.writable {
+            for (slot, root) in &state.writable {
                 // SAFETY: the descriptor is ours; the request takes no argument.
-                let done = check(unsafe { libc::ioctl(root.raw(), FIFREEZE as _, 0) }, &format!("volume {}", name));
+                let done = check(unsafe { libc::ioctl(root.raw(), FIFREEZE as _, 0) }, &format!("the volume in slot {}", slot));
                 match done {
                     Err(f) if f.errno != libc::EBUSY => {
                         set_going(&state);

@@ -55,6 +55,7 @@ export interface Sandbox {
   volumes?: VolumeMount[] | undefined;
   /** Directories of the host that it has */
   mounts?: Directory[] | undefined;
+  freeVolumeSlots?: FreeVolumeSlots | undefined;
   boot?: Boot | undefined;
   /** What went wrong, if something did. */
   error?:
@@ -98,6 +99,13 @@ export interface Directory {
   target: string;
   /** Whether it can only be read. */
   readOnly: boolean;
+}
+
+export interface FreeVolumeSlots {
+  /** For volumes that are written */
+  volumeSlots: number;
+  /** For volumes that are only read */
+  volumeSlotsReadOnly: number;
 }
 
 export interface Boot {
@@ -178,6 +186,10 @@ export interface SpawnRequest {
   volumes?: VolumeMountRequest[] | undefined;
   /** Directories of the server's host; for administrators, and where `mounts.allow` permits */
   mounts?: DirectoryRequest[] | undefined;
+  /** Free places for volumes that are attached while it runs, to be written; with its volumes at most four */
+  volumeSlots?: number | undefined;
+  /** Free places for volumes that are attached while it runs, to be only read; with its volumes at most four */
+  volumeSlotsReadOnly?: number | undefined;
   /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
   /** What is done with it when it has been idle for `idle_timeout`. */
@@ -653,6 +665,10 @@ export interface RunRequest {
   volumes?: VolumeMountRequest[] | undefined;
   /** Directories of the server's host; for administrators, and where `mounts.allow` permits */
   mounts?: DirectoryRequest[] | undefined;
+  /** Free places for volumes that are attached while it runs, to be written; with its volumes at most four */
+  volumeSlots?: number | undefined;
+  /** Free places for volumes that are attached while it runs, to be only read; with its volumes at most four */
+  volumeSlotsReadOnly?: number | undefined;
   /** A Go duration: 300ms, 90s, 1h30m. After how long without use `idle_action` is done. */
   idleTimeout?: Duration | undefined;
   /** What is done with it when it has been idle for `idle_timeout`. */
@@ -819,6 +835,10 @@ export interface Template {
   }[];
   /** Volumes that its sandboxes get */
   volumes?: VolumeMount[] | undefined;
+  /** Free places for volumes to be written */
+  volumeSlots?: number | undefined;
+  /** The same, to be only read */
+  volumeSlotsReadOnly?: number | undefined;
   /** How many machines of it are kept ready. */
   poolSize: number;
   /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
@@ -880,6 +900,10 @@ export interface TemplateCreateRequest {
     | undefined;
   /** Volumes of whoever spawns from it, by name; a spawn's own take the place of those with the same name or path */
   volumes?: unknown[] | undefined;
+  /** Free places for volumes that are attached while it runs, to be written; with its volumes at most four */
+  volumeSlots?: number | undefined;
+  /** Free places for volumes that are attached while it runs, to be only read; with its volumes at most four */
+  volumeSlotsReadOnly?: number | undefined;
   /** How many machines of it are kept ready. */
   poolSize?: number | undefined;
   /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
@@ -939,6 +963,10 @@ export interface TemplateRequest {
     | undefined;
   /** Volumes of whoever spawns from it, by name; a spawn's own take the place of those with the same name or path */
   volumes?: unknown[] | undefined;
+  /** Free places for volumes that are attached while it runs, to be written; with its volumes at most four */
+  volumeSlots?: number | undefined;
+  /** Free places for volumes that are attached while it runs, to be only read; with its volumes at most four */
+  volumeSlotsReadOnly?: number | undefined;
   /** How many machines of it are kept ready. */
   poolSize?: number | undefined;
   /** Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here. */
@@ -1849,6 +1877,10 @@ export interface Operations {
   "GET /sandboxes/{id}/network": { body: undefined; reply: SandboxNetwork };
   /** Set the hosts that it may connect to */
   "PUT /sandboxes/{id}/network": { body: NetworkRequest; reply: Sandbox };
+  /** Attach a volume to it while it runs */
+  "POST /sandboxes/{id}/volumes": { body: VolumeMountRequest; reply: Sandbox };
+  /** Detach a volume from it while it runs */
+  "DELETE /sandboxes/{id}/volumes/{name}": { body: undefined; reply: Sandbox };
   /** Stop its processors; memory stays */
   "POST /sandboxes/{id}/pause": { body: undefined; reply: Sandbox };
   /** Let it run again, from a pause or from disk */
@@ -2284,6 +2316,7 @@ export const shapes: Record<string, Shape> = {
       "secrets?": { array: "string" },
       "volumes?": { array: { ref: "VolumeMount" } },
       "mounts?": { array: { ref: "Directory" } },
+      "free_volume_slots?": { ref: "FreeVolumeSlots" },
       "boot?": { ref: "Boot" },
       "error?": {
         object: { code: "string", message: "string", "phase?": "string", at: "string", console: { array: "string" } },
@@ -2293,6 +2326,7 @@ export const shapes: Record<string, Shape> = {
   },
   VolumeMount: { object: { name: "string", path: "string", read_only: "boolean" } },
   Directory: { object: { source: "string", target: "string", read_only: "boolean" } },
+  FreeVolumeSlots: { object: { volume_slots: "integer", volume_slots_read_only: "integer" } },
   Boot: {
     object: {
       path: { enum: ["warm", "restored", "cold"] },
@@ -2331,6 +2365,8 @@ export const shapes: Record<string, Shape> = {
       "secrets?": { array: "any" },
       "volumes?": { array: { ref: "VolumeMountRequest" } },
       "mounts?": { array: { ref: "DirectoryRequest" } },
+      "volume_slots?": "integer",
+      "volume_slots_read_only?": "integer",
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
@@ -2566,6 +2602,8 @@ export const shapes: Record<string, Shape> = {
       "secrets?": { array: "any" },
       "volumes?": { array: { ref: "VolumeMountRequest" } },
       "mounts?": { array: { ref: "DirectoryRequest" } },
+      "volume_slots?": "integer",
+      "volume_slots_read_only?": "integer",
       "idle_timeout?": "duration",
       "idle_action?": { enum: ["destroy", "pause", "suspend"] },
       "idle_counts?": { enum: ["processes", "calls"] },
@@ -2637,6 +2675,8 @@ export const shapes: Record<string, Shape> = {
       env: { record: "string" },
       secrets: { array: { object: { name: "string", inject_at: "string" } } },
       "volumes?": { array: { ref: "VolumeMount" } },
+      "volume_slots?": "integer",
+      "volume_slots_read_only?": "integer",
       pool_size: "integer",
       provider: "string",
       metadata: { record: "string" },
@@ -2665,6 +2705,8 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "secrets?": { array: { object: { name: "string", "inject_at?": "string" } } },
       "volumes?": { array: "any" },
+      "volume_slots?": "integer",
+      "volume_slots_read_only?": "integer",
       "pool_size?": "integer",
       "provider?": "string",
       "metadata?": { record: "string" },
@@ -2692,6 +2734,8 @@ export const shapes: Record<string, Shape> = {
       "env?": { record: "string" },
       "secrets?": { array: { object: { name: "string", "inject_at?": "string" } } },
       "volumes?": { array: "any" },
+      "volume_slots?": "integer",
+      "volume_slots_read_only?": "integer",
       "pool_size?": "integer",
       "provider?": "string",
       "metadata?": { record: "string" },
@@ -3180,6 +3224,8 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "POST /sandboxes/{id}/extend": { body: { ref: "ExtendRequest" }, reply: { ref: "Sandbox" } },
   "GET /sandboxes/{id}/network": { reply: { ref: "SandboxNetwork" } },
   "PUT /sandboxes/{id}/network": { body: { ref: "NetworkRequest" }, reply: { ref: "Sandbox" } },
+  "POST /sandboxes/{id}/volumes": { body: { ref: "VolumeMountRequest" }, reply: { ref: "Sandbox" } },
+  "DELETE /sandboxes/{id}/volumes/{name}": { reply: { ref: "Sandbox" } },
   "POST /sandboxes/{id}/pause": { reply: { ref: "Sandbox" } },
   "POST /sandboxes/{id}/resume": { reply: { ref: "Sandbox" } },
   "POST /sandboxes/{id}/suspend": { reply: { ref: "Sandbox" } },

@@ -313,6 +313,34 @@ export class Sandbox implements AsyncDisposable {
     return this.#info;
   }
 
+  /** A volume, by name, at `path` from now on: in a free place of its machine (`volumeSlots` of its start). */
+  async attachVolume(
+    name: string,
+    path: string,
+    options: CallOptions & { readOnly?: boolean | undefined } = {},
+  ): Promise<wire.Sandbox> {
+    const { readOnly, ...call } = options;
+    this.#info = await this.#transport.call("POST /sandboxes/{id}/volumes", {
+      params: { id: this.id },
+      body: { name, path, readOnly },
+      ...LONG,
+      ...call,
+    });
+    return this.#info;
+  }
+
+  /** While no program holds it; with `force` they lose it, and its place cannot be used again. */
+  async detachVolume(name: string, options: CallOptions & { force?: boolean | undefined } = {}): Promise<wire.Sandbox> {
+    const { force = false, ...call } = options;
+    this.#info = await this.#transport.call("DELETE /sandboxes/{id}/volumes/{name}", {
+      params: { id: this.id, name },
+      query: { force: String(force) },
+      ...LONG,
+      ...call,
+    });
+    return this.#info;
+  }
+
   /** Copies of it, memory and running programs included; each is its own from then on. */
   async fork(options: ForkOptions = {}): Promise<Sandbox[]> {
     const { signal, timeoutMs, ...body } = options;

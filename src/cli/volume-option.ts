@@ -3,6 +3,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { InvalidArgumentError, Option } from "commander";
 import type { DirectoryRequest, VolumeMountRequest } from "../../sdk/src/index.ts";
+import { parseCount } from "./arguments.ts";
 
 export interface Mounts {
   volumes?: VolumeMountRequest[];
@@ -41,4 +42,29 @@ export function parseVolume(text: string, earlier: Mounts = {}): Mounts {
   }
   const source = /^~(?:\/|$)/.test(name) ? join(homedir(), name.slice(1)) : resolve(name);
   return { ...earlier, mounts: [...(earlier.mounts ?? []), { source, target: path, readOnly }] };
+}
+
+/** Of a spawn and of a template. */
+export interface VolumeSlotOptions {
+  volumeSlots?: number;
+  volumeSlotsRo?: number;
+}
+
+export function volumeSlotOptions(): [Option, Option] {
+  return [
+    new Option(
+      "--volume-slots <n>",
+      "free places for volumes that `stacyvm volume attach` gives it while it runs",
+    ).argParser(parseCount),
+    new Option("--volume-slots-ro <n>", "the same, for volumes that it only reads").argParser(parseCount),
+  ];
+}
+
+/** `SANDBOX:/PATH[:ro]`: where a volume is to be. @throws InvalidArgumentError */
+export function parsePlace(text: string): { sandbox: string; path: string; readOnly: boolean } {
+  const [sandbox = "", path = "", how, more] = text.split(":");
+  if (sandbox === "" || !path.startsWith("/") || more !== undefined || !["ro", "rw", undefined].includes(how)) {
+    throw new InvalidArgumentError("write it as SANDBOX:/PATH, or SANDBOX:/PATH:ro.");
+  }
+  return { sandbox, path, readOnly: how === "ro" };
 }

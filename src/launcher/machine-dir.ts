@@ -1,5 +1,5 @@
 /** One directory per machine: the VMM's working directory, with its private disk, the link to the shared base, and its record. */
-import { mkdir, open, readFile, rename, rmdir, symlink, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
@@ -101,7 +101,7 @@ export function linkBase(dir: string, base: string): Promise<void> {
  */
 export async function fillSlots(
   dir: string,
-  { volumes = [] }: MachineConfig,
+  { volumes = [] }: Pick<MachineConfig, "volumes">,
   files: readonly (string | undefined)[] | undefined,
 ): Promise<void> {
   for (const slot of volumes.keys()) {
@@ -110,6 +110,16 @@ export async function fillSlots(
     if (file !== undefined) await symlink(relative(dir, file), place);
     else await makeEmptyDisk(place);
   }
+}
+
+/** Another file in one slot's place, whole or not at all. @param file absolute; absent: an empty disk */
+export async function fillSlot(dir: string, slot: number, file: string | undefined): Promise<void> {
+  const place = join(dir, volumeFile(slot));
+  const next = `${place}.new`;
+  await rm(next, { force: true });
+  if (file === undefined) await makeEmptyDisk(next);
+  else await symlink(relative(dir, file), next);
+  await rename(next, place);
 }
 
 async function makeEmptyDisk(path: string): Promise<void> {

@@ -14,6 +14,7 @@ import { fork, saveRunning } from "./changes/copy.ts";
 import { pause, resume } from "./changes/pause.ts";
 import { restore } from "./changes/restore.ts";
 import { suspend } from "./changes/suspend.ts";
+import { attach, detach } from "./changes/volumes.ts";
 import type { MachineContext } from "./machine-context.ts";
 import { type LifeParts, MachineLife } from "./machine-life.ts";
 import { machineStats, type StatsBaseline } from "./machine-stats.ts";
@@ -24,6 +25,7 @@ import {
   type MachineStats,
   type NetworkStatus,
   type SandboxMachine,
+  type SpecVolume,
   type SuspendOptions,
 } from "./provider.ts";
 import { writesVolumes } from "./written-volumes.ts";
@@ -116,6 +118,17 @@ export class MicrovmMachine implements SandboxMachine {
 
   restore(checkpointId: string, options: ChangeOptions = {}): Promise<void> {
     return this.#life.exclusively(options, (signal) => restore(this.#life, checkpointKey(checkpointId), signal));
+  }
+
+  attach(volume: SpecVolume, options: ChangeOptions = {}): Promise<void> {
+    return this.#life.exclusively(options, () => attach(this.#life, volume));
+  }
+
+  detach(
+    volume: Pick<SpecVolume, "slot" | "name" | "path">,
+    { force = false, ...options }: ChangeOptions & { force?: boolean } = {},
+  ): Promise<{ reusable: boolean }> {
+    return this.#life.exclusively(options, () => detach(this.#life, volume, force));
   }
 
   /** The record of a new machine; if it cannot be written, the machine is ended. */

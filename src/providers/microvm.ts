@@ -20,7 +20,7 @@ import { type Launched, Launcher } from "../launcher/launcher.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { PoolLimits } from "../launcher/pool.ts";
 import type { LaunchSpec } from "../launcher/target.ts";
-import { type Vmm, type VolumeAccess, volumeFile } from "../vmm/vmm.ts";
+import { type Vmm, volumeFile } from "../vmm/vmm.ts";
 import {
   attempt,
   type Entry,
@@ -49,6 +49,7 @@ import {
   type SnapshotInfo,
   type SpecVolume,
 } from "./provider.ts";
+import { volumeError } from "./volume-error.ts";
 
 /** The certificate of a sandbox's authority is a few files; it takes milliseconds. */
 const TRUST_LIMIT_MS = 60_000;
@@ -136,12 +137,13 @@ export class MicrovmProvider implements Provider, MachineContext {
     const making = secrets === undefined ? undefined : makeAuthority();
     making?.catch(() => {}); // awaited when the machine is there
     const env = secrets === undefined ? spec.env : { ...TRUST_ENVIRONMENT, ...spec.env, ...secrets };
+    const files = filesOf(spec);
     const options = {
       id: spec.id,
       env: networkEnvironment(allowedHosts, env),
       network: allowedHosts.length > 0,
       trackDirty: spec.forkable ?? true,
-      ...(spec.volumes === undefined ? {} : { volumes: spec.volumes.map(({ file }) => file) }),
+      ...(files === undefined ? {} : { volumes: files }),
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
     };
     const launched =
@@ -180,7 +182,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   /** The one whose place holds another's first. */
   #mount(machine: SandboxMachine, volumes: readonly SpecVolume[], signal?: AbortSignal): Promise<void> {
     const probe = !this.vmm.abilities.tellsVolumeSizes;
-    const mounts = volumes.map(({ file: _, ...volume }, slot) => ({ ...volume, slot, probe }));
+    const mounts = volumes.map(({ file: _, ...volume }) => ({ ...volume, probe }));
     mounts.sort((a, b) => (a.path < b.path ? -1 : 1));
     return this.#prepare(machine, "volumes", signal, async () => {
       for (const each of mounts)
@@ -498,19 +500,12 @@ export class MicrovmProvider implements Provider, MachineContext {
   }
 }
 
-function accessOf({ readOnly }: SpecVolume): VolumeAccess {
-  return readOnly ? "read" : "write";
-}
-
-/** What the guest says of a volume that it cannot mount is about the volume, and not about the request or the server. */
-function volumeError(thrown: unknown): StacyError {
-  const error = asStacyError(thrown);
-  if (error.code === "invalid") return new StacyError("conflict", error.message, { cause: error });
-  if (error.code !== "internal") return error;
-  return new StacyError("corrupt", error.message, {
-    cause: error,
-    remedy: "restore it from a snapshot, or export it and look at it with e2fsck",
-  });
+/** For a machine with slots, by slot. */
+function filesOf({ volumes = [], slots }: Pick<SandboxSpec, "volumes" | "slots">): (string | undefined)[] | undefined {
+  if (slots === undefined && volumes.length === 0) return undefined;
+  const files: (string | undefined)[] = [];
+  for (const { slot, file } of volumes) files[slot] = file;
+  return files;
 }
 
 /** @param tookMs how long it took to fail */
@@ -541,7 +536,7 @@ function launchSpec(spec: Omit<SandboxSpec, "id">): LaunchSpec {
     setupEnv: spec.setup.length === 0 ? {} : spec.env,
     ...(spec.start === undefined ? {} : { start: spec.start }),
     ...(spec.contexts === undefined ? {} : { contexts: spec.contexts }),
-    ...(spec.volumes === undefined ? {} : { slots: spec.volumes.map(accessOf) }),
+    ...(spec.slots === undefined ? {} : { slots: [...spec.slots] }),
     ...(setupHosts === undefined ? {} : { setupHosts: [...setupHosts] }),
   };
 }

@@ -12,7 +12,7 @@ import type { StacyError } from "../host/error.ts";
 import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
-import type { ExitReport } from "../vmm/vmm.ts";
+import type { ExitReport, VolumeAccess } from "../vmm/vmm.ts";
 
 /** The snapshot key under which a checkpoint's id is saved. */
 export function checkpointKey(id: string): string {
@@ -26,8 +26,10 @@ export interface StartCommand {
   env: Record<string, string>;
 }
 
-/** A volume that a machine is given, and mounts before anybody's program runs in it. */
+/** A volume that a machine is given, and mounts: at its start before anybody's program runs in it. */
 export interface SpecVolume {
+  /** Of the machine; the slot is there for this use of it. */
+  slot: number;
   name: string;
   /** Absolute path on the host; on the filesystem of the data directory. */
   file: string;
@@ -39,6 +41,7 @@ export interface SpecVolume {
 
 /** What a copy of a machine has in one of that one's slots. */
 export interface CopiedSlot {
+  slot: number;
   name: string;
   /** In the guest. */
   path: string;
@@ -52,7 +55,7 @@ export interface CopiedSlot {
 export interface CopiedVolumes {
   /** While the machine stands still: what its memory knows of the disks is what is on them. */
   copy(): Promise<void>;
-  /** For a copy, in the order of its slots; after `copy`, while the machine goes on. */
+  /** For a copy, of the slots that have a volume; after `copy`, while the machine goes on. */
   slots(id: string): Promise<CopiedSlot[]>;
 }
 
@@ -87,7 +90,8 @@ export interface SandboxSpec {
    * (egress/secrets/). Absent: it will never have any.
    */
   secrets?: Record<string, string>;
-  /** In the order of its slots, those that are written first. Absent: none. */
+  /** Places for volumes, of which not all need to have one. Part of the key. Absent: none. */
+  slots?: readonly VolumeAccess[];
   volumes?: readonly SpecVolume[];
   /** Directories of the host, beside one another. Absent: none. */
   directories?: readonly HostDirectory[];
@@ -165,6 +169,16 @@ export interface SandboxMachine {
   checkpoint(checkpointId: string, options?: ChangeOptions): Promise<{ bytes: number; stoppedMs: number }>;
   /** Goes back to a checkpoint in place: same sandbox, same names, running; what came after the checkpoint is gone. */
   restore(checkpointId: string, options?: ChangeOptions): Promise<void>;
+  /** Mounts a volume in a free slot of this running machine. A failure may leave it there: `detach` takes it away, whatever was done of it. */
+  attach(volume: SpecVolume, options?: ChangeOptions): Promise<void>;
+  /**
+   * The volume is closed, and its file is nobody's. `force`: programs that hold it lose it, and the slot is used up.
+   * @throws StacyError `conflict` naming the programs that hold it
+   */
+  detach(
+    volume: Pick<SpecVolume, "slot" | "name" | "path">,
+    options?: ChangeOptions & { force?: boolean },
+  ): Promise<{ reusable: boolean }>;
   /** The last lines of the guest's console. */
   console(lines: number): Promise<string[]>;
   stats(): Promise<MachineStats>;

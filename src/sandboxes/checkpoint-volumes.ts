@@ -6,6 +6,7 @@ import { copySparse } from "../host/sparse.ts";
 import { volumeNameWith } from "../volumes/record.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { SavedVolume, VolumeMount } from "./record.ts";
+import { slotted } from "./volume-mounts.ts";
 
 export class CheckpointVolumes {
   readonly #volumes: Volumes;
@@ -26,10 +27,10 @@ export class CheckpointVolumes {
   /** Of the sandbox that is to be; its volumes have their names from now on. */
   mountsOf(sandbox: string): VolumeMount[] {
     this.#sandbox = sandbox;
-    return this.#saved.map(({ bytes, ...mount }, slot) => {
+    return slotted(this.#saved).map(({ bytes, ...mount }) => {
       const name = volumeNameWith(mount.name, sandbox);
       const source = { name: mount.name, bytes };
-      const write = (path: string): Promise<void> => copySparse(this.#file(slot), path);
+      const write = (path: string): Promise<void> => copySparse(this.#file(mount.slot), path);
       const { id, made } = this.#volumes.copyFor(sandbox, this.#owner, source, name, write);
       made.catch(noop); // whoever waits hears of it
       this.#made.push(made);

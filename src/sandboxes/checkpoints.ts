@@ -96,6 +96,7 @@ export class Checkpoints {
       ...(sandbox.ownerId === undefined ? {} : { ownerId: sandbox.ownerId }),
       ...(name === undefined ? {} : { name }),
       ...(volumes.length === 0 ? {} : { volumes }),
+      ...(sandbox.slots === undefined ? {} : { slots: sandbox.slots }),
     };
     const { id } = record;
     let stoppedMs: number;

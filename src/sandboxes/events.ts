@@ -14,6 +14,8 @@ export type EventType =
   | "sandbox.extended"
   | "sandbox.forked"
   | "sandbox.network"
+  | "volume.attached"
+  | "volume.detached"
   | "secret.saved"
   | "secret.deleted"
   | "sandbox.expired"

@@ -9,8 +9,8 @@ import { copySparse } from "../host/sparse.ts";
 import type { CopiedSlot, CopiedVolumes } from "../providers/provider.ts";
 import { volumeNameWith } from "../volumes/record.ts";
 import type { Volumes } from "../volumes/volumes.ts";
-import type { VolumeMount } from "./record.ts";
-import { leaseFiles } from "./volume-mounts.ts";
+import type { VolumeMount, VolumeSlot } from "./record.ts";
+import { leaseFiles, type SlottedMount, slotted } from "./volume-mounts.ts";
 
 /** `clone`: a volume of its own; `read_only`: the same, mounted to read only; `none`: the copy loses it. */
 export const FORKED_VOLUMES = ["clone", "read_only", "none"] as const;
@@ -19,7 +19,7 @@ export type ForkedVolumesMode = (typeof FORKED_VOLUMES)[number];
 export class ForkedVolumes implements CopiedVolumes {
   readonly #volumes: Volumes;
   readonly #owner: string;
-  readonly #mounts: readonly VolumeMount[];
+  readonly #mounts: readonly SlottedMount[];
   readonly #mode: ForkedVolumesMode;
   readonly #originals = new Map<string, Original>();
   /** By copy. */
@@ -28,7 +28,7 @@ export class ForkedVolumes implements CopiedVolumes {
   constructor(volumes: Volumes, owner: string, mounts: readonly VolumeMount[], mode: ForkedVolumesMode) {
     this.#volumes = volumes;
     this.#owner = owner;
-    this.#mounts = mounts;
+    this.#mounts = slotted(mounts);
     this.#mode = mode;
   }
 
@@ -39,7 +39,7 @@ export class ForkedVolumes implements CopiedVolumes {
     return given;
   }
 
-  #mountOf(sandbox: string, mount: VolumeMount): VolumeMount {
+  #mountOf(sandbox: string, mount: SlottedMount): VolumeMount {
     if (mount.readOnly) {
       this.#volumes.assertAvailable(mount, true);
       return mount;
@@ -49,7 +49,13 @@ export class ForkedVolumes implements CopiedVolumes {
     const name = volumeNameWith(mount.name, sandbox);
     const onlyRead = this.#mode === "read_only" || mount.onlyRead === true;
     const id = original.add(name, sandbox);
-    return { id, name, path: mount.path, readOnly: false, ...(onlyRead ? { onlyRead } : {}) };
+    return { id, name, path: mount.path, slot: mount.slot, readOnly: false, ...(onlyRead ? { onlyRead } : {}) };
+  }
+
+  /** Of a copy's machine: what it has lost no other volume takes the place of. */
+  slotsOf(slots: readonly VolumeSlot[]): VolumeSlot[] {
+    const lost = new Set(this.#mode === "none" ? this.#mounts.map(({ slot }) => slot) : []);
+    return slots.map((each, slot) => (lost.has(slot) ? "spent" : each));
   }
 
   /** Whether they can be made, before anything is stopped for them. @throws StacyError `limit`, `conflict`, `no-space` */
@@ -65,13 +71,15 @@ export class ForkedVolumes implements CopiedVolumes {
     await Promise.all([...this.#originals.values()].map((original) => original.made()));
     const given = this.#given.get(sandbox) ?? [];
     const files = await leaseFiles(this.#volumes, sandbox, given);
-    return this.#mounts.map(({ name, path }, slot) => {
-      const { file } = files[slot] ?? {};
+    return this.#mounts.map(({ name, path, slot }) => {
+      const file = files.find((each) => each.slot === slot)?.file;
+      const onlyRead = given.find((each) => each.slot === slot)?.onlyRead;
       return {
+        slot,
         name,
         path,
         ...(file === undefined ? {} : { file }),
-        ...(given[slot]?.onlyRead ? { onlyRead: true } : {}),
+        ...(onlyRead ? { onlyRead } : {}),
       };
     });
   }

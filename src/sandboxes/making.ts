@@ -15,14 +15,14 @@ import type { Endings } from "./endings.ts";
 import type { Events } from "./events.ts";
 import type { ForkedVolumes } from "./forked-volumes.ts";
 import type { Log, Observer } from "./observer.ts";
-import type { SandboxFailure, SandboxRecord, VolumeMount } from "./record.ts";
+import type { SandboxFailure, SandboxRecord, VolumeMount, VolumeSlot } from "./record.ts";
 import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
 import { Sandbox } from "./sandbox.ts";
 import type { SecretInput, Secrets } from "./secrets.ts";
 import { mayBecome } from "./state.ts";
 import type { StateChanges } from "./state-changes.ts";
 import type { SandboxTable } from "./table.ts";
-import { leaseAll } from "./volume-mounts.ts";
+import { accessOf, leaseAll, slotsOf } from "./volume-mounts.ts";
 
 /** What copies get that their source does not simply share with them. */
 interface ForkedThings {
@@ -63,6 +63,8 @@ export class Making {
       forkedFrom?: string;
       mounts?: VolumeMount[];
       directories?: HostDirectory[];
+      /** All of its machine's. */
+      slots?: VolumeSlot[] | undefined;
       /** Volumes that are made for it. */
       made?: CheckpointVolumes | ForkedVolumes | undefined;
     },
@@ -97,6 +99,7 @@ export class Making {
       ...(input.ownerId === undefined ? {} : { ownerId: input.ownerId }),
       ...(mounts?.length ? { volumes: mounts } : {}),
       ...(input.directories?.length ? { directories: input.directories } : {}),
+      ...(input.slots === undefined ? {} : { slots: input.slots }),
       ...(input.ports === undefined ? {} : { ports: input.ports }),
       ...(input.request === undefined ? {} : { request: input.request }),
       ...(input.template ? { template: input.template } : {}),
@@ -131,7 +134,9 @@ export class Making {
         events.emit("sandbox.created", id, { name, image: spec.image, provider: provider.name });
         ended.throwIfAborted();
         await made?.ready();
-        const given = sandbox.record.volumes === undefined ? {} : { volumes: await leaseAll(volumes, sandbox.record) };
+        const { record } = sandbox;
+        const slots = slotsOf(record);
+        const given = slots.length === 0 ? {} : { slots: accessOf(slots), volumes: await leaseAll(volumes, record) };
         ended.throwIfAborted();
         const { directories } = sandbox.record;
         const more = { ...given, ...(directories === undefined ? {} : { directories }) };

@@ -39,6 +39,20 @@ export interface VolumeMount {
   readOnly: boolean;
   /** It has a disk that it could write to, and has it mounted to read only. */
   onlyRead?: true;
+  /** Of its machine; absent in what an earlier version wrote: its place in the list. */
+  slot?: number;
+  /** It is being attached or detached: whoever finds it so does not know how far that came. */
+  changing?: "attach" | "detach";
+}
+
+/** A machine's place for a volume. `spent`: a volume was taken from it by force. */
+export type VolumeSlot = "write" | "read" | "spent";
+
+/** Places beside those of the volumes that it starts with. */
+export interface SpareSlots {
+  /** For volumes that are written, and for those that are only read. */
+  write: number;
+  read: number;
 }
 
 /** How a sandbox's ports are reached, where that is not as the server has it for all. */
@@ -87,10 +101,12 @@ export interface SandboxRecord {
   allowedHosts?: string[];
   /** Names of the secrets that its programs may use; absent: it was given none when it was made. */
   secrets?: string[];
-  /** In the order of its machine's slots; absent: none. */
+  /** Absent: none. */
   volumes?: VolumeMount[];
   /** Of the host; absent: none. */
   directories?: HostDirectory[];
+  /** All of its machine's; absent: those of its volumes alone. */
+  slots?: VolumeSlot[];
   ports?: PortRules;
   /** The request that it was made for, by the key that its client has chosen: one that comes again is answered with this sandbox. */
   request?: { key: string; digest: string };
@@ -145,6 +161,7 @@ export interface Template {
   secrets: TemplateSecret[];
   /** Volumes of whoever spawns from it, by name. */
   volumes?: VolumeInput[];
+  spareSlots?: SpareSlots;
   /** Warm machines kept ready. */
   poolSize: number;
   provider?: string;
@@ -177,8 +194,10 @@ export interface CheckpointRecord {
   ownerId?: string;
   name?: string;
   bytes: number;
-  /** Saved with it, in the order of the machine's slots; absent: it had none. */
+  /** Saved with it; absent: it had none. */
   volumes?: SavedVolume[];
+  /** As of a sandbox. */
+  slots?: VolumeSlot[];
   createdAt: number;
   /** Nobody was told of it yet: a start that finds it so removes it. */
   saving?: true;

@@ -15,6 +15,7 @@ import type {
   PortRules,
   SandboxRecord,
   SecretRecord,
+  SpareSlots,
   Template,
   VolumeInput,
 } from "./record.ts";
@@ -54,6 +55,8 @@ export interface SpawnInput {
   /** Of the host, with who asks for them. */
   directories?: DirectoryInput[];
   directoriesFor?: DirectoryCaller;
+  /** Places for further ones that are attached while it runs; absent: the template's. */
+  spareSlots?: SpareSlots;
   /** It has no secrets at all, not even those that are everywhere: what it makes is an image for others. */
   withoutSecrets?: boolean;
   /** It ends with the call that it is made for. */

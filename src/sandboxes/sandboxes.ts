@@ -20,6 +20,7 @@ import { TemplateImages } from "../images/template-images.ts";
 import type { Provider, SnapshotInfo } from "../providers/provider.ts";
 import { Volumes } from "../volumes/volumes.ts";
 import { Admissions, type Whose } from "./admissions.ts";
+import { Attachments } from "./attachments.ts";
 import { CheckpointVolumes } from "./checkpoint-volumes.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
@@ -41,7 +42,7 @@ import { Policies } from "./policies.ts";
 import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
-import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeMount } from "./record.ts";
+import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeInput, type VolumeMount } from "./record.ts";
 import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
@@ -52,7 +53,7 @@ import type { Store } from "./store.ts";
 import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
 import { Templates } from "./templates.ts";
-import { asSlot, resolveVolumes, usersOf, withTemplate } from "./volume-mounts.ts";
+import { assertSettled, layOut, resolveVolumes, slotsOf, usersOf, withTemplate } from "./volume-mounts.ts";
 
 export interface SandboxesOptions {
   store: Store;
@@ -110,6 +111,7 @@ export class Sandboxes {
   readonly #admissions: Admissions;
   readonly #making: Making;
   readonly #changes: StateChanges;
+  readonly #attachments: Attachments;
   readonly #endings: Endings;
   readonly #reaper: Reaper;
   readonly #keptReady: KeptReady;
@@ -175,6 +177,7 @@ export class Sandboxes {
     this.#endings = endings;
     const changes = new StateChanges({ table, checkpoints: this.checkpoints, volumes, events, observer, clock });
     this.#changes = changes;
+    this.#attachments = new Attachments({ table, volumes, events, log });
     const advance = (): void => admissions.advance();
     this.#making = new Making({
       table,
@@ -217,7 +220,10 @@ export class Sandboxes {
         now: () => this.#clock.now(),
         keep: (sandbox) => this.#table.add(sandbox),
         save: (sandbox) => this.#table.save(sandbox),
-        follow: (sandbox, machine) => this.#making.follow(sandbox, machine),
+        follow: (sandbox, machine) => {
+          this.#making.follow(sandbox, machine);
+          void this.#attachments.settle(sandbox);
+        },
         fail: (sandbox, error, console) => this.#making.fail(sandbox, error, console),
       },
       options.removeUnknown === true,
@@ -300,8 +306,9 @@ export class Sandboxes {
     const ownerId = checkUser(input.ownerId);
     this.#table.assertFree(owner, checkSandboxName(input.name)); // before it waits for a place
     const resolved = this.#resolve(input);
-    const mounts = this.#volumesOf(input);
-    if (mounts.length > 0 && input.checkpoint) {
+    const placed = this.#volumesOf(input);
+    const mounts = placed?.mounts ?? [];
+    if (placed !== undefined && input.checkpoint) {
       throw new StacyError("invalid", "volumes: a checkpoint is a saved machine, which has no place for them", {
         remedy: "start from its image or from a template",
       });
@@ -335,6 +342,7 @@ export class Sandboxes {
           ...input,
           mounts,
           directories,
+          slots: placed?.slots ?? saved?.slots,
           made,
           owner,
           ...(ownerId ? { ownerId } : {}),
@@ -382,8 +390,8 @@ export class Sandboxes {
   ): Promise<{ info: SnapshotInfo; image: string }> {
     if (input.checkpoint) throw new StacyError("invalid", "checkpoint: a checkpoint is a saved machine already");
     const { spec, provider } = this.#resolve(input);
-    const slots = this.#volumesOf(input).map(asSlot);
-    const whole = { ...spec, ...(slots.length === 0 ? {} : { volumes: slots }), signal };
+    const slots = this.#volumesOf(input)?.slots;
+    const whole = { ...spec, ...(slots === undefined ? {} : { slots }), signal };
     return { info: await this.providers.pick(provider).buildSnapshot(whole, queued), image: spec.image };
   }
 
@@ -403,7 +411,8 @@ export class Sandboxes {
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
-    const { volumes: mounts = [], directories: _, ...shape } = record;
+    assertSettled(record);
+    const { volumes: mounts = [], directories: _, slots, ...shape } = record;
     // A sandbox may be older than a denial; its copies are not.
     this.#checkPolicies(record.owner, record.image, [record.provider]);
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
@@ -427,7 +436,7 @@ export class Sandboxes {
     const forked =
       mounts.length === 0 ? undefined : new ForkedVolumes(this.volumes, owner, mounts, options.volumes ?? "clone");
     const origin = {
-      ...{ forkedFrom: id, owner, made: forked },
+      ...{ forkedFrom: id, owner, made: forked, slots: forked?.slotsOf(slotsOf(record)) ?? slots },
       ...(directories === undefined ? {} : { directories }),
       ...(name ? { name } : {}),
       ...(ownerId === undefined ? {} : { ownerId }),
@@ -459,9 +468,14 @@ export class Sandboxes {
   }
 
   /** @throws StacyError `invalid`, `not-found` */
-  #volumesOf({ owner = DEFAULT_OWNER, template, volumes }: SpawnInput): VolumeMount[] {
+  #volumesOf({
+    owner = DEFAULT_OWNER,
+    template,
+    volumes,
+    spareSlots,
+  }: SpawnInput): ReturnType<typeof layOut<VolumeMount>> {
     const from = template ? this.templates.get(owner, template) : undefined;
-    return resolveVolumes(this.volumes, owner, withTemplate(from, volumes));
+    return layOut(resolveVolumes(this.volumes, owner, withTemplate(from, volumes)), spareSlots ?? from?.spareSlots);
   }
 
   #resolve(input: SpawnInput): ResolvedSpawn {
@@ -564,6 +578,18 @@ export class Sandboxes {
 
   async resume(id: string): Promise<SandboxRecord> {
     return this.#changes.to(this.get(id), "running");
+  }
+
+  /** A volume of its owner in a free place of its machine, from now on. @throws StacyError `conflict`, `invalid`, `not-found`, `corrupt` */
+  async attachVolume(id: string, volume: VolumeInput): Promise<SandboxRecord> {
+    using use = await this.lease(id);
+    return await this.#attachments.attach(use.sandbox, volume);
+  }
+
+  /** @param force also from programs that hold it. @throws StacyError `conflict` naming them, `not-found` */
+  async detachVolume(id: string, name: string, force: boolean): Promise<SandboxRecord> {
+    using use = await this.lease(id);
+    return await this.#attachments.detach(use.sandbox, name, force);
   }
 
   checkpoint(id: string, input?: CheckpointInput): Promise<CheckpointRecord & { stoppedMs: number }> {

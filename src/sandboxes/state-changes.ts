@@ -12,7 +12,7 @@ import type { Sandbox } from "./sandbox.ts";
 import { setHosts } from "./set-hosts.ts";
 import { assertMayBecome, holdsMachine, mayBecome } from "./state.ts";
 import type { SandboxTable } from "./table.ts";
-import { assertNoVolumes } from "./volume-mounts.ts";
+import { assertNoVolumes, assertSettled, slotted } from "./volume-mounts.ts";
 
 /** How a state is reached: by which change of the machine, and what is told of it. */
 const CHANGES = {
@@ -130,8 +130,9 @@ export class StateChanges {
     const sandbox = table.get(id);
     assertNoDirectories(sandbox.record, "saved as a checkpoint");
     if (mode === "refuse") assertNoVolumes(sandbox.record, "saved without them");
-    const saved = (sandbox.record.volumes ?? []).map((mount) => ({ ...mount, bytes: volumes.bytesOf(mount) }));
     return sandbox.changes.run((signal) => {
+      assertSettled(sandbox.record);
+      const saved = slotted(sandbox.record.volumes).map((mount) => ({ ...mount, bytes: volumes.bytesOf(mount) }));
       const machine = sandbox.machineIn(["running", "paused"]);
       return this.onMachine(sandbox, machine, () =>
         checkpoints.create(sandbox.record, machine, { name, volumes: saved }, signal),
@@ -143,7 +144,7 @@ export class StateChanges {
   async restore(id: string, checkpointId: string): Promise<SandboxRecord> {
     const { table, checkpoints, events, clock } = this.#parts;
     const sandbox = table.get(id);
-    // Its volumes may be others' by now, and would have to go back with it.
+    // What was synced to a volume stays; and its volumes may be others' by now.
     if (checkpoints.get(checkpointId).volumes !== undefined || sandbox.record.volumes !== undefined) {
       throw new StacyError("conflict", `sandbox ${id} has, or had, volumes, and cannot go back in its place`, {
         remedy: "spawn a new sandbox from the checkpoint: it has them as they were",
@@ -160,6 +161,8 @@ export class StateChanges {
         checkpoints.using(checkpointId, () => machine.restore(checkpointId, { signal })),
       );
       assertThere(sandbox);
+      const { slots } = checkpoints.get(checkpointId);
+      if (slots !== undefined) sandbox.record.slots = slots;
       delete sandbox.record.resumeOnUse;
       hasTime(sandbox.record);
       sandbox.lastUsedAt = clock.now();

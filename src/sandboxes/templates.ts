@@ -12,7 +12,7 @@ import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Template } from "./record.ts";
 import type { Store } from "./store.ts";
-import { checkVolumes } from "./volume-mounts.ts";
+import { checkVolumes, layOut } from "./volume-mounts.ts";
 
 /** What a person can read and type, without white space at its ends; `.` and `..` mean something else in a path, however written. */
 export const TEMPLATE_NAME = /^(?!\.\.?$)(?=[^\s\p{C}])[^\p{C}\p{Zl}\p{Zp}]{1,128}(?<!\s)$/u;
@@ -127,9 +127,9 @@ export class Templates {
   async #save(template: Template): Promise<Template> {
     // Wrong ones would fail each of its spawns.
     new HostRules(template.allowedHosts, this.#groups);
-    const volumes = checkVolumes(template.volumes ?? []);
-    if (volumes.length > 0 && template.poolSize > 0) {
-      throw new StacyError("invalid", "pool_size: machines with volumes are not kept ready", {
+    const placed = layOut(checkVolumes(template.volumes ?? []), template.spareSlots);
+    if (placed !== undefined && template.poolSize > 0) {
+      throw new StacyError("invalid", "pool_size: machines with volumes, or places for them, are not kept ready", {
         remedy: "leave out one of them",
       });
     }

@@ -12,7 +12,7 @@ import type { CodeRuns } from "./code.ts";
 import type { EventType, SandboxEvent } from "./events.ts";
 import type { ExecRequest, RunningCommand } from "./executions.ts";
 import type { Admission } from "./limits.ts";
-import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template } from "./record.ts";
+import type { CheckpointRecord, ExecRecord, OwnerQuota, SandboxRecord, Template, VolumeInput } from "./record.ts";
 import type { SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Sandboxes } from "./sandboxes.ts";
@@ -155,6 +155,14 @@ export class View {
       });
     }
     return this.#all.fork(id, ...rest);
+  }
+
+  attachVolume(idOrName: string, volume: VolumeInput): Promise<SandboxRecord> {
+    return this.#all.attachVolume(this.get(idOrName).id, volume);
+  }
+
+  detachVolume(idOrName: string, name: string, force: boolean): Promise<SandboxRecord> {
+    return this.#all.detachVolume(this.get(idOrName).id, name, force);
   }
 
   checkpoint(idOrName: string, input?: CheckpointInput): ReturnType<Sandboxes["checkpoint"]> {

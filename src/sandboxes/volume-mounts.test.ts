@@ -200,8 +200,8 @@ test("a copy has a clone of what its source writes to, or nothing, and shares wh
   const [none] = (await sandboxes.fork(sandbox.id, { count: 1, volumes: "none" })).sandboxes;
   assert.equal(none?.volumes, undefined);
   assert.deepEqual((sandbox.machine as FakeMachine).copied.get(none?.id ?? ""), [
-    { name: "data", path: "/data" },
-    { name: "shared", path: "/shared" },
+    { slot: 0, name: "data", path: "/data" },
+    { slot: 1, name: "shared", path: "/shared" },
   ]);
   // A copy's volume is its owner's: it outlives the copy.
   const [first] = copies;

@@ -54,6 +54,9 @@ export function isVolumeFile(name: string): boolean {
 /** Of a slot in a machine that is to be saved: whoever is loaded from it has another disk there. */
 export const EMPTY_VOLUME_BYTES = 1 << 20;
 
+/** What a volume may have, bytes: no file that is written becomes larger, where it is not known yet which volume that will be. */
+export const MOST_VOLUME_BYTES = 2 ** 43;
+
 /** Names inside a snapshot's directory that the VMM writes and reads. */
 export const SNAPSHOT_FILES = { state: "vmstate.bin", memory: "memory.bin" } as const;
 
@@ -204,6 +207,11 @@ export interface RunningMachine extends VmmProcess {
   readonly starved?: Promise<StacyError>;
   /** A new byte stream to the agent (guest port 1024). It may be called again at any time; a newer stream wins. */
   connectAgent(options?: ConnectOptions): Promise<AgentStream>;
+  /**
+   * The file in the slot's place is another one now: the guest's disk is that from here on. The guest must have closed the one before.
+   * @throws StacyError `conflict` for one that is larger than the files that this process may write
+   */
+  takeVolume(slot: number): Promise<void>;
   /** Does what the coming `save` does not need the guest to stand still for. */
   prepareSave(): Promise<void>;
   /** @param options.toSave it is about to be saved, which the guest may have to be told before it stands still */

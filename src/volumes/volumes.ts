@@ -358,6 +358,11 @@ export class Volumes {
     if (!(await this.#parts.hasMachine(sandbox))) await this.#disks.removeUse(id, sandbox, !readOnly);
   }
 
+  /** It was taken from a sandbox that goes on: nothing of that one's machine has it any more. */
+  async detached({ id }: Pick<VolumeRecord, "id">, sandbox: string, readOnly: boolean): Promise<void> {
+    await this.#disks.removeUse(id, sandbox, !readOnly);
+  }
+
   async #make(
     owner: string,
     name: string,

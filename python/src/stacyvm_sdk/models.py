@@ -403,6 +403,14 @@ class Fork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreeVolumeSlots:
+    #: For volumes that are written
+    volume_slots: int
+    #: For volumes that are only read
+    volume_slots_read_only: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Health:
     #: `healthy` while the server answers.
     status: str
@@ -810,6 +818,7 @@ class Sandbox:
     volumes: list[VolumeMount] | None = None
     #: Directories of the host that it has
     mounts: list[Directory] | None = None
+    free_volume_slots: FreeVolumeSlots | None = None
     boot: Boot | None = None
     #: What went wrong, if something did.
     error: dict[str, Any] | None = None
@@ -1010,6 +1019,10 @@ class Template:
     secrets: list[dict[str, Any]]
     #: Volumes that its sandboxes get
     volumes: list[VolumeMount] | None = None
+    #: Free places for volumes to be written
+    volume_slots: int | None = None
+    #: The same, to be only read
+    volume_slots_read_only: int | None = None
     #: How many machines of it are kept ready.
     pool_size: int
     #: Which machine monitor: `firecracker`, `qemu`, or `auto` for the best one here.

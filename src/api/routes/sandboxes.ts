@@ -27,6 +27,7 @@ import {
   statsBody,
 } from "../schemas/sandbox.ts";
 import { defined } from "../schemas/values.ts";
+import { AttachedVolumeParam, VolumeDetachQuery, VolumeMountRequest } from "../schemas/volume.ts";
 
 const tag = "sandboxes";
 
@@ -184,6 +185,39 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
     },
     async ({ sandboxes, params, body: request }) =>
       json(body(await sandboxes.setNetwork(params.id, request.allowed_hosts))),
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/volumes",
+      scope: "use",
+      tag,
+      summary: "Attach a volume to it while it runs",
+      description: "In a free place of its machine (`volume_slots` of its start).",
+      params: SandboxId,
+      body: VolumeMountRequest,
+      responses: one,
+      errors: [404, 409],
+    },
+    async ({ sandboxes, params, body: { name, path, read_only } }) =>
+      json(body(await sandboxes.attachVolume(params.id, { name, path, readOnly: read_only === true }))),
+  );
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/sandboxes/{id}/volumes/{name}",
+      scope: "use",
+      tag,
+      summary: "Detach a volume from it while it runs",
+      description:
+        "While no program has a file of it open or works in it: else 409 names them. With `force` they lose it, and its place cannot be used again.",
+      params: AttachedVolumeParam,
+      query: VolumeDetachQuery,
+      responses: one,
+      errors: [404, 409],
+    },
+    async ({ sandboxes, params, query }) =>
+      json(body(await sandboxes.detachVolume(params.id, params.name, query.force))),
   );
   for (const action of ["pause", "resume", "suspend"] as const) {
     endpoints.add(

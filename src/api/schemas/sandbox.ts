@@ -8,11 +8,21 @@ import { DEFAULT_OWNER } from "../../sandboxes/owner.ts";
 import type { CheckpointRecord, SandboxRecord } from "../../sandboxes/record.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import { SAVED_VOLUMES } from "../../sandboxes/state-changes.ts";
+import { freeSlots } from "../../sandboxes/volume-mounts.ts";
 import { AllowedHosts, Duration, EnvMap, GuestText, maybe, StringMap, WarmContexts, warmContexts } from "./common.ts";
 import { DirectoryBody, DirectoryRequest, directoryBody, directoryInput } from "./directory.ts";
 import { OwnSecret, secretInput } from "./secret.ts";
 import { defined, iso } from "./values.ts";
-import { VolumeMountBody, VolumeMountRequest, volumeInput, volumeMountBody } from "./volume.ts";
+import {
+  FreeSlotsBody,
+  slotFields,
+  spareSlots,
+  VolumeMountBody,
+  VolumeMountRequest,
+  VolumeSlotFields,
+  volumeInput,
+  volumeMountBody,
+} from "./volume.ts";
 
 const size = z.int().min(0).max(1_048_576);
 
@@ -49,6 +59,7 @@ export const SpawnRequest = z
     mounts: maybe(z.array(DirectoryRequest).max(16)).openapi({
       description: "Directories of the server's host; for administrators, and where `mounts.allow` permits",
     }),
+    ...VolumeSlotFields,
     idle_timeout: maybe(Duration),
     idle_action: maybe(z.enum(["destroy", "pause", "suspend"])),
     idle_counts: maybe(z.enum(["processes", "calls"])).openapi({
@@ -84,6 +95,7 @@ export function spawnInput(
     secrets: body.secrets?.map((each) => (typeof each === "string" ? each : secretInput(each.name, each))),
     volumes: volumeInput(body.volumes),
     directories: directoryInput(body.mounts),
+    spareSlots: spareSlots(body),
     idleTimeoutMs: body.idle_timeout,
     idleAction: body.idle_action,
     idleCounts: body.idle_counts,
@@ -134,6 +146,9 @@ export const SandboxBody = z
     secrets: z.array(z.string()).optional().openapi({ description: "Names of those that its programs may use" }),
     volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that it has" }),
     mounts: z.array(DirectoryBody).optional().openapi({ description: "Directories of the host that it has" }),
+    free_volume_slots: FreeSlotsBody.optional().openapi({
+      description: "Places for volumes that can be attached; absent: it was started without any",
+    }),
     boot: BootBody.optional(),
     error: z
       .object({
@@ -176,6 +191,7 @@ export function sandboxBody(record: SandboxRecord, previewDomain: string): z.out
     secrets: record.secrets,
     volumes: record.volumes?.map(volumeMountBody),
     mounts: record.directories?.map(directoryBody),
+    free_volume_slots: record.slots && slotFields(freeSlots(record)),
     resume_on_use: record.resumeOnUse,
     idle_timeout: record.idleTimeoutMs > 0 ? formatDuration(record.idleTimeoutMs) : undefined,
     boot: boot && {

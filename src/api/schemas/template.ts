@@ -16,7 +16,14 @@ import {
   warmContexts,
 } from "./common.ts";
 import { defined, iso } from "./values.ts";
-import { VolumeMountBody, VolumeMountRequest, volumeInput } from "./volume.ts";
+import {
+  slotFields,
+  spareSlots,
+  VolumeMountBody,
+  VolumeMountRequest,
+  VolumeSlotFields,
+  volumeInput,
+} from "./volume.ts";
 
 const whole = z.int().min(0).max(1_048_576);
 
@@ -50,6 +57,7 @@ export const TemplateRequest = z
       description:
         "Volumes of whoever spawns from it, by name; a spawn's own take the place of those with the same name or path",
     }),
+    ...VolumeSlotFields,
     pool_size: maybe(z.int().min(0).max(256)),
     provider: maybe(z.string().max(64)),
     metadata: maybe(StringMap),
@@ -82,7 +90,7 @@ export function templateInput(
     ttlMs: body.ttl || (body.ttl_seconds ?? 0) * 1000 || defaults.defaultTtlMs,
     env: body.env ?? {},
     secrets: (body.secrets ?? []).map(({ name, inject_at }) => ({ name, injectAt: inject_at })),
-    ...defined({ volumes: volumeInput(body.volumes) }),
+    ...defined({ volumes: volumeInput(body.volumes), spareSlots: spareSlots(body) }),
     poolSize: body.pool_size ?? 0,
     metadata: body.metadata ?? {},
     ...(body.provider ? { provider: body.provider } : {}),
@@ -114,6 +122,8 @@ export const TemplateBody = z
     env: z.record(z.string(), z.string()),
     secrets: z.array(z.object({ name: z.string(), inject_at: z.string() })),
     volumes: z.array(VolumeMountBody).optional().openapi({ description: "Volumes that its sandboxes get" }),
+    volume_slots: z.int().optional().openapi({ description: "Free places for volumes to be written" }),
+    volume_slots_read_only: z.int().optional().openapi({ description: "The same, to be only read" }),
     pool_size: z.int(),
     provider: z.string(),
     metadata: z.record(z.string(), z.string()),
@@ -147,6 +157,7 @@ export function templateBody(template: Template): z.output<typeof TemplateBody> 
     ...defined({
       volumes: template.volumes?.map(({ name, path, readOnly = false }) => ({ name, path, read_only: readOnly })),
     }),
+    ...(template.spareSlots === undefined ? {} : slotFields(template.spareSlots)),
     pool_size: template.poolSize,
     provider: template.provider ?? "",
     metadata: template.metadata,

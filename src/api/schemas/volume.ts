@@ -1,8 +1,8 @@
 import { z } from "@hono/zod-openapi";
-import type { VolumeInput, VolumeMount } from "../../sandboxes/record.ts";
+import type { SpareSlots, VolumeInput, VolumeMount } from "../../sandboxes/record.ts";
 import { MIB } from "../../volumes/record.ts";
 import type { VolumeInfo, VolumeUsage } from "../../volumes/volumes.ts";
-import { GuestText, maybe } from "./common.ts";
+import { Flag, GuestText, maybe } from "./common.ts";
 import { iso } from "./values.ts";
 
 const sizeMb = z.int().min(1).openapi({ description: "Size of its disk, MiB" });
@@ -29,6 +29,44 @@ export const VolumeMountRequest = z
     read_only: maybe(z.boolean()).openapi({ type: "boolean", description: "Others may read it at the same time" }),
   })
   .openapi("VolumeMountRequest");
+
+const slots = (what: string) =>
+  maybe(z.int().min(0).max(4)).openapi({
+    type: "integer",
+    description: `Free places for volumes that are attached while it runs, to be ${what}; with its volumes at most four`,
+  });
+
+/** With a spawn or a template. */
+export const VolumeSlotFields = { volume_slots: slots("written"), volume_slots_read_only: slots("only read") };
+
+interface VolumeSlotInput {
+  volume_slots?: number | undefined;
+  volume_slots_read_only?: number | undefined;
+}
+
+/** Absent: nothing is said of it. */
+export function spareSlots({ volume_slots, volume_slots_read_only }: VolumeSlotInput): SpareSlots | undefined {
+  if (volume_slots === undefined && volume_slots_read_only === undefined) return undefined;
+  return { write: volume_slots ?? 0, read: volume_slots_read_only ?? 0 };
+}
+
+export function slotFields({ write, read }: SpareSlots): { volume_slots: number; volume_slots_read_only: number } {
+  return { volume_slots: write, volume_slots_read_only: read };
+}
+
+/** As the state of a sandbox: what is free now. */
+export const FreeSlotsBody = z
+  .object({
+    volume_slots: z.int().openapi({ description: "For volumes that are written" }),
+    volume_slots_read_only: z.int().openapi({ description: "For volumes that are only read" }),
+  })
+  .openapi("FreeVolumeSlots");
+
+export const VolumeDetachQuery = z.object({
+  force: Flag.openapi({ description: "Also from programs that hold it" }),
+});
+
+export const AttachedVolumeParam = z.object({ id: z.string().max(128), name: z.string().max(128) });
 
 export const VolumeMountBody = z
   .object({ name: z.string(), path: z.string(), read_only: z.boolean() })

@@ -16,9 +16,9 @@ import { ProgressLine } from "../progress-line.ts";
 import { noteForm } from "../published-options.ts";
 import { pullFirst } from "../pull-first.ts";
 import { diskOption, memoryOption, vcpusOption } from "../size-options.ts";
-import { type Mounts, volumeOption } from "../volume-option.ts";
+import { type Mounts, type VolumeSlotOptions, volumeOption, volumeSlotOptions } from "../volume-option.ts";
 
-interface SpawnOptions extends ClientOptions {
+interface SpawnOptions extends ClientOptions, VolumeSlotOptions {
   /** As the published StacyVM takes it. */
   image?: string;
   name?: string;
@@ -68,6 +68,8 @@ export function spawnCommand(): Command {
     .addOption(allowOption())
     .addOption(secretOption())
     .addOption(volumeOption())
+    .addOption(volumeSlotOptions()[0])
+    .addOption(volumeSlotOptions()[1])
     .option("--start", "start the image's own command; `stacyvm logs` shows what it writes")
     .option("--init", "start the image's own init (systemd) and its services")
     .option("--setup <command>", "run before it is saved as golden snapshot; may be repeated", collect)
@@ -113,6 +115,8 @@ export function spawnCommand(): Command {
           allowedHosts: options.allow,
           secrets: options.secret,
           ...options.volume,
+          volumeSlots: options.volumeSlots,
+          volumeSlotsReadOnly: options.volumeSlotsRo,
           ownerId: options.owner,
         });
         if (own !== undefined) {

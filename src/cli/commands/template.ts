@@ -4,7 +4,7 @@ import { type ClientOptions, clientCommand, withServer } from "../client-command
 import { note, printJson, printLine } from "../output.ts";
 import { memoryOption, vcpusOption } from "../size-options.ts";
 import { printTable } from "../table.ts";
-import { type Mounts, templateVolumeOption } from "../volume-option.ts";
+import { type Mounts, templateVolumeOption, type VolumeSlotOptions, volumeSlotOptions } from "../volume-option.ts";
 
 /** `stacyvm template ...`: named sets of what a sandbox is started with. */
 export function templateCommand(): Command {
@@ -46,7 +46,7 @@ function inspect(): Command {
     );
 }
 
-interface CreateOptions extends ClientOptions {
+interface CreateOptions extends ClientOptions, VolumeSlotOptions {
   memory?: number;
   vcpus?: number;
   env?: Record<string, string>;
@@ -72,6 +72,8 @@ function create(): Command {
     .addOption(allowOption("its sandboxes"))
     .addOption(secretOption("they"))
     .addOption(templateVolumeOption())
+    .addOption(volumeSlotOptions()[0])
+    .addOption(volumeSlotOptions()[1])
     .option("--setup <command>", "run once, before the golden snapshot is saved; may be repeated", collect)
     .option("--pool <n>", "machines that `stacyvm serve` keeps ready", parseCount)
     .option("--description <text>", "what it is for, in words")
@@ -85,6 +87,8 @@ function create(): Command {
           memoryMb: options.memory,
           poolSize: options.pool,
           volumes: options.volume?.volumes,
+          volumeSlots: options.volumeSlots,
+          volumeSlotsReadOnly: options.volumeSlotsRo,
           allowedHosts: options.allow,
           secrets: options.secret?.map((name) => ({ name })),
         };

@@ -3,11 +3,12 @@ import { Readable } from "node:stream";
 import { Command } from "commander";
 import type { Volume } from "../../../sdk/src/index.ts";
 import { parseSizeMiB, sizeText } from "../arguments.ts";
-import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
+import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson, sinceNow } from "../output.ts";
 import { saveFile } from "../save-file.ts";
 import { printTable } from "../table.ts";
+import { parsePlace } from "../volume-option.ts";
 
 const DEFAULT_SIZE_MIB = 1_024;
 
@@ -22,6 +23,8 @@ export function volumeCommand(): Command {
     resize(),
     clone(),
     snapshot(),
+    attach(),
+    detach(),
     exporting(),
     importing(),
     remove(),
@@ -139,6 +142,39 @@ function copy(name: string, to: { name: string; readOnly?: boolean }, options: C
     if (options.json === true) return printJson(made);
     note(`${made.name} holds what ${name} holds`);
   });
+}
+
+function attach(): Command {
+  return clientCommand("attach", "give a volume to a sandbox that runs")
+    .argument("<name>")
+    .argument("<place>", "SANDBOX:/PATH, such as web-1:/data, or web-1:/data:ro to read only", parsePlace)
+    .addHelpText("after", wrappedNote("The sandbox needs a free place: `stacyvm spawn --volume-slots 1 IMAGE`."))
+    .action((name: string, { sandbox: id, path, readOnly }: ReturnType<typeof parsePlace>, options: ClientOptions) =>
+      withServer(options, async ({ client, signal }) => {
+        const sandbox = await findSandbox(client, id, signal);
+        const info = await sandbox.attachVolume(name, path, { readOnly, signal });
+        if (options.json === true) return printJson(info);
+        note(`${sandbox.id} has ${name} at ${path}`);
+      }),
+    );
+}
+
+function detach(): Command {
+  return clientCommand("detach", "take a volume from a sandbox that runs on")
+    .argument("<name>")
+    .argument("<sandbox>")
+    .option(
+      "--force",
+      "also from programs that have files of it open: they lose it, and its place cannot be used again",
+    )
+    .action((name: string, id: string, options: ClientOptions & { force?: boolean }) =>
+      withServer(options, async ({ client, signal }) => {
+        const sandbox = await findSandbox(client, id, signal);
+        const info = await sandbox.detachVolume(name, { force: options.force, signal });
+        if (options.json === true) return printJson(info);
+        note(`${sandbox.id} has ${name} no more`);
+      }),
+    );
 }
 
 function exporting(): Command {

@@ -30,7 +30,9 @@ export async function fork(
       copied === "none" ? undefined : life.record.directories?.map((each) => ({ ...each, readOnly: true }));
     const start = async (id: string): Promise<SandboxMachine> => {
       const slots = await volumes?.slots(id);
-      const disks = slots === undefined ? {} : { volumes: slots.map(({ file }) => file), still: true };
+      const files: (string | undefined)[] = [];
+      for (const { slot, file } of slots ?? []) files[slot] = file;
+      const disks = slots === undefined ? {} : { volumes: files, still: true };
       const launched = await launcher.launchSaved(key, "fork", {
         id,
         env,
@@ -73,10 +75,10 @@ async function leaveDirectories(life: MachineLife, machine: SandboxMachine): Pro
 async function settleSlots(life: MachineLife, machine: SandboxMachine, slots: readonly CopiedSlot[]): Promise<void> {
   const { agent } = machine;
   try {
-    // From the last to the first: a disk that is taken away moves those behind it.
     // The bare guest has drives, and no filesystems.
-    const mounted = life.target.guest === "linux" ? [...slots.entries()] : [];
-    for (const [slot, { name, path, file, onlyRead }] of mounted.reverse()) {
+    const mounted = life.target.guest === "linux" ? slots : [];
+    // One may lie in another.
+    for (const { slot, name, path, file, onlyRead } of mounted.toSorted((a, b) => (a.path < b.path ? 1 : -1))) {
       if (file === undefined) await agent.unmount({ slot, name, path }, { force: true });
       else if (onlyRead === true) await agent.onlyRead({ slot, name, path });
     }

@@ -7,18 +7,25 @@ import { join } from "node:path";
 import { runTool } from "../../host/run.ts";
 import { aloneInCell, type Cell, trialDir } from "../cell.ts";
 import { SNAPSHOT_FILES } from "../vmm.ts";
-import { type Jail, makeRoot } from "./jail.ts";
+import { type Jail, makeRoot, SHOWN, showVolumes } from "./jail.ts";
 
 /** A file of the host, and its name in the jail. */
 export type Shown = readonly [file: string, name: string];
 
-export async function makeCellJail(dir: string, firecracker: string, files: readonly Shown[]): Promise<Jail> {
+/** @param volumes names of those that are only read */
+export async function makeCellJail(
+  dir: string,
+  firecracker: string,
+  files: readonly Shown[],
+  volumes: readonly string[],
+): Promise<Jail> {
   const user = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const memory = files.find(([, name]) => name === SNAPSHOT_FILES.memory)?.[0];
   const [jail, identity] = await Promise.all([
     makeRoot(dir, firecracker, user),
     memory === undefined ? undefined : identityOf(memory),
   ]);
+  await showVolumes(jail, dir, volumes);
   return identity === undefined ? jail : { ...jail, memory: identity };
 }
 
@@ -34,11 +41,13 @@ export async function cellArguments(
   dir: string,
   firecracker: string,
   files: readonly Shown[],
+  volumes: readonly string[],
   args: readonly string[],
 ): Promise<string[]> {
   const [machine, program] = await Promise.all([realpath(dir), realpath(firecracker)]);
   const root = join(machine, jail.root);
-  const read = files.map(([file, name]) => [file, join(root, name)] as const);
+  const shown: Shown[] = volumes.length === 0 ? [] : [[join(machine, SHOWN), SHOWN]];
+  const read = [...files, ...shown].map(([file, name]) => [file, join(root, name)] as const);
   return aloneInCell({ dir: root, read, write: [root] }, program, args);
 }
 

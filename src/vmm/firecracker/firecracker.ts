@@ -256,9 +256,8 @@ class Firecracker implements Vmm {
     const users = this.#users;
     if (users === undefined) {
       const shown: Shown[] = [...files, [await realpath(join(dir, FILES.base)), FILES.base]];
-      for (const [slot, access] of (config.volumes ?? []).entries())
-        if (access === "read") shown.push([await realpath(join(dir, volumeFile(slot))), volumeFile(slot)]);
-      return start({ by: "cell", cell: await usableCell(), files: shown });
+      const volumes = (config.volumes ?? []).flatMap((access, slot) => (access === "read" ? [volumeFile(slot)] : []));
+      return start({ by: "cell", cell: await usableCell(), files: shown, volumes });
     }
     const netns = this.#options.jail.netns === undefined ? {} : { netns: this.#options.jail.netns };
     const uid = await users.take();

@@ -11,12 +11,14 @@
  *
  * Who makes it: Firecracker's jailer, where the server is root (jailer.ts), else the cell that QEMU has too (cell-jail.ts).
  */
-import { chmod, chown, link, mkdir, readdir, realpath, stat } from "node:fs/promises";
+import { chmod, chown, link, mkdir, readdir, realpath, rename, rm, stat, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errno, StacyError } from "../../host/error.ts";
 import { removeTree } from "../../host/remove-tree.ts";
 
 const JAIL = "jail";
+/** In the machine's directory, and under the same name in a cell. */
+export const SHOWN = "shown";
 /** The id of one that the jailer did not make. */
 const CELL = "cell";
 
@@ -74,9 +76,34 @@ export async function findJail(dir: string): Promise<Jail | undefined> {
  */
 export async function bring(jail: Jail, dir: string, path: string, name: string, own: boolean): Promise<void> {
   if (jail.by === "cell" && !own) return;
-  const target = join(dir, jail.root, name);
+  await bringTo(join(dir, jail.root, name), jail, dir, path, own);
+}
+
+/** The same of a volume that takes the place of another one. */
+export async function bringAnother(jail: Jail, dir: string, path: string, name: string, own: boolean): Promise<void> {
+  // In a cell what is only read lies in a directory that is shown to read, and its own name is a link there.
+  const place = jail.by === "cell" && !own ? join(dir, SHOWN) : join(dir, jail.root);
+  const next = join(place, `${name}.next`);
+  await rm(next, { force: true });
+  await bringTo(next, jail, dir, path, own);
+  await rename(next, join(place, name));
+}
+
+/** For a cell: volumes that are only read, whose places others may take. @param names in the machine's directory */
+export async function showVolumes(jail: Jail, dir: string, names: readonly string[]): Promise<void> {
+  if (names.length === 0) return;
+  await removeTree(join(dir, SHOWN));
+  await mkdir(join(dir, SHOWN), { mode: 0o700 });
+  for (const name of names) {
+    await bringTo(join(dir, SHOWN, name), jail, dir, join(dir, name), false);
+    await symlink(join(SHOWN, name), join(dir, jail.root, name));
+  }
+}
+
+async function bringTo(target: string, jail: Jail, dir: string, path: string, own: boolean): Promise<void> {
+  const file = await realpath(path);
   try {
-    await link(await realpath(path), target);
+    await link(file, target);
   } catch (error) {
     if (errno(error) === "EEXIST") return;
     if (errno(error) !== "EXDEV") throw error;
@@ -87,11 +114,12 @@ export async function bring(jail: Jail, dir: string, path: string, name: string,
   }
   // In a cell its user is ours.
   if (jail.by === "cell") return;
+  // By the name outside: what is in the jail a machine that runs may replace.
   if (own) {
-    await chown(target, jail.uid, jail.gid);
+    await chown(file, jail.uid, jail.gid);
     // A volume that was shared before.
-    await chmod(target, 0o600);
+    await chmod(file, 0o600);
   }
   // Shared by all machines and read only: its user is not the one that made it.
-  else await chmod(target, 0o444);
+  else await chmod(file, 0o444);
 }

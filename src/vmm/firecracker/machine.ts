@@ -26,7 +26,7 @@ import {
 import { guestAtRest } from "./at-rest.ts";
 import { identityOf } from "./cell-jail.ts";
 import { mustNotCall, NO_HYPERCALLS } from "./hypercalls.ts";
-import { bring } from "./jail.ts";
+import { bring, bringAnother } from "./jail.ts";
 import { copyGround, digHoles, GROUND, keepGround, loseGround } from "./memory-file.ts";
 import { type FirecrackerProcess, VSOCK_SOCKET } from "./process.ts";
 import { Sentinel } from "./sentinel.ts";
@@ -275,10 +275,7 @@ export class LoadableFirecracker extends State implements LoadableVmm {
         process.limitFiles(life.config),
       ]);
       // It has opened what is there; that is said again so that the guest is told its size.
-      for (const slot of (life.config.volumes ?? []).keys()) {
-        const volume = { drive_id: volumeId(slot), path_on_host: volumeFile(slot) };
-        await process.api.patch(`/drives/${volumeId(slot)}`, volume, { phase: "load", timeoutMs: QUICK_MS });
-      }
+      for (const slot of (life.config.volumes ?? []).keys()) await openAgain(process, slot, "load");
     } catch (error) {
       // A failed load ends the process by itself; the answer came first. The kill only makes sure and waits.
       await process.kill();
@@ -286,6 +283,12 @@ export class LoadableFirecracker extends State implements LoadableVmm {
     }
     return ground;
   }
+}
+
+/** What the slot's name is now, whose size the guest is told. */
+function openAgain({ api }: FirecrackerProcess, slot: number, phase: string): Promise<void> {
+  const volume = { drive_id: volumeId(slot), path_on_host: volumeFile(slot) };
+  return api.patch(`/drives/${volumeId(slot)}`, volume, { phase, timeoutMs: QUICK_MS });
 }
 
 /**
@@ -322,6 +325,16 @@ export class RunningFirecracker extends State implements RunningMachine {
     // A connection that is made now would be lost, and what is said on it only keeps this guest from getting to it.
     if (fresh && life.interpreted && !life.traits.holdsBack) await guestAtRest(this.record.pid, REST_LIMIT_MS);
     return this.process.connectAgent(options);
+  }
+
+  async takeVolume(slot: number): Promise<void> {
+    const { process, life } = this;
+    const { jail, dir } = process;
+    const file = join(dir, volumeFile(slot));
+    const write = life.config.volumes?.[slot] === "write";
+    if (write) await process.allowFile(file);
+    if (jail !== undefined) await bringAnother(jail, dir, file, volumeFile(slot), write);
+    await openAgain(process, slot, "volumes");
   }
 
   async prepareSave(): Promise<void> {

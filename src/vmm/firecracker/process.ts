@@ -23,6 +23,7 @@ import {
   type VmmProcess,
   volumeFile,
 } from "../vmm.ts";
+import { allowFile, sizeToAllow } from "../volume-size.ts";
 import { FirecrackerApi } from "./api.ts";
 import { cellArguments, makeCellJail, type Shown } from "./cell-jail.ts";
 import { bring, findJail, type Jail } from "./jail.ts";
@@ -50,7 +51,7 @@ const DESCRIPTORS = 2_048;
 /** How a machine is to be jailed. */
 export type JailPlan =
   | { by: "jailer"; jailer: string | undefined; config: JailConfig }
-  | { by: "cell"; cell: Cell; files: readonly Shown[] };
+  | { by: "cell"; cell: Cell; files: readonly Shown[]; volumes: readonly string[] };
 
 export interface StartFirecracker {
   firecracker: string;
@@ -177,6 +178,11 @@ export class FirecrackerProcess implements VmmProcess {
     if (most !== undefined) await this.#process.limitFiles(most);
   }
 
+  /** @throws StacyError `conflict` for one that is larger than the files that it may write */
+  allowFile(path: string): Promise<void> {
+    return allowFile(this.#process, path);
+  }
+
   get record(): ProcessRecord {
     return this.#process.record;
   }
@@ -244,7 +250,7 @@ export class FirecrackerProcess implements VmmProcess {
 }
 
 function makePlanned(plan: JailPlan, dir: string, firecracker: string): Promise<Jail> {
-  if (plan.by === "cell") return makeCellJail(dir, firecracker, plan.files);
+  if (plan.by === "cell") return makeCellJail(dir, firecracker, plan.files, plan.volumes);
   if (plan.jailer !== undefined) return makeJail(dir, firecracker, plan.config);
   throw new StacyError("unavailable", "there is no jailer beside this Firecracker", {
     remedy: "set STACYVM_JAILER to its path, or set `firecracker.jail: false`",
@@ -268,7 +274,7 @@ async function commandLine(
   }
   if (jail !== undefined && plan?.by === "cell") {
     command = plan.cell.program;
-    args = await cellArguments(jail, dir, firecracker, plan.files, inside);
+    args = await cellArguments(jail, dir, firecracker, plan.files, plan.volumes, inside);
   }
   if (!(await descriptorsNeedLimit())) return { command, args, limited: false };
   const files = fileBytes === undefined ? [] : [`--fsize=${fileBytes}:${fileBytes}`];
@@ -290,8 +296,9 @@ export async function mostWritten(
   dir: string,
 ): Promise<number> {
   const slots = volumes.flatMap((access, slot) => (access === "write" ? [join(dir, volumeFile(slot))] : []));
-  const found = await Promise.all([join(disks, FILES.rootfs), ...slots].map((path) => stat(path)));
-  return Math.max(memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes, ...found.map(({ size }) => size));
+  const [disk, ...found] = await Promise.all([join(disks, FILES.rootfs), ...slots].map((path) => stat(path)));
+  const largest = Math.max(disk?.size ?? 0, ...found.map(({ size }) => sizeToAllow(size)));
+  return Math.max(memoryMiB * 2 ** 20 + MONITOR_BOUNDS.stateBytes, largest);
 }
 
 function touch(path: string): Promise<void> {

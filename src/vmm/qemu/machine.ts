@@ -21,6 +21,7 @@ import {
   SNAPSHOT_FILES,
   type SnapshotSource,
   type VmmProcess,
+  type VolumeAccess,
 } from "../vmm.ts";
 import { loadState, STREAM_FILE } from "./migration.ts";
 import type { QemuProcess } from "./process.ts";
@@ -28,6 +29,8 @@ import type { QemuProcess } from "./process.ts";
 /** What the states need besides the process. */
 export interface QemuContext {
   version: string;
+  /** How it uses its volumes, by slot. */
+  volumes: readonly VolumeAccess[];
   /** Of the host. */
   share: Share;
   /** RAM is the file `memory.bin` in the machine's directory. */
@@ -123,6 +126,10 @@ export class RunningQemu extends State implements RunningMachine {
 
   connectAgent(options?: ConnectOptions): Promise<AgentStream> {
     return this.process.connectAgent(options);
+  }
+
+  async takeVolume(slot: number): Promise<void> {
+    await this.process.takeVolume(slot, this.context.volumes[slot] ?? "read");
   }
 
   /** The whole RAM goes through the stream, which is written while the guest stands still. */

@@ -10,12 +10,22 @@ import { MonitorGroup, type Share } from "../cgroup.ts";
 import { keepShort, lastWords } from "../console-file.ts";
 import { exitError, hangUpError } from "../exit.ts";
 import { Undoing } from "../undoing.ts";
-import { type AgentStream, type ConnectOptions, type ExitReport, FILES, type VmmProcess } from "../vmm.ts";
+import {
+  type AgentStream,
+  type ConnectOptions,
+  type ExitReport,
+  FILES,
+  type VmmProcess,
+  type VolumeAccess,
+  volumeFile,
+} from "../vmm.ts";
+import { allowFile } from "../volume-size.ts";
 import { AGENT_SOCKET, QMP_SOCKET } from "./arguments.ts";
 import { cancelMigration, migrateOut } from "./migration.ts";
 import { Qmp } from "./qmp.ts";
 import { mostSaved, saveTarget } from "./save-file.ts";
 import { Starvation } from "./starvation.ts";
+import { hideVolumes, replaceFile, showVolume } from "./volume-files.ts";
 
 const LOG_LINES = 20;
 const RECONNECT_LIMIT_MS = 5_000;
@@ -214,6 +224,20 @@ export class QemuProcess implements VmmProcess {
     const clean = this.#clean;
     this.#clean = false;
     return { stream, clean };
+  }
+
+  /** Its guest has closed the disk that is in the slot. */
+  async takeVolume(slot: number, access: VolumeAccess): Promise<void> {
+    // What a server that died in here left: a file with another name is given to no other QEMU.
+    await hideVolumes(this.dir);
+    const shown = await showVolume(this.dir, slot, access);
+    try {
+      if (access === "write") await allowFile(this.#process, join(this.dir, volumeFile(slot)));
+      await replaceFile(await this.monitor(), slot, access, shown);
+    } finally {
+      // It has opened it.
+      await rm(join(this.dir, shown), { force: true });
+    }
   }
 
   async kill(): Promise<ExitReport> {

@@ -42,6 +42,7 @@ import {
   type VolumeAccess,
   volumeFile,
 } from "../vmm.ts";
+import { sizeToAllow } from "../volume-size.ts";
 import {
   type Accelerator,
   cpuModel,
@@ -57,6 +58,7 @@ import { cancelMigration, incomingUri, loadState, STREAM_FILE } from "./migratio
 import { probeQemu } from "./probe.ts";
 import { QemuProcess, removeSockets } from "./process.ts";
 import { hasFileUri, mostSaved } from "./save-file.ts";
+import { hideVolumes } from "./volume-files.ts";
 
 /** Starting QEMU takes some 30 ms; on a loaded host, seconds. */
 const START_LIMIT_MS = 20_000;
@@ -208,7 +210,13 @@ class Qemu implements Vmm {
   async #context(config: MachineConfig, sharedMemory: boolean): Promise<QemuContext> {
     const { version, accelerator } = await this.#usable();
     const share = { vcpus: config.vcpus, memoryMiB: config.memoryMiB, accelerator };
-    return { version, sharedMemory, share, normalise: (dir) => this.#normalise(dir, config) };
+    return {
+      version,
+      volumes: config.volumes ?? [],
+      sharedMemory,
+      share,
+      normalise: (dir) => this.#normalise(dir, config),
+    };
   }
 
   async #start(
@@ -219,7 +227,7 @@ class Qemu implements Vmm {
   ): Promise<QemuProcess> {
     const { path, accelerator, version } = await this.#usable();
     const { dir, config, signal } = options;
-    await removeSockets(dir);
+    await Promise.all([removeSockets(dir), hideVolumes(dir)]);
     const args = qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined);
     const host = await (this.#options.spawn ?? spawnProcess)({
       ...(await confined(path, args, dir, {
@@ -329,8 +337,9 @@ async function confined(
   }
   const shared = memory.shared ? [SNAPSHOT_FILES.memory] : [];
   const write = [RUN_DIR, FILES.rootfs, FILES.console, ...shared].map((name) => join(own, name));
-  const written = await Promise.all([join(own, FILES.rootfs), ...disksTo("write")].map((path) => stat(path)));
-  const fileBytes = Math.max(mostSaved(memoryMiB), ...written.map(({ size }) => size));
+  const sizeOf = async (path: string): Promise<number> => (await stat(path)).size;
+  const volumeBytes = await Promise.all(disksTo("write").map(async (path) => sizeToAllow(await sizeOf(path))));
+  const fileBytes = Math.max(mostSaved(memoryMiB), await sizeOf(join(own, FILES.rootfs)), ...volumeBytes);
   const files = { dir: own, read, write: [...write, ...disksTo("write")], clones, fileBytes };
   return { command: cell.program, args: inCell(cell, files, path, args), env: ENVIRONMENT };
 }

@@ -25,6 +25,12 @@ export function DetailsTab({ live, sandbox, info }: TabProps) {
           ["Started", `${moment(info.createdAt)}, ${distance(info.createdAt)} ago`],
           ["Ends", `${moment(info.expiresAt)}, in ${distance(info.expiresAt)}`],
           ["Idle limit", info.idleTimeout],
+          [
+            "Volumes",
+            info.volumes
+              ?.map(({ name, path, readOnly }) => `${name} at ${path}${readOnly ? " (reads)" : ""}`)
+              .join(", "),
+          ],
           ["Template", info.template],
           ["Checkpoint", info.checkpoint],
           [

@@ -262,6 +262,15 @@ class Sandbox:
         """New expiry: now and this time."""
         return self._update("POST", "/extend", {"ttl": duration_text(ttl)})
 
+    def attach_volume(self, name: str, path: str, *, read_only: bool = False) -> Info:
+        """A volume, by name, at `path` from now on: in a free place of its machine (`volume_slots` of its start)."""
+        return self._update("POST", "/volumes", {"name": name, "path": path, "read_only": read_only})
+
+    def detach_volume(self, name: str, *, force: bool = False) -> Info:
+        """While no program holds it; with `force` they lose it, and its place cannot be used again."""
+        forced = "true" if force else "false"
+        return self._update("DELETE", f"/volumes/{segment(name)}?force={forced}")
+
     def fork(
         self,
         count: int = 1,
