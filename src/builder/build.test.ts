@@ -149,3 +149,34 @@ test("a working directory's new directories belong to whom the step says, those 
     ["/", "of-root", "directory", 0o755, 0, 0],
   ]);
 });
+
+test("a command that reached no host is answered with what a build may reach; another failure is not", async (t) => {
+  const images = await based(t);
+  const failure = async (words: string): Promise<StacyError> => {
+    const start = async () => ({
+      async *output() {
+        yield { type: "stdout", data: Buffer.from(words) };
+      },
+      exited: Promise.resolve({ exitCode: 100, reason: "exited" }),
+    });
+    const agent = { ...guest(""), start } as unknown as Agent;
+    const build = buildImage(readPlan(`FROM base:1\nRUN fetch\n`), "cut-off:1", {
+      ...{ images, diskMiB: 16 },
+      start: async () => ({ agent, [Symbol.asyncDispose]: async () => {} }),
+    });
+    return await build.then(
+      () => assert.fail("it did not fail"),
+      (error: StacyError) => error,
+    );
+  };
+  for (const words of [
+    "E: Failed to fetch http://deb.debian.org/x  Temporary failure resolving 'deb.debian.org'",
+    "curl: (6) Could not resolve host: example.com",
+    "npm error code EAI_AGAIN",
+    "wget: bad address 'example.com'",
+  ]) {
+    assert.match((await failure(words)).remedy ?? "", /defaults\.allowed_hosts/, words);
+  }
+  for (const words of ["no-such-program: command not found", "npm error ERESOLVE could not resolve"])
+    assert.equal((await failure(words)).remedy, undefined, words);
+});

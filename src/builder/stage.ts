@@ -58,6 +58,11 @@ export interface StageWork {
 
 /** For the message of a command that failed. */
 const LAST_WORDS = 2000;
+/** How package managers and others say that a host is out of reach. */
+const NO_WAY =
+  /Temporary failure (in name resolution|resolving)|Could not resolve (host|')|Name or service not known|EAI_AGAIN|ENOTFOUND|ENETUNREACH|bad address '|no such host|Network is unreachable|tunnel failed|Tunnel connection failed/;
+const NO_WAY_REMEDY =
+  "commands of a build reach no host but those that are allowed: `defaults.allowed_hosts` in the configuration, `--allow` of `stacyvm image build`";
 /** What an archive has beside the content of its files, as a share of the disk and in bytes. */
 const PACKED_SHARE = 0.25;
 const PACKED_BYTES = 16 << 20;
@@ -202,6 +207,7 @@ class StageRun {
     signal?.throwIfAborted();
     throw new StacyError("invalid", `line ${step.line}: \`${step.text}\` ended with ${exitCode}\n${words.trimEnd()}`, {
       data: { line: step.line, exitCode },
+      ...(NO_WAY.test(words) ? { remedy: NO_WAY_REMEDY } : {}),
     });
   }
 

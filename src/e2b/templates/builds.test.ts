@@ -115,3 +115,24 @@ test("a build that is forgotten no longer counts in the bound of its owner's log
   const kept = all.slice(-50).filter(({ logs }) => logs.length > 0);
   assert.equal(kept.length, 50);
 });
+
+test("what a client is told of a failed build says what to do about it, too", async () => {
+  const parts = {
+    policies: { checkImage: () => {} },
+    images: {
+      of: () => {
+        throw new StacyError("invalid", "it ended with 100", { remedy: "allow its host" });
+      },
+    },
+    log: { info: () => {} },
+  } as unknown as E2bParts;
+  const builds = new TemplateBuilds(parts, {} as TemplateFiles);
+  const build = builds.request("acme", "t", { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 });
+  builds.start(build, from("other"), { owner: "acme" } as View);
+  while (build.endedAt === undefined) await new Promise(setImmediate);
+  assert.equal(build.reason?.message, "it ended with 100\nallow its host");
+  assert.deepEqual(
+    build.logs.map(({ message }) => message),
+    ["it ended with 100", "allow its host"],
+  );
+});

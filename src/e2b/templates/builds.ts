@@ -106,9 +106,11 @@ export class TemplateBuilds {
         },
         (thrown) => {
           const error = asStacyError(thrown);
+          const { message, remedy } = error;
+          const said = remedy === undefined ? message : `${message}\n${remedy}`;
           const line = error.data?.line;
           build.reason = {
-            message: error.message,
+            message: said,
             step:
               typeof line === "number" && line > 0
                 ? String(line)
@@ -116,7 +118,7 @@ export class TemplateBuilds {
                   ? "finalize"
                   : "base",
           };
-          this.#log(build, "error", error.message);
+          this.#log(build, "error", said);
           build.status = "error";
           this.#parts.log.info({ build: build.id, template: build.name, err: error }, "a template was not built");
         },
