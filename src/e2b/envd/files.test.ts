@@ -4,7 +4,9 @@ import { Readable } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as later } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
-import { eachPart, readFile, unpacked } from "./files.ts";
+import { StacyError } from "../../host/error.ts";
+import type { E2bParts } from "../parts.ts";
+import { eachPart, readFile, unpacked, writeFiles } from "./files.ts";
 import type { Guest } from "./guest.ts";
 
 const TYPE = "multipart/form-data; boundary=b";
@@ -149,4 +151,29 @@ test("of a file come as many bytes as were announced and none behind them, or th
   // Of what has no size before it is read, as below /proc, none is announced.
   const unknown = await ask(0, ["content"]);
   assert.deepEqual([unknown.headers.get("content-length"), await unknown.text()], [null, "content"]);
+});
+
+test("a file is written where it is, and keeps its permissions: other names of it, and who has it open, see what is written", async () => {
+  const written: unknown[] = [];
+  const agentOf = (there: boolean) => ({
+    stat: async (path: string) => {
+      if (path === "/dir/x" && !there) throw new StacyError("not-found", "no such file");
+      return { kind: path === "/dir/x" ? "file" : "directory", size: 3, mode: 0o4711 };
+    },
+    writeFile: async (path: string, content: AsyncIterable<Uint8Array>, options: object) => {
+      written.push([path, await textOf(content), options]);
+    },
+  });
+  const user = { name: "user", uid: 0, gid: 0, home: "/", own: true };
+  const parts = { config: { server: { max_upload_bytes: 0, body_timeout: 1_000 } } } as unknown as E2bParts;
+  for (const there of [true, false]) {
+    const guest = { userName: "user", users: async () => ({ find: () => user }), agent: agentOf(there) };
+    const headers = { "content-type": "application/octet-stream" };
+    const request = new Request("http://h/files", { method: "POST", headers, body: "new" });
+    await writeFiles(parts, guest as unknown as Guest, request, new URLSearchParams({ path: "/dir/x" }));
+  }
+  assert.deepEqual(written, [
+    ["/dir/x", "new", { atomic: false }],
+    ["/dir/x", "new", { atomic: false, mode: 0o644 }],
+  ]);
 });

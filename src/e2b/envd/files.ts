@@ -109,7 +109,8 @@ async function write(
   });
   if (there?.kind === "directory") throw new StacyError("invalid", `path is a directory: ${target}`);
   const made = there === undefined ? await missingDirectories(agent, posix.dirname(target)) : [];
-  await agent.writeFile(target, content, { mode: there?.mode ?? 0o644 });
+  // In its place, as E2B's agent does: whoever has the file open, or has it by another name, sees what is written.
+  await agent.writeFile(target, content, { atomic: false, ...(there === undefined ? { mode: 0o644 } : {}) });
   await give(agent, user, [...made, target]);
   return { name: posix.basename(target), type: "file", path: target };
 }
