@@ -67,6 +67,10 @@ test("a source that fails leaves the old file and nothing beside it", async () =
   assert.equal((await agent.list("/workspace/atomic")).length, 1);
 });
 
+test("where no file can be made the error names the one that was asked for", async () => {
+  await assert.rejects(agent.writeFile("/proc/none", Buffer.from("x")), { message: /\/proc\/none: / });
+});
+
 test("modes, append, exclusive, offset and the mode that a replaced file keeps", async () => {
   const path = "/workspace/modes";
   await agent.writeFile(path, Buffer.from("a"), { mode: 0o750 });

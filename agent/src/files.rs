@@ -288,7 +288,8 @@ impl WriteJob {
             Err(f) if existing.is_some() && matches!(f.errno, libc::ENOENT | libc::EACCES | libc::EPERM) => {
                 return Ok((sys::open(&self.path, libc::O_WRONLY | libc::O_TRUNC, 0)?, None));
             }
-            Err(f) => return Err(f),
+            // Nobody has asked for a file of the temporary name.
+            Err(f) => return Err(Fail::errno(f.errno, &name(&self.path))),
         };
         let (mode, owner) = match &existing {
             Some(st) => (self.mode.unwrap_or(st.st_mode & 0o7777), Some((st.st_uid, st.st_gid)).filter(|o| *o != (0, 0))),
