@@ -60,16 +60,30 @@ export type NetworkWish = Partial<z.output<typeof Network>>;
 const OWN = "stacyvm.e2b/";
 export const own = {
   template: `${OWN}template`,
+  /** The client's metadata have a word `template` of their own. */
+  named: `${OWN}named`,
 } as const;
+
+/** A new sandbox's metadata: the client's, and what we remember. */
+export function remembered({ metadata = {}, templateID }: NewSandbox): Record<string, string> {
+  return {
+    ...metadata,
+    [own.template]: templateID,
+    ...(metadata.template === undefined ? {} : { [own.named]: "yes" }),
+  };
+}
 
 export function stateOf(record: SandboxRecord): "running" | "paused" {
   return record.state === "paused" || record.state === "suspended" ? "paused" : "running";
 }
 
 export function metadataOf(record: SandboxRecord): Record<string, string> {
-  // What a template adds is the server's, too.
+  // What a template adds is the server's, too. A fork has it from its source, and no template.
+  const isOurs = Object.hasOwn(record.metadata, own.template)
+    ? () => !Object.hasOwn(record.metadata, own.named)
+    : (value: string) => value === record.template;
   const added = ([key, value]: [string, string]): boolean =>
-    key.startsWith(OWN) || (key === "template" && value === record.template);
+    key.startsWith(OWN) || (key === "template" && isOurs(value));
   return Object.fromEntries(Object.entries(record.metadata).filter((entry) => !added(entry)));
 }
 

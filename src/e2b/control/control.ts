@@ -14,8 +14,8 @@ import type { View } from "../../sandboxes/view.ts";
 import { errorResponse, notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import { templateRoutes } from "../templates/routes.ts";
+import type { NewSandbox, Opened } from "./bodies.ts";
 import * as bodies from "./bodies.ts";
-import { type NewSandbox, type Opened, own } from "./bodies.ts";
 import type { ControlContext } from "./env.ts";
 import { Idempotency } from "./idempotency.ts";
 import { logEntry, wantedOf } from "./logs.ts";
@@ -331,7 +331,7 @@ function spawnInput(body: NewSandbox, sandboxes: View, keepMs: number, byDefault
           },
         }
       : {}),
-    metadata: { ...body.metadata, [own.template]: body.templateID },
+    metadata: bodies.remembered(body),
     env: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: body.templateID, ...body.envVars },
     ...(hosts === undefined ? {} : { allowedHosts: hosts }),
     ...(body.volumeMounts === undefined ? {} : { volumes: body.volumeMounts }),
