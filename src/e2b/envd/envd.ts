@@ -4,11 +4,14 @@
  */
 import type { Socket } from "node:net";
 import {
+  Code,
+  ConnectError,
   type ConnectRouter,
   createConnectRouter,
   createContextKey,
   createContextValues,
   type HandlerContext,
+  type Interceptor,
 } from "@connectrpc/connect";
 import {
   type UniversalHandler,
@@ -19,7 +22,7 @@ import type { RouteAccess } from "../../api/endpoint.ts";
 import { HeldInput } from "../../guest/held-input.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
-import { notThere } from "../error.ts";
+import { connectError, notThere } from "../error.ts";
 import { type E2bParts, ENVD_PORT } from "../parts.ts";
 import { sampleEnvd } from "./envd-metrics.ts";
 import { readFile, writeFiles } from "./files.ts";
@@ -52,9 +55,33 @@ const CARRIES_INPUT: ReadonlySet<unknown> = new Set([Process.method.sendInput, P
 function createRouter(readMaxBytes: number): ConnectRouter {
   return createConnectRouter({
     ...{ connect: true, grpc: false, grpcWeb: false },
+    interceptors: [withCodes],
     ...{ readMaxBytes, binaryOptions: { readUnknownFields: false } },
   });
 }
+
+/** Whatever a call meets has a code: what has none would be told as `internal`, without a word. */
+const withCodes: Interceptor = (next) => async (request) => {
+  const told = (error: unknown): ConnectError => {
+    const { reason } = request.signal;
+    // The time that the client has set is over: what that breaks is no error of its own.
+    const late = reason instanceof ConnectError && reason.code === Code.DeadlineExceeded;
+    return late ? reason : connectError(error);
+  };
+  async function* each<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      yield* messages;
+    } catch (error) {
+      throw told(error);
+    }
+  }
+  try {
+    const answer = await next(request);
+    return answer.stream ? { ...answer, message: each(answer.message) } : answer;
+  } catch (error) {
+    throw told(error);
+  }
+};
 
 export class Envd {
   readonly #parts: E2bParts;
@@ -65,10 +92,14 @@ export class Envd {
 
   constructor(parts: E2bParts) {
     this.#parts = parts;
-    const guestOf = ({ values, requestHeader, signal }: HandlerContext): Promise<Guest> => {
+    const guestOf = async ({ values, requestHeader, signal }: HandlerContext): Promise<Guest> => {
       const target = values.get(SANDBOX);
       if (target === undefined) throw new StacyError("internal", "a call without its sandbox");
-      return openGuest(parts, target, signal, userOf(requestHeader));
+      return await openGuest(parts, target, signal, userOf(requestHeader)).catch((error) => {
+        // It has ended since the call was let in: clients look whether it is there, and do not take a file for missing.
+        const over = isGone(error) || (error instanceof StacyError && error.code === "not-found");
+        throw over ? new ConnectError(error.message, Code.Unavailable) : error;
+      });
     };
     const ownerOf = ({ values }: HandlerContext): string => values.get(SANDBOX)?.sandboxes.owner ?? "";
     const processes = processService(guestOf, new RunningProcesses(), ownerOf);
