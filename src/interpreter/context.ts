@@ -56,7 +56,7 @@ export class Context {
 
   /**
    * @param beginMs until it answers
-   * @throws StacyError `not-supported` in an image without the language's program
+   * @throws StacyError `not-supported` in an image without the language's program, `invalid` for a directory that is not there
    */
   static async start(agent: Agent, options: ContextOptions, beginMs = BEGIN_MS): Promise<Context> {
     const { user, env = {}, ...info } = options;
@@ -71,8 +71,15 @@ export class Context {
         ...(info.cwd === undefined ? {} : { cwd: info.cwd }),
         ...(user === undefined ? {} : { user }),
       })
-      .catch((cause) => {
+      .catch(async (cause) => {
         if (!(cause instanceof StacyError) || cause.code !== "not-found") throw cause;
+        const { cwd } = info;
+        if (cwd !== undefined && !(await isThere(agent, cwd))) {
+          throw new StacyError("invalid", `cwd: the sandbox has no directory ${cwd}`, {
+            cause,
+            remedy: "make it first",
+          });
+        }
         throw new StacyError("not-supported", `the sandbox's image has no ${program} (${cause.message})`, { cause });
       });
     return await Context.#begin(info, command, {}, beginMs);
@@ -217,4 +224,14 @@ export function contextsAmong(processes: readonly ProcessInfo[]): FoundContext[]
       return []; // something of the guest's own that looks like one
     }
   });
+}
+
+async function isThere(agent: Agent, path: string): Promise<boolean> {
+  return await agent.stat(path).then(
+    () => true,
+    (error) => {
+      if (error instanceof StacyError && error.code === "not-found") return false;
+      throw error;
+    },
+  );
 }

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -32,7 +33,10 @@ class HostAgent {
       detached: true,
       ...(cwd === undefined ? {} : { cwd }),
     });
-    const [failed] = await Promise.race([once(child, "spawn"), once(child, "error")]);
+    const failed: unknown = await once(child, "spawn").then(
+      () => undefined,
+      (error) => error,
+    );
     if (failed !== undefined) throw new StacyError("not-found", String(failed));
     const one = { child, text: argv.join(" "), said: [] as OutputEvent[], more: new EventTarget() };
     for (const type of ["stdout", "stderr"] as const) {
@@ -44,6 +48,11 @@ class HostAgent {
     child.once("close", () => one.more.dispatchEvent(new Event("more")));
     this.#all.push(one);
     return this.attach(String(this.#all.length - 1));
+  }
+
+  async stat(path: string): Promise<object> {
+    if (existsSync(path)) return {};
+    throw new StacyError("not-found", path);
   }
 
   async attach(id: string): Promise<Command> {
@@ -88,6 +97,8 @@ class HostAgent {
     for (const { child } of this.#all) child.kill("SIGKILL");
   }
 }
+
+const lacking = (): Promise<never> => Promise.reject(new StacyError("not-found", "no such program"));
 
 describe("contexts", { timeout: 60_000 }, () => {
   let dir: string;
@@ -137,6 +148,14 @@ describe("contexts", { timeout: 60_000 }, () => {
     await assert.rejects(run("bash", "true", { "A B": "" }), { code: "invalid" });
     await assert.rejects(run("bash", "true", { A: "a\0b" }), { code: "invalid" });
     assert.equal((await run("bash", "true")).at(-1)?.type, "end");
+  });
+
+  test("a directory that is not there is the caller's mistake, and no program that the image lacks", async () => {
+    const making = contexts.create(guest, { language: "bash", cwd: join(dir, "none") });
+    await assert.rejects(making, { code: "invalid", message: /^cwd: .*none$/ });
+    const lost = { ...guest, agent: Object.create(host, { start: { value: lacking } }) as Agent };
+    const program = contexts.create(lost, { language: "bash", cwd: dir });
+    await assert.rejects(program, { code: "not-supported", message: /has no bash/ });
   });
 
   test("bash: an interruption ends what runs, and the rest of its piece", async () => {
