@@ -153,7 +153,8 @@ describe("contexts", { timeout: 60_000 }, () => {
   test("a directory that is not there is the caller's mistake, and no program that the image lacks", async () => {
     const making = contexts.create(guest, { language: "bash", cwd: join(dir, "none") });
     await assert.rejects(making, { code: "invalid", message: /^cwd: .*none$/ });
-    const lost = { ...guest, agent: Object.create(host, { start: { value: lacking } }) as Agent };
+    const agent = { start: lacking, stat: host.stat, writeFile: async () => {}, processes: async () => [] };
+    const lost = { ...guest, id: "sb-none", agent: agent as unknown as Agent };
     const program = contexts.create(lost, { language: "bash", cwd: dir });
     await assert.rejects(program, { code: "not-supported", message: /has no bash/ });
   });
