@@ -154,11 +154,11 @@ test("a process left in the background does not delay the result for long, and i
   await shell(agent, "for i in $(seq 100); do [ -s /tmp/late ] && exit 0; sleep 0.1; done; exit 1");
   await agent.exec({ argv: sh("sleep 1000 >/dev/null 2>&1 & ") });
   // Nor one that writes without an end.
-  const endless = await agent.start({ argv: sh("yes & echo $!") });
+  const endless = await agent.start({ argv: sh("yes & echo $! >&2") });
   let pid = "";
-  for await (const event of endless.output()) if (pid === "" && event.type === "stdout") pid = event.data.toString();
+  for await (const event of endless.output()) if (event.type === "stderr") pid += event.data;
   assert.equal((await endless.exited).exitCode, 0);
-  await shell(agent, `kill ${Number.parseInt(pid.replace(/^[^0-9]+/, ""), 10)}`);
+  await shell(agent, `kill ${pid}`);
 });
 
 test("what a command has left behind may still end its words: those of a log's writer", async () => {
@@ -171,11 +171,22 @@ test("where it is asked for, a result waits until the output is closed, or someb
   assert.equal((await agent.exec({ argv: script, untilClosed: true })).stdout.toString(), "parent\nchild\n");
   const held = sh("sleep 1000 & echo started");
   const killed = await agent.start({ argv: held, untilClosed: true });
-  for await (const event of killed.output()) if (event.type !== "lost") await killed.kill(15);
+  while ((await agent.processes()).find(({ id }) => id === killed.id)?.running) await sleep(20);
+  await killed.kill(15);
+  let said = "";
+  for await (const event of killed.output()) if (event.type !== "lost") said += event.data;
+  assert.equal(said, "started\n");
   assert.deepEqual(await killed.exited, { exitCode: 0, reason: "exited" });
   const late = await agent.exec({ argv: held, untilClosed: true, timeoutMs: 1_000 });
   assert.deepEqual([late.exitCode, late.stdout.toString()], [0, "started\n"]);
   await shell(agent, "killall sleep");
+  // A reader who comes late: that the output was closed was told long before its last byte is read.
+  const much = await agent.start({ argv: ["head", "-c", "800001", "/dev/zero"], untilClosed: true });
+  while ((await agent.processes()).find(({ id }) => id === much.id)?.running) await sleep(20);
+  let bytes = 0;
+  for await (const event of much.output()) if (event.type !== "lost") bytes += event.data.length;
+  assert.equal(bytes, 800_001);
+  assert.equal((await much.exited).reason, "exited");
 });
 
 test("orphans are reaped", async () => {

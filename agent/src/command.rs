@@ -165,9 +165,10 @@ impl Command {
                         if let Some(left) = &mut source.left {
                             *left = left.saturating_sub(n);
                         }
-                        // A pipe that gave less than asked is empty, and its next write is a new edge.
-                        source.readable = n == PIECE || self.tty;
-                        if source.readable && !self.tty {
+                        // A pipe that gave less than asked is empty, and its next write is a new edge. Once the command has ended there
+                        // may be none: that it was closed may have been told before.
+                        source.readable = n == PIECE || self.tty || self.exit.is_some();
+                        if n == PIECE && !self.tty {
                             widen(&source.fd, &mut source.wide);
                             more = true;
                             break;

@@ -32,7 +32,7 @@ test("what a save stands on is made ready while the guest runs; when the disk ha
     state: "running",
     alive: () => machine,
     counts() {},
-    egress: { stop: () => did.push("egress stopped") },
+    stopTraffic: () => did.push("traffic stopped"),
     agent: { disconnect: async () => did.push("disconnected") },
     recordFile: { whenRight: (work: () => Promise<void>) => work() },
     goOn: async (paused: unknown) => void did.push(`goes on: ${paused}`),
@@ -54,7 +54,7 @@ test("a disk alone is saved when the guest stands still with nothing left to wri
   };
   const life = {
     ...{ dir, state: "running", now: { state: "running" }, target: { image: { base: join(dir, "base") } } },
-    ...{ running: () => running, counts() {}, become() {}, settle() {}, egress: { stop() {} } },
+    ...{ running: () => running, counts() {}, become() {}, settle() {}, stopTraffic() {} },
     ...{ freeze: { freeze: step("freeze") }, agent: { sync: step("sync"), disconnect: async () => {} } },
     ...{
       recordFile: { write: step("record") },
