@@ -189,6 +189,17 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
   });
 
   test("processes: started, seen with all others, their output followed, stopped", async () => {
+    // The first answer comes after a later one: it is older than what is shown, and not heard.
+    const { promise: held, resolve: release } = Promise.withResolvers<void>();
+    await page.route(
+      /\/exec$/,
+      async (route) => {
+        const response = await route.fetch();
+        await held;
+        await route.fulfill({ response });
+      },
+      { times: 1 },
+    );
     await tab("Processes");
     await page.getByLabel("Start a command").fill("while :; do echo line-$((n=n+1)); sleep 1; done");
     await button("Start").click();
@@ -199,6 +210,15 @@ describe("the console with real machines", { skip: noBrowser, timeout: 300_000 }
       .getByRole("row", { name: /sleep 1|line-/ })
       .first()
       .waitFor();
+    const late = page.waitForResponse(/\/exec$/);
+    release();
+    await (await late).finished();
+    await page.evaluate("new Promise((shown) => requestAnimationFrame(() => setTimeout(shown)))");
+    assert.ok(
+      (await section("All processes")
+        .getByRole("row", { name: /sleep 1|line-/ })
+        .count()) > 0,
+    );
     assert.deepEqual(await faults(page), []);
     await row.getByRole("link", { name: /^Output of/ }).click();
     const output = page.getByLabel("Output", { exact: true });

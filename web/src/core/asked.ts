@@ -1,5 +1,5 @@
 /** An answer of the server for a page: asked when the page opens, and again when somebody wants it. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { textOf } from "./notes.ts";
 
 export interface Asked<T> {
@@ -12,33 +12,32 @@ export interface Asked<T> {
 /** @param every ms; absent: once. What fails is tried again with the next turn. */
 export function useAsked<T>(ask: () => Promise<T>, about: readonly unknown[], every?: number): Asked<T> {
   const [state, set] = useState<{ value?: T; error?: string }>({});
+  // Answers may come in another order than they were asked for: an older one than what is shown is dropped.
+  const turns = useRef({ asked: 0, shown: 0 });
   const again = async (): Promise<void> => {
+    const turn = ++turns.current.asked;
+    const show = (next: Parameters<typeof set>[0]): void => {
+      if (turn < turns.current.shown) return;
+      turns.current.shown = turn;
+      set(next);
+    };
     try {
-      set({ value: await ask() });
+      show({ value: await ask() });
     } catch (error) {
-      set((last) => ({ ...last, error: textOf(error) }));
+      show((last) => ({ ...last, error: textOf(error) }));
     }
   };
   useEffect(() => {
-    let over = false;
-    const turn = async (): Promise<void> => {
-      try {
-        const value = await ask();
-        if (!over) set({ value });
-      } catch (error) {
-        if (!over) set((last) => ({ ...last, error: textOf(error) }));
-      }
-    };
     set({});
-    void turn();
+    void again();
     const timer =
       every === undefined
         ? undefined
         : setInterval(() => {
-            if (document.visibilityState === "visible") void turn();
+            if (document.visibilityState === "visible") void again();
           }, every);
     return () => {
-      over = true;
+      turns.current.shown = ++turns.current.asked;
       clearInterval(timer);
     };
   }, about);
