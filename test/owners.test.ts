@@ -40,6 +40,7 @@ const BODIES: Record<string, object> = {
   "POST /sandboxes/:id/files/chmod": { path: "/x", mode: "0644" },
   "POST /sandboxes/:id/files/mkdir": { path: "/x" },
   "PUT /templates/:name": { image: "i" },
+  "POST /sandboxes/:id/volumes": { name: "no-volume", path: "/data" },
   "PATCH /volumes/:name": { size_mb: 32 },
   "POST /volumes/:name/clone": { name: "copy" },
   "POST /environments/builds": { spec_id: "SPEC" },
