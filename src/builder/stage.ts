@@ -5,11 +5,12 @@
  * sandbox of the base and that layer.
  */
 import { createWriteStream } from "node:fs";
-import { join } from "node:path";
+import { join, posix } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress } from "node:zlib";
 import { pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
+import { missingDirectories } from "../guest/exists.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
@@ -273,27 +274,17 @@ async function makeDirectory(
   path: string,
   { owner, line }: Extract<Step, { kind: "workdir" }>,
 ): Promise<void> {
-  const names = path.split("/").filter((name) => name !== "");
-  let there = names.length;
-  while (there > 0 && !(await isThere(agent, `/${names.slice(0, there).join("/")}`))) there -= 1;
-  if (there === names.length) return;
+  const missing = await missingDirectories(agent, posix.resolve("/", path));
+  const [first] = missing;
+  if (first === undefined) return;
   const whose = owner === undefined ? { uid: 0, gid: 0 } : await ownerOf(agent, owner, line);
+  const above = posix.dirname(first);
   const archive = pack();
-  for (let end = there + 1; end <= names.length; end += 1) {
-    archive.entry({ name: names.slice(there, end).join("/"), type: "directory", mode: 0o755, ...whose });
+  for (const each of missing) {
+    archive.entry({ name: posix.relative(above, each), type: "directory", mode: 0o755, ...whose });
   }
   archive.finalize();
-  await agent.tarIn(`/${names.slice(0, there).join("/")}`, archive as AsyncIterable<Uint8Array>);
-}
-
-async function isThere(agent: Agent, path: string): Promise<boolean> {
-  return await agent.stat(path).then(
-    () => true,
-    (error) => {
-      if (error instanceof StacyError && error.code === "not-found") return false;
-      throw error;
-    },
-  );
+  await agent.tarIn(above, archive as AsyncIterable<Uint8Array>);
 }
 
 /** Paths that belong to a sandbox and not to an image. */

@@ -5,6 +5,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Agent, Command, ProcessInfo } from "../guest/agent.ts";
+import { isThere } from "../guest/exists.ts";
 import { StacyError } from "../host/error.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import { driverOf, kindOf, type Language, languageOf } from "./language.ts";
@@ -224,14 +225,4 @@ export function contextsAmong(processes: readonly ProcessInfo[]): FoundContext[]
       return []; // something of the guest's own that looks like one
     }
   });
-}
-
-async function isThere(agent: Agent, path: string): Promise<boolean> {
-  return await agent.stat(path).then(
-    () => true,
-    (error) => {
-      if (error instanceof StacyError && error.code === "not-found") return false;
-      throw error;
-    },
-  );
 }

@@ -8,12 +8,13 @@ import { HTTPException } from "hono/http-exception";
 import { bodyStream } from "../../api/body.ts";
 import { parseRange } from "../../api/range.ts";
 import { exactly } from "../../api/streams.ts";
+import { missingDirectories } from "../../guest/exists.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { errno, StacyError } from "../../host/error.ts";
 import { notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import type { Guest } from "./guest.ts";
-import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
+import { type GuestUser, give, pathOf } from "./users.ts";
 
 interface Written {
   name: string;

@@ -4,6 +4,7 @@ import { posix } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { Agent, FileChange, FileStat } from "../../guest/agent.ts";
+import { missingDirectories } from "../../guest/exists.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { sortedInTurns } from "../../host/sorted.ts";
@@ -23,7 +24,7 @@ import type { Guest } from "./guest.ts";
 import { withKeepAlive } from "./keep-alive.ts";
 import { KeptChanges } from "./kept-changes.ts";
 import { noteLost } from "./lost.ts";
-import { type GuestUser, give, missingDirectories, pathOf } from "./users.ts";
+import { type GuestUser, give, pathOf } from "./users.ts";
 
 type Guests = (context: HandlerContext) => Promise<Guest>;
 

@@ -94,23 +94,6 @@ export async function give(agent: Agent, { uid, gid, own }: GuestUser, paths: re
   if (exitCode !== 0) throw new StacyError("internal", `chown: ${stderr.toString("utf8").trim()}`);
 }
 
-/** The directories that a path needs and that are not there yet, from the top. */
-export async function missingDirectories(agent: Agent, directory: string): Promise<string[]> {
-  const missing: string[] = [];
-  for (let path = directory; path !== "/"; path = posix.dirname(path)) {
-    const found = await agent.stat(path).then(
-      () => true,
-      (error) => {
-        if (error instanceof StacyError && error.code === "not-found") return false;
-        throw error;
-      },
-    );
-    if (found) break;
-    missing.unshift(path);
-  }
-  return missing;
-}
-
 function rows(table: string): string[][] {
   return table
     .split("\n", E2B_BOUNDS.users)
