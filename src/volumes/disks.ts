@@ -3,7 +3,7 @@
  *
  *     <data>/volumes/<id>/disk.ext4       sparse; mode 0600 (0644 while a root's machines of other users read it), in directories of 0700
  *     <data>/volumes/<id>/uses/<sandbox>  empty; there before the sandbox's machine, and of no meaning once that has no directory any more
- *     <data>/volumes/<id>.new/            being made; nobody was told of it
+ *     <data>/volumes/<id>.new/            being made; nobody was told of it, though there may be a row
  *     <data>/volumes/<id>.removed/        being removed
  */
 import { chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
@@ -28,8 +28,17 @@ export class VolumeDisks {
     return join(this.#root, id, DISK);
   }
 
-  /** @param write fills the file, which is there and empty; a failure leaves nothing */
-  async make(id: string, bytes: number, write: (path: string) => Promise<void>): Promise<void> {
+  /**
+   * A failure leaves nothing of it here.
+   * @param write fills the file, which is there and empty
+   * @param note writes its row: before it has its name, so that a server that dies in between leaves no disk that nobody knows, and once the
+   *   host would find what is half made again, so that there is no row without one
+   */
+  async make(
+    id: string,
+    bytes: number,
+    { write, note }: { write(path: string): Promise<void>; note(): Promise<void> },
+  ): Promise<void> {
     await mkdir(this.#root, { recursive: true, mode: 0o700 });
     const work = join(this.#root, `${id}${NEW}`);
     await mkdir(work, { mode: 0o700 });
@@ -46,6 +55,8 @@ export class VolumeDisks {
       await mkdir(join(work, USES), { mode: 0o700 });
       await syncPath(path);
       await syncPath(work);
+      await syncPath(this.#root);
+      await note();
       await rename(work, join(this.#root, id));
       await syncPath(this.#root);
     } catch (error) {
@@ -64,8 +75,9 @@ export class VolumeDisks {
     });
   }
 
-  async removeSetAside(id: string): Promise<void> {
-    await removeTree(join(this.#root, `${id}${REMOVED}`));
+  /** Nobody may have its name any more: no row either, else that names a volume without a disk. */
+  async removeUnfinished(id: string): Promise<void> {
+    for (const how of [NEW, REMOVED]) await removeTree(join(this.#root, `${id}${how}`));
   }
 
   /** Makes it larger, for good. What is in it learns of that when it is mounted to be written. */
@@ -114,17 +126,16 @@ export class VolumeDisks {
   }
 
   /**
-   * After a start: what was half made is removed, and what was being removed is named. A directory that no row knows is left: the database
-   * may be the one that lost it.
+   * After a start: what was half made, or half removed, and what is there. A directory that no row knows is left: the database may be the one
+   * that lost it.
    */
-  async sweep(): Promise<{ removed: string[]; present: string[] }> {
+  async found(): Promise<{ unfinished: string[]; present: string[] }> {
     const names = await readdir(this.#root).catch((error: unknown) => {
       if (errno(error) === "ENOENT") return [];
       throw error;
     });
-    for (const name of names.filter((each) => each.endsWith(NEW))) await removeTree(join(this.#root, name));
     return {
-      removed: names.filter((name) => name.endsWith(REMOVED)).map((name) => name.slice(0, -REMOVED.length)),
+      unfinished: names.flatMap((name) => /^(.+)\.(?:new|removed)$/.exec(name)?.[1] ?? []),
       present: names.filter((name) => !name.includes(".")),
     };
   }

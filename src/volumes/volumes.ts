@@ -96,10 +96,10 @@ export class Volumes {
 
   /** Finishes what an earlier server did not. */
   async open(): Promise<void> {
-    const { removed, present } = await this.#disks.sweep();
-    for (const id of removed) {
+    const { unfinished, present } = await this.#disks.found();
+    for (const id of unfinished) {
       if (this.#records.delete(id)) await this.#parts.rows.deleteDocument(KIND, id);
-      await this.#disks.removeSetAside(id);
+      await this.#disks.removeUnfinished(id);
     }
     const unknown = present.filter((id) => !this.#records.has(id));
     if (unknown.length > 0)
@@ -230,7 +230,7 @@ export class Volumes {
     await this.#disks.setAside(id);
     await this.#parts.rows.deleteDocument(KIND, id);
     this.#records.delete(id);
-    await this.#disks.removeSetAside(id);
+    await this.#disks.removeUnfinished(id);
   }
 
   // For sandboxes
@@ -381,18 +381,20 @@ export class Volumes {
     this.#records.set(record.id, record);
     this.#busy.set(record.id, "being made");
     try {
-      await this.#disks.make(record.id, bytes, async (path) => {
-        // What is imported says its size last; others may have made more meanwhile.
-        record.bytes = await write(path);
-        this.#assertRoom(owner, 0, 0);
+      await this.#disks.make(record.id, bytes, {
+        write: async (path) => {
+          // What is imported says its size last; others may have made more meanwhile.
+          record.bytes = await write(path);
+          this.#assertRoom(owner, 0, 0);
+        },
+        note: () => this.#parts.rows.putDocument(KIND, record),
       });
-      await this.#parts.rows.putDocument(KIND, record);
     } catch (error) {
       this.#records.delete(record.id);
       // The first error says more. A row that is there all the same names a volume of which nobody was told.
       await this.#parts.rows.deleteDocument(KIND, record.id).catch(() => {});
       await this.#disks.setAside(record.id).catch(() => {});
-      await this.#disks.removeSetAside(record.id).catch(() => {});
+      await this.#disks.removeUnfinished(record.id).catch(() => {});
       throw error;
     } finally {
       this.#busy.delete(record.id);
