@@ -196,6 +196,34 @@ test("a directory of the read-only base can be moved", async () => {
   await agent.move("/workspace/moved", name);
 });
 
+test("attributes of a prefix are set, told and replaced together, and go with what is moved", async () => {
+  const [file, prefix] = ["/workspace/marked/file", "user.test."];
+  const attributes = { [`${prefix}a`]: "1", [`${prefix}empty`]: "" };
+  await agent.writeFile(file, Buffer.from("x"));
+  await agent.mark(file, "user.other.", { "user.other.own": "stays" });
+  await agent.mark(file, prefix, { [`${prefix}old`]: "goes" });
+  await agent.mark(file, prefix, attributes);
+  assert.deepEqual((await agent.stat(file, { attributes: prefix })).attributes, attributes);
+  const listed = await agent.list("/workspace/marked", { attributes: prefix });
+  assert.deepEqual(
+    listed.map((each) => each.attributes),
+    [attributes],
+  );
+  assert.equal((await agent.stat(file)).attributes, undefined);
+  await shell(agent, "ln -s file /workspace/marked/link");
+  await agent.mark("/workspace/marked/link", prefix, {});
+  assert.equal((await agent.stat(file, { attributes: prefix })).attributes, undefined);
+  assert.deepEqual((await agent.stat(file, { attributes: "user.other." })).attributes, { "user.other.own": "stays" });
+  // A directory of the base is moved by copying.
+  await agent.mark("/usr/share", prefix, attributes);
+  await agent.move("/usr/share", "/workspace/share");
+  assert.deepEqual((await agent.stat("/workspace/share", { attributes: prefix })).attributes, attributes);
+  await agent.move("/workspace/share", "/usr/share");
+  await agent.writeFile("/dev/shm/file", Buffer.from("x"));
+  await fails(agent.mark("/dev/shm/file", prefix, attributes), "not-supported");
+  await fails(agent.mark("/workspace/none", prefix, attributes), "not-found");
+});
+
 test("a tree deeper than a path may be is an error, not the end of the agent", async () => {
   await shell(
     agent,

@@ -644,9 +644,34 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
   await all.refused("files composed of others", /files\/compose/, () =>
     asked("POST", "/files/compose", {}, { ...inside, "e2b-sandbox-port": "49983" }),
   );
-  await all.refused("metadata of files", /metadata/, () =>
-    sandbox.files.write("/tmp/with-metadata", "x", { metadata: { a: "b" } }),
-  );
+  await all.run("metadata of files", async () => {
+    const { files, commands } = sandbox;
+    const metadata = { author: "somebody", "for-what": "a test" };
+    const places = ["/tmp/said/one", "/tmp/said/two"];
+    const written = await files.writeFiles(
+      places.map((path) => ({ path, data: "x" })),
+      { metadata },
+    );
+    assert.deepEqual(
+      written.map((each) => each.metadata),
+      [metadata, metadata],
+    );
+    assert.deepEqual((await files.getInfo("/tmp/said/one")).metadata, metadata);
+    assert.deepEqual((await files.rename("/tmp/said/one", "/tmp/said/moved")).metadata, metadata);
+    // What programs of the sandbox say of a file is the same thing.
+    await commands.run("python3 -c \"import os; os.setxattr('/tmp/said/two', 'user.e2b.by', b'a program')\"");
+    const listed = await files.list("/tmp/said");
+    assert.deepEqual(
+      listed.map((each) => each.metadata),
+      [metadata, { ...metadata, by: "a program" }],
+    );
+    await files.write("/tmp/said/two", "anew");
+    assert.equal((await files.getInfo("/tmp/said/two")).metadata, undefined);
+    await assert.rejects(files.write("/dev/shm/said", "x", { metadata }), /no metadata are kept/);
+    const over = { long: "x".repeat(4096) };
+    await assert.rejects(files.write("/tmp/said/over", "x", { metadata: over }), /bytes of keys and values/);
+    assert.equal(await files.exists("/tmp/said/over"), false);
+  });
   await all.refused("code in R and in Java", /does not have|not know/, async () => {
     const at = { ...inside, "e2b-sandbox-port": "49999" };
     const java = await asked("POST", "/execute", { code: "1", language: "java" }, at).catch((error) => String(error));

@@ -3,7 +3,6 @@ const KNOWN: [RegExp, string][] = [
   [/env_vars.(test_)?(java|r)\b|cwd[_ ](java|r)\b|(java|r)_kernel|in (java|r)\b/i, "code in Java and R: by design not"],
   [/create.context.with.options/, "a context in /root, where the user `user` may not go: code runs as root at E2B"],
   [/test_async_systemd|test_systemd|systemd/, "ends E2B's own processes in the sandbox, which are not there"],
-  [/metadata\.test|test_metadata/, "metadata of files: not yet"],
   [
     /test_watch_iterated|test_watch_recursive_directory_changes$/,
     "count three events of a new file: here it is there at once with its permissions and content, which are two",

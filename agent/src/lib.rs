@@ -1,6 +1,7 @@
 //! The guest's agent: PID 1 of the microVM.
 
 pub mod accept;
+pub mod attributes;
 pub mod boot;
 pub mod bpf;
 pub mod buffers;

@@ -111,6 +111,7 @@ pub mod method {
     pub const TAR_OUT: u16 = 26;
     pub const TAR_IN: u16 = 27;
     pub const WATCH: u16 = 28;
+    pub const MARK: u16 = 29;
     pub const TUNNEL: u16 = 48;
     pub const ACCEPT: u16 = 49;
     pub const INTERCEPT: u16 = 50;
@@ -211,6 +212,8 @@ pub mod tag {
     pub const LAYER: u8 = 103;
     pub const MTIME_S: u8 = 104;
     pub const MTIME_NS: u8 = 105;
+    pub const PREFIX: u8 = 106;
+    pub const ATTRIBUTE: u8 = 107;
     pub const PORT: u8 = 112;
     pub const HOST: u8 = 113;
     pub const MEMORY_TOTAL: u8 = 114;

@@ -1,6 +1,7 @@
 //! The loop: one epoll wait, frames in, calls, frames out. Everything that can block is elsewhere (jobs.rs).
 
 use crate::accept::Listener;
+use crate::attributes;
 use crate::buffers::{Buffer, Bytes};
 use crate::channel::{Channel, Received};
 use crate::command::{Command, Follower};
@@ -672,6 +673,7 @@ impl Agent {
         let path = |which| files::path_of(fields, which, cwd.as_deref());
         let recursive = fields.flag(tag::RECURSIVE);
         let follow = |default: bool| fields.number(tag::FOLLOW).map_or(default, |f| f != 0);
+        let prefix = || fields.bytes(tag::PREFIX).map(|prefix| prefix.to_vec());
         match name {
             method::READ if remote => {
                 let fields = fields.to_vec();
@@ -697,22 +699,23 @@ impl Agent {
                 return Ok(());
             }
             method::STAT => {
-                let (path, follow) = (path(tag::PATH)?, follow(true));
+                let (path, follow, prefix) = (path(tag::PATH)?, follow(true), prefix());
+                let look = move || attributes::describe_with(&path, &files::stat(&path, follow)?, prefix.as_deref());
                 if remote {
-                    return self.job(id, INITIAL_CREDIT, move |_| files::stat(&path, follow).map(|st| files::describe(&path, &st)));
+                    return self.job(id, INITIAL_CREDIT, move |_| look());
                 }
-                let st = files::stat(&path, follow)?;
-                self.end(id, Ok(files::describe(&path, &st)));
+                let told = look()?;
+                self.end(id, Ok(told));
                 return Ok(());
             }
             method::LIST => {
-                let (path, follow) = (path(tag::PATH)?, follow(false));
+                let (path, follow, prefix) = (path(tag::PATH)?, follow(false), prefix());
                 let depth = match (recursive, fields.number(tag::DEPTH)) {
                     (_, Some(depth)) if depth > 0 => depth as usize,
                     (true, _) => usize::MAX,
                     _ => 1,
                 };
-                return self.job(id, INITIAL_CREDIT, move |io| tree::list(io, &path, depth, follow));
+                return self.job(id, INITIAL_CREDIT, move |io| tree::list(io, &path, depth, follow, prefix.as_deref()));
             }
             method::GLOB => {
                 let pattern = fields.bytes(tag::PATTERN).ok_or_else(|| Fail::invalid("no PATTERN given"))?;
@@ -772,6 +775,14 @@ impl Agent {
                     return self.job(id, INITIAL_CREDIT, move |io| tree::chmod_tree(io, &path, mode));
                 }
                 tree::chmod(&path, mode)?;
+            }
+            method::MARK => {
+                let (path, prefix) = (path(tag::PATH)?, prefix().ok_or_else(|| Fail::invalid("no PREFIX given"))?);
+                let wanted = fields.all(tag::ATTRIBUTE).map(attributes::parse).collect::<Result<Vec<_>>>()?;
+                if remote {
+                    return self.job(id, INITIAL_CREDIT, move |_| attributes::replace(&path, &prefix, &wanted).map(|()| Fields::new()));
+                }
+                attributes::replace(&path, &prefix, &wanted)?;
             }
             method::DELETE => {
                 let path = path(tag::PATH)?;

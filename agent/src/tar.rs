@@ -3,7 +3,8 @@
 use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::files::{is, name, os, stat};
 use crate::jobs::Io;
-use crate::layer::{self, Deletes, Xattrs};
+use crate::attributes::{self, Xattrs};
+use crate::layer::{self, Deletes};
 use crate::protocol::{status, Fields};
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
 use crate::walk::{walk_as, Visit};
@@ -215,7 +216,7 @@ impl<'a> Tree<'a> {
             let deleted = [&as_name[..cut], &layer::whiteout_of(&as_name[cut..])].concat();
             return self.empty_file(&deleted, st);
         }
-        let xattrs = if layer { layer::xattrs(path)? } else { Xattrs::new() };
+        let xattrs = if layer { attributes::all(path)? } else { Xattrs::new() };
         match st.st_mode & libc::S_IFMT {
             libc::S_IFDIR => {
                 let inside = [as_name, b"/"].concat();
@@ -660,7 +661,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
 impl Entry {
     fn attributes(&self, path: &[u8]) -> Result<()> {
         if self.layer {
-            layer::set_xattrs(path, &self.xattrs)?;
+            attributes::set(path, &self.xattrs)?;
         }
         Ok(())
     }

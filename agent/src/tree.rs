@@ -1,8 +1,9 @@
 //! Operations on names and trees: list, move, copy, chmod, delete, mkdir.
 
-use crate::files::{describe, is, make_parents, name, os, stat};
+use crate::attributes::{self, describe_with};
+use crate::files::{is, make_parents, name, os, stat};
 use crate::jobs::Io;
-use crate::protocol::{tag, Fields};
+use crate::protocol::{status, tag, Fields};
 use crate::sys::{self, check, cstring, Fail, Result};
 use crate::walk::{walk, walk_as, Visit};
 use std::os::unix::ffi::OsStrExt;
@@ -36,12 +37,13 @@ impl<'a> Body<'a> {
 }
 
 /// @param follow symlinks are listed as what they mean, and those to directories are entered
-pub fn list(io: &mut Io, path: &[u8], depth: usize, follow: bool) -> Result<Fields> {
+/// @param prefix of the names of extended attributes that are told, too
+pub fn list(io: &mut Io, path: &[u8], depth: usize, follow: bool, prefix: Option<&[u8]>) -> Result<Fields> {
     let mut body = Body::new(io);
     walk_as(path, follow, |visit, path, st, at| {
         if visit != Visit::Leave {
             body.check()?;
-            body.add(tag::ENTRY, &describe(path, st).0)?;
+            body.add(tag::ENTRY, &describe_with(path, st, prefix)?.0)?;
         }
         Ok(at < depth)
     })?;
@@ -86,16 +88,17 @@ pub fn copy(io: &mut Io, from: &[u8], to: &[u8], recursive: bool, follow: bool) 
         match visit {
             Visit::Enter => make_parents(&there, 0o700, None)?,
             // The mode comes last: it may forbid what had to be written.
-            Visit::Leave => attributes(&there, st)?,
+            Visit::Leave => attributes(path, &there, st)?,
             Visit::Leaf => copy_one(io, path, &there, st, follow)?,
         }
         Ok(true)
     })?;
-    attributes(to, &st)?;
+    attributes(from, to, &st)?;
     Ok(Fields::new())
 }
 
-fn attributes(path: &[u8], st: &libc::stat) -> Result<()> {
+/// Owner, mode and extended attributes. Where a place keeps none of the last, they are left behind.
+fn attributes(from: &[u8], path: &[u8], st: &libc::stat) -> Result<()> {
     let c = cstring(path)?;
     // SAFETY: NUL-terminated.
     unsafe {
@@ -104,7 +107,10 @@ fn attributes(path: &[u8], st: &libc::stat) -> Result<()> {
             check(libc::chmod(c.as_ptr(), st.st_mode & 0o7777), &name(path))?;
         }
     }
-    Ok(())
+    match attributes::set(path, &attributes::all(from)?) {
+        Err(f) if f.status == status::NOT_SUPPORTED => Ok(()),
+        set => set,
+    }
 }
 
 fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) -> Result<()> {
@@ -130,7 +136,7 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) 
         // Sockets, pipes and devices have no content.
         _ => return Ok(()),
     }
-    attributes(to, st)
+    attributes(from, to, st)
 }
 
 pub fn chmod(path: &[u8], mode: u32) -> Result<()> {

@@ -147,6 +147,8 @@ export interface FileStat {
   mtimeMs: number;
   /** Of a symlink. */
   target?: string;
+  /** Its extended attributes, by their whole names: those that were asked for. Absent: it has none of them, or the agent is older. */
+  attributes?: Record<string, string>;
 }
 
 export interface WriteOptions {
@@ -231,13 +233,26 @@ export interface Agent {
   readFile(path: string, options?: ReadOptions): Promise<Buffer>;
   readStream(path: string, options?: ReadOptions): Promise<{ stat: FileStat; stream: Readable }>;
   writeFile(path: string, data: Uint8Array | AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<void>;
-  /** Of what a symlink means, unless `follow` is false. */
-  stat(path: string, options?: { follow?: boolean; signal?: AbortSignal }): Promise<FileStat>;
-  /** @param options.follow symlinks are listed as what they mean, and entered; default false */
+  /**
+   * Of what a symlink means, unless `follow` is false.
+   * @param options.attributes extended attributes whose names begin so are told, too, 16 KiB at most; not those of what a symlink means
+   */
+  stat(path: string, options?: { follow?: boolean; attributes?: string; signal?: AbortSignal }): Promise<FileStat>;
+  /** @param options.follow symlinks are listed as what they mean, and entered; default false. @param options.attributes as for `stat` */
   list(
     path: string,
-    options?: { recursive?: boolean; depth?: number; follow?: boolean; signal?: AbortSignal },
+    options?: { recursive?: boolean; depth?: number; follow?: boolean; attributes?: string; signal?: AbortSignal },
   ): Promise<FileStat[]>;
+  /**
+   * A file's extended attributes whose names begin with `prefix` are these from now on, and no others.
+   * @throws StacyError `not-supported`: its filesystem keeps none, or the agent is older
+   */
+  mark(
+    path: string,
+    prefix: string,
+    attributes: Readonly<Record<string, string>>,
+    options?: { signal?: AbortSignal },
+  ): Promise<void>;
   glob(pattern: string, cwd?: string, options?: { signal?: AbortSignal }): Promise<string[]>;
   move(from: string, to: string, options?: { signal?: AbortSignal }): Promise<void>;
   /** @param options.follow what symlinks mean is copied in their place; default false */

@@ -35,6 +35,7 @@ import {
   guestInfo,
   helloInfo,
   identityFields,
+  markFields,
   NS_PER_MS,
   pathFields,
   processId,
@@ -294,15 +295,19 @@ class AgentClient implements Agent {
     return call.inTime(event, GUEST_BOUNDS.fileMs);
   }
 
-  async stat(path: string, options: { follow?: boolean } & Signalled = {}): Promise<FileStat> {
-    return fileStat(await this.#simple(Method.STAT, followFields(path, options), file(options)));
+  async stat(path: string, options: { follow?: boolean; attributes?: string } & Signalled = {}): Promise<FileStat> {
+    const fields = followFields(path, options).text(Tag.PREFIX, options.attributes);
+    return fileStat(await this.#simple(Method.STAT, fields, file(options)));
   }
 
   async list(
     path: string,
-    options: { recursive?: boolean; depth?: number; follow?: boolean } & Signalled = {},
+    options: { recursive?: boolean; depth?: number; follow?: boolean; attributes?: string } & Signalled = {},
   ): Promise<FileStat[]> {
-    const fields = followFields(path, options).flag(Tag.RECURSIVE, options.recursive).u16(Tag.DEPTH, options.depth);
+    const fields = followFields(path, options)
+      .flag(Tag.RECURSIVE, options.recursive)
+      .u16(Tag.DEPTH, options.depth)
+      .text(Tag.PREFIX, options.attributes);
     const call = this.#session.call(Method.LIST, { fields, ...tree(options) });
     return collectFields(call, Tag.ENTRY, (value) => fileStat(new FieldReader(value)), this.#budget);
   }
@@ -334,6 +339,15 @@ class AgentClient implements Agent {
   ): Promise<void> {
     const fields = followFields(path, options).u32(Tag.MODE, mode).flag(Tag.RECURSIVE, options.recursive);
     await this.#simple(Method.CHMOD, fields, tree(options));
+  }
+
+  async mark(
+    path: string,
+    prefix: string,
+    attributes: Readonly<Record<string, string>>,
+    options: Signalled = {},
+  ): Promise<void> {
+    await this.#simple(Method.MARK, markFields(path, prefix, attributes), file(options));
   }
 
   async remove(path: string, options: { recursive?: boolean } & Signalled = {}): Promise<void> {

@@ -15,12 +15,13 @@
  *     READ       PATH OFFSET? LENGTH? FOLLOW=1                                          EVENT <stat>; DATA
  *     WRITE      PATH MODE? OFFSET? APPEND? ATOMIC? EXCLUSIVE?     DATA, FIN         END SIZE
  *                PARENTS? USER? FOLLOW=1
- *     STAT       PATH FOLLOW=1                                                       END <stat>
- *     LIST       PATH RECURSIVE? DEPTH? FOLLOW=0                                     DATA = ENTRY{<stat>}*
+ *     STAT       PATH FOLLOW=1 PREFIX?                                               END <stat>
+ *     LIST       PATH RECURSIVE? DEPTH? FOLLOW=0 PREFIX?                             DATA = ENTRY{<stat>}*
  *     GLOB       PATTERN CWD?                                                        DATA = PATH*
  *     MOVE       PATH TO
  *     COPY       PATH TO RECURSIVE? FOLLOW=0
  *     CHMOD      PATH MODE RECURSIVE? FOLLOW=1
+ *     MARK       PATH PREFIX ATTRIBUTE*: with that prefix                              END: the file has these and no others
  *     DELETE     PATH RECURSIVE?
  *     MKDIR      PATH PARENTS? MODE?
  *     TAR_OUT    PATH FOLLOW=0, or LAYER: what the root differs                      DATA = the archive
@@ -45,7 +46,7 @@
  *     IDENTITY   IDENTITY{...}                                                       END as HELLO_ACK
  *     CONSOLE                                                                        DATA = the kernel's log
  *
- *     <stat> = PATH KIND SIZE MODE UID GID MTIME_S MTIME_NS NLINK INODE TARGET?
+ *     <stat> = PATH KIND SIZE MODE UID GID MTIME_S MTIME_NS NLINK INODE TARGET? ATTRIBUTE*, where PREFIX was given
  */
 import { StacyError } from "../host/error.ts";
 import type {
@@ -203,7 +204,29 @@ export function fileStat(fields: FieldReader): FileStat {
     gid: fields.number(Tag.GID) ?? 0,
     mtimeMs: mtimeMs(fields),
     ...(target === undefined ? {} : { target }),
+    ...attributesOf(fields.all(Tag.ATTRIBUTE)),
   };
+}
+
+/** What programs wrote into them is text by agreement alone. */
+function attributesOf(told: readonly Buffer[]): Pick<FileStat, "attributes"> {
+  if (told.length === 0) return {};
+  const pairs = told.map((each) => {
+    const cut = each.indexOf(0);
+    if (cut < 0) throw new StacyError("protocol", "an attribute without a value");
+    return [each.toString("utf8", 0, cut), each.toString("utf8", cut + 1)] as const;
+  });
+  return { attributes: Object.fromEntries(pairs) };
+}
+
+/** @param attributes their names begin with `prefix`. @throws StacyError `invalid` */
+export function markFields(path: string, prefix: string, attributes: Readonly<Record<string, string>>): FieldWriter {
+  const fields = pathFields(path).text(Tag.PREFIX, prefix);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.includes("\0")) throw new StacyError("invalid", `not the name of an attribute: ${JSON.stringify(name)}`);
+    fields.bytes(Tag.ATTRIBUTE, Buffer.from(`${name}\0${value}`));
+  }
+  return fields;
 }
 
 /** To the microsecond, which is what a number of ms has room for. */

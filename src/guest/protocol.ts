@@ -168,6 +168,7 @@ export const Method = {
   TAR_OUT: 26,
   TAR_IN: 27,
   WATCH: 28,
+  MARK: 29,
   TUNNEL: 48,
   ACCEPT: 49,
   INTERCEPT: 50,
@@ -273,6 +274,8 @@ export const Tag = {
   INODE: 102, // u64
   MTIME_S: 104, // u64, s since 1970, negative as two's complement
   MTIME_NS: 105, // u32, ns that are added to it
+  PREFIX: 106, // bytes: of extended attributes those whose names begin so
+  ATTRIBUTE: 107, // name, NUL, value of an extended attribute, repeated
   LAYER: 103, // u8 1: a layer of a container image; `.wh.` names delete
   // tunnel and system
   PORT: 112, // u16

@@ -4,8 +4,10 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Agent, FileStat } from "../../guest/agent.ts";
 import { type EntryInfo, EntryInfoSchema, FileType } from "./gen/filesystem/filesystem_pb.ts";
+import { metadataOf } from "./metadata.ts";
 import type { Users } from "./users.ts";
 
+/** @param stat with the attributes `METADATA` */
 export async function entryOf(agent: Agent, stat: FileStat, users: Users): Promise<EntryInfo> {
   return create(EntryInfoSchema, {
     name: posix.basename(stat.path) || "/",
@@ -17,6 +19,7 @@ export async function entryOf(agent: Agent, stat: FileStat, users: Users): Promi
     owner: users.userName(stat.uid),
     group: users.groupName(stat.gid),
     modifiedTime: timestampFromMs(Math.floor(stat.mtimeMs)),
+    metadata: metadataOf(stat),
     ...(stat.target === undefined ? {} : { symlinkTarget: posix.resolve(posix.dirname(stat.path), stat.target) }),
   });
 }

@@ -11,15 +11,16 @@ import { exactly } from "../../api/streams.ts";
 import { missingDirectories } from "../../guest/exists.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { errno, StacyError } from "../../host/error.ts";
-import { notThere } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
 import type { Guest } from "./guest.ts";
+import { keepMetadata, METADATA, metadataIn } from "./metadata.ts";
 import { type GuestUser, give, pathOf } from "./users.ts";
 
 interface Written {
   name: string;
   type: "file";
   path: string;
+  metadata?: Record<string, string>;
 }
 
 export async function readFile(guest: Guest, request: Request, query: URLSearchParams): Promise<Response> {
@@ -85,13 +86,13 @@ export async function writeFiles(
 ): Promise<Response> {
   const path = query.get("path") ?? undefined;
   const user = (await guest.users()).find(query.get("username") ?? guest.userName);
-  if ([...request.headers.keys()].some((name) => name.startsWith("x-metadata-"))) throw notThere("metadata of files");
+  const metadata = metadataIn(request.headers);
   const type = request.headers.get("content-type") ?? "";
   const { max_upload_bytes: maxBytes, body_timeout: timeoutMs } = parts.config.server;
   const body = bodyStream(request, { maxBytes, timeoutMs });
   const written = type.startsWith("multipart/form-data")
-    ? await eachPart(body, type, (content, name) => write(guest, user, path ?? name, content))
-    : [await write(guest, user, path, unpacked(body, request.headers.get("content-encoding"), maxBytes))];
+    ? await eachPart(body, type, (content, name) => write(guest, user, path ?? name, content, metadata))
+    : [await write(guest, user, path, unpacked(body, request.headers.get("content-encoding"), maxBytes), metadata)];
   if (written.length === 0) throw new StacyError("invalid", "there is no file in the request");
   return Response.json(written);
 }
@@ -101,10 +102,11 @@ async function write(
   user: GuestUser,
   path: string | undefined,
   content: AsyncIterable<Uint8Array>,
+  metadata: Record<string, string>,
 ): Promise<Written> {
   if (path === undefined || path === "") throw new StacyError("invalid", "path: is required");
   const target = pathOf(path, user);
-  const there = await agent.stat(target).catch((error) => {
+  const there = await agent.stat(target, { attributes: METADATA }).catch((error) => {
     if (error instanceof StacyError && error.code === "not-found") return undefined;
     throw error;
   });
@@ -113,7 +115,10 @@ async function write(
   // In its place, as E2B's agent does: whoever has the file open, or has it by another name, sees what is written.
   await agent.writeFile(target, content, { atomic: false, ...(there === undefined ? { mode: 0o644 } : {}) });
   await give(agent, user, [...made, target]);
-  return { name: posix.basename(target), type: "file", path: target };
+  const given = Object.keys(metadata).length > 0;
+  // What is written anew has nothing left of what was said of it before.
+  if (given || there?.attributes !== undefined) await keepMetadata(agent, target, metadata);
+  return { name: posix.basename(target), type: "file", path: target, ...(given ? { metadata } : {}) };
 }
 
 /** @param maxBytes also of what comes out, since little goes in; 0: no limit */

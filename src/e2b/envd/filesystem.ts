@@ -24,6 +24,7 @@ import type { Guest } from "./guest.ts";
 import { withKeepAlive } from "./keep-alive.ts";
 import { KeptChanges } from "./kept-changes.ts";
 import { noteLost } from "./lost.ts";
+import { METADATA } from "./metadata.ts";
 import { type GuestUser, give, pathOf } from "./users.ts";
 
 type Guests = (context: HandlerContext) => Promise<Guest>;
@@ -38,6 +39,8 @@ interface Watcher {
 
 /** Of one sandbox. */
 const MAX_WATCHERS = 256;
+/** How a file is asked for that an entry is made of. */
+const OF_ENTRY = { follow: false, attributes: METADATA };
 /** Entries of a directory that are looked up together. */
 const AT_ONCE = 64;
 
@@ -56,7 +59,7 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
     }
   }
   const entryAt = async ({ agent, users }: Guest, path: string) =>
-    await entryOf(agent, await agent.stat(path, { follow: false }), await users());
+    await entryOf(agent, await agent.stat(path, OF_ENTRY), await users());
 
   return {
     stat: ({ path }, context) =>
@@ -96,7 +99,7 @@ export function filesystemService(guestOf: Guests, stopping: AbortSignal): Parti
         if (found.kind !== "directory")
           throw new ConnectError(`path is not a directory: ${directory}`, Code.InvalidArgument);
         const [list, users] = await Promise.all([
-          guest.agent.list(directory, { recursive: depth > 1, depth: Math.max(1, depth) }),
+          guest.agent.list(directory, { recursive: depth > 1, depth: Math.max(1, depth), attributes: METADATA }),
           guest.users(),
         ]);
         const inside = list.filter(({ path }) => path !== directory);
@@ -242,7 +245,7 @@ async function watch(
   const owners = includeEntry ? await users() : undefined;
   const entryIfThere = async (path: string): Promise<EntryInfo | undefined> => {
     try {
-      return owners && (await entryOf(agent, await agent.stat(path, { follow: false }), owners));
+      return owners && (await entryOf(agent, await agent.stat(path, OF_ENTRY), owners));
     } catch {
       return undefined; // it may have gone since
     }
