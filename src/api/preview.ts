@@ -166,7 +166,7 @@ function forward(
       else resolve(answer);
     });
     outgoing.once("upgrade", () => nonsense("it changed the protocol without being asked"));
-    outgoing.once("error", broke);
+    outgoing.on("error", broke);
     if (body === null) outgoing.end();
     else
       relay(Readable.fromWeb(body as never), outgoing, (error) => {
@@ -219,7 +219,7 @@ function passThrough(
     begin(answer, { connection: "close" });
     relay(answer, socket);
   });
-  outgoing.once("error", () => socket.destroy());
+  outgoing.on("error", () => socket.destroy());
   outgoing.end();
   socket.on("error", () => {});
   socket.once("close", () => tunnel.destroy());

@@ -73,7 +73,8 @@ export async function listen(app: Api, config: Config["server"], processingMs = 
   const sockets = trackUpgraded(server);
   const use = trackUse(server);
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => {
+    // Stays: a connection that the system could not hand over is told like this, and would end the process.
+    server.on("error", (error) => {
       const taken = errno(error) === "EADDRINUSE";
       reject(
         new StacyError("unavailable", `cannot listen on ${config.host}:${config.port}: ${error.message}`, {

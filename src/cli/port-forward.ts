@@ -35,7 +35,8 @@ export async function forwardPort(
     });
   });
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (cause) => {
+    // Stays: a connection that the system could not hand over is told like this, and would end the process.
+    server.on("error", (cause) => {
       reject(
         new StacyError("unavailable", `cannot listen on ${address}:${local}: ${cause.message}`, {
           cause,

@@ -152,7 +152,7 @@ export class EgressProxy {
         relay(answer, response, () => socket.destroy(), this.#options.meter.received);
       });
       outgoing.once("upgrade", () => broke(new Error("it changes the protocol without being asked")));
-      outgoing.once("error", broke);
+      outgoing.on("error", broke);
       response.once("close", () => socket.destroy());
       relay(request, outgoing, undefined, this.#options.meter.sent); // its errors are the request's own, above
     } catch (thrown) {

@@ -46,7 +46,8 @@ export async function listenUnix(server: Server, dir: string, name: string): Pro
   server.once("close", () => void handle.close());
   try {
     await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
+      // Stays: a connection that the system could not hand over is told like this, and would end the process.
+      server.on("error", reject);
       // The bind is part of this call, so no other code sees the mask.
       const mask = process.umask(0o177);
       server.listen(`/proc/self/fd/${handle.fd}/${name}`, resolve);

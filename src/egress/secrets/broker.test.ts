@@ -586,6 +586,19 @@ test("a WebSocket that is asked for with a body is refused: its length would rea
   assert.deepEqual(host.got, []);
 });
 
+test("a WebSocket whose client has gone before the answer is given up, with its connection to the host", async () => {
+  using host = await rawHost("");
+  using guest = await Guest.make({ hosts: [`http://${HOST}`], port: host.port });
+  const client = guest.raw({ host: HOST, port: 80 });
+  const head = `GET /ws HTTP/1.1\r\nHost: ${HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n`;
+  client.write(`${head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2V5IG9mIDE2IGJ5dGVz\r\n\r\n`);
+  while (host.got.length === 0) await new Promise((wake) => setImmediate(wake));
+  client.end();
+  const [reached] = guest.reached;
+  assert.ok(reached !== undefined);
+  if (!reached.closed) await once(reached, "close");
+});
+
 test("an answer that cannot be passed on is given up, with its connection to the host", async () => {
   using host = await rawHost("HTTP/1.1 099 odd\r\nContent-Length: 400\r\n\r\nsome");
   using guest = await Guest.make({ hosts: [`http://${HOST}`], port: host.port });

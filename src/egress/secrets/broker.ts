@@ -283,7 +283,9 @@ export class Broker {
         throw new StacyError("invalid", "a request for a WebSocket has no body");
       }
       const placed = await this.#place(host, method, path, headers);
-      const became = await host.upstream.upgrade(askedOf(host, method, placed, undefined, false));
+      const { gone, stay } = leaving(socket);
+      const became = await host.upstream.upgrade(askedOf(host, method, placed, undefined, false), gone).finally(stay);
+      if (gone.aborted) return void ("socket" in became ? became.socket : became.body).destroy();
       const begin = (status: number, told: IncomingHttpHeaders): void => {
         const lines = Object.entries(told).flatMap(([name, value]) =>
           [value ?? []].flat().map((each) => `${name}: ${each}`),
@@ -322,6 +324,17 @@ function closing(client: ServerResponse | ServerHttp2Stream): AbortSignal {
   if (client.closed) gone.abort();
   else client.once("close", () => gone.abort());
   return gone.signal;
+}
+
+/** Aborted when it closes or has nothing more to say: a WebSocket needs both ways. @returns `stay`: it is read by somebody else from now on */
+function leaving(client: Duplex): { gone: AbortSignal; stay: () => void } {
+  const left = new AbortController();
+  const leave = (): void => left.abort();
+  // Its end is told to who reads. What it says before it was answered stays for later.
+  const look = (): void => void (client.readableLength === 0 && client.read());
+  client.on("readable", look).on("end", leave).on("close", leave);
+  if (client.destroyed || client.readableEnded) leave();
+  return { gone: left.signal, stay: () => void client.off("readable", look).off("end", leave).off("close", leave) };
 }
 
 function tlsOptions(target: Target): TlsOptions {

@@ -24,14 +24,17 @@ export class Places {
       throw new StacyError("limit", "too many requests to this host wait for its answers");
     } else {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
-      const leave = (): void => reject(cancelled());
+      const leave = (): void => {
+        // At once: a place that is given back in this moment is for somebody who is there.
+        this.#waiting.delete(resolve);
+        reject(cancelled());
+      };
       this.#waiting.add(resolve);
       signal.addEventListener("abort", leave, { once: true });
       try {
         await promise;
       } finally {
         signal.removeEventListener("abort", leave);
-        this.#waiting.delete(resolve);
       }
     }
     let given = false;

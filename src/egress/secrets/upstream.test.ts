@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { countTurns } from "../../../test/count-turns.ts";
+import { StacyError } from "../../host/error.ts";
 import { type Asked, Upstream } from "./upstream.ts";
 
 function upstreamTo(port: number): Upstream {
@@ -54,6 +55,47 @@ test("of requests to a host that does not answer few wait, those of clients that
   await assert.rejects(upstream.ask(asked("/late"), AbortSignal.abort()), { code: "cancelled" });
 });
 
+/** Opens connections when it is told to, and not otherwise. */
+function upstreamByHand() {
+  const dials: { resolve(socket: Socket): void; reject(error: Error): void }[] = [];
+  const upstream = new Upstream({
+    ...{ target: { host: "127.0.0.1", port: 1 }, scheme: "http", trusted: [] },
+    dial: () => new Promise<Socket>((resolve, reject) => dials.push({ resolve, reject })),
+  });
+  return { upstream, dials };
+}
+
+test("of WebSockets to a host that does not answer few wait, and those of clients that have gone give their places back", async (t) => {
+  const { upstream, dials } = upstreamByHand();
+  t.after(() => upstream.close());
+  const asked: Asked = { method: "GET", path: "/", authority: "x", headers: {}, body: undefined, http2: false };
+  const leaving = new AbortController();
+  const stays = new AbortController().signal;
+  const asks = Array.from({ length: 64 + 256 }, () => upstream.upgrade(asked, leaving.signal));
+  await assert.rejects(upstream.upgrade(asked, stays), { code: "limit" });
+  await new Promise((wake) => setImmediate(wake));
+  assert.equal(dials.length, 64);
+  leaving.abort();
+  const waited = await Promise.allSettled(asks.slice(64));
+  assert.deepEqual(
+    new Set(waited.map((each) => each.status === "rejected" && each.reason.code)),
+    new Set(["cancelled"]),
+  );
+  const next = upstream.upgrade(asked, stays);
+  // Node tells one request of several of these; an event that nobody hears would end the process.
+  const told = Promise.allSettled([...asks, next]);
+  let over = false;
+  void told.then(() => {
+    over = true;
+  });
+  while (!over) {
+    for (const each of dials.splice(0)) each.reject(new StacyError("permission", "not among the hosts"));
+    await new Promise((wake) => setImmediate(wake));
+  }
+  assert.ok((await told).every((each) => each.status === "rejected"));
+  await assert.rejects(next, { code: "permission" });
+});
+
 const END = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /** A host that answers every request with these bytes. */
@@ -82,7 +124,9 @@ test("of interim answers a few are taken, and the request ends with one more; fo
   const { upstream, asked } = await hostThatSays(t, many, END);
   const { answer } = await upstream.ask(asked, new AbortController().signal);
   await assert.rejects(answer, { message: /one interim answer after another/ });
-  await assert.rejects(upstream.upgrade(asked), { message: /one interim answer after another/ });
+  await assert.rejects(upstream.upgrade(asked, new AbortController().signal), {
+    message: /one interim answer after another/,
+  });
   const few = await hostThatSays(t, many.slice(many.length / 65), END);
   const exchange = await few.upstream.ask(few.asked, new AbortController().signal);
   assert.equal((await exchange.answer).status, 200);

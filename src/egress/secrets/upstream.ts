@@ -105,11 +105,17 @@ export class Upstream {
     }
   }
 
-  /** Asks for a WebSocket. @returns what became of it: the other protocol, or an ordinary answer */
-  upgrade(asked: Asked): Promise<Upgraded | Answer> {
+  /**
+   * Asks for a WebSocket.
+   * @param gone as of `ask`
+   * @returns what became of it: the other protocol, or an ordinary answer
+   * @throws StacyError as `ask`
+   */
+  async upgrade(asked: Asked, gone: AbortSignal): Promise<Upgraded | Answer> {
+    const free = await this.#places.take(gone);
     return new Promise((resolve, reject) => {
       const outgoing = httpRequest({
-        ...{ agent: this.#agent, method: asked.method, path: asked.path, setHost: false },
+        ...{ agent: this.#agent, method: asked.method, path: asked.path, setHost: false, signal: gone },
         headers: {
           ...endToEnd(asked.headers),
           host: asked.authority,
@@ -118,6 +124,7 @@ export class Upstream {
         },
       });
       fewInterim(outgoing);
+      outgoing.once("close", free);
       outgoing.once("upgrade", (answer, socket, early) => {
         resolve({ answer, socket: socket instanceof InSlices ? socket.release() : socket, early });
       });
@@ -125,7 +132,8 @@ export class Upstream {
         mergeBody(answer);
         resolve(http1Answer(answer));
       });
-      outgoing.once("error", (cause) => reject(this.#broken(cause)));
+      // Stays: Node may tell one request of several failures, and one that nobody hears ends the process.
+      outgoing.on("error", (cause) => reject(this.#broken(cause)));
       outgoing.end();
     });
   }
