@@ -14,6 +14,7 @@ import { type Duplex, duplexPair } from "node:stream";
 import { after, before, beforeEach, test } from "node:test";
 import { connect as connectTls } from "node:tls";
 import { WebSocket, WebSocketServer } from "ws";
+import { countTurns } from "../../../test/count-turns.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Target } from "../connections.ts";
 import { Meter, NO_LIMITS } from "../meter.ts";
@@ -739,4 +740,43 @@ test("an address that is refused now is connected to no longer", async () => {
   const closed = once(socket, "close");
   guest.broker.cut((_target, address) => address !== "127.0.0.1");
   await closed;
+});
+
+test("bodies in chunks of a byte, of a program with TLS and without and of a host, are taken in turns, and are whole", async () => {
+  const count = 30_000;
+  const chunks = `${"1\r\nz\r\n".repeat(count)}0\r\n\r\n`;
+  const letters = (text: string): number => text.split("z").length - 1;
+  const post = `POST / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n${chunks}`;
+  const get = `GET /chunks HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\n\r\n`;
+  const answer = `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n${chunks}`;
+  const got: string[] = [];
+  const chatty = createHttp(async (request, response) => {
+    if (request.url === "/chunks") return void request.socket.write(answer);
+    got.push((await request.toArray()).join(""));
+    response.end();
+  });
+  await once(chatty.listen(0, "127.0.0.1"), "listening");
+  const open = (): Promise<Guest> =>
+    Guest.make({ hosts: [`http://${HOST}`], port: (chatty.address() as AddressInfo).port });
+  const plain = (guest: Guest): Duplex => guest.raw({ host: HOST, port: 80 });
+  for (const [what, make, connect, bytes, body] of [
+    ["of a program, by TLS", Guest.make, (guest: Guest) => guest.tls(), post, () => seen.at(-1)?.body],
+    ["of a program", open, plain, post, () => got.at(-1)],
+    ["of a host", open, plain, get, (text: string) => text.slice(text.indexOf("\r\n\r\n"))],
+  ] as const) {
+    using guest = await make();
+    const client = await connect(guest);
+    let text = "";
+    client.on("data", (data) => {
+      text += data;
+    });
+    const turns = countTurns();
+    client.write(bytes);
+    while (letters(body(text) ?? "") < count) await new Promise(setImmediate);
+    const taken = turns();
+    // Without slices it would be six at most.
+    assert.ok(taken > 30, `${what}: ${taken} turns`);
+  }
+  chatty.closeAllConnections();
+  chatty.close();
 });
