@@ -17,7 +17,9 @@ describe("directories of the host under QEMU", () => {
     dir = join(outside, "project");
     await mkdir(dir);
     await writeFile(join(outside, "secret"), "canary");
-    server = await Server.create(`mounts: { allow: [${JSON.stringify(dir)}] }\nproviders: { default: qemu }\n`);
+    server = await Server.create(
+      `mounts: { allow: [${JSON.stringify(dir)}], answer_timeout: 20s }\nproviders: { default: qemu }\n`,
+    );
     id = await spawn([{ source: dir, target: "/work" }]);
   });
   after(async () => {
@@ -101,6 +103,34 @@ describe("directories of the host under QEMU", () => {
     for (const pid of await helpers()) process.kill(pid, "SIGKILL");
     await grows();
     assert.equal(await sh("cat /tmp/failed 2>/dev/null | wc -l"), "0");
+  });
+
+  test("a helper that hangs keeps nothing from being paused, suspended and ended, and a fork is an error", async () => {
+    await writeFile(join(dir, "host"), "for the one that hangs");
+    const others = await helpers();
+    const hung = await spawn([{ source: dir, target: "/work" }]);
+    const hang = async (): Promise<void> => {
+      // Somebody answers.
+      await sh("cat /work/host", hung);
+      const own = (await helpers()).filter((pid) => !others.includes(pid));
+      assert.equal(own.length, 1);
+      for (const pid of own) process.kill(pid, "SIGSTOP");
+      await sh("for i in 1 2; do (cat /work/host; echo more > /work/hung) > /dev/null 2>&1 & done", hung);
+    };
+    for (const change of ["pause", "suspend"]) {
+      await hang();
+      await server.ok("POST", `/sandboxes/${hung}/${change}`);
+      await server.ok("POST", `/sandboxes/${hung}/resume`);
+      // Another helper answers: after a suspend at once, else when this one has been silent for too long.
+      await sh("while ! cat /work/host; do sleep 0.1; done", hung);
+    }
+    await hang();
+    // Programs that wait for an answer cannot be frozen; the fork says so, and the sandbox goes on.
+    const forked = await server.call("POST", `/sandboxes/${hung}/fork`, {});
+    assert.equal(forked.status, 408, JSON.stringify(forked.body));
+    assert.match(forked.body.message, /could not be frozen/);
+    await server.ok("DELETE", `/sandboxes/${hung}`);
+    while ((await helpers()).length > others.length) await new Promise((resolve) => setTimeout(resolve, 50));
   });
 
   test("a copy reads it, or has nothing of it, as asked", async () => {

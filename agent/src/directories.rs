@@ -1,6 +1,6 @@
 //! Directories of the host: FUSE filesystems whose requests are handed to the host as they are (SERVE), and its answers to the kernel.
 //! Whoever answers there comes and goes, with the session, with the server, with the whole machine; the mount and what the kernel
-//! knows of it stay (fuse.rs). Requests wait meanwhile, and are errors when nobody has come for long.
+//! knows of it stay (fuse.rs). Requests wait meanwhile, and are errors when nobody has come, or nobody who came has answered, for long.
 
 use crate::boot;
 use crate::buffers::Bytes;
@@ -13,8 +13,8 @@ use crate::user::User;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-/// With nobody to answer them, requests are errors (EIO) after so long.
-const ALONE_NS: u64 = 30_000_000_000;
+/// Without any answer, requests are errors (EIO) after so long, if the host says nothing else.
+const WITHIN_MS: u64 = 30_000;
 /// Bytes of requests that nobody has answered yet: the rest waits in the kernel.
 const MOST_HELD: usize = 4 << 20;
 const MOST_QUEUED: usize = 512 * 1024;
@@ -37,8 +37,12 @@ pub struct Directory {
     path: Vec<u8>,
     fuse: Fd,
     stream: Option<u32>,
-    /// Since when there is none, ns.
-    alone: u64,
+    /// ns that requests may wait without any answer.
+    within: u64,
+    /// Since when there was no answer, ns: of what waits, or, where nothing does, since nobody is there to give one.
+    quiet: u64,
+    /// It was too long, and nobody new has come: what is asked for is an error at once.
+    given_up: bool,
     readable: bool,
     /// By their numbers, which grow.
     requests: BTreeMap<u64, Request>,
@@ -52,7 +56,7 @@ pub struct Directory {
 }
 
 /// Mounted by jobs, for the loop to take.
-pub type Fresh = Arc<Mutex<Vec<(Vec<u8>, Fd)>>>;
+pub type Fresh = Arc<Mutex<Vec<(Vec<u8>, u64, Fd)>>>;
 
 #[derive(Default)]
 pub struct Directories {
@@ -60,6 +64,8 @@ pub struct Directories {
     next: u64,
     pub fresh: Fresh,
     buffer: Vec<u8>,
+    /// When the next look at those that are silent is due, ns; 0: there is none.
+    due: u64,
 }
 
 impl Directories {
@@ -73,13 +79,15 @@ impl Directories {
 pub struct Share {
     path: Vec<u8>,
     read_only: bool,
+    within: u64,
     user: Option<Vec<u8>>,
 }
 
 impl Share {
     pub fn new(fields: &Reader, user: Option<&[u8]>) -> Result<Share> {
         let path = files::path_of(fields, tag::PATH, None)?;
-        Ok(Share { path, read_only: fields.flag(tag::READ_ONLY), user: user.map(<[u8]>::to_vec) })
+        let within = fields.number(tag::TIMEOUT_MS).filter(|ms| *ms > 0).unwrap_or(WITHIN_MS).saturating_mul(1_000_000);
+        Ok(Share { path, read_only: fields.flag(tag::READ_ONLY), within, user: user.map(<[u8]>::to_vec) })
     }
 
     /// @returns UID and GID of the user that commands run as
@@ -97,7 +105,7 @@ impl Share {
         let access = if self.read_only { libc::MS_RDONLY } else { 0 };
         boot::mount("host", &shown, "fuse", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME | access, &options)?;
         if let Ok(mut list) = fresh.lock() {
-            list.push((self.path, fuse));
+            list.push((self.path, self.within, fuse));
         }
         let mut answer = Fields::new();
         answer.u32(tag::UID, user.uid).u32(tag::GID, user.gid);
@@ -111,16 +119,17 @@ impl Agent {
             Ok(mut list) => std::mem::take(&mut *list),
             Err(_) => return Ok(()),
         };
-        for (path, fuse) in fresh {
+        for (path, within, fuse) in fresh {
             let number = self.directories.next;
             self.directories.next += 1;
             self.poll.add(fuse.raw(), EDGE_IN, token::DIRECTORY | number)?;
-            let alone = sys::monotonic();
             let directory = Directory {
                 path,
                 fuse,
                 stream: None,
-                alone,
+                within,
+                quiet: sys::monotonic(),
+                given_up: false,
                 readable: true,
                 requests: BTreeMap::new(),
                 held: 0,
@@ -131,8 +140,8 @@ impl Agent {
                 table: Table::default(),
             };
             self.directories.all.insert(number, directory);
-            self.timers.insert((alone + ALONE_NS, 0, Timer::Directories), ());
         }
+        self.arm_directories();
         Ok(())
     }
 
@@ -145,9 +154,6 @@ impl Agent {
         let number = *number;
         let former = directory.stream.replace(id);
         directory.begin();
-        if self.directories.buffer.is_empty() {
-            self.directories.buffer = vec![0; MAX_REQUEST];
-        }
         if let Some(former) = former {
             self.end(former, Err(Fail::cancelled()));
         }
@@ -194,13 +200,15 @@ impl Agent {
 
     /// Takes what the kernel asks for, as long as somebody answers it, and it has room.
     fn directory_turn(&mut self, number: u64) {
-        let now = sys::monotonic();
+        if self.directories.buffer.is_empty() {
+            self.directories.buffer = vec![0; MAX_REQUEST];
+        }
         loop {
             let directory = match self.directories.all.get_mut(&number) {
                 Some(directory) => directory,
                 None => return,
             };
-            if !directory.readable || !directory.may_take(now) {
+            if !directory.readable || !directory.may_take() {
                 break;
             }
             match sys::read(directory.fuse.raw(), &mut self.directories.buffer) {
@@ -214,8 +222,18 @@ impl Agent {
                 }
             }
         }
+        self.arm_directories();
         if let Some(stream) = self.directories.all.get(&number).and_then(|directory| directory.stream) {
             self.wake(stream);
+        }
+    }
+
+    /// Looks at those that are silent when the first of them has been for too long.
+    fn arm_directories(&mut self) {
+        let first = self.directories.all.values().filter_map(Directory::deadline).min();
+        if let Some(at) = first.filter(|at| self.directories.due == 0 || *at < self.directories.due) {
+            self.directories.due = at;
+            self.timers.insert((at, 0, Timer::Directories), ());
         }
     }
 
@@ -255,36 +273,46 @@ impl Agent {
     pub fn leave_directory(&mut self, number: u64) {
         if let Some(directory) = self.directories.all.get_mut(&number) {
             directory.stream = None;
-            directory.alone = sys::monotonic();
-            self.timers.insert((directory.alone + ALONE_NS, 0, Timer::Directories), ());
+            if directory.requests.is_empty() {
+                directory.quiet = sys::monotonic();
+            }
+            self.arm_directories();
         }
     }
 
-    /// Nobody has come for long.
-    pub fn directories_alone(&mut self) {
+    /// Nobody has answered for long.
+    pub fn directories_silent(&mut self) {
+        self.directories.due = 0;
         let now = sys::monotonic();
         let numbers: Vec<u64> = self.directories.all.keys().copied().collect();
         for number in numbers {
-            if let Some(directory) = self.directories.all.get_mut(&number).filter(|d| d.overdue(now)) {
+            if let Some(directory) = self.directories.all.get_mut(&number).filter(|d| d.deadline().map_or(false, |at| now >= at)) {
+                let silent = directory.stream.take();
+                directory.given_up = true;
                 directory.fail_all();
-                if self.directories.buffer.is_empty() {
-                    self.directories.buffer = vec![0; MAX_REQUEST];
+                let seconds = directory.within / 1_000_000_000;
+                if let Some(stream) = silent {
+                    // Whoever is there hangs: somebody new may not.
+                    self.end(stream, Err(Fail::new(status::TIMEOUT, format!("nothing was answered within {} s", seconds))));
                 }
                 self.directory_turn(number);
             }
         }
+        self.arm_directories();
     }
 }
 
 impl Directory {
-    fn overdue(&self, now: u64) -> bool {
-        self.stream.is_none() && now >= self.alone + ALONE_NS
+    /// When what waits is to be an error, ns.
+    fn deadline(&self) -> Option<u64> {
+        let waits = if self.stream.is_some() { !self.requests.is_empty() } else { !self.given_up };
+        Some(self.quiet.saturating_add(self.within)).filter(|_| waits)
     }
 
-    fn may_take(&self, now: u64) -> bool {
+    fn may_take(&self) -> bool {
         match self.stream {
             Some(_) => self.held < MOST_HELD && self.queued < MOST_QUEUED,
-            None => self.overdue(now),
+            None => self.given_up,
         }
     }
 
@@ -298,6 +326,7 @@ impl Directory {
 
     /// For somebody new: what the kernel knows, then what it waits for.
     fn begin(&mut self) {
+        self.given_up = false;
         self.answers.clear();
         self.out.clear();
         self.sent = 0;
@@ -309,7 +338,10 @@ impl Directory {
         for unique in waiting {
             let maybe_done = match self.requests.get_mut(&unique) {
                 Some(request) => {
-                    request.again |= std::mem::take(&mut request.sent);
+                    if std::mem::take(&mut request.sent) {
+                        request.again = true;
+                        fuse::not_appending(&mut request.bytes);
+                    }
                     request.again && fuse::once_only(&request.bytes)
                 }
                 None => false,
@@ -357,6 +389,9 @@ impl Directory {
             }
             _ if self.stream.is_none() => self.fail(unique, libc::EIO),
             _ => {
+                if self.requests.is_empty() {
+                    self.quiet = sys::monotonic();
+                }
                 self.held += request.len();
                 self.requests.insert(unique, Request { bytes: request.to_vec(), sent: false, again: false });
                 self.push(Out::Request(unique));
@@ -424,6 +459,7 @@ impl Directory {
             Some(request) => request,
             None => return,
         };
+        self.quiet = sys::monotonic();
         let errno = -(fuse::u32_at(answer, 4) as i32);
         let done = errno == 0 || (request.again && errno == libc::ENOENT && fuse::missing_means_done(&request.bytes));
         let told = if done { self.table.done(&request.bytes, answer) } else { None };

@@ -408,7 +408,7 @@ impl Agent {
                     self.output_turn(number);
                 }
                 Timer::Sentinel => self.held_long_enough(),
-                Timer::Directories => self.directories_alone(),
+                Timer::Directories => self.directories_silent(),
             }
         }
     }

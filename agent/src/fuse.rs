@@ -24,6 +24,7 @@ pub mod opcode {
     pub const RENAME: u32 = 12;
     pub const LINK: u32 = 13;
     pub const OPEN: u32 = 14;
+    pub const WRITE: u32 = 16;
     pub const RELEASE: u32 = 18;
     pub const INIT: u32 = 26;
     pub const OPENDIR: u32 = 27;
@@ -89,6 +90,15 @@ pub fn once_only(request: &[u8]) -> bool {
         SYMLINK | MKNOD | MKDIR | LINK => true,
         CREATE => u32_at(request, IN_HEADER) & libc::O_EXCL as u32 != 0,
         _ => false,
+    }
+}
+
+/// What was perhaps appended is not to be there twice: the second time it goes where the kernel has said that the file ends.
+pub fn not_appending(request: &mut [u8]) {
+    let at = IN_HEADER + 32;
+    let flags = u32_at(request, at) & !(libc::O_APPEND as u32);
+    if let (WRITE, Some(place)) = (opcode_of(request), request.get_mut(at..at + 4)) {
+        place.copy_from_slice(&flags.to_le_bytes());
     }
 }
 
@@ -316,12 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_perhaps_appended_has_its_place_the_second_time() {
+        let body = [&[0; 32][..], &(libc::O_APPEND | libc::O_WRONLY).to_le_bytes(), &[0; 4], b"more"].concat();
+        let mut write = request(WRITE, 3, &body);
+        not_appending(&mut write);
+        assert_eq!(u32_at(&write, IN_HEADER + 32), libc::O_WRONLY as u32);
+        let mut other = request(OPEN, 3, &body);
+        not_appending(&mut other);
+        assert_eq!(other, request(OPEN, 3, &body));
+    }
+
+    #[test]
     fn a_cut_request_is_no_fault() {
         let mut table = Table::default();
         for opcode in 0..60 {
             for length in 0..IN_HEADER + 20 {
                 let whole = request(opcode, 1, &[7; 20]);
                 table.done(&whole[..length], &[1; 20]);
+                not_appending(&mut whole[..length].to_vec());
                 table.asked(&whole[..length]);
             }
         }

@@ -101,7 +101,7 @@ pub enum Timer {
     Memory,
     /// The command has been running for a while.
     Settle,
-    /// Nobody has come to answer for a directory of the host.
+    /// Nobody has answered for a directory of the host.
     Directories,
 }
 

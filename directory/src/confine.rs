@@ -208,6 +208,7 @@ const CALLS: &[c_long] = &[
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
+    libc::SYS_pwritev2,
     libc::SYS_getdents64,
     libc::SYS_readlinkat,
     libc::SYS_faccessat2,

@@ -197,12 +197,23 @@ impl Server {
         let by_handle = body.u32()? & 1 != 0;
         body.skip(4)?;
         let handle = body.u64()?;
-        // A file that was removed is there as long as it is open.
         let stat = match self.handles.get(&handle).filter(|h| by_handle && h.node == node).and_then(|h| h.file.as_ref()) {
             Some(file) => sys::stat(file)?,
-            None => self.tree.find(node)?.1,
+            None => self.stat(node)?,
         };
         Ok(self.with_attributes(&stat))
+    }
+
+    fn stat(&self, node: u64) -> Result<libc::statx, i32> {
+        match self.tree.find(node) {
+            Ok((_, stat)) => Ok(stat),
+            Err(errno) => sys::stat(self.open_file(node).ok_or(errno)?),
+        }
+    }
+
+    /// A file that was removed is there as long as it is open; its kernel does not say by which handle it asks.
+    fn open_file(&self, node: u64) -> Option<&Fd> {
+        self.handles.values().filter(|handle| handle.node == node).find_map(|handle| handle.file.as_ref())
     }
 
     fn readlink(&mut self, node: u64) -> Done {
@@ -312,11 +323,18 @@ impl Server {
     }
 
     fn write(&mut self, body: &mut Body) -> Done {
-        let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()? as usize);
-        body.skip(20)?;
+        let (handle, offset, size, kind) = (body.u64()?, body.u64()?, body.u32()? as usize, body.u32()?);
+        body.skip(8)?;
+        let flags = body.u32()? as i32;
+        body.skip(4)?;
         let bytes = body.take(size)?;
         self.writable()?;
-        let written = sys::write_at(self.handle(handle)?, bytes, offset)?;
+        // The file may have grown since its kernel has asked where it ends. What comes from the kernel's cache has its place.
+        let written = if flags & libc::O_APPEND != 0 && kind & FROM_CACHE == 0 {
+            sys::append(self.handle(handle)?, bytes)?
+        } else {
+            sys::write_at(self.handle(handle)?, bytes, offset)?
+        };
         let mut answer = Answer::new();
         answer.u32(written as u32);
         answer.u32(0);
@@ -392,10 +410,10 @@ impl Server {
         body.skip(4)?;
         let mode = body.u32()?;
         self.writable()?;
-        let open = match self.handles.get(&handle).filter(|h| valid & SET_HANDLE != 0 && h.node == node) {
-            // SAFETY: a copy of a descriptor of ours.
-            Some(Handle { file: Some(file), .. }) => Some(Fd::own(check(i64::from(unsafe { libc::fcntl(file.raw(), libc::F_DUPFD_CLOEXEC, 3) }))? as i32)),
-            _ => None,
+        let by_handle = self.handles.get(&handle).filter(|h| valid & SET_HANDLE != 0 && h.node == node).and_then(|h| h.file.as_ref());
+        let open = match by_handle.or_else(|| if self.tree.find(node).is_err() { self.open_file(node) } else { None }) {
+            Some(file) => Some(sys::copy(file)?),
+            None => None,
         };
         if valid & SET_MODE != 0 {
             self.set_mode(node, open.as_ref(), mode)?;
@@ -431,7 +449,7 @@ impl Server {
         }
         let stat = match &open {
             Some(file) => sys::stat(file)?,
-            None => self.tree.find(node)?.1,
+            None => self.stat(node)?,
         };
         Ok(self.with_attributes(&stat))
     }
@@ -538,9 +556,10 @@ impl Server {
     // Extended attributes
 
     fn attribute(&mut self, code: u32, node: u64, body: &mut Body) -> Done {
-        let size = body.u32()? as usize;
-        body.skip(4)?;
-        let flags = 0;
+        let (size, flags) = match code {
+            opcode::REMOVEXATTR => (0, 0),
+            _ => (body.u32()? as usize, body.u32()? as i32),
+        };
         let name = if code == opcode::LISTXATTR { None } else { Some(text(body.text()?)?) };
         // What the host's kernel or other programs act upon is none of the guest's.
         if name.as_ref().map_or(false, |name| !name.as_bytes().starts_with(b"user.")) {
@@ -549,15 +568,14 @@ impl Server {
         if matches!(code, opcode::SETXATTR | opcode::REMOVEXATTR) {
             self.writable()?;
         }
-        let (_, stat) = self.tree.find(node)?;
-        if !matches!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) {
-            return Err(libc::EOPNOTSUPP);
-        }
-        let file = if node == crate::tree::ROOT {
-            sys::open_beneath(self.tree.root().raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?
-        } else {
-            let (directory, place) = self.tree.place(node)?;
-            open_same(&directory, place, libc::O_RDONLY, &stat)?
+        let file = match self.tree.find(node) {
+            Ok((_, stat)) if !matches!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) => return Err(libc::EOPNOTSUPP),
+            Ok(_) if node == crate::tree::ROOT => sys::open_beneath(self.tree.root().raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?,
+            Ok((_, stat)) => {
+                let (directory, place) = self.tree.place(node)?;
+                open_same(&directory, place, libc::O_RDONLY, &stat)?
+            }
+            Err(errno) => sys::copy(self.open_file(node).ok_or(errno)?)?,
         };
         let mut answer = Answer::new();
         let name_pointer = name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr());
@@ -645,6 +663,7 @@ impl Server {
     }
 }
 
+const FROM_CACHE: u32 = 1;
 const SET_MODE: u32 = 1;
 const SET_SIZE: u32 = 1 << 3;
 const SET_ATIME: u32 = 1 << 4;

@@ -95,6 +95,12 @@ pub fn stat(fd: &Fd) -> Result<libc::statx, i32> {
     }
 }
 
+/// Another descriptor of the same open file.
+pub fn copy(fd: &Fd) -> Result<Fd, i32> {
+    // SAFETY: plain integers.
+    check(i64::from(unsafe { libc::fcntl(fd.0, libc::F_DUPFD_CLOEXEC, 3) })).map(|copied| Fd(copied as c_int))
+}
+
 pub fn read_at(fd: &Fd, into: &mut [u8], offset: u64) -> Result<usize, i32> {
     let mut done = 0;
     while done < into.len() {
@@ -113,13 +119,26 @@ pub fn read_at(fd: &Fd, into: &mut [u8], offset: u64) -> Result<usize, i32> {
 
 /// Bytes that were written: fewer than there are only before an error.
 pub fn write_at(fd: &Fd, bytes: &[u8], offset: u64) -> Result<usize, i32> {
+    write_all(bytes, |rest, done| {
+        // SAFETY: the slice is valid for its length.
+        unsafe { libc::pwrite(fd.0, rest.as_ptr().cast::<c_void>(), rest.len(), offset.wrapping_add(done as u64) as libc::off_t) as i64 }
+    })
+}
+
+/// The same, wherever the file ends by then.
+pub fn append(fd: &Fd, bytes: &[u8]) -> Result<usize, i32> {
+    write_all(bytes, |rest, _| {
+        let part = libc::iovec { iov_base: rest.as_ptr() as *mut c_void, iov_len: rest.len() };
+        // SAFETY: the slice is valid for its length, and only read.
+        unsafe { libc::pwritev2(fd.0, &part, 1, 0, libc::RWF_APPEND) as i64 }
+    })
+}
+
+fn write_all(bytes: &[u8], mut write: impl FnMut(&[u8], usize) -> i64) -> Result<usize, i32> {
     let mut done = 0;
     while done < bytes.len() {
         let rest = &bytes[done..];
-        // SAFETY: the slice is valid for its length.
-        let result = uninterrupted(|| unsafe {
-            libc::pwrite(fd.0, rest.as_ptr().cast::<c_void>(), rest.len(), offset.wrapping_add(done as u64) as libc::off_t) as i64
-        });
+        let result = uninterrupted(|| write(rest, done));
         match result {
             Ok(n) => done += n as usize,
             Err(errno) if done == 0 => return Err(errno),

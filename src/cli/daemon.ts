@@ -92,8 +92,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { adaptive, max_machines, max_memory_mb, idle_monitors } = config.warm;
   const budget = max_memory_mb === 0 ? {} : { memoryBudget: max_memory_mb * 2 ** 20 };
   const pool = options.pool ? { adaptive, maxWarm: max_machines, maxBlank: idle_monitors, ...budget } : undefined;
+  const directoryAnswerMs = config.mounts.answer_timeout;
   const providers = [vmm, ...others].map((each) =>
-    createMicrovmProvider({ vmm: each, images, paths, network, ...(pool === undefined ? {} : { pool }) }),
+    createMicrovmProvider({
+      vmm: each,
+      images,
+      paths,
+      network,
+      directoryAnswerMs,
+      ...(pool === undefined ? {} : { pool }),
+    }),
   );
   const metrics = new Metrics();
   const store = parts.use(new Store(config.database.path || paths.database, log.child({ part: "store" })));

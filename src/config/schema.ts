@@ -187,6 +187,8 @@ export const configSchema = z.strictObject({
   mounts: section({
     /** Directories of this host that administrators may give sandboxes, with what is below them. Commands of the server's own user may give any. */
     allow: z.array(text.regex(/^\//, "must be an absolute path")).default([]),
+    /** What a sandbox asks of such a directory is an error there (`EIO`) when nothing was answered for so long: its disk hangs, or the server is away. */
+    answer_timeout: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(30_000),
   }),
   secrets: section({
     /** Values are kept encrypted with this: 32 random bytes in hex or base64. Empty: in memory alone. */

@@ -21,6 +21,8 @@ export const Op = {
   RELEASE: 18,
   SETXATTR: 21,
   GETXATTR: 22,
+  LISTXATTR: 23,
+  REMOVEXATTR: 24,
   OPENDIR: 27,
   READDIR: 28,
   ACCESS: 34,
@@ -111,9 +113,10 @@ export class FuseClient {
     return this.call(Op.READ, 0n, u64(handle, offset), u32(size, 0), u64(0), u32(0, 0));
   }
 
-  write(handle: bigint, data: string | Buffer, offset = 0): Promise<Answer> {
+  /** @param flags as the file was opened */
+  write(handle: bigint, data: string | Buffer, offset = 0, flags = 0): Promise<Answer> {
     const bytes = Buffer.from(data);
-    return this.call(Op.WRITE, 0n, u64(handle, offset), u32(bytes.length, 0), u64(0), u32(0, 0), bytes);
+    return this.call(Op.WRITE, 0n, u64(handle, offset), u32(bytes.length, 0), u64(0), u32(flags, 0), bytes);
   }
 
   #take(bytes: Buffer): void {

@@ -1,6 +1,7 @@
 /** The helper itself, asked what no kernel would ask, with something outside of its directory that it must never touch. */
 import assert from "node:assert/strict";
 import {
+  appendFile,
   chmod,
   chown,
   link,
@@ -162,6 +163,45 @@ describe("the helper of a directory", () => {
     assert.equal((await capability).errno, errno.EOPNOTSUPP);
   });
 
+  test("a file that was removed can be asked about and changed as long as it is open", async () => {
+    const file = await fuse.lookup(ROOT, "file");
+    const handle = await fuse.open(file, O_RDWR);
+    await fuse.good(Op.UNLINK, ROOT, text("file"));
+    // Without the handle: so asks a guest's kernel for fstat and fchmod.
+    const attributes = await fuse.good(Op.GETATTR, file, u32(0, 0), u64(0));
+    assert.deepEqual([attributes.readBigUInt64LE(16 + 8), attributes.readUInt32LE(16 + 64)], [7n, 0]);
+    const set = (valid: number, size: number) =>
+      fuse.good(Op.SETATTR, file, u32(valid, 0), u64(0, size, 0, 0, 0, 0), u32(0, 0, 0, 0o600, 0, 0, 0, 0));
+    assert.equal((await set(1, 0)).readUInt32LE(16 + 60) & 0o777, 0o600);
+    assert.equal((await set(8, 3)).readBigUInt64LE(16 + 8), 3n);
+    await fuse.good(Op.SETXATTR, file, u32(1, 0), text("user.x"), Buffer.from("x"));
+    fuse.tell(Op.RELEASE, 0n, Buffer.concat([u64(handle), u32(0, 0), u64(0)]));
+    assert.equal((await fuse.call(Op.GETATTR, file, u32(0, 0), u64(0))).errno, errno.ESTALE);
+  });
+
+  test("what is appended comes after what the host has appended meanwhile", async () => {
+    const append = 0o2001;
+    const handle = await fuse.open(await fuse.lookup(ROOT, "file"), append);
+    await appendFile(join(dir, "file"), " of the host");
+    // Where its kernel believes that it ends.
+    assert.equal((await fuse.write(handle, " of the guest", 7, append)).errno, 0);
+    assert.equal((await fuse.write(handle, "C", 0, 1)).errno, 0);
+    assert.equal(await readFile(join(dir, "file"), "utf8"), "Content of the host of the guest");
+  });
+
+  test("extended attributes are made, replaced, listed and removed, as the flags say", async () => {
+    const file = await fuse.lookup(ROOT, "file");
+    const [create, replace] = [1, 2];
+    const set = (name: string, flags: number) =>
+      fuse.call(Op.SETXATTR, file, u32(1, flags), text(name), Buffer.from("x")).then((answer) => answer.errno);
+    assert.deepEqual([await set("user.a", replace), await set("user.a", create)], [errno.ENODATA, 0]);
+    assert.deepEqual([await set("user.a", create), await set("user.a", replace)], [errno.EEXIST, 0]);
+    assert.equal(String(await fuse.good(Op.LISTXATTR, file, u32(64, 0))), "user.a\0");
+    assert.equal((await fuse.call(Op.REMOVEXATTR, file, text("security.x"))).errno, errno.EOPNOTSUPP);
+    await fuse.good(Op.REMOVEXATTR, file, text("user.a"));
+    assert.equal((await fuse.call(Op.GETXATTR, file, u32(64, 0), text("user.a"))).errno, errno.ENODATA);
+  });
+
   test("read-only is read-only, whatever is asked", async () => {
     await helper[Symbol.asyncDispose]();
     await start({ readOnly: true });
@@ -179,6 +219,7 @@ describe("the helper of a directory", () => {
       fuse.call(Op.LINK, ROOT, u64(file), text("hard")),
       fuse.call(Op.SETATTR, file, u32(8, 0), u64(0, 0, 0, 0, 0, 0), u32(0, 0, 0, 0, 0, 0, 0, 0)),
       fuse.call(Op.SETXATTR, file, u32(1, 0), text("user.x"), Buffer.from("x")),
+      fuse.call(Op.REMOVEXATTR, file, text("user.x")),
       fuse.call(Op.ACCESS, file, u32(2, 0)),
     ];
     for (const answer of await Promise.all(asked)) assert.equal(answer.errno, errno.EROFS);

@@ -17,12 +17,14 @@ const FINAL = new Set<StacyError["code"]>(["not-found", "not-supported"]);
 /** What it needs of a guest's agent. */
 export interface DirectoryGuest {
   /** Mounts it, with nobody behind it yet. */
-  share(directory: { path: string; readOnly: boolean }): Promise<{ uid: number; gid: number }>;
+  share(directory: { path: string; readOnly: boolean; withinMs?: number }): Promise<{ uid: number; gid: number }>;
   /** FUSE requests to it, and the answers to them. */
   serve(path: string, options?: { signal?: AbortSignal }): Promise<Duplex>;
 }
 
 export interface ServingOptions extends HelperOptions {
+  /** What a guest asks for is an error there when nothing was answered for so long, ms; 30 s if not given. */
+  withinMs?: number;
   /** Is told of each start that failed; the same failure once. */
   failed?: (directory: HostDirectory, error: StacyError) => void;
 }
@@ -44,7 +46,11 @@ export class ServedDirectories {
   /** In a new guest, those above first. @returns what is mounted from now on, and served after `start` */
   async mount(list: readonly HostDirectory[]): Promise<readonly MountedDirectory[]> {
     const mounted: MountedDirectory[] = [];
-    for (const directory of list) mounted.push({ ...directory, ...(await this.#guest.share(directory)) });
+    const { withinMs } = this.#options;
+    for (const { source, path, readOnly } of list) {
+      const limit = withinMs === undefined ? {} : { withinMs };
+      mounted.push({ source, path, readOnly, ...(await this.#guest.share({ path, readOnly, ...limit })) });
+    }
     this.#list = mounted;
     return mounted;
   }
@@ -65,17 +71,20 @@ export class ServedDirectories {
 
   async #keepServing(directory: MountedDirectory, signal: AbortSignal): Promise<void> {
     let told = "";
+    const failed = (error: StacyError): void => {
+      if (told !== error.message) this.#options.failed?.(directory, error);
+      told = error.message;
+    };
     for (let pause = PAUSE_MS.first; ; pause = Math.min(2 * pause, PAUSE_MS.most)) {
       const begun = performance.now();
       try {
-        await this.#serve(directory, signal);
+        await this.#serve(directory, signal, failed);
         // One that has served for a while begins anew.
         if (performance.now() - begun > PAUSE_MS.most) pause = PAUSE_MS.first;
       } catch (thrown) {
         const error = asStacyError(thrown);
         if (signal.aborted) return;
-        if (told !== error.message) this.#options.failed?.(directory, error);
-        told = error.message;
+        failed(error);
         if (FINAL.has(error.code)) return;
       }
       await delay(pause, undefined, { ref: false, signal }).catch(() => {});
@@ -83,20 +92,30 @@ export class ServedDirectories {
     }
   }
 
-  /** Until one of the two ends is gone. */
-  async #serve(directory: MountedDirectory, signal: AbortSignal): Promise<void> {
+  /** Until one of the two ends is gone. @param failed is told at once when it hangs: one that hangs on a disk may not even end */
+  async #serve(directory: MountedDirectory, signal: AbortSignal, failed: (error: StacyError) => void): Promise<void> {
     await using helper = await startHelper(this.#options, directory);
     this.helpers.add(helper.pid);
     try {
       signal.throwIfAborted();
       const guest = await this.#guest.serve(directory.path, { signal });
       const over = Promise.withResolvers<void>();
-      const stop = (): void => over.resolve();
-      signal.addEventListener("abort", stop, { once: true });
+      const stop = (error?: Error): void => {
+        if (error instanceof StacyError && error.code === "timeout") {
+          failed(
+            new StacyError("timeout", `the directory ${directory.source} does not answer: ${error.message}`, {
+              remedy: "look at the disk that it is on",
+            }),
+          );
+        }
+        over.resolve();
+      };
+      const abort = (): void => stop();
+      signal.addEventListener("abort", abort, { once: true });
       relay(guest, helper.requests, stop);
       relay(helper.answers, guest, stop);
       await Promise.race([over.promise, helper.ended]);
-      signal.removeEventListener("abort", stop);
+      signal.removeEventListener("abort", abort);
       guest.destroy();
     } finally {
       this.helpers.delete(helper.pid);

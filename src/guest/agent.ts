@@ -331,11 +331,12 @@ export interface Agent {
   /** Nothing can be written to it any more. @throws StacyError `conflict` while programs have files of it open to write */
   onlyRead(volume: MountedVolume): Promise<void>;
   /**
-   * Mounts a directory of the host, with nobody behind it yet: what is asked of it waits, and is an error after a while.
+   * Mounts a directory of the host, with nobody behind it yet: what is asked of it waits, and is an error when nothing was
+   * answered for `withinMs` (the agent's own limit is 30 s).
    * @returns whom files of the host's user belong to in the guest: the user of its commands
    * @throws StacyError `not-supported` where the guest's kernel has no FUSE
    */
-  share(directory: { path: string; readOnly: boolean }): Promise<{ uid: number; gid: number }>;
+  share(directory: { path: string; readOnly: boolean; withinMs?: number }): Promise<{ uid: number; gid: number }>;
   /** FUSE requests to such a directory, and the answers to them (directory/), in the place of whoever answered before. */
   serve(path: string, options?: { signal?: AbortSignal }): Promise<Duplex>;
   /** Unmounts all such directories but these. What programs have open of them are errors from then on. */

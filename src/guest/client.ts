@@ -516,8 +516,13 @@ class AgentClient implements Agent {
     await this.#simple(Method.REMOUNT, fields, tree({}));
   }
 
-  async share({ path, readOnly }: { path: string; readOnly: boolean }): Promise<{ uid: number; gid: number }> {
-    const fields = pathFields(path).flag(Tag.READ_ONLY, readOnly);
+  async share(directory: {
+    path: string;
+    readOnly: boolean;
+    withinMs?: number;
+  }): Promise<{ uid: number; gid: number }> {
+    const { path, readOnly, withinMs = 0 } = directory;
+    const fields = pathFields(path).flag(Tag.READ_ONLY, readOnly).u32(Tag.TIMEOUT_MS, withinMs);
     const owner = await this.#simple(Method.SHARE, fields, tree({}));
     return { uid: owner.number(Tag.UID) ?? 0, gid: owner.number(Tag.GID) ?? 0 };
   }

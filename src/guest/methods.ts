@@ -40,7 +40,7 @@
  *     STILL      writes to volumes wait until THAW, 60 s at most                     END: what was written is on their disks
  *     UNMOUNT    SLOT PATH NAME FORCE?                                               END: what was written is on its disk
  *     REMOUNT    SLOT PATH NAME                                                      END: nothing can be written to it
- *     SHARE      PATH READ_ONLY?                                                     END UID GID: whom the host's files belong to
+ *     SHARE      PATH READ_ONLY? TIMEOUT_MS?                                         END UID GID: whom the host's files belong to
  *     SERVE      PATH                                              DATA = answers    EVENT (empty: from now on); DATA = FUSE requests
  *     UNSHARE    PATH*: those that stay                                              END
  *     IDENTITY   IDENTITY{...}                                                       END as HELLO_ACK

@@ -1,6 +1,6 @@
 /** What the machines of one provider share. */
 import type { MountedDirectory } from "../directories/directory.ts";
-import type { HelperOptions } from "../directories/helper.ts";
+import type { ServingOptions } from "../directories/serving.ts";
 import type { Network } from "../egress/network.ts";
 import type { Authority } from "../egress/secrets/authority.ts";
 import type { Launched, Launcher } from "../launcher/launcher.ts";
@@ -10,7 +10,7 @@ export interface MachineContext {
   readonly launcher: Launcher;
   readonly network: Network;
   /** How directories of the host are served. */
-  readonly directories: HelperOptions;
+  readonly directories: ServingOptions;
   /** Makes a launched machine a sandbox's, with its record on disk; if that cannot be written, it is ended. */
   own(
     launched: Launched,

@@ -1,7 +1,7 @@
 /** The provider behind which the microVMs stand: spawns through the launcher, finds machines again, saves and forks them. */
 import { mkdir } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { HelperOptions } from "../directories/helper.ts";
+import type { ServingOptions } from "../directories/serving.ts";
 import { Network, networkEnvironment } from "../egress/network.ts";
 import { type Authority, makeAuthority } from "../egress/secrets/authority.ts";
 import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
@@ -64,6 +64,8 @@ export interface MicrovmOptions {
   pool?: Partial<PoolLimits>;
   /** What sandboxes may reach of what they ask for. */
   network?: Network;
+  /** Of directories of the host (`withinMs` of their serving). */
+  directoryAnswerMs?: number;
 }
 
 export function createMicrovmProvider(options: MicrovmOptions): MicrovmProvider {
@@ -74,7 +76,7 @@ export class MicrovmProvider implements Provider, MachineContext {
   readonly vmm: Vmm;
   readonly launcher: Launcher;
   readonly network: Network;
-  readonly directories: HelperOptions;
+  readonly directories: ServingOptions;
   readonly #paths: DataPaths;
   readonly #machines = new Map<string, SandboxMachine>();
   readonly #unreachable = new Set<Unreachable>();
@@ -88,7 +90,9 @@ export class MicrovmProvider implements Provider, MachineContext {
     this.vmm = options.vmm;
     this.#paths = options.paths;
     this.network = options.network ?? new Network();
-    this.directories = { program: directoryHelperPath(options.paths.assets), hidden: options.paths.root };
+    const program = directoryHelperPath(options.paths.assets);
+    const limit = options.directoryAnswerMs === undefined ? {} : { withinMs: options.directoryAnswerMs };
+    this.directories = { program, hidden: options.paths.root, ...limit };
     this.launcher = new Launcher({ ...options, network: this.network });
     const { events } = this.launcher;
     events.on("snapshot.built", (report) => this.emit({ type: "snapshot.built", data: { ...report } }));

@@ -1,0 +1,23 @@
+/** A directory of the host in a guest of a test, served as the server serves it. */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ServedDirectories, type ServingOptions } from "../src/directories/serving.ts";
+import type { Agent } from "../src/guest/agent.ts";
+import { directoryHelperPath } from "../src/host/directory-helper.ts";
+import { dataPaths } from "../src/host/paths.ts";
+
+export interface Shared extends AsyncDisposable {
+  served: ServedDirectories;
+}
+
+export async function share(
+  agent: Agent,
+  { source, path }: { source: string; path: string },
+  options: Partial<ServingOptions> = {},
+): Promise<Shared> {
+  const program = directoryHelperPath(dataPaths().assets);
+  const served = new ServedDirectories(agent, [], { program, hidden: join(tmpdir(), "no-such-data"), ...options });
+  await served.mount([{ source, path, readOnly: false }]);
+  served.start();
+  return { served, [Symbol.asyncDispose]: async () => served.stop() };
+}
