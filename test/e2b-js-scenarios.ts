@@ -626,9 +626,20 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
     const [team] = JSON.parse(await asked("GET", "/teams")) as { teamID: string; isDefault: boolean }[];
     assert.deepEqual([team?.teamID, team?.isDefault], ["default", true]);
   });
-  await all.refused("a resume that leaves the saved memory out", /starts the system anew/, () =>
-    asked("POST", `/sandboxes/${sandboxId}/connect`, { timeout: 60, memory: false }),
-  );
+  await all.run("a resume that leaves the saved memory out", async () => {
+    const own = await Sandbox.create({ timeoutMs: 300_000 });
+    const bootOf = async (): Promise<string> => await own.files.read("/proc/sys/kernel/random/boot_id");
+    const boot = await bootOf();
+    await own.commands.run("echo kept > ~/kept; sync; touch /dev/shm/in-memory");
+    // One that runs goes on as it is.
+    await asked("POST", `/sandboxes/${own.sandboxId}/connect`, { timeout: 60, memory: false });
+    assert.equal(await bootOf(), boot);
+    await asked("POST", `/sandboxes/${own.sandboxId}/pause`);
+    await asked("POST", `/sandboxes/${own.sandboxId}/connect`, { timeout: 300, memory: false });
+    assert.notEqual(await bootOf(), boot);
+    assert.deepEqual([await own.files.read("kept"), await own.files.exists("/dev/shm/in-memory")], ["kept\n", false]);
+    await own.kill();
+  });
   await all.refused("a team's metrics", /teams/, () => asked("GET", "/teams/default/metrics"));
   await all.refused("keys made over the network", /keys/, () => asked("POST", "/api-keys", { name: "k" }));
   await all.refused("builds of version 1", /templates/, () => asked("POST", "/templates", { dockerfile: "FROM x" }));

@@ -95,20 +95,31 @@ export class SuspendedState {
     if (committed) await rm(this.dir, { recursive: true, force: true });
   }
 
-  /** Looks whether it is what was saved. @returns what that is. @throws StacyError `corrupt` */
-  async verify(): Promise<"machine" | "disk"> {
+  async #sealed(): Promise<z.infer<typeof seal> | undefined> {
     const text = await readFile(join(this.dir, SEAL), "utf8").catch((error: unknown) => {
       // A machine that an earlier version suspended has none.
       if (errno(error) === "ENOENT") return undefined;
       throw error;
     });
-    if (text === undefined) return "machine";
-    let sealed: z.infer<typeof seal>;
     try {
-      sealed = seal.parse(JSON.parse(text));
+      return text === undefined ? undefined : seal.parse(JSON.parse(text));
     } catch (cause) {
       throw damaged(SEAL, cause);
     }
+  }
+
+  /** Looks whether its disk is what was saved; the rest may be damaged. @throws StacyError `corrupt` */
+  async verifyDisk(): Promise<"disk"> {
+    const sealed = await this.#sealed();
+    const part = sealed && (await damagedPart(this.dir, sealed.files, DISK));
+    if (part !== undefined) throw damaged(part);
+    return "disk";
+  }
+
+  /** Looks whether it is what was saved. @returns what that is. @throws StacyError `corrupt` */
+  async verify(): Promise<"machine" | "disk"> {
+    const sealed = await this.#sealed();
+    if (sealed === undefined) return "machine";
     const { proof, files } = sealed;
     const [kind, parts] = SNAPSHOT_FILES.memory in files ? (["machine", PARTS] as const) : (["disk", DISK] as const);
     const stamp = await stampOf(this.dir, parts).catch((cause: unknown) => {

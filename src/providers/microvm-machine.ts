@@ -13,7 +13,7 @@ import { allow } from "./changes/allow.ts";
 import { fork, saveRunning } from "./changes/copy.ts";
 import { pause, resume } from "./changes/pause.ts";
 import { restore } from "./changes/restore.ts";
-import { suspend } from "./changes/suspend.ts";
+import { suspend, wake } from "./changes/suspend.ts";
 import { attach, detach } from "./changes/volumes.ts";
 import type { MachineContext } from "./machine-context.ts";
 import { type LifeParts, MachineLife } from "./machine-life.ts";
@@ -24,6 +24,7 @@ import {
   type MachineState,
   type MachineStats,
   type NetworkStatus,
+  type ResumeOptions,
   type SandboxMachine,
   type SpecVolume,
   type SuspendOptions,
@@ -91,8 +92,14 @@ export class MicrovmMachine implements SandboxMachine {
     return this.#life.exclusively(options, () => pause(this.#life));
   }
 
-  resume(options: ChangeOptions = {}): Promise<void> {
-    return this.#life.exclusively(options, (signal) => resume(this.#life, signal));
+  resume({ anew = false, ...options }: ResumeOptions = {}): Promise<void> {
+    return this.#life.exclusively(options, async (signal) => {
+      // Its disk is started from where it was saved.
+      if (anew && this.#life.now.state === "paused") await suspend(this.#life, signal);
+      await (anew && this.#life.now.state === "suspended"
+        ? wake(this.#life, signal, { anew })
+        : resume(this.#life, signal));
+    });
   }
 
   suspend({ keeps = "machine", ...options }: SuspendOptions = {}): Promise<void> {

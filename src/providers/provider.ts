@@ -130,6 +130,14 @@ export interface SuspendOptions extends ChangeOptions {
   keeps?: "machine" | "disk";
 }
 
+export interface ResumeOptions extends ChangeOptions {
+  /**
+   * What was saved of its memory is left out: its system starts anew from its files, which are as after a power cut, with none of its
+   * programs. One that runs goes on as it is.
+   */
+  anew?: boolean;
+}
+
 /**
  * A sandbox's machine, for as long as this daemon holds it. Its owner asks for one change at a time (`allow`, `pause`, `resume`,
  * `suspend`, `fork`, `checkpoint`, `restore`); another one meanwhile is the error `conflict`. Only the end comes at any moment: a
@@ -152,7 +160,7 @@ export interface SandboxMachine {
   /** Its secrets are others now. */
   secretsChanged(): void;
   pause(options?: ChangeOptions): Promise<void>;
-  resume(options?: ChangeOptions): Promise<void>;
+  resume(options?: ResumeOptions): Promise<void>;
   /** To disk, for good: frees memory and process, keeps everything else. `resume` brings it back. @throws StacyError `conflict` for a paused one that is to keep its disk alone */
   suspend(options?: SuspendOptions): Promise<void>;
   /** Copies of this running machine, each with its own identity. */

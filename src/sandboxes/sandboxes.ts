@@ -576,8 +576,9 @@ export class Sandboxes {
     return this.#changes.to(sandbox, "suspended", how);
   }
 
-  async resume(id: string): Promise<SandboxRecord> {
-    return this.#changes.to(this.get(id), "running");
+  /** @param how.anew as the machine's. @throws StacyError `conflict` for that with volumes or directories of the host */
+  async resume(id: string, how: Pick<ByItself, "anew"> = {}): Promise<SandboxRecord> {
+    return this.#changes.to(this.get(id), "running", how);
   }
 
   /** A volume of its owner in a free place of its machine, from now on. @throws StacyError `conflict`, `invalid`, `not-found`, `corrupt` */

@@ -31,6 +31,8 @@ export interface ByItself {
   keepMs?: number;
   /** Of a suspended one; absent: all of its machine. */
   keeps?: SuspendOptions["keeps"];
+  /** One that comes back starts its system anew, without what was saved of its memory. */
+  anew?: boolean;
 }
 
 /** What is done with a sandbox's volumes when it is saved. */
@@ -63,12 +65,16 @@ export class StateChanges {
     const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
-    const { reason, idleSince, keepMs, keeps } = by;
+    const { reason, idleSince, keepMs, keeps, anew = false } = by;
     return sandbox.changes.run(async (signal) => {
       // What starts again from its disk alone starts as machines without volumes do.
       if (keeps === "disk") {
         assertNoVolumes(record, "suspended without its memory");
         assertNoDirectories(record, "suspended without its memory");
+      }
+      if (anew && sandbox.state !== state) {
+        assertNoVolumes(record, "resumed without its memory");
+        assertNoDirectories(record, "resumed without its memory");
       }
       if (sandbox.state === state) {
         // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
@@ -92,7 +98,7 @@ export class StateChanges {
       try {
         await observed(observer, { name: event, provider }, () =>
           this.onMachine(sandbox, machine, () =>
-            machine[change]({ signal, ...(keeps === undefined ? {} : { keeps }) }),
+            machine[change]({ signal, ...(keeps === undefined ? {} : { keeps }), ...(anew ? { anew } : {}) }),
           ),
         );
       } catch (error) {

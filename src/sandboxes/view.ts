@@ -142,8 +142,8 @@ export class View {
     return this.#all.suspend(this.get(idOrName).id, how);
   }
 
-  async resume(idOrName: string): Promise<SandboxRecord> {
-    return this.#all.resume(this.get(idOrName).id);
+  async resume(idOrName: string, how: Parameters<Sandboxes["resume"]>[1] = {}): Promise<SandboxRecord> {
+    return this.#all.resume(this.get(idOrName).id, how);
   }
 
   fork(idOrName: string, ...rest: Tail<Sandboxes["fork"]>): ReturnType<Sandboxes["fork"]> {

@@ -188,17 +188,16 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     await c.var.sandboxes.suspend(id, { keepMs: keptMs, keeps: memory === false ? "disk" : "machine" });
     return nothing();
   });
-  /** @returns whether it was paused */
-  const wake = async (c: ControlContext, id: string): Promise<boolean> => {
+  /** @param memory false: without what was saved of it. @returns whether it was paused */
+  const wake = async (c: ControlContext, id: string, memory?: boolean): Promise<boolean> => {
     const paused = bodies.stateOf(find(c, id)) === "paused";
-    if (paused) await c.var.sandboxes.resume(id);
+    if (paused) await c.var.sandboxes.resume(id, { anew: memory === false });
     return paused;
   };
   const connect = async (c: ControlContext, byDefault?: number): Promise<Response> => {
     const id = c.req.param("id") ?? "";
     const { timeout = byDefault, memory } = await read(c, bodies.Connect);
-    if (memory === false) throw notThere("a resume that starts the system anew");
-    const woken = await wake(c, id);
+    const woken = await wake(c, id, memory);
     if (timeout !== undefined || woken) {
       const wanted = timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000;
       // Of a running one a connection makes the time longer, never shorter.
@@ -213,8 +212,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     const { timeout, autoPause, memory } = await read(c, bodies.Resume);
     if (autoPause === true && find(c, id).onExpiry === undefined)
       throw notThere("autoPause of a sandbox that was made without it");
-    if (memory === false) throw notThere("a resume that starts the system anew");
-    if (!(await wake(c, id))) throw new StacyError("conflict", `sandbox ${id} is running already`);
+    if (!(await wake(c, id, memory))) throw new StacyError("conflict", `sandbox ${id} is running already`);
     await c.var.sandboxes.extend(id, timeout === undefined ? DEFAULT_TIMEOUT_MS : timeout * 1000);
     return created(c, bodies.openedOf(find(c, id)));
   });

@@ -145,7 +145,7 @@ export class TemplateBuilds {
     let step = "";
     const before = sandboxes.templates.list().map(({ image }) => image);
     // What this build took the place of, or what it made itself when it fails.
-    open.defer(() => letGo(this.#parts, sandboxes, [...before, reference]));
+    open.defer(async () => void (await letGo(this.#parts, sandboxes, [...before, reference])));
     const { image } = await buildImage(plan, reference, {
       ...{ images, context, signal, diskMiB: BUILD_DISK_MIB },
       noCache: start.force === true || (start.steps ?? []).some(({ force }) => force === true),

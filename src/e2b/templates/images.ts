@@ -12,16 +12,26 @@ const AGAIN_MS = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 120_000, 600_000];
 /**
  * Removes those of the images that no template names any more, with their golden snapshots. One that is still in use is tried again;
  * one that a sandbox runs from for longer goes when images are collected.
+ * @returns `tried` settles when nothing is tried any more, and what was removed is removed
  */
-export async function letGo(parts: E2bParts, sandboxes: View, images: Iterable<string>): Promise<void> {
+export async function letGo(
+  parts: E2bParts,
+  sandboxes: View,
+  images: Iterable<string>,
+): Promise<{ tried: Promise<unknown> }> {
+  const later: Promise<void>[] = [];
   for (const image of new Set(images)) {
-    if (!isTemplateImage(image) || (await isGone(parts, sandboxes, image))) continue;
-    void (async () => {
-      for (const ms of AGAIN_MS) {
-        await sleep(ms, undefined, { signal: parts.stopping, ref: false });
-        if (await isGone(parts, sandboxes, image)) return;
-      }
-    })().catch(() => {}); // the server stops
+    if (isTemplateImage(image) && !(await isGone(parts, sandboxes, image)))
+      later.push(tryAgain(parts, sandboxes, image));
+  }
+  return { tried: Promise.all(later) };
+}
+
+/** Until the server stops. Never rejects. */
+async function tryAgain(parts: E2bParts, sandboxes: View, image: string): Promise<void> {
+  for (const ms of AGAIN_MS) {
+    await sleep(ms, undefined, { signal: parts.stopping, ref: false }).catch(() => {});
+    if (parts.stopping.aborted || (await isGone(parts, sandboxes, image))) return;
   }
 }
 

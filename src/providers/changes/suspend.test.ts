@@ -6,7 +6,8 @@ import { test } from "node:test";
 import { beforeRename } from "../../../test/before-rename.ts";
 import { StacyError } from "../../host/error.ts";
 import { RECORD_FILE } from "../../launcher/machine-dir.ts";
-import type { ExitReport } from "../../vmm/vmm.ts";
+import { SuspendedState } from "../../launcher/suspended.ts";
+import type { ExitReport, PausedMachine } from "../../vmm/vmm.ts";
 import type { MachineContext } from "../machine-context.ts";
 import type { MachineLife } from "../machine-life.ts";
 import { MicrovmMachine } from "../microvm-machine.ts";
@@ -92,6 +93,34 @@ test("what another release saved is told before anything is loaded, and is suspe
   } as unknown as MachineLife;
   await assert.rejects(wake(life, signal), other);
   assert.deepEqual(asked, [{ version: "1.12.1" }]);
+});
+
+test("a start without the saved memory looks at the disk alone, and one that comes to nothing leaves what the memory belongs to", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "anew-"));
+  t.after(() => rm(dir, { recursive: true }));
+  const state = new SuspendedState(dir);
+  const save = async (to: string): Promise<{ finish(): Promise<void> }> => {
+    for (const part of ["memory.bin", "vmstate.bin"]) await writeFile(join(to, part), part);
+    return { finish: async () => {} };
+  };
+  await writeFile(join(dir, "rootfs.ext4"), "disk");
+  await state.save({ save } as unknown as PausedMachine, join(dir, "base"));
+  await state.commit();
+  await rm(join(dir, "suspended", "memory.bin"));
+  const old = { config: "old", shape: "old", identity: { bootId: "old" } };
+  const failed = new StacyError("timeout", "it does not boot");
+  const vmm = { prepareBoot: () => Promise.reject(failed), checkLoadable: () => assert.fail("nothing is loaded") };
+  const targets = { anew: async () => ({ config: "new", shape: "new" }) };
+  const life = {
+    ...{ dir, target: { config: "old", shape: "old" }, record: { ...old } },
+    ...{ lastOneDied: async () => {}, settle() {}, kill: async () => {}, agent: { disconnect: async () => {} } },
+    context: { launcher: { vmm: { ...vmm, answerMs: { booted: [1_000] } }, targets } },
+  } as unknown as MachineLife;
+  await assert.rejects(wake(life, signal), { code: "corrupt" });
+  await assert.rejects(wake(life, signal, { anew: true }), { message: /does not boot/ });
+  assert.deepEqual([life.record, life.target], [old, { config: "old", shape: "old" }]);
+  await writeFile(join(dir, "suspended", "rootfs.ext4"), "dusk");
+  await assert.rejects(wake(life, signal, { anew: true }), { code: "corrupt" });
 });
 
 for (const [how, during] of [

@@ -60,11 +60,12 @@ export async function suspend(
   await rm(join(life.dir, FILES.rootfs), { force: true }).catch(() => {}); // the next wake writes it anew
 }
 
-export async function wake(life: MachineLife, signal: AbortSignal): Promise<void> {
+/** @param how.anew the saved memory is left out */
+export async function wake(life: MachineLife, signal: AbortSignal, how: { anew?: boolean } = {}): Promise<void> {
   await life.lastOneDied();
   const suspended = new SuspendedState(life.dir);
   const { vmm, targets } = life.context.launcher;
-  const keeps = await suspended.verify(); // W1
+  const keeps = how.anew === true ? await suspended.verifyDisk() : await suspended.verify(); // W1
   // A golden snapshot's key holds the release; this one may have been saved before another one was installed.
   if (keeps === "machine") await vmm.checkLoadable?.(life.target.shape.vmmIdentity);
   const disk = join(life.dir, FILES.rootfs);
@@ -72,6 +73,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
   const from = suspended.dir;
   let loading: VmmProcess | undefined;
   let named: RunningMachine | undefined;
+  const saved = startOf(life);
   const stop = (): void => void life.kill(loading);
   signal.addEventListener("abort", stop, { once: true });
   try {
@@ -81,7 +83,7 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
       life.target = await targets.anew(life.target);
       const { config, shape } = life.target;
       const { record } = life;
-      // Its system has started again, which programs tell by this. Should it come to nothing, the next start is of these as well.
+      // Its system has started again, which programs tell by this.
       Object.assign(record, { config, shape, identity: { ...record.identity, bootId: randomUUID() } });
       machine = await bootAnew(vmm, config, { dir: life.dir, signal }, (process) => {
         loading = process;
@@ -107,10 +109,13 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
     life.settle({ state: "running", machine });
     life.watch(machine);
   } catch (error) {
-    // What is saved is what counts, and it is as it was.
+    // What is saved is what counts, and it is as it was: the next wake may load the memory that belongs to it.
     life.settle({ state: "suspended" });
+    const begun = startOf(life);
+    setStart(life, saved);
     if (named !== undefined && !(await life.recordFile.correct("suspended"))) {
       // The record may name the new process, and cannot be put right now: so that one lives, and is the machine.
+      setStart(life, begun);
       life.settle({ state: "running", machine: named });
       life.watch(named);
       await life.recordFile.correct("running");
@@ -127,6 +132,21 @@ export async function wake(life: MachineLife, signal: AbortSignal): Promise<void
   }
   life.startTraffic();
   await volumesGoOn(life);
+}
+
+/** What a start of the system is of. */
+interface Start {
+  target: MachineLife["target"];
+  record: Pick<MachineLife["record"], "config" | "shape" | "identity">;
+}
+
+function startOf({ target, record: { config, shape, identity } }: MachineLife): Start {
+  return { target, record: { config, shape, identity } };
+}
+
+function setStart(life: MachineLife, { target, record }: Start): void {
+  life.target = target;
+  Object.assign(life.record, record);
 }
 
 /** A guest that does not answer is asked again and again, beside. */
