@@ -652,9 +652,28 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
     await asked("POST", `/v2/templates/${templateID}/builds/${buildID}`, start);
   });
   const inside = { "e2b-sandbox-id": sandboxId };
-  await all.refused("files composed of others", /files\/compose/, () =>
-    asked("POST", "/files/compose", {}, { ...inside, "e2b-sandbox-port": "49983" }),
-  );
+  await all.run("files composed of others", async () => {
+    const { files } = sandbox;
+    const compose = (body: object) => asked("POST", "/files/compose", body, { ...inside, "e2b-sandbox-port": "49983" });
+    const parts = ["first ", "x".repeat(300_000), " last"];
+    await files.write("/tmp/parts/0", parts[0] ?? "");
+    await files.write("/tmp/parts/1", parts[1] ?? "");
+    await files.write("/tmp/parts/2", parts[2] ?? "");
+    const source_paths = ["/tmp/parts/0", "/tmp/parts/1", "/tmp/parts/2"];
+    const missing = compose({ source_paths: [...source_paths, "/tmp/parts/none"], destination: "whole/one" });
+    await assert.rejects(missing, /404/);
+    await assert.rejects(compose({ source_paths: ["/tmp"], destination: "whole/one" }), /400 .*regular/);
+    assert.equal((await files.list("/tmp/parts")).length, 3);
+    const told = JSON.parse(await compose({ source_paths, destination: "whole/one" }));
+    assert.deepEqual(told, { name: "one", type: "file", path: "/home/user/whole/one" });
+    assert.equal(await files.read("whole/one"), parts.join(""));
+    assert.equal((await files.getInfo("whole/one")).owner, "user");
+    assert.deepEqual(await files.list("/tmp/parts"), []);
+    // To one of them, which stays.
+    await files.write("/tmp/parts/more", "!");
+    await compose({ source_paths: ["whole/one", "/tmp/parts/more"], destination: "whole/one" });
+    assert.equal(await files.read("whole/one"), `${parts.join("")}!`);
+  });
   await all.run("metadata of files", async () => {
     const { files, commands } = sandbox;
     const metadata = { author: "somebody", "for-what": "a test" };

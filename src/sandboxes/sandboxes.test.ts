@@ -177,6 +177,19 @@ test("the row of one that is suspended outlives the host before anybody hears of
   ]);
 });
 
+test("a fork is of its source's template", async () => {
+  const w = fakeWorld();
+  const size = { memoryMiB: 128, vcpus: 1, ttlMs: 60_000, poolSize: 0 };
+  const about = { env: {}, setup: [], metadata: {}, secrets: [], allowedHosts: [], description: "" };
+  await w.sandboxes.templates.create("default", { ...size, ...about, name: "t", image: "i" });
+  const { id } = (await w.sandboxes.spawn({ template: "t" })).record;
+  const { sandboxes } = await w.sandboxes.fork(id, { count: 1 });
+  assert.deepEqual(
+    sandboxes.map(({ template, forkedFrom }) => [template, forkedFrom]),
+    [["t", id]],
+  );
+});
+
 test("a child that is destroyed while the fork is under way is destroyed, the others live", async () => {
   const w = fakeWorld();
   const { id, machine } = await withMachine(w);

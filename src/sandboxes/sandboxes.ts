@@ -429,7 +429,7 @@ export class Sandboxes {
       ...(record.idleCounts === undefined ? {} : { idleCounts: record.idleCounts }),
       metadata: boundedMetadata({ ...record.metadata, ...options.metadata }),
     };
-    const { owner, ownerId, ports } = record;
+    const { owner, ownerId, ports, template } = record;
     const copied = options.directories ?? "read_only";
     const directories =
       copied === "none" ? undefined : record.directories?.map((each) => ({ ...each, readOnly: true }));
@@ -441,6 +441,7 @@ export class Sandboxes {
       ...(name ? { name } : {}),
       ...(ownerId === undefined ? {} : { ownerId }),
       ...(ports === undefined ? {} : { ports }),
+      ...(template === undefined ? {} : { template }),
     };
     const children: Sandbox[] = [];
     try {

@@ -78,7 +78,7 @@ export function stateOf(record: SandboxRecord): "running" | "paused" {
 }
 
 export function metadataOf(record: SandboxRecord): Record<string, string> {
-  // What a template adds is the server's, too. A fork has it from its source, and no template.
+  // What a template adds is the server's, too. Forks of an earlier version have it from their source, and no template.
   const isOurs = Object.hasOwn(record.metadata, own.template)
     ? () => !Object.hasOwn(record.metadata, own.named)
     : (value: string) => value === record.template;

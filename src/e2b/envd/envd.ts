@@ -24,6 +24,7 @@ import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { connectError, notThere } from "../error.ts";
 import { type E2bParts, ENVD_PORT } from "../parts.ts";
+import { composeFiles } from "./compose.ts";
 import { sampleEnvd } from "./envd-metrics.ts";
 import { readFile, writeFiles } from "./files.ts";
 import { filesystemService } from "./filesystem.ts";
@@ -40,7 +41,8 @@ const SANDBOX = createContextKey<Target | undefined>(undefined);
 const HEALTH = "/health";
 const FILES = "/files";
 
-type Plain = (guest: Guest, request: Request, query: URLSearchParams) => Promise<Response>;
+/** @param owner whose sandbox it is */
+type Plain = (guest: Guest, request: Request, query: URLSearchParams, owner: string) => Promise<Response>;
 
 interface Call {
   handler: UniversalHandler;
@@ -119,6 +121,7 @@ export class Envd {
     this.#plain = {
       [`GET ${FILES}`]: readFile,
       [`POST ${FILES}`]: (guest, request, query) => writeFiles(parts, guest, request, query),
+      [`POST ${FILES}/compose`]: (guest, request, _query, owner) => composeFiles(parts, guest, request, owner),
       "GET /metrics": async ({ agent }) => Response.json(await sampleEnvd(agent)),
       "POST /init": async () => new Response(null, { status: 204 }),
     };
@@ -161,7 +164,7 @@ export class Envd {
       const route = `${request.method} ${pathname}`;
       const plain = Object.hasOwn(this.#plain, route) ? this.#plain[route] : undefined;
       if (plain === undefined) throw notThere(`${route} of a sandbox's agent`);
-      return await plain(guest, request, searchParams);
+      return await plain(guest, request, searchParams, target.sandboxes.owner);
     } finally {
       guest.free();
     }
