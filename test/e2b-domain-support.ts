@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { exists } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { freePort } from "./images-support.ts";
 import type { Server } from "./server-support.ts";
 
 const NGINX = "/usr/sbin/nginx";
@@ -82,13 +83,4 @@ export class Domain implements AsyncDisposable {
     this.#proxy.kill("SIGTERM");
     await once(this.#proxy, "exit");
   }
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address() as { port: number };
-  probe.close();
-  await once(probe, "close");
-  return port;
 }

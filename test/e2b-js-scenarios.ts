@@ -3,7 +3,9 @@
  * older one does not have is left out, and said.
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type * as interpreterPackage from "@e2b/code-interpreter";
@@ -644,13 +646,43 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
   await all.refused("keys made over the network", /keys/, () => asked("POST", "/api-keys", { name: "k" }));
   await all.refused("builds of version 1", /templates/, () => asked("POST", "/templates", { dockerfile: "FROM x" }));
   await all.refused("a template for everybody", /everybody/, () => asked("PATCH", "/templates/x", { public: true }));
-  await all.refused("credentials of a registry in a template", /credentials/, async () => {
+  const buildFrom = async (fromImage: string, fromImageRegistry: object): Promise<string> => {
     const made = await asked("POST", "/v3/templates", { name: "from-private" });
     const { templateID, buildID } = JSON.parse(made) as { templateID: string; buildID: string };
-    const registry = { type: "registry", username: "u", password: "p" };
-    const start = { fromImage: "docker.io/library/x", fromImageRegistry: registry };
-    await asked("POST", `/v2/templates/${templateID}/builds/${buildID}`, start);
+    await asked("POST", `/v2/templates/${templateID}/builds/${buildID}`, { fromImage, fromImageRegistry });
+    for (;;) {
+      const told = await asked("GET", `/templates/${templateID}/builds/${buildID}/status`);
+      const { status, reason } = JSON.parse(told) as { status: string; reason?: { message: string } };
+      if (status === "error") return reason?.message ?? "";
+      await new Promise((wake) => setTimeout(wake, 50));
+    }
+  };
+  await all.run("credentials of a registry in a template", async () => {
+    const host = process.env.E2B_TEST_REGISTRY ?? "";
+    const shown = new Set<string | undefined>();
+    // It has no image, and tells only those whom it knows.
+    const registry = createServer(({ headers: { authorization } }, answer) => {
+      shown.add(authorization);
+      const known = ["u:p", "_json_key:{}"].some((pair) => authorization === `Basic ${btoa(pair)}`);
+      answer.writeHead(known ? 404 : 401, { "www-authenticate": 'Basic realm="test"' }).end();
+    });
+    await once(registry.listen(Number(host.split(":")[1]), "127.0.0.1"), "listening");
+    try {
+      const from = `${host}/team/private:1`;
+      assert.match(await buildFrom(from, { type: "registry", username: "u", password: "p" }), /there is no image/);
+      assert.match(await buildFrom(from, { type: "gcp", serviceAccountJson: "{}" }), /there is no image/);
+      const refused = await buildFrom(from, { type: "registry", username: "u", password: "secret-word" });
+      assert.match(refused, /refuses access/);
+      assert.ok(!refused.includes("secret-word"));
+      assert.equal(shown.has(`Basic ${btoa("u:p")}`), true);
+    } finally {
+      registry.closeAllConnections();
+      registry.close();
+    }
   });
+  await all.refused("an Amazon registry's credentials in a template", /Amazon/, () =>
+    buildFrom("x.example/y", { type: "aws", awsAccessKeyId: "a", awsSecretAccessKey: "s", awsRegion: "r" }),
+  );
   const inside = { "e2b-sandbox-id": sandboxId };
   await all.run("files composed of others", async () => {
     const { files } = sandbox;

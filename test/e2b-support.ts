@@ -9,6 +9,7 @@ import { text } from "node:stream/consumers";
 import { borrow } from "../bench/borrow.ts";
 import { Client } from "../sdk/src/index.ts";
 import { borrowGoldens, lendGoldens } from "./goldens.ts";
+import { freePort } from "./images-support.ts";
 import { Server } from "./server-support.ts";
 
 /** In the form that E2B's clients look for. */
@@ -25,12 +26,16 @@ export async function e2bServer(more = ""): Promise<Server> {
   const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "server-"));
   await borrow(root);
   if (long) await borrowGoldens(join(root, "snapshots"));
-  await writeFile(join(root, "stacyvm.yaml"), `auth: {api_key: ${KEY}}\n${more}providers: {default: ${PROVIDER}}\n`);
+  // One that a scenario is for a moment: a server asks registries at private addresses only where they are named.
+  const registry = `127.0.0.1:${await freePort()}`;
+  const config = `auth: {api_key: ${KEY}}\n${more}providers: {default: ${PROVIDER}}\nimages: {registries: {"${registry}": {insecure: true}}}\n`;
+  await writeFile(join(root, "stacyvm.yaml"), config);
   const server = await Server.open(root);
   Object.assign(process.env, {
     ...{ E2B_API_URL: server.url, E2B_SANDBOX_URL: server.url, E2B_API_KEY: KEY },
     // Without it or a domain, clients ask E2B itself for the files of a volume.
     E2B_VOLUME_API_URL: server.url,
+    E2B_TEST_REGISTRY: registry,
   });
   return server;
 }

@@ -354,6 +354,29 @@ describe("credentials", () => {
     await store({ registries: { [guarded.host]: { username: "user", password: "sesame" } } }).images.resolve(name);
   });
 
+  test("of who asks: the registry says each time whether they hold, a mirror is told nothing, and the image is that owner's alone", async () => {
+    const dir = join(work.path, "of-who-asks");
+    await using guarded = await startRegistry(dir, { basic: `user:${BCRYPT_SESAME}\n` });
+    const name = `${guarded.host}/team/private:1`;
+    await push(layout, "one", name, ["--dest-creds", "user:sesame"]);
+    const mirrored = { [guarded.host]: { endpoint: `http://${registry.host}/cache` } };
+    const { images } = store({ registries: mirrored });
+    const [alice, bob] = [images.of({ name: "alice" }), images.of({ name: "bob" })];
+    const credentials = { username: "user", password: "sesame" };
+    const wrong = { username: "user", password: "wrong" };
+    const denied = await failsWith("permission", /with the credentials/, alice.resolve(name, { credentials: wrong }));
+    assert.ok(!JSON.stringify(denied).includes("wrong"), "the password must not be shown");
+    const [one, again] = await Promise.all([1, 2].map(() => alice.resolve(name, { credentials })));
+    assert.deepEqual([one?.owner, one?.reference, again?.digest], ["alice", name, one?.digest]);
+    assert.equal((await alice.resolve(name, { pull: "never" })).digest, one?.digest);
+    await failsWith("not-found", /not on this host/, bob.resolve(name, { pull: "never" }));
+    await failsWith("not-found", /not on this host/, bob.resolve(one?.digest ?? "", { pull: "never" }));
+    await failsWith("permission", /with the credentials/, bob.resolve(name, { credentials: wrong }));
+    assert.equal((await bob.resolve(name, { credentials })).owner, "bob");
+    await failsWith("invalid", /nothing that an owner/, images.resolve(name, { credentials }));
+    await failsWith("invalid", /nothing that an owner/, alice.resolve("stacyvm/busybox", { credentials }));
+  });
+
   test("a mirror: its path before the image's name, its own credentials, and the image under the name that was asked for", async () => {
     await push(layout, "one", `${registry.host}/cache/library/mirrored:1`);
     const seen = new Set<string | undefined>();

@@ -145,7 +145,11 @@ class Build implements AsyncDisposable {
     };
     const image =
       from.kind === "image"
-        ? images.resolve(name, { ...(pull === true ? { pull: "always" as const } : {}), ...options })
+        ? images.resolve(name, {
+            ...(pull === true ? { pull: "always" as const } : {}),
+            ...(from.credentials === undefined ? {} : { credentials: from.credentials }),
+            ...options,
+          })
         : this.#nothing();
     this.#pulled.set(name, image);
     this.#used.add((await image).digest);

@@ -1,5 +1,5 @@
 /** What a build does, whichever way it was written down: stages, each an image to begin with and steps in order. */
-import type { ImageConfig } from "../images/image.ts";
+import type { ImageConfig, RegistryCredentials } from "../images/image.ts";
 
 /** Where a build file is looked for. */
 export const BUILD_FILES = ["stacyvm-image.yaml", "Dockerfile"] as const;
@@ -10,8 +10,11 @@ export interface InlineFile {
   content: string;
 }
 
-/** An image, an earlier stage of the same plan by its number, or nothing (`FROM scratch`). */
-export type Origin = { kind: "image"; reference: string } | { kind: "stage"; stage: number } | { kind: "nothing" };
+/** An image (with its registry's credentials of who builds), an earlier stage of the same plan by its number, or nothing (`FROM scratch`). */
+export type Origin =
+  | { kind: "image"; reference: string; credentials?: RegistryCredentials }
+  | { kind: "stage"; stage: number }
+  | { kind: "nothing" };
 
 export type Step = {
   /** As the file says it, for progress and errors. */

@@ -77,6 +77,16 @@ export interface ResolveOptions {
   pull?: "missing" | "always" | "never";
   progress?: (progress: Progress) => void;
   signal?: AbortSignal;
+  /**
+   * Of its registry, which is asked with these each time, and says whether the caller may have it; `pull` is not looked at. The name is this
+   * owner's alone then.
+   */
+  credentials?: RegistryCredentials;
+}
+
+export interface RegistryCredentials {
+  username: string;
+  password: string;
 }
 
 export interface Images {

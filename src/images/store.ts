@@ -1,5 +1,5 @@
 /** The images of this host: resolves references, pulls or builds what is missing once, imports, lists, removes. */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { join, resolve as resolvePath } from "node:path";
@@ -26,6 +26,7 @@ import type {
   ImageOwner,
   ImportOptions,
   Progress,
+  RegistryCredentials,
   ResolveOptions,
 } from "./image.ts";
 import { layerFile } from "./layer.ts";
@@ -34,7 +35,7 @@ import { Blobs } from "./oci/blobs.ts";
 import { imageConfig, layerDigests } from "./oci/documents.ts";
 import { fetchImage, lookUp, type PullOptions, type RegistryConfig, type RemoteImage } from "./oci/pull.ts";
 import { checkPolicy, followAliases, type ImagePolicy } from "./policy.ts";
-import { PullTurns } from "./pull-turns.ts";
+import { type Asking, PullTurns } from "./pull-turns.ts";
 import { isVisible, type RefName, readKey, writeKey } from "./ref-names.ts";
 import { isDigest, OWN_PREFIX, parseReference } from "./reference.ts";
 import { isTemplateImage } from "./template-images.ts";
@@ -117,8 +118,9 @@ class ImageStore implements ImageLibrary {
   }
 
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
-    const { signal, progress } = options;
+    const { signal, progress, credentials } = options;
     const party = this.#party;
+    if (credentials !== undefined) return await this.#resolveFor(credentials, reference, { signal, progress, party });
     // Before its lock: one that waits for its turn keeps nobody else from the same image.
     return this.#resolve(reference, options, (name, pull) =>
       this.#turns.run(name, pull, { party, signal, progress }, (signal, progress) =>
@@ -149,6 +151,30 @@ class ImageStore implements ImageLibrary {
         });
       }
       return fetch(name, pull);
+    });
+  }
+
+  /**
+   * Whoever has the credentials may have the image, and nobody else by that: its name becomes this owner's own. The registry is asked also
+   * where the image is here, and by each caller for itself.
+   */
+  async #resolveFor(credentials: RegistryCredentials, reference: string, asking: Asking): Promise<Image> {
+    return inImagePhase(asking.signal, async () => {
+      const name = this.#name(reference);
+      await this.#check(name);
+      const owner = this.#owner?.name;
+      if (owner === undefined || isDigest(name) || name.startsWith(OWN_PREFIX)) {
+        throw new StacyError("invalid", `${name} is nothing that an owner has credentials for`, {
+          remedy: "name the image as its registry does",
+        });
+      }
+      if (this.#options.offline === true) throw missing(name);
+      const ref = { name, owner };
+      return this.#turns.run(`${name} ${randomUUID()}`, "always", asking, async (signal, progress) => {
+        const options = { ...this.#pullOptions({ signal, progress, party: asking.party }), credentials };
+        await mkdir(this.#paths.images, { recursive: true });
+        return image(ref, await this.#fromRegistry(ref, await lookUp(parseReference(name), options), options));
+      });
     });
   }
 
@@ -383,30 +409,32 @@ class ImageStore implements ImageLibrary {
         remedy: `built-in are ${builtinNames.join(", ")}`,
       });
     }
-    const options: PullOptions & Work = {
-      registries: this.#options.registries,
-      credentialFiles: this.#options.credentialFiles,
-      privateHosts: this.#options.privateHosts,
-      ...this.#options.network,
-      ...optional(work),
-      party: work.party,
-    };
+    const options = this.#pullOptions(work);
     const remote = await lookUp(parseReference(name), options).catch(async (error: unknown) => {
       const standIn = await this.#standIn(name, error, work);
       if (standIn === undefined) throw error;
       return standIn;
     });
-    if (!("manifest" in remote)) return remote;
+    return "manifest" in remote ? await this.#fromRegistry({ name }, remote, options) : remote;
+  }
+
+  #pullOptions(work: Work): PullOptions & Work {
+    const { registries, credentialFiles, privateHosts, network } = this.#options;
+    return { registries, credentialFiles, privateHosts, ...network, ...optional(work), party: work.party };
+  }
+
+  /** What the registry has, under a name here. */
+  async #fromRegistry(ref: RefName, remote: RemoteImage, options: PullOptions & Work): Promise<Base> {
     const present = await this.#bases.get(remote.digest);
     if (present !== undefined) {
-      await this.#point({ name }, present);
+      await this.#point(ref, present);
       return present;
     }
     // Two references may point at one image.
-    await using _held = await lock(this.#paths.images, `image ${remote.digest}`, work.signal);
+    await using _held = await lock(this.#paths.images, `image ${remote.digest}`, options.signal);
     const other = await this.#bases.get(remote.digest);
-    if (other === undefined) return await this.#pull(name, remote, options);
-    await this.#point({ name }, other);
+    if (other === undefined) return await this.#pull(ref, remote, options);
+    await this.#point(ref, other);
     return other;
   }
 
@@ -422,7 +450,7 @@ class ImageStore implements ImageLibrary {
     return base;
   }
 
-  async #pull(name: string, remote: RemoteImage, options: PullOptions & Work): Promise<Base> {
+  async #pull(ref: RefName, remote: RemoteImage, options: PullOptions & Work): Promise<Base> {
     await using work = await WorkDir.create(this.#paths);
     const { manifest } = remote;
     const bytes = new ArchiveBytes(this.#limits);
@@ -437,7 +465,7 @@ class ImageStore implements ImageLibrary {
         layers: fetched.layers.map((path, i) => layerFile(path, { whiteouts: true, diffId: diffIds[i] })),
         blobs: fetched.blobs,
       };
-      return await this.#publish({ name }, options, (path) => this.#build(path, content, options));
+      return await this.#publish(ref, options, (path) => this.#build(path, content, options));
     } catch (error) {
       // Of an image that is refused for what it is nothing is kept for the next attempt.
       if (["limit", "corrupt", "not-supported"].includes(asStacyError(error).code)) {

@@ -5,6 +5,7 @@ import type { Origin, Plan, Step } from "../../builder/plan.ts";
 import { BUILD_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
+import type { RegistryCredentials } from "../../images/image.ts";
 import { notThere } from "../error.ts";
 
 export const Instruction = z.object({
@@ -15,10 +16,23 @@ export const Instruction = z.object({
 });
 export type Instruction = z.output<typeof Instruction>;
 
+/** As clients name them; of Google's the name is always the same, and Amazon's keys are none for a registry. */
+const Registry = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("registry"), username: z.string().min(1).max(4_096), password: z.string().max(65_536) }),
+  z.object({ type: z.literal("gcp"), serviceAccountJson: z.string().min(1).max(65_536) }),
+  z.object({ type: z.literal("aws") }),
+]);
+
+function credentialsOf(registry: z.output<typeof Registry>): RegistryCredentials {
+  if (registry.type === "registry") return { username: registry.username, password: registry.password };
+  if (registry.type === "gcp") return { username: "_json_key", password: registry.serviceAccountJson };
+  throw notThere("credentials of an Amazon registry in a template");
+}
+
 export const BuildStart = z.object({
   fromImage: maybe(z.string().max(600)),
   fromTemplate: maybe(z.string().max(600)),
-  fromImageRegistry: z.unknown().optional(),
+  fromImageRegistry: maybe(Registry),
   force: maybe(z.boolean()),
   steps: maybe(z.array(Instruction).max(BUILD_BOUNDS.steps)),
   startCmd: maybe(z.string().max(65_536)),
@@ -45,12 +59,17 @@ const SHELL = 'if [ -x /bin/bash ]; then exec /bin/bash -e -l -c "$0"; else exec
 /** @param imageOf what a template's name stands for. @throws StacyError `invalid`, E2bError 501 */
 export function planOf(start: BuildStart, imageOf: (template: string) => string): Plan {
   const { fromImage, fromTemplate, fromImageRegistry, steps = [] } = start;
-  if (fromImageRegistry != null) throw notThere("credentials of a registry in a template");
-  const name =
-    fromTemplate !== undefined ? imageOf(fromTemplate) : (ownValue(OWN_IMAGES, fromImage ?? "") ?? fromImage);
+  const own = fromTemplate !== undefined ? imageOf(fromTemplate) : ownValue(OWN_IMAGES, fromImage ?? "");
+  const name = own ?? fromImage;
   if (name === undefined || name === "")
     throw new StacyError("invalid", "fromImage: the template begins with no image");
-  const from: Origin = name === "scratch" ? { kind: "nothing" } : { kind: "image", reference: name };
+  // What is here already is asked for nowhere.
+  const credentials =
+    own === undefined && fromImageRegistry !== undefined ? credentialsOf(fromImageRegistry) : undefined;
+  const from: Origin =
+    name === "scratch"
+      ? { kind: "nothing" }
+      : { kind: "image", reference: name, ...(credentials === undefined ? {} : { credentials }) };
   const begin: Step[] = [
     { kind: "user", user: "root", text: "USER root", line: 0 },
     { kind: "run", argv: ["/bin/sh", "-c", ADD_USER], env: {}, text: `the user ${USER}`, line: 0 },

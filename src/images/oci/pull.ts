@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Addresses } from "../../host/addresses.ts";
 import { REGISTRY_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
-import type { Progress } from "../image.ts";
+import type { Progress, RegistryCredentials } from "../image.ts";
 import { DEFAULT_REGISTRY, type Reference } from "../reference.ts";
 import type { Blobs } from "./blobs.ts";
 import { findCredentials } from "./credentials.ts";
@@ -35,6 +35,8 @@ export interface PullOptions {
   registries?: Record<string, RegistryConfig> | undefined;
   /** Docker configuration files to look for credentials in. */
   credentialFiles?: string[] | undefined;
+  /** Of who asks, for the registry of the reference itself: in place of all others, and told to no mirror. */
+  credentials?: RegistryCredentials | undefined;
   retry?: RetryPolicy | undefined;
   idleMs?: number | undefined;
   /** Layers fetched at once. */
@@ -85,7 +87,11 @@ export async function lookUp(reference: Reference, options: PullOptions): Promis
 }
 
 async function connect(reference: Reference, options: PullOptions): Promise<RegistryHttp> {
-  const settings = options.registries?.[reference.registry];
+  const configured = options.registries?.[reference.registry];
+  const given = options.credentials;
+  const insecure = configured?.insecure;
+  const settings: RegistryConfig | undefined =
+    given === undefined ? configured : { ...given, ...(insecure === undefined ? {} : { insecure }) };
   const host = reference.registry.replace(/:\d+$/, "");
   const plain = settings?.insecure ?? isLoopback(host);
   const origin = new URL(
