@@ -33,12 +33,23 @@ before(async () => {
   const shared = await scratchPaths();
   paths = { ...shared, images: join(shared.root, "images") };
   tree = join(shared.root, "tree");
-  for (const dir of ["etc", "directory/below", "same", "plain"]) await mkdir(join(tree, dir), { recursive: true });
+  for (const dir of ["etc", "directory/below", "same", "plain", "copied", "anew"])
+    await mkdir(join(tree, dir), { recursive: true });
   await addShell(tree, createImages(shared));
   const source = join(packageRoot, "test/guest-programs/posix.c");
   await runTool("gcc", ["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", join(tree, "posix"), source]);
   await writeFile(join(tree, "etc/file"), "of the image\n");
-  for (const name of ["directory/a", "directory/b", "directory/below/c", "plain/d", "same/one", "etc/covered"]) {
+  for (const name of [
+    "directory/a",
+    "directory/b",
+    "directory/below/c",
+    "plain/d",
+    "same/one",
+    "etc/covered",
+    "copied/only",
+    "copied/other",
+    "anew/one",
+  ]) {
     await writeFile(join(tree, name), `${name}\n`.repeat(400));
   }
   await link(join(tree, "same/one"), join(tree, "same/two"));
@@ -148,7 +159,9 @@ describe("a saved machine's root is the same one", () => {
     const machine = await spawn();
     await shell(
       machine.agent,
-      "mv /directory /elsewhere; echo more >> /same/one; rm /same/one; rm /plain/d; ln /etc/file /etc/again",
+      `mv /directory /elsewhere; echo more >> /same/one; rm /same/one; rm /plain/d; ln /etc/file /etc/again
+       : >> /copied/only; touch -r /copied/other /kept; x=$(tr o O < /copied/other); echo "$x" > /copied/other; touch -r /kept /copied/other
+       : >> /anew/one; mv /anew/one /one; rm -r /anew; mkdir /anew; mv /one /anew/one`,
     );
     const entries = new Map<string, { type: string; link?: string | null; text: string }>();
     const reader = extract();
@@ -170,6 +183,10 @@ describe("a saved machine's root is the same one", () => {
       "plain/.wh.d",
     ])
       assert.ok(entries.has(name), `${name} is missing of ${[...entries.keys()].join(", ")}`);
+    // The overlay has copied it, and nobody has written to it. With the same time and size another has.
+    assert.ok(!entries.has("copied/only"), "nothing was written to it");
+    assert.match(entries.get("copied/other")?.text ?? "", /^cOpied\/Other\n/);
+    assert.ok(entries.has("anew/.wh..wh..opq") && entries.has("anew/one"), "its directory is another one");
     assert.match(entries.get("same/two")?.text ?? "", /same\/one\nmore\n$/);
     assert.deepEqual(
       [entries.get("etc/again")?.type, entries.get("etc/file")?.type].sort(),
@@ -179,7 +196,8 @@ describe("a saved machine's root is the same one", () => {
     // On a fresh machine it gives the same tree.
     const other = await spawn();
     await other.agent.tarIn("/", await machine.agent.changes(), { layer: true });
-    const list = "find /elsewhere /directory /same /plain /etc/file /etc/again -type f | sort | xargs md5sum";
+    const list =
+      "find /elsewhere /directory /same /plain /copied /anew /etc/file /etc/again -type f | sort | xargs md5sum";
     assert.equal(await shell(other.agent, `${list} 2>&1`), await shell(machine.agent, `${list} 2>&1`));
     await machine.destroy();
     await other.destroy();

@@ -154,6 +154,21 @@ describe("the secrets of a sandbox", () => {
     assert.ok(!/value-of/.test(told), "nor has any answer");
   });
 
+  test("a golden machine has what spawns with secrets share: copied up, and neither changed nor to be seen", async () => {
+    const bundle = "/etc/ssl/certs/ca-certificates.crt";
+    const look = `import os; [print(s.st_ctime > s.st_mtime) for s in map(os.stat, ["${bundle}", "/etc/ssl/openssl.cnf"])]`;
+    const seen = `python3 -c '${look}'; grep -c BEGIN ${bundle}; tail -c 60 ${bundle}; ls -d /etc/ssl/stacyvm`;
+    await good("POST", "/snapshots", { image: "stacyvm/python", memory_mb: 256 });
+    const [plain, secret] = [await spawn({}), await spawn({ secrets: ["API_TOKEN"] })];
+    const [without, with_] = [await run(plain, seen), await run(secret, seen)];
+    const [copied, other, count = "", ...rest] = without.stdout.split("\n");
+    assert.deepEqual([copied, other], ["True", "False"]);
+    assert.ok(!rest.includes("/etc/ssl/stacyvm"));
+    assert.equal(with_.stdout.split("\n")[2], `${Number(count) + 1}`);
+    assert.match(with_.stdout, /^\/etc\/ssl\/stacyvm$/m);
+    for (const id of [plain, secret]) await good("DELETE", `/sandboxes/${id}`);
+  });
+
   test("a template names secrets, and says which variable has them", async () => {
     const template = {
       name: "with-secret",

@@ -2,14 +2,17 @@
 //! it lies there (layer.rs). Two things are not: a directory that was moved holds only what changed in it since, and of a file with
 //! several names only those through which it was written. Those are taken from the root as programs see it.
 
-use crate::files::{is, stat};
+use crate::attributes;
+use crate::buffers::PIECE;
+use crate::files::{is, name, os, stat};
 use crate::jobs::Io;
 use crate::layer;
 use crate::protocol::Fields;
-use crate::sys::{self, Fd, Result};
+use crate::sys::{self, Fail, Fd, Result};
 use crate::tar::{Form, Tree};
 use crate::walk::{join, walk, Visit};
 use std::collections::HashSet;
+use std::io::Read;
 
 /// The overlay's parts, which no path leads to.
 pub struct Layers {
@@ -57,6 +60,9 @@ pub fn changes(io: &mut Io, at: &Paths) -> Result<Fields> {
             }
             return Ok(false);
         }
+        if visit == Visit::Leaf && only_copied(at, path, inside, st)? {
+            return Ok(true);
+        }
         if visit != Visit::Leave {
             tree.add(path, inside, &seen(inside, st, device))?;
         }
@@ -66,6 +72,44 @@ pub fn changes(io: &mut Io, at: &Paths) -> Result<Fields> {
         other_names(&mut tree, at, &moved, device)?;
     }
     tree.finish()
+}
+
+/// The base has the very same there: it was opened for writing, and nothing was written.
+fn only_copied(at: &Paths, path: &[u8], inside: &[u8], st: &libc::stat) -> Result<bool> {
+    let below = join(&at.base, inside);
+    let lower = match stat(&below, false) {
+        Ok(lower) if is(st, libc::S_IFREG) && st.st_nlink == 1 && told(&lower) == told(st) => lower,
+        _ => return Ok(false),
+    };
+    // What the base has in a directory that was made anew is not seen through it.
+    for (cut, _) in inside.iter().enumerate().filter(|(_, &byte)| byte == b'/') {
+        if layer::is_opaque(&join(&at.upper, &inside[..cut]))? {
+            return Ok(false);
+        }
+    }
+    Ok(attributes::all(path)? == attributes::all(&below)? && same_bytes(path, &below, lower.st_size as u64)?)
+}
+
+fn told(st: &libc::stat) -> [i64; 6] {
+    [i64::from(st.st_mode), st.st_size, i64::from(st.st_uid), i64::from(st.st_gid), st.st_mtime, st.st_mtime_nsec]
+}
+
+fn same_bytes(one: &[u8], other: &[u8], size: u64) -> Result<bool> {
+    let open = |path: &[u8]| std::fs::File::open(os(path)).map_err(|e| Fail::io(&e, &name(path)));
+    let (mut a, mut b) = (open(one)?, open(other)?);
+    let (mut first, mut second) = (vec![0u8; PIECE], vec![0u8; PIECE]);
+    let mut left = size;
+    while left > 0 {
+        let length = left.min(PIECE as u64) as usize;
+        let read = |file: &mut std::fs::File, into: &mut [u8]| file.read_exact(into).map_err(|e| Fail::io(&e, &name(one)));
+        read(&mut a, &mut first[..length])?;
+        read(&mut b, &mut second[..length])?;
+        if first[..length] != second[..length] {
+            return Ok(false);
+        }
+        left -= length as u64;
+    }
+    Ok(true)
 }
 
 /// The file as programs see it: its number there is that of all its names.

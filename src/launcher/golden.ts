@@ -27,6 +27,7 @@ import { makeMachineDir, removeWithProcesses } from "./machine-dir.ts";
 import { runSetup } from "./setup.ts";
 import type { SnapshotStore } from "./snapshot-store.ts";
 import type { Target } from "./target.ts";
+import { prepareTrust } from "./trust.ts";
 import { exercise } from "./warm.ts";
 import type { WritableTemplates } from "./writable-templates.ts";
 
@@ -125,6 +126,7 @@ export class GoldenBuilder {
       try {
         await phases.phase("setup", async () => {
           await runSetup(agent, target.spec, this.#network, signal, resting);
+          if (target.guest === "linux") await prepareTrust(agent);
           await exercise(agent);
           await agent.sync();
           // The saved machine must have no connection and nothing half-sent in its channel.

@@ -20,6 +20,7 @@ import { type Launched, Launcher } from "../launcher/launcher.ts";
 import type { MachineRecord } from "../launcher/machine-dir.ts";
 import type { PoolLimits } from "../launcher/pool.ts";
 import type { LaunchSpec } from "../launcher/target.ts";
+import { installTrust } from "../launcher/trust.ts";
 import { type Vmm, volumeFile } from "../vmm/vmm.ts";
 import {
   attempt,
@@ -33,7 +34,6 @@ import {
   removeLeftover,
   Unreachable,
 } from "./adoption.ts";
-import { installTrust } from "./install-trust.ts";
 import type { MachineContext } from "./machine-context.ts";
 import { formerId, nextId, sandboxAt } from "./machine-life.ts";
 import { MicrovmMachine } from "./microvm-machine.ts";
