@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { validateConfig } from "../config/load.ts";
 import { limitsOf } from "../config/options.ts";
 import { START_INIT } from "./init.ts";
-import type { CheckpointRecord, Template } from "./record.ts";
+import type { CheckpointRecord, SecretRecord, Template } from "./record.ts";
 import { resolveSpawn, type SpawnInput, templateSpec } from "./resolve.ts";
 
 const LIMITS = {
@@ -95,4 +95,17 @@ test("metadata has a bound for all of it, what the template brings included", ()
   const half = { a: "x".repeat(40_000) };
   assert.equal(resolve({ metadata: half }).metadata.a?.length, 40_000);
   assert.throws(() => resolve({ metadata: half }, { ...TEMPLATE, metadata: { b: half.a } }), { code: "invalid" });
+});
+
+test("a template's secret is in its own variable, and never in one that a sandbox needs itself", () => {
+  const secret: SecretRecord = {
+    ...{ owner: "default", name: "TOKEN", hosts: ["api.example"], placeholder: "placeholder-1" },
+    ...{ createdAt: 0, updatedAt: 0 },
+    placement: { kind: "bearer" },
+    source: { kind: "value" },
+  };
+  const spawned = (injectAt: string) =>
+    resolveSpawn({}, LIMITS, { ...TEMPLATE, secrets: [{ name: "TOKEN", injectAt }] }, undefined, [secret]);
+  assert.deepEqual(spawned("MINE").spec.secrets, { MINE: "placeholder-1" });
+  assert.throws(() => spawned("PATH"), { code: "invalid", message: /the secret TOKEN cannot be in PATH/ });
 });

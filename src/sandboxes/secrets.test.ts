@@ -64,6 +64,16 @@ test("without a key values are kept in memory alone", async () => {
   assert.ok(!JSON.stringify(store.secrets()).includes(VALUE));
 });
 
+test("no secret takes the place of a variable that sandboxes need themselves", async () => {
+  using store = new Store(":memory:");
+  const secrets = secretsIn(store);
+  for (const name of ["PATH", "LD_PRELOAD", "HOME", "https_proxy", "NO_PROXY", "SSL_CERT_FILE", "JAVA_TOOL_OPTIONS"]) {
+    await assert.rejects(secrets.put("o", { ...KEY, name }), new RegExp(`cannot be in ${name}`));
+    assert.throws(() => secrets.check("o", { ...KEY, name }), new RegExp(`cannot be in ${name}`));
+  }
+  assert.equal((await secrets.put("o", { ...KEY, name: "MY_PATH" })).name, "MY_PATH");
+});
+
 test("what is sealed opens for what it belongs to alone, and unchanged", () => {
   const seal = new Seal(randomBytes(32).toString("hex"));
   const sealed = seal.close("text", "mine");

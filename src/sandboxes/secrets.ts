@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { checkPlacement, checkValue, type KeptSecret, type Placement, SecretHosts } from "../egress/secrets/secret.ts";
+import { TRUST_ENVIRONMENT } from "../egress/secrets/trust.ts";
 import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
@@ -19,6 +20,9 @@ import type { Store } from "./store.ts";
 
 /** It is a variable's, too. */
 export const SECRET_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+/** Programs are found, started, shown and connected by these: with a placeholder in one of them a sandbox may start nothing. */
+const SYSTEM_VARIABLE =
+  /^(PATH|HOME|USER|LOGNAME|SHELL|PWD|TERM|TMPDIR|HOSTNAME|LANG|LC_.*|LD_.*|IFS|ENV|BASH_ENV|NODE_(OPTIONS|PATH|USE_ENV_PROXY)|PYTHON(PATH|HOME)|SSL_CERT_DIR)$|^(https?|no|all)_proxy$|^(HTTPS?|NO|ALL)_PROXY$/;
 const PLACEHOLDER = /^[A-Za-z0-9._~-]{8,256}$/;
 /** A value has its bound; a file that is longer is not one. */
 const MOST_FILE_BYTES = 16_384;
@@ -212,6 +216,7 @@ export class Secrets {
         remedy: "name it as a variable: letters, digits and _",
       });
     }
+    if (before === undefined) checkVariable(name, name);
     const given = [value, file, variable].filter((each) => each !== undefined);
     if (given.length > 1 || (given.length === 0 && before === undefined)) {
       throw new StacyError("invalid", `the secret ${name} needs one of value, file and variable`);
@@ -269,6 +274,18 @@ export class Secrets {
     const kept = record.source.kind !== "value" || sealed !== undefined;
     return { ...record, available: record.source.kind !== "value" || this.#values.has(keyOf(record)), kept };
   }
+}
+
+/** @throws StacyError `invalid` for a variable whose own value a sandbox needs */
+export function checkVariable(variable: string, secret: string): void {
+  if (!SYSTEM_VARIABLE.test(variable) && !Object.hasOwn(TRUST_ENVIRONMENT, variable)) return;
+  throw new StacyError(
+    "invalid",
+    `the secret ${secret} cannot be in ${variable}: a sandbox needs that variable itself`,
+    {
+      remedy: "name it otherwise, after what it is for",
+    },
+  );
 }
 
 async function outside(source: Exclude<SecretSource, { kind: "value" }>): Promise<string> {
