@@ -95,4 +95,6 @@ test("wrong usage is JSON where JSON was asked for, and words where only the gue
     await usage("run", "--mount", "a:b", "image", "--", "--json"),
     /^error: unknown option '--mount'\nhint: -v NAME/,
   );
+  assert.match(await usage("forward", "sb-1"), /^error: name a port, or one of the server's host with -R\n/);
+  assert.match(await usage("forward", "sb-1", "-R", "0"), /write a port, 1 to 65535/);
 });

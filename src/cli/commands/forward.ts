@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Sandbox } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
-import { parsePort } from "../arguments.ts";
+import { collectPorts, parsePort } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { printJsonLine, printLine } from "../output.ts";
@@ -39,7 +39,7 @@ export function forwardCommand(): Command {
         "-R, --reverse <port>",
         "the other way: this port of the server's host, in the sandbox; may be repeated",
       )
-        .argParser((text, earlier: number[] = []) => [...earlier, parsePort(text)])
+        .argParser(collectPorts)
         .default([], "none"),
     )
     .addHelpText(
@@ -48,12 +48,12 @@ export function forwardCommand(): Command {
         "With -R programs of the sandbox reach the port as host.stacyvm:PORT, if the operator permits it (network.host_ports). `spawn --allow host.stacyvm:PORT` does the same for good.",
       ),
     )
-    .action((id: string, mappings: Mapping[] | undefined, options: ForwardOptions) =>
-      withServer(options, async ({ client, signal }) => {
+    .action((id: string, mappings: Mapping[], options: ForwardOptions) => {
+      if (mappings.length === 0 && options.reverse.length === 0) {
+        throw new StacyError("invalid", "name a port, or one of the server's host with -R");
+      }
+      return withServer(options, async ({ client, signal }) => {
         const { reverse } = options;
-        if (mappings === undefined && reverse.length === 0) {
-          throw new StacyError("invalid", "name a port, or one of the server's host with -R");
-        }
         const sandbox = await findSandbox(client, id, signal);
         await using listeners = new AsyncDisposableStack();
         if (reverse.length > 0) {
@@ -63,7 +63,7 @@ export function forwardCommand(): Command {
             else printLine(`${sandbox.id} host.stacyvm:${port} -> port ${port} of the server's host`);
           }
         }
-        for (const { local, guest } of mappings ?? []) {
+        for (const { local, guest } of mappings) {
           const { port, close } = await forwardPort(sandbox, { address: options.address, local, guest }, signal);
           listeners.defer(close);
           if (options.json === true) printJsonLine({ address: options.address, port, guest_port: guest });
@@ -73,8 +73,8 @@ export function forwardCommand(): Command {
         const awake = setInterval(() => {}, AWAKE_MS);
         if (!signal.aborted) await once(signal, "abort"); // Ctrl-C is how it ends, and no error
         clearInterval(awake);
-      }),
-    );
+      });
+    });
 }
 
 /** Allows them. @returns what takes back what was not allowed before */
