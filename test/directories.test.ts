@@ -1,7 +1,7 @@
 /** Directories of the host in real machines: what both sides see, who may have them, and what lives through what. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -44,6 +44,16 @@ describe("directories of the host under QEMU", () => {
     assert.equal(await sh("cat /work/host"), "changed, and longer");
     await rm(join(dir, "host"));
     assert.notEqual((await run("cat /work/host")).exit_code, 0);
+    // A name that was looked up in vain, and a file that is open and read already.
+    await writeFile(join(dir, "host"), "made again");
+    assert.equal(await sh("cat /work/host"), "made again");
+    await sh(
+      "mkfifo /tmp/go /tmp/come; (exec 3</work/host; cat <&3; echo > /tmp/come; cat /tmp/go; cat <&3) > /tmp/read 2>&1 &",
+    );
+    await sh("cat /tmp/come");
+    await appendFile(join(dir, "host"), ", and longer");
+    await sh("echo > /tmp/go; while ! grep -q longer /tmp/read; do sleep 0.1; done");
+    await rm(join(dir, "host"));
     await sh("mkdir -p /work/a/b && printf 'from the guest' > /work/a/b/file && chmod 640 /work/a/b/file");
     assert.equal(await readFile(join(dir, "a/b/file"), "utf8"), "from the guest");
     assert.equal((await stat(join(dir, "a/b/file"))).mode & 0o7777, 0o640);

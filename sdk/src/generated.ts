@@ -742,6 +742,8 @@ export interface FileInfo {
   isDir: boolean;
   /** When its content last changed (RFC 3339). */
   modTime: string;
+  /** The same to the microsecond, since 1970. */
+  modTimeUs: number;
   /** What kind it is: one of the words in its type. */
   kind: "file" | "directory" | "symlink" | "other";
   /** Number of its user. */
@@ -2644,6 +2646,7 @@ export const shapes: Record<string, Shape> = {
       mode: "string",
       is_dir: "boolean",
       mod_time: "string",
+      mod_time_us: "integer",
       kind: { enum: ["file", "directory", "symlink", "other"] },
       uid: "integer",
       gid: "integer",

@@ -30,6 +30,7 @@ export const FIELD_WORDS: Record<string, string> = {
   last_checked: "When that was last looked at (RFC 3339).",
   last_heartbeat: "When it last reported (RFC 3339).",
   mod_time: "When its content last changed (RFC 3339).",
+  mod_time_us: "The same to the microsecond, since 1970.",
   timestamp: "When it happened (RFC 3339).",
   at: "When it was (RFC 3339).",
   since: "From when on (RFC 3339).",

@@ -53,7 +53,7 @@ export const OPTION_HABITS: Record<string, string> = {
   "--detach":
     "`stacyvm spawn --start IMAGE` starts a sandbox that stays, with the image's command; or `stacyvm spawn IMAGE`, then `stacyvm exec -d ID -- COMMAND`",
   "--mount":
-    "-v NAME:/PATH mounts a volume (`stacyvm volume create NAME`); no directory of the host can be mounted: `stacyvm cp DIR ID:/PATH` copies one in, and back",
+    "-v NAME:/PATH mounts a volume (`stacyvm volume create NAME`), -v ./DIR:/PATH a directory of the host; `stacyvm sync DIR ID:/PATH` keeps one the same without a mount",
   "--publish": "-p PORT prints the URL of a port; `stacyvm forward ID 8080:80` connects port 8080 of this host",
   "--net": "a sandbox has no network by itself; --allow HOST names a host that it may connect to",
   "--name":

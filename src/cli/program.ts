@@ -32,6 +32,7 @@ import { shellCommand } from "./commands/shell.ts";
 import { snapshotCommand } from "./commands/snapshot.ts";
 import { spawnCommand } from "./commands/spawn.ts";
 import { extendCommand, pauseCommand, resumeCommand, suspendCommand } from "./commands/state-changes.ts";
+import { syncCommand } from "./commands/sync.ts";
 import { templateCommand } from "./commands/template.ts";
 import { topCommand } from "./commands/top.ts";
 import { urlCommand } from "./commands/url.ts";
@@ -70,7 +71,10 @@ export function createProgram(): Command {
     .addHelpText("after", wrappedNote(`${EXIT_CODES}\n${BEGIN}`));
   const groups: [string, Command[]][] = [
     ["Sandboxes:", [runCommand(), spawnCommand(), lsCommand(), inspectCommand(), rmCommand(), extendCommand()]],
-    ["Inside one:", [execCommand(), shellCommand(), cpCommand(), filesCommand(), psCommand(), killCommand()]],
+    [
+      "Inside one:",
+      [execCommand(), shellCommand(), cpCommand(), syncCommand(), filesCommand(), psCommand(), killCommand()],
+    ],
     ["", [logsCommand(), urlCommand(), forwardCommand(), networkCommand()]],
     ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],

@@ -370,6 +370,8 @@ class FileInfo:
     is_dir: bool
     #: When its content last changed (RFC 3339).
     mod_time: str
+    #: The same to the microsecond, since 1970.
+    mod_time_us: int
     #: What kind it is: one of the words in its type.
     kind: Literal["file", "directory", "symlink", "other"]
     #: Number of its user.
