@@ -48,11 +48,11 @@ describe("directories of the host under QEMU", () => {
     await writeFile(join(dir, "host"), "made again");
     assert.equal(await sh("cat /work/host"), "made again");
     await sh(
-      "mkfifo /tmp/go /tmp/come; (exec 3</work/host; cat <&3; echo > /tmp/come; cat /tmp/go; cat <&3) > /tmp/read 2>&1 &",
+      "mkfifo /tmp/come; (exec 3</work/host; cat <&3; echo > /tmp/come; while ! cat <&3 | grep longer; do sleep 0.05; done) > /tmp/read 2>&1 &",
     );
     await sh("cat /tmp/come");
     await appendFile(join(dir, "host"), ", and longer");
-    await sh("echo > /tmp/go; while ! grep -q longer /tmp/read; do sleep 0.1; done");
+    await sh("while ! grep -q longer /tmp/read; do sleep 0.1; done");
     await rm(join(dir, "host"));
     await sh("mkdir -p /work/a/b && printf 'from the guest' > /work/a/b/file && chmod 640 /work/a/b/file");
     assert.equal(await readFile(join(dir, "a/b/file"), "utf8"), "from the guest");
