@@ -32,7 +32,8 @@ describe("what is built on E2B's SDKs", { skip, timeout: 3_600_000 }, () => {
   let dir: string;
   before(async () => {
     dir = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "frameworks-"));
-    server = await e2bServer();
+    // Mastra's default template installs packages.
+    server = await e2bServer("defaults: {allowed_hosts: ['@debian']}\n");
     await prepare(server, "code-interpreter", "base");
   });
   after(async () => {

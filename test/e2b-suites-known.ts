@@ -15,7 +15,11 @@ const KNOWN: [RegExp, string][] = [
   ],
   [/works without token/, "gives a server 3 s to listen, beside others"],
   [/requires traffic|allow_public_traffic_false/, "gives a server 3 s to listen, beside others"],
-  [/network\.test|test_network/, "asks addresses of the internet, or for ranges of them"],
+  [/mask.?request.?host/i, "gives a server 2 s to listen, beside others"],
+  [
+    /allow only 1\.1|deny specific|takes precedence|updateNetwork|allow_specific_ip|deny_specific_ip|takes_precedence|update_network/,
+    "asks addresses of the internet, or for ranges of them",
+  ],
   [/user that does not exist|user_that_does_not_exist/, "the build fails as it should, and says it in other words"],
   [
     /pty connect\/reconnect|test_pty_connect/,
