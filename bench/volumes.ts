@@ -1,10 +1,12 @@
 /**
  * What a volume costs a restore: machines with none, one and two of them, in turns. `--n=N` rounds under Firecracker, a fifth under QEMU. Then
- * what files on one cost beside the machine's own disk, in turns (`--files` alone: only that).
+ * what files on one, and in a directory of the host, cost beside the machine's own disk, in turns (`--files` alone: only that, in `--rounds=N`, 5).
  */
 import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
+import { ServedDirectories } from "../src/directories/serving.ts";
+import { directoryHelperPath } from "../src/host/directory-helper.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 import { formatVolume } from "../src/volumes/format.ts";
 import type { BenchContext, Suite } from "./harness.ts";
@@ -15,11 +17,12 @@ const VOLUME_BYTES = 256 * 2 ** 20;
 
 export const suite: Suite = {
   name: "volumes",
-  about: "restores with no volume, one and two; files on a volume and on the machine's own disk",
+  about:
+    "restores with no volume, one and two; files on a volume, in a directory of the host and on the machine's own disk",
   async run(context) {
     const rounds = Number(/--n=(\d+)/.exec(context.args.join(" "))?.[1] ?? 100);
     context.guest = "linux";
-    await measureFiles(context, 5);
+    await measureFiles(context, Number(/--rounds=(\d+)/.exec(context.args.join(" "))?.[1] ?? 5));
     if (context.args.includes("--files")) return;
     for (const [provider, image, n] of [
       ["firecracker", "stacyvm/bare", rounds],
@@ -157,13 +160,19 @@ async function measureFiles(context: BenchContext, rounds: number): Promise<void
     const spec = benchSpec("stacyvm/python", { slots: ["write"] });
     await launcher.ensureGolden(await launcher.targets.resolve(spec));
     const launched = await launcher.launch(spec, { id: sandboxId(), mode: "restore", volumes: [file] });
+    const program = directoryHelperPath(launcher.paths.assets);
+    const directories = new ServedDirectories(launched.agent, [], { program, hidden: launcher.paths.sandboxes });
     try {
       await mount(launched, 1, true);
       await launched.agent.thaw();
+      await mkdir(join(dir, "shared"));
+      await directories.mount([{ source: join(dir, "shared"), path: "/directory", readOnly: false }]);
+      directories.start();
       for (let round = 0; round < rounds && !context.signal.aborted; round++) {
         for (const [disk, place] of [
           ["root", "/root/bench"],
           ["volume", "/volume-0/bench"],
+          ["directory", "/directory/bench"],
         ] as const) {
           const argv = ["python3", "-c", FILES_PROGRAM, place];
           const { exitCode, stdout, stderr } = await launched.agent.exec({ argv, timeoutMs: 600_000 });
@@ -176,6 +185,7 @@ async function measureFiles(context: BenchContext, rounds: number): Promise<void
         }
       }
     } finally {
+      directories.stop();
       await remove(launched);
     }
   } finally {

@@ -185,6 +185,42 @@ printf '*.log\\n!keep.log\\n' > sub/.gitignore; touch node_modules/x/y sub/a.log
     assert.equal(await here("s/file"), "hostile\n");
   });
 
+  test("killed at any moment it leaves no half of a file, and nothing twice; the next one does the rest", async (t) => {
+    const work = await begin();
+    for (let n = 0; n < 400; n++) {
+      await mkdir(join(dir, `d${n % 20}`), { recursive: true });
+      await writeFile(join(dir, `d${n % 20}/h${n}`), randomBytes(1_000 + n * 200));
+    }
+    await run(
+      `mkdir -p ${work}; cd ${work}; for n in $(seq 200); do mkdir -p e$((n % 9)); head -c $((n * 300)) /dev/urandom > e$((n % 9))/g$n; done`,
+    );
+    for (let round = 0; round < 4; round++) {
+      const child = cli.start(["sync", dir, `${id}:${work}`]);
+      const over = ended(child);
+      let lines = 0;
+      const enough = new Promise<void>((settle) => {
+        child.stdout?.on("data", (data) => {
+          lines += String(data).split("\n").length - 1;
+          if (lines > 30 + 40 * round) settle();
+        });
+      });
+      await Promise.race([enough, over]);
+      child.kill("SIGKILL");
+      await over;
+    }
+    const begun = performance.now();
+    const rest = await sync(work);
+    t.diagnostic(`${rest.length} of 629 in ${Math.round(performance.now() - begun)} ms`);
+    assert.deepEqual(
+      rest.filter((step) => step.startsWith("conflict")),
+      [],
+    );
+    const sums = "find . -type f ! -path '*/.stacyvm-sync-*' | sort | xargs sha256sum | sha256sum";
+    assert.equal(await run(`cd ${work} && ${sums}`), await cli.program(["sh", "-c", `cd '${dir}' && ${sums}`]));
+    assert.equal(await run(`find ${work} -type f ! -path '*/.stacyvm-sync-*' | wc -l`), "600");
+    assert.deepEqual(await sync(work), []);
+  });
+
   test("with --watch changes go at once, also after a pause and a suspend; it ends with the sandbox", async () => {
     const work = await begin();
     await writeFile(join(dir, "file"), "first");

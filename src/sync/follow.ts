@@ -75,8 +75,7 @@ async function watchThere(
   const soon = setTimeout(changed, POLL_MS).unref();
   try {
     for await (const change of sandbox.files.watch(path, { recursive: true, signal })) {
-      const name = change.path.slice(change.path.lastIndexOf("/") + 1);
-      if (!name.startsWith(TEMPORARY)) changed();
+      if (!change.path.includes(`/${TEMPORARY}`)) changed();
     }
   } finally {
     clearTimeout(soon);

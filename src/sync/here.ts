@@ -21,7 +21,7 @@ import {
 import { join } from "node:path";
 import { errno, StacyError } from "../host/error.ts";
 import { IGNORE_FILE, type Ignored } from "./ignored.ts";
-import { type Agreement, type Entry, parentOf, TEMPORARY, type Tree } from "./tree.ts";
+import { ABANDONED_MS, type Agreement, type Entry, parentOf, TEMPORARY, type Tree } from "./tree.ts";
 
 export interface Scan {
   tree: Tree;
@@ -65,8 +65,10 @@ async function scanDirectory(
   for (const { name } of entries) {
     const path = directory === "" ? name : `${directory}/${name}`;
     if (name.startsWith(TEMPORARY)) {
-      // Of an earlier run that was killed: this one holds the lock.
-      await rm(join(top, path), { force: true });
+      // Of an earlier run that was killed, or of another one that syncs this directory with another sandbox.
+      const old = await lstatOf(top, path);
+      if (old !== undefined && Number(old.ctimeMs) < Date.now() - ABANDONED_MS)
+        await rm(join(top, path), { force: true });
       continue;
     }
     if (name.includes("\uFFFD")) {

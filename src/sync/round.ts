@@ -4,8 +4,8 @@ import type { KeptAgreement } from "./agreement.ts";
 import { Changed, putHere, removeHere, scanHere } from "./here.ts";
 import { Ignored } from "./ignored.ts";
 import { planOf } from "./plan.ts";
-import { inTurns, type There } from "./there.ts";
-import { type Entry, same, type Tree } from "./tree.ts";
+import { inTurns, type Sent, type There } from "./there.ts";
+import { type Agreed, type Agreement, type Entry, same, type Tree } from "./tree.ts";
 
 /** What was done: `sent` to the sandbox, `fetched` from it, `removed` on either side, or a conflict that was kept as `as`. */
 export interface Step {
@@ -85,9 +85,11 @@ async function round({
       changed();
     });
   };
-  await learnContents(mine.tree, theirs.tree, last, there, changed);
+  const busy = await learnContents(mine.tree, theirs.tree, last, there);
+  if (busy.size > 0) changed();
   const plan = planOf(mine.tree, theirs.tree, last);
   for (const path of plan.forgotten) last.delete(path);
+  for (const [path, agreed] of busy) if (agreed !== undefined) last.set(path, agreed);
   for (const path of plan.agreed) agree(path, mine.tree.get(path), theirs.tree.get(path));
   for (const path of plan.conflicts) {
     const as = freeName(path, sandbox, mine.tree, theirs.tree);
@@ -138,7 +140,7 @@ async function round({
   return { again, directories: directoriesOf(mine.tree) };
 
   async function send(): Promise<void> {
-    const whole: { path: string; entry: Entry; seen: Entry | undefined }[] = [];
+    const whole: Sent[] = [];
     for (const path of plan.toThere) {
       const [entry, seen] = [mine.tree.get(path) as Entry, theirs.tree.get(path)];
       const onlyBits = seen !== undefined && entry.kind !== "link" && same({ ...entry, mode: 0 }, { ...seen, mode: 0 });
@@ -165,14 +167,17 @@ async function round({
   }
 }
 
-/** Of files there whose content is needed to know whether they were changed: those of the same size as one that they would be the same as. */
+/**
+ * Of files there whose content is needed to know whether they were changed: those of the same size as one that they would be the same as.
+ * @returns those that were being written, with what was agreed on: this round leaves them alone
+ */
 async function learnContents(
   mine: Tree,
   theirs: Tree,
-  last: KeptAgreement["entries"],
+  last: Agreement,
   there: There,
-  changed: () => void,
-): Promise<void> {
+): Promise<Map<string, Agreed | undefined>> {
+  const busy = new Map<string, Agreed | undefined>();
   const unknown = [...theirs].filter(([path, entry]) => {
     if (entry.kind !== "file" || entry.hash !== undefined) return false;
     return [mine.get(path), last.get(path)].some((other) => other?.kind === "file" && other.size === entry.size);
@@ -182,16 +187,15 @@ async function learnContents(
       entry.hash = await there.hash(path, entry);
     } catch (error) {
       if (!(error instanceof Changed)) throw error;
-      // As if nothing was seen of it on either side: the next round does.
-      for (const tree of [mine, theirs]) tree.delete(path);
-      last.delete(path);
-      changed();
+      busy.set(path, last.get(path));
     }
   });
+  for (const path of busy.keys()) for (const each of [mine, theirs, last]) each.delete(path);
+  return busy;
 }
 
 /** A disk that is not mounted must not empty the other side. */
-function assertNotEmptied(mine: Tree, theirs: Tree, last: KeptAgreement["entries"]): void {
+function assertNotEmptied(mine: Tree, theirs: Tree, last: Agreement): void {
   if (last.size < 2 || (mine.size === 0) === (theirs.size === 0)) return;
   const [empty, other] =
     mine.size === 0 ? ["the directory here", "the sandbox's"] : ["the sandbox's directory", "here"];

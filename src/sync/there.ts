@@ -2,7 +2,7 @@
  * The sandbox's side of a sync, by the server's calls about files: none of its programs is needed. Each name is looked at again right before it
  * is replaced or removed, so that what a program there has changed meanwhile stays.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { type Files, NotFoundError } from "../../sdk/src/index.ts";
 import { errno } from "../host/error.ts";
 import { Changed, type Scan } from "./here.ts";
 import { IGNORE_FILE, type Ignored } from "./ignored.ts";
-import { type Agreed, type Agreement, type Entry, TEMPORARY } from "./tree.ts";
+import { ABANDONED_MS, type Agreed, type Agreement, type Entry, TEMPORARY } from "./tree.ts";
 
 type Found = Awaited<ReturnType<Files["list"]>>[number];
 /** Files that go in one call: what the sandbox has is looked at before each. */
@@ -47,7 +47,12 @@ export class There {
     const below: string[] = [];
     for (const file of found) {
       const path = directory === "" ? file.name : `${directory}/${file.name}`;
-      if (file.name.startsWith(TEMPORARY) || ignored.test(path, file.isDir)) continue;
+      if (file.name.startsWith(TEMPORARY)) {
+        if (file.modTimeUs / 1000 < Date.now() - ABANDONED_MS)
+          await this.#files.remove(this.#at(path), { recursive: true, signal: this.#signal });
+        continue;
+      }
+      if (ignored.test(path, file.isDir)) continue;
       if (file.name.includes("\uFFFD")) scan.left.set(path, "its name is not UTF-8");
       else if (file.kind === "other") scan.left.set(path, "it is neither file nor directory nor link");
       else scan.tree.set(path, entryOf(file, last.get(path)));
@@ -101,65 +106,117 @@ export class There {
 
   /**
    * Puts these there, a directory before what lies in it.
-   * @param each path, what this host has, and what was seen there
    * @param done is told of each that is there: of files, the sum and the time of what was sent
    * @param changed of each that was not sent, since it was changed there meanwhile, or is gone here
    */
   async put(
     here: string,
-    each: { path: string; entry: Entry; seen: Entry | undefined }[],
+    each: readonly Sent[],
     done: (path: string, sent: { hash?: string; mtimeUs: number }) => void,
     changed: (path: string) => void,
   ): Promise<void> {
-    for (let at = 0; at < each.length; ) {
-      const batch = [];
-      for (let bytes = 0; at < each.length && batch.length < MOST_FILES && bytes < MOST_BYTES; at++) {
-        const next = each[at] as (typeof each)[number];
+    const directories = new Set<string>();
+    await inTurns(
+      each.filter(({ entry }) => entry.kind === "directory"),
+      async ({ path, seen }) => {
+        const ready = await this.#unlessChanged(path, seen, changed, async () => {
+          if (seen !== undefined && seen.kind !== "directory") await this.remove(path, seen);
+        });
+        if (ready) directories.add(path);
+      },
+    );
+    const made = each.filter(({ path }) => directories.has(path));
+    if (made.length > 0) {
+      await this.#unpack(
+        "",
+        made.map(({ path, entry, seen }) => ({ ...this.#header(path, entry, seen), type: "directory" })),
+      );
+    }
+    for (const { path } of made) done(path, { mtimeUs: 0 });
+    const files = each.filter(({ entry }) => entry.kind !== "directory");
+    for (let at = 0; at < files.length; ) {
+      const batch: Sent[] = [];
+      for (let bytes = 0; at < files.length && batch.length < MOST_FILES && bytes < MOST_BYTES; at++) {
+        const next = files[at] as Sent;
         bytes += next.entry.size;
         batch.push(next);
       }
-      const good: typeof each = [];
-      const asSeen = new Map<string, boolean>();
-      await inTurns(batch, async ({ path, seen }) => {
-        await this.#assertAsSeen(path, seen).then(
-          () => asSeen.set(path, true),
-          (error: unknown) => {
-            if (!(error instanceof Changed)) throw error;
-            changed(path);
-          },
-        );
-      });
-      for (const one of batch) if (asSeen.has(one.path)) good.push(one);
-      for (const { path, entry, seen } of good)
-        if (seen !== undefined && seen.kind !== entry.kind) await this.remove(path, seen);
-      await this.#send(here, good, done, changed);
+      await this.#putBatch(here, batch, done, changed);
     }
   }
 
-  async #send(
+  /** Whole, aside; then each by a rename: nobody sees half a file, however this ends. */
+  async #putBatch(
     here: string,
-    batch: { path: string; entry: Entry; seen: Entry | undefined }[],
+    batch: readonly Sent[],
     done: (path: string, sent: { hash?: string; mtimeUs: number }) => void,
     changed: (path: string) => void,
   ): Promise<void> {
-    if (batch.length === 0) return;
+    const aside = `${TEMPORARY}${randomUUID()}`;
+    await this.#files.mkdir(this.#at(aside), { mode: 0o700, signal: this.#signal });
+    try {
+      const headers = batch.map(({ path, entry, seen }, number): Header | OfFile => {
+        const header = this.#header(String(number), entry, seen);
+        if (entry.kind === "link") return { ...header, mode: 0o777, type: "symlink", linkname: entry.target ?? "" };
+        return { ...header, from: join(here, path) };
+      });
+      const sent = await this.#unpack(aside, headers);
+      await inTurns([...batch.entries()], async ([number, { path, entry, seen }]) => {
+        const what = sent[number];
+        if (what === undefined) return changed(path);
+        const moved = await this.#unlessChanged(path, seen, changed, async () => {
+          if (seen !== undefined && seen.kind !== entry.kind) await this.remove(path, seen);
+          await this.#files.move(this.#at(aside, String(number)), this.#at(path), { signal: this.#signal });
+        });
+        if (moved) done(path, what);
+      });
+    } finally {
+      // One that stays, since the sandbox is away, is removed by a later look.
+      await this.#files.remove(this.#at(aside), { recursive: true }).catch(() => {});
+    }
+  }
+
+  async #unlessChanged(
+    path: string,
+    seen: Entry | undefined,
+    changed: (path: string) => void,
+    work: () => Promise<void>,
+  ): Promise<boolean> {
+    try {
+      await this.#assertAsSeen(path, seen);
+      await work();
+      return true;
+    } catch (error) {
+      if (!(error instanceof Changed)) throw error;
+      changed(path);
+      return false;
+    }
+  }
+
+  #header(name: string, entry: Entry, seen: Entry | undefined): Common {
+    return { name, mode: entry.mode, ...(seen?.owner ?? this.#owner) };
+  }
+
+  /** @returns of each what was sent; of a file that is not there any more nothing */
+  async #unpack(
+    place: string,
+    headers: readonly (Header | OfFile)[],
+  ): Promise<({ hash?: string; mtimeUs: number } | undefined)[]> {
     const tar = pack();
-    const sent: [string, { hash?: string; mtimeUs: number }][] = [];
+    const sent: ({ hash?: string; mtimeUs: number } | undefined)[] = [];
     const filling = (async () => {
-      for (const { path, entry, seen } of batch) {
-        const common = { name: path, mode: entry.mode, ...(seen?.owner ?? this.#owner) };
-        if (entry.kind === "directory") await entered(tar, { ...common, type: "directory" });
-        else if (entry.kind === "link")
-          await entered(tar, { ...common, mode: 0o777, type: "symlink", linkname: entry.target ?? "" });
-        else {
-          const result = await sendFile(tar, join(here, path), common).catch((error: unknown) => {
-            if (errno(error) !== "ENOENT" && errno(error) !== "ELOOP") throw error;
-          });
-          if (result === undefined) changed(path);
-          else sent.push([path, result]);
+      for (const header of headers) {
+        if (!("from" in header)) {
+          await entered(tar, header);
+          sent.push({ mtimeUs: 0 });
           continue;
         }
-        sent.push([path, { mtimeUs: 0 }]);
+        const { from, ...common } = header;
+        const result = await sendFile(tar, from, common).catch((error: unknown) => {
+          if (errno(error) !== "ENOENT" && errno(error) !== "ELOOP") throw error;
+          return undefined;
+        });
+        sent.push(result);
       }
       tar.finalize();
     })().catch((error: Error) => {
@@ -167,8 +224,8 @@ export class There {
       throw error;
     });
     const body = Readable.toWeb(Readable.from(tar as AsyncIterable<Buffer>));
-    await Promise.all([filling, this.#files.writeArchive(this.#top, body as never, { signal: this.#signal })]);
-    for (const [path, what] of sent) done(path, what);
+    await Promise.all([filling, this.#files.writeArchive(this.#at(place), body as never, { signal: this.#signal })]);
+    return sent;
   }
 
   async #assertAsSeen(path: string, seen: Entry | undefined): Promise<void> {
@@ -201,6 +258,16 @@ function entryOf(file: Found, base: Agreed | undefined): Entry {
 }
 
 type Header = Parameters<ReturnType<typeof pack>["entry"]>[0];
+type Common = { name: string; mode: number; uid: number; gid: number };
+/** A file's content comes from here. */
+type OfFile = Common & { from: string };
+
+export interface Sent {
+  path: string;
+  /** What this host has, and what was seen there. */
+  entry: Entry;
+  seen: Entry | undefined;
+}
 
 function entered(tar: ReturnType<typeof pack>, header: Header): Promise<void> {
   return new Promise((settle, fail) => {
@@ -212,7 +279,7 @@ function entered(tar: ReturnType<typeof pack>, header: Header): Promise<void> {
 async function sendFile(
   tar: ReturnType<typeof pack>,
   full: string,
-  common: { name: string; mode: number; uid: number; gid: number },
+  common: Common,
 ): Promise<{ hash: string; mtimeUs: number }> {
   await using file = await open(full, constants.O_RDONLY | constants.O_NOFOLLOW);
   const { size, mtimeNs } = await file.stat({ bigint: true });

@@ -46,3 +46,5 @@ export function parentOf(path: string): string {
 
 /** Of the sync's own making, while it writes: no part of any side. */
 export const TEMPORARY = ".stacyvm-sync-";
+/** One that is so old belongs to no sync that runs. */
+export const ABANDONED_MS = 3_600_000;
