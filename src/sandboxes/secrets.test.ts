@@ -74,6 +74,18 @@ test("no secret takes the place of a variable that sandboxes need themselves", a
   assert.equal((await secrets.put("o", { ...KEY, name: "MY_PATH" })).name, "MY_PATH");
 });
 
+test("a placeholder never has the value in it, whichever of them comes first", async () => {
+  using store = new Store(":memory:");
+  const secrets = secretsIn(store);
+  const refused = /has its value in it/;
+  await assert.rejects(secrets.put("o", { ...KEY, placeholder: VALUE }), refused);
+  await secrets.put("o", KEY);
+  await assert.rejects(secrets.put("o", { name: "API_KEY", placeholder: `x-${VALUE}` }), refused);
+  await secrets.put("o", { name: "API_KEY", placeholder: "first-placeholder" });
+  await assert.rejects(secrets.put("o", { name: "API_KEY", value: "first-placeholder" }), refused);
+  assert.deepEqual(await read(secrets), { value: VALUE });
+});
+
 test("what is sealed opens for what it belongs to alone, and unchanged", () => {
   const seal = new Seal(randomBytes(32).toString("hex"));
   const sealed = seal.close("text", "mine");

@@ -234,6 +234,12 @@ export class Secrets {
     if (!PLACEHOLDER.test(placeholder)) {
       throw new StacyError("invalid", "a placeholder has 8 to 256 letters, digits and . _ ~ -");
     }
+    const known = value ?? (given.length === 0 ? this.#values.get(keyOf(before ?? { owner, name })) : undefined);
+    if (known !== undefined && placeholder.includes(known)) {
+      throw new StacyError("invalid", `the placeholder of the secret ${name} has its value in it`, {
+        remedy: "programs see the placeholder: leave it out, and one is made",
+      });
+    }
     const source: SecretSource =
       value !== undefined
         ? { kind: "value" }
