@@ -29,7 +29,8 @@ const PARALLEL = 8;
 const SECRET_HOST = "secret.test";
 /**
  * In the guest, by a program that knows no proxy: ms of each of N requests over one connection that is kept, with a secret put in and to
- * the same server without one; and of N connections one after the other, straight and by the proxy. All in turns: code that an emulated
+ * the same server without one; and of N connections one after the other, by name, by the address
+ * that stands for the name (without questions for it) and by the proxy. All in turns: code that an emulated
  * processor meets for the first time is slow, whichever comes first.
  */
 const PROGRAM = `
@@ -46,9 +47,9 @@ def requests(host, context):
         connection.getresponse().read()
     ask()
     return ask
-def connect(through):
+def connect(through, host=plain_host):
     def work():
-        with socket.create_connection(through or (plain_host, plain_port)) as s:
+        with socket.create_connection(through or (host, plain_port)) as s:
             if through:
                 s.sendall(f"CONNECT {plain_host}:{plain_port} HTTP/1.1\\r\\n\\r\\n".encode())
                 s.recv(1000)
@@ -59,6 +60,7 @@ ways = {
     "secret.request": requests("${SECRET_HOST}", ssl.create_default_context()),
     "opaque.request": requests("plain.test", ssl._create_unverified_context()),
     "connection.transparent": connect(None),
+    "connection.address": connect(None, socket.gethostbyname(plain_host)),
     "connection.proxy": connect(("127.0.0.1", 3128)),
 }
 taken = {name: [] for name in ways}
@@ -178,23 +180,19 @@ async function measure(
       run(machine, `for i in $(seq ${PARALLEL}); do ${get("/small")} & done; wait`),
     );
   }
+  // In turns, each first as often as the other.
+  const upload = (url: string): string => `wget -q -O /dev/null --post-file /root/big ${url}`;
+  const direct = "env -u http_proxy ";
+  const ways: [name: string, command: string][] = [
+    ["download", get("/big")],
+    ["download.transparent", `${direct}wget -q -O /dev/null http://${named}/big`],
+    ["upload", upload(`http://${host}/`)],
+    ["upload.transparent", `${direct}${upload(`http://${named}/`)}`],
+  ];
   for (let i = 0; i < Math.ceil(rounds / 3); i++) {
     await timed("file.read", () => run(machine, "cat /root/big >/dev/null"), BODY.length);
-    await timed("download", () => run(machine, get("/big")), BODY.length);
-    await timed(
-      "upload",
-      () => run(machine, `wget -q -O /dev/null --post-file /root/big http://${host}/`),
-      BODY.length,
-    );
-  }
-  for (let i = 0; i < Math.ceil(rounds / 3); i++) {
-    const direct = `env -u http_proxy wget -q -O /dev/null`;
-    await timed("download.transparent", () => run(machine, `${direct} http://${named}/big`), BODY.length);
-    await timed(
-      "upload.transparent",
-      () => run(machine, `${direct} --post-file /root/big http://${named}/`),
-      BODY.length,
-    );
+    for (const [name, command] of i % 2 === 0 ? ways : ways.toReversed())
+      await timed(name, () => run(machine, command), BODY.length);
   }
   await machine.destroy();
 }

@@ -3,12 +3,16 @@
  * kernel, so there it is a long form (`STACYVM_LONG=1`).
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { dirname } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { kvmState } from "../src/host/kvm.ts";
 import { loadGuestKernel } from "../src/images/guest-kernel.ts";
 import { type Ask, CRASH_GUESTS } from "./crash-guests.ts";
 import { assets, whyNotLinux } from "./firecracker-support.ts";
+import { lookFor } from "./look-for.ts";
 import { Server } from "./server-support.ts";
 
 const guest = CRASH_GUESTS["firecracker-linux"];
@@ -34,6 +38,68 @@ test("a kernel and arguments of the user's own are what boots, and what its snap
   const { stdout } = await server.ok("POST", `/sandboxes/${id}/exec`, { command: "cat /proc/cmdline" });
   assert.match(stdout, / its\.own=1 /);
   await server.ok("DELETE", `/sandboxes/${id}`);
+});
+
+test("a secret whose value is kept: over a killed server, running and suspended, in a fork, and in no saved machine", {
+  skip: (await whyNotLinux({ long: true })) ?? false,
+}, async () => {
+  const [address, value] = ["127.8.8.7", "value-of-the-secret-under-firecracker"];
+  // Without TLS: this guest's `wget` verifies nobody. The certificate is put there all the same.
+  const web = createServer((request, response) =>
+    response.end(`got ${request.headers.authorization === `Bearer ${value}`}`),
+  );
+  web.listen(0, address);
+  await once(web, "listening");
+  try {
+    const { port } = web.address() as AddressInfo;
+    const network = `network: { private: ["${address}"], names: { api.test: "${address}" } }\n`;
+    const pool = "warm: { adaptive: false }\n";
+    await using server = await Server.create(
+      `${guest.config}${network}secrets: { key: "${"5a".repeat(32)}" }\n${pool}`,
+    );
+    const good = (method: string, path: string, body?: unknown) => server.ok(method, path, body);
+    await good("PUT", "/secrets/KEY", { value, hosts: [`http://api.test:${port}`] });
+    await good("POST", "/snapshots", guest.spawn);
+    const { id, boot } = await good("POST", "/sandboxes", { ...guest.spawn, secrets: ["KEY"] });
+    assert.equal(boot.path, "restored", JSON.stringify(boot));
+    /** By the proxy of the environment and without one. */
+    const uses = async (of: string, when: string): Promise<void> => {
+      const command = `wget -q -O - http://api.test:${port}/ && env -u http_proxy -u HTTP_PROXY wget -q -O - http://api.test:${port}/`;
+      const { stdout, stderr } = await good("POST", `/sandboxes/${of}/exec`, { command, timeout: "2m" });
+      assert.equal(stdout, "got truegot true", `${when}: ${stderr}`);
+    };
+    const run = async (command: string): Promise<string> =>
+      (await good("POST", `/sandboxes/${id}/exec`, { command })).stdout;
+    await uses(id, "spawned");
+    assert.match(await run("cat /etc/ssl/stacyvm/ca.pem"), /BEGIN CERTIFICATE/);
+    const placeholder = await run("printf %s $KEY");
+    assert.match(placeholder, /^placeholder-/);
+    const [fork] = (await good("POST", `/sandboxes/${id}/fork`, {})).sandboxes;
+    await uses(fork.id, "forked");
+    await server.stop("SIGKILL");
+    await server.start();
+    for (const each of [id, fork.id]) await uses(each, "adopted");
+    await good("DELETE", `/sandboxes/${fork.id}`);
+    await good("POST", `/sandboxes/${id}/suspend`);
+    await server.stop("SIGKILL");
+    const found = await lookFor(server.root, [placeholder, value]);
+    assert.ok(
+      found.some(({ path, text }) => text === placeholder && /memory\.bin$/.test(path)),
+      JSON.stringify(found),
+    );
+    assert.deepEqual(
+      found.filter(({ text }) => text === value),
+      [],
+    );
+    await server.start();
+    await good("POST", `/sandboxes/${id}/resume`);
+    await uses(id, "woken by the next server");
+    await good("DELETE", `/sandboxes/${id}`);
+    assert.deepEqual(await server.machines(), []);
+  } finally {
+    web.closeAllConnections();
+    web.close();
+  }
 });
 
 describe("Linux under the real Firecracker, other shapes", {

@@ -1,14 +1,14 @@
 /** Secrets that a guest uses and never has: a real guest, a real TLS server on this host, and what is on disk of it afterwards. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createReadStream } from "node:fs";
-import { readdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { createSecureServer, type Http2SecureServer } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type Authority, certify, makeAuthority } from "../src/egress/secrets/authority.ts";
 import { runTool } from "../src/host/run.ts";
+import { lookFor } from "./look-for.ts";
 import { Server } from "./server-support.ts";
 
 const ADDRESS = "127.8.8.9";
@@ -197,24 +197,3 @@ describe("the secrets of a sandbox", () => {
     await good("DELETE", `/sandboxes/${id}`);
   });
 });
-
-/** Files of machines and snapshots below `root` that have one of these texts in them. */
-async function lookFor(root: string, texts: string[]): Promise<{ path: string; text: string }[]> {
-  const found: { path: string; text: string }[] = [];
-  const all = await readdir(root, { recursive: true, withFileTypes: true });
-  const files = all.filter((entry) => entry.isFile() && !/images|assets|kernel/.test(entry.parentPath));
-  const most = Math.max(...texts.map((text) => text.length));
-  for (const entry of files) {
-    const path = join(entry.parentPath, entry.name);
-    let rest = Buffer.alloc(0);
-    for await (const part of createReadStream(path, { highWaterMark: 1 << 22 })) {
-      const piece = Buffer.concat([rest, part as Buffer]);
-      for (const text of texts) {
-        if (piece.includes(text) && !found.some((each) => each.path === path && each.text === text))
-          found.push({ path, text });
-      }
-      rest = piece.subarray(-most);
-    }
-  }
-  return found;
-}
