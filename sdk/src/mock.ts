@@ -283,6 +283,7 @@ export class MockServer {
         mode: directory ? "755" : "644",
         is_dir: directory,
         mod_time: new Date(0).toISOString(),
+        mod_time_us: 0,
         kind: directory ? "directory" : "file",
         uid: 0,
         gid: 0,
