@@ -1,5 +1,6 @@
 //! Before the first byte of a guest is read: this process sees nothing but its directory, and keeps no right that it does not need.
 
+use crate::holes::holes;
 use crate::sys::{self, check, text, Fd};
 use std::os::raw::{c_int, c_long, c_uint, c_ulong};
 
@@ -14,7 +15,7 @@ const MOST_FILES: u64 = 16_384;
 /// Of memory, for a guest that asks for all that it can.
 const MOST_MEMORY: u64 = 1 << 30;
 
-/// @param hidden where that lies in the directory nothing is to be seen
+/// @param hidden of the server: wherever it is seen in the directory there is nothing
 /// @param changed_user what a change of user undoes, to be done again
 /// @returns the directory, in a place where nothing else is, and whom this process is now: user and group
 pub fn confine(path: &[u8], hidden: &[u8], changed_user: impl FnOnce()) -> Result<(Fd, (u32, u32)), String> {
@@ -25,10 +26,10 @@ pub fn confine(path: &[u8], hidden: &[u8], changed_user: impl FnOnce()) -> Resul
     let is_root = unsafe { libc::geteuid() } == 0;
     limits();
     // Where neither root nor user namespaces can be had, the kernel's own look-ups beneath the directory hold it, and Landlock.
-    let hole = below(path, hidden);
-    let own = match namespaces(path, hole, is_root) {
+    let holes = holes(path, hidden)?;
+    let own = match namespaces(path, &holes, is_root) {
         Ok(own) => own,
-        Err(why) if is_root || hole.is_some() => return Err(why),
+        Err(why) if is_root || !holes.is_empty() => return Err(why),
         Err(_) => root,
     };
     if is_root {
@@ -41,12 +42,6 @@ pub fn confine(path: &[u8], hidden: &[u8], changed_user: impl FnOnce()) -> Resul
     let user = unsafe { (libc::geteuid(), libc::getegid()) };
     seccomp()?;
     Ok((own, user))
-}
-
-/// The way from one directory to another in it.
-fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
-    let rest = path.strip_prefix(directory)?;
-    if directory == b"/" { Some(rest).filter(|rest| !rest.is_empty()) } else { rest.strip_prefix(b"/") }
 }
 
 fn limits() {
@@ -76,7 +71,7 @@ const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
 const AT_RECURSIVE: c_uint = 0x8000;
 
 /// A view of files in which the directory is all that there is.
-fn namespaces(path: &[u8], hole: Option<&[u8]>, is_root: bool) -> Result<Fd, String> {
+fn namespaces(path: &[u8], holes: &[Vec<u8>], is_root: bool) -> Result<Fd, String> {
     let doing = |what: &'static str| move |errno| failed(what, errno);
     // SAFETY: plain calls, with strings that end.
     unsafe {
@@ -113,16 +108,40 @@ fn namespaces(path: &[u8], hole: Option<&[u8]>, is_root: bool) -> Result<Fd, Str
         let kept = [(libc::ST_RDONLY, libc::MS_RDONLY), (libc::ST_NOATIME, libc::MS_NOATIME), (libc::ST_NODIRATIME, libc::MS_NODIRATIME), (libc::ST_RELATIME, libc::MS_RELATIME)];
         let more = kept.iter().filter(|(flag, _)| stat.f_flag & flag != 0).fold(0, |all, (_, flag)| all | flag);
         check(i64::from(libc::mount(none, place.cast(), none, guarded | more, none.cast()))).map_err(doing("the directory's mount without devices"))?;
-        if let Some(hole) = hole {
-            let place = text(&[b"directory/", hole].concat()).map_err(doing("what is hidden"))?;
-            let empty = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
-            check(i64::from(libc::mount(b"none\0".as_ptr().cast(), place.as_ptr(), b"tmpfs\0".as_ptr().cast(), empty, b"mode=0\0".as_ptr().cast()))).map_err(doing("hiding the server's own files"))?;
+        for hole in holes {
+            cover(hole).map_err(doing("hiding the server's own files"))?;
         }
         check(libc::syscall(libc::SYS_pivot_root, b".\0".as_ptr(), b"former\0".as_ptr())).map_err(doing("leaving the host's files"))?;
         check(i64::from(libc::umount2(b"/former\0".as_ptr().cast(), libc::MNT_DETACH))).map_err(doing("leaving the host's files"))?;
         check(i64::from(libc::chdir(b"/directory\0".as_ptr().cast()))).map_err(doing("the directory"))?;
     }
     sys::open_beneath(libc::AT_FDCWD, b".", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(doing("the directory"))
+}
+
+/// Nothing is seen at the way's end, and what leads there stays where it is: a guest that could rename a part of it would have the next helper
+/// cover something else. What is a mount of this namespace cannot be renamed in it.
+fn cover(way: &[u8]) -> Result<(), i32> {
+    let none = std::ptr::null();
+    let mut ends: Vec<usize> = way.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).collect();
+    ends.push(way.len());
+    for end in ends {
+        let place = text(&[b"directory/", &way[..end]].concat())?;
+        // SAFETY: plain calls, with strings that end.
+        let done = check(i64::from(unsafe {
+            if end < way.len() {
+                libc::mount(place.as_ptr(), place.as_ptr(), none, libc::MS_BIND | libc::MS_REC, none.cast())
+            } else {
+                let empty = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+                libc::mount(b"none\0".as_ptr().cast(), place.as_ptr(), b"tmpfs\0".as_ptr().cast(), empty, b"mode=0\0".as_ptr().cast())
+            }
+        }));
+        match done {
+            // Another mount lies over it already.
+            Err(libc::ENOENT) => return Ok(()),
+            done => done.map(|_| ())?,
+        }
+    }
+    Ok(())
 }
 
 /// Started by root: what a guest does is done by the directory's owner.
@@ -269,18 +288,4 @@ fn seccomp() -> Done {
     // SAFETY: the program outlives the call.
     check(i64::from(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as c_ulong, &filter) })).map_err(|e| failed("seccomp", e))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::below;
-
-    #[test]
-    fn finds_what_lies_in_a_directory() {
-        assert_eq!(below(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
-        assert_eq!(below(b"/", b"/a"), Some(&b"a"[..]));
-        for other in [&b"/ab"[..], b"/a", b"/", b"/b/a"] {
-            assert_eq!(below(b"/a", other), None);
-        }
-    }
 }

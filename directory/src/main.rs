@@ -5,6 +5,7 @@
 //! pid, and a directory that no guest may see, wherever it lies (the server's own data). When it is ready it writes one line on stderr: `ready`, or why not. It ends with its server.
 
 mod confine;
+mod holes;
 mod serve;
 mod sys;
 mod tree;

@@ -95,6 +95,17 @@ pub fn stat(fd: &Fd) -> Result<libc::statx, i32> {
     }
 }
 
+/// Of /proc/self/mountinfo.
+pub fn mount_id(fd: &Fd) -> Result<u64, i32> {
+    // SAFETY: zeroes are a valid structure, which the kernel fills; the path is empty and ends.
+    unsafe {
+        let mut stat: libc::statx = std::mem::zeroed();
+        let flags = libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT;
+        check(i64::from(libc::statx(fd.0, b"\0".as_ptr().cast::<c_char>(), flags, libc::STATX_MNT_ID, &mut stat)))?;
+        if stat.stx_mask & libc::STATX_MNT_ID == 0 { Err(libc::ENOSYS) } else { Ok(stat.stx_mnt_id) }
+    }
+}
+
 /// Another descriptor of the same open file.
 pub fn copy(fd: &Fd) -> Result<Fd, i32> {
     // SAFETY: plain integers.

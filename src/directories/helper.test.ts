@@ -21,6 +21,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { directoryHelperPath } from "../host/directory-helper.ts";
 import { isRoot } from "../host/is-root.ts";
 import { dataPaths } from "../host/paths.ts";
+import { runTool } from "../host/run.ts";
 import { FuseClient, message, Op, ROOT, text, u32, u64 } from "./fuse-client.ts";
 import { type Helper, startHelper } from "./helper.ts";
 
@@ -243,6 +244,49 @@ describe("the helper of a directory", () => {
     fuse.tell(Op.RESTORE, 0n, Buffer.concat([record(50n, sub, own2.ino, "own"), record(51n, 50n, ino, "keys")]));
     for (const node of [50n, 51n]) assert.notEqual((await fuse.call(Op.GETATTR, node, u32(0, 0), u64(0))).errno, 0);
     assert.notEqual((await fuse.call(Op.OPEN, 51n, u32(0, 0))).errno, 0);
+  });
+
+  test("what leads to the server's own files cannot be renamed or removed by a guest, and all beside it can", async () => {
+    await helper[Symbol.asyncDispose]();
+    await mkdir(join(dir, "sub", "way", "own"), { recursive: true });
+    await start({ hidden: join(dir, "sub", "way", "own") });
+    const sub = await fuse.lookup(ROOT, "sub");
+    const way = await fuse.lookup(sub, "way");
+    for (const [parent, name] of [
+      [ROOT, "sub"],
+      [sub, "way"],
+      [way, "own"],
+    ] as const) {
+      assert.equal(
+        (await fuse.call(Op.RENAME, parent, u64(parent), text(name), text("aside"))).errno,
+        errno.EBUSY,
+        name,
+      );
+      assert.notEqual((await fuse.call(Op.RMDIR, parent, text(name))).errno, 0, name);
+    }
+    await fuse.good(Op.MKDIR, way, u32(0o755, 0), text("beside"));
+    await fuse.good(Op.RENAME, way, u64(way), text("beside"), text("renamed"));
+    assert.deepEqual((await readdir(join(dir, "sub", "way"))).sort(), ["own", "renamed"]);
+  });
+
+  test("the server's own files are seen by no other mount of them either", { skip: !isRoot() }, async () => {
+    await helper[Symbol.asyncDispose]();
+    const own = join(outside, "data");
+    await writeFile(join(own, "keys"), CANARY);
+    const mount = join(dir, "sub", "mount");
+    await mkdir(mount);
+    await runTool("mount", ["--bind", own, mount]);
+    try {
+      await start({ hidden: own });
+      const place = await fuse.lookup(await fuse.lookup(ROOT, "sub"), "mount");
+      assert.notEqual((await fuse.call(Op.LOOKUP, place, text("keys"))).errno, 0);
+      await helper[Symbol.asyncDispose]();
+      dir = mount;
+      await assert.rejects(start({ hidden: own }), { code: "unavailable", message: /the server's own directory/ });
+    } finally {
+      await helper[Symbol.asyncDispose]();
+      await runTool("umount", [mount]);
+    }
   });
 
   test("whoever comes after goes on with what was known and open, and says what is gone", async () => {

@@ -24,9 +24,8 @@ export async function permitted(
     });
   }
   const real = await realpath(source).catch((error: unknown) => {
-    // Whether there is something that they may not have, nobody is told.
-    if (anything || isBelow(policy.allow, source)) throw missing(source, error);
-    throw refused(source);
+    // Whether there is something that they may not have nobody is told, and a guest can make links that lead there.
+    throw anything ? missing(source, error) : refused(source);
   });
   const allowed = await Promise.all(policy.allow.map((each) => realpath(each).catch(() => undefined)));
   if (!anything && !isBelow(allowed, real)) throw refused(source);
@@ -54,7 +53,7 @@ function missing(source: string, error: unknown): StacyError {
 }
 
 function refused(source: string): StacyError {
-  return new StacyError("permission", `mounts: this server does not give sandboxes ${source}`, {
-    remedy: "ask the operator to name it, or a directory above it, in `mounts.allow`",
+  return new StacyError("permission", `mounts: this server does not give sandboxes ${source}, or it is not there`, {
+    remedy: "see whether it is there, and ask the operator to name it, or a directory above it, in `mounts.allow`",
   });
 }

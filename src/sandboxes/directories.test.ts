@@ -33,7 +33,10 @@ test("administrators get what is permitted, and what is below it", async () => {
   await assert.rejects(ask("allowed/link"), { code: "permission" });
   await assert.rejects(ask("allowed/../other"), { code: "permission" });
   await assert.rejects(ask("nowhere"), { code: "permission" });
-  await assert.rejects(ask("allowed/nowhere"), { code: "invalid", message: /is not there/ });
+  // Told apart, they would say what there is elsewhere, by links that a guest can make.
+  await symlink(join(root, "nowhere"), join(root, "allowed", "leads-nowhere"));
+  for (const absent of ["allowed/nowhere", "allowed/leads-nowhere", "nowhere"])
+    await assert.rejects(ask(absent), { code: "permission", message: /does not give sandboxes/ });
   await assert.rejects(ask("allowed/file"), { code: "invalid", message: /not a directory/ });
 });
 
