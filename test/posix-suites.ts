@@ -3,16 +3,13 @@
  * of POSIX promises, fsx (https://github.com/asomers/fsx-rs) does random operations on one file and compares it with a copy in memory.
  */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { cp, mkdir, writeFile } from "node:fs/promises";
+import { cp, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import type { Agent } from "../src/guest/agent.ts";
 import { exists } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
-import { packageTree } from "../src/images/packages.ts";
+import { unpackPackages } from "./package-tree.ts";
 
 const SUITES = { pjdfstest: "0.2.2", fsx: "0.3.2" };
 
@@ -57,11 +54,7 @@ export async function suitesTree(tree: string): Promise<void> {
       ...{ package: "cargo", timeoutMs: 900_000 },
     });
   }
-  await mkdir(tree, { recursive: true });
-  const unpack = spawn("tar", ["-x", "-p", "-C", tree], { stdio: ["pipe", "inherit", "inherit"] });
-  const ended = once(unpack, "exit");
-  await pipeline(packageTree({ variant: "minbase", packages: ["libacl1"] }), unpack.stdin);
-  assert.deepEqual(await ended, [0, null]);
+  await unpackPackages(tree, ["libacl1"]);
   for (const name of Object.keys(SUITES)) await cp(join(built, "bin", name), join(tree, "usr/bin", name));
   await writeFile(join(tree, "of-the-image"), "line\n".repeat(100_000));
   await writeFile(join(tree, "etc/pjdfstest.toml"), PJDFSTEST);
