@@ -183,11 +183,16 @@ async function measure(
   // In turns, each first as often as the other.
   const upload = (url: string): string => `wget -q -O /dev/null --post-file /root/big ${url}`;
   const direct = "env -u http_proxy ";
+  // By the address that stands for the name: two questions for it would be a tenth of what is measured.
+  const found = await machine.agent.exec({
+    argv: ["sh", "-c", "nslookup plain.test | awk '/^Address/ { a = $NF } END { print a }'"],
+  });
+  const address = `${found.stdout.toString().trim()}:${host.split(":")[1]}`;
   const ways: [name: string, command: string][] = [
     ["download", get("/big")],
-    ["download.transparent", `${direct}wget -q -O /dev/null http://${named}/big`],
+    ["download.transparent", `${direct}wget -q -O /dev/null http://${address}/big`],
     ["upload", upload(`http://${host}/`)],
-    ["upload.transparent", `${direct}${upload(`http://${named}/`)}`],
+    ["upload.transparent", `${direct}${upload(`http://${address}/`)}`],
   ];
   for (let i = 0; i < Math.ceil(rounds / 3); i++) {
     await timed("file.read", () => run(machine, "cat /root/big >/dev/null"), BODY.length);

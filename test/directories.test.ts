@@ -126,6 +126,7 @@ describe("directories of the host under QEMU", () => {
       assert.equal(own.length, 1);
       for (const pid of own) process.kill(pid, "SIGSTOP");
       await sh("for i in 1 2; do (cat /work/host; echo more > /work/hung) > /dev/null 2>&1 & done", hung);
+      await sh("until grep -qs request_wait_answer /proc/[0-9]*/wchan; do sleep 0.05; done", hung);
     };
     for (const change of ["pause", "suspend"]) {
       await hang();

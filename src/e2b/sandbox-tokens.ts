@@ -52,7 +52,7 @@ export class SandboxTokens {
     const path = join(dataDir, FILE);
     const present = await readSecret(path);
     if (present !== undefined) return new SandboxTokens(present);
-    const mine = `${path}.${process.pid}`;
+    const mine = `${path}.${process.pid}.${randomBytes(4).toString("hex")}`;
     await writeFile(mine, randomBytes(32).toString("hex"), { mode: 0o600 });
     await link(mine, path).catch((error) => {
       if (errno(error) !== "EEXIST") throw error;
