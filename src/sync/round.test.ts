@@ -174,10 +174,10 @@ test("what is written there while a file is on its way is neither overwritten no
     for (const name of ["a", "c"]) await writeFile(join(there, name), `${name} of that moment`);
   };
   const steps = await sync();
-  assert.deepEqual(
-    steps.map(({ what, path }) => `${what} ${path}`),
-    ["removed-there b", "conflict a", "sent a", "fetched a.sb-1", "fetched c"],
-  );
+  const told = steps.map(({ what, path }) => `${what} ${path}`);
+  assert.deepEqual(told.slice(0, 3), ["removed-there b", "conflict a", "sent a"]);
+  // In the order in which the directory there is read.
+  assert.deepEqual(told.slice(3).toSorted(), ["fetched a.sb-1", "fetched c"]);
   assert.equal(await readFile(join(here, "a.sb-1"), "utf8"), "a of that moment");
   assert.deepEqual(await contents(here), await contents(there));
 });
