@@ -41,9 +41,11 @@ describe("E2B's clients, the long form", { skip, timeout: 3_600_000 }, () => {
     );
     // A cell needs no process of its own, so it is no slower; what may disturb one of them is left room for.
     assert.ok(median(cells) < 2 * median(commands) + 100, "a result in a warm sandbox takes no longer than a command");
+    const drawn = performance.now();
     const figure = await notebook.runCode(
       "import matplotlib.pyplot as plt\nplt.bar(['a', 'b'], [1, 3])\nplt.title('two bars')\nplt.ylabel('height')\nplt.show()",
     );
+    console.log(`first figure: ${whole([performance.now() - drawn])} ms`);
     const [shown] = figure.results;
     assert.match(shown?.png ?? "", /^iVBOR/);
     assert.deepEqual([shown?.chart?.type, shown?.chart?.title], ["bar", "two bars"]);

@@ -146,6 +146,11 @@ export class Templates {
   }
 }
 
+/** A figure and a table are shown once: much of both libraries is imported only then, and a clone's first cell would wait for it. */
+const WARM_PYTHON = `import numpy, pandas, matplotlib.pyplot
+matplotlib.pyplot.plot([0, 1])
+display(pandas.DataFrame({"a": [1]}))`;
+
 /** In no list, and nobody's: one of the same name takes its place. */
 const BUILT_IN: Readonly<Record<string, Template>> = Object.fromEntries(
   [
@@ -157,7 +162,7 @@ const BUILT_IN: Readonly<Record<string, Template>> = Object.fromEntries(
         "The same with Python's libraries for data, and Node; saved with a context of each, the first of which has imported them.",
       memoryMiB: 1024,
       contexts: [
-        { language: "python" as const, code: "import numpy, pandas, matplotlib.pyplot" },
+        { language: "python" as const, code: WARM_PYTHON },
         { language: "javascript" as const, code: "" },
       ],
     },
