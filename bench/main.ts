@@ -18,7 +18,7 @@ const SUITES = [
 const named = process.argv[2]?.startsWith("-") === false;
 const name = named ? (process.argv[2] as string) : "ready";
 const rest = process.argv.slice(named ? 3 : 2);
-if (!SUITES.includes(name)) {
+if (!SUITES.includes(name) || rest.includes("--help")) {
   process.stderr.write(`usage: npm run -s bench -- SUITE [--json]\nsuites: ${SUITES.join(", ")}\n`);
   process.exit(2);
 }

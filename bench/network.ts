@@ -185,7 +185,7 @@ async function measure(
   const direct = "env -u http_proxy ";
   // By the address that stands for the name: two questions for it would be a tenth of what is measured.
   const found = await machine.agent.exec({
-    argv: ["sh", "-c", "nslookup plain.test | awk '/^Address/ { a = $NF } END { print a }'"],
+    argv: ["sh", "-c", "nslookup -type=a plain.test | awk '/^Address/ { a = $NF } END { print a }'"],
   });
   const address = `${found.stdout.toString().trim()}:${host.split(":")[1]}`;
   const ways: [name: string, command: string][] = [
