@@ -148,17 +148,19 @@ async function measure(
 
   context.progress("spawns, with a network and without in turns");
   await provider.buildSnapshot(spec);
+  const kinds: [name: string, allowedHosts: string[]][] = [
+    ["restore", []],
+    ["restore.network", [host]],
+  ];
   for (let i = 0; i < rounds; i++) {
-    for (const [name, allowedHosts] of [
-      ["restore", []],
-      ["restore.network", [host]],
-    ] as const) {
+    for (const [name, allowedHosts] of i % 2 === 0 ? kinds : kinds.toReversed()) {
       let machine: SandboxMachine | undefined;
       const begun = performance.now();
       await timed(`${name}.total`, async () => {
         machine = await provider.spawn({ ...spec, id: newSandboxId(), allowedHosts });
       });
       if (machine === undefined) continue;
+      for (const [phase, ms] of Object.entries(machine.boot.phases)) context.sample(`${name}.${phase}`, ms);
       await run(machine, "echo").then(
         () => context.sample(`${name}.total.first-exec`, performance.now() - begun),
         (error) => context.failure(name, error),

@@ -140,6 +140,9 @@ pub struct Identity {
     hosts: Bound,
     /// What programs that make their own environment (`sudo`, `su -`) take from PAM.
     environment: Bound,
+    /// Of the last identity, until `finish`.
+    name_servers: Option<Vec<u8>>,
+    unfinished: bool,
     /// Says that this is another copy.
     copy: Bound,
 }
@@ -171,6 +174,8 @@ impl Identity {
             } else {
                 Bound::none()
             },
+            name_servers: None,
+            unfinished: false,
         })
     }
 
@@ -217,13 +222,8 @@ impl Identity {
                 _ => {}
             }
         }
-        if has_dns {
-            note(self.resolv.set("/etc/resolv.conf", &dns));
-        }
-        let proxies: Vec<u8> = env.iter().filter(|e| is_proxy(e)).flat_map(|e| pam_line(e)).collect();
-        if self.environment.has_end || !proxies.is_empty() {
-            note(self.environment.end_with(PAM_ENVIRONMENT, ENVIRONMENT_MARK, &proxies));
-        }
+        self.unfinished = true;
+        self.name_servers = has_dns.then_some(dns);
         // Last: who sees it finds all the rest done.
         if another {
             note(drawn().and_then(|line| self.copy.set(GENERATION, &line)));
@@ -236,6 +236,24 @@ impl Identity {
                 Ok(thaw)
             }
         }
+    }
+
+    /// What `apply` has left for after the handshake's answer: files that programs alone read, all of it even if one part fails.
+    pub fn finish(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.unfinished) {
+            return Ok(());
+        }
+        let names = match self.name_servers.take() {
+            Some(lines) => self.resolv.set("/etc/resolv.conf", &lines),
+            None => Ok(()),
+        };
+        if self.environment.file.is_some() {
+            let proxies: Vec<u8> = self.defaults.env.iter().filter(|e| is_proxy(e)).flat_map(|e| pam_line(e)).collect();
+            if self.environment.has_end || !proxies.is_empty() {
+                self.environment.end_with(PAM_ENVIRONMENT, ENVIRONMENT_MARK, &proxies)?;
+            }
+        }
+        names
     }
 
     fn add_entropy(&self, bytes: &[u8]) -> Result<()> {

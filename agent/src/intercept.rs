@@ -83,7 +83,7 @@ impl Agent {
         }
     }
 
-    /// What a handshake has left: whoever waits for its answer has no program that could connect yet.
+    /// What a handshake has left for after its answer.
     pub fn give_network(&mut self) {
         if self.network_due {
             if let Err(fail) = self.network(true) {

@@ -263,7 +263,7 @@ impl Agent {
             self.pump();
             // Until the kernel has noted that the host is there, the answer to its handshake has to wait.
             if self.channel.queued() == 0 {
-                self.give_network();
+                self.finish_handshake();
             }
             let moved = std::mem::take(&mut self.bulk);
             self.pause.after(moved, self.channel.blocked());
@@ -506,6 +506,9 @@ impl Agent {
         let thaw = applied?;
         self.network_due = fields.flag(tag::NETWORK) && !thaw;
         // Programs that run again find theirs, and nobody keeps one that is no longer theirs.
+        if thaw {
+            self.identity.finish()?;
+        }
         if !self.network_due {
             self.network(fields.flag(tag::NETWORK))?;
         }
@@ -538,8 +541,16 @@ impl Agent {
         Ok(())
     }
 
-    fn begin(&mut self, id: u32, method: u16, fields: &Reader) {
+    /// What a handshake has left: whoever waits for its answer has no program that could notice.
+    fn finish_handshake(&mut self) {
+        if let Err(fail) = self.identity.finish() {
+            sys::say(&fail.message);
+        }
         self.give_network();
+    }
+
+    fn begin(&mut self, id: u32, method: u16, fields: &Reader) {
+        self.finish_handshake();
         if let Err(fail) = self.call(id, method, fields) {
             self.end(id, Err(fail));
         }
