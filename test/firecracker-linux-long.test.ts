@@ -40,6 +40,49 @@ test("a kernel and arguments of the user's own are what boots, and what its snap
   await server.ok("DELETE", `/sandboxes/${id}`);
 });
 
+/** Every way that a vsock has: this host, the hypervisor, the guest itself by its own number and by loopback; and the agent's place. */
+const SPEAKS = `
+import json, socket, sys
+told = {}
+for cid in (0, 1, 2, 3, socket.VMADDR_CID_ANY):
+    for port in (1024, 1025, 80, 3128, 52, 5000):
+        try:
+            with socket.socket(socket.AF_VSOCK) as s:
+                s.settimeout(3)
+                s.connect((cid, port))
+                s.sendall(b"x" * 64)
+                told[f"{cid}:{port}"] = s.recv(64).decode("latin1") or "closed"
+        except Exception as error:
+            told[f"{cid}:{port}"] = type(error).__name__
+try:
+    with socket.socket(socket.AF_VSOCK) as s:
+        s.bind((socket.VMADDR_CID_ANY, 1024))
+        s.listen()
+        told["its place"] = "taken"
+except OSError as error:
+    told["its place"] = error.strerror
+print(json.dumps(told))
+`;
+
+test("a program of the guest's that speaks by vsock itself reaches nobody, and its agent goes on", {
+  skip: (await whyNotLinux({ long: true })) ?? false,
+}, async () => {
+  await using server = await Server.create(`${guest.config}warm: { adaptive: false }\n`);
+  const shape = { ...guest.spawn, image: "stacyvm/python" };
+  await server.ok("POST", "/snapshots", shape);
+  const { id, boot } = await server.ok("POST", "/sandboxes", shape);
+  assert.equal(boot.path, "restored", JSON.stringify(boot));
+  await server.ok("POST", `/sandboxes/${id}/files`, { path: "/speaks.py", content: SPEAKS });
+  const exec = { command: "python3 /speaks.py", timeout: "5m" };
+  const { stdout, stderr } = await server.ok("POST", `/sandboxes/${id}/exec`, exec);
+  const told: Record<string, string> = JSON.parse(stdout || JSON.stringify({ stderr }));
+  console.log(`# ${JSON.stringify(told)}`);
+  assert.equal(Object.keys(told).length, 31);
+  for (const [to, said] of Object.entries(told)) assert.match(said, /Error|timeout|in use/, to);
+  assert.equal((await server.ok("POST", `/sandboxes/${id}/exec`, { command: "echo still" })).stdout, "still\n");
+  await server.ok("DELETE", `/sandboxes/${id}`);
+});
+
 test("a secret whose value is kept: over a killed server, running and suspended, in a fork, and in no saved machine", {
   skip: (await whyNotLinux({ long: true })) ?? false,
 }, async () => {

@@ -100,9 +100,11 @@ impl Channel {
         };
         let mut taken = false;
         loop {
-            match sys::accept(listener) {
+            match sys::accept_from(listener) {
                 None => return taken,
-                fd => self.fd = fd,
+                // A program of the guest's own, where its kernel loops these sockets back: it would speak as the host.
+                Some((_, cid)) if cid != libc::VMADDR_CID_HOST => continue,
+                Some((fd, _)) => self.fd = Some(fd),
             }
             taken = true;
         }

@@ -165,6 +165,18 @@ pub fn accept(listener: RawFd) -> Option<Fd> {
     Some(Fd::own(fd))
 }
 
+/// As `accept`, of a vsock listener, with the context id that the connection comes from.
+pub fn accept_from(listener: RawFd) -> Option<(Fd, u32)> {
+    // SAFETY: all zeroes are a valid address; the kernel writes at most `size` bytes of it.
+    unsafe {
+        let mut peer: libc::sockaddr_vm = std::mem::zeroed();
+        let mut size = std::mem::size_of_val(&peer) as libc::socklen_t;
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let fd = libc::accept4(listener, &mut peer as *mut _ as *mut libc::sockaddr, &mut size, flags);
+        (fd >= 0).then(|| (Fd::own(fd), peer.svm_cid))
+    }
+}
+
 pub fn write(fd: RawFd, buf: &[u8]) -> std::result::Result<usize, i32> {
     // SAFETY: the buffer is valid for its length.
     uninterrupted(|| unsafe { libc::write(fd, buf.as_ptr() as *const libc::c_void, buf.len()) })
