@@ -119,6 +119,14 @@ describe("clients of the published server", () => {
     for (const name of ["", " ", "a ", " a", "a\nb", "a\u202eb", "x".repeat(129)]) {
       assert.equal(await status("POST", "/templates", { name, image: SPAWN.image }), 400, JSON.stringify(name));
     }
+    for (const inject_at of ["PATH", "A=B"]) {
+      const secrets = [{ name: "TOKEN", inject_at }];
+      assert.equal(
+        await status("POST", "/templates", { name: "with-secrets", image: SPAWN.image, secrets }),
+        400,
+        inject_at,
+      );
+    }
   });
 
   test("a preview domain with a port is found under any port", async () => {

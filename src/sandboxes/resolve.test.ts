@@ -108,4 +108,11 @@ test("a template's secret is in its own variable, and never in one that a sandbo
     resolveSpawn({}, LIMITS, { ...TEMPLATE, secrets: [{ name: "TOKEN", injectAt }] }, undefined, [secret]);
   assert.deepEqual(spawned("MINE").spec.secrets, { MINE: "placeholder-1" });
   assert.throws(() => spawned("PATH"), { code: "invalid", message: /the secret TOKEN cannot be in PATH/ });
+  for (const none of ["A=B", "A\nB"])
+    assert.throws(() => spawned(none), { code: "invalid", message: /is no variable/ });
+  const other = { ...secret, name: "OTHER" };
+  const template = { ...TEMPLATE, secrets: [{ name: "TOKEN", injectAt: "OTHER" }] };
+  assert.throws(() => resolveSpawn({}, LIMITS, template, undefined, [secret, other]), {
+    ...{ code: "invalid", message: /TOKEN and OTHER cannot both be in OTHER/ },
+  });
 });

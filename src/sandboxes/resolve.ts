@@ -19,7 +19,7 @@ import type {
   Template,
   VolumeInput,
 } from "./record.ts";
-import { checkVariable, hostsToAllow, type SecretInput } from "./secrets.ts";
+import { byVariable, hostsToAllow, type SecretInput } from "./secrets.ts";
 
 /** Everything is optional: absent means the template's value, then the server's default. Sizes in MiB, durations in ms. */
 export interface SpawnInput {
@@ -164,9 +164,13 @@ export function resolveSpawn(
 
 /** By the variable that has it. */
 function placeholders(secrets: readonly SecretRecord[], template: Template | undefined): Record<string, string> {
-  const variable = (name: string): string => template?.secrets.find((each) => each.name === name)?.injectAt || name;
-  for (const { name } of secrets) checkVariable(variable(name), name);
-  return Object.fromEntries(secrets.map(({ name, placeholder }) => [variable(name), placeholder]));
+  const placed = secrets.map(
+    ({ name }) => template?.secrets.find((each) => each.name === name) ?? { name, injectAt: "" },
+  );
+  const placeholderOf = new Map(secrets.map(({ name, placeholder }) => [name, placeholder]));
+  return Object.fromEntries(
+    [...byVariable(placed)].map(([variable, name]) => [variable, placeholderOf.get(name) ?? ""]),
+  );
 }
 
 /** The golden machine of a template's shape, for its pool. */

@@ -14,7 +14,7 @@ import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
-import type { SecretRecord, SecretSource } from "./record.ts";
+import type { SecretRecord, SecretSource, Template } from "./record.ts";
 import type { Seal } from "./seal.ts";
 import type { Store } from "./store.ts";
 
@@ -282,16 +282,39 @@ export class Secrets {
   }
 }
 
-/** @throws StacyError `invalid` for a variable whose own value a sandbox needs */
+/** @throws StacyError `invalid` for what is no variable, and for one whose own value a sandbox needs */
 export function checkVariable(variable: string, secret: string): void {
-  if (!SYSTEM_VARIABLE.test(variable) && !Object.hasOwn(TRUST_ENVIRONMENT, variable)) return;
-  throw new StacyError(
-    "invalid",
-    `the secret ${secret} cannot be in ${variable}: a sandbox needs that variable itself`,
-    {
-      remedy: "name it otherwise, after what it is for",
-    },
-  );
+  const remedy = "name it otherwise, after what it is for";
+  if (/[=\p{C}]/u.test(variable))
+    throw new StacyError(
+      "invalid",
+      `the secret ${secret} cannot be in ${JSON.stringify(variable)}: that is no variable`,
+      {
+        remedy,
+      },
+    );
+  if (SYSTEM_VARIABLE.test(variable) || Object.hasOwn(TRUST_ENVIRONMENT, variable))
+    throw new StacyError(
+      "invalid",
+      `the secret ${secret} cannot be in ${variable}: a sandbox needs that variable itself`,
+      { remedy },
+    );
+}
+
+/** By the variable that each is in. @throws StacyError `invalid` where that is none, or another secret's */
+export function byVariable(secrets: Template["secrets"]): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const { name, injectAt } of secrets) {
+    const variable = injectAt || name;
+    checkVariable(variable, name);
+    const other = found.get(variable);
+    if (other !== undefined && other !== name)
+      throw new StacyError("invalid", `the secrets ${other} and ${name} cannot both be in ${variable}`, {
+        remedy: "give each a variable of its own with inject_at",
+      });
+    found.set(variable, name);
+  }
+  return found;
 }
 
 async function outside(source: Exclude<SecretSource, { kind: "value" }>): Promise<string> {

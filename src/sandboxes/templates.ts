@@ -11,6 +11,7 @@ import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Template } from "./record.ts";
+import { byVariable } from "./secrets.ts";
 import type { Store } from "./store.ts";
 import { checkVolumes, layOut } from "./volume-mounts.ts";
 
@@ -127,6 +128,7 @@ export class Templates {
   async #save(template: Template): Promise<Template> {
     // Wrong ones would fail each of its spawns.
     new HostRules(template.allowedHosts, this.#groups);
+    byVariable(template.secrets);
     const placed = layOut(checkVolumes(template.volumes ?? []), template.spareSlots);
     if (placed !== undefined && template.poolSize > 0) {
       throw new StacyError("invalid", "pool_size: machines with volumes, or places for them, are not kept ready", {
