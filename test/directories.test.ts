@@ -84,6 +84,35 @@ describe("directories of the host under QEMU", () => {
     assert.equal(await sh("cat /work/by-call"), "through the agent");
   });
 
+  test("a listing asks the host for many files at once, and who opens one of them sees what is there by then", async () => {
+    const listed = join(dir, "listed");
+    await mkdir(listed);
+    for (let i = 0; i < 1000; i++) await writeFile(join(listed, `file-${i}`), "short");
+    await sh("ls /work");
+    const [helper] = await helpers();
+    const before = await waits(helper);
+    assert.equal(await sh("ls -l /work/listed | grep -c ' 5 .* file-'"), "1000");
+    const asked = (await waits(helper)) - before;
+    assert.ok(asked < 500, `the host was asked ${asked} times for 1000 files`);
+    await rm(listed, { recursive: true });
+
+    // Somebody else changes it right after it was listed.
+    const twice = await spawn([
+      { source: dir, target: "/work" },
+      { source: dir, target: "/other" },
+    ]);
+    await sh(
+      "mkdir /other/two && cd /other/two && printf short > grown && printf short > replaced && printf other > new",
+      twice,
+    );
+    const seen = await sh(
+      "ls -l /work/two >/dev/null; printf ' and longer' >> /other/two/grown; cat /work/two/grown; ls -l /work/two > /dev/null; mv /other/two/new /other/two/replaced; cat /work/two/replaced; rm -r /other/two",
+      twice,
+    );
+    assert.equal(seen, "short and longerother");
+    await server.ok("DELETE", `/sandboxes/${twice}`);
+  });
+
   test("links out of it lead nowhere outside, and devices do not come about", async () => {
     await symlink("../secret", join(dir, "relative"));
     await symlink(join(outside, "secret"), join(dir, "absolute"));
@@ -186,6 +215,10 @@ describe("directories of the host under QEMU", () => {
     while ((await helpers()).length > 0) await new Promise((resolve) => setTimeout(resolve, 50));
     assert.equal(await readFile(join(dir, "host"), "utf8"), "for both");
   });
+
+  /** How often it has waited for a request. */
+  const waits = async (pid: number | undefined): Promise<number> =>
+    Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "latin1"))?.[1]);
 
   /** Children of the server that serve the directory. */
   const helpers = async (): Promise<number[]> => {

@@ -462,13 +462,16 @@ impl Directory {
         self.quiet = sys::monotonic();
         let errno = -(fuse::u32_at(answer, 4) as i32);
         let done = errno == 0 || (request.again && errno == libc::ENOENT && fuse::missing_means_done(&request.bytes));
-        let told = if done { self.table.done(&request.bytes, answer) } else { None };
+        let told = if done { self.table.done(&request.bytes, answer) } else { Vec::new() };
+        if let Some(node) = self.table.opened_as_listed(&request.bytes).filter(|_| done) {
+            let _ = self.tell(&fuse::outdated(node));
+        }
         let given = if done && errno != 0 { self.tell(&fuse::failure(unique, 0)) } else { self.tell(answer) };
         match given {
             Ok(()) => {}
             // The program that waited for it was ended, so the kernel knows nothing of it.
             Err(libc::ENOENT) => {
-                if let Some(node) = told {
+                for node in told {
                     self.table.forget(node, 1);
                     self.push(Out::Told(fuse::forget_message(node)));
                 }

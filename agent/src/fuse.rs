@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 pub const MAX_IO: usize = 256 * 1024;
 pub const IN_HEADER: usize = 40;
 pub const OUT_HEADER: usize = 16;
+/// What is told of a name (struct fuse_entry_out).
+const ENTRY: usize = 128;
+/// FUSE_NOTIFY_INVAL_INODE
+const INVAL_INODE: u32 = 2;
 /// What the kernel wants room for when it hands out a request.
 pub const MAX_REQUEST: usize = IN_HEADER + 4096 + MAX_IO;
 pub const MAX_ANSWER: usize = OUT_HEADER + MAX_IO;
@@ -33,6 +37,7 @@ pub mod opcode {
     pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
     pub const BATCH_FORGET: u32 = 42;
+    pub const READDIRPLUS: u32 = 44;
     pub const RENAME2: u32 = 45;
     /// Not FUSE's: to the next helper.
     pub const RESTORE: u32 = 0x5354_4143;
@@ -68,8 +73,8 @@ pub fn failure(unique: u64, errno: i32) -> [u8; OUT_HEADER] {
     answer
 }
 
-/// ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, AUTO_INVAL_DATA, PARALLEL_DIROPS, MAX_PAGES, HANDLE_KILLPRIV_V2. Locks are the guest's kernel's own.
-const FLAGS: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 18 | 1 << 22 | 1 << 28;
+/// ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, AUTO_INVAL_DATA, DO_READDIRPLUS, READDIRPLUS_AUTO (not for a program that wants the names alone), PARALLEL_DIROPS, MAX_PAGES, HANDLE_KILLPRIV_V2. Locks are the guest's kernel's own.
+const FLAGS: u32 = 1 | 1 << 3 | 1 << 5 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 18 | 1 << 22 | 1 << 28;
 
 /// The answer to INIT. Nobody on the host needs to be asked, so that a mount never waits.
 pub fn init(request: &[u8]) -> Vec<u8> {
@@ -114,6 +119,8 @@ struct Node {
     inode: u64,
     generation: u64,
     lookups: u64,
+    /// What the kernel knows of it came with a listing, and not when its name was looked up.
+    listed: bool,
 }
 
 struct Open {
@@ -132,17 +139,18 @@ pub struct Table {
 
 impl Table {
     /// A request that was answered without an error, and its answer with header.
-    /// @returns the node that the kernel is told of by it
-    pub fn done(&mut self, request: &[u8], answer: &[u8]) -> Option<u64> {
+    /// @returns the nodes that the kernel is told of by it
+    pub fn done(&mut self, request: &[u8], answer: &[u8]) -> Vec<u64> {
         let node = u64_at(request, 16);
         let (body, result) = (IN_HEADER, OUT_HEADER);
         match opcode_of(request) {
-            LOOKUP | SYMLINK => return self.told(node, text_at(request, body), answer),
-            MKDIR | LINK => return self.told(node, text_at(request, body + 8), answer),
-            MKNOD => return self.told(node, text_at(request, body + 16), answer),
+            LOOKUP | SYMLINK => return self.told(node, text_at(request, body), result, answer),
+            MKDIR | LINK => return self.told(node, text_at(request, body + 8), result, answer),
+            MKNOD => return self.told(node, text_at(request, body + 16), result, answer),
+            READDIRPLUS => return self.listing(node, answer),
             CREATE => {
-                let told = self.told(node, text_at(request, body + 16), answer);
-                let made = Open { node: told.unwrap_or(0), flags: u32_at(request, body), directory: false };
+                let told = self.told(node, text_at(request, body + 16), result, answer);
+                let made = Open { node: told.first().copied().unwrap_or(0), flags: u32_at(request, body), directory: false };
                 self.open.insert(u64_at(answer, result + 128), made);
                 return told;
             }
@@ -165,7 +173,7 @@ impl Table {
             }
             _ => {}
         }
-        None
+        Vec::new()
     }
 
     /// Requests that the kernel does not wait for, or that fail for nobody.
@@ -184,16 +192,48 @@ impl Table {
         }
     }
 
-    fn told(&mut self, parent: u64, name: &[u8], answer: &[u8]) -> Option<u64> {
-        let number = u64_at(answer, OUT_HEADER);
+    /// @param at where in the answer the entry begins
+    fn told(&mut self, parent: u64, name: &[u8], at: usize, answer: &[u8]) -> Vec<u64> {
+        let number = u64_at(answer, at);
         if number <= 1 {
-            return None;
+            return Vec::new();
         }
-        let (generation, inode) = (u64_at(answer, OUT_HEADER + 8), u64_at(answer, OUT_HEADER + 40));
-        let node = self.nodes.entry(number).or_insert(Node { parent, name: Vec::new(), inode, generation, lookups: 0 });
+        let (generation, inode) = (u64_at(answer, at + 8), u64_at(answer, at + 40));
+        let fresh = Node { parent, name: Vec::new(), inode, generation, lookups: 0, listed: false };
+        let node = self.nodes.entry(number).or_insert(fresh);
         node.lookups = node.lookups.saturating_add(1);
+        node.listed = false;
         self.put(number, parent, name);
-        Some(number)
+        vec![number]
+    }
+
+    /// Entries, each before its inode (8 bytes), offset (8), length of its name (4), type (4), and the name, up to the next multiple of 8.
+    fn listing(&mut self, parent: u64, answer: &[u8]) -> Vec<u64> {
+        let mut all = Vec::new();
+        let mut at = OUT_HEADER;
+        loop {
+            let start = at + ENTRY + 24;
+            let length = u32_at(answer, at + ENTRY + 16) as usize;
+            let name = match answer.get(start..start.saturating_add(length)) {
+                Some(name) if length > 0 => name,
+                _ => return all,
+            };
+            let told = self.told(parent, name, at, answer);
+            for node in told {
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.listed = true;
+                }
+                all.push(node);
+            }
+            at = start + ((length + 7) & !7);
+        }
+    }
+
+    /// Whether a program that opens it would believe a size that was told with a listing. Says so once: the kernel is to ask for it again.
+    pub fn opened_as_listed(&mut self, request: &[u8]) -> Option<u64> {
+        let number = u64_at(request, 16);
+        let node = self.nodes.get_mut(&number).filter(|_| opcode_of(request) == OPEN)?;
+        std::mem::take(&mut node.listed).then(|| number)
     }
 
     pub fn forget(&mut self, number: u64, times: u64) {
@@ -274,6 +314,16 @@ impl Table {
     }
 }
 
+/// To the kernel, of its own accord: what it knows of the node (not what it has read of it) holds no longer.
+pub fn outdated(node: u64) -> [u8; OUT_HEADER + 24] {
+    let mut message = [0; OUT_HEADER + 24];
+    message[..4].copy_from_slice(&(OUT_HEADER as u32 + 24).to_le_bytes());
+    message[4..8].copy_from_slice(&INVAL_INODE.to_le_bytes());
+    message[OUT_HEADER..OUT_HEADER + 8].copy_from_slice(&node.to_le_bytes());
+    message[OUT_HEADER + 8..OUT_HEADER + 16].copy_from_slice(&(-1i64).to_le_bytes());
+    message
+}
+
 /// The kernel will not have what it was told of: it had stopped waiting.
 pub fn forget_message(node: u64) -> Vec<u8> {
     let mut message = vec![0; IN_HEADER + 8];
@@ -323,6 +373,30 @@ mod tests {
         table.asked(&request(BATCH_FORGET, 0, &[2u64, 3, 1, 2, 1].map(u64::to_le_bytes).concat()));
         assert!(table.nodes.is_empty() && table.names.is_empty() && table.open.is_empty());
         assert!(table.messages().is_empty());
+    }
+
+    #[test]
+    fn a_listing_tells_of_each_name_once() {
+        let listed = |node: u64, name: &[u8]| {
+            let padding = vec![0; (8 - name.len() % 8) % 8];
+            let head = [&[9; 16][..], &(name.len() as u32).to_le_bytes(), &[0; 4]].concat();
+            [&entry(node)[OUT_HEADER..OUT_HEADER + ENTRY], &head, name, &padding].concat()
+        };
+        let answer = [&[0; OUT_HEADER][..], &listed(0, b"."), &listed(5, b"eight888"), &listed(6, b"x")].concat();
+        let mut table = Table::default();
+        table.done(&request(LOOKUP, 1, b"d\0"), &entry(2));
+        assert_eq!(table.done(&request(READDIRPLUS, 2, &[0; 40]), &answer), [5, 6]);
+        assert_eq!((table.nodes[&5].name.as_slice(), table.nodes[&6].parent), (&b"eight888"[..], 2));
+        // What was listed is asked for again by whoever opens it; what was looked up is not.
+        table.done(&request(LOOKUP, 2, b"x\0"), &entry(6));
+        let opened = |table: &mut Table, node: u64| table.opened_as_listed(&request(OPEN, node, &[0; 8]));
+        assert_eq!([opened(&mut table, 5), opened(&mut table, 5), opened(&mut table, 6)], [Some(5), None, None]);
+        table.forget(5, 1);
+        table.forget(6, 2);
+        assert_eq!(table.nodes.len(), 1);
+        for length in 0..answer.len() {
+            Table::default().done(&request(READDIRPLUS, 2, &[0; 40]), &answer[..length]);
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ use std::os::raw::c_void;
 /// that a change by the host is seen at once; a file that is open is asked for its size again after a moment.
 const DIRECTORY_VALID_NS: u64 = 1_000_000_000;
 const FILE_VALID_NS: u64 = 100_000_000;
+/// A name that came with a listing: a program that lists looks at each of them next. Whoever opens it sees what is there then (agent/src/fuse.rs).
+const LISTED_VALID_NS: u64 = 100_000_000;
+/// What is told of each name of such a listing, before the name.
+const ENTRY_BYTES: usize = 128;
 /// Neither set-user-ID nor the like: the host's programs would heed them.
 const FILE_BITS: u32 = 0o777;
 const DIRECTORY_BITS: u32 = 0o1777;
@@ -111,7 +115,7 @@ impl Server {
             }
             opcode::READ => self.read(body),
             opcode::WRITE => self.write(body),
-            opcode::READDIR => self.readdir(body),
+            opcode::READDIR | opcode::READDIRPLUS => self.readdir(node, code == opcode::READDIRPLUS, body),
             opcode::FSYNC | opcode::FSYNCDIR => {
                 let file = self.handle(body.u64()?)?.raw();
                 let data_only = body.u32()? & 1 != 0;
@@ -152,14 +156,20 @@ impl Server {
         let stat = sys::stat(&found)?;
         let node = self.tree.remember(parent, name, &stat)?;
         let (entry, attributes) = valid(&stat);
+        self.told(node, &stat, entry, attributes, &mut answer);
+        Ok(answer)
+    }
+
+    /// @param entry for how long the name holds, ns
+    /// @param attributes the same for what is known of the file
+    fn told(&self, node: u64, stat: &libc::statx, entry: u64, attributes: u64, answer: &mut Answer) {
         answer.u64(node);
-        answer.u64(identity(&stat).generation);
+        answer.u64(identity(stat).generation);
         answer.u64(entry / 1_000_000_000);
         answer.u64(attributes / 1_000_000_000);
         answer.u32((entry % 1_000_000_000) as u32);
         answer.u32((attributes % 1_000_000_000) as u32);
-        self.attributes(&stat, &mut answer);
-        Ok(answer)
+        self.attributes(stat, answer);
     }
 
     fn attributes(&self, stat: &libc::statx, answer: &mut Answer) {
@@ -363,13 +373,19 @@ impl Server {
         Ok(answer)
     }
 
-    fn readdir(&mut self, body: &mut Body) -> Done {
+    /// @param plus with what a lookup of each name would say
+    fn readdir(&mut self, node: u64, plus: bool, body: &mut Body) -> Done {
         let (handle, offset, size) = (body.u64()?, body.u64()?, (body.u32()? as usize).min(64 * 1024));
         let directory = self.handle(handle)?.raw();
+        // Found from the root as for a lookup: what is open may have been moved out by the host.
+        let within = if plus && self.handles.get(&handle).map_or(false, |h| h.node == node) { self.tree.directory(node).ok() } else { None };
+        let before = if plus { ENTRY_BYTES } else { 0 };
         // SAFETY: plain integers.
         check(unsafe { libc::lseek(directory, offset as libc::off_t, libc::SEEK_SET) })?;
         let mut answer = Answer::new();
         let mut buffer = [0u8; 8 * 1024];
+        // Names that do not go into the answer are read again for the next one.
+        let buffer = &mut buffer[..if plus { 2 * 1024 } else { 8 * 1024 }];
         loop {
             // SAFETY: the buffer is valid for its length.
             let got = check(unsafe { libc::syscall(libc::SYS_getdents64, directory, buffer.as_mut_ptr(), buffer.len()) })? as usize;
@@ -384,8 +400,11 @@ impl Server {
                 // What is above the directory is not the guest's to know.
                 let inode = if name == b".." { 0xffff_ffff } else { inode };
                 let padded = (24 + name.len() + 7) & !7;
-                if answer.len() + padded > size {
+                if answer.len() + before + padded > size {
                     return Ok(answer);
+                }
+                if plus {
+                    self.listed(within.as_ref(), node, name, &mut answer);
                 }
                 answer.u64(inode);
                 answer.u64(next);
@@ -394,6 +413,22 @@ impl Server {
                 answer.bytes(name);
                 answer.bytes(&[0; 8][..padded - 24 - name.len()]);
             }
+        }
+    }
+
+    /// The guest's kernel learns of one name of a listing, or, with zeroes, that it has to look it up itself.
+    fn listed(&mut self, directory: Option<&Fd>, parent: u64, name: &[u8], answer: &mut Answer) {
+        let found = directory.filter(|_| name != b"." && name != b"..").and_then(|directory| {
+            let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0).ok()?;
+            let stat = sys::stat(&found).ok()?;
+            Some((self.tree.remember(parent, name, &stat).ok()?, stat))
+        });
+        match found {
+            Some((node, stat)) => {
+                let (entry, attributes) = valid(&stat);
+                self.told(node, &stat, entry.max(LISTED_VALID_NS), attributes, answer);
+            }
+            None => answer.bytes(&[0; ENTRY_BYTES]),
         }
     }
 

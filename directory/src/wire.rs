@@ -38,6 +38,7 @@ pub mod opcode {
     pub const CREATE: u32 = 35;
     pub const BATCH_FORGET: u32 = 42;
     pub const FALLOCATE: u32 = 43;
+    pub const READDIRPLUS: u32 = 44;
     pub const RENAME2: u32 = 45;
     pub const LSEEK: u32 = 46;
     /// Not FUSE's: what a helper before this one has told the guest's kernel (`restore` in serve.rs).

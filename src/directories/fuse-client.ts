@@ -27,6 +27,7 @@ export const Op = {
   READDIR: 28,
   ACCESS: 34,
   CREATE: 35,
+  READDIRPLUS: 44,
   RENAME2: 45,
   /** Not FUSE's: what an earlier helper has told. */
   RESTORE: 0x5354_4143,

@@ -78,6 +78,50 @@ describe("the helper of a directory", () => {
     assert.deepEqual([attributes.readUInt32LE(16 + 68), attributes.readUInt32LE(16 + 72)], [1000, 1001]);
   });
 
+  test("a listing says of each name what a lookup would, counts as one, and says nothing of what is above or was moved out", async () => {
+    await symlink("../secret", join(dir, "sub", "link"));
+    await writeFile(join(dir, "sub", "own"), "four");
+    const sub = await fuse.lookup(ROOT, "sub");
+    const handle = (await fuse.good(Op.OPENDIR, sub, u32(0, 0))).readBigUInt64LE(0);
+    const list = async (opcode: number, node = sub): Promise<Map<string, Buffer>> => {
+      const entries = new Map<string, Buffer>();
+      const before = opcode === Op.READDIRPLUS ? 128 : 0;
+      for (let offset = 0n; ; ) {
+        // Room for about two of them.
+        const body = await fuse.good(opcode, node, u64(handle, offset), u32(400, 0), u64(0), u32(0, 0));
+        assert.ok(body.length <= 400);
+        if (body.length === 0) return entries;
+        for (let at = 0; at < body.length; ) {
+          const head = at + before;
+          const length = body.readUInt32LE(head + 16);
+          offset = body.readBigUInt64LE(head + 8);
+          entries.set(body.toString("utf8", head + 24, head + 24 + length), body.subarray(at, head));
+          at = head + ((24 + length + 7) & ~7);
+        }
+      }
+    };
+    const plus = await list(Op.READDIRPLUS);
+    assert.deepEqual([...plus.keys()].sort(), [...(await list(Op.READDIR)).keys()].sort());
+    assert.deepEqual([...plus.keys()].sort(), [".", "..", "link", "own"]);
+    for (const name of [".", ".."]) assert.deepEqual(plus.get(name), Buffer.alloc(128), name);
+    for (const name of ["link", "own"]) {
+      const entry = plus.get(name) as Buffer;
+      const looked = await fuse.good(Op.LOOKUP, sub, text(name));
+      // All but for how long the name holds: node, generation, and what is known of it.
+      assert.deepEqual(entry.subarray(0, 16), looked.subarray(0, 16), name);
+      assert.deepEqual(entry.subarray(40), looked.subarray(40), name);
+      const node = looked.readBigUInt64LE(0);
+      fuse.tell(Op.FORGET, node, u64(1));
+      assert.equal((await fuse.call(Op.GETATTR, node, u32(0, 0), u64(0))).errno, 0, "told of it twice, forgotten once");
+      fuse.tell(Op.FORGET, node, u64(1));
+      assert.equal((await fuse.call(Op.GETATTR, node, u32(0, 0), u64(0))).errno, errno.ESTALE);
+    }
+    // Another directory's number, and one that is not where it was: names at most.
+    for (const entry of (await list(Op.READDIRPLUS, ROOT)).values()) assert.deepEqual(entry, Buffer.alloc(128));
+    await rename(join(dir, "sub"), join(outside, "moved"));
+    for (const entry of (await list(Op.READDIRPLUS)).values()) assert.deepEqual(entry, Buffer.alloc(128));
+  });
+
   test("names lead nowhere: neither up, nor from the root, nor through a link", async () => {
     await symlink("..", join(dir, "up"));
     await symlink(outside, join(dir, "absolute"));
