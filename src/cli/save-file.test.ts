@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -31,6 +31,33 @@ test("a file is saved and let go of, however the parts of its content come, and 
     }
     await assert.rejects(saveFile(join(folder, "broken"), breaksOff(), 0o644), /connection broke/);
     assert.equal((await readdir(folder)).length, 24);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("a directory is no file to save into: an error that names it and a file, before anything is written beside it", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "save-"));
+  const asked: string[] = [];
+  async function* content(): AsyncGenerator<Uint8Array> {
+    asked.push("content");
+    yield Buffer.from("a part");
+  }
+  try {
+    const place = join(folder, "place");
+    await mkdir(place);
+    await symlink(place, join(folder, "link"));
+    for (const target of [place, `${place}/`, join(folder, "link")])
+      await assert.rejects(saveFile(target, content(), 0o644), {
+        code: "is-directory",
+        message: `${target} is a directory`,
+        remedy: /^name a file in it, such as \/.*[^/]\/copy$/,
+      });
+    await assert.rejects(saveFile(`${folder}/missing/`, content(), 0o644), { code: "is-directory" });
+    // What is in the way of its temporary file is told of the one that was named.
+    const inNone = join(folder, "none", "file");
+    await assert.rejects(saveFile(inNone, content(), 0o644), { code: "ENOENT", path: inNone });
+    assert.deepEqual([(await readdir(folder)).sort(), await readdir(place), asked], [["link", "place"], [], []]);
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -1,6 +1,7 @@
-import { open, rename, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { open, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { nameBytes } from "../host/byte-name.ts";
+import { StacyError } from "../host/error.ts";
 import { usersMask } from "../host/umask.ts";
 import { Room, writeSparse } from "./sparse-copy.ts";
 
@@ -10,9 +11,14 @@ import { Room, writeSparse } from "./sparse-copy.ts";
  * @param mode what the user's mask leaves of it is set
  */
 export async function saveFile(target: string, content: AsyncIterable<Uint8Array>, mode: number): Promise<void> {
+  await checkSaveTarget(target, "copy");
   const partial = nameBytes(`${target}.${process.pid}.part`);
   try {
-    await using file = await open(partial, "wx");
+    await using file = await open(partial, "wx").catch((error: NodeJS.ErrnoException) => {
+      // The user has named no such file.
+      error.path = target;
+      throw error;
+    });
     await writeSparse(file, content, Room.on(nameBytes(dirname(target))));
     await file.chmod(mode & 0o777 & ~usersMask);
     await rename(partial, nameBytes(target));
@@ -20,4 +26,18 @@ export async function saveFile(target: string, content: AsyncIterable<Uint8Array
     await rm(partial, { force: true });
     throw error;
   }
+}
+
+/**
+ * To be asked before anybody sends content.
+ * @param name for a file in the directory that was named instead of one
+ * @throws where a file cannot get this name
+ */
+export async function checkSaveTarget(target: string, name: string): Promise<void> {
+  const there = await stat(nameBytes(target)).catch(() => undefined);
+  if (there?.isDirectory() !== true && !target.endsWith("/")) return;
+  const what = there === undefined ? "names a directory, which is not there" : "is a directory";
+  throw new StacyError("is-directory", `${target} ${what}`, {
+    remedy: `name a file in it, such as ${join(target, name)}`,
+  });
 }

@@ -6,7 +6,7 @@ import { parseSizeMiB, sizeText } from "../arguments.ts";
 import { type ClientOptions, clientCommand, findSandbox, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { bytes, note, printJson, sinceNow } from "../output.ts";
-import { saveFile } from "../save-file.ts";
+import { checkSaveTarget, saveFile } from "../save-file.ts";
 import { printTable } from "../table.ts";
 import { parsePlace } from "../volume-option.ts";
 
@@ -182,9 +182,10 @@ function exporting(): Command {
     .argument("<name>")
     .argument("<file>", "such as data.ext4.gz; gzip unpacks it to the disk itself")
     .action((name: string, file: string, options: ClientOptions) =>
-      withServer(options, async ({ client, signal }) =>
-        saveFile(file, await client.volumes.readContent(name, { signal }), 0o600),
-      ),
+      withServer(options, async ({ client, signal }) => {
+        await checkSaveTarget(file, `${name}.ext4.gz`);
+        await saveFile(file, await client.volumes.readContent(name, { signal }), 0o600);
+      }),
     );
 }
 
