@@ -221,6 +221,31 @@ printf '*.log\\n!keep.log\\n' > sub/.gitignore; touch node_modules/x/y sub/a.log
     assert.deepEqual(await sync(work), []);
   });
 
+  test("with --watch it waits for a server that was killed, and brings what was changed meanwhile on both sides", async () => {
+    const work = await begin();
+    await writeFile(join(dir, "file"), "first");
+    const child = cli.start(["sync", dir, `${id}:${work}`, "--watch"]);
+    const over = ended(child);
+    const words = collect(child);
+    await there(work, "file", "first");
+    // What the guest does of its own accord, while nobody can ask it anything.
+    await run(`(sleep 2; echo theirs > ${work}/theirs) > /dev/null 2>&1 &`);
+    await server.stop("SIGKILL");
+    await writeFile(join(dir, "file"), "while there was no server");
+    await meets(async () => String(/is out of reach: waiting/.test(words())), "true");
+    // The guest has done its part by then.
+    await delay(2_000);
+    await server.start({}, ["--port", new URL(cli.env.STACYVM_URL as string).port]);
+    await there(work, "file", "while there was no server");
+    await meets(() => here("theirs"), "theirs\n");
+    await writeFile(join(dir, "file"), "afterwards");
+    await there(work, "file", "afterwards");
+    await run(`echo again > ${work}/theirs`);
+    await meets(() => here("theirs"), "again\n");
+    child.kill("SIGINT");
+    await over;
+  });
+
   test("with --watch changes go at once, also after a pause and a suspend; it ends with the sandbox", async () => {
     const work = await begin();
     await writeFile(join(dir, "file"), "first");

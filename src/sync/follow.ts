@@ -19,7 +19,7 @@ export interface FollowOptions extends SyncOptions {
   /** In the sandbox. */
   path: string;
   signal: AbortSignal;
-  /** Is told when the sandbox stands still, and when it goes on. */
+  /** Is told when the sandbox stands still or nobody answers for it, and when it goes on. */
   waiting?: (state: string | undefined) => void;
   /** Both sides agree for now. */
   settled?: () => void;
@@ -134,7 +134,7 @@ async function untilRunning(options: FollowOptions, error: unknown, failingMs: n
       if (thrown instanceof NotFoundError) throw gone(options);
       if (performance.now() - begun + failingMs > PATIENCE_MS) throw thrown;
     }
-    const state = sandbox?.state;
+    const state = sandbox?.state ?? "out of reach";
     if (state === "running") {
       if (told !== undefined) {
         options.waiting?.(undefined);
@@ -146,8 +146,8 @@ async function untilRunning(options: FollowOptions, error: unknown, failingMs: n
       return;
     }
     if (state === "destroyed" || state === "expired" || state === "error") throw gone(options);
-    if (state !== told && state !== undefined) options.waiting?.(state);
-    told = state ?? told ?? "";
+    if (state !== told) options.waiting?.(state);
+    told = state;
     await delay(POLL_MS, undefined, { signal });
   }
 }
