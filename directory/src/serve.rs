@@ -15,7 +15,7 @@ const FILE_VALID_NS: u64 = 100_000_000;
 const LISTED_VALID_NS: u64 = 100_000_000;
 /// What is told of each name of such a listing, before the name.
 const ENTRY_BYTES: usize = 128;
-/// Neither set-user-ID nor the like: the host's programs would heed them.
+/// Neither set-user-ID nor the like, set or shown: the host's programs would heed them, the guest's do not (nosuid).
 const FILE_BITS: u32 = 0o777;
 const DIRECTORY_BITS: u32 = 0o1777;
 const MAX_XATTR: usize = 64 * 1024;
@@ -184,7 +184,8 @@ impl Server {
             answer.u32(time.tv_nsec);
         }
         let shown = |id: u32, own: u32, as_what: u32| if id == own { as_what } else { 65_534 };
-        answer.u32(u32::from(stat.stx_mode));
+        let mode = u32::from(stat.stx_mode);
+        answer.u32(mode & (libc::S_IFMT | if mode & libc::S_IFMT == libc::S_IFDIR { DIRECTORY_BITS } else { FILE_BITS }));
         answer.u32(stat.stx_nlink);
         answer.u32(shown(stat.stx_uid, self.own.0, self.shown.0));
         answer.u32(shown(stat.stx_gid, self.own.1, self.shown.1));

@@ -204,6 +204,14 @@ describe("the helper of a directory", () => {
     const setMode = Buffer.concat([u32(1, 0), u64(0, 0, 0, 0, 0, 0), u32(0, 0, 0, 0o6777, 0, 0, 0, 0)]);
     await fuse.good(Op.SETATTR, program, setMode);
     assert.equal((await stat(join(dir, "program"))).mode & 0o7777, 0o777);
+    // The host's own are not shown; a directory's sticky bit is.
+    await chmod(join(dir, "program"), 0o7755);
+    await chmod(join(dir, "sub"), 0o7755);
+    const modes = ["program", "sub"].map((name) => fuse.good(Op.LOOKUP, ROOT, text(name)));
+    assert.deepEqual(
+      (await Promise.all(modes)).map((entry) => entry.readUInt32LE(100).toString(8)),
+      ["100755", "41755"],
+    );
     const capability = fuse.call(Op.SETXATTR, program, u32(4, 0), text("security.capability"), Buffer.from("abcd"));
     assert.equal((await capability).errno, errno.EOPNOTSUPP);
   });
