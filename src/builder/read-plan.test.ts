@@ -271,6 +271,21 @@ RUN cat <<<here`);
     refused("ARG A=1", "invalid", /no FROM/);
     refused(`FROM a\nENV A=\${B^^}`, "invalid", /substitution/);
     refused("FROM a\nVOLUME data", "invalid", /not absolute/);
+    for (const port of ["99999", "http", "80/icmp", "20-10", "-1", "80/"])
+      refused(`FROM a\nEXPOSE 80 ${port}`, "invalid", /line 2: EXPOSE: .* is no port/);
+    for (const signal of ["NOSIG", "99", "0", "SIG"])
+      refused(`FROM a\nARG S=${signal}\nSTOPSIGNAL $S`, "invalid", /line 3: STOPSIGNAL: .* is no signal/);
+    // Before anything asks for the base.
+    for (const line of ["EXPOSE http", "STOPSIGNAL NOSIG", "VOLUME data"])
+      assert.throws(() => readPlan(`FROM a\n${line}`));
+    refused("RUN x\nFROM a", "invalid", /line 1: RUN: comes before FROM/);
+    for (const nothing of ["", "\n \n", "# syntax=docker/dockerfile:1\n"]) refused(nothing, "invalid", /is empty/);
+  });
+
+  test("ports and signals that engines take are taken", () => {
+    for (const port of ["0", "65535", "8000-8010", "53/UDP", "1-2/sctp", `\${P}`])
+      steps(`FROM a\nARG P=80\nEXPOSE ${port}`);
+    for (const signal of ["9", "kill", "SIGRTMIN+3", "RTMAX-1"]) steps(`FROM a\nSTOPSIGNAL ${signal}`);
   });
 });
 

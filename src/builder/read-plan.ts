@@ -47,17 +47,25 @@ const FILE = z.strictObject({
 
 /** @throws StacyError `invalid`, `not-supported`, with the line */
 export function readPlan(text: string, options: DockerfileOptions = {}): Plan {
-  if (isDockerfile(text)) return readDockerfile(text, options);
+  const first = firstLine(text);
+  if (first === undefined) {
+    throw new StacyError("invalid", "the build file is empty: it has comments and blank lines at most", {
+      remedy: "begin a Dockerfile with `FROM IMAGE`, or our own form with `from: IMAGE`",
+    });
+  }
+  if (DOCKERFILE.test(first)) return readDockerfile(text, options);
   if (Object.keys(options.args ?? {}).length > 0 || options.target !== undefined) {
     throw new StacyError("invalid", "build arguments and a target are for Dockerfiles only");
   }
   return readDeclarative(text);
 }
 
-/** A Dockerfile's first instruction is `FROM` or `ARG`; in ours a colon follows. */
-function isDockerfile(text: string): boolean {
-  const first = text.split("\n").find((line) => line.trim() !== "" && !line.trim().startsWith("#"));
-  return first !== undefined && /^\s*(FROM|ARG)\s+[^:\s]/i.test(first) && !/^\s*from\s*:/.test(first);
+/** A Dockerfile begins with an instruction, be it one that may not come first; in our own form a colon follows the word. */
+const DOCKERFILE =
+  /^\s*(FROM|ARG|RUN|COPY|ADD|ENV|LABEL|WORKDIR|USER|CMD|ENTRYPOINT|EXPOSE|VOLUME|SHELL|STOPSIGNAL|HEALTHCHECK|ONBUILD|MAINTAINER)\s+[^:\s]/i;
+
+function firstLine(text: string): string | undefined {
+  return text.split("\n").find((line) => line.trim() !== "" && !line.trim().startsWith("#"));
 }
 
 /** Marks of structure that follow one another, each within the one before: a plan needs two. The parser takes seconds for thousands. */

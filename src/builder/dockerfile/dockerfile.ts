@@ -2,6 +2,7 @@
  * The Dockerfile format (docs.docker.com, "Dockerfile reference") as a plan. What is not done here is refused by name and line,
  * because a build that leaves something out is worse than none.
  */
+import { signalNumber } from "../../guest/signal-number.ts";
 import { BUILD_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
@@ -49,6 +50,7 @@ const PREDEFINED = new Map(
   ]),
 );
 const DEFAULT_SHELL = ["/bin/sh", "-c"];
+const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(?:tcp|udp|sctp))?$/i;
 /** What a variable costs that is copied, in characters. */
 const ENTRY = 16;
 
@@ -236,6 +238,8 @@ class SectionReader {
     const at = { text: text.length > 200 ? `${text.slice(0, 199)}…` : text, line };
     const fail = (why: string): StacyError => failure(instruction, why);
     const expand = (value: string): string => this.#expand(value, instruction);
+    /** What variables of the base stand for is not known while mistakes are looked for. */
+    const sure = !this.#options.lenient || !rest.includes("$");
     const argv = (): string[] => jsonWords(rest) ?? this.#byShell(rest);
     switch (name) {
       case "ARG":
@@ -269,6 +273,9 @@ class SectionReader {
         break;
       case "EXPOSE": {
         const ports = words(rest, fail).flatMap((word) => expand(word).split(/\s+/));
+        const odd = ports.find((port) => !isPort(port));
+        if (odd !== undefined && sure)
+          throw fail(`${odd === "" ? "a port is empty" : `${odd} is no port`}: write it like 80, 53/udp or 8000-8010`);
         this.steps.push({
           kind: "expose",
           ports: ports.map((port) => (port.includes("/") ? port : `${port}/tcp`)),
@@ -276,14 +283,17 @@ class SectionReader {
         });
         break;
       }
-      case "STOPSIGNAL":
-        this.steps.push({ kind: "stop-signal", signal: expand(rest), ...at });
+      case "STOPSIGNAL": {
+        const signal = expand(rest);
+        if (signalNumber(signal) === undefined && sure)
+          throw fail(`${signal || "nothing"} is no signal: write it like SIGQUIT or 3`);
+        this.steps.push({ kind: "stop-signal", signal, ...at });
         break;
+      }
       case "VOLUME": {
         const paths = (jsonWords(rest) ?? words(rest, fail)).map(expand);
         const odd = paths.find((path) => !path.startsWith("/"));
-        if (odd !== undefined && !this.#options.lenient)
-          throw fail(`${odd === "" ? "a path is empty" : `${odd} is not absolute`}`);
+        if (odd !== undefined && sure) throw fail(`${odd === "" ? "a path is empty" : `${odd} is not absolute`}`);
         this.steps.push({ kind: "volume", paths, ...at });
         break;
       }
@@ -536,4 +546,10 @@ function flags(text: string): { options: Map<string, string>; rest: string } {
 
 function isName(text: string): boolean {
   return /^[A-Za-z_][A-Za-z0-9_]*$/.test(text);
+}
+
+/** A port, or a range of them, with a protocol or without. */
+function isPort(text: string): boolean {
+  const [, first, last = first] = PORT.exec(text) ?? [];
+  return first !== undefined && Number(first) <= Number(last) && Number(last) <= 65_535;
 }
