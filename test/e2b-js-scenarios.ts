@@ -984,6 +984,24 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
       await rm(dir, { recursive: true });
     },
   );
+  await all.run(
+    "who and where a template's last steps named is who and where commands run, in what is built from it too",
+    async () => {
+      const options = { cpuCount: 1, memoryMB: 256 };
+      const first = Template().fromImage("e2bdev/base").setUser("root").setWorkdir("/app").runCmd("echo built > here");
+      await Template.build(first, "rooted", options);
+      await Template.build(
+        Template().fromTemplate("rooted").runCmd("pwd > second; id -un >> second"),
+        "rooted-more",
+        options,
+      );
+      const made = await Sandbox.create("rooted-more", { timeoutMs: 120_000 });
+      const { stdout } = await made.commands.run("cat here second; pwd; id -un");
+      assert.equal(stdout, "built\n/app\nroot\n/app\nroot\n");
+      assert.equal((await made.commands.run("id -un; pwd", { user: "user", cwd: "~" })).stdout, "user\n/home/user\n");
+      await made.kill();
+    },
+  );
   await all.run("a step that fails, with its words and its place", async () => {
     const template = Template().fromTemplate("my-site").runCmd("echo before; no-such-program");
     await assert.rejects(Template.build(template, "poor", { cpuCount: 1, memoryMB: 256 }), (error) => {

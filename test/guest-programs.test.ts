@@ -123,7 +123,7 @@ npm install --registry http://localhost:4873 --no-audit --no-fund --silent thing
   });
 
   test("Go: a program of goroutines, a server and its client; its tests", async () => {
-    const script = `mkdir g; cd g; export GOFLAGS=-p=2 GO111MODULE=on GOPROXY=off; go mod init x 2>/dev/null
+    const script = `mkdir go-program; cd go-program; export GOFLAGS=-p=2 GO111MODULE=on GOPROXY=off; go mod init x 2>/dev/null
 cat > main.go <<'G'
 package main
 import ("fmt"; "io"; "net"; "os/exec"; "sync")
@@ -140,7 +140,7 @@ go build -o p . && ./p && go test . | cut -f1`;
   });
 
   test("Rust: threads, a file map of its own, a child", async () => {
-    const script = `mkdir r; cd r; cat > m.rs <<'R'
+    const script = `mkdir rust-program; cd rust-program; cat > m.rs <<'R'
 use std::{process::Command, sync::mpsc, thread};
 fn main() {
     let (s, r) = mpsc::channel();

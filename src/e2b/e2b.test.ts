@@ -332,10 +332,10 @@ test("builds: by their owner's images and policies, forgotten for nobody else's"
   );
   const request = { name: "n", tags: ["default"], vcpus: 1, memoryMiB: 256 };
   const build = builds.request("a", "t", request);
-  assert.throws(() => builds.start(build, BuildStart.parse({ fromImage: "no/such:1" }), {} as never), {
+  await assert.rejects(builds.start(build, BuildStart.parse({ fromImage: "no/such:1" }), {} as never), {
     code: "permission",
   });
-  builds.start(build, BuildStart.parse({ fromImage: "base" }), {} as never);
+  await builds.start(build, BuildStart.parse({ fromImage: "base" }), {} as never);
   while (build.endedAt === undefined) await new Promise(setImmediate);
   assert.deepEqual(
     [seen, build.status, build.reason?.message],

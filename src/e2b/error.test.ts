@@ -30,7 +30,7 @@ test("what is never given is an argument's fault; what is not given now may be a
 test("a user that the image has not is told by every way", async () => {
   const users = await Users.read(
     { readFile: async () => Buffer.from("user:x:1000:1000::/home/user:/bin/sh\n") } as never,
-    undefined,
+    {},
   );
   const unknown = await Promise.try(() => users.find("nobody-here")).catch((error) => error);
   assert.deepEqual(await answerOf(unknown), { status: 401, again: false, message: "invalid username: 'nobody-here'" });

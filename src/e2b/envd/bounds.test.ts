@@ -80,7 +80,7 @@ test("users and groups are read to a bound", async () => {
       throw new StacyError("not-found", "no such file");
     },
   };
-  await Users.read(agent as never, undefined);
+  await Users.read(agent as never, {});
   assert.deepEqual(limits, [E2B_BOUNDS.userBytes, E2B_BOUNDS.userBytes]);
 });
 
@@ -90,7 +90,7 @@ test("of many users each is found by name and number, the first of several; othe
   const agent = {
     readFile: async (path: string) => Buffer.from(path === "/etc/passwd" ? passwd : ":x:\n".repeat(40_000)),
   };
-  const users = await Users.read(agent as never, undefined);
+  const users = await Users.read(agent as never, {});
   assert.deepEqual([users.find("u7").home, users.find("5").name, users.userName(1_999)], ["/home/u7", "u5", "u1999"]);
   const entries = Array.from({ length: E2B_BOUNDS.entries }, (_, i) => ({
     ...{ kind: "file", path: `/d/${(i * 7_919) % E2B_BOUNDS.entries}`, mode: 0o644, size: 1, mtimeMs: 1 },

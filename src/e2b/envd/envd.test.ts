@@ -25,7 +25,7 @@ test("a call whose time is over says so, whatever the end of its time has broken
       else signal.addEventListener("abort", ended, { once: true });
     });
   const agent = { readFile, stat: () => Promise.reject(new Error("nobody asks")) };
-  const lease = async () => ({ agent, sandbox: { record: {} }, [Symbol.dispose]: () => {} });
+  const lease = async () => ({ agent, sandbox: { record: { image: "x" } }, [Symbol.dispose]: () => {} });
   assert.equal(await codeOf(lease, { "connect-timeout-ms": "1" }), "deadline_exceeded");
 });
 

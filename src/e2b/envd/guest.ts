@@ -1,5 +1,6 @@
 /** A sandbox in use by one call of E2B's agent protocol. */
 import type { Agent } from "../../guest/agent.ts";
+import { isTemplateImage } from "../../images/template-images.ts";
 import type { Lease } from "../../sandboxes/sandbox.ts";
 import type { View } from "../../sandboxes/view.ts";
 import type { E2bParts } from "../parts.ts";
@@ -42,7 +43,9 @@ export async function openGuest(
         .of({ name: owner })
         .resolve(name, { pull: "never" })
         .catch(() => undefined);
-      return await Users.read(agent, image?.config.user, signal);
+      const { user, cwd } = image?.config ?? {};
+      const template = isTemplateImage(name) ? { template: { ...(cwd === undefined ? {} : { cwd }) } } : {};
+      return await Users.read(agent, { ...(user === undefined ? {} : { user }), ...template }, signal);
     },
     free: () => lease[Symbol.dispose](),
     hold: () => {

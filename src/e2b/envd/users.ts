@@ -10,6 +10,8 @@ export interface GuestUser {
   uid: number;
   gid: number;
   home: string;
+  /** Where its commands run when nobody says where; absent: at home. */
+  cwd?: string;
   /** What the agent makes is this user's already: the image says so. */
   own?: true;
 }
@@ -18,14 +20,22 @@ export interface GuestUser {
 const DEFAULT = "user";
 const ROOT: GuestUser = { name: "root", uid: 0, gid: 0, home: "/root" };
 
+/** What an image says about users. */
+export interface UserDefaults {
+  /** Who commands run as. */
+  user?: string;
+  /** The image is a template's: who and where its last steps named counts, as at E2B. */
+  template?: { cwd?: string };
+}
+
 /** The image's users and groups, as they are now. */
 export class Users {
   readonly #byName: Map<string, GuestUser>;
   readonly #byUid: Map<string, GuestUser>;
   readonly #groups: Map<number, string>;
-  readonly #imageUser: string | undefined;
+  readonly #defaults: UserDefaults;
 
-  private constructor(passwd: string, group: string, imageUser: string | undefined) {
+  private constructor(passwd: string, group: string, defaults: UserDefaults) {
     const users = rows(passwd).flatMap(([name, , uid, gid, , home]) =>
       name === undefined || gid === undefined ? [] : [{ name, uid: Number(uid), gid: Number(gid), home: home || "/" }],
     );
@@ -34,24 +44,28 @@ export class Users {
     this.#byName = new Map(users.map((user) => [user.name, user]));
     this.#byUid = new Map(users.map((user) => [String(user.uid), user]));
     this.#groups = new Map(rows(group).map(([name = "", , gid]) => [Number(gid), name]));
-    this.#imageUser = imageUser;
+    this.#defaults = defaults;
   }
 
-  /** @param imageUser who commands run as by default, as the image says */
-  static async read(agent: Agent, imageUser: string | undefined, signal?: AbortSignal): Promise<Users> {
+  static async read(agent: Agent, defaults: UserDefaults, signal?: AbortSignal): Promise<Users> {
     const tables = ["/etc/passwd", "/etc/group"].map((path) => textOf(agent, path, signal));
     const [passwd = "", group = ""] = await Promise.all(tables);
-    return new Users(passwd, group, imageUser);
+    return new Users(passwd, group, defaults);
   }
 
   /** @param name empty: the default. @throws ConnectError `unauthenticated`, as clients expect it for a user that is not there */
   find(name: string | undefined): GuestUser {
     const wanted = name || this.#default();
     const found = this.#known(wanted) ?? (wanted === "root" || wanted === "0" ? ROOT : undefined);
-    const [imageUser] = (this.#imageUser ?? "root").split(":");
-    const same = found !== undefined && (imageUser === found.name || imageUser === String(found.uid));
-    if (found !== undefined) return same ? { ...found, own: true } : found;
-    throw new ConnectError(`invalid username: '${wanted}'`, Code.Unauthenticated);
+    if (found === undefined) throw new ConnectError(`invalid username: '${wanted}'`, Code.Unauthenticated);
+    const [imageUser] = (this.#defaults.user ?? "root").split(":");
+    const cwd = this.#defaults.template?.cwd;
+    return {
+      ...found,
+      // A build begins in this one, so nobody has named it.
+      ...(cwd === undefined || cwd === `/home/${DEFAULT}` ? {} : { cwd }),
+      ...(imageUser === found.name || imageUser === String(found.uid) ? { own: true } : {}),
+    };
   }
 
   #known(wanted: string): GuestUser | undefined {
@@ -59,9 +73,9 @@ export class Users {
   }
 
   #default(): string {
-    if (this.#byName.has(DEFAULT)) return DEFAULT;
-    const [user] = (this.#imageUser ?? "").split(":");
-    return user || "root";
+    const [named] = (this.#defaults.user ?? "").split(":");
+    if (named && this.#defaults.template !== undefined) return named;
+    return this.#byName.has(DEFAULT) ? DEFAULT : named || "root";
   }
 
   userName(uid: number): string {
@@ -73,10 +87,11 @@ export class Users {
   }
 }
 
-/** A path as its user writes it: relative to the home directory, which `~` stands for. @throws StacyError `invalid` */
-export function pathOf(path: string, { home }: GuestUser): string {
+/** A path as its user writes it: relative to the home directory, which `~` stands for; none: where its commands run. @throws StacyError `invalid` */
+export function pathOf(path: string, { home, cwd = home }: Pick<GuestUser, "home" | "cwd">): string {
   if (path.includes("\0")) throw new StacyError("invalid", "path: has a NUL byte");
-  if (path === "" || path === "~") return home;
+  if (path === "") return cwd;
+  if (path === "~") return home;
   if (path.startsWith("~/")) return posix.join(home, path.slice(2));
   if (path.startsWith("~")) throw new StacyError("invalid", `path: ${path}: only one's own home directory has a name`);
   return posix.resolve(home, path);

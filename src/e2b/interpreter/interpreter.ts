@@ -50,7 +50,7 @@ export class Interpreter {
     "POST /contexts": async ({ target, lease, request }) => {
       const { language, cwd } = await this.#body(request, ContextBody, target.sandboxes.owner);
       const user = await this.#user(target, request);
-      const begin = { ...asUser(user, target.id), cwd: pathOf(cwd ?? "", user) };
+      const begin = { ...asUser(user, target.id), cwd: pathOf(cwd || "~", user) };
       const { code } = target.sandboxes;
       const made = await known(code.create(lease, { ...begin, ...(language === undefined ? {} : { language }) }));
       return Response.json(shown(made, user));

@@ -10,7 +10,7 @@ import type { BuildStart } from "./instructions.ts";
 
 const from = (fromImage: string): BuildStart => ({ fromImage }) as BuildStart;
 
-test("a template is made of what its owner's sandboxes may be made of, and its image is that owner's", () => {
+test("a template is made of what its owner's sandboxes may be made of, and its image is that owner's", async () => {
   let owner: unknown;
   const parts = {
     policies: {
@@ -30,9 +30,9 @@ test("a template is made of what its owner's sandboxes may be made of, and its i
   const view = { owner: "acme" } as View;
   const request = { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 };
   const refused = builds.request("acme", "t", request);
-  assert.throws(() => builds.start(refused, from("denied"), view), /a policy says no/);
+  await assert.rejects(builds.start(refused, from("denied"), view), /a policy says no/);
   assert.equal(refused.status, "waiting");
-  builds.start(builds.request("acme", "t", request), from("other"), view);
+  await builds.start(builds.request("acme", "t", request), from("other"), view);
   assert.deepEqual(owner, { name: "acme", templates: true });
 });
 
@@ -52,7 +52,7 @@ test("the logs of an owner's builds have one bound: those of builds that have en
   const request = { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 };
   const all = Array.from({ length: 20 }, () => builds.request("acme", "t", request));
   for (const build of all) {
-    builds.start(build, from("other"), view);
+    await builds.start(build, from("other"), view);
     while (build.endedAt === undefined) await new Promise(setImmediate);
   }
   const lengths = all.map(({ logs }) => logs.reduce((sum, { message }) => sum + message.length, 0));
@@ -76,7 +76,7 @@ function failing(text: () => string) {
   const request = { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 };
   const add = (owner: string) => builds.request(owner, "t", request);
   const run = async (build: ReturnType<typeof add>): Promise<void> => {
-    builds.start(build, from("other"), { owner: build.owner } as View);
+    await builds.start(build, from("other"), { owner: build.owner } as View);
     while (build.endedAt === undefined) await new Promise(setImmediate);
   };
   return { add, run };
@@ -128,7 +128,7 @@ test("what a client is told of a failed build says what to do about it, too", as
   } as unknown as E2bParts;
   const builds = new TemplateBuilds(parts, {} as TemplateFiles);
   const build = builds.request("acme", "t", { name: "mine", tags: [], vcpus: 1, memoryMiB: 512 });
-  builds.start(build, from("other"), { owner: "acme" } as View);
+  await builds.start(build, from("other"), { owner: "acme" } as View);
   while (build.endedAt === undefined) await new Promise(setImmediate);
   assert.equal(build.reason?.message, "it ended with 100\nallow its host");
   assert.deepEqual(

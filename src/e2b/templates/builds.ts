@@ -7,7 +7,7 @@ import type { Plan } from "../../builder/plan.ts";
 import { E2B_BOUNDS } from "../../host/bounds.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { printable } from "../../host/printable.ts";
-import { templateImage } from "../../images/template-images.ts";
+import { isTemplateImage, templateImage } from "../../images/template-images.ts";
 import type { View } from "../../sandboxes/view.ts";
 import { E2bError } from "../error.ts";
 import type { E2bParts } from "../parts.ts";
@@ -90,10 +90,13 @@ export class TemplateBuilds {
   }
 
   /** Begins; how it goes says the build. @throws StacyError `conflict`, `invalid`, E2bError 501 */
-  start(build: Build, start: BuildStart, sandboxes: View): void {
+  async start(build: Build, start: BuildStart, sandboxes: View): Promise<void> {
+    const imageOf = (name: string): string => getTemplate(name, sandboxes).image;
+    const inherited =
+      start.fromTemplate === undefined ? undefined : await this.#userOf(imageOf(start.fromTemplate), build);
     if (build.status !== "waiting") throw new StacyError("conflict", `build ${build.id} has begun already`);
     // Wrong steps are the answer to this request.
-    const plan = planOf(start, (name) => getTemplate(name, sandboxes).image);
+    const plan = planOf(start, imageOf, inherited);
     for (const { from } of plan.stages) {
       if (from.kind === "image") this.#parts.policies.checkImage(build.owner, from.reference);
     }
@@ -126,6 +129,13 @@ export class TemplateBuilds {
       .finally(() => {
         build.endedAt = Date.now();
       });
+  }
+
+  /** Who commands of a template's image run as, which has all that a build begins with. */
+  async #userOf(image: string, { owner }: Build): Promise<string | undefined> {
+    if (!isTemplateImage(image)) return undefined;
+    const found = await this.#parts.images.of({ name: owner, templates: true }).resolve(image, { pull: "never" });
+    return found.config.user;
   }
 
   async #run(build: Build, start: BuildStart, plan: Plan, sandboxes: View): Promise<void> {

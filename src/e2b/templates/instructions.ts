@@ -56,8 +56,12 @@ const ADD_USER = `id ${USER} >/dev/null 2>&1 || {
 }`;
 const SHELL = 'if [ -x /bin/bash ]; then exec /bin/bash -e -l -c "$0"; else exec /bin/sh -e -c "$0"; fi';
 
-/** @param imageOf what a template's name stands for. @throws StacyError `invalid`, E2bError 501 */
-export function planOf(start: BuildStart, imageOf: (template: string) => string): Plan {
+/**
+ * @param imageOf what a template's name stands for
+ * @param inherited who the last step of `fromTemplate` named, if a build made it: this one goes on there
+ * @throws StacyError `invalid`, E2bError 501
+ */
+export function planOf(start: BuildStart, imageOf: (template: string) => string, inherited?: string): Plan {
   const { fromImage, fromTemplate, fromImageRegistry, steps = [] } = start;
   const own = fromTemplate !== undefined ? imageOf(fromTemplate) : ownValue(OWN_IMAGES, fromImage ?? "");
   const name = own ?? fromImage;
@@ -76,13 +80,16 @@ export function planOf(start: BuildStart, imageOf: (template: string) => string)
     { kind: "user", user: USER, text: `USER ${USER}`, line: 0 },
     { kind: "workdir", path: `/home/${USER}`, text: `WORKDIR /home/${USER}`, line: 0 },
   ];
-  let user = USER;
+  let user = inherited ?? USER;
   const rest = steps.flatMap((step, i): Step[] => {
     const made = stepsOf(step, i + 1, user);
     for (const each of made) if (each.kind === "user") user = each.user;
     return made;
   });
-  return { stages: [{ name: "", from, steps: () => [...begin, ...rest] }], target: 0 };
+  return {
+    stages: [{ name: "", from, steps: () => (inherited === undefined ? [...begin, ...rest] : rest) }],
+    target: 0,
+  };
 }
 
 function stepsOf(step: Instruction, line: number, user: string): Step[] {

@@ -111,7 +111,7 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
   };
   routes.on("POST", "/v2/templates/:id/builds/:build", "use", async (c) => {
     const build = find(c);
-    builds.start(build, await read(c, BuildStart), c.var.sandboxes);
+    await builds.start(build, await read(c, BuildStart), c.var.sandboxes);
     // Said, so that clients do not look for JSON in it.
     return new Response(null, { status: 202, headers: { "content-length": "0" } });
   });
