@@ -85,7 +85,18 @@ test("pages follow each other to the end", () => {
     seen,
     all.map(({ id }) => id),
   );
-  assert.deepEqual(pageOf(all, undefined, Buffer.from("gone").toString("base64url")), { page: [], next: undefined });
+  const made = all.map(({ id }, i) => ({ id, at: i * 10 }));
+  for (const order of [made, made.toReversed()]) {
+    const { page, next } = pageOf(order, "2", undefined, ({ at }) => at);
+    // What was listed is ended by whoever lists it.
+    const rest = order.filter((each) => !page.includes(each));
+    assert.deepEqual(
+      pageOf(rest, "9", next, ({ at }) => at),
+      { page: order.slice(2), next: undefined },
+    );
+    assert.deepEqual(pageOf(rest, "9", next), { page: [], next: undefined });
+  }
+  for (const none of ["zzzz", "%%%", "e30"]) assert.throws(() => pageOf(all, "2", none), { code: "invalid" });
   for (const odd of ["0", "-1", "x", "1.5"]) assert.throws(() => pageOf(all, odd, undefined), { code: "invalid" });
 });
 

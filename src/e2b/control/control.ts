@@ -114,6 +114,8 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   routes.on("GET", "/sandboxes", "read", (c) => Response.json(list(c, ["running"]).map(bodies.listed)));
   routes.on("GET", "/v2/sandboxes", "read", (c) => {
     const states = c.req.queries("state")?.flatMap((state) => state.split(",")) ?? ["running", "paused"];
+    for (const state of states)
+      if (state !== "running" && state !== "paused") throw new StacyError("invalid", `state: ${state} is none`);
     let found = list(c, states);
     const template = c.req.query("template") ?? c.req.query("templateID");
     if (template !== undefined) found = found.filter((record) => bodies.templateOf(record) === template);
@@ -124,7 +126,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
       found = found.filter(({ createdAt }) => createdAt >= from);
     }
     if (c.req.query("order") === "asc") found.reverse();
-    const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
+    const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"), madeAt);
     const headers = {
       "x-total-running": String(found.filter((record) => bodies.stateOf(record) === "running").length),
       ...(next === undefined ? {} : { "x-next-token": next }),
@@ -269,7 +271,7 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
     const found = c.var.sandboxes.checkpoints
       .list(c.req.query("sandboxID"))
       .filter((checkpoint) => wanted === undefined || isNamed(checkpoint, wanted));
-    const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"));
+    const { page, next } = pageOf(found, c.req.query("limit"), c.req.query("nextToken"), madeAt);
     return Response.json(
       page.map(({ id, name }) => ({ snapshotID: id, names: name === undefined ? [] : [name] })),
       { headers: next === undefined ? {} : { "x-next-token": next } },
@@ -297,6 +299,9 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
 }
 
 /** @param wanted its id or name; a team's name may stand before, and the tag that each has after it */
+/** Lists of sandboxes and of snapshots are in this order. */
+const madeAt = ({ createdAt }: { createdAt: number }): number => createdAt;
+
 function isNamed({ id, name }: { id: string; name?: string }, wanted: string): boolean {
   const last = wanted.slice(wanted.lastIndexOf("/") + 1);
   return [id, `${id}:default`, name, `${name}:default`].some((each) => each === last || each === wanted);

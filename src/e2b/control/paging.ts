@@ -1,21 +1,46 @@
-/** Lists in pages: the token of the next one is the id of the last of this. */
+/** Lists in pages: the token of the next one is the id of the last of this, and its place in the order. */
+import { z } from "zod";
 import { StacyError } from "../../host/error.ts";
 
 const MOST = 100;
+/** Its place is there where the list has an order by a number: up or down. */
+const Token = z.tuple([z.string(), z.number().nullable(), z.boolean()]);
 
-/** @throws StacyError `invalid` */
+/**
+ * @param placeOf by what the list is in order, up or down: without it nothing follows an item that has gone meanwhile
+ * @throws StacyError `invalid`
+ */
 export function pageOf<T extends { id: string }>(
   all: readonly T[],
   limit: string | undefined,
   token: string | undefined,
+  placeOf?: (item: T) => number,
 ): { page: T[]; next: string | undefined } {
   const size = limit === undefined ? MOST : Number(limit);
   if (!Number.isInteger(size) || size < 1) throw new StacyError("invalid", "limit: must be a number from 1");
-  const after = token ? all.findIndex(({ id }) => id === Buffer.from(token, "base64url").toString("utf8")) : -1;
-  // The one that the token names is gone: nothing says where to go on.
-  if (token && after === -1) return { page: [], next: undefined };
-  const page = all.slice(after + 1, after + 1 + Math.min(size, MOST));
+  const begin = token ? afterToken(all, token, placeOf) : 0;
+  const page = all.slice(begin, begin + Math.min(size, MOST));
   const last = page.at(-1);
-  const more = after + 1 + page.length < all.length;
-  return { page, next: more && last !== undefined ? Buffer.from(last.id).toString("base64url") : undefined };
+  if (last === undefined || begin + page.length >= all.length) return { page, next: undefined };
+  const [place, first] = [placeOf?.(last) ?? null, placeOf?.(all[0] ?? last) ?? 0];
+  const up = place !== null && place >= first && place <= (placeOf?.(all.at(-1) ?? last) ?? place);
+  return { page, next: Buffer.from(JSON.stringify([last.id, place, up])).toString("base64url") };
+}
+
+function afterToken<T extends { id: string }>(all: readonly T[], token: string, placeOf?: (item: T) => number): number {
+  const [id, place, up] = read(token);
+  const at = all.findIndex((item) => item.id === id);
+  if (at !== -1) return at + 1;
+  const follows = (item: T): boolean =>
+    placeOf !== undefined && place !== null && (up ? placeOf(item) >= place : placeOf(item) <= place);
+  const next = all.findIndex(follows);
+  return next === -1 ? all.length : next;
+}
+
+function read(token: string): z.output<typeof Token> {
+  try {
+    return Token.parse(JSON.parse(Buffer.from(token, "base64url").toString("utf8")));
+  } catch {
+    throw new StacyError("invalid", "the token of the next page is none of this server's");
+  }
 }
