@@ -1,6 +1,7 @@
 /** Files, trees, tunnels and the guest as a whole, in a real Linux guest. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { extract, pack } from "tar-stream";
 import type { Agent } from "../src/guest/agent.ts";
@@ -363,6 +364,18 @@ test("a file that is written whole is one change of it, without the name that it
     "delete whole/.stacyvm-new-small",
     "modify whole/link",
   ]);
+});
+
+test("a tunnel that is done with is no loss to a slow program: it gets all that was sent before the end", async () => {
+  const program = "nc -l -p 8090 -e /bin/sh -c 'sleep 1; wc -c > /tmp/got'";
+  const slow = await agent.start({ argv: ["/bin/sh", "-c", program] });
+  await shell(agent, "until grep -q ':1F9A' /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done");
+  const socket = await agent.tunnel(8090);
+  socket.end(Buffer.alloc(500_000));
+  await once(socket, "finish");
+  socket.destroy();
+  await slow.exited;
+  assert.equal(await shell(agent, "cat /tmp/got"), "500000\n");
 });
 
 test("a tunnel carries bytes both ways and half-closes", async () => {

@@ -1,7 +1,7 @@
 /** What a program of a guest is told in HTTP where its request comes to nothing. */
 import { type ServerResponse, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
-import { asStacyError, type StacyError } from "../host/error.ts";
+import { StacyError } from "../host/error.ts";
 
 const STATUS: Partial<Record<StacyError["code"], number>> = {
   invalid: 400,
@@ -11,9 +11,11 @@ const STATUS: Partial<Record<StacyError["code"], number>> = {
   timeout: 504,
 };
 
-/** Its status by the code of the error, its text with the remedy. */
+const UNFORESEEN = new StacyError("internal", "the request could not be passed on");
+
+/** Its status by the code of the error, its text with the remedy. What nobody foresaw may have anything in its text, and is not told. */
 export function answerOf(thrown: unknown): { status: number; text: string } {
-  const { code, message, remedy } = asStacyError(thrown);
+  const { code, message, remedy } = thrown instanceof StacyError ? thrown : UNFORESEEN;
   const text = `stacyvm: ${message}${remedy === undefined ? "" : `\nhint: ${remedy}`}\n`;
   return { status: STATUS[code] ?? 502, text };
 }

@@ -9,6 +9,10 @@ const MIB = 1024 * KIB;
 
 /** One guest, on its channel. */
 export const GUEST_BOUNDS = {
+  /** For a guest's program to take what was sent to it before its connection's end, and to close its side, ms. */
+  lingerMs: 5_000,
+  /** Connections that wait for that at once; of others is cut what was not taken. */
+  lingering: 256,
   /** Work on a guest's frames before others have their turn, ms. */
   turnMs: 1,
   /** What comes before the answer to a greeting: the rest of an earlier session's calls. */

@@ -25,6 +25,7 @@ import { type KeptSecret, type Placement, SecretHosts } from "./secret.ts";
 const VALUE = "s3cr3t-value/+=of-the-host";
 const PLACEHOLDER = "placeholder-0123456789abcdef";
 const HOST = "api.example";
+const LARGE = Buffer.alloc(1_000_000, "large ");
 /** As whoever dials sets it. */
 const IDLE_MS = 3_600_000;
 
@@ -68,6 +69,10 @@ before(async () => {
       }
       response.end();
       return;
+    }
+    if (request.url === "/large") {
+      response.writeHead(200, {});
+      return void response.end(LARGE);
     }
     if (request.url === "/trailers") {
       response.writeHead(200, { trailer: "grpc-status" });
@@ -361,6 +366,23 @@ test("an echo in the answer's headers is masked, in every form in which it was s
     const { headers } = await over(session, {});
     assert.ok(!JSON.stringify(headers).includes(VALUE));
     session.close();
+  }
+});
+
+test("a large answer comes whole to a client that has its connection closed, and the connection goes", async () => {
+  using guest = await Guest.make();
+  for (const request of [
+    "GET /large HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n\r\n",
+    "GET /large HTTP/1.0\r\nHost: api.example\r\n\r\n",
+  ]) {
+    const socket = await guest.tls();
+    const pieces: Buffer[] = [];
+    socket.on("data", (piece: Buffer) => pieces.push(piece)).write(request);
+    await once(socket, "close");
+    const heard = Buffer.concat(pieces);
+    const body = heard.subarray(heard.indexOf("\r\n\r\n") + 4);
+    assert.ok(body.length >= LARGE.length, `${body.length} bytes came`);
+    assert.ok(body.includes("large ".repeat(1_000)));
   }
 });
 

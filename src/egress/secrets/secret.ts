@@ -5,6 +5,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { StacyError } from "../../host/error.ts";
 import { HostRules } from "../host-rules.ts";
+import { type Hidden, masker } from "./mask.ts";
 
 /** Where in a request the value goes. */
 export type Placement =
@@ -138,37 +139,19 @@ export interface Placed {
  */
 export function place(path: string, headers: IncomingHttpHeaders, secrets: readonly Secret[]): Placed {
   const placed = { path, headers: { ...headers } };
-  const hidden = new Map<string, string>();
-  const values = new Map<string, string>();
+  const hidden: Hidden[] = [];
+  const sent: Hidden[] = [];
   for (const [slot, candidates] of slots(secrets)) {
     const at = slot.indexOf(" ");
     const name = slot.slice(at + 1);
     const chosen = slot.startsWith("query ") ? inQuery(placed, name, candidates) : inHeader(placed, name, candidates);
     if (chosen === undefined) continue;
-    const value = present(chosen);
-    for (const form of [value, base64(value)]) hidden.set(form, chosen.placeholder);
-    values.set(value, chosen.placeholder);
-    const sent = slot.startsWith("query ") ? undefined : /^Basic (.*)$/i.exec(String(placed.headers[name]))?.[1];
-    if (sent !== undefined) hidden.set(sent, chosen.placeholder);
+    const { placeholder } = chosen;
+    hidden.push({ value: present(chosen), placeholder });
+    const basic = slot.startsWith("query ") ? undefined : /^Basic (.*)$/i.exec(String(placed.headers[name]))?.[1];
+    if (basic !== undefined) sent.push({ value: basic, placeholder });
   }
-  const forms = [...hidden].sort(([a], [b]) => b.length - a.length);
-  const mask = (text: string): string => {
-    const rest = forms.reduce((left, [form, instead]) => left.replaceAll(form, instead), text);
-    if (!/[%+]/.test(rest)) return rest;
-    return [...values].reduce((left, [value, instead]) => left.replace(percentForms(value), () => instead), rest);
-  };
-  return { ...placed, mask };
-}
-
-/** Each of its characters as it is or percent-encoded, as URLs, forms and programs have it: which of them are is everybody's own choice. */
-function percentForms(value: string): RegExp {
-  const forms = [...value].map((character) => {
-    const hex = character.charCodeAt(0).toString(16).padStart(2, "0");
-    const digits = [...hex].map((digit) => (/[a-f]/.test(digit) ? `[${digit}${digit.toUpperCase()}]` : digit)).join("");
-    const itself = character.replace(/[^A-Za-z0-9]/, (sign) => `\\x${sign.charCodeAt(0).toString(16)}`);
-    return `(?:${itself}|%${digits}${character === " " ? "|\\+" : ""})`;
-  });
-  return new RegExp(forms.join(""), "g");
+  return { ...placed, mask: masker(hidden, sent) };
 }
 
 function slots(secrets: readonly Secret[]): Map<string, Secret[]> {
