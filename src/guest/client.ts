@@ -594,24 +594,6 @@ function readable(call: Call): Readable {
   );
 }
 
-let lingering = 0;
-
-/** All was sent, and its end: the guest's program has some time to take it and to close its side, as the kernel gives a socket of its own. */
-function linger(call: Call): void {
-  if (call.done) return;
-  if (lingering >= GUEST_BOUNDS.lingering) {
-    call.cancel();
-    return;
-  }
-  lingering += 1;
-  const late = setTimeout(() => call.cancel(), GUEST_BOUNDS.lingerMs);
-  const over = (): void => {
-    lingering -= 1;
-    clearTimeout(late);
-  };
-  call.ended.then(over, over);
-}
-
 function tunnelStream(call: Call): Duplex {
   const chunks = call.chunks({ untilFin: true });
   const duplex = new Duplex({
@@ -636,7 +618,7 @@ function tunnelStream(call: Call): Duplex {
     destroy(error, callback) {
       // Closed by both sides it ends by itself, once the guest's program has taken all that we sent.
       if (error !== null || !this.writableFinished) call.cancel();
-      else if (!this.readableEnded) linger(call);
+      else if (!this.readableEnded) call.linger();
       call.discard();
       callback(error);
     },

@@ -266,6 +266,22 @@ export class Call {
     this.#limit = new AnswerLimit(this.#session, this.#cancelMs, (silent) => this.drop(failure(), silent));
   }
 
+  /** All was sent, and its end: the guest's program has some time to take it and to close its side, as the kernel gives a socket of its own. */
+  linger(): void {
+    if (this.#done || this.#cancelled) return;
+    if (this.#session.lingering >= GUEST_BOUNDS.lingering) {
+      this.cancel();
+      return;
+    }
+    this.#session.lingering += 1;
+    this.#limit?.clear();
+    this.#limit = new AnswerLimit(this.#session, GUEST_BOUNDS.lingerMs, () => this.cancel());
+    const over = (): void => {
+      this.#session.lingering -= 1;
+    };
+    this.ended.then(over, over);
+  }
+
   /** What the guest must do in so many ms, or the call is given up. */
   inTime<T>(work: Promise<T>, ms: number): Promise<T> {
     return inTime(this.#session, work, ms, (silent) => {
@@ -387,6 +403,8 @@ export class Session {
   readonly #stream: Duplex;
   readonly #decoder = new FrameDecoder();
   readonly #calls = new Map<number, Call>();
+  /** @internal Calls whose last bytes the guest's programs have not taken yet. */
+  lingering = 0;
   /** Calls that we gave up, whose END has not come. */
   readonly #dropped = new Set<number>();
   readonly #close: (reason: Error) => void;

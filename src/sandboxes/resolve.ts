@@ -164,13 +164,9 @@ export function resolveSpawn(
 
 /** By the variable that has it. */
 function placeholders(secrets: readonly SecretRecord[], template: Template | undefined): Record<string, string> {
-  const placed = secrets.map(
-    ({ name }) => template?.secrets.find((each) => each.name === name) ?? { name, injectAt: "" },
-  );
-  const placeholderOf = new Map(secrets.map(({ name, placeholder }) => [name, placeholder]));
-  return Object.fromEntries(
-    [...byVariable(placed)].map(([variable, name]) => [variable, placeholderOf.get(name) ?? ""]),
-  );
+  const variable = ({ name }: SecretRecord): string =>
+    template?.secrets.find((each) => each.name === name)?.injectAt || name;
+  return Object.fromEntries([...byVariable(secrets, variable)].map(([name, { placeholder }]) => [name, placeholder]));
 }
 
 /** The golden machine of a template's shape, for its pool. */

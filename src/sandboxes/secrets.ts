@@ -14,7 +14,7 @@ import { SerialQueue } from "../host/serial-queue.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
-import type { SecretRecord, SecretSource, Template } from "./record.ts";
+import type { SecretRecord, SecretSource } from "./record.ts";
 import type { Seal } from "./seal.ts";
 import type { Store } from "./store.ts";
 
@@ -302,17 +302,21 @@ export function checkVariable(variable: string, secret: string): void {
 }
 
 /** By the variable that each is in. @throws StacyError `invalid` where that is none, or another secret's */
-export function byVariable(secrets: Template["secrets"]): Map<string, string> {
-  const found = new Map<string, string>();
-  for (const { name, injectAt } of secrets) {
-    const variable = injectAt || name;
+export function byVariable<T extends { name: string }>(
+  secrets: readonly T[],
+  variableOf: (secret: T) => string,
+): Map<string, T> {
+  const found = new Map<string, T>();
+  for (const secret of secrets) {
+    const { name } = secret;
+    const variable = variableOf(secret);
     checkVariable(variable, name);
-    const other = found.get(variable);
-    if (other !== undefined && other !== name)
+    const other = found.get(variable)?.name ?? name;
+    if (other !== name)
       throw new StacyError("invalid", `the secrets ${other} and ${name} cannot both be in ${variable}`, {
         remedy: "give each a variable of its own with inject_at",
       });
-    found.set(variable, name);
+    found.set(variable, secret);
   }
   return found;
 }

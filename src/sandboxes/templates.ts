@@ -128,7 +128,7 @@ export class Templates {
   async #save(template: Template): Promise<Template> {
     // Wrong ones would fail each of its spawns.
     new HostRules(template.allowedHosts, this.#groups);
-    byVariable(template.secrets);
+    byVariable(template.secrets, ({ name, injectAt }) => injectAt || name);
     const placed = layOut(checkVolumes(template.volumes ?? []), template.spareSlots);
     if (placed !== undefined && template.poolSize > 0) {
       throw new StacyError("invalid", "pool_size: machines with volumes, or places for them, are not kept ready", {

@@ -22,8 +22,9 @@ export function pageOf<T extends { id: string }>(
   const page = all.slice(begin, begin + Math.min(size, MOST));
   const last = page.at(-1);
   if (last === undefined || begin + page.length >= all.length) return { page, next: undefined };
-  const [place, first] = [placeOf?.(last) ?? null, placeOf?.(all[0] ?? last) ?? 0];
-  const up = place !== null && place >= first && place <= (placeOf?.(all.at(-1) ?? last) ?? place);
+  const [place = null, first = 0, end = 0] =
+    placeOf === undefined ? [] : [last, all[0] ?? last, all.at(-1) ?? last].map(placeOf);
+  const up = first < end;
   return { page, next: Buffer.from(JSON.stringify([last.id, place, up])).toString("base64url") };
 }
 

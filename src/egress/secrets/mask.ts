@@ -12,8 +12,8 @@ export interface Hidden {
 /** Text as it is read: one of its characters for one or three of the answer's. */
 interface Reading {
   text: string;
-  /** Where each character begins in the answer's text, and at the end where that ends. */
-  places: number[];
+  /** Where each character begins in the answer's text, and at the end where that ends; absent: nowhere else. */
+  places?: number[];
 }
 
 interface Pattern {
@@ -36,10 +36,10 @@ export function masker(hidden: readonly Hidden[], spellings: readonly Hidden[] =
       spaced: hidden.map(({ value, placeholder }) => pattern(value.replaceAll("+", " "), placeholder)),
       encoded: hidden.flatMap(({ value, placeholder }) => inBase64(value, placeholder)),
     };
-    const asItIs = reading(text, false);
-    const decoded = reading(text, true);
+    const asItIs: Reading = { text };
+    const decoded = text.includes("%") ? reading(text) : asItIs;
     const ranges = [...found(asItIs, made.plain), ...found(standard(decoded), made.encoded)];
-    if (text.includes("%")) ranges.push(...found(decoded, made.plain));
+    if (decoded !== asItIs) ranges.push(...found(decoded, made.plain));
     if (text.includes("+")) ranges.push(...found(spaced(decoded), made.spaced));
     return replaced(text, ranges);
   };
@@ -63,12 +63,12 @@ function replaced(text: string, ranges: Range[]): string {
   return out + text.slice(end);
 }
 
-function reading(text: string, decode: boolean): Reading {
+function reading(text: string): Reading {
   const places: number[] = [];
   const read: string[] = [];
   for (let at = 0; at < text.length; ) {
     const character = text[at] as string;
-    const hex = decode && character === "%" ? /^[0-9a-fA-F]{2}/.exec(text.slice(at + 1, at + 3))?.[0] : undefined;
+    const hex = character === "%" ? /^[0-9a-fA-F]{2}/.exec(text.slice(at + 1, at + 3))?.[0] : undefined;
     places.push(at);
     read.push(hex === undefined ? character : String.fromCharCode(Number.parseInt(hex, 16)));
     at += hex === undefined ? 1 : 3;
@@ -78,13 +78,13 @@ function reading(text: string, decode: boolean): Reading {
 }
 
 /** In forms a plus sign may be a space, or one itself: both are taken for the same. */
-function spaced({ text, places }: Reading): Reading {
-  return { text: text.replaceAll("+", " "), places };
+function spaced(read: Reading): Reading {
+  return { ...read, text: read.text.replaceAll("+", " ") };
 }
 
 /** The alphabet of URLs as the common one. */
-function standard({ text, places }: Reading): Reading {
-  return { text: text.replaceAll("-", "+").replaceAll("_", "/"), places };
+function standard(read: Reading): Reading {
+  return { ...read, text: read.text.replaceAll("-", "+").replaceAll("_", "/") };
 }
 
 /** What of the value's base64 is the same whatever stands before and behind it: that depends on how many bytes stand before. */
@@ -113,6 +113,7 @@ function pattern(text: string, placeholder: string): Pattern {
 
 function found({ text, places }: Reading, patterns: readonly Pattern[]): Range[] {
   const ranges: Range[] = [];
+  const place = (at: number): number => (places === undefined ? at : (places[at] as number));
   for (const { text: wanted, repeats, placeholder, before, behind } of patterns) {
     for (let at = 0, length = 0; at < text.length; at++) {
       while (length > 0 && text[at] !== wanted[length]) length = repeats[length - 1] as number;
@@ -120,9 +121,12 @@ function found({ text, places }: Reading, patterns: readonly Pattern[]): Range[]
       if (length < wanted.length) continue;
       let end = at + 1 + behind;
       // Of base64 the signs that fill it up belong to it.
-      if (wanted.length > 0 && behind > 0) while (text[end] === "=" && end < at + 4) end++;
-      const from = places[Math.max(0, at + 1 - length - before)] as number;
-      ranges.push({ from, to: places[Math.min(end, text.length)] as number, placeholder });
+      if (behind > 0) while (text[end] === "=" && end < at + 4) end++;
+      ranges.push({
+        from: place(Math.max(0, at + 1 - length - before)),
+        to: place(Math.min(end, text.length)),
+        placeholder,
+      });
       length = 0;
     }
   }
