@@ -4,7 +4,7 @@ import { type ChildProcess, spawn as spawnProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer, type Server as HttpServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
@@ -295,9 +295,18 @@ describe("the network of a sandbox", () => {
     await good("POST", `/sandboxes/${id}/processes`, {
       command: `(printf 'CONNECT ${host} HTTP/1.1\\r\\n\\r\\nGET /held HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'; sleep 1000) | nc 127.0.0.1 3128`,
     });
+    // Others that wait for an answer see a reset, whichever way they came.
+    const silent = createTcpServer().listen(0, ADDRESS);
+    await once(silent, "listening");
+    const { port: nobody } = silent.address() as AddressInfo;
+    await good("PUT", `/sandboxes/${id}/network`, { allowed_hosts: [host, `web.test:${nobody}`] });
+    const waiting = ["", PLAIN].map((env) => run(id, `${env} wget -q -O - http://web.test:${nobody}/ 2>&1`));
+    for (let connected = 0; connected < 2; connected++) await once(silent, "connection");
     while (!asked.includes("/held")) await new Promise((wake) => setTimeout(wake, 20));
     await good("PUT", `/sandboxes/${id}/network`, { allowed_hosts: [] });
     await held.promise;
+    for (const each of await Promise.all(waiting)) assert.match(each.stdout, /reset|error getting response/);
+    silent.close();
     assert.match(await get(id, "/taken"), /failed: /);
     assert.ok(!asked.includes("/taken"));
     assert.equal((await run(id, "env | grep -ci proxy")).stdout, "0\n");

@@ -58,7 +58,8 @@ describe("the secrets of a sandbox", () => {
       const { authorization, "x-api-key": own } = request.headers;
       seen.push(authorization ?? (own as string | undefined));
       response.writeHead(200, { "x-echo": `it was ${authorization ?? own}` });
-      response.end(`page ${request.url}`);
+      const [, size] = /^\/large\/(\d+)$/.exec(request.url ?? "") ?? [];
+      response.end(size === undefined ? `page ${request.url}` : "l".repeat(Number(size)));
     });
     real.on("connection", (socket: Socket) => {
       sockets.add(socket);
@@ -104,6 +105,25 @@ describe("the secrets of a sandbox", () => {
       `python3 -c "import urllib.request; urllib.request.urlopen('https://other.test:${port}/')"`,
     );
     assert.match(opaque.stderr, /CERTIFICATE_VERIFY_FAILED/);
+    await good("DELETE", `/sandboxes/${id}`);
+  });
+
+  test("an answer of any size comes whole to a program that asks for its connection to be closed", async () => {
+    const id = await spawn({ secrets: ["API_TOKEN"] });
+    // Of more than what waits between the two ends, by the proxy and without it, and at a slow reader's pace.
+    const read = `
+import time, urllib.request
+for proxies in ({}, None):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    for size, pause in ((100_000, 0), (3_000_000, 0), (1_000_000, 0.1)):
+        got = 0
+        with opener.open(f"https://api.test:${port}/large/{size}") as answer:
+            while part := answer.read(100_000):
+                got += len(part)
+                time.sleep(pause)
+        print(got == size)`;
+    const { stdout, stderr } = await run(id, `python3 -c '${read}'`);
+    assert.equal(stdout, "True\n".repeat(6), stderr);
     await good("DELETE", `/sandboxes/${id}`);
   });
 

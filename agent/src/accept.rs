@@ -62,9 +62,11 @@ impl Listener {
         Ok(None)
     }
 
-    /// Connections that were meant for somebody else.
+    /// Connections that nobody will take: their programs see a reset.
     fn discard(&self) {
-        while let Ok(Some(_)) = self.take() {}
+        while let Ok(Some(socket)) = self.take() {
+            drop(Tunnel::accepted(Fd::own(socket.into_raw_fd()), Queue::default(), ANYWHERE));
+        }
     }
 }
 
@@ -134,11 +136,23 @@ impl Agent {
         if let Some(call) = self.streams.get_mut(&id).map(|s| &mut s.call) {
             if let Call::Accept(early) = call {
                 let early = std::mem::take(early);
-                *call = Call::Tunnel(Tunnel::connected(socket, early));
+                *call = Call::Tunnel(Tunnel::accepted(socket, early, which));
                 self.channel.frame(kind::EVENT, 0, 0, id, &event.0);
             }
         }
         Ok(())
+    }
+
+    /// All that came from there end here, those that nobody has taken yet among them.
+    pub fn cut_connections(&mut self, which: usize) {
+        if let Some(listener) = &self.inbound[which] {
+            listener.discard();
+        }
+        let theirs = |call: &Call| matches!(call, Call::Tunnel(tunnel) if tunnel.listener() == Some(which));
+        let calls: Vec<u32> = self.streams.iter().filter(|(_, stream)| theirs(&stream.call)).map(|(id, _)| *id).collect();
+        for id in calls {
+            self.end(id, Err(Fail::cancelled()));
+        }
     }
 
     pub fn stop_waiting(&mut self, id: u32) {

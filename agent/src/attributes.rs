@@ -89,7 +89,10 @@ pub fn replace(path: &[u8], prefix: &[u8], wanted: &Xattrs) -> Result<()> {
 /// As `describe`, with an ATTRIBUTE (name, NUL, value) for each whose name begins with `prefix`, as far as there is room.
 pub fn describe_with(path: &[u8], st: &libc::stat, prefix: Option<&[u8]>) -> Result<Fields> {
     let mut fields = describe(path, st);
-    let Some(prefix) = prefix else { return Ok(fields) };
+    let prefix = match prefix {
+        Some(prefix) => prefix,
+        None => return Ok(fields),
+    };
     let mut room = MAX_TOLD;
     for (key, value) in all(path)?.iter().filter(|(key, _)| key.starts_with(prefix)) {
         let told = [&key[..], b"\0", value].concat();

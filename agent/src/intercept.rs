@@ -73,6 +73,10 @@ impl Agent {
     /// From now on every address is taken, or none is any more.
     pub fn network(&mut self, on: bool) -> Result<()> {
         self.network_due = false;
+        // While there is a way yet on which a program's end of a connection hears of it.
+        if !on && matches!(&self.intercept, Some(intercept) if intercept.on) {
+            self.cut_connections(ANYWHERE);
+        }
         match &mut self.intercept {
             Some(intercept) => {
                 let switched = intercept.switch(on);

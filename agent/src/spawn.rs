@@ -7,7 +7,6 @@ use crate::user::User;
 use std::ffi::CString;
 use std::os::raw::{c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
 
 const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -73,7 +72,6 @@ fn key(entry: &[u8]) -> &[u8] {
 /// What C libraries may use of the processor, when the host says so on the kernel's command line, from where it is in the environment of PID 1:
 /// a kernel that does not save all registers must not have programs that use them.
 const PROCESSOR_NAME: &str = "GLIBC_TUNABLES";
-static PROCESSOR: OnceLock<Option<Vec<u8>>> = OnceLock::new();
 
 fn given(name: &str) -> Option<Vec<u8>> {
     let value = std::env::var_os(name)?;
@@ -84,7 +82,7 @@ fn given(name: &str) -> Option<Vec<u8>> {
 fn environment(user: &User, defaults: &Defaults, program: &Program) -> Result<Vec<CString>> {
     let home = [b"HOME=", user.home.as_slice()].concat();
     let term = program.term.map(|t| [b"TERM=", t].concat());
-    let processor = PROCESSOR.get_or_init(|| given(PROCESSOR_NAME));
+    let processor = given(PROCESSOR_NAME);
     let mut all: Vec<&[u8]> = vec![DEFAULT_PATH, &home];
     all.extend(processor.as_deref());
     all.extend(defaults.env.iter().map(|e| e.as_slice()));

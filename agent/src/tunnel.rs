@@ -11,6 +11,8 @@ pub struct Tunnel {
     socket: Fd,
     /// Until it is connected.
     connecting: Option<Connecting>,
+    /// Where a program's own connection came in (accept.rs).
+    listener: Option<usize>,
     readable: bool,
     read_closed: bool,
     queue: Queue,
@@ -25,12 +27,18 @@ struct Connecting {
 
 impl Tunnel {
     fn new(socket: Fd, connecting: Option<Connecting>, queue: Queue) -> Tunnel {
-        Tunnel { socket, connecting, readable: false, read_closed: false, queue, write_closed: false }
+        Tunnel { socket, connecting, listener: None, readable: false, read_closed: false, queue, write_closed: false }
     }
 
-    /// Over a connection that there is already. `queue`: what waits to be written to it.
-    pub fn connected(socket: Fd, queue: Queue) -> Tunnel {
-        Tunnel::new(socket, None, queue)
+    /// Over a connection that a listener took. `queue`: what waits to be written to it.
+    pub fn accepted(socket: Fd, queue: Queue, listener: usize) -> Tunnel {
+        let mut tunnel = Tunnel::new(socket, None, queue);
+        tunnel.listener = Some(listener);
+        tunnel
+    }
+
+    pub fn listener(&self) -> Option<usize> {
+        self.listener
     }
 }
 

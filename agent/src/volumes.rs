@@ -158,7 +158,10 @@ impl Mounted {
 
     fn take_away(&self, volumes: &Volumes, force: bool) -> Result<Fields> {
         // A disk that was taken away is mounted nowhere.
-        let Some(disk) = disk_of(self.slot) else { return Ok(Fields::new()) };
+        let disk = match disk_of(self.slot) {
+            Some(disk) => disk,
+            None => return Ok(Fields::new()),
+        };
         let device = format!("/dev/{}", disk);
         // Our own hold on it must go first.
         let mut state = volumes.lock();
@@ -244,7 +247,10 @@ fn held(f: Fail, place: &[u8]) -> Fail {
 /// Programs with a file of the filesystem there, by name and process id.
 fn holders(place: &[u8]) -> Vec<String> {
     const MOST: usize = 8;
-    let Ok(root) = fs::metadata(OsStr::from_bytes(place)) else { return Vec::new() };
+    let root = match fs::metadata(OsStr::from_bytes(place)) {
+        Ok(root) => root,
+        Err(_) => return Vec::new(),
+    };
     let mut pids: Vec<u32> = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     let own = std::process::id();
@@ -257,9 +263,9 @@ fn holders(place: &[u8]) -> Vec<String> {
 }
 
 fn holds(pid: u32, device: u64) -> bool {
-    let on_it = |path: &str| fs::metadata(path).is_ok_and(|found| found.dev() == device);
+    let on_it = |path: &str| fs::metadata(path).map_or(false, |found| found.dev() == device);
     let own = |name: &str| format!("/proc/{}/{}", pid, name);
-    let descriptors = || fs::read_dir(own("fd")).into_iter().flatten().flatten().any(|e| e.path().to_str().is_some_and(on_it));
+    let descriptors = || fs::read_dir(own("fd")).into_iter().flatten().flatten().any(|e| e.path().to_str().map_or(false, on_it));
     let mapped = || {
         // SAFETY: plain arithmetic.
         let (major, minor) = unsafe { (libc::major(device), libc::minor(device)) };
@@ -335,7 +341,7 @@ fn block_devices() -> Vec<PathBuf> {
     const BLOCK: &str = "0x0002";
     let number = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_prefix("virtio")?.parse::<u32>().ok());
     let all = fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<PathBuf> = all.filter(|path| fs::read_to_string(path.join("device")).is_ok_and(|kind| kind.trim() == BLOCK)).collect();
+    let mut found: Vec<PathBuf> = all.filter(|path| fs::read_to_string(path.join("device")).map_or(false, |kind| kind.trim() == BLOCK)).collect();
     found.sort_by_key(number);
     found
 }

@@ -17,7 +17,7 @@ const RESPONSE = 1 << 15;
 const OPCODE = 0x7800;
 const RECURSION_DESIRED = 1 << 8;
 const RECURSION_AVAILABLE = 1 << 7;
-const CODE = { ok: 0, malformed: 1, failed: 2, unknown: 3, notImplemented: 4 } as const;
+const CODE = { ok: 0, malformed: 1, failed: 2, unknown: 3, notImplemented: 4, refused: 5 } as const;
 
 export interface NameService {
   names: Names;
@@ -63,9 +63,11 @@ function questionOf(message: Buffer): Buffer {
 }
 
 async function look(
-  { name: asked, type }: Question,
+  { name: asked, type, class: family = "IN" }: Question,
   { names, permit, resolve }: NameService,
 ): Promise<{ code: number; answers?: StringAnswer[] }> {
+  // Names of the internet are all that there is: servers are asked for their version by another class.
+  if (family !== "IN") return { code: CODE.refused };
   const name = normaliseHost(asked);
   const reversed = reversedAddress(name);
   if (reversed !== undefined) {

@@ -188,6 +188,11 @@ test("what is no question is answered as malformed or not at all, and the next o
   const update = encode({ type: "query", id: 8, questions: [{ name: "localhost", type: "A" }] });
   update[2] = 5 << 3;
   assert.equal((await guest.send(update)).code, 4);
+  // Names of another class, and of any: what servers are asked for their version by.
+  for (const family of ["CH", "ANY"] as const) {
+    const other = encode({ type: "query", id: 9, questions: [{ name: "localhost", type: "A", class: family }] });
+    assert.deepEqual(await guest.send(other), { code: 5, answers: [] });
+  }
   assert.match(await guest.address("localhost"), /^198\.18\./);
 });
 
