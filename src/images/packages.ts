@@ -94,11 +94,12 @@ export async function* packageTree(
 ): AsyncGenerator<Buffer> {
   const distribution = await hostDistribution();
   const [sources, options] = await Promise.all([hostSources(distribution), hostAptOptions()]);
+  const [command = "", ...first] = [...(await ownMounts()), "mmdebstrap"];
   signal?.throwIfAborted();
   const child = spawn(
-    "mmdebstrap",
+    command,
     [
-      ...["--format=tar", `--variant=${set.variant}`, `--include=${set.packages.join(",")}`],
+      ...[...first, "--format=tar", `--variant=${set.variant}`, `--include=${set.packages.join(",")}`],
       // A dropped connection is retried; apt's default is once and out.
       ...['Acquire::Retries "5";', ...options].map((line) => `--aptopt=${line}`),
       ...["--dpkgopt=force-unsafe-io", distribution.codename, "-", "-"],
@@ -135,6 +136,20 @@ export async function* packageTree(
       await exited;
     }
   }
+}
+
+/**
+ * As root it mounts the host's /proc and /sys into its directory: killed, it would leave them there, for whoever clears that away to
+ * follow. In a mount namespace of its own they go with it; an ordinary user's are in one anyway.
+ */
+async function ownMounts(): Promise<string[]> {
+  if (process.getuid?.() !== 0) return [];
+  const command = ["unshare", "--mount"];
+  // Where that is not permitted, no mount is either.
+  return runTool("unshare", ["--mount", "true"]).then(
+    () => command,
+    () => [],
+  );
 }
 
 /** It unmounts and removes its own directory when asked to end; only when that hangs is it killed. */
@@ -180,6 +195,10 @@ function lastWords(child: ChildProcess, progress?: (progress: Progress) => void)
 
 function startError(cause: Error): StacyError {
   if (errno(cause) !== "ENOENT") return new StacyError("unavailable", "cannot start mmdebstrap", { cause });
+  return notInstalled(cause);
+}
+
+function notInstalled(cause?: Error): StacyError {
   return new StacyError("unavailable", "mmdebstrap is not installed", {
     cause,
     remedy: "install the package mmdebstrap, or use an image of a registry",
@@ -188,6 +207,8 @@ function startError(cause: Error): StacyError {
 
 function failure(words: string[], code: number | null): StacyError {
   const said = words.join("\n");
+  // What `unshare` and shells end with when there is no such program.
+  if (code === 127) return notInstalled();
   if (/No space left on device/i.test(said)) {
     return new StacyError("no-space", `no space for the packages: ${said}`, { remedy: "free space in /tmp" });
   }
