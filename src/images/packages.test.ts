@@ -40,7 +40,8 @@ test("what mmdebstrap mounts is nowhere else, and gone when it is killed", {
 
 test("a host without mmdebstrap is told so, by whatever would have started it", async (t) => {
   const dir = await programs(t, (own) => own);
-  for (const name of ["apt-config", "unshare", "true"]) await symlink(join("/usr/bin", name), join(dir, name));
+  for (const name of ["apt-config", "apt-get", "unshare", "true"])
+    await symlink(join("/usr/bin", name), join(dir, name));
   await assert.rejects(
     async () => packageTree({ packages: [], variant: "minbase" }).next(),
     /mmdebstrap is not installed/,
