@@ -109,6 +109,16 @@ describe("the command line about this host", { timeout: 300_000 }, () => {
     assert.ok(results["spawn.first-exec.http"].p50 > 0);
   });
 
+  test("a volume is exported to standard output and imported from standard input", async () => {
+    const main = join(packageRoot, "src/cli/main.ts");
+    const shell = (script: string) => cli.program(["sh", "-c", script, process.execPath, main]);
+    await cli.out("volume", "create", "data", "--size", "64m");
+    await shell('"$0" "$1" volume export data - > out.gz && "$0" "$1" volume import - back < out.gz');
+    const list = (await cli.json("volume", "ls")) as { name: string; size_mb: number }[];
+    assert.deepEqual(list.map(({ name, size_mb }) => `${name} ${size_mb}`).sort(), ["back 64", "data 64"]);
+    assert.ok(!(await readdir(cli.data)).includes("-"), "a file of that name");
+  });
+
   test("version says which program this is", async () => {
     assert.match(await cli.out("version"), /^stacyvm \d+\.\d+\.\d+, Node \d+.*\nno server runs$/);
     assert.equal((await cli.json("version")).version, await cli.out("--version"));

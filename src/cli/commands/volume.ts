@@ -1,5 +1,6 @@
 import { open } from "node:fs/promises";
 import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
 import type { Volume } from "../../../sdk/src/index.ts";
 import { parseSizeMiB, sizeText } from "../arguments.ts";
@@ -180,23 +181,26 @@ function detach(): Command {
 function exporting(): Command {
   return clientCommand("export", "save a volume into a file of this host")
     .argument("<name>")
-    .argument("<file>", "such as data.ext4.gz; gzip unpacks it to the disk itself")
+    .argument("<file>", "such as data.ext4.gz, or - for standard output; gzip unpacks it to the disk itself")
     .action((name: string, file: string, options: ClientOptions) =>
       withServer(options, async ({ client, signal }) => {
-        await checkSaveTarget(file, `${name}.ext4.gz`);
-        await saveFile(file, await client.volumes.readContent(name, { signal }), 0o600);
+        if (file !== "-") await checkSaveTarget(file, `${name}.ext4.gz`);
+        const content = await client.volumes.readContent(name, { signal });
+        if (file === "-") await pipeline(content, process.stdout, { end: false });
+        else await saveFile(file, content, 0o600);
       }),
     );
 }
 
 function importing(): Command {
   return clientCommand("import", "make a volume of an export")
-    .argument("<file>")
+    .argument("<file>", "what `volume export` has made, or - for standard input")
     .argument("<name>", "what to call the volume")
     .action((file: string, name: string, options: ClientOptions) =>
       withServer(options, async ({ client, signal }) => {
-        await using handle = await open(file, "r");
-        const content = Readable.toWeb(handle.createReadStream()) as unknown as ReadableStream<Uint8Array>;
+        await using handle = file === "-" ? undefined : await open(file, "r");
+        const source = handle?.createReadStream() ?? process.stdin;
+        const content = Readable.toWeb(source) as unknown as ReadableStream<Uint8Array>;
         const made = await client.volumes.writeContent(name, content, { signal });
         if (options.json === true) return printJson(made);
         note(`${made.name} is there, ${sizeText(made.sizeMb)}`);
