@@ -5,6 +5,7 @@ import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, write
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { servers } from "./directory-support.ts";
 import { Server } from "./server-support.ts";
 
 describe("directories of the host under QEMU", () => {
@@ -220,13 +221,5 @@ describe("directories of the host under QEMU", () => {
   const waits = async (pid: number | undefined): Promise<number> =>
     Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "latin1"))?.[1]);
 
-  /** Children of the server that serve the directory. */
-  const helpers = async (): Promise<number[]> => {
-    const found: number[] = [];
-    for (const name of await readdir("/proc")) {
-      const words = await readFile(`/proc/${name}/cmdline`, "latin1").catch(() => "");
-      if (/stacyvm-directory\0/.test(words) && words.split("\0")[1] === dir) found.push(Number(name));
-    }
-    return found;
-  };
+  const helpers = (): Promise<number[]> => servers(dir);
 });

@@ -1,4 +1,5 @@
 /** A directory of the host in a guest of a test, served as the server serves it. */
+import { readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ServedDirectories, type ServingOptions } from "../src/directories/serving.ts";
@@ -20,4 +21,14 @@ export async function share(
   await served.mount([{ source, path, readOnly: false }]);
   served.start();
   return { served, [Symbol.asyncDispose]: async () => served.stop() };
+}
+
+/** Pids of the helpers that serve a directory, whosever they are. */
+export async function servers(dir: string): Promise<number[]> {
+  const found: number[] = [];
+  for (const name of await readdir("/proc")) {
+    const words = await readFile(`/proc/${name}/cmdline`, "latin1").catch(() => "");
+    if (/stacyvm-directory\0/.test(words) && words.split("\0")[1] === dir) found.push(Number(name));
+  }
+  return found;
 }
