@@ -208,6 +208,18 @@ $main cp "$d" "$4:/tmp/"; $main cp "$4:/tmp/$d" "$d/back$d"; cat "$d/back$d/x"`;
     assert.equal((await cli.json("version")).server, undefined);
   });
 
+  test("forward: a program that answers when it has read all sees the end of what was sent", async () => {
+    await cli.out("exec", id, "--", "sh", "-c", "nc -l -p 8081 -e wc -c >/dev/null 2>&1 &");
+    const forward = cli.start(["forward", id, "0:8081", "--json"]);
+    const done = ended(forward);
+    const { port } = JSON.parse(await said(forward));
+    const socket = connect(port, "127.0.0.1").setEncoding("utf8");
+    socket.end(Buffer.alloc(3_000_000));
+    assert.equal((await Array.fromAsync(socket)).join(""), "3000000\n");
+    forward.kill("SIGINT");
+    await done;
+  });
+
   test("pause, resume, suspend, extend, fork, checkpoint", async () => {
     assert.equal(await cli.out("pause", id), `${id} paused`);
     assert.equal(await cli.out("resume", id), `${id} running`);

@@ -5,6 +5,8 @@ import type { Transport } from "./transport.ts";
 export interface Tunnel extends AsyncIterable<Uint8Array>, Disposable {
   /** Resolves when the bytes are on their way; waits for a slow peer. */
   write(data: Uint8Array): Promise<void>;
+  /** Nothing more comes from this side; the program's answer still does. */
+  end(): void;
   close(): void;
 }
 
@@ -51,11 +53,13 @@ export class Port {
     return {
       [Symbol.asyncIterator]: () => incoming[Symbol.asyncIterator](),
       async write(data) {
-        socket.send(data);
+        // An empty message is this side's end.
+        if (data.length > 0) socket.send(data);
         while (socket.bufferedAmount > 1 << 20 && socket.readyState === 1) {
           await new Promise((resolve) => setTimeout(resolve, 5));
         }
       },
+      end: () => void (socket.readyState === 1 && socket.send(new Uint8Array(0))),
       close,
       [Symbol.dispose]: close,
     };

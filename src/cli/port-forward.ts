@@ -62,6 +62,7 @@ async function join(sandbox: Sandbox, socket: Socket, guest: number, signal: Abo
   const inward = (async () => {
     // Its end is not its close: the answer is still to come.
     for await (const part of socket.iterator({ destroyOnReturn: false })) await tunnel.write(part as Uint8Array);
+    tunnel.end();
   })();
   inward.catch(() => tunnel.close());
   for await (const part of tunnel) await writeTo(socket as never, part);

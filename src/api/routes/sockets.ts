@@ -157,6 +157,8 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "use",
       tag,
       summary: "A TCP connection to a port in the guest, as binary WebSocket frames",
+      description:
+        "An empty frame from the client ends its side of the connection; what the program in the guest still says comes as before. When the program ends its side, the socket closes.",
       params: SandboxId.extend({ port: whole(1, 65_535) }),
       responses: switching,
       errors: [404, 409],
@@ -166,7 +168,11 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
         const tunnel = await lease.agent.tunnel(call.params.port, { signal: socket.closed });
         tunnel.on("error", () => {}); // the loops below end
         const inward = (async () => {
-          for await (const { data } of socket.messages()) if (!(await push(tunnel, data))) break;
+          for await (const { data } of socket.messages()) {
+            // The end of this side alone. What comes after it has nowhere to go.
+            if (data.length === 0) tunnel.end();
+            else if (!(await push(tunnel, data))) break;
+          }
           tunnel.destroy();
         })();
         try {

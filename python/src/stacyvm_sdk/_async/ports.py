@@ -16,13 +16,18 @@ from .transport import AsyncTransport, segment
 
 
 class AsyncTunnel:
-    """Bytes in both directions: `async for part in tunnel`, `send`."""
+    """Bytes in both directions: `async for part in tunnel`, `send`; `send_eof` ends this side alone."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
     async def send(self, data: bytes) -> None:
-        await self._socket.send(data)
+        if data:  # an empty frame is this side's end
+            await self._socket.send(data)
+
+    async def send_eof(self) -> None:
+        """Nothing more comes from this side; the program's answer still does."""
+        await self._socket.send(b"")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:

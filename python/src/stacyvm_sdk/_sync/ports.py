@@ -17,13 +17,18 @@ from .transport import Transport, segment
 
 
 class Tunnel:
-    """Bytes in both directions: `for part in tunnel`, `send`."""
+    """Bytes in both directions: `for part in tunnel`, `send`; `send_eof` ends this side alone."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
     def send(self, data: bytes) -> None:
-        self._socket.send(data)
+        if data:  # an empty frame is this side's end
+            self._socket.send(data)
+
+    def send_eof(self) -> None:
+        """Nothing more comes from this side; the program's answer still does."""
+        self._socket.send(b"")
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
