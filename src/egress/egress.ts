@@ -163,6 +163,7 @@ export class Egress {
       secrets: () => secrets?.list(),
       trusted: secrets?.trusted ?? [],
       meter: this.#meter,
+      idleMs: options.idleMs,
       dial: async (target) => {
         try {
           const socket = await this.#dial(target, this.#brokered);
@@ -326,6 +327,8 @@ export class Egress {
 
   /** The answer to a program's question for a name: it takes an open file of ours, as a connection does. */
   async #lookUp(name: string): Promise<string[]> {
+    // A question carries some, too.
+    this.#meter.assertLeft();
     const free = this.#takeAmongAll();
     try {
       return await this.#options.resolve(name);

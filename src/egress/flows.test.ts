@@ -107,9 +107,9 @@ test("what is more than the limit of bytes in a second is lost", async () => {
   );
   flows.send("one", TARGET, Buffer.alloc(400), SILENT);
   await first.promise;
-  // However long that took, there is room for two at most, and one more is owed for.
+  // However long that took, there is room for two at most, for as much again that is owed, and one more.
   for (let i = 0; i < 20; i++) flows.send("one", TARGET, Buffer.alloc(400), SILENT);
-  assert.ok(sent >= 2 && sent <= 4, `${sent} went out`);
+  assert.ok(sent >= 2 && sent <= 7, `${sent} went out`);
   flows.close();
 });
 

@@ -39,8 +39,6 @@ interface Flow {
   idle: NodeJS.Timeout;
   socket?: Socket;
   held: Buffer[];
-  /** What is more than the limit of bytes in a second is lost until then, ms. */
-  fullUntil: number;
 }
 
 export class Flows {
@@ -92,7 +90,7 @@ export class Flows {
     const [oldest] = this.#flows;
     if (oldest !== undefined && this.#flows.size >= most) this.#end(...oldest);
     const idle = setTimeout(() => this.#end(key, flow), this.#options.idleMs ?? IDLE_MS).unref();
-    const flow: Flow = { target, idle, held: [], fullUntil: 0 };
+    const flow: Flow = { target, idle, held: [] };
     this.#flows.set(key, flow);
     void this.#connect(key, flow);
     return flow;
@@ -138,11 +136,9 @@ export class Flows {
   }
 
   #passes(key: string, flow: Flow, direction: "sent" | "received", bytes: number): boolean {
-    const now = performance.now();
-    if (now < flow.fullUntil || this.#flows.get(key) !== flow) return false;
+    if (this.#flows.get(key) !== flow) return false;
     try {
-      flow.fullUntil = now + this.#options.meter[direction](bytes);
-      return true;
+      return this.#options.meter.lets(direction, bytes);
     } catch (thrown) {
       this.#options.tell(flow.target, asStacyError(thrown));
       this.#refuse(key, flow);

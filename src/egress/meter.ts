@@ -36,8 +36,7 @@ export class Meter {
 
   /** Before a connection is made. @throws StacyError `limit` */
   connection(): void {
-    const spent = this.#spent();
-    if (spent !== undefined) throw spent;
+    this.assertLeft();
     if (this.#connections.take(1)) return;
     const { connectionsPerMinute: most } = this.#limits;
     throw new StacyError("limit", `this sandbox makes more than ${most} connections a minute`, {
@@ -49,11 +48,24 @@ export class Meter {
   readonly sent: Passed = (bytes) => this.#passed("sent", bytes);
   readonly received: Passed = (bytes) => this.#passed("received", bytes);
 
+  /** For what may be lost: whether so much goes on now, which counts it. @throws as the others */
+  lets(direction: keyof Traffic, bytes: number): boolean {
+    // As far behind as one second's worth, or what is always behind would let nothing of this kind through.
+    if (this.#bytes.owed() > 1_000) return false;
+    this.#passed(direction, bytes);
+    return true;
+  }
+
+  /** While nothing is sent that says how much it is. @throws StacyError `limit` when the bytes are spent */
+  assertLeft(): void {
+    const spent = this.#spent();
+    if (spent !== undefined) throw spent;
+  }
+
   #passed(direction: keyof Traffic, bytes: number): number {
     this.traffic[direction] += bytes;
     if (this.#all !== undefined) this.#all[direction] += bytes;
-    const spent = this.#spent();
-    if (spent !== undefined) throw spent;
+    this.assertLeft();
     return this.#bytes.owe(bytes);
   }
 
@@ -96,6 +108,13 @@ class Bucket {
     if (this.#most === 0) return 0;
     this.#fill();
     this.#level -= count;
+    return this.owed();
+  }
+
+  /** ms until it is paid back. */
+  owed(): number {
+    if (this.#most === 0) return 0;
+    this.#fill();
     return this.#level >= 0 ? 0 : (-this.#level * this.#ms) / this.#most;
   }
 

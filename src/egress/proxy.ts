@@ -12,6 +12,7 @@ import {
 } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { fewInterim } from "../host/few-interim.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
@@ -19,6 +20,7 @@ import { InSlices } from "../host/in-slices.ts";
 import { mergeBody } from "../host/merge-body.ts";
 import { relay } from "../host/relay.ts";
 import type { Connections, Target } from "./connections.ts";
+import { headBytes } from "./head-bytes.ts";
 import { fail, refuse } from "./http-error.ts";
 import type { Meter } from "./meter.ts";
 import type { Broker } from "./secrets/broker.ts";
@@ -125,6 +127,10 @@ export class EgressProxy {
       const target = { host: url.hostname, port: Number(url.port || 80) };
       const { broker } = this.#options;
       if (broker.scheme(target) === "http") return await broker.pass(target, request, response);
+      const { meter } = this.#options;
+      const ms = meter.sent(headBytes(request.headers, request.url));
+      if (ms > 0) await delay(ms, undefined, { ref: false });
+      if (response.closed) return; // it left meanwhile
       const socket = await this.#dial(target, client);
       const outgoing = httpRequest({
         // Without an agent: it would make connections of its own.
@@ -143,18 +149,19 @@ export class EgressProxy {
       outgoing.once("response", (answer) => {
         mergeBody(answer);
         try {
+          meter.received(headBytes(answer.headers));
           // What was parsed is not always what may be written: a status of 99, say.
           response.writeHead(answer.statusCode ?? 502, answer.statusMessage, endToEnd(answer.headers));
         } catch (thrown) {
           broke(thrown as Error);
           return;
         }
-        relay(answer, response, () => socket.destroy(), this.#options.meter.received);
+        relay(answer, response, () => socket.destroy(), meter.received);
       });
       outgoing.once("upgrade", () => broke(new Error("it changes the protocol without being asked")));
       outgoing.on("error", broke);
       response.once("close", () => socket.destroy());
-      relay(request, outgoing, undefined, this.#options.meter.sent); // its errors are the request's own, above
+      relay(request, outgoing, undefined, meter.sent); // its errors are the request's own, above
     } catch (thrown) {
       fail(response, thrown);
     }

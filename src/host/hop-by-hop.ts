@@ -1,5 +1,6 @@
 /** Passing HTTP messages on: which headers are meant for one connection only (RFC 9110, 7.6.1), and how a body is framed. */
 import type { IncomingHttpHeaders } from "node:http";
+import { StacyError } from "./error.ts";
 
 const HOP_BY_HOP = [
   "connection",
@@ -29,10 +30,15 @@ export function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
 /**
  * What makes the body of a request that is passed on end where it ended here. Node frames one without a length only for some methods, and
  * what a GET or DELETE carried would be read as the next request.
+ * @throws StacyError `invalid` for a body that is coded otherwise as well: its bytes would be taken for what they stand for
  */
 export function framing(
   headers: IncomingHttpHeaders,
   hasBody = headers["transfer-encoding"] !== undefined,
 ): IncomingHttpHeaders {
+  const coding = headers["transfer-encoding"];
+  if (coding !== undefined && !/^\s*chunked\s*$/i.test(coding)) {
+    throw new StacyError("invalid", "a body is passed on in chunks or with a length, in no other transfer coding");
+  }
   return hasBody && headers["content-length"] === undefined ? { "transfer-encoding": "chunked" } : {};
 }

@@ -6,7 +6,7 @@ import type { Readable, Writable } from "node:stream";
 
 const PIECES = 16;
 
-/** Told of each piece. @returns ms to wait before the next one is taken @throws to end it */
+/** Told of each piece. @returns ms to wait before it goes on, and any other after it @throws to end it */
 export type Passed = (bytes: number) => number;
 
 /**
@@ -22,6 +22,8 @@ export function relay(
   let waiting = 0;
   let over = false;
   let held: NodeJS.Timeout | undefined;
+  /** It ended while its last piece is held. */
+  let ended = false;
   const finish = (error?: Error): void => {
     if (over) return;
     over = true;
@@ -45,18 +47,25 @@ export function relay(
   const goOn = (): void => {
     if (!over && held === undefined && waiting < PIECES && from.isPaused()) from.resume();
   };
-  const hold = (ms: number): void => {
-    from.pause();
-    held = setTimeout(() => {
-      held = undefined;
-      goOn();
-    }, ms).unref();
-  };
-  const pass = (piece: Buffer): void => {
+  const write = (piece: Buffer): void => {
     if (to.destroyed || to.writableEnded) {
       finish(new Error("the writer is closed"));
       return;
     }
+    waiting += 1;
+    const more = to.write(piece, written);
+    if (!more || waiting >= PIECES) from.pause();
+    else goOn();
+  };
+  const hold = (piece: Buffer, ms: number): void => {
+    from.pause();
+    held = setTimeout(() => {
+      held = undefined;
+      write(piece);
+      if (ended) to.end();
+    }, ms).unref();
+  };
+  const pass = (piece: Buffer): void => {
     let wait: number;
     try {
       wait = passed(piece.length);
@@ -64,12 +73,13 @@ export function relay(
       finish(error as Error);
       return;
     }
-    waiting += 1;
-    const more = to.write(piece, written);
-    if (!more || waiting >= PIECES) from.pause();
-    if (wait > 0) hold(wait);
+    if (wait > 0) hold(piece, wait);
+    else write(piece);
   };
-  const end = (): void => void to.end();
+  const end = (): void => {
+    if (held === undefined) to.end();
+    else ended = true;
+  };
   const finished = (): void => finish();
   const closed = (): void => {
     if (!from.readableEnded) finish(new Error("the reader was closed before its end"));

@@ -17,7 +17,7 @@ import { WebSocket, WebSocketServer } from "ws";
 import { countTurns } from "../../../test/count-turns.ts";
 import { StacyError } from "../../host/error.ts";
 import type { Target } from "../connections.ts";
-import { Meter, NO_LIMITS } from "../meter.ts";
+import { Meter, NO_LIMITS, type TrafficLimits } from "../meter.ts";
 import { type Authority, certify, makeAuthority } from "./authority.ts";
 import { Broker } from "./broker.ts";
 import { type KeptSecret, type Placement, SecretHosts } from "./secret.ts";
@@ -111,6 +111,8 @@ interface Options {
   refuse?: boolean;
   /** Of the real host. */
   port?: number;
+  limits?: Partial<TrafficLimits>;
+  idleMs?: number;
 }
 
 class Guest implements Disposable {
@@ -118,13 +120,15 @@ class Guest implements Disposable {
   readonly broker: Broker;
   readonly dialled: Target[] = [];
   readonly reached: Socket[] = [];
-  readonly meter = new Meter(NO_LIMITS);
+  readonly meter: Meter;
   value: string | undefined = VALUE;
   readonly #ends: Duplex[] = [];
 
   constructor(authority: Authority, options: Options = {}) {
     this.authority = authority;
+    this.meter = new Meter({ ...NO_LIMITS, ...options.limits });
     this.broker = new Broker({
+      idleMs: options.idleMs ?? 60_000,
       authority,
       trusted: options.trusted ?? [world.certificate],
       meter: this.meter,
@@ -367,6 +371,52 @@ test("an echo in the answer's headers is masked, in every form in which it was s
     assert.ok(!JSON.stringify(headers).includes(VALUE));
     session.close();
   }
+});
+
+test("what an earlier request had put in is masked in an answer to one that has a value of its own there", async () => {
+  respond = () => ({ "x-last": `Bearer ${VALUE}` });
+  using guest = await Guest.make();
+  const { answer } = await guest.ask("/own", { authorization: "Bearer of-its-own" });
+  assert.equal(seen.at(-1)?.headers.authorization, "Bearer of-its-own");
+  assert.equal(answer.headers["x-last"], `Bearer ${PLACEHOLDER}`);
+});
+
+test("heads count in both directions, and over its bytes a sandbox gets no further by a connection that it has", async () => {
+  respond = () => ({ "x-large": "a".repeat(4_000) });
+  using guest = await Guest.make({ limits: { maxBytes: 20_000 } });
+  const session = await guest.http2();
+  const told: number[] = [];
+  for (let i = 0; i < 10; i++)
+    told.push((await over(session, { ":method": "GET", "x-own": "b".repeat(1_000) })).status);
+  assert.deepEqual([told[0], told[2], told.at(-1)], [200, 200, 503]);
+  const { sent, received } = guest.meter.traffic;
+  assert.ok(sent > 3_000 && received > 12_000 && sent + received < 40_000, `${sent} sent, ${received} received`);
+  assert.ok(seen.length < 6, `${seen.length} requests reached the host`);
+  session.close();
+});
+
+test("of requests by HTTP/2 as many are under way at a host as by HTTP/1.1, over however many connections they came", async () => {
+  using guest = await Guest.make();
+  const sessions = await Promise.all(Array.from({ length: 3 }, () => guest.http2()));
+  const streams = sessions.flatMap((session) =>
+    Array.from({ length: 50 }, () => session.request({ ":path": "/stream", ":authority": HOST })),
+  );
+  for (const stream of streams) stream.on("error", () => {});
+  while (seen.length < 64) await new Promise((wake) => setImmediate(wake));
+  await new Promise((wake) => setTimeout(wake, 200));
+  assert.equal(seen.length, 64);
+  // Those that leave make room for as many.
+  for (const stream of streams.slice(0, 50)) stream.close();
+  while (seen.length < 100) await new Promise((wake) => setImmediate(wake));
+  for (const session of sessions) session.destroy();
+});
+
+test("a connection over which nothing goes is closed after a while", async () => {
+  using guest = await Guest.make({ idleMs: 300 });
+  const socket = await guest.tls();
+  socket.on("error", () => {});
+  socket.resume();
+  await once(socket, "close");
 });
 
 test("a large answer comes whole to a client that has its connection closed, and the connection goes", async () => {

@@ -13,6 +13,7 @@ import {
 import { performServerHandshake, type ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import { createServer as createTls, type TLSSocket, type TlsOptions } from "node:tls";
 import { StacyError } from "../../host/error.ts";
 import { endToEnd } from "../../host/hop-by-hop.ts";
@@ -20,6 +21,7 @@ import { InSlices } from "../../host/in-slices.ts";
 import { mergeBody } from "../../host/merge-body.ts";
 import { relay } from "../../host/relay.ts";
 import type { Permit, Target } from "../connections.ts";
+import { headBytes } from "../head-bytes.ts";
 import { normaliseHost } from "../host-rules.ts";
 import { answerOf, fail, refuse } from "../http-error.ts";
 import type { Meter } from "../meter.ts";
@@ -42,6 +44,8 @@ export interface BrokerOptions {
   /** Certificates of authorities that hosts may have theirs from, PEM; empty: those that Node knows. */
   trusted: readonly string[];
   meter: Meter;
+  /** A connection of the guest over which nothing went for so long is closed. */
+  idleMs: number;
   /** @throws StacyError when the host cannot or may not be reached */
   dial(target: Target): Promise<Socket>;
 }
@@ -163,6 +167,7 @@ export class Broker {
     else {
       const tls = createTls({ ...(await certificates.of(target.host)), ...tlsOptions(target) });
       tls.on("secureConnection", (socket: TLSSocket) => {
+        socket.setTimeout(this.#options.idleMs, () => socket.destroy());
         const slices = new InSlices(socket);
         if (socket.alpnProtocol === "h2") this.#http2Session(host, slices);
         else http1.emit("connection", slices);
@@ -210,15 +215,18 @@ export class Broker {
       const path = pathOf(request.url ?? "", host);
       assertFor(host, authorities);
       const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
+      const gone = closing(response);
+      await this.#counted(headBytes(headers, path), gone);
       const placed = await this.#place(host, method, path, headers);
       const asked = askedOf(host, method, placed, hasBody ? request : undefined, false);
-      exchange = await host.upstream.ask(asked, closing(response));
+      exchange = await host.upstream.ask(asked, gone);
       const { answer, request: outgoing } = exchange;
       answer.catch(() => {});
       if (response.closed) return void outgoing.destroy(); // it left meanwhile
       response.once("close", () => void (response.writableFinished || outgoing.destroy()));
       if (hasBody) relay(request, outgoing, undefined, this.#options.meter.sent);
       const { status, headers: told, body, trailers } = await answer;
+      this.#options.meter.received(headBytes(told));
       response.writeHead(status, masked(told, placed));
       // Before `relay`'s own end of it, which comes in the same event.
       body.once("end", () => quietly(response, () => response.addTrailers(masked(trailers(), placed) as never)));
@@ -241,18 +249,19 @@ export class Broker {
       );
       assertFor(host, authorities.map(String));
       const headers = Object.fromEntries(Object.entries(all).filter(([name]) => !name.startsWith(":")));
+      const gone = closing(stream);
+      await this.#counted(headBytes(headers, path), gone);
       const placed = await this.#place(host, method, path, headers);
       const hasBody = !stream.endAfterHeaders;
-      const { answer, request: outgoing } = await host.upstream.ask(
-        askedOf(host, method, placed, hasBody ? stream : undefined, true),
-        closing(stream),
-      );
+      const asked = askedOf(host, method, placed, hasBody ? stream : undefined, true);
+      const { answer, request: outgoing } = await host.upstream.ask(asked, gone);
       answer.catch(() => {});
       if (stream.closed) return void outgoing.destroy(); // it left meanwhile
       stream.once("close", () => void outgoing.destroy());
       if (hasBody) relay(stream, outgoing, undefined, this.#options.meter.sent);
       const { status, headers: told, body, empty, trailers } = await answer;
       if (stream.closed) return;
+      this.#options.meter.received(headBytes(told));
       const head = { ":status": status, ...masked(told, placed) };
       if (empty) return stream.respond(head, { endStream: true });
       stream.respond(head, { waitForTrailers: true });
@@ -284,8 +293,17 @@ export class Broker {
       }
       const placed = await this.#place(host, method, path, headers);
       const { gone, stay } = leaving(socket);
-      const became = await host.upstream.upgrade(askedOf(host, method, placed, undefined, false), gone).finally(stay);
-      if (gone.aborted) return void ("socket" in became ? became.socket : became.body).destroy();
+      const became = await this.#counted(headBytes(headers, path), gone)
+        .then(() => host.upstream.upgrade(askedOf(host, method, placed, undefined, false), gone))
+        .finally(stay);
+      const theirs = "socket" in became ? became.socket : became.body;
+      if (gone.aborted) return void theirs.destroy();
+      try {
+        this.#options.meter.received(headBytes("socket" in became ? became.answer.headers : became.headers));
+      } catch (thrown) {
+        theirs.destroy();
+        throw thrown;
+      }
       const begin = (status: number, told: IncomingHttpHeaders): void => {
         const lines = Object.entries(told).flatMap(([name, value]) =>
           [value ?? []].flat().map((each) => `${name}: ${each}`),
@@ -305,6 +323,12 @@ export class Broker {
     } catch (thrown) {
       refuse(socket, thrown);
     }
+  }
+
+  /** A request's head, before it goes on. That of an answer only counts: whoever waits for it has waited with its request. */
+  async #counted(bytes: number, gone: AbortSignal): Promise<void> {
+    const ms = this.#options.meter.sent(bytes);
+    if (ms > 0) await delay(ms, undefined, { signal: gone, ref: false });
   }
 
   async #place({ target, scheme }: Host, method: string, path: string, headers: IncomingHttpHeaders): Promise<Placed> {

@@ -128,7 +128,7 @@ export interface Placed {
   /** With the query. */
   path: string;
   headers: IncomingHttpHeaders;
-  /** Text of the host's answer, without the values that went to it. */
+  /** Text of the host's answer, without the values that go to it. */
   mask(text: string): string;
 }
 
@@ -139,7 +139,10 @@ export interface Placed {
  */
 export function place(path: string, headers: IncomingHttpHeaders, secrets: readonly Secret[]): Placed {
   const placed = { path, headers: { ...headers } };
-  const hidden: Hidden[] = [];
+  // Also those that this request has no place for: an earlier one had, and the host may say what was in it.
+  const hidden = secrets.flatMap(({ value, placeholder }): Hidden[] =>
+    value === undefined ? [] : [{ value, placeholder }],
+  );
   const sent: Hidden[] = [];
   for (const [slot, candidates] of slots(secrets)) {
     const at = slot.indexOf(" ");
@@ -147,7 +150,6 @@ export function place(path: string, headers: IncomingHttpHeaders, secrets: reado
     const chosen = slot.startsWith("query ") ? inQuery(placed, name, candidates) : inHeader(placed, name, candidates);
     if (chosen === undefined) continue;
     const { placeholder } = chosen;
-    hidden.push({ value: present(chosen), placeholder });
     const basic = slot.startsWith("query ") ? undefined : /^Basic (.*)$/i.exec(String(placed.headers[name]))?.[1];
     if (basic !== undefined) sent.push({ value: basic, placeholder });
   }

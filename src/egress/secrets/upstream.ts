@@ -19,7 +19,7 @@ import type { Target } from "../connections.ts";
 import { Places } from "./places.ts";
 import type { Scheme } from "./secret.ts";
 
-/** So many requests to one host at once over HTTP/1.1; the others wait. */
+/** So many requests to one host at once; the others wait. */
 const MOST_SOCKETS = 64;
 const MOST_WAITING = 256;
 /** Of connections that nothing is asked over, and for how long. */
@@ -92,11 +92,10 @@ export class Upstream {
    * @throws StacyError when the host cannot or may not be reached, `limit` when too many wait for it
    */
   async ask(asked: Asked, gone: AbortSignal): Promise<Exchange> {
-    const session = asked.http2 ? await this.#http2() : undefined;
-    if (session !== undefined) return this.#askHttp2(session, asked);
     const free = await this.#places.take(gone);
     try {
-      const exchange = this.#askHttp1(asked);
+      const session = asked.http2 ? await this.#http2() : undefined;
+      const exchange = session === undefined ? this.#askHttp1(asked) : this.#askHttp2(session, asked);
       exchange.request.once("close", free);
       return exchange;
     } catch (thrown) {
