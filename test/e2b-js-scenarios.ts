@@ -40,6 +40,9 @@ export async function sandboxScenarios(all: Scenarios, sdk: Sdk, place: Place): 
   for (const lane of ended) if (lane.status === "rejected") throw lane.reason;
 }
 
+/** What clients encode before it goes into a query, more than once. */
+const ODD = { "of team": "a & b=é+c %41" };
+
 /** A program that answers with the host name that it was asked by. */
 const TELLS_HOST = `from http.server import BaseHTTPRequestHandler, HTTPServer
 class Told(BaseHTTPRequestHandler):
@@ -55,7 +58,7 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
   const { NotEnoughSpaceError, Sandbox, SandboxNotFoundError, TimeoutError, Volume } = e2b;
   let sandbox = await Sandbox.create({
     timeoutMs: lifeMs,
-    metadata: { purpose: "tests", n: "1" },
+    metadata: { purpose: "tests", n: "1", ...ODD },
     envs: { OF_ALL: "yes" },
   });
   const { sandboxId } = sandbox;
@@ -72,7 +75,10 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
   await all.run("its information", async () => {
     const info = await sandbox.getInfo();
     assert.equal(info.sandboxId, sandboxId);
-    assert.deepEqual([info.state, info.templateId, info.metadata], ["running", "base", { purpose: "tests", n: "1" }]);
+    assert.deepEqual(
+      [info.state, info.templateId, info.metadata],
+      ["running", "base", { purpose: "tests", n: "1", ...ODD }],
+    );
     assert.ok(info.endAt > new Date() && info.cpuCount >= 1 && info.memoryMB > 0);
   });
   await all.run("listed by metadata, in pages", async () => {
@@ -81,6 +87,8 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
       found.map((each) => each.sandboxId),
       [sandboxId],
     );
+    const odd = await Sandbox.list({ query: { metadata: ODD } }).nextItems();
+    assert.deepEqual([odd.length, odd[0]?.sandboxId], [1, sandboxId]);
     assert.deepEqual(await Sandbox.list({ query: { metadata: { purpose: "none" } } }).nextItems(), []);
     const asleep = await Sandbox.list({ query: { state: ["paused"], metadata: { purpose: "tests" } } }).nextItems();
     assert.deepEqual(asleep, []);
@@ -525,6 +533,32 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
     sandbox = await Sandbox.connect(sandboxId, { timeoutMs: lifeMs });
     assert.equal((await sandbox.commands.run("cat /dev/shm/memory")).stdout, "kept\n");
   });
+  await all.run("a command and a terminal over a pause: as they were started, and told from there on", async () => {
+    const counting = "for i in $(seq 1000); do echo $i; sleep 0.2; done";
+    const counts = await sandbox.commands.run(counting, { background: true, timeoutMs: 0, envs: { OWN: "yes" } });
+    const terminal = await sandbox.pty.create({ cols: 80, rows: 24, timeoutMs: 0, onData: () => {} });
+    while (!counts.stdout.includes("3\n")) await new Promise((wake) => setTimeout(wake, 50));
+    const listed = async (): Promise<unknown[]> => {
+      const all = await sandbox.commands.list();
+      return all.sort((a, b) => a.pid - b.pid).map(({ pid, cmd, args, envs }) => ({ pid, cmd, args, envs }));
+    };
+    const before = await listed();
+    assert.ok(JSON.stringify(before).includes(counting));
+    await sandbox.pause();
+    sandbox = await Sandbox.connect(sandboxId, { timeoutMs: lifeMs });
+    assert.deepEqual(await listed(), before);
+    const told: string[] = [];
+    const again = await sandbox.commands.connect(counts.pid, { onStdout: (data) => void told.push(data) });
+    while (told.length < 2) await new Promise((wake) => setTimeout(wake, 50));
+    const [first = 0, second = 0] = told.join("").split("\n").map(Number);
+    assert.ok(first > 3 && second === first + 1, `${first}, ${second}`);
+    await again.kill();
+    await sandbox.pty.resize(terminal.pid, { cols: 101, rows: 31 });
+    await sandbox.pty.sendInput(terminal.pid, new TextEncoder().encode("stty size > /tmp/size; exit\n"));
+    while (!(await sandbox.files.exists("/tmp/size"))) await new Promise((wake) => setTimeout(wake, 50));
+    while ((await sandbox.files.read("/tmp/size")) === "") await new Promise((wake) => setTimeout(wake, 50));
+    assert.equal(await sandbox.files.read("/tmp/size"), "31 101\n");
+  });
   await all.run("a snapshot, and a sandbox from it", async () => {
     await sandbox.files.write("/home/user/state", "saved");
     const { snapshotId } = await sandbox.createSnapshot();
@@ -590,19 +624,19 @@ async function ofOneSandbox(all: Scenarios, { e2b }: Sdk, { url, key, lifeMs = 3
   };
   await all.run("ranges of addresses", async () => {
     const allowOut = ["192.0.2.0/24", "2001:db8::/32", "example.com"];
-    assert.deepEqual(await networkOf({ allowOut, denyOut: ["0.0.0.0/0"] }), { allowOut, denyOut: [] });
+    assert.deepEqual(await networkOf({ allowOut, denyOut: ["0.0.0.0/0"] }), { allowOut, denyOut: ["0.0.0.0/0"] });
   });
   const create = (body: object) => asked("POST", "/sandboxes", { templateID: "base", timeout: 15, ...body });
   await all.run("single hosts refused", async () => {
     const denyOut = ["192.0.2.7", "198.51.100.0/24"];
     const { commands } = sandbox;
-    assert.deepEqual(await networkOf({ allowOut: ["0.0.0.0/0"], denyOut }), { allowOut: ["*"], denyOut });
+    assert.deepEqual(await networkOf({ allowOut: ["0.0.0.0/0"], denyOut }), { allowOut: ["0.0.0.0/0"], denyOut });
     // Refused at once; what is permitted, and nowhere, would be waited for.
     const refused = await commands
       .run("curl -sS -m 50 http://192.0.2.7/ 2>&1", { timeoutMs: 0 })
       .catch((error) => error);
     assert.match(String(refused.stdout), /refused|reset|denied|not allowed|403/i);
-    assert.deepEqual(await networkOf({ allow_internet_access: false }), { allowOut: [], denyOut: [] });
+    assert.deepEqual(await networkOf({ allow_internet_access: false }), { allowOut: [], denyOut: ["0.0.0.0/0"] });
   });
   await all.refused("a proxy of one's own", /a proxy/, () => create({ network: { egressProxy: { address: "x:1" } } }));
   await all.refused("rules that change requests", /rules/, () =>
@@ -788,6 +822,8 @@ async function ofCodeAndOthers(all: Scenarios, { e2b, interpreter }: Sdk): Promi
     assert.deepEqual([wrong.error?.name, wrong.error?.value], ["ZeroDivisionError", "division by zero"]);
     const [rich] = (await it.runCode("class H:\n  def _repr_html_(self): return '<b>'\nH()")).results;
     assert.equal(rich?.html, "<b>");
+    const started = await it.commands.list();
+    assert.ok(!JSON.stringify(started).includes("interpreter"), "its processes are no commands of the client's");
   });
   await all.run("contexts of the code interpreter", async () => {
     const it = await notebook();

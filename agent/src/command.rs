@@ -74,6 +74,8 @@ pub struct Command {
     pub id: u64,
     pub pid: i32,
     pub text: Vec<u8>,
+    /// What the host wants to know of it later.
+    pub note: Vec<u8>,
     pub start_time: u64,
     pub sources: Vec<Source>,
     pub stdin: Option<Stdin>,

@@ -14,6 +14,7 @@ const MAX_COMMANDS: usize = 512;
 const MAX_ENDED: usize = 64;
 /// A command's ring when memory is short: what a slow follower may be behind, and room for one more read.
 const LEAST_RING: usize = 1 << 19;
+const MOST_NOTE: usize = 4096;
 /// A MiB is still there when the oldest piece has gone.
 const DEFAULT_RING: u64 = (1 << 20) + (1 << 17);
 const DEFAULT_GRACE_MS: u64 = 2_000;
@@ -97,6 +98,7 @@ impl Agent {
             looked: 0,
             look_until: 0,
             text: argv.join(&b' ').into_iter().take(4096).collect(),
+            note: fields.bytes(tag::NOTE).filter(|note| note.len() <= MOST_NOTE).map_or_else(Vec::new, <[u8]>::to_vec),
             start_time: sys::wall(),
             sources,
             stdin,
@@ -182,6 +184,9 @@ impl Agent {
             p.u64(tag::PROCESS_ID, command.id).u32(tag::PID, command.pid as u32).bytes(tag::COMMAND, &command.text);
             p.u64(tag::START_TIME, command.start_time).u8(tag::RUNNING, command.exit.is_none() as u8);
             p.u8(tag::DETACHED, command.detached as u8);
+            if !command.note.is_empty() {
+                p.bytes(tag::NOTE, &command.note);
+            }
             if let Some(exit) = &command.exit {
                 p.0.extend_from_slice(&exit_fields(exit).0);
             }

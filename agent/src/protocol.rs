@@ -187,6 +187,7 @@ pub mod tag {
     pub const OUTPUT: u8 = 72;
     pub const DETACHED: u8 = 73;
     pub const UNTIL_CLOSED: u8 = 74;
+    pub const NOTE: u8 = 75;
     pub const PATH: u8 = 80;
     pub const TO: u8 = 81;
     pub const MODE: u8 = 82;

@@ -181,7 +181,7 @@ export const configSchema = z.strictObject({
     max_connections: z.int().min(1).max(65_536).default(128),
     /** Of all sandboxes together: each is an open file of the server. */
     max_connections_total: z.int().min(1).max(1_000_000).default(4_096),
-    /** A connection over which nothing went for so long is closed. */
+    /** A connection to a host over which nothing went for so long is closed. */
     idle_timeout: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(3_600_000),
   }),
   mounts: section({

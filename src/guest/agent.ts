@@ -70,6 +70,8 @@ export interface ExecOptions {
   ringBytes?: number;
   /** It goes on without anybody who follows it; `processes` says so. */
   detached?: boolean;
+  /** Kept beside it for whoever asks for `processes`, at most 4 KiB. */
+  note?: string | undefined;
   /**
    * Its result waits until nobody holds its output open any more. Default: for what others that it has started (`exec > >(tee log)`) still
    * write, as long as they are not silent for 250 ms, and 2 s at most.
@@ -132,6 +134,8 @@ export interface ProcessInfo {
   running: boolean;
   /** It was started to go on without anybody who follows it; absent: the agent is older and does not say. */
   detached?: boolean;
+  /** What was left beside it. It comes from the guest: nothing to be trusted. */
+  note?: string;
   exit?: ExitStatus;
 }
 

@@ -5,12 +5,12 @@
  *     method     OPEN                                              host then sends   agent answers
  *     EXEC       ARGV* ENV* CWD? USER? TIMEOUT_MS? SIGNAL?         DATA = stdin,     EVENT PROCESS_ID PID; DATA stdout and
  *                GRACE_MS? STDIN? PTY{ROWS COLS TERM?}?            FIN; CTRL SIGNAL  stderr; END EXIT_CODE REASON SIGNAL?
- *                RING_BYTES? KEEP? DETACHED? UNTIL_CLOSED?         GROUP? or ROWS
+ *                RING_BYTES? KEEP? DETACHED? UNTIL_CLOSED? NOTE?   GROUP? or ROWS
  *                                                                  COLS
  *     ATTACH     PROCESS_ID TIMES?                                 as EXEC           EVENT PROCESS_ID PID OUTPUT; EVENT LOST?; then
  *                                                                                    as EXEC, with TIMES behind EVENT* TIME OFFSET
  *     PROCESSES                                                                      EVENT* PROCESS{PROCESS_ID PID COMMAND
- *                                                                                    START_TIME RUNNING DETACHED EXIT_CODE? REASON? SIGNAL?}
+ *                                                                                    START_TIME RUNNING DETACHED NOTE? EXIT_CODE? REASON? SIGNAL?}
  *     SIGNAL     PROCESS_ID SIGNAL GROUP?
  *     READ       PATH OFFSET? LENGTH? FOLLOW=1                                          EVENT <stat>; DATA
  *     WRITE      PATH MODE? OFFSET? APPEND? ATOMIC? EXCLUSIVE?     DATA, FIN         END SIZE
@@ -115,7 +115,8 @@ export function execFields(options: ExecOptions): FieldWriter {
     .flag(Tag.STDIN, options.stdin !== undefined && options.stdin !== false)
     .u32(Tag.RING_BYTES, limited(options.ringBytes))
     .flag(Tag.DETACHED, options.detached)
-    .flag(Tag.UNTIL_CLOSED, options.untilClosed);
+    .flag(Tag.UNTIL_CLOSED, options.untilClosed)
+    .text(Tag.NOTE, options.note);
   if (options.pty !== undefined) fields.fields(Tag.PTY, sizeFields(options.pty).text(Tag.TERM, options.pty.term));
   return fields;
 }
@@ -153,6 +154,7 @@ export function processInfo(fields: FieldReader): ProcessInfo {
     command: fields.text(Tag.COMMAND) ?? "",
     startedAt: Number((fields.bigint(Tag.START_TIME) ?? 0n) / NS_PER_MS),
     running,
+    ...(fields.text(Tag.NOTE) === undefined ? {} : { note: fields.text(Tag.NOTE) as string }),
     ...(fields.number(Tag.DETACHED) === undefined ? {} : { detached: fields.flag(Tag.DETACHED) }),
     ...(running ? {} : { exit: exitStatus(fields) }),
   };

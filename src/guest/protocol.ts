@@ -246,6 +246,7 @@ export const Tag = {
   TIMES: 70, // u8 1: say when what follows was written
   TIME: 71, // u64 ns since 1970: when the output from OFFSET on was written, to 10 ms
   OUTPUT: 72, // u64, bytes that a command has written so far
+  NOTE: 75, // text of the host's, at most 4 KiB, kept beside a command and given back with PROCESSES
   UNTIL_CLOSED: 74, // u8 1: the output is over when nobody holds it open any more, however long after the command's end
   DETACHED: 73, // u8 1: started to go on without anybody who follows it
   // files

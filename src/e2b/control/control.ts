@@ -104,12 +104,13 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   routes.on("POST", "/v2/sandboxes", "use", (c) => create(c, V2_TIMEOUT));
 
   const list = (c: ControlContext, states: readonly string[]): SandboxRecord[] => {
-    const wanted = new URLSearchParams(c.req.query("metadata") ?? "");
+    // E2B's clients encode each name and value, the list of them, and the query.
+    const wanted = [...new URLSearchParams(c.req.query("metadata") ?? "")].map((pair) => pair.map(unescaped));
     return c.var.sandboxes
       .list()
       .filter((record) => record.state !== "error" && record.state !== "creating")
       .filter((record) => states.includes(bodies.stateOf(record)))
-      .filter((record) => [...wanted].every(([key, value]) => record.metadata[key] === value));
+      .filter((record) => wanted.every(([key = "", value]) => record.metadata[key] === value));
   };
   routes.on("GET", "/sandboxes", "read", (c) => Response.json(list(c, ["running"]).map(bodies.listed)));
   routes.on("GET", "/v2/sandboxes", "read", (c) => {
@@ -301,6 +302,15 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
 /** @param wanted its id or name; a team's name may stand before, and the tag that each has after it */
 /** Lists of sandboxes and of snapshots are in this order. */
 const madeAt = ({ createdAt }: { createdAt: number }): number => createdAt;
+
+/** As Go's `url.QueryUnescape`; what is none stays as it is. */
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    return text;
+  }
+}
 
 function isNamed({ id, name }: { id: string; name?: string }, wanted: string): boolean {
   const last = wanted.slice(wanted.lastIndexOf("/") + 1);

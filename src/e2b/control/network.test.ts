@@ -18,7 +18,7 @@ test("names mean the web, addresses and ranges all of their ports; they are told
     assert.ok(reach(address, 22) && reach(address, 5432), address);
   }
   assert.ok(!reach("192.0.2.8", 22) && !reach("2001:db8::8", 22));
-  assert.deepEqual(networkOf(hosts), { allowOut, denyOut: [] });
+  assert.deepEqual(networkOf(hosts), { allowOut, denyOut: [EVERYTHING] });
 });
 
 test("what is refused is taken from what there is without a word; what is permitted beside it is all there is", () => {
@@ -41,4 +41,8 @@ test("what is refused is taken from what there is without a word; what is permit
   );
   const beside = new HostRules(hostsOf({ allowOut: [EVERYTHING], denyOut: ["203.0.113.9"] }, []) ?? []);
   assert.deepEqual([beside.permit("203.0.113.9", 80), beside.permit("a.example", 80)], [false, true]);
+  assert.deepEqual(networkOf(hostsOf({ allowOut: [EVERYTHING], denyOut: ["203.0.113.9"] }, []) ?? []), {
+    ...{ allowOut: [EVERYTHING], denyOut: ["203.0.113.9"] },
+  });
+  assert.deepEqual(networkOf([]), { allowOut: [], denyOut: [EVERYTHING] }, "there is no way out");
 });

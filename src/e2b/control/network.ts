@@ -23,22 +23,26 @@ export function hostsOf(network: NetworkWish, byDefault: readonly string[]): str
   return [...byDefault, ...refused];
 }
 
-/** The rules as they were said. */
+/** The rules as they are said there: what no rule permits is refused, which has a word of its own. */
 export function networkOf(rules: readonly string[]): { allowOut: string[]; denyOut: string[] } {
   const bare = (rule: string): string => {
+    if (rule === "*") return EVERYTHING;
     const host = rule.endsWith(":*") ? rule.slice(0, -":*".length).replace(/^\[(.*)\]$/, "$1") : rule;
     return isAddresses(host) ? host : rule;
   };
   return {
     allowOut: rules.filter((rule) => !rule.startsWith("!")).map(bare),
-    denyOut: rules
-      .filter((rule) => rule.startsWith("!"))
-      .map((rule) => bare(rule.slice(1)).replace(/^\[(.*)\]$/, "$1")),
+    denyOut: [
+      ...rules.filter((rule) => rule.startsWith("!")).map((rule) => bare(rule.slice(1)).replace(/^\[(.*)\]$/, "$1")),
+      ...(rules.includes("*") ? [] : [EVERYTHING]),
+    ],
   };
 }
 
+const EVERYTHING = "0.0.0.0/0";
+
 function isEverything(host: string): boolean {
-  return host === "0.0.0.0/0" || host === "::/0";
+  return host === EVERYTHING || host === "::/0";
 }
 
 function isAddresses(host: string): boolean {

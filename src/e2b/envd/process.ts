@@ -18,7 +18,8 @@ import {
 import type { Guest } from "./guest.ts";
 import { withKeepAlive } from "./keep-alive.ts";
 import { noteLost } from "./lost.ts";
-import type { ProcessOutput, RunningProcess, RunningProcesses } from "./running.ts";
+import { noteOf } from "./process-note.ts";
+import { type ProcessOutput, type RunningProcess, type RunningProcesses, startedBefore } from "./running.ts";
 import { pathOf } from "./users.ts";
 
 /** E2B's clients run everything by it; where an image has none, its `sh` understands the same options. */
@@ -73,11 +74,12 @@ export function processService(
       try {
         const known = running.list(guest.id);
         const pids = new Set(known.map(({ pid }) => pid));
-        const others = (await guest.agent.processes()).filter((each) => each.running && !pids.has(each.pid));
+        const others = startedBefore(await guest.agent.processes()).filter(({ pid }) => !pids.has(pid));
         return {
           processes: [
-            ...known.map(({ pid, config, tag }) => ({ pid, config, ...(tag === undefined ? {} : { tag }) })),
-            ...others.map(({ pid, command }) => ({ pid, config: { cmd: command } })),
+            ...[...known, ...others].map(({ pid, config, tag }) => {
+              return { pid, config, ...(tag === undefined ? {} : { tag }) };
+            }),
           ],
         };
       } catch (error) {
@@ -162,6 +164,7 @@ export function processService(
     const timeoutMs = context.timeoutMs();
     const size = pty?.size;
     const term = config.envs.TERM;
+    const described = { config, tag, pty: size !== undefined, stdin: stdin || size !== undefined };
     try {
       const command = await agent.start({
         argv: [cmd, ...config.args],
@@ -170,6 +173,7 @@ export function processService(
         user: user.name === String(user.uid) ? `${user.uid}:${user.gid}` : user.name,
         // As envd: what a shell has left behind may go on to write.
         untilClosed: true,
+        note: noteOf(described),
         ...(size === undefined
           ? { stdin }
           : {
@@ -178,8 +182,7 @@ export function processService(
             }),
         ...(timeoutMs === undefined || timeoutMs <= 0 ? {} : { timeoutMs, stopSignal: 9 }),
       });
-      const process = { command, config, tag, pty: size !== undefined, stdin: stdin || size !== undefined };
-      const added = running.add(guest.id, process, guest.free);
+      const added = running.add(guest.id, { command, ...described }, guest.free);
       // At once: what comes before anybody reads is lost.
       return { process: added, output: added.output.read(context.signal) };
     } catch (error) {
