@@ -1,10 +1,16 @@
 /** A real daemon in its own process, and a client that costs little beside what is measured. */
 import { spawn } from "node:child_process";
-import { Agent as HttpAgent, request } from "node:http";
+import { Agent as HttpAgent, type IncomingHttpHeaders, request } from "node:http";
 import { join } from "node:path";
 import { packageRoot } from "../src/host/paths.ts";
 
-export type CallHttp = (method: string, path: string, body?: unknown) => Promise<{ status: number; text: string }>;
+export interface HttpAnswer {
+  status: number;
+  headers: IncomingHttpHeaders;
+  text: string;
+}
+
+export type CallHttp = (method: string, path: string, body?: unknown) => Promise<HttpAnswer>;
 
 export interface BenchDaemon extends AsyncDisposable {
   call: CallHttp;
@@ -43,7 +49,10 @@ export async function startDaemon(
       const outgoing = request(`${url}/api/v1${path}`, { method, agent }, (response) => {
         const parts: Buffer[] = [];
         response.on("data", (part: Buffer) => parts.push(part));
-        response.on("end", () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(parts).toString() }));
+        response.on("end", () => {
+          const { statusCode: status = 0, headers } = response;
+          resolve({ status, headers, text: Buffer.concat(parts).toString() });
+        });
         response.on("error", reject);
       });
       outgoing.on("error", reject);

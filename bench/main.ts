@@ -8,6 +8,7 @@ const SUITES = [
   "agent",
   "server",
   "service",
+  "path",
   "images",
   "ready",
   "network",

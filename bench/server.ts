@@ -10,15 +10,15 @@ import { dataPaths } from "../src/host/paths.ts";
 import { createImages } from "../src/images/store.ts";
 import { createMicrovmProvider } from "../src/providers/microvm.ts";
 import type { SandboxMachine } from "../src/providers/provider.ts";
-import { newSandboxId, type SandboxRecord } from "../src/sandboxes/record.ts";
+import { newSandboxId } from "../src/sandboxes/record.ts";
 import { Store } from "../src/sandboxes/store.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import { borrow } from "./borrow.ts";
 import { type BenchDaemon, startDaemon } from "./daemon.ts";
 import type { BenchContext, Suite } from "./harness.ts";
+import { failedSandbox, fillList, LISTED } from "./listed.ts";
 
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 256, vcpus: 1 };
-const LISTED = 1_000;
 const PARALLEL = 16;
 
 export const suite: Suite = {
@@ -29,7 +29,7 @@ export const suite: Suite = {
     context.guest = "linux";
     const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "bench-server-"));
     for (const name of ["server", "direct"]) await borrow(join(root, name));
-    fill(join(root, "server", "stacyvm.db"));
+    fillList(join(root, "server", "stacyvm.db"));
     await writes(context, join(root, "direct", "stacyvm.db"), rounds * 10);
     const daemon = await startDaemon(join(root, "server"), PARALLEL, { STACYVM_PROVIDER: "qemu" });
     const paths = dataPaths(join(root, "direct"));
@@ -116,13 +116,6 @@ async function measure(
   }
 }
 
-/** Records for the list: failed sandboxes, which stay listed until they are destroyed and hold no machine. */
-function fill(path: string): void {
-  using store = new Store(path);
-  const now = Date.now();
-  for (let i = 0; i < LISTED; i++) void store.putSandbox(failedSandbox(i, now), now);
-}
-
 /** What a spawn waits for before it answers: its record, committed. */
 async function writes(context: BenchContext, path: string, count: number): Promise<void> {
   using store = new Store(path);
@@ -132,23 +125,4 @@ async function writes(context: BenchContext, path: string, count: number): Promi
     await store.putSandbox(record, record.createdAt);
     context.sample("record.write", performance.now() - begun);
   }
-}
-
-function failedSandbox(i: number, now: number): SandboxRecord {
-  return {
-    id: `sb-${i.toString(16).padStart(8, "0")}`,
-    state: "error",
-    owner: "default",
-    provider: "qemu",
-    image: SPAWN.image,
-    memoryMiB: SPAWN.memory_mb,
-    vcpus: 1,
-    diskMiB: 1_024,
-    createdAt: now - i,
-    expiresAt: now + 86_400_000,
-    idleTimeoutMs: 0,
-    idleAction: "destroy",
-    metadata: { purpose: "bench", number: String(i) },
-    failure: { code: "machine-exited", message: "made for the benchmark", at: now, console: [] },
-  };
 }
