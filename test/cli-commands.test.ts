@@ -290,7 +290,8 @@ $main cp "$d" "$4:/tmp/"; $main cp "$4:/tmp/$d" "$d/back$d"; cat "$d/back$d/x"`;
 
   test("rm --all leaves nothing", async () => {
     assert.equal(await cli.out("rm", "--all"), id);
-    assert.deepEqual(await readdir(join(cli.data, "sandboxes")), []);
     assert.equal(await cli.out("ls", "-q"), "");
+    // What is left of it is removed beside the answer.
+    while ((await readdir(join(cli.data, "sandboxes"))).length > 0) await new Promise((wake) => setTimeout(wake, 20));
   });
 });

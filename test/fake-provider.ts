@@ -196,9 +196,13 @@ export class FakeMachine implements SandboxMachine {
   async stats() {
     return { cpuPercent: 0, privateBytes: 0, pssBytes: 0, memoryLimitBytes: 0, diskBytes: 0 };
   }
-  async destroy(why?: StacyError): Promise<void> {
+  async destroy(why?: StacyError, stopped?: () => void): Promise<void> {
     if (this.#provider.destroyFailure !== undefined) throw this.#provider.destroyFailure;
     this.why ??= why;
+    if (this.#provider.removing !== undefined) {
+      stopped?.();
+      await this.#provider.removing;
+    }
     this.destroyed += 1;
     this.state = "exited";
     this.#provider.machinesById.delete(this.id);
@@ -217,6 +221,8 @@ export class FakeProvider implements Provider {
   readonly machinesById = new Map<string, FakeMachine>();
   readonly gate = new Gate();
   destroyFailure: Error | undefined;
+  /** Its machines stop at once, and what is left of them is removed when this settles. */
+  removing: Promise<void> | undefined;
   spawnFailure: Error | undefined;
   canPause = true;
   /** What the next `adopt` finds, and what `machines` tells. */

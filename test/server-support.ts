@@ -10,7 +10,9 @@ import { type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
+import { setTimeout as delay } from "node:timers/promises";
 import { borrow } from "../bench/borrow.ts";
+import { isThere } from "../src/host/exists.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { processesIn } from "../src/host/process.ts";
 import { borrowGoldens, lendGoldens } from "./goldens.ts";
@@ -127,8 +129,17 @@ export class Server implements AsyncDisposable {
       parsed = JSON.parse(answer);
     } catch {}
     const status = response.statusCode ?? 0;
+    if (method === "DELETE" && status === 200) await this.#removed(/^\/sandboxes\/([^/]+)$/.exec(path)?.[1]);
     if (builds && status < 300) await lendGoldens(join(this.root, "snapshots"));
     return { status, body: parsed, headers: new Headers(response.headers as Record<string, string>) };
+  }
+
+  /** The answer comes before everything of it is removed, and tests look at what is left. */
+  async #removed(id: string | undefined): Promise<void> {
+    if (id === undefined) return;
+    const child = this.#child;
+    const runs = (): boolean => child?.exitCode === null && child.signalCode === null;
+    while (runs() && (await isThere(join(this.root, "sandboxes", id)))) await delay(10);
   }
 
   /** Whether a command in the sandbox is answered within that time, well or not: nobody answers for a guest that stands still. */

@@ -79,7 +79,7 @@ test("a process deep below a directory is found, also after its own directory wa
   const dir = join(place, "4");
   await mkdir(dir, { recursive: true });
   const { record, kill } = await spawnProcess({ command: "sleep", args: ["60"], cwd: dir, log: join(root, "log") });
-  t.after(kill);
+  t.after(() => kill());
   assert.deepEqual(await processesIn(root), [record.pid]);
   await rename(dir, join(place, "5"));
   assert.deepEqual(await processesIn(root), [record.pid]);

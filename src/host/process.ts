@@ -35,8 +35,12 @@ export interface HostProcess {
   readonly exited: Promise<ProcessExit>;
   /** Looks at once whether it is gone, for example after its socket closed. A no-op for processes that we started. */
   check(): void;
-  /** SIGKILL, then waits until it is gone. Idempotent; safe against recycled pids. @throws StacyError `timeout`, `permission` */
-  kill(): Promise<ProcessExit>;
+  /**
+   * SIGKILL, then waits until it is gone. Idempotent; safe against recycled pids. @throws StacyError `timeout`, `permission`
+   * @param stopped told at most once, when the kernel has taken the signal: nothing of the program runs any more, though what it had is
+   * still being given back. Not told where that is not known
+   */
+  kill(stopped?: () => void): Promise<ProcessExit>;
   /** No file becomes larger by what it writes from now on. Nothing when it is gone. @throws StacyError `unavailable` */
   limitFiles(bytes: number): Promise<void>;
   /** Stops looking after it: it goes on, and `exited` may never settle. */
@@ -162,8 +166,8 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
   }
   child.on("error", () => {}); // a failed kill; the exit tells the truth
   child.unref();
-  const kill = (pid: number): Promise<ProcessExit> => {
-    child.kill("SIGKILL");
+  const kill = (pid: number, stopped?: () => void): Promise<ProcessExit> => {
+    if (child.kill("SIGKILL")) stopped?.();
     // The wait must keep our process alive: whoever kills wants to know.
     child.ref();
     return withTimeLimit(exited, KILL_LIMIT_MS, () => stillThere(pid));
@@ -174,7 +178,7 @@ export async function spawnProcess(options: SpawnOptions): Promise<HostProcess> 
     throw error;
   });
   const limitFiles = (bytes: number): Promise<void> => limitFilesOf(record, bytes);
-  return { record, exited, check() {}, kill: () => kill(pid), limitFiles, release() {} };
+  return { record, exited, check() {}, kill: (stopped) => kill(pid, stopped), limitFiles, release() {} };
 }
 
 /** With the system's program: only a spawner can do it by itself. */
@@ -232,8 +236,8 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
       };
       void again();
     },
-    async kill() {
-      await endProcess(record);
+    async kill(stopped) {
+      await endProcess(record, stopped);
       end();
       return exited;
     },
@@ -245,12 +249,18 @@ export async function adoptProcess(record: ProcessRecord, pollMs = 500): Promise
   };
 }
 
-/** SIGKILL, then waits until it is gone; nothing when it is no more. @throws StacyError `timeout`, `permission`, `unavailable` */
-export async function endProcess(record: ProcessRecord): Promise<void> {
+/**
+ * SIGKILL, then waits until it is gone; nothing when it is no more. @throws StacyError `timeout`, `permission`, `unavailable`
+ * @param stopped as of `HostProcess.kill`
+ */
+export async function endProcess(record: ProcessRecord, stopped?: () => void): Promise<void> {
   const deadline = performance.now() + KILL_LIMIT_MS;
+  let tell = stopped;
   while (await isAlive(record)) {
     try {
       process.kill(record.pid, "SIGKILL");
+      tell?.();
+      tell = undefined;
     } catch (cause) {
       if (errno(cause) === "ESRCH") return;
       throw new StacyError("permission", `process ${record.pid} may not be ended`, { cause });
@@ -305,7 +315,7 @@ export async function endOwnProcessesIn(dir: string): Promise<number[]> {
     // Looked at once more, now that they are named: a pid may have become another process's, maybe that of another machine.
     const proven = new Set(await ownPidsIn(dir, roots));
     const ours = records.filter(({ pid }) => proven.has(pid));
-    await Promise.all(ours.map(endProcess));
+    await Promise.all(ours.map((each) => endProcess(each)));
     for (const { pid } of ours) ended.add(pid);
   }
 }

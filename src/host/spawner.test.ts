@@ -1,18 +1,22 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { statSync } from "node:fs";
 import { mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, type TestContext, test } from "node:test";
-import { setImmediate } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
+import { isThere } from "./exists.ts";
 import { dataPaths } from "./paths.ts";
 import {
+  adoptProcess,
   type HostProcess,
   isAlive,
   processesIn,
   processStartTime,
   type SpawnOptions,
+  type SpawnProcess,
   spawnProcess,
 } from "./process.ts";
 import { Spawner, spawnerPath } from "./spawner.ts";
@@ -61,6 +65,33 @@ test("a process is named by its start, killed once, and killed again without har
   assert.deepEqual(await Promise.all([child.kill(), child.kill()]), [{ signal: "SIGKILL" }, { signal: "SIGKILL" }]);
   assert.equal(await isAlive(child.record), false);
   assert.deepEqual(await child.kill(), { signal: "SIGKILL" });
+});
+
+test("whoever kills hears that nothing of the program runs any more: a child of the spawner, one of ours, and one that was adopted", async () => {
+  const log = join(dir, "log");
+  const counts = { command: "/bin/sh", args: ["-c", "while :; do echo >> count; done"], cwd: dir, log };
+  const adopted: SpawnProcess = async (options) =>
+    (await adoptProcess((await spawner.spawn(options)).record)) as HostProcess;
+  for (const start of [spawner.spawn, spawnProcess, adopted]) {
+    await rm(join(dir, "count"), { force: true });
+    const child = await start(counts);
+    while (!(await isThere(join(dir, "count")))) await delay(5);
+    const told: number[] = [];
+    await child.kill(() => told.push(statSync(join(dir, "count")).size));
+    assert.equal(told.length, 1);
+    assert.deepEqual(told, [(await stat(join(dir, "count"))).size]);
+    await child.kill(() => told.push(-1));
+  }
+  // A spawner that is killed has told nobody anything.
+  const own = new Spawner(spawnerPath(assets));
+  const child = await own.spawn(counts);
+  process.kill(await ownSpawner(child), "SIGSTOP");
+  let told = 0;
+  const killed = child.kill(() => (told += 1));
+  process.kill(await ownSpawner(child), "SIGKILL");
+  await killed;
+  assert.ok(told <= 1);
+  own[Symbol.dispose]();
 });
 
 test("no file becomes larger by what a process writes: a child of the spawner, one of ours, and one that was adopted", async () => {

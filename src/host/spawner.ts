@@ -194,7 +194,7 @@ class Session {
         if (child.adopted === undefined) void this.#checkEnd(child, exited);
         else void child.adopted.then((adopted) => adopted?.check());
       },
-      kill: async () => {
+      kill: async (stopped) => {
         child.killed = true;
         // Whoever kills wants to know: the wait keeps our process alive.
         this.#hold(1);
@@ -202,13 +202,14 @@ class Session {
           const end = async (): Promise<ProcessExit> => {
             if (this.#children.has(pid)) {
               this.#write("kill", pid);
+              if (stopped !== undefined) void this.#caughtUp().then((done) => done && stopped());
               if (!(await settlesWithin(exited, KILL_ANSWER_MS))) {
                 await endProcess(child.record);
                 this.#owesEnd(child);
                 child.settle({});
               }
             }
-            await (await child.adopted)?.kill();
+            await (await child.adopted)?.kill(child.owed ? undefined : stopped);
             return exited;
           };
           return await withTimeLimit(end(), KILL_LIMIT_MS, () => stillThere(pid));
@@ -241,6 +242,18 @@ class Session {
       this.#limiting.delete(id);
       this.#hold(-1);
     }
+  }
+
+  /** Requests are carried out in turn: the answer to one more says that those before it were. @returns false: the spawner is gone */
+  async #caughtUp(): Promise<boolean> {
+    const id = String(this.#next++);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#limiting.set(id, { resolve, reject });
+    // Nobody's pid: it is refused.
+    this.#write("limit", id, 0, 0);
+    await promise.catch(() => {});
+    this.#limiting.delete(id);
+    return this.open;
   }
 
   async #checkEnd(child: Child, exited: Promise<ProcessExit>): Promise<void> {

@@ -328,8 +328,8 @@ export class MachineLife {
 
   // Its end
 
-  destroy(why?: StacyError): Promise<void> {
-    this.#end ??= this.#destroy(why).catch((error: unknown) => {
+  destroy(why?: StacyError, stopped?: () => void): Promise<void> {
+    this.#end ??= this.#destroy(why, stopped).catch((error: unknown) => {
       // Whoever asks again must get another attempt, not this one's failure.
       this.#end = undefined;
       throw error;
@@ -337,11 +337,13 @@ export class MachineLife {
     return this.#end;
   }
 
-  async #destroy(why: StacyError = this.gone()): Promise<void> {
+  async #destroy(why: StacyError = this.gone(), stopped?: () => void): Promise<void> {
     await this.#closeVolumes();
     this.#letGo();
+    // While a change is under way, or one has left something behind, there may be another machine than this.
+    const alone = this.#change === undefined && this.#dying === undefined && this.dir === this.place;
     // First the monitor: whatever waits for it, or for the guest, fails at once.
-    await Promise.all([this.agent.close(why), this.machine?.kill()]);
+    await Promise.all([this.agent.close(why), this.machine?.kill(alone ? stopped : undefined)]);
     await this.#change;
     await this.recordFile.close(this.gone());
     // A change may have brought another one in the meantime, or left one behind.

@@ -148,8 +148,8 @@ export class MicrovmMachine implements SandboxMachine {
     }
   }
 
-  async destroy(why?: StacyError): Promise<void> {
-    await this.#life.destroy(why);
+  async destroy(why?: StacyError, stopped?: () => void): Promise<void> {
+    await this.#life.destroy(why, stopped);
     this.#context.forget(this);
   }
 

@@ -193,8 +193,9 @@ export interface SandboxMachine {
   /**
    * Ends it and removes everything of it. Idempotent; after a failure it may be asked for again.
    * @param why what calls under way fail with
+   * @param stopped told at most once, when its guest cannot run any more, if that is known before everything is removed
    */
-  destroy(why?: StacyError): Promise<void>;
+  destroy(why?: StacyError, stopped?: () => void): Promise<void>;
   /** Lets go of it without ending it: the daemon stops, the sandbox goes on. */
   release(): Promise<void>;
 }

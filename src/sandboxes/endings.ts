@@ -9,6 +9,12 @@ import type { Log } from "./observer.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { mayBecome } from "./state.ts";
 
+/**
+ * What an end's answer says. `gone`: nothing of it is left. `stopped`: its row says that it is destroyed, and its machine cannot run any more;
+ * what it had is removed beside, by the next daemon if this one dies.
+ */
+export type EndAnswer = "gone" | "stopped";
+
 /** How long an end may take before the answer stops waiting for it; the work goes on. */
 const WAIT_MS = 30_000;
 /** Between two attempts, of the reaper. */
@@ -39,18 +45,38 @@ export class Endings {
   /** Whose end has begun and not succeeded yet: why, how often it was tried, and how many rounds it waits. */
   readonly #unfinished = new Map<Sandbox, { reason: string; attempts: number; rounds: number }>();
   readonly #done = new WeakSet<Sandbox>();
+  /** By sandbox whose end has begun: settles when its machine cannot run any more, or never. */
+  readonly #stopped = new WeakMap<Sandbox, PromiseWithResolvers<void>>();
+  /** Ends that have been answered and go on. */
+  readonly #answered = new Set<Promise<unknown>>();
 
   constructor(parts: EndingsParts) {
     this.#parts = parts;
   }
 
   /** Everyone who asks waits for the same end. Nobody sees the sandbox from now on. */
-  end(sandbox: Sandbox, as: "destroyed" | "expired", reason: string): Promise<void> {
+  end(sandbox: Sandbox, as: "destroyed" | "expired", reason: string, answer: EndAnswer = "gone"): Promise<void> {
     const late = (): StacyError =>
       new StacyError("timeout", `sandbox ${sandbox.id} takes long to end; it goes on in the background`, {
         phase: "destroy",
       });
-    return withTimeLimit(this.#attempt(sandbox, as, reason), WAIT_MS, late);
+    const gone = this.#attempt(sandbox, as, reason);
+    if (answer === "gone") return withTimeLimit(gone, WAIT_MS, late);
+    const going = gone.catch(() => {}); // logged, and tried again
+    this.#answered.add(going);
+    void going.then(() => this.#answered.delete(going));
+    return withTimeLimit(Promise.race([gone, this.#stops(sandbox).promise]), WAIT_MS, late);
+  }
+
+  /** Settles when what ends hold that were answered while they go on is free: places, snapshots, images. Never rejects. */
+  async freed(): Promise<void> {
+    await Promise.all(this.#answered);
+  }
+
+  #stops(sandbox: Sandbox): PromiseWithResolvers<void> {
+    const stops = this.#stopped.get(sandbox) ?? Promise.withResolvers<void>();
+    this.#stopped.set(sandbox, stops);
+    return stops;
   }
 
   /** One round: another attempt for those that failed, less and less often. It only starts them. */
@@ -85,8 +111,12 @@ export class Endings {
       const settled = sandbox.changes.close(new StacyError("not-found", `sandbox ${id} is gone`));
       // First the row: should we die here, the next daemon removes the machine. One that cannot be written is no reason to let a
       // machine live: the store tries it again, and the end says so.
-      await save(sandbox).catch(() => {});
-      await Promise.all([sandbox.machine?.destroy(endedError(id, reason)), sandbox.unreachable?.destroy()]);
+      const written = await save(sandbox).then(
+        () => true,
+        () => false,
+      );
+      const stopped = written && isAlone(sandbox) ? (): void => this.#stops(sandbox).resolve() : undefined;
+      await Promise.all([sandbox.machine?.destroy(endedError(id, reason), stopped), sandbox.unreachable?.destroy()]);
       await settled;
       // What that change has brought in the meantime.
       await Promise.all([sandbox.machine?.destroy(), sandbox.unreachable?.destroy()]);
@@ -105,4 +135,10 @@ export class Endings {
     ended(sandbox);
     await saved;
   }
+}
+
+/** Its machine is all that there is of it: no change may bring another one, and nothing that others wait for is in its hands. */
+function isAlone({ changes, unreachable, record }: Sandbox): boolean {
+  const holds = (record.volumes?.length ?? 0) + (record.directories?.length ?? 0);
+  return !changes.busy && unreachable === undefined && holds === 0;
 }

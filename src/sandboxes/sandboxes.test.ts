@@ -15,6 +15,7 @@ import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { checkpointKey } from "../providers/provider.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
+import type { Sandbox } from "./sandbox.ts";
 import { Store } from "./store.ts";
 import { View } from "./view.ts";
 
@@ -247,6 +248,81 @@ test("a fork whose rows cannot be written makes no machines", async () => {
     w.sandboxes.list().map((row) => row.id),
     [id],
   );
+});
+
+test("an end is answered when the machine cannot run any more: its id is unknown, its row says so, and its place is waited for", async () => {
+  const w = fakeWorld({ maxSandboxes: 1 });
+  const removed = Promise.withResolvers<void>();
+  w.provider.removing = removed.promise;
+  const { id, machine } = await withMachine(w);
+  await w.sandboxes.destroy(id, "stopped");
+  assert.throws(() => w.sandboxes.get(id), { code: "not-found" });
+  assert.deepEqual([w.sandboxes.list(), w.store.liveSandboxes()], [[], []]);
+  assert.equal(machine.destroyed, 0);
+  await w.sandboxes.destroy(id, "stopped"); // again
+  // Its machine is still being given back, and somebody who would be refused for that waits for it.
+  assert.equal(w.sandboxes.activeOf("default", undefined).active, 1);
+  const next = w.sandboxes.spawn({});
+  await settle();
+  assert.deepEqual(w.sandboxes.list(), []);
+  removed.resolve();
+  const { id: other } = await next;
+  assert.deepEqual([machine.destroyed > 0, w.sandboxes.list().map((row) => row.id)], [true, [other]]);
+  // Whoever asks for all of it to be gone waits for that.
+  const more = Promise.withResolvers<void>();
+  w.provider.removing = more.promise;
+  let gone = false;
+  const ending = w.sandboxes.destroy(other).then(() => {
+    gone = true;
+  });
+  await settle();
+  assert.equal(gone, false);
+  more.resolve();
+  await ending;
+});
+
+test("an end is not answered before all of it is gone where others wait for that, or where its row could not be written", async () => {
+  const removed = Promise.withResolvers<void>();
+  type World = ReturnType<typeof fakeWorld>;
+  const full = (): Promise<never> => Promise.reject(new StacyError("no-space", "full"));
+  const cases: [string, boolean, (w: World, sandbox: Sandbox) => void][] = [
+    ["nothing", true, () => {}],
+    ["directories", false, (_, { record }) => Object.assign(record, { directories: [{}] })],
+    ["volumes", false, (_, { record }) => Object.assign(record, { volumes: [{ id: "v", name: "v" }] })],
+    ["a change", false, (_, { changes }) => void changes.run(() => removed.promise)],
+    ["no row", false, ({ store }) => Object.assign(store, { putSandbox: full })],
+  ];
+  const answers: Promise<unknown>[] = [];
+  for (const [what, early, make] of cases) {
+    const w = fakeWorld();
+    const { id, sandbox } = await withMachine(w);
+    w.provider.removing = removed.promise;
+    make(w, sandbox);
+    await settle();
+    let answered = false;
+    const over = (): void => {
+      answered = true;
+    };
+    answers.push(w.sandboxes.destroy(id, "stopped").then(over, over));
+    await settle();
+    assert.equal(answered, early, what);
+  }
+  removed.resolve();
+  await Promise.all(answers);
+});
+
+test("a server that stops waits for ends that were answered", async () => {
+  const w = fakeWorld();
+  const removed = Promise.withResolvers<void>();
+  w.provider.removing = removed.promise;
+  const { id, machine } = await withMachine(w);
+  await w.sandboxes.destroy(id, "stopped");
+  const closing = w.sandboxes.close({ destroy: false });
+  await settle();
+  assert.equal(machine.destroyed, 0);
+  removed.resolve();
+  await closing;
+  assert.equal(machine.destroyed > 0, true);
 });
 
 test("an end that fails is tried again, by the next call and by itself, and counts until it succeeds", async () => {

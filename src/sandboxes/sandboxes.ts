@@ -26,7 +26,7 @@ import { Checkpoints } from "./checkpoints.ts";
 import type { Clock } from "./clock.ts";
 import { CodeRuns } from "./code.ts";
 import { type DirectoryRules, resolveDirectories } from "./directories.ts";
-import { Endings } from "./endings.ts";
+import { type EndAnswer, Endings } from "./endings.ts";
 import { Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { Expiry } from "./expiry.ts";
@@ -87,6 +87,8 @@ export interface ForkInput {
 
 /** How long a stop waits for changes that were told to end; what is left undone then, the next daemon puts right. */
 const STOP_WAIT_MS = 10_000;
+/** For what ends still hold that were answered already: they take milliseconds. */
+const FREED_WAIT_MS = 2_000;
 /** More than any piece of work that borrows a sandbox may take: builds end after an hour. */
 const WORK_MS = 2 * 3_600_000;
 
@@ -330,6 +332,7 @@ export class Sandboxes {
     const directories = await resolveDirectories(rules, asked, mounts, input.directoriesFor);
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
+    if (!this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1).allowed) await this.freed();
     let made: CheckpointVolumes | undefined;
     const reserve = (): Sandbox | undefined => {
       const admission = this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1);
@@ -417,7 +420,9 @@ export class Sandboxes {
     this.#checkPolicies(record.owner, record.image, [record.provider]);
     const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
     if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
-    const admission = this.#admissions.look(ttlMs, whoseIs(record), options.count);
+    const look = (): Admission => this.#admissions.look(ttlMs, whoseIs(record), options.count);
+    if (!look().allowed) await this.freed();
+    const admission = look();
     if (!admission.allowed) throw this.#admissions.refusal(admission, record.owner);
     const resolved: ResolvedSpawn = {
       spec: { ...shape, env: { ...parent.env, ...options.env }, setup: [], secrets: {} },
@@ -466,6 +471,11 @@ export class Sandboxes {
   /** Who needs the images of this host: machines with their snapshots, and templates. */
   imageUsers(images: ImageLibrary): ImageUsers[] {
     return [...this.providers.all(), new TemplateImages(images, () => this.templates.list())];
+  }
+
+  /** Whoever is about to refuse something for what a sandbox holds waits a moment for ends that were answered already. */
+  freed(): Promise<void> {
+    return soon(this.#endings.freed(), FREED_WAIT_MS);
   }
 
   /** @throws StacyError `invalid`, `not-found` */
@@ -604,13 +614,13 @@ export class Sandboxes {
   }
 
   /** Idempotent, also for an id that was never known. */
-  async destroy(id: string): Promise<void> {
+  async destroy(id: string, answer: EndAnswer = "gone"): Promise<void> {
     const sandbox = this.#table.find(id);
     // One that is gone may have an end that could not be recorded yet.
     if (sandbox === undefined) return this.store.sandboxWritten(id);
     const { provider } = sandbox.record;
     await observed(this.#observer, { name: "destroy", provider }, () =>
-      this.#endings.end(sandbox, "destroyed", "requested"),
+      this.#endings.end(sandbox, "destroyed", "requested", answer),
     );
   }
 
@@ -645,7 +655,10 @@ export class Sandboxes {
         ? this.#endings.end(sandbox, "destroyed", "shutdown").catch(noop)
         : sandbox.changes.close(stopping),
     );
-    await soon(Promise.all([...all, ...this.#work]), options.destroy ? 2 * STOP_WAIT_MS : STOP_WAIT_MS);
+    await soon(
+      Promise.all([...all, ...this.#work, this.#endings.freed()]),
+      options.destroy ? 2 * STOP_WAIT_MS : STOP_WAIT_MS,
+    );
     await soon(this.providers.close(), STOP_WAIT_MS);
     await this.store.committed().catch(noop); // closing the store says what it could not write
   }

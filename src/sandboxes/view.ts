@@ -175,11 +175,19 @@ export class View {
     return this.#all.restore(id, checkpoint);
   }
 
-  /** Idempotent, also for an id that was never known: which another owner's is not. */
+  /**
+   * Nobody knows it any more, and its machine cannot run; what is left of it is removed beside. Idempotent, also for an id that was never
+   * known: which another owner's is not.
+   */
   async destroy(idOrName: string): Promise<void> {
     const id = this.idOf(idOrName);
     const owner = this.#all.ownerOf(id);
-    if (owner !== undefined && this.#may(owner)) await this.#all.destroy(id);
+    if (owner !== undefined && this.#may(owner)) await this.#all.destroy(id, "stopped");
+  }
+
+  /** As `Sandboxes.freed`, for what routes refuse by themselves. */
+  freed(): Promise<void> {
+    return this.#all.freed();
   }
 
   /** @returns how many that the caller may see were over their time */
@@ -304,11 +312,13 @@ export class View {
   async removeSnapshot(key: string): Promise<void> {
     const found = (await this.snapshots()).find((info) => info.key === key);
     if (found === undefined) throw new StacyError("not-found", `there is no snapshot ${key}`);
+    await this.#all.freed();
     await this.#all.checkpoints.removeSnapshot(this.#all.providers.pick(found.vmm), key);
   }
 
   /** Of all owners: for administrators, as the route says. */
-  collectSnapshots(options: CollectSnapshotsOptions): Promise<CollectedSnapshots> {
+  async collectSnapshots(options: CollectSnapshotsOptions): Promise<CollectedSnapshots> {
+    await this.#all.freed();
     return collectSnapshots(this.#all.checkpoints.snapshotOwners(), Date.now(), options);
   }
 

@@ -159,8 +159,11 @@ export interface VmmProcess {
   relocate(dir: string): void;
   /** Settles once, when the process is gone, however that happened, also for adopted processes. Never rejects. */
   readonly exited: Promise<ExitReport>;
-  /** SIGKILL, wait until it is gone, release sockets and cgroups (not the directory). Idempotent. Calls under way fail at once. */
-  kill(): Promise<ExitReport>;
+  /**
+   * SIGKILL, wait until it is gone, release sockets and cgroups (not the directory). Idempotent. Calls under way fail at once.
+   * @param stopped told at most once, when its guest cannot run any more, if that is known before all of this is done
+   */
+  kill(stopped?: () => void): Promise<ExitReport>;
   /** Drops our connections to it without ending it: the daemon stops, the machine goes on. */
   release(): Promise<void>;
 }

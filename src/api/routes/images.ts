@@ -133,7 +133,8 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "It is gone", schema: StatusBody } },
       errors: [404, 409],
     },
-    async ({ images, query }) => {
+    async ({ sandboxes, images, query }) => {
+      await sandboxes.freed();
       await removeImage(images, imageUsers, query.reference);
       return json({ status: "deleted" });
     },
@@ -149,7 +150,8 @@ export function imageRoutes(endpoints: Endpoints, parts: RouteParts): void {
       bodyOptional: true,
       responses: { 200: { description: "What was (or would be) removed", schema: ImageGcBody } },
     },
-    async ({ images, body }) => {
+    async ({ sandboxes, images, body }) => {
+      await sandboxes.freed();
       const dryRun = body.dry_run === true;
       const limit = body.max_bytes ?? (parts.config.images.max_bytes || undefined);
       const done = await collectImages(images, imageUsers, {

@@ -128,9 +128,10 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       scope: "use",
       tag,
       summary: "Destroy a sandbox",
-      description: "Idempotent, also for an unknown id.",
+      description:
+        "Answered when its machine cannot run any more and its id is unknown; what is left of it is removed beside. Idempotent, also for an unknown id.",
       params: SandboxId,
-      responses: { 200: { description: "It is gone", schema: StatusBody } },
+      responses: { 200: { description: "It has ended", schema: StatusBody } },
     },
     async ({ sandboxes, params }) => {
       await sandboxes.destroy(params.id);

@@ -94,8 +94,8 @@ abstract class Behind implements VmmProcess {
   relocate(dir: string): void {
     this.process.relocate(dir);
   }
-  kill(): Promise<ExitReport> {
-    return this.process.kill();
+  kill(stopped?: () => void): Promise<ExitReport> {
+    return this.process.kill(stopped);
   }
   release(): Promise<void> {
     return this.process.release();
@@ -132,9 +132,9 @@ abstract class State extends Behind {
     this.life = life;
   }
 
-  override kill(): Promise<ExitReport> {
+  override kill(stopped?: () => void): Promise<ExitReport> {
     this.life.sentinel?.close();
-    return super.kill();
+    return super.kill(stopped);
   }
   override release(): Promise<void> {
     this.life.sentinel?.close();

@@ -225,10 +225,10 @@ export class FirecrackerProcess implements VmmProcess {
     return dialGuestOnce(this.workDir, VSOCK_SOCKET, { port: SENTINEL_PORT, timeoutMs, gone });
   }
 
-  async kill(): Promise<ExitReport> {
+  async kill(stopped?: () => void): Promise<ExitReport> {
     // A released machine belongs to the next daemon.
     if (!this.#released) this.#killed = true;
-    await this.#process.kill();
+    await this.#process.kill(stopped);
     return this.exited;
   }
 

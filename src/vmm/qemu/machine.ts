@@ -68,8 +68,8 @@ abstract class State implements VmmProcess {
   relocate(dir: string): void {
     this.process.relocate(dir);
   }
-  kill(): Promise<ExitReport> {
-    return this.process.kill();
+  kill(stopped?: () => void): Promise<ExitReport> {
+    return this.process.kill(stopped);
   }
   release(): Promise<void> {
     return this.process.release();

@@ -240,10 +240,10 @@ export class QemuProcess implements VmmProcess {
     }
   }
 
-  async kill(): Promise<ExitReport> {
+  async kill(stopped?: () => void): Promise<ExitReport> {
     // A released machine belongs to the next daemon.
     if (!this.#released) this.#killed = true;
-    await this.#process.kill();
+    await this.#process.kill(stopped);
     return this.exited;
   }
 
