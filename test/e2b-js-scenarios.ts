@@ -1038,6 +1038,34 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
       await made.kill();
     },
   );
+  await all.run("variables in the steps of a template", async () => {
+    // biome-ignore-start lint/suspicious/noTemplateCurlyInString: variables of the template's
+    const lines = [
+      "FROM e2bdev/base",
+      "ARG VER=1.2",
+      'ENV A=v${VER} PATH="/opt/venv/bin:$PATH"',
+      "WORKDIR /srv/$VER",
+      "RUN echo built $A > made",
+      "USER user",
+      "ENV MINE=$HOME/z",
+    ];
+    const template = Template()
+      .fromDockerfile(lines.join("\n"))
+      .setEnvs({ Q: "${A}x", RAW: '{"a": "\\d", "b": $(id)}', ELSE: "${NONE:-else}" });
+    await Template.build(template, "with-variables", { cpuCount: 1, memoryMB: 256 });
+    // biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the template's
+    const made = await Sandbox.create("with-variables", { timeoutMs: 120_000 });
+    // What a login shell was given; its profile sets PATH anew.
+    const look = await made.commands.run(
+      "pwd; cat made; tr '\\0' '\\n' </proc/$$/environ | grep -E '^(VER|A|PATH|MINE|Q|RAW|ELSE)=' | sort",
+    );
+    assert.deepEqual(look.stdout.trimEnd().split("\n"), [
+      ...["/srv/1.2", "built v1.2", "A=v1.2", "ELSE=else", "MINE=/home/user/z"],
+      "PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+      ...["Q=v1.2x", 'RAW={"a": "\\d", "b": $(id)}', "VER=1.2"],
+    ]);
+    await made.kill();
+  });
   await all.run("a step that fails, with its words and its place", async () => {
     const template = Template().fromTemplate("my-site").runCmd("echo before; no-such-program");
     await assert.rejects(Template.build(template, "poor", { cpuCount: 1, memoryMB: 256 }), (error) => {

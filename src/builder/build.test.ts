@@ -180,3 +180,18 @@ test("a command that reached no host is answered with what a build may reach; an
   for (const words of ["no-such-program: command not found", "npm error ERESOLVE could not resolve"])
     assert.equal((await failure(words)).remedy, undefined, words);
 });
+
+test("a step that cannot even be begun is named, whatever the guest says of it", async (t) => {
+  const images = await based(t);
+  const start = async () => Promise.reject(new StacyError("not-found", "there is no user ghost"));
+  const agent = { ...guest(""), start } as unknown as Agent;
+  const build = buildImage(readPlan("FROM base:1\nUSER ghost\nRUN a \\\n  b\n"), "ghost:1", {
+    ...{ images, diskMiB: 16 },
+    start: async () => ({ agent, [Symbol.asyncDispose]: async () => {} }),
+  });
+  await assert.rejects(build, {
+    code: "not-found",
+    message: /^line 3: `RUN a .*`: there is no user ghost$/,
+    data: { line: 3 },
+  });
+});

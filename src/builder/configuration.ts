@@ -1,6 +1,7 @@
 /** An image's configuration while steps are done: what a step says about processes needs no machine. */
 import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
+import { DEFAULT_PATH } from "../images/content.ts";
 import type { ImageConfig } from "../images/image.ts";
 import type { Step } from "./plan.ts";
 
@@ -103,6 +104,15 @@ export class Configuration {
     this.#places.set(name, at);
     this.env[at] = `${name}=${value}`;
   }
+}
+
+/** An image's environment as its processes have it: of two with one name the first is meant, and there is always a `PATH`. */
+export function variablesOf({ env }: ImageConfig): Map<string, string> {
+  const entries = env.map((entry): [string, string] => {
+    const [name = ""] = entry.split("=", 1);
+    return [name, entry.slice(name.length + 1)];
+  });
+  return new Map([["PATH", DEFAULT_PATH], ...entries.reverse()]);
 }
 
 /** The configuration after some steps. */

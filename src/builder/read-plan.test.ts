@@ -37,6 +37,13 @@ describe("a Dockerfile", () => {
     assert.equal(readPlan("ARG toString=x\nFROM $toString").stages[0]?.from.kind, "image");
   });
 
+  test("a base that says no PATH has the one that its processes have", () => {
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of the Dockerfile's
+    const [step] = readPlan("FROM base\nENV PATH=/x:${PATH}").stages[0]?.steps({ ...BASE, env: [] }) ?? [];
+    assert.ok(step?.kind === "env");
+    assert.equal(step.env.PATH, "/x:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+  });
+
   test("comments, continuations, both forms of commands, quotes and variables", () => {
     const text = `
 # syntax=docker/dockerfile:1

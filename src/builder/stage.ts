@@ -12,7 +12,7 @@ import { pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
 import { missingDirectories } from "../guest/exists.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
-import { StacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
 import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
 import { decompressed } from "../images/layer.ts";
 import { absolute, Configuration } from "./configuration.ts";
@@ -160,7 +160,12 @@ class StageRun {
         unsaved = false;
       }
       this.#say(i, step);
-      await this.#do(agent, step, before);
+      try {
+        await this.#do(agent, step, before);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw ofStep(error, step);
+      }
       before.apply(step);
       unsaved ||= step.kind === "run";
     }
@@ -262,6 +267,20 @@ class StageRun {
     const [first = ""] = step.text.split("\n");
     this.#options.progress?.({ step: `${name === "" ? "" : `${name} `}${i + 1}/${steps.length} ${first}${note}` });
   }
+}
+
+/** What says nothing of its place in the file gets it: that a program or a user is missing is no use by itself. */
+function ofStep(thrown: unknown, { text, line }: Step): StacyError {
+  const error = asStacyError(thrown);
+  if (error.data?.line !== undefined) return error;
+  const { code, message, phase, remedy, data } = error;
+  const [first = ""] = text.split("\n");
+  const said = message.startsWith(`line ${line}: `) ? message : `line ${line}: \`${first}\`: ${message}`;
+  return new StacyError(code, said, {
+    ...(phase === undefined ? {} : { phase }),
+    ...(remedy === undefined ? {} : { remedy }),
+    ...{ cause: error, data: { ...data, line } },
+  });
 }
 
 function needsMachine({ kind }: Step): boolean {

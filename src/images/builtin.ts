@@ -9,6 +9,7 @@ import { chmod, open } from "node:fs/promises";
 import { join } from "node:path";
 import { runTool } from "../host/run.ts";
 import { type BaseOptions, buildBase, type Layer } from "./base.ts";
+import { DEFAULT_PATH } from "./content.ts";
 import type { ImageConfig, Progress } from "./image.ts";
 import { type PackageSet, packageTree } from "./packages.ts";
 import { type DirectoryNode, directory, type FileData, type FileTree, NO_XATTRS, symlink } from "./tree.ts";
@@ -30,7 +31,7 @@ interface SystemOptions {
   directory?: string;
 }
 
-const PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const PATH = `PATH=${DEFAULT_PATH}`;
 
 /** As E2B's templates have it. */
 const USER = "user";

@@ -11,10 +11,13 @@ export interface ImageContent {
   blobs: string[];
 }
 
+/** Of processes, where an image says none: the agent's own (agent/src/spawn.rs). */
+export const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /** For sources that say nothing about processes. */
 export function plainConfig(): ImageConfig {
   return {
-    env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+    env: [`PATH=${DEFAULT_PATH}`],
     entrypoint: [],
     cmd: ["sh"],
     labels: {},

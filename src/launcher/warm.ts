@@ -60,7 +60,13 @@ export async function exercise(agent: Agent): Promise<void> {
   await agent.ping();
   if (agent.hello.guest !== "linux") return;
   await agent.exercise();
-  await agent.exec({ argv: exerciseArgv("sh") });
+  await agent.exec({ argv: exerciseArgv("sh") }).catch((error) => {
+    if (!(error instanceof StacyError) || error.code !== "not-found") throw error;
+    throw new StacyError(error.code, `no directory of the image's PATH has a shell: ${error.message}`, {
+      cause: error,
+      remedy: "where the image sets PATH, end it with `:$PATH`, or name /bin in it",
+    });
+  });
 }
 
 function withLimit(work: Promise<unknown>): Promise<unknown> {

@@ -8,6 +8,7 @@ import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
 import type { ImageConfig } from "../../images/image.ts";
 import { hostArchitecture } from "../../images/oci/documents.ts";
+import { variablesOf } from "../configuration.ts";
 import { type Origin, type Plan, SCRIPT, type Stage, type Step } from "../plan.ts";
 import { type Instruction, isHeredoc, rawWords, readLines, words } from "./lines.ts";
 import { substitute } from "./substitute.ts";
@@ -175,7 +176,7 @@ class Dockerfile {
     const inherited = below === undefined ? undefined : this.#read(below, root);
     const reader = new SectionReader({
       scope: {
-        variables: new Map(inherited?.variables ?? root?.env.map(keyAndValue)),
+        variables: new Map(inherited?.variables ?? (root && variablesOf(root))),
         args: inherited?.args ?? {},
         shell: inherited?.shell ?? DEFAULT_SHELL,
         onBuild: [],
@@ -525,11 +526,6 @@ function declarations(instruction: Instruction): Assignment[] {
     if (!isName(one.key)) throw failure(instruction, `${one.key} is no name of a variable`);
     return one;
   });
-}
-
-function keyAndValue(entry: string): [string, string] {
-  const { key, value } = assignment(entry);
-  return [key, value ?? ""];
 }
 
 function flags(text: string): { options: Map<string, string>; rest: string } {

@@ -7,7 +7,7 @@ import type { StacyError } from "../../host/error.ts";
 import { anything, Glob, literal, type Token } from "../glob.ts";
 
 export interface Scope {
-  variables: ReadonlyMap<string, string>;
+  variables: Pick<ReadonlyMap<string, string>, "get">;
   escapeChar: string;
   fail: (why: string) => StacyError;
   /** Not all variables are known yet: `${NAME:?why}` is no error. */

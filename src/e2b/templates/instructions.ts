@@ -5,8 +5,9 @@ import type { Origin, Plan, Step } from "../../builder/plan.ts";
 import { BUILD_BOUNDS } from "../../host/bounds.ts";
 import { StacyError } from "../../host/error.ts";
 import { ownValue } from "../../host/own-value.ts";
-import type { RegistryCredentials } from "../../images/image.ts";
+import type { ImageConfig, RegistryCredentials } from "../../images/image.ts";
 import { notThere } from "../error.ts";
+import { StepVariables } from "./variables.ts";
 
 export const Instruction = z.object({
   type: z.string().max(64),
@@ -80,24 +81,31 @@ export function planOf(start: BuildStart, imageOf: (template: string) => string,
     { kind: "user", user: USER, text: `USER ${USER}`, line: 0 },
     { kind: "workdir", path: `/home/${USER}`, text: `WORKDIR /home/${USER}`, line: 0 },
   ];
-  let user = inherited ?? USER;
-  const rest = steps.flatMap((step, i): Step[] => {
-    const made = stepsOf(step, i + 1, user);
-    for (const each of made) if (each.kind === "user") user = each.user;
-    return made;
-  });
-  return {
-    stages: [{ name: "", from, steps: () => (inherited === undefined ? [...begin, ...rest] : rest) }],
-    target: 0,
+  const all = (root: ImageConfig | undefined): Step[] => {
+    const variables = new StepVariables(root);
+    let user = inherited ?? USER;
+    const rest = steps.flatMap((step, i): Step[] => {
+      const made = stepsOf(step, i + 1, user, variables);
+      for (const each of made) {
+        if (each.kind === "user") user = each.user;
+        if (each.kind === "env") variables.set(each.env);
+      }
+      return made;
+    });
+    return inherited === undefined ? [...begin, ...rest] : rest;
   };
+  // Mistakes are the answer to the request, although what `$PATH` stands for is known once the image is there.
+  all(undefined);
+  return { stages: [{ name: "", from, steps: all }], target: 0 };
 }
 
-function stepsOf(step: Instruction, line: number, user: string): Step[] {
+function stepsOf(step: Instruction, line: number, user: string, variables: StepVariables): Step[] {
   const { type, args = [] } = step;
   const [first = "", second = "", third = "", fourth = ""] = args;
   const text = `${type} ${args.filter((arg) => arg !== "").join(" ")}`;
   const wrong = (what: string): StacyError =>
     new StacyError("invalid", `step ${line}, ${type}: ${what}`, { data: { line } });
+  const expand = (value: string): string => variables.expand(value, { user, fail: wrong });
   switch (type.toUpperCase()) {
     case "RUN": {
       const run: Step = { kind: "run", argv: ["/bin/sh", "-c", SHELL, first], env: {}, text, line };
@@ -117,8 +125,8 @@ function stepsOf(step: Instruction, line: number, user: string): Step[] {
         {
           kind: "copy",
           sources: [source === "" || source === "." ? `${folder}/` : `${folder}/${source}`],
-          to: second || ".",
-          owner: third === "" ? user : third,
+          to: expand(second) || ".",
+          owner: expand(third) || user,
           ...(mode === undefined ? {} : { mode }),
           // Clients that want what it leads to send that instead of the link.
           links: true,
@@ -126,17 +134,22 @@ function stepsOf(step: Instruction, line: number, user: string): Step[] {
         },
       ];
     }
+    // Clients take a Dockerfile's ARG for one that stays.
+    case "ARG":
     case "ENV": {
       const env: Record<string, string> = {};
-      for (let i = 0; i < args.length; i += 2) env[args[i] ?? ""] = args[i + 1] ?? "";
+      for (let i = 0; i < args.length; i += 2) env[args[i] ?? ""] = expand(args[i + 1] ?? "");
       if (Object.keys(env).some((name) => !/^[A-Za-z_]\w*$/.test(name)))
         throw wrong("that is not the name of a variable");
-      return [{ kind: "env", env, text: `ENV ${Object.keys(env).join(" ")}`, line }];
+      return [{ kind: "env", env, text: `${type} ${Object.keys(env).join(" ")}`, line }];
     }
     case "WORKDIR":
-      return [{ kind: "workdir", path: first, owner: user, text, line }];
-    case "USER":
-      return [{ kind: "user", user: first, text, line }];
+      return [{ kind: "workdir", path: expand(first), owner: user, text, line }];
+    case "USER": {
+      const named = expand(first);
+      if (named === "" && variables.complete) throw wrong("it names nobody");
+      return [{ kind: "user", user: named, text, line }];
+    }
     default:
       throw notThere(`the step ${type} of a template`);
   }
