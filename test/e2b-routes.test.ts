@@ -158,6 +158,32 @@ describe("every route that E2B's clients know", () => {
     assert.equal((await asked("GET", "/templates/shop/tags")).status, 404);
   });
 
+  test("a name is there whatever its tags are: in lists, by its name and its id", async () => {
+    const asked = async (method: string, path: string, body?: object): Promise<{ status: number; text: string }> => {
+      const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+      const answer = await app.request(path, init, connection());
+      return { status: answer.status, text: await answer.text() };
+    };
+    const status = async (path: string): Promise<number> => (await asked("GET", path)).status;
+    await asked("POST", "/api/v1/templates", { name: "tagged", image: "i" });
+    const listed = async (path: string): Promise<string[]> =>
+      (JSON.parse((await asked("GET", path)).text) as { names: string[] }[]).flatMap(({ names }) => names);
+    const before = await listed("/templates");
+    assert.equal((await asked("POST", "/templates/tags", { target: "tagged", tags: ["v1", "v2"] })).status, 201);
+    assert.deepEqual(await listed("/templates"), before);
+    assert.equal((await asked("DELETE", "/templates/tags", { name: "tagged", tags: ["default"] })).status, 204);
+    for (const path of ["/templates", "/v2/templates"])
+      assert.deepEqual((await listed(path)).sort(), before.sort(), path);
+    for (const path of ["/templates/aliases/tagged", "/templates/tagged", "/templates/aliases/tagged:v1"])
+      assert.equal(await status(path), 200, path);
+    // Who names a tag means that one.
+    for (const tag of ["default", "v3"]) assert.equal(await status(`/templates/aliases/tagged:${tag}`), 404, tag);
+    const made = await asked("POST", "/sandboxes", { templateID: "tagged" });
+    assert.deepEqual([made.status, /has no tag 'default'.*tagged:v1/.test(made.text)], [404, true], made.text);
+    assert.equal((await asked("DELETE", "/templates/tagged")).status, 204);
+    assert.equal(await status("/templates/aliases/tagged"), 404);
+  });
+
   test("templates in pages, and those that every server has", async () => {
     const page = async (path: string) => {
       const answer = await app.request(path, { headers }, connection());

@@ -2,7 +2,7 @@
 import { StacyError } from "../../host/error.ts";
 import type { SpawnInput } from "../../sandboxes/resolve.ts";
 import type { View } from "../../sandboxes/view.ts";
-import { findTemplate } from "../templates/names.ts";
+import { findTemplate, missing } from "../templates/names.ts";
 
 /** @throws StacyError `not-found` */
 export function sourceOf(name: string, sandboxes: View): Pick<SpawnInput, "template" | "checkpoint" | "image"> {
@@ -13,7 +13,7 @@ export function sourceOf(name: string, sandboxes: View): Pick<SpawnInput, "templ
   if (named !== undefined) return { checkpoint: named.id };
   // `name:tag` is a template's tag, whatever Docker Hub has of that name: without the template it is nothing.
   if (name.includes("/")) return { image: name };
-  throw new StacyError("not-found", `template '${name.slice(0, 128)}' not found`, {
+  throw new StacyError("not-found", missing(name, sandboxes), {
     remedy: "make a template of that name, or name an image in full, such as docker.io/library/alpine:latest",
   });
 }

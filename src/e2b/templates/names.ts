@@ -64,8 +64,44 @@ export function findTemplate(text: string, sandboxes: View): Template | undefine
 /** The same, of which there has to be one. @throws E2bError 404 */
 export function getTemplate(text: string, sandboxes: View): Template {
   const found = findTemplate(text, sandboxes);
-  if (found === undefined) throw new E2bError(404, `template '${text.slice(0, 128)}' not found`);
+  if (found === undefined) throw new E2bError(404, missing(text, sandboxes));
   return found;
+}
+
+/** How one that is not there is called: a name may have other tags than the one that was meant. */
+export function missing(text: string, sandboxes: View): string {
+  const [plain = "", tag = DEFAULT_TAG] = text.slice(0, 128).split(":");
+  const other = findNamed(plain, sandboxes);
+  if (other === undefined) return `template '${text.slice(0, 128)}' not found`;
+  return `template '${plain}' has no tag '${tag}', but others: '${other.name}' for one`;
+}
+
+/** The name with its tags, each of which is a template here. */
+export function wholeName({ name, metadata }: Template): string {
+  return metadata[OWN.name] ?? name;
+}
+
+/** Each name of a list once: as its tag `default`, or else as the latest of its tags. */
+export function byName(templates: readonly Template[]): Template[] {
+  const names = new Map<string, Template>();
+  const isDefault = ({ metadata }: Template): boolean => (metadata[OWN.tag] ?? DEFAULT_TAG) === DEFAULT_TAG;
+  for (const each of templates) {
+    const key = JSON.stringify([each.owner, wholeName(each)]);
+    const known = names.get(key);
+    const later = known === undefined || (!isDefault(known) && each.updatedAt > known.updatedAt);
+    if (later || isDefault(each)) names.set(key, each);
+  }
+  return [...names.values()];
+}
+
+function findNamed(text: string, sandboxes: View): Template | undefined {
+  const all = byName(meant(sandboxes));
+  return all.find((each) => wholeName(each) === text) ?? all.find(({ metadata }) => metadata[OWN.id] === text);
+}
+
+/** A name or an id alone is there whatever its tags are; with a tag only that one is meant. @throws E2bError 404 */
+export function getNamed(text: string, sandboxes: View): Template {
+  return findNamed(text, sandboxes) ?? getTemplate(text, sandboxes);
 }
 
 /** All tags of an owner's template, by its name or id. @throws StacyError `invalid`, E2bError 404 */

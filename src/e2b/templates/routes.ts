@@ -14,7 +14,7 @@ import { type Build, TemplateBuilds } from "./builds.ts";
 import { TemplateFiles } from "./files.ts";
 import { letGo } from "./images.ts";
 import { BuildStart } from "./instructions.ts";
-import { buildIdOf, DEFAULT_TAG, getTemplate, idOf, OWN, parseName, tagsOf } from "./names.ts";
+import { buildIdOf, byName, getNamed, idOf, OWN, parseName, tagsOf, wholeName } from "./names.ts";
 import { tagRoutes } from "./tags.ts";
 
 const NewBuild = z.object({
@@ -46,7 +46,7 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
 
   const shown = (template: Template): Record<string, unknown> => {
     const { name, metadata, vcpus, memoryMiB, createdAt, updatedAt, version } = template;
-    const whole = metadata[OWN.name] ?? name;
+    const whole = wholeName(template);
     return {
       ...{
         templateID: metadata[OWN.id] ?? name,
@@ -61,11 +61,10 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
       updatedAt: new Date(updatedAt).toISOString(),
     };
   };
-  const one = (template: Template): boolean => (template.metadata[OWN.tag] ?? DEFAULT_TAG) === DEFAULT_TAG;
-  const all = (c: ControlContext): Template[] => c.var.sandboxes.templates.list().filter(one);
+  const all = (c: ControlContext): Template[] => byName(c.var.sandboxes.templates.list());
   routes.on("GET", "/templates", "read", (c) => Response.json(all(c).map(shown)));
   routes.on("GET", "/v2/templates", "read", (c) => {
-    const named = all(c).map((template) => ({ id: `${template.owner}/${template.name}`, template }));
+    const named = all(c).map((template) => ({ id: `${template.owner}/${wholeName(template)}`, template }));
     const { page, next } = pageOf(named, c.req.query("limit"), c.req.query("nextToken"));
     return Response.json(
       page.map(({ template }) => shown(template)),
@@ -75,7 +74,7 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
   routes.on("GET", "/default-templates", "read", () => Response.json(builtInTemplates.map(shown)));
   routes.on("GET", "/templates/aliases/:alias", "read", (c) => {
     const { alias } = c.req.param();
-    const found = getTemplate(alias, c.var.sandboxes);
+    const found = getNamed(alias, c.var.sandboxes);
     return Response.json({ templateID: found.metadata[OWN.id] ?? found.name, public: found.shared === true });
   });
 
@@ -156,7 +155,7 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
   routes.on("GET", "/templates/:id", "read", (c) => {
     const { sandboxes } = c.var;
     const id = c.req.param("id");
-    const found = getTemplate(id, sandboxes);
+    const found = getNamed(id, sandboxes);
     const own = builds.of(sandboxes.owner, found.metadata[OWN.id] ?? found.name);
     const state = ({ id, status, memoryMiB, vcpus }: Build): Record<string, unknown> => {
       const now = new Date(found.updatedAt).toISOString();
