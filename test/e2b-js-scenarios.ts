@@ -1043,7 +1043,7 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
     const lines = [
       "FROM e2bdev/base",
       "ARG VER=1.2",
-      'ENV A=v${VER} PATH="/opt/venv/bin:$PATH"',
+      "ENV A=v${VER} PATH=/opt/venv/bin:$PATH",
       "WORKDIR /srv/$VER",
       "RUN echo built $A > made",
       "USER user",
@@ -1052,9 +1052,10 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
     const template = Template()
       .fromDockerfile(lines.join("\n"))
       .setEnvs({ Q: "${A}x", RAW: '{"a": "\\d", "b": $(id)}', ELSE: "${NONE:-else}" });
-    await Template.build(template, "with-variables", { cpuCount: 1, memoryMB: 256 });
+    await Template.build(template, "with-variables:v1", { cpuCount: 1, memoryMB: 256 });
     // biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the template's
-    const made = await Sandbox.create("with-variables", { timeoutMs: 120_000 });
+    assert.equal(await Template.exists("with-variables"), true, "whatever its tags are");
+    const made = await Sandbox.create("with-variables:v1", { timeoutMs: 120_000 });
     // What a login shell was given; its profile sets PATH anew.
     const look = await made.commands.run(
       "pwd; cat made; tr '\\0' '\\n' </proc/$$/environ | grep -E '^(VER|A|PATH|MINE|Q|RAW|ELSE)=' | sort",
@@ -1075,6 +1076,34 @@ async function ofTemplates(all: Scenarios, { e2b }: Sdk, { url, key }: Place): P
     });
     assert.equal(await Template.exists("poor"), false);
   });
+  await all.run(
+    "a template that is being built: its machine is no sandbox of the client's, and is deleted with it",
+    async () => {
+      const headers = { "x-api-key": key };
+      const machines = async (): Promise<string[]> => {
+        const answer = await fetch(`${url}/api/v1/sandboxes`, { headers });
+        const all = (await answer.json()) as { id: string; state: string; metadata: Record<string, string> }[];
+        return all
+          .filter(({ state, metadata }) => state === "running" && metadata.builds === "unwanted")
+          .map(({ id }) => id);
+      };
+      const template = Template().fromImage("e2bdev/base").runCmd(`sleep 3000 # ${Date.now()}`);
+      const build = await Template.buildInBackground(template, "unwanted", { cpuCount: 1, memoryMB: 256 });
+      const limit = Date.now() + 240_000;
+      while ((await machines()).length === 0) {
+        assert.ok(Date.now() < limit, (await Template.getBuildStatus(build)).status);
+        await new Promise((wake) => setTimeout(wake, 200));
+      }
+      const [machine] = await machines();
+      for (const pages = Sandbox.list(); pages.hasNext; ) {
+        for (const { sandboxId } of await pages.nextItems()) assert.notEqual(sandboxId, machine);
+      }
+      const deleted = await fetch(`${url}/templates/${build.templateId}`, { method: "DELETE", headers });
+      assert.deepEqual([deleted.status, await machines()], [204, []]);
+      await assert.rejects(Template.getBuildStatus(build), /not found/);
+      assert.equal(await Template.exists("unwanted"), false);
+    },
+  );
   await all.run("a template is deleted, and the image that was made for it", async () => {
     const headers = { "x-api-key": key };
     const found = await fetch(`${url}/templates/aliases/my-site`, { headers });

@@ -53,7 +53,9 @@ const OLDER = [
       // Its names stand in other places.
       "a template is built from steps and files, with its log as it comes, and a sandbox starts from it",
       ...[
+        "variables in the steps of a template",
         "a step that fails, with its words and its place",
+        "a template that is being built: its machine is no sandbox of the client's, and is deleted with it",
         "a template is deleted, and the image that was made for it",
       ],
       // It shows the sandbox's token for code, and not for contexts.

@@ -106,11 +106,15 @@ export function controlPlane(parts: E2bParts): ControlRoutes {
   const list = (c: ControlContext, states: readonly string[]): SandboxRecord[] => {
     // E2B's clients encode each name and value, the list of them, and the query.
     const wanted = [...new URLSearchParams(c.req.query("metadata") ?? "")].map((pair) => pair.map(unescaped));
-    return c.var.sandboxes
-      .list()
-      .filter((record) => record.state !== "error" && record.state !== "creating")
-      .filter((record) => states.includes(bodies.stateOf(record)))
-      .filter((record) => wanted.every(([key = "", value]) => record.metadata[key] === value));
+    return (
+      c.var.sandboxes
+        .list()
+        // What a call has borrowed goes with it, and is no client's to end: a build's machine.
+        .filter(({ lent }) => lent !== true)
+        .filter((record) => record.state !== "error" && record.state !== "creating")
+        .filter((record) => states.includes(bodies.stateOf(record)))
+        .filter((record) => wanted.every(([key = "", value]) => record.metadata[key] === value))
+    );
   };
   routes.on("GET", "/sandboxes", "read", (c) => Response.json(list(c, ["running"]).map(bodies.listed)));
   routes.on("GET", "/v2/sandboxes", "read", (c) => {

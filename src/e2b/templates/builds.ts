@@ -35,6 +35,9 @@ export interface Build {
   logBytes: number;
   reason?: { message: string; step: string };
   endedAt?: number;
+  readonly stop: AbortController;
+  /** While it runs; never rejects. */
+  running?: Promise<void>;
 }
 
 export type BuildRequest = Pick<Build, "name" | "tags" | "vcpus" | "memoryMiB">;
@@ -72,7 +75,16 @@ export class TemplateBuilds {
     }
     if (size - done.length >= REMEMBERED) throw new StacyError("limit", "too many builds of templates at once");
     const id = randomBytes(16).toString("hex");
-    const build: Build = { id, templateId, owner, ...request, status: "waiting", logs: [], logBytes: 0 };
+    const build: Build = {
+      id,
+      templateId,
+      owner,
+      ...request,
+      status: "waiting",
+      logs: [],
+      logBytes: 0,
+      stop: new AbortController(),
+    };
     own.builds.set(id, build);
     return build;
   }
@@ -89,11 +101,31 @@ export class TemplateBuilds {
     return own.filter((build) => build.templateId === templateId);
   }
 
-  /** Begins; how it goes says the build. @throws StacyError `conflict`, `invalid`, E2bError 501 */
+  /**
+   * Ends all builds of a template and forgets them, once nothing of them runs any more.
+   * @param template its id or name
+   * @returns whether there were any
+   */
+  async cancel(owner: string, template: string): Promise<boolean> {
+    const own = this.#owners.get(owner);
+    const all = [...(own?.builds.values() ?? [])].filter(
+      ({ templateId, name }) => templateId === template || name === template,
+    );
+    for (const { id, logBytes, stop } of all) {
+      own?.builds.delete(id);
+      if (own !== undefined) own.logBytes -= logBytes;
+      stop.abort(new StacyError("cancelled", "the template was deleted while it was built"));
+    }
+    await Promise.all(all.map(({ running }) => running));
+    return all.length > 0;
+  }
+
+  /** Begins; how it goes says the build. @throws StacyError `conflict`, `invalid`, E2bError 404, 501 */
   async start(build: Build, start: BuildStart, sandboxes: View): Promise<void> {
     const imageOf = (name: string): string => getTemplate(name, sandboxes).image;
     const inherited =
       start.fromTemplate === undefined ? undefined : await this.#userOf(imageOf(start.fromTemplate), build);
+    this.find(build.owner, build.templateId, build.id); // it is not deleted meanwhile
     if (build.status !== "waiting") throw new StacyError("conflict", `build ${build.id} has begun already`);
     // Wrong steps are the answer to this request.
     const plan = planOf(start, imageOf, inherited);
@@ -101,7 +133,7 @@ export class TemplateBuilds {
       if (from.kind === "image") this.#parts.policies.checkImage(build.owner, from.reference);
     }
     build.status = "building";
-    void this.#run(build, start, plan, sandboxes)
+    build.running = this.#run(build, start, plan, sandboxes)
       .then(
         () => {
           build.status = "ready";
@@ -141,7 +173,7 @@ export class TemplateBuilds {
   async #run(build: Build, start: BuildStart, plan: Plan, sandboxes: View): Promise<void> {
     const { stopping } = this.#parts;
     const images = this.#parts.images.of({ name: build.owner, templates: true });
-    const signal = AbortSignal.any([stopping, AbortSignal.timeout(BUILD_LIMIT_MS)]);
+    const signal = AbortSignal.any([stopping, build.stop.signal, AbortSignal.timeout(BUILD_LIMIT_MS)]);
     await using open = new AsyncDisposableStack();
     const work = open.use(await images.scratch());
     const hashes = (start.steps ?? []).flatMap(({ filesHash }) => (filesHash === undefined ? [] : [filesHash]));
@@ -191,6 +223,7 @@ export class TemplateBuilds {
       this.#log(build, "info", "waiting for its turn: others are started and saved before it"),
     );
     for (const tag of build.tags) {
+      signal.throwIfAborted();
       await remember(sandboxes, nameOf(build.name, tag), {
         ...shape,
         metadata: { [OWN.id]: build.templateId, [OWN.build]: build.id, [OWN.name]: build.name, [OWN.tag]: tag },

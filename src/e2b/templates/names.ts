@@ -104,14 +104,17 @@ export function getNamed(text: string, sandboxes: View): Template {
   return findNamed(text, sandboxes) ?? getTemplate(text, sandboxes);
 }
 
-/** All tags of an owner's template, by its name or id. @throws StacyError `invalid`, E2bError 404 */
-export function tagsOf(text: string, sandboxes: View): Template[] {
+/** All tags of an owner's template, by its name or id. @throws StacyError `invalid` */
+export function ownTags(text: string, sandboxes: View): Template[] {
   const { name } = parseName(text);
   const all = sandboxes.templates.list().filter(({ owner }) => owner === sandboxes.owner);
-  const isOne = (each: Template): boolean =>
-    each.name === name || each.metadata[OWN.id] === name || each.metadata[OWN.name] === name;
-  const found = all.filter(isOne);
-  if (found.length === 0) throw new E2bError(404, `template '${name}' not found`);
+  return all.filter((each) => each.name === name || each.metadata[OWN.id] === name || wholeName(each) === name);
+}
+
+/** The same, where there has to be one. @throws StacyError `invalid`, E2bError 404 */
+export function tagsOf(text: string, sandboxes: View): Template[] {
+  const found = ownTags(text, sandboxes);
+  if (found.length === 0) throw new E2bError(404, `template '${parseName(text).name}' not found`);
   return found;
 }
 

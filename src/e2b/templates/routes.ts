@@ -14,7 +14,7 @@ import { type Build, TemplateBuilds } from "./builds.ts";
 import { TemplateFiles } from "./files.ts";
 import { letGo } from "./images.ts";
 import { BuildStart } from "./instructions.ts";
-import { buildIdOf, byName, getNamed, idOf, OWN, parseName, tagsOf, wholeName } from "./names.ts";
+import { buildIdOf, byName, getNamed, idOf, OWN, ownTags, parseName, tagsOf, wholeName } from "./names.ts";
 import { tagRoutes } from "./tags.ts";
 
 const NewBuild = z.object({
@@ -169,7 +169,9 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
     // Snapshots are templates to clients.
     if (id.startsWith("cp-")) await sandboxes.checkpoints.remove(id);
     else {
-      const tags = tagsOf(id, sandboxes);
+      // Before its tags, which a build's end would make anew.
+      const wasBuilt = await builds.cancel(sandboxes.owner, parseName(id).name);
+      const tags = wasBuilt ? ownTags(id, sandboxes) : tagsOf(id, sandboxes);
       for (const { name } of tags) await sandboxes.templates.remove(name);
       await letGo(
         parts,
