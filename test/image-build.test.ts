@@ -104,6 +104,7 @@ test("a Dockerfile's steps, what they changed, and the image's configuration", a
   assert.deepEqual(short("app/made/second"), ["0o104755", 0, 0, 6, "app/made/second"]);
   assert.deepEqual(short("app/made/alias"), ["0o120777", 0, 0, "who"]);
   assert.deepEqual(short("opt/renamed"), ["0o100640", 12, 65534, 5]);
+  assert.deepEqual(short("opt"), ["0o40755", 12, 65534, undefined]);
   assert.deepEqual(short("app/made/link"), ["0o120777", 0, 0, "a.txt"]);
   assert.deepEqual(short("app/made/sub/b.sh"), ["0o100755", 0, 0, 17]);
   assert.deepEqual(short("opt-pipe"), ["0o10644", 0, 0, undefined]);

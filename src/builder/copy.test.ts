@@ -118,3 +118,46 @@ test("what cannot be packed fails the copy, and nothing else", async () => {
   const one = { ...files, get: () => large };
   await assert.rejects(copyInto(step, { ...place, agent: full, files: one }), { code: "no-space" });
 });
+
+test("directories that a copy makes belong to whom the step says, those that are there stay as they are", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "copy-"));
+  t.after(() => rm(dir, { recursive: true }));
+  async function* archive(): AsyncGenerator<Buffer> {
+    yield tar([
+      { path: "d/f", content: "x" },
+      { path: "packed.tgz", content: gzipSync(tar([{ path: "inner", content: "third" }])) },
+    ]);
+  }
+  await using context = await BuildContext.ofTar(archive(), join(dir, "store"));
+  const there = new Set(["/", "/srv"]);
+  let came: unknown[] = [];
+  const agent = {
+    stat: async (path: string) => {
+      if (!there.has(path)) throw new StacyError("not-found", "there is no such file");
+      return { kind: "directory" };
+    },
+    tarIn: (path: string, sent: AsyncIterable<Uint8Array>) =>
+      readTar(sent, async ({ type, path: name, mode, uid, gid }) => {
+        came.push([join(path, name), type, mode, uid, gid]);
+      }),
+  } as unknown as Agent;
+  const copied = async (source: string, to: string, more: Partial<CopyStep>): Promise<unknown[]> => {
+    came = [];
+    const step: CopyStep = { kind: "copy", sources: [source], to, text: "", line: 1, ...more };
+    await copyInto(step, { agent, files: context, cwd: "/", scratch: dir, signal: undefined });
+    return came;
+  };
+  const owned = { owner: "1000:1001" };
+  const made = (path: string): unknown[] => [path, "directory", 0o755, 1000, 1001];
+  const file = (path: string): unknown[] => [path, "file", 0o644, 1000, 1001];
+  assert.deepEqual(await copied("d", "/app", owned), [made("/app"), file("/app/f")]);
+  const deep = [made("/srv/new"), made("/srv/new/deep")];
+  assert.deepEqual(await copied("d/f", "/srv/new/deep/", owned), [...deep, file("/srv/new/deep/f")]);
+  assert.deepEqual(await copied("d/f", "/srv/new/deep/g", owned), [...deep, file("/srv/new/deep/g")]);
+  assert.deepEqual(await copied("d", "/srv", owned), [file("/srv/f")]);
+  assert.deepEqual(await copied("d", "/", owned), [file("/f")]);
+  const unpacked = await copied("packed.tgz", "/srv/new/", { ...owned, unpack: true });
+  assert.deepEqual(unpacked, [made("/srv/new"), ["/srv/new/inner", "file", 0o644, 0, 0]]);
+  // Without an owner the guest makes them.
+  assert.deepEqual(await copied("d", "/app", {}), [["/app/f", "file", 0o644, 0, 0]]);
+});

@@ -16,6 +16,7 @@ import { isTarHeader } from "../images/tar.ts";
 import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
 import { assertFew, type BuildFile, type BuildFiles, below, follow, matching, relativePath } from "./files.ts";
+import { makeDirectory } from "./make-directory.ts";
 import { isPattern } from "./match.ts";
 import { ownerOf } from "./owner.ts";
 import type { Step } from "./plan.ts";
@@ -135,15 +136,20 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
   if (step.sources.length > 1 && !to.endsWith("/")) {
     throw new StacyError("invalid", `line ${step.line}: the destination of several sources must end with a slash`);
   }
+  /** What is made on the way is the step's owner's, too (BuildKit's copy); without one the guest makes it, of root. */
+  const make = async (directory: string): Promise<void> => {
+    if (owner !== undefined) await makeDirectory(agent, directory === "" ? "/" : directory, async () => owner);
+  };
   const plain: Selected[] = [];
   for (const one of selected) {
     const unpacked =
-      step.unpack === true && one.below === "" && (await unpack(step, one, to, { agent, scratch, signal }));
+      step.unpack === true && one.below === "" && (await unpack(step, one, to, { agent, scratch, signal, make }));
     if (!unpacked) plain.push(one);
   }
   if (plain.length === 0 && selected.length > 0) return;
   const intoDirectory = to.endsWith("/") || !single || (await isDirectory(agent, to));
   const directory = intoDirectory ? withoutEnd(to, "/") : to.slice(0, to.lastIndexOf("/"));
+  await make(directory);
   const archive = pack();
   const write = async (): Promise<void> => {
     for (const { file, path, below } of plain) {
@@ -232,7 +238,12 @@ async function unpack(
   step: CopyStep,
   { file }: Selected,
   to: string,
-  { agent, scratch, signal }: Pick<CopyPlace, "agent" | "scratch" | "signal">,
+  {
+    agent,
+    scratch,
+    signal,
+    make,
+  }: Pick<CopyPlace, "agent" | "scratch" | "signal"> & { make: (directory: string) => Promise<void> },
 ): Promise<boolean> {
   if (file.type !== "file" || file.size === 0) return false;
   const path = join(scratch, "add");
@@ -240,7 +251,9 @@ async function unpack(
   try {
     await pipeline(file.bytes(), createWriteStream(path, { mode: 0o600 }), abort);
     if (!(await isArchive(path))) return false;
-    await agent.tarIn(withoutEnd(to, "/") || "/", decompressed(path, signal), abort);
+    const directory = withoutEnd(to, "/") || "/";
+    await make(directory);
+    await agent.tarIn(directory, decompressed(path, signal), abort);
     return true;
   } catch (error) {
     throw asStacyError(error).code === "not-supported"

@@ -5,12 +5,10 @@
  * sandbox of the base and that layer.
  */
 import { createWriteStream } from "node:fs";
-import { join, posix } from "node:path";
+import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress } from "node:zlib";
-import { pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
-import { missingDirectories } from "../guest/exists.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
@@ -19,6 +17,7 @@ import { absolute, Configuration } from "./configuration.ts";
 import type { BuildContext } from "./context.ts";
 import { type CopyStep, copyInto } from "./copy.ts";
 import type { BuildFiles } from "./files.ts";
+import { makeDirectory } from "./make-directory.ts";
 import { ownerOf } from "./owner.ts";
 import { SCRIPT, type Step } from "./plan.ts";
 
@@ -184,7 +183,9 @@ class StageRun {
         break;
       }
       case "workdir":
-        await makeDirectory(agent, absolute(before.cwd, step.path), step);
+        await makeDirectory(agent, absolute(before.cwd, step.path), async () =>
+          step.owner === undefined ? { uid: 0, gid: 0 } : await ownerOf(agent, step.owner, step.line),
+        );
         break;
     }
   }
@@ -285,25 +286,6 @@ function ofStep(thrown: unknown, { text, line }: Step): StacyError {
 
 function needsMachine({ kind }: Step): boolean {
   return kind === "run" || kind === "copy" || kind === "workdir";
-}
-
-/** Of root, as builders do it, unless the step says whose; what is there already stays as it is. */
-async function makeDirectory(
-  agent: Agent,
-  path: string,
-  { owner, line }: Extract<Step, { kind: "workdir" }>,
-): Promise<void> {
-  const missing = await missingDirectories(agent, posix.resolve("/", path));
-  const [first] = missing;
-  if (first === undefined) return;
-  const whose = owner === undefined ? { uid: 0, gid: 0 } : await ownerOf(agent, owner, line);
-  const above = posix.dirname(first);
-  const archive = pack();
-  for (const each of missing) {
-    archive.entry({ name: posix.relative(above, each), type: "directory", mode: 0o755, ...whose });
-  }
-  archive.finalize();
-  await agent.tarIn(above, archive as AsyncIterable<Uint8Array>);
 }
 
 /** Paths that belong to a sandbox and not to an image. */
