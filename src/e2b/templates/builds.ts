@@ -96,6 +96,12 @@ export class TemplateBuilds {
     throw new E2bError(404, `build '${id.slice(0, 64)}' of template '${templateId.slice(0, 64)}' not found`);
   }
 
+  /** What the builds of a name that are remembered are builds of. */
+  idOf(owner: string, name: string): string | undefined {
+    const own = [...(this.#owners.get(owner)?.builds.values() ?? [])];
+    return own.findLast((build) => build.name === name)?.templateId;
+  }
+
   of(owner: string, templateId: string): Build[] {
     const own = [...(this.#owners.get(owner)?.builds.values() ?? [])];
     return own.filter((build) => build.templateId === templateId);

@@ -118,10 +118,10 @@ export function tagsOf(text: string, sandboxes: View): Template[] {
   return found;
 }
 
-/** Of a name that was built before, or a fresh one. */
-export function idOf(name: string, sandboxes: View): string {
+/** Of a name that was built before, or a fresh one. @param building the one that its builds have, of which none may be done */
+export function idOf(name: string, sandboxes: View, building: string | undefined): string {
   const known = meant(sandboxes).find(({ metadata }) => metadata[OWN.name] === name)?.metadata[OWN.id];
-  return known ?? randomBytes(10).toString("hex");
+  return known ?? building ?? randomBytes(10).toString("hex");
 }
 
 /** Of what no build of a client's made, too: clients read the id as a UUID. @returns 32 hexadecimal digits */

@@ -58,11 +58,18 @@ test("a template that is being built is deleted with its build, by its id or its
     assert.equal(stopped, begun, "the build has ended");
     assert.deepEqual([(await alice("GET", status)).status, (await alice("DELETE", target)).status], [404, 404]);
   }
+  // Two builds of one name are one template's, also before the first has made it.
+  const before = begun;
+  const [one, other] = [await build(), await build()];
+  while (begun < before + 2) await new Promise(setImmediate);
+  assert.equal(one.id, other.id);
+  assert.equal((await alice("DELETE", `/templates/${other.id}`)).status, 204);
+  assert.equal(stopped, begun);
   // One that was asked for and has no steps yet has ended, too: they come too late.
   const { templateID, buildID } = (await alice("POST", "/v3/templates", { name: "mine" })).body;
   assert.equal((await alice("DELETE", `/templates/${templateID}`)).status, 204);
   const late = await alice("POST", `/v2/templates/${templateID}/builds/${buildID}`, { fromImage: "slow", steps: [] });
-  assert.deepEqual([late.status, begun], [404, 2]);
+  assert.deepEqual([late.status, begun], [404, before + 2]);
 });
 
 test("what a call of the server's own has borrowed is in none of the lists: who ends all that is listed ends no build", async (t) => {

@@ -90,7 +90,8 @@ export function templateRoutes(routes: ControlRoutes, parts: E2bParts, read: Rea
     const tags = [...new Set([tag, ...others])];
     const memoryMiB = body.memoryMB ?? limits.defaultMemoryMiB;
     const vcpus = body.cpuCount ?? limits.defaultVcpus;
-    const build = builds.request(sandboxes.owner, idOf(name, sandboxes), { name, tags, memoryMiB, vcpus });
+    const id = idOf(name, sandboxes, builds.idOf(sandboxes.owner, name));
+    const build = builds.request(sandboxes.owner, id, { name, tags, memoryMiB, vcpus });
     const answer = {
       templateID: build.templateId,
       buildID: build.id,
