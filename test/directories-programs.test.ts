@@ -1,7 +1,7 @@
 /**
  * Real programs in a directory of the host, in a guest under QEMU, with the helper that the server starts. The short form asks what POSIX
  * promises about files, and what becomes of requests that nobody answers. `STACYVM_DIRECTORY_PROGRAMS=1` is the long one: git, npm, a
- * compiler, SQLite and PostgreSQL, pjdfstest and fsx.
+ * compiler, SQLite, pjdfstest and fsx.
  */
 import assert from "node:assert/strict";
 import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
