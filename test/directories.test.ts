@@ -1,10 +1,12 @@
 /** Directories of the host in real machines: what both sides see, who may have them, and what lives through what. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { packageRoot } from "../src/host/paths.ts";
+import { runTool } from "../src/host/run.ts";
 import { servers } from "./directory-support.ts";
 import { Server } from "./server-support.ts";
 
@@ -112,6 +114,69 @@ describe("directories of the host under QEMU", () => {
     );
     assert.equal(seen, "short and longerother");
     await server.ok("DELETE", `/sandboxes/${twice}`);
+  });
+
+  test("inotify tells of what the host changes, where it may be written and where not, of nothing twice, and changes nothing", async () => {
+    const watched = join(dir, "watched");
+    await mkdir(join(watched, "deep"), { recursive: true });
+    for (const name of ["old", "replaced", "deep/file"]) await writeFile(join(watched, name), "short");
+    const reader = await spawn([{ source: dir, target: "/work", read_only: true }]);
+    const source = join(packageRoot, "test/guest-programs/watch.c");
+    await runTool("gcc", ["-static", "-O1", "-o", join(dir, "watch"), source]);
+    for (const each of [id, reader]) {
+      const paths = "/work/watched /work/watched/deep /work/watched/old";
+      await sh(`/work/watch ${paths} >> /tmp/events 2>&1 & until grep -qs ready /tmp/events; do sleep 0.1; done`, each);
+    }
+    await writeFile(join(watched, "new"), "from the host");
+    await appendFile(join(watched, "old"), ", and longer");
+    await writeFile(join(watched, "replacing"), "another");
+    await rename(join(watched, "replacing"), join(watched, "replaced"));
+    await mkdir(join(watched, "sub"));
+    await symlink("new", join(watched, "link"));
+    const before = await stat(join(watched, "old"), { bigint: true });
+    const until = (line: string, each: string): Promise<string> =>
+      sh(
+        `for i in $(seq 300); do grep -qx '${line}' /tmp/events && exit; sleep 0.1; done; cat /tmp/events >&2; exit 1`,
+        each,
+      );
+    for (const each of [id, reader]) {
+      for (const line of ["n /work/watched new", "c /work/watched old", "c /work/watched/old"]) await until(line, each);
+      for (const line of ["n /work/watched sub", "n /work/watched link", "c /work/watched replaced"])
+        await until(line, each);
+      assert.equal(
+        await sh("cd /work/watched && cat new old replaced link", each),
+        "from the hostshort, and longeranotherfrom the host",
+      );
+      assert.match(await sh("ls -l /work/watched", each), /^drwx.* sub$/m);
+    }
+    await rm(join(watched, "new"));
+    await rm(join(watched, "sub"), { recursive: true });
+    await writeFile(join(watched, "deep/file"), "longer than before");
+    for (const each of [id, reader]) {
+      for (const line of ["d /work/watched new", "d /work/watched sub", "c /work/watched/deep file"])
+        await until(line, each);
+    }
+    // Its own changes are the kernel's to tell, once.
+    await sh("cd /work/watched && : > /tmp/events; echo own > own; echo more >> own; mv own mine; rm mine");
+    await writeFile(join(watched, "last"), "");
+    await until("n /work/watched last", id);
+    const own = (await sh("grep -w 'own\\|mine' /tmp/events"))
+      .split("\n")
+      .map((line) => line[0])
+      .join("");
+    assert.equal(own, "ncwcwymd");
+    // What happened in between is not known one by one.
+    await sh(": > /tmp/events");
+    await server.ok("POST", `/sandboxes/${id}/suspend`);
+    await writeFile(join(watched, "deep/asleep"), "");
+    await server.ok("POST", `/sandboxes/${id}/resume`);
+    await until("c /work/watched/deep", id);
+    const { mtimeNs, ctimeNs } = await stat(join(watched, "old"), { bigint: true });
+    assert.deepEqual([mtimeNs, ctimeNs], [before.mtimeNs, before.ctimeNs]);
+    assert.deepEqual((await readdir(watched)).sort(), ["deep", "last", "link", "old", "replaced"]);
+    await sh("killall watch");
+    await server.ok("DELETE", `/sandboxes/${reader}`);
+    await rm(watched, { recursive: true });
   });
 
   test("links out of it lead nowhere outside, and devices do not come about", async () => {

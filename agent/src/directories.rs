@@ -7,6 +7,7 @@ use crate::buffers::Bytes;
 use crate::files;
 use crate::fuse::{self, opcode, Table, IN_HEADER, MAX_ANSWER, MAX_REQUEST, OUT_HEADER};
 use crate::protocol::{channel, kind, status, tag, Fields, Reader, MAX_PAYLOAD};
+use crate::replay::{self, doing, Change, Place, Replay};
 use crate::session::{token, Agent, Call, Timer};
 use crate::sys::{self, Fail, Fd, Result, EDGE_IN};
 use crate::user::User;
@@ -25,6 +26,8 @@ struct Request {
     sent: bool,
     /// Another helper may have done it.
     again: bool,
+    /// A look-up in the place of a making: the type of what is to be there, as in a mode, or 0.
+    makes: u32,
 }
 
 enum Out {
@@ -34,7 +37,11 @@ enum Out {
 }
 
 pub struct Directory {
-    path: Vec<u8>,
+    place: Place,
+    replay: Arc<Replay>,
+    /// Changes by the host, for `replay`.
+    changes: Vec<Change>,
+    made_up: u64,
     fuse: Fd,
     stream: Option<u32>,
     /// ns that requests may wait without any answer.
@@ -56,13 +63,14 @@ pub struct Directory {
 }
 
 /// Mounted by jobs, for the loop to take.
-pub type Fresh = Arc<Mutex<Vec<(Vec<u8>, u64, Fd)>>>;
+pub type Fresh = Arc<Mutex<Vec<(Place, u64, Fd)>>>;
 
 #[derive(Default)]
 pub struct Directories {
     all: BTreeMap<u64, Directory>,
     next: u64,
     pub fresh: Fresh,
+    replay: Arc<Replay>,
     buffer: Vec<u8>,
     /// When the next look at those that are silent is due, ns; 0: there is none.
     due: u64,
@@ -102,10 +110,15 @@ impl Share {
         let fuse = sys::open(b"/dev/fuse", libc::O_RDWR | libc::O_NONBLOCK, 0)
             .map_err(|f| Fail::new(status::NOT_SUPPORTED, format!("this guest's kernel has no FUSE: {}", f.message)))?;
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", fuse.raw());
-        let access = if self.read_only { libc::MS_RDONLY } else { 0 };
-        boot::mount("host", &shown, "fuse", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME | access, &options)?;
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
+        boot::mount("host", &shown, "fuse", flags, &options)?;
+        if self.read_only {
+            // This mount, and not the filesystem: changes by the host are done once more (replay.rs).
+            boot::mount("", &shown, "", flags | libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY, "")?;
+        }
+        let place = Place { device: replay::device_of(&self.path), path: self.path };
         if let Ok(mut list) = fresh.lock() {
-            list.push((self.path, self.within, fuse));
+            list.push((place, self.within, fuse));
         }
         let mut answer = Fields::new();
         answer.u32(tag::UID, user.uid).u32(tag::GID, user.gid);
@@ -119,12 +132,15 @@ impl Agent {
             Ok(mut list) => std::mem::take(&mut *list),
             Err(_) => return Ok(()),
         };
-        for (path, within, fuse) in fresh {
+        for (place, within, fuse) in fresh {
             let number = self.directories.next;
             self.directories.next += 1;
             self.poll.add(fuse.raw(), EDGE_IN, token::DIRECTORY | number)?;
             let directory = Directory {
-                path,
+                place,
+                replay: self.directories.replay.clone(),
+                changes: Vec::new(),
+                made_up: 0,
                 fuse,
                 stream: None,
                 within,
@@ -149,7 +165,7 @@ impl Agent {
     pub fn serve_call(&mut self, id: u32, fields: &Reader) -> Result<()> {
         self.take_fresh()?;
         let path = files::path_of(fields, tag::PATH, None)?;
-        let found = self.directories.all.iter_mut().find(|(_, directory)| directory.path == path);
+        let found = self.directories.all.iter_mut().find(|(_, directory)| directory.place.path == path);
         let (number, directory) = found.ok_or_else(|| Fail::new(status::NOT_FOUND, format!("no directory of the host is at {}", files::name(&path))))?;
         let number = *number;
         let former = directory.stream.replace(id);
@@ -168,7 +184,7 @@ impl Agent {
     pub fn unshare_call(&mut self, id: u32, fields: &Reader) -> Result<()> {
         self.take_fresh()?;
         let keep: Vec<&[u8]> = fields.all(tag::PATH).collect();
-        let gone: Vec<u64> = self.directories.all.iter().filter(|(_, d)| !keep.contains(&d.path.as_slice())).map(|(n, _)| *n).collect();
+        let gone: Vec<u64> = self.directories.all.iter().filter(|(_, d)| !keep.contains(&d.place.path.as_slice())).map(|(n, _)| *n).collect();
         let mut paths = Vec::new();
         for number in gone {
             paths.extend(self.remove_directory(number));
@@ -188,7 +204,7 @@ impl Agent {
         if let Some(stream) = directory.stream {
             self.end(stream, Err(Fail::new(status::NOT_FOUND, "the directory was unmounted")));
         }
-        Some(directory.path)
+        Some(directory.place.path)
     }
 
     pub fn directory_ready(&mut self, number: u64) {
@@ -240,7 +256,13 @@ impl Agent {
     /// Answers from the host.
     pub fn directory_input(&mut self, id: u32, number: u64, bytes: Bytes) {
         let understood = match self.directories.all.get_mut(&number) {
-            Some(directory) => directory.answered(&bytes),
+            Some(directory) => {
+                let understood = directory.answered(&bytes);
+                if !directory.changes.is_empty() {
+                    directory.replay.add(&directory.place, std::mem::take(&mut directory.changes));
+                }
+                understood
+            }
             None => return,
         };
         if !understood {
@@ -374,6 +396,9 @@ impl Directory {
             return;
         }
         let unique = fuse::unique_of(request);
+        if let Some(doing) = self.replay.asks(fuse::thread_of(request)) {
+            return self.replayed(request, doing);
+        }
         self.table.asked(request);
         match fuse::opcode_of(request) {
             opcode::INIT => {
@@ -387,15 +412,46 @@ impl Directory {
                     self.push(Out::Told(request.to_vec()));
                 }
             }
-            _ if self.stream.is_none() => self.fail(unique, libc::EIO),
-            _ => {
-                if self.requests.is_empty() {
-                    self.quiet = sys::monotonic();
-                }
-                self.held += request.len();
-                self.requests.insert(unique, Request { bytes: request.to_vec(), sent: false, again: false });
-                self.push(Out::Request(unique));
+            _ => self.pass_on(request.to_vec(), 0),
+        }
+    }
+
+    fn pass_on(&mut self, bytes: Vec<u8>, makes: u32) {
+        let unique = fuse::unique_of(&bytes);
+        if self.stream.is_none() {
+            return self.fail(unique, libc::EIO);
+        }
+        if self.requests.is_empty() {
+            self.quiet = sys::monotonic();
+        }
+        self.held += bytes.len();
+        self.requests.insert(unique, Request { bytes, sent: false, again: false, makes });
+        self.push(Out::Request(unique));
+    }
+
+    /// What the kernel asks for because a change by the host is done once more: nothing of it reaches the host but looks.
+    fn replayed(&mut self, request: &[u8], doing: u32) {
+        let (unique, node) = (fuse::unique_of(request), fuse::u64_at(request, 16));
+        match (fuse::opcode_of(request), fuse::made_by(request)) {
+            (opcode::LOOKUP, Some((name, _))) if doing == doing::MAKING && !self.table.knows(node, name) => self.fail(unique, libc::ENOENT),
+            (opcode::LOOKUP, _) if doing & doing::REMOVING != 0 => {
+                self.made_up += 1;
+                let _ = self.tell(&fuse::made_up(unique, self.made_up, doing & libc::S_IFMT));
             }
+            (opcode::SYMLINK | opcode::MKDIR | opcode::MKNOD, Some((name, kind))) => self.pass_on(fuse::look_up_instead(request, name), kind),
+            (opcode::UNLINK | opcode::RMDIR, _) => {
+                self.table.done(request, &[]);
+                self.fail(unique, 0);
+            }
+            (opcode::SETATTR, _) => self.pass_on(fuse::look_at_instead(request), 0),
+            (opcode::FORGET | opcode::BATCH_FORGET, _) => {
+                self.table.asked(request);
+                if self.stream.is_some() {
+                    self.push(Out::Told(request.to_vec()));
+                }
+            }
+            (opcode::INTERRUPT, _) => self.fail(unique, libc::ENOSYS),
+            _ => self.pass_on(request.to_vec(), 0),
         }
     }
 
@@ -455,11 +511,20 @@ impl Directory {
 
     fn answer(&mut self, answer: &[u8]) {
         let unique = fuse::u64_at(answer, 8);
+        if unique == 0 {
+            self.changes.extend(fuse::change_in(answer));
+            return;
+        }
         let request = match self.take(unique) {
             Some(request) => request,
             None => return,
         };
         self.quiet = sys::monotonic();
+        if request.makes != 0 && fuse::u32_at(answer, 4) == 0 && !fuse::tells_of(answer, request.makes) {
+            // Something else is there by now. The kernel will not have it.
+            self.push(Out::Told(fuse::forget_message(fuse::u64_at(answer, OUT_HEADER))));
+            return self.fail(unique, libc::ENOENT);
+        }
         let errno = -(fuse::u32_at(answer, 4) as i32);
         let done = errno == 0 || (request.again && errno == libc::ENOENT && fuse::missing_means_done(&request.bytes));
         let told = if done { self.table.done(&request.bytes, answer) } else { Vec::new() };

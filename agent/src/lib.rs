@@ -26,6 +26,7 @@ pub mod packets;
 pub mod pause;
 pub mod protocol;
 pub mod queue;
+pub mod replay;
 pub mod ring;
 pub mod sentinel;
 pub mod session;

@@ -9,6 +9,7 @@ mod holes;
 mod serve;
 mod sys;
 mod tree;
+mod watch;
 mod wire;
 
 use serve::Server;
@@ -56,6 +57,12 @@ fn run(server: &mut Server) {
         buffer.copy_within(start..end, 0);
         end -= start;
         start = 0;
+        for change in server.changes() {
+            write_all(&change);
+        }
+        if !is_asked(server.watching()) {
+            continue;
+        }
         let room = &mut buffer[end..];
         // SAFETY: the slice is valid for its length.
         match sys::uninterrupted(|| unsafe { libc::read(0, room.as_mut_ptr().cast(), room.len()) as i64 }) {
@@ -64,6 +71,14 @@ fn run(server: &mut Server) {
             Err(_) => exit(1),
         }
     }
+}
+
+/// Waits for requests, or changes by the host. @returns whether there are requests
+fn is_asked(watching: i32) -> bool {
+    let mut both = [0, watching].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    // SAFETY: the list is valid for its length.
+    let _ = sys::uninterrupted(|| unsafe { libc::poll(both.as_mut_ptr(), 2, -1) as i64 });
+    both[0].revents != 0
 }
 
 fn write_all(mut bytes: &[u8]) {

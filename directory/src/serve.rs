@@ -2,7 +2,8 @@
 //! file or a directory, and done with the rights of the user that this process runs as.
 
 use crate::sys::{self, check, text, uninterrupted, Fd};
-use crate::tree::{identity, Identity, Tree};
+use crate::tree::{identity, Identity, Tree, ROOT};
+use crate::watch::{self, Own, Watches};
 use crate::wire::{opcode, Answer, Body, Header, BAD, MAX_IO};
 use std::collections::HashMap;
 use std::os::raw::c_void;
@@ -30,6 +31,9 @@ pub struct Server {
     tree: Tree,
     handles: HashMap<u64, Handle>,
     next_handle: u64,
+    watches: Watches,
+    /// Changes by the host that the guest is to be told of.
+    changes: Vec<Vec<u8>>,
     read_only: bool,
     /// Whom files of this process's user belong to in the guest.
     shown: (u32, u32),
@@ -41,7 +45,56 @@ type Done = Result<Answer, i32>;
 impl Server {
     /// @param own user and group of this process
     pub fn new(root: Fd, read_only: bool, own: (u32, u32), shown: (u32, u32)) -> Server {
-        Server { tree: Tree::new(root), handles: HashMap::new(), next_handle: 1, read_only, shown, own }
+        let (tree, handles, changes) = (Tree::new(root), HashMap::new(), Vec::new());
+        let mut server = Server { tree, handles, next_handle: 1, watches: Watches::new(), changes, read_only, shown, own };
+        server.watches.add(&server.tree, ROOT);
+        server
+    }
+
+    /// Readable when the host has changed something. Negative: nobody will say.
+    pub fn watching(&self) -> i32 {
+        self.watches.raw()
+    }
+
+    /// What the host has changed since the last time, to be told.
+    pub fn changes(&mut self) -> Vec<Vec<u8>> {
+        let found = self.watches.take(&self.tree, &[]);
+        self.changes.extend(found);
+        std::mem::take(&mut self.changes)
+    }
+
+    /// What a request will change, where that is watched.
+    fn own_changes(&self, code: u32, node: u64, mut body: Body) -> Result<Vec<Own>, i32> {
+        let named = |skipped: usize, body: &mut Body| -> Result<Own, i32> {
+            body.skip(skipped)?;
+            Ok((node, body.name()?.to_vec()))
+        };
+        let mut own = match code {
+            opcode::UNLINK | opcode::RMDIR | opcode::SYMLINK => vec![named(0, &mut body)?],
+            opcode::MKDIR | opcode::LINK => vec![named(8, &mut body)?],
+            opcode::MKNOD | opcode::CREATE => vec![named(16, &mut body)?],
+            opcode::RENAME | opcode::RENAME2 => {
+                let to = body.u64()?;
+                let from = named(if code == opcode::RENAME { 0 } else { 8 }, &mut body)?;
+                vec![from, (to, body.name()?.to_vec())]
+            }
+            opcode::SETATTR | opcode::SETXATTR | opcode::REMOVEXATTR | opcode::OPEN => self.own_name(node),
+            opcode::WRITE | opcode::FALLOCATE => self.handles.get(&body.u64()?).map_or(Vec::new(), |handle| self.own_name(handle.node)),
+            _ => Vec::new(),
+        };
+        own.retain(|(directory, _)| self.watches.has(*directory));
+        Ok(own)
+    }
+
+    fn own_name(&self, node: u64) -> Vec<Own> {
+        self.tree.name(node).map(|(directory, name)| (directory, name.to_vec())).into_iter().collect()
+    }
+
+    fn forget(&mut self, node: u64, times: u64) {
+        self.tree.forget(node, times);
+        if self.watches.has(node) && !self.tree.knows(node) {
+            self.watches.forget(node);
+        }
     }
 
     /// @returns the answer, if the message has one
@@ -50,7 +103,7 @@ impl Server {
         match header.opcode {
             opcode::FORGET => {
                 if let Ok(times) = body.u64() {
-                    self.tree.forget(header.node, times);
+                    self.forget(header.node, times);
                 }
                 return None;
             }
@@ -64,7 +117,12 @@ impl Server {
             }
             _ => {}
         }
+        let own = self.own_changes(header.opcode, header.node, Body(body.0)).unwrap_or_default();
         let done = self.call(header.opcode, header.node, &mut body);
+        if !own.is_empty() {
+            let others = self.watches.take(&self.tree, &own);
+            self.changes.extend(others);
+        }
         Some(match done {
             Ok(answer) => answer.finish(header.unique),
             Err(errno) => Answer::failure(header.unique, errno),
@@ -106,6 +164,7 @@ impl Server {
             opcode::OPENDIR => {
                 let directory = self.tree.directory(node)?;
                 let file = sys::open_beneath(directory.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+                self.watches.add(&self.tree, node);
                 self.opened(node, file, Answer::new())
             }
             opcode::CREATE => self.create(node, body),
@@ -155,9 +214,16 @@ impl Server {
         let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
         let stat = sys::stat(&found)?;
         let node = self.tree.remember(parent, name, &stat)?;
+        self.watch(node, &stat);
         let (entry, attributes) = valid(&stat);
         self.told(node, &stat, entry, attributes, &mut answer);
         Ok(answer)
+    }
+
+    fn watch(&mut self, node: u64, stat: &libc::statx) {
+        if u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR {
+            self.watches.add(&self.tree, node);
+        }
     }
 
     /// @param entry for how long the name holds, ns
@@ -426,6 +492,7 @@ impl Server {
         });
         match found {
             Some((node, stat)) => {
+                self.watch(node, &stat);
                 let (entry, attributes) = valid(&stat);
                 self.told(node, &stat, entry.max(LISTED_VALID_NS), attributes, answer);
             }
@@ -659,16 +726,22 @@ impl Server {
         body.skip(4)?;
         for _ in 0..count {
             let (node, times) = (body.u64()?, body.u64()?);
-            self.tree.forget(node, times);
+            self.forget(node, times);
         }
         Ok(())
     }
 
     /// Nodes (1, number, parent, inode, generation, lookups, length and name) and, after all of these, open files (2, number, node, flags, whether it is a
-    /// directory). It comes from the guest, and can name nothing that the guest could not name otherwise.
+    /// directory) and directories to watch (3, node). It comes from the guest, and can name nothing that the guest could not name otherwise.
     fn restore(&mut self, body: &mut Body) -> Result<(), i32> {
         while !body.0.is_empty() {
-            if body.u32()? == 1 {
+            let kind = body.u32()?;
+            if kind == 3 {
+                // What has happened in it meanwhile nobody has seen.
+                let node = body.u64()?;
+                self.watches.add(&self.tree, node);
+                self.changes.extend(watch::looked_at_again(&self.tree, node));
+            } else if kind == 1 {
                 let (node, parent) = (body.u64()?, body.u64()?);
                 let identity = Identity { inode: body.u64()?, generation: body.u64()? };
                 let (lookups, length) = (body.u64()?, body.u32()? as usize);

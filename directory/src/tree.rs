@@ -103,6 +103,28 @@ impl Tree {
         Ok((directory, name))
     }
 
+    pub fn knows(&self, node: u64) -> bool {
+        node == ROOT || self.nodes.contains_key(&node)
+    }
+
+    /// Its directory's node, and its name there.
+    pub fn name(&self, node: u64) -> Option<(u64, &[u8])> {
+        self.nodes.get(&node).filter(|known| !known.name.is_empty()).map(|known| (known.parent, known.name.as_slice()))
+    }
+
+    /// From the root on, as last seen.
+    pub fn path(&self, node: u64) -> Option<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != ROOT {
+            let (parent, name) = self.name(at).filter(|_| names.len() < MOST_DEPTH)?;
+            names.push(name);
+            at = parent;
+        }
+        names.reverse();
+        Some(names.join(&b'/')).filter(|path| path.len() <= MOST_PATH)
+    }
+
     /// The guest's kernel is told of it once more.
     pub fn remember(&mut self, parent: u64, name: &[u8], stat: &libc::statx) -> Result<u64, i32> {
         let identity = identity(stat);

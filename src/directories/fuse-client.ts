@@ -65,6 +65,8 @@ export function message(opcode: number, node: bigint, body: Buffer, unique = 0n)
 export class FuseClient {
   readonly #helper: Helper;
   readonly #waiting = new Map<bigint, (answer: Answer) => void>();
+  /** Changes by the host that it was told of: kind, a space, the path. */
+  readonly changes: string[] = [];
   #unique = 1n;
   #rest = Buffer.alloc(0);
   #over = false;
@@ -128,6 +130,8 @@ export class FuseClient {
       const unique = this.#rest.readBigUInt64LE(8);
       const answer = { errno: Math.abs(this.#rest.readInt32LE(4)), body: Buffer.from(this.#rest.subarray(16, length)) };
       this.#rest = this.#rest.subarray(length);
+      if (unique === 0n && answer.body.length >= 8)
+        this.changes.push(`${answer.body.readUInt32LE(0)} ${answer.body.toString("utf8", 8)}`);
       this.#waiting.get(unique)?.(answer);
       this.#waiting.delete(unique);
     }

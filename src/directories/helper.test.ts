@@ -78,6 +78,45 @@ describe("the helper of a directory", () => {
     assert.deepEqual([attributes.readUInt32LE(16 + 68), attributes.readUInt32LE(16 + 72)], [1000, 1001]);
   });
 
+  test("changes by the host in directories that are known are told, its own are not, and of more than it can hold that all may have changed", async () => {
+    const told = async (last: string): Promise<string[]> => {
+      while (!fuse.changes.includes(last)) await new Promise((resolve) => setTimeout(resolve, 10));
+      return fuse.changes.splice(0).filter((change, at, all) => change !== all[at - 1]);
+    };
+    await mkdir(join(dir, "unknown"));
+    assert.deepEqual(await told("1 unknown"), ["1 unknown"]);
+    await writeFile(join(dir, "unknown", "file"), "");
+    const sub = await fuse.lookup(ROOT, "sub");
+    const made = await create(sub, "own");
+    await fuse.write(made.body.readBigUInt64LE(128), "written");
+    await fuse.good(Op.RENAME, sub, u64(ROOT), text("own"), text("renamed"));
+    await fuse.good(Op.MKDIR, sub, u32(0o755, 0), text("made"));
+    await fuse.good(Op.UNLINK, ROOT, text("renamed"));
+    await writeFile(join(dir, "sub", "host"), "content");
+    await chmod(join(dir, "file"), 0o600);
+    await rename(join(dir, "sub", "host"), join(dir, "moved"));
+    await rm(join(dir, "sub", "made"), { recursive: true });
+    assert.deepEqual(await told("2 sub/made"), [
+      "1 sub/host",
+      "3 sub/host",
+      "3 file",
+      "2 sub/host",
+      "1 moved",
+      "2 sub/made",
+    ]);
+    process.kill(helper.pid, "SIGSTOP");
+    // More than fs.inotify.max_queued_events.
+    const most = Number(await readFile("/proc/sys/fs/inotify/max_queued_events", "latin1"));
+    for (let count = 0; count <= most; count++)
+      await chmod(join(dir, count % 2 === 0 ? "file" : "moved"), 0o600 + (count % 7));
+    process.kill(helper.pid, "SIGCONT");
+    await told("3 sub");
+    // Another one is told what is known, and says of it that nobody has looked.
+    const record = u32(3);
+    fuse.tell(Op.RESTORE, 0n, Buffer.concat([record, u64(ROOT), record, u64(sub)]));
+    assert.deepEqual(await told("3 sub"), ["3 ", "3 sub"]);
+  });
+
   test("a listing says of each name what a lookup would, counts as one, and says nothing of what is above or was moved out", async () => {
     await symlink("../secret", join(dir, "sub", "link"));
     await writeFile(join(dir, "sub", "own"), "four");
