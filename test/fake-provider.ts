@@ -237,8 +237,10 @@ export class FakeProvider implements Provider {
   async spawn(spec: SandboxSpec): Promise<SandboxMachine> {
     await this.gate.pass(spec.signal);
     if (this.spawnFailure !== undefined) throw this.spawnFailure;
+    this.spawned.push(spec);
     return new FakeMachine(this, spec.id);
   }
+  readonly spawned: SandboxSpec[] = [];
   /** Sandboxes whose machines leave something behind. */
   readonly remains = new Set<string>();
   async holds(id: string): Promise<boolean> {

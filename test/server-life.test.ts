@@ -4,7 +4,8 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { processesIn } from "../src/host/process.ts";
+import { isThere } from "../src/host/exists.ts";
+import { processesIn, processStartTime } from "../src/host/process.ts";
 import { checkpointKey } from "../src/providers/provider.ts";
 import { flip } from "./damage.ts";
 import { EventStream } from "./event-stream.ts";
@@ -173,6 +174,25 @@ describe("a server over its sandboxes' lives", () => {
     assert.ok(wait >= 1 && wait <= 10, `retry after ${wait} s`);
     assert.equal((await ask(modest)).status, 200);
     await restart();
+  });
+
+  test("of a run whose server is killed the next one leaves nothing", async () => {
+    const before = await server.machines();
+    const run = server.call("POST", "/run", { ...SPAWN, command: "sleep 600" });
+    run.catch(() => {}); // it breaks off
+    const lent = async (): Promise<string | undefined> =>
+      (await server.machines()).find((name) => !before.includes(name));
+    let id = await lent();
+    while (id === undefined || (await server.call("GET", `/sandboxes/${id}`)).body.state !== "running")
+      id = await lent();
+    assert.equal(await isThere(join(server.root, "sandboxes", id, "sandbox.json")), false);
+    const [pid] = await processesIn(join(server.root, "sandboxes", id));
+    await server.stop("SIGKILL");
+    assert.notEqual(await processStartTime(pid ?? 0), undefined, "its machine has outlived the server");
+    await server.start(QUIET);
+    assert.equal((await server.call("GET", `/sandboxes/${id}`)).status, 404);
+    assert.deepEqual(await server.machines(), before);
+    assert.equal(await processStartTime(pid ?? 0), undefined);
   });
 
   test("a template's pool is kept filled: a spawn from it is warm, and its place is taken", async () => {

@@ -20,6 +20,8 @@ export interface MachineContext {
       authority?: Authority | undefined;
       /** Mounted in its guest already: in the machine that it is a copy of. */
       directories?: readonly MountedDirectory[] | undefined;
+      /** Without its first record: the next daemon is to remove it. */
+      unrecorded?: boolean | undefined;
     },
   ): Promise<SandboxMachine>;
   /** Holds it until it is forgotten. */

@@ -160,7 +160,7 @@ export class MicrovmProvider implements Provider, MachineContext {
       launched.releaseSnapshot();
       throw error;
     });
-    const machine = await this.own(launched, { id: spec.id, allowedHosts, authority });
+    const machine = await this.own(launched, { id: spec.id, allowedHosts, authority, unrecorded: spec.lent });
     if (authority !== undefined) await this.#trust(machine, authority, spec.signal);
     // The bare guest has drives, and no filesystems; a saved machine has them mounted.
     if (spec.volumes !== undefined && spec.checkpoint === undefined && machine.boot.guest === "linux")
@@ -220,7 +220,7 @@ export class MicrovmProvider implements Provider, MachineContext {
 
   async own(
     launched: Launched,
-    { id, allowedHosts, authority, directories }: Parameters<MachineContext["own"]>[1],
+    { id, allowedHosts, authority, directories, unrecorded = false }: Parameters<MachineContext["own"]>[1],
   ): Promise<MicrovmMachine> {
     const { target, identity, boot } = launched;
     const record: MachineRecord = {
@@ -255,7 +255,7 @@ export class MicrovmProvider implements Provider, MachineContext {
     const parts = { dir, record, target, boot, machine: process, agent, releaseSnapshot };
     const machine = new MicrovmMachine(this, parts);
     this.keep(machine);
-    await machine.begin();
+    if (!unrecorded) await machine.begin();
     return machine;
   }
 

@@ -99,6 +99,8 @@ export interface SandboxSpec {
   checkpoint?: string;
   /** Keep track of dirty pages: a fork or checkpoint of it is then fast. */
   forkable?: boolean;
+  /** For a call that ends it: the next daemon removes it, so nothing is written down for one that would take it over. */
+  lent?: boolean;
   signal?: AbortSignal;
 }
 

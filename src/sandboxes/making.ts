@@ -139,13 +139,19 @@ export class Making {
         const given = slots.length === 0 ? {} : { slots: accessOf(slots), volumes: await leaseAll(volumes, record) };
         ended.throwIfAborted();
         const { directories } = sandbox.record;
-        const more = { ...given, ...(directories === undefined ? {} : { directories }) };
+        const { lent } = sandbox.record;
+        const more = {
+          ...given,
+          ...(directories === undefined ? {} : { directories }),
+          ...(lent === undefined ? {} : { lent }),
+        };
         const start = () => provider.spawn({ ...spec, ...more, id, signal: ended });
         const machine = await (spec.checkpoint === undefined ? start() : checkpoints.using(spec.checkpoint, start));
         sandbox.machine = machine;
         ended.throwIfAborted();
         this.#begin(sandbox, machine);
-        await phases.phase("commit", () => table.save(sandbox));
+        // Its row says already what the next daemon does with it: it ends with its call.
+        if (lent === undefined) await phases.phase("commit", () => table.save(sandbox));
         await made?.keep();
         this.follow(sandbox, machine);
       });

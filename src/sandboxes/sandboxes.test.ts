@@ -72,6 +72,22 @@ test("one that is borrowed lives as long as its work may, within the owner's lim
   assert.deepEqual(w.sandboxes.list(), []);
 });
 
+test("what is lent to a call is written down as that and no more: a daemon that comes meanwhile removes it", async () => {
+  const w = fakeWorld();
+  const rows = (): unknown[] => w.store.liveSandboxes().map(({ state, lent }) => [state, lent]);
+  {
+    await using lease = await w.sandboxes.lend({});
+    assert.equal(lease.sandbox.state, "running");
+    await settle();
+    assert.deepEqual([rows(), w.provider.spawned.at(-1)?.lent], [[["creating", true]], true]);
+    const next = fakeWorld({ store: w.store });
+    await next.sandboxes.open();
+    assert.deepEqual([next.sandboxes.list(), rows()], [[], []]);
+  }
+  await withMachine(w);
+  assert.deepEqual([rows(), w.provider.spawned.at(-1)?.lent], [[["running", undefined]], undefined]);
+});
+
 test("a client that leaves cancels its spawn", async () => {
   const w = fakeWorld();
   w.provider.gate.close();
