@@ -117,6 +117,31 @@ describe("the helper of a directory", () => {
     assert.deepEqual(await told("3 sub"), ["3 ", "3 sub"]);
   });
 
+  test("of more directories than it may watch the newest are watched, those that are looked into again, and the directory itself", async () => {
+    const names = Array.from({ length: 2_100 }, (_, count) => `d${count}`);
+    for (const name of names) await mkdir(join(dir, name));
+    for (const name of names) await fuse.lookup(ROOT, name);
+    fuse.changes.splice(0);
+    const told = async (): Promise<string[]> => {
+      await writeFile(join(dir, "last"), "");
+      while (!fuse.changes.includes("1 last")) await new Promise((resolve) => setTimeout(resolve, 10));
+      await rm(join(dir, "last"));
+      while (!fuse.changes.includes("2 last")) await new Promise((resolve) => setTimeout(resolve, 10));
+      return fuse.changes.splice(0).filter((change) => !change.endsWith(" last"));
+    };
+    await told();
+    for (const name of ["d0", "d2099"]) await mkdir(join(dir, name, "made"));
+    assert.deepEqual(await told(), ["1 d2099/made"]);
+    const oldest = await fuse.lookup(ROOT, "d0");
+    await mkdir(join(dir, "d0", "again"));
+    assert.deepEqual(await told(), ["1 d0/again"]);
+    // What its kernel has forgotten it does not watch.
+    fuse.tell(Op.FORGET, oldest, u64(2));
+    await fuse.good(Op.STATFS, ROOT);
+    await mkdir(join(dir, "d0", "late"));
+    assert.deepEqual(await told(), []);
+  });
+
   test("a listing says of each name what a lookup would, counts as one, and says nothing of what is above or was moved out", async () => {
     await symlink("../secret", join(dir, "sub", "link"));
     await writeFile(join(dir, "sub", "own"), "four");
