@@ -8,6 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { packageRoot } from "../src/host/paths.ts";
+import { runTool } from "../src/host/run.ts";
 import { servers } from "./directory-support.ts";
 import { whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
@@ -53,6 +55,21 @@ test("a directory of the host under Firecracker", { skip: (await whyNotLinux({ l
     command: "exec 3>>/work/log; while echo line >&3; do sleep 1; done; echo failed > /failed",
   });
   await goesOn();
+
+  await t.test("inotify tells of what the host changes", async () => {
+    const source = join(packageRoot, "test/guest-programs/watch.c");
+    await runTool("gcc", ["-static", "-O1", "-o", join(dir, "watch"), source]);
+    await mkdir(join(dir, "watched"));
+    await good("POST", `/sandboxes/${id}/processes`, { command: "exec /work/watch /work/watched > /tmp/events" });
+    const until = (line: string) => run(id, `until grep -qsx '${line}' /tmp/events; do sleep 1; done`);
+    await until("ready");
+    await writeFile(join(dir, "watched", "file"), "");
+    await until("n /work/watched file");
+    await appendFile(join(dir, "watched", "file"), "more");
+    await until("c /work/watched file");
+    await rm(join(dir, "watched", "file"));
+    await until("d /work/watched file");
+  });
 
   await t.test("suspended and woken", async () => {
     await good("POST", `/sandboxes/${id}/suspend`);

@@ -11,6 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 /// The host's user has a limited number of them for all its programs (`fs.inotify.max_user_watches`).
 const MOST_WATCHES: usize = 2_048;
+/// At a time: the guest's requests wait meanwhile, and the host may go on and on.
+const MOST_READS: usize = 64;
 const NOTICE: u32 = 0x5354_4143;
 pub const CREATED: u32 = 1;
 pub const REMOVED: u32 = 2;
@@ -91,7 +93,11 @@ impl Watches {
     pub fn take(&mut self, tree: &Tree, own: &[Own]) -> Vec<Vec<u8>> {
         let mut messages: Vec<Vec<u8>> = Vec::new();
         let mut buffer = [0u8; 16 * 1024];
-        while let Some(inotify) = &self.inotify {
+        for _ in 0..MOST_READS {
+            let inotify = match &self.inotify {
+                Some(inotify) => inotify,
+                None => break,
+            };
             // SAFETY: the buffer is valid for its length.
             let got = match check(unsafe { libc::read(inotify.raw(), buffer.as_mut_ptr().cast(), buffer.len()) } as i64) {
                 Ok(got) if got > 0 => got as usize,
