@@ -54,6 +54,7 @@ const OLDER = [
       "a template is built from steps and files, with its log as it comes, and a sandbox starts from it",
       ...[
         "variables in the steps of a template",
+        "who and where a template's last steps named is who and where commands run, in what is built from it too",
         "a step that fails, with its words and its place",
         "a template that is being built: its machine is no sandbox of the client's, and is deleted with it",
         "a template is deleted, and the image that was made for it",
