@@ -653,6 +653,13 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
     check(rc, &what)?;
     if entry.kind != b'1' {
         unsafe { libc::fchownat(dir, leaf.as_ptr(), entry.uid, entry.gid, libc::AT_SYMLINK_NOFOLLOW) };
+        if entry.kind != b'2' {
+            // What is made gets its mode less our mask. By descriptor: whoever may write there could have put a link in its place.
+            let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+            let made = Fd::own(check(unsafe { libc::openat(dir, leaf.as_ptr(), flags) }, &what)?);
+            let via = cstring(format!("/proc/self/fd/{}", made.raw()).as_bytes())?;
+            unsafe { libc::chmod(via.as_ptr(), entry.mode) };
+        }
         entry.attributes(&at(last))?;
     }
     Ok(())

@@ -62,18 +62,31 @@ test("an archive's own .dockerignore holds wherever in it it lies, hard links ar
       { path: "./secret", content: "s" },
       { path: "./a", content: "same" },
       { path: "b", type: "1", link: "./a" },
-      { path: "pipe", type: "6" },
+      { path: "pipe", type: "6", mode: 0o666 },
+      { path: "null", type: "3", major: 1, minor: 3 },
+      { path: "zero", type: "1", link: "null" },
       { path: ".dockerignore", content: "secret\n" },
     ]),
   );
   assert.deepEqual(
     (await Array.fromAsync(below(context, ""))).map(({ path }) => path),
-    [".dockerignore", "a", "b"],
+    [".dockerignore", "a", "b", "null", "pipe", "zero"],
+  );
+  const kinds = ["null", "zero", "pipe", "a"].map((name) => context.get(name));
+  assert.deepEqual(
+    kinds.map((file) => [file?.type, file?.major, file?.minor]),
+    [
+      ["character", 1, 3],
+      ["character", 1, 3],
+      ["fifo", 0, 0],
+      ["file", 0, 0],
+    ],
   );
   const b = context.get("b");
   assert.ok(b);
   assert.equal((await context.content(b, 1_000)).toString(), "same");
   await assert.rejects(ofTar(tar([{ path: "../out", content: "x" }])), /outside/);
+  await assert.rejects(ofTar(tar([{ path: "lost", type: "1", link: "gone" }])), { code: "corrupt", message: /lost/ });
   await assert.rejects(matching(context, "../a"), /outside/);
 });
 

@@ -67,9 +67,18 @@ class ContextFile implements BuildFile, Content {
     return NO_XATTRS;
   }
 
-  get head(): Head {
-    const { path, type, mode, mtime } = this;
-    return { path, type, mode, mtime };
+  get major(): number {
+    return 0;
+  }
+
+  get minor(): number {
+    return 0;
+  }
+
+  /** The same under another name. */
+  as(path: string): ContextFile {
+    const { type, mode, mtime } = this;
+    return new ContextFile(this.#file, { path, type, mode, mtime }, this);
   }
 
   async *bytes(): AsyncGenerator<Buffer> {
@@ -81,6 +90,32 @@ class ContextFile implements BuildFile, Content {
       yield chunk.subarray(0, bytesRead);
       done += bytesRead;
     }
+  }
+}
+
+class ContextDevice extends ContextFile {
+  readonly #file: FileHandle;
+  readonly #major: number;
+  readonly #minor: number;
+
+  constructor(file: FileHandle, head: Head, { major, minor }: { major: number; minor: number }) {
+    super(file, head, NO_CONTENT);
+    this.#file = file;
+    this.#major = major;
+    this.#minor = minor;
+  }
+
+  override get major(): number {
+    return this.#major;
+  }
+
+  override get minor(): number {
+    return this.#minor;
+  }
+
+  override as(path: string): ContextFile {
+    const { type, mode, mtime } = this;
+    return new ContextDevice(this.#file, { path, type, mode, mtime }, this);
   }
 }
 
@@ -213,12 +248,19 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         const put = (type: BuildFile["type"], more: Partial<Content> = {}): void => {
           entries.set(path, new ContextFile(this.#file, { path, type, mode, mtime }, { ...NO_CONTENT, ...more }));
         };
-        if (type === "directory") put("directory");
+        if (type === "directory" || type === "fifo") put(type);
+        else if (type === "character" || type === "block")
+          entries.set(path, new ContextDevice(this.#file, { path, type, mode, mtime }, entry));
         else if (type === "symlink") put("symlink", { target: utf8(entry.link) });
         else if (type === "hardlink") {
           const same = entries.get(placed(entry.link));
-          if (same !== undefined) entries.set(path, new ContextFile(this.#file, { ...same.head, path }, same));
-        } else if (type === "file") {
+          if (same === undefined)
+            throw new StacyError(
+              "corrupt",
+              `${path} of the build's files is a hard link to a file that does not come before it`,
+            );
+          entries.set(path, same.as(path));
+        } else {
           const offset = this.#end;
           const hash = createHash("sha256");
           for await (const chunk of body) {
@@ -229,7 +271,6 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
           }
           put("file", { offset, size: this.#end - offset, sha256: hash.digest("hex") });
         }
-        // Sockets, pipes and devices are nothing that could be copied.
       });
     } catch (error) {
       await this[Symbol.asyncDispose]();

@@ -8,10 +8,13 @@ import { gzipSync } from "node:zlib";
 import { tar } from "../../test/images-support.ts";
 import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
+import { buildBase, type Layer } from "../images/base.ts";
+import type { Image } from "../images/image.ts";
 import { readTar } from "../images/tar.ts";
 import { BuildContext } from "./context.ts";
 import { type CopyStep, copyDigest, copyInto } from "./copy.ts";
 import type { BuildFile, BuildFiles } from "./files.ts";
+import { ImageFiles } from "./image-files.ts";
 
 test("a copy sends files with their contents: named ones, those that links lead to, those of a directory, unpacked ones", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "copy-"));
@@ -87,9 +90,68 @@ test("a source that is a link is copied as one where the step says so, wherever 
   assert.notEqual(key, await copyDigest({ ...step("f/folder", "/x"), links: true }, context));
 });
 
+test("of an image every file is copied: names of any bytes, pipes, devices, attributes of any bytes", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "copy-"));
+  t.after(() => rm(dir, { recursive: true }));
+  const odd = (path: string): { path: string; pax: Record<string, Buffer> } => ({
+    path: "odd",
+    pax: { path: Buffer.from(path, "latin1") },
+  });
+  const layer: Layer = {
+    whiteouts: true,
+    async *open() {
+      yield tar([
+        { ...odd("z/caf\xe9"), content: "one" },
+        { ...odd("z/caf\xe8"), content: "two" },
+        { ...odd("z/d\xff/\xfc"), content: "three" },
+        { path: "z/ü", content: "four" },
+        { path: "z/link", type: "2", pax: { linkpath: Buffer.from("caf\xe9", "latin1") } },
+        { path: "z/pipe", type: "6", mode: 0o666, uid: 5 },
+        { path: "z/tty", type: "3", major: 4, minor: 300, mode: 0o620, uid: 1 },
+        { path: "z/disk", type: "4", major: 259, minor: 70_000, gid: 6 },
+        { path: "z/marked", content: "x", pax: { "SCHILY.xattr.user.note": Buffer.from([200, 0, 10]) } },
+      ]);
+    },
+  };
+  await buildBase(join(dir, "base"), [layer]);
+  await using files = await ImageFiles.open({ base: join(dir, "base") } as Image, "files", undefined);
+  let came: Record<string, unknown> = {};
+  const agent = {
+    stat: () => Promise.reject(new StacyError("not-found", "there is no such file")),
+    tarIn: (path: string, sent: AsyncIterable<Uint8Array>) =>
+      readTar(sent, async ({ path: name, type, uid, gid, mode, link, major, minor, xattrs }, body) => {
+        const content = Buffer.concat(await Array.fromAsync(body)).toString();
+        const more = [...(major === 0 ? [] : [major, minor]), ...xattrs.values()];
+        came[join(path, name)] = [type, uid, gid, mode, content || link, ...more];
+      }),
+  } as unknown as Agent;
+  const copied = async (source: string, to: string): Promise<Record<string, unknown>> => {
+    came = {};
+    const step: CopyStep = { kind: "copy", sources: [source], to, text: "", line: 1 };
+    await copyInto(step, { agent, files, cwd: "/", scratch: dir, signal: undefined });
+    return came;
+  };
+  assert.deepEqual(await copied("/z", "/frm/"), {
+    "/frm/caf\xe9": ["file", 0, 0, 0o644, "one"],
+    "/frm/caf\xe8": ["file", 0, 0, 0o644, "two"],
+    "/frm/d\xff": ["directory", 0, 0, 0o755, ""],
+    "/frm/d\xff/\xfc": ["file", 0, 0, 0o644, "three"],
+    [`/frm/${Buffer.from("ü").toString("latin1")}`]: ["file", 0, 0, 0o644, "four"],
+    "/frm/link": ["symlink", 0, 0, 0o777, "caf\xe9"],
+    "/frm/pipe": ["fifo", 5, 0, 0o666, ""],
+    "/frm/tty": ["character", 1, 0, 0o620, "", 4, 300],
+    "/frm/disk": ["block", 0, 6, 0o644, "", 259, 70_000],
+    "/frm/marked": ["file", 0, 0, 0o644, "x", Buffer.from([200, 0, 10])],
+  });
+  assert.deepEqual(await copied("/z/pipe", "/frm/"), { "/frm/pipe": ["fifo", 5, 0, 0o666, ""] });
+  assert.deepEqual(await copied("/z/link", "/x"), { "/x": ["file", 0, 0, 0o644, "one"] });
+  assert.deepEqual(Object.keys(await copied("/z/ca*?", "/frm/")), ["/frm/caf\xe8", "/frm/caf\xe9"]);
+});
+
 test("what cannot be packed fails the copy, and nothing else", async () => {
-  const attribute = new Map([["user.bytes", Buffer.from([200])]]);
-  const common = { type: "file", mode: 0o644, uid: 0, gid: 0, mtime: 0, target: "", size: 1 } as const;
+  const attribute = new Map([["user.a=b", Buffer.from([200])]]);
+  const owned = { mode: 0o644, uid: 0, gid: 0, mtime: 0 } as const;
+  const common = { ...owned, type: "file", target: "", size: 1, major: 0, minor: 0 } as const;
   const file: BuildFile = { ...common, path: "a", xattrs: attribute, bytes: () => Readable.from([Buffer.from("x")]) };
   const files: BuildFiles = {
     name: "files",
@@ -108,6 +170,15 @@ test("what cannot be packed fails the copy, and nothing else", async () => {
   const step: CopyStep = { kind: "copy", sources: ["a"], to: "/x/", text: "", line: 3 };
   const place = { agent, files, cwd: "/", scratch: tmpdir(), signal: undefined };
   await assert.rejects(copyInto(step, place), { code: "not-supported", message: /line 3/ });
+  const deletes: BuildFiles = {
+    name: "files",
+    get: (path) => ({ ...file, xattrs: new Map(), path, type: path === "d" ? "directory" : "file" }),
+    names: async (path) => (path === "" ? ["d"] : [".wh.gone"]),
+  };
+  await assert.rejects(copyInto({ ...step, sources: ["d"] }, { ...place, files: deletes }), {
+    code: "not-supported",
+    message: /line 3: d\/\.wh\.gone/,
+  });
   const full = {
     ...agent,
     tarIn: async (_path: string, sent: AsyncIterable<Uint8Array>) => {

@@ -5,14 +5,15 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { type Pack, pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
 import { BUILD_BOUNDS } from "../host/bounds.ts";
+import { nameBytes } from "../host/byte-name.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
 import { Pace } from "../host/turns.ts";
 import { decompressed } from "../images/layer.ts";
 import { isTarHeader } from "../images/tar.ts";
+import { type TarMember, writeTar } from "../images/tar-writer.ts";
 import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
 import { assertFew, type BuildFile, type BuildFiles, below, follow, matching, relativePath } from "./files.ts";
@@ -74,7 +75,7 @@ async function select(step: CopyStep, files: BuildFiles | undefined, most?: numb
       // A source that is a link stands for what it leads to; a link below a source is copied as one.
       const target = await pace.through(follow(files, path));
       const file = target === undefined ? undefined : files.get(target);
-      if (target !== undefined && file?.type === "file") found.push({ file, path, source: path, below: "" });
+      if (file !== undefined && file.type !== "directory") found.push({ file, path, source: path, below: "" });
       else if (target === "" || file?.type === "directory") {
         // Of a directory what is in it is copied, not the directory itself.
         const cut = target === "" || target === undefined ? 0 : target.length + 1;
@@ -101,8 +102,18 @@ function* linkAt(files: BuildFiles, path: string): Generator<undefined, BuildFil
 }
 
 function inline({ name, content }: { name: string; content: string }): BuildFile {
-  const bytes = Buffer.from(content, "utf8");
-  const common = { path: name, mode: 0o644, uid: 0, gid: 0, mtime: 0, target: "", xattrs: new Map() };
+  const bytes = nameBytes(content);
+  const common = {
+    path: name,
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    mtime: 0,
+    target: "",
+    major: 0,
+    minor: 0,
+    xattrs: new Map(),
+  };
   return { ...common, type: "file", size: bytes.length, bytes: () => Readable.from([bytes]) };
 }
 
@@ -119,10 +130,11 @@ export async function copyDigest(
   const hash = createHash("sha256");
   for (const { file, source, below } of await select(step, context, most)) {
     if (pace.over) await pace.rest();
-    const { type, mode, target } = file;
+    const { type, mode, target, major, minor } = file;
+    const device = type === "character" || type === "block" ? [major, minor] : [];
     // What is written in the step itself is part of its key already.
     const content = "sha256" in file ? file.sha256 : "";
-    hash.update(`${JSON.stringify([source, below, type, mode, target, content])}\n`);
+    hash.update(`${JSON.stringify([source, below, type, mode, target, content, ...device])}\n`);
   }
   return hash.digest("hex");
 }
@@ -150,87 +162,42 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
   const intoDirectory = to.endsWith("/") || !single || (await isDirectory(agent, to));
   const directory = intoDirectory ? withoutEnd(to, "/") : to.slice(0, to.lastIndexOf("/"));
   await make(directory);
-  const archive = pack();
-  const write = async (): Promise<void> => {
+  const members = function* (): Generator<TarMember> {
     for (const { file, path, below } of plain) {
       const base = path.split("/").at(-1) ?? "";
       const name = below === "" ? (intoDirectory ? base : to.slice(directory.length + 1)) : below;
-      await add(archive, file, {
-        name,
+      if (/(^|\/)\.wh\./.test(name)) {
+        throw new StacyError(
+          "not-supported",
+          `${file.path} cannot be copied: in an image's layers a name with .wh. deletes`,
+          {
+            remedy: "give it another name, or pack it into an archive",
+          },
+        );
+      }
+      const { type, mtime, size, major, minor, xattrs, target } = file;
+      yield {
+        ...{ path: latin1(name), type, mtime, size, major, minor, xattrs, link: latin1(target) },
         // A link has no permissions of its own.
-        mode: file.type === "symlink" ? 0o777 : (step.mode ?? file.mode),
+        mode: type === "symlink" ? 0o777 : (step.mode ?? file.mode),
         // Files of an image keep their owners; the build's own belong to root.
         ...(owner ?? (own ? { uid: 0, gid: 0 } : { uid: file.uid, gid: file.gid })),
-        mtime: new Date(file.mtime * 1000),
-        type: file.type,
-        ...(file.type === "file" ? { size: file.size } : {}),
-        ...(file.type === "symlink" ? { linkname: file.target } : {}),
-        ...(file.xattrs.size === 0 ? {} : { pax: paxOf(file, step.line) }),
-      });
+        bytes: () => file.bytes(),
+      };
     }
-    archive.finalize();
   };
-  const failed = new AbortController();
-  // Where nobody reads it yet, an error of its own would end the process.
-  archive.on("error", () => {});
-  let left = false;
-  const writing = write().catch((error: Error) => {
-    if (!left) failed.abort(error);
-    archive.destroy(error);
-  });
-  /** Whoever reads it says why it stops; what the writer says of that is no news. */
-  async function* sent(): AsyncGenerator<Uint8Array> {
-    for await (const piece of archive as AsyncIterable<Uint8Array>) {
-      let goesOn = false;
-      try {
-        yield piece;
-        goesOn = true;
-      } finally {
-        left ||= !goesOn;
-      }
-    }
-  }
-  try {
-    await agent.tarIn(directory === "" ? "/" : directory, sent(), {
-      // Extended attributes are set in that form only. In it, names that delete would delete: nobody copies such.
+  await inLine(step, () =>
+    agent.tarIn(directory === "" ? "/" : directory, writeTar(members()), {
+      // Extended attributes are set in that form only.
       layer: plain.some(({ file }) => file.xattrs.size > 0),
-      signal: signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]),
-    });
-    await writing;
-  } finally {
-    archive.destroy();
-    failed.signal.throwIfAborted();
-  }
+      ...(signal === undefined ? {} : { signal }),
+    }),
+  );
 }
 
-/** tar-stream writes texts: a value with other bytes would come out changed. */
-function paxOf(file: BuildFile, line: number): Record<string, string> {
-  const records = [...file.xattrs].map(([name, value]): [string, string] => {
-    if (value.some((byte) => byte > 127)) {
-      throw new StacyError(
-        "not-supported",
-        `line ${line}: ${file.path} has an attribute ${name} that cannot be copied`,
-        {
-          remedy: "set it with RUN after the copy",
-        },
-      );
-    }
-    return [`SCHILY.xattr.${name}`, value.toString("latin1")];
-  });
-  return Object.fromEntries(records);
-}
-
-async function add(archive: Pack, file: BuildFile, header: Parameters<Pack["entry"]>[0]): Promise<void> {
-  const written = Promise.withResolvers<void>();
-  const body = archive.entry(header, (error) => (error ? written.reject(error) : written.resolve()));
-  if (file.type === "file") {
-    for await (const chunk of file.bytes()) {
-      if (!body.write(chunk))
-        await Promise.race([new Promise<void>((go) => body.once("drain", () => go())), written.promise]);
-    }
-    body.end(undefined);
-  }
-  await written.promise;
+/** One character per byte, as archives have names. */
+function latin1(name: string): string {
+  return nameBytes(name).toString("latin1");
 }
 
 /** Unpacks a file that is an archive into the destination, which is a directory then. @returns false: it is none */
@@ -290,16 +257,19 @@ async function isDirectory(agent: Agent, path: string): Promise<boolean> {
   return found?.kind === "directory";
 }
 
-/** Errors about a pattern name its line. */
+/** Errors about what is copied name its line. */
 async function inLine<T>(step: CopyStep, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     if (!(error instanceof StacyError)) throw error;
-    const { remedy } = error;
+    const { remedy, data, phase, final } = error;
     throw new StacyError(error.code, `line ${step.line}: ${error.message}`, {
       cause: error,
       ...(remedy === undefined ? {} : { remedy }),
+      ...(data === undefined ? {} : { data }),
+      ...(phase === undefined ? {} : { phase }),
+      ...(final ? { final } : {}),
     });
   }
 }

@@ -2,12 +2,13 @@
 import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { Pace } from "../host/turns.ts";
+import type { TarType } from "../images/tar.ts";
 import { namePattern } from "./match.ts";
 
 export interface BuildFile {
-  /** Relative, without `./` and without a slash at the end; the root is the empty string. */
+  /** Relative, without `./` and without a slash at the end; the root is the empty string. Bytes as byte-name.ts has them in text. */
   path: string;
-  type: "file" | "directory" | "symlink";
+  type: Exclude<TarType, "hardlink">;
   mode: number;
   uid: number;
   gid: number;
@@ -16,6 +17,9 @@ export interface BuildFile {
   target: string;
   /** Bytes; 0 for all but files. */
   size: number;
+  /** Of a device; else 0. */
+  major: number;
+  minor: number;
   /** Full name to value. */
   xattrs: ReadonlyMap<string, Buffer>;
   bytes(): AsyncIterable<Uint8Array>;
@@ -24,7 +28,7 @@ export interface BuildFile {
 export interface BuildFiles {
   /** What is said when something is missing: `the build's files`, `the image x`. */
   readonly name: string;
-  /** Links on the way and at the end are not followed. Pipes, sockets and devices are nothing that could be copied. */
+  /** Links on the way and at the end are not followed. Sockets are nothing that an archive or an image could have. */
   get(path: string): BuildFile | undefined;
   /** Names in a directory, in their order; empty for anything else. */
   names(path: string): Promise<readonly string[]>;

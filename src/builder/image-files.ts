@@ -1,4 +1,5 @@
 /** An image's files as a source of copies: read from its base, no machine is needed. */
+import { nameBytes, nameText } from "../host/byte-name.ts";
 import { sortedInTurns } from "../host/sorted.ts";
 import { Pace } from "../host/turns.ts";
 import { ErofsBase } from "../images/erofs-reader.ts";
@@ -39,14 +40,13 @@ export class ImageFiles implements BuildFiles, AsyncDisposable {
 
   get(path: string): BuildFile | undefined {
     const node = this.#tree.find(toBytes(path));
-    if (node === undefined || (node.type !== "file" && node.type !== "directory" && node.type !== "symlink")) {
-      return undefined;
-    }
+    if (node === undefined) return undefined;
     const { type, mode, uid, gid, mtime, xattrs } = node;
     return {
       ...{ path, type, mode, uid, gid, mtime, xattrs },
       target: node.type === "symlink" ? fromBytes(node.target) : "",
       size: node.type === "file" ? node.data.size : 0,
+      ...("major" in node ? { major: node.major, minor: node.minor } : { major: 0, minor: 0 }),
       bytes: () => this.#bytes(node as FileNode),
     };
   }
@@ -74,9 +74,9 @@ export class ImageFiles implements BuildFiles, AsyncDisposable {
 
 /** A tree's names have one character per byte. */
 function toBytes(path: string): string {
-  return Buffer.from(path, "utf8").toString("latin1");
+  return nameBytes(path).toString("latin1");
 }
 
 function fromBytes(name: string): string {
-  return Buffer.from(name, "latin1").toString("utf8");
+  return nameText(Buffer.from(name, "latin1"));
 }

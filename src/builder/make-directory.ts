@@ -1,8 +1,9 @@
 /** A directory that a step needs in the image. */
 import { posix } from "node:path";
-import { pack } from "tar-stream";
 import type { Agent } from "../guest/agent.ts";
 import { missingDirectories } from "../guest/exists.ts";
+import { nameBytes } from "../host/byte-name.ts";
+import { type TarMember, writeTar } from "../images/tar-writer.ts";
 
 /** With all that is missing above it, each `owner`'s, as builders do it; what is there already stays as it is. */
 export async function makeDirectory(
@@ -15,10 +16,12 @@ export async function makeDirectory(
   if (first === undefined) return;
   const whose = await owner();
   const above = posix.dirname(first);
-  const archive = pack();
-  for (const each of missing) {
-    archive.entry({ name: posix.relative(above, each), type: "directory", mode: 0o755, ...whose });
-  }
-  archive.finalize();
-  await agent.tarIn(above, archive as AsyncIterable<Uint8Array>);
+  const common = { type: "directory", mode: 0o755, mtime: Math.floor(Date.now() / 1000), ...whose } as const;
+  const members = missing.map(
+    (each): TarMember => ({
+      path: nameBytes(posix.relative(above, each)).toString("latin1"),
+      ...{ ...common, size: 0, link: "", major: 0, minor: 0, xattrs: new Map() },
+    }),
+  );
+  await agent.tarIn(above, writeTar(members));
 }
