@@ -90,6 +90,40 @@ test("an archive's own .dockerignore holds wherever in it it lies, hard links ar
   await assert.rejects(matching(context, "../a"), /outside/);
 });
 
+test("names keep their bytes, of a directory as of an archive; patterns and rules mean them", async () => {
+  const tree = join(dir, "bytes");
+  const at = (name: string): Buffer => Buffer.concat([Buffer.from(`${tree}/`), Buffer.from(name, "latin1")]);
+  await mkdir(at("d\xff"), { recursive: true });
+  for (const name of ["c\xe8", "c\xe9", "d\xff/x", "no\xe9"]) await writeFile(at(name), name);
+  await symlink(Buffer.from("c\xe9", "latin1"), at("link"));
+  await writeFile(at(".dockerignore"), Buffer.from("no\xe9\n.dockerignore\n", "latin1"));
+  const names = ["c\udce8", "c\udce9", "d\udcff", "d\udcff/x", "link"];
+  const member = (path: string): { path: string; pax: Record<string, Buffer>; content: string } => ({
+    ...{ path: "odd", content: path },
+    pax: { path: Buffer.from(path, "latin1") },
+  });
+  const packed = tar([
+    ...["c\xe8", "c\xe9", "d\xff/x", "no\xe9"].map(member),
+    { path: "link", type: "2", pax: { linkpath: Buffer.from("c\xe9", "latin1") } },
+    { path: ".dockerignore", content: Buffer.from("no\xe9\n.dockerignore\n", "latin1") },
+  ]);
+  await using here = await BuildContext.ofDirectory(tree, join(dir, "store-bytes"));
+  await using sent = await ofTar(packed);
+  for (const context of [here, sent]) {
+    assert.deepEqual(
+      (await Array.fromAsync(below(context, ""))).map(({ path }) => path),
+      names,
+    );
+    assert.deepEqual(await matching(context, "c?"), names.slice(0, 2));
+    assert.deepEqual(await matching(context, "[c\udce9]\udce9"), ["c\udce9"]);
+    assert.equal(leads(context, "link"), "c\udce9");
+    const file = context.get("c\udce9");
+    assert.ok(file !== undefined);
+    assert.equal((await context.content(file, 10)).toString(), "c\xe9");
+  }
+  assert.notEqual(await copyDigest(copy("c\udce8"), here), await copyDigest(copy("c\udce9"), here));
+});
+
 test("a copy's digest is of names, modes and contents, not of times", async () => {
   const digest = async (...members: Parameters<typeof tar>[0]): Promise<string> => {
     await using context = await ofTar(tar(members));

@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { join } from "node:path/posix";
 import { ARCHIVE_BOUNDS, BUILD_BOUNDS } from "../host/bounds.ts";
+import { nameText } from "../host/byte-name.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { sortedInTurns } from "../host/sorted.ts";
 import { Pace } from "../host/turns.ts";
@@ -215,7 +216,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     const file = this.#file;
     const directories = this.#directories;
     const placed = (name: string): string => {
-      const path = relativePath(utf8(name));
+      const path = relativePath(textOf(name));
       return folder === "" || path === "" ? path : `${folder}/${path}`;
     };
     try {
@@ -251,7 +252,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         if (type === "directory" || type === "fifo") put(type);
         else if (type === "character" || type === "block")
           entries.set(path, new ContextDevice(this.#file, { path, type, mode, mtime }, entry));
-        else if (type === "symlink") put("symlink", { target: utf8(entry.link) });
+        else if (type === "symlink") put("symlink", { target: textOf(entry.link) });
         else if (type === "hardlink") {
           const same = entries.get(placed(entry.link));
           if (same === undefined)
@@ -284,7 +285,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
       const names = [...(own === undefined ? [] : [`${own}${IGNORE_FILE}`]), IGNORE_FILE];
       const rules = names.map((name) => this.#entries.get(name)).find((entry) => entry?.type === "file");
       if (rules === undefined) return;
-      const ignores = ignoreRules((await this.content(rules, BUILD_BOUNDS.planBytes)).toString("utf8"), rules.path);
+      const ignores = ignoreRules(nameText(await this.content(rules, BUILD_BOUNDS.planBytes)), rules.path);
       const pace = new Pace();
       for (const [path, entry] of this.#entries) {
         if (pace.over) await pace.rest();
@@ -365,13 +366,14 @@ function noteDirectories(path: string, known: Set<string>): void {
 }
 
 async function textIfThere(path: string): Promise<string | undefined> {
-  return readFile(path, "utf8").catch((error) => {
+  const bytes = await readFile(path).catch((error) => {
     if (errno(error) === "ENOENT") return undefined;
     throw error;
   });
+  return bytes === undefined ? undefined : nameText(bytes);
 }
 
 /** Names out of an archive have one character per byte. */
-function utf8(bytes: string): string {
-  return /^[\x00-\x7f]*$/.test(bytes) ? bytes : Buffer.from(bytes, "latin1").toString("utf8");
+function textOf(bytes: string): string {
+  return /^[\x00-\x7f]*$/.test(bytes) ? bytes : nameText(Buffer.from(bytes, "latin1"));
 }

@@ -10,6 +10,7 @@ import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress } from "node:zlib";
 import type { Agent } from "../guest/agent.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
+import { nameBytes } from "../host/byte-name.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Image, ImageConfig, ImageLibrary, Progress } from "../images/image.ts";
 import { decompressed } from "../images/layer.ts";
@@ -195,7 +196,7 @@ class StageRun {
     const env = Object.fromEntries(
       config.env.map((entry) => [entry.split("=", 1)[0] ?? "", entry.replace(/^[^=]*=/, "")]),
     );
-    if (step.script !== undefined) await agent.writeFile(SCRIPT, Buffer.from(step.script), { mode: 0o755 });
+    if (step.script !== undefined) await agent.writeFile(SCRIPT, nameBytes(step.script), { mode: 0o755 });
     const command = await agent.start({
       argv: step.argv,
       env: { ...step.env, ...env },

@@ -6,6 +6,7 @@ import { buildImage } from "../builder/build.ts";
 import { BuildContext } from "../builder/context.ts";
 import { BUILD_FILES } from "../builder/plan.ts";
 import { readPlan } from "../builder/read-plan.ts";
+import { nameText } from "../host/byte-name.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { ownedName } from "../host/owned-name.ts";
 import { createMicrovmProvider } from "../providers/microvm.ts";
@@ -98,10 +99,11 @@ async function findFile(directory: string): Promise<string> {
 }
 
 async function readText(path: string): Promise<string> {
-  return readFile(path, "utf8").catch((cause) => {
+  const bytes = await readFile(path).catch((cause) => {
     if (errno(cause) !== "ENOENT" && errno(cause) !== "EISDIR") throw cause;
     throw new StacyError("not-found", `there is no file ${path}`, { cause });
   });
+  return nameText(bytes);
 }
 
 function assignments(entries: readonly string[]): Record<string, string> {

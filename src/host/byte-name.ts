@@ -12,18 +12,23 @@ export function nameText(bytes: Uint8Array): string {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (isUtf8(view)) return view.toString("utf8");
   let text = "";
+  let valid = 0;
   for (let at = 0; at < view.length; ) {
     const length = sequenceLength(view, at);
-    text += length === 0 ? String.fromCharCode(LONE + view.readUInt8(at)) : view.toString("utf8", at, at + length);
+    if (length === 0) {
+      text += view.toString("utf8", valid, at) + String.fromCharCode(LONE + view.readUInt8(at));
+      valid = at + 1;
+    }
     at += Math.max(1, length);
   }
-  return text;
+  return text + view.toString("utf8", valid);
 }
 
 /** Bytes of the valid sequence that begins here, or 0. */
 function sequenceLength(view: Buffer, at: number): number {
   const first = view.readUInt8(at);
-  const length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  if (first < 0x80) return 1;
+  const length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
   return length > 0 && at + length <= view.length && isUtf8(view.subarray(at, at + length)) ? length : 0;
 }
 

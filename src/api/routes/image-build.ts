@@ -6,6 +6,7 @@ import { BuildContext } from "../../builder/context.ts";
 import { BUILD_FILES } from "../../builder/plan.ts";
 import { readPlan } from "../../builder/read-plan.ts";
 import { BUILD_BOUNDS } from "../../host/bounds.ts";
+import { nameText } from "../../host/byte-name.ts";
 import { StacyError } from "../../host/error.ts";
 import { DEFAULT_SIZE } from "../../sandboxes/limits.ts";
 import { bodyStream } from "../body.ts";
@@ -119,7 +120,7 @@ function inArchive(name: string): string {
 async function planText(context: BuildContext, wanted: string | undefined): Promise<string> {
   for (const name of wanted === undefined ? BUILD_FILES : [wanted]) {
     const entry = context.instructions(inArchive(name));
-    if (entry?.type === "file") return (await context.content(entry, BUILD_BOUNDS.planBytes)).toString("utf8");
+    if (entry?.type === "file") return nameText(await context.content(entry, BUILD_BOUNDS.planBytes));
   }
   throw new StacyError("not-found", `the archive has no ${wanted ?? BUILD_FILES.join(" and no ")}`, {
     remedy: "name the file of steps with `file`",
