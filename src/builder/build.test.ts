@@ -118,7 +118,7 @@ test("a sandbox that does not say what has been changed, or a byte at a time, is
   await refused;
 });
 
-test("a working directory's new directories belong to whom the step says, those above it that are there stay as they are", async (t) => {
+test("a working directory's new directories belong to whom the step says, else to the user, those above it that are there stay as they are", async (t) => {
   const images = await based(t);
   const came: unknown[] = [];
   const agent = {
@@ -137,6 +137,15 @@ test("a working directory's new directories belong to whom the step says, those 
     { ...workdir, path: "/srv/app/sub/", owner: "user" },
     { ...workdir, path: "/of-root" },
     { ...workdir, path: "/srv", owner: "nobody that is there" },
+    { kind: "user", user: "user", text: "", line: 1 },
+    { ...workdir, path: "/of-user" },
+    { ...workdir, path: "/of-another", owner: "7:8" },
+    { kind: "user", user: "1234", text: "", line: 1 },
+    { ...workdir, path: "/of-a-number" },
+    { kind: "user", user: "user:5", text: "", line: 1 },
+    { ...workdir, path: "/of-a-group" },
+    { kind: "user", user: "nobody that is there", text: "", line: 1 },
+    { ...workdir, path: "/of-nobody" },
   ];
   const from = { kind: "image", reference: "base:1" } as const;
   await buildImage({ stages: [{ name: "", from, steps: () => steps }], target: 0 }, "places:1", {
@@ -147,6 +156,11 @@ test("a working directory's new directories belong to whom the step says, those 
     ["/srv", "app", "directory", 0o755, 1000, 1001],
     ["/srv", "app/sub", "directory", 0o755, 1000, 1001],
     ["/", "of-root", "directory", 0o755, 0, 0],
+    ["/", "of-user", "directory", 0o755, 1000, 1001],
+    ["/", "of-another", "directory", 0o755, 7, 8],
+    ["/", "of-a-number", "directory", 0o755, 1234, 1234],
+    ["/", "of-a-group", "directory", 0o755, 1000, 5],
+    ["/", "of-nobody", "directory", 0o755, 0, 0],
   ]);
 });
 

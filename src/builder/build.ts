@@ -30,7 +30,7 @@ export interface BuildResult {
 }
 
 /** Raised when the same steps would make something else. */
-const VERSION = 4;
+const VERSION = 5;
 /** Images without a name are kept while they are used; half of the time that collection leaves them. */
 const TOUCH_MS = 30_000;
 

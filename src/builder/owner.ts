@@ -22,6 +22,18 @@ export async function ownerOf(agent: Agent, spec: string, line: number): Promise
   });
 }
 
+/** Whose a working directory is that is made for a user: one that the image does not know makes it root's, as with BuildKit. */
+export async function ownerForUser(
+  agent: Agent,
+  user: string | undefined,
+  line: number,
+): Promise<{ uid: number; gid: number }> {
+  return await ownerOf(agent, user ?? "0", line).catch((error) => {
+    if (error instanceof StacyError && error.code === "not-found") return { uid: 0, gid: 0 };
+    throw error;
+  });
+}
+
 async function lookUp(agent: Agent, table: string, name: string): Promise<string[] | undefined> {
   const text = await agent.readFile(table).catch((error) => {
     if (error instanceof StacyError && error.code === "not-found") return Buffer.alloc(0);

@@ -49,7 +49,7 @@ export type Step = {
   | {
       kind: "workdir";
       path: string;
-      /** Of the directories that are made for it, as in a copy; default root. */
+      /** Of the directories that are made for it, as in a copy; default the user that commands run as there. */
       owner?: string;
     }
   | { kind: "user"; user: string }

@@ -19,7 +19,7 @@ import type { BuildContext } from "./context.ts";
 import { type CopyStep, copyInto } from "./copy.ts";
 import type { BuildFiles } from "./files.ts";
 import { makeDirectory } from "./make-directory.ts";
-import { ownerOf } from "./owner.ts";
+import { ownerForUser, ownerOf } from "./owner.ts";
 import { SCRIPT, type Step } from "./plan.ts";
 
 /** A running sandbox of an image; disposing of it ends it. */
@@ -185,7 +185,9 @@ class StageRun {
       }
       case "workdir":
         await makeDirectory(agent, absolute(before.cwd, step.path), async () =>
-          step.owner === undefined ? { uid: 0, gid: 0 } : await ownerOf(agent, step.owner, step.line),
+          step.owner === undefined
+            ? await ownerForUser(agent, before.user, step.line)
+            : await ownerOf(agent, step.owner, step.line),
         );
         break;
     }
