@@ -1,6 +1,6 @@
 /** Images built in a real sandbox: by command line and over HTTP, with their cache. */
 import assert from "node:assert/strict";
-import { execFile, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -119,6 +119,49 @@ test("a Dockerfile's steps, what they changed, and the image's configuration", a
   }
   const added = [...built.keys()].filter((path) => !before.has(path) && !changed.test(path));
   assert.deepEqual(added, []);
+});
+
+test("what a stage or the build's directory has comes over as it is; what is made belongs to whom it should", async () => {
+  const odd = join(root, "odd");
+  await mkdir(odd);
+  const at = (name: string): Buffer => Buffer.concat([Buffer.from(`${odd}/`), Buffer.from(name, "latin1")]);
+  for (const name of ["c\xe8", "c\xe9"]) await writeFile(at(name), name);
+  await writeFile(join(odd, "old"), "1960");
+  // Node's own utimes takes a time before 1970 for now.
+  execFileSync("touch", ["-d", "@-315619200", join(odd, "old")]);
+  await writeFile(
+    join(odd, "Dockerfile"),
+    `FROM stacyvm/busybox AS stage
+RUN set -e; mkdir /z; cd /z; mkfifo -m 0666 pipe; mknod -m 0606 tty c 4 300; mknod disk b 7 70; echo 1 >"$(printf 'a\\377')"; \\
+    echo 1901 >older; touch -d @-2147000000 older
+FROM stacyvm/busybox
+COPY --from=stage /z /frm/
+COPY --from=stage /z/older /single
+COPY --from=stage --chown=7:8 /z/older /srv/new/deep/
+COPY . /here/
+USER 1000
+WORKDIR /work/mine
+RUN touch f
+`,
+  );
+  const { code, stdout, stderr } = await stacyvm("image", "build", odd, "--json", "-t", "built/odd:1");
+  assert.equal(code, 0, stderr);
+  await using base = await ErofsBase.open(JSON.parse(stdout).path);
+  const tree = await base.tree(DEFAULT_LIMITS);
+  const node = (path: string): unknown[] => {
+    const found = tree.find(path);
+    const numbers = found !== undefined && "major" in found && found.major > 0 ? [found.major, found.minor] : [];
+    return [found?.type, found?.uid, found?.gid, found?.mode, ...numbers];
+  };
+  assert.deepEqual(node("frm/pipe"), ["fifo", 0, 0, 0o666]);
+  assert.deepEqual(node("frm/tty"), ["character", 0, 0, 0o606, 4, 300]);
+  assert.deepEqual(node("frm/disk"), ["block", 0, 0, 0o644, 7, 70]);
+  for (const path of ["frm/a\xff", "here/c\xe8", "here/c\xe9"]) assert.equal(node(path)[0], "file", path);
+  for (const path of ["frm/older", "single"]) assert.equal(tree.find(path)?.mtime, -2_147_000_000, path);
+  assert.equal(tree.find("here/old")?.mtime, -315_619_200);
+  for (const path of ["srv/new", "srv/new/deep"]) assert.deepEqual(node(path), ["directory", 7, 8, 0o755], path);
+  for (const path of ["work", "work/mine"]) assert.deepEqual(node(path), ["directory", 1000, 1000, 0o755], path);
+  assert.deepEqual(node("work/mine/f").slice(0, 3), ["file", 1000, 0]);
 });
 
 test("the image's own command is asked to end by the image's signal, another one by TERM", async () => {

@@ -148,6 +148,34 @@ test("of an image every file is copied: names of any bytes, pipes, devices, attr
   assert.deepEqual(Object.keys(await copied("/z/ca*?", "/frm/")), ["/frm/caf\xe8", "/frm/caf\xe9"]);
 });
 
+test("times before 1970 and after 2242 come over, of the build's files and of an image's", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "copy-"));
+  t.after(() => rm(dir, { recursive: true }));
+  const times = { k: -315_619_200, first: -2_147_483_648, late: 10_000_000_000 };
+  const members = Object.entries(times).map(([path, time]) => ({
+    ...{ path, content: path },
+    pax: { mtime: String(time) },
+  }));
+  async function* archive(): AsyncGenerator<Buffer> {
+    yield tar(members);
+  }
+  await buildBase(join(dir, "base"), [{ whiteouts: true, open: archive }]);
+  await using image = await ImageFiles.open({ base: join(dir, "base") } as Image, "files", undefined);
+  await using context = await BuildContext.ofTar(archive(), join(dir, "store"));
+  for (const files of [context, image]) {
+    const came: Record<string, number> = {};
+    const agent = {
+      tarIn: (_path: string, sent: AsyncIterable<Uint8Array>) =>
+        readTar(sent, async ({ path, mtime }) => {
+          came[path] = mtime;
+        }),
+    } as unknown as Agent;
+    const step: CopyStep = { kind: "copy", sources: ["."], to: "/x/", text: "", line: 1 };
+    await copyInto(step, { agent, files, cwd: "/", scratch: dir, signal: undefined });
+    assert.deepEqual(came, times);
+  }
+});
+
 test("what cannot be packed fails the copy, and nothing else", async () => {
   const attribute = new Map([["user.a=b", Buffer.from([200])]]);
   const owned = { mode: 0o644, uid: 0, gid: 0, mtime: 0 } as const;
