@@ -289,6 +289,28 @@ RUN cat <<<here`);
     for (const nothing of ["", "\n \n", "# syntax=docker/dockerfile:1\n"]) refused(nothing, "invalid", /is empty/);
   });
 
+  test("a variable has any name that the system takes", () => {
+    const list = steps(
+      `FROM a\nARG some.arg=1\nENV discovery.type=single-node 1st=a my-name=b __proto__=c\nENV xpack.security.enabled false`,
+    );
+    assert.deepEqual(
+      list.map((step) => (step.kind === "env" ? Object.entries(step.env) : [])),
+      [
+        [
+          ["discovery.type", "single-node"],
+          ["1st", "a"],
+          ["my-name", "b"],
+          ["__proto__", "c"],
+        ],
+        [["xpack.security.enabled", "false"]],
+      ],
+    );
+    for (const line of ["ENV =x", "ENV a=1 =x", `ENV ""=x`, "ARG =x"])
+      refused(`FROM a\n${line}`, "invalid", /line 2: .*empty/);
+    const [variables] = readPlan("from: a\nenv: {discovery.type: single-node}").stages[0]?.steps(plainConfig()) ?? [];
+    assert.deepEqual(variables?.kind === "env" ? variables.env : {}, { "discovery.type": "single-node" });
+  });
+
   test("ports and signals that engines take are taken", () => {
     for (const port of ["0", "65535", "8000-8010", "53/UDP", "1-2/sctp", `\${P}`])
       steps(`FROM a\nARG P=80\nEXPOSE ${port}`);
@@ -360,6 +382,6 @@ labels: {team: blue}
     refused("steps: []", "invalid", /from/);
     refused("from: a\nextra: 1", "invalid", /extra/);
     refused("from: [", "invalid", /YAML/);
-    refused("from: a\nenv: {1a: b}", "invalid", /env/);
+    refused("from: a\nenv: {1=a: b}", "invalid", /env/);
   });
 });

@@ -10,7 +10,7 @@ import type { Origin, Plan, Step } from "./plan.ts";
 const Text = z.string().min(1).max(65_536);
 const Scalar = z.union([z.string(), z.number(), z.boolean()]).transform(String);
 const Words = z.array(Scalar).min(1);
-const Names = z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is no name of a variable"), Scalar);
+const Names = z.record(z.string().regex(/^[^=\0]+$/, "is no name of a variable"), Scalar);
 
 const STEP = z.union([
   z.strictObject({ run: z.union([Text, Words]) }),

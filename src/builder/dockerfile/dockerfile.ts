@@ -440,25 +440,26 @@ class SectionReader {
   #assign(instruction: Instruction, at: { text: string; line: number }): void {
     const { name, rest } = instruction;
     const fail = (why: string): StacyError => failure(instruction, why);
-    const values: Record<string, string> = {};
+    const found: [key: string, value: string][] = [];
     const list = words(rest, fail);
     if (list[0]?.includes("=")) {
       for (const { key, value } of list.map(assignment)) {
         if (value === undefined) throw fail(`${key} has no value`);
-        values[this.#expand(key, instruction)] = this.#expand(value, instruction);
+        found.push([this.#expand(key, instruction), this.#expand(value, instruction)]);
       }
     } else {
       // The old form: one name, and the rest of the line is its value.
       const match = /^(\S+)\s+(.*)$/s.exec(rest);
       if (match === null) throw fail("has no value");
-      values[match[1] ?? ""] = this.#expand(match[2] ?? "", instruction);
+      found.push([match[1] ?? "", this.#expand(match[2] ?? "", instruction)]);
     }
+    const values = Object.fromEntries(found);
     if (name === "LABEL") {
       this.steps.push({ kind: "label", labels: values, ...at });
       return;
     }
     for (const [key, value] of Object.entries(values)) {
-      if (!isName(key)) throw fail(`${key} is no name of a variable`);
+      if (!isName(key)) throw fail(key === "" ? "a name is empty" : `${key} is no name of a variable`);
       this.scope.variables.set(key, value);
     }
     this.#forgetArgs(Object.keys(values));
@@ -523,7 +524,8 @@ function assignment(word: string): Assignment {
 function declarations(instruction: Instruction): Assignment[] {
   return words(instruction.rest, (why) => failure(instruction, why)).map((word) => {
     const one = assignment(word);
-    if (!isName(one.key)) throw failure(instruction, `${one.key} is no name of a variable`);
+    if (!isName(one.key))
+      throw failure(instruction, one.key === "" ? "a name is empty" : `${one.key} is no name of a variable`);
     return one;
   });
 }
@@ -540,8 +542,9 @@ function flags(text: string): { options: Map<string, string>; rest: string } {
   return { options, rest };
 }
 
+/** Whatever the system takes, as engines do: `discovery.type` is a name, although no shell can read it. */
 function isName(text: string): boolean {
-  return /^[A-Za-z_][A-Za-z0-9_]*$/.test(text);
+  return text !== "" && !/[=\0]/.test(text);
 }
 
 /** A port, or a range of them, with a protocol or without. */

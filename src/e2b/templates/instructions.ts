@@ -139,8 +139,7 @@ function stepsOf(step: Instruction, line: number, user: string, variables: StepV
     case "ENV": {
       const env: Record<string, string> = {};
       for (let i = 0; i < args.length; i += 2) env[args[i] ?? ""] = expand(args[i + 1] ?? "");
-      if (Object.keys(env).some((name) => !/^[A-Za-z_]\w*$/.test(name)))
-        throw wrong("that is not the name of a variable");
+      if (Object.keys(env).some((name) => !/^[^=\0]+$/.test(name))) throw wrong("that is not the name of a variable");
       return [{ kind: "env", env, text: `${type} ${Object.keys(env).join(" ")}`, line }];
     }
     case "WORKDIR":
