@@ -257,6 +257,8 @@ test("directories that a copy makes belong to whom the step says, those that are
   assert.deepEqual(await copied("d", "/", owned), [file("/f")]);
   const unpacked = await copied("packed.tgz", "/srv/new/", { ...owned, unpack: true });
   assert.deepEqual(unpacked, [made("/srv/new"), ["/srv/new/inner", "file", 0o644, 0, 0]]);
+  const changed = await copied("d", "/srv", { mode: "u+x,go=" });
+  assert.deepEqual(changed, [["/srv/f", "file", 0o700, 0, 0]]);
   // Without an owner the guest makes them.
   assert.deepEqual(await copied("d", "/app", {}), [["/app/f", "file", 0o644, 0, 0]]);
 });

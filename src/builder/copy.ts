@@ -16,6 +16,7 @@ import { isTarHeader } from "../images/tar.ts";
 import { type TarMember, writeTar } from "../images/tar-writer.ts";
 import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
+import { fileMode } from "./file-mode.ts";
 import { assertFew, type BuildFile, type BuildFiles, below, follow, matching, relativePath } from "./files.ts";
 import { makeDirectory } from "./make-directory.ts";
 import { isPattern } from "./match.ts";
@@ -179,7 +180,7 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
       yield {
         ...{ path: latin1(name), type, mtime, size, major, minor, xattrs, link: latin1(target) },
         // A link has no permissions of its own.
-        mode: type === "symlink" ? 0o777 : (step.mode ?? file.mode),
+        mode: type === "symlink" ? 0o777 : modeOf(step, file),
         // Files of an image keep their owners; the build's own belong to root.
         ...(owner ?? (own ? { uid: 0, gid: 0 } : { uid: file.uid, gid: file.gid })),
         bytes: () => file.bytes(),
@@ -193,6 +194,10 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
       ...(signal === undefined ? {} : { signal }),
     }),
   );
+}
+
+function modeOf({ mode }: CopyStep, file: BuildFile): number {
+  return typeof mode === "string" ? fileMode(mode, file.mode, file.type === "directory") : (mode ?? file.mode);
 }
 
 /** One character per byte, as archives have names. */

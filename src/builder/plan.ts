@@ -39,7 +39,8 @@ export type Step = {
       from?: Exclude<Origin, { kind: "nothing" }>;
       /** `user`, `user:group`, names or numbers of the image; default root. */
       owner?: string;
-      mode?: number;
+      /** A text is symbols that change what a file has (file-mode.ts). */
+      mode?: number | string;
       /** A source that is a link is copied as one; else it stands for what it leads to. */
       links?: true;
       /** A source that is an archive is unpacked. */

@@ -289,6 +289,22 @@ RUN cat <<<here`);
     for (const nothing of ["", "\n \n", "# syntax=docker/dockerfile:1\n"]) refused(nothing, "invalid", /is empty/);
   });
 
+  test("a copy's mode: octal or symbols", () => {
+    const mode = (text: string): unknown => {
+      const copy = steps(`FROM a\nARG M=u=rwx,go=r\nCOPY --chmod=${text} a b`).find(({ kind }) => kind === "copy");
+      return copy?.kind === "copy" && copy.mode;
+    };
+    assert.deepEqual(["644", "0755", "+x", "u=rwX,go=rX", "$M"].map(mode), [
+      0o644,
+      0o755,
+      "+x",
+      "u=rwX,go=rX",
+      "u=rwx,go=r",
+    ]);
+    for (const odd of ["rwx", "999", "u=rwz", "77777"])
+      refused(`FROM a\nCOPY --chmod=${odd} a b`, "invalid", /line 2: COPY: --chmod=.* is no mode/);
+  });
+
   test("a variable has any name that the system takes", () => {
     const list = steps(
       `FROM a\nARG some.arg=1\nENV discovery.type=single-node 1st=a my-name=b __proto__=c\nENV xpack.security.enabled false`,
@@ -314,6 +330,10 @@ RUN cat <<<here`);
   test("ports and signals that engines take are taken", () => {
     for (const port of ["0", "65535", "8000-8010", "53/UDP", "1-2/sctp", `\${P}`])
       steps(`FROM a\nARG P=80\nEXPOSE ${port}`);
+    const [exposed] = steps("FROM a\nEXPOSE 8000-8002 53/UDP 9-10/sctp 8001");
+    const ports = ["8000/tcp", "8001/tcp", "8002/tcp", "53/udp", "9/sctp", "10/sctp"];
+    assert.deepEqual(exposed?.kind === "expose" && exposed.ports, [...ports, "8001/tcp"]);
+    assert.deepEqual(exposed && configAfter(BASE, [exposed]).exposedPorts, ports);
     for (const signal of ["9", "kill", "SIGRTMIN+3", "RTMAX-1"]) steps(`FROM a\nSTOPSIGNAL ${signal}`);
   });
 });

@@ -9,6 +9,7 @@ import { ownValue } from "../../host/own-value.ts";
 import type { ImageConfig } from "../../images/image.ts";
 import { hostArchitecture } from "../../images/oci/documents.ts";
 import { variablesOf } from "../configuration.ts";
+import { isFileMode } from "../file-mode.ts";
 import { type Origin, type Plan, SCRIPT, type Stage, type Step } from "../plan.ts";
 import { type Instruction, isHeredoc, rawWords, readLines, words } from "./lines.ts";
 import { substitute } from "./substitute.ts";
@@ -277,11 +278,7 @@ class SectionReader {
         const odd = ports.find((port) => !isPort(port));
         if (odd !== undefined && sure)
           throw fail(`${odd === "" ? "a port is empty" : `${odd} is no port`}: write it like 80, 53/udp or 8000-8010`);
-        this.steps.push({
-          kind: "expose",
-          ports: ports.map((port) => (port.includes("/") ? port : `${port}/tcp`)),
-          ...at,
-        });
+        this.steps.push({ kind: "expose", ports: ports.flatMap((port) => this.#each(port)), ...at });
         break;
       }
       case "STOPSIGNAL": {
@@ -325,6 +322,15 @@ class SectionReader {
       default:
         throw unsupported(instruction, `the instruction ${name}`, "take it out of the file");
     }
+  }
+
+  /** Of a range, as image configurations have ports. */
+  #each(ports: string): string[] {
+    if (!isPort(ports)) return [ports];
+    const [numbers = "", protocol = "tcp"] = ports.toLowerCase().split("/");
+    const [first = 0, last = first] = numbers.split("-").map(Number);
+    this.#options.spend(ENTRY * (last - first));
+    return Array.from({ length: last - first + 1 }, (_, i) => `${first + i}/${protocol}`);
   }
 
   /** Each step has its own. */
@@ -414,7 +420,9 @@ class SectionReader {
     if (name === "ADD") for (const source of sources) if (typeof source === "string") refuseRemote(instruction, source);
     const owner = options.get("chown");
     const mode = options.has("chmod") ? expand(options.get("chmod") ?? "") : undefined;
-    if (mode !== undefined && !/^[0-7]{3,4}$/.test(mode)) throw fail("--chmod must be an octal number");
+    const octal = mode !== undefined && /^[0-7]+$/.test(mode);
+    if (mode !== undefined && !isFileMode(mode) && (!this.#options.lenient || !instruction.rest.includes("$")))
+      throw fail(`--chmod=${mode} is no mode: write it like 755, u=rwX,go=rX or +x`);
     const from = options.has("from") ? this.#source(expand(options.get("from") ?? ""), instruction) : undefined;
     if (from !== undefined && heredocs.length > 0) throw fail("--from and a here-document exclude each other");
     this.steps.push({
@@ -423,7 +431,7 @@ class SectionReader {
       to: expand(to),
       ...(from === undefined ? {} : { from }),
       ...(owner === undefined ? {} : { owner: expand(owner) }),
-      ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }),
+      ...(mode === undefined ? {} : { mode: octal ? Number.parseInt(mode, 8) : mode }),
       ...(name === "ADD" ? { unpack: true } : {}),
       ...at,
     });
