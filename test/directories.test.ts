@@ -156,6 +156,27 @@ describe("directories of the host under QEMU", () => {
       for (const line of ["d /work/watched new", "d /work/watched sub", "c /work/watched/deep file"])
         await until(line, each);
     }
+    // One that has another name now, while a program is in it, lives on, and so does one that the guest has made anew.
+    for (const name of ["aa", "gone"]) await mkdir(join(watched, name));
+    await until("n /work/watched gone", id);
+    await sh("cd /work/watched/aa && (sleep 1000 & echo $! > /tmp/sleeper) >/dev/null 2>&1; ls /work/watched/aa");
+    await rename(join(watched, "aa"), join(watched, "bb"));
+    await rm(join(watched, "gone"), { recursive: true });
+    await sh(
+      "mkdir /work/watched/gone; cd /work/watched/gone && (sleep 1000 & echo $! >> /tmp/sleeper) >/dev/null 2>&1",
+    );
+    await until("n /work/watched bb", id);
+    await until("d /work/watched aa", id);
+    await sh("cd /work/watched/bb && echo in > it && cat it && cd ../gone && echo in > it && cat it");
+    for (const name of ["bb", "gone"]) {
+      assert.match(
+        await sh(`for p in $(cat /tmp/sleeper); do readlink /proc/$p/cwd; done`),
+        new RegExp(`/${name}$`, "m"),
+      );
+      assert.equal(await readFile(join(watched, name, "it"), "utf8"), "in\n");
+    }
+    await sh("kill $(cat /tmp/sleeper)");
+    for (const name of ["bb", "gone"]) await rm(join(watched, name), { recursive: true });
     // Its own changes are the kernel's to tell, once.
     await sh("cd /work/watched && : > /tmp/events; echo own > own; echo more >> own; mv own mine; rm mine");
     await writeFile(join(watched, "last"), "");

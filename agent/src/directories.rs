@@ -26,8 +26,16 @@ struct Request {
     sent: bool,
     /// Another helper may have done it.
     again: bool,
-    /// A look-up in the place of a making: the type of what is to be there, as in a mode, or 0.
-    makes: u32,
+    replayed: Replayed,
+}
+
+/// What a look-up is for, where a change by the host is done once more; with the type of what it is about, as in a mode.
+enum Replayed {
+    Nothing,
+    /// It stands in the place of a making.
+    Makes(u32),
+    /// If the host has it no more, there is one for the kernel to remove.
+    Removes(u32),
 }
 
 enum Out {
@@ -42,6 +50,8 @@ pub struct Directory {
     /// Changes by the host, for `replay`.
     changes: Vec<Change>,
     made_up: u64,
+    /// What the host has been asked for last, for a change that is a removal, and has not: directory and name.
+    gone: Option<(u64, Vec<u8>)>,
     fuse: Fd,
     stream: Option<u32>,
     /// ns that requests may wait without any answer.
@@ -141,6 +151,7 @@ impl Agent {
                 replay: self.directories.replay.clone(),
                 changes: Vec::new(),
                 made_up: 0,
+                gone: None,
                 fuse,
                 stream: None,
                 within,
@@ -412,11 +423,11 @@ impl Directory {
                     self.push(Out::Told(request.to_vec()));
                 }
             }
-            _ => self.pass_on(request.to_vec(), 0),
+            _ => self.pass_on(request.to_vec(), Replayed::Nothing),
         }
     }
 
-    fn pass_on(&mut self, bytes: Vec<u8>, makes: u32) {
+    fn pass_on(&mut self, bytes: Vec<u8>, replayed: Replayed) {
         let unique = fuse::unique_of(&bytes);
         if self.stream.is_none() {
             return self.fail(unique, libc::EIO);
@@ -425,7 +436,7 @@ impl Directory {
             self.quiet = sys::monotonic();
         }
         self.held += bytes.len();
-        self.requests.insert(unique, Request { bytes, sent: false, again: false, makes });
+        self.requests.insert(unique, Request { bytes, sent: false, again: false, replayed });
         self.push(Out::Request(unique));
     }
 
@@ -435,15 +446,19 @@ impl Directory {
         match (fuse::opcode_of(request), fuse::made_by(request)) {
             (opcode::LOOKUP, Some((name, _))) if doing == doing::MAKING && !self.table.knows(node, name) => self.fail(unique, libc::ENOENT),
             (opcode::LOOKUP, _) if doing & doing::REMOVING != 0 => {
-                self.made_up += 1;
-                let _ = self.tell(&fuse::made_up(unique, self.made_up, doing & libc::S_IFMT));
+                self.gone = None;
+                self.pass_on(request.to_vec(), Replayed::Removes(doing & libc::S_IFMT));
             }
-            (opcode::SYMLINK | opcode::MKDIR | opcode::MKNOD, Some((name, kind))) => self.pass_on(fuse::look_up_instead(request, name), kind),
+            (opcode::SYMLINK | opcode::MKDIR | opcode::MKNOD, Some((name, kind))) => self.pass_on(fuse::look_up_instead(request, name), Replayed::Makes(kind)),
+            // Nothing that the host has is removed here, nor what the kernel believes to be there still: it looks once more, and asks again.
+            (opcode::UNLINK | opcode::RMDIR, _) if self.gone.take() != Some((node, fuse::named_in(request).to_vec())) => {
+                self.fail(unique, libc::ESTALE);
+            }
             (opcode::UNLINK | opcode::RMDIR, _) => {
                 self.table.done(request, &[]);
                 self.fail(unique, 0);
             }
-            (opcode::SETATTR, _) => self.pass_on(fuse::look_at_instead(request), 0),
+            (opcode::SETATTR, _) => self.pass_on(fuse::look_at_instead(request), Replayed::Nothing),
             (opcode::FORGET | opcode::BATCH_FORGET, _) => {
                 self.table.asked(request);
                 if self.stream.is_some() {
@@ -451,7 +466,7 @@ impl Directory {
                 }
             }
             (opcode::INTERRUPT, _) => self.fail(unique, libc::ENOSYS),
-            _ => self.pass_on(request.to_vec(), 0),
+            _ => self.pass_on(request.to_vec(), Replayed::Nothing),
         }
     }
 
@@ -520,12 +535,21 @@ impl Directory {
             None => return,
         };
         self.quiet = sys::monotonic();
-        if request.makes != 0 && fuse::u32_at(answer, 4) == 0 && !fuse::tells_of(answer, request.makes) {
-            // Something else is there by now. The kernel will not have it.
-            self.push(Out::Told(fuse::forget_message(fuse::u64_at(answer, OUT_HEADER))));
-            return self.fail(unique, libc::ENOENT);
-        }
         let errno = -(fuse::u32_at(answer, 4) as i32);
+        match request.replayed {
+            Replayed::Makes(kind) if errno == 0 && !fuse::tells_of(answer, kind) => {
+                // Something else is there by now. The kernel will not have it.
+                self.push(Out::Told(fuse::forget_message(fuse::u64_at(answer, OUT_HEADER))));
+                return self.fail(unique, libc::ENOENT);
+            }
+            Replayed::Removes(kind) if errno == libc::ENOENT => {
+                self.gone = Some((fuse::u64_at(&request.bytes, 16), fuse::named_in(&request.bytes).to_vec()));
+                self.made_up += 1;
+                let _ = self.tell(&fuse::made_up(unique, self.made_up, kind));
+                return;
+            }
+            _ => {}
+        }
         let done = errno == 0 || (request.again && errno == libc::ENOENT && fuse::missing_means_done(&request.bytes));
         let told = if done { self.table.done(&request.bytes, answer) } else { Vec::new() };
         if let Some(node) = self.table.opened_as_listed(&request.bytes).filter(|_| done) {

@@ -1,7 +1,8 @@
 //! Changes by the host in its directories, done once more for this kernel, which tells `inotify` of what goes through it and of nothing else. A
 //! thread of its own makes, removes and touches what the host has; the kernel asks what is behind the mount to do that, and that is this agent,
-//! which knows the thread by its number (the `pid` of FUSE's header) and has nothing done: the file that is to be made is looked up, the one
-//! that is to be removed is said to be gone, the one that is to be touched is looked at. What nobody watches is left alone.
+//! which knows the thread by its number (the `pid` of FUSE's header) and has nothing done: the file that is to be made is looked up, so is the one
+//! that is to be removed, which there is for the kernel only if the host has it no more, and the one that is to be touched is looked at. What
+//! nobody watches is left alone.
 
 use crate::sys::{self, Fd};
 use std::collections::{BTreeMap, HashSet};
@@ -73,12 +74,14 @@ impl Replay {
         let mut waiting = lock(&self.waiting);
         for Change { kind, mode, path } in changes {
             let all = &mut waiting.changes;
-            if all.len() >= 2 * MOST_WAITING {
-                break;
-            }
-            let crowded = all.len() >= MOST_WAITING;
+            // What waits already is told as it is now: a removal must not stand where something was made.
+            let known = all.contains_key(&(place.clone(), path.clone()));
+            let crowded = all.len() >= MOST_WAITING && !known;
             let path = if crowded { split(&path).0.to_vec() } else { path };
             let (kind, mode) = if crowded { (CHANGED, libc::S_IFDIR) } else { (kind, mode) };
+            if all.len() >= 2 * MOST_WAITING && !known {
+                continue;
+            }
             let last = all.entry((place.clone(), path)).or_insert((kind, mode));
             // What was made and then written was made.
             if kind != CHANGED || last.0 == REMOVED {
@@ -213,6 +216,8 @@ const WITHIN: u64 = 0x01 | 0x02 | 0x04 | 0x08;
 const SYS_OPEN_TREE: libc::c_long = 428;
 const SYS_OPENAT2: libc::c_long = 437;
 const SYS_MOUNT_SETATTR: libc::c_long = 442;
+/// Another filesystem that lies there now may have got the number that ours had.
+const FUSE: u64 = 0x6573_5546;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 
 /// A descriptor that only names it.
@@ -234,6 +239,10 @@ fn mounted(place: &Place) -> Option<Fd> {
         let root = (fd >= 0).then(|| Fd::own(fd as i32))?;
         let attributes: [u64; 4] = [0, 1, 0, 0];
         libc::syscall(SYS_MOUNT_SETATTR, root.raw(), b"\0".as_ptr(), libc::AT_EMPTY_PATH, attributes.as_ptr(), std::mem::size_of_val(&attributes));
+        let mut kind: libc::statfs = std::mem::zeroed();
+        if libc::fstatfs(root.raw(), &mut kind) != 0 || kind.f_type as u64 != FUSE {
+            return None;
+        }
         let found = looked_at(root.raw(), b"\0", libc::AT_STATX_DONT_SYNC)?;
         Some(root).filter(|_| (found.stx_dev_major, found.stx_dev_minor) == place.device)
     }

@@ -78,7 +78,8 @@ impl Server {
                 let from = named(if code == opcode::RENAME { 0 } else { 8 }, &mut body)?;
                 vec![from, (to, body.name()?.to_vec())]
             }
-            opcode::SETATTR | opcode::SETXATTR | opcode::REMOVEXATTR | opcode::OPEN => self.own_name(node),
+            opcode::SETATTR | opcode::SETXATTR | opcode::REMOVEXATTR => self.own_name(node),
+            opcode::OPEN if body.u32()? as i32 & libc::O_TRUNC != 0 => self.own_name(node),
             opcode::WRITE | opcode::FALLOCATE => self.handles.get(&body.u64()?).map_or(Vec::new(), |handle| self.own_name(handle.node)),
             _ => Vec::new(),
         };
@@ -118,6 +119,11 @@ impl Server {
             _ => {}
         }
         let own = self.own_changes(header.opcode, header.node, Body(body.0)).unwrap_or_default();
+        if !own.is_empty() {
+            // What has happened before is the host's.
+            let others = self.watches.take(&self.tree, &[]);
+            self.changes.extend(others);
+        }
         let done = self.call(header.opcode, header.node, &mut body);
         if !own.is_empty() {
             let others = self.watches.take(&self.tree, &own);
@@ -739,8 +745,9 @@ impl Server {
             if kind == 3 {
                 // What has happened in it meanwhile nobody has seen.
                 let node = body.u64()?;
-                self.watches.add(&self.tree, node);
-                self.changes.extend(watch::looked_at_again(&self.tree, node));
+                if self.watches.add(&self.tree, node) || node == ROOT {
+                    self.changes.extend(watch::looked_at_again(&self.tree, node));
+                }
             } else if kind == 1 {
                 let (node, parent) = (body.u64()?, body.u64()?);
                 let identity = Identity { inode: body.u64()?, generation: body.u64()? };

@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 /// The host's user has a limited number of them for all its programs (`fs.inotify.max_user_watches`).
 const MOST_WATCHES: usize = 2_048;
 /// At a time: the guest's requests wait meanwhile, and the host may go on and on.
-const MOST_READS: usize = 64;
+const MOST_READS: usize = 4;
 const NOTICE: u32 = 0x5354_4143;
 pub const CREATED: u32 = 1;
 pub const REMOVED: u32 = 2;
@@ -48,23 +48,29 @@ impl Watches {
         self.watches.contains_key(&node)
     }
 
-    /// A directory. One that cannot be watched is not: it is served all the same.
-    pub fn add(&mut self, tree: &Tree, node: u64) {
+    /// A directory. One that cannot be watched is not: it is served all the same. @returns whether it is watched from now on
+    pub fn add(&mut self, tree: &Tree, node: u64) -> bool {
         if self.inotify.is_none() || self.has(node) {
-            return;
+            return false;
         }
-        if let Ok(watch) = self.watch(tree, node) {
+        let watched = self.watch(tree, node);
+        if let Ok(watch) = watched {
             while self.order.len() >= MOST_WATCHES {
                 let oldest = self.order.front().copied().unwrap_or(0);
                 self.forget(oldest);
             }
-            self.nodes.insert(watch, node);
+            // Another name of the same directory: the host watches it once.
+            if let Some(former) = self.nodes.insert(watch, node).filter(|former| *former != node) {
+                self.watches.remove(&former);
+                self.order.retain(|other| *other != former);
+            }
             self.watches.insert(node, watch);
             // The directory itself stays.
             if node != ROOT {
                 self.order.push_back(node);
             }
         }
+        watched.is_ok()
     }
 
     /// By way of the working directory: a path could be led elsewhere meanwhile.
@@ -133,6 +139,8 @@ fn event(bytes: &[u8]) -> Option<(i32, u32, &[u8], &[u8])> {
 }
 
 fn told(tree: &Tree, node: u64, mask: u32, name: &[u8]) -> Option<Vec<u8>> {
+    // It is below the directory that is shared, still: a watch goes where the directory goes.
+    let directory = tree.directory(node).ok()?;
     let mut path = tree.path(node)?;
     if !path.is_empty() {
         path.push(b'/');
@@ -145,7 +153,6 @@ fn told(tree: &Tree, node: u64, mask: u32, name: &[u8]) -> Option<Vec<u8>> {
     if mask & (libc::IN_CREATE | libc::IN_MOVED_TO) == 0 {
         return Some(message(CHANGED, 0, &path));
     }
-    let directory = tree.directory(node).ok()?;
     let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0).ok()?;
     let kind = u32::from(sys::stat(&found).ok()?.stx_mode) & libc::S_IFMT;
     Some(message(CREATED, kind, &path)).filter(|_| [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK].contains(&kind))
@@ -153,6 +160,7 @@ fn told(tree: &Tree, node: u64, mask: u32, name: &[u8]) -> Option<Vec<u8>> {
 
 /// The directory itself, as if it had changed.
 pub fn looked_at_again(tree: &Tree, node: u64) -> Option<Vec<u8>> {
+    tree.directory(node).ok()?;
     let path = if node == ROOT { Vec::new() } else { tree.path(node)? };
     Some(message(CHANGED, libc::S_IFDIR, &path))
 }
