@@ -745,9 +745,8 @@ impl Server {
             if kind == 3 {
                 // What has happened in it meanwhile nobody has seen.
                 let node = body.u64()?;
-                if self.watches.add(&self.tree, node) || node == ROOT {
-                    self.changes.extend(watch::looked_at_again(&self.tree, node));
-                }
+                self.watches.add(&self.tree, node);
+                self.changes.extend(watch::looked_at_again(&self.tree, node));
             } else if kind == 1 {
                 let (node, parent) = (body.u64()?, body.u64()?);
                 let identity = Identity { inode: body.u64()?, generation: body.u64()? };

@@ -48,13 +48,12 @@ impl Watches {
         self.watches.contains_key(&node)
     }
 
-    /// A directory. One that cannot be watched is not: it is served all the same. @returns whether it is watched from now on
-    pub fn add(&mut self, tree: &Tree, node: u64) -> bool {
+    /// A directory. One that cannot be watched is not: it is served all the same.
+    pub fn add(&mut self, tree: &Tree, node: u64) {
         if self.inotify.is_none() || self.has(node) {
-            return false;
+            return;
         }
-        let watched = self.watch(tree, node);
-        if let Ok(watch) = watched {
+        if let Ok(watch) = self.watch(tree, node) {
             while self.order.len() >= MOST_WATCHES {
                 let oldest = self.order.front().copied().unwrap_or(0);
                 self.forget(oldest);
@@ -70,7 +69,6 @@ impl Watches {
                 self.order.push_back(node);
             }
         }
-        watched.is_ok()
     }
 
     /// By way of the working directory: a path could be led elsewhere meanwhile.

@@ -88,6 +88,15 @@ test("what is lent to a call is written down as that and no more: a daemon that 
   assert.deepEqual([rows(), w.provider.spawned.at(-1)?.lent], [[["running", undefined]], undefined]);
 });
 
+test("a stop ends what is lent to a call: nobody would take it up again", async () => {
+  const w = fakeWorld();
+  const kept = (await withMachine(w)).machine;
+  const { sandbox } = await w.sandboxes.lend({});
+  const lent = sandbox.machine as FakeMachine;
+  await w.sandboxes.close({ destroy: false });
+  assert.deepEqual([lent.destroyed, kept.destroyed], [1, 0]);
+});
+
 test("a client that leaves cancels its spawn", async () => {
   const w = fakeWorld();
   w.provider.gate.close();

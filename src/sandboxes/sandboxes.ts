@@ -332,7 +332,7 @@ export class Sandboxes {
     const directories = await resolveDirectories(rules, asked, mounts, input.directoriesFor);
     const provider = this.providers.pick(resolved.provider);
     if (resolved.idleTimeoutMs > 0 && resolved.idleAction === "pause") await assertPauses(provider);
-    if (!this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1).allowed) await this.freed();
+    if (!this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1).allowed) await this.#freedOpen();
     let made: CheckpointVolumes | undefined;
     const reserve = (): Sandbox | undefined => {
       const admission = this.#admissions.look(resolved.ttlMs, { owner, ownerId }, 1);
@@ -411,6 +411,11 @@ export class Sandboxes {
         remedy: "make one copy at a time, or leave out the name",
       });
     }
+    const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
+    if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
+    const look = (): Admission => this.#admissions.look(ttlMs, whoseIs(this.get(id).record), options.count);
+    // Before anything of the parent is looked at: it may be another thing after that.
+    if (!look().allowed) await this.#freedOpen();
     const parent = this.get(id);
     parent.machineIn(["running"]); // says at once what would fail later
     const { record } = parent;
@@ -418,10 +423,6 @@ export class Sandboxes {
     const { volumes: mounts = [], directories: _, slots, ...shape } = record;
     // A sandbox may be older than a denial; its copies are not.
     this.#checkPolicies(record.owner, record.image, [record.provider]);
-    const ttlMs = options.ttlMs ?? this.limits.defaultTtlMs;
-    if (ttlMs <= 0) throw new StacyError("invalid", "ttl must be positive");
-    const look = (): Admission => this.#admissions.look(ttlMs, whoseIs(record), options.count);
-    if (!look().allowed) await this.freed();
     const admission = look();
     if (!admission.allowed) throw this.#admissions.refusal(admission, record.owner);
     const resolved: ResolvedSpawn = {
@@ -476,6 +477,12 @@ export class Sandboxes {
   /** Whoever is about to refuse something for what a sandbox holds waits a moment for ends that were answered already. */
   freed(): Promise<void> {
     return soon(this.#endings.freed(), FREED_WAIT_MS);
+  }
+
+  /** The same, for what is made after it. @throws StacyError `unavailable` when the server has begun to stop meanwhile */
+  async #freedOpen(): Promise<void> {
+    await this.freed();
+    this.#assertOpen();
   }
 
   /** @throws StacyError `invalid`, `not-found` */
@@ -650,8 +657,8 @@ export class Sandboxes {
     this.#admissions.close();
     const stopping = new StacyError("unavailable", "the server is stopping");
     const all = [...this.#table.all()].map((sandbox) =>
-      // One that is still being made nobody will ever hear of.
-      options.destroy || sandbox.state === "creating"
+      // One that is still being made nobody will ever hear of, and one that is lent goes with the call that has it.
+      options.destroy || sandbox.state === "creating" || sandbox.record.lent === true
         ? this.#endings.end(sandbox, "destroyed", "shutdown").catch(noop)
         : sandbox.changes.close(stopping),
     );
