@@ -59,6 +59,8 @@ export async function forwardPort(
 
 async function join(sandbox: Sandbox, socket: Socket, guest: number, signal: AbortSignal): Promise<void> {
   using tunnel = await sandbox.port(guest).connect(signal);
+  // Who has gone takes nothing more.
+  socket.once("close", () => tunnel.close());
   const inward = (async () => {
     // Its end is not its close: the answer is still to come.
     for await (const part of socket.iterator({ destroyOnReturn: false })) await tunnel.write(part as Uint8Array);

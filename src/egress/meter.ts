@@ -78,6 +78,9 @@ export class Meter {
   }
 }
 
+/** Of a timer. */
+const LONGEST_MS = 2 ** 31 - 1;
+
 /** So much in so many ms, on average; as much at once. 0: any number. */
 class Bucket {
   readonly #most: number;
@@ -115,7 +118,7 @@ class Bucket {
   owed(): number {
     if (this.#most === 0) return 0;
     this.#fill();
-    return this.#level >= 0 ? 0 : (-this.#level * this.#ms) / this.#most;
+    return this.#level >= 0 ? 0 : Math.min((-this.#level * this.#ms) / this.#most, LONGEST_MS);
   }
 
   #fill(): void {

@@ -79,6 +79,7 @@ export class EgressProxy {
   }
 
   async #tunnel(request: IncomingMessage, client: Duplex, head: Buffer): Promise<void> {
+    let socket: Socket | undefined;
     try {
       const { meter, broker, assertPermitted } = this.#options;
       const target = authority(request.url ?? "");
@@ -89,7 +90,7 @@ export class EgressProxy {
         if (head.length > 0) client.unshift(head);
         return await broker.serve(client, target, scheme);
       }
-      const socket = await this.#dial(target, client);
+      socket = await this.#dial(target, client);
       meter.sent(head.length);
       client.write(ESTABLISHED);
       if (head.length > 0) socket.write(head);
@@ -97,6 +98,7 @@ export class EgressProxy {
       relay(client, socket, undefined, meter.sent);
       relay(socket, client, undefined, meter.received);
     } catch (thrown) {
+      socket?.destroy();
       refuse(client, thrown);
     }
   }
@@ -122,22 +124,30 @@ export class EgressProxy {
   async #forward(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const client = request.socket;
     if (!(await this.#turn(client, response))) return;
+    let dialled: Socket | undefined;
     try {
       const url = absolute(request.url ?? "");
       const target = { host: url.hostname, port: Number(url.port || 80) };
       const { broker } = this.#options;
       if (broker.scheme(target) === "http") return await broker.pass(target, request, response);
       const { meter } = this.#options;
+      const frame = framing(request.headers);
       const ms = meter.sent(headBytes(request.headers, request.url));
-      if (ms > 0) await delay(ms, undefined, { ref: false });
+      if (ms > 0) {
+        // One that leaves is waited for no longer.
+        const gone = new AbortController();
+        response.once("close", () => gone.abort());
+        await delay(ms, undefined, { ref: false, signal: gone.signal });
+      }
       if (response.closed) return; // it left meanwhile
       const socket = await this.#dial(target, client);
+      dialled = socket;
       const outgoing = httpRequest({
         // Without an agent: it would make connections of its own.
         createConnection: () => new InSlices(socket),
         method: request.method,
         path: `${url.pathname}${url.search}`,
-        headers: { ...endToEnd(request.headers), ...framing(request.headers), host: url.host, connection: "close" },
+        headers: { ...endToEnd(request.headers), ...frame, host: url.host, connection: "close" },
         setHost: false,
       });
       const broke = (cause: Error): void => {
@@ -163,6 +173,7 @@ export class EgressProxy {
       response.once("close", () => socket.destroy());
       relay(request, outgoing, undefined, meter.sent); // its errors are the request's own, above
     } catch (thrown) {
+      dialled?.destroy();
       fail(response, thrown);
     }
   }

@@ -94,7 +94,7 @@ test("a stop ends what is lent to a call: nobody would take it up again", async 
   const { sandbox } = await w.sandboxes.lend({});
   const lent = sandbox.machine as FakeMachine;
   await w.sandboxes.close({ destroy: false });
-  assert.deepEqual([lent.destroyed, kept.destroyed], [1, 0]);
+  assert.deepEqual([lent.destroyed > 0, kept.destroyed], [true, 0]);
 });
 
 test("a client that leaves cancels its spawn", async () => {

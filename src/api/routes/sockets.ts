@@ -168,9 +168,10 @@ export function socketRoutes(endpoints: Endpoints, parts: RouteParts): void {
         const tunnel = await lease.agent.tunnel(call.params.port, { signal: socket.closed });
         tunnel.on("error", () => {}); // the loops below end
         const inward = (async () => {
-          for await (const { data } of socket.messages()) {
+          for await (const { data, binary } of socket.messages()) {
             // The end of this side alone. What comes after it has nowhere to go.
-            if (data.length === 0) tunnel.end();
+            if (tunnel.writableEnded) continue;
+            if (data.length === 0 && binary) tunnel.end();
             else if (!(await push(tunnel, data))) break;
           }
           tunnel.destroy();

@@ -240,6 +240,7 @@ export class Broker {
 
   async #http2(host: Host, stream: ServerHttp2Stream, all: IncomingHttpHeaders): Promise<void> {
     stream.on("error", () => {});
+    let exchange: Exchange | undefined;
     try {
       const pseudo = (name: string): string => String((all as Record<string, unknown>)[name] ?? "");
       const method = pseudo(":method");
@@ -254,7 +255,8 @@ export class Broker {
       const placed = await this.#place(host, method, path, headers);
       const hasBody = !stream.endAfterHeaders;
       const asked = askedOf(host, method, placed, hasBody ? stream : undefined, true);
-      const { answer, request: outgoing } = await host.upstream.ask(asked, gone);
+      exchange = await host.upstream.ask(asked, gone);
+      const { answer, request: outgoing } = exchange;
       answer.catch(() => {});
       if (stream.closed) return void outgoing.destroy(); // it left meanwhile
       stream.once("close", () => void outgoing.destroy());
@@ -268,6 +270,7 @@ export class Broker {
       stream.once("wantTrailers", () => quietly(stream, () => stream.sendTrailers(masked(trailers(), placed))));
       relay(body, stream, undefined, this.#options.meter.received);
     } catch (thrown) {
+      exchange?.request.destroy();
       if (stream.closed || stream.headersSent) return void stream.destroy();
       const { status, text } = answerOf(thrown);
       quietly(stream, () => {
