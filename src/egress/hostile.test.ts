@@ -323,6 +323,16 @@ const SMUGGLED = [
   "\u0016\u0003\u0001\u0000\u0005hello",
 ];
 
+test("a body in another transfer coding than chunks is refused before the host is dialled", async () => {
+  using guest = guestWith({}, [`${OUTSIDE}:${port}`]);
+  const client = guest.proxy();
+  const at = `${OUTSIDE}:${port}`;
+  client.write(`POST http://${at}/ HTTP/1.1\r\nHost: ${at}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`);
+  assert.match(String((await once(client, "data"))[0]), /^HTTP\/1\.1 400 /);
+  assert.equal(guest.egress.status.connected, 0);
+  client.destroy();
+});
+
 test("requests that two readers might read differently reach the host that they are for, as one request, or nobody", async () => {
   for (const text of SMUGGLED) {
     using guest = guestWith({}, [`${OUTSIDE}:${port}`]);
