@@ -68,6 +68,11 @@ function round(value: number): number {
   return Math.abs(value) >= 1000 ? Math.round(value) : Math.round(value * 100) / 100;
 }
 
+/** `--name=value` of a suite. */
+export function optionOf(args: readonly string[], name: string): string | undefined {
+  return new RegExp(`--${name}=(\\S+)`).exec(args.join(" "))?.[1];
+}
+
 export async function runSuite(suite: Suite, args: string[], signal: AbortSignal): Promise<Report> {
   const samples = new Map<string, { unit: string; values: number[] }>();
   const notes: string[] = [];

@@ -19,7 +19,7 @@ import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import { borrow } from "./borrow.ts";
 import { type BenchDaemon, startDaemon } from "./daemon.ts";
-import type { BenchContext, Suite } from "./harness.ts";
+import { type BenchContext, optionOf, type Suite } from "./harness.ts";
 import { fillList, LISTED } from "./listed.ts";
 import { checkOut } from "./other-tree.ts";
 
@@ -48,8 +48,7 @@ export const suite: Suite = {
   name: "path",
   about: "the path of a request: what HTTP, records and events add to what the machine takes",
   async run(context) {
-    const option = (name: string): string | undefined =>
-      new RegExp(`--${name}=(\\S+)`).exec(context.args.join(" "))?.[1];
+    const option = (name: string): string | undefined => optionOf(context.args, name);
     const n = Number(option("n") ?? 40);
     const ref = option("against");
     const only = option("only")?.split(",");

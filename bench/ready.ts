@@ -19,7 +19,7 @@ import { createMicrovmProvider } from "../src/providers/microvm.ts";
 import { createFirecracker } from "../src/vmm/firecracker/firecracker.ts";
 import { createQemu } from "../src/vmm/qemu/qemu.ts";
 import type { Vmm } from "../src/vmm/vmm.ts";
-import { type BenchContext, barChart, type Report, type Suite } from "./harness.ts";
+import { type BenchContext, barChart, optionOf, type Report, type Suite } from "./harness.ts";
 import { idling } from "./idling.ts";
 import { overHttp } from "./over-http.ts";
 import { peers } from "./peers.ts";
@@ -42,8 +42,7 @@ export const suite: Suite = {
   name: "ready",
   about: "warm machines, idle VMMs, restores and cold boots on both monitors; fork, pause, suspend; what waiting costs",
   async run(context) {
-    const option = (name: string): string | undefined =>
-      new RegExp(`--${name}=(\\S+)`).exec(context.args.join(" "))?.[1];
+    const option = (name: string): string | undefined => optionOf(context.args, name);
     const n = Number(option("n") ?? 100);
     const minutes = (option("idle") ?? "")
       .split(",")

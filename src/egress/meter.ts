@@ -1,4 +1,5 @@
 /** What one sandbox sent to hosts and received from them, how much it may, and how fast. */
+import { setTimeout as delay } from "node:timers/promises";
 import { StacyError } from "../host/error.ts";
 import type { Passed } from "../host/relay.ts";
 
@@ -48,6 +49,15 @@ export class Meter {
   readonly sent: Passed = (bytes) => this.#passed("sent", bytes);
   readonly received: Passed = (bytes) => this.#passed("received", bytes);
 
+  /**
+   * Before the head of a request goes on. That of an answer only counts: whoever waits for it has waited with its request.
+   * @param gone whoever asks has left: it is waited for no longer @throws as the others; an AbortError
+   */
+  async paced(bytes: number, gone: AbortSignal): Promise<void> {
+    const ms = this.sent(bytes);
+    if (ms > 0) await delay(ms, undefined, { signal: gone, ref: false });
+  }
+
   /** For what may be lost: whether so much goes on now, which counts it. @throws as the others */
   lets(direction: keyof Traffic, bytes: number): boolean {
     // As far behind as one second's worth, or what is always behind would let nothing of this kind through.
@@ -58,8 +68,11 @@ export class Meter {
 
   /** While nothing is sent that says how much it is. @throws StacyError `limit` when the bytes are spent */
   assertLeft(): void {
-    const spent = this.#spent();
-    if (spent !== undefined) throw spent;
+    const { maxBytes } = this.#limits;
+    if (maxBytes === 0 || this.traffic.sent + this.traffic.received <= maxBytes) return;
+    throw new StacyError("limit", `this sandbox has sent and received more than ${maxBytes} bytes`, {
+      remedy: "start another one, or ask the operator to raise `network.max_bytes`",
+    });
   }
 
   #passed(direction: keyof Traffic, bytes: number): number {
@@ -67,14 +80,6 @@ export class Meter {
     if (this.#all !== undefined) this.#all[direction] += bytes;
     this.assertLeft();
     return this.#bytes.owe(bytes);
-  }
-
-  #spent(): StacyError | undefined {
-    const { maxBytes } = this.#limits;
-    if (maxBytes === 0 || this.traffic.sent + this.traffic.received <= maxBytes) return undefined;
-    return new StacyError("limit", `this sandbox has sent and received more than ${maxBytes} bytes`, {
-      remedy: "start another one, or ask the operator to raise `network.max_bytes`",
-    });
   }
 }
 

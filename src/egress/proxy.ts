@@ -12,13 +12,13 @@ import {
 } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { fewInterim } from "../host/few-interim.ts";
 import { endToEnd, framing } from "../host/hop-by-hop.ts";
 import { InSlices } from "../host/in-slices.ts";
 import { mergeBody } from "../host/merge-body.ts";
 import { relay } from "../host/relay.ts";
+import { closing } from "./closing.ts";
 import type { Connections, Target } from "./connections.ts";
 import { headBytes } from "./head-bytes.ts";
 import { fail, refuse } from "./http-error.ts";
@@ -132,13 +132,7 @@ export class EgressProxy {
       if (broker.scheme(target) === "http") return await broker.pass(target, request, response);
       const { meter } = this.#options;
       const frame = framing(request.headers);
-      const ms = meter.sent(headBytes(request.headers, request.url));
-      if (ms > 0) {
-        // One that leaves is waited for no longer.
-        const gone = new AbortController();
-        response.once("close", () => gone.abort());
-        await delay(ms, undefined, { ref: false, signal: gone.signal });
-      }
+      await meter.paced(headBytes(request.headers, request.url), closing(response));
       if (response.closed) return; // it left meanwhile
       const socket = await this.#dial(target, client);
       dialled = socket;

@@ -148,13 +148,14 @@ export function exitStatus(fields: FieldReader): ExitStatus {
 
 export function processInfo(fields: FieldReader): ProcessInfo {
   const running = fields.flag(Tag.RUNNING);
+  const note = fields.text(Tag.NOTE);
   return {
     id: (fields.bigint(Tag.PROCESS_ID) ?? 0n).toString(),
     pid: need(fields, Tag.PID),
     command: fields.text(Tag.COMMAND) ?? "",
     startedAt: Number((fields.bigint(Tag.START_TIME) ?? 0n) / NS_PER_MS),
     running,
-    ...(fields.text(Tag.NOTE) === undefined ? {} : { note: fields.text(Tag.NOTE) as string }),
+    ...(note === undefined ? {} : { note }),
     ...(fields.number(Tag.DETACHED) === undefined ? {} : { detached: fields.flag(Tag.DETACHED) }),
     ...(running ? {} : { exit: exitStatus(fields) }),
   };

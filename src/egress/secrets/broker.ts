@@ -13,13 +13,13 @@ import {
 import { performServerHandshake, type ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { setTimeout as delay } from "node:timers/promises";
 import { createServer as createTls, type TLSSocket, type TlsOptions } from "node:tls";
 import { StacyError } from "../../host/error.ts";
 import { endToEnd } from "../../host/hop-by-hop.ts";
 import { InSlices } from "../../host/in-slices.ts";
 import { mergeBody } from "../../host/merge-body.ts";
 import { relay } from "../../host/relay.ts";
+import { closing } from "../closing.ts";
 import type { Permit, Target } from "../connections.ts";
 import { headBytes } from "../head-bytes.ts";
 import { normaliseHost } from "../host-rules.ts";
@@ -216,7 +216,7 @@ export class Broker {
       assertFor(host, authorities);
       const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
       const gone = closing(response);
-      await this.#counted(headBytes(headers, path), gone);
+      await this.#options.meter.paced(headBytes(headers, path), gone);
       const placed = await this.#place(host, method, path, headers);
       const asked = askedOf(host, method, placed, hasBody ? request : undefined, false);
       exchange = await host.upstream.ask(asked, gone);
@@ -251,7 +251,7 @@ export class Broker {
       assertFor(host, authorities.map(String));
       const headers = Object.fromEntries(Object.entries(all).filter(([name]) => !name.startsWith(":")));
       const gone = closing(stream);
-      await this.#counted(headBytes(headers, path), gone);
+      await this.#options.meter.paced(headBytes(headers, path), gone);
       const placed = await this.#place(host, method, path, headers);
       const hasBody = !stream.endAfterHeaders;
       const asked = askedOf(host, method, placed, hasBody ? stream : undefined, true);
@@ -296,7 +296,8 @@ export class Broker {
       }
       const placed = await this.#place(host, method, path, headers);
       const { gone, stay } = leaving(socket);
-      const became = await this.#counted(headBytes(headers, path), gone)
+      const became = await this.#options.meter
+        .paced(headBytes(headers, path), gone)
         .then(() => host.upstream.upgrade(askedOf(host, method, placed, undefined, false), gone))
         .finally(stay);
       const theirs = "socket" in became ? became.socket : became.body;
@@ -328,12 +329,6 @@ export class Broker {
     }
   }
 
-  /** A request's head, before it goes on. That of an answer only counts: whoever waits for it has waited with its request. */
-  async #counted(bytes: number, gone: AbortSignal): Promise<void> {
-    const ms = this.#options.meter.sent(bytes);
-    if (ms > 0) await delay(ms, undefined, { signal: gone, ref: false });
-  }
-
   async #place({ target, scheme }: Host, method: string, path: string, headers: IncomingHttpHeaders): Promise<Placed> {
     // The answer to these is the request.
     if (/^(TRACE|TRACK|CONNECT)$/i.test(method)) {
@@ -343,14 +338,6 @@ export class Broker {
     const secrets = await Promise.all(meant.map(async (secret) => ({ ...secret, ...(await secret.read()) })));
     return place(path, headers, secrets);
   }
-}
-
-/** Aborted when it closes, or has. */
-function closing(client: ServerResponse | ServerHttp2Stream): AbortSignal {
-  const gone = new AbortController();
-  if (client.closed) gone.abort();
-  else client.once("close", () => gone.abort());
-  return gone.signal;
 }
 
 /** Aborted when it closes or has nothing more to say: a WebSocket needs both ways. @returns `stay`: it is read by somebody else from now on */
