@@ -4,7 +4,7 @@
  * compiler, SQLite, pjdfstest and fsx.
  */
 import assert from "node:assert/strict";
-import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
@@ -30,6 +30,13 @@ async function makeDirectory(name: string): Promise<string> {
   const dir = join(root, name);
   await mkdir(dir);
   return dir;
+}
+
+/** @param own with a layer, as a copy has it that asks for one */
+function shareAs(guest: Guest, source: string, own: boolean): Promise<Shared> {
+  if (!own) return share(guest.agent, { source, path: "/work" });
+  const layer = { name: "0", bytes: 2 ** 30 };
+  return share(guest.agent, { source, path: "/work", layer }, { machineDir: () => join(root, "machine") });
 }
 
 /** What docs/directories.md says is not as on a disk of the guest's own: by the words of posix.c. */
@@ -65,25 +72,29 @@ const SUITE_DIFFERS = [
   { why: "a program that runs can be written to", cases: [/^open::etxtbsy$/] },
 ];
 
-describe("what POSIX promises about files, in a directory of the host", () => {
-  test("holds but for what is written down; and random writes, maps and holes agree with a model", async () => {
-    const dir = await makeDirectory("posix");
-    await using guest = await startGuest();
-    await using _shared = await share(guest.agent, { source: dir, path: "/work" });
-    const program = join(root, "posix-program");
-    const source = join(packageRoot, "test/guest-programs/posix.c");
-    await runTool("gcc", ["-static", "-O1", "-o", program, source]);
-    await using file = await open(program);
-    await guest.agent.writeFile("/work/posix", await file.readFile(), { mode: 0o755 });
-    const { stdout } = await guest.agent.exec({ argv: ["/work/posix", "new", "/work/new"] });
-    const said = stdout.toString();
-    assert.match(said, /^asked 1\d\d, not so \d+$/m);
-    const differs = [...said.matchAll(/^not so \(line \d+\): (.*) \(errno/gm)].map((found) => found[1]);
-    assert.deepEqual(differs, DIFFERS, said);
-    for (const seed of [1, 2]) await shell(guest.agent, `/work/posix fsx /work/fsx-${seed} 2000 ${seed}`);
-    await shell(guest.agent, "/work/posix stress /work/stress 200 1");
+for (const kind of ["a directory of the host", "a copy's own layer over one"]) {
+  describe(`what POSIX promises about files, in ${kind}`, () => {
+    test("holds but for what is written down; and random writes, maps and holes agree with a model", async () => {
+      const own = kind.includes("layer");
+      const dir = await makeDirectory(own ? "posix-layer" : "posix");
+      await using guest = await startGuest();
+      await using _shared = await shareAs(guest, dir, own);
+      const program = join(root, "posix-program");
+      const source = join(packageRoot, "test/guest-programs/posix.c");
+      await runTool("gcc", ["-static", "-O1", "-o", program, source]);
+      await using file = await open(program);
+      await guest.agent.writeFile("/work/posix", await file.readFile(), { mode: 0o755 });
+      const { stdout } = await guest.agent.exec({ argv: ["/work/posix", "new", "/work/new"] });
+      const said = stdout.toString();
+      assert.match(said, /^asked 1\d\d, not so \d+$/m);
+      const differs = [...said.matchAll(/^not so \(line \d+\): (.*) \(errno/gm)].map((found) => found[1]);
+      assert.deepEqual(differs, DIFFERS, said);
+      for (const seed of [1, 2]) await shell(guest.agent, `/work/posix fsx /work/fsx-${seed} 2000 ${seed}`);
+      await shell(guest.agent, "/work/posix stress /work/stress 200 1");
+      if (own) assert.deepEqual(await readdir(dir), []);
+    });
   });
-});
+}
 
 describe("requests that nobody answers", () => {
   let guest: Guest;

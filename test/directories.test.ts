@@ -275,6 +275,66 @@ describe("directories of the host under QEMU", () => {
     assert.deepEqual([saved.status, saved.body.code], [409, "CONFLICT"]);
   });
 
+  test("a copy that asks for it has a layer of its own: programs go on writing, nothing reaches the host, and it lives as long as the copy", async () => {
+    await mkdir(join(dir, "kept/deep"), { recursive: true });
+    await writeFile(join(dir, "kept/deep/file"), "of the host");
+    await writeFile(join(dir, "kept/open"), "of the host\n");
+    // One that works in a directory there and has a file open, as a copied program has.
+    await sh(
+      "cd /work/kept/deep && (exec 3>>/work/kept/open; until [ -e /tmp/go ]; do sleep 0.1; done; echo open >&3; echo relative > relative; rm file; ls > /tmp/listed) > /dev/null 2>&1 &",
+    );
+    const fork = async (of: string, mounts: string): Promise<string> =>
+      (await server.ok("POST", `/sandboxes/${of}/fork`, { mounts })).sandboxes[0].id;
+    const copy = await fork(id, "copy_on_write");
+    const { mounts } = await server.ok("GET", `/sandboxes/${copy}`);
+    assert.deepEqual(mounts, [{ source: dir, target: "/work", read_only: false, copy_on_write: true }]);
+    await sh("touch /tmp/go; until [ -e /tmp/listed ]; do sleep 0.1; done", copy);
+    const own = "cat /work/kept/open; ls /work/kept/deep";
+    assert.equal(await sh(own, copy), "of the host\nopen\nrelative");
+    await writeFile(join(dir, "kept/beside"), "beside");
+    assert.equal(await sh("cat /work/kept/beside; mv /work/kept/beside /work/kept/deep/mine", copy), "beside");
+    const expected = "of the host\nopen\nmine\nrelative";
+    const holds = async (of: string): Promise<void> => assert.equal(await sh(own, of), expected);
+    await holds(copy);
+    // What it is through, it is after.
+    for (const change of ["pause", "suspend"]) {
+      await server.ok("POST", `/sandboxes/${copy}/${change}`);
+      await server.ok("POST", `/sandboxes/${copy}/resume`);
+      await holds(copy);
+    }
+    await server.stop("SIGKILL");
+    await server.start();
+    await holds(copy);
+    for (const pid of await helpers()) process.kill(pid, "SIGKILL");
+    await holds(copy);
+    // Its own copies have what it has, and are apart from then on.
+    const [second, reader, without] = [
+      await fork(copy, "copy_on_write"),
+      await fork(copy, "read_only"),
+      await fork(copy, "none"),
+    ];
+    await sh("rm -r /work/kept", copy);
+    for (const each of [second, reader]) await holds(each);
+    await sh("echo second > /work/kept/deep/mine", second);
+    assert.match((await run("echo no > /work/kept/deep/mine", reader)).stderr, /[Rr]ead-only/);
+    assert.equal(await sh("cat /work/kept/deep/mine", reader), "beside");
+    assert.notEqual((await run("ls /work/kept", without)).exit_code, 0);
+    assert.notEqual((await run("ls /work/kept", copy)).exit_code, 0);
+    // Of all that the host has nothing, and the original goes on writing to it.
+    assert.equal(await readFile(join(dir, "kept/open"), "utf8"), "of the host\n");
+    assert.deepEqual((await readdir(join(dir, "kept"), { recursive: true })).sort(), [
+      "beside",
+      "deep",
+      "deep/file",
+      "open",
+    ]);
+    await sh("touch /tmp/go; until [ -e /tmp/listed ]; do sleep 0.1; done");
+    assert.equal(await readFile(join(dir, "kept/open"), "utf8"), "of the host\nopen\n");
+    for (const each of [copy, second, reader, without]) await server.ok("DELETE", `/sandboxes/${each}`);
+    assert.deepEqual(await readdir(join(server.root, "sandboxes")), [id]);
+    await rm(join(dir, "kept"), { recursive: true });
+  });
+
   test("read-only is read-only, and only what is permitted is given", async () => {
     const reader = await spawn([{ source: dir, target: "/work", read_only: true }]);
     assert.equal(await sh("cat /work/host", reader), "for both");

@@ -2,6 +2,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { HostDirectory } from "../src/directories/directory.ts";
 import { ServedDirectories, type ServingOptions } from "../src/directories/serving.ts";
 import type { Agent } from "../src/guest/agent.ts";
 import { directoryHelperPath } from "../src/host/directory-helper.ts";
@@ -13,12 +14,12 @@ export interface Shared extends AsyncDisposable {
 
 export async function share(
   agent: Agent,
-  { source, path }: { source: string; path: string },
+  { source, path, layer }: Pick<HostDirectory, "source" | "path" | "layer">,
   options: Partial<ServingOptions> = {},
 ): Promise<Shared> {
   const program = directoryHelperPath(dataPaths().assets);
   const served = new ServedDirectories(agent, [], { program, hidden: join(tmpdir(), "no-such-data"), ...options });
-  await served.mount([{ source, path, readOnly: false }]);
+  await served.mount([{ source, path, readOnly: false, ...(layer === undefined ? {} : { layer }) }]);
   served.start();
   return { served, [Symbol.asyncDispose]: async () => served.stop() };
 }

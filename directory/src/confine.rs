@@ -1,6 +1,7 @@
 //! Before the first byte of a guest is read: this process sees nothing but its directory, and keeps no right that it does not need.
 
 use crate::holes::holes;
+use crate::layer::Layer;
 use crate::sys::{self, check, text, Fd};
 use std::os::raw::{c_int, c_long, c_uint, c_ulong};
 
@@ -16,9 +17,10 @@ const MOST_FILES: u64 = 16_384;
 const MOST_MEMORY: u64 = 1 << 30;
 
 /// @param hidden of the server: wherever it is seen in the directory there is nothing
+/// @param layer where one lies, and how many bytes it may take: the directory itself cannot be written to then
 /// @param changed_user what a change of user undoes, to be done again
-/// @returns the directory, in a place where nothing else is, and whom this process is now: user and group
-pub fn confine(path: &[u8], hidden: &[u8], changed_user: impl FnOnce()) -> Result<(Fd, (u32, u32)), String> {
+/// @returns the directory, in a place where nothing else is, its layer, and whom this process is now: user and group
+pub fn confine(path: &[u8], hidden: &[u8], layer: Option<(&[u8], u64)>, changed_user: impl FnOnce()) -> Result<(Fd, Option<Layer>, (u32, u32)), String> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let root = sys::open_absolute(path, flags).map_err(|e| failed("the directory", e))?;
     let stat = sys::stat(&root).map_err(|e| failed("the directory", e))?;
@@ -27,21 +29,28 @@ pub fn confine(path: &[u8], hidden: &[u8], changed_user: impl FnOnce()) -> Resul
     limits();
     // Where neither root nor user namespaces can be had, the kernel's own look-ups beneath the directory hold it, and Landlock.
     let holes = holes(path, hidden)?;
-    let own = match namespaces(path, &holes, is_root) {
+    let (own, place) = match namespaces(path, &holes, layer.map(|(place, _)| place), is_root) {
         Ok(own) => own,
-        Err(why) if is_root || !holes.is_empty() => return Err(why),
-        Err(_) => root,
+        Err(why) if is_root || !holes.is_empty() || layer.is_some() => return Err(why),
+        Err(_) => (root, None),
     };
     if is_root {
         become_user(stat.stx_uid, stat.stx_gid)?;
     }
     drop_rights()?;
     changed_user();
-    landlock(&own)?;
+    let layer = match (&place, layer) {
+        (Some(place), Some((_, bytes))) => Some(Layer::open(&own, place, bytes).map_err(|errno| match errno {
+            libc::EOPNOTSUPP => "a copy's own layer needs a filesystem with extended attributes of users below the server's data directory".into(),
+            errno => failed("the copy's own layer", errno),
+        })?),
+        _ => None,
+    };
+    landlock(&own, place.as_ref())?;
     // SAFETY: plain calls.
     let user = unsafe { (libc::geteuid(), libc::getegid()) };
     seccomp()?;
-    Ok((own, user))
+    Ok((own, layer, user))
 }
 
 fn limits() {
@@ -68,10 +77,12 @@ const SYS_OPEN_TREE: c_long = 428;
 const SYS_MOVE_MOUNT: c_long = 429;
 const OPEN_TREE_CLONE: c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+const SYS_MOUNT_SETATTR: c_long = 442;
+const ATTR_RDONLY: u64 = 1;
 const AT_RECURSIVE: c_uint = 0x8000;
 
-/// A view of files in which the directory is all that there is.
-fn namespaces(path: &[u8], holes: &[Vec<u8>], is_root: bool) -> Result<Fd, String> {
+/// A view of files in which the directory is all that there is, and a copy's layer beside it.
+fn namespaces(path: &[u8], holes: &[Vec<u8>], layer: Option<&[u8]>, is_root: bool) -> Result<(Fd, Option<Fd>), String> {
     let doing = |what: &'static str| move |errno| failed(what, errno);
     // SAFETY: plain calls, with strings that end.
     unsafe {
@@ -87,35 +98,57 @@ fn namespaces(path: &[u8], holes: &[Vec<u8>], is_root: bool) -> Result<Fd, Strin
         }
         let none = std::ptr::null();
         check(i64::from(libc::mount(none, b"/\0".as_ptr().cast(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))).map_err(doing("mounts"))?;
-        // Of this namespace: a mount of the former one cannot be copied.
-        let root = sys::open_absolute(path, libc::O_PATH | libc::O_DIRECTORY).map_err(doing("the directory"))?;
-        let tree = check(libc::syscall(SYS_OPEN_TREE, root.raw(), b"\0".as_ptr(), OPEN_TREE_CLONE | AT_RECURSIVE | libc::AT_EMPTY_PATH as c_uint | libc::O_CLOEXEC as c_uint))
-            .map_err(doing("a mount of the directory"))?;
-        let tree = Fd::own(tree as c_int);
+        // Of this namespace: mounts of the former one cannot be copied.
+        let copy = |path: &[u8], more: c_uint| {
+            let root = sys::open_absolute(path, libc::O_PATH | libc::O_DIRECTORY)?;
+            let flags = OPEN_TREE_CLONE | more | libc::AT_EMPTY_PATH as c_uint | libc::O_CLOEXEC as c_uint;
+            check(libc::syscall(SYS_OPEN_TREE, root.raw(), b"\0".as_ptr(), flags)).map(|tree| Fd::own(tree as c_int))
+        };
+        let tree = copy(path, AT_RECURSIVE).map_err(doing("a mount of the directory"))?;
+        let layer = layer.map(|path| copy(path, 0).map_err(doing("a mount of the copy's layer"))).transpose()?;
         // An empty place for it, which the pivot leaves behind.
         let empty = text(b"/tmp").map_err(doing("/tmp"))?;
         check(i64::from(libc::mount(b"none\0".as_ptr().cast(), empty.as_ptr(), b"tmpfs\0".as_ptr().cast(), 0, none.cast()))).map_err(doing("an empty root"))?;
         check(i64::from(libc::chdir(empty.as_ptr()))).map_err(doing("the empty root"))?;
-        for name in [&b"directory\0"[..], b"former\0"] {
+        for name in [&b"directory\0"[..], b"layer\0", b"former\0"] {
             check(i64::from(libc::mkdir(name.as_ptr().cast(), 0o700))).map_err(doing("the empty root"))?;
         }
-        let place = b"directory\0".as_ptr();
-        check(libc::syscall(SYS_MOVE_MOUNT, tree.raw(), b"\0".as_ptr(), libc::AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH)).map_err(doing("mounting the directory"))?;
-        let guarded = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        // What the directory's own mount forbids must stay forbidden.
-        let mut stat: libc::statvfs = std::mem::zeroed();
-        check(i64::from(libc::statvfs(place.cast(), &mut stat))).map_err(doing("the directory's mount"))?;
-        let kept = [(libc::ST_RDONLY, libc::MS_RDONLY), (libc::ST_NOATIME, libc::MS_NOATIME), (libc::ST_NODIRATIME, libc::MS_NODIRATIME), (libc::ST_RELATIME, libc::MS_RELATIME)];
-        let more = kept.iter().filter(|(flag, _)| stat.f_flag & flag != 0).fold(0, |all, (_, flag)| all | flag);
-        check(i64::from(libc::mount(none, place.cast(), none, guarded | more, none.cast()))).map_err(doing("the directory's mount without devices"))?;
+        let guard = |tree: &Fd, place: &[u8], more: c_ulong| -> Result<(), i32> {
+            let place = place.as_ptr();
+            check(libc::syscall(SYS_MOVE_MOUNT, tree.raw(), b"\0".as_ptr(), libc::AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH))?;
+            let guarded = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            // What the directory's own mount forbids must stay forbidden.
+            let mut stat: libc::statvfs = std::mem::zeroed();
+            check(i64::from(libc::statvfs(place.cast(), &mut stat)))?;
+            let kept = [(libc::ST_RDONLY, libc::MS_RDONLY), (libc::ST_NOATIME, libc::MS_NOATIME), (libc::ST_NODIRATIME, libc::MS_NODIRATIME), (libc::ST_RELATIME, libc::MS_RELATIME)];
+            let more = kept.iter().filter(|(flag, _)| stat.f_flag & flag != 0).fold(more, |all, (_, flag)| all | flag);
+            check(i64::from(libc::mount(none, place.cast(), none, guarded | more, none.cast()))).map(|_| ())
+        };
+        // Below a layer nothing is written.
+        let access = if layer.is_some() { libc::MS_RDONLY } else { 0 };
+        guard(&tree, b"directory\0", access).map_err(doing("the directory's mount without devices"))?;
+        if let Some(layer) = &layer {
+            guard(layer, b"layer\0", 0).map_err(doing("the mount of the copy's layer"))?;
+            read_only_below()?;
+        }
         for hole in holes {
             cover(hole).map_err(doing("hiding the server's own files"))?;
         }
         check(libc::syscall(libc::SYS_pivot_root, b".\0".as_ptr(), b"former\0".as_ptr())).map_err(doing("leaving the host's files"))?;
         check(i64::from(libc::umount2(b"/former\0".as_ptr().cast(), libc::MNT_DETACH))).map_err(doing("leaving the host's files"))?;
+        let layer = layer.map(|_| sys::open_absolute(b"/layer", libc::O_PATH | libc::O_DIRECTORY).map_err(doing("the copy's layer"))).transpose()?;
         check(i64::from(libc::chdir(b"/directory\0".as_ptr().cast()))).map_err(doing("the directory"))?;
+        let own = sys::open_beneath(libc::AT_FDCWD, b".", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(doing("the directory"))?;
+        Ok((own, layer))
     }
-    sys::open_beneath(libc::AT_FDCWD, b".", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(doing("the directory"))
+}
+
+/// What is mounted somewhere in the directory, too.
+fn read_only_below() -> Done {
+    let attributes: [u64; 4] = [ATTR_RDONLY, 0, 0, 0];
+    // SAFETY: a path that ends, and a structure of the size that is said.
+    let done = check(unsafe { libc::syscall(SYS_MOUNT_SETATTR, libc::AT_FDCWD, b"directory\0".as_ptr(), AT_RECURSIVE, attributes.as_ptr(), std::mem::size_of_val(&attributes)) });
+    done.map(|_| ()).map_err(|errno| failed("mounts of the directory to read only", errno))
 }
 
 /// Nothing is seen at the way's end, and what leads there stays where it is: a guest that could rename a part of it would have the next helper
@@ -185,6 +218,8 @@ const SYS_LANDLOCK_RESTRICT_SELF: c_long = 446;
 const FIRST_RIGHTS: u64 = (1 << 13) - 1;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
+/// To read files and directories.
+const READS: u64 = 1 << 2 | 1 << 3;
 /// To execute, and to make devices, sockets and pipes.
 const NEVER: u64 = 1 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11;
 
@@ -195,7 +230,7 @@ struct BeneathRule {
 }
 
 /// A kernel without Landlock has the other bounds.
-fn landlock(root: &Fd) -> Done {
+fn landlock(root: &Fd, layer: Option<&Fd>) -> Done {
     // SAFETY: the structures are as the kernel wants them and outlive the calls.
     unsafe {
         let version = libc::syscall(SYS_LANDLOCK_CREATE_RULESET, std::ptr::null::<u64>(), 0usize, 1u32);
@@ -209,8 +244,12 @@ fn landlock(root: &Fd) -> Done {
         }
         let rules = check(libc::syscall(SYS_LANDLOCK_CREATE_RULESET, &handled, std::mem::size_of::<u64>(), 0u32)).map_err(|e| failed("Landlock", e))?;
         let rules = Fd::own(rules as c_int);
-        let rule = BeneathRule { allowed: handled & !NEVER, parent: root.raw() };
-        check(libc::syscall(SYS_LANDLOCK_ADD_RULE, rules.raw(), 1u32, &rule, 0u32)).map_err(|e| failed("Landlock", e))?;
+        let all = handled & !NEVER;
+        let rooms = [(Some(root), if layer.is_some() { all & READS } else { all }), (layer, all)];
+        for (room, allowed) in rooms.iter().filter_map(|(room, allowed)| room.map(|room| (room, *allowed))) {
+            let rule = BeneathRule { allowed, parent: room.raw() };
+            check(libc::syscall(SYS_LANDLOCK_ADD_RULE, rules.raw(), 1u32, &rule, 0u32)).map_err(|e| failed("Landlock", e))?;
+        }
         check(libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, rules.raw(), 0u32)).map_err(|e| failed("Landlock", e))?;
     }
     Ok(())

@@ -2,10 +2,12 @@
 //! is asked for is hostile; docs/security.md says what holds it.
 //!
 //! Arguments: the directory (absolute, without links in it), `rw` or `ro`, the user and group that files of ours belong to in the guest, the server's
-//! pid, and a directory that no guest may see, wherever it lies (the server's own data). When it is ready it writes one line on stderr: `ready`, or why not. It ends with its server.
+//! pid, and a directory that no guest may see, wherever it lies (the server's own data). For a copy that has its own layer over it (layer.rs) also the
+//! directory of that, and how many bytes it may take. When it is ready it writes one line on stderr: `ready`, or why not. It ends with its server.
 
 mod confine;
 mod holes;
+mod layer;
 mod serve;
 mod sys;
 mod tree;
@@ -17,7 +19,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
 use wire::{Header, IN_HEADER, MAX_MESSAGE};
 
-const USAGE: &str = "usage: stacyvm-directory DIRECTORY rw|ro UID GID SERVER-PID HIDDEN";
+const USAGE: &str = "usage: stacyvm-directory DIRECTORY rw|ro UID GID SERVER-PID HIDDEN [LAYER BYTES]";
 
 fn main() {
     let arguments: Vec<Vec<u8>> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
@@ -30,10 +32,15 @@ fn main() {
         (Some(uid), Some(gid), Some(server)) => (uid, gid, server),
         _ => fail(USAGE),
     };
+    let layer = match (arguments.get(6), arguments.get(7).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok())) {
+        (None, _) => None,
+        (Some(place), Some(bytes)) if place.starts_with(b"/") => Some((place.as_slice(), bytes)),
+        _ => fail(USAGE),
+    };
     end_with(server);
-    let (root, own) = confine::confine(path, hidden, || end_with(server)).unwrap_or_else(|why| fail(&why));
+    let (root, layer, own) = confine::confine(path, hidden, layer, || end_with(server)).unwrap_or_else(|why| fail(&why));
     say("ready");
-    run(&mut Server::new(root, access == b"ro", own, (uid, gid)));
+    run(&mut Server::new(root, layer, access == b"ro", own, (uid, gid)));
 }
 
 /// Until nobody asks any more.

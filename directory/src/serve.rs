@@ -1,6 +1,7 @@
 //! One FUSE request after the other. Whatever a guest asks for is looked for beneath the directory (tree.rs), opened only if it is a
 //! file or a directory, and done with the rights of the user that this process runs as.
 
+use crate::layer::{self, Entry, Layer};
 use crate::sys::{self, check, text, uninterrupted, Fd};
 use crate::tree::{identity, Identity, Tree, ROOT};
 use crate::watch::{self, Own, Watches};
@@ -25,6 +26,12 @@ pub struct Handle {
     node: u64,
     /// Absent: it was open before this process was there, and could not be opened again.
     file: Option<Fd>,
+    /// What it was opened for.
+    access: i32,
+    /// The host's, beside a layer, until it is written to.
+    hosts: bool,
+    /// Of a directory beside a layer: its names, since its listing began.
+    names: Option<Vec<Entry>>,
 }
 
 pub struct Server {
@@ -44,8 +51,8 @@ type Done = Result<Answer, i32>;
 
 impl Server {
     /// @param own user and group of this process
-    pub fn new(root: Fd, read_only: bool, own: (u32, u32), shown: (u32, u32)) -> Server {
-        let (tree, handles, changes) = (Tree::new(root), HashMap::new(), Vec::new());
+    pub fn new(root: Fd, layer: Option<Layer>, read_only: bool, own: (u32, u32), shown: (u32, u32)) -> Server {
+        let (tree, handles, changes) = (Tree::new(root, layer), HashMap::new(), Vec::new());
         let mut server = Server { tree, handles, next_handle: 1, watches: Watches::new(), changes, read_only, shown, own };
         server.watches.add(&server.tree, ROOT);
         server
@@ -147,8 +154,8 @@ impl Server {
             }
             opcode::MKNOD => self.mknod(node, body),
             opcode::MKDIR => self.mkdir(node, body),
-            opcode::UNLINK => self.remove(node, body.name()?, 0),
-            opcode::RMDIR => self.remove(node, body.name()?, libc::AT_REMOVEDIR),
+            opcode::UNLINK => self.remove(node, body.name()?, false),
+            opcode::RMDIR => self.remove(node, body.name()?, true),
             opcode::RENAME => {
                 let to = body.u64()?;
                 self.rename(node, to, 0, body)
@@ -164,18 +171,21 @@ impl Server {
             }
             opcode::OPEN => {
                 let flags = body.u32()? as i32;
-                let file = self.open_node(node, flags & (libc::O_ACCMODE | libc::O_TRUNC))?;
-                self.opened(node, file, Answer::new())
+                let (file, hosts) = self.open_node(node, flags & (libc::O_ACCMODE | libc::O_TRUNC))?;
+                self.opened(node, file, (flags & libc::O_ACCMODE, hosts), Answer::new())
             }
             opcode::OPENDIR => {
                 let directory = self.tree.directory(node)?;
                 let file = sys::open_beneath(directory.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
                 self.watches.add(&self.tree, node);
-                self.opened(node, file, Answer::new())
+                self.opened(node, file, (libc::O_RDONLY, false), Answer::new())
             }
             opcode::CREATE => self.create(node, body),
             opcode::RELEASE | opcode::RELEASEDIR => {
                 self.handles.remove(&body.u64()?);
+                if let Some(layer) = self.tree.layer() {
+                    layer.freed();
+                }
                 Ok(Answer::new())
             }
             opcode::READ => self.read(body),
@@ -217,8 +227,7 @@ impl Server {
 
     /// The guest's kernel learns of what is under that name now.
     fn entry(&mut self, directory: &Fd, parent: u64, name: &[u8], mut answer: Answer) -> Done {
-        let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-        let stat = sys::stat(&found)?;
+        let (_, stat) = self.tree.look(directory, parent, name)?;
         let node = self.tree.remember(parent, name, &stat)?;
         self.watch(node, &stat);
         let (entry, attributes) = valid(&stat);
@@ -281,7 +290,7 @@ impl Server {
         body.skip(4)?;
         let handle = body.u64()?;
         let stat = match self.handles.get(&handle).filter(|h| by_handle && h.node == node).and_then(|h| h.file.as_ref()) {
-            Some(file) => sys::stat(file)?,
+            Some(file) => self.tree.stat(file)?,
             None => self.stat(node)?,
         };
         Ok(self.with_attributes(&stat))
@@ -290,7 +299,7 @@ impl Server {
     fn stat(&self, node: u64) -> Result<libc::statx, i32> {
         match self.tree.find(node) {
             Ok((_, stat)) => Ok(stat),
-            Err(errno) => sys::stat(self.open_file(node).ok_or(errno)?),
+            Err(errno) => self.tree.stat(self.open_file(node).ok_or(errno)?),
         }
     }
 
@@ -330,6 +339,14 @@ impl Server {
             check(i64::from(libc::fstatfs(self.tree.root().raw(), &mut stat)))?;
             stat
         };
+        let mut stat = stat;
+        if let Some(layer) = self.tree.layer() {
+            let (all, left) = layer.room(&|| unnamed(&self.handles));
+            let block = (stat.f_bsize as u64).max(1);
+            stat.f_blocks = all / block;
+            stat.f_bfree = left / block;
+            stat.f_bavail = stat.f_bfree;
+        }
         let mut answer = Answer::new();
         for number in [stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree] {
             answer.u64(number);
@@ -344,7 +361,8 @@ impl Server {
     // Open files
 
     /// A file, and nothing else: to open a device or a named pipe can do things.
-    fn open_node(&mut self, node: u64, flags: i32) -> Result<Fd, i32> {
+    /// @returns whether it is the host's, beside a layer, and open to read only until it is written to
+    fn open_node(&mut self, node: u64, flags: i32) -> Result<(Fd, bool), i32> {
         if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
             self.writable()?;
         }
@@ -352,14 +370,46 @@ impl Server {
         if u32::from(wanted.stx_mode) & libc::S_IFMT != libc::S_IFREG {
             return Err(libc::EPERM);
         }
-        let (directory, name) = self.tree.place(node)?;
-        open_same(&directory, name, flags, &wanted)
+        if flags & libc::O_TRUNC != 0 {
+            self.raise(node, false)?;
+        }
+        self.tree.open(node, flags)
     }
 
-    fn opened(&mut self, node: u64, file: Fd, mut answer: Answer) -> Done {
+    /// Beside a layer: it is written to next, so it has to lie there, and whoever has it open sees it there.
+    fn raise(&mut self, node: u64, data: bool) -> Result<(), i32> {
+        if self.tree.layer().is_none() {
+            return Ok(());
+        }
+        self.tree.raise(node, data, &|| unnamed(&self.handles))?;
+        for handle in self.handles.values_mut().filter(|handle| handle.node == node && handle.hosts) {
+            let (file, hosts) = self.tree.open(node, handle.access)?;
+            handle.file = Some(file);
+            handle.hosts = hosts;
+        }
+        Ok(())
+    }
+
+    /// The same for what is written by way of a handle.
+    fn raise_open(&mut self, number: u64) -> Result<(), i32> {
+        match self.handles.get(&number).filter(|handle| handle.hosts).map(|handle| handle.node) {
+            Some(node) => self.raise(node, true),
+            None => Ok(()),
+        }
+    }
+
+    /// Who has a file open to write goes on writing it when its name is gone.
+    fn raise_before_removal(&mut self, parent: u64, name: &[u8]) -> Result<(), i32> {
+        match self.tree.node(parent, name) {
+            Some(node) if self.handles.values().any(|handle| handle.node == node && handle.hosts && handle.access != libc::O_RDONLY) => self.raise(node, true),
+            _ => Ok(()),
+        }
+    }
+
+    fn opened(&mut self, node: u64, file: Fd, (access, hosts): (i32, bool), mut answer: Answer) -> Done {
         let number = self.next_handle;
         self.next_handle += 1;
-        self.handles.insert(number, Handle { node, file: Some(file) });
+        self.handles.insert(number, Handle { node, file: Some(file), access, hosts, names: None });
         answer.u64(number);
         answer.u32(0);
         answer.u32(0);
@@ -374,27 +424,33 @@ impl Server {
         if mode & libc::S_IFMT & !libc::S_IFREG != 0 {
             return Err(libc::EPERM);
         }
-        let directory = self.tree.directory(parent)?;
         let access = flags & libc::O_ACCMODE;
-        let make = access | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = match sys::open_beneath(directory.raw(), name, make, mode & FILE_BITS) {
-            Ok(file) => file,
-            // The host has made one meanwhile.
-            Err(libc::EEXIST) if flags & libc::O_EXCL == 0 => {
-                let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-                let wanted = sys::stat(&found)?;
-                if u32::from(wanted.stx_mode) & libc::S_IFMT != libc::S_IFREG {
-                    return Err(libc::EPERM);
-                }
-                open_same(&directory, name, flags & (libc::O_ACCMODE | libc::O_TRUNC), &wanted)?
-            }
-            Err(errno) => return Err(errno),
+        let how = access | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut made = None;
+        let mut make = |place: &Fd, name: &[u8], mode: u32| {
+            made = Some(sys::open_beneath(place.raw(), name, how, mode & FILE_BITS)?);
+            Ok(())
         };
-        let stat = sys::stat(&file)?;
+        match self.tree.make(parent, name, libc::S_IFREG | mode & FILE_BITS, &mut make, &|| unnamed(&self.handles)) {
+            // The host has made one meanwhile.
+            Err(libc::EEXIST) if flags & libc::O_EXCL == 0 => {}
+            done => done?,
+        }
+        let directory = self.tree.directory(parent)?;
         let answer = self.entry(&directory, parent, name, Answer::new())?;
-        let node = self.tree.remember(parent, name, &stat)?;
-        self.tree.forget(node, 1);
-        self.opened(node, file, answer)
+        let node = self.tree.node(parent, name).ok_or(libc::ESTALE)?;
+        let opened = match made {
+            Some(file) => Ok((file, false)),
+            None => self.open_node(node, flags & (libc::O_ACCMODE | libc::O_TRUNC)),
+        };
+        match opened {
+            Ok((file, hosts)) => self.opened(node, file, (access, hosts), answer),
+            Err(errno) => {
+                // The kernel is not told of it.
+                self.tree.forget(node, 1);
+                Err(errno)
+            }
+        }
     }
 
     fn read(&mut self, body: &mut Body) -> Done {
@@ -412,12 +468,15 @@ impl Server {
         body.skip(4)?;
         let bytes = body.take(size)?;
         self.writable()?;
+        self.raise_open(handle)?;
+        let before = self.charge(handle, bytes.len() as u64)?;
         // The file may have grown since its kernel has asked where it ends. What comes from the kernel's cache has its place.
         let written = if flags & libc::O_APPEND != 0 && kind & FROM_CACHE == 0 {
             sys::append(self.handle(handle)?, bytes)?
         } else {
             sys::write_at(self.handle(handle)?, bytes, offset)?
         };
+        self.settle(handle, bytes.len() as u64, before);
         let mut answer = Answer::new();
         answer.u32(written as u32);
         answer.u32(0);
@@ -427,10 +486,31 @@ impl Server {
     fn fallocate(&mut self, body: &mut Body) -> Done {
         let (handle, offset, length, mode) = (body.u64()?, body.u64()?, body.u64()?, body.u32()?);
         self.writable()?;
+        self.raise_open(handle)?;
+        let before = self.charge(handle, length)?;
         let file = self.handle(handle)?.raw();
         // SAFETY: plain integers.
-        check(i64::from(unsafe { libc::fallocate(file, mode as i32, offset as libc::off_t, length as libc::off_t) }))?;
-        Ok(Answer::new())
+        let done = check(i64::from(unsafe { libc::fallocate(file, mode as i32, offset as libc::off_t, length as libc::off_t) }));
+        self.settle(handle, length, before);
+        done.map(|_| Answer::new())
+    }
+
+    /// What is to be written to a layer, before it is. @returns bytes that the file takes on disk
+    fn charge(&self, handle: u64, bytes: u64) -> Result<u64, i32> {
+        match self.tree.layer() {
+            Some(layer) => {
+                layer.charge(bytes, &|| unnamed(&self.handles))?;
+                Ok(on_disk(self.handle(handle)?))
+            }
+            None => Ok(0),
+        }
+    }
+
+    /// What of that it has not taken.
+    fn settle(&self, handle: u64, charged: u64, before: u64) {
+        if let (Some(layer), Ok(file)) = (self.tree.layer(), self.handle(handle)) {
+            layer.give_back(charged.saturating_sub(on_disk(file).saturating_sub(before)));
+        }
     }
 
     fn lseek(&mut self, body: &mut Body) -> Done {
@@ -449,6 +529,9 @@ impl Server {
     /// @param plus with what a lookup of each name would say
     fn readdir(&mut self, node: u64, plus: bool, body: &mut Body) -> Done {
         let (handle, offset, size) = (body.u64()?, body.u64()?, (body.u32()? as usize).min(64 * 1024));
+        if self.tree.layer().is_some() {
+            return self.readdir_both(node, plus, (handle, offset, size));
+        }
         let directory = self.handle(handle)?.raw();
         // Found from the root as for a lookup: what is open may have been moved out by the host.
         let within = if plus && self.handles.get(&handle).map_or(false, |h| h.node == node) { self.tree.directory(node).ok() } else { None };
@@ -479,21 +562,40 @@ impl Server {
                 if plus {
                     self.listed(within.as_ref(), node, name, &mut answer);
                 }
-                answer.u64(inode);
-                answer.u64(next);
-                answer.u32(name.len() as u32);
-                answer.u32(u32::from(kind));
-                answer.bytes(name);
-                answer.bytes(&[0; 8][..padded - 24 - name.len()]);
+                named(&mut answer, name, (inode, next, kind));
             }
         }
+    }
+
+    /// The same of the layer and what is below it.
+    fn readdir_both(&mut self, node: u64, plus: bool, (number, offset, size): (u64, u64, usize)) -> Done {
+        let handle = self.handles.get_mut(&number).filter(|handle| handle.node == node).ok_or(libc::EBADF)?;
+        let names = match handle.names.take() {
+            Some(names) if offset != 0 => names,
+            _ => self.tree.list(node)?,
+        };
+        let (within, own) = self.tree.find(node)?;
+        let mut answer = Answer::new();
+        for (at, Entry { name, inode, kind }) in names.iter().enumerate().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            if answer.len() + if plus { ENTRY_BYTES } else { 0 } + ((24 + name.len() + 7) & !7) > size {
+                break;
+            }
+            if plus {
+                self.listed(Some(&within), node, name, &mut answer);
+            }
+            let inode = if name == b"." { own.stx_ino } else { *inode };
+            named(&mut answer, name, (inode, at as u64 + 1, *kind));
+        }
+        if let Some(handle) = self.handles.get_mut(&number) {
+            handle.names = Some(names);
+        }
+        Ok(answer)
     }
 
     /// The guest's kernel learns of one name of a listing, or, with zeroes, that it has to look it up itself.
     fn listed(&mut self, directory: Option<&Fd>, parent: u64, name: &[u8], answer: &mut Answer) {
         let found = directory.filter(|_| name != b"." && name != b"..").and_then(|directory| {
-            let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0).ok()?;
-            let stat = sys::stat(&found).ok()?;
+            let (_, stat) = self.tree.look(directory, parent, name).ok()?;
             Some((self.tree.remember(parent, name, &stat).ok()?, stat))
         });
         match found {
@@ -519,6 +621,13 @@ impl Server {
         body.skip(4)?;
         let mode = body.u32()?;
         self.writable()?;
+        if valid & (SET_MODE | SET_SIZE | SET_ATIME | SET_MTIME) != 0 {
+            match self.raise(node, valid & SET_SIZE == 0 || size > 0) {
+                // What has no name any more lies in the layer, or is the host's and stays as it is.
+                Err(libc::ESTALE) => {}
+                done => done?,
+            }
+        }
         let by_handle = self.handles.get(&handle).filter(|h| valid & SET_HANDLE != 0 && h.node == node).and_then(|h| h.file.as_ref());
         let open = match by_handle.or_else(|| if self.tree.find(node).is_err() { self.open_file(node) } else { None }) {
             Some(file) => Some(sys::copy(file)?),
@@ -530,10 +639,13 @@ impl Server {
         // Whom a file belongs to does not change: it is the host's user's, whatever a guest calls it.
         if valid & SET_SIZE != 0 {
             let length = i64::try_from(size).map_err(|_| libc::EFBIG)?;
-            let by_name = if open.is_none() { Some(self.open_node(node, libc::O_WRONLY)?) } else { None };
+            let by_name = if open.is_none() { Some(self.open_node(node, libc::O_WRONLY)?.0) } else { None };
             if let Some(file) = open.as_ref().or(by_name.as_ref()) {
                 // SAFETY: plain integers.
                 uninterrupted(|| i64::from(unsafe { libc::ftruncate(file.raw(), length) }))?;
+            }
+            if let Some(layer) = self.tree.layer() {
+                layer.freed();
             }
         }
         if valid & (SET_ATIME | SET_MTIME) != 0 {
@@ -557,13 +669,23 @@ impl Server {
             };
         }
         let stat = match &open {
-            Some(file) => sys::stat(file)?,
+            Some(file) => self.tree.stat(file)?,
             None => self.stat(node)?,
         };
         Ok(self.with_attributes(&stat))
     }
 
     fn set_mode(&mut self, node: u64, open: Option<&Fd>, mode: u32) -> Result<(), i32> {
+        if self.tree.layer().is_some() {
+            let (found, stat) = match open {
+                Some(file) => (sys::copy(file)?, sys::stat(file)?),
+                None => self.tree.find(node)?,
+            };
+            return match u32::from(stat.stx_mode) & libc::S_IFMT {
+                kind if kind == libc::S_IFDIR || kind == libc::S_IFREG => layer::set_mode(&found, kind | mode & if kind == libc::S_IFDIR { DIRECTORY_BITS } else { FILE_BITS }),
+                _ => Err(libc::EOPNOTSUPP),
+            };
+        }
         if let Some(file) = open {
             // SAFETY: plain integers.
             return check(i64::from(unsafe { libc::fchmod(file.raw(), mode & FILE_BITS) })).map(|_| ());
@@ -580,19 +702,20 @@ impl Server {
             return done.map(|_| ());
         }
         // Before Linux 6.6 only what can be opened can be changed without going by its name.
-        let (directory, name) = self.tree.place(node)?;
-        let file = open_same(&directory, name, libc::O_RDONLY, &stat).or_else(|_| open_same(&directory, name, libc::O_WRONLY, &stat))?;
+        let (file, _) = self.tree.open(node, libc::O_RDONLY).or_else(|_| self.tree.open(node, libc::O_WRONLY))?;
         // SAFETY: plain integers.
         check(i64::from(unsafe { libc::fchmod(file.raw(), mode & bits) })).map(|_| ())
     }
 
     fn symlink(&mut self, parent: u64, name: &[u8], target: &[u8]) -> Done {
         self.writable()?;
-        let directory = self.tree.directory(parent)?;
-        let (target, at) = (text(target)?, text(name)?);
-        // SAFETY: strings that end and outlive the call.
-        check(i64::from(unsafe { libc::symlinkat(target.as_ptr(), directory.raw(), at.as_ptr()) }))?;
-        self.entry(&directory, parent, name, Answer::new())
+        let target = text(target)?;
+        let mut make = |place: &Fd, name: &[u8], _: u32| {
+            let at = text(name)?;
+            // SAFETY: strings that end and outlive the call.
+            check(i64::from(unsafe { libc::symlinkat(target.as_ptr(), place.raw(), at.as_ptr()) })).map(|_| ())
+        };
+        self.make(parent, name, libc::S_IFLNK | 0o777, &mut make)
     }
 
     fn mknod(&mut self, parent: u64, body: &mut Body) -> Done {
@@ -604,10 +727,9 @@ impl Server {
         if mode & libc::S_IFMT & !libc::S_IFREG != 0 {
             return Err(libc::EPERM);
         }
-        let directory = self.tree.directory(parent)?;
-        let make = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        sys::open_beneath(directory.raw(), name, make, mode & FILE_BITS)?;
-        self.entry(&directory, parent, name, Answer::new())
+        let how = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let mut make = |place: &Fd, name: &[u8], mode: u32| sys::open_beneath(place.raw(), name, how, mode & FILE_BITS).map(|_| ());
+        self.make(parent, name, libc::S_IFREG | mode & FILE_BITS, &mut make)
     }
 
     fn mkdir(&mut self, parent: u64, body: &mut Body) -> Done {
@@ -615,20 +737,26 @@ impl Server {
         body.skip(4)?;
         let name = body.name()?;
         self.writable()?;
+        let mut make = |place: &Fd, name: &[u8], mode: u32| {
+            let at = text(name)?;
+            // SAFETY: a string that ends and outlives the call.
+            check(i64::from(unsafe { libc::mkdirat(place.raw(), at.as_ptr(), mode & DIRECTORY_BITS) })).map(|_| ())
+        };
+        self.make(parent, name, libc::S_IFDIR | mode & DIRECTORY_BITS, &mut make)
+    }
+
+    /// Something new, of which the guest's kernel is told.
+    fn make(&mut self, parent: u64, name: &[u8], mode: u32, make: &mut dyn FnMut(&Fd, &[u8], u32) -> Result<(), i32>) -> Done {
+        self.tree.make(parent, name, mode, make, &|| unnamed(&self.handles))?;
         let directory = self.tree.directory(parent)?;
-        let at = text(name)?;
-        // SAFETY: a string that ends and outlives the call.
-        check(i64::from(unsafe { libc::mkdirat(directory.raw(), at.as_ptr(), mode & DIRECTORY_BITS) }))?;
         self.entry(&directory, parent, name, Answer::new())
     }
 
-    fn remove(&mut self, parent: u64, name: &[u8], flags: i32) -> Done {
+    fn remove(&mut self, parent: u64, name: &[u8], directory: bool) -> Done {
         self.writable()?;
-        let directory = self.tree.directory(parent)?;
-        let at = text(name)?;
-        // SAFETY: as above.
-        check(i64::from(unsafe { libc::unlinkat(directory.raw(), at.as_ptr(), flags) }))?;
-        self.tree.removed(parent, name);
+        self.raise_before_removal(parent, name)?;
+        let handles = &self.handles;
+        self.tree.remove(parent, name, directory, &|| unnamed(handles))?;
         Ok(Answer::new())
     }
 
@@ -638,11 +766,13 @@ impl Server {
         if flags & !(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE) != 0 {
             return Err(BAD);
         }
-        let (source, target) = (self.tree.directory(from)?, self.tree.directory(to)?);
-        let (a, b) = (text(old)?, text(new)?);
-        // SAFETY: as above.
-        check(unsafe { libc::syscall(libc::SYS_renameat2, source.raw(), a.as_ptr(), target.raw(), b.as_ptr(), flags) })?;
-        self.tree.renamed((from, old), (to, new), flags & libc::RENAME_EXCHANGE != 0);
+        self.raise_before_removal(to, new)?;
+        if let Some(node) = self.tree.node(from, old) {
+            // Who has it open sees what becomes of it.
+            self.raise(node, true)?;
+        }
+        let handles = &self.handles;
+        self.tree.rename((from, old), (to, new), flags, &|| unnamed(handles))?;
         Ok(Answer::new())
     }
 
@@ -652,13 +782,9 @@ impl Server {
         if u32::from(stat.stx_mode) & libc::S_IFMT != libc::S_IFREG {
             return Err(libc::EPERM);
         }
+        self.raise(from, true)?;
+        self.tree.link(from, parent, name, &|| unnamed(&self.handles))?;
         let target = self.tree.directory(parent)?;
-        {
-            let (source, old) = self.tree.place(from)?;
-            let (a, b) = (text(old)?, text(name)?);
-            // SAFETY: as above. A link at the old name is not followed.
-            check(i64::from(unsafe { libc::linkat(source.raw(), a.as_ptr(), target.raw(), b.as_ptr(), 0) }))?;
-        }
         self.entry(&target, parent, name, Answer::new())
     }
 
@@ -674,16 +800,21 @@ impl Server {
         if name.as_ref().map_or(false, |name| !name.as_bytes().starts_with(b"user.")) {
             return Err(libc::EOPNOTSUPP);
         }
+        // What a layer keeps there is its own.
+        let layered = self.tree.layer().is_some();
+        if name.as_ref().map_or(false, |name| layered && !layer::visible(name.as_bytes())) {
+            return Err(if code == opcode::SETXATTR { libc::EPERM } else { libc::ENODATA });
+        }
         if matches!(code, opcode::SETXATTR | opcode::REMOVEXATTR) {
             self.writable()?;
+            self.raise(node, true).or_else(|errno| if errno == libc::ESTALE { Ok(()) } else { Err(errno) })?;
+            if let Some(layer) = self.tree.layer() {
+                layer.charge(size.min(MAX_XATTR) as u64, &|| unnamed(&self.handles))?;
+            }
         }
         let file = match self.tree.find(node) {
             Ok((_, stat)) if !matches!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) => return Err(libc::EOPNOTSUPP),
-            Ok(_) if node == crate::tree::ROOT => sys::open_beneath(self.tree.root().raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?,
-            Ok((_, stat)) => {
-                let (directory, place) = self.tree.place(node)?;
-                open_same(&directory, place, libc::O_RDONLY, &stat)?
-            }
+            Ok(_) => self.tree.open(node, libc::O_RDONLY)?.0,
             Err(errno) => sys::copy(self.open_file(node).ok_or(errno)?)?,
         };
         let mut answer = Answer::new();
@@ -709,7 +840,7 @@ impl Server {
                 } as i64)? as usize;
                 let mut value = room.get(..got).unwrap_or(&[]).to_vec();
                 if code == opcode::LISTXATTR {
-                    let names = value.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user."));
+                    let names = value.split(|byte| *byte == 0).filter(|name| if layered { layer::visible(name) } else { name.starts_with(b"user.") });
                     value = names.flat_map(|name| [name, b"\0"].concat()).collect();
                 }
                 match size {
@@ -762,16 +893,17 @@ impl Server {
                 if number == u64::MAX {
                     return Err(BAD);
                 }
+                let access = if self.read_only { libc::O_RDONLY } else { flags & libc::O_ACCMODE };
                 let file = if directory {
                     let found = self.tree.directory(node);
-                    found.and_then(|found| sys::open_beneath(found.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0))
+                    found.and_then(|found| sys::open_beneath(found.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0)).map(|file| (file, false))
                 } else {
-                    let access = flags & libc::O_ACCMODE;
                     // What was open to write before only reads now where nothing may be written any more.
-                    self.open_node(node, if self.read_only { libc::O_RDONLY } else { access })
+                    self.open_node(node, access)
                 };
+                let hosts = matches!(file, Ok((_, true)));
                 self.next_handle = self.next_handle.max(number + 1);
-                self.handles.insert(number, Handle { node, file: file.ok() });
+                self.handles.insert(number, Handle { node, file: file.ok().map(|(file, _)| file), access, hosts, names: None });
             }
         }
         Ok(())
@@ -788,19 +920,24 @@ const SET_ATIME_NOW: u32 = 1 << 7;
 const SET_MTIME_NOW: u32 = 1 << 8;
 const FCHMODAT2: libc::c_long = 452;
 
-/// The file that was looked at, or ESTALE: the host may have put another one in its place.
-fn open_same(directory: &Fd, name: &[u8], flags: i32, wanted: &libc::statx) -> Result<Fd, i32> {
-    let plain = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let truncate = flags & libc::O_TRUNC;
-    let file = sys::open_beneath(directory.raw(), name, flags & !libc::O_TRUNC | plain, 0)?;
-    if identity(&sys::stat(&file)?) != identity(wanted) {
-        return Err(libc::ESTALE);
-    }
-    if truncate != 0 {
-        // SAFETY: plain integers.
-        uninterrupted(|| i64::from(unsafe { libc::ftruncate(file.raw(), 0) }))?;
-    }
-    Ok(file)
+/// One name of a listing. @param about its number, where the listing goes on after it, and its type
+fn named(answer: &mut Answer, name: &[u8], (inode, next, kind): (u64, u64, u8)) {
+    answer.u64(inode);
+    answer.u64(next);
+    answer.u32(name.len() as u32);
+    answer.u32(u32::from(kind));
+    answer.bytes(name);
+    answer.bytes(&[0; 8][..(8 - name.len() % 8) % 8]);
+}
+
+fn on_disk(file: &Fd) -> u64 {
+    sys::stat(file).map_or(0, |stat| stat.stx_blocks.saturating_mul(512))
+}
+
+/// Bytes on disk of files that are open and have no name any more.
+fn unnamed(handles: &HashMap<u64, Handle>) -> u64 {
+    let files = handles.values().filter(|handle| !handle.hosts).filter_map(|handle| sys::stat(handle.file.as_ref()?).ok());
+    files.filter(|stat| stat.stx_nlink == 0).map(|stat| stat.stx_blocks.saturating_mul(512)).sum()
 }
 
 /// For how long the name, and what is known of it, hold: ns.

@@ -1,7 +1,9 @@
 //! What the guest's kernel knows by number, and how it is found again: each time anew from the directory's root, by names, never through
-//! a link and never above the root. No descriptors are kept for it, so a guest may know any number of files.
+//! a link and never above the root. No descriptors are kept for it, so a guest may know any number of files. Where a copy has a layer of its own
+//! (layer.rs), names are looked for there first.
 
-use crate::sys::{self, Fd};
+use crate::layer::{Layer, Unnamed};
+use crate::sys::{self, check, text, uninterrupted, Fd};
 use std::collections::HashMap;
 
 pub const ROOT: u64 = 1;
@@ -30,6 +32,7 @@ struct Node {
 
 pub struct Tree {
     root: Fd,
+    layer: Option<Layer>,
     nodes: HashMap<u64, Node>,
     known: HashMap<Identity, u64>,
     /// Those that have a name, by it and its directory.
@@ -38,29 +41,43 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn new(root: Fd) -> Tree {
-        Tree { root, nodes: HashMap::new(), known: HashMap::new(), names: HashMap::new(), next: ROOT + 1 }
+    pub fn new(root: Fd, layer: Option<Layer>) -> Tree {
+        Tree { root, layer, nodes: HashMap::new(), known: HashMap::new(), names: HashMap::new(), next: ROOT + 1 }
     }
 
     pub fn root(&self) -> &Fd {
         &self.root
     }
 
+    pub fn layer(&self) -> Option<&Layer> {
+        self.layer.as_ref()
+    }
+
     /// A descriptor that only names it (O_PATH), and what it is. ESTALE: it is not there any more, or something else is.
     pub fn find(&self, node: u64) -> Result<(Fd, libc::statx), i32> {
+        if let Some(layer) = &self.layer {
+            if node == ROOT {
+                return layer.root(&self.root);
+            }
+            let names = self.names(node)?;
+            let (name, above) = names.split_last().ok_or(libc::EBUSY)?;
+            let found = layer.look(&self.root, &layer.walk(&self.root, above).map_err(gone)?, name).map_err(gone)?;
+            return self.same(node, &found.stat).map(|()| (found.file, found.stat));
+        }
         if node == ROOT {
             let found = sys::open_beneath(self.root.raw(), b".", libc::O_PATH | libc::O_DIRECTORY, 0)?;
             let stat = sys::stat(&found)?;
             return Ok((found, stat));
         }
-        let wanted = self.nodes.get(&node).ok_or(libc::ESTALE)?;
         let (parent, name) = self.place(node)?;
         let found = sys::open_beneath(parent.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0).map_err(gone)?;
         let stat = sys::stat(&found)?;
-        if identity(&stat) != wanted.identity {
-            return Err(libc::ESTALE);
-        }
-        Ok((found, stat))
+        self.same(node, &stat).map(|()| (found, stat))
+    }
+
+    fn same(&self, node: u64, stat: &libc::statx) -> Result<(), i32> {
+        let wanted = self.nodes.get(&node).ok_or(libc::ESTALE)?;
+        if identity(stat) == wanted.identity { Ok(()) } else { Err(libc::ESTALE) }
     }
 
     /// The directory, so that something in it can be named.
@@ -72,8 +89,8 @@ impl Tree {
         Ok(found)
     }
 
-    /// The directory that it is in, and its name there.
-    pub fn place(&self, node: u64) -> Result<(Fd, &[u8]), i32> {
+    /// From the root on.
+    fn names(&self, node: u64) -> Result<Vec<&[u8]>, i32> {
         let mut names = Vec::new();
         let mut at = node;
         while at != ROOT {
@@ -84,10 +101,17 @@ impl Tree {
             names.push(here.name.as_slice());
             at = here.parent;
         }
-        let name = names.first().copied().ok_or(libc::EBUSY)?;
+        names.reverse();
+        Ok(names)
+    }
+
+    /// The directory that it is in, and its name there.
+    fn place(&self, node: u64) -> Result<(Fd, &[u8]), i32> {
+        let names = self.names(node)?;
+        let (name, above) = names.split_last().ok_or(libc::EBUSY)?;
         let mut directory = sys::open_beneath(self.root.raw(), b".", libc::O_PATH | libc::O_DIRECTORY, 0)?;
         let mut path = Vec::new();
-        for part in names[1..].iter().rev() {
+        for part in above {
             if path.len() + 1 + part.len() > MOST_PATH {
                 directory = sys::open_beneath(directory.raw(), &path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(gone)?;
                 path.clear();
@@ -101,6 +125,126 @@ impl Tree {
             directory = sys::open_beneath(directory.raw(), &path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(gone)?;
         }
         Ok((directory, name))
+    }
+
+    /// What is under that name now. @param directory what `directory` has found for the parent
+    pub fn look(&self, directory: &Fd, parent: u64, name: &[u8]) -> Result<(Fd, libc::statx), i32> {
+        if let Some(layer) = &self.layer {
+            let at = layer.walk(&self.root, &self.names(parent)?).map_err(gone)?;
+            return layer.look(&self.root, &at, name).map(|found| (found.file, found.stat));
+        }
+        let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+        let stat = sys::stat(&found)?;
+        Ok((found, stat))
+    }
+
+    /// The file that the node is, or ESTALE: the host may have put another one in its place.
+    /// @returns whether it is the host's, beside a layer: it is open to read only, whatever was asked for
+    pub fn open(&self, node: u64, flags: i32) -> Result<(Fd, bool), i32> {
+        if let (Some(layer), true) = (&self.layer, node != ROOT) {
+            let names = self.names(node)?;
+            let (name, above) = names.split_last().ok_or(libc::EBUSY)?;
+            let at = layer.walk(&self.root, above).map_err(gone)?;
+            let found = layer.look(&self.root, &at, name).map_err(gone)?;
+            self.same(node, &found.stat)?;
+            let file = layer.open_found(&at, name, &found, flags)?;
+            cut(&file, flags)?;
+            return Ok((file, found.is_hosts()));
+        }
+        if node == ROOT {
+            let place = self.layer.as_ref().map_or(&self.root, Layer::root_of);
+            return sys::open_beneath(place.raw(), b".", libc::O_RDONLY | libc::O_DIRECTORY, 0).map(|file| (file, false));
+        }
+        let (_, wanted) = self.find(node)?;
+        let (directory, name) = self.place(node)?;
+        open_same(&directory, name, flags, &wanted).map(|file| (file, false))
+    }
+
+    /// Of an open file, as the guest is told it.
+    pub fn stat(&self, file: &Fd) -> Result<libc::statx, i32> {
+        let stat = sys::stat(file)?;
+        self.layer.as_ref().map_or(Ok(stat), |layer| layer.shown(file, stat))
+    }
+
+    /// What is to be watched for changes by the host.
+    pub fn hosts_directory(&self, node: u64) -> Result<Fd, i32> {
+        match &self.layer {
+            None => self.directory(node),
+            Some(layer) => {
+                self.directory(node)?;
+                layer.walk(&self.root, &self.names(node)?)?.lower.ok_or(libc::ENOENT)
+            }
+        }
+    }
+
+    /// All names in a directory, where there is a layer.
+    pub fn list(&self, node: u64) -> Result<Vec<crate::layer::Entry>, i32> {
+        let layer = self.layer.as_ref().ok_or(libc::ENOSYS)?;
+        layer.list(&layer.walk(&self.root, &self.names(node)?).map_err(gone)?)
+    }
+
+    /// The node that has a name, if the guest's kernel knows it.
+    pub fn node(&self, parent: u64, name: &[u8]) -> Option<u64> {
+        self.names.get(&(parent, name.to_vec())).copied()
+    }
+
+    // Changes, in the layer if there is one
+
+    /// What is to be written is in the layer from now on. @param data false: it is cut off next
+    pub fn raise(&self, node: u64, data: bool, unnamed: Unnamed) -> Result<(), i32> {
+        match &self.layer {
+            Some(layer) => layer.raise(&self.root, &self.names(node)?, data, unnamed),
+            None => Ok(()),
+        }
+    }
+
+    /// @param make is told where, under which name, and with which mode
+    pub fn make(&self, parent: u64, name: &[u8], mode: u32, make: &mut dyn FnMut(&Fd, &[u8], u32) -> Result<(), i32>, unnamed: Unnamed) -> Result<(), i32> {
+        let directory = self.directory(parent)?;
+        match &self.layer {
+            Some(layer) => layer.make(&self.root, &self.names(parent)?, name, mode, make, unnamed),
+            None => make(&directory, name, mode),
+        }
+    }
+
+    /// @param directory it is to be one
+    pub fn remove(&mut self, parent: u64, name: &[u8], directory: bool, unnamed: Unnamed) -> Result<(), i32> {
+        let place = self.directory(parent)?;
+        match &self.layer {
+            Some(layer) => layer.remove(&self.root, &self.names(parent)?, name, directory, unnamed)?,
+            None => {
+                let (at, flags) = (text(name)?, if directory { libc::AT_REMOVEDIR } else { 0 });
+                // SAFETY: a string that ends and outlives the call.
+                check(i64::from(unsafe { libc::unlinkat(place.raw(), at.as_ptr(), flags) }))?;
+            }
+        }
+        self.removed(parent, name);
+        Ok(())
+    }
+
+    pub fn link(&self, from: u64, parent: u64, name: &[u8], unnamed: Unnamed) -> Result<(), i32> {
+        let target = self.directory(parent)?;
+        if let Some(layer) = &self.layer {
+            return layer.link(&self.root, &self.names(from)?, &self.names(parent)?, name, unnamed);
+        }
+        let (source, old) = self.place(from)?;
+        let (a, b) = (text(old)?, text(name)?);
+        // SAFETY: strings that end and outlive the call. A link at the old name is not followed.
+        check(i64::from(unsafe { libc::linkat(source.raw(), a.as_ptr(), target.raw(), b.as_ptr(), 0) })).map(|_| ())
+    }
+
+    pub fn rename(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32, unnamed: Unnamed) -> Result<(), i32> {
+        let (source, target) = (self.directory(from.0)?, self.directory(to.0)?);
+        match &self.layer {
+            Some(layer) => layer.rename(&self.root, (&self.names(from.0)?, from.1), (&self.names(to.0)?, to.1), flags, unnamed)?,
+            None => {
+                let (a, b) = (text(from.1)?, text(to.1)?);
+                // SAFETY: as above.
+                check(unsafe { libc::syscall(libc::SYS_renameat2, source.raw(), a.as_ptr(), target.raw(), b.as_ptr(), flags) })?;
+            }
+        }
+        self.renamed(from, to, flags & libc::RENAME_EXCHANGE != 0);
+        Ok(())
     }
 
     pub fn knows(&self, node: u64) -> bool {
@@ -200,14 +344,14 @@ impl Tree {
     }
 
     /// What was there under that name is not any more.
-    pub fn removed(&mut self, parent: u64, name: &[u8]) {
+    fn removed(&mut self, parent: u64, name: &[u8]) {
         if let Some(node) = self.names.get(&(parent, name.to_vec())).copied() {
             self.clear(node);
         }
     }
 
     /// @param exchange what was there under the new name has the old one now
-    pub fn renamed(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), exchange: bool) {
+    fn renamed(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), exchange: bool) {
         let moved = self.names.get(&(from.0, from.1.to_vec())).copied();
         let replaced = self.names.get(&(to.0, to.1.to_vec())).copied().filter(|other| Some(*other) != moved);
         if let Some(node) = replaced {
@@ -230,6 +374,25 @@ fn gone(errno: i32) -> i32 {
     }
 }
 
+/// The file that was looked at, or ESTALE.
+fn open_same(directory: &Fd, name: &[u8], flags: i32, wanted: &libc::statx) -> Result<Fd, i32> {
+    let plain = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = sys::open_beneath(directory.raw(), name, flags & !libc::O_TRUNC | plain, 0)?;
+    if identity(&sys::stat(&file)?) != identity(wanted) {
+        return Err(libc::ESTALE);
+    }
+    cut(&file, flags)?;
+    Ok(file)
+}
+
+fn cut(file: &Fd, flags: i32) -> Result<(), i32> {
+    if flags & libc::O_TRUNC != 0 {
+        // SAFETY: plain integers.
+        uninterrupted(|| i64::from(unsafe { libc::ftruncate(file.raw(), 0) }))?;
+    }
+    Ok(())
+}
+
 pub fn identity(stat: &libc::statx) -> Identity {
     let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
     let made = (stat.stx_btime.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(u64::from(stat.stx_btime.tv_nsec));
@@ -248,7 +411,7 @@ mod tests {
     }
 
     fn tree() -> Tree {
-        Tree::new(sys::open_absolute(b"/", libc::O_PATH).unwrap())
+        Tree::new(sys::open_absolute(b"/", libc::O_PATH).unwrap(), None)
     }
 
     fn name(tree: &Tree, node: u64) -> (u64, &[u8]) {

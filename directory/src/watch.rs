@@ -4,7 +4,7 @@
 //! A message has the header of an answer, with 0 for the request's number and NOTICE for the error; then kind (4 bytes) and type (4, the bits of a
 //! mode) of the change, and the path, from the directory on.
 
-use crate::sys::{self, check, Fd};
+use crate::sys::{check, Fd};
 use crate::tree::{Tree, ROOT};
 use crate::wire::Answer;
 use std::collections::{HashMap, VecDeque};
@@ -73,7 +73,7 @@ impl Watches {
 
     /// By way of the working directory: a path could be led elsewhere meanwhile.
     fn watch(&self, tree: &Tree, node: u64) -> Result<i32, i32> {
-        let directory = tree.directory(node)?;
+        let directory = tree.hosts_directory(node)?;
         let mask = WANTED | libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW | libc::IN_EXCL_UNLINK;
         // SAFETY: descriptors of ours, and a string that ends.
         unsafe {
@@ -151,8 +151,8 @@ fn told(tree: &Tree, node: u64, mask: u32, name: &[u8]) -> Option<Vec<u8>> {
     if mask & (libc::IN_CREATE | libc::IN_MOVED_TO) == 0 {
         return Some(message(CHANGED, 0, &path));
     }
-    let found = sys::open_beneath(directory.raw(), name, libc::O_PATH | libc::O_NOFOLLOW, 0).ok()?;
-    let kind = u32::from(sys::stat(&found).ok()?.stx_mode) & libc::S_IFMT;
+    let (_, stat) = tree.look(&directory, node, name).ok()?;
+    let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
     Some(message(CREATED, kind, &path)).filter(|_| [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK].contains(&kind))
 }
 

@@ -99,6 +99,8 @@ export interface Directory {
   target: string;
   /** Whether it can only be read. */
   readOnly: boolean;
+  /** What the sandbox writes stays in it */
+  copyOnWrite?: true | undefined;
 }
 
 export interface FreeVolumeSlots {
@@ -329,8 +331,8 @@ export interface ForkRequest {
   env?: Record<string, string> | undefined;
   /** What a copy gets of volumes that the sandbox writes to: a `clone` of each, which stays when the copy goes (default); the same, mounted `read_only`; or `none` */
   volumes?: "clone" | "read_only" | "none" | undefined;
-  /** What a copy gets of directories of the host: the same, mounted `read_only` (default), or `none` */
-  mounts?: "read_only" | "none" | undefined;
+  /** What a copy gets of directories of the host: it reads them (`read_only`, default); `copy_on_write`: what it writes stays in the copy; or `none` */
+  mounts?: "read_only" | "copy_on_write" | "none" | undefined;
 }
 
 export interface Checkpoint {
@@ -2327,7 +2329,9 @@ export const shapes: Record<string, Shape> = {
     },
   },
   VolumeMount: { object: { name: "string", path: "string", read_only: "boolean" } },
-  Directory: { object: { source: "string", target: "string", read_only: "boolean" } },
+  Directory: {
+    object: { source: "string", target: "string", read_only: "boolean", "copy_on_write?": { enum: [true] } },
+  },
   FreeVolumeSlots: { object: { volume_slots: "integer", volume_slots_read_only: "integer" } },
   Boot: {
     object: {
@@ -2440,7 +2444,7 @@ export const shapes: Record<string, Shape> = {
       "metadata?": { record: "string" },
       "env?": { record: "string" },
       "volumes?": { enum: ["clone", "read_only", "none"] },
-      "mounts?": { enum: ["read_only", "none"] },
+      "mounts?": { enum: ["read_only", "copy_on_write", "none"] },
     },
   },
   Checkpoint: {

@@ -73,7 +73,7 @@ export interface ForkOptions extends CallOptions {
   env?: Record<string, string> | undefined;
   /** What a copy gets of volumes that this one writes to; without it a clone of each. */
   volumes?: wire.ForkRequest["volumes"] | undefined;
-  /** What a copy gets of directories of the host; without it, it reads them. */
+  /** What a copy gets of directories of the host; without it, it reads them; `copy_on_write`: what it writes stays in it. */
   mounts?: wire.ForkRequest["mounts"] | undefined;
 }
 

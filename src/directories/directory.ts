@@ -5,6 +5,8 @@ export interface HostDirectory {
   /** In the guest. */
   path: string;
   readOnly: boolean;
+  /** Of a copy of a machine: what it writes lies in a layer of its own (layer.ts), of so many bytes at most. */
+  layer?: { name: string; bytes: number };
 }
 
 /** One that is mounted in a guest. */
@@ -15,5 +17,19 @@ export interface MountedDirectory extends HostDirectory {
 }
 
 /** What becomes of them in copies of a machine. */
-export const COPIED_DIRECTORIES = ["read_only", "none"] as const;
+export const COPIED_DIRECTORIES = ["read_only", "copy_on_write", "none"] as const;
 export type CopiedDirectories = (typeof COPIED_DIRECTORIES)[number];
+
+/** What a copy of a machine has of them. @param bytes that each layer of its own may take */
+export function copied<T extends HostDirectory>(
+  list: readonly T[] | undefined,
+  how: CopiedDirectories,
+  bytes: number,
+): T[] | undefined {
+  if (how === "none") return undefined;
+  return list?.map((each, at) =>
+    how === "read_only" || each.readOnly
+      ? { ...each, readOnly: true }
+      : { ...each, layer: each.layer ?? { name: String(at), bytes } },
+  );
+}

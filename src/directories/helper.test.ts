@@ -22,8 +22,9 @@ import { directoryHelperPath } from "../host/directory-helper.ts";
 import { isRoot } from "../host/is-root.ts";
 import { dataPaths } from "../host/paths.ts";
 import { runTool } from "../host/run.ts";
-import { FuseClient, message, Op, ROOT, text, u32, u64 } from "./fuse-client.ts";
+import { FuseClient, Op, ROOT, text, u32, u64 } from "./fuse-client.ts";
 import { type Helper, startHelper } from "./helper.ts";
+import { askAnything } from "./hostile-requests.ts";
 
 const { errno } = constants;
 const CANARY = "never to be seen";
@@ -473,70 +474,16 @@ describe("the helper of a directory", () => {
     await link(join(dir, "file"), join(dir, "hard"));
     await chmod(outside, 0o777);
     await chmod(join(outside, "secret"), 0o666);
-    const random = xorshift(0x5eed);
-    const names = ["file", "sub", "relative", "absolute", "hard", "..", ".", "../secret", "a", "b/c", "", "new"];
-    const pick = <T>(list: readonly T[]): T => list[random() % list.length] as T;
-    const opcodes = [...Object.values(Op), 19, 20, 23, 24, 29, 30, 42, 43, 46];
-    let asked = 0;
-    let starts = 0;
-    let leaked = false;
-    const watch = (): void => {
-      let tail = "";
-      helper.answers.on("data", (bytes: Buffer) => {
-        const all = tail + bytes.toString("latin1");
-        leaked ||= all.includes(CANARY);
-        tail = all.slice(-64);
-      });
-    };
-    watch();
-    while (asked < MUTATIONS) {
-      const batch: Buffer[] = [];
-      for (let each = 0; each < 200; each++, asked++) {
-        const node = BigInt(random() % 12);
-        const parts = Array.from({ length: random() % 6 }, () =>
-          pick([
-            () => text(pick(names)),
-            () => u64(random() % 12),
-            () => u32(random()),
-            () => u32(random() % 4),
-            () => u64(BigInt(random()) << 32n),
-          ])(),
-        );
-        const whole = message(pick(opcodes), node, Buffer.concat(parts), BigInt(asked));
-        // Most keep the length that they have: another one is the end of the conversation.
-        for (let flips = random() % 3; flips > 0; flips--) {
-          const at = (random() % 2_000 === 0 ? 0 : 4) + (random() % (whole.length - 4));
-          whole[at] = random() & 255;
-        }
-        batch.push(whole);
-      }
-      helper.requests.write(Buffer.concat(batch));
-      // Its answer says that all before it were worked on; where the helper has ended, the next one goes on.
-      const { requests } = helper;
-      // A request that says that it is longer than it is has swallowed ours: it gets what it lacks, and nonsense behind that.
-      const waking = setTimeout(() => requests.write(Buffer.alloc(600_000)), 500);
-      const { errno: last } = await fuse.call(Op.STATFS, ROOT);
-      clearTimeout(waking);
-      if (last === -1) {
+    const { leaked, starts } = await askAnything(MUTATIONS, CANARY, {
+      current: () => ({ helper, fuse }),
+      restart: async () => {
         await helper[Symbol.asyncDispose]();
         await start();
-        watch();
-        starts += 1;
-      }
-    }
+      },
+    });
     assert.equal(leaked, false);
     assert.ok(starts < MUTATIONS / 200, `${starts} starts`);
     assert.equal(await readFile(join(outside, "secret"), "utf8"), CANARY);
     assert.deepEqual((await readdir(outside)).sort(), ["data", "dir", "secret"]);
   });
 });
-
-function xorshift(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return state >>> 0;
-  };
-}

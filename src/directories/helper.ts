@@ -6,6 +6,7 @@ import { StacyError } from "../host/error.ts";
 import { childEnvironment } from "../host/process.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import type { MountedDirectory } from "./directory.ts";
+import { layerPlace } from "./layer.ts";
 
 const START_LIMIT_MS = 30_000;
 /** What it may say of a start that fails. */
@@ -14,6 +15,8 @@ export interface HelperOptions {
   program: string;
   /** Of this server: no guest may see it, wherever it lies. */
   hidden: string;
+  /** Where the machine's own files are, its layers among them. */
+  machineDir?: () => string;
 }
 
 export interface Helper extends AsyncDisposable {
@@ -27,12 +30,22 @@ export interface Helper extends AsyncDisposable {
 
 /** @throws StacyError `unavailable`, `timeout`: it did not start, and why */
 export async function startHelper(
-  { program, hidden }: HelperOptions,
-  { source, readOnly, uid, gid }: MountedDirectory,
+  { program, hidden, machineDir }: HelperOptions,
+  { source, readOnly, uid, gid, layer }: MountedDirectory,
 ): Promise<Helper> {
   const access = readOnly ? "ro" : "rw";
   const unseen = await realpath(hidden).catch(() => hidden);
-  const child = spawn(program, [source, access, String(uid), String(gid), String(process.pid), unseen], {
+  const own: string[] = [];
+  if (layer !== undefined && machineDir !== undefined) {
+    const place = await layerPlace(machineDir(), layer.name, source).catch((error: unknown) => {
+      throw new StacyError("unavailable", `the directory ${source} cannot be served: its layer could not be made`, {
+        cause: error,
+        remedy: "see whether the directory is there, and the disk of the server's data has room",
+      });
+    });
+    own.push(place, String(layer.bytes));
+  }
+  const child = spawn(program, [source, access, String(uid), String(gid), String(process.pid), unseen, ...own], {
     cwd: "/",
     env: childEnvironment({}),
     stdio: ["pipe", "pipe", "pipe"],

@@ -47,9 +47,9 @@ export class ServedDirectories {
   async mount(list: readonly HostDirectory[]): Promise<readonly MountedDirectory[]> {
     const mounted: MountedDirectory[] = [];
     const { withinMs } = this.#options;
-    for (const { source, path, readOnly } of list) {
+    for (const { path, readOnly, ...more } of list) {
       const limit = withinMs === undefined ? {} : { withinMs };
-      mounted.push({ source, path, readOnly, ...(await this.#guest.share({ path, readOnly, ...limit })) });
+      mounted.push({ path, readOnly, ...more, ...(await this.#guest.share({ path, readOnly, ...limit })) });
     }
     this.#list = mounted;
     return mounted;

@@ -56,7 +56,12 @@ const machineRecord = z.object({
   allowedHosts: strings.exactOptional(),
   /** Directories of the host that are mounted in its guest (directories/). */
   directories: z
-    .array(z.object({ source: z.string(), path: z.string(), readOnly: z.boolean(), uid: z.number(), gid: z.number() }))
+    .array(
+      z.object({
+        ...{ source: z.string(), path: z.string(), readOnly: z.boolean(), uid: z.number(), gid: z.number() },
+        layer: z.object({ name: z.string().regex(/^\d+$/), bytes: z.number() }).exactOptional(),
+      }),
+    )
     .exactOptional(),
   /** Its guest trusts this one (egress/secrets/authority.ts); absent: it was given no secret. */
   authority: z.object({ certificate: z.string(), key: z.string() }).exactOptional(),

@@ -123,6 +123,7 @@ export class MachineLife {
     });
     this.directories = new ServedDirectories(this.agent, this.record.directories ?? [], {
       ...context.directories,
+      machineDir: () => this.dir,
       failed: ({ source }, error) =>
         context.emit({
           type: "directory.failed",

@@ -8,7 +8,7 @@
  * either wanted (a live row) or not, keeps the first kind and removes the second; and a row that was still `creating` names a
  * sandbox that no client knows of, which is removed too.
  */
-import type { CopiedDirectories } from "../directories/directory.ts";
+import { type CopiedDirectories, copied } from "../directories/directory.ts";
 import { HostRules, withRefusals } from "../egress/host-rules.ts";
 import type { KeptSecret } from "../egress/secrets/secret.ts";
 import { StacyError } from "../host/error.ts";
@@ -436,9 +436,8 @@ export class Sandboxes {
       metadata: boundedMetadata({ ...record.metadata, ...options.metadata }),
     };
     const { owner, ownerId, ports, template } = record;
-    const copied = options.directories ?? "read_only";
-    const directories =
-      copied === "none" ? undefined : record.directories?.map((each) => ({ ...each, readOnly: true }));
+    const asked = options.directories ?? "read_only";
+    const directories = copied(record.directories, asked, record.diskMiB * 2 ** 20);
     const forked =
       mounts.length === 0 ? undefined : new ForkedVolumes(this.volumes, owner, mounts, options.volumes ?? "clone");
     const origin = {
@@ -461,7 +460,7 @@ export class Sandboxes {
       throw error;
     }
     return this.#track(
-      this.#making.fork(parent, children, { env: options.env, volumes: forked, directories: copied }, signal),
+      this.#making.fork(parent, children, { env: options.env, volumes: forked, directories: asked }, signal),
     );
   }
 

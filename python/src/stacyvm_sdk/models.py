@@ -220,6 +220,8 @@ class Directory:
     target: str
     #: Whether it can only be read.
     read_only: bool
+    #: What the sandbox writes stays in it
+    copy_on_write: Literal[true] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

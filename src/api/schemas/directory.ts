@@ -14,7 +14,10 @@ export const DirectoryRequest = z
   .openapi("DirectoryRequest");
 
 export const DirectoryBody = z
-  .object({ source: z.string(), target: z.string(), read_only: z.boolean() })
+  .object({
+    ...{ source: z.string(), target: z.string(), read_only: z.boolean() },
+    copy_on_write: z.literal(true).optional().openapi({ description: "What the sandbox writes stays in it" }),
+  })
   .openapi("Directory");
 
 /** Who asks, as far as directories are concerned. */
@@ -26,6 +29,7 @@ export function directoryInput(mounts: z.output<typeof DirectoryRequest>[] | und
   return mounts?.map(({ source, target, read_only }) => ({ source, target, readOnly: read_only === true }));
 }
 
-export function directoryBody({ source, path, readOnly }: HostDirectory): z.output<typeof DirectoryBody> {
-  return { source, target: path, read_only: readOnly };
+export function directoryBody({ source, path, readOnly, layer }: HostDirectory): z.output<typeof DirectoryBody> {
+  const own = layer === undefined || readOnly ? {} : { copy_on_write: true as const };
+  return { source, target: path, read_only: readOnly, ...own };
 }

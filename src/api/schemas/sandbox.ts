@@ -260,7 +260,8 @@ export const ForkRequest = z
     mounts: maybe(z.enum(COPIED_DIRECTORIES)).openapi({
       type: "string",
       enum: [...COPIED_DIRECTORIES],
-      description: "What a copy gets of directories of the host: the same, mounted `read_only` (default), or `none`",
+      description:
+        "What a copy gets of directories of the host: it reads them (`read_only`, default); `copy_on_write`: what it writes stays in the copy; or `none`",
     }),
   })
   .openapi("ForkRequest");

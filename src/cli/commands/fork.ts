@@ -9,7 +9,7 @@ interface ForkOptions extends ClientOptions {
   ttl?: string;
   env?: Record<string, string>;
   label?: Record<string, string>;
-  mounts?: "read-only" | "none";
+  mounts?: "read-only" | "copy-on-write" | "none";
   volumes?: "clone" | "read-only" | "none";
 }
 
@@ -32,9 +32,10 @@ export function forkCommand(): Command {
       ).choices([...["clone", "read-only", "none"]]),
     )
     .addOption(
-      new Option("--mounts <what>", "what a copy gets of directories of the host; default: it reads them").choices([
-        ...["read-only", "none"],
-      ]),
+      new Option(
+        "--mounts <what>",
+        "what a copy gets of directories of the host; default: it reads them; copy-on-write: what it writes stays in it",
+      ).choices([...["read-only", "copy-on-write", "none"]]),
     )
     .option("-l, --label <K=V>", "a label to find them by; may be repeated", parsePair)
     .action((id: string, options: ForkOptions) =>
@@ -42,7 +43,7 @@ export function forkCommand(): Command {
         const sandbox = await findSandbox(client, id, signal);
         const { count, name, ttl, env, label, volumes: what, mounts: how } = options;
         const volumes = what === "read-only" ? "read_only" : what;
-        const mounts = how === "read-only" ? "read_only" : how;
+        const mounts = how === "read-only" ? "read_only" : how === "copy-on-write" ? "copy_on_write" : how;
         const copies = await sandbox.fork({ count, name, ttl, env, metadata: label, volumes, mounts, signal });
         if (options.json === true) return printJson(copies.map(({ info }) => info));
         for (const copy of copies) printLine(copy.id);

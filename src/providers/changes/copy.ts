@@ -1,6 +1,13 @@
 /** Copies of a machine that goes on: F1 to F8 of docs/crash-protocol.md. A fork's start at once, a checkpoint's when they are asked for. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { copied as copiedDirectories } from "../../directories/directory.ts";
+import { copyLayers } from "../../directories/layer.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
+import { ownedName } from "../../host/owned-name.ts";
+import { removeTree } from "../../host/remove-tree.ts";
+import { discard } from "../../launcher/launch.ts";
 import { SavedWork } from "../../launcher/saved.ts";
 import type { PausedMachine, RunningMachine } from "../../vmm/vmm.ts";
 import type { MachineLife } from "../machine-life.ts";
@@ -18,7 +25,13 @@ export async function fork(
 ): Promise<{ machines: SandboxMachine[]; stoppedMs: number }> {
   const { launcher } = life.context;
   const key = forkKey();
-  const { stoppedMs } = await saveRunning(life, "fork", key, signal, () => volumes?.copy());
+  const directories = copiedDirectories(life.record.directories, copied, life.target.shape.diskMiB * 2 ** 20);
+  await using layers = directories?.some(({ layer }) => layer !== undefined) ? await Layers.begin(life) : undefined;
+  const beside = async (): Promise<void> => {
+    await volumes?.copy();
+    await layers?.take();
+  };
+  const { stoppedMs } = await saveRunning(life, "fork", key, signal, beside);
   // Held until the children are there: the first of them that ends must not take it from the others.
   const release = launcher.store.use(key);
   try {
@@ -26,8 +39,6 @@ export async function fork(
     // What the parent's programs trust, its copies' do.
     const { allowedHosts = [], authority } = life.record;
     const network = allowedHosts.length > 0;
-    const directories =
-      copied === "none" ? undefined : life.record.directories?.map((each) => ({ ...each, readOnly: true }));
     const start = async (id: string): Promise<SandboxMachine> => {
       const slots = await volumes?.slots(id);
       const files: (string | undefined)[] = [];
@@ -41,6 +52,13 @@ export async function fork(
         signal,
         ...disks,
       });
+      try {
+        await layers?.give(launched.dir);
+      } catch (error) {
+        await discard(launched.dir, launched.machine);
+        launched.releaseSnapshot();
+        throw error;
+      }
       const machine = await life.context.own(launched, { id, allowedHosts, authority, directories });
       // Before whatever could wait for the host: nobody answers in this copy.
       if (life.record.directories !== undefined && directories === undefined) await leaveDirectories(life, machine);
@@ -58,6 +76,37 @@ export async function fork(
     return { machines, stoppedMs };
   } finally {
     release();
+  }
+}
+
+/** Layers over directories of the host, as they were when the machine stood still. */
+class Layers implements AsyncDisposable {
+  readonly #life: MachineLife;
+  readonly #dir: string;
+
+  private constructor(life: MachineLife, dir: string) {
+    this.#life = life;
+    this.#dir = dir;
+  }
+
+  static async begin(life: MachineLife): Promise<Layers> {
+    const { tmp } = life.context.launcher.paths;
+    const dir = join(tmp, await ownedName("layers"));
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    return new Layers(life, dir);
+  }
+
+  /** What its helper is asked for meanwhile no guest was told of: each of the copies asks for it again. */
+  take(): Promise<void> {
+    return copyLayers(this.#life.dir, this.#dir);
+  }
+
+  give(machineDir: string): Promise<void> {
+    return copyLayers(this.#dir, machineDir);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return removeTree(this.#dir);
   }
 }
 

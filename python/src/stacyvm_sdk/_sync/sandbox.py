@@ -280,12 +280,12 @@ class Sandbox:
         metadata: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         volumes: Literal["clone", "read_only", "none"] | None = None,
-        mounts: Literal["read_only", "none"] | None = None,
+        mounts: Literal["read_only", "copy_on_write", "none"] | None = None,
     ) -> list[Sandbox]:
         """
         Copies of it, memory and running programs included; each is its own from then on. `name`: of a single copy. `volumes`: what a copy
         gets of volumes that this one writes to; without it a clone of each. `mounts`: what it gets of directories of the host; without it, it
-        reads them.
+        reads them; with "copy_on_write" what it writes stays in it.
         """
         text = duration_text(ttl)
         body = without_none(count=count, name=name, ttl=text, metadata=metadata, env=env, volumes=volumes, mounts=mounts)
