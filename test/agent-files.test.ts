@@ -272,6 +272,33 @@ test("a directory goes out and in as a tar stream", async () => {
   assert.equal(result, "one\none\none\nlong\n100000\n640\n555\n2\n");
 });
 
+test("what a tar stream makes has the times and modes that it had, whatever is made in a directory later", async () => {
+  await shell(
+    agent,
+    `umask 0; mkdir -p /workspace/dated/inner && cd /workspace/dated && echo x >inner/file && mkfifo pipe && mknod null c 1 3 && ln -s nowhere link
+chmod 666 pipe null; touch -h -d @978307200 link pipe null inner/file; touch -d @981 inner`,
+  );
+  await agent.tarIn("/workspace/redated", await agent.tarOut("/workspace/dated"));
+  const look = "stat -c '%n %a %Y' * inner/*";
+  const [was, is] = [
+    await shell(agent, `cd /workspace/dated && ${look}`),
+    await shell(agent, `cd /workspace/redated && ${look}`),
+  ];
+  assert.equal(is, was);
+  assert.match(was, /^inner 777 981$/m);
+  assert.match(was, /^null 666 978307200$/m);
+  // A name that becomes another thing on the way is dated as that, and nothing outside is.
+  const tar = pack();
+  tar.entry({ name: "turned/", type: "directory", mtime: new Date(0) });
+  tar.entry({ name: "away/", type: "directory", mtime: new Date(0) });
+  tar.entry({ name: "away/file", mtime: new Date(0) }, "x");
+  tar.finalize();
+  await shell(agent, "mkdir -p /workspace/turning && ln -s /tmp /workspace/turning/turned");
+  const before = (await agent.stat("/tmp")).mtimeMs;
+  await fails(agent.tarIn("/workspace/turning", tar as AsyncIterable<Buffer>), "invalid");
+  assert.equal((await agent.stat("/tmp")).mtimeMs, before);
+});
+
 test("a tar stream cannot leave its directory", async () => {
   const archive = async (entries: { name: string; type?: "symlink" | "file"; linkname?: string }[]) => {
     const tar = pack();

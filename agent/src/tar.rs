@@ -17,6 +17,8 @@ const BLOCK: usize = 512;
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Above this many files with several names, further ones are written in full.
 const MAX_LINKS: usize = 65_536;
+/// Above this many directories, further ones keep the time of their unpacking.
+const MAX_DIRECTORY_TIMES: usize = 262_144;
 /// How pax archives name extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -436,6 +438,8 @@ struct Target {
     root: Fd,
     /// The parent directory that was used last.
     last: Option<(Vec<u8>, Fd)>,
+    /// What directories are to be dated, once nothing is made in them any more.
+    dates: Vec<(Vec<u8>, libc::timespec)>,
 }
 
 #[repr(C)]
@@ -479,6 +483,21 @@ impl Target {
         }
     }
 
+    fn date_later(&mut self, directory: Vec<u8>, time: libc::timespec) {
+        if self.dates.len() < MAX_DIRECTORY_TIMES {
+            self.dates.push((directory, time));
+        }
+    }
+
+    /// One that a later entry has replaced or moved is left as it is.
+    fn date_directories(&mut self) {
+        for (path, time) in std::mem::take(&mut self.dates) {
+            if let Ok(directory) = open_beneath(&self.root, &path) {
+                date(directory.raw(), b"", time);
+            }
+        }
+    }
+
     fn make(&self, parts: &[&[u8]]) -> Result<Fd> {
         for end in 1..=parts.len() {
             let path = parts[..end].join(&b'/');
@@ -502,7 +521,7 @@ impl Target {
 /// @param layer names that delete do so, and extended attributes are set
 pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
     crate::files::make_parents(path, 0o755, None)?;
-    let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None };
+    let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None, dates: Vec::new() };
     let mut source = Source { io, piece: Bytes::Own(Vec::new()), at: 0 };
     let mut extra = Extra::default();
     while let Some(h) = source.block()? {
@@ -553,7 +572,18 @@ pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
     }
     // What follows the end marker is padding.
     while !source.some(PIECE)?.is_empty() {}
+    target.date_directories();
     Ok(Fields::new())
+}
+
+/// Dates what a descriptor is (no name), or a name in that directory, a link itself too. Not every filesystem can; that is no reason to fail.
+fn date(at: i32, leaf: &[u8], time: libc::timespec) {
+    let times = [time, time];
+    if let Ok(leaf) = cstring(leaf) {
+        let flags = if leaf.as_bytes().is_empty() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
+        // SAFETY: NUL-terminated, and two times.
+        unsafe { libc::utimensat(at, leaf.as_ptr(), times.as_ptr(), flags) };
+    }
 }
 
 struct Entry {
@@ -615,6 +645,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
                 libc::chmod(via.as_ptr(), entry.mode);
             }
             entry.attributes(&at(last))?;
+            target.date_later(parts.join(&b'/'), entry.mtime);
             return source.each(entry.size, |_| Ok(()));
         }
         b'0' | 0 | b'7' => {
@@ -661,6 +692,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
             unsafe { libc::chmod(via.as_ptr(), entry.mode) };
         }
         entry.attributes(&at(last))?;
+        date(dir, last, entry.mtime);
     }
     Ok(())
 }
