@@ -111,6 +111,9 @@ describe("Linux sandboxes under the real QEMU", () => {
       const clone = await bench.launch();
       assert.equal(clone.boot.path, "cold");
       assert.match(clone.boot.fallback ?? "", /damaged/);
+      // It was greeted when its kernel began to boot, seconds ago.
+      const behind = Date.now() - (await clone.agent.info()).nowMs;
+      assert.ok(Math.abs(behind) < 1_000, `its clock is ${behind} ms behind`);
       assert.equal(await sh(clone, "echo fine"), "fine");
       await bench.remove(clone);
       await bench.launcher.settle();

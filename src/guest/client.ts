@@ -65,8 +65,10 @@ export async function connectAgent(
 ): Promise<Agent> {
   const { session, hello } = await Session.open(open, greeting, options);
   const agent = new AgentClient(session, hello);
-  // What makes a clone an individual was in the greeting; nothing runs before the rest is there too.
-  if (identity !== undefined && !greeting.whole) await agent.identify({ ...identity, thaw: false });
+  // What makes a clone an individual was in the greeting; nothing runs before the rest is there too. Where it waited for the guest, in a
+  // port while a kernel booted, it has told an old time.
+  const late = greeting.ageMs > STALE_CLOCK_MS;
+  if (identity !== undefined && (!greeting.whole || late)) await agent.identify({ ...identity, thaw: false });
   return agent;
 }
 
@@ -75,6 +77,9 @@ function greetingOf(identity: Identity | undefined): Greeting {
   const large = identity !== undefined && identityFields(identity).finish().length > HELLO_BYTES;
   return large ? new Greeting({ ...identity, env: {} }, false) : new Greeting(identity);
 }
+
+/** By so much a guest's clock may be behind, ms; telling it again costs a round trip. */
+const STALE_CLOCK_MS = 250;
 
 /** Of an identity in the greeting; the frame has room for a little more. */
 const HELLO_BYTES = 60_000;

@@ -5,7 +5,7 @@ import { countTurns } from "../../test/count-turns.ts";
 import { GUEST_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import type { Agent, Identity } from "./agent.ts";
-import { openAgent } from "./client.ts";
+import { connectAgent, openAgent } from "./client.ts";
 import { FakeGuest } from "./fake-guest.ts";
 import { FieldReader, FieldWriter, FrameType, INITIAL_CREDIT, Method, Tag } from "./protocol.ts";
 import { reconnectingAgent } from "./reconnecting-agent.ts";
@@ -36,6 +36,29 @@ test("noise, stale frames and a foreign hello before the answer are passed by", 
   const agent = await guest.connect();
   assert.equal(agent.hello.protocol, 1);
   await agent.close();
+});
+
+test("a guest that takes its greeting late is told the time again, one that answers at once is not", async () => {
+  const told = async (afterMs: number): Promise<number[]> => {
+    const clocks: number[] = [];
+    const guest = new FakeGuest(
+      FakeGuest.alive((frame, self) => {
+        if (frame.type !== FrameType.OPEN) return;
+        const identity = new FieldReader(new FieldReader(frame.payload.subarray(2)).bytes(Tag.IDENTITY) as Buffer);
+        clocks.push(Number((identity.bigint(Tag.CLOCK) ?? 0n) / 1_000_000n));
+        self.send(FrameType.END, frame.stream, new FieldWriter().u8(Tag.STATUS, 0).u16(Tag.VERSION, 1).finish());
+      }),
+      (self, nonce) => void setTimeout(() => self.ack(nonce), afterMs),
+    );
+    const agent = await connectAgent({ stream: guest.host, clean: true }, { identity: IDENTITY });
+    await agent.close();
+    return clocks;
+  };
+  assert.deepEqual(await told(0), []);
+  const begun = Date.now();
+  const [clock = 0, ...more] = await told(400);
+  assert.ok(clock >= begun + 399, `${clock - begun} ms after the greeting was made`);
+  assert.deepEqual(more, []);
 });
 
 test("a guest that sends and sends and never answers the greeting loses its connection, and others have their turns meanwhile", async () => {

@@ -374,6 +374,7 @@ export class Greeting {
   /** False: a part of the identity had no room, and comes behind it. */
   readonly whole: boolean;
   readonly #identity: Identity | undefined;
+  #madeAt = 0;
 
   constructor(identity?: Identity, whole = true) {
     this.#identity = identity;
@@ -382,12 +383,18 @@ export class Greeting {
 
   /** Made when it is sent: an identity tells the time. */
   frame(): Buffer {
+    this.#madeAt = performance.now();
     const fields = new FieldWriter()
       .u16(Tag.VERSION_MIN, PROTOCOL_VERSION)
       .u16(Tag.VERSION_MAX, PROTOCOL_VERSION)
       .bytes(Tag.NONCE, this.nonce);
     if (this.#identity !== undefined) fields.fields(Tag.IDENTITY, identityFields(this.#identity));
     return encodeFrame({ type: FrameType.HELLO, channel: 0, flags: 0, stream: 0, payload: fields.finish() }, 0);
+  }
+
+  /** How old the time is that it tells, ms. */
+  get ageMs(): number {
+    return performance.now() - this.#madeAt;
   }
 }
 
