@@ -299,6 +299,34 @@ chmod 666 pipe null; touch -h -d @978307200 link pipe null inner/file; touch -d 
   assert.equal((await agent.stat("/tmp")).mtimeMs, before);
 });
 
+test("holes stay holes: of a file that is written anew, and of one in an archive", async () => {
+  const size = 16 << 20;
+  const content = Buffer.alloc(size);
+  content.write("begin");
+  content.write("middle", 3_000_001);
+  await agent.writeFile("/workspace/sparse/one", content);
+  const tar = pack();
+  tar.entry({ name: "two" }, content);
+  tar.finalize();
+  await agent.tarIn("/workspace/sparse", tar as AsyncIterable<Buffer>);
+  const [one, two, same] = (
+    await shell(
+      agent,
+      "cd /workspace/sparse && du -k one | cut -f1 && du -k two | cut -f1 && cmp one two && wc -c <two",
+    )
+  ).split("\n");
+  assert.ok(Number(one) < 100 && Number(two) < 100, `${one} and ${two} KiB are taken`);
+  assert.equal(Number(same), size);
+  const read = await agent.readFile("/workspace/sparse/one", { offset: 3_000_000, length: 8 });
+  assert.equal(read.toString(), "\0middle\0");
+  await agent.copy("/workspace/sparse/one", "/workspace/sparse/three");
+  assert.ok(Number(await shell(agent, "cd /workspace/sparse && cmp one three && du -k three | cut -f1")) < 100);
+  // In place, zeros are written where something was.
+  await agent.writeFile("/workspace/sparse/one", Buffer.alloc(8192), { offset: 0 });
+  assert.equal((await agent.readFile("/workspace/sparse/one", { length: 5 })).toString("hex"), "00".repeat(5));
+  await shell(agent, "rm -r /workspace/sparse");
+});
+
 test("a tar stream cannot leave its directory", async () => {
   const archive = async (entries: { name: string; type?: "symlink" | "file"; linkname?: string }[]) => {
     const tar = pack();
@@ -312,6 +340,14 @@ test("a tar stream cannot leave its directory", async () => {
   await fails(agent.tarIn("/workspace/jail", await archive([{ name: "../evil" }])), "invalid");
   const through = [{ name: "out", type: "symlink" as const, linkname: "/tmp" }, { name: "out/evil" }];
   await fails(agent.tarIn("/workspace/jail", await archive(through)), "invalid");
+  await shell(agent, "ln -s /tmp /workspace/jail/away");
+  const directory = pack();
+  directory.entry({ name: "away/", type: "directory" });
+  directory.finalize();
+  await assert.rejects(agent.tarIn("/workspace/jail", directory as AsyncIterable<Buffer>), {
+    code: "invalid",
+    message: /away leads out of the directory that the archive is unpacked in, by a link that is there/,
+  });
   await fails(agent.stat("/tmp/evil"), "not-found");
   async function* garbage() {
     yield randomBytes(5000);

@@ -199,6 +199,11 @@ describe("a saved machine's root is the same one", () => {
     const list =
       "find /elsewhere /directory /same /plain /copied /anew /etc/file /etc/again -type f | sort | xargs md5sum";
     assert.equal(await shell(other.agent, `${list} 2>&1`), await shell(machine.agent, `${list} 2>&1`));
+    await shell(machine.agent, "touch /elsewhere/.wh.x");
+    await assert.rejects(
+      Array.fromAsync(await machine.agent.changes()),
+      /\/elsewhere\/.wh.x cannot be saved: in an image's layers a name with .wh. deletes/,
+    );
     await machine.destroy();
     await other.destroy();
   });

@@ -226,7 +226,9 @@ FROM first AS unused
 RUN echo never; exit 1
 
 FROM first AS second
-RUN echo $PUT_OFF > put-off; test -f out/file
+RUN echo $PUT_OFF > put-off; test -f out/file; ln -s /led/there /lead
+COPY src/a.txt /lead
+RUN test -L /lead && cat /led/there | grep one
 ADD pkg.tar.gz /unpacked/
 ADD src/a.txt /plain/
 COPY <<EOF <<"RAW" /texts/

@@ -3,6 +3,7 @@
 use crate::buffers::{Buffer, Bytes, PIECE};
 use crate::jobs::Io;
 use crate::protocol::{tag, Fields, Reader, MAX_PAYLOAD};
+use crate::sparse::SparseWriter;
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
 use crate::temporary;
 use crate::user::User;
@@ -315,9 +316,19 @@ impl WriteJob {
         let (file, beside) = self.open()?;
         let mut size = 0u64;
         let result = (|| {
+            let failed = |e| Fail::errno(e, &name(&self.path));
+            // One that is written in place may have anything where zeros are sent.
+            let mut made = beside.as_ref().map(|_| SparseWriter::new(&file));
             while let Some(piece) = next()? {
-                sys::write_all(file.raw(), &piece).map_err(|e| Fail::errno(e, &name(&self.path)))?;
+                match &mut made {
+                    Some(made) => made.write(&piece),
+                    None => sys::write_all(file.raw(), &piece),
+                }
+                .map_err(failed)?;
                 size += piece.len() as u64;
+            }
+            if let Some(made) = made {
+                made.finish().map_err(failed)?;
             }
             if let Some(beside) = &beside {
                 let (from, to) = (cstring(beside)?, cstring(&self.path)?);

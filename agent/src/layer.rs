@@ -48,6 +48,11 @@ pub fn deletes(leaf: &[u8]) -> Option<Deletes<'_>> {
     leaf.strip_prefix(WHITEOUT).filter(|hidden| !hidden.is_empty() && *hidden != b"." && *hidden != b"..").map(Deletes::Name)
 }
 
+/// A name that a layer cannot hold, since there it would delete another.
+pub fn unspeakable(leaf: &[u8]) -> bool {
+    leaf.starts_with(WHITEOUT)
+}
+
 /// Removes whatever is under a name, also a whole directory. Nothing there is fine.
 pub fn remove(path: &[u8]) -> Result<()> {
     match stat(path, false) {

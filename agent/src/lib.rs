@@ -30,6 +30,7 @@ pub mod replay;
 pub mod ring;
 pub mod sentinel;
 pub mod session;
+pub mod sparse;
 pub mod spawn;
 pub mod starting;
 pub mod sys;

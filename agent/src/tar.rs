@@ -6,6 +6,7 @@ use crate::jobs::Io;
 use crate::attributes::{self, Xattrs};
 use crate::layer::{self, Deletes};
 use crate::protocol::{status, Fields};
+use crate::sparse::SparseWriter;
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
 use crate::walk::{walk_as, Visit};
 use std::collections::HashMap;
@@ -217,6 +218,10 @@ impl<'a> Tree<'a> {
             let cut = as_name.iter().rposition(|&b| b == b'/').map_or(0, |p| p + 1);
             let deleted = [&as_name[..cut], &layer::whiteout_of(&as_name[cut..])].concat();
             return self.empty_file(&deleted, st);
+        }
+        if layer && layer::unspeakable(as_name.rsplit(|&b| b == b'/').next().unwrap_or(as_name)) {
+            let what = format!("{} cannot be saved: in an image's layers a name with .wh. deletes", name(path));
+            return Err(Fail::new(status::NOT_SUPPORTED, what));
         }
         let xattrs = if layer { attributes::all(path)? } else { Xattrs::new() };
         match st.st_mode & libc::S_IFMT {
@@ -456,7 +461,14 @@ fn open_beneath(root: &Fd, path: &[u8]) -> Result<Fd> {
     // SAFETY: a NUL-terminated path and a structure of the given size.
     let fd = unsafe { libc::syscall(libc::SYS_openat2, root.raw(), c.as_ptr(), &how, std::mem::size_of::<OpenHow>()) };
     if fd < 0 {
-        return Err(Fail::last(&name(path)));
+        let failed = Fail::last(&name(path));
+        // The kernel's words for it speak of links between devices.
+        return Err(if failed.errno == libc::EXDEV {
+            let words = format!("{} leads out of the directory that the archive is unpacked in, by a link that is there", name(path));
+            Fail { status: status::INVALID, message: words, ..failed }
+        } else {
+            failed
+        });
     }
     Ok(Fd::own(fd as i32))
 }
@@ -470,9 +482,6 @@ impl Target {
         if self.last.as_ref().map_or(true, |(p, _)| *p != path) {
             let dir = match open_beneath(&self.root, &path) {
                 Err(f) if f.errno == libc::ENOENT => self.make(parts)?,
-                Err(f) if f.errno == libc::EXDEV => {
-                    return Err(Fail::invalid(format!("the tar entry below {} leaves its directory", name(&path))));
-                }
                 other => other?,
             };
             self.last = Some((path, dir));
@@ -652,7 +661,9 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
             unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) };
             let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
             let file = Fd::own(check(unsafe { libc::openat(dir, leaf.as_ptr(), flags, 0o600 as libc::c_uint) }, &what)?);
-            source.each(entry.size, |b| sys::write_all(file.raw(), b).map_err(|e| Fail::errno(e, &what)))?;
+            let mut made = SparseWriter::new(&file);
+            source.each(entry.size, |b| made.write(b).map_err(|e| Fail::errno(e, &what)))?;
+            made.finish().map_err(|e| Fail::errno(e, &what))?;
             let times = [entry.mtime, entry.mtime];
             unsafe {
                 libc::fchown(file.raw(), entry.uid, entry.gid);

@@ -4,6 +4,7 @@ use crate::attributes::{self, describe_with};
 use crate::files::{is, make_parents, name, os, stat};
 use crate::jobs::Io;
 use crate::protocol::{status, tag, Fields};
+use crate::sparse::SparseWriter;
 use crate::sys::{self, check, cstring, Fail, Result};
 use crate::walk::{walk, walk_as, Visit};
 use std::os::unix::ffi::OsStrExt;
@@ -123,6 +124,8 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) 
         libc::S_IFREG => {
             let source = sys::open(from, libc::O_RDONLY | if follow { 0 } else { libc::O_NOFOLLOW }, 0)?;
             let target = sys::open(to, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOCTTY, 0o600)?;
+            let regular = stat(to, true).map_or(false, |st| is(&st, libc::S_IFREG));
+            let mut made = SparseWriter::new(&target);
             let mut buf = vec![0; 65_536];
             loop {
                 io.check()?;
@@ -130,8 +133,10 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) 
                 if n == 0 {
                     break;
                 }
-                sys::write_all(target.raw(), &buf[..n]).map_err(|e| Fail::errno(e, &name(to)))?;
+                let written = if regular { made.write(&buf[..n]) } else { sys::write_all(target.raw(), &buf[..n]) };
+                written.map_err(|e| Fail::errno(e, &name(to)))?;
             }
+            made.finish().map_err(|e| Fail::errno(e, &name(to)))?;
         }
         // Sockets, pipes and devices have no content.
         _ => return Ok(()),

@@ -125,6 +125,7 @@ test("a working directory's new directories belong to whom the step says, else t
     ...guest("x"),
     stat: async (path: string) => {
       if (path !== "/srv") throw new StacyError("not-found", "there is no such file");
+      return { kind: "directory" };
     },
     readFile: async () => Buffer.from("root:x:0:0::/root:/bin/sh\nuser:x:1000:1001::/home/user:/bin/sh\n"),
     tarIn: (path: string, sent: AsyncIterable<Uint8Array>) =>

@@ -55,6 +55,55 @@ test("a copy sends files with their contents: named ones, those that links lead 
   });
 });
 
+test("a destination that is a link in the image means what it leads to, there or not; a circle is an error with the line", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "copy-"));
+  t.after(() => rm(dir, { recursive: true }));
+  await using context = await BuildContext.ofTar(
+    (async function* () {
+      yield tar([
+        { path: "a", content: "a" },
+        { path: "gone", type: "2", link: "nowhere" },
+      ]);
+    })(),
+    join(dir, "store"),
+  );
+  const links: Record<string, string> = {
+    "/link": "/real",
+    "/over": "sub/there",
+    "/sub/there": "../end",
+    "/ring": "gnir",
+    "/gnir": "/ring",
+    "/to-root": "/",
+  };
+  const came: string[] = [];
+  const agent = {
+    stat: async (path: string, options: { follow?: boolean } = {}) => {
+      const target = links[path];
+      if (target === undefined || options.follow !== false) throw new StacyError("not-found", "there is no such file");
+      return { kind: "symlink", target };
+    },
+    tarIn: (path: string, sent: AsyncIterable<Uint8Array>) =>
+      readTar(sent, async (entry) => {
+        came.push(join(path, entry.path));
+      }),
+  } as unknown as Agent;
+  const copy = (to: string, source = "a"): Promise<void> =>
+    copyInto(
+      { kind: "copy", sources: [source], to, text: "", line: 7 },
+      { agent, files: context, cwd: "/", scratch: dir, signal: undefined },
+    );
+  for (const to of ["/link", "/link/", "/over", "/to-root/", "/plain"]) await copy(to);
+  assert.deepEqual(came, ["/real", "/real/a", "/end", "/a", "/plain"]);
+  await assert.rejects(
+    copy("/ring"),
+    /^StacyError: line 7: \/ring is a link in the image that leads around in circles/,
+  );
+  await assert.rejects(
+    copy("/x", "gone"),
+    /line 7: gone is a link to nowhere, and the build's files have nothing there/,
+  );
+});
+
 test("a source that is a link is copied as one where the step says so, wherever it leads", async (t) => {
   const dir = await mkdtemp(join(tmpdir(), "copy-"));
   t.after(() => rm(dir, { recursive: true }));
@@ -165,6 +214,7 @@ test("times before 1970 and after 2242 come over, of the build's files and of an
   for (const files of [context, image]) {
     const came: Record<string, number> = {};
     const agent = {
+      stat: () => Promise.reject(new StacyError("not-found", "there is no such file")),
       tarIn: (_path: string, sent: AsyncIterable<Uint8Array>) =>
         readTar(sent, async ({ path, mtime }) => {
           came[path] = mtime;

@@ -16,6 +16,7 @@ import { isTarHeader } from "../images/tar.ts";
 import { type TarMember, writeTar } from "../images/tar-writer.ts";
 import { absolute } from "./configuration.ts";
 import { BuildContext } from "./context.ts";
+import { destinationOf } from "./destination.ts";
 import { fileMode } from "./file-mode.ts";
 import { assertFew, type BuildFile, type BuildFiles, below, follow, matching, relativePath } from "./files.ts";
 import { makeDirectory } from "./make-directory.ts";
@@ -49,22 +50,33 @@ export interface CopyPlace {
 async function select(step: CopyStep, files: BuildFiles | undefined, most?: number): Promise<Selected[]> {
   const pace = new Pace();
   const found: Selected[] = [];
-  const nothing = (source: string): StacyError =>
-    new StacyError("not-found", `line ${step.line}: ${files?.name ?? "the build's files"} have no ${source}`, {
-      remedy:
-        files === undefined
-          ? "give a directory to build from"
-          : step.from === undefined
-            ? "look into .dockerignore, too"
-            : "a stage or image is copied from as it is at its end",
-    });
+  const nothing = async (source: string): Promise<StacyError> => {
+    const named = isPattern(source) ? undefined : source;
+    const link = named && files && (await inLine(step, () => pace.through(linkAt(files, named))));
+    const whose = files?.name ?? "the build's files";
+    return new StacyError(
+      "not-found",
+      link
+        ? `line ${step.line}: ${source} is a link to ${link.target}, and ${whose} have nothing there`
+        : `line ${step.line}: ${whose} have no ${source}`,
+      {
+        remedy: link
+          ? "a link is copied as what it leads to, which has to be among them"
+          : files === undefined
+            ? "give a directory to build from"
+            : step.from === undefined
+              ? "look into .dockerignore, too"
+              : "a stage or image is copied from as it is at its end",
+      },
+    );
+  };
   for (const source of step.sources) {
     if (typeof source !== "string") {
       found.push({ file: inline(source), path: source.name, source: source.name, below: "" });
       continue;
     }
     const paths = files === undefined ? [] : await inLine(step, () => matching(files, source, most));
-    if (files === undefined || (paths.length === 0 && !isPattern(source))) throw nothing(source);
+    if (files === undefined || (paths.length === 0 && !isPattern(source))) throw await nothing(source);
     for (const path of paths) {
       if (pace.over) await pace.rest();
       assertFew(found.length, most);
@@ -85,11 +97,11 @@ async function select(step: CopyStep, files: BuildFiles | undefined, most?: numb
           assertFew(found.length, most);
           found.push({ file: inner, path: inner.path, source: path, below: inner.path.slice(cut) });
         }
-      } else if (!isPattern(source)) throw nothing(source);
+      } else if (!isPattern(source)) throw await nothing(source);
     }
   }
   const patterns = step.sources.filter((source): source is string => typeof source === "string" && isPattern(source));
-  if (found.length === 0 && patterns.length === step.sources.length) throw nothing(patterns.join(" and no "));
+  if (found.length === 0 && patterns.length === step.sources.length) throw await nothing(patterns.join(" and no "));
   return found;
 }
 
@@ -144,7 +156,7 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
   const selected = await select(step, files);
   const own = files === undefined || files instanceof BuildContext;
   const owner = step.owner === undefined ? undefined : await ownerOf(agent, step.owner, step.line);
-  const to = absolute(cwd, step.to);
+  const to = await inLine(step, () => destinationOf(agent, absolute(cwd, step.to)));
   const single = selected.length === 1 && selected[0]?.below === "" && step.sources.length === 1;
   if (step.sources.length > 1 && !to.endsWith("/")) {
     throw new StacyError("invalid", `line ${step.line}: the destination of several sources must end with a slash`);

@@ -254,6 +254,14 @@ RUN cat <<<here`);
       list.filter(({ kind }) => kind === "run").map((step) => (step.kind === "run" ? step.argv.at(-1) : "")),
       ["a   b\\", "c"],
     );
+    const quoted = steps('# escape=`\nFROM a\nENV D=a`"b E="c`"d" F=C:\\dir G=y`\nz');
+    assert.deepEqual(configAfter(BASE, quoted).env.slice(-4), ['D=a"b', 'E=c"d', "F=C:\\dir", "G=yz"]);
+  });
+
+  test("a label has a name; a first line that is no instruction is told as one of a Dockerfile", () => {
+    refused('FROM a\nLABEL ""=c', "invalid", /line 2: LABEL.*a name is empty/);
+    refused("FROM a\nLABEL __proto__=c", "invalid", /line 2: LABEL.*__proto__ is no name that a label may have/);
+    refused("FORM a", "invalid", /line 1: .*FORM/);
   });
 
   test("what is not supported is named with its line and a way round it, never left out", () => {

@@ -60,9 +60,8 @@ export function readPlan(text: string, options: DockerfileOptions = {}): Plan {
   return readDeclarative(text);
 }
 
-/** A Dockerfile begins with an instruction, be it one that may not come first; in our own form a colon follows the word. */
-const DOCKERFILE =
-  /^\s*(FROM|ARG|RUN|COPY|ADD|ENV|LABEL|WORKDIR|USER|CMD|ENTRYPOINT|EXPOSE|VOLUME|SHELL|STOPSIGNAL|HEALTHCHECK|ONBUILD|MAINTAINER)\s+[^:\s]/i;
+/** A Dockerfile begins with an instruction, be it one that may not come first, or is none; in our own form a colon follows the word. */
+const DOCKERFILE = /^\s*[A-Za-z]+[ \t]+[^:\s]/;
 
 function firstLine(text: string): string | undefined {
   return text.split("\n").find((line) => line.trim() !== "" && !line.trim().startsWith("#"));

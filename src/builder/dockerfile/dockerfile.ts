@@ -274,7 +274,7 @@ class SectionReader {
         this.steps.push({ kind: "entrypoint", argv: argv(), ...at });
         break;
       case "EXPOSE": {
-        const ports = words(rest, fail).flatMap((word) => expand(word).split(/\s+/));
+        const ports = words({ ...instruction, rest }, fail).flatMap((word) => expand(word).split(/\s+/));
         const odd = ports.find((port) => !isPort(port));
         if (odd !== undefined && sure)
           throw fail(`${odd === "" ? "a port is empty" : `${odd} is no port`}: write it like 80, 53/udp or 8000-8010`);
@@ -289,7 +289,7 @@ class SectionReader {
         break;
       }
       case "VOLUME": {
-        const paths = (jsonWords(rest) ?? words(rest, fail)).map(expand);
+        const paths = (jsonWords(rest) ?? words({ ...instruction, rest }, fail)).map(expand);
         const odd = paths.find((path) => !path.startsWith("/"));
         if (odd !== undefined && sure) throw fail(`${odd === "" ? "a path is empty" : `${odd} is not absolute`}`);
         this.steps.push({ kind: "volume", paths, ...at });
@@ -387,7 +387,7 @@ class SectionReader {
     };
     const [only] = heredocs;
     if (only === undefined) push(jsonWords(rest) ?? this.#byShell(rest));
-    else if (heredocs.length === 1 && rawWords(rest).length === 1 && isHeredoc(rest)) {
+    else if (heredocs.length === 1 && rawWords({ ...instruction, rest }).length === 1 && isHeredoc(rest)) {
       if (only.content.startsWith("#!")) push([SCRIPT], only.content);
       else push(this.#byShell(only.content));
     } else {
@@ -407,7 +407,7 @@ class SectionReader {
       if (!known.includes(option))
         throw unsupported(instruction, `${name} --${option}`, "leave the option out, and do the rest with RUN");
     }
-    const paths = jsonWords(rest) ?? words(rest, fail);
+    const paths = jsonWords(rest) ?? words({ ...instruction, rest }, fail);
     const to = paths.pop();
     if (to === undefined || paths.length === 0) throw fail("needs a source and a destination");
     let next = 0;
@@ -449,7 +449,7 @@ class SectionReader {
     const { name, rest } = instruction;
     const fail = (why: string): StacyError => failure(instruction, why);
     const found: [key: string, value: string][] = [];
-    const list = words(rest, fail);
+    const list = words({ ...instruction, rest }, fail);
     if (list[0]?.includes("=")) {
       for (const { key, value } of list.map(assignment)) {
         if (value === undefined) throw fail(`${key} has no value`);
@@ -463,6 +463,10 @@ class SectionReader {
     }
     const values = Object.fromEntries(found);
     if (name === "LABEL") {
+      for (const [key] of found) {
+        if (key === "") throw fail("a name is empty");
+        if (key === "__proto__") throw fail(`${key} is no name that a label may have here`);
+      }
       this.steps.push({ kind: "label", labels: values, ...at });
       return;
     }
@@ -530,7 +534,7 @@ function assignment(word: string): Assignment {
 }
 
 function declarations(instruction: Instruction): Assignment[] {
-  return words(instruction.rest, (why) => failure(instruction, why)).map((word) => {
+  return words(instruction, (why) => failure(instruction, why)).map((word) => {
     const one = assignment(word);
     if (!isName(one.key))
       throw failure(instruction, one.key === "" ? "a name is empty" : `${one.key} is no name of a variable`);

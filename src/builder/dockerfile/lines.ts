@@ -1,6 +1,13 @@
 /** A Dockerfile's text as instructions: directives, comments, continued lines, here-documents. */
 import { StacyError } from "../../host/error.ts";
 
+/** Words as a shell has them, quotes kept; what is no word is left out. By the file's escape character. */
+const WORD = {
+  "\\": /(?:\\[\s\S]|"(?:\\[\s\S]|[^"\\])*"|'[^']*'|[^\s"'\\])+/g,
+  "`": /(?:`[\s\S]|"(?:`[\s\S]|[^"`])*"|'[^']*'|[^\s"'`])+/g,
+};
+type Escape = keyof typeof WORD;
+
 export interface Heredoc {
   /** The word that ends it. */
   name: string;
@@ -17,16 +24,16 @@ export interface Instruction {
   line: number;
   /** In the order of their `<<`. */
   heredocs: Heredoc[];
+  /** Of its file. */
+  escapeChar: Escape;
 }
 
 export interface Lines {
   instructions: Instruction[];
   /** A backslash, unless the file chooses another. */
-  escapeChar: string;
+  escapeChar: Escape;
 }
 
-/** Words as a shell has them, quotes kept; what is no word is left out. */
-const WORD = /(?:\\[\s\S]|"(?:\\[\s\S]|[^"\\])*"|'[^']*'|[^\s"'\\])+/g;
 const HEREDOC = /^\d*<<(-?)(?:"([^"<]+)"|'([^'<]+)'|([^<"']+))$/;
 const WITH_HEREDOCS = new Set(["RUN", "COPY", "ADD"]);
 
@@ -57,7 +64,7 @@ export function readLines(text: string): Lines {
     const trimmed = whole.trim();
     const name = /^[A-Za-z]+(?=\s|$)/.exec(trimmed)?.[0] ?? "";
     const rest = name === "" ? "" : trimmed.slice(name.length).trim();
-    const instruction: Instruction = { name: name.toUpperCase(), rest, line: begin + 1, heredocs: [] };
+    const instruction: Instruction = { name: name.toUpperCase(), rest, line: begin + 1, heredocs: [], escapeChar };
     if (WITH_HEREDOCS.has(instruction.name)) i = readHeredocs(instruction, lines, i);
     instructions.push(instruction);
   }
@@ -65,7 +72,7 @@ export function readLines(text: string): Lines {
 }
 
 /** `# escape=` among the comments `# name=value` at the very begin. */
-function escapeOf(lines: readonly string[]): string {
+function escapeOf(lines: readonly string[]): Escape {
   for (const line of lines) {
     const [, name, value] = /^#\s*([A-Za-z]+)\s*=\s*(.+)$/.exec(line.trim()) ?? [];
     if (name === undefined) break;
@@ -79,7 +86,7 @@ function escapeOf(lines: readonly string[]): string {
 /** @returns the line after the last here-document */
 function readHeredocs(instruction: Instruction, lines: readonly string[], next: number): number {
   let i = next;
-  for (const word of instruction.rest.trimStart().startsWith("[") ? [] : (instruction.rest.match(WORD) ?? [])) {
+  for (const word of instruction.rest.trimStart().startsWith("[") ? [] : rawWords(instruction)) {
     const [, dash, double, single, plain] = HEREDOC.exec(word) ?? [];
     const name = double ?? single ?? plain;
     if (name === undefined) continue;
@@ -106,12 +113,12 @@ export function isHeredoc(word: string): boolean {
   return HEREDOC.test(word);
 }
 
-export function rawWords(text: string): string[] {
-  return text.match(WORD) ?? [];
+export function rawWords({ rest, escapeChar }: Instruction): string[] {
+  return rest.match(WORD[escapeChar]) ?? [];
 }
 
-/** The same, where a quote that is not closed is an error. */
-export function words(text: string, fail: (why: string) => StacyError): string[] {
-  if (text.replace(WORD, "").trim() !== "") throw fail("a quote is not closed");
-  return rawWords(text);
+/** The same of its text or a part of that, where a quote that is not closed is an error. */
+export function words(instruction: Instruction, fail: (why: string) => StacyError): string[] {
+  if (instruction.rest.replace(WORD[instruction.escapeChar], "").trim() !== "") throw fail("a quote is not closed");
+  return rawWords(instruction);
 }
