@@ -121,7 +121,8 @@ function inline({ name, content }: { name: string; content: string }): BuildFile
     mode: 0o644,
     uid: 0,
     gid: 0,
-    mtime: 0,
+    // Of now, as BuildKit has it: archives of Python's and others take no time before 1980.
+    mtime: Math.floor(Date.now() / 1_000),
     target: "",
     major: 0,
     minor: 0,
