@@ -165,6 +165,16 @@ test("a working directory's new directories belong to whom the step says, else t
   ]);
 });
 
+test("a copy from what is no stage and no image says both, with its line", async (t) => {
+  const images = await based(t);
+  const text = "FROM base:1 AS build\nRUN make\nFROM base:1\nCOPY --from=biuld /tool /tool\n";
+  const start = async () => ({ agent: guest("x"), [Symbol.asyncDispose]: async () => {} });
+  await assert.rejects(
+    buildImage(readPlan(text), "copied:1", { images, diskMiB: 64, start }),
+    /^StacyError: line 4: no stage above is called biuld, and as an image: ./,
+  );
+});
+
 test("a command that reached no host is answered with what a build may reach; another failure is not", async (t) => {
   const images = await based(t);
   const failure = async (words: string): Promise<StacyError> => {

@@ -120,7 +120,22 @@ class Build implements AsyncDisposable {
 
   /** What a copy's result depends on. */
   async #copied(step: Extract<Step, { kind: "copy" }>): Promise<string> {
-    return step.from === undefined ? await copyDigest(step, this.#options.context) : await this.#keyOf(step.from);
+    const { from, line } = step;
+    if (from === undefined) return await copyDigest(step, this.#options.context);
+    try {
+      return await this.#keyOf(from);
+    } catch (thrown) {
+      if (from.kind !== "image") throw thrown;
+      const { code, message, remedy } = asStacyError(thrown);
+      throw new StacyError(
+        code,
+        `line ${line}: no stage above is called ${from.reference}, and as an image: ${message}`,
+        {
+          cause: thrown,
+          ...(remedy === undefined ? {} : { remedy }),
+        },
+      );
+    }
   }
 
   async #keyOf(from: Origin): Promise<string> {
