@@ -68,6 +68,11 @@ else
     "install them with your package manager (what each is for: scripts/packages.txt); kernel and built-in images need Debian's package tools"
 fi
 
+# As any user, and where there is none: for the tests of a fleet.
+if [ "${STACYVM_SETUP:-}" = tests ] && command -v apt-get >/dev/null; then
+  scripts/fetch-postgres.sh || say "no PostgreSQL; the tests that need it fail"
+fi
+
 stamp=.build/npm.stamp
 if [ ! -x node_modules/.bin/node ] || ! cmp -s package-lock.json "$stamp"; then
   say "installing Node packages from the lock file"

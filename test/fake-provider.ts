@@ -16,6 +16,7 @@ import {
 } from "../src/providers/provider.ts";
 import type { Clock } from "../src/sandboxes/clock.ts";
 import { silentLog, silentObserver } from "../src/sandboxes/observer.ts";
+import type { Registry } from "../src/sandboxes/registry.ts";
 import { Sandboxes } from "../src/sandboxes/sandboxes.ts";
 import { Store } from "../src/sandboxes/store.ts";
 import type { ExitReport } from "../src/vmm/vmm.ts";
@@ -319,6 +320,7 @@ export function fakeWorld(
     store?: Store;
     maxSandboxes?: number;
     overflow?: "reject" | "queue";
+    registry?: Registry;
   } = {},
 ) {
   const store = options.store ?? new Store(":memory:");
@@ -345,6 +347,7 @@ export function fakeWorld(
       maxKeptReady: 4,
     },
     ...{ clock, observer: silentObserver, log: silentLog, volumes: options.volumes ?? "/nonexistent/volumes" },
+    registry: options.registry,
   });
   return { store, clock, provider, sandboxes };
 }

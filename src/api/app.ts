@@ -20,7 +20,7 @@ import {
 } from "./endpoint.ts";
 import { assertOwnPage } from "./other-pages.ts";
 import { isClosed, previewTarget, proxyPreview } from "./preview.ts";
-import { httpError, problemOf } from "./problem.ts";
+import { httpError, problemOf, retryAfterOf } from "./problem.ts";
 import { codeRoutes } from "./routes/code.ts";
 import { environmentRoutes } from "./routes/environments.ts";
 import { eventRoutes } from "./routes/events.ts";
@@ -76,6 +76,8 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     if (problem.status === 503 && parts.stopping.aborted) log.info(about, `cut off: ${problem.body.message}`);
     else log[problem.status >= 500 ? "error" : "debug"]({ err: error, ...about }, problem.body.message);
     if (problem.status === 429 && c.res.headers.get("retry-after") === null) headers["retry-after"] = "1";
+    const again = retryAfterOf(error);
+    if (again !== undefined) headers["retry-after"] = again;
     return json(problem.body, problem.status, headers);
   }
 

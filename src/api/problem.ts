@@ -88,6 +88,12 @@ export function problemOf(thrown: unknown, requestId?: string): Problem {
   };
 }
 
+/** Whole seconds after which it may be otherwise, where the error knows. */
+export function retryAfterOf(thrown: unknown): string | undefined {
+  const ms = thrown instanceof StacyError ? thrown.data?.retryAfterMs : undefined;
+  return typeof ms === "number" ? String(Math.max(1, Math.ceil(ms / 1_000))) : undefined;
+}
+
 /** What a command had put out before its time was over. */
 function output(data: Record<string, unknown> | undefined): { stdout?: string; stderr?: string } {
   if (typeof data?.stdout !== "string" || typeof data.stderr !== "string") return {};

@@ -16,6 +16,7 @@ import type { Config } from "../config/schema.ts";
 import { e2b } from "../e2b/mount.ts";
 import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
 import { Environments } from "../environments/environments.ts";
+import type { Fleet } from "../fleet/fleet.ts";
 import { exists } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Spawner, spawnerPath } from "../host/spawner.ts";
@@ -108,6 +109,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   if (config.database.path !== "") await assertAtHome(store, paths.root, options.removeUnknown === true);
   const keys = new Keys(store);
   const access = accessOf(options, keys);
+  const fleet = config.fleet.database_url === "" ? undefined : parts.use(await openFleet(options, vmm.name, others));
   const sandboxes = new Sandboxes({
     store,
     providers,
@@ -118,6 +120,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     seal: sealOf(config),
     volumes: paths.volumes,
     directories: { allow: config.mounts.allow, hidden: paths.root },
+    registry: fleet?.registry,
   });
   network.vault = { of: (id) => sandboxes.secretsOf(id) };
   metrics.watch(sandboxes, paths.root, network);
@@ -129,6 +132,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   };
   parts.defer(closeSandboxes);
   const found = await sandboxes.open({ removeUnknown: options.removeUnknown === true });
+  await fleet?.join(sandboxes);
   const { max_bytes: maxBytes, max_unused: maxUnusedMs, checkpoints, gc_interval } = config.snapshots;
   parts.use(
     keepClean({
@@ -213,6 +217,21 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await owned.disposeAsync();
     },
   };
+}
+
+/** This server among others. */
+async function openFleet(
+  { config, paths, log }: DaemonOptions,
+  first: string,
+  others: readonly { name: string }[],
+): Promise<Fleet> {
+  // A server that is alone loads nothing of it.
+  const { Fleet } = await import("../fleet/fleet.ts");
+  return Fleet.open({
+    ...{ config: config.fleet, dataDir: paths.root, version, role: "node", log: log.child({ part: "fleet" }) },
+    url: `http://${config.server.host}:${config.server.port}`,
+    providers: [first, ...others.map(({ name }) => name)],
+  });
 }
 
 /** One that set-up has not compiled: the server starts its processes itself, as commands do. */

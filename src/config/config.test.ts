@@ -55,7 +55,11 @@ test("names of other providers stand for the default one, unless the configurati
 });
 
 test("no key is shown", () => {
-  const closed = validateConfig({ auth: { api_key: "secret-value", keys: [] } }, "");
+  const url = "postgresql://stacyvm:secret-value@db/stacyvm";
+  const closed = validateConfig(
+    { auth: { api_key: "secret-value", keys: [] }, fleet: { database_url: url, listen_url: url } },
+    "",
+  );
   assert.ok(!JSON.stringify(redact(closed)).includes("secret-value"));
 });
 

@@ -249,6 +249,24 @@ export const configSchema = z.strictObject({
     key_by: z.enum(["owner", "api_key", "ip"]).default("owner"),
   }),
   database: section({ path: text.default("") }),
+  fleet: section({
+    /** `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`: this server is a node of the fleet whose database that is. Empty: it is alone. */
+    database_url: text.default(""),
+    /** The same database past a PgBouncer in its transaction mode, which passes on no notices. Empty: `database_url`. */
+    listen_url: text.default(""),
+    /** Connections to it at once, beside the one that listens. */
+    database_connections: z.int().min(1).max(100).default(8),
+    /** How others call this node. Empty: the host's name. */
+    node_name: text.max(63).default(""),
+    /** How the others reach it. Empty: the address that it listens on. */
+    url: z.union([z.literal(""), z.url({ protocol: /^https?$/ })]).default(""),
+    /** For placement, by name. */
+    labels: z.record(z.string().max(63), z.string().max(255)).default({}),
+    /** How often it says that it is there; not heard of for three times that, it is silent. */
+    heartbeat: duration.refine((ms) => ms >= 100, "must be at least 100ms").default(2_000),
+    /** Not heard of for so long, it is lost. */
+    lost_after: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(60_000),
+  }),
   logging: section({
     level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
     /** `auto`: lines for people in a terminal, JSON elsewhere. */
@@ -296,6 +314,11 @@ export function redact(config: Config): Record<string, unknown> {
       ),
     },
     secrets: { ...config.secrets, key: hide(config.secrets.key) },
+    fleet: {
+      ...config.fleet,
+      database_url: hide(config.fleet.database_url),
+      listen_url: hide(config.fleet.listen_url),
+    },
     auth: {
       ...config.auth,
       api_key: hide(config.auth.api_key),

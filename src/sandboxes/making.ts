@@ -16,6 +16,7 @@ import type { Events } from "./events.ts";
 import type { ForkedVolumes } from "./forked-volumes.ts";
 import type { Log, Observer } from "./observer.ts";
 import type { SandboxFailure, SandboxRecord, VolumeMount, VolumeSlot } from "./record.ts";
+import type { Registry } from "./registry.ts";
 import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
 import { Sandbox } from "./sandbox.ts";
 import type { SecretInput, Secrets } from "./secrets.ts";
@@ -42,6 +43,8 @@ export interface MakingParts {
   observer: Observer;
   log: Log;
   clock: Clock;
+  /** Absent: this server is alone. */
+  registry?: Registry | undefined;
   /** There may be room for another one now. */
   advance(): void;
 }
@@ -121,7 +124,7 @@ export class Making {
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
-    const { table, secrets, volumes, checkpoints, endings, events, observer, log } = this.#parts;
+    const { table, secrets, volumes, checkpoints, endings, events, observer, log, registry } = this.#parts;
     const { id } = sandbox;
     const leave = (): void => void endings.end(sandbox, "destroyed", "the client went away").catch(noop);
     signal?.addEventListener("abort", leave, { once: true });
@@ -129,6 +132,8 @@ export class Making {
     try {
       await sandbox.changes.run(async (ended) => {
         await phases.phase("record", () => table.save(sandbox));
+        const claimed = registry?.claim(sandbox.record);
+        claimed?.catch(noop); // looked at when the machine is there
         for (const secret of own) await secrets.put(sandbox.record.owner, secret, id);
         const { name } = sandbox.record;
         events.emit("sandbox.created", id, { name, image: spec.image, provider: provider.name });
@@ -148,6 +153,8 @@ export class Making {
         const start = () => provider.spawn({ ...spec, ...more, id, signal: ended });
         const machine = await (spec.checkpoint === undefined ? start() : checkpoints.using(spec.checkpoint, start));
         sandbox.machine = machine;
+        ended.throwIfAborted();
+        if (claimed !== undefined) await phases.phase("claim", () => claimed);
         ended.throwIfAborted();
         this.#begin(sandbox, machine);
         // Its row says already what the next daemon does with it: it ends with its call.
@@ -203,10 +210,12 @@ export class Making {
     { env, volumes, directories }: ForkedThings,
     signal: AbortSignal | undefined,
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
-    const { table, secrets, changes, endings, events } = this.#parts;
+    const { table, secrets, changes, endings, events, registry } = this.#parts;
     const ids = children.map(({ id }) => id);
     const fork = async () => {
       await Promise.all(children.map((child) => table.save(child)));
+      // Before, and not beside: it costs less than a copy that nobody may have.
+      await Promise.all(children.map((child) => registry?.claim(child.record)));
       await volumes?.begin();
       await Promise.all(ids.map((id) => secrets.copy(parent.record.owner, parent.id, id)));
       return parent.changes.run((ended) => {

@@ -43,6 +43,7 @@ import { Providers } from "./providers.ts";
 import { Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
 import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeInput, type VolumeMount } from "./record.ts";
+import type { Registry } from "./registry.ts";
 import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
@@ -69,6 +70,8 @@ export interface SandboxesOptions {
   volumes: string;
   /** Absent: no directory of the host is given to anybody. */
   directories?: DirectoryRules;
+  /** Absent: this server is alone. */
+  registry?: Registry | undefined;
 }
 
 /** What is said of copies; absent: as with the source. */
@@ -109,6 +112,7 @@ export class Sandboxes {
   readonly #directoryRules: DirectoryRules | undefined;
   readonly #observer: Observer;
   readonly #log: Log;
+  readonly #registry: Registry | undefined;
   readonly #table: SandboxTable;
   readonly #admissions: Admissions;
   readonly #making: Making;
@@ -130,7 +134,9 @@ export class Sandboxes {
     this.#observer = observer;
     this.#log = log;
     const now = (): number => clock.now();
-    const table = new SandboxTable(store, now);
+    const { registry } = options;
+    this.#registry = registry;
+    const table = new SandboxTable(store, now, registry);
     this.#table = table;
     const events = new Events(store, now, (id) => table.ownerOf(id));
     this.events = events;
@@ -170,6 +176,7 @@ export class Sandboxes {
       save: (sandbox) => table.save(sandbox),
       ended: (sandbox) => {
         table.remove(sandbox);
+        registry?.release(sandbox.id);
         void secrets.ended(sandbox.id);
         for (const mount of sandbox.record.volumes ?? [])
           volumes.release(mount, sandbox.id, mount.readOnly).catch(noop); // of no meaning without a machine
@@ -192,6 +199,7 @@ export class Sandboxes {
       observer,
       log,
       clock,
+      registry,
       advance,
     });
     // What fails of these is logged, and tried again.
@@ -250,6 +258,12 @@ export class Sandboxes {
     return this.#table.get(id);
   }
 
+  /** What clients see of it, if there is one. */
+  find(id: string): SandboxRecord | undefined {
+    const sandbox = this.#table.find(id);
+    return sandbox?.visible === true ? sandbox.record : undefined;
+  }
+
   /** The id of the sandbox that this owner calls so. */
   idNamed(owner: string, name: string): string | undefined {
     return this.#table.findNamed(owner, name)?.id;
@@ -303,6 +317,7 @@ export class Sandboxes {
    */
   async spawn(input: SpawnInput, signal?: AbortSignal): Promise<Sandbox> {
     this.#assertOpen();
+    this.#registry?.assertOpen();
     const phases = new Phases();
     const owner = input.owner ?? DEFAULT_OWNER;
     const ownerId = checkUser(input.ownerId);
@@ -405,6 +420,7 @@ export class Sandboxes {
     signal?: AbortSignal,
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
     this.#assertOpen();
+    this.#registry?.assertOpen();
     const name = checkSandboxName(options.name);
     if (name !== undefined && options.count > 1) {
       throw new StacyError("invalid", "name: several copies cannot have the same name", {

@@ -1,6 +1,7 @@
 /** All sandboxes that this daemon knows, and their rows. */
 import { StacyError } from "../host/error.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
+import type { Registry } from "./registry.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { holdsMachine } from "./state.ts";
 import type { Store } from "./store.ts";
@@ -11,10 +12,12 @@ export class SandboxTable {
   readonly #named = new Map<string, Sandbox>();
   readonly #store: Store;
   readonly #now: () => number;
+  readonly #registry: Registry | undefined;
 
-  constructor(store: Store, now: () => number) {
+  constructor(store: Store, now: () => number, registry?: Registry) {
     this.#store = store;
     this.#now = now;
+    this.#registry = registry;
   }
 
   add(sandbox: Sandbox): void {
@@ -116,6 +119,7 @@ export class SandboxTable {
   async save(sandbox: Sandbox): Promise<void> {
     const outlives = sandbox.machine?.state === "suspended";
     await this.#store.putSandbox(sandbox.record, this.#now());
+    this.#registry?.publish(sandbox.record);
     if (outlives) await this.#store.sync();
   }
 

@@ -1,0 +1,156 @@
+/** The fleet's servers in the database: they register, say from time to time that they are there, are drained and removed. */
+import { StacyError } from "../../host/error.ts";
+import type { FleetNode, NodeLoad, NodeRole } from "../contract.ts";
+import { type FleetDatabase, sqlState } from "./database.ts";
+
+/** A server that was not heard of for so many of its heartbeats is silent. */
+const MISSED = 3;
+export const NODES_CHANNEL = "stacyvm_nodes";
+const UNIQUE = "23505";
+
+/** What a server says of itself when it registers. */
+export type OwnDescription = Omit<FleetNode, "state" | "draining" | "seenAt">;
+
+interface NodeRow {
+  id: string;
+  name: string;
+  url: string;
+  role: NodeRole;
+  version: string;
+  labels: Record<string, string>;
+  architecture: string;
+  providers: string[];
+  host_identity: string;
+  load: NodeLoad;
+  draining: boolean;
+  heartbeat_ms: number;
+  /** Since its last heartbeat, by the database's clock. */
+  silent_ms: number;
+  now_ms: number;
+}
+
+/** What a heartbeat is answered with. `replaced`: another process has registered as this node since. */
+export type Heartbeat = { draining: boolean } | "removed" | "replaced";
+
+export class Nodes {
+  readonly #database: FleetDatabase;
+  readonly #lostAfterMs: number;
+
+  constructor(database: FleetDatabase, lostAfterMs: number) {
+    this.#database = database;
+    this.#lostAfterMs = lostAfterMs;
+  }
+
+  /** @throws StacyError `conflict` when it was removed, or another one has its name; `unavailable` */
+  async register(node: OwnDescription, incarnation: string, heartbeatMs: number): Promise<void> {
+    const { id, name, url, role, version, labels, architecture, providers, hostIdentity, load } = node;
+    const values = [
+      ...[id, incarnation, name, url, role, version, JSON.stringify(labels), architecture],
+      ...[JSON.stringify(providers), hostIdentity, JSON.stringify(load), heartbeatMs],
+    ];
+    try {
+      const { count } = await this.#database.query(
+        `WITH told AS (SELECT pg_notify('${NODES_CHANNEL}', $1::text))
+         INSERT INTO stacyvm.nodes AS n (id, incarnation, name, url, role, version, labels, architecture, providers, host_identity, load, heartbeat_ms)
+         SELECT $1::uuid, $2::uuid, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, $10, $11::jsonb, $12::integer FROM told
+         ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, name = excluded.name, url = excluded.url,
+           role = excluded.role, version = excluded.version, labels = excluded.labels, architecture = excluded.architecture,
+           providers = excluded.providers, host_identity = excluded.host_identity, load = excluded.load,
+           heartbeat_ms = excluded.heartbeat_ms, seen_at = now(), changed_at = now()
+         WHERE n.removed_at IS NULL`,
+        values,
+      );
+      if (count === 0) throw removed(name);
+    } catch (error) {
+      if (sqlState(error) !== UNIQUE) throw error;
+      throw new StacyError("conflict", `another node of the fleet is called ${name}`, {
+        remedy: "give this one another `fleet.node_name`, or remove that one: `stacyvm node rm`",
+      });
+    }
+  }
+
+  /** @param load absent: as it was */
+  async beat(id: string, incarnation: string, load: NodeLoad | undefined): Promise<Heartbeat> {
+    const { rows } = await this.#database.query<{ mine: boolean; removed: boolean; draining: boolean }>(
+      `UPDATE stacyvm.nodes SET
+         seen_at = CASE WHEN incarnation = $2 AND removed_at IS NULL THEN now() ELSE seen_at END,
+         load = CASE WHEN incarnation = $2 THEN coalesce($3::jsonb, load) ELSE load END,
+         changed_at = CASE WHEN incarnation = $2 AND $3::jsonb IS NOT NULL THEN now() ELSE changed_at END
+       WHERE id = $1 RETURNING incarnation = $2 AS mine, removed_at IS NOT NULL AS removed, draining`,
+      [id, incarnation, load === undefined ? null : JSON.stringify(load)],
+    );
+    const [row] = rows;
+    if (row === undefined || row.removed) return "removed";
+    return row.mine ? { draining: row.draining } : "replaced";
+  }
+
+  /** All that were not removed, by name. */
+  async list(): Promise<FleetNode[]> {
+    const { rows } = await this.#database.query<NodeRow>(
+      `SELECT id, name, url, role, version, labels, architecture, providers, host_identity, load, draining, heartbeat_ms,
+         (extract(epoch FROM now() - seen_at) * 1000)::float8 AS silent_ms, (extract(epoch FROM now()) * 1000)::float8 AS now_ms
+       FROM stacyvm.nodes WHERE removed_at IS NULL ORDER BY name`,
+    );
+    return rows.map((row) => this.#node(row));
+  }
+
+  /** New sandboxes go elsewhere from now on, or come again. @throws StacyError `not-found` */
+  async drain(id: string, draining: boolean): Promise<void> {
+    const { count } = await this.#database.query(
+      `WITH told AS (SELECT pg_notify('${NODES_CHANNEL}', $1::text))
+       UPDATE stacyvm.nodes SET draining = $2, changed_at = now() FROM told WHERE id = $1::uuid AND removed_at IS NULL`,
+      [id, draining],
+    );
+    if (count === 0) throw notThere(id);
+  }
+
+  /**
+   * Its rights end, and what it had is forgotten: nothing that it writes counts any more.
+   * @param force also when it is there, or has sandboxes
+   * @returns ids of the sandboxes that are forgotten
+   * @throws StacyError `not-found`, `conflict`
+   */
+  async remove(id: string, force: boolean): Promise<string[]> {
+    return this.#database.transaction(async (query) => {
+      const [row] = await query<{ up: boolean; name: string }>(
+        `SELECT name, now() - seen_at < ${MISSED} * heartbeat_ms * interval '1 ms' AS up
+         FROM stacyvm.nodes WHERE id = $1 AND removed_at IS NULL FOR UPDATE`,
+        [id],
+      );
+      if (row === undefined) throw notThere(id);
+      const has = await query<{ id: string }>("SELECT id FROM stacyvm.sandboxes WHERE node_id = $1 ORDER BY id", [id]);
+      if (!force && (row.up || has.length > 0)) {
+        const what = has.length === 0 ? "is up" : `has ${has.length === 1 ? "a sandbox" : `${has.length} sandboxes`}`;
+        throw new StacyError("conflict", `the node ${row.name} ${what}`, {
+          remedy: row.up
+            ? "drain it, wait until it has none, and stop it; or remove it with `--force`: its sandboxes go on there, and the fleet knows nothing of them"
+            : "with `--force` it is removed, and the fleet forgets what it had",
+        });
+      }
+      await query("DELETE FROM stacyvm.sandboxes WHERE node_id = $1", [id]);
+      await query("UPDATE stacyvm.nodes SET removed_at = now(), changed_at = now() WHERE id = $1", [id]);
+      await query(`SELECT pg_notify('${NODES_CHANNEL}', $1)`, [id]);
+      return has.map((each) => each.id);
+    });
+  }
+
+  #node(row: NodeRow): FleetNode {
+    const { id, name, url, role, version, labels, architecture, providers, load, draining } = row;
+    const state =
+      row.silent_ms > this.#lostAfterMs ? "lost" : row.silent_ms > MISSED * row.heartbeat_ms ? "silent" : "up";
+    return {
+      ...{ id, name, url, role, version, labels, architecture, providers, load, draining, state },
+      ...{ hostIdentity: row.host_identity, seenAt: Math.round(row.now_ms - row.silent_ms) },
+    };
+  }
+}
+
+export function removed(name: string): StacyError {
+  return new StacyError("conflict", `the node ${name} was removed from the fleet`, {
+    remedy: "to have it back as another one, remove the file `node-id` from its data directory and start it again",
+  });
+}
+
+function notThere(id: string): StacyError {
+  return new StacyError("not-found", `there is no node ${JSON.stringify(id.slice(0, 64))}`);
+}

@@ -1,0 +1,93 @@
+/**
+ * The fleet's tables, in a PostgreSQL schema of their own (`stacyvm`), and how they become those of this version. Whoever starts brings
+ * them forward, one at a time by an advisory lock. Servers of two versions run side by side during an upgrade, so a step adds only; one
+ * that takes something away says which versions of the tables can still be worked with (`works`).
+ *
+ * Times are ms since 1970 where a server says them, `timestamptz` where the database does.
+ */
+import { StacyError } from "../../host/error.ts";
+import type { FleetDatabase } from "./database.ts";
+
+interface Step {
+  sql: string;
+  /** The oldest version of this list that can work with the tables from now on. */
+  works: number;
+}
+
+/** Never changed once released: only added to. */
+const STEPS: readonly Step[] = [
+  {
+    works: 1,
+    sql: `
+      CREATE TABLE stacyvm.nodes (
+        id uuid PRIMARY KEY,
+        -- Of the process that has registered last: one that was told otherwise is not this node any more.
+        incarnation uuid NOT NULL,
+        name text NOT NULL,
+        url text NOT NULL,
+        role text NOT NULL,
+        version text NOT NULL,
+        labels jsonb NOT NULL,
+        architecture text NOT NULL,
+        providers jsonb NOT NULL,
+        host_identity text NOT NULL,
+        load jsonb NOT NULL,
+        draining boolean NOT NULL DEFAULT false,
+        heartbeat_ms integer NOT NULL,
+        seen_at timestamptz NOT NULL DEFAULT now(),
+        -- Of everything but seen_at.
+        changed_at timestamptz NOT NULL DEFAULT now(),
+        removed_at timestamptz
+      );
+      CREATE UNIQUE INDEX nodes_name ON stacyvm.nodes (name) WHERE removed_at IS NULL;
+      CREATE SEQUENCE stacyvm.epoch;
+      CREATE TABLE stacyvm.sandboxes (
+        id text PRIMARY KEY,
+        node_id uuid NOT NULL REFERENCES stacyvm.nodes,
+        epoch bigint NOT NULL DEFAULT nextval('stacyvm.epoch'),
+        owner text NOT NULL,
+        name text,
+        state text NOT NULL,
+        image text NOT NULL,
+        created_at bigint NOT NULL,
+        expires_at bigint NOT NULL
+      );
+      CREATE UNIQUE INDEX sandboxes_name ON stacyvm.sandboxes (owner, name) WHERE name IS NOT NULL;
+      CREATE INDEX sandboxes_node ON stacyvm.sandboxes (node_id);
+    `,
+  },
+];
+
+export const SCHEMA_VERSION = STEPS.length;
+
+/** Of all fleets' locks in one database: this one is for the tables. */
+const LOCK = 7_423_001;
+
+/** Brings the tables forward. Idempotent. @throws StacyError `conflict` when they are newer than this version can work with */
+export async function migrate(database: FleetDatabase): Promise<void> {
+  await database.transaction(async (query) => {
+    await query("SELECT pg_advisory_xact_lock($1)", [LOCK]);
+    await query("CREATE SCHEMA IF NOT EXISTS stacyvm");
+    await query(
+      "CREATE TABLE IF NOT EXISTS stacyvm.steps (version integer PRIMARY KEY, works integer NOT NULL, made_at timestamptz NOT NULL DEFAULT now())",
+    );
+    const [found] = await query<{ version: number; works: number }>(
+      "SELECT coalesce(max(version), 0)::integer AS version, coalesce(max(works), 0)::integer AS works FROM stacyvm.steps",
+    );
+    const { version = 0, works = 0 } = found ?? {};
+    if (works > SCHEMA_VERSION) {
+      throw new StacyError(
+        "conflict",
+        `the fleet's database is of a newer version (${version}) than this server knows`,
+        {
+          remedy: "upgrade this server to the version of the others",
+        },
+      );
+    }
+    for (const [index, step] of STEPS.entries()) {
+      if (index < version) continue;
+      await query(step.sql);
+      await query("INSERT INTO stacyvm.steps (version, works) VALUES ($1, $2)", [index + 1, step.works]);
+    }
+  });
+}

@@ -1,0 +1,143 @@
+/** This server's part of a fleet, put together: what it says, what it knows of the others, and where things are. */
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { replaceFile } from "../host/durable.ts";
+import { errno, StacyError } from "../host/error.ts";
+import { hostIdentity } from "../host/host-identity.ts";
+import type { Log } from "../sandboxes/observer.ts";
+import type { SandboxRecord } from "../sandboxes/record.ts";
+import type { Registry } from "../sandboxes/registry.ts";
+import type { Sandboxes } from "../sandboxes/sandboxes.ts";
+import type { Directory, NodeRole, Ownership } from "./contract.ts";
+import { FleetDatabase } from "./database/database.ts";
+import { Nodes } from "./database/nodes.ts";
+import { Ownerships } from "./database/ownerships.ts";
+import { loadOf, NO_LOAD } from "./load.ts";
+import { Locations } from "./locations.ts";
+import { Membership } from "./membership.ts";
+import { FleetRegistry } from "./registry.ts";
+
+const ID_FILE = "node-id";
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+export interface FleetParts {
+  config: Config["fleet"];
+  /** Where its id is kept. */
+  dataDir: string;
+  /** How others reach it, where the configuration does not say. */
+  url: string;
+  role: NodeRole;
+  version: string;
+  /** The default first. */
+  providers: readonly string[];
+  log: Log;
+}
+
+/** One server's. It is disposed of when nothing of its sandboxes changes any more. */
+export class Fleet implements AsyncDisposable {
+  readonly directory: Directory;
+  readonly registry: Registry;
+  readonly nodes: Nodes;
+  readonly #database: FleetDatabase;
+  readonly #registry: FleetRegistry;
+  readonly #membership: Membership;
+  #sandboxes: Sandboxes | undefined;
+
+  private constructor(parts: FleetParts, id: string, identity: string) {
+    const { config, log, providers, role, version } = parts;
+    const { database_url: url, listen_url: listenUrl, database_connections: connections } = config;
+    const database = new FleetDatabase({ url, listenUrl, connections, log });
+    const name = config.node_name || hostname();
+    const self = {
+      ...{ id, name, url: config.url || parts.url, role, version, providers, labels: config.labels },
+      ...{ architecture: process.arch, hostIdentity: identity, load: NO_LOAD },
+    };
+    const nodes = new Nodes(database, config.lost_after);
+    const membership = new Membership({ database, nodes, self, heartbeatMs: config.heartbeat, log });
+    const ownerships = new Ownerships(database, id, membership.incarnation);
+    const assertOpen = (): void => membership.assertOpen();
+    const registry = new FleetRegistry({ ownerships, nodeId: id, assertOpen, log });
+    this.directory = new Locations(membership, ownerships, (idOrName, whose) => this.#own(idOrName, whose));
+    this.registry = registry;
+    this.nodes = nodes;
+    this.#database = database;
+    this.#registry = registry;
+    this.#membership = membership;
+  }
+
+  /** Nothing is asked of the database yet. @throws StacyError `invalid` */
+  static async open(parts: FleetParts): Promise<Fleet> {
+    const [id, identity] = await Promise.all([nodeId(parts.dataDir), hostIdentity()]);
+    return new Fleet(parts, id, `${identity.cpu} ${identity.kernel}`);
+  }
+
+  /**
+   * Joins, or goes on trying while the database is away.
+   * @param sandboxes after they were taken over
+   * @throws StacyError `conflict` when this server cannot be the node that it says
+   */
+  async join(sandboxes: Sandboxes): Promise<void> {
+    this.#sandboxes = sandboxes;
+    this.#registry.follow(() => sandboxes.list());
+    await this.#membership.start(
+      () => loadOf(sandboxes),
+      async () => {
+        await this.#registry.reconcile();
+        await this.#registry.flush();
+      },
+    );
+  }
+
+  /** Reads the nodes anew, for whoever must not be told what was. @throws StacyError `unavailable` */
+  refresh(): Promise<void> {
+    return this.#membership.refresh();
+  }
+
+  #own(idOrName: string, whose: string | undefined): Ownership | undefined {
+    const sandboxes = this.#sandboxes;
+    if (sandboxes === undefined || this.#registry.lost(idOrName)) return undefined;
+    const id = whose === undefined ? idOrName : (sandboxes.idNamed(whose, idOrName) ?? idOrName);
+    if (this.#registry.lost(id)) return undefined;
+    const record = sandboxes.find(id);
+    if (record === undefined || (whose !== undefined && record.owner !== whose)) return undefined;
+    return ownershipOf(record, this.#membership.self.id);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#membership[Symbol.asyncDispose]();
+    await this.#registry[Symbol.asyncDispose]();
+    await this.#database[Symbol.asyncDispose]();
+  }
+}
+
+/** What is here needs no epoch: this server would be told of a newer one. */
+function ownershipOf(
+  { id, owner, name, state, image, createdAt, expiresAt }: SandboxRecord,
+  nodeId: string,
+): Ownership {
+  return {
+    ...{ sandboxId: id, nodeId, epoch: 0, owner, state, image, createdAt, expiresAt },
+    ...(name === undefined ? {} : { name }),
+  };
+}
+
+async function nodeId(dataDir: string): Promise<string> {
+  const path = join(dataDir, ID_FILE);
+  const there = await readFile(path, "utf8").catch((error: unknown) => {
+    if (errno(error) !== "ENOENT") throw error;
+    return undefined;
+  });
+  if (there === undefined) {
+    const id = randomUUID();
+    await replaceFile(path, `${id}\n`);
+    return id;
+  }
+  const id = there.trim();
+  if (UUID.test(id)) return id;
+  throw new StacyError("corrupt", `${path} does not hold the id of a node`, {
+    remedy: "remove it: this server is another node then; the one before is removed by `stacyvm node rm`",
+  });
+}

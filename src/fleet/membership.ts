@@ -1,0 +1,176 @@
+/**
+ * This server as one of the fleet's nodes: it registers, says from time to time that it is there, and keeps in memory what the others say.
+ * While the database is away it knows them as they were last seen.
+ */
+import { randomUUID } from "node:crypto";
+import { asStacyError } from "../host/error.ts";
+import type { Log } from "../sandboxes/observer.ts";
+import type { FleetNode, NodeLoad } from "./contract.ts";
+import type { FleetDatabase } from "./database/database.ts";
+import { NODES_CHANNEL, type Nodes, type OwnDescription } from "./database/nodes.ts";
+import { migrate } from "./database/schema.ts";
+import { closed } from "./registry.ts";
+
+export interface MembershipParts {
+  database: FleetDatabase;
+  nodes: Nodes;
+  self: OwnDescription;
+  heartbeatMs: number;
+  log: Log;
+}
+
+export class Membership implements AsyncDisposable {
+  /** Of this process: another one that registers as the same node takes its place. */
+  readonly incarnation = randomUUID();
+  readonly #parts: MembershipParts;
+  #standing: "joining" | "in" | "removed" | "replaced" = "joining";
+  #draining = false;
+  #others: readonly FleetNode[] = [];
+  #load: () => NodeLoad;
+  #said = "";
+  #timer: NodeJS.Timeout | undefined;
+  #round: Promise<void> = Promise.resolve();
+  #refresh: Promise<void> | undefined;
+  #recover: () => Promise<void> = async () => {};
+  /** What is here and what the table says are to be compared. */
+  #apart = true;
+  #closed = false;
+
+  constructor(parts: MembershipParts) {
+    this.#parts = parts;
+    this.#load = () => parts.self.load;
+  }
+
+  get self(): FleetNode {
+    const found = this.#others.find(({ id }) => id === this.#parts.self.id);
+    // It is there, whatever the table said last of when it was seen.
+    return {
+      ...this.#parts.self,
+      ...found,
+      state: "up",
+      draining: this.#draining,
+      seenAt: found?.seenAt ?? Date.now(),
+    };
+  }
+
+  /** By name, this one included. */
+  nodes(): readonly FleetNode[] {
+    const { self } = this;
+    return this.#others.some(({ id }) => id === self.id)
+      ? this.#others.map((node) => (node.id === self.id ? self : node))
+      : [self, ...this.#others];
+  }
+
+  /** @throws StacyError `unavailable` while this node takes no new sandboxes */
+  assertOpen(): void {
+    const { database, self } = this.#parts;
+    if (this.#standing === "removed") {
+      const remedy =
+        "to have it back as another node, remove the file `node-id` from its data directory and start it again";
+      throw closed(`the node ${self.name} was removed from the fleet, and makes no new sandboxes`, remedy);
+    }
+    if (this.#standing === "replaced") {
+      const remedy =
+        "stop one of them; a copy of a data directory needs a `node-id` of its own: remove that file before its start";
+      throw closed(
+        `another server has registered as the node ${self.name}, and this one makes no new sandboxes`,
+        remedy,
+      );
+    }
+    if (database.away !== undefined) throw database.away;
+    if (this.#standing === "joining") throw closed("this server has not joined its fleet yet", "try again in a moment");
+    if (this.#draining) {
+      throw closed(`the node ${self.name} is being drained, and makes no new sandboxes`, "ask another node");
+    }
+  }
+
+  /**
+   * Begins, and joins if the database answers; else it joins when it does.
+   * @param recover compares what is here with the table: at first, and whenever the database was away
+   * @throws StacyError `conflict` when this server cannot be the node that it says
+   */
+  async start(load: () => NodeLoad, recover: () => Promise<void>): Promise<void> {
+    this.#load = load;
+    this.#recover = recover;
+    const { database, log } = this.#parts;
+    await this.#beat().catch((error: unknown) => {
+      if (asStacyError(error).code !== "unavailable") throw error;
+      log.warn(
+        { phase: "fleet", err: error },
+        "the fleet's database is away: what runs here goes on, and new sandboxes wait for it",
+      );
+    });
+    database.listen(NODES_CHANNEL, () => void this.refresh().catch(() => {}));
+    this.#next();
+  }
+
+  #next(): void {
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => {
+      this.#round = this.#beat()
+        .catch((error: unknown) => {
+          if (asStacyError(error).code !== "unavailable")
+            this.#parts.log.error(
+              { phase: "fleet", err: error },
+              "the fleet could not be told that this server is there",
+            );
+        })
+        .then(() => this.#next());
+    }, this.#parts.heartbeatMs).unref();
+  }
+
+  async #beat(): Promise<void> {
+    const { database, nodes, self, heartbeatMs, log } = this.#parts;
+    if (this.#standing === "removed" || this.#standing === "replaced") return this.refresh();
+    if (database.away !== undefined) this.#apart = true;
+    const load = this.#load();
+    if (this.#standing === "joining") {
+      await migrate(database);
+      await nodes.register({ ...self, load }, this.incarnation, heartbeatMs);
+      this.#standing = "in";
+      log.info({ phase: "fleet", node: self.id, name: self.name }, "this server is a node of its fleet");
+    }
+    const said = JSON.stringify(load);
+    const answer = await nodes.beat(self.id, this.incarnation, said === this.#said ? undefined : load);
+    this.#said = said;
+    if (answer === "removed" || answer === "replaced") {
+      this.#standing = answer;
+      const how =
+        answer === "removed"
+          ? "was removed from its fleet"
+          : "is another process's now: two servers have the same `node-id`";
+      log.error(
+        { phase: "fleet", node: self.id },
+        `this node ${how}; what runs here goes on, and it makes no new sandboxes`,
+      );
+      return;
+    }
+    this.#draining = answer.draining;
+    await this.refresh();
+    if (!this.#apart) return;
+    await this.#recover();
+    this.#apart = false;
+  }
+
+  /** Reads the others anew. @throws StacyError `unavailable` */
+  refresh(): Promise<void> {
+    this.#refresh ??= this.#read().finally(() => {
+      this.#refresh = undefined;
+    });
+    return this.#refresh;
+  }
+
+  async #read(): Promise<void> {
+    this.#others = await this.#parts.nodes.list();
+    const found = this.#others.find(({ id }) => id === this.#parts.self.id);
+    if (found !== undefined) this.#draining = found.draining;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#round;
+    clearTimeout(this.#timer);
+    await this.#refresh?.catch(() => {});
+  }
+}

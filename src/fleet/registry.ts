@@ -1,0 +1,227 @@
+/**
+ * This server's sandboxes in the fleet's table: claimed beside their making, published as they change, released at their end. Claims are
+ * statements of their own; what changes goes together, a few times a second, and waits here while the database is away. What the table
+ * says and what is here are compared when the database comes (back): what is here counts, except where another node has a sandbox
+ * under a newer epoch. That takes the sandbox's calls away from this server, and nothing else: its machine stays as it is.
+ */
+import { asStacyError, StacyError } from "../host/error.ts";
+import type { Log } from "../sandboxes/observer.ts";
+import type { SandboxRecord } from "../sandboxes/record.ts";
+import type { Registry } from "../sandboxes/registry.ts";
+import { isVisible } from "../sandboxes/state.ts";
+import type { Ownership } from "./contract.ts";
+import type { Claim, Ownerships, Published } from "./database/ownerships.ts";
+
+/** So long changes are gathered, ms. */
+const GATHER_MS = 100;
+/** What a client is told that should ask again. */
+const AGAIN_MS = 2_000;
+
+interface Held {
+  epoch?: number;
+  /** While it is being claimed: never rejects. */
+  claiming?: Promise<unknown>;
+  /** What the table says, as far as this server knows. */
+  published?: string;
+  /** Its end has come. */
+  released?: true;
+}
+
+export interface FleetRegistryParts {
+  ownerships: Pick<Ownerships, "claim" | "publish" | "release" | "of" | "all">;
+  nodeId: string;
+  /** @throws StacyError `unavailable` while this node takes no new ones */
+  assertOpen(): void;
+  log: Log;
+}
+
+export class FleetRegistry implements Registry, AsyncDisposable {
+  readonly #parts: FleetRegistryParts;
+  readonly #held = new Map<string, Held>();
+  readonly #changed = new Map<string, SandboxRecord>();
+  /** Sandboxes that are another node's now, by id. */
+  readonly #lost = new Map<string, Ownership>();
+  #records: (() => readonly SandboxRecord[]) | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #flushing: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(parts: FleetRegistryParts) {
+    this.#parts = parts;
+  }
+
+  /** Whether another node has it now, under a newer epoch. */
+  lost(id: string): boolean {
+    return this.#lost.has(id);
+  }
+
+  assertOpen(): void {
+    this.#parts.assertOpen();
+  }
+
+  async claim(record: SandboxRecord): Promise<void> {
+    this.#parts.assertOpen();
+    const held: Held = {};
+    this.#held.set(record.id, held);
+    const claiming = this.#claim(record, held);
+    held.claiming = claiming.catch(() => {});
+    await claiming;
+  }
+
+  async #claim(record: SandboxRecord, held: Held): Promise<void> {
+    const claim = claimOf(record);
+    try {
+      const { epoch } = await this.#parts.ownerships.claim(claim);
+      held.epoch = epoch;
+      held.published = stamp(claim);
+    } finally {
+      delete held.claiming;
+      if (held.released === true || this.#changed.has(record.id)) this.#soon();
+    }
+  }
+
+  publish(record: SandboxRecord): void {
+    const held = this.#held.get(record.id);
+    if (held === undefined || held.released === true || !isVisible(record.state)) return;
+    if (held.published === stamp(claimOf(record))) return;
+    this.#changed.set(record.id, record);
+    this.#soon();
+  }
+
+  release(id: string): void {
+    this.#changed.delete(id);
+    this.#lost.delete(id);
+    const held = this.#held.get(id);
+    if (held === undefined) return;
+    held.released = true;
+    if (held.claiming === undefined) this.#soon();
+  }
+
+  /** From now on these are what this server has. */
+  follow(records: () => readonly SandboxRecord[]): void {
+    this.#records = records;
+  }
+
+  /** Compares what is here with the table. @throws StacyError `unavailable` */
+  async reconcile(): Promise<void> {
+    if (this.#records === undefined) return;
+    const { ownerships, nodeId, log } = this.#parts;
+    const rows = new Map((await ownerships.all({ nodeId })).map((row) => [row.sandboxId, row]));
+    // Read after the table: one that came to be since is here, and its claim is its own.
+    const records = this.#records().filter(({ state }) => isVisible(state));
+    const here = new Set(records.map(({ id }) => id));
+    const missing = records.filter(({ id, state }) => !rows.has(id) && state !== "creating" && !this.#busy(id));
+    const elsewhere = new Map((await ownerships.of(missing.map(({ id }) => id))).map((row) => [row.sandboxId, row]));
+    for (const record of records) {
+      const row = rows.get(record.id);
+      if (row === undefined) continue;
+      this.#lost.delete(record.id);
+      const held: Held = this.#held.get(record.id) ?? {};
+      held.epoch = row.epoch;
+      held.published = stamp(row);
+      this.#held.set(record.id, held);
+      this.publish(record);
+    }
+    for (const record of missing) {
+      const other = elsewhere.get(record.id);
+      if (other !== undefined && other.nodeId !== nodeId) {
+        this.#lose(record.id, other);
+        continue;
+      }
+      // The table was made anew, or set back to a backup: it is still here.
+      await this.claim(record).catch((error: unknown) => {
+        const { code } = asStacyError(error);
+        if (code === "unavailable") throw error;
+        log.warn({ sandbox: record.id, phase: "fleet", err: error }, "the fleet does not take this sandbox");
+      });
+    }
+    // Ended while the database was away, or before the last start.
+    const left = [...rows.values()].filter(({ sandboxId }) => !here.has(sandboxId) && !this.#busy(sandboxId));
+    if (left.length > 0) await ownerships.release(left);
+    for (const { sandboxId } of left) this.#held.delete(sandboxId);
+    this.#soon();
+  }
+
+  #busy(id: string): boolean {
+    return this.#held.get(id)?.claiming !== undefined;
+  }
+
+  #lose(id: string, other: Ownership): void {
+    if (this.#lost.has(id)) return;
+    this.#lost.set(id, other);
+    this.#held.delete(id);
+    this.#changed.delete(id);
+    this.#parts.log.error(
+      { sandbox: id, phase: "fleet", node: other.nodeId, epoch: other.epoch },
+      "another node has this sandbox now; its machine here is left alone until it is destroyed or its time is over",
+    );
+  }
+
+  #soon(): void {
+    if (this.#closed || this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      void this.flush().catch(() => {}); // it is tried again when the database answers
+    }, GATHER_MS).unref();
+  }
+
+  /** Writes what waits, now. @throws StacyError `unavailable`: it waits on */
+  flush(): Promise<void> {
+    const work = this.#flushing.then(() => this.#flush());
+    this.#flushing = work.catch(() => {});
+    return work;
+  }
+
+  async #flush(): Promise<void> {
+    const { ownerships, nodeId } = this.#parts;
+    const ended = [...this.#held].filter(([, held]) => held.released === true && held.claiming === undefined);
+    const known = ended.flatMap(([sandboxId, { epoch }]) => (epoch === undefined ? [] : [{ sandboxId, epoch }]));
+    // A claim that was not answered may have been made.
+    const unknown = ended.flatMap(([id, { epoch }]) => (epoch === undefined ? [id] : []));
+    if (unknown.length > 0) known.push(...(await ownerships.of(unknown)).filter((row) => row.nodeId === nodeId));
+    if (known.length > 0) await ownerships.release(known);
+    for (const [id, held] of ended) if (this.#held.get(id) === held) this.#held.delete(id);
+    const writes: { write: Published; record: SandboxRecord; held: Held }[] = [];
+    for (const [id, record] of this.#changed) {
+      const held = this.#held.get(id);
+      if (held?.epoch === undefined) continue; // its claim is under way
+      const { state, expiresAt } = claimOf(record);
+      writes.push({ write: { sandboxId: id, epoch: held.epoch, state, expiresAt }, record, held });
+    }
+    if (writes.length === 0) return;
+    for (const { write } of writes) this.#changed.delete(write.sandboxId);
+    let done: Set<string>;
+    try {
+      done = await ownerships.publish(writes.map(({ write }) => write));
+    } catch (error) {
+      for (const { record } of writes) if (!this.#changed.has(record.id)) this.#changed.set(record.id, record);
+      throw error;
+    }
+    for (const { write, held } of writes) if (done.has(write.sandboxId)) held.published = stamp(write);
+    if (writes.some(({ write, held }) => !done.has(write.sandboxId) && held.released !== true)) await this.reconcile();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await Promise.all([...this.#held.values()].map(({ claiming }) => claiming));
+    await this.flush().catch(() => {}); // the next start compares
+  }
+}
+
+/** What others see of one. */
+function claimOf({ id, owner, name, state, image, createdAt, expiresAt, unreachable }: SandboxRecord): Claim {
+  return {
+    ...{ sandboxId: id, owner, image, createdAt, expiresAt, state: unreachable === undefined ? state : "unreachable" },
+    ...(name === undefined ? {} : { name }),
+  };
+}
+
+function stamp({ state, expiresAt }: Pick<Claim, "state" | "expiresAt">): string {
+  return `${state} ${expiresAt}`;
+}
+
+/** This server takes no new sandboxes. */
+export function closed(message: string, remedy: string): StacyError {
+  return new StacyError("unavailable", message, { remedy, data: { retryAfterMs: AGAIN_MS } });
+}
