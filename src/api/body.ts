@@ -1,4 +1,6 @@
 /** Reading request bodies within limits of size and of silence. */
+import type { IncomingMessage } from "node:http";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { HeldInput } from "../guest/held-input.ts";
 import { StacyError } from "../host/error.ts";
 import { JsonBoundError, parseClientJson } from "../host/json-bounds.ts";
@@ -48,8 +50,33 @@ export async function* bodyStream(request: Request, limits: BodyLimits): AsyncGe
   }
 }
 
+/**
+ * A body that has come whole by the time that it is asked for, as small ones do: taken as it is. A stream of the web's would have to be made for it,
+ * which costs more than all else that is done with such a body.
+ * @returns `undefined` when it is still to come, or somebody reads it already
+ */
+async function arrived(incoming: IncomingMessage | undefined, { maxBytes }: BodyLimits): Promise<Buffer | undefined> {
+  if (incoming === undefined) return undefined;
+  // What came in one piece with the request's head is there in the next turn.
+  if (!incoming.complete) await nextTurn();
+  if (!incoming.complete || incoming.destroyed || incoming.readableDidRead) return undefined;
+  if (incoming.listenerCount("data") + incoming.listenerCount("readable") > 0) return undefined;
+  if (maxBytes > 0 && incoming.readableLength > maxBytes) throw tooLarge(maxBytes);
+  return (incoming.read() as Buffer | null) ?? Buffer.alloc(0);
+}
+
 /** @param held what it takes of memory. @throws StacyError `limit`; HTTPException 413, 408 */
-export async function readBody(request: Request, limits: BodyLimits, held: HeldInput): Promise<Buffer> {
+export async function readBody(
+  request: Request,
+  limits: BodyLimits,
+  held: HeldInput,
+  incoming?: IncomingMessage,
+): Promise<Buffer> {
+  const whole = await arrived(incoming, limits);
+  if (whole !== undefined) {
+    held.add(whole.length);
+    return whole;
+  }
   const parts: Uint8Array[] = [];
   // The whole body has a limit too: one byte every few seconds would keep it open for ever.
   const deadline = performance.now() + limits.timeoutMs;
@@ -64,10 +91,16 @@ export async function readBody(request: Request, limits: BodyLimits, held: HeldI
 /**
  * The body as JSON, whatever its Content-Type says (curl's default is a form). `undefined` when it is empty.
  * @param held what it takes of memory, for the caller to give back
+ * @param incoming what the request came as, where it came over a connection
  * @throws StacyError `invalid`, `limit`; HTTPException 413, 408
  */
-export async function readJson(request: Request, limits: BodyLimits, held: HeldInput): Promise<unknown> {
-  const bytes = await readBody(request, limits, held);
+export async function readJson(
+  request: Request,
+  limits: BodyLimits,
+  held: HeldInput,
+  incoming?: IncomingMessage,
+): Promise<unknown> {
+  const bytes = await readBody(request, limits, held, incoming);
   if (bytes.length === 0) return undefined;
   let text: string;
   try {

@@ -211,7 +211,7 @@ export class Endpoints {
     { limits, held, optional }: { limits: BodyLimits; held: HeldInput; optional: boolean },
   ): Promise<z.output<B>> {
     if (schema === undefined) return undefined as z.output<B>;
-    const body = await readJson(c.req.raw, limits, held);
+    const body = await readJson(c.req.raw, limits, held, c.env.incoming);
     if (body === undefined && !optional) throw new StacyError("invalid", "a JSON body is required");
     refuseUnknown(schema, body ?? {}, this.#records.get(c.get("route")));
     return check(schema, body ?? {}, "body");

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
 import { connect, type Socket as TcpSocket } from "node:net";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { validateConfig } from "../config/load.ts";
 import { HeldInput } from "../guest/held-input.ts";
-import { bodyStream, readBody } from "./body.ts";
+import { bodyStream, readBody, readJson } from "./body.ts";
 import { newApi } from "./endpoint.ts";
 import { listen, type RunningServer } from "./server.ts";
 import { acceptSocket, type Socket, taken } from "./socket.ts";
@@ -230,6 +231,53 @@ test("a body in chunks of a byte comes in a few pieces, and whole", async (t) =>
   const letters = Array.from({ length: 20_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
   assert.equal(await send("/whole", letters), letters);
 });
+
+test("a small body is taken as it came, without a stream for it; one that comes later, or is too long, as any other", async (t) => {
+  const streams: boolean[] = [];
+  const app = newApi();
+  app.post("/json", async (c) => {
+    const made = countStreams(c.env.incoming);
+    const limits = { maxBytes: 100, timeoutMs: 600_000 };
+    try {
+      const body = await readJson(c.req.raw, limits, new HeldInput("owner"), c.env.incoming);
+      return c.json({ body });
+    } catch (error) {
+      return c.text(String((error as { status?: number }).status), 413);
+    } finally {
+      streams.push(made());
+    }
+  });
+  const server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  t.after(() => server.close(0));
+  const socket = connect(server.port, "127.0.0.1");
+  const ask = async (length: number, ...pieces: string[]): Promise<string> => {
+    const head = `POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`;
+    const [first = "", ...later] = pieces;
+    const answer = once(socket, "data");
+    socket.write(head + first);
+    for (const piece of later) {
+      await sleep(20);
+      socket.write(piece);
+    }
+    return String((await answer)[0]);
+  };
+  assert.match(await ask(7, '{"a":1}'), /^HTTP\/1\.1 200 .*\{"body":\{"a":1\}\}$/s);
+  assert.match(await ask(7, '{"a"', ":2}"), /^HTTP\/1\.1 200 .*\{"body":\{"a":2\}\}$/s);
+  assert.match(await ask(0, ""), /^HTTP\/1\.1 200 .*\{\}$/s);
+  assert.match(await ask(102, JSON.stringify("x".repeat(100))), /^HTTP\/1\.1 413 .*413$/s);
+  assert.match(await ask(7, '{"a":3}'), /^HTTP\/1\.1 200 .*\{"body":\{"a":3\}\}$/s);
+  assert.deepEqual(streams, [false, true, false, false, false]);
+  socket.destroy();
+});
+
+/** @returns whether somebody has made a stream of the message since then: it listens to its data */
+function countStreams(message: IncomingMessage | undefined): () => boolean {
+  let made = false;
+  message?.on("newListener", (event) => {
+    made ||= event === "data";
+  });
+  return () => made;
+}
 
 test("what is left of a body that was answered before its end does not stand before the next request on its connection", async () => {
   const body = "x".repeat(1_000_000);

@@ -142,11 +142,13 @@ export class Launcher {
     const dir = machineDir(this.paths.sandboxes, options.id);
     const place = this.#place(dir, options);
     const identity = makeIdentity(options.id, target.image, options.env ?? {}, { network: options.network === true });
-    await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
     let fallback: string | undefined;
     if (options.mode !== "cold") {
       const ready = fromPool(options) ? await this.#tryReady(target, dir, identity, phases, options) : undefined;
       if (ready !== undefined) return ready;
+    }
+    await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
+    if (options.mode !== "cold") {
       if (options.mode === "restore") await this.golden.ensure(target, options.signal);
       const restored = await this.#tryRestore(target, place, identity, phases, options);
       if (restored !== undefined && "started" in restored) {

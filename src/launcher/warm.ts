@@ -40,12 +40,22 @@ export class WarmMachine {
   /** Gives it to a caller: its directory gets the sandbox's name, and only now it becomes an individual. */
   async claim(dir: string, identity: Identity, phases: Phases): Promise<Started> {
     return phases.phase("claim", async () => {
-      await rename(this.machine.dir, dir);
-      this.machine.relocate(dir);
-      const machine = this.machine.state === "paused" ? await this.machine.resume() : this.machine;
-      await withLimit(this.agent.identify(identity));
-      return { machine, agent: this.agent };
+      // None of the three needs another: what is said to a guest that stands still waits in its channel, and is read when it goes on.
+      const resuming = this.machine.state === "paused" ? this.machine.resume() : this.machine;
+      const moving = this.#move(dir);
+      try {
+        const [machine] = await Promise.all([resuming, withLimit(this.agent.identify(identity)), moving]);
+        return { machine, agent: this.agent };
+      } catch (error) {
+        await moving.catch(() => {}); // whoever gives it up must know where it is
+        throw error;
+      }
     });
+  }
+
+  async #move(dir: string): Promise<void> {
+    await rename(this.machine.dir, dir);
+    this.machine.relocate(dir);
   }
 
   /** Ends it and removes its directory. Never rejects. */
