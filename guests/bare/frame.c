@@ -145,6 +145,13 @@ bool frame_out(u8 type, u8 channel, u8 flags, u32 stream, const void *bytes, u32
   u32 head[5] = {MAGIC | (u32)type << 8 | (u32)channel << 16 | (u32)flags << 24, stream, n, sequence_out++, 0};
   head[4] = checksum((u8 *)head);
   u32 tail = ~head[4];
+  u8 *whole = send_place(HEADER_BYTES + n + TRAILER_BYTES);
+  if (whole) {
+    __builtin_memcpy(whole, head, HEADER_BYTES);
+    copy(whole + HEADER_BYTES, bytes, n);
+    __builtin_memcpy(whole + HEADER_BYTES + n, &tail, TRAILER_BYTES);
+    return true;
+  }
   send_bytes(head, sizeof head);
   send_bytes(bytes, n);
   send_bytes(&tail, sizeof tail);
@@ -154,12 +161,19 @@ bool frame_out(u8 type, u8 channel, u8 flags, u32 stream, const void *bytes, u32
 void put(struct fields *f, u8 tag, const void *value, u32 n) {
   if (f->size - f->used < n + 5) return;
   f->start[f->used] = tag;
-  copy(f->start + f->used + 1, &n, 4);
+  __builtin_memcpy(f->start + f->used + 1, &n, 4);
   copy(f->start + f->used + 5, value, n);
   f->used += n + 5;
 }
 
-void put_number(struct fields *f, u8 tag, u64 value, u32 bytes) { put(f, tag, &value, bytes); }
+void put_number(struct fields *f, u8 tag, u64 value, u32 bytes) {
+  if (f->size - f->used < sizeof value + 5) return put(f, tag, &value, bytes);
+  u8 *at = f->start + f->used;
+  at[0] = tag;
+  __builtin_memcpy(at + 1, &bytes, 4);
+  __builtin_memcpy(at + 5, &value, sizeof value); /* what is behind its own bytes the next field replaces */
+  f->used += bytes + 5;
+}
 
 void put_text(struct fields *f, u8 tag, const char *value) { put(f, tag, value, length(value)); }
 

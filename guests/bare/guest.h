@@ -82,6 +82,7 @@ void vsock_start(struct device *d);
 void vsock_service(void);
 /* Bytes to the host, in order. False when there is no room: the caller keeps them. */
 bool send_bytes(const void *bytes, u32 n);
+u8 *send_place(u32 n);
 u32 send_room(void);
 void forget_unsent(void);
 void hang_up(void);

@@ -17,6 +17,7 @@ static struct call {
   u32 put, got;          /* ECHO: positions in the buffer, not wrapped */
   u8 *buffer;
 } calls[MAX_CALLS];
+static u32 kept; /* of them that are not free */
 static u8 buffers[MAX_CALLS][INITIAL_CREDIT];
 
 static bool in_session;
@@ -25,6 +26,7 @@ static char line[LINE + 1];
 static u8 answer_bytes[ANSWER];
 
 static struct call *find(u32 stream) {
+  if (!kept) return 0;
   for (u32 i = 0; i < MAX_CALLS; i++)
     if (calls[i].kind != FREE && calls[i].stream == stream) return &calls[i];
   return 0;
@@ -32,6 +34,12 @@ static struct call *find(u32 stream) {
 
 static void forget_calls(void) {
   for (u32 i = 0; i < MAX_CALLS; i++) calls[i].kind = FREE;
+  kept = 0;
+}
+
+static void forget(struct call *c) {
+  c->kind = FREE;
+  kept--;
 }
 
 void session_lost(void) {
@@ -120,6 +128,7 @@ static bool keep(u32 stream, enum kind kind, u64 left) {
   for (u32 i = 0; i < MAX_CALLS; i++) {
     if (calls[i].kind != FREE) continue;
     calls[i] = (struct call){kind, false, stream, INITIAL_CREDIT, INITIAL_CREDIT, 0, left, 0, 0, buffers[i]};
+    kept++;
     return true;
   }
   return false;
@@ -251,7 +260,7 @@ static void input(struct call *c, u8 flags, const u8 *bytes, u32 n) {
 }
 
 static void signalled(struct call *c, u32 signal, u8 reason) {
-  c->kind = FREE;
+  forget(c);
   end_command(c->stream, 128 + signal, signal, reason);
 }
 
@@ -334,7 +343,7 @@ static bool pump_fill(struct call *c, u32 room) {
 
 /* Called after every event: moves what may move, one chunk per command and round, so that none starves another. */
 void session_pump(void) {
-  bool moved = true;
+  bool moved = kept != 0;
   while (moved && in_session) {
     moved = false;
     for (u32 i = 0; i < MAX_CALLS; i++) {
@@ -346,7 +355,7 @@ void session_pump(void) {
       moved |= c->kind == ECHO ? pump_echo(c, room) : pump_fill(c, room);
       bool done = c->kind == ECHO ? c->fin && c->put == c->got : c->left == 0;
       if (!done) continue;
-      c->kind = FREE;
+      forget(c);
       call_exit(c->stream, 0);
     }
   }
