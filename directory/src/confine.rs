@@ -13,8 +13,8 @@ fn failed(what: &str, errno: i32) -> String {
 
 /// Open files: each of a guest's costs one.
 const MOST_FILES: u64 = 16_384;
-/// Of memory, for a guest that asks for all that it can.
-const MOST_MEMORY: u64 = 1 << 30;
+/// Of memory, for a guest that asks for all that it can: what it may fill in tree.rs and serve.rs is less than half of it.
+const MOST_MEMORY: u64 = 512 << 20;
 
 /// @param hidden of the server: wherever it is seen in the directory there is nothing
 /// @param layer where one lies, and how many bytes it may take: the directory itself cannot be written to then

@@ -2,7 +2,8 @@
 //! is asked for is hostile; docs/security.md says what holds it.
 //!
 //! Arguments: the directory (absolute, without links in it), `rw` or `ro`, the user and group that files of ours belong to in the guest, the server's
-//! pid, and a directory that no guest may see, wherever it lies (the server's own data). For a copy that has its own layer over it (layer.rs) also the
+//! pid, and a directory that no guest may see, wherever it lies (the server's own data), and how
+//! many directories it may watch for changes by the host. For a copy that has its own layer over it (layer.rs) also the
 //! directory of that, and how many bytes it may take. When it is ready it writes one line on stderr: `ready`, or why not. It ends with its server.
 
 mod confine;
@@ -19,7 +20,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
 use wire::{Header, IN_HEADER, MAX_MESSAGE};
 
-const USAGE: &str = "usage: stacyvm-directory DIRECTORY rw|ro UID GID SERVER-PID HIDDEN [LAYER BYTES]";
+const USAGE: &str = "usage: stacyvm-directory DIRECTORY rw|ro UID GID SERVER-PID HIDDEN WATCHES [LAYER BYTES]";
 
 fn main() {
     let arguments: Vec<Vec<u8>> = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
@@ -28,19 +29,20 @@ fn main() {
         (Some(path), Some(access), Some(hidden)) if path.starts_with(b"/") && (access == b"rw" || access == b"ro") => (path, access, hidden),
         _ => fail(USAGE),
     };
-    let (uid, gid, server) = match (number(2), number(3), number(4)) {
-        (Some(uid), Some(gid), Some(server)) => (uid, gid, server),
+    let (uid, gid, server, watched) = match (number(2), number(3), number(4), number(6)) {
+        (Some(uid), Some(gid), Some(server), Some(watched)) => (uid, gid, server, watched),
         _ => fail(USAGE),
     };
-    let layer = match (arguments.get(6), arguments.get(7).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok())) {
+    let layer = match (arguments.get(7), arguments.get(8).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok())) {
         (None, _) => None,
         (Some(place), Some(bytes)) if place.starts_with(b"/") => Some((place.as_slice(), bytes)),
         _ => fail(USAGE),
     };
     end_with(server);
     let (root, layer, own) = confine::confine(path, hidden, layer, || end_with(server)).unwrap_or_else(|why| fail(&why));
+    let mut server = Server::new(root, layer, access == b"ro", watched as usize, own, (uid, gid));
     say("ready");
-    run(&mut Server::new(root, layer, access == b"ro", own, (uid, gid)));
+    run(&mut server);
 }
 
 /// Until nobody asks any more.

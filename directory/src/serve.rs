@@ -21,6 +21,10 @@ const ENTRY_BYTES: usize = 128;
 const FILE_BITS: u32 = 0o777;
 const DIRECTORY_BITS: u32 = 0o1777;
 const MAX_XATTR: usize = 64 * 1024;
+/// Those that could not be opened again are no descriptors, and are bounded by this.
+const MOST_HANDLES: usize = 16_384;
+/// Names of all listings that are under way beside a layer, but for the last one.
+const MOST_LISTED: usize = 500_000;
 
 pub struct Handle {
     node: u64,
@@ -51,9 +55,10 @@ type Done = Result<Answer, i32>;
 
 impl Server {
     /// @param own user and group of this process
-    pub fn new(root: Fd, layer: Option<Layer>, read_only: bool, own: (u32, u32), shown: (u32, u32)) -> Server {
+    /// @param watched directories, at most, whose changes by the host are told
+    pub fn new(root: Fd, layer: Option<Layer>, read_only: bool, watched: usize, own: (u32, u32), shown: (u32, u32)) -> Server {
         let (tree, handles, changes) = (Tree::new(root, layer), HashMap::new(), Vec::new());
-        let mut server = Server { tree, handles, next_handle: 1, watches: Watches::new(), changes, read_only, shown, own };
+        let mut server = Server { tree, handles, next_handle: 1, watches: Watches::new(watched), changes, read_only, shown, own };
         server.watches.add(&server.tree, ROOT);
         server
     }
@@ -586,6 +591,11 @@ impl Server {
             let inode = if name == b"." { own.stx_ino } else { *inode };
             named(&mut answer, name, (inode, at as u64 + 1, *kind));
         }
+        let listed: usize = self.handles.values().filter_map(|handle| handle.names.as_ref()).map(Vec::len).sum();
+        if listed + names.len() > MOST_LISTED {
+            // They are read again when they go on.
+            self.handles.values_mut().for_each(|handle| handle.names = None);
+        }
         if let Some(handle) = self.handles.get_mut(&number) {
             handle.names = Some(names);
         }
@@ -890,7 +900,7 @@ impl Server {
                 self.tree.restore(node, parent, identity, lookups, name)?;
             } else {
                 let (number, node, flags, directory) = (body.u64()?, body.u64()?, body.u32()? as i32, body.u32()? != 0);
-                if number == u64::MAX {
+                if number == u64::MAX || self.handles.len() >= MOST_HANDLES {
                     return Err(BAD);
                 }
                 let access = if self.read_only { libc::O_RDONLY } else { flags & libc::O_ACCMODE };

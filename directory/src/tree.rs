@@ -7,8 +7,10 @@ use crate::sys::{self, check, text, uninterrupted, Fd};
 use std::collections::HashMap;
 
 pub const ROOT: u64 = 1;
-/// Each is some 200 bytes of memory.
-const MOST_NODES: usize = 400_000;
+/// Of memory for all nodes together, which a guest fills as it likes: some 400,000 of them.
+const MOST_BYTES: usize = 128 << 20;
+/// Of one, beside its name, which is there twice.
+const NODE_BYTES: usize = 256;
 /// Directories one in another, beyond which there is a ring.
 const MOST_DEPTH: usize = 2_048;
 /// The kernel takes 4096 bytes of a path.
@@ -38,11 +40,12 @@ pub struct Tree {
     /// Those that have a name, by it and its directory.
     names: HashMap<(u64, Vec<u8>), u64>,
     next: u64,
+    bytes: usize,
 }
 
 impl Tree {
     pub fn new(root: Fd, layer: Option<Layer>) -> Tree {
-        Tree { root, layer, nodes: HashMap::new(), known: HashMap::new(), names: HashMap::new(), next: ROOT + 1 }
+        Tree { root, layer, nodes: HashMap::new(), known: HashMap::new(), names: HashMap::new(), next: ROOT + 1, bytes: 0 }
     }
 
     pub fn root(&self) -> &Fd {
@@ -274,10 +277,11 @@ impl Tree {
         let identity = identity(stat);
         let node = match self.known.get(&identity) {
             Some(node) => *node,
-            None if self.nodes.len() >= MOST_NODES => return Err(libc::ENFILE),
             None => {
+                self.room_for(name)?;
                 let node = self.next;
                 self.next += 1;
+                self.bytes += NODE_BYTES;
                 self.known.insert(identity, node);
                 self.nodes.insert(node, Node { parent, name: Vec::new(), identity, lookups: 0 });
                 node
@@ -290,6 +294,10 @@ impl Tree {
         Ok(node)
     }
 
+    fn room_for(&self, name: &[u8]) -> Result<(), i32> {
+        if self.bytes + NODE_BYTES + name_bytes(name) > MOST_BYTES { Err(libc::ENFILE) } else { Ok(()) }
+    }
+
     pub fn forget(&mut self, node: u64, times: u64) {
         if let Some(known) = self.nodes.get_mut(&node) {
             known.lookups = known.lookups.saturating_sub(times);
@@ -297,6 +305,7 @@ impl Tree {
                 self.clear(node);
                 if let Some(known) = self.nodes.remove(&node) {
                     self.known.remove(&known.identity);
+                    self.bytes -= NODE_BYTES;
                 }
             }
         }
@@ -308,9 +317,11 @@ impl Tree {
         if let Some(known) = self.nodes.get_mut(&node) {
             known.parent = parent;
             known.name = name.to_vec();
+            self.bytes += name_bytes(name);
             if let Some(former) = self.names.insert((parent, name.to_vec()), node) {
+                self.bytes -= name_bytes(name);
                 if let Some(former) = self.nodes.get_mut(&former) {
-                    former.name.clear();
+                    former.name = Vec::new();
                 }
             }
         }
@@ -320,6 +331,7 @@ impl Tree {
         if let Some(known) = self.nodes.get_mut(&node) {
             let name = std::mem::take(&mut known.name);
             if !name.is_empty() {
+                self.bytes -= name_bytes(&name);
                 self.names.remove(&(known.parent, name));
             }
         }
@@ -327,9 +339,10 @@ impl Tree {
 
     /// As an earlier helper has told it.
     pub fn restore(&mut self, node: u64, parent: u64, identity: Identity, lookups: u64, name: &[u8]) -> Result<(), i32> {
-        if node <= ROOT || node == u64::MAX || lookups == 0 || self.nodes.len() >= MOST_NODES {
+        if node <= ROOT || node == u64::MAX || lookups == 0 {
             return Err(libc::EINVAL);
         }
+        self.room_for(name)?;
         self.forget(node, u64::MAX);
         if let Some(other) = self.known.get(&identity).copied() {
             self.forget(other, u64::MAX);
@@ -337,6 +350,7 @@ impl Tree {
         self.next = self.next.max(node + 1);
         self.known.insert(identity, node);
         self.nodes.insert(node, Node { parent, name: Vec::new(), identity, lookups });
+        self.bytes += NODE_BYTES;
         if !name.is_empty() {
             self.put(node, parent, name);
         }
@@ -364,6 +378,10 @@ impl Tree {
             self.put(node, from.0, from.1);
         }
     }
+}
+
+fn name_bytes(name: &[u8]) -> usize {
+    2 * (name.len() + 16)
 }
 
 /// A guest's kernel that is told ESTALE looks the name up again.
@@ -434,6 +452,7 @@ mod tests {
         tree.forget(a, 1);
         tree.forget(b, 5);
         assert!(tree.nodes.is_empty() && tree.known.is_empty() && tree.names.is_empty());
+        assert_eq!(tree.bytes, 0);
     }
 
     #[test]

@@ -9,8 +9,6 @@ use crate::tree::{Tree, ROOT};
 use crate::wire::Answer;
 use std::collections::{HashMap, VecDeque};
 
-/// The host's user has a limited number of them for all its programs (`fs.inotify.max_user_watches`).
-const MOST_WATCHES: usize = 2_048;
 /// At a time: the guest's requests wait meanwhile, and the host may go on and on.
 const MOST_READS: usize = 4;
 const NOTICE: u32 = 0x5354_4143;
@@ -29,14 +27,17 @@ pub struct Watches {
     nodes: HashMap<i32, u64>,
     watches: HashMap<u64, i32>,
     order: VecDeque<u64>,
+    most: usize,
 }
 
 impl Watches {
-    pub fn new() -> Watches {
+    /// @param most directories: the host's user has a limited number of them for all its programs (`fs.inotify.max_user_watches`), and the server
+    /// shares out what helpers may take of it. 0: none at all
+    pub fn new(most: usize) -> Watches {
         // SAFETY: plain integers.
-        let made = check(i64::from(unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) }));
+        let made = if most == 0 { Err(libc::EMFILE) } else { check(i64::from(unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) })) };
         let inotify = made.ok().map(|fd| Fd::own(fd as i32));
-        Watches { inotify, nodes: HashMap::new(), watches: HashMap::new(), order: VecDeque::new() }
+        Watches { inotify, nodes: HashMap::new(), watches: HashMap::new(), order: VecDeque::new(), most }
     }
 
     /// To wait for. Negative: for nothing.
@@ -54,7 +55,7 @@ impl Watches {
             return;
         }
         if let Ok(watch) = self.watch(tree, node) {
-            while self.order.len() >= MOST_WATCHES {
+            while self.order.len() >= self.most {
                 let oldest = self.order.front().copied().unwrap_or(0);
                 self.forget(oldest);
             }

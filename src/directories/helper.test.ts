@@ -9,6 +9,7 @@ import {
   mkdtemp,
   readdir,
   readFile,
+  readlink,
   rename,
   rm,
   stat,
@@ -25,6 +26,7 @@ import { runTool } from "../host/run.ts";
 import { FuseClient, Op, ROOT, text, u32, u64 } from "./fuse-client.ts";
 import { type Helper, startHelper } from "./helper.ts";
 import { askAnything } from "./hostile-requests.ts";
+import { WatchBudget } from "./watch-budget.ts";
 
 const { errno } = constants;
 const CANARY = "never to be seen";
@@ -141,6 +143,24 @@ describe("the helper of a directory", () => {
     await fuse.good(Op.STATFS, ROOT);
     await mkdir(join(dir, "d0", "late"));
     assert.deepEqual(await told(), []);
+  });
+
+  test("where the host has no inotify left for it, it serves all the same and tells of nothing; what one gives back the next one has", async () => {
+    const program = directoryHelperPath(dataPaths().assets);
+    const watches = new WatchBudget(async () => ({ instances: 2, watches: 100 }));
+    const directory = { source: dir, path: "/work", readOnly: false, uid: 0, gid: 0 };
+    const another = (): Promise<Helper> => startHelper({ program, hidden: join(outside, "data"), watches }, directory);
+    const inotify = async ({ pid }: Helper): Promise<number> => {
+      const links = (await readdir(`/proc/${pid}/fd`)).map((fd) => readlink(`/proc/${pid}/fd/${fd}`));
+      return (await Promise.all(links)).filter((target) => target === "anon_inode:inotify").length;
+    };
+    const first = await another();
+    await using second = await another();
+    assert.deepEqual([await inotify(first), await inotify(second)], [1, 0]);
+    assert.notEqual(await new FuseClient(second).lookup(ROOT, "file"), 0n);
+    await first[Symbol.asyncDispose]();
+    await using third = await another();
+    assert.equal(await inotify(third), 1);
   });
 
   test("a listing says of each name what a lookup would, counts as one, and says nothing of what is above or was moved out", async () => {
@@ -460,6 +480,32 @@ describe("the helper of a directory", () => {
     const answers = await Promise.all(Array.from({ length: 20_000 }, () => fuse.call(Op.OPEN, file, u32(0, 0))));
     assert.equal(answers.at(-1)?.errno, errno.EMFILE);
     assert.equal((await fuse.call(Op.STATFS, ROOT)).errno, 0);
+  });
+
+  test("what a guest says that it knows takes so much memory and no more, and what fits in it is known", async () => {
+    const most = 192 * 1024; // KiB
+    const memory = async (): Promise<number> =>
+      Number(/^VmRSS:\s*(\d+)/m.exec(await readFile(`/proc/${helper.pid}/status`, "latin1"))?.[1]);
+    const name = Buffer.from("n".repeat(240));
+    for (let node = 2; node < 600_000; ) {
+      const records: Buffer[] = [];
+      for (let each = 0; each < 150; each++, node++) {
+        const unique = Buffer.concat([name, Buffer.from(String(node))]).subarray(0, 246);
+        records.push(u32(1), u64(node, 1, node, 0, 1), u32(unique.length), unique);
+      }
+      for (let each = 0; each < 100; each++) records.push(u32(2), u64(node * 100 + each, node), u32(0, 0));
+      fuse.tell(Op.RESTORE, 0n, Buffer.concat(records));
+      if (node % 30_000 < 150) await fuse.good(Op.STATFS, ROOT);
+    }
+    await fuse.good(Op.STATFS, ROOT);
+    const kib = await memory();
+    assert.ok(kib < most, `${kib} KiB`);
+    const long = "l".repeat(250);
+    await writeFile(join(dir, long), "");
+    assert.equal((await fuse.call(Op.LOOKUP, ROOT, text(long))).errno, errno.ENFILE);
+    fuse.tell(Op.FORGET, 2n, u64(1));
+    fuse.tell(Op.FORGET, 3n, u64(1));
+    await fuse.lookup(ROOT, long);
   });
 
   test("bytes that are no requests end it, and it alone", async () => {

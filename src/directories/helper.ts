@@ -1,12 +1,13 @@
 /** The process that serves one directory to one guest (`directory/`, in Rust). It is confined to it, and ends with this one. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { realpath } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import type { Readable, Writable } from "node:stream";
 import { StacyError } from "../host/error.ts";
 import { childEnvironment } from "../host/process.ts";
 import { withTimeLimit } from "../host/time-limit.ts";
 import type { MountedDirectory } from "./directory.ts";
 import { layerPlace } from "./layer.ts";
+import { type WatchBudget, watchBudget } from "./watch-budget.ts";
 
 const START_LIMIT_MS = 30_000;
 /** What it may say of a start that fails. */
@@ -17,6 +18,8 @@ export interface HelperOptions {
   hidden: string;
   /** Where the machine's own files are, its layers among them. */
   machineDir?: () => string;
+  /** Of all helpers; absent: this process's. */
+  watches?: WatchBudget;
 }
 
 export interface Helper extends AsyncDisposable {
@@ -30,7 +33,7 @@ export interface Helper extends AsyncDisposable {
 
 /** @throws StacyError `unavailable`, `timeout`: it did not start, and why */
 export async function startHelper(
-  { program, hidden, machineDir }: HelperOptions,
+  { program, hidden, machineDir, watches = watchBudget }: HelperOptions,
   { source, readOnly, uid, gid, layer }: MountedDirectory,
 ): Promise<Helper> {
   const access = readOnly ? "ro" : "rw";
@@ -45,7 +48,9 @@ export async function startHelper(
     });
     own.push(place, String(layer.bytes));
   }
-  const child = spawn(program, [source, access, String(uid), String(gid), String(process.pid), unseen, ...own], {
+  const grant = await watches.take(await userOf(source));
+  const numbers = [uid, gid, process.pid].map(String);
+  const child = spawn(program, [source, access, ...numbers, unseen, String(grant.watches), ...own], {
     cwd: "/",
     env: childEnvironment({}),
     stdio: ["pipe", "pipe", "pipe"],
@@ -54,6 +59,7 @@ export async function startHelper(
     child.once("exit", () => settle());
     child.once("error", () => settle());
   });
+  void ended.then(() => grant[Symbol.dispose]());
   const end = async (): Promise<void> => {
     child.kill("SIGKILL");
     await ended;
@@ -73,6 +79,16 @@ export async function startHelper(
   child.stderr.resume();
   const { pid = 0, stdin: requests, stdout: answers } = child;
   return { pid, requests, answers, ended, [Symbol.asyncDispose]: end };
+}
+
+/** Whom its helper runs as: started by root, it is the directory's owner. */
+async function userOf(source: string): Promise<number> {
+  const own = process.getuid?.() ?? 0;
+  return own === 0
+    ? stat(source)
+        .then(({ uid }) => uid)
+        .catch(() => own)
+    : own;
 }
 
 /** Until it has said that it is. */
