@@ -15,7 +15,7 @@ export interface Ran {
 
 /** Longer than anything here is silent on a slow machine. */
 const SILENCE_MS = 60_000;
-const MAIN = join(packageRoot, "src/cli/main.ts");
+export const MAIN = join(packageRoot, "src/cli/main.ts");
 
 export class Cli implements AsyncDisposable {
   readonly data: string;

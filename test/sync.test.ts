@@ -1,6 +1,6 @@
 /** `stacyvm sync` with a real machine: both ways, only what differs, nothing lost, over what happens to the sandbox. */
 import assert from "node:assert/strict";
-import type { ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import {
   chmod,
@@ -20,7 +20,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { Cli, ended, type Ran } from "./cli-support.ts";
+import { Cli, ended, MAIN, type Ran } from "./cli-support.ts";
 import { Server } from "./server-support.ts";
 
 describe("sync with a sandbox under QEMU", () => {
@@ -217,8 +217,48 @@ printf '*.log\\n!keep.log\\n' > sub/.gitignore; touch node_modules/x/y sub/a.log
     );
     const sums = "find . -type f ! -path '*/.stacyvm-sync-*' | sort | xargs sha256sum | sha256sum";
     assert.equal(await run(`cd ${work} && ${sums}`), await cli.program(["sh", "-c", `cd '${dir}' && ${sums}`]));
-    assert.equal(await run(`find ${work} -type f ! -path '*/.stacyvm-sync-*' | wc -l`), "600");
+    assert.equal(await run(`find ${work} -type f | wc -l`), "600", "what the killed ones have left is gone too");
     assert.deepEqual(await sync(work), []);
+  });
+
+  test("what does not fit onto the sandbox's disk is an error that names it; what was sent before is there, and nothing else", async () => {
+    const work = await begin();
+    const { id: small } = await server.ok("POST", "/sandboxes", { image: "stacyvm/busybox", disk_mb: 64 });
+    await writeFile(join(dir, "a-small"), "small");
+    // Batches are of 16 MiB.
+    for (let n = 0; n < 4; n++) await writeFile(join(dir, `large-${n}`), randomBytes(20 << 20));
+    for (let round = 0; round < 2; round++) {
+      const { code, stderr } = await cli.run(["sync", dir, `${small}:${work}`]);
+      assert.equal(code, 1);
+      assert.match(
+        stderr,
+        /^error: the sandbox's disk has no room for large-\d; what was sent before is there\n.*--disk/,
+      );
+      assert.doesNotMatch(stderr, /^ +at /m);
+    }
+    const listed = await server.ok("POST", `/sandboxes/${small}/exec`, {
+      command: `ls -A ${work}; cat ${work}/a-small`,
+    });
+    assert.match(listed.stdout, /^a-small\n(large-[0-2]\n)+small$/);
+    await server.ok("DELETE", `/sandboxes/${small}`);
+  });
+
+  test("a server that was found by the data directory and is started anew has another key: with --watch it goes on", async () => {
+    const work = await begin();
+    const { STACYVM_URL: url = "", ...env } = cli.env;
+    Object.assign(env, { STACYVM_DATA_DIR: server.root });
+    await writeFile(join(dir, "file"), "first");
+    const child = spawn(process.execPath, [MAIN, "sync", dir, `${id}:${work}`, "--watch"], { env, cwd: dir });
+    const over = ended(child);
+    const words = collect(child);
+    await there(work, "file", "first");
+    await server.stop("SIGKILL");
+    await meets(async () => String(/is out of reach: waiting/.test(words())), "true");
+    await writeFile(join(dir, "file"), "second");
+    await server.start({}, ["--port", new URL(url).port]);
+    await there(work, "file", "second");
+    child.kill("SIGINT");
+    await over;
   });
 
   test("with --watch it waits for a server that was killed, and brings what was changed meanwhile on both sides", async () => {

@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import WebSocket from "ws";
 import { Client, type WebSocketConstructor } from "../../sdk/src/index.ts";
+import { localKey } from "../../sdk/src/local-key.ts";
 import { StacyError } from "../host/error.ts";
 import { type DataPaths, dataPaths } from "../host/paths.ts";
 import { BACKGROUND_NOTE, type Starting, settingsMark, startBackground, wantsBackground } from "./background.ts";
@@ -111,7 +112,10 @@ function unanswered({ root }: DataPaths): StacyError {
 
 /** Of the data directory: its own key is for who has given none. @throws StacyError `invalid` */
 export async function localClient({ url, key }: LocalServer, options: ServerOptions): Promise<Client> {
-  return new Client({ url, apiKey: (await givenKey(options)) ?? key ?? "", owner: options.as, webSocket });
+  const given = await givenKey(options);
+  // A key that the client finds by itself it finds again when the server was started anew: for a command that goes on over that.
+  const apiKey = given === undefined && key !== undefined && localKey(url) === key ? undefined : (given ?? key ?? "");
+  return new Client({ url, apiKey, owner: options.as, webSocket });
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What both sides last agreed on, kept in a file of this user's, one for each pair of a directory and a place in a sandbox. */
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import * as z from "zod";
 import { errno, StacyError } from "../host/error.ts";
@@ -27,6 +28,8 @@ const Kept = z.object({
 
 export interface KeptAgreement extends AsyncDisposable {
   entries: Agreement;
+  /** Nobody else's, on no other host either: letters and digits. */
+  readonly mark: string;
   save(): Promise<void>;
 }
 
@@ -55,6 +58,10 @@ export async function openAgreement(
     const entries: Agreement = new Map(reset ? [] : await read(path));
     return {
       entries,
+      mark: createHash("sha256")
+        .update(JSON.stringify([hostname(), path]))
+        .digest("hex")
+        .slice(0, 24),
       async save() {
         const text = JSON.stringify({ version: 1, pair, entries: Object.fromEntries(entries) });
         if (text === saved) return;

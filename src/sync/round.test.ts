@@ -89,7 +89,7 @@ const files = {
 async function sync(options: { reset?: boolean } = {}): Promise<Step[]> {
   const steps: Step[] = [];
   await using agreement = await openAgreement(join(root, "data"), [here, "sb-1", there], options);
-  const side = new There(files, there, new AbortController().signal);
+  const side = new There(files, there, "mark", new AbortController().signal);
   await syncOnce({ here, there: side, agreement, sandbox: "sb-1", step: (step) => void steps.push(step) });
   return steps;
 }

@@ -8,8 +8,8 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pack } from "tar-stream";
-import { type Files, NotFoundError } from "../../sdk/src/index.ts";
-import { errno } from "../host/error.ts";
+import { StacyError as ApiError, type Files, NotFoundError } from "../../sdk/src/index.ts";
+import { errno, StacyError } from "../host/error.ts";
 import { Changed, type Scan } from "./here.ts";
 import { IGNORE_FILE, type Ignored } from "./ignored.ts";
 import { ABANDONED_MS, type Agreed, type Agreement, type Entry, TEMPORARY } from "./tree.ts";
@@ -22,13 +22,19 @@ const MOST_BYTES = 16 * 2 ** 20;
 export class There {
   readonly #files: Files;
   readonly #top: string;
+  /** What its own temporary directories are called. */
+  readonly #temporary: string;
   readonly #signal: AbortSignal;
   #owner = { uid: 0, gid: 0 };
 
-  /** @param top absolute, without links */
-  constructor(files: Files, top: string, signal: AbortSignal) {
+  /**
+   * @param top absolute, without links
+   * @param mark of this pair of directories
+   */
+  constructor(files: Files, top: string, mark: string, signal: AbortSignal) {
     this.#files = files;
     this.#top = top;
+    this.#temporary = `${TEMPORARY}${mark}-`;
     this.#signal = signal;
   }
 
@@ -48,7 +54,8 @@ export class There {
     for (const file of found) {
       const path = directory === "" ? file.name : `${directory}/${file.name}`;
       if (file.name.startsWith(TEMPORARY)) {
-        if (file.modTimeUs / 1000 < Date.now() - ABANDONED_MS)
+        // Nothing is being put there while it looks: one of its own was left by one that was killed.
+        if (file.name.startsWith(this.#temporary) || file.modTimeUs / 1000 < Date.now() - ABANDONED_MS)
           await this.#files.remove(this.#at(path), { recursive: true, signal: this.#signal });
         continue;
       }
@@ -152,7 +159,7 @@ export class There {
     done: (path: string, sent: { hash?: string; mtimeUs: number }) => void,
     changed: (path: string) => void,
   ): Promise<void> {
-    const aside = `${TEMPORARY}${randomUUID()}`;
+    const aside = `${this.#temporary}${randomUUID()}`;
     await this.#files.mkdir(this.#at(aside), { mode: 0o700, signal: this.#signal });
     try {
       const headers = batch.map(({ path, entry, seen }, number): Header | OfFile => {
@@ -160,7 +167,9 @@ export class There {
         if (entry.kind === "link") return { ...header, mode: 0o777, type: "symlink", linkname: entry.target ?? "" };
         return { ...header, from: join(here, path) };
       });
-      const sent = await this.#unpack(aside, headers);
+      const sent = await this.#unpack(aside, headers).catch((error: unknown) => {
+        throw withoutRoom(error, (number) => batch[number]?.path);
+      });
       await inTurns([...batch.entries()], async ([number, { path, entry, seen }]) => {
         const what = sent[number];
         if (what === undefined) return changed(path);
@@ -219,12 +228,12 @@ export class There {
         sent.push(result);
       }
       tar.finalize();
-    })().catch((error: Error) => {
-      tar.destroy(error);
-      throw error;
-    });
+    })();
+    filling.catch((error: Error) => tar.destroy(error));
     const body = Readable.toWeb(Readable.from(tar as AsyncIterable<Buffer>));
-    await Promise.all([filling, this.#files.writeArchive(this.#at(place), body as never, { signal: this.#signal })]);
+    // Where the sandbox takes no more, that is why the rest could not be sent.
+    await this.#files.writeArchive(this.#at(place), body as never, { signal: this.#signal });
+    await filling;
     return sent;
   }
 
@@ -290,6 +299,7 @@ async function sendFile(
   const ended = Promise.withResolvers<void>();
   ended.promise.catch(() => {});
   const entry = tar.entry(header, (error) => (error == null ? ended.resolve() : ended.reject(error)));
+  entry.on("error", ended.reject); // the archive is given up
   const buffer = Buffer.alloc(256 * 1024);
   for (let at = 0; at < Number(size); ) {
     const { bytesRead } = await file.read(buffer, 0, Math.min(Number(size) - at, buffer.length), at);
@@ -304,6 +314,21 @@ async function sendFile(
   entry.end(undefined);
   await ended.promise;
   return { hash: hash.digest("hex"), mtimeUs };
+}
+
+/** In the words of whoever reads it: the file's own name, not the number that it has on the way. */
+function withoutRoom(error: unknown, pathOf: (number: number) => string | undefined): unknown {
+  if (!(error instanceof ApiError) || error.status !== 507) return error;
+  const path = pathOf(Number(/(?:^|\s)(\d+): /.exec(error.message)?.[1]));
+  return new StacyError(
+    "no-space",
+    `the sandbox's disk has no room for ${path ?? "all of it"}; what was sent before is there`,
+    {
+      remedy:
+        "remove something there, name what it need not have in .gitignore, or start a sandbox with a larger --disk",
+      cause: error,
+    },
+  );
 }
 
 function changedIfGone(path: string): (error: unknown) => never {

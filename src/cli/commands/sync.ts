@@ -49,7 +49,7 @@ export function syncCommand(): Command {
         // Its library is none that other commands should wait for.
         const { openAgreement } = await import("../../sync/agreement.ts");
         await using agreement = await openAgreement(dataPaths().root, [here, id, top.path], { reset });
-        const there = new There(files, top.path, signal);
+        const there = new There(files, top.path, agreement.mark, signal);
         await there.settleOwner();
         const report = new Report(options.json === true, options.watch === true);
         const sync: SyncOptions = { here, there, agreement, sandbox: id, git, step: (step) => report.step(step) };
