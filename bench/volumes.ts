@@ -1,12 +1,15 @@
 /**
  * What a volume costs a restore: machines with none, one and two of them, in turns. `--n=N` rounds under Firecracker, a fifth under QEMU. Then
- * what files on one, and in a directory of the host, cost beside the machine's own disk, in turns (`--files` alone: only that, in `--rounds=N`, 5).
+ * what files on one, and in a directory of the host, cost beside the machine's own disk, in turns (`--files` alone: only that, in `--rounds=N`, 5);
+ * and `git status` of `--count=50000` files on each, and in a copy's own layer over such a directory (`--status` alone: only that).
  */
-import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
+import type { HostDirectory } from "../src/directories/directory.ts";
 import { ServedDirectories } from "../src/directories/serving.ts";
 import { directoryHelperPath } from "../src/host/directory-helper.ts";
+import { runTool } from "../src/host/run.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 import { formatVolume } from "../src/volumes/format.ts";
 import type { BenchContext, Suite } from "./harness.ts";
@@ -22,8 +25,12 @@ export const suite: Suite = {
   async run(context) {
     const rounds = Number(/--n=(\d+)/.exec(context.args.join(" "))?.[1] ?? 100);
     context.guest = "linux";
-    await measureFiles(context, Number(/--rounds=(\d+)/.exec(context.args.join(" "))?.[1] ?? 5));
+    const fileRounds = Number(/--rounds=(\d+)/.exec(context.args.join(" "))?.[1] ?? 5);
+    if (!context.args.includes("--status")) await measureFiles(context, fileRounds);
     if (context.args.includes("--files")) return;
+    const count = Number(/--count=(\d+)/.exec(context.args.join(" "))?.[1] ?? 50_000);
+    await measureStatus(context, fileRounds, count);
+    if (context.args.includes("--status")) return;
     for (const [provider, image, n] of [
       ["firecracker", "stacyvm/bare", rounds],
       ["qemu", "stacyvm/busybox", Math.ceil(rounds / 5)],
@@ -182,6 +189,110 @@ async function measureFiles(context: BenchContext, rounds: number): Promise<void
             context.sample(`files.${name}.${disk}`, Number(took), "ms");
           }
           context.progress(`files on the ${disk}, round ${round + 1} of ${rounds}`);
+        }
+      }
+    } finally {
+      directories.stop();
+      await remove(launched);
+    }
+  } finally {
+    await launcher.close();
+    await rm(dir, { recursive: true });
+  }
+}
+
+const STATUS_BYTES = 1024 * 2 ** 20;
+
+/** A repository with so many files of 100 bytes, 100 in a directory, all of them committed. @returns its tar */
+async function makeRepository(dir: string, count: number): Promise<string> {
+  for (let n = 0; n < count; n++) {
+    const below = join(dir, `d${Math.floor(n / 100)}`);
+    if (n % 100 === 0) await mkdir(below, { recursive: true });
+    await writeFile(join(below, `file-${n}`), `${n}\n`.padEnd(100, "."));
+  }
+  const git = (...args: string[]): Promise<Buffer> =>
+    runTool("git", ["-C", dir, "-c", "user.name=n", "-c", "user.email=e@x", ...args], { package: "git" });
+  await git("init", "-q");
+  await git("add", "-A");
+  await git("commit", "-qm", "all");
+  const tar = `${dir}.tar`;
+  await runTool("tar", ["-C", dir, "-cf", tar, "."]);
+  return tar;
+}
+
+/** Under QEMU, in one machine, in turns: with nothing in the guest's caches, and right after that. */
+async function measureStatus(context: BenchContext, rounds: number, count: number): Promise<void> {
+  const { launcher } = await createEngine({ provider: "qemu" });
+  const probe = await launcher.vmm.probe();
+  if (!probe.usable) {
+    context.note(`qemu cannot be used: ${probe.reason}`);
+    return launcher.close();
+  }
+  await mkdir(launcher.paths.tmp, { recursive: true });
+  const dir = await mkdtemp(join(launcher.paths.tmp, "bench-volumes-"));
+  try {
+    const shared = join(dir, "shared");
+    context.progress(`a repository of ${count} files`);
+    const tar = await makeRepository(shared, count);
+    const file = join(dir, "status.ext4");
+    await using volume = await open(file, "wx", 0o600);
+    await volume.truncate(STATUS_BYTES);
+    await formatVolume(file);
+    const spec = benchSpec("stacyvm/code-interpreter", { slots: ["write"] });
+    await launcher.ensureGolden(await launcher.targets.resolve(spec));
+    const launched = await launcher.launch(spec, { id: sandboxId(), mode: "restore", volumes: [file] });
+    const program = directoryHelperPath(launcher.paths.assets);
+    const options = { program, hidden: launcher.paths.sandboxes, machineDir: () => join(dir, "machine") };
+    const directories = new ServedDirectories(launched.agent, [], options);
+    const run = async (script: string): Promise<string> => {
+      const { exitCode, stdout, stderr } = await launched.agent.exec({
+        argv: ["sh", "-c", script],
+        user: "root",
+        timeoutMs: 1_800_000,
+      });
+      if (exitCode !== 0) throw new Error(stderr.toString());
+      return stdout.toString();
+    };
+    try {
+      const name = "volume-0";
+      await launched.agent.mount({
+        name,
+        slot: 0,
+        bytes: STATUS_BYTES,
+        path: `/${name}`,
+        readOnly: false,
+        probe: true,
+      });
+      await launched.agent.thaw();
+      const layer = { name: "0", bytes: STATUS_BYTES };
+      const given: HostDirectory[] = [
+        { source: shared, path: "/directory", readOnly: false },
+        { source: shared, path: "/layer", readOnly: false, layer },
+      ];
+      await directories.mount(given);
+      directories.start();
+      await launched.agent.writeFile("/root/repository.tar", await readFile(tar));
+      for (const place of ["/root/bench", "/volume-0/bench"]) {
+        context.progress(`unpacking it at ${place}`);
+        await run(`mkdir -p ${place} && tar -C ${place} -xf /root/repository.tar`);
+      }
+      const status = `begun=$(date +%s%N); git status --porcelain | wc -l; echo $(( ($(date +%s%N) - begun) / 1000 ))`;
+      await run("git config --system --add safe.directory '*'");
+      for (let round = -1; round < rounds && !context.signal.aborted; round++) {
+        for (const [disk, place] of [
+          ["root", "/root/bench"],
+          ["volume", "/volume-0/bench"],
+          ["directory", "/directory"],
+          ["layer", "/layer"],
+        ] as const) {
+          for (const caches of ["cold", "warm"]) {
+            const drop = caches === "cold" ? "sync; echo 3 > /proc/sys/vm/drop_caches; " : "";
+            const [changed, us] = (await run(`${drop}cd ${place} && ${status}`)).trim().split("\n");
+            if (changed !== "0") throw new Error(`git says that ${changed} files were changed`);
+            // The first one writes the index anew, for the numbers of files that it has here.
+            if (round >= 0) context.sample(`status-${count}.${caches}.${disk}`, Number(us) / 1000, "ms");
+          }
+          context.progress(`git status on the ${disk}, round ${round + 1} of ${rounds}`);
         }
       }
     } finally {

@@ -38,6 +38,8 @@ export function parseVolume(text: string, earlier: Mounts = {}): Mounts {
   }
   const readOnly = how === "ro";
   if (!/^(?:[/~]|\.\.?(?:\/|$))/.test(name)) {
+    if (name.includes("/"))
+      throw new InvalidArgumentError(`a directory of this host begins with ./ or /: write ./${name}:${path}.`);
     return { ...earlier, volumes: [...(earlier.volumes ?? []), { name, path, readOnly }] };
   }
   const source = /^~(?:\/|$)/.test(name) ? join(homedir(), name.slice(1)) : resolve(name);

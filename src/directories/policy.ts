@@ -54,6 +54,7 @@ function missing(source: string, error: unknown): StacyError {
 
 function refused(source: string): StacyError {
   return new StacyError("permission", `mounts: this server does not give sandboxes ${source}, or it is not there`, {
-    remedy: "see whether it is there, and ask the operator to name it, or a directory above it, in `mounts.allow`",
+    remedy:
+      "see whether it is there, and ask the operator to name it, or a directory above it, in `mounts.allow`. On the server's own machine its own user's commands may give any directory, if they find the server by its data directory: without STACYVM_URL, --server and a key",
   });
 }

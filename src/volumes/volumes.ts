@@ -143,7 +143,7 @@ export class Volumes {
   find(owner: string, name: string): VolumeRecord {
     for (const record of this.#records.values()) if (record.owner === owner && record.name === name) return record;
     throw new StacyError("not-found", `there is no volume ${JSON.stringify(name.slice(0, 80))}`, {
-      remedy: "make it first: `stacyvm volume create NAME`",
+      remedy: "`stacyvm volume ls` shows those that are there; `stacyvm volume create NAME` makes one",
     });
   }
 
@@ -508,8 +508,8 @@ function heldError(name: string, sandbox: string, writes: boolean): StacyError {
     `volume ${name} is with sandbox ${sandbox}${writes ? ", which may write to it" : ""}`,
     {
       remedy: writes
-        ? "remove that sandbox first: one that writes has a volume for itself"
-        : "ask for it read-only, or remove that sandbox first",
+        ? "one that writes has a volume for itself: `stacyvm volume detach` takes it from that sandbox, or remove the sandbox"
+        : "ask for it read-only, or take it from that sandbox first: `stacyvm volume detach`, or remove the sandbox",
     },
   );
 }
