@@ -382,6 +382,15 @@ describe("the contract", () => {
     assert.match(csv[0] ?? "", /^id,created_at,actor,method,path,status/);
     assert.match(csv[1] ?? "", /,admin_api_key,POST,\/api\/v1\/keys,201,/);
 
+    assert.deepEqual((await good("GET", "/nodes")).body, [], "this server is alone");
+    for (const [method, path] of [
+      ["GET", "/nodes/{node}"],
+      ["POST", "/nodes/{node}/drain"],
+      ["POST", "/nodes/{node}/undrain"],
+      ["DELETE", "/nodes/{node}"],
+    ] as const)
+      assert.equal((await ask(method, path, { at: { node: "none" } })).status, 404);
+
     await good("POST", "/keys", { json: { name: "member", owner: "tenant-one", scopes: ["read"] } });
     const { tenants } = (await good("GET", "/admin/tenants")).body;
     assert.deepEqual(

@@ -267,6 +267,21 @@ export class Client {
       this.transport.call("DELETE /keys/{key}", { params: { key }, ...options }),
   };
 
+  /** Servers of the fleet, by id or name, for administrators; none where the server is alone. */
+  readonly nodes = {
+    list: (options: CallOptions = {}): Promise<wire.FleetNode[]> => this.transport.call("GET /nodes", options),
+    get: (node: string, options: CallOptions = {}): Promise<wire.FleetNode> =>
+      this.transport.call("GET /nodes/{node}", { params: { node }, ...options }),
+    /** It gets no new sandboxes; those that it has go on. */
+    drain: (node: string, options: CallOptions = {}): Promise<wire.FleetNode> =>
+      this.transport.call("POST /nodes/{node}/drain", { params: { node }, ...options }),
+    undrain: (node: string, options: CallOptions = {}): Promise<wire.FleetNode> =>
+      this.transport.call("POST /nodes/{node}/undrain", { params: { node }, ...options }),
+    /** @param options.force also one that is up or has sandboxes: the fleet forgets them */
+    remove: (node: string, { force, ...options }: CallOptions & { force?: boolean } = {}): Promise<wire.RemovedNode> =>
+      this.transport.call("DELETE /nodes/{node}", { params: { node }, query: { force }, ...options }),
+  };
+
   /** Who this client is to the server. */
   identity(options: CallOptions = {}): Promise<wire.Identity> {
     return this.transport.call("GET /identity", options);

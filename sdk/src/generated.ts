@@ -1768,6 +1768,49 @@ export interface AdminAuditEntry {
   createdAt: string;
 }
 
+export interface FleetNode {
+  /** Its id, which the server gave it. */
+  id: string;
+  /** Its name, for people and in paths. */
+  name: string;
+  /** How the others reach it */
+  url: string;
+  /** What the member may do: `viewer` reads, `operator` uses, `admin` administers. */
+  role: string;
+  /** `silent`: it missed three heartbeats; `lost`: it was silent for `fleet.lost_after` */
+  state: "up" | "silent" | "lost";
+  /** It takes no new sandboxes */
+  draining: boolean;
+  /** It is the one that answers */
+  self: boolean;
+  /** Its version. */
+  version: string;
+  /** Labels of the image. */
+  labels: Record<string, string>;
+  architecture: string;
+  /** Machine monitors, by name. */
+  providers: string[];
+  seenAt: string;
+  load: {
+    /** The copies. */
+    sandboxes: number;
+    /** 0: no limit */
+    maxSandboxes: number;
+    queued: number;
+    /** Virtual CPUs of the machine. */
+    vcpus: number;
+    /** Memory of the machine, MiB. */
+    memoryMb: number;
+    freeMemoryMb: number;
+    loadAverage: number;
+  };
+}
+
+export interface RemovedNode {
+  /** Ids of the sandboxes that it had */
+  forgotten: string[];
+}
+
 export interface Tenant {
   /** Its id, which the server gave it. */
   id: string;
@@ -2207,6 +2250,26 @@ export interface Operations {
   "GET /audit": { body: undefined; reply: AuditEntry[] };
   /** The same in the published server's form */
   "GET /admin/audit": { body: undefined; reply: AdminAuditEntry[] };
+  /** Servers of the fleet */
+  "GET /admin/nodes": { body: undefined; reply: FleetNode[] };
+  /** Servers of the fleet */
+  "GET /nodes": { body: undefined; reply: FleetNode[] };
+  /** One server of the fleet, by id or name */
+  "GET /admin/nodes/{node}": { body: undefined; reply: FleetNode };
+  /** Take a node out of the fleet: its rights end */
+  "DELETE /admin/nodes/{node}": { body: undefined; reply: RemovedNode };
+  /** One server of the fleet, by id or name */
+  "GET /nodes/{node}": { body: undefined; reply: FleetNode };
+  /** Take a node out of the fleet: its rights end */
+  "DELETE /nodes/{node}": { body: undefined; reply: RemovedNode };
+  /** Give a node no new sandboxes; those that it has go on */
+  "POST /admin/nodes/{node}/drain": { body: undefined; reply: FleetNode };
+  /** Give a node no new sandboxes; those that it has go on */
+  "POST /nodes/{node}/drain": { body: undefined; reply: FleetNode };
+  /** Give a node new sandboxes again */
+  "POST /admin/nodes/{node}/undrain": { body: undefined; reply: FleetNode };
+  /** Give a node new sandboxes again */
+  "POST /nodes/{node}/undrain": { body: undefined; reply: FleetNode };
   /** Owners, in the published server's form */
   "GET /admin/tenants": {
     body: undefined;
@@ -3176,6 +3239,34 @@ export const shapes: Record<string, Shape> = {
       created_at: "string",
     },
   },
+  FleetNode: {
+    object: {
+      id: "string",
+      name: "string",
+      url: "string",
+      role: "string",
+      state: { enum: ["up", "silent", "lost"] },
+      draining: "boolean",
+      self: "boolean",
+      version: "string",
+      labels: { record: "string" },
+      architecture: "string",
+      providers: { array: "string" },
+      seen_at: "string",
+      load: {
+        object: {
+          sandboxes: "integer",
+          max_sandboxes: "integer",
+          queued: "integer",
+          vcpus: "integer",
+          memory_mb: "integer",
+          free_memory_mb: "integer",
+          load_average: "number",
+        },
+      },
+    },
+  },
+  RemovedNode: { object: { forgotten: { array: "string" } } },
   Tenant: {
     object: {
       id: "string",
@@ -3394,6 +3485,16 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "DELETE /keys/{key}": { reply: { ref: "Key" } },
   "GET /audit": { reply: { array: { ref: "AuditEntry" } } },
   "GET /admin/audit": { reply: { array: { ref: "AdminAuditEntry" } } },
+  "GET /admin/nodes": { reply: { array: { ref: "FleetNode" } } },
+  "GET /nodes": { reply: { array: { ref: "FleetNode" } } },
+  "GET /admin/nodes/{node}": { reply: { ref: "FleetNode" } },
+  "DELETE /admin/nodes/{node}": { reply: { ref: "RemovedNode" } },
+  "GET /nodes/{node}": { reply: { ref: "FleetNode" } },
+  "DELETE /nodes/{node}": { reply: { ref: "RemovedNode" } },
+  "POST /admin/nodes/{node}/drain": { reply: { ref: "FleetNode" } },
+  "POST /nodes/{node}/drain": { reply: { ref: "FleetNode" } },
+  "POST /admin/nodes/{node}/undrain": { reply: { ref: "FleetNode" } },
+  "POST /nodes/{node}/undrain": { reply: { ref: "FleetNode" } },
   "GET /admin/tenants": { reply: { object: { tenants: { array: { ref: "Tenant" } } } } },
   "POST /admin/tenants": { body: { ref: "TenantRequest" }, reply: { object: { tenant: { ref: "Tenant" } } } },
   "GET /admin/tenants/{id}": { reply: { object: { tenant: { ref: "Tenant" } } } },

@@ -30,6 +30,7 @@ import { hostRoutes } from "./routes/host.ts";
 import { imageBuildRoutes } from "./routes/image-build.ts";
 import { imageRoutes } from "./routes/images.ts";
 import { keyRoutes } from "./routes/keys.ts";
+import { nodeRoutes } from "./routes/nodes.ts";
 import { providerRoutes } from "./routes/providers.ts";
 import { reportRoutes } from "./routes/reports.ts";
 import { runRoutes } from "./routes/run.ts";
@@ -237,6 +238,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   workerRoutes(endpoints, shared);
   environmentRoutes(endpoints, shared);
   keyRoutes(endpoints, shared);
+  nodeRoutes(endpoints, shared);
   tenantRoutes(endpoints, shared);
 
   // Any method and any path below: not an endpoint with a schema of its own, but documented as one.

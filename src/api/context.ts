@@ -12,6 +12,7 @@ import type { Policies } from "../sandboxes/policies.ts";
 import type { Providers } from "../sandboxes/providers.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import type { Store } from "../sandboxes/store.ts";
+import type { FleetNodes } from "./fleet-nodes.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 
@@ -44,6 +45,8 @@ export interface ServerParts {
   version: string;
   /** Examines the host; where nobody can, it is absent. */
   doctor?: () => Promise<HostFinding[]>;
+  /** The fleet that this server is in; absent: it is alone. */
+  fleet?: FleetNodes | undefined;
   /** ms since 1970 */
   startedAt: number;
   /** Aborted when the server stops: ends streams that would never end by themselves. */

@@ -109,7 +109,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   if (config.database.path !== "") await assertAtHome(store, paths.root, options.removeUnknown === true);
   const keys = new Keys(store);
   const access = accessOf(options, keys);
-  const fleet = config.fleet.database_url === "" ? undefined : parts.use(await openFleet(options, vmm.name, others));
+  // A server inside a command comes and goes: nobody counts on it.
+  const fleet =
+    config.fleet.database_url === "" || !options.pool
+      ? undefined
+      : parts.use(await openFleet(options, vmm.name, others));
   const sandboxes = new Sandboxes({
     store,
     providers,
@@ -174,6 +178,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     log: log.child({ part: "api" }),
     version,
     ...(options.doctor === undefined ? {} : { doctor: options.doctor }),
+    fleet: fleet?.admin(),
     startedAt,
     stopping: stopping.signal,
   };

@@ -20,6 +20,7 @@ import { lsCommand } from "./commands/ls.ts";
 import { mcpCommand } from "./commands/mcp.ts";
 import { migrateCommand } from "./commands/migrate.ts";
 import { networkCommand } from "./commands/network.ts";
+import { nodeCommand } from "./commands/node.ts";
 import { poolCommand } from "./commands/pool.ts";
 import { psCommand } from "./commands/ps.ts";
 import { databaseForm } from "./commands/published.ts";
@@ -84,6 +85,7 @@ export function createProgram(): Command {
       "",
       [
         keyCommand(),
+        nodeCommand(),
         mcpCommand(),
         migrateCommand(),
         databaseForm(),

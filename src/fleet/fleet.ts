@@ -3,9 +3,10 @@ import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import type { FleetNodes } from "../api/fleet-nodes.ts";
 import type { Config } from "../config/schema.ts";
 import { replaceFile } from "../host/durable.ts";
-import { errno, StacyError } from "../host/error.ts";
+import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { hostIdentity } from "../host/host-identity.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { SandboxRecord } from "../sandboxes/record.ts";
@@ -91,9 +92,25 @@ export class Fleet implements AsyncDisposable {
     );
   }
 
-  /** Reads the nodes anew, for whoever must not be told what was. @throws StacyError `unavailable` */
+  /** Reads the nodes anew. @throws StacyError `unavailable` */
   refresh(): Promise<void> {
     return this.#membership.refresh();
+  }
+
+  /** For the routes of administrators. */
+  admin(): FleetNodes {
+    const { directory, nodes } = this;
+    return {
+      self: directory.self.id,
+      list: async () => {
+        await this.refresh().catch((error: unknown) => {
+          if (asStacyError(error).code !== "unavailable") throw error;
+        });
+        return directory.nodes();
+      },
+      drain: (id, draining) => nodes.drain(id, draining),
+      remove: (id, force) => nodes.remove(id, force),
+    };
   }
 
   #own(idOrName: string, whose: string | undefined): Ownership | undefined {

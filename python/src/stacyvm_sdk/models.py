@@ -399,6 +399,33 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FleetNode:
+    #: Its id, which the server gave it.
+    id: str
+    #: Its name, for people and in paths.
+    name: str
+    #: How the others reach it
+    url: str
+    #: What the member may do: `viewer` reads, `operator` uses, `admin` administers.
+    role: str
+    #: `silent`: it missed three heartbeats; `lost`: it was silent for `fleet.lost_after`
+    state: Literal["up", "silent", "lost"]
+    #: It takes no new sandboxes
+    draining: bool
+    #: It is the one that answers
+    self: bool
+    #: Its version.
+    version: str
+    #: Labels of the image.
+    labels: dict[str, str]
+    architecture: str
+    #: Machine monitors, by name.
+    providers: list[str]
+    seen_at: str
+    load: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fork:
     #: The copies.
     sandboxes: list[Sandbox]
@@ -740,6 +767,12 @@ class Ready:
     ready_providers: int
     #: How many are set up.
     total_providers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedNode:
+    #: Ids of the sandboxes that it had
+    forgotten: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from ..models import (
     Checkpoint,
     Doctor,
     EventHistory,
+    FleetNode,
     Health,
     Identity,
     Image,
@@ -22,6 +23,7 @@ from ..models import (
     PoolStatus,
     Provider,
     QuotaUsage,
+    RemovedNode,
     SandboxStats,
     Secret,
     Snapshot,
@@ -79,6 +81,7 @@ class AsyncClient:
         self.checkpoints = AsyncCheckpoints(self._transport)
         self.quotas = AsyncQuotas(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.nodes = AsyncNodes(self._transport)
 
     @property
     def url(self) -> str:
@@ -422,3 +425,26 @@ class AsyncKeys(_Group):
 
     async def revoke(self, key: str) -> Key:
         return decode(Key, await self._transport.call("DELETE", f"/keys/{segment(key)}"))
+
+
+class AsyncNodes(_Group):
+    """Servers of the fleet, by id or name, for administrators; none where the server is alone."""
+
+    async def list(self) -> List[FleetNode]:
+        return decode(list[FleetNode], await self._transport.call("GET", "/nodes"))
+
+    async def get(self, node: str) -> FleetNode:
+        return decode(FleetNode, await self._transport.call("GET", f"/nodes/{segment(node)}"))
+
+    async def drain(self, node: str) -> FleetNode:
+        """It gets no new sandboxes; those that it has go on."""
+        return decode(FleetNode, await self._transport.call("POST", f"/nodes/{segment(node)}/drain"))
+
+    async def undrain(self, node: str) -> FleetNode:
+        return decode(FleetNode, await self._transport.call("POST", f"/nodes/{segment(node)}/undrain"))
+
+    async def remove(self, node: str, *, force: bool = False) -> RemovedNode:
+        """`force`: also one that is up or has sandboxes; the fleet forgets them."""
+        return decode(
+            RemovedNode, await self._transport.call("DELETE", f"/nodes/{segment(node)}", params=query(force=force))
+        )

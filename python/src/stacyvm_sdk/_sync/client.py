@@ -14,6 +14,7 @@ from ..models import (
     Checkpoint,
     Doctor,
     EventHistory,
+    FleetNode,
     Health,
     Identity,
     Image,
@@ -23,6 +24,7 @@ from ..models import (
     PoolStatus,
     Provider,
     QuotaUsage,
+    RemovedNode,
     SandboxStats,
     Secret,
     Snapshot,
@@ -80,6 +82,7 @@ class Client:
         self.checkpoints = Checkpoints(self._transport)
         self.quotas = Quotas(self._transport)
         self.keys = Keys(self._transport)
+        self.nodes = Nodes(self._transport)
 
     @property
     def url(self) -> str:
@@ -423,3 +426,26 @@ class Keys(_Group):
 
     def revoke(self, key: str) -> Key:
         return decode(Key, self._transport.call("DELETE", f"/keys/{segment(key)}"))
+
+
+class Nodes(_Group):
+    """Servers of the fleet, by id or name, for administrators; none where the server is alone."""
+
+    def list(self) -> List[FleetNode]:
+        return decode(list[FleetNode], self._transport.call("GET", "/nodes"))
+
+    def get(self, node: str) -> FleetNode:
+        return decode(FleetNode, self._transport.call("GET", f"/nodes/{segment(node)}"))
+
+    def drain(self, node: str) -> FleetNode:
+        """It gets no new sandboxes; those that it has go on."""
+        return decode(FleetNode, self._transport.call("POST", f"/nodes/{segment(node)}/drain"))
+
+    def undrain(self, node: str) -> FleetNode:
+        return decode(FleetNode, self._transport.call("POST", f"/nodes/{segment(node)}/undrain"))
+
+    def remove(self, node: str, *, force: bool = False) -> RemovedNode:
+        """`force`: also one that is up or has sandboxes; the fleet forgets them."""
+        return decode(
+            RemovedNode, self._transport.call("DELETE", f"/nodes/{segment(node)}", params=query(force=force))
+        )

@@ -1,0 +1,142 @@
+/** The servers of the fleet, for administrators of everything. A server that is alone has none. */
+import { z } from "@hono/zod-openapi";
+import { StacyError } from "../../host/error.ts";
+import type { RouteParts } from "../context.ts";
+import { type Endpoints, json } from "../endpoint.ts";
+import type { FleetNodes, FleetNodeView } from "../fleet-nodes.ts";
+import { Flag } from "../schemas/common.ts";
+import { iso } from "../schemas/values.ts";
+
+const NodeBody = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    url: z.string().openapi({ description: "How the others reach it" }),
+    role: z.string(),
+    state: z.enum(["up", "silent", "lost"]).openapi({
+      description: "`silent`: it missed three heartbeats; `lost`: it was silent for `fleet.lost_after`",
+    }),
+    draining: z.boolean().openapi({ description: "It takes no new sandboxes" }),
+    self: z.boolean().openapi({ description: "It is the one that answers" }),
+    version: z.string(),
+    labels: z.record(z.string(), z.string()),
+    architecture: z.string(),
+    providers: z.array(z.string()),
+    seen_at: z.string(),
+    load: z.object({
+      sandboxes: z.int(),
+      max_sandboxes: z.int().openapi({ description: "0: no limit" }),
+      queued: z.int(),
+      vcpus: z.int(),
+      memory_mb: z.int(),
+      free_memory_mb: z.int(),
+      load_average: z.number(),
+    }),
+  })
+  .openapi("FleetNode");
+
+const RemovedBody = z
+  .object({ forgotten: z.array(z.string()).openapi({ description: "Ids of the sandboxes that it had" }) })
+  .openapi("RemovedNode");
+
+const NodeParam = z.object({ node: z.string().min(1).max(128) });
+const tag = "nodes";
+
+export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
+  const body = ({ load, seenAt, ...node }: FleetNodeView, self: string): z.output<typeof NodeBody> => ({
+    ...node,
+    labels: { ...node.labels },
+    providers: [...node.providers],
+    self: node.id === self,
+    seen_at: iso(seenAt),
+    load: {
+      ...{ sandboxes: load.sandboxes, max_sandboxes: load.maxSandboxes, queued: load.queued, vcpus: load.vcpus },
+      ...{ memory_mb: load.memoryMiB, free_memory_mb: load.freeMemoryMiB, load_average: load.loadAverage },
+    },
+  });
+  /** By id or name. @throws StacyError `not-found` */
+  const find = async (idOrName: string): Promise<{ node: FleetNodeView; nodes: FleetNodes }> => {
+    const all = (await fleet?.list()) ?? [];
+    const node = all.find(({ id }) => id === idOrName) ?? all.find(({ name }) => name === idOrName);
+    if (fleet !== undefined && node !== undefined) return { node, nodes: fleet };
+    throw new StacyError("not-found", `there is no node ${JSON.stringify(idOrName)}`, {
+      remedy:
+        fleet === undefined
+          ? "this server is alone; `fleet.database_url` makes it one of several"
+          : "`stacyvm node ls` shows them",
+    });
+  };
+  endpoints.add(
+    {
+      method: "get",
+      path: "/nodes",
+      scope: "read",
+      admin: true,
+      tag,
+      summary: "Servers of the fleet",
+      description: "None where this server is alone. While the fleet's database is away: as they were last seen.",
+      responses: { 200: { description: "By name", schema: z.array(NodeBody) } },
+    },
+    async () => json(((await fleet?.list()) ?? []).map((node) => body(node, fleet?.self ?? ""))),
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/nodes/{node}",
+      scope: "read",
+      admin: true,
+      tag,
+      summary: "One server of the fleet, by id or name",
+      params: NodeParam,
+      responses: { 200: { description: "The node", schema: NodeBody } },
+      errors: [404],
+    },
+    async ({ params }) => {
+      const { node, nodes } = await find(params.node);
+      return json(body(node, nodes.self));
+    },
+  );
+  for (const [path, draining, summary] of [
+    ["/nodes/{node}/drain", true, "Give a node no new sandboxes; those that it has go on"],
+    ["/nodes/{node}/undrain", false, "Give a node new sandboxes again"],
+  ] as const) {
+    endpoints.add(
+      {
+        method: "post",
+        path,
+        scope: "admin",
+        admin: true,
+        tag,
+        summary,
+        params: NodeParam,
+        responses: { 200: { description: "The node as it is now", schema: NodeBody } },
+        errors: [404],
+      },
+      async ({ params }) => {
+        const { node, nodes } = await find(params.node);
+        await nodes.drain(node.id, draining);
+        return json(body({ ...node, draining }, nodes.self));
+      },
+    );
+  }
+  endpoints.add(
+    {
+      method: "delete",
+      path: "/nodes/{node}",
+      scope: "admin",
+      admin: true,
+      tag,
+      summary: "Take a node out of the fleet: its rights end",
+      description:
+        "One that is up or has sandboxes: with `force` only. The fleet forgets what it had; machines that run there go on, and nothing that it writes counts any more.",
+      params: NodeParam,
+      query: z.object({ force: Flag }),
+      responses: { 200: { description: "What was forgotten", schema: RemovedBody } },
+      errors: [404, 409],
+    },
+    async ({ params, query }) => {
+      const { node, nodes } = await find(params.node);
+      return json({ forgotten: await nodes.remove(node.id, query.force) });
+    },
+  );
+}
