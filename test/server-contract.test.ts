@@ -25,8 +25,13 @@ server: { body_timeout: 1s, header_timeout: 2s, max_json_bytes: 20000, cors_allo
 defaults: { max_ttl: 3h, max_exec_timeout: 1m }
 `;
 const SPAWN = { image: "stacyvm/busybox", memory_mb: 128 };
-/** What takes an image or a machine of its own is held to its schemas where that is: code.test.ts, conformance.test.ts. */
-const ELSEWHERE = [/\/sandboxes\/\{id\}\/(code|contexts)/, /\/environments\//, /\/admin\/tenants\/\{id\}/];
+/** What takes an image, a machine or a fleet of its own is held to its schemas where that is: code.test.ts, conformance.test.ts, fleet-server.test.ts. */
+const ELSEWHERE = [
+  /\/sandboxes\/\{id\}\/(code|contexts)/,
+  /\/environments\//,
+  /\/admin\/tenants\/\{id\}/,
+  /\/nodes\/\{node\}/,
+];
 const NOBODY = {
   id: "sb-00000000",
   name: "none",
@@ -37,6 +42,7 @@ const NOBODY = {
   port: "8080",
   owner: "nobody",
   path: "x",
+  node: "none",
 };
 
 describe("the contract", () => {

@@ -2251,23 +2251,13 @@ export interface Operations {
   /** The same in the published server's form */
   "GET /admin/audit": { body: undefined; reply: AdminAuditEntry[] };
   /** Servers of the fleet */
-  "GET /admin/nodes": { body: undefined; reply: FleetNode[] };
-  /** Servers of the fleet */
   "GET /nodes": { body: undefined; reply: FleetNode[] };
-  /** One server of the fleet, by id or name */
-  "GET /admin/nodes/{node}": { body: undefined; reply: FleetNode };
-  /** Take a node out of the fleet: its rights end */
-  "DELETE /admin/nodes/{node}": { body: undefined; reply: RemovedNode };
   /** One server of the fleet, by id or name */
   "GET /nodes/{node}": { body: undefined; reply: FleetNode };
   /** Take a node out of the fleet: its rights end */
   "DELETE /nodes/{node}": { body: undefined; reply: RemovedNode };
   /** Give a node no new sandboxes; those that it has go on */
-  "POST /admin/nodes/{node}/drain": { body: undefined; reply: FleetNode };
-  /** Give a node no new sandboxes; those that it has go on */
   "POST /nodes/{node}/drain": { body: undefined; reply: FleetNode };
-  /** Give a node new sandboxes again */
-  "POST /admin/nodes/{node}/undrain": { body: undefined; reply: FleetNode };
   /** Give a node new sandboxes again */
   "POST /nodes/{node}/undrain": { body: undefined; reply: FleetNode };
   /** Owners, in the published server's form */
@@ -3485,15 +3475,10 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "DELETE /keys/{key}": { reply: { ref: "Key" } },
   "GET /audit": { reply: { array: { ref: "AuditEntry" } } },
   "GET /admin/audit": { reply: { array: { ref: "AdminAuditEntry" } } },
-  "GET /admin/nodes": { reply: { array: { ref: "FleetNode" } } },
   "GET /nodes": { reply: { array: { ref: "FleetNode" } } },
-  "GET /admin/nodes/{node}": { reply: { ref: "FleetNode" } },
-  "DELETE /admin/nodes/{node}": { reply: { ref: "RemovedNode" } },
   "GET /nodes/{node}": { reply: { ref: "FleetNode" } },
   "DELETE /nodes/{node}": { reply: { ref: "RemovedNode" } },
-  "POST /admin/nodes/{node}/drain": { reply: { ref: "FleetNode" } },
   "POST /nodes/{node}/drain": { reply: { ref: "FleetNode" } },
-  "POST /admin/nodes/{node}/undrain": { reply: { ref: "FleetNode" } },
   "POST /nodes/{node}/undrain": { reply: { ref: "FleetNode" } },
   "GET /admin/tenants": { reply: { object: { tenants: { array: { ref: "Tenant" } } } } },
   "POST /admin/tenants": { body: { ref: "TenantRequest" }, reply: { object: { tenant: { ref: "Tenant" } } } },

@@ -113,6 +113,11 @@ export class Fleet implements AsyncDisposable {
     };
   }
 
+  /** Whether it is another node's now, under a newer epoch, though its machine is here. */
+  lost(id: string): boolean {
+    return this.#registry.lost(id);
+  }
+
   #own(idOrName: string, whose: string | undefined): Ownership | undefined {
     const sandboxes = this.#sandboxes;
     if (sandboxes === undefined || this.#registry.lost(idOrName)) return undefined;

@@ -1,4 +1,4 @@
-/** The servers of the fleet, for administrators of everything. A server that is alone has none. */
+/** The servers of the fleet, for administrators. A server that is alone has none. */
 import { z } from "@hono/zod-openapi";
 import { StacyError } from "../../host/error.ts";
 import type { RouteParts } from "../context.ts";
@@ -70,8 +70,7 @@ export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
     {
       method: "get",
       path: "/nodes",
-      scope: "read",
-      admin: true,
+      scope: "admin",
       tag,
       summary: "Servers of the fleet",
       description: "None where this server is alone. While the fleet's database is away: as they were last seen.",
@@ -83,8 +82,7 @@ export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
     {
       method: "get",
       path: "/nodes/{node}",
-      scope: "read",
-      admin: true,
+      scope: "admin",
       tag,
       summary: "One server of the fleet, by id or name",
       params: NodeParam,
@@ -105,7 +103,6 @@ export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
         method: "post",
         path,
         scope: "admin",
-        admin: true,
         tag,
         summary,
         params: NodeParam,
@@ -124,7 +121,6 @@ export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
       method: "delete",
       path: "/nodes/{node}",
       scope: "admin",
-      admin: true,
       tag,
       summary: "Take a node out of the fleet: its rights end",
       description:
