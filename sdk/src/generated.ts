@@ -1775,7 +1775,7 @@ export interface FleetNode {
   name: string;
   /** How the others reach it */
   url: string;
-  /** What the member may do: `viewer` reads, `operator` uses, `admin` administers. */
+  /** `node`, or `entrance` for one that takes calls and has no machines. */
   role: string;
   /** `silent`: it missed three heartbeats; `lost`: it was silent for `fleet.lost_after` */
   state: "up" | "silent" | "lost";
@@ -1785,23 +1785,29 @@ export interface FleetNode {
   self: boolean;
   /** Its version. */
   version: string;
-  /** Labels of the image. */
+  /** Labels of the node, from its configuration. */
   labels: Record<string, string>;
+  /** Of its processors, as Node.js names it: `x64`. */
   architecture: string;
-  /** Machine monitors, by name. */
+  /** Machine monitors that it has; the first is its default. */
   providers: string[];
+  /** When it last said that it is there, by the clock of the fleet's database (RFC 3339). */
   seenAt: string;
+  /** What it has to do and what it has left, as of its last heartbeat. */
   load: {
     /** The copies. */
     sandboxes: number;
     /** 0: no limit */
     maxSandboxes: number;
+    /** Sandboxes that wait for a place there. */
     queued: number;
     /** Virtual CPUs of the machine. */
     vcpus: number;
     /** Memory of the machine, MiB. */
     memoryMb: number;
+    /** Memory that it has left, MiB. */
     freeMemoryMb: number;
+    /** Of the last minute, as its kernel counts it: processes that run or would. */
     loadAverage: number;
   };
 }

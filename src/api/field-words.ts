@@ -50,6 +50,19 @@ export const FIELD_WORDS: Record<string, string> = {
   metadata: "Labels of yours: names and values, to find it by.",
   labels: "Labels of the image.",
 
+  // Servers of a fleet
+  node: "Its name or its id.",
+  architecture: "Of its processors, as Node.js names it: `x64`.",
+  seen_at: "When it last said that it is there, by the clock of the fleet's database (RFC 3339).",
+  load: "What it has to do and what it has left, as of its last heartbeat.",
+  queued: "Sandboxes that wait for a place there.",
+  free_memory_mb: "Memory that it has left, MiB.",
+  load_average: "Of the last minute, as its kernel counts it: processes that run or would.",
+  "FleetNode.labels": "Labels of the node, from its configuration.",
+  "FleetNode.providers": "Machine monitors that it has; the first is its default.",
+  "FleetNode.role": "`node`, or `entrance` for one that takes calls and has no machines.",
+  "DELETE /nodes/{node} force": "Also one that is up or has sandboxes.",
+
   // What a sandbox is made from, and its size
   image: "The image, by name (`python:3.12-slim`, `stacyvm/code`) or digest.",
   template: "The template that it is made from.",

@@ -406,7 +406,7 @@ class FleetNode:
     name: str
     #: How the others reach it
     url: str
-    #: What the member may do: `viewer` reads, `operator` uses, `admin` administers.
+    #: `node`, or `entrance` for one that takes calls and has no machines.
     role: str
     #: `silent`: it missed three heartbeats; `lost`: it was silent for `fleet.lost_after`
     state: Literal["up", "silent", "lost"]
@@ -416,12 +416,15 @@ class FleetNode:
     self: bool
     #: Its version.
     version: str
-    #: Labels of the image.
+    #: Labels of the node, from its configuration.
     labels: dict[str, str]
+    #: Of its processors, as Node.js names it: `x64`.
     architecture: str
-    #: Machine monitors, by name.
+    #: Machine monitors that it has; the first is its default.
     providers: list[str]
+    #: When it last said that it is there, by the clock of the fleet's database (RFC 3339).
     seen_at: str
+    #: What it has to do and what it has left, as of its last heartbeat.
     load: dict[str, Any]
 
 
