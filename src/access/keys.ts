@@ -36,7 +36,7 @@ export type KeyState = "active" | "expired" | "revoked";
 
 export interface KeyStore {
   keys<T>(): T[];
-  putKey(record: { id: string }): Promise<void>;
+  putKey(record: KeyRecord): Promise<void>;
   deleteKey(id: string): Promise<void>;
 }
 
@@ -174,6 +174,23 @@ export class Keys {
     this.#take(record);
     await this.#store.putKey(record);
     return record;
+  }
+
+  /** These and no others, as several servers have agreed upon. One that is revoked here stays so. */
+  replace(records: readonly KeyRecord[]): void {
+    const before = new Map(this.#byId);
+    this.#byId.clear();
+    for (const record of records) {
+      const here = before.get(record.id);
+      const revokedAt = record.revokedAt ?? here?.revokedAt;
+      const lastUsedAt = Math.max(record.lastUsedAt ?? 0, here?.lastUsedAt ?? 0);
+      this.#byId.set(record.id, {
+        ...record,
+        ...(revokedAt === undefined ? {} : { revokedAt }),
+        ...(lastUsedAt === 0 ? {} : { lastUsedAt }),
+      });
+    }
+    this.#index();
   }
 
   /** The key whose secret has this hash, if it may be used now. */

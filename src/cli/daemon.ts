@@ -107,13 +107,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const metrics = new Metrics();
   const store = parts.use(new Store(config.database.path || paths.database, log.child({ part: "store" })));
   if (config.database.path !== "") await assertAtHome(store, paths.root, options.removeUnknown === true);
-  const keys = new Keys(store);
-  const access = accessOf(options, keys);
   // A server inside a command comes and goes: nobody counts on it.
   const fleet =
     config.fleet.database_url === "" || !options.pool
       ? undefined
       : parts.use(await openFleet(options, vmm.name, others));
+  const keys = fleet?.keys(store) ?? new Keys(store);
+  const access = accessOf(options, keys);
   const sandboxes = new Sandboxes({
     store,
     providers,

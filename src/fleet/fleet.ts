@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { Keys } from "../access/keys.ts";
 import type { FleetNodes } from "../api/fleet-nodes.ts";
 import type { Config } from "../config/schema.ts";
 import { replaceFile } from "../host/durable.ts";
@@ -16,6 +17,7 @@ import type { Directory, NodeRole, Ownership } from "./contract.ts";
 import { FleetDatabase } from "./database/database.ts";
 import { Nodes } from "./database/nodes.ts";
 import { Ownerships } from "./database/ownerships.ts";
+import { FleetKeys } from "./keys.ts";
 import { loadOf, NO_LOAD } from "./load.ts";
 import { Locations } from "./locations.ts";
 import { Membership } from "./membership.ts";
@@ -45,7 +47,9 @@ export class Fleet implements AsyncDisposable {
   readonly #database: FleetDatabase;
   readonly #registry: FleetRegistry;
   readonly #membership: Membership;
+  readonly #log: Log;
   #sandboxes: Sandboxes | undefined;
+  #keys: FleetKeys | undefined;
 
   private constructor(parts: FleetParts, id: string, identity: string) {
     const { config, log, providers, role, version } = parts;
@@ -64,6 +68,7 @@ export class Fleet implements AsyncDisposable {
     this.directory = new Locations(membership, ownerships, (idOrName, whose) => this.#own(idOrName, whose));
     this.registry = registry;
     this.nodes = nodes;
+    this.#log = log;
     this.#database = database;
     this.#registry = registry;
     this.#membership = membership;
@@ -89,7 +94,16 @@ export class Fleet implements AsyncDisposable {
         await this.#registry.reconcile();
         await this.#registry.flush();
       },
+      async () => this.#keys?.sync(),
     );
+  }
+
+  /** Keys as the whole fleet has them. @param local where this server keeps its own */
+  keys(local: ConstructorParameters<typeof FleetKeys>[1]): Keys {
+    this.#keys = new FleetKeys(this.#database, local, this.#log);
+    const keys = new Keys(this.#keys);
+    this.#keys.follow(keys);
+    return keys;
   }
 
   /** Reads the nodes anew. @throws StacyError `unavailable` */

@@ -32,6 +32,7 @@ export class Membership implements AsyncDisposable {
   #round: Promise<void> = Promise.resolve();
   #refresh: Promise<void> | undefined;
   #recover: () => Promise<void> = async () => {};
+  #poll: () => Promise<void> = async () => {};
   /** What is here and what the table says are to be compared. */
   #apart = true;
   #closed = false;
@@ -87,11 +88,13 @@ export class Membership implements AsyncDisposable {
   /**
    * Begins, and joins if the database answers; else it joins when it does.
    * @param recover compares what is here with the table: at first, and whenever the database was away
+   * @param poll looks with every heartbeat for what notices should have told
    * @throws StacyError `conflict` when this server cannot be the node that it says
    */
-  async start(load: () => NodeLoad, recover: () => Promise<void>): Promise<void> {
+  async start(load: () => NodeLoad, recover: () => Promise<void>, poll: () => Promise<void>): Promise<void> {
     this.#load = load;
     this.#recover = recover;
+    this.#poll = poll;
     const { database, log } = this.#parts;
     await this.#beat().catch((error: unknown) => {
       if (asStacyError(error).code !== "unavailable") throw error;
@@ -121,7 +124,10 @@ export class Membership implements AsyncDisposable {
 
   async #beat(): Promise<void> {
     const { database, nodes, self, heartbeatMs, log } = this.#parts;
-    if (this.#standing === "removed" || this.#standing === "replaced") return this.refresh();
+    if (this.#standing === "removed" || this.#standing === "replaced") {
+      await this.refresh();
+      return this.#poll(); // a key that is revoked ends here, too
+    }
     if (database.away !== undefined) this.#apart = true;
     const load = this.#load();
     if (this.#standing === "joining") {
@@ -147,6 +153,7 @@ export class Membership implements AsyncDisposable {
     }
     this.#draining = answer.draining;
     await this.refresh();
+    await this.#poll();
     if (!this.#apart) return;
     await this.#recover();
     this.#apart = false;

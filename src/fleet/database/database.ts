@@ -103,6 +103,8 @@ export class FleetDatabase implements AsyncDisposable {
   /** What is told on a channel, from now on and as long as there is a connection. */
   listen(channel: string, told: (payload: string) => void): void {
     this.#listeners.set(channel, told);
+    // Else the next look does.
+    void this.#listening?.query(`LISTEN ${channel}`).catch(() => {});
     if (this.#timer !== undefined) return;
     const look = (): void => {
       this.#listen = this.#look().catch(() => {}); // the polling tells; the next look tries again

@@ -56,6 +56,21 @@ const STEPS: readonly Step[] = [
       CREATE INDEX sandboxes_node ON stacyvm.sandboxes (node_id);
     `,
   },
+  {
+    works: 1,
+    sql: `
+      CREATE TABLE stacyvm.fleet AS SELECT gen_random_uuid() AS id;
+      -- Counted up by whoever writes what it is of.
+      CREATE TABLE stacyvm.revisions (what text PRIMARY KEY, n bigint NOT NULL DEFAULT 0);
+      INSERT INTO stacyvm.revisions (what) VALUES ('keys');
+      CREATE TABLE stacyvm.keys (
+        id text PRIMARY KEY,
+        version bigint NOT NULL DEFAULT 1,
+        data jsonb NOT NULL,
+        last_used_at bigint
+      );
+    `,
+  },
 ];
 
 export const SCHEMA_VERSION = STEPS.length;
