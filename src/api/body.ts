@@ -62,7 +62,10 @@ async function arrived(incoming: IncomingMessage | undefined, { maxBytes }: Body
   if (!incoming.complete || incoming.destroyed || incoming.readableDidRead) return undefined;
   if (incoming.listenerCount("data") + incoming.listenerCount("readable") > 0) return undefined;
   if (maxBytes > 0 && incoming.readableLength > maxBytes) throw tooLarge(maxBytes);
-  return (incoming.read() as Buffer | null) ?? Buffer.alloc(0);
+  // In the pieces that it came in: one read gives one of them (Node 26), or all (Node 20).
+  const parts: Buffer[] = [];
+  for (let part: Buffer | null = incoming.read(); part !== null; part = incoming.read()) parts.push(part);
+  return parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts);
 }
 
 /** @param held what it takes of memory. @throws StacyError `limit`; HTTPException 413, 408 */

@@ -270,6 +270,34 @@ test("a small body is taken as it came, without a stream for it; one that comes 
   socket.destroy();
 });
 
+test("a body that has come in several pieces is whole, however they are cut", async (t) => {
+  const app = newApi();
+  app.post("/json", async (c) => {
+    await sleep(20); // all of it is there by then
+    const body = await readJson(c.req.raw, { maxBytes: 0, timeoutMs: 600_000 }, new HeldInput("owner"), c.env.incoming);
+    return c.json({ length: (body as { text: string } | undefined)?.text.length ?? null });
+  });
+  const server = await listen(app, { ...validateConfig({}, "").server, port: 0 });
+  t.after(() => server.close(0));
+  const socket = connect(server.port, "127.0.0.1");
+  for (const length of [500, 5_000, 60_000]) {
+    const whole = JSON.stringify({ text: "x".repeat(length) });
+    for (const cut of [1, Math.floor(whole.length / 2), whole.length - 1]) {
+      const pieces = [" ".repeat(4_096), whole.slice(0, cut), whole.slice(cut)];
+      const chunks = pieces.map((piece) => `${piece.length.toString(16)}\r\n${piece}\r\n`).join("");
+      for (const request of [
+        `Content-Length: ${whole.length}\r\n\r\n${whole}`,
+        `Transfer-Encoding: chunked\r\n\r\n${chunks}0\r\n\r\n`,
+      ]) {
+        const answer = once(socket, "data");
+        socket.write(`POST /json HTTP/1.1\r\nHost: x\r\n${request}`);
+        assert.match(String((await answer)[0]), new RegExp(`^HTTP/1.1 200 .*\\{"length":${length}\\}$`, "s"));
+      }
+    }
+  }
+  socket.destroy();
+});
+
 /** @returns whether somebody has made a stream of the message since then: it listens to its data */
 function countStreams(message: IncomingMessage | undefined): () => boolean {
   let made = false;

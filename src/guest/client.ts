@@ -68,7 +68,13 @@ export async function connectAgent(
   // What makes a clone an individual was in the greeting; nothing runs before the rest is there too. Where it waited for the guest, in a
   // port while a kernel booted, it has told an old time.
   const late = greeting.ageMs > STALE_CLOCK_MS;
-  if (identity !== undefined && (!greeting.whole || late)) await agent.identify({ ...identity, thaw: false });
+  if (identity === undefined || (greeting.whole && !late)) return agent;
+  try {
+    await agent.identify({ ...identity, thaw: false });
+  } catch (error) {
+    await agent.close();
+    throw error;
+  }
   return agent;
 }
 
@@ -79,7 +85,7 @@ function greetingOf(identity: Identity | undefined): Greeting {
 }
 
 /** By so much a guest's clock may be behind, ms; telling it again costs a round trip. */
-const STALE_CLOCK_MS = 250;
+export const STALE_CLOCK_MS = 250;
 
 /** Of an identity in the greeting; the frame has room for a little more. */
 const HELLO_BYTES = 60_000;

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Agent } from "../guest/agent.ts";
 import { StacyError } from "../host/error.ts";
 import { isThere } from "../host/exists.ts";
@@ -59,6 +60,25 @@ test("a claim tells a machine that stands still who it is, and does not wait for
   assert.equal(machine, running);
   assert.equal(warm.dir, join(root, "sb-1"));
   assert.equal(await isThere(join(root, "sb-1")), true);
+});
+
+test("a machine that took its time to go on is told the time again", async (t) => {
+  const root = await mkdtemp(join(tmpdir(), "warm-"));
+  t.after(() => rm(root, { recursive: true, force: true }));
+  for (const [afterMs, times] of [
+    [0, 1],
+    [400, 2],
+  ] as const) {
+    await mkdir(join(root, `pool-${times}`));
+    let told = 0;
+    const identify = async (): Promise<never> => {
+      told += 1;
+      return undefined as never;
+    };
+    const warm = await waiting(join(root, `pool-${times}`), { identify }, () => delay(afterMs, {} as RunningMachine));
+    await warm.claim(join(root, `sb-${times}`), identity, new Phases());
+    assert.equal(told, times);
+  }
 });
 
 test("a claim that fails knows where its machine is, however early it failed", async (t) => {

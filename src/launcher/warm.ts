@@ -1,6 +1,7 @@
 /** One machine that waits for a caller: restored, exercised, and stopped where the VMM can stop it safely. */
 import { rename } from "node:fs/promises";
 import type { Agent, Identity } from "../guest/agent.ts";
+import { STALE_CLOCK_MS } from "../guest/client.ts";
 import { exerciseArgv } from "../guest/exercise.ts";
 import { StacyError } from "../host/error.ts";
 import type { Phases } from "../host/phases.ts";
@@ -42,9 +43,15 @@ export class WarmMachine {
     return phases.phase("claim", async () => {
       // None of the three needs another: what is said to a guest that stands still waits in its channel, and is read when it goes on.
       const resuming = this.machine.state === "paused" ? this.machine.resume() : this.machine;
+      const begun = performance.now();
+      const told = this.agent.identify(identity);
+      told.catch(() => {}); // heard below, unless another of them fails
       const moving = this.#move(dir);
       try {
-        const [machine] = await Promise.all([resuming, withLimit(this.agent.identify(identity)), moving]);
+        const [machine] = await Promise.all([resuming, moving]);
+        await withLimit(told);
+        // It was told the time at which it was asked to go on.
+        if (performance.now() - begun > STALE_CLOCK_MS) await withLimit(this.agent.identify(identity));
         return { machine, agent: this.agent };
       } catch (error) {
         await moving.catch(() => {}); // whoever gives it up must know where it is
