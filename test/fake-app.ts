@@ -32,9 +32,15 @@ export function fakeApp(
     volumes?: string;
     /** For what is sent to it. */
     dataDir?: string;
+    /** Of E2B's tokens; several servers may have the same. */
+    secret?: Buffer;
+    maxSandboxes?: number;
   } = {},
 ) {
-  const world = fakeWorld(options.volumes === undefined ? {} : { volumes: options.volumes });
+  const world = fakeWorld({
+    ...(options.volumes === undefined ? {} : { volumes: options.volumes }),
+    ...(options.maxSandboxes === undefined ? {} : { maxSandboxes: options.maxSandboxes }),
+  });
   const config = validateConfig(options.config ?? {}, "");
   const { now, ownUser = false, wrongKey } = options;
   const { access, audit, keys, tenants } = fakeAccess(world.store, {
@@ -44,7 +50,7 @@ export function fakeApp(
     ...(wrongKey === undefined ? {} : { wrongKey }),
   });
   const stopping = new AbortController();
-  const tokens = new SandboxTokens(randomBytes(32));
+  const tokens = new SandboxTokens(options.secret ?? randomBytes(32));
   const given = options.images;
   const images: ImageLibrary =
     given !== undefined && "of" in given
@@ -69,5 +75,5 @@ export function fakeApp(
     stopping: stopping.signal,
   };
   const app = createApp(parts, [e2b({ ...parts, tokens })]);
-  return { ...world, app, access, keys, audit, tokens, stopping };
+  return { ...world, app, access, keys, audit, tokens, stopping, config };
 }

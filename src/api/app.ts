@@ -1,8 +1,9 @@
 /** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
 import { randomUUID } from "node:crypto";
+import { StacyError } from "../host/error.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { View } from "../sandboxes/view.ts";
-import { addressOf, assertLocalRequest, type Caller, identify, originAllowed, presentedKeys } from "./auth.ts";
+import { addressOf, assertLocalRequest, identify, originAllowed, presentedKeys } from "./auth.ts";
 import { consoleRoutes } from "./console.ts";
 import type { RouteParts, ServerParts } from "./context.ts";
 import { type Document, describeFields } from "./describe-fields.ts";
@@ -44,6 +45,7 @@ import { tenantRoutes } from "./routes/tenants.ts";
 import { volumeRoutes } from "./routes/volumes.ts";
 import { workerRoutes } from "./routes/workers.ts";
 import { ErrorBody } from "./schemas/common.ts";
+import { type Caller, REFUSAL_HEADER, vouchedOf } from "./vouched.ts";
 
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD";
@@ -76,6 +78,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     // Whoever stops the server ends what is under way: that is no error of its own.
     if (problem.status === 503 && parts.stopping.aborted) log.info(about, `cut off: ${problem.body.message}`);
     else log[problem.status >= 500 ? "error" : "debug"]({ err: error, ...about }, problem.body.message);
+    if (vouchedOf(c.env.incoming)?.elsewhere && mayFitElsewhere(error)) headers[REFUSAL_HEADER] = "full";
     if (problem.status === 429 && c.res.headers.get("retry-after") === null) headers["retry-after"] = "1";
     const again = retryAfterOf(error);
     if (again !== undefined) headers["retry-after"] = again;
@@ -122,7 +125,9 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     }
     // Pages for everybody too: what a foreign page cannot load, it cannot build upon.
     // A preview may be what is asked for, or E2B's protocol, with a sandbox's token: who else answers looks again (`identify`).
-    if (access.ownUser && presentedKeys(c.req.raw.headers).length === 0) {
+    // Of one that another node passes on, that node has looked.
+    const unknown = vouchedOf(c.env.incoming) === undefined;
+    if (unknown && access.ownUser && presentedKeys(c.req.raw.headers).length === 0) {
       assertLocalRequest(c.req.raw.headers, config, { preview: true });
       assertOwnPage(c.req.raw.headers, c.req.path, config);
     }
@@ -292,6 +297,11 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   consoleRoutes(endpoints);
   endpoints.assertComplete();
   return Object.assign(app, { routeTable: [...endpoints.table, ...mounts.flatMap(({ routes }) => routes)] });
+}
+
+/** Of a create: another node may have a place for what this one has none for. */
+function mayFitElsewhere(error: unknown): boolean {
+  return error instanceof StacyError && !error.final && ["limit", "unavailable", "no-space"].includes(error.code);
 }
 
 const PROBLEM = { description: "Error", content: { "application/json": { schema: ErrorBody } } };

@@ -2,16 +2,11 @@
 import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 import type { Access } from "../access/access.ts";
-import type { Identity } from "../access/identity.ts";
 import type { Config } from "../config/schema.ts";
 import type { StacyError } from "../host/error.ts";
 import { isLoopback } from "../host/loopback.ts";
 import { httpError } from "./problem.ts";
-
-export interface Caller extends Identity {
-  /** The request's header that had the key. It is between the client and us: nothing hands it on. */
-  header?: string;
-}
+import { type Caller, vouchedOf } from "./vouched.ts";
 
 /** Where a key may be, the strongest first, and how it is written there. */
 const KEY_HEADERS: Record<string, (value: string) => string | undefined> = {
@@ -42,6 +37,11 @@ export async function identify(
   config: Config,
   { preview = false } = {},
 ): Promise<Caller> {
+  const known = vouchedOf(incoming);
+  if (known !== undefined) {
+    if (known.caller !== undefined) return known.caller;
+    throw known.refused ?? httpError(401, "missing API key: send it as X-API-Key");
+  }
   const presented = presentedKeys(headers);
   // A client may send one of ours and, in another place, one that is for somebody else, such as a proxy before us.
   let refused: unknown;
@@ -71,6 +71,8 @@ export function presentedKeys(headers: Headers): { header: string; secret: strin
 
 /** Of limits by address: what one customer of a provider has is one address. */
 export function addressOf(incoming: IncomingMessage | undefined): string {
+  const passedOn = vouchedOf(incoming)?.address;
+  if (passedOn !== undefined) return passedOn;
   const address = incoming?.socket?.remoteAddress ?? "local";
   return isIP(address) === 6 && !address.startsWith("::ffff:") ? network(address) : address;
 }

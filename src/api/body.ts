@@ -1,7 +1,7 @@
 /** Reading request bodies within limits of size and of silence. */
 import type { IncomingMessage } from "node:http";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { HeldInput } from "../guest/held-input.ts";
+import { HeldInput } from "../guest/held-input.ts";
 import { StacyError } from "../host/error.ts";
 import { JsonBoundError, parseClientJson } from "../host/json-bounds.ts";
 import { Pace } from "../host/turns.ts";
@@ -89,6 +89,23 @@ export async function readBody(
     if (performance.now() > deadline) throw tooSlow();
   }
   return Buffer.concat(parts);
+}
+
+/** The same, for as long as its holder has a use for it. @throws as `readBody` */
+export async function holdBody(
+  request: Request,
+  limits: BodyLimits,
+  owner: string,
+  incoming: IncomingMessage,
+): Promise<{ body: Buffer } & Disposable> {
+  const held = new HeldInput(owner);
+  try {
+    const body = await readBody(request, limits, held, incoming);
+    return { body, [Symbol.dispose]: () => held[Symbol.dispose]() };
+  } catch (error) {
+    held[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /**

@@ -19,12 +19,13 @@ import type { ImageLibrary } from "../images/image.ts";
 import { checkOwnerName, checkUser } from "../sandboxes/owner.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { View } from "../sandboxes/view.ts";
-import { addressOf, type Caller } from "./auth.ts";
+import { addressOf } from "./auth.ts";
 import { type BodyLimits, readJson } from "./body.ts";
 import { OpenCalls } from "./open-calls.ts";
 import { httpError, problemOf } from "./problem.ts";
 import { ErrorBody } from "./schemas/common.ts";
 import { fieldsOf, refuseUnknown } from "./unknown-fields.ts";
+import type { Caller } from "./vouched.ts";
 
 export interface Upgrade {
   incoming: IncomingMessage;

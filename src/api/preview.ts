@@ -12,10 +12,11 @@ import { mergeBody } from "../host/merge-body.ts";
 import { printable } from "../host/printable.ts";
 import { relay } from "../host/relay.ts";
 import type { View } from "../sandboxes/view.ts";
-import { type Caller, withoutPort } from "./auth.ts";
+import { withoutPort } from "./auth.ts";
 import type { ApiContext, Upgrade } from "./endpoint.ts";
 import { fromGuest, type Passing, toGuest } from "./preview-headers.ts";
 import { taken } from "./socket.ts";
+import type { Caller } from "./vouched.ts";
 
 /** `{port}-{id or name}.{domain}`, whatever port either names: a proxy in front of us may have changed it. */
 export function previewTarget(host: string | undefined, domain: string): { id: string; port: number } | undefined {

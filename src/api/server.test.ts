@@ -61,7 +61,7 @@ before(async () => {
     return taken();
   });
   app.onError((error) => new Response(error.message, { status: 400 }));
-  server = await listen(app, { ...validateConfig({}, "").server, port: 0 }, 300);
+  server = await listen(app, { ...validateConfig({}, "").server, port: 0 }, { processingMs: 300 });
 });
 after(() => server.close(0));
 

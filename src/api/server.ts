@@ -1,5 +1,6 @@
 /** The application on a socket: limits of headers and time, upgrades, and a stop that lets requests finish. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { type Duplex, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -40,36 +41,61 @@ function dropRest(incoming: IncomingMessage): void {
   incoming.resume();
 }
 
-/**
- * @param processingMs see `sayProcessing`
- * @throws StacyError `unavailable` when the address is taken or not ours
- */
-export async function listen(app: Api, config: Config["server"], processingMs = PROCESSING_MS): Promise<RunningServer> {
+/** Looks at each request before the application does. Whoever takes one answers it, whatever becomes of it. */
+export interface Front {
+  /** @returns whether it takes it: it never rejects, and is no promise where nothing had to be waited for */
+  request(incoming: IncomingMessage, outgoing: ServerResponse): boolean | Promise<boolean>;
+  upgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): boolean | Promise<boolean>;
+}
+
+export interface ListenOptions {
+  /** See `sayProcessing`. */
+  processingMs?: number;
+  front?: Front | undefined;
+  /** Speaks TLS, with these of `node:tls`; the others are told by `changed` when they are new. */
+  tls?: { options: object; changed(listener: (options: object) => void): void } | undefined;
+  maxHeaderBytes?: number;
+}
+
+/** @throws StacyError `unavailable` when the address is taken or not ours */
+export async function listen(
+  app: Pick<Api, "fetch">,
+  config: Config["server"],
+  { processingMs = PROCESSING_MS, front, tls, maxHeaderBytes = MAX_HEADER_BYTES }: ListenOptions = {},
+): Promise<RunningServer> {
   const listener = getRequestListener((request, env) => app.fetch(request, env as never), {
     overrideGlobalObjects: false,
   });
-  const server = createServer(
-    {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: config.header_timeout,
-      // The whole request may take as long as an upload takes; silence in its middle is limited where it is read (body.ts).
-      requestTimeout: 0,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-      connectionsCheckingInterval: 1_000,
-      // Any other protocol is an offer that may be left alone (RFC 9110, 7.8): curl and Java's client offer h2c with each request,
-      // whose body would otherwise be taken for the new protocol.
-      shouldUpgradeCallback: isWebSocket,
-    },
-    (incoming, outgoing) => {
-      mergeBody(incoming);
-      outgoing.once("finish", () => dropRest(incoming));
-      sayProcessing(incoming, outgoing, processingMs);
-      void listener(incoming, outgoing);
-    },
-  );
+  const options: ServerOptions = {
+    maxHeaderSize: maxHeaderBytes,
+    headersTimeout: config.header_timeout,
+    // The whole request may take as long as an upload takes; silence in its middle is limited where it is read (body.ts).
+    requestTimeout: 0,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connectionsCheckingInterval: 1_000,
+    // Any other protocol is an offer that may be left alone (RFC 9110, 7.8): curl and Java's client offer h2c with each request,
+    // whose body would otherwise be taken for the new protocol.
+    shouldUpgradeCallback: isWebSocket,
+  };
+  const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
+    mergeBody(incoming);
+    outgoing.once("finish", () => dropRest(incoming));
+    sayProcessing(incoming, outgoing, processingMs);
+    const taken = front?.request(incoming, outgoing) ?? false;
+    if (taken === false) void listener(incoming, outgoing);
+    else if (taken !== true) void taken.then((was) => was || void listener(incoming, outgoing));
+  };
+  const secure = tls === undefined ? undefined : createTlsServer({ ...options, ...tls.options } as object, answer);
+  if (secure !== undefined) tls?.changed((changed) => secure.setSecureContext(changed));
+  const server: Server = secure ?? createServer(options, answer);
   server.maxConnections = config.max_connections;
   server.timeout = 0; // streams are never cut
-  server.on("upgrade", (incoming, socket, head) => void upgrade(app, incoming, socket, head));
+  server.on("upgrade", (incoming, socket, head) => {
+    socket.on("error", () => socket.destroy());
+    const taken = front?.upgrade(incoming, socket, head) ?? false;
+    if (taken === false) void upgrade(app, incoming, socket, head);
+    else if (taken !== true) void taken.then((was) => was || void upgrade(app, incoming, socket, head));
+  });
   const sockets = trackUpgraded(server);
   const use = trackUse(server);
   await new Promise<void>((resolve, reject) => {
@@ -91,7 +117,7 @@ export async function listen(app: Api, config: Config["server"], processingMs = 
   return {
     host: address,
     port,
-    url: `http://${host}:${port}`,
+    url: `${secure === undefined ? "http" : "https"}://${host}:${port}`,
     get usedAt() {
       return use.at;
     },
@@ -158,8 +184,12 @@ function trackUse(server: Server): { readonly at: number } {
 }
 
 /** An upgrade goes through the same application as any request: same keys, limits and errors. */
-async function upgrade(app: Api, incoming: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-  socket.on("error", () => socket.destroy());
+async function upgrade(
+  app: Pick<Api, "fetch">,
+  incoming: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): Promise<void> {
   const state: Upgrade = { incoming, socket, head, taken: false };
   let response: Response;
   try {
@@ -175,8 +205,11 @@ async function upgrade(app: Api, incoming: IncomingMessage, socket: Duplex, head
   } catch {
     response = new Response("bad request\n", { status: 400 });
   }
-  if (state.taken) return;
-  // Not a place for WebSockets: an ordinary answer, which may be a stream without an end. It lasts until its connection closes.
+  if (!state.taken) await writeResponse(socket, response);
+}
+
+/** An upgrade was asked for and there is none: an ordinary answer, which may be a stream without an end. It lasts until its connection closes. */
+export async function writeResponse(socket: Duplex, response: Response): Promise<void> {
   const lines = [`HTTP/1.1 ${response.status} ${response.statusText || (response.ok ? "OK" : "Error")}`];
   for (const [name, value] of response.headers) lines.push(`${name}: ${value}`);
   socket.resume(); // what the client still sends is nothing to us, but its end is

@@ -17,6 +17,7 @@ import { e2b } from "../e2b/mount.ts";
 import { SandboxTokens } from "../e2b/sandbox-tokens.ts";
 import { Environments } from "../environments/environments.ts";
 import type { Fleet } from "../fleet/fleet.ts";
+import type { NodesListener } from "../fleet/nodes-listener.ts";
 import { exists } from "../host/exists.ts";
 import type { DataPaths } from "../host/paths.ts";
 import { Spawner, spawnerPath } from "../host/spawner.ts";
@@ -92,7 +93,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const network = networkOf(config);
   const { adaptive, max_machines, max_memory_mb, idle_monitors } = config.warm;
   const budget = max_memory_mb === 0 ? {} : { memoryBudget: max_memory_mb * 2 ** 20 };
-  const pool = options.pool ? { adaptive, maxWarm: max_machines, maxBlank: idle_monitors, ...budget } : undefined;
+  const warms = options.pool && config.fleet.role === "node";
+  const pool = warms ? { adaptive, maxWarm: max_machines, maxBlank: idle_monitors, ...budget } : undefined;
   const directoryAnswerMs = config.mounts.answer_timeout;
   const providers = [vmm, ...others].map((each) =>
     createMicrovmProvider({
@@ -108,10 +110,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const store = parts.use(new Store(config.database.path || paths.database, log.child({ part: "store" })));
   if (config.database.path !== "") await assertAtHome(store, paths.root, options.removeUnknown === true);
   // A server inside a command comes and goes: nobody counts on it.
-  const fleet =
-    config.fleet.database_url === "" || !options.pool
-      ? undefined
-      : parts.use(await openFleet(options, vmm.name, others));
+  const inFleet = config.fleet.database_url !== "" && options.pool;
+  const nodes = inFleet ? await bindNodes(options) : undefined;
+  if (nodes !== undefined) parts.defer(() => nodes.close(0));
+  const fleet = inFleet ? parts.use(await openFleet(options, nodes?.url, [vmm, ...others])) : undefined;
   const keys = fleet?.keys(store) ?? new Keys(store);
   const access = accessOf(options, keys);
   const sandboxes = new Sandboxes({
@@ -182,13 +184,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     startedAt,
     stopping: stopping.signal,
   };
-  const app = createApp(serverParts, [e2b({ ...serverParts, tokens: await SandboxTokens.open(paths.root) })]);
-  const server = await listen(app, config.server);
+  const tokens = nodes === undefined ? await SandboxTokens.open(paths.root) : new SandboxTokens(nodes.tokensSecret);
+  const app = createApp(serverParts, [e2b({ ...serverParts, tokens })]);
+  const front =
+    fleet && nodes?.open({ ...serverParts, tokens, app, directory: fleet.directory, lost: (id) => fleet.lost(id) });
+  const server = await listen(app, config.server, { front });
   const owned = parts.move();
   return {
     url: server.url,
     get usedAt() {
-      return server.usedAt;
+      return Math.max(server.usedAt, nodes?.usedAt ?? 0);
     },
     provider: vmm.name,
     emulated: async () => {
@@ -209,13 +214,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       destroy = end.destroy;
       stopping.abort(new Error("the server is stopping"));
       // Streams without an end are told why they end, while their connections are still there.
-      await server.close(
-        end.graceMs,
-        () =>
-          void environments[Symbol.asyncDispose]()
-            .then(closeSandboxes)
-            .catch(() => {}),
-      );
+      await Promise.all([
+        nodes?.close(end.graceMs),
+        server.close(
+          end.graceMs,
+          () =>
+            void environments[Symbol.asyncDispose]()
+              .then(closeSandboxes)
+              .catch(() => {}),
+        ),
+      ]);
       // Before whatever may take long: changes are told to end, and what `destroy` asks for is done.
       await environments[Symbol.asyncDispose]();
       await closeSandboxes();
@@ -224,18 +232,36 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   };
 }
 
-/** This server among others. */
+/** Where other nodes reach this one. */
+async function bindNodes({ config, log }: DaemonOptions): Promise<NodesListener | undefined> {
+  if (config.fleet.secret === "" && config.fleet.role === "node") {
+    const words =
+      "without fleet.secret this server answers for its own sandboxes only: no call is passed on to another node";
+    log.warn({ phase: "fleet" }, words);
+    return undefined;
+  }
+  // A server that is alone loads nothing of it.
+  const { NodesListener } = await import("../fleet/nodes-listener.ts");
+  return NodesListener.bind(config, log.child({ part: "fleet" }));
+}
+
+/** This server among others. @param url how they reach it, where the configuration does not say */
 async function openFleet(
   { config, paths, log }: DaemonOptions,
-  first: string,
-  others: readonly { name: string }[],
+  url: string | undefined,
+  providers: readonly { name: string }[],
 ): Promise<Fleet> {
-  // A server that is alone loads nothing of it.
   const { Fleet } = await import("../fleet/fleet.ts");
   return Fleet.open({
-    ...{ config: config.fleet, dataDir: paths.root, version, role: "node", log: log.child({ part: "fleet" }) },
-    url: `http://${config.server.host}:${config.server.port}`,
-    providers: [first, ...others.map(({ name }) => name)],
+    ...{
+      config: config.fleet,
+      dataDir: paths.root,
+      version,
+      role: config.fleet.role,
+      log: log.child({ part: "fleet" }),
+    },
+    url: url ?? `http://${config.server.host}:${config.server.port}`,
+    providers: config.fleet.role === "entrance" ? [] : providers.map(({ name }) => name),
   });
 }
 

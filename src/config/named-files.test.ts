@@ -49,7 +49,7 @@ test("a file that everybody may write is refused by its key, and so is another u
   }
   await chmod(own, 0o644);
   for (const key of FILE_KEYS) {
-    const secret = key === "secrets.key_file";
+    const secret = key === "secrets.key_file" || key === "fleet.key_file";
     assert.equal(await refusedFor(root, setting(key, own)), secret ? `permission config ${key}` : "none");
   }
   if (notRoot !== false) return;

@@ -12,6 +12,7 @@ import type { Config } from "./schema.ts";
 export const FILE_KEYS = [
   ...["network.ca_file", "secrets.key_file", "firecracker.path", "firecracker.jailer", "firecracker.kernel"],
   ...["firecracker.kernel_modules", "firecracker.jail_netns", "qemu.kernel", "qemu.kernel_modules"],
+  ...["fleet.certificate_file", "fleet.key_file", "fleet.ca_file"],
 ] as const;
 
 /** What SQLite believes beside a database. */
@@ -19,7 +20,7 @@ const BESIDE = ["-wal", "-shm", "-journal"];
 const OTHERS_WRITE = 0o002;
 const OTHERS_READ = 0o004;
 /** Whoever reads it has what it closes. */
-const SECRET = "secrets.key_file";
+const SECRETS: ReadonlySet<string> = new Set(["secrets.key_file", "fleet.key_file"]);
 
 /** What is not there yet is nobody's. @throws StacyError `permission`: another user has made, or may change, one of them */
 export async function assertNamedFiles(config: Config): Promise<void> {
@@ -57,7 +58,7 @@ async function trusted(key: string, path: string): Promise<void> {
 async function closed(key: string, path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) return;
-  if (key === SECRET && (found.mode & OTHERS_READ) !== 0) {
+  if (SECRETS.has(key) && (found.mode & OTHERS_READ) !== 0) {
     throw refused(
       key,
       `everybody on this host may read ${path}`,

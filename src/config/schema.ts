@@ -258,14 +258,24 @@ export const configSchema = z.strictObject({
     database_connections: z.int().min(1).max(100).default(8),
     /** How others call this node. Empty: the host's name. */
     node_name: text.max(63).default(""),
-    /** How the others reach it. Empty: the address that it listens on. */
+    /** How the others reach it. Empty: `fleet.address`. */
     url: z.union([z.literal(""), z.url({ protocol: /^https?$/ })]).default(""),
+    /** `entrance`: takes every call and makes no sandboxes. */
+    role: z.enum(["node", "entrance"]).default("node"),
     /** For placement, by name. */
     labels: z.record(z.string().max(63), z.string().max(255)).default({}),
     /** How often it says that it is there; not heard of for three times that, it is silent. */
     heartbeat: duration.refine((ms) => ms >= 100, "must be at least 100ms").default(2_000),
     /** Not heard of for so long, it is lost. */
     lost_after: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(60_000),
+    /** HOST:PORT on which other nodes pass requests on to this one; nobody else needs to reach it. */
+    address: text.default("127.0.0.1:7424"),
+    /** The same on all nodes, 32 characters or more: with it they sign who calls. */
+    secret: text.default(""),
+    /** Files (PEM) with the certificate that this node shows to others, its key, and the authority that theirs are of (mTLS). Read again when they change. */
+    certificate_file: text.default(""),
+    key_file: text.default(""),
+    ca_file: text.default(""),
   }),
   logging: section({
     level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
@@ -318,6 +328,7 @@ export function redact(config: Config): Record<string, unknown> {
       ...config.fleet,
       database_url: hide(config.fleet.database_url),
       listen_url: hide(config.fleet.listen_url),
+      secret: hide(config.fleet.secret),
     },
     auth: {
       ...config.auth,

@@ -10,6 +10,7 @@ import { presentedKeys } from "../api/auth.ts";
 import type { ServerParts } from "../api/context.ts";
 import type { ApiContext, Gate, Mount, RouteAccess } from "../api/endpoint.ts";
 import { isClosed, previewTarget, proxyPreview } from "../api/preview.ts";
+import { REFUSAL_HEADER, vouchedOf } from "../api/vouched.ts";
 import { StacyError } from "../host/error.ts";
 import { View } from "../sandboxes/view.ts";
 import { controlPlane, isControlPath } from "./control/control.ts";
@@ -100,14 +101,20 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     work: (sandboxes: View) => Promise<Response>,
   ): Promise<Response> {
     const owner = all.ownerOf(id);
-    let by = admitted;
+    const vouched = vouchedOf(c.env.incoming);
+    const proved = vouched?.proved?.sandbox === id ? vouched.proved.by : undefined;
+    let by = admitted ?? proved;
+    if (proved !== undefined) gate.limit(c, id);
     if (by === undefined) {
       const everybody = !isOwn(port) && config.server.preview_public && !isClosed(all, id);
       const proof: Proof | undefined = everybody
         ? undefined
-        : await proofOf({ tokens, access }, { id, owner }, port, c.req.raw);
+        : vouched === undefined
+          ? await proofOf({ tokens, access }, { id, owner }, port, c.req.raw)
+          : { kind: "none" }; // whoever has passed it on has looked
       // A page in its user's browser has no key either: where this server knows its user by the connection, that opens no files.
-      const keyless = isOwn(port) && presentedKeys(c.req.raw.headers).length === 0;
+      const shown = vouched === undefined ? presentedKeys(c.req.raw.headers).length > 0 : vouched.caller !== undefined;
+      const keyless = isOwn(port) && !shown;
       if (proof?.kind === "expired") throw expired();
       if (proof?.kind === "wrong" || (proof?.kind === "none" && keyless)) throw refused();
       if (proof?.kind === "none") return gate.admit(c, "use", work);
@@ -160,7 +167,10 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
       if (named !== undefined || isSignedLink(c)) return ofSandbox(c, gate, named);
       if (!isControlPath(c.req.path)) return undefined;
       c.set("route", "e2b control");
-      return control.answer(c.req.raw, admission(c, gate));
+      const response = await control.answer(c.req.raw, admission(c, gate));
+      if (vouchedOf(c.env.incoming)?.elsewhere && NO_PLACE.has(response.status))
+        response.headers.set(REFUSAL_HEADER, "full");
+      return response;
     },
     leadsNowhere({ id, port }, error) {
       if (!(error instanceof StacyError)) return undefined;
@@ -170,6 +180,9 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     },
   };
 }
+
+/** Statuses of a create that another node may still do. */
+const NO_PLACE: ReadonlySet<number> = new Set([429, 503, 507]);
 
 /** Whatever a program of a guest serves. */
 const GUESTS: RouteAccess = { method: "ALL", path: "/*", access: "sandbox", protocol: "E2B", port: "other" };
@@ -182,7 +195,7 @@ interface Target {
 }
 
 /** @param named by the request's host: no header makes another sandbox of it */
-function targetOf(headers: Headers, named: Target | undefined): Target | undefined {
+export function targetOf(headers: Pick<Headers, "get" | "has">, named: Target | undefined): Target | undefined {
   const id = headers.get("e2b-sandbox-id");
   if (id !== null && (named === undefined || named.id === id))
     return { id, port: Number(headers.get("e2b-sandbox-port") ?? ENVD_PORT) };

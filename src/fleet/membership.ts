@@ -65,6 +65,12 @@ export class Membership implements AsyncDisposable {
   /** @throws StacyError `unavailable` while this node takes no new sandboxes */
   assertOpen(): void {
     const { database, self } = this.#parts;
+    if (self.role === "entrance") {
+      throw closed(
+        `${self.name} is an entrance of its fleet, and makes no sandboxes itself`,
+        "ask one of its nodes for this",
+      );
+    }
     if (this.#standing === "removed") {
       const remedy =
         "to have it back as another node, remove the file `node-id` from its data directory and start it again";

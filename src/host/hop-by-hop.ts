@@ -19,12 +19,27 @@ const ESSENTIAL = new Set(["content-length", "content-type", "content-encoding",
 
 /** The others; what `Connection` names is left out as well. */
 export function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-  const named = (headers.connection ?? "")
+  const dropped = droppedBy(headers.connection);
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
+}
+
+/** The same of names and values in turn, as they came: in their order, and each as often as it was there. */
+export function rawEndToEnd(raw: readonly string[], connection: string | undefined): string[] {
+  const dropped = droppedBy(connection);
+  const passed: string[] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const [name = "", value = ""] = [raw[i], raw[i + 1]];
+    if (!dropped.has(name.toLowerCase())) passed.push(name, value);
+  }
+  return passed;
+}
+
+function droppedBy(connection = ""): ReadonlySet<string> {
+  const named = connection
     .split(",")
     .map((name) => name.trim().toLowerCase())
     .filter((name) => !ESSENTIAL.has(name));
-  const dropped = new Set([...HOP_BY_HOP, ...named]);
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
+  return new Set([...HOP_BY_HOP, ...named]);
 }
 
 /**
