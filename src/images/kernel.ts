@@ -20,6 +20,8 @@ const MODULES = [
   "virtio_blk",
   "virtio_console",
   "virtio_rng",
+  // Tells the monitor which memory the guest has no use for.
+  "virtio_balloon",
   "vmw_vsock_virtio_transport",
   "overlay",
   "erofs",

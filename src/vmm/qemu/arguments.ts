@@ -58,13 +58,17 @@ const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 /** `load` waits for `migrate-incoming`: the capability that it needs exists on the monitor only. */
 export type Start = "boot" | "load";
 
-/** @param tsc the host's TSC frequency in kHz, where a guest should be told it */
+/**
+ * @param tsc the host's TSC frequency in kHz, where a guest should be told it
+ * @param reports its guest says which memory it has no use for, and QEMU gives that back
+ */
 export function qemuArguments(
   config: MachineConfig,
   accelerator: Accelerator,
   memory: MemorySource,
   start: Start,
   tsc: number | undefined,
+  reports: boolean,
 ): string[] {
   const size = `${config.memoryMiB}M`;
   const backend =
@@ -85,6 +89,8 @@ export function qemuArguments(
     ...disk("base", FILES.base, true),
     ...disk("rw", FILES.rootfs, false),
     ...(config.volumes ?? []).flatMap((access, slot) => disk(`volume-${slot}`, volumeFile(slot), access === "read")),
+    // Behind all others: their places stay what they are without it.
+    ...(reports ? ["-device", "virtio-balloon-device,free-page-reporting=on"] : []),
     ...startArguments(config, accelerator, start, tsc),
   ];
 }

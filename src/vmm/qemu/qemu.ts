@@ -64,6 +64,8 @@ import { hideVolumes } from "./volume-files.ts";
 const START_LIMIT_MS = 20_000;
 /** Huge pages for its heap where the host grants them: a start then meets 2,500 page faults instead of 4,500. */
 const ENVIRONMENT = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" };
+/** In the list of its devices: by it the guest says which memory it has no use for. */
+const REPORTER = "balloon";
 /** The descriptor that a process inherits the open state file as. */
 const STATE_FD = 3;
 
@@ -121,13 +123,33 @@ class Qemu implements Vmm {
       accelerator,
       machine: MACHINE_TYPE,
       cpu: cpuModel(accelerator),
-      devices: "serial,agent,base,rw",
+      devices: (await this.#reports()) ? `serial,agent,base,rw,${REPORTER}` : "serial,agent,base,rw",
       cmdline: kernelCommandLine(accelerator),
     };
     // An emulated guest counts with the host's TSC, at the frequency that it was told at its boot.
     if (accelerator === "tcg") return { ...emulated, tscKhz: String((await tscKhz()) ?? "measured") };
     const host = await hostIdentity();
     return { ...emulated, hostCpu: host.cpu, hostKernel: host.kernel };
+  }
+
+  async checkLoadable({ devices = "" }: Record<string, string>): Promise<void> {
+    if (!devices.split(",").includes(REPORTER) || (await this.#reports())) return;
+    throw new StacyError(
+      "not-supported",
+      "it was saved by a QEMU in a cell, and QEMU cannot have one on this host now",
+      {
+        phase: "load",
+        remedy: "`stacyvm doctor` says why it cannot; mend that and try again",
+      },
+    );
+  }
+
+  /**
+   * Whether memory that a guest has no use for is given back. QEMU frees its place in the file behind it, too, which for all that are loaded
+   * from a snapshot is the snapshot's own: only in a cell is that kept from it (cell/read-only-memory.c).
+   */
+  async #reports(): Promise<boolean> {
+    return (await cellState()).usable;
   }
 
   async guestKernel(): Promise<KernelChoice> {
@@ -228,7 +250,8 @@ class Qemu implements Vmm {
     const { path, accelerator, version } = await this.#usable();
     const { dir, config, signal } = options;
     await Promise.all([removeSockets(dir), hideVolumes(dir)]);
-    const args = qemuArguments(config, accelerator, memory, start, accelerator === "tcg" ? await tscKhz() : undefined);
+    const tsc = accelerator === "tcg" ? await tscKhz() : undefined;
+    const args = qemuArguments(config, accelerator, memory, start, tsc, await this.#reports());
     const host = await (this.#options.spawn ?? spawnProcess)({
       ...(await confined(path, args, dir, {
         memoryMiB: config.memoryMiB,
