@@ -31,7 +31,7 @@ const READ_ONLY = "read-only-memory.so";
 
 export interface Cell {
   program: string;
-  /** Lets QEMU open a snapshot's memory for reading only. */
+  /** Lets QEMU open a snapshot's memory for reading only, and keeps it from freeing any of it. */
   preload: string;
 }
 
