@@ -1,10 +1,23 @@
 /** Directories of the host in real machines: what both sides see, who may have them, and what lives through what. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  appendFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { isRoot } from "../src/host/is-root.ts";
 import { packageRoot } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import { servers } from "./directory-support.ts";
@@ -177,6 +190,21 @@ describe("directories of the host under QEMU", () => {
     }
     await sh("kill $(cat /tmp/sleeper)");
     for (const name of ["bb", "gone"]) await rm(join(watched, name), { recursive: true });
+    // Somebody in the guest has looked, and believes in it, before it is told there.
+    for (let round = 0; round < 3; round++) {
+      const names = ["file", "dir", "link"].map((kind) => `polled-${kind}-${round}`);
+      const paths = names.map((name) => `/work/watched/${name}`);
+      await sh(
+        `rm -f /tmp/seen; { for p in ${paths.join(" ")}; do (until [ -e $p -o -L $p ]; do sleep 0.01; done; echo $p >> /tmp/seen) & done; } > /dev/null 2>&1`,
+      );
+      const [file = "", directory = "", soft = ""] = names.map((name) => join(watched, name));
+      await Promise.all([writeFile(file, "polled"), mkdir(directory), symlink("polled", soft)]);
+      await sh(`until [ "$(wc -l < /tmp/seen)" = 3 ]; do sleep 0.05; done`);
+      for (const name of names) await until(`n /work/watched ${name}`, id);
+      assert.equal(await sh(`cat ${paths[0]}; echo in > ${paths[1]}/in; readlink ${paths[2]}`), "polledpolled");
+      assert.equal(await readFile(join(directory, "in"), "utf8"), "in\n");
+      for (const name of names) await rm(join(watched, name), { recursive: true });
+    }
     // Its own changes are the kernel's to tell, once.
     await sh("cd /work/watched && : > /tmp/events; echo own > own; echo more >> own; mv own mine; rm mine");
     await writeFile(join(watched, "last"), "");
@@ -333,6 +361,50 @@ describe("directories of the host under QEMU", () => {
     for (const each of [copy, second, reader, without]) await server.ok("DELETE", `/sandboxes/${each}`);
     assert.deepEqual(await readdir(join(server.root, "sandboxes")), [id]);
     await rm(join(dir, "kept"), { recursive: true });
+  });
+
+  test("a disk below it that takes nothing any more is an error of who writes there; what is beside goes on, and so do suspend and the end", {
+    skip: isRoot() ? false : "a filesystem is mounted for it: run it as root",
+  }, async (t) => {
+    const [small, dying] = [join(outside, "small"), join(dir, "dying")];
+    for (const place of [small, dying]) await mkdir(place);
+    const mounted: string[] = [];
+    try {
+      // A disk on a file for which there is no more room: its blocks cannot be written.
+      await runTool("mount", ["-t", "tmpfs", "-o", "size=8m", "none", small]);
+      mounted.push(small);
+      const image = join(small, "disk");
+      await writeFile(image, "");
+      await truncate(image, 64 * 2 ** 20);
+      await runTool("mkfs.ext4", ["-q", "-J", "size=1", image], { env: { PATH: "/usr/sbin:/sbin:/usr/bin:/bin" } });
+      const loop = await runTool("mount", ["-o", "loop", image, dying]).catch((error: unknown) => error as Error);
+      if (loop instanceof Error) return t.skip(`no loop devices here: ${loop.message}`);
+      mounted.unshift(dying);
+      await writeFile(join(dying, "before"), "before");
+      await runTool("sync", ["-f", dying]);
+      await runTool("dd", ["if=/dev/zero", `of=${join(small, "full")}`, "bs=64k"]).catch(() => {}); // to the last block
+      const others = await helpers();
+      const both = await spawn([
+        { source: dying, target: "/dying" },
+        { source: dir, target: "/work" },
+      ]);
+      const write = "dd if=/dev/urandom of=/dying/big bs=64k count=256 conv=fsync";
+      const failed = await run(`for i in 1 2 3; do ${write} || exit 7; done`, both);
+      assert.equal(failed.exit_code, 7);
+      assert.match(failed.stderr, /I\/O error|[Rr]ead-only|No space left/);
+      assert.equal(await sh("cat /dying/before; echo beside > /work/beside; cat /work/beside", both), "beforebeside");
+      await server.ok("POST", `/sandboxes/${both}/suspend`);
+      await server.ok("POST", `/sandboxes/${both}/resume`);
+      assert.equal(await sh("cat /work/beside", both), "beside");
+      assert.notEqual((await run(write, both)).exit_code, 0);
+      await server.ok("DELETE", `/sandboxes/${both}`);
+      while ((await servers(dying)).length > 0 || (await helpers()).length > others.length)
+        await new Promise((resolve) => setTimeout(resolve, 50));
+    } finally {
+      for (const place of mounted) await runTool("umount", ["-l", place]);
+      for (const place of [small, dying]) await rm(place, { recursive: true, force: true });
+      await rm(join(dir, "beside"), { force: true });
+    }
   });
 
   test("read-only is read-only, and only what is permitted is given", async () => {

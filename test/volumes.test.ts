@@ -77,6 +77,26 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     await dropVolumes();
   });
 
+  test("a new one belongs to the user of the sandbox's commands; what somebody has written to stays as it is", async () => {
+    const other = async (command: string): Promise<string> => {
+      const shape = { image: "stacyvm/code-interpreter", memory_mb: 256, disk_mb: 256 };
+      const { id } = await server.ok("POST", "/sandboxes", { ...shape, volumes: [{ name: "owned", path: "/data" }] });
+      const said = await sh(id, command);
+      await remove(id);
+      return said;
+    };
+    await make("owned");
+    const said = await other("id -u; echo mine > /data/word; stat -c %u /data /data/word");
+    const [user = ""] = said.split("\n");
+    assert.notEqual(user, "0");
+    assert.equal(said, [user, user, user].join("\n"));
+    const root = await started({ name: "owned", path: "/data" });
+    assert.equal(await sh(root, "chown 0:0 /data; stat -c %u /data"), "0");
+    await remove(root);
+    assert.equal(await other("stat -c %u /data; cat /data/word"), "0\nmine");
+    await dropVolumes();
+  });
+
   test("a sandbox that was started again from the saved machine has the volume, too", async () => {
     await make("data", 200);
     const volumes = [{ name: "data", path: "/data" }];

@@ -7,7 +7,7 @@ use crate::buffers::Bytes;
 use crate::files;
 use crate::fuse::{self, opcode, Table, IN_HEADER, MAX_ANSWER, MAX_REQUEST, OUT_HEADER};
 use crate::protocol::{channel, kind, status, tag, Fields, Reader, MAX_PAYLOAD};
-use crate::replay::{self, doing, Change, Place, Replay};
+use crate::replay::{self, doing, Change, Place, Replay, Unknown};
 use crate::session::{token, Agent, Call, Timer};
 use crate::sys::{self, Fail, Fd, Result, EDGE_IN};
 use crate::user::User;
@@ -52,7 +52,7 @@ pub struct Directory {
     made_up: u64,
     /// What the host has been asked for last, for a change that is a removal, and has not: directory and name.
     gone: Option<(u64, Vec<u8>)>,
-    fuse: Fd,
+    fuse: Arc<Fd>,
     stream: Option<u32>,
     /// ns that requests may wait without any answer.
     within: u64,
@@ -152,7 +152,7 @@ impl Agent {
                 changes: Vec::new(),
                 made_up: 0,
                 gone: None,
-                fuse,
+                fuse: Arc::new(fuse),
                 stream: None,
                 within,
                 quiet: sys::monotonic(),
@@ -444,7 +444,7 @@ impl Directory {
     fn replayed(&mut self, request: &[u8], doing: u32) {
         let (unique, node) = (fuse::unique_of(request), fuse::u64_at(request, 16));
         match (fuse::opcode_of(request), fuse::made_by(request)) {
-            (opcode::LOOKUP, Some((name, _))) if doing == doing::MAKING && !self.table.knows(node, name) => self.fail(unique, libc::ENOENT),
+            (opcode::LOOKUP, Some((name, _))) if doing & doing::MAKING != 0 && (doing & doing::ANEW != 0 || !self.table.knows(node, name)) => self.fail(unique, libc::ENOENT),
             (opcode::LOOKUP, _) if doing & doing::REMOVING != 0 => {
                 self.gone = None;
                 self.pass_on(request.to_vec(), Replayed::Removes(doing & libc::S_IFMT));
@@ -527,7 +527,10 @@ impl Directory {
     fn answer(&mut self, answer: &[u8]) {
         let unique = fuse::u64_at(answer, 8);
         if unique == 0 {
-            self.changes.extend(fuse::change_in(answer));
+            if let Some(mut change) = fuse::change_in(answer) {
+                change.unknown = self.table.unknown_in(&change.path).map(|parent| Unknown { parent, fuse: Arc::downgrade(&self.fuse) });
+                self.changes.push(change);
+            }
             return;
         }
         let request = match self.take(unique) {

@@ -13,8 +13,9 @@ const ENTRY: usize = 128;
 const MADE_UP: u64 = 1 << 62;
 /// Not FUSE's: a change by the host, in the place of an error, from the helper (directory/src/watch.rs).
 const NOTICE: u32 = 0x5354_4143;
-/// FUSE_NOTIFY_INVAL_INODE
+/// FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_INVAL_ENTRY
 const INVAL_INODE: u32 = 2;
+const INVAL_ENTRY: u32 = 3;
 /// What the kernel wants room for when it hands out a request.
 pub const MAX_REQUEST: usize = IN_HEADER + 4096 + MAX_IO;
 pub const MAX_ANSWER: usize = OUT_HEADER + MAX_IO;
@@ -187,6 +188,14 @@ impl Table {
 
     pub fn knows(&self, parent: u64, name: &[u8]) -> bool {
         self.names.contains_key(&(parent, name.to_vec()))
+    }
+
+    /// The directory in which the kernel does not know that name. @param path from the root on
+    pub fn unknown_in(&self, path: &[u8]) -> Option<u64> {
+        let mut parts = path.split(|byte| *byte == b'/');
+        let name = parts.next_back()?;
+        let parent = parts.try_fold(1, |parent, part| self.names.get(&(parent, part.to_vec())).copied())?;
+        Some(parent).filter(|parent| !self.knows(*parent, name))
     }
 
     /// Requests that the kernel does not wait for, or that fail for nobody.
@@ -398,7 +407,7 @@ pub fn made_up(unique: u64, count: u64, kind: u32) -> Vec<u8> {
 /// What the helper tells of its own accord.
 pub fn change_in(answer: &[u8]) -> Option<crate::replay::Change> {
     let path = answer.get(OUT_HEADER + 8..).filter(|path| u32_at(answer, 4) == NOTICE && path.len() <= 4096)?;
-    Some(crate::replay::Change { kind: u32_at(answer, OUT_HEADER), mode: u32_at(answer, OUT_HEADER + 4) & libc::S_IFMT, path: path.to_vec() })
+    Some(crate::replay::Change { kind: u32_at(answer, OUT_HEADER), mode: u32_at(answer, OUT_HEADER + 4) & libc::S_IFMT, path: path.to_vec(), unknown: None })
 }
 
 /// To the kernel, of its own accord: what it knows of the node (not what it has read of it) holds no longer.
@@ -408,6 +417,20 @@ pub fn outdated(node: u64) -> [u8; OUT_HEADER + 24] {
     message[4..8].copy_from_slice(&INVAL_INODE.to_le_bytes());
     message[OUT_HEADER..OUT_HEADER + 8].copy_from_slice(&node.to_le_bytes());
     message[OUT_HEADER + 8..OUT_HEADER + 16].copy_from_slice(&(-1i64).to_le_bytes());
+    message
+}
+
+/// The same of a name: it is looked up again.
+pub fn outdated_name(parent: u64, name: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; OUT_HEADER];
+    message.extend_from_slice(&parent.to_le_bytes());
+    message.extend_from_slice(&(name.len() as u32).to_le_bytes());
+    message.extend_from_slice(&[0; 4]);
+    message.extend_from_slice(name);
+    message.push(0);
+    let length = message.len() as u32;
+    message[..4].copy_from_slice(&length.to_le_bytes());
+    message[4..8].copy_from_slice(&INVAL_ENTRY.to_le_bytes());
     message
 }
 
@@ -447,6 +470,7 @@ mod tests {
         table.done(&request(CREATE, 2, &[&[2, 0, 0, 0][..], &[0; 12], b"new\0"].concat()), &entry(3));
         let name = |table: &Table, node: u64| (table.nodes[&node].parent, String::from_utf8(table.nodes[&node].name.clone()).unwrap());
         assert_eq!(name(&table, 3), (2, "new".into()));
+        assert_eq!([&b"dir/new"[..], b"dir/other", b"other", b"none/new"].map(|path| table.unknown_in(path)), [None, Some(2), Some(1), None]);
         assert_eq!((table.open[&103].node, table.open[&103].flags), (3, 2));
         table.done(&request(RENAME2, 2, &[&1u64.to_le_bytes()[..], &[0; 8], b"new\0moved\0"].concat()), &[0; 16]);
         assert_eq!(name(&table, 3), (1, "moved".into()));

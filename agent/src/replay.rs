@@ -4,10 +4,12 @@
 //! that is to be removed, which there is for the kernel only if the host has it no more, and the one that is to be touched is looked at. What
 //! nobody watches is left alone.
 
+use crate::fuse;
 use crate::sys::{self, Fd};
+use crate::volumes::unescaped;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 /// The kinds of directory/src/watch.rs.
@@ -27,6 +29,8 @@ pub mod doing {
     pub const MAKING: u32 = 1;
     /// The type that is removed, as in a mode, is in this.
     pub const REMOVING: u32 = 2;
+    /// With `MAKING`: a program has looked at it already, and it is made all the same.
+    pub const ANEW: u32 = 4;
 }
 
 /// One change, as the host has told it.
@@ -36,6 +40,22 @@ pub struct Change {
     pub mode: u32,
     /// From the directory on.
     pub path: Vec<u8>,
+    /// The kernel did not know that name when it was told. By the time that it is done once more a program may have looked.
+    pub unknown: Option<Unknown>,
+}
+
+#[derive(Clone)]
+pub struct Unknown {
+    /// The number of the directory that it is in, for the kernel.
+    pub parent: u64,
+    pub fuse: Weak<Fd>,
+}
+
+/// The last of what waits to be told of one name.
+struct Waits {
+    kind: u32,
+    mode: u32,
+    unknown: Option<Unknown>,
 }
 
 /// A directory of the host, where it is mounted.
@@ -48,7 +68,7 @@ pub struct Place {
 
 #[derive(Default)]
 struct Waiting {
-    changes: BTreeMap<(Place, Vec<u8>), (u32, u32)>,
+    changes: BTreeMap<(Place, Vec<u8>), Waits>,
     running: bool,
 }
 
@@ -72,7 +92,7 @@ impl Replay {
 
     pub fn add(self: &Arc<Replay>, place: &Place, changes: Vec<Change>) {
         let mut waiting = lock(&self.waiting);
-        for Change { kind, mode, path } in changes {
+        for Change { kind, mode, path, unknown } in changes {
             let all = &mut waiting.changes;
             // What waits already is told as it is now: a removal must not stand where something was made.
             let known = all.contains_key(&(place.clone(), path.clone()));
@@ -82,10 +102,12 @@ impl Replay {
             if all.len() >= 2 * MOST_WAITING && !known {
                 continue;
             }
-            let last = all.entry((place.clone(), path)).or_insert((kind, mode));
+            let last = all.entry((place.clone(), path)).or_insert(Waits { kind, mode, unknown: None });
+            last.unknown = unknown.filter(|_| !crowded).or(last.unknown.take());
             // What was made and then written was made.
-            if kind != CHANGED || last.0 == REMOVED {
-                *last = (kind, mode);
+            if kind != CHANGED || last.kind == REMOVED {
+                last.kind = kind;
+                last.mode = mode;
             }
         }
         if !waiting.running && !waiting.changes.is_empty() {
@@ -109,21 +131,21 @@ impl Replay {
             let begun = Instant::now();
             let mut changes = std::mem::take(&mut lock(&self.waiting).changes);
             while let Some(place) = changes.keys().next().map(|(place, _)| place.clone()) {
-                let own: Vec<(Vec<u8>, (u32, u32))> = changes.iter().filter(|((of, _), _)| *of == place).map(|((_, path), change)| (path.clone(), *change)).collect();
-                changes.retain(|(of, _), _| *of != place);
+                let (own, others): (BTreeMap<_, _>, BTreeMap<_, _>) = changes.into_iter().partition(|((of, _), _)| *of == place);
+                changes = others;
                 self.tell(&place, &own);
             }
             rest = (begun.elapsed() * 4).max(GATHER).min(MOST_REST);
         }
     }
 
-    fn tell(&self, place: &Place, changes: &[(Vec<u8>, (u32, u32))]) {
+    fn tell(&self, place: &Place, changes: &BTreeMap<(Place, Vec<u8>), Waits>) {
         let watched = watched(place.device);
         let root = match mounted(place) {
             Some(root) if !watched.is_empty() => root,
             _ => return,
         };
-        for (path, (kind, mode)) in changes {
+        for ((_, path), Waits { kind, mode, unknown }) in changes {
             let (directory, name) = split(path);
             if name.is_empty() {
                 touch(&root, b".", &watched, true);
@@ -135,7 +157,10 @@ impl Replay {
             };
             let parent_watched = inode(&parent, libc::AT_STATX_DONT_SYNC).map_or(false, |inode| watched.contains(&inode));
             let made = match *kind {
-                CREATED if parent_watched => self.make(&parent, name, *mode),
+                CREATED if parent_watched => {
+                    let whole = [&place.path, &b"/"[..], path].concat();
+                    self.make(&parent, name, *mode, unknown.as_ref().filter(|_| !holds_mounts(&whole)))
+                }
                 REMOVED if parent_watched => {
                     self.remove(&parent, name, *mode);
                     continue;
@@ -150,22 +175,31 @@ impl Replay {
         }
     }
 
+    /// @param unknown what the kernel believes of it by now it was told after it was made, and it is made for it all the same
     /// @returns false: the kernel knew it already
-    fn make(&self, parent: &Fd, name: &[u8], mode: u32) -> bool {
-        let name = match sys::cstring(name) {
-            Ok(name) => name,
+    fn make(&self, parent: &Fd, name: &[u8], mode: u32, unknown: Option<&Unknown>) -> bool {
+        let path = match sys::cstring(name) {
+            Ok(path) => path,
             Err(_) => return true,
         };
-        self.doing.store(doing::MAKING, Ordering::SeqCst);
+        self.doing.store(doing::MAKING | if unknown.is_some() { doing::ANEW } else { 0 }, Ordering::SeqCst);
         // SAFETY: strings that end and outlive the calls.
-        let made = unsafe {
-            match mode {
-                libc::S_IFDIR => libc::mkdirat(parent.raw(), name.as_ptr(), 0o700),
-                libc::S_IFLNK => libc::symlinkat(b"x\0".as_ptr().cast(), parent.raw(), name.as_ptr()),
-                _ => libc::mknodat(parent.raw(), name.as_ptr(), libc::S_IFREG | 0o600, 0),
-            }
+        let is_known = || unsafe {
+            let made = match mode {
+                libc::S_IFDIR => libc::mkdirat(parent.raw(), path.as_ptr(), 0o700),
+                libc::S_IFLNK => libc::symlinkat(b"x\0".as_ptr().cast(), parent.raw(), path.as_ptr()),
+                _ => libc::mknodat(parent.raw(), path.as_ptr(), libc::S_IFREG | 0o600, 0),
+            };
+            made != 0 && sys::last_errno() == libc::EEXIST
         };
-        let known = made != 0 && sys::last_errno() == libc::EEXIST;
+        let mut known = is_known();
+        if let (true, Some(unknown)) = (known, unknown) {
+            // Names of directories are believed for a while. Here, since the kernel may wait for a program that waits for the loop.
+            if let Some(fuse) = unknown.fuse.upgrade() {
+                let _ = sys::write(fuse.raw(), &fuse::outdated_name(unknown.parent, name));
+                known = is_known();
+            }
+        }
         self.doing.store(doing::NOTHING, Ordering::SeqCst);
         !known
     }
@@ -194,6 +228,13 @@ fn touch(parent: &Fd, name: &[u8], watched: &HashSet<u64>, parent_watched: bool)
         // SAFETY: two times, as the call reads, and an empty path that ends.
         unsafe { libc::utimensat(file.raw(), b"\0".as_ptr().cast(), times.as_ptr(), libc::AT_EMPTY_PATH) };
     }
+}
+
+/// A name that is forgotten would take them along.
+fn holds_mounts(path: &[u8]) -> bool {
+    let table = std::fs::read("/proc/self/mounts").unwrap_or_default();
+    let places = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(1));
+    places.map(unescaped).any(|place| place.strip_prefix(path).map_or(false, |rest| rest.is_empty() || rest.starts_with(b"/")))
 }
 
 /// The directory it is in, and its name there.
@@ -302,13 +343,14 @@ mod tests {
         let replay = Arc::new(Replay::default());
         lock(&replay.waiting).running = true;
         let place = Place { path: b"/work".to_vec(), device: (0, 1) };
-        let change = |kind: u32, path: &[u8]| Change { kind, mode: libc::S_IFREG, path: path.to_vec() };
+        let change = |kind: u32, path: &[u8]| Change { kind, mode: libc::S_IFREG, path: path.to_vec(), unknown: None };
         replay.add(&place, vec![change(CREATED, b"d/a"), change(CHANGED, b"d/a"), change(REMOVED, b"d/b"), change(CREATED, b"d/b")]);
-        let kinds: Vec<u32> = lock(&replay.waiting).changes.values().map(|(kind, _)| *kind).collect();
+        let kinds: Vec<u32> = lock(&replay.waiting).changes.values().map(|waits| waits.kind).collect();
         assert_eq!(kinds, [CREATED, CREATED]);
         replay.add(&place, (0..3 * MOST_WAITING).map(|n| change(CHANGED, format!("d/{}", n).as_bytes())).collect());
         let waiting = lock(&replay.waiting);
         assert_eq!(waiting.changes.len(), MOST_WAITING + 1);
-        assert_eq!(waiting.changes.get(&(place, b"d".to_vec())), Some(&(CHANGED, libc::S_IFDIR)));
+        let directory = waiting.changes.get(&(place, b"d".to_vec())).map(|waits| (waits.kind, waits.mode));
+        assert_eq!(directory, Some((CHANGED, libc::S_IFDIR)));
     }
 }

@@ -627,7 +627,7 @@ impl Agent {
                 }
             }
             method::MOUNT => {
-                let mount = Mount::new(fields)?;
+                let mount = Mount::new(fields, self.identity.defaults.user.as_deref())?;
                 let volumes = self.volumes.get_or_insert_with(Volumes::default).clone();
                 self.job(id, INITIAL_CREDIT, move |_| mount.run(&volumes))
             }

@@ -6,6 +6,7 @@
 use crate::boot;
 use crate::protocol::{status, tag, Fields, Reader};
 use crate::sys::{self, check, Fail, Fd, Result};
+use crate::user::User;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -47,10 +48,12 @@ pub struct Mount {
     name: String,
     read_only: bool,
     probe: bool,
+    user: Option<Vec<u8>>,
 }
 
 impl Mount {
-    pub fn new(fields: &Reader) -> Result<Mount> {
+    /// @param user of the sandbox's commands, to whom a volume belongs in which nobody has written yet
+    pub fn new(fields: &Reader, user: Option<&[u8]>) -> Result<Mount> {
         let number = |which, what: &str| fields.number(which).ok_or_else(|| Fail::invalid(format!("no {} given", what)));
         let path = fields.bytes(tag::PATH).unwrap_or(b"").to_vec();
         if path.first() != Some(&b'/') {
@@ -63,6 +66,7 @@ impl Mount {
             name: String::from_utf8_lossy(fields.bytes(tag::NAME).unwrap_or(b"")).into_owned(),
             read_only: fields.flag(tag::READ_ONLY),
             probe: fields.flag(tag::PROBE),
+            user: user.map(<[u8]>::to_vec),
         })
     }
 
@@ -94,8 +98,19 @@ impl Mount {
             // SAFETY: the descriptor is ours, and the request reads one u64.
             check(unsafe { libc::ioctl(root.raw(), EXT4_RESIZE as _, &blocks) }, "its filesystem cannot grow to its new size")?;
         }
+        self.give_to_user(&root);
         volumes.lock().writable.push((self.slot, root));
         Ok(())
+    }
+
+    /// One that is as it was made: commands of another user than root could not write to it.
+    fn give_to_user(&self, root: &Fd) {
+        let fresh = fs::metadata(OsStr::from_bytes(&self.path)).map_or(false, |found| (found.uid(), found.gid()) == (0, 0));
+        let empty = || fs::read_dir(OsStr::from_bytes(&self.path)).map_or(false, |list| list.flatten().all(|entry| entry.file_name() == "lost+found"));
+        if let Some(user) = self.user.as_ref().filter(|_| fresh && empty()).and_then(|user| User::resolve(user).ok()) {
+            // SAFETY: plain integers. One that stays root's can be used by root.
+            unsafe { libc::fchown(root.raw(), user.uid, user.gid) };
+        }
     }
 
     /// The disk in the slot, once the kernel knows how large it is.
@@ -212,7 +227,7 @@ fn places_of(disk: &str) -> Vec<Vec<u8>> {
 }
 
 /// A path in /proc/self/mounts: white space and backslashes are written in octal.
-fn unescaped(word: &[u8]) -> Vec<u8> {
+pub fn unescaped(word: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(word.len());
     let mut at = 0;
     while at < word.len() {

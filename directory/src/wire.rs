@@ -119,6 +119,11 @@ impl Header {
         let header = Header { length, opcode: body.u32().ok()?, unique: body.u64().ok()?, node: body.u64().ok()? };
         (IN_HEADER..=MAX_MESSAGE).contains(&length).then(|| header)
     }
+
+    /// Whether the answer tells of names.
+    pub fn looks(&self) -> bool {
+        matches!(self.opcode, opcode::LOOKUP | opcode::READDIRPLUS)
+    }
 }
 
 /// One answer, put together from its header on.
