@@ -16,9 +16,11 @@ import {
 } from "../src/providers/provider.ts";
 import type { Clock } from "../src/sandboxes/clock.ts";
 import { silentLog, silentObserver } from "../src/sandboxes/observer.ts";
+import type { QuotaStore } from "../src/sandboxes/quotas.ts";
 import type { Registry } from "../src/sandboxes/registry.ts";
 import { Sandboxes } from "../src/sandboxes/sandboxes.ts";
 import { Store } from "../src/sandboxes/store.ts";
+import type { TemplateStore } from "../src/sandboxes/templates.ts";
 import type { ExitReport } from "../src/vmm/vmm.ts";
 
 /** Time that passes when the test says so. */
@@ -321,6 +323,7 @@ export function fakeWorld(
     maxSandboxes?: number;
     overflow?: "reject" | "queue";
     registry?: Registry;
+    shared?: TemplateStore & QuotaStore;
   } = {},
 ) {
   const store = options.store ?? new Store(":memory:");
@@ -348,6 +351,7 @@ export function fakeWorld(
     },
     ...{ clock, observer: silentObserver, log: silentLog, volumes: options.volumes ?? "/nonexistent/volumes" },
     registry: options.registry,
+    shared: options.shared,
   });
   return { store, clock, provider, sandboxes };
 }

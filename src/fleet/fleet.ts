@@ -10,9 +10,12 @@ import { replaceFile } from "../host/durable.ts";
 import { asStacyError, errno, StacyError } from "../host/error.ts";
 import { hostIdentity } from "../host/host-identity.ts";
 import type { Log } from "../sandboxes/observer.ts";
-import type { SandboxRecord } from "../sandboxes/record.ts";
+import type { QuotaStore } from "../sandboxes/quotas.ts";
+import type { OwnerQuota, SandboxRecord, Template } from "../sandboxes/record.ts";
 import type { Registry } from "../sandboxes/registry.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
+import type { Store } from "../sandboxes/store.ts";
+import type { TemplateStore } from "../sandboxes/templates.ts";
 import type { Directory, NodeRole, Ownership } from "./contract.ts";
 import { FleetDatabase } from "./database/database.ts";
 import { Nodes } from "./database/nodes.ts";
@@ -22,9 +25,13 @@ import { loadOf, NO_LOAD } from "./load.ts";
 import { Locations } from "./locations.ts";
 import { Membership } from "./membership.ts";
 import { FleetRegistry } from "./registry.ts";
+import { ROWS_CHANNEL, SharedRows } from "./shared-rows.ts";
 
 const ID_FILE = "node-id";
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+type TemplateName = Pick<Template, "owner" | "name">;
+type QuotaName = Pick<OwnerQuota, "owner" | "ownerId">;
 
 export interface FleetParts {
   config: Config["fleet"];
@@ -50,6 +57,7 @@ export class Fleet implements AsyncDisposable {
   readonly #log: Log;
   #sandboxes: Sandboxes | undefined;
   #keys: FleetKeys | undefined;
+  #shared: { templates: SharedRows<Template, TemplateName>; quotas: SharedRows<OwnerQuota, QuotaName> } | undefined;
 
   private constructor(parts: FleetParts, id: string, identity: string) {
     const { config, log, providers, role, version } = parts;
@@ -88,14 +96,17 @@ export class Fleet implements AsyncDisposable {
   async join(sandboxes: Sandboxes): Promise<void> {
     this.#sandboxes = sandboxes;
     this.#registry.follow(() => sandboxes.list());
+    this.#shared?.templates.follow((all) => sandboxes.templates.take(all));
+    this.#shared?.quotas.follow((all) => sandboxes.quotas.take(all));
     await this.#membership.start(
       () => loadOf(sandboxes),
       async () => {
         await this.#registry.reconcile();
         await this.#registry.flush();
       },
-      async () => this.#keys?.sync(),
+      () => this.#poll(),
     );
+    this.#database.listen(ROWS_CHANNEL, () => void this.#poll().catch(() => {})); // the next heartbeat tries again
   }
 
   /** Keys as the whole fleet has them. @param local where this server keeps its own */
@@ -104,6 +115,44 @@ export class Fleet implements AsyncDisposable {
     const keys = new Keys(this.#keys);
     this.#keys.follow(keys);
     return keys;
+  }
+
+  /** Templates and quotas as the whole fleet has them. @param local where this server keeps its own */
+  shared(local: Store): TemplateStore & QuotaStore {
+    const templates = new SharedRows<Template, TemplateName>({
+      ...{ database: this.#database, kind: "templates", keyOf: ({ owner, name }) => JSON.stringify([owner, name]) },
+      local: {
+        all: () => local.templates(),
+        put: (row) => local.putTemplate(row),
+        remove: ({ owner, name }) => local.deleteTemplate(owner, name),
+        meta: local,
+      },
+    });
+    const quotas = new SharedRows<OwnerQuota, QuotaName>({
+      ...{ database: this.#database, kind: "quotas", keyOf: ({ owner, ownerId }) => JSON.stringify([owner, ownerId]) },
+      local: {
+        all: () => local.quotas(),
+        put: (row) => local.putQuota(row),
+        remove: ({ owner, ownerId }) => local.deleteQuota(owner, ownerId),
+        meta: local,
+      },
+    });
+    this.#shared = { templates, quotas };
+    return {
+      templates: () => local.templates(),
+      putTemplate: (row) => templates.put(row),
+      deleteTemplate: (owner, name) => templates.remove({ owner, name }),
+      quotas: () => local.quotas(),
+      putQuota: (row) => quotas.put(row),
+      deleteQuota: (owner, ownerId) => quotas.remove({ owner, ownerId }),
+    };
+  }
+
+  /** What others have changed of what all have alike. @throws StacyError `unavailable` */
+  async #poll(): Promise<void> {
+    await this.#keys?.sync();
+    await this.#shared?.templates.sync();
+    await this.#shared?.quotas.sync();
   }
 
   /** Reads the nodes anew. @throws StacyError `unavailable` */

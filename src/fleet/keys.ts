@@ -106,7 +106,7 @@ export class FleetKeys implements KeyStore {
   /** @returns its version now; absent: another one has written it */
   async #write(record: KeyRecord, said: string, known: number): Promise<number | undefined> {
     const { rows } = await this.#database.query<{ version: string }>(
-      `${COUNTED} INSERT INTO stacyvm.keys AS k (id, data) SELECT $1, $2::jsonb FROM told
+      `${COUNTED} INSERT INTO stacyvm.keys AS k (id, data) SELECT $1, $2::json FROM told
        ON CONFLICT (id) DO UPDATE SET data = excluded.data, version = k.version + 1 WHERE k.version = $3 RETURNING version`,
       [record.id, said, known],
     );
@@ -120,7 +120,7 @@ export class FleetKeys implements KeyStore {
   async #revoke(record: KeyRecord): Promise<void> {
     const said = saidOf(record);
     const { rows } = await this.#database.query<{ version: string }>(
-      `${COUNTED} INSERT INTO stacyvm.keys AS k (id, data) SELECT $1, $2::jsonb FROM told
+      `${COUNTED} INSERT INTO stacyvm.keys AS k (id, data) SELECT $1, $2::json FROM told
        ON CONFLICT (id) DO UPDATE SET data = excluded.data, version = k.version + 1 RETURNING version`,
       [record.id, said],
     );

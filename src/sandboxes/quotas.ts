@@ -10,9 +10,12 @@ import type { Store } from "./store.ts";
 /** As a user's id: all users of the owner together. */
 export const EVERYBODY = "*";
 
+/** Where they are kept. */
+export type QuotaStore = Pick<Store, "quotas" | "putQuota" | "deleteQuota">;
+
 /** Limits of users within their owner, and of an owner as a whole; they override or tighten the server's (limits.ts). */
 export class Quotas {
-  readonly #store: Store;
+  readonly #store: QuotaStore;
   readonly #clock: Clock;
   readonly #events: Events;
   readonly #byUser: Map<string, OwnerQuota>;
@@ -22,7 +25,7 @@ export class Quotas {
   readonly #changed: () => void;
 
   /** @param changed is told after each change */
-  constructor(parts: { store: Store; clock: Clock; events: Events }, changed: () => void = () => {}) {
+  constructor(parts: { store: QuotaStore; clock: Clock; events: Events }, changed: () => void = () => {}) {
     this.#changed = changed;
     this.#store = parts.store;
     this.#clock = parts.clock;
@@ -87,6 +90,13 @@ export class Quotas {
       this.#events.emit("quota.deleted", undefined, { owner_id: user }, owner);
       this.#changed();
     });
+  }
+
+  /** These and no others, as several servers have agreed upon. */
+  take(all: readonly OwnerQuota[]): void {
+    this.#byUser.clear();
+    for (const quota of all) this.#byUser.set(keyOf(quota.owner, quota.ownerId), quota);
+    this.#changed();
   }
 
   /** Of all owners, or of one. */

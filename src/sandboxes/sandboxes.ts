@@ -40,7 +40,7 @@ import { type Log, type Observer, observed } from "./observer.ts";
 import { checkUser, DEFAULT_OWNER } from "./owner.ts";
 import { Policies } from "./policies.ts";
 import { Providers } from "./providers.ts";
-import { Quotas } from "./quotas.ts";
+import { type QuotaStore, Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
 import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeInput, type VolumeMount } from "./record.ts";
 import type { Registry } from "./registry.ts";
@@ -53,7 +53,7 @@ import { type ByItself, type CheckpointInput, StateChanges } from "./state-chang
 import type { Store } from "./store.ts";
 import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
-import { Templates } from "./templates.ts";
+import { type TemplateStore, Templates } from "./templates.ts";
 import { assertSettled, layOut, resolveVolumes, slotsOf, usersOf, withTemplate } from "./volume-mounts.ts";
 
 export interface SandboxesOptions {
@@ -72,6 +72,8 @@ export interface SandboxesOptions {
   directories?: DirectoryRules;
   /** Absent: this server is alone. */
   registry?: Registry | undefined;
+  /** Where what several servers have alike is kept; absent: in the store. */
+  shared?: (TemplateStore & QuotaStore) | undefined;
 }
 
 /** What is said of copies; absent: as with the source. */
@@ -141,11 +143,12 @@ export class Sandboxes {
     const events = new Events(store, now, (id) => table.ownerOf(id));
     this.events = events;
     this.providers = new Providers(options.providers, { aliases: limits.providerAliases, events, log, clock });
-    this.quotas = new Quotas({ store, clock, events }, () => this.#keptReady.update());
+    this.quotas = new Quotas({ store: options.shared ?? store, clock, events }, () => this.#keptReady.update());
     this.policies = new Policies(store, limits.imageAliases);
     const groups = limits.hostGroups;
-    this.templates = new Templates({ store, clock, events, ...(groups === undefined ? {} : { groups }) }, () =>
-      this.#keptReady.update(),
+    this.templates = new Templates(
+      { store: options.shared ?? store, clock, events, ...(groups === undefined ? {} : { groups }) },
+      () => this.#keptReady.update(),
     );
     this.#keptReady = new KeptReady({
       ...{ providers: this.providers, quotas: this.quotas, limits, log },

@@ -20,8 +20,11 @@ export const TEMPLATE_NAME = /^(?!\.\.?$)(?=[^\s\p{C}])[^\p{C}\p{Zl}\p{Zp}]{1,12
 
 export type TemplateInput = Omit<Template, "owner" | "createdAt" | "updatedAt" | "version"> & { version?: number };
 
+/** Where they are kept. */
+export type TemplateStore = Pick<Store, "templates" | "putTemplate" | "deleteTemplate">;
+
 export class Templates {
-  readonly #store: Store;
+  readonly #store: TemplateStore;
   readonly #clock: Clock;
   readonly #events: Events;
   /** By owner, then by name. */
@@ -32,7 +35,7 @@ export class Templates {
   readonly #changed: () => void;
 
   /** @param changed is told after each change */
-  constructor(parts: { store: Store; clock: Clock; events: Events; groups?: HostGroups }, changed: () => void) {
+  constructor(parts: { store: TemplateStore; clock: Clock; events: Events; groups?: HostGroups }, changed: () => void) {
     this.#store = parts.store;
     this.#clock = parts.clock;
     this.#events = parts.events;
@@ -103,6 +106,13 @@ export class Templates {
       this.#events.emit("template.deleted", undefined, { name }, owner);
       this.#changed();
     });
+  }
+
+  /** These and no others, as several servers have agreed upon. */
+  take(all: readonly Template[]): void {
+    this.#byOwner.clear();
+    for (const template of all) this.#of(template.owner).set(template.name, template);
+    this.#changed();
   }
 
   #of(owner: string): Map<string, Template> {

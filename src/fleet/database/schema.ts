@@ -66,8 +66,21 @@ const STEPS: readonly Step[] = [
       CREATE TABLE stacyvm.keys (
         id text PRIMARY KEY,
         version bigint NOT NULL DEFAULT 1,
-        data jsonb NOT NULL,
+        data json NOT NULL,
         last_used_at bigint
+      );
+    `,
+  },
+  {
+    works: 1,
+    sql: `
+      INSERT INTO stacyvm.revisions (what) VALUES ('templates'), ('quotas');
+      CREATE TABLE stacyvm.shared (
+        kind text NOT NULL,
+        key text NOT NULL,
+        version bigint NOT NULL DEFAULT 1,
+        data json NOT NULL,
+        PRIMARY KEY (kind, key)
       );
     `,
   },
