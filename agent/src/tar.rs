@@ -18,8 +18,8 @@ const BLOCK: usize = 512;
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Above this many files with several names, further ones are written in full.
 const MAX_LINKS: usize = 65_536;
-/// Above this many directories, further ones keep the time of their unpacking.
-const MAX_DIRECTORY_TIMES: usize = 262_144;
+/// Of directories' names that wait for their times. Further ones keep the time of their unpacking.
+const MAX_WAITING_NAMES: usize = 16 << 20;
 /// How pax archives name extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -444,7 +444,16 @@ struct Target {
     /// The parent directory that was used last.
     last: Option<(Vec<u8>, Fd)>,
     /// What directories are to be dated, once nothing is made in them any more.
-    dates: Vec<(Vec<u8>, libc::timespec)>,
+    dates: Vec<Dated>,
+    /// Bytes that they take.
+    waiting: usize,
+}
+
+struct Dated {
+    path: Vec<u8>,
+    /// A program may have put something else there since.
+    is: (u64, u64),
+    time: libc::timespec,
 }
 
 #[repr(C)]
@@ -492,17 +501,24 @@ impl Target {
         }
     }
 
-    fn date_later(&mut self, directory: Vec<u8>, time: libc::timespec) {
-        if self.dates.len() < MAX_DIRECTORY_TIMES {
-            self.dates.push((directory, time));
+    fn date_later(&mut self, path: Vec<u8>, directory: &Fd, time: libc::timespec) {
+        let takes = path.len() + std::mem::size_of::<Dated>();
+        if self.waiting + takes > MAX_WAITING_NAMES {
+            return;
+        }
+        if let Some(is) = identity(directory) {
+            self.waiting += takes;
+            self.dates.push(Dated { path, is, time });
         }
     }
 
-    /// One that a later entry has replaced or moved is left as it is.
+    /// One that has been replaced or moved is left as it is.
     fn date_directories(&mut self) {
-        for (path, time) in std::mem::take(&mut self.dates) {
+        for Dated { path, is, time } in std::mem::take(&mut self.dates) {
             if let Ok(directory) = open_beneath(&self.root, &path) {
-                date(directory.raw(), b"", time);
+                if identity(&directory) == Some(is) {
+                    date(directory.raw(), b"", time);
+                }
             }
         }
     }
@@ -530,7 +546,7 @@ impl Target {
 /// @param layer names that delete do so, and extended attributes are set
 pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
     crate::files::make_parents(path, 0o755, None)?;
-    let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None, dates: Vec::new() };
+    let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None, dates: Vec::new(), waiting: 0 };
     let mut source = Source { io, piece: Bytes::Own(Vec::new()), at: 0 };
     let mut extra = Extra::default();
     while let Some(h) = source.block()? {
@@ -583,6 +599,14 @@ pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
     while !source.some(PIECE)?.is_empty() {}
     target.date_directories();
     Ok(Fields::new())
+}
+
+/// Device and inode.
+fn identity(of: &Fd) -> Option<(u64, u64)> {
+    // SAFETY: plain data, filled by the call.
+    let mut st: libc::stat = unsafe { std::mem::zeroed() };
+    let told = unsafe { libc::fstat(of.raw(), &mut st) } == 0;
+    if told { Some((st.st_dev, st.st_ino)) } else { None }
 }
 
 /// Dates what a descriptor is (no name), or a name in that directory, a link itself too. Not every filesystem can; that is no reason to fail.
@@ -654,7 +678,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
                 libc::chmod(via.as_ptr(), entry.mode);
             }
             entry.attributes(&at(last))?;
-            target.date_later(parts.join(&b'/'), entry.mtime);
+            target.date_later(parts.join(&b'/'), &made, entry.mtime);
             return source.each(entry.size, |_| Ok(()));
         }
         b'0' | 0 | b'7' => {

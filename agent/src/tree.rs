@@ -124,7 +124,8 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) 
         libc::S_IFREG => {
             let source = sys::open(from, libc::O_RDONLY | if follow { 0 } else { libc::O_NOFOLLOW }, 0)?;
             let target = sys::open(to, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOCTTY, 0o600)?;
-            let regular = stat(to, true).map_or(false, |st| is(&st, libc::S_IFREG));
+            // Holes where it has holes: what was allocated for later stays so.
+            let holes = (st.st_blocks as u64) * 512 < st.st_size as u64 && stat(to, true).map_or(false, |st| is(&st, libc::S_IFREG));
             let mut made = SparseWriter::new(&target);
             let mut buf = vec![0; 65_536];
             loop {
@@ -133,7 +134,7 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) 
                 if n == 0 {
                     break;
                 }
-                let written = if regular { made.write(&buf[..n]) } else { sys::write_all(target.raw(), &buf[..n]) };
+                let written = if holes { made.write(&buf[..n]) } else { sys::write_all(target.raw(), &buf[..n]) };
                 written.map_err(|e| Fail::errno(e, &name(to)))?;
             }
             made.finish().map_err(|e| Fail::errno(e, &name(to)))?;

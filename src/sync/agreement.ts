@@ -1,7 +1,6 @@
 /** What both sides last agreed on, kept in a file of this user's, one for each pair of a directory and a place in a sandbox. */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import * as z from "zod";
 import { errno, StacyError } from "../host/error.ts";
@@ -28,7 +27,7 @@ const Kept = z.object({
 
 export interface KeptAgreement extends AsyncDisposable {
   entries: Agreement;
-  /** Nobody else's, on no other host either: letters and digits. */
+  /** Nobody else's, on no other host either: letters, digits and dashes. */
   readonly mark: string;
   save(): Promise<void>;
 }
@@ -56,12 +55,10 @@ export async function openAgreement(
   try {
     let saved = "";
     const entries: Agreement = new Map(reset ? [] : await read(path));
+    const mark = `${await ownId(dirname(path))}-${name}`;
     return {
       entries,
-      mark: createHash("sha256")
-        .update(JSON.stringify([hostname(), path]))
-        .digest("hex")
-        .slice(0, 24),
+      mark,
       async save() {
         const text = JSON.stringify({ version: 1, pair, entries: Object.fromEntries(entries) });
         if (text === saved) return;
@@ -78,6 +75,17 @@ export async function openAgreement(
     await lock.release();
     throw error;
   }
+}
+
+/** Of this data directory, made once: names and paths may be the same on another host. */
+async function ownId(directory: string): Promise<string> {
+  const path = join(directory, "id");
+  await writeFile(path, randomBytes(8).toString("hex"), { mode: 0o600, flag: "wx" }).catch((error: unknown) => {
+    if (errno(error) !== "EEXIST") throw error;
+  });
+  const id = await readFile(path, "utf8");
+  // Another one is writing it, or was killed before it had.
+  return /^[0-9a-f]{16}$/.test(id) ? id : randomBytes(8).toString("hex");
 }
 
 async function read(path: string): Promise<Agreement> {

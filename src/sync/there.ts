@@ -8,7 +8,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pack } from "tar-stream";
-import { StacyError as ApiError, type Files, NotFoundError } from "../../sdk/src/index.ts";
+import { StacyError as ApiError, ConnectionError, type Files, NotFoundError } from "../../sdk/src/index.ts";
 import { errno, StacyError } from "../host/error.ts";
 import { Changed, type Scan } from "./here.ts";
 import { IGNORE_FILE, type Ignored } from "./ignored.ts";
@@ -56,7 +56,7 @@ export class There {
       if (file.name.startsWith(TEMPORARY)) {
         // Nothing is being put there while it looks: one of its own was left by one that was killed.
         if (file.name.startsWith(this.#temporary) || file.modTimeUs / 1000 < Date.now() - ABANDONED_MS)
-          await this.#files.remove(this.#at(path), { recursive: true, signal: this.#signal });
+          await this.#files.remove(this.#at(path), { recursive: true, signal: this.#signal }).catch(unlessGone);
         continue;
       }
       if (ignored.test(path, file.isDir)) continue;
@@ -137,7 +137,9 @@ export class There {
       await this.#unpack(
         "",
         made.map(({ path, entry, seen }) => ({ ...this.#header(path, entry, seen), type: "directory" })),
-      );
+      ).catch((error: unknown) => {
+        throw withoutRoom(error, () => undefined);
+      });
     }
     for (const { path } of made) done(path, { mtimeUs: 0 });
     const files = each.filter(({ entry }) => entry.kind !== "directory");
@@ -160,16 +162,17 @@ export class There {
     changed: (path: string) => void,
   ): Promise<void> {
     const aside = `${this.#temporary}${randomUUID()}`;
-    await this.#files.mkdir(this.#at(aside), { mode: 0o700, signal: this.#signal });
+    const failed = (error: unknown): never => {
+      throw withoutRoom(error, (number) => batch[number]?.path);
+    };
+    await this.#files.mkdir(this.#at(aside), { mode: 0o700, signal: this.#signal }).catch(failed);
     try {
       const headers = batch.map(({ path, entry, seen }, number): Header | OfFile => {
         const header = this.#header(String(number), entry, seen);
         if (entry.kind === "link") return { ...header, mode: 0o777, type: "symlink", linkname: entry.target ?? "" };
         return { ...header, from: join(here, path) };
       });
-      const sent = await this.#unpack(aside, headers).catch((error: unknown) => {
-        throw withoutRoom(error, (number) => batch[number]?.path);
-      });
+      const sent = await this.#unpack(aside, headers).catch(failed);
       await inTurns([...batch.entries()], async ([number, { path, entry, seen }]) => {
         const what = sent[number];
         if (what === undefined) return changed(path);
@@ -229,10 +232,17 @@ export class There {
       }
       tar.finalize();
     })();
-    filling.catch((error: Error) => tar.destroy(error));
+    let broken: Error | undefined;
+    filling.catch((error: Error) => {
+      broken = error;
+      tar.destroy(error);
+    });
     const body = Readable.toWeb(Readable.from(tar as AsyncIterable<Buffer>));
-    // Where the sandbox takes no more, that is why the rest could not be sent.
-    await this.#files.writeArchive(this.#at(place), body as never, { signal: this.#signal });
+    await this.#files.writeArchive(this.#at(place), body as never, { signal: this.#signal }).catch((error: unknown) => {
+      // Where the sandbox takes no more, that is why the rest could not be sent; the other way round, what could not be read here.
+      const unread = (broken as NodeJS.ErrnoException | undefined)?.syscall !== undefined;
+      throw error instanceof ConnectionError && unread ? broken : error;
+    });
     await filling;
     return sent;
   }
@@ -329,6 +339,10 @@ function withoutRoom(error: unknown, pathOf: (number: number) => string | undefi
       cause: error,
     },
   );
+}
+
+function unlessGone(error: unknown): void {
+  if (!(error instanceof NotFoundError)) throw error;
 }
 
 function changedIfGone(path: string): (error: unknown) => never {
