@@ -482,5 +482,6 @@ test("a configuration that would not be safe is refused with what to do", async 
     NodesListener.bind(validateConfig({ fleet }, ""), log);
   await assert.rejects(bind({ secret: "short", address: "127.0.0.1:0" }), { code: "invalid", remedy: /openssl rand/ });
   await assert.rejects(bind({ secret: SECRET, address: "7424" }), { code: "invalid" });
+  await assert.rejects(bind({ secret: SECRET, address: "0.0.0.0:0" }), { code: "invalid", remedy: /fleet\.url/ });
   await assert.rejects(bind({ secret: SECRET, key_file: "/x" }), { code: "invalid", message: /belong together/ });
 });

@@ -158,7 +158,7 @@ export class NodesListener {
 }
 
 /** @throws StacyError `invalid` */
-function addressOf({ address, secret }: Config["fleet"]): { host: string; port: number } {
+function addressOf({ address, secret, url }: Config["fleet"]): { host: string; port: number } {
   const invalid = (message: string, remedy: string): StacyError =>
     new StacyError("invalid", message, { phase: "fleet", remedy });
   const [, host = "", port = ""] = /^\[?([^\]]*)\]?:(\d{1,5})$/.exec(address) ?? [];
@@ -166,6 +166,12 @@ function addressOf({ address, secret }: Config["fleet"]): { host: string; port: 
     throw invalid(
       `fleet.address: ${JSON.stringify(address)} is no address`,
       "give it as HOST:PORT, for example 10.0.0.2:7424",
+    );
+  }
+  if ((host === "0.0.0.0" || host === "::") && url === "") {
+    throw invalid(
+      `fleet.address: nobody reaches this node at ${address}`,
+      "give fleet.url too, as the others reach it: http://10.0.0.2:7424",
     );
   }
   if (Buffer.byteLength(secret) < SECRET_BYTES) {

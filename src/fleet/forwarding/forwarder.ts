@@ -6,7 +6,7 @@
 import { once } from "node:events";
 import { Agent, type ClientRequest, type IncomingMessage, request, type ServerResponse } from "node:http";
 import { Agent as TlsAgent, request as tlsRequest } from "node:https";
-import { connect, type Socket } from "node:net";
+import { connect, isIP, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as tlsConnect } from "node:tls";
 import { REFUSAL_HEADER } from "../../api/vouched.ts";
@@ -141,14 +141,6 @@ export class Forwarder {
     clearInterval(this.#looking);
   }
 
-  /** A node that is no more: its connections are not kept. */
-  forget(url: string): void {
-    const kept = this.#agents.get(url);
-    if (kept === undefined) return;
-    this.#agents.delete(url);
-    retire(kept.agent);
-  }
-
   #once(
     call: Call,
     node: Pick<FleetNode, "id" | "url">,
@@ -267,7 +259,9 @@ export class Forwarder {
   #dial(host: string, port: number, tls: boolean): Socket {
     const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
     if (!tls) return socket;
-    return tlsConnect({ ...this.#tls?.client(), socket, servername: host, allowHalfOpen: true } as object);
+    // An address is no name that a server could be asked for by; its certificate is held against it all the same.
+    const named = isIP(host) === 0 ? { servername: host } : {};
+    return tlsConnect({ ...this.#tls?.client(), ...named, host, socket, allowHalfOpen: true } as object);
   }
 
   #wait(asked: ClientRequest, nodeId: string): void {

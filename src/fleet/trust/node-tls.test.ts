@@ -2,14 +2,16 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtempDisposable, readFile, rename, writeFile } from "node:fs/promises";
+import { createServer as createPlainServer, type IncomingMessage } from "node:http";
 import { createServer, type Server } from "node:https";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { promisify } from "node:util";
 import { Forwarder } from "../forwarding/forwarder.ts";
+import { Upload } from "../forwarding/upload.ts";
 import { NodeTls, type TlsFiles } from "./node-tls.ts";
 
 const run = promisify(execFile);
@@ -56,6 +58,11 @@ async function serverOf(tls: NodeTls): Promise<{ server: Server; url: string }> 
   const server = createServer(tls.server(), (incoming, outgoing) => {
     outgoing.end((incoming.socket as TLSSocket).getPeerX509Certificate()?.subject ?? "nobody");
   });
+  server.on("upgrade", (_incoming, socket: Socket) => {
+    socket.write("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+    socket.on("error", () => {}).once("end", () => socket.end());
+    socket.resume();
+  });
   tls.onChange((loaded) => server.setSecureContext(loaded));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   owned.push(() => {
@@ -63,6 +70,32 @@ async function serverOf(tls: NodeTls): Promise<{ server: Server; url: string }> 
     server.close();
   });
   return { server, url: `https://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+/** What a client hears of an upgrade that is passed on. */
+async function upgraded(tls: NodeTls, url: string): Promise<string> {
+  const forwarder = new Forwarder({ tls });
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const entrance = createPlainServer();
+  entrance.on("upgrade", (incoming: IncomingMessage, socket: Socket, head: Buffer) => {
+    const call = { incoming, upgrade: { socket, head } };
+    void forwarder
+      .forward(call, { id: "x", url }, new Upload(incoming), () => "")
+      .then((outcome) => {
+        if (outcome.kind !== "answered") resolve(outcome.kind);
+      });
+  });
+  await new Promise<void>((done) => entrance.listen(0, "127.0.0.1", done));
+  const client = connect((entrance.address() as AddressInfo).port, "127.0.0.1");
+  client.write("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+  client.on("data", (piece) => {
+    if (piece.includes("hello")) resolve("hello");
+  });
+  const heard = await promise;
+  client.destroy();
+  entrance.close();
+  forwarder.close();
+  return heard;
 }
 
 async function open(files: TlsFiles, said: (Error | undefined)[] = []): Promise<NodeTls> {
@@ -91,6 +124,8 @@ test("only certificates of the fleet's authority open a connection, in both dire
   ]);
   const { url } = await serverOf(await open(one));
   assert.equal(await ask(await open(two), url), "CN=two");
+  assert.equal(await upgraded(await open(two), url), "hello");
+  assert.equal(await upgraded(await open(foreign), url), "unreached");
   await assert.rejects(ask(undefined, url));
   await assert.rejects(ask(await open(foreign), url), "its authority does not know the node");
   // It believes the node, and the node does not believe it.
