@@ -1,5 +1,4 @@
 /** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
-import { randomUUID } from "node:crypto";
 import { StacyError } from "../host/error.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { View } from "../sandboxes/view.ts";
@@ -21,7 +20,7 @@ import {
 } from "./endpoint.ts";
 import { assertOwnPage } from "./other-pages.ts";
 import { isClosed, previewTarget, proxyPreview } from "./preview.ts";
-import { httpError, problemOf, retryAfterOf } from "./problem.ts";
+import { httpError, problemOf, requestIdOf, retryAfterOf } from "./problem.ts";
 import { codeRoutes } from "./routes/code.ts";
 import { environmentRoutes } from "./routes/environments.ts";
 import { eventRoutes } from "./routes/events.ts";
@@ -47,7 +46,6 @@ import { workerRoutes } from "./routes/workers.ts";
 import { ErrorBody } from "./schemas/common.ts";
 import { type Caller, REFUSAL_HEADER, vouchedOf } from "./vouched.ts";
 
-const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const CORS_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD";
 const CORS_HEADERS =
   "Content-Type,X-API-Key,X-Admin-API-Key,X-Owner,X-User-ID,X-Tenant-ID,X-Request-ID,Authorization,Last-Event-ID,Range";
@@ -87,8 +85,7 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
 
   app.use(async (c, next) => {
     const begun = performance.now();
-    const given = c.req.header("x-request-id");
-    c.set("requestId", given !== undefined && REQUEST_ID.test(given) ? given : randomUUID());
+    c.set("requestId", requestIdOf(c.req.header("x-request-id")));
     c.set("timing", {});
     await next();
     // Hono answers HEAD by GET and drops the body unread: a stream behind it would keep its lease for ever.

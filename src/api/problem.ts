@@ -1,6 +1,9 @@
 /** From an error to the answer that clients know: `{code, message}`, with what else is known beside it. */
+import { randomUUID } from "node:crypto";
 import { HTTPException } from "hono/http-exception";
 import { asStacyError, type ErrorCode, StacyError } from "../host/error.ts";
+
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 export type Status = 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 416 | 429 | 500 | 501 | 503 | 507;
 
@@ -86,6 +89,11 @@ export function problemOf(thrown: unknown, requestId?: string): Problem {
       ...id,
     },
   };
+}
+
+/** By what a request is found in the logs: the client's own word for it, where that can stand in a header. */
+export function requestIdOf(given: string | undefined): string {
+  return given !== undefined && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
 /** Whole seconds after which it may be otherwise, where the error knows. */

@@ -84,7 +84,7 @@ export class Entrance implements Front {
     } catch (error) {
       if (!(error instanceof StacyError))
         this.#parts.log.error({ phase: "fleet", err: error }, "a call was not passed on");
-      await sayResponse(call, errorAs(error, isE2b(target))).catch(() => {});
+      await sayResponse(call, errorAs(call, error, isE2b(target))).catch(() => {});
       return true;
     }
   }

@@ -309,6 +309,9 @@ test("the sandboxes of a node that does not answer are unreachable, and say when
   await there.listener.close(0);
   const refused = await here.ask("GET", `/api/v1/sandboxes/${record.id}`);
   assert.deepEqual([refused.status, refused.body.phase], [503, "unreachable"]);
+  assert.equal(refused.headers["x-request-id"], refused.body.request_id);
+  const own = await here.ask("GET", "/api/v1/sandboxes", undefined, { "x-request-id": "mine" });
+  assert.deepEqual([own.headers["x-request-id"], own.headers["server-timing"] !== undefined], ["mine", true]);
   there.node.state = "silent";
   const silent = await here.ask("GET", "/api/v1/sandboxes/web");
   assert.deepEqual(

@@ -59,7 +59,7 @@ export class Inward implements Front {
         );
       } catch (error) {
         parts.log.warn({ phase: "fleet", err: error }, "a request on the nodes' listener was refused");
-        return sayResponse(call, errorAs(error, false)).then(
+        return sayResponse(call, errorAs(call, error, false)).then(
           () => true,
           () => true,
         );

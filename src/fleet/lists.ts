@@ -25,11 +25,16 @@ export interface ListsParts extends CallersParts {
 /** The longest wait for a node, ms. */
 const ANSWER_MS = 5_000;
 
+/** Headers of an answer that are about its own rows. */
+const OF_ONE: ReadonlySet<string> = new Set(["content-length", "content-type", "x-next-token", "x-total-running"]);
+
 type Row = Record<string, unknown>;
 
 interface Part {
   rows: Row[];
   running: number;
+  /** Of its first page. */
+  headers: Headers;
 }
 
 export class Lists {
@@ -71,18 +76,20 @@ export class Lists {
     const parts = await Promise.all(others.map((node) => this.#of(call, known, node, asked, e2b)));
     const all = [own, ...parts];
     const rows = unique(all.flatMap((part) => part.rows)).toSorted(e2b ? byStart : byCreation);
+    const said = Object.fromEntries([...own.headers].filter(([name]) => !OF_ONE.has(name)));
     if (!e2b) {
-      await sayResponse(call, json(rows));
+      await sayResponse(call, json(rows, 200, said));
       return true;
     }
     if (asked.searchParams.get("order") === "asc") rows.reverse();
     if (asked.pathname === "/sandboxes") {
-      await sayResponse(call, Response.json(rows));
+      await sayResponse(call, Response.json(rows, { headers: said }));
       return true;
     }
     const items = rows.map((row) => ({ id: String(row.sandboxID), at: Date.parse(String(row.startedAt)), row }));
     const { page, next } = pageOf(items, limit ?? undefined, token ?? undefined, ({ at }) => at);
     const headers = {
+      ...said,
       "x-total-running": String(all.reduce((sum, { running }) => sum + running, 0)),
       ...(next === undefined ? {} : { "x-next-token": next }),
     };
@@ -125,8 +132,8 @@ export class Lists {
       }
     }
     // E2B's clients know running and paused ones, and take what they are told for something that they can use.
-    if (e2b) return { rows: [], running: 0 };
-    return { rows: await this.#written(call, known, node), running: 0 };
+    if (e2b) return { rows: [], running: 0, headers: new Headers() };
+    return { rows: await this.#written(call, known, node), running: 0, headers: new Headers() };
   }
 
   /** As they were when they were last heard of. */
@@ -162,6 +169,7 @@ interface Page {
 
 async function collect(read: (next: string | undefined) => Promise<Page>): Promise<Part | { refused: Response }> {
   const rows: Row[] = [];
+  let first: Headers | undefined;
   let next: string | undefined;
   for (;;) {
     const { status, headers, text } = await read(next);
@@ -170,8 +178,9 @@ async function collect(read: (next: string | undefined) => Promise<Page>): Promi
       return { refused: new Response(text, { status, headers }) };
     }
     rows.push(...(JSON.parse(text) as Row[]));
+    first ??= headers;
     next = headers.get("x-next-token") ?? undefined;
-    if (next === undefined) return { rows, running: Number(headers.get("x-total-running") ?? 0) };
+    if (next === undefined) return { rows, running: Number(headers.get("x-total-running") ?? 0), headers: first };
   }
 }
 

@@ -1,7 +1,6 @@
 /** Answers that the fleet itself gives, in the form of the protocol that was spoken. */
-import { randomUUID } from "node:crypto";
 import { json } from "../api/endpoint.ts";
-import { problemOf } from "../api/problem.ts";
+import { problemOf, requestIdOf } from "../api/problem.ts";
 import { writeResponse } from "../api/server.ts";
 import { errorResponse } from "../e2b/error.ts";
 import { StacyError } from "../host/error.ts";
@@ -28,16 +27,19 @@ export function brokenOff(node: string, cause: unknown): StacyError {
   });
 }
 
-export function errorAs(error: unknown, e2b: boolean): Response {
+export function errorAs({ incoming }: Call, error: unknown, e2b: boolean): Response {
   const again = error instanceof StacyError && error.code === "unavailable";
   const retry = { "retry-after": String(RETRY_AFTER_S) };
+  const given = incoming.headers["x-request-id"];
+  const id = requestIdOf(Array.isArray(given) ? given[0] : given);
   if (e2b) {
     const response = errorResponse(error);
+    response.headers.set("x-request-id", id);
     if (again) response.headers.set("retry-after", retry["retry-after"]);
     return response;
   }
-  const problem = problemOf(error, randomUUID());
-  return json(problem.body, problem.status, again ? retry : {});
+  const problem = problemOf(error, id);
+  return json(problem.body, problem.status, { "x-request-id": id, ...(again ? retry : {}) });
 }
 
 export async function sayResponse({ outgoing, upgrade }: Call, response: Response): Promise<void> {
