@@ -164,7 +164,8 @@ for (const way of ["directly", "through PgBouncer"] as const) {
       const { sandboxId, epoch } = await ownerships.claim(claimOf());
       await assert.rejects(nodes.remove(id, false), { code: "conflict", message: /has a sandbox/ });
       assert.deepEqual(await nodes.remove(id, true), [sandboxId]);
-      await assert.rejects(nodes.remove(id, true), { code: "not-found" });
+      assert.deepEqual(await nodes.remove(id, true), [], "once more: nothing is left to do");
+      await assert.rejects(nodes.remove(randomUUID(), true), { code: "not-found" });
       assert.equal(await named(`gone-${way}`), undefined);
       assert.equal(await nodes.beat(id, incarnation, undefined), "removed");
       await assert.rejects(ownerships.claim(claimOf()), { code: "unavailable" });
@@ -172,6 +173,44 @@ for (const way of ["directly", "through PgBouncer"] as const) {
       await assert.rejects(nodes.register(node, randomUUID(), HEARTBEAT_MS), { code: "conflict", message: /removed/ });
       // Its name is free.
       await join(database, `gone-${way}`);
+    });
+
+    test("a start anew gives the node's sandboxes new epochs: what the process before still writes changes nothing", async () => {
+      const first = await join(database, `anew-${way}`);
+      const claim = claimOf();
+      const { epoch } = await first.ownerships.claim(claim);
+      const second = await join(database, `anew-${way}`, first.id);
+      const write = { sandboxId: claim.sandboxId, epoch, state: "error", expiresAt: 9 };
+      assert.deepEqual(await first.ownerships.publish([write]), new Set());
+      await first.ownerships.release([write]);
+      const [now] = await second.ownerships.of([claim.sandboxId]);
+      assert.ok((now?.epoch ?? 0) > epoch);
+      assert.equal(now?.state, "creating");
+    });
+
+    test("of processes that register as one node at once, those that are refused are told, and one that was not is the node", async () => {
+      const id = randomUUID();
+      const all = await Promise.allSettled(Array.from({ length: 6 }, () => join(database, `once-${way}`, id)));
+      const told = all.flatMap((each) => (each.status === "fulfilled" ? [each.value.incarnation] : []));
+      for (const each of all) if (each.status === "rejected") assert.equal(each.reason.code, "unavailable");
+      const answers = await Promise.all(told.map((incarnation) => nodes.beat(id, incarnation, undefined)));
+      assert.equal(answers.filter((answer) => typeof answer === "object").length, 1);
+    });
+
+    test("a node that is removed while it claims has nothing afterwards", async () => {
+      for (let round = 0; round < 20; round++) {
+        const { id, ownerships } = await join(database, `race-${round}-${way}`);
+        await Promise.allSettled([
+          ...[1, 2, 3].map(() => ownerships.claim(claimOf())),
+          nodes.remove(id, true),
+          ...[1, 2, 3].map(() => ownerships.claim(claimOf())),
+        ]);
+        assert.deepEqual(await ownerships.all({ nodeId: id }), []);
+      }
+    });
+
+    test("a node of which the database knows nothing is told so, not that it was removed", async () => {
+      assert.equal(await nodes.beat(randomUUID(), randomUUID(), undefined), "unknown");
     });
 
     test("whoever listens is told of a change of nodes", async () => {
@@ -216,6 +255,21 @@ test("a database that stands still holds up nobody for ever", async () => {
   await database.query("SELECT 1");
 });
 
+test("a server ends although its database stands still", async () => {
+  const database = open(postgres.url);
+  const told = new EventTarget();
+  database.listen(NODES_CHANNEL, () => told.dispatchEvent(new Event("told")));
+  await once(told, "told");
+  await database.query("SELECT 1");
+  await postgres.stop();
+  try {
+    await database[Symbol.asyncDispose]();
+  } finally {
+    await postgres.goOn();
+  }
+});
+
 test("what is no address of a PostgreSQL is refused with what one looks like", () => {
-  assert.throws(() => open("mysql://host/db"), { code: "invalid", remedy: /postgresql:\/\// });
+  for (const url of ["mysql://host/db", "postgresql://user:p@ss:word@[host/db"])
+    assert.throws(() => open(url), { code: "invalid", remedy: /postgresql:\/\// });
 });

@@ -31,10 +31,10 @@ after(async () => {
 beforeEach(() => postgres.query("DROP SCHEMA IF EXISTS stacyvm CASCADE"));
 
 /** A server. @param home of one that ran before, or a copy of it */
-async function node(name: string, from: { home?: string; store?: Store } = {}) {
+async function node(name: string, from: { home?: string; store?: Store; url?: string } = {}) {
   const home = from.home ?? (await mkdtemp(join(dir, "node-")));
   const config = configSchema.parse({
-    fleet: { database_url: postgres.url, node_name: name, heartbeat: `${HEARTBEAT_MS}ms` },
+    fleet: { database_url: from.url ?? postgres.url, node_name: name, heartbeat: `${HEARTBEAT_MS}ms` },
   }).fleet;
   const fleet = await Fleet.open({
     ...{
@@ -301,4 +301,55 @@ test("a copy of a data directory that starts beside its original takes the node 
     ),
   );
   await copy.sandboxes.spawn({});
+});
+
+test("a name is free as soon as its sandbox's end is answered, here and on the others", async () => {
+  await using a = await node("a");
+  await using b = await node("b");
+  for (const each of [a, b, a, b]) {
+    const { id } = await a.sandboxes.spawn({ name: "work" });
+    await a.sandboxes.destroy(id, "stopped");
+    const next = await each.sandboxes.spawn({ name: "work" });
+    await each.sandboxes.destroy(next.id, "stopped");
+  }
+});
+
+test("times with fractions of a millisecond, and for ever, are taken", async () => {
+  await using a = await node("a");
+  const { id } = await a.sandboxes.spawn({ ttlMs: 3_600_000.5 });
+  const endless = await a.sandboxes.spawn({ ttlMs: 1e17 });
+  await until(async () => (await stateOf(id)) === "running" && (await stateOf(endless.id)) === "running");
+});
+
+for (const [what, loses] of [
+  ["this node", () => postgres.query("TRUNCATE stacyvm.nodes CASCADE")],
+  ["all of its tables", () => postgres.query("DROP SCHEMA stacyvm CASCADE")],
+] as const)
+  test(`a database that has lost ${what} is told anew of it and of what it has, also of a drained one`, async () => {
+    await using a = await node("a");
+    const { id } = await a.sandboxes.spawn({ name: "work" });
+    await loses();
+    await until(() =>
+      rows().then(
+        (all) => all.some((row) => row.id === id),
+        () => false,
+      ),
+    );
+    await until(() =>
+      a.sandboxes.spawn({}).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await a.fleet.nodes.drain(a.fleet.directory.self.id, true);
+    await until(() => a.fleet.directory.self.draining);
+    await postgres.query("DELETE FROM stacyvm.sandboxes WHERE id = $1", [id]);
+    await postgres.kill();
+    await postgres.start();
+    await until(async () => (await rows()).some((row) => row.id === id));
+  });
+
+test("a server whose database is not there, or not its own, starts all the same, and says so to whoever creates", async () => {
+  await using a = await node("a", { url: postgres.url.replace("/postgres?", "/nonexistent?") });
+  await assert.rejects(a.sandboxes.spawn({}), { code: "unavailable", message: /not joined/ });
 });

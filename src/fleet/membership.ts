@@ -3,13 +3,19 @@
  * While the database is away it knows them as they were last seen.
  */
 import { randomUUID } from "node:crypto";
-import { asStacyError } from "../host/error.ts";
+import { asStacyError, StacyError } from "../host/error.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { FleetNode, NodeLoad } from "./contract.ts";
-import type { FleetDatabase } from "./database/database.ts";
+import { type FleetDatabase, sqlState } from "./database/database.ts";
 import { NODES_CHANNEL, type Nodes, type OwnDescription } from "./database/nodes.ts";
 import { migrate } from "./database/schema.ts";
 import { closed } from "./registry.ts";
+
+/** So many heartbeats after the last time, what is here is compared with the table again: a write that was held up may come later than all. */
+const COMPARE_EVERY = 30;
+
+/** No such table, no such schema. */
+const GONE: ReadonlySet<string> = new Set(["42P01", "3F000"]);
 
 export interface MembershipParts {
   database: FleetDatabase;
@@ -33,8 +39,9 @@ export class Membership implements AsyncDisposable {
   #refresh: Promise<void> | undefined;
   #recover: () => Promise<void> = async () => {};
   #poll: () => Promise<void> = async () => {};
-  /** What is here and what the table says are to be compared. */
-  #apart = true;
+  /** Outages and heartbeats as of the last comparison of what is here with the table; absent: there was none. */
+  #compared: { outages: number; beats: number } | undefined;
+  #beats = 0;
   #closed = false;
 
   constructor(parts: MembershipParts) {
@@ -103,10 +110,12 @@ export class Membership implements AsyncDisposable {
     this.#poll = poll;
     const { database, log } = this.#parts;
     await this.#beat().catch((error: unknown) => {
-      if (asStacyError(error).code !== "unavailable") throw error;
+      // What this server says is wrong, or its version; everything else may be mended while it does what it can.
+      const { code } = asStacyError(error);
+      if (error instanceof StacyError && (code === "conflict" || code === "invalid")) throw error;
       log.warn(
         { phase: "fleet", err: error },
-        "the fleet's database is away: what runs here goes on, and new sandboxes wait for it",
+        "this server could not join its fleet yet: what runs here goes on, and new sandboxes wait for it",
       );
     });
     database.listen(NODES_CHANNEL, () => void this.refresh().catch(() => {}));
@@ -129,22 +138,37 @@ export class Membership implements AsyncDisposable {
   }
 
   async #beat(): Promise<void> {
+    try {
+      await this.#tell();
+    } catch (error) {
+      // The tables are gone: whoever took them away wants them made anew.
+      if (GONE.has(sqlState(error) ?? "") && this.#standing === "in") this.#standing = "joining";
+      throw error;
+    }
+  }
+
+  async #tell(): Promise<void> {
     const { database, nodes, self, heartbeatMs, log } = this.#parts;
     if (this.#standing === "removed" || this.#standing === "replaced") {
       await this.refresh();
       return this.#poll(); // a key that is revoked ends here, too
     }
-    if (database.away !== undefined) this.#apart = true;
+    this.#beats += 1;
     const load = this.#load();
     if (this.#standing === "joining") {
       await migrate(database);
       await nodes.register({ ...self, load }, this.incarnation, heartbeatMs);
       this.#standing = "in";
+      this.#compared = undefined; // what it has got new epochs
       log.info({ phase: "fleet", node: self.id, name: self.name }, "this server is a node of its fleet");
     }
     const said = JSON.stringify(load);
     const answer = await nodes.beat(self.id, this.incarnation, said === this.#said ? undefined : load);
     this.#said = said;
+    if (answer === "unknown") {
+      this.#standing = "joining";
+      return this.#tell();
+    }
     if (answer === "removed" || answer === "replaced") {
       this.#standing = answer;
       const how =
@@ -160,9 +184,11 @@ export class Membership implements AsyncDisposable {
     this.#draining = answer.draining;
     await this.refresh();
     await this.#poll();
-    if (!this.#apart) return;
+    const { outages } = database;
+    const compared = this.#compared;
+    if (compared?.outages === outages && this.#beats - compared.beats < COMPARE_EVERY) return;
     await this.#recover();
-    this.#apart = false;
+    this.#compared = { outages, beats: this.#beats };
   }
 
   /** Reads the others anew. @throws StacyError `unavailable` */

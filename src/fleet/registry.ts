@@ -4,6 +4,7 @@
  * says and what is here are compared when the database comes (back): what is here counts, except where another node has a sandbox
  * under a newer epoch. That takes the sandbox's calls away from this server, and nothing else: its machine stays as it is.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { SandboxRecord } from "../sandboxes/record.ts";
@@ -14,6 +15,12 @@ import type { Claim, Ownerships, Published } from "./database/ownerships.ts";
 
 /** So long changes are gathered, ms. */
 const GATHER_MS = 100;
+/** Between two attempts of what the database did not take, at most. */
+const MOST_WAIT_MS = 5_000;
+/** For the end of another sandbox of that name to be in the table. */
+const NAME_WAIT_MS = 2 * GATHER_MS;
+/** Claims at once when what is here is compared with the table. */
+const AT_ONCE = 8;
 /** What a client is told that should ask again. */
 const AGAIN_MS = 2_000;
 
@@ -61,17 +68,21 @@ export class FleetRegistry implements Registry, AsyncDisposable {
 
   async claim(record: SandboxRecord): Promise<void> {
     this.#parts.assertOpen();
+    await this.#claimed(record, (claim) => this.#named(claim));
+  }
+
+  async #claimed(record: SandboxRecord, write: (claim: Claim) => Promise<Ownership>): Promise<void> {
     const held: Held = {};
     this.#held.set(record.id, held);
-    const claiming = this.#claim(record, held);
+    const claiming = this.#claim(record, held, write);
     held.claiming = claiming.catch(() => {});
     await claiming;
   }
 
-  async #claim(record: SandboxRecord, held: Held): Promise<void> {
+  async #claim(record: SandboxRecord, held: Held, write: (claim: Claim) => Promise<Ownership>): Promise<void> {
     const claim = claimOf(record);
     try {
-      const { epoch } = await this.#parts.ownerships.claim(claim);
+      const { epoch } = await write(claim);
       held.epoch = epoch;
       held.published = stamp(claim);
     } finally {
@@ -80,9 +91,27 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     }
   }
 
+  /** A claim; the one before of that name may have ended a moment ago, here or elsewhere. */
+  async #named(claim: Claim): Promise<Ownership> {
+    const { ownerships } = this.#parts;
+    try {
+      return await ownerships.claim(claim);
+    } catch (error) {
+      if (claim.name === undefined || asStacyError(error).code !== "conflict") throw error;
+      await this.flush();
+      await delay(NAME_WAIT_MS);
+      return ownerships.claim(claim);
+    }
+  }
+
   publish(record: SandboxRecord): void {
     const held = this.#held.get(record.id);
-    if (held === undefined || held.released === true || !isVisible(record.state)) return;
+    if (held === undefined || held.released === true) return;
+    // Its row here says that it has ended: nobody sees it any more, and its name is free.
+    if (!isVisible(record.state)) {
+      this.release(record.id);
+      return;
+    }
     if (held.published === stamp(claimOf(record))) return;
     this.#changed.set(record.id, record);
     this.#soon();
@@ -112,9 +141,18 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     const here = new Set(records.map(({ id }) => id));
     const missing = records.filter(({ id, state }) => !rows.has(id) && state !== "creating" && !this.#busy(id));
     const elsewhere = new Map((await ownerships.of(missing.map(({ id }) => id))).map((row) => [row.sandboxId, row]));
+    // Ended while the database was away, or before the last start: first, since their names may be others' by now.
+    const left = [...rows.values()].filter(({ sandboxId }) => !here.has(sandboxId) && !this.#busy(sandboxId));
+    if (left.length > 0) await ownerships.release(left);
+    for (const { sandboxId } of left) this.#held.delete(sandboxId);
     for (const record of records) {
       const row = rows.get(record.id);
-      if (row === undefined) continue;
+      // It may have ended since it was read.
+      if (row === undefined || this.#held.get(record.id)?.released === true) continue;
+      if (!isVisible(record.state)) {
+        this.#held.set(record.id, { epoch: row.epoch, released: true });
+        continue;
+      }
       this.#lost.delete(record.id);
       const held: Held = this.#held.get(record.id) ?? {};
       held.epoch = row.epoch;
@@ -122,23 +160,28 @@ export class FleetRegistry implements Registry, AsyncDisposable {
       this.#held.set(record.id, held);
       this.publish(record);
     }
+    const claims: SandboxRecord[] = [];
     for (const record of missing) {
       const other = elsewhere.get(record.id);
       if (other !== undefined && other.nodeId !== nodeId) {
         this.#lose(record.id, other);
         continue;
       }
-      // The table was made anew, or set back to a backup: it is still here.
-      await this.claim(record).catch((error: unknown) => {
-        const { code } = asStacyError(error);
-        if (code === "unavailable") throw error;
-        log.warn({ sandbox: record.id, phase: "fleet", err: error }, "the fleet does not take this sandbox");
-      });
+      claims.push(record);
     }
-    // Ended while the database was away, or before the last start.
-    const left = [...rows.values()].filter(({ sandboxId }) => !here.has(sandboxId) && !this.#busy(sandboxId));
-    if (left.length > 0) await ownerships.release(left);
-    for (const { sandboxId } of left) this.#held.delete(sandboxId);
+    // The table was made anew, or set back to a backup: they are still here, also on a node that is drained.
+    while (claims.length > 0) {
+      await Promise.all(
+        claims.splice(0, AT_ONCE).map(async (record) => {
+          if (!isVisible(record.state)) return;
+          await this.#claimed(record, (claim) => ownerships.claim(claim)).catch((error: unknown) => {
+            if (asStacyError(error).code === "unavailable") throw error;
+            log.warn({ sandbox: record.id, phase: "fleet", err: error }, "the fleet does not take this sandbox");
+          });
+          if (!isVisible(record.state)) this.release(record.id);
+        }),
+      );
+    }
     this.#soon();
   }
 
@@ -157,12 +200,13 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     );
   }
 
-  #soon(): void {
+  #soon(waitMs = GATHER_MS): void {
     if (this.#closed || this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      void this.flush().catch(() => {}); // it is tried again when the database answers
-    }, GATHER_MS).unref();
+      const again = (): void => this.#soon(Math.min(2 * waitMs, MOST_WAIT_MS));
+      void this.flush().catch(again);
+    }, waitMs).unref();
   }
 
   /** Writes what waits, now. @throws StacyError `unavailable`: it waits on */
@@ -189,16 +233,36 @@ export class FleetRegistry implements Registry, AsyncDisposable {
       writes.push({ write: { sandboxId: id, epoch: held.epoch, state, expiresAt }, record, held });
     }
     if (writes.length === 0) return;
-    for (const { write } of writes) this.#changed.delete(write.sandboxId);
+    for (const { write, held } of writes) {
+      this.#changed.delete(write.sandboxId);
+      delete held.published; // whatever it becomes meanwhile is written after this
+    }
     let done: Set<string>;
     try {
-      done = await ownerships.publish(writes.map(({ write }) => write));
+      done = await this.#publish(writes.map(({ write }) => write));
     } catch (error) {
       for (const { record } of writes) if (!this.#changed.has(record.id)) this.#changed.set(record.id, record);
       throw error;
     }
     for (const { write, held } of writes) if (done.has(write.sandboxId)) held.published = stamp(write);
     if (writes.some(({ write, held }) => !done.has(write.sandboxId) && held.released !== true)) await this.reconcile();
+  }
+
+  /** What the database does not take of one must not hold up the others. */
+  async #publish(all: readonly Published[]): Promise<Set<string>> {
+    const { ownerships, log } = this.#parts;
+    try {
+      return await ownerships.publish(all);
+    } catch (error) {
+      if (asStacyError(error).code === "unavailable") throw error;
+      if (all.length > 1) {
+        const each = await Promise.all(all.map((one) => this.#publish([one])));
+        return new Set(each.flatMap((ids) => [...ids]));
+      }
+      const [one] = all;
+      log.error({ sandbox: one?.sandboxId, phase: "fleet", err: error }, "the fleet does not take what became of it");
+      return new Set(all.map(({ sandboxId }) => sandboxId));
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -212,9 +276,15 @@ export class FleetRegistry implements Registry, AsyncDisposable {
 /** What others see of one. */
 function claimOf({ id, owner, name, state, image, createdAt, expiresAt, unreachable }: SandboxRecord): Claim {
   return {
-    ...{ sandboxId: id, owner, image, createdAt, expiresAt, state: unreachable === undefined ? state : "unreachable" },
+    // Durations of clients may have fractions of a millisecond, and be for ever.
+    ...{ sandboxId: id, owner, image, createdAt: whole(createdAt), expiresAt: whole(expiresAt) },
+    ...{ state: unreachable === undefined ? state : "unreachable" },
     ...(name === undefined ? {} : { name }),
   };
+}
+
+function whole(ms: number): number {
+  return Math.min(Math.round(ms), Number.MAX_SAFE_INTEGER);
 }
 
 function stamp({ state, expiresAt }: Pick<Claim, "state" | "expiresAt">): string {

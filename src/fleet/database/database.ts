@@ -6,6 +6,7 @@
  * It may be away at any time. A statement fails then after a few seconds at most, and while the last one failed for that reason, `away` says
  * so and whoever is asked to wait for one can refuse at once.
  */
+import type { Socket } from "node:net";
 import pg from "pg";
 import { StacyError } from "../../host/error.ts";
 import type { Log } from "../../sandboxes/observer.ts";
@@ -17,9 +18,14 @@ const IDLE_MS = 30_000;
 const LISTEN_AGAIN_MS = 2_000;
 /** A listening connection is asked so often whether it is still there. */
 const LISTEN_CHECK_MS = 10_000;
+/** One that stands still does not say good-bye. */
+const END_MS = 500;
 
-/** The words of PostgreSQL for what a retry mends: connection lost, starting, stopping, too many connections, read-only after a fail-over. */
-const TRANSIENT = /^(08|57P|53|25006)/;
+/**
+ * The words of PostgreSQL for what a retry mends: connection lost, starting, stopping, too many connections, read-only
+ * after a fail-over, ended for a time limit, a lock or a deadlock, a password that is being changed.
+ */
+const TRANSIENT = /^(08|57P|57014|53|25006|40|55P03|28P01)/;
 
 export interface DatabaseOptions {
   url: string;
@@ -39,11 +45,14 @@ export interface Rows<T> {
 export class FleetDatabase implements AsyncDisposable {
   readonly #options: DatabaseOptions;
   readonly #pool: pg.Pool;
+  /** All connections that are there, so that none outlives us. */
+  readonly #clients = new Set<pg.ClientBase>();
   readonly #listeners = new Map<string, (payload: string) => void>();
   #listening: pg.Client | undefined;
   #timer: NodeJS.Timeout | undefined;
   #listen: Promise<void> = Promise.resolve();
   #away: StacyError | undefined;
+  #outages = 0;
   #closed = false;
 
   /** Connects with the first statement only. @throws StacyError `invalid` for an address that is none */
@@ -52,11 +61,18 @@ export class FleetDatabase implements AsyncDisposable {
     this.#pool = new pg.Pool({ ...connection(options.url), max: options.connections, idleTimeoutMillis: IDLE_MS });
     // An idle connection that ends: the next statement has another one.
     this.#pool.on("error", () => {});
+    this.#pool.on("connect", (client) => void this.#clients.add(client));
+    this.#pool.on("remove", (client) => void this.#clients.delete(client));
   }
 
   /** Why the last statement was not answered; absent: it was. */
   get away(): StacyError | undefined {
     return this.#away;
+  }
+
+  /** How often it went away: statements that were not answered then may have been done, also later. */
+  get outages(): number {
+    return this.#outages;
   }
 
   /**
@@ -123,6 +139,7 @@ export class FleetDatabase implements AsyncDisposable {
       return;
     }
     const client = new pg.Client(connection(this.#options.listenUrl || this.#options.url));
+    this.#clients.add(client);
     client.on("error", () => this.#deaf(client));
     client.on("end", () => this.#deaf(client));
     client.on("notification", ({ channel, payload }) => this.#listeners.get(channel)?.(payload ?? ""));
@@ -130,20 +147,25 @@ export class FleetDatabase implements AsyncDisposable {
       await client.connect();
       // Names of ours, with nothing in them that would need quotes.
       for (const channel of this.#listeners.keys()) await client.query(`LISTEN ${channel}`);
-      if (this.#closed) return void (await client.end());
+      if (this.#closed) return this.#cut(client);
       this.#listening = client;
       // What was told while nobody listened.
       for (const told of this.#listeners.values()) told("");
     } catch (error) {
-      await client.end().catch(() => {});
+      this.#cut(client);
       throw error;
     }
+  }
+
+  #cut(client: pg.ClientBase): void {
+    this.#clients.delete(client);
+    socketOf(client).destroy();
   }
 
   #deaf(client: pg.Client): void {
     if (this.#listening !== client) return;
     this.#listening = undefined;
-    void client.end().catch(() => {});
+    this.#cut(client);
   }
 
   #back(): void {
@@ -159,6 +181,7 @@ export class FleetDatabase implements AsyncDisposable {
     const away = awayError(words, error);
     if (this.#away === undefined && !this.#closed)
       this.#options.log.warn({ phase: "fleet", err: error }, `the fleet's database does not answer: ${words}`);
+    if (this.#away === undefined) this.#outages += 1;
     this.#away = away;
     return away;
   }
@@ -170,7 +193,12 @@ export class FleetDatabase implements AsyncDisposable {
     clearTimeout(this.#timer);
     const client = this.#listening;
     this.#listening = undefined;
-    await Promise.all([client?.end().catch(() => {}), this.#pool.end().catch(() => {})]);
+    const ended = Promise.all([client?.end().catch(() => {}), this.#pool.end().catch(() => {})]);
+    const cut = setTimeout(() => {
+      for (const each of this.#clients) this.#cut(each);
+    }, END_MS);
+    await ended;
+    clearTimeout(cut);
   }
 }
 
@@ -194,8 +222,13 @@ export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
 }
 
+/** Its types leave it out. */
+function socketOf(client: pg.ClientBase): Socket {
+  return (client as unknown as { connection: { stream: Socket } }).connection.stream;
+}
+
 function connection(url: string): pg.ClientConfig {
-  if (!/^postgres(ql)?:\/\//.test(url)) {
+  if (!/^postgres(ql)?:\/\//.test(url) || !URL.canParse(url)) {
     throw new StacyError("invalid", "fleet.database_url is not the address of a PostgreSQL", {
       remedy: 'write it as "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"',
     });

@@ -29,8 +29,11 @@ interface NodeRow {
   now_ms: number;
 }
 
-/** What a heartbeat is answered with. `replaced`: another process has registered as this node since. */
-export type Heartbeat = { draining: boolean } | "removed" | "replaced";
+/**
+ * What a heartbeat is answered with. `replaced`: another process has registered as this node since. `unknown`: the database has lost the
+ * registration, as one that is back from a backup, or one whose fail-over has lost the last second; a removal is not lost so, it keeps its row.
+ */
+export type Heartbeat = { draining: boolean } | "removed" | "replaced" | "unknown";
 
 export class Nodes {
   readonly #database: FleetDatabase;
@@ -41,26 +44,44 @@ export class Nodes {
     this.#lostAfterMs = lostAfterMs;
   }
 
-  /** @throws StacyError `conflict` when it was removed, or another one has its name; `unavailable` */
+  /**
+   * What an earlier process of it, or a copy, writes from now on changes nothing: what it has gets new epochs. A registration that was
+   * held up on its way changes nothing either, when another one has come since.
+   * @throws StacyError `conflict` when it was removed, or another one has its name; `unavailable`
+   */
   async register(node: OwnDescription, incarnation: string, heartbeatMs: number): Promise<void> {
     const { id, name, url, role, version, labels, architecture, providers, hostIdentity, load } = node;
+    const { rows: found } = await this.#database.query<{ incarnation: string; gone: boolean }>(
+      "SELECT incarnation, removed_at IS NOT NULL AS gone FROM stacyvm.nodes WHERE id = $1",
+      [id],
+    );
+    const [before] = found;
+    if (before?.gone === true) throw removed(name);
     const values = [
       ...[id, incarnation, name, url, role, version, JSON.stringify(labels), architecture],
       ...[JSON.stringify(providers), hostIdentity, JSON.stringify(load), heartbeatMs],
+      before?.incarnation ?? null,
     ];
     try {
-      const { count } = await this.#database.query(
-        `WITH told AS (SELECT pg_notify('${NODES_CHANNEL}', $1::text))
+      const { rows } = await this.#database.query(
+        `WITH told AS (SELECT pg_notify('${NODES_CHANNEL}', $1::text)), registered AS (
          INSERT INTO stacyvm.nodes AS n (id, incarnation, name, url, role, version, labels, architecture, providers, host_identity, load, heartbeat_ms)
          SELECT $1::uuid, $2::uuid, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, $10, $11::jsonb, $12::integer FROM told
          ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, name = excluded.name, url = excluded.url,
            role = excluded.role, version = excluded.version, labels = excluded.labels, architecture = excluded.architecture,
            providers = excluded.providers, host_identity = excluded.host_identity, load = excluded.load,
            heartbeat_ms = excluded.heartbeat_ms, seen_at = now(), changed_at = now()
-         WHERE n.removed_at IS NULL`,
+         WHERE n.removed_at IS NULL AND n.incarnation = $13::uuid RETURNING id
+         ), renewed AS (
+           UPDATE stacyvm.sandboxes SET epoch = nextval('stacyvm.epoch') WHERE node_id IN (SELECT id FROM registered)
+         ) SELECT id FROM registered`,
         values,
       );
-      if (count === 0) throw removed(name);
+      if (rows.length === 0) {
+        throw new StacyError("unavailable", `another server has registered as the node ${name} at the same moment`, {
+          remedy: "it is tried again by itself",
+        });
+      }
     } catch (error) {
       if (sqlState(error) !== UNIQUE) throw error;
       throw new StacyError("conflict", `another node of the fleet is called ${name}`, {
@@ -80,7 +101,8 @@ export class Nodes {
       [id, incarnation, load === undefined ? null : JSON.stringify(load)],
     );
     const [row] = rows;
-    if (row === undefined || row.removed) return "removed";
+    if (row === undefined) return "unknown";
+    if (row.removed) return "removed";
     return row.mine ? { draining: row.draining } : "replaced";
   }
 
@@ -108,16 +130,17 @@ export class Nodes {
    * Its rights end, and what it had is forgotten: nothing that it writes counts any more.
    * @param force also when it is there, or has sandboxes
    * @returns ids of the sandboxes that are forgotten
-   * @throws StacyError `not-found`, `conflict`
+   * Idempotent. @throws StacyError `not-found`, `conflict`
    */
   async remove(id: string, force: boolean): Promise<string[]> {
     return this.#database.transaction(async (query) => {
-      const [row] = await query<{ up: boolean; name: string }>(
-        `SELECT name, now() - seen_at < ${MISSED} * heartbeat_ms * interval '1 ms' AS up
-         FROM stacyvm.nodes WHERE id = $1 AND removed_at IS NULL FOR UPDATE`,
+      const [row] = await query<{ up: boolean; name: string; gone: boolean }>(
+        `SELECT name, removed_at IS NOT NULL AS gone, now() - seen_at < ${MISSED} * heartbeat_ms * interval '1 ms' AS up
+         FROM stacyvm.nodes WHERE id = $1 FOR UPDATE`,
         [id],
       );
       if (row === undefined) throw notThere(id);
+      if (row.gone) return [];
       const has = await query<{ id: string }>("SELECT id FROM stacyvm.sandboxes WHERE node_id = $1 ORDER BY id", [id]);
       if (!force && (row.up || has.length > 0)) {
         const what = has.length === 0 ? "is up" : `has ${has.length === 1 ? "a sandbox" : `${has.length} sandboxes`}`;

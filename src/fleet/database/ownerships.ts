@@ -67,7 +67,7 @@ export class Ownerships {
       const { rows } = await this.#database.query<Row>(
         `INSERT INTO stacyvm.sandboxes AS s (id, node_id, owner, name, state, image, created_at, expires_at)
          SELECT $1, n.id, $4, $5, $6, $7, $8::bigint, $9::bigint FROM stacyvm.nodes n
-           WHERE n.id = $2 AND n.incarnation = $3 AND n.removed_at IS NULL
+           WHERE n.id = $2 AND n.incarnation = $3 AND n.removed_at IS NULL FOR KEY SHARE OF n
          ON CONFLICT (id) DO UPDATE SET state = excluded.state, expires_at = excluded.expires_at WHERE s.node_id = excluded.node_id
          RETURNING ${COLUMNS}`,
         values,

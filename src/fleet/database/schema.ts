@@ -95,7 +95,9 @@ const LOCK = 7_423_001;
 export async function migrate(database: FleetDatabase): Promise<void> {
   await database.transaction(async (query) => {
     await query("SELECT pg_advisory_xact_lock($1)", [LOCK]);
-    await query("CREATE SCHEMA IF NOT EXISTS stacyvm");
+    // Asked first: one that is there may be another user's, who alone may make some.
+    const [there] = await query<{ missing: boolean }>("SELECT to_regnamespace('stacyvm') IS NULL AS missing");
+    if (there?.missing === true) await query("CREATE SCHEMA stacyvm");
     await query(
       "CREATE TABLE IF NOT EXISTS stacyvm.steps (version integer PRIMARY KEY, works integer NOT NULL, made_at timestamptz NOT NULL DEFAULT now())",
     );
