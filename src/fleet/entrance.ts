@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
+import { originAllowed } from "../api/auth.ts";
 import { OpenCalls } from "../api/open-calls.ts";
 import type { Front } from "../api/server.ts";
 import { vouch } from "../api/vouched.ts";
@@ -84,7 +85,14 @@ export class Entrance implements Front {
     } catch (error) {
       if (!(error instanceof StacyError))
         this.#parts.log.error({ phase: "fleet", err: error }, "a call was not passed on");
-      await sayResponse(call, errorAs(call, error, isE2b(target))).catch(() => {});
+      const response = errorAs(call, error, isE2b(target));
+      const { origin, host } = call.incoming.headers;
+      // A page of another origin that may call reads why it could not, too.
+      if (origin !== undefined && originAllowed(origin, host, this.#parts.config)) {
+        response.headers.set("access-control-allow-origin", origin);
+        response.headers.append("vary", "Origin");
+      }
+      await sayResponse(call, response).catch(() => {});
       return true;
     }
   }

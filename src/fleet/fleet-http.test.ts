@@ -310,6 +310,13 @@ test("the sandboxes of a node that does not answer are unreachable, and say when
   const refused = await here.ask("GET", `/api/v1/sandboxes/${record.id}`);
   assert.deepEqual([refused.status, refused.body.phase], [503, "unreachable"]);
   assert.equal(refused.headers["x-request-id"], refused.body.request_id);
+  for (const [origin, allowed] of [
+    [here.server.url, here.server.url],
+    ["https://evil.example", undefined],
+  ] as const) {
+    const { headers } = await here.ask("GET", `/api/v1/sandboxes/${record.id}`, undefined, { origin });
+    assert.equal(headers["access-control-allow-origin"], allowed);
+  }
   const own = await here.ask("GET", "/api/v1/sandboxes", undefined, { "x-request-id": "mine" });
   assert.deepEqual([own.headers["x-request-id"], own.headers["server-timing"] !== undefined], ["mine", true]);
   there.node.state = "silent";
