@@ -1,5 +1,4 @@
 /** The application: middleware, routes, errors. A function from `Request` to `Response`; sockets are elsewhere (server.ts). */
-import { StacyError } from "../host/error.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import { View } from "../sandboxes/view.ts";
 import { addressOf, assertLocalRequest, identify, originAllowed, presentedKeys } from "./auth.ts";
@@ -20,7 +19,7 @@ import {
 } from "./endpoint.ts";
 import { assertOwnPage } from "./other-pages.ts";
 import { isClosed, previewTarget, proxyPreview } from "./preview.ts";
-import { httpError, problemOf, requestIdOf, retryAfterOf } from "./problem.ts";
+import { httpError, mayFitElsewhere, problemOf, requestIdOf, retryAfterOf } from "./problem.ts";
 import { codeRoutes } from "./routes/code.ts";
 import { environmentRoutes } from "./routes/environments.ts";
 import { eventRoutes } from "./routes/events.ts";
@@ -294,11 +293,6 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
   consoleRoutes(endpoints);
   endpoints.assertComplete();
   return Object.assign(app, { routeTable: [...endpoints.table, ...mounts.flatMap(({ routes }) => routes)] });
-}
-
-/** Of a create: another node may have a place for what this one has none for. */
-function mayFitElsewhere(error: unknown): boolean {
-  return error instanceof StacyError && !error.final && ["limit", "unavailable", "no-space"].includes(error.code);
 }
 
 const PROBLEM = { description: "Error", content: { "application/json": { schema: ErrorBody } } };

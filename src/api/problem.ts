@@ -96,6 +96,13 @@ export function requestIdOf(given: string | undefined): string {
   return given !== undefined && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
+/** Of a create: another node may have room for what this one has none for. What its owner may have at most it may have nowhere. */
+export function mayFitElsewhere(thrown: unknown): boolean {
+  if (!(thrown instanceof StacyError) || thrown.final || thrown.data?.reason === "max_sandboxes_per_owner")
+    return false;
+  return thrown.code === "limit" || thrown.code === "unavailable" || thrown.code === "no-space";
+}
+
 /** Whole seconds after which it may be otherwise, where the error knows. */
 export function retryAfterOf(thrown: unknown): string | undefined {
   const ms = thrown instanceof StacyError ? thrown.data?.retryAfterMs : undefined;

@@ -1,6 +1,6 @@
 /** Errors as E2B's clients read them: `{code, message}`, where the code is the HTTP status. */
 import { Code, ConnectError } from "@connectrpc/connect";
-import { problemOf } from "../api/problem.ts";
+import { mayFitElsewhere, problemOf } from "../api/problem.ts";
 import { asStacyError, type ErrorCode, StacyError } from "../host/error.ts";
 
 /** An answer with a status that no error of ours has. */
@@ -23,7 +23,16 @@ export function errorResponse(thrown: unknown): Response {
     thrown instanceof E2bError ? thrown : { status: statusOf(thrown), message: messageOf(thrown) };
   const headers: Record<string, string> = { "content-type": "application/json" };
   if (status === 429 || status === 503) headers["retry-after"] = "1";
-  return new Response(JSON.stringify({ code: status, message }), { status, headers });
+  const response = new Response(JSON.stringify({ code: status, message }), { status, headers });
+  if (mayFitElsewhere(thrown)) refusals.add(response);
+  return response;
+}
+
+/** Answers to what another node of the fleet may still do. */
+const refusals = new WeakSet<Response>();
+
+export function isRefusal(response: Response): boolean {
+  return refusals.has(response);
 }
 
 /** Clients ask again after a 429, and tell their users of a rate. */

@@ -17,7 +17,7 @@ import { controlPlane, isControlPath } from "./control/control.ts";
 import type { ControlEnv } from "./control/env.ts";
 import { volumeShown } from "./control/volumes.ts";
 import { Envd, gone, isGone } from "./envd/envd.ts";
-import { E2bError, errorResponse } from "./error.ts";
+import { E2bError, errorResponse, isRefusal } from "./error.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
 import { type E2bParts, ENVD_PORT, INTERPRETER_PORT } from "./parts.ts";
 import { isOwn, type Proof, proofOf, signerOf } from "./proof.ts";
@@ -168,8 +168,7 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
       if (!isControlPath(c.req.path)) return undefined;
       c.set("route", "e2b control");
       const response = await control.answer(c.req.raw, admission(c, gate));
-      if (vouchedOf(c.env.incoming)?.elsewhere && NO_PLACE.has(response.status))
-        response.headers.set(REFUSAL_HEADER, "full");
+      if (vouchedOf(c.env.incoming)?.elsewhere && isRefusal(response)) response.headers.set(REFUSAL_HEADER, "full");
       return response;
     },
     leadsNowhere({ id, port }, error) {
@@ -180,9 +179,6 @@ export function e2b({ sandboxes: all, tokens, ...rest }: MountParts): Mount {
     },
   };
 }
-
-/** Statuses of a create that another node may still do. */
-const NO_PLACE: ReadonlySet<number> = new Set([429, 503, 507]);
 
 /** Whatever a program of a guest serves. */
 const GUESTS: RouteAccess = { method: "ALL", path: "/*", access: "sandbox", protocol: "E2B", port: "other" };

@@ -378,6 +378,14 @@ test("a create goes to the node that has a place, and to the next one when it ha
   assert.deepEqual([none.status, none.body.phase], [503, "placement"]);
 });
 
+test("what an owner may have at most at the node that is asked first it does not get from the next", async () => {
+  const [one, two] = await pair();
+  assert.equal((await two.ask("PUT", "/api/v1/quotas/alice", { max_sandboxes: 1 })).status, 200);
+  const create = () => one.ask("POST", "/api/v1/sandboxes", { image: "image" }, { "x-user-id": "alice" });
+  assert.deepEqual([(await create()).status, (await create()).status], [201, 429]);
+  assert.deepEqual([one.app.sandboxes.list().length, two.app.sandboxes.list().length], [0, 1]);
+});
+
 test("a create that this node is the best for is made here, and is as it is on one server", async () => {
   const [other, here] = await pair(); // the last one is the first candidate
   const answer = await here.ask("POST", "/api/v1/sandboxes", { image: "image", name: "mine" });
