@@ -255,6 +255,22 @@ test("a database that stands still holds up nobody for ever", async () => {
   await database.query("SELECT 1");
 });
 
+test("connections that have gone dumb are waited for once, not one after another", async () => {
+  await using database = open(postgres.url);
+  const slow = () => database.query<{ pid: number }>("SELECT pg_backend_pid() AS pid, pg_sleep(0.2)");
+  const pids = (await Promise.all([1, 2, 3, 4].map(slow))).map(({ rows }) => rows[0]?.pid ?? 0);
+  assert.equal(new Set(pids).size, 4);
+  // As by a fail-over behind an address that stays: the server answers, these connections never do.
+  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  try {
+    await assert.rejects(database.query("SELECT 1"), { code: "unavailable" });
+    const { rows } = await database.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
+    assert.ok(!pids.includes(rows[0]?.pid ?? 0));
+  } finally {
+    for (const pid of pids) process.kill(pid, "SIGCONT");
+  }
+});
+
 test("a server ends although its database stands still", async () => {
   const database = open(postgres.url);
   const told = new EventTarget();

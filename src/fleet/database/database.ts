@@ -6,7 +6,9 @@
  * It may be away at any time. A statement fails then after a few seconds at most, and while the last one failed for that reason, `away` says
  * so and whoever is asked to wait for one can refuse at once.
  */
+import { once } from "node:events";
 import type { Socket } from "node:net";
+import { setImmediate } from "node:timers/promises";
 import pg from "pg";
 import { StacyError } from "../../host/error.ts";
 import type { Log } from "../../sandboxes/observer.ts";
@@ -47,6 +49,8 @@ export class FleetDatabase implements AsyncDisposable {
   readonly #pool: pg.Pool;
   /** All connections that are there, so that none outlives us. */
   readonly #clients = new Set<pg.ClientBase>();
+  /** Of the pool, those that nobody uses now. */
+  readonly #idle = new Set<pg.ClientBase>();
   readonly #listeners = new Map<string, (payload: string) => void>();
   #listening: pg.Client | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -62,7 +66,14 @@ export class FleetDatabase implements AsyncDisposable {
     // An idle connection that ends: the next statement has another one.
     this.#pool.on("error", () => {});
     this.#pool.on("connect", (client) => void this.#clients.add(client));
-    this.#pool.on("remove", (client) => void this.#clients.delete(client));
+    this.#pool.on("remove", (client) => {
+      this.#clients.delete(client);
+      this.#idle.delete(client);
+    });
+    this.#pool.on("acquire", (client) => void this.#idle.delete(client));
+    this.#pool.on("release", (_error, client) => {
+      if (this.#clients.has(client)) this.#idle.add(client);
+    });
   }
 
   /** Why the last statement was not answered; absent: it was. */
@@ -85,7 +96,7 @@ export class FleetDatabase implements AsyncDisposable {
       this.#back();
       return { rows, count: rowCount ?? 0 };
     } catch (error) {
-      throw this.#failure(error);
+      throw await this.#failure(error);
     }
   }
 
@@ -97,7 +108,7 @@ export class FleetDatabase implements AsyncDisposable {
     try {
       client = await this.#pool.connect();
     } catch (error) {
-      throw this.#failure(error);
+      throw await this.#failure(error);
     }
     let broken: Error | undefined;
     try {
@@ -110,7 +121,7 @@ export class FleetDatabase implements AsyncDisposable {
       await client.query("ROLLBACK").catch((thrown: Error) => {
         broken = thrown;
       });
-      throw this.#failure(error);
+      throw await this.#failure(error);
     } finally {
       client.release(broken);
     }
@@ -174,7 +185,7 @@ export class FleetDatabase implements AsyncDisposable {
     this.#options.log.info({ phase: "fleet" }, "the fleet's database answers again");
   }
 
-  #failure(error: unknown): unknown {
+  async #failure(error: unknown): Promise<unknown> {
     if (!isAway(error)) return error;
     const words =
       error instanceof Error && error.message !== "" ? error.message : String((error as { code?: string }).code);
@@ -183,6 +194,14 @@ export class FleetDatabase implements AsyncDisposable {
       this.#options.log.warn({ phase: "fleet", err: error }, `the fleet's database does not answer: ${words}`);
     if (this.#away === undefined) this.#outages += 1;
     this.#away = away;
+    // They lead to the same database: after a fail-over each of them would be waited for in vain.
+    await Promise.all(
+      [...this.#idle].map(async (client) => {
+        const socket = socketOf(client);
+        if (!socket.closed) await once(socket.destroy(), "close").catch(() => {});
+      }),
+    );
+    await setImmediate(); // the pool has let go of them
     return away;
   }
 
