@@ -113,6 +113,7 @@ export class Postgres implements AsyncDisposable {
   readonly dir: string;
   readonly #programs: Programs;
   #running: Running | undefined;
+  #waker: ChildProcess | undefined;
 
   private constructor(dir: string, found: Programs) {
     this.dir = dir;
@@ -155,11 +156,18 @@ export class Postgres implements AsyncDisposable {
 
   /** It and all of its processes stand still: who asks gets no answer. */
   async stop(): Promise<void> {
-    for (const pid of await this.#pids()) signalTo(pid, "SIGSTOP");
+    const pids = await this.#pids();
+    // What stands still does not end with us: somebody wakes it when we are gone, however that comes.
+    const script = `read _; kill -CONT ${pids.join(" ")} 2>/dev/null`;
+    this.#waker?.stdin?.end();
+    this.#waker = spawn("sh", ["-c", script], { stdio: ["pipe", "ignore", "ignore"], detached: true });
+    for (const pid of pids) signalTo(pid, "SIGSTOP");
   }
 
   async goOn(): Promise<void> {
     for (const pid of await this.#pids()) signalTo(pid, "SIGCONT");
+    this.#waker?.stdin?.end();
+    this.#waker = undefined;
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: whatever the test asks for
