@@ -122,7 +122,8 @@ export function createApp(parts: ServerParts, mounts: readonly Mount[] = []): Ap
     // Pages for everybody too: what a foreign page cannot load, it cannot build upon.
     // A preview may be what is asked for, or E2B's protocol, with a sandbox's token: who else answers looks again (`identify`).
     // Of one that another node passes on, that node has looked.
-    const unknown = vouchedOf(c.env.incoming) === undefined;
+    const known = vouchedOf(c.env.incoming);
+    const unknown = known === undefined || known.refused !== undefined;
     if (unknown && access.ownUser && presentedKeys(c.req.raw.headers).length === 0) {
       assertLocalRequest(c.req.raw.headers, config, { preview: true });
       assertOwnPage(c.req.raw.headers, c.req.path, config);

@@ -8,8 +8,9 @@ import { endToEnd } from "../host/hop-by-hop.ts";
 /** What is said to us rather than to the guest; the header that had the key goes the same way. */
 const OURS = ["host", "expect", "x-api-key", "x-admin-api-key", "x-user-id"];
 
-/** Orders to a web server that stands before us, which would fetch something else in our answer's place. */
-const FOR_FRONT_SERVERS = /^(?:x-accel-.*|x-sendfile.*|x-lighttpd-.*|x-reproxy-.*|x-litespeed-.*)$/;
+/** Orders to a web server that stands before us, which would fetch something else in our answer's place, and what nodes of a fleet say to each other. */
+const FOR_FRONT_SERVERS =
+  /^(?:x-stacyvm-(?:node|refused)|x-accel-.*|x-sendfile.*|x-lighttpd-.*|x-reproxy-.*|x-litespeed-.*)$/;
 
 /** What rules an origin or asks its user for something, and not this one answer. */
 const ORIGIN_WIDE =

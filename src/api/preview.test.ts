@@ -38,6 +38,7 @@ const RULES: Record<string, string | string[]> = {
   "www-authenticate": 'Basic realm="log in"',
   "content-security-policy": "default-src *",
   "x-accel-redirect": "/internal/secret",
+  "x-stacyvm-refused": "not-mine",
   "x-sendfile": "/etc/passwd",
 };
 
@@ -177,7 +178,8 @@ test("below our own host name: no cookie and no key goes in, and nothing that ru
 test("under a host name of its own: its cookies are its own, and only that", async () => {
   const response = await ask("/own");
   assert.deepEqual(response.headers.getSetCookie(), ["a=1"]);
-  for (const name of ["x-accel-redirect", "x-sendfile"]) assert.equal(response.headers.get(name), null, name);
+  for (const name of ["x-accel-redirect", "x-sendfile", "x-stacyvm-refused"])
+    assert.equal(response.headers.get(name), null, name);
   assert.equal(seen[0]?.headers.cookie, "session=1");
 });
 

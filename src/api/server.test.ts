@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect, type Socket as TcpSocket } from "node:net";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -306,6 +306,26 @@ function countStreams(message: IncomingMessage | undefined): () => boolean {
   });
   return () => made;
 }
+
+test("who goes on sending a body that was answered long ago is cut off, whoever has answered", async (t) => {
+  const app = newApi();
+  const front = {
+    request(_incoming: IncomingMessage, outgoing: ServerResponse) {
+      outgoing.writeHead(403).end("no");
+      return true;
+    },
+    upgrade: () => false,
+  };
+  const server = await listen(app, { ...validateConfig({}, "").server, port: 0 }, { front });
+  t.after(() => server.close(0));
+  const socket = connect(server.port, "127.0.0.1").on("error", () => {});
+  t.after(() => socket.destroy());
+  socket.write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+  await once(socket, "data");
+  const sending = setInterval(() => socket.write("x".repeat(1_000)), 20);
+  t.after(() => clearInterval(sending));
+  await once(socket, "close");
+});
 
 test("what is left of a body that was answered before its end does not stand before the next request on its connection", async () => {
   const body = "x".repeat(1_000_000);

@@ -15,6 +15,8 @@ const MAX_HEADER_BYTES = 16_384;
 const KEEP_ALIVE_MS = 310_000;
 /** Clients that ask for it hear so often that their answer is being made. */
 const PROCESSING_MS = 60_000;
+/** For the rest of a body that nobody reads. */
+const DROP_MS = 500;
 /** For the last lines of answers that the server's stop has ended. */
 const LAST_WORDS_MS = 3_000;
 
@@ -39,6 +41,9 @@ function dropRest(incoming: IncomingMessage): void {
   if (incoming.complete || incoming.destroyed) return;
   incoming.removeAllListeners("data");
   incoming.resume();
+  // Who goes on sending is not listened to for longer than that, whoever has answered.
+  const limit = setTimeout(() => incoming.destroy(), DROP_MS).unref();
+  for (const over of ["end", "close"]) incoming.once(over, () => clearTimeout(limit));
 }
 
 /** Looks at each request before the application does. Whoever takes one answers it, whatever becomes of it. */
@@ -85,7 +90,10 @@ export async function listen(
     if (taken === false) void listener(incoming, outgoing);
     else if (taken !== true) void taken.then((was) => was || void listener(incoming, outgoing));
   };
-  const secure = tls === undefined ? undefined : createTlsServer({ ...options, ...tls.options } as object, answer);
+  const secure =
+    tls === undefined
+      ? undefined
+      : createTlsServer({ ...options, ...tls.options, allowHalfOpen: true } as object, answer);
   if (secure !== undefined) tls?.changed((changed) => secure.setSecureContext(changed));
   const server: Server = secure ?? createServer(options, answer);
   server.maxConnections = config.max_connections;

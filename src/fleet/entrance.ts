@@ -8,7 +8,7 @@ import type { Logger } from "pino";
 import { originAllowed } from "../api/auth.ts";
 import { OpenCalls } from "../api/open-calls.ts";
 import type { Front } from "../api/server.ts";
-import { vouch } from "../api/vouched.ts";
+import { type Caller, vouch } from "../api/vouched.ts";
 import { StacyError } from "../host/error.ts";
 import { DEFAULT_OWNER } from "../sandboxes/owner.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
@@ -128,7 +128,11 @@ export class Entrance implements Front {
         if (attempt === 0 || !hasBody(incoming)) return false;
         throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(target.sandbox)}`);
       }
-      if ("proved" in known && !mayUse(known, found)) return false;
+      // Others' are told of like what is not there, before anything about their nodes is said.
+      if (!("everybody" in known) && !mayUse("proved" in known ? known.proved : known.caller, found)) {
+        if (attempt === 0 || !hasBody(incoming)) return false;
+        throw new StacyError("not-found", `there is no sandbox ${JSON.stringify(target.sandbox)}`);
+      }
       const node = nodeOf(directory, found);
       // What was remembered may be older than the node's end.
       if (attempt === 0 && (node === undefined || node.state === "lost")) {
@@ -189,9 +193,9 @@ function ownerIn(incoming: IncomingMessage, known: Known): string {
   return "proved" in known ? known.proved.owner : DEFAULT_OWNER;
 }
 
-/** A sandbox's token stands on the key of somebody who may use that sandbox. */
-function mayUse({ proved }: Extract<Known, { proved: unknown }>, { owner }: Ownership): boolean {
-  return proved.owner === owner || proved.scopes.has("admin");
+/** A key is its owner's, or an administrator's; a sandbox's token stands on one. */
+function mayUse(by: Pick<Caller, "owner" | "scopes">, { owner }: Ownership): boolean {
+  return by.owner === owner || by.scopes.has("admin");
 }
 
 function moved(sandbox: string): StacyError {

@@ -335,9 +335,17 @@ test("the sandboxes of a node that does not answer are unreachable, and say when
       [mine.record.id, false],
     ].sort(),
   );
-  // Another owner's are nobody else's to see.
+  // Another owner's are nobody else's to see, not even that they are out of reach.
   const { secret } = await here.app.keys.create({ name: "o", owner: "other", scopes: ["read"] }, "test");
   assert.deepEqual((await here.ask("GET", "/api/v1/sandboxes", undefined, { "x-api-key": secret })).body, []);
+  for (const [path, headers] of [
+    [record.id, {}],
+    ["web", { "x-owner": "default" }],
+  ] as const) {
+    const asked = await here.ask("GET", `/api/v1/sandboxes/${path}`, undefined, { "x-api-key": secret, ...headers });
+    assert.notEqual(asked.status, 503, path);
+    assert.doesNotMatch(JSON.stringify(asked.body), /n1|unreachable/);
+  }
 });
 
 test("a create goes to the node that has a place, and to the next one when it has none", async () => {

@@ -8,6 +8,8 @@ import type { Membership } from "./membership.ts";
 
 /** Remembered at most; the oldest go first. */
 const MOST = 20_000;
+const MOST_UNKNOWN = 10_000;
+const UNKNOWN_MS = 1_000;
 const SANDBOX_ID = /^sb-[0-9a-f]{8}$/;
 
 /** Of this server's own. */
@@ -18,6 +20,8 @@ export class Locations implements Directory {
   readonly #ownerships: Pick<Ownerships, "of" | "named" | "all">;
   readonly #own: Own;
   readonly #known = new Map<string, Ownership>();
+  /** Ids that nobody had, and until when (ms of `performance.now()`) that is believed. */
+  readonly #unknown = new Map<string, number>();
   /** Ids by owner and name, which cannot have a slash. */
   readonly #named = new Map<string, string>();
 
@@ -40,8 +44,10 @@ export class Locations implements Directory {
     if (own !== undefined) return own;
     const isId = SANDBOX_ID.test(idOrName);
     if (!isId && whose === undefined) return undefined;
+    if (isId && (this.#unknown.get(idOrName) ?? 0) > performance.now()) return undefined;
     const known = this.#known.get(isId ? idOrName : (this.#named.get(`${whose}/${idOrName}`) ?? ""));
     const found = known ?? (await this.#ask(idOrName, isId ? undefined : whose));
+    if (found === undefined && isId) this.#remember(idOrName);
     // A row of this server's own that it has nothing of is about to go.
     if (found === undefined || found.nodeId === this.self.id) return undefined;
     if (known === undefined) this.#keep(found);
@@ -53,6 +59,12 @@ export class Locations implements Directory {
     if (whose !== undefined) return this.#ownerships.named(whose, idOrName);
     const [found] = await this.#ownerships.of([idOrName]);
     return found;
+  }
+
+  /** Nobody has it, and whoever asks again and again does not ask the database each time. No id that comes to be was asked for before. */
+  #remember(id: string): void {
+    if (this.#unknown.size >= MOST_UNKNOWN) this.#unknown.clear();
+    this.#unknown.set(id, performance.now() + UNKNOWN_MS);
   }
 
   mistaken(sandboxId: string, nodeId: string): void {

@@ -374,6 +374,58 @@ test("a node that does not have it is left, and the next one gets the whole body
   assert.equal(await textOf(answer), "second: 11");
 });
 
+test("what a page says that only nodes say is a page's: it is believed with its status alone", async () => {
+  const node = await nodeOf((_incoming, outgoing) =>
+    outgoing.writeHead(200, { [REFUSAL_HEADER]: "not-mine" }).end("x"),
+  );
+  const entrance = await entranceTo([node]);
+  assert.equal(await (await fetch(entrance.url)).text(), "x");
+  assert.deepEqual(
+    entrance.outcomes.map(({ kind }) => kind),
+    ["answered"],
+  );
+});
+
+test("a node that refuses while the body is still coming is done with, also when its connection breaks after the next one was asked", async () => {
+  const closed: string[] = [];
+  let cut = (): void => {};
+  const first = await nodeOf((incoming, outgoing) => {
+    incoming.socket.once("close", () => closed.push("first"));
+    incoming.on("error", () => {});
+    cut = () => incoming.socket.resetAndDestroy();
+    outgoing.writeHead(421, { [REFUSAL_HEADER]: "not-mine" }).end("{}");
+  }, "first");
+  const second = await nodeOf(async (incoming, outgoing) => {
+    cut();
+    outgoing.end(`second: ${Buffer.concat(await incoming.toArray()).length}`);
+  }, "second");
+  const entrance = await entranceTo([first, second]);
+  const slow = request(entrance.url, { method: "POST" });
+  slow.write("begun ");
+  await until(() => entrance.outcomes.length > 0 && closed.length > 0);
+  for (let i = 0; i < 5; i++) {
+    slow.write("more ");
+    await new Promise((wake) => setTimeout(wake, 5));
+  }
+  slow.end("ended");
+  const [answer] = (await once(slow, "response")) as [IncomingMessage];
+  assert.equal(await textOf(answer), "second: 36");
+});
+
+test("a node that this one has certificates for and that speaks no TLS is told nothing", async () => {
+  let asked = 0;
+  const node = await nodeOf((_incoming, outgoing) => {
+    asked += 1;
+    outgoing.end();
+  });
+  const tls = { generation: 1, client: () => ({}) } as unknown as NonNullable<
+    ConstructorParameters<typeof Forwarder>[0]
+  >["tls"];
+  const entrance = await entranceTo([node], { tls });
+  assert.equal(await (await fetch(entrance.url)).text(), "unreached");
+  assert.equal(asked, 0);
+});
+
 test("a node that cannot be reached, one that never answers and one that goes are told apart", async () => {
   const { server, ...gone } = await nodeOf(() => {}, "gone");
   await new Promise((resolve) => server.close(resolve));

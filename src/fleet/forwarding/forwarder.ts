@@ -154,6 +154,10 @@ export class Forwarder {
     const headers = headersOf(call);
     headers.push(FLEET_HEADER, seal(headers));
     const url = new URL(node.url);
+    // What clients show would be read by whoever is between, whatever a node says of itself.
+    if (this.#tls !== undefined && url.protocol !== "https:") {
+      return Promise.resolve({ kind: "unreached", error: new Error("it speaks no TLS, and this node does") });
+    }
     const options = {
       host: url.hostname.replace(/^\[|\]$/g, ""),
       port: url.port || (url.protocol === "https:" ? 443 : 80),
@@ -209,16 +213,19 @@ export class Forwarder {
       socket.once("close", () => clearTimeout(limit));
     });
     asked.on("error", (error) => {
-      upload.leave();
+      upload.leave(asked);
       settle(connected ? { kind: "broken", error, reused: asked.reusedSocket } : { kind: "unreached", error });
     });
     asked.once("response", (answer) => {
       this.#waiting.delete(asked);
       const why = answer.headers[REFUSAL_HEADER];
-      if (typeof why === "string") {
-        upload.leave();
+      // Of a create another may have room for it is an ordinary answer; the others are told by a status of their own.
+      if (typeof why === "string" && (why === "full" || answer.statusCode === 421)) {
+        upload.leave(asked);
         void readAnswer(answer, REFUSED_BYTES).then((refused) => {
           own?.destroy();
+          // The rest of its body goes elsewhere: nobody would ever end it.
+          if (!asked.writableFinished) asked.destroy();
           if (refused === undefined) settle({ kind: "broken", error: new Error("its answer broke off") });
           else settle({ kind: "refused", why: why as Refusal, answer: refused });
         });

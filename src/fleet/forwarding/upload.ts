@@ -55,8 +55,9 @@ export class Upload {
     this.#from.resume();
   }
 
-  /** Whoever gets it no longer wants it; it waits for another one. */
-  leave(): void {
+  /** Whoever gets it no longer wants it, and it waits for another one; who says so late may have been followed already. */
+  leave(to: Writable): void {
+    if (this.#to !== to) return;
     this.#to = undefined;
     if (!this.#ended && this.#begun) this.#from.pause();
   }

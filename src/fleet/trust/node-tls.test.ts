@@ -154,9 +154,16 @@ test("new files are good for new connections at once; files that do not fit leav
   assert.equal(said.length, 1, "said once");
   assert.ok(said[0] instanceof Error);
   assert.equal(await subject(), "CN=two");
+  // A file that is being written is empty for a moment.
+  const whole = await readFile(two.certificate);
   await rename(next.key, two.key);
+  await writeFile(two.certificate, "");
   await mine.look();
-  assert.deepEqual([said.length, said[1]], [2, undefined]);
+  assert.ok(said[1] instanceof Error);
+  assert.equal(await subject(), "CN=two");
+  await writeFile(two.certificate, whole);
+  await mine.look();
+  assert.deepEqual([said.length, said[2]], [3, undefined]);
   assert.equal(await subject(), "CN=next");
   // A server's, too.
   const theirs = await open(one);

@@ -2,7 +2,7 @@
  * The certificate that this node shows to others and the authority that theirs come from (mTLS), from files. They are looked at again and
  * again: new ones are good for new connections at once, and those that cannot be used leave the old ones in force.
  */
-import { X509Certificate } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createSecureContext } from "node:tls";
 import { StacyError } from "../../host/error.ts";
@@ -28,7 +28,7 @@ export class NodeTls {
   generation = 1;
   readonly #files: TlsFiles;
   readonly #log: (error: Error | undefined) => void;
-  readonly #changed: ((loaded: Loaded) => void)[] = [];
+  readonly #changed: ((options: object) => void)[] = [];
   #loaded: Loaded;
   #looking: NodeJS.Timeout | undefined;
   #refused: string | undefined;
@@ -57,7 +57,8 @@ export class NodeTls {
     return { ...this.#loaded, minVersion: "TLSv1.3" };
   }
 
-  onChange(listener: (loaded: Loaded) => void): void {
+  /** @param listener gets what `server` gives */
+  onChange(listener: (options: object) => void): void {
     this.#changed.push(listener);
   }
 
@@ -69,7 +70,7 @@ export class NodeTls {
       if (loaded.cert === this.#loaded.cert && loaded.key === this.#loaded.key && loaded.ca === this.#loaded.ca) return;
       this.#loaded = loaded;
       this.generation += 1;
-      for (const listener of this.#changed) listener(loaded);
+      for (const listener of this.#changed) listener(this.server());
       this.#log(undefined);
     } catch (error) {
       const { message } = error as Error;
@@ -93,6 +94,9 @@ async function load({ certificate, key, ca }: TlsFiles): Promise<Loaded> {
   try {
     createSecureContext(loaded);
     new X509Certificate(loaded.ca);
+    // A file that is being written is empty for a moment, and no certificate at all would fit as well.
+    if (!new X509Certificate(loaded.cert).checkPrivateKey(createPrivateKey(loaded.key)))
+      throw new Error("the key is another certificate's");
   } catch (cause) {
     throw new StacyError(
       "invalid",
