@@ -1,49 +1,19 @@
 /** Keys in a fleet, with a real PostgreSQL: made on one server, good on all; revoked on one, good on none; and while the database is away. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
+import { test } from "node:test";
 import { Keys } from "../src/access/keys.ts";
 import { hashOf } from "../src/access/secret.ts";
-import { configSchema } from "../src/config/schema.ts";
-import { Fleet } from "../src/fleet/fleet.ts";
-import { silentLog } from "../src/sandboxes/observer.ts";
 import { Store } from "../src/sandboxes/store.ts";
 import { fakeWorld } from "./fake-provider.ts";
-import { PgBouncer, Postgres } from "./postgres.ts";
+import { fleetTests, until } from "./fleet-support.ts";
+import { PgBouncer } from "./postgres.ts";
 
 const INPUT = { name: "ci", owner: "ada", scopes: ["use" as const] };
 
-let postgres: Postgres;
-let dir: string;
-before(async () => {
-  postgres = await Postgres.create();
-  dir = await mkdtemp(join(tmpdir(), "stacyvm-fleet-"));
-});
-after(async () => {
-  await postgres?.[Symbol.asyncDispose]();
-  await rm(dir, { recursive: true, force: true });
-});
-beforeEach(() => postgres.query("DROP SCHEMA IF EXISTS stacyvm CASCADE"));
+const tests = fleetTests();
 
 async function server(name: string, options: { store?: Store; url?: string } = {}) {
-  const home = await mkdtemp(join(dir, "node-"));
-  const config = configSchema.parse({
-    fleet: { database_url: options.url ?? postgres.url, node_name: name, heartbeat: "100ms" },
-  }).fleet;
-  const fleet = await Fleet.open({
-    ...{
-      config,
-      dataDir: home,
-      url: `http://${name}:1`,
-      role: "node",
-      version: "1",
-      providers: ["qemu"],
-      log: silentLog,
-    },
-  });
+  const { fleet } = await tests.open(name, options);
   const store = options.store ?? new Store(":memory:");
   const keys = fleet.keys(store);
   const { sandboxes } = fakeWorld({ registry: fleet.registry, store });
@@ -51,13 +21,9 @@ async function server(name: string, options: { store?: Store; url?: string } = {
   return { fleet, keys, store, [Symbol.asyncDispose]: () => fleet[Symbol.asyncDispose]() };
 }
 
-async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await delay(10);
-}
-
 for (const way of ["with notices", "by polling alone, through PgBouncer"] as const) {
   test(`a key that is made on one server lets in on all, and one that is revoked on another lets in on none: ${way}`, async () => {
-    await using bouncer = way === "with notices" ? undefined : await PgBouncer.create(postgres);
+    await using bouncer = way === "with notices" ? undefined : await PgBouncer.create(tests.postgres);
     const options = bouncer === undefined ? {} : { url: bouncer.url };
     await using a = await server("a", options);
     await using b = await server("b", options);
@@ -88,11 +54,11 @@ test("keys of a server that was alone come along when it joins, and do not come 
     assert.ok(a.keys.holds(hashOf(secret)));
     await until(() => b.keys.holds(hashOf(secret)));
   }
-  await postgres.query("DELETE FROM stacyvm.keys");
-  await postgres.query("UPDATE stacyvm.nodes SET removed_at = now()"); // the names are free
+  await tests.postgres.query("DELETE FROM stacyvm.keys");
+  await tests.postgres.query("UPDATE stacyvm.nodes SET removed_at = now()"); // the names are free
   await using again = await server("a", { store });
   await until(() => !again.keys.holds(hashOf(secret)));
-  assert.deepEqual(await postgres.query("SELECT id FROM stacyvm.keys"), []);
+  assert.deepEqual(await tests.postgres.query("SELECT id FROM stacyvm.keys"), []);
   assert.deepEqual(store.keys(), []);
 });
 
@@ -103,7 +69,7 @@ test("while the database is away keys let in as before, none is made, and a revo
   const { record, secret } = await a.keys.create(INPUT, "admin");
   const { record: other, secret: kept } = await a.keys.create({ ...INPUT, name: "kept" }, "admin");
   await until(() => b.keys.holds(hashOf(secret)) && b.keys.holds(hashOf(kept)));
-  await postgres.kill();
+  await tests.postgres.kill();
   try {
     await assert.rejects(a.keys.create({ ...INPUT, name: "later" }, "admin"), { code: "unavailable" });
     await assert.rejects(a.keys.rotate(other.id, 0), { code: "unavailable" });
@@ -113,7 +79,7 @@ test("while the database is away keys let in as before, none is made, and a revo
     // Nor after a new start, which still has no database.
     assert.ok(!new Keys(store).holds(hashOf(secret)));
   } finally {
-    await postgres.start();
+    await tests.postgres.start();
   }
   try {
     await until(() => !b.keys.holds(hashOf(secret)));
@@ -134,11 +100,11 @@ test("a revocation that was made while the database was away is not forgotten by
   const secret = await (async () => {
     await using a = await server("a", { store });
     const made = await a.keys.create(INPUT, "admin");
-    await postgres.kill();
+    await tests.postgres.kill();
     await assert.rejects(a.keys.revoke("ci"), { code: "unavailable" });
     return made.secret;
-  })().finally(() => postgres.start());
-  await postgres.query("UPDATE stacyvm.nodes SET removed_at = now()");
+  })().finally(() => tests.postgres.start());
+  await tests.postgres.query("UPDATE stacyvm.nodes SET removed_at = now()");
   await using b = await server("b");
   assert.ok(b.keys.holds(hashOf(secret)));
   await using again = await server("a", { store });
@@ -163,10 +129,10 @@ test("of two servers that rotate a key at once one is refused, and the secret th
 test("the use of a key makes nobody read keys anew", async () => {
   await using a = await server("a");
   const { record, secret } = await a.keys.create(INPUT, "admin");
-  const revision = async (): Promise<string> => (await postgres.query("SELECT n FROM stacyvm.revisions"))[0].n;
+  const revision = async (): Promise<string> => (await tests.postgres.query("SELECT n FROM stacyvm.revisions"))[0].n;
   const before = await revision();
   assert.ok(a.keys.find(hashOf(secret)) !== undefined);
-  const used = () => postgres.query("SELECT last_used_at FROM stacyvm.keys WHERE id = $1", [record.id]);
+  const used = () => tests.postgres.query("SELECT last_used_at FROM stacyvm.keys WHERE id = $1", [record.id]);
   await until(async () => (await used())[0].last_used_at !== null);
   assert.equal(await revision(), before);
 });

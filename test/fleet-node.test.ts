@@ -3,10 +3,8 @@
  * know of one another, and what goes on while the database is away.
  */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { configSchema } from "../src/config/schema.ts";
 import type { NodeState, Ownership } from "../src/fleet/contract.ts";
@@ -14,39 +12,13 @@ import { Fleet } from "../src/fleet/fleet.ts";
 import { silentLog } from "../src/sandboxes/observer.ts";
 import type { Store } from "../src/sandboxes/store.ts";
 import { fakeWorld } from "./fake-provider.ts";
-import { Postgres } from "./postgres.ts";
+import { fleetTests, HEARTBEAT_MS, until } from "./fleet-support.ts";
 
-const HEARTBEAT_MS = 100;
-
-let postgres: Postgres;
-let dir: string;
-before(async () => {
-  postgres = await Postgres.create();
-  dir = await mkdtemp(join(tmpdir(), "stacyvm-fleet-"));
-});
-after(async () => {
-  await postgres?.[Symbol.asyncDispose]();
-  await rm(dir, { recursive: true, force: true });
-});
-beforeEach(() => postgres.query("DROP SCHEMA IF EXISTS stacyvm CASCADE"));
+const tests = fleetTests();
 
 /** A server. @param home of one that ran before, or a copy of it */
 async function node(name: string, from: { home?: string; store?: Store; url?: string } = {}) {
-  const home = from.home ?? (await mkdtemp(join(dir, "node-")));
-  const config = configSchema.parse({
-    fleet: { database_url: from.url ?? postgres.url, node_name: name, heartbeat: `${HEARTBEAT_MS}ms` },
-  }).fleet;
-  const fleet = await Fleet.open({
-    ...{
-      config,
-      dataDir: home,
-      url: `http://${name}:1`,
-      role: "node",
-      version: "1",
-      providers: ["qemu"],
-      log: silentLog,
-    },
-  });
+  const { fleet, home } = await tests.open(name, from);
   const world = fakeWorld({
     registry: fleet.registry,
     volumes: join(home, "volumes"),
@@ -57,13 +29,8 @@ async function node(name: string, from: { home?: string; store?: Store; url?: st
   return { ...world, fleet, home, name, sandboxes, [Symbol.asyncDispose]: () => fleet[Symbol.asyncDispose]() };
 }
 
-/** Waits for what comes by itself. */
-async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await delay(10);
-}
-
 const rows = (): Promise<{ id: string; state: string; name: string | null; node_id: string; epoch: string }[]> =>
-  postgres.query("SELECT id, state, name, node_id, epoch FROM stacyvm.sandboxes ORDER BY id");
+  tests.postgres.query("SELECT id, state, name, node_id, epoch FROM stacyvm.sandboxes ORDER BY id");
 const stateOf = async (id: string): Promise<string | undefined> => (await rows()).find((row) => row.id === id)?.state;
 
 test("a sandbox is in the table before anybody hears of it, as what it becomes, and not after its end", async () => {
@@ -140,8 +107,8 @@ test("what a node remembers of others is corrected by their `not mine`", async (
 });
 
 for (const [how, goes, comes] of [
-  ["killed", () => postgres.kill(), () => postgres.start()],
-  ["stopped", () => postgres.stop(), () => postgres.goOn()],
+  ["killed", () => tests.postgres.kill(), () => tests.postgres.start()],
+  ["stopped", () => tests.postgres.stop(), () => tests.postgres.goOn()],
 ] as const) {
   test(`while the database is ${how}, what runs goes on, known sandboxes are found, creates are refused at once; then all is as it is`, async () => {
     await using a = await node("a");
@@ -182,8 +149,8 @@ for (const [how, goes, comes] of [
 }
 
 test("a server that starts while the database is away has its sandboxes, and joins by itself", async () => {
-  await postgres.kill();
-  const a = await node("a").finally(() => postgres.start());
+  await tests.postgres.kill();
+  const a = await node("a").finally(() => tests.postgres.start());
   try {
     await until(() =>
       a.sandboxes.spawn({}).then(
@@ -204,11 +171,11 @@ test("a start compares what is here with the table: what is missing is claimed, 
   const nodeId = first.fleet.directory.self.id;
   await first[Symbol.asyncDispose]();
   // A backup that knows the one and not the other.
-  await postgres.query("DELETE FROM stacyvm.sandboxes WHERE id = $1", [stays.id]);
+  await tests.postgres.query("DELETE FROM stacyvm.sandboxes WHERE id = $1", [stays.id]);
   await first.sandboxes.destroy(goes.id);
   await using again = await Fleet.open({
     ...{
-      config: configSchema.parse({ fleet: { database_url: postgres.url, node_name: "a" } }).fleet,
+      config: configSchema.parse({ fleet: { database_url: tests.postgres.url, node_name: "a" } }).fleet,
       dataDir: first.home,
     },
     ...{ url: "http://a:1", role: "node", version: "1", providers: ["qemu"], log: silentLog },
@@ -228,10 +195,10 @@ test("a sandbox that another node has under a newer epoch is not this one's any 
   await until(async () => (await stateOf(id)) === "running");
   const [before] = await rows();
   // As a wake on b under a newer epoch will write it.
-  await postgres.query("UPDATE stacyvm.sandboxes SET node_id = $2, epoch = nextval('stacyvm.epoch') WHERE id = $1", [
-    id,
-    b.fleet.directory.self.id,
-  ]);
+  await tests.postgres.query(
+    "UPDATE stacyvm.sandboxes SET node_id = $2, epoch = nextval('stacyvm.epoch') WHERE id = $1",
+    [id, b.fleet.directory.self.id],
+  );
   await a.sandboxes.pause(id); // a write under the old epoch tells it
   const where = async (): Promise<string | undefined> => (await a.fleet.directory.ownerOf(id))?.nodeId;
   await until(async () => (await where()) === b.fleet.directory.self.id);
@@ -269,7 +236,7 @@ test("a node that stands still is silent, then lost, to the others; a removed on
   const stateOfB = (): NodeState | undefined => a.fleet.directory.nodes().find((each) => each.id === nodeB)?.state;
   // What stands still writes nothing; here its heartbeats are taken back instead.
   const freeze = (ms: number) =>
-    postgres.query("UPDATE stacyvm.nodes SET seen_at = now() - $2 * interval '1 ms' WHERE id = $1", [nodeB, ms]);
+    tests.postgres.query("UPDATE stacyvm.nodes SET seen_at = now() - $2 * interval '1 ms' WHERE id = $1", [nodeB, ms]);
   for (const [ms, state] of [
     [10_000, "silent"],
     [61_000, "lost"],
@@ -322,8 +289,8 @@ test("times with fractions of a millisecond, and for ever, are taken", async () 
 });
 
 for (const [what, loses] of [
-  ["this node", () => postgres.query("TRUNCATE stacyvm.nodes CASCADE")],
-  ["all of its tables", () => postgres.query("DROP SCHEMA stacyvm CASCADE")],
+  ["this node", () => tests.postgres.query("TRUNCATE stacyvm.nodes CASCADE")],
+  ["all of its tables", () => tests.postgres.query("DROP SCHEMA stacyvm CASCADE")],
 ] as const)
   test(`a database that has lost ${what} is told anew of it and of what it has, also of a drained one`, async () => {
     await using a = await node("a");
@@ -343,13 +310,13 @@ for (const [what, loses] of [
     );
     await a.fleet.nodes.drain(a.fleet.directory.self.id, true);
     await until(() => a.fleet.directory.self.draining);
-    await postgres.query("DELETE FROM stacyvm.sandboxes WHERE id = $1", [id]);
-    await postgres.kill();
-    await postgres.start();
+    await tests.postgres.query("DELETE FROM stacyvm.sandboxes WHERE id = $1", [id]);
+    await tests.postgres.kill();
+    await tests.postgres.start();
     await until(async () => (await rows()).some((row) => row.id === id));
   });
 
 test("a server whose database is not there, or not its own, starts all the same, and says so to whoever creates", async () => {
-  await using a = await node("a", { url: postgres.url.replace("/postgres?", "/nonexistent?") });
+  await using a = await node("a", { url: tests.postgres.url.replace("/postgres?", "/nonexistent?") });
   await assert.rejects(a.sandboxes.spawn({}), { code: "unavailable", message: /not joined/ });
 });

@@ -1,17 +1,10 @@
 /** What all servers of a fleet have alike, with a real PostgreSQL: templates, and quotas. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
-import { configSchema } from "../src/config/schema.ts";
-import { Fleet } from "../src/fleet/fleet.ts";
-import { silentLog } from "../src/sandboxes/observer.ts";
+import { test } from "node:test";
 import { Store } from "../src/sandboxes/store.ts";
 import type { TemplateInput } from "../src/sandboxes/templates.ts";
 import { fakeWorld } from "./fake-provider.ts";
-import { Postgres } from "./postgres.ts";
+import { fleetTests, until } from "./fleet-support.ts";
 
 const TEMPLATE: TemplateInput = {
   ...{
@@ -28,41 +21,13 @@ const TEMPLATE: TemplateInput = {
 };
 const QUOTA = { maxSandboxes: 1, maxTtlMs: 0, maxExecTimeoutMs: 0 };
 
-let postgres: Postgres;
-let dir: string;
-before(async () => {
-  postgres = await Postgres.create();
-  dir = await mkdtemp(join(tmpdir(), "stacyvm-fleet-"));
-});
-after(async () => {
-  await postgres?.[Symbol.asyncDispose]();
-  await rm(dir, { recursive: true, force: true });
-});
-beforeEach(() => postgres.query("DROP SCHEMA IF EXISTS stacyvm CASCADE"));
+const tests = fleetTests();
 
 async function server(name: string, store = new Store(":memory:")) {
-  const home = await mkdtemp(join(dir, "node-"));
-  const config = configSchema.parse({
-    fleet: { database_url: postgres.url, node_name: name, heartbeat: "100ms" },
-  }).fleet;
-  const fleet = await Fleet.open({
-    ...{
-      config,
-      dataDir: home,
-      url: `http://${name}:1`,
-      role: "node",
-      version: "1",
-      providers: ["qemu"],
-      log: silentLog,
-    },
-  });
+  const { fleet } = await tests.open(name);
   const { sandboxes } = fakeWorld({ registry: fleet.registry, shared: fleet.shared(store), store });
   await fleet.join(sandboxes);
   return { sandboxes, store, [Symbol.asyncDispose]: () => fleet[Symbol.asyncDispose]() };
-}
-
-async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await holds())) await delay(10);
 }
 
 test("a template that is made, replaced or removed on one server is so on all, also in their own databases", async () => {
@@ -90,10 +55,12 @@ test("of two servers that make a template of one name, or change one, at once, o
     Promise.allSettled([work(a, 64), work(b, 96)]);
   const refused = (outcomes: PromiseSettledResult<unknown>[]): string[] =>
     outcomes.flatMap((each) => (each.status === "rejected" ? [each.reason.code] : []));
-  assert.deepEqual(
-    refused(await both((each, memoryMiB) => each.sandboxes.templates.create("ada", { ...TEMPLATE, memoryMiB }))),
-    ["conflict"],
+  // Many at once, so that the news of one server's reaches the other while it waits for its turn.
+  const names = ["web", ...Array.from({ length: 12 }, (_, i) => `web-${i}`)];
+  const made = names.map((name) =>
+    both((each, memoryMiB) => each.sandboxes.templates.create("ada", { ...TEMPLATE, name, memoryMiB })),
   );
+  for (const outcomes of await Promise.all(made)) assert.deepEqual(refused(outcomes), ["conflict"]);
   const same = () =>
     until(() => {
       const [one, other] = [a, b].map(({ store }) => JSON.stringify(store.templates()));
@@ -136,7 +103,7 @@ test("a quota that is set on one server holds on each", async () => {
 test("while the database is away all is read as before, and changes are refused; then they work again by themselves", async () => {
   await using a = await server("a");
   await a.sandboxes.templates.create("ada", TEMPLATE);
-  await postgres.kill();
+  await tests.postgres.kill();
   try {
     assert.equal(a.sandboxes.templates.get("ada", "web").memoryMiB, 64);
     await assert.rejects(a.sandboxes.templates.create("ada", { ...TEMPLATE, name: "later" }), { code: "unavailable" });
@@ -145,7 +112,7 @@ test("while the database is away all is read as before, and changes are refused;
     assert.equal(a.store.templates().length, 1);
     assert.deepEqual(a.sandboxes.quotas.list(), []);
   } finally {
-    await postgres.start();
+    await tests.postgres.start();
   }
   await until(() =>
     a.sandboxes.templates.remove("ada", "web").then(

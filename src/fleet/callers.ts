@@ -7,7 +7,7 @@ import type { Access } from "../access/access.ts";
 import { scopesUpTo } from "../access/identity.ts";
 import { addressOf, assertLocalRequest, identify, presentedKeys } from "../api/auth.ts";
 import { assertOwnPage } from "../api/other-pages.ts";
-import type { Caller } from "../api/vouched.ts";
+import { type Caller, vouch } from "../api/vouched.ts";
 import type { Config } from "../config/schema.ts";
 import { isOwn, proofOf } from "../e2b/proof.ts";
 import type { SandboxTokens } from "../e2b/sandbox-tokens.ts";
@@ -49,6 +49,20 @@ export async function knownOf(
   }
   if (everybody) return { everybody: true };
   return { caller: await identify(headers, incoming, access, config, { preview: target?.kind === "preview" }) };
+}
+
+/** Of a request that is about no sandbox. @returns `undefined` for whom the application has to refuse */
+export async function callerIn(
+  incoming: IncomingMessage,
+  parts: CallersParts,
+): Promise<{ caller: Caller } | undefined> {
+  try {
+    const known = await knownOf(incoming, undefined, parts);
+    return "caller" in known ? known : undefined;
+  } catch (refused) {
+    vouch(incoming, { refused });
+    return undefined;
+  }
 }
 
 /** Of the claim, what is about who calls. */

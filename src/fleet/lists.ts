@@ -6,7 +6,7 @@ import { json } from "../api/endpoint.ts";
 import { SandboxBody } from "../api/schemas/sandbox.ts";
 import { vouch } from "../api/vouched.ts";
 import { pageOf } from "../e2b/control/paging.ts";
-import { type CallersParts, claimOf, headersOf, type Known, knownOf, ownerNamed } from "./callers.ts";
+import { type CallersParts, callerIn, claimOf, headersOf, type Known, ownerNamed } from "./callers.ts";
 import type { Directory, FleetNode, Ownership } from "./contract.ts";
 import type { Call, Forwarder } from "./forwarding/forwarder.ts";
 import type { Probes } from "./forwarding/probes.ts";
@@ -48,14 +48,8 @@ export class Lists {
   async list(call: Call, e2b: boolean): Promise<boolean> {
     const { incoming } = call;
     const { directory, app } = this.#parts;
-    let known: Known;
-    try {
-      known = await knownOf(incoming, undefined, this.#parts);
-    } catch (refused) {
-      vouch(incoming, { refused });
-      return false;
-    }
-    if (!("caller" in known)) return false;
+    const known = await callerIn(incoming, this.#parts);
+    if (known === undefined) return false;
     vouch(incoming, { caller: known.caller });
     // Of each node all, in pages of its own; the pages of the client are made of them together.
     const asked = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);

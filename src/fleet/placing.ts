@@ -9,7 +9,7 @@ import type { Api } from "../api/endpoint.ts";
 import { REFUSAL_HEADER, vouch } from "../api/vouched.ts";
 import { StacyError } from "../host/error.ts";
 import type { Limits } from "../sandboxes/limits.ts";
-import { type CallersParts, claimOf, headersOf, type Known, knownOf } from "./callers.ts";
+import { type CallersParts, callerIn, claimOf, headersOf, type Known } from "./callers.ts";
 import type { Directory, FleetNode, Placement, PlacementRequest } from "./contract.ts";
 import type { Answer, Call, Forwarder } from "./forwarding/forwarder.ts";
 import { Upload } from "./forwarding/upload.ts";
@@ -53,14 +53,8 @@ export class Placing {
   async create(call: Call, e2b: boolean): Promise<boolean> {
     const { incoming, outgoing } = call;
     if (outgoing === undefined) return false;
-    let known: Known;
-    try {
-      known = await knownOf(incoming, undefined, this.#parts);
-    } catch (refused) {
-      vouch(incoming, { refused });
-      return false;
-    }
-    if (!("caller" in known)) return false;
+    const known = await callerIn(incoming, this.#parts);
+    if (known === undefined) return false;
     const gone = new AbortController();
     outgoing.once("close", () => gone.abort());
     const url = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);

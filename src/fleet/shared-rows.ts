@@ -10,6 +10,7 @@ import type { Store } from "../sandboxes/store.ts";
 import type { FleetDatabase } from "./database/database.ts";
 import { closed } from "./registry.ts";
 
+const MOST_WRITTEN = 10_000;
 export const ROWS_CHANNEL = "stacyvm_rows";
 
 /** `T`: a row; `K`: what of it names it. */
@@ -28,6 +29,8 @@ export class SharedRows<T extends object & K, K> {
   readonly #parts: SharedRowsParts<T, K>;
   /** Versions in the database by key; absent: it was not asked yet. */
   #known: Map<string, number> | undefined;
+  /** Versions that this server wrote itself; 0: it removed the row. */
+  readonly #written = new Map<string, number>();
   #revision = "";
   #apply: ((all: T[]) => void) | undefined;
   /** Reading and writing, one after another: what is read must not undo what was written since. */
@@ -43,11 +46,12 @@ export class SharedRows<T extends object & K, K> {
   }
 
   /** @throws StacyError `unavailable`, `conflict` */
-  put(row: T): Promise<void> {
+  async put(row: T): Promise<void> {
+    const { kind, keyOf, local, database } = this.#parts;
+    const key = keyOf(row);
+    const asked = this.#joined().get(key) ?? 0;
     return this.#turns.run(async () => {
-      const { kind, keyOf, local, database } = this.#parts;
-      const key = keyOf(row);
-      const known = this.#joined().get(key) ?? 0;
+      const known = await this.#asAsked(key, asked);
       const { rows } = await database.query<{ version: string }>(
         `${this.#counted()} INSERT INTO stacyvm.shared AS s (kind, key, data) SELECT $1, $2, $3::json FROM told
          ON CONFLICT (kind, key) DO UPDATE SET data = excluded.data, version = s.version + 1 WHERE s.version = $4 RETURNING version`,
@@ -56,22 +60,25 @@ export class SharedRows<T extends object & K, K> {
       const [written] = rows;
       if (written === undefined) throw await this.#changed();
       this.#known?.set(key, Number(written.version));
+      this.#wrote(key, Number(written.version));
       await local.put(row);
     });
   }
 
   /** @throws StacyError `unavailable`, `conflict` */
-  remove(row: K): Promise<void> {
+  async remove(row: K): Promise<void> {
+    const { kind, keyOf, local, database } = this.#parts;
+    const key = keyOf(row);
+    const asked = this.#joined().get(key) ?? 0;
     return this.#turns.run(async () => {
-      const { kind, keyOf, local, database } = this.#parts;
-      const key = keyOf(row);
-      const known = this.#joined().get(key) ?? 0;
+      const known = await this.#asAsked(key, asked);
       const { count } = await database.query(
         `${this.#counted()} DELETE FROM stacyvm.shared USING told WHERE kind = $1 AND key = $2 AND version = $3`,
         [kind, key, known],
       );
       if (count === 0) throw await this.#changed();
       this.#known?.delete(key);
+      this.#wrote(key, 0);
       await local.remove(row);
     });
   }
@@ -114,6 +121,22 @@ export class SharedRows<T extends object & K, K> {
     this.#apply?.([...found.values()]);
     // Of before the reading: what was written since is read with the next look.
     this.#revision = n;
+  }
+
+  /**
+   * What another server has made of a row between the question and its turn was not known to whoever asks; what this one has, was.
+   * @returns the version that is there now @throws StacyError `conflict`
+   */
+  async #asAsked(key: string, asked: number): Promise<number> {
+    const known = this.#joined().get(key) ?? 0;
+    if (known !== asked && known !== this.#written.get(key)) throw await this.#changed();
+    return known;
+  }
+
+  #wrote(key: string, version: number): void {
+    // One that is forgotten costs a change that comes right behind another of this server's a refusal.
+    if (this.#written.size >= MOST_WRITTEN) this.#written.clear();
+    this.#written.set(key, version);
   }
 
   /** A look at what another server has made of it. @returns what to tell whoever asked */
