@@ -10,7 +10,9 @@ use crate::sys::{self, check, text, uninterrupted, Fd};
 use crate::tree::{identity, Identity};
 use crate::wire::Body;
 use std::cell::Cell;
+use std::collections::hash_map::DefaultHasher;
 use std::collections::HashSet;
+use std::hash::Hasher;
 use std::os::raw::c_void;
 
 type Done<T> = Result<T, i32>;
@@ -152,9 +154,25 @@ impl Found {
 }
 
 pub struct Entry {
+    /// Where it stands in a listing, whatever else is in it by then: a listing that goes on leaves nothing out.
+    pub place: u64,
     pub name: Vec<u8>,
     pub inode: u64,
     pub kind: u8,
+}
+
+/// The same for the same name, in every helper. Two names of one place would be 2^-63 of bad luck, and the second one left out.
+fn place_of(name: &[u8]) -> u64 {
+    match name {
+        b"." => 1,
+        b".." => 2,
+        _ => {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(name);
+            // An offset is a signed number to the kernel, and the first ones are taken.
+            (hasher.finish() >> 1).max(3)
+        }
+    }
 }
 
 /// Bytes of files that have no name any more and are open.
@@ -328,7 +346,7 @@ impl Layer {
 
     /// All names in it, each once, with `.` and `..`.
     pub fn list(&self, at: &Merged) -> Done<Vec<Entry>> {
-        let dots = [&b"."[..], b".."].map(|name| Entry { name: name.to_vec(), inode: 0xffff_ffff, kind: libc::DT_DIR });
+        let dots = [&b"."[..], b".."].map(|name| Entry { place: place_of(name), name: name.to_vec(), inode: 0xffff_ffff, kind: libc::DT_DIR });
         let mut all: Vec<Entry> = Vec::from(dots);
         let mut hidden = HashSet::new();
         if let Some(upper) = &at.upper {
@@ -348,6 +366,7 @@ impl Layer {
         if let Some(lower) = &at.lower {
             all.extend(entries(&readable(lower)?)?.into_iter().filter(|entry| !hidden.contains(&entry.name)));
         }
+        all.sort_by_key(|entry| entry.place);
         Ok(all)
     }
 
@@ -787,7 +806,7 @@ fn entries(directory: &Fd) -> Done<Vec<Entry>> {
             let (inode, _, length, kind) = (rest.u64()?, rest.u64()?, rest.u16()? as usize, rest.take(1)?[0]);
             let name = Body(rest.take(length.checked_sub(19).ok_or(libc::EIO)?)?).text()?;
             if name != b"." && name != b".." {
-                all.push(Entry { name: name.to_vec(), inode, kind });
+                all.push(Entry { place: place_of(name), name: name.to_vec(), inode, kind });
             }
         }
     }

@@ -492,11 +492,13 @@ impl Server {
         let (handle, offset, length, mode) = (body.u64()?, body.u64()?, body.u64()?, body.u32()?);
         self.writable()?;
         self.raise_open(handle)?;
-        let before = self.charge(handle, length)?;
+        // What only gives back costs nothing, also of a layer that is full.
+        let takes = if mode as i32 & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_COLLAPSE_RANGE) == 0 { length } else { 0 };
+        let before = self.charge(handle, takes)?;
         let file = self.handle(handle)?.raw();
         // SAFETY: plain integers.
         let done = check(i64::from(unsafe { libc::fallocate(file, mode as i32, offset as libc::off_t, length as libc::off_t) }));
-        self.settle(handle, length, before);
+        self.settle(handle, takes, before);
         done.map(|_| Answer::new())
     }
 
@@ -581,7 +583,8 @@ impl Server {
         };
         let (within, own) = self.tree.find(node)?;
         let mut answer = Answer::new();
-        for (at, Entry { name, inode, kind }) in names.iter().enumerate().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+        let next = names.partition_point(|entry| entry.place <= offset);
+        for Entry { place, name, inode, kind } in names.iter().skip(next) {
             if answer.len() + if plus { ENTRY_BYTES } else { 0 } + ((24 + name.len() + 7) & !7) > size {
                 break;
             }
@@ -589,7 +592,7 @@ impl Server {
                 self.listed(Some(&within), node, name, &mut answer);
             }
             let inode = if name == b"." { own.stx_ino } else { *inode };
-            named(&mut answer, name, (inode, at as u64 + 1, *kind));
+            named(&mut answer, name, (inode, *place, *kind));
         }
         let listed: usize = self.handles.values().filter_map(|handle| handle.names.as_ref()).map(Vec::len).sum();
         if listed + names.len() > MOST_LISTED {

@@ -6,6 +6,8 @@ import { readFile } from "node:fs/promises";
 
 /** Directories that one helper watches at most. */
 export const MOST_WATCHES = 2_048;
+/** Fewer are given only where no more are left. */
+const LEAST_WATCHES = 64;
 
 export interface InotifyLimits {
   instances: number;
@@ -30,7 +32,9 @@ export class WatchBudget {
   async take(uid: number): Promise<WatchGrant> {
     const limits = await this.#limits();
     const taken = this.#taken.get(uid) ?? { instances: 0, watches: 0 };
-    const watches = Math.min(MOST_WATCHES, Math.floor(limits.watches / 2) - taken.watches);
+    // A part of what is left, so that there is some for many.
+    const left = Math.floor(limits.watches / 2) - taken.watches;
+    const watches = Math.min(MOST_WATCHES, left, Math.max(LEAST_WATCHES, Math.floor(left / 8)));
     if (taken.instances + 1 > limits.instances / 2 || watches <= 0) return { watches: 0, [Symbol.dispose]() {} };
     this.#add(uid, 1, watches);
     let held = true;
