@@ -4,7 +4,7 @@
  * compiler, SQLite, pjdfstest and fsx.
  */
 import assert from "node:assert/strict";
-import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../src/host/paths.ts";
@@ -179,6 +179,61 @@ sqlite3 ${mode} 'pragma integrity_check; select count(*), sum(a) from t'`;
     const locks = `cd /work; touch lock; echo 0 > n; for j in 1 2 3 4; do (for i in $(seq 25); do flock lock sh -c 'echo $(($(cat n) + 1)) > n'; done) & done; wait; cat n`;
     assert.equal(await took("flock", locks), "100");
     assert.equal(await readFile(join(dir, "n"), "utf8"), "100\n");
+  });
+});
+
+/** Says of each change what it was and where: chokidar's words, and watchdog's. */
+const CHOKIDAR = `const says = require("fs").openSync("/tmp/chokidar", "a");
+require("chokidar").watch("/work/w", { ignoreInitial: true }).on("all", (what, path) => require("fs").writeSync(says, what + " " + path + "\\n"))
+  .on("ready", () => require("fs").writeSync(says, "ready\\n"));`;
+const WATCHDOG = `import time
+from watchdog.observers import Observer
+from watchdog.events import FileSystemEventHandler
+says = open("/tmp/watchdog", "a", buffering=1)
+class Says(FileSystemEventHandler):
+    def on_any_event(self, event): print(event.event_type, event.src_path, file=says)
+observer = Observer(); observer.schedule(Says(), "/work/w", recursive=True); observer.start(); print("ready", file=says)
+while True: time.sleep(1)`;
+
+describe("programs that watch a directory of the host", { skip: LONG }, () => {
+  test("chokidar and watchdog see what the host makes, changes, renames and removes, in directories that it has made as well", async () => {
+    const dir = await makeDirectory("watched");
+    const w = join(dir, "w");
+    await mkdir(w);
+    await writeFile(join(w, "old"), "old");
+    const packages = ["nodejs", "node-chokidar", "python3", "python3-watchdog"];
+    const base = await packagesBase(join(packageRoot, ".build/watching-programs.img"), packages);
+    await using guest = await startGuest({ base: { path: base, filesystem: "erofs" }, memoryMiB: 512 });
+    await using _shared = await share(guest.agent, { source: dir, path: "/work" });
+    await guest.agent.writeFile("/tmp/chokidar.js", Buffer.from(CHOKIDAR));
+    await guest.agent.writeFile("/tmp/watches.py", Buffer.from(WATCHDOG));
+    await shell(
+      guest.agent,
+      "NODE_PATH=/usr/share/nodejs node /tmp/chokidar.js > /tmp/said 2>&1 &\npython3 /tmp/watches.py >> /tmp/said 2>&1 &",
+    );
+    const until = (program: string, line: string): Promise<string> =>
+      shell(
+        guest.agent,
+        `for i in $(seq 600); do grep -qx '${line}' /tmp/${program} && exit; sleep 0.1; done; cat /tmp/${program} /tmp/said >&2; exit 1`,
+      );
+    for (const program of ["chokidar", "watchdog"]) await until(program, "ready");
+    const both = async (chokidar: string, watchdog: string, path: string): Promise<void> => {
+      await until("chokidar", `${chokidar} ${path}`);
+      await until("watchdog", `${watchdog} ${path}`);
+    };
+    await writeFile(join(w, "new"), "new");
+    await both("add", "created", "/work/w/new");
+    await writeFile(join(w, "old"), "changed by the host");
+    await both("change", "modified", "/work/w/old");
+    await mkdir(join(w, "made"));
+    await both("addDir", "created", "/work/w/made");
+    await writeFile(join(w, "made/in"), "in");
+    await both("add", "created", "/work/w/made/in");
+    await rename(join(w, "new"), join(w, "renamed"));
+    await both("add", "created", "/work/w/renamed");
+    await both("unlink", "deleted", "/work/w/new");
+    await rm(join(w, "made"), { recursive: true });
+    await both("unlinkDir", "deleted", "/work/w/made");
   });
 });
 
