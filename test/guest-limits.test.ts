@@ -105,7 +105,7 @@ test("memory in the children of a shell, and in files of /dev/shm", async () => 
 test("a full disk", async () => {
   await agent.exec({ argv: ["/bin/sh", "-c", "cat /dev/zero > /full"] });
   await answers("a full disk", 2);
-  await assert.rejects(agent.writeFile("/more", Buffer.alloc(1 << 20)), { code: "no-space" });
+  await assert.rejects(agent.writeFile("/more", Buffer.alloc(1 << 20, "x")), { code: "no-space" });
   await agent.remove("/full");
   await shell(agent, "echo room > /more");
 });

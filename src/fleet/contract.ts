@@ -81,6 +81,8 @@ export interface Directory {
   readonly self: FleetNode;
   /** From memory, itself included, also those that are silent or lost. */
   nodes(): readonly FleetNode[];
+  /** Reads them anew. @throws StacyError `unavailable` */
+  refresh(): Promise<void>;
   /**
    * @param whose absent: whoever's; needed for a name
    * @throws StacyError `unavailable` when it is not known here, and the database is away

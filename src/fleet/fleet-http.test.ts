@@ -124,6 +124,7 @@ async function fleetOf(
     const directory: Directory = {
       self: node,
       nodes: () => members.map((member) => member.node),
+      refresh: async () => {},
       ownerOf: async (idOrName, whose) =>
         cache.get(idOrName) ??
         owned_().find((one) => one.sandboxId === idOrName || (one.name === idOrName && one.owner === whose)),
@@ -346,6 +347,20 @@ test("the sandboxes of a node that does not answer are unreachable, and say when
     assert.notEqual(asked.status, 503, path);
     assert.doesNotMatch(JSON.stringify(asked.body), /n1|unreachable/);
   }
+});
+
+test("a node that has come a moment ago is known to whom it asks first; one that is none of the fleet's is not", async () => {
+  const [here, there] = await pair();
+  const { record } = await there.spawn();
+  const { nodes } = there.directory;
+  let known = false;
+  there.directory.nodes = () => nodes().filter(({ id }) => known || id !== here.node.id);
+  const ask = async () => (await here.ask("GET", `/api/v1/sandboxes/${record.id}`)).status;
+  assert.equal(await ask(), 503);
+  there.directory.refresh = async () => {
+    known = true;
+  };
+  assert.equal(await ask(), 200);
 });
 
 test("a create goes to the node that has a place, and to the next one when it has none", async () => {

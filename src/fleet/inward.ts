@@ -49,37 +49,41 @@ export class Inward implements Front {
   }
 
   #look(call: Call): boolean | Promise<boolean> {
-    const answer = (parts: InwardParts): boolean | Promise<boolean> => {
-      try {
-        const refused = this.#admit(call.incoming, parts);
-        if (refused === undefined) return false;
-        return sayResponse(call, refused).then(
-          () => true,
-          () => true,
-        );
-      } catch (error) {
-        parts.log.warn({ phase: "fleet", err: error }, "a request on the nodes' listener was refused");
-        return sayResponse(call, errorAs(call, error, false)).then(
-          () => true,
-          () => true,
-        );
-      }
-    };
-    return this.#parts === undefined ? this.#ready.promise.then(answer) : answer(this.#parts);
+    return this.#parts === undefined
+      ? this.#ready.promise.then((parts) => this.#answer(call, parts))
+      : this.#answer(call, this.#parts);
   }
 
-  /** @returns what to say instead of the application @throws StacyError for what is no node's */
-  #admit(incoming: IncomingMessage, parts: InwardParts): Response | undefined {
-    const claim = claimIn(incoming, parts.assertions);
-    const known = parts.directory.nodes().some(({ id, state }) => id === claim.from && state !== "lost");
-    if (!known) {
-      throw new StacyError("unavailable", "the node that sends this is not of this fleet, or no longer", {
-        phase: "fleet",
-        remedy: "`stacyvm node ls` shows which are",
-      });
+  #answer(call: Call, parts: InwardParts): boolean | Promise<boolean> {
+    try {
+      const claim = claimIn(call.incoming, parts.assertions);
+      if (isKnown(claim, parts)) return this.#admit(call, claim, parts);
+      return this.#learn(claim, parts)
+        .then(() => this.#admit(call, claim, parts))
+        .catch((error: unknown) => this.#refuse(call, error, parts));
+    } catch (error) {
+      return this.#refuse(call, error, parts);
     }
-    if (claim.sandbox !== undefined && !parts.isHere(claim.sandbox)) return refusal("not-mine");
-    if (wantsToKnow(incoming, claim, parts)) return refusal("identify");
+  }
+
+  /** Whoever has come to the fleet a moment ago knows this node before this one knows it. @throws StacyError `unavailable` */
+  async #learn(claim: Claim, { directory, ...parts }: InwardParts): Promise<void> {
+    // The first may be one that had begun before.
+    for (let reading = 0; reading < 2; reading++) {
+      await directory.refresh();
+      if (isKnown(claim, { directory, ...parts })) return;
+    }
+    throw new StacyError("unavailable", "the node that sends this is not of this fleet, or no longer", {
+      phase: "fleet",
+      remedy: "`stacyvm node ls` shows which are",
+    });
+  }
+
+  /** @returns whether it was answered; else the application does */
+  #admit(call: Call, claim: Claim, parts: InwardParts): boolean | Promise<boolean> {
+    const { incoming } = call;
+    const why = refusalOf(incoming, claim, parts);
+    if (why !== undefined) return said(call, refusal(why));
     vouch(incoming, {
       ...(claim.caller === undefined ? {} : { caller: callerOf(claim.caller) }),
       ...(claim.proved === undefined || claim.sandbox === undefined
@@ -88,8 +92,29 @@ export class Inward implements Front {
       ...(claim.sandbox === undefined ? { elsewhere: true as const } : {}),
       address: claim.address,
     });
-    return undefined;
+    return false;
   }
+
+  #refuse(call: Call, error: unknown, { log }: InwardParts): Promise<boolean> {
+    log.warn({ phase: "fleet", err: error }, "a request on the nodes' listener was refused");
+    return said(call, errorAs(call, error, false));
+  }
+}
+
+function said(call: Call, response: Response): Promise<boolean> {
+  return sayResponse(call, response).then(
+    () => true,
+    () => true,
+  );
+}
+
+function isKnown({ from }: Claim, { directory }: InwardParts): boolean {
+  return directory.nodes().some(({ id, state }) => id === from && state !== "lost");
+}
+
+function refusalOf(incoming: IncomingMessage, claim: Claim, parts: InwardParts): Refusal | undefined {
+  if (claim.sandbox !== undefined && !parts.isHere(claim.sandbox)) return "not-mine";
+  return wantsToKnow(incoming, claim, parts) ? "identify" : undefined;
 }
 
 /** Checked, and gone from the request. */

@@ -39,6 +39,10 @@ export class Locations implements Directory {
     return this.#membership.nodes();
   }
 
+  refresh(): Promise<void> {
+    return this.#membership.refresh();
+  }
+
   async ownerOf(idOrName: string, whose?: string): Promise<Ownership | undefined> {
     const own = this.#own(idOrName, whose);
     if (own !== undefined) return own;
