@@ -107,7 +107,7 @@ function pythonType(schema: JsonSchema): string {
   if (schema.enum !== undefined) {
     return `Literal[${schema.enum
       .filter((value) => value !== null)
-      .map((value) => JSON.stringify(value))
+      .map((value) => (typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value)))
       .join(", ")}]`;
   }
   switch ([schema.type].flat().find((type) => type !== "null")) {

@@ -221,7 +221,7 @@ class Directory:
     #: Whether it can only be read.
     read_only: bool
     #: What the sandbox writes stays in it
-    copy_on_write: Literal[true] | None = None
+    copy_on_write: Literal[True] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
