@@ -8,6 +8,9 @@ import { whyNotLinux } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
 const ADDRESS = "127.8.8.9";
+const SEGMENTATION_FAULT = 139;
+/** Of one command, in a row. */
+const MOST_DEATHS = 4;
 const SHAPE = { image: "stacyvm/busybox", memory_mb: 256, disk_mb: 256 };
 
 test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ?? false }, async (t) => {
@@ -29,9 +32,15 @@ test("Linux under Firecracker behind a server", { skip: (await whyNotLinux()) ??
   assert.deepEqual([spawned.boot.path, spawned.boot.vmm], ["restored", "firecracker"]);
   const { id } = spawned;
   const run = async (of: string, command: string): Promise<string> => {
-    const { exit_code, stdout, stderr } = await good("POST", `/sandboxes/${of}/exec`, { command });
-    assert.equal(exit_code, 0, `${command}: ${stderr}`);
-    return stdout.trim();
+    for (let died = 0; ; died++) {
+      const { exit_code, stdout, stderr } = await good("POST", `/sandboxes/${of}/exec`, { command });
+      if (exit_code !== SEGMENTATION_FAULT || died === MOST_DEATHS) {
+        assert.equal(exit_code, 0, `${command}: ${stderr}`);
+        return stdout.trim();
+      }
+      // On some hosts, whatever the C library is told: guests/linux-interpreted/README.md.
+      t.diagnostic(`a program of the guest died of SIGSEGV: ${command}`);
+    }
   };
   /** A terminal that stays open: a shell that holds a number in its memory. */
   const { id: terminal } = await good("POST", `/sandboxes/${id}/processes`, {
