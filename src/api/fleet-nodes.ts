@@ -1,27 +1,39 @@
 /** What routes know of the fleet that this server is in: the layer above gives it. */
 
+/** 0 in a limit: none. */
+export interface FleetLoadView {
+  /** Sandboxes that hold or are getting a machine, and how many there may be. */
+  sandboxes: number;
+  maxSandboxes: number;
+  /** Waiting for a place. */
+  queued: number;
+  vcpus: number;
+  memoryMiB: number;
+  freeMemoryMiB: number;
+  /** Of the last minute, as the host's kernel says. */
+  loadAverage: number;
+}
+
 export interface FleetNodeView {
+  /** A uuid, kept in its data directory. */
   id: string;
   name: string;
+  /** How others reach it: `https://...` or `http://...`, without a path. */
   url: string;
   role: string;
+  /** `up`: its heartbeat is fresh. `silent`: it is not; its sandboxes are unreachable. `lost`: nor was it for `fleet.lost_after`. */
   state: "up" | "silent" | "lost";
+  /** It takes no new sandboxes; those that it has go on. */
   draining: boolean;
   version: string;
   labels: Readonly<Record<string, string>>;
+  /** As `process.arch`. */
   architecture: string;
+  /** That work there; the first is the default. */
   providers: readonly string[];
-  /** ms since 1970 */
+  /** Its last heartbeat, ms since 1970. */
   seenAt: number;
-  load: {
-    sandboxes: number;
-    maxSandboxes: number;
-    queued: number;
-    vcpus: number;
-    memoryMiB: number;
-    freeMemoryMiB: number;
-    loadAverage: number;
-  };
+  load: FleetLoadView;
 }
 
 export interface FleetNodes {

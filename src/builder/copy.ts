@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Agent } from "../guest/agent.ts";
+import { statOf } from "../guest/exists.ts";
 import { BUILD_BOUNDS } from "../host/bounds.ts";
 import { nameBytes } from "../host/byte-name.ts";
 import { asStacyError, StacyError } from "../host/error.ts";
@@ -268,11 +269,7 @@ async function isArchive(path: string): Promise<boolean> {
 }
 
 async function isDirectory(agent: Agent, path: string): Promise<boolean> {
-  const found = await agent.stat(path).catch((error) => {
-    if (error instanceof StacyError && (error.code === "not-found" || error.code === "not-directory")) return undefined;
-    throw error;
-  });
-  return found?.kind === "directory";
+  return (await statOf(agent, path))?.kind === "directory";
 }
 
 /** Errors about what is copied name its line. */

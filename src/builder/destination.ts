@@ -1,6 +1,7 @@
 /** Where the files of a copy come to lie in the image. */
 import { posix } from "node:path";
 import type { Agent } from "../guest/agent.ts";
+import { statOf } from "../guest/exists.ts";
 import { StacyError } from "../host/error.ts";
 import { withoutEnd } from "../host/trim.ts";
 
@@ -29,11 +30,6 @@ export async function destinationOf(agent: Pick<Agent, "stat">, to: string): Pro
 }
 
 async function linkAt(agent: Pick<Agent, "stat">, path: string): Promise<string | undefined> {
-  try {
-    const { kind, target } = await agent.stat(path, { follow: false });
-    return kind === "symlink" ? target : undefined;
-  } catch (error) {
-    if (error instanceof StacyError && (error.code === "not-found" || error.code === "not-directory")) return undefined;
-    throw error;
-  }
+  const found = await statOf(agent, path, { follow: false });
+  return found?.kind === "symlink" ? found.target : undefined;
 }

@@ -4,53 +4,26 @@
  * first.
  */
 
+import type { FleetLoadView, FleetNodeView } from "../api/fleet-nodes.ts";
+
 /** `entrance`: takes every call, and has no machines. */
 export type NodeRole = "node" | "entrance";
 
-/**
- * `up`: its heartbeat is fresh. `silent`: it is not; its sandboxes are unreachable. `lost`: nor was it for `fleet.lost_after`.
- */
-export type NodeState = "up" | "silent" | "lost";
+export type NodeState = FleetNodeView["state"];
 
-/** What a node says of itself with each heartbeat. 0 in a limit: none. */
-export interface NodeLoad {
-  /** Sandboxes that hold or are getting a machine, and how many there may be. */
-  sandboxes: number;
-  maxSandboxes: number;
-  /** Waiting for a place. */
-  queued: number;
-  vcpus: number;
-  memoryMiB: number;
-  freeMemoryMiB: number;
-  /** Of the last minute, as the host's kernel says. */
-  loadAverage: number;
+/** What a node says of itself with each heartbeat. */
+export interface NodeLoad extends FleetLoadView {
   /** Shapes of which machines wait ready, of which there is a golden snapshot, and images that are there (placement.ts, `shapeKey`). */
   warm: readonly string[];
   snapshots: readonly string[];
   images: readonly string[];
 }
 
-export interface FleetNode {
-  /** A uuid, kept in its data directory. */
-  id: string;
-  name: string;
-  /** How others reach it: `https://...` or `http://...`, without a path. */
-  url: string;
+export interface FleetNode extends FleetNodeView {
   role: NodeRole;
-  state: NodeState;
-  /** It takes no new sandboxes; those that it has go on. */
-  draining: boolean;
-  version: string;
-  labels: Readonly<Record<string, string>>;
-  /** As `process.arch`. */
-  architecture: string;
-  /** That work there; the first is the default. */
-  providers: readonly string[];
   /** Saved machines wake where this is the same. */
   hostIdentity: string;
   load: NodeLoad;
-  /** Its last heartbeat. */
-  seenAt: number;
 }
 
 /** Who has a sandbox, and what a list shows of it when its node does not answer. */

@@ -9,15 +9,14 @@ import { SerialQueue } from "../host/serial-queue.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { Store } from "../sandboxes/store.ts";
 import type { FleetDatabase } from "./database/database.ts";
+import { counted, revisionOf } from "./database/revisions.ts";
 import { closed } from "./registry.ts";
 
 export const KEYS_CHANNEL = "stacyvm_keys";
 /** In this server's own database: the fleet that its keys are of. */
 const META = "fleet-of-keys";
 
-/** Whoever writes a key counts this up, one after another: a number that has not changed says that no key has. */
-const COUNTED = `WITH counted AS (UPDATE stacyvm.revisions SET n = n + 1 WHERE what = 'keys' RETURNING n),
-  told AS (SELECT pg_notify('${KEYS_CHANNEL}', n::text) FROM counted)`;
+const COUNTED = counted("keys", KEYS_CHANNEL);
 
 interface Row {
   id: string;
@@ -135,10 +134,7 @@ export class FleetKeys implements KeyStore {
   async #sync(): Promise<void> {
     const keys = this.#keys;
     if (keys === undefined) return;
-    const { rows: counted } = await this.#database.query<{ n: string; fleet: string }>(
-      "SELECT n, (SELECT id FROM stacyvm.fleet) AS fleet FROM stacyvm.revisions WHERE what = 'keys'",
-    );
-    const [{ n = "", fleet = "" } = {}] = counted;
+    const { n, fleet } = await revisionOf(this.#database, "keys");
     if (n === this.#revision && !this.#pending) return;
     const found = await this.#read();
     const here = keys.list();

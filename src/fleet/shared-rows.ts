@@ -8,6 +8,7 @@ import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import type { Store } from "../sandboxes/store.ts";
 import type { FleetDatabase } from "./database/database.ts";
+import { counted, revisionOf } from "./database/revisions.ts";
 import { closed } from "./registry.ts";
 
 const MOST_WRITTEN = 10_000;
@@ -90,11 +91,7 @@ export class SharedRows<T extends object & K, K> {
 
   async #sync(): Promise<void> {
     const { kind, keyOf, local, database } = this.#parts;
-    const { rows: counted } = await database.query<{ n: string; fleet: string }>(
-      "SELECT n, (SELECT id FROM stacyvm.fleet) AS fleet FROM stacyvm.revisions WHERE what = $1",
-      [kind],
-    );
-    const [{ n = "", fleet = "" } = {}] = counted;
+    const { n, fleet } = await revisionOf(database, kind);
     if (n === this.#revision) return;
     const { rows } = await database.query<{ key: string; version: string; data: T }>(
       "SELECT key, version, data FROM stacyvm.shared WHERE kind = $1",
@@ -152,9 +149,7 @@ export class SharedRows<T extends object & K, K> {
     throw closed("this server has not joined its fleet yet", "try again in a moment");
   }
 
-  /** Whoever writes counts up, one after another: a number that has not changed says that nothing has. */
   #counted(): string {
-    return `WITH counted AS (UPDATE stacyvm.revisions SET n = n + 1 WHERE what = '${this.#parts.kind}' RETURNING n),
-      told AS (SELECT pg_notify('${ROWS_CHANNEL}', n::text) FROM counted)`;
+    return counted(this.#parts.kind, ROWS_CHANNEL);
   }
 }
