@@ -152,8 +152,20 @@ part("random-write-2000x4k", random_write); part("synced-write-100x4k", synced_w
 part("small-files-1000", small); part("remove-1000", remove); os.unlink(big)
 `;
 
-/** Under QEMU, in one machine, in turns. */
-async function measureFiles(context: BenchContext, rounds: number): Promise<void> {
+interface InMachine {
+  launched: Launched;
+  directories: ServedDirectories;
+  /** A directory for what the measuring needs on the host. */
+  dir: string;
+}
+
+/** In one machine under QEMU with a volume in its place. @param volume makes it, in that directory */
+async function inMachine(
+  context: BenchContext,
+  image: string,
+  volume: (dir: string) => Promise<string>,
+  work: (parts: InMachine) => Promise<void>,
+): Promise<void> {
   const { launcher } = await createEngine({ provider: "qemu" });
   const probe = await launcher.vmm.probe();
   if (!probe.usable) {
@@ -163,34 +175,15 @@ async function measureFiles(context: BenchContext, rounds: number): Promise<void
   await mkdir(launcher.paths.tmp, { recursive: true });
   const dir = await mkdtemp(join(launcher.paths.tmp, "bench-volumes-"));
   try {
-    const file = await makeVolume(join(dir, "files.ext4"));
-    const spec = benchSpec("stacyvm/python", { slots: ["write"] });
+    const file = await volume(dir);
+    const spec = benchSpec(image, { slots: ["write"] });
     await launcher.ensureGolden(await launcher.targets.resolve(spec));
     const launched = await launcher.launch(spec, { id: sandboxId(), mode: "restore", volumes: [file] });
     const program = directoryHelperPath(launcher.paths.assets);
-    const directories = new ServedDirectories(launched.agent, [], { program, hidden: launcher.paths.sandboxes });
+    const options = { program, hidden: launcher.paths.sandboxes, machineDir: () => join(dir, "machine") };
+    const directories = new ServedDirectories(launched.agent, [], options);
     try {
-      await mount(launched, 1, true);
-      await launched.agent.thaw();
-      await mkdir(join(dir, "shared"));
-      await directories.mount([{ source: join(dir, "shared"), path: "/directory", readOnly: false }]);
-      directories.start();
-      for (let round = 0; round < rounds && !context.signal.aborted; round++) {
-        for (const [disk, place] of [
-          ["root", "/root/bench"],
-          ["volume", "/volume-0/bench"],
-          ["directory", "/directory/bench"],
-        ] as const) {
-          const argv = ["python3", "-c", FILES_PROGRAM, place];
-          const { exitCode, stdout, stderr } = await launched.agent.exec({ argv, timeoutMs: 600_000 });
-          if (exitCode !== 0) throw new Error(stderr.toString());
-          for (const line of stdout.toString().trim().split("\n")) {
-            const [name = "", took] = line.split(" ");
-            context.sample(`files.${name}.${disk}`, Number(took), "ms");
-          }
-          context.progress(`files on the ${disk}, round ${round + 1} of ${rounds}`);
-        }
-      }
+      await work({ launched, directories, dir });
     } finally {
       directories.stop();
       await remove(launched);
@@ -201,10 +194,38 @@ async function measureFiles(context: BenchContext, rounds: number): Promise<void
   }
 }
 
+/** In turns. */
+async function measureFiles(context: BenchContext, rounds: number): Promise<void> {
+  const volume = (dir: string): Promise<string> => makeVolume(join(dir, "files.ext4"));
+  await inMachine(context, "stacyvm/python", volume, async ({ launched, directories, dir }) => {
+    await mount(launched, 1, true);
+    await launched.agent.thaw();
+    await mkdir(join(dir, "shared"));
+    await directories.mount([{ source: join(dir, "shared"), path: "/directory", readOnly: false }]);
+    directories.start();
+    for (let round = 0; round < rounds && !context.signal.aborted; round++) {
+      for (const [disk, place] of [
+        ["root", "/root/bench"],
+        ["volume", "/volume-0/bench"],
+        ["directory", "/directory/bench"],
+      ] as const) {
+        const argv = ["python3", "-c", FILES_PROGRAM, place];
+        const { exitCode, stdout, stderr } = await launched.agent.exec({ argv, timeoutMs: 600_000 });
+        if (exitCode !== 0) throw new Error(stderr.toString());
+        for (const line of stdout.toString().trim().split("\n")) {
+          const [name = "", took] = line.split(" ");
+          context.sample(`files.${name}.${disk}`, Number(took), "ms");
+        }
+        context.progress(`files on the ${disk}, round ${round + 1} of ${rounds}`);
+      }
+    }
+  });
+}
+
 const STATUS_BYTES = 1024 * 2 ** 20;
 
-/** A repository with so many files of 100 bytes, 100 in a directory, all of them committed. @returns its tar */
-async function makeRepository(dir: string, count: number): Promise<string> {
+/** A repository with so many files of 100 bytes, 100 in a directory, all of them committed, and its tar beside it. */
+async function makeRepository(dir: string, count: number): Promise<void> {
   for (let n = 0; n < count; n++) {
     const below = join(dir, `d${Math.floor(n / 100)}`);
     if (n % 100 === 0) await mkdir(below, { recursive: true });
@@ -215,35 +236,22 @@ async function makeRepository(dir: string, count: number): Promise<string> {
   await git("init", "-q");
   await git("add", "-A");
   await git("commit", "-qm", "all");
-  const tar = `${dir}.tar`;
-  await runTool("tar", ["-C", dir, "-cf", tar, "."]);
-  return tar;
+  await runTool("tar", ["-C", dir, "-cf", `${dir}.tar`, "."]);
 }
 
-/** Under QEMU, in one machine, in turns: with nothing in the guest's caches, and right after that. */
+/** In turns: with nothing in the guest's caches, and right after that. */
 async function measureStatus(context: BenchContext, rounds: number, count: number): Promise<void> {
-  const { launcher } = await createEngine({ provider: "qemu" });
-  const probe = await launcher.vmm.probe();
-  if (!probe.usable) {
-    context.note(`qemu cannot be used: ${probe.reason}`);
-    return launcher.close();
-  }
-  await mkdir(launcher.paths.tmp, { recursive: true });
-  const dir = await mkdtemp(join(launcher.paths.tmp, "bench-volumes-"));
-  try {
-    const shared = join(dir, "shared");
+  const prepare = async (dir: string): Promise<string> => {
     context.progress(`a repository of ${count} files`);
-    const tar = await makeRepository(shared, count);
-    const file = join(dir, "status.ext4");
-    await using volume = await open(file, "wx", 0o600);
+    await makeRepository(join(dir, "shared"), count);
+    const path = join(dir, "status.ext4");
+    await using volume = await open(path, "wx", 0o600);
     await volume.truncate(STATUS_BYTES);
-    await formatVolume(file);
-    const spec = benchSpec("stacyvm/code-interpreter", { slots: ["write"] });
-    await launcher.ensureGolden(await launcher.targets.resolve(spec));
-    const launched = await launcher.launch(spec, { id: sandboxId(), mode: "restore", volumes: [file] });
-    const program = directoryHelperPath(launcher.paths.assets);
-    const options = { program, hidden: launcher.paths.sandboxes, machineDir: () => join(dir, "machine") };
-    const directories = new ServedDirectories(launched.agent, [], options);
+    await formatVolume(path);
+    return path;
+  };
+  await inMachine(context, "stacyvm/code-interpreter", prepare, async ({ launched, directories, dir }) => {
+    const shared = join(dir, "shared");
     const run = async (script: string): Promise<string> => {
       const { exitCode, stdout, stderr } = await launched.agent.exec({
         argv: ["sh", "-c", script],
@@ -253,54 +261,46 @@ async function measureStatus(context: BenchContext, rounds: number, count: numbe
       if (exitCode !== 0) throw new Error(stderr.toString());
       return stdout.toString();
     };
-    try {
-      const name = "volume-0";
-      await launched.agent.mount({
-        name,
-        slot: 0,
-        bytes: STATUS_BYTES,
-        path: `/${name}`,
-        readOnly: false,
-        probe: true,
-      });
-      await launched.agent.thaw();
-      const layer = { name: "0", bytes: STATUS_BYTES };
-      const given: HostDirectory[] = [
-        { source: shared, path: "/directory", readOnly: false },
-        { source: shared, path: "/layer", readOnly: false, layer },
-      ];
-      await directories.mount(given);
-      directories.start();
-      await launched.agent.writeFile("/root/repository.tar", await readFile(tar));
-      for (const place of ["/root/bench", "/volume-0/bench"]) {
-        context.progress(`unpacking it at ${place}`);
-        await run(`mkdir -p ${place} && tar -C ${place} -xf /root/repository.tar`);
-      }
-      const status = `begun=$(date +%s%N); git status --porcelain | wc -l; echo $(( ($(date +%s%N) - begun) / 1000 ))`;
-      await run("git config --system --add safe.directory '*'");
-      for (let round = -1; round < rounds && !context.signal.aborted; round++) {
-        for (const [disk, place] of [
-          ["root", "/root/bench"],
-          ["volume", "/volume-0/bench"],
-          ["directory", "/directory"],
-          ["layer", "/layer"],
-        ] as const) {
-          for (const caches of ["cold", "warm"]) {
-            const drop = caches === "cold" ? "sync; echo 3 > /proc/sys/vm/drop_caches; " : "";
-            const [changed, us] = (await run(`${drop}cd ${place} && ${status}`)).trim().split("\n");
-            if (changed !== "0") throw new Error(`git says that ${changed} files were changed`);
-            // The first one writes the index anew, for the numbers of files that it has here.
-            if (round >= 0) context.sample(`status-${count}.${caches}.${disk}`, Number(us) / 1000, "ms");
-          }
-          context.progress(`git status on the ${disk}, round ${round + 1} of ${rounds}`);
-        }
-      }
-    } finally {
-      directories.stop();
-      await remove(launched);
+    const name = "volume-0";
+    await launched.agent.mount({
+      name,
+      slot: 0,
+      bytes: STATUS_BYTES,
+      path: `/${name}`,
+      readOnly: false,
+      probe: true,
+    });
+    await launched.agent.thaw();
+    const layer = { name: "0", bytes: STATUS_BYTES };
+    const given: HostDirectory[] = [
+      { source: shared, path: "/directory", readOnly: false },
+      { source: shared, path: "/layer", readOnly: false, layer },
+    ];
+    await directories.mount(given);
+    directories.start();
+    await launched.agent.writeFile("/root/repository.tar", await readFile(`${shared}.tar`));
+    for (const place of ["/root/bench", "/volume-0/bench"]) {
+      context.progress(`unpacking it at ${place}`);
+      await run(`mkdir -p ${place} && tar -C ${place} -xf /root/repository.tar`);
     }
-  } finally {
-    await launcher.close();
-    await rm(dir, { recursive: true });
-  }
+    const status = `begun=$(date +%s%N); git status --porcelain | wc -l; echo $(( ($(date +%s%N) - begun) / 1000 ))`;
+    await run("git config --system --add safe.directory '*'");
+    for (let round = -1; round < rounds && !context.signal.aborted; round++) {
+      for (const [disk, place] of [
+        ["root", "/root/bench"],
+        ["volume", "/volume-0/bench"],
+        ["directory", "/directory"],
+        ["layer", "/layer"],
+      ] as const) {
+        for (const caches of ["cold", "warm"]) {
+          const drop = caches === "cold" ? "sync; echo 3 > /proc/sys/vm/drop_caches; " : "";
+          const [changed, us] = (await run(`${drop}cd ${place} && ${status}`)).trim().split("\n");
+          if (changed !== "0") throw new Error(`git says that ${changed} files were changed`);
+          // The first one writes the index anew, for the numbers of files that it has here.
+          if (round >= 0) context.sample(`status-${count}.${caches}.${disk}`, Number(us) / 1000, "ms");
+        }
+        context.progress(`git status on the ${disk}, round ${round + 1} of ${rounds}`);
+      }
+    }
+  });
 }
