@@ -238,6 +238,9 @@ impl Tree {
 
     pub fn rename(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32, unnamed: Unnamed) -> Result<(), i32> {
         let (source, target) = (self.directory(from.0)?, self.directory(to.0)?);
+        if let Some(moved) = self.node(from.0, from.1) {
+            self.room_for(self.growth(moved, to.1))?;
+        }
         match &self.layer {
             Some(layer) => layer.rename(&self.root, (&self.names(from.0)?, from.1), (&self.names(to.0)?, to.1), flags, unnamed)?,
             None => {
@@ -276,9 +279,12 @@ impl Tree {
     pub fn remember(&mut self, parent: u64, name: &[u8], stat: &libc::statx) -> Result<u64, i32> {
         let identity = identity(stat);
         let node = match self.known.get(&identity) {
-            Some(node) => *node,
+            Some(node) => {
+                self.room_for(self.growth(*node, name))?;
+                *node
+            }
             None => {
-                self.room_for(name)?;
+                self.room_for(NODE_BYTES + name_bytes(name))?;
                 let node = self.next;
                 self.next += 1;
                 self.bytes += NODE_BYTES;
@@ -294,8 +300,15 @@ impl Tree {
         Ok(node)
     }
 
-    fn room_for(&self, name: &[u8]) -> Result<(), i32> {
-        if self.bytes + NODE_BYTES + name_bytes(name) > MOST_BYTES { Err(libc::ENFILE) } else { Ok(()) }
+    /// @throws ENFILE. Who wants no more is never refused.
+    fn room_for(&self, more: usize) -> Result<(), i32> {
+        if more > 0 && self.bytes + more > MOST_BYTES { Err(libc::ENFILE) } else { Ok(()) }
+    }
+
+    /// What this name takes beyond that which the node has, bytes.
+    fn growth(&self, node: u64, name: &[u8]) -> usize {
+        let has = self.nodes.get(&node).filter(|known| !known.name.is_empty()).map_or(0, |known| name_bytes(&known.name));
+        name_bytes(name).saturating_sub(has)
     }
 
     pub fn forget(&mut self, node: u64, times: u64) {
@@ -342,7 +355,7 @@ impl Tree {
         if node <= ROOT || node == u64::MAX || lookups == 0 {
             return Err(libc::EINVAL);
         }
-        self.room_for(name)?;
+        self.room_for(NODE_BYTES + name_bytes(name))?;
         self.forget(node, u64::MAX);
         if let Some(other) = self.known.get(&identity).copied() {
             self.forget(other, u64::MAX);
@@ -453,6 +466,27 @@ mod tests {
         tree.forget(b, 5);
         assert!(tree.nodes.is_empty() && tree.known.is_empty() && tree.names.is_empty());
         assert_eq!(tree.bytes, 0);
+    }
+
+    #[test]
+    fn names_that_grow_need_room_as_new_ones_do() {
+        let mut tree = tree();
+        let a = tree.remember(ROOT, b"a", &stat(1)).unwrap();
+        tree.remember(ROOT, b"bb", &stat(2)).unwrap();
+        let taken = tree.bytes;
+        tree.bytes = MOST_BYTES;
+        assert_eq!(tree.remember(ROOT, b"c", &stat(3)), Err(libc::ENFILE));
+        // Another name of the same file, and the same one.
+        assert_eq!(tree.remember(ROOT, &[b'a'; 255], &stat(1)), Err(libc::ENFILE));
+        assert_eq!(tree.remember(ROOT, b"b", &stat(1)), Ok(a));
+        // It is refused before anything is renamed.
+        assert_eq!(tree.rename((ROOT, b"b"), (ROOT, &[b'a'; 255]), 0, &|| 0), Err(libc::ENFILE));
+        assert_eq!(tree.rename((ROOT, b"b"), (ROOT, b"no"), libc::RENAME_EXCHANGE, &|| 0), Err(libc::ENFILE));
+        assert_eq!(tree.rename((ROOT, b"bb"), (ROOT, b"n"), 0, &|| 0), Err(libc::ENOENT));
+        assert_eq!((name(&tree, a), tree.bytes), ((ROOT, &b"b"[..]), MOST_BYTES));
+        tree.bytes = taken;
+        assert_eq!(tree.remember(ROOT, &[b'a'; 255], &stat(1)), Ok(a));
+        assert_eq!(tree.bytes, taken + 2 * 254);
     }
 
     #[test]
