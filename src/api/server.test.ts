@@ -324,7 +324,8 @@ test("who goes on sending a body that was answered long ago is cut off, whoever 
   await once(socket, "data");
   const sending = setInterval(() => socket.write("x".repeat(1_000)), 20);
   t.after(() => clearInterval(sending));
-  await once(socket, "close");
+  // Not `once`: what was sent to a connection that has been cut is an error of it, as often as not.
+  await new Promise((resolve) => socket.once("close", resolve));
 });
 
 test("what is left of a body that was answered before its end does not stand before the next request on its connection", async () => {
