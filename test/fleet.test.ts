@@ -147,7 +147,11 @@ ${more}`;
       const reader = watch.body?.getReader();
       await ok(server, "POST", `${at}/exec`, { command: "echo x >/tmp/seen" });
       let events = "";
-      while (!events.includes("/tmp/seen")) events += new TextDecoder().decode((await reader?.read())?.value);
+      while (!events.includes("/tmp/seen")) {
+        const piece = await reader?.read();
+        assert.equal(piece?.done, false, events);
+        events += new TextDecoder().decode(piece?.value);
+      }
       await reader?.cancel();
     }
     // A program that serves HTTP: by path and by host name.

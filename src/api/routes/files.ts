@@ -402,21 +402,28 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
     async ({ sandboxes, params, query, signal }) => {
       const lease = await sandboxes.lease(params.id);
       const abort = new AbortController();
-      try {
-        await lease.agent.stat(query.path, { signal }); // so that a missing path is a 404 and not an empty stream
-      } catch (error) {
+      const release = (): void => {
+        abort.abort();
         lease[Symbol.dispose]();
+      };
+      const inForce = Promise.withResolvers<void>();
+      const changes = lease.agent
+        .watch(query.path, {
+          recursive: query.recursive,
+          signal: AbortSignal.any([signal, abort.signal, parts.stopping]),
+          ready: inForce.resolve,
+        })
+        [Symbol.asyncIterator]();
+      let next = changes.next();
+      try {
+        // Whoever has the answer relies on it: what changes from now on is told. And what cannot be watched has a status of its own.
+        await Promise.race([inForce.promise, next]);
+      } catch (error) {
+        release();
         throw error;
       }
       async function* events(): AsyncGenerator<string> {
-        const changes = lease.agent
-          .watch(query.path, {
-            recursive: query.recursive,
-            signal: AbortSignal.any([signal, abort.signal, parts.stopping]),
-          })
-          [Symbol.asyncIterator]();
         try {
-          let next = changes.next();
           yield ": watching\n\n";
           for (;;) {
             const result = await resultOrTimeout(next, HEARTBEAT_MS);
@@ -429,8 +436,7 @@ export function fileRoutes(endpoints: Endpoints, parts: RouteParts): void {
             }
           }
         } finally {
-          abort.abort();
-          lease[Symbol.dispose]();
+          release();
         }
       }
       return streamed(begun(events()), SSE_HEADERS);
