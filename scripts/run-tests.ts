@@ -150,7 +150,7 @@ const units = [
   ...(await testFiles("sdk")),
 ];
 const machines = await testFiles("test");
-const node = ["--test", "--test-reporter=spec", "--test-timeout=900000"];
+const node = ["--test", "--test-reporter=spec", "--test-timeout=600000"];
 const chosen = (files: string[]): string[] =>
   only.length === 0 ? files : files.filter((file) => only.some((name) => file.includes(name)));
 
