@@ -471,8 +471,9 @@ describe("a sandbox's tokens and links end with the key that they were given for
     const headers = { "e2b-sandbox-id": id, "x-access-token": envdAccessToken ?? "" };
     const response = await app.request("http://h/health", { headers }, { incoming: { socket }, outgoing } as never);
     assert.equal(response.status, 204);
+    const ended = once(socket, "close");
     await keys.revoke(record.id);
-    await once(socket, "close");
+    await ended;
     outgoing.destroy();
   });
 });

@@ -498,8 +498,9 @@ test("previews go to the guest wherever it is, with the key kept back; WebSocket
     if (!open) {
       // What it stands on ends where it came in, and so does it.
       const [key] = here.app.keys.list();
+      const ended = once(socket, "close");
       await here.app.keys.revoke(key?.id ?? "");
-      await once(socket, "close");
+      await ended;
       continue;
     }
     socket.destroy();
