@@ -10,12 +10,20 @@ export interface HttpAnswer {
   text: string;
 }
 
-export type CallHttp = (method: string, path: string, body?: unknown) => Promise<HttpAnswer>;
+export type CallHttp = (
+  method: string,
+  path: string,
+  body?: unknown,
+  headers?: Record<string, string>,
+) => Promise<HttpAnswer>;
 
 export interface BenchDaemon extends AsyncDisposable {
   call: CallHttp;
   /** The same, of a call that must succeed. @throws Error with the answer */
-  ok(method: string, path: string, body?: unknown): Promise<string>;
+  ok(...call: Parameters<CallHttp>): Promise<string>;
+  /** Of the server. */
+  pid: number;
+  url: string;
 }
 
 /** @param parallel connections that are kept open @param tree whose server: another commit's checkout, or this one */
@@ -44,9 +52,9 @@ export async function startDaemon(
   });
   const agent = new HttpAgent({ keepAlive: true, maxSockets: parallel });
   // node:http rather than fetch: it costs less.
-  const call: CallHttp = (method, path, body) =>
+  const call: CallHttp = (method, path, body, headers = {}) =>
     new Promise((resolve, reject) => {
-      const outgoing = request(`${url}/api/v1${path}`, { method, agent }, (response) => {
+      const outgoing = request(`${url}/api/v1${path}`, { method, agent, headers }, (response) => {
         const parts: Buffer[] = [];
         response.on("data", (part: Buffer) => parts.push(part));
         response.on("end", () => {
@@ -60,8 +68,10 @@ export async function startDaemon(
     });
   return {
     call,
-    async ok(method, path, body) {
-      const { status, text } = await call(method, path, body);
+    pid: child.pid as number,
+    url,
+    async ok(method, path, body, headers) {
+      const { status, text } = await call(method, path, body, headers);
       if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text.slice(0, 200)}`);
       return text;
     },

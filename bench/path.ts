@@ -49,24 +49,31 @@ export const suite: Suite = {
   about: "the path of a request: what HTTP, records and events add to what the machine takes",
   async run(context) {
     const option = (name: string): string | undefined => optionOf(context.args, name);
-    const n = Number(option("n") ?? 40);
-    const ref = option("against");
-    const only = option("only")?.split(",");
-    const wanted = (name: string): boolean => only === undefined || only.includes(name);
-    const paths = dataPaths();
-    const root = join(paths.tmp, `bench-path-${process.pid}`);
-    await using left = new AsyncDisposableStack();
-    left.defer(() => rm(root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
-    const trees = [{ suffix: "", tree: packageRoot }];
-    if (ref !== undefined) {
-      const tree = join(root, "tree");
-      left.defer(await checkOut(ref, tree));
-      trees.push({ suffix: ".other", tree });
-    }
-    if (wanted("list")) await lists(context, join(root, "list"), trees, n * 5);
-    for (const side of SIDES) if (wanted(side.name)) await calls(context, join(root, side.name), trees, side, n);
+    await measurePath(context, Number(option("n") ?? 40), option("only")?.split(","), option("against"));
   },
 };
+
+/** @param only of `list` and the monitors; default all @param ref the other tree, if there is one */
+export async function measurePath(
+  context: BenchContext,
+  n: number,
+  only: readonly string[] | undefined,
+  ref?: string,
+): Promise<void> {
+  const wanted = (name: string): boolean => only === undefined || only.includes(name);
+  const paths = dataPaths();
+  const root = join(paths.tmp, `bench-path-${process.pid}`);
+  await using left = new AsyncDisposableStack();
+  left.defer(() => rm(root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+  const trees = [{ suffix: "", tree: packageRoot }];
+  if (ref !== undefined) {
+    const tree = join(root, "tree");
+    left.defer(await checkOut(ref, tree));
+    trees.push({ suffix: ".other", tree });
+  }
+  if (wanted("list")) await lists(context, join(root, "list"), trees, n * 5);
+  for (const side of SIDES) if (wanted(side.name)) await calls(context, join(root, side.name), trees, side, n);
+}
 
 async function start(
   left: AsyncDisposableStack,
@@ -207,6 +214,7 @@ async function life(
     const [http, without] = [await timed(exec), await timed(direct)];
     sample("exec.http", http.ms);
     sample("exec.direct", without.ms);
+    sample("exec.over", http.ms - without.ms);
   }
   sample("delete", (await timed(() => daemon.ok("DELETE", `/sandboxes/${id}`))).ms);
   await filled(daemon);

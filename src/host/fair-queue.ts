@@ -1,6 +1,6 @@
 /**
  * Work of many parties on one thing: some pieces at a time, and the parties take turns, so that nobody's many pieces keep another one's
- * single piece waiting. Where several are done at a time, one party has half of the places at most: pieces may take long. A piece that
+ * single piece waiting. Where several are done at a time, one party has half of the places at most unless it is said otherwise: pieces may take long. A piece that
  * itself waits for something, and works at nothing meanwhile, lets others have its place.
  */
 
@@ -19,10 +19,10 @@ export class FairQueue {
   #busy = 0;
   #idle = Promise.withResolvers<void>();
 
-  /** @param places how many pieces are done at a time */
-  constructor(places = 1) {
+  /** @param places how many pieces are done at a time @param most of one party */
+  constructor(places = 1, most = Math.ceil(places / 2)) {
     this.#places = places;
-    this.#most = Math.ceil(places / 2);
+    this.#most = most;
     this.#idle.resolve();
   }
 

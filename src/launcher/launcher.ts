@@ -1,6 +1,6 @@
 /**
  * Which way a sandbox's machine is started: a warm one > an idle VMM > a restore > a cold boot. Nothing above can tell them
- * apart, except that its report says which it was. No lock is held over a start; any number run at once.
+ * apart, except that its report says which it was. Warm ones are taken at once, restores have their turn (starts.ts), and no lock is held over a start.
  */
 import { EventEmitter } from "node:events";
 import { mkdir, rename } from "node:fs/promises";
@@ -22,6 +22,7 @@ import { DEFAULT_POOL, Pool, type PoolEvents, type PoolLimits } from "./pool.ts"
 import { readAhead } from "./read-ahead.ts";
 import { needsSetup, runSetup } from "./setup.ts";
 import { FILES_GONE, type Snapshot, SnapshotStore } from "./snapshot-store.ts";
+import { Starts } from "./starts.ts";
 import { type LaunchSpec, specOf, type Target, Targets, targetOf } from "./target.ts";
 import { WritableTemplates } from "./writable-templates.ts";
 
@@ -53,6 +54,8 @@ export interface Launched {
 export interface LaunchOptions {
   /** The sandbox's id and its directory's name. */
   id: string;
+  /** Whose turn it is while many start. */
+  owner?: string;
   env?: Record<string, string>;
   /** It has hosts that it may connect to. */
   network?: boolean;
@@ -106,6 +109,7 @@ export class Launcher {
   readonly pool: Pool | undefined;
   readonly #disks: WritableTemplates;
   readonly #network: Network;
+  readonly #starts = new Starts();
   readonly #background = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
   /**
@@ -143,13 +147,15 @@ export class Launcher {
     const place = this.#place(dir, options);
     const identity = makeIdentity(options.id, target.image, options.env ?? {}, { network: options.network === true });
     let fallback: string | undefined;
-    if (options.mode !== "cold") {
-      const ready = fromPool(options) ? await this.#tryReady(target, dir, identity, phases, options) : undefined;
-      if (ready !== undefined) return ready;
-    }
+    const pooled = options.mode !== "cold" && fromPool(options);
+    const warm = pooled ? await this.#tryWarm(target, dir, identity, phases, options) : undefined;
+    if (warm !== undefined) return warm;
     await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
     if (options.mode !== "cold") {
       if (options.mode === "restore") await this.golden.ensure(target, options.signal);
+      using _turn = await this.#turn(options, phases);
+      const idle = pooled ? await this.#tryIdle(target, dir, identity, phases, options) : undefined;
+      if (idle !== undefined) return idle;
       const restored = await this.#tryRestore(target, place, identity, phases, options);
       if (restored !== undefined && "started" in restored) {
         return this.#launched(target, dir, identity, phases, "restored", restored.started, restored.release);
@@ -206,6 +212,7 @@ export class Launcher {
     });
     const identity = { ...fresh, ...options.names };
     const dir = machineDir(this.paths.sandboxes, options.id);
+    using _turn = await this.#turn(options, phases);
     const release = this.store.use(key);
     try {
       const started = await this.#restore(target, snapshot, this.#place(dir, options), identity, phases, options);
@@ -245,8 +252,12 @@ export class Launcher {
     await Promise.all([this.pool?.close(), this.settle()]);
   }
 
-  /** A machine from the pool: warm, or an idle VMM. One that fails is thrown away, and the next one is tried. */
-  async #tryReady(
+  #turn({ owner = "", signal }: LaunchOptions, phases: Phases): Promise<Disposable> {
+    return phases.phase("turn", () => this.#starts.enter(owner, signal));
+  }
+
+  /** A warm machine from the pool. One that fails is thrown away, and the next one is tried. */
+  async #tryWarm(
     target: Target,
     dir: string,
     identity: Identity,
@@ -270,7 +281,18 @@ export class Launcher {
         });
       }
     }
-    const idle = pool.takeIdle(target.key);
+    return undefined;
+  }
+
+  /** A machine that is loaded into an idle VMM of the pool. */
+  async #tryIdle(
+    target: Target,
+    dir: string,
+    identity: Identity,
+    phases: Phases,
+    options: LaunchOptions,
+  ): Promise<Launched | undefined> {
+    const idle = this.pool?.takeIdle(target.key);
     if (idle === undefined) return undefined;
     try {
       const snapshot = await this.store.get(target.key);

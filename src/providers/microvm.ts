@@ -147,6 +147,7 @@ export class MicrovmProvider implements Provider, MachineContext {
       env: networkEnvironment(allowedHosts, env),
       network: allowedHosts.length > 0,
       trackDirty: spec.forkable ?? true,
+      ...(spec.owner === undefined ? {} : { owner: spec.owner }),
       ...(files === undefined ? {} : { volumes: files }),
       ...(spec.signal === undefined ? {} : { signal: spec.signal, resolve: { signal: spec.signal } }),
     };
