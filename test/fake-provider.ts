@@ -15,6 +15,7 @@ import {
   type UnreachableMachine,
 } from "../src/providers/provider.ts";
 import type { Clock } from "../src/sandboxes/clock.ts";
+import type { EventLog } from "../src/sandboxes/events.ts";
 import { silentLog, silentObserver } from "../src/sandboxes/observer.ts";
 import type { QuotaStore } from "../src/sandboxes/quotas.ts";
 import type { Registry } from "../src/sandboxes/registry.ts";
@@ -323,6 +324,7 @@ export function fakeWorld(
     maxSandboxes?: number;
     overflow?: "reject" | "queue";
     registry?: Registry;
+    eventLog?: EventLog;
     shared?: TemplateStore & QuotaStore;
   } = {},
 ) {
@@ -351,6 +353,7 @@ export function fakeWorld(
     },
     ...{ clock, observer: silentObserver, log: silentLog, volumes: options.volumes ?? "/nonexistent/volumes" },
     registry: options.registry,
+    eventLog: options.eventLog,
     shared: options.shared,
   });
   return { store, clock, provider, sandboxes };

@@ -47,7 +47,12 @@ let made = 0;
 function claimOf(more: Partial<Claim> = {}): Claim {
   made += 1;
   const sandboxId = `sb-${made.toString(16).padStart(8, "0")}`;
-  return { sandboxId, owner: "ada", state: "creating", image: "alpine", createdAt: made, expiresAt: made + 1, ...more };
+  const size = { memoryMiB: 512, vcpus: 1, diskMiB: 1024 };
+  const createdAt = Date.now() + made;
+  return {
+    ...{ sandboxId, owner: "ada", state: "creating", image: "alpine", ...size, createdAt, expiresAt: createdAt + 1 },
+    ...more,
+  };
 }
 
 for (const way of ["directly", "through PgBouncer"] as const) {

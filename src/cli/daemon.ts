@@ -127,6 +127,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     volumes: paths.volumes,
     directories: { allow: config.mounts.allow, hidden: paths.root },
     registry: fleet?.registry,
+    eventLog: fleet?.events,
     shared: fleet?.shared(store),
   });
   network.vault = { of: (id) => sandboxes.secretsOf(id) };

@@ -39,6 +39,9 @@ export interface Ownership {
   /** As its node has published it last. */
   state: string;
   image: string;
+  memoryMiB: number;
+  vcpus: number;
+  diskMiB: number;
   createdAt: number;
   expiresAt: number;
 }
@@ -61,6 +64,8 @@ export interface Directory {
    * @throws StacyError `unavailable` when it is not known here, and the database is away
    */
   ownerOf(idOrName: string, whose?: string): Promise<Ownership | undefined>;
+  /** What was made for a request, by its owner and the key that its client has chosen. @throws StacyError `unavailable` */
+  requested(owner: string, key: string): Promise<Ownership | undefined>;
   /** That node said that it does not have it: the next `ownerOf` asks the database. */
   mistaken(sandboxId: string, nodeId: string): void;
   /** Newest first, all of the table. @throws StacyError `unavailable` */

@@ -67,7 +67,7 @@ export class Entrance implements Front {
     if (target === undefined) return false;
     const { isHere, directory, placing, lists } = this.#parts;
     if (target.kind === "create") {
-      if (call.upgrade !== undefined || !placing.hasChoice()) return false;
+      if (call.upgrade !== undefined || !placing.hasChoice(incoming, target.e2b)) return false;
       return this.#safely(call, target, () => placing.create(call, target.e2b));
     }
     if (target.kind === "list") {

@@ -81,6 +81,7 @@ async function fleetOf(
       .flatMap(({ app, node }) =>
         app.sandboxes.list().map((one) => ({
           ...{ sandboxId: one.id, nodeId: node.id, epoch: 1, owner: one.owner, state: one.state, image: one.image },
+          ...{ memoryMiB: one.memoryMiB, vcpus: one.vcpus, diskMiB: one.diskMiB },
           ...{ createdAt: one.createdAt, expiresAt: one.expiresAt },
           ...(one.name === undefined ? {} : { name: one.name }),
         })),
@@ -128,6 +129,11 @@ async function fleetOf(
       ownerOf: async (idOrName, whose) =>
         cache.get(idOrName) ??
         owned_().find((one) => one.sandboxId === idOrName || (one.name === idOrName && one.owner === whose)),
+      requested: async (owner, key) => {
+        const all = members.flatMap(({ app }) => app.sandboxes.list());
+        const made = all.find((one) => one.owner === owner && one.request?.key === key);
+        return owned_().find(({ sandboxId }) => sandboxId === made?.id);
+      },
       mistaken: (id) => void cache.delete(id),
       all: async (filter) => owned_(filter),
     };
@@ -273,6 +279,7 @@ test("what is believed of a place is corrected by the node that is asked, with t
     owner: "default",
     state: "running",
     image: "",
+    ...{ memoryMiB: 0, vcpus: 0, diskMiB: 0 },
   };
   here.cache.set(record.id, { ...wrong, createdAt: 0, expiresAt: 0 });
   const answer = await here.ask("POST", `/api/v1/sandboxes/${record.id}/extend`, { ttl: "2h" });
@@ -423,6 +430,19 @@ test("a create that this node is the best for is made here, and is as it is on o
     here.ask("POST", "/sandboxes", { templateID: "base" }, keys),
   ]);
   assert.equal(twice[0].body.sandboxID, twice[1].body.sandboxID);
+  // Also when others come first by then, and while whoever has made it is away nobody makes it once more.
+  const maker = [here, other].find(({ app }) => app.sandboxes.find(twice[0].body.sandboxID) !== undefined) as Member;
+  const [elsewhere] = [here, other].filter((each) => each !== maker) as [Member];
+  maker.node.draining = true;
+  for (const each of [here, other]) {
+    const again = await each.ask("POST", "/sandboxes", { templateID: "base" }, keys);
+    assert.deepEqual([again.status, again.body.sandboxID], [201, twice[0].body.sandboxID]);
+  }
+  const differs = await elsewhere.ask("POST", "/sandboxes", { templateID: "base", timeout: 7 }, keys);
+  assert.equal(differs.status, 409, JSON.stringify(differs.body));
+  maker.node.state = "lost";
+  const away = await elsewhere.ask("POST", "/sandboxes", { templateID: "base" }, keys);
+  assert.equal(away.status, 503, JSON.stringify(away.body));
 });
 
 test("E2B's tokens open a sandbox wherever it is, and that one alone", async () => {

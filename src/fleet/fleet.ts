@@ -20,6 +20,7 @@ import type { Directory, NodeRole, Ownership } from "./contract.ts";
 import { FleetDatabase } from "./database/database.ts";
 import { Nodes } from "./database/nodes.ts";
 import { Ownerships } from "./database/ownerships.ts";
+import { FleetEvents } from "./events.ts";
 import { FleetKeys } from "./keys.ts";
 import { loadOf, NO_LOAD } from "./load.ts";
 import { Locations } from "./locations.ts";
@@ -51,6 +52,7 @@ export class Fleet implements AsyncDisposable {
   readonly directory: Directory;
   readonly registry: Registry;
   readonly nodes: Nodes;
+  readonly events: FleetEvents;
   readonly #database: FleetDatabase;
   readonly #registry: FleetRegistry;
   readonly #membership: Membership;
@@ -72,10 +74,14 @@ export class Fleet implements AsyncDisposable {
     const membership = new Membership({ database, nodes, self, heartbeatMs: config.heartbeat, log });
     const ownerships = new Ownerships(database, id, membership.incarnation);
     const assertOpen = (): void => membership.assertOpen();
-    const registry = new FleetRegistry({ ownerships, nodeId: id, assertOpen, log });
+    const registry = new FleetRegistry({
+      ...{ ownerships, nodeId: id, assertOpen, log },
+      nodes: () => membership.nodes(),
+    });
     this.directory = new Locations(membership, ownerships, (idOrName, whose) => this.#own(idOrName, whose));
     this.registry = registry;
     this.nodes = nodes;
+    this.events = new FleetEvents(database, id, log);
     this.#log = log;
     this.#database = database;
     this.#registry = registry;
@@ -106,6 +112,7 @@ export class Fleet implements AsyncDisposable {
       },
       () => this.#poll(),
     );
+    this.events.follow(sandboxes.events);
     this.#database.listen(ROWS_CHANNEL, () => void this.#poll().catch(() => {})); // the next heartbeat tries again
   }
 
@@ -194,17 +201,18 @@ export class Fleet implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#membership[Symbol.asyncDispose]();
     await this.#registry[Symbol.asyncDispose]();
+    await this.events[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
   }
 }
 
 /** What is here needs no epoch: this server would be told of a newer one. */
 function ownershipOf(
-  { id, owner, name, state, image, createdAt, expiresAt }: SandboxRecord,
+  { id, owner, name, state, image, memoryMiB, vcpus, diskMiB, createdAt, expiresAt }: SandboxRecord,
   nodeId: string,
 ): Ownership {
   return {
-    ...{ sandboxId: id, nodeId, epoch: 0, owner, state, image, createdAt, expiresAt },
+    ...{ sandboxId: id, nodeId, epoch: 0, owner, state, image, memoryMiB, vcpus, diskMiB, createdAt, expiresAt },
     ...(name === undefined ? {} : { name }),
   };
 }

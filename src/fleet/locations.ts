@@ -17,7 +17,7 @@ export type Own = (idOrName: string, whose: string | undefined) => Ownership | u
 
 export class Locations implements Directory {
   readonly #membership: Membership;
-  readonly #ownerships: Pick<Ownerships, "of" | "named" | "all">;
+  readonly #ownerships: Pick<Ownerships, "of" | "named" | "all" | "requested">;
   readonly #own: Own;
   readonly #known = new Map<string, Ownership>();
   /** Ids that nobody had, and until when (ms of `performance.now()`) that is believed. */
@@ -25,7 +25,7 @@ export class Locations implements Directory {
   /** Ids by owner and name, which cannot have a slash. */
   readonly #named = new Map<string, string>();
 
-  constructor(membership: Membership, ownerships: Pick<Ownerships, "of" | "named" | "all">, own: Own) {
+  constructor(membership: Membership, ownerships: Pick<Ownerships, "of" | "named" | "all" | "requested">, own: Own) {
     this.#membership = membership;
     this.#ownerships = ownerships;
     this.#own = own;
@@ -74,6 +74,10 @@ export class Locations implements Directory {
   mistaken(sandboxId: string, nodeId: string): void {
     const known = this.#known.get(sandboxId);
     if (known?.nodeId === nodeId) this.#forget(known);
+  }
+
+  requested(owner: string, key: string): Promise<Ownership | undefined> {
+    return this.#ownerships.requested(owner, key);
   }
 
   async all(filter?: OwnershipFilter): Promise<Ownership[]> {

@@ -6,16 +6,13 @@ import { randomUUID } from "node:crypto";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { FleetNode, NodeLoad } from "./contract.ts";
-import { type FleetDatabase, sqlState } from "./database/database.ts";
+import { type FleetDatabase, GONE, sqlState } from "./database/database.ts";
 import { NODES_CHANNEL, type Nodes, type OwnDescription } from "./database/nodes.ts";
 import { migrate } from "./database/schema.ts";
 import { closed } from "./registry.ts";
 
 /** So many heartbeats after the last time, what is here is compared with the table again: a write that was held up may come later than all. */
 const COMPARE_EVERY = 30;
-
-/** No such table, no such schema. */
-const GONE: ReadonlySet<string> = new Set(["42P01", "3F000"]);
 
 export interface MembershipParts {
   database: FleetDatabase;

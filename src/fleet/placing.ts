@@ -9,7 +9,7 @@ import type { Api } from "../api/endpoint.ts";
 import { REFUSAL_HEADER, vouch } from "../api/vouched.ts";
 import { StacyError } from "../host/error.ts";
 import type { Limits } from "../sandboxes/limits.ts";
-import { type CallersParts, callerIn, claimOf, headersOf, type Known } from "./callers.ts";
+import { type CallersParts, callerIn, claimOf, headersOf, type Known, ownerNamed } from "./callers.ts";
 import type { Directory, FleetNode, Placement, PlacementRequest } from "./contract.ts";
 import type { Answer, Call, Forwarder } from "./forwarding/forwarder.ts";
 import { Upload } from "./forwarding/upload.ts";
@@ -43,9 +43,10 @@ export class Placing {
     this.#limits = { maxBytes, timeoutMs };
   }
 
-  /** Whether there is anybody else to make one. */
-  hasChoice(): boolean {
+  /** Whether there is anybody else to make one, or who may have made it. */
+  hasChoice(incoming: IncomingMessage, e2b: boolean): boolean {
     const { self, nodes } = this.#of();
+    if (e2b && keyOf(incoming) !== undefined) return true;
     return self.role === "entrance" || nodes.some((node) => node.id !== self.id && mayMake(node));
   }
 
@@ -71,7 +72,15 @@ export class Placing {
       return await this.#parts.app.fetch(request(body), env);
     };
     let last: Response | Answer | undefined;
-    for (const node of this.#candidates(incoming, known, wanted, e2b)) {
+    const made = this.#madeFor(incoming, known, e2b);
+    const left = this.#candidates(incoming, known, wanted, e2b);
+    for (let asked: FleetNode | undefined; ; ) {
+      // Perhaps another one has begun with it meanwhile.
+      const maker = await made();
+      if (maker !== undefined && maker.id === asked?.id) break;
+      const node = maker ?? left.shift();
+      if (node === undefined) break;
+      asked = node;
       if (node.id === this.#of().self.id) {
         const response = await here();
         if (response.headers.get(REFUSAL_HEADER) === null) return await said(call, response);
@@ -88,6 +97,7 @@ export class Placing {
       if (outcome.kind === "answered" || outcome.kind === "left") return true;
       // Perhaps it is being made: another one beside it would be nobody's.
       if (outcome.kind === "broken") throw brokenOff(node.name, outcome.error);
+      if (outcome.kind === "unreached" && maker !== undefined) throw makerAway(node.name, outcome.error);
       if (outcome.kind === "refused") last = outcome.answer;
     }
     if (last === undefined) {
@@ -99,6 +109,20 @@ export class Placing {
     if (last instanceof Response) return await said(call, last);
     await sayAnswer(call, last);
     return true;
+  }
+
+  /** @returns whoever has made something for a client's key says it again, or refuses: nobody else may make it once more */
+  #madeFor(incoming: IncomingMessage, known: Known, e2b: boolean): () => Promise<FleetNode | undefined> {
+    const key = keyOf(incoming);
+    if (!e2b || key === undefined || !("caller" in known)) return async () => undefined;
+    const { directory } = this.#parts;
+    return async () => {
+      const found = await directory.requested(ownerNamed(incoming, known.caller), key);
+      if (found === undefined) return undefined;
+      const node = this.#of().nodes.find(({ id }) => id === found.nodeId);
+      if (node === undefined || node.state === "lost") throw makerAway(node?.name ?? found.nodeId);
+      return node;
+    };
   }
 
   #of(): { self: FleetNode; nodes: readonly FleetNode[] } {
@@ -114,15 +138,32 @@ export class Placing {
       (e2b && typeof wanted.templateID === "string" && isOwn(wanted.templateID));
     if (own && self.role !== "entrance") return [self];
     const candidates = placement.candidates(nodes, requestOf(wanted, this.#parts.limits));
-    // Who asks again with the same key must come to the node that knows what it has made.
-    const key = incoming.headers["idempotency-key"];
-    if (typeof key !== "string" || !("caller" in known)) return candidates;
+    // Two that come at once with one key come to one node, where the second waits for the first.
+    const key = keyOf(incoming);
+    if (key === undefined || !("caller" in known)) return candidates;
     const rank = ({ id }: FleetNode): string =>
       createHash("sha256")
         .update(JSON.stringify([id, known.caller.owner, key]))
         .digest("hex");
     return candidates.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
   }
+}
+
+function keyOf({ headers }: IncomingMessage): string | undefined {
+  const key = headers["idempotency-key"];
+  return typeof key === "string" ? key : undefined;
+}
+
+function makerAway(node: string, cause?: unknown): StacyError {
+  return new StacyError(
+    "unavailable",
+    `what was made for this idempotency key is on the node ${node}, which does not answer`,
+    {
+      phase: "unreachable",
+      cause,
+      remedy: "ask again: it is there when its node is (`stacyvm node ls`)",
+    },
+  );
 }
 
 async function said(call: Call, response: Response): Promise<true> {

@@ -9,6 +9,7 @@ import type { Claim, Published } from "./database/ownerships.ts";
 import { FleetRegistry } from "./registry.ts";
 
 const NODE = "node";
+const PARTS = { nodeId: NODE, assertOpen() {}, nodes: () => [], log: silentLog };
 
 /** A table whose answers can be lost after they were done, which no real database does when it is asked to. */
 class Table {
@@ -20,6 +21,9 @@ class Table {
     this.rows.set(claim.sandboxId, row);
     if (!this.answers) throw new StacyError("unavailable", "the answer is lost");
     return row;
+  }
+  async taken() {
+    return { all: { sandboxes: this.rows.size, memoryMiB: 0, vcpus: 0, diskMiB: 0 } };
   }
   /** Of what was published, by sandbox. */
   readonly states: string[] = [];
@@ -61,7 +65,7 @@ function record(id: string): SandboxRecord {
 
 test("a claim whose answer was lost is taken back with its sandbox", async () => {
   const table = new Table();
-  await using registry = new FleetRegistry({ ownerships: table, nodeId: NODE, assertOpen() {}, log: silentLog });
+  await using registry = new FleetRegistry({ ...PARTS, ownerships: table });
   table.answers = false;
   await assert.rejects(registry.claim(record("a")), { code: "unavailable" });
   assert.equal(table.rows.size, 1);
@@ -72,7 +76,7 @@ test("a claim whose answer was lost is taken back with its sandbox", async () =>
 
 test("the end of one that is still being claimed is told when the claim is there", async () => {
   const table = new Table();
-  await using registry = new FleetRegistry({ ownerships: table, nodeId: NODE, assertOpen() {}, log: silentLog });
+  await using registry = new FleetRegistry({ ...PARTS, ownerships: table });
   const claiming = registry.claim(record("a"));
   registry.release("a");
   await claiming;
@@ -82,7 +86,7 @@ test("the end of one that is still being claimed is told when the claim is there
 
 /** A registry with a sandbox that is claimed. */
 async function claimed(table: Table) {
-  const registry = new FleetRegistry({ ownerships: table, nodeId: NODE, assertOpen() {}, log: silentLog });
+  const registry = new FleetRegistry({ ...PARTS, ownerships: table });
   const sandbox = record("a");
   await registry.claim(sandbox);
   const become = (state: SandboxRecord["state"], each = sandbox): void => {

@@ -8,17 +8,20 @@ import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { SandboxRecord } from "../sandboxes/record.ts";
-import type { Registry } from "../sandboxes/registry.ts";
+import type { MostTaken, Registry, Taken } from "../sandboxes/registry.ts";
 import { isVisible } from "../sandboxes/state.ts";
-import type { Ownership } from "./contract.ts";
+import type { FleetNode, Ownership } from "./contract.ts";
 import type { Claim, Ownerships, Published } from "./database/ownerships.ts";
 
 /** So long changes are gathered, ms. */
 const GATHER_MS = 100;
 /** Between two attempts of what the database did not take, at most. */
 const MOST_WAIT_MS = 5_000;
-/** For the end of another sandbox of that name to be in the table. */
-const NAME_WAIT_MS = 2 * GATHER_MS;
+/** For the end of another sandbox, of that name or within that limit, to be in the table. */
+const END_WAIT_MS = 2 * GATHER_MS;
+/** So long after a claim was refused for its owner's limit, the next ones are made before anything else is, ms. */
+const DOUBT_MS = 10_000;
+const MOST_DOUBTS = 10_000;
 /** Claims at once when what is here is compared with the table. */
 const AT_ONCE = 8;
 /** What a client is told that should ask again. */
@@ -35,10 +38,12 @@ interface Held {
 }
 
 export interface FleetRegistryParts {
-  ownerships: Pick<Ownerships, "claim" | "publish" | "release" | "of" | "all">;
+  ownerships: Pick<Ownerships, "claim" | "taken" | "publish" | "release" | "of" | "all">;
   nodeId: string;
   /** @throws StacyError `unavailable` while this node takes no new ones */
   assertOpen(): void;
+  /** As they were last seen. */
+  nodes(): readonly FleetNode[];
   log: Log;
 }
 
@@ -48,6 +53,8 @@ export class FleetRegistry implements Registry, AsyncDisposable {
   readonly #changed = new Map<string, SandboxRecord>();
   /** Sandboxes that are another node's now, by id. */
   readonly #lost = new Map<string, Ownership>();
+  /** Owners that have met their limits, and until when (ms of `performance.now()`) that is remembered. */
+  readonly #doubts = new Map<string, number>();
   #records: (() => readonly SandboxRecord[]) | undefined;
   #timer: NodeJS.Timeout | undefined;
   #flushing: Promise<void> = Promise.resolve();
@@ -66,9 +73,17 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     this.#parts.assertOpen();
   }
 
-  async claim(record: SandboxRecord): Promise<void> {
+  async claim(record: SandboxRecord, most?: MostTaken): Promise<void> {
     this.#parts.assertOpen();
-    await this.#claimed(record, (claim) => this.#named(claim));
+    await this.#claimed(record, (claim) => this.#new(claim, most));
+  }
+
+  doubts(owner: string): boolean {
+    return (this.#doubts.get(owner) ?? 0) > performance.now();
+  }
+
+  async taken(owner: string, user: string | undefined): Promise<{ user?: Taken; all: Taken }> {
+    return this.#parts.ownerships.taken(owner, user);
   }
 
   async #claimed(record: SandboxRecord, write: (claim: Claim) => Promise<Ownership>): Promise<void> {
@@ -91,17 +106,36 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     }
   }
 
-  /** A claim; the one before of that name may have ended a moment ago, here or elsewhere. */
-  async #named(claim: Claim): Promise<Ownership> {
+  /** What is in its way may have ended a moment ago, here or elsewhere. */
+  async #new(claim: Claim, most: MostTaken | undefined): Promise<Ownership> {
     const { ownerships } = this.#parts;
     try {
-      return await ownerships.claim(claim);
+      return await ownerships.claim(claim, most);
     } catch (error) {
-      if (claim.name === undefined || asStacyError(error).code !== "conflict") throw error;
+      const { code } = asStacyError(error);
+      if (code !== "conflict" && code !== "limit") throw error;
+      if (code === "limit") this.#doubt(claim.owner);
       await this.flush();
-      await delay(NAME_WAIT_MS);
-      return ownerships.claim(claim);
+      await delay(END_WAIT_MS);
+      return ownerships.claim(claim, most);
     }
+  }
+
+  #doubt(owner: string): void {
+    if (this.#doubts.size >= MOST_DOUBTS) this.#doubts.clear();
+    this.#doubts.set(owner, performance.now() + DOUBT_MS);
+  }
+
+  elsewhere(): { sandboxes: number; maxSandboxes: number | undefined } {
+    const { nodes, nodeId } = this.#parts;
+    const others = nodes().filter(({ id, role, state, draining }) => {
+      return id !== nodeId && role === "node" && state === "up" && !draining;
+    });
+    const limited = others.every(({ load }) => load.maxSandboxes > 0);
+    return {
+      sandboxes: others.reduce((sum, { load }) => sum + load.sandboxes, 0),
+      maxSandboxes: limited ? others.reduce((sum, { load }) => sum + load.maxSandboxes, 0) : undefined,
+    };
   }
 
   publish(record: SandboxRecord): void {
@@ -145,6 +179,7 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     const left = [...rows.values()].filter(({ sandboxId }) => !here.has(sandboxId) && !this.#busy(sandboxId));
     if (left.length > 0) await ownerships.release(left);
     for (const { sandboxId } of left) this.#held.delete(sandboxId);
+    const claims: SandboxRecord[] = [];
     for (const record of records) {
       const row = rows.get(record.id);
       // It may have ended since it was read.
@@ -154,13 +189,17 @@ export class FleetRegistry implements Registry, AsyncDisposable {
         continue;
       }
       this.#lost.delete(record.id);
+      // A version that knew nothing of sizes has written it.
+      if (row.memoryMiB === 0 && record.memoryMiB > 0 && !this.#busy(record.id)) {
+        claims.push(record);
+        continue;
+      }
       const held: Held = this.#held.get(record.id) ?? {};
       held.epoch = row.epoch;
       held.published = stamp(row);
       this.#held.set(record.id, held);
       this.publish(record);
     }
-    const claims: SandboxRecord[] = [];
     for (const record of missing) {
       const other = elsewhere.get(record.id);
       if (other !== undefined && other.nodeId !== nodeId) {
@@ -274,12 +313,17 @@ export class FleetRegistry implements Registry, AsyncDisposable {
 }
 
 /** What others see of one. */
-function claimOf({ id, owner, name, state, image, createdAt, expiresAt, unreachable }: SandboxRecord): Claim {
+function claimOf(record: SandboxRecord): Claim {
+  const { id, owner, name, state, image, createdAt, expiresAt, unreachable } = record;
+  const { ownerId, memoryMiB, vcpus, diskMiB, request } = record;
   return {
     // Durations of clients may have fractions of a millisecond, and be for ever.
     ...{ sandboxId: id, owner, image, createdAt: whole(createdAt), expiresAt: whole(expiresAt) },
     ...{ state: unreachable === undefined ? state : "unreachable" },
     ...(name === undefined ? {} : { name }),
+    ...{ memoryMiB: whole(memoryMiB), vcpus: Math.ceil(vcpus), diskMiB: whole(diskMiB) },
+    ...(ownerId === undefined ? {} : { ownerId }),
+    ...(request === undefined ? {} : { requestKey: request.key }),
   };
 }
 

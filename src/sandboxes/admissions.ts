@@ -5,6 +5,7 @@ import type { Events } from "./events.ts";
 import { type Admission, decideAdmission, explain, type Limits } from "./limits.ts";
 import type { Quotas } from "./quotas.ts";
 import type { SandboxRecord } from "./record.ts";
+import type { MostTaken, Registry } from "./registry.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { type QueueCounts, SpawnQueue } from "./spawn-queue.ts";
 import type { SandboxTable } from "./table.ts";
@@ -18,6 +19,8 @@ export interface AdmissionsParts {
   quotas: Quotas;
   events: Events;
   clock: Clock;
+  /** Absent: this server is alone. */
+  registry?: Registry | undefined;
 }
 
 export class Admissions {
@@ -38,6 +41,37 @@ export class Admissions {
     const { table, limits, quotas } = this.#parts;
     const quota = quotas.effective(owner, ownerId);
     return decideAdmission({ limits, quota, ttlMs, count, ...table.activeOf(owner, ownerId) });
+  }
+
+  /** The same of all servers, as far as this one knows what places they have. @throws StacyError `unavailable` */
+  async lookEverywhere(ttlMs: number, whose: Whose, count: number): Promise<Admission> {
+    const { table, limits, quotas, registry } = this.#parts;
+    if (registry === undefined) return this.look(ttlMs, whose, count);
+    const { owner, ownerId } = whose;
+    const quota = quotas.effective(owner, ownerId);
+    const { user, all } = await registry.taken(owner, ownerId);
+    const here = table.activeOf(owner, ownerId);
+    const elsewhere = registry.elsewhere();
+    const unlimited = limits.maxSandboxes === 0 || elsewhere.maxSandboxes === undefined;
+    const maxSandboxes = unlimited ? 0 : limits.maxSandboxes + (elsewhere.maxSandboxes ?? 0);
+    return decideAdmission({
+      ...{ limits: { ...limits, maxSandboxes }, quota, ttlMs, count },
+      active: here.active + elsewhere.sandboxes,
+      activeOwner: ownerId === undefined ? undefined : (user?.sandboxes ?? 0),
+      activeOfAll: all.sandboxes,
+    });
+  }
+
+  /** What all servers together may have of it; absent: any number, or this server is alone. */
+  mostOf({ owner, ownerId }: Pick<SandboxRecord, "owner" | "ownerId">): MostTaken | undefined {
+    const { limits, quotas } = this.#parts;
+    const { maxSandboxes, maxSandboxesOfAll } = quotas.effective(owner, ownerId);
+    const ofUser = ownerId === undefined ? 0 : maxSandboxes || limits.maxSandboxesPerOwner;
+    if (ofUser === 0 && maxSandboxesOfAll === 0) return undefined;
+    return {
+      ...(ofUser === 0 ? {} : { user: { sandboxes: ofUser } }),
+      ...(maxSandboxesOfAll === 0 ? {} : { all: { sandboxes: maxSandboxesOfAll } }),
+    };
   }
 
   refusal(admission: Admission, owner: string): StacyError {

@@ -60,12 +60,24 @@ export interface SandboxEvent {
   data?: Record<string, unknown>;
 }
 
+/** Where events are read: this server's own, or those of all servers. Numbers grow; those of a place are of that place alone. */
+export interface EventLog {
+  /** The newest number that can be read. @throws StacyError `unavailable` */
+  newest(): number | Promise<number>;
+  /** Events after `number`, at most 256, oldest first; empty when there is none yet. With an owner, only that one's. */
+  after(number: number, owner?: string): SandboxEvent[] | Promise<SandboxEvent[]>;
+  /** Events before `number`, at most 256, newest first; empty when there is none left. With an owner, only that one's. */
+  before(number: number, owner?: string): SandboxEvent[] | Promise<SandboxEvent[]>;
+  /** Waits for an event after now, at most `ms`. Resolves `true` when there is one; at once `false` when aborted. */
+  wait(ms: number, signal: AbortSignal): Promise<boolean>;
+}
+
 const RING = 4_096;
 /** Numbers are reserved in blocks, so that events lost with a killed daemon never give theirs to others. */
 const BLOCK = 1_000;
 const BATCH = 256;
 
-export class Events {
+export class Events implements EventLog {
   readonly #store: Store;
   readonly #now: () => number;
   readonly #ownerOf: (sandboxId: string) => string | undefined;
@@ -87,6 +99,10 @@ export class Events {
 
   /** The number of the newest event. */
   get last(): number {
+    return this.#last;
+  }
+
+  newest(): number {
     return this.#last;
   }
 
@@ -141,7 +157,6 @@ export class Events {
       .finally(() => (this.#reserving = false));
   }
 
-  /** Events after `number`, at most 256, oldest first; empty when there is none yet. With an owner, only that one's. */
   after(number: number, owner?: string): SandboxEvent[] {
     const first = this.#ring[0];
     if (number >= this.#last) return [];
@@ -160,7 +175,6 @@ export class Events {
     return theirs;
   }
 
-  /** Events before `number`, at most 256, newest first; empty when there is none left. With an owner, only that one's. */
   before(number: number, owner?: string): SandboxEvent[] {
     const theirs: SandboxEvent[] = [];
     for (let at = this.#ring.length - 1; at >= 0 && theirs.length < BATCH; at--) {
@@ -175,7 +189,6 @@ export class Events {
     return [...theirs, ...stored.reverse().map((row) => JSON.parse(row.data) as SandboxEvent)];
   }
 
-  /** Waits for an event after now, at most `ms`. Resolves `true` when there is one; at once `false` when aborted. */
   wait(ms: number, signal: AbortSignal): Promise<boolean> {
     if (signal.aborted) return Promise.resolve(false);
     return new Promise((resolve) => {

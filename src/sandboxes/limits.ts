@@ -121,7 +121,9 @@ export function effectiveMax(server: number, owner: number | undefined): number 
   return server === 0 ? owner : Math.min(server, owner);
 }
 
-export function explain(admission: Admission): { message: string; remedy: string } {
+export function explain(
+  admission: Pick<Admission, "reason" | "activeOwnerSandboxes" | "maxOwnerSandboxes"> & Partial<Admission>,
+): { message: string; remedy: string } {
   switch (admission.reason) {
     case "max_ttl":
       return {

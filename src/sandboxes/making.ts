@@ -16,7 +16,7 @@ import type { Events } from "./events.ts";
 import type { ForkedVolumes } from "./forked-volumes.ts";
 import type { Log, Observer } from "./observer.ts";
 import type { SandboxFailure, SandboxRecord, VolumeMount, VolumeSlot } from "./record.ts";
-import type { Registry } from "./registry.ts";
+import type { MostTaken, Registry } from "./registry.ts";
 import type { ResolvedSpawn, SpawnInput } from "./resolve.ts";
 import { Sandbox } from "./sandbox.ts";
 import type { SecretInput, Secrets } from "./secrets.ts";
@@ -45,6 +45,8 @@ export interface MakingParts {
   clock: Clock;
   /** Absent: this server is alone. */
   registry?: Registry | undefined;
+  /** What all servers together may have of what it is one of. */
+  mostOf(record: SandboxRecord): MostTaken | undefined;
   /** There may be room for another one now. */
   advance(): void;
 }
@@ -124,7 +126,7 @@ export class Making {
     phases: Phases,
     signal: AbortSignal | undefined,
   ): Promise<Sandbox> {
-    const { table, secrets, volumes, checkpoints, endings, events, observer, log, registry } = this.#parts;
+    const { table, secrets, volumes, checkpoints, endings, events, observer, log, registry, mostOf } = this.#parts;
     const { id } = sandbox;
     const leave = (): void => void endings.end(sandbox, "destroyed", "the client went away").catch(noop);
     signal?.addEventListener("abort", leave, { once: true });
@@ -132,8 +134,10 @@ export class Making {
     try {
       await sandbox.changes.run(async (ended) => {
         await phases.phase("record", () => table.save(sandbox));
-        const claimed = registry?.claim(sandbox.record);
+        const claimed = registry?.claim(sandbox.record, mostOf(sandbox.record));
         claimed?.catch(noop); // looked at when the machine is there
+        if (claimed !== undefined && registry?.doubts(sandbox.record.owner) === true)
+          await phases.phase("claim", () => claimed);
         for (const secret of own) await secrets.put(sandbox.record.owner, secret, id);
         const { name } = sandbox.record;
         events.emit("sandbox.created", id, { name, image: spec.image, provider: provider.name });
@@ -184,6 +188,9 @@ export class Making {
     const { endings, events, observer, log } = this.#parts;
     const { id } = sandbox;
     const ended = !sandbox.visible;
+    if (failure.code === "limit") {
+      events.emit("resource.limit", undefined, { reason: failure.data?.reason }, sandbox.record.owner);
+    }
     if (!ended) {
       observer.spawnFailed(failure, sandbox.record.provider);
       log.warn({ sandbox: id, phase: failure.phase, code: failure.code, err: failure }, "spawn failed");
@@ -210,12 +217,12 @@ export class Making {
     { env, volumes, directories }: ForkedThings,
     signal: AbortSignal | undefined,
   ): Promise<{ sandboxes: SandboxRecord[]; stoppedMs: number }> {
-    const { table, secrets, changes, endings, events, registry } = this.#parts;
+    const { table, secrets, changes, endings, events, registry, mostOf } = this.#parts;
     const ids = children.map(({ id }) => id);
     const fork = async () => {
       await Promise.all(children.map((child) => table.save(child)));
       // Before, and not beside: it costs less than a copy that nobody may have.
-      await Promise.all(children.map((child) => registry?.claim(child.record)));
+      await Promise.all(children.map((child) => registry?.claim(child.record, mostOf(child.record))));
       await volumes?.begin();
       await Promise.all(ids.map((id) => secrets.copy(parent.record.owner, parent.id, id)));
       return parent.changes.run((ended) => {

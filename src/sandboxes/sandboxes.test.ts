@@ -15,6 +15,7 @@ import { OWNER_BOUNDS } from "../host/bounds.ts";
 import { StacyError } from "../host/error.ts";
 import { checkpointKey } from "../providers/provider.ts";
 import { newSandboxId, type SandboxRecord } from "./record.ts";
+import { idTaken, type Registry } from "./registry.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { Store } from "./store.ts";
 import { View } from "./view.ts";
@@ -1030,4 +1031,24 @@ test("an owner has a bound of templates; another one has its own", async () => {
   await assert.rejects(templates.create("a", input("more")), { code: "limit" });
   await templates.replace("a", "t0", input("t0"));
   await templates.create("b", input("t"));
+});
+
+test("an id that another server has is no reason to fail: the sandbox gets another one, and nothing of the first is left", async () => {
+  const claimed: string[] = [];
+  const registry: Registry = {
+    assertOpen() {},
+    async claim({ id }) {
+      claimed.push(id);
+      if (claimed.length === 1) throw idTaken(id);
+    },
+    doubts: () => false,
+    taken: async () => ({ all: { sandboxes: 0, memoryMiB: 0, vcpus: 0, diskMiB: 0 } }),
+    elsewhere: () => ({ sandboxes: 0, maxSandboxes: undefined }),
+    publish() {},
+    release() {},
+  };
+  const { sandboxes, provider } = fakeWorld({ registry });
+  const { id } = await sandboxes.spawn({ name: "work" });
+  assert.deepEqual([claimed.length, claimed[1]], [2, id]);
+  assert.deepEqual([...provider.machinesById.keys()], [id]);
 });

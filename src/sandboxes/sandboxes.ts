@@ -27,7 +27,7 @@ import type { Clock } from "./clock.ts";
 import { CodeRuns } from "./code.ts";
 import { type DirectoryRules, resolveDirectories } from "./directories.ts";
 import { type EndAnswer, Endings } from "./endings.ts";
-import { Events } from "./events.ts";
+import { type EventLog, Events } from "./events.ts";
 import { Executions } from "./executions.ts";
 import { Expiry } from "./expiry.ts";
 import { ForkedVolumes, type ForkedVolumesMode } from "./forked-volumes.ts";
@@ -43,7 +43,7 @@ import { Providers } from "./providers.ts";
 import { type QuotaStore, Quotas } from "./quotas.ts";
 import { Reaper } from "./reaper.ts";
 import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeInput, type VolumeMount } from "./record.ts";
-import type { Registry } from "./registry.ts";
+import { isTaken, type Registry } from "./registry.ts";
 import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput } from "./resolve.ts";
 import type { Lease, Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
@@ -72,6 +72,8 @@ export interface SandboxesOptions {
   directories?: DirectoryRules;
   /** Absent: this server is alone. */
   registry?: Registry | undefined;
+  /** Where what happens on several servers is read; absent: here. */
+  eventLog?: EventLog | undefined;
   /** Where what several servers have alike is kept; absent: in the store. */
   shared?: (TemplateStore & QuotaStore) | undefined;
 }
@@ -99,6 +101,7 @@ const WORK_MS = 2 * 3_600_000;
 
 export class Sandboxes {
   readonly events: Events;
+  readonly eventLog: EventLog;
   readonly templates: Templates;
   readonly quotas: Quotas;
   readonly policies: Policies;
@@ -142,6 +145,7 @@ export class Sandboxes {
     this.#table = table;
     const events = new Events(store, now, (id) => table.ownerOf(id));
     this.events = events;
+    this.eventLog = options.eventLog ?? events;
     this.providers = new Providers(options.providers, { aliases: limits.providerAliases, events, log, clock });
     this.quotas = new Quotas({ store: options.shared ?? store, clock, events }, () => this.#keptReady.update());
     this.policies = new Policies(store, limits.imageAliases);
@@ -172,7 +176,7 @@ export class Sandboxes {
         (await Promise.all(this.providers.all().map((provider) => provider.holds(sandbox)))).includes(true),
     });
     this.volumes = volumes;
-    const admissions = new Admissions({ table, limits, quotas: this.quotas, events, clock });
+    const admissions = new Admissions({ table, limits, quotas: this.quotas, events, clock, registry });
     this.#admissions = admissions;
     const endings = new Endings({
       ...{ events, log },
@@ -203,6 +207,7 @@ export class Sandboxes {
       log,
       clock,
       registry,
+      mostOf: (record) => admissions.mostOf(record),
       advance,
     });
     // What fails of these is logged, and tried again.
@@ -306,10 +311,17 @@ export class Sandboxes {
     return this.#admissions.look(0, { owner, ownerId: checkUser(user) }, 0).maxTtlMs;
   }
 
-  /** What a spawn would meet now. @throws StacyError `invalid`, `not-found` */
-  admission(input: SpawnInput): Admission {
+  /** What a spawn would meet now. @throws StacyError `invalid`, `not-found`, `unavailable` */
+  async admission(input: SpawnInput): Promise<Admission> {
     const whose = { owner: input.owner ?? DEFAULT_OWNER, ownerId: checkUser(input.ownerId) };
-    return this.#admissions.look(this.#resolve(input).ttlMs, whose, 1);
+    return this.#admissions.lookEverywhere(this.#resolve(input).ttlMs, whose, 1);
+  }
+
+  /** How many sandboxes of this user hold a machine, or are getting one, on all servers. @throws StacyError `unavailable` */
+  async countOfUser(owner: string, user: string | undefined): Promise<number> {
+    if (user === undefined) return 0;
+    if (this.#registry === undefined) return this.activeOf(owner, user).activeOwner ?? 0;
+    return (await this.#registry.taken(owner, user)).user?.sandboxes ?? 0;
   }
 
   // Spawning
@@ -372,10 +384,17 @@ export class Sandboxes {
       if (admission.queueable) return undefined;
       throw this.#admissions.refusal(admission, owner);
     };
-    const sandbox = reserve() ?? (await phases.phase("queue", () => this.#admissions.wait(reserve, owner, signal)));
-    return this.#track(
-      this.#making.spawn(sandbox, provider, resolved.spec, { secrets: ownSecrets(input), made }, phases, signal),
-    );
+    const make = async (): Promise<Sandbox> => {
+      const sandbox = reserve() ?? (await phases.phase("queue", () => this.#admissions.wait(reserve, owner, signal)));
+      const brings = { secrets: ownSecrets(input), made };
+      return this.#track(this.#making.spawn(sandbox, provider, resolved.spec, brings, phases, signal));
+    };
+    try {
+      return await make();
+    } catch (error) {
+      if (!isTaken(error)) throw error;
+      return await make();
+    }
   }
 
   /** A new one that is in use, and destroyed with its lease. */

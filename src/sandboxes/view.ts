@@ -103,7 +103,7 @@ export class View {
     return this.#all.maxTtlMs(this.owner, user);
   }
 
-  admission(input: SpawnInput): Admission {
+  admission(input: SpawnInput): Promise<Admission> {
     return this.#all.admission(this.#own(input));
   }
 
@@ -195,8 +195,9 @@ export class View {
     return this.#all.prune(this.only);
   }
 
-  activeOf(user: string | undefined): ReturnType<Sandboxes["activeOf"]> {
-    return this.#all.activeOf(this.owner, user);
+  /** How many sandboxes of this user hold a machine, or are getting one. */
+  countOfUser(user: string | undefined): Promise<number> {
+    return this.#all.countOfUser(this.owner, user);
   }
 
   /** Commands that ran in it, newest first; also of one that is gone. */
@@ -347,17 +348,20 @@ export class View {
   // What happens
 
   readonly events = {
-    /** The number of the newest event of all. */
-    last: (): number => this.#all.events.last,
-    /** Of all owners: open streams, events that are kept, and events since the start. */
+    /** The number of the newest event of all. @throws StacyError `unavailable` */
+    newest: async (): Promise<number> => this.#all.eventLog.newest(),
+    /** The newest of this server's, oldest first. */
+    recent: (count: number): SandboxEvent[] =>
+      this.#all.events.after(Math.max(0, this.#all.events.last - count), this.only),
+    /** Of this server, and all owners: open streams, events that are kept, and events since the start. */
     counts: (): { followers: number; kept: number; published: number } => {
       const { followers, kept, published } = this.#all.events;
       return { followers, kept, published };
     },
-    after: (number: number): SandboxEvent[] => this.#all.events.after(number, this.only),
+    after: async (number: number): Promise<SandboxEvent[]> => this.#all.eventLog.after(number, this.only),
     /** Newest first. */
-    before: (number: number): SandboxEvent[] => this.#all.events.before(number, this.only),
-    wait: (ms: number, signal: AbortSignal): Promise<boolean> => this.#all.events.wait(ms, signal),
+    before: async (number: number): Promise<SandboxEvent[]> => this.#all.eventLog.before(number, this.only),
+    wait: (ms: number, signal: AbortSignal): Promise<boolean> => this.#all.eventLog.wait(ms, signal),
     /** About a sandbox that the caller has found here. */
     emit: (type: EventType, sandboxId: string, data?: Record<string, unknown>): void =>
       this.#all.events.emit(type, sandboxId, data),

@@ -35,9 +35,9 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
       query: z.object({ last_event_id: maybe(z.string().max(32)) }).extend(Filter.shape),
       responses: { 200: { description: "The stream", type: "text/event-stream" } },
     },
-    ({ c, sandboxes, query, signal }) => {
+    async ({ c, sandboxes, query, signal }) => {
       const asked = c.req.header("last-event-id") ?? query.last_event_id;
-      const number = numberOf(asked, "Last-Event-ID") ?? sandboxes.events.last();
+      const number = numberOf(asked, "Last-Event-ID") ?? (await sandboxes.events.newest());
       const wanted = filterOf(query.type, query.sandbox_id && sandboxes.idOf(query.sandbox_id));
       const stop = AbortSignal.any([signal, parts.stopping]);
       async function* lines(): AsyncGenerator<string> {
@@ -51,8 +51,8 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
         while (!stop.aborted) {
           // A replay reads thousands of events, and perhaps none of them is wanted.
           if (pace.over) await pace.rest();
-          const newest = sandboxes.events.last();
-          const batch = sandboxes.events.after(at);
+          const newest = await sandboxes.events.newest();
+          const batch = await sandboxes.events.after(at);
           // What came since is others'.
           if (batch.length === 0) at = Math.max(at, newest);
           scanned += batch.length;
@@ -91,12 +91,12 @@ export function eventRoutes(endpoints: Endpoints, parts: RouteParts): void {
         },
       },
     },
-    ({ sandboxes, query }) => {
+    async ({ sandboxes, query }) => {
       const wanted = filterOf(query.type, query.sandbox_id && sandboxes.idOf(query.sandbox_id));
       const events: SandboxEvent[] = [];
-      let at = numberOf(query.before, "before") ?? sandboxes.events.last() + 1;
+      let at = numberOf(query.before, "before") ?? (await sandboxes.events.newest()) + 1;
       for (let scanned = 0; scanned < MAX_SCANNED; ) {
-        const batch = sandboxes.events.before(at);
+        const batch = await sandboxes.events.before(at);
         if (batch.length === 0) return json({ events: events.map(eventBody) });
         scanned += batch.length;
         for (const event of batch) {

@@ -115,7 +115,7 @@ export function reportRoutes(endpoints: Endpoints, parts: RouteParts): void {
         })),
         events: {
           ...report.events,
-          recent: sandboxes.events.after(Math.max(0, sandboxes.events.last() - RECENT)).map(eventBody),
+          recent: sandboxes.events.recent(RECENT).map(eventBody),
         },
         operations: report.operations,
         // Names of registries and paths of this host: for those who look after it.

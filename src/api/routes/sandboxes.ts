@@ -89,7 +89,8 @@ export function sandboxRoutes(endpoints: Endpoints, parts: RouteParts): void {
       responses: { 200: { description: "The decision", schema: AdmissionBody } },
       errors: [404],
     },
-    ({ sandboxes, body: request, user }) => json(admissionBody(sandboxes.admission(spawnInput(request, user)))),
+    async ({ sandboxes, body: request, user }) =>
+      json(admissionBody(await sandboxes.admission(spawnInput(request, user)))),
   );
   const sampler = new SandboxSampler();
   endpoints.add(

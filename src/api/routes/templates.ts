@@ -231,13 +231,13 @@ export function quotaRoutes(endpoints: Endpoints, parts: RouteParts): void {
       params: OwnerParam,
       responses: { 200: { description: "Usage", schema: QuotaUsageBody } },
     },
-    ({ sandboxes, params }) => {
+    async ({ sandboxes, params }) => {
       const user = checkUser(params.owner);
       const quota = sandboxes.quotas.find(user);
       const { maxSandboxes, maxTtlMs, maxExecTimeoutMs } = sandboxes.quotas.effective(user);
       return json({
         owner_id: params.owner,
-        active_sandboxes: sandboxes.activeOf(user).activeOwner ?? 0,
+        active_sandboxes: await sandboxes.countOfUser(user),
         max_sandboxes: maxSandboxes || limits.maxSandboxesPerOwner,
         max_ttl: formatDuration(effectiveMax(limits.maxTtlMs, maxTtlMs)),
         max_exec_timeout: formatDuration(effectiveMax(limits.maxExecTimeoutMs, maxExecTimeoutMs)),

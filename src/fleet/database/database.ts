@@ -29,6 +29,9 @@ const END_MS = 500;
  */
 const TRANSIENT = /^(08|57P|57014|53|25006|40|55P03|28P01)/;
 
+/** Of `sqlState`: no such table, no such schema. */
+export const GONE: ReadonlySet<string> = new Set(["42P01", "3F000"]);
+
 export interface DatabaseOptions {
   url: string;
   /** For notices; absent: `url`. */
@@ -239,6 +242,12 @@ function isAway(error: unknown): boolean {
 /** The code that PostgreSQL gives an error, for example `23505`. */
 export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
+}
+
+/** What PostgreSQL says beside it: of which constraint it is, and more about it. */
+export function detailOf(error: unknown): { constraint: string; detail: string } {
+  const { constraint = "", detail = "" } = error instanceof pg.DatabaseError ? error : {};
+  return { constraint, detail };
 }
 
 /** Its types leave it out. */

@@ -84,6 +84,70 @@ const STEPS: readonly Step[] = [
       );
     `,
   },
+  {
+    works: 1,
+    sql: `
+      ALTER TABLE stacyvm.sandboxes
+        -- The user that its client has named.
+        ADD COLUMN owner_id text,
+        ADD COLUMN memory_mib bigint NOT NULL DEFAULT 0,
+        ADD COLUMN vcpus bigint NOT NULL DEFAULT 0,
+        ADD COLUMN disk_mib bigint NOT NULL DEFAULT 0,
+        -- Of the request that it was made for, as its client has chosen it.
+        ADD COLUMN request_key text;
+      CREATE INDEX sandboxes_owner ON stacyvm.sandboxes (owner, owner_id);
+      CREATE UNIQUE INDEX sandboxes_request ON stacyvm.sandboxes (owner, request_key) WHERE request_key IS NOT NULL;
+
+      -- What an owner's sandboxes take together, or one user's of it; without one of them. Failed ones have no machine.
+      CREATE FUNCTION stacyvm.taken(of_owner text, of_user text, besides text)
+        RETURNS TABLE (sandboxes bigint, memory_mib bigint, vcpus bigint, disk_mib bigint) LANGUAGE sql STABLE AS $$
+        SELECT count(*), coalesce(sum(s.memory_mib), 0)::bigint, coalesce(sum(s.vcpus), 0)::bigint, coalesce(sum(s.disk_mib), 0)::bigint
+        FROM stacyvm.sandboxes s
+        WHERE s.owner = of_owner AND (of_user IS NULL OR s.owner_id = of_user) AND s.id <> besides AND s.state <> 'error'
+      $$;
+
+      -- Whether a sandbox may be: most is {"user": {"sandboxes": 5, ...}, "all": {...}}, its own is {"sandboxes": 1, ...}. A key that was used
+      -- for one that has failed, or for an old one, is free.
+      CREATE FUNCTION stacyvm.admit(itself text, of_owner text, of_user text, own jsonb, most jsonb, request text, forgotten bigint)
+        RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+        DECLARE scope text; has jsonb; what text; at_most bigint;
+        BEGIN
+          FOREACH scope IN ARRAY ARRAY['user', 'all'] LOOP
+            CONTINUE WHEN most->scope IS NULL;
+            -- One after another: each statement here sees what those before have written.
+            PERFORM pg_advisory_xact_lock(7423002, hashtext(CASE scope WHEN 'user' THEN of_owner || ' ' || of_user ELSE of_owner END));
+            SELECT to_jsonb(t) INTO has FROM stacyvm.taken(of_owner, CASE scope WHEN 'user' THEN of_user END, itself) t;
+            FOR what, at_most IN SELECT key, value::bigint FROM jsonb_each_text(most->scope) LOOP
+              IF (has->>what)::bigint + (own->>what)::bigint > at_most THEN
+                RAISE EXCEPTION 'over the limit' USING ERRCODE = 'SV001',
+                  DETAIL = jsonb_build_object('what', what, 'has', has->what, 'most', at_most);
+              END IF;
+            END LOOP;
+          END LOOP;
+          UPDATE stacyvm.sandboxes s SET request_key = NULL
+            WHERE s.owner = of_owner AND s.request_key = request AND s.id <> itself AND (s.state = 'error' OR s.created_at < forgotten);
+          RETURN true;
+        END $$;
+    `,
+  },
+  {
+    works: 1,
+    sql: `
+      ALTER TABLE stacyvm.fleet ADD COLUMN events_base bigint NOT NULL DEFAULT 0;
+      INSERT INTO stacyvm.revisions (what) VALUES ('events swept');
+      -- How far a server has brought its own, by its own numbers.
+      CREATE TABLE stacyvm.event_marks (node_id uuid PRIMARY KEY, n bigint NOT NULL);
+      CREATE TABLE stacyvm.events (
+        n bigint PRIMARY KEY,
+        at bigint NOT NULL,
+        owner text,
+        sandbox_id text,
+        type text NOT NULL,
+        data json
+      );
+      CREATE INDEX events_owner ON stacyvm.events (owner, n);
+    `,
+  },
 ];
 
 export const SCHEMA_VERSION = STEPS.length;
