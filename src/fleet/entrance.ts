@@ -72,7 +72,7 @@ export class Entrance implements Front {
     }
     if (target.kind === "list") {
       if (call.upgrade !== undefined || directory.nodes().length < 2) return false;
-      return this.#safely(call, target, () => lists.list(call, target.e2b));
+      return this.#safely(call, target, () => lists.list(call, target));
     }
     if (ID.test(target.sandbox) && isHere(target.sandbox)) return false;
     return this.#safely(call, target, () => this.#pass(call, target));

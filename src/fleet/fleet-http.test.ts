@@ -408,6 +408,64 @@ test("a create goes to the node that has a place, and to the next one when it ha
   assert.deepEqual([none.status, none.body.phase], [503, "placement"]);
 });
 
+test("pages of what several nodes have are in one order, each once, also of one moment, and when their last one has gone", async () => {
+  const fleet = await fleetOf(3);
+  const [here] = fleet as [Member];
+  const at = Date.now();
+  for (let i = 0; i < 5; i++) {
+    for (const each of fleet) {
+      each.app.clock.set(at + 1_000 * Math.floor(i / 3));
+      await each.spawn();
+    }
+  }
+  for (const order of ["desc", "asc"]) {
+    const seen: { sandboxID: string; startedAt: string }[] = [];
+    let token = "";
+    do {
+      const { body, headers } = await here.ask("GET", `/v2/sandboxes?limit=4&order=${order}${token}`);
+      assert.equal(headers["x-total-running"], String(fleet.flatMap(({ app }) => app.sandboxes.list()).length));
+      assert.ok(body.length > 0 && body.length <= 4, JSON.stringify(body));
+      seen.push(...body);
+      const next = headers["x-next-token"];
+      token = next === undefined ? "" : `&nextToken=${String(next)}`;
+      // The one that the next page goes on behind.
+      const last = body.at(-1).sandboxID as string;
+      if (seen.length === 4)
+        for (const { app } of fleet) if (app.sandboxes.find(last)) await app.sandboxes.destroy(last);
+    } while (token !== "");
+    assert.equal(new Set(seen.map(({ sandboxID }) => sandboxID)).size, seen.length);
+    assert.equal(seen.length, order === "desc" ? 15 : 14);
+    const times = seen.map(({ startedAt }) => Date.parse(startedAt));
+    assert.deepEqual(
+      times,
+      times.toSorted((a, b) => (order === "desc" ? b - a : a - b)),
+    );
+  }
+});
+
+test("stats and checkpoints are those of all nodes; a node's limit of requests is what it is, and nothing out of reach", async () => {
+  const limited = { rate_limit: { enabled: true, requests_per_minute: 60, burst: 3 } };
+  const [here, there] = (await fleetOf(2, (i) => (i === 1 ? { config: limited } : {}))) as [Member, Member];
+  const both = [(await here.spawn()).record.id, (await there.spawn()).record.id].toSorted();
+  const stats = await here.ask("GET", "/api/v1/sandboxes/stats");
+  assert.deepEqual(Object.keys(stats.body).toSorted(), both);
+  const saved = await there.app.sandboxes.checkpoint(there.app.sandboxes.list()[0]?.id as string);
+  const { body } = await here.ask("GET", "/api/v1/checkpoints");
+  assert.deepEqual(
+    body.map(({ id }: { id: string }) => id),
+    [saved.id],
+  );
+  let answer = await here.ask("GET", "/api/v1/sandboxes");
+  for (let i = 0; i < 5 && answer.status === 200; i++) {
+    assert.equal(
+      answer.body.some(({ unreachable }: { unreachable?: object }) => unreachable !== undefined),
+      false,
+    );
+    answer = await here.ask("GET", "/api/v1/sandboxes");
+  }
+  assert.deepEqual([answer.status, Number(answer.headers["retry-after"]) > 0], [429, true]);
+});
+
 test("what an owner may have at most at the node that is asked first it does not get from the next", async () => {
   const [one, two] = await pair();
   assert.equal((await two.ask("PUT", "/api/v1/quotas/alice", { max_sandboxes: 1 })).status, 200);

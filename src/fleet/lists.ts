@@ -1,15 +1,19 @@
-/** What sandboxes there are, in the whole fleet: each node says what it has, and for those that do not answer the table does. */
+/**
+ * What there is in the whole fleet: each node says what it has, and of sandboxes the table does for those that do not answer. A list that has
+ * pages asks each node for as much as a page may need.
+ */
 import type { Logger } from "pino";
 import type { z } from "zod";
 import type { Api } from "../api/endpoint.ts";
 import { json } from "../api/endpoint.ts";
 import { SandboxBody } from "../api/schemas/sandbox.ts";
 import { vouch } from "../api/vouched.ts";
-import { pageOf } from "../e2b/control/paging.ts";
+import { byPlace, pageOfAll } from "../e2b/control/paging.ts";
 import { type CallersParts, callerIn, claimOf, headersOf, type Known, ownerNamed } from "./callers.ts";
 import type { Directory, FleetNode, Ownership } from "./contract.ts";
 import type { Call, Forwarder } from "./forwarding/forwarder.ts";
 import type { Probes } from "./forwarding/probes.ts";
+import type { Listed, Target } from "./forwarding/target.ts";
 import { sayResponse } from "./said.ts";
 import type { Assertions } from "./trust/assertions.ts";
 
@@ -35,6 +39,17 @@ interface Part {
   running: number;
   /** Of its first page. */
   headers: Headers;
+  /** It has more than was asked for. */
+  more: boolean;
+}
+
+/** What is asked of each node, and how much of it is enough. */
+interface Wanted {
+  of: Listed;
+  e2b: boolean;
+  url: URL;
+  /** Absent: all. */
+  enough?: (rows: Row[]) => boolean;
 }
 
 export class Lists {
@@ -45,65 +60,61 @@ export class Lists {
   }
 
   /** @returns whether it was answered; else the application has it */
-  async list(call: Call, e2b: boolean): Promise<boolean> {
+  async list(call: Call, { of, e2b }: Extract<Target, { kind: "list" }>): Promise<boolean> {
     const { incoming } = call;
     const { directory, app } = this.#parts;
     const known = await callerIn(incoming, this.#parts);
     if (known === undefined) return false;
     vouch(incoming, { caller: known.caller });
-    // Of each node all, in pages of its own; the pages of the client are made of them together.
-    const asked = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);
-    const [limit, token] = [asked.searchParams.get("limit"), asked.searchParams.get("nextToken")];
-    asked.searchParams.delete("limit");
-    asked.searchParams.delete("nextToken");
-    const own = await collect(async (next) => {
-      const url = paged(asked, next);
-      const response = await app.fetch(new Request(url, { headers: headersOf(incoming) }), { incoming } as never);
+    const url = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);
+    const paged = e2b && url.pathname !== "/sandboxes";
+    const up = url.searchParams.get("order") === "asc";
+    const [limit, token] = ["limit", "nextToken"].map((name) => url.searchParams.get(name) ?? undefined);
+    const { size, follows, next } = pageOfAll(limit, token, up);
+    const ofPage = (rows: Row[]): Row[] => (paged ? rows.filter((row) => follows(placed(row))) : rows);
+    const wanted: Wanted = { of, e2b, url, ...(paged && { enough: (rows) => ofPage(rows).length >= size }) };
+    const own = await collect(wanted, async (path) => {
+      const response = await app.fetch(new Request(path, { headers: headersOf(incoming) }), { incoming } as never);
       return { status: response.status, headers: response.headers, text: await response.text() };
     });
-    // What is wrong with the request each node would say, too.
-    if ("refused" in own) {
-      await sayResponse(call, own.refused);
-      return true;
-    }
     const others = directory.nodes().filter(({ id, role }) => id !== directory.self.id && role === "node");
-    const parts = await Promise.all(others.map((node) => this.#of(call, known, node, asked, e2b)));
-    const all = [own, ...parts];
-    const rows = unique(all.flatMap((part) => part.rows)).toSorted(e2b ? byStart : byCreation);
-    const said = Object.fromEntries([...own.headers].filter(([name]) => !OF_ONE.has(name)));
-    if (!e2b) {
-      await sayResponse(call, json(rows, 200, said));
-      return true;
+    // What is wrong with the request each node would say, too.
+    const parts = "refused" in own ? [] : await Promise.all(others.map((node) => this.#of(call, known, node, wanted)));
+    const all: Part[] = [];
+    for (const part of [own, ...parts]) {
+      if ("refused" in part) {
+        await sayResponse(call, part.refused);
+        return true;
+      }
+      all.push(part);
     }
-    if (asked.searchParams.get("order") === "asc") rows.reverse();
-    if (asked.pathname === "/sandboxes") {
-      await sayResponse(call, Response.json(rows, { headers: said }));
-      return true;
-    }
-    const items = rows.map((row) => ({ id: String(row.sandboxID), at: Date.parse(String(row.startedAt)), row }));
-    const { page, next } = pageOf(items, limit ?? undefined, token ?? undefined, ({ at }) => at);
-    const headers = {
-      ...said,
-      "x-total-running": String(all.reduce((sum, { running }) => sum + running, 0)),
-      ...(next === undefined ? {} : { "x-next-token": next }),
-    };
-    await sayResponse(
-      call,
-      Response.json(
-        page.map(({ row }) => row),
-        { headers },
-      ),
-    );
+    const headers = Object.fromEntries([...(all[0] as Part).headers].filter(([name]) => !OF_ONE.has(name)));
+    const rows = unique(all.flatMap((part) => part.rows));
+    await sayResponse(call, paged ? page() : whole());
     return true;
+
+    function page(): Response {
+      const found = ofPage(rows).toSorted((a, b) => byPlace(placed(a), placed(b), up));
+      const last = found[size - 1];
+      const more = last !== undefined && (found.length > size || all.some((part) => part.more));
+      const running = String(all.reduce((sum, part) => sum + part.running, 0));
+      const next_ = more ? { "x-next-token": next(placed(last)) } : {};
+      return Response.json(found.slice(0, size), { headers: { ...headers, "x-total-running": running, ...next_ } });
+    }
+    function whole(): Response {
+      if (of === "stats") return json(Object.fromEntries(rows.map(({ id, stats }) => [id, stats])), 200, headers);
+      const sorted = rows.toSorted(e2b ? byStart : byCreation);
+      return e2b ? Response.json(sorted, { headers }) : json(sorted, 200, headers);
+    }
   }
 
-  async #of(call: Call, known: Known, node: FleetNode, url: URL, e2b: boolean): Promise<Part> {
+  async #of(call: Call, known: Known, node: FleetNode, wanted: Wanted): Promise<Part | { refused: Response }> {
     const { forwarder, probes, assertions, log } = this.#parts;
+    const nothing = { running: 0, headers: new Headers(), more: false };
     if (await probes.answers(node)) {
       try {
         const signal = AbortSignal.timeout(ANSWER_MS);
-        const part = await collect(async (next) => {
-          const { pathname, search } = paged(url, next);
+        const part = await collect(wanted, async ({ pathname, search }) => {
           const path = `${pathname}${search}`;
           const claim = { ...claimOf(call.incoming, known), to: node.id, local: true };
           const question = { method: "GET", path, headers: passedTo(call) };
@@ -119,15 +130,16 @@ export class Lists {
           }
           return { status: answer.status, headers, text: answer.body.toString("utf8") };
         });
-        if ("rows" in part) return part;
+        // Who asks too often is told so, and not that something is out of reach.
+        if (!("refused" in part) || part.refused.status === 429) return part;
         log.warn({ phase: "fleet", node: node.name, status: part.refused.status }, "a node did not say what it has");
       } catch (err) {
         log.warn({ phase: "fleet", node: node.name, err }, "a node did not say what it has");
       }
     }
     // E2B's clients know running and paused ones, and take what they are told for something that they can use.
-    if (e2b) return { rows: [], running: 0, headers: new Headers() };
-    return { rows: await this.#written(call, known, node), running: 0, headers: new Headers() };
+    if (wanted.e2b || wanted.of !== "sandboxes") return { ...nothing, rows: [] };
+    return { ...nothing, rows: await this.#written(call, known, node) };
   }
 
   /** As they were when they were last heard of. */
@@ -149,32 +161,34 @@ function passedTo({ incoming }: Call): string[] {
   });
 }
 
-function paged(url: URL, next: string | undefined): URL {
-  const one = new URL(url);
-  if (next !== undefined) one.searchParams.set("nextToken", next);
-  return one;
-}
-
 interface Page {
   status: number;
   headers: Headers;
   text: string;
 }
 
-async function collect(read: (next: string | undefined) => Promise<Page>): Promise<Part | { refused: Response }> {
+/** Page by page until it is enough. */
+async function collect(
+  { of, url, enough }: Wanted,
+  read: (url: URL) => Promise<Page>,
+): Promise<Part | { refused: Response }> {
   const rows: Row[] = [];
   let first: Headers | undefined;
-  let next: string | undefined;
-  for (;;) {
-    const { status, headers, text } = await read(next);
+  for (const asked = new URL(url); ; ) {
+    const { status, headers, text } = await read(asked);
     if (status !== 200) {
       headers.delete("content-length");
       return { refused: new Response(text, { status, headers }) };
     }
-    rows.push(...(JSON.parse(text) as Row[]));
+    const said: unknown = JSON.parse(text);
+    if (of === "stats") rows.push(...Object.entries(said as object).map(([id, stats]) => ({ id, stats })));
+    else rows.push(...(said as Row[]));
     first ??= headers;
-    next = headers.get("x-next-token") ?? undefined;
-    if (next === undefined) return { rows, running: Number(headers.get("x-total-running") ?? 0), headers: first };
+    const next = headers.get("x-next-token");
+    const running = Number(first.get("x-total-running") ?? 0);
+    if (next === null) return { rows, running, headers: first, more: false };
+    if (enough?.(rows) === true) return { rows, running, headers: first, more: true };
+    asked.searchParams.set("nextToken", next);
   }
 }
 
@@ -185,6 +199,11 @@ function unique(rows: Row[]): Row[] {
 
 function byCreation(a: Row, b: Row): number {
   return Date.parse(String(b.created_at)) - Date.parse(String(a.created_at));
+}
+
+/** Of an E2B list. */
+function placed(row: Row): { id: string; at: number } {
+  return { id: String(row.sandboxID), at: Date.parse(String(row.startedAt)) };
 }
 
 function byStart(a: Row, b: Row): number {

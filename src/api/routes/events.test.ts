@@ -13,17 +13,17 @@ test("a replay of which nothing is wanted says how far it has come, and others h
   const row = (number: number): string =>
     JSON.stringify({ number, type: "sandbox.created", at: 0, data: { text: "x".repeat(2_000) } });
   const events = {
-    last: () => EVENTS,
-    after: (number: number) =>
+    newest: async () => EVENTS,
+    after: async (number: number) =>
       Array.from({ length: Math.min(BATCH, EVENTS - number) }, (_, i) => JSON.parse(row(number + 1 + i))),
     wait: async () => abort.abort(),
   };
-  const routes = new Map<string, (call: unknown) => Response>();
+  const routes = new Map<string, (call: unknown) => Promise<Response>>();
   const endpoints = { add: ({ path }: { path: string }, route: never) => routes.set(path, route) };
   const parts = { config: { server: { event_heartbeat: 600_000 } }, stopping: new AbortController().signal };
   eventRoutes(endpoints as unknown as Endpoints, parts as unknown as RouteParts);
   const end = countTurns();
-  const answer = routes.get("/events")?.({
+  const answer = await routes.get("/events")?.({
     c: { req: { header: () => undefined } },
     sandboxes: { events },
     query: { last_event_id: "0", type: "nothing" },

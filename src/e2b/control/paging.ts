@@ -24,8 +24,40 @@ export function pageOf<T extends { id: string }>(
   if (last === undefined || begin + page.length >= all.length) return { page, next: undefined };
   const [place = null, first = 0, end = 0] =
     placeOf === undefined ? [] : [last, all[0] ?? last, all.at(-1) ?? last].map(placeOf);
-  const up = first < end;
-  return { page, next: Buffer.from(JSON.stringify([last.id, place, up])).toString("base64url") };
+  return { page, next: tokenOf(last.id, place, first < end) };
+}
+
+/** Of the page after this item. @param up whether places grow */
+function tokenOf(id: string, place: number | null, up: boolean): string {
+  return Buffer.from(JSON.stringify([id, place, up])).toString("base64url");
+}
+
+/** An item of several lists that are one, each in the order of places and, of one place, ids: both up, or both down. */
+interface Placed {
+  id: string;
+  at: number;
+}
+
+/** How two of them stand to one another. */
+export function byPlace(a: Placed, b: Placed, up: boolean): number {
+  const order = a.at - b.at || (a.id < b.id ? -1 : 1);
+  return up ? order : -order;
+}
+
+/**
+ * A page of several lists: of each as many items are enough as the page has, from the token on.
+ * @returns how many that are, and which of them belong to it @throws StacyError `invalid`
+ */
+export function pageOfAll(limit: string | undefined, token: string | undefined, up: boolean) {
+  const size = Math.min(limit === undefined ? MOST : Number(limit), MOST);
+  const [id, at] = token ? read(token) : [];
+  const last = id === undefined || at == null ? undefined : { id, at };
+  return {
+    size,
+    /** One that has gone meanwhile leaves those of its place behind. */
+    follows: (item: Placed): boolean => last === undefined || byPlace(last, item, up) < 0,
+    next: (item: Placed): string => tokenOf(item.id, item.at, up),
+  };
 }
 
 function afterToken<T extends { id: string }>(all: readonly T[], token: string, placeOf?: (item: T) => number): number {

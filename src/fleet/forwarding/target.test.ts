@@ -20,14 +20,7 @@ test("a sandbox is named by path, by host and by header, in the order of the app
   assert.deepEqual(look("GET /api/v1/sandboxes/we%62-1/logs"), { kind: "rest", sandbox: "web-1" });
   assert.deepEqual(look(`GET http://localhost/api/v1/sandboxes/${id}`), rest, "a whole URL");
   assert.deepEqual(look(`GET /api/v1/x/../sandboxes/${id}`), rest, "as the application has it");
-  for (const path of [
-    "/api/v1/sandboxes/stats",
-    "/api/v1/sandboxes/admission",
-    "/api/v1/sandboxesx/a",
-    "/api/v1/images",
-    "/",
-    "/console",
-  ]) {
+  for (const path of ["/api/v1/sandboxes/admission", "/api/v1/sandboxesx/a", "/api/v1/images", "/", "/console"]) {
     assert.equal(look(`GET ${path}`), undefined, path);
   }
   assert.deepEqual(look(`GET /v2/sandboxes/${id}/logs`), { kind: "control", sandbox: id });
@@ -60,7 +53,12 @@ test("a sandbox is named by path, by host and by header, in the order of the app
 test("creates and lists are told from the rest", () => {
   assert.deepEqual(look("POST /api/v1/sandboxes"), { kind: "create", e2b: false });
   assert.deepEqual(look("POST /v2/sandboxes"), { kind: "create", e2b: true });
-  assert.deepEqual(look("GET /api/v1/sandboxes/?x"), { kind: "list", e2b: false });
-  assert.deepEqual(look("HEAD /sandboxes"), { kind: "list", e2b: true });
+  assert.deepEqual(look("GET /api/v1/sandboxes/?x"), { kind: "list", of: "sandboxes", e2b: false });
+  assert.deepEqual(look("HEAD /sandboxes"), { kind: "list", of: "sandboxes", e2b: true });
+  for (const [path, of] of [
+    ["sandboxes/stats", "stats"],
+    ["checkpoints", "checkpoints"],
+  ])
+    assert.deepEqual(look(`GET /api/v1/${path}`), { kind: "list", of, e2b: false });
   assert.equal(look("DELETE /api/v1/sandboxes"), undefined);
 });

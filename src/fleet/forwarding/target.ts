@@ -20,9 +20,13 @@ export type Target =
   /** A new one. */
   | { kind: "create"; e2b: boolean }
   /** What there is. */
-  | { kind: "list"; e2b: boolean };
+  | { kind: "list"; of: Listed; e2b: boolean };
+
+/** Of which a node says what it has. */
+export type Listed = "sandboxes" | "stats" | "checkpoints";
 
 const REST = `${API_BASE}/sandboxes`;
+const CHECKPOINTS = `${API_BASE}/checkpoints`;
 /** Words in the place of an id. */
 const NO_IDS: ReadonlySet<string> = new Set(["", "stats", "admission"]);
 const CONTROL = /^\/(?:v\d+\/)?sandboxes(?:\/([^/]+))?(?:\/|$)/;
@@ -33,12 +37,15 @@ export function targetIn({ method, url = "/", headers }: IncomingMessage, previe
   if (named !== undefined) return { kind: "e2b", sandbox: named.id, port: named.port };
   if (host !== undefined) return { kind: "preview", sandbox: host.id, port: host.port };
   const path = pathOf(url);
+  const reads = method === "GET" || method === "HEAD";
+  if (reads && path === CHECKPOINTS) return { kind: "list", of: "checkpoints", e2b: false };
   if (path.startsWith(REST)) {
     const rest = path.slice(REST.length);
     if (rest === "" || rest === "/") return collection(method, false);
     if (!rest.startsWith("/")) return undefined;
     const end = rest.indexOf("/", 1);
     const sandbox = decoded(end < 0 ? rest.slice(1) : rest.slice(1, end));
+    if (reads && rest === "/stats") return { kind: "list", of: "stats", e2b: false };
     return NO_IDS.has(sandbox) ? undefined : { kind: "rest", sandbox };
   }
   if (!isControlPath(path)) return undefined;
@@ -50,7 +57,7 @@ export function targetIn({ method, url = "/", headers }: IncomingMessage, previe
 
 function collection(method: string | undefined, e2b: boolean): Target | undefined {
   if (method === "POST") return { kind: "create", e2b };
-  return method === "GET" || method === "HEAD" ? { kind: "list", e2b } : undefined;
+  return method === "GET" || method === "HEAD" ? { kind: "list", of: "sandboxes", e2b } : undefined;
 }
 
 function single(value: string | string[] | undefined): string | null {
