@@ -1,8 +1,11 @@
 /** Volumes on a real server: what is kept, who may have it, and what kills of machine and server leave of it. */
 import assert from "node:assert/strict";
-import { open, readdir, readFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdtemp, open, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { dataPaths } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
@@ -319,6 +322,41 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     await assertClean(path);
     await dropVolumes();
   });
+});
+
+test("no collection and no start of the server touches a volume that nobody has", async (t) => {
+  const root = await mkdtemp(join(process.env.STACYVM_TEST_DIR ?? tmpdir(), "collected-"));
+  t.after(() => rm(root, { recursive: true, force: true }));
+  await writeFile(
+    join(root, "stacyvm.yaml"),
+    "snapshots: { max_bytes: 1, max_unused: 1s, checkpoints: true }\nimages: { max_bytes: 1 }\n",
+  );
+  // Its images are its own: they are collected, too.
+  await symlink(dataPaths().assets, join(root, "assets"));
+  await using server = await Server.open(root);
+  await server.ok("POST", "/volumes", { name: "data", size_mb: 16 });
+  await server.ok("POST", "/volumes/data/clone", { name: "saved", read_only: true });
+  const place = join(root, "volumes");
+  const all = async (): Promise<string[]> => {
+    const names = (await readdir(place)).sort();
+    const read = async (name: string) =>
+      `${name} ${createHash("sha256")
+        .update(await readFile(join(place, name, "disk.ext4")))
+        .digest("hex")}`;
+    return Promise.all(names.map(read));
+  };
+  const before = await all();
+  assert.equal(before.length, 2);
+  await server.ok("POST", "/snapshots/gc", { checkpoints: true });
+  await server.ok("POST", "/images/gc", { max_bytes: 1 });
+  await server.ok("DELETE", "/sandboxes");
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    await server.stop(signal);
+    await server.start();
+  }
+  assert.deepEqual(await all(), before);
+  const kept = await server.ok("GET", "/volumes");
+  assert.deepEqual(kept.map(({ name }: Mount) => name).sort(), ["data", "saved"]);
 });
 
 describe("volumes of a server, Firecracker with the bare guest", { skip: (await whyNot()) ?? false }, () => {
