@@ -423,6 +423,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await page.getByText("A sandbox can start.").waitFor();
     await button(page, "Examine again").click();
     await page.getByText("load it").waitFor();
+    await page.getByRole("row", { name: /^two .*silent/ }).waitFor();
     await page.close();
   });
 
@@ -460,7 +461,7 @@ describe("the console's pages", { skip: noBrowser, timeout: 300_000 }, () => {
     await tabTo(new RegExp(`^${id}$`));
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { name: id }).waitFor();
-    assert.equal(await focused(), id, "the heading of the new page");
+    await soon(async () => (await focused()) === id); // on the heading of the new page
     await tabTo(/^Pause$/);
     await page.keyboard.press("Space");
     await page.getByText(`Paused ${id}.`).waitFor();

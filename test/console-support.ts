@@ -2,6 +2,7 @@
 
 import axe from "axe-core";
 import type { BrowserContext, Page } from "playwright-core";
+import type { FleetNodeView } from "../src/api/fleet-nodes.ts";
 import { listen, type RunningServer } from "../src/api/server.ts";
 import { validateConfig } from "../src/config/load.ts";
 import { StacyError } from "../src/host/error.ts";
@@ -30,6 +31,10 @@ export class ConsoleServer implements AsyncDisposable {
         },
         { name: "QEMU", state: "ok", detail: "7.2", meaning: "runs Linux guests" },
       ],
+      fleet: {
+        ...{ self: "1", list: async () => [node("1", "one", "up"), node("2", "two", "silent")] },
+        ...{ drain: async () => {}, remove: async () => [] },
+      },
     });
     this.world.clock.set(Date.now());
   }
@@ -109,6 +114,17 @@ export class ConsoleServer implements AsyncDisposable {
     await this.kill();
     await this.world.sandboxes.close({ destroy: true });
   }
+}
+
+function node(id: string, name: string, state: FleetNodeView["state"]): FleetNodeView {
+  return {
+    ...{ id, name, state, url: `http://${name}:1`, role: "node", draining: false, version: "1.0.0", labels: {} },
+    ...{ architecture: "x64", providers: ["qemu"], hostIdentity: "x", seenAt: Date.now() },
+    load: {
+      ...{ sandboxes: 3, maxSandboxes: 0, queued: 0, vcpus: 2, memoryMiB: 4_096, freeMemoryMiB: 2_048 },
+      loadAverage: 0.5,
+    },
+  };
 }
 
 /** Images whose pulls go on when the test says so. */

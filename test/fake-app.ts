@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import pino from "pino";
 import { createApp } from "../src/api/app.ts";
 import type { HostFinding } from "../src/api/context.ts";
+import type { FleetNodes } from "../src/api/fleet-nodes.ts";
 import { Metrics } from "../src/api/metrics.ts";
 import { RateLimiter } from "../src/api/rate-limit.ts";
 import { validateConfig } from "../src/config/load.ts";
@@ -29,6 +30,7 @@ export function fakeApp(
     now?: () => number;
     images?: Partial<ImageLibrary>;
     doctor?: () => Promise<HostFinding[]>;
+    fleet?: FleetNodes;
     volumes?: string;
     /** For what is sent to it. */
     dataDir?: string;
@@ -57,6 +59,7 @@ export function fakeApp(
       ? (given as ImageLibrary)
       : ({ list: async () => [], of: () => images, resolve: noImage, ...given } as unknown as ImageLibrary);
   const parts = {
+    fleet: options.fleet,
     sandboxes: world.sandboxes,
     images,
     environments: new Environments({ store: world.store, images, report: () => {} }),

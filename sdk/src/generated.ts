@@ -1789,6 +1789,8 @@ export interface FleetNode {
   labels: Record<string, string>;
   /** Of its processors, as Node.js names it: `x64`. */
   architecture: string;
+  /** Saved machines wake on nodes where this is the same */
+  hostIdentity: string;
   /** Machine monitors that it has; the first is its default. */
   providers: string[];
   /** When it last said that it is there, by the clock of the fleet's database (RFC 3339). */
@@ -1809,6 +1811,8 @@ export interface FleetNode {
     freeMemoryMb: number;
     /** Of the last minute, as its kernel counts it: processes that run or would. */
     loadAverage: number;
+    /** So much its clock is ahead of the fleet's database's; to a tenth of a second */
+    clockOffsetMs?: number | undefined;
   };
 }
 
@@ -3247,6 +3251,7 @@ export const shapes: Record<string, Shape> = {
       version: "string",
       labels: { record: "string" },
       architecture: "string",
+      host_identity: "string",
       providers: { array: "string" },
       seen_at: "string",
       load: {
@@ -3258,6 +3263,7 @@ export const shapes: Record<string, Shape> = {
           memory_mb: "integer",
           free_memory_mb: "integer",
           load_average: "number",
+          "clock_offset_ms?": "number",
         },
       },
     },

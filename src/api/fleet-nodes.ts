@@ -12,6 +12,8 @@ export interface FleetLoadView {
   freeMemoryMiB: number;
   /** Of the last minute, as the host's kernel says. */
   loadAverage: number;
+  /** Its clock is so much ahead of the fleet's database's, ms, to a tenth of a second; absent: it has not been compared yet. */
+  clockOffsetMs?: number;
 }
 
 export interface FleetNodeView {
@@ -31,6 +33,8 @@ export interface FleetNodeView {
   architecture: string;
   /** That work there; the first is the default. */
   providers: readonly string[];
+  /** Saved machines wake where this is the same. */
+  hostIdentity: string;
   /** Its last heartbeat, ms since 1970. */
   seenAt: number;
   load: FleetLoadView;

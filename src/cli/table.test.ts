@@ -63,6 +63,7 @@ test("top fits 60, 80 and 200 columns with every machine on a line of its own", 
       { info, stats: { cpuPct: 12, memPssBytes: 2 ** 28, diskBytes: 2 ** 20 } },
       { info, stats: undefined },
     ],
+    nodes: [],
     spawns: Array.from({ length: 200 }, (_, i) => 50 + i),
   } as unknown as View;
   for (const width of [60, 80, 200]) {
@@ -122,10 +123,28 @@ test("ls and top show whose each sandbox is when they are of several owners, and
   assert.doesNotMatch(lsLines(infos.slice(1), 200).join("\n"), /OWNER|bob/);
   const view = {
     ...{ server: { url: "", version: "", uptime: "" }, host: { cpuPct: 1, memPct: 1, diskPct: 1, load1: 1 } },
-    ...{ pool: { enabled: false }, spawns: [], sandboxes: infos.map((info) => ({ info })) },
+    ...{ pool: { enabled: false }, nodes: [], spawns: [], sandboxes: infos.map((info) => ({ info })) },
   } as unknown as View;
   const shown = picture(view, 200).join("\n");
   assert.match(shown, /1 running of 2.*NAME +OWNER +IMAGE.*box +anna.*box +bob +python +unreachable, was running/s);
+});
+
+test("top shows the nodes of a fleet above the sandboxes, in 60 columns too", () => {
+  const load = { sandboxes: 12, maxSandboxes: 0, loadAverage: 1.5, freeMemoryMb: 2048 };
+  const node = { name: "one", self: true, state: "up", draining: false, version: "1.0.0", load };
+  const view = {
+    ...{ server: { url: "", version: "", uptime: "" }, host: { cpuPct: 1, memPct: 1, diskPct: 1, load1: 1 } },
+    ...{ pool: { enabled: false }, spawns: [], sandboxes: [] },
+    nodes: [node, { ...node, name: "two", self: false, state: "silent", draining: true }],
+  } as unknown as View;
+  for (const width of [60, 200]) {
+    const lines = picture(view, width);
+    for (const line of lines) assert.ok(line.length <= width, line);
+    assert.match(
+      lines.join("\n"),
+      /NODE .*\none \(this\) +up .*12 .*1\.5 .*2\.00 GiB.*\ntwo +silent, draining .*\n\nID /,
+    );
+  }
 });
 
 function lsLines(infos: SandboxInfo[], width: number): string[] {

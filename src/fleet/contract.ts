@@ -21,8 +21,6 @@ export interface NodeLoad extends FleetLoadView {
 
 export interface FleetNode extends FleetNodeView {
   role: NodeRole;
-  /** Saved machines wake where this is the same. */
-  hostIdentity: string;
   load: NodeLoad;
 }
 

@@ -14,6 +14,10 @@ import { closed } from "./registry.ts";
 /** So many heartbeats after the last time, what is here is compared with the table again: a write that was held up may come later than all. */
 const COMPARE_EVERY = 30;
 
+/** Clocks are compared to a tenth of a second, so that a node that does nothing says nothing new; a slow answer says nothing of them. */
+const CLOCK_STEP_MS = 100;
+const CLOCK_MOST_MS = 1_000;
+
 export interface MembershipParts {
   database: FleetDatabase;
   nodes: Nodes;
@@ -31,6 +35,7 @@ export class Membership implements AsyncDisposable {
   #others: readonly FleetNode[] = [];
   #load: () => NodeLoad;
   #said = "";
+  #clockOffsetMs: number | undefined;
   #timer: NodeJS.Timeout | undefined;
   #round: Promise<void> = Promise.resolve();
   #refresh: Promise<void> | undefined;
@@ -151,7 +156,8 @@ export class Membership implements AsyncDisposable {
       return this.#poll(); // a key that is revoked ends here, too
     }
     this.#beats += 1;
-    const load = this.#load();
+    const offset = this.#clockOffsetMs;
+    const load = { ...this.#load(), ...(offset === undefined ? {} : { clockOffsetMs: offset }) };
     if (this.#standing === "joining") {
       await migrate(database);
       await nodes.register({ ...self, load }, this.incarnation, heartbeatMs);
@@ -160,7 +166,9 @@ export class Membership implements AsyncDisposable {
       log.info({ phase: "fleet", node: self.id, name: self.name }, "this server is a node of its fleet");
     }
     const said = JSON.stringify(load);
+    const asked = Date.now();
     const answer = await nodes.beat(self.id, this.incarnation, said === this.#said ? undefined : load);
+    const took = Date.now() - asked;
     this.#said = said;
     if (answer === "unknown") {
       this.#standing = "joining";
@@ -179,6 +187,9 @@ export class Membership implements AsyncDisposable {
       return;
     }
     this.#draining = answer.draining;
+    if (took >= 0 && took < CLOCK_MOST_MS) {
+      this.#clockOffsetMs = Math.round((asked + took / 2 - answer.now) / CLOCK_STEP_MS) * CLOCK_STEP_MS;
+    }
     await this.refresh();
     await this.#poll();
     const { outages } = database;

@@ -420,6 +420,8 @@ class FleetNode:
     labels: dict[str, str]
     #: Of its processors, as Node.js names it: `x64`.
     architecture: str
+    #: Saved machines wake on nodes where this is the same
+    host_identity: str
     #: Machine monitors that it has; the first is its default.
     providers: list[str]
     #: When it last said that it is there, by the clock of the fleet's database (RFC 3339).

@@ -21,6 +21,7 @@ const NodeBody = z
     version: z.string(),
     labels: z.record(z.string(), z.string()),
     architecture: z.string(),
+    host_identity: z.string().openapi({ description: "Saved machines wake on nodes where this is the same" }),
     providers: z.array(z.string()),
     seen_at: z.string(),
     load: z.object({
@@ -31,6 +32,9 @@ const NodeBody = z
       memory_mb: z.int(),
       free_memory_mb: z.int(),
       load_average: z.number(),
+      clock_offset_ms: z.number().optional().openapi({
+        description: "So much its clock is ahead of the fleet's database's; to a tenth of a second",
+      }),
     }),
   })
   .openapi("FleetNode");
@@ -43,15 +47,17 @@ const NodeParam = z.object({ node: z.string().min(1).max(128) });
 const tag = "nodes";
 
 export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
-  const body = ({ load, seenAt, ...node }: FleetNodeView, self: string): z.output<typeof NodeBody> => ({
+  const body = ({ load, seenAt, hostIdentity, ...node }: FleetNodeView, self: string): z.output<typeof NodeBody> => ({
     ...node,
     labels: { ...node.labels },
     providers: [...node.providers],
     self: node.id === self,
+    host_identity: hostIdentity,
     seen_at: iso(seenAt),
     load: {
       ...{ sandboxes: load.sandboxes, max_sandboxes: load.maxSandboxes, queued: load.queued, vcpus: load.vcpus },
       ...{ memory_mb: load.memoryMiB, free_memory_mb: load.freeMemoryMiB, load_average: load.loadAverage },
+      ...(load.clockOffsetMs === undefined ? {} : { clock_offset_ms: load.clockOffsetMs }),
     },
   });
   /** By id or name. @throws StacyError `not-found` */

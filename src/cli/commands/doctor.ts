@@ -53,12 +53,14 @@ async function fix(findings: Finding[]): Promise<boolean> {
 }
 
 export async function examine(paths = dataPaths()): Promise<Finding[]> {
-  const [{ checkMonitors }, { checkGuest }, { checkHost }, { checkData, checkTrust }] = await Promise.all([
-    import("../doctor/monitors.ts"),
-    import("../doctor/guest.ts"),
-    import("../doctor/host.ts"),
-    import("../doctor/data.ts"),
-  ]);
+  const [{ checkMonitors }, { checkGuest }, { checkHost }, { checkData, checkTrust }, { checkFleet }] =
+    await Promise.all([
+      import("../doctor/monitors.ts"),
+      import("../doctor/guest.ts"),
+      import("../doctor/host.ts"),
+      import("../doctor/data.ts"),
+      import("../doctor/fleet.ts"),
+    ]);
   const program: Finding = {
     name: "StacyVM",
     state: "ok",
@@ -74,5 +76,6 @@ export async function examine(paths = dataPaths()): Promise<Finding[]> {
     ...(await checkGuest(paths)),
     ...(await checkData(paths)),
     ...(await checkHost()),
+    ...(await checkFleet(paths.root)),
   ];
 }

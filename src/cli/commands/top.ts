@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Command } from "commander";
-import type { Client, PoolStatus, SandboxInfo, SandboxStats, SystemStats } from "../../../sdk/src/index.ts";
+import type { Client, FleetNode, PoolStatus, SandboxInfo, SandboxStats, SystemStats } from "../../../sdk/src/index.ts";
 import { StacyError } from "../../host/error.ts";
 import { type ClientOptions, clientCommand, type Session, withServer } from "../client-command.ts";
 import { bytes, printJson, printLine, sinceNow, untilThen } from "../output.ts";
@@ -13,6 +13,8 @@ export interface View {
   server: { url: string; version: string; uptime: string };
   host: SystemStats;
   pool: PoolStatus;
+  /** Of the fleet, by name; none of a server that is alone, or for who is no administrator. */
+  nodes: FleetNode[];
   /** Newest first; statistics of those that run. */
   sandboxes: { info: SandboxInfo; stats: SandboxStats | undefined }[];
   /** ms from request to answered handshake, oldest first. */
@@ -80,10 +82,11 @@ async function follow(client: Client, times: number[], signal: AbortSignal): Pro
 }
 
 async function look(client: Client, signal: AbortSignal): Promise<View> {
-  const [server, host, pool, list] = await Promise.all([
+  const [server, host, pool, nodes, list] = await Promise.all([
     client.health({ signal }),
     client.systemStats({ signal }),
     client.pool({ signal }),
+    client.nodes.list({ signal }).catch(() => []),
     client.list({ signal }),
   ]);
   const sandboxes = await Promise.all(
@@ -94,14 +97,19 @@ async function look(client: Client, signal: AbortSignal): Promise<View> {
     })),
   );
   const spawns = list.flatMap(({ info }) => info.boot?.totalMs ?? []).reverse();
-  return { server: { url: client.url, version: server.version, uptime: server.uptime }, host, pool, sandboxes, spawns };
+  const { version, uptime } = server;
+  return { server: { url: client.url, version, uptime }, host, pool, nodes, sandboxes, spawns };
 }
 
-function asWire({ server, host, pool, sandboxes, spawns }: View): object {
+function asWire({ server, host, pool, nodes, sandboxes, spawns }: View): object {
   return {
     server,
     host: { cpu_pct: host.cpuPct, mem_pct: host.memPct, disk_pct: host.diskPct, load1: host.load1 },
     pool: { enabled: pool.enabled, warm: pool.vms ?? 0, target: pool.maxVms ?? 0 },
+    nodes: nodes.map(({ name, state, draining, version, load }) => ({
+      ...{ name, state, draining, version, sandboxes: load.sandboxes },
+      ...{ load1: load.loadAverage, free_memory_mb: load.freeMemoryMb },
+    })),
     sandboxes: sandboxes.map(({ info, stats }) => ({
       id: info.id,
       name: info.name,
@@ -118,7 +126,7 @@ function asWire({ server, host, pool, sandboxes, spawns }: View): object {
 }
 
 /** @param width columns of the terminal */
-export function picture({ server, host, pool, sandboxes, spawns }: View, width: number): string[] {
+export function picture({ server, host, pool, nodes, sandboxes, spawns }: View, width: number): string[] {
   const memory = (stats: SandboxStats | undefined): number => stats?.memPssBytes ?? stats?.memBytes ?? 0;
   const total = sandboxes.reduce((sum, { stats }) => sum + memory(stats), 0);
   const running = sandboxes.filter(({ info }) => info.state === "running" && info.unreachable === undefined).length;
@@ -135,6 +143,9 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
     `boxes   ${running} running of ${sandboxes.length}  memory ${bytes(total)}`,
     `pool    ${pool.enabled ? `${pool.vms ?? 0} warm, target ${pool.maxVms ?? 0}` : "off"}`,
     `spawns  ${chart}`,
+    ...(nodes.length === 0
+      ? []
+      : ["", ...tableLines(["NODE", "STATE", "BOXES", "LOAD", "FREE", "VERSION"], nodes.map(nodeRow), {}, width)]),
     "",
     ...tableLines(
       ["ID", "NAME", ...owners.head, "IMAGE", "STATE", "CPU", "MEMORY", "OF", "DISK", "AGE", "ENDS IN"],
@@ -155,4 +166,15 @@ export function picture({ server, host, pool, sandboxes, spawns }: View, width: 
       width,
     ),
   ].map((line) => [...line].slice(0, width).join(""));
+}
+
+function nodeRow({ name, self, state, draining, load, version }: FleetNode): string[] {
+  return [
+    self ? `${name} (this)` : name,
+    draining ? `${state}, draining` : state,
+    String(load.sandboxes),
+    load.loadAverage.toFixed(1),
+    bytes(load.freeMemoryMb * 2 ** 20),
+    version,
+  ];
 }

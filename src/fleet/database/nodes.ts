@@ -33,7 +33,15 @@ interface NodeRow {
  * What a heartbeat is answered with. `replaced`: another process has registered as this node since. `unknown`: the database has lost the
  * registration, as one that is back from a backup, or one whose fail-over has lost the last second; a removal is not lost so, it keeps its row.
  */
-export type Heartbeat = { draining: boolean } | "removed" | "replaced" | "unknown";
+export type Heartbeat =
+  | {
+      draining: boolean;
+      /** By the database's clock, ms since 1970. */
+      now: number;
+    }
+  | "removed"
+  | "replaced"
+  | "unknown";
 
 export class Nodes {
   readonly #database: FleetDatabase;
@@ -92,18 +100,19 @@ export class Nodes {
 
   /** @param load absent: as it was */
   async beat(id: string, incarnation: string, load: NodeLoad | undefined): Promise<Heartbeat> {
-    const { rows } = await this.#database.query<{ mine: boolean; removed: boolean; draining: boolean }>(
+    const { rows } = await this.#database.query<{ mine: boolean; removed: boolean; draining: boolean; now_ms: number }>(
       `UPDATE stacyvm.nodes SET
          seen_at = CASE WHEN incarnation = $2 AND removed_at IS NULL THEN now() ELSE seen_at END,
          load = CASE WHEN incarnation = $2 THEN coalesce($3::jsonb, load) ELSE load END,
          changed_at = CASE WHEN incarnation = $2 AND $3::jsonb IS NOT NULL THEN now() ELSE changed_at END
-       WHERE id = $1 RETURNING incarnation = $2 AS mine, removed_at IS NOT NULL AS removed, draining`,
+       WHERE id = $1 RETURNING incarnation = $2 AS mine, removed_at IS NOT NULL AS removed, draining,
+         (extract(epoch FROM now()) * 1000)::float8 AS now_ms`,
       [id, incarnation, load === undefined ? null : JSON.stringify(load)],
     );
     const [row] = rows;
     if (row === undefined) return "unknown";
     if (row.removed) return "removed";
-    return row.mine ? { draining: row.draining } : "replaced";
+    return row.mine ? { draining: row.draining, now: row.now_ms } : "replaced";
   }
 
   /** All that were not removed, by name. */

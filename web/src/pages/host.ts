@@ -1,4 +1,5 @@
-/** The host: its load over time, what it has and lacks, the machines kept ready, the providers. */
+/** The host: its load over time, what it has and lacks, the other servers of its fleet, the machines kept ready, the providers. */
+import type { FleetNode } from "../../../sdk/src/index.ts";
 import { useAsked } from "../core/asked.ts";
 import { useLive } from "../core/context.ts";
 import { bytes, percent } from "../core/format.ts";
@@ -30,6 +31,41 @@ const POOLS: Column<Pool>[] = [
   { name: "Warm", number: true, by: ({ warm }) => warm, cell: ({ warm, target }) => `${warm} of ${target}` },
   { name: "Idle monitors", number: true, from: "tablet", by: ({ idle }) => idle, cell: ({ idle }) => String(idle) },
   { name: "", cell: ({ filling }) => (filling ? "filling" : "") },
+];
+
+const NODES: Column<FleetNode>[] = [
+  {
+    name: "Node",
+    by: ({ name }) => name,
+    cell: ({ name, self, url }) => html`${name}${self ? " (this)" : ""}<span class="under mono">${url}</span>`,
+  },
+  {
+    name: "State",
+    by: ({ state }) => state,
+    cell: ({ state, draining, role }) =>
+      [state, ...(draining ? ["draining"] : []), ...(role === "node" ? [] : [role])].join(", "),
+  },
+  {
+    name: "Sandboxes",
+    number: true,
+    by: ({ load }) => load.sandboxes,
+    cell: ({ load }) => (load.maxSandboxes === 0 ? load.sandboxes : `${load.sandboxes} of ${load.maxSandboxes}`),
+  },
+  {
+    name: "Load",
+    number: true,
+    from: "tablet",
+    by: ({ load }) => load.loadAverage,
+    cell: ({ load }) => load.loadAverage,
+  },
+  {
+    name: "Free memory",
+    number: true,
+    from: "tablet",
+    by: ({ load }) => load.freeMemoryMb,
+    cell: ({ load }) => bytes(load.freeMemoryMb * 2 ** 20),
+  },
+  { name: "Version", from: "desktop", by: ({ version }) => version, cell: ({ version }) => version },
 ];
 
 export function HostPage() {
@@ -64,6 +100,7 @@ export function HostPage() {
           </div>`
       }
     <//>
+    ${admin && html`<${Nodes} />`}
     ${admin && html`<${Doctor} />`}
     <${Section} title="Machines kept ready">
       ${
@@ -81,6 +118,18 @@ export function HostPage() {
             ${each.remedy !== undefined && html`<div class="remedy">${each.remedy}</div>`}</li>`,
         )}
       </ul>
+    <//>
+  `;
+}
+
+/** For administrators; nothing where this server is alone. */
+function Nodes() {
+  const { client } = useLive();
+  const nodes = useAsked(() => client.nodes.list(), [], POLL_MS).value ?? [];
+  if (nodes.length === 0) return null;
+  return html`
+    <${Section} title="Nodes of the fleet">
+      <${Table} label="Nodes of the fleet" columns=${NODES} rows=${nodes} keyOf=${({ id }: FleetNode) => id} empty="None." />
     <//>
   `;
 }
