@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { runTool } from "../host/run.ts";
 import { saveFile } from "./save-file.ts";
 
 test("a file is saved and let go of, however the parts of its content come, and nothing of one that breaks off stays", async () => {
@@ -58,6 +59,41 @@ test("a directory is no file to save into: an error that names it and a file, be
     const inNone = join(folder, "none", "file");
     await assert.rejects(saveFile(inNone, content(), 0o644), { code: "ENOENT", path: inNone });
     assert.deepEqual([(await readdir(folder)).sort(), await readdir(place), asked], [["link", "place"], [], []]);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("links lead to what is saved and stay; a pipe and a device are written into, and stay what they are", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "save-"));
+  async function* content(): AsyncGenerator<Uint8Array> {
+    yield Buffer.from("a part, ");
+    yield Buffer.from("another");
+  }
+  try {
+    await mkdir(join(folder, "place"));
+    await symlink("place", join(folder, "directory"));
+    await writeFile(join(folder, "place/old"), "old");
+    await symlink("old", join(folder, "place/link"));
+    await symlink("directory/link", join(folder, "links"));
+    await symlink("new", join(folder, "directory/to-nothing"));
+    for (const name of ["links", "directory/to-nothing"]) {
+      await saveFile(join(folder, name), content(), 0o644);
+      assert.ok((await lstat(join(folder, name))).isSymbolicLink());
+      assert.equal(await readFile(join(folder, name), "utf8"), "a part, another");
+    }
+    assert.deepEqual((await readdir(join(folder, "place"))).sort(), ["link", "new", "old", "to-nothing"]);
+    assert.ok((await lstat(join(folder, "place/old"))).isFile());
+    await runTool("mkfifo", [join(folder, "pipe")]);
+    const [read] = await Promise.all([
+      readFile(join(folder, "pipe"), "utf8"),
+      saveFile(join(folder, "pipe"), content(), 0o644),
+    ]);
+    assert.equal(read, "a part, another");
+    assert.ok((await lstat(join(folder, "pipe"))).isFIFO());
+    await symlink("/dev/full", join(folder, "full"));
+    await assert.rejects(saveFile(join(folder, "full"), content(), 0o644), { code: "ENOSPC" });
+    assert.ok((await stat("/dev/full")).isCharacterDevice());
   } finally {
     await rm(folder, { recursive: true });
   }
