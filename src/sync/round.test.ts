@@ -25,6 +25,7 @@ import { pipeline } from "node:stream/promises";
 import { afterEach, beforeEach, test } from "node:test";
 import fc from "fast-check";
 import { type Files, NotFoundError } from "../../sdk/src/index.ts";
+import { isRoot } from "../host/is-root.ts";
 import { openAgreement } from "./agreement.ts";
 import { type Step, syncOnce } from "./round.ts";
 import { There } from "./there.ts";
@@ -180,4 +181,24 @@ test("what is written there while a file is on its way is neither overwritten no
   assert.deepEqual(told.slice(3).toSorted(), ["fetched a.sb-1", "fetched c"]);
   assert.equal(await readFile(join(here, "a.sb-1"), "utf8"), "a of that moment");
   assert.deepEqual(await contents(here), await contents(there));
+});
+
+test("a mode that lets nobody do anything stays that", {
+  skip: isRoot() ? false : "nobody but root reads such files",
+}, async () => {
+  await writeFile(join(here, "file"), "content");
+  await mkdir(join(here, "directory"));
+  for (const name of ["file", "directory"]) await chmod(join(here, name), 0);
+  await sync();
+  const wanted = new Map([
+    ["directory", "directory 0"],
+    ["file", "file 0 content"],
+  ]);
+  assert.deepEqual(new Map([...(await contents(there))].sort()), wanted);
+  assert.deepEqual(await sync(), []);
+  await writeFile(join(here, "directory/in"), "in");
+  await writeFile(join(here, "file"), "later content");
+  await sync();
+  assert.deepEqual(await contents(there), await contents(here));
+  assert.equal((await contents(here)).get("file"), "file 0 later content");
 });

@@ -206,7 +206,8 @@ export class There {
   }
 
   #header(name: string, entry: Entry, seen: Entry | undefined): Common {
-    return { name, mode: entry.mode, ...(seen?.owner ?? this.#owner) };
+    // With a bit that is not sent: a mode of 0 would be none to tar-stream, which then says what is usual.
+    return { name, mode: constants.S_IFREG | entry.mode, ...(seen?.owner ?? this.#owner) };
   }
 
   /** @returns of each what was sent; of a file that is not there any more nothing */
