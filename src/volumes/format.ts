@@ -1,5 +1,5 @@
 /** A new volume's filesystem: ext4 with a journal, in a sparse file that occupies as little as possible. */
-import { rm } from "node:fs/promises";
+import { open, rm } from "node:fs/promises";
 import { runTool } from "../host/run.ts";
 
 /** Named in full, since the host's mke2fs.conf and version must not change the format. All of it can grow while it is mounted. */
@@ -37,4 +37,16 @@ export async function formatVolume(path: string, rootOwner = 0): Promise<void> {
     await rm(path, { force: true });
     throw error;
   }
+}
+
+/** Where the superblock lies, and in it which features a kernel must know (Linux, Documentation/filesystems/ext4/super.rst). */
+const INCOMPATIBLE_AT = 1024 + 0x60;
+const NEEDS_RECOVERY = 4;
+
+/** Whether its journal has nothing to be replayed, since it was unmounted, or closed for a suspend. */
+export async function wasClosed(path: string): Promise<boolean> {
+  await using file = await open(path);
+  const features = Buffer.alloc(4);
+  await file.read(features, 0, 4, INCOMPATIBLE_AT);
+  return (features.readUInt32LE() & NEEDS_RECOVERY) === 0;
 }

@@ -144,6 +144,24 @@ test("a snapshot holds what there was, can be read and cloned, and never changes
   assert.equal((await stat(join(root, back.id, "disk.ext4"))).mode & 0o777, 0o600);
 });
 
+test("of a volume that was not closed in order there can be a clone, and a snapshot once it was closed", async (t) => {
+  const { root, volumes } = await world(t);
+  const made = await volumes.create("alice", { name: "data", sizeMiB: 16 });
+  await using disk = await open(join(root, made.id, "disk.ext4"), "r+");
+  const features = Buffer.alloc(4);
+  await disk.read(features, 0, 4, 1024 + 0x60);
+  const mark = (bits: number) => disk.write(Buffer.from([(features[0] ?? 0) | bits]), 0, 1, 1024 + 0x60);
+  await mark(4);
+  await assert.rejects(volumes.clone("alice", "data", { name: "saved", frozen: true }), {
+    code: "conflict",
+    message: /was not closed in order/,
+    remedy: /write to it once, or clone it/,
+  });
+  await volumes.clone("alice", "data", { name: "copy", frozen: false });
+  await mark(0);
+  await volumes.clone("alice", "data", { name: "saved", frozen: true });
+});
+
 test("a start removes what was half made, finishes what was being removed, and leaves what it does not know", async (t) => {
   const { root, volumes, rows, again } = await world(t);
   const kept = await volumes.create("alice", { name: "kept", sizeMiB: 16 });

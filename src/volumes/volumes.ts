@@ -11,7 +11,7 @@ import { StacyError } from "../host/error.ts";
 import { copySparse } from "../host/sparse.ts";
 import { exportDisk, importDisk } from "./archive.ts";
 import { VolumeDisks } from "./disks.ts";
-import { formatVolume } from "./format.ts";
+import { formatVolume, wasClosed } from "./format.ts";
 import {
   checkVolumeName,
   checkVolumeSize,
@@ -182,11 +182,22 @@ export class Volumes {
   /**
    * A copy, which shares what is on disk where the host's filesystem can do that. Nobody may be writing to the original.
    * @param frozen a snapshot: the copy never changes
+   * @throws StacyError `conflict`, also for a snapshot of one that was not closed in order
    */
   async clone(owner: string, name: string, to: { name: string; frozen: boolean }): Promise<VolumeInfo> {
     const source = this.find(owner, name);
     return this.#exclusively(source, "being copied", async () => {
       await this.#assertStill(source);
+      // What nobody may write to, nobody could replay the journal of.
+      if (to.frozen && !(await wasClosed(this.#disks.path(source.id)))) {
+        throw new StacyError(
+          "conflict",
+          `volume ${name} was not closed in order, and a snapshot of it could not be read`,
+          {
+            remedy: "start a sandbox that may write to it once, or clone it",
+          },
+        );
+      }
       const about = { from: source.name, ...(to.frozen ? { frozen: true as const } : {}) };
       return this.#make(owner, to.name, source.bytes, about, async (path) => {
         await rm(path);
