@@ -1,5 +1,6 @@
 /** The console's own server with machines that are plain objects: for hundreds of them, and for what can be killed and come back. */
 
+import assert from "node:assert/strict";
 import axe from "axe-core";
 import type { BrowserContext, Page } from "playwright-core";
 import type { FleetNodeView } from "../src/api/fleet-nodes.ts";
@@ -33,7 +34,12 @@ export class ConsoleServer implements AsyncDisposable {
       ],
       fleet: {
         ...{ self: "1", list: async () => [node("1", "one", "up"), node("2", "two", "silent")] },
-        ...{ drain: async () => {}, remove: async () => [] },
+        ...{
+          drain: async () => {},
+          drained: async () => ({ moving: false, moved: 0, left: [] }),
+          move: () => assert.fail("the console moves nothing"),
+          remove: async () => [],
+        },
       },
     });
     this.world.clock.set(Date.now());

@@ -78,5 +78,5 @@ export function fakeApp(
     stopping: stopping.signal,
   };
   const app = createApp(parts, [e2b({ ...parts, tokens })]);
-  return { ...world, app, access, keys, audit, tokens, stopping, config };
+  return { ...world, app, access, keys, audit, tokens, stopping, config, images };
 }

@@ -31,6 +31,7 @@ const ELSEWHERE = [
   /\/environments\//,
   /\/admin\/tenants\/\{id\}/,
   /\/nodes\/\{node\}/,
+  /\/sandboxes\/\{id\}\/move/,
 ];
 const NOBODY = {
   id: "sb-00000000",
@@ -392,10 +393,12 @@ describe("the contract", () => {
     for (const [method, path] of [
       ["GET", "/nodes/{node}"],
       ["POST", "/nodes/{node}/drain"],
+      ["GET", "/nodes/{node}/drain"],
       ["POST", "/nodes/{node}/undrain"],
       ["DELETE", "/nodes/{node}"],
     ] as const)
       assert.equal((await ask(method, path, { at: { node: "none" } })).status, 404);
+    assert.equal((await ask("POST", "/sandboxes/{id}/move", { at: { id: "sb-00000000" } })).status, 404);
 
     await good("POST", "/keys", { json: { name: "member", owner: "tenant-one", scopes: ["read"] } });
     const { tenants } = (await good("GET", "/admin/tenants")).body;

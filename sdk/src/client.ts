@@ -272,9 +272,14 @@ export class Client {
     list: (options: CallOptions = {}): Promise<wire.FleetNode[]> => this.transport.call("GET /nodes", options),
     get: (node: string, options: CallOptions = {}): Promise<wire.FleetNode> =>
       this.transport.call("GET /nodes/{node}", { params: { node }, ...options }),
-    /** It gets no new sandboxes; those that it has go on. */
-    drain: (node: string, options: CallOptions = {}): Promise<wire.FleetNode> =>
-      this.transport.call("POST /nodes/{node}/drain", { params: { node }, ...options }),
+    /** It gets no new sandboxes; those that it has go on. @param options.move elsewhere, beside this */
+    drain: (node: string, { move, ...options }: CallOptions & { move?: boolean } = {}): Promise<wire.FleetNode> => {
+      const body = move === undefined ? {} : { move };
+      return this.transport.call("POST /nodes/{node}/drain", { params: { node }, body, ...options });
+    },
+    /** How far one is that is being drained: what it still has, with why. */
+    drained: (node: string, options: CallOptions = {}): Promise<wire.NodeDrain> =>
+      this.transport.call("GET /nodes/{node}/drain", { params: { node }, ...options }),
     undrain: (node: string, options: CallOptions = {}): Promise<wire.FleetNode> =>
       this.transport.call("POST /nodes/{node}/undrain", { params: { node }, ...options }),
     /** @param options.force also one that is up or has sandboxes: the fleet forgets them */

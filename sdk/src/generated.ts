@@ -1816,9 +1816,54 @@ export interface FleetNode {
   };
 }
 
+export interface DrainRequest {
+  /** It gives away what it has, too, beside this */
+  move?: boolean | undefined;
+}
+
+export interface NodeDrain {
+  /** It takes no new sandboxes */
+  draining: boolean;
+  /** It is giving away what it has */
+  moving: boolean;
+  /** Sandboxes, since it began */
+  moved: number;
+  /** What it has, with why */
+  left: {
+    /** Its id, which the server gave it. */
+    id: string;
+    /** Why, in one word. */
+    reason: string;
+  }[];
+}
+
 export interface RemovedNode {
   /** Ids of the sandboxes that it had */
   forgotten: string[];
+}
+
+export interface MovedSandbox {
+  /** Its id, which the server gave it. */
+  id: string;
+  /** Name of the node that has it */
+  node: string;
+  /** Name of the node that had it */
+  formerNode: string;
+  /** What it is doing now. */
+  state: string;
+  /** So long its programs stood still; 0: it was there already */
+  stoppedMs: number;
+  /** From the request to the agent's first answer, ms. */
+  totalMs: number;
+  /** Sent over the network */
+  bytes: number;
+  /** That the other node had already */
+  knownBytes: number;
+}
+
+export interface SandboxMoveRequest {
+  /** Name or id of the node; default: where it fits best */
+  to?: string | undefined;
 }
 
 export interface Tenant {
@@ -2266,10 +2311,14 @@ export interface Operations {
   "GET /nodes/{node}": { body: undefined; reply: FleetNode };
   /** Take a node out of the fleet: its rights end */
   "DELETE /nodes/{node}": { body: undefined; reply: RemovedNode };
-  /** Give a node no new sandboxes; those that it has go on */
-  "POST /nodes/{node}/drain": { body: undefined; reply: FleetNode };
+  /** Give a node no new sandboxes; those that it has go on, there or (`move`) elsewhere */
+  "POST /nodes/{node}/drain": { body: DrainRequest; reply: FleetNode };
+  /** How far a node is that is being drained */
+  "GET /nodes/{node}/drain": { body: undefined; reply: NodeDrain };
   /** Give a node new sandboxes again */
   "POST /nodes/{node}/undrain": { body: undefined; reply: FleetNode };
+  /** Have a sandbox go on at another node of the fleet */
+  "POST /sandboxes/{id}/move": { body: SandboxMoveRequest; reply: MovedSandbox };
   /** Owners, in the published server's form */
   "GET /admin/tenants": {
     body: undefined;
@@ -3268,7 +3317,29 @@ export const shapes: Record<string, Shape> = {
       },
     },
   },
+  DrainRequest: { object: { "move?": "boolean" } },
+  NodeDrain: {
+    object: {
+      draining: "boolean",
+      moving: "boolean",
+      moved: "integer",
+      left: { array: { object: { id: "string", reason: "string" } } },
+    },
+  },
   RemovedNode: { object: { forgotten: { array: "string" } } },
+  MovedSandbox: {
+    object: {
+      id: "string",
+      node: "string",
+      former_node: "string",
+      state: "string",
+      stopped_ms: "number",
+      total_ms: "number",
+      bytes: "integer",
+      known_bytes: "integer",
+    },
+  },
+  SandboxMoveRequest: { object: { "to?": "string" } },
   Tenant: {
     object: {
       id: "string",
@@ -3490,8 +3561,10 @@ export const operations: Record<keyof Operations, { body?: Shape; reply?: Shape 
   "GET /nodes": { reply: { array: { ref: "FleetNode" } } },
   "GET /nodes/{node}": { reply: { ref: "FleetNode" } },
   "DELETE /nodes/{node}": { reply: { ref: "RemovedNode" } },
-  "POST /nodes/{node}/drain": { reply: { ref: "FleetNode" } },
+  "POST /nodes/{node}/drain": { body: { ref: "DrainRequest" }, reply: { ref: "FleetNode" } },
+  "GET /nodes/{node}/drain": { reply: { ref: "NodeDrain" } },
   "POST /nodes/{node}/undrain": { reply: { ref: "FleetNode" } },
+  "POST /sandboxes/{id}/move": { body: { ref: "SandboxMoveRequest" }, reply: { ref: "MovedSandbox" } },
   "GET /admin/tenants": { reply: { object: { tenants: { array: { ref: "Tenant" } } } } },
   "POST /admin/tenants": { body: { ref: "TenantRequest" }, reply: { object: { tenant: { ref: "Tenant" } } } },
   "GET /admin/tenants/{id}": { reply: { object: { tenant: { ref: "Tenant" } } } },

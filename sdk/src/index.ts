@@ -26,6 +26,8 @@ export type {
   Image,
   Key,
   MadeKey,
+  MovedSandbox,
+  NodeDrain,
   OwnerQuota,
   PoolStatus,
   Process,

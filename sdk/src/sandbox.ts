@@ -294,6 +294,12 @@ export class Sandbox implements AsyncDisposable {
     return this.#change("POST /sandboxes/{id}/resume", options);
   }
 
+  /** Has it go on at another node of the fleet; by administrators. @param options.to name or id of that; default: where it fits best */
+  move({ to, ...options }: CallOptions & { to?: string } = {}): Promise<wire.MovedSandbox> {
+    const body = to === undefined ? {} : { to };
+    return this.#transport.call("POST /sandboxes/{id}/move", { params: { id: this.id }, body, ...LONG, ...options });
+  }
+
   async #change(
     key: "POST /sandboxes/{id}/pause" | "POST /sandboxes/{id}/suspend" | "POST /sandboxes/{id}/resume",
     options: CallOptions,

@@ -40,13 +40,49 @@ export interface FleetNodeView {
   load: FleetLoadView;
 }
 
+/** A sandbox that has moved. */
+export interface MovedView {
+  id: string;
+  /** Names of nodes. */
+  node: string;
+  formerNode: string;
+  state: string;
+  /** ms that its programs stood still; 0: it was there already. */
+  stoppedMs: number;
+  totalMs: number;
+  /** That went over the network, and that the other node had already. */
+  bytes: number;
+  known: number;
+}
+
+/** How far a node is that gives away what it has. */
+export interface DrainView {
+  /** It is at it. */
+  moving: boolean;
+  /** Since it began. */
+  moved: number;
+  /** What it still has, with why. */
+  left: { id: string; reason: string }[];
+}
+
 export interface FleetNodes {
   /** Id of this server. */
   readonly self: string;
   /** By name; as they were last seen while the database is away. */
   list(): Promise<readonly FleetNodeView[]>;
-  /** @throws StacyError `not-found`, `unavailable` */
-  drain(id: string, draining: boolean): Promise<void>;
+  /**
+   * @param move it gives away what it has, beside this
+   * @throws StacyError `not-found`, `unavailable`
+   */
+  drain(id: string, draining: boolean, move?: boolean): Promise<void>;
+  /** @throws StacyError `not-found`, `unavailable` while that node does not answer */
+  drained(id: string): Promise<DrainView>;
   /** @returns ids of the sandboxes that the fleet has forgotten. @throws StacyError `not-found`, `conflict`, `unavailable` */
   remove(id: string, force: boolean): Promise<string[]>;
+  /**
+   * A sandbox of this node goes on at another one.
+   * @param to name or id of that; absent: wherever it fits
+   * @throws StacyError `conflict` saying what differs there, `not-found`, `unavailable`
+   */
+  move(id: string, to: string | undefined): Promise<MovedView>;
 }

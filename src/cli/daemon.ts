@@ -188,8 +188,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   };
   const tokens = nodes === undefined ? await SandboxTokens.open(paths.root) : new SandboxTokens(nodes.tokensSecret);
   const app = createApp(serverParts, [e2b({ ...serverParts, tokens })]);
-  const front =
-    fleet && nodes?.open({ ...serverParts, tokens, app, directory: fleet.directory, lost: (id) => fleet.lost(id) });
+  const front = fleet && nodes?.open({ ...serverParts, tokens, app, fleet });
   const server = await listen(app, config.server, { front });
   const owned = parts.move();
   return {

@@ -19,6 +19,7 @@ import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
 import { mcpCommand } from "./commands/mcp.ts";
 import { migrateCommand } from "./commands/migrate.ts";
+import { moveCommand } from "./commands/move.ts";
 import { networkCommand } from "./commands/network.ts";
 import { nodeCommand } from "./commands/node.ts";
 import { poolCommand } from "./commands/pool.ts";
@@ -77,7 +78,10 @@ export function createProgram(): Command {
       [execCommand(), shellCommand(), cpCommand(), syncCommand(), filesCommand(), psCommand(), killCommand()],
     ],
     ["", [logsCommand(), urlCommand(), forwardCommand(), networkCommand()]],
-    ["Its state:", [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand()]],
+    [
+      "Its state:",
+      [pauseCommand(), suspendCommand(), resumeCommand(), forkCommand(), checkpointCommand(), moveCommand()],
+    ],
     ["What they start from:", [imageCommand(), templateCommand(), snapshotCommand(), poolCommand()]],
     ["What stays:", [volumeCommand(), secretCommand()]],
     ["The server and this host:", [serveCommand(), topCommand(), eventsCommand(), doctorCommand(), setupCommand()]],

@@ -268,6 +268,8 @@ export const configSchema = z.strictObject({
     heartbeat: duration.refine((ms) => ms >= 100, "must be at least 100ms").default(2_000),
     /** Not heard of for so long, it is lost. */
     lost_after: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(60_000),
+    /** What this node sends of images and saved machines to others, all together, bytes per second. 0: as fast as it goes. */
+    transfer_rate: count.default(0),
     /** HOST:PORT on which other nodes pass requests on to this one; nobody else needs to reach it. */
     address: text.default("127.0.0.1:7424"),
     /** The same on all nodes, 32 characters or more: with it they sign who calls. */

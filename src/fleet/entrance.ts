@@ -19,6 +19,7 @@ import type { Probes } from "./forwarding/probes.ts";
 import { type Target, targetIn } from "./forwarding/target.ts";
 import { hasBody, Upload } from "./forwarding/upload.ts";
 import type { Lists } from "./lists.ts";
+import { arrived } from "./moving/arrived.ts";
 import type { Placing } from "./placing.ts";
 import { brokenOff, errorAs, sayAnswer, sayResponse, unreachable } from "./said.ts";
 import type { Assertions, NewClaim } from "./trust/assertions.ts";
@@ -28,7 +29,7 @@ export interface EntranceParts extends CallersParts {
   forwarder: Forwarder;
   probes: Probes;
   assertions: Assertions;
-  sandboxes: Pick<Sandboxes, "idNamed">;
+  sandboxes: Pick<Sandboxes, "idNamed" | "transits">;
   /** Whether this node has it. */
   isHere(id: string): boolean;
   placing: Placing;
@@ -65,7 +66,7 @@ export class Entrance implements Front {
     if (incoming.method === "OPTIONS" && headers["access-control-request-method"] !== undefined) return false;
     const target = targetIn(incoming, this.#parts.config.server.preview_domain);
     if (target === undefined) return false;
-    const { isHere, directory, placing, lists } = this.#parts;
+    const { isHere, directory, placing, lists, sandboxes } = this.#parts;
     if (target.kind === "create") {
       if (call.upgrade !== undefined || !placing.hasChoice(incoming, target.e2b)) return false;
       return this.#safely(call, target, () => placing.create(call, target.e2b));
@@ -74,7 +75,8 @@ export class Entrance implements Front {
       if (call.upgrade !== undefined || directory.nodes().length < 2) return false;
       return this.#safely(call, target, () => lists.list(call, target));
     }
-    if (ID.test(target.sandbox) && isHere(target.sandbox)) return false;
+    const { sandbox } = target;
+    if (ID.test(sandbox) && sandboxes.transits.settled(sandbox) === undefined && isHere(sandbox)) return false;
     return this.#safely(call, target, () => this.#pass(call, target));
   }
 
@@ -110,7 +112,8 @@ export class Entrance implements Front {
     }
     const whose = ID.test(target.sandbox) ? undefined : ownerIn(incoming, known);
     const own = whose === undefined ? undefined : sandboxes.idNamed(whose, target.sandbox);
-    if (own !== undefined && isHere(own)) {
+    await arrived(sandboxes.transits, own ?? target.sandbox);
+    if (isHere(own ?? target.sandbox)) {
       if ("caller" in known && target.kind !== "e2b") vouch(incoming, { caller: known.caller });
       return false;
     }

@@ -142,8 +142,10 @@ async function fleetOf(
         nodes.filter((each) => each.role === "node" && each.state === "up" && !each.draining).toReversed(),
     };
     const front = listener.open({
-      ...{ directory, placement, config, log, sandboxes: app.sandboxes, access: app.access, tokens: app.tokens },
-      ...{ app: app.app, lost: () => false },
+      ...{ placement, config, log, sandboxes: app.sandboxes, access: app.access, tokens: app.tokens },
+      ...{ app: app.app, images: app.images },
+      // Without a database nobody can say whose one is that moves.
+      fleet: { directory, lost: () => false, moveBy() {}, ownership: {} as never },
     });
     const server = await listen(app.app, config.server, { front });
     owned.push(() => Promise.all([server.close(0), listener.close(0)]));

@@ -25,6 +25,7 @@ import { FleetKeys } from "./keys.ts";
 import { loadOf, NO_LOAD } from "./load.ts";
 import { Locations } from "./locations.ts";
 import { Membership } from "./membership.ts";
+import type { Moves } from "./moving/moves.ts";
 import { FleetRegistry } from "./registry.ts";
 import { ROWS_CHANNEL, SharedRows } from "./shared-rows.ts";
 
@@ -59,6 +60,7 @@ export class Fleet implements AsyncDisposable {
   readonly #log: Log;
   #sandboxes: Sandboxes | undefined;
   #keys: FleetKeys | undefined;
+  #moves: Moves | undefined;
   #shared: { templates: SharedRows<Template, TemplateName>; quotas: SharedRows<OwnerQuota, QuotaName> } | undefined;
 
   private constructor(parts: FleetParts, id: string, identity: string) {
@@ -101,7 +103,10 @@ export class Fleet implements AsyncDisposable {
    */
   async join(sandboxes: Sandboxes): Promise<void> {
     this.#sandboxes = sandboxes;
-    this.#registry.follow(() => sandboxes.list());
+    this.#registry.follow(
+      () => sandboxes.list(),
+      (id) => sandboxes.transits.has(id),
+    );
     this.#shared?.templates.follow((all) => sandboxes.templates.take(all));
     this.#shared?.quotas.follow((all) => sandboxes.quotas.take(all));
     await this.#membership.start(
@@ -155,8 +160,20 @@ export class Fleet implements AsyncDisposable {
     };
   }
 
+  /** Whose a sandbox is when it moves. */
+  get ownership(): Pick<FleetRegistry, "epochOf" | "renew" | "owners" | "take"> {
+    return this.#registry;
+  }
+
+  /** Sandboxes move from now on, and those that were on their way are looked after. */
+  moveBy(moves: Moves): void {
+    this.#moves = moves;
+    void moves.settle();
+  }
+
   /** What others have changed of what all have alike. @throws StacyError `unavailable` */
   async #poll(): Promise<void> {
+    void this.#moves?.settle();
     await this.#keys?.sync();
     await this.#shared?.templates.sync();
     await this.#shared?.quotas.sync();
@@ -178,9 +195,24 @@ export class Fleet implements AsyncDisposable {
         });
         return directory.nodes();
       },
-      drain: (id, draining) => nodes.drain(id, draining),
+      drain: async (id, draining, move = false) => {
+        await nodes.drain(id, draining);
+        if (move) await this.#moving().drain(id, "start");
+        // One that does not answer gives nothing away.
+        else if (!draining) await this.#moves?.drain(id, "stop").catch(() => {});
+      },
+      drained: (id) => this.#moving().drain(id, "say"),
       remove: (id, force) => nodes.remove(id, force),
+      move: (id, to) => this.#moving().move(id, to),
     };
+  }
+
+  /** @throws StacyError `unavailable` */
+  #moving(): Moves {
+    if (this.#moves !== undefined) return this.#moves;
+    throw new StacyError("unavailable", "sandboxes move between nodes that know fleet.secret", {
+      remedy: "make one with `openssl rand -hex 32`, and give it to all nodes",
+    });
   }
 
   /** Whether it is another node's now, under a newer epoch, though its machine is here. */
@@ -193,7 +225,7 @@ export class Fleet implements AsyncDisposable {
     if (sandboxes === undefined || this.#registry.lost(idOrName)) return undefined;
     const id = whose === undefined ? idOrName : (sandboxes.idNamed(whose, idOrName) ?? idOrName);
     if (this.#registry.lost(id)) return undefined;
-    const record = sandboxes.find(id);
+    const record = sandboxes.transits.has(id) ? undefined : sandboxes.find(id);
     if (record === undefined || (whose !== undefined && record.owner !== whose)) return undefined;
     return ownershipOf(record, this.#membership.self.id);
   }

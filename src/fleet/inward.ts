@@ -14,16 +14,19 @@ import { StacyError } from "../host/error.ts";
 import { rawEndToEnd } from "../host/hop-by-hop.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
 import { View } from "../sandboxes/view.ts";
+import { Between } from "./between.ts";
 import { callerOf, headersOf } from "./callers.ts";
 import type { Directory } from "./contract.ts";
 import { type Call, FLEET_HEADER, type Refusal } from "./forwarding/forwarder.ts";
 import { targetIn } from "./forwarding/target.ts";
+import { arrived } from "./moving/arrived.ts";
 import { errorAs, sayResponse } from "./said.ts";
 import type { Assertions, Claim } from "./trust/assertions.ts";
 
 export interface InwardParts {
   directory: Directory;
   assertions: Assertions;
+  between: Between;
   sandboxes: Sandboxes;
   isHere(id: string): boolean;
   previewDomain: string;
@@ -81,6 +84,18 @@ export class Inward implements Front {
 
   /** @returns whether it was answered; else the application does */
   #admit(call: Call, claim: Claim, parts: InwardParts): boolean | Promise<boolean> {
+    const { incoming } = call;
+    if (Between.isOwn(incoming)) {
+      if (call.outgoing !== undefined) return parts.between.answer(incoming, call.outgoing, claim);
+      call.upgrade.socket.destroy();
+      return true;
+    }
+    const moving = claim.sandbox === undefined ? undefined : arrived(parts.sandboxes.transits, claim.sandbox);
+    if (moving !== undefined) return moving.then(() => this.#know(call, claim, parts));
+    return this.#know(call, claim, parts);
+  }
+
+  #know(call: Call, claim: Claim, parts: InwardParts): boolean | Promise<boolean> {
     const { incoming } = call;
     const why = refusalOf(incoming, claim, parts);
     if (why !== undefined) return said(call, refusal(why));

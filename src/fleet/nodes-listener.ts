@@ -11,14 +11,19 @@ import type { SandboxTokens } from "../e2b/sandbox-tokens.ts";
 import { StacyError } from "../host/error.ts";
 import { isLoopback } from "../host/loopback.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
-import type { Directory, Placement } from "./contract.ts";
+import { Between } from "./between.ts";
+import type { Placement } from "./contract.ts";
 import { Entrance } from "./entrance.ts";
+import type { Fleet } from "./fleet.ts";
 import { Forwarder } from "./forwarding/forwarder.ts";
 import { Probes } from "./forwarding/probes.ts";
 import { Inward } from "./inward.ts";
 import { Lists } from "./lists.ts";
+import { Arrivals, type ImageContents } from "./moving/arrivals.ts";
+import { Moves } from "./moving/moves.ts";
 import { placement } from "./placement.ts";
 import { Placing } from "./placing.ts";
+import { Rate } from "./transfer/rate.ts";
 import { Assertions, derived } from "./trust/assertions.ts";
 import { NodeTls } from "./trust/node-tls.ts";
 
@@ -29,12 +34,11 @@ const SECRET_BYTES = 32;
 const PROBE_MS = 1_000;
 
 export interface FrontParts {
-  directory: Directory;
+  fleet: Pick<Fleet, "directory" | "lost" | "ownership" | "moveBy">;
+  images: ImageContents;
   /** Default: by what nodes say of themselves. */
   placement?: Placement;
   sandboxes: Sandboxes;
-  /** Whether another node has it by now, whatever lies here. */
-  lost(id: string): boolean;
   access: Access;
   tokens: SandboxTokens;
   config: Config;
@@ -109,7 +113,8 @@ export class NodesListener {
 
   /** Answers nodes from now on. @returns the front of the clients' listener */
   open(parts: FrontParts): Front {
-    const { directory, sandboxes, config, app, log } = parts;
+    const { fleet, sandboxes, images, config, app, log } = parts;
+    const { directory } = fleet;
     this.#application.app = app;
     const assertions = new Assertions(this.#config.secret, directory.self.id);
     const forwarder = new Forwarder({
@@ -127,12 +132,18 @@ export class NodesListener {
       return forwarder.ask(node, { method, path, headers: [] }, seal, AbortSignal.timeout(PROBE_MS));
     });
     this.#forwarder = forwarder;
-    const isHere = (id: string): boolean => sandboxes.find(id) !== undefined && !parts.lost(id);
-    this.#inward.open({ directory, assertions, sandboxes, isHere, previewDomain: config.server.preview_domain, log });
+    const isHere = (id: string): boolean =>
+      sandboxes.find(id) !== undefined && !sandboxes.transits.has(id) && !fleet.lost(id);
+    const between = new Between({ directory, forwarder, assertions });
+    const { preview_domain: previewDomain } = config.server;
+    this.#inward.open({ directory, assertions, between, sandboxes, isHere, previewDomain, log });
+    const moving = { directory, placement, between, sandboxes, images, registry: fleet.ownership, log };
+    new Arrivals({ ...moving, rate: new Rate(config.fleet.transfer_rate) });
+    fleet.moveBy(new Moves({ ...moving, answers: (node) => probes.answers(node) }));
     const isOwn = (template: string): boolean =>
       sandboxes.checkpoints.list().some(({ id, name }) => id === template || name === template) ||
       sandboxes.templates.list().some(({ name }) => name === template);
-    const shared = { placement, ...parts, isHere, forwarder, assertions, probes };
+    const shared = { placement, ...parts, directory, isHere, forwarder, assertions, probes };
     return new Entrance({
       ...shared,
       placing: new Placing({ ...shared, limits: sandboxes.limits, isOwn }),

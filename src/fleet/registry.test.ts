@@ -39,6 +39,8 @@ class Table {
   async release(all: readonly { sandboxId: string; epoch: number }[]): Promise<void> {
     for (const { sandboxId, epoch } of all) if (this.rows.get(sandboxId)?.epoch === epoch) this.rows.delete(sandboxId);
   }
+  async renew(): Promise<undefined> {}
+  async take(): Promise<undefined> {}
   async of(ids: readonly string[]): Promise<Ownership[]> {
     return ids.flatMap((id) => this.rows.get(id) ?? []);
   }

@@ -38,7 +38,7 @@ interface Held {
 }
 
 export interface FleetRegistryParts {
-  ownerships: Pick<Ownerships, "claim" | "taken" | "publish" | "release" | "of" | "all">;
+  ownerships: Pick<Ownerships, "claim" | "taken" | "publish" | "release" | "of" | "all" | "renew" | "take">;
   nodeId: string;
   /** @throws StacyError `unavailable` while this node takes no new ones */
   assertOpen(): void;
@@ -56,6 +56,7 @@ export class FleetRegistry implements Registry, AsyncDisposable {
   /** Owners that have met their limits, and until when (ms of `performance.now()`) that is remembered. */
   readonly #doubts = new Map<string, number>();
   #records: (() => readonly SandboxRecord[]) | undefined;
+  #onItsWay: (id: string) => boolean = () => false;
   #timer: NodeJS.Timeout | undefined;
   #flushing: Promise<void> = Promise.resolve();
   #closed = false;
@@ -160,9 +161,43 @@ export class FleetRegistry implements Registry, AsyncDisposable {
     if (held.claiming === undefined) this.#soon();
   }
 
-  /** From now on these are what this server has. */
-  follow(records: () => readonly SandboxRecord[]): void {
+  /**
+   * From now on these are what this server has.
+   * @param onItsWay whether it is looked after elsewhere whose a sandbox is (moving/)
+   */
+  follow(records: () => readonly SandboxRecord[], onItsWay: (id: string) => boolean): void {
     this.#records = records;
+    this.#onItsWay = onItsWay;
+  }
+
+  /** Under which epoch it is this server's. @throws StacyError `unavailable` while that is not known */
+  epochOf(id: string): number {
+    const epoch = this.#held.get(id)?.epoch;
+    if (epoch !== undefined) return epoch;
+    throw closed(`the fleet does not know yet that this server has the sandbox ${id}`, "try again in a moment");
+  }
+
+  /** Nobody else can take it any more. @returns false: another node has it, or nobody. @throws StacyError `unavailable` */
+  async renew(id: string): Promise<boolean> {
+    const row = await this.#parts.ownerships.renew(id);
+    if (row === undefined) return false;
+    this.#held.set(id, { epoch: row.epoch, published: stamp(row) });
+    return true;
+  }
+
+  /** As the table has it. @throws StacyError `unavailable` */
+  owners(ids: readonly string[]): Promise<Ownership[]> {
+    return this.#parts.ownerships.of(ids);
+  }
+
+  /** What another node has offered. @returns false: it cannot be had any more. @throws StacyError `unavailable`: nobody knows */
+  async take(record: SandboxRecord, from: Pick<Ownership, "nodeId" | "epoch">): Promise<boolean> {
+    const row = await this.#parts.ownerships.take(record.id, from);
+    if (row === undefined) return false;
+    this.#lost.delete(record.id);
+    this.#held.set(record.id, { epoch: row.epoch, published: stamp(row) });
+    this.publish(record);
+    return true;
   }
 
   /** Compares what is here with the table. @throws StacyError `unavailable` */
@@ -225,7 +260,7 @@ export class FleetRegistry implements Registry, AsyncDisposable {
   }
 
   #busy(id: string): boolean {
-    return this.#held.get(id)?.claiming !== undefined;
+    return this.#held.get(id)?.claiming !== undefined || this.#onItsWay(id);
   }
 
   #lose(id: string, other: Ownership): void {

@@ -10,6 +10,7 @@ import {
   DATAGRAM_BOUNDS,
   DISK_BOUNDS,
   E2B_BOUNDS,
+  FLEET_BOUNDS,
   GUEST_BOUNDS,
   INTERPRETER_BOUNDS,
   JSON_BOUNDS,
@@ -44,6 +45,7 @@ function table(): string {
     archive: ARCHIVE_BOUNDS,
     build: BUILD_BOUNDS,
     "copy out": UNPACK_BOUNDS,
+    "other nodes": FLEET_BOUNDS,
   };
   const rows = Object.entries(groups).flatMap(([group, bounds]) =>
     Object.entries(bounds).map(([name, value]) => `| ${group} | \`${name}\` | ${shown(name, value)} |`),

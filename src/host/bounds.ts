@@ -227,3 +227,9 @@ export const UNPACK_BOUNDS = {
   /** Directories in one another. */
   depth: 256,
 } as const;
+
+/** Another node of the fleet, of which this one trusts what it says, and not how much of it. */
+export const FLEET_BOUNDS = {
+  /** A question: the pieces of an offered machine are in it, 120 bytes for each 256 KiB of data. */
+  questionBytes: 64 * MIB,
+} as const;

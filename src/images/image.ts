@@ -162,6 +162,17 @@ export interface ImageLibrary extends Images {
   of(owner: ImageOwner): ImageLibrary;
   /** Whether the content is here, whoever has a name for it. */
   has(digest: string): Promise<boolean>;
+  /** The same content on another host, as that one's `receive` takes it; `undefined`: it is not here. */
+  content(digest: string): Promise<(Pick<Image, "base" | "config"> & { blobs: string[] }) | undefined>;
+  /**
+   * Takes content from another host, without a name: it is kept as long as it is used.
+   * @param fill makes the base at that path, whole and on disk
+   */
+  receive(
+    digest: string,
+    about: { config: ImageConfig; blobs: string[] },
+    fill: (path: string) => Promise<void>,
+  ): Promise<void>;
   /**
    * Takes an image from a file or directory of this host under a name: an OCI layout (directory or archive), an archive of
    * `docker save`, a tar archive of a file tree (gzip, zstd or plain), or a directory.

@@ -117,6 +117,25 @@ class ImageStore implements ImageLibrary {
     return (await this.#bases.get(digest)) !== undefined;
   }
 
+  async content(digest: string): Promise<Base | undefined> {
+    const base = await this.#bases.get(digest);
+    // Of an earlier version's other kind of base nothing is said on the way.
+    return base?.filesystem === "erofs" ? base : undefined;
+  }
+
+  async receive(
+    digest: string,
+    { config, blobs }: Pick<Base, "config" | "blobs">,
+    fill: (path: string) => Promise<void>,
+  ): Promise<void> {
+    if (await this.has(digest)) return;
+    await using work = await WorkDir.create(this.#paths);
+    const dir = join(work.path, "base");
+    await mkdir(dir);
+    await fill(join(dir, "base.img"));
+    await this.#bases.publish(dir, digest, config, blobs);
+  }
+
   async resolve(reference: string, options: ResolveOptions = {}): Promise<Image> {
     const { signal, progress, credentials } = options;
     const party = this.#party;

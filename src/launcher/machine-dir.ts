@@ -20,7 +20,7 @@ const REMOVE_PAUSE_MS = 50;
 const strings = z.array(z.string());
 
 /** `sandbox.json`: enough for another daemon to take the machine over, or to remove it. */
-const machineRecord = z.object({
+export const machineRecord = z.object({
   version: z.literal(1),
   /** The sandbox's id. */
   id: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),

@@ -65,6 +65,20 @@ export class SuspendedState {
     await replaceFile(join(next, SEAL), JSON.stringify({ proof: await proofOf(await stampOf(next, parts)), files }));
   }
 
+  /** Names of what it is made of, its seal included. */
+  async files(): Promise<string[]> {
+    const sealed = await this.#sealed();
+    return sealed === undefined ? [...PARTS] : [...Object.keys(sealed.files), SEAL];
+  }
+
+  /** Its files were written anew, as they had been, and are on disk. */
+  async sealAgain(): Promise<void> {
+    const { files } = (await this.#sealed()) ?? {};
+    if (files === undefined) return;
+    const proof = await proofOf(await stampOf(this.dir, Object.keys(files)));
+    await replaceFile(join(this.dir, SEAL), JSON.stringify({ proof, files }));
+  }
+
   /** What was saved takes the place of an earlier state. */
   async commit(): Promise<void> {
     const old = `${this.dir}.old`;

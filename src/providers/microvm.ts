@@ -48,7 +48,9 @@ import {
   type SandboxSpec,
   type SnapshotInfo,
   type SpecVolume,
+  type Travel,
 } from "./provider.ts";
+import { differences, outline, pack, packedFile, unpack } from "./travel.ts";
 import { volumeError } from "./volume-error.ts";
 
 /** The certificate of a sandbox's authority is a few files; it takes milliseconds. */
@@ -434,6 +436,15 @@ export class MicrovmProvider implements Provider, MachineContext {
     await (kind === "checkpoint" ? store.retire(key) : store.remove(key));
     this.emit({ type: "snapshot.removed", data: { key } });
   }
+
+  readonly travel: Travel = {
+    outline: (id) => outline(this.dir(id)),
+    pack: (id) => pack(this.dir(id)),
+    file: (id, name) => packedFile(this.dir(id), name),
+    differences: (packed) => differences(this, packed),
+    like: ({ record }, name) => [join(this.launcher.store.path(record.key), basename(name))],
+    unpack: (packed) => unpack(this, this.dir(packed.record.id), packed),
+  };
 
   imageUse(): Promise<ImageUse> {
     return imageUse(this.#paths, this.launcher.store, this.vmm.name);

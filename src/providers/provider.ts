@@ -13,6 +13,7 @@ import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
 import type { ExitReport, VolumeAccess } from "../vmm/vmm.ts";
+import type { PackedMachine } from "./packed.ts";
 
 /** The snapshot key under which a checkpoint's id is saved. */
 export function checkpointKey(id: string): string {
@@ -322,6 +323,8 @@ export interface Provider {
   removeSnapshot(key: string): Promise<void>;
   /** What images the machines and snapshots of this provider's data directory need; golden snapshots: this provider's own. */
   imageUse(): Promise<ImageUse>;
+  /** How suspended machines come from and to other hosts; absent: they do not. */
+  readonly travel?: Travel;
   pool(): PoolStatus[];
   /**
    * Keeps this many warm machines of a shape ready from now on (templates' `pool_size`).
@@ -332,6 +335,29 @@ export interface Provider {
   close(): Promise<void>;
   /** What happened beside the calls: fall-backs, snapshot built, warm machine replaced, ... */
   onEvent(listener: (event: ProviderEvent) => void): () => void;
+}
+
+/** Another host's machine that is being put together here. */
+export interface ArrivingMachine extends AsyncDisposable {
+  /** A path of the file that is to be made, on the filesystem of the data directory. */
+  path(name: string): string;
+  /** All its files are there, and on disk. It gets its place and its name. */
+  place(): Promise<SandboxMachine>;
+}
+
+export interface Travel {
+  /** What is said of one before it is suspended: without its files. */
+  outline(id: string): Promise<PackedMachine>;
+  /** @throws StacyError `conflict` when it is not suspended */
+  pack(id: string): Promise<PackedMachine>;
+  /** A file of a suspended one. @throws StacyError `invalid` */
+  file(id: string, name: string): string;
+  /** Of another host's one: what is not so here, for people; nothing: it can wake here. */
+  differences(packed: PackedMachine): Promise<string[]>;
+  /** Files of this host that may have in part what that one's have, by name. */
+  like(packed: PackedMachine, name: string): string[];
+  /** Begins to put that one together. */
+  unpack(packed: PackedMachine): Promise<ArrivingMachine>;
 }
 
 export interface ProviderEvent {

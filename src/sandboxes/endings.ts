@@ -29,8 +29,17 @@ const WHY: Record<string, string> = {
 };
 
 function endedError(id: string, reason: string): StacyError {
+  if (reason === MOVED) {
+    return new StacyError("unavailable", `sandbox ${id} has moved to another node`, {
+      phase: "move",
+      remedy: "ask again: where it is now is known",
+    });
+  }
   return new StacyError("not-found", `sandbox ${id} was ended: ${WHY[reason] ?? reason}`, { data: { ended: reason } });
 }
+
+/** Why it ends here: it goes on elsewhere. */
+export const MOVED = "moved";
 
 export interface EndingsParts {
   events: Events;
@@ -108,7 +117,8 @@ export class Endings {
     this.#unfinished.set(sandbox, { reason, attempts, rounds: Math.min(2 ** (attempts - 1), MOST_ROUNDS) });
     try {
       // No change begins any more, and the one under way is told (a spawn too: its pull, its boot).
-      const settled = sandbox.changes.close(new StacyError("not-found", `sandbox ${id} is gone`));
+      const gone = new StacyError("not-found", `sandbox ${id} is gone`);
+      const settled = sandbox.changes.close(reason === MOVED ? endedError(id, reason) : gone);
       // First the row: should we die here, the next daemon removes the machine. One that cannot be written is no reason to let a
       // machine live: the store tries it again, and the end says so.
       const written = await save(sandbox).then(
@@ -130,8 +140,11 @@ export class Endings {
     this.#done.add(sandbox);
     sandbox.record.state = "destroyed";
     const saved = save(sandbox);
-    log.info({ sandbox: id, reason }, "sandbox destroyed");
-    events.emit("sandbox.destroyed", id, { reason });
+    log.info(
+      { sandbox: id, reason },
+      reason === MOVED ? "nothing of the sandbox is here any more" : "sandbox destroyed",
+    );
+    if (reason !== MOVED) events.emit("sandbox.destroyed", id, { reason });
     ended(sandbox);
     await saved;
   }

@@ -14,6 +14,7 @@ export type EventType =
   | "sandbox.extended"
   | "sandbox.forked"
   | "sandbox.network"
+  | "sandbox.moved"
   | "volume.attached"
   | "volume.detached"
   | "secret.saved"

@@ -111,9 +111,19 @@ export interface SandboxRecord {
   /** The request that it was made for, by the key that its client has chosen: one that comes again is answered with this sandbox. */
   request?: { key: string; digest: string };
   boot?: BootReport;
+  /** It is on its way to another server, or from one: whose it is, the registry of all decides, and until then it stands still. */
+  transit?: Transit;
   failure?: SandboxFailure;
   /** Its machine is there, or may be, and does not answer; the state is the one that it had. */
   unreachable?: { since: number; reason: string };
+}
+
+export interface Transit {
+  is: "leaving" | "arriving";
+  /** Id of the other server. */
+  node: string;
+  /** ms since 1970 */
+  since: number;
 }
 
 /** It has time again, or runs again and has what is left: at the end of that it is kept anew. */

@@ -37,7 +37,7 @@ export interface Registry {
   elsewhere(): { sandboxes: number; maxSandboxes: number | undefined };
   /** Its row was written. What others see of it follows, whatever that takes. */
   publish(record: SandboxRecord): void;
-  /** Nothing of it is left. */
+  /** Nothing of it is left here: where this server has it, nobody has it any more. */
   release(id: string): void;
 }
 

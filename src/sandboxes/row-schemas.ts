@@ -19,6 +19,7 @@ export const sandboxRow = z.looseObject({
   idleAction: z.enum(["destroy", "pause", "suspend"]),
   idleCounts: z.literal("calls").exactOptional(),
   lent: z.literal(true).exactOptional(),
+  transit: z.object({ is: z.enum(["leaving", "arriving"]), node: z.string(), since: z.number() }).exactOptional(),
   metadata: z.record(z.string(), z.string()),
   volumes: z
     .array(z.looseObject({ id: z.string(), name: z.string(), path: z.string(), readOnly: z.boolean() }))

@@ -44,8 +44,9 @@ export class Sandbox {
     return this.record.state;
   }
 
+  /** One that another server still has is not there yet. */
   get visible(): boolean {
-    return isVisible(this.state);
+    return isVisible(this.state) && this.record.transit?.is !== "arriving";
   }
 
   get inUse(): boolean {
@@ -96,6 +97,7 @@ export class Sandbox {
         },
       );
     }
+    if (this.record.transit !== undefined) throw inTransit(this.id);
     if (this.unreachable !== undefined) {
       throw new StacyError(
         "unavailable",
@@ -111,4 +113,13 @@ export class Sandbox {
     }
     return this.machine;
   }
+}
+
+/** Nothing can be done with it before it is known whose it is. */
+export function inTransit(id: string): StacyError {
+  return new StacyError("unavailable", `sandbox ${id} is on its way to another node`, {
+    phase: "move",
+    remedy: "try again in a moment: it goes on there, or here",
+    data: { retryAfterMs: 1_000 },
+  });
 }

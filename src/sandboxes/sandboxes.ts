@@ -45,7 +45,7 @@ import { Reaper } from "./reaper.ts";
 import { type CheckpointRecord, hasTime, type SandboxRecord, type VolumeInput, type VolumeMount } from "./record.ts";
 import { isTaken, type Registry } from "./registry.ts";
 import { boundedMetadata, type ResolvedSpawn, resolveSpawn, type SpawnInput } from "./resolve.ts";
-import type { Lease, Sandbox } from "./sandbox.ts";
+import { inTransit, type Lease, type Sandbox } from "./sandbox.ts";
 import type { Seal } from "./seal.ts";
 import { type SecretInput, Secrets } from "./secrets.ts";
 import type { QueueCounts } from "./spawn-queue.ts";
@@ -54,6 +54,7 @@ import type { Store } from "./store.ts";
 import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
 import { type TemplateStore, Templates } from "./templates.ts";
+import { Transits } from "./transits.ts";
 import { assertSettled, layOut, resolveVolumes, slotsOf, usersOf, withTemplate } from "./volume-mounts.ts";
 
 export interface SandboxesOptions {
@@ -113,6 +114,7 @@ export class Sandboxes {
   readonly providers: Providers;
   readonly limits: Limits;
   readonly store: Store;
+  readonly transits: Transits;
   readonly #clock: Clock;
   readonly #directoryRules: DirectoryRules | undefined;
   readonly #observer: Observer;
@@ -210,6 +212,8 @@ export class Sandboxes {
       mostOf: (record) => admissions.mostOf(record),
       advance,
     });
+    const follow: Making["follow"] = (sandbox, machine) => this.#making.follow(sandbox, machine);
+    this.transits = new Transits({ table, providers: this.providers, changes, endings, events, clock, follow });
     // What fails of these is logged, and tried again.
     const end = (sandbox: Sandbox): void => void endings.end(sandbox, "destroyed", "idle").catch(noop);
     const idleness = new Idleness({ clock, log, changes, end });
@@ -309,6 +313,16 @@ export class Sandboxes {
   /** The longest time that this user's sandboxes may be given, ms; absent: any. */
   maxTtlMs(owner: string, user: string | undefined): number | undefined {
     return this.#admissions.look(0, { owner, ownerId: checkUser(user) }, 0).maxTtlMs;
+  }
+
+  /** Whether there is a place for one that another server has. @throws StacyError `limit` */
+  assertPlace({ owner, ownerId, provider }: SandboxRecord): void {
+    this.#assertOpen();
+    this.#registry?.assertOpen();
+    this.policies.checkProvider(owner, [provider]);
+    // The time that it has left it was given already.
+    const admission = this.#admissions.look(1, { owner, ownerId }, 1);
+    if (!admission.allowed) throw this.#admissions.refusal(admission, owner);
   }
 
   /** What a spawn would meet now. @throws StacyError `invalid`, `not-found`, `unavailable` */
@@ -561,6 +575,7 @@ export class Sandboxes {
   /** @throws StacyError `invalid`, `limit`, `not-found` */
   async extend(id: string, ttlMs: number): Promise<SandboxRecord> {
     const sandbox = this.get(id);
+    if (sandbox.record.transit !== undefined) throw inTransit(id);
     this.#checkTtl(sandbox, ttlMs);
     const before = sandbox.record.expiresAt;
     const expiresAt = this.#clock.now() + ttlMs;
@@ -662,6 +677,7 @@ export class Sandboxes {
     const sandbox = this.#table.find(id);
     // One that is gone may have an end that could not be recorded yet.
     if (sandbox === undefined) return this.store.sandboxWritten(id);
+    if (sandbox.record.transit !== undefined) throw inTransit(id);
     const { provider } = sandbox.record;
     await observed(this.#observer, { name: "destroy", provider }, () =>
       this.#endings.end(sandbox, "destroyed", "requested", answer),

@@ -24,7 +24,7 @@ const CHANGES = {
 /** A change that no client asked for. */
 export interface ByItself {
   /** Told with the event. */
-  reason?: "idle" | "ttl" | "used";
+  reason?: "idle" | "ttl" | "used" | "move";
   /** Only if it was not used since then; its next use brings it back. */
   idleSince?: number;
   /** It is kept so long from now on, ms, whatever time it had. */
@@ -62,56 +62,64 @@ export class StateChanges {
 
   /** @param by what asks for it, where no client does */
   to(sandbox: Sandbox, state: keyof typeof CHANGES, by: ByItself = {}): Promise<SandboxRecord> {
+    return sandbox.changes.run((signal) => this.within(sandbox, state, by, signal));
+  }
+
+  /** The same as a part of a change that is under way. */
+  async within(
+    sandbox: Sandbox,
+    state: keyof typeof CHANGES,
+    by: ByItself,
+    signal: AbortSignal,
+  ): Promise<SandboxRecord> {
     const { table, observer, events, clock } = this.#parts;
     const { event, change } = CHANGES[state];
     const { id, record } = sandbox;
     const { reason, idleSince, keepMs, keeps, anew = false } = by;
-    return sandbox.changes.run(async (signal) => {
-      // What starts again from its disk alone starts as machines without volumes do.
-      if (keeps === "disk") {
-        assertNoVolumes(record, "suspended without its memory");
-        assertNoDirectories(record, "suspended without its memory");
-      }
-      if (anew && sandbox.state !== state) {
-        assertNoVolumes(record, "resumed without its memory");
-        assertNoDirectories(record, "resumed without its memory");
-      }
-      if (sandbox.state === state) {
-        // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
-        // client that asks for it now wants it to stay so.
-        const before = JSON.stringify(record);
-        if (keepMs !== undefined) record.expiresAt = clock.now() + keepMs;
-        if (reason === undefined) noteAsked(record, state, by);
-        await (JSON.stringify(record) === before ? table.saved(sandbox) : table.save(sandbox));
-        return record;
-      }
-      if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;
-      const machine = sandbox.machineIn(["running", "paused", "suspended"]);
-      assertMayBecome(id, sandbox.state, state);
-      // A saved state that outlived the host without its row would be a stranger's (S4).
-      if (state === "suspended") await table.sync();
-      const { provider } = record;
-      const { expiresAt } = record;
-      // In the same row as the new state, and before: its time must not end it in the middle.
+    // What starts again from its disk alone starts as machines without volumes do.
+    if (keeps === "disk") {
+      assertNoVolumes(record, "suspended without its memory");
+      assertNoDirectories(record, "suspended without its memory");
+    }
+    if (anew && sandbox.state !== state) {
+      assertNoVolumes(record, "resumed without its memory");
+      assertNoDirectories(record, "resumed without its memory");
+    }
+    if (sandbox.state === state) {
+      // Asked twice, two uses woke it at once, or the change was made and could not be recorded. Where it came to that by itself, a
+      // client that asks for it now wants it to stay so.
+      const before = JSON.stringify(record);
       if (keepMs !== undefined) record.expiresAt = clock.now() + keepMs;
-      const kept = record.expiresAt;
-      try {
-        await observed(observer, { name: event, provider }, () =>
-          this.onMachine(sandbox, machine, () =>
-            machine[change]({ signal, ...(keeps === undefined ? {} : { keeps }), ...(anew ? { anew } : {}) }),
-          ),
-        );
-      } catch (error) {
-        if (record.expiresAt === kept) record.expiresAt = expiresAt;
-        throw error;
-      }
-      assertThere(sandbox);
-      noteAsked(record, state, by);
-      sandbox.lastUsedAt = clock.now();
-      await table.save(sandbox);
-      events.emit(event, id, reason && { reason });
+      if (reason === undefined) noteAsked(record, state, by);
+      await (JSON.stringify(record) === before ? table.saved(sandbox) : table.save(sandbox));
       return record;
-    });
+    }
+    if (idleSince !== undefined && (sandbox.inUse || sandbox.lastUsedAt > idleSince)) return record;
+    const machine = sandbox.machineIn(["running", "paused", "suspended"]);
+    assertMayBecome(id, sandbox.state, state);
+    // A saved state that outlived the host without its row would be a stranger's (S4).
+    if (state === "suspended") await table.sync();
+    const { provider } = record;
+    const { expiresAt } = record;
+    // In the same row as the new state, and before: its time must not end it in the middle.
+    if (keepMs !== undefined) record.expiresAt = clock.now() + keepMs;
+    const kept = record.expiresAt;
+    try {
+      await observed(observer, { name: event, provider }, () =>
+        this.onMachine(sandbox, machine, () =>
+          machine[change]({ signal, ...(keeps === undefined ? {} : { keeps }), ...(anew ? { anew } : {}) }),
+        ),
+      );
+    } catch (error) {
+      if (record.expiresAt === kept) record.expiresAt = expiresAt;
+      throw error;
+    }
+    assertThere(sandbox);
+    noteAsked(record, state, by);
+    sandbox.lastUsedAt = clock.now();
+    await table.save(sandbox);
+    events.emit(event, id, reason && { reason });
+    return record;
   }
 
   /** Other hosts that it may connect to, from now on. @throws StacyError `invalid`, `permission`, `not-found` */
@@ -196,8 +204,8 @@ export class StateChanges {
 }
 
 /** What it is to do from now on, in the state that was asked for. */
-function noteAsked(record: SandboxRecord, state: keyof typeof CHANGES, { idleSince, keepMs }: ByItself): void {
-  const comesBack = idleSince !== undefined || record.onExpiry?.resumeMs !== undefined;
+function noteAsked(record: SandboxRecord, state: keyof typeof CHANGES, { reason, idleSince, keepMs }: ByItself): void {
+  const comesBack = idleSince !== undefined || reason === "move" || record.onExpiry?.resumeMs !== undefined;
   if (state !== "running" && comesBack) record.resumeOnUse = true;
   else delete record.resumeOnUse;
   if (state === "running" || keepMs !== undefined) hasTime(record);

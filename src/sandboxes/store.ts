@@ -109,6 +109,15 @@ export class Store implements Disposable {
     return this.#sandboxes.has(id) || this.#db.get("SELECT 1 AS one FROM sandboxes WHERE id = ?", [id]) !== undefined;
   }
 
+  /** `ended`: it was here since then (ms since 1970), not only on its way, and is no more. */
+  fateOf(id: string, since: number): "here" | "ended" | "none" {
+    const sql = "SELECT state, updated_at, data ->> '$.transit.is' AS transit FROM sandboxes WHERE id = ?";
+    const row = this.#db.get(sql, [id]);
+    if (row === undefined) return "none";
+    if (row.state !== "destroyed" && row.state !== "expired") return "here";
+    return row.transit === "arriving" || Number(row.updated_at) < since ? "none" : "ended";
+  }
+
   /** Whose it is or was, as far as the database knows it. */
   ownerOfSandbox(id: string): string | undefined {
     const unwritten = this.#sandboxes.get(id)?.at(-1);

@@ -626,6 +626,38 @@ class MadeKey:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovedSandbox:
+    #: Its id, which the server gave it.
+    id: str
+    #: Name of the node that has it
+    node: str
+    #: Name of the node that had it
+    former_node: str
+    #: What it is doing now.
+    state: str
+    #: So long its programs stood still; 0: it was there already
+    stopped_ms: float
+    #: From the request to the agent's first answer, ms.
+    total_ms: float
+    #: Sent over the network
+    bytes: int
+    #: That the other node had already
+    known_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeDrain:
+    #: It takes no new sandboxes
+    draining: bool
+    #: It is giving away what it has
+    moving: bool
+    #: Sandboxes, since it began
+    moved: int
+    #: What it has, with why
+    left: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnerQuota:
     #: The user within the owner whom quotas count it for.
     owner_id: str

@@ -4,7 +4,7 @@ import { StacyError } from "../../host/error.ts";
 import type { RouteParts } from "../context.ts";
 import { type Endpoints, json } from "../endpoint.ts";
 import type { FleetNodes, FleetNodeView } from "../fleet-nodes.ts";
-import { Flag } from "../schemas/common.ts";
+import { Flag, SandboxId } from "../schemas/common.ts";
 import { iso } from "../schemas/values.ts";
 
 const NodeBody = z
@@ -42,6 +42,43 @@ const NodeBody = z
 const RemovedBody = z
   .object({ forgotten: z.array(z.string()).openapi({ description: "Ids of the sandboxes that it had" }) })
   .openapi("RemovedNode");
+
+const DrainRequest = z
+  .object({ move: z.boolean().optional().openapi({ description: "It gives away what it has, too, beside this" }) })
+  .openapi("DrainRequest");
+
+const DrainBody = z
+  .object({
+    draining: z.boolean().openapi({ description: "It takes no new sandboxes" }),
+    moving: z.boolean().openapi({ description: "It is giving away what it has" }),
+    moved: z.int().openapi({ description: "Sandboxes, since it began" }),
+    left: z.array(z.object({ id: z.string(), reason: z.string() })).openapi({ description: "What it has, with why" }),
+  })
+  .openapi("NodeDrain");
+
+const SandboxMoveRequest = z
+  .object({
+    to: z
+      .string()
+      .min(1)
+      .max(128)
+      .optional()
+      .openapi({ description: "Name or id of the node; default: where it fits best" }),
+  })
+  .openapi("SandboxMoveRequest");
+
+const MovedBody = z
+  .object({
+    id: z.string(),
+    node: z.string().openapi({ description: "Name of the node that has it" }),
+    former_node: z.string().openapi({ description: "Name of the node that had it" }),
+    state: z.string(),
+    stopped_ms: z.number().openapi({ description: "So long its programs stood still; 0: it was there already" }),
+    total_ms: z.number(),
+    bytes: z.int().openapi({ description: "Sent over the network" }),
+    known_bytes: z.int().openapi({ description: "That the other node had already" }),
+  })
+  .openapi("MovedSandbox");
 
 const NodeParam = z.object({ node: z.string().min(1).max(128) });
 const tag = "nodes";
@@ -100,28 +137,58 @@ export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
       return json(body(node, nodes.self));
     },
   );
-  for (const [path, draining, summary] of [
-    ["/nodes/{node}/drain", true, "Give a node no new sandboxes; those that it has go on"],
-    ["/nodes/{node}/undrain", false, "Give a node new sandboxes again"],
-  ] as const) {
-    endpoints.add(
-      {
-        method: "post",
-        path,
-        scope: "admin",
-        tag,
-        summary,
-        params: NodeParam,
-        responses: { 200: { description: "The node as it is now", schema: NodeBody } },
-        errors: [404],
-      },
-      async ({ params }) => {
-        const { node, nodes } = await find(params.node);
-        await nodes.drain(node.id, draining);
-        return json(body({ ...node, draining }, nodes.self));
-      },
-    );
-  }
+  endpoints.add(
+    {
+      method: "post",
+      path: "/nodes/{node}/drain",
+      scope: "admin",
+      tag,
+      summary: "Give a node no new sandboxes; those that it has go on, there or (`move`) elsewhere",
+      params: NodeParam,
+      body: DrainRequest,
+      bodyOptional: true,
+      responses: { 200: { description: "The node as it is now", schema: NodeBody } },
+      errors: [404],
+    },
+    async ({ params, body: { move } }) => {
+      const { node, nodes } = await find(params.node);
+      await nodes.drain(node.id, true, move === true);
+      return json(body({ ...node, draining: true }, nodes.self));
+    },
+  );
+  endpoints.add(
+    {
+      method: "get",
+      path: "/nodes/{node}/drain",
+      scope: "admin",
+      tag,
+      summary: "How far a node is that is being drained",
+      params: NodeParam,
+      responses: { 200: { description: "What it has given away, and what it has", schema: DrainBody } },
+      errors: [404],
+    },
+    async ({ params }) => {
+      const { node, nodes } = await find(params.node);
+      return json({ draining: node.draining, ...(await nodes.drained(node.id)) });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/nodes/{node}/undrain",
+      scope: "admin",
+      tag,
+      summary: "Give a node new sandboxes again",
+      params: NodeParam,
+      responses: { 200: { description: "The node as it is now", schema: NodeBody } },
+      errors: [404],
+    },
+    async ({ params }) => {
+      const { node, nodes } = await find(params.node);
+      await nodes.drain(node.id, false);
+      return json(body({ ...node, draining: false }, nodes.self));
+    },
+  );
   endpoints.add(
     {
       method: "delete",
@@ -139,6 +206,39 @@ export function nodeRoutes(endpoints: Endpoints, { fleet }: RouteParts): void {
     async ({ params, query }) => {
       const { node, nodes } = await find(params.node);
       return json({ forgotten: await nodes.remove(node.id, query.force) });
+    },
+  );
+  endpoints.add(
+    {
+      method: "post",
+      path: "/sandboxes/{id}/move",
+      scope: "admin",
+      tag: "sandboxes",
+      summary: "Have a sandbox go on at another node of the fleet",
+      description:
+        "It is suspended here and woken there: id, names, files, programs, limits and deadline stay; connections to it end, and calls that come meanwhile wait. 409 says what keeps it here, or what differs there.",
+      params: SandboxId,
+      body: SandboxMoveRequest,
+      bodyOptional: true,
+      responses: { 200: { description: "It is there", schema: MovedBody } },
+      errors: [404, 409, 501, 507],
+    },
+    async ({ sandboxes, params, body: { to } }) => {
+      const { id } = sandboxes.get(params.id);
+      if (fleet === undefined) {
+        throw new StacyError("not-supported", "this server is alone: there is no other node", {
+          remedy: "`fleet.database_url` makes it one of several",
+        });
+      }
+      const { formerNode, stoppedMs, totalMs, bytes, known, ...moved } = await fleet.move(id, to);
+      return json({
+        ...moved,
+        former_node: formerNode,
+        stopped_ms: stoppedMs,
+        total_ms: totalMs,
+        bytes,
+        known_bytes: known,
+      });
     },
   );
 }

@@ -1,10 +1,14 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { Command } from "commander";
-import type { FleetNode } from "../../../sdk/src/index.ts";
+import type { Client, FleetNode } from "../../../sdk/src/index.ts";
+import { StacyError } from "../../host/error.ts";
 import { sizeText } from "../arguments.ts";
 import { type ClientOptions, clientCommand, withServer } from "../client-command.ts";
 import { wrappedNote } from "../help-text.ts";
 import { note, printJson, sinceNow } from "../output.ts";
 import { printTable } from "../table.ts";
+
+const LOOK_MS = 500;
 
 /** `stacyvm node ...`: the servers of a fleet. */
 export function nodeCommand(): Command {
@@ -54,13 +58,52 @@ function inspect(): Command {
 function drain(): Command {
   return clientCommand("drain", "give a node no new sandboxes; those that it has go on")
     .argument("<node>", "its name or id")
-    .action((name: string, options: ClientOptions) =>
+    .option("--move", "have its sandboxes go on at other nodes, a few at a time")
+    .option("--wait", "until it has none; with --move, until it has tried all, and those that stay are listed")
+    .action((name: string, options: ClientOptions & { move?: boolean; wait?: boolean }) =>
       withServer(options, async ({ client, signal }) => {
-        const node = await client.nodes.drain(name, { signal });
-        if (options.json === true) return printJson(node);
-        note(`${node.name} takes no new sandboxes; it has ${node.load.sandboxes}`);
+        const { move = false, wait = false, json = false } = options;
+        const node = await client.nodes.drain(name, { move, signal });
+        if (wait) return await drained(client, node.name, { move, json, signal });
+        if (json) return printJson(node);
+        const goes = move ? ", and gives away what it can: `--wait` says how far it is" : "";
+        note(`${node.name} takes no new sandboxes; it has ${node.load.sandboxes}${goes}`);
       }),
     );
+}
+
+/** Says how far it is whenever that has changed. @throws StacyError `conflict` when something stays */
+async function drained(
+  client: Client,
+  node: string,
+  { move, json, signal }: { move: boolean; json: boolean; signal: AbortSignal },
+): Promise<void> {
+  let said = "";
+  for (;;) {
+    const drain = await client.nodes.drained(node, { signal });
+    const { moving, moved, left } = drain;
+    const words = `${moved} of ${moved + left.length} sandboxes have left ${node}`;
+    if (words !== said && !json) note(words);
+    said = words;
+    if (left.length > 0 && (moving || !move)) {
+      await delay(LOOK_MS, undefined, { signal });
+      continue;
+    }
+    if (json) return printJson(drain);
+    if (left.length === 0) return;
+    printTable(
+      ["STAYS", "WHY"],
+      left.map(({ id, reason }) => [id, reason]),
+      { shorten: ["WHY"] },
+    );
+    throw new StacyError(
+      "conflict",
+      `${left.length === 1 ? "a sandbox stays" : `${left.length} sandboxes stay`} on ${node}`,
+      {
+        remedy: "remove what you do not need, or wait for the end of their time; then ask again",
+      },
+    );
+  }
 }
 
 function undrain(): Command {

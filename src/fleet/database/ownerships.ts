@@ -149,6 +149,38 @@ export class Ownerships {
     );
   }
 
+  /**
+   * Under a new epoch, so that whoever was offered it cannot take it any more.
+   * @returns `undefined`: this node does not have it
+   */
+  async renew(sandboxId: string): Promise<Ownership | undefined> {
+    const { rows } = await this.#database.query<Row>(
+      `UPDATE stacyvm.sandboxes SET epoch = nextval('stacyvm.epoch') WHERE id = $1 AND node_id = $2 RETURNING ${COLUMNS}`,
+      [sandboxId, this.#nodeId],
+    );
+    return rows.map(ownership)[0];
+  }
+
+  /**
+   * From the node that has it under this epoch. Asked twice, it is taken once.
+   * @returns `undefined`: it cannot be had any more
+   */
+  async take(sandboxId: string, from: Pick<Ownership, "nodeId" | "epoch">): Promise<Ownership | undefined> {
+    const { rows } = await this.#database.query<Row>(
+      `UPDATE stacyvm.sandboxes s SET node_id = n.id, epoch = nextval('stacyvm.epoch') FROM stacyvm.nodes n
+       WHERE s.id = $1 AND s.node_id = $2 AND s.epoch = $3 AND n.id = $4 AND n.incarnation = $5 AND n.removed_at IS NULL
+       RETURNING ${COLUMNS.split(", ")
+         .map((name) => `s.${name}`)
+         .join(", ")}`,
+      [sandboxId, from.nodeId, from.epoch, this.#nodeId, this.#incarnation],
+    );
+    const [taken] = rows.map(ownership);
+    if (taken !== undefined) return taken;
+    // The answer to the first question may have been lost.
+    const [now] = await this.of([sandboxId]);
+    return now?.nodeId === this.#nodeId ? now : undefined;
+  }
+
   /** By ids; those that nobody has are left out. */
   async of(ids: readonly string[]): Promise<Ownership[]> {
     const { rows } = await this.#database.query<Row>(

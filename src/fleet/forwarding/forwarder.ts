@@ -113,15 +113,28 @@ export class Forwarder {
    */
   async ask(
     node: Pick<FleetNode, "id" | "url">,
-    { method, path, headers: given, body }: Question,
+    question: Question,
     seal: (headers: string[]) => string,
     signal: AbortSignal,
   ): Promise<Answer> {
+    const whole = await readAnswer(await this.open(node, question, seal, signal), ANSWER_BYTES);
+    if (whole === undefined) throw new Error("its answer broke off");
+    return whole;
+  }
+
+  /** The same, and its answer as it comes. */
+  async open(
+    node: Pick<FleetNode, "id" | "url">,
+    { method, path, headers: given, body }: Question,
+    seal: (headers: string[]) => string,
+    signal: AbortSignal,
+  ): Promise<IncomingMessage> {
     const url = new URL(node.url);
     const headers = ["Host", url.host, ...given];
-    headers.push(FLEET_HEADER, seal(headers));
     if (body !== undefined) headers.push("Content-Length", String(body.length));
+    headers.push(FLEET_HEADER, seal(headers));
     const tls = url.protocol === "https:";
+    if (this.#tls !== undefined && !tls) throw new Error("it speaks no TLS, and this node does");
     const asked = (tls ? tlsRequest : request)({
       host: url.hostname.replace(/^\[|\]$/g, ""),
       port: url.port || (tls ? 443 : 80),
@@ -129,9 +142,7 @@ export class Forwarder {
     });
     asked.end(body);
     const [answer] = (await once(asked, "response")) as [IncomingMessage];
-    const whole = await readAnswer(answer, ANSWER_BYTES);
-    if (whole === undefined) throw new Error("its answer broke off");
-    return whole;
+    return answer;
   }
 
   /** Connections that nobody uses; those under way end with their requests. */

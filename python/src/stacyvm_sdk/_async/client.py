@@ -19,6 +19,7 @@ from ..models import (
     Image,
     Key,
     MadeKey,
+    NodeDrain,
     OwnerQuota,
     PoolStatus,
     Provider,
@@ -436,9 +437,14 @@ class AsyncNodes(_Group):
     async def get(self, node: str) -> FleetNode:
         return decode(FleetNode, await self._transport.call("GET", f"/nodes/{segment(node)}"))
 
-    async def drain(self, node: str) -> FleetNode:
-        """It gets no new sandboxes; those that it has go on."""
-        return decode(FleetNode, await self._transport.call("POST", f"/nodes/{segment(node)}/drain"))
+    async def drain(self, node: str, *, move: bool = False) -> FleetNode:
+        """It gets no new sandboxes; those that it has go on, with `move` elsewhere, beside this."""
+        body = {"move": move}
+        return decode(FleetNode, await self._transport.call("POST", f"/nodes/{segment(node)}/drain", body=body))
+
+    async def drained(self, node: str) -> NodeDrain:
+        """How far one is that is being drained: what it still has, with why."""
+        return decode(NodeDrain, await self._transport.call("GET", f"/nodes/{segment(node)}/drain"))
 
     async def undrain(self, node: str) -> FleetNode:
         return decode(FleetNode, await self._transport.call("POST", f"/nodes/{segment(node)}/undrain"))

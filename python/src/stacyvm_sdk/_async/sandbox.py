@@ -7,7 +7,17 @@ from typing import Any, Literal
 
 from ..decode import decode
 from ..errors import ConnectionError
-from ..models import Checkpoint, CodeContext, CodeError, CodeResult, ExecRecord, Fork, SandboxNetwork, SandboxStats
+from ..models import (
+    Checkpoint,
+    CodeContext,
+    CodeError,
+    CodeResult,
+    ExecRecord,
+    Fork,
+    MovedSandbox,
+    SandboxNetwork,
+    SandboxStats,
+)
 from ..models import Process as ProcessInfo
 from ..models import Sandbox as Info
 from ..values import (
@@ -256,6 +266,12 @@ class AsyncSandbox:
     async def resume(self) -> Info:
         """From a pause or from disk."""
         return await self._update("POST", "/resume")
+
+    async def move(self, to: str | None = None) -> MovedSandbox:
+        """Has it go on at another node of the fleet (`to`: its name or id; default: where it fits best); by administrators."""
+        body = {} if to is None else {"to": to}
+        reply = await self._transport.call("POST", f"{self._path}/move", body=body, timeout=LONG)
+        return decode(MovedSandbox, reply)
 
     async def extend(self, ttl: Duration) -> Info:
         """New expiry: now and this time."""

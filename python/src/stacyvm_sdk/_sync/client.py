@@ -20,6 +20,7 @@ from ..models import (
     Image,
     Key,
     MadeKey,
+    NodeDrain,
     OwnerQuota,
     PoolStatus,
     Provider,
@@ -437,9 +438,14 @@ class Nodes(_Group):
     def get(self, node: str) -> FleetNode:
         return decode(FleetNode, self._transport.call("GET", f"/nodes/{segment(node)}"))
 
-    def drain(self, node: str) -> FleetNode:
-        """It gets no new sandboxes; those that it has go on."""
-        return decode(FleetNode, self._transport.call("POST", f"/nodes/{segment(node)}/drain"))
+    def drain(self, node: str, *, move: bool = False) -> FleetNode:
+        """It gets no new sandboxes; those that it has go on, with `move` elsewhere, beside this."""
+        body = {"move": move}
+        return decode(FleetNode, self._transport.call("POST", f"/nodes/{segment(node)}/drain", body=body))
+
+    def drained(self, node: str) -> NodeDrain:
+        """How far one is that is being drained: what it still has, with why."""
+        return decode(NodeDrain, self._transport.call("GET", f"/nodes/{segment(node)}/drain"))
 
     def undrain(self, node: str) -> FleetNode:
         return decode(FleetNode, self._transport.call("POST", f"/nodes/{segment(node)}/undrain"))

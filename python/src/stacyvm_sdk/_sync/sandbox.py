@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 from ..decode import decode
 from ..errors import ConnectionError
-from ..models import Checkpoint, CodeContext, CodeError, CodeResult, ExecRecord, Fork, SandboxNetwork, SandboxStats
+from ..models import (
+    Checkpoint,
+    CodeContext,
+    CodeError,
+    CodeResult,
+    ExecRecord,
+    Fork,
+    MovedSandbox,
+    SandboxNetwork,
+    SandboxStats,
+)
 from ..models import Process as ProcessInfo
 from ..models import Sandbox as Info
 from ..values import (
@@ -257,6 +267,12 @@ class Sandbox:
     def resume(self) -> Info:
         """From a pause or from disk."""
         return self._update("POST", "/resume")
+
+    def move(self, to: str | None = None) -> MovedSandbox:
+        """Has it go on at another node of the fleet (`to`: its name or id; default: where it fits best); by administrators."""
+        body = {} if to is None else {"to": to}
+        reply = self._transport.call("POST", f"{self._path}/move", body=body, timeout=LONG)
+        return decode(MovedSandbox, reply)
 
     def extend(self, ttl: Duration) -> Info:
         """New expiry: now and this time."""
