@@ -6,13 +6,13 @@ import { Buffer } from "node:buffer";
 import { request } from "node:http";
 import { Readable } from "node:stream";
 import type { Agent } from "../../src/guest/agent.ts";
+import type { BenchDaemon } from "../daemon.ts";
 import { residentMiB } from "./monitors.ts";
 import { type Bench, type Created, sleep } from "./part.ts";
 
 const MIB = 2 ** 20;
 const SIZE = 64 * MIB;
 const TEXT_BYTES = 22_500_000;
-const LARGE = 1_024 * MIB;
 const PORT = 8_080;
 /** Between two looks at the server's memory. */
 const LOOK_MS = 50;
@@ -74,15 +74,26 @@ export async function data(bench: Bench): Promise<void> {
       if (i >= 0 && rate.http && rate.direct) bench.sample(`data.${name}.share`, (rate.http / rate.direct) * 100, "%");
     }
   }
-  bench.progress("a gibibyte up and down");
-  const large = `/files?path=${encodeURIComponent("/root/large")}`;
-  await grown(bench, "data.large-in", server.pid, () => transfer("PUT", url(large), LARGE));
-  await grown(bench, "data.large-out", server.pid, async () => expect(await transfer("GET", url(large)), LARGE));
+  const size = bench.option("large", 1_024) * MIB;
+  if (size > 0) await large(bench, server, url, size);
   await server.ok("DELETE", `/sandboxes/${id}`);
 }
 
+async function large(bench: Bench, { pid }: BenchDaemon, url: (rest: string) => string, size: number): Promise<void> {
+  bench.progress("a gibibyte up and down");
+  const at = url(`/files?path=${encodeURIComponent("/root/large")}`);
+  await grown(bench, "data.large-in", size, pid, () => transfer("PUT", at, size));
+  await grown(bench, "data.large-out", size, pid, async () => expect(await transfer("GET", at), size));
+}
+
 /** A rate, and what the server's memory grows by at most meanwhile. */
-async function grown(bench: Bench, name: string, pid: number, work: () => Promise<unknown>): Promise<void> {
+async function grown(
+  bench: Bench,
+  name: string,
+  size: number,
+  pid: number,
+  work: () => Promise<unknown>,
+): Promise<void> {
   const before = await residentMiB(pid);
   let [most, over] = [before, false];
   const looking = (async () => {
@@ -92,7 +103,7 @@ async function grown(bench: Bench, name: string, pid: number, work: () => Promis
   over = true;
   await looking;
   if (taken === undefined) return;
-  bench.sample(`${name}.rate`, LARGE / 1e3 / taken.ms, "MB/s");
+  bench.sample(`${name}.rate`, size / 1e3 / taken.ms, "MB/s");
   bench.sample(`${name}.grown`, most - before, "MiB");
 }
 

@@ -2,7 +2,8 @@
  * Memory that machines have for themselves alone, MiB: of such that wait in the pool, after one command, and, with Linux, of one whose program
  * has written 512 MiB and ended.
  */
-import { monitorsOf, privateMiB } from "./monitors.ts";
+import type { BenchDaemon } from "../daemon.ts";
+import { monitorsOf, privateMiB, privateParts } from "./monitors.ts";
 import { type Bench, type Created, ECHO, sleep } from "./part.ts";
 
 const WARM = 6;
@@ -18,25 +19,33 @@ export async function memory(bench: Bench): Promise<void> {
   await ok("POST", "/snapshots", bench.side.spawn);
   await ok("POST", "/templates", { ...bench.side.spawn, name: "bench", pool_size: WARM });
   while (JSON.parse(await ok("GET", "/pool/status")).vms !== WARM) await sleep(50);
-  for (const pid of await monitorsOf(server.pid)) bench.sample("memory.warm", await privateMiB(pid), "MiB");
+  for (const pid of await monitorsOf(server.pid)) {
+    const parts = await privateParts(pid);
+    if (parts === undefined) continue; // an idle monitor
+    bench.sample("memory.warm", await privateMiB(pid), "MiB");
+    for (const [part, size] of Object.entries(parts)) bench.sample(`memory.warm.${part}`, size, "MiB");
+  }
   await ok("DELETE", "/templates/bench");
   for (let i = 0; i < WARM; i++) {
-    const before = new Set(await monitorsOf(server.pid));
     const { id } = JSON.parse(await ok("POST", "/sandboxes", bench.side.spawn)) as Created;
     await ok("POST", `/sandboxes/${id}/exec`, ECHO);
-    for (const pid of await monitorsOf(server.pid))
-      if (!before.has(pid)) bench.sample("memory.used", await privateMiB(pid), "MiB");
+    bench.sample("memory.used", await ownMiB(server, id), "MiB");
     await ok("DELETE", `/sandboxes/${id}`);
     await sleep(200);
   }
   if (bench.side.linux) for (let i = 0; i < bench.option("bursts", 3); i++) await burst(bench, server);
 }
 
-async function burst(bench: Bench, { ok }: Awaited<ReturnType<Bench["serve"]>>): Promise<void> {
+async function ownMiB({ ok }: BenchDaemon, id: string): Promise<number> {
+  return JSON.parse(await ok("GET", `/sandboxes/${id}/stats`)).mem_bytes / 2 ** 20;
+}
+
+async function burst(bench: Bench, server: BenchDaemon): Promise<void> {
+  const { ok } = server;
   bench.progress(`a burst of ${BURST_MIB} MiB`);
   await ok("POST", "/snapshots", PYTHON);
   const { id } = JSON.parse(await ok("POST", "/sandboxes", PYTHON)) as Created;
-  const own = async (): Promise<number> => JSON.parse(await ok("GET", `/sandboxes/${id}/stats`)).mem_bytes / 2 ** 20;
+  const own = (): Promise<number> => ownMiB(server, id);
   const python = (code: string) =>
     ok("POST", `/sandboxes/${id}/exec`, { command: "python3", args: ["-c", code], mode: "argv" });
   await python("print(1)");

@@ -24,6 +24,22 @@ export async function privateMiB(pid: number): Promise<number> {
   return (await processMemory(pid)).privateBytes / 2 ** 20;
 }
 
+/** Of what that is, MiB: the guest's memory, translated code (of an emulated processor), and the monitor's own. @returns absent: it has no machine */
+export async function privateParts(pid: number): Promise<{ guest: number; code: number; own: number } | undefined> {
+  const parts = { guest: 0, code: 0, own: 0 };
+  let part: keyof typeof parts = "own";
+  let loaded = false;
+  for (const line of (await readFile(`/proc/${pid}/smaps`, "latin1")).split("\n")) {
+    const mapping = /^[0-9a-f]+-[0-9a-f]+ (\S+) \S+ \S+ \S+ *(.*)/.exec(line);
+    if (/\/memory\.(bin|ground)( \(deleted\))?$/.test(mapping?.[2] ?? "")) {
+      part = "guest";
+      loaded = true;
+    } else if (mapping !== null) part = mapping[1]?.startsWith("rwx") === true ? "code" : "own";
+    else if (line.startsWith("Anonymous:")) parts[part] += Number(/\d+/.exec(line)?.[0]) / 1024;
+  }
+  return loaded ? parts : undefined;
+}
+
 /** Of the host, MiB. */
 export async function availableMiB(): Promise<number> {
   return field(await readFile("/proc/meminfo", "latin1"), "MemAvailable");
