@@ -102,6 +102,31 @@ for (const way of ["directly", "through PgBouncer"] as const) {
       assert.equal((await named(`states-${way}`))?.state, "up");
     });
 
+    test("a look at what has changed tells of others' changes, of who is silent, and not of what nodes say with each heartbeat", async () => {
+      const { id, incarnation } = await join(database, `look-${way}`);
+      const other = await join(database, `other-${way}`);
+      // All that was changed until now is long ago.
+      await postgres.query("UPDATE stacyvm.nodes SET changed_at = now() - interval '1 minute'");
+      const first = await nodes.changes((await nodes.changes("-infinity", [])).at, []);
+      assert.deepEqual([first.nodes, first.removed], [[], []]);
+      assert.equal(first.count, (await nodes.list()).length);
+      const load = (await named(`look-${way}`))?.load as FleetNode["load"];
+      await nodes.beat(id, incarnation, { ...load, sandboxes: 7 });
+      assert.deepEqual((await nodes.changes(first.at, [])).nodes, []);
+      const [asked] = (await nodes.changes(first.at, [id])).nodes;
+      assert.deepEqual([asked?.id, asked?.load.sandboxes, asked?.state], [id, 7, "up"]);
+      await postgres.query("UPDATE stacyvm.nodes SET seen_at = now() - interval '1 hour' WHERE id = $1", [other.id]);
+      await nodes.drain(id, true);
+      const changes = await nodes.changes(first.at, []);
+      assert.deepEqual(
+        changes.nodes.map((node) => [node.id, node.draining]),
+        [[id, true]],
+      );
+      assert.equal(changes.silent.get(other.id), "lost");
+      await nodes.remove(other.id, true);
+      assert.deepEqual((await nodes.changes(first.at, [])).removed, [other.id]);
+    });
+
     test("a name is one node's; of two processes with one id the later one is the node", async () => {
       const first = await join(database, `name-${way}`);
       await assert.rejects(join(database, `name-${way}`), { code: "conflict", message: /another node/ });

@@ -20,6 +20,7 @@ import type { Directory, NodeRole, Ownership } from "./contract.ts";
 import { FleetDatabase } from "./database/database.ts";
 import { Nodes } from "./database/nodes.ts";
 import { Ownerships } from "./database/ownerships.ts";
+import { revisions } from "./database/revisions.ts";
 import { FleetEvents } from "./events.ts";
 import { FleetKeys } from "./keys.ts";
 import { loadOf, NO_LOAD } from "./load.ts";
@@ -174,9 +175,10 @@ export class Fleet implements AsyncDisposable {
   /** What others have changed of what all have alike. @throws StacyError `unavailable` */
   async #poll(): Promise<void> {
     void this.#moves?.settle();
-    await this.#keys?.sync();
-    await this.#shared?.templates.sync();
-    await this.#shared?.quotas.sync();
+    const all = await revisions(this.#database);
+    await this.#keys?.sync(all.get("keys"));
+    await this.#shared?.templates.sync(all.get("templates"));
+    await this.#shared?.quotas.sync(all.get("quotas"));
   }
 
   /** Reads the nodes anew. @throws StacyError `unavailable` */

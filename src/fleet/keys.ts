@@ -9,7 +9,7 @@ import { SerialQueue } from "../host/serial-queue.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { Store } from "../sandboxes/store.ts";
 import type { FleetDatabase } from "./database/database.ts";
-import { counted, revisionOf } from "./database/revisions.ts";
+import { counted, type Revision, revisionOf } from "./database/revisions.ts";
 import { closed } from "./registry.ts";
 
 export const KEYS_CHANNEL = "stacyvm_keys";
@@ -126,15 +126,15 @@ export class FleetKeys implements KeyStore {
     this.#known?.set(record.id, { version: Number(rows[0]?.version), said });
   }
 
-  /** Takes over what the database says, where that has changed. @throws StacyError `unavailable` */
-  sync(): Promise<void> {
-    return this.#turns.run(() => this.#sync());
+  /** Takes over what the database says, where that has changed. @param known absent: it is asked for @throws StacyError `unavailable` */
+  sync(known?: Revision): Promise<void> {
+    return this.#turns.run(() => this.#sync(known));
   }
 
-  async #sync(): Promise<void> {
+  async #sync(known?: Revision): Promise<void> {
     const keys = this.#keys;
     if (keys === undefined) return;
-    const { n, fleet } = await revisionOf(this.#database, "keys");
+    const { n, fleet } = known ?? (await revisionOf(this.#database, "keys"));
     if (n === this.#revision && !this.#pending) return;
     const found = await this.#read();
     const here = keys.list();

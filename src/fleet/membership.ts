@@ -11,6 +11,10 @@ import { NODES_CHANNEL, type Nodes, type OwnDescription } from "./database/nodes
 import { migrate } from "./database/schema.ts";
 import { closed } from "./registry.ts";
 
+/** Nodes whose loads are read with a heartbeat. */
+const SAMPLE = 32;
+/** So long notices are gathered, ms. */
+const GATHER_MS = 20;
 /** So many heartbeats after the last time, what is here is compared with the table again: a write that was held up may come later than all. */
 const COMPARE_EVERY = 30;
 
@@ -33,10 +37,13 @@ export class Membership implements AsyncDisposable {
   #standing: "joining" | "in" | "removed" | "replaced" = "joining";
   #draining = false;
   #others: readonly FleetNode[] = [];
+  /** When they were looked at, as the database says; absent: they are read anew with the next look. */
+  #seenAt: string | undefined;
   #load: () => NodeLoad;
   #said = "";
   #clockOffsetMs: number | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #told: NodeJS.Timeout | undefined;
   #round: Promise<void> = Promise.resolve();
   #refresh: Promise<void> | undefined;
   #recover: () => Promise<void> = async () => {};
@@ -120,7 +127,13 @@ export class Membership implements AsyncDisposable {
         "this server could not join its fleet yet: what runs here goes on, and new sandboxes wait for it",
       );
     });
-    database.listen(NODES_CHANNEL, () => void this.refresh().catch(() => {}));
+    database.listen(NODES_CHANNEL, () => {
+      // Many may come or go at once.
+      this.#told ??= setTimeout(() => {
+        this.#told = undefined;
+        this.#look().catch(() => {}); // the next heartbeat looks
+      }, GATHER_MS).unref();
+    });
     this.#next();
   }
 
@@ -190,7 +203,7 @@ export class Membership implements AsyncDisposable {
     if (took >= 0 && took < CLOCK_MOST_MS) {
       this.#clockOffsetMs = Math.round((asked + took / 2 - answer.now) / CLOCK_STEP_MS) * CLOCK_STEP_MS;
     }
-    await this.refresh();
+    await this.#look();
     await this.#poll();
     const { outages } = database;
     const compared = this.#compared;
@@ -208,8 +221,42 @@ export class Membership implements AsyncDisposable {
   }
 
   async #read(): Promise<void> {
-    this.#others = await this.#parts.nodes.list();
-    const found = this.#others.find(({ id }) => id === this.#parts.self.id);
+    this.#seenAt = undefined;
+    this.#take(await this.#parts.nodes.list());
+  }
+
+  /** What has changed; of what is always new, the loads, those of a few: no node reads more, however many there are. */
+  async #look(): Promise<void> {
+    const since = this.#seenAt;
+    const reading = this.#refresh;
+    const { nodes, self } = this.#parts;
+    const sample = this.#others.map(({ id }) => id);
+    for (let i = 0; i < SAMPLE && i < sample.length; i++) {
+      const other = i + Math.floor(Math.random() * (sample.length - i));
+      [sample[i], sample[other]] = [sample[other] as string, sample[i] as string];
+    }
+    const ids = [self.id, ...sample.slice(0, SAMPLE)];
+    const changes = await nodes.changes(since ?? "-infinity", ids);
+    // Whoever reads them all meanwhile knows better.
+    if (reading !== this.#refresh) return;
+    const gone = new Set(changes.removed);
+    const known = new Map(this.#others.filter(({ id }) => !gone.has(id)).map((node) => [node.id, node]));
+    const before = known.size;
+    for (const node of changes.nodes) known.set(node.id, node);
+    for (const [id, node] of known) {
+      const state = changes.silent.get(id) ?? "up";
+      if (node.state !== state) known.set(id, { ...node, state });
+    }
+    const all = [...known.values()];
+    this.#take(known.size === before ? all : all.toSorted((a, b) => (a.name < b.name ? -1 : 1)));
+    // A database that was set back to what it was has others.
+    if (changes.count !== all.length) return this.refresh();
+    this.#seenAt = changes.at;
+  }
+
+  #take(all: readonly FleetNode[]): void {
+    this.#others = all;
+    const found = all.find(({ id }) => id === this.#parts.self.id);
     if (found !== undefined) this.#draining = found.draining;
   }
 
@@ -218,6 +265,7 @@ export class Membership implements AsyncDisposable {
     clearTimeout(this.#timer);
     await this.#round;
     clearTimeout(this.#timer);
+    clearTimeout(this.#told);
     await this.#refresh?.catch(() => {});
   }
 }

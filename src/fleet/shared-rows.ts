@@ -8,7 +8,7 @@ import { StacyError } from "../host/error.ts";
 import { SerialQueue } from "../host/serial-queue.ts";
 import type { Store } from "../sandboxes/store.ts";
 import type { FleetDatabase } from "./database/database.ts";
-import { counted, revisionOf } from "./database/revisions.ts";
+import { counted, type Revision, revisionOf } from "./database/revisions.ts";
 import { closed } from "./registry.ts";
 
 const MOST_WRITTEN = 10_000;
@@ -84,14 +84,14 @@ export class SharedRows<T extends object & K, K> {
     });
   }
 
-  /** Takes over what the database says, where that has changed. @throws StacyError `unavailable` */
-  sync(): Promise<void> {
-    return this.#turns.run(() => this.#sync());
+  /** Takes over what the database says, where that has changed. @param known absent: it is asked for @throws StacyError `unavailable` */
+  sync(known?: Revision): Promise<void> {
+    return this.#turns.run(() => this.#sync(known));
   }
 
-  async #sync(): Promise<void> {
+  async #sync(read?: Revision): Promise<void> {
     const { kind, keyOf, local, database } = this.#parts;
-    const { n, fleet } = await revisionOf(database, kind);
+    const { n, fleet } = read ?? (await revisionOf(database, kind));
     if (n === this.#revision) return;
     const { rows } = await database.query<{ key: string; version: string; data: T }>(
       "SELECT key, version, data FROM stacyvm.shared WHERE kind = $1",

@@ -1,6 +1,6 @@
 /** The fleet's servers in the database: they register, say from time to time that they are there, are drained and removed. */
 import { StacyError } from "../../host/error.ts";
-import type { FleetNode, NodeLoad, NodeRole } from "../contract.ts";
+import type { FleetNode, NodeLoad, NodeRole, NodeState } from "../contract.ts";
 import { type FleetDatabase, sqlState } from "./database.ts";
 
 /** A server that was not heard of for so many of its heartbeats is silent. */
@@ -27,6 +27,24 @@ interface NodeRow {
   /** Since its last heartbeat, by the database's clock. */
   silent_ms: number;
   now_ms: number;
+}
+
+const COLUMNS = `id, name, url, role, version, labels, architecture, providers, host_identity, load, draining, heartbeat_ms,
+  (extract(epoch FROM now() - seen_at) * 1000)::float8 AS silent_ms, (extract(epoch FROM now()) * 1000)::float8 AS now_ms`;
+/** A change may be seen so long after its time: more than any statement takes. */
+const LATE = "10 s";
+
+/** What has become of the nodes since an earlier look. */
+export interface NodeChanges {
+  /** Of this look, for the next one. */
+  at: string;
+  /** How many there are. */
+  count: number;
+  nodes: FleetNode[];
+  /** Ids. */
+  removed: string[];
+  /** All others have said that they are there. */
+  silent: ReadonlyMap<string, NodeState>;
 }
 
 /**
@@ -103,8 +121,7 @@ export class Nodes {
     const { rows } = await this.#database.query<{ mine: boolean; removed: boolean; draining: boolean; now_ms: number }>(
       `UPDATE stacyvm.nodes SET
          seen_at = CASE WHEN incarnation = $2 AND removed_at IS NULL THEN now() ELSE seen_at END,
-         load = CASE WHEN incarnation = $2 THEN coalesce($3::jsonb, load) ELSE load END,
-         changed_at = CASE WHEN incarnation = $2 AND $3::jsonb IS NOT NULL THEN now() ELSE changed_at END
+         load = CASE WHEN incarnation = $2 THEN coalesce($3::jsonb, load) ELSE load END
        WHERE id = $1 RETURNING incarnation = $2 AS mine, removed_at IS NOT NULL AS removed, draining,
          (extract(epoch FROM now()) * 1000)::float8 AS now_ms`,
       [id, incarnation, load === undefined ? null : JSON.stringify(load)],
@@ -118,11 +135,37 @@ export class Nodes {
   /** All that were not removed, by name. */
   async list(): Promise<FleetNode[]> {
     const { rows } = await this.#database.query<NodeRow>(
-      `SELECT id, name, url, role, version, labels, architecture, providers, host_identity, load, draining, heartbeat_ms,
-         (extract(epoch FROM now() - seen_at) * 1000)::float8 AS silent_ms, (extract(epoch FROM now()) * 1000)::float8 AS now_ms
-       FROM stacyvm.nodes WHERE removed_at IS NULL ORDER BY name`,
+      `SELECT ${COLUMNS} FROM stacyvm.nodes WHERE removed_at IS NULL ORDER BY name`,
     );
     return rows.map((row) => this.#node(row));
+  }
+
+  /**
+   * What has become of them, in one look at the table: those that others than themselves have changed since, and those of `ids`.
+   * @param since `at` of the look before
+   */
+  async changes(since: string, ids: readonly string[]): Promise<NodeChanges> {
+    const { rows } = await this.#database.query<{
+      at: string;
+      count: string;
+      silent: [string, number, number][];
+      found: (NodeRow & { removed: boolean })[];
+    }>(
+      `SELECT now()::text AS at, count(*) FILTER (WHERE NOT n.removed) AS count,
+         coalesce(json_agg(json_build_array(id, silent_ms, heartbeat_ms)) FILTER
+           (WHERE NOT n.removed AND silent_ms > ${MISSED} * heartbeat_ms), '[]') AS silent,
+         coalesce(json_agg(n) FILTER (WHERE changed_at > $1::timestamptz - interval '${LATE}' OR id = ANY($2::uuid[])), '[]') AS found
+       FROM (SELECT ${COLUMNS}, changed_at, removed_at IS NOT NULL AS removed FROM stacyvm.nodes) n`,
+      [since, ids],
+    );
+    const [{ at, count, silent, found }] = rows as [(typeof rows)[number]];
+    return {
+      at,
+      count: Number(count),
+      silent: new Map(silent.map(([id, silentMs, heartbeatMs]) => [id, this.#state(silentMs, heartbeatMs)])),
+      nodes: found.filter(({ removed }) => !removed).map((row) => this.#node(row)),
+      removed: found.filter(({ removed }) => removed).map(({ id }) => id),
+    };
   }
 
   /** New sandboxes go elsewhere from now on, or come again. @throws StacyError `not-found` */
@@ -166,10 +209,14 @@ export class Nodes {
     });
   }
 
+  #state(silentMs: number, heartbeatMs: number): NodeState {
+    if (silentMs > this.#lostAfterMs) return "lost";
+    return silentMs > MISSED * heartbeatMs ? "silent" : "up";
+  }
+
   #node(row: NodeRow): FleetNode {
     const { id, name, url, role, version, labels, architecture, providers, load, draining } = row;
-    const state =
-      row.silent_ms > this.#lostAfterMs ? "lost" : row.silent_ms > MISSED * row.heartbeat_ms ? "silent" : "up";
+    const state = this.#state(row.silent_ms, row.heartbeat_ms);
     return {
       ...{ id, name, url, role, version, labels, architecture, providers, load, draining, state },
       ...{ hostIdentity: row.host_identity, seenAt: Math.round(row.now_ms - row.silent_ms) },

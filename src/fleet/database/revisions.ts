@@ -10,11 +10,21 @@ export function counted(what: string, channel: string): string {
     told AS (SELECT pg_notify('${channel}', n::text) FROM counted)`;
 }
 
-/** @returns the number, and the id of the fleet; empty where there is none @throws StacyError `unavailable` */
-export async function revisionOf(database: FleetDatabase, what: string): Promise<{ n: string; fleet: string }> {
-  const { rows } = await database.query<{ n: string; fleet: string }>(
-    "SELECT n, (SELECT id FROM stacyvm.fleet) AS fleet FROM stacyvm.revisions WHERE what = $1",
-    [what],
+/** A number, and the id of the fleet; empty where there is none. */
+export interface Revision {
+  n: string;
+  fleet: string;
+}
+
+/** All of them, by what they are of. @throws StacyError `unavailable` */
+export async function revisions(database: FleetDatabase): Promise<ReadonlyMap<string, Revision>> {
+  const { rows } = await database.query<Revision & { what: string }>(
+    "SELECT what, n, (SELECT id FROM stacyvm.fleet) AS fleet FROM stacyvm.revisions",
   );
-  return rows[0] ?? { n: "", fleet: "" };
+  return new Map(rows.map(({ what, ...revision }) => [what, revision]));
+}
+
+/** @throws StacyError `unavailable` */
+export async function revisionOf(database: FleetDatabase, what: string): Promise<Revision> {
+  return (await revisions(database)).get(what) ?? { n: "", fleet: "" };
 }
