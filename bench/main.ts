@@ -14,6 +14,7 @@ const SUITES = [
   "network",
   "check",
   "volumes",
+  "fleet",
 ];
 
 const named = process.argv[2]?.startsWith("-") === false;

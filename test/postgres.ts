@@ -15,6 +15,8 @@ import { packageRoot } from "../src/host/paths.ts";
 
 const execute = promisify(execFile);
 const NOBODY = 65_534;
+/** Of a second, as the kernel counts processor time for programs. */
+const TICKS = 100;
 const unpacked = join(packageRoot, ".build/postgres");
 
 interface Programs {
@@ -112,19 +114,22 @@ export class Postgres implements AsyncDisposable {
   readonly url: string;
   readonly dir: string;
   readonly #programs: Programs;
+  /** What it has said is on disk. */
+  readonly #durable: boolean;
   #running: Running | undefined;
   #waker: ChildProcess | undefined;
 
-  private constructor(dir: string, found: Programs) {
+  private constructor(dir: string, found: Programs, durable: boolean) {
     this.dir = dir;
+    this.#durable = durable;
     this.#programs = found;
     this.url = `postgresql://stacyvm@localhost/postgres?host=${encodeURIComponent(dir)}`;
   }
 
-  static async create(): Promise<Postgres> {
+  static async create({ durable = false } = {}): Promise<Postgres> {
     const found = await programs();
     const dir = await ownDirectory("postgres");
-    const postgres = new Postgres(dir, found);
+    const postgres = new Postgres(dir, found, durable);
     const options = ["-D", join(dir, "data"), "-U", "stacyvm", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
     const [program, args] = asUser(join(found.bin, "initdb"), options);
     await execute(program, args, { cwd: dir, env: found.env });
@@ -134,7 +139,8 @@ export class Postgres implements AsyncDisposable {
 
   async start(): Promise<void> {
     const settings = [
-      ...[`unix_socket_directories=${this.dir}`, "listen_addresses=", "fsync=off", "max_connections=200"],
+      ...[`unix_socket_directories=${this.dir}`, "listen_addresses=", "max_connections=200"],
+      ...[`fsync=${this.#durable ? "on" : "off"}`],
       ...["shared_buffers=32MB", "jit=off", "autovacuum_naptime=5s"],
     ];
     const args = ["-D", join(this.dir, "data"), ...settings.flatMap((each) => ["-c", each])];
@@ -179,6 +185,18 @@ export class Postgres implements AsyncDisposable {
     } finally {
       await client.end();
     }
+  }
+
+  /** Processor time of all of its processes until now, ms. */
+  async cpuMs(): Promise<number> {
+    let ticks = 0;
+    for (const pid of await this.#pids()) {
+      const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+      // After the name: 12 to 15 are its own, and those of children that have ended.
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      for (const i of [11, 12, 13, 14]) ticks += Number(fields[i] ?? 0);
+    }
+    return (ticks * 1_000) / TICKS;
   }
 
   /** The first process, and its children. */

@@ -46,11 +46,14 @@ interface Row {
   data: Record<string, unknown> | null;
 }
 
+/** This server's. */
+type OwnEvents = Pick<Events, "last" | "after" | "wait">;
+
 export class FleetEvents implements EventLog, AsyncDisposable {
   readonly #database: Pick<FleetDatabase, "query" | "away">;
   readonly #nodeId: string;
   readonly #log: Log;
-  #local: Events | undefined;
+  #local: OwnEvents | undefined;
   /** The number here of the last one that the database has. */
   #sent: number | undefined;
   #sending: Promise<void> = Promise.resolve();
@@ -71,7 +74,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
   }
 
   /** Brings them from now on; those before are of a server that was alone. */
-  follow(local: Events): void {
+  follow(local: OwnEvents): void {
     this.#local = local;
     this.#sending = this.#bring(local);
   }
@@ -171,7 +174,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
     return full;
   }
 
-  async #bring(local: Events): Promise<void> {
+  async #bring(local: OwnEvents): Promise<void> {
     const { signal } = this.#closing;
     while (!signal.aborted) {
       try {
@@ -208,7 +211,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
   }
 
   /** @returns whether there were any */
-  async #send(local: Events, sent: number): Promise<boolean> {
+  async #send(local: OwnEvents, sent: number): Promise<boolean> {
     const events = local.after(sent);
     const last = events.at(-1);
     if (last === undefined) return false;
