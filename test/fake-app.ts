@@ -37,11 +37,13 @@ export function fakeApp(
     /** Of E2B's tokens; several servers may have the same. */
     secret?: Buffer;
     maxSandboxes?: number;
+    world?: Parameters<typeof fakeWorld>[0];
   } = {},
 ) {
   const world = fakeWorld({
     ...(options.volumes === undefined ? {} : { volumes: options.volumes }),
     ...(options.maxSandboxes === undefined ? {} : { maxSandboxes: options.maxSandboxes }),
+    ...options.world,
   });
   const config = validateConfig(options.config ?? {}, "");
   const { now, ownUser = false, wrongKey } = options;

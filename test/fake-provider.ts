@@ -222,7 +222,7 @@ export class FakeMachine implements SandboxMachine {
 
 export class FakeProvider implements Provider {
   readonly name = "qemu" as const;
-  readonly machinesById = new Map<string, FakeMachine>();
+  readonly machinesById: Map<string, FakeMachine> = new Map();
   readonly gate = new Gate();
   destroyFailure: Error | undefined;
   /** Its machines stop at once, and what is left of them is removed when this settles. */
@@ -325,12 +325,13 @@ export function fakeWorld(
     overflow?: "reject" | "queue";
     registry?: Registry;
     eventLog?: EventLog;
+    provider?: FakeProvider;
     shared?: TemplateStore & QuotaStore;
   } = {},
 ) {
   const store = options.store ?? new Store(":memory:");
   const clock = new FakeClock();
-  const provider = new FakeProvider();
+  const provider = options.provider ?? new FakeProvider();
   const sandboxes = new Sandboxes({
     store,
     providers: [provider],
