@@ -26,6 +26,7 @@ import { Postgres } from "../test/postgres.ts";
 import type { BenchContext } from "./harness.ts";
 
 const CONNECTIONS = 32;
+const SETTLE_MS = 12_000;
 const OWNERS = 1_000;
 const LOST_MS = 600_000;
 const IMAGES = ["alpine:3", "python:3.12", "node:22", "debian:12"];
@@ -166,7 +167,8 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
   await fill(database, living);
   // Each finds what it has in the table, as after an outage, and with that its epochs.
   await each(fleet, CONNECTIONS, (node) => node.registry.reconcile());
-  await each(fleet, CONNECTIONS, (node) => node.membership.refresh());
+  // What has changed is told for a while: nobody has come since.
+  await delay(SETTLE_MS);
 
   const spentIn = async (work: () => Promise<void>): Promise<Spent> => {
     const wal = async (): Promise<number> =>

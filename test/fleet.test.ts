@@ -45,6 +45,9 @@ ${more}`;
       Server.create(config("here")),
       Server.create(config("entrance", "  role: entrance")),
     ]);
+    // It needs no monitor.
+    await entrance.stop("SIGTERM");
+    await entrance.start({ PATH: "/nonexistent", STACYVM_FIRECRACKER: "/nonexistent/firecracker" });
   });
   after(async () => {
     await Promise.all([there, here, entrance].map((server) => server?.[Symbol.asyncDispose]()));
@@ -94,6 +97,11 @@ ${more}`;
   };
   const listed = async (server: Server): Promise<string[]> =>
     (await ok(server, "GET", "/sandboxes")).map((one: { id: string }) => one.id);
+
+  test("an entrance is ready when a node is, and has no monitor", async () => {
+    const { status, ready_providers } = await ok(entrance, "GET", "/ready");
+    assert.deepEqual([status, ready_providers], ["ready", 0]);
+  });
 
   test("a create at an entrance is made by a node, and is everywhere by id and by name", async () => {
     const made = await ok(entrance, "POST", "/sandboxes", { ...SPAWN, name: "web" });

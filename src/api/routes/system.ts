@@ -47,22 +47,26 @@ export function systemRoutes(endpoints: Endpoints, parts: RouteParts): void {
       tag,
       summary: "It can spawn",
       responses: {
-        200: { description: "At least one provider is healthy", schema: Ready },
+        200: {
+          description: "At least one provider is healthy; of an entrance to a fleet: at least one node is there",
+          schema: Ready,
+        },
         503: { description: "None is", schema: Ready },
       },
     },
     async ({ sandboxes }) => {
       const reports = await providers.reports();
       const ready = reports.filter(({ healthy }) => healthy).length;
+      const spawns = config.fleet.role === "entrance" ? await othersSpawn(parts) : ready > 0;
       const body = {
-        status: ready > 0 ? "ready" : "not_ready",
+        status: spawns ? "ready" : "not_ready",
         version,
         uptime: uptime(),
         providers: reports.map((report) => providerBody(report, sandboxes.countOf(report.name))),
         ready_providers: ready,
         total_providers: reports.length,
       };
-      return json(body, ready > 0 ? 200 : 503);
+      return json(body, spawns ? 200 : 503);
     },
   );
 
@@ -127,4 +131,10 @@ async function patchConfig(path: string, patch: Record<string, unknown>): Promis
   await writeFile(temporary, document.toString(), { mode: 0o600 });
   await rename(temporary, path);
   return keys;
+}
+
+/** Whether a node of its fleet takes new sandboxes. */
+async function othersSpawn({ fleet }: RouteParts): Promise<boolean> {
+  const nodes = (await fleet?.list()) ?? [];
+  return nodes.some(({ role, state, draining }) => role === "node" && state === "up" && !draining);
 }

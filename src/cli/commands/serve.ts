@@ -119,7 +119,8 @@ async function serve(options: ServeOptions): Promise<void> {
     using store = new Store(config.database.path || paths.database);
     for (const warning of assertSafeToListen(config, new Keys(store))) log.warn({ phase: "config" }, warning);
   }
-  await ensureGuest(paths);
+  // An entrance has no guests.
+  if (config.fleet.role === "node") await ensureGuest(paths);
   const daemon = await startDaemon({
     config,
     configPath: path,
