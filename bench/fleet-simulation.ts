@@ -26,6 +26,8 @@ import { Postgres } from "../test/postgres.ts";
 import type { BenchContext } from "./harness.ts";
 
 const CONNECTIONS = 32;
+/** Starts at once: each may bring the tables forward, and so they wait for one another. */
+const STARTS = 4;
 const SETTLE_MS = 12_000;
 const OWNERS = 1_000;
 const LOST_MS = 600_000;
@@ -111,6 +113,15 @@ class SimulatedNode {
     };
   }
 
+  get joined(): boolean {
+    try {
+      this.membership.assertOpen();
+      return true;
+    } catch {
+      return false; // it tries again with its next heartbeat
+    }
+  }
+
   async start(): Promise<void> {
     await this.membership.start(
       () => this.load(),
@@ -155,7 +166,8 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
   const byId = new Map<string, SimulatedNode>(fleet.map((node) => [node.id, node]));
   await using _ended = { [Symbol.asyncDispose]: () => each(fleet, CONNECTIONS, (node) => node[Symbol.asyncDispose]()) };
   context.progress(`fleet: ${scale.nodes} nodes, ${scale.sandboxes} sandboxes`);
-  await each(fleet, CONNECTIONS, (node) => node.start());
+  await each(fleet, STARTS, (node) => node.start());
+  while (!fleet.every((node) => node.joined)) await delay(100);
   const living: { node: SimulatedNode; record: SandboxRecord }[] = [];
   const owner = (): string => `owner-${Math.floor(Math.random() * OWNERS)}`;
   for (let i = 0; i < scale.sandboxes; i++) {
@@ -166,7 +178,7 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
   }
   await fill(database, living);
   // Each finds what it has in the table, as after an outage, and with that its epochs.
-  await each(fleet, CONNECTIONS, (node) => node.registry.reconcile());
+  await each(fleet, STARTS, (node) => node.registry.reconcile());
   // What has changed is told for a while: nobody has come since.
   await delay(SETTLE_MS);
 
