@@ -100,7 +100,10 @@ class SimulatedNode {
       assertOpen: () => this.membership.assertOpen(),
       nodes: () => this.membership.nodes(),
     });
-    this.registry.follow(() => [...this.records.values()]);
+    this.registry.follow(
+      () => [...this.records.values()],
+      () => false,
+    );
     this.#brought = new FleetEvents(database, this.id, silentLog);
   }
 

@@ -98,8 +98,8 @@ app.clock.set(Date.now());
 await app.sandboxes.open();
 await fleet.join(app.sandboxes);
 const front = nodes.open({
-  ...{ directory: fleet.directory, config, log, sandboxes: app.sandboxes, access: app.access, tokens: app.tokens },
-  ...{ app: app.app, lost: (id: string) => fleet.lost(id) },
+  ...{ fleet, config, log, sandboxes: app.sandboxes, access: app.access, tokens: app.tokens },
+  ...{ app: app.app, images: app.images },
 });
 const server = await listen(app.app, config.server, { front });
 const { secret: key } = await app.keys.create({ name: `k${Date.now()}`, owner: "default", scopes: ["admin"] }, "test");
