@@ -3,10 +3,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdtemp, open, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { isRoot } from "../src/host/is-root.ts";
 import { dataPaths } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
+import { failingDisk } from "./failing-disk.ts";
 import { whyNot } from "./firecracker-support.ts";
 import { Server } from "./server-support.ts";
 
@@ -272,6 +274,31 @@ describe("volumes of a server, QEMU with Linux guests", () => {
     assert.equal(damaged.status, 500);
     assert.match(damaged.body.message, /volume data: it holds no ext4/);
     assert.deepEqual(await server.ok("GET", "/sandboxes"), []);
+    await dropVolumes();
+  });
+
+  test("a disk of the host that fails is an error of the programs, an event names the volume, and the sandbox goes on and ends", {
+    skip: isRoot() ? false : "only root can make a disk that fails",
+  }, async () => {
+    await make("data");
+    await using failing = await failingDisk(dirname(await disk()), 96);
+    const id = await started({ name: "data", path: "/data" });
+    await sh(id, "seq 1000 > /data/numbers; sync");
+    await failing.fail();
+    const exec = async (command: string) => (await server.ok("POST", `/sandboxes/${id}/exec`, { command })).stderr;
+    assert.match(await exec("seq 1000 > /data/more; sync /data/more"), /\/data\/more: Input\/output error/);
+    assert.match(await exec("echo 3 > /proc/sys/vm/drop_caches; cat /data/numbers"), /Input\/output error/);
+    const { events } = await server.ok("GET", "/events/history?type=volume.failed");
+    assert.equal(events.length, 1);
+    const [{ sandbox_id, data }] = events;
+    assert.deepEqual([sandbox_id, data.volume, data.reason], [id, "data", "Input/output error"]);
+    assert.equal(await sh(id, "echo word > /word; cat /word"), "word");
+    await remove(id);
+    const { status, body } = await spawn([{ name: "data", path: "/data" }]);
+    assert.equal(status, 503, JSON.stringify(body));
+    assert.match(body.message, /volume data: the host's disk fails \(EIO\)/);
+    assert.deepEqual(await server.ok("GET", "/sandboxes"), []);
+    await failing[Symbol.asyncDispose]();
     await dropVolumes();
   });
 

@@ -282,6 +282,9 @@ export class MachineLife {
   }
 
   watch(machine: RunningMachine | PausedMachine): void {
+    machine.onVolumeFailure?.((failure) =>
+      this.context.emit({ type: "volume.failed", sandboxId: this.id, data: { ...failure } }),
+    );
     void machine.exited.then((report) => {
       // An end that we asked for (destroy, suspend, a restore in its place) is not news.
       if (this.#over.signal.aborted || !isSameProcess(this.machine?.record, machine.record)) return;

@@ -370,6 +370,8 @@ export interface ProviderEvent {
     | "pool.replaced"
     | "network.refused"
     | "directory.failed"
+    /** `slot`, `operation` and `reason` of a `VolumeFailure`. */
+    | "volume.failed"
     | "reconcile.action";
   sandboxId?: string;
   data: Record<string, unknown>;

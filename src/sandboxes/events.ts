@@ -48,7 +48,8 @@ export type EventType =
   | "pool.filled"
   | "pool.replaced"
   | "network.refused"
-  | "directory.failed";
+  | "directory.failed"
+  | "volume.failed";
 
 export interface SandboxEvent {
   number: number;

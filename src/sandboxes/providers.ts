@@ -1,7 +1,14 @@
 /** The providers of this server by name: picking, health, adoption, events. */
 import { asStacyError, StacyError } from "../host/error.ts";
 import { ownValue } from "../host/own-value.ts";
-import type { Adoption, PoolStatus, Provider, ProviderHealth, SandboxSpec } from "../providers/provider.ts";
+import type {
+  Adoption,
+  PoolStatus,
+  Provider,
+  ProviderEvent,
+  ProviderHealth,
+  SandboxSpec,
+} from "../providers/provider.ts";
 import type { Clock } from "./clock.ts";
 import type { Events } from "./events.ts";
 import type { Log } from "./observer.ts";
@@ -13,6 +20,8 @@ export interface ProviderReport extends ProviderHealth {
   checkedAt: number;
 }
 
+const WARNINGS: ReadonlySet<ProviderEvent["type"]> = new Set(["restore.failed", "snapshot.rejected", "volume.failed"]);
+
 export class Providers {
   readonly #all: readonly Provider[];
   readonly #aliases: Readonly<Record<string, string>>;
@@ -23,7 +32,14 @@ export class Providers {
 
   constructor(
     all: readonly Provider[],
-    parts: { aliases: Readonly<Record<string, string>>; events: Events; log: Log; clock: Clock },
+    parts: {
+      aliases: Readonly<Record<string, string>>;
+      events: Events;
+      log: Log;
+      clock: Clock;
+      /** Its name, of the sandbox that has it in that slot. */
+      volume(sandboxId: string, slot: number): string | undefined;
+    },
   ) {
     if (all.length === 0) throw new StacyError("invalid", "there is no provider");
     this.#all = all;
@@ -31,11 +47,17 @@ export class Providers {
     this.#events = parts.events;
     this.#log = parts.log;
     this.#clock = parts.clock;
+    const failed = ({ sandboxId = "", data: { slot, ...rest } }: ProviderEvent): Record<string, unknown> => ({
+      volume: parts.volume(sandboxId, Number(slot)),
+      ...rest,
+      remedy: "look after the host's disk; what the sandbox has not synced to the volume may be lost",
+    });
     this.#stops = all.map((provider) =>
       provider.onEvent((event) => {
-        const level = event.type === "restore.failed" || event.type === "snapshot.rejected" ? "warn" : "info";
-        this.#log[level]({ provider: provider.name, sandbox: event.sandboxId, ...event.data }, event.type);
-        this.#events.emit(event.type, event.sandboxId, { provider: provider.name, ...event.data });
+        const level = WARNINGS.has(event.type) ? "warn" : "info";
+        const data = { provider: provider.name, ...(event.type === "volume.failed" ? failed(event) : event.data) };
+        this.#log[level]({ sandbox: event.sandboxId, ...data }, event.type);
+        this.#events.emit(event.type, event.sandboxId, data);
       }),
     );
   }

@@ -55,7 +55,7 @@ import { SandboxTable } from "./table.ts";
 import { type Takeover, takeOver } from "./takeover.ts";
 import { type TemplateStore, Templates } from "./templates.ts";
 import { Transits } from "./transits.ts";
-import { assertSettled, layOut, resolveVolumes, slotsOf, usersOf, withTemplate } from "./volume-mounts.ts";
+import { assertSettled, layOut, resolveVolumes, slotsOf, slotted, usersOf, withTemplate } from "./volume-mounts.ts";
 
 export interface SandboxesOptions {
   store: Store;
@@ -148,7 +148,10 @@ export class Sandboxes {
     const events = new Events(store, now, (id) => table.ownerOf(id));
     this.events = events;
     this.eventLog = options.eventLog ?? events;
-    this.providers = new Providers(options.providers, { aliases: limits.providerAliases, events, log, clock });
+    this.providers = new Providers(options.providers, {
+      ...{ aliases: limits.providerAliases, events, log, clock },
+      volume: (id, slot) => slotted(table.find(id)?.record.volumes).find((each) => each.slot === slot)?.name,
+    });
     this.quotas = new Quotas({ store: options.shared ?? store, clock, events }, () => this.#keptReady.update());
     this.policies = new Policies(store, limits.imageAliases);
     const groups = limits.hostGroups;

@@ -152,8 +152,20 @@ export interface ExitReport {
 }
 
 /** The VMM process behind every state. */
+export interface VolumeFailure {
+  slot: number;
+  operation: "read" | "write";
+  /** The host's words. */
+  reason: string;
+}
+
 export interface VmmProcess {
   readonly record: ProcessRecord;
+  /**
+   * Tells of each volume whose file the host could not read or write, whose guest has an error instead: once until there is another one in
+   * the slot. Absent where only the guest is told.
+   */
+  onVolumeFailure?(listener: (failure: VolumeFailure) => void): void;
   readonly dir: string;
   /** Says that the directory was renamed: a claim gives a machine that waited its sandbox's name. */
   relocate(dir: string): void;

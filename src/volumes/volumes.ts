@@ -7,7 +7,7 @@
  */
 import { rm } from "node:fs/promises";
 import type { z } from "zod";
-import { StacyError } from "../host/error.ts";
+import { errno, StacyError } from "../host/error.ts";
 import { copySparse } from "../host/sparse.ts";
 import { exportDisk, importDisk } from "./archive.ts";
 import { VolumeDisks } from "./disks.ts";
@@ -335,9 +335,25 @@ export class Volumes {
   /**
    * Takes it for a sandbox that was noted as its user, once nothing of a machine is left that could use it against that.
    * @returns its file and size
-   * @throws StacyError `conflict`, `corrupt`
+   * @throws StacyError `conflict`, `corrupt`, `unavailable` when the host's disk fails
    */
   async lease(
+    volume: Pick<VolumeRecord, "id" | "name">,
+    sandbox: string,
+    readOnly: boolean,
+  ): Promise<{ file: string; bytes: number }> {
+    try {
+      return await this.#lease(volume, sandbox, readOnly);
+    } catch (cause) {
+      if (cause instanceof StacyError) throw cause;
+      throw new StacyError("unavailable", `volume ${volume.name}: the host's disk fails (${errno(cause)})`, {
+        cause,
+        remedy: "look after the disk that the server's data is on",
+      });
+    }
+  }
+
+  async #lease(
     { id, name }: Pick<VolumeRecord, "id" | "name">,
     sandbox: string,
     readOnly: boolean,

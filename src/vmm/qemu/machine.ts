@@ -22,6 +22,7 @@ import {
   type SnapshotSource,
   type VmmProcess,
   type VolumeAccess,
+  type VolumeFailure,
 } from "../vmm.ts";
 import { loadState, STREAM_FILE } from "./migration.ts";
 import type { QemuProcess } from "./process.ts";
@@ -64,6 +65,9 @@ abstract class State implements VmmProcess {
   }
   get exited(): Promise<ExitReport> {
     return this.process.exited;
+  }
+  onVolumeFailure(listener: (failure: VolumeFailure) => void): void {
+    this.process.volumeFailures.listen(listener);
   }
   relocate(dir: string): void {
     this.process.relocate(dir);

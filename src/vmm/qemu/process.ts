@@ -25,6 +25,7 @@ import { cancelMigration, migrateOut } from "./migration.ts";
 import { Qmp } from "./qmp.ts";
 import { mostSaved, saveTarget } from "./save-file.ts";
 import { Starvation } from "./starvation.ts";
+import { VolumeFailures } from "./volume-failures.ts";
 import { hideVolumes, replaceFile, showVolume } from "./volume-files.ts";
 
 const LOG_LINES = 20;
@@ -68,6 +69,7 @@ export class QemuProcess implements VmmProcess {
       if (!this.#standing) await qmp.execute("cont");
     },
   );
+  readonly volumeFailures = new VolumeFailures();
   /** Somebody wants it to stand still. */
   #standing = false;
 
@@ -140,7 +142,10 @@ export class QemuProcess implements VmmProcess {
     qmp.onEvent(({ event, data }) => {
       if (event === "SHUTDOWN" && data.guest === true) this.#guestEnded = true;
     });
-    qmp.onEvent((event) => this.#starvation.heard(event));
+    qmp.onEvent((event) => {
+      this.#starvation.heard(event);
+      this.volumeFailures.heard(event);
+    });
     // For an adopted process the hang-up is the first sign of its end.
     void qmp.closed.then(() => this.#process.check());
     this.#qmp = qmp;
@@ -234,6 +239,7 @@ export class QemuProcess implements VmmProcess {
     try {
       if (access === "write") await allowFile(this.#process, join(this.dir, volumeFile(slot)));
       await replaceFile(await this.monitor(), slot, access, shown);
+      this.volumeFailures.replaced(slot);
     } finally {
       // It has opened it.
       await rm(join(this.dir, shown), { force: true });

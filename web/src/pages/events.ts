@@ -20,6 +20,7 @@ const KINDS: Record<string, { shown: string; types?: string[] }> = {
       "resource.limit",
       "network.refused",
       "directory.failed",
+      "volume.failed",
     ],
   },
   commands: { shown: "commands and files", types: ["exec.*", "file.*"] },
