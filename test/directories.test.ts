@@ -363,6 +363,19 @@ describe("directories of the host under QEMU", () => {
     await rm(join(dir, "kept"), { recursive: true });
   });
 
+  test("what programs have open to write is the copy's own from the fork on: both go on, and neither has a line of the other's", async () => {
+    const program = "exec 3>>/work/lines; while i=$((i + 1)) && echo $i >&3; do sleep 0.02; done";
+    const pid = await sh(`(${program}) > /dev/null 2>&1 & echo $!`);
+    const grown = "n=$(wc -l < /work/lines); until [ $(wc -l < /work/lines) -gt $((n + 20)) ]; do sleep 0.1; done";
+    await sh(`until [ -s /work/lines ]; do sleep 0.1; done; ${grown}`);
+    const copy = (await server.ok("POST", `/sandboxes/${id}/fork`, { mounts: "copy_on_write" })).sandboxes[0].id;
+    for (const each of [id, copy]) await sh(grown, each);
+    for (const each of [id, copy]) assert.equal(await sh("awk '$1 != NR' /work/lines | head -n 3", each), "");
+    await sh(`kill ${pid}`);
+    await server.ok("DELETE", `/sandboxes/${copy}`);
+    await rm(join(dir, "lines"));
+  });
+
   test("a disk below it that takes nothing any more is an error of who writes there; what is beside goes on, and so do suspend and the end", {
     skip: isRoot() ? false : "a filesystem is mounted for it: run it as root",
   }, async (t) => {

@@ -18,7 +18,16 @@ mod wire;
 use serve::Server;
 use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
 use wire::{Header, IN_HEADER, MAX_MESSAGE};
+
+/// The server wants to know which files are open to write (SIGUSR1): it is told on stderr, each path with a zero behind it and one more behind
+/// all of them.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn wanted(_: libc::c_int) {
+    WANTED.store(true, Ordering::Relaxed);
+}
 
 const USAGE: &str = "usage: stacyvm-directory DIRECTORY rw|ro UID GID SERVER-PID HIDDEN WATCHES [LAYER BYTES]";
 
@@ -39,6 +48,8 @@ fn main() {
         _ => fail(USAGE),
     };
     end_with(server);
+    // SAFETY: the handler does nothing but store.
+    unsafe { libc::signal(libc::SIGUSR1, wanted as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     let (root, layer, own) = confine::confine(path, hidden, layer, || end_with(server)).unwrap_or_else(|why| fail(&why));
     let mut server = Server::new(root, layer, access == b"ro", watched as usize, own, (uid, gid));
     say("ready");
@@ -73,6 +84,11 @@ fn run(server: &mut Server) {
         for change in server.changes() {
             write_all(&change);
         }
+        if WANTED.swap(false, Ordering::Relaxed) {
+            let mut list = server.open_to_write().join(&0);
+            list.extend_from_slice(if list.is_empty() { b"\0" } else { b"\0\0" });
+            write_all_to(2, &list);
+        }
         if !is_asked(server.watching()) {
             continue;
         }
@@ -86,18 +102,21 @@ fn run(server: &mut Server) {
     }
 }
 
-/// Waits for requests, or changes by the host. @returns whether there are requests
+/// Waits for requests, changes by the host, or a signal. @returns whether there are requests
 fn is_asked(watching: i32) -> bool {
     let mut both = [0, watching].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     // SAFETY: the list is valid for its length.
-    let _ = sys::uninterrupted(|| unsafe { libc::poll(both.as_mut_ptr(), 2, -1) as i64 });
-    both[0].revents != 0
+    unsafe { libc::poll(both.as_mut_ptr(), 2, -1) > 0 && both[0].revents != 0 }
 }
 
-fn write_all(mut bytes: &[u8]) {
+fn write_all(bytes: &[u8]) {
+    write_all_to(1, bytes);
+}
+
+fn write_all_to(file: libc::c_int, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         // SAFETY: the slice is valid for its length.
-        match sys::uninterrupted(|| unsafe { libc::write(1, bytes.as_ptr().cast(), bytes.len()) as i64 }) {
+        match sys::uninterrupted(|| unsafe { libc::write(file, bytes.as_ptr().cast(), bytes.len()) as i64 }) {
             Ok(length) => bytes = &bytes[length as usize..],
             Err(_) => exit(0),
         }

@@ -6,7 +6,7 @@ use crate::sys::{self, check, text, uninterrupted, Fd};
 use crate::tree::{identity, Identity, Tree, ROOT};
 use crate::watch::{self, Own, Watches};
 use crate::wire::{opcode, Answer, Body, Header, BAD, MAX_IO};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::raw::c_void;
 
 /// What is found under a name the guest's kernel may believe for so long. Directories: their names stay. Everything else is looked up each time, so
@@ -73,6 +73,12 @@ impl Server {
         let found = self.watches.take(&self.tree, &[]);
         self.changes.extend(found);
         std::mem::take(&mut self.changes)
+    }
+
+    /// Paths of the files that are open to write, from the directory on.
+    pub fn open_to_write(&self) -> Vec<Vec<u8>> {
+        let nodes: BTreeSet<u64> = self.handles.values().filter(|handle| handle.access != libc::O_RDONLY).map(|handle| handle.node).collect();
+        nodes.into_iter().filter_map(|node| self.tree.path(node)).collect()
     }
 
     /// What a request will change, where that is watched.

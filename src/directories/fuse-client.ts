@@ -1,4 +1,4 @@
-/** FUSE as a guest's kernel speaks it, for tests of the helper: requests by number, and what of the answers they look at. */
+/** FUSE as a guest's kernel speaks it, for what is brought into a layer and for tests of the helper: requests by number, and what of the answers they look at. */
 import type { Helper } from "./helper.ts";
 
 export const Op = {
@@ -95,7 +95,7 @@ export class FuseClient {
   }
 
   /** @returns the node @throws with the errno */
-  async lookup(node: bigint, ...names: string[]): Promise<bigint> {
+  async lookup(node: bigint, ...names: (string | Buffer)[]): Promise<bigint> {
     let at = node;
     for (const name of names) at = (await this.good(Op.LOOKUP, at, text(name))).readBigUInt64LE(0);
     return at;

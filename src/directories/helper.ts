@@ -10,6 +10,8 @@ import { layerPlace } from "./layer.ts";
 import { type WatchBudget, watchBudget } from "./watch-budget.ts";
 
 const START_LIMIT_MS = 30_000;
+const ANSWER_LIMIT_MS = 10_000;
+const ASK_MS = 100;
 /** What it may say of a start that fails. */
 const MOST_WORDS = 4_096;
 export interface HelperOptions {
@@ -29,6 +31,8 @@ export interface Helper extends AsyncDisposable {
   readonly answers: Readable;
   /** Settles when it has ended. */
   readonly ended: Promise<void>;
+  /** Paths in the directory of the files that its guest has open to write. @throws StacyError `timeout`, `unavailable` */
+  openToWrite(): Promise<Buffer[]>;
 }
 
 /** @throws StacyError `unavailable`, `timeout`: it did not start, and why */
@@ -78,7 +82,49 @@ export async function startHelper(
   child.stdout.on("error", () => {});
   child.stderr.resume();
   const { pid = 0, stdin: requests, stdout: answers } = child;
-  return { pid, requests, answers, ended, [Symbol.asyncDispose]: end };
+  const openToWrite = (): Promise<Buffer[]> => askForOpen(child, source, ended);
+  return { pid, requests, answers, ended, openToWrite, [Symbol.asyncDispose]: end };
+}
+
+/** It is told on stderr, after a signal; one that comes when it is about to wait is noticed with the next. */
+async function askForOpen(
+  child: ChildProcess & { stderr: Readable },
+  source: string,
+  ended: Promise<void>,
+): Promise<Buffer[]> {
+  const { promise, resolve } = Promise.withResolvers<Buffer[]>();
+  let said: Buffer = Buffer.alloc(0);
+  const take = (bytes: Buffer | string): void => {
+    said = Buffer.concat([said, Buffer.from(bytes as string, "latin1")]);
+    const end = said.length > 0 && said[0] === 0 ? 0 : said.indexOf("\0\0");
+    if (end < 0) return;
+    const all = said.subarray(0, end);
+    const paths: Buffer[] = [];
+    for (let at = 0; at < all.length; ) {
+      const next = all.indexOf(0, at);
+      paths.push(Buffer.from(all.subarray(at, next < 0 ? all.length : next)));
+      at = next < 0 ? all.length : next + 1;
+    }
+    resolve(paths);
+  };
+  child.stderr.setEncoding("latin1").on("data", take);
+  const asking = setInterval(() => child.kill("SIGUSR1"), ASK_MS);
+  child.kill("SIGUSR1");
+  const gone = ended.then((): never => {
+    throw new StacyError("unavailable", `the helper for ${source} has ended`);
+  });
+  gone.catch(() => {});
+  try {
+    return await withTimeLimit(
+      Promise.race([promise, gone]),
+      ANSWER_LIMIT_MS,
+      () => new StacyError("timeout", `the helper for ${source} does not say which files are open`),
+    );
+  } finally {
+    clearInterval(asking);
+    child.stderr.off("data", take);
+    child.stderr.resume();
+  }
 }
 
 /** Whom its helper runs as: started by root, it is the directory's owner. */

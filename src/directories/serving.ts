@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import { relay } from "../host/relay.ts";
 import type { HostDirectory, MountedDirectory } from "./directory.ts";
-import { type HelperOptions, startHelper } from "./helper.ts";
+import { type Helper, type HelperOptions, startHelper } from "./helper.ts";
 
 /** Between attempts, ms. */
 const PAUSE_MS = { first: 100, most: 5_000 };
@@ -34,8 +34,8 @@ export class ServedDirectories {
   readonly #options: ServingOptions;
   #list: readonly MountedDirectory[];
   #serving: AbortController | undefined;
-  /** Pids of the helpers that run. */
-  readonly helpers = new Set<number>();
+  /** Those that run, by where their directories are in the guest. */
+  readonly #running = new Map<string, Helper>();
 
   constructor(guest: DirectoryGuest, list: readonly MountedDirectory[], options: ServingOptions) {
     this.#guest = guest;
@@ -53,6 +53,16 @@ export class ServedDirectories {
     }
     this.#list = mounted;
     return mounted;
+  }
+
+  /** Pids of the helpers that run. */
+  get helpers(): ReadonlySet<number> {
+    return new Set([...this.#running.values()].map(({ pid }) => pid));
+  }
+
+  /** What the guest has open to write of the directory there: paths in it. Nothing where nobody serves it. */
+  async openToWrite(path: string): Promise<Buffer[]> {
+    return (await this.#running.get(path)?.openToWrite()) ?? [];
   }
 
   /** From now on requests are answered, also after an end of whatever is in between. */
@@ -95,7 +105,7 @@ export class ServedDirectories {
   /** Until one of the two ends is gone. @param failed is told at once when it hangs: one that hangs on a disk may not even end */
   async #serve(directory: MountedDirectory, signal: AbortSignal, failed: (error: StacyError) => void): Promise<void> {
     await using helper = await startHelper(this.#options, directory);
-    this.helpers.add(helper.pid);
+    this.#running.set(directory.path, helper);
     try {
       signal.throwIfAborted();
       const guest = await this.#guest.serve(directory.path, { signal });
@@ -118,7 +128,7 @@ export class ServedDirectories {
       signal.removeEventListener("abort", abort);
       guest.destroy();
     } finally {
-      this.helpers.delete(helper.pid);
+      if (this.#running.get(directory.path) === helper) this.#running.delete(directory.path);
     }
   }
 }

@@ -2,7 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { copied as copiedDirectories } from "../../directories/directory.ts";
+import { bringIn } from "../../directories/bring-in.ts";
+import { copied as copiedDirectories, type MountedDirectory } from "../../directories/directory.ts";
 import { copyLayers } from "../../directories/layer.ts";
 import { asStacyError, StacyError } from "../../host/error.ts";
 import { ownedName } from "../../host/owned-name.ts";
@@ -26,12 +27,14 @@ export async function fork(
   const { launcher } = life.context;
   const key = forkKey();
   const directories = copiedDirectories(life.record.directories, copied, life.target.shape.diskMiB * 2 ** 20);
-  await using layers = directories?.some(({ layer }) => layer !== undefined) ? await Layers.begin(life) : undefined;
+  const layered = directories?.filter(({ layer }) => layer !== undefined) ?? [];
+  await using layers = layered.length > 0 ? await Layers.begin(life, layered) : undefined;
   const beside = async (): Promise<void> => {
     await volumes?.copy();
     await layers?.take();
   };
-  const { stoppedMs } = await saveRunning(life, "fork", key, signal, beside);
+  const frozen = async (): Promise<void> => layers?.look();
+  const { stoppedMs } = await saveRunning(life, "fork", key, signal, { beside, frozen });
   // Held until the children are there: the first of them that ends must not take it from the others.
   const release = launcher.store.use(key);
   try {
@@ -83,22 +86,38 @@ export async function fork(
 class Layers implements AsyncDisposable {
   readonly #life: MachineLife;
   readonly #dir: string;
+  /** Those that the copies have. */
+  readonly #directories: readonly MountedDirectory[];
+  /** What is open to write where the machine itself has no layer. */
+  readonly #open: { directory: MountedDirectory; paths: Buffer[] }[] = [];
 
-  private constructor(life: MachineLife, dir: string) {
+  private constructor(life: MachineLife, dir: string, directories: readonly MountedDirectory[]) {
     this.#life = life;
     this.#dir = dir;
+    this.#directories = directories;
   }
 
-  static async begin(life: MachineLife): Promise<Layers> {
+  static async begin(life: MachineLife, directories: readonly MountedDirectory[]): Promise<Layers> {
     const { tmp } = life.context.launcher.paths;
     const dir = join(tmp, await ownedName("layers"));
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    return new Layers(life, dir);
+    return new Layers(life, dir, directories);
+  }
+
+  /** Its programs stand still, and its helpers are still there. */
+  async look(): Promise<void> {
+    const own = new Set(this.#life.record.directories?.filter(({ layer }) => layer).map(({ path }) => path));
+    for (const directory of this.#directories) {
+      if (own.has(directory.path)) continue;
+      this.#open.push({ directory, paths: await this.#life.directories.openToWrite(directory.path) });
+    }
   }
 
   /** What its helper is asked for meanwhile no guest was told of: each of the copies asks for it again. */
-  take(): Promise<void> {
-    return copyLayers(this.#life.dir, this.#dir);
+  async take(): Promise<void> {
+    await copyLayers(this.#life.dir, this.#dir);
+    const options = { ...this.#life.context.directories, machineDir: () => this.#dir };
+    for (const { directory, paths } of this.#open) await bringIn(options, directory, paths);
   }
 
   give(machineDir: string): Promise<void> {
@@ -140,14 +159,15 @@ async function settleSlots(life: MachineLife, machine: SandboxMachine, slots: re
 
 /**
  * Saves the running machine beside itself; its processes stand still in the copy until the next handshake.
- * @param beside what else it must stand still for
+ * @param also.beside what else it must stand still for
+ * @param also.frozen what is to be asked once its programs stand still, and before the machine does
  */
 export async function saveRunning(
   life: MachineLife,
   kind: "checkpoint" | "fork",
   key: string,
   signal: AbortSignal,
-  beside: () => Promise<void> | undefined = () => undefined,
+  also: { beside?: () => Promise<void>; frozen?: () => Promise<void> } = {},
 ): Promise<{ stoppedMs: number; bytes: number }> {
   const { launcher } = life.context;
   if (!launcher.vmm.abilities.saveClone) {
@@ -163,9 +183,9 @@ export async function saveRunning(
     life.counts(signal);
     // From here on the user's processes stand still: in the guest first, then with it.
     const stopped = performance.now();
-    const saving = standingStill(life, machine, async (paused) => {
+    const saving = standingStill(life, machine, also.frozen, async (paused) => {
       await work.save(paused);
-      await beside();
+      await also.beside?.();
     });
     await saving.catch(() => {});
     const thawed = await life.freeze.thaw().catch(asStacyError); // F6
@@ -187,9 +207,11 @@ export async function saveRunning(
 async function standingStill(
   life: MachineLife,
   machine: RunningMachine,
+  frozen: (() => Promise<void>) | undefined,
   work: (paused: PausedMachine) => Promise<void>,
 ): Promise<void> {
   await life.freeze.freeze(); // F2
+  await frozen?.();
   if (!life.context.launcher.vmm.abilities.saveKeepsChannel) {
     life.stopTraffic();
     await life.agent.disconnect();
