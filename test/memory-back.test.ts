@@ -21,6 +21,8 @@ const ROOM = `set -e; mkdir /room; mount -t tmpfs -o size=700m none /room; head 
 const much = (times: number): string => `for i in $(seq ${times}); do cat /room/seed; done`;
 const BURST = 48;
 const ZEROS_MIB = 64;
+/** Beside a fifth of what it had. Without a bound the processor's list of free pages alone has up to 54. */
+const REST_MIB = 24;
 
 const skip = await whyNot();
 
@@ -51,8 +53,8 @@ test("after a burst a guest has as much of the host's memory as before, and all 
   await sh(one, burst);
   assert.ok((await own(one)) > least + 2 * BURST * MIB, "the burst is in its memory");
   await sh(one, "rm /room/much");
-  // All but a rest of small pieces: the guest tells of whole blocks of 2 MiB and more.
-  for (const begun = performance.now(); (await own(one)) > 1.2 * least + MIB * BURST; await sleep(100)) {
+  // All but a rest of small pieces: the guest tells of whole blocks of 2 MiB and more, and keeps few pages in its processor's list.
+  for (const begun = performance.now(); (await own(one)) > 1.2 * least + REST_MIB * MIB; await sleep(100)) {
     const [is, was] = [await own(one), least].map((bytes) => Math.round(bytes / MIB));
     assert.ok(performance.now() - begun < 120_000, `it has ${is} MiB, and had ${was}`);
   }

@@ -34,13 +34,19 @@ export const MACHINE_TYPE =
 const CMDLINE = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=off tsc=reliable psi=0 lsm=landlock,yama";
 
 /**
+ * What a guest has no use for it tells of in pieces of 128 KiB and more (of 2 MiB and more by itself), and a processor's list of free pages,
+ * of which it tells nothing, holds a 256th of the memory at most: with huge pages the kernel lets it grow to 54 MiB.
+ */
+const GIVES_BACK = "page_reporting.page_reporting_order=5 sysctl.vm.percpu_pagelist_high_fraction=256";
+
+/**
  * What an emulated processor runs slowly and needs not: detours around the speculation of a real one, the string instructions
  * (feature 112, `rep_good`: emulated one step at a time, plain moves are faster) and pages zeroed for the kernel's own use.
  */
 const EMULATED = "mitigations=off clearcpuid=112 init_on_alloc=0";
 
 export function kernelCommandLine(accelerator: Accelerator): string {
-  return accelerator === "kvm" ? CMDLINE : `${CMDLINE} ${EMULATED}`;
+  return [CMDLINE, GIVES_BACK, ...(accelerator === "kvm" ? [] : [EMULATED])].join(" ");
 }
 
 export interface MemorySource {
