@@ -159,8 +159,17 @@ async function sayBytes(outgoing: ServerResponse, said: AsyncGenerator<Buffer>):
     if (outgoing.destroyed) return;
     if (!begun) outgoing.writeHead(200, { "content-type": "application/octet-stream" });
     begun = true;
-    if (!outgoing.write(bytes)) await Promise.race([once(outgoing, "drain"), once(outgoing, "close")]);
+    if (!outgoing.write(bytes)) await drained(outgoing);
   }
   if (!begun) outgoing.writeHead(200);
   outgoing.end();
+}
+
+/** Or closed. */
+async function drained(outgoing: ServerResponse): Promise<void> {
+  const over = new AbortController();
+  const { signal } = over;
+  await Promise.race([once(outgoing, "drain", { signal }), once(outgoing, "close", { signal })]).finally(() =>
+    over.abort(),
+  );
 }

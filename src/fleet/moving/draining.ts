@@ -28,11 +28,13 @@ export class Draining {
   readonly #moves: Mover;
   readonly #sandboxes: Pick<Sandboxes, "list">;
   readonly #log: Log;
+  readonly #pauseMs: number;
   readonly #reasons = new Map<string, string>();
   #moved = 0;
   #under: AbortController | undefined;
 
-  constructor(moves: Mover, sandboxes: Pick<Sandboxes, "list">, log: Log) {
+  constructor(moves: Mover, sandboxes: Pick<Sandboxes, "list">, log: Log, pauseMs = PAUSE_MS) {
+    this.#pauseMs = pauseMs;
     this.#moves = moves;
     this.#sandboxes = sandboxes;
     this.#log = log;
@@ -65,7 +67,7 @@ export class Draining {
     for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
       const waiting = this.#sandboxes.list().filter(({ id }) => round === 0 || this.#reasons.get(id) === WAITS);
       if (waiting.length === 0) return;
-      if (round > 0) await delay(PAUSE_MS, undefined, { signal }).catch(() => {});
+      if (round > 0) await delay(this.#pauseMs, undefined, { signal }).catch(() => {});
       const last = round === ROUNDS - 1;
       const work = async (): Promise<void> => {
         for (let next = waiting.shift(); next !== undefined && !signal.aborted; next = waiting.shift()) {
