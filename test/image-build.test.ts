@@ -164,6 +164,44 @@ RUN touch f
   assert.deepEqual(node("work/mine/f").slice(0, 3), ["file", 1000, 0]);
 });
 
+test("what a sandbox has of its own hides nothing of an image: /run, /etc/hosts, a whole root from a stage, a closed directory of work", async () => {
+  const own = join(root, "own");
+  await mkdir(join(own, "rootfs/etc"), { recursive: true });
+  await writeFile(join(own, "rootfs/etc/hosts"), "10.0.0.7 mine\n");
+  await symlink("/nowhere", join(own, "rootfs/etc/resolv.conf"));
+  await writeFile(join(own, "note"), "copied\n");
+  await writeFile(
+    join(own, "Dockerfile"),
+    `FROM stacyvm/busybox AS stage
+COPY rootfs /
+COPY note /run/cfg/note
+RUN set -e; mkdir /run/sshd; mkdir -m 2775 /run/db; chown 7:8 /run/db; cat /run/cfg/note; mkdir -m 700 /priv; echo u:x:1001:1001::/:/bin/sh >>/etc/passwd
+FROM scratch
+COPY --from=stage / /
+RUN rmdir /run/sshd
+WORKDIR /priv
+USER u
+RUN pwd
+`,
+  );
+  const { code, stdout, stderr } = await stacyvm("image", "build", own, "--json", "-t", "built/own:1");
+  assert.equal(code, 0, stderr);
+  const { path } = JSON.parse(stdout);
+  const base = await ErofsBase.open(path);
+  const tree = await base.tree(DEFAULT_LIMITS);
+  await base[Symbol.asyncDispose]();
+  assert.equal(tree.find("etc/hosts")?.type, "file");
+  const db = tree.find("run/db");
+  assert.deepEqual([db?.type, db?.uid, db?.gid, db?.mode], ["directory", 7, 8, 0o2775]);
+  assert.deepEqual(
+    ["run/cfg/note", "run/sshd", "run/stacyvm", "run/stacyvm-build-step"].map((name) => tree.find(name)?.type),
+    ["file", undefined, undefined, undefined],
+  );
+  const script = "cat /run/cfg/note; stat -c '%u:%g %a' /run/db; grep 10.0.0.7 /etc/hosts; pwd; id -u";
+  const ran = await stacyvm("run", "--cold", "built/own:1", "--", "sh", "-c", script);
+  assert.equal(ran.stdout, "copied\n7:8 2775\n10.0.0.7 mine\n/priv\n1001\n", ran.stderr);
+});
+
 test("the image's own command is asked to end by the image's signal, another one by TERM", async () => {
   await writeFile(
     join(context, "Stop"),

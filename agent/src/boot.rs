@@ -4,7 +4,9 @@
 //! Disks: virtio serials `base` and `rw` (QEMU), else the first read-only and the first writable disk (Firecracker).
 
 use crate::changes::Layers;
+use crate::layer::path_of;
 use crate::sys::{self, check, cstring, Fail, Fd, Result};
+use crate::tree::fill;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -152,7 +154,7 @@ fn populate() -> Result<()> {
     let _ = mount("mqueue", &at("/dev/mqueue"), "mqueue", nodev | libc::MS_NOEXEC, "");
     // Together well below the memory: nothing can be ended to get back what lies in them.
     mount("tmpfs", &at("/dev/shm"), "tmpfs", nodev, "mode=1777,size=50%")?;
-    mount("tmpfs", &at("/run"), "tmpfs", nodev, "mode=755,size=10%")?;
+    mount_run(&at("/run"), nodev)?;
     let _ = mount("devtmpfs", &at("/dev"), "devtmpfs", libc::MS_REMOUNT | libc::MS_NOSUID, "size=4m,mode=755");
     mount("cgroup2", &at("/sys/fs/cgroup"), "cgroup2", nodev | libc::MS_NOEXEC, "nsdelegate")
         .or_else(|_| mount("cgroup2", &at("/sys/fs/cgroup"), "cgroup2", nodev | libc::MS_NOEXEC, ""))
@@ -170,6 +172,16 @@ fn populate() -> Result<()> {
         chmod(&at(device), 0o666);
     }
     settings();
+    Ok(())
+}
+
+/// In memory, and with what the image has there: programs ask for directories of their own in it that a step of the image's build made.
+fn mount_run(run: &str, flags: libc::c_ulong) -> Result<()> {
+    let image = sys::open(run.as_bytes(), libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    mount("tmpfs", run, "tmpfs", flags, "mode=755,size=10%")?;
+    let from = [format!("{}/proc", NEW_ROOT).as_bytes(), &path_of(&image)[b"/proc".len()..]].concat();
+    // Of what is too much for it as much is there as it holds, and the guest is.
+    fill(&mut || Ok(()), &from, run.as_bytes(), false).unwrap_or_else(|fail| sys::say(&fail.message));
     Ok(())
 }
 

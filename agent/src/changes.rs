@@ -5,6 +5,7 @@
 use crate::attributes;
 use crate::buffers::PIECE;
 use crate::files::{is, name, os, stat};
+use crate::identity;
 use crate::jobs::Io;
 use crate::layer;
 use crate::protocol::Fields;
@@ -13,6 +14,8 @@ use crate::tar::{Form, Tree};
 use crate::walk::{join, walk, Visit};
 use std::collections::HashSet;
 use std::io::Read;
+
+const RUN: &[u8] = b"/run";
 
 /// The overlay's parts, which no path leads to.
 pub struct Layers {
@@ -54,9 +57,11 @@ pub fn changes(io: &mut Io, at: &Paths) -> Result<Fields> {
             return Ok(false);
         }
         if visit != Visit::Leave && stat(&join(b"/", inside), false).map_or(false, |seen| seen.st_dev != device) {
-            // Something is mounted on it: what lies below is nothing that a program could have changed.
+            // Something is mounted on it: what lies below is nothing that a program could have changed, but a build may have (`Unpacking`).
             if visit == Visit::Enter {
                 tree.directory(inside, st)?;
+            } else if is(st, libc::S_IFREG) && !only_place(at, inside, st) && !only_copied(at, path, inside, st)? {
+                tree.add(path, inside, st)?;
             }
             return Ok(false);
         }
@@ -71,7 +76,44 @@ pub fn changes(io: &mut Io, at: &Paths) -> Result<Fields> {
     if has_files(&at.index)? {
         other_names(&mut tree, at, &moved, device)?;
     }
+    run(&mut tree, at, device)?;
     tree.finish()
+}
+
+/// A filesystem of its own that began with what the base has there (boot.rs): all of it, in place of that. Not what the agent has in it.
+fn run(tree: &mut Tree, at: &Paths, device: libc::dev_t) -> Result<()> {
+    let st = stat(RUN, false)?;
+    let base = std::fs::read_dir(os(&join(&at.base, &RUN[1..]))).map_or(false, |mut entries| entries.next().is_some());
+    let ours = |path: &[u8]| path.starts_with(identity::DIR.as_bytes());
+    let mut begun = false;
+    if st.st_dev == device {
+        return Ok(());
+    }
+    let mut begin = |tree: &mut Tree| -> Result<()> {
+        if !std::mem::replace(&mut begun, true) {
+            tree.add(RUN, &RUN[1..], &st)?;
+            tree.opaque(&RUN[1..], &st)?;
+        }
+        Ok(())
+    };
+    if base {
+        begin(tree)?;
+    }
+    walk(RUN, |visit, path, seen, _| {
+        if ours(path) || seen.st_dev != st.st_dev {
+            return Ok(false);
+        }
+        if visit != Visit::Leave {
+            begin(tree)?;
+            tree.add(path, &path[1..], seen)?;
+        }
+        Ok(true)
+    })
+}
+
+/// It was made for something to be mounted on it (identity.rs).
+fn only_place(at: &Paths, inside: &[u8], st: &libc::stat) -> bool {
+    st.st_size == 0 && stat(&join(&at.base, inside), false).is_err()
 }
 
 /// The base has the very same there: it was opened for writing, and nothing was written.

@@ -7,7 +7,7 @@ use crate::protocol::{number, tag, Reader};
 use crate::sys::{self, check, Fail, Fd, Result};
 use std::fs;
 
-const DIR: &str = "/run/stacyvm";
+pub const DIR: &str = "/run/stacyvm";
 /// Twice `MAX_KEPT`, and what else is small.
 const DIR_OPTIONS: &str = "mode=755,size=4m";
 /// What programs watch to learn that they are another copy now: a line that no copy had before.

@@ -63,10 +63,16 @@ pub fn remove(path: &[u8]) -> Result<()> {
     }
 }
 
+/// What is mounted in it stays.
 pub fn remove_contents(dir: &[u8]) -> Result<()> {
+    let device = stat(dir, true)?.st_dev;
     for entry in std::fs::read_dir(os(dir)).map_err(|e| Fail::io(&e, &name(dir)))? {
         let entry = entry.map_err(|e| Fail::io(&e, &name(dir)))?;
-        remove(entry.path().as_os_str().as_bytes())?;
+        let path = entry.path();
+        let path = path.as_os_str().as_bytes();
+        if stat(path, false).map_or(true, |st| st.st_dev == device) {
+            remove(path)?;
+        }
     }
     Ok(())
 }

@@ -233,6 +233,7 @@ pub mod tag {
     pub const PROBE: u8 = 127;
     pub const NAME: u8 = 128;
     pub const FORCE: u8 = 129;
+    pub const BENEATH: u8 = 130;
 }
 
 const fn crc_table() -> [u32; 256] {

@@ -829,8 +829,9 @@ impl Agent {
                 return self.job(id, INITIAL_CREDIT, move |io| tar::tar_out(io, &path, form));
             }
             method::TAR_IN => {
-                let (path, layer) = (path(tag::PATH)?, fields.flag(tag::LAYER));
-                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_in(io, &path, layer));
+                let path = path(tag::PATH)?;
+                let how = tar::Unpacking { layer: fields.flag(tag::LAYER), beneath: fields.flag(tag::BENEATH) };
+                return self.job(id, INITIAL_CREDIT, move |io| tar::tar_in(io, &path, how));
             }
             method::WATCH => {
                 let path = path(tag::PATH)?;

@@ -239,6 +239,8 @@ unsafe fn run_child(c: &Child) -> Stage {
             return Stage::Setup;
         }
     }
+    // As root first, and again as the user where only that one may (a directory of the host): as container engines do it.
+    let entered = libc::chdir(c.cwd) == 0;
     if c.uid != 0 || c.gid != 0 || c.group_count != 0 {
         if libc::syscall(libc::SYS_setgroups, c.group_count, c.groups) < 0
             || libc::syscall(libc::SYS_setresgid, c.gid, c.gid, c.gid) < 0
@@ -247,7 +249,7 @@ unsafe fn run_child(c: &Child) -> Stage {
             return Stage::User;
         }
     }
-    if libc::chdir(c.cwd) < 0 {
+    if !entered && libc::chdir(c.cwd) < 0 {
         return Stage::Directory;
     }
     let mut worst = libc::ENOENT;

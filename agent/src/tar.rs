@@ -463,6 +463,8 @@ struct OpenHow {
     resolve: u64,
 }
 const RESOLVE_BENEATH: u64 = 8;
+const SYS_OPEN_TREE: libc::c_long = 428;
+const OPEN_TREE_CLONE: libc::c_uint = 1;
 
 fn open_beneath(root: &Fd, path: &[u8]) -> Result<Fd> {
     let c = cstring(path)?;
@@ -543,8 +545,16 @@ impl Target {
     }
 }
 
-/// @param layer names that delete do so, and extended attributes are set
-pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
+#[derive(Clone, Copy)]
+pub struct Unpacking {
+    /// Names that delete do so, and extended attributes are set.
+    pub layer: bool,
+    /// Where a file is mounted on a name, which nobody can replace, what the image has there is written, and not the one that is seen.
+    /// Anything but a file is left out there.
+    pub beneath: bool,
+}
+
+pub fn tar_in(io: &mut Io, path: &[u8], how: Unpacking) -> Result<Fields> {
     crate::files::make_parents(path, 0o755, None)?;
     let mut target = Target { root: sys::open(path, libc::O_PATH | libc::O_DIRECTORY, 0)?, last: None, dates: Vec::new(), waiting: 0 };
     let mut source = Source { io, piece: Bytes::Own(Vec::new()), at: 0 };
@@ -591,7 +601,7 @@ pub fn tar_in(io: &mut Io, path: &[u8], layer: bool) -> Result<Fields> {
             size: extra.size.unwrap_or(size),
             device: (parse_number(&h[329..337]).unwrap_or(0) as u32, parse_number(&h[337..345]).unwrap_or(0) as u32),
             xattrs: extra.xattrs,
-            layer,
+            how,
         };
         place(&mut source, &mut target, &full, &link, &entry)?;
     }
@@ -619,6 +629,14 @@ fn date(at: i32, leaf: &[u8], time: libc::timespec) {
     }
 }
 
+/// A directory without what is mounted in it. @throws errno
+fn beneath(directory: i32) -> std::result::Result<Fd, i32> {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint;
+    // SAFETY: an empty path that ends.
+    let fd = unsafe { libc::syscall(SYS_OPEN_TREE, directory, b"\0".as_ptr(), flags) };
+    if fd < 0 { Err(sys::last_errno()) } else { Ok(Fd::own(fd as i32)) }
+}
+
 struct Entry {
     kind: u8,
     mode: u32,
@@ -628,7 +646,7 @@ struct Entry {
     size: u64,
     device: (u32, u32),
     xattrs: Xattrs,
-    layer: bool,
+    how: Unpacking,
 }
 
 fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], entry: &Entry) -> Result<()> {
@@ -644,7 +662,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
     let root = target.root.raw();
     let dir = target.parent(above)?.raw();
     let at = |leaf: &[u8]| [format!("/proc/self/fd/{}/", dir).as_bytes(), leaf].concat();
-    if entry.layer {
+    if entry.how.layer {
         match layer::deletes(last) {
             Some(Deletes::Name(hidden)) => {
                 layer::remove(&at(hidden))?;
@@ -682,9 +700,11 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
             return source.each(entry.size, |_| Ok(()));
         }
         b'0' | 0 | b'7' => {
-            unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) };
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-            let file = Fd::own(check(unsafe { libc::openat(dir, leaf.as_ptr(), flags, 0o600 as libc::c_uint) }, &what)?);
+            let stays = unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) } < 0 && sys::last_errno() == libc::EBUSY;
+            let below = if stays && entry.how.beneath { Some(beneath(dir).map_err(|e| Fail::errno(e, &what))?) } else { None };
+            let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | if stays { libc::O_TRUNC } else { libc::O_CREAT | libc::O_EXCL };
+            let within = below.as_ref().map_or(dir, Fd::raw);
+            let file = Fd::own(check(unsafe { libc::openat(within, leaf.as_ptr(), flags, 0o600 as libc::c_uint) }, &what)?);
             let mut made = SparseWriter::new(&file);
             source.each(entry.size, |b| made.write(b).map_err(|e| Fail::errno(e, &what)))?;
             made.finish().map_err(|e| Fail::errno(e, &what))?;
@@ -694,11 +714,13 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
                 libc::fchmod(file.raw(), entry.mode);
                 libc::futimens(file.raw(), times.as_ptr());
             }
-            return entry.attributes(&at(last));
+            return entry.attributes(&[format!("/proc/self/fd/{}/", within).as_bytes(), last].concat());
         }
         _ => source.each(entry.size, |_| Ok(()))?,
     }
-    unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) };
+    if unsafe { libc::unlinkat(dir, leaf.as_ptr(), 0) } < 0 && sys::last_errno() == libc::EBUSY && entry.how.beneath {
+        return Ok(());
+    }
     // SAFETY: pure arithmetic.
     let device = libc::makedev(entry.device.0, entry.device.1);
     let rc = match (entry.kind, linked) {
@@ -734,7 +756,7 @@ fn place(source: &mut Source, target: &mut Target, full: &[u8], link: &[u8], ent
 
 impl Entry {
     fn attributes(&self, path: &[u8]) -> Result<()> {
-        if self.layer {
+        if self.how.layer {
             attributes::set(path, &self.xattrs)?;
         }
         Ok(())

@@ -71,7 +71,7 @@ pub fn copy(io: &mut Io, from: &[u8], to: &[u8], recursive: bool, follow: bool) 
         if stat(to, true).map(|t| is(&t, libc::S_IFDIR)).unwrap_or(false) {
             return Err(Fail::errno(libc::EISDIR, &name(to)));
         }
-        copy_one(io, from, to, &st, follow)?;
+        copy_one(&mut || io.check(), from, to, &st, follow)?;
         return Ok(Fields::new());
     }
     if !recursive {
@@ -83,19 +83,24 @@ pub fn copy(io: &mut Io, from: &[u8], to: &[u8], recursive: bool, follow: bool) 
     if target.starts_with(&real) {
         return Err(Fail::invalid("a directory cannot be copied into itself"));
     }
+    fill(&mut || io.check(), from, to, follow)?;
+    attributes(from, to, &st)?;
+    Ok(Fields::new())
+}
+
+/// Gives a directory that is there what another one has. @param go_on asked now and then
+pub fn fill(go_on: &mut dyn FnMut() -> Result<()>, from: &[u8], to: &[u8], follow: bool) -> Result<()> {
     walk_as(from, follow, |visit, path, st, _| {
-        io.check()?;
+        go_on()?;
         let there = [to, &path[from.len()..]].concat();
         match visit {
             Visit::Enter => make_parents(&there, 0o700, None)?,
             // The mode comes last: it may forbid what had to be written.
             Visit::Leave => attributes(path, &there, st)?,
-            Visit::Leaf => copy_one(io, path, &there, st, follow)?,
+            Visit::Leaf => copy_one(go_on, path, &there, st, follow)?,
         }
         Ok(true)
-    })?;
-    attributes(from, to, &st)?;
-    Ok(Fields::new())
+    })
 }
 
 /// Owner, mode and extended attributes. Where a place keeps none of the last, they are left behind.
@@ -114,7 +119,7 @@ fn attributes(from: &[u8], path: &[u8], st: &libc::stat) -> Result<()> {
     }
 }
 
-fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) -> Result<()> {
+fn copy_one(go_on: &mut dyn FnMut() -> Result<()>, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) -> Result<()> {
     match st.st_mode & libc::S_IFMT {
         libc::S_IFLNK => {
             let target = std::fs::read_link(os(from)).map_err(|e| Fail::io(&e, &name(from)))?;
@@ -129,7 +134,7 @@ fn copy_one(io: &mut Io, from: &[u8], to: &[u8], st: &libc::stat, follow: bool) 
             let mut made = SparseWriter::new(&target);
             let mut buf = vec![0; 65_536];
             loop {
-                io.check()?;
+                go_on()?;
                 let n = sys::read(source.raw(), &mut buf).map_err(|e| Fail::errno(e, &name(from)))?;
                 if n == 0 {
                     break;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -54,6 +54,36 @@ test("a directory without what .dockerignore names; patterns; contents", async (
   assert.ok(entry);
   assert.equal((await context.content(entry, 1_000)).toString(), "umlaut");
   assert.equal(context.get("src/link")?.target, "deep/b.txt");
+});
+
+test("a directory that is ignored, and something in it is not, keeps its mode and its time", async () => {
+  const tree = join(dir, "around");
+  await mkdir(join(tree, "d/sub"), { recursive: true });
+  await mkdir(join(tree, "d/other"));
+  await writeFile(join(tree, "d/sub/keep"), "kept");
+  await writeFile(join(tree, "d/z"), "ignored");
+  await writeFile(join(tree, ".dockerignore"), "d\n!d/sub/keep\n");
+  await chmod(join(tree, "d"), 0o700);
+  await chmod(join(tree, "d/sub"), 0o711);
+  for (const name of ["d/sub", "d"]) await utimes(join(tree, name), 981_158_400, 981_158_400);
+  await using context = await BuildContext.ofDirectory(tree, join(dir, "store-around"));
+  await using archived = await ofTar(
+    tar([
+      { path: "d", type: "5", mode: 0o700 },
+      { path: "d/other", type: "5", mode: 0o700 },
+      { path: "d/sub", type: "5", mode: 0o711 },
+      { path: "d/sub/keep", content: "kept" },
+      { path: ".dockerignore", content: "d\n!d/sub/keep\n" },
+    ]),
+  );
+  for (const one of [context, archived]) {
+    assert.deepEqual(
+      (await Array.fromAsync(below(one, ""))).map(({ path, mode }) => `${path} ${mode.toString(8)}`),
+      [".dockerignore 644", "d 700", "d/sub 711", "d/sub/keep 644"],
+    );
+    assert.equal(one.get("d/other"), undefined);
+  }
+  assert.equal(context.get("d")?.mtime, 981_158_400);
 });
 
 test("an archive's own .dockerignore holds wherever in it it lies, hard links are files, names cannot leave", async () => {

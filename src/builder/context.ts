@@ -144,6 +144,8 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   #words = 0;
   /** Directories of the names, also those that no entry names. */
   readonly #directories = new Set<string>();
+  /** Directories that are ignored, and something in them is not: they are as they are all the same. */
+  readonly #around = new Map<string, ContextFile>();
 
   private constructor(file: FileHandle, party?: string) {
     this.#file = file;
@@ -215,6 +217,8 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
     const entries = this.#entries;
     const file = this.#file;
     const directories = this.#directories;
+    /** Directories that are ignored, from the outermost to the one that came last. */
+    let above: ContextFile[] = [];
     const placed = (name: string): string => {
       const path = relativePath(textOf(name));
       return folder === "" || path === "" ? path : `${folder}/${path}`;
@@ -223,7 +227,15 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
       await readTar(tar, async (entry, body) => {
         signal?.throwIfAborted();
         const path = placed(entry.path);
-        if (path === "" || ignores(path)) return;
+        if (path === "") return;
+        above = above.filter((directory) => path.startsWith(`${directory.path}/`));
+        if (ignores(path)) {
+          const { mode, mtime } = entry;
+          if (entry.type === "directory")
+            above.push(new ContextFile(file, { path, type: "directory", mode, mtime }, NO_CONTENT));
+          return;
+        }
+        for (const directory of above) this.#around.set(directory.path, directory);
         this.#words += path.length + entry.link.length;
         const { entries: most, contentBytes, depth, pathLetters } = BUILD_BOUNDS;
         const isDeep = path.length > pathLetters || path.split("/").length > depth;
@@ -291,6 +303,7 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         if (pace.over) await pace.rest();
         if (!(await pace.through(ignores.steps(path)))) continue;
         this.#entries.delete(path);
+        if (entry.type === "directory") this.#around.set(path, entry);
         if (path === own) this.#hidden.set(path, entry);
       }
     } catch (error) {
@@ -307,7 +320,9 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
   get(path: string): ContextEntry | undefined {
     const found = this.#entries.get(path);
     if (found !== undefined || !this.#names.has(path)) return found;
-    // A directory that no entry names, because it is ignored and something in it is not.
+    const around = this.#around.get(path);
+    if (around !== undefined) return around;
+    // A directory that no entry of an archive names.
     return new ContextFile(this.#file, { path, type: "directory", mode: 0o755, mtime: 0 }, NO_CONTENT);
   }
 
@@ -336,6 +351,10 @@ export class BuildContext implements BuildFiles, AsyncDisposable {
         names.set(parent, inside.add(name));
         rest = parent;
       }
+    }
+    for (const path of this.#around.keys()) {
+      if (pace.over) await pace.rest();
+      if (!names.has(path)) this.#around.delete(path);
     }
     for (const [path, inside] of names) {
       if (pace.over) await pace.rest();

@@ -22,6 +22,7 @@ import { fileMode } from "./file-mode.ts";
 import { assertFew, type BuildFile, type BuildFiles, below, follow, matching, relativePath } from "./files.ts";
 import { makeDirectory } from "./make-directory.ts";
 import { isPattern } from "./match.ts";
+import { isOwn } from "./own-paths.ts";
 import { ownerOf } from "./owner.ts";
 import type { Step } from "./plan.ts";
 
@@ -190,6 +191,8 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
           },
         );
       }
+      // Nor would it reach the image: in the sandbox of the build something else is there.
+      if (isOwn(`${directory}/${name}`.slice(1))) continue;
       const { type, mtime, size, major, minor, xattrs, target } = file;
       yield {
         ...{ path: latin1(name), type, mtime, size, major, minor, xattrs, link: latin1(target) },
@@ -203,6 +206,8 @@ export async function copyInto(step: CopyStep, { agent, files, cwd, scratch, sig
   };
   await inLine(step, () =>
     agent.tarIn(directory === "" ? "/" : directory, writeTar(members()), {
+      // Over `/etc/hosts` and its like the sandbox has a file of its own.
+      beneath: true,
       // Extended attributes are set in that form only.
       layer: plain.some(({ file }) => file.xattrs.size > 0),
       ...(signal === undefined ? {} : { signal }),
@@ -239,7 +244,7 @@ async function unpack(
     if (!(await isArchive(path))) return false;
     const directory = withoutEnd(to, "/") || "/";
     await make(directory);
-    await agent.tarIn(directory, decompressed(path, signal), abort);
+    await agent.tarIn(directory, decompressed(path, signal), { beneath: true, ...abort });
     return true;
   } catch (error) {
     throw asStacyError(error).code === "not-supported"

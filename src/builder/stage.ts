@@ -19,6 +19,7 @@ import type { BuildContext } from "./context.ts";
 import { type CopyStep, copyInto } from "./copy.ts";
 import type { BuildFiles } from "./files.ts";
 import { makeDirectory } from "./make-directory.ts";
+import { isOwn } from "./own-paths.ts";
 import { ownerForUser, ownerOf } from "./owner.ts";
 import { SCRIPT, type Step } from "./plan.ts";
 
@@ -70,9 +71,6 @@ const PACKED_BYTES = 16 << 20;
 /** After an operation's time, what was changed in a sandbox comes at least so fast on the average, or not at all. */
 const LEAST_BYTES_PER_SECOND = 4 << 10;
 const LOOK_MS = 10_000;
-/** The agent's own, and what every sandbox gets anew. */
-const OWN_FILES = new Set(["etc/hostname", "etc/machine-id", "etc/resolv.conf"]);
-const OWN_TREES = /^(dev|proc|sys|run)\/./;
 
 /** @param reference the image's name; without one it is known by its digest, as a stage on the way */
 export async function runStage(
@@ -145,7 +143,7 @@ class StageRun {
     await using machine = await start(base.reference, signal);
     const { agent } = machine;
     if (begin.layer !== undefined) {
-      await agent.tarIn("/", decompressed(begin.layer, signal), { layer: true, ...maybe(signal) });
+      await agent.tarIn("/", decompressed(begin.layer, signal), { layer: true, beneath: true, ...maybe(signal) });
     }
     let unsaved = false;
     let saved = 0;
@@ -289,11 +287,6 @@ function ofStep(thrown: unknown, { text, line }: Step): StacyError {
 
 function needsMachine({ kind }: Step): boolean {
   return kind === "run" || kind === "copy" || kind === "workdir";
-}
-
-/** Paths that belong to a sandbox and not to an image. */
-function isOwn(path: string): boolean {
-  return OWN_FILES.has(path) || OWN_TREES.test(path);
 }
 
 function maybe(signal: AbortSignal | undefined): { signal?: AbortSignal } {

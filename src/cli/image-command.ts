@@ -6,13 +6,24 @@ export interface ImageCommand {
   argv: string[];
   /** The image's own command alone is asked to end by the image's signal. */
   stopSignal?: number;
+  /** Of the image's own command, where the image names no directory: the root, as container engines have it. */
+  cwd?: string;
 }
 
 /** @throws StacyError `invalid` when neither says what to run */
 export function imageCommand(
   image: string,
   argv: string[],
-  config: { entrypoint: string[]; cmd: string[]; stopSignal?: string | undefined } | undefined,
+  config:
+    | {
+        entrypoint: string[];
+        cmd: string[];
+        stopSignal?: string | undefined;
+        /** Of the two names the one that the caller's form has. */
+        cwd?: string | undefined;
+        workdir?: string | undefined;
+      }
+    | undefined,
 ): ImageCommand {
   if (argv.length > 0) return { argv };
   const own = [...(config?.entrypoint ?? []), ...(config?.cmd ?? [])];
@@ -20,5 +31,10 @@ export function imageCommand(
     throw new StacyError("invalid", `${image} names no command`, { remedy: "give one after --" });
   }
   const stopSignal = signalNumber(config?.stopSignal ?? "");
-  return { argv: own, ...(stopSignal === undefined ? {} : { stopSignal }) };
+  const named = config?.cwd || config?.workdir;
+  return {
+    argv: own,
+    ...(stopSignal === undefined ? {} : { stopSignal }),
+    ...(named ? {} : { cwd: "/" }),
+  };
 }

@@ -279,11 +279,13 @@ export interface Agent {
   /**
    * Unpacks a tar stream below `path`. Entries cannot leave it.
    * @param options.layer it is a layer of an image: `.wh.` names delete, extended attributes are set
+   * @param options.beneath where a file is mounted on a name (`/etc/hosts`), the one below it is written, and not the one that is seen; anything
+   *   but a file is left out there
    */
   tarIn(
     path: string,
     tar: AsyncIterable<Uint8Array>,
-    options?: { layer?: boolean; signal?: AbortSignal },
+    options?: { layer?: boolean; beneath?: boolean; signal?: AbortSignal },
   ): Promise<void>;
   /** What the guest's root differs from its base image in, as a layer of an image (tar with `.wh.` names). */
   changes(options?: { signal?: AbortSignal }): Promise<Readable>;

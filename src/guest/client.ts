@@ -394,9 +394,10 @@ class AgentClient implements Agent {
   async tarIn(
     path: string,
     tar: AsyncIterable<Uint8Array>,
-    options: { layer?: boolean; signal?: AbortSignal } = {},
+    options: { layer?: boolean; beneath?: boolean; signal?: AbortSignal } = {},
   ): Promise<void> {
-    await this.#upload(Method.TAR_IN, pathFields(path).flag(Tag.LAYER, options.layer), tar, options.signal);
+    const fields = pathFields(path).flag(Tag.LAYER, options.layer).flag(Tag.BENEATH, options.beneath);
+    await this.#upload(Method.TAR_IN, fields, tar, options.signal);
   }
 
   async *watch(

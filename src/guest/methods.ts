@@ -26,7 +26,7 @@
  *     MKDIR      PATH PARENTS? MODE?
  *     TAR_OUT    PATH FOLLOW=0, or LAYER: what the root differs                      DATA = the archive
  *                from the base in, as an image's layer
- *     TAR_IN     PATH LAYER?                                       DATA, FIN         END
+ *     TAR_IN     PATH LAYER? BENEATH?                              DATA, FIN         END
  *     WATCH      PATH RECURSIVE?                                                     EVENT (empty: it watches), then
  *                                                                                    EVENT* CHANGE PATH TO?; ends by CANCEL
  *     TUNNEL     PORT HOST?                                        DATA, FIN         EVENT (empty: connected); DATA, FIN; END

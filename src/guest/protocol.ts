@@ -298,6 +298,7 @@ export const Tag = {
   PROBE: 127, // u8 1: nobody has told the guest's kernel of the disk's size; its driver must look anew
   NAME: 128, // text, for errors
   FORCE: 129, // u8 1: whatever holds it loses it
+  BENEATH: 130, // u8 1: where a file is mounted on a name, the one below it is written
   // bare guest only
   BLOCK_DRIVE: 240, // u8
   BLOCK_SECTOR: 241, // u64

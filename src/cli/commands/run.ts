@@ -179,7 +179,7 @@ async function runOn(
     const running = await sandbox
       .spawn(command.argv, {
         stopSignal: command.stopSignal,
-        workdir,
+        workdir: workdir ?? command.cwd,
         user,
         timeout,
         pty,

@@ -120,10 +120,12 @@ export function spawnCommand(): Command {
           ownerId: options.owner,
         });
         if (own !== undefined) {
-          await sandbox.start(own.argv, { stopSignal: own.stopSignal, signal }).catch(async (error: unknown) => {
-            await sandbox.destroy();
-            throw asStartFailure(error);
-          });
+          await sandbox
+            .start(own.argv, { stopSignal: own.stopSignal, workdir: own.cwd, signal })
+            .catch(async (error: unknown) => {
+              await sandbox.destroy();
+              throw asStartFailure(error);
+            });
         }
         line[Symbol.dispose]();
         if (options.json === true) return printJson(sandbox.info);
