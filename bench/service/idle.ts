@@ -18,8 +18,10 @@ export async function idle(bench: Bench): Promise<void> {
   const ids: string[] = [];
   bench.progress(`${count} sandboxes`);
   const begun = performance.now();
+  let asked = 0;
   const make = async (): Promise<void> => {
-    while (ids.length < count) {
+    while (asked < count) {
+      asked += 1;
       bench.context.signal.throwIfAborted();
       if ((await availableMiB()) < SPARE_MIB) return;
       const { id } = JSON.parse(await ok("POST", "/sandboxes", { ...bench.side.spawn, ttl: "1h" })) as Created;
