@@ -1,10 +1,10 @@
 /**
  * Sandboxes move between two servers of a fleet, with real machines: with their programs, files and names, over cut connections, and killed
  * (-9) at each step on either side. Then exactly one server has the sandbox, it works, and nothing of it is left on the other.
- * `STACYVM_CRASH_STEPS=O,A` runs the steps whose names begin so.
+ * `STACYVM_CRASH_STEPS=O,A,PostgreSQL` runs the steps whose names begin so, and the database's death.
  */
 import assert from "node:assert/strict";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -127,6 +127,29 @@ fleet:
     await one.ok("DELETE", `/sandboxes/${id}`);
   });
 
+  test("a golden snapshot that another node has is brought, not built, and machines start from it", async () => {
+    const shape = { ...SPAWN, memory_mb: 144 };
+    const { key } = await one.ok("POST", "/snapshots", shape);
+    const brought = await two.ok("POST", "/snapshots", shape);
+    assert.equal(brought.key, key);
+    const [built, same] = await Promise.all(
+      [one, two].map(async ({ root }) =>
+        JSON.parse(await readFile(join(root, "snapshots", key, "manifest.json"), "utf8")),
+      ),
+    );
+    // No two machines that have booted have the same memory.
+    for (const name of ["memory.bin", "vmstate.bin", "rootfs.ext4"]) {
+      assert.equal(same.files[name].sha256, built.files[name].sha256, name);
+    }
+    await one.ok("POST", "/nodes/one/drain");
+    const made = await two.ok("POST", "/sandboxes", shape);
+    assert.equal(made.boot.path, "restored");
+    assert.equal(await run(two, made.id, "hostname"), made.id);
+    await two.ok("DELETE", `/sandboxes/${made.id}`);
+    await one.ok("POST", "/nodes/one/undrain");
+    for (const server of [one, two]) assert.deepEqual(await readdir(join(server.root, "tmp")), []);
+  });
+
   test("a node that is drained gives away what it can, and says what stays and why", async () => {
     const ids = [await make(one, "first"), await make(one, "second")];
     await one.ok("POST", "/volumes", { name: "data", size_mb: 16 });
@@ -151,6 +174,28 @@ fleet:
   const until = async (holds: () => Promise<boolean>): Promise<void> => {
     while (!(await holds().catch(() => false))) await delay(50);
   };
+
+  const away = { skip: PREFIXES?.includes("PostgreSQL") !== true, timeout: 90_000 };
+  test(
+    "PostgreSQL dies while files are on their way: nobody wakes it, and all is as before when it is back",
+    away,
+    async () => {
+      const id = await make(one, "away");
+      const asked = one.call("POST", `/sandboxes/${id}/move`, { to: "two" });
+      await until(async () => (await readdir(join(two.root, "tmp"))).length > 0);
+      await postgres.kill();
+      const { status, body } = await asked;
+      assert.deepEqual([status, body.phase], [503, "move"]);
+      assert.deepEqual(await one.machines(), [id], "it stays here until somebody else is known to have it");
+      const refused = await one.call("POST", `/sandboxes/${id}/exec`, { command: "true" });
+      assert.equal(refused.status, 503);
+      await postgres.start();
+      await until(async () => (await one.machines()).length + (await two.machines()).length === 1);
+      await until(async () => (await run(two, id, "cat /root/file")) === "kept");
+      await works(id);
+      await one.ok("DELETE", `/sandboxes/${id}`);
+    },
+  );
 
   for (const { name, of, at, owner } of CHOSEN) {
     test(`${of} killed at ${name}: the ${owner} has it, and the other nothing of it`, { timeout: 60_000 }, async () => {

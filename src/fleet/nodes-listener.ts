@@ -23,6 +23,7 @@ import { Arrivals, type ImageContents } from "./moving/arrivals.ts";
 import { Moves } from "./moving/moves.ts";
 import { placement } from "./placement.ts";
 import { Placing } from "./placing.ts";
+import { shareGoldens } from "./transfer/goldens.ts";
 import { Rate } from "./transfer/rate.ts";
 import { Assertions, derived } from "./trust/assertions.ts";
 import { NodeTls } from "./trust/node-tls.ts";
@@ -139,6 +140,7 @@ export class NodesListener {
     this.#inward.open({ directory, assertions, between, sandboxes, isHere, previewDomain, log });
     const moving = { directory, placement, between, sandboxes, images, registry: fleet.ownership, log };
     new Arrivals({ ...moving, rate: new Rate(config.fleet.transfer_rate) });
+    shareGoldens(moving);
     fleet.moveBy(new Moves({ ...moving, answers: (node) => probes.answers(node) }));
     const isOwn = (template: string): boolean =>
       sandboxes.checkpoints.list().some(({ id, name }) => id === template || name === template) ||

@@ -33,12 +33,19 @@ import type { WritableTemplates } from "./writable-templates.ts";
 
 export interface GoldenReport {
   key: string;
-  /** ms by phase: disk, vmm, start, agent, setup, save, publish */
+  /** ms by phase: disk, vmm, start, agent, setup, save, publish; or, of one that another host had: transfer, publish */
   phases: Record<string, number>;
   totalMs: number;
   /** Memory that the guest had touched when it was paused, as the host's kernel counts it; absent where it cannot be told. */
   touchedBytes?: number;
 }
+
+/**
+ * Brings the files of a snapshot from another host that has it, on disk for good. Between hosts of one key it is the same machine.
+ * @param path where a file is to be made, by its name
+ * @returns false: nobody has it
+ */
+export type Elsewhere = (key: string, path: (name: string) => string, signal: AbortSignal) => Promise<boolean>;
 
 /**
  * Of all owners at a time. Their machines are in nobody's quota, and set-up commands may take long. Beside them, as many of each owner
@@ -55,6 +62,8 @@ export class GoldenBuilder {
   readonly #store: SnapshotStore;
   readonly #disks: WritableTemplates;
   readonly #network: Network;
+  /** Absent: there are no other hosts. */
+  elsewhere: Elsewhere | undefined;
   readonly #building = new SharedWork<GoldenReport | undefined>();
   readonly #queue = new FairQueue(AT_A_TIME);
 
@@ -97,7 +106,33 @@ export class GoldenBuilder {
   async #locked(target: Target, signal: AbortSignal, resting: Resting): Promise<GoldenReport | undefined> {
     await using _held: Lock = await lock(this.#paths.snapshots, `golden ${target.key}`, signal);
     if ((await this.#present(target)) !== undefined) return undefined;
-    return this.#build(target, signal, resting);
+    return (await this.#bring(target, signal)) ?? (await this.#build(target, signal, resting));
+  }
+
+  /** What cannot be had is built. One that was set aside here is not brought again. */
+  async #bring(target: Target, signal: AbortSignal): Promise<GoldenReport | undefined> {
+    const { elsewhere } = this;
+    if (elsewhere === undefined || (await this.#store.wasSetAside(target.key))) return undefined;
+    const phases = new Phases();
+    const out = join(this.#paths.tmp, `${await ownedName("golden", target.key.slice(0, 12))}.out`);
+    try {
+      await mkdir(this.#paths.tmp, { recursive: true });
+      await removeWithProcesses(out);
+      await makeMachineDir(out, target.image.base);
+      const found = await phases.phase("transfer", () => elsewhere(target.key, (name) => join(out, name), signal));
+      if (!found) return undefined;
+      await phases.phase("publish", () => this.#publish(out, target));
+      return { key: target.key, phases: phases.ms, totalMs: phases.total };
+    } catch {
+      signal.throwIfAborted();
+      return undefined;
+    } finally {
+      await removeWithProcesses(out).catch(() => {}); // the next start removes it
+    }
+  }
+
+  #publish(dir: string, { key, image, shape }: Target): Promise<void> {
+    return this.#store.publish(dir, { key, kind: "golden", image: image.reference, shape });
   }
 
   #present(target: Target): ReturnType<SnapshotStore["get"]> {
@@ -144,14 +179,7 @@ export class GoldenBuilder {
       } finally {
         await machine.kill();
       }
-      await phases.phase("publish", () =>
-        this.#store.publish(out, {
-          key: target.key,
-          kind: "golden",
-          image: target.image.reference,
-          shape: target.shape,
-        }),
-      );
+      await phases.phase("publish", () => this.#publish(out, target));
       const touched = touchedBytes > 0 ? { touchedBytes } : {};
       return { key: target.key, phases: phases.ms, totalMs: phases.total, ...touched };
     } catch (error) {

@@ -215,6 +215,12 @@ export class SnapshotStore {
     await this.sweep();
   }
 
+  /** Whether what had this key was bad, not long ago. */
+  async wasSetAside(key: string): Promise<boolean> {
+    const names = await readdir(this.#root).catch(() => []);
+    return names.some((name) => name.startsWith(key) && BAD.test(name));
+  }
+
   /**
    * Counts a user of the snapshot, so that it is not collected under a running machine. A fork's goes with its last user: that is when
    * the returned function is called.

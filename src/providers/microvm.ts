@@ -50,7 +50,7 @@ import {
   type SpecVolume,
   type Travel,
 } from "./provider.ts";
-import { differences, outline, pack, packedFile, unpack } from "./travel.ts";
+import { differences, goldenFiles, outline, pack, packedFile, unpack } from "./travel.ts";
 import { volumeError } from "./volume-error.ts";
 
 /** The certificate of a sandbox's authority is a few files; it takes milliseconds. */
@@ -444,6 +444,10 @@ export class MicrovmProvider implements Provider, MachineContext {
     differences: (packed) => differences(this, packed),
     like: ({ record }, name) => [join(this.launcher.store.path(record.key), basename(name))],
     unpack: (packed) => unpack(this, this.dir(packed.record.id), packed),
+    golden: (key) => goldenFiles(this.launcher.store, key),
+    askForGoldens: (elsewhere) => {
+      this.launcher.golden.elsewhere = elsewhere;
+    },
   };
 
   imageUse(): Promise<ImageUse> {

@@ -12,6 +12,7 @@ import type { StacyError } from "../host/error.ts";
 import type { ProcessRecord } from "../host/process.ts";
 import type { ImageUse } from "../images/care.ts";
 import type { WarmContext } from "../interpreter/contexts.ts";
+import type { Elsewhere } from "../launcher/golden.ts";
 import type { ExitReport, VolumeAccess } from "../vmm/vmm.ts";
 import type { PackedMachine } from "./packed.ts";
 
@@ -358,6 +359,10 @@ export interface Travel {
   like(packed: PackedMachine, name: string): string[];
   /** Begins to put that one together. */
   unpack(packed: PackedMachine): Promise<ArrivingMachine>;
+  /** Paths of the files of a golden snapshot, by name; `undefined`: there is none of that key. */
+  golden(key: string): Promise<Record<string, string> | undefined>;
+  /** Before one is built, others are asked for it from now on. */
+  askForGoldens(elsewhere: Elsewhere): void;
 }
 
 export interface ProviderEvent {

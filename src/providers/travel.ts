@@ -13,6 +13,8 @@ import {
   removeWithProcesses,
   writeRecord,
 } from "../launcher/machine-dir.ts";
+import { PARTS } from "../launcher/parts.ts";
+import type { SnapshotStore } from "../launcher/snapshot-store.ts";
 import { SuspendedState } from "../launcher/suspended.ts";
 import { type Target, targetOf } from "../launcher/target.ts";
 import { FILES } from "../vmm/vmm.ts";
@@ -125,6 +127,13 @@ export async function unpack(context: MachineContext, place: string, packed: Pac
       if (!placed) await removeMachineDir(dir);
     },
   };
+}
+
+/** Of one that is whole. */
+export async function goldenFiles(store: SnapshotStore, key: string): Promise<Record<string, string> | undefined> {
+  const found = await store.get(key).catch(() => undefined); // a damaged one is none
+  if (found?.manifest.kind !== "golden") return undefined;
+  return Object.fromEntries(PARTS.map((name) => [name, join(found.dir, name)]));
 }
 
 function absent(error: unknown): undefined {

@@ -6,6 +6,7 @@ import type { Sandboxes } from "../../sandboxes/sandboxes.ts";
 import type { PackedMachine } from "../../sandboxes/transits.ts";
 import type { Between } from "../between.ts";
 import type { Directory, FleetNode, Ownership } from "../contract.ts";
+import { pathsOf } from "../transfer/goldens.ts";
 import { contentOf } from "../transfer/pieces.ts";
 import type { Rate } from "../transfer/rate.ts";
 import { sendThings, sourceOf, type Thing } from "../transfer/things.ts";
@@ -69,6 +70,11 @@ export class Arrivals {
       const found = await images.content(thing.digest);
       if (found !== undefined) return found.base;
       throw new StacyError("not-found", `the image ${thing.digest} is not here`);
+    }
+    if (thing.kind === "golden") {
+      const path = (await pathsOf(sandboxes, thing.key))[thing.file];
+      if (path !== undefined) return path;
+      throw new StacyError("not-found", `a golden snapshot has no ${thing.file}`);
     }
     const { record } = sandboxes.get(thing.id);
     if (record.state !== "suspended") throw new StacyError("conflict", `sandbox ${thing.id} is not suspended`);

@@ -13,6 +13,8 @@ import type { Source } from "./transfer.ts";
 export const thingSchema = z.discriminatedUnion("kind", [
   /** Of a suspended sandbox. */
   z.strictObject({ kind: z.literal("machine"), id: z.string().max(64), file: z.string().max(64) }),
+  /** Of a golden snapshot. */
+  z.strictObject({ kind: z.literal("golden"), key: z.string().regex(/^[0-9a-f]{64}$/), file: z.string().max(64) }),
   /** A base image. */
   z.strictObject({ kind: z.literal("image"), digest: z.string().regex(/^sha256:[0-9a-f]{64}$/) }),
 ]);
