@@ -77,6 +77,9 @@ test("servers of a fleet know one another; a drained one makes no new sandboxes,
 
   await a.stop("SIGKILL");
   await until(async () => (await nodeAt(b, "a")).state === "silent");
+  const numbers: string = await b.ok("GET", "/metrics/prometheus");
+  assert.match(numbers, /^stacyvm_fleet_nodes\{state="silent"\} 1$/m);
+  assert.match(numbers, /^stacyvm_fleet_sandboxes\{node="b"\} \d+$/m);
   assert.deepEqual(await rows(), [{ id: made.id, name: "work", state: "running" }]);
   assert.equal((await b.call("DELETE", "/nodes/a")).status, 409);
   await a.start();

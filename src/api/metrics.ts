@@ -5,6 +5,7 @@ import type { Network } from "../egress/network.ts";
 import type { SnapshotInfo } from "../providers/provider.ts";
 import type { Observer } from "../sandboxes/observer.ts";
 import type { Sandboxes } from "../sandboxes/sandboxes.ts";
+import type { FleetNodeView } from "./fleet-nodes.ts";
 
 const SPAWN_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300];
 const CALL_BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600];
@@ -204,6 +205,32 @@ export class Metrics {
       registers: [this.registry],
       collect() {
         this.set(sandboxes.events.followers);
+      },
+    });
+  }
+
+  /** Gauges of the fleet that this server is in. @param nodes as they were last seen */
+  watchFleet(nodes: () => readonly FleetNodeView[]): void {
+    const registers = [this.#ofAllOwners];
+    new Gauge({
+      name: "stacyvm_fleet_nodes",
+      help: "Nodes and entrances of the fleet by state, as this server sees them",
+      labelNames: ["state"],
+      registers,
+      collect() {
+        this.reset();
+        for (const state of ["up", "silent", "lost"]) this.set({ state }, 0);
+        for (const { state } of nodes()) this.inc({ state });
+      },
+    });
+    new Gauge({
+      name: "stacyvm_fleet_sandboxes",
+      help: "Sandboxes that hold a machine or are getting one, by node, as each node has said last",
+      labelNames: ["node"],
+      registers,
+      collect() {
+        this.reset();
+        for (const { name, role, load } of nodes()) if (role === "node") this.set({ node: name }, load.sandboxes);
       },
     });
   }

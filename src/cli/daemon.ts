@@ -132,6 +132,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   });
   network.vault = { of: (id) => sandboxes.secretsOf(id) };
   metrics.watch(sandboxes, paths.root, network);
+  if (fleet !== undefined) metrics.watchFleet(() => fleet.directory.nodes());
   let destroy = false;
   let closing: Promise<void> | undefined;
   const closeSandboxes = (): Promise<void> => {
