@@ -1,5 +1,5 @@
 /**
- * A fleet without machines: the real placement, membership, ownerships and events of many nodes on a real PostgreSQL that writes what it
+ * A fleet without machines: the real placement, heartbeats, ownerships and events of many nodes on a real PostgreSQL that writes what it
  * says to disk. All nodes are in this process and share its connections, as behind a PgBouncer, so what this process takes is not what a
  * node takes; what PostgreSQL takes is what it would.
  */
@@ -11,12 +11,12 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { FleetNode, NodeLoad } from "../src/fleet/contract.ts";
 import { FleetDatabase, type Rows } from "../src/fleet/database/database.ts";
-import { Nodes } from "../src/fleet/database/nodes.ts";
+import { Nodes, type OwnDescription } from "../src/fleet/database/nodes.ts";
 import { Ownerships } from "../src/fleet/database/ownerships.ts";
+import { revisions } from "../src/fleet/database/revisions.ts";
 import { migrate } from "../src/fleet/database/schema.ts";
 import { FleetEvents } from "../src/fleet/events.ts";
 import { NO_LOAD } from "../src/fleet/load.ts";
-import { Membership } from "../src/fleet/membership.ts";
 import { candidates, shapeKey } from "../src/fleet/placement.ts";
 import { FleetRegistry } from "../src/fleet/registry.ts";
 import type { EventType, SandboxEvent } from "../src/sandboxes/events.ts";
@@ -26,8 +26,10 @@ import { Postgres } from "../test/postgres.ts";
 import type { BenchContext } from "./harness.ts";
 
 const CONNECTIONS = 32;
-/** Starts at once: each may bring the tables forward, and so they wait for one another. */
-const STARTS = 4;
+/** Nodes that do at once what each does once. */
+const AT_ONCE = 8;
+/** Loads that a node reads with a heartbeat (membership.ts). */
+const SAMPLE = 32;
 const SETTLE_MS = 12_000;
 const OWNERS = 1_000;
 const LOST_MS = 600_000;
@@ -78,27 +80,29 @@ class Happenings {
 
 class SimulatedNode {
   readonly id = randomUUID();
+  readonly incarnation = randomUUID();
   readonly records = new Map<string, SandboxRecord>();
   readonly events = new Happenings();
-  readonly membership: Membership;
   readonly registry: FleetRegistry;
+  readonly #database: FleetDatabase;
+  readonly #nodes: Nodes;
+  readonly #self: OwnDescription;
   readonly #brought: FleetEvents;
+  #since = "-infinity";
 
-  constructor(database: FleetDatabase, i: number, heartbeatMs: number) {
-    const name = `node-${String(i).padStart(4, "0")}`;
-    this.membership = new Membership({
-      ...{ database, nodes: new Nodes(database, LOST_MS), heartbeatMs, log: silentLog },
-      self: {
-        ...{ id: this.id, name, url: `https://10.0.${i >> 8}.${i & 255}:7424`, role: "node", version: "1" },
-        ...{ providers: ["firecracker", "qemu"], labels: { zone: `z${i % 3}` }, architecture: "x64" },
-        ...{ hostIdentity: "cpu kernel", load: NO_LOAD },
-      },
-    });
-    const ownerships = new Ownerships(database, this.id, this.membership.incarnation);
+  constructor(database: FleetDatabase, i: number) {
+    this.#database = database;
+    this.#nodes = new Nodes(database, LOST_MS);
+    this.#self = {
+      ...{ id: this.id, name: `node-${String(i).padStart(4, "0")}`, role: "node", version: "1", architecture: "x64" },
+      ...{ url: `https://10.0.${i >> 8}.${i & 255}:7424`, providers: ["firecracker", "qemu"], load: NO_LOAD },
+      ...{ labels: { zone: `z${i % 3}` }, hostIdentity: "cpu kernel" },
+    };
+    const ownerships = new Ownerships(database, this.id, this.incarnation);
     this.registry = new FleetRegistry({
       ...{ ownerships, nodeId: this.id, log: silentLog },
-      assertOpen: () => this.membership.assertOpen(),
-      nodes: () => this.membership.nodes(),
+      assertOpen() {},
+      nodes: () => [],
     });
     this.registry.follow(
       () => [...this.records.values()],
@@ -116,26 +120,20 @@ class SimulatedNode {
     };
   }
 
-  get joined(): boolean {
-    try {
-      this.membership.assertOpen();
-      return true;
-    } catch {
-      return false; // it tries again with its next heartbeat
-    }
-  }
-
-  async start(): Promise<void> {
-    await this.membership.start(
-      () => this.load(),
-      () => this.registry.reconcile(),
-      async () => {},
-    );
+  async start(heartbeatMs: number): Promise<void> {
+    await this.#nodes.register(this.#self, this.incarnation, heartbeatMs);
     this.#brought.follow(this.events as never);
   }
 
+  /** As membership does. @param others of which it reads the loads */
+  async beat(others: readonly string[]): Promise<void> {
+    await this.#nodes.beat(this.id, this.incarnation, this.load());
+    const { at } = await this.#nodes.changes(this.#since, [this.id, ...others]);
+    this.#since = at;
+    await revisions(this.#database);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.membership[Symbol.asyncDispose]();
     await this.registry[Symbol.asyncDispose]();
     await this.#brought[Symbol.asyncDispose]();
   }
@@ -165,12 +163,11 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
   await using postgres = await Postgres.create({ durable: true });
   await using database = new CountedDatabase({ url: postgres.url, connections: CONNECTIONS, log: silentLog });
   await migrate(database);
-  const fleet = Array.from({ length: scale.nodes }, (_, i) => new SimulatedNode(database, i, scale.heartbeatMs));
+  const fleet = Array.from({ length: scale.nodes }, (_, i) => new SimulatedNode(database, i));
   const byId = new Map<string, SimulatedNode>(fleet.map((node) => [node.id, node]));
   await using _ended = { [Symbol.asyncDispose]: () => each(fleet, CONNECTIONS, (node) => node[Symbol.asyncDispose]()) };
   context.progress(`fleet: ${scale.nodes} nodes, ${scale.sandboxes} sandboxes`);
-  await each(fleet, STARTS, (node) => node.start());
-  while (!fleet.every((node) => node.joined)) await delay(100);
+  await each(fleet, AT_ONCE, (node) => node.start(scale.heartbeatMs));
   const living: { node: SimulatedNode; record: SandboxRecord }[] = [];
   const owner = (): string => `owner-${Math.floor(Math.random() * OWNERS)}`;
   for (let i = 0; i < scale.sandboxes; i++) {
@@ -181,9 +178,13 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
   }
   await fill(database, living);
   // Each finds what it has in the table, as after an outage, and with that its epochs.
-  await each(fleet, STARTS, (node) => node.registry.reconcile());
+  await each(fleet, AT_ONCE, (node) => node.registry.reconcile());
   // What has changed is told for a while: nobody has come since.
   await delay(SETTLE_MS);
+  let view = await new Nodes(database, LOST_MS).list();
+  const beating = new AbortController();
+  const beats = { n: 0, failed: 0 };
+  const heart = beat(fleet, scale.heartbeatMs, beating.signal, beats);
 
   const spentIn = async (work: () => Promise<void>): Promise<Spent> => {
     const wal = async (): Promise<number> =>
@@ -201,16 +202,16 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
 
   context.progress("fleet: heartbeats alone");
   const quiet = await spentIn(() => delay(scale.seconds * 1_000));
-  const beats = (scale.nodes * quiet.ms) / scale.heartbeatMs;
-  context.sample("heartbeat.postgres-cpu", quiet.cpuMs / beats);
-  context.sample("heartbeat.wal", quiet.walBytes / beats, "bytes");
-  context.sample("heartbeat.statements", quiet.statements / beats, "statements");
+  const quietBeats = beats.n;
+  context.sample("heartbeat.postgres-cpu", quiet.cpuMs / quietBeats);
+  context.sample("heartbeat.wal", quiet.walBytes / quietBeats, "bytes");
+  context.sample("heartbeat.statements", quiet.statements / quietBeats, "statements");
+  view = await new Nodes(database, LOST_MS).list();
 
   const create = async (name: string, most?: { all: { sandboxes: number } }): Promise<void> => {
-    const entrance = fleet[Math.floor(Math.random() * fleet.length)] as SimulatedNode;
     const record = newRecord(owner());
     const began = performance.now();
-    const found = candidates(entrance.membership.nodes(), { image: record.image, memoryMiB: 512, vcpus: 1 });
+    const found = candidates(view, { image: record.image, memoryMiB: 512, vcpus: 1 });
     const placed = performance.now();
     const node = byId.get((found[0] as FleetNode).id) as SimulatedNode;
     node.records.set(record.id, record);
@@ -260,10 +261,13 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
   context.sample("create.statements", own("statements"), "statements");
   context.sample("create.wal", own("walBytes"), "bytes");
   context.sample("create.postgres-cpu", own("cpuMs"));
+  beating.abort();
+  await heart;
+  if (beats.failed > 0) context.failure("heartbeats", new Error(`${beats.failed} of ${beats.n} were not answered`));
   await countBytes(context, postgres, fleet);
 
   const perCore = 1_000 / own("cpuMs");
-  const beatMs = quiet.cpuMs / beats;
+  const beatMs = quiet.cpuMs / quietBeats;
   context.note(`all nodes are one process with ${CONNECTIONS} connections, and PostgreSQL is on the same processors`);
   context.note(`heartbeats every ${scale.heartbeatMs / 1_000} s, ${living.length} sandboxes of ${OWNERS} owners`);
   context.conclude([
@@ -272,6 +276,32 @@ export async function simulate(context: BenchContext, scale: Scale): Promise<voi
     `  or takes ${Math.round(1_000 / beatMs)} heartbeats a second of ${scale.nodes} nodes: ${Math.round((2 * 1_000) / beatMs)} nodes at a heartbeat of 2 s`,
     `  1,000 creates a second write ${((own("walBytes") * 1_000) / 2 ** 20).toFixed(1)} MiB of WAL a second`,
   ]);
+}
+
+/** One node after another, each once in its time. */
+async function beat(
+  fleet: readonly SimulatedNode[],
+  heartbeatMs: number,
+  signal: AbortSignal,
+  counts: { n: number; failed: number },
+): Promise<void> {
+  const under = new Set<Promise<void>>();
+  const began = performance.now();
+  for (let i = 0; !signal.aborted; i++) {
+    const wait = began + (i * heartbeatMs) / fleet.length - performance.now();
+    if (wait > 0) await delay(wait, undefined, { signal }).catch(() => {});
+    const others = Array.from(
+      { length: SAMPLE },
+      () => (fleet[Math.floor(Math.random() * fleet.length)] as SimulatedNode).id,
+    );
+    const one = (fleet[i % fleet.length] as SimulatedNode).beat(others).catch(() => {
+      counts.failed += 1;
+    });
+    counts.n += 1;
+    under.add(one);
+    void one.finally(() => under.delete(one));
+  }
+  await Promise.all(under);
 }
 
 /** As many at once, all of them. */
@@ -326,7 +356,7 @@ async function countBytes(context: BenchContext, postgres: Postgres, fleet: read
     const url = `postgresql://stacyvm@localhost/postgres?host=${encodeURIComponent(dir)}`;
     await using database = new FleetDatabase({ url, connections: 1, log: silentLog });
     const [node] = fleet as [SimulatedNode];
-    const ownerships = new Ownerships(database, node.id, node.membership.incarnation);
+    const ownerships = new Ownerships(database, node.id, node.incarnation);
     await database.query("SELECT 1");
     const before = { ...bytes };
     const count = 50;
