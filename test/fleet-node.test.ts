@@ -316,6 +316,28 @@ for (const [what, loses] of [
     await until(async () => (await rows()).some((row) => row.id === id));
   });
 
+test("a database that knows only an earlier start of a node, as from a backup, is told of this one; a copy's place stays lost", async () => {
+  const first = await node("a");
+  const backup = () => tests.postgres.query("SELECT id, incarnation FROM stacyvm.nodes");
+  const [before] = await backup();
+  await first[Symbol.asyncDispose]();
+  for (let i = 0; i < 2; i++) await (await node("a", { home: first.home }))[Symbol.asyncDispose]();
+  await using again = await node("a", { home: first.home });
+  const { id } = await again.sandboxes.spawn({ name: "since" });
+  await tests.postgres.query("DELETE FROM stacyvm.sandboxes");
+  await tests.postgres.query("UPDATE stacyvm.nodes SET incarnation = $1", [before.incarnation]);
+  await until(async () => (await rows()).some((row) => row.id === id));
+  await again.sandboxes.spawn({});
+  assert.notEqual((await backup())[0].incarnation, before.incarnation);
+  await tests.postgres.query("UPDATE stacyvm.nodes SET incarnation = gen_random_uuid()");
+  await until(() =>
+    again.sandboxes.spawn({}).then(
+      () => false,
+      (error: Error) => /another server has registered/.test(error.message),
+    ),
+  );
+});
+
 test("a server whose database is not there, or not its own, starts all the same, and says so to whoever creates", async () => {
   await using a = await node("a", { url: tests.postgres.url.replace("/postgres?", "/nonexistent?") });
   await assert.rejects(a.sandboxes.spawn({}), { code: "unavailable", message: /not joined/ });

@@ -29,6 +29,7 @@ import { Membership } from "./membership.ts";
 import type { Moves } from "./moving/moves.ts";
 import { FleetRegistry } from "./registry.ts";
 import { ROWS_CHANNEL, SharedRows } from "./shared-rows.ts";
+import { startAs } from "./starts.ts";
 
 const ID_FILE = "node-id";
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -64,7 +65,13 @@ export class Fleet implements AsyncDisposable {
   #moves: Moves | undefined;
   #shared: { templates: SharedRows<Template, TemplateName>; quotas: SharedRows<OwnerQuota, QuotaName> } | undefined;
 
-  private constructor(parts: FleetParts, id: string, identity: string) {
+  private constructor(
+    parts: FleetParts,
+    id: string,
+    identity: string,
+    incarnation: string,
+    earlier: readonly string[],
+  ) {
     const { config, log, providers, role, version } = parts;
     const { database_url: url, listen_url: listenUrl, database_connections: connections } = config;
     const database = new FleetDatabase({ url, listenUrl, connections, log });
@@ -74,8 +81,11 @@ export class Fleet implements AsyncDisposable {
       ...{ architecture: process.arch, hostIdentity: identity, load: NO_LOAD },
     };
     const nodes = new Nodes(database, config.lost_after);
-    const membership = new Membership({ database, nodes, self, heartbeatMs: config.heartbeat, log });
-    const ownerships = new Ownerships(database, id, membership.incarnation);
+    const membership = new Membership({
+      ...{ database, nodes, self, incarnation, earlier, log },
+      heartbeatMs: config.heartbeat,
+    });
+    const ownerships = new Ownerships(database, id, incarnation);
     const assertOpen = (): void => membership.assertOpen();
     const registry = new FleetRegistry({
       ...{ ownerships, nodeId: id, assertOpen, log },
@@ -93,8 +103,13 @@ export class Fleet implements AsyncDisposable {
 
   /** Nothing is asked of the database yet. @throws StacyError `invalid` */
   static async open(parts: FleetParts): Promise<Fleet> {
-    const [id, identity] = await Promise.all([nodeId(parts.dataDir), hostIdentity()]);
-    return new Fleet(parts, id, `${identity.cpu} ${identity.kernel}`);
+    const incarnation = randomUUID();
+    const [id, identity, earlier] = await Promise.all([
+      nodeId(parts.dataDir),
+      hostIdentity(),
+      startAs(incarnation, parts.dataDir, parts.log),
+    ]);
+    return new Fleet(parts, id, `${identity.cpu} ${identity.kernel}`, incarnation, earlier);
   }
 
   /**

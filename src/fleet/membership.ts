@@ -2,7 +2,6 @@
  * This server as one of the fleet's nodes: it registers, says from time to time that it is there, and keeps in memory what the others say.
  * While the database is away it knows them as they were last seen.
  */
-import { randomUUID } from "node:crypto";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { FleetNode, NodeLoad } from "./contract.ts";
@@ -26,13 +25,15 @@ export interface MembershipParts {
   database: FleetDatabase;
   nodes: Nodes;
   self: OwnDescription;
+  /** Of this process: another one that registers as the same node takes its place. */
+  incarnation: string;
+  /** Of the processes that were this node before. */
+  earlier: readonly string[];
   heartbeatMs: number;
   log: Log;
 }
 
 export class Membership implements AsyncDisposable {
-  /** Of this process: another one that registers as the same node takes its place. */
-  readonly incarnation = randomUUID();
   readonly #parts: MembershipParts;
   #standing: "joining" | "in" | "removed" | "replaced" = "joining";
   #draining = false;
@@ -163,7 +164,7 @@ export class Membership implements AsyncDisposable {
   }
 
   async #tell(): Promise<void> {
-    const { database, nodes, self, heartbeatMs, log } = this.#parts;
+    const { database, nodes, self, incarnation, earlier, heartbeatMs, log } = this.#parts;
     if (this.#standing === "removed" || this.#standing === "replaced") {
       await this.refresh();
       return this.#poll(); // a key that is revoked ends here, too
@@ -173,14 +174,14 @@ export class Membership implements AsyncDisposable {
     const load = { ...this.#load(), ...(offset === undefined ? {} : { clockOffsetMs: offset }) };
     if (this.#standing === "joining") {
       await migrate(database);
-      await nodes.register({ ...self, load }, this.incarnation, heartbeatMs);
+      await nodes.register({ ...self, load }, incarnation, heartbeatMs);
       this.#standing = "in";
       this.#compared = undefined; // what it has got new epochs
       log.info({ phase: "fleet", node: self.id, name: self.name }, "this server is a node of its fleet");
     }
     const said = JSON.stringify(load);
     const asked = Date.now();
-    const answer = await nodes.beat(self.id, this.incarnation, said === this.#said ? undefined : load);
+    const answer = await nodes.beat(self.id, incarnation, said === this.#said ? undefined : load, earlier);
     const took = Date.now() - asked;
     this.#said = said;
     if (answer === "unknown") {

@@ -49,7 +49,8 @@ export interface NodeChanges {
 
 /**
  * What a heartbeat is answered with. `replaced`: another process has registered as this node since. `unknown`: the database has lost the
- * registration, as one that is back from a backup, or one whose fail-over has lost the last second; a removal is not lost so, it keeps its row.
+ * registration, as one that is back from a backup, or one whose fail-over has lost the last second: it has none, or that of an earlier process. A
+ * removal is not lost so, it keeps its row.
  */
 export type Heartbeat =
   | {
@@ -116,20 +117,34 @@ export class Nodes {
     }
   }
 
-  /** @param load absent: as it was */
-  async beat(id: string, incarnation: string, load: NodeLoad | undefined): Promise<Heartbeat> {
-    const { rows } = await this.#database.query<{ mine: boolean; removed: boolean; draining: boolean; now_ms: number }>(
+  /**
+   * @param load absent: as it was
+   * @param earlier incarnations that were this node before
+   */
+  async beat(
+    id: string,
+    incarnation: string,
+    load: NodeLoad | undefined,
+    earlier: readonly string[] = [],
+  ): Promise<Heartbeat> {
+    const { rows } = await this.#database.query<{
+      incarnation: string;
+      removed: boolean;
+      draining: boolean;
+      now_ms: number;
+    }>(
       `UPDATE stacyvm.nodes SET
          seen_at = CASE WHEN incarnation = $2 AND removed_at IS NULL THEN now() ELSE seen_at END,
          load = CASE WHEN incarnation = $2 THEN coalesce($3::jsonb, load) ELSE load END
-       WHERE id = $1 RETURNING incarnation = $2 AS mine, removed_at IS NOT NULL AS removed, draining,
+       WHERE id = $1 RETURNING incarnation, removed_at IS NOT NULL AS removed, draining,
          (extract(epoch FROM now()) * 1000)::float8 AS now_ms`,
       [id, incarnation, load === undefined ? null : JSON.stringify(load)],
     );
     const [row] = rows;
     if (row === undefined) return "unknown";
     if (row.removed) return "removed";
-    return row.mine ? { draining: row.draining, now: row.now_ms } : "replaced";
+    if (row.incarnation === incarnation) return { draining: row.draining, now: row.now_ms };
+    return earlier.includes(row.incarnation) ? "unknown" : "replaced";
   }
 
   /** All that were not removed, by name. */
