@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import pg from "pg";
+import { FleetEvents } from "../src/fleet/events.ts";
 import type { SandboxEvent } from "../src/sandboxes/events.ts";
+import { silentLog } from "../src/sandboxes/observer.ts";
 import { Store } from "../src/sandboxes/store.ts";
 import { fakeWorld } from "./fake-provider.ts";
 import { fleetTests, until } from "./fleet-support.ts";
@@ -148,4 +150,37 @@ test("tables that have come from another cluster, whose transactions had greater
   assert.deepEqual(created(read.found), [id]);
   assert.ok((read.found[0]?.number ?? 0) > 1_000_000_000_000);
   assert.equal(created(await b.events.before(Number.MAX_SAFE_INTEGER)).length, 2);
+});
+
+test("one that comes while old ones are being removed is not left to the next one", async () => {
+  await using a = await server("a");
+  const { events: local } = a.sandboxes;
+  const late = new FleetEvents(
+    {
+      away: undefined,
+      query: async (sql) => {
+        if (sql.includes("events swept")) local.emit("quota.saved");
+        return { rows: [{ n: `${local.last}` }] as never[], count: 1 };
+      },
+    },
+    "b",
+    silentLog,
+  );
+  const waited = Promise.withResolvers<boolean>();
+  const sent: number[] = [];
+  late.follow({
+    get last() {
+      return local.last;
+    },
+    after: (number) => {
+      sent.push(number);
+      return local.after(number);
+    },
+    wait: (ms, signal) => {
+      waited.resolve(sent.at(-1) === local.last);
+      return local.wait(ms, signal);
+    },
+  });
+  assert.ok(await waited.promise, "it waits when all are sent");
+  await late[Symbol.asyncDispose]();
 });

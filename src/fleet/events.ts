@@ -179,9 +179,11 @@ export class FleetEvents implements EventLog, AsyncDisposable {
     while (!signal.aborted) {
       try {
         this.#sent ??= await this.#marked(local.last);
+        const { last } = local;
         if (await this.#send(local, this.#sent)) continue;
         await this.#sweep();
-        if (await local.wait(IDLE_MS, signal)) await delay(GATHER_MS, undefined, { signal });
+        // What came meanwhile has woken nobody.
+        if (local.last !== last || (await local.wait(IDLE_MS, signal))) await delay(GATHER_MS, undefined, { signal });
       } catch (error) {
         if (signal.aborted) return;
         // Away, or without its tables until this server joins.
