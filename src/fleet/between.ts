@@ -52,9 +52,9 @@ export class Between {
     this.#answers.set(name, answering);
   }
 
-  /** Whether it is a node's own question, and no call that it passes on. */
-  static isOwn({ url = "" }: IncomingMessage): boolean {
-    return url.startsWith(BASE);
+  /** Whether it is a node's own question, and no call that it passes on: a client may give any path, and a guest may serve it. */
+  static isOwn({ own }: Claim): boolean {
+    return own === true;
   }
 
   /** @param claim checked */
@@ -74,7 +74,8 @@ export class Between {
   }
 
   async #answer(incoming: IncomingMessage, { from: id }: Claim, signal: AbortSignal): Promise<object> {
-    const answering = this.#answers.get((incoming.url ?? "").slice(BASE.length));
+    const { url = "" } = incoming;
+    const answering = url.startsWith(BASE) ? this.#answers.get(url.slice(BASE.length)) : undefined;
     const from = this.#parts.directory.nodes().find((node) => node.id === id);
     if (answering === undefined || incoming.method !== "POST" || from === undefined) {
       throw new StacyError("not-supported", "this node knows no such question", {
@@ -107,7 +108,7 @@ export class Between {
     const body = Buffer.from(JSON.stringify(asked));
     const headers = ["Content-Type", "application/json", BODY_HEADER, sha256(body)];
     const seal = (sealed: string[]): string =>
-      assertions.sign({ to: node.id, address: "" }, { method, path, headers: sealed });
+      assertions.sign({ to: node.id, address: "", own: true }, { method, path, headers: sealed });
     const answer = await forwarder
       .open(node, { method, path, headers, body }, seal, signal)
       .catch((error: unknown) => Promise.reject(this.#silent(node, error, signal)));

@@ -13,6 +13,7 @@ import { connection } from "../../test/fake-access.ts";
 import { fakeApp } from "../../test/fake-app.ts";
 import { listen, type RunningServer } from "../api/server.ts";
 import { validateConfig } from "../config/load.ts";
+import { sha256 } from "../host/digest.ts";
 import type { Directory, FleetNode, Ownership, OwnershipFilter } from "./contract.ts";
 import { FLEET_HEADER } from "./forwarding/forwarder.ts";
 import { NodesListener } from "./nodes-listener.ts";
@@ -554,6 +555,15 @@ test("previews go to the guest wherever it is, with the key kept back; WebSocket
     };
     const { id } = await spawn();
     const host = `8080-${id}.localhost`;
+    // A path that nodes have among themselves is the guest's like any other, whatever the client gives along.
+    const asked = { id, since: 0 };
+    const digest = { "x-stacyvm-body": sha256(Buffer.from(JSON.stringify(asked))) };
+    const ways: Record<string, string>[] = [{ host }, { "e2b-sandbox-id": id, "e2b-sandbox-port": "8080" }];
+    for (const way of ways) {
+      const between = await here.ask("POST", "/fleet/has", asked, { ...way, ...digest });
+      assert.deepEqual([between.status, between.body.is], [200, undefined], JSON.stringify(between.body));
+      assert.ok(between.body.host, "the guest's program has answered");
+    }
     const withKey = await here.ask("GET", "/page?x=1", undefined, { host, "x-mine": "1" });
     assert.equal(withKey.status, 200, JSON.stringify(withKey.body));
     assert.deepEqual(

@@ -85,7 +85,7 @@ export class Inward implements Front {
   /** @returns whether it was answered; else the application does */
   #admit(call: Call, claim: Claim, parts: InwardParts): boolean | Promise<boolean> {
     const { incoming } = call;
-    if (Between.isOwn(incoming)) {
+    if (Between.isOwn(claim)) {
       if (call.outgoing !== undefined) return parts.between.answer(incoming, call.outgoing, claim);
       call.upgrade.socket.destroy();
       return true;

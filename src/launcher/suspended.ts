@@ -20,7 +20,7 @@ import { makeMachineDir } from "./machine-dir.ts";
 import { sparseMap } from "./manifest.ts";
 import { damagedPart, PARTS, proofOf, sealParts, stampOf } from "./parts.ts";
 
-const SEAL = "sealed.json";
+export const SEAL = "sealed.json";
 const seal = z.object({ proof: z.string(), files: z.record(z.string(), sparseMap) });
 /** Of one that is to start anew. */
 const DISK: readonly string[] = [FILES.rootfs];

@@ -109,13 +109,20 @@ export class Store implements Disposable {
     return this.#sandboxes.has(id) || this.#db.get("SELECT 1 AS one FROM sandboxes WHERE id = ?", [id]) !== undefined;
   }
 
-  /** `ended`: it was here since then (ms since 1970), not only on its way, and is no more. */
-  fateOf(id: string, since: number): "here" | "ended" | "none" {
-    const sql = "SELECT state, updated_at, data ->> '$.transit.is' AS transit FROM sandboxes WHERE id = ?";
+  /**
+   * What has become of a sandbox that `asker` has offered. `ended`: it was here since then (ms since 1970), not only on its way, and is no more.
+   * One that left to the asker itself is none: that was an earlier stay.
+   */
+  fateOf(id: string, since: number, asker: string): "here" | "arriving" | "ended" | "none" {
+    const sql =
+      "SELECT state, updated_at, data ->> '$.transit.is' AS transit, data ->> '$.transit.node' AS other FROM sandboxes WHERE id = ?";
     const row = this.#db.get(sql, [id]);
     if (row === undefined) return "none";
-    if (row.state !== "destroyed" && row.state !== "expired") return "here";
-    return row.transit === "arriving" || Number(row.updated_at) < since ? "none" : "ended";
+    const over = row.state === "destroyed" || row.state === "expired";
+    if (row.transit === "arriving") return over ? "none" : "arriving";
+    if (!over) return "here";
+    const leftBefore = row.transit === "leaving" && row.other === asker;
+    return leftBefore || Number(row.updated_at) < since ? "none" : "ended";
   }
 
   /** Whose it is or was, as far as the database knows it. */

@@ -66,9 +66,9 @@ export class Transits {
     return this.#parts.table.find(id)?.record.transit !== undefined;
   }
 
-  /** @throws StacyError `conflict` naming what of it belongs to this host */
-  assertTravels(id: string): void {
-    const { record } = this.#parts.table.get(id);
+  /** @throws StacyError `conflict` naming what of it belongs to its host */
+  assertTravels(record: SandboxRecord): void {
+    const { id } = record;
     const what = "moved to another node";
     assertNoVolumes(record, what);
     assertNoDirectories(record, what);
@@ -99,7 +99,7 @@ export class Transits {
     try {
       const { stoppedMs, handed } = await sandbox.changes.run(async (signal) => {
         this.#going.set(id, over.promise);
-        this.assertTravels(id);
+        this.assertTravels(record);
         sandbox.machineIn(["running", "paused", "suspended"]);
         const wakes = sandbox.state === "running";
         const comesBack = wakes || record.resumeOnUse === true;
@@ -185,7 +185,10 @@ export class Transits {
         known = true;
         if (!taken) throw new StacyError("conflict", `sandbox ${record.id} is not offered any more`);
         delete record.transit;
-        await table.save(sandbox).catch(() => {}); // A5; tried again by the store
+        await table.save(sandbox).catch((cause: Error) => {
+          // A5; tried again by the store. Who has offered it keeps its copy until this one is on disk.
+          throw new StacyError("unavailable", `that sandbox ${record.id} is here is not on disk yet`, { cause });
+        });
         events.emit("sandbox.moved", record.id, { from: from.name });
         if (wakes) await changes.within(sandbox, "running", { reason: "used" }, signal).catch(() => {}); // its next use tries again
       });

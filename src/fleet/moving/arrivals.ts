@@ -17,6 +17,10 @@ import { hasSchema, imageAnswer, imageSchema, inquirySchema, type Offer, offerSc
 /** For a node to read an image and say what is in it. */
 const IMAGE_MS = 300_000;
 
+const SANDBOX_ID = /^sb-[0-9a-f]{8}$/;
+/** Beside memory and disk: device state, headers, journals. */
+const EXTRA_BYTES = 256 * 2 ** 20;
+
 type ImageAbout = Omit<z.infer<typeof imageAnswer>, "content">;
 
 /** The content of images, by digest. */
@@ -45,16 +49,16 @@ export class Arrivals {
   constructor(parts: ArrivalsParts) {
     this.#parts = parts;
     const { between, sandboxes, images, rate } = parts;
-    sendThings(between, rate, (thing) => this.#find(thing));
+    sendThings(between, rate, (thing, from) => this.#find(thing, from));
     between.on("inquiry", async (body, { from }) => {
       const { sandbox, packed } = inquirySchema.parse(body);
-      sandboxes.assertPlace(sandbox);
+      this.#assertFits(sandbox, packed);
       const differs = await sandboxes.transits.travelOf(sandbox).differences(packed);
       if (differs.length === 0) await this.#image(packed, from);
       return { differs };
     });
     between.on("offer", (body, { from, signal }) => this.#take(offerSchema.parse(body), from, signal));
-    between.on("has", async (body) => ({ is: await this.#has(hasSchema.parse(body)) }));
+    between.on("has", async (body, { from }) => ({ is: await this.#has(hasSchema.parse(body), from) }));
     between.on("image", async (body, { signal }) => {
       const { digest } = imageSchema.parse(body);
       const found = await images.content(digest);
@@ -64,7 +68,18 @@ export class Arrivals {
     });
   }
 
-  async #find(thing: Thing): Promise<string> {
+  /** What another node says is not believed where it would cost this one more than the sandbox is. @throws StacyError */
+  #assertFits(sandbox: SandboxRecord, { record }: PackedMachine): void {
+    const { sandboxes } = this.#parts;
+    const named = SANDBOX_ID.test(sandbox.id) && record.id === sandbox.id && record.vmm === sandbox.provider;
+    if (!named || record.directories !== undefined) {
+      throw new StacyError("protocol", `what is said of the machine of sandbox ${sandbox.id} is not of one that moves`);
+    }
+    sandboxes.transits.assertTravels(sandbox);
+    sandboxes.assertPlace(sandbox);
+  }
+
+  async #find(thing: Thing, from: FleetNode): Promise<string> {
     const { sandboxes, images } = this.#parts;
     if (thing.kind === "image") {
       const found = await images.content(thing.digest);
@@ -77,7 +92,10 @@ export class Arrivals {
       throw new StacyError("not-found", `a golden snapshot has no ${thing.file}`);
     }
     const { record } = sandboxes.get(thing.id);
-    if (record.state !== "suspended") throw new StacyError("conflict", `sandbox ${thing.id} is not suspended`);
+    // To whom it was offered, and nobody else.
+    if (record.state !== "suspended" || record.transit?.is !== "leaving" || record.transit.node !== from.id) {
+      throw new StacyError("conflict", `sandbox ${thing.id} is not offered to ${from.name}`);
+    }
     return sandboxes.transits.travelOf(record).file(thing.id, thing.file);
   }
 
@@ -112,7 +130,8 @@ export class Arrivals {
   ): Promise<{ state: string } & Received> {
     const { sandboxes, between, registry } = this.#parts;
     const travel = sandboxes.transits.travelOf(sandbox);
-    sandboxes.assertPlace(sandbox);
+    this.#assertFits(sandbox, packed);
+    assertSizes(sandbox, contents);
     const differs = await travel.differences(packed);
     if (differs.length > 0) {
       throw new StacyError("conflict", `sandbox ${sandbox.id} cannot wake here: ${differs.join(", ")}`);
@@ -141,11 +160,22 @@ export class Arrivals {
   }
 
   /** What is said here is on disk. */
-  async #has({ id, since }: z.infer<typeof hasSchema>): Promise<"here" | "ended" | "arriving" | "none"> {
+  async #has(
+    { id, since }: z.infer<typeof hasSchema>,
+    from: FleetNode,
+  ): Promise<"here" | "ended" | "arriving" | "none"> {
     const { store, transits } = this.#parts.sandboxes;
     if (transits.has(id)) return "arriving";
     await store.sandboxWritten(id);
     await store.sync();
-    return store.fateOf(id, since - GOOD_MS);
+    return store.fateOf(id, since - GOOD_MS, from.id);
   }
+}
+
+/** @throws StacyError `too-large` for more than such a sandbox has */
+function assertSizes({ id, memoryMiB, diskMiB }: SandboxRecord, contents: Offer["contents"]): void {
+  const most = (memoryMiB + diskMiB) * 2 ** 20 + EXTRA_BYTES;
+  const all = Object.values(contents).reduce((sum, { size }) => sum + size, 0);
+  if (all > most)
+    throw new StacyError("too-large", `the files of sandbox ${id} have ${all} bytes, and may have ${most}`);
 }

@@ -77,7 +77,7 @@ export class Moves {
       const { state } = record;
       return { id, node: self.name, formerNode: self.name, state, stoppedMs: 0, totalMs: 0, bytes: 0, known: 0 };
     }
-    sandboxes.transits.assertTravels(id);
+    sandboxes.transits.assertTravels(record);
     const travel = sandboxes.transits.travelOf(record);
     const node = await this.#target(record, await travel.outline(id), to);
     let answer: { state: string; bytes: number; known: number } | undefined;

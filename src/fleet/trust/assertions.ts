@@ -39,6 +39,8 @@ const ClaimSchema = z.strictObject({
   proved: WhoSchema.optional(),
   /** It is about what this node has, and no question to the whole fleet. */
   local: z.boolean().optional(),
+  /** The node asks for itself (between.ts): nothing that a client has sent is in it, whatever its path. */
+  own: z.literal(true).optional(),
 });
 
 export type Claim = z.infer<typeof ClaimSchema>;
