@@ -47,7 +47,7 @@ test(`${CYCLES} kills of machine and server: nothing that was acknowledged is lo
 }, async (t) => {
   const parts = await durableServer(root, "", true);
   await using server = parts.server;
-  await server.ok("POST", "/volumes", { name: "data", size_mb: 512 });
+  await server.ok("POST", "/volumes", { name: "data", size_mb: 4_096 });
   const kills: Kept["kills"] = [
     async (server, id) => {
       await killMachine(server, id);
