@@ -17,6 +17,7 @@ async function server(name: string, { maxSandboxes = 0 } = {}) {
   await fleet.join(world.sandboxes);
   return { ...world, fleet, [Symbol.asyncDispose]: () => fleet[Symbol.asyncDispose]() };
 }
+type Server = Awaited<ReturnType<typeof server>>;
 
 test("an owner's limit is that of all servers together, also of creates at once, and each place is free again with its end", async () => {
   await using a = await server("a");
@@ -108,4 +109,40 @@ test("what was made for a client's key is found from all servers, and nobody mak
   assert.equal((await here.fleet.directory.requested("ada", "once"))?.sandboxId, second.id);
   here.clock.set(Date.now() + 25 * 3_600_000);
   await here.sandboxes.spawn({ owner: "ada", request });
+});
+
+test("keys that more than one sandbox was made for hold up no sandbox when the table has lost their rows", async () => {
+  await using a = await server("a");
+  await using b = await server("b");
+  const make = (at: Server, key: string) => at.sandboxes.spawn({ owner: "ada", request: { key, digest: "d" } });
+  const requested = async (key: string) => (await b.fleet.directory.requested("ada", key))?.sandboxId;
+  const old = await make(a, "old");
+  a.clock.set(Date.now() - 25 * 3_600_000);
+  const older = await make(a, "older");
+  a.clock.set(Date.now());
+  const failed = await make(a, "failed");
+  a.provider.machinesById.get(failed.id)?.die();
+  await until(async () => (await requested("failed")) === undefined);
+  const [repeated, anew] = [await make(a, "failed"), await make(a, "older")];
+  // A client that repeats what the table has lost gets it from another node.
+  await tests.postgres.query("UPDATE stacyvm.sandboxes SET request_key = NULL WHERE id = $1", [old.id]);
+  const elsewhere = await make(b, "old");
+  await tests.postgres.query("DELETE FROM stacyvm.sandboxes");
+  await tests.postgres.kill();
+  await tests.postgres.start();
+  const all = [old, older, failed, repeated, anew, elsewhere].map(({ id }) => id).toSorted();
+  const rows = () => tests.postgres.query("SELECT id FROM stacyvm.sandboxes ORDER BY id");
+  await until(() =>
+    rows().then(
+      (found) => found.length === all.length,
+      () => false,
+    ),
+  );
+  assert.deepEqual(
+    (await rows()).map(({ id }) => id),
+    all,
+  );
+  assert.equal(await requested("failed"), repeated.id);
+  assert.equal(await requested("older"), anew.id);
+  assert.equal(await requested("old"), elsewhere.id);
 });

@@ -143,7 +143,8 @@ export class Membership implements AsyncDisposable {
     this.#timer = setTimeout(() => {
       this.#round = this.#beat()
         .catch((error: unknown) => {
-          if (asStacyError(error).code !== "unavailable")
+          // That the database is away is said once, where it is found out.
+          if (asStacyError(error).code !== "unavailable" || this.#parts.database.away === undefined)
             this.#parts.log.error(
               { phase: "fleet", err: error },
               "the fleet could not be told that this server is there",

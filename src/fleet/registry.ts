@@ -8,7 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError, StacyError } from "../host/error.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import type { SandboxRecord } from "../sandboxes/record.ts";
-import type { MostTaken, Registry, Taken } from "../sandboxes/registry.ts";
+import { isTaken, type MostTaken, type Registry, type Taken } from "../sandboxes/registry.ts";
 import { isVisible } from "../sandboxes/state.ts";
 import type { FleetNode, Ownership } from "./contract.ts";
 import type { Claim, Ownerships, Published } from "./database/ownerships.ts";
@@ -38,7 +38,7 @@ interface Held {
 }
 
 export interface FleetRegistryParts {
-  ownerships: Pick<Ownerships, "claim" | "taken" | "publish" | "release" | "of" | "all" | "renew" | "take">;
+  ownerships: Pick<Ownerships, "claim" | "reclaim" | "taken" | "publish" | "release" | "of" | "all" | "renew" | "take">;
   nodeId: string;
   /** @throws StacyError `unavailable` while this node takes no new ones */
   assertOpen(): void;
@@ -248,8 +248,9 @@ export class FleetRegistry implements Registry, AsyncDisposable {
       await Promise.all(
         claims.splice(0, AT_ONCE).map(async (record) => {
           if (!isVisible(record.state)) return;
-          await this.#claimed(record, (claim) => ownerships.claim(claim)).catch((error: unknown) => {
-            if (asStacyError(error).code === "unavailable") throw error;
+          await this.#claimed(record, (claim) => ownerships.reclaim(claim)).catch((error: unknown) => {
+            // One whose id another node has taken meanwhile holds up no other.
+            if (asStacyError(error).code === "unavailable" && !isTaken(error)) throw error;
             log.warn({ sandbox: record.id, phase: "fleet", err: error }, "the fleet does not take this sandbox");
           });
           if (!isVisible(record.state)) this.release(record.id);

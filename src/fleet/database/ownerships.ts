@@ -13,6 +13,7 @@ const UNIQUE = "23505";
 const OVER = "SV001";
 /** A request that comes again after this long is another one, ms. */
 const KEY_KEPT_MS = 24 * 3_600_000;
+const KEYS_INDEX = "sandboxes_request";
 
 interface Row {
   id: string;
@@ -98,6 +99,20 @@ export class Ownerships {
     if (other !== undefined && other.nodeId !== this.#nodeId) throw idTaken(sandboxId);
     throw new StacyError("unavailable", `this server cannot have the sandbox ${sandboxId} in the fleet`, {
       remedy: "try again; `stacyvm node ls` shows whether this server was removed from the fleet",
+    });
+  }
+
+  /**
+   * The same of one that was there before its row, which the table has lost. Its request's key may be another one's by now and stays that
+   * one's; one that has failed, or is old, has none any more.
+   */
+  async reclaim(claim: Claim): Promise<Ownership> {
+    const { requestKey, ...rest } = claim;
+    const forgotten = claim.state === "error" || claim.createdAt < Date.now() - KEY_KEPT_MS;
+    if (requestKey === undefined || forgotten) return this.claim(rest);
+    return this.claim(claim).catch((error: unknown) => {
+      if (error instanceof StacyError && detailOf(error.cause).constraint === KEYS_INDEX) return this.claim(rest);
+      throw error;
     });
   }
 
@@ -234,8 +249,9 @@ function refusalOf(error: unknown, { name }: Claim): unknown {
     return new StacyError("limit", message, { phase: "admission", remedy, data: { reason } });
   }
   if (state !== UNIQUE) return error;
-  if (constraint === "sandboxes_request") {
+  if (constraint === KEYS_INDEX) {
     return new StacyError("unavailable", "another node makes a sandbox for this idempotency key", {
+      cause: error,
       phase: "claim",
       remedy: "ask again: it is answered with that one",
       data: { retryAfterMs: 1_000 },
