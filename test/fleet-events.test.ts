@@ -152,6 +152,31 @@ test("tables that have come from another cluster, whose transactions had greater
   assert.equal(created(await b.events.before(Number.MAX_SAFE_INTEGER)).length, 2);
 });
 
+for (const [what, lose] of [
+  ["set back to a backup", () => tests.postgres.query("DELETE FROM stacyvm.events")],
+  ["brought to another cluster", async () => {}],
+] as const)
+  test(`under servers that run, a database that is ${what} gives new events numbers that nobody has read past`, async () => {
+    await using a = await server("a");
+    await using b = await server("b");
+    const read = follow(b, await b.events.newest());
+    const { id: before } = await a.sandboxes.spawn({});
+    await until(() => created(read.found).includes(before));
+    // Transactions' numbers go back; here what is added to them does.
+    await tests.postgres.query("UPDATE stacyvm.fleet SET events_base = events_base - 1000000");
+    await lose();
+    const made: string[] = [];
+    for (const each of [a, b, a]) {
+      const { id } = await each.sandboxes.spawn({});
+      made.push(id);
+      await until(async () => created(await a.events.before(Number.MAX_SAFE_INTEGER)).includes(id));
+    }
+    await until(() => made.every((id) => created(read.found).includes(id)));
+    await read.end();
+    assert.deepEqual(created(read.found), [before, ...made]);
+    assert.deepEqual(created(await a.events.before(Number.MAX_SAFE_INTEGER)).slice(0, 3), made.toReversed());
+  });
+
 test("one that comes while old ones are being removed is not left to the next one", async () => {
   await using a = await server("a");
   const { events: local } = a.sandboxes;

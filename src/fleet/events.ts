@@ -31,9 +31,14 @@ const KEPT = 200_000;
 const SWEEP_MS = 60_000;
 const END_MS = 1_000;
 
-/** Numbers are below this for good. The base grows when the tables have come to another cluster, whose transactions begin anew. */
+/**
+ * Numbers are below this for good. The base grows when transactions begin anew, or again from an earlier one: in another cluster, or in one
+ * that was set back to a backup.
+ */
 const HORIZON =
   "(SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint * 1024 + events_base FROM stacyvm.fleet)";
+/** More than what others have read since: that of 67 million transactions. */
+const JUMP = 2 ** 36;
 const COLUMNS = "n, at, owner, sandbox_id, type, data";
 
 interface Row {
@@ -63,6 +68,8 @@ export class FleetEvents implements EventLog, AsyncDisposable {
   #ring: SandboxEvent[] = [];
   #from = 0;
   #last: number | undefined;
+  /** The greatest number that was read or written here, at most a minute old: what comes to be is greater. */
+  #seen = 0;
   #polling: Promise<void> | undefined;
   #usedAt = 0;
   #waiters = new Set<() => void>();
@@ -82,7 +89,12 @@ export class FleetEvents implements EventLog, AsyncDisposable {
   async newest(): Promise<number> {
     if (this.#last !== undefined) return this.#last;
     const { rows } = await this.#database.query<{ n: string }>(`SELECT ${HORIZON} - 1 AS n`);
-    return Number(rows[0]?.n);
+    return this.#sees(Number(rows[0]?.n));
+  }
+
+  #sees(number: number): number {
+    this.#seen = Math.max(this.#seen, number);
+    return number;
   }
 
   async after(number: number, owner?: string): Promise<SandboxEvent[]> {
@@ -101,7 +113,9 @@ export class FleetEvents implements EventLog, AsyncDisposable {
        ORDER BY n LIMIT ${BATCH}`,
       owner === undefined ? [number] : [number, owner],
     );
-    return rows.map(eventOf);
+    const found = rows.map(eventOf);
+    this.#sees(found.at(-1)?.number ?? 0);
+    return found;
   }
 
   async before(number: number, owner?: string): Promise<SandboxEvent[]> {
@@ -158,6 +172,12 @@ export class FleetEvents implements EventLog, AsyncDisposable {
       [from ?? Number.MAX_SAFE_INTEGER],
     );
     const [{ horizon, found }] = rows as [{ horizon: string; found: Row[] }];
+    // What was written here may be beyond it while others write; what was read never is.
+    if (Number(horizon) < (from ?? this.#seen)) {
+      await this.#raise();
+      if (from !== undefined) return false;
+    }
+    this.#sees(Number(horizon));
     const events = found.map(eventOf);
     const full = events.length === MOST_READ;
     if (from === undefined) this.#from = Number(horizon);
@@ -199,17 +219,23 @@ export class FleetEvents implements EventLog, AsyncDisposable {
 
   /** How far the database has this server's. @param last one that comes anew begins here; a mark beyond it is of data that are no more */
   async #marked(last: number): Promise<number> {
-    await this.#database.query(
-      `UPDATE stacyvm.fleet SET events_base = m.n + 1024 - pg_snapshot_xmax(pg_current_snapshot())::text::bigint * 1024
-       FROM (SELECT max(n) AS n FROM stacyvm.events) m
-       WHERE m.n >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint * 1024 + events_base`,
-    );
+    await this.#raise();
     const { rows } = await this.#database.query<{ n: string }>(
       `INSERT INTO stacyvm.event_marks AS m (node_id, n) VALUES ($1, $2)
        ON CONFLICT (node_id) DO UPDATE SET n = least(m.n, excluded.n) RETURNING n`,
       [this.#nodeId, last],
     );
     return Number(rows[0]?.n);
+  }
+
+  /** What comes from now on has greater numbers than all that are there, or were seen here. */
+  async #raise(): Promise<void> {
+    await this.#database.query(
+      `UPDATE stacyvm.fleet SET events_base = m.n + ${JUMP} - pg_snapshot_xmax(pg_current_snapshot())::text::bigint * 1024
+       FROM (SELECT greatest(max(n), $1::bigint) AS n FROM stacyvm.events) m
+       WHERE m.n >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint * 1024 + events_base`,
+      [this.#seen],
+    );
   }
 
   /** @returns whether there were any */
@@ -219,22 +245,28 @@ export class FleetEvents implements EventLog, AsyncDisposable {
     if (last === undefined) return false;
     // Until its answer is here nobody knows.
     this.#sent = undefined;
-    const { count } = await this.#database.query(
-      `WITH mark AS (UPDATE stacyvm.event_marks SET n = $3 WHERE node_id = $1 AND n = $2 RETURNING n)
+    const { rows, count } = await this.#database.query<{ n: string }>(
+      `WITH mark AS (
+         UPDATE stacyvm.event_marks m SET n = $3 FROM stacyvm.fleet f WHERE node_id = $1 AND m.n = $2
+           AND pg_current_xact_id()::text::bigint * 1024 + f.events_base > greatest((SELECT max(n) FROM stacyvm.events), $9::bigint)
+         RETURNING m.n)
        INSERT INTO stacyvm.events (n, at, owner, sandbox_id, type, data)
        SELECT pg_current_xact_id()::text::bigint * 1024 + f.events_base + u.i, u.at, u.owner, u.sandbox_id, u.type, u.data::json
        FROM mark, stacyvm.fleet f,
-         unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS u(at, owner, sandbox_id, type, data, i)`,
+         unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS u(at, owner, sandbox_id, type, data, i)
+       RETURNING n`,
       [
         ...[this.#nodeId, sent, last.number, events.map(({ at }) => Math.round(at))],
         events.map(({ owner }) => owner ?? null),
         events.map(({ sandboxId }) => sandboxId ?? null),
         events.map(({ type }) => type),
         events.map(({ data }) => (data === undefined ? null : JSON.stringify(data))),
+        this.#seen,
       ],
     );
-    // Else the mark is another one: it is read again.
+    // Else the mark is another one, or numbers begin anew: it is read again.
     if (count > 0) this.#sent = last.number;
+    for (const { n } of rows) this.#sees(Number(n));
     return true;
   }
 
@@ -242,6 +274,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
   async #sweep(): Promise<void> {
     if (performance.now() < this.#sweepAt) return;
     this.#sweepAt = performance.now() + SWEEP_MS;
+    await this.newest();
     const { count } = await this.#database.query(
       `UPDATE stacyvm.revisions SET n = extract(epoch FROM now())::bigint
        WHERE what = 'events swept' AND n < extract(epoch FROM now())::bigint - ${SWEEP_MS / 1_000}`,
