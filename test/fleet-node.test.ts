@@ -288,6 +288,22 @@ test("times with fractions of a millisecond, and for ever, are taken", async () 
   await until(async () => (await stateOf(id)) === "running" && (await stateOf(endless.id)) === "running");
 });
 
+test("tables that are an older version's again, as from a backup, are brought forward under a server that runs", async () => {
+  await using a = await node("a");
+  const { id } = await a.sandboxes.spawn({ name: "work" });
+  await tests.postgres.query(`
+    DROP TABLE stacyvm.events, stacyvm.event_marks;
+    ALTER TABLE stacyvm.fleet DROP COLUMN events_base;
+    DELETE FROM stacyvm.revisions WHERE what = 'events swept';
+    DROP FUNCTION stacyvm.admit, stacyvm.taken;
+    ALTER TABLE stacyvm.sandboxes DROP COLUMN owner_id, DROP COLUMN memory_mib, DROP COLUMN vcpus, DROP COLUMN disk_mib, DROP COLUMN request_key;
+    DELETE FROM stacyvm.steps WHERE version > 3;
+    DELETE FROM stacyvm.sandboxes;
+  `);
+  await until(async () => (await rows()).some((row) => row.id === id));
+  await a.sandboxes.spawn({});
+});
+
 for (const [what, loses] of [
   ["this node", () => tests.postgres.query("TRUNCATE stacyvm.nodes CASCADE")],
   ["all of its tables", () => tests.postgres.query("DROP SCHEMA stacyvm CASCADE")],

@@ -158,7 +158,7 @@ export class Membership implements AsyncDisposable {
     try {
       await this.#tell();
     } catch (error) {
-      // The tables are gone: whoever took them away wants them made anew.
+      // The tables are gone, or those of an older version: whoever took them away wants them made anew.
       if (GONE.has(sqlState(error) ?? "") && this.#standing === "in") this.#standing = "joining";
       throw error;
     }

@@ -29,8 +29,8 @@ const END_MS = 500;
  */
 const TRANSIENT = /^(08|57P|57014|53|25006|40|55P03|28P01)/;
 
-/** Of `sqlState`: no such table, no such schema. */
-export const GONE: ReadonlySet<string> = new Set(["42P01", "3F000"]);
+/** Of `sqlState`: no such table, schema, column or function. */
+export const GONE: ReadonlySet<string> = new Set(["42P01", "3F000", "42703", "42883"]);
 
 export interface DatabaseOptions {
   url: string;
