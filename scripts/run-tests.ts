@@ -1,6 +1,6 @@
 /**
  * `make test`: lint, types and layers, then the Rust tests, then the TypeScript tests: units, and files with real machines two at a
- * time, since most of them wait as long as they work. A file that failed beside another is run once more by itself, and the end says
+ * time, since most of them wait as long as they work. A file that failed beside another, units too, is run once more by itself, and the end says
  * so: what fails only beside others is a busy machine's, or a race to be looked at; with STACYVM_TEST_STRICT=1 it fails the run.
  * Afterwards nothing of ours may be left running.
  */
@@ -100,6 +100,27 @@ async function step(title: string, command: string, args: string[], cwd = packag
   if (!(await run(title, command, args, cwd, false)).passed) failed = true;
 }
 
+/** All in one runner. Files that failed in it are run once more, each by itself. */
+async function unitStep(files: string[]): Promise<void> {
+  if (stopped !== undefined || files.length === 0) return;
+  process.stdout.write(`\n${files.length} files of units, two at a time\n`);
+  const all = await run("units", "node", [...node, "--test-concurrency=2", ...files], packageRoot, true);
+  if (all.passed) return;
+  // As the reporter has it at its end: `test at FILE:LINE:COLUMN`.
+  const text = await readFile(join(scratch, "units.log"), "utf8");
+  const named = new Set([...text.matchAll(/^test at (.+):\d+:\d+$/gm)].map(([, file]) => file as string));
+  const again = files.filter((file) => named.has(file) || named.has(join(packageRoot, file)));
+  if (again.length === 0 || again.length > MOST_AGAIN) failed = true;
+  else for (const file of again) await onceMore(file);
+}
+
+/** Only when it fails by itself too, or nobody is to be forgiven, the run fails. */
+async function onceMore(file: string): Promise<void> {
+  const passed = stopped === undefined && (await run(file, "node", [...node, file], packageRoot, false)).passed;
+  if (!passed || process.env.STACYVM_TEST_STRICT === "1") failed = true;
+  if (passed) process.stdout.write(`${file}: FAILED beside others, passed by itself\n`);
+}
+
 /** Each file by a runner of its own: its time is known, and it can be run again. */
 async function machineSteps(files: string[]): Promise<void> {
   const lanes = Math.min(LANES, availableParallelism(), files.length);
@@ -166,7 +187,7 @@ try {
       await step(`${crate} (Rust)`, "cargo", test, source);
     }
   }
-  if (chosen(units).length > 0) await step("units", "node", [...node, "--test-concurrency=2", ...chosen(units)]);
+  await unitStep(chosen(units));
   // Made before the tests that start from them, so that it counts against no test's time.
   for (const image of only.length === 0 ? IMAGES : []) {
     await step(`image ${image}`, "node", ["src/cli/main.ts", "image", "pull", image]);

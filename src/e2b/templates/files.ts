@@ -4,8 +4,7 @@
  * holds however many are sent at once.
  */
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { FolderArchive } from "../../builder/context.ts";
@@ -100,8 +99,10 @@ export class TemplateFiles {
     kept.sending += 1;
     try {
       await mkdir(kept.dir, { recursive: true, mode: 0o700 });
+      // Made before anything can fail: a stream that is ended while it opens its file makes that afterwards.
+      const file = await open(part, "wx", 0o600);
       // On the disk before it has its name: a host that fails leaves no half of one that seems to be there.
-      await pipeline(counted(this.#maxBytes), createWriteStream(part, { flags: "wx", mode: 0o600, flush: true }));
+      await pipeline(counted(this.#maxBytes), file.createWriteStream({ flush: true }));
       await kept.changes.run(async () => {
         await rename(part, pathOf(kept, hash));
         forget(kept, hash); // the one before
