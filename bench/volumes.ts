@@ -1,19 +1,24 @@
 /**
  * What a volume costs a restore: machines with none, one and two of them, in turns. `--n=N` rounds under Firecracker, a fifth under QEMU. Then
- * what files on one, and in a directory of the host, cost beside the machine's own disk, in turns (`--files` alone: only that, in `--rounds=N`, 5);
+ * what files on one, and in a directory of the host, cost beside the machine's own disk, in turns (`--files` alone: only that, in `--rounds=N`, 5),
+ * and beside QEMU's virtiofs (`--beside` alone: only that);
  * and `git status` of `--count=50000` files on each, and in a copy's own layer over such a directory (`--status` alone: only that).
  */
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createEngine } from "../src/cli/engine.ts";
 import type { HostDirectory } from "../src/directories/directory.ts";
 import { ServedDirectories } from "../src/directories/serving.ts";
+import type { Agent } from "../src/guest/agent.ts";
 import { directoryHelperPath } from "../src/host/directory-helper.ts";
+import { dataPaths } from "../src/host/paths.ts";
 import { runTool } from "../src/host/run.ts";
 import type { Launched } from "../src/launcher/launcher.ts";
 import { formatVolume } from "../src/volumes/format.ts";
 import type { BenchContext, Suite } from "./harness.ts";
 import { benchSpec, remove, sandboxId } from "./spawning.ts";
+import { findVirtiofsd, virtiofsMachine } from "./virtiofs.ts";
 
 const COUNTS = [0, 1, 2];
 const VOLUME_BYTES = 256 * 2 ** 20;
@@ -26,7 +31,11 @@ export const suite: Suite = {
     const rounds = Number(/--n=(\d+)/.exec(context.args.join(" "))?.[1] ?? 100);
     context.guest = "linux";
     const fileRounds = Number(/--rounds=(\d+)/.exec(context.args.join(" "))?.[1] ?? 5);
-    if (!context.args.includes("--status")) await measureFiles(context, fileRounds);
+    if (context.args.includes("--beside")) return measureBeside(context, fileRounds);
+    if (!context.args.includes("--status")) {
+      await measureFiles(context, fileRounds);
+      await measureBeside(context, fileRounds);
+    }
     if (context.args.includes("--files")) return;
     const count = Number(/--count=(\d+)/.exec(context.args.join(" "))?.[1] ?? 50_000);
     await measureStatus(context, fileRounds, count);
@@ -203,23 +212,56 @@ async function measureFiles(context: BenchContext, rounds: number): Promise<void
     await mkdir(join(dir, "shared"));
     await directories.mount([{ source: join(dir, "shared"), path: "/directory", readOnly: false }]);
     directories.start();
-    for (let round = 0; round < rounds && !context.signal.aborted; round++) {
-      for (const [disk, place] of [
-        ["root", "/root/bench"],
-        ["volume", "/volume-0/bench"],
-        ["directory", "/directory/bench"],
-      ] as const) {
-        const argv = ["python3", "-c", FILES_PROGRAM, place];
-        const { exitCode, stdout, stderr } = await launched.agent.exec({ argv, timeoutMs: 600_000 });
-        if (exitCode !== 0) throw new Error(stderr.toString());
-        for (const line of stdout.toString().trim().split("\n")) {
-          const [name = "", took] = line.split(" ");
-          context.sample(`files.${name}.${disk}`, Number(took), "ms");
-        }
-        context.progress(`files on the ${disk}, round ${round + 1} of ${rounds}`);
-      }
-    }
+    const places = { root: "/root/bench", volume: "/volume-0/bench", directory: "/directory/bench" };
+    await measureAt(context, launched.agent, rounds, "files", places);
   });
+}
+
+/** Beside QEMU's own virtiofs, in a machine that has both. Its 9p cannot be: the guest's kernel is built without (`CONFIG_NET_9P`). */
+async function measureBeside(context: BenchContext, rounds: number): Promise<void> {
+  const found = await findVirtiofsd();
+  if ("reason" in found) return context.note(`no virtiofs to be compared with: ${found.reason}`);
+  const { assets, sandboxes } = dataPaths();
+  const dir = await mkdtemp(join(tmpdir(), "bench-beside-"));
+  try {
+    for (const name of ["virtiofs", "shared"]) await mkdir(join(dir, name));
+    await using machine = await virtiofsMachine(found.path, join(dir, "virtiofs"), "/virtiofs");
+    context.versions.virtiofsd = machine.version;
+    const options = { program: directoryHelperPath(assets), hidden: sandboxes, machineDir: () => dir };
+    const directories = new ServedDirectories(machine.agent, [], options);
+    try {
+      await directories.mount([{ source: join(dir, "shared"), path: "/directory", readOnly: false }]);
+      directories.start();
+      const places = { root: "/root/bench", virtiofs: "/virtiofs/bench", directory: "/directory/bench" };
+      await measureAt(context, machine.agent, rounds, "beside", places);
+    } finally {
+      directories.stop();
+    }
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+}
+
+/** In turns. @param places directories by what they lie on */
+async function measureAt(
+  context: BenchContext,
+  agent: Agent,
+  rounds: number,
+  prefix: string,
+  places: Record<string, string>,
+): Promise<void> {
+  for (let round = 0; round < rounds && !context.signal.aborted; round++) {
+    for (const [disk, place] of Object.entries(places)) {
+      const argv = ["python3", "-c", FILES_PROGRAM, place];
+      const { exitCode, stdout, stderr } = await agent.exec({ argv, timeoutMs: 600_000 });
+      if (exitCode !== 0) throw new Error(stderr.toString());
+      for (const line of stdout.toString().trim().split("\n")) {
+        const [name = "", took] = line.split(" ");
+        context.sample(`${prefix}.${name}.${disk}`, Number(took), "ms");
+      }
+      context.progress(`files on the ${disk}, round ${round + 1} of ${rounds}`);
+    }
+  }
 }
 
 const STATUS_BYTES = 1024 * 2 ** 20;

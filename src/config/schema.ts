@@ -269,7 +269,9 @@ export const configSchema = z.strictObject({
     /** Not heard of for so long, it is lost. */
     lost_after: duration.refine((ms) => ms >= 1_000, "must be at least 1s").default(60_000),
     /** What this node sends of images and saved machines to others, all together, bytes per second. 0: as fast as it goes. */
-    transfer_rate: count.default(0),
+    transfer_rate: count
+      .refine((rate) => rate === 0 || rate >= 2 ** 20, "must be 0, or at least 1048576 (1 MiB/s)")
+      .default(0),
     /** HOST:PORT on which other nodes pass requests on to this one; nobody else needs to reach it. */
     address: text.default("127.0.0.1:7424"),
     /** The same on all nodes, 32 characters or more: with it they sign who calls. */

@@ -41,8 +41,9 @@ export class SandboxTable {
 
   /** @throws StacyError `conflict` */
   assertFree(owner: string, name: string | undefined): void {
-    const other = name === undefined ? undefined : this.findNamed(owner, name);
-    if (other === undefined) return;
+    const other = name === undefined ? undefined : this.#named.get(`${owner}/${name}`);
+    // One that is about to come from another server keeps its name meanwhile.
+    if (other === undefined || !(other.visible || other.record.transit?.is === "arriving")) return;
     throw new StacyError("conflict", `the name ${name} is that of sandbox ${other.id}`, {
       remedy: `choose another one, or remove that sandbox: \`stacyvm rm ${name}\``,
     });
