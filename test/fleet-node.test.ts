@@ -217,7 +217,11 @@ test("a node that is drained refuses new ones, keeps what it has, and takes new 
   await using b = await node("b");
   const nodeA = a.fleet.directory.self.id;
   const { id } = await a.sandboxes.spawn({});
-  await b.fleet.nodes.drain(nodeA, true);
+  await b.fleet.admin().drain(nodeA, true);
+  assert.ok(
+    b.fleet.directory.nodes().some((each) => each.id === nodeA && each.draining),
+    "who has said so places nothing there any more",
+  );
   await until(() => a.fleet.directory.self.draining);
   await assert.rejects(a.sandboxes.spawn({}), { code: "unavailable", message: /drained/ });
   await assert.rejects(a.sandboxes.fork(id, { count: 1 }), { code: "unavailable", message: /drained/ });

@@ -214,14 +214,25 @@ export class Fleet implements AsyncDisposable {
       },
       drain: async (id, draining, move = false) => {
         await nodes.drain(id, draining);
+        await this.#lookAgain();
         if (move) await this.#moving().drain(id, "start");
         // One that does not answer gives nothing away.
         else if (!draining) await this.#moves?.drain(id, "stop").catch(() => {});
       },
       drained: (id) => this.#moving().drain(id, "say"),
-      remove: (id, force) => nodes.remove(id, force),
+      remove: async (id, force) => {
+        const forgotten = await nodes.remove(id, force);
+        await this.#lookAgain();
+        return forgotten;
+      },
       move: (id, to) => this.#moving().move(id, to),
     };
+  }
+
+  /** What this server has changed itself it goes by at once; the others hear of it. */
+  async #lookAgain(): Promise<void> {
+    // The first may be a reading that had begun before.
+    for (let reading = 0; reading < 2; reading++) await this.refresh().catch(() => {}); // the next heartbeat reads it
   }
 
   /** @throws StacyError `unavailable` */
