@@ -12,23 +12,26 @@ import type { DataPaths } from "../host/paths.ts";
 import type { Image, ImageConfig } from "./image.ts";
 import { readJson } from "./read-json.ts";
 
+/** `ImageConfig`, as it is written down and sent. */
+export const imageConfigSchema = z.object({
+  env: z.array(z.string()),
+  cwd: z.string().exactOptional(),
+  user: z.string().exactOptional(),
+  entrypoint: z.array(z.string()),
+  cmd: z.array(z.string()),
+  labels: z.record(z.string(), z.string()),
+  stopSignal: z.string().exactOptional(),
+  exposedPorts: z.array(z.string()),
+  volumes: z.array(z.string()).exactOptional(),
+  onBuild: z.array(z.string()).exactOptional(),
+});
+
 const RECORD = z.object({
   digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
   filesystem: z.enum(["ext4", "erofs"]),
   sizeBytes: z.number(),
   createdAt: z.number(),
-  config: z.object({
-    env: z.array(z.string()),
-    cwd: z.string().exactOptional(),
-    user: z.string().exactOptional(),
-    entrypoint: z.array(z.string()),
-    cmd: z.array(z.string()),
-    labels: z.record(z.string(), z.string()),
-    stopSignal: z.string().exactOptional(),
-    exposedPorts: z.array(z.string()),
-    volumes: z.array(z.string()).exactOptional(),
-    onBuild: z.array(z.string()).exactOptional(),
-  }),
+  config: imageConfigSchema,
   /** Digests of the blobs that it was built from, so that collection keeps what a present image may share. */
   blobs: z.array(z.string()),
 });

@@ -1,5 +1,6 @@
 /** What a node says of a sandbox that another one shall have. */
 import { z } from "zod";
+import { imageConfigSchema } from "../../images/bases.ts";
 import type { SandboxRecord } from "../../sandboxes/record.ts";
 import { sandboxRow } from "../../sandboxes/row-schemas.ts";
 import { packedMachine } from "../../sandboxes/transits.ts";
@@ -29,18 +30,7 @@ export const hasAnswer = z.object({ is: z.enum(["here", "ended", "arriving", "no
 
 export const imageSchema = z.strictObject({ digest: z.string().regex(/^sha256:[0-9a-f]{64}$/) });
 export const imageAnswer = z.object({
-  config: z.object({
-    env: z.array(z.string()),
-    cwd: z.string().exactOptional(),
-    user: z.string().exactOptional(),
-    entrypoint: z.array(z.string()),
-    cmd: z.array(z.string()),
-    labels: z.record(z.string(), z.string()),
-    stopSignal: z.string().exactOptional(),
-    exposedPorts: z.array(z.string()),
-    volumes: z.array(z.string()).exactOptional(),
-    onBuild: z.array(z.string()).exactOptional(),
-  }),
+  config: imageConfigSchema,
   blobs: z.array(z.string()),
   content: contentSchema,
 });
