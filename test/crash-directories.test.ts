@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { servers } from "./directory-support.ts";
-import { durableServer, type Kept, keepKilling, killMachine } from "./durable-support.ts";
+import { durableServer, type Kept, KILLS, keepKilling } from "./durable-support.ts";
 
 const CYCLES = Number(process.env.STACYVM_DIRECTORY_CYCLES ?? 3);
 const POSTGRES = process.env.STACYVM_DIRECTORY_PROGRAMS === "1";
@@ -28,15 +28,8 @@ test(`${CYCLES} kills of machine, server and helper: nothing that was acknowledg
   const parts = await durableServer(root, `mounts: { allow: [${JSON.stringify(dir)}] }\n`, POSTGRES);
   await using _server = parts.server;
   const kills: Kept["kills"] = [
-    async (server, id) => {
-      await killMachine(server, id);
-      return true;
-    },
-    async (server) => {
-      await server.stop("SIGKILL");
-      await server.start();
-      return false;
-    },
+    KILLS.machine,
+    KILLS.server,
     async () => {
       const [helper] = await servers(dir);
       assert.ok(helper !== undefined);

@@ -66,6 +66,19 @@ export async function killMachine(server: Server, id: string): Promise<void> {
   process.kill(JSON.parse(record).process.pid, "SIGKILL");
 }
 
+/** Each says whether the machine is gone with it. */
+export const KILLS: Record<"machine" | "server", Kept["kills"][number]> = {
+  async machine(server, id) {
+    await killMachine(server, id);
+    return true;
+  },
+  async server(server) {
+    await server.stop("SIGKILL");
+    await server.start();
+    return false;
+  },
+};
+
 /** @returns how much of what was acknowledged was there in the end */
 export async function keepKilling(
   { server, image }: { server: Server; image: string },

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { runTool } from "../src/host/run.ts";
-import { durableServer, type Kept, keepKilling, killMachine } from "./durable-support.ts";
+import { durableServer, type Kept, KILLS, keepKilling, killMachine } from "./durable-support.ts";
 import type { Server } from "./server-support.ts";
 
 const CYCLES = Number(process.env.STACYVM_VOLUME_CYCLES ?? 0);
@@ -49,15 +49,8 @@ test(`${CYCLES} kills of machine and server: nothing that was acknowledged is lo
   await using server = parts.server;
   await server.ok("POST", "/volumes", { name: "data", size_mb: 4_096 });
   const kills: Kept["kills"] = [
-    async (server, id) => {
-      await killMachine(server, id);
-      return true;
-    },
-    async (server) => {
-      await server.stop("SIGKILL");
-      await server.start();
-      return false;
-    },
+    KILLS.machine,
+    KILLS.server,
     async (server, id) => {
       await server.stop("SIGKILL");
       await killMachine(server, id);

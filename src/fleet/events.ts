@@ -9,6 +9,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { asStacyError } from "../host/error.ts";
+import { Waiters } from "../host/waiters.ts";
 import type { EventLog, Events, EventType, SandboxEvent } from "../sandboxes/events.ts";
 import type { Log } from "../sandboxes/observer.ts";
 import { type FleetDatabase, GONE, sqlState } from "./database/database.ts";
@@ -72,7 +73,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
   #seen = 0;
   #polling: Promise<void> | undefined;
   #usedAt = 0;
-  #waiters = new Set<() => void>();
+  readonly #waiters = new Waiters();
 
   constructor(database: Pick<FleetDatabase, "query" | "away">, nodeId: string, log: Log) {
     this.#database = database;
@@ -133,25 +134,13 @@ export class FleetEvents implements EventLog, AsyncDisposable {
     this.#polling ??= this.#poll().finally(() => {
       this.#polling = undefined;
     });
-    return new Promise((resolve) => {
-      const finish = (happened: boolean): void => {
-        clearTimeout(timer);
-        this.#waiters.delete(wake);
-        signal.removeEventListener("abort", abort);
-        resolve(happened);
-      };
-      const wake = (): void => finish(true);
-      const abort = (): void => finish(false);
-      const timer = setTimeout(() => finish(false), ms).unref();
-      this.#waiters.add(wake);
-      signal.addEventListener("abort", abort, { once: true });
-    });
+    return this.#waiters.wait(ms, signal);
   }
 
   /** As long as somebody follows. */
   async #poll(): Promise<void> {
     const { signal } = this.#closing;
-    while (!signal.aborted && (this.#waiters.size > 0 || performance.now() - this.#usedAt < UNUSED_MS)) {
+    while (!signal.aborted && (this.#waiters.count > 0 || performance.now() - this.#usedAt < UNUSED_MS)) {
       const more = await this.#look().catch((error: unknown) => {
         this.#log.debug({ phase: "fleet", err: error }, "what happens is looked for again");
         return false;
@@ -187,9 +176,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
     if (over !== undefined) this.#from = over.number;
     // Who has come before the first look finds what has happened since with this one.
     if (events.length > 0 || from === undefined) {
-      const waiters = this.#waiters;
-      this.#waiters = new Set();
-      for (const wake of waiters) wake();
+      this.#waiters.wake();
     }
     return full;
   }
@@ -287,7 +274,7 @@ export class FleetEvents implements EventLog, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
-    for (const wake of this.#waiters) wake();
+    this.#waiters.wake();
     await Promise.all([this.#sending, this.#polling]);
     const local = this.#local;
     const until = performance.now() + END_MS;

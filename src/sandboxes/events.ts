@@ -2,6 +2,8 @@
  * Events: numbered for good, kept in the database, replayable. A reader follows by number (`next`), so a slow one holds no
  * memory: what it has not read yet is in the ring, or in the database.
  */
+
+import { Waiters } from "../host/waiters.ts";
 import type { Store } from "./store.ts";
 
 export type EventType =
@@ -88,7 +90,7 @@ export class Events implements EventLog {
   readonly #first: number;
   #reserved: number;
   #reserving = false;
-  #waiters = new Set<() => void>();
+  readonly #waiters = new Waiters();
 
   constructor(store: Store, now: () => number, ownerOf: (sandboxId: string) => string | undefined) {
     this.#store = store;
@@ -119,7 +121,7 @@ export class Events implements EventLog {
   }
 
   get followers(): number {
-    return this.#waiters.size;
+    return this.#waiters.count;
   }
 
   /** @param owner default: whose the sandbox is */
@@ -141,9 +143,7 @@ export class Events implements EventLog {
       data: JSON.stringify(event),
       ...(whose === undefined ? {} : { owner: whose }),
     });
-    const waiters = this.#waiters;
-    this.#waiters = new Set();
-    for (const wake of waiters) wake();
+    this.#waiters.wake();
   }
 
   /** Long before the block is used up: a database that refuses it for a while is asked again with the next event. */
@@ -192,20 +192,6 @@ export class Events implements EventLog {
   }
 
   wait(ms: number, signal: AbortSignal): Promise<boolean> {
-    if (signal.aborted) return Promise.resolve(false);
-    return new Promise((resolve) => {
-      const finish = (happened: boolean): void => {
-        clearTimeout(timer);
-        this.#waiters.delete(wake);
-        signal.removeEventListener("abort", abort);
-        resolve(happened);
-      };
-      const wake = (): void => finish(true);
-      const abort = (): void => finish(false);
-      const timer = setTimeout(() => finish(false), ms);
-      timer.unref();
-      this.#waiters.add(wake);
-      signal.addEventListener("abort", abort, { once: true });
-    });
+    return this.#waiters.wait(ms, signal);
   }
 }
